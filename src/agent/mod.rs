@@ -1,0 +1,1 @@
+//! The one event loop that joins the rooms; the only place that knows them all.

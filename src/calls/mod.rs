@@ -1,0 +1,3 @@
+//! Learning calls: packets -> legs -> calls -> etcd.
+
+pub mod model;

@@ -1,0 +1,262 @@
+//! What is known of a call: the values that the tracker fills, etcd stores, and recovery works from.
+//!
+//! "Local" is the side of the server that keepcall guards; "remote" is the phone or trunk on the other end of a leg.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::net::SocketAddr;
+
+/// Bytes kept exactly as they were on the wire. JSON shows them as text where they are UTF-8, else as `{"base64": ...}`.
+#[derive(Clone, PartialEq, Eq, Hash, Default)]
+pub struct Verbatim(pub Vec<u8>);
+
+impl Verbatim {
+    /// The bytes as text; invalid UTF-8 is replaced. For people, never for the wire.
+    #[must_use]
+    pub fn lossy(&self) -> String {
+        String::from_utf8_lossy(&self.0).into_owned()
+    }
+}
+
+impl fmt::Debug for Verbatim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.lossy())
+    }
+}
+
+impl From<&str> for Verbatim {
+    fn from(s: &str) -> Self {
+        Self(s.as_bytes().to_vec())
+    }
+}
+
+impl From<&[u8]> for Verbatim {
+    fn from(s: &[u8]) -> Self {
+        Self(s.to_vec())
+    }
+}
+
+impl Serialize for Verbatim {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        use base64::Engine as _;
+        match std::str::from_utf8(&self.0) {
+            Ok(text) => s.serialize_str(text),
+            Err(_) => Base64 { base64: base64::engine::general_purpose::STANDARD.encode(&self.0) }.serialize(s),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Verbatim {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        use base64::Engine as _;
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Either {
+            Text(String),
+            Coded(Base64),
+        }
+        match Either::deserialize(d)? {
+            Either::Text(text) => Ok(Self(text.into_bytes())),
+            Either::Coded(b) => {
+                base64::engine::general_purpose::STANDARD.decode(b.base64).map(Self).map_err(serde::de::Error::custom)
+            }
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Base64 {
+    base64: String,
+}
+
+/// How SIP travels on a leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// SIP over UDP.
+    Udp,
+    /// SIP over TCP.
+    Tcp,
+    /// SIP over TLS.
+    Tls,
+    /// SIP over WebSocket (RFC 7118).
+    Ws,
+}
+
+/// Who sent the first INVITE of a leg, seen from the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// The phone called the server: the server is UAS of the first INVITE.
+    Inbound,
+    /// The server called the phone: the server is UAC of the first INVITE.
+    Outbound,
+}
+
+/// Where a leg is in its life (RFC 3261 section 12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LegState {
+    /// INVITE seen, no tag from the far side yet.
+    Calling,
+    /// A provisional answer with a To tag.
+    Early,
+    /// A 2xx was seen; the dialog is confirmed.
+    Confirmed,
+    /// BYE, CANCEL, or a final refusal ended it.
+    Ended,
+}
+
+/// An SDP body with its verdict in the offer/answer exchange (RFC 3264).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sdp {
+    /// The body as it was on the wire.
+    pub body: Verbatim,
+}
+
+/// A leg's session timer (RFC 4028), as the last 2xx to INVITE or UPDATE set it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionTimer {
+    /// Session-Expires, in seconds.
+    pub interval_s: u32,
+    /// Whether the local (server) side has to refresh.
+    pub local_refreshes: bool,
+}
+
+/// One SIP dialog as the server saw it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leg {
+    /// Call-ID, verbatim.
+    pub call_id: Verbatim,
+    /// Who started the dialog.
+    pub direction: Direction,
+    /// Where the leg is in its life.
+    pub state: LegState,
+    /// The whole value of the header that names the server's side, tag included, verbatim: it goes into From of what the
+    /// agent sends.
+    pub local: Verbatim,
+    /// The whole value of the header that names the phone's side, tag included, verbatim: it goes into To.
+    pub remote: Verbatim,
+    /// The server's tag.
+    pub local_tag: Verbatim,
+    /// The phone's tag; empty until the phone has given one.
+    pub remote_tag: Verbatim,
+    /// Highest CSeq number that the server has used towards the phone; `None` if it has sent no request.
+    pub local_cseq: Option<u32>,
+    /// Highest CSeq number that the phone has used towards the server; `None` if it has sent no request.
+    pub remote_cseq: Option<u32>,
+    /// Route set from the server towards the phone, in the order of the Route headers to send (RFC 3261 section 12.1):
+    /// each a whole `<sip:...;lr>` value, verbatim. Entries of the server itself (a proxy that record-routes) are left out.
+    pub route_set: Vec<Verbatim>,
+    /// The phone's Contact URI (without angle brackets), verbatim; the request URI of what the agent sends.
+    pub remote_target: Verbatim,
+    /// The server's own Contact URI as the phone knows it.
+    pub local_target: Verbatim,
+    /// How SIP travels.
+    pub transport: Transport,
+    /// The server's address and port on the wire: what the phone knows.
+    pub local_addr: SocketAddr,
+    /// Where the phone's (or its proxy's) packets really come from, and the server's go to.
+    pub remote_addr: SocketAddr,
+    /// The session description that the phone was last sent, and that is in force (rejected offers do not count).
+    pub sdp_sent: Option<Sdp>,
+    /// The session description that the phone last sent, and that is in force.
+    pub sdp_received: Option<Sdp>,
+    /// Where the phone's RTP really comes from, one per m-line of `sdp_received`, where it was observed.
+    #[serde(default)]
+    pub rtp_sources: Vec<Option<SocketAddr>>,
+    /// The session timer, if there is one.
+    pub session_timer: Option<SessionTimer>,
+    /// The phone's Allow, joined by commas; empty if it sent none.
+    pub allow: Verbatim,
+    /// The phone's Supported, joined by commas; empty if it sent none.
+    pub supported: Verbatim,
+    /// Whether the dialog was first seen after its start, so that some fields are guesses; such a leg is not recovered.
+    #[serde(default)]
+    pub partial: bool,
+    /// Contact URI of the agent's recovery port, if the agent carries this leg now (it was recovered before).
+    #[serde(default)]
+    pub carried: bool,
+}
+
+/// How two legs were found to be one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pairing {
+    /// Both legs are one dialog that passed a proxy: same Call-ID and tags.
+    SameDialog,
+    /// A header that the operator named had the same value in both first INVITEs.
+    Header,
+    /// Session-ID (RFC 7989).
+    SessionId,
+    /// Identities, time and media agreed, and no other leg agreed as well.
+    Evidence,
+}
+
+/// One conversation: one or two legs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    /// Version of this layout; see [`SCHEMA`].
+    pub schema: u32,
+    /// Name of the call in etcd and on the command line: letters, digits and `-` only.
+    pub id: String,
+    /// The instance (VIP group) whose server carries the call.
+    pub instance: String,
+    /// The node that wrote this.
+    pub node: String,
+    /// Epoch of the instance in which this was written.
+    pub epoch: u64,
+    /// Wall-clock milliseconds since 1970 at which the call was confirmed.
+    pub confirmed_ms: u64,
+    /// How the legs were paired; `None` for a single leg.
+    pub pairing: Option<Pairing>,
+    /// One leg (the server itself is the other party, or the partner is not known for certain), or two.
+    pub legs: Vec<Leg>,
+    /// Whether a leg is an emergency call (RFC 5031 service URN, or a number that the configuration names).
+    #[serde(default)]
+    pub emergency: bool,
+}
+
+/// Version of [`Call`]'s JSON. A reader refuses what is newer than it knows.
+pub const SCHEMA: u32 = 1;
+
+/// What happens to the set of confirmed calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallEvent {
+    /// The call was confirmed, or its state changed: store this.
+    Put(Box<Call>),
+    /// The call is over: remove it.
+    Delete {
+        /// [`Call::id`].
+        id: String,
+        /// Why, in a few words, for history and logs.
+        reason: &'static str,
+    },
+}
+
+/// A SIP message as it was seen or received, with where it came from and went to.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<'a> {
+    /// Who sent it.
+    pub src: SocketAddr,
+    /// Who it was sent to.
+    pub dst: SocketAddr,
+    /// Over what.
+    pub transport: Transport,
+    /// The message, one datagram.
+    pub payload: &'a [u8],
+}
+
+/// One direction of audio that the kernel relay forwards: packets `from` a phone that reach the VIP `at` a port go `to` the
+/// other phone, and seem to come from `source`, the VIP port which that phone knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Flow {
+    /// The sending phone.
+    pub from: SocketAddr,
+    /// The VIP address and port that it sends to.
+    pub at: SocketAddr,
+    /// The phone to forward to.
+    pub to: SocketAddr,
+    /// The VIP address and port that the receiving phone expects packets from.
+    pub source: SocketAddr,
+}

@@ -1,0 +1,1 @@
+//! Who is master: the election (pure), its heartbeat, and the driver that runs both.

@@ -1,0 +1,7 @@
+//! TOML to checked, typed configuration.
+
+mod duration;
+mod model;
+mod port_range;
+
+pub use model::*;

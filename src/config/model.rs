@@ -1,0 +1,312 @@
+//! The configuration as typed values. `config::load` has checked every rule that spans fields; the rest of the program
+//! takes these values as they are.
+
+use serde::Deserialize;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The whole file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// This node.
+    pub node: Node,
+    /// How to reach etcd.
+    pub etcd: Etcd,
+    /// Heartbeats and holds.
+    #[serde(default)]
+    pub timing: Timing,
+    /// The control socket.
+    #[serde(default)]
+    pub control: Control,
+    /// The groups of addresses that this node takes part in.
+    #[serde(rename = "instance")]
+    pub instances: Vec<Instance>,
+}
+
+/// `[node]`: who this agent is.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// Unique in the cluster; letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// The cluster that this node belongs to; part of every key in etcd.
+    #[serde(default = "default_cluster")]
+    pub cluster: String,
+    /// The address that peers send heartbeats to: the node's own, never a VIP.
+    pub address: IpAddr,
+    /// UDP port of the heartbeats.
+    #[serde(default = "default_heartbeat_port")]
+    pub port: u16,
+    /// File with the cluster's shared key (32 bytes or more, any content); the same on every node, mode 0600.
+    pub key_file: PathBuf,
+    /// Higher is preferred among equally healthy nodes.
+    #[serde(default = "default_priority")]
+    pub priority: u16,
+}
+
+/// `[etcd]`: the arbiter and the store of calls.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Etcd {
+    /// `http://host:port` or `https://host:port`, one for each member.
+    pub endpoints: Vec<String>,
+    /// User name, if etcd has authentication on.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// File whose first line is the password.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// PEM file of the authority that signed etcd's certificates.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// PEM file of this client's certificate.
+    #[serde(default)]
+    pub cert_file: Option<PathBuf>,
+    /// PEM file of this client's key.
+    #[serde(default)]
+    pub key_file: Option<PathBuf>,
+    /// Deadline of one call to one member.
+    #[serde(default = "default_etcd_timeout", with = "super::duration")]
+    pub timeout: Duration,
+    /// Lease time to ask for, in whole seconds; etcd may grant more.
+    #[serde(default = "default_lease_ttl", with = "super::duration")]
+    pub lease_ttl: Duration,
+}
+
+/// `[timing]`: the promises between the nodes. The same on every node.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timing {
+    /// Time between two heartbeats.
+    #[serde(with = "super::duration")]
+    pub heartbeat: Duration,
+    /// How long an acknowledged heartbeat lets the master hold; a silent master is replaced after this.
+    #[serde(with = "super::duration")]
+    pub hold: Duration,
+    /// How far the clocks of two nodes may differ in rate, as a fraction (0.01 is 1 %).
+    pub drift: f64,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { heartbeat: Duration::from_millis(100), hold: Duration::from_millis(400), drift: 0.01 }
+    }
+}
+
+/// `[control]`: the socket that the command line talks to.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Control {
+    /// Path of the unix socket.
+    pub socket: PathBuf,
+    /// Group that may use it beside root.
+    pub group: Option<String>,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self { socket: PathBuf::from("/run/keepcall/keepcall.sock"), group: None }
+    }
+}
+
+/// `[[instance]]`: addresses that move as one.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Instance {
+    /// Unique in the cluster; letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// The interface that carries the addresses.
+    pub interface: String,
+    /// The virtual addresses with their prefix length, IPv4 and IPv6.
+    pub addresses: Vec<ipnet::IpNet>,
+    /// Whether a healthier or higher-priority node takes over from a working master.
+    #[serde(default)]
+    pub preempt: bool,
+    /// How long a node must have been better, without a break, before it preempts.
+    #[serde(default = "default_preempt_delay", with = "super::duration")]
+    pub preempt_delay: Duration,
+    /// Gratuitous ARP and unsolicited NA.
+    #[serde(default)]
+    pub announce: Announce,
+    /// Probes of the local server.
+    #[serde(default, rename = "check")]
+    pub checks: Vec<Check>,
+    /// Learning and recovering calls; without it only the addresses move.
+    #[serde(default)]
+    pub sip: Option<Sip>,
+    /// Commands of the operator at changes of role.
+    #[serde(default)]
+    pub hooks: Hooks,
+}
+
+/// `[instance.announce]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Announce {
+    /// Announcements sent back to back (10 ms apart) at a takeover, for each address.
+    pub burst: u32,
+    /// Time between the refreshes that follow.
+    #[serde(with = "super::duration")]
+    pub interval: Duration,
+    /// How many refreshes follow.
+    pub refreshes: u32,
+}
+
+impl Default for Announce {
+    fn default() -> Self {
+        Self { burst: 5, interval: Duration::from_secs(1), refreshes: 30 }
+    }
+}
+
+/// `[[instance.check]]`: one health probe.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// Name in status and history; unique in the instance.
+    pub name: String,
+    /// Time between two probes.
+    #[serde(default = "default_interval", with = "super::duration")]
+    pub interval: Duration,
+    /// How long one probe may take; below `interval`.
+    #[serde(default = "default_timeout", with = "super::duration")]
+    pub timeout: Duration,
+    /// Good results in a row that make a failed check good.
+    #[serde(default = "default_rise")]
+    pub rise: u32,
+    /// Bad results in a row that make a good check failed.
+    #[serde(default = "default_fall")]
+    pub fall: u32,
+    /// Whether a failure makes the node unfit to be master.
+    #[serde(default = "default_true")]
+    pub fatal: bool,
+    /// `[instance.check.sip-options]`: ask with SIP OPTIONS over UDP.
+    #[serde(default, rename = "sip-options")]
+    pub sip_options: Option<SipOptions>,
+    /// `[instance.check.process]`: watch a process.
+    #[serde(default)]
+    pub process: Option<Process>,
+}
+
+/// A SIP OPTIONS probe over UDP.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SipOptions {
+    /// Where the server listens, as this host reaches it (loopback, for a server that is bound to the VIP).
+    pub target: SocketAddr,
+    /// Request URI; `sip:keepcall@target` if absent.
+    #[serde(default)]
+    pub uri: Option<String>,
+    /// Answers that count as good: codes (`"200"`), classes (`"2xx"`).
+    #[serde(default = "default_codes")]
+    pub codes: Vec<String>,
+}
+
+/// A process to watch; exactly one of the three.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Process {
+    /// File with the process id.
+    #[serde(default)]
+    pub pidfile: Option<PathBuf>,
+    /// Name as in `/proc/PID/comm`.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// systemd unit, by its control group.
+    #[serde(default)]
+    pub unit: Option<String>,
+}
+
+/// `[instance.sip]`: which traffic is the server's, and how calls are recovered.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sip {
+    /// UDP ports of the server's SIP on the VIP.
+    #[serde(default = "default_sip_ports")]
+    pub ports: Vec<u16>,
+    /// First and last UDP port of the server's RTP on the VIP, `"10000-20000"`.
+    #[serde(default = "default_media_ports", with = "super::port_range")]
+    pub media_ports: (u16, u16),
+    /// UDP port on the VIP on which the agent carries recovered calls on; nothing else may listen on it.
+    #[serde(default = "default_recovery_port")]
+    pub recovery_port: u16,
+    /// Header that has one value on both legs of a B2BUA's call, for exact pairing.
+    #[serde(default)]
+    pub pair_header: Option<String>,
+    /// Called numbers whose calls are recovered first.
+    #[serde(default = "default_emergency")]
+    pub emergency: Vec<String>,
+    /// Recoveries under way at one time.
+    #[serde(default = "default_window")]
+    pub window: usize,
+    /// The most calls that are tracked at one time; further ones are not learnt, and counted.
+    #[serde(default = "default_max_calls")]
+    pub max_calls: usize,
+}
+
+/// `[instance.hooks]`: commands, each a program and its arguments; no shell.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Hooks {
+    /// Run after this node became master and holds the addresses.
+    pub on_master: Option<Vec<String>>,
+    /// Run after this node stopped being master: the place to restart a server that still believes in its old calls.
+    pub on_backup: Option<Vec<String>>,
+}
+
+fn default_cluster() -> String {
+    "default".to_owned()
+}
+const fn default_heartbeat_port() -> u16 {
+    7490
+}
+const fn default_priority() -> u16 {
+    100
+}
+const fn default_etcd_timeout() -> Duration {
+    Duration::from_millis(1000)
+}
+// etcd raises anything below 1.5 election timeouts; 3 s is above that with the defaults of etcd.
+const fn default_lease_ttl() -> Duration {
+    Duration::from_secs(3)
+}
+const fn default_preempt_delay() -> Duration {
+    Duration::from_secs(60)
+}
+const fn default_interval() -> Duration {
+    Duration::from_secs(1)
+}
+const fn default_timeout() -> Duration {
+    Duration::from_millis(500)
+}
+const fn default_rise() -> u32 {
+    2
+}
+const fn default_fall() -> u32 {
+    3
+}
+const fn default_true() -> bool {
+    true
+}
+fn default_codes() -> Vec<String> {
+    vec!["2xx".to_owned()]
+}
+fn default_sip_ports() -> Vec<u16> {
+    vec![5060]
+}
+const fn default_media_ports() -> (u16, u16) {
+    (10_000, 20_000)
+}
+const fn default_recovery_port() -> u16 {
+    5070
+}
+fn default_emergency() -> Vec<String> {
+    ["911", "112", "933"].map(str::to_owned).to_vec()
+}
+const fn default_window() -> usize {
+    50
+}
+const fn default_max_calls() -> usize {
+    10_000
+}

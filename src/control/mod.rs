@@ -1,0 +1,1 @@
+//! The control socket, the command line and what people read.

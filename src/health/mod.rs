@@ -1,0 +1,1 @@
+//! Whether the local server works: checks, hysteresis, and the verdict.

@@ -1,0 +1,19 @@
+//! keepcall moves a floating IP between SIP or media servers and keeps the calls that are up.
+//!
+//! The rooms, and which way data flows, are described in `docs/architecture.md`. In each room the decisions are pure (values
+//! in, actions out), and thin drivers do the I/O.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
+
+pub mod agent;
+pub mod calls;
+pub mod clock;
+pub mod cluster;
+pub mod config;
+pub mod control;
+pub mod etcd;
+pub mod health;
+pub mod recovery;
+pub mod sip;
+pub mod time;
+pub mod vip;

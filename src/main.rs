@@ -1,0 +1,3 @@
+//! The keepcall command.
+
+fn main() {}

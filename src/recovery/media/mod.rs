@@ -1,0 +1,1 @@
+//! What forwards the audio of a recovered call.

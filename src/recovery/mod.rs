@@ -1,0 +1,3 @@
+//! Keeping calls: plan -> media, re-INVITEs -> bridge.
+
+pub mod media;

@@ -1,0 +1,1 @@
+//! SIP and SDP as bytes with typed views: what tracker and recovery both speak.

@@ -1,0 +1,1 @@
+//! The virtual addresses: adding, announcing, removing, and fencing the server of a node that does not hold them.
