@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Runs every test of keepcall: format, lints, documentation, a short demo of each event, unit and integration tests on real
+# parts. Needs root (the tests make network namespaces). Installs what is missing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+[ "$(id -u)" = 0 ] || { echo "test.sh: must run as root: the tests make network namespaces" >&2; exit 1; }
+scripts/setup.sh
+# shellcheck disable=SC1091
+[ -f "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
+
+step() { printf '\n== %s\n' "$*"; }
+
+step "format"
+cargo fmt --check
+step "lints"
+cargo clippy --all-targets --locked -- -D warnings
+step "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --locked --quiet
+for event in power kill-server switchover; do
+  step "demo: $event"
+  scripts/demo.sh --calls 4 --event "$event"
+done
+
+step "tests"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+status=0
+cargo test --locked --no-fail-fast 2>&1 | tee "$log" || status=$?
+# Each test binary closes with a line of its own; the sum of them closes the run.
+awk '/^test result:/ { for (i = 1; i <= NF; i++) { if ($i ~ /^passed/) p += $(i-1); if ($i ~ /^failed/) f += $(i-1) } }
+     END { printf "\n%d passed, %d failed\n", p, f; exit (p == 0) }' "$log" || status=1
+exit "$status"
