@@ -1,1 +1,4 @@
 //! SIP and SDP as bytes with typed views: what tracker and recovery both speak.
+
+pub mod message;
+pub mod uri;
