@@ -1,3 +1,4 @@
 //! Learning calls: packets -> legs -> calls -> etcd.
 
+pub mod frame;
 pub mod model;
