@@ -1,1 +1,3 @@
 //! SIP and SDP as bytes with typed views: what tracker and recovery both speak.
+
+pub mod sdp;
