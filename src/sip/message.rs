@@ -1,0 +1,356 @@
+//! A zero-copy, lenient SIP parser for messages that were overheard.
+//!
+//! It reads what phones and servers really send rather than what RFC 3261 allows: compact header names, folded headers,
+//! bare LF, blank space before the colon, bytes that are not UTF-8, a missing or wrong Content-Length. It asks only for a start line
+//! and for Call-ID, From, To and CSeq; the rest is a view that is computed when asked for. It never panics, and allocates
+//! nothing for a message of up to [`INLINE`] headers.
+
+mod name;
+
+pub use name::{Method, Name};
+
+use super::uri;
+use smallvec::SmallVec;
+
+/// Largest message, in bytes: what fits a UDP datagram, and the reach of the 16-bit offsets.
+pub const MAX_BYTES: usize = 65_535;
+/// Most header lines in a message. Real messages have under 50; a message with more is refused, so that it can't cost much.
+pub const MAX_HEADERS: usize = 256;
+/// Header lines that are kept without an allocation: nearly all real messages have fewer.
+const INLINE: usize = 32;
+
+/// Why bytes are not a usable SIP message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseError {
+    /// A NAT keep-alive (RFC 5626 section 3.5.1, or a datagram of at most four bytes), or an empty datagram.
+    #[error("not SIP: a keep-alive datagram")]
+    KeepAlive,
+    /// The first line is neither a SIP/2.0 request line nor a status line.
+    #[error("not SIP: the first line is neither a request line nor a status line of SIP/2.0")]
+    NotSip,
+    /// More than [`MAX_BYTES`].
+    #[error("SIP message is larger than {MAX_BYTES} bytes")]
+    TooLarge,
+    /// More than [`MAX_HEADERS`] header lines.
+    #[error("SIP message has more than {MAX_HEADERS} headers")]
+    TooManyHeaders,
+    /// A header without which a message belongs to no dialog or transaction.
+    #[error("SIP message has no usable {0} header")]
+    Missing(&'static str),
+}
+
+/// The first line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start<'a> {
+    /// A request line.
+    Request {
+        /// The method, as far as it is known.
+        method: Method,
+        /// The method's name as it was written.
+        name: &'a [u8],
+        /// The request URI.
+        uri: &'a [u8],
+    },
+    /// A status line.
+    Response {
+        /// The status code, 100 to 999.
+        code: u16,
+        /// The reason phrase; may be empty.
+        reason: &'a [u8],
+    },
+}
+
+/// One header line, as offsets into the message.
+#[derive(Clone, Copy)]
+struct Header {
+    name: Name,
+    name_start: u16,
+    name_len: u16,
+    start: u16,
+    len: u16,
+}
+
+/// A parsed message: a view of the datagram that it was parsed from.
+#[derive(Clone)]
+pub struct Message<'a> {
+    bytes: &'a [u8],
+    start: Start<'a>,
+    method: Method,
+    call_id: &'a [u8],
+    from: &'a [u8],
+    to: &'a [u8],
+    cseq: (u32, &'a [u8]),
+    body: &'a [u8],
+    headers: SmallVec<[Header; INLINE]>,
+}
+
+impl std::fmt::Debug for Message<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Header values hold phone numbers and bodies hold keys: neither belongs into a debug print.
+        f.debug_struct("Message").field("method", &self.method).field("code", &self.code()).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Message<'a> {
+    /// Parses one datagram.
+    ///
+    /// # Errors
+    /// See [`ParseError`]. Trailing bytes beyond Content-Length are not an error (RFC 3261 section 18.3 has them discarded).
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, ParseError> {
+        if bytes.len() > MAX_BYTES {
+            return Err(ParseError::TooLarge);
+        }
+        // RFC 3261 section 7.5: empty lines before the start line are to be ignored.
+        let skip = bytes.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
+        if bytes.len() - skip <= 4 {
+            return Err(ParseError::KeepAlive);
+        }
+        let (first, mut at) = line(bytes, skip);
+        let start = start_line(first)?;
+
+        let mut headers: SmallVec<[Header; INLINE]> = SmallVec::new();
+        let mut body_at = bytes.len();
+        while at < bytes.len() {
+            let (text, next) = line(bytes, at);
+            if text.is_empty() {
+                body_at = next;
+                break;
+            }
+            let mut end = at + text.len();
+            let mut after = next;
+            // Folding (RFC 3261 section 7.3.1): a line that begins with white space goes on with the one before it.
+            while matches!(bytes.get(after), Some(b' ' | b'\t')) {
+                let (more, next) = line(bytes, after);
+                end = after + more.len();
+                after = next;
+            }
+            if let Some(header) = header(bytes, at, end) {
+                if headers.len() == MAX_HEADERS {
+                    return Err(ParseError::TooManyHeaders);
+                }
+                headers.push(header);
+            }
+            at = after;
+        }
+
+        let first = |n: Name| headers.iter().find(|h| h.name == n).map(|h| slice(bytes, h.start, h.len));
+        let some = |n: Name, what: &'static str| first(n).filter(|v| !v.is_empty()).ok_or(ParseError::Missing(what));
+        let call_id = some(Name::CallId, "Call-ID")?;
+        let from = some(Name::From, "From")?;
+        let to = some(Name::To, "To")?;
+        let cseq = cseq(some(Name::CSeq, "CSeq")?).ok_or(ParseError::Missing("CSeq"))?;
+        let rest = &bytes[body_at..];
+        // A length beyond the datagram is a truncated or wrong message: take what is there.
+        let body = match first(Name::ContentLength).and_then(number) {
+            Some(n) => &rest[..rest.len().min(usize::try_from(n).unwrap_or(usize::MAX))],
+            None => rest,
+        };
+        let method = match start {
+            Start::Request { method, .. } => method,
+            Start::Response { .. } => Method::of(cseq.1),
+        };
+        Ok(Self { bytes, start, method, call_id, from, to, cseq, body, headers })
+    }
+
+    /// The first line.
+    #[must_use]
+    pub fn start(&self) -> Start<'a> {
+        self.start
+    }
+
+    /// Whether this is a request.
+    #[must_use]
+    pub fn is_request(&self) -> bool {
+        matches!(self.start, Start::Request { .. })
+    }
+
+    /// The method: of the request line, or of CSeq in a response.
+    #[must_use]
+    pub fn method(&self) -> Method {
+        self.method
+    }
+
+    /// The status code of a response.
+    #[must_use]
+    pub fn code(&self) -> Option<u16> {
+        match self.start {
+            Start::Response { code, .. } => Some(code),
+            Start::Request { .. } => None,
+        }
+    }
+
+    /// The request URI of a request.
+    #[must_use]
+    pub fn request_uri(&self) -> Option<&'a [u8]> {
+        match self.start {
+            Start::Request { uri, .. } => Some(uri),
+            Start::Response { .. } => None,
+        }
+    }
+
+    /// The value of the first header `n`, trimmed; folds are kept verbatim.
+    #[must_use]
+    pub fn header(&self, n: Name) -> Option<&'a [u8]> {
+        self.headers(n).next()
+    }
+
+    /// The value of each header line `n`, in order.
+    pub fn headers(&self, n: Name) -> impl Iterator<Item = &'a [u8]> + '_ {
+        self.headers.iter().filter(move |h| h.name == n).map(|h| slice(self.bytes, h.start, h.len))
+    }
+
+    /// The comma-separated values of all header lines `n`, in order. Commas within quotes or angle brackets don't separate.
+    pub fn values(&self, n: Name) -> impl Iterator<Item = &'a [u8]> + '_ {
+        self.headers(n).flat_map(uri::split_values)
+    }
+
+    /// The value of the first header with this name (its long form, in any case).
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&'a [u8]> {
+        match Name::of(name.as_bytes()) {
+            Name::Other => self.all().find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, v)| v),
+            known => self.header(known),
+        }
+    }
+
+    /// Every header line as (name as written, trimmed value), in order.
+    pub fn all(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + '_ {
+        self.headers.iter().map(|h| (slice(self.bytes, h.name_start, h.name_len), slice(self.bytes, h.start, h.len)))
+    }
+
+    /// Call-ID.
+    #[must_use]
+    pub fn call_id(&self) -> &'a [u8] {
+        self.call_id
+    }
+
+    /// The whole value of From.
+    #[must_use]
+    pub fn from(&self) -> &'a [u8] {
+        self.from
+    }
+
+    /// The whole value of To.
+    #[must_use]
+    pub fn to(&self) -> &'a [u8] {
+        self.to
+    }
+
+    /// Number and method name of CSeq.
+    #[must_use]
+    pub fn cseq(&self) -> (u32, &'a [u8]) {
+        self.cseq
+    }
+
+    /// The tag of From.
+    #[must_use]
+    pub fn from_tag(&self) -> Option<&'a [u8]> {
+        uri::tag_of(self.from)
+    }
+
+    /// The tag of To.
+    #[must_use]
+    pub fn to_tag(&self) -> Option<&'a [u8]> {
+        uri::tag_of(self.to)
+    }
+
+    /// The branch of the topmost Via.
+    #[must_use]
+    pub fn branch(&self) -> Option<&'a [u8]> {
+        uri::param(self.values(Name::Via).next()?, "branch")
+    }
+
+    /// The body: the rest of the datagram, cut at Content-Length where that is smaller.
+    #[must_use]
+    pub fn body(&self) -> &'a [u8] {
+        self.body
+    }
+
+    /// The URI of the first Contact, without angle brackets; `None` for none or `*`.
+    #[must_use]
+    pub fn contact_uri(&self) -> Option<&'a [u8]> {
+        self.values(Name::Contact).next().map(uri::uri_of).filter(|u| !u.is_empty() && *u != b"*")
+    }
+}
+
+/// The line that begins at `at` without its end, and the offset of the next line. A lone CR does not end a line.
+fn line(bytes: &[u8], at: usize) -> (&[u8], usize) {
+    let rest = &bytes[at..];
+    match memchr::memchr(b'\n', rest) {
+        Some(n) => (rest[..n].strip_suffix(b"\r").unwrap_or(&rest[..n]), at + n + 1),
+        None => (rest.strip_suffix(b"\r").unwrap_or(rest), bytes.len()),
+    }
+}
+
+fn slice(bytes: &[u8], start: u16, len: u16) -> &[u8] {
+    &bytes[usize::from(start)..usize::from(start) + usize::from(len)]
+}
+
+fn start_line(text: &[u8]) -> Result<Start<'_>, ParseError> {
+    const VERSION: &[u8] = b"SIP/2.0";
+    let text = text.trim_ascii();
+    if text.len() > VERSION.len() && text[..VERSION.len()].eq_ignore_ascii_case(VERSION) {
+        let rest = text[VERSION.len()..].trim_ascii_start();
+        let (code, reason) = rest.split_at(memchr::memchr2(b' ', b'\t', rest).unwrap_or(rest.len()));
+        let code = number(code).filter(|c| (100..1000).contains(c)).ok_or(ParseError::NotSip)?;
+        // The range check above keeps it within u16.
+        return Ok(Start::Response { code: u16::try_from(code).unwrap_or(999), reason: reason.trim_ascii() });
+    }
+    let (name, rest) = text.split_at(memchr::memchr2(b' ', b'\t', text).ok_or(ParseError::NotSip)?);
+    let last = memchr::memrchr2(b' ', b'\t', rest).ok_or(ParseError::NotSip)?;
+    let (uri, version) = (rest[..last].trim_ascii(), &rest[last + 1..]);
+    if uri.is_empty() || !version.eq_ignore_ascii_case(VERSION) || !name.iter().all(|b| is_token(*b)) {
+        return Err(ParseError::NotSip);
+    }
+    Ok(Start::Request { method: Method::of(name), name, uri })
+}
+
+/// The header in `bytes[at..end]`; `None` for a line that is none, which is passed over.
+fn header(bytes: &[u8], at: usize, end: usize) -> Option<Header> {
+    let text = &bytes[at..end];
+    let colon = memchr::memchr(b':', text)?;
+    let name = text[..colon].trim_ascii_end();
+    if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
+        return None;
+    }
+    let value = &text[colon + 1..];
+    let lead = value.len() - value.trim_ascii_start().len();
+    let start = at + colon + 1 + lead;
+    Some(Header {
+        name: Name::of(name),
+        name_start: u16::try_from(at).ok()?,
+        name_len: u16::try_from(name.len()).ok()?,
+        start: u16::try_from(start).ok()?,
+        len: u16::try_from(value[lead..].trim_ascii_end().len()).ok()?,
+    })
+}
+
+/// A token character of RFC 3261 section 25.1.
+fn is_token(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&b)
+}
+
+fn cseq(value: &[u8]) -> Option<(u32, &[u8])> {
+    let (digits, rest) = value.split_at(value.iter().position(|b| !b.is_ascii_digit())?);
+    let method = rest.trim_ascii();
+    if method.is_empty() {
+        return None;
+    }
+    Some((number(digits)?, method))
+}
+
+/// A decimal number; `None` if it is empty, no number, or beyond 32 bits.
+fn number(text: &[u8]) -> Option<u32> {
+    let text = text.trim_ascii();
+    // Ten digits is the longest 32-bit number; leading zeros beyond that are not worth support.
+    if text.is_empty() || text.len() > 10 {
+        return None;
+    }
+    text.iter().try_fold(0u32, |n, b| {
+        b.is_ascii_digit().then_some(())?;
+        n.checked_mul(10)?.checked_add(u32::from(b - b'0'))
+    })
+}
+
+#[cfg(test)]
+mod tests;
