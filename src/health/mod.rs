@@ -1,1 +1,15 @@
 //! Whether the local server works: checks, hysteresis, and the verdict.
+//!
+//! `hysteresis` decides (pure), `options` and `process` look, `monitor` runs one task for each check and joins their results.
+
+pub mod hysteresis;
+mod monitor;
+mod options;
+mod process;
+mod report;
+mod sys;
+
+pub use monitor::{Monitor, MonitorError};
+pub use options::{Counters, Options, OptionsError};
+pub use process::{Gone, Target};
+pub use report::{CheckState, CheckStatus, Probe, Verdict};
