@@ -9,7 +9,5 @@ mod process;
 mod report;
 mod sys;
 
-pub use monitor::{Monitor, MonitorError};
-pub use options::{Counters, Options, OptionsError};
-pub use process::{Gone, Target};
+pub use monitor::Monitor;
 pub use report::{CheckState, CheckStatus, Probe, Verdict};
