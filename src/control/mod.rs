@@ -1,1 +1,3 @@
 //! The control socket, the command line and what people read.
+
+pub mod api;

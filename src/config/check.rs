@@ -1,0 +1,181 @@
+//! The rules that span fields. Each names the value that breaks it, and what to write instead.
+
+mod files;
+mod instance;
+
+use super::error::Problem;
+use super::load::Files;
+use super::model::{Config, Etcd, Node, Timing};
+use super::source::Source;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// What the rules found.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Broken rules.
+    pub(super) errors: Vec<Problem>,
+    /// Allowed, but hardly meant.
+    pub(super) warnings: Vec<Problem>,
+}
+
+/// Shorter heartbeats cost more than they give: a wake-up of a loaded host is late by a few milliseconds anyway.
+const MIN_HEARTBEAT: Duration = Duration::from_millis(5);
+/// etcd's smallest lease with its default election timeout of 1 s is 2 s; what is asked below that is silently raised.
+const MIN_LEASE: Duration = Duration::from_secs(2);
+/// Above this the nodes' clocks are broken, not drifting, and the hold would have to grow with it.
+const MAX_DRIFT: f64 = 0.2;
+/// `sun_path` of a unix socket address holds 108 bytes, the closing zero included.
+const MAX_SOCKET_PATH: usize = 107;
+
+/// Holds `config` against every rule.
+pub(super) fn check(config: &Config, source: &Source<'_>, files: Files, found: &mut Found) {
+    node(&config.node, source, found);
+    etcd(&config.etcd, source, found);
+    timing(&config.timing, &config.etcd, source, found);
+    let socket = config.control.socket.as_os_str();
+    if !config.control.socket.is_absolute() || socket.len() > MAX_SOCKET_PATH {
+        let message = format!("the control socket needs an absolute path of at most {MAX_SOCKET_PATH} bytes");
+        found.errors.push(source.problem("control.socket", message, "write socket = \"/run/keepcall/keepcall.sock\""));
+    }
+    instance::check(config, source, found);
+    if files == Files::Check {
+        files::check(config, source, found);
+    }
+}
+
+/// Names go into etcd keys, file names and tables: letters, digits, `.`, `_` and `-` only.
+fn name(value: &str, path: &str, source: &Source<'_>, found: &mut Found) {
+    let good = (1..=63).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    if !good {
+        let message = format!("{value:?} cannot be a name");
+        found.errors.push(source.problem(path, message, "use 1 to 63 of the characters A-Z a-z 0-9 . _ -"));
+    }
+}
+
+fn node(node: &Node, source: &Source<'_>, found: &mut Found) {
+    name(&node.name, "node.name", source, found);
+    name(&node.cluster, "node.cluster", source, found);
+    if node.address.is_unspecified() || node.address.is_multicast() {
+        let message = format!("{} is no address that peers can send heartbeats to", node.address);
+        found.errors.push(source.problem("node.address", message, "write this node's own address on the network of its peers"));
+    } else if node.address.is_loopback() {
+        let message = format!("peers on other hosts cannot reach {}", node.address);
+        found.warnings.push(source.problem("node.address", message, "write this node's own address on the network of its peers"));
+    }
+}
+
+fn etcd(etcd: &Etcd, source: &Source<'_>, found: &mut Found) {
+    if etcd.endpoints.is_empty() {
+        let help = "write endpoints = [\"http://192.0.2.1:2379\"], one for each etcd member";
+        found.errors.push(source.problem("etcd.endpoints", "no etcd endpoint is named", help));
+    }
+    let mut seen = BTreeSet::new();
+    for (i, url) in etcd.endpoints.iter().enumerate() {
+        let path = format!("etcd.endpoints[{i}]");
+        if let Err(why) = endpoint(url) {
+            let help = "write it like \"http://192.0.2.1:2379\" or \"https://etcd1.example.net:2379\"";
+            found.errors.push(source.problem(&path, format!("{url:?} is no etcd endpoint: {why}"), help));
+        } else if !seen.insert(url.trim_end_matches('/').to_ascii_lowercase()) {
+            found.errors.push(source.problem(&path, format!("{url:?} is named twice"), "name each etcd member once"));
+        }
+    }
+    let pairs = [
+        (
+            "cert_file",
+            etcd.cert_file.is_some(),
+            "key_file",
+            etcd.key_file.is_some(),
+            "a client certificate and its key go together",
+        ),
+        ("user", etcd.user.is_some(), "password_file", etcd.password_file.is_some(), "a user and a password go together"),
+    ];
+    for (a, has_a, b, has_b, why) in pairs {
+        if has_a != has_b {
+            let (there, absent) = if has_a { (a, b) } else { (b, a) };
+            let help = format!("add `{absent}` to [etcd], or remove `{there}`");
+            found.errors.push(source.problem(&format!("etcd.{there}"), format!("`{there}` without `{absent}`: {why}"), help));
+        }
+    }
+    if !etcd.endpoints.iter().any(|e| e.starts_with("https://")) {
+        for (key, given) in [("ca_file", etcd.ca_file.is_some()), ("cert_file", etcd.cert_file.is_some())] {
+            if given {
+                let message = format!("`{key}` has no effect: every endpoint is http://");
+                found.warnings.push(source.problem(&format!("etcd.{key}"), message, "write the endpoints with https://"));
+            }
+        }
+    }
+    if etcd.timeout < Duration::from_millis(10) {
+        let message = format!("an etcd timeout of {} is too short for any answer", show(etcd.timeout));
+        found.errors.push(source.problem("etcd.timeout", message, "write timeout = \"1s\"; at least 10ms"));
+    } else if etcd.timeout > etcd.lease_ttl / 3 {
+        let message = format!(
+            "with a timeout of {} and a lease of {}, two slow answers in a row cost the lease",
+            show(etcd.timeout),
+            show(etcd.lease_ttl)
+        );
+        found.warnings.push(source.problem("etcd.timeout", message, "keep timeout at a third of lease_ttl or below"));
+    }
+    if etcd.lease_ttl < MIN_LEASE || etcd.lease_ttl.subsec_nanos() != 0 {
+        let message = format!("etcd cannot grant a lease of {}", show(etcd.lease_ttl));
+        let help = "write whole seconds, 2s or more: lease_ttl = \"3s\"";
+        found.errors.push(source.problem("etcd.lease_ttl", message, help));
+    }
+}
+
+/// Whether `url` is http or https, with a host, a port, and nothing else.
+fn endpoint(url: &str) -> Result<(), &'static str> {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")).ok_or("it needs http:// or https://")?;
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
+    if authority.contains(['/', '?', '#', '@']) || authority.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err("only host and port may follow the scheme");
+    }
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(v6) => {
+            let (host, port) = v6.split_once("]:").ok_or("an IPv6 host is written [address]:port")?;
+            host.parse::<std::net::Ipv6Addr>().map_err(|_| "the address in brackets is no IPv6 address")?;
+            (host, port)
+        }
+        None => authority.rsplit_once(':').ok_or("the port is missing")?,
+    };
+    if host.is_empty() || (host.contains(':') && !authority.starts_with('[')) {
+        return Err("the host is missing, or an IPv6 address is not in brackets");
+    }
+    match port.parse::<u16>() {
+        Ok(1..) => Ok(()),
+        _ => Err("the port is no number from 1 to 65535"),
+    }
+}
+
+fn timing(timing: &Timing, etcd: &Etcd, source: &Source<'_>, found: &mut Found) {
+    let Timing { heartbeat, hold, drift } = *timing;
+    // When only one of a pair is written, the message must stand at that one.
+    let hold_at = if source.has("timing.hold") { "timing.hold" } else { "timing.heartbeat" };
+    if heartbeat < MIN_HEARTBEAT {
+        let message = format!("a heartbeat of {} is below {}", show(heartbeat), show(MIN_HEARTBEAT));
+        found.errors.push(source.problem("timing.heartbeat", message, "write heartbeat = \"20ms\" or more"));
+    } else if hold < heartbeat * 2 {
+        let message =
+            format!("a hold of {} ends before a second heartbeat (one each {}) can renew it", show(hold), show(heartbeat));
+        let help = format!("write hold = {:?}: four heartbeats; at least two", show(heartbeat * 4));
+        found.errors.push(source.problem(hold_at, message, help));
+    } else if hold < heartbeat * 3 {
+        let message = format!("a hold of {} with heartbeats of {} stands on two packets", show(hold), show(heartbeat));
+        let help = format!("two lost packets move the addresses; hold = {:?} bears three", show(heartbeat * 4));
+        found.warnings.push(source.problem(hold_at, message, help));
+    }
+    if hold >= etcd.lease_ttl {
+        let message = format!("a hold of {} is not below the lease of {}", show(hold), show(etcd.lease_ttl));
+        let help = "the lease is the slow way and must outlast a hold: lower `hold`, or raise `lease_ttl` in [etcd]";
+        found.errors.push(source.problem(hold_at, message, help));
+    }
+    if !(drift > 0.0 && drift <= MAX_DRIFT) {
+        let message = format!("a clock drift of {drift} is outside of 0 to {MAX_DRIFT}");
+        found.errors.push(source.problem("timing.drift", message, "write drift = 0.01 (1 %): more than 0, at most 0.2"));
+    }
+}
+
+/// A duration as the file writes it.
+fn show(d: Duration) -> String {
+    humantime::format_duration(d).to_string()
+}

@@ -1,0 +1,111 @@
+//! The files and the group that the configuration names must be there and usable on this host.
+
+use super::{Found, Source};
+use crate::config::model::Config;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+/// A shorter key could be guessed; 32 bytes are what the authentication code uses.
+const MIN_KEY_BYTES: usize = 32;
+/// Neither a key nor a password is longer; a device or a log file is not read to its end.
+const MAX_SECRET_BYTES: u64 = 64 * 1024;
+
+pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
+    if let Some(bytes) = secret(&config.node.key_file, "node.key_file", source, found)
+        && bytes.len() < MIN_KEY_BYTES
+    {
+        let message =
+            format!("{} holds {} bytes; the cluster's key needs {MIN_KEY_BYTES}", shown(&config.node.key_file), bytes.len());
+        found.errors.push(source.problem("node.key_file", message, make_key(&config.node.key_file)));
+    }
+    let etcd = &config.etcd;
+    if let Some(path) = &etcd.password_file
+        && let Some(bytes) = secret(path, "etcd.password_file", source, found)
+        && bytes.split(|b| *b == b'\n').next().is_none_or(<[u8]>::is_empty)
+    {
+        let message = format!("the first line of {} is empty", shown(path));
+        found.errors.push(source.problem("etcd.password_file", message, "write the password on the first line"));
+    }
+    if let Some(path) = &etcd.key_file {
+        secret(path, "etcd.key_file", source, found);
+    }
+    for (path, key) in [(&etcd.ca_file, "etcd.ca_file"), (&etcd.cert_file, "etcd.cert_file")] {
+        if let Some(path) = path {
+            readable(path, key, source, found);
+        }
+    }
+    if let Some(group) = &config.control.group
+        && !matches!(nix::unistd::Group::from_name(group), Ok(Some(_)))
+    {
+        let message = format!("there is no group {group:?} on this host");
+        let help = format!("create it with `groupadd --system {group}`, or remove `group`: then only root may use the socket");
+        found.errors.push(source.problem("control.group", message, help));
+    }
+    for (i, instance) in config.instances.iter().enumerate() {
+        let hooks = [("on_master", &instance.hooks.on_master), ("on_backup", &instance.hooks.on_backup)];
+        for (name, command) in hooks {
+            if let Some(program) = command.as_ref().and_then(|c| c.first()).map(Path::new).filter(|p| p.is_absolute()) {
+                executable(program, &format!("instance[{i}].hooks.{name}[0]"), source, found);
+            }
+        }
+    }
+}
+
+fn make_key(path: &Path) -> String {
+    format!("make it once and copy it to every node: (umask 077; head -c 32 /dev/urandom | base64 > {})", path.display())
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// The content of a file, or `None` after an error has been noted.
+fn readable(path: &Path, key: &str, source: &Source<'_>, found: &mut Found) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // A FIFO would block the open for ever, a directory opens and then fails: only plain files are opened at all.
+    let read = match std::fs::metadata(path) {
+        Ok(meta) if !meta.is_file() => Err(std::io::Error::other("it is no regular file")),
+        Ok(_) => File::open(path).and_then(|f| f.take(MAX_SECRET_BYTES).read_to_end(&mut bytes)),
+        Err(e) => Err(e),
+    };
+    match read {
+        Ok(_) => Some(bytes),
+        Err(e) => {
+            let help = match (e.kind(), key) {
+                (std::io::ErrorKind::NotFound, "node.key_file") => make_key(path),
+                (std::io::ErrorKind::NotFound, _) => {
+                    "create the file, or correct the path; --no-files leaves files alone".to_owned()
+                }
+                (std::io::ErrorKind::PermissionDenied, _) => "let the user that runs the agent (root) read it".to_owned(),
+                _ => "name a regular file that root can read".to_owned(),
+            };
+            found.errors.push(source.problem(key, format!("cannot read {}: {e}", shown(path)), help));
+            None
+        }
+    }
+}
+
+/// As [`readable`], for content that nobody else may see.
+fn secret(path: &Path, key: &str, source: &Source<'_>, found: &mut Found) -> Option<Vec<u8>> {
+    let bytes = readable(path, key, source, found)?;
+    if let Ok(meta) = std::fs::metadata(path)
+        && meta.permissions().mode() & 0o004 != 0
+    {
+        let message = format!("every user of this host can read the secret in {}", shown(path));
+        found.warnings.push(source.problem(key, message, format!("chmod 600 {}", path.display())));
+    }
+    Some(bytes)
+}
+
+fn executable(program: &Path, key: &str, source: &Source<'_>, found: &mut Found) {
+    let why = match std::fs::metadata(program) {
+        Ok(meta) if !meta.is_file() => "it is no file".to_owned(),
+        Ok(meta) if meta.permissions().mode() & 0o111 == 0 => "it is not executable".to_owned(),
+        Ok(_) => return,
+        Err(e) => e.to_string(),
+    };
+    let help = "name an executable file; for a script: chmod +x, and a #! line";
+    found.errors.push(source.problem(key, format!("cannot run {}: {why}", shown(program)), help));
+}

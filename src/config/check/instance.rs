@@ -1,0 +1,326 @@
+//! Rules about instances: their addresses, checks, SIP and hooks.
+
+use super::{Found, Source, name, show};
+use crate::config::model::{Check, Config, Instance, Process, Sip, SipOptions};
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+/// A burst is sent 10 ms apart; more than this would still be sending when the phones have long heard it.
+const MAX_BURST: u32 = 100;
+/// Closer probes load the server more than they tell.
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
+/// Announcements closer than this are a flood, which switches limit.
+const MIN_ANNOUNCE: Duration = Duration::from_millis(10);
+/// `IFNAMSIZ` is 16, the closing zero included.
+const MAX_INTERFACE: usize = 15;
+/// The kernel keeps 15 bytes of a process name (`TASK_COMM_LEN` is 16).
+const MAX_COMM: usize = 15;
+
+pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
+    if config.instances.is_empty() {
+        found.errors.push(source.problem(
+            "instance",
+            "there is no instance",
+            "add [[instance]] with name, interface and addresses",
+        ));
+    }
+    let mut names = BTreeSet::new();
+    let mut addresses: BTreeMap<IpAddr, &str> = BTreeMap::new();
+    for (i, instance) in config.instances.iter().enumerate() {
+        let at = format!("instance[{i}]");
+        name(&instance.name, &format!("{at}.name"), source, found);
+        if !names.insert(instance.name.as_str()) {
+            let message = format!("a second instance is named {:?}", instance.name);
+            found.errors.push(source.problem(&format!("{at}.name"), message, "give each instance a name of its own"));
+        }
+        one(instance, &at, source, found);
+        for (j, net) in instance.addresses.iter().enumerate() {
+            let path = format!("{at}.addresses[{j}]");
+            if let Some((message, help)) = unusable(*net) {
+                found.errors.push(source.problem(&path, message, help));
+            } else if net.addr() == config.node.address {
+                let message = format!("{} is this node's own address", net.addr());
+                let help = "a virtual address moves between nodes: use one that no host owns";
+                found.errors.push(source.problem(&path, message, help));
+            } else if let Some(other) = addresses.insert(net.addr(), &instance.name) {
+                let message = format!("{} is named twice (instance {other:?} has it)", net.addr());
+                found.errors.push(source.problem(&path, message, "an address belongs to one instance, once"));
+            }
+        }
+    }
+    // Every VIP is known only now: a check of one instance may name the address of another.
+    for (i, instance) in config.instances.iter().enumerate() {
+        for (j, check) in instance.checks.iter().enumerate() {
+            if let Some(options) = &check.sip_options
+                && addresses.contains_key(&options.target.ip())
+            {
+                let message =
+                    format!("{} is a virtual address: a backup's check would ask the master's server", options.target.ip());
+                let help = "let the server listen on loopback as well, and write target = \"127.0.0.1:5060\"";
+                found.errors.push(source.problem(&format!("instance[{i}].check[{j}].sip-options.target"), message, help));
+            }
+        }
+    }
+}
+
+/// Why no host can answer for this address, and what to write.
+fn unusable(net: IpNet) -> Option<(String, &'static str)> {
+    let ip = net.addr();
+    let (what, help) = if ip.is_unspecified() {
+        ("the unspecified address", "write the address that the phones register with")
+    } else if ip.is_loopback() {
+        ("a loopback address", "write the address that the phones register with")
+    } else if ip.is_multicast() {
+        ("a multicast address", "write a unicast address")
+    } else if ip == IpAddr::from([255, 255, 255, 255]) {
+        ("the broadcast address", "write a unicast address")
+    } else if net.prefix_len() + 1 < net.max_prefix_len() && ip == net.network() {
+        // With /31 and /127 both addresses are hosts (RFC 3021, RFC 6164).
+        ("the address of its network, not of a host", "write the host's address with the network's prefix length")
+    } else if matches!(net, IpNet::V4(v4) if v4.prefix_len() < 31 && v4.addr() == v4.broadcast()) {
+        ("the broadcast address of its network", "write the host's address with the network's prefix length")
+    } else {
+        return None;
+    };
+    Some((format!("{net} is {what}"), help))
+}
+
+fn one(instance: &Instance, at: &str, source: &Source<'_>, found: &mut Found) {
+    let interface = &instance.interface;
+    if !(1..=MAX_INTERFACE).contains(&interface.len())
+        || interface.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control())
+    {
+        let message = format!("{interface:?} cannot be the name of an interface");
+        let help = "write it as `ip link` shows it, for example \"eth0\"";
+        found.errors.push(source.problem(&format!("{at}.interface"), message, help));
+    }
+    if instance.addresses.is_empty() {
+        let help = "write addresses = [\"192.0.2.10/24\"]";
+        found.errors.push(source.problem(&format!("{at}.addresses"), "the instance has no address", help));
+    }
+    let announce = &instance.announce;
+    if !(1..=MAX_BURST).contains(&announce.burst) {
+        let message = format!("a burst of {} announcements", announce.burst);
+        found.errors.push(source.problem(&format!("{at}.announce.burst"), message, "write burst = 5; from 1 to 100"));
+    }
+    if announce.refreshes > 0 && announce.interval < MIN_ANNOUNCE {
+        let message = format!("announcements each {} are a flood", show(announce.interval));
+        found.errors.push(source.problem(&format!("{at}.announce.interval"), message, "write interval = \"1s\"; at least 10ms"));
+    }
+    if instance.checks.is_empty() {
+        let message = format!("instance {:?} has no check: only the death of a host moves its addresses", instance.name);
+        found.warnings.push(source.problem(at, message, "add [[instance.check]], or a dead server goes unnoticed"));
+    } else if !instance.checks.iter().any(|c| c.fatal) {
+        let message = format!("no check of instance {:?} is fatal: a failed server stays master", instance.name);
+        found.warnings.push(source.problem(
+            &format!("{at}.check"),
+            message,
+            "leave `fatal` out of one check: true is the default",
+        ));
+    }
+    let mut names = BTreeSet::new();
+    for (j, check) in instance.checks.iter().enumerate() {
+        let at = format!("{at}.check[{j}]");
+        if !names.insert(check.name.as_str()) {
+            let message = format!("a second check of this instance is named {:?}", check.name);
+            found.errors.push(source.problem(&format!("{at}.name"), message, "give each check of an instance a name of its own"));
+        }
+        probe(check, &at, source, found);
+    }
+    if let Some(s) = &instance.sip {
+        sip(s, &format!("{at}.sip"), source, found);
+    }
+    let hooks = [("on_master", &instance.hooks.on_master), ("on_backup", &instance.hooks.on_backup)];
+    for (key, command) in hooks {
+        if let Some(command) = command {
+            hook(command, &format!("{at}.hooks.{key}"), source, found);
+        }
+    }
+}
+
+fn probe(check: &Check, at: &str, source: &Source<'_>, found: &mut Found) {
+    name(&check.name, &format!("{at}.name"), source, found);
+    for (key, value) in [("rise", check.rise), ("fall", check.fall)] {
+        if value == 0 {
+            let message = format!("`{key}` of 0: no result could ever decide");
+            found.errors.push(source.problem(&format!("{at}.{key}"), message, format!("write {key} = 1 or more")));
+        }
+    }
+    if check.interval < MIN_INTERVAL {
+        let message = format!("an interval of {} is below {}", show(check.interval), show(MIN_INTERVAL));
+        found.errors.push(source.problem(&format!("{at}.interval"), message, "write interval = \"1s\"; at least 10ms"));
+    } else if check.sip_options.is_some() && (check.timeout >= check.interval || check.timeout.is_zero()) {
+        // A process check has no timeout: it looks at the kernel's state, which does not wait.
+        let path = if source.has(&format!("{at}.timeout")) { format!("{at}.timeout") } else { format!("{at}.interval") };
+        let message = format!("a timeout of {} is not below the interval of {}", show(check.timeout), show(check.interval));
+        found.errors.push(source.problem(
+            &path,
+            message,
+            format!("write timeout = {:?}, or a longer interval", show(check.interval / 2)),
+        ));
+    }
+    match (&check.sip_options, &check.process) {
+        (Some(options), None) => sip_options(options, &format!("{at}.sip-options"), source, found),
+        (None, Some(p)) => process(p, &format!("{at}.process"), source, found),
+        (None, None) => {
+            let message = format!("check {:?} does not say what to check", check.name);
+            let help = "add [instance.check.sip-options] or [instance.check.process] below it";
+            found.errors.push(source.problem(at, message, help));
+        }
+        (Some(_), Some(_)) => {
+            let message = format!("check {:?} is of two kinds", check.name);
+            let help = "write a [[instance.check]] for each: one with sip-options, one with process";
+            found.errors.push(source.problem(at, message, help));
+        }
+    }
+}
+
+fn sip_options(options: &SipOptions, at: &str, source: &Source<'_>, found: &mut Found) {
+    if options.target.ip().is_unspecified() || options.target.ip().is_multicast() || options.target.port() == 0 {
+        let message = format!("{} is no address to send a request to", options.target);
+        found.errors.push(source.problem(&format!("{at}.target"), message, "write target = \"127.0.0.1:5060\""));
+    }
+    if let Some(uri) = &options.uri
+        && !(uri.starts_with("sip:") && uri.len() > 4 && uri.bytes().all(|b| b.is_ascii_graphic() && !b"<>\"".contains(&b)))
+    {
+        let message = format!("{uri:?} is no SIP URI");
+        found.errors.push(source.problem(
+            &format!("{at}.uri"),
+            message,
+            "write it like \"sip:keepcall@127.0.0.1\", without < and >",
+        ));
+    }
+    if options.codes.is_empty() {
+        let message = "no answer would count as good";
+        found.errors.push(source.problem(&format!("{at}.codes"), message, "write codes = [\"2xx\"], or leave the key out"));
+    }
+    for (i, code) in options.codes.iter().enumerate() {
+        if !is_code(code) {
+            let message = format!("{code:?} is no final SIP status code or class");
+            let help = "write a code (\"200\", up to \"699\") or a class (\"2xx\" to \"6xx\")";
+            found.errors.push(source.problem(&format!("{at}.codes[{i}]"), message, help));
+        }
+    }
+}
+
+/// A final status: 1xx does not end a transaction, so it cannot be a result.
+fn is_code(code: &str) -> bool {
+    let bytes = code.as_bytes();
+    bytes.len() == 3
+        && (b'2'..=b'6').contains(&bytes[0])
+        && (bytes[1..].eq_ignore_ascii_case(b"xx") || bytes[1..].iter().all(u8::is_ascii_digit))
+}
+
+fn process(process: &Process, at: &str, source: &Source<'_>, found: &mut Found) {
+    let given = [process.pidfile.is_some(), process.name.is_some(), process.unit.is_some()];
+    if given.iter().filter(|g| **g).count() != 1 {
+        let message = "a process is named by exactly one of `pidfile`, `name` and `unit`";
+        found.errors.push(source.problem(
+            at,
+            message,
+            "write unit = \"asterisk.service\" for what systemd runs, else pidfile or name",
+        ));
+    }
+    if let Some(path) = process.pidfile.as_deref().filter(|p| !p.is_absolute()) {
+        let message = format!("the pidfile {} is no absolute path", path.display());
+        let help = "write the whole path, for example \"/run/asterisk/asterisk.pid\"";
+        found.errors.push(source.problem(&format!("{at}.pidfile"), message, help));
+    }
+    if let Some(name) = &process.name {
+        if name.is_empty() || name.contains('/') {
+            let message = format!("{name:?} cannot be the name of a process");
+            found.errors.push(source.problem(
+                &format!("{at}.name"),
+                message,
+                "write it as `ps -o comm` shows it, without a path",
+            ));
+        } else if name.len() > MAX_COMM {
+            let cut: String = name.chars().take(MAX_COMM).collect();
+            let message =
+                format!("{name:?} has more than {MAX_COMM} characters, and the kernel keeps {MAX_COMM} of a process name");
+            found.errors.push(source.problem(
+                &format!("{at}.name"),
+                message,
+                format!("write name = {cut:?}, as `ps -o comm` shows it"),
+            ));
+        }
+    }
+    if let Some(unit) = &process.unit {
+        let known = [".service", ".scope"].iter().any(|s| unit.len() > s.len() && unit.ends_with(s));
+        if !known || unit.contains(['/', ' ']) {
+            let stem = unit.split(['/', ' ', '.']).next().unwrap_or("asterisk");
+            let message = format!("{unit:?} is no name of a systemd service or scope");
+            found.errors.push(source.problem(&format!("{at}.unit"), message, format!("write unit = \"{stem}.service\"")));
+        }
+    }
+}
+
+fn sip(sip: &Sip, at: &str, source: &Source<'_>, found: &mut Found) {
+    let (first, last) = sip.media_ports;
+    let in_media = |port: u16| (first..=last).contains(&port);
+    if sip.ports.is_empty() {
+        found.errors.push(source.problem(&format!("{at}.ports"), "the server has no SIP port", "write ports = [5060]"));
+    }
+    let mut seen = BTreeSet::new();
+    for (i, port) in sip.ports.iter().enumerate() {
+        let path = format!("{at}.ports[{i}]");
+        if !seen.insert(*port) {
+            found.errors.push(source.problem(&path, format!("port {port} is named twice"), "name each port once"));
+        } else if in_media(*port) {
+            let message = format!("SIP port {port} is one of the media ports {first}-{last}");
+            let help = "write media_ports as the server's own RTP range, which leaves its SIP ports out";
+            found.errors.push(source.problem(&path, message, help));
+        }
+    }
+    let recovery = sip.recovery_port;
+    let clash = if sip.ports.contains(&recovery) {
+        Some("is a SIP port of the server, which would get the agent's requests".to_owned())
+    } else if in_media(recovery) {
+        Some(format!("is one of the media ports {first}-{last}"))
+    } else {
+        None
+    };
+    if let Some(why) = clash {
+        let path = if source.has(&format!("{at}.recovery_port")) { format!("{at}.recovery_port") } else { at.to_owned() };
+        let free = (5070..5090).chain(6070..6090).find(|p| !sip.ports.contains(p) && !in_media(*p)).unwrap_or(7070);
+        let help = format!("write recovery_port = {free}, or another port of the virtual address that nothing listens on");
+        found.errors.push(source.problem(&path, format!("the recovery port {recovery} {why}"), help));
+    }
+    for (key, value) in [("window", sip.window), ("max_calls", sip.max_calls)] {
+        if value == 0 {
+            let message = format!("`{key}` of 0: no call could be {}", if key == "window" { "recovered" } else { "tracked" });
+            let help = format!("write {key} = 1 or more, or leave the key out; without [instance.sip] only addresses move");
+            found.errors.push(source.problem(&format!("{at}.{key}"), message, help));
+        }
+    }
+    if let Some(header) = &sip.pair_header {
+        // token of RFC 3261 section 25.1: what a header's name is made of
+        let token = |b: u8| b.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&b);
+        if header.is_empty() || !header.bytes().all(token) {
+            let message = format!("{header:?} is no name of a SIP header");
+            found.errors.push(source.problem(&format!("{at}.pair_header"), message, "write it without colon: \"X-Call-Ref\""));
+        }
+    }
+    for (i, number) in sip.emergency.iter().enumerate() {
+        if number.is_empty() || number.chars().any(char::is_whitespace) {
+            let message = format!("{number:?} is no called number");
+            found.errors.push(source.problem(&format!("{at}.emergency[{i}]"), message, "write it as phones dial it: \"911\""));
+        }
+    }
+}
+
+fn hook(command: &[String], at: &str, source: &Source<'_>, found: &mut Found) {
+    let Some(program) = command.first() else {
+        let help = "write [\"/usr/bin/systemctl\", \"restart\", \"asterisk\"], or leave the key out";
+        found.errors.push(source.problem(at, "the hook names no program", help));
+        return;
+    };
+    if !Path::new(program).is_absolute() {
+        let message = format!("{program:?} is no absolute path: hooks run without a shell and without PATH");
+        let help = "write the whole path, for example \"/usr/bin/systemctl\"";
+        found.errors.push(source.problem(&format!("{at}[0]"), message, help));
+    }
+}

@@ -1,0 +1,105 @@
+//! Reads a configuration file.
+
+use super::error::{ConfigError, Problem};
+use super::model::Config;
+use super::source::Source;
+use super::{check, schema};
+use serde::Deserialize as _;
+use std::path::Path;
+use toml::de::DeTable;
+
+/// Whether the files (and the group) that the configuration names are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Files {
+    /// They must exist and be usable: for the agent.
+    Check,
+    /// They are not looked at: to check a file on a host that it is not meant for.
+    Ignore,
+}
+
+/// A configuration that holds every rule.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The typed values.
+    pub config: Config,
+    /// What is allowed but hardly meant, in the order of the file.
+    pub warnings: Vec<Problem>,
+}
+
+/// A configuration larger than this is a mistake (a log file, a device): 1 MiB holds thousands of instances.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Reads and checks the file at `path`, and looks at the files that it names.
+///
+/// # Errors
+/// The file cannot be read, or it is wrong; then the error lists every mistake with its place.
+pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
+    load_with(path, Files::Check)
+}
+
+/// As [`load`], with a choice about the files that the configuration names.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with(path: &Path, files: Files) -> Result<Loaded, ConfigError> {
+    use std::io::Read as _;
+    let origin = path.display().to_string();
+    let read = || {
+        let mut text = String::new();
+        let taken = std::fs::File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
+        if taken as u64 > MAX_BYTES {
+            return Err(std::io::Error::other("it is larger than 1 MiB, so hardly a configuration"));
+        }
+        Ok(text)
+    };
+    match read() {
+        Ok(text) => parse(&text, &origin, files),
+        Err(source) => Err(ConfigError::Read { origin, source }),
+    }
+}
+
+/// Checks the text of a configuration; `origin` names it in errors.
+///
+/// # Errors
+/// The text is wrong; the error lists every mistake with its place.
+pub fn parse(text: &str, origin: &str, files: Files) -> Result<Loaded, ConfigError> {
+    let mut source = Source::new(text);
+    let invalid = |mut problems: Vec<Problem>| {
+        problems.sort_by_key(|p| (p.line == 0, p.line, p.column));
+        ConfigError::Invalid { origin: origin.to_owned(), problems }
+    };
+    let (document, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        let mut problems: Vec<Problem> = Vec::new();
+        for e in errors {
+            let help = "this is not TOML: write `key = value` lines below [section] headers".to_owned();
+            let problem = source.problem_at(e.span(), tidy(e.message()), Some(help));
+            // One slip confuses the parser for the rest of its line.
+            if problems.last().is_none_or(|last| last.line != problem.line) {
+                problems.push(problem);
+            }
+        }
+        return Err(invalid(problems));
+    }
+    let mut problems = schema::walk(&document, &mut source);
+    if !problems.is_empty() {
+        return Err(invalid(problems));
+    }
+    let config = match Config::deserialize(toml::de::Deserializer::from(document)) {
+        Ok(config) => config,
+        Err(e) => return Err(invalid(vec![source.problem_at(e.span(), tidy(e.message()), None)])),
+    };
+    let mut found = check::Found::default();
+    check::check(&config, &source, files, &mut found);
+    problems.append(&mut found.errors);
+    if !problems.is_empty() {
+        return Err(invalid(problems));
+    }
+    found.warnings.sort_by_key(|p| (p.line == 0, p.line, p.column));
+    Ok(Loaded { config, warnings: found.warnings })
+}
+
+/// A parser's message on one line.
+fn tidy(message: &str) -> String {
+    message.trim().replace('\n', "; ")
+}

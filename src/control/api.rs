@@ -1,0 +1,323 @@
+//! What the command line and the agent say to each other: one JSON line with a [`Request`], one with a [`Reply`].
+//!
+//! Plain data: the agent maps its own state into these values, and `--json` prints them as they are. Fields are only ever
+//! added, and readers ignore what they do not know, so that a command line and an agent of different versions understand
+//! each other.
+
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+pub use crate::health::{CheckState, CheckStatus, Probe};
+
+/// A question or an order to the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// The state of everything; answered by [`Reply::Status`].
+    Status,
+    /// Who could become master, and why others could not; answered by [`Reply::Candidates`].
+    Candidates {
+        /// Name of the instance; may be absent if the agent has only one.
+        instance: Option<String>,
+    },
+    /// Hand the instance over; answered by [`Reply::Switchover`] when it is done, or [`Reply::Error`].
+    Switchover {
+        /// Name of the instance; may be absent if the agent has only one.
+        instance: Option<String>,
+        /// The node to hand over to; the best candidate if absent.
+        to: Option<String>,
+    },
+    /// The calls that are stored or carried; answered by [`Reply::Calls`].
+    Calls {
+        /// Only those of this instance.
+        instance: Option<String>,
+    },
+    /// Changes of master, newest first; answered by [`Reply::History`].
+    History {
+        /// Only those of this instance.
+        instance: Option<String>,
+        /// At most so many entries.
+        limit: usize,
+    },
+}
+
+/// The agent's answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// To [`Request::Status`].
+    Status(Status),
+    /// To [`Request::Candidates`].
+    Candidates(Candidates),
+    /// To [`Request::Switchover`].
+    Switchover(Switchover),
+    /// To [`Request::Calls`].
+    Calls(Vec<CallRow>),
+    /// To [`Request::History`].
+    History(Vec<HistoryEntry>),
+    /// The request cannot be met.
+    Error(ApiError),
+}
+
+/// Why a request cannot be met.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiError {
+    /// What stood in the way.
+    pub message: String,
+    /// What to do about it; may be empty.
+    #[serde(default)]
+    pub advice: String,
+    /// Of what kind it is, for exit codes.
+    #[serde(default)]
+    pub kind: ErrorKind,
+}
+
+/// Kinds of [`ApiError`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// It was tried, and failed.
+    #[default]
+    Failed,
+    /// The request makes no sense to this agent: an unknown instance or node.
+    Invalid,
+    /// It was not tried: no node is a candidate, or the one that was asked for is none.
+    Refused,
+}
+
+/// The state of the cluster as one agent sees it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// The agent's own node.
+    pub node: String,
+    /// The agent's version.
+    pub version: String,
+    /// The arbiter.
+    pub etcd: EtcdStatus,
+    /// The instances that this agent takes part in.
+    pub instances: Vec<InstanceStatus>,
+    /// Every node that was heard of, this one included.
+    pub nodes: Vec<NodeStatus>,
+}
+
+/// Health of etcd as seen from this agent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EtcdStatus {
+    /// Whether the last request was answered by some endpoint.
+    pub healthy: bool,
+    /// Each endpoint of the configuration.
+    pub endpoints: Vec<EndpointStatus>,
+}
+
+/// Health of one etcd endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EndpointStatus {
+    /// As in the configuration.
+    pub url: String,
+    /// Whether its last answer was good.
+    pub healthy: bool,
+    /// What went wrong last, if it is not.
+    pub error: Option<String>,
+}
+
+/// The state of one instance.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct InstanceStatus {
+    /// Its name.
+    pub name: String,
+    /// Its virtual addresses with prefix lengths.
+    pub addresses: Vec<String>,
+    /// What this node is to it, in lower case: `master`, `backup`, or a state between.
+    pub role: String,
+    /// The master, if there is one.
+    pub master: Option<String>,
+    /// Wall-clock milliseconds since 1970 at which it became master; 0 if there is none.
+    pub since_ms: u64,
+    /// Why it became master.
+    pub reason: String,
+    /// Rises with every change of master.
+    pub epoch: u64,
+    /// The backup that is armed to take over fast.
+    pub successor: Option<String>,
+    /// What this node's right to hold the addresses rests on, if it is master.
+    pub hold: Option<HoldStatus>,
+    /// The nodes that the master has admitted.
+    pub members: Vec<String>,
+    /// Counts of calls.
+    pub calls: CallCounts,
+    /// The checks of the local server.
+    pub checks: Vec<CheckStatus>,
+}
+
+/// A right to answer for the virtual addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldStatus {
+    /// `paired`, `failsafe` or `solo`.
+    pub kind: String,
+    /// Milliseconds until it ends, if nothing renews it.
+    pub remaining_ms: u64,
+}
+
+/// How many calls there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallCounts {
+    /// In etcd.
+    pub stored: usize,
+    /// Learnt from the local server's traffic.
+    pub tracked: usize,
+    /// Carried on by this agent after a takeover.
+    pub carried: usize,
+}
+
+/// The state of one node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: String,
+    /// Where its agent hears heartbeats.
+    pub address: Option<SocketAddr>,
+    /// Whether it is fit to be master.
+    pub fit: bool,
+    /// Why it is, or is not.
+    pub summary: String,
+    /// Milliseconds since it was last heard; `None` if it never was.
+    pub last_heard_ms: Option<u64>,
+    /// Higher is preferred among equally healthy nodes.
+    pub priority: u16,
+    /// Whether it is the node that answers.
+    #[serde(rename = "self")]
+    pub is_self: bool,
+}
+
+/// Who could take an instance over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidates {
+    /// The instance.
+    pub instance: String,
+    /// Its master now.
+    pub master: Option<String>,
+    /// The epoch now.
+    pub epoch: u64,
+    /// Every other node, the best candidate first.
+    pub candidates: Vec<Candidate>,
+}
+
+/// One node that could take over, or could not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// The node.
+    pub node: String,
+    /// Its priority.
+    pub priority: u16,
+    /// Reasons why it cannot take over; empty if it can.
+    pub against: Vec<String>,
+}
+
+/// A switchover that was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switchover {
+    /// The instance.
+    pub instance: String,
+    /// The master before.
+    pub from: Option<String>,
+    /// The master now.
+    pub to: String,
+    /// The epoch now.
+    pub epoch: u64,
+    /// Milliseconds from the request to the new master's claim.
+    pub took_ms: u64,
+}
+
+/// A call in the table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallRow {
+    /// Its name in etcd.
+    pub id: String,
+    /// Its instance.
+    pub instance: String,
+    /// The node that wrote it.
+    pub node: String,
+    /// The epoch that it was written in.
+    pub epoch: u64,
+    /// `up` (stored, the server carries it), `recovering`, `carried` (the agent carries it), or how its recovery ended.
+    pub state: String,
+    /// Wall-clock milliseconds since 1970 at which it was confirmed.
+    pub confirmed_ms: u64,
+    /// Whether it is an emergency call.
+    pub emergency: bool,
+    /// How its legs were paired; `None` for a single leg.
+    pub pairing: Option<String>,
+    /// Its legs.
+    pub legs: Vec<LegRow>,
+}
+
+/// A leg of a call in the table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LegRow {
+    /// Call-ID.
+    pub call_id: String,
+    /// `inbound` or `outbound`, as the server sees it.
+    pub direction: String,
+    /// URI of the server's side.
+    pub local: String,
+    /// URI of the phone's side.
+    pub remote: String,
+    /// Where the phone's SIP really comes from.
+    pub remote_addr: Option<SocketAddr>,
+    /// Where the phone receives audio, if it has told.
+    pub media: Option<SocketAddr>,
+    /// Codecs in force, by name.
+    pub codecs: Vec<String>,
+}
+
+/// One change of master.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    /// The instance.
+    pub instance: String,
+    /// Its epoch since then.
+    pub epoch: u64,
+    /// The new master.
+    pub master: String,
+    /// The master before.
+    pub previous: Option<String>,
+    /// `first`, `fast`, `slow` or `handover`.
+    pub cause: String,
+    /// Why, in words.
+    pub reason: String,
+    /// Wall-clock milliseconds since 1970.
+    pub at_ms: u64,
+    /// When each step was done, in the order of time.
+    pub phases: Vec<Phase>,
+    /// How the calls came through.
+    pub calls: Outcomes,
+}
+
+/// A step of a takeover.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Phase {
+    /// `detected`, `committed`, `address`, `announced`, `relay`, `first-reinvite` or `last-reinvite`.
+    pub name: String,
+    /// Wall-clock microseconds since 1970.
+    pub unix_us: u64,
+}
+
+/// How the calls of a takeover came through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Outcomes {
+    /// All that were stored.
+    pub total: usize,
+    /// Both parties took the re-INVITE.
+    pub recovered: usize,
+    /// A party had hung up meanwhile.
+    pub gone: usize,
+    /// A party refused the re-INVITE.
+    pub refused: usize,
+    /// A party did not answer.
+    pub unreachable: usize,
+    /// The second leg was not known.
+    pub unpaired: usize,
+}

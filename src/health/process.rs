@@ -1,0 +1,239 @@
+//! Watches the server's process: the kernel tells of its death at once through a pidfd, and `/proc` of what is not death but
+//! as bad (stopped, or a zombie that nobody has reaped).
+
+use super::sys::pidfd_open;
+use crate::config::Process;
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use tokio::io::unix::AsyncFd;
+
+/// Where control groups are mounted: v2, then the places that systemd uses on v1 and hybrid hosts.
+const CGROUPS: [&str; 3] = ["/sys/fs/cgroup", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"];
+/// Slices nest a few levels (`system.slice/system-asterisk.slice/asterisk@1.service`); deeper is a container's inside.
+const MAX_DEPTH: usize = 6;
+/// A host with more control groups than this would be searched for too long each time; the unit counts as not found.
+const MAX_GROUPS: usize = 20_000;
+/// A pidfile holds a number; more is something else.
+const MAX_PIDFILE: u64 = 64;
+
+/// How the process is found.
+#[derive(Clone, Debug)]
+pub(super) enum Target {
+    /// By the number in a file.
+    Pidfile(PathBuf),
+    /// By its name as in `/proc/PID/comm`.
+    Name(String),
+    /// By the control group of a systemd unit.
+    Unit(String),
+}
+
+/// Why there is no process to watch, in words for the status.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Gone {
+    #[error("no pidfile {0}")]
+    NoPidfile(PathBuf),
+    #[error("cannot read the pidfile {0}: {1}")]
+    Unreadable(PathBuf, io::Error),
+    #[error("the pidfile {0} holds no process number")]
+    NoNumber(PathBuf),
+    #[error("no process {0} (from {1})")]
+    Stale(i32, PathBuf),
+    #[error("no process named {0:?}")]
+    NoName(String),
+    #[error("unit {0} has no process")]
+    NoUnit(String),
+    #[error("systemd does not run here, so there is no unit {0}: watch by pidfile or name instead")]
+    NoSystemd(String),
+    #[error("process {0} cannot be watched: {1}")]
+    NoWatch(i32, io::Error),
+}
+
+/// What `/proc/PID/stat` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stat {
+    pub(super) state: char,
+    parent: i32,
+    started: u64,
+}
+
+/// A process that is being watched.
+#[derive(Debug)]
+pub(super) struct Attached {
+    pub(super) pid: i32,
+    started: u64,
+    fd: AsyncFd<OwnedFd>,
+}
+
+impl Attached {
+    /// Waits for the end of the process; the kernel wakes us at that moment.
+    pub(super) async fn ended(&self) {
+        // An error of epoll would mean a closed descriptor, which we own: then we can't watch, and say so the same way.
+        let _ = self.fd.readable().await;
+    }
+
+    /// The process now; `None` if it has ended (or its number belongs to another process).
+    pub(super) fn stat(&self) -> Option<Stat> {
+        stat(self.pid).filter(|s| s.started == self.started)
+    }
+}
+
+impl Target {
+    /// What the configuration names; `None` if it names nothing.
+    pub(super) fn of(process: &Process) -> Option<Self> {
+        match process {
+            Process { pidfile: Some(path), .. } => Some(Self::Pidfile(path.clone())),
+            Process { name: Some(name), .. } => Some(Self::Name(name.clone())),
+            Process { unit: Some(unit), .. } => Some(Self::Unit(unit.clone())),
+            _ => None,
+        }
+    }
+
+    /// Finds the process and holds on to it. Must run in a tokio runtime.
+    pub(super) fn attach(&self) -> Result<Attached, Gone> {
+        let pid = self.find()?;
+        let fd = pidfd_open(pid).map_err(|e| Gone::NoWatch(pid, e))?;
+        // Between finding and opening, the number may have passed to another process: then it is not what we look for, and
+        // the next look finds the right one.
+        let started =
+            stat(pid).filter(|_| self.is(pid)).ok_or_else(|| Gone::NoWatch(pid, io::ErrorKind::NotFound.into()))?.started;
+        let fd = AsyncFd::with_interest(fd, tokio::io::Interest::READABLE).map_err(|e| Gone::NoWatch(pid, e))?;
+        Ok(Attached { pid, started, fd })
+    }
+
+    /// The process that is meant now. Of several (a server with worker processes) it is the one that started the others; of
+    /// several such, the oldest.
+    pub(super) fn find(&self) -> Result<i32, Gone> {
+        match self {
+            Self::Pidfile(path) => {
+                let text = pidfile(path)?;
+                let pid = text.trim().parse().ok().filter(|p| *p > 0).ok_or_else(|| Gone::NoNumber(path.clone()))?;
+                if stat(pid).is_some() { Ok(pid) } else { Err(Gone::Stale(pid, path.clone())) }
+            }
+            Self::Name(name) => {
+                first(processes().filter(|pid| comm(*pid).as_ref() == Some(name))).ok_or_else(|| Gone::NoName(name.clone()))
+            }
+            Self::Unit(unit) => {
+                let group = CGROUPS.iter().find_map(|root| group_of(Path::new(root), unit));
+                match group {
+                    Some(group) => first(members(&group).into_iter()).ok_or_else(|| Gone::NoUnit(unit.clone())),
+                    // sd_booted(3): this directory exists exactly where systemd runs.
+                    None if !Path::new("/run/systemd/system").exists() => Err(Gone::NoSystemd(unit.clone())),
+                    None => Err(Gone::NoUnit(unit.clone())),
+                }
+            }
+        }
+    }
+
+    /// Whether `pid` is still what is looked for; cheaper than [`Target::find`] where that means a walk over all processes.
+    pub(super) fn is(&self, pid: i32) -> bool {
+        match self {
+            Self::Name(name) => comm(pid).as_ref() == Some(name),
+            Self::Pidfile(_) | Self::Unit(_) => self.find().ok() == Some(pid),
+        }
+    }
+}
+
+fn pidfile(path: &Path) -> Result<String, Gone> {
+    use io::Read as _;
+    let read = || {
+        if !fs::metadata(path)?.is_file() {
+            return Err(io::Error::other("it is no regular file"));
+        }
+        let mut text = String::new();
+        fs::File::open(path)?.take(MAX_PIDFILE).read_to_string(&mut text)?;
+        Ok(text)
+    };
+    read().map_err(|e: io::Error| match e.kind() {
+        io::ErrorKind::NotFound => Gone::NoPidfile(path.to_owned()),
+        _ => Gone::Unreadable(path.to_owned(), e),
+    })
+}
+
+fn processes() -> impl Iterator<Item = i32> {
+    fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok())
+}
+
+fn comm(pid: i32) -> Option<String> {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some(name.strip_suffix('\n').unwrap_or(&name).to_owned())
+}
+
+pub(super) fn stat(pid: i32) -> Option<Stat> {
+    let line = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    parse_stat(&String::from_utf8_lossy(&line))
+}
+
+/// Fields 3 (state), 4 (parent) and 22 (start, in ticks since boot) of proc(5). The name before them may hold spaces and
+/// parentheses, so they are counted from the last parenthesis.
+fn parse_stat(line: &str) -> Option<Stat> {
+    let fields = line.rsplit_once(')')?.1;
+    let mut fields = fields.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    let parent = fields.next()?.parse().ok()?;
+    let started = fields.nth(17)?.parse().ok()?;
+    Some(Stat { state, parent, started })
+}
+
+/// The oldest process whose parent is none of the set; zombies do not count while any other is there.
+fn first(pids: impl Iterator<Item = i32>) -> Option<i32> {
+    let all: Vec<(i32, Stat)> = pids.filter_map(|pid| Some((pid, stat(pid)?))).collect();
+    let alive: BTreeSet<i32> = all.iter().filter(|(_, s)| s.state != 'Z').map(|(pid, _)| *pid).collect();
+    let counted = |pid: &i32| alive.is_empty() || alive.contains(pid);
+    all.iter()
+        .filter(|(pid, s)| counted(pid) && !alive.contains(&s.parent))
+        .min_by_key(|(pid, s)| (s.started, *pid))
+        .map(|(pid, _)| *pid)
+}
+
+/// The control group of `unit` below `root`.
+fn group_of(root: &Path, unit: &str) -> Option<PathBuf> {
+    // Nearly every service is here; the search is for the others.
+    let usual = root.join("system.slice").join(unit);
+    if usual.join("cgroup.procs").exists() {
+        return Some(usual);
+    }
+    let mut seen = 0;
+    let mut level = vec![root.to_owned()];
+    for _ in 0..MAX_DEPTH {
+        let mut below = Vec::new();
+        for directory in level {
+            for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+                // A symbolic link (v1 has some between controllers) is no directory here, so nothing is walked twice.
+                if !entry.file_type().is_ok_and(|t| t.is_dir()) {
+                    continue;
+                }
+                seen += 1;
+                if entry.file_name().to_str() == Some(unit) && entry.path().join("cgroup.procs").exists() {
+                    return Some(entry.path());
+                }
+                below.push(entry.path());
+            }
+            if seen > MAX_GROUPS {
+                return None;
+            }
+        }
+        level = below;
+    }
+    None
+}
+
+/// The processes of a control group and of the groups inside it (a service may make some: `Delegate=`).
+fn members(group: &Path) -> Vec<i32> {
+    let mut pids = Vec::new();
+    let mut left = vec![(group.to_owned(), 0)];
+    while let Some((directory, depth)) = left.pop() {
+        let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+        pids.extend(text.lines().filter_map(|l| l.trim().parse::<i32>().ok()).filter(|p| *p > 0));
+        if depth < MAX_DEPTH {
+            let inner = fs::read_dir(directory).into_iter().flatten().flatten();
+            left.extend(inner.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| (e.path(), depth + 1)));
+        }
+    }
+    pids
+}
+
+#[cfg(test)]
+mod tests;

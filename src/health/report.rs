@@ -1,0 +1,85 @@
+//! What the checks say, as values that the status shows.
+
+use serde::{Deserialize, Serialize};
+
+/// What a check says of the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckState {
+    /// It has not decided yet.
+    #[default]
+    Unknown,
+    /// The server works.
+    Good,
+    /// The server does not work.
+    Failed,
+}
+
+/// The result of one probe.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// Whether the server did what was expected.
+    pub ok: bool,
+    /// What was seen, in a few words.
+    pub detail: String,
+    /// How long the probe took, in milliseconds, rounded down.
+    pub took_ms: u64,
+}
+
+/// The state of one check of the local server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckStatus {
+    /// Its name in the configuration.
+    pub name: String,
+    /// What it says now.
+    pub state: CheckState,
+    /// Whether its failure makes the node unfit.
+    pub fatal: bool,
+    /// Wall-clock milliseconds since 1970 of the last change of state (of the start, if there was none).
+    pub since_ms: u64,
+    /// The last probe, if there was one.
+    pub last: Option<Probe>,
+}
+
+/// All checks of one instance, joined.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Whether every fatal check is good. One that has not decided yet counts as not good, so that a node which has just
+    /// started is no candidate before its server has been seen to work.
+    pub fit: bool,
+    /// Why, in a few words for status and history.
+    pub summary: String,
+    /// Each check, in the order of the configuration.
+    pub checks: Vec<CheckStatus>,
+}
+
+impl Verdict {
+    /// Joins the states of all checks of an instance. Without any check the node is fit: there is nothing against it.
+    #[must_use]
+    pub fn of(checks: Vec<CheckStatus>) -> Self {
+        let list = |state: CheckState, fatal: bool| -> Vec<String> {
+            let named = |c: &&CheckStatus| c.state == state && c.fatal == fatal;
+            let word = |c: &CheckStatus| match &c.last {
+                Some(p) if !p.detail.is_empty() => format!("{}: {}", c.name, p.detail),
+                _ => c.name.clone(),
+            };
+            checks.iter().filter(named).map(word).collect()
+        };
+        let failed = list(CheckState::Failed, true);
+        let waiting: Vec<String> =
+            checks.iter().filter(|c| c.fatal && c.state == CheckState::Unknown).map(|c| c.name.clone()).collect();
+        let minor = list(CheckState::Failed, false);
+        let summary = if !failed.is_empty() {
+            format!("failed: {}", failed.join("; "))
+        } else if !waiting.is_empty() {
+            format!("waiting for the first results of {}", waiting.join(", "))
+        } else if !minor.is_empty() {
+            format!("good, but (not fatal) {}", minor.join("; "))
+        } else if checks.is_empty() {
+            "no checks".to_owned()
+        } else {
+            "all checks good".to_owned()
+        };
+        Self { fit: failed.is_empty() && waiting.is_empty(), summary, checks }
+    }
+}
