@@ -1,0 +1,74 @@
+//! A program that runs on a host of the lab.
+
+use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::path::PathBuf;
+use std::process::{Child, ExitStatus};
+use std::time::{Duration, Instant};
+
+/// A running program; killed when dropped.
+pub(crate) struct Proc {
+    child: Child,
+    /// Where its output goes.
+    pub(crate) log: PathBuf,
+}
+
+impl Proc {
+    pub(crate) const fn new(child: Child, log: PathBuf) -> Self {
+        Self { child, log }
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.child.id()).context("process id")?;
+        kill(Pid::from_raw(pid), signal).with_context(|| format!("cannot send {signal} to {pid}"))
+    }
+
+    /// Whether it has ended, and how.
+    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
+    /// Asks it to stop, and kills it if it has not by `limit`; says whether it stopped by itself.
+    pub(crate) fn stop(&mut self, limit: Duration) -> Result<bool> {
+        if self.ended()?.is_some() {
+            return Ok(true);
+        }
+        self.signal(Signal::SIGTERM)?;
+        let end = Instant::now() + limit;
+        while Instant::now() < end {
+            if self.ended()?.is_some() {
+                return Ok(true);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.kill();
+        Ok(false)
+    }
+
+    /// Ends it at once.
+    pub(crate) fn kill(&mut self) {
+        // It may be gone already, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// The last lines of its output, for an error message.
+    pub(crate) fn tail(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(12)..].join("\n")
+    }
+}
+
+impl Drop for Proc {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,36 @@
+//! The lab's program: the demo, the benchmark, and a test of the lab itself.
+
+#[path = "mod.rs"]
+mod lab;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "keepcall's lab: hosts made of network namespaces, with etcd, Asterisk and phones")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Try the lab without keepcall: calls through an Asterisk whose VIP is set by hand.
+    Selftest(selftest::Args),
+}
+
+mod selftest;
+
+fn main() -> std::process::ExitCode {
+    let result: Result<bool> = match Cli::parse().command {
+        Command::Selftest(args) => selftest::run(&args),
+    };
+    match result {
+        Ok(true) => std::process::ExitCode::SUCCESS,
+        Ok(false) => std::process::ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("lab: {e:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}

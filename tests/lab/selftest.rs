@@ -1,0 +1,74 @@
+//! The lab on trial: calls through a server whose VIP is set by hand, and a move of the VIP by hand.
+
+use crate::lab::asterisk::Asterisk;
+use crate::lab::calls::Calls;
+use crate::lab::etcd::Etcd;
+use crate::lab::lan::{Lan, VIP4};
+use crate::lab::observer::Observer;
+use crate::lab::phone::Manner;
+use crate::lab::{unix_us, wait};
+use anyhow::Result;
+use std::time::{Duration, Instant};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Calls to set up.
+    #[arg(long, default_value_t = 10)]
+    calls: usize,
+    /// Where to copy the logs of all hosts to.
+    #[arg(long)]
+    keep_logs: Option<std::path::PathBuf>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<bool> {
+    let lan = Lan::new()?;
+    let result = trial(args, &lan);
+    if let Some(dir) = &args.keep_logs {
+        lan.keep_logs(dir)?;
+    }
+    result
+}
+
+fn trial(args: &Args, lan: &Lan) -> Result<bool> {
+    let start = Instant::now();
+    let step = |what: &str| println!("{:6.2} s  {what}", start.elapsed().as_secs_f64());
+    let rt = tokio::runtime::Runtime::new()?;
+    let (a, b) = (lan.host("a")?, lan.host("b")?);
+    let mut servers = [Asterisk::start(lan, a)?, Asterisk::start(lan, b)?];
+    let etcd = Etcd::start(&lan)?;
+    step("etcd is up");
+    etcd.ctl(lan, &["put", "/lab", "1"])?;
+    for s in &mut servers {
+        s.wait_ready()?;
+    }
+    step("both Asterisk are up");
+    a.add_address(VIP4.into())?;
+    let observer = Observer::start(lan.host("obs")?, VIP4)?;
+    let calls = Calls::new(lan, &rt, args.calls, Manner::default())?;
+    calls.set_up(Duration::from_secs(30))?;
+    step("calls are up with audio both ways");
+    let steady = calls.gaps(unix_us() - 500_000).into_iter().max().unwrap_or(0);
+    step(&format!("longest gap between two packets of a steady call: {:.1} ms", steady as f64 / 1000.0));
+    let ended = calls.hang_up(Duration::from_secs(10))?;
+    step(&format!("{ended} calls hung up from one side, seen by the other"));
+    let violations = calls.violations();
+    for v in &violations {
+        println!("violation: {v}");
+    }
+    for n in calls.notes() {
+        println!("note: {n}");
+    }
+    let at = unix_us();
+    a.remove_address(VIP4.into())?;
+    b.add_address(VIP4.into())?;
+    b.exec(&["ip", "neigh", "flush", "all"])?;
+    lan.host("obs")?.exec(&["ip", "neigh", "flush", "all"])?;
+    let mac = b.mac()?;
+    wait::until("b to answer for the VIP", Duration::from_secs(5), || match observer.answers().last() {
+        Some(last) if last.mac == mac => Ok(()),
+        other => Err(format!("{other:?}")),
+    })?;
+    let gap = observer.gap_after(at)?;
+    step(&format!("VIP moved by hand: silent for {:.1} ms, {} returns", gap.millis(), observer.returns()));
+    Ok(ended == args.calls && violations.is_empty())
+}
