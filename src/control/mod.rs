@@ -1,3 +1,10 @@
 //! The control socket, the command line and what people read.
 
 pub mod api;
+pub mod cli;
+pub mod client;
+pub mod logging;
+pub mod server;
+
+/// Longest line that either side sends. A status of thousands of calls is some megabytes; more is a fault.
+const MAX_REPLY: u64 = 64 << 20;

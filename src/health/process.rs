@@ -1,7 +1,7 @@
 //! Watches the server's process: the kernel tells of its death at once through a pidfd, and `/proc` of what is not death but
 //! as bad (stopped, or a zombie that nobody has reaped).
 
-use super::sys::pidfd_open;
+use super::sys::{pidfd_open, watch};
 use crate::config::Process;
 use std::collections::BTreeSet;
 use std::fs;
@@ -99,7 +99,7 @@ impl Target {
         // the next look finds the right one.
         let started =
             stat(pid).filter(|_| self.is(pid)).ok_or_else(|| Gone::NoWatch(pid, io::ErrorKind::NotFound.into()))?.started;
-        let fd = AsyncFd::with_interest(fd, tokio::io::Interest::READABLE).map_err(|e| Gone::NoWatch(pid, e))?;
+        let fd = watch(fd).map_err(|e| Gone::NoWatch(pid, e))?;
         Ok(Attached { pid, started, fd })
     }
 

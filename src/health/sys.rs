@@ -1,8 +1,10 @@
-//! The one system call that no crate here wraps.
-#![allow(unsafe_code)] // pidfd_open(2) has no safe wrapper in libc or nix
+//! The one system call that no crate here wraps, and its registration with the runtime.
+#![allow(unsafe_code)] // pidfd_open(2) has no safe wrapper in libc or nix; AsyncFd's constructors that are not deprecated are unsafe
 
 use std::io;
 use std::os::fd::{FromRawFd as _, OwnedFd};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// A descriptor that becomes readable when process `pid` ends. Needs no right over the process.
 ///
@@ -16,4 +18,13 @@ pub(super) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
         Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Lets the runtime watch a pidfd. Must run in a tokio runtime.
+///
+/// # Errors
+/// `EMFILE` and the like.
+pub(super) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd returns one and the same descriptor, and keeps it open as long as the AsyncFd that holds it lives.
+    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(io::Error::from)
 }

@@ -1,0 +1,53 @@
+//! `keepcall calls`
+
+use super::output::{Output, ago, or_dash, table};
+use super::{Global, QUICK, unexpected};
+use crate::control::api::{CallRow, LegRow, Reply, Request};
+
+/// Arguments of `keepcall calls`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct CallsArgs {
+    /// Only the calls of this instance
+    instance: Option<String>,
+    /// A JSON array on one line
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(global: &Global, args: &CallsArgs) -> Result<(), u8> {
+    let Reply::Calls(calls) = global.ask(&Request::Calls { instance: args.instance.clone() }, QUICK, args.json)? else {
+        return Err(unexpected());
+    };
+    let mut out = Output::new();
+    if args.json {
+        out.json(&calls);
+    } else if calls.is_empty() {
+        out.line("no calls");
+    } else {
+        out.text(&render(&calls));
+    }
+    Ok(())
+}
+
+pub(super) fn render(calls: &[CallRow]) -> String {
+    let party = |leg: &LegRow| leg.remote.clone();
+    let rows = calls.iter().map(|c| {
+        let caller = c.legs.iter().find(|l| l.direction == "inbound").or(c.legs.first());
+        let callee = c.legs.iter().find(|l| caller.is_none_or(|a| !std::ptr::eq(a, *l)));
+        let codecs = c.legs.first().map(|l| l.codecs.join(" ")).unwrap_or_default();
+        vec![
+            c.id.clone(),
+            c.instance.clone(),
+            format!("{}{}", c.state, if c.emergency { " EMERGENCY" } else { "" }),
+            caller.map_or_else(|| "-".to_owned(), party),
+            callee
+                .or(caller.filter(|_| c.legs.len() == 1))
+                .map_or_else(|| "-".to_owned(), |leg| if c.legs.len() == 1 { format!("({})", leg.local) } else { party(leg) }),
+            ago(c.confirmed_ms),
+            or_dash(&c.pairing),
+            codecs,
+            c.node.clone(),
+        ]
+    });
+    table(&["CALL", "INSTANCE", "STATE", "CALLER", "CALLED", "UP SINCE", "PAIRED BY", "CODECS", "NODE"], rows.collect())
+}

@@ -1,0 +1,89 @@
+//! Standard output as commands use it: a closed pipe ends the output, not the program with a panic.
+
+use comfy_table::Table;
+use serde::Serialize;
+use std::io::{self, Write as _};
+
+/// Standard output.
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    closed: bool,
+}
+
+impl Output {
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Writes `text`; once nobody reads any more, nothing.
+    pub(super) fn text(&mut self, text: &str) {
+        if self.closed {
+            return;
+        }
+        let mut out = io::stdout().lock();
+        if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+            self.closed = true;
+        }
+    }
+
+    pub(super) fn line(&mut self, text: &str) {
+        self.text(&format!("{text}\n"));
+    }
+
+    /// Writes a value as JSON on one line, so that `--watch --json` is a stream of lines.
+    pub(super) fn json(&mut self, value: &impl Serialize) {
+        match serde_json::to_string(value) {
+            Ok(text) => self.line(&text),
+            Err(e) => complain(&format!("cannot be written as JSON: {e}")),
+        }
+    }
+
+    /// Whether the reader has gone.
+    pub(super) const fn is_closed(&self) -> bool {
+        self.closed
+    }
+}
+
+/// Writes an error for the operator; if even standard error is gone there is nobody to tell.
+pub fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "keepcall: {text}");
+}
+
+/// A table without lines: easy on the eyes, and for grep and awk. Colours are not used at all.
+pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING).set_header(header.to_vec());
+    // Values come from other hosts and from the wire: what could steer a terminal is shown as a dot.
+    let clean = |s: String| s.chars().map(|c| if c.is_control() { '.' } else { c }).collect::<String>();
+    for row in rows {
+        table.add_row(row.into_iter().map(clean));
+    }
+    let text = table.to_string();
+    let mut out = String::with_capacity(text.len());
+    for line in text.lines() {
+        out.push_str(line.strip_prefix(' ').unwrap_or(line).trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+/// How long ago `unix_ms` was, rounded to seconds.
+pub(super) fn ago(unix_ms: u64) -> String {
+    let seconds = crate::clock::unix_ms().saturating_sub(unix_ms) / 1000;
+    format!("{} ago", humantime::format_duration(std::time::Duration::from_secs(seconds)))
+}
+
+/// A moment in UTC, to the millisecond.
+pub(super) fn moment(unix_ms: u64) -> String {
+    let time = std::time::UNIX_EPOCH.checked_add(std::time::Duration::from_millis(unix_ms));
+    // Year 10000 is where RFC 3339 ends; such a time came from a broken clock.
+    match time.filter(|_| unix_ms < 253_402_300_800_000) {
+        Some(time) => humantime::format_rfc3339_millis(time).to_string(),
+        None => format!("{unix_ms} ms"),
+    }
+}
+
+/// `text`, or a dash.
+pub(super) fn or_dash(text: &Option<String>) -> String {
+    text.clone().unwrap_or_else(|| "-".to_owned())
+}

@@ -1,0 +1,122 @@
+//! `keepcall status`
+
+use super::output::{Output, ago, complain, or_dash, table};
+use super::{Global, QUICK, unexpected};
+use crate::control::api::{CheckState, Reply, Request, Status};
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+/// Arguments of `keepcall status`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct StatusArgs {
+    /// Show it again each second, until interrupted
+    #[arg(long)]
+    watch: bool,
+    /// One JSON object on one line
+    #[arg(long)]
+    json: bool,
+}
+
+/// A human cannot follow more, and the agent has better things to do.
+const EACH: Duration = Duration::from_secs(1);
+
+pub(super) fn run(global: &Global, args: &StatusArgs) -> Result<(), u8> {
+    let mut out = Output::new();
+    loop {
+        let reply = global.ask(&Request::Status, QUICK, args.json);
+        match reply {
+            Ok(Reply::Status(status)) if args.json => out.json(&status),
+            Ok(Reply::Status(status)) => {
+                // Home and clear: only where it is a screen.
+                let clear = if args.watch && std::io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
+                out.text(&format!("{clear}{}", render(&status)));
+            }
+            Ok(_) => return Err(unexpected()),
+            Err(code) if !args.watch => return Err(code),
+            // While watching, an agent that restarts comes back.
+            Err(_) => complain("trying again"),
+        }
+        if !args.watch || out.is_closed() {
+            return Ok(());
+        }
+        std::thread::sleep(EACH);
+    }
+}
+
+pub(super) fn render(status: &Status) -> String {
+    let good = status.etcd.endpoints.iter().filter(|e| e.healthy).count();
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        text,
+        "cluster {}, node {}, keepcall {}, etcd {} ({good} of {} endpoints)",
+        status.cluster,
+        status.node,
+        status.version,
+        if status.etcd.healthy { "healthy" } else { "NOT healthy" },
+        status.etcd.endpoints.len()
+    );
+    for endpoint in status.etcd.endpoints.iter().filter(|e| !e.healthy) {
+        let _ = writeln!(text, "  {}: {}", endpoint.url, endpoint.error.as_deref().unwrap_or("no answer yet"));
+    }
+    let rows = status.instances.iter().map(|i| {
+        vec![
+            i.name.clone(),
+            i.role.clone(),
+            or_dash(&i.master),
+            i.epoch.to_string(),
+            if i.since_ms == 0 { "-".to_owned() } else { ago(i.since_ms) },
+            i.reason.clone(),
+            or_dash(&i.successor),
+            i.hold.as_ref().map_or_else(|| "-".to_owned(), |h| format!("{} {}ms", h.kind, h.remaining_ms)),
+            i.addresses.join(" "),
+        ]
+    });
+    let header = ["INSTANCE", "HERE", "MASTER", "EPOCH", "SINCE", "WHY", "SUCCESSOR", "HOLD", "ADDRESSES"];
+    let _ = write!(text, "\n{}", table(&header, rows.collect()));
+    let rows = status.nodes.iter().map(|n| {
+        vec![
+            format!("{}{}", n.name, if n.is_self { " (this)" } else { "" }),
+            if n.fit { "fit" } else { "NOT fit" }.to_owned(),
+            n.priority.to_string(),
+            match n.last_heard_ms {
+                _ if n.is_self => "-".to_owned(),
+                Some(ms) => format!("{ms}ms ago"),
+                None => "never".to_owned(),
+            },
+            n.address.map_or_else(|| "-".to_owned(), |a| a.to_string()),
+            n.summary.clone(),
+        ]
+    });
+    let _ = write!(text, "\n{}", table(&["NODE", "HEALTH", "PRIORITY", "HEARD", "ADDRESS", "SUMMARY"], rows.collect()));
+    let mut checks = Vec::new();
+    for instance in &status.instances {
+        for check in &instance.checks {
+            let state = match check.state {
+                CheckState::Good => "good",
+                CheckState::Failed => "FAILED",
+                CheckState::Unknown => "unknown",
+            };
+            let last = check.last.as_ref().map_or_else(|| "-".to_owned(), |p| format!("{} ({}ms)", p.detail, p.took_ms));
+            let fatal = if check.fatal { "yes" } else { "no" };
+            checks.push(vec![
+                instance.name.clone(),
+                check.name.clone(),
+                state.to_owned(),
+                fatal.to_owned(),
+                ago(check.since_ms),
+                last,
+            ]);
+        }
+    }
+    if !checks.is_empty() {
+        let _ = write!(text, "\n{}", table(&["INSTANCE", "CHECK", "STATE", "FATAL", "SINCE", "LAST RESULT"], checks));
+    }
+    let calls = status.instances.iter().map(|i| {
+        let c = &i.calls;
+        vec![i.name.clone(), c.stored.to_string(), c.tracked.to_string(), c.carried.to_string()]
+    });
+    let _ = write!(text, "\n{}", table(&["CALLS OF", "STORED", "TRACKED", "CARRIED"], calls.collect()));
+    text
+}

@@ -1,0 +1,113 @@
+//! `keepcall switchover`
+
+use super::output::{Output, complain, or_dash, table};
+use super::{FAILED, Global, QUICK, REFUSED, USAGE, unexpected};
+use crate::control::api::{Candidates, Reply, Request};
+use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
+
+/// Arguments of `keepcall switchover`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SwitchoverArgs {
+    /// The instance; may be left out if the agent has only one
+    instance: Option<String>,
+    /// The node to hand over to [default: the best candidate]
+    #[arg(long, value_name = "NODE")]
+    to: Option<String>,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+    /// The result as one JSON object on one line
+    #[arg(long)]
+    json: bool,
+    /// How long to wait for the result
+    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    timeout: Duration,
+}
+
+pub(super) fn run(global: &Global, args: &SwitchoverArgs) -> Result<(), u8> {
+    let mut out = Output::new();
+    let Reply::Candidates(candidates) = global.ask(&Request::Candidates { instance: args.instance.clone() }, QUICK, args.json)?
+    else {
+        return Err(unexpected());
+    };
+    if !args.json {
+        out.text(&render(&candidates));
+    }
+    let to = match choose(&candidates, args.to.as_deref()) {
+        Ok(to) => to,
+        Err((why, code)) => {
+            if args.json {
+                out.json(&serde_json::json!({ "error": { "message": why }, "candidates": candidates }));
+            }
+            complain(&why);
+            return Err(code);
+        }
+    };
+    if !args.yes {
+        agree(&mut out, &candidates, &to)?;
+    }
+    let request = Request::Switchover { instance: Some(candidates.instance.clone()), to: args.to.clone() };
+    let Reply::Switchover(done) = global.ask(&request, args.timeout, args.json)? else {
+        return Err(unexpected());
+    };
+    if args.json {
+        out.json(&done);
+    } else {
+        let from = or_dash(&done.from);
+        out.line(&format!(
+            "{}: {} is master (was {from}), epoch {}, after {} ms",
+            done.instance, done.to, done.epoch, done.took_ms
+        ));
+    }
+    Ok(())
+}
+
+/// The node that will take over, or why none can with the exit code.
+pub(super) fn choose(candidates: &Candidates, to: Option<&str>) -> Result<String, (String, u8)> {
+    let instance = &candidates.instance;
+    match to {
+        Some(name) if candidates.master.as_deref() == Some(name) => {
+            Err((format!("{name} is already master of {instance}"), REFUSED))
+        }
+        Some(name) => match candidates.candidates.iter().find(|c| c.node == name) {
+            None => Err((format!("no node {name:?} takes part in {instance}\n  = the table above names those that do"), USAGE)),
+            Some(c) if !c.against.is_empty() => {
+                Err((format!("{name} cannot take over {instance}: {}", c.against.join("; ")), REFUSED))
+            }
+            Some(c) => Ok(c.node.clone()),
+        },
+        None => match candidates.candidates.iter().find(|c| c.against.is_empty()) {
+            Some(c) => Ok(c.node.clone()),
+            None => Err((format!("no node can take over {instance}: see the reasons against each"), REFUSED)),
+        },
+    }
+}
+
+pub(super) fn render(candidates: &Candidates) -> String {
+    let rows = candidates.candidates.iter().map(|c| {
+        let verdict = if c.against.is_empty() { "can take over".to_owned() } else { c.against.join("; ") };
+        vec![c.node.clone(), c.priority.to_string(), verdict]
+    });
+    let master = or_dash(&candidates.master);
+    let head = format!("instance {}, master {master}, epoch {}\n", candidates.instance, candidates.epoch);
+    format!("{head}{}", table(&["CANDIDATE", "PRIORITY", "VERDICT"], rows.collect()))
+}
+
+fn agree(out: &mut Output, candidates: &Candidates, to: &str) -> Result<(), u8> {
+    if !std::io::stdin().is_terminal() {
+        complain("nobody is there to ask\n  = add --yes to hand over without asking");
+        return Err(REFUSED);
+    }
+    // The question is for the terminal, not for the output that may be a file.
+    let mut terminal = std::io::stderr();
+    let _ = write!(terminal, "hand {} over to {to}? [y/N] ", candidates.instance);
+    let _ = terminal.flush();
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).map_err(|_| FAILED)?;
+    if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
+        return Ok(());
+    }
+    out.line("nothing was done");
+    Err(REFUSED)
+}

@@ -1,0 +1,108 @@
+use super::{REFUSED, USAGE, calls, history, inspect, status, switchover};
+use crate::control::api::*;
+
+fn candidates() -> Candidates {
+    let one = |node: &str, against: &[&str]| Candidate {
+        node: node.to_owned(),
+        priority: 100,
+        against: against.iter().map(|a| (*a).to_owned()).collect(),
+    };
+    Candidates {
+        instance: "pbx".to_owned(),
+        master: Some("a".to_owned()),
+        epoch: 7,
+        candidates: vec![one("b", &["not heard for 3s"]), one("c", &[])],
+    }
+}
+
+#[test]
+fn only_a_node_with_nothing_against_it_is_chosen() {
+    let c = candidates();
+    assert_eq!(switchover::choose(&c, None).unwrap(), "c");
+    assert_eq!(switchover::choose(&c, Some("c")).unwrap(), "c");
+    assert_eq!(switchover::choose(&c, Some("a")).unwrap_err().1, REFUSED);
+    let (why, code) = switchover::choose(&c, Some("b")).unwrap_err();
+    assert!(code == REFUSED && why.contains("not heard for 3s"), "{why}");
+    assert_eq!(switchover::choose(&c, Some("z")).unwrap_err().1, USAGE);
+    let none = Candidates { candidates: c.candidates[..1].to_vec(), ..c.clone() };
+    assert_eq!(switchover::choose(&none, None).unwrap_err().1, REFUSED);
+    let text = switchover::render(&c);
+    assert!(text.contains("master a, epoch 7") && text.contains("not heard for 3s") && text.contains("can take over"), "{text}");
+}
+
+#[test]
+fn the_status_shows_master_nodes_checks_and_calls() {
+    let text = status::render(&Status {
+        cluster: "demo".to_owned(),
+        node: "a".to_owned(),
+        etcd: EtcdStatus {
+            healthy: true,
+            endpoints: vec![EndpointStatus { url: "http://e".to_owned(), healthy: false, error: Some("refused".to_owned()) }],
+        },
+        instances: vec![InstanceStatus {
+            name: "pbx".to_owned(),
+            master: Some("a".to_owned()),
+            hold: Some(HoldStatus { kind: "paired".to_owned(), remaining_ms: 312 }),
+            checks: vec![CheckStatus { name: "options".to_owned(), state: CheckState::Failed, ..CheckStatus::default() }],
+            calls: CallCounts { stored: 41, tracked: 42, carried: 43 },
+            ..InstanceStatus::default()
+        }],
+        nodes: vec![NodeStatus { name: "b".to_owned(), summary: "evil \x1b[2J".to_owned(), ..NodeStatus::default() }],
+        ..Status::default()
+    });
+    for part in ["http://e: refused", "paired 312ms", "FAILED", "NOT fit", "41", "42", "43", "never", "evil .[2J"] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+    assert!(!text.contains('\x1b'));
+}
+
+#[test]
+fn history_shows_steps_after_the_first() {
+    let phase = |name: &str, unix_us| Phase { name: name.to_owned(), unix_us };
+    let text = history::render(&[HistoryEntry {
+        master: "b".to_owned(),
+        previous: Some("a".to_owned()),
+        at_ms: 1_700_000_000_123,
+        phases: vec![phase("detected", 5_000_000), phase("committed", 5_012_345)],
+        calls: Outcomes { total: 10, recovered: 9, gone: 1, ..Outcomes::default() },
+        ..HistoryEntry::default()
+    }]);
+    for part in ["a -> b", "2023-11-14T22:13:20.123Z", "committed +12.3ms", "9 of 10, 1 gone"] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+}
+
+#[test]
+fn calls_show_both_parties() {
+    let leg = |direction: &str, remote: &str| LegRow {
+        direction: direction.to_owned(),
+        remote: remote.to_owned(),
+        local: "sip:pbx".to_owned(),
+        ..LegRow::default()
+    };
+    let call = CallRow { legs: vec![leg("outbound", "sip:bob"), leg("inbound", "sip:alice")], ..CallRow::default() };
+    let text = calls::render(std::slice::from_ref(&call));
+    let (alice, bob) = (text.find("sip:alice").unwrap(), text.find("sip:bob").unwrap());
+    assert!(alice < bob, "{text}");
+    let single = CallRow { legs: vec![leg("inbound", "sip:alice")], ..CallRow::default() };
+    assert!(calls::render(&[single]).contains("(sip:pbx)"));
+}
+
+#[test]
+fn any_report_can_be_shown() {
+    let report = serde_json::json!({"packets": 3, "calls": [{"id": "x", "legs": ["a", "b"]}, {"id": "y", "note": null}]});
+    let text = inspect::render(&report);
+    assert!(text.contains("packets: 3") && text.contains("calls (2):") && text.contains("a, b"), "{text}");
+    assert_eq!(inspect::render(&serde_json::json!(null)), "-\n");
+}
+
+#[test]
+fn requests_and_replies_survive_json() {
+    let request = Request::Switchover { instance: None, to: Some("b".to_owned()) };
+    let text = serde_json::to_string(&request).unwrap();
+    assert_eq!(text, r#"{"switchover":{"instance":null,"to":"b"}}"#);
+    assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request);
+    assert_eq!(serde_json::from_str::<Request>("\"status\"").unwrap(), Request::Status);
+    let error: Reply = serde_json::from_str(r#"{"error":{"message":"no","from_the_future":1}}"#).unwrap();
+    assert_eq!(error, Reply::Error(ApiError { message: "no".to_owned(), advice: String::new(), kind: ErrorKind::Failed }));
+}

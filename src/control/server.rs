@@ -1,0 +1,213 @@
+//! The agent's unix socket: one JSON line in, one JSON line out, then the connection ends.
+
+use super::api::{ApiError, ErrorKind, Reply, Request};
+use crate::config::Control;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
+
+/// Clients at one time: people and a few scripts. Who comes beyond that is told so.
+const MAX_CLIENTS: usize = 32;
+/// Requests that wait for the agent; beyond that clients wait.
+const MAX_WAITING: usize = 32;
+/// A request is a name or two.
+const MAX_REQUEST: u64 = 16 * 1024;
+/// A client that connects has its request ready.
+const REQUEST_TIME: Duration = Duration::from_secs(5);
+/// The longest a request may take in the agent (a switchover waits for two other hosts).
+const ANSWER_TIME: Duration = Duration::from_secs(120);
+/// A client that does not read its answer is given up.
+const WRITE_TIME: Duration = Duration::from_secs(10);
+/// After a failed accept (no descriptors left) the loop must not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A request with the place for its answer; dropping that place answers "the agent is stopping".
+pub type Asked = (Request, oneshot::Sender<Reply>);
+
+/// Why there is no control socket.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Another agent answers there.
+    #[error("another agent answers on {0}: stop it first, or give this one a socket of its own ([control] socket)")]
+    InUse(PathBuf),
+    /// Something that is no socket is in the way.
+    #[error("{0} is there and no socket: remove it, or name another path ([control] socket)")]
+    NotASocket(PathBuf),
+    /// The group does not exist.
+    #[error("there is no group {0:?}: create it with `groupadd --system {0}`, or remove [control] group")]
+    NoGroup(String),
+    /// The system refused.
+    #[error("cannot make the control socket {path}: {what}: {source}")]
+    Io {
+        /// The socket's path.
+        path: PathBuf,
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The socket; dropping it stops serving and removes the file.
+#[derive(Debug)]
+pub struct Server {
+    path: PathBuf,
+    inode: u64,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+        // A successor may have put its own socket there already.
+        if fs::metadata(&self.path).is_ok_and(|m| m.ino() == self.inode) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Opens the socket and hands each request out. Must be called in a tokio runtime.
+///
+/// The socket has mode 0660 and the configured group; a directory that has to be made gets mode 0750. A socket that is left over from
+/// a dead agent is replaced.
+///
+/// # Errors
+/// [`ServeError`] says what is in the way.
+pub async fn serve(config: &Control) -> Result<(Server, mpsc::Receiver<Asked>), ServeError> {
+    let path = config.socket.clone();
+    let listener = open(&path, config.group.as_deref()).await?;
+    let inode = fs::metadata(&path).map_err(|source| fault(&path, "read it back", source))?.ino();
+    let (requests, receiver) = mpsc::channel(MAX_WAITING);
+    let task = tokio::spawn(accept(listener, requests));
+    Ok((Server { path, inode, task }, receiver))
+}
+
+fn fault(path: &Path, what: &'static str, source: io::Error) -> ServeError {
+    ServeError::Io { path: path.to_owned(), what, source }
+}
+
+async fn open(path: &Path, group: Option<&str>) -> Result<UnixListener, ServeError> {
+    let gid = match group {
+        None => None,
+        Some(name) => match nix::unistd::Group::from_name(name) {
+            Ok(Some(group)) => Some(group.gid.as_raw()),
+            _ => return Err(ServeError::NoGroup(name.to_owned())),
+        },
+    };
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    if !directory.is_dir() {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o750).create(directory);
+        made.map_err(|e| fault(path, "make its directory", e))?;
+        chown(directory, None, gid).map_err(|e| fault(path, "give its directory to the group", e))?;
+    }
+    match fs::symlink_metadata(path) {
+        Ok(meta) if !meta.file_type().is_socket() => return Err(ServeError::NotASocket(path.to_owned())),
+        Ok(_) => {
+            // A live agent accepts, or at least its full queue answers with EAGAIN; a dead one's socket refuses.
+            match UnixStream::connect(path).await {
+                Ok(_) => return Err(ServeError::InUse(path.to_owned())),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Err(ServeError::InUse(path.to_owned())),
+                Err(_) => {}
+            }
+        }
+        Err(_) => {}
+    }
+    // Made under another name and renamed, so that nobody can connect before mode and group are right.
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(".new");
+    let fresh = PathBuf::from(fresh);
+    let _ = fs::remove_file(&fresh);
+    let listener = UnixListener::bind(&fresh).map_err(|e| fault(path, "bind it", e))?;
+    let ready = || {
+        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o660))?;
+        chown(&fresh, None, gid)?;
+        fs::rename(&fresh, path)
+    };
+    if let Err(e) = ready() {
+        let _ = fs::remove_file(&fresh);
+        return Err(fault(path, "set its mode and group", e));
+    }
+    Ok(listener)
+}
+
+async fn accept(listener: UnixListener, requests: mpsc::Sender<Asked>) {
+    let slots = Arc::new(Semaphore::new(MAX_CLIENTS));
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(e) => {
+                tracing::warn!(error = %e, "control socket: accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+            let busy = refusal("too many clients at the control socket", "try again in a moment");
+            // A new socket's buffer takes this little at once.
+            let _ = stream.try_write(&line(&busy));
+            continue;
+        };
+        let requests = requests.clone();
+        tokio::spawn(async move {
+            let _slot = slot;
+            if let Err(e) = client(stream, requests).await {
+                tracing::debug!(error = %e, "control client");
+            }
+        });
+    }
+}
+
+async fn client(stream: UnixStream, requests: mpsc::Sender<Asked>) -> io::Result<()> {
+    let (reader, mut writer) = stream.into_split();
+    let mut reader = BufReader::new(reader.take(MAX_REQUEST));
+    let mut text = Vec::new();
+    let reply = match timeout(REQUEST_TIME, reader.read_until(b'\n', &mut text)).await {
+        Err(_) => refusal("no request came in time", "send one JSON line"),
+        Ok(read) => {
+            read?;
+            match serde_json::from_slice(&text) {
+                Ok(request) => answer(request, &requests).await,
+                Err(e) => refusal(&format!("this is no request: {e}"), "use a command line of the agent's version"),
+            }
+        }
+    };
+    timeout(WRITE_TIME, async {
+        writer.write_all(&line(&reply)).await?;
+        writer.shutdown().await
+    })
+    .await?
+}
+
+async fn answer(request: Request, requests: &mpsc::Sender<Asked>) -> Reply {
+    let (place, answer) = oneshot::channel();
+    let exchange = async {
+        requests.send((request, place)).await.ok()?;
+        answer.await.ok()
+    };
+    match timeout(ANSWER_TIME, exchange).await {
+        Ok(Some(reply)) => reply,
+        Ok(None) => refusal("the agent is stopping", "start it again: systemctl start keepcall"),
+        Err(_) => refusal("the agent did not answer in time", "look at its log: journalctl -u keepcall"),
+    }
+}
+
+fn refusal(message: &str, advice: &str) -> Reply {
+    Reply::Error(ApiError { message: message.to_owned(), advice: advice.to_owned(), kind: ErrorKind::Failed })
+}
+
+fn line(reply: &Reply) -> Vec<u8> {
+    // These types have string keys and finite numbers only, which JSON always takes.
+    let mut text = serde_json::to_vec(reply).unwrap_or_default();
+    text.push(b'\n');
+    text
+}
+
+#[cfg(test)]
+mod tests;
