@@ -152,6 +152,11 @@ pub(super) fn whole(table: &str, tag: u8, vips: &[IpAddr]) -> String {
             zero("bare_from4")
         );
     }
+    if vips.iter().any(IpAddr::is_ipv6) {
+        // IPv4 has a sysctl against redirects, IPv6 has none: a phone that obeyed one would talk past the relay. They leave
+        // only while a relay is armed here, and hosts do well without them.
+        output.push_str("icmpv6 type nd-redirect drop\n");
+    }
     let (first, last) = (mark(tag, 0), mark(tag, u16::MAX));
     let mut post = String::new();
     for (v, name, want) in [(4, "ipv4", IpAddr::is_ipv4 as fn(&IpAddr) -> bool), (6, "ipv6", IpAddr::is_ipv6)] {
