@@ -43,7 +43,8 @@ fn arm(lan: &Lan, calls: Vec<(&'static str, Vec<Flow>)>) {
         let prepared = sysctl::for_relay("eth0");
         assert!(prepared.errors.is_empty(), "{:?}", prepared.errors);
         let relay = KernelRelay::new("test", &vips()).unwrap();
-        relay.set_many(calls.iter().map(|(call, flows)| (*call, &flows[..]))).await.unwrap();
+        let refused = relay.set_many(calls.iter().map(|(call, flows)| (*call, &flows[..]))).await.unwrap();
+        assert!(refused.is_empty(), "{refused:?}");
     });
 }
 
@@ -164,7 +165,10 @@ fn calls_are_changed_counted_and_removed() {
                 (format!("other-{n}"), vec![one, two])
             })
             .collect();
-        relay.set_many(many.iter().map(|(call, flows)| (&call[..], &flows[..]))).await.unwrap();
+        // One that cannot be does not keep the others out.
+        let bad = [flow("10.0.0.1:0", "10.77.0.9:10000", "10.0.0.2:1", "10.77.0.9:10002")];
+        let all = many.iter().map(|(call, flows)| (&call[..], &flows[..])).chain([("bad", &bad[..])]);
+        assert_eq!(relay.set_many(all).await.unwrap().len(), 1);
         relay.set("call", &both_ways(false)).await.unwrap();
         for _ in 0..3 {
             a.send_to(b"x", "10.77.0.9:10000").unwrap();

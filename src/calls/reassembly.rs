@@ -43,7 +43,7 @@ impl Reassembly {
         self.forget_old(now);
         let end = f.offset + f.data.len();
         // RFC 8200 section 4.5: all fragments but the last are a multiple of 8 bytes long.
-        if end > MAX_LENGTH || f.data.is_empty() || (f.more && f.data.len() % 8 != 0) {
+        if end > MAX_LENGTH || f.data.is_empty() || (f.more && !f.data.len().is_multiple_of(8)) {
             return None;
         }
         let key = (f.src, f.dst, f.id);

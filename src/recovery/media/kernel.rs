@@ -24,7 +24,7 @@ pub enum RelayError {
         /// The call.
         call: String,
         /// The flow.
-        flow: Flow,
+        flow: Box<Flow>,
         /// What is wrong with it.
         why: &'static str,
     },
@@ -99,27 +99,34 @@ impl KernelRelay {
     /// the newer knowledge wins.
     ///
     /// # Errors
-    /// As in [`RelayError`]; then nothing changed.
+    /// As in [`RelayError`]; then nothing changed, or, if it is the call that is refused, nothing is forwarded for it.
     pub async fn set(&self, call: &str, flows: &[Flow]) -> Result<(), RelayError> {
-        self.set_many([(call, flows)]).await
+        self.set_many([(call, flows)]).await?.pop().map_or(Ok(()), Err)
     }
 
-    /// [`KernelRelay::set`] for many calls, in one transaction.
+    /// [`KernelRelay::set`] for many calls, in one transaction. A call that is refused (impossible flows, or no room) does not
+    /// keep the others from being set; nothing is forwarded for it, and it is in the list that is returned.
     ///
     /// # Errors
-    /// As in [`RelayError`]; then nothing changed.
-    pub async fn set_many<'a>(&self, calls: impl IntoIterator<Item = (&'a str, &'a [Flow])>) -> Result<(), RelayError> {
+    /// nftables refused; then nothing changed.
+    pub async fn set_many<'a>(
+        &self,
+        calls: impl IntoIterator<Item = (&'a str, &'a [Flow])>,
+    ) -> Result<Vec<RelayError>, RelayError> {
         let mut state = self.state.lock().await;
         let mut next = state.clone();
         let mut change = Change::default();
+        let mut refused = Vec::new();
         for (call, flows) in calls {
-            for flow in flows {
-                self.check(call, flow)?;
-            }
             next.remove(call, &mut change);
-            next.insert(call, flows, &mut change)?;
+            let checked = flows.iter().try_for_each(|flow| self.check(call, flow));
+            if let Err(e) = checked.and_then(|()| next.insert(call, flows, &mut change)) {
+                // What fitted before the table was full: half a call is none.
+                next.remove(call, &mut change);
+                refused.push(e);
+            }
         }
-        self.apply(&mut state, next, change).await
+        self.apply(&mut state, next, change).await.map(|()| refused)
     }
 
     /// Forwards nothing more for `call`.
@@ -127,7 +134,7 @@ impl KernelRelay {
     /// # Errors
     /// nftables refused; then nothing changed.
     pub async fn remove(&self, call: &str) -> Result<(), RelayError> {
-        self.set_many([(call, &[][..])]).await
+        self.set(call, &[]).await
     }
 
     /// Removes the whole table.
@@ -212,7 +219,7 @@ impl KernelRelay {
         } else {
             return Ok(());
         };
-        Err(RelayError::Impossible { call: call.to_owned(), flow: *flow, why })
+        Err(RelayError::Impossible { call: call.to_owned(), flow: Box::new(*flow), why })
     }
 }
 
