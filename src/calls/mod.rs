@@ -1,4 +1,6 @@
 //! Learning calls: packets -> legs -> calls -> etcd.
 
+pub mod capture;
 pub mod frame;
 pub mod model;
+pub mod reassembly;

@@ -14,8 +14,8 @@ use pnet_packet::ipv6::MutableIpv6Packet;
 use socket2::{Domain, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
@@ -139,17 +139,20 @@ impl Announcer {
     pub fn start(self: &Arc<Self>, pace: Pace) -> (Announced, Announcing) {
         let first = self.announce_now();
         let it = Arc::clone(self);
+        let gate = Arc::new(Mutex::new(true));
+        let open = Arc::clone(&gate);
         let task = tokio::spawn(async move {
-            for _ in 1..pace.burst {
-                tokio::time::sleep(BURST_SPACING).await;
-                it.announce_now();
-            }
-            for _ in 0..pace.refreshes {
-                tokio::time::sleep(pace.interval).await;
+            let burst = (1..pace.burst).map(|_| BURST_SPACING);
+            for pause in burst.chain((0..pace.refreshes).map(|_| pace.interval)) {
+                tokio::time::sleep(pause).await;
+                let open = open.lock().unwrap_or_else(PoisonError::into_inner);
+                if !*open {
+                    return;
+                }
                 it.announce_now();
             }
         });
-        (first, Announcing { announcer: Arc::clone(self), task })
+        (first, Announcing { announcer: Arc::clone(self), gate, task })
     }
 
     /// Frames sent and frames that failed since [`Announcer::open`].
@@ -174,6 +177,9 @@ impl Announcer {
 #[derive(Debug)]
 pub struct Announcing {
     announcer: Arc<Announcer>,
+    // False after the end. Held for each round, so that none is half sent when the address is dropped: aborting alone does not
+    // wait for a round that another thread is in.
+    gate: Arc<Mutex<bool>>,
     task: JoinHandle<()>,
 }
 
@@ -193,6 +199,7 @@ impl Announcing {
 
 impl Drop for Announcing {
     fn drop(&mut self) {
+        *self.gate.lock().unwrap_or_else(PoisonError::into_inner) = false;
         self.task.abort();
     }
 }

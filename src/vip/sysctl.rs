@@ -86,7 +86,7 @@ pub fn forwards_v6(interface: &str) -> bool {
 }
 
 impl Prepared {
-    /// Before 6.17 only conf/all decides whether IPv6 is forwarded; conf/<interface>/forwarding merely makes the interface
+    /// Before 6.17 only conf/all decides whether IPv6 is forwarded; that of an interface merely makes the interface
     /// behave as a router's (`ip6_forward` in the kernel). Turning it on stops interfaces from accepting router
     /// advertisements, unless `accept_ra` is 2, so that is set first wherever they are accepted now.
     fn forward_all_v6(&mut self) {
