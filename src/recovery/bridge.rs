@@ -2,6 +2,7 @@
 
 use super::call::{Carried, Cx, MAX_OTHERS, MAX_SERVED, Phase, Purpose};
 use super::outgoing::{is_sdp, leading_number, receive};
+use super::plan;
 use super::request;
 use super::transaction::{Key, Served};
 use crate::calls::model::{Leg, Packet, Sdp as Description, SessionTimer};
@@ -48,9 +49,10 @@ fn localize(leg: &Leg, anchors: Option<&[Option<Place>]>, body: &[u8]) -> Result
         return Err(SdpError::MediaCount);
     }
     let origin = parsed.origin().ok_or(SdpError::Origin)?;
+    let body = plan::without_conflicts(leg, body)?;
     let moved = match anchors {
-        Some(anchors) => set_media_address(body, anchors)?,
-        None => body.to_vec(),
+        Some(anchors) => set_media_address(&body, anchors)?,
+        None => body,
     };
     let same = with_origin(&moved, &origin)?;
     if same == sent {

@@ -21,6 +21,10 @@ pub(super) struct Cx<'e> {
     pub(super) now: Time,
 }
 
+/// A call whose parties have not settled after this no longer holds up the next in the queue: silence lasts 32 s, and a
+/// whole window of dead parties would keep the living waiting. Four sendings of an INVITE fit in.
+const STALL: Duration = Duration::from_secs(2);
+
 /// Where a call is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -317,7 +321,7 @@ impl Carried {
     }
 
     /// The next instant at which something is due; [`Time::FAR`] if nothing is.
-    pub(super) fn deadline(&self) -> Time {
+    pub(super) fn deadline(&self, now: Time) -> Time {
         let side = |s: &Side| {
             let clients = s.invite.iter().chain(&s.others).map(|o| o.client.deadline());
             let served = s.served.iter().map(Served::deadline);
@@ -329,7 +333,8 @@ impl Carried {
             Phase::Over(until) => until,
             _ => Time::FAR,
         };
-        self.sides.iter().map(side).min().unwrap_or(Time::FAR).min(over)
+        let stalls = self.started.map(|at| at + STALL).filter(|at| *at > now).unwrap_or(Time::FAR);
+        self.sides.iter().map(side).min().unwrap_or(Time::FAR).min(over).min(stalls)
     }
 
     /// Whether the call is over and nothing of it has to be remembered.
@@ -338,10 +343,11 @@ impl Carried {
     }
 
     /// Whether the call takes up a place in the window.
-    pub(super) fn busy(&self) -> bool {
+    pub(super) fn busy(&self, now: Time) -> bool {
+        let fresh = self.started.is_some_and(|at| now < at + STALL);
         match self.phase {
-            Phase::Recovering => true,
-            Phase::Over(_) => self.started.is_some() && self.sides.iter().any(|s| !s.others.is_empty()),
+            Phase::Recovering => fresh,
+            Phase::Over(_) => fresh && self.sides.iter().any(|s| !s.others.is_empty()),
             Phase::Waiting | Phase::Carrying => false,
         }
     }

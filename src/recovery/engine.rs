@@ -274,7 +274,7 @@ impl Engine {
         let Some(call) = calls.get_mut(&key) else { return };
         let mut cx = Cx { settings, rng, actions, epoch: *epoch, now };
         work(call, &mut cx);
-        let (deadline, busy, forgotten) = (call.deadline(), call.busy(), call.forgotten(now));
+        let (deadline, busy, forgotten) = (call.deadline(now), call.busy(now), call.forgotten(now));
         if let Some(old) = self.due.remove(&key) {
             self.deadlines.remove(&(old, key));
         }

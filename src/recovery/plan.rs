@@ -4,7 +4,7 @@
 mod tests;
 
 use crate::calls::model::{Call, Direction, Flow, Leg};
-use crate::sip::sdp::{Media, Place, Sdp, keep_formats};
+use crate::sip::sdp::{Media, Place, Sdp, SdpError, keep_formats};
 use std::net::{IpAddr, SocketAddr};
 
 /// Why the audio of a call can't pass through as it is.
@@ -233,6 +233,23 @@ pub(super) fn anchors(leg: &Leg, vips: &[IpAddr]) -> Option<Vec<Option<Place>>> 
         Some((at, m.rtcp.map(|(port, _)| port)))
     };
     Some(sent.media().iter().map(anchor).collect())
+}
+
+/// `body` without the payload types that stand for something else on this leg: a mapping must not change during a session
+/// (RFC 3264 section 8.3.2), and the two legs were negotiated apart.
+pub(super) fn without_conflicts(leg: &Leg, body: &[u8]) -> Result<Vec<u8>, SdpError> {
+    let known: Vec<Sdp<'_>> =
+        [&leg.sdp_sent, &leg.sdp_received].into_iter().flatten().filter_map(|d| Sdp::parse(&d.body.0).ok()).collect();
+    let parsed = Sdp::parse(body)?;
+    let conflicts = |i: usize, m: &Media<'_>, f: &[u8]| {
+        let new = m.encoding(f).map(normal);
+        known.iter().filter_map(|k| k.media().get(i)).filter(|k| k.formats.contains(&f)).any(|k| k.encoding(f).map(normal) != new)
+    };
+    let keep = parsed.media().iter().enumerate().map(|(i, m)| {
+        let kept: Vec<Vec<u8>> = m.formats.iter().filter(|f| !conflicts(i, m, f)).map(|f| f.to_vec()).collect();
+        (kept.len() < m.formats.len()).then_some(kept)
+    });
+    keep_formats(body, &keep.collect::<Vec<_>>())
 }
 
 /// The order of recovery: emergency calls first, then the longest-standing.
