@@ -1,3 +1,12 @@
 //! Keeping calls: plan -> media, re-INVITEs -> bridge.
 
+mod bridge;
+mod call;
+pub mod engine;
 pub mod media;
+mod outgoing;
+pub mod plan;
+mod reinvite;
+mod request;
+mod rng;
+mod transaction;

@@ -9,7 +9,7 @@ mod tests;
 
 pub use edit::{continue_origin, keep_formats, set_media_address, with_origin};
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Descriptions with more lines than this are refused: real ones stay below 300 even with ICE, and each line costs work.
 const MAX_LINES: usize = 2000;
@@ -98,6 +98,9 @@ pub struct Sdp<'a> {
     origin: Option<Origin<'a>>,
     media: Vec<Media<'a>>,
 }
+
+/// Where the media of an m-line go: the RTP address, and the RTCP port if it is not the next one.
+pub type Place = (SocketAddr, Option<u16>);
 
 /// A line without its ending, and the whole of it as it stands in the body.
 #[derive(Clone, Copy)]

@@ -1,6 +1,6 @@
 //! Edits of a session description. Each writes what it was asked to and copies the rest byte by byte.
 
-use super::{Line, Origin, Sdp, SdpError, fields, lines};
+use super::{Line, Origin, Place, Sdp, SdpError, fields, lines};
 use std::net::{IpAddr, SocketAddr};
 
 /// The same description with the session version one higher, as RFC 3264 section 8 wants it of a changed offer.
@@ -47,7 +47,7 @@ pub fn with_origin(body: &[u8], origin: &Origin<'_>) -> Result<Vec<u8>, SdpError
 ///
 /// # Errors
 /// If `to` has another length than the description has m-lines, or the body isn't SDP.
-pub fn set_media_address(body: &[u8], to: &[Option<(SocketAddr, Option<u16>)>]) -> Result<Vec<u8>, SdpError> {
+pub fn set_media_address(body: &[u8], to: &[Option<Place>]) -> Result<Vec<u8>, SdpError> {
     let sdp = Sdp::parse(body)?;
     if sdp.media().len() != to.len() {
         return Err(SdpError::MediaCount);
@@ -169,7 +169,8 @@ pub fn keep_formats(body: &[u8], keep: &[Option<Vec<Vec<u8>>>]) -> Result<Vec<u8
                 out.extend_from_slice(line.ending());
                 continue;
             }
-            let subject = [&b"rtpmap"[..], b"fmtp", b"rtcp-fb"].iter().find_map(|n| line.attribute(n)).and_then(|v| fields(v).next());
+            let subject =
+                [&b"rtpmap"[..], b"fmtp", b"rtcp-fb"].iter().find_map(|n| line.attribute(n)).and_then(|v| fields(v).next());
             // `a=rtcp-fb:*` speaks of all.
             if subject.is_none_or(|pt| pt == b"*" || kept.contains(&pt)) {
                 out.extend_from_slice(line.whole);

@@ -1,0 +1,444 @@
+//! Carrying a call on: what phones ask, answered or passed to the other phone. The smallest B2BUA that ends calls right.
+
+use super::call::{Carried, Cx, MAX_OTHERS, MAX_SERVED, Phase, Purpose};
+use super::outgoing::{is_sdp, leading_number, receive};
+use super::plan;
+use super::request;
+use super::transaction::{Key, Served};
+use crate::calls::model::{Leg, Packet, Sdp as Description, SessionTimer};
+use crate::sip::build::{Builder, response_address};
+use crate::sip::message::{Message, Method, Name};
+use crate::sip::sdp::{Origin, Place, Sdp, SdpError, set_media_address, with_origin};
+use crate::sip::uri;
+
+/// The phrase for a status code; phones show it, nobody decides by it.
+pub(super) const fn phrase(code: u16) -> &'static str {
+    match code {
+        100 => "Trying",
+        200 => "OK",
+        400 => "Bad Request",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        415 => "Unsupported Media Type",
+        420 => "Bad Extension",
+        422 => "Session Interval Too Small",
+        480 => "Temporarily Unavailable",
+        481 => "Call/Transaction Does Not Exist",
+        486 => "Busy Here",
+        487 => "Request Terminated",
+        488 => "Not Acceptable Here",
+        491 => "Request Pending",
+        500 => "Server Internal Error",
+        501 => "Not Implemented",
+        _ => "Refused",
+    }
+}
+
+fn key_of(m: &Message<'_>) -> Key {
+    let via = m.values(Name::Via).next().unwrap_or_default().to_vec();
+    let (cseq, method) = m.cseq();
+    Key { via, cseq, method: method.to_vec() }
+}
+
+/// Another phone's description, made the server's towards this leg: the leg's own `o=` line goes on, media go to the VIP ports
+/// that the phone knows. An unchanged result keeps its version (RFC 3264 section 8).
+fn localize(leg: &Leg, anchors: Option<&[Option<Place>]>, body: &[u8]) -> Result<Vec<u8>, SdpError> {
+    let sent = leg.sdp_sent.as_ref().map(|d| d.body.0.as_slice()).ok_or(SdpError::Origin)?;
+    let parsed = Sdp::parse(sent)?;
+    if Sdp::parse(body)?.media().len() != parsed.media().len() {
+        return Err(SdpError::MediaCount);
+    }
+    let origin = parsed.origin().ok_or(SdpError::Origin)?;
+    let body = plan::without_conflicts(leg, body)?;
+    let moved = match anchors {
+        Some(anchors) => set_media_address(&body, anchors)?,
+        None => body,
+    };
+    let same = with_origin(&moved, &origin)?;
+    if same == sent {
+        return Ok(same);
+    }
+    let version = origin.version.checked_add(1).ok_or(SdpError::Origin)?;
+    with_origin(&moved, &Origin { version, ..origin })
+}
+
+impl Carried {
+    /// A request of the phone of `side` that came to the recovery port.
+    pub(super) fn handle_request(&mut self, side: usize, m: &Message<'_>, p: &Packet<'_>, cx: &mut Cx<'_>) {
+        if m.method() == Method::Ack {
+            self.acknowledged(side, m, cx);
+            self.flush(cx);
+            return;
+        }
+        let key = key_of(m);
+        if let Some(served) = self.sides[side].served.iter().find(|s| s.key == key) {
+            if !served.response.is_empty() {
+                cx.send(served.at, served.source, served.response.clone());
+            }
+            return;
+        }
+        let source = response_address(&key.via, p.src);
+        if !self.make_room(side) {
+            return;
+        }
+        self.sides[side].served.push_back(Served::new(key.clone(), p.payload.to_vec(), p.src, source, p.dst, cx.now));
+        if m.method() == Method::Cancel {
+            self.cancelled(side, m, &key, cx);
+        } else if matches!(self.phase, Phase::Over(_)) {
+            self.reply(side, &key, if m.method() == Method::Bye { 200 } else { 481 }, cx);
+        } else {
+            let last = self.call.legs[side].remote_cseq;
+            if last.is_some_and(|last| key.cseq < last) {
+                // RFC 3261 section 12.2.2.
+                self.reply(side, &key, 500, cx);
+            } else {
+                if last != Some(key.cseq) {
+                    self.call.legs[side].remote_cseq = Some(key.cseq);
+                    self.touch();
+                }
+                self.dispatch(side, m, &key, cx);
+            }
+        }
+        self.flush(cx);
+    }
+
+    fn make_room(&mut self, side: usize) -> bool {
+        let served = &mut self.sides[side].served;
+        if served.len() < MAX_SERVED {
+            return true;
+        }
+        match served.iter().position(|s| s.is_final() && !s.unacknowledged()) {
+            Some(oldest) => served.remove(oldest).is_some(),
+            None => false,
+        }
+    }
+
+    fn dispatch(&mut self, side: usize, m: &Message<'_>, key: &Key, cx: &mut Cx<'_>) {
+        // RFC 3261 section 8.2.2.3: an extension that the phone insists on and the agent doesn't know.
+        let unknown = m.values(Name::Require).find(|v| !v.eq_ignore_ascii_case(b"timer"));
+        if let Some(unknown) = unknown {
+            self.respond(side, key, 420, cx, |b, _| b.header("Unsupported", unknown));
+            return;
+        }
+        match m.method() {
+            Method::Bye => {
+                self.reply(side, key, 200, cx);
+                self.overheard_bye(side, cx);
+            }
+            Method::Invite => self.invited(side, m, key, cx),
+            Method::Update => self.updated(side, m, key, cx),
+            Method::Info | Method::Message => self.passed_on(side, m, key, cx),
+            Method::Options => self.respond(side, key, 200, cx, |b, _| {
+                b.header("Allow", request::ALLOW).header("Accept", "application/sdp").header("Supported", "timer")
+            }),
+            // Nothing of ours was sent reliably.
+            Method::Prack => self.reply(side, key, 481, cx),
+            method => {
+                let code = if method == Method::Other { 501 } else { 405 };
+                self.respond(side, key, code, cx, |b, _| b.header("Allow", request::ALLOW));
+            }
+        }
+    }
+
+    fn invited(&mut self, side: usize, m: &Message<'_>, key: &Key, cx: &mut Cx<'_>) {
+        let s = &mut self.sides[side];
+        if s.invite.is_some() {
+            // RFC 3261 section 14.2: ours is under way.
+            return self.reply(side, key, 491, cx);
+        }
+        let open = s.served.iter().any(|r| r.is_invite() && !r.is_final() && r.key != *key);
+        if open || s.late_offer.is_some() {
+            let after = (cx.rng.next() % 11).to_string();
+            return self.respond(side, key, 500, cx, |b, _| b.header("Retry-After", after));
+        }
+        // A new INVITE says that the answer to the one before has arrived, whatever became of its ACK.
+        s.served.iter_mut().filter(|r| r.is_invite() && r.key != *key).for_each(Served::acknowledged);
+        if self.too_short(side, m, key, cx) {
+            return;
+        }
+        if m.body().is_empty() {
+            // An offer is wanted (section 14.2): the session as it is.
+            match self.call.legs[side].sdp_sent.clone() {
+                Some(sent) => {
+                    self.sides[side].late_offer = Some(key.cseq);
+                    self.accept(side, m, key, &sent.body.0, cx);
+                }
+                None => self.reply(side, key, 488, cx),
+            }
+        } else {
+            self.offered(side, m, key, true, cx);
+        }
+    }
+
+    fn updated(&mut self, side: usize, m: &Message<'_>, key: &Key, cx: &mut Cx<'_>) {
+        if self.too_short(side, m, key, cx) {
+        } else if m.body().is_empty() {
+            self.accept(side, m, key, &[], cx);
+        } else if self.sides[side].invite.is_some() {
+            self.reply(side, key, 491, cx);
+        } else if self.phone_busy(side) {
+            // RFC 3311 section 5.2.
+            self.respond(side, key, 500, cx, |b, _| b.header("Retry-After", "5"));
+        } else {
+            self.offered(side, m, key, false, cx);
+        }
+    }
+
+    /// RFC 4028 section 9: an interval below the least is refused.
+    fn too_short(&mut self, side: usize, m: &Message<'_>, key: &Key, cx: &mut Cx<'_>) -> bool {
+        let asked = m.header(Name::SessionExpires).and_then(leading_number);
+        let short = asked.is_some_and(|s| s < request::MIN_SE);
+        if short {
+            self.respond(side, key, 422, cx, |b, _| b.header("Min-SE", request::MIN_SE.to_string()));
+        }
+        short
+    }
+
+    /// INVITE or UPDATE with an offer: answered here if nothing has changed, else it is the other phone's to answer.
+    fn offered(&mut self, side: usize, m: &Message<'_>, key: &Key, invite: bool, cx: &mut Cx<'_>) {
+        if !is_sdp(m) {
+            return self.respond(side, key, 415, cx, |b, _| b.header("Accept", "application/sdp"));
+        }
+        let leg = &self.call.legs[side];
+        let known = leg.sdp_received.as_ref().and_then(|d| Sdp::parse(&d.body.0).ok()).and_then(|s| s.origin());
+        let new = match Sdp::parse(m.body()) {
+            Ok(sdp) => sdp.origin(),
+            Err(_) => return self.reply(side, key, 488, cx),
+        };
+        let same = matches!((known, new), (Some(k), Some(n)) if (k.id, k.version) == (n.id, n.version));
+        if let (true, Some(sent)) = (same, leg.sdp_sent.clone()) {
+            // RFC 3264 section 8: the same version is the same description: a mere refresh.
+            return self.accept(side, m, key, &sent.body.0, cx);
+        }
+        let Some(other) = self.other(side) else { return self.reply(side, key, 488, cx) };
+        let o = &self.sides[other];
+        if self.phase != Phase::Carrying || o.invite.is_some() || o.own_offer.is_some() || self.phone_busy(other) {
+            return self.reply(side, key, 491, cx);
+        }
+        if self.sides[side].own_offer.is_some() || o.others.len() >= MAX_OTHERS {
+            return self.reply(side, key, 491, cx);
+        }
+        let Ok(offer) = localize(&self.call.legs[other], o.anchors.as_deref(), m.body()) else {
+            return self.reply(side, key, 488, cx);
+        };
+        if invite {
+            self.reply(side, key, 100, cx);
+        }
+        let allow = &self.call.legs[other].allow.0;
+        let as_update = !invite && allow.split(|&b| b == b',').any(|v| v.trim_ascii().eq_ignore_ascii_case(b"UPDATE"));
+        let purpose = Purpose::Relay(key.clone());
+        let sent = if as_update {
+            let port = cx.settings.recovery_port;
+            let body = offer.clone();
+            self.send_other(other, "UPDATE", purpose, Some(offer), cx, |b, leg| {
+                request::offering(b, leg, port, None).body("application/sdp", &body)
+            })
+        } else {
+            self.send_invite(other, offer, 1, purpose, cx)
+        };
+        if !sent {
+            self.reply(side, key, 500, cx);
+        }
+    }
+
+    /// INFO and MESSAGE go to the other phone as they are.
+    fn passed_on(&mut self, side: usize, m: &Message<'_>, key: &Key, cx: &mut Cx<'_>) {
+        let Some(other) = self.other(side) else { return self.reply(side, key, 481, cx) };
+        if self.sides[other].others.len() >= MAX_OTHERS {
+            return self.respond(side, key, 500, cx, |b, _| b.header("Retry-After", "2"));
+        }
+        let method = if m.method() == Method::Info { "INFO" } else { "MESSAGE" };
+        let kind = m.header(Name::ContentType).map(|v| String::from_utf8_lossy(v).into_owned());
+        let (package, body) = (m.named("Info-Package"), m.body());
+        let sent = self.send_other(other, method, Purpose::Relay(key.clone()), None, cx, |mut b, _| {
+            b = b.header("User-Agent", request::USER_AGENT);
+            if let Some(package) = package {
+                b = b.header("Info-Package", package);
+            }
+            b.body(kind.as_deref().unwrap_or("application/octet-stream"), body)
+        });
+        if !sent {
+            self.reply(side, key, 500, cx);
+        }
+    }
+
+    /// The phone of `side` has answered (or not) what was relayed for the other phone. For an INVITE or UPDATE `before` is what
+    /// this phone had been sent before, or the offer.
+    pub(super) fn relay_answered(
+        &mut self,
+        side: usize,
+        key: &Key,
+        code: u16,
+        m: Option<&Message<'_>>,
+        mut before: Option<Vec<u8>>,
+        cx: &mut Cx<'_>,
+    ) {
+        let Some(asker) = self.other(side) else { return };
+        let stored = self.sides[asker].served.iter().find(|s| s.key == *key && !s.is_final()).map(|s| s.request.clone());
+        let is_offer = key.method == b"INVITE" || key.method == b"UPDATE";
+        let success = (200..300).contains(&code);
+        let request = stored.as_deref().and_then(|r| Message::parse(r).ok());
+        match (success, is_offer, request, m) {
+            (true, true, Some(request), Some(m)) => {
+                if m.method() == Method::Update {
+                    let had = self.call.legs[side].sdp_sent.as_ref().map(|d| d.body.0.clone());
+                    self.take_answer(side, before.as_deref(), m);
+                    before = had;
+                }
+                let answer = self.call.legs[side].sdp_received.as_ref().map(|d| d.body.0.clone()).unwrap_or_default();
+                match localize(&self.call.legs[asker], self.sides[asker].anchors.as_deref(), &answer) {
+                    Ok(answer) => {
+                        receive(&mut self.call.legs[asker], request.body());
+                        self.call.legs[asker].sdp_sent = Some(Description { body: answer.as_slice().into() });
+                        self.accept(asker, &request, key, &answer, cx);
+                        self.reflow(cx);
+                    }
+                    Err(_) => {
+                        self.reply(asker, key, 488, cx);
+                        self.restore(side, before, cx);
+                    }
+                }
+                self.arm(side, cx);
+            }
+            // The asker has cancelled, but this phone had already agreed: back to what was.
+            (true, true, None, _) => self.restore(side, before, cx),
+            (_, _, Some(_), m) => {
+                let after = m.and_then(|m| m.header(Name::RetryAfter));
+                let body = m.filter(|_| success).map(|m| m.body()).unwrap_or_default();
+                let kind = m.and_then(|m| m.header(Name::ContentType)).map(|v| String::from_utf8_lossy(v).into_owned());
+                let said = match code {
+                    // What a challenge or redirection asks for, the other phone can't do.
+                    300..=399 | 401 | 407 => 488,
+                    // These speak of the dialog that they come from, not of the asker's.
+                    481 | 408 if is_offer => 480,
+                    other => other,
+                };
+                self.respond(asker, key, said, cx, |mut b, _| {
+                    if let Some(after) = after {
+                        b = b.header("Retry-After", after);
+                    }
+                    b.body(kind.as_deref().unwrap_or("application/octet-stream"), body)
+                });
+            }
+            _ => {}
+        }
+        if matches!(code, 481 | 408) {
+            self.lost(side, code, cx);
+        }
+    }
+
+    /// Offers a phone again what it had before an offer that was overtaken.
+    fn restore(&mut self, side: usize, before: Option<Vec<u8>>, cx: &mut Cx<'_>) {
+        let sent = self.call.legs[side].sdp_sent.as_ref().map(|d| d.body.0.clone()).unwrap_or_default();
+        let origin = Sdp::parse(&sent).ok().and_then(|s| s.origin());
+        let (Some(before), Some(origin)) = (before, origin) else { return };
+        let version = origin.version.saturating_add(1);
+        if let Ok(offer) = with_origin(&before, &Origin { version, ..origin })
+            && self.sides[side].own_offer.is_none()
+            && matches!(self.phase, Phase::Carrying)
+        {
+            self.sides[side].tries = super::reinvite::Tries::default();
+            self.invite_own(side, offer, 1, cx);
+        }
+    }
+
+    /// 2xx to INVITE or UPDATE of the phone of `side`, with what it does to target and session timer.
+    fn accept(&mut self, side: usize, m: &Message<'_>, key: &Key, sdp: &[u8], cx: &mut Cx<'_>) {
+        let leg = &mut self.call.legs[side];
+        if let Some(target) = m.contact_uri() {
+            leg.remote_target = target.into();
+        }
+        leg.carried = true;
+        let knows = m.values(Name::Supported).any(|v| v.eq_ignore_ascii_case(b"timer"));
+        let asked = m.header(Name::SessionExpires).and_then(|v| Some((leading_number(v)?, uri::param(v, "refresher"))));
+        let old = leg.session_timer;
+        leg.session_timer = match asked {
+            Some((interval_s, role)) => {
+                // Here the phone is the UAC; without a wish the roles stay.
+                let local = match role {
+                    Some(role) => role.eq_ignore_ascii_case(b"uas"),
+                    None => old.map_or(!knows, |t| t.local_refreshes),
+                };
+                Some(SessionTimer { interval_s, local_refreshes: local })
+            }
+            None => old.filter(|t| knows || t.local_refreshes),
+        };
+        let timer = leg.session_timer;
+        self.touch();
+        self.arm(side, cx);
+        let port = cx.settings.recovery_port;
+        self.respond(side, key, 200, cx, |mut b, leg| {
+            b = b
+                .header("Contact", [b"<", request::contact(leg, port).as_slice(), b">"].concat())
+                .header("Allow", request::ALLOW)
+                .header("Supported", "timer");
+            if let Some(t) = timer {
+                let role = if t.local_refreshes { "uas" } else { "uac" };
+                b = b.header("Session-Expires", format!("{};refresher={role}", t.interval_s));
+                if knows && !t.local_refreshes {
+                    // RFC 4028 section 9: the phone must know that it is the one.
+                    b = b.header("Require", "timer");
+                }
+            }
+            b.body("application/sdp", sdp)
+        });
+    }
+
+    fn acknowledged(&mut self, side: usize, m: &Message<'_>, cx: &mut Cx<'_>) {
+        let cseq = m.cseq().0;
+        let s = &mut self.sides[side];
+        s.served.iter_mut().filter(|r| r.is_invite() && r.key.cseq == cseq).for_each(Served::acknowledged);
+        if s.late_offer == Some(cseq) {
+            s.late_offer = None;
+            if is_sdp(m) {
+                receive(&mut self.call.legs[side], m.body());
+                self.touch();
+                self.reflow(cx);
+            }
+        }
+    }
+
+    fn cancelled(&mut self, side: usize, m: &Message<'_>, key: &Key, cx: &mut Cx<'_>) {
+        let via = &key.via;
+        let found = self.sides[side].served.iter().find(|s| s.is_invite() && s.key.via == *via && s.key.cseq == m.cseq().0);
+        let Some(found) = found else { return self.reply(side, key, 481, cx) };
+        let (invite, open) = (found.key.clone(), !found.is_final());
+        self.reply(side, key, 200, cx);
+        if !open {
+            return;
+        }
+        // RFC 3261 section 9.2.
+        self.reply(side, &invite, 487, cx);
+        if let Some(other) = self.other(side) {
+            let relayed = |p: &Purpose| matches!(p, Purpose::Relay(k) if *k == invite);
+            if self.sides[other].invite.as_ref().is_some_and(|o| relayed(&o.purpose)) {
+                self.cancel_invite(other, cx);
+            }
+        }
+    }
+
+    /// Answers what the phone still waits for: the call is over (RFC 3261 section 15.1.2).
+    pub(super) fn refuse_pending(&mut self, side: usize, cx: &mut Cx<'_>) {
+        let open: Vec<Key> = self.sides[side].served.iter().filter(|s| !s.is_final()).map(|s| s.key.clone()).collect();
+        for key in open {
+            self.reply(side, &key, 487, cx);
+        }
+    }
+
+    fn reply(&mut self, side: usize, key: &Key, code: u16, cx: &mut Cx<'_>) {
+        self.respond(side, key, code, cx, |b, _| b);
+    }
+
+    /// Answers a request that is being served, unless it has its final answer.
+    fn respond(&mut self, side: usize, key: &Key, code: u16, cx: &mut Cx<'_>, dress: impl FnOnce(Builder, &Leg) -> Builder) {
+        let leg = &self.call.legs[side];
+        let Some(served) = self.sides[side].served.iter_mut().find(|s| s.key == *key && !s.is_final()) else { return };
+        let Ok(request) = Message::parse(&served.request) else { return };
+        // The packet's source port stands in for rport; `source` may already be sent-by's.
+        let b = Builder::response_to(&request, code, phrase(code), Some(&leg.local_tag.0), Some(served.heard_from));
+        let b = if code >= 200 { b.header("Server", request::USER_AGENT) } else { b };
+        let bytes = dress(b, leg).build();
+        cx.send(served.at, served.source, bytes.clone());
+        served.answered(code, bytes, cx.now);
+    }
+}

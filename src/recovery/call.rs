@@ -1,0 +1,415 @@
+//! One call that the agent has taken over: its two dialogs, the transactions in them, and how far its recovery is.
+
+use super::engine::{Action, CallState, CallStatus, Outcome, Settings};
+use super::plan::{self, Unpassable};
+use super::reinvite::{Tries, Verdict};
+use super::rng::Rng;
+use super::transaction::{Acked, Client, Key, LIFE, Served, Tick};
+use crate::calls::model::{Call, CallEvent, Flow, Leg, SessionTimer, Transport};
+use crate::sip::sdp::Place;
+use crate::time::Time;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// What the engine lends to a call while it works.
+pub(super) struct Cx<'e> {
+    pub(super) settings: &'e Settings,
+    pub(super) rng: &'e mut Rng,
+    pub(super) actions: &'e mut VecDeque<Action>,
+    pub(super) epoch: u64,
+    pub(super) now: Time,
+}
+
+/// A call whose parties have not settled after this no longer holds up the next in the queue: silence lasts 32 s, and a
+/// whole window of dead parties would keep the living waiting. Four sendings of an INVITE fit in.
+const STALL: Duration = Duration::from_secs(2);
+
+/// Where a call is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// In the queue.
+    Waiting,
+    /// Re-INVITEs are under way.
+    Recovering,
+    /// Both parties have answered; the bridge carries the call.
+    Carrying,
+    /// The call is over; answers are kept until then for retransmissions.
+    Over(Time),
+}
+
+/// Why one of our requests was sent.
+#[derive(Clone, Debug)]
+pub(super) enum Purpose {
+    /// Our own re-INVITE, of recovery or of a session timer.
+    Own,
+    /// A request of the other phone, named by its key.
+    Relay(Key),
+    /// BYE or CANCEL: no answer matters.
+    Last,
+}
+
+/// A request of ours that waits for its final answer.
+pub(super) struct Outgoing {
+    pub(super) client: Client,
+    pub(super) purpose: Purpose,
+    /// The description that it offers.
+    pub(super) offer: Option<Vec<u8>>,
+    /// CANCEL is wanted (as soon as there is a 1xx), or was sent.
+    pub(super) cancel: Cancel,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cancel {
+    No,
+    Wanted,
+    Sent,
+}
+
+/// Requests of ours other than INVITE that may be open in one dialog; more relays than that are answered 500.
+pub(super) const MAX_OTHERS: usize = 8;
+/// Requests of a phone whose answers are remembered, per dialog; the oldest answered one goes first.
+pub(super) const MAX_SERVED: usize = 16;
+/// INVITEs of ours whose ACK is remembered, per dialog.
+pub(super) const MAX_ACKED: usize = 8;
+
+/// One dialog.
+#[derive(Default)]
+pub(super) struct Side {
+    pub(super) invite: Option<Outgoing>,
+    pub(super) others: Vec<Outgoing>,
+    pub(super) acked: VecDeque<Acked>,
+    pub(super) served: VecDeque<Served>,
+    /// How the recovery's re-INVITE went; `None` while it is open.
+    pub(super) verdict: Option<Verdict>,
+    pub(super) tries: Tries,
+    /// When our own re-INVITE is sent again.
+    pub(super) retry: Option<Time>,
+    /// What our own re-INVITE offers; set while one is open or waits for its retry.
+    pub(super) own_offer: Option<Vec<u8>>,
+    pub(super) refresh: Option<Time>,
+    pub(super) expires: Option<Time>,
+    /// CSeq of the phone's INVITE without SDP, while the answer to our offer is awaited in ACK.
+    pub(super) late_offer: Option<u32>,
+    /// Where the server anchored each m-line, as it was at takeover: a disabled line may come back on its old port.
+    pub(super) anchors: Option<Vec<Option<Place>>>,
+}
+
+/// A call.
+pub(super) struct Carried {
+    pub(super) call: Call,
+    pub(super) sides: Vec<Side>,
+    pub(super) phase: Phase,
+    pub(super) flows: Vec<Flow>,
+    pub(super) unpassable: Option<Unpassable>,
+    started: Option<Time>,
+    last_answer: Time,
+    accepted: u32,
+    outcome: Option<Outcome>,
+    dirty: bool,
+}
+
+impl Carried {
+    pub(super) fn new(call: Call, cx: &Cx<'_>) -> Self {
+        let (flows, unpassable) = match plan::flows_of(&call, &cx.settings.vips) {
+            Ok(flows) => (flows, None),
+            Err(why) => (Vec::new(), Some(why)),
+        };
+        let side = |leg: &Leg| Side { anchors: plan::anchors(leg, &cx.settings.vips), ..Side::default() };
+        let sides = call.legs.iter().map(side).collect();
+        Self {
+            call,
+            sides,
+            phase: Phase::Waiting,
+            flows,
+            unpassable,
+            started: None,
+            last_answer: Time::ZERO,
+            accepted: 0,
+            outcome: None,
+            dirty: false,
+        }
+    }
+
+    /// Whether both parties can be re-INVITEd and their audio passes; else the call can only be ended or left.
+    pub(super) fn recoverable(&self) -> bool {
+        self.unpassable.is_none() && self.call.legs.len() == 2 && self.reachable()
+    }
+
+    /// A leg that was first seen after its start has no sure tags or CSeq, and only UDP can be sent from the server's port.
+    fn reachable(&self) -> bool {
+        self.call.legs.iter().all(|l| !l.partial && l.transport == Transport::Udp)
+    }
+
+    /// Which leg the dialog with these tags is, seen from the server.
+    pub(super) fn side_of(&self, local_tag: Option<&[u8]>, remote_tag: Option<&[u8]>) -> Option<usize> {
+        let (local, remote) = (local_tag.unwrap_or_default(), remote_tag.unwrap_or_default());
+        self.call.legs.iter().position(|l| l.local_tag.0 == local && l.remote_tag.0 == remote)
+    }
+
+    pub(super) fn other(&self, side: usize) -> Option<usize> {
+        let other = 1_usize.checked_sub(side)?;
+        (other < self.sides.len()).then_some(other)
+    }
+
+    /// Starts the recovery: the call's turn has come.
+    pub(super) fn begin(&mut self, cx: &mut Cx<'_>) {
+        if self.phase != Phase::Waiting {
+            return;
+        }
+        self.started = Some(cx.now);
+        self.last_answer = cx.now;
+        if !self.reachable() {
+            // Nothing true can be said to a phone whose dialog is half known: leave it alone.
+            let outcome = if self.call.legs.iter().any(|l| l.partial) { Outcome::Unpaired } else { Outcome::Unreachable };
+            self.close(outcome, "not recoverable", cx);
+        } else if self.call.legs.len() != 2 {
+            self.end(Outcome::Unpaired, "no partner known", &[true, true], cx);
+        } else if let Some(why) = self.unpassable {
+            self.end(Outcome::Refused { code: None, reason: why.to_string() }, "audio can't pass", &[true, true], cx);
+        } else {
+            self.phase = Phase::Recovering;
+            for side in 0..self.sides.len() {
+                self.begin_side(side, cx);
+            }
+            self.settle(cx);
+        }
+        self.flush(cx);
+    }
+
+    fn begin_side(&mut self, side: usize, cx: &mut Cx<'_>) {
+        let offer =
+            plan::offer_for(&self.call, side, &cx.settings.vips).and_then(|body| crate::sip::sdp::continue_origin(&body).ok());
+        match offer {
+            Some(offer) => self.invite_own(side, offer, 1, cx),
+            // Without an o= line to continue, no offer is right.
+            None => self.sides[side].verdict = Some(Verdict::Refused(0)),
+        }
+    }
+
+    /// Records how a leg took our own re-INVITE.
+    pub(super) fn judged(&mut self, side: usize, verdict: Verdict, cx: &mut Cx<'_>) {
+        self.sides[side].own_offer = None;
+        self.sides[side].retry = None;
+        self.last_answer = cx.now;
+        if self.phase == Phase::Recovering {
+            if verdict == Verdict::Accepted {
+                self.accepted += 1;
+            }
+            self.sides[side].verdict = Some(verdict);
+        }
+        let mut bye = [true, true];
+        match verdict {
+            Verdict::Gone => {
+                bye[side.min(1)] = false;
+                self.end(Outcome::Gone, "party gone", &bye, cx);
+            }
+            Verdict::Unreachable => self.end(Outcome::Unreachable, "party unreachable", &bye, cx),
+            Verdict::Accepted => self.arm(side, cx),
+            Verdict::Refused(_) => {
+                // The dialog goes on, but only until the timer that it had runs out.
+                if self.sides[side].expires.is_none() {
+                    self.arm(side, cx);
+                } else if let Some(timer) = self.call.legs[side].session_timer.filter(|t| t.local_refreshes) {
+                    self.sides[side].refresh = Some(cx.now + Duration::from_secs(u64::from(timer.interval_s)) / 8);
+                }
+            }
+        }
+        self.settle(cx);
+    }
+
+    fn settle(&mut self, cx: &mut Cx<'_>) {
+        if self.phase != Phase::Recovering || self.sides.iter().any(|s| s.verdict.is_none()) {
+            return;
+        }
+        self.phase = Phase::Carrying;
+        let refused = self.sides.iter().find_map(|s| match s.verdict {
+            Some(Verdict::Refused(code)) => Some(code),
+            _ => None,
+        });
+        let outcome = match refused {
+            None => Outcome::Recovered,
+            Some(0) => Outcome::Refused { code: None, reason: "no offer could be made from what is stored".to_owned() },
+            Some(code) => Outcome::Refused { code: Some(code), reason: "a party refused the re-INVITE".to_owned() },
+        };
+        self.report(outcome, cx);
+    }
+
+    /// Sets the session timer of a leg anew, from its state.
+    pub(super) fn arm(&mut self, side: usize, cx: &Cx<'_>) {
+        let (refresh, expires) = match self.call.legs[side].session_timer {
+            Some(SessionTimer { interval_s, local_refreshes }) => {
+                let (refresh, expires) = super::reinvite::timer(interval_s, local_refreshes);
+                (refresh.map(|d| cx.now + d), Some(cx.now + expires))
+            }
+            None => (None, None),
+        };
+        (self.sides[side].refresh, self.sides[side].expires) = (refresh, expires);
+    }
+
+    fn report(&mut self, outcome: Outcome, cx: &mut Cx<'_>) {
+        if self.outcome.is_some() {
+            return;
+        }
+        self.outcome = Some(outcome.clone());
+        let answered_after = self.last_answer.since(self.started.unwrap_or(self.last_answer));
+        let call = self.call.id.clone();
+        cx.actions.push_back(Action::Outcome { call, outcome, reinvited: self.accepted, answered_after });
+    }
+
+    /// Ends the call: BYE to each side that `bye` names, and the call is forgotten in the store and the relay.
+    pub(super) fn end(&mut self, outcome: Outcome, reason: &'static str, bye: &[bool; 2], cx: &mut Cx<'_>) {
+        if matches!(self.phase, Phase::Over(_)) {
+            return;
+        }
+        self.close(outcome, reason, cx);
+        for (side, bye) in (0..self.sides.len()).zip(bye) {
+            self.refuse_pending(side, cx);
+            self.abandon(side, cx.now);
+            let s = &mut self.sides[side];
+            s.others.retain(|o| matches!(o.purpose, Purpose::Last));
+            if *bye {
+                self.send_bye(side, reason, cx);
+            }
+        }
+    }
+
+    fn close(&mut self, outcome: Outcome, reason: &'static str, cx: &mut Cx<'_>) {
+        // Everything that a phone may still resend has come by then: a BYE's 32 s, and as much for its answer.
+        self.phase = Phase::Over(cx.now + LIFE * 2);
+        for side in &mut self.sides {
+            (side.retry, side.refresh, side.expires, side.own_offer, side.late_offer) = (None, None, None, None, None);
+        }
+        if !std::mem::take(&mut self.flows).is_empty() {
+            cx.actions.push_back(Action::Flows { call: self.call.id.clone(), flows: Vec::new() });
+        }
+        cx.actions.push_back(Action::Store(CallEvent::Delete { id: self.call.id.clone(), reason }));
+        self.dirty = false;
+        self.report(outcome, cx);
+    }
+
+    /// The stored state has changed; it is written once the packet or deadline has been worked off.
+    pub(super) const fn touch(&mut self) {
+        self.dirty = true;
+    }
+
+    /// Emits what changed.
+    pub(super) fn flush(&mut self, cx: &mut Cx<'_>) {
+        if std::mem::take(&mut self.dirty) && !matches!(self.phase, Phase::Over(_)) {
+            self.call.epoch = cx.epoch;
+            self.call.node.clone_from(&cx.settings.node);
+            cx.actions.push_back(Action::Store(CallEvent::Put(Box::new(self.call.clone()))));
+        }
+    }
+
+    /// The audio paths after a description changed; those in place stay if the new ones can't be worked out.
+    pub(super) fn reflow(&mut self, cx: &mut Cx<'_>) {
+        if let Ok(flows) = plan::flows_of(&self.call, &cx.settings.vips)
+            && flows != self.flows
+        {
+            self.flows.clone_from(&flows);
+            cx.actions.push_back(Action::Flows { call: self.call.id.clone(), flows });
+        }
+    }
+
+    /// A phone hung up by way of the server's port, where the server (which knows nothing of the call) answers it.
+    pub(super) fn overheard_bye(&mut self, side: usize, cx: &mut Cx<'_>) {
+        let mut bye = [true, true];
+        bye[side.min(1)] = false;
+        self.last_answer = cx.now;
+        self.end(Outcome::HungUp, "hung up", &bye, cx);
+    }
+
+    /// The next instant at which something is due; [`Time::FAR`] if nothing is.
+    pub(super) fn deadline(&self, now: Time) -> Time {
+        let side = |s: &Side| {
+            let clients = s.invite.iter().chain(&s.others).map(|o| o.client.deadline());
+            let served = s.served.iter().map(Served::deadline);
+            let acked = s.acked.iter().map(|a| a.until);
+            let own = [s.retry, s.refresh, s.expires].into_iter().flatten();
+            clients.chain(served).chain(acked).chain(own).min().unwrap_or(Time::FAR)
+        };
+        let over = match self.phase {
+            Phase::Over(until) => until,
+            _ => Time::FAR,
+        };
+        let stalls = self.started.map(|at| at + STALL).filter(|at| *at > now).unwrap_or(Time::FAR);
+        self.sides.iter().map(side).min().unwrap_or(Time::FAR).min(over).min(stalls)
+    }
+
+    /// Whether the call is over and nothing of it has to be remembered.
+    pub(super) fn forgotten(&self, now: Time) -> bool {
+        matches!(self.phase, Phase::Over(until) if now >= until)
+    }
+
+    /// Whether the call takes up a place in the window.
+    pub(super) fn busy(&self, now: Time) -> bool {
+        let fresh = self.started.is_some_and(|at| now < at + STALL);
+        match self.phase {
+            Phase::Recovering => fresh,
+            Phase::Over(_) => fresh && self.sides.iter().any(|s| !s.others.is_empty()),
+            Phase::Waiting | Phase::Carrying => false,
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, cx: &mut Cx<'_>) {
+        for side in 0..self.sides.len() {
+            self.time_clients(side, cx);
+            self.time_served(side, cx);
+            let s = &mut self.sides[side];
+            s.acked.retain(|a| a.until > cx.now);
+            if s.retry.is_some_and(|at| cx.now >= at) {
+                self.retry_own(side, cx);
+            }
+            if self.sides[side].expires.is_some_and(|at| cx.now >= at) {
+                self.end(Outcome::Gone, "session timer ran out", &[true, true], cx);
+            }
+            if self.sides[side].refresh.is_some_and(|at| cx.now >= at) {
+                self.refresh(side, cx);
+            }
+        }
+        self.flush(cx);
+    }
+
+    fn time_served(&mut self, side: usize, cx: &mut Cx<'_>) {
+        let mut unacknowledged = false;
+        let mut kept = VecDeque::new();
+        for mut served in std::mem::take(&mut self.sides[side].served) {
+            match served.on_time(cx.now) {
+                Tick::Idle => {}
+                Tick::Resend => cx.send(served.at, served.source, served.response.clone()),
+                Tick::Expired => {
+                    // RFC 3261 section 13.3.1.4: a 2xx without ACK after 64*T1 ends the dialog.
+                    unacknowledged |= served.unacknowledged() && (200..300).contains(&served.code);
+                    continue;
+                }
+            }
+            kept.push_back(served);
+        }
+        self.sides[side].served = kept;
+        if unacknowledged {
+            self.end(Outcome::Unreachable, "no ACK", &[true, true], cx);
+        }
+    }
+
+    pub(super) fn status(&self) -> CallStatus {
+        CallStatus {
+            call: self.call.id.clone(),
+            state: match self.phase {
+                Phase::Waiting => CallState::Waiting,
+                Phase::Recovering => CallState::Recovering,
+                Phase::Carrying => CallState::Carried,
+                Phase::Over(_) => CallState::Over,
+            },
+            emergency: self.call.emergency,
+            flows: self.flows.len(),
+            outcome: self.outcome.clone(),
+        }
+    }
+}
+
+impl Cx<'_> {
+    pub(super) fn send(&mut self, from: SocketAddr, to: SocketAddr, payload: Vec<u8>) {
+        self.actions.push_back(Action::Send { from, to, payload });
+    }
+}

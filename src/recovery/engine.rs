@@ -1,0 +1,358 @@
+//! All calls that were taken over: which are recovered when, and which packet is whose.
+
+#[cfg(test)]
+mod tests;
+
+use super::bridge::phrase;
+use super::call::{Carried, Cx, Phase};
+use super::plan;
+use super::request;
+use super::rng::Rng;
+use crate::calls::model::{Call, CallEvent, Flow, Packet};
+use crate::sip::build::{Builder, response_address};
+use crate::sip::message::{Message, Method, Name};
+use crate::time::Time;
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// Calls that are carried at one time; what comes beyond is reported as refused. Ten times the most that one server's
+/// tracker learns by default.
+pub const MAX_CALLS: usize = 100_000;
+
+/// What the engine is told once.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The instance whose calls these are.
+    pub instance: String,
+    /// This node, as it is written into stored calls.
+    pub node: String,
+    /// The instance's addresses.
+    pub vips: Vec<IpAddr>,
+    /// UDP port of the agent's own SIP socket on each VIP.
+    pub recovery_port: u16,
+    /// Recoveries under way at one time; at least one.
+    pub window: usize,
+}
+
+/// How a packet came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Delivered to the agent's own socket: it is the agent's to answer.
+    RecoveryPort,
+    /// Seen on the server's port: the server gets it as well.
+    Overheard,
+}
+
+/// What the driver is to do, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send one datagram.
+    Send {
+        /// Our address and port; may be the server's, then it takes a raw socket.
+        from: SocketAddr,
+        /// The receiver.
+        to: SocketAddr,
+        /// One SIP message.
+        payload: Vec<u8>,
+    },
+    /// Store, or remove from the store.
+    Store(CallEvent),
+    /// The relay paths of a call: replace what was there; empty removes the call from the relay.
+    Flows {
+        /// [`Call::id`].
+        call: String,
+        /// All its paths.
+        flows: Vec<Flow>,
+    },
+    /// The recovery of a call has ended; exactly one for each call given to [`Engine::start`].
+    Outcome {
+        /// [`Call::id`].
+        call: String,
+        /// How it ended.
+        outcome: Outcome,
+        /// Parties that accepted the re-INVITE.
+        reinvited: u32,
+        /// From the first re-INVITE to the last final answer.
+        answered_after: Duration,
+    },
+}
+
+/// How the recovery of a call ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Both parties accepted; the call is carried on.
+    Recovered,
+    /// A party no longer knew the call; the other was sent BYE.
+    Gone,
+    /// A party refused the re-INVITE and the call is carried on as it was; or (without a code) no re-INVITE was possible.
+    Refused {
+        /// The SIP status, if a phone refused.
+        code: Option<u16>,
+        /// Why, in words.
+        reason: String,
+    },
+    /// A party did not answer; both were sent BYE.
+    Unreachable,
+    /// The other party is not known: the one that is was sent BYE.
+    Unpaired,
+    /// A party hung up while the recovery was under way.
+    HungUp,
+}
+
+/// Where a call is that was taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CallState {
+    /// In the queue.
+    Waiting,
+    /// Its re-INVITEs are under way.
+    Recovering,
+    /// Both parties have answered; the agent carries it.
+    Carried,
+    /// It has ended; late packets are still answered.
+    Over,
+}
+
+/// A call as `status` and `calls` show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallStatus {
+    /// [`Call::id`].
+    pub call: String,
+    /// Where it is.
+    pub state: CallState,
+    /// Whether it is an emergency call.
+    pub emergency: bool,
+    /// Relay paths in place.
+    pub flows: usize,
+    /// How the recovery ended, once it has.
+    pub outcome: Option<Outcome>,
+}
+
+/// The engine of one instance. Pure: packets and time go in, [`Action`]s come out.
+pub struct Engine {
+    settings: Settings,
+    rng: Rng,
+    epoch: u64,
+    calls: HashMap<u64, Carried>,
+    names: HashMap<String, u64>,
+    by_call_id: HashMap<Vec<u8>, SmallVec<[u64; 2]>>,
+    next_key: u64,
+    queue: VecDeque<u64>,
+    /// What can't be recovered: ended only after all that can be.
+    hopeless: VecDeque<u64>,
+    /// Calls in the window.
+    busy: BTreeSet<u64>,
+    deadlines: BTreeSet<(Time, u64)>,
+    due: HashMap<u64, Time>,
+    actions: VecDeque<Action>,
+}
+
+impl Engine {
+    /// An engine without calls. The same seed and inputs give the same actions.
+    #[must_use]
+    pub fn new(settings: Settings, seed: u64) -> Self {
+        Self {
+            settings,
+            rng: Rng::new(seed),
+            epoch: 0,
+            calls: HashMap::new(),
+            names: HashMap::new(),
+            by_call_id: HashMap::new(),
+            next_key: 0,
+            queue: VecDeque::new(),
+            hopeless: VecDeque::new(),
+            busy: BTreeSet::new(),
+            deadlines: BTreeSet::new(),
+            due: HashMap::new(),
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// Takes over these calls: their relay paths first, then the re-INVITEs, as many at a time as the window allows. Calls
+    /// that the engine already has stay as they are.
+    pub fn start(&mut self, calls: Vec<Call>, epoch: u64, now: Time) {
+        self.epoch = epoch;
+        for call in plan::order(calls) {
+            if self.names.contains_key(&call.id) {
+                continue;
+            }
+            if self.calls.len() >= MAX_CALLS || call.legs.is_empty() || call.legs.len() > 2 {
+                let reason = "more calls or legs than can be carried".to_owned();
+                let outcome = Outcome::Refused { code: None, reason };
+                self.actions.push_back(Action::Outcome { call: call.id, outcome, reinvited: 0, answered_after: Duration::ZERO });
+                continue;
+            }
+            self.insert(call, now);
+        }
+        self.advance(now);
+    }
+
+    fn insert(&mut self, call: Call, now: Time) {
+        let key = self.next_key;
+        self.next_key += 1;
+        self.names.insert(call.id.clone(), key);
+        for leg in &call.legs {
+            let keys = self.by_call_id.entry(leg.call_id.0.clone()).or_default();
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        let id = call.id.clone();
+        let Self { settings, rng, actions, epoch, .. } = self;
+        let carried = Carried::new(call, &Cx { settings, rng, actions, epoch: *epoch, now });
+        if carried.recoverable() {
+            if !carried.flows.is_empty() {
+                actions.push_back(Action::Flows { call: id, flows: carried.flows.clone() });
+            }
+            self.queue.push_back(key);
+        } else {
+            self.hopeless.push_back(key);
+        }
+        self.calls.insert(key, carried);
+    }
+
+    /// Works off one packet. True if it belongs to a call of the engine, so that the tracker must not see it.
+    pub fn handle_packet(&mut self, p: &Packet<'_>, heard: Heard, now: Time) -> bool {
+        let Ok(m) = Message::parse(p.payload) else { return false };
+        let Some(keys) = self.by_call_id.get(m.call_id()).cloned() else {
+            if heard == Heard::RecoveryPort {
+                self.reject(&m, p);
+            }
+            return false;
+        };
+        if heard == Heard::Overheard && self.settings.vips.contains(&p.src.ip()) {
+            // Our own, or what a server that knows nothing of the call says: neither is a phone's.
+            return true;
+        }
+        let (from, to) = (m.from_tag(), m.to_tag());
+        let (local, remote) = if m.is_request() { (to, from) } else { (from, to) };
+        let found = keys.iter().find_map(|k| Some((*k, self.calls.get(k)?.side_of(local, remote)?)));
+        let Some((key, side)) = found else {
+            if heard == Heard::RecoveryPort {
+                self.reject(&m, p);
+            }
+            return true;
+        };
+        self.with(key, now, |call, cx| match (m.is_request(), heard) {
+            (true, Heard::RecoveryPort) => call.handle_request(side, &m, p, cx),
+            (true, Heard::Overheard) if m.method() == Method::Bye => call.overheard_bye(side, cx),
+            // The server answers it, or a proxy passes it on to the recovery port.
+            (true, Heard::Overheard) => {}
+            // A phone that answers to the packet's source instead of Via is heard on the server's port.
+            (false, _) => call.handle_response(side, &m, cx),
+        });
+        self.advance(now);
+        true
+    }
+
+    /// RFC 3261 section 12.2.2: a request outside of every dialog that the agent knows. Kept nowhere: the tag is computed, so
+    /// that a retransmission gets the same (section 8.2.7).
+    fn reject(&mut self, m: &Message<'_>, p: &Packet<'_>) {
+        if !m.is_request() || m.method() == Method::Ack {
+            return;
+        }
+        // FNV-1a.
+        let tag = m.call_id().iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
+        let tag = format!("{tag:016x}");
+        // Whoever probes the port with OPTIONS outside of a dialog may know that it works; new calls belong elsewhere.
+        let code = match (m.method(), m.to_tag()) {
+            (Method::Options, None) => 200,
+            _ => 481,
+        };
+        let via = m.values(Name::Via).next().unwrap_or_default();
+        let b = Builder::response_to(m, code, phrase(code), Some(tag.as_bytes()), Some(p.src)).header("Allow", request::ALLOW);
+        let payload = b.header("Server", request::USER_AGENT).build();
+        self.actions.push_back(Action::Send { from: p.dst, to: response_address(via, p.src), payload });
+    }
+
+    fn with(&mut self, key: u64, now: Time, work: impl FnOnce(&mut Carried, &mut Cx<'_>)) {
+        let Self { settings, rng, actions, epoch, calls, .. } = self;
+        let Some(call) = calls.get_mut(&key) else { return };
+        let mut cx = Cx { settings, rng, actions, epoch: *epoch, now };
+        work(call, &mut cx);
+        let (deadline, busy, forgotten) = (call.deadline(now), call.busy(now), call.forgotten(now));
+        if let Some(old) = self.due.remove(&key) {
+            self.deadlines.remove(&(old, key));
+        }
+        if busy {
+            self.busy.insert(key);
+        } else {
+            self.busy.remove(&key);
+        }
+        if forgotten {
+            self.forget(key);
+        } else if deadline < Time::FAR {
+            self.due.insert(key, deadline);
+            self.deadlines.insert((deadline, key));
+        }
+    }
+
+    fn forget(&mut self, key: u64) {
+        let Some(call) = self.calls.remove(&key) else { return };
+        self.names.remove(&call.call.id);
+        for leg in &call.call.legs {
+            if let Some(keys) = self.by_call_id.get_mut(&leg.call_id.0) {
+                keys.retain(|k| *k != key);
+                if keys.is_empty() {
+                    self.by_call_id.remove(&leg.call_id.0);
+                }
+            }
+        }
+    }
+
+    /// Fills the window.
+    fn advance(&mut self, now: Time) {
+        let window = self.settings.window.max(1);
+        while self.busy.len() < window {
+            let Some(key) = self.queue.pop_front() else { break };
+            self.with(key, now, Carried::begin);
+        }
+        if !self.queue.is_empty() || self.busy.iter().any(|k| self.calls.get(k).is_some_and(|c| c.phase == Phase::Recovering)) {
+            return;
+        }
+        while self.busy.len() < window {
+            let Some(key) = self.hopeless.pop_front() else { break };
+            self.with(key, now, Carried::begin);
+        }
+    }
+
+    /// Works off what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Time) {
+        // Each call once: what one does never makes another due.
+        let due: Vec<u64> = self.deadlines.iter().take_while(|(at, _)| *at <= now).map(|(_, key)| *key).collect();
+        for key in due {
+            self.with(key, now, Carried::handle_timeout);
+        }
+        self.advance(now);
+    }
+
+    /// When [`Self::handle_timeout`] is to be called next, unless something else happens before.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// The next thing to do; to be polled until `None` after each call of the other functions.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// The VIP is lost: everything is forgotten, nothing more is sent.
+    pub fn stop(&mut self) {
+        // The generator goes on: a later start must not repeat branches.
+        let rng = self.rng.clone();
+        *self = Self { rng, ..Self::new(self.settings.clone(), 0) };
+    }
+
+    /// All calls, by name.
+    #[must_use]
+    pub fn status(&self) -> Vec<CallStatus> {
+        let mut all: Vec<CallStatus> = self.calls.values().map(Carried::status).collect();
+        all.sort_by(|a, b| a.call.cmp(&b.call));
+        all
+    }
+}

@@ -1,0 +1,8 @@
+//! The engine against phones that are strict about RFC 3261 and RFC 3264, over a network that loses, doubles and reorders.
+
+mod phone;
+mod scenarios;
+mod world;
+
+use phone::{Answer, Phone};
+use world::World;

@@ -1,0 +1,498 @@
+use super::world::{agent, server, settings};
+use super::*;
+use crate::calls::model::{Call, Direction, Packet, Pairing, SessionTimer, Transport};
+use crate::recovery::engine::{CallState, Engine, Heard, Outcome};
+use crate::time::Time;
+use proptest::prelude::*;
+use std::time::Duration;
+
+fn recovered(seed: u64) -> (World, Call) {
+    let mut w = World::new(seed, 50);
+    let call = w.b2bua(0);
+    w.start(vec![call.clone()]);
+    w.secs(2);
+    assert_eq!(w.outcomes["call-00000"], Outcome::Recovered);
+    (w, call)
+}
+
+fn both_hung_up(w: &World) {
+    assert!(w.phones.iter().all(|p| p.ended));
+    assert!(w.stored.is_empty());
+    assert!(w.flows.values().all(Vec::is_empty));
+}
+
+#[test]
+fn both_parties_are_reinvited_and_either_can_hang_up() {
+    for hangs_up in [0, 1] {
+        let (mut w, _) = recovered(hangs_up as u64);
+        assert_eq!(w.flows["call-00000"].len(), 4);
+        for p in &w.phones {
+            assert_eq!((p.accepted, p.acked, p.target, p.max_gap), (1, 1, agent(), u32::from(p.call_id.starts_with('b'))));
+            assert_eq!(p.got, ["INVITE"]);
+        }
+        let stored = &w.stored["call-00000"];
+        assert!(stored.legs.iter().all(|l| l.carried));
+        assert_eq!((stored.legs[0].local_cseq, stored.legs[1].local_cseq), (Some(1), Some(103)));
+        w.ask(hangs_up, "BYE", "");
+        w.secs(40);
+        assert_eq!(w.result(hangs_up), ("BYE".into(), 200));
+        assert_eq!(w.phones[1 - hangs_up].byes, 1);
+        both_hung_up(&w);
+        w.secs(60);
+        assert!(w.engine.status().is_empty() && w.engine.by_call_id.is_empty() && w.engine.next_deadline().is_none());
+    }
+}
+
+#[test]
+fn an_answer_to_the_packets_source_is_overheard() {
+    let mut w = World::new(3, 50);
+    let call = w.b2bua(0);
+    w.phones.iter_mut().for_each(|p| p.lazy = true);
+    w.start(vec![call]);
+    w.secs(2);
+    assert_eq!(w.outcomes["call-00000"], Outcome::Recovered);
+}
+
+#[test]
+fn strict_router_gets_its_own_uri() {
+    let mut w = World::new(3, 50);
+    let mut call = w.b2bua(0);
+    w.phones[0].routes = vec!["<sip:10.7.0.9>".into(), "<sip:10.7.0.2;lr>".into()];
+    call.legs[0] = w.phones[0].leg(Direction::Inbound);
+    w.start(vec![call]);
+    w.secs(2);
+    assert_eq!(w.outcomes["call-00000"], Outcome::Recovered);
+}
+
+#[test]
+fn a_proxied_call_has_one_call_id_and_two_sides() {
+    let mut w = World::new(5, 50);
+    let mut a = Phone::new(0, "one@x", "<sip:alice@p>;tag=a", "<sip:bob@p>;tag=b", server());
+    let mut b = Phone::new(1, "one@x", "<sip:bob@p>;tag=b", "<sip:alice@p>;tag=a", server());
+    (a.sdp_seen, b.sdp_seen) = (b.sdp.clone(), a.sdp.clone());
+    (a.peer_cseq, b.peer_cseq) = (None, Some(1));
+    let call = w.call(0, vec![a.leg(Direction::Inbound), b.leg(Direction::Outbound)], Some(Pairing::SameDialog));
+    w.phones.extend([a, b]);
+    w.start(vec![call]);
+    w.secs(2);
+    assert_eq!(w.outcomes["call-00000"], Outcome::Recovered);
+    assert!(w.flows.is_empty(), "the phones send to each other");
+    w.ask(1, "BYE", "");
+    w.secs(2);
+    assert_eq!((w.result(1), w.phones[0].byes), (("BYE".into(), 200), 1));
+    both_hung_up(&w);
+}
+
+#[test]
+fn bye_on_the_servers_port_during_recovery_ends_the_other_party() {
+    for who in [0, 1] {
+        let mut w = World::new(7, 50);
+        let call = w.b2bua(0);
+        w.start(vec![call]);
+        w.ask(who, "BYE", "");
+        w.secs(40);
+        // The server's 481 isn't simulated, so the hanging phone gives up by itself.
+        w.phones[who].ended = true;
+        assert_eq!(w.outcomes["call-00000"], Outcome::HungUp);
+        assert_eq!(w.phones[1 - who].byes, 1);
+        both_hung_up(&w);
+        assert!(!w.phones[who].got.contains(&"BYE".to_owned()));
+    }
+}
+
+#[test]
+fn glare_is_tried_again_and_refusals_leave_the_call_up() {
+    for (answer, want) in [
+        (Answer::Code(491, ""), Outcome::Recovered),
+        (Answer::Code(500, ""), Outcome::Recovered),
+        (Answer::Code(500, "Retry-After: 2\r\n"), Outcome::Recovered),
+        (Answer::Bare, Outcome::Recovered),
+        (Answer::Code(488, ""), Outcome::Refused { code: Some(488), reason: "a party refused the re-INVITE".into() }),
+        (Answer::Code(401, ""), Outcome::Refused { code: Some(401), reason: "a party refused the re-INVITE".into() }),
+        (Answer::Ring, Outcome::Refused { code: Some(408), reason: "a party refused the re-INVITE".into() }),
+    ] {
+        let mut w = World::new(9, 50);
+        let call = w.b2bua(0);
+        w.phones[1].answers.push_back(answer.clone());
+        w.start(vec![call]);
+        w.secs(40);
+        assert_eq!(w.outcomes["call-00000"], want, "{answer:?}");
+        assert_eq!(w.engine.status()[0].state, CallState::Carried);
+        let gap = if matches!(answer, Answer::Code(500, "")) { 100 } else { 1 };
+        assert_eq!(w.phones[1].max_gap, gap, "{answer:?}");
+        // Still on the server's port if the re-INVITE was refused: an overheard BYE.
+        w.phones[0].target = agent();
+        w.ask(0, "BYE", "");
+        w.secs(5);
+        assert_eq!((w.result(0), w.phones[1].byes), (("BYE".into(), 200), 1), "{answer:?}");
+        both_hung_up(&w);
+    }
+}
+
+#[test]
+fn a_lost_party_ends_the_other() {
+    let mut w = World::new(11, 50);
+    let call = w.b2bua(0);
+    w.phones[0].answers.push_back(Answer::Code(481, ""));
+    w.start(vec![call]);
+    w.secs(5);
+    assert_eq!(w.outcomes["call-00000"], Outcome::Gone);
+    assert_eq!((w.phones[0].byes, w.phones[1].byes), (0, 1));
+    both_hung_up(&w);
+}
+
+#[test]
+fn a_silent_party_ends_the_call_after_timer_b() {
+    let mut w = World::new(13, 50);
+    let call = w.b2bua(0);
+    for _ in 0..10 {
+        w.phones[0].answers.push_back(Answer::Nothing);
+    }
+    w.start(vec![call]);
+    w.run(Duration::from_millis(31_900));
+    assert!(w.outcomes.is_empty());
+    let to_a = w.phones[0].addr;
+    assert_eq!(w.sent.iter().filter(|(_, to, b)| *to == to_a && b.starts_with(b"INVITE")).count(), 7, "Timer A doubles");
+    w.secs(5);
+    assert_eq!(w.outcomes["call-00000"], Outcome::Unreachable);
+    assert_eq!((w.phones[0].byes, w.phones[1].byes), (1, 1));
+}
+
+fn changed(p: &Phone, version: u64, tail: &str) -> String {
+    super::phone::sdp("ph", version, &p.addr.ip().to_string(), 4000, tail)
+}
+
+#[test]
+fn hold_and_resume_reach_the_other_phone() {
+    let (mut w, _) = recovered(15);
+    for (version, tail) in [(9, "sendonly"), (10, "sendrecv")] {
+        let body = changed(&w.phones[0], version, tail);
+        w.phones[0].sdp.clone_from(&body);
+        w.ask(0, "INVITE", &body);
+        w.secs(2);
+        assert_eq!(w.result(0), ("INVITE".into(), 200));
+        let b = &w.phones[1];
+        assert!(b.sdp_seen.contains(&format!("a={tail}")), "{}", b.sdp_seen);
+        assert!(b.sdp_seen.contains("m=audio 10002 ") && b.sdp_seen.contains("c=IN IP4 10.9.0.100"));
+        assert!(w.phones[0].sdp_seen.contains("m=audio 10000 "));
+        assert_eq!(b.acked, b.accepted);
+    }
+    assert_eq!(w.phones[1].accepted, 3);
+    assert!(w.engine.calls.values().all(|c| c.sides.iter().all(|s| s.served.iter().all(|r| !r.unacknowledged()))));
+    w.ask(1, "BYE", "");
+    w.secs(2);
+    both_hung_up(&w);
+}
+
+#[test]
+fn what_needs_no_other_phone_is_answered_here() {
+    let (mut w, _) = recovered(17);
+    // A refresh with the same description.
+    let same = w.phones[0].sdp.clone();
+    w.ask(0, "INVITE", &same);
+    w.secs(1);
+    assert_eq!(w.result(0), ("INVITE".into(), 200));
+    // A late offer, answered in ACK.
+    w.phones[0].late_answer = Some(changed(&w.phones[0], 30, "sendrecv"));
+    w.ask(0, "INVITE", "");
+    w.secs(1);
+    assert_eq!(w.result(0), ("INVITE".into(), 200));
+    let stored = &w.stored["call-00000"].legs[0];
+    assert!(stored.sdp_received.as_ref().unwrap().body.lossy().contains(" 30 IN"));
+    for (method, code) in [("UPDATE", 200), ("OPTIONS", 200), ("REFER", 405), ("FROB", 501), ("PRACK", 481)] {
+        w.ask(0, method, "");
+        w.secs(1);
+        assert_eq!(w.result(0), (method.into(), code));
+    }
+    assert_eq!(w.phones[1].got, ["INVITE"], "the other phone hears nothing of it");
+    // INFO passes.
+    w.ask(0, "INFO", "Signal=5\r\n");
+    w.secs(1);
+    assert_eq!(w.result(0), ("INFO".into(), 200));
+    assert_eq!(w.phones[1].got, ["INVITE", "INFO"]);
+    // Another number of m-lines can't be mirrored.
+    let more = format!("{}m=video 4002 RTP/AVP 96\r\n", changed(&w.phones[0], 40, "sendrecv"));
+    w.phones[0].late_answer = None;
+    w.ask(0, "INVITE", &more);
+    w.secs(1);
+    assert_eq!(w.result(0), ("INVITE".into(), 488));
+    // UPDATE with an offer passes as UPDATE.
+    let body = changed(&w.phones[0], 41, "sendonly");
+    w.ask(0, "UPDATE", &body);
+    w.secs(1);
+    assert_eq!(w.result(0), ("UPDATE".into(), 200));
+    assert_eq!(w.phones[1].got.last().unwrap(), "UPDATE");
+}
+
+#[test]
+fn a_cancelled_hold_is_cancelled_at_the_other_phone() {
+    let (mut w, _) = recovered(19);
+    w.phones[1].answers.push_back(Answer::Ring);
+    let body = changed(&w.phones[0], 9, "sendonly");
+    w.ask(0, "INVITE", &body);
+    w.secs(1);
+    w.phones[0].cancel();
+    w.drain();
+    w.secs(2);
+    assert_eq!(w.result(0), ("INVITE".into(), 487));
+    assert!(w.sent.iter().any(|(_, to, b)| *to == w.phones[1].addr && b.starts_with(b"CANCEL")));
+    assert_eq!(w.engine.status()[0].state, CallState::Carried);
+    // A refusal of the other phone comes back.
+    w.phones[1].answers.push_back(Answer::Code(488, ""));
+    let body = changed(&w.phones[0], 10, "sendonly");
+    w.ask(0, "INVITE", &body);
+    w.secs(1);
+    assert_eq!(w.result(0), ("INVITE".into(), 488));
+    w.ask(0, "BYE", "");
+    w.secs(1);
+    both_hung_up(&w);
+}
+
+#[test]
+fn a_cancel_that_comes_too_late_is_undone() {
+    let (mut w, _) = recovered(20);
+    let before = w.phones[1].sdp_seen.clone();
+    let body = changed(&w.phones[0], 9, "sendonly");
+    w.ask(0, "INVITE", &body);
+    w.run(Duration::from_millis(8));
+    w.phones[0].cancel();
+    w.drain();
+    w.secs(3);
+    assert_eq!(w.result(0), ("INVITE".into(), 487));
+    let b = &w.phones[1];
+    assert_eq!((b.accepted, b.acked), (3, 3), "recovered, held, and back");
+    let tail = |s: &str| s.split_once("s=-").unwrap().1.to_owned();
+    assert_eq!(tail(&b.sdp_seen), tail(&before));
+    w.ask(1, "BYE", "");
+    w.secs(1);
+    both_hung_up(&w);
+}
+
+#[test]
+fn silent_parties_do_not_hold_up_the_others() {
+    let mut w = World::new(33, 2);
+    let calls: Vec<Call> = (0..6).map(|n| w.b2bua(n)).collect();
+    for p in &mut w.phones[..8] {
+        p.answers.extend(std::iter::repeat_n(Answer::Nothing, 20));
+    }
+    w.start(calls);
+    w.secs(6);
+    assert_eq!(w.outcomes.len(), 2, "the last two, after two windows of silence");
+    w.secs(60);
+    assert_eq!(w.outcomes.values().filter(|o| **o == Outcome::Unreachable).count(), 4);
+}
+
+#[test]
+fn two_offers_at_once_collide() {
+    let (mut w, _) = recovered(21);
+    let (a, b) = (changed(&w.phones[0], 9, "sendonly"), changed(&w.phones[1], 9, "sendonly"));
+    w.ask(0, "INVITE", &a);
+    w.ask(1, "INVITE", &b);
+    w.secs(3);
+    assert_eq!((w.result(0).1, w.result(1).1), (491, 491));
+    // Overlapping INVITEs of one phone.
+    w.phones[1].answers.push_back(Answer::Ring);
+    let a2 = changed(&w.phones[0], 10, "sendonly");
+    w.ask(0, "INVITE", &a2);
+    w.secs(1);
+    w.ask(0, "INVITE", &a2);
+    w.secs(1);
+    assert_eq!(w.result(0), ("INVITE".into(), 500));
+}
+
+#[test]
+fn session_timers_are_kept_and_enforced() {
+    for local in [true, false] {
+        let mut w = World::new(23, 50);
+        let mut call = w.b2bua(0);
+        w.phones[0].timer = Some(SessionTimer { interval_s: 200, local_refreshes: local });
+        call.legs[0] = w.phones[0].leg(Direction::Inbound);
+        w.start(vec![call]);
+        w.secs(2);
+        let invite = w.sent.iter().find(|(_, to, b)| *to == w.phones[0].addr && b.starts_with(b"INVITE")).unwrap();
+        let role = if local { "Session-Expires: 200;refresher=uac\r\n" } else { "Session-Expires: 200;refresher=uas\r\n" };
+        assert!(String::from_utf8_lossy(&invite.2).contains(role));
+        w.secs(250);
+        if local {
+            assert_eq!(w.phones[0].accepted, 3, "refreshed at 100 and 200 s");
+            assert_eq!(w.engine.status()[0].state, CallState::Carried);
+        } else {
+            assert_eq!((w.phones[0].byes, w.phones[1].byes), (1, 1), "no refresh came");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_recovered_is_ended_last() {
+    let mut w = World::new(25, 50);
+    let (good, mut alone, mut codecs, mut partial) = (w.b2bua(0), w.b2bua(1), w.b2bua(2), w.b2bua(3));
+    alone.legs.pop();
+    for (leg, pt) in codecs.legs.iter_mut().zip(["0", "8"]) {
+        for d in [&mut leg.sdp_sent, &mut leg.sdp_received] {
+            let body = &mut d.as_mut().unwrap().body;
+            *body = body.lossy().replace("RTP/AVP 0 8 101", &format!("RTP/AVP {pt}")).as_str().into();
+        }
+    }
+    partial.legs[0].partial = true;
+    w.phones[4].sdp_seen = codecs.legs[0].sdp_sent.as_ref().unwrap().body.lossy();
+    w.start(vec![alone, codecs, partial, good]);
+    w.secs(5);
+    assert_eq!(w.outcomes["call-00000"], Outcome::Recovered);
+    assert_eq!(w.outcomes["call-00001"], Outcome::Unpaired);
+    assert!(matches!(w.outcomes["call-00002"], Outcome::Refused { code: None, .. }));
+    assert_eq!(w.outcomes["call-00003"], Outcome::Unpaired);
+    let byes: Vec<_> = w.phones.iter().map(|p| p.byes).collect();
+    assert_eq!(byes, [0, 0, 1, 0, 1, 1, 0, 0]);
+    let first_bye = w.sent.iter().position(|(_, _, b)| b.starts_with(b"BYE")).unwrap();
+    let last_invite = w.sent.iter().rposition(|(_, _, b)| b.starts_with(b"INVITE")).unwrap();
+    assert!(first_bye > last_invite);
+    assert!(String::from_utf8_lossy(&w.sent[first_bye].2).contains("\r\nReason: Q.850;cause=41;"));
+}
+
+#[test]
+fn a_second_takeover_goes_on_from_what_was_stored() {
+    let (mut w, _) = recovered(27);
+    let body = changed(&w.phones[0], 9, "sendonly");
+    w.phones[0].sdp.clone_from(&body);
+    w.ask(0, "INVITE", &body);
+    w.secs(2);
+    let stored: Vec<Call> =
+        w.stored.values().map(|c| serde_json::from_str(&serde_json::to_string(c).unwrap()).unwrap()).collect();
+    w.engine = Engine::new(settings(50), 99);
+    w.outcomes.clear();
+    w.start(stored);
+    w.secs(2);
+    assert_eq!(w.outcomes["call-00000"], Outcome::Recovered);
+    assert!(w.phones[1].sdp_seen.contains("a=sendonly"), "a held call stays held");
+    assert_eq!(w.phones[1].max_gap, 1);
+    w.ask(1, "BYE", "");
+    w.secs(2);
+    both_hung_up(&w);
+}
+
+#[test]
+fn a_thousand_calls_are_paced_and_emergencies_go_first() {
+    let mut w = World::new(29, 20);
+    let mut calls: Vec<Call> = (0..1000).map(|n| w.b2bua(n)).collect();
+    calls[777].emergency = true;
+    w.start(calls);
+    assert_eq!(w.sent.len(), 40, "a window of calls, two parties each");
+    assert_eq!(w.sent[0].1, w.phones[2 * 777].addr);
+    w.secs(60);
+    assert_eq!(w.outcomes.values().filter(|o| **o == Outcome::Recovered).count(), 1000);
+    assert_eq!(w.most_busy, 20);
+    assert!(w.phones.iter().all(|p| (p.accepted, p.acked) == (1, 1)));
+}
+
+#[test]
+fn what_belongs_to_nothing_is_refused_or_ignored() {
+    let (mut w, _) = recovered(31);
+    let mut count = |payload: &str, heard| {
+        let p = Packet {
+            src: "10.8.8.8:5099".parse().unwrap(),
+            dst: agent(),
+            transport: Transport::Udp,
+            payload: payload.as_bytes(),
+        };
+        let ours = w.engine.handle_packet(&p, heard, w.now);
+        let mut out = Vec::new();
+        while let Some(a) = w.engine.poll_action() {
+            if let crate::recovery::engine::Action::Send { payload, to, .. } = a {
+                out.push((to.to_string(), String::from_utf8(payload).unwrap()));
+            }
+        }
+        (ours, out)
+    };
+    let req = |method: &str, call: &str, tags: (&str, &str)| {
+        format!(
+            "{method} sip:x SIP/2.0\r\nVia: SIP/2.0/UDP 192.168.0.1:5060;branch=z9hG4bKq;rport\r\nFrom: <sip:a@b>;tag={}\r\nTo: <sip:c@d>;tag={}\r\nCall-ID: {call}\r\nCSeq: 3 {method}\r\n\r\n",
+            tags.0, tags.1
+        )
+    };
+    let (ours, out) = count(&req("BYE", "other", ("x", "y")), Heard::RecoveryPort);
+    assert!(!ours && out.len() == 1 && out[0].0 == "10.8.8.8:5099");
+    assert!(out[0].1.starts_with("SIP/2.0 481 ") && out[0].1.contains(";rport=5099;received=10.8.8.8"));
+    assert_eq!(count(&req("ACK", "other", ("x", "y")), Heard::RecoveryPort), (false, vec![]));
+    assert_eq!(count("garbage", Heard::RecoveryPort), (false, vec![]));
+    assert_eq!(count(&req("BYE", "other", ("x", "y")), Heard::Overheard), (false, vec![]));
+    let (ours, out) = count(&req("BYE", "a0@x", ("x", "y")), Heard::RecoveryPort);
+    assert!(ours && out[0].1.starts_with("SIP/2.0 481 "), "our Call-ID, but not our tags");
+    // RFC 3261 section 12.2.2: a CSeq below the last.
+    let (_, out) = count(&req("OPTIONS", "a0@x", ("a", "s1")), Heard::RecoveryPort);
+    assert!(out[0].1.starts_with("SIP/2.0 500 "));
+    assert_eq!(w.engine.status()[0].state, CallState::Carried);
+    w.engine.stop();
+    assert!(w.engine.status().is_empty() && w.engine.poll_action().is_none() && w.engine.next_deadline().is_none());
+}
+
+#[test]
+fn every_call_ends_well_over_a_bad_network() {
+    for seed in 0..300 {
+        let mut w = World::new(seed, 3);
+        (w.chaos, w.loss) = (true, 15);
+        let calls: Vec<Call> = (0..4).map(|n| w.b2bua(n)).collect();
+        w.start(calls);
+        w.secs(70);
+        assert_eq!(w.outcomes.len(), 4, "seed {seed}");
+        for n in 0..4 {
+            let held = w.rng.next() % 2 == 0;
+            let who = 2 * n + usize::from(w.rng.next() % 2 == 0);
+            if held && !w.phones[who].ended {
+                let body = changed(&w.phones[who], 50, "sendonly");
+                w.ask(who, "INVITE", &body);
+                w.run(Duration::from_millis(w.now.as_nanos() % 900));
+            }
+            if !w.phones[who].ended {
+                w.ask(who, "BYE", "");
+            }
+        }
+        w.secs(100);
+        for (i, p) in w.phones.iter().enumerate() {
+            assert!(p.ended, "seed {seed} phone {i}: {:?} {:?}", p.got, p.results);
+            assert!(p.results.iter().all(|(m, code, _)| m != "BYE" || *code == 200), "seed {seed} phone {i} {:?}", p.results);
+        }
+        both_hung_up(&w);
+        w.secs(200);
+        assert!(w.engine.status().is_empty(), "seed {seed}");
+        assert_eq!(w.engine.next_deadline(), None, "seed {seed}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn no_packet_panics(
+        noise in proptest::collection::vec(any::<u8>(), 0..300),
+        edits in proptest::collection::vec((any::<u16>(), any::<u8>()), 0..12),
+        which in any::<u16>(),
+        overheard in any::<bool>(),
+    ) {
+        let (mut w, _) = recovered(1);
+        let body = changed(&w.phones[0], 9, "sendonly");
+        let now = w.now;
+        w.phones[0].ask("INVITE", "Session-Expires: 100\r\n", &body, now);
+        w.phones[1].ask("UPDATE", "", &body, now);
+        w.phones[0].ask("BYE", "", "", now);
+        let mut known: Vec<Vec<u8>> = w.sent.iter().map(|(_, _, b)| b.clone()).collect();
+        for p in &mut w.phones {
+            known.extend(p.out.drain(..).map(|(_, b)| b));
+        }
+        let mut packet = known[usize::from(which) % known.len()].clone();
+        for (at, byte) in edits {
+            let at = usize::from(at) % packet.len();
+            packet[at] = byte;
+        }
+        let heard = if overheard { Heard::Overheard } else { Heard::RecoveryPort };
+        for payload in [&noise, &packet] {
+            let src = w.phones[0].addr;
+            w.engine.handle_packet(&Packet { src, dst: agent(), transport: Transport::Udp, payload }, heard, w.now);
+            while w.engine.poll_action().is_some() {}
+            for _ in 0..200 {
+                let Some(at) = w.engine.next_deadline() else { break };
+                w.engine.handle_timeout(at);
+                prop_assert!(w.engine.next_deadline().is_none_or(|next| next > at || next == Time::FAR));
+                while w.engine.poll_action().is_some() {}
+            }
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Virtual time and a bad network between an engine and its phones.
+
+use super::super::*;
+use super::phone::Phone;
+use crate::calls::model::{Direction, Pairing, SCHEMA, Transport};
+use std::collections::BTreeMap;
+
+pub(super) const VIP: &str = "10.9.0.100";
+pub(super) const PORT: u16 = 5070;
+
+pub(super) fn settings(window: usize) -> Settings {
+    Settings { instance: "sip".into(), node: "b".into(), vips: vec![VIP.parse().unwrap()], recovery_port: PORT, window }
+}
+
+pub(super) fn server() -> SocketAddr {
+    format!("{VIP}:5060").parse().unwrap()
+}
+
+pub(super) fn agent() -> SocketAddr {
+    format!("{VIP}:{PORT}").parse().unwrap()
+}
+
+pub(super) struct World {
+    pub(super) engine: Engine,
+    pub(super) phones: Vec<Phone>,
+    pub(super) now: Time,
+    pub(super) stored: BTreeMap<String, Call>,
+    pub(super) flows: BTreeMap<String, Vec<Flow>>,
+    pub(super) outcomes: BTreeMap<String, Outcome>,
+    pub(super) rng: Rng,
+    pub(super) loss: u64,
+    pub(super) chaos: bool,
+    pub(super) most_busy: usize,
+    pub(super) sent: Vec<(Time, SocketAddr, Vec<u8>)>,
+    cseqs: BTreeMap<SocketAddr, (u32, Vec<u8>)>,
+    net: BTreeMap<(Time, u64), (SocketAddr, SocketAddr, Vec<u8>)>,
+    serial: u64,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, window: usize) -> Self {
+        Self {
+            engine: Engine::new(settings(window), seed),
+            phones: Vec::new(),
+            now: Time::from_millis(1_000),
+            stored: BTreeMap::new(),
+            flows: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
+            rng: Rng::new(seed ^ 0x5555),
+            loss: 0,
+            chaos: false,
+            most_busy: 0,
+            sent: Vec::new(),
+            cseqs: BTreeMap::new(),
+            net: BTreeMap::new(),
+            serial: 0,
+        }
+    }
+
+    /// Two phones and their call through a B2BUA.
+    pub(super) fn b2bua(&mut self, n: u16) -> Call {
+        let mut a = Phone::new(2 * n, &format!("a{n}@x"), "<sip:alice@p>;tag=a", "\"S, 1\" <sip:bob@p>;tag=s1", server());
+        let mut b = Phone::new(2 * n + 1, &format!("b{n}@x"), "Bob <sip:bob@p>;tag=b", "<sip:alice@p>;tag=s2", server());
+        a.routes = vec!["<sip:10.7.0.1;lr>".into(), "<sip:10.7.0.2:5080;lr;ftag=x>".into()];
+        b.peer_cseq = Some(102);
+        let call = self.call(n, vec![a.leg(Direction::Inbound), b.leg(Direction::Outbound)], Some(Pairing::Evidence));
+        self.phones.extend([a, b]);
+        call
+    }
+
+    pub(super) fn call(&self, n: u16, legs: Vec<crate::calls::model::Leg>, pairing: Option<Pairing>) -> Call {
+        Call {
+            schema: SCHEMA,
+            id: format!("call-{n:05}"),
+            instance: "sip".into(),
+            node: "a".into(),
+            epoch: 1,
+            confirmed_ms: 5,
+            pairing,
+            legs,
+            emergency: false,
+        }
+    }
+
+    pub(super) fn start(&mut self, calls: Vec<Call>) {
+        self.stored.extend(calls.iter().map(|c| (c.id.clone(), c.clone())));
+        self.engine.start(calls, 2, self.now);
+        self.drain();
+    }
+
+    fn post(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+        self.serial += 1;
+        let mut copies = 1;
+        if self.chaos {
+            if self.rng.next() % 100 < self.loss {
+                return;
+            }
+            copies += u64::from(self.rng.next() % 20 == 0);
+        }
+        for c in 0..copies {
+            let delay = if self.chaos { self.rng.next() % 200 } else { 5 };
+            let at = self.now + Duration::from_millis(1 + delay);
+            self.net.insert((at, self.serial * 2 + c), (from, to, bytes.clone()));
+        }
+    }
+
+    pub(super) fn drain(&mut self) {
+        self.most_busy = self.most_busy.max(self.engine.busy.len());
+        while let Some(action) = self.engine.poll_action() {
+            match action {
+                Action::Send { from, to, payload } => {
+                    // The capture hears our own packets as well; they must change nothing.
+                    let p = Packet { src: from, dst: to, transport: Transport::Udp, payload: &payload };
+                    let before = self.engine.actions.len();
+                    let _ = self.engine.handle_packet(&p, Heard::Overheard, self.now);
+                    assert_eq!(self.engine.actions.len(), before);
+                    self.check_cseq(to, &payload);
+                    self.sent.push((self.now, to, payload.clone()));
+                    self.post(from, to, payload);
+                }
+                Action::Store(CallEvent::Put(call)) => {
+                    assert_eq!((call.node.as_str(), call.epoch), ("b", 2));
+                    self.stored.insert(call.id.clone(), *call);
+                }
+                Action::Store(CallEvent::Delete { id, .. }) => {
+                    self.stored.remove(&id);
+                }
+                Action::Flows { call, flows } => {
+                    self.flows.insert(call, flows);
+                }
+                Action::Outcome { call, outcome, .. } => {
+                    assert_eq!(self.outcomes.insert(call, outcome), None, "one outcome for each call");
+                }
+            }
+        }
+        for i in 0..self.phones.len() {
+            for (to, bytes) in std::mem::take(&mut self.phones[i].out) {
+                // A resent 2xx is addressed to the phone itself: it goes where the first went.
+                let to = if to == self.phones[i].addr { agent() } else { to };
+                self.post(self.phones[i].addr, to, bytes);
+            }
+        }
+    }
+
+    /// RFC 3261 section 12.2.1.1: each new request's number is one above the last; a hundred above once a phone complained.
+    fn check_cseq(&mut self, to: SocketAddr, payload: &[u8]) {
+        let m = Message::parse(payload).unwrap();
+        if !m.is_request() || matches!(m.method(), Method::Ack | Method::Cancel) {
+            return;
+        }
+        let (number, branch) = (m.cseq().0, m.branch().unwrap().to_vec());
+        if let Some((last, known)) = self.cseqs.insert(to, (number, branch.clone())) {
+            if known == branch {
+                assert_eq!(last, number, "a retransmission is the same");
+            } else if last > number {
+                // An older request is sent again after a newer one was started.
+                self.cseqs.insert(to, (last, known));
+            } else {
+                assert!(matches!(number - last, 1 | 100), "{last} -> {number}");
+            }
+        }
+    }
+
+    pub(super) fn run(&mut self, for_: Duration) {
+        let end = self.now + for_;
+        loop {
+            let phones = self.phones.iter().map(Phone::deadline).min().unwrap_or(Time::FAR);
+            let net = self.net.first_key_value().map_or(Time::FAR, |((at, _), _)| *at);
+            let next = self.engine.next_deadline().unwrap_or(Time::FAR).min(phones).min(net);
+            if next > end {
+                break;
+            }
+            self.now = self.now.max(next);
+            while let Some(entry) = self.net.first_entry().filter(|e| e.key().0 <= self.now) {
+                let (from, to, bytes) = entry.remove();
+                self.deliver(from, to, &bytes);
+                self.drain();
+            }
+            self.engine.handle_timeout(self.now);
+            let now = self.now;
+            self.phones.iter_mut().for_each(|p| p.tick(now));
+            self.drain();
+        }
+        self.now = end;
+    }
+
+    fn deliver(&mut self, src: SocketAddr, dst: SocketAddr, payload: &[u8]) {
+        if let Some(phone) = self.phones.iter_mut().find(|p| p.addr == dst) {
+            phone.hear(src, payload, self.now);
+            return;
+        }
+        assert_eq!(dst.ip(), VIP.parse::<IpAddr>().unwrap());
+        let heard = if dst.port() == PORT { Heard::RecoveryPort } else { Heard::Overheard };
+        self.engine.handle_packet(&Packet { src, dst, transport: Transport::Udp, payload }, heard, self.now);
+    }
+
+    pub(super) fn secs(&mut self, s: u64) {
+        self.run(Duration::from_secs(s));
+    }
+
+    /// Asks from phone `i` now.
+    pub(super) fn ask(&mut self, i: usize, method: &str, body: &str) {
+        let now = self.now;
+        self.phones[i].ask(method, "", body, now);
+        self.drain();
+    }
+
+    /// The code that phone `i` got for its last request.
+    pub(super) fn result(&self, i: usize) -> (String, u16) {
+        self.phones[i].results.last().map(|(m, c, _)| (m.clone(), *c)).unwrap()
+    }
+}

@@ -1,0 +1,374 @@
+//! Requests of ours to a phone, and what its answers do to the dialog (RFC 3261 sections 12.2.1, 13.2.2.4 and 14.1).
+
+use super::call::{Cancel, Carried, Cx, MAX_ACKED, Outgoing, Phase, Purpose};
+use super::engine::Outcome;
+use super::reinvite::{Step, Verdict};
+use super::request;
+use super::transaction::{Acked, Client, LIFE, Tick};
+use crate::calls::model::{Leg, Sdp as Description, SessionTimer};
+use crate::sip::build::Builder;
+use crate::sip::message::{Message, Method, Name};
+use crate::sip::sdp::Sdp;
+use crate::sip::uri;
+use crate::time::Time;
+use std::time::Duration;
+
+/// RFC 3261 section 8.1.1.5: CSeq numbers stay below this.
+const CSEQ_LIMIT: u32 = 1 << 31;
+/// How long a refresh or retry waits if the dialog is busy with another INVITE.
+const BUSY: Duration = Duration::from_secs(2);
+
+/// The number at the start of a header value such as Session-Expires or Retry-After.
+pub(super) fn leading_number(value: &[u8]) -> Option<u32> {
+    let digits: Vec<u8> = value.trim_ascii().iter().copied().take_while(u8::is_ascii_digit).collect();
+    std::str::from_utf8(&digits).ok()?.parse().ok()
+}
+
+/// Takes in the description that the phone now has in force. What was observed of its RTP holds only while it names the same
+/// address.
+pub(super) fn receive(leg: &mut Leg, body: &[u8]) {
+    let Ok(new) = Sdp::parse(body) else { return };
+    let old = leg.sdp_received.as_ref().and_then(|d| Sdp::parse(&d.body.0).ok());
+    let place = |sdp: &Sdp<'_>, i: usize| sdp.media().get(i).map(|m| (m.connection, m.port));
+    for (i, source) in leg.rtp_sources.iter_mut().enumerate() {
+        if old.as_ref().and_then(|old| place(old, i)) != place(&new, i) {
+            *source = None;
+        }
+    }
+    leg.sdp_received = Some(Description { body: body.into() });
+}
+
+impl Carried {
+    /// The next CSeq of a leg, contiguous unless a gap is wanted; `None` at the end of the numbers.
+    fn next_cseq(&mut self, side: usize, step: u32) -> Option<u32> {
+        let leg = self.call.legs.get_mut(side)?;
+        let next = leg.local_cseq.unwrap_or(0).checked_add(step).filter(|n| *n < CSEQ_LIMIT)?;
+        leg.local_cseq = Some(next);
+        self.touch();
+        Some(next)
+    }
+
+    /// Sends a re-INVITE of our own, and remembers its offer until it is settled.
+    pub(super) fn invite_own(&mut self, side: usize, offer: Vec<u8>, step: u32, cx: &mut Cx<'_>) {
+        self.sides[side].own_offer = Some(offer.clone());
+        self.sides[side].retry = None;
+        if !self.send_invite(side, offer, step, Purpose::Own, cx) {
+            self.judged(side, Verdict::Refused(0), cx);
+        }
+    }
+
+    /// Sends an INVITE in the dialog. False if there is no CSeq left, or one is already under way.
+    pub(super) fn send_invite(&mut self, side: usize, offer: Vec<u8>, step: u32, purpose: Purpose, cx: &mut Cx<'_>) -> bool {
+        if self.sides[side].invite.is_some() {
+            return false;
+        }
+        let Some(cseq) = self.next_cseq(side, step) else { return false };
+        let (leg, port) = (&self.call.legs[side], cx.settings.recovery_port);
+        let (target, branch) = (request::target(leg), cx.rng.branch());
+        let b = request::start(leg, &target, "INVITE", cseq, &branch, port, None);
+        let bytes = request::offering(b, leg, port, self.sides[side].tries.min_se).body("application/sdp", &offer).build();
+        cx.send(leg.local_addr, leg.remote_addr, bytes.clone());
+        let client = Client::new(true, cseq, branch, target, bytes, cx.now);
+        self.sides[side].invite = Some(Outgoing { client, purpose, offer: Some(offer), cancel: Cancel::No });
+        true
+    }
+
+    /// Sends a request other than INVITE, ACK and CANCEL in the dialog; `dress` adds its own headers and body.
+    pub(super) fn send_other(
+        &mut self,
+        side: usize,
+        method: &str,
+        purpose: Purpose,
+        offer: Option<Vec<u8>>,
+        cx: &mut Cx<'_>,
+        dress: impl FnOnce(Builder, &Leg) -> Builder,
+    ) -> bool {
+        let Some(cseq) = self.next_cseq(side, 1) else { return false };
+        let leg = &self.call.legs[side];
+        let (target, branch) = (request::target(leg), cx.rng.branch());
+        let b = request::start(leg, &target, method, cseq, &branch, cx.settings.recovery_port, None);
+        let bytes = dress(b, leg).build();
+        cx.send(leg.local_addr, leg.remote_addr, bytes.clone());
+        let client = Client::new(false, cseq, branch, target, bytes, cx.now);
+        self.sides[side].others.push(Outgoing { client, purpose, offer, cancel: Cancel::No });
+        true
+    }
+
+    pub(super) fn send_bye(&mut self, side: usize, reason: &str, cx: &mut Cx<'_>) {
+        // A normal hang-up needs no explanation; the rest says that the network failed (RFC 3326, Q.850 cause 41).
+        let why = (reason != "hung up").then(|| format!("Q.850;cause=41;text=\"{reason}\""));
+        self.send_other(side, "BYE", Purpose::Last, None, cx, |b, _| {
+            let b = b.header("User-Agent", request::USER_AGENT);
+            match why {
+                Some(why) => b.header("Reason", why),
+                None => b,
+            }
+        });
+    }
+
+    /// Gives up on the INVITE that is under way; its answers are still ACKed.
+    pub(super) fn abandon(&mut self, side: usize, now: Time) {
+        if let Some(o) = self.sides[side].invite.take() {
+            let Client { branch, cseq, target, .. } = o.client;
+            self.remember(side, Acked { branch, cseq, target, success: None, ack: Vec::new(), until: now + LIFE });
+        }
+    }
+
+    fn remember(&mut self, side: usize, acked: Acked) {
+        let list = &mut self.sides[side].acked;
+        if list.len() == MAX_ACKED {
+            list.pop_front();
+        }
+        list.push_back(acked);
+    }
+
+    /// Cancels the INVITE that is under way: now, or once there is a provisional answer (RFC 3261 section 9.1).
+    pub(super) fn cancel_invite(&mut self, side: usize, cx: &mut Cx<'_>) {
+        let leg = &self.call.legs[side];
+        let Some(invite) = &mut self.sides[side].invite else { return };
+        if invite.cancel == Cancel::Sent {
+            return;
+        }
+        if !invite.client.proceeding {
+            invite.cancel = Cancel::Wanted;
+            return;
+        }
+        invite.cancel = Cancel::Sent;
+        let c = &invite.client;
+        let bytes = request::start(leg, &c.target, "CANCEL", c.cseq, &c.branch, cx.settings.recovery_port, None).build();
+        let client = Client::new(false, c.cseq, c.branch.clone(), c.target.clone(), bytes.clone(), cx.now);
+        self.sides[side].others.push(Outgoing { client, purpose: Purpose::Last, offer: None, cancel: Cancel::No });
+        cx.send(leg.local_addr, leg.remote_addr, bytes);
+    }
+
+    /// An answer to a request of ours, in the dialog of `side`.
+    pub(super) fn handle_response(&mut self, side: usize, m: &Message<'_>, cx: &mut Cx<'_>) {
+        let (Some(code), Some(branch)) = (m.code(), m.branch()) else { return };
+        if m.method() == Method::Invite {
+            let current = self.sides[side].invite.as_ref().is_some_and(|o| o.client.branch.as_bytes() == branch);
+            if current {
+                self.invite_answered(side, code, m, cx);
+            } else {
+                self.acknowledge_again(side, code, branch, m, cx);
+            }
+        } else {
+            let fits = |o: &Outgoing| o.client.branch.as_bytes() == branch && o.client.cseq == m.cseq().0;
+            let named = |o: &Outgoing| o.client.bytes.starts_with(m.cseq().1);
+            let others = &mut self.sides[side].others;
+            let Some(at) = others.iter().position(|o| fits(o) && named(o)) else { return };
+            if code < 200 {
+                others[at].client.provisional(cx.now);
+            } else {
+                let answered = others.swap_remove(at);
+                if let Purpose::Relay(key) = answered.purpose {
+                    self.relay_answered(side, &key, code, Some(m), answered.offer, cx);
+                }
+            }
+        }
+        self.flush(cx);
+    }
+
+    fn invite_answered(&mut self, side: usize, code: u16, m: &Message<'_>, cx: &mut Cx<'_>) {
+        if code < 200 {
+            let Some(invite) = &mut self.sides[side].invite else { return };
+            invite.client.provisional(cx.now);
+            if invite.cancel == Cancel::Wanted {
+                self.cancel_invite(side, cx);
+            }
+            return;
+        }
+        let Some(o) = self.sides[side].invite.take() else { return };
+        let before = self.call.legs[side].sdp_sent.clone();
+        let success = code < 300;
+        if success {
+            self.take_answer(side, o.offer.as_deref(), m);
+        }
+        let ack = self.ack(side, success, o.client.cseq, &o.client, m, cx);
+        self.remember(side, ack);
+        match o.purpose {
+            Purpose::Own if success => {
+                self.reflow(cx);
+                self.judged(side, Verdict::Accepted, cx);
+            }
+            Purpose::Own => self.own_refused(side, code, m, cx),
+            Purpose::Relay(key) => {
+                self.relay_answered(side, &key, code, Some(m), before.map(|d| d.body.0), cx);
+            }
+            Purpose::Last => {}
+        }
+    }
+
+    /// Sends the ACK for a final answer, and returns what is needed to send it again.
+    fn ack(&self, side: usize, success: bool, cseq: u32, client: &Client, m: &Message<'_>, cx: &mut Cx<'_>) -> Acked {
+        let ack = self.build_ack(side, success, cseq, &client.branch, &client.target, m, cx);
+        let leg = &self.call.legs[side];
+        cx.send(leg.local_addr, leg.remote_addr, ack.clone());
+        Acked {
+            branch: client.branch.clone(),
+            cseq,
+            target: client.target.clone(),
+            success: Some(success),
+            ack,
+            until: cx.now + LIFE,
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "each is a field of the one message that is built")]
+    fn build_ack(
+        &self,
+        side: usize,
+        success: bool,
+        cseq: u32,
+        branch: &str,
+        target: &super::transaction::Target,
+        m: &Message<'_>,
+        cx: &mut Cx<'_>,
+    ) -> Vec<u8> {
+        let (leg, port) = (&self.call.legs[side], cx.settings.recovery_port);
+        if success {
+            // RFC 3261 section 13.2.2.4: a transaction of its own, towards the target that the 2xx named.
+            let fresh = cx.rng.branch();
+            request::start(leg, &request::target(leg), "ACK", cseq, &fresh, port, None).build()
+        } else {
+            // Section 17.1.1.3: same branch, request URI and route as the INVITE, To as in the answer.
+            request::start(leg, target, "ACK", cseq, branch, port, Some(m.to())).build()
+        }
+    }
+
+    /// A final answer to an INVITE that is settled: the ACK was lost, or it was given up before the answer came.
+    fn acknowledge_again(&mut self, side: usize, code: u16, branch: &[u8], m: &Message<'_>, cx: &mut Cx<'_>) {
+        if code < 200 {
+            return;
+        }
+        let success = code < 300;
+        let Some(at) = self.sides[side].acked.iter().position(|a| a.branch.as_bytes() == branch) else { return };
+        if self.sides[side].acked[at].success.is_none() {
+            let Acked { branch, cseq, target, .. } = self.sides[side].acked[at].clone();
+            let ack = self.build_ack(side, success, cseq, &branch, &target, m, cx);
+            let acked = &mut self.sides[side].acked[at];
+            (acked.ack, acked.success) = (ack, Some(success));
+        }
+        let (acked, leg) = (&self.sides[side].acked[at], &self.call.legs[side]);
+        if acked.success == Some(success) {
+            cx.send(leg.local_addr, leg.remote_addr, acked.ack.clone());
+        }
+    }
+
+    /// What a 2xx to INVITE or UPDATE changes: target, descriptions, session timer.
+    pub(super) fn take_answer(&mut self, side: usize, offer: Option<&[u8]>, m: &Message<'_>) {
+        let leg = &mut self.call.legs[side];
+        if let Some(target) = m.contact_uri() {
+            leg.remote_target = target.into();
+        }
+        if let Some(offer) = offer {
+            leg.sdp_sent = Some(Description { body: offer.into() });
+        }
+        if is_sdp(m) {
+            receive(leg, m.body());
+        }
+        // RFC 4028 section 7.2: without Session-Expires in the 2xx there is no timer.
+        leg.session_timer = m.header(Name::SessionExpires).and_then(|v| {
+            let local = uri::param(v, "refresher").is_none_or(|r| r.eq_ignore_ascii_case(b"uac"));
+            Some(SessionTimer { interval_s: leading_number(v)?.max(request::MIN_SE), local_refreshes: local })
+        });
+        leg.carried = true;
+        self.touch();
+    }
+
+    fn own_refused(&mut self, side: usize, code: u16, m: &Message<'_>, cx: &mut Cx<'_>) {
+        let number = |n| m.header(n).and_then(leading_number);
+        let direction = self.call.legs[side].direction;
+        let step = self.sides[side].tries.judge(code, number(Name::RetryAfter), number(Name::MinSe), direction);
+        match (step, self.sides[side].own_offer.clone()) {
+            (Step::Again(by), Some(offer)) => self.invite_own(side, offer, by, cx),
+            (Step::Later(low, high), Some(_)) => self.sides[side].retry = Some(cx.now + cx.rng.tens(low, high)),
+            (Step::Settle(verdict), _) => self.judged(side, verdict, cx),
+            (_, None) => self.judged(side, Verdict::Refused(code), cx),
+        }
+    }
+
+    /// Whether an INVITE of the phone, or its answer to our offer, is still open.
+    pub(super) fn phone_busy(&self, side: usize) -> bool {
+        let s = &self.sides[side];
+        s.late_offer.is_some() || s.served.iter().any(|r| r.is_invite() && !r.is_final())
+    }
+
+    pub(super) fn retry_own(&mut self, side: usize, cx: &mut Cx<'_>) {
+        if self.sides[side].invite.is_some() || self.phone_busy(side) {
+            self.sides[side].retry = Some(cx.now + BUSY);
+        } else if let Some(offer) = self.sides[side].own_offer.clone() {
+            self.invite_own(side, offer, 1, cx);
+        } else {
+            self.sides[side].retry = None;
+        }
+    }
+
+    /// The session timer is ours to refresh: a re-INVITE with the description as it is (RFC 4028 section 7.4).
+    pub(super) fn refresh(&mut self, side: usize, cx: &mut Cx<'_>) {
+        let s = &mut self.sides[side];
+        s.refresh = None;
+        if s.invite.is_some() || s.own_offer.is_some() || self.phone_busy(side) || self.phase != Phase::Carrying {
+            self.sides[side].refresh = Some(cx.now + BUSY);
+        } else if let Some(sdp) = self.call.legs[side].sdp_sent.clone() {
+            let min_se = self.sides[side].tries.min_se;
+            self.sides[side].tries = super::reinvite::Tries::fresh(min_se);
+            self.invite_own(side, sdp.body.0, 1, cx);
+        }
+    }
+
+    pub(super) fn time_clients(&mut self, side: usize, cx: &mut Cx<'_>) {
+        let (from, to) = (self.call.legs[side].local_addr, self.call.legs[side].remote_addr);
+        let mut expired = Vec::new();
+        let mut kept = Vec::new();
+        for mut o in std::mem::take(&mut self.sides[side].others) {
+            match o.client.on_time(cx.now) {
+                Tick::Idle => kept.push(o),
+                Tick::Resend => {
+                    cx.send(from, to, o.client.bytes.clone());
+                    kept.push(o);
+                }
+                Tick::Expired => expired.push(o.purpose),
+            }
+        }
+        self.sides[side].others = kept;
+        for purpose in expired {
+            if let Purpose::Relay(key) = purpose {
+                self.relay_answered(side, &key, 408, None, None, cx);
+            }
+        }
+        let Some(invite) = &mut self.sides[side].invite else { return };
+        match invite.client.on_time(cx.now) {
+            Tick::Idle => {}
+            Tick::Resend => cx.send(from, to, invite.client.bytes.clone()),
+            Tick::Expired => {
+                let (purpose, alive) = (invite.purpose.clone(), invite.client.proceeding);
+                if alive {
+                    self.cancel_invite(side, cx);
+                }
+                self.abandon(side, cx.now);
+                match purpose {
+                    // It lives, but can't decide: the session stays as it was.
+                    Purpose::Own if alive => self.judged(side, Verdict::Refused(408), cx),
+                    Purpose::Own => self.judged(side, Verdict::Unreachable, cx),
+                    Purpose::Relay(key) => {
+                        self.relay_answered(side, &key, if alive { 487 } else { 408 }, None, None, cx);
+                    }
+                    Purpose::Last => {}
+                }
+            }
+        }
+    }
+
+    /// Ends the call because a relayed request found nobody.
+    pub(super) fn lost(&mut self, side: usize, code: u16, cx: &mut Cx<'_>) {
+        let mut bye = [true, true];
+        bye[side.min(1)] = code != 481;
+        self.end(Outcome::Gone, "party gone", &bye, cx);
+    }
+}
+
+/// Whether a message has a session description as its body. A missing Content-Type is taken as SDP, as phones do.
+pub(super) fn is_sdp(m: &Message<'_>) -> bool {
+    let kind = m.header(Name::ContentType).map(|v| v.split(|&b| b == b';').next().unwrap_or_default().trim_ascii());
+    !m.body().is_empty() && kind.is_none_or(|k| k.eq_ignore_ascii_case(b"application/sdp"))
+}

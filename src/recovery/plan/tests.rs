@@ -1,0 +1,159 @@
+use super::*;
+use crate::calls::model::{LegState, SCHEMA, Sdp as Description, Transport};
+
+const VIP: &str = "10.9.0.100";
+
+fn sdp(addr: &str, m: &str) -> Option<Description> {
+    let text = format!("v=0\r\no=- 1 1 IN IP4 {addr}\r\ns=-\r\nc=IN IP4 {addr}\r\nt=0 0\r\n{m}");
+    Some(Description { body: text.as_str().into() })
+}
+
+fn leg(direction: Direction, sent: &str, phone: &str, received: &str) -> Leg {
+    Leg {
+        call_id: "c".into(),
+        direction,
+        state: LegState::Confirmed,
+        local: "<sip:s>;tag=s".into(),
+        remote: "<sip:p>;tag=p".into(),
+        local_tag: "s".into(),
+        remote_tag: "p".into(),
+        local_cseq: None,
+        remote_cseq: None,
+        route_set: Vec::new(),
+        remote_target: "sip:p".into(),
+        local_target: "sip:s".into(),
+        transport: Transport::Udp,
+        local_addr: format!("{VIP}:5060").parse().unwrap(),
+        remote_addr: format!("{phone}:5060").parse().unwrap(),
+        sdp_sent: sdp(VIP, sent),
+        sdp_received: sdp(phone, received),
+        rtp_sources: Vec::new(),
+        session_timer: None,
+        allow: "".into(),
+        supported: "".into(),
+        partial: false,
+        carried: false,
+    }
+}
+
+fn call(a: Leg, b: Leg) -> Call {
+    Call {
+        schema: SCHEMA,
+        id: "x".into(),
+        instance: "i".into(),
+        node: "n".into(),
+        epoch: 1,
+        confirmed_ms: 0,
+        pairing: None,
+        legs: vec![a, b],
+        emergency: false,
+    }
+}
+
+fn simple(ma: &str, mb: &str) -> Call {
+    let line = |port: u16, rest: &str| format!("m=audio {port} {rest}\r\n");
+    call(
+        leg(Direction::Inbound, &line(10_000, ma), "10.1.0.1", &line(4000, ma)),
+        leg(Direction::Outbound, &line(10_002, mb), "10.1.0.2", &line(5000, mb)),
+    )
+}
+
+fn vips() -> Vec<IpAddr> {
+    vec![VIP.parse().unwrap()]
+}
+
+fn flow(from: &str, at: &str, to: &str, source: &str) -> Flow {
+    let p = |s: &str| s.parse().unwrap();
+    Flow { from: p(from), at: p(at), to: p(to), source: p(source) }
+}
+
+#[test]
+fn audio_and_rtcp_run_both_ways_through_the_ports_that_phones_know() {
+    let c = simple("RTP/AVP 0 8", "RTP/AVP 0");
+    assert_eq!(
+        flows_of(&c, &vips()).unwrap(),
+        [
+            flow("10.1.0.1:4000", "10.9.0.100:10000", "10.1.0.2:5000", "10.9.0.100:10002"),
+            flow("10.1.0.2:5000", "10.9.0.100:10002", "10.1.0.1:4000", "10.9.0.100:10000"),
+            flow("10.1.0.1:4001", "10.9.0.100:10001", "10.1.0.2:5001", "10.9.0.100:10003"),
+            flow("10.1.0.2:5001", "10.9.0.100:10003", "10.1.0.1:4001", "10.9.0.100:10001"),
+        ]
+    );
+}
+
+#[test]
+fn what_was_seen_on_the_wire_beats_what_was_said() {
+    let mut c = simple("RTP/AVP 0", "RTP/AVP 0\r\na=rtcp:5009");
+    c.legs[0].rtp_sources = vec![Some("203.0.113.5:61000".parse().unwrap())];
+    let flows = flows_of(&c, &vips()).unwrap();
+    assert_eq!(flows[0], flow("203.0.113.5:61000", "10.9.0.100:10000", "10.1.0.2:5000", "10.9.0.100:10002"));
+    assert_eq!(flows[3], flow("10.1.0.2:5009", "10.9.0.100:5009", "203.0.113.5:61001", "10.9.0.100:10001"));
+    let mux = simple("RTP/AVP 0\r\na=rtcp-mux", "RTP/AVP 0\r\na=rtcp-mux");
+    assert_eq!(flows_of(&mux, &vips()).unwrap().len(), 2);
+}
+
+#[test]
+fn a_held_call_keeps_its_paths_and_direct_media_has_none() {
+    let held = simple("RTP/AVP 0\r\na=sendonly", "RTP/AVP 0\r\na=recvonly");
+    assert_eq!(flows_of(&held, &vips()).unwrap().len(), 4);
+    let mut zero = simple("RTP/AVP 0", "RTP/AVP 0");
+    zero.legs[0].sdp_received = sdp("0.0.0.0", "m=audio 4000 RTP/AVP 0\r\n");
+    assert_eq!(flows_of(&zero, &vips()), Ok(vec![]));
+    zero.legs[1].sdp_sent = sdp("0.0.0.0", "m=audio 10002 RTP/AVP 0\r\n");
+    zero.legs[0].rtp_sources = vec![Some("10.1.0.1:4000".parse().unwrap())];
+    assert_eq!(flows_of(&zero, &vips()).unwrap().len(), 4);
+    // No codec in common would matter only if the server's host carried the audio.
+    let direct = simple("RTP/AVP 0", "RTP/AVP 8");
+    assert_eq!(flows_of(&direct, &["10.9.0.99".parse().unwrap()]), Ok(vec![]));
+}
+
+#[test]
+fn what_would_need_transcoding_or_other_keys_is_refused() {
+    let v = vips();
+    assert_eq!(flows_of(&simple("RTP/AVP 0", "RTP/AVP 8"), &v), Err(Unpassable::NoCommonCodec));
+    let opus = |pt: u8| format!("RTP/AVP {pt}\r\na=rtpmap:{pt} OPUS/48000/2");
+    assert_eq!(flows_of(&simple(&opus(96), &opus(97)), &v), Err(Unpassable::NoCommonCodec));
+    assert!(flows_of(&simple(&opus(96), &opus(96).to_lowercase().replace("rtp/avp", "RTP/AVP")), &v).is_ok());
+    let dtmf = |codec: u8| format!("RTP/AVP {codec} 101\r\na=rtpmap:101 telephone-event/8000");
+    assert_eq!(flows_of(&simple(&dtmf(0), &dtmf(8)), &v), Err(Unpassable::NoCommonCodec), "DTMF alone is no call");
+    let key = |k: &str| format!("RTP/SAVP 0\r\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:{k}");
+    assert_eq!(flows_of(&simple(&key("a"), &key("b")), &v), Err(Unpassable::KeysDiffer));
+    assert_eq!(flows_of(&simple(&key("a"), "RTP/AVP 0"), &v), Err(Unpassable::KeysDiffer));
+    assert!(flows_of(&simple(&key("a"), &key("a")), &v).is_ok(), "handed through from end to end");
+    let mut none = simple("RTP/AVP 0", "RTP/AVP 0");
+    none.legs[1].sdp_received = None;
+    assert_eq!(flows_of(&none, &v), Err(Unpassable::NoDescription));
+    none.legs.pop();
+    assert_eq!(flows_of(&none, &v), Err(Unpassable::OneLeg));
+}
+
+#[test]
+fn offers_bring_both_legs_to_one_codec_and_touch_nothing_else() {
+    let same = simple("RTP/AVP 0 8", "RTP/AVP 0");
+    assert_eq!(offer_for(&same, 0, &vips()).unwrap(), same.legs[0].sdp_sent.as_ref().unwrap().body.0);
+    let c =
+        simple("RTP/AVP 8 0 101\r\na=rtpmap:101 telephone-event/8000", "RTP/AVP 0 9 8 96\r\na=rtpmap:96 telephone-event/8000");
+    let offer = |side| String::from_utf8(offer_for(&c, side, &vips()).unwrap()).unwrap();
+    assert!(offer(0).contains("m=audio 10000 RTP/AVP 8 0\r\n") && !offer(0).contains("telephone-event"));
+    assert!(offer(1).contains("m=audio 10002 RTP/AVP 0 8\r\n"));
+}
+
+#[test]
+fn payload_types_of_another_meaning_are_not_passed_on() {
+    let c = simple("RTP/AVP 0 96\r\na=rtpmap:96 opus/48000/2", "RTP/AVP 0 96\r\na=rtpmap:96 telephone-event/8000");
+    let body = c.legs[0].sdp_sent.as_ref().unwrap().body.0.clone();
+    let out = String::from_utf8(without_conflicts(&c.legs[1], &body).unwrap()).unwrap();
+    assert!(out.contains("RTP/AVP 0\r\n") && !out.contains("opus"));
+    assert_eq!(without_conflicts(&c.legs[0], &body).unwrap(), body);
+}
+
+#[test]
+fn emergencies_come_first_then_the_oldest() {
+    let one = |id: &str, emergency, confirmed_ms| {
+        let mut c = simple("RTP/AVP 0", "RTP/AVP 0");
+        (c.id, c.emergency, c.confirmed_ms) = (id.into(), emergency, confirmed_ms);
+        c
+    };
+    let ids: Vec<_> = order(vec![one("c", false, 1), one("b", false, 0), one("a", true, 9)]).into_iter().map(|c| c.id).collect();
+    assert_eq!(ids, ["a", "b", "c"]);
+}

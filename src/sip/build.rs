@@ -1,0 +1,149 @@
+//! Writing SIP messages: strict output (CRLF, one value a line, Content-Length always right) from values kept verbatim.
+
+#[cfg(test)]
+mod tests;
+
+use super::message::{Message, Name};
+use super::uri;
+use std::net::{IpAddr, SocketAddr};
+
+/// A message that is being written: headers appear in the order in which they are added.
+///
+/// Values are copied as they are, except that CR and LF become spaces: a value that was kept with its folds, or that an
+/// attacker chose, can't begin a new line.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    out: Vec<u8>,
+    body: Vec<u8>,
+}
+
+impl Builder {
+    /// A request line; all headers are the caller's.
+    #[must_use]
+    pub fn request(method: &str, uri: &[u8]) -> Self {
+        let mut b = Self { out: Vec::with_capacity(1024), body: Vec::new() };
+        b.push(method.as_bytes());
+        b.out.push(b' ');
+        b.push(uri);
+        b.out.extend_from_slice(b" SIP/2.0\r\n");
+        b
+    }
+
+    /// A response with what RFC 3261 section 8.2.6.2 has copied from the request: every Via, From, To (with `to_tag` if it has no
+    /// tag yet), Call-ID, CSeq, and Record-Route in a 2xx (section 12.1.1).
+    ///
+    /// If `source` is given, the topmost Via gets `received` and fills in `rport` (RFC 3261 section 18.2.1, RFC 3581 section 4).
+    #[must_use]
+    pub fn response_to(
+        request: &Message<'_>,
+        code: u16,
+        reason: &str,
+        to_tag: Option<&[u8]>,
+        source: Option<SocketAddr>,
+    ) -> Self {
+        let mut b = Self { out: Vec::with_capacity(1024), body: Vec::new() };
+        b.out.extend_from_slice(format!("SIP/2.0 {code} ").as_bytes());
+        b.push(reason.as_bytes());
+        b.out.extend_from_slice(b"\r\n");
+        for (i, via) in request.values(Name::Via).enumerate() {
+            b = match source.filter(|_| i == 0) {
+                Some(source) => b.header("Via", received_from(via, source)),
+                None => b.header("Via", via),
+            };
+        }
+        if (200..300).contains(&code) {
+            for route in request.headers(Name::RecordRoute) {
+                b = b.header("Record-Route", route);
+            }
+        }
+        b = b.header("From", request.from());
+        let mut to = request.to().to_vec();
+        if let (None, Some(tag)) = (request.to_tag(), to_tag) {
+            to.extend_from_slice(b";tag=");
+            to.extend_from_slice(tag);
+        }
+        let (number, method) = request.cseq();
+        b.header("To", to)
+            .header("Call-ID", request.call_id())
+            .header("CSeq", [number.to_string().as_bytes(), b" ", method].concat())
+    }
+
+    /// Adds a header line.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.push(name.as_bytes());
+        self.out.extend_from_slice(b": ");
+        self.push(value.as_ref());
+        self.out.extend_from_slice(b"\r\n");
+        self
+    }
+
+    /// Adds Content-Type and the body; an empty body adds neither.
+    #[must_use]
+    pub fn body(mut self, content_type: &str, bytes: &[u8]) -> Self {
+        if bytes.is_empty() {
+            return self;
+        }
+        self.body = bytes.to_vec();
+        self.header("Content-Type", content_type)
+    }
+
+    /// The whole message.
+    #[must_use]
+    pub fn build(mut self) -> Vec<u8> {
+        self.out.extend_from_slice(format!("Content-Length: {}\r\n\r\n", self.body.len()).as_bytes());
+        self.out.append(&mut self.body);
+        self.out
+    }
+
+    fn push(&mut self, value: &[u8]) {
+        self.out.extend(value.iter().map(|&b| if matches!(b, b'\r' | b'\n') { b' ' } else { b }));
+    }
+}
+
+/// Where a response to a request with this topmost Via goes (RFC 3261 section 18.2.2, RFC 3581 section 4): to the source
+/// address, at the source port if `rport` asks for it, else at the port of sent-by.
+///
+/// A sender behind a NAT (its sent-by is not where it comes from) is answered at its source port even without `rport`: nothing
+/// else would pass the NAT.
+#[must_use]
+pub fn response_address(top_via: &[u8], source: SocketAddr) -> SocketAddr {
+    if uri::param(top_via, "rport").is_some() {
+        return source;
+    }
+    match sent_by(top_via) {
+        Some((host, port)) if host == source.ip() => SocketAddr::new(source.ip(), port.unwrap_or(5060)),
+        _ => source,
+    }
+}
+
+fn sent_by(via: &[u8]) -> Option<(IpAddr, Option<u16>)> {
+    // `SIP/2.0/UDP host:port;...`: the first white space ends the protocol.
+    let at = via.iter().position(|b| b.is_ascii_whitespace())?;
+    let (host, port) = uri::sent_by(via.get(at..)?.trim_ascii_start())?;
+    Some((std::str::from_utf8(host).ok()?.parse().ok()?, port))
+}
+
+fn received_from(via: &[u8], source: SocketAddr) -> Vec<u8> {
+    let rport = uri::param(via, "rport").is_some();
+    if !rport && sent_by(via).is_some_and(|(host, _)| host == source.ip()) {
+        return via.to_vec();
+    }
+    let mut parts = via.split(|&b| b == b';');
+    let mut out = parts.next().unwrap_or_default().to_vec();
+    for part in parts {
+        let name = part.split(|&b| b == b'=').next().unwrap_or_default().trim_ascii();
+        if name.eq_ignore_ascii_case(b"received") {
+            continue;
+        }
+        out.push(b';');
+        if name.eq_ignore_ascii_case(b"rport") {
+            out.extend_from_slice(format!("rport={}", source.port()).as_bytes());
+        } else {
+            out.extend_from_slice(part);
+        }
+    }
+    // An IPv6 address stands without brackets here (RFC 3261 section 25.1, via-received).
+    out.extend_from_slice(format!(";received={}", source.ip()).as_bytes());
+    out
+}
