@@ -1,3 +1,6 @@
 //! Learning calls: packets -> legs -> calls -> etcd.
 
 pub mod model;
+pub mod pairing;
+pub mod table;
+pub mod tracker;
