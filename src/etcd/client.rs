@@ -1,0 +1,347 @@
+//! The handle that the rest of the program holds: tries endpoints in order, one deadline for each try.
+
+use super::endpoint::{Access, Endpoint, EndpointHealth};
+use super::error::{EtcdError, Failure, classify};
+use super::types::{Compare, KeyValue, Lease, Op, TxnReply};
+use super::watch::{self, WatchEvent};
+use crate::{clock, config};
+use etcd_client::{Client, CompareOp, DeleteOptions, GetOptions, PutOptions, Txn, TxnOp, TxnOpResponse};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// A handle on etcd; clones share the connections.
+///
+/// Reads, lease calls and watches go on to the next endpoint after any failure of a member. A write goes on only if it was
+/// certainly not sent; otherwise it fails with an error whose [`EtcdError::is_definite`] is false.
+#[derive(Clone)]
+pub struct Etcd(Arc<Inner>);
+
+struct Inner {
+    endpoints: Vec<Endpoint>,
+    access: Access,
+    timeout: Duration,
+    lease_ttl: Duration,
+    /// Index of the endpoint that answered last.
+    current: AtomicUsize,
+}
+
+/// Whether a call may be sent twice.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    Harmless,
+    Never,
+}
+
+impl Etcd {
+    /// Reads the password and certificates. Nothing is sent yet, so etcd may be down.
+    ///
+    /// # Errors
+    /// [`EtcdError::Config`] if a file cannot be read or settings do not fit together.
+    pub fn connect(cfg: &config::Etcd) -> Result<Self, EtcdError> {
+        if cfg.endpoints.is_empty() {
+            return Err(EtcdError::Config("`endpoints` is empty; name at least one, as \"http://127.0.0.1:2379\"".into()));
+        }
+        for url in &cfg.endpoints {
+            if !url.starts_with("http://") && !url.starts_with("https://") {
+                return Err(EtcdError::Config(format!("endpoint '{url}' must start with http:// or https://")));
+            }
+        }
+        Ok(Self(Arc::new(Inner {
+            endpoints: cfg.endpoints.iter().map(|u| Endpoint::new(u)).collect(),
+            access: Access::new(cfg)?,
+            timeout: cfg.timeout,
+            lease_ttl: cfg.lease_ttl,
+            current: AtomicUsize::new(0),
+        })))
+    }
+
+    /// Deadline of one call to one member.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.0.timeout
+    }
+
+    /// How each endpoint did last.
+    #[must_use]
+    pub fn health(&self) -> Vec<EndpointHealth> {
+        self.0.endpoints.iter().map(Endpoint::health).collect()
+    }
+
+    /// All keys with this prefix, read linearizably, and the revision of the read.
+    ///
+    /// # Errors
+    /// As [`Etcd`] says; a read is tried at every endpoint.
+    pub async fn get_prefix(&self, prefix: &str) -> Result<(i64, Vec<KeyValue>), EtcdError> {
+        self.call(Repeat::Harmless, |mut c| async move {
+            let mut r = c.get(prefix, Some(GetOptions::new().with_prefix())).await?;
+            Ok((r.header().map_or(0, etcd_client::ResponseHeader::revision), r.take_kvs().into_iter().map(key_value).collect()))
+        })
+        .await
+    }
+
+    /// One key, read linearizably.
+    ///
+    /// # Errors
+    /// As [`Etcd`] says.
+    pub async fn get(&self, key: &str) -> Result<Option<KeyValue>, EtcdError> {
+        self.call(
+            Repeat::Harmless,
+            |mut c| async move { Ok(c.get(key, None).await?.take_kvs().into_iter().next().map(key_value)) },
+        )
+        .await
+    }
+
+    /// Sets a key, bound to `lease` (0: to none).
+    ///
+    /// # Errors
+    /// As [`Etcd`] says; not repeated after a time-out.
+    pub async fn put(&self, key: &str, value: &[u8], lease: i64) -> Result<(), EtcdError> {
+        self.call(Repeat::Never, |mut c| async move {
+            c.put(key, value, Some(PutOptions::new().with_lease(lease))).await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Deletes a key; no error if there is none.
+    ///
+    /// # Errors
+    /// As [`Etcd`] says; not repeated after a time-out.
+    pub async fn delete(&self, key: &str) -> Result<(), EtcdError> {
+        self.call(Repeat::Never, |mut c| async move {
+            c.delete(key, None).await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// If all `compares` hold, does `then`, else `or_else`. etcd takes at most 128 operations by default.
+    ///
+    /// # Errors
+    /// As [`Etcd`] says; not repeated after a time-out.
+    pub async fn txn(&self, compares: Vec<Compare>, then: Vec<Op>, or_else: Vec<Op>) -> Result<TxnReply, EtcdError> {
+        let txn = Txn::new()
+            .when(compares.into_iter().map(compare).collect::<Vec<_>>())
+            .and_then(then.into_iter().map(operation).collect::<Vec<_>>())
+            .or_else(or_else.into_iter().map(operation).collect::<Vec<_>>());
+        self.transact(Repeat::Never, txn).await
+    }
+
+    /// Reads several keys and prefixes at one revision, linearizably.
+    ///
+    /// # Errors
+    /// As [`Etcd`] says; tried at every endpoint.
+    pub async fn read(&self, ops: Vec<Op>) -> Result<TxnReply, EtcdError> {
+        let reads = ops.into_iter().filter(|o| matches!(o, Op::Get(_) | Op::GetPrefix(_)));
+        let txn = Txn::new().and_then(reads.map(operation).collect::<Vec<_>>());
+        self.transact(Repeat::Harmless, txn).await
+    }
+
+    async fn transact(&self, repeat: Repeat, txn: Txn) -> Result<TxnReply, EtcdError> {
+        let txn = &txn;
+        self.call(repeat, |mut c| async move {
+            let r = c.txn(txn.clone()).await?;
+            let reads = r
+                .op_responses()
+                .into_iter()
+                .filter_map(|op| match op {
+                    TxnOpResponse::Get(mut g) => Some(g.take_kvs().into_iter().map(key_value).collect()),
+                    _ => None,
+                })
+                .collect();
+            let revision = r.header().map_or(0, etcd_client::ResponseHeader::revision);
+            Ok(TxnReply { succeeded: r.succeeded(), revision, reads })
+        })
+        .await
+    }
+
+    /// A new lease with the configured time to live.
+    ///
+    /// # Errors
+    /// As [`Etcd`] says. A repeated request may leave a lease behind that runs out by itself.
+    pub async fn grant(&self) -> Result<Lease, EtcdError> {
+        // Whole seconds, rounded up: a shorter lease than configured would break what the configuration check has proved.
+        let ttl = i64::try_from(self.0.lease_ttl.as_millis().div_ceil(1000).max(1)).unwrap_or(i64::MAX);
+        let sent = clock::now();
+        self.call(Repeat::Harmless, |mut c| async move {
+            let r = c.lease_grant(ttl, None).await?;
+            Ok(Lease { id: r.id(), ttl: Duration::from_secs(u64::try_from(r.ttl()).unwrap_or(0)), sent })
+        })
+        .await
+    }
+
+    /// Renews a lease: on success it lives for its granted time from the moment at which the call was made.
+    ///
+    /// # Errors
+    /// [`EtcdError::LeaseGone`] if etcd does not know it any more; else as [`Etcd`] says.
+    pub async fn keep_alive(&self, id: i64) -> Result<(), EtcdError> {
+        // A stream for each renewal: it costs one small frame more, and there is no stream that can die unseen.
+        let gone = self
+            .call(Repeat::Harmless, |mut c| async move {
+                match c.lease_keep_alive(id).await {
+                    Ok(_) => Ok(false),
+                    Err(etcd_client::Error::LeaseKeepAliveError(m)) if m.contains("lease not found") => Ok(true),
+                    Err(e) => Err(e),
+                }
+            })
+            .await?;
+        if gone { Err(EtcdError::LeaseGone { id }) } else { Ok(()) }
+    }
+
+    /// Ends a lease; the keys bound to it go with it. A lease that is gone already is no error.
+    ///
+    /// # Errors
+    /// As [`Etcd`] says.
+    pub async fn revoke(&self, id: i64) -> Result<(), EtcdError> {
+        let r = self
+            .call(Repeat::Harmless, |mut c| async move {
+                c.lease_revoke(id).await?;
+                Ok(())
+            })
+            .await;
+        match r {
+            Err(EtcdError::Refused { message }) if message.contains("lease not found") => Ok(()),
+            r => r,
+        }
+    }
+
+    /// Follows all keys with this prefix: first a snapshot, then each change; after any trouble a snapshot again. Must be
+    /// called inside a tokio runtime. The watch ends when the receiver is dropped.
+    #[must_use]
+    pub fn watch(&self, prefix: &str) -> mpsc::Receiver<WatchEvent> {
+        watch::start(self.clone(), prefix.to_owned())
+    }
+
+    /// Opens one stream at the first endpoint that accepts it.
+    pub(super) async fn open_watch(&self, prefix: &str, from: i64) -> Result<(etcd_client::WatchStream, String), EtcdError> {
+        let options = etcd_client::WatchOptions::new().with_prefix().with_start_revision(from).with_progress_notify();
+        let options = &options;
+        let stream = self.call(Repeat::Harmless, |mut c| async move { c.watch(prefix, Some(options.clone())).await }).await?;
+        let i = self.0.current.load(Ordering::Relaxed) % self.0.endpoints.len();
+        Ok((stream, self.0.endpoints[i].url.clone()))
+    }
+
+    /// A stream of this endpoint died: other calls should go elsewhere first.
+    pub(super) fn report(&self, url: &str, why: &str) {
+        if let Some(e) = self.0.endpoints.iter().find(|e| e.url == url) {
+            e.bad(why, clock::now());
+        }
+    }
+
+    /// Endpoints in the order to try: the last good one and its successors, members that just failed at the end.
+    fn order(&self) -> Vec<usize> {
+        let n = self.0.endpoints.len();
+        let start = self.0.current.load(Ordering::Relaxed);
+        let mut order: Vec<usize> = (0..n).map(|i| (start + i) % n).collect();
+        let now = clock::now();
+        // The sort is stable: each half keeps its order.
+        order.sort_by_key(|&i| self.0.endpoints[i].shunned(now));
+        order
+    }
+
+    async fn call<T, F, Fut>(&self, repeat: Repeat, f: F) -> Result<T, EtcdError>
+    where
+        F: Fn(Client) -> Fut,
+        Fut: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        let mut tried: Vec<(String, String)> = Vec::new();
+        let mut tls = None;
+        for i in self.order() {
+            let e = &self.0.endpoints[i];
+            let (why, in_doubt) = match self.attempt(e, &f).await {
+                Ok(t) => {
+                    e.good();
+                    self.0.current.store(i, Ordering::Relaxed);
+                    return Ok(t);
+                }
+                Err(Failure::Final(err)) => {
+                    // The member works; it is the request or the configuration that does not.
+                    e.good();
+                    return Err(err);
+                }
+                Err(Failure::Tls(why)) => {
+                    tls.get_or_insert_with(|| EtcdError::Tls { endpoint: e.url.clone(), why: why.clone() });
+                    (why, None)
+                }
+                Err(Failure::NotSent(why) | Failure::Unserved(why) | Failure::StaleToken(why)) => (why, None),
+                Err(Failure::InDoubt(why)) => {
+                    let err = if why.is_empty() {
+                        EtcdError::Timeout { endpoint: e.url.clone(), after: self.0.timeout }
+                    } else {
+                        EtcdError::Broken { endpoint: e.url.clone(), why }
+                    };
+                    (err.to_string(), Some(err))
+                }
+            };
+            e.bad(&why, clock::now());
+            match in_doubt {
+                Some(err) if repeat == Repeat::Never => return Err(err),
+                _ => tried.push((e.url.clone(), why)),
+            }
+        }
+        match tls {
+            Some(err) if tried.len() == 1 => Err(err),
+            _ => Err(EtcdError::Unreachable { tried }),
+        }
+    }
+
+    /// One try, and a second one with a fresh client if the token was no longer known. A time-out is in doubt, with no text.
+    async fn attempt<T, F, Fut>(&self, e: &Endpoint, f: &F) -> Result<T, Failure>
+    where
+        F: Fn(Client) -> Fut,
+        Fut: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        let user = self.0.access.user.as_ref().map(|u| u.0.as_str());
+        let mut fresh = false;
+        loop {
+            let client = e.client(&self.0.access).await?;
+            match tokio::time::timeout(self.0.timeout, f(client)).await {
+                Err(_) => return Err(Failure::InDoubt(String::new())),
+                Ok(Ok(t)) => return Ok(t),
+                Ok(Err(err)) => match classify(&err, user) {
+                    Failure::StaleToken(_) if !fresh => {
+                        fresh = true;
+                        e.forget_client().await;
+                    }
+                    other => return Err(other),
+                },
+            }
+        }
+    }
+}
+
+fn key_value(kv: etcd_client::KeyValue) -> KeyValue {
+    KeyValue {
+        mod_revision: kv.mod_revision(),
+        create_revision: kv.create_revision(),
+        lease: kv.lease(),
+        key: String::from_utf8_lossy(kv.key()).into_owned(),
+        value: kv.value().to_vec(),
+    }
+}
+
+pub(super) fn key_value_ref(kv: &etcd_client::KeyValue) -> KeyValue {
+    key_value(kv.clone())
+}
+
+fn compare(c: Compare) -> etcd_client::Compare {
+    use etcd_client::Compare as C;
+    match c {
+        Compare::ModRevision(key, rev) => C::mod_revision(key, CompareOp::Equal, rev),
+        Compare::Missing(key) => C::create_revision(key, CompareOp::Equal, 0),
+        Compare::Value(key, value) => C::value(key, CompareOp::Equal, value),
+        Compare::Lease(key, lease) => C::lease(key, CompareOp::Equal, lease),
+    }
+}
+
+fn operation(op: Op) -> TxnOp {
+    match op {
+        Op::Put { key, value, lease } => TxnOp::put(key, value, Some(PutOptions::new().with_lease(lease))),
+        Op::Delete(key) => TxnOp::delete(key, None),
+        Op::DeletePrefix(prefix) => TxnOp::delete(prefix, Some(DeleteOptions::new().with_prefix())),
+        Op::Get(key) => TxnOp::get(key, None),
+        Op::GetPrefix(prefix) => TxnOp::get(prefix, Some(GetOptions::new().with_prefix())),
+    }
+}

@@ -1,0 +1,141 @@
+//! One etcd member: its client, built when first needed, and whether it answered last time.
+
+use super::error::{EtcdError, Failure, classify};
+use crate::config;
+use crate::time::Time;
+use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// How long a member that did not answer is tried last. Long enough that a dead member costs one time-out and not one for
+/// each call; short enough that a member that is back is used again soon.
+const SHUN: Duration = Duration::from_secs(10);
+
+/// HTTP/2 ping interval and answer time: a stream to a host without power is seen as dead within their sum.
+const PING: Duration = Duration::from_secs(1);
+
+/// How one endpoint did, for status.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointHealth {
+    /// The endpoint as configured.
+    pub url: String,
+    /// Whether its last call was answered. An endpoint that was not needed yet counts as healthy.
+    pub healthy: bool,
+    /// The last error, if not healthy.
+    pub error: Option<String>,
+}
+
+#[derive(Default)]
+struct State {
+    shunned_until: Option<Time>,
+    error: Option<String>,
+}
+
+/// User, password, certificates: read once.
+pub(super) struct Access {
+    pub(super) user: Option<(String, String)>,
+    tls: Option<TlsOptions>,
+    timeout: Duration,
+}
+
+impl Access {
+    pub(super) fn new(cfg: &config::Etcd) -> Result<Self, EtcdError> {
+        let bad = |m: String| EtcdError::Config(m);
+        let read = |path: &Path| std::fs::read(path).map_err(|e| bad(format!("cannot read {}: {e}", path.display())));
+        let user = match (&cfg.user, &cfg.password_file) {
+            (None, None) => None,
+            (Some(user), Some(file)) => {
+                let text = String::from_utf8(read(file)?).map_err(|_| bad(format!("{} is not UTF-8 text", file.display())))?;
+                Some((user.clone(), text.lines().next().unwrap_or_default().to_owned()))
+            }
+            (Some(_), None) => return Err(bad("`user` needs `password_file`".into())),
+            (None, Some(_)) => return Err(bad("`password_file` needs `user`".into())),
+        };
+        let https = cfg.endpoints.iter().any(|e| e.starts_with("https://"));
+        let tls = if https {
+            let ca = cfg.ca_file.as_ref().ok_or_else(|| bad("https endpoints need `ca_file`".into()))?;
+            let mut tls = TlsOptions::new().ca_certificate(Certificate::from_pem(read(ca)?));
+            match (&cfg.cert_file, &cfg.key_file) {
+                (Some(cert), Some(key)) => tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?)),
+                (None, None) => {}
+                _ => return Err(bad("`cert_file` and `key_file` go together".into())),
+            }
+            Some(tls)
+        } else {
+            None
+        };
+        Ok(Self { user, tls, timeout: cfg.timeout })
+    }
+
+    fn options(&self, url: &str) -> ConnectOptions {
+        let mut o = ConnectOptions::new()
+            .with_keep_alive(PING, PING)
+            .with_keep_alive_while_idle(true)
+            // Half, so that a host that drops packets fails as "not connected" (certainly not sent) and not as a time-out.
+            .with_connect_timeout((self.timeout / 2).max(Duration::from_millis(50)))
+            .with_require_leader(true);
+        if let Some((user, password)) = &self.user {
+            o = o.with_user(user, password);
+        }
+        match &self.tls {
+            Some(tls) if url.starts_with("https://") => o.with_tls(tls.clone()),
+            _ => o,
+        }
+    }
+}
+
+pub(super) struct Endpoint {
+    pub(super) url: String,
+    client: tokio::sync::Mutex<Option<Client>>,
+    state: Mutex<State>,
+}
+
+impl Endpoint {
+    pub(super) fn new(url: &str) -> Self {
+        Self { url: url.to_owned(), client: tokio::sync::Mutex::new(None), state: Mutex::default() }
+    }
+
+    /// The client of this member. With a user this asks etcd for a token, so it can fail as any call can.
+    pub(super) async fn client(&self, access: &Access) -> Result<Client, Failure> {
+        let mut slot = self.client.lock().await;
+        if let Some(c) = slot.as_ref() {
+            return Ok(c.clone());
+        }
+        let connect = Client::connect([&self.url], Some(access.options(&self.url)));
+        let user = access.user.as_ref().map(|u| u.0.as_str());
+        match tokio::time::timeout(access.timeout, connect).await {
+            Ok(Ok(c)) => Ok(slot.insert(c).clone()),
+            // Whatever happened to the token request, the caller's own request was not sent.
+            Ok(Err(e)) => Err(match classify(&e, user) {
+                Failure::InDoubt(m) => Failure::NotSent(m),
+                other => other,
+            }),
+            Err(_) => Err(Failure::NotSent(format!("no answer to the login within {:?}", access.timeout))),
+        }
+    }
+
+    /// Builds a new client at the next use: the only way to a new token that works for every kind of token.
+    pub(super) async fn forget_client(&self) {
+        *self.client.lock().await = None;
+    }
+
+    pub(super) fn good(&self) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::default();
+    }
+
+    pub(super) fn bad(&self, why: &str, now: Time) {
+        let mut s = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        *s = State { shunned_until: Some(now + SHUN), error: Some(why.to_owned()) };
+    }
+
+    pub(super) fn shunned(&self, now: Time) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).shunned_until.is_some_and(|t| now < t)
+    }
+
+    pub(super) fn health(&self) -> EndpointHealth {
+        let s = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        EndpointHealth { url: self.url.clone(), healthy: s.error.is_none(), error: s.error.clone() }
+    }
+}

@@ -1,0 +1,197 @@
+//! What can go wrong with etcd, in words that say what to do.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+/// Why a call to etcd failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum EtcdError {
+    /// The `[etcd]` section cannot be used as it is.
+    #[error("[etcd] cannot be used: {0}")]
+    Config(String),
+    /// No endpoint could be reached. For a write: it was sent to none of them.
+    #[error("no etcd endpoint can be reached ({}); check that etcd runs and that no firewall is in between", list(.tried))]
+    Unreachable {
+        /// Each endpoint with its error, in the order they were tried.
+        tried: Vec<(String, String)>,
+    },
+    /// etcd did not accept the user or the password.
+    #[error("etcd refused user '{user}': {message}; check `user` and `password_file` in [etcd]")]
+    WrongPassword {
+        /// The configured user.
+        user: String,
+        /// etcd's own words.
+        message: String,
+    },
+    /// The user may not do this, or etcd wants a user and none is configured.
+    #[error(
+        "etcd denied the request: {message}; grant the user read and write on the prefix /keepcall/ (or set `user` and `password_file` in [etcd])"
+    )]
+    Denied {
+        /// etcd's own words.
+        message: String,
+    },
+    /// The TLS connection was not established.
+    #[error("TLS to etcd failed at {endpoint}: {why}; check `ca_file`, `cert_file`, `key_file` and the name in the endpoint")]
+    Tls {
+        /// The endpoint.
+        endpoint: String,
+        /// The library's words.
+        why: String,
+    },
+    /// No answer in time. A write may or may not have been done, or may still be done.
+    #[error("etcd endpoint {endpoint} did not answer within {after:?}")]
+    Timeout {
+        /// The endpoint.
+        endpoint: String,
+        /// The deadline.
+        after: Duration,
+    },
+    /// The connection broke during the call. A write may or may not have been done.
+    #[error("the connection to etcd endpoint {endpoint} broke during a call: {why}")]
+    Broken {
+        /// The endpoint.
+        endpoint: String,
+        /// The library's words.
+        why: String,
+    },
+    /// etcd answered that it did not do it.
+    #[error("etcd refused the request: {message}")]
+    Refused {
+        /// etcd's own words.
+        message: String,
+    },
+    /// The lease has run out or was revoked.
+    #[error("etcd no longer knows lease {id:x}")]
+    LeaseGone {
+        /// The lease.
+        id: i64,
+    },
+}
+
+fn list(tried: &[(String, String)]) -> String {
+    let mut out = String::new();
+    for (i, (url, why)) in tried.iter().enumerate() {
+        // Writing to a String cannot fail.
+        let _ = write!(out, "{}{url}: {why}", if i == 0 { "" } else { "; " });
+    }
+    out
+}
+
+impl EtcdError {
+    /// Whether it is certain that a write was not done and will not be. A write that failed otherwise is in doubt.
+    #[must_use]
+    pub const fn is_definite(&self) -> bool {
+        !matches!(self, Self::Timeout { .. } | Self::Broken { .. })
+    }
+}
+
+/// What one try at one endpoint means for the next step.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Never left this host: another endpoint may be tried, also for a write.
+    NotSent(String),
+    /// As [`Failure::NotSent`], and the reason is TLS.
+    Tls(String),
+    /// May have been done.
+    InDoubt(String),
+    /// This member cannot serve, and did nothing: another endpoint may be tried.
+    Unserved(String),
+    /// The token is no longer known: the client must be built again.
+    StaleToken(String),
+    /// Every member would answer the same.
+    Final(EtcdError),
+}
+
+/// The library's error with all its causes: tonic's own text is only "transport error".
+pub(super) fn chain(e: &(dyn std::error::Error + 'static)) -> String {
+    let mut out = String::new();
+    let mut next = Some(e);
+    while let Some(e) = next {
+        let text = e.to_string();
+        if !out.contains(&text) {
+            if !out.is_empty() {
+                out.push_str(": ");
+            }
+            out.push_str(&text);
+        }
+        next = e.source();
+    }
+    out
+}
+
+pub(super) fn classify(e: &etcd_client::Error, user: Option<&str>) -> Failure {
+    use etcd_client::Error as E;
+    match e {
+        E::GRpcStatus(s) => status(s.code() as i32, s.message(), &chain(s), user),
+        E::TransportError(t) => transport(&chain(t)),
+        E::IoError(io) => Failure::InDoubt(io.to_string()),
+        E::InvalidArgs(m) => Failure::Final(EtcdError::Config(m.clone())),
+        E::InvalidUri(u) => Failure::Final(EtcdError::Config(format!("an endpoint is not a URL: {u}"))),
+        other => Failure::InDoubt(other.to_string()),
+    }
+}
+
+fn transport(text: &str) -> Failure {
+    let lower = text.to_lowercase();
+    if ["certificate", "tls", "handshake", "corruptmessage", "invalidcontenttype"].iter().any(|w| lower.contains(w)) {
+        // The handshake comes before the request, so nothing was sent.
+        return Failure::Tls(text.to_owned());
+    }
+    let unsent = [
+        "tcp connect error",
+        "connection refused",
+        "dns error",
+        "no route to host",
+        "network is unreachable",
+        "deadline has elapsed",
+    ];
+    if unsent.iter().any(|w| lower.contains(w)) { Failure::NotSent(text.to_owned()) } else { Failure::InDoubt(text.to_owned()) }
+}
+
+/// gRPC codes by number (`google.rpc.Code`); the library does not re-export tonic's enum.
+mod code {
+    pub(super) const UNKNOWN: i32 = 2;
+    pub(super) const INVALID_ARGUMENT: i32 = 3;
+    pub(super) const PERMISSION_DENIED: i32 = 7;
+    pub(super) const FAILED_PRECONDITION: i32 = 9;
+    pub(super) const UNAVAILABLE: i32 = 14;
+    pub(super) const UNAUTHENTICATED: i32 = 16;
+}
+
+fn status(code: i32, message: &str, chain: &str, user: Option<&str>) -> Failure {
+    let m = message.to_lowercase();
+    if m.contains("invalid auth token") || m.contains("revision of auth store is old") {
+        return Failure::StaleToken(message.to_owned());
+    }
+    if m.contains("authentication failed") {
+        let user = user.unwrap_or_default().to_owned();
+        return Failure::Final(EtcdError::WrongPassword { user, message: message.to_owned() });
+    }
+    if code == code::FAILED_PRECONDITION && m.contains("authentication is not enabled") {
+        let why = "a user is configured, but etcd has authentication off; remove `user` or enable authentication".to_owned();
+        return Failure::Final(EtcdError::Config(why));
+    }
+    if matches!(code, code::PERMISSION_DENIED | code::UNAUTHENTICATED) || m.contains("user name is empty") {
+        return Failure::Final(EtcdError::Denied { message: message.to_owned() });
+    }
+    if m.contains("requested lease not found") {
+        return Failure::Final(EtcdError::Refused { message: message.to_owned() });
+    }
+    // "request timed out" and "leader changed" are etcd's words for "I proposed it and do not know".
+    if m.contains("request timed out") || m.contains("leader changed") {
+        return Failure::InDoubt(message.to_owned());
+    }
+    // etcd rejects without proposing anything while it knows no leader.
+    if m.contains("no leader") || m.contains("too many requests") || m.contains("not capable") || m.contains("server stopped") {
+        return Failure::Unserved(message.to_owned());
+    }
+    if message.starts_with("etcdserver:") && code != code::UNAVAILABLE {
+        return Failure::Final(EtcdError::Refused { message: message.to_owned() });
+    }
+    match code {
+        code::INVALID_ARGUMENT => Failure::Final(EtcdError::Refused { message: message.to_owned() }),
+        code::UNAVAILABLE | code::UNKNOWN => transport(chain),
+        _ => Failure::InDoubt(chain.to_owned()),
+    }
+}

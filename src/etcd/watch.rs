@@ -1,0 +1,121 @@
+//! Following a prefix. A stream is only a hint that may die unseen: after any error the prefix is read again.
+
+use super::client::{Etcd, key_value_ref};
+use super::types::KeyValue;
+use etcd_client::EventType;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Changes that may wait for a slow reader. Beyond it the stream itself waits, and etcd buffers or compacts; the next
+/// snapshot puts that right.
+const QUEUE: usize = 256;
+
+/// Pause before the prefix is read again: the first short, so that a lost connection is hardly noticed, doubling up to
+/// the last, so that an etcd that is down for hours is not hammered.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LAST_PAUSE: Duration = Duration::from_secs(2);
+
+/// What a watch tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchEvent {
+    /// Everything under the prefix; replaces all that was told before.
+    Snapshot {
+        /// Revision of the read.
+        revision: i64,
+        /// All keys under the prefix.
+        entries: Vec<KeyValue>,
+    },
+    /// A key was set.
+    Put(KeyValue),
+    /// A key was deleted, or its lease ended.
+    Delete {
+        /// The key.
+        key: String,
+        /// Revision of the deletion.
+        revision: i64,
+    },
+}
+
+pub(super) fn start(etcd: Etcd, prefix: String) -> mpsc::Receiver<WatchEvent> {
+    let (tx, rx) = mpsc::channel(QUEUE);
+    tokio::spawn(async move {
+        let closed = tx.clone();
+        tokio::select! {
+            () = follow(&etcd, &prefix, &tx) => {}
+            () = closed.closed() => {}
+        }
+    });
+    rx
+}
+
+/// Returns when the receiver is gone.
+async fn follow(etcd: &Etcd, prefix: &str, tx: &mpsc::Sender<WatchEvent>) {
+    let mut pause = FIRST_PAUSE;
+    let mut complained = false;
+    loop {
+        match etcd.get_prefix(prefix).await {
+            Ok((revision, entries)) => {
+                if tx.send(WatchEvent::Snapshot { revision, entries }).await.is_err() {
+                    return;
+                }
+                pause = FIRST_PAUSE;
+                if complained {
+                    tracing::info!(prefix, "etcd answers again; watching");
+                    complained = false;
+                }
+                match etcd.open_watch(prefix, revision + 1).await {
+                    Ok((stream, url)) => match pump(stream, tx).await {
+                        End::ReceiverGone => return,
+                        End::Broken(why) => {
+                            tracing::debug!(prefix, %url, %why, "watch ended; reading again");
+                            etcd.report(&url, &why);
+                        }
+                        End::Compacted => tracing::debug!(prefix, "watch was compacted; reading again"),
+                    },
+                    Err(e) => tracing::debug!(prefix, error = %e, "watch could not be opened"),
+                }
+            }
+            Err(e) => {
+                if !complained {
+                    tracing::warn!(prefix, error = %e, "cannot read from etcd; trying again");
+                    complained = true;
+                }
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LAST_PAUSE);
+    }
+}
+
+enum End {
+    ReceiverGone,
+    Compacted,
+    Broken(String),
+}
+
+async fn pump(mut stream: etcd_client::WatchStream, tx: &mpsc::Sender<WatchEvent>) -> End {
+    loop {
+        let response = match stream.message().await {
+            Ok(Some(r)) => r,
+            Ok(None) => return End::Broken("etcd closed the stream".into()),
+            Err(e) => return End::Broken(super::error::chain(&e)),
+        };
+        if response.compact_revision() != 0 {
+            return End::Compacted;
+        }
+        if response.canceled() {
+            return End::Broken(format!("etcd cancelled the watch: {}", response.cancel_reason()));
+        }
+        for event in response.events() {
+            let Some(kv) = event.kv() else { continue };
+            let kv = key_value_ref(kv);
+            let out = match event.event_type() {
+                EventType::Put => WatchEvent::Put(kv),
+                EventType::Delete => WatchEvent::Delete { key: kv.key, revision: kv.mod_revision },
+            };
+            if tx.send(out).await.is_err() {
+                return End::ReceiverGone;
+            }
+        }
+    }
+}
