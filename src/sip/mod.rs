@@ -1,4 +1,5 @@
 //! SIP and SDP as bytes with typed views: what tracker and recovery both speak.
 
 pub mod message;
+pub mod sdp;
 pub mod uri;
