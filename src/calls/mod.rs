@@ -4,3 +4,6 @@ pub mod capture;
 pub mod frame;
 pub mod model;
 pub mod reassembly;
+pub mod pairing;
+pub mod table;
+pub mod tracker;

@@ -30,7 +30,8 @@ fn a_stray_quote_hides_nothing() {
 
 #[test]
 fn host_port_and_user_of_uris() {
-    let cases: [(&str, Option<(&str, Option<u16>)>, Option<&str>); 12] = [
+    type Case = (&'static str, Option<(&'static str, Option<u16>)>, Option<&'static str>);
+    let cases: [Case; 12] = [
         ("sip:bob@example.org", Some(("example.org", None)), Some("bob")),
         ("SIP:bob:secret@10.0.0.1:5070;lr?Subject=x", Some(("10.0.0.1", Some(5070))), Some("bob")),
         ("sips:[fe80::1]:5061", Some(("fe80::1", Some(5061))), None),

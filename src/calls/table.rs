@@ -1,0 +1,357 @@
+//! Tracker and pairing joined: packets in, changes to the set of confirmed calls out. Pure.
+
+use super::model::{Call, CallEvent, Direction, Leg, LegState, Packet, Pairing, SCHEMA};
+use super::pairing::Pairer;
+use super::tracker::{Counters, LegEvent, LegId, Tracked, Tracker, TrackerSettings};
+use crate::time::Time;
+use sha2::{Digest as _, Sha256};
+use smallvec::SmallVec;
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// How long a confirmed leg waits for its partner before it is stored as a call of its own, and how long the other leg of an ended
+/// call waits for its own BYE: a B2BUA needs milliseconds for both; a shorter wait would store and delete for nothing.
+const SETTLE: Duration = Duration::from_secs(1);
+/// Hexadecimal digits of SHA-256 in a call's id: 96 bits do not collide among any number of calls that memory can hold.
+const ID_DIGITS: usize = 24;
+
+/// Reason of a [`CallEvent::Delete`] of a single leg that was found to be a part of a two-leg call.
+pub const PAIRED: &str = "paired with another leg";
+
+/// What a [`Table`] has to know of its instance.
+#[derive(Clone, Debug)]
+pub struct TableSettings {
+    /// Name of the instance.
+    pub instance: String,
+    /// Name of this node.
+    pub node: String,
+    /// Floating addresses of the server.
+    pub vips: Vec<IpAddr>,
+    /// SIP ports of the server.
+    pub sip_ports: Vec<u16>,
+    /// A header whose value is the same in the first INVITE of both legs of a call, if the server writes one.
+    pub pair_header: Option<String>,
+    /// Called users that are emergency numbers, besides `urn:service:sos`.
+    pub emergency: Vec<String>,
+    /// Most calls that are followed at a time; beyond it new calls are not learnt, and counted.
+    pub max_calls: usize,
+}
+
+struct Slot {
+    id: String,
+    legs: SmallVec<[LegId; 2]>,
+    pairing: Option<Pairing>,
+    /// A Put for it waits to be polled; it will show the newest state.
+    queued: bool,
+}
+
+enum Queued {
+    Put(u64),
+    Whole(Box<Call>),
+    Delete { id: String, reason: &'static str },
+}
+
+#[derive(Default)]
+struct Member {
+    call: Option<u64>,
+    /// Whether the leg was ever part of a call that was told.
+    told: bool,
+}
+
+/// All calls of one instance's server.
+pub struct Table {
+    settings: TableSettings,
+    tracker: Tracker,
+    pairer: Pairer,
+    /// Confirmed legs.
+    members: HashMap<LegId, Member>,
+    calls: HashMap<u64, Slot>,
+    next_call: u64,
+    /// Single legs that wait for a partner. The wait is the same for all, so the order is that of the deadlines.
+    waiting: VecDeque<(Time, LegId)>,
+    events: VecDeque<Queued>,
+    epoch: u64,
+    tell_short: bool,
+}
+
+impl Table {
+    /// An empty table.
+    #[must_use]
+    pub fn new(settings: TableSettings) -> Self {
+        let tracker = Tracker::new(TrackerSettings {
+            vips: settings.vips.clone(),
+            sip_ports: settings.sip_ports.clone(),
+            pair_header: settings.pair_header.clone(),
+            emergency: settings.emergency.clone(),
+            max_legs: settings.max_calls.saturating_mul(2),
+        });
+        Self {
+            settings,
+            tracker,
+            pairer: Pairer::default(),
+            members: HashMap::new(),
+            calls: HashMap::new(),
+            next_call: 0,
+            waiting: VecDeque::new(),
+            events: VecDeque::new(),
+            epoch: 0,
+            tell_short: false,
+        }
+    }
+
+    /// A table that also tells of single-leg calls that were over before they settled: for reports, where nothing may be left out.
+    #[must_use]
+    pub(super) fn for_report(settings: TableSettings) -> Self {
+        Self { tell_short: true, ..Self::new(settings) }
+    }
+
+    /// Handles one datagram; `unix_ms` is the wall clock in milliseconds since 1970.
+    pub fn handle_packet(&mut self, p: &Packet<'_>, unix_ms: u64, now: Time) {
+        self.tracker.handle_packet(p, unix_ms, now);
+        self.drain(now);
+    }
+
+    /// Handles what is due: legs that are given up, single legs that have waited long enough.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.tracker.handle_timeout(now);
+        self.drain(now);
+        while let Some((at, id)) = self.waiting.front().copied() {
+            if at > now {
+                break;
+            }
+            self.waiting.pop_front();
+            let single = self.members.get(&id).is_some_and(|m| m.call.is_none());
+            if single {
+                self.make_call(&[id], None);
+            }
+        }
+    }
+
+    /// When `handle_timeout` is due.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Time> {
+        let waiting = self.waiting.front().map(|(at, _)| *at);
+        waiting.into_iter().chain(self.tracker.next_deadline()).min()
+    }
+
+    /// The next change to store. A call that changed several times since the last poll is told once, as it is now.
+    pub fn poll_event(&mut self) -> Option<CallEvent> {
+        loop {
+            match self.events.pop_front()? {
+                Queued::Whole(call) => return Some(CallEvent::Put(call)),
+                Queued::Delete { id, reason } => return Some(CallEvent::Delete { id, reason }),
+                Queued::Put(key) => {
+                    if let Some(slot) = self.calls.get_mut(&key) {
+                        slot.queued = false;
+                        if let Some(call) = self.calls.get(&key).and_then(|s| self.call(s)) {
+                            return Some(CallEvent::Put(Box::new(call)));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sets the epoch that is written into calls from now on.
+    pub fn set_epoch(&mut self, epoch: u64) {
+        self.epoch = epoch;
+    }
+
+    /// Follows a call that was stored before this process began, so that its changes and its end are noticed. It is not told
+    /// again until it changes. A call that is here already, or has no legs, is left alone; so is one that is beyond `max_calls`.
+    pub fn adopt(&mut self, call: &Call, now: Time) {
+        if call.legs.is_empty() || call.legs.len() > 2 || self.calls.values().any(|s| s.id == call.id) {
+            return;
+        }
+        let live = call.legs.iter().filter(|l| l.state == LegState::Confirmed);
+        let legs: SmallVec<[LegId; 2]> =
+            live.filter_map(|l| self.tracker.adopt(l.clone(), call.confirmed_ms, call.emergency, now)).collect();
+        if legs.is_empty() {
+            return;
+        }
+        let key = self.next_call;
+        self.next_call += 1;
+        for id in &legs {
+            self.members.insert(*id, Member { call: Some(key), told: true });
+        }
+        self.calls.insert(key, Slot { id: call.id.clone(), legs, pairing: call.pairing, queued: false });
+    }
+
+    /// All calls as they are now.
+    pub fn calls(&self) -> impl Iterator<Item = Call> {
+        self.calls.values().filter_map(|s| self.call(s))
+    }
+
+    /// All legs that have not ended, also those that are not confirmed.
+    pub fn legs(&self) -> impl Iterator<Item = &Leg> {
+        self.tracker.legs().map(|t| &t.leg)
+    }
+
+    /// What was seen, and what was not learnt.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.tracker.counters
+    }
+
+    /// Forgets everything, without events: what is stored is left to the one that holds the instance now.
+    pub fn clear(&mut self) {
+        self.tracker.clear();
+        self.pairer.clear();
+        self.members.clear();
+        self.calls.clear();
+        self.waiting.clear();
+        self.events.clear();
+    }
+
+    fn drain(&mut self, now: Time) {
+        while let Some(event) = self.tracker.poll_event() {
+            match event {
+                LegEvent::Started(id) => {
+                    if let Some(t) = self.tracker.get(id) {
+                        self.pairer.add(id, t);
+                    }
+                }
+                LegEvent::Confirmed(id) => {
+                    self.members.insert(id, Member::default());
+                    self.waiting.push_back((now + SETTLE, id));
+                    self.settle(vec![id]);
+                }
+                LegEvent::Changed(id) => {
+                    if let Some(key) = self.members.get(&id).and_then(|m| m.call) {
+                        self.queue_put(key);
+                    }
+                }
+                LegEvent::Ended(id, reason) => self.ended(id, reason, now),
+            }
+        }
+    }
+
+    /// Pairs what is certain now, beginning with `open`; each pair may settle the case of others.
+    fn settle(&mut self, mut open: Vec<LegId>) {
+        while let Some(id) = open.pop() {
+            let Some((other, pairing)) = self.pairer.partner(id, &self.tracker) else { continue };
+            let both = if self.tracker.get(id).is_some_and(|t| t.leg.direction == Direction::Inbound) {
+                [id, other]
+            } else {
+                [other, id]
+            };
+            for leg in both {
+                if let Some(key) = self.members.get_mut(&leg).and_then(|m| m.call.take()) {
+                    self.drop_call(key, PAIRED);
+                }
+                if let Some(t) = self.tracker.get(leg) {
+                    self.pairer.remove(leg, t);
+                    open.extend(self.pairer.neighbours(t));
+                }
+            }
+            self.make_call(&both, Some(pairing));
+        }
+    }
+
+    fn ended(&mut self, id: LegId, reason: &'static str, now: Time) {
+        let Some(t) = self.tracker.get(id) else { return };
+        self.pairer.remove(id, t);
+        let neighbours = self.pairer.neighbours(t);
+        if let Some(member) = self.members.remove(&id) {
+            match member.call {
+                Some(key) => {
+                    let rest: SmallVec<[LegId; 2]> =
+                        self.calls.get(&key).map(|s| s.legs.iter().copied().filter(|l| *l != id).collect()).unwrap_or_default();
+                    // The event may not have been polled; then it shows what there was, with the leg ended.
+                    if self.tell_short
+                        && let Some(slot) = self.calls.get(&key)
+                        && slot.queued
+                        && let Some(call) = self.call(slot)
+                    {
+                        self.events.push_back(Queued::Whole(Box::new(call)));
+                    }
+                    self.drop_call(key, reason);
+                    for other in rest {
+                        // A B2BUA may hang up this party too, or join it to another: so it waits like a new one.
+                        if let Some(m) = self.members.get_mut(&other) {
+                            m.call = None;
+                        }
+                        if let Some(t) = self.tracker.get(other) {
+                            self.pairer.add(other, t);
+                        }
+                        self.waiting.push_back((now + SETTLE, other));
+                    }
+                }
+                None if self.tell_short && !member.told => {
+                    let slot = Slot { id: self.name(&[id]), legs: [id].into_iter().collect(), pairing: None, queued: false };
+                    if let Some(call) = self.call(&slot) {
+                        self.events.push_back(Queued::Whole(Box::new(call)));
+                        self.events.push_back(Queued::Delete { id: slot.id, reason });
+                    }
+                }
+                None => {}
+            }
+        }
+        self.settle(neighbours);
+    }
+
+    fn make_call(&mut self, legs: &[LegId], pairing: Option<Pairing>) {
+        let key = self.next_call;
+        self.next_call += 1;
+        for leg in legs {
+            if let Some(m) = self.members.get_mut(leg) {
+                *m = Member { call: Some(key), told: true };
+            }
+        }
+        let id = self.name(legs);
+        self.calls.insert(key, Slot { id, legs: legs.iter().copied().collect(), pairing, queued: false });
+        self.queue_put(key);
+    }
+
+    fn queue_put(&mut self, key: u64) {
+        if let Some(slot) = self.calls.get_mut(&key)
+            && !slot.queued
+        {
+            slot.queued = true;
+            self.events.push_back(Queued::Put(key));
+        }
+    }
+
+    fn drop_call(&mut self, key: u64, reason: &'static str) {
+        if let Some(slot) = self.calls.remove(&key) {
+            self.events.push_back(Queued::Delete { id: slot.id, reason });
+        }
+    }
+
+    fn call(&self, slot: &Slot) -> Option<Call> {
+        let legs: SmallVec<[&Tracked; 2]> = slot.legs.iter().filter_map(|id| self.tracker.get(*id)).collect();
+        if legs.is_empty() {
+            return None;
+        }
+        Some(Call {
+            schema: SCHEMA,
+            id: slot.id.clone(),
+            instance: self.settings.instance.clone(),
+            node: self.settings.node.clone(),
+            epoch: self.epoch,
+            confirmed_ms: legs.iter().map(|t| t.confirmed_ms).max().unwrap_or(0),
+            pairing: slot.pairing,
+            legs: legs.iter().map(|t| t.leg.clone()).collect(),
+            emergency: legs.iter().any(|t| t.emergency),
+        })
+    }
+
+    /// A name that is the same for the same dialogs on every node and at every time.
+    fn name(&self, legs: &[LegId]) -> String {
+        let mut hash = Sha256::new();
+        for t in legs.iter().filter_map(|id| self.tracker.get(*id)) {
+            for part in [&t.leg.call_id, &t.leg.local_tag, &t.leg.remote_tag] {
+                // The length in front keeps the parts apart.
+                hash.update((part.0.len() as u64).to_be_bytes());
+                hash.update(&part.0);
+            }
+        }
+        hash.finalize().iter().take(ID_DIGITS / 2).map(|b| format!("{b:02x}")).collect()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod script;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,62 @@
+//! What the first INVITE of a leg tells about who talks to whom: the evidence that pairs two legs.
+
+use crate::sip::message::{Message, Name};
+use crate::sip::uri;
+
+/// Longest identity or header value that is kept, in bytes; a longer one counts as absent.
+const MAX_CLUE: usize = 256;
+
+type Clue = Option<Box<[u8]>>;
+
+/// Evidence from a leg's first INVITE.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Clues {
+    /// Users of From and of P-Asserted-Identity or Remote-Party-ID: who calls.
+    pub caller: [Clue; 2],
+    /// Users of the request URI and of To: who is called.
+    pub callee: [Clue; 2],
+    /// The caller's UUID in Session-ID (RFC 7989).
+    pub session_id: Clue,
+    /// Value of the header that the operator named.
+    pub header: Clue,
+}
+
+impl Clues {
+    pub(super) fn of(m: &Message<'_>, pair_header: Option<&str>) -> Self {
+        let asserted =
+            m.values(Name::PAssertedIdentity).chain(m.values(Name::RemotePartyId)).find_map(|v| identity(uri::uri_of(v)));
+        Self {
+            caller: [identity(uri::uri_of(m.from())), asserted],
+            callee: [m.request_uri().and_then(identity), identity(uri::uri_of(m.to()))],
+            session_id: m.header(Name::SessionId).and_then(session_uuid),
+            header: pair_header.and_then(|n| m.named(n)).and_then(keep),
+        }
+    }
+
+    /// How many of caller and callee agree: 0, 1 or 2.
+    #[must_use]
+    pub fn agreement(&self, other: &Self) -> u8 {
+        u8::from(agree(&self.caller, &other.caller)) + u8::from(agree(&self.callee, &other.callee))
+    }
+}
+
+fn agree(a: &[Clue; 2], b: &[Clue; 2]) -> bool {
+    a.iter().flatten().any(|x| b.iter().flatten().any(|y| x == y))
+}
+
+fn keep(value: &[u8]) -> Clue {
+    (!value.is_empty() && value.len() <= MAX_CLUE).then(|| value.into())
+}
+
+/// The user of a URI, if it can tell one party from another.
+fn identity(u: &[u8]) -> Clue {
+    // What servers write when they hide or do not know the caller (RFC 3323 section 4.1.1.3) names nobody.
+    const NOBODY: [&[u8]; 6] = [b"anonymous", b"unknown", b"restricted", b"unavailable", b"asterisk", b"s"];
+    uri::user(u).filter(|user| !NOBODY.iter().any(|n| n.eq_ignore_ascii_case(user))).and_then(keep)
+}
+
+fn session_uuid(value: &[u8]) -> Clue {
+    let uuid = value[..memchr::memchr(b';', value).unwrap_or(value.len())].trim_ascii();
+    // The nil UUID says that a side has none yet (RFC 7989 section 5).
+    (!uuid.iter().all(|b| *b == b'0')).then(|| keep(&uuid.to_ascii_lowercase())).flatten()
+}
