@@ -59,17 +59,16 @@ impl Calls {
         self.pairs.iter().flat_map(|(a, b)| [a, b])
     }
 
-    /// Waits until each phone has heard two whole seconds of the right audio that began after `since` (microseconds), or
-    /// the time is over; how many calls had audio both ways.
-    pub(crate) fn wait_audio(&self, since: u64, limit: Duration) -> usize {
-        let good = |p: &Phone| p.state().right.iter().filter(|&&t| t >= since + 1_000_000).count() >= 2;
-        self.count_until(limit, |(a, b)| good(a) && good(b))
-    }
-
-    /// Waits until both parties of each call have had a re-INVITE answered with 200 and acknowledged since `since`.
-    pub(crate) fn wait_reinvites(&self, since: u64, limit: Duration) -> usize {
-        let done = |p: &Phone| p.state().reinvites.iter().any(|r| r.at >= since && r.code == 200 && r.acked_at.is_some());
-        self.count_until(limit, |(a, b)| done(a) && done(b))
+    /// Waits until `good` holds for every call, or the time is over; for how many it holds.
+    pub(crate) fn wait_for(&self, limit: Duration, good: impl Fn(&(Phone, Phone)) -> bool) -> usize {
+        let end = Instant::now() + limit;
+        loop {
+            let n = self.pairs.iter().filter(|p| good(p)).count();
+            if n == self.pairs.len() || Instant::now() >= end {
+                return n;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Ends each call from one side, callers and called in turn; waits until the other side has seen a BYE too. How many
@@ -82,18 +81,7 @@ impl Calls {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        Ok(self.count_until(limit, |pair| ended(pair)))
-    }
-
-    fn count_until(&self, limit: Duration, good: impl Fn(&(Phone, Phone)) -> bool) -> usize {
-        let end = Instant::now() + limit;
-        loop {
-            let n = self.pairs.iter().filter(|p| good(p)).count();
-            if n == self.pairs.len() || Instant::now() >= end {
-                return n;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        Ok(self.wait_for(limit, ended))
     }
 
     /// Everything that the phones hold against the other side.
@@ -111,6 +99,18 @@ impl Calls {
         let now = unix_us();
         self.phones().map(|p| p.longest_gap_us(event, now)).collect()
     }
+}
+
+/// Whether each party has heard two whole seconds of the other's tone that began after `since` (microseconds).
+pub(crate) fn has_audio((a, b): &(Phone, Phone), since: u64) -> bool {
+    let good = |p: &Phone| p.state().right.iter().filter(|&&t| t >= since + 1_000_000).count() >= 2;
+    good(a) && good(b)
+}
+
+/// Whether each party has had a re-INVITE since `since` that it answered with 200, and its ACK.
+pub(crate) fn is_reinvited((a, b): &(Phone, Phone), since: u64) -> bool {
+    let done = |p: &Phone| p.state().reinvites.iter().any(|r| r.at >= since && r.code == 200 && r.acked_at.is_some());
+    done(a) && done(b)
 }
 
 /// Whether the call ended as it should: 200 for the BYE of one party, and a BYE for the other.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 /// Begins the name of each namespace; the process id of the program that made it follows.
 const PREFIX: &str = "kclab";
@@ -308,6 +309,25 @@ fn remove_leftovers() {
     }
 }
 
+/// Takes down every LAN of this program.
+fn tear_down_all() {
+    let mine = format!("{PREFIX}-{}-", std::process::id());
+    for ns in namespaces().into_iter().filter(|n| n.ends_with("-lan") && n.starts_with(&mine)) {
+        tear_down(ns.trim_end_matches("-lan"));
+    }
+}
+
+/// Ends this program, and every LAN of it, if it is still there after `limit`: whatever waits without an end by mistake
+/// must not leave a lab behind.
+pub(crate) fn end_after(limit: Duration) {
+    std::thread::spawn(move || {
+        std::thread::sleep(limit);
+        eprintln!("still not done after {limit:?}; taking the lab down");
+        tear_down_all();
+        std::process::exit(3);
+    });
+}
+
 /// On SIGINT and SIGTERM every LAN of this program is taken down before it ends.
 fn clean_up_on_signals() {
     static ONCE: Once = Once::new();
@@ -321,10 +341,7 @@ fn clean_up_on_signals() {
                 };
                 tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
                 eprintln!("stopped by a signal; taking the lab down");
-                let mine = format!("{PREFIX}-{}-", std::process::id());
-                for ns in namespaces().into_iter().filter(|n| n.ends_with("-lan") && n.starts_with(&mine)) {
-                    tear_down(ns.trim_end_matches("-lan"));
-                }
+                tear_down_all();
                 std::process::exit(130);
             });
         });

@@ -17,13 +17,22 @@ struct Cli {
 enum Command {
     /// Try the lab without keepcall: calls through an Asterisk whose VIP is set by hand.
     Selftest(selftest::Args),
+    /// Set calls up, take the server away, and watch the calls go on.
+    Demo(demo::Args),
+    /// Measure.
+    Bench(bench::Args),
 }
 
+mod bench;
+mod demo;
 mod selftest;
+mod timeline;
 
 fn main() -> std::process::ExitCode {
     let result: Result<bool> = match Cli::parse().command {
         Command::Selftest(args) => selftest::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Bench(args) => bench::run(&args),
     };
     match result {
         Ok(true) => std::process::ExitCode::SUCCESS,

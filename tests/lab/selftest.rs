@@ -35,7 +35,7 @@ fn trial(args: &Args, lan: &Lan) -> Result<bool> {
     let rt = tokio::runtime::Runtime::new()?;
     let (a, b) = (lan.host("a")?, lan.host("b")?);
     let mut servers = [Asterisk::start(lan, a)?, Asterisk::start(lan, b)?];
-    let etcd = Etcd::start(&lan)?;
+    let etcd = Etcd::start(lan)?;
     step("etcd is up");
     etcd.ctl(lan, &["put", "/lab", "1"])?;
     for s in &mut servers {

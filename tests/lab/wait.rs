@@ -7,13 +7,18 @@ use std::time::{Duration, Instant};
 const POLL: Duration = Duration::from_millis(20);
 
 /// Polls `f` until it gives a value; the error says what was waited for, and what `f` last said against it.
-pub(crate) fn until<T>(what: &str, limit: Duration, mut f: impl FnMut() -> Result<T, String>) -> Result<T> {
+pub(crate) fn until<T>(what: &str, limit: Duration, f: impl FnMut() -> Result<T, String>) -> Result<T> {
+    every(POLL, what, limit, f)
+}
+
+/// The same with a chosen time between two looks, for conditions that cost something to look at.
+pub(crate) fn every<T>(pause: Duration, what: &str, limit: Duration, mut f: impl FnMut() -> Result<T, String>) -> Result<T> {
     let end = Instant::now() + limit;
     loop {
         match f() {
             Ok(v) => return Ok(v),
             Err(why) if Instant::now() >= end => bail!("waited {limit:?} for {what}: {why}"),
-            Err(_) => std::thread::sleep(POLL),
+            Err(_) => std::thread::sleep(pause),
         }
     }
 }

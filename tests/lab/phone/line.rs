@@ -255,12 +255,12 @@ impl Line {
         let Start::Response(code, _) = m.start else { return };
         let (Ok((cseq, method)), Some(branch)) = (m.cseq(), m.branch()) else { return };
         // A repeat of a 2xx that was acknowledged.
-        if method == "INVITE" && (200..300).contains(&code) {
-            if let Some((n, bytes, to)) = &self.ack
-                && *n == cseq
-            {
-                return self.send(bytes, *to).await;
-            }
+        if method == "INVITE"
+            && (200..300).contains(&code)
+            && let Some((n, bytes, to)) = &self.ack
+            && *n == cseq
+        {
+            return self.send(bytes, *to).await;
         }
         let Some(c) = self.client.take_if(|c| c.branch == branch && c.method == method) else { return };
         let mut faults = Vec::new();

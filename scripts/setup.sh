@@ -1,0 +1,100 @@
+#!/bin/sh
+# Installs what is missing of the Debian 12 packages that keepcall's scripts use. Quiet if nothing is.
+#
+#   scripts/setup.sh [build|demo|bench|test|all]
+#
+# build: compile keepcall. demo: build, and run the demo. bench: build, and run the benchmarks. test, all: everything.
+set -eu
+
+say() { echo "setup: $*" >&2; }
+die() { say "$*"; exit 1; }
+
+# etcd-client compiles its protocol files: protoc, and google/protobuf/*.proto from libprotobuf-dev.
+build="build-essential pkg-config ca-certificates curl protobuf-compiler libprotobuf-dev"
+lab="iproute2 nftables etcd-server etcd-client"
+# Of the demo, beside the lab. Debian 12 has no asterisk; it comes from Debian 11, see below.
+asterisk="asterisk"
+
+case "${1:-all}" in
+build) wanted=$build ;;
+demo) wanted="$build $lab $asterisk" ;;
+bench) wanted="$build $lab keepalived" ;;
+test | all) wanted="$build $lab $asterisk keepalived sip-tester tcpdump" ;;
+*) die "unknown part '$1': build, demo, bench, test or all" ;;
+esac
+
+is_installed() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+missing=
+for package in $wanted; do
+    is_installed "$package" || missing="$missing $package"
+done
+
+if [ -n "$missing" ]; then
+    command -v apt-get >/dev/null || die "these Debian packages are missing, and there is no apt-get:$missing"
+    [ "$(id -u)" = 0 ] || die "these packages are missing; run this as root to install them:$missing"
+    say "installing:$missing"
+    export DEBIAN_FRONTEND=noninteractive
+
+    # The packages start their daemons when they are installed; the lab starts its own, so none shall run here.
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e $policy ]; then
+        trap 'rm -f $policy' EXIT
+        trap 'exit 130' INT
+        trap 'exit 143' TERM
+        printf '#!/bin/sh\nexit 101\n' >$policy
+        chmod 755 $policy
+    fi
+
+    others=
+    for package in $missing; do
+        [ "$package" = asterisk ] || others="$others $package"
+    done
+    case " $missing " in
+    *" asterisk "*)
+        # Priority 100 is below the 500 of Debian 12: nothing else is ever taken from Debian 11.
+        if ! grep -qrs '^[^#]*debian.* bullseye ' /etc/apt/sources.list /etc/apt/sources.list.d; then
+            echo 'deb http://deb.debian.org/debian bullseye main' >/etc/apt/sources.list.d/keepcall-bullseye.list
+        fi
+        printf 'Package: *\nPin: release n=bullseye\nPin-Priority: 100\n' >/etc/apt/preferences.d/keepcall-bullseye
+        ;;
+    esac
+
+    log=$(mktemp)
+    quietly() {
+        "$@" >"$log" 2>&1 || {
+            cat "$log" >&2
+            rm -f "$log"
+            die "'$*' failed; its output is above"
+        }
+    }
+    quietly apt-get update -q
+    # shellcheck disable=SC2086 # a list of names
+    [ -z "$others" ] || quietly apt-get install -qy --no-install-recommends $others
+    case " $missing " in
+    *" asterisk "*) quietly apt-get install -qy --no-install-recommends asterisk/bullseye ;;
+    esac
+    rm -f "$log"
+fi
+
+# Rust: Debian 12 has 1.63; the version that is needed is in Cargo.toml.
+root=$(cd "$(dirname "$0")/.." && pwd)
+need=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")
+if ! command -v cargo >/dev/null && [ -x "$HOME/.cargo/bin/cargo" ]; then
+    PATH="$HOME/.cargo/bin:$PATH"
+fi
+rust_is_new_enough() {
+    command -v cargo >/dev/null || return 1
+    have=$(cargo --version 2>/dev/null | sed 's/^cargo \([0-9.]*\).*/\1/')
+    [ -n "$have" ] && [ "$(printf '%s\n%s\n' "$need" "$have" | sort -V | head -n 1)" = "$need" ]
+}
+if ! rust_is_new_enough && command -v rustup >/dev/null; then
+    say "Rust $need or newer is needed; asking rustup for the stable one"
+    rustup toolchain install stable --profile minimal >&2 || say "rustup could not install it"
+    rustup default stable >&2 || true
+fi
+if ! rust_is_new_enough; then
+    die "Rust $need or newer is needed, and cargo is $(cargo --version 2>/dev/null || echo missing). Install it with
+    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal
+and open a new shell (or: . \"\$HOME/.cargo/env\"), then run this again."
+fi

@@ -1,0 +1,269 @@
+//! The demo: calls with audio, then their server goes, and the calls go on.
+
+use crate::lab::agent::{Agent, INSTANCE, Setup, built_program, wait_armed};
+use crate::lab::asterisk::Asterisk;
+use crate::lab::calls::{Calls, ended, has_audio, is_reinvited};
+use crate::lab::etcd::Etcd;
+use crate::lab::lan::{Lan, VIP4, end_after};
+use crate::lab::observer::{Observer, us_to_ms};
+use crate::lab::phone::Manner;
+use crate::lab::{unix_us, wait};
+use crate::timeline::Timeline;
+use anyhow::Result;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// What happens to the master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Event {
+    /// Its link is cut; all that runs on it lives on and knows nothing of it.
+    Power,
+    /// Its server is killed (SIGKILL).
+    KillServer,
+    /// The operator orders a switchover.
+    Switchover,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Calls to set up (1 to 999).
+    #[arg(long, default_value_t = 10)]
+    calls: usize,
+    /// What happens to the host that carries them.
+    #[arg(long, value_enum, default_value = "power")]
+    event: Event,
+    /// Time between the agents' heartbeats; the hold is four times this.
+    #[arg(long, default_value_t = 100)]
+    heartbeat_ms: u64,
+    /// The phones answer to where a request came from, and not to where its Via says.
+    #[arg(long)]
+    answer_to_source: bool,
+    /// Copy the logs of all hosts there, also after a success.
+    #[arg(long)]
+    keep_logs: Option<PathBuf>,
+    /// Print the last line only.
+    #[arg(long)]
+    json_only: bool,
+    /// The keepcall program; the one built along with this one if absent.
+    #[arg(long)]
+    keepcall: Option<PathBuf>,
+}
+
+/// Longest waits. A takeover over the slow path (a lease that runs out) is within them.
+const READY: Duration = Duration::from_secs(60);
+const TAKEOVER: Duration = Duration::from_secs(30);
+const AUDIO: Duration = Duration::from_secs(15);
+const BYE: Duration = Duration::from_secs(10);
+/// Time between questions to an agent during the takeover: each starts processes, which the takeover would feel.
+const SELDOM: Duration = Duration::from_millis(500);
+
+struct Demo<'a> {
+    args: &'a Args,
+    start: Instant,
+}
+
+pub(crate) fn run(args: &Args) -> Result<bool> {
+    // Far more than all waits together need.
+    end_after(Duration::from_secs(300) + Duration::from_millis(200) * u32::try_from(args.calls)?);
+    let lan = Lan::new()?;
+    let demo = Demo { args, start: Instant::now() };
+    let result = demo.play(&lan);
+    let good = matches!(&result, Ok(report) if report["ok"] == true);
+    let kept = args
+        .keep_logs
+        .clone()
+        .or_else(|| (!good).then(|| std::env::temp_dir().join(format!("keepcall-demo-{}", std::process::id()))));
+    if let Some(dir) = &kept {
+        lan.keep_logs(dir)?;
+        if let Ok(report) = &result {
+            std::fs::write(dir.join("report.json"), format!("{report:#}\n"))?;
+        }
+        eprintln!("logs of all hosts (agents, Asterisk, etcd) are in {}", dir.display());
+    }
+    drop(lan);
+    demo.say("everything is taken down");
+    println!("{}", result?);
+    Ok(good)
+}
+
+impl Demo<'_> {
+    fn say(&self, what: &str) {
+        if !self.args.json_only {
+            println!("{:6.1} s  {what}", self.start.elapsed().as_secs_f64());
+        }
+    }
+
+    fn play(&self, lan: &Lan) -> Result<Value> {
+        let rt = tokio::runtime::Runtime::new()?;
+        let program = self.args.keepcall.clone().map_or_else(built_program, Ok)?;
+        self.say("LAN of namespaces: etcd on e1 e2 e3, servers a b, phones p1 p2, an observer");
+        let hosts = [lan.host("a")?, lan.host("b")?];
+        let mut servers = [Asterisk::start(lan, hosts[0])?, Asterisk::start(lan, hosts[1])?];
+        let etcd = Etcd::start(lan)?;
+        for s in &mut servers {
+            s.wait_ready()?;
+        }
+        self.say("etcd has a leader, Asterisk is ready on a and b");
+        let mut agents = Vec::new();
+        for (host, server) in hosts.iter().zip(&servers) {
+            let heartbeat = Duration::from_millis(self.args.heartbeat_ms);
+            let setup = Setup {
+                program: program.clone(),
+                cluster: "demo".into(),
+                endpoints: etcd.endpoints.clone(),
+                heartbeat,
+                hold: heartbeat * 4,
+                server_pidfile: Some(server.pidfile.clone()),
+            };
+            agents.push(Agent::start(host, &setup)?);
+        }
+        let (old, new) = wait_armed(&mut agents)?;
+        let epoch = agents[old].instance()?["epoch"].as_u64().unwrap_or(0);
+        self.say(&format!("{} is master of {VIP4}, {} is armed to take over", agents[old].node, agents[new].node));
+
+        let observer = Observer::start(lan.host("obs")?, VIP4)?;
+        let calls = Calls::new(lan, &rt, self.args.calls, Manner { answer_to_source: self.args.answer_to_source })?;
+        calls.set_up(READY + Duration::from_millis(50) * u32::try_from(self.args.calls)?)?;
+        self.say(&format!("{} calls are up, each party hears the other", self.args.calls));
+        wait::until("the calls to be stored", READY, || stored(lan, &etcd, &agents[new], self.args.calls))?;
+        self.say(&format!("the calls are in etcd, and {} knows them", agents[new].node));
+
+        let at = self.strike(lan, &mut servers[old], &agents[old], &agents[new])?;
+        let entry = wait::every(SELDOM, "the other node to be master", TAKEOVER, || taken_over(&agents[new], epoch));
+        self.judge(at, &calls, &observer, &agents[new], entry)
+    }
+
+    /// Does what is to be done to the master; when, in wall-clock microseconds.
+    fn strike(&self, lan: &Lan, server: &mut Asterisk, master: &Agent, other: &Agent) -> Result<u64> {
+        match self.args.event {
+            Event::Power => {
+                self.say(&format!("now host {} is cut off", master.node));
+                let at = unix_us();
+                lan.cut(&master.node)?;
+                Ok(at)
+            }
+            Event::KillServer => {
+                self.say(&format!("now Asterisk on {} is killed", master.node));
+                let at = unix_us();
+                server.proc.signal(Signal::SIGKILL)?;
+                // Reaped, as an init would: a zombie is a process to some.
+                server.proc.kill();
+                Ok(at)
+            }
+            Event::Switchover => {
+                self.say(&format!("now a switchover from {} to {} is ordered", master.node, other.node));
+                let at = unix_us();
+                master.run(&["switchover", INSTANCE, "--yes"])?;
+                Ok(at)
+            }
+        }
+    }
+
+    fn judge(&self, at: u64, calls: &Calls, observer: &Observer, master: &Agent, entry: Result<()>) -> Result<Value> {
+        let mut violations: Vec<String> = Vec::new();
+        if let Err(e) = entry {
+            violations.push(format!("{e:#}"));
+        }
+        let n = self.args.calls;
+        let vip = wait::until("the VIP to answer again", TAKEOVER, || {
+            if observer.is_answered() { observer.gap_after(at).map_err(|e| e.to_string()) } else { Err("silent".into()) }
+        });
+        let since = vip.as_ref().map_or(at, |g| g.to.max(at));
+        calls.wait_for(AUDIO, |c| has_audio(c, since));
+        calls.wait_for(AUDIO + Duration::from_millis(40) * u32::try_from(n)?, |c| is_reinvited(c, at));
+        let mut gaps = calls.gaps(at);
+        gaps.sort_unstable();
+        // The first audio of all, and the last phone's: where each one's longest silence ended.
+        let back: Vec<u64> = calls.phones().filter_map(|p| after_silence(&p.state().arrivals, at)).collect();
+        let reinvites: Vec<u64> =
+            calls.phones().flat_map(|p| p.state().reinvites.iter().map(|r| r.at).collect::<Vec<_>>()).collect();
+        let hang_up = unix_us();
+        calls.hang_up(BYE)?;
+
+        let vip = vip.and_then(|_| observer.gap_after(at));
+        if let Err(e) = &vip {
+            violations.push(format!("{e:#}"));
+        }
+        if observer.returns() > 0 {
+            violations.push(format!("the VIP went back and forth between two hosts {} times", observer.returns()));
+        }
+        violations.extend(calls.violations());
+        let count = |good: &dyn Fn(&(_, _)) -> bool| calls.pairs.iter().filter(|c| good(c)).count();
+        let recovered = count(&|c| has_audio(c, since) && is_reinvited(c, at) && ended(c));
+        let mut line = Timeline::new(at);
+        line.add(Some(at), format!("{:?}", self.args.event));
+        // Read after the hang-up, so that every phase is in it.
+        let history = master.history().ok().and_then(|h| h.into_iter().next());
+        let phases = history.as_ref().map(|e| line.add_history(e)).unwrap_or_default();
+        line.add(vip.as_ref().ok().map(|g| g.to), "observer: the VIP answers again");
+        line.add(back.iter().min().copied(), "phones: first audio is back");
+        line.add(back.iter().max().copied(), "phones: audio is back on every call, both ways");
+        line.add(reinvites.iter().min().copied(), "phones: first re-INVITE is here");
+        line.add(reinvites.iter().max().copied(), "phones: last re-INVITE is here");
+        line.add(Some(hang_up), "phones: hang-up begins");
+        line.add(calls.phones().filter_map(|p| p.state().bye_received).max(), "phones: the last BYE is here");
+        self.tell(&mut line, &violations, &calls.notes(), history.as_ref());
+        let tenth = |us: u64| (us_to_ms(us) * 10.0).round() / 10.0;
+        Ok(json!({
+            "event": clap::ValueEnum::to_possible_value(&self.args.event).map(|v| v.get_name().to_owned()),
+            "calls": n,
+            "recovered": recovered,
+            "vip_gap_ms": vip.ok().map(|g| tenth(g.to - g.from)),
+            "audio_gap_ms": {"median": gaps.get(gaps.len() / 2).map(|&g| tenth(g)), "max": gaps.last().map(|&g| tenth(g))},
+            "audio_both_ways": count(&|c| has_audio(c, since)),
+            "reinvited": count(&|c| is_reinvited(c, at)),
+            "byes_ok": count(&ended),
+            "violations": violations,
+            "phases_ms": phases,
+            "heartbeat_ms": self.args.heartbeat_ms,
+            "ok": recovered == n && violations.is_empty(),
+        }))
+    }
+
+    fn tell(&self, line: &mut Timeline, violations: &[String], notes: &[String], history: Option<&Value>) {
+        if self.args.json_only {
+            return;
+        }
+        println!();
+        for l in line.lines() {
+            println!("{l}");
+        }
+        if let Some(entry) = history {
+            println!("\nthe new master's record: cause {}, {}; calls {}", entry["cause"], entry["reason"], entry["calls"]);
+        } else {
+            println!("\nthe new master has no record of the takeover");
+        }
+        for v in violations {
+            println!("violation: {v}");
+        }
+        for note in notes.iter().take(10) {
+            println!("note: {note}");
+        }
+        println!();
+    }
+}
+
+/// When the first packet after the longest silence that follows `at` came.
+fn after_silence(arrivals: &[u64], at: u64) -> Option<u64> {
+    arrivals.windows(2).filter(|w| w[1] >= at).max_by_key(|w| w[1] - w[0]).map(|w| w[1])
+}
+
+/// Whether all calls are in etcd and at the backup.
+fn stored(lan: &Lan, etcd: &Etcd, backup: &Agent, calls: usize) -> Result<(), String> {
+    let prefix = format!("/keepcall/demo/instances/{INSTANCE}/calls/");
+    let keys = etcd.ctl(lan, &["get", "--prefix", "--keys-only", &prefix]).map_err(|e| format!("{e:#}"))?;
+    let in_etcd = keys.lines().filter(|l| l.starts_with(&prefix)).count();
+    let known = backup.instance().map_err(|e| format!("{e:#}"))?["calls"]["stored"].as_u64().unwrap_or(0);
+    if in_etcd >= calls && known >= calls as u64 {
+        Ok(())
+    } else {
+        Err(format!("{in_etcd} in etcd, {known} at the backup, of {calls}"))
+    }
+}
+
+fn taken_over(agent: &Agent, epoch: u64) -> Result<(), String> {
+    let s = agent.instance().map_err(|e| format!("{e:#}"))?;
+    if s["role"] == "master" && s["epoch"].as_u64() > Some(epoch) { Ok(()) } else { Err(s.to_string()) }
+}
