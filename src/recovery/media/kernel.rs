@@ -152,42 +152,47 @@ impl KernelRelay {
         Ok(())
     }
 
-    /// What each flow of these calls has forwarded. Asks only for their elements: some milliseconds, however full the table is.
+    /// What each flow of these calls has forwarded. nft reads the whole table even for a few elements (1.0.6 does: 13 ms at 100
+    /// calls, 90 ms at 1,000, 1.8 s at 10,000), so not a thing to do in a loop; changes do not wait for it.
     ///
     /// # Errors
     /// nft refused.
     pub async fn counts_of(&self, calls: &[&str]) -> Result<BTreeMap<String, Vec<FlowCount>>, RelayError> {
-        let state = self.state.lock().await;
-        let mut all = BTreeMap::new();
-        if !state.installed {
-            return Ok(all);
-        }
-        let flows = calls.iter().filter_map(|call| state.calls.get(*call)).flatten();
-        let (v4, v6): (Vec<&Flow>, Vec<&Flow>) = flows.partition(|flow| flow.at.is_ipv4());
-        for (map, flows) in [("flow4", v4), ("flow6", v6)] {
-            for some in flows.chunks(KEYS_AT_ONCE) {
-                let keys: Vec<String> = some.iter().map(|flow| table::key(flow.from, flow.at)).collect();
-                let keys = format!("{{ {} }}", keys.join(", "));
-                let text = nft::ask(&self.what, &["get", "element", "inet", &self.table, map, &keys]).await?;
-                state.count(&text, &mut all)?;
+        let mut questions = Vec::new();
+        {
+            let state = self.state.lock().await;
+            if !state.installed {
+                return Ok(BTreeMap::new());
             }
+            let flows = calls.iter().filter_map(|call| state.calls.get(*call)).flatten();
+            let (v4, v6): (Vec<&Flow>, Vec<&Flow>) = flows.partition(|flow| flow.at.is_ipv4());
+            for (map, flows) in [("flow4", v4), ("flow6", v6)] {
+                for some in flows.chunks(KEYS_AT_ONCE) {
+                    let keys: Vec<String> = some.iter().map(|flow| table::key(flow.from, flow.at)).collect();
+                    questions.push((map, format!("{{ {} }}", keys.join(", "))));
+                }
+            }
+        }
+        let mut all = BTreeMap::new();
+        for (map, keys) in questions {
+            let text = nft::ask(&self.what, &["get", "element", "inet", &self.table, map, &keys]).await?;
+            self.state.lock().await.count(&text, &mut all)?;
         }
         Ok(all)
     }
 
-    /// What each flow of every call has forwarded. Reads the whole table: seconds for thousands of calls.
+    /// What each flow of every call has forwarded; as costly as [`KernelRelay::counts_of`].
     ///
     /// # Errors
     /// nft refused.
     pub async fn counts(&self) -> Result<BTreeMap<String, Vec<FlowCount>>, RelayError> {
-        let state = self.state.lock().await;
         let mut all = BTreeMap::new();
-        if !state.installed {
+        if !self.state.lock().await.installed {
             return Ok(all);
         }
         for map in ["flow4", "flow6"] {
             let text = nft::ask(&self.what, &["list", "map", "inet", &self.table, map]).await?;
-            state.count(&text, &mut all)?;
+            self.state.lock().await.count(&text, &mut all)?;
         }
         Ok(all)
     }
