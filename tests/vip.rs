@@ -75,6 +75,20 @@ fn only_stale_addresses_of_ours_are_removed_at_start() {
 }
 
 #[test]
+fn removing_one_address_leaves_another_of_the_same_subnet() {
+    let lan = Lan::new(&["a"]);
+    let two: Vec<IpNet> = vec!["10.99.0.1/24".parse().unwrap(), "10.99.0.2/24".parse().unwrap()];
+    lan.block_on("a", || async move {
+        assert!(sysctl::for_address("eth0").errors.is_empty());
+        let addresses = Addresses::open().unwrap();
+        addresses.add("eth0", &two).await.unwrap();
+        // The first is the primary one; by the kernel's default the other would go with it.
+        addresses.remove("eth0", &two[..1]).await.unwrap();
+        assert_eq!(addresses.present("eth0", &two).await.unwrap(), two[1..].to_vec());
+    });
+}
+
+#[test]
 fn a_missing_interface_and_missing_privilege_are_named() {
     let lan = Lan::new(&["a"]);
     let error = lan.block_on("a", || async { Addresses::open().unwrap().add("eth7", &vips()).await.unwrap_err() });

@@ -221,10 +221,11 @@ impl Drop for AddressMonitor {
 }
 
 impl AddressMonitor {
-    /// Watches `addresses`, each with its interface. The present state is not told, only changes from now on.
+    /// Watches `addresses`, each with its interface, which need not exist yet. The present state is not told, only changes
+    /// from now on; the first link event of an interface may repeat what was so before.
     ///
     /// # Errors
-    /// The system has no netlink socket to give, or an interface does not exist.
+    /// The system has no netlink socket to give.
     pub fn open(addresses: &[(String, IpNet)]) -> Result<Self, AddressError> {
         let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
         let (connection, _, mut messages) = rtnetlink::new_multicast_connection(&groups)

@@ -121,16 +121,4 @@ pub fn without(name: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_identifiers_and_stay_apart() {
-        assert_eq!(table_name("fence", "pbx-1.a_b"), "keepcall-fence-pbx-1.a_b");
-        let (a, b) = (table_name("fence", "a b"), table_name("fence", "a;b"));
-        assert_ne!(a, b);
-        for name in [a, b, table_name("x", ""), table_name("x", &"é\n{}".repeat(200))] {
-            assert!(name.len() < 255 && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c)), "{name}");
-        }
-    }
-}
+mod tests;

@@ -17,7 +17,7 @@ pub(super) fn mark(tag: u8, slot: u16) -> u32 {
 }
 
 /// A packet's addresses and ports as nftables writes the key.
-fn key(from: SocketAddr, to: SocketAddr) -> String {
+pub(super) fn key(from: SocketAddr, to: SocketAddr) -> String {
     format!("{} . {} . {} . {}", from.ip(), from.port(), to.ip(), to.port())
 }
 
@@ -104,7 +104,7 @@ impl Elements {
 /// the socket is looked up, so no socket on this host sees a relayed packet.
 pub(super) fn whole(table: &str, tag: u8, vips: &[IpAddr]) -> String {
     let mut text = nft::without(table);
-    let _ = writeln!(text, "table inet {table} {{\ncounter forwarded {{ }}");
+    let _ = writeln!(text, "table inet {table} {{");
     for (name, kind, counts) in SETS {
         let what = if kind.contains(':') { "map" } else { "set" };
         let counter = if counts { "counter; " } else { "" };
@@ -141,7 +141,7 @@ pub(super) fn whole(table: &str, tag: u8, vips: &[IpAddr]) -> String {
         let zero = |chain: &str| if v == 4 { format!("udp checksum 0 goto {chain}\n") } else { String::new() };
         let _ = writeln!(
             to,
-            "chain to{v} {{\nnotrack\ncounter name forwarded\n{}udp dport set meta mark map @dport\n{ip} daddr set meta mark map \
+            "chain to{v} {{\nnotrack\n{}udp dport set meta mark map @dport\n{ip} daddr set meta mark map \
              @daddr{v}\n}}",
             zero("bare_to4")
         );
@@ -174,13 +174,4 @@ pub(super) fn whole(table: &str, tag: u8, vips: &[IpAddr]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn marks_keep_instances_and_flows_apart() {
-        assert_eq!(mark(1, 0), 0x6b01_0000);
-        assert_ne!(mark(1, 7), mark(2, 7));
-        assert_eq!(mark(u8::MAX, u16::MAX), 0x6bff_ffff);
-    }
-}
+mod tests;

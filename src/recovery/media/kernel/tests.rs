@@ -102,4 +102,10 @@ fn counters_are_read_from_nfts_json() {
         ("[fd00::1]:4000".into(), "[fd00::9]:10000".into(), 7, 700)
     );
     assert_eq!(count_of(&serde_json::json!([1, 2])), None);
+    let text = "table inet t {\n\tmap flow6 {\n\t\ttype mark\n\t\telements = { fd00::1 . 4000 . fd00::9 . 10000 counter packets 7 bytes 700 : \
+                0x6b010001,\n\t\t\t     fd00::1 . 4002 . fd00::9 . 10000 counter packets 8 bytes 800 : 0x6b010002 }\n\t}\n}\n";
+    let counts = counts_in(text.as_bytes()).unwrap();
+    assert_eq!(counts[0], (key, 7, 700));
+    assert_eq!((counts.len(), counts[1].1), (2, 8));
+    assert!(counts_in(b"{ nonsense").is_err());
 }
