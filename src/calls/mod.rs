@@ -1,7 +1,9 @@
 //! Learning calls: packets -> legs -> calls -> etcd.
 
+pub mod capture;
 pub mod frame;
 pub mod model;
 pub mod pairing;
+pub mod reassembly;
 pub mod table;
 pub mod tracker;

@@ -1,1 +1,9 @@
 //! The virtual addresses: adding, announcing, removing, and fencing the server of a node that does not hold them.
+
+pub mod address;
+pub mod announce;
+pub mod fence;
+pub mod nft;
+pub mod rawudp;
+mod sys;
+pub mod sysctl;

@@ -1,1 +1,4 @@
 //! What forwards the audio of a recovered call.
+
+pub mod kernel;
+mod table;

@@ -1,0 +1,96 @@
+//! Puts IP fragments of UDP datagrams together: an INVITE with many headers and a long SDP does not fit into one frame. Pure.
+
+use super::frame::{Fragment, ports_and_payload};
+use crate::time::Time;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// Datagrams under way at one time. The oldest gives way: a flood of fragments must not stop real ones, nor take memory.
+const MAX_DATAGRAMS: usize = 64;
+/// Fragments of one datagram: 65,535 bytes at the 1,280 of IPv6's least MTU are 53.
+const MAX_FRAGMENTS: usize = 64;
+/// The longest UDP datagram.
+const MAX_LENGTH: usize = 65_535;
+/// The fragments of one datagram leave back to back; the 30 s and more of RFC 791 and RFC 8200 would only help a flood.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+struct Partial {
+    since: Time,
+    // Offset and bytes, in order of arrival.
+    parts: Vec<(usize, Vec<u8>)>,
+    // Known once the last fragment is here.
+    length: Option<usize>,
+}
+
+/// Fragments that wait for the rest of their datagram.
+#[derive(Debug, Default)]
+pub struct Reassembly {
+    partials: HashMap<(IpAddr, IpAddr, u32), Partial>,
+    given_up: u64,
+}
+
+impl Reassembly {
+    /// An empty one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes a fragment. Returns the datagram (source, destination, payload) that it completes.
+    pub fn handle_fragment(&mut self, f: &Fragment<'_>, now: Time) -> Option<(SocketAddr, SocketAddr, Vec<u8>)> {
+        self.forget_old(now);
+        let end = f.offset + f.data.len();
+        // RFC 8200 section 4.5: all fragments but the last are a multiple of 8 bytes long.
+        if end > MAX_LENGTH || f.data.is_empty() || (f.more && !f.data.len().is_multiple_of(8)) {
+            return None;
+        }
+        let key = (f.src, f.dst, f.id);
+        if !self.partials.contains_key(&key) && self.partials.len() >= MAX_DATAGRAMS {
+            let oldest = self.partials.iter().min_by_key(|(_, p)| p.since).map(|(key, _)| *key);
+            oldest.and_then(|key| self.partials.remove(&key));
+            self.given_up += 1;
+        }
+        let partial = self.partials.entry(key).or_insert_with(|| Partial { since: now, parts: Vec::new(), length: None });
+        if partial.parts.iter().any(|(offset, part)| *offset == f.offset && *part == f.data) {
+            // The same again (seen twice on its way through the host).
+            return None;
+        }
+        let overlaps = partial.parts.iter().any(|(offset, part)| f.offset < offset + part.len() && *offset < end);
+        if overlaps || partial.parts.len() >= MAX_FRAGMENTS {
+            // RFC 5722: overlapping fragments are an attack; the whole datagram goes.
+            self.partials.remove(&key);
+            self.given_up += 1;
+            return None;
+        }
+        partial.parts.push((f.offset, f.data.to_vec()));
+        if !f.more {
+            partial.length = Some(end);
+        }
+        // No overlaps, so the datagram is complete when the bytes add up.
+        if Some(partial.parts.iter().map(|(_, part)| part.len()).sum()) != partial.length {
+            return None;
+        }
+        let mut parts = self.partials.remove(&key)?.parts;
+        parts.sort_unstable_by_key(|(offset, _)| *offset);
+        let datagram: Vec<u8> = parts.into_iter().flat_map(|(_, part)| part).collect();
+        let (sport, dport, payload) = ports_and_payload(&datagram)?;
+        Some((SocketAddr::new(f.src, sport), SocketAddr::new(f.dst, dport), payload.to_vec()))
+    }
+
+    /// Datagrams of which a part never came, or that were refused.
+    #[must_use]
+    pub const fn given_up(&self) -> u64 {
+        self.given_up
+    }
+
+    fn forget_old(&mut self, now: Time) {
+        let before = self.partials.len();
+        self.partials.retain(|_, p| now.since(p.since) < PATIENCE);
+        self.given_up += (before - self.partials.len()) as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests;

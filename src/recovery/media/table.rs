@@ -1,0 +1,186 @@
+//! The text of the kernel relay's nftables table: what is in it, and how one flow is put in and taken out.
+
+use crate::calls::model::Flow;
+use crate::vip::nft;
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+/// Flows of one instance at one time: the mark that carries a flow's number through the kernel has 16 bits for it. Enough for
+/// 16,384 calls with RTP and RTCP both ways.
+pub(super) const MAX_FLOWS: usize = 65_536;
+/// Top byte of the mark (`k`): keeps clear of the small marks that policy routing usually has.
+const MARK: u32 = 0x6b00_0000;
+
+/// The mark of flow number `slot` of the instance with number `tag`.
+pub(super) fn mark(tag: u8, slot: u16) -> u32 {
+    MARK | u32::from(tag) << 16 | u32::from(slot)
+}
+
+/// A packet's addresses and ports as nftables writes the key.
+fn key(from: SocketAddr, to: SocketAddr) -> String {
+    format!("{} . {} . {} . {}", from.ip(), from.port(), to.ip(), to.port())
+}
+
+const fn family(flow: &Flow) -> u8 {
+    match flow.at.ip() {
+        IpAddr::V4(_) => 4,
+        IpAddr::V6(_) => 6,
+    }
+}
+
+/// Additions to and deletions from the sets of one table, gathered so that a change of thousands of calls is a few statements.
+#[derive(Debug, Default)]
+pub(super) struct Elements {
+    // By set name, in the order of SETS.
+    lists: [Vec<String>; SETS.len()],
+}
+
+/// The sets and maps: name, type of the key and value, and whether each element counts.
+const SETS: [(&str, &str, bool); 10] = [
+    // Who sends to which port of ours -> the flow's mark.
+    ("flow4", "ipv4_addr . inet_service . ipv4_addr . inet_service : mark", true),
+    ("flow6", "ipv6_addr . inet_service . ipv6_addr . inet_service : mark", true),
+    // The mark -> what is written into the packet.
+    ("daddr4", "mark : ipv4_addr", false),
+    ("daddr6", "mark : ipv6_addr", false),
+    ("saddr4", "mark : ipv4_addr", false),
+    ("saddr6", "mark : ipv6_addr", false),
+    ("dport", "mark : inet_service", false),
+    ("sport", "mark : inet_service", false),
+    // What a server on this host may not send, because the relay speaks from that port to that phone.
+    ("local4", "ipv4_addr . inet_service . ipv4_addr . inet_service", false),
+    ("local6", "ipv6_addr . inet_service . ipv6_addr . inet_service", false),
+];
+
+impl Elements {
+    /// Puts `flow` in. `value` also writes the values of the maps: a deletion only names the keys.
+    pub(super) fn flow(&mut self, flow: &Flow, mark: u32, value: bool) {
+        let v6 = usize::from(family(flow) == 6);
+        let mut put = |set: usize, key: &str, data: &dyn std::fmt::Display| {
+            let text = if value { format!("{key} : {data}") } else { key.to_owned() };
+            if let Some(list) = self.lists.get_mut(set) {
+                list.push(text);
+            }
+        };
+        let number = format!("{mark:#x}");
+        put(v6, &key(flow.from, flow.at), &number);
+        put(2 + v6, &number, &flow.to.ip());
+        put(4 + v6, &number, &flow.source.ip());
+        put(6, &number, &flow.to.port());
+        put(7, &number, &flow.source.port());
+    }
+
+    /// Puts in that nobody on this host sends what `flow` sends.
+    pub(super) fn local(&mut self, flow: &Flow) {
+        let v6 = usize::from(family(flow) == 6);
+        if let Some(list) = self.lists.get_mut(8 + v6) {
+            list.push(key(flow.source, flow.to));
+        }
+    }
+
+    /// The statements that add (`verb` "add") or delete them ("delete").
+    pub(super) fn script(&self, verb: &str, table: &str) -> String {
+        let mut text = String::new();
+        for ((name, _, _), list) in SETS.iter().zip(&self.lists) {
+            if !list.is_empty() {
+                let _ = writeln!(text, "{verb} element inet {table} {name} {{ {} }}", list.join(", "));
+            }
+        }
+        text
+    }
+}
+
+/// The whole table, empty, in place of whatever is there.
+///
+/// Stateless: a packet of a flow is marked with the flow's number and gets its destination in prerouting, and its source in
+/// postrouting, looked up by the mark. Why not the ways that come to mind first:
+/// - NAT needs a connection tracking entry for each flow, decides at a flow's first packet only, and so by-passes elements that
+///   are armed later; it also makes the kernel track everything else on the host.
+/// - the source cannot be rewritten in prerouting too: a packet from one of our own addresses is dropped there as martian;
+/// - a second look-up by addresses instead of the mark sees what the first rewriting left, not what came;
+/// - `fwd` at the ingress hook skips routing, and a phone behind a gateway needs routing.
+///
+/// Raw priority comes before connection tracking (-200), and `notrack` keeps relayed packets out of it. It also comes before
+/// the socket is looked up, so no socket on this host sees a relayed packet.
+pub(super) fn whole(table: &str, tag: u8, vips: &[IpAddr]) -> String {
+    let mut text = nft::without(table);
+    let _ = writeln!(text, "table inet {table} {{\ncounter forwarded {{ }}");
+    for (name, kind, counts) in SETS {
+        let what = if kind.contains(':') { "map" } else { "set" };
+        let counter = if counts { "counter; " } else { "" };
+        let _ = writeln!(text, "{what} {name} {{ type {kind}; size {MAX_FLOWS}; {counter}}}");
+    }
+    let (mut pre, mut to, mut from, mut output) = (String::new(), String::new(), String::new(), String::new());
+    for (ip, v, want) in [("ip", 4, IpAddr::is_ipv4 as fn(&IpAddr) -> bool), ("ip6", 6, IpAddr::is_ipv6)] {
+        let ours: Vec<String> = vips.iter().filter(|a| want(a)).map(ToString::to_string).collect();
+        if ours.is_empty() {
+            continue;
+        }
+        let ours = ours.join(", ");
+        let _ = writeln!(
+            pre,
+            "meta l4proto udp {ip} daddr {{ {ours} }} meta mark set {ip} saddr . udp sport . {ip} daddr . udp dport map @flow{v} \
+             goto to{v}"
+        );
+        let _ = writeln!(
+            output,
+            "oifname != \"lo\" meta l4proto udp {ip} saddr {{ {ours} }} {ip} saddr . udp sport . {ip} daddr . udp dport @local{v} \
+             counter drop"
+        );
+        // A UDP checksum of zero means "none" in IPv4, and some phones send that. Rewriting the port would make a wrong one of
+        // it, so it is put back to zero before the address, whose rewriting leaves a zero alone.
+        let bare = |word: &str, chain: &str| {
+            format!(
+                "chain {chain} {{\nudp {word}port set meta mark map @{word}port\nudp checksum set 0\nip {word}addr set meta mark map @{word}addr4\n"
+            )
+        };
+        if v == 4 {
+            let _ = writeln!(to, "{}}}", bare("d", "bare_to4"));
+            let _ = writeln!(from, "{}meta mark set 0\n}}", bare("s", "bare_from4"));
+        }
+        let zero = |chain: &str| if v == 4 { format!("udp checksum 0 goto {chain}\n") } else { String::new() };
+        let _ = writeln!(
+            to,
+            "chain to{v} {{\nnotrack\ncounter name forwarded\n{}udp dport set meta mark map @dport\n{ip} daddr set meta mark map \
+             @daddr{v}\n}}",
+            zero("bare_to4")
+        );
+        // The mark goes at the end: it is nobody else's business.
+        let _ = writeln!(
+            from,
+            "chain from{v} {{\n{}udp sport set meta mark map @sport\n{ip} saddr set meta mark map @saddr{v}\nmeta mark set 0\n}}",
+            zero("bare_from4")
+        );
+    }
+    if vips.iter().any(IpAddr::is_ipv6) {
+        // IPv4 has a sysctl against redirects, IPv6 has none: a phone that obeyed one would talk past the relay. They leave
+        // only while a relay is armed here, and hosts do well without them.
+        output.push_str("icmpv6 type nd-redirect drop\n");
+    }
+    let (first, last) = (mark(tag, 0), mark(tag, u16::MAX));
+    let mut post = String::new();
+    for (v, name, want) in [(4, "ipv4", IpAddr::is_ipv4 as fn(&IpAddr) -> bool), (6, "ipv6", IpAddr::is_ipv6)] {
+        if vips.iter().any(want) {
+            let _ = writeln!(post, "meta mark {first:#x}-{last:#x} meta nfproto {name} meta l4proto udp goto from{v}");
+        }
+    }
+    let _ = write!(
+        text,
+        "{to}{from}chain prerouting {{ type filter hook prerouting priority raw; policy accept;\n{pre}}}\n\
+         chain postrouting {{ type filter hook postrouting priority raw; policy accept;\n{post}}}\n\
+         chain output {{ type filter hook output priority raw; policy accept;\n{output}}}\n}}\n"
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_keep_instances_and_flows_apart() {
+        assert_eq!(mark(1, 0), 0x6b01_0000);
+        assert_ne!(mark(1, 7), mark(2, 7));
+        assert_eq!(mark(u8::MAX, u16::MAX), 0x6bff_ffff);
+    }
+}

@@ -1,0 +1,337 @@
+//! The addresses themselves, over rtnetlink. One connection stays open, and the requests of one change are sent together.
+//!
+//! Every address that this module adds carries [`PROTOCOL`] as its `IFA_PROTO` (Linux 5.18), so that what a crashed
+//! predecessor left is told from what others configured.
+
+use futures::StreamExt as _;
+use futures::TryStreamExt as _;
+use futures::future::join_all;
+use ipnet::IpNet;
+use netlink_packet_core::NetlinkPayload;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::{Handle, MulticastGroup};
+use std::io;
+use std::net::IpAddr;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// The `IFA_PROTO` of our addresses. The kernel uses 1 to 3 itself; `ip -d address` shows the number.
+pub const PROTOCOL: u8 = 0x4b;
+/// Events kept for a slow reader; beyond it they are dropped and [`AddressEvent::Missed`] is told, so nobody relies on a hole.
+const EVENTS: usize = 256;
+
+/// Why an address could not be added, removed or listed.
+#[derive(Debug, thiserror::Error)]
+pub enum AddressError {
+    /// No such interface.
+    #[error("there is no interface {name}; there are: {}", there.join(", "))]
+    NoInterface {
+        /// The name that was asked for.
+        name: String,
+        /// The interfaces that exist.
+        there: Vec<String>,
+    },
+    /// The kernel refused for want of a capability.
+    #[error("cannot {doing}: no privilege; the agent needs CAP_NET_ADMIN")]
+    Privilege {
+        /// What was tried.
+        doing: String,
+    },
+    /// The kernel refused.
+    #[error("cannot {doing}: {source}")]
+    Refused {
+        /// What was tried.
+        doing: String,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The netlink connection is gone.
+    #[error("lost the netlink connection to the kernel; restart the agent")]
+    Lost,
+    /// Several of the addresses failed; the others were done.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Several(Vec<Self>),
+}
+
+/// An open connection to the kernel's addresses. Belongs to the network namespace of the thread that opened it.
+#[derive(Debug)]
+pub struct Addresses {
+    handle: Handle,
+    connection: JoinHandle<()>,
+}
+
+impl Drop for Addresses {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Addresses {
+    /// Opens the connection; needs a tokio runtime.
+    ///
+    /// # Errors
+    /// The system has no netlink socket to give.
+    pub fn open() -> Result<Self, AddressError> {
+        let (connection, handle, _) = rtnetlink::new_connection()
+            .map_err(|source| AddressError::Refused { doing: "open a netlink socket".to_owned(), source })?;
+        Ok(Self { handle, connection: tokio::spawn(connection) })
+    }
+
+    /// Adds `prefixes` to `interface`. An address that is there already is success. IPv6 addresses come without duplicate
+    /// address detection: they must answer at once, and a predecessor that is still there for a moment must not leave them in
+    /// the state `dadfailed`.
+    ///
+    /// # Errors
+    /// As in [`AddressError`]; every address is tried.
+    pub async fn add(&self, interface: &str, prefixes: &[IpNet]) -> Result<(), AddressError> {
+        let index = self.index(interface).await?;
+        let requests = prefixes.iter().map(|prefix| {
+            let mut request = self.handle.address().add(index, prefix.addr(), prefix.prefix_len());
+            let message = request.message_mut();
+            message.attributes.push(AddressAttribute::Protocol(AddressProtocol::from(PROTOCOL)));
+            if prefix.addr().is_ipv6() {
+                message.header.flags |= AddressHeaderFlags::Nodad;
+                message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+            }
+            async move {
+                let result = request.execute().await;
+                forgive(result, libc::EEXIST, || format!("add {prefix} to {interface}"))
+            }
+        });
+        collect(join_all(requests).await)
+    }
+
+    /// Removes `prefixes` from `interface`. An address that is not there is success.
+    ///
+    /// # Errors
+    /// As in [`AddressError`]; every address is tried.
+    pub async fn remove(&self, interface: &str, prefixes: &[IpNet]) -> Result<(), AddressError> {
+        let index = self.index(interface).await?;
+        let requests = prefixes.iter().map(|prefix| self.delete(index, *prefix, interface));
+        collect(join_all(requests).await)
+    }
+
+    /// Which of `prefixes` `interface` has now.
+    ///
+    /// # Errors
+    /// As in [`AddressError`].
+    pub async fn present(&self, interface: &str, prefixes: &[IpNet]) -> Result<Vec<IpNet>, AddressError> {
+        let index = self.index(interface).await?;
+        let there = self.dump().await?;
+        let has = |p: &&IpNet| there.iter().any(|m| m.header.index == index && prefix_of(m) == Some(**p));
+        Ok(prefixes.iter().filter(has).copied().collect())
+    }
+
+    /// Removes every address with our tag, on any interface, that is not in `keep` (interface and prefix): what a crashed
+    /// predecessor, or an older configuration, left. Foreign addresses are never touched. Returns what was removed.
+    ///
+    /// # Errors
+    /// As in [`AddressError`]; every address is tried.
+    pub async fn remove_stale(&self, keep: &[(&str, IpNet)]) -> Result<Vec<(String, IpNet)>, AddressError> {
+        let links = self.links().await?;
+        let mut removed = Vec::new();
+        let mut errors = Vec::new();
+        for message in self.dump().await? {
+            let ours = message.attributes.iter().any(|a| matches!(a, AddressAttribute::Protocol(p) if u8::from(*p) == PROTOCOL));
+            let name = links.iter().find(|(index, _)| *index == message.header.index).map(|(_, name)| name.clone());
+            let (true, Some(name), Some(prefix)) = (ours, name, prefix_of(&message)) else { continue };
+            if keep.iter().any(|(interface, kept)| *interface == name && *kept == prefix) {
+                continue;
+            }
+            match self.delete(message.header.index, prefix, &name).await {
+                Ok(()) => removed.push((name, prefix)),
+                Err(e) => errors.push(e),
+            }
+        }
+        collect(errors.into_iter().map(Err).collect()).map(|()| removed)
+    }
+
+    async fn delete(&self, index: u32, prefix: IpNet, interface: &str) -> Result<(), AddressError> {
+        // The message of an addition names the address in the way in which a removal does.
+        let mut request = self.handle.address().add(index, prefix.addr(), prefix.prefix_len());
+        let message = std::mem::take(request.message_mut());
+        let result = self.handle.address().del(message).execute().await;
+        forgive(result, libc::EADDRNOTAVAIL, || format!("remove {prefix} from {interface}"))
+    }
+
+    async fn dump(&self) -> Result<Vec<AddressMessage>, AddressError> {
+        let all = self.handle.address().get().execute().try_collect::<Vec<_>>().await;
+        all.map_err(|e| explain(e, || "list the addresses".to_owned()))
+    }
+
+    async fn links(&self) -> Result<Vec<(u32, String)>, AddressError> {
+        let all: Vec<LinkMessage> = self
+            .handle
+            .link()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .map_err(|e| explain(e, || "list the interfaces".to_owned()))?;
+        Ok(all.iter().filter_map(|link| Some((link.header.index, link_name(link)?))).collect())
+    }
+
+    // Asked each time: an interface that was taken away and came back has another index.
+    async fn index(&self, interface: &str) -> Result<u32, AddressError> {
+        if let Ok(index) = nix::net::if_::if_nametoindex(interface) {
+            return Ok(index);
+        }
+        let there = self.links().await?.into_iter().map(|(_, name)| name).collect();
+        Err(AddressError::NoInterface { name: interface.to_owned(), there })
+    }
+}
+
+/// What happened to an address of ours or its interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AddressEvent {
+    /// An address vanished. Our own removals are told as well: the reader knows what it removed.
+    Vanished {
+        /// The interface.
+        interface: String,
+        /// The address.
+        prefix: IpNet,
+    },
+    /// The interface lost its carrier, was set down, or was removed.
+    LinkDown {
+        /// The interface.
+        interface: String,
+    },
+    /// The interface works (again): time to announce anew.
+    LinkUp {
+        /// The interface.
+        interface: String,
+    },
+    /// Events were lost; look at everything again.
+    Missed,
+}
+
+/// Watches the kernel's changes. Ends when dropped.
+#[derive(Debug)]
+pub struct AddressMonitor {
+    events: mpsc::Receiver<AddressEvent>,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Drop for AddressMonitor {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl AddressMonitor {
+    /// Watches `addresses`, each with its interface. The present state is not told, only changes from now on.
+    ///
+    /// # Errors
+    /// The system has no netlink socket to give, or an interface does not exist.
+    pub fn open(addresses: &[(String, IpNet)]) -> Result<Self, AddressError> {
+        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+        let (connection, _, mut messages) = rtnetlink::new_multicast_connection(&groups)
+            .map_err(|source| AddressError::Refused { doing: "watch the addresses".to_owned(), source })?;
+        let watched = addresses.to_vec();
+        let (sender, events) = mpsc::channel(EVENTS);
+        // Up or down as last told, so that the kernel's many other link messages are not events.
+        let mut links: Vec<(String, Option<bool>)> = watched.iter().map(|(name, _)| (name.clone(), None)).collect();
+        links.sort();
+        links.dedup();
+        let reader = tokio::spawn(async move {
+            let mut missed = false;
+            while let Some((message, _)) = messages.next().await {
+                let event = match message.payload {
+                    NetlinkPayload::InnerMessage(inner) => event_of(inner, &watched, &mut links),
+                    NetlinkPayload::Overrun(_) => Some(AddressEvent::Missed),
+                    _ => None,
+                };
+                if missed && sender.try_send(AddressEvent::Missed).is_ok() {
+                    missed = false;
+                }
+                if let Some(event) = event {
+                    match sender.try_send(event) {
+                        Ok(()) => {}
+                        Err(mpsc::error::TrySendError::Full(_)) => missed = true,
+                        Err(mpsc::error::TrySendError::Closed(_)) => return,
+                    }
+                }
+            }
+        });
+        Ok(Self { events, tasks: [tokio::spawn(connection), reader] })
+    }
+
+    /// The next event; `None` after the kernel closed the connection.
+    pub async fn next(&mut self) -> Option<AddressEvent> {
+        self.events.recv().await
+    }
+}
+
+fn event_of(
+    message: RouteNetlinkMessage,
+    watched: &[(String, IpNet)],
+    links: &mut [(String, Option<bool>)],
+) -> Option<AddressEvent> {
+    match message {
+        RouteNetlinkMessage::DelAddress(m) => {
+            let prefix = prefix_of(&m)?;
+            // By the address alone where the interface has gone with it: its name can no longer be asked.
+            let name = nix::net::if_::if_indextoname(m.header.index).ok().and_then(|n| n.into_string().ok());
+            let ours = |(i, p): &&(String, IpNet)| *p == prefix && name.as_ref().is_none_or(|n| n == i);
+            let (interface, _) = watched.iter().find(ours)?;
+            Some(AddressEvent::Vanished { interface: interface.clone(), prefix })
+        }
+        RouteNetlinkMessage::NewLink(link) => {
+            let works = LinkFlags::Up | LinkFlags::LowerUp;
+            link_event(&link, link.header.flags.contains(works), links)
+        }
+        RouteNetlinkMessage::DelLink(link) => link_event(&link, false, links),
+        _ => None,
+    }
+}
+
+fn link_event(link: &LinkMessage, up: bool, links: &mut [(String, Option<bool>)]) -> Option<AddressEvent> {
+    let name = link_name(link)?;
+    let (interface, told) = links.iter_mut().find(|(interface, _)| *interface == name)?;
+    if told.replace(up) == Some(up) {
+        return None;
+    }
+    let interface = interface.clone();
+    Some(if up { AddressEvent::LinkUp { interface } } else { AddressEvent::LinkDown { interface } })
+}
+
+fn link_name(link: &LinkMessage) -> Option<String> {
+    link.attributes.iter().find_map(|a| if let LinkAttribute::IfName(name) = a { Some(name.clone()) } else { None })
+}
+
+fn prefix_of(message: &AddressMessage) -> Option<IpNet> {
+    let local = |a: &AddressAttribute| if let AddressAttribute::Local(ip) = a { Some(*ip) } else { None };
+    let address = |a: &AddressAttribute| if let AddressAttribute::Address(ip) = a { Some(*ip) } else { None };
+    // IPv6 has no IFA_LOCAL unless there is a peer; IPv4 has both, and "local" is the address.
+    let ip: IpAddr = message.attributes.iter().find_map(local).or_else(|| message.attributes.iter().find_map(address))?;
+    IpNet::new(ip, message.header.prefix_len).ok()
+}
+
+fn forgive(result: Result<(), rtnetlink::Error>, code: i32, doing: impl Fn() -> String) -> Result<(), AddressError> {
+    match result {
+        Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -code => Ok(()),
+        other => other.map_err(|e| explain(e, doing)),
+    }
+}
+
+fn explain(error: rtnetlink::Error, doing: impl Fn() -> String) -> AddressError {
+    match error {
+        rtnetlink::Error::NetlinkError(e) if matches!(-e.raw_code(), libc::EPERM | libc::EACCES) => {
+            AddressError::Privilege { doing: doing() }
+        }
+        rtnetlink::Error::NetlinkError(e) => AddressError::Refused { doing: doing(), source: e.to_io() },
+        rtnetlink::Error::RequestFailed => AddressError::Lost,
+        other => AddressError::Refused { doing: doing(), source: io::Error::other(other) },
+    }
+}
+
+fn collect(results: Vec<Result<(), AddressError>>) -> Result<(), AddressError> {
+    let mut errors: Vec<_> = results.into_iter().filter_map(Result::err).collect();
+    match errors.len() {
+        0 => Ok(()),
+        1 => Err(errors.remove(0)),
+        _ => Err(AddressError::Several(errors)),
+    }
+}

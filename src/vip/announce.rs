@@ -1,0 +1,255 @@
+//! Telling the LAN where the addresses are now: gratuitous ARP (RFC 5227 section 3, RFC 2002 section 4.6) and unsolicited
+//! neighbour advertisements (RFC 4861 section 7.2.6), as raw frames.
+
+use super::{sys, sysctl};
+use pnet_base::MacAddr;
+use pnet_packet::Packet as _;
+use pnet_packet::arp::{ArpHardwareTypes, ArpOperation, ArpOperations, MutableArpPacket};
+use pnet_packet::ethernet::{EtherType, EtherTypes, MutableEthernetPacket};
+use pnet_packet::icmpv6::ndp::{MutableNeighborAdvertPacket, NdpOption, NdpOptionTypes, NeighborAdvertFlags};
+use pnet_packet::icmpv6::{Icmpv6Code, Icmpv6Packet, Icmpv6Types, checksum};
+use pnet_packet::ip::IpNextHeaderProtocols;
+use pnet_packet::ipv6::MutableIpv6Packet;
+
+use socket2::{Domain, Socket, Type};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+
+/// Time between the announcements of a burst: far enough apart that one full queue on the way does not lose them all.
+const BURST_SPACING: Duration = Duration::from_millis(10);
+const ETHERNET: usize = 14;
+const ARP: usize = 28;
+const IPV6: usize = 40;
+/// An advertisement with one option: the target's link-layer address.
+const ADVERTISEMENT: usize = 24 + 8;
+/// ff02::1 as an Ethernet address (RFC 2464 section 7).
+const ALL_NODES_MAC: MacAddr = MacAddr(0x33, 0x33, 0, 0, 0, 1);
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+
+/// Why announcing cannot work on this host or interface.
+#[derive(Debug, thiserror::Error)]
+pub enum AnnounceError {
+    /// No packet socket.
+    #[error("cannot open a packet socket to announce addresses on {interface}: {source}{}", need_raw(source))]
+    Socket {
+        /// The interface.
+        interface: String,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The interface does not exist or has no Ethernet address.
+    #[error("cannot announce on {interface}: it does not exist or has no Ethernet address")]
+    NoEthernet {
+        /// The interface.
+        interface: String,
+    },
+}
+
+fn need_raw(e: &io::Error) -> &'static str {
+    if e.kind() == io::ErrorKind::PermissionDenied { "; the agent needs CAP_NET_RAW" } else { "" }
+}
+
+/// What one round of announcements did.
+#[derive(Debug, Default)]
+pub struct Announced {
+    /// Frames that left.
+    pub sent: usize,
+    /// Frames that did not, with the system's errors.
+    pub errors: Vec<io::Error>,
+}
+
+/// When announcements are repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Rounds in the burst, the one sent at once included.
+    pub burst: u32,
+    /// Time between the refreshes that follow the burst.
+    pub interval: Duration,
+    /// How many refreshes follow.
+    pub refreshes: u32,
+}
+
+/// Announces the addresses of one instance on one interface.
+#[derive(Debug)]
+pub struct Announcer {
+    interface: String,
+    addresses: Vec<IpAddr>,
+    socket: Socket,
+    sent: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Announcer {
+    /// Opens the socket, so that an announcement later costs only the sending. Belongs to the network namespace of the thread.
+    ///
+    /// # Errors
+    /// No privilege, or no such interface.
+    pub fn open(interface: &str, addresses: &[IpAddr]) -> Result<Self, AnnounceError> {
+        // Protocol 0: a packet socket that only sends, and never receives a frame.
+        let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking(), None)
+            .map_err(|source| AnnounceError::Socket { interface: interface.to_owned(), source })?;
+        let it = Self {
+            interface: interface.to_owned(),
+            addresses: addresses.to_vec(),
+            socket,
+            sent: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+        };
+        match it.link() {
+            Some(_) => Ok(it),
+            None => Err(AnnounceError::NoEthernet { interface: it.interface }),
+        }
+    }
+
+    /// Sends one round: for each IPv4 address an ARP request and an ARP reply, for each IPv6 address an advertisement. Returns
+    /// when the frames are with the interface. Does not wait: a frame that finds the queue full is an error in the result.
+    pub fn announce_now(&self) -> Announced {
+        let mut done = Announced::default();
+        let Some((index, mac)) = self.link() else {
+            done.errors.push(io::Error::from_raw_os_error(libc::ENODEV));
+            self.failed.fetch_add(1, Ordering::Relaxed);
+            return done;
+        };
+        let router = sysctl::forwards_v6(&self.interface);
+        for address in &self.addresses {
+            let frames: Vec<Option<Vec<u8>>> = match *address {
+                // Some systems update their caches from requests only, some from replies only.
+                IpAddr::V4(ip) => vec![arp(ArpOperations::Request, ip, mac), arp(ArpOperations::Reply, ip, mac)],
+                IpAddr::V6(ip) => vec![advertisement(ip, mac, router)],
+            };
+            for frame in frames.into_iter().flatten() {
+                let to = if address.is_ipv4() { MacAddr::broadcast() } else { ALL_NODES_MAC };
+                match sys::link_address(index, to.octets()).and_then(|to| self.socket.send_to(&frame, &to)) {
+                    Ok(_) => done.sent += 1,
+                    Err(e) => done.errors.push(e),
+                }
+            }
+        }
+        self.sent.fetch_add(done.sent as u64, Ordering::Relaxed);
+        self.failed.fetch_add(done.errors.len() as u64, Ordering::Relaxed);
+        done
+    }
+
+    /// Sends one round at once, before this returns, then the rest of the burst and the refreshes in a task. Dropping the
+    /// [`Announcing`] stops it: no frame leaves after that.
+    pub fn start(self: &Arc<Self>, pace: Pace) -> (Announced, Announcing) {
+        let first = self.announce_now();
+        let it = Arc::clone(self);
+        let gate = Arc::new(Mutex::new(true));
+        let open = Arc::clone(&gate);
+        let task = tokio::spawn(async move {
+            let burst = (1..pace.burst).map(|_| BURST_SPACING);
+            for pause in burst.chain((0..pace.refreshes).map(|_| pace.interval)) {
+                tokio::time::sleep(pause).await;
+                let open = open.lock().unwrap_or_else(PoisonError::into_inner);
+                if !*open {
+                    return;
+                }
+                it.announce_now();
+            }
+        });
+        (first, Announcing { announcer: Arc::clone(self), gate, task })
+    }
+
+    /// Frames sent and frames that failed since [`Announcer::open`].
+    #[must_use]
+    pub fn counters(&self) -> (u64, u64) {
+        (self.sent.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
+    }
+
+    // Asked at each round: a bond changes its address when it fails over, and a replaced interface its index.
+    fn link(&self) -> Option<(u32, MacAddr)> {
+        let all = nix::ifaddrs::getifaddrs().ok()?;
+        all.filter(|i| i.interface_name == self.interface).find_map(|i| {
+            let link = *i.address?.as_link_addr()?;
+            let m = link.addr()?;
+            let index = u32::try_from(link.ifindex()).ok()?;
+            Some((index, MacAddr(m[0], m[1], m[2], m[3], m[4], m[5])))
+        })
+    }
+}
+
+/// Announcements under way; dropping it stops them at once.
+#[derive(Debug)]
+pub struct Announcing {
+    announcer: Arc<Announcer>,
+    // False after the end. Held for each round, so that none is half sent when the address is dropped: aborting alone does not
+    // wait for a round that another thread is in.
+    gate: Arc<Mutex<bool>>,
+    task: JoinHandle<()>,
+}
+
+impl Announcing {
+    /// Whether burst and refreshes are all sent.
+    #[must_use]
+    pub fn finished(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// The announcer, for a round out of turn.
+    #[must_use]
+    pub fn announcer(&self) -> &Announcer {
+        &self.announcer
+    }
+}
+
+impl Drop for Announcing {
+    fn drop(&mut self) {
+        *self.gate.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        self.task.abort();
+    }
+}
+
+/// A gratuitous ARP frame: sender and target are both `ip`.
+fn arp(operation: ArpOperation, ip: Ipv4Addr, mac: MacAddr) -> Option<Vec<u8>> {
+    let mut frame = ethernet(MacAddr::broadcast(), mac, EtherTypes::Arp, ARP)?;
+    let mut arp = MutableArpPacket::new(frame.get_mut(ETHERNET..)?)?;
+    arp.set_hardware_type(ArpHardwareTypes::Ethernet);
+    arp.set_protocol_type(EtherTypes::Ipv4);
+    arp.set_hw_addr_len(6);
+    arp.set_proto_addr_len(4);
+    arp.set_operation(operation);
+    arp.set_sender_hw_addr(mac);
+    arp.set_sender_proto_addr(ip);
+    // Not used in a request (RFC 826); a reply is meant for everyone.
+    let target = if operation == ArpOperations::Request { MacAddr::zero() } else { MacAddr::broadcast() };
+    arp.set_target_hw_addr(target);
+    arp.set_target_proto_addr(ip);
+    Some(frame)
+}
+
+/// An unsolicited neighbour advertisement to all nodes.
+fn advertisement(ip: Ipv6Addr, mac: MacAddr, router: bool) -> Option<Vec<u8>> {
+    let mut frame = ethernet(ALL_NODES_MAC, mac, EtherTypes::Ipv6, IPV6 + ADVERTISEMENT)?;
+    let (head, body) = frame.get_mut(ETHERNET..)?.split_at_mut_checked(IPV6)?;
+    let mut header = MutableIpv6Packet::new(head)?;
+    header.set_version(6);
+    header.set_payload_length(ADVERTISEMENT as u16);
+    header.set_next_header(IpNextHeaderProtocols::Icmpv6);
+    // RFC 4861 section 7.1.2: receivers discard anything else, as it may come from off the link.
+    header.set_hop_limit(255);
+    header.set_source(ip);
+    header.set_destination(ALL_NODES);
+    let mut advert = MutableNeighborAdvertPacket::new(body)?;
+    advert.set_icmpv6_type(Icmpv6Types::NeighborAdvert);
+    advert.set_icmpv6_code(Icmpv6Code(0));
+    advert.set_flags(NeighborAdvertFlags::Override | if router { NeighborAdvertFlags::Router } else { 0 });
+    advert.set_target_addr(ip);
+    advert.set_options(&[NdpOption { option_type: NdpOptionTypes::TargetLLAddr, length: 1, data: mac.octets().to_vec() }]);
+    let sum = checksum(&Icmpv6Packet::new(advert.packet())?, &ip, &ALL_NODES);
+    advert.set_checksum(sum);
+    Some(frame)
+}
+
+fn ethernet(to: MacAddr, from: MacAddr, kind: EtherType, payload: usize) -> Option<Vec<u8>> {
+    let mut frame = vec![0; ETHERNET + payload];
+    let mut header = MutableEthernetPacket::new(&mut frame)?;
+    header.set_destination(to);
+    header.set_source(from);
+    header.set_ethertype(kind);
+    Some(frame)
+}

@@ -1,0 +1,48 @@
+//! The few system calls that the crates in use have no safe form for.
+
+#![allow(unsafe_code)]
+
+use socket2::{SockAddr, Socket};
+use std::io;
+use std::os::fd::AsRawFd as _;
+
+/// A link-layer destination: `frame`s sent to it leave by the interface `index` with the header that they bring.
+pub(super) fn link_address(index: u32, mac: [u8; 6]) -> io::Result<SockAddr> {
+    let index = i32::try_from(index).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
+    // SAFETY: `storage` is a zeroed sockaddr_storage, which is larger than and at least as aligned as sockaddr_ll; the
+    // length that is set is that of sockaddr_ll, and every byte of it is initialised (zeroes or the fields below).
+    let ((), address) = unsafe {
+        SockAddr::try_init(|storage, length| {
+            let link = storage.cast::<libc::sockaddr_ll>();
+            (*link).sll_family = libc::AF_PACKET as u16;
+            (*link).sll_ifindex = index;
+            (*link).sll_halen = 6;
+            (&mut (*link).sll_addr)[..6].copy_from_slice(&mac);
+            *length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+            Ok(())
+        })?
+    };
+    Ok(address)
+}
+
+/// The MTU of an interface, in bytes; any socket serves for the question.
+pub(super) fn mtu(socket: &Socket, interface: &str) -> io::Result<usize> {
+    // SAFETY: ifreq is plain data for which all zeroes is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // One byte stays zero: the kernel wants the name terminated.
+    if interface.len() >= request.ifr_name.len() {
+        return Err(io::Error::from_raw_os_error(libc::ENODEV));
+    }
+    for (slot, byte) in request.ifr_name.iter_mut().zip(interface.bytes()) {
+        *slot = byte as libc::c_char;
+    }
+    // SAFETY: the descriptor is open for as long as `socket` is borrowed; SIOCGIFMTU reads the name and writes ifru_mtu,
+    // both inside `request`.
+    let mtu = unsafe {
+        if libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU, &raw mut request) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        request.ifr_ifru.ifru_mtu
+    };
+    usize::try_from(mtu).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+}

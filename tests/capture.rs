@@ -1,0 +1,110 @@
+//! The capture sees SIP in both directions, and no audio, on a real interface.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod netns;
+
+use keepcall::calls::capture::{Capture, CaptureCounters, CaptureError, Seen};
+use netns::Lan;
+use std::time::Duration;
+
+/// Runs a capture in host `a` for these ports while `traffic` runs, until a datagram "end" is seen.
+fn seen(lan: &Lan, ports: Vec<u16>, traffic: impl FnOnce() + Send + 'static) -> (Vec<Seen>, CaptureCounters) {
+    lan.block_on("a", move || async move {
+        let mut capture = Capture::open("eth0", &ports).unwrap();
+        let traffic = std::thread::spawn(traffic);
+        let mut all = Vec::new();
+        loop {
+            let next = tokio::time::timeout(Duration::from_secs(5), capture.next()).await;
+            let seen = next.unwrap_or_else(|_| panic!("the end was not seen, only {all:?}")).unwrap();
+            if seen.payload == b"end" {
+                break;
+            }
+            all.push(seen);
+        }
+        traffic.join().unwrap();
+        (all, capture.counters())
+    })
+}
+
+#[test]
+fn sip_both_ways_and_no_audio() {
+    // With many ports too: the filter's jumps are then at their longest.
+    let many: Vec<u16> = (5060..5124).collect();
+    for ports in [vec![5060], many] {
+        let lan = Lan::new(&["a", "b"]);
+        let pairs = [("10.77.0.1", "10.77.0.2"), ("[fd77::1]", "[fd77::2]")]
+            .map(|(a, b)| [(a, 5060, b, 7000), (a, 7000, b, 5060), (a, 10_000, b, 10_002), (a, 5059, b, 5124)])
+            .concat();
+        let last = (*ports.last().unwrap(), ports.len());
+        let sockets: Vec<_> = pairs
+            .iter()
+            .map(|(a, sport, b, dport)| {
+                (
+                    lan.socket("a", &format!("{a}:{sport}")),
+                    lan.socket("b", &format!("{b}:{dport}")),
+                    *sport == 5060 || *dport == 5060,
+                )
+            })
+            .collect();
+        let (from_last, end) = (lan.socket("a", "10.77.0.1:9000"), lan.socket("b", &format!("10.77.0.2:{}", last.0.max(5061))));
+        let expected: usize = sockets.iter().filter(|s| s.2).count() * 2;
+        let stop = lan.socket("a", "10.77.0.1:9001");
+        let (all, counters) = seen(&lan, ports.clone(), move || {
+            for (a, b, sip) in &sockets {
+                let (a_at, b_at) = (a.local_addr().unwrap(), b.local_addr().unwrap());
+                let text = |way: &str| format!("{way} {}", if *sip { "sip" } else { "audio" });
+                for _ in 0..if *sip { 1 } else { 50 } {
+                    a.send_to(text("out").as_bytes(), b_at).unwrap();
+                    b.send_to(text("in").as_bytes(), a_at).unwrap();
+                }
+            }
+            if last.1 > 1 {
+                from_last.send_to(b"out sip", end.local_addr().unwrap()).unwrap();
+            }
+            stop.send_to(b"end", "10.77.0.2:5060").unwrap();
+        });
+        assert!(all.iter().all(|s| s.payload.ends_with(b"sip")), "audio came through: {all:?}");
+        assert_eq!(all.len(), expected + usize::from(last.1 > 1), "{all:?}");
+        let has = |src: &str, dst: &str, text: &[u8]| {
+            assert!(all.iter().any(|s| s.src.to_string() == src && s.dst.to_string() == dst && s.payload == text), "{all:?}");
+        };
+        has("10.77.0.1:5060", "10.77.0.2:7000", b"out sip");
+        has("10.77.0.2:7000", "10.77.0.1:5060", b"in sip");
+        has("[fd77::2]:7000", "[fd77::1]:5060", b"in sip");
+        has("[fd77::1]:7000", "[fd77::2]:5060", b"out sip");
+        assert_eq!((counters.dropped, counters.malformed, counters.fragments), (0, 0, 0));
+    }
+}
+
+#[test]
+fn fragmented_messages_are_put_together() {
+    let lan = Lan::new(&["a", "b"]);
+    let big: Vec<u8> = (0..4000_u32).map(|n| n as u8).collect();
+    let sockets = ["10.77.0.1", "[fd77::1]"].map(|ip| lan.socket("a", &format!("{ip}:5060")));
+    let phones = ["10.77.0.2", "[fd77::2]"].map(|ip| lan.socket("b", &format!("{ip}:7000")));
+    let audio = lan.socket("b", "10.77.0.2:7002");
+    let sent = big.clone();
+    let (all, counters) = seen(&lan, vec![5060], move || {
+        for (socket, phone) in sockets.iter().zip(&phones) {
+            socket.send_to(&sent, phone.local_addr().unwrap()).unwrap();
+            phone.send_to(&sent, socket.local_addr().unwrap()).unwrap();
+        }
+        // Large, but none of ours.
+        audio.send_to(&sent, "10.77.0.1:7004").unwrap();
+        phones[0].send_to(b"end", "10.77.0.1:5060").unwrap();
+    });
+    assert_eq!(all.len(), 4, "{}", all.len());
+    assert!(all.iter().all(|s| s.payload == big));
+    assert!(counters.fragments >= 12, "{counters:?}");
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let lan = Lan::new(&["a"]);
+    lan.block_on("a", || async {
+        let error = Capture::open("eth7", &[5060]).unwrap_err();
+        assert!(error.to_string().contains("eth7") && error.to_string().contains("eth0"), "{error}");
+        assert!(matches!(Capture::open("eth0", &[]), Err(CaptureError::Ports { count: 0 })));
+        assert!(matches!(Capture::open("eth0", &[1; 65]), Err(CaptureError::Ports { count: 65 })));
+    });
+}

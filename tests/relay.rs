@@ -1,0 +1,228 @@
+//! The kernel relay carries audio between two phones through a virtual address, on real packets.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod netns;
+
+use keepcall::calls::model::Flow;
+use keepcall::recovery::media::kernel::KernelRelay;
+use keepcall::vip::rawudp::RawUdp;
+use keepcall::vip::sysctl;
+use netns::{Lan, receive, silent, stdout};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// Long enough for a packet on a virtual wire, when it must not come.
+const QUIET: Duration = Duration::from_millis(300);
+
+fn flow(from: &str, at: &str, to: &str, source: &str) -> Flow {
+    let a = |s: &str| s.parse::<SocketAddr>().unwrap();
+    Flow { from: a(from), at: a(at), to: a(to), source: a(source) }
+}
+
+/// Both directions between 10.77.0.1:4000 and 10.77.0.2:4002 (or the same of fd77::), by ports 10000 and 10004 of .9.
+fn both_ways(v6: bool) -> Vec<Flow> {
+    let ip = |n: u8, port: u16| if v6 { format!("[fd77::{n}]:{port}") } else { format!("10.77.0.{n}:{port}") };
+    vec![
+        flow(&ip(1, 4000), &ip(9, 10000), &ip(2, 4002), &ip(9, 10004)),
+        flow(&ip(2, 4002), &ip(9, 10004), &ip(1, 4000), &ip(9, 10000)),
+    ]
+}
+
+fn vips() -> Vec<IpAddr> {
+    vec!["10.77.0.9".parse().unwrap(), "fd77::9".parse().unwrap()]
+}
+
+fn add_vips(lan: &Lan, host: &str) {
+    lan.ip(host, "addr add 10.77.0.9/24 dev eth0");
+    lan.ip(host, "addr add fd77::9/64 dev eth0 nodad");
+}
+
+/// Arms the relay in host `h`.
+fn arm(lan: &Lan, calls: Vec<(&'static str, Vec<Flow>)>) {
+    lan.block_on("h", move || async move {
+        let prepared = sysctl::for_relay("eth0");
+        assert!(prepared.errors.is_empty(), "{:?}", prepared.errors);
+        let relay = KernelRelay::new("test", &vips()).unwrap();
+        let refused = relay.set_many(calls.iter().map(|(call, flows)| (*call, &flows[..]))).await.unwrap();
+        assert!(refused.is_empty(), "{refused:?}");
+    });
+}
+
+#[test]
+fn audio_runs_both_ways_through_an_address_that_comes_after_the_relay_was_armed() {
+    for v6 in [false, true] {
+        let lan = Lan::new(&["a", "b", "h"]);
+        arm(&lan, vec![("call", both_ways(v6))]);
+        add_vips(&lan, "h");
+        let ip = |n: u8, port: u16| if v6 { format!("[fd77::{n}]:{port}") } else { format!("10.77.0.{n}:{port}") };
+        // A server's socket on the very port, of a process that knows nothing of the call.
+        let server = lan.socket("h", &ip(9, 10000));
+        let (a, b) = (lan.socket("a", &ip(1, 4000)), lan.socket("b", &ip(2, 4002)));
+        for n in 0..5 {
+            a.send_to(format!("from a {n}").as_bytes(), ip(9, 10000)).unwrap();
+            assert_eq!(receive(&b), (ip(9, 10004), format!("from a {n}")));
+            b.send_to(format!("from b {n}").as_bytes(), ip(9, 10004)).unwrap();
+            assert_eq!(receive(&a), (ip(9, 10000), format!("from b {n}")));
+        }
+        assert!(silent(&server, QUIET), "the server's socket saw relayed audio");
+        // The same port with another peer is the server's own business, both ways.
+        let new = lan.socket("a", &ip(1, 4100));
+        new.send_to(b"new call", ip(9, 10000)).unwrap();
+        assert_eq!(receive(&server), (ip(1, 4100), "new call".to_owned()));
+        server.send_to(b"answer", ip(1, 4100)).unwrap();
+        assert_eq!(receive(&new), (ip(9, 10000), "answer".to_owned()));
+        // What would mix into the relayed audio does not leave.
+        let _ = server.send_to(b"stale", ip(1, 4000));
+        assert!(silent(&a, QUIET), "a stale server's audio reached the phone");
+        // No redirect was sent to the phones, or they would talk past the relay.
+        let redirects = stdout(&lan.exec("h", "nstat -asz IcmpOutRedirects Icmp6OutRedirects"));
+        for line in redirects.lines().filter(|l| l.contains("Redirects")) {
+            assert_eq!(line.split_whitespace().nth(1), Some("0"), "{redirects}");
+        }
+    }
+}
+
+#[test]
+fn checksums_are_right_for_senders_that_compute_them_and_for_senders_that_have_none() {
+    let lan = Lan::new(&["a", "b", "h"]);
+    let all = [both_ways(false), both_ways(true)].concat();
+    arm(&lan, vec![("call", all)]);
+    add_vips(&lan, "h");
+    let b4 = lan.socket("b", "10.77.0.2:4002");
+    let b6 = lan.socket("b", "[fd77::2]:4002");
+    // Raw packets come with whole checksums, as from a real wire, so the receiver checks what the relay made of them. (What a
+    // socket sends over veth has its checksum left for hardware that is not there, and nobody checks it.)
+    lan.inside("a", || {
+        let raw = RawUdp::open("eth0").unwrap();
+        let send = |from: &str, to: &str, n: u32| raw.send(from.parse().unwrap(), to.parse().unwrap(), &n.to_be_bytes()).unwrap();
+        for n in 0..200 {
+            send("10.77.0.1:4000", "10.77.0.9:10000", n);
+            send("[fd77::1]:4000", "[fd77::9]:10000", n);
+        }
+    });
+    for n in 0..200_u32 {
+        let mut buffer = [0; 100];
+        for b in [&b4, &b6] {
+            let length = b.recv(&mut buffer).unwrap_or_else(|e| panic!("packet {n}: {e}"));
+            assert_eq!(buffer[..length], n.to_be_bytes());
+        }
+    }
+    // RFC 768: a checksum of zero is none. Some phones send that.
+    lan.inside("a", || {
+        let socket = std::net::UdpSocket::bind("10.77.0.1:4000").unwrap();
+        nix::sys::socket::setsockopt(&socket, NoCheck, &true).unwrap();
+        socket.send_to(b"unchecked", "10.77.0.9:10000").unwrap();
+    });
+    assert_eq!(receive(&b4), ("10.77.0.9:10004".to_owned(), "unchecked".to_owned()));
+    let errors = stdout(&lan.exec("b", "nstat -asz UdpInCsumErrors Udp6InCsumErrors"));
+    for line in errors.lines().filter(|l| l.contains("InCsum")) {
+        assert_eq!(line.split_whitespace().nth(1), Some("0"), "{errors}");
+    }
+}
+
+#[test]
+fn phones_behind_gateways_are_reached() {
+    // a -- gateway g -- h, with b on h's LAN: the next hop to a is not the phone itself.
+    let lan = Lan::new(&["g", "b", "h", "a"]);
+    lan.ip("g", "addr add 10.78.0.1/24 dev eth0");
+    lan.ip("a", "addr flush dev eth0");
+    lan.ip("a", "addr add 10.78.0.2/24 dev eth0");
+    lan.ip("a", "route add default via 10.78.0.1");
+    lan.ip("h", "route add default via 10.77.0.1");
+    lan.exec("g", "sysctl -qw net.ipv4.ip_forward=1");
+    lan.exec("g", "sysctl -qw net.ipv4.conf.all.send_redirects=0");
+    lan.exec("g", "sysctl -qw net.ipv4.conf.eth0.send_redirects=0");
+    let flows = vec![
+        flow("10.78.0.2:4000", "10.77.0.9:10000", "10.77.0.2:4002", "10.77.0.9:10004"),
+        flow("10.77.0.2:4002", "10.77.0.9:10004", "10.78.0.2:4000", "10.77.0.9:10000"),
+    ];
+    arm(&lan, vec![("call", flows)]);
+    add_vips(&lan, "h");
+    let (a, b) = (lan.socket("a", "10.78.0.2:4000"), lan.socket("b", "10.77.0.2:4002"));
+    a.send_to(b"hello", "10.77.0.9:10000").unwrap();
+    assert_eq!(receive(&b), ("10.77.0.9:10004".to_owned(), "hello".to_owned()));
+    b.send_to(b"hello too", "10.77.0.9:10004").unwrap();
+    assert_eq!(receive(&a), ("10.77.0.9:10000".to_owned(), "hello too".to_owned()));
+}
+
+#[test]
+fn calls_are_changed_counted_and_removed() {
+    let lan = Lan::new(&["a", "b", "h"]);
+    add_vips(&lan, "h");
+    let (a, b) = (lan.socket("a", "10.77.0.1:4000"), lan.socket("b", "10.77.0.2:4002"));
+    let c = lan.socket("b", "10.77.0.2:4010");
+    let server = lan.socket("h", "10.77.0.9:10000");
+    lan.block_on("h", move || async move {
+        assert!(sysctl::for_relay("eth0").errors.is_empty());
+        let relay = KernelRelay::new("test", &vips()).unwrap();
+        // Many more calls in the same transaction, as a takeover brings them.
+        let many: Vec<(String, Vec<Flow>)> = (0..2000_u16)
+            .map(|n| {
+                let phone = |side: u8, port: u16| format!("10.{side}.{}.{}:{port}", n >> 8, n & 0xff);
+                let vip = |port: u16| format!("10.77.0.9:{port}");
+                let one = flow(&phone(80, 5000), &vip(11_000 + n), &phone(81, 5002), &vip(14_000 + n));
+                let two = flow(&phone(81, 5002), &vip(14_000 + n), &phone(80, 5000), &vip(11_000 + n));
+                (format!("other-{n}"), vec![one, two])
+            })
+            .collect();
+        // One that cannot be does not keep the others out.
+        let bad = [flow("10.0.0.1:0", "10.77.0.9:10000", "10.0.0.2:1", "10.77.0.9:10002")];
+        let all = many.iter().map(|(call, flows)| (&call[..], &flows[..])).chain([("bad", &bad[..])]);
+        assert_eq!(relay.set_many(all).await.unwrap().len(), 1);
+        relay.set("call", &both_ways(false)).await.unwrap();
+        for _ in 0..3 {
+            a.send_to(b"x", "10.77.0.9:10000").unwrap();
+            receive(&b);
+        }
+        let counts = relay.counts().await.unwrap();
+        assert_eq!(counts.len(), 2001);
+        let sent = |counts: &[keepcall::recovery::media::kernel::FlowCount]| {
+            let one = counts.iter().find(|c| c.flow.from.to_string() == "10.77.0.1:4000").unwrap();
+            (one.packets, one.bytes)
+        };
+        assert_eq!(sent(&counts["call"]), (3, 3 * 29));
+        assert_eq!(relay.forwarded().await.unwrap(), 3);
+
+        // The far phone moves (a re-INVITE): the next packet goes there. The untouched flow of the call keeps its count.
+        let mut flows = both_ways(false);
+        flows[0].to = "10.77.0.2:4010".parse().unwrap();
+        relay.set("call", &flows).await.unwrap();
+        a.send_to(b"moved", "10.77.0.9:10000").unwrap();
+        assert_eq!(receive(&c), ("10.77.0.9:10004".to_owned(), "moved".to_owned()));
+
+        // Removed: the server has its port back.
+        relay.remove("call").await.unwrap();
+        a.send_to(b"gone", "10.77.0.9:10000").unwrap();
+        assert_eq!(receive(&server).1, "gone");
+        assert_eq!(relay.counts().await.unwrap().len(), 2000);
+
+        // A new process takes over what a crashed one left, whole.
+        let next = KernelRelay::new("test", &vips()).unwrap();
+        next.set("call", &both_ways(false)).await.unwrap();
+        a.send_to(b"again", "10.77.0.9:10000").unwrap();
+        assert_eq!(receive(&b).1, "again");
+        assert_eq!(next.counts().await.unwrap().len(), 1);
+        next.clear().await.unwrap();
+        next.clear().await.unwrap();
+        a.send_to(b"cleared", "10.77.0.9:10000").unwrap();
+        assert_eq!(receive(&server).1, "cleared");
+    });
+    assert!(!stdout(&lan.exec("h", "nft list tables")).contains("keepcall"));
+}
+
+#[derive(Clone, Copy)]
+struct NoCheck;
+
+/// SO_NO_CHECK, which nix has no name for.
+impl nix::sys::socket::SetSockOpt for NoCheck {
+    type Val = bool;
+    fn set<F: std::os::fd::AsFd>(&self, fd: &F, on: &bool) -> nix::Result<()> {
+        let on = i32::from(*on);
+        let size = u32::try_from(size_of::<i32>()).unwrap();
+        let raw = std::os::fd::AsRawFd::as_raw_fd(&fd.as_fd());
+        #[allow(unsafe_code)]
+        // SAFETY: the descriptor is open for the borrow; the option is an int, and `on` lives over the call.
+        let result = unsafe { libc::setsockopt(raw, libc::SOL_SOCKET, libc::SO_NO_CHECK, (&raw const on).cast(), size) };
+        nix::errno::Errno::result(result).map(drop)
+    }
+}
