@@ -2,6 +2,7 @@
 
 pub mod capture;
 pub mod frame;
+pub mod inspect;
 pub mod model;
 pub mod pairing;
 pub mod reassembly;

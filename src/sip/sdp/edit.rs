@@ -169,7 +169,8 @@ pub fn keep_formats(body: &[u8], keep: &[Option<Vec<Vec<u8>>>]) -> Result<Vec<u8
                 out.extend_from_slice(line.ending());
                 continue;
             }
-            let subject = [&b"rtpmap"[..], b"fmtp", b"rtcp-fb"].iter().find_map(|n| line.attribute(n)).and_then(|v| fields(v).next());
+            let subject =
+                [&b"rtpmap"[..], b"fmtp", b"rtcp-fb"].iter().find_map(|n| line.attribute(n)).and_then(|v| fields(v).next());
             // `a=rtcp-fb:*` speaks of all.
             if subject.is_none_or(|pt| pt == b"*" || kept.contains(&pt)) {
                 out.extend_from_slice(line.whole);
