@@ -6,5 +6,6 @@ pub mod inspect;
 pub mod model;
 pub mod pairing;
 pub mod reassembly;
+pub mod store;
 pub mod table;
 pub mod tracker;

@@ -16,6 +16,9 @@ use std::path::Path;
 const SIMPLE: u32 = 3;
 const ENHANCED: u32 = 6;
 
+/// Takes time since 1970, source, destination and payload of a datagram.
+pub(super) type Each<'f> = &'f mut dyn FnMut(Time, SocketAddr, SocketAddr, &[u8]);
+
 /// What was in the file besides datagrams.
 #[derive(Debug, Default)]
 pub(super) struct Read {
@@ -28,7 +31,7 @@ pub(super) struct Read {
 }
 
 /// Calls `each` with (time since 1970, source, destination, payload) of every UDP datagram in the file, in order.
-pub(super) fn read(path: &Path, each: &mut dyn FnMut(Time, SocketAddr, SocketAddr, &[u8])) -> Result<Read, InspectError> {
+pub(super) fn read(path: &Path, each: Each<'_>) -> Result<Read, InspectError> {
     let failed = |source| InspectError::Open { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(failed)?;
     let mut magic = [0u8; 4];
@@ -55,7 +58,7 @@ pub(super) fn read(path: &Path, each: &mut dyn FnMut(Time, SocketAddr, SocketAdd
 struct Sink<'f> {
     read: Read,
     reassembly: Reassembly,
-    each: &'f mut dyn FnMut(Time, SocketAddr, SocketAddr, &[u8]),
+    each: Each<'f>,
 }
 
 impl Sink<'_> {
