@@ -2,8 +2,10 @@
 
 pub mod capture;
 pub mod frame;
+pub mod inspect;
 pub mod model;
-pub mod reassembly;
 pub mod pairing;
+pub mod reassembly;
+pub mod store;
 pub mod table;
 pub mod tracker;

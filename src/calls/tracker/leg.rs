@@ -83,6 +83,7 @@ pub struct Tracked {
 
 impl Tracked {
     /// A leg from its first INVITE.
+    #[allow(clippy::too_many_arguments, reason = "one call site; the values have no life together")]
     pub(super) fn new(
         m: &Message<'_>,
         p: &Packet<'_>,

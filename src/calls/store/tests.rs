@@ -1,0 +1,217 @@
+use super::queue::MAX_OPS;
+use super::*;
+use crate::calls::model::{Leg, SCHEMA};
+use crate::calls::table::script::{A, B, Dialog, Lab};
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+fn a_call() -> Call {
+    let mut lab = Lab::new();
+    lab.b2bua(&Dialog::new("in", A, false, "1", "2"), &Dialog::new("out", B, true, "1", "2"));
+    lab.calls().remove(0)
+}
+
+fn call(id: &str, epoch: u64) -> Call {
+    Call { id: id.into(), epoch, ..a_call() }
+}
+
+fn put(id: &str, epoch: u64) -> CallEvent {
+    CallEvent::Put(Box::new(call(id, epoch)))
+}
+
+fn gone(id: &str) -> CallEvent {
+    CallEvent::Delete { id: id.into(), reason: "BYE" }
+}
+
+fn ids(batch: &[(String, Change)]) -> Vec<String> {
+    batch.iter().map(|(id, c)| if *c == Change::Delete { format!("-{id}") } else { id.clone() }).collect()
+}
+
+#[test]
+fn the_newest_state_of_each_call_wins() {
+    let mut q = Queue::new(10);
+    for e in [put("a", 1), put("b", 1), put("a", 2), gone("b"), put("c", 1)] {
+        assert!(q.push(e));
+    }
+    let batch = q.take(|_| 1);
+    assert_eq!(ids(&batch), ["a", "-b", "c"]);
+    assert!(matches!(&batch[0].1, Change::Put(c) if c.epoch == 2));
+    assert_eq!(q.len(), 3, "in flight counts as not written");
+    // While it was under way c ended; a failed batch must not bring it back.
+    q.push(gone("c"));
+    q.put_back(batch);
+    assert_eq!(ids(&q.take(|_| 1)), ["a", "-b", "-c"]);
+    q.done();
+    assert_eq!(q.len(), 0);
+}
+
+#[test]
+fn batches_and_the_queue_are_bounded() {
+    let mut q = Queue::new(200);
+    for n in 0..200 {
+        assert!(q.push(put(&format!("p{n}"), 1)));
+    }
+    assert!(!q.push(put("more", 1)));
+    assert!(q.push(put("p7", 2)), "a known call always has room");
+    assert!(q.push(gone("old")), "an end has room when puts have not");
+    assert_eq!(q.dropped, 1);
+    assert_eq!(q.take(|_| 1).len(), MAX_OPS);
+    assert_eq!(q.take(|_| super::queue::MAX_BATCH_BYTES / 2).len(), 2);
+    assert_eq!(q.take(|_| usize::MAX / 2).len(), 1, "one is always taken");
+}
+
+#[test]
+fn only_calls_that_belong_to_their_key_are_read() {
+    let p = prefix("c", "main");
+    let good = Call { id: "abc".into(), instance: "main".into(), ..a_call() };
+    let json = |c: &Call| serde_json::to_vec(c).unwrap();
+    let read = |key: &str, value: &[u8]| value::decode(&p, "main", &format!("{p}{key}"), value);
+    assert_eq!(read("abc", &json(&good)), Ok(good.clone()));
+    let newer = json(&Call { schema: SCHEMA + 1, ..good.clone() });
+    let no_legs = Call { legs: Vec::<Leg>::new(), ..good.clone() };
+    let elsewhere = Call { instance: "other".into(), ..good.clone() };
+    let cases: [(&str, Vec<u8>, BadValue); 9] = [
+        ("abd", json(&good), BadValue::Mismatch),
+        ("abc", json(&elsewhere), BadValue::Mismatch),
+        ("abc", newer, BadValue::Schema(SCHEMA + 1)),
+        ("abc", br#"{"schema":99}"#.to_vec(), BadValue::Schema(99)),
+        ("abc", json(&no_legs), BadValue::Content),
+        ("abc", b"\xff{".to_vec(), BadValue::Content),
+        ("abc", br#"{"schema":1}"#.to_vec(), BadValue::Content),
+        ("", json(&good), BadValue::Key),
+        ("a/b", json(&good), BadValue::Key),
+    ];
+    for (key, value, why) in cases {
+        assert_eq!(read(key, &value), Err(why));
+    }
+    assert_eq!(value::decode(&p, "main", "elsewhere", &json(&good)), Err(BadValue::Key));
+}
+
+/// A real etcd on free ports of the loopback; killed with the test.
+struct Server {
+    child: Child,
+    url: String,
+    peer: String,
+    dir: tempfile::TempDir,
+}
+
+impl Server {
+    fn start() -> Self {
+        let port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (url, peer) = (format!("http://127.0.0.1:{}", port()), format!("http://127.0.0.1:{}", port()));
+        let dir = tempfile::tempdir().unwrap();
+        let child = Self::spawn(&url, &peer, dir.path());
+        Self { child, url, peer, dir }
+    }
+
+    fn spawn(url: &str, peer: &str, dir: &std::path::Path) -> Child {
+        Command::new("etcd")
+            .args(["--listen-client-urls", url, "--advertise-client-urls", url, "--listen-peer-urls", peer])
+            .args(["--initial-advertise-peer-urls", peer, "--initial-cluster", &format!("default={peer}")])
+            .arg("--data-dir")
+            .arg(dir)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
+    fn stop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    fn restart(&mut self) {
+        self.child = Self::spawn(&self.url, &self.peer, self.dir.path());
+    }
+
+    fn client(&self) -> Etcd {
+        let cfg = format!("endpoints = [\"{}\"]\ntimeout = \"1s\"", self.url);
+        Etcd::connect(&toml::from_str(&cfg).unwrap()).unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Follows events until `good`, at most 20 s; what a follower then knows.
+async fn follow_until(
+    events: &mut mpsc::Receiver<StoreEvent>,
+    known: &mut BTreeMap<String, u64>,
+    good: impl Fn(&BTreeMap<String, u64>) -> bool,
+) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !good(known) {
+        let left = end.saturating_duration_since(Instant::now());
+        match tokio::time::timeout(left, events.recv()).await.expect("the follower must come to know it").unwrap() {
+            StoreEvent::Put(c) => {
+                known.insert(c.id.clone(), c.epoch);
+            }
+            StoreEvent::Delete { id } => {
+                known.remove(&id);
+            }
+            StoreEvent::Synced(all) => *known = all.into_iter().map(|c| (c.id, c.epoch)).collect(),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_master_writes_the_others_follow_through_an_outage() {
+    let mut server = Server::start();
+    let etcd = server.client();
+    let (master, _own) = Store::start(etcd.clone(), "c", "main", 1000);
+    let (backup, mut events) = Store::start(server.client(), "c", "main", 1000);
+    for n in 0..300 {
+        master.apply(put(&format!("call-{n}"), 1));
+    }
+    master.flush(Duration::from_secs(20)).await.unwrap();
+    let mut known = BTreeMap::new();
+    follow_until(&mut events, &mut known, |k| k.len() == 300).await;
+    assert_eq!(etcd.get_prefix(&prefix("c", "main")).await.unwrap().1.len(), 300);
+
+    // Garbage beside the calls is skipped, counted, and left where it is.
+    etcd.put(&format!("{}junk", prefix("c", "main")), b"{not json", 0).await.unwrap();
+    master.apply(gone("call-0"));
+    follow_until(&mut events, &mut known, |k| k.len() == 299).await;
+    assert_eq!(backup.status().bad_values, 1);
+
+    server.stop();
+    master.apply(put("call-1", 2));
+    master.apply(put("call-1", 3));
+    master.apply(gone("call-2"));
+    let late = master.flush(Duration::from_millis(300)).await.unwrap_err();
+    assert!(matches!(late, FlushError::Late { pending: 2, .. }), "{late:?}");
+    server.restart();
+    master.flush(Duration::from_secs(20)).await.unwrap();
+    follow_until(&mut events, &mut known, |k| k.get("call-1") == Some(&3) && !k.contains_key("call-2")).await;
+    assert!(etcd.get(&format!("{}junk", prefix("c", "main"))).await.unwrap().is_some());
+    assert_eq!(master.status(), StoreStatus { bad_values: master.status().bad_values, ..StoreStatus::default() });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_was_replaced_writes_nothing() {
+    let server = Server::start();
+    let etcd = server.client();
+    let (old, _events) = Store::start(etcd.clone(), "c", "main", 10);
+    old.guard(vec![Compare::Missing("/new-master".into())]);
+    old.apply(put("a", 1));
+    old.flush(Duration::from_secs(20)).await.unwrap();
+    etcd.put("/new-master", b"x", 0).await.unwrap();
+    old.apply(put("a", 2));
+    old.apply(put("b", 2));
+    assert!(matches!(old.flush(Duration::from_secs(20)).await, Err(FlushError::Refused)));
+    let stored = etcd.get_prefix(&prefix("c", "main")).await.unwrap().1;
+    assert_eq!(stored.len(), 1);
+    assert_eq!(serde_json::from_slice::<Call>(&stored[0].value).unwrap().epoch, 1);
+    assert_eq!((old.status().refused, old.status().pending), (2, 0));
+    // With a new right it writes again.
+    old.guard(Vec::new());
+    old.apply(put("b", 3));
+    old.flush(Duration::from_secs(20)).await.unwrap();
+    assert_eq!(etcd.get_prefix(&prefix("c", "main")).await.unwrap().1.len(), 2);
+}
