@@ -141,18 +141,17 @@ impl Carried {
     }
 
     fn invited(&mut self, side: usize, m: &Message<'_>, key: &Key, cx: &mut Cx<'_>) {
-        let s = &mut self.sides[side];
-        if s.invite.is_some() {
+        if self.offer_open(side) {
             // RFC 3261 section 14.2: ours is under way.
             return self.reply(side, key, 491, cx);
         }
-        let open = s.served.iter().any(|r| r.is_invite() && !r.is_final() && r.key != *key);
-        if open || s.late_offer.is_some() {
+        if self.phone_busy(side, Some(key)) {
             let after = (cx.rng.next() % 11).to_string();
             return self.respond(side, key, 500, cx, |b, _| b.header("Retry-After", after));
         }
         // A new INVITE says that the answer to the one before has arrived, whatever became of its ACK.
-        s.served.iter_mut().filter(|r| r.is_invite() && r.key != *key).for_each(Served::acknowledged);
+        let earlier = self.sides[side].served.iter_mut().filter(|r| r.is_invite() && r.key != *key);
+        earlier.for_each(Served::acknowledged);
         if self.too_short(side, m, key, cx) {
             return;
         }
@@ -174,9 +173,9 @@ impl Carried {
         if self.too_short(side, m, key, cx) {
         } else if m.body().is_empty() {
             self.accept(side, m, key, &[], cx);
-        } else if self.sides[side].invite.is_some() {
+        } else if self.offer_open(side) {
             self.reply(side, key, 491, cx);
-        } else if self.phone_busy(side) {
+        } else if self.phone_busy(side, Some(key)) {
             // RFC 3311 section 5.2.
             self.respond(side, key, 500, cx, |b, _| b.header("Retry-After", "5"));
         } else {
@@ -212,7 +211,7 @@ impl Carried {
         }
         let Some(other) = self.other(side) else { return self.reply(side, key, 488, cx) };
         let o = &self.sides[other];
-        if self.phase != Phase::Carrying || o.invite.is_some() || o.own_offer.is_some() || self.phone_busy(other) {
+        if self.phase != Phase::Carrying || self.offer_open(other) || o.own_offer.is_some() || self.phone_busy(other, None) {
             return self.reply(side, key, 491, cx);
         }
         if self.sides[side].own_offer.is_some() || o.others.len() >= MAX_OTHERS {

@@ -386,7 +386,7 @@ impl Phone {
                 self.out.push((reply_to, text));
                 self.ringing = Some((key, m_bytes(m)));
             }
-            ("INVITE", Answer::Nothing) => {}
+            ("INVITE" | "UPDATE", Answer::Nothing) => {}
             _ => self.give(&key, 200, "", cseq, m, reply_to, now, ""),
         }
     }

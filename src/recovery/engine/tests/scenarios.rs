@@ -305,6 +305,29 @@ fn two_offers_at_once_collide() {
 }
 
 #[test]
+fn an_open_update_keeps_other_offers_out() {
+    let (mut w, _) = recovered(22);
+    w.phones[1].answers.push_back(Answer::Nothing);
+    let body = |w: &World, v| changed(&w.phones[0], v, "sendonly");
+    let (first, second) = (body(&w, 9), body(&w, 10));
+    w.ask(0, "UPDATE", &first);
+    w.run(Duration::from_millis(50));
+    w.ask(0, "UPDATE", &second);
+    w.run(Duration::from_millis(100));
+    assert_eq!(w.result(0), ("UPDATE".into(), 500));
+    w.ask(0, "INVITE", &second);
+    w.run(Duration::from_millis(100));
+    assert_eq!(w.result(0), ("INVITE".into(), 500));
+    let theirs = changed(&w.phones[1], 9, "sendonly");
+    w.ask(1, "INVITE", &theirs);
+    w.run(Duration::from_millis(100));
+    assert_eq!(w.result(1), ("INVITE".into(), 491), "our UPDATE is open there");
+    w.secs(2);
+    assert_eq!(w.result(0), ("UPDATE".into(), 200), "the second sending was answered");
+    assert!(w.phones[1].sdp_seen.contains("a=sendonly"));
+}
+
+#[test]
 fn session_timers_are_kept_and_enforced() {
     for local in [true, false] {
         let mut w = World::new(23, 50);
