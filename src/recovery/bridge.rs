@@ -35,9 +35,11 @@ pub(super) const fn phrase(code: u16) -> &'static str {
 }
 
 fn key_of(m: &Message<'_>) -> Key {
-    let via = m.values(Name::Via).next().unwrap_or_default().to_vec();
+    let via = m.values(Name::Via).next().unwrap_or_default();
+    // Protocol and sent-by; parameters other than the branch may differ between an INVITE and its CANCEL.
+    let sent_by = via.split(|&b| b == b';').next().unwrap_or_default().trim_ascii();
     let (cseq, method) = m.cseq();
-    Key { via, cseq, method: method.to_vec() }
+    Key { via: [sent_by, b";", m.branch().unwrap_or_default()].concat(), cseq, method: method.to_vec() }
 }
 
 /// Another phone's description, made the server's towards this leg: the leg's own `o=` line goes on, media go to the VIP ports
@@ -77,7 +79,7 @@ impl Carried {
             }
             return;
         }
-        let source = response_address(&key.via, p.src);
+        let source = response_address(m.values(Name::Via).next().unwrap_or_default(), p.src);
         if !self.make_room(side) {
             return;
         }
@@ -281,7 +283,7 @@ impl Carried {
             (true, true, Some(request), Some(m)) => {
                 if m.method() == Method::Update {
                     let had = self.call.legs[side].sdp_sent.as_ref().map(|d| d.body.0.clone());
-                    self.take_answer(side, before.as_deref(), m);
+                    self.take_answer(side, before.as_deref(), m, cx.settings.recovery_port);
                     before = had;
                 }
                 let answer = self.call.legs[side].sdp_received.as_ref().map(|d| d.body.0.clone()).unwrap_or_default();
@@ -347,6 +349,7 @@ impl Carried {
         if let Some(target) = m.contact_uri() {
             leg.remote_target = target.into();
         }
+        leg.local_target = request::contact(leg, cx.settings.recovery_port).as_slice().into();
         leg.carried = true;
         let knows = m.values(Name::Supported).any(|v| v.eq_ignore_ascii_case(b"timer"));
         let asked = m.header(Name::SessionExpires).and_then(|v| Some((leading_number(v)?, uri::param(v, "refresher"))));

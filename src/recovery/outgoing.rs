@@ -181,7 +181,7 @@ impl Carried {
         let before = self.call.legs[side].sdp_sent.clone();
         let success = code < 300;
         if success {
-            self.take_answer(side, o.offer.as_deref(), m);
+            self.take_answer(side, o.offer.as_deref(), m, cx.settings.recovery_port);
         }
         let ack = self.ack(side, success, o.client.cseq, &o.client, m, cx);
         self.remember(side, ack);
@@ -255,7 +255,7 @@ impl Carried {
     }
 
     /// What a 2xx to INVITE or UPDATE changes: target, descriptions, session timer.
-    pub(super) fn take_answer(&mut self, side: usize, offer: Option<&[u8]>, m: &Message<'_>) {
+    pub(super) fn take_answer(&mut self, side: usize, offer: Option<&[u8]>, m: &Message<'_>, port: u16) {
         let leg = &mut self.call.legs[side];
         if let Some(target) = m.contact_uri() {
             leg.remote_target = target.into();
@@ -271,6 +271,7 @@ impl Carried {
             let local = uri::param(v, "refresher").is_none_or(|r| r.eq_ignore_ascii_case(b"uac"));
             Some(SessionTimer { interval_s: leading_number(v)?.max(request::MIN_SE), local_refreshes: local })
         });
+        leg.local_target = request::contact(leg, port).as_slice().into();
         leg.carried = true;
         self.touch();
     }

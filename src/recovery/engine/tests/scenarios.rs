@@ -31,7 +31,7 @@ fn both_parties_are_reinvited_and_either_can_hang_up() {
             assert_eq!(p.got, ["INVITE"]);
         }
         let stored = &w.stored["call-00000"];
-        assert!(stored.legs.iter().all(|l| l.carried));
+        assert!(stored.legs.iter().all(|l| l.carried && l.local_target.lossy() == "sip:srv@10.9.0.100:5070"));
         assert_eq!((stored.legs[0].local_cseq, stored.legs[1].local_cseq), (Some(1), Some(103)));
         w.ask(hangs_up, "BYE", "");
         w.secs(40);
