@@ -35,9 +35,11 @@ pub(super) const fn phrase(code: u16) -> &'static str {
 }
 
 fn key_of(m: &Message<'_>) -> Key {
-    let via = m.values(Name::Via).next().unwrap_or_default().to_vec();
+    let via = m.values(Name::Via).next().unwrap_or_default();
+    // Protocol and sent-by; parameters other than the branch may differ between an INVITE and its CANCEL.
+    let sent_by = via.split(|&b| b == b';').next().unwrap_or_default().trim_ascii();
     let (cseq, method) = m.cseq();
-    Key { via, cseq, method: method.to_vec() }
+    Key { via: [sent_by, b";", m.branch().unwrap_or_default()].concat(), cseq, method: method.to_vec() }
 }
 
 /// Another phone's description, made the server's towards this leg: the leg's own `o=` line goes on, media go to the VIP ports
@@ -77,7 +79,7 @@ impl Carried {
             }
             return;
         }
-        let source = response_address(&key.via, p.src);
+        let source = response_address(m.values(Name::Via).next().unwrap_or_default(), p.src);
         if !self.make_room(side) {
             return;
         }
@@ -141,18 +143,17 @@ impl Carried {
     }
 
     fn invited(&mut self, side: usize, m: &Message<'_>, key: &Key, cx: &mut Cx<'_>) {
-        let s = &mut self.sides[side];
-        if s.invite.is_some() {
+        if self.offer_open(side) {
             // RFC 3261 section 14.2: ours is under way.
             return self.reply(side, key, 491, cx);
         }
-        let open = s.served.iter().any(|r| r.is_invite() && !r.is_final() && r.key != *key);
-        if open || s.late_offer.is_some() {
+        if self.phone_busy(side, Some(key)) {
             let after = (cx.rng.next() % 11).to_string();
             return self.respond(side, key, 500, cx, |b, _| b.header("Retry-After", after));
         }
         // A new INVITE says that the answer to the one before has arrived, whatever became of its ACK.
-        s.served.iter_mut().filter(|r| r.is_invite() && r.key != *key).for_each(Served::acknowledged);
+        let earlier = self.sides[side].served.iter_mut().filter(|r| r.is_invite() && r.key != *key);
+        earlier.for_each(Served::acknowledged);
         if self.too_short(side, m, key, cx) {
             return;
         }
@@ -174,9 +175,9 @@ impl Carried {
         if self.too_short(side, m, key, cx) {
         } else if m.body().is_empty() {
             self.accept(side, m, key, &[], cx);
-        } else if self.sides[side].invite.is_some() {
+        } else if self.offer_open(side) {
             self.reply(side, key, 491, cx);
-        } else if self.phone_busy(side) {
+        } else if self.phone_busy(side, Some(key)) {
             // RFC 3311 section 5.2.
             self.respond(side, key, 500, cx, |b, _| b.header("Retry-After", "5"));
         } else {
@@ -212,7 +213,7 @@ impl Carried {
         }
         let Some(other) = self.other(side) else { return self.reply(side, key, 488, cx) };
         let o = &self.sides[other];
-        if self.phase != Phase::Carrying || o.invite.is_some() || o.own_offer.is_some() || self.phone_busy(other) {
+        if self.phase != Phase::Carrying || self.offer_open(other) || o.own_offer.is_some() || self.phone_busy(other, None) {
             return self.reply(side, key, 491, cx);
         }
         if self.sides[side].own_offer.is_some() || o.others.len() >= MAX_OTHERS {
@@ -282,7 +283,7 @@ impl Carried {
             (true, true, Some(request), Some(m)) => {
                 if m.method() == Method::Update {
                     let had = self.call.legs[side].sdp_sent.as_ref().map(|d| d.body.0.clone());
-                    self.take_answer(side, before.as_deref(), m);
+                    self.take_answer(side, before.as_deref(), m, cx.settings.recovery_port);
                     before = had;
                 }
                 let answer = self.call.legs[side].sdp_received.as_ref().map(|d| d.body.0.clone()).unwrap_or_default();
@@ -348,6 +349,7 @@ impl Carried {
         if let Some(target) = m.contact_uri() {
             leg.remote_target = target.into();
         }
+        leg.local_target = request::contact(leg, cx.settings.recovery_port).as_slice().into();
         leg.carried = true;
         let knows = m.values(Name::Supported).any(|v| v.eq_ignore_ascii_case(b"timer"));
         let asked = m.header(Name::SessionExpires).and_then(|v| Some((leading_number(v)?, uri::param(v, "refresher"))));

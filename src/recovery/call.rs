@@ -143,7 +143,7 @@ impl Carried {
 
     /// Which leg the dialog with these tags is, seen from the server.
     pub(super) fn side_of(&self, local_tag: Option<&[u8]>, remote_tag: Option<&[u8]>) -> Option<usize> {
-        let (local, remote) = (local_tag.unwrap_or_default(), remote_tag.unwrap_or_default());
+        let (local, remote) = (local_tag?, remote_tag?);
         self.call.legs.iter().position(|l| l.local_tag.0 == local && l.remote_tag.0 == remote)
     }
 

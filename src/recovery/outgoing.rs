@@ -4,7 +4,7 @@ use super::call::{Cancel, Carried, Cx, MAX_ACKED, Outgoing, Phase, Purpose};
 use super::engine::Outcome;
 use super::reinvite::{Step, Verdict};
 use super::request;
-use super::transaction::{Acked, Client, LIFE, Tick};
+use super::transaction::{Acked, Client, Key, LIFE, Served, Tick};
 use crate::calls::model::{Leg, Sdp as Description, SessionTimer};
 use crate::sip::build::Builder;
 use crate::sip::message::{Message, Method, Name};
@@ -181,7 +181,7 @@ impl Carried {
         let before = self.call.legs[side].sdp_sent.clone();
         let success = code < 300;
         if success {
-            self.take_answer(side, o.offer.as_deref(), m);
+            self.take_answer(side, o.offer.as_deref(), m, cx.settings.recovery_port);
         }
         let ack = self.ack(side, success, o.client.cseq, &o.client, m, cx);
         self.remember(side, ack);
@@ -255,7 +255,7 @@ impl Carried {
     }
 
     /// What a 2xx to INVITE or UPDATE changes: target, descriptions, session timer.
-    pub(super) fn take_answer(&mut self, side: usize, offer: Option<&[u8]>, m: &Message<'_>) {
+    pub(super) fn take_answer(&mut self, side: usize, offer: Option<&[u8]>, m: &Message<'_>, port: u16) {
         let leg = &mut self.call.legs[side];
         if let Some(target) = m.contact_uri() {
             leg.remote_target = target.into();
@@ -271,6 +271,7 @@ impl Carried {
             let local = uri::param(v, "refresher").is_none_or(|r| r.eq_ignore_ascii_case(b"uac"));
             Some(SessionTimer { interval_s: leading_number(v)?.max(request::MIN_SE), local_refreshes: local })
         });
+        leg.local_target = request::contact(leg, port).as_slice().into();
         leg.carried = true;
         self.touch();
     }
@@ -287,14 +288,21 @@ impl Carried {
         }
     }
 
-    /// Whether an INVITE of the phone, or its answer to our offer, is still open.
-    pub(super) fn phone_busy(&self, side: usize) -> bool {
+    /// Whether an INVITE or UPDATE of the phone other than `except`, or its answer to our offer, is still open.
+    pub(super) fn phone_busy(&self, side: usize, except: Option<&Key>) -> bool {
         let s = &self.sides[side];
-        s.late_offer.is_some() || s.served.iter().any(|r| r.is_invite() && !r.is_final())
+        let offers = |r: &Served| r.is_invite() || r.key.method == b"UPDATE";
+        s.late_offer.is_some() || s.served.iter().any(|r| offers(r) && !r.is_final() && Some(&r.key) != except)
+    }
+
+    /// Whether the phone has an offer of ours to answer.
+    pub(super) fn offer_open(&self, side: usize) -> bool {
+        let s = &self.sides[side];
+        s.invite.is_some() || s.others.iter().any(|o| o.offer.is_some())
     }
 
     pub(super) fn retry_own(&mut self, side: usize, cx: &mut Cx<'_>) {
-        if self.sides[side].invite.is_some() || self.phone_busy(side) {
+        if self.offer_open(side) || self.phone_busy(side, None) {
             self.sides[side].retry = Some(cx.now + BUSY);
         } else if let Some(offer) = self.sides[side].own_offer.clone() {
             self.invite_own(side, offer, 1, cx);
@@ -305,9 +313,9 @@ impl Carried {
 
     /// The session timer is ours to refresh: a re-INVITE with the description as it is (RFC 4028 section 7.4).
     pub(super) fn refresh(&mut self, side: usize, cx: &mut Cx<'_>) {
-        let s = &mut self.sides[side];
-        s.refresh = None;
-        if s.invite.is_some() || s.own_offer.is_some() || self.phone_busy(side) || self.phase != Phase::Carrying {
+        self.sides[side].refresh = None;
+        let busy = self.offer_open(side) || self.sides[side].own_offer.is_some() || self.phone_busy(side, None);
+        if busy || self.phase != Phase::Carrying {
             self.sides[side].refresh = Some(cx.now + BUSY);
         } else if let Some(sdp) = self.call.legs[side].sdp_sent.clone() {
             let min_se = self.sides[side].tries.min_se;

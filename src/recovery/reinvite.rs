@@ -7,8 +7,8 @@ use crate::calls::model::Direction;
 use std::time::Duration;
 
 /// Glare is retried this often: the phone's own re-INVITE towards the dead server blocks it for up to 32 s (Timer B), and a
-/// retry waits two seconds on average at most.
-pub(super) const MAX_GLARE: u8 = 20;
+/// retry waits one second on average where it waits least.
+pub(super) const MAX_GLARE: u8 = 40;
 /// CSeq numbers that the dead server may have used after the last state was stored.
 pub(super) const CSEQ_GAP: u32 = 100;
 /// The longest Retry-After that is waited for, in seconds; a call can't hang in the air for longer.

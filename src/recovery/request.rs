@@ -1,5 +1,8 @@
 //! Writing requests within a stored dialog (RFC 3261 section 12.2.1.1).
 
+#[cfg(test)]
+mod tests;
+
 use super::transaction::Target;
 use crate::calls::model::Leg;
 use crate::sip::build::Builder;

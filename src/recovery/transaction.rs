@@ -81,7 +81,7 @@ impl Client {
 /// What tells a retransmission from a new request (RFC 3261 section 17.2.3).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Key {
-    /// The topmost Via's branch with its sent-by: the whole value.
+    /// The topmost Via's sent-by and branch.
     pub(super) via: Vec<u8>,
     pub(super) cseq: u32,
     pub(super) method: Vec<u8>,

@@ -34,7 +34,7 @@ pub(super) struct Sent {
 
 struct Given {
     response: Vec<u8>,
-    /// For a 2xx to INVITE: resent until ACK.
+    /// Final answers to INVITE are resent until ACK.
     resend: Option<(Time, Duration)>,
     cseq: u32,
     ok_invite: bool,
@@ -67,6 +67,8 @@ pub(super) struct Phone {
     pub(super) lazy: bool,
     pub(super) late_answer: Option<String>,
     pub(super) max_gap: u32,
+    /// Packets come in order, so that requests must name the newest Contact.
+    pub(super) steady: bool,
     sent: Vec<Sent>,
     given: HashMap<String, Given>,
     pub(super) out: Vec<(SocketAddr, Vec<u8>)>,
@@ -107,6 +109,7 @@ impl Phone {
             lazy: false,
             late_answer: None,
             max_gap: 0,
+            steady: true,
             sent: Vec::new(),
             given: HashMap::new(),
             out: Vec::new(),
@@ -146,13 +149,19 @@ impl Phone {
     }
 
     fn contact(&self) -> String {
-        format!("sip:u@{};transport=udp", self.addr)
+        // Another one after each target refresh.
+        format!("sip:u@{};v={}", self.addr, self.accepted)
     }
 
     pub(super) fn deadline(&self) -> Time {
         let sent = self.sent.iter().map(|s| s.next.min(s.until));
         let given = self.given.values().filter_map(|g| g.resend.map(|(at, _)| at));
         sent.chain(given).min().unwrap_or(Time::FAR)
+    }
+
+    /// Whether each final answer to an INVITE has had its ACK.
+    pub(super) fn all_acked(&self) -> bool {
+        self.given.values().all(|g| g.resend.is_none())
     }
 
     pub(super) fn tick(&mut self, now: Time) {
@@ -286,19 +295,23 @@ impl Phone {
                 assert_eq!(routes.last().unwrap(), &format!("<{}>", self.contact()));
             }
             _ => {
-                assert_eq!(m.request_uri().unwrap(), self.contact().as_bytes());
+                let uri = String::from_utf8_lossy(m.request_uri().unwrap()).into_owned();
+                assert!(uri == self.contact() || (!self.steady && uri.starts_with(&format!("sip:u@{};v=", self.addr))), "{uri}");
                 assert_eq!(routes, self.routes);
             }
         }
         let branch = String::from_utf8_lossy(m.branch().unwrap()).into_owned();
         assert!(branch.starts_with("z9hG4bK"));
         if m.method() == Method::Ack {
-            if let Some(given) = self.given.values_mut().find(|g| g.cseq == cseq && g.resend.is_some()) {
-                assert_eq!(given.response.starts_with(b"SIP/2.0 2"), !given.response.is_empty());
-                given.resend = None;
-                if std::mem::take(&mut given.ok_invite) {
-                    self.acked += 1;
-                }
+            // A refusal is ACKed in its transaction, a 2xx in one of its own (RFC 3261 sections 17.1.1.3 and 13.2.2.4).
+            let own = format!("{branch}/INVITE");
+            let found = self.given.iter_mut().find(|(key, g)| g.cseq == cseq && (g.ok_invite || **key == own)).map(|(key, g)| {
+                assert!(!g.ok_invite || *key != own, "the ACK of a 2xx has its own branch");
+                g
+            });
+            let given = found.expect("an ACK answers a final answer of ours");
+            if given.resend.take().is_some() && given.ok_invite {
+                self.acked += 1;
             }
             return;
         }
@@ -373,7 +386,7 @@ impl Phone {
                 self.out.push((reply_to, text));
                 self.ringing = Some((key, m_bytes(m)));
             }
-            ("INVITE", Answer::Nothing) => {}
+            ("INVITE" | "UPDATE", Answer::Nothing) => {}
             _ => self.give(&key, 200, "", cseq, m, reply_to, now, ""),
         }
     }
@@ -400,7 +413,7 @@ impl Phone {
         let response = self.response(code, m, extra, body);
         self.out.push((to, response.clone()));
         let ok_invite = m.method() == Method::Invite && code < 300;
-        let resend = ok_invite.then_some((now + T1, T1));
+        let resend = (m.method() == Method::Invite).then_some((now + T1, T1));
         self.given.insert(key.to_owned(), Given { response, resend, cseq, ok_invite });
     }
 }

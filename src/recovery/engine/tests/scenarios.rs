@@ -31,7 +31,7 @@ fn both_parties_are_reinvited_and_either_can_hang_up() {
             assert_eq!(p.got, ["INVITE"]);
         }
         let stored = &w.stored["call-00000"];
-        assert!(stored.legs.iter().all(|l| l.carried));
+        assert!(stored.legs.iter().all(|l| l.carried && l.local_target.lossy() == "sip:srv@10.9.0.100:5070"));
         assert_eq!((stored.legs[0].local_cseq, stored.legs[1].local_cseq), (Some(1), Some(103)));
         w.ask(hangs_up, "BYE", "");
         w.secs(40);
@@ -88,6 +88,8 @@ fn bye_on_the_servers_port_during_recovery_ends_the_other_party() {
     for who in [0, 1] {
         let mut w = World::new(7, 50);
         let call = w.b2bua(0);
+        // BYE crosses the answer that names a new Contact.
+        w.phones.iter_mut().for_each(|p| p.steady = false);
         w.start(vec![call]);
         w.ask(who, "BYE", "");
         w.secs(40);
@@ -120,6 +122,7 @@ fn glare_is_tried_again_and_refusals_leave_the_call_up() {
         assert_eq!(w.engine.status()[0].state, CallState::Carried);
         let gap = if matches!(answer, Answer::Code(500, "")) { 100 } else { 1 };
         assert_eq!(w.phones[1].max_gap, gap, "{answer:?}");
+        assert!(w.phones[1].all_acked(), "{answer:?}");
         // Still on the server's port if the re-INVITE was refused: an overheard BYE.
         w.phones[0].target = agent();
         w.ask(0, "BYE", "");
@@ -133,6 +136,7 @@ fn glare_is_tried_again_and_refusals_leave_the_call_up() {
 fn a_lost_party_ends_the_other() {
     let mut w = World::new(11, 50);
     let call = w.b2bua(0);
+    w.phones[1].steady = false;
     w.phones[0].answers.push_back(Answer::Code(481, ""));
     w.start(vec![call]);
     w.secs(5);
@@ -301,6 +305,29 @@ fn two_offers_at_once_collide() {
 }
 
 #[test]
+fn an_open_update_keeps_other_offers_out() {
+    let (mut w, _) = recovered(22);
+    w.phones[1].answers.push_back(Answer::Nothing);
+    let body = |w: &World, v| changed(&w.phones[0], v, "sendonly");
+    let (first, second) = (body(&w, 9), body(&w, 10));
+    w.ask(0, "UPDATE", &first);
+    w.run(Duration::from_millis(50));
+    w.ask(0, "UPDATE", &second);
+    w.run(Duration::from_millis(100));
+    assert_eq!(w.result(0), ("UPDATE".into(), 500));
+    w.ask(0, "INVITE", &second);
+    w.run(Duration::from_millis(100));
+    assert_eq!(w.result(0), ("INVITE".into(), 500));
+    let theirs = changed(&w.phones[1], 9, "sendonly");
+    w.ask(1, "INVITE", &theirs);
+    w.run(Duration::from_millis(100));
+    assert_eq!(w.result(1), ("INVITE".into(), 491), "our UPDATE is open there");
+    w.secs(2);
+    assert_eq!(w.result(0), ("UPDATE".into(), 200), "the second sending was answered");
+    assert!(w.phones[1].sdp_seen.contains("a=sendonly"));
+}
+
+#[test]
 fn session_timers_are_kept_and_enforced() {
     for local in [true, false] {
         let mut w = World::new(23, 50);
@@ -431,12 +458,13 @@ fn every_call_ends_well_over_a_bad_network() {
         let mut w = World::new(seed, 3);
         (w.chaos, w.loss) = (true, 15);
         let calls: Vec<Call> = (0..4).map(|n| w.b2bua(n)).collect();
+        w.phones.iter_mut().for_each(|p| p.steady = false);
         w.start(calls);
         w.secs(70);
         assert_eq!(w.outcomes.len(), 4, "seed {seed}");
         for n in 0..4 {
-            let held = w.rng.next() % 2 == 0;
-            let who = 2 * n + usize::from(w.rng.next() % 2 == 0);
+            let held = w.rng.next().is_multiple_of(2);
+            let who = 2 * n + usize::from(w.rng.next().is_multiple_of(2));
             if held && !w.phones[who].ended {
                 let body = changed(&w.phones[who], 50, "sendonly");
                 w.ask(who, "INVITE", &body);
@@ -450,6 +478,8 @@ fn every_call_ends_well_over_a_bad_network() {
         for (i, p) in w.phones.iter().enumerate() {
             assert!(p.ended, "seed {seed} phone {i}: {:?} {:?}", p.got, p.results);
             assert!(p.results.iter().all(|(m, code, _)| m != "BYE" || *code == 200), "seed {seed} phone {i} {:?}", p.results);
+            assert!(p.results.iter().all(|(_, code, _)| *code != 0), "seed {seed} phone {i} {:?}", p.results);
+            assert!(p.acked == p.accepted && p.all_acked(), "seed {seed} phone {i}: each final answer has its ACK");
         }
         both_hung_up(&w);
         w.secs(200);

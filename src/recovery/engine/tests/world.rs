@@ -95,7 +95,7 @@ impl World {
             if self.rng.next() % 100 < self.loss {
                 return;
             }
-            copies += u64::from(self.rng.next() % 20 == 0);
+            copies += u64::from(self.rng.next().is_multiple_of(20));
         }
         for c in 0..copies {
             let delay = if self.chaos { self.rng.next() % 200 } else { 5 };
