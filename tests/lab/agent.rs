@@ -59,7 +59,7 @@ impl Agent {
         file.write_all(b"the lab's key, the same on all of its hosts\n")?;
         std::fs::write(&config, config_text(host, setup, &key, &socket))?;
         let program = setup.program.to_string_lossy();
-        let argv = ["env", "RUST_LOG=info,keepcall=debug", &program, "agent", "--config", &config.to_string_lossy()];
+        let argv = ["env", "KEEPCALL_LOG=info,keepcall=debug", &program, "agent", "--config", &config.to_string_lossy()];
         let proc = host.spawn("agent", &argv)?;
         Ok(Self { proc, node: host.name.clone(), program: setup.program.clone(), config, socket, host: host.clone() })
     }
@@ -74,7 +74,7 @@ impl Agent {
     pub(crate) fn run(&self, args: &[&str]) -> Result<String> {
         let (program, socket) = (self.program.to_string_lossy(), self.socket.to_string_lossy());
         // A command that hangs must not hang the lab.
-        let argv = [&["timeout", "30", &program][..], args, &["--socket", &socket]].concat();
+        let argv = [&["timeout", "60", &program][..], args, &["--socket", &socket]].concat();
         self.host.exec(&argv)
     }
 

@@ -132,7 +132,7 @@ impl Demo<'_> {
 
         let at = self.strike(lan, &mut servers[old], &agents[old], &agents[new])?;
         let entry = wait::every(SELDOM, "the other node to be master", TAKEOVER, || taken_over(&agents[new], epoch));
-        self.judge(at, &calls, &observer, &agents[new], entry)
+        self.judge((at, epoch), &calls, &observer, &agents[new], entry)
     }
 
     /// Does what is to be done to the master; when, in wall-clock microseconds.
@@ -161,7 +161,14 @@ impl Demo<'_> {
         }
     }
 
-    fn judge(&self, at: u64, calls: &Calls, observer: &Observer, master: &Agent, entry: Result<()>) -> Result<Value> {
+    fn judge(
+        &self,
+        (at, epoch): (u64, u64),
+        calls: &Calls,
+        observer: &Observer,
+        master: &Agent,
+        entry: Result<()>,
+    ) -> Result<Value> {
         let mut violations: Vec<String> = Vec::new();
         if let Err(e) = entry {
             violations.push(format!("{e:#}"));
@@ -195,13 +202,17 @@ impl Demo<'_> {
         let mut line = Timeline::new(at);
         line.add(Some(at), format!("{:?}", self.args.event));
         // Read after the hang-up, so that every phase is in it.
-        let history = master.history().ok().and_then(|h| h.into_iter().next());
+        let later = |e: &Value| e["epoch"].as_u64() > Some(epoch);
+        let history = master.history().ok().and_then(|h| h.into_iter().find(later));
         let phases = history.as_ref().map(|e| line.add_history(e)).unwrap_or_default();
         line.add(vip.as_ref().ok().map(|g| g.to), "observer: the VIP answers again");
         line.add(back.iter().min().copied(), "phones: first audio is back");
         line.add(back.iter().max().copied(), "phones: audio is back on every call, both ways");
         line.add(reinvites.iter().min().copied(), "phones: first re-INVITE is here");
         line.add(reinvites.iter().max().copied(), "phones: last re-INVITE is here");
+        if gaps.last().is_some_and(|&g| g < SILENCE_US) {
+            line.add(Some(hang_up), "phones: until now no silence of 60 ms on any call");
+        }
         line.add(Some(hang_up), "phones: hang-up begins");
         line.add(calls.phones().filter_map(|p| p.state().bye_received).max(), "phones: the last BYE is here");
         self.tell(&mut line, &violations, &calls.notes(), history.as_ref());
@@ -245,9 +256,13 @@ impl Demo<'_> {
     }
 }
 
-/// When the first packet after the longest silence that follows `at` came.
+/// Two lost packets: a shorter silence is a late packet, and not worth a line.
+const SILENCE_US: u64 = 60_000;
+
+/// When the first packet after the longest silence that follows `at` came, if there was a silence.
 fn after_silence(arrivals: &[u64], at: u64) -> Option<u64> {
-    arrivals.windows(2).filter(|w| w[1] >= at).max_by_key(|w| w[1] - w[0]).map(|w| w[1])
+    let longest = arrivals.windows(2).filter(|w| w[1] >= at).max_by_key(|w| w[1] - w[0])?;
+    (longest[1] - longest[0] >= SILENCE_US).then_some(longest[1])
 }
 
 /// Whether all calls are in etcd and at the backup.

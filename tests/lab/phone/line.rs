@@ -1,5 +1,8 @@
 //! A phone at work: transactions, timers, one call, and its audio.
 
+#[cfg(test)]
+mod tests;
+
 use super::audio::{Ear, Heard, Mouth};
 use super::dialog::{COOKIE, Dialog, answer_route, request_faults};
 use super::message::{Message, Start, Writer, param, uri_of};

@@ -131,12 +131,16 @@ impl Phone {
             tones: (tone_of(index, side), tone_of(index, 1 - side)),
             manner,
         };
+        Ok(Self::on(me, tokio::net::UdpSocket::from_std(sip)?, tokio::net::UdpSocket::from_std(rtp)?))
+    }
+
+    /// A phone on these two sockets.
+    pub(crate) fn on(me: Identity, sip: tokio::net::UdpSocket, rtp: tokio::net::UdpSocket) -> Self {
         let (number, shared) = (me.number.clone(), Shared::default());
         let (commands, inbox) = mpsc::unbounded_channel();
-        let line =
-            line::Line::new(me, tokio::net::UdpSocket::from_std(sip)?, tokio::net::UdpSocket::from_std(rtp)?, shared.clone());
+        let line = line::Line::new(me, sip, rtp, shared.clone());
         tokio::spawn(line.run(inbox));
-        Ok(Self { number, shared, commands })
+        Self { number, shared, commands }
     }
 
     /// Tells it what to do.
