@@ -1,5 +1,7 @@
 //! The command as a user runs it: exit codes, JSON, broken pipes, and an agent's socket that a test answers on.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests fail by panicking, as the tests do
+
 use keepcall::config::Control;
 use keepcall::control::api::{ApiError, Candidate, Candidates, ErrorKind, Reply, Request, Status, Switchover};
 use keepcall::control::server::{Server, serve};

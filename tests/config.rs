@@ -3,6 +3,8 @@
 //! `tests/config/invalid/NAME.toml` must give exactly `NAME.txt`; with `KEEPCALL_BLESS=1` the texts are written anew (read the
 //! difference before you keep it). Warnings of accepted files are compared the same way.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests fail by panicking, as the tests do
+
 use keepcall::config::{Files, load, parse};
 use std::fs;
 use std::path::{Path, PathBuf};
