@@ -289,6 +289,8 @@ fn example_line(name: &str, form: Form) -> String {
         (Form::Whole(..), _) => "3",
         (Form::Ports, _) => "[5060]",
         (Form::Number, _) => "0.01",
+        (Form::Duration, "heartbeat") => "\"100ms\"",
+        (Form::Duration, "lease_ttl") => "\"3s\"",
         (Form::Duration, _) => "\"500ms\"",
         (Form::PortRange, _) => "\"10000-20000\"",
         (Form::Address, _) => "\"192.0.2.1\"",
