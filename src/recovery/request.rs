@@ -9,7 +9,7 @@ use crate::sip::build::Builder;
 use crate::sip::uri;
 use std::net::SocketAddr;
 
-/// What the agent understands; PRACK and UPDATE too, because a phone that may use them would else end in 405.
+/// What the agent understands. UPDATE is there because phones refresh session timers with it.
 pub(super) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, INFO, MESSAGE";
 /// Names the sender in traces.
 pub(super) const USER_AGENT: &str = concat!("keepcall/", env!("CARGO_PKG_VERSION"));

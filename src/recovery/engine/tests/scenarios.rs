@@ -526,3 +526,54 @@ proptest! {
         }
     }
 }
+
+fn packets(w: &mut World, src: &str, dst: std::net::SocketAddr, payload: &[u8], heard: Heard) -> Vec<String> {
+    let p = Packet { src: src.parse().unwrap(), dst, transport: Transport::Udp, payload };
+    assert!(w.engine.handle_packet(&p, heard, w.now));
+    let mut out = Vec::new();
+    while let Some(a) = w.engine.poll_action() {
+        if let crate::recovery::engine::Action::Send { payload, to, .. } = a {
+            out.push(format!("{to} {}", String::from_utf8_lossy(&payload)));
+        }
+    }
+    out
+}
+
+#[test]
+fn a_bye_that_a_proxy_on_the_vip_passes_on_is_answered_through_it() {
+    let (mut w, _) = recovered(35);
+    w.phones[0].ask("BYE", "", "", w.now);
+    let (_, bye) = w.phones[0].out.pop().unwrap();
+    let src = w.phones[0].addr.to_string();
+    let out = packets(&mut w, &src, server(), &bye, Heard::Overheard);
+    assert!(out.len() == 1 && out[0].starts_with("10.1.0.2:5060 BYE "), "{out:?}");
+    let text = String::from_utf8(bye).unwrap();
+    let passed = text.replacen("Via:", "Via: SIP/2.0/UDP 10.9.0.100;branch=z9hG4bKproxy\r\nVia:", 1);
+    for _ in 0..2 {
+        let out = packets(&mut w, "10.9.0.100:5060", agent(), passed.as_bytes(), Heard::RecoveryPort);
+        assert!(
+            out.len() == 1
+                && out[0].starts_with("10.9.0.100:5060 SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP 10.9.0.100;branch=z9hG4bKproxy\r\n")
+        );
+        assert_eq!(out[0].matches("Via:").count(), 2);
+    }
+}
+
+#[test]
+fn what_is_kept_for_a_dialog_is_bounded() {
+    let (mut w, _) = recovered(37);
+    let src = w.phones[0].addr.to_string();
+    for i in 0..500 {
+        let method = ["INFO", "OPTIONS", "UPDATE", "MESSAGE"][i % 4];
+        w.phones[0].ask(method, "", if i % 4 == 0 { "Signal=1\r\n" } else { "" }, w.now);
+        let (_, bytes) = w.phones[0].out.pop().unwrap();
+        packets(&mut w, &src, agent(), &bytes, Heard::RecoveryPort);
+    }
+    for call in w.engine.calls.values() {
+        for side in &call.sides {
+            assert!(side.served.len() <= crate::recovery::call::MAX_SERVED);
+            assert!(side.others.len() <= crate::recovery::call::MAX_OTHERS);
+            assert!(side.acked.len() <= crate::recovery::call::MAX_ACKED);
+        }
+    }
+}
