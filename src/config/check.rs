@@ -1,10 +1,8 @@
 //! The rules that span fields. Each names the value that breaks it, and what to write instead.
 
-mod files;
 mod instance;
 
 use super::error::Problem;
-use super::load::Files;
 use super::model::{Config, Etcd, Node, Timing};
 use super::source::Source;
 use std::collections::BTreeSet;
@@ -29,7 +27,7 @@ const MAX_DRIFT: f64 = 0.2;
 const MAX_SOCKET_PATH: usize = 107;
 
 /// Holds `config` against every rule.
-pub(super) fn check(config: &Config, source: &Source<'_>, files: Files, found: &mut Found) {
+pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
     node(&config.node, source, found);
     etcd(&config.etcd, source, found);
     timing(&config.timing, &config.etcd, source, found);
@@ -39,9 +37,6 @@ pub(super) fn check(config: &Config, source: &Source<'_>, files: Files, found: &
         found.errors.push(source.problem("control.socket", message, "write socket = \"/run/keepcall/keepcall.sock\""));
     }
     instance::check(config, source, found);
-    if files == Files::Check {
-        files::check(config, source, found);
-    }
 }
 
 /// Names go into etcd keys, file names and tables: letters, digits, `.`, `_` and `-` only.

@@ -1,4 +1,6 @@
-//! Reads a configuration file.
+//! Reads a configuration file, and looks at the files that it names.
+
+mod files;
 
 use super::error::{ConfigError, Problem};
 use super::model::Config;
@@ -90,7 +92,10 @@ pub fn parse(text: &str, origin: &str, files: Files) -> Result<Loaded, ConfigErr
         Err(e) => return Err(invalid(vec![source.problem_at(e.span(), tidy(e.message()), None)])),
     };
     let mut found = check::Found::default();
-    check::check(&config, &source, files, &mut found);
+    check::check(&config, &source, &mut found);
+    if files == Files::Check {
+        files::check(&config, &source, &mut found);
+    }
     problems.append(&mut found.errors);
     if !problems.is_empty() {
         return Err(invalid(problems));

@@ -59,8 +59,8 @@ async fn the_death_of_a_process_is_told_at_once_and_not_by_polling() {
     }
     took.sort();
     eprintln!("from kill(2) to the verdict: {took:?}");
-    // The median, with room for a loaded machine; without load it is some 100 microseconds.
-    assert!(took[2] < Duration::from_millis(20), "{took:?}");
+    // The median, with room for a loaded machine; without load it is some 200 microseconds. Polling would take an hour.
+    assert!(took[2] < Duration::from_millis(100), "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

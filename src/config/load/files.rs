@@ -1,7 +1,8 @@
 //! The files and the group that the configuration names must be there and usable on this host.
 
-use super::{Found, Source};
+use crate::config::check::Found;
 use crate::config::model::Config;
+use crate::config::source::Source;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
