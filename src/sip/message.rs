@@ -3,7 +3,7 @@
 //! It reads what phones and servers really send rather than what RFC 3261 allows: compact header names, folded headers,
 //! bare LF, blank space before the colon, bytes that are not UTF-8, a missing or wrong Content-Length. It asks only for a start line
 //! and for Call-ID, From, To and CSeq; the rest is a view that is computed when asked for. It never panics, and allocates
-//! nothing for a message of up to [`INLINE`] headers.
+//! nothing for a message of up to 32 headers.
 
 mod name;
 
