@@ -170,7 +170,8 @@ pub fn read_record(key: &str, value: &[u8], revision: i64) -> Recorded {
 /// # Errors
 /// What is wrong with it, in words.
 pub fn read_node(key: &str, value: &[u8]) -> Result<NodeEntry, String> {
-    decode(value).map_err(|e| format!("the value of {key} in etcd cannot be used: {e}; the node's agent writes it again when it restarts"))
+    decode(value)
+        .map_err(|e| format!("the value of {key} in etcd cannot be used: {e}; the node's agent writes it again when it restarts"))
 }
 
 /// Reads the value of an `alive` key: the epoch in decimal.

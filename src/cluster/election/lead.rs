@@ -181,7 +181,9 @@ impl Election {
                 None => {
                     let mut why = self.candidates(now);
                     // A name that nobody knows is named too: it is most likely a typing error.
-                    if let Some(Some(n)) = self.switch.take().filter(|n| n.as_ref().is_some_and(|n| why.iter().all(|c| c.node != *n))) {
+                    if let Some(Some(n)) =
+                        self.switch.take().filter(|n| n.as_ref().is_some_and(|n| why.iter().all(|c| c.node != *n)))
+                    {
                         let against = Some(self.against(&n, now).unwrap_or_default());
                         why.insert(0, Candidate { node: n, against });
                     }
@@ -232,7 +234,11 @@ impl Election {
         }
         if !h.dropping {
             self.held = Some(super::machine::Held { dropping: true, ..h });
-            self.push(Action::Drop { epoch: h.epoch, reason: format!("handed over to {}: {}", r.master, r.reason), handover: true });
+            self.push(Action::Drop {
+                epoch: h.epoch,
+                reason: format!("handed over to {}: {}", r.master, r.reason),
+                handover: true,
+            });
         }
         #[cfg(test)]
         if self.broken(super::types::Fault::GoEarly) {

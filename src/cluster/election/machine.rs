@@ -211,6 +211,12 @@ impl Election {
         self.peers.get(node).and_then(|p| p.heard.map(|t| (t, p.fit, p.priority)))
     }
 
+    /// This node's fitness and priority, as last set.
+    #[must_use]
+    pub const fn own_fitness(&self) -> (bool, u16) {
+        (self.fit, self.priority)
+    }
+
     /// This node's part now.
     #[must_use]
     pub fn role(&self) -> Role {
@@ -299,7 +305,10 @@ impl Election {
             Kind::Ack { beat, boot, vouch } => self.handle_ack(from, beat, boot, vouch, now),
             Kind::Claimed => self.claimed = self.claimed.max(Some(m.epoch)),
             Kind::Go => {
-                let ours = self.record.as_ref().is_some_and(|r| self.designated(r) && r.epoch == m.epoch && r.handover.as_deref() == Some(from));
+                let ours = self
+                    .record
+                    .as_ref()
+                    .is_some_and(|r| self.designated(r) && r.epoch == m.epoch && r.handover.as_deref() == Some(from));
                 if ours {
                     self.go_ok = Some(m.epoch);
                 }

@@ -66,7 +66,9 @@ impl Election {
                 self.wake_at(until);
             }
         }
-        let Some(r) = self.record.clone().filter(|r| self.held.is_none() && r.master == self.s.me && !self.leaving(r)) else { return };
+        let Some(r) = self.record.clone().filter(|r| self.held.is_none() && r.master == self.s.me && !self.leaving(r)) else {
+            return;
+        };
         // A transaction in flight that makes another node master: do not take what is about to go.
         if until > now && !self.stopping && self.maybe.as_ref().is_none_or(|m| m.master == self.s.me) {
             self.held = Some(Held { epoch: r.epoch, until, kind, dropping: false });

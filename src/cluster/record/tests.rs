@@ -28,7 +28,8 @@ fn a_newer_schema_is_refused_even_if_the_rest_looks_familiar() {
 
 #[test]
 fn garbage_is_refused_with_the_key_and_the_cure() {
-    for bad in [&b""[..], b"{", b"\xff\xfe", b"[]", b"{\"schema\":1}", b"{\"schema\":1,\"epoch\":-4}", &vec![b' '; MAX_VALUE + 1]] {
+    for bad in [&b""[..], b"{", b"\xff\xfe", b"[]", b"{\"schema\":1}", b"{\"schema\":1,\"epoch\":-4}", &vec![b' '; MAX_VALUE + 1]]
+    {
         let Recorded::Unreadable { why, .. } = read_record("/keepcall/x/record", bad, 1) else { panic!("was read: {bad:?}") };
         assert!(why.contains("etcdctl del /keepcall/x/record"), "{why}");
         assert!(read_node("k", bad).is_err());

@@ -1,8 +1,8 @@
 //! Nodes, network, faults and the observer.
 
 use super::etcd::{Etcd, TTL};
-use crate::cluster::election::types::{Action, Failure, Fault, LeaseState, Message, Request, Settings};
 use crate::cluster::election::Election;
+use crate::cluster::election::types::{Action, Failure, Fault, LeaseState, Message, Request, Settings};
 use crate::time::Time;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -86,8 +86,18 @@ impl World {
             let rate = 1.0 + (w.below(100) as f64 / 100.0 - 0.5) * DRIFT * 0.98;
             let (offset, name) = (w.below(1_000_000) * MS, format!("n{i}"));
             w.nodes.push(Node {
-                name, rate, offset, boot: 0, election: None, lease: None, paused: false, waiting: Vec::new(),
-                open: BTreeSet::new(), kernel: 0, woken: Time::FAR, stopping: false,
+                name,
+                rate,
+                offset,
+                boot: 0,
+                election: None,
+                lease: None,
+                paused: false,
+                waiting: Vec::new(),
+                open: BTreeSet::new(),
+                kernel: 0,
+                woken: Time::FAR,
+                stopping: false,
             });
             w.at(i, Event::Start { node: i as usize });
         }
@@ -141,13 +151,20 @@ impl World {
             let live: Vec<&Node> = self.nodes.iter().filter(|n| n.kernel > self.t).collect();
             held_at_end = !live.is_empty();
             if live.len() > 1 {
-                let all: Vec<_> = live.iter().map(|n| (&n.name, n.kernel / MS, n.election.as_ref().map(|e| (e.record(), &e.maybe, e.hold())))).collect();
+                let all: Vec<_> = live
+                    .iter()
+                    .map(|n| (&n.name, n.kernel / MS, n.election.as_ref().map(|e| (e.record(), &e.maybe, e.hold()))))
+                    .collect();
                 self.bad = Some(format!("two holders at {} ms: {all:#?}", self.t / MS));
             }
         }
         if self.bad.is_none() && !held_at_end {
             let all: Vec<_> = self.nodes.iter().map(|n| &n.election).collect();
-            self.bad = Some(format!("no holder {} s after the faults ended: {:#?} {all:#?}", (END - CALM) / MS / 1000, self.etcd.record));
+            self.bad = Some(format!(
+                "no holder {} s after the faults ended: {:#?} {all:#?}",
+                (END - CALM) / MS / 1000,
+                self.etcd.record
+            ));
         }
         self
     }
@@ -158,8 +175,12 @@ impl World {
 
     fn handle(&mut self, e: Event) {
         let target = match &e {
-            Event::Wake { node, .. } | Event::Served { node, .. } | Event::Expired { node, .. } | Event::Keep { node, .. }
-            | Event::KeepDone { node, .. } | Event::Released { node, .. } => Some(*node),
+            Event::Wake { node, .. }
+            | Event::Served { node, .. }
+            | Event::Expired { node, .. }
+            | Event::Keep { node, .. }
+            | Event::KeepDone { node, .. }
+            | Event::Released { node, .. } => Some(*node),
             Event::Message { to, .. } => Some(*to),
             _ => None,
         };
@@ -231,7 +252,8 @@ impl World {
                 }
                 let until = sent + Duration::from_nanos(TTL).mul_f64(1.0 - DRIFT);
                 let old = self.nodes[node].lease;
-                let new = lease.map(|id| LeaseState { id, until: old.filter(|o| o.id == id).map_or(until, |o| o.until.max(until)) });
+                let new =
+                    lease.map(|id| LeaseState { id, until: old.filter(|o| o.id == id).map_or(until, |o| o.until.max(until)) });
                 self.nodes[node].lease = new;
                 self.with(node, |e, now| e.set_lease(new, now));
             }
