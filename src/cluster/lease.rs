@@ -2,7 +2,7 @@
 
 use super::election::LeaseState;
 use crate::clock;
-use crate::etcd::{Etcd, EtcdError, Lease};
+use crate::etcd::{Compare, Etcd, EtcdError, Lease, Op};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -51,9 +51,18 @@ pub(super) async fn keep(
 }
 
 async fn register(etcd: &Etcd, key: &str, value: &[u8]) -> Result<Lease, EtcdError> {
+    // Compared, because a put of an earlier try (or of the process before us) may still be under way: it would bind the key
+    // to a lease that nobody renews, and the key would vanish while this node vouches.
+    let before = etcd.get(key).await?.map_or(0, |kv| kv.mod_revision);
     let lease = etcd.grant().await?;
-    etcd.put(key, value, lease.id).await?;
-    Ok(lease)
+    let put = Op::Put { key: key.to_owned(), value: value.to_vec(), lease: lease.id };
+    let done = etcd.txn(vec![Compare::ModRevision(key.to_owned(), before)], vec![put], Vec::new()).await?;
+    if done.succeeded {
+        return Ok(lease);
+    }
+    Err(EtcdError::Refused {
+        message: format!("{key} was changed by another process; is a second agent running under this node's name?"),
+    })
 }
 
 /// Returns when the lease is lost.

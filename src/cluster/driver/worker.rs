@@ -69,7 +69,7 @@ pub(super) struct Worker {
 }
 
 enum Hint {
-    Instance(usize, bool),
+    Instance(usize),
     Nodes(WatchEvent),
 }
 
@@ -119,8 +119,7 @@ impl Worker {
             let (tx, mut events) = (tx.clone(), self.shared.etcd.watch(&prefix));
             tasks.push(tokio::spawn(async move {
                 while let Some(e) = events.recv().await {
-                    let deleted = matches!(e, WatchEvent::Delete { .. });
-                    let hint = index.map_or_else(|| Hint::Nodes(e), |i| Hint::Instance(i, deleted));
+                    let hint = index.map_or_else(|| Hint::Nodes(e), |i| Hint::Instance(i));
                     if tx.send(hint).await.is_err() {
                         return;
                     }
@@ -309,7 +308,7 @@ impl Worker {
 
     fn hint(&mut self, h: Hint) {
         let nodes = match h {
-            Hint::Instance(i, _) => return self.with(i, Election::hint),
+            Hint::Instance(i) => return self.with(i, Election::hint),
             Hint::Nodes(n) => n,
         };
         match nodes {
@@ -416,10 +415,10 @@ impl Worker {
     async fn leave(mut self) {
         self.p.lease_task.abort();
         let lease = *self.p.lease.borrow();
-        if let Some(l) = lease {
-            if let Err(e) = self.shared.etcd.revoke(l.id).await {
-                tracing::warn!(error = %e, "the lease could not be revoked; it runs out by itself");
-            }
+        if let Some(l) = lease
+            && let Err(e) = self.shared.etcd.revoke(l.id).await
+        {
+            tracing::warn!(error = %e, "the lease could not be revoked; it runs out by itself");
         }
         if let Some((_, Some(tx))) = self.stopping.take() {
             let _ = tx.send(());

@@ -491,6 +491,7 @@ impl Election {
         if self.view.as_ref().is_some_and(|v| v.revision > view.revision) {
             return;
         }
+        let old_revision = self.revision;
         match &view.record {
             Recorded::Good { revision, record } => {
                 (self.unreadable, self.revision) = (None, *revision);
@@ -519,7 +520,9 @@ impl Election {
                 (self.unreadable, self.revision) = (Some(why.clone()), *revision);
             }
         }
-        self.gone = if self.slow_guards(&view).is_some() { self.gone.or(Some(now)) } else { None };
+        // Under another record other keys count: the wait begins anew.
+        let since = self.gone.filter(|_| self.revision == old_revision).unwrap_or(now);
+        self.gone = self.slow_guards(&view).map(|_| since);
         self.view = Some(view);
     }
 

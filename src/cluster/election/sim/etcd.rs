@@ -38,12 +38,21 @@ impl Etcd {
         self.leases.values_mut().for_each(|end| *end = t + 1_000_000_000 + TTL);
     }
 
-    pub(super) fn grant(&mut self, node: &str, t: u64) -> i64 {
+    /// The lease that a node's key is bound to; 0 if there is no key. Stands for the key's revision.
+    pub(super) fn bound(&self, node: &str) -> i64 {
+        self.nodes.get(node).copied().unwrap_or(0)
+    }
+
+    /// A lease, and the node's key bound to it if the key is still as the node read it. `None`: it is not.
+    pub(super) fn grant(&mut self, node: &str, base: i64, t: u64) -> Option<i64> {
         self.next_lease += 1;
-        self.revision += 1;
         self.leases.insert(self.next_lease, t + TTL);
+        if self.bound(node) != base {
+            return None;
+        }
+        self.revision += 1;
         self.nodes.insert(node.to_owned(), self.next_lease);
-        self.next_lease
+        Some(self.next_lease)
     }
 
     pub(super) fn keep_alive(&mut self, id: i64, t: u64) -> bool {

@@ -22,7 +22,7 @@ enum Event {
     Served { node: usize, boot: u64, id: u64, answer: Option<(bool, crate::cluster::record::View)> },
     Expired { node: usize, boot: u64, id: u64 },
     Keep { node: usize, boot: u64 },
-    KeepServe { node: usize, boot: u64, sent: Time, lease: Option<i64> },
+    KeepServe { node: usize, boot: u64, sent: Time, lease: Option<i64>, base: i64 },
     KeepDone { node: usize, boot: u64, sent: Time, lease: Option<i64> },
     Released { node: usize, boot: u64, epoch: u64 },
     Start { node: usize },
@@ -228,7 +228,7 @@ impl World {
                 }
             }
             Event::Keep { node, boot } => self.keep(node, boot),
-            Event::KeepServe { node, boot, sent, lease } => {
+            Event::KeepServe { node, boot, sent, lease, base } => {
                 if self.etcd.down || self.ecut.contains(&node) {
                     return;
                 }
@@ -236,7 +236,7 @@ impl World {
                 let lease = match lease {
                     Some(id) => self.etcd.keep_alive(id, self.t).then_some(id),
                     // A grant of a process that is gone would leave a key behind for two seconds; that happens, too.
-                    None => Some(self.etcd.grant(&self.nodes[node].name.clone(), self.t)),
+                    None => self.etcd.grant(&self.nodes[node].name.clone(), base, self.t),
                 };
                 if !self.chance(3) {
                     let d = self.rpc_delay();
@@ -285,7 +285,7 @@ impl World {
             heartbeat: Duration::from_millis(100),
             hold: Duration::from_millis(400),
             drift: DRIFT,
-            preempt: self.seed % 3 == 0,
+            preempt: self.seed.is_multiple_of(3),
             preempt_delay: Duration::from_secs(2),
             fault: self.fault,
         };
@@ -306,7 +306,8 @@ impl World {
         let (sent, lease) = (self.clock(node), self.nodes[node].lease.map(|l| l.id));
         if !self.chance(2) {
             let d = self.rpc_delay();
-            self.at(d, Event::KeepServe { node, boot, sent, lease });
+            let base = self.etcd.bound(&self.nodes[node].name);
+            self.at(d, Event::KeepServe { node, boot, sent, lease, base });
         }
         if self.nodes[node].stopping {
             let now = sent;
