@@ -119,7 +119,7 @@ impl Worker {
             let (tx, mut events) = (tx.clone(), self.shared.etcd.watch(&prefix));
             tasks.push(tokio::spawn(async move {
                 while let Some(e) = events.recv().await {
-                    let hint = index.map_or_else(|| Hint::Nodes(e), |i| Hint::Instance(i));
+                    let hint = index.map_or_else(|| Hint::Nodes(e), Hint::Instance);
                     if tx.send(hint).await.is_err() {
                         return;
                     }

@@ -23,7 +23,7 @@ enum Event {
     Expired { node: usize, boot: u64, id: u64 },
     Keep { node: usize, boot: u64 },
     KeepServe { node: usize, boot: u64, sent: Time, lease: Option<i64>, base: i64 },
-    KeepDone { node: usize, boot: u64, sent: Time, lease: Option<i64> },
+    KeepDone { node: usize, boot: u64, sent: Time, asked: Option<i64>, lease: Option<i64> },
     Released { node: usize, boot: u64, epoch: u64 },
     Start { node: usize },
     Resume { node: usize },
@@ -44,6 +44,7 @@ struct Node {
     /// Until when (in the world's time) the kernel lets it answer.
     kernel: u64,
     woken: Time,
+    keep_sent: Time,
     stopping: bool,
 }
 
@@ -59,6 +60,8 @@ pub(super) struct World {
     cut: BTreeSet<(usize, usize)>,
     ecut: BTreeSet<usize>,
     loss: u64,
+    /// Prints every action; set by `KEEPCALL_TRACE` when a seed is replayed.
+    trace: bool,
     pub(super) bad: Option<String>,
     pub(super) takes: u64,
     pub(super) handovers: u64,
@@ -78,6 +81,7 @@ impl World {
             cut: BTreeSet::new(),
             ecut: BTreeSet::new(),
             loss: 0,
+            trace: std::env::var_os("KEEPCALL_TRACE").is_some(),
             bad: None,
             takes: 0,
             handovers: 0,
@@ -97,6 +101,7 @@ impl World {
                 open: BTreeSet::new(),
                 kernel: 0,
                 woken: Time::FAR,
+                keep_sent: Time::ZERO,
                 stopping: false,
             });
             w.at(i, Event::Start { node: i as usize });
@@ -233,6 +238,7 @@ impl World {
                     return;
                 }
                 let before = self.etcd.revision;
+                let asked = lease;
                 let lease = match lease {
                     Some(id) => self.etcd.keep_alive(id, self.t).then_some(id),
                     // A grant of a process that is gone would leave a key behind for two seconds; that happens, too.
@@ -240,14 +246,17 @@ impl World {
                 };
                 if !self.chance(3) {
                     let d = self.rpc_delay();
-                    self.at(d, Event::KeepDone { node, boot, sent, lease });
+                    self.at(d, Event::KeepDone { node, boot, sent, asked, lease });
                 }
                 if before != self.etcd.revision {
                     self.hint_all();
                 }
             }
-            Event::KeepDone { node, boot, sent, lease } => {
-                if !self.present(node, boot) {
+            Event::KeepDone { node, boot, sent, asked, lease } => {
+                // The driver waits for one answer at a time: one that it has given up on is never seen.
+                let current =
+                    self.nodes[node].lease.map(|l| l.id) == asked && (asked.is_some() || sent == self.nodes[node].keep_sent);
+                if !current || !self.present(node, boot) {
                     return;
                 }
                 let until = sent + Duration::from_nanos(TTL).mul_f64(1.0 - DRIFT);
@@ -304,6 +313,7 @@ impl World {
         }
         self.at(300 * MS, Event::Keep { node, boot });
         let (sent, lease) = (self.clock(node), self.nodes[node].lease.map(|l| l.id));
+        self.nodes[node].keep_sent = sent;
         if !self.chance(2) {
             let d = self.rpc_delay();
             let base = self.etcd.bound(&self.nodes[node].name);
@@ -351,6 +361,9 @@ impl World {
         let boot = self.nodes[node].boot;
         self.nodes[node].kernel = kernel;
         while let Some(a) = e.poll_action() {
+            if self.trace {
+                println!("{} {} kernel {} {a:?}", self.t / MS, self.nodes[node].name, kernel / MS);
+            }
             match a {
                 Action::Send { to, message } => self.send(node, &to, message),
                 Action::Store { id, request } => {
