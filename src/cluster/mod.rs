@@ -1,1 +1,13 @@
 //! Who is master: the election (pure), its heartbeat, and the driver that runs both.
+
+pub mod driver;
+pub mod election;
+pub mod heartbeat;
+mod lease;
+pub mod record;
+pub mod status;
+mod store;
+
+pub use driver::{Cluster, ClusterError, ClusterEvent, Fitness, SwitchoverError};
+pub use election::{Candidate, Cause, HoldKind, Role};
+pub use status::{ClusterStatus, InstanceStatus, NodeStatus};

@@ -1,0 +1,473 @@
+//! The loop: sockets, timers and etcd on one side, the pure elections on the other.
+
+use super::{ClusterEvent, Command, Shared, SwitchoverError, lock};
+use crate::clock;
+use crate::cluster::election::{Action, Election, Failure, LeaseState, Request, Role, Settings};
+use crate::cluster::heartbeat::{Codec, MAX_DATAGRAM};
+use crate::cluster::record::{Keys, View, read_node};
+use crate::cluster::status::{ClusterStatus, InstanceStatus, NodeStatus};
+use crate::cluster::store;
+use crate::config::Config;
+use crate::etcd::{EtcdError, WatchEvent};
+use crate::time::Time;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::UdpSocket;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+/// Answers of etcd that may wait: each election has at most two requests open.
+const ANSWERS: usize = 256;
+/// When a stop no longer waits for a handover.
+const HANDOVER_TIME: Duration = Duration::from_millis(2500);
+/// When a stop no longer waits for `released` or for promises to run out.
+const LEAVE_TIME: Duration = Duration::from_secs(5);
+/// One complaint about bad datagrams in this time.
+const COMPLAIN: Duration = Duration::from_secs(60);
+
+pub(super) struct Parts {
+    pub(super) socket: UdpSocket,
+    pub(super) codec: Codec,
+    pub(super) keys: Keys,
+    pub(super) boot: u64,
+    pub(super) lease: watch::Receiver<Option<LeaseState>>,
+    pub(super) again: Arc<Notify>,
+    pub(super) lease_task: JoinHandle<()>,
+    pub(super) events: mpsc::Sender<ClusterEvent>,
+    pub(super) commands: mpsc::Receiver<Command>,
+}
+
+struct One {
+    name: String,
+    election: Election,
+    /// The epoch whose addresses may still be up.
+    up: Option<u64>,
+    asked: Option<oneshot::Sender<Result<u64, SwitchoverError>>>,
+    summary: String,
+}
+
+struct Answer {
+    index: usize,
+    id: u64,
+    result: Result<(bool, View), (Failure, EtcdError)>,
+}
+
+pub(super) struct Worker {
+    me: String,
+    shared: Arc<Shared>,
+    p: Parts,
+    all: Vec<One>,
+    peers: BTreeMap<String, SocketAddr>,
+    answers: (mpsc::Sender<Answer>, mpsc::Receiver<Answer>),
+    pending: VecDeque<ClusterEvent>,
+    rejected: u64,
+    complained: Option<Time>,
+    warned: HashMap<String, String>,
+    stopping: Option<(Time, Option<oneshot::Sender<()>>)>,
+}
+
+enum Hint {
+    Instance(usize),
+    Nodes(WatchEvent),
+}
+
+impl Worker {
+    pub(super) fn new(cfg: &Config, shared: Arc<Shared>, p: Parts) -> Self {
+        let now = clock::now();
+        let one = |i: &crate::config::Instance| One {
+            name: i.name.clone(),
+            election: Election::new(
+                Settings {
+                    me: cfg.node.name.clone(),
+                    boot: p.boot,
+                    heartbeat: cfg.timing.heartbeat,
+                    hold: cfg.timing.hold,
+                    drift: cfg.timing.drift,
+                    preempt: i.preempt,
+                    preempt_delay: i.preempt_delay,
+                    #[cfg(test)]
+                    fault: None,
+                },
+                now,
+            ),
+            up: None,
+            asked: None,
+            summary: String::new(),
+        };
+        Self {
+            me: cfg.node.name.clone(),
+            shared,
+            all: cfg.instances.iter().map(one).collect(),
+            p,
+            peers: BTreeMap::new(),
+            answers: mpsc::channel(ANSWERS),
+            pending: VecDeque::new(),
+            rejected: 0,
+            complained: None,
+            warned: HashMap::new(),
+            stopping: None,
+        }
+    }
+
+    /// One task that turns all watches into hints.
+    fn watches(&self) -> (mpsc::Receiver<Hint>, Vec<JoinHandle<()>>) {
+        let (tx, rx) = mpsc::channel(64);
+        let mut tasks = Vec::new();
+        let mut follow = |prefix: String, index: Option<usize>| {
+            let (tx, mut events) = (tx.clone(), self.shared.etcd.watch(&prefix));
+            tasks.push(tokio::spawn(async move {
+                while let Some(e) = events.recv().await {
+                    let hint = index.map_or_else(|| Hint::Nodes(e), Hint::Instance);
+                    if tx.send(hint).await.is_err() {
+                        return;
+                    }
+                }
+            }));
+        };
+        for (i, one) in self.all.iter().enumerate() {
+            follow(self.p.keys.record(&one.name), Some(i));
+            follow(self.p.keys.alive(&one.name), Some(i));
+        }
+        follow(self.p.keys.nodes(), None);
+        (rx, tasks)
+    }
+
+    pub(super) async fn run(mut self) {
+        let (mut hints, tasks) = self.watches();
+        let shared = Arc::clone(&self.shared);
+        let mut buffer = [0_u8; MAX_DATAGRAM + 1];
+        for i in 0..self.all.len() {
+            self.with(i, Election::handle_timeout);
+        }
+        loop {
+            let deadline = self.all.iter().map(|o| o.election.next_deadline()).min().unwrap_or(Time::FAR);
+            // While stopping, progress is checked often; it lasts a second or two.
+            let deadline =
+                if self.stopping.is_some() { deadline.min(clock::now() + Duration::from_millis(20)) } else { deadline };
+            tokio::select! {
+                biased;
+                r = self.p.socket.recv_from(&mut buffer) => match r {
+                    Ok((n, from)) => self.datagram(&buffer[..n], from),
+                    // An ICMP error of an earlier send; the next receive works.
+                    Err(e) => tracing::trace!(error = %e, "heartbeat socket"),
+                },
+                Some(a) = self.answers.1.recv() => self.answer(a),
+                () = shared.news.notified() => self.inbox(),
+                Ok(()) = self.p.lease.changed() => {
+                    let lease = *self.p.lease.borrow_and_update();
+                    self.each(|e, now| e.set_lease(lease, now));
+                }
+                Some(h) = hints.recv() => self.hint(h),
+                c = self.p.commands.recv() => match c {
+                    Some(c) => self.command(c),
+                    None => break,
+                },
+                () = tokio::time::sleep_until(clock::tokio_at(deadline)) => {}
+            }
+            // Deadlines are looked at after every wake-up: a stalled process must find its right gone before it acts.
+            let now = clock::now();
+            for i in 0..self.all.len() {
+                if self.all[i].election.next_deadline() <= now {
+                    self.with(i, Election::handle_timeout);
+                }
+            }
+            self.flush_events();
+            self.publish_status();
+            if self.stopped(now) {
+                break;
+            }
+        }
+        tasks.iter().for_each(JoinHandle::abort);
+        self.leave().await;
+    }
+
+    fn each(&mut self, f: impl Fn(&mut Election, Time)) {
+        for i in 0..self.all.len() {
+            self.with(i, &f);
+        }
+    }
+
+    /// One input: then the hold is published, and only then the actions are carried out.
+    fn with(&mut self, i: usize, f: impl FnOnce(&mut Election, Time)) {
+        f(&mut self.all[i].election, clock::now());
+        let one = &self.all[i];
+        match one.election.hold() {
+            Some((epoch, until, _)) => drop(lock(&self.shared.holds).insert(one.name.clone(), (epoch, until))),
+            None => drop(lock(&self.shared.holds).remove(&one.name)),
+        }
+        while let Some(a) = self.all[i].election.poll_action() {
+            self.act(i, a);
+        }
+    }
+
+    fn act(&mut self, i: usize, a: Action) {
+        let instance = self.all[i].name.clone();
+        match a {
+            Action::Send { to, message } => {
+                let Some(address) = self.peers.get(&to).copied() else { return };
+                let bytes = self.p.codec.seal(&instance, &message);
+                // A full socket buffer loses a heartbeat, which heartbeats are made for.
+                if let Err(e) = self.p.socket.try_send_to(&bytes, address) {
+                    tracing::trace!(error = %e, %to, "heartbeat not sent");
+                }
+            }
+            Action::Store { id, request } => self.ask(i, id, request),
+            Action::Take { epoch, cause, previous, detected, committed } => {
+                self.all[i].up = Some(epoch);
+                tracing::info!(%instance, epoch, ?cause, "master");
+                self.pending.push_back(ClusterEvent::Take { instance, epoch, cause, previous, detected, committed });
+            }
+            Action::Drop { epoch, reason, handover } => {
+                tracing::info!(%instance, epoch, %reason, "no longer master");
+                self.pending.push_back(ClusterEvent::Drop { instance, epoch, reason, handover });
+            }
+            Action::Changed => {
+                self.learn_addresses(i);
+                if let Some(why) = self.all[i].election.unreadable() {
+                    tracing::error!(%instance, "{why}");
+                }
+                // Never kept back: the agent reads the status when it comes to it.
+                let _ = self.p.events.try_send(ClusterEvent::Changed { instance });
+            }
+            Action::Switched(r) => {
+                if let Some(tx) = self.all[i].asked.take() {
+                    let _ = tx.send(r.map_err(|candidates| SwitchoverError::NoCandidate { candidates }));
+                }
+            }
+        }
+    }
+
+    fn ask(&self, index: usize, id: u64, mut request: Request) {
+        if let Request::Commit(c) = &mut request {
+            if c.record.since_ms == 0 {
+                c.record.since_ms = clock::unix_ms();
+            }
+            for m in &c.record.members {
+                let own = (*m == self.me).then(|| self.p.socket.local_addr().ok()).flatten();
+                if let Some(a) = self.peers.get(m).copied().or(own) {
+                    c.record.addresses.insert(m.clone(), a);
+                }
+            }
+        }
+        let (etcd, keys, me) = (self.shared.etcd.clone(), self.p.keys.clone(), self.me.clone());
+        let (instance, tx) = (self.all[index].name.clone(), self.answers.0.clone());
+        tokio::spawn(async move {
+            let result = store::ask(&etcd, &keys, &instance, &me, request).await;
+            let _ = tx.send(Answer { index, id, result }).await;
+        });
+    }
+
+    fn answer(&mut self, a: Answer) {
+        match a.result {
+            Ok((succeeded, view)) => self.with(a.index, |e, now| e.handle_reply(a.id, succeeded, view, now)),
+            Err((failure, error)) => {
+                tracing::debug!(instance = %self.all[a.index].name, %error, "etcd did not answer the election");
+                self.with(a.index, |e, now| e.handle_failure(a.id, failure, now));
+            }
+        }
+    }
+
+    fn datagram(&mut self, bytes: &[u8], from: SocketAddr) {
+        match self.p.codec.open(bytes) {
+            Ok((sender, instance, message)) if sender != self.me => {
+                if let Some(i) = self.all.iter().position(|o| o.name == instance) {
+                    self.peers.entry(sender.clone()).or_insert(from);
+                    self.with(i, |e, now| e.handle_message(&sender, message, now));
+                }
+            }
+            Ok(_) => {}
+            Err(why) => {
+                self.rejected += 1;
+                let now = clock::now();
+                if self.complained.is_none_or(|t| now >= t + COMPLAIN) {
+                    self.complained = Some(now);
+                    tracing::warn!(%from, %why, total = self.rejected, "heartbeat not accepted");
+                }
+            }
+        }
+    }
+
+    fn inbox(&mut self) {
+        let (fitness, released) = {
+            let mut b = lock(&self.shared.inbox);
+            (std::mem::take(&mut b.fitness), std::mem::take(&mut b.released))
+        };
+        for i in 0..self.all.len() {
+            if let Some(f) = fitness.get(&self.all[i].name) {
+                self.all[i].summary.clone_from(&f.summary);
+                self.with(i, |e, now| e.set_fitness(f.fit, f.priority, now));
+            }
+            if let Some(epoch) = released.get(&self.all[i].name) {
+                self.all[i].up = self.all[i].up.filter(|up| up > epoch);
+                self.with(i, |e, now| e.released(*epoch, now));
+            }
+        }
+    }
+
+    fn hint(&mut self, h: Hint) {
+        let nodes = match h {
+            Hint::Instance(i) => return self.with(i, Election::hint),
+            Hint::Nodes(n) => n,
+        };
+        match nodes {
+            WatchEvent::Snapshot { entries, .. } => entries.iter().for_each(|kv| self.learn_node(&kv.key, &kv.value)),
+            WatchEvent::Put(kv) => self.learn_node(&kv.key, &kv.value),
+            // The address is kept: the node may be reachable although its lease is not.
+            WatchEvent::Delete { key, .. } => {
+                if key == self.p.keys.node(&self.me) && self.p.lease.borrow().is_some() && self.stopping.is_none() {
+                    self.p.again.notify_one();
+                }
+            }
+        }
+        self.each(Election::hint);
+    }
+
+    fn learn_node(&mut self, key: &str, value: &[u8]) {
+        match read_node(key, value) {
+            Ok(n) if n.name != self.me && self.p.keys.node(&n.name) == key => drop(self.peers.insert(n.name, n.address)),
+            Ok(n) if n.name == self.me && n.boot != self.p.boot => {
+                tracing::warn!(node = %n.name, "another agent uses this node's name, or this agent was just restarted");
+            }
+            Ok(_) => {}
+            Err(why) => {
+                if self.warned.len() < 256 && self.warned.insert(key.to_owned(), why.clone()).as_ref() != Some(&why) {
+                    tracing::warn!("{why}");
+                }
+            }
+        }
+    }
+
+    /// Members' addresses from the record, for nodes whose own key is not there.
+    fn learn_addresses(&mut self, i: usize) {
+        let Some(r) = self.all[i].election.record() else { return };
+        for (n, a) in &r.addresses {
+            if *n != self.me {
+                self.peers.entry(n.clone()).or_insert(*a);
+            }
+        }
+    }
+
+    fn command(&mut self, c: Command) {
+        match c {
+            Command::Switchover(instance, to, tx) => {
+                let Some(i) = self.all.iter().position(|o| o.name == instance) else {
+                    let _ = tx.send(Err(SwitchoverError::UnknownInstance(instance)));
+                    return;
+                };
+                let role = self.all[i].election.role();
+                if self.stopping.is_some() {
+                    let _ = tx.send(Err(SwitchoverError::Stopping));
+                } else if role != Role::Master {
+                    let master = self.all[i].election.record().map(|r| r.master.clone());
+                    let _ = tx.send(Err(SwitchoverError::NotMaster { master }));
+                } else {
+                    // A second request replaces the first, whose caller sees the channel close.
+                    self.all[i].asked = Some(tx);
+                    self.with(i, |e, now| e.switchover(to, now));
+                }
+            }
+            Command::Stop(tx) => {
+                self.stopping = Some((clock::now(), Some(tx)));
+                self.each(Election::stop);
+            }
+        }
+    }
+
+    fn flush_events(&mut self) {
+        while let Some(e) = self.pending.pop_front() {
+            // A right that has run out since is not announced; its Drop follows anyway.
+            if let ClusterEvent::Take { instance, epoch, .. } = &e {
+                let held = lock(&self.shared.holds).get(instance).copied();
+                if held.is_none_or(|(e, until)| e != *epoch || until <= clock::now()) {
+                    continue;
+                }
+            }
+            match self.p.events.try_send(e) {
+                Ok(()) => {}
+                Err(mpsc::error::TrySendError::Full(e)) => return self.pending.push_front(e),
+                Err(mpsc::error::TrySendError::Closed(_)) => return self.pending.clear(),
+            }
+        }
+    }
+
+    fn stopped(&mut self, now: Time) -> bool {
+        let Some(since) = self.stopping.as_ref().map(|s| s.0) else {
+            // A switchover whose caller has given up must not happen minutes later.
+            for o in &mut self.all {
+                if o.asked.as_ref().is_some_and(oneshot::Sender::is_closed) {
+                    o.asked = None;
+                    o.election.cancel_switchover();
+                }
+            }
+            return false;
+        };
+        if now >= since + HANDOVER_TIME {
+            self.each(|e, now| e.stop_at_once(now));
+            self.flush_events();
+        }
+        let done = self.all.iter().all(|o| o.election.may_leave(now) && o.up.is_none());
+        done || now >= since + LEAVE_TIME
+    }
+
+    /// The addresses are down and the promises have run out: the lease goes, and all keys with it.
+    async fn leave(mut self) {
+        self.p.lease_task.abort();
+        let lease = *self.p.lease.borrow();
+        if let Some(l) = lease
+            && let Err(e) = self.shared.etcd.revoke(l.id).await
+        {
+            tracing::warn!(error = %e, "the lease could not be revoked; it runs out by itself");
+        }
+        if let Some((_, Some(tx))) = self.stopping.take() {
+            let _ = tx.send(());
+        }
+    }
+
+    fn publish_status(&self) {
+        let now = clock::now();
+        let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        let instances = self.all.iter().map(|o| {
+            let (r, hold) = (o.election.record(), o.election.hold());
+            InstanceStatus {
+                name: o.name.clone(),
+                role: o.election.role(),
+                master: r.map(|r| r.master.clone()),
+                successor: r.and_then(|r| r.successor.clone()),
+                epoch: r.map_or(0, |r| r.epoch),
+                since_ms: r.map_or(0, |r| r.since_ms),
+                reason: r.map_or_else(String::new, |r| r.reason.clone()),
+                hold: hold.map(|h| h.2),
+                remaining_ms: hold.map_or(0, |h| ms(h.1.since(now))),
+                members: r.map_or_else(Vec::new, |r| r.members.clone()),
+                candidates: o.election.candidates(now),
+                problem: o.election.unreadable().map(str::to_owned),
+            }
+        });
+        let own = NodeStatus {
+            name: self.me.clone(),
+            address: self.p.socket.local_addr().ok().map(|a| a.to_string()),
+            fit: self.all.iter().map(|o| o.election.own_fitness().0).reduce(|a, b| a && b),
+            summary: self.all.iter().map(|o| o.summary.as_str()).filter(|s| !s.is_empty()).collect::<Vec<_>>().join("; "),
+            last_heard_ms: Some(0),
+            priority: self.all.first().map(|o| o.election.own_fitness().1),
+            me: true,
+        };
+        let others = self.peers.iter().map(|(n, a)| {
+            let heard = self.all.iter().filter_map(|o| o.election.heard(n)).max_by_key(|h| h.0);
+            NodeStatus {
+                name: n.clone(),
+                address: Some(a.to_string()),
+                fit: heard.map(|h| h.1),
+                summary: String::new(),
+                last_heard_ms: heard.map(|h| ms(now.since(h.0))),
+                priority: heard.map(|h| h.2),
+                me: false,
+            }
+        });
+        let nodes = std::iter::once(own).chain(others).collect();
+        *lock(&self.shared.status) =
+            ClusterStatus { instances: instances.collect(), nodes, etcd: Vec::new(), rejected_datagrams: self.rejected };
+    }
+}

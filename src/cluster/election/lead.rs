@@ -1,0 +1,254 @@
+//! What a master does: heartbeats, membership, arming a successor, handing over.
+
+use super::machine::Election;
+use super::types::{Action, Candidate, Kind};
+use crate::cluster::record::Record;
+use crate::time::Time;
+use std::cmp::Reverse;
+use std::time::Duration;
+
+/// Part of `hold` after which a silent successor is replaced: late enough for a lost heartbeat, early enough for the
+/// transaction to be done before the hold runs out.
+const PATIENCE: f64 = 0.6;
+
+impl Election {
+    pub(super) fn lead(&mut self, r: &Record, now: Time) {
+        if self.ticket.is_none() {
+            return;
+        }
+        if self.stopping && self.held.is_none() {
+            self.answer_switch(now);
+            return;
+        }
+        self.beat(r.epoch, now);
+        if !self.may_propose(now) {
+            return;
+        }
+        if !self.alive_is_ours(r) {
+            self.propose(r.clone(), None, now);
+            return;
+        }
+        if let Some((to, reason)) = self.wants_handover(r, now) {
+            let next = Record {
+                epoch: r.epoch + 1,
+                master: to,
+                successor: None,
+                handover: Some(self.s.me.clone()),
+                since_ms: 0,
+                reason,
+                ..r.clone()
+            };
+            self.propose(next, None, now);
+            return;
+        }
+        if self.stopping {
+            self.let_go("the agent stops, and no fit node can take over at once");
+            return;
+        }
+        if let Some(next) = self.better_record(r, now) {
+            self.propose(next, None, now);
+        }
+    }
+
+    fn let_go(&mut self, why: &str) {
+        if let Some(h) = self.held.take() {
+            self.push(Action::Drop { epoch: h.epoch, reason: why.to_owned(), handover: false });
+        }
+    }
+
+    /// After [`Election::stop`], when time is up: lets go whatever is under way.
+    pub fn stop_at_once(&mut self, now: Time) {
+        self.stopping = true;
+        if self.held.is_some_and(|h| h.dropping) {
+            self.held = None;
+        }
+        self.let_go("the agent stops, and the handover did not end in time");
+        self.handle_timeout(now);
+    }
+
+    /// Heartbeats to every node, at exact intervals.
+    fn beat(&mut self, epoch: u64, now: Time) {
+        if now >= self.next_beat {
+            self.next_beat = now + self.s.heartbeat;
+            self.beat += 1;
+            self.sent.push_back((self.beat, now));
+            if self.sent.len() > super::machine::REMEMBERED_BEATS {
+                self.sent.pop_front();
+            }
+            for to in self.others() {
+                self.send(to, Kind::Beat { beat: self.beat, boot: self.s.boot }, epoch);
+            }
+        }
+        self.wake_at(self.next_beat);
+    }
+
+    pub(super) fn may_propose(&mut self, now: Time) -> bool {
+        if self.inflight.is_some() || self.doubt || self.ticket.is_none() || self.unreadable.is_some() {
+            return false;
+        }
+        if now < self.propose_not_before {
+            self.wake_at(self.propose_not_before);
+            return false;
+        }
+        // Without a valid lease the transaction would be refused, or its right would be void.
+        self.lease.is_some_and(|l| now < l.until)
+    }
+
+    fn patience(&self) -> Duration {
+        self.s.hold.mul_f64(PATIENCE)
+    }
+
+    /// When this peer will have been silent for too long.
+    fn silent_at(&self, node: &str) -> Time {
+        let vouched = self.peers.get(node).and_then(|p| p.vouched).unwrap_or(self.lead_since);
+        vouched.max(self.lead_since) + self.patience()
+    }
+
+    /// Answers and vouches now.
+    fn live(&self, node: &str, now: Time) -> bool {
+        self.peers.get(node).and_then(|p| p.vouched).is_some_and(|t| now < t + self.patience())
+    }
+
+    /// Best first: fit, then priority, then name (so that all nodes agree).
+    fn ranked<'a>(&self, nodes: impl Iterator<Item = &'a String>, now: Time) -> Vec<&'a String> {
+        let mut live: Vec<_> = nodes.filter(|n| **n != self.s.me && self.live(n, now)).collect();
+        live.sort_by_key(|n| self.peers.get(*n).map(|p| (Reverse((p.fit, p.priority)), (*n).clone())));
+        live
+    }
+
+    /// A record with another successor or more members, if the present one should change.
+    fn better_record(&mut self, r: &Record, now: Time) -> Option<Record> {
+        let base = Record { handover: None, ..r.clone() };
+        let best = self.ranked(r.members.iter(), now).first().map(|s| (*s).clone());
+        let fit = |n: &str| self.peers.get(n).is_some_and(|p| p.fit);
+        match &r.successor {
+            Some(s) if now >= self.silent_at(s) => return Some(Record { successor: best, ..base }),
+            Some(s) => {
+                let better = best.filter(|b| fit(b) && !fit(s));
+                if better.is_some() {
+                    return Some(Record { successor: better, ..base });
+                }
+                let at = self.silent_at(s);
+                self.wake_at(at);
+            }
+            None if best.is_some() => return Some(Record { successor: best, ..base }),
+            None => {}
+        }
+        let others = self.others();
+        let new: Vec<String> = self.ranked(others.iter(), now).into_iter().filter(|n| !r.members.contains(n)).cloned().collect();
+        if new.is_empty() {
+            return None;
+        }
+        let mut members = r.members.clone();
+        members.extend(new);
+        members.sort();
+        Some(Record { members, ..base })
+    }
+
+    /// Why a node may not take over from us now.
+    pub(super) fn against(&self, node: &str, now: Time) -> Option<String> {
+        let member = self.record.as_ref().is_some_and(|r| r.members.iter().any(|m| m == node));
+        match self.peers.get(node) {
+            _ if node == self.s.me => Some("is master already".into()),
+            None => Some("was never heard".into()),
+            Some(p) if p.acked.is_none_or(|t| now >= t + self.patience()) => Some("does not answer heartbeats".into()),
+            Some(_) if !member => Some("is not a member yet".into()),
+            Some(_) if !self.live(node, now) => Some("has no valid lease in etcd".into()),
+            Some(p) if !p.fit => Some("is not fit: a fatal check fails there".into()),
+            Some(_) => None,
+        }
+    }
+
+    fn answer_switch(&mut self, now: Time) {
+        if self.switch.take().is_some() {
+            let why = self.candidates(now);
+            self.push(Action::Switched(Err(why)));
+        }
+    }
+
+    /// Who should be master in our place, and why.
+    fn wants_handover(&mut self, r: &Record, now: Time) -> Option<(String, String)> {
+        // Nothing can be handed over that is not held.
+        if self.held.is_none() {
+            self.answer_switch(now);
+            return None;
+        }
+        let best = self.ranked(r.members.iter(), now).into_iter().find(|n| self.against(n, now).is_none()).cloned();
+        if let Some(to) = self.switch.clone() {
+            let to = to.or_else(|| best.clone());
+            return match to.filter(|n| self.against(n, now).is_none()) {
+                Some(n) => Some((n, "switchover by an operator".into())),
+                None => {
+                    let mut why = self.candidates(now);
+                    // A name that nobody knows is named too: it is most likely a typing error.
+                    if let Some(Some(n)) =
+                        self.switch.take().filter(|n| n.as_ref().is_some_and(|n| why.iter().all(|c| c.node != *n)))
+                    {
+                        let against = Some(self.against(&n, now).unwrap_or_default());
+                        why.insert(0, Candidate { node: n, against });
+                    }
+                    self.push(Action::Switched(Err(why)));
+                    None
+                }
+            };
+        }
+        let best = best?;
+        if self.stopping {
+            return Some((best, format!("the agent on {} stops", self.s.me)));
+        }
+        if !self.fit {
+            return Some((best, format!("a fatal check failed on {}", self.s.me)));
+        }
+        let better = self.peers.get(&best).is_some_and(|p| p.priority > self.priority);
+        if !self.s.preempt || !better {
+            self.better_since = None;
+            return None;
+        }
+        let since = match &self.better_since {
+            Some((n, t)) if *n == best => *t,
+            _ => self.better_since.insert((best.clone(), now)).1,
+        };
+        let due = since + self.s.preempt_delay;
+        if now < due {
+            self.wake_at(due);
+            return None;
+        }
+        self.better_since = None;
+        Some((best.clone(), format!("{best} has a higher priority")))
+    }
+
+    /// The record is another's already; we hold on its acks until it has claimed and the agent has let go.
+    pub(super) fn hand_over(&mut self, r: &Record, now: Time) {
+        if self.switch.take().is_some() {
+            self.push(Action::Switched(Ok(r.epoch)));
+        }
+        let old = r.epoch.saturating_sub(1);
+        let Some(h) = self.held else {
+            // The hold ran out on the way: the new master waits for exactly that.
+            self.gone_epoch = Some(r.epoch);
+            return;
+        };
+        self.beat(old, now);
+        if self.claimed < Some(r.epoch) {
+            return;
+        }
+        if !h.dropping {
+            self.held = Some(super::machine::Held { dropping: true, ..h });
+            self.push(Action::Drop {
+                epoch: h.epoch,
+                reason: format!("handed over to {}: {}", r.master, r.reason),
+                handover: true,
+            });
+        }
+        #[cfg(test)]
+        if self.broken(super::types::Fault::GoEarly) {
+            self.send(r.master.clone(), Kind::Go, r.epoch);
+            return;
+        }
+        if self.released >= Some(h.epoch) {
+            self.gone_epoch = Some(r.epoch);
+            self.held = None;
+            self.send(r.master.clone(), Kind::Go, r.epoch);
+        }
+    }
+}

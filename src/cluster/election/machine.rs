@@ -1,0 +1,595 @@
+//! The state of one election and its inputs. What the roles do is in `lead.rs` and `follow.rs`, deadlines in `rights.rs`.
+
+use super::types::{Action, Candidate, Cause, Commit, Failure, HoldKind, Kind, LeaseState, Message, Request, Role, Settings};
+use crate::cluster::record::{Alive, Record, Recorded, View};
+use crate::time::Time;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// Heartbeats whose send time is remembered: an ack of an older one would extend nothing, at any sane heartbeat and hold.
+pub(super) const REMEMBERED_BEATS: usize = 64;
+/// Pause after etcd failed or refused, before it is asked again.
+pub(super) const RETRY: Duration = Duration::from_millis(200);
+/// The view is read again at this interval even if no watch spoke: watches are hints.
+const POLL: Duration = Duration::from_secs(2);
+/// Peers that are kept; names beyond it are ignored. Far above any cluster, and it bounds what etcd's content can cost.
+const MAX_PEERS: usize = 64;
+
+/// What is known of another node.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Peer {
+    /// Send time of the newest heartbeat that it acked.
+    pub(super) acked: Option<Time>,
+    /// Send time of the newest heartbeat that it acked and vouched for.
+    pub(super) vouched: Option<Time>,
+    pub(super) fit: bool,
+    pub(super) priority: u16,
+    pub(super) heard: Option<Time>,
+}
+
+/// A transaction of ours that was sent and not answered.
+#[derive(Clone, Debug)]
+pub(super) struct InFlight {
+    pub(super) id: u64,
+    pub(super) record: Record,
+}
+
+/// How this node came to be master, kept until it takes.
+#[derive(Clone, Debug)]
+pub(super) struct Won {
+    pub(super) epoch: u64,
+    pub(super) cause: Cause,
+    pub(super) previous: Option<String>,
+    pub(super) detected: Time,
+    pub(super) committed: Option<Time>,
+}
+
+/// The addresses are ours until `until`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) epoch: u64,
+    pub(super) until: Time,
+    pub(super) kind: HoldKind,
+    /// `Drop` was said: the agent is letting go.
+    pub(super) dropping: bool,
+}
+
+/// One instance's election on one node. See the module for the order of calls.
+#[derive(Debug)]
+pub struct Election {
+    pub(super) s: Settings,
+    pub(super) view: Option<View>,
+    /// The record of `view`; the last good one if that is unreadable.
+    pub(super) record: Option<Record>,
+    pub(super) revision: i64,
+    pub(super) unreadable: Option<String>,
+    /// The highest epoch ever seen: a record that was deleted must not make epochs start again.
+    pub(super) top_epoch: u64,
+    pub(super) lease: Option<LeaseState>,
+    /// The lease under which the record was last read.
+    read_under: Option<i64>,
+    /// When this node last sent an ack, or started: it may have promised just before.
+    pub(super) last_ack: Time,
+    pub(super) peers: BTreeMap<String, Peer>,
+    pub(super) sent: VecDeque<(u64, Time)>,
+    pub(super) beat: u64,
+    pub(super) next_beat: Time,
+    pub(super) ticket: Option<String>,
+    tickets: u64,
+    /// A transaction of ours, or of the process before us, may still arrive at etcd.
+    pub(super) doubt: bool,
+    /// What the record may be instead of `record`.
+    pub(super) maybe: Option<Record>,
+    pub(super) inflight: Option<InFlight>,
+    /// Number, lease and whether it is a ticket, of the read under way.
+    reading: Option<(u64, Option<i64>, Option<String>)>,
+    want_read: bool,
+    read_not_before: Time,
+    pub(super) propose_not_before: Time,
+    next_poll: Time,
+    requests: u64,
+    /// Since when the slow takeover's conditions hold.
+    pub(super) gone: Option<Time>,
+    /// Since when this node has been master by the record.
+    pub(super) lead_since: Time,
+    pub(super) claim_at: Option<Time>,
+    pub(super) claimed: Option<u64>,
+    pub(super) released: Option<u64>,
+    /// The handover into this epoch is complete: the old master has let go, or its promises ran out.
+    pub(super) go_ok: Option<u64>,
+    /// The handover into this epoch is complete: we have let go.
+    pub(super) gone_epoch: Option<u64>,
+    pub(super) won: Option<Won>,
+    pub(super) held: Option<Held>,
+    pub(super) fit: bool,
+    pub(super) priority: u16,
+    pub(super) better_since: Option<(String, Time)>,
+    pub(super) switch: Option<Option<String>>,
+    pub(super) stopping: bool,
+    pub(super) started: Time,
+    actions: VecDeque<Action>,
+    wake: Time,
+    now: Time,
+    last_role: Role,
+}
+
+impl Election {
+    /// An election that starts now. It promises nothing and contends for nothing before it has voided what its predecessor left.
+    #[must_use]
+    pub fn new(s: Settings, now: Time) -> Self {
+        let mut e = Self {
+            view: None,
+            record: None,
+            revision: 0,
+            unreadable: None,
+            top_epoch: 0,
+            lease: None,
+            read_under: None,
+            last_ack: now,
+            peers: BTreeMap::new(),
+            sent: VecDeque::new(),
+            beat: 0,
+            next_beat: now,
+            ticket: None,
+            tickets: 0,
+            doubt: true,
+            maybe: None,
+            inflight: None,
+            reading: None,
+            want_read: true,
+            read_not_before: now,
+            propose_not_before: now,
+            next_poll: now,
+            requests: 0,
+            gone: None,
+            lead_since: now,
+            claim_at: None,
+            claimed: None,
+            released: None,
+            go_ok: None,
+            gone_epoch: None,
+            won: None,
+            held: None,
+            fit: false,
+            priority: 0,
+            better_since: None,
+            switch: None,
+            stopping: false,
+            started: now,
+            actions: VecDeque::new(),
+            wake: now,
+            now,
+            last_role: Role::Unknown,
+            s,
+        };
+        #[cfg(test)]
+        if e.broken(super::types::Fault::NoRestartSilence) {
+            e.last_ack = Time::ZERO;
+        }
+        e.advance(now);
+        e
+    }
+
+    #[cfg(test)]
+    pub(super) fn broken(&self, f: super::types::Fault) -> bool {
+        self.s.fault == Some(f)
+    }
+
+    /// The next action, in the order in which they must be carried out.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Election::handle_timeout`] must be called at the latest. Always after the `now` of the last call.
+    #[must_use]
+    pub const fn next_deadline(&self) -> Time {
+        self.wake
+    }
+
+    /// The epoch under which this node holds the addresses, until when, and what that stands on. The end is to be compared
+    /// with the clock at each use.
+    #[must_use]
+    pub fn hold(&self) -> Option<(u64, Time, HoldKind)> {
+        self.held.map(|h| (h.epoch, h.until, h.kind))
+    }
+
+    /// The record as last read.
+    #[must_use]
+    pub const fn record(&self) -> Option<&Record> {
+        self.record.as_ref()
+    }
+
+    /// What is wrong with the record in etcd, if it cannot be used.
+    #[must_use]
+    pub fn unreadable(&self) -> Option<&str> {
+        self.unreadable.as_deref()
+    }
+
+    /// When a node was last heard in this election, and its fitness and priority.
+    #[must_use]
+    pub fn heard(&self, node: &str) -> Option<(Time, bool, u16)> {
+        self.peers.get(node).and_then(|p| p.heard.map(|t| (t, p.fit, p.priority)))
+    }
+
+    /// This node's fitness and priority, as last set.
+    #[must_use]
+    pub const fn own_fitness(&self) -> (bool, u16) {
+        (self.fit, self.priority)
+    }
+
+    /// This node's part now.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        let Some(r) = &self.record else { return Role::Unknown };
+        match &self.held {
+            Some(h) if h.epoch == r.epoch => Role::Master,
+            _ if self.leaving(r) => Role::Leaving,
+            _ if r.master == self.s.me => Role::Waiting,
+            _ => Role::Backup,
+        }
+    }
+
+    pub(super) fn leaving(&self, r: &Record) -> bool {
+        r.handover.as_deref() == Some(&self.s.me) && self.gone_epoch != Some(r.epoch)
+    }
+
+    pub(super) fn designated(&self, r: &Record) -> bool {
+        r.master == self.s.me && r.handover.as_deref().is_some_and(|o| o != self.s.me) && self.go_ok != Some(r.epoch)
+    }
+
+    /// Time passed.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.advance(now);
+    }
+
+    /// The lease was granted, renewed or lost. Call with a new lease only when the node's key is bound to it.
+    pub fn set_lease(&mut self, lease: Option<LeaseState>, now: Time) {
+        if lease.map(|l| l.id) != self.lease.map(|l| l.id) {
+            self.want_read = true;
+        }
+        self.lease = lease;
+        self.advance(now);
+    }
+
+    /// The local server's health.
+    pub fn set_fitness(&mut self, fit: bool, priority: u16, now: Time) {
+        (self.fit, self.priority) = (fit, priority);
+        self.advance(now);
+    }
+
+    /// Something under the instance's or the nodes' keys changed, or a watch says that it may have.
+    pub fn hint(&mut self, now: Time) {
+        self.want_read = true;
+        self.advance(now);
+    }
+
+    /// The addresses that were held under `epoch` are down.
+    pub fn released(&mut self, epoch: u64, now: Time) {
+        self.released = self.released.max(Some(epoch));
+        self.advance(now);
+    }
+
+    /// An operator wants another master: `to`, or the best candidate. Answered by [`Action::Switched`].
+    pub fn switchover(&mut self, to: Option<String>, now: Time) {
+        self.switch = Some(to);
+        self.advance(now);
+    }
+
+    /// Gives up the pending switchover.
+    pub fn cancel_switchover(&mut self) {
+        self.switch = None;
+    }
+
+    /// Hands over if it can, else lets go; promises nothing any more.
+    pub fn stop(&mut self, now: Time) {
+        self.stopping = true;
+        self.advance(now);
+    }
+
+    /// After `stop`: whether nothing is held or under way, and every promise has run out, so that the node's key may go.
+    #[must_use]
+    pub fn may_leave(&self, now: Time) -> bool {
+        let leaving = self.record.as_ref().is_some_and(|r| self.leaving(r));
+        self.held.is_none() && !leaving && now > self.quiet_at()
+    }
+
+    /// A message from another node, authenticated and fresh.
+    pub fn handle_message(&mut self, from: &str, m: Message, now: Time) {
+        if self.peers.len() >= MAX_PEERS && !self.peers.contains_key(from) {
+            return;
+        }
+        let peer = self.peers.entry(from.to_owned()).or_default();
+        (peer.fit, peer.priority, peer.heard) = (m.fit, m.priority, Some(now));
+        match m.kind {
+            Kind::Beat { beat, boot } => self.handle_beat(from, m.epoch, beat, boot, now),
+            Kind::Ack { beat, boot, vouch } => self.handle_ack(from, beat, boot, vouch, now),
+            Kind::Claimed => self.claimed = self.claimed.max(Some(m.epoch)),
+            Kind::Go => {
+                let ours = self
+                    .record
+                    .as_ref()
+                    .is_some_and(|r| self.designated(r) && r.epoch == m.epoch && r.handover.as_deref() == Some(from));
+                if ours {
+                    self.go_ok = Some(m.epoch);
+                }
+            }
+        }
+        self.advance(now);
+    }
+
+    fn handle_ack(&mut self, from: &str, beat: u64, boot: u64, vouch: bool, now: Time) {
+        if boot != self.s.boot {
+            return;
+        }
+        let Some(at) = self.sent.iter().find(|s| s.0 == beat).map(|s| s.1) else { return };
+        #[cfg(test)]
+        let at = if self.broken(super::types::Fault::ReceiveTime) { now } else { at };
+        let _ = now;
+        if let Some(p) = self.peers.get_mut(from) {
+            p.acked = p.acked.max(Some(at));
+            if vouch {
+                p.vouched = p.vouched.max(Some(at));
+            }
+        }
+    }
+
+    fn handle_beat(&mut self, from: &str, epoch: u64, beat: u64, boot: u64, now: Time) {
+        let known = self.record.as_ref().map_or(0, |r| r.epoch);
+        if epoch > known {
+            self.want_read = true;
+        }
+        if self.stopping || (self.ticket.is_none() && !self.ack_in_doubt()) {
+            return;
+        }
+        let designated = self.record.as_ref().is_some_and(|r| self.designated(r) && r.handover.as_deref() == Some(from));
+        if designated {
+            // The old master may hold on our acks while it flushes; but not for good, if it never says Go.
+            let patient = self.claim_at.is_none_or(|t| now < t + super::follow::CLAIM_PATIENCE);
+            if patient {
+                self.ack(from, beat, boot, self.vouches(now), now);
+                return;
+            }
+        }
+        #[cfg(test)]
+        let known = if self.broken(super::types::Fault::AckOldEpoch) { 0 } else { known };
+        if known > epoch {
+            return;
+        }
+        // A transaction of ours that may still come to be would break the promise.
+        if (self.inflight.is_some() || self.doubt) && !self.ack_in_doubt() {
+            return;
+        }
+        let master = self.record.as_ref().map(|r| r.master.as_str());
+        if master == Some(&self.s.me) {
+            return;
+        }
+        let vouch = self.vouches(now) && master == Some(from);
+        self.ack(from, beat, boot, vouch, now);
+    }
+
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self)]
+    const fn ack_in_doubt(&self) -> bool {
+        false
+    }
+    #[cfg(test)]
+    fn ack_in_doubt(&self) -> bool {
+        self.broken(super::types::Fault::AckInDoubt)
+    }
+
+    fn ack(&mut self, to: &str, beat: u64, boot: u64, vouch: bool, now: Time) {
+        self.last_ack = self.last_ack.max(now);
+        let epoch = self.record.as_ref().map_or(0, |r| r.epoch);
+        self.send(to.to_owned(), Kind::Ack { beat, boot, vouch }, epoch);
+    }
+
+    fn vouches(&self, now: Time) -> bool {
+        self.lease.is_some_and(|l| now < l.until && self.read_under == Some(l.id)) && self.unreadable.is_none()
+    }
+
+    pub(super) fn send(&mut self, to: String, kind: Kind, epoch: u64) {
+        let message = Message { kind, epoch, fit: self.fit, priority: self.priority };
+        self.actions.push_back(Action::Send { to, message });
+    }
+
+    pub(super) fn push(&mut self, a: Action) {
+        self.actions.push_back(a);
+    }
+
+    pub(super) fn wake_at(&mut self, t: Time) {
+        // What is due already is being done, or waits for an answer: a wake-up in the past would only spin.
+        if t > self.now {
+            self.wake = self.wake.min(t);
+        }
+    }
+
+    /// The first instant after every promise that this node gave.
+    pub(super) fn quiet_at(&self) -> Time {
+        self.last_ack + self.long_hold()
+    }
+
+    /// `hold` as another node's clock may count it.
+    pub(super) fn long_hold(&self) -> Duration {
+        self.s.hold.mul_f64(1.0 + self.s.drift) + Duration::from_nanos(1)
+    }
+
+    /// Sends a transaction on the record, after lowering the hold to what both outcomes allow.
+    pub(super) fn propose(&mut self, record: Record, slow: Option<Vec<String>>, now: Time) {
+        let Some(lease) = self.lease else { return };
+        let Some(ticket) = self.ticket.clone() else { return };
+        let mine = record.master == self.s.me;
+        let first = self.revision == 0;
+        let commit = Commit {
+            base: self.revision,
+            ticket,
+            nodes_gone: slow.clone().unwrap_or_default(),
+            alive_gone: slow.is_some() || first,
+            alive: mine.then_some(lease.id),
+            drop_alive: !mine,
+            record: record.clone(),
+        };
+        self.requests += 1;
+        // Only a record that makes us master, or ends that, has two outcomes to live with; a backup holds nothing either way.
+        let master = self.record.as_ref().is_some_and(|r| r.master == self.s.me);
+        self.maybe = master.then(|| record.clone());
+        self.inflight = Some(InFlight { id: self.requests, record });
+        self.settle_hold(now);
+        self.actions.push_back(Action::Store { id: self.requests, request: Request::Commit(commit) });
+    }
+
+    /// The answer to a read, a ticket or a commit. `succeeded` matters for commits only.
+    pub fn handle_reply(&mut self, id: u64, succeeded: bool, view: View, now: Time) {
+        if self.inflight.as_ref().is_some_and(|f| f.id == id) {
+            let f = self.inflight.take();
+            self.maybe = None;
+            if succeeded {
+                let ours = f.is_some_and(|f| f.record.master == self.s.me);
+                if let Some(w) = self.won.as_mut().filter(|w| ours && w.committed.is_none()) {
+                    w.committed = Some(now);
+                }
+            } else {
+                // An old ticket means that someone with our name wrote one: our transactions cannot succeed until we write anew.
+                self.doubt |= view.ticket != self.ticket;
+                // Nothing changed that we can see, and yet it was refused: do not ask in a tight loop.
+                self.propose_not_before = now + Duration::from_millis(5);
+            }
+            self.learn(view, now);
+        } else if self.reading.as_ref().is_some_and(|r| r.0 == id) {
+            let (_, lease, ticket) = self.reading.take().unwrap_or_default();
+            self.read_under = lease;
+            self.learn(view, now);
+            // A ticket that was sent before a later transaction of ours does not void that one.
+            if let Some(t) = ticket.filter(|_| self.inflight.is_none()) {
+                self.ticket = Some(t);
+                self.doubt = false;
+                self.maybe = None;
+            }
+        }
+        self.advance(now);
+    }
+
+    /// A request failed.
+    pub fn handle_failure(&mut self, id: u64, failure: Failure, now: Time) {
+        if self.inflight.as_ref().is_some_and(|f| f.id == id) {
+            self.inflight = None;
+            self.propose_not_before = now + RETRY;
+            match failure {
+                Failure::Definite => self.maybe = None,
+                // `maybe` stays: until a new ticket is in, both outcomes are possible.
+                Failure::InDoubt => self.doubt = true,
+            }
+            self.want_read = true;
+        } else if self.reading.as_ref().is_some_and(|r| r.0 == id) {
+            self.reading = None;
+            self.want_read = true;
+            self.read_not_before = now + RETRY;
+        }
+        self.advance(now);
+    }
+
+    fn learn(&mut self, view: View, now: Time) {
+        if self.view.as_ref().is_some_and(|v| v.revision > view.revision) {
+            return;
+        }
+        let old_revision = self.revision;
+        match &view.record {
+            Recorded::Good { revision, record } => {
+                (self.unreadable, self.revision) = (None, *revision);
+                self.top_epoch = self.top_epoch.max(record.epoch);
+                let old = self.record.replace(record.clone());
+                if old.as_ref() != Some(record) {
+                    self.actions.push_back(Action::Changed);
+                }
+                let new_epoch = old.as_ref().map(|r| r.epoch) != Some(record.epoch);
+                if new_epoch && record.master == self.s.me {
+                    self.lead_since = now;
+                    self.claim_at = None;
+                    self.next_beat = now;
+                    for p in self.peers.values_mut() {
+                        (p.acked, p.vouched) = (None, None);
+                    }
+                }
+            }
+            Recorded::Missing => {
+                (self.unreadable, self.record, self.revision) = (None, None, 0);
+            }
+            Recorded::Unreadable { revision, why } => {
+                if self.unreadable.as_ref() != Some(why) {
+                    self.actions.push_back(Action::Changed);
+                }
+                (self.unreadable, self.revision) = (Some(why.clone()), *revision);
+            }
+        }
+        // Under another record other keys count: the wait begins anew.
+        let since = self.gone.filter(|_| self.revision == old_revision).unwrap_or(now);
+        self.gone = self.slow_guards(&view).map(|_| since);
+        self.view = Some(view);
+    }
+
+    /// Whether `alive` speaks for us, in this epoch, with our present lease.
+    pub(super) fn alive_is_ours(&self, r: &Record) -> bool {
+        let alive: Option<Alive> = self.view.as_ref().and_then(|v| v.alive);
+        self.lease.is_some_and(|l| alive == Some(Alive { epoch: r.epoch, lease: l.id }))
+    }
+
+    /// All nodes that are known by name, but this one.
+    pub(super) fn others(&self) -> BTreeSet<String> {
+        let members = self.record.iter().flat_map(|r| r.members.iter());
+        let nodes = self.view.iter().flat_map(|v| v.nodes.iter());
+        members.chain(nodes).filter(|n| **n != self.s.me).take(MAX_PEERS).cloned().collect()
+    }
+
+    /// Everything that follows from the state and the time. Each wait on the way notes its end with `wake_at`.
+    fn advance(&mut self, now: Time) {
+        (self.wake, self.now) = (Time::FAR, now);
+        self.settle_hold(now);
+        match self.record.clone() {
+            Some(r) if self.leaving(&r) => self.hand_over(&r, now),
+            Some(r) if self.designated(&r) => self.claim(&r, now),
+            Some(r) if r.master == self.s.me => self.lead(&r, now),
+            Some(r) => self.follow(&r, now),
+            None => self.elect_first(now),
+        }
+        self.settle_hold(now);
+        self.ask_store(now);
+        if self.last_role != self.role() {
+            self.last_role = self.role();
+            self.actions.push_back(Action::Changed);
+        }
+    }
+
+    /// At most one read at a time; a ticket first, if a transaction may still be under way.
+    fn ask_store(&mut self, now: Time) {
+        if self.reading.is_some() {
+            return;
+        }
+        let ticket = self.doubt && self.inflight.is_none();
+        let due = self.want_read || ticket || now >= self.next_poll;
+        if !due {
+            self.wake_at(self.next_poll);
+            return;
+        }
+        if now < self.read_not_before {
+            self.wake_at(self.read_not_before);
+            return;
+        }
+        self.want_read = false;
+        self.next_poll = now + POLL;
+        self.requests += 1;
+        let ticket = ticket.then(|| {
+            self.tickets += 1;
+            format!("{:016x}-{}", self.s.boot, self.tickets)
+        });
+        self.reading = Some((self.requests, self.lease.map(|l| l.id), ticket.clone()));
+        let request = ticket.map_or(Request::Read, Request::Ticket);
+        self.actions.push_back(Action::Store { id: self.requests, request });
+    }
+
+    /// The nodes that could take over now or why not, best first; for `switchover` and status.
+    #[must_use]
+    pub fn candidates(&self, now: Time) -> Vec<Candidate> {
+        let mut nodes: Vec<String> = self.others().into_iter().collect();
+        nodes.sort_by_key(|n| (self.against(n, now).is_some(), std::cmp::Reverse(self.peers.get(n).map_or(0, |p| p.priority))));
+        nodes.into_iter().map(|node| Candidate { against: self.against(&node, now), node }).collect()
+    }
+}

@@ -1,0 +1,21 @@
+//! Who may hold an instance's addresses, and until when. Pure: time, messages and etcd's answers come in, actions go out.
+//!
+//! The rules and their reasons are in `docs/architecture.md` ("Election: promises with deadlines"). In short: an ack is a
+//! promise not to contend for `hold`; a master holds until the latest deadline that such promises (or, without a
+//! successor, its lease) give; it lowers that deadline before it gives anyone else a right; and a transaction whose outcome
+//! is unknown is voided by a new ticket before the node promises anything again.
+//!
+//! Order of calls: any `handle_*` or setter, then `poll_action` until `None`, then publish [`Election::hold`] *before*
+//! the actions are carried out (a lowered deadline must be in force when a transaction leaves), then wait for input or until
+//! [`Election::next_deadline`].
+
+mod follow;
+mod lead;
+mod machine;
+mod rights;
+#[cfg(test)]
+mod sim;
+mod types;
+
+pub use machine::Election;
+pub use types::{Action, Candidate, Cause, Commit, Failure, HoldKind, Kind, LeaseState, Message, Request, Role, Settings};

@@ -1,0 +1,105 @@
+//! Until when this node may hold: the latest of the promises that were made to it, under every record that may be in force.
+
+use super::machine::{Election, Held};
+use super::types::{Action, Cause, HoldKind};
+use crate::cluster::record::Record;
+use crate::time::Time;
+
+const NEVER: (Time, HoldKind) = (Time::ZERO, HoldKind::Paired);
+
+impl Election {
+    /// The deadline that one record gives.
+    fn right(&self, r: &Record) -> (Time, HoldKind) {
+        let paired = |s: &str| self.peers.get(s).and_then(|p| p.vouched).map_or(Time::ZERO, |t| t + self.s.hold);
+        if self.leaving(r) {
+            // The record is the other's already; its acks are its promise to wait for us.
+            return (paired(&r.master), HoldKind::Paired);
+        }
+        if r.master != self.s.me || self.designated(r) {
+            return NEVER;
+        }
+        let mut best = NEVER;
+        let mut offer = |t: Time, kind: HoldKind| {
+            if t > best.0 {
+                best = (t, kind);
+            }
+        };
+        if let Some(s) = &r.successor {
+            offer(paired(s), HoldKind::Paired);
+        }
+        // Without members there is nobody to be safe from or to ask: then only the lease speaks.
+        let others = r.members.iter().filter(|m| **m != self.s.me);
+        if let Some(Some(oldest)) = others.map(|m| self.peers.get(m).and_then(|p| p.acked)).min() {
+            offer(oldest + self.s.hold, HoldKind::Failsafe);
+        }
+        if let Some(l) = self.lease.filter(|_| r.successor.is_none() && self.alive_is_ours(r)) {
+            offer(l.until, HoldKind::Solo);
+        }
+        best
+    }
+
+    /// The deadline that every record allows which may be the committed one.
+    fn deadline(&self) -> (Time, HoldKind) {
+        let view = self.record.as_ref().map_or(NEVER, |r| self.right(r));
+        #[cfg(test)]
+        if self.broken(super::types::Fault::NoLowering) {
+            return view;
+        }
+        let maybe = self.maybe.as_ref().map_or(view, |r| self.right(r));
+        if maybe.0 < view.0 { maybe } else { view }
+    }
+
+    /// Takes, extends, lowers or drops the hold: the only place that does.
+    pub(super) fn settle_hold(&mut self, now: Time) {
+        let (until, kind) = self.deadline();
+        let epoch = self.record.as_ref().map_or(0, |r| if self.leaving(r) { r.epoch.saturating_sub(1) } else { r.epoch });
+        if let Some(h) = self.held {
+            if h.epoch != epoch || until <= now {
+                self.held = None;
+                self.give_up_handover();
+                if !h.dropping {
+                    let reason = self.why_lost(h, now);
+                    self.push(Action::Drop { epoch: h.epoch, reason, handover: false });
+                }
+            } else {
+                self.held = Some(Held { until, kind, ..h });
+                self.wake_at(until);
+            }
+        }
+        let Some(r) = self.record.clone().filter(|r| self.held.is_none() && r.master == self.s.me && !self.leaving(r)) else {
+            return;
+        };
+        // A transaction in flight that makes another node master: do not take what is about to go.
+        if until > now && !self.stopping && self.maybe.as_ref().is_none_or(|m| m.master == self.s.me) {
+            self.held = Some(Held { epoch: r.epoch, until, kind, dropping: false });
+            self.wake_at(until);
+            let won = self.won.take().filter(|w| w.epoch == r.epoch);
+            let (cause, previous, detected, committed) = match won {
+                Some(w) => (w.cause, w.previous, w.detected, w.committed.unwrap_or(now)),
+                None => (Cause::Resumed, Some(self.s.me.clone()), now, now),
+            };
+            self.push(Action::Take { epoch: r.epoch, cause, previous, detected, committed });
+        }
+    }
+
+    /// Once a hold that was being handed over has ended, it must not come back by a late ack.
+    fn give_up_handover(&mut self) {
+        if let Some(r) = self.record.clone().filter(|r| self.leaving(r)) {
+            self.gone_epoch = Some(r.epoch);
+        }
+    }
+
+    fn why_lost(&self, h: Held, now: Time) -> String {
+        let _ = now;
+        match &self.record {
+            None => "the record in etcd is gone".to_owned(),
+            Some(r) if r.master != self.s.me => format!("{} is master, in epoch {}: {}", r.master, r.epoch, r.reason),
+            Some(r) if r.epoch != h.epoch => format!("a new epoch {} began", r.epoch),
+            Some(_) => match h.kind {
+                HoldKind::Paired => "the successor no longer answers, and etcd did not confirm another one in time".to_owned(),
+                HoldKind::Failsafe => "etcd cannot be used, and not every member answers".to_owned(),
+                HoldKind::Solo => "the lease in etcd could not be renewed, and there is no successor to rest on".to_owned(),
+            },
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The datagram between two nodes: one message, authenticated. Layout, big endian:
+//! magic "KC" 1 (3 bytes) | kind | flags | cluster (8) | boot (8) | seq (8) | epoch (8) | beat (8) | beat's boot (8) |
+//! priority (2) | sender length (1), sender | instance length (1), instance | first 16 bytes of HMAC-SHA256 over all before.
+
+use super::election::{Kind, Message};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+
+/// Protocol version, the third byte.
+const MAGIC: [u8; 3] = [b'K', b'C', 1];
+const HEAD: usize = 3 + 2 + 6 * 8 + 2;
+/// 128 bits of the MAC: as long as anyone can hope to need, and RFC 2104 section 5 allows half of the output.
+const TAG: usize = 16;
+/// The longest datagram: names are at most 255 bytes each.
+pub const MAX_DATAGRAM: usize = HEAD + 2 * 256 + TAG;
+/// Senders whose sequence numbers are remembered; only holders of the key can add one.
+const MAX_SENDERS: usize = 256;
+
+/// Why a datagram was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    /// Not a datagram of this protocol version.
+    #[error("not a heartbeat of this version")]
+    Malformed,
+    /// Of another cluster.
+    #[error("of another cluster")]
+    OtherCluster,
+    /// The keys differ, or the bytes were changed.
+    #[error("wrong key: the content of `key_file` must be the same on every node")]
+    BadMac,
+    /// Seen before, or too old to tell.
+    #[error("a replay")]
+    Replay,
+}
+
+/// Seals outgoing and opens incoming messages.
+pub struct Codec {
+    mac: Hmac<Sha256>,
+    cluster: u64,
+    node: String,
+    boot: u64,
+    seq: u64,
+    senders: HashMap<String, Window>,
+}
+
+/// The newest run of a sender, its newest number, and which of the 64 before it were seen.
+struct Window {
+    boot: u64,
+    newest: u64,
+    seen: u64,
+    retired: Vec<u64>,
+}
+
+fn flag(on: bool, bit: u8) -> u8 {
+    u8::from(on) << bit
+}
+
+impl Codec {
+    /// A codec of `node` in `cluster`; `boot` is random for each run of the agent.
+    #[must_use]
+    pub fn new(key: &[u8], cluster: &str, node: &str, boot: u64) -> Self {
+        let hash = Sha256::digest(cluster.as_bytes());
+        let cluster = hash.iter().take(8).fold(0_u64, |n, b| n << 8 | u64::from(*b));
+        // Hashed first, so that a key of any length fits the fixed-size constructor, which cannot fail.
+        let mac = Hmac::new_from_slice(&Sha256::digest(key)).unwrap_or_else(|_| Hmac::new(&Default::default()));
+        Self { mac, cluster, node: node.to_owned(), boot, seq: 0, senders: HashMap::new() }
+    }
+
+    /// The bytes of a message. Names longer than 255 bytes are cut; the configuration refuses them anyway.
+    pub fn seal(&mut self, instance: &str, m: &Message) -> Vec<u8> {
+        self.seq += 1;
+        let (kind, beat, boot, vouch) = match m.kind {
+            Kind::Beat { beat, boot } => (0, beat, boot, false),
+            Kind::Ack { beat, boot, vouch } => (1, beat, boot, vouch),
+            Kind::Claimed => (2, 0, 0, false),
+            Kind::Go => (3, 0, 0, false),
+        };
+        let mut out = Vec::with_capacity(MAX_DATAGRAM);
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&[kind, flag(m.fit, 0) | flag(vouch, 1)]);
+        for n in [self.cluster, self.boot, self.seq, m.epoch, beat, boot] {
+            out.extend_from_slice(&n.to_be_bytes());
+        }
+        out.extend_from_slice(&m.priority.to_be_bytes());
+        for name in [self.node.as_str(), instance] {
+            let bytes = &name.as_bytes()[..name.len().min(255)];
+            out.push(u8::try_from(bytes.len()).unwrap_or(255));
+            out.extend_from_slice(bytes);
+        }
+        let mut mac = self.mac.clone();
+        mac.update(&out);
+        let tag = mac.finalize().into_bytes();
+        out.extend_from_slice(&tag[..TAG]);
+        out
+    }
+
+    /// Sender, instance and message of a datagram that is authentic and new.
+    ///
+    /// # Errors
+    /// Why it is not accepted. Nothing of it may be used then.
+    pub fn open(&mut self, bytes: &[u8]) -> Result<(String, String, Message), Rejected> {
+        if bytes.len() < HEAD + 2 + TAG || bytes.len() > MAX_DATAGRAM || bytes[..3] != MAGIC {
+            return Err(Rejected::Malformed);
+        }
+        let (body, tag) = bytes.split_at(bytes.len() - TAG);
+        let word = |i: usize| body[5 + i * 8..13 + i * 8].iter().fold(0_u64, |n, b| n << 8 | u64::from(*b));
+        if word(0) != self.cluster {
+            return Err(Rejected::OtherCluster);
+        }
+        let mut mac = self.mac.clone();
+        mac.update(body);
+        mac.verify_truncated_left(tag).map_err(|_| Rejected::BadMac)?;
+        let (boot, seq, epoch, beat, beat_boot) = (word(1), word(2), word(3), word(4), word(5));
+        let kind = match body[3] {
+            0 => Kind::Beat { beat, boot: beat_boot },
+            1 => Kind::Ack { beat, boot: beat_boot, vouch: body[4] & 2 != 0 },
+            2 => Kind::Claimed,
+            3 => Kind::Go,
+            _ => return Err(Rejected::Malformed),
+        };
+        let mut rest = &body[HEAD..];
+        let mut name = || -> Option<String> {
+            let (len, tail) = rest.split_first()?;
+            let (name, tail) = tail.split_at_checked(usize::from(*len))?;
+            rest = tail;
+            String::from_utf8(name.to_vec()).ok()
+        };
+        let (Some(sender), Some(instance)) = (name(), name()) else { return Err(Rejected::Malformed) };
+        if !self.fresh(&sender, boot, seq) {
+            return Err(Rejected::Replay);
+        }
+        let priority = u16::from_be_bytes([body[HEAD - 2], body[HEAD - 1]]);
+        Ok((sender, instance, Message { kind, epoch, fit: body[4] & 1 != 0, priority }))
+    }
+
+    fn fresh(&mut self, sender: &str, boot: u64, seq: u64) -> bool {
+        if self.senders.len() >= MAX_SENDERS && !self.senders.contains_key(sender) {
+            return false;
+        }
+        let w = self.senders.entry(sender.to_owned()).or_insert_with(|| Window { boot, newest: 0, seen: 0, retired: Vec::new() });
+        if w.boot != boot {
+            // An old run never comes back: what claims to be it was recorded.
+            if w.retired.contains(&boot) {
+                return false;
+            }
+            w.retired.push(w.boot);
+            // The last 32 runs: more restarts than anyone records and replays within a hold.
+            if w.retired.len() > 32 {
+                w.retired.remove(0);
+            }
+            (w.boot, w.newest, w.seen) = (boot, 0, 0);
+        }
+        if seq > w.newest {
+            let by = seq - w.newest;
+            w.seen = if by >= 64 { 0 } else { w.seen << by };
+            w.seen |= 1;
+            w.newest = seq;
+            return true;
+        }
+        let back = w.newest - seq;
+        if back >= 64 || w.seen & 1 << back != 0 {
+            return false;
+        }
+        w.seen |= 1 << back;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;

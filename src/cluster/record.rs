@@ -1,0 +1,192 @@
+//! The keys and values of the election in etcd. Values are JSON with a schema number; what cannot be read is never guessed.
+
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+/// The schema that this version writes. A value with a higher number comes from a newer version and is left alone.
+pub const SCHEMA: u32 = 1;
+
+/// The longest value that is read. A record with 100 members is below 10 kB; more is not ours.
+const MAX_VALUE: usize = 64 * 1024;
+
+/// `instances/<i>/record`: who is master. Changed only by transactions that compare its revision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Schema of this value.
+    pub schema: u32,
+    /// Rises with every change of master.
+    pub epoch: u64,
+    /// The node that may hold the addresses.
+    pub master: String,
+    /// The one backup that is armed to take over fast.
+    pub successor: Option<String>,
+    /// The nodes that may ever take over; admitted by the master.
+    pub members: Vec<String>,
+    /// Wall clock at the change of master, in milliseconds since 1970; for people only.
+    pub since_ms: u64,
+    /// Why the master changed, for people.
+    pub reason: String,
+    /// The old master, while it hands over to `master` and has perhaps not let go yet.
+    #[serde(default)]
+    pub handover: Option<String>,
+    /// Where the members' heartbeats go, so that they can be reached while etcd cannot.
+    #[serde(default)]
+    pub addresses: BTreeMap<String, SocketAddr>,
+}
+
+/// `nodes/<node>`, bound to the node's lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeEntry {
+    /// Schema of this value.
+    pub schema: u32,
+    /// The node's name, as in the key.
+    pub name: String,
+    /// Where its heartbeats arrive.
+    pub address: SocketAddr,
+    /// Random number of this run of the agent.
+    pub boot: u64,
+    /// The agent's version.
+    pub version: String,
+}
+
+/// `instances/<i>/alive`, bound to the master's lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alive {
+    /// The epoch that it was put for; 0 if the value could not be read.
+    pub epoch: u64,
+    /// The lease that it is bound to.
+    pub lease: i64,
+}
+
+/// What the record key held at a read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// There is no record: no master was ever elected, or someone deleted it.
+    Missing,
+    /// A record.
+    Good {
+        /// Revision of its last change.
+        revision: i64,
+        /// The record.
+        record: Record,
+    },
+    /// Something that this version cannot read. The instance stays as it is.
+    Unreadable {
+        /// Revision of its last change.
+        revision: i64,
+        /// What is wrong and how to repair it.
+        why: String,
+    },
+}
+
+/// One linearizable read of all that an election looks at, at one revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// The store's revision at the read.
+    pub revision: i64,
+    /// The record.
+    pub record: Recorded,
+    /// The master's sign of life.
+    pub alive: Option<Alive>,
+    /// The nodes whose keys exist.
+    pub nodes: BTreeSet<String>,
+    /// The reader's own ticket.
+    pub ticket: Option<String>,
+}
+
+/// Builds the keys of one cluster.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    root: String,
+}
+
+impl Keys {
+    /// Keys under `/keepcall/<cluster>/`.
+    #[must_use]
+    pub fn new(cluster: &str) -> Self {
+        Self { root: format!("/keepcall/{cluster}/") }
+    }
+    /// Prefix of all node keys.
+    #[must_use]
+    pub fn nodes(&self) -> String {
+        format!("{}nodes/", self.root)
+    }
+    /// Key of one node.
+    #[must_use]
+    pub fn node(&self, name: &str) -> String {
+        format!("{}nodes/{name}", self.root)
+    }
+    /// Key of an instance's record.
+    #[must_use]
+    pub fn record(&self, instance: &str) -> String {
+        format!("{}instances/{instance}/record", self.root)
+    }
+    /// Key of an instance's sign of life.
+    #[must_use]
+    pub fn alive(&self, instance: &str) -> String {
+        format!("{}instances/{instance}/alive", self.root)
+    }
+    /// Key of a node's ticket for an instance.
+    #[must_use]
+    pub fn ticket(&self, instance: &str, node: &str) -> String {
+        format!("{}instances/{instance}/tickets/{node}", self.root)
+    }
+}
+
+#[derive(Deserialize)]
+struct SchemaOnly {
+    schema: u32,
+}
+
+fn decode<T: for<'a> Deserialize<'a>>(value: &[u8]) -> Result<T, String> {
+    if value.len() > MAX_VALUE {
+        return Err(format!("it is {} bytes long, more than {MAX_VALUE}", value.len()));
+    }
+    let SchemaOnly { schema } = serde_json::from_slice(value).map_err(|e| format!("it is not one of ours ({e})"))?;
+    if schema > SCHEMA {
+        return Err(format!("it has schema {schema}, and this version reads up to {SCHEMA}: upgrade keepcall on this node"));
+    }
+    serde_json::from_slice(value).map_err(|e| e.to_string())
+}
+
+/// Reads the value of a record key.
+#[must_use]
+pub fn read_record(key: &str, value: &[u8], revision: i64) -> Recorded {
+    match decode::<Record>(value) {
+        Ok(record) => Recorded::Good { revision, record },
+        Err(e) => Recorded::Unreadable {
+            revision,
+            why: format!(
+                "the value of {key} in etcd cannot be used: {e}; nobody takes over until it is repaired. To start afresh, stop the \
+                 agents of this cluster, run `etcdctl del {key}`, and start them"
+            ),
+        },
+    }
+}
+
+/// Reads the value of a node key.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn read_node(key: &str, value: &[u8]) -> Result<NodeEntry, String> {
+    decode(value)
+        .map_err(|e| format!("the value of {key} in etcd cannot be used: {e}; the node's agent writes it again when it restarts"))
+}
+
+/// Reads the value of an `alive` key: the epoch in decimal.
+#[must_use]
+pub fn read_alive(value: &[u8], lease: i64) -> Alive {
+    let epoch = std::str::from_utf8(value).ok().and_then(|s| s.parse().ok()).unwrap_or(0);
+    Alive { epoch, lease }
+}
+
+/// The JSON of a value.
+#[must_use]
+pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    // These types hold only strings, numbers and maps with string keys, which always have a JSON form.
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

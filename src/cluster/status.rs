@@ -1,0 +1,67 @@
+//! What the cluster room tells people.
+
+use super::election::{Candidate, HoldKind, Role};
+use crate::etcd::EndpointHealth;
+use serde::{Deserialize, Serialize};
+
+/// The whole picture, as this node sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterStatus {
+    /// Each instance that this node takes part in.
+    pub instances: Vec<InstanceStatus>,
+    /// Each node that is known.
+    pub nodes: Vec<NodeStatus>,
+    /// Each etcd endpoint.
+    pub etcd: Vec<EndpointHealth>,
+    /// Datagrams that were not accepted, since the start.
+    pub rejected_datagrams: u64,
+}
+
+/// One instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceStatus {
+    /// Its name.
+    pub name: String,
+    /// This node's part.
+    pub role: Role,
+    /// The master by the record.
+    pub master: Option<String>,
+    /// The armed successor.
+    pub successor: Option<String>,
+    /// The epoch; 0 if there is no record.
+    pub epoch: u64,
+    /// When the master changed, in milliseconds since 1970.
+    pub since_ms: u64,
+    /// Why it changed.
+    pub reason: String,
+    /// What this node's hold stands on, if it holds.
+    pub hold: Option<HoldKind>,
+    /// How long the hold lasts without another promise, in milliseconds.
+    pub remaining_ms: u64,
+    /// The members.
+    pub members: Vec<String>,
+    /// The other nodes, with what speaks against each as the next master (meaningful on the master).
+    pub candidates: Vec<Candidate>,
+    /// What a person must repair, if anything.
+    pub problem: Option<String>,
+}
+
+/// One node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: String,
+    /// Where its heartbeats go.
+    pub address: Option<String>,
+    /// Its fitness as last heard; `None` if it was never heard.
+    pub fit: Option<bool>,
+    /// Its summary; of this node only.
+    pub summary: String,
+    /// Milliseconds since it was last heard; `None` if never.
+    pub last_heard_ms: Option<u64>,
+    /// Its priority, if it was heard.
+    pub priority: Option<u16>,
+    /// Whether it is this node.
+    #[serde(rename = "self")]
+    pub me: bool,
+}
