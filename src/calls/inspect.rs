@@ -10,6 +10,7 @@ use super::table::{PAIRED, Table, TableSettings};
 use crate::sip::message::{Message, Method};
 use crate::time::Time;
 use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -84,7 +85,7 @@ pub fn inspect(path: &Path, settings: &InspectSettings) -> Result<Report, Inspec
     let inferred = settings.vips.is_empty();
     let (vips, sip_ports) = if inferred || settings.sip_ports.is_empty() {
         let mut survey = Survey::default();
-        file::read(path, &mut |_, src, dst, payload| survey.see(src, dst, payload))?;
+        file::read(path, open(path)?, &mut |_, src, dst, payload| survey.see(src, dst, payload))?;
         survey.server(settings)
     } else {
         (settings.vips.clone(), settings.sip_ports.clone())
@@ -100,7 +101,7 @@ pub fn inspect(path: &Path, settings: &InspectSettings) -> Result<Report, Inspec
     });
     let mut book = Book::default();
     let (mut first, mut last) = (None, Time::ZERO);
-    let read = file::read(path, &mut |at, src, dst, payload| {
+    let read = file::read(path, open(path)?, &mut |at, src, dst, payload| {
         first.get_or_insert(at);
         // Files that were merged may step back; the table's time never does.
         last = last.max(at);
@@ -127,6 +128,10 @@ pub fn inspect(path: &Path, settings: &InspectSettings) -> Result<Report, Inspec
         calls_left_out: book.left_out,
         calls: book.in_order(),
     })
+}
+
+fn open(path: &Path) -> Result<File, InspectError> {
+    File::open(path).map_err(|source| InspectError::Open { path: path.to_owned(), source })
 }
 
 fn ms(at: Time) -> u64 {

@@ -7,8 +7,7 @@ use crate::time::Time;
 use pcap_file::pcap::PcapReader;
 use pcap_file::pcapng::{PcapNgReader, RawBlock};
 use pcap_file::{DataLink, Endianness, PcapError};
-use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{Seek, SeekFrom};
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -30,10 +29,9 @@ pub(super) struct Read {
     pub(super) truncated: Option<String>,
 }
 
-/// Calls `each` with (time since 1970, source, destination, payload) of every UDP datagram in the file, in order.
-pub(super) fn read(path: &Path, each: Each<'_>) -> Result<Read, InspectError> {
+/// Calls `each` with every UDP datagram in the file, in order. `path` is only named in errors.
+pub(super) fn read<R: std::io::Read + Seek>(path: &Path, mut file: R, each: Each<'_>) -> Result<Read, InspectError> {
     let failed = |source| InspectError::Open { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(failed)?;
     let mut magic = [0u8; 4];
     let mut got = 0;
     while got < magic.len() {
@@ -92,7 +90,7 @@ impl Sink<'_> {
     }
 }
 
-fn pcap(path: &Path, file: File, sink: &mut Sink<'_>) -> Result<(), InspectError> {
+fn pcap<R: std::io::Read>(path: &Path, file: R, sink: &mut Sink<'_>) -> Result<(), InspectError> {
     let mut reader = PcapReader::new(file).map_err(|e| InspectError::Header { path: path.to_owned(), why: e.to_string() })?;
     let kind = reader.header().datalink;
     let link = link_of(kind).ok_or_else(|| InspectError::LinkType { path: path.to_owned(), number: kind.into() })?;
@@ -112,7 +110,7 @@ fn pcap(path: &Path, file: File, sink: &mut Sink<'_>) -> Result<(), InspectError
     Ok(())
 }
 
-fn pcapng(path: &Path, file: File, sink: &mut Sink<'_>) -> Result<(), InspectError> {
+fn pcapng<R: std::io::Read>(path: &Path, file: R, sink: &mut Sink<'_>) -> Result<(), InspectError> {
     let mut reader = PcapNgReader::new(file).map_err(|e| InspectError::Header { path: path.to_owned(), why: e.to_string() })?;
     // Simple packets carry no time: they count as of the packet before.
     let mut last = Time::ZERO;
