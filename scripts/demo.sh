@@ -14,4 +14,8 @@ done
 scripts/setup.sh demo
 command -v cargo >/dev/null || PATH="$HOME/.cargo/bin:$PATH"
 cargo build --release --quiet --bin keepcall --example lab >&2
+# Four sockets for each call in the phones, and as many in Asterisk; the usual limit is 1024.
+limit=$(ulimit -Hn)
+{ [ "$limit" != unlimited ] && [ "$limit" -le 65536 ]; } || limit=65536
+ulimit -n "$limit"
 exec "${CARGO_TARGET_DIR:-target}/release/examples/lab" demo "$@"

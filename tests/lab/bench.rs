@@ -77,12 +77,14 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     let lan = Lan::new()?;
     let etcd = Etcd::start(&lan)?;
     let bench = Bench { lan: &lan, etcd: &etcd, program, round: std::cell::Cell::new(0), quiet: f.json };
-    let mut rows = Vec::new();
-    for &ms in &f.heartbeat_ms {
-        for &event in &f.events {
-            rows.push(bench.row(event, Duration::from_millis(ms), f)?);
+    let rows = match bench.rows(f) {
+        Ok(rows) => rows,
+        Err(e) => {
+            let dir = std::env::temp_dir().join(format!("keepcall-bench-{}", std::process::id()));
+            lan.keep_logs(&dir)?;
+            return Err(e.context(format!("logs of all hosts are in {}", dir.display())));
         }
-    }
+    };
     if !f.json {
         print_table(&rows);
     }
@@ -103,6 +105,16 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
+    fn rows(&self, f: &Failover) -> Result<Vec<Value>> {
+        let mut rows = Vec::new();
+        for &ms in &f.heartbeat_ms {
+            for &event in &f.events {
+                rows.push(self.row(event, Duration::from_millis(ms), f)?);
+            }
+        }
+        Ok(rows)
+    }
+
     fn row(&self, event: Event, heartbeat: Duration, f: &Failover) -> Result<Value> {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for round in 1..=f.rounds {

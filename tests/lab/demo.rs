@@ -26,6 +26,26 @@ enum Event {
     Switchover,
 }
 
+impl Event {
+    /// As on the command line.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Power => "power",
+            Self::KillServer => "kill-server",
+            Self::Switchover => "switchover",
+        }
+    }
+
+    /// As a line of the timeline.
+    const fn in_words(self) -> &'static str {
+        match self {
+            Self::Power => "the master is cut off",
+            Self::KillServer => "the master's Asterisk is killed",
+            Self::Switchover => "a switchover is ordered",
+        }
+    }
+}
+
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Calls to set up (1 to 999).
@@ -84,7 +104,16 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     }
     drop(lan);
     demo.say("everything is taken down");
-    println!("{}", result?);
+    match result {
+        Ok(report) => println!("{report}"),
+        Err(e) => {
+            eprintln!("demo: {e:#}");
+            println!(
+                "{}",
+                json!({"event": args.event.name(), "calls": args.calls, "recovered": 0, "ok": false, "error": format!("{e:#}")})
+            );
+        }
+    }
     Ok(good)
 }
 
@@ -200,7 +229,7 @@ impl Demo<'_> {
         let count = |good: &dyn Fn(&(_, _)) -> bool| calls.pairs.iter().filter(|c| good(c)).count();
         let recovered = count(&|c| has_audio(c, since) && is_reinvited(c, at) && ended(c));
         let mut line = Timeline::new(at);
-        line.add(Some(at), format!("{:?}", self.args.event));
+        line.add(Some(at), self.args.event.in_words());
         // Read after the hang-up, so that every phase is in it.
         let later = |e: &Value| e["epoch"].as_u64() > Some(epoch);
         let history = master.history().ok().and_then(|h| h.into_iter().find(later));
@@ -218,7 +247,7 @@ impl Demo<'_> {
         self.tell(&mut line, &violations, &calls.notes(), history.as_ref());
         let tenth = |us: u64| (us_to_ms(us) * 10.0).round() / 10.0;
         Ok(json!({
-            "event": clap::ValueEnum::to_possible_value(&self.args.event).map(|v| v.get_name().to_owned()),
+            "event": self.args.event.name(),
             "calls": n,
             "recovered": recovered,
             "vip_gap_ms": vip.ok().map(|g| tenth(g.to - g.from)),

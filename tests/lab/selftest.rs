@@ -5,7 +5,7 @@ use crate::lab::calls::Calls;
 use crate::lab::etcd::Etcd;
 use crate::lab::lan::{Lan, VIP4};
 use crate::lab::observer::Observer;
-use crate::lab::phone::Manner;
+use crate::lab::phone::{Command, Manner};
 use crate::lab::{unix_us, wait};
 use anyhow::Result;
 use std::time::{Duration, Instant};
@@ -21,17 +21,18 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<bool> {
+    let start = Instant::now();
     let lan = Lan::new()?;
-    let result = trial(args, &lan);
+    let result = trial(args, &lan, start);
     if let Some(dir) = &args.keep_logs {
         lan.keep_logs(dir)?;
     }
     result
 }
 
-fn trial(args: &Args, lan: &Lan) -> Result<bool> {
-    let start = Instant::now();
+fn trial(args: &Args, lan: &Lan, start: Instant) -> Result<bool> {
     let step = |what: &str| println!("{:6.2} s  {what}", start.elapsed().as_secs_f64());
+    step("LAN is up");
     let rt = tokio::runtime::Runtime::new()?;
     let (a, b) = (lan.host("a")?, lan.host("b")?);
     let mut servers = [Asterisk::start(lan, a)?, Asterisk::start(lan, b)?];
@@ -49,6 +50,20 @@ fn trial(args: &Args, lan: &Lan) -> Result<bool> {
     step("calls are up with audio both ways");
     let steady = calls.gaps(unix_us() - 500_000).into_iter().max().unwrap_or(0);
     step(&format!("longest gap between two packets of a steady call: {:.1} ms", steady as f64 / 1000.0));
+    let (caller, called) = &calls.pairs[0];
+    for (i, (command, direction)) in [(Command::Hold, "sendonly"), (Command::Resume, "sendrecv")].into_iter().enumerate() {
+        caller.tell(command)?;
+        wait::until("the server to answer a re-INVITE", Duration::from_secs(5), || {
+            let s = caller.state();
+            if s.own_reinvites.len() > i && s.own_reinvites[i].0 == 200 { Ok(()) } else { Err(format!("{:?}", s.own_reinvites)) }
+        })?;
+        let (s, other) = (caller.state(), called.state());
+        step(&format!(
+            "{direction} is answered with {}; the other party's last re-INVITE: {:?}",
+            s.remote_direction,
+            other.reinvites.last()
+        ));
+    }
     let ended = calls.hang_up(Duration::from_secs(10))?;
     step(&format!("{ended} calls hung up from one side, seen by the other"));
     let violations = calls.violations();

@@ -65,7 +65,8 @@ pub(crate) struct Ear {
     s2: f64,
     energy: f64,
     n: usize,
-    next: Option<(u32, u16)>,
+    /// SSRC, sequence number and timestamp of the packet that continues the second.
+    next: Option<(u32, u16, u32)>,
 }
 
 impl Ear {
@@ -86,12 +87,13 @@ impl Ear {
             return Err(format!("payload type {} was not agreed", packet[1] & 0x7f));
         }
         let sequence = u16::from_be_bytes([packet[2], packet[3]]);
+        let timestamp = u32::from_be_bytes([packet[4], packet[5], packet[6], packet[7]]);
         let ssrc = u32::from_be_bytes([packet[8], packet[9], packet[10], packet[11]]);
         // After a loss or another source the phase jumps: begin a new second.
-        if self.next != Some((ssrc, sequence)) {
+        if self.next != Some((ssrc, sequence, timestamp)) {
             self.restart();
         }
-        self.next = Some((ssrc, sequence.wrapping_add(1)));
+        self.next = Some((ssrc, sequence.wrapping_add(1), timestamp.wrapping_add(160)));
         for &b in &packet[12..] {
             let x = f64::from(decode(b));
             let s = x + self.coefficient * self.s1 - self.s2;

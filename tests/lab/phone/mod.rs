@@ -68,6 +68,8 @@ pub(crate) struct State {
     pub(crate) right: Vec<u64>,
     /// Seconds that were not the right party's tone.
     pub(crate) wrong: usize,
+    /// How many of them came one after the other, last of all.
+    pub(crate) wrong_in_a_row: usize,
     /// Packets from elsewhere than the negotiated source.
     pub(crate) foreign: usize,
     pub(crate) reinvites: Vec<Reinvite>,
