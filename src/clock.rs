@@ -26,3 +26,9 @@ pub fn tokio_at(deadline: Time) -> tokio::time::Instant {
     const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
     tokio::time::Instant::now() + deadline.since(now()).min(YEAR)
 }
+
+/// Wall-clock microseconds since 1970, for timelines that people read. No decision rests on it.
+#[must_use]
+pub fn unix_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
+}

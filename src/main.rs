@@ -1,6 +1,8 @@
 //! The keepcall command.
 
 use clap::Parser as _;
+use keepcall::calls::inspect::{InspectSettings, inspect};
+use keepcall::config;
 use keepcall::control::{cli, logging};
 use std::process::ExitCode;
 
@@ -16,6 +18,10 @@ struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// Run the agent of this node
+    Agent,
+    /// Show the calls that are learnt from a capture file
+    Inspect(cli::InspectArgs),
     #[command(flatten)]
     Operator(cli::Command),
 }
@@ -27,6 +33,42 @@ fn main() -> ExitCode {
         return ExitCode::from(cli::USAGE);
     }
     ExitCode::from(match command {
+        Command::Agent => agent(&global),
+        Command::Inspect(arguments) => cli::inspect(&arguments, learn),
         Command::Operator(command) => cli::run(&global, &command),
     })
+}
+
+fn agent(global: &cli::Global) -> u8 {
+    let loaded = match config::load(global.config_path()) {
+        Ok(loaded) => loaded,
+        Err(e) => {
+            cli::complain(&e.to_string());
+            return cli::BAD_CONFIG;
+        }
+    };
+    let origin = global.config_path().display().to_string();
+    for warning in &loaded.warnings {
+        cli::complain(&warning.as_warning(&origin));
+    }
+    match run_agent(loaded.config) {
+        Ok(()) => cli::OK,
+        Err(e) => {
+            cli::complain(&format!("{e:#}"));
+            cli::FAILED
+        }
+    }
+}
+
+#[tokio::main]
+async fn run_agent(config: config::Config) -> anyhow::Result<()> {
+    Ok(keepcall::agent::run(config).await?)
+}
+
+fn learn(arguments: &cli::InspectArgs) -> anyhow::Result<serde_json::Value> {
+    let mut settings = InspectSettings { vips: arguments.vips.clone(), ..InspectSettings::default() };
+    if !arguments.ports.is_empty() {
+        settings.sip_ports.clone_from(&arguments.ports);
+    }
+    Ok(serde_json::to_value(inspect(&arguments.file, &settings)?)?)
 }

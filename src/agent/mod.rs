@@ -1,1 +1,253 @@
-//! The one event loop that joins the rooms; the only place that knows them all.
+//! The agent: starts every room, hands each instance what concerns it, and leaves in order.
+//!
+//! Tasks: this one (cluster events, the command line's requests, signals); one for each instance ([`instance`]), which owns
+//! everything of it; the drivers' own tasks. All of them end with the process; only an instance has something to undo, and it
+//! is asked to before this returns.
+
+mod answers;
+mod calls_side;
+mod history;
+mod hooks;
+mod instance;
+mod rows;
+mod sockets;
+mod takeover;
+
+pub use calls_side::CallsError;
+pub use sockets::RecoveryPortError;
+
+use crate::cluster::{Cluster, ClusterError, ClusterEvent};
+use crate::config::Config;
+use crate::control::server::{self, ServeError};
+use crate::etcd::{Etcd, EtcdError};
+use crate::health::Monitor;
+use crate::vip::address::{AddressError, AddressMonitor, Addresses};
+use crate::vip::announce::{AnnounceError, Announcer};
+use crate::vip::sysctl;
+use calls_side::CallsSide;
+use instance::{Instance, Order};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info, warn};
+
+/// Orders that may wait for an instance: far more than the election gives in the time that an instance needs for one.
+const ORDERS: usize = 64;
+/// How long a clean stop may take in all: a handover, then a hold until the node's own key may go.
+const STOP: Duration = Duration::from_secs(10);
+
+/// Why the agent could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// etcd's settings cannot be used.
+    #[error(transparent)]
+    Etcd(#[from] EtcdError),
+    /// The election cannot start.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// The control socket cannot be opened.
+    #[error(transparent)]
+    Control(#[from] ServeError),
+    /// The addresses of an instance cannot be managed.
+    #[error("instance {instance:?}: {source}")]
+    Address {
+        /// The instance.
+        instance: String,
+        /// What went wrong.
+        source: AddressError,
+    },
+    /// The addresses of an instance cannot be announced.
+    #[error("instance {instance:?}: {source}")]
+    Announce {
+        /// The instance.
+        instance: String,
+        /// What went wrong.
+        source: AnnounceError,
+    },
+    /// The calls of an instance cannot be learnt or kept.
+    #[error("instance {instance:?}: {source}")]
+    Calls {
+        /// The instance.
+        instance: String,
+        /// What went wrong.
+        source: CallsError,
+    },
+    /// The process cannot listen to signals.
+    #[error("cannot listen to signals: {0}")]
+    Signals(#[source] std::io::Error),
+}
+
+/// The orders' ends of the instances, by name.
+type Instances = BTreeMap<String, mpsc::Sender<Order>>;
+
+/// Runs the agent until SIGTERM or SIGINT.
+///
+/// # Errors
+/// See [`AgentError`]: only what can be known at the start. etcd that does not answer is no error; it is tried again.
+pub async fn run(config: Config) -> Result<(), AgentError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Signals)?;
+
+    let addresses = open_addresses(&config).await?;
+    let etcd = Etcd::connect(&config.etcd)?;
+    let (socket, mut requests) = server::serve(&config.control).await?;
+    let (cluster, mut events) = Cluster::start(&config, etcd.clone()).await?;
+    let mut instances = Instances::new();
+    let mut tasks = Vec::new();
+    for instance in &config.instances {
+        let (orders, queue) = mpsc::channel(ORDERS);
+        let built = build(&config, instance, &cluster, &etcd, &addresses).await?;
+        tasks.push(tokio::spawn(built.run(queue)));
+        instances.insert(instance.name.clone(), orders);
+    }
+    let answers = answers::Answers::new(&config, cluster.clone(), etcd.clone(), instances.clone());
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    info!(node = config.node.name, cluster = config.node.cluster, "keepcall {} is up", env!("CARGO_PKG_VERSION"));
+
+    loop {
+        tokio::select! {
+            biased;
+            Some(event) = events.recv() => pass_on(&instances, event).await,
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            Some((request, reply)) = requests.recv() => answers.clone().answer(request, reply),
+        }
+    }
+
+    info!("stopping: handing over, then releasing the addresses");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    leave(cluster, events, instances).await;
+    drop(socket);
+    for task in tasks {
+        let _ = tokio::time::timeout(Duration::from_secs(1), task).await;
+    }
+    Ok(())
+}
+
+/// Opens the address driver and removes what a dead predecessor left: nothing may answer for an address without a right.
+async fn open_addresses(config: &Config) -> Result<Arc<Addresses>, AgentError> {
+    let any = config.instances.first().map(|i| i.name.clone()).unwrap_or_default();
+    let addresses = Addresses::open().map_err(|source| AgentError::Address { instance: any.clone(), source })?;
+    let stale = addresses.remove_stale(&[]).await.map_err(|source| AgentError::Address { instance: any, source })?;
+    for (interface, prefix) in stale {
+        warn!(interface, %prefix, "removed an address that a keepcall before this one left behind");
+    }
+    for instance in &config.instances {
+        let error = |source| AgentError::Address { instance: instance.name.clone(), source };
+        for prefix in addresses.present(&instance.interface, &instance.addresses).await.map_err(error)? {
+            warn!(instance = instance.name, %prefix, "removed the virtual address: it was here although no agent held it");
+        }
+        addresses.remove(&instance.interface, &instance.addresses).await.map_err(error)?;
+    }
+    Ok(Arc::new(addresses))
+}
+
+async fn build(
+    config: &Config,
+    instance: &crate::config::Instance,
+    cluster: &Cluster,
+    etcd: &Etcd,
+    addresses: &Arc<Addresses>,
+) -> Result<Instance, AgentError> {
+    let name = instance.name.clone();
+    let mut prepared = vec![sysctl::for_address(&instance.interface)];
+    if instance.sip.is_some() {
+        prepared.push(sysctl::for_relay(&instance.interface));
+    }
+    for done in prepared {
+        for change in done.changes {
+            info!(instance = name, "set {} from {} to {}", change.name, change.from, change.to);
+        }
+        for warning in done.warnings {
+            warn!(instance = name, "{warning}");
+        }
+        for e in done.errors {
+            warn!(instance = name, "{e}");
+        }
+    }
+    let watched: Vec<_> = instance.addresses.iter().map(|p| (instance.interface.clone(), *p)).collect();
+    let monitor = AddressMonitor::open(&watched).map_err(|source| AgentError::Address { instance: name.clone(), source })?;
+    let ips: Vec<_> = instance.addresses.iter().map(ipnet::IpNet::addr).collect();
+    let announcer =
+        Announcer::open(&instance.interface, &ips).map_err(|source| AgentError::Announce { instance: name.clone(), source })?;
+    let calls = match &instance.sip {
+        Some(sip) => Some(
+            CallsSide::open(&config.node, instance, sip, etcd.clone())
+                .await
+                .map_err(|source| AgentError::Calls { instance: name.clone(), source })?,
+        ),
+        None => None,
+    };
+    Ok(Instance {
+        verdict: Monitor::start(&instance.checks),
+        config: instance.clone(),
+        node: config.node.clone(),
+        cluster: cluster.clone(),
+        addresses: Arc::clone(addresses),
+        announcer: Arc::new(announcer),
+        monitor,
+        calls,
+        hooks: hooks::Hooks::start(name.clone()),
+        history: history::Writer::start(etcd.clone(), &config.node.cluster, &name),
+        held: None,
+        announcing: None,
+        put_back: None,
+        put_back_at: None,
+    })
+}
+
+async fn pass_on(instances: &Instances, event: ClusterEvent) {
+    let (instance, order) = match event {
+        ClusterEvent::Take { instance, epoch, cause, previous, detected, committed } => {
+            (instance, Order::Take { epoch, cause, previous, detected, committed })
+        }
+        ClusterEvent::Drop { instance, epoch, reason, handover } => (instance, Order::Drop { epoch, reason, handover }),
+        ClusterEvent::Changed { .. } => return,
+    };
+    if let Some(orders) = instances.get(&instance)
+        && orders.send(order).await.is_err()
+    {
+        error!(instance, "the instance's task is gone; the agent should be restarted");
+    }
+}
+
+/// Hands over or releases: the addresses first, then the lease, then the own tables. Collects what fails and goes on.
+async fn leave(cluster: Cluster, mut events: mpsc::Receiver<ClusterEvent>, instances: Instances) {
+    let mut stopping = tokio::spawn(cluster.stop());
+    let limit = tokio::time::sleep(STOP);
+    tokio::pin!(limit);
+    loop {
+        tokio::select! {
+            biased;
+            event = events.recv() => match event {
+                Some(event) => pass_on(&instances, event).await,
+                None => break,
+            },
+            stopped = &mut stopping => {
+                if let Ok(Err(e)) = stopped {
+                    warn!("leaving the cluster was not complete: {e}");
+                }
+                break;
+            }
+            () = &mut limit => {
+                warn!("leaving the cluster took longer than {STOP:?}; going on without");
+                break;
+            }
+        }
+    }
+    while let Ok(event) = events.try_recv() {
+        pass_on(&instances, event).await;
+    }
+    for (name, orders) in instances {
+        let (done, errors) = oneshot::channel();
+        if orders.send(Order::Stop(done)).await.is_ok()
+            && let Ok(errors) = errors.await
+        {
+            for e in errors {
+                error!(instance = name, "not undone: {e}");
+            }
+        }
+    }
+}

@@ -15,8 +15,8 @@ pub struct InspectArgs {
     /// The server's address in the capture; several are possible [default: found out from the traffic]
     #[arg(long = "vip", value_name = "IP")]
     pub vips: Vec<IpAddr>,
-    /// UDP port of the server's SIP; several are possible
-    #[arg(long = "port", value_name = "PORT", default_values_t = [5060])]
+    /// UDP port of the server's SIP; several are possible [default: found out from the traffic]
+    #[arg(long = "port", value_name = "PORT")]
     pub ports: Vec<u16>,
     /// The report as one JSON object on one line
     #[arg(long)]
@@ -30,7 +30,7 @@ pub fn inspect<E: Display>(args: &InspectArgs, learn: impl FnOnce(&InspectArgs) 
         Ok(report) if args.json => out.json(&report),
         Ok(report) => out.text(&render(&report)),
         Err(e) => {
-            complain(&format!("{}: {e}", args.file.display()));
+            complain(&e.to_string());
             return FAILED;
         }
     }

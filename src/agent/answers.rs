@@ -1,0 +1,261 @@
+//! What the agent answers to the command line.
+
+use super::Instances;
+use super::history;
+use super::instance::{Order, Summary};
+use crate::cluster::{self, Cluster, Role, SwitchoverError};
+use crate::config::Config;
+use crate::control::api::{self, ApiError, ErrorKind, Reply, Request};
+use crate::etcd::Etcd;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+
+/// How long a switchover may take from etcd's commit until this node has let go: the hold of the old master, with room.
+const SETTLE: Duration = Duration::from_secs(5);
+/// How often the role is looked at while a switchover settles.
+const LOOK: Duration = Duration::from_millis(5);
+/// An instance answers between two events; one that does not within this time is shown without its part.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Everything that answers are made from.
+#[derive(Clone)]
+pub(super) struct Answers {
+    config: Config,
+    cluster: Cluster,
+    etcd: Etcd,
+    instances: Instances,
+}
+
+impl Answers {
+    pub(super) fn new(config: &Config, cluster: Cluster, etcd: Etcd, instances: Instances) -> Self {
+        Self { config: config.clone(), cluster, etcd, instances }
+    }
+
+    /// Answers in a task of its own: a slow etcd must not hold up the agent.
+    pub(super) fn answer(self, request: Request, reply: oneshot::Sender<Reply>) {
+        tokio::spawn(async move {
+            // Who asked may have gone away meanwhile.
+            let _ = reply.send(self.make(request).await.unwrap_or_else(Reply::Error));
+        });
+    }
+
+    async fn make(&self, request: Request) -> Result<Reply, ApiError> {
+        Ok(match request {
+            Request::Status => Reply::Status(self.status().await),
+            Request::Candidates { instance } => Reply::Candidates(self.candidates(&self.one(instance)?)?),
+            Request::Switchover { instance, to } => Reply::Switchover(self.switchover(self.one(instance)?, to).await?),
+            Request::Calls { instance } => {
+                let mut calls = Vec::new();
+                for name in self.some(instance)? {
+                    calls.extend(self.ask(&name, Order::Calls).await.unwrap_or_default());
+                }
+                Reply::Calls(calls)
+            }
+            Request::History { instance, limit } => {
+                let mut entries = Vec::new();
+                for name in self.some(instance)? {
+                    let found = history::read(&self.etcd, &self.config.node.cluster, &name, limit).await;
+                    entries.extend(found.map_err(|e| ApiError {
+                        message: format!("the history is in etcd, and etcd did not give it: {e}"),
+                        advice: "see `keepcall status` for the health of etcd".to_owned(),
+                        kind: ErrorKind::Failed,
+                    })?);
+                }
+                Reply::History(entries)
+            }
+        })
+    }
+
+    async fn ask<T>(&self, instance: &str, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Option<T> {
+        let orders: &mpsc::Sender<Order> = self.instances.get(instance)?;
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            orders.send(order(reply)).await.ok()?;
+            answer.await.ok()
+        };
+        tokio::time::timeout(PATIENCE, asked).await.ok().flatten()
+    }
+
+    async fn status(&self) -> api::Status {
+        let cluster = self.cluster.status();
+        let mut instances = Vec::new();
+        for instance in &cluster.instances {
+            let part = self.ask(&instance.name, Order::Summary).await.unwrap_or_default();
+            instances.push(self.instance(instance, part));
+        }
+        api::Status {
+            cluster: self.config.node.cluster.clone(),
+            node: self.config.node.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            etcd: api::EtcdStatus {
+                healthy: cluster.etcd.iter().any(|e| e.healthy),
+                endpoints: cluster
+                    .etcd
+                    .into_iter()
+                    .map(|e| api::EndpointStatus { url: e.url, healthy: e.healthy, error: e.error })
+                    .collect(),
+            },
+            instances,
+            nodes: cluster
+                .nodes
+                .into_iter()
+                .map(|n| api::NodeStatus {
+                    name: n.name,
+                    address: n.address.and_then(|a| a.parse().ok()),
+                    fit: n.fit.unwrap_or(false),
+                    summary: n.summary,
+                    last_heard_ms: n.last_heard_ms,
+                    priority: n.priority.unwrap_or(0),
+                    is_self: n.me,
+                })
+                .collect(),
+        }
+    }
+
+    fn instance(&self, status: &cluster::InstanceStatus, part: Summary) -> api::InstanceStatus {
+        let config = self.config.instances.iter().find(|i| i.name == status.name);
+        let mut reason = status.reason.clone();
+        if let Some(problem) = &status.problem {
+            reason = format!("{reason}; needs repair: {problem}");
+        }
+        api::InstanceStatus {
+            name: status.name.clone(),
+            addresses: config.map(|c| c.addresses.iter().map(ToString::to_string).collect()).unwrap_or_default(),
+            role: word(status.role).to_owned(),
+            master: status.master.clone(),
+            since_ms: status.since_ms,
+            reason,
+            epoch: status.epoch,
+            successor: status.successor.clone(),
+            hold: status.hold.map(|kind| api::HoldStatus {
+                kind: match kind {
+                    cluster::HoldKind::Paired => "paired",
+                    cluster::HoldKind::Failsafe => "failsafe",
+                    cluster::HoldKind::Solo => "solo",
+                }
+                .to_owned(),
+                remaining_ms: status.remaining_ms,
+            }),
+            members: status.members.clone(),
+            calls: part.calls,
+            checks: part.checks,
+        }
+    }
+
+    fn candidates(&self, instance: &str) -> Result<api::Candidates, ApiError> {
+        let status = self.cluster.status();
+        let found = status.instances.iter().find(|i| i.name == instance).ok_or_else(|| unknown(instance))?;
+        if !matches!(found.role, Role::Master | Role::Waiting) {
+            return Err(not_master(found.master.as_deref()));
+        }
+        let priority = |node: &str| status.nodes.iter().find(|n| n.name == node).and_then(|n| n.priority).unwrap_or(0);
+        Ok(api::Candidates {
+            instance: instance.to_owned(),
+            master: found.master.clone(),
+            epoch: found.epoch,
+            candidates: found
+                .candidates
+                .iter()
+                .map(|c| api::Candidate {
+                    node: c.node.clone(),
+                    priority: priority(&c.node),
+                    against: c.against.iter().cloned().collect(),
+                })
+                .collect(),
+        })
+    }
+
+    async fn switchover(&self, instance: String, to: Option<String>) -> Result<api::Switchover, ApiError> {
+        let started = Instant::now();
+        let from = self.seen(&instance).and_then(|i| i.master);
+        let epoch = self.cluster.switchover(&instance, to).await.map_err(|e| refusal(&e))?;
+        // Committed; it is done when this node has let go and knows its successor.
+        while started.elapsed() < SETTLE {
+            if let Some(now) = self.seen(&instance)
+                && now.epoch >= epoch
+                && now.role == Role::Backup
+                && let Some(master) = now.master
+            {
+                let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+                return Ok(api::Switchover { instance, from, to: master, epoch: now.epoch, took_ms });
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Err(ApiError {
+            message: format!("the switchover is committed (epoch {epoch}), but the new master has not taken over within {SETTLE:?}"),
+            advice: "see `keepcall status` on both nodes; this node takes over again if the other one stays silent".to_owned(),
+            kind: ErrorKind::Failed,
+        })
+    }
+
+    fn seen(&self, instance: &str) -> Option<cluster::InstanceStatus> {
+        self.cluster.status().instances.into_iter().find(|i| i.name == instance)
+    }
+
+    fn some(&self, instance: Option<String>) -> Result<Vec<String>, ApiError> {
+        match instance {
+            Some(name) if self.instances.contains_key(&name) => Ok(vec![name]),
+            Some(name) => Err(unknown(&name)),
+            None => Ok(self.instances.keys().cloned().collect()),
+        }
+    }
+
+    fn one(&self, instance: Option<String>) -> Result<String, ApiError> {
+        let mut names = self.some(instance)?;
+        match (names.pop(), names.is_empty()) {
+            (Some(name), true) => Ok(name),
+            (last, _) => Err(ApiError {
+                message: "this node takes part in several instances: name one".to_owned(),
+                advice: format!("one of {}", names.into_iter().chain(last).collect::<Vec<_>>().join(", ")),
+                kind: ErrorKind::Invalid,
+            }),
+        }
+    }
+}
+
+const fn word(role: Role) -> &'static str {
+    match role {
+        Role::Unknown => "unknown",
+        Role::Backup => "backup",
+        Role::Master => "master",
+        Role::Waiting => "waiting",
+        Role::Leaving => "leaving",
+    }
+}
+
+fn unknown(instance: &str) -> ApiError {
+    ApiError {
+        message: format!("this node takes no part in an instance named {instance:?}"),
+        advice: "`keepcall status` lists the instances".to_owned(),
+        kind: ErrorKind::Invalid,
+    }
+}
+
+fn not_master(master: Option<&str>) -> ApiError {
+    ApiError {
+        message: match master {
+            Some(master) => format!("this node is not the master; {master} is, and only the master can hand over"),
+            None => "nobody is master now, so nobody can hand over".to_owned(),
+        },
+        advice: match master {
+            Some(master) => format!("run the command on {master}"),
+            None => "see `keepcall status`".to_owned(),
+        },
+        kind: ErrorKind::Refused,
+    }
+}
+
+fn refusal(e: &SwitchoverError) -> ApiError {
+    match e {
+        SwitchoverError::UnknownInstance(instance) => unknown(instance),
+        SwitchoverError::NotMaster { master } => not_master(master.as_deref()),
+        SwitchoverError::NoCandidate { .. } => ApiError {
+            message: e.to_string(),
+            advice: "repair what speaks against the node that you want, then try again".to_owned(),
+            kind: ErrorKind::Refused,
+        },
+        SwitchoverError::Timeout | SwitchoverError::Stopping => {
+            ApiError { message: e.to_string(), advice: "see `keepcall status`".to_owned(), kind: ErrorKind::Failed }
+        }
+    }
+}

@@ -1,0 +1,461 @@
+//! The calls of one instance: what the wire, the store and the clock say goes to tracker and recovery engine, and what these
+//! decide is carried out.
+//!
+//! Roles: as *backup* the stored calls are followed and the relay is armed for each; nothing is sent. As *master* the local
+//! server's traffic is learnt and stored, and the calls of the master before are recovered and carried.
+
+use super::sockets::{Datagram, RecoveryPortError, RecoverySockets};
+use super::rows;
+use super::takeover::Takeover;
+use crate::calls::capture::{Capture, CaptureError, Seen};
+use crate::calls::model::{Call, Flow, Packet, Transport};
+use crate::calls::store::{Store, StoreEvent, StoreHandle};
+use crate::calls::table::{Table, TableSettings};
+use crate::clock;
+use crate::config;
+use crate::control::api;
+use crate::etcd::{Compare, Etcd};
+use crate::recovery::engine::{Action, CallState, CallStatus, Engine, Heard, Settings};
+use crate::recovery::media::kernel::{KernelRelay, RelayError};
+use crate::recovery::plan;
+use crate::time::Time;
+use crate::vip::fence::Fence;
+use crate::vip::nft::NftError;
+use crate::vip::rawudp::{RawUdp, RawUdpError};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tracing::{debug, info, warn};
+
+/// Longest time that a handover waits for stored calls to be written. The right to hold the addresses ends soon after anyway.
+const FLUSH: Duration = Duration::from_millis(250);
+/// Pause before the capture is opened again, after the system took it away.
+const REOPEN: Duration = Duration::from_secs(1);
+/// Tries to name the writer of calls, a second apart: longer than any change of etcd's leader.
+const GUARD_TRIES: usize = 60;
+/// Events of the store that are handled in one go, so that a thousand calls make one change of the relay.
+const BATCH: usize = 1024;
+
+/// Whether the instance's addresses are here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Backup,
+    Master,
+}
+
+/// Why calls cannot be learnt or kept on this node.
+#[derive(Debug, thiserror::Error)]
+pub enum CallsError {
+    /// The wire cannot be listened to.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// The recovery port cannot be had.
+    #[error(transparent)]
+    RecoveryPort(#[from] RecoveryPortError),
+    /// The server's port cannot be spoken from.
+    #[error(transparent)]
+    Raw(#[from] RawUdpError),
+    /// The fence cannot be set up.
+    #[error(transparent)]
+    Nft(#[from] NftError),
+    /// The relay cannot be set up.
+    #[error(transparent)]
+    Relay(#[from] RelayError),
+}
+
+/// Something that happened to the calls of an instance.
+#[derive(Debug)]
+pub(super) enum Event {
+    Overheard(Seen),
+    CaptureLost(CaptureError),
+    Received(Datagram),
+    Stored(StoreEvent),
+    Deadline,
+}
+
+/// The calls of one instance.
+pub(super) struct CallsSide {
+    instance: String,
+    vips: Vec<IpAddr>,
+    role: Role,
+    table: Table,
+    engine: Engine,
+    store: StoreHandle,
+    etcd: Etcd,
+    /// The key that says which epoch may write calls.
+    writer_key: String,
+    store_events: mpsc::Receiver<StoreEvent>,
+    /// What etcd holds, by call id: on a backup, what a takeover would recover.
+    stored: BTreeMap<String, Call>,
+    /// What listens to the server's port; `None` for a while after the system took it away.
+    capture: Option<Capture>,
+    reopen_at: Time,
+    interface: String,
+    ports: Vec<u16>,
+    sockets: RecoverySockets,
+    raw: RawUdp,
+    fence: Fence,
+    relay: KernelRelay,
+    takeover: Option<Takeover>,
+    epoch: u64,
+    node: String,
+}
+
+impl CallsSide {
+    pub(super) async fn open(node: &config::Node, instance: &config::Instance, sip: &config::Sip, etcd: Etcd) -> Result<Self, CallsError> {
+        let vips: Vec<IpAddr> = instance.addresses.iter().map(ipnet::IpNet::addr).collect();
+        // What can fail for reasons of this host comes first, so that a refused start leaves nothing behind.
+        let sockets = RecoverySockets::open(&vips, sip.recovery_port)?;
+        let capture = Capture::open(&instance.interface, &sip.ports)?;
+        let raw = RawUdp::open(&instance.interface)?;
+        let relay = KernelRelay::new(&instance.name, &vips)?;
+        relay.clear().await?;
+        let fence = Fence::new(&instance.name, &sip.ports, sip.media_ports);
+        // Until this node is master, its server stays off the wire.
+        fence.closed().await?;
+        let table = Table::new(TableSettings {
+            instance: instance.name.clone(),
+            node: node.name.clone(),
+            vips: vips.clone(),
+            sip_ports: sip.ports.clone(),
+            pair_header: sip.pair_header.clone(),
+            emergency: sip.emergency.clone(),
+            max_calls: sip.max_calls,
+        });
+        let engine = Engine::new(
+            Settings {
+                instance: instance.name.clone(),
+                node: node.name.clone(),
+                vips: vips.clone(),
+                recovery_port: sip.recovery_port,
+                window: sip.window,
+            },
+            seed(),
+        );
+        let (store, store_events) = Store::start(etcd.clone(), &node.cluster, &instance.name, sip.max_calls);
+        Ok(Self {
+            instance: instance.name.clone(),
+            vips,
+            role: Role::Backup,
+            table,
+            engine,
+            store,
+            etcd,
+            writer_key: format!("/keepcall/{}/instances/{}/writer", node.cluster, instance.name),
+            store_events,
+            stored: BTreeMap::new(),
+            capture: Some(capture),
+            reopen_at: Time::FAR,
+            interface: instance.interface.clone(),
+            ports: sip.ports.clone(),
+            sockets,
+            raw,
+            fence,
+            relay,
+            takeover: None,
+            epoch: 0,
+            node: node.name.clone(),
+        })
+    }
+
+    /// The next thing that happens. Nothing is lost when the wait is dropped.
+    pub(super) async fn next(&mut self) -> Event {
+        let deadlines = [self.engine.next_deadline(), self.table.next_deadline(), Some(self.reopen_at)];
+        let deadline = deadlines.into_iter().flatten().min().unwrap_or(Time::FAR);
+        tokio::select! {
+            seen = overhear(self.capture.as_mut()) => match seen {
+                Ok(seen) => Event::Overheard(seen),
+                Err(e) => Event::CaptureLost(e),
+            },
+            Some(datagram) = self.sockets.next() => Event::Received(datagram),
+            Some(event) = self.store_events.recv() => Event::Stored(event),
+            () = tokio::time::sleep_until(clock::tokio_at(deadline)) => Event::Deadline,
+        }
+    }
+
+    pub(super) async fn handle(&mut self, event: Event) {
+        let now = clock::now();
+        match event {
+            Event::Overheard(captured) => {
+                // Without the addresses the server's traffic is none of this node's business.
+                if self.role == Role::Master {
+                    let packet = Packet { src: captured.src, dst: captured.dst, transport: Transport::Udp, payload: &captured.payload };
+                    if !self.engine.handle_packet(&packet, Heard::Overheard, now) {
+                        self.table.handle_packet(&packet, clock::unix_ms(), now);
+                    }
+                }
+            }
+            Event::Received(datagram) => {
+                if self.role == Role::Master {
+                    self.engine.handle_packet(&datagram.packet(), Heard::RecoveryPort, now);
+                }
+            }
+            Event::Stored(first) => self.follow(first).await,
+            Event::CaptureLost(e) => {
+                warn!(instance = self.instance, "calls are not learnt for the moment: {e}");
+                self.capture = None;
+                self.reopen_at = now + REOPEN;
+            }
+            Event::Deadline => {
+                if self.reopen_at <= now {
+                    self.reopen_capture(now);
+                }
+                self.engine.handle_timeout(now);
+                self.table.handle_timeout(now);
+            }
+        }
+        self.carry_out().await;
+    }
+
+    /// The addresses are coming: the server may speak. Runs beside the adding of the addresses.
+    pub(super) fn fence(&self) -> &Fence {
+        &self.fence
+    }
+
+    /// The addresses are here: recover what the master before had.
+    ///
+    /// `server_stayed` says that the local server works and was the master's before, too (the agent was restarted, and nobody
+    /// took over meanwhile): then it still carries its calls, and they are learnt again instead of recovered.
+    pub(super) async fn take(&mut self, epoch: u64, server_stayed: bool, takeover: Takeover) {
+        let now = clock::now();
+        self.role = Role::Master;
+        self.epoch = epoch;
+        self.table.clear();
+        self.table.set_epoch(epoch);
+        self.takeover = Some(takeover);
+        self.guard_store(epoch);
+        let here = |c: &Call| server_stayed && c.node == self.node && c.legs.iter().all(|l| !l.carried);
+        let (kept, lost): (Vec<Call>, Vec<Call>) = self.stored.values().cloned().partition(here);
+        for call in &kept {
+            self.table.adopt(call, now);
+        }
+        self.set_flows(kept.iter().map(|c| (c.id.clone(), Vec::new())).collect()).await;
+        if let Some(takeover) = &mut self.takeover {
+            takeover.mark("relay", clock::now());
+        }
+        info!(instance = self.instance, calls = lost.len(), still_here = kept.len(), "recovering calls");
+        self.recover(lost, now).await;
+        if let Some(takeover) = &self.takeover {
+            takeover.save();
+        }
+    }
+
+    async fn recover(&mut self, calls: Vec<Call>, now: Time) {
+        if let Some(takeover) = &mut self.takeover {
+            takeover.expect(calls.len());
+        }
+        self.engine.start(calls, self.epoch, now);
+        self.carry_out().await;
+    }
+
+    /// Before a planned handover: what is known must be in etcd before the addresses go.
+    pub(super) async fn flush(&mut self) {
+        self.carry_out().await;
+        if let Err(e) = self.store.flush(FLUSH).await {
+            warn!(instance = self.instance, "not every call was stored before the handover: {e}");
+        }
+    }
+
+    /// The addresses are gone: the server is off the wire already; arm the relay for all that may come back here.
+    pub(super) async fn drop_role(&mut self) {
+        self.role = Role::Backup;
+        self.engine.stop();
+        self.table.clear();
+        if let Some(takeover) = self.takeover.take() {
+            takeover.save();
+        }
+        // What was still to be written is of a master that is no more.
+        while self.engine.poll_action().is_some() {}
+        while self.table.poll_event().is_some() {}
+        self.store.forget_pending();
+        self.arm_all().await;
+    }
+
+    /// From now on only this epoch writes calls: a master that was frozen, and wakes after it was replaced, must not put back
+    /// what it knew. Until the key is written nothing is guarded, and this node is the one with the right.
+    fn guard_store(&self, epoch: u64) {
+        let (etcd, store, key) = (self.etcd.clone(), self.store.clone(), self.writer_key.clone());
+        store.guard(Vec::new());
+        tokio::spawn(async move {
+            let value = epoch.to_string().into_bytes();
+            for _ in 0..GUARD_TRIES {
+                match etcd.put(&key, &value, 0).await {
+                    Ok(()) => return store.guard(vec![Compare::Value(key, value)]),
+                    Err(e) => debug!("the writer of calls is not named yet: {e}"),
+                }
+                tokio::time::sleep(REOPEN).await;
+            }
+        });
+    }
+
+    /// Leaves: own tables away, but phones of calls that moved stay closed to the server that still believes in them.
+    pub(super) async fn stop(&mut self) -> Vec<String> {
+        let mut errors = Vec::new();
+        if let Err(e) = self.relay.clear().await {
+            errors.push(e.to_string());
+        }
+        let phones: Vec<_> = self.stored.values().flat_map(rows::phones).collect();
+        let left = if phones.is_empty() { self.fence.removed().await } else { self.fence.left(&phones).await };
+        if let Err(e) = left {
+            errors.push(e.to_string());
+        }
+        errors
+    }
+
+    pub(super) fn counts(&self) -> api::CallCounts {
+        let carried = self.engine.status().iter().filter(|c| c.state != CallState::Over).count();
+        api::CallCounts { stored: self.stored.len(), tracked: self.table.calls().count(), carried }
+    }
+
+    /// The stored calls as `calls` shows them.
+    pub(super) fn rows(&self) -> Vec<api::CallRow> {
+        let carried: BTreeMap<String, CallStatus> = self.engine.status().into_iter().map(|s| (s.call.clone(), s)).collect();
+        self.stored.values().map(|call| rows::row(call, carried.get(&call.id))).collect()
+    }
+
+    async fn follow(&mut self, first: StoreEvent) {
+        let mut events = vec![first];
+        while events.len() < BATCH {
+            match self.store_events.try_recv() {
+                Ok(event) => events.push(event),
+                Err(_) => break,
+            }
+        }
+        let mut changed = Vec::new();
+        let mut late = Vec::new();
+        for event in events {
+            match event {
+                StoreEvent::Put(call) => {
+                    changed.push(call.id.clone());
+                    // Written by the master before, and read after the takeover: it is to be recovered too.
+                    if self.role == Role::Master && call.node != self.node && !self.stored.contains_key(&call.id) {
+                        late.push((*call).clone());
+                    }
+                    self.stored.insert(call.id.clone(), *call);
+                }
+                StoreEvent::Delete { id } => {
+                    self.stored.remove(&id);
+                    changed.push(id);
+                }
+                StoreEvent::Synced(calls) => {
+                    changed.extend(self.stored.keys().cloned());
+                    changed.extend(calls.iter().map(|c| c.id.clone()));
+                    if self.role == Role::Master {
+                        late.extend(calls.iter().filter(|c| c.node != self.node && !self.stored.contains_key(&c.id)).cloned());
+                    }
+                    self.stored = calls.into_iter().map(|c| (c.id.clone(), c)).collect();
+                }
+            }
+        }
+        match self.role {
+            Role::Backup => self.arm(changed).await,
+            Role::Master if late.is_empty() => {}
+            Role::Master => self.recover(late, clock::now()).await,
+        }
+    }
+
+    fn reopen_capture(&mut self, now: Time) {
+        match Capture::open(&self.interface, &self.ports) {
+            Ok(capture) => {
+                info!(instance = self.instance, "calls are learnt again");
+                self.capture = Some(capture);
+                self.reopen_at = Time::FAR;
+            }
+            Err(e) => {
+                debug!(instance = self.instance, "still no capture: {e}");
+                self.reopen_at = now + REOPEN;
+            }
+        }
+    }
+
+    async fn arm_all(&mut self) {
+        let all = self.stored.keys().cloned().collect();
+        self.arm(all).await;
+    }
+
+    /// Makes the relay of a backup carry exactly what is stored of these calls.
+    async fn arm(&mut self, ids: Vec<String>) {
+        let flows = ids
+            .into_iter()
+            .map(|id| {
+                let flows = self.stored.get(&id).map(|call| plan::flows_of(call, &self.vips));
+                let flows = match flows {
+                    Some(Ok(flows)) => flows,
+                    Some(Err(e)) => {
+                        debug!(call = id, "its audio cannot be relayed as it is: {e}");
+                        Vec::new()
+                    }
+                    None => Vec::new(),
+                };
+                (id, flows)
+            })
+            .collect();
+        self.set_flows(flows).await;
+    }
+
+    async fn set_flows(&mut self, flows: Vec<(String, Vec<Flow>)>) {
+        if flows.is_empty() {
+            return;
+        }
+        match self.relay.set_many(flows.iter().map(|(call, flows)| (call.as_str(), flows.as_slice()))).await {
+            Ok(refused) => refused.iter().for_each(|e| warn!(instance = self.instance, "a call's audio is not relayed: {e}")),
+            Err(e) => warn!(instance = self.instance, "the relay of {} calls was not changed: {e}", flows.len()),
+        }
+    }
+
+    /// Carries out all that tracker and engine have decided.
+    async fn carry_out(&mut self) {
+        let mut flows: Vec<(String, Vec<Flow>)> = Vec::new();
+        while let Some(action) = self.engine.poll_action() {
+            match action {
+                Action::Send { from, to, payload } => {
+                    if let Some(takeover) = &mut self.takeover
+                        && payload.starts_with(b"INVITE ")
+                    {
+                        takeover.mark("first-reinvite", clock::now());
+                        takeover.mark("last-reinvite", clock::now());
+                    }
+                    let sent = match self.sockets.send(from, to, &payload).await {
+                        Ok(true) => Ok(()),
+                        Ok(false) => self.raw.send(from, to, &payload).map_err(|e| e.to_string()),
+                        Err(e) => Err(e.to_string()),
+                    };
+                    // SIP retransmits; a lasting failure ends as an unreachable party.
+                    if let Err(e) = sent {
+                        debug!(instance = self.instance, "a SIP message was not sent: {e}");
+                    }
+                }
+                Action::Store(event) => self.store.apply(event),
+                Action::Flows { call, flows: new } => flows.push((call, new)),
+                Action::Outcome { call, outcome, .. } => {
+                    info!(instance = self.instance, call, ?outcome, "call settled");
+                    if let Some(takeover) = &mut self.takeover {
+                        takeover.outcome(&outcome);
+                    }
+                }
+            }
+        }
+        while let Some(event) = self.table.poll_event() {
+            self.store.apply(event);
+        }
+        self.set_flows(flows).await;
+    }
+}
+
+async fn overhear(capture: Option<&mut Capture>) -> Result<Seen, CaptureError> {
+    match capture {
+        Some(capture) => capture.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Randomness for branches and tags; the engine itself draws none.
+fn seed() -> u64 {
+    let mut bytes = [0; 8];
+    // Without the system's randomness the clock still tells two starts apart.
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => u64::from_le_bytes(bytes),
+        Err(_) => clock::unix_us(),
+    }
+}

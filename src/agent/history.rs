@@ -1,0 +1,85 @@
+//! The story of each change of master, kept in etcd for `keepcall history`.
+//!
+//! Entries live under `instances/<i>/history/<epoch>`; only the node that became master in that epoch writes its entry.
+
+use crate::control::api::{HistoryEntry, Phase};
+use crate::etcd::{Etcd, EtcdError};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tracing::debug;
+
+/// Entries that are kept for each instance; older ones are deleted by the writer of a new one.
+pub(super) const KEPT: usize = 100;
+/// Entries that may wait while etcd is away. Only the newest states matter; an older one is lost beyond this.
+const WAITING: usize = 64;
+/// Pause before a failed write is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// Tries for one entry: with [`RETRY`] a minute, which outlasts an etcd election by far.
+const TRIES: usize = 60;
+
+pub(super) fn prefix(cluster: &str, instance: &str) -> String {
+    format!("/keepcall/{cluster}/instances/{instance}/history/")
+}
+
+// Twenty digits hold any u64, so that the order of keys is the order of epochs.
+fn key(prefix: &str, epoch: u64) -> String {
+    format!("{prefix}{epoch:020}")
+}
+
+/// Hands entries to a task that writes them, so that no takeover waits for it.
+#[derive(Clone, Debug)]
+pub(super) struct Writer(mpsc::Sender<HistoryEntry>);
+
+impl Writer {
+    pub(super) fn start(etcd: Etcd, cluster: &str, instance: &str) -> Self {
+        let prefix = prefix(cluster, instance);
+        let (tx, mut rx) = mpsc::channel::<HistoryEntry>(WAITING);
+        tokio::spawn(async move {
+            while let Some(entry) = rx.recv().await {
+                for _ in 0..TRIES {
+                    match write(&etcd, &prefix, &entry).await {
+                        Ok(()) => break,
+                        Err(e) => debug!(epoch = entry.epoch, "history entry not written yet: {e}"),
+                    }
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        });
+        Self(tx)
+    }
+
+    pub(super) fn write(&self, entry: HistoryEntry) {
+        if self.0.try_send(entry).is_err() {
+            debug!("history entry dropped: {WAITING} wait already");
+        }
+    }
+}
+
+async fn write(etcd: &Etcd, prefix: &str, entry: &HistoryEntry) -> Result<(), EtcdError> {
+    let value = serde_json::to_vec(entry).unwrap_or_default();
+    etcd.put(&key(prefix, entry.epoch), &value, 0).await?;
+    let (_, kept) = etcd.get_prefix(prefix).await?;
+    let surplus = kept.len().saturating_sub(KEPT);
+    for old in kept.iter().take(surplus) {
+        etcd.delete(&old.key).await?;
+    }
+    Ok(())
+}
+
+/// The newest `limit` entries, newest first. An entry that cannot be read is left out.
+pub(super) async fn read(etcd: &Etcd, cluster: &str, instance: &str, limit: usize) -> Result<Vec<HistoryEntry>, EtcdError> {
+    let (_, found) = etcd.get_prefix(&prefix(cluster, instance)).await?;
+    let mut entries: Vec<HistoryEntry> = found.iter().filter_map(|kv| serde_json::from_slice(&kv.value).ok()).collect();
+    entries.sort_by_key(|e| std::cmp::Reverse(e.epoch));
+    entries.truncate(limit);
+    Ok(entries)
+}
+
+/// Names the moment `unix_us` in an entry; the first time counts, but the last re-INVITE moves on.
+pub(super) fn mark(entry: &mut HistoryEntry, name: &str, unix_us: u64) {
+    match entry.phases.iter_mut().find(|p| p.name == name) {
+        Some(phase) if name == "last-reinvite" => phase.unix_us = unix_us,
+        Some(_) => {}
+        None => entry.phases.push(Phase { name: name.to_owned(), unix_us }),
+    }
+}

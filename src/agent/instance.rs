@@ -1,0 +1,333 @@
+//! One group of addresses and the calls behind it: the loop that joins election, health, VIP, calls and recovery.
+//!
+//! Everything that happens to an instance happens in [`Instance::run`], one event after the other, so no state here is shared.
+
+use super::calls_side::CallsSide;
+use super::history;
+use super::hooks::Hooks;
+use super::takeover::Takeover;
+use crate::clock;
+use crate::cluster::{Cause, Cluster, Fitness};
+use crate::config;
+use crate::control::api;
+use crate::health::Verdict;
+use crate::time::Time;
+use crate::vip::address::{AddressEvent, AddressMonitor, Addresses};
+use crate::vip::announce::{Announcer, Announcing, Pace};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{error, info, warn};
+
+/// Pause before an address is put back a second time, so that a fight with a network manager stays slow.
+const PUT_BACK_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the agent asks of an instance.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// The election made this node master: bring the addresses up.
+    Take { epoch: u64, cause: Cause, previous: Option<String>, detected: Time, committed: Time },
+    /// This node's right ends: the addresses go down at once.
+    Drop { epoch: u64, reason: String, handover: bool },
+    /// For `status`.
+    Summary(oneshot::Sender<Summary>),
+    /// For `calls`.
+    Calls(oneshot::Sender<Vec<api::CallRow>>),
+    /// Leave: addresses down, own tables away. Answers with what could not be undone.
+    Stop(oneshot::Sender<Vec<String>>),
+}
+
+/// An instance's part of the status.
+#[derive(Debug, Default)]
+pub(super) struct Summary {
+    pub(super) checks: Vec<api::CheckStatus>,
+    pub(super) calls: api::CallCounts,
+}
+
+/// One instance on this node.
+pub(super) struct Instance {
+    pub(super) config: config::Instance,
+    pub(super) node: config::Node,
+    pub(super) cluster: Cluster,
+    pub(super) addresses: Arc<Addresses>,
+    pub(super) announcer: Arc<Announcer>,
+    pub(super) monitor: AddressMonitor,
+    pub(super) verdict: watch::Receiver<Verdict>,
+    pub(super) calls: Option<CallsSide>,
+    pub(super) hooks: Hooks,
+    pub(super) history: history::Writer,
+    /// The epoch in which this node holds the addresses; `None` while it does not.
+    pub(super) held: Option<u64>,
+    pub(super) announcing: Option<Announcing>,
+    /// When addresses that somebody removed were last put back.
+    pub(super) put_back: Option<Time>,
+    /// When they are to be put back next.
+    pub(super) put_back_at: Option<Time>,
+}
+
+impl Instance {
+    /// Runs until [`Order::Stop`] or until the agent is gone.
+    pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+        self.report_fitness();
+        loop {
+            tokio::select! {
+                // In this order: the end of a right goes before everything else.
+                biased;
+                order = orders.recv() => match order {
+                    Some(Order::Stop(done)) => {
+                        let errors = self.stop().await;
+                        let _ = done.send(errors);
+                        return;
+                    }
+                    Some(order) => self.obey(order).await,
+                    None => {
+                        self.stop().await;
+                        return;
+                    }
+                },
+                changed = self.verdict.changed() => {
+                    if changed.is_ok() {
+                        self.report_fitness();
+                    }
+                }
+                Some(event) = self.monitor.next() => self.address_event(event),
+                () = tokio::time::sleep_until(clock::tokio_at(self.put_back_at.unwrap_or(Time::FAR))) => self.put_back().await,
+                event = next_event(self.calls.as_mut()) => {
+                    if let Some(calls) = &mut self.calls {
+                        calls.handle(event).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn obey(&mut self, order: Order) {
+        match order {
+            Order::Take { epoch, cause, previous, detected, committed } => self.take(epoch, cause, previous, detected, committed).await,
+            Order::Drop { epoch, reason, handover } => self.drop_right(epoch, &reason, handover).await,
+            Order::Summary(reply) => {
+                let _ = reply.send(Summary {
+                    checks: self.verdict.borrow().checks.clone(),
+                    calls: self.calls.as_ref().map(CallsSide::counts).unwrap_or_default(),
+                });
+            }
+            Order::Calls(reply) => {
+                let _ = reply.send(self.calls.as_ref().map(CallsSide::rows).unwrap_or_default());
+            }
+            // Handled by `run`, which must return after it.
+            Order::Stop(_) => {}
+        }
+    }
+
+    fn report_fitness(&mut self) {
+        let verdict = self.verdict.borrow_and_update().clone();
+        self.cluster.set_fitness(
+            &self.config.name,
+            Fitness { fit: verdict.fit, priority: self.node.priority, summary: verdict.summary },
+        );
+    }
+
+    async fn take(&mut self, epoch: u64, cause: Cause, previous: Option<String>, detected: Time, committed: Time) {
+        let name = self.config.name.clone();
+        // The order may have waited while this process was stalled: the right is looked at again, now.
+        if !self.cluster.holds(&name, epoch) {
+            warn!(instance = name, epoch, "came too late to hold the addresses: the right has run out");
+            return;
+        }
+        let entry = api::HistoryEntry {
+            instance: name.clone(),
+            epoch,
+            master: self.node.name.clone(),
+            previous: previous.clone(),
+            cause: word(&cause).to_owned(),
+            reason: reason(&cause),
+            at_ms: clock::unix_ms(),
+            ..api::HistoryEntry::default()
+        };
+        let mut takeover = Takeover::new(entry, self.history.clone());
+        takeover.mark("detected", detected);
+        takeover.mark("committed", committed);
+
+        let bring_up = async {
+            let added = self.addresses.add(&self.config.interface, &self.config.addresses).await;
+            let up_at = clock::now();
+            (added, up_at, self.announcer.start(pace(&self.config.announce)))
+        };
+        let unfence = async {
+            match &self.calls {
+                Some(calls) => calls.fence().open().await,
+                None => Ok(()),
+            }
+        };
+        let ((added, up_at, (announced, announcing)), unfenced) = tokio::join!(bring_up, unfence);
+        self.held = Some(epoch);
+        self.announcing = Some(announcing);
+        if let Err(e) = added {
+            error!(instance = name, epoch, "the addresses are not complete: {e}");
+        }
+        if let Err(e) = unfenced {
+            error!(instance = name, epoch, "the server's ports are still closed: {e}");
+        }
+        for e in &announced.errors {
+            warn!(instance = name, "an announcement was not sent: {e}");
+        }
+        takeover.mark("address", up_at);
+        takeover.mark("announced", clock::now());
+        info!(instance = name, epoch, previous, cause = word(&cause), "master: the addresses are here");
+        if let Some(calls) = &mut self.calls {
+            let server_stayed = cause == Cause::Resumed && self.verdict.borrow().fit;
+            calls.take(epoch, server_stayed, takeover).await;
+        } else {
+            takeover.save();
+        }
+        self.hooks.run(self.config.hooks.on_master.as_ref(), environment("master", epoch));
+    }
+
+    async fn drop_right(&mut self, epoch: u64, reason: &str, handover: bool) {
+        let name = self.config.name.clone();
+        if self.held.is_none() {
+            self.cluster.released(&name, epoch);
+            return;
+        }
+        if handover && let Some(calls) = &mut self.calls {
+            // The flush may not outlive the right: another node may hold the addresses after it.
+            let cluster = self.cluster.clone();
+            tokio::select! {
+                () = calls.flush() => {}
+                () = until_lost(&cluster, &name, epoch) => warn!(instance = name, "the right ran out before every call was stored"),
+            }
+        }
+        let errors = self.release().await;
+        // The other node may take the addresses from here on; everything that follows is not waited for.
+        self.cluster.released(&name, epoch);
+        for e in errors {
+            error!(instance = name, epoch, "release is not complete: {e}");
+        }
+        info!(instance = name, epoch, reason, "backup: the addresses are gone");
+        if let Some(calls) = &mut self.calls {
+            calls.drop_role().await;
+        }
+        self.hooks.run(self.config.hooks.on_backup.as_ref(), environment("backup", epoch));
+    }
+
+    /// Takes the addresses away and closes the server in, both at once; goes on to the end whatever fails.
+    async fn release(&mut self) -> Vec<String> {
+        self.announcing = None;
+        self.held = None;
+        self.put_back_at = None;
+        let fence = async {
+            match &self.calls {
+                Some(calls) => calls.fence().closed().await,
+                None => Ok(()),
+            }
+        };
+        let (removed, fenced) = tokio::join!(self.addresses.remove(&self.config.interface, &self.config.addresses), fence);
+        let mut errors = Vec::new();
+        if let Err(e) = removed {
+            errors.push(e.to_string());
+        }
+        if let Err(e) = fenced {
+            errors.push(e.to_string());
+        }
+        errors
+    }
+
+    async fn stop(&mut self) -> Vec<String> {
+        let mut errors = self.release().await;
+        if let Some(calls) = &mut self.calls {
+            errors.extend(calls.stop().await);
+        }
+        errors
+    }
+
+    fn address_event(&mut self, event: AddressEvent) {
+        if self.held.is_none() {
+            return;
+        }
+        let name = &self.config.name;
+        match event {
+            AddressEvent::Vanished { interface, prefix } => {
+                warn!(
+                    instance = name,
+                    interface,
+                    %prefix,
+                    "somebody removed the address; putting it back. If systemd-networkd manages {interface}, set KeepConfiguration=static there"
+                );
+                self.put_back_soon();
+            }
+            AddressEvent::LinkUp { .. } => self.announce_again(),
+            AddressEvent::LinkDown { interface } => warn!(instance = name, interface, "the interface is down"),
+            AddressEvent::Missed => self.put_back_soon(),
+        }
+    }
+
+    // Two programs that undo each other must not take the machine down with them, so the second time waits.
+    fn put_back_soon(&mut self) {
+        let earliest = self.put_back.map_or(Time::ZERO, |last| last + PUT_BACK_PAUSE);
+        self.put_back_at = Some(earliest.max(clock::now()));
+    }
+
+    async fn put_back(&mut self) {
+        self.put_back_at = None;
+        let Some(epoch) = self.held else { return };
+        if !self.cluster.holds(&self.config.name, epoch) {
+            return;
+        }
+        self.put_back = Some(clock::now());
+        if let Err(e) = self.addresses.add(&self.config.interface, &self.config.addresses).await {
+            error!(instance = self.config.name, "could not put the addresses back: {e}");
+        }
+        self.announce_again();
+    }
+
+    fn announce_again(&mut self) {
+        let (announced, announcing) = self.announcer.start(pace(&self.config.announce));
+        for e in &announced.errors {
+            warn!(instance = self.config.name, "an announcement was not sent: {e}");
+        }
+        self.announcing = Some(announcing);
+    }
+}
+
+/// Returns when this node no longer holds. Asked often, since the end of a right moves with every heartbeat.
+async fn until_lost(cluster: &Cluster, instance: &str, epoch: u64) {
+    while cluster.holds(instance, epoch) {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+async fn next_event(calls: Option<&mut CallsSide>) -> super::calls_side::Event {
+    match calls {
+        Some(calls) => calls.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+const fn pace(config: &config::Announce) -> Pace {
+    Pace { burst: config.burst, interval: config.interval, refreshes: config.refreshes }
+}
+
+fn environment(role: &str, epoch: u64) -> Vec<(&'static str, String)> {
+    vec![("KEEPCALL_ROLE", role.to_owned()), ("KEEPCALL_EPOCH", epoch.to_string())]
+}
+
+/// The cause in one word, as history has it.
+const fn word(cause: &Cause) -> &'static str {
+    match cause {
+        Cause::First => "first",
+        Cause::Fast => "fast",
+        Cause::Slow => "slow",
+        Cause::Handover { .. } => "handover",
+        Cause::Resumed => "resumed",
+    }
+}
+
+fn reason(cause: &Cause) -> String {
+    match cause {
+        Cause::First => "there was no master".to_owned(),
+        Cause::Fast => "the master was silent for the whole hold time".to_owned(),
+        Cause::Slow => "the master's lease in etcd ran out".to_owned(),
+        Cause::Handover { reason } => reason.clone(),
+        Cause::Resumed => "this node was master already".to_owned(),
+    }
+}

@@ -1,0 +1,72 @@
+//! A stored call as the command line shows it.
+
+use crate::calls::model::{Call, Leg};
+use crate::control::api::{CallRow, LegRow};
+use crate::recovery::engine::{CallState, CallStatus};
+use crate::sip::sdp::Sdp;
+use crate::sip::uri;
+use std::net::SocketAddr;
+
+pub(super) fn row(call: &Call, carried: Option<&CallStatus>) -> CallRow {
+    CallRow {
+        id: call.id.clone(),
+        instance: call.instance.clone(),
+        node: call.node.clone(),
+        epoch: call.epoch,
+        state: state(call, carried).to_owned(),
+        confirmed_ms: call.confirmed_ms,
+        emergency: call.emergency,
+        pairing: call.pairing.and_then(|p| serde_json::to_value(p).ok()?.as_str().map(str::to_owned)),
+        legs: call.legs.iter().map(leg).collect(),
+    }
+}
+
+fn state(call: &Call, carried: Option<&CallStatus>) -> &'static str {
+    match carried.map(|c| c.state) {
+        Some(CallState::Waiting | CallState::Recovering) => "recovering",
+        Some(CallState::Carried) => "carried",
+        Some(CallState::Over) => "over",
+        // On a backup: what the master has written of it.
+        None if call.legs.iter().any(|l| l.carried) => "carried",
+        None => "up",
+    }
+}
+
+fn leg(leg: &Leg) -> LegRow {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (media, codecs) = leg.sdp_received.as_ref().map(|s| media(&s.body.0)).unwrap_or_default();
+    LegRow {
+        call_id: leg.call_id.lossy(),
+        direction: serde_json::to_value(leg.direction).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default(),
+        local: text(uri::uri_of(&leg.local.0)),
+        remote: text(uri::uri_of(&leg.remote.0)),
+        remote_addr: Some(leg.remote_addr),
+        media,
+        codecs,
+    }
+}
+
+/// Where the first stream is received, and the formats it lists.
+fn media(body: &[u8]) -> (Option<SocketAddr>, Vec<String>) {
+    let Ok(sdp) = Sdp::parse(body) else { return (None, Vec::new()) };
+    let Some(first) = sdp.media().first() else { return (None, Vec::new()) };
+    let address = first.connection.map(|ip| SocketAddr::new(ip, first.port));
+    let name = |format: &&[u8]| String::from_utf8_lossy(first.encoding(format).unwrap_or(format)).into_owned();
+    (address, first.formats.iter().map(name).collect())
+}
+
+/// Every address at which the phones of a call can be reached: what a server that lost the call must not talk to.
+pub(super) fn phones(call: &Call) -> Vec<SocketAddr> {
+    let mut all = Vec::new();
+    for leg in &call.legs {
+        all.push(leg.remote_addr);
+        all.extend(leg.rtp_sources.iter().flatten());
+        let Some(sdp) = leg.sdp_received.as_ref().and_then(|s| Sdp::parse(&s.body.0).ok()) else { continue };
+        for media in sdp.media().iter().filter(|m| m.port != 0) {
+            let Some(ip) = media.connection else { continue };
+            all.push(SocketAddr::new(ip, media.port));
+            all.extend(media.rtcp_port().map(|port| SocketAddr::new(ip, port)));
+        }
+    }
+    all
+}

@@ -1,0 +1,58 @@
+//! The record of one takeover while it goes on: the moment of each phase and how each call came through.
+
+use super::history::{self, Writer};
+use crate::clock;
+use crate::control::api::HistoryEntry;
+use crate::recovery::engine::Outcome;
+use crate::time::Time;
+
+/// Wall-clock microseconds since 1970 of an instant on this node's clock.
+pub(super) fn unix_us(at: Time) -> u64 {
+    let ago = u64::try_from(clock::now().since(at).as_micros()).unwrap_or(u64::MAX);
+    clock::unix_us().saturating_sub(ago)
+}
+
+/// One change of master, as seen by the node that became master.
+#[derive(Debug)]
+pub(super) struct Takeover {
+    entry: HistoryEntry,
+    writer: Writer,
+    /// Calls whose outcome is not known yet.
+    open: usize,
+}
+
+impl Takeover {
+    pub(super) fn new(entry: HistoryEntry, writer: Writer) -> Self {
+        Self { entry, writer, open: 0 }
+    }
+
+    pub(super) fn mark(&mut self, phase: &str, at: Time) {
+        history::mark(&mut self.entry, phase, unix_us(at));
+    }
+
+    /// `calls` more are to be recovered.
+    pub(super) fn expect(&mut self, calls: usize) {
+        self.open += calls;
+        self.entry.calls.total += calls;
+    }
+
+    pub(super) fn outcome(&mut self, outcome: &Outcome) {
+        let calls = &mut self.entry.calls;
+        match outcome {
+            Outcome::Recovered => calls.recovered += 1,
+            Outcome::Gone | Outcome::HungUp => calls.gone += 1,
+            Outcome::Refused { .. } => calls.refused += 1,
+            Outcome::Unreachable => calls.unreachable += 1,
+            Outcome::Unpaired => calls.unpaired += 1,
+        }
+        self.open = self.open.saturating_sub(1);
+        if self.open == 0 {
+            self.save();
+        }
+    }
+
+    /// Hands what is known so far to the writer.
+    pub(super) fn save(&self) {
+        self.writer.write(self.entry.clone());
+    }
+}
