@@ -148,18 +148,15 @@ impl Instance {
         takeover.mark("detected", detected);
         takeover.mark("committed", committed);
 
-        let bring_up = async {
-            let added = self.addresses.add(&self.config.interface, &self.config.addresses).await;
-            let up_at = clock::now();
-            (added, up_at, self.announcer.start(pace(&self.config.announce)))
+        // The addresses and their announcement first: nothing may come between the commit and them. The fence runs a program.
+        let added = self.addresses.add(&self.config.interface, &self.config.addresses).await;
+        takeover.mark("address", clock::now());
+        let (announced, announcing) = self.announcer.start(pace(&self.config.announce));
+        takeover.mark("announced", clock::now());
+        let unfenced = match &self.calls {
+            Some(calls) => calls.fence().open().await,
+            None => Ok(()),
         };
-        let unfence = async {
-            match &self.calls {
-                Some(calls) => calls.fence().open().await,
-                None => Ok(()),
-            }
-        };
-        let ((added, up_at, (announced, announcing)), unfenced) = tokio::join!(bring_up, unfence);
         self.held = Some(epoch);
         self.announcing = Some(announcing);
         if let Err(e) = added {
@@ -171,8 +168,6 @@ impl Instance {
         for e in &announced.errors {
             warn!(instance = name, "an announcement was not sent: {e}");
         }
-        takeover.mark("address", up_at);
-        takeover.mark("announced", clock::now());
         info!(instance = name, epoch, previous, cause = word(&cause), "master: the addresses are here");
         if let Some(calls) = &mut self.calls {
             let server_stayed = cause == Cause::Resumed && self.verdict.borrow().fit;
