@@ -109,7 +109,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     loop {
         tokio::select! {
             biased;
-            Some(event) = events.recv() => pass_on(&instances, event).await,
+            Some(event) = events.recv() => pass_on(&config, &addresses, &instances, event).await,
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             Some((request, reply)) = requests.recv() => answers.clone().answer(request, reply),
@@ -118,7 +118,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
 
     info!("stopping: handing over, then releasing the addresses");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    leave(cluster, events, instances).await;
+    leave(&config, &addresses, cluster, events, instances).await;
     drop(socket);
     for task in tasks {
         let _ = tokio::time::timeout(Duration::from_secs(1), task).await;
@@ -198,7 +198,14 @@ async fn build(
     })
 }
 
-async fn pass_on(instances: &Instances, event: ClusterEvent) {
+async fn pass_on(config: &Config, addresses: &Addresses, instances: &Instances, event: ClusterEvent) {
+    // The end of a right does not wait for what the instance is doing: the addresses go now, and the order makes sure of it.
+    if let ClusterEvent::Drop { instance, handover: false, .. } = &event
+        && let Some(it) = config.instances.iter().find(|i| i.name == *instance)
+        && let Err(e) = addresses.remove(&it.interface, &it.addresses).await
+    {
+        error!(instance, "the addresses could not be removed at once: {e}");
+    }
     let (instance, order) = match event {
         ClusterEvent::Take { instance, epoch, cause, previous, detected, committed } => {
             (instance, Order::Take { epoch, cause, previous, detected, committed })
@@ -214,7 +221,13 @@ async fn pass_on(instances: &Instances, event: ClusterEvent) {
 }
 
 /// Hands over or releases: the addresses first, then the lease, then the own tables. Collects what fails and goes on.
-async fn leave(cluster: Cluster, mut events: mpsc::Receiver<ClusterEvent>, instances: Instances) {
+async fn leave(
+    config: &Config,
+    addresses: &Addresses,
+    cluster: Cluster,
+    mut events: mpsc::Receiver<ClusterEvent>,
+    instances: Instances,
+) {
     let mut stopping = tokio::spawn(cluster.stop());
     let limit = tokio::time::sleep(STOP);
     tokio::pin!(limit);
@@ -222,7 +235,7 @@ async fn leave(cluster: Cluster, mut events: mpsc::Receiver<ClusterEvent>, insta
         tokio::select! {
             biased;
             event = events.recv() => match event {
-                Some(event) => pass_on(&instances, event).await,
+                Some(event) => pass_on(config, addresses, &instances, event).await,
                 None => break,
             },
             stopped = &mut stopping => {
@@ -238,7 +251,7 @@ async fn leave(cluster: Cluster, mut events: mpsc::Receiver<ClusterEvent>, insta
         }
     }
     while let Ok(event) = events.try_recv() {
-        pass_on(&instances, event).await;
+        pass_on(config, addresses, &instances, event).await;
     }
     for (name, orders) in instances {
         let (done, errors) = oneshot::channel();
