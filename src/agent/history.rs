@@ -1,6 +1,7 @@
 //! The story of each change of master, kept in etcd for `keepcall history`.
 //!
-//! Entries live under `instances/<i>/history/<epoch>`; only the node that became master in that epoch writes its entry.
+//! Entries live under `instances/<i>/history/<epoch>-<time>`; only the node that took over then writes its entry. The time tells
+//! apart the takeover of an epoch and a later return of the same master in it.
 
 use crate::control::api::{HistoryEntry, Phase};
 use crate::etcd::{Etcd, EtcdError};
@@ -21,9 +22,9 @@ pub(super) fn prefix(cluster: &str, instance: &str) -> String {
     format!("/keepcall/{cluster}/instances/{instance}/history/")
 }
 
-// Twenty digits hold any u64, so that the order of keys is the order of epochs.
-fn key(prefix: &str, epoch: u64) -> String {
-    format!("{prefix}{epoch:020}")
+// Twenty digits hold any u64, so that the order of keys is the order of epochs, and of times within one.
+fn key(prefix: &str, entry: &HistoryEntry) -> String {
+    format!("{prefix}{:020}-{:020}", entry.epoch, entry.at_ms)
 }
 
 /// Hands entries to a task that writes them, so that no takeover waits for it.
@@ -57,7 +58,7 @@ impl Writer {
 
 async fn write(etcd: &Etcd, prefix: &str, entry: &HistoryEntry) -> Result<(), EtcdError> {
     let value = serde_json::to_vec(entry).unwrap_or_default();
-    etcd.put(&key(prefix, entry.epoch), &value, 0).await?;
+    etcd.put(&key(prefix, entry), &value, 0).await?;
     let (_, kept) = etcd.get_prefix(prefix).await?;
     let surplus = kept.len().saturating_sub(KEPT);
     for old in kept.iter().take(surplus) {
@@ -70,7 +71,7 @@ async fn write(etcd: &Etcd, prefix: &str, entry: &HistoryEntry) -> Result<(), Et
 pub(super) async fn read(etcd: &Etcd, cluster: &str, instance: &str, limit: usize) -> Result<Vec<HistoryEntry>, EtcdError> {
     let (_, found) = etcd.get_prefix(&prefix(cluster, instance)).await?;
     let mut entries: Vec<HistoryEntry> = found.iter().filter_map(|kv| serde_json::from_slice(&kv.value).ok()).collect();
-    entries.sort_by_key(|e| std::cmp::Reverse(e.epoch));
+    entries.sort_by_key(|e| std::cmp::Reverse((e.epoch, e.at_ms)));
     entries.truncate(limit);
     Ok(entries)
 }
