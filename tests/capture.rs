@@ -77,6 +77,46 @@ fn sip_both_ways_and_no_audio() {
 }
 
 #[test]
+fn a_sample_holds_only_rtp_that_comes_to_the_given_addresses() {
+    let lan = Lan::new(&["a", "b"]);
+    let phones = ["10.77.0.2", "[fd77::2]"].map(|ip| lan.socket("b", &format!("{ip}:7000")));
+    let out = lan.socket("a", "10.77.0.1:10000");
+    let vips = ["10.77.0.9", "10.77.0.1", "fd77::9", "fd77::1"].map(|ip| ip.parse().unwrap()).to_vec();
+    let (all, rare) = lan.block_on("a", move || async move {
+        let mut all = Capture::sample("eth0", &vips, (10_000, 20_000), 1).unwrap();
+        let mut rare = Capture::sample("eth0", &vips, (10_000, 20_000), 1).unwrap();
+        rare.resample(&vips, (10_000, 20_000), 50).unwrap();
+        let traffic = std::thread::spawn(move || {
+            for (phone, at) in phones.iter().zip(["10.77.0.1", "[fd77::1]"]) {
+                for port in [9_999, 10_000, 20_000, 20_001, 5060] {
+                    for _ in 0..200 {
+                        phone.send_to(port.to_string().as_bytes(), format!("{at}:{port}")).unwrap();
+                    }
+                }
+            }
+            out.send_to(b"out", phones[0].local_addr().unwrap()).unwrap();
+            phones[0].send_to(b"end", "10.77.0.1:10002").unwrap();
+        });
+        let mut seen = Vec::new();
+        while seen.last().is_none_or(|s: &Seen| s.payload != b"end") {
+            seen.push(tokio::time::timeout(Duration::from_secs(5), all.next()).await.expect("the end is sampled").unwrap());
+        }
+        traffic.join().unwrap();
+        let mut few = 0;
+        // What is there was there before the end.
+        while tokio::time::timeout(Duration::from_millis(100), rare.next()).await.is_ok() {
+            few += 1;
+        }
+        (seen, few)
+    });
+    assert_eq!(all.len(), 801, "two ports in range, two families, 200 each, and the end");
+    assert!(all.iter().all(|s| s.payload == b"end" || s.payload == s.dst.port().to_string().as_bytes()), "{:?}", all.last());
+    assert!(all.iter().all(|s| (10_000..=20_000).contains(&s.dst.port())));
+    // One in fifty of 801 is 16; less than a quarter of all is beyond any chance.
+    assert!((1..200).contains(&rare), "{rare} of 801");
+}
+
+#[test]
 fn fragmented_messages_are_put_together() {
     let lan = Lan::new(&["a", "b"]);
     let big: Vec<u8> = (0..4000_u32).map(|n| n as u8).collect();

@@ -5,6 +5,7 @@
 //! server's traffic is learnt and stored, and the calls of the master before are recovered and carried.
 
 use super::rows;
+use super::sampler::Sampler;
 use super::sockets::{Datagram, RecoveryPortError, RecoverySockets};
 use super::takeover::Takeover;
 use crate::calls::capture::{Capture, CaptureError, Seen};
@@ -69,6 +70,7 @@ pub enum CallsError {
 pub(super) enum Event {
     Overheard(Seen),
     CaptureLost(CaptureError),
+    Sampled(Seen),
     Received(Datagram),
     Stored(StoreEvent),
     Deadline,
@@ -93,6 +95,7 @@ pub(super) struct CallsSide {
     reopen_at: Time,
     interface: String,
     ports: Vec<u16>,
+    sampler: Sampler,
     sockets: RecoverySockets,
     raw: RawUdp,
     fence: Fence,
@@ -141,7 +144,6 @@ impl CallsSide {
         let (store, store_events) = Store::start(etcd.clone(), &node.cluster, &instance.name, sip.max_calls);
         Ok(Self {
             instance: instance.name.clone(),
-            vips,
             role: Role::Backup,
             table,
             engine,
@@ -154,6 +156,8 @@ impl CallsSide {
             reopen_at: Time::FAR,
             interface: instance.interface.clone(),
             ports: sip.ports.clone(),
+            sampler: Sampler::new(&instance.interface, &vips, sip.media_ports),
+            vips,
             sockets,
             raw,
             fence,
@@ -173,6 +177,7 @@ impl CallsSide {
                 Ok(seen) => Event::Overheard(seen),
                 Err(e) => Event::CaptureLost(e),
             },
+            seen = self.sampler.next() => Event::Sampled(seen),
             Some(datagram) = self.sockets.next() => Event::Received(datagram),
             Some(event) = self.store_events.recv() => Event::Stored(event),
             () = tokio::time::sleep_until(clock::tokio_at(deadline)) => Event::Deadline,
@@ -198,6 +203,11 @@ impl CallsSide {
                 }
             }
             Event::Stored(first) => self.follow(first).await,
+            Event::Sampled(seen) => {
+                if self.role == Role::Master {
+                    self.table.handle_rtp(seen.src, seen.dst, now);
+                }
+            }
             Event::CaptureLost(e) => {
                 warn!(instance = self.instance, "calls are not learnt for the moment: {e}");
                 self.capture = None;
@@ -446,6 +456,7 @@ impl CallsSide {
             self.store.apply(event);
         }
         self.set_flows(flows).await;
+        self.sampler.adjust(if self.role == Role::Master { self.table.wants_one_in() } else { None });
     }
 }
 

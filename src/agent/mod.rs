@@ -10,6 +10,7 @@ mod history;
 mod hooks;
 mod instance;
 mod rows;
+mod sampler;
 mod sockets;
 mod takeover;
 

@@ -4,10 +4,10 @@
 use super::frame::{self, Udp};
 use super::reassembly::Reassembly;
 use crate::clock;
-use filter::{MAX_PORTS, ports_filter};
-use socket2::{Domain, Socket, Type};
+use filter::{MAX_PORTS, ports_filter, sample_filter};
+use socket2::{Domain, SockFilter, Socket, Type};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd as _;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -96,11 +96,35 @@ impl Capture {
     /// # Errors
     /// As in [`CaptureError`].
     pub fn open(interface: &str, ports: &[u16]) -> Result<Self, CaptureError> {
+        let program = ports_filter(ports).ok_or(CaptureError::Ports { count: ports.len() })?;
+        Self::with(interface, ports, &program)
+    }
+
+    /// Captures a random one of `one_in` of the datagrams to `addresses` and a port of `ports` (first and last), whole ones only:
+    /// enough to learn where media comes from, without reading it.
+    ///
+    /// # Errors
+    /// As in [`CaptureError`].
+    pub fn sample(interface: &str, addresses: &[IpAddr], ports: (u16, u16), one_in: u32) -> Result<Self, CaptureError> {
+        let program = sample_filter(addresses, ports, one_in).ok_or(CaptureError::Ports { count: addresses.len() })?;
+        Self::with(interface, &[], &program)
+    }
+
+    /// Changes how many are taken by a capture of [`Capture::sample`].
+    ///
+    /// # Errors
+    /// As in [`CaptureError`].
+    pub fn resample(&mut self, addresses: &[IpAddr], ports: (u16, u16), one_in: u32) -> Result<(), CaptureError> {
+        let program = sample_filter(addresses, ports, one_in).ok_or(CaptureError::Ports { count: addresses.len() })?;
+        let refused = |source| CaptureError::Refused { interface: self.interface.clone(), source };
+        self.socket.get_ref().attach_filter(&program).map_err(refused)
+    }
+
+    fn with(interface: &str, ports: &[u16], program: &[SockFilter]) -> Result<Self, CaptureError> {
         let refused = |source: io::Error| match source.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => CaptureError::Privilege { interface: interface.to_owned() },
             _ => CaptureError::Refused { interface: interface.to_owned(), source },
         };
-        let program = ports_filter(ports).ok_or(CaptureError::Ports { count: ports.len() })?;
         let index = nix::net::if_::if_nametoindex(interface).map_err(|_| CaptureError::NoInterface {
             interface: interface.to_owned(),
             there: nix::net::if_::if_nameindex()
@@ -110,7 +134,7 @@ impl Capture {
         // Protocol 0: nothing is received before the filter is in place and the socket is bound. DGRAM: frames come without
         // their link header, so every kind of link looks the same.
         let socket = Socket::new(Domain::PACKET, Type::DGRAM.nonblocking(), None).map_err(refused)?;
-        socket.attach_filter(&program).map_err(refused)?;
+        socket.attach_filter(program).map_err(refused)?;
         // Beyond net.core.rmem_max if CAP_NET_ADMIN is there; else as much as is allowed.
         if sys::force_buffer(&socket, BUFFER).is_err() {
             let _ = socket.set_recv_buffer_size(BUFFER);

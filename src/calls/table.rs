@@ -2,12 +2,13 @@
 
 use super::model::{Call, CallEvent, Direction, Leg, LegState, Packet, Pairing, SCHEMA};
 use super::pairing::Pairer;
+use super::sources::{self, Sources};
 use super::tracker::{Counters, LegEvent, LegId, Tracked, Tracker, TrackerSettings};
 use crate::time::Time;
 use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
 use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// How long a confirmed leg waits for its partner before it is stored as a call of its own, and how long the other leg of an ended
@@ -73,6 +74,7 @@ pub struct Table {
     events: VecDeque<Queued>,
     epoch: u64,
     tell_short: bool,
+    sources: Sources,
 }
 
 impl Table {
@@ -97,6 +99,7 @@ impl Table {
             events: VecDeque::new(),
             epoch: 0,
             tell_short: false,
+            sources: Sources::default(),
         }
     }
 
@@ -110,6 +113,22 @@ impl Table {
     pub fn handle_packet(&mut self, p: &Packet<'_>, unix_ms: u64, now: Time) {
         self.tracker.handle_packet(p, unix_ms, now);
         self.drain(now);
+    }
+
+    /// Handles one sampled RTP packet that came to the server: `src` is where the phone really sends from.
+    pub fn handle_rtp(&mut self, src: SocketAddr, dst: SocketAddr, now: Time) {
+        let legs = self.members.keys().filter_map(|id| Some((*id, &self.tracker.get(*id)?.leg)));
+        if let Some(seen) = self.sources.handle_sample(src, dst, legs, now) {
+            self.tracker.observe_rtp(seen.leg, seen.media, seen.source);
+            self.drain(now);
+        }
+    }
+
+    /// Of how many RTP packets to the server one should be handed to [`Table::handle_rtp`]; `None` if there is no call to learn of.
+    #[must_use]
+    pub fn wants_one_in(&self) -> Option<u32> {
+        let seeking = self.sources.open() > 0 || self.sources.is_stale();
+        (!self.members.is_empty()).then(|| sources::one_in(self.members.len(), seeking))
     }
 
     /// Handles what is due: legs that are given up, single legs that have waited long enough.
@@ -202,6 +221,7 @@ impl Table {
         self.calls.clear();
         self.waiting.clear();
         self.events.clear();
+        self.sources = Sources::default();
     }
 
     fn drain(&mut self, now: Time) {
@@ -213,11 +233,13 @@ impl Table {
                     }
                 }
                 LegEvent::Confirmed(id) => {
+                    self.sources.forget();
                     self.members.insert(id, Member::default());
                     self.waiting.push_back((now + SETTLE, id));
                     self.settle(vec![id]);
                 }
                 LegEvent::Changed(id) => {
+                    self.sources.forget();
                     if let Some(key) = self.members.get(&id).and_then(|m| m.call) {
                         self.queue_put(key);
                     }

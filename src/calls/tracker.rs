@@ -22,7 +22,7 @@ use std::cmp::Reverse;
 use std::collections::hash_map::RandomState;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +45,9 @@ const RECHECK: Duration = UNCONFIRMED;
 const MAX_SAME_CALL_ID: usize = 32;
 /// Longest Call-ID, From or To that is learnt, in bytes; a call with longer ones is not learnt (and counted).
 const MAX_NAME: usize = 1024;
+
+/// Most m-lines of a leg whose RTP source is noted. Calls have one or two.
+const MAX_STREAMS: usize = 8;
 
 /// A leg's place in the tracker; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -438,7 +441,7 @@ impl Tracker {
     }
 
     /// The leg with these tags; of several (a call that passes the server twice) the one with this peer.
-    fn in_dialog(&self, hash: u64, call_id: &[u8], local: &[u8], remote: &[u8], peer: std::net::SocketAddr) -> Option<u32> {
+    fn in_dialog(&self, hash: u64, call_id: &[u8], local: &[u8], remote: &[u8], peer: SocketAddr) -> Option<u32> {
         let mut found = None;
         for (slot, t) in self.same_call(hash, call_id) {
             if t.leg.local_tag.0 == local && t.leg.remote_tag.0 == remote {
@@ -495,6 +498,26 @@ impl Tracker {
         if let Some(t) = self.slots.get_mut(slot as usize).and_then(|s| s.tracked.as_deref_mut()) {
             t.last = now;
         }
+    }
+
+    /// Notes where the phone's RTP of the leg's m-line `media` really comes from; told as a change if it is news.
+    pub fn observe_rtp(&mut self, id: LegId, media: usize, source: Option<SocketAddr>) {
+        if self.get(id).is_none() || media >= MAX_STREAMS {
+            return;
+        }
+        self.with(id.slot, |t| {
+            let known = &mut t.leg.rtp_sources;
+            if known.get(media).copied().flatten() == source {
+                return Effect::None;
+            }
+            if known.len() <= media {
+                known.resize(media + 1, None);
+            }
+            if let Some(place) = known.get_mut(media) {
+                *place = source;
+            }
+            Effect::Changed
+        });
     }
 
     /// Changes a leg, tells what happened, and brings its timer forward where it is now due sooner.

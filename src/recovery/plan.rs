@@ -78,19 +78,41 @@ impl<'a> Stream<'a> {
         media_address(self.sent, self.server, vips).map(|ip| SocketAddr::new(ip, self.sent.port))
     }
 
-    /// Where the phone sends from and listens: what was seen on the wire beats what it says, because of NAT.
-    fn phone(&self) -> Option<SocketAddr> {
-        self.observed.or_else(|| endpoint(self.received.connection, self.received.port))
+    fn told(&self) -> Option<SocketAddr> {
+        endpoint(self.received.connection, self.received.port)
+    }
+
+    /// Where the phone sends from: what was seen on the wire beats what it says.
+    fn sends_from(&self) -> Option<SocketAddr> {
+        self.observed.or_else(|| self.told())
+    }
+
+    /// Where the phone listens: what it says, unless its packets come from another address: then a NAT is between, and only
+    /// the mapping that the phone opened leads to it (RFC 4961 makes that the right place for a phone that sends from there).
+    fn listens_at(&self) -> Option<SocketAddr> {
+        match (self.observed, self.told()) {
+            (Some(seen), Some(told)) if seen.ip() == told.ip() => Some(told),
+            (seen, told) => seen.or(told),
+        }
+    }
+
+    fn ways(&self) -> Option<Ways> {
+        Some(Ways { from: self.sends_from()?, to: self.listens_at()? })
     }
 
     fn anchor_rtcp(&self, anchor: SocketAddr) -> Option<SocketAddr> {
         self.sent.rtcp_port().map(|port| SocketAddr::new(anchor.ip(), port))
     }
 
-    fn phone_rtcp(&self) -> Option<SocketAddr> {
-        let rtp = self.phone()?;
-        let told = endpoint(self.received.connection, self.received.port);
-        if told == Some(rtp) {
+    fn ways_rtcp(&self) -> Option<Ways> {
+        let at = self.listens_at()?;
+        let to = self.rtcp_of(at)?;
+        let from = if self.sends_from()? == at { to } else { self.rtcp_of(self.sends_from()?)? };
+        Some(Ways { from, to })
+    }
+
+    fn rtcp_of(&self, rtp: SocketAddr) -> Option<SocketAddr> {
+        if self.told() == Some(rtp) {
             let (port, ip) = match self.received.rtcp {
                 Some((port, ip)) => (port, ip.unwrap_or(rtp.ip())),
                 None => (rtp.port().checked_add(1)?, rtp.ip()),
@@ -180,13 +202,13 @@ pub fn flows_of(call: &Call, vips: &[IpAddr]) -> Result<Vec<Flow>, Unpassable> {
             }
             continue;
         }
-        let (Some(pa), Some(pb)) = (sa.phone(), sb.phone()) else { continue };
+        let (Some(pa), Some(pb)) = (sa.ways(), sb.ways()) else { continue };
         pair(&mut flows, (pa, at_a), (pb, at_b));
         if !is_rtp(sa.sent.proto) || sa.muxed() || sb.muxed() {
             continue;
         }
         if let (Some(pa), Some(at_a), Some(pb), Some(at_b)) =
-            (sa.phone_rtcp(), sa.anchor_rtcp(at_a), sb.phone_rtcp(), sb.anchor_rtcp(at_b))
+            (sa.ways_rtcp(), sa.anchor_rtcp(at_a), sb.ways_rtcp(), sb.anchor_rtcp(at_b))
         {
             pair(&mut flows, (pa, at_a), (pb, at_b));
         }
@@ -194,9 +216,16 @@ pub fn flows_of(call: &Call, vips: &[IpAddr]) -> Result<Vec<Flow>, Unpassable> {
     Ok(flows)
 }
 
-fn pair(flows: &mut Vec<Flow>, (phone_a, at_a): (SocketAddr, SocketAddr), (phone_b, at_b): (SocketAddr, SocketAddr)) {
-    flows.push(Flow { from: phone_a, at: at_a, to: phone_b, source: at_b });
-    flows.push(Flow { from: phone_b, at: at_b, to: phone_a, source: at_a });
+/// Where a phone's packets come from, and where it wants to get its own: the same, but for some phones.
+#[derive(Clone, Copy)]
+struct Ways {
+    from: SocketAddr,
+    to: SocketAddr,
+}
+
+fn pair(flows: &mut Vec<Flow>, (a, at_a): (Ways, SocketAddr), (b, at_b): (Ways, SocketAddr)) {
+    flows.push(Flow { from: a.from, at: at_a, to: b.to, source: at_b });
+    flows.push(Flow { from: b.from, at: at_b, to: a.to, source: at_a });
 }
 
 /// The body to offer to leg `side` (0 or 1), before its version is raised: what it was last sent, without the formats that

@@ -471,6 +471,10 @@ impl Tracked {
     /// Puts an offer and its answer in force.
     fn commit(&mut self, offer_by_server: bool, offer: Verbatim, answer: Verbatim) {
         let (sent, received) = if offer_by_server { (offer, answer) } else { (answer, offer) };
+        // What was observed of the phone's RTP holds only while it describes itself in the same way.
+        if self.leg.sdp_received.as_ref().is_some_and(|old| old.body != received) {
+            self.leg.rtp_sources.clear();
+        }
         self.leg.sdp_sent = Some(Sdp { body: sent });
         self.leg.sdp_received = Some(Sdp { body: received });
     }

@@ -93,6 +93,17 @@ fn what_was_seen_on_the_wire_beats_what_was_said() {
 }
 
 #[test]
+fn a_phone_that_sends_from_another_port_is_still_sent_to_where_it_listens() {
+    let mut c = simple("RTP/AVP 0", "RTP/AVP 0");
+    c.legs[0].rtp_sources = vec![Some("10.1.0.1:6000".parse().unwrap())];
+    let flows = flows_of(&c, &vips()).unwrap();
+    assert_eq!(flows[0].from, "10.1.0.1:6000".parse().unwrap());
+    assert_eq!(flows[1].to, "10.1.0.1:4000".parse().unwrap());
+    assert_eq!(flows[2].from, "10.1.0.1:6001".parse().unwrap());
+    assert_eq!(flows[3].to, "10.1.0.1:4001".parse().unwrap());
+}
+
+#[test]
 fn a_held_call_keeps_its_paths_and_direct_media_has_none() {
     let held = simple("RTP/AVP 0\r\na=sendonly", "RTP/AVP 0\r\na=recvonly");
     assert_eq!(flows_of(&held, &vips()).unwrap().len(), 4);

@@ -1,0 +1,63 @@
+//! Reads a few random RTP packets while the server carries calls, so that it is known where phones really send from.
+
+use crate::calls::capture::{Capture, Seen};
+use std::net::IpAddr;
+use tracing::warn;
+
+/// The rate is changed only when it is off by this factor: each change is a system call, and calls come and go.
+const SLACK: u32 = 2;
+
+/// The sampler of one instance. Without a socket while there is nothing to learn: then RTP costs nothing at all.
+pub(super) struct Sampler {
+    interface: String,
+    vips: Vec<IpAddr>,
+    ports: (u16, u16),
+    capture: Option<Capture>,
+    one_in: u32,
+    /// Whether it was said already that sampling does not work here.
+    failed: bool,
+}
+
+impl Sampler {
+    pub(super) fn new(interface: &str, vips: &[IpAddr], ports: (u16, u16)) -> Self {
+        Self { interface: interface.to_owned(), vips: vips.to_vec(), ports, capture: None, one_in: 0, failed: false }
+    }
+
+    /// The next sample; never ends while there is no capture. Cancel safe.
+    pub(super) async fn next(&mut self) -> Seen {
+        loop {
+            let Some(capture) = &mut self.capture else { return std::future::pending().await };
+            match capture.next().await {
+                Ok(seen) => return seen,
+                Err(e) => self.fail(&e.to_string()),
+            }
+        }
+    }
+
+    /// Takes one of `wanted` packets from now on, none if `None`.
+    pub(super) fn adjust(&mut self, wanted: Option<u32>) {
+        let Some(wanted) = wanted else {
+            self.capture = None;
+            return;
+        };
+        let result = match &mut self.capture {
+            Some(_) if wanted < self.one_in.saturating_mul(SLACK) && self.one_in < wanted.saturating_mul(SLACK) => return,
+            Some(capture) => capture.resample(&self.vips, self.ports, wanted),
+            None if self.failed => return,
+            None => Capture::sample(&self.interface, &self.vips, self.ports, wanted).map(|c| self.capture = Some(c)),
+        };
+        match result {
+            Ok(()) => self.one_in = wanted,
+            Err(e) => self.fail(&e.to_string()),
+        }
+    }
+
+    fn fail(&mut self, why: &str) {
+        self.capture = None;
+        self.failed = true;
+        warn!(
+            interface = self.interface,
+            "the RTP sources of phones are not learnt; phones behind a NAT may lose audio at a takeover: {why}"
+        );
+    }
+}

@@ -1,0 +1,127 @@
+//! Where phones really send their RTP from, learnt from a few sampled packets. Pure.
+//!
+//! A phone behind a NAT, or one that sends from another port than it listens on, cannot be known from its SDP alone. The relay
+//! of a recovered call goes by the real source, so it is learnt while the call is healthy.
+
+use super::model::Leg;
+use super::tracker::LegId;
+use crate::sip::sdp::Sdp;
+use crate::time::Time;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Samples in a row that must agree. One alone could be a stray packet of the call that had the port before, or somebody who
+/// guesses ports to draw the audio to himself.
+const AGREE: u8 = 3;
+/// The index is made anew at most this often: it reads every description, and a change waits this long without harm.
+const REBUILD: Duration = Duration::from_secs(1);
+
+/// Packets a second of one phone's RTP: nearly all phones send one each 20 ms.
+const PACKETS: u32 = 50;
+/// Samples a second of each phone while one of them is still to be looked at: [`AGREE`] of them within seconds.
+const SEEKING: u32 = 2;
+/// Samples a second in all while one is still to be looked at: what one core does not feel.
+const MOST: u32 = 100;
+/// Samples a second in all when every phone is known: enough to notice in time that a NAT has given another port.
+const SETTLED: u32 = 5;
+
+/// Of how many RTP packets one is to be sampled, with so many `legs`.
+#[must_use]
+pub fn one_in(legs: usize, seeking: bool) -> u32 {
+    let legs = u32::try_from(legs).unwrap_or(u32::MAX).max(1);
+    let wanted = if seeking { legs.saturating_mul(SEEKING).min(MOST) } else { legs.min(SETTLED) };
+    (legs.saturating_mul(PACKETS) / wanted).max(1)
+}
+
+/// News of one phone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// The leg.
+    pub leg: LegId,
+    /// The m-line, counted from 0.
+    pub media: usize,
+    /// The real source, or `None` if it is the address that the phone itself has named.
+    pub source: Option<SocketAddr>,
+}
+
+struct Port {
+    leg: LegId,
+    media: usize,
+    told: SocketAddr,
+    last: Option<SocketAddr>,
+    agreed: u8,
+}
+
+/// The server's RTP ports that are in use, and what was sampled on each.
+#[derive(Default)]
+pub struct Sources {
+    ports: HashMap<SocketAddr, Port>,
+    built: Option<Time>,
+    stale: bool,
+}
+
+impl Sources {
+    /// Legs have changed: the index is made anew with one of the next samples.
+    pub fn forget(&mut self) {
+        self.stale = true;
+    }
+
+    /// Whether there are changed legs that the index does not know.
+    #[must_use]
+    pub const fn is_stale(&self) -> bool {
+        self.stale
+    }
+
+    /// Ports whose phone is not known for certain yet.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.ports.values().filter(|p| p.agreed < AGREE).count()
+    }
+
+    /// Handles a packet from `src` to the server's address `dst`; `legs` are the confirmed legs, read only when something has
+    /// changed.
+    pub fn handle_sample<'a>(
+        &mut self,
+        src: SocketAddr,
+        dst: SocketAddr,
+        legs: impl Iterator<Item = (LegId, &'a Leg)>,
+        now: Time,
+    ) -> Option<Observed> {
+        if self.stale && self.built.is_none_or(|at| now.since(at) >= REBUILD) {
+            self.rebuild(legs);
+            self.built = Some(now);
+            self.stale = false;
+        }
+        let port = self.ports.get_mut(&dst)?;
+        if port.last == Some(src) {
+            port.agreed = port.agreed.saturating_add(1);
+        } else {
+            port.last = Some(src);
+            port.agreed = 1;
+        }
+        let source = (src != port.told).then_some(src);
+        (port.agreed == AGREE).then_some(Observed { leg: port.leg, media: port.media, source })
+    }
+
+    fn rebuild<'a>(&mut self, legs: impl Iterator<Item = (LegId, &'a Leg)>) {
+        let mut old = std::mem::take(&mut self.ports);
+        for (id, leg) in legs {
+            let (Some(sent), Some(received)) = (&leg.sdp_sent, &leg.sdp_received) else { continue };
+            let (Ok(sent), Ok(received)) = (Sdp::parse(&sent.body.0), Sdp::parse(&received.body.0)) else { continue };
+            for (media, (ours, theirs)) in sent.media().iter().zip(received.media()).enumerate() {
+                let (Some(here), Some(there)) = (ours.connection, theirs.connection) else { continue };
+                if ours.port == 0 || theirs.port == 0 {
+                    continue;
+                }
+                let told = SocketAddr::new(there, theirs.port);
+                let at = SocketAddr::new(here, ours.port);
+                let kept = old.remove(&at).filter(|p| p.leg == id && p.media == media && p.told == told);
+                self.ports.insert(at, kept.unwrap_or(Port { leg: id, media, told, last: None, agreed: 0 }));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
