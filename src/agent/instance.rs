@@ -236,10 +236,11 @@ impl Instance {
     }
 
     fn address_event(&mut self, event: AddressEvent) {
-        if self.held.is_none() {
+        let name = &self.config.name;
+        // At the end of a right the addresses go before the order to drop them is here.
+        if !self.held.is_some_and(|epoch| self.cluster.holds(name, epoch)) {
             return;
         }
-        let name = &self.config.name;
         match event {
             AddressEvent::Vanished { interface, prefix } => {
                 warn!(
