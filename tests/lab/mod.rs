@@ -9,6 +9,8 @@ pub(crate) mod agent;
 pub(crate) mod asterisk;
 pub(crate) mod calls;
 pub(crate) mod etcd;
+pub(crate) mod ground;
+pub(crate) mod kamailio;
 pub(crate) mod keepalived;
 pub(crate) mod lan;
 pub(crate) mod observer;
