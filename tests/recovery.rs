@@ -1,5 +1,7 @@
 //! Recovery with servers and phones of other kinds than the demo's: real agents, real etcd, hosts made of namespaces. Needs root.
 
+#[path = "recovery/b2bua.rs"]
+mod b2bua;
 #[path = "lab/mod.rs"]
 mod lab;
 #[path = "recovery/proxy.rs"]

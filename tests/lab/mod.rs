@@ -7,6 +7,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod asterisk;
+pub(crate) mod b2bua;
 pub(crate) mod calls;
 pub(crate) mod etcd;
 pub(crate) mod ground;

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
 
 pub(crate) use audio::tone_of;
+pub(crate) use dialog::answer_route;
 
 /// What a phone is told to do.
 #[derive(Clone, Debug)]
