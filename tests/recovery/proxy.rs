@@ -5,6 +5,7 @@ use crate::lab::calls::{Calls, has_audio};
 use crate::lab::ground::Ground;
 use crate::lab::kamailio::Kamailio;
 use crate::lab::lan::VIP4;
+use crate::lab::sipp::{self, End};
 use crate::lab::phone::{Command, Manner, Phone};
 use crate::lab::{unix_us, wait};
 use anyhow::{Result, ensure};
@@ -66,4 +67,33 @@ fn proxied(name: &str, more: &str) -> Result<()> {
 #[test]
 fn calls_through_a_record_routing_proxy_are_recovered() {
     proxied("proxy", "").unwrap();
+}
+
+/// Both parties of two calls are SIPp: independent user agents, whose scenarios check the re-INVITE and end the call from
+/// either side.
+#[test]
+fn independent_user_agents_are_re_invited_and_hang_up() {
+    let _alone = alone();
+    let run = |ground: &mut Ground<Kamailio>| {
+        let (p1, p2) = (ground.lan.host("p1")?, ground.lan.host("p2")?);
+        let mut parties = vec![sipp::called(p2, 2900, End::IsHungUp)?, sipp::called(p2, 2901, End::HangsUp)?];
+        for (number, host) in [(2900, p2), (2901, p2)] {
+            wait::until("SIPp to listen", SOON, || {
+                let open = host.exec(&["ss", "-Hlun", "sport", "=", &format!(":{}", number + 10_000)]).map_err(|e| format!("{e:#}"))?;
+                if open.is_empty() { Err("no socket".into()) } else { Ok(()) }
+            })?;
+        }
+        parties.push(sipp::caller(p1, 1900, 2900, End::HangsUp)?);
+        parties.push(sipp::caller(p1, 1901, 2901, End::IsHungUp)?);
+        ground.wait_stored(2)?;
+        ground.cut_power()?;
+        for party in &mut parties {
+            let status = wait::until("SIPp to end", SOON, || party.ended().ok().flatten().ok_or_else(|| party.tail()))?;
+            ensure!(status.success(), "{} ended with {status}: {}", party.log.display(), party.tail());
+        }
+        let outcomes = ground.outcomes(2, SOON)?;
+        ensure!(outcomes["recovered"] == 2, "{outcomes}");
+        Ok(())
+    };
+    Ground::new(|lan, host, _| Kamailio::start(lan, host, "")).and_then(|g| g.run("sipp", run)).unwrap();
 }
