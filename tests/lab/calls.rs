@@ -28,7 +28,12 @@ impl Calls {
         let (p1, p2) = (lan.host("p1")?, lan.host("p2")?);
         let pairs: Result<Vec<_>> =
             (0..n).map(|i| Ok((Phone::new(p1, 0, i, server, manner)?, Phone::new(p2, 1, i, server, manner)?))).collect();
-        Ok(Self { pairs: pairs?, pace: Duration::from_millis(20) })
+        Ok(Self::of(pairs?))
+    }
+
+    /// These pairs of phones, caller first.
+    pub(crate) const fn of(pairs: Vec<(Phone, Phone)>) -> Self {
+        Self { pairs, pace: Duration::from_millis(20) }
     }
 
     /// Sets all calls up, and waits until each party has heard a whole second of the other's tone.

@@ -7,13 +7,17 @@
 
 pub(crate) mod agent;
 pub(crate) mod asterisk;
+pub(crate) mod b2bua;
 pub(crate) mod calls;
 pub(crate) mod etcd;
+pub(crate) mod ground;
+pub(crate) mod kamailio;
 pub(crate) mod keepalived;
 pub(crate) mod lan;
 pub(crate) mod observer;
 pub(crate) mod phone;
 pub(crate) mod proc;
+pub(crate) mod sipp;
 pub(crate) mod wait;
 
 /// Wall-clock microseconds since 1970: the scale of the agent's history, so that both fit one timeline.

@@ -26,6 +26,8 @@ pub(crate) struct Dialog {
     pub(crate) own: Own,
     /// Whether the other side's first message had a Record-Route.
     pub(crate) recorded: bool,
+    /// Whether own INVITEs ask for a session timer.
+    pub(crate) timed: bool,
 }
 
 impl Dialog {
@@ -46,8 +48,12 @@ impl Dialog {
         w.header("To", &self.remote);
         w.header("Call-ID", &self.call_id);
         w.header("CSeq", &format!("{cseq} {method}"));
-        if method == "INVITE" {
+        if method == "INVITE" || method == "UPDATE" {
             w.header("Contact", contact);
+        }
+        if method == "INVITE" && self.timed {
+            w.header("Supported", "timer");
+            w.header("Session-Expires", "1800;refresher=uac");
         }
         w.end(sdp)
     }

@@ -7,10 +7,10 @@ use super::audio::{Ear, Heard, Mouth};
 use super::dialog::{COOKIE, Dialog, answer_route, request_faults};
 use super::message::{Message, Start, Writer, param, uri_of};
 use super::sdp::{Own, answer_to};
-use super::{Command, Identity, Phase, Reinvite, Shared, State};
+use super::{Command, Identity, Phase, Reaction, Reinvite, Shared, State};
 use crate::lab::unix_us;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -135,7 +135,7 @@ impl Line {
     }
 
     fn contact(&self) -> String {
-        format!("sip:{}@{}", self.me.number, self.me.sip)
+        self.me.contact()
     }
 
     fn via(&self) -> (String, String) {
@@ -161,13 +161,25 @@ impl Line {
                 let text = d.own.text();
                 self.start("INVITE", Some(text)).await;
             }
+            Command::Refresh => {
+                let Some(d) = &mut self.dialog else { return };
+                d.timed = true;
+                let text = d.own.text();
+                self.start("INVITE", Some(text)).await;
+            }
+            Command::Update => self.start("UPDATE", None).await,
+            Command::Behave(manner) => self.me.manner = manner,
         }
     }
 
     async fn call(&mut self, number: &str) {
         let own = Own::new(u64::from(self.me.rtp.port()) + 1000, self.me.rtp);
-        let uri = format!("sip:{number}@{}", self.me.server.ip());
-        let local = format!("\"Phone {n}\" <sip:{n}@{}>;tag={}", self.me.sip.ip(), token(), n = self.me.number);
+        let host = match self.me.server.ip() {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        };
+        let uri = format!("sip:{number}@{host}");
+        let local = format!("{};tag={}", self.me.from(), token());
         let d = Dialog {
             call_id: format!("{}@{}", token(), self.me.sip.ip()),
             local,
@@ -179,9 +191,10 @@ impl Line {
             sdp: None,
             own,
             recorded: false,
+            timed: false,
         };
         let (via, branch) = self.via();
-        let bytes = d.request("INVITE", d.local_cseq, &via, &format!("<{}>", self.contact()), Some(&d.own.text()));
+        let bytes = d.request("INVITE", d.local_cseq, &via, &self.contact(), Some(&d.own.text()));
         let cseq = d.local_cseq;
         self.dialog = Some(d);
         self.note(|s| s.phase = Phase::Calling);
@@ -193,7 +206,7 @@ impl Line {
     /// Sends a request within the dialog.
     async fn start(&mut self, method: &str, sdp: Option<String>) {
         let (via, branch) = self.via();
-        let contact = format!("<{}>", self.contact());
+        let contact = self.contact();
         let Some(d) = &mut self.dialog else { return };
         d.local_cseq += 1;
         let cseq = d.local_cseq;
@@ -247,6 +260,9 @@ impl Line {
     // ---- SIP that comes in ----
 
     async fn hear_sip(&mut self, bytes: &[u8], from: SocketAddr) {
+        if self.me.manner.reinvite == Reaction::Deaf {
+            return;
+        }
         match Message::parse(bytes) {
             Ok(m) if matches!(m.start, Start::Request(..)) => self.hear_request(m, from).await,
             Ok(m) => self.hear_response(m).await,
@@ -309,6 +325,7 @@ impl Line {
         self.note(|s| match (method.as_str(), c.initial) {
             ("INVITE", true) => s.phase = if code < 300 { Phase::Up } else { Phase::Failed(code) },
             ("INVITE", false) => s.own_reinvites.push((code, now)),
+            ("UPDATE", _) => s.own_updates.push((code, now)),
             ("BYE", _) => {
                 s.bye_answered = Some((code, now));
                 s.phase = Phase::Ended;
@@ -364,16 +381,25 @@ impl Line {
         let Some(d) = self.dialog.as_mut().filter(|d| in_dialog && d.is_named_by(&m)) else {
             return self.out_of_dialog(m, from, in_dialog).await;
         };
-        let contact = format!("sip:{}@{}", self.me.number, self.me.sip);
+        let contact = self.me.contact_uri();
         let (mut faults, notes) = d.check_request(&m, &contact);
         let cseq = m.cseq().map(|c| c.0).unwrap_or_default();
         let stale = d.remote_cseq.is_some_and(|last| cseq <= last);
         d.remote_cseq = Some(d.remote_cseq.unwrap_or(0).max(cseq));
         let busy_client = self.client.as_ref().is_some_and(|c| c.method == "INVITE");
+        let refusal = match &mut self.me.manner.reinvite {
+            Reaction::Glare(n) if *n > 0 && method == "INVITE" => {
+                *n -= 1;
+                Some(491)
+            }
+            Reaction::Refuse(code) => Some(*code),
+            _ => None,
+        };
         let (code, reason, sdp) = match method.as_str() {
             // RFC 3261 12.2.2 and 14.2.
             _ if stale => (500, "CSeq too low", None),
             "INVITE" if busy_client => (491, "Request Pending", None),
+            "INVITE" if refusal.is_some() => (refusal.unwrap_or_default(), "No", None),
             "INVITE" if self.server.is_some() => (500, "Previous INVITE not acknowledged", None),
             "INVITE" | "UPDATE" => {
                 if let Some(c) = m.list("contact").first() {
@@ -406,7 +432,7 @@ impl Line {
                 _ => {}
             }
         });
-        if method == "BYE" && code == 200 {
+        if (method == "BYE" && code == 200) || code == 481 {
             self.dialog = None;
             self.server = None;
         }
@@ -447,6 +473,7 @@ impl Line {
             sdp: None,
             own,
             recorded,
+            timed: false,
         };
         let faults = if m.body.is_empty() { vec!["INVITE without SDP".to_owned()] } else { d.take_sdp(&m.body) };
         self.violations(faults);
@@ -473,7 +500,7 @@ impl Line {
         let mut w = Writer::response(m, code, reason, &via, tag);
         let (method, branch) = (m.method(), m.branch().unwrap_or_default());
         if method == "INVITE" && code < 300 {
-            w.header("Contact", &format!("<{}>", self.contact()));
+            w.header("Contact", &self.contact());
             w.header("Allow", "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO");
         }
         let bytes = w.end(sdp);

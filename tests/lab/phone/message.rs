@@ -129,6 +129,10 @@ fn long_name(name: &str) -> String {
 
 /// Splits at commas that are neither quoted nor within angle brackets.
 fn split_list(value: &str) -> Vec<String> {
+    split_at(value, ',').into_iter().map(|v| v.trim().to_owned()).collect()
+}
+
+fn split_at(value: &str, mark: char) -> Vec<String> {
     let (mut out, mut item, mut quoted, mut angle, mut escaped) = (Vec::new(), String::new(), false, false, false);
     for c in value.chars() {
         match c {
@@ -137,34 +141,54 @@ fn split_list(value: &str) -> Vec<String> {
             '"' => quoted = !quoted,
             '<' if !quoted => angle = true,
             '>' if !quoted => angle = false,
-            ',' if !quoted && !angle => {
-                out.push(item.trim().to_owned());
-                item.clear();
+            c if c == mark && !quoted && !angle => {
+                out.push(std::mem::take(&mut item));
                 continue;
             }
             _ => {}
         }
         item.push(c);
     }
-    out.push(item.trim().to_owned());
+    out.push(item);
     out
 }
 
 /// A parameter that follows the URI (or, for Via, the sent-by); the value without quotes, empty for a flag.
 pub(crate) fn param(value: &str, name: &str) -> Option<String> {
-    let after = value.rfind('>').map_or(value, |i| &value[i + 1..]);
-    after.split(';').skip(1).find_map(|p| {
-        let (n, v) = p.split_once('=').unwrap_or((p, ""));
+    let rest = after_name(value);
+    let after = if rest.starts_with('<') { rest.find('>').map_or("", |i| &rest[i + 1..]) } else { rest };
+    split_at(after, ';').into_iter().skip(1).find_map(|p| {
+        let (n, v) = p.split_once('=').unwrap_or((&p, ""));
         n.trim().eq_ignore_ascii_case(name).then(|| v.trim().trim_matches('"').to_owned())
     })
 }
 
+/// What follows a display name; the value itself if it has none.
+fn after_name(value: &str) -> &str {
+    let value = value.trim();
+    if value.starts_with('"') {
+        let mut escaped = false;
+        for (i, c) in value.char_indices().skip(1) {
+            match c {
+                _ if escaped => escaped = false,
+                '\\' => escaped = true,
+                '"' => return value[i + 1..].trim_start(),
+                _ => {}
+            }
+        }
+        return "";
+    }
+    // A name without quotes is of tokens; an addr-spec has no `<`.
+    let end = value.find(['"', '<']).filter(|&i| value[i..].starts_with('<'));
+    end.map_or(value, |i| &value[i..])
+}
+
 /// The URI of a name-addr or addr-spec.
 pub(crate) fn uri_of(value: &str) -> String {
-    let unquoted = value.rfind('"').map_or(value, |i| &value[i + 1..]);
-    match (unquoted.find('<'), unquoted.find('>')) {
-        (Some(a), Some(b)) if a < b => unquoted[a + 1..b].to_owned(),
-        _ => value.split(';').next().unwrap_or_default().trim().to_owned(),
+    let rest = after_name(value);
+    match (rest.strip_prefix('<'), rest.find('>')) {
+        (Some(_), Some(end)) => rest[1..end].to_owned(),
+        _ => rest.split(';').next().unwrap_or_default().trim().to_owned(),
     }
 }
 

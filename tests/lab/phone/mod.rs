@@ -3,8 +3,8 @@
 mod audio;
 mod dialog;
 mod line;
-mod message;
-mod sdp;
+pub(crate) mod message;
+pub(crate) mod sdp;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
 
 pub(crate) use audio::tone_of;
+pub(crate) use dialog::answer_route;
 
 /// What a phone is told to do.
 #[derive(Clone, Debug)]
@@ -28,6 +29,12 @@ pub(crate) enum Command {
     Hold,
     /// Send a re-INVITE with `sendrecv`.
     Resume,
+    /// Send a re-INVITE with the description as it is and a session timer, as a refresh of it (RFC 4028).
+    Refresh,
+    /// Send an UPDATE without a description (RFC 3311), as a refresh.
+    Update,
+    /// Behave like this from now on.
+    Behave(Manner),
 }
 
 /// Where a phone is.
@@ -79,6 +86,8 @@ pub(crate) struct State {
     pub(crate) bye_answered: Option<(u16, u64)>,
     /// Code and time of the final answer to each own re-INVITE.
     pub(crate) own_reinvites: Vec<(u16, u64)>,
+    /// Code and time of the final answer to each own UPDATE.
+    pub(crate) own_updates: Vec<(u16, u64)>,
     /// The direction in the last SDP of the other side.
     pub(crate) remote_direction: String,
 }
@@ -91,6 +100,24 @@ pub(crate) type Shared = Arc<Mutex<State>>;
 pub(crate) struct Manner {
     /// Answer requests to where the packet came from, and not to where the Via says.
     pub(crate) answer_to_source: bool,
+    /// Have a display name, a user part and a Contact with everything that the grammar of RFC 3261 allows in them.
+    pub(crate) ornate: bool,
+    /// What becomes of the other side's re-INVITEs.
+    pub(crate) reinvite: Reaction,
+}
+
+/// What a phone does about a re-INVITE of the other side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Reaction {
+    /// Answers it as it should be answered.
+    #[default]
+    Accept,
+    /// Answers the next so many with 491, as if its own was under way.
+    Glare(u8),
+    /// Refuses it with this code; with 481 it knows nothing of the call from then on.
+    Refuse(u16),
+    /// Hears nothing at all any more, SIP or audio.
+    Deaf,
 }
 
 /// A phone; it works by itself on the runtime that it was made on.
@@ -112,15 +139,53 @@ pub(crate) struct Identity {
     pub(crate) manner: Manner,
 }
 
+impl Identity {
+    /// The URI of its Contact.
+    pub(crate) fn contact_uri(&self) -> String {
+        if self.manner.ornate {
+            // A user part with parameters, escapes and marks (RFC 3261 section 19.1.1), and URI parameters.
+            format!("sip:{};phone-context=%2B49-30;isub=1@{};transport=udp;ob;x=%22", self.number, self.sip)
+        } else {
+            format!("sip:{}@{}", self.number, self.sip)
+        }
+    }
+
+    /// The value of its Contact header.
+    pub(crate) fn contact(&self) -> String {
+        let uri = self.contact_uri();
+        if self.manner.ornate {
+            let name = r#""O'Hara, \"Scarlett\" <sip:x@y>""#;
+            format!(r#"{name} <{uri}>;+sip.instance="<urn:uuid:00000000-0000-1000-8000-{:012}>";q=0.7"#, self.number)
+        } else {
+            format!("<{uri}>")
+        }
+    }
+
+    /// The value of its From header, without a tag.
+    pub(crate) fn from(&self) -> String {
+        let ip = match self.sip.ip() {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        };
+        let n = &self.number;
+        if self.manner.ornate {
+            format!(r#""Ga\"ga, <\\>;tag=no" <sip:{n}@{ip};user=phone>;x-own="a;tag=b""#)
+        } else {
+            format!(r#""Phone {n}" <sip:{n}@{ip}>"#)
+        }
+    }
+}
+
 impl Phone {
-    /// Phone `index` on a host: `side` 0 is a caller with number 1000 + index on p1, 1 is called as 2000 + index on p2.
-    /// Its SIP port is its number plus 10000, its RTP port 30000 + 2 × index. To be called within a tokio runtime.
+    /// Phone `index` on a host: `side` 0 is a caller with number 1000 + index on p1, 1 is called as 2000 + index on p2, and 2
+    /// is called as 3000 + index on p1. Its SIP port is its number plus 10000, its RTP port 30000 + 2000 × side + 2 × index.
+    /// To be called within a tokio runtime.
     pub(crate) fn new(host: &Host, side: usize, index: usize, server: SocketAddr, manner: Manner) -> Result<Self> {
         let number = (side + 1) * 1000 + index;
         let ip: IpAddr = if server.is_ipv4() { host.ip4.into() } else { host.ip6.into() };
         let (sip, rtp) = host.enter(move || {
             let sip = UdpSocket::bind((ip, u16::try_from(number + 10_000)?)).context("SIP port of a phone")?;
-            let rtp = UdpSocket::bind((ip, u16::try_from(30_000 + 2 * index)?)).context("RTP port of a phone")?;
+            let rtp = UdpSocket::bind((ip, u16::try_from(30_000 + 2_000 * side + 2 * index)?)).context("RTP port of a phone")?;
             sip.set_nonblocking(true)?;
             rtp.set_nonblocking(true)?;
             Ok((sip, rtp))
@@ -130,7 +195,7 @@ impl Phone {
             sip: sip.local_addr()?,
             rtp: rtp.local_addr()?,
             server,
-            tones: (tone_of(index, side), tone_of(index, 1 - side)),
+            tones: (tone_of(index, side.min(1)), tone_of(index, 1 - side.min(1))),
             manner,
         };
         Ok(Self::on(me, tokio::net::UdpSocket::from_std(sip)?, tokio::net::UdpSocket::from_std(rtp)?))

@@ -182,7 +182,7 @@ async fn an_answer_is_repeated_until_its_ack() {
 #[tokio::test]
 async fn an_answer_to_the_source_passes_over_the_via() {
     for (answer_to_source, to_source) in [(false, false), (true, true)] {
-        let mut peer = Peer::new(Manner { answer_to_source }).await;
+        let mut peer = Peer::new(Manner { answer_to_source, ..Manner::default() }).await;
         let (own, other) = (peer.socket.local_addr().unwrap(), peer.moved.local_addr().unwrap());
         let invite = peer.invite(own).replacen(&format!("UDP {own}"), &format!("UDP {other}"), 1);
         peer.send(&invite).await;

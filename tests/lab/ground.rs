@@ -1,0 +1,117 @@
+//! The ground of a recovery test: two servers of one kind behind the VIP, an agent beside each, etcd, and calls to lose.
+
+use super::agent::{Agent, INSTANCE, Setup, built_program, wait_armed};
+use super::calls::{Calls, is_reinvited};
+use super::etcd::Etcd;
+use super::lan::{Host, Lan};
+use super::{unix_us, wait};
+use anyhow::{Result, anyhow};
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+
+/// Longest waits; a takeover by the slow path (a lease that runs out) is within them.
+const READY: Duration = Duration::from_secs(30);
+/// Long enough that a busy machine is not taken for a dead master.
+const HEARTBEAT: Duration = Duration::from_millis(200);
+
+/// Everything that a test needs, ready for calls. `S` is the server.
+pub(crate) struct Ground<S> {
+    // In the order of dropping: what runs on the LAN before the LAN.
+    pub(crate) agents: Vec<Agent>,
+    pub(crate) servers: Vec<S>,
+    pub(crate) etcd: Etcd,
+    pub(crate) rt: Runtime,
+    pub(crate) lan: Lan,
+    /// Places of the master and of its successor in `agents` and `servers`.
+    pub(crate) master: usize,
+    pub(crate) successor: usize,
+}
+
+impl<S> Ground<S> {
+    /// Builds it. `start` starts a server on a host, and says where its process id is written.
+    pub(crate) fn new(start: impl Fn(&Lan, &Host, &Runtime) -> Result<(S, PathBuf)>) -> Result<Self> {
+        let lan = Lan::new()?;
+        let rt = Runtime::new()?;
+        let etcd = Etcd::start(&lan)?;
+        let (mut agents, mut servers) = (Vec::new(), Vec::new());
+        for name in ["a", "b"] {
+            let host = lan.host(name)?;
+            let (server, pidfile) = start(&lan, host, &rt)?;
+            servers.push(server);
+            let setup = Setup {
+                program: built_program()?,
+                cluster: "test".into(),
+                endpoints: etcd.endpoints.clone(),
+                heartbeat: HEARTBEAT,
+                hold: HEARTBEAT * 4,
+                server_pidfile: Some(pidfile),
+            };
+            agents.push(Agent::start(host, &setup)?);
+        }
+        let (master, successor) = wait_armed(&mut agents)?;
+        Ok(Self { agents, servers, etcd, rt, lan, master, successor })
+    }
+
+    /// Waits until `n` calls are in etcd and the successor knows them.
+    pub(crate) fn wait_stored(&self, n: usize) -> Result<()> {
+        wait::until("the calls to be stored", READY, || {
+            let known = self.agents[self.successor].instance().map_err(|e| format!("{e:#}"))?["calls"]["stored"].as_u64();
+            if known == Some(n as u64) { Ok(()) } else { Err(format!("{known:?} of {n} are at the successor")) }
+        })
+    }
+
+    /// Cuts the master off and waits until the other node has the VIP; when the cut was, in wall-clock microseconds.
+    pub(crate) fn cut_power(&mut self) -> Result<u64> {
+        let at = unix_us();
+        self.lan.cut(&self.agents[self.master].node)?;
+        self.wait_taken()?;
+        Ok(at)
+    }
+
+    fn wait_taken(&mut self) -> Result<()> {
+        wait::every(Duration::from_millis(200), "the other node to be master", READY, || {
+            let s = self.agents[self.successor].instance().map_err(|e| format!("{e:#}"))?;
+            if s["role"] == "master" { Ok(()) } else { Err(s.to_string()) }
+        })?;
+        std::mem::swap(&mut self.master, &mut self.successor);
+        Ok(())
+    }
+
+    /// Waits until each party of each call has had a re-INVITE since `at` and the ACK of its 200.
+    pub(crate) fn wait_reinvited(&self, calls: &Calls, at: u64, limit: Duration) -> Result<()> {
+        let n = calls.wait_for(limit, |c| is_reinvited(c, at));
+        if n == calls.pairs.len() {
+            return Ok(());
+        }
+        let open: Vec<String> = calls
+            .pairs
+            .iter()
+            .filter(|c| !is_reinvited(c, at))
+            .flat_map(|(a, b)| [a, b])
+            .map(|p| format!("{}: {:?} {:?}", p.number, p.state().phase, p.state().reinvites))
+            .collect();
+        Err(anyhow!("{n} calls of {} were re-INVITEd\n{}\n{}", calls.pairs.len(), open.join("\n"), self.agents[self.master].proc.tail()))
+    }
+
+    /// The outcomes that the master's history has for its takeover, once all calls have one.
+    pub(crate) fn outcomes(&self, total: u64, limit: Duration) -> Result<serde_json::Value> {
+        wait::every(Duration::from_millis(200), "every call to have an outcome", limit, || {
+            let history = self.agents[self.master].history().map_err(|e| format!("{e:#}"))?;
+            let calls = history.first().map(|h| h["calls"].clone()).unwrap_or_default();
+            let sum = ["recovered", "gone", "refused", "unreachable", "unpaired"].iter().filter_map(|k| calls[k].as_u64()).sum::<u64>();
+            if sum == total { Ok(calls) } else { Err(format!("{INSTANCE}: {calls}")) }
+        })
+    }
+
+    /// Runs the test proper; on failure the logs of all hosts are kept, and their place is printed.
+    pub(crate) fn run(mut self, name: &str, test: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let result = test(&mut self);
+        if result.is_err() {
+            let to = std::env::temp_dir().join(format!("keepcall-{name}-{}", std::process::id()));
+            self.lan.keep_logs(&to)?;
+            eprintln!("the logs of all hosts are in {}", to.display());
+        }
+        result
+    }
+}

@@ -1,0 +1,160 @@
+//! A B2BUA that is not Asterisk, with phones of every manner.
+
+use crate::alone;
+use crate::lab::b2bua::B2bua;
+use crate::lab::calls::{Calls, ended, has_audio, is_reinvited};
+use crate::lab::ground::Ground;
+use crate::lab::lan::{VIP4, VIP6};
+use crate::lab::phone::{Command, Manner, Phase, Phone, Reaction};
+use crate::lab::{unix_us, wait};
+use anyhow::{Result, ensure};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn ground(vip: IpAddr) -> Result<Ground<B2bua>> {
+    Ground::new(move |lan, host, rt| B2bua::start(lan, host, rt, vip))
+}
+
+fn calls(ground: &Ground<B2bua>, vip: IpAddr, n: usize) -> Result<Calls> {
+    let _in_runtime = ground.rt.enter();
+    let (p1, p2) = (ground.lan.host("p1")?, ground.lan.host("p2")?);
+    let server = SocketAddr::new(vip, 5060);
+    let pair = |i: usize| {
+        let manner = Manner { answer_to_source: i / 2 % 2 == 1, ornate: i / 4 % 2 == 1, ..Manner::default() };
+        let (host, side) = if i % 2 == 0 { (p2, 1) } else { (p1, 2) };
+        Ok((Phone::new(p1, 0, i, server, manner)?, Phone::new(host, side, i, server, manner)?))
+    };
+    Ok(Calls::of((0..n).map(pair).collect::<Result<_>>()?))
+}
+
+/// Tells a phone to send a re-INVITE and waits for 200, and for the other phone to hear of the direction.
+fn reinvite(one: &Phone, other: &Phone, command: Command, seen: &str) -> Result<()> {
+    let before = one.state().own_reinvites.len();
+    one.tell(command)?;
+    wait::until("the answer to a phone's re-INVITE", SOON, || {
+        let code = one.state().own_reinvites.get(before).map(|r| r.0);
+        let direction = other.state().remote_direction.clone();
+        if code == Some(200) && direction == seen {
+            Ok(())
+        } else {
+            Err(format!("{} had {code:?}, {} was told {direction}", one.number, other.number))
+        }
+    })
+}
+
+/// Every kind of call that can be recovered, over one address family.
+fn recovered(name: &str, vip: IpAddr) -> Result<()> {
+    let _alone = alone();
+    ground(vip)?.run(name, |ground| {
+        let calls = calls(ground, vip, 10)?;
+        calls.set_up(SOON)?;
+        // The server's CSeq and o= versions rise before it fails, and two calls are on hold when it does.
+        ground.servers[ground.master].stir();
+        wait::until("the server's re-INVITEs", SOON, || {
+            let n = calls.phones().filter(|p| p.state().reinvites.iter().any(|r| r.acked_at.is_some())).count();
+            if n == 20 { Ok(()) } else { Err(format!("{n} phones were re-INVITEd")) }
+        })?;
+        let pairs = &calls.pairs;
+        reinvite(&pairs[0].0, &pairs[0].1, Command::Hold, "sendonly")?;
+        reinvite(&pairs[1].1, &pairs[1].0, Command::Hold, "sendonly")?;
+        reinvite(&pairs[2].0, &pairs[2].1, Command::Hold, "sendonly")?;
+        reinvite(&pairs[2].0, &pairs[2].1, Command::Resume, "sendrecv")?;
+        pairs[3].0.tell(Command::Behave(Manner { reinvite: Reaction::Glare(1), ..Manner::default() }))?;
+        pairs[4].1.tell(Command::Behave(Manner { reinvite: Reaction::Glare(2), ornate: true, ..Manner::default() }))?;
+        ground.wait_stored(10)?;
+
+        let at = ground.cut_power()?;
+        let taken = unix_us();
+        ground.wait_reinvited(&calls, at, Duration::from_secs(20))?;
+        // Those on hold stay so, by the word of the one who held.
+        ensure!(pairs[0].1.state().remote_direction == "sendonly" && pairs[1].0.state().remote_direction == "sendonly", "held");
+        let n = calls.wait_for(SOON, |c| has_audio(c, taken));
+        ensure!(n == 8, "{n} calls have audio, of 8 that are not held");
+        let resumed = unix_us();
+        reinvite(&pairs[0].0, &pairs[0].1, Command::Resume, "sendrecv")?;
+        reinvite(&pairs[1].1, &pairs[1].0, Command::Resume, "sendrecv")?;
+        reinvite(&pairs[5].1, &pairs[5].0, Command::Hold, "sendonly")?;
+        reinvite(&pairs[5].1, &pairs[5].0, Command::Resume, "sendrecv")?;
+        reinvite(&pairs[6].0, &pairs[6].1, Command::Refresh, "sendrecv")?;
+        pairs[6].1.tell(Command::Update)?;
+        let n = calls.wait_for(SOON, |c| has_audio(c, resumed));
+        ensure!(n == 10, "{n} calls have audio after the resume");
+        wait::until("the answer to UPDATE", SOON, || {
+            let got = pairs[6].1.state().own_updates.clone();
+            if got.first().is_some_and(|u| u.0 == 200) { Ok(()) } else { Err(format!("{got:?}")) }
+        })?;
+        let n = calls.hang_up(SOON)?;
+        ensure!(n == 10, "{n} calls hung up as they should");
+        ensure!(calls.violations().is_empty(), "{:#?}", calls.violations());
+        let outcomes = ground.outcomes(10, SOON)?;
+        ensure!(outcomes["recovered"] == 10, "{outcomes}");
+        Ok(())
+    })
+}
+
+#[test]
+fn calls_through_another_b2bua_are_recovered_over_ipv4() {
+    recovered("b2bua4", VIP4.into()).unwrap();
+}
+
+#[test]
+fn calls_through_another_b2bua_are_recovered_over_ipv6() {
+    recovered("b2bua6", VIP6.into()).unwrap();
+}
+
+/// Phones that refuse, know nothing any more, or are gone: each call ends or goes on as it should, and the others are not touched.
+#[test]
+fn phones_that_do_not_agree_get_what_they_deserve() {
+    let _alone = alone();
+    let vip = VIP4.into();
+    let run = |ground: &mut Ground<B2bua>| {
+        let calls = calls(ground, vip, 6)?;
+        calls.set_up(SOON)?;
+        ground.wait_stored(6)?;
+        let pairs = &calls.pairs;
+        for (phone, reinvite) in [
+            (&pairs[0].0, Reaction::Refuse(481)),
+            (&pairs[1].1, Reaction::Refuse(488)),
+            (&pairs[2].0, Reaction::Deaf),
+            (&pairs[3].1, Reaction::Refuse(407)),
+        ] {
+            phone.tell(Command::Behave(Manner { reinvite, ..Manner::default() }))?;
+        }
+        let at = ground.cut_power()?;
+        let taken = unix_us();
+        let reinvited = |i: usize| is_reinvited(&pairs[i], at);
+        wait::until("the good calls to be recovered", SOON, || if reinvited(4) && reinvited(5) { Ok(()) } else { Err("not yet".into()) })?;
+        // 481: the other party is told at once.
+        wait::until("the other party's BYE", SOON, || {
+            if pairs[0].1.state().phase == Phase::Ended { Ok(()) } else { Err(format!("{:?}", pairs[0].1.state().phase)) }
+        })?;
+        // Refused: audio goes on as it was, and the call can be hung up from either side.
+        let n = calls.wait_for(SOON, |c| has_audio(c, taken));
+        ensure!(n >= 4, "{n} calls have audio");
+        pairs[1].0.tell(Command::Hangup)?;
+        pairs[3].1.tell(Command::Hangup)?;
+        wait::until("the calls that were refused to end", SOON, || {
+            let (a, b) = (pairs[1].1.state().phase, pairs[3].0.state().phase);
+            if a == Phase::Ended && b == Phase::Ended && ended(&pairs[1]) { Ok(()) } else { Err(format!("{a:?} {b:?}")) }
+        })?;
+        // Timer B: 32 s of silence end the call of the phone that is gone.
+        wait::until("the party of a dead phone to get BYE", Duration::from_secs(45), || {
+            if pairs[2].1.state().phase == Phase::Ended { Ok(()) } else { Err(format!("{:?}", pairs[2].1.state().phase)) }
+        })?;
+        let outcomes = ground.outcomes(6, SOON)?;
+        ensure!(
+            outcomes["recovered"] == 2 && outcomes["gone"] == 1 && outcomes["refused"] == 2 && outcomes["unreachable"] == 1,
+            "{outcomes}"
+        );
+        ensure!(ended(&pairs[4]) || pairs[4].0.state().phase == Phase::Up, "a good call was touched");
+        for i in [4, 5] {
+            pairs[i].1.tell(Command::Hangup)?;
+            wait::until("a good call to end", SOON, || if ended(&pairs[i]) { Ok(()) } else { Err("not yet".into()) })?;
+        }
+        ensure!(calls.violations().is_empty(), "{:#?}", calls.violations());
+        Ok(())
+    };
+    ground(vip).and_then(|g| g.run("refusals", run)).unwrap();
+}
