@@ -78,6 +78,7 @@ impl Answers {
 
     async fn status(&self) -> api::Status {
         let cluster = self.cluster.status();
+        let trouble = self.etcd.trouble();
         let mut instances = Vec::new();
         for instance in &cluster.instances {
             let part = self.ask(&instance.name, Order::Summary).await.unwrap_or_default();
@@ -88,7 +89,8 @@ impl Answers {
             node: self.config.node.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             etcd: api::EtcdStatus {
-                healthy: cluster.etcd.iter().any(|e| e.healthy),
+                healthy: trouble.is_none() && cluster.etcd.iter().any(|e| e.healthy),
+                error: trouble,
                 endpoints: cluster
                     .etcd
                     .into_iter()
@@ -182,7 +184,9 @@ impl Answers {
             tokio::time::sleep(LOOK).await;
         }
         Err(ApiError {
-            message: format!("the switchover is committed (epoch {epoch}), but the new master has not taken over within {SETTLE:?}"),
+            message: format!(
+                "the switchover is committed (epoch {epoch}), but the new master has not taken over within {SETTLE:?}"
+            ),
             advice: "see `keepcall status` on both nodes; this node takes over again if the other one stays silent".to_owned(),
             kind: ErrorKind::Failed,
         })

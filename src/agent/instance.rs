@@ -85,11 +85,8 @@ impl Instance {
                         return;
                     }
                 },
-                changed = self.verdict.changed() => {
-                    if changed.is_ok() {
-                        self.report_fitness();
-                    }
-                }
+                // An error means that there is no check, and so never news: this arm must then not be taken again and again.
+                Ok(()) = self.verdict.changed() => self.report_fitness(),
                 Some(event) = self.monitor.next() => self.address_event(event),
                 () = tokio::time::sleep_until(clock::tokio_at(self.put_back_at.unwrap_or(Time::FAR))) => self.put_back().await,
                 event = next_event(self.calls.as_mut()) => {
@@ -103,7 +100,9 @@ impl Instance {
 
     async fn obey(&mut self, order: Order) {
         match order {
-            Order::Take { epoch, cause, previous, detected, committed } => self.take(epoch, cause, previous, detected, committed).await,
+            Order::Take { epoch, cause, previous, detected, committed } => {
+                self.take(epoch, cause, previous, detected, committed).await
+            }
             Order::Drop { epoch, reason, handover } => self.drop_right(epoch, &reason, handover).await,
             Order::Summary(reply) => {
                 let _ = reply.send(Summary {
@@ -121,10 +120,8 @@ impl Instance {
 
     fn report_fitness(&mut self) {
         let verdict = self.verdict.borrow_and_update().clone();
-        self.cluster.set_fitness(
-            &self.config.name,
-            Fitness { fit: verdict.fit, priority: self.node.priority, summary: verdict.summary },
-        );
+        self.cluster
+            .set_fitness(&self.config.name, Fitness { fit: verdict.fit, priority: self.node.priority, summary: verdict.summary });
     }
 
     async fn take(&mut self, epoch: u64, cause: Cause, previous: Option<String>, detected: Time, committed: Time) {
