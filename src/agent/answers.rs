@@ -78,6 +78,7 @@ impl Answers {
 
     async fn status(&self) -> api::Status {
         let cluster = self.cluster.status();
+        let trouble = self.etcd.trouble();
         let mut instances = Vec::new();
         for instance in &cluster.instances {
             let part = self.ask(&instance.name, Order::Summary).await.unwrap_or_default();
@@ -88,7 +89,8 @@ impl Answers {
             node: self.config.node.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             etcd: api::EtcdStatus {
-                healthy: cluster.etcd.iter().any(|e| e.healthy),
+                healthy: trouble.is_none() && cluster.etcd.iter().any(|e| e.healthy),
+                error: trouble,
                 endpoints: cluster
                     .etcd
                     .into_iter()

@@ -8,22 +8,24 @@ use super::rows;
 use super::sampler::Sampler;
 use super::sockets::{Datagram, RecoveryPortError, RecoverySockets};
 use super::takeover::Takeover;
+use super::writer;
 use crate::calls::capture::{Capture, CaptureError, Seen};
-use crate::calls::model::{Call, Flow, Packet, Transport};
+use crate::calls::model::{Call, CallEvent, Flow, Packet, Transport};
 use crate::calls::store::{Store, StoreEvent, StoreHandle};
 use crate::calls::table::{Table, TableSettings};
 use crate::clock;
 use crate::config;
 use crate::control::api;
-use crate::etcd::{Compare, Etcd};
+use crate::etcd::Etcd;
 use crate::recovery::engine::{Action, CallState, CallStatus, Engine, Heard, Settings};
 use crate::recovery::media::kernel::{KernelRelay, RelayError};
 use crate::recovery::plan;
 use crate::time::Time;
 use crate::vip::fence::Fence;
 use crate::vip::nft::NftError;
+use crate::vip::nft::watch::TableWatch;
 use crate::vip::rawudp::{RawUdp, RawUdpError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -33,8 +35,10 @@ use tracing::{debug, info, warn};
 const FLUSH: Duration = Duration::from_millis(250);
 /// Pause before the capture is opened again, after the system took it away.
 const REOPEN: Duration = Duration::from_secs(1);
-/// Tries to name the writer of calls, a second apart: longer than any change of etcd's leader.
-const GUARD_TRIES: usize = 60;
+/// How often a master looks whether it may still write calls.
+const LOOK: Duration = Duration::from_secs(1);
+/// From the news that a table of ours may be gone until it is looked for: our own changes replace tables, too.
+const MEND: Duration = Duration::from_millis(100);
 /// Events of the store that are handled in one go, so that a thousand calls make one change of the relay.
 const BATCH: usize = 1024;
 
@@ -73,6 +77,9 @@ pub(super) enum Event {
     Sampled(Seen),
     Received(Datagram),
     Stored(StoreEvent),
+    /// Tables of nftables were deleted: these, or `None` if it is not known which.
+    TablesGone(Option<Vec<String>>),
+    TablesUnwatched(std::io::Error),
     Deadline,
 }
 
@@ -100,6 +107,12 @@ pub(super) struct CallsSide {
     raw: RawUdp,
     fence: Fence,
     relay: KernelRelay,
+    /// `None` if the system does not tell of deleted tables.
+    tables: Option<TableWatch>,
+    mend_at: Time,
+    /// The task that names this node as the writer of calls.
+    naming: Option<tokio::task::JoinHandle<()>>,
+    look_at: Time,
     takeover: Option<Takeover>,
     epoch: u64,
     node: String,
@@ -141,6 +154,13 @@ impl CallsSide {
             },
             seed(),
         );
+        let tables = match TableWatch::open() {
+            Ok(watch) => Some(watch),
+            Err(e) => {
+                warn!(instance = instance.name, "tables of nftables that somebody deletes will not be put back: {e}");
+                None
+            }
+        };
         let (store, store_events) = Store::start(etcd.clone(), &node.cluster, &instance.name, sip.max_calls);
         Ok(Self {
             instance: instance.name.clone(),
@@ -149,7 +169,7 @@ impl CallsSide {
             engine,
             store,
             etcd,
-            writer_key: format!("/keepcall/{}/instances/{}/writer", node.cluster, instance.name),
+            writer_key: writer::key(&node.cluster, &instance.name),
             store_events,
             stored: BTreeMap::new(),
             capture: Some(capture),
@@ -162,6 +182,10 @@ impl CallsSide {
             raw,
             fence,
             relay,
+            tables,
+            mend_at: Time::FAR,
+            naming: None,
+            look_at: Time::FAR,
             takeover: None,
             epoch: 0,
             node: node.name.clone(),
@@ -170,8 +194,9 @@ impl CallsSide {
 
     /// The next thing that happens. Nothing is lost when the wait is dropped.
     pub(super) async fn next(&mut self) -> Event {
-        let deadlines = [self.engine.next_deadline(), self.table.next_deadline(), Some(self.reopen_at)];
-        let deadline = deadlines.into_iter().flatten().min().unwrap_or(Time::FAR);
+        let own = self.reopen_at.min(self.mend_at).min(self.look_at);
+        let deadlines = [self.engine.next_deadline(), self.table.next_deadline()];
+        let deadline = deadlines.into_iter().flatten().fold(own, Time::min);
         tokio::select! {
             seen = overhear(self.capture.as_mut()) => match seen {
                 Ok(seen) => Event::Overheard(seen),
@@ -180,6 +205,10 @@ impl CallsSide {
             seen = self.sampler.next() => Event::Sampled(seen),
             Some(datagram) = self.sockets.next() => Event::Received(datagram),
             Some(event) = self.store_events.recv() => Event::Stored(event),
+            gone = deleted(self.tables.as_mut()) => match gone {
+                Ok(names) => Event::TablesGone(names),
+                Err(e) => Event::TablesUnwatched(e),
+            },
             () = tokio::time::sleep_until(clock::tokio_at(deadline)) => Event::Deadline,
         }
     }
@@ -213,9 +242,29 @@ impl CallsSide {
                 self.capture = None;
                 self.reopen_at = now + REOPEN;
             }
+            Event::TablesGone(names) => {
+                let own = [self.fence.table_name(), self.relay.table_name()];
+                if names.is_none_or(|names| names.iter().any(|n| own.contains(&n.as_str()))) {
+                    self.mend_at = now + MEND;
+                }
+            }
+            Event::TablesUnwatched(e) => {
+                warn!(instance = self.instance, "tables of nftables that somebody deletes are no longer put back: {e}");
+                self.tables = None;
+            }
             Event::Deadline => {
                 if self.reopen_at <= now {
                     self.reopen_capture(now);
+                }
+                if self.mend_at <= now {
+                    self.mend(now).await;
+                }
+                if self.look_at <= now {
+                    self.look_at = now + LOOK;
+                    let naming = self.naming.as_ref().is_some_and(|task| !task.is_finished());
+                    if self.store.is_refused() && !naming {
+                        self.name_writer();
+                    }
                 }
                 self.engine.handle_timeout(now);
                 self.table.handle_timeout(now);
@@ -240,7 +289,10 @@ impl CallsSide {
         self.table.clear();
         self.table.set_epoch(epoch);
         self.takeover = Some(takeover);
-        self.guard_store(epoch);
+        // Until the key is written nothing is guarded, and this node is the one with the right.
+        self.store.guard(Vec::new());
+        self.name_writer();
+        self.look_at = now + LOOK;
         let here = |c: &Call| server_stayed && c.node == self.node && c.legs.iter().all(|l| !l.carried);
         let (kept, lost): (Vec<Call>, Vec<Call>) = self.stored.values().cloned().partition(here);
         for call in &kept {
@@ -276,6 +328,10 @@ impl CallsSide {
     /// The addresses are gone: the server is off the wire already; arm the relay for all that may come back here.
     pub(super) async fn drop_role(&mut self) {
         self.role = Role::Backup;
+        self.look_at = Time::FAR;
+        if let Some(task) = self.naming.take() {
+            task.abort();
+        }
         self.engine.stop();
         self.table.clear();
         if let Some(takeover) = self.takeover.take() {
@@ -289,20 +345,48 @@ impl CallsSide {
     }
 
     /// From now on only this epoch writes calls: a master that was frozen, and wakes after it was replaced, must not put back
-    /// what it knew. Until the key is written nothing is guarded, and this node is the one with the right.
-    fn guard_store(&self, epoch: u64) {
-        let (etcd, store, key) = (self.etcd.clone(), self.store.clone(), self.writer_key.clone());
-        store.guard(Vec::new());
-        tokio::spawn(async move {
-            let value = epoch.to_string().into_bytes();
-            for _ in 0..GUARD_TRIES {
-                match etcd.put(&key, &value, 0).await {
-                    Ok(()) => return store.guard(vec![Compare::Value(key, value)]),
-                    Err(e) => debug!("the writer of calls is not named yet: {e}"),
+    /// what it knew.
+    fn name_writer(&mut self) {
+        if let Some(task) = self.naming.take() {
+            task.abort();
+        }
+        let name = writer::name(self.etcd.clone(), self.store.clone(), self.writer_key.clone(), self.epoch);
+        self.naming = Some(tokio::spawn(name));
+    }
+
+    /// Puts back those of our tables that somebody deleted.
+    async fn mend(&mut self, now: Time) {
+        self.mend_at = Time::FAR;
+        for (what, done) in [
+            ("the fence of the server's ports", self.fence.renew().await.map_err(|e| e.to_string())),
+            ("the audio relay", self.relay.renew().await.map_err(|e| e.to_string())),
+        ] {
+            match done {
+                Ok(false) => {}
+                Ok(true) => warn!(
+                    instance = self.instance,
+                    "somebody deleted {what} from nftables; it was put back. `nft flush ruleset` does that: let the firewall's reload \
+                     delete its own tables only"
+                ),
+                Err(e) => {
+                    warn!(instance = self.instance, "{what} could not be put back: {e}; trying again");
+                    self.mend_at = now + REOPEN;
                 }
-                tokio::time::sleep(REOPEN).await;
             }
-        });
+        }
+    }
+
+    /// Stores a call again that somebody else deleted or overwrote, if it is still up here.
+    fn put_back(&mut self, id: &str) -> bool {
+        let call = match self.table.get(id) {
+            Some(call) => Some(call),
+            None if self.engine.carries(id) => self.stored.get(id).cloned(),
+            None => None,
+        };
+        let Some(call) = call else { return false };
+        warn!(instance = self.instance, call = id, "somebody deleted or changed this call in etcd; it is stored again");
+        self.store.apply(CallEvent::Put(Box::new(call)));
+        true
     }
 
     /// Leaves: own tables away, but phones of calls that moved stay closed to the server that still believes in them.
@@ -351,16 +435,35 @@ impl CallsSide {
                     self.stored.insert(call.id.clone(), *call);
                 }
                 StoreEvent::Delete { id } => {
-                    self.stored.remove(&id);
-                    changed.push(id);
+                    if self.role == Role::Backup || !self.put_back(&id) {
+                        self.stored.remove(&id);
+                        changed.push(id);
+                    }
+                }
+                // A backup keeps what it knew: the master writes it again, and if there is none it is the best there is.
+                StoreEvent::Spoiled { id } => {
+                    if self.role == Role::Master {
+                        self.put_back(&id);
+                    }
                 }
                 StoreEvent::Synced(calls) => {
+                    let there: BTreeSet<&str> = calls.iter().map(|c| c.id.as_str()).collect();
+                    let gone: Vec<Call> = self.stored.values().filter(|c| !there.contains(c.id.as_str())).cloned().collect();
                     changed.extend(self.stored.keys().cloned());
                     changed.extend(calls.iter().map(|c| c.id.clone()));
                     if self.role == Role::Master {
                         late.extend(calls.iter().filter(|c| c.node != self.node && !self.stored.contains_key(&c.id)).cloned());
                     }
                     self.stored = calls.into_iter().map(|c| (c.id.clone(), c)).collect();
+                    if self.role == Role::Master {
+                        for call in gone {
+                            let id = call.id.clone();
+                            self.stored.insert(id.clone(), call);
+                            if !self.put_back(&id) {
+                                self.stored.remove(&id);
+                            }
+                        }
+                    }
                 }
             }
         }
@@ -463,6 +566,13 @@ impl CallsSide {
 async fn overhear(capture: Option<&mut Capture>) -> Result<Seen, CaptureError> {
     match capture {
         Some(capture) => capture.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn deleted(tables: Option<&mut TableWatch>) -> std::io::Result<Option<Vec<String>>> {
+    match tables {
+        Some(tables) => tables.next().await,
         None => std::future::pending().await,
     }
 }

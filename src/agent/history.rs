@@ -7,7 +7,7 @@ use crate::control::api::{HistoryEntry, Phase};
 use crate::etcd::{Etcd, EtcdError};
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tracing::debug;
+use tracing::{debug, warn};
 
 /// Entries that are kept for each instance; older ones are deleted by the writer of a new one.
 pub(super) const KEPT: usize = 100;
@@ -67,10 +67,17 @@ async fn write(etcd: &Etcd, prefix: &str, entry: &HistoryEntry) -> Result<(), Et
     Ok(())
 }
 
-/// The newest `limit` entries, newest first. An entry that cannot be read is left out.
+/// The newest `limit` entries, newest first. An entry that cannot be read is left out, with a warning.
 pub(super) async fn read(etcd: &Etcd, cluster: &str, instance: &str, limit: usize) -> Result<Vec<HistoryEntry>, EtcdError> {
     let (_, found) = etcd.get_prefix(&prefix(cluster, instance)).await?;
-    let mut entries: Vec<HistoryEntry> = found.iter().filter_map(|kv| serde_json::from_slice(&kv.value).ok()).collect();
+    let mut entries: Vec<HistoryEntry> = Vec::new();
+    for kv in found {
+        match serde_json::from_slice::<HistoryEntry>(&kv.value) {
+            Ok(entry) if entry.instance == instance => entries.push(entry),
+            Ok(_) => warn!(key = ?kv.key, "the history entry is of another instance; remove it with `etcdctl del {}`", kv.key),
+            Err(e) => warn!(key = ?kv.key, "the history entry cannot be read ({e}); remove it with `etcdctl del {}`", kv.key),
+        }
+    }
     entries.sort_by_key(|e| std::cmp::Reverse((e.epoch, e.at_ms)));
     entries.truncate(limit);
     Ok(entries)

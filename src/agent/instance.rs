@@ -85,11 +85,8 @@ impl Instance {
                         return;
                     }
                 },
-                changed = self.verdict.changed() => {
-                    if changed.is_ok() {
-                        self.report_fitness();
-                    }
-                }
+                // An error means that there is no check, and so never news: this arm must then not be taken again and again.
+                Ok(()) = self.verdict.changed() => self.report_fitness(),
                 Some(event) = self.monitor.next() => self.address_event(event),
                 () = tokio::time::sleep_until(clock::tokio_at(self.put_back_at.unwrap_or(Time::FAR))) => self.put_back().await,
                 event = next_event(self.calls.as_mut()) => {

@@ -13,6 +13,7 @@ mod rows;
 mod sampler;
 mod sockets;
 mod takeover;
+mod writer;
 
 pub use calls_side::CallsError;
 pub use sockets::RecoveryPortError;
@@ -90,19 +91,35 @@ type Instances = BTreeMap<String, mpsc::Sender<Order>>;
 pub async fn run(config: Config) -> Result<(), AgentError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Signals)?;
+    // Without a handler SIGHUP kills the process, and with it the calls that it carries.
+    let mut hang_up = signal(SignalKind::hangup()).map_err(AgentError::Signals)?;
 
-    let addresses = open_addresses(&config).await?;
     let etcd = Etcd::connect(&config.etcd)?;
+    // The control socket and the heartbeat port are what only one agent can have. They come before anything is touched: an
+    // agent that is started a second time by mistake must not take the addresses from the one that holds them.
     let (socket, mut requests) = server::serve(&config.control).await?;
     let (cluster, mut events) = Cluster::start(&config, etcd.clone()).await?;
     let mut instances = Instances::new();
     let mut tasks = Vec::new();
-    for instance in &config.instances {
-        let (orders, queue) = mpsc::channel(ORDERS);
-        let built = build(&config, instance, &cluster, &etcd, &addresses).await?;
-        tasks.push(tokio::spawn(built.run(queue)));
-        instances.insert(instance.name.clone(), orders);
-    }
+    let built = async {
+        let addresses = open_addresses(&config).await?;
+        for instance in &config.instances {
+            let (orders, queue) = mpsc::channel(ORDERS);
+            let built = build(&config, instance, &cluster, &etcd, &addresses).await?;
+            tasks.push(tokio::spawn(built.run(queue)));
+            instances.insert(instance.name.clone(), orders);
+        }
+        Ok::<_, AgentError>(addresses)
+    };
+    // The addresses' driver lives as long as the agent.
+    let _addresses = match built.await {
+        Ok(addresses) => addresses,
+        Err(e) => {
+            // What was set up before the failure is undone, and etcd forgets this node at once.
+            leave(cluster, events, instances).await;
+            return Err(e);
+        }
+    };
     let answers = answers::Answers::new(&config, cluster.clone(), etcd.clone(), instances.clone());
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     info!(node = config.node.name, cluster = config.node.cluster, "keepcall {} is up", env!("CARGO_PKG_VERSION"));
@@ -113,6 +130,9 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
             Some(event) = events.recv() => pass_on(&config, &addresses, &instances, event).await,
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            _ = hang_up.recv() => {
+                warn!("SIGHUP is ignored: the configuration is read at the start only; restart the agent to use a new one");
+            }
             Some((request, reply)) = requests.recv() => answers.clone().answer(request, reply),
         }
     }

@@ -18,6 +18,8 @@ const COLLECT: Duration = Duration::from_millis(10);
 /// Pause after a failed write: the first, and the longest; each is twice the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(2);
+/// Bad values of one full read that are named one by one; who wrote so many knows where they are.
+const NAMED: usize = 10;
 /// Events that wait for a slow reader; beyond it the watch waits, and etcd keeps the rest.
 const EVENTS: usize = 256;
 
@@ -28,6 +30,11 @@ pub enum StoreEvent {
     Put(Box<Call>),
     /// A call was removed.
     Delete {
+        /// [`Call::id`].
+        id: String,
+    },
+    /// The stored value cannot be used any more: somebody else wrote it.
+    Spoiled {
         /// [`Call::id`].
         id: String,
     },
@@ -63,7 +70,7 @@ pub struct StoreStatus {
     pub dropped: u64,
     /// Values in etcd that could not be used.
     pub bad_values: u64,
-    /// Changes that were thrown away because the guard did not hold.
+    /// Writes that etcd refused because the guard did not hold.
     pub refused: u64,
     /// What etcd said last, if the last write failed.
     pub last_error: Option<String>,
@@ -124,13 +131,22 @@ impl StoreHandle {
         let _ = self.bell.try_send(());
     }
 
-    /// Conditions under which this node may write: they go into every transaction from now on. A batch that meets one that does not hold is thrown
-    /// away with all that is pending, so that a master that was replaced cannot overwrite its successor's state.
+    /// Conditions under which this node may write: they go into every transaction from now on. While one does not hold, nothing
+    /// is written, so that a master that was replaced cannot overwrite its successor's state; what is pending waits for another
+    /// guard, or for [`StoreHandle::forget_pending`].
     pub fn guard(&self, compares: Vec<Compare>) {
         let mut state = lock(&self.state);
         state.guard = compares;
         state.guard_version += 1;
         state.refused_now = false;
+        drop(state);
+        let _ = self.bell.try_send(());
+    }
+
+    /// Whether etcd refused the last write because the guard did not hold.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        lock(&self.state).refused_now
     }
 
     /// Throws away what is not written yet: this node has lost the instance. How many changes that were.
@@ -256,15 +272,16 @@ fn settle(
             false
         }
         Ok(_) => {
-            state.queue.done();
-            let lost = batch.len() + state.queue.clear();
-            state.status.refused += lost as u64;
+            state.status.refused += 1;
+            if !state.refused_now {
+                tracing::warn!(
+                    changes = batch.len(),
+                    "etcd no longer lets this node write the calls of the instance: another node is named as their writer"
+                );
+            }
             state.refused_now = true;
-            tracing::warn!(
-                changes = lost,
-                "etcd no longer lets this node write the calls of the instance; what was pending is dropped"
-            );
-            false
+            state.queue.put_back(batch);
+            true
         }
         Err(e) => {
             if state.status.last_error.is_none() {
@@ -284,11 +301,13 @@ async fn follow(
     instance: String,
     tell: mpsc::Sender<StoreEvent>,
 ) {
-    let read = |kv: &KeyValue| match value::decode(&prefix, &instance, &kv.key, &kv.value) {
+    let read = |kv: &KeyValue, complain: bool| match value::decode(&prefix, &instance, &kv.key, &kv.value) {
         Ok(call) => Some(call),
         Err(e) => {
             lock(&state).status.bad_values += 1;
-            tracing::warn!(key = ?kv.key, "a value in etcd is skipped: {e}");
+            if complain {
+                tracing::warn!(key = ?kv.key, "a value in etcd is skipped: {e}; remove it with `etcdctl del {}`", kv.key);
+            }
             None
         }
     };
@@ -299,8 +318,24 @@ async fn follow(
         };
         let Some(event) = event else { return };
         let event = match event {
-            WatchEvent::Snapshot { entries, .. } => Some(StoreEvent::Synced(entries.iter().filter_map(read).collect())),
-            WatchEvent::Put(kv) => read(&kv).map(|c| StoreEvent::Put(Box::new(c))),
+            WatchEvent::Snapshot { entries, .. } => {
+                let mut calls = Vec::with_capacity(entries.len());
+                let mut bad = 0;
+                for kv in &entries {
+                    match read(kv, bad < NAMED) {
+                        Some(call) => calls.push(call),
+                        None => bad += 1,
+                    }
+                }
+                if bad > NAMED {
+                    tracing::warn!(%prefix, "{} more values in etcd are skipped", bad - NAMED);
+                }
+                Some(StoreEvent::Synced(calls))
+            }
+            WatchEvent::Put(kv) => match read(&kv, true) {
+                Some(call) => Some(StoreEvent::Put(Box::new(call))),
+                None => value::id_in(&prefix, &kv.key).map(|id| StoreEvent::Spoiled { id: id.to_owned() }),
+            },
             WatchEvent::Delete { key, .. } => value::id_in(&prefix, &key).map(|id| StoreEvent::Delete { id: id.to_owned() }),
         };
         if let Some(event) = event

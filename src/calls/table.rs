@@ -202,6 +202,12 @@ impl Table {
         self.calls.values().filter_map(|s| self.call(s))
     }
 
+    /// One call as it is now.
+    #[must_use]
+    pub fn get(&self, id: &str) -> Option<Call> {
+        self.calls.values().find(|s| s.id == id).and_then(|s| self.call(s))
+    }
+
     /// All legs that have not ended, also those that are not confirmed.
     pub fn legs(&self) -> impl Iterator<Item = &Leg> {
         self.tracker.legs().map(|t| &t.leg)

@@ -4,7 +4,8 @@ mod worker;
 
 use super::election::{Candidate, Cause};
 use super::heartbeat::Codec;
-use super::record::{Keys, NodeEntry, SCHEMA, encode};
+use super::lease;
+use super::record::{Keys, NodeEntry, SCHEMA};
 use super::status::ClusterStatus;
 use crate::clock;
 use crate::config::Config;
@@ -215,15 +216,16 @@ impl Cluster {
             boot,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        let (lease_tx, lease) = watch::channel(None);
+        let (lease_tx, lease_rx) = watch::channel(None);
+        let (name_tx, name) = watch::channel(lease::Name::Unknown);
         let again = Arc::new(Notify::new());
-        let keep = super::lease::keep(
+        let keep = lease::keep(
             etcd.clone(),
             keys.node(&cfg.node.name),
-            encode(&entry),
+            entry,
             cfg.timing.drift,
             Arc::clone(&again),
-            lease_tx,
+            lease::Reports { lease: lease_tx, name: name_tx },
         );
         let (commands, command_rx) = mpsc::channel(COMMANDS);
         let (events, event_rx) = mpsc::channel(EVENTS);
@@ -237,7 +239,8 @@ impl Cluster {
         });
         let codec = Codec::new(&key, &cfg.node.cluster, &cfg.node.name, boot);
         let lease_task = tokio::spawn(keep);
-        let parts = worker::Parts { socket, codec, keys, boot, lease, again, lease_task, events, commands: command_rx };
+        let parts =
+            worker::Parts { socket, codec, keys, boot, lease: lease_rx, name, again, lease_task, events, commands: command_rx };
         let worker = worker::Worker::new(cfg, Arc::clone(&shared), parts);
         tokio::spawn(worker.run());
         Ok((Self(shared), event_rx))

@@ -107,6 +107,9 @@ pub struct Status {
 pub struct EtcdStatus {
     /// Whether the last request was answered by some endpoint.
     pub healthy: bool,
+    /// Why not: no endpoint answered, or etcd did not let this node in.
+    #[serde(default)]
+    pub error: Option<String>,
     /// Each endpoint of the configuration.
     pub endpoints: Vec<EndpointStatus>,
 }

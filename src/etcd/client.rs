@@ -8,6 +8,7 @@ use crate::{clock, config};
 use etcd_client::{Client, CompareOp, DeleteOptions, GetOptions, PutOptions, Txn, TxnOp, TxnOpResponse};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -25,7 +26,12 @@ struct Inner {
     lease_ttl: Duration,
     /// Index of the endpoint that answered last.
     current: AtomicUsize,
+    /// Why the last call was not served, by whichever endpoint.
+    trouble: Mutex<Option<String>>,
 }
+
+/// Most bytes of one answer. All calls of a full instance fit; the library's own limit of 4 MiB does not hold a thousand.
+const MAX_ANSWER: usize = 256 << 20;
 
 /// Whether a call may be sent twice.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,6 +60,7 @@ impl Etcd {
             timeout: cfg.timeout,
             lease_ttl: cfg.lease_ttl,
             current: AtomicUsize::new(0),
+            trouble: Mutex::new(None),
         })))
     }
 
@@ -69,12 +76,19 @@ impl Etcd {
         self.0.endpoints.iter().map(Endpoint::health).collect()
     }
 
+    /// Why the last call failed, if it did: no member served it, or etcd did not let this node in.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// All keys with this prefix, read linearizably, and the revision of the read.
     ///
     /// # Errors
     /// As [`Etcd`] says; a read is tried at every endpoint.
     pub async fn get_prefix(&self, prefix: &str) -> Result<(i64, Vec<KeyValue>), EtcdError> {
-        self.call(Repeat::Harmless, |mut c| async move {
+        self.call(Repeat::Harmless, |c| async move {
+            let mut c = c.kv_client().max_decoding_message_size(MAX_ANSWER);
             let mut r = c.get(prefix, Some(GetOptions::new().with_prefix())).await?;
             Ok((r.header().map_or(0, etcd_client::ResponseHeader::revision), r.take_kvs().into_iter().map(key_value).collect()))
         })
@@ -218,7 +232,10 @@ impl Etcd {
     pub(super) async fn open_watch(&self, prefix: &str, from: i64) -> Result<(etcd_client::WatchStream, String), EtcdError> {
         let options = etcd_client::WatchOptions::new().with_prefix().with_start_revision(from).with_progress_notify();
         let options = &options;
-        let stream = self.call(Repeat::Harmless, |mut c| async move { c.watch(prefix, Some(options.clone())).await }).await?;
+        let open = |c: Client| async move {
+            c.watch_client().max_decoding_message_size(MAX_ANSWER).watch(prefix, Some(options.clone())).await
+        };
+        let stream = self.call(Repeat::Harmless, open).await?;
         let i = self.0.current.load(Ordering::Relaxed) % self.0.endpoints.len();
         Ok((stream, self.0.endpoints[i].url.clone()))
     }
@@ -242,6 +259,21 @@ impl Etcd {
     }
 
     async fn call<T, F, Fut>(&self, repeat: Repeat, f: F) -> Result<T, EtcdError>
+    where
+        F: Fn(Client) -> Fut,
+        Fut: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        let result = self.try_each(repeat, f).await;
+        let trouble = match &result {
+            // These are answers to the request, and no sign of trouble.
+            Ok(_) | Err(EtcdError::Refused { .. } | EtcdError::LeaseGone { .. }) => None,
+            Err(e) => Some(e.to_string()),
+        };
+        *self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        result
+    }
+
+    async fn try_each<T, F, Fut>(&self, repeat: Repeat, f: F) -> Result<T, EtcdError>
     where
         F: Fn(Client) -> Fut,
         Fut: Future<Output = Result<T, etcd_client::Error>>,

@@ -1,8 +1,8 @@
 //! One etcd member: its client, built when first needed, and whether it answered last time.
 
 use super::error::{EtcdError, Failure, classify};
-use crate::config;
 use crate::time::Time;
+use crate::{clock, config};
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -86,30 +86,47 @@ impl Access {
     }
 }
 
+/// How long a refused login stands before the next try: etcd makes each one cost it dear on purpose, and several tasks ask.
+const LOGIN_PAUSE: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+struct Slot {
+    client: Option<Client>,
+    /// The last login was refused, and until when nobody tries again.
+    refused: Option<(EtcdError, Time)>,
+}
+
 pub(super) struct Endpoint {
     pub(super) url: String,
-    client: tokio::sync::Mutex<Option<Client>>,
+    slot: tokio::sync::Mutex<Slot>,
     state: Mutex<State>,
 }
 
 impl Endpoint {
     pub(super) fn new(url: &str) -> Self {
-        Self { url: url.to_owned(), client: tokio::sync::Mutex::new(None), state: Mutex::default() }
+        Self { url: url.to_owned(), slot: tokio::sync::Mutex::default(), state: Mutex::default() }
     }
 
     /// The client of this member. With a user this asks etcd for a token, so it can fail as any call can.
     pub(super) async fn client(&self, access: &Access) -> Result<Client, Failure> {
-        let mut slot = self.client.lock().await;
-        if let Some(c) = slot.as_ref() {
+        let mut slot = self.slot.lock().await;
+        if let Some(c) = &slot.client {
             return Ok(c.clone());
+        }
+        if let Some((why, _)) = slot.refused.as_ref().filter(|(_, until)| clock::now() < *until) {
+            return Err(Failure::Final(why.clone()));
         }
         let connect = Client::connect([&self.url], Some(access.options(&self.url)));
         let user = access.user.as_ref().map(|u| u.0.as_str());
         match tokio::time::timeout(access.timeout, connect).await {
-            Ok(Ok(c)) => Ok(slot.insert(c).clone()),
+            Ok(Ok(c)) => Ok(slot.client.insert(c).clone()),
             // Whatever happened to the token request, the caller's own request was not sent.
             Ok(Err(e)) => Err(match classify(&e, user) {
                 Failure::InDoubt(m) => Failure::NotSent(m),
+                Failure::Final(why) => {
+                    slot.refused = Some((why.clone(), clock::now() + LOGIN_PAUSE));
+                    Failure::Final(why)
+                }
                 other => other,
             }),
             Err(_) => Err(Failure::NotSent(format!("no answer to the login within {:?}", access.timeout))),
@@ -118,7 +135,7 @@ impl Endpoint {
 
     /// Builds a new client at the next use: the only way to a new token that works for every kind of token.
     pub(super) async fn forget_client(&self) {
-        *self.client.lock().await = None;
+        self.slot.lock().await.client = None;
     }
 
     pub(super) fn good(&self) {

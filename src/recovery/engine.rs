@@ -330,6 +330,13 @@ impl Engine {
         self.advance(now);
     }
 
+    /// Whether this call was taken over and is not over.
+    #[must_use]
+    pub fn carries(&self, id: &str) -> bool {
+        let carried = self.names.get(id).and_then(|key| self.calls.get(key));
+        carried.is_some_and(|c| c.status().state != CallState::Over)
+    }
+
     /// When [`Self::handle_timeout`] is to be called next, unless something else happens before.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {

@@ -88,6 +88,29 @@ impl Fence {
         self.change(FenceState::Removed, &nft::without(&self.table)).await
     }
 
+    /// Puts the table back if somebody deleted it; whether that was so.
+    ///
+    /// # Errors
+    /// nftables refused.
+    pub async fn renew(&self) -> Result<bool, NftError> {
+        let state = self.state.lock().await;
+        let script = match *state {
+            FenceState::Closed => self.closed_script(),
+            FenceState::Open => self.open_script(),
+            FenceState::Unknown | FenceState::Left | FenceState::Removed => return Ok(false),
+        };
+        if nft::exists(&self.what, &self.table).await? {
+            return Ok(false);
+        }
+        nft::run(&self.what, &script).await.map(|()| true)
+    }
+
+    /// The name of its table.
+    #[must_use]
+    pub fn table_name(&self) -> &str {
+        &self.table
+    }
+
     /// What this process set last.
     pub async fn state(&self) -> FenceState {
         *self.state.lock().await

@@ -1,5 +1,7 @@
 //! Running nftables scripts: one script is one transaction, so either all of it is in force or none.
 
+pub mod watch;
+
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
@@ -54,6 +56,16 @@ pub enum NftError {
 /// As in [`NftError`]; then nothing of the script is in force (except, perhaps, after [`NftError::Hung`]).
 pub async fn run(what: &str, script: &str) -> Result<(), NftError> {
     talk(what, &["-f", "-"], script).await.map(drop)
+}
+
+/// Whether there is a table `name` of the family inet.
+///
+/// # Errors
+/// As in [`NftError`].
+pub async fn exists(what: &str, name: &str) -> Result<bool, NftError> {
+    let listed = talk(what, &["list", "tables", "inet"], "").await?;
+    let line = format!("table inet {name}");
+    Ok(String::from_utf8_lossy(&listed).lines().any(|l| l.trim() == line))
 }
 
 /// What `nft -j` answers to `arguments`, as JSON text.

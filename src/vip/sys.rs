@@ -46,3 +46,9 @@ pub(super) fn mtu(socket: &Socket, interface: &str) -> io::Result<usize> {
     };
     usize::try_from(mtu).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
 }
+
+/// Lets the runtime watch a descriptor for input. Must run in a tokio runtime.
+pub(super) fn readable(fd: std::os::fd::OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>> {
+    // SAFETY: an OwnedFd returns one and the same descriptor, and keeps it open as long as the AsyncFd that holds it lives.
+    unsafe { tokio::io::unix::AsyncFd::register_with_interest(fd, tokio::io::Interest::READABLE) }.map_err(io::Error::from)
+}

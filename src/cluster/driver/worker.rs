@@ -4,7 +4,8 @@ use super::{ClusterEvent, Command, Shared, SwitchoverError, lock};
 use crate::clock;
 use crate::cluster::election::{Action, Election, Failure, LeaseState, Request, Role, Settings};
 use crate::cluster::heartbeat::{Codec, MAX_DATAGRAM};
-use crate::cluster::record::{Keys, View, read_node};
+use crate::cluster::lease::Name;
+use crate::cluster::record::{Alive, Keys, View, read_node};
 use crate::cluster::status::{ClusterStatus, InstanceStatus, NodeStatus};
 use crate::cluster::store;
 use crate::config::Config;
@@ -24,6 +25,8 @@ const ANSWERS: usize = 256;
 const HANDOVER_TIME: Duration = Duration::from_millis(2500);
 /// When a stop no longer waits for `released` or for promises to run out.
 const LEAVE_TIME: Duration = Duration::from_secs(5);
+/// Keys whose bad values are remembered, so that each is told once.
+const MAX_WARNED: usize = 256;
 /// One complaint about bad datagrams in this time.
 const COMPLAIN: Duration = Duration::from_secs(60);
 
@@ -33,6 +36,7 @@ pub(super) struct Parts {
     pub(super) keys: Keys,
     pub(super) boot: u64,
     pub(super) lease: watch::Receiver<Option<LeaseState>>,
+    pub(super) name: watch::Receiver<Name>,
     pub(super) again: Arc<Notify>,
     pub(super) lease_task: JoinHandle<()>,
     pub(super) events: mpsc::Sender<ClusterEvent>,
@@ -155,6 +159,8 @@ impl Worker {
                 },
                 Some(a) = self.answers.1.recv() => self.answer(a),
                 () = shared.news.notified() => self.inbox(),
+                // Looked at where it matters; this only makes the status current.
+                Ok(()) = self.p.name.changed() => { self.p.name.borrow_and_update(); }
                 Ok(()) = self.p.lease.changed() => {
                     let lease = *self.p.lease.borrow_and_update();
                     self.each(|e, now| e.set_lease(lease, now));
@@ -206,6 +212,10 @@ impl Worker {
         let instance = self.all[i].name.clone();
         match a {
             Action::Send { to, message } => {
+                // Two hosts that speak under one name would each hold on promises that were made to the other.
+                if !self.is_named() {
+                    return;
+                }
                 let Some(address) = self.peers.get(&to).copied() else { return };
                 let bytes = self.p.codec.seal(&instance, &message);
                 // A full socket buffer loses a heartbeat, which heartbeats are made for.
@@ -239,7 +249,19 @@ impl Worker {
         }
     }
 
+    /// Whether etcd has this node's name as this host's.
+    fn is_named(&self) -> bool {
+        *self.p.name.borrow() == Name::Ours
+    }
+
     fn ask(&self, index: usize, id: u64, mut request: Request) {
+        if !self.is_named() && !matches!(request, Request::Read) {
+            let message = "this node is not registered under its name".to_owned();
+            let answer = Answer { index, id, result: Err((Failure::Definite, EtcdError::Refused { message })) };
+            // With room for more than all elections can have open; were it full, the election would ask again after a restart.
+            let _ = self.answers.0.try_send(answer);
+            return;
+        }
         if let Request::Commit(c) = &mut request {
             if c.record.since_ms == 0 {
                 c.record.since_ms = clock::unix_ms();
@@ -261,7 +283,10 @@ impl Worker {
 
     fn answer(&mut self, a: Answer) {
         match a.result {
-            Ok((succeeded, view)) => self.with(a.index, |e, now| e.handle_reply(a.id, succeeded, view, now)),
+            Ok((succeeded, view)) => {
+                self.check_alive(a.index, view.alive);
+                self.with(a.index, |e, now| e.handle_reply(a.id, succeeded, view, now));
+            }
             Err((failure, error)) => {
                 tracing::debug!(instance = %self.all[a.index].name, %error, "etcd did not answer the election");
                 self.with(a.index, |e, now| e.handle_failure(a.id, failure, now));
@@ -271,7 +296,7 @@ impl Worker {
 
     fn datagram(&mut self, bytes: &[u8], from: SocketAddr) {
         match self.p.codec.open(bytes) {
-            Ok((sender, instance, message)) if sender != self.me => {
+            Ok((sender, instance, message)) if sender != self.me && self.is_named() => {
                 if let Some(i) = self.all.iter().position(|o| o.name == instance) {
                     self.peers.entry(sender.clone()).or_insert(from);
                     self.with(i, |e, now| e.handle_message(&sender, message, now));
@@ -313,7 +338,12 @@ impl Worker {
         };
         match nodes {
             WatchEvent::Snapshot { entries, .. } => entries.iter().for_each(|kv| self.learn_node(&kv.key, &kv.value)),
-            WatchEvent::Put(kv) => self.learn_node(&kv.key, &kv.value),
+            WatchEvent::Put(kv) => {
+                self.learn_node(&kv.key, &kv.value);
+                if kv.key == self.p.keys.node(&self.me) && self.p.lease.borrow().is_some_and(|l| l.id != kv.lease) {
+                    self.p.again.notify_one();
+                }
+            }
             // The address is kept: the node may be reachable although its lease is not.
             WatchEvent::Delete { key, .. } => {
                 if key == self.p.keys.node(&self.me) && self.p.lease.borrow().is_some() && self.stopping.is_none() {
@@ -327,15 +357,32 @@ impl Worker {
     fn learn_node(&mut self, key: &str, value: &[u8]) {
         match read_node(key, value) {
             Ok(n) if n.name != self.me && self.p.keys.node(&n.name) == key => drop(self.peers.insert(n.name, n.address)),
-            Ok(n) if n.name == self.me && n.boot != self.p.boot => {
-                tracing::warn!(node = %n.name, "another agent uses this node's name, or this agent was just restarted");
-            }
             Ok(_) => {}
-            Err(why) => {
-                if self.warned.len() < 256 && self.warned.insert(key.to_owned(), why.clone()).as_ref() != Some(&why) {
-                    tracing::warn!("{why}");
-                }
+            Err(why) => return self.warn_of(key, why),
+        }
+        self.warned.remove(key);
+    }
+
+    /// Warns once of what a key holds, until it holds something else.
+    fn warn_of(&mut self, key: &str, why: String) {
+        let full = self.warned.len() >= MAX_WARNED && !self.warned.contains_key(key);
+        if !full && self.warned.insert(key.to_owned(), why.clone()).as_ref() != Some(&why) {
+            tracing::warn!("{why}");
+        }
+    }
+
+    fn check_alive(&mut self, i: usize, alive: Option<Alive>) {
+        let key = self.p.keys.alive(&self.all[i].name);
+        match alive {
+            // A master that lives puts its own there at once. Where none lives, it keeps all others from taking over slowly.
+            Some(a) if a.epoch == 0 || a.lease == 0 => {
+                let why = format!(
+                    "the value of {key} in etcd is not one of a master (not an epoch, or without a lease): it stands for a master that \
+                     lives. If there is none, remove it with `etcdctl del {key}`"
+                );
+                self.warn_of(&key, why);
             }
+            _ => drop(self.warned.remove(&key)),
         }
     }
 
@@ -428,6 +475,10 @@ impl Worker {
     fn publish_status(&self) {
         let now = clock::now();
         let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        let taken = match &*self.p.name.borrow() {
+            Name::Taken(why) => Some(why.clone()),
+            Name::Unknown | Name::Ours => None,
+        };
         let instances = self.all.iter().map(|o| {
             let (r, hold) = (o.election.record(), o.election.hold());
             InstanceStatus {
@@ -442,7 +493,7 @@ impl Worker {
                 remaining_ms: hold.map_or(0, |h| ms(h.1.since(now))),
                 members: r.map_or_else(Vec::new, |r| r.members.clone()),
                 candidates: o.election.candidates(now),
-                problem: o.election.unreadable().map(str::to_owned),
+                problem: taken.clone().or_else(|| o.election.unreadable().map(str::to_owned)),
             }
         });
         let own = NodeStatus {

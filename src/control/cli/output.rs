@@ -53,10 +53,8 @@ pub fn complain(text: &str) {
 pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING).set_header(header.to_vec());
-    // Values come from other hosts and from the wire: what could steer a terminal is shown as a dot.
-    let clean = |s: String| s.chars().map(|c| if c.is_control() { '.' } else { c }).collect::<String>();
     for row in rows {
-        table.add_row(row.into_iter().map(clean));
+        table.add_row(row.iter().map(|cell| printable(cell)));
     }
     let text = table.to_string();
     let mut out = String::with_capacity(text.len());
@@ -65,6 +63,11 @@ pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
         out.push('\n');
     }
     out
+}
+
+/// `text` with a dot for whatever could steer a terminal: values come from other hosts and from the wire.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '.' } else { c }).collect()
 }
 
 /// How long ago `unix_ms` was, rounded to seconds.

@@ -1,6 +1,6 @@
 //! `keepcall status`
 
-use super::output::{Output, ago, complain, or_dash, table};
+use super::output::{Output, ago, complain, or_dash, printable, table};
 use super::{Global, QUICK, unexpected};
 use crate::control::api::{CheckState, Reply, Request, Status};
 use std::fmt::Write as _;
@@ -57,8 +57,16 @@ pub(super) fn render(status: &Status) -> String {
         if status.etcd.healthy { "healthy" } else { "NOT healthy" },
         status.etcd.endpoints.len()
     );
+    if let Some(error) = &status.etcd.error {
+        let _ = writeln!(text, "  {}", printable(error));
+    }
     for endpoint in status.etcd.endpoints.iter().filter(|e| !e.healthy) {
-        let _ = writeln!(text, "  {}: {}", endpoint.url, endpoint.error.as_deref().unwrap_or("no answer yet"));
+        let _ = writeln!(
+            text,
+            "  {}: {}",
+            endpoint.url,
+            endpoint.error.as_deref().map_or_else(|| "no answer yet".to_owned(), printable)
+        );
     }
     let rows = status.instances.iter().map(|i| {
         vec![

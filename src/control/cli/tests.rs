@@ -36,6 +36,7 @@ fn the_status_shows_master_nodes_checks_and_calls() {
         cluster: "demo".to_owned(),
         node: "a".to_owned(),
         etcd: EtcdStatus {
+            error: None,
             healthy: true,
             endpoints: vec![EndpointStatus { url: "http://e".to_owned(), healthy: false, error: Some("refused".to_owned()) }],
         },

@@ -141,6 +141,25 @@ impl KernelRelay {
         self.set(call, &[]).await
     }
 
+    /// Puts the table back if somebody deleted it; whether that was so.
+    ///
+    /// # Errors
+    /// nftables refused.
+    pub async fn renew(&self) -> Result<bool, RelayError> {
+        let mut state = self.state.lock().await;
+        if !state.installed || nft::exists(&self.what, &self.table).await? {
+            return Ok(false);
+        }
+        state.installed = false;
+        self.apply(&mut state, &Change::default()).await.map(|()| true)
+    }
+
+    /// The name of its table.
+    #[must_use]
+    pub fn table_name(&self) -> &str {
+        &self.table
+    }
+
     /// Removes the whole table.
     ///
     /// # Errors

@@ -1,0 +1,189 @@
+//! The real agent where it cannot start, or cannot start yet: it says what is wrong and what to do, and ends with the documented
+//! code, or goes on trying quietly where waiting may help.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
+
+#[path = "lab/mod.rs"]
+mod lab;
+mod node;
+
+use lab::lan::Lan;
+use nix::sys::signal::Signal;
+use node::{Member, Node, secret};
+use std::time::Duration;
+
+/// What an agent says that ends at once: exit code 1, and each of these words.
+fn refuses(node: &Node, before: &[&str], words: &[&str]) {
+    let (code, log) = node.fails(before);
+    assert_eq!(code, 1, "{log}");
+    for word in words {
+        assert!(log.contains(word), "{word:?} is not in:\n{log}");
+    }
+    assert!(!node.has_vip());
+    assert!(!node.socket().exists(), "the socket is left behind");
+    let tables = node.host.exec(&["nft", "list", "tables"]).unwrap();
+    assert!(!tables.contains("keepcall"), "{tables}");
+}
+
+#[test]
+fn what_is_wrong_with_this_host_is_told_at_once() {
+    let lan = Lan::new().unwrap();
+    let mut etcd = Member::new(&lan, "http", &[], &[]);
+    etcd.start();
+    let host = lan.host("a").unwrap();
+    let good = Node::new(host, "a", &etcd.url()).with_sip();
+
+    refuses(&good.clone().with("\"eth0\"", "\"eth9\""), &[], &["no interface eth9", "eth0"]);
+    refuses(
+        &good.clone().with(&format!("address = \"{}\"", host.ip4), "address = \"10.44.0.99\""),
+        &[],
+        &["heartbeats", "10.44.0.99"],
+    );
+
+    std::fs::remove_file(good.dir.join("key")).unwrap();
+    let (code, log) = good.fails(&[]);
+    assert!(code != 0 && log.contains("/dev/urandom") || log.contains("key"), "{code} {log}");
+    good.key(b"short");
+    let (code, log) = good.fails(&[]);
+    assert!(code != 0 && log.contains("32"), "{code} {log}");
+    good.key(b"0123456789abcdef0123456789abcdef");
+
+    // Rights: a user that is not root, and root without one capability or the other.
+    let own = |path: &str| host.exec(&["chown", "-R", "nobody", path]).unwrap();
+    own(good.dir.to_str().unwrap());
+    refuses(&good, &["setpriv", "--reuid", "nobody", "--clear-groups"], &["CAP_NET_"]);
+    host.exec(&["chown", "-R", "root", good.dir.to_str().unwrap()]).unwrap();
+    refuses(&good, &["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"], &["CAP_NET_ADMIN"]);
+    refuses(&good, &["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw"], &["CAP_NET_RAW"]);
+
+    // Ports that others have.
+    let squat = |ip: String, port: u16| host.enter(move || Ok(std::net::UdpSocket::bind(format!("{ip}:{port}"))?)).unwrap();
+    let taken = squat(host.ip4.to_string(), 7490);
+    refuses(&good, &[], &["heartbeats", "7490", "another program"]);
+    drop(taken);
+    let taken = squat("0.0.0.0".to_owned(), 5070);
+    refuses(&good, &[], &["5070", "recovery_port"]);
+    drop(taken);
+
+    // nft is missing: a PATH with env and nothing else.
+    let bin = good.dir.join("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    std::os::unix::fs::symlink("/usr/bin/env", bin.join("env")).unwrap();
+    refuses(&good, &["env", &format!("PATH={}", bin.display())], &["nft", "install"]);
+
+    // All of that is repaired, and it starts; what failed before left nothing that stands in the way.
+    let master = good.start();
+    master.is_master();
+    assert!(good.has_vip());
+
+    // A second agent with the same configuration must not touch what the first one holds.
+    let second = good.clone();
+    let (code, log) = second.fails(&[]);
+    assert!(code == 1 && log.contains("another agent answers on"), "{log}");
+    let third = good.clone().with("/sock\"", "/other.sock\"");
+    let (code, log) = third.fails(&[]);
+    assert!(code == 1 && log.contains("another program has this port"), "{log}");
+    assert!(good.has_vip() && good.socket().exists());
+    assert!(!master.log().contains("putting it back"), "{}", master.log());
+    assert!(master.stops() < Duration::from_secs(5));
+    assert!(!good.has_vip());
+}
+
+#[test]
+fn etcd_that_is_away_is_waited_for() {
+    let lan = Lan::new().unwrap();
+    let mut etcd = Member::new(&lan, "http", &[], &[]);
+    let node = Node::new(lan.host("a").unwrap(), "a", &etcd.url());
+    let agent = node.start();
+    agent.says("cannot register in etcd");
+    assert!(agent.log().contains("check that etcd runs"), "{}", agent.log());
+    let status = agent.comes_to("its status", |s| s["etcd"]["healthy"] == false);
+    assert!(status["etcd"]["error"].as_str().is_some_and(|e| e.contains("check that etcd runs")), "{status}");
+    let (_, text, _) = node.run(&["status"]);
+    assert!(text.contains("etcd NOT healthy") && text.contains("refused"), "{text}");
+    agent.is_calm();
+    assert!(!node.has_vip());
+    assert!(agent.log().lines().count() < 40, "{}", agent.log());
+    assert!(agent.stops() < Duration::from_secs(3));
+
+    // SIGTERM while it starts, at several moments, and a second one.
+    for ms in [0, 5, 20, 60] {
+        let mut agent = node.start();
+        std::thread::sleep(Duration::from_millis(ms));
+        for _ in 0..2 {
+            let _ = agent.proc.signal(Signal::SIGTERM);
+        }
+        // Before it has its handlers, the signal itself ends it (-1); that leaves nothing, since it has done nothing.
+        let code = agent.ends();
+        assert!(code == 0 || code == -1, "{code} {}", agent.log());
+        assert!(!agent.log().contains("panicked"));
+    }
+    let agent = node.start();
+    agent.says("cannot register in etcd");
+    etcd.start();
+    agent.is_master();
+    agent.says("registered in etcd");
+    assert!(node.has_vip());
+    agent.comes_to("etcd to be well", |s| s["etcd"]["healthy"] == true && s["etcd"]["error"].is_null());
+    // SIGHUP is told and ignored.
+    agent.proc.signal(Signal::SIGHUP).unwrap();
+    agent.says("SIGHUP is ignored");
+    agent.is_master();
+    agent.is_calm();
+    // Twice SIGTERM is as once.
+    agent.proc.signal(Signal::SIGTERM).unwrap();
+    agent.stops();
+    assert!(!node.has_vip());
+}
+
+#[test]
+fn etcd_that_lets_nobody_in_is_asked_slowly_until_it_does() {
+    let lan = Lan::new().unwrap();
+    let mut etcd = Member::new(&lan, "http", &[], &[]);
+    etcd.start();
+    for args in
+        ["user add root:secret", "user grant-role root root", "user add keepcall:right", "role add keepcall", "auth enable"]
+    {
+        etcd.ctl(&args.split(' ').collect::<Vec<_>>());
+    }
+    etcd.client = vec!["--user=root:secret".to_owned()];
+    let host = lan.host("a").unwrap();
+    let node = Node::new(host, "a", &etcd.url());
+    let file = node.dir.join("password");
+    let with_user =
+        node.clone().with("[etcd]\n", &format!("[etcd]\nuser = \"keepcall\"\npassword_file = \"{}\"\n", file.display()));
+
+    // No user at all.
+    let agent = node.start();
+    agent.says("cannot register in etcd");
+    assert!(agent.log().contains("`user` and `password_file`"), "{}", agent.log());
+    agent.stops();
+
+    // A wrong password, until it is made right in etcd.
+    secret(&file, "wrong\n");
+    let agent = with_user.start();
+    agent.says("etcd refused user 'keepcall'");
+    let status = agent.comes_to("its status", |s| s["etcd"]["healthy"] == false);
+    assert!(status["etcd"]["error"].as_str().is_some_and(|e| e.contains("password_file")), "{status}");
+    assert!(!agent.log().contains("wrong\n") && !agent.log().contains(":wrong"), "the password is in the log");
+    agent.is_calm();
+    let load = etcd.load();
+    assert!(load < 0.5, "logins cost etcd {load:.2} of a core");
+    etcd.fed(&["user", "passwd", "keepcall", "--interactive=false"], "wrong\n");
+
+    // Then it is let in, but not to our keys, until that is put right, too.
+    agent.says("grant the user read and write on the prefix /keepcall/");
+    assert!(agent.status().unwrap()["etcd"]["healthy"] == false);
+    agent.is_calm();
+    etcd.ctl(&["role", "grant-permission", "keepcall", "--prefix=true", "readwrite", "/keepcall/"]);
+    etcd.ctl(&["user", "grant-role", "keepcall", "keepcall"]);
+    agent.says("registered in etcd");
+    agent.is_master();
+    // Tokens are lost with a restart of etcd, and got anew.
+    etcd.proc = None;
+    agent.comes_to("etcd to be missed", |s| s["etcd"]["healthy"] == false);
+    etcd.start();
+    agent.comes_to("etcd to be well", |s| s["etcd"]["healthy"] == true);
+    agent.is_master();
+    agent.stops();
+}

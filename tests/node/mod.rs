@@ -1,0 +1,297 @@
+//! The agent and the command line as an operator has them: one host of the lab, a configuration, and what they say.
+
+// Each test file uses a part of it.
+#![allow(dead_code)]
+
+use crate::lab::lan::{Host, Lan, VIP4};
+use crate::lab::proc::Proc;
+use crate::lab::wait;
+use serde_json::Value;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longest wait for anything here: a busy machine, and waits of the agent of a few seconds.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+/// The program under test.
+pub(crate) const KEEPCALL: &str = env!("CARGO_BIN_EXE_keepcall");
+const CLUSTER: &str = "test";
+
+/// A single etcd member on e1, started by hand so that a test may stop it and change its settings.
+pub(crate) struct Member {
+    host: Host,
+    scheme: &'static str,
+    more: Vec<String>,
+    pub(crate) client: Vec<String>,
+    pub(crate) proc: Option<Proc>,
+}
+
+impl Member {
+    /// A member that does not run yet. `more`: etcd's arguments; `client`: etcdctl's.
+    pub(crate) fn new(lan: &Lan, scheme: &'static str, more: &[&str], client: &[&str]) -> Self {
+        let own = |all: &[&str]| all.iter().map(|s| (*s).to_owned()).collect();
+        Self { host: lan.host("e1").unwrap().clone(), scheme, more: own(more), client: own(client), proc: None }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("{}://{}:2379", self.scheme, self.host.ip4)
+    }
+
+    pub(crate) fn start(&mut self) {
+        let url = self.url();
+        let data = self.host.dir.join("data");
+        let mut argv = vec!["etcd", "--name", "m", "--unsafe-no-fsync", "--data-dir", data.to_str().unwrap()];
+        argv.extend(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
+        argv.extend(["--listen-peer-urls", "http://127.0.0.1:2380", "--initial-advertise-peer-urls", "http://127.0.0.1:2380"]);
+        argv.extend(["--initial-cluster", "m=http://127.0.0.1:2380"]);
+        argv.extend(self.more.iter().map(String::as_str));
+        self.proc = Some(self.host.spawn("etcd", &argv).unwrap());
+        wait::until("etcd to answer", SOON, || self.try_ctl(&["endpoint", "health"])).unwrap();
+    }
+
+    pub(crate) fn try_ctl(&self, args: &[&str]) -> Result<String, String> {
+        let endpoint = format!("--endpoints={}", self.url());
+        let mut argv = vec!["env", "ETCDCTL_API=3", "etcdctl", "--command-timeout=3s", &endpoint];
+        argv.extend(self.client.iter().map(String::as_str));
+        argv.extend(args);
+        self.host.exec(&argv).map_err(|e| format!("{e:#}"))
+    }
+
+    pub(crate) fn ctl(&self, args: &[&str]) -> String {
+        self.try_ctl(args).unwrap()
+    }
+
+    /// The value of a key below the cluster's root; `None` if there is none.
+    pub(crate) fn get(&self, key: &str) -> Option<String> {
+        let text = self.ctl(&["get", "--print-value-only", &path(key)]);
+        (!text.is_empty()).then(|| text.trim_end_matches('\n').to_owned())
+    }
+
+    /// Sets a key; by standard input, since values may be large or begin with a dash.
+    pub(crate) fn put(&self, key: &str, value: &str) {
+        self.fed(&["put", &path(key)], value);
+    }
+
+    /// Runs etcdctl with this standard input.
+    pub(crate) fn fed(&self, args: &[&str], input: &str) {
+        use std::io::Write as _;
+        let endpoint = format!("--endpoints={}", self.url());
+        let mut argv = vec!["env", "ETCDCTL_API=3", "etcdctl", &endpoint];
+        argv.extend(self.client.iter().map(String::as_str));
+        argv.extend(args);
+        let mut command = self.host.command(&argv);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success(), "etcdctl {args:?} failed");
+    }
+
+    /// The part of a core that it uses, over a second.
+    pub(crate) fn load(&self) -> f64 {
+        load(self.proc.as_ref().unwrap().pid())
+    }
+}
+
+/// A key below the cluster's root.
+pub(crate) fn path(key: &str) -> String {
+    format!("/keepcall/{CLUSTER}/{key}")
+}
+
+/// One agent's files on a host.
+#[derive(Clone)]
+pub(crate) struct Node {
+    pub(crate) host: Host,
+    pub(crate) dir: PathBuf,
+    pub(crate) config: String,
+}
+
+impl Node {
+    /// A node with addresses only, and a good key.
+    pub(crate) fn new(host: &Host, name: &str, etcd: &str) -> Self {
+        let dir = host.dir.join(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        let at = dir.display();
+        let config = format!(
+            "[node]\nname = \"{name}\"\ncluster = \"{CLUSTER}\"\naddress = \"{}\"\nkey_file = \"{at}/key\"\n\n[etcd]\nendpoints = [\"{etcd}\"]\n\n\
+             [timing]\nheartbeat = \"50ms\"\nhold = \"250ms\"\n\n[control]\nsocket = \"{at}/sock\"\n\n\
+             [[instance]]\nname = \"sip\"\ninterface = \"eth0\"\naddresses = [\"{VIP4}/24\"]\n",
+            host.ip4
+        );
+        let node = Self { host: host.clone(), dir, config };
+        node.key(b"0123456789abcdef0123456789abcdef");
+        node
+    }
+
+    /// The same with calls.
+    pub(crate) fn with_sip(mut self) -> Self {
+        self.config.push_str("\n[instance.sip]\nports = [5060]\nmedia_ports = \"10000-20000\"\nrecovery_port = 5070\n");
+        self
+    }
+
+    /// The same with one part of the configuration changed.
+    pub(crate) fn with(mut self, from: &str, to: &str) -> Self {
+        assert!(self.config.contains(from), "{from} is not in {}", self.config);
+        self.config = self.config.replace(from, to);
+        self
+    }
+
+    pub(crate) fn key(&self, bytes: &[u8]) {
+        let path = self.dir.join("key");
+        std::fs::write(&path, bytes).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    fn config_file(&self) -> PathBuf {
+        let path = self.dir.join("keepcall.toml");
+        std::fs::write(&path, &self.config).unwrap();
+        path
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.join("sock")
+    }
+
+    /// Starts the agent.
+    pub(crate) fn start(&self) -> Agent {
+        self.start_by(&[])
+    }
+
+    /// Starts the agent by a program before it, such as setpriv.
+    pub(crate) fn start_by(&self, before: &[&str]) -> Agent {
+        let config = self.config_file();
+        let log = format!("{}-agent", self.dir.file_name().unwrap().to_str().unwrap());
+        // What an agent before this one said is of no interest.
+        let _ = std::fs::remove_file(self.host.dir.join(format!("{log}.log")));
+        let agent = ["env", "KEEPCALL_LOG=info", KEEPCALL, "agent", "--config", config.to_str().unwrap()];
+        let proc = self.host.spawn(&log, &[before, &agent].concat()).unwrap();
+        Agent { node: self.clone(), proc }
+    }
+
+    /// Runs the agent that is expected to give up by itself: exit code and what it said.
+    pub(crate) fn fails(&self, before: &[&str]) -> (i32, String) {
+        let mut agent = self.start_by(before);
+        let status = agent.ends();
+        let log = agent.log();
+        assert!(!log.contains("panicked"), "{log}");
+        (status, log)
+    }
+
+    /// Runs a command on the node's host: exit code, standard output, standard error.
+    pub(crate) fn run(&self, args: &[&str]) -> (i32, String, String) {
+        let config = self.config_file();
+        let argv = [&["timeout", "60", KEEPCALL][..], args, &["--config", config.to_str().unwrap()]].concat();
+        said(&self.host.command(&argv).output().unwrap())
+    }
+
+    pub(crate) fn has_vip(&self) -> bool {
+        self.host.has_address(VIP4.into()).unwrap()
+    }
+}
+
+pub(crate) fn said(output: &Output) -> (i32, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+/// A running agent.
+pub(crate) struct Agent {
+    pub(crate) node: Node,
+    pub(crate) proc: Proc,
+}
+
+impl Agent {
+    /// All that it has said.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.proc.log).unwrap_or_default()
+    }
+
+    /// Waits until it has said this.
+    pub(crate) fn says(&self, what: &str) {
+        wait::until(&format!("the agent to say {what:?}"), SOON, || {
+            let log = self.log();
+            if log.contains(what) { Ok(()) } else { Err(log) }
+        })
+        .unwrap();
+    }
+
+    pub(crate) fn status(&self) -> Result<Value, String> {
+        let (code, out, err) = self.node.run(&["status", "--json"]);
+        if code != 0 {
+            return Err(format!("{code}: {err}"));
+        }
+        serde_json::from_str(&out).map_err(|e| format!("{e}: {out}"))
+    }
+
+    /// Waits until its status satisfies `good`.
+    pub(crate) fn comes_to(&self, what: &str, good: impl Fn(&Value) -> bool) -> Value {
+        wait::until(what, SOON, || {
+            let status = self.status()?;
+            if good(&status) { Ok(status) } else { Err(format!("{status}\n{}", self.proc.tail())) }
+        })
+        .unwrap()
+    }
+
+    pub(crate) fn is_master(&self) -> Value {
+        self.comes_to("this node to be master", |s| s["instances"][0]["role"] == "master")
+    }
+
+    pub(crate) fn is_armed(&self, successor: &str) -> Value {
+        self.comes_to("this node to be master with a successor", |s| {
+            s["instances"][0]["role"] == "master" && s["instances"][0]["successor"] == successor
+        })
+    }
+
+    /// Waits until it has ended; its exit code, or -1 after a signal.
+    pub(crate) fn ends(&mut self) -> i32 {
+        let status = wait::until("the agent to end", SOON, || match self.proc.ended() {
+            Ok(Some(status)) => Ok(status),
+            Ok(None) => Err("it runs".to_owned()),
+            Err(e) => Err(e.to_string()),
+        });
+        status.unwrap_or_else(|e| panic!("{e:#}\n{}", self.log())).code().unwrap_or(-1)
+    }
+
+    /// Ends it with SIGTERM; how long it took. It must end with 0 and without a panic.
+    pub(crate) fn stops(mut self) -> Duration {
+        let since = Instant::now();
+        self.proc.signal(nix::sys::signal::Signal::SIGTERM).unwrap();
+        let code = self.ends();
+        let log = self.log();
+        assert!(code == 0 && !log.contains("panicked"), "{code}\n{log}");
+        since.elapsed()
+    }
+
+    pub(crate) fn is_alive(&mut self) -> bool {
+        matches!(self.proc.ended(), Ok(None))
+    }
+
+    /// Fails if it spins: a debug build that idles needs a few percent of a core.
+    pub(crate) fn is_calm(&self) {
+        let load = load(self.proc.pid());
+        assert!(load < 0.35, "it uses {load:.2} of a core\n{}", self.proc.tail());
+    }
+}
+
+/// The part of one core that a process uses, over a second.
+fn load(pid: u32) -> f64 {
+    let (before, since) = (cpu(pid), Instant::now());
+    // The time is what is measured over, not what something is waited for.
+    std::thread::sleep(Duration::from_secs(1));
+    (cpu(pid) - before) / since.elapsed().as_secs_f64()
+}
+
+/// Processor time of a process, in seconds.
+fn cpu(pid: u32) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // The name in parentheses may hold anything; utime and stime are the 12th and 13th after it.
+    let fields: Vec<&str> = text.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
+    // USER_HZ is 100 on every Linux that this runs on.
+    ticks / 100.0
+}
+
+/// Writes a file with mode 0600.
+pub(crate) fn secret(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
