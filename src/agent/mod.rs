@@ -9,6 +9,7 @@ mod calls_side;
 mod history;
 mod hooks;
 mod instance;
+mod relay;
 mod rows;
 mod sockets;
 mod takeover;
