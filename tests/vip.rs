@@ -299,6 +299,38 @@ fn the_fence_holds_the_server_back_and_nothing_else() {
 }
 
 #[test]
+fn one_fence_turns_often_and_survives_a_flush_of_the_ruleset() {
+    let lan = Lan::new(&["server", "phone"]);
+    let phone = lan.socket("phone", "10.77.0.2:7000");
+    let sip = lan.socket("server", "10.77.0.1:5060");
+    let fence = std::sync::Arc::new(Fence::new("test", &[5060], (10_000, 20_000)));
+    let turn = |to: FenceState| {
+        let fence = std::sync::Arc::clone(&fence);
+        lan.block_on("server", move || async move {
+            match to {
+                FenceState::Closed => fence.closed().await.unwrap(),
+                _ => fence.open().await.unwrap(),
+            }
+        });
+        let sent = sip.send_to(b"sip", "10.77.0.2:7000").is_ok();
+        if to == FenceState::Open {
+            assert!(sent && receive(&phone).1 == "sip");
+        } else {
+            assert!(!sent && silent(&phone, Duration::from_millis(50)));
+        }
+    };
+    for to in [FenceState::Open, FenceState::Open, FenceState::Closed, FenceState::Closed, FenceState::Open, FenceState::Closed] {
+        turn(to);
+    }
+    // A firewall that loads its own rules takes ours away.
+    lan.exec("server", "nft flush ruleset");
+    turn(FenceState::Closed);
+    lan.exec("server", "nft flush ruleset");
+    turn(FenceState::Open);
+    turn(FenceState::Closed);
+}
+
+#[test]
 fn tcp_from_a_sip_port_is_held_back() {
     let lan = Lan::new(&["server", "phone"]);
     let listener = lan.inside("phone", || std::net::TcpListener::bind("10.77.0.2:7000").unwrap());

@@ -4,6 +4,7 @@
 //! Roles: as *backup* the stored calls are followed and the relay is armed for each; nothing is sent. As *master* the local
 //! server's traffic is learnt and stored, and the calls of the master before are recovered and carried.
 
+use super::relay::Relay;
 use super::rows;
 use super::sampler::Sampler;
 use super::sockets::{Datagram, RecoveryPortError, RecoverySockets};
@@ -26,10 +27,10 @@ use crate::vip::nft::NftError;
 use crate::vip::nft::watch::TableWatch;
 use crate::vip::rawudp::{RawUdp, RawUdpError};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 /// Longest time that a handover waits for stored calls to be written. The right to hold the addresses ends soon after anyway.
 const FLUSH: Duration = Duration::from_millis(250);
@@ -39,8 +40,13 @@ const REOPEN: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(1);
 /// From the news that a table of ours may be gone until it is looked for: our own changes replace tables, too.
 const MEND: Duration = Duration::from_millis(100);
+/// Longest time that re-INVITEs wait for the relay to be armed: audio comes first, but a firewall that hangs must not cost the calls.
+const ARMED: Duration = Duration::from_secs(1);
 /// Events of the store that are handled in one go, so that a thousand calls make one change of the relay.
 const BATCH: usize = 1024;
+
+/// One SIP message: our address, the receiver's, and the bytes.
+type Message = (SocketAddr, SocketAddr, Vec<u8>);
 
 /// Whether the instance's addresses are here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,13 +112,13 @@ pub(super) struct CallsSide {
     sockets: RecoverySockets,
     raw: RawUdp,
     fence: Fence,
-    relay: KernelRelay,
     /// `None` if the system does not tell of deleted tables.
     tables: Option<TableWatch>,
     mend_at: Time,
     /// The task that names this node as the writer of calls.
     naming: Option<tokio::task::JoinHandle<()>>,
     look_at: Time,
+    relay: Relay,
     takeover: Option<Takeover>,
     epoch: u64,
     node: String,
@@ -181,11 +187,11 @@ impl CallsSide {
             sockets,
             raw,
             fence,
-            relay,
             tables,
             mend_at: Time::FAR,
             naming: None,
             look_at: Time::FAR,
+            relay: Relay::start(&instance.name, relay),
             takeover: None,
             epoch: 0,
             node: node.name.clone(),
@@ -273,12 +279,12 @@ impl CallsSide {
         self.carry_out().await;
     }
 
-    /// The addresses are coming: the server may speak. Runs beside the adding of the addresses.
+    /// What keeps the local server off the wire.
     pub(super) fn fence(&self) -> &Fence {
         &self.fence
     }
 
-    /// The addresses are here: recover what the master before had.
+    /// The addresses are here: let the server speak, and recover what the master before had.
     ///
     /// `server_stayed` says that the local server works and was the master's before, too (the agent was restarted, and nobody
     /// took over meanwhile): then it still carries its calls, and they are learnt again instead of recovered.
@@ -298,23 +304,32 @@ impl CallsSide {
         for call in &kept {
             self.table.adopt(call, now);
         }
-        self.set_flows(kept.iter().map(|c| (c.id.clone(), Vec::new())).collect()).await;
+        self.relay.set(kept.iter().map(|c| (c.id.clone(), Vec::new())).collect());
+        info!(instance = self.instance, calls = lost.len(), still_here = kept.len(), "recovering calls");
+        self.expect(lost, now);
+        // Audio first: nearly always it was armed before, and this is no wait.
+        let messages = self.decide();
+        if tokio::time::timeout(ARMED, self.relay.settled()).await.is_err() {
+            warn!(instance = self.instance, "the relay is not armed within {ARMED:?}; going on without");
+        }
         if let Some(takeover) = &mut self.takeover {
             takeover.mark("relay", clock::now());
         }
-        info!(instance = self.instance, calls = lost.len(), still_here = kept.len(), "recovering calls");
-        self.recover(lost, now).await;
+        // Then the server, whose silence until now costs new calls a retransmission at most.
+        if let Err(e) = self.fence.open().await {
+            error!(instance = self.instance, epoch, "the server's ports are still closed: {e}");
+        }
+        self.send(messages).await;
         if let Some(takeover) = &self.takeover {
             takeover.save();
         }
     }
 
-    async fn recover(&mut self, calls: Vec<Call>, now: Time) {
+    fn expect(&mut self, calls: Vec<Call>, now: Time) {
         if let Some(takeover) = &mut self.takeover {
             takeover.expect(calls.len());
         }
         self.engine.start(calls, self.epoch, now);
-        self.carry_out().await;
     }
 
     /// Before a planned handover: what is known must be in etcd before the addresses go.
@@ -341,7 +356,7 @@ impl CallsSide {
         while self.engine.poll_action().is_some() {}
         while self.table.poll_event().is_some() {}
         self.store.forget_pending();
-        self.arm_all().await;
+        self.arm_all();
     }
 
     /// From now on only this epoch writes calls: a master that was frozen, and wakes after it was replaced, must not put back
@@ -468,9 +483,12 @@ impl CallsSide {
             }
         }
         match self.role {
-            Role::Backup => self.arm(changed).await,
+            Role::Backup => self.arm(changed),
             Role::Master if late.is_empty() => {}
-            Role::Master => self.recover(late, clock::now()).await,
+            Role::Master => {
+                self.expect(late, clock::now());
+                self.carry_out().await;
+            }
         }
     }
 
@@ -488,13 +506,13 @@ impl CallsSide {
         }
     }
 
-    async fn arm_all(&mut self) {
+    fn arm_all(&self) {
         let all = self.stored.keys().cloned().collect();
-        self.arm(all).await;
+        self.arm(all);
     }
 
     /// Makes the relay of a backup carry exactly what is stored of these calls.
-    async fn arm(&mut self, ids: Vec<String>) {
+    fn arm(&self, ids: Vec<String>) {
         let flows = ids
             .into_iter()
             .map(|id| {
@@ -510,41 +528,22 @@ impl CallsSide {
                 (id, flows)
             })
             .collect();
-        self.set_flows(flows).await;
-    }
-
-    async fn set_flows(&mut self, flows: Vec<(String, Vec<Flow>)>) {
-        if flows.is_empty() {
-            return;
-        }
-        match self.relay.set_many(flows.iter().map(|(call, flows)| (call.as_str(), flows.as_slice()))).await {
-            Ok(refused) => refused.iter().for_each(|e| warn!(instance = self.instance, "a call's audio is not relayed: {e}")),
-            Err(e) => warn!(instance = self.instance, "the relay of {} calls was not changed: {e}", flows.len()),
-        }
+        self.relay.set(flows);
     }
 
     /// Carries out all that tracker and engine have decided.
     async fn carry_out(&mut self) {
+        let messages = self.decide();
+        self.send(messages).await;
+    }
+
+    /// Hands on what tracker and engine have decided, but for the messages that are to be sent.
+    fn decide(&mut self) -> Vec<Message> {
+        let mut messages = Vec::new();
         let mut flows: Vec<(String, Vec<Flow>)> = Vec::new();
         while let Some(action) = self.engine.poll_action() {
             match action {
-                Action::Send { from, to, payload } => {
-                    if let Some(takeover) = &mut self.takeover
-                        && payload.starts_with(b"INVITE ")
-                    {
-                        takeover.mark("first-reinvite", clock::now());
-                        takeover.mark("last-reinvite", clock::now());
-                    }
-                    let sent = match self.sockets.send(from, to, &payload).await {
-                        Ok(true) => Ok(()),
-                        Ok(false) => self.raw.send(from, to, &payload).map_err(|e| e.to_string()),
-                        Err(e) => Err(e.to_string()),
-                    };
-                    // SIP retransmits; a lasting failure ends as an unreachable party.
-                    if let Err(e) = sent {
-                        debug!(instance = self.instance, "a SIP message was not sent: {e}");
-                    }
-                }
+                Action::Send { from, to, payload } => messages.push((from, to, payload)),
                 Action::Store(event) => self.store.apply(event),
                 Action::Flows { call, flows: new } => flows.push((call, new)),
                 Action::Outcome { call, outcome, .. } => {
@@ -558,8 +557,28 @@ impl CallsSide {
         while let Some(event) = self.table.poll_event() {
             self.store.apply(event);
         }
-        self.set_flows(flows).await;
+        self.relay.set(flows);
         self.sampler.adjust(if self.role == Role::Master { self.table.wants_one_in() } else { None });
+        messages
+    }
+
+    async fn send(&mut self, messages: Vec<Message>) {
+        for (from, to, payload) in messages {
+            if let Some(takeover) = &mut self.takeover
+                && payload.starts_with(b"INVITE ")
+            {
+                takeover.invited(clock::now());
+            }
+            let sent = match self.sockets.send(from, to, &payload).await {
+                Ok(true) => Ok(()),
+                Ok(false) => self.raw.send(from, to, &payload).map_err(|e| e.to_string()),
+                Err(e) => Err(e.to_string()),
+            };
+            // SIP retransmits; a lasting failure ends as an unreachable party.
+            if let Err(e) = sent {
+                debug!(instance = self.instance, "a SIP message was not sent: {e}");
+            }
+        }
     }
 }
 

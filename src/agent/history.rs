@@ -83,10 +83,10 @@ pub(super) async fn read(etcd: &Etcd, cluster: &str, instance: &str, limit: usiz
     Ok(entries)
 }
 
-/// Names the moment `unix_us` in an entry; the first time counts, but the last re-INVITE moves on.
+/// Names the moment `unix_us` in an entry; the first time counts, but the end of the re-INVITEs moves on.
 pub(super) fn mark(entry: &mut HistoryEntry, name: &str, unix_us: u64) {
     match entry.phases.iter_mut().find(|p| p.name == name) {
-        Some(phase) if name == "last-reinvite" => phase.unix_us = unix_us,
+        Some(phase) if matches!(name, "last-reinvite" | "settled") => phase.unix_us = unix_us,
         Some(_) => {}
         None => entry.phases.push(Phase { name: name.to_owned(), unix_us }),
     }

@@ -14,6 +14,7 @@ use crate::health::Verdict;
 use crate::time::Time;
 use crate::vip::address::{AddressEvent, AddressMonitor, Addresses};
 use crate::vip::announce::{Announcer, Announcing, Pace};
+use crate::vip::fence::FenceState;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -145,22 +146,15 @@ impl Instance {
         takeover.mark("detected", detected);
         takeover.mark("committed", committed);
 
-        // The addresses and their announcement first: nothing may come between the commit and them. The fence runs a program.
+        // The addresses and their announcement first: nothing may come between the commit and them.
         let added = self.addresses.add(&self.config.interface, &self.config.addresses).await;
         takeover.mark("address", clock::now());
         let (announced, announcing) = self.announcer.start(pace(&self.config.announce));
         takeover.mark("announced", clock::now());
-        let unfenced = match &self.calls {
-            Some(calls) => calls.fence().open().await,
-            None => Ok(()),
-        };
         self.held = Some(epoch);
         self.announcing = Some(announcing);
         if let Err(e) = added {
             error!(instance = name, epoch, "the addresses are not complete: {e}");
-        }
-        if let Err(e) = unfenced {
-            error!(instance = name, epoch, "the server's ports are still closed: {e}");
         }
         for e in &announced.errors {
             warn!(instance = name, "an announcement was not sent: {e}");
@@ -182,11 +176,17 @@ impl Instance {
             return;
         }
         if handover && let Some(calls) = &mut self.calls {
-            // The flush may not outlive the right: another node may hold the addresses after it.
+            // Neither may outlive the right: another node may hold the addresses after it. The fence is closed before the
+            // addresses go, since a program does it that takes longer than the whole rest of the handover.
             let cluster = self.cluster.clone();
+            let prepare = async {
+                calls.flush().await;
+                calls.fence().closed().await
+            };
             tokio::select! {
-                () = calls.flush() => {}
-                () = until_lost(&cluster, &name, epoch) => warn!(instance = name, "the right ran out before every call was stored"),
+                // What failed is tried again, and told, with the release.
+                _ = prepare => {}
+                () = until_lost(&cluster, &name, epoch) => warn!(instance = name, "the right ran out before the calls were handed over"),
             }
         }
         let errors = self.release().await;
@@ -209,8 +209,8 @@ impl Instance {
         self.put_back_at = None;
         let fence = async {
             match &self.calls {
-                Some(calls) => calls.fence().closed().await,
-                None => Ok(()),
+                Some(calls) if calls.fence().state().await != FenceState::Closed => calls.fence().closed().await,
+                _ => Ok(()),
             }
         };
         let (removed, fenced) = tokio::join!(self.addresses.remove(&self.config.interface, &self.config.addresses), fence);

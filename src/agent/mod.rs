@@ -9,6 +9,7 @@ mod calls_side;
 mod history;
 mod hooks;
 mod instance;
+mod relay;
 mod rows;
 mod sampler;
 mod sockets;
@@ -111,12 +112,11 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         }
         Ok::<_, AgentError>(addresses)
     };
-    // The addresses' driver lives as long as the agent.
-    let _addresses = match built.await {
+    let addresses = match built.await {
         Ok(addresses) => addresses,
         Err(e) => {
             // What was set up before the failure is undone, and etcd forgets this node at once.
-            leave(cluster, events, instances).await;
+            leave(&config, None, cluster, events, instances).await;
             return Err(e);
         }
     };
@@ -127,7 +127,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     loop {
         tokio::select! {
             biased;
-            Some(event) = events.recv() => pass_on(&config, &addresses, &instances, event).await,
+            Some(event) = events.recv() => pass_on(&config, Some(&addresses), &instances, event).await,
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hang_up.recv() => {
@@ -139,7 +139,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
 
     info!("stopping: handing over, then releasing the addresses");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    leave(&config, &addresses, cluster, events, instances).await;
+    leave(&config, Some(&addresses), cluster, events, instances).await;
     drop(socket);
     for task in tasks {
         let _ = tokio::time::timeout(Duration::from_secs(1), task).await;
@@ -219,9 +219,10 @@ async fn build(
     })
 }
 
-async fn pass_on(config: &Config, addresses: &Addresses, instances: &Instances, event: ClusterEvent) {
+async fn pass_on(config: &Config, addresses: Option<&Addresses>, instances: &Instances, event: ClusterEvent) {
     // The end of a right does not wait for what the instance is doing: the addresses go now, and the order makes sure of it.
     if let ClusterEvent::Drop { instance, handover: false, .. } = &event
+        && let Some(addresses) = addresses
         && let Some(it) = config.instances.iter().find(|i| i.name == *instance)
         && let Err(e) = addresses.remove(&it.interface, &it.addresses).await
     {
@@ -244,7 +245,7 @@ async fn pass_on(config: &Config, addresses: &Addresses, instances: &Instances, 
 /// Hands over or releases: the addresses first, then the lease, then the own tables. Collects what fails and goes on.
 async fn leave(
     config: &Config,
-    addresses: &Addresses,
+    addresses: Option<&Addresses>,
     cluster: Cluster,
     mut events: mpsc::Receiver<ClusterEvent>,
     instances: Instances,

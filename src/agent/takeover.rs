@@ -30,6 +30,14 @@ impl Takeover {
         history::mark(&mut self.entry, phase, unix_us(at));
     }
 
+    /// A re-INVITE leaves. Those of later, when every call is settled, are not of the takeover.
+    pub(super) fn invited(&mut self, at: Time) {
+        if self.open > 0 {
+            self.mark("first-reinvite", at);
+            self.mark("last-reinvite", at);
+        }
+    }
+
     /// `calls` more are to be recovered.
     pub(super) fn expect(&mut self, calls: usize) {
         self.open += calls;
@@ -47,6 +55,7 @@ impl Takeover {
         }
         self.open = self.open.saturating_sub(1);
         if self.open == 0 {
+            self.mark("settled", clock::now());
             self.save();
         }
     }

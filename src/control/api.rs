@@ -301,7 +301,7 @@ pub struct HistoryEntry {
 /// A step of a takeover.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Phase {
-    /// `detected`, `committed`, `address`, `announced`, `relay`, `first-reinvite` or `last-reinvite`.
+    /// `detected`, `committed`, `address`, `announced`, `relay`, `first-reinvite`, `last-reinvite` or `settled`.
     pub name: String,
     /// Wall-clock microseconds since 1970.
     pub unix_us: u64,

@@ -16,6 +16,9 @@ const MAX_PHONES: usize = 65_536;
 /// server's session timers and time-outs have all fired.
 const PHONE_TIMEOUT: &str = "1h";
 
+/// An element of a set that only the whole table has: adding it to a table that is not whole fails.
+const MARKER: &str = "whole { 1 }";
+
 /// What the fence holds back at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FenceState {
@@ -60,7 +63,8 @@ impl Fence {
     /// # Errors
     /// nftables refused; then the former state is still in force.
     pub async fn closed(&self) -> Result<(), NftError> {
-        self.change(FenceState::Closed, &self.closed_script()).await
+        let quick = format!("add table inet {0}\nadd element inet {0} {MARKER}\n", self.table);
+        self.turn(FenceState::Closed, &quick, &self.closed_script("")).await
     }
 
     /// For the master: drops nothing. (What collides with calls that the kernel relay carries, the relay's own table drops.)
@@ -68,7 +72,8 @@ impl Fence {
     /// # Errors
     /// nftables refused; then the former state is still in force.
     pub async fn open(&self) -> Result<(), NftError> {
-        self.change(FenceState::Open, &self.open_script()).await
+        let quick = format!("add table inet {0} {{ flags dormant; }}\nadd element inet {0} {MARKER}\n", self.table);
+        self.turn(FenceState::Open, &quick, &self.closed_script("flags dormant\n")).await
     }
 
     /// For a clean stop after which calls moved: drops what the server sends to `phones`, each for an hour, so that the table
@@ -95,8 +100,8 @@ impl Fence {
     pub async fn renew(&self) -> Result<bool, NftError> {
         let state = self.state.lock().await;
         let script = match *state {
-            FenceState::Closed => self.closed_script(),
-            FenceState::Open => self.open_script(),
+            FenceState::Closed => self.closed_script(""),
+            FenceState::Open => self.closed_script("flags dormant\n"),
             FenceState::Unknown | FenceState::Left | FenceState::Removed => return Ok(false),
         };
         if nft::exists(&self.what, &self.table).await? {
@@ -116,6 +121,26 @@ impl Fence {
         *self.state.lock().await
     }
 
+    /// Between closed and open the table stays and only falls dormant or wakes: that is done in a few milliseconds, where
+    /// nft waits some twenty for the kernel to be rid of a table that it replaced, and a handover waits for the fence.
+    async fn turn(&self, to: FenceState, quick: &str, whole: &str) -> Result<(), NftError> {
+        let mut state = self.state.lock().await;
+        if matches!(*state, FenceState::Closed | FenceState::Open) {
+            match nft::run(&self.what, quick).await {
+                Ok(()) => {
+                    *state = to;
+                    return Ok(());
+                }
+                // The marker is missing: somebody flushed the ruleset, and the table that woke would be an empty one.
+                Err(NftError::Refused { .. }) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        nft::run(&self.what, whole).await?;
+        *state = to;
+        Ok(())
+    }
+
     async fn change(&self, to: FenceState, script: &str) -> Result<(), NftError> {
         let mut state = self.state.lock().await;
         nft::run(&self.what, script).await?;
@@ -133,21 +158,18 @@ impl Fence {
         format!("{}-{}", self.media.0, self.media.1.saturating_add(1))
     }
 
-    // Every script replaces the whole table in one transaction: what a crashed predecessor left is taken over without a moment
+    // Each of these scripts replaces the whole table in one transaction: what a crashed predecessor left is taken over without a moment
     // in which nothing is fenced. Raw priority comes before connection tracking, so fenced packets leave no entries.
-    fn closed_script(&self) -> String {
+    fn closed_script(&self, flags: &str) -> String {
         let mut rules = String::new();
         if !self.ports.is_empty() {
             let _ = writeln!(rules, "meta l4proto {{ tcp, udp }} th sport {} counter drop", self.sip_ports());
         }
         let _ = writeln!(rules, "udp sport {} counter drop", self.media_ports());
         self.table(&format!(
-            "chain output {{ type filter hook output priority raw; policy accept;\noifname \"lo\" accept\n{rules}}}"
+            "{flags}set whole {{ type inet_service; }}\n\
+             chain output {{ type filter hook output priority raw; policy accept;\noifname \"lo\" accept\n{rules}}}"
         ))
-    }
-
-    fn open_script(&self) -> String {
-        self.table("")
     }
 
     fn left_script(&self, phones: &[SocketAddr]) -> String {

@@ -91,7 +91,12 @@ impl<S> Ground<S> {
             .flat_map(|(a, b)| [a, b])
             .map(|p| format!("{}: {:?} {:?}", p.number, p.state().phase, p.state().reinvites))
             .collect();
-        Err(anyhow!("{n} calls of {} were re-INVITEd\n{}\n{}", calls.pairs.len(), open.join("\n"), self.agents[self.master].proc.tail()))
+        Err(anyhow!(
+            "{n} calls of {} were re-INVITEd\n{}\n{}",
+            calls.pairs.len(),
+            open.join("\n"),
+            self.agents[self.master].proc.tail()
+        ))
     }
 
     /// The outcomes that the master's history has for its takeover, once all calls have one.
@@ -99,7 +104,8 @@ impl<S> Ground<S> {
         wait::every(Duration::from_millis(200), "every call to have an outcome", limit, || {
             let history = self.agents[self.master].history().map_err(|e| format!("{e:#}"))?;
             let calls = history.first().map(|h| h["calls"].clone()).unwrap_or_default();
-            let sum = ["recovered", "gone", "refused", "unreachable", "unpaired"].iter().filter_map(|k| calls[k].as_u64()).sum::<u64>();
+            let sum =
+                ["recovered", "gone", "refused", "unreachable", "unpaired"].iter().filter_map(|k| calls[k].as_u64()).sum::<u64>();
             if sum == total { Ok(calls) } else { Err(format!("{INSTANCE}: {calls}")) }
         })
     }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 /// Time between two questions.
 const PERIOD: Duration = Duration::from_millis(1);
+const PERIOD_US: u64 = 1000;
 /// The observer's mark on its echo requests.
 const ID: u16 = 0x6b63;
 
@@ -51,6 +52,8 @@ pub(crate) fn us_to_ms(us: u64) -> f64 {
 /// Asks until it is dropped.
 pub(crate) struct Observer {
     stop: Arc<AtomicBool>,
+    /// When each question left, in wall-clock microseconds.
+    asked: Arc<Mutex<Vec<u64>>>,
     answers: Arc<Mutex<Vec<Answer>>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -69,12 +72,13 @@ impl Observer {
         })?;
         let stop = Arc::new(AtomicBool::new(false));
         let answers = Arc::new(Mutex::new(Vec::new()));
-        let (s1, s2, a2) = (stop.clone(), stop.clone(), answers.clone());
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (s1, s2, q1, a2) = (stop.clone(), stop.clone(), asked.clone(), answers.clone());
         let threads = vec![
-            std::thread::spawn(move || ask_each_period(&ask, vip, &s1)),
+            std::thread::spawn(move || ask_each_period(&ask, vip, &s1, &q1)),
             std::thread::spawn(move || hear_answers(&hear, vip, &s2, &a2)),
         ];
-        Ok(Self { stop, answers, threads })
+        Ok(Self { stop, asked, answers, threads })
     }
 
     /// All answers so far.
@@ -88,6 +92,9 @@ impl Observer {
     }
 
     /// The longest silence that begins at or after `event` (less a period, for the answer that was under way) and is over.
+    ///
+    /// Where the observer did not ask, nobody kept silent: on a busy machine it has to wait for its turn, now and then for
+    /// tens of milliseconds. So a silence is at most as long as the questions in it last.
     pub(crate) fn gap_after(&self, event: u64) -> Result<Gap> {
         self.gap_between(event, u64::MAX)
     }
@@ -95,11 +102,26 @@ impl Observer {
     /// The same, of silences that end by `until`.
     pub(crate) fn gap_between(&self, event: u64, until: u64) -> Result<Gap> {
         let all = self.answers();
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         all.windows(2)
             .filter(|w| w[1].at >= event && w[1].at <= until)
-            .map(|w| Gap { from: w[0].at, to: w[1].at, mac: w[1].mac })
+            .map(|w| {
+                let from = asked.partition_point(|&t| t <= w[0].at);
+                let questions = asked.partition_point(|&t| t <= w[1].at) - from;
+                let longest = (questions as u64 + 1) * PERIOD_US;
+                Gap { from: w[0].at.max(w[1].at.saturating_sub(longest)), to: w[1].at, mac: w[1].mac }
+            })
             .max_by_key(|g| g.to - g.from)
             .ok_or_else(|| anyhow!("the VIP did not answer the observer any more"))
+    }
+
+    /// The silence between the last answer of the host that answered at `event` and the first answer of another.
+    pub(crate) fn gap_at_change(&self, event: u64) -> Result<Gap> {
+        let all = self.answers();
+        let old = all.iter().rev().find(|a| a.at <= event).map(|a| a.mac);
+        let next = all.iter().position(|a| a.at > event && Some(a.mac) != old);
+        let next = next.filter(|&i| i > 0).ok_or_else(|| anyhow!("no other host answered the observer for the VIP"))?;
+        Ok(Gap { from: all[next - 1].at, to: all[next].at, mac: all[next].mac })
     }
 
     /// Answers from two hosts in turn, after the first change: what must never be. Counts returns to an earlier owner.
@@ -132,7 +154,7 @@ fn come_first() {
     let _ = std::process::Command::new("chrt").args(["--fifo", "--pid", "10", &tid]).output();
 }
 
-fn ask_each_period(socket: &Socket, vip: Ipv4Addr, stop: &AtomicBool) {
+fn ask_each_period(socket: &Socket, vip: Ipv4Addr, stop: &AtomicBool, asked: &Mutex<Vec<u64>>) {
     come_first();
     let to = SockAddr::from(SocketAddrV4::new(vip, 0));
     let mut sequence = 0_u16;
@@ -142,6 +164,7 @@ fn ask_each_period(socket: &Socket, vip: Ipv4Addr, stop: &AtomicBool) {
         p[6..8].copy_from_slice(&sequence.to_be_bytes());
         let sum = checksum(&p);
         p[2..4].copy_from_slice(&sum.to_be_bytes());
+        asked.lock().unwrap_or_else(PoisonError::into_inner).push(unix_us());
         // No neighbour at this moment is what is being measured.
         let _ = socket.send_to(&p, &to);
         sequence = sequence.wrapping_add(1);

@@ -28,7 +28,8 @@ impl Timeline {
         let mut out = BTreeMap::new();
         for phase in entry["phases"].as_array().into_iter().flatten() {
             let (Some(name), Some(at)) = (phase["name"].as_str(), phase["unix_us"].as_u64()) else { continue };
-            self.add(Some(at), format!("agent: {}", in_words(name)));
+            let (master, cause) = (entry["master"].as_str().unwrap_or("?"), entry["cause"].as_str().unwrap_or("?"));
+            self.add(Some(at), format!("agent on {master}: {}", in_words(name, cause)));
             out.insert(name.to_owned(), self.millis(at));
         }
         out
@@ -47,16 +48,21 @@ impl Timeline {
     }
 }
 
-fn in_words(phase: &str) -> String {
-    match phase {
-        "detected" => "the new master misses the old one",
-        "committed" => "etcd has the new master on record",
-        "address" => "the new master has the VIP",
-        "announced" => "the VIP is announced to the LAN",
-        "relay" => "the kernel forwards the audio",
-        "first-reinvite" => "first re-INVITE is out",
-        "last-reinvite" => "last re-INVITE is answered",
-        other => other,
+/// What a phase of the history means, which depends on how the takeover came about.
+fn in_words<'a>(phase: &'a str, cause: &str) -> &'a str {
+    match (phase, cause) {
+        ("detected", "fast") => "no heartbeat of the master for the whole hold time",
+        ("detected", "slow") => "the master's lease in etcd has run out",
+        ("detected", "handover") => "reads in etcd that the VIP is handed to it",
+        ("detected", _) => "sees that there is no master",
+        ("committed", "handover") => "its claim is in etcd; the old master may let go",
+        ("committed", _) => "is master on record in etcd",
+        ("address", _) => "has the VIP",
+        ("announced", _) => "has told the LAN so (ARP, NA)",
+        ("relay", _) => "the kernel forwards the audio of every call",
+        ("first-reinvite", _) => "first re-INVITE is out",
+        ("last-reinvite", _) => "last re-INVITE is out",
+        ("settled", _) => "every call is settled",
+        (other, _) => other,
     }
-    .to_owned()
 }

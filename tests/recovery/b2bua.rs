@@ -125,7 +125,9 @@ fn phones_that_do_not_agree_get_what_they_deserve() {
         let at = ground.cut_power()?;
         let taken = unix_us();
         let reinvited = |i: usize| is_reinvited(&pairs[i], at);
-        wait::until("the good calls to be recovered", SOON, || if reinvited(4) && reinvited(5) { Ok(()) } else { Err("not yet".into()) })?;
+        wait::until("the good calls to be recovered", SOON, || {
+            if reinvited(4) && reinvited(5) { Ok(()) } else { Err("not yet".into()) }
+        })?;
         // 481: the other party is told at once.
         wait::until("the other party's BYE", SOON, || {
             if pairs[0].1.state().phase == Phase::Ended { Ok(()) } else { Err(format!("{:?}", pairs[0].1.state().phase)) }
