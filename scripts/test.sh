@@ -19,7 +19,7 @@ step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --locked --quiet
 for event in power kill-server switchover; do
   step "demo: $event"
-  scripts/demo.sh --calls 4 --event "$event"
+  KEEPCALL_PROFILE=dev scripts/demo.sh --calls 4 --event "$event"
 done
 
 step "tests"

@@ -23,7 +23,7 @@ fn calls(ground: &Ground<B2bua>, vip: IpAddr, n: usize) -> Result<Calls> {
     let server = SocketAddr::new(vip, 5060);
     let pair = |i: usize| {
         let manner = Manner { answer_to_source: i / 2 % 2 == 1, ornate: i / 4 % 2 == 1, ..Manner::default() };
-        let (host, side) = if i % 2 == 0 { (p2, 1) } else { (p1, 2) };
+        let (host, side) = if i.is_multiple_of(2) { (p2, 1) } else { (p1, 2) };
         Ok((Phone::new(p1, 0, i, server, manner)?, Phone::new(host, side, i, server, manner)?))
     };
     Ok(Calls::of((0..n).map(pair).collect::<Result<_>>()?))
