@@ -6,7 +6,7 @@ mod netns;
 use keepcall::calls::model::Flow;
 use keepcall::recovery::media::kernel::KernelRelay;
 use keepcall::vip::rawudp::RawUdp;
-use keepcall::vip::sysctl;
+use keepcall::vip::{nft, sysctl};
 use netns::{Lan, receive, silent, stdout};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -209,6 +209,78 @@ fn calls_are_changed_counted_and_removed() {
         assert_eq!(receive(&server).1, "cleared");
     });
     assert!(!stdout(&lan.exec("h", "nft list tables")).contains("keepcall"));
+}
+
+#[test]
+fn ten_thousand_calls_of_both_families_and_a_flush_of_all_rules() {
+    let lan = Lan::new(&["a", "b", "h"]);
+    add_vips(&lan, "h");
+    let (a, b) = (lan.socket("a", "10.77.0.1:4000"), lan.socket("b", "10.77.0.2:4002"));
+    let space = lan.space("h");
+    lan.block_on("h", move || async move {
+        assert!(sysctl::for_relay("eth0").errors.is_empty());
+        let flush = || {
+            let all = format!("netns exec {space} nft flush ruleset");
+            assert!(std::process::Command::new("ip").args(all.split_whitespace()).status().unwrap().success());
+        };
+        let relay = KernelRelay::new("test", &vips()).unwrap();
+        let many: Vec<(String, Vec<Flow>)> = (0..10_000_u16)
+            .map(|n| {
+                let v6 = n % 2 == 0;
+                let phone = |net: u16, port: u16| {
+                    if v6 { format!("[fd80::{net}:{n:x}]:{port}") } else { format!("10.{net}.{}.{}:{port}", n >> 8, n & 0xff) }
+                };
+                let vip = |port: u16| if v6 { format!("[fd77::9]:{port}") } else { format!("10.77.0.9:{port}") };
+                let way = |rtcp: u16| {
+                    [
+                        flow(&phone(80, 5000 + rtcp), &vip(11_000 + rtcp), &phone(81, 5002 + rtcp), &vip(14_000 + rtcp)),
+                        flow(&phone(81, 5002 + rtcp), &vip(14_000 + rtcp), &phone(80, 5000 + rtcp), &vip(11_000 + rtcp)),
+                    ]
+                };
+                (format!("other-{n}"), [way(0), way(1)].concat())
+            })
+            .collect();
+        let all = || many.iter().map(|(call, flows)| (&call[..], &flows[..]));
+        relay.set("call", &both_ways(false)).await.unwrap();
+        assert!(relay.set_many(all()).await.unwrap().is_empty());
+        let counts = relay.counts().await.unwrap();
+        assert_eq!((counts.len(), counts.values().map(Vec::len).sum::<usize>()), (10_001, 40_002));
+        a.send_to(b"x", "10.77.0.9:10000").unwrap();
+        assert_eq!(receive(&b).1, "x");
+        // The same again is nothing; half of them removed, others changed, in one go.
+        relay.set_many(all()).await.unwrap();
+        assert_eq!(relay.counts_of(&["call"]).await.unwrap()["call"].iter().map(|c| c.packets).sum::<u64>(), 1);
+        let moved = |flows: &[Flow]| -> Vec<Flow> {
+            flows.iter().map(|f| Flow { to: SocketAddr::new(f.to.ip(), f.to.port() + 1000), ..*f }).collect()
+        };
+        let changed: Vec<(String, Vec<Flow>)> = many
+            .iter()
+            .enumerate()
+            .map(|(n, (call, flows))| (call.clone(), if n % 2 == 0 { Vec::new() } else { moved(flows) }))
+            .collect();
+        relay.set_many(changed.iter().map(|(call, flows)| (&call[..], &flows[..]))).await.unwrap();
+        assert_eq!(relay.counts().await.unwrap().len(), 5_001);
+        a.send_to(b"y", "10.77.0.9:10000").unwrap();
+        assert_eq!(receive(&b).1, "y");
+        // Somebody takes everything away: the next change of any call brings all of it back.
+        flush();
+        assert!(relay.counts().await.unwrap_err().to_string().contains("not there"));
+        relay.remove("other-1").await.unwrap();
+        assert_eq!(relay.counts().await.unwrap().len(), 5_000);
+        a.send_to(b"z", "10.77.0.9:10000").unwrap();
+        assert_eq!(receive(&b).1, "z");
+        // A successor changes its mind about what a crashed process left.
+        let next = KernelRelay::new("test", &vips()).unwrap();
+        next.set("call", &both_ways(false)).await.unwrap();
+        assert_eq!(next.counts().await.unwrap().len(), 1);
+        // A table of another make is replaced.
+        flush();
+        nft::run("the test", "table inet keepcall-relay-test { set flow4 { type ipv4_addr; }; }\n").await.unwrap();
+        let next = KernelRelay::new("test", &vips()).unwrap();
+        next.set("call", &both_ways(false)).await.unwrap();
+        a.send_to(b"0", "10.77.0.9:10000").unwrap();
+        assert_eq!(receive(&b).1, "0");
+    });
 }
 
 #[derive(Clone, Copy)]

@@ -4,20 +4,28 @@
 //! tags, and phones obey them, whatever the source address. So what it sends is dropped in the output hook of a table of our
 //! own. Other tables are never touched, and loopback stays open so that health checks go on. The sender sees the drop as
 //! `EPERM` from `sendto`.
+//!
+//! The table is made once, with rules that ask sets. Every change after that is a change of elements over netlink, well under
+//! a millisecond: the address of a planned handover waits for it.
 
+use super::nfnl::{Batch, Data, Family, Link};
 use super::nft::{self, NftError};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::time::Duration;
 use tokio::sync::Mutex;
+use tracing::warn;
 
 /// Entries of the set of phones: two addresses for each leg of the most calls that an instance tracks by default, doubled.
 const MAX_PHONES: usize = 65_536;
 /// How long a phone stays closed off after a clean stop: longer than a call that was up is likely to go on, so that the old
 /// server's session timers and time-outs have all fired.
-const PHONE_TIMEOUT: &str = "1h";
-
-/// An element of a set that only the whole table has: adding it to a table that is not whole fails.
-const MARKER: &str = "whole { 1 }";
+const PHONE_TIMEOUT: Duration = Duration::from_secs(3600);
+/// The set of transport protocols in which the server may not speak at all.
+const CLOSED: &str = "closed";
+/// The sets of phones to which it may not speak, by address family.
+const PHONES: [&str; 2] = ["phones4", "phones6"];
 
 /// What the fence holds back at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +49,17 @@ pub struct Fence {
     what: String,
     ports: Vec<u16>,
     media: (u16, u16),
-    // Held across a run of nft: two changes of one table never overtake each other.
-    state: Mutex<FenceState>,
+    link: Link,
+    // Held across a change: two changes of one table never overtake each other.
+    now: Mutex<Now>,
+}
+
+/// What is in force.
+#[derive(Debug)]
+struct Now {
+    state: FenceState,
+    // Whether the table is there as this version of the program makes it.
+    installed: bool,
 }
 
 impl Fence {
@@ -54,7 +71,8 @@ impl Fence {
             what: format!("the fence of instance {instance}"),
             ports: ports.to_vec(),
             media,
-            state: Mutex::new(FenceState::Unknown),
+            link: Link::default(),
+            now: Mutex::new(Now { state: FenceState::Unknown, installed: false }),
         }
     }
 
@@ -63,8 +81,7 @@ impl Fence {
     /// # Errors
     /// nftables refused; then the former state is still in force.
     pub async fn closed(&self) -> Result<(), NftError> {
-        let quick = format!("add table inet {0}\nadd element inet {0} {MARKER}\n", self.table);
-        self.turn(FenceState::Closed, &quick, &self.closed_script("")).await
+        self.change(FenceState::Closed, &[]).await
     }
 
     /// For the master: drops nothing. (What collides with calls that the kernel relay carries, the relay's own table drops.)
@@ -72,8 +89,7 @@ impl Fence {
     /// # Errors
     /// nftables refused; then the former state is still in force.
     pub async fn open(&self) -> Result<(), NftError> {
-        let quick = format!("add table inet {0} {{ flags dormant; }}\nadd element inet {0} {MARKER}\n", self.table);
-        self.turn(FenceState::Open, &quick, &self.closed_script("flags dormant\n")).await
+        self.change(FenceState::Open, &[]).await
     }
 
     /// For a clean stop after which calls moved: drops what the server sends to `phones`, each for an hour, so that the table
@@ -82,7 +98,7 @@ impl Fence {
     /// # Errors
     /// nftables refused; then the former state is still in force.
     pub async fn left(&self, phones: &[SocketAddr]) -> Result<(), NftError> {
-        self.change(FenceState::Left, &self.left_script(phones)).await
+        self.change(FenceState::Left, phones).await
     }
 
     /// Deletes the table.
@@ -90,7 +106,11 @@ impl Fence {
     /// # Errors
     /// nftables refused; then the former state is still in force.
     pub async fn removed(&self) -> Result<(), NftError> {
-        self.change(FenceState::Removed, &nft::without(&self.table)).await
+        let mut now = self.now.lock().await;
+        now.installed = false;
+        nft::run(&self.what, &nft::without(&self.table)).await?;
+        now.state = FenceState::Removed;
+        Ok(())
     }
 
     /// Puts the table back if somebody deleted it; whether that was so.
@@ -98,16 +118,15 @@ impl Fence {
     /// # Errors
     /// nftables refused.
     pub async fn renew(&self) -> Result<bool, NftError> {
-        let state = self.state.lock().await;
-        let script = match *state {
-            FenceState::Closed => self.closed_script(""),
-            FenceState::Open => self.closed_script("flags dormant\n"),
-            FenceState::Unknown | FenceState::Left | FenceState::Removed => return Ok(false),
-        };
-        if nft::exists(&self.what, &self.table).await? {
+        let mut now = self.now.lock().await;
+        if !matches!(now.state, FenceState::Closed | FenceState::Open) || nft::exists(&self.what, &self.table).await? {
             return Ok(false);
         }
-        nft::run(&self.what, &script).await.map(|()| true)
+        now.installed = false;
+        self.link.idle().await;
+        nft::run(&self.what, &self.whole(now.state)).await?;
+        now.installed = true;
+        Ok(true)
     }
 
     /// The name of its table.
@@ -118,39 +137,53 @@ impl Fence {
 
     /// What this process set last.
     pub async fn state(&self) -> FenceState {
-        *self.state.lock().await
+        self.now.lock().await.state
     }
 
-    /// Between closed and open the table stays and only falls dormant or wakes: that is done in a few milliseconds, where
-    /// nft waits some twenty for the kernel to be rid of a table that it replaced, and a handover waits for the fence.
-    async fn turn(&self, to: FenceState, quick: &str, whole: &str) -> Result<(), NftError> {
-        let mut state = self.state.lock().await;
-        if matches!(*state, FenceState::Closed | FenceState::Open) {
-            match nft::run(&self.what, quick).await {
+    async fn change(&self, to: FenceState, phones: &[SocketAddr]) -> Result<(), NftError> {
+        let mut now = self.now.lock().await;
+        if now.installed {
+            // Until the kernel has answered it is not known what is in force (this future may be dropped).
+            now.installed = false;
+            match self.link.commit(self.batch(to, phones)).await {
                 Ok(()) => {
-                    *state = to;
+                    *now = Now { state: to, installed: true };
                     return Ok(());
                 }
-                // The marker is missing: somebody flushed the ruleset, and the table that woke would be an empty one.
-                Err(NftError::Refused { .. }) => {}
-                Err(e) => return Err(e),
+                // Somebody flushed the ruleset, most likely. The long way says what is wrong if it fails, too.
+                Err(e) => warn!("{} is made anew, since it could not be changed: {e}", self.what),
             }
         }
-        nft::run(&self.what, whole).await?;
-        *state = to;
+        self.link.idle().await;
+        nft::run(&self.what, &self.whole(to)).await?;
+        if to == FenceState::Left {
+            // The table came closed, so nothing gets out in between.
+            self.link
+                .commit(self.batch(to, phones))
+                .await
+                .map_err(|source| NftError::Netlink { what: self.what.clone(), source })?;
+        }
+        *now = Now { state: to, installed: true };
         Ok(())
     }
 
-    async fn change(&self, to: FenceState, script: &str) -> Result<(), NftError> {
-        let mut state = self.state.lock().await;
-        nft::run(&self.what, script).await?;
-        *state = to;
-        Ok(())
-    }
-
-    fn sip_ports(&self) -> String {
-        let ports: Vec<String> = self.ports.iter().map(u16::to_string).collect();
-        format!("{{ {} }}", ports.join(", "))
+    /// What brings an existing table to state `to`, whatever it was in before.
+    fn batch(&self, to: FenceState, phones: &[SocketAddr]) -> Batch {
+        let mut batch = Batch::new(Family::Inet, &self.table);
+        for set in [CLOSED, PHONES[0], PHONES[1]] {
+            batch.flush(set);
+        }
+        if to == FenceState::Closed {
+            for protocol in [libc::IPPROTO_TCP, libc::IPPROTO_UDP] {
+                batch.add(CLOSED, &Data::new().then(&[protocol as u8]), None, None);
+            }
+        }
+        let phones: BTreeSet<SocketAddr> = phones.iter().take(MAX_PHONES).copied().collect();
+        for phone in phones {
+            let set = PHONES[usize::from(phone.is_ipv6())];
+            batch.add(set, &Data::new().then_address(phone), None, Some(PHONE_TIMEOUT));
+        }
+        batch
     }
 
     /// First and last media port. The RTCP of an RTP stream on the last port is one above it (RFC 3550 section 11).
@@ -158,57 +191,33 @@ impl Fence {
         format!("{}-{}", self.media.0, self.media.1.saturating_add(1))
     }
 
-    // Each of these scripts replaces the whole table in one transaction: what a crashed predecessor left is taken over without a moment
-    // in which nothing is fenced. Raw priority comes before connection tracking, so fenced packets leave no entries.
-    fn closed_script(&self, flags: &str) -> String {
-        let mut rules = String::new();
+    /// Replaces the whole table in one transaction: what a crashed predecessor left is taken over without a moment in which
+    /// nothing is fenced. It comes open for [`FenceState::Open`] and closed for all others. Raw priority comes before
+    /// connection tracking, so fenced packets leave no entries.
+    fn whole(&self, to: FenceState) -> String {
+        let closed = if to == FenceState::Open { "" } else { "elements = { tcp, udp }; " };
+        let mut text = format!("{}table inet {} {{\n", nft::without(&self.table), self.table);
+        let _ = writeln!(text, "set {CLOSED} {{ type inet_proto; {closed}}}");
+        // Ports of both kinds may overlap; auto-merged sets take that, plain ones do not.
+        let _ = write!(text, "set server {{ type inet_service; flags interval; auto-merge; elements = {{ ");
+        for port in &self.ports {
+            let _ = write!(text, "{port}, ");
+        }
+        let _ = writeln!(text, "{} }} }}", self.media_ports());
+        for (name, kind) in PHONES.iter().zip(["ipv4_addr", "ipv6_addr"]) {
+            let _ = writeln!(text, "set {name} {{ type {kind} . inet_service; size {MAX_PHONES}; flags timeout; }}");
+        }
+        text.push_str("chain output { type filter hook output priority raw; policy accept;\noifname \"lo\" accept\n");
         if !self.ports.is_empty() {
-            let _ = writeln!(rules, "meta l4proto {{ tcp, udp }} th sport {} counter drop", self.sip_ports());
+            let ports: Vec<String> = self.ports.iter().map(u16::to_string).collect();
+            let _ = writeln!(text, "meta l4proto @{CLOSED} th sport {{ {} }} counter drop", ports.join(", "));
         }
-        let _ = writeln!(rules, "udp sport {} counter drop", self.media_ports());
-        self.table(&format!(
-            "{flags}set whole {{ type inet_service; }}\n\
-             chain output {{ type filter hook output priority raw; policy accept;\noifname \"lo\" accept\n{rules}}}"
-        ))
-    }
-
-    fn left_script(&self, phones: &[SocketAddr]) -> String {
-        let mut body = String::new();
-        let mut rules = String::new();
-        let guarded = if self.ports.is_empty() {
-            format!("{{ {} }}", self.media_ports())
-        } else {
-            // Ports of both kinds may overlap; auto-merged sets take that, plain ones do not.
-            let _ = write!(body, "set server {{ type inet_service; flags interval; auto-merge; elements = {{ ");
-            for port in &self.ports {
-                let _ = write!(body, "{port}, ");
-            }
-            let _ = writeln!(body, "{} }} }}", self.media_ports());
-            "@server".to_owned()
-        };
-        for (family, kind, name) in [("ip", "ipv4_addr", "phones4"), ("ip6", "ipv6_addr", "phones6")] {
-            let mut list: Vec<String> = phones
-                .iter()
-                .take(MAX_PHONES)
-                .filter(|p| (family == "ip") == matches!(p.ip(), IpAddr::V4(_)))
-                .map(|p| format!("{} . {}", p.ip(), p.port()))
-                .collect();
-            list.sort_unstable();
-            list.dedup();
-            let elements = if list.is_empty() { String::new() } else { format!("elements = {{ {} }}; ", list.join(", ")) };
-            let _ = writeln!(
-                body,
-                "set {name} {{ type {kind} . inet_service; size {MAX_PHONES}; flags timeout; timeout {PHONE_TIMEOUT}; {elements}}}"
-            );
-            let _ =
-                writeln!(rules, "meta l4proto {{ tcp, udp }} th sport {guarded} {family} daddr . th dport @{name} counter drop");
+        // Media is UDP; a TCP connection from one of these ports may be anybody's.
+        let _ = writeln!(text, "meta l4proto @{CLOSED} udp sport {} counter drop", self.media_ports());
+        for (name, family) in PHONES.iter().zip(["ip", "ip6"]) {
+            let _ = writeln!(text, "meta l4proto {{ tcp, udp }} th sport @server {family} daddr . th dport @{name} counter drop");
         }
-        let chain =
-            format!("chain output {{ type filter hook output priority raw; policy accept;\noifname \"lo\" accept\n{rules}}}");
-        self.table(&format!("{body}{chain}"))
-    }
-
-    fn table(&self, body: &str) -> String {
-        format!("{}table inet {} {{\n{body}\n}}\n", nft::without(&self.table), self.table)
+        text.push_str("}\n}\n");
+        text
     }
 }

@@ -40,6 +40,14 @@ pub enum NftError {
         /// What was to be changed.
         what: String,
     },
+    /// The elements could not be put in.
+    #[error("nftables did not take the elements of {what}: {source}")]
+    Netlink {
+        /// What was to be changed.
+        what: String,
+        /// What the kernel said.
+        source: super::nfnl::NfnlError,
+    },
     /// Reading or writing the pipe to nft failed.
     #[error("lost the pipe to nft during {what}: {source}")]
     Pipe {

@@ -4,7 +4,7 @@
 
 use socket2::{SockAddr, Socket};
 use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 /// A link-layer destination: `frame`s sent to it leave by the interface `index` with the header that they bring.
 pub(super) fn link_address(index: u32, mac: [u8; 6]) -> io::Result<SockAddr> {
@@ -51,4 +51,20 @@ pub(super) fn mtu(socket: &Socket, interface: &str) -> io::Result<usize> {
 pub(super) fn readable(fd: std::os::fd::OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>> {
     // SAFETY: an OwnedFd returns one and the same descriptor, and keeps it open as long as the AsyncFd that holds it lives.
     unsafe { tokio::io::unix::AsyncFd::register_with_interest(fd, tokio::io::Interest::READABLE) }.map_err(io::Error::from)
+}
+
+/// Keeps the kernel from repeating a refused request, which may be large, in its answer.
+pub(super) fn short_netlink_errors(socket: &OwnedFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the descriptor is open for as long as `socket` is borrowed; the option is an int, and `on` lives over the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_NETLINK,
+            libc::NETLINK_CAP_ACK,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

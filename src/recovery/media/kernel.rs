@@ -3,17 +3,18 @@
 //! It is armed on the backups before anything happens: where the VIP is not, no packet reaches the rules, and when the VIP
 //! comes nothing has to be installed. Flows are keyed by sender and port of ours together, so a new call of the new server on a
 //! port of the same range is untouched. A server that handles its own calls has no flows here.
+//!
+//! The table is made by one run of nft; after that, flows come and go over netlink, each change in one transaction.
 
 use super::table::{self, Elements, MAX_FLOWS};
 use crate::calls::model::Flow;
+use crate::vip::nfnl::{Batch, Data, Family, Found, Link, NfnlError};
 use crate::vip::nft::{self, NftError};
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex as Shared, PoisonError};
 use tokio::sync::Mutex;
-
-/// Elements in one question to nft: some 100 bytes each, and one argument of a program holds 128 KiB.
-const KEYS_AT_ONCE: usize = 500;
+use tracing::warn;
 
 /// Why the relay did not take flows.
 #[derive(Debug, thiserror::Error)]
@@ -40,9 +41,22 @@ pub enum RelayError {
     /// More instances in one process than marks can tell apart.
     #[error("too many instances: the marks of the kernel relay tell 255 apart")]
     TooManyInstances,
-    /// nft's answer was not understood.
-    #[error("cannot read the counters of the kernel relay: {0}")]
-    Counters(#[from] serde_json::Error),
+    /// The elements of the table could not be changed; the next change of any call tries again.
+    #[error("nftables did not take the flows of {what}: {source}")]
+    Flows {
+        /// The relay of which instance.
+        what: String,
+        /// What the kernel said.
+        source: NfnlError,
+    },
+    /// The counters could not be read.
+    #[error("cannot read the counters of {what}: {source}")]
+    Counters {
+        /// The relay of which instance.
+        what: String,
+        /// What the kernel said.
+        source: NfnlError,
+    },
 }
 
 /// What one flow has forwarded.
@@ -63,7 +77,10 @@ pub struct KernelRelay {
     what: String,
     vips: Vec<IpAddr>,
     tag: u8,
-    // Held across a run of nft: what the maps hold and what is noted here never part.
+    link: Link,
+    // Of its own, so that changes do not wait until thousands of counters are read.
+    counters: Link,
+    // Held across a change: what the maps hold and what is noted here never part.
     state: Mutex<State>,
 }
 
@@ -78,8 +95,8 @@ struct State {
     calls: BTreeMap<String, Vec<Flow>>,
     // Sender and port of ours -> the call that has it, and the flow's number.
     slots: HashMap<Key, (String, u16, Flow)>,
-    // How many flows speak from a port of ours to a phone.
-    local: HashMap<Key, u32>,
+    // How many flows speak from a port of ours to a phone, and one of them.
+    local: HashMap<Key, (u32, Flow)>,
     free: Vec<u16>,
     used: usize,
 }
@@ -95,6 +112,8 @@ impl KernelRelay {
             what: format!("the audio relay of instance {instance}"),
             vips: vips.to_vec(),
             tag: tag_of(instance).ok_or(RelayError::TooManyInstances)?,
+            link: Link::default(),
+            counters: Link::default(),
             state: Mutex::new(State::default()),
         })
     }
@@ -166,73 +185,92 @@ impl KernelRelay {
     /// nftables refused; then nothing changed.
     pub async fn clear(&self) -> Result<(), RelayError> {
         let mut state = self.state.lock().await;
+        self.link.idle().await;
         nft::run(&self.what, &nft::without(&self.table)).await?;
         *state = State::default();
         Ok(())
     }
 
-    /// What each flow of these calls has forwarded. nft reads the whole table even for a few elements (1.0.6 does: 13 ms at 100
-    /// calls, 90 ms at 1,000, 1.8 s at 10,000), so not a thing to do in a loop; changes do not wait for it.
+    /// What each flow of these calls has forwarded. Changes do not wait for it.
     ///
     /// # Errors
-    /// nft refused.
+    /// The kernel refused.
     pub async fn counts_of(&self, calls: &[&str]) -> Result<BTreeMap<String, Vec<FlowCount>>, RelayError> {
-        let mut questions = Vec::new();
-        {
+        let (v4, v6): (Vec<Flow>, Vec<Flow>) = {
             let state = self.state.lock().await;
             if !state.installed {
                 return Ok(BTreeMap::new());
             }
-            let flows = calls.iter().filter_map(|call| state.calls.get(*call)).flatten();
-            let (v4, v6): (Vec<&Flow>, Vec<&Flow>) = flows.partition(|flow| flow.at.is_ipv4());
-            for (map, flows) in [("flow4", v4), ("flow6", v6)] {
-                for some in flows.chunks(KEYS_AT_ONCE) {
-                    let keys: Vec<String> = some.iter().map(|flow| table::key(flow.from, flow.at)).collect();
-                    questions.push((map, format!("{{ {} }}", keys.join(", "))));
-                }
-            }
-        }
+            calls.iter().filter_map(|call| state.calls.get(*call)).flatten().copied().partition(|flow| flow.at.is_ipv4())
+        };
         let mut all = BTreeMap::new();
-        for (map, keys) in questions {
-            let text = nft::ask(&self.what, &["get", "element", "inet", &self.table, map, &keys]).await?;
-            self.state.lock().await.count(&text, &mut all)?;
+        for (map, flows) in [(table::flow_map(true), v4), (table::flow_map(false), v6)] {
+            let keys: Vec<Data> = flows.iter().map(|flow| table::key(flow.from, flow.at)).collect();
+            let found = self.counters.get(Family::Inet, &self.table, map, keys).await.map_err(|e| self.uncounted(e))?;
+            self.state.lock().await.count(&found, &mut all);
         }
         Ok(all)
     }
 
-    /// What each flow of every call has forwarded; as costly as [`KernelRelay::counts_of`].
+    /// What each flow of every call has forwarded. Changes do not wait for it.
     ///
     /// # Errors
-    /// nft refused.
+    /// The kernel refused.
     pub async fn counts(&self) -> Result<BTreeMap<String, Vec<FlowCount>>, RelayError> {
         let mut all = BTreeMap::new();
         if !self.state.lock().await.installed {
             return Ok(all);
         }
-        for map in ["flow4", "flow6"] {
-            let text = nft::ask(&self.what, &["list", "map", "inet", &self.table, map]).await?;
-            self.state.lock().await.count(&text, &mut all)?;
+        for v4 in [true, false] {
+            let listed = self.counters.list(Family::Inet, &self.table, table::flow_map(v4)).await;
+            self.state.lock().await.count(&listed.map_err(|e| self.uncounted(e))?, &mut all);
         }
         Ok(all)
     }
 
+    fn uncounted(&self, source: NfnlError) -> RelayError {
+        RelayError::Counters { what: self.what.clone(), source }
+    }
+
     async fn apply(&self, state: &mut State, change: &Change) -> Result<(), RelayError> {
-        let script = if state.installed {
-            change.script(&self.table, self.tag)
-        } else {
-            let mut all = Elements::default();
-            for (_, slot, flow) in state.slots.values() {
-                all.flow(flow, table::mark(self.tag, *slot), true);
-                all.local(flow);
+        if state.installed {
+            let batch = change.batch(&self.table, self.tag);
+            if batch.is_empty() {
+                return Ok(());
             }
-            table::whole(&self.table, self.tag, &self.vips) + &all.script("add", &self.table)
-        };
-        if !script.is_empty() {
-            // Until nft has answered it is not known what is in force (it may time out, or this future be dropped): then the
-            // next change writes the whole table instead of relying on it.
+            // Until the kernel has answered it is not known what is in force (this future may be dropped): then the next
+            // change writes the whole table instead of relying on it.
             state.installed = false;
-            nft::run(&self.what, &script).await?;
+            match self.link.commit(batch).await {
+                Ok(()) => {
+                    state.installed = true;
+                    return Ok(());
+                }
+                // Somebody flushed the ruleset, most likely.
+                Err(e) => warn!("{} is made anew, since it could not be changed: {e}", self.what),
+            }
         }
+        self.install(state).await
+    }
+
+    /// Makes the table, and puts in all that is wanted and nothing else.
+    async fn install(&self, state: &mut State) -> Result<(), RelayError> {
+        self.link.idle().await;
+        let whole = table::whole(&self.table, self.tag, &self.vips);
+        if let Err(e) = nft::run(&self.what, &whole).await {
+            // Of another version of this program, perhaps.
+            warn!("the table of {} that is there cannot be taken over, and is replaced: {e}", self.what);
+            nft::run(&self.what, &(nft::without(&self.table) + &whole)).await?;
+        }
+        let mut batch = Batch::new(Family::Inet, &self.table);
+        table::flush(&mut batch);
+        let slots = state.slots.values();
+        let all = Elements {
+            flows: slots.map(|(_, slot, flow)| (*flow, table::mark(self.tag, *slot))).collect(),
+            local: state.local.values().map(|(_, flow)| *flow).collect(),
+        };
+        all.add(&mut batch);
+        self.link.commit(batch).await.map_err(|source| RelayError::Flows { what: self.what.clone(), source })?;
         state.installed = true;
         Ok(())
     }
@@ -256,7 +294,7 @@ impl KernelRelay {
     }
 }
 
-/// What a change takes out and puts in. In a script all that goes out comes first.
+/// What a change takes out and puts in. In a transaction all that goes out comes first.
 #[derive(Debug, Default)]
 struct Change {
     out: BTreeMap<Key, (u16, Flow)>,
@@ -266,42 +304,38 @@ struct Change {
 }
 
 impl Change {
-    fn script(&self, table: &str, tag: u8) -> String {
-        let (mut out, mut put) = (Elements::default(), Elements::default());
+    fn batch(&self, table: &str, tag: u8) -> Batch {
+        let (out, put) = self.parts(tag);
+        let mut batch = Batch::new(Family::Inet, table);
+        out.delete(&mut batch);
+        put.add(&mut batch);
+        batch
+    }
+
+    /// What is taken out of the kernel, and what is put in.
+    fn parts(&self, tag: u8) -> (Elements, Elements) {
         // What goes out and comes in again unchanged stays, and keeps its counter.
-        for (key, (slot, flow)) in &self.out {
-            if self.put.get(key) != Some(&(*slot, *flow)) {
-                out.flow(flow, table::mark(tag, *slot), false);
-            }
-        }
-        for (key, (slot, flow)) in &self.put {
-            if self.out.get(key) != Some(&(*slot, *flow)) {
-                put.flow(flow, table::mark(tag, *slot), true);
-            }
-        }
-        for (key, flow) in &self.local_out {
-            if !self.local_put.contains_key(key) {
-                out.local(flow);
-            }
-        }
-        for (key, flow) in &self.local_put {
-            if !self.local_out.contains_key(key) {
-                put.local(flow);
-            }
-        }
-        out.script("delete", table) + &put.script("add", table)
+        let flows = |these: &BTreeMap<Key, (u16, Flow)>, others: &BTreeMap<Key, (u16, Flow)>| {
+            let parted = these.iter().filter(|(key, what)| others.get(key) != Some(what));
+            parted.map(|(_, (slot, flow))| (*flow, table::mark(tag, *slot))).collect::<Vec<_>>()
+        };
+        let local = |these: &BTreeMap<Key, Flow>, others: &BTreeMap<Key, Flow>| {
+            these.iter().filter(|(key, _)| !others.contains_key(key)).map(|(_, flow)| *flow).collect::<Vec<_>>()
+        };
+        let out = Elements { flows: flows(&self.out, &self.put), local: local(&self.local_out, &self.local_put) };
+        let put = Elements { flows: flows(&self.put, &self.out), local: local(&self.local_put, &self.local_out) };
+        (out, put)
     }
 }
 
 impl State {
-    /// Adds the counts in nft's answer to `all`.
-    fn count(&self, answer: &[u8], all: &mut BTreeMap<String, Vec<FlowCount>>) -> Result<(), RelayError> {
-        for (key, packets, bytes) in counts_in(answer)? {
-            if let Some((call, _, flow)) = self.slots.get(&key) {
-                all.entry(call.clone()).or_default().push(FlowCount { flow: *flow, packets, bytes });
+    /// Adds the counts that were read to `all`.
+    fn count(&self, found: &[Found], all: &mut BTreeMap<String, Vec<FlowCount>>) {
+        for one in found {
+            if let Some((call, _, flow)) = table::ends(&one.key).and_then(|key| self.slots.get(&key)) {
+                all.entry(call.clone()).or_default().push(FlowCount { flow: *flow, packets: one.packets, bytes: one.bytes });
             }
         }
-        Ok(())
     }
 
     fn remove(&mut self, call: &str, change: &mut Change) {
@@ -318,7 +352,7 @@ impl State {
             change.out.insert(key, (slot, flow));
         }
         let speaks = (flow.source, flow.to);
-        if let Some(count) = self.local.get_mut(&speaks) {
+        if let Some((count, _)) = self.local.get_mut(&speaks) {
             *count -= 1;
             if *count == 0 {
                 self.local.remove(&speaks);
@@ -357,7 +391,7 @@ impl State {
             self.slots.insert(key, (call.to_owned(), slot, *flow));
             change.put.insert(key, (slot, *flow));
             let speaks = (flow.source, flow.to);
-            let count = self.local.entry(speaks).or_insert(0);
+            let (count, _) = self.local.entry(speaks).or_insert((0, *flow));
             *count += 1;
             if *count == 1 {
                 change.local_put.insert(speaks, *flow);
@@ -366,42 +400,6 @@ impl State {
         }
         Ok(())
     }
-}
-
-/// Key, packets and bytes of each element in an answer of nft: JSON, or the text that `get element` answers in spite of `-j`
-/// (nftables 1.0.6).
-fn counts_in(answer: &[u8]) -> Result<Vec<(Key, u64, u64)>, RelayError> {
-    if answer.first() != Some(&b'{') {
-        let text = String::from_utf8_lossy(answer);
-        return Ok(text.split(['{', '}', ',', '\n']).filter_map(count_in_text).collect());
-    }
-    let json: serde_json::Value = serde_json::from_slice(answer)?;
-    let sets = json["nftables"].as_array().into_iter().flatten();
-    let elements = sets.flat_map(|s| s["map"]["elem"].as_array().or_else(|| s["set"]["elem"].as_array())).flatten();
-    Ok(elements.filter_map(count_of).collect())
-}
-
-/// `10.0.0.1 . 4000 . 10.0.0.9 . 10000 counter packets 7 bytes 700 : 0x6b010000`
-fn count_in_text(element: &str) -> Option<(Key, u64, u64)> {
-    let words: Vec<&str> = element.split_whitespace().collect();
-    let [ip, ".", port, ".", our_ip, ".", our_port, "counter", "packets", packets, "bytes", bytes, ..] = words[..] else {
-        return None;
-    };
-    let from = SocketAddr::new(ip.parse().ok()?, port.parse().ok()?);
-    let at = SocketAddr::new(our_ip.parse().ok()?, our_port.parse().ok()?);
-    Some(((from, at), packets.parse().ok()?, bytes.parse().ok()?))
-}
-
-/// Key, packets and bytes of an element of a flow map in nft's JSON.
-fn count_of(element: &serde_json::Value) -> Option<(Key, u64, u64)> {
-    let element = &element.get(0)?["elem"];
-    let parts = element["val"]["concat"].as_array()?;
-    let address = |at: usize| -> Option<SocketAddr> {
-        let ip: IpAddr = parts.get(at)?.as_str()?.parse().ok()?;
-        Some(SocketAddr::new(ip, u16::try_from(parts.get(at + 1)?.as_u64()?).ok()?))
-    };
-    let counter = &element["counter"];
-    Some(((address(0)?, address(2)?), counter["packets"].as_u64()?, counter["bytes"].as_u64()?))
 }
 
 /// A number for each instance of this process, so that the marks of two instances never meet.

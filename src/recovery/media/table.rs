@@ -1,7 +1,7 @@
-//! The text of the kernel relay's nftables table: what is in it, and how one flow is put in and taken out.
+//! The kernel relay's nftables table: what is in it, and how one flow is put in and taken out.
 
 use crate::calls::model::Flow;
-use crate::vip::nft;
+use crate::vip::nfnl::{Batch, Data};
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
@@ -16,23 +16,25 @@ pub(super) fn mark(tag: u8, slot: u16) -> u32 {
     MARK | u32::from(tag) << 16 | u32::from(slot)
 }
 
-/// A packet's addresses and ports as nftables writes the key.
-pub(super) fn key(from: SocketAddr, to: SocketAddr) -> String {
-    format!("{} . {} . {} . {}", from.ip(), from.port(), to.ip(), to.port())
+/// A packet's addresses and ports as the sets have them.
+pub(super) fn key(from: SocketAddr, to: SocketAddr) -> Data {
+    Data::new().then_address(from).then_address(to)
 }
 
-const fn family(flow: &Flow) -> u8 {
-    match flow.at.ip() {
-        IpAddr::V4(_) => 4,
-        IpAddr::V6(_) => 6,
-    }
+/// Sender and port of ours, from the key of an element of a flow map.
+pub(super) fn ends(key: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
+    let address = |bytes: &[u8]| -> Option<SocketAddr> {
+        let (ip, port) = bytes.split_last_chunk::<4>()?;
+        let ip = <[u8; 4]>::try_from(ip).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(ip).map(IpAddr::from));
+        Some(SocketAddr::new(ip.ok()?, u16::from_be_bytes([port[0], port[1]])))
+    };
+    let (from, at) = key.split_at_checked(key.len() / 2)?;
+    Some((address(from)?, address(at)?))
 }
 
-/// Additions to and deletions from the sets of one table, gathered so that a change of thousands of calls is a few statements.
-#[derive(Debug, Default)]
-pub(super) struct Elements {
-    // By set name, in the order of SETS.
-    lists: [Vec<String>; SETS.len()],
+/// The map with the flows of one address family, whose elements count.
+pub(super) const fn flow_map(v4: bool) -> &'static str {
+    if v4 { SETS[0].0 } else { SETS[1].0 }
 }
 
 /// The sets and maps: name, type of the key and value, and whether each element counts.
@@ -52,45 +54,72 @@ const SETS: [(&str, &str, bool); 10] = [
     ("local6", "ipv6_addr . inet_service . ipv6_addr . inet_service", false),
 ];
 
+/// One element: the number of its set in [`SETS`], key, and value.
+type Element = (usize, Data, Option<Data>);
+
+/// What a flow with mark `mark` is in the maps.
+fn of_flow(flow: &Flow, mark: u32) -> [Element; 5] {
+    let v6 = usize::from(flow.at.is_ipv6());
+    // Marks are numbers in the host's order, addresses and ports are as on the wire.
+    let number = Data::new().then(&mark.to_ne_bytes());
+    let ip = |a: SocketAddr| Some(Data::new().then_ip(a.ip()));
+    let port = |a: SocketAddr| Some(Data::new().then(&a.port().to_be_bytes()));
+    [
+        (v6, key(flow.from, flow.at), Some(number)),
+        (2 + v6, number, ip(flow.to)),
+        (4 + v6, number, ip(flow.source)),
+        (6, number, port(flow.to)),
+        (7, number, port(flow.source)),
+    ]
+}
+
+/// That nobody on this host sends what `flow` sends.
+fn of_local(flow: &Flow) -> Element {
+    (8 + usize::from(flow.at.is_ipv6()), key(flow.source, flow.to), None)
+}
+
+/// Flows with their marks, and flows that keep this host silent, that go in or out together.
+#[derive(Debug, Default)]
+pub(super) struct Elements {
+    pub(super) flows: Vec<(Flow, u32)>,
+    pub(super) local: Vec<Flow>,
+}
+
 impl Elements {
-    /// Puts `flow` in. `value` also writes the values of the maps: a deletion only names the keys.
-    pub(super) fn flow(&mut self, flow: &Flow, mark: u32, value: bool) {
-        let v6 = usize::from(family(flow) == 6);
-        let mut put = |set: usize, key: &str, data: &dyn std::fmt::Display| {
-            let text = if value { format!("{key} : {data}") } else { key.to_owned() };
-            if let Some(list) = self.lists.get_mut(set) {
-                list.push(text);
-            }
-        };
-        let number = format!("{mark:#x}");
-        put(v6, &key(flow.from, flow.at), &number);
-        put(2 + v6, &number, &flow.to.ip());
-        put(4 + v6, &number, &flow.source.ip());
-        put(6, &number, &flow.to.port());
-        put(7, &number, &flow.source.port());
+    /// Writes their additions.
+    pub(super) fn add(&self, batch: &mut Batch) {
+        self.each(|set, key, value| batch.add(set, key, value, None));
     }
 
-    /// Puts in that nobody on this host sends what `flow` sends.
-    pub(super) fn local(&mut self, flow: &Flow) {
-        let v6 = usize::from(family(flow) == 6);
-        if let Some(list) = self.lists.get_mut(8 + v6) {
-            list.push(key(flow.source, flow.to));
-        }
+    /// Writes their deletions.
+    pub(super) fn delete(&self, batch: &mut Batch) {
+        self.each(|set, key, _| batch.delete(set, key));
     }
 
-    /// The statements that add (`verb` "add") or delete them ("delete").
-    pub(super) fn script(&self, verb: &str, table: &str) -> String {
-        let mut text = String::new();
-        for ((name, _, _), list) in SETS.iter().zip(&self.lists) {
-            if !list.is_empty() {
-                let _ = writeln!(text, "{verb} element inet {table} {name} {{ {} }}", list.join(", "));
+    // Set by set, so that thousands of elements share messages. Nothing is gathered: it would be as large as the batch itself.
+    fn each(&self, mut write: impl FnMut(&str, &Data, Option<&Data>)) {
+        for (number, (name, ..)) in SETS.iter().enumerate() {
+            for (flow, mark) in &self.flows {
+                for (_, key, value) in of_flow(flow, *mark).iter().filter(|(set, ..)| *set == number) {
+                    write(name, key, value.as_ref());
+                }
+            }
+            for (_, key, value) in self.local.iter().map(of_local).filter(|(set, ..)| *set == number) {
+                write(name, &key, value.as_ref());
             }
         }
-        text
     }
 }
 
-/// The whole table, empty, in place of whatever is there.
+/// Writes that all sets become empty.
+pub(super) fn flush(batch: &mut Batch) {
+    for (name, ..) in SETS {
+        batch.flush(name);
+    }
+}
+
+/// The whole table. What is in its sets stays, so that audio which a predecessor forwards does not stop; a table of another
+/// make, whose sets do not fit, is refused by nft.
 ///
 /// Stateless: a packet of a flow is marked with the flow's number and gets its destination in prerouting, and its source in
 /// postrouting, looked up by the mark. Why not the ways that come to mind first:
@@ -103,8 +132,8 @@ impl Elements {
 /// Raw priority comes before connection tracking (-200), and `notrack` keeps relayed packets out of it. It also comes before
 /// the socket is looked up, so no socket on this host sees a relayed packet.
 pub(super) fn whole(table: &str, tag: u8, vips: &[IpAddr]) -> String {
-    let mut text = nft::without(table);
-    let _ = writeln!(text, "table inet {table} {{");
+    // Flushing a table takes its rules out, and leaves the elements.
+    let mut text = format!("add table inet {table}\nflush table inet {table}\ntable inet {table} {{\n");
     for (name, kind, counts) in SETS {
         let what = if kind.contains(':') { "map" } else { "set" };
         let counter = if counts { "counter; " } else { "" };

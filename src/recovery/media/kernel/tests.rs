@@ -13,19 +13,27 @@ fn relay() -> KernelRelay {
     KernelRelay::new("t", &["10.0.0.9".parse().unwrap(), "fd00::9".parse().unwrap()]).unwrap()
 }
 
-/// The script that a change makes of an installed table.
-fn step(state: &mut State, call: &str, flows: &[Flow]) -> String {
+/// What a change takes out of an installed table, and what it puts in.
+fn step(state: &mut State, call: &str, flows: &[Flow]) -> (Elements, Elements) {
     let mut change = Change::default();
     state.remove(call, &mut change);
     state.insert(call, flows, &mut change).unwrap();
-    change.script("t", 1)
+    let (out, put) = change.parts(1);
+    assert_eq!(change.batch("t", 1).is_empty(), lengths(&out) == (0, 0) && lengths(&put) == (0, 0));
+    (out, put)
+}
+
+fn lengths(elements: &Elements) -> (usize, usize) {
+    (elements.flows.len(), elements.local.len())
 }
 
 #[test]
 fn setting_the_same_again_changes_nothing() {
     let mut state = State::default();
-    assert!(step(&mut state, "a", &[one(4000), one(4002)]).contains("add element"));
-    assert_eq!(step(&mut state, "a", &[one(4002), one(4000)]), "");
+    let (out, put) = step(&mut state, "a", &[one(4000), one(4002)]);
+    assert_eq!((lengths(&out), lengths(&put)), ((0, 0), (2, 2)));
+    let (out, put) = step(&mut state, "a", &[one(4002), one(4000)]);
+    assert_eq!((lengths(&out), lengths(&put)), ((0, 0), (0, 0)));
     assert_eq!(state.slots.len(), 2);
 }
 
@@ -33,22 +41,21 @@ fn setting_the_same_again_changes_nothing() {
 fn what_is_removed_leaves_nothing_behind_and_its_number_is_used_again() {
     let mut state = State::default();
     step(&mut state, "a", &[one(4000)]);
-    let script = step(&mut state, "a", &[]);
-    assert_eq!(script.matches("delete element").count(), 6, "{script}");
-    assert!(!script.contains("add element"));
+    let (out, put) = step(&mut state, "a", &[]);
+    assert_eq!((lengths(&out), lengths(&put)), ((1, 1), (0, 0)));
     assert!(state.slots.is_empty() && state.local.is_empty() && state.calls.is_empty());
     step(&mut state, "b", &[one(4004)]);
     assert_eq!(state.used, 1);
 }
 
 #[test]
-fn a_changed_flow_is_replaced_in_one_script() {
+fn a_changed_flow_is_replaced_in_one_transaction() {
     let mut state = State::default();
     step(&mut state, "a", &[one(4000)]);
     let moved = Flow { to: "10.0.0.3:4000".parse().unwrap(), ..one(4000) };
-    let script = step(&mut state, "a", &[moved]);
-    assert!(script.rfind("delete element").unwrap() < script.find("add element").unwrap(), "{script}");
-    assert!(script.contains("10.0.0.3"));
+    let (out, put) = step(&mut state, "a", &[moved]);
+    assert_eq!((out.flows[0].0, put.flows[0].0), (one(4000), moved));
+    assert_eq!((out.local[0].to, put.local[0].to), (one(4000).to, moved.to));
 }
 
 #[test]
@@ -91,21 +98,13 @@ fn flows_that_cannot_be_are_refused() {
 }
 
 #[test]
-fn counters_are_read_from_nfts_json() {
-    let json = serde_json::json!([
-        { "elem": { "val": { "concat": ["fd00::1", 4000, "fd00::9", 10000] }, "counter": { "packets": 7, "bytes": 700 } } },
-        1_795_227_649_u32
-    ]);
-    let (key, packets, bytes) = count_of(&json).unwrap();
-    assert_eq!(
-        (key.0.to_string(), key.1.to_string(), packets, bytes),
-        ("[fd00::1]:4000".into(), "[fd00::9]:10000".into(), 7, 700)
-    );
-    assert_eq!(count_of(&serde_json::json!([1, 2])), None);
-    let text = "table inet t {\n\tmap flow6 {\n\t\ttype mark\n\t\telements = { fd00::1 . 4000 . fd00::9 . 10000 counter packets 7 bytes 700 : \
-                0x6b010001,\n\t\t\t     fd00::1 . 4002 . fd00::9 . 10000 counter packets 8 bytes 800 : 0x6b010002 }\n\t}\n}\n";
-    let counts = counts_in(text.as_bytes()).unwrap();
-    assert_eq!(counts[0], (key, 7, 700));
-    assert_eq!((counts.len(), counts[1].1), (2, 8));
-    assert!(counts_in(b"{ nonsense").is_err());
+fn counters_are_given_to_the_call_that_has_the_flow() {
+    let mut state = State::default();
+    step(&mut state, "a", &[one(4000), one(4002)]);
+    let found = |key: &[u8]| Found { key: key.to_vec(), packets: 7, bytes: 700 };
+    let mut all = BTreeMap::new();
+    let known = table::key(one(4000).from, one(4000).at);
+    let unknown = table::key(one(4004).from, one(4004).at);
+    state.count(&[found(known.as_bytes()), found(unknown.as_bytes()), found(&[1, 2, 3])], &mut all);
+    assert_eq!(all, BTreeMap::from([("a".to_owned(), vec![FlowCount { flow: one(4000), packets: 7, bytes: 700 }])]));
 }

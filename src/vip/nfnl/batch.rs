@@ -1,0 +1,370 @@
+//! Writing messages to nf_tables: pure, from elements to bytes.
+//!
+//! A message is a netlink header, a netfilter header and attributes (`linux/netlink.h`, `linux/netfilter/nfnetlink.h`,
+//! `linux/netfilter/nf_tables.h`). Numbers inside of attributes are big endian, those of headers are of the host.
+
+use std::time::Duration;
+
+/// Bytes of elements after which a new message begins: the length of an attribute has 16 bits, and one element is far smaller
+/// than the rest of them. Small enough that one message fits into the send buffer that a socket has by default.
+const MESSAGE: usize = 32 * 1024;
+/// Longest key or value that is written: the kernel's own limit (`NFT_DATA_VALUE_MAXLEN`).
+pub const MAX_DATA: usize = 64;
+
+pub(super) const HEADER: usize = 16;
+/// Of the netfilter header: family, version, resource.
+pub(super) const GENERIC: usize = 4;
+
+const SUBSYSTEM: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;
+const fn of_tables(message: libc::c_int) -> u16 {
+    (SUBSYSTEM << 8) | message as u16
+}
+pub(super) const NEW: u16 = of_tables(libc::NFT_MSG_NEWSETELEM);
+pub(super) const GET: u16 = of_tables(libc::NFT_MSG_GETSETELEM);
+const DELETE: u16 = of_tables(libc::NFT_MSG_DELSETELEM);
+const BEGIN: u16 = libc::NFNL_MSG_BATCH_BEGIN as u16;
+const END: u16 = libc::NFNL_MSG_BATCH_END as u16;
+
+pub(super) const NESTED: u16 = 0x8000;
+// enum nft_set_elem_list_attributes
+const LIST_TABLE: u16 = 1;
+const LIST_SET: u16 = 2;
+pub(super) const LIST_ELEMENTS: u16 = 3;
+// enum nft_list_attributes
+pub(super) const LIST_ELEM: u16 = 1;
+// enum nft_set_elem_attributes
+pub(super) const ELEM_KEY: u16 = 1;
+const ELEM_DATA: u16 = 2;
+const ELEM_TIMEOUT: u16 = 4;
+pub(super) const ELEM_EXPR: u16 = 7;
+// enum nft_data_attributes
+pub(super) const DATA_VALUE: u16 = 1;
+// enum nft_expr_attributes
+pub(super) const EXPR_NAME: u16 = 1;
+pub(super) const EXPR_DATA: u16 = 2;
+// enum nft_counter_attributes
+pub(super) const COUNTER_BYTES: u16 = 1;
+pub(super) const COUNTER_PACKETS: u16 = 2;
+
+const REQUEST: u16 = libc::NLM_F_REQUEST as u16;
+const CREATE: u16 = libc::NLM_F_CREATE as u16;
+const ACK: u16 = libc::NLM_F_ACK as u16;
+const DUMP: u16 = libc::NLM_F_DUMP as u16;
+
+/// The family of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4 and IPv6 in the hooks of the IP layer.
+    Inet,
+    /// The ingress and egress of interfaces.
+    Netdev,
+}
+
+impl Family {
+    const fn number(self) -> u8 {
+        match self {
+            Self::Inet => libc::NFPROTO_INET as u8,
+            Self::Netdev => libc::NFPROTO_NETDEV as u8,
+        }
+    }
+}
+
+/// One key of a concatenation, or a value, as the kernel has it: each part begins at a multiple of four bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Data {
+    bytes: [u8; MAX_DATA],
+    length: usize,
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Data {
+    /// No parts yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { bytes: [0; MAX_DATA], length: 0 }
+    }
+
+    /// With `part` at the end: bytes in network order for addresses and ports, in the host's order for marks. Parts beyond 64
+    /// bytes in all are left out: the kernel refuses such a key for its length.
+    #[must_use]
+    pub fn then(mut self, part: &[u8]) -> Self {
+        let start = self.length.next_multiple_of(4);
+        if let Some(room) = self.bytes.get_mut(start..start + part.len()) {
+            room.copy_from_slice(part);
+            self.length = start + part.len();
+        }
+        self
+    }
+
+    /// With an address and a port at the end.
+    #[must_use]
+    pub fn then_address(self, address: std::net::SocketAddr) -> Self {
+        let with_ip = self.then_ip(address.ip());
+        let mut done = with_ip.then(&address.port().to_be_bytes());
+        // Inside of a concatenation a part is padded, also the last one.
+        done.length = done.length.next_multiple_of(4).min(MAX_DATA);
+        done
+    }
+
+    /// With an address at the end.
+    #[must_use]
+    pub fn then_ip(self, ip: std::net::IpAddr) -> Self {
+        match ip {
+            std::net::IpAddr::V4(ip) => self.then(&ip.octets()),
+            std::net::IpAddr::V6(ip) => self.then(&ip.octets()),
+        }
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+}
+
+/// Changes of the elements of one table's sets, all of which come into force at once, or none.
+///
+/// They are carried out in order. Neighbouring changes of one kind in one set share messages, so set by set is the cheapest
+/// order.
+#[derive(Debug)]
+pub struct Batch {
+    family: Family,
+    table: String,
+    messages: Vec<Vec<u8>>,
+    // What the last message does to which set, as long as elements can be added to it.
+    open: Option<Open>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Open {
+    kind: u16,
+    set: String,
+    // Where the list of elements begins.
+    list: usize,
+}
+
+impl Batch {
+    /// No changes yet.
+    #[must_use]
+    pub fn new(family: Family, table: &str) -> Self {
+        Self { family, table: table.to_owned(), messages: Vec::new(), open: None, bytes: 0 }
+    }
+
+    /// Adds an element. One that is there already with the same value is left as it is, with its timeout; with another value
+    /// the kernel refuses the whole batch (`EBUSY`). `timeout` needs a set with that flag, and is in whole milliseconds.
+    pub fn add(&mut self, set: &str, key: &Data, value: Option<&Data>, timeout: Option<Duration>) {
+        let Some(message) = self.message(NEW, set) else { return };
+        let element = begin(message, LIST_ELEM);
+        data(message, ELEM_KEY, key.as_bytes());
+        if let Some(value) = value {
+            data(message, ELEM_DATA, value.as_bytes());
+        }
+        if let Some(timeout) = timeout {
+            // Zero would mean "for ever".
+            let ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1);
+            attribute(message, ELEM_TIMEOUT, &ms.to_be_bytes());
+        }
+        end(message, element);
+    }
+
+    /// Deletes an element. If it is not there, the kernel refuses the whole batch (`ENOENT`).
+    pub fn delete(&mut self, set: &str, key: &Data) {
+        let Some(message) = self.message(DELETE, set) else { return };
+        let element = begin(message, LIST_ELEM);
+        data(message, ELEM_KEY, key.as_bytes());
+        end(message, element);
+    }
+
+    /// Puts the element there with `timeout` from now on, whether it was there or not: the way to prolong it, since adding
+    /// alone leaves the timeout of an element as it was.
+    pub fn renew(&mut self, set: &str, key: &Data, timeout: Duration) {
+        self.add(set, key, None, Some(timeout));
+        self.delete(set, key);
+        self.add(set, key, None, Some(timeout));
+    }
+
+    /// Deletes all elements of a set; none is fine, too.
+    pub fn flush(&mut self, set: &str) {
+        self.close();
+        let message = named(self.family, DELETE, REQUEST, &self.table, set);
+        self.messages.push(message);
+    }
+
+    /// Whether nothing is to be changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// About how many bytes it is.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.bytes + self.messages.last().map_or(0, Vec::len)
+    }
+
+    /// The message to which an element of `set` is added, its list of elements open.
+    fn message(&mut self, kind: u16, set: &str) -> Option<&mut Vec<u8>> {
+        let fits = self.open.as_ref().is_some_and(|o| o.kind == kind && o.set == set)
+            && self.messages.last().is_some_and(|m| m.len() < MESSAGE);
+        if !fits {
+            self.close();
+            let flags = if kind == NEW { REQUEST | CREATE } else { REQUEST };
+            let mut message = named(self.family, kind, flags, &self.table, set);
+            let list = begin(&mut message, LIST_ELEMENTS);
+            self.messages.push(message);
+            self.open = Some(Open { kind, set: set.to_owned(), list });
+        }
+        self.messages.last_mut()
+    }
+
+    fn close(&mut self) {
+        if let (Some(open), Some(message)) = (self.open.take(), self.messages.last_mut()) {
+            end(message, open.list);
+        }
+        self.bytes += self.messages.last().map_or(0, Vec::len);
+    }
+
+    /// The transactions, each of at most `limit` bytes unless one message is longer: one, if `limit` allows. `sequence` is the
+    /// number of the next message, and is counted up.
+    pub(super) fn transactions(mut self, limit: usize, sequence: &mut u32) -> Vec<Transaction> {
+        self.close();
+        let frame = 2 * (HEADER + GENERIC);
+        let mut done = Vec::new();
+        let mut messages = self.messages.into_iter().peekable();
+        while messages.peek().is_some() {
+            let mut bytes = Vec::new();
+            let first = *sequence;
+            border(&mut bytes, BEGIN, sequence);
+            let mut acknowledged = 0;
+            while let Some(mut message) =
+                messages.next_if(|m| bytes.len() <= HEADER + GENERIC || bytes.len() + m.len() + frame <= limit)
+            {
+                seal(&mut message, sequence);
+                acknowledged = bytes.len();
+                bytes.append(&mut message);
+            }
+            let last = sequence.wrapping_sub(1);
+            // One acknowledgement tells of the whole transaction: an error in any message comes by itself.
+            let flags = acknowledged + 6;
+            if let Some(two) = bytes.get_mut(flags..flags + 2) {
+                let with = two.first_chunk::<2>().map_or(REQUEST, |b| u16::from_ne_bytes(*b)) | ACK;
+                two.copy_from_slice(&with.to_ne_bytes());
+            }
+            border(&mut bytes, END, sequence);
+            done.push(Transaction { bytes, first, last });
+        }
+        done
+    }
+}
+
+/// What is sent in one system call and comes into force at once.
+#[derive(Debug)]
+pub(super) struct Transaction {
+    pub(super) bytes: Vec<u8>,
+    /// The number of the message that begins it: errors that concern the whole come under this number.
+    pub(super) first: u32,
+    /// The number of the last message before the end, the one that is acknowledged.
+    pub(super) last: u32,
+}
+
+/// Questions for single elements, each a message of its own: one that is missing does not keep the others from being answered.
+/// The last one is acknowledged, or refused, after all answers; its number comes along.
+pub(super) fn questions(family: Family, table: &str, set: &str, keys: &[Data], sequence: &mut u32) -> (Vec<u8>, u32) {
+    let mut all = Vec::new();
+    for (n, key) in keys.iter().enumerate() {
+        let flags = if n + 1 == keys.len() { REQUEST | ACK } else { REQUEST };
+        let mut message = named(family, GET, flags, table, set);
+        let list = begin(&mut message, LIST_ELEMENTS);
+        let element = begin(&mut message, LIST_ELEM);
+        data(&mut message, ELEM_KEY, key.as_bytes());
+        end(&mut message, element);
+        end(&mut message, list);
+        seal(&mut message, sequence);
+        all.append(&mut message);
+    }
+    (all, sequence.wrapping_sub(1))
+}
+
+/// The question for all elements of a set.
+pub(super) fn listing(family: Family, table: &str, set: &str, sequence: &mut u32) -> (Vec<u8>, u32) {
+    let mut message = named(family, GET, REQUEST | DUMP, table, set);
+    seal(&mut message, sequence);
+    (message, sequence.wrapping_sub(1))
+}
+
+/// A message that names a set, its length and number not yet written.
+fn named(family: Family, kind: u16, flags: u16, table: &str, set: &str) -> Vec<u8> {
+    let mut message = header(kind, flags, family.number(), 0);
+    for (kind, name) in [(LIST_TABLE, table), (LIST_SET, set)] {
+        // Names end with a zero byte.
+        let name: Vec<u8> = name.bytes().chain([0]).collect();
+        attribute(&mut message, kind, &name);
+    }
+    message
+}
+
+fn header(kind: u16, flags: u16, family: u8, resource: u16) -> Vec<u8> {
+    let mut message = Vec::with_capacity(256);
+    message.extend([0; 4]);
+    message.extend(kind.to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
+    message.extend([0; 8]);
+    message.extend([family, libc::NFNETLINK_V0 as u8]);
+    message.extend(resource.to_be_bytes());
+    message
+}
+
+/// The begin or end of a transaction.
+fn border(bytes: &mut Vec<u8>, kind: u16, sequence: &mut u32) {
+    let mut message = header(kind, REQUEST, libc::AF_UNSPEC as u8, SUBSYSTEM);
+    seal(&mut message, sequence);
+    bytes.append(&mut message);
+}
+
+/// Writes length and number into a message's header.
+fn seal(message: &mut [u8], sequence: &mut u32) {
+    // A message is a little over MESSAGE at most.
+    let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
+    if let Some(head) = message.first_chunk_mut::<HEADER>() {
+        head[..4].copy_from_slice(&length.to_ne_bytes());
+        head[8..12].copy_from_slice(&sequence.to_ne_bytes());
+    }
+    *sequence = sequence.wrapping_add(1);
+}
+
+fn data(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    let outer = begin(message, kind);
+    attribute(message, DATA_VALUE, value);
+    end(message, outer);
+}
+
+fn attribute(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    let start = message.len();
+    message.extend([0; 2]);
+    message.extend(kind.to_ne_bytes());
+    message.extend(value);
+    end(message, start);
+}
+
+/// Opens a nested attribute; [`end`] takes what this returns.
+fn begin(message: &mut Vec<u8>, kind: u16) -> usize {
+    let start = message.len();
+    message.extend([0; 2]);
+    message.extend((kind | NESTED).to_ne_bytes());
+    start
+}
+
+/// Writes the length of the attribute that begins at `start`, and pads it.
+fn end(message: &mut Vec<u8>, start: usize) {
+    let length = u16::try_from(message.len() - start).unwrap_or(u16::MAX);
+    if let Some(place) = message.get_mut(start..start + 2) {
+        place.copy_from_slice(&length.to_ne_bytes());
+    }
+    message.resize(message.len().next_multiple_of(4), 0);
+}

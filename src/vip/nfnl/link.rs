@@ -1,0 +1,76 @@
+//! A netlink socket for tasks.
+
+use super::{Batch, Data, Family, Found, Nfnl, NfnlError};
+use std::sync::Arc;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+/// Batches up to this size (some 500 elements, about a millisecond) are sent on the thread that asks: on a busy host handing
+/// them to another thread costs several times more. Larger ones would keep other tasks from running.
+const AT_ONCE: usize = 32 * 1024;
+/// Elements that are read on the thread that asks, for the same reason.
+const READ_AT_ONCE: usize = 128;
+
+/// A netlink socket that is opened at its first use, in the network namespace of the thread that uses it, and kept. One request
+/// after the other: also one whose task was dropped ends before the next begins.
+#[derive(Debug, Default)]
+pub struct Link {
+    socket: Arc<Mutex<Option<Nfnl>>>,
+}
+
+impl Link {
+    /// [`Nfnl::commit`].
+    ///
+    /// # Errors
+    /// As in [`NfnlError`].
+    pub async fn commit(&self, batch: Batch) -> Result<(), NfnlError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let short = batch.size() <= AT_ONCE;
+        self.run(short, move |socket| socket.commit(batch)).await
+    }
+
+    /// [`Nfnl::get`].
+    ///
+    /// # Errors
+    /// As in [`NfnlError`].
+    pub async fn get(&self, family: Family, table: &str, set: &str, keys: Vec<Data>) -> Result<Vec<Found>, NfnlError> {
+        let (table, set) = (table.to_owned(), set.to_owned());
+        self.run(keys.len() <= READ_AT_ONCE, move |socket| socket.get(family, &table, &set, &keys)).await
+    }
+
+    /// [`Nfnl::list`].
+    ///
+    /// # Errors
+    /// As in [`NfnlError`].
+    pub async fn list(&self, family: Family, table: &str, set: &str) -> Result<Vec<Found>, NfnlError> {
+        let (table, set) = (table.to_owned(), set.to_owned());
+        self.run(false, move |socket| socket.list(family, &table, &set)).await
+    }
+
+    /// Waits until a request whose task was dropped has ended.
+    pub async fn idle(&self) {
+        drop(self.socket.lock().await);
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        short: bool,
+        job: impl FnOnce(&mut Nfnl) -> Result<T, NfnlError> + Send + 'static,
+    ) -> Result<T, NfnlError> {
+        // The lock goes with the job, not with the task: see above.
+        let mut guard = Arc::clone(&self.socket).lock_owned().await;
+        // Opened here: a thread of the pool might be in another network namespace.
+        if guard.is_none() {
+            *guard = Some(Nfnl::open()?);
+        }
+        let work = move || {
+            let mut guard: OwnedMutexGuard<Option<Nfnl>> = guard;
+            match guard.as_mut() {
+                Some(socket) => job(socket),
+                None => Err(NfnlError::Stopping),
+            }
+        };
+        if short { work() } else { tokio::task::spawn_blocking(work).await.unwrap_or(Err(NfnlError::Stopping)) }
+    }
+}

@@ -1,0 +1,136 @@
+//! Reading what nf_tables answers: pure, and never in trust that an answer is whole.
+
+use super::batch::{
+    COUNTER_BYTES, COUNTER_PACKETS, DATA_VALUE, ELEM_EXPR, ELEM_KEY, EXPR_DATA, EXPR_NAME, GENERIC, LIST_ELEM, LIST_ELEMENTS,
+    NESTED, NEW,
+};
+use netlink_packet_core::NetlinkBuffer;
+
+const DONE: u16 = libc::NLMSG_DONE as u16;
+const ERROR: u16 = libc::NLMSG_ERROR as u16;
+const INTERRUPTED: u16 = libc::NLM_F_DUMP_INTR as u16;
+const OVERRUN: u16 = libc::NLMSG_OVERRUN as u16;
+
+/// An element of a set, as read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Its key, as in [`super::Data`].
+    pub key: Vec<u8>,
+    /// Packets of its counter; zero without one.
+    pub packets: u64,
+    /// Bytes of its counter; zero without one.
+    pub bytes: u64,
+}
+
+/// One message of an answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Reply {
+    /// What became of message number `sequence`: zero, or an error number of the system.
+    Result { sequence: u32, code: i32 },
+    /// Elements that were asked for.
+    Elements { sequence: u32, found: Vec<Found> },
+    /// The end of a listing: zero, or an error number.
+    Done { sequence: u32, code: i32 },
+    /// The set changed while it was listed: the answer to message number `sequence` may lack something.
+    Interrupted { sequence: u32 },
+    /// The kernel dropped answers.
+    Overrun,
+}
+
+/// An answer that is not what the kernel writes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Malformed;
+
+/// The messages in one datagram.
+pub(super) fn parse(mut bytes: &[u8]) -> Result<Vec<Reply>, Malformed> {
+    let mut replies = Vec::new();
+    while !bytes.is_empty() {
+        let message = NetlinkBuffer::new_checked(bytes).map_err(|_| Malformed)?;
+        let (sequence, payload) = (message.sequence_number(), message.payload());
+        if matches!(message.message_type(), NEW | DONE) && message.flags() & INTERRUPTED != 0 {
+            replies.push(Reply::Interrupted { sequence });
+        }
+        match message.message_type() {
+            ERROR => replies.push(Reply::Result { sequence, code: code(payload)? }),
+            // Older kernels end a listing without a result.
+            DONE if payload.is_empty() => replies.push(Reply::Done { sequence, code: 0 }),
+            DONE => replies.push(Reply::Done { sequence, code: code(payload)? }),
+            OVERRUN => replies.push(Reply::Overrun),
+            NEW => {
+                let attributes = payload.get(GENERIC..).ok_or(Malformed)?;
+                replies.push(Reply::Elements { sequence, found: elements(attributes)? });
+            }
+            // What else there may be (a no-op) says nothing about a request.
+            _ => {}
+        }
+        let length = usize::try_from(message.length()).map_err(|_| Malformed)?;
+        // A checked header is never zero long, so this ends. The last message need not be padded.
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(replies)
+}
+
+/// The system's error number, positive.
+fn code(payload: &[u8]) -> Result<i32, Malformed> {
+    let number = payload.first_chunk::<4>().map(|b| i32::from_ne_bytes(*b)).ok_or(Malformed)?;
+    Ok(number.saturating_neg())
+}
+
+fn elements(attributes: &[u8]) -> Result<Vec<Found>, Malformed> {
+    let mut found = Vec::new();
+    for list in each(attributes) {
+        let (LIST_ELEMENTS, list) = list? else { continue };
+        for element in each(list) {
+            let (LIST_ELEM, element) = element? else { continue };
+            found.push(self::element(element)?);
+        }
+    }
+    Ok(found)
+}
+
+fn element(attributes: &[u8]) -> Result<Found, Malformed> {
+    let mut found = Found::default();
+    for attribute in each(attributes) {
+        match attribute? {
+            (ELEM_KEY, data) => found.key = first(data, DATA_VALUE)?.ok_or(Malformed)?.to_vec(),
+            (ELEM_EXPR, expression) if first(expression, EXPR_NAME)? == Some(b"counter\0") => {
+                let counter = first(expression, EXPR_DATA)?.ok_or(Malformed)?;
+                found.packets = number(first(counter, COUNTER_PACKETS)?)?;
+                found.bytes = number(first(counter, COUNTER_BYTES)?)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+fn number(value: Option<&[u8]>) -> Result<u64, Malformed> {
+    value.and_then(|v| v.first_chunk::<8>()).map(|b| u64::from_be_bytes(*b)).ok_or(Malformed)
+}
+
+/// The value of the first attribute of `kind`.
+fn first(attributes: &[u8], kind: u16) -> Result<Option<&[u8]>, Malformed> {
+    for attribute in each(attributes) {
+        let (this, value) = attribute?;
+        if this == kind {
+            return Ok(Some(value));
+        }
+    }
+    Ok(None)
+}
+
+/// Kind (without flags) and value of each attribute; ends after the first that is not whole.
+fn each(mut rest: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), Malformed>> {
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let whole = std::mem::take(&mut rest);
+        let (Some([l0, l1, k0, k1]), true) = (whole.first_chunk::<4>(), whole.len() >= 4) else { return Some(Err(Malformed)) };
+        let length = usize::from(u16::from_ne_bytes([*l0, *l1]));
+        let Some(value) = whole.get(4..length) else { return Some(Err(Malformed)) };
+        rest = whole.get(length.next_multiple_of(4)..).unwrap_or_default();
+        // The other flag says in which order bytes are; it is never set here.
+        Some(Ok((u16::from_ne_bytes([*k0, *k1]) & !NESTED, value)))
+    })
+}
