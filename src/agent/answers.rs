@@ -118,7 +118,7 @@ impl Answers {
         let config = self.config.instances.iter().find(|i| i.name == status.name);
         let mut reason = status.reason.clone();
         if let Some(problem) = &status.problem {
-            reason = format!("{reason}; needs repair: {problem}");
+            reason = format!("{reason}{}needs repair: {problem}", if reason.is_empty() { "" } else { "; " });
         }
         api::InstanceStatus {
             name: status.name.clone(),
