@@ -126,6 +126,22 @@ fn a_switchover_and_every_reason_against_it() {
     wait::until("the address at b", SOON, || if b.has_vip() && !a.has_vip() { Ok(()) } else { Err("no".into()) }).unwrap();
     second.is_armed("a");
 
+    // Asked for on the backup: the master does it, and its refusals come back.
+    let (code, out, err) = a.run(&["switchover", "--to", "a"]);
+    assert!(code == 5 && out.contains("master b") && out.contains("can take over") && err.contains("--yes"), "{out}{err}");
+    let (code, _, err) = a.run(&["switchover", "--yes", "--to", "b"]);
+    assert!(code == 5 && err.contains("already master"), "{code} {err}");
+    let (code, out, err) = a.run(&["switchover", "--yes"]);
+    assert!(code == 0 && out.contains("a is master (was b), epoch 3"), "{code} {out} {err}");
+    assert_eq!(etcd.get("instances/sip/wishes/").or_else(|| etcd.get("instances/sip/answers/")), None);
+    let (code, out, err) = b.run(&["switchover", "--yes", "--json"]);
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    assert!(code == 0 && answer["to"] == "b" && answer["from"] == "a", "{code} {out} {err}");
+    // What somebody else puts there is left alone, and told.
+    etcd.put("instances/sip/wishes/x", "nonsense");
+    second.says("sip/wishes/x");
+    second.is_armed("a");
+
     // SIGTERM right after a takeover has begun: the address goes back in order, or stays; never both, never lost.
     let (code, _, err) = b.run(&["switchover", "--yes"]);
     assert_eq!(code, 0, "{err}");
