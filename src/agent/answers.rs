@@ -3,6 +3,7 @@
 use super::Instances;
 use super::history;
 use super::instance::{Order, Summary};
+use super::wishes;
 use crate::cluster::{self, Cluster, Role, SwitchoverError};
 use crate::config::Config;
 use crate::control::api::{self, ApiError, ErrorKind, Reply, Request};
@@ -39,7 +40,36 @@ impl Answers {
         });
     }
 
+    /// Makes the answer here, or lets the master make it where only the master can.
     async fn make(&self, request: Request) -> Result<Reply, ApiError> {
+        let (name, request) = match request {
+            Request::Candidates { instance } => {
+                let name = self.one(instance)?;
+                (name.clone(), Request::Candidates { instance: Some(name) })
+            }
+            Request::Switchover { instance, to } => {
+                let name = self.one(instance)?;
+                (name.clone(), Request::Switchover { instance: Some(name), to })
+            }
+            other => return self.make_here(other).await,
+        };
+        let me = &self.config.node.name;
+        match self.seen(&name) {
+            Some(seen) if seen.role == Role::Backup => match seen.master.filter(|m| m != me) {
+                Some(master) => wishes::ask(&self.etcd, &self.config.node.cluster, &name, me, &master, request).await,
+                None => self.make_here(request).await,
+            },
+            _ => self.make_here(request).await,
+        }
+    }
+
+    /// Whether this node is master of an instance.
+    pub(super) fn is_master(&self, instance: &str) -> bool {
+        self.seen(instance).is_some_and(|i| i.role == Role::Master)
+    }
+
+    /// Makes the answer of this node, and asks no other.
+    pub(super) async fn make_here(&self, request: Request) -> Result<Reply, ApiError> {
         Ok(match request {
             Request::Status => Reply::Status(self.status().await),
             Request::Candidates { instance } => Reply::Candidates(self.candidates(&self.one(instance)?)?),
@@ -118,7 +148,7 @@ impl Answers {
         let config = self.config.instances.iter().find(|i| i.name == status.name);
         let mut reason = status.reason.clone();
         if let Some(problem) = &status.problem {
-            reason = format!("{reason}; needs repair: {problem}");
+            reason = format!("{reason}{}needs repair: {problem}", if reason.is_empty() { "" } else { "; " });
         }
         api::InstanceStatus {
             name: status.name.clone(),

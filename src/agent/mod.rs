@@ -14,6 +14,7 @@ mod rows;
 mod sampler;
 mod sockets;
 mod takeover;
+mod wishes;
 mod writer;
 
 pub use calls_side::CallsError;
@@ -120,7 +121,13 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
             return Err(e);
         }
     };
+    // Ended when it is dropped: these have nothing to undo.
+    let mut tasks_of_agent = tokio::task::JoinSet::new();
     let answers = answers::Answers::new(&config, cluster.clone(), etcd.clone(), instances.clone());
+    for instance in instances.keys() {
+        let served = wishes::serve(etcd.clone(), config.node.cluster.clone(), instance.clone(), answers.clone());
+        tasks_of_agent.spawn(served);
+    }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     info!(node = config.node.name, cluster = config.node.cluster, "keepcall {} is up", env!("CARGO_PKG_VERSION"));
 

@@ -302,7 +302,7 @@ impl Etcd {
                     let err = if why.is_empty() {
                         EtcdError::Timeout { endpoint: e.url.clone(), after: self.0.timeout }
                     } else {
-                        EtcdError::Broken { endpoint: e.url.clone(), why }
+                        EtcdError::Broken { endpoint: e.url.clone(), why: why + e.hint(&self.0.access) }
                     };
                     (err.to_string(), Some(err))
                 }

@@ -29,6 +29,8 @@ pub struct EndpointHealth {
 
 #[derive(Default)]
 struct State {
+    /// Whether it ever answered.
+    answered: bool,
     shunned_until: Option<Time>,
     error: Option<String>,
 }
@@ -37,6 +39,8 @@ struct State {
 pub(super) struct Access {
     pub(super) user: Option<(String, String)>,
     tls: Option<TlsOptions>,
+    /// Whether a client certificate is shown.
+    certified: bool,
     timeout: Duration,
 }
 
@@ -66,7 +70,7 @@ impl Access {
         } else {
             None
         };
-        Ok(Self { user, tls, timeout: cfg.timeout })
+        Ok(Self { user, tls, certified: cfg.cert_file.is_some(), timeout: cfg.timeout })
     }
 
     fn options(&self, url: &str) -> ConnectOptions {
@@ -139,12 +143,26 @@ impl Endpoint {
     }
 
     pub(super) fn good(&self) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::default();
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State { answered: true, ..State::default() };
+    }
+
+    /// What may be the matter if a connection to a member that never answered breaks: a server that wants TLS, or a client
+    /// certificate (which TLS 1.3 asks for after the handshake), just closes it.
+    pub(super) fn hint(&self, access: &Access) -> &'static str {
+        if self.state.lock().unwrap_or_else(PoisonError::into_inner).answered {
+            ""
+        } else if !self.url.starts_with("https://") {
+            " (if etcd speaks TLS there, write https:// in `endpoints` and set `ca_file`)"
+        } else if access.certified {
+            " (etcd may not accept the client certificate: check `cert_file` and `key_file`)"
+        } else {
+            " (if etcd wants client certificates, set `cert_file` and `key_file`)"
+        }
     }
 
     pub(super) fn bad(&self, why: &str, now: Time) {
         let mut s = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        *s = State { shunned_until: Some(now + SHUN), error: Some(why.to_owned()) };
+        *s = State { shunned_until: Some(now + SHUN), error: Some(why.to_owned()), answered: s.answered };
     }
 
     pub(super) fn shunned(&self, now: Time) -> bool {

@@ -3,7 +3,7 @@
 use super::{ClusterEvent, Command, Shared, SwitchoverError, lock};
 use crate::clock;
 use crate::cluster::election::{Action, Election, Failure, LeaseState, Request, Role, Settings};
-use crate::cluster::heartbeat::{Codec, MAX_DATAGRAM};
+use crate::cluster::heartbeat::{Codec, MAX_DATAGRAM, Rejected};
 use crate::cluster::lease::Name;
 use crate::cluster::record::{Alive, Keys, View, read_node};
 use crate::cluster::status::{ClusterStatus, InstanceStatus, NodeStatus};
@@ -27,7 +27,7 @@ const HANDOVER_TIME: Duration = Duration::from_millis(2500);
 const LEAVE_TIME: Duration = Duration::from_secs(5);
 /// Keys whose bad values are remembered, so that each is told once.
 const MAX_WARNED: usize = 256;
-/// One complaint about bad datagrams in this time.
+/// One complaint about each kind of bad datagram in this time.
 const COMPLAIN: Duration = Duration::from_secs(60);
 
 pub(super) struct Parts {
@@ -67,7 +67,8 @@ pub(super) struct Worker {
     answers: (mpsc::Sender<Answer>, mpsc::Receiver<Answer>),
     pending: VecDeque<ClusterEvent>,
     rejected: u64,
-    complained: Option<Time>,
+    /// What kinds of bad datagrams were told of, and when; at most one entry for each kind.
+    complained: Vec<(Rejected, Time)>,
     warned: HashMap<String, String>,
     stopping: Option<(Time, Option<oneshot::Sender<()>>)>,
 }
@@ -109,7 +110,7 @@ impl Worker {
             answers: mpsc::channel(ANSWERS),
             pending: VecDeque::new(),
             rejected: 0,
-            complained: None,
+            complained: Vec::new(),
             warned: HashMap::new(),
             stopping: None,
         }
@@ -306,8 +307,9 @@ impl Worker {
             Err(why) => {
                 self.rejected += 1;
                 let now = clock::now();
-                if self.complained.is_none_or(|t| now >= t + COMPLAIN) {
-                    self.complained = Some(now);
+                self.complained.retain(|(_, at)| now < *at + COMPLAIN);
+                if self.complained.iter().all(|(kind, _)| *kind != why) {
+                    self.complained.push((why, now));
                     tracing::warn!(%from, %why, total = self.rejected, "heartbeat not accepted");
                 }
             }

@@ -150,7 +150,7 @@ impl Election {
         let member = self.record.as_ref().is_some_and(|r| r.members.iter().any(|m| m == node));
         match self.peers.get(node) {
             _ if node == self.s.me => Some("is master already".into()),
-            None => Some("was never heard".into()),
+            None => Some("was never heard (is its agent up, its UDP port open, its key_file the same?)".into()),
             Some(p) if p.acked.is_none_or(|t| now >= t + self.patience()) => Some("does not answer heartbeats".into()),
             Some(_) if !member => Some("is not a member yet".into()),
             Some(_) if !self.live(node, now) => Some("has no valid lease in etcd".into()),

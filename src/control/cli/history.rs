@@ -1,8 +1,9 @@
 //! `keepcall history`
 
-use super::output::{Output, moment, or_dash, table};
+use super::output::{Output, moment, or_dash, printable};
 use super::{Global, QUICK, unexpected};
 use crate::control::api::{HistoryEntry, Reply, Request};
+use std::fmt::Write as _;
 
 /// Arguments of `keepcall history`.
 #[derive(Clone, Debug, clap::Args)]
@@ -33,35 +34,55 @@ pub(super) fn run(global: &Global, args: &HistoryArgs) -> Result<(), u8> {
     Ok(())
 }
 
+/// One block for each change: a line that says what happened, then its steps, then the calls.
 pub(super) fn render(entries: &[HistoryEntry]) -> String {
-    let rows = entries.iter().map(|e| {
-        let c = &e.calls;
-        let mut calls = format!("{} of {}", c.recovered, c.total);
-        for (n, word) in [(c.gone, "gone"), (c.refused, "refused"), (c.unreachable, "unreachable"), (c.unpaired, "unpaired")] {
-            if n > 0 {
-                calls.push_str(&format!(", {n} {word}"));
-            }
-        }
-        vec![
+    let mut text = String::new();
+    for e in entries {
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "{}  {}  epoch {}  {} -> {}  {}: {}",
             moment(e.at_ms),
-            e.instance.clone(),
-            e.epoch.to_string(),
-            format!("{} -> {}", or_dash(&e.previous), e.master),
-            e.cause.clone(),
-            e.reason.clone(),
-            phases(e),
-            calls,
-        ]
-    });
-    table(&["WHEN", "INSTANCE", "EPOCH", "MASTER", "CAUSE", "WHY", "STEPS", "CALLS RECOVERED"], rows.collect())
+            e.instance,
+            e.epoch,
+            or_dash(&e.previous),
+            e.master,
+            e.cause,
+            printable(&e.reason)
+        );
+        let _ = writeln!(text, "    steps: {}", phases(e));
+        let _ = writeln!(text, "    calls: {}", calls(e));
+    }
+    text
 }
 
-/// Each step with its time after the first, in milliseconds.
+fn calls(entry: &HistoryEntry) -> String {
+    let c = &entry.calls;
+    if c.total == 0 {
+        return "none were up".to_owned();
+    }
+    let mut text = format!("{} of {} recovered", c.recovered, c.total);
+    let others = [
+        (c.gone, "gone"),
+        (c.refused, "refused"),
+        (c.unreachable, "unreachable"),
+        (c.unpaired, "unpaired"),
+        (c.total.saturating_sub(c.recovered + c.gone + c.refused + c.unreachable + c.unpaired), "without a result yet"),
+    ];
+    for (n, word) in others.into_iter().filter(|(n, _)| *n > 0) {
+        let _ = write!(text, ", {n} {word}");
+    }
+    text
+}
+
+/// Each step in the order of time, with the milliseconds after the first.
 fn phases(entry: &HistoryEntry) -> String {
-    let Some(first) = entry.phases.iter().map(|p| p.unix_us).min() else { return "-".to_owned() };
-    let one = |p: &crate::control::api::Phase| {
+    let mut steps: Vec<_> = entry.phases.iter().collect();
+    steps.sort_by_key(|p| p.unix_us);
+    let Some(first) = steps.first().map(|p| p.unix_us) else { return "-".to_owned() };
+    let one = |p: &&crate::control::api::Phase| {
         let us = p.unix_us - first;
-        format!("{} +{}.{}ms", p.name, us / 1000, us % 1000 / 100)
+        if us == 0 { p.name.clone() } else { format!("{} +{}.{} ms", p.name, us / 1000, us % 1000 / 100) }
     };
-    entry.phases.iter().map(one).collect::<Vec<_>>().join(", ")
+    steps.iter().map(one).collect::<Vec<_>>().join(", ")
 }

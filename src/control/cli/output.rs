@@ -72,8 +72,14 @@ pub(super) fn printable(text: &str) -> String {
 
 /// How long ago `unix_ms` was, rounded to seconds.
 pub(super) fn ago(unix_ms: u64) -> String {
-    let seconds = crate::clock::unix_ms().saturating_sub(unix_ms) / 1000;
-    format!("{} ago", humantime::format_duration(std::time::Duration::from_secs(seconds)))
+    span(crate::clock::unix_ms().saturating_sub(unix_ms))
+}
+
+/// `ms` milliseconds ago, in the two largest units: who reads "3days 4h" has no use for the seconds.
+pub(super) fn span(ms: u64) -> String {
+    let text = humantime::format_duration(std::time::Duration::from_secs(ms / 1000)).to_string();
+    let largest: Vec<&str> = text.split(' ').take(2).collect();
+    format!("{} ago", largest.join(" "))
 }
 
 /// A moment in UTC, to the millisecond.

@@ -1,6 +1,6 @@
 //! `keepcall status`
 
-use super::output::{Output, ago, complain, or_dash, printable, table};
+use super::output::{Output, ago, complain, or_dash, printable, span, table};
 use super::{Global, QUICK, unexpected};
 use crate::control::api::{CheckState, Reply, Request, Status};
 use std::fmt::Write as _;
@@ -18,6 +18,8 @@ pub struct StatusArgs {
     json: bool,
 }
 
+/// A node that was last heard so many milliseconds ago is shown as silent: far more than any heartbeat.
+const SILENT: u64 = 5000;
 /// A human cannot follow more, and the agent has better things to do.
 const EACH: Duration = Duration::from_secs(1);
 
@@ -86,11 +88,19 @@ pub(super) fn render(status: &Status) -> String {
     let rows = status.nodes.iter().map(|n| {
         vec![
             format!("{}{}", n.name, if n.is_self { " (this)" } else { "" }),
-            if n.fit { "fit" } else { "NOT fit" }.to_owned(),
+            match n.last_heard_ms {
+                _ if n.is_self && n.fit => "fit",
+                Some(ms) if ms > SILENT => "SILENT",
+                None if !n.is_self => "not heard",
+                _ if n.fit => "fit",
+                _ => "NOT fit",
+            }
+            .to_owned(),
             n.priority.to_string(),
             match n.last_heard_ms {
                 _ if n.is_self => "-".to_owned(),
-                Some(ms) => format!("{ms}ms ago"),
+                Some(ms) if ms < 1000 => "just now".to_owned(),
+                Some(ms) => span(ms),
                 None => "never".to_owned(),
             },
             n.address.map_or_else(|| "-".to_owned(), |a| a.to_string()),

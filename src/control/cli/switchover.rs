@@ -71,7 +71,12 @@ pub(super) fn choose(candidates: &Candidates, to: Option<&str>) -> Result<String
             Err((format!("{name} is already master of {instance}"), REFUSED))
         }
         Some(name) => match candidates.candidates.iter().find(|c| c.node == name) {
-            None => Err((format!("no node {name:?} takes part in {instance}\n  = the table above names those that do"), USAGE)),
+            None => {
+                let known: Vec<&str> = candidates.candidates.iter().map(|c| c.node.as_str()).collect();
+                let advice =
+                    if known.is_empty() { "there is no other node".to_owned() } else { format!("one of: {}", known.join(", ")) };
+                Err((format!("no node {name:?} takes part in {instance}\n  = {advice}"), USAGE))
+            }
             Some(c) if !c.against.is_empty() => {
                 Err((format!("{name} cannot take over {instance}: {}", c.against.join("; ")), REFUSED))
             }
@@ -79,7 +84,14 @@ pub(super) fn choose(candidates: &Candidates, to: Option<&str>) -> Result<String
         },
         None => match candidates.candidates.iter().find(|c| c.against.is_empty()) {
             Some(c) => Ok(c.node.clone()),
-            None => Err((format!("no node can take over {instance}: see the reasons against each"), REFUSED)),
+            None if candidates.candidates.is_empty() => {
+                let advice = "start the agent of a second node with this instance, cluster name and key";
+                Err((format!("no node can take over {instance}: there is no other node\n  = {advice}"), REFUSED))
+            }
+            None => {
+                let advice = "repair what the table above says against the node that you want, then try again";
+                Err((format!("no node can take over {instance}\n  = {advice}"), REFUSED))
+            }
         },
     }
 }
@@ -91,6 +103,9 @@ pub(super) fn render(candidates: &Candidates) -> String {
     });
     let master = or_dash(&candidates.master);
     let head = format!("instance {}, master {master}, epoch {}\n", candidates.instance, candidates.epoch);
+    if candidates.candidates.is_empty() {
+        return head;
+    }
     format!("{head}{}", table(&["CANDIDATE", "PRIORITY", "VERDICT"], rows.collect()))
 }
 

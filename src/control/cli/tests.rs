@@ -48,10 +48,14 @@ fn the_status_shows_master_nodes_checks_and_calls() {
             calls: CallCounts { stored: 41, tracked: 42, carried: 43 },
             ..InstanceStatus::default()
         }],
-        nodes: vec![NodeStatus { name: "b".to_owned(), summary: "evil \x1b[2J".to_owned(), ..NodeStatus::default() }],
+        nodes: [None, Some(400_000), Some(3)]
+            .map(|last_heard_ms| NodeStatus { last_heard_ms, summary: "evil \x1b[2J".to_owned(), ..NodeStatus::default() })
+            .into(),
         ..Status::default()
     });
-    for part in ["http://e: refused", "paired 312ms", "FAILED", "NOT fit", "41", "42", "43", "never", "evil .[2J"] {
+    for part in
+        ["http://e: refused", "paired 312ms", "FAILED", "not heard", "SILENT", "NOT fit", "41", "42", "43", "never", "evil .[2J"]
+    {
         assert!(text.contains(part), "{part} in\n{text}");
     }
     assert!(!text.contains('\x1b'));
@@ -68,7 +72,7 @@ fn history_shows_steps_after_the_first() {
         calls: Outcomes { total: 10, recovered: 9, gone: 1, ..Outcomes::default() },
         ..HistoryEntry::default()
     }]);
-    for part in ["a -> b", "2023-11-14T22:13:20.123Z", "committed +12.3ms", "9 of 10, 1 gone"] {
+    for part in ["a -> b", "2023-11-14T22:13:20.123Z", "committed +12.3 ms", "9 of 10 recovered, 1 gone"] {
         assert!(text.contains(part), "{part} in\n{text}");
     }
 }

@@ -1,0 +1,133 @@
+//! A switchover that is asked for on another node than the master: the request goes to the master through etcd, and its answer
+//! comes back the same way.
+//!
+//! `instances/<i>/wishes/<id>` holds the request, bound to a lease that nobody renews: what the master does not take up within
+//! seconds is gone, so that nothing happens minutes later. The master deletes the key in a transaction before it acts, so that
+//! no wish is fulfilled twice. `instances/<i>/answers/<id>` holds the answer, bound to such a lease, too.
+
+use super::answers::Answers;
+use crate::control::api::{ApiError, ErrorKind, Reply, Request};
+use crate::etcd::{Compare, Etcd, EtcdError, KeyValue, Op, WatchEvent};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use tracing::{info, warn};
+
+/// Schema of a wish; one with another number is left alone.
+const SCHEMA: u32 = 1;
+/// The longest wish that is read: a name or two.
+const MAX_WISH: usize = 16 * 1024;
+/// How long the master may take to answer a question, and to hand over and settle, each with room and within what the command
+/// line waits.
+const QUESTION: Duration = Duration::from_secs(5);
+const SWITCHOVER: Duration = Duration::from_secs(12);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Wish {
+    schema: u32,
+    /// The node that asks.
+    from: String,
+    request: Request,
+}
+
+fn wishes(cluster: &str, instance: &str) -> String {
+    format!("/keepcall/{cluster}/instances/{instance}/wishes/")
+}
+
+fn answers(cluster: &str, instance: &str) -> String {
+    format!("/keepcall/{cluster}/instances/{instance}/answers/")
+}
+
+/// Asks the master of `instance`.
+pub(super) async fn ask(
+    etcd: &Etcd,
+    cluster: &str,
+    instance: &str,
+    me: &str,
+    master: &str,
+    request: Request,
+) -> Result<Reply, ApiError> {
+    let failed = |why: String| ApiError {
+        message: format!("this node is not the master, and could not ask {master}, which is: {why}"),
+        advice: format!("run the command on {master}"),
+        kind: ErrorKind::Failed,
+    };
+    let patience = if matches!(request, Request::Switchover { .. }) { SWITCHOVER } else { QUESTION };
+    let nonce = getrandom::u64().map_err(|e| failed(e.to_string()))?;
+    let id = format!("{me}-{nonce:016x}");
+    let value = serde_json::to_vec(&Wish { schema: SCHEMA, from: me.to_owned(), request }).map_err(|e| failed(e.to_string()))?;
+    let answer_key = format!("{}{id}", answers(cluster, instance));
+    let mut news = etcd.watch(&answer_key);
+    let lease = etcd.grant().await.map_err(|e| failed(e.to_string()))?.id;
+    let put = etcd.put(&format!("{}{id}", wishes(cluster, instance)), &value, lease).await;
+    let waited = async {
+        while let Some(event) = news.recv().await {
+            let found = match event {
+                WatchEvent::Snapshot { entries, .. } => entries.into_iter().find(|kv| kv.key == answer_key),
+                WatchEvent::Put(kv) => Some(kv).filter(|kv| kv.key == answer_key),
+                WatchEvent::Delete { .. } => None,
+            };
+            if let Some(kv) = found {
+                return serde_json::from_slice::<Reply>(&kv.value).map_err(|e| format!("its answer cannot be read ({e})"));
+            }
+        }
+        Err("the watch on etcd ended".to_owned())
+    };
+    let reply = match put {
+        Ok(()) => {
+            tokio::time::timeout(patience, waited).await.unwrap_or_else(|_| Err(format!("it did not answer within {patience:?}")))
+        }
+        Err(e) => Err(e.to_string()),
+    };
+    // Takes the wish along if nobody took it up; if this fails it runs out by itself.
+    let _ = etcd.revoke(lease).await;
+    reply.map_err(failed)
+}
+
+/// Fulfils the wishes of other nodes whenever this one is master, one after the other. Ends with the process.
+pub(super) async fn serve(etcd: Etcd, cluster: String, instance: String, local: Answers) {
+    let prefix = wishes(&cluster, &instance);
+    let mut news = etcd.watch(&prefix);
+    while let Some(event) = news.recv().await {
+        let found = match event {
+            WatchEvent::Snapshot { entries, .. } => entries,
+            WatchEvent::Put(kv) => vec![kv],
+            WatchEvent::Delete { .. } => Vec::new(),
+        };
+        for kv in found {
+            let Some(id) = kv.key.strip_prefix(&prefix).map(str::to_owned) else { continue };
+            if !local.is_master(&instance) {
+                continue;
+            }
+            let answer_key = format!("{}{id}", answers(&cluster, &instance));
+            if let Err(e) = fulfil(&etcd, &instance, &kv, &answer_key, &local).await {
+                warn!(instance, "a request of another node was not answered: {e}");
+            }
+        }
+    }
+}
+
+async fn fulfil(etcd: &Etcd, instance: &str, kv: &KeyValue, answer_key: &str, local: &Answers) -> Result<(), EtcdError> {
+    let wish = Some(&kv.value).filter(|v| v.len() <= MAX_WISH).and_then(|v| serde_json::from_slice::<Wish>(v).ok());
+    let Some(wish) = wish.filter(|w| w.schema == SCHEMA && asks_for(&w.request) == Some(instance)) else {
+        warn!(key = ?kv.key, "the request in etcd cannot be read; remove it with `etcdctl del {}`", kv.key);
+        return Ok(());
+    };
+    let only_once = vec![Compare::ModRevision(kv.key.clone(), kv.mod_revision)];
+    if !etcd.txn(only_once, vec![Op::Delete(kv.key.clone())], Vec::new()).await?.succeeded {
+        return Ok(());
+    }
+    if matches!(wish.request, Request::Switchover { .. }) {
+        info!(instance, from = wish.from, "a switchover is asked for on another node");
+    }
+    let reply = local.make_here(wish.request).await.unwrap_or_else(Reply::Error);
+    let lease = etcd.grant().await?.id;
+    etcd.put(answer_key, &serde_json::to_vec(&reply).unwrap_or_default(), lease).await
+}
+
+/// The instance of a request that may come from another node.
+fn asks_for(request: &Request) -> Option<&str> {
+    match request {
+        Request::Candidates { instance } | Request::Switchover { instance, .. } => instance.as_deref(),
+        _ => None,
+    }
+}
