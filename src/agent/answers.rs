@@ -182,7 +182,9 @@ impl Answers {
             tokio::time::sleep(LOOK).await;
         }
         Err(ApiError {
-            message: format!("the switchover is committed (epoch {epoch}), but the new master has not taken over within {SETTLE:?}"),
+            message: format!(
+                "the switchover is committed (epoch {epoch}), but the new master has not taken over within {SETTLE:?}"
+            ),
             advice: "see `keepcall status` on both nodes; this node takes over again if the other one stays silent".to_owned(),
             kind: ErrorKind::Failed,
         })

@@ -4,8 +4,8 @@
 //! Roles: as *backup* the stored calls are followed and the relay is armed for each; nothing is sent. As *master* the local
 //! server's traffic is learnt and stored, and the calls of the master before are recovered and carried.
 
-use super::sockets::{Datagram, RecoveryPortError, RecoverySockets};
 use super::rows;
+use super::sockets::{Datagram, RecoveryPortError, RecoverySockets};
 use super::takeover::Takeover;
 use crate::calls::capture::{Capture, CaptureError, Seen};
 use crate::calls::model::{Call, Flow, Packet, Transport};
@@ -103,7 +103,12 @@ pub(super) struct CallsSide {
 }
 
 impl CallsSide {
-    pub(super) async fn open(node: &config::Node, instance: &config::Instance, sip: &config::Sip, etcd: Etcd) -> Result<Self, CallsError> {
+    pub(super) async fn open(
+        node: &config::Node,
+        instance: &config::Instance,
+        sip: &config::Sip,
+        etcd: Etcd,
+    ) -> Result<Self, CallsError> {
         let vips: Vec<IpAddr> = instance.addresses.iter().map(ipnet::IpNet::addr).collect();
         // What can fail for reasons of this host comes first, so that a refused start leaves nothing behind.
         let sockets = RecoverySockets::open(&vips, sip.recovery_port)?;
@@ -180,7 +185,8 @@ impl CallsSide {
             Event::Overheard(captured) => {
                 // Without the addresses the server's traffic is none of this node's business.
                 if self.role == Role::Master {
-                    let packet = Packet { src: captured.src, dst: captured.dst, transport: Transport::Udp, payload: &captured.payload };
+                    let packet =
+                        Packet { src: captured.src, dst: captured.dst, transport: Transport::Udp, payload: &captured.payload };
                     if !self.engine.handle_packet(&packet, Heard::Overheard, now) {
                         self.table.handle_packet(&packet, clock::unix_ms(), now);
                     }

@@ -103,7 +103,9 @@ impl Instance {
 
     async fn obey(&mut self, order: Order) {
         match order {
-            Order::Take { epoch, cause, previous, detected, committed } => self.take(epoch, cause, previous, detected, committed).await,
+            Order::Take { epoch, cause, previous, detected, committed } => {
+                self.take(epoch, cause, previous, detected, committed).await
+            }
             Order::Drop { epoch, reason, handover } => self.drop_right(epoch, &reason, handover).await,
             Order::Summary(reply) => {
                 let _ = reply.send(Summary {
@@ -121,10 +123,8 @@ impl Instance {
 
     fn report_fitness(&mut self) {
         let verdict = self.verdict.borrow_and_update().clone();
-        self.cluster.set_fitness(
-            &self.config.name,
-            Fitness { fit: verdict.fit, priority: self.node.priority, summary: verdict.summary },
-        );
+        self.cluster
+            .set_fitness(&self.config.name, Fitness { fit: verdict.fit, priority: self.node.priority, summary: verdict.summary });
     }
 
     async fn take(&mut self, epoch: u64, cause: Cause, previous: Option<String>, detected: Time, committed: Time) {

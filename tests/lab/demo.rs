@@ -153,7 +153,8 @@ impl Demo<'_> {
         self.say(&format!("{} is master of {VIP4}, {} is armed to take over", agents[old].node, agents[new].node));
 
         let observer = Observer::start(lan.host("obs")?, VIP4)?;
-        let calls = Calls::new(lan, &rt, self.args.calls, Manner { answer_to_source: self.args.answer_to_source, ..Manner::default() })?;
+        let calls =
+            Calls::new(lan, &rt, self.args.calls, Manner { answer_to_source: self.args.answer_to_source, ..Manner::default() })?;
         calls.set_up(READY + Duration::from_millis(50) * u32::try_from(self.args.calls)?)?;
         self.say(&format!("{} calls are up, each party hears the other", self.args.calls));
         wait::until("the calls to be stored", READY, || stored(lan, &etcd, &agents[new], self.args.calls))?;

@@ -24,7 +24,18 @@ impl Kamailio {
         let (conf, pidfile) = (dir.join("kamailio.conf"), dir.join("kamailio.pid"));
         std::fs::write(&conf, text(lan, more)?)?;
         let argv = [
-            "kamailio", "-DD", "-E", "-m", "32", "-M", "4", "-f", &conf.to_string_lossy(), "-P", &pidfile.to_string_lossy(), "-Y",
+            "kamailio",
+            "-DD",
+            "-E",
+            "-m",
+            "32",
+            "-M",
+            "4",
+            "-f",
+            &conf.to_string_lossy(),
+            "-P",
+            &pidfile.to_string_lossy(),
+            "-Y",
             &dir.to_string_lossy(),
         ];
         let mut proc = host.spawn("kamailio", &argv)?;

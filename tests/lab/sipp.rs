@@ -34,9 +34,33 @@ fn start(host: &Host, number: u16, text: &str, more: &[&str]) -> Result<Proc> {
     let number = number.to_string();
     let (path, messages, errors) = (path.to_string_lossy(), messages.to_string_lossy(), errors.to_string_lossy());
     let argv = [
-        "sipp", &server, "-sf", &path, "-i", &ip, "-p", &port, "-mp", &media, "-m", "1", "-nostdin", "-trace_msg",
-        "-message_file", &messages, "-trace_err", "-error_file", &errors, "-timeout", "60s",
-        "-timeout_error", "-cid_str", "%u-%p@%s", "-key", "number", &number,
+        "sipp",
+        &server,
+        "-sf",
+        &path,
+        "-i",
+        &ip,
+        "-p",
+        &port,
+        "-mp",
+        &media,
+        "-m",
+        "1",
+        "-nostdin",
+        "-trace_msg",
+        "-message_file",
+        &messages,
+        "-trace_err",
+        "-error_file",
+        &errors,
+        "-timeout",
+        "60s",
+        "-timeout_error",
+        "-cid_str",
+        "%u-%p@%s",
+        "-key",
+        "number",
+        &number,
     ];
     host.spawn(&name, &[&argv[..], more].concat())
 }

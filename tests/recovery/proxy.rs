@@ -5,8 +5,8 @@ use crate::lab::calls::{Calls, has_audio};
 use crate::lab::ground::Ground;
 use crate::lab::kamailio::Kamailio;
 use crate::lab::lan::VIP4;
-use crate::lab::sipp::{self, End};
 use crate::lab::phone::{Command, Manner, Phone};
+use crate::lab::sipp::{self, End};
 use crate::lab::{unix_us, wait};
 use anyhow::{Result, ensure};
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ fn calls(ground: &Ground<Kamailio>, n: usize) -> Result<Calls> {
     let server = SocketAddr::from((VIP4, 5060));
     let pair = |i: usize| {
         let manner = Manner { answer_to_source: i / 2 % 2 == 1, ornate: i / 4 % 2 == 1, ..Manner::default() };
-        let (host, side) = if i % 2 == 0 { (p2, 1) } else { (p1, 2) };
+        let (host, side) = if i.is_multiple_of(2) { (p2, 1) } else { (p1, 2) };
         Ok((Phone::new(p1, 0, i, server, manner)?, Phone::new(host, side, i, server, manner)?))
     };
     Ok(Calls::of((0..n).map(pair).collect::<Result<_>>()?))
@@ -39,9 +39,11 @@ fn proxied(name: &str, more: &str) -> Result<()> {
         let since = unix_us();
         // Through the new node's proxy by the route set, to the agent, to the other phone.
         for (caller, called) in &calls.pairs[..4] {
-            for (one, other, command, seen) in
-                [(caller, called, Command::Hold, "sendonly"), (caller, called, Command::Resume, "sendrecv"), (called, caller, Command::Refresh, "sendrecv")]
-            {
+            for (one, other, command, seen) in [
+                (caller, called, Command::Hold, "sendonly"),
+                (caller, called, Command::Resume, "sendrecv"),
+                (called, caller, Command::Refresh, "sendrecv"),
+            ] {
                 let before = one.state().own_reinvites.len();
                 one.tell(command)?;
                 wait::until("the answer to a phone's re-INVITE", SOON, || {
@@ -56,7 +58,7 @@ fn proxied(name: &str, more: &str) -> Result<()> {
         let n = calls.wait_for(SOON, |c| has_audio(c, since));
         ensure!(n == 8, "{n} calls have audio");
         let n = calls.hang_up(SOON)?;
-        ensure!(n == 8, "{n} calls hung up as they should: {:?}", calls.pairs.iter().map(|(a, b)| (a.state().bye_answered, b.state().bye_answered, a.state().bye_received, b.state().bye_received)).collect::<Vec<_>>());
+        ensure!(n == 8, "{n} calls hung up as they should: {:?}", calls.phones().map(Phone::summary).collect::<Vec<_>>());
         ensure!(calls.violations().is_empty(), "{:#?}", calls.violations());
         let outcomes = ground.outcomes(8, SOON)?;
         ensure!(outcomes["recovered"] == 8, "{outcomes}");
@@ -79,7 +81,8 @@ fn independent_user_agents_are_re_invited_and_hang_up() {
         let mut parties = vec![sipp::called(p2, 2900, End::IsHungUp)?, sipp::called(p2, 2901, End::HangsUp)?];
         for (number, host) in [(2900, p2), (2901, p2)] {
             wait::until("SIPp to listen", SOON, || {
-                let open = host.exec(&["ss", "-Hlun", "sport", "=", &format!(":{}", number + 10_000)]).map_err(|e| format!("{e:#}"))?;
+                let open =
+                    host.exec(&["ss", "-Hlun", "sport", "=", &format!(":{}", number + 10_000)]).map_err(|e| format!("{e:#}"))?;
                 if open.is_empty() { Err("no socket".into()) } else { Ok(()) }
             })?;
         }

@@ -3,8 +3,8 @@
 use super::{Host, Targets};
 use anyhow::{Context, Result};
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::PoisonError;
 use std::sync::Arc;
+use std::sync::PoisonError;
 use tokio::task::JoinHandle;
 
 /// A socket on a host.
