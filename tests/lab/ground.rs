@@ -69,6 +69,13 @@ impl<S> Ground<S> {
         Ok(at)
     }
 
+    /// Plugs the host in again that was cut off, and waits until it is armed to take over.
+    pub(crate) fn heal(&mut self) -> Result<()> {
+        self.lan.heal(&self.agents[self.successor].node)?;
+        (self.master, self.successor) = wait_armed(&mut self.agents)?;
+        Ok(())
+    }
+
     fn wait_taken(&mut self) -> Result<()> {
         wait::every(Duration::from_millis(200), "the other node to be master", READY, || {
             let s = self.agents[self.successor].instance().map_err(|e| format!("{e:#}"))?;
@@ -84,13 +91,8 @@ impl<S> Ground<S> {
         if n == calls.pairs.len() {
             return Ok(());
         }
-        let open: Vec<String> = calls
-            .pairs
-            .iter()
-            .filter(|c| !is_reinvited(c, at))
-            .flat_map(|(a, b)| [a, b])
-            .map(|p| format!("{}: {:?} {:?}", p.number, p.state().phase, p.state().reinvites))
-            .collect();
+        let open: Vec<String> =
+            calls.pairs.iter().filter(|c| !is_reinvited(c, at)).flat_map(|(a, b)| [a.summary(), b.summary()]).collect();
         Err(anyhow!(
             "{n} calls of {} were re-INVITEd\n{}\n{}",
             calls.pairs.len(),

@@ -58,15 +58,7 @@ fn proxied(name: &str, more: &str) -> Result<()> {
         let n = calls.wait_for(SOON, |c| has_audio(c, since));
         ensure!(n == 8, "{n} calls have audio");
         let n = calls.hang_up(SOON)?;
-        ensure!(
-            n == 8,
-            "{n} calls hung up as they should: {:?}",
-            calls
-                .pairs
-                .iter()
-                .map(|(a, b)| (a.state().bye_answered, b.state().bye_answered, a.state().bye_received, b.state().bye_received))
-                .collect::<Vec<_>>()
-        );
+        ensure!(n == 8, "{n} calls hung up as they should: {:?}", calls.phones().map(Phone::summary).collect::<Vec<_>>());
         ensure!(calls.violations().is_empty(), "{:#?}", calls.violations());
         let outcomes = ground.outcomes(8, SOON)?;
         ensure!(outcomes["recovered"] == 8, "{outcomes}");

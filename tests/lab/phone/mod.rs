@@ -220,6 +220,12 @@ impl Phone {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What it has seen of the call, in a line.
+    pub(crate) fn summary(&self) -> String {
+        let s = self.state();
+        format!("{}: {:?}, re-INVITEs {:?}, {} good seconds", self.number, s.phase, s.reinvites, s.right.len())
+    }
+
     /// The longest silence that touches the time from `from` to `to`: between two packets, or up to now.
     pub(crate) fn longest_gap_us(&self, from: u64, to: u64) -> u64 {
         let state = self.state();
