@@ -69,7 +69,7 @@ pub(super) struct Instance {
 impl Instance {
     /// Runs until [`Order::Stop`] or until the agent is gone.
     pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
-        self.report_fitness();
+        self.report_fitness().await;
         loop {
             tokio::select! {
                 // In this order: the end of a right goes before everything else.
@@ -88,7 +88,7 @@ impl Instance {
                 },
                 changed = self.verdict.changed() => {
                     if changed.is_ok() {
-                        self.report_fitness();
+                        self.report_fitness().await;
                     }
                 }
                 Some(event) = self.monitor.next() => self.address_event(event),
@@ -122,8 +122,11 @@ impl Instance {
         }
     }
 
-    fn report_fitness(&mut self) {
+    async fn report_fitness(&mut self) {
         let verdict = self.verdict.borrow_and_update().clone();
+        if let Some(calls) = &mut self.calls {
+            calls.server_is(verdict.decided()).await;
+        }
         self.cluster
             .set_fitness(&self.config.name, Fitness { fit: verdict.fit, priority: self.node.priority, summary: verdict.summary });
     }
@@ -164,8 +167,7 @@ impl Instance {
         }
         info!(instance = name, epoch, previous, cause = word(&cause), "master: the addresses are here");
         if let Some(calls) = &mut self.calls {
-            let server_stayed = cause == Cause::Resumed && self.verdict.borrow().fit;
-            calls.take(epoch, server_stayed, takeover).await;
+            calls.take(epoch, cause == Cause::Resumed, takeover).await;
         } else {
             takeover.save();
         }
@@ -236,7 +238,8 @@ impl Instance {
     }
 
     fn address_event(&mut self, event: AddressEvent) {
-        if self.held.is_none() {
+        // Without the right, it was this agent that removed them.
+        if self.held.is_none_or(|epoch| !self.cluster.holds(&self.config.name, epoch)) {
             return;
         }
         let name = &self.config.name;

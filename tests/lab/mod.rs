@@ -14,6 +14,7 @@ pub(crate) mod lan;
 pub(crate) mod observer;
 pub(crate) mod phone;
 pub(crate) mod proc;
+pub(crate) mod scene;
 pub(crate) mod wait;
 
 /// Wall-clock microseconds since 1970: the scale of the agent's history, so that both fit one timeline.
