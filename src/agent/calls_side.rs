@@ -122,6 +122,12 @@ pub(super) struct CallsSide {
     takeover: Option<Takeover>,
     epoch: u64,
     node: String,
+    /// Whether the stored calls have been read.
+    synced: bool,
+    /// Whether the local server works; `None` while its checks have not decided.
+    server: Option<bool>,
+    /// The stored calls of the local server are neither adopted nor recovered yet; see [`CallsSide::settle_own`].
+    own_open: bool,
 }
 
 impl CallsSide {
@@ -195,6 +201,9 @@ impl CallsSide {
             takeover: None,
             epoch: 0,
             node: node.name.clone(),
+            synced: false,
+            server: None,
+            own_open: false,
         })
     }
 
@@ -286,12 +295,12 @@ impl CallsSide {
 
     /// The addresses are here: let the server speak, and recover what the master before had.
     ///
-    /// `server_stayed` says that the local server works and was the master's before, too (the agent was restarted, and nobody
-    /// took over meanwhile): then it still carries its calls, and they are learnt again instead of recovered.
-    pub(super) async fn take(&mut self, epoch: u64, server_stayed: bool, takeover: Takeover) {
+    /// `resumed`: this node was master before, and nobody took over meanwhile. Then its server may still have its calls.
+    pub(super) async fn take(&mut self, epoch: u64, resumed: bool, takeover: Takeover) {
         let now = clock::now();
         self.role = Role::Master;
         self.epoch = epoch;
+        self.own_open = resumed;
         self.table.clear();
         self.table.set_epoch(epoch);
         self.takeover = Some(takeover);
@@ -299,13 +308,8 @@ impl CallsSide {
         self.store.guard(Vec::new());
         self.name_writer();
         self.look_at = now + LOOK;
-        let here = |c: &Call| server_stayed && c.node == self.node && c.legs.iter().all(|l| !l.carried);
-        let (kept, lost): (Vec<Call>, Vec<Call>) = self.stored.values().cloned().partition(here);
-        for call in &kept {
-            self.table.adopt(call, now);
-        }
-        self.relay.set(kept.iter().map(|c| (c.id.clone(), Vec::new())).collect());
-        info!(instance = self.instance, calls = lost.len(), still_here = kept.len(), "recovering calls");
+        let lost: Vec<Call> = self.stored.values().filter(|c| !(resumed && self.is_own(c))).cloned().collect();
+        info!(instance = self.instance, calls = lost.len(), "recovering calls");
         self.expect(lost, now);
         // Audio first: nearly always it was armed before, and this is no wait.
         let messages = self.decide();
@@ -323,6 +327,46 @@ impl CallsSide {
         if let Some(takeover) = &self.takeover {
             takeover.save();
         }
+        self.settle_own().await;
+    }
+
+    /// What the checks say of the local server; `None` while they have not decided.
+    pub(super) async fn server_is(&mut self, working: Option<bool>) {
+        self.server = working;
+        self.settle_own().await;
+    }
+
+    /// After a master came back: the calls that its server had before. If the server works, it has them still, and they are
+    /// learnt again; else they are recovered. Until both the calls and the server's health are known, their audio goes on by
+    /// the relay, if it was armed.
+    async fn settle_own(&mut self) {
+        let (true, true, Some(working)) = (self.own_open && self.role == Role::Master, self.synced, self.server) else { return };
+        self.own_open = false;
+        // What the server has begun since is in the table already.
+        let learnt: BTreeSet<String> = self.table.calls().map(|c| c.id).collect();
+        let own: Vec<Call> = self.stored.values().filter(|c| self.is_own(c) && !learnt.contains(&c.id)).cloned().collect();
+        info!(instance = self.instance, calls = own.len(), working, "calls of the local server from before");
+        let now = clock::now();
+        if working {
+            for call in &own {
+                self.table.adopt(call, now);
+            }
+            self.relay.set(own.iter().map(|c| (c.id.clone(), Vec::new())).collect());
+        } else {
+            self.expect(own, now);
+        }
+        self.carry_out().await;
+    }
+
+    /// Whether a stored call is the local server's, and not one that an agent carries.
+    fn is_own(&self, call: &Call) -> bool {
+        call.node == self.node && call.legs.iter().all(|l| !l.carried)
+    }
+
+    /// Whether a call that is read only now, as master, was a master's before: it is to be recovered too.
+    fn is_late(&self, call: &Call) -> bool {
+        let before = call.epoch < self.epoch || !self.synced;
+        before && !self.stored.contains_key(&call.id) && !(self.own_open && self.is_own(call))
     }
 
     fn expect(&mut self, calls: Vec<Call>, now: Time) {
@@ -443,8 +487,7 @@ impl CallsSide {
             match event {
                 StoreEvent::Put(call) => {
                     changed.push(call.id.clone());
-                    // Written by the master before, and read after the takeover: it is to be recovered too.
-                    if self.role == Role::Master && call.node != self.node && !self.stored.contains_key(&call.id) {
+                    if self.role == Role::Master && self.is_late(&call) {
                         late.push((*call).clone());
                     }
                     self.stored.insert(call.id.clone(), *call);
@@ -467,8 +510,9 @@ impl CallsSide {
                     changed.extend(self.stored.keys().cloned());
                     changed.extend(calls.iter().map(|c| c.id.clone()));
                     if self.role == Role::Master {
-                        late.extend(calls.iter().filter(|c| c.node != self.node && !self.stored.contains_key(&c.id)).cloned());
+                        late.extend(calls.iter().filter(|c| self.is_late(c)).cloned());
                     }
+                    self.synced = true;
                     self.stored = calls.into_iter().map(|c| (c.id.clone(), c)).collect();
                     if self.role == Role::Master {
                         for call in gone {
@@ -490,6 +534,7 @@ impl CallsSide {
                 self.carry_out().await;
             }
         }
+        self.settle_own().await;
     }
 
     fn reopen_capture(&mut self, now: Time) {

@@ -69,7 +69,7 @@ pub(super) struct Instance {
 impl Instance {
     /// Runs until [`Order::Stop`] or until the agent is gone.
     pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
-        self.report_fitness();
+        self.report_fitness().await;
         loop {
             tokio::select! {
                 // In this order: the end of a right goes before everything else.
@@ -87,7 +87,7 @@ impl Instance {
                     }
                 },
                 // An error means that there is no check, and so never news: this arm must then not be taken again and again.
-                Ok(()) = self.verdict.changed() => self.report_fitness(),
+                Ok(()) = self.verdict.changed() => self.report_fitness().await,
                 Some(event) = self.monitor.next() => self.address_event(event),
                 () = tokio::time::sleep_until(clock::tokio_at(self.put_back_at.unwrap_or(Time::FAR))) => self.put_back().await,
                 event = next_event(self.calls.as_mut()) => {
@@ -119,8 +119,11 @@ impl Instance {
         }
     }
 
-    fn report_fitness(&mut self) {
+    async fn report_fitness(&mut self) {
         let verdict = self.verdict.borrow_and_update().clone();
+        if let Some(calls) = &mut self.calls {
+            calls.server_is(verdict.decided()).await;
+        }
         self.cluster
             .set_fitness(&self.config.name, Fitness { fit: verdict.fit, priority: self.node.priority, summary: verdict.summary });
     }
@@ -161,8 +164,7 @@ impl Instance {
         }
         info!(instance = name, epoch, previous, cause = word(&cause), "master: the addresses are here");
         if let Some(calls) = &mut self.calls {
-            let server_stayed = cause == Cause::Resumed && self.verdict.borrow().fit;
-            calls.take(epoch, server_stayed, takeover).await;
+            calls.take(epoch, cause == Cause::Resumed, takeover).await;
         } else {
             takeover.save();
         }

@@ -164,10 +164,12 @@ async fn open_addresses(config: &Config) -> Result<Arc<Addresses>, AgentError> {
     }
     for instance in &config.instances {
         let error = |source| AgentError::Address { instance: instance.name.clone(), source };
-        for prefix in addresses.present(&instance.interface, &instance.addresses).await.map_err(error)? {
-            warn!(instance = instance.name, %prefix, "removed the virtual address: it was here although no agent held it");
+        let ips: Vec<_> = instance.addresses.iter().map(ipnet::IpNet::addr).collect();
+        let left = addresses.present(&instance.interface, &ips).await.map_err(error)?;
+        for prefix in &left {
+            warn!(instance = instance.name, %prefix, "removing the virtual address: it is here although no agent holds it");
         }
-        addresses.remove(&instance.interface, &instance.addresses).await.map_err(error)?;
+        addresses.remove(&instance.interface, &left).await.map_err(error)?;
     }
     Ok(Arc::new(addresses))
 }

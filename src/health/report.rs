@@ -54,6 +54,14 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// Whether the server works, once the fatal checks have said so: all are good, or one has failed.
+    #[must_use]
+    pub fn decided(&self) -> Option<bool> {
+        let mut fatal = self.checks.iter().filter(|c| c.fatal);
+        let failed = fatal.clone().any(|c| c.state == CheckState::Failed);
+        if failed { Some(false) } else { fatal.all(|c| c.state == CheckState::Good).then_some(true) }
+    }
+
     /// Joins the states of all checks of an instance. Without any check the node is fit: there is nothing against it.
     #[must_use]
     pub fn of(checks: Vec<CheckStatus>) -> Self {

@@ -113,15 +113,16 @@ impl Addresses {
         collect(join_all(requests).await)
     }
 
-    /// Which of `prefixes` `interface` has now.
+    /// What `interface` has now of these addresses. With whatever prefix length: a host answers for the address, not for the
+    /// prefix.
     ///
     /// # Errors
     /// As in [`AddressError`].
-    pub async fn present(&self, interface: &str, prefixes: &[IpNet]) -> Result<Vec<IpNet>, AddressError> {
+    pub async fn present(&self, interface: &str, addresses: &[IpAddr]) -> Result<Vec<IpNet>, AddressError> {
         let index = self.index(interface).await?;
         let there = self.dump().await?;
-        let has = |p: &&IpNet| there.iter().any(|m| m.header.index == index && prefix_of(m) == Some(**p));
-        Ok(prefixes.iter().filter(has).copied().collect())
+        let here = there.iter().filter(|m| m.header.index == index).filter_map(prefix_of);
+        Ok(here.filter(|p| addresses.contains(&p.addr())).collect())
     }
 
     /// Removes every address with our tag, on any interface, that is not in `keep` (interface and prefix): what a crashed

@@ -21,6 +21,8 @@ pub(crate) struct Setup {
     pub(crate) hold: Duration,
     /// Process id file of the server to watch; without it there are no checks and no calls, only addresses.
     pub(crate) server_pidfile: Option<PathBuf>,
+    /// What is run when the node becomes backup.
+    pub(crate) on_backup: Option<Vec<String>>,
 }
 
 /// The instance of the lab's agents.
@@ -136,6 +138,9 @@ fn config_text(host: &Host, s: &Setup, key: &Path, socket: &Path) -> String {
         s.hold.as_millis(),
         socket.display()
     );
+    if let Some(command) = &s.on_backup {
+        let _ = write!(t, "\n[instance.hooks]\non_backup = {command:?}\n");
+    }
     if let Some(pidfile) = &s.server_pidfile {
         let _ = write!(
             t,

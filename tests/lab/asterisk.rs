@@ -75,6 +75,16 @@ impl Asterisk {
         })
     }
 
+    /// The host that it runs on.
+    pub(crate) const fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The program and arguments that run a command on its console, for a process of the host itself.
+    pub(crate) fn console_command(&self, command: &str) -> Vec<String> {
+        ["/usr/sbin/asterisk", "-C", &self.conf.to_string_lossy(), "-rx", command].map(str::to_owned).to_vec()
+    }
+
     /// Runs a command on its console.
     pub(crate) fn console(&self, command: &str) -> Result<String> {
         self.host.exec(&["asterisk", "-C", &self.conf.to_string_lossy(), "-rx", command])

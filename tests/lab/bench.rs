@@ -157,6 +157,7 @@ impl Bench<'_> {
                 heartbeat,
                 hold: heartbeat * HOLD,
                 server_pidfile: None,
+                on_backup: None,
             };
             agents.push(Agent::start(host, &setup)?);
         }

@@ -145,6 +145,7 @@ impl Demo<'_> {
                 heartbeat,
                 hold: heartbeat * 4,
                 server_pidfile: Some(server.pidfile.clone()),
+                on_backup: None,
             };
             agents.push(Agent::start(host, &setup)?);
         }

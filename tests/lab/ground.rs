@@ -46,6 +46,7 @@ impl<S> Ground<S> {
                 heartbeat: HEARTBEAT,
                 hold: HEARTBEAT * 4,
                 server_pidfile: Some(pidfile),
+                on_backup: None,
             };
             agents.push(Agent::start(host, &setup)?);
         }

@@ -17,6 +17,7 @@ pub(crate) mod lan;
 pub(crate) mod observer;
 pub(crate) mod phone;
 pub(crate) mod proc;
+pub(crate) mod scene;
 pub(crate) mod sipp;
 pub(crate) mod wait;
 

@@ -124,17 +124,17 @@ impl Observer {
         Ok(Gap { from: all[next - 1].at, to: all[next].at, mac: all[next].mac })
     }
 
+    /// Who answered, one after the other; a host is in it again if the VIP came back to it.
+    pub(crate) fn owners(&self) -> Vec<[u8; 6]> {
+        let mut owners: Vec<[u8; 6]> = self.answers().iter().map(|a| a.mac).collect();
+        owners.dedup();
+        owners
+    }
+
     /// Answers from two hosts in turn, after the first change: what must never be. Counts returns to an earlier owner.
     pub(crate) fn returns(&self) -> usize {
-        let mut owners: Vec<[u8; 6]> = Vec::new();
-        let mut returns = 0;
-        for a in self.answers() {
-            if owners.last() != Some(&a.mac) {
-                returns += usize::from(owners.contains(&a.mac));
-                owners.push(a.mac);
-            }
-        }
-        returns
+        let owners = self.owners();
+        owners.iter().enumerate().filter(|(i, mac)| owners[..*i].contains(mac)).count()
     }
 }
 

@@ -132,3 +132,18 @@ async fn a_node_is_not_fit_before_its_fatal_checks_have_spoken() {
     assert!(!first.fit && first.summary.contains("waiting"), "{first:?}");
     assert!(Verdict::of(Vec::new()).fit);
 }
+
+#[test]
+fn a_verdict_is_decided_by_fatal_checks_only() {
+    let check = |state, fatal| CheckStatus { state, fatal, ..CheckStatus::default() };
+    use CheckState::{Failed, Good, Unknown};
+    for (checks, decided) in [
+        (vec![], Some(true)),
+        (vec![check(Unknown, true)], None),
+        (vec![check(Good, true), check(Unknown, true)], None),
+        (vec![check(Failed, true), check(Unknown, true)], Some(false)),
+        (vec![check(Good, true), check(Unknown, false), check(Failed, false)], Some(true)),
+    ] {
+        assert_eq!(Verdict::of(checks.clone()).decided(), decided, "{checks:?}");
+    }
+}

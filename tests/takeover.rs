@@ -1,0 +1,170 @@
+//! Calls on real servers, and what happens to them when the master changes: planned, by death, and more than once.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+#[path = "lab/mod.rs"]
+mod lab;
+
+use lab::calls::Calls;
+use lab::phone::{Command, Phase};
+use lab::scene::{SOON, Scene};
+use lab::{unix_us, wait};
+
+/// A hold and a resume of the first call's caller, through whatever carries the call now.
+fn hold_and_resume(calls: &Calls) {
+    let (caller, called) = &calls.pairs[0];
+    for (command, theirs, ours) in [(Command::Hold, "recvonly", "sendonly"), (Command::Resume, "sendrecv", "sendrecv")] {
+        let (before, heard) = (caller.state().own_reinvites.len(), called.state().reinvites.len());
+        caller.tell(command).unwrap();
+        wait::until("the other party to take part in the re-INVITE", SOON, || {
+            let (own, other) = (caller.state(), called.state());
+            let answered = own.own_reinvites.get(before).is_some_and(|r| r.0 == 200) && own.remote_direction == theirs;
+            let relayed = other.reinvites.get(heard).is_some_and(|r| r.code == 200 && r.acked_at.is_some());
+            if answered && relayed && other.remote_direction == ours {
+                return Ok(());
+            }
+            Err(format!("{:?} {} / {:?} {}", own.own_reinvites, own.remote_direction, other.reinvites, other.remote_direction))
+        })
+        .unwrap();
+    }
+}
+
+#[test]
+fn the_server_that_lost_the_address_does_not_reach_the_phones() {
+    let mut scene = Scene::new(&["a", "b"]).unwrap();
+    let (old, new) = scene.start_agents().unwrap();
+    let calls = scene.calls(4, &[new]).unwrap();
+    let at = scene.switch_from(old).unwrap();
+    scene.recovered(&calls, at).unwrap();
+
+    // It still has all dialogs, with the right tags: its BYEs would end the calls.
+    let channels = || scene.servers[old].console("core show channels count").unwrap();
+    assert!(channels().contains("8 active channels"), "{}", channels());
+    scene.servers[old].console("channel request hangup all").unwrap();
+    wait::until("the old server to have ended its calls", SOON, || {
+        let count = channels();
+        if count.contains("0 active channels") { Ok(()) } else { Err(count) }
+    })
+    .unwrap();
+    scene.in_conversation(&calls).unwrap();
+    let notes = calls.notes();
+    assert!(notes.is_empty(), "{notes:?}");
+
+    hold_and_resume(&calls);
+    scene.in_conversation(&calls).unwrap();
+    scene.end(&calls, &[old, new]).unwrap();
+    scene.wait_stored(new, 0).unwrap();
+}
+
+#[test]
+fn calls_outlive_a_switchover_the_way_back_and_then_the_death_of_the_host() {
+    let mut scene = Scene::new(&["a", "b"]).unwrap();
+    for (server, setup) in scene.servers.iter().zip(&mut scene.setups) {
+        setup.on_backup = Some(server.console_command("core restart now"));
+    }
+    let (first, second) = scene.start_agents().unwrap();
+    let calls = scene.calls(4, &[second]).unwrap();
+
+    let at = scene.switch_from(first).unwrap();
+    scene.recovered(&calls, at).unwrap();
+    // The hook has restarted the server: it is fit again, and knows nothing of the calls.
+    assert_eq!(scene.armed().unwrap(), (second, first));
+    scene.wait_stored(first, 4).unwrap();
+
+    let at = scene.switch_from(second).unwrap();
+    scene.recovered(&calls, at).unwrap();
+    assert_eq!(scene.armed().unwrap(), (first, second));
+    hold_and_resume(&calls);
+
+    let at = unix_us();
+    scene.lan.cut(&scene.agents[first].node).unwrap();
+    scene.recovered(&calls, at).unwrap();
+    hold_and_resume(&calls);
+    scene.end(&calls, &[first, second, first, second]).unwrap();
+}
+
+#[test]
+fn an_agent_that_is_stopped_hands_over_and_comes_back_as_backup() {
+    let mut scene = Scene::new(&["a", "b"]).unwrap();
+    let (old, new) = scene.start_agents().unwrap();
+    let calls = scene.calls(3, &[new]).unwrap();
+    let at = unix_us();
+    assert!(scene.agents[old].proc.stop(SOON).unwrap(), "the agent did not stop by itself");
+    scene.recovered(&calls, at).unwrap();
+
+    let host = scene.host(old).clone();
+    assert!(!host.has_address(lab::lan::VIP4.into()).unwrap() && !host.has_address(lab::lan::VIP6.into()).unwrap());
+    // What is left: the phones of the calls that moved stay closed to the server, which lives.
+    assert_eq!(host.exec(&["nft", "list", "tables"]).unwrap().trim(), "table inet keepcall-fence-sip");
+    scene.servers[old].console("channel request hangup all").unwrap();
+    scene.in_conversation(&calls).unwrap();
+
+    let again = lab::agent::Agent::start(&host, &scene.setups[old]).unwrap();
+    scene.agents[old] = again;
+    assert_eq!(scene.armed().unwrap(), (new, old));
+    scene.wait_stored(old, 3).unwrap();
+    scene.in_conversation(&calls).unwrap();
+
+    // And it is good for the calls that it handed over.
+    let at = scene.switch_from(new).unwrap();
+    scene.recovered(&calls, at).unwrap();
+    scene.end(&calls, &[old, new, old]).unwrap();
+}
+
+#[test]
+fn a_single_node_adopts_its_own_calls_after_a_restart_of_the_agent() {
+    let mut scene = Scene::new(&["a"]).unwrap();
+    let agent = lab::agent::Agent::start(scene.host(0), &scene.setups[0]).unwrap();
+    scene.agents.push(agent);
+    let master = |scene: &Scene| {
+        wait::until("the agent to be master", SOON, || {
+            let s = scene.agents[0].instance().map_err(|e| format!("{e:#}"))?;
+            if s["role"] == "master" { Ok(()) } else { Err(s.to_string()) }
+        })
+        .unwrap();
+    };
+    master(&scene);
+    let calls = scene.calls(3, &[0]).unwrap();
+
+    assert!(scene.agents[0].proc.stop(SOON).unwrap(), "the agent did not stop by itself");
+    assert!(!scene.host(0).has_address(lab::lan::VIP4.into()).unwrap());
+    scene.agents[0] = lab::agent::Agent::start(scene.host(0), &scene.setups[0]).unwrap();
+    master(&scene);
+    scene.in_conversation(&calls).unwrap();
+    assert!(calls.phones().all(|p| p.state().reinvites.is_empty()), "a call that the server still has was re-INVITEd");
+    let s = scene.agents[0].instance().unwrap();
+    assert_eq!((s["calls"]["tracked"].as_u64(), s["calls"]["carried"].as_u64()), (Some(3), Some(0)), "{s}");
+
+    // The server ends them, and the agent that adopted them takes note.
+    assert_eq!(calls.hang_up(SOON).unwrap(), 3);
+    scene.wait_stored(0, 0).unwrap();
+    assert!(calls.phones().all(|p| p.state().phase == Phase::Ended));
+    assert!(calls.violations().is_empty(), "{:?}", calls.violations());
+}
+
+#[test]
+fn an_address_that_was_left_behind_is_removed_at_the_start() {
+    let mut scene = Scene::new(&["a", "b"]).unwrap();
+    for setup in &mut scene.setups {
+        setup.server_pidfile = None;
+    }
+    let agent = lab::agent::Agent::start(scene.host(0), &scene.setups[0]).unwrap();
+    scene.agents.push(agent);
+    wait::until("the first agent to have the VIP", SOON, || {
+        if scene.host(0).has_address(lab::lan::VIP4.into()).unwrap() { Ok(()) } else { Err("not yet".into()) }
+    })
+    .unwrap();
+    // By hand, as a /32 and a /128: whatever their prefix, they would be answered for.
+    for vip in [lab::lan::VIP4.into(), lab::lan::VIP6.into()] {
+        scene.host(1).add_address(vip).unwrap();
+    }
+    let agent = lab::agent::Agent::start(scene.host(1), &scene.setups[1]).unwrap();
+    scene.agents.push(agent);
+    wait::until("the second agent to remove what is not its own", SOON, || {
+        let has = [lab::lan::VIP4.into(), lab::lan::VIP6.into()].map(|vip| scene.host(1).has_address(vip).unwrap());
+        if has == [false, false] { Ok(()) } else { Err(format!("{has:?}")) }
+    })
+    .unwrap();
+    assert_eq!(scene.armed().unwrap(), (0, 1));
+    scene.answered_by(&[0]).unwrap();
+}
