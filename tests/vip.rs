@@ -66,6 +66,22 @@ fn addresses_come_and_go_many_times() {
 }
 
 #[test]
+fn addresses_whose_interface_is_gone_count_as_removed() {
+    let lan = Lan::new(&["a"]);
+    let space = lan.space("a");
+    lan.block_on("a", || async move {
+        let addresses = Addresses::open().unwrap();
+        addresses.add("eth0", &vips()).await.unwrap();
+        let gone = std::process::Command::new("ip").args(["-n", &space, "link", "del", "eth0"]).status().unwrap();
+        assert!(gone.success());
+        addresses.remove("eth0", &vips()).await.unwrap();
+        // Who asks for them or adds them is told.
+        assert!(matches!(addresses.present("eth0", &vips()).await, Err(AddressError::NoInterface { .. })));
+        assert!(matches!(addresses.add("eth0", &vips()).await, Err(AddressError::NoInterface { .. })));
+    });
+}
+
+#[test]
 fn only_stale_addresses_of_ours_are_removed_at_start() {
     let lan = Lan::new(&["a"]);
     lan.ip("a", "addr add 10.77.0.77/24 dev eth0");

@@ -185,6 +185,10 @@ async fn build(
     let mut prepared = vec![sysctl::for_address(&instance.interface)];
     if instance.sip.is_some() {
         prepared.push(sysctl::for_relay(&instance.interface));
+        match sysctl::forward_drops().await {
+            Ok(chains) => chains.iter().for_each(|chain| warn!(instance = name, "{chain}")),
+            Err(e) => warn!(instance = name, "it is not known whether others drop forwarded audio: {e}"),
+        }
     }
     for done in prepared {
         for change in done.changes {

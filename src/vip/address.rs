@@ -97,18 +97,22 @@ impl Addresses {
             }
             async move {
                 let result = request.execute().await;
-                forgive(result, libc::EEXIST, || format!("add {prefix} to {interface}"))
+                forgive(result, &[libc::EEXIST], || format!("add {prefix} to {interface}"))
             }
         });
         collect(join_all(requests).await)
     }
 
-    /// Removes `prefixes` from `interface`. An address that is not there is success.
+    /// Removes `prefixes` from `interface`. An address that is not there is success, and so is an interface that is not there:
+    /// its addresses went with it.
     ///
     /// # Errors
     /// As in [`AddressError`]; every address is tried.
     pub async fn remove(&self, interface: &str, prefixes: &[IpNet]) -> Result<(), AddressError> {
-        let index = self.index(interface).await?;
+        let index = match self.index(interface).await {
+            Err(AddressError::NoInterface { .. }) => return Ok(()),
+            index => index?,
+        };
         let requests = prefixes.iter().map(|prefix| self.delete(index, *prefix, interface));
         collect(join_all(requests).await)
     }
@@ -154,7 +158,8 @@ impl Addresses {
         let mut request = self.handle.address().add(index, prefix.addr(), prefix.prefix_len());
         let message = std::mem::take(request.message_mut());
         let result = self.handle.address().del(message).execute().await;
-        forgive(result, libc::EADDRNOTAVAIL, || format!("remove {prefix} from {interface}"))
+        // The interface may go at any moment, and the address with it.
+        forgive(result, &[libc::EADDRNOTAVAIL, libc::ENODEV], || format!("remove {prefix} from {interface}"))
     }
 
     async fn dump(&self) -> Result<Vec<AddressMessage>, AddressError> {
@@ -179,7 +184,12 @@ impl Addresses {
         if let Ok(index) = nix::net::if_::if_nametoindex(interface) {
             return Ok(index);
         }
-        let there = self.links().await?.into_iter().map(|(_, name)| name).collect();
+        // It may have failed for another reason (no descriptor left), and a missing interface counts as a released address.
+        let links = self.links().await?;
+        if let Some((index, _)) = links.iter().find(|(_, name)| name == interface) {
+            return Ok(*index);
+        }
+        let there = links.into_iter().map(|(_, name)| name).collect();
         Err(AddressError::NoInterface { name: interface.to_owned(), there })
     }
 }
@@ -311,9 +321,9 @@ fn prefix_of(message: &AddressMessage) -> Option<IpNet> {
     IpNet::new(ip, message.header.prefix_len).ok()
 }
 
-fn forgive(result: Result<(), rtnetlink::Error>, code: i32, doing: impl Fn() -> String) -> Result<(), AddressError> {
+fn forgive(result: Result<(), rtnetlink::Error>, codes: &[i32], doing: impl Fn() -> String) -> Result<(), AddressError> {
     match result {
-        Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -code => Ok(()),
+        Err(rtnetlink::Error::NetlinkError(e)) if codes.contains(&-e.raw_code()) => Ok(()),
         other => other.map_err(|e| explain(e, doing)),
     }
 }

@@ -54,28 +54,28 @@ const SETS: [(&str, &str, bool); 10] = [
     ("local6", "ipv6_addr . inet_service . ipv6_addr . inet_service", false),
 ];
 
-/// One element: the number of its set in [`SETS`], key, and value.
-type Element = (usize, Data, Option<Data>);
-
-/// What a flow with mark `mark` is in the maps.
-fn of_flow(flow: &Flow, mark: u32) -> [Element; 5] {
-    let v6 = usize::from(flow.at.is_ipv6());
+/// What a flow with mark `mark` is in set number `set` of [`SETS`]: key and value, if it is in that set.
+fn of_flow(set: usize, flow: &Flow, mark: u32) -> Option<(Data, Data)> {
+    if (set < 6) && (set % 2 == 1) != flow.at.is_ipv6() {
+        return None;
+    }
     // Marks are numbers in the host's order, addresses and ports are as on the wire.
     let number = Data::new().then(&mark.to_ne_bytes());
-    let ip = |a: SocketAddr| Some(Data::new().then_ip(a.ip()));
-    let port = |a: SocketAddr| Some(Data::new().then(&a.port().to_be_bytes()));
-    [
-        (v6, key(flow.from, flow.at), Some(number)),
-        (2 + v6, number, ip(flow.to)),
-        (4 + v6, number, ip(flow.source)),
-        (6, number, port(flow.to)),
-        (7, number, port(flow.source)),
-    ]
+    let ip = |a: SocketAddr| Data::new().then_ip(a.ip());
+    let port = |a: SocketAddr| Data::new().then(&a.port().to_be_bytes());
+    match set {
+        0 | 1 => Some((key(flow.from, flow.at), number)),
+        2 | 3 => Some((number, ip(flow.to))),
+        4 | 5 => Some((number, ip(flow.source))),
+        6 => Some((number, port(flow.to))),
+        7 => Some((number, port(flow.source))),
+        _ => None,
+    }
 }
 
-/// That nobody on this host sends what `flow` sends.
-fn of_local(flow: &Flow) -> Element {
-    (8 + usize::from(flow.at.is_ipv6()), key(flow.source, flow.to), None)
+/// The key in set number `set` that keeps everybody on this host from sending what `flow` sends, if it is in that set.
+fn of_local(set: usize, flow: &Flow) -> Option<Data> {
+    (set == 8 + usize::from(flow.at.is_ipv6())).then(|| key(flow.source, flow.to))
 }
 
 /// Flows with their marks, and flows that keep this host silent, that go in or out together.
@@ -98,14 +98,12 @@ impl Elements {
 
     // Set by set, so that thousands of elements share messages. Nothing is gathered: it would be as large as the batch itself.
     fn each(&self, mut write: impl FnMut(&str, &Data, Option<&Data>)) {
-        for (number, (name, ..)) in SETS.iter().enumerate() {
-            for (flow, mark) in &self.flows {
-                for (_, key, value) in of_flow(flow, *mark).iter().filter(|(set, ..)| *set == number) {
-                    write(name, key, value.as_ref());
-                }
+        for (set, (name, ..)) in SETS.iter().enumerate() {
+            for (key, value) in self.flows.iter().filter_map(|(flow, mark)| of_flow(set, flow, *mark)) {
+                write(name, &key, Some(&value));
             }
-            for (_, key, value) in self.local.iter().map(of_local).filter(|(set, ..)| *set == number) {
-                write(name, &key, value.as_ref());
+            for key in self.local.iter().filter_map(|flow| of_local(set, flow)) {
+                write(name, &key, None);
             }
         }
     }
