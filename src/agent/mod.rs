@@ -1,6 +1,6 @@
 //! The agent: starts every room, hands each instance what concerns it, and leaves in order.
 //!
-//! Tasks: this one (cluster events, the command line's requests, signals); one for each instance ([`instance`]), which owns
+//! Tasks: this one (cluster events, the command line's requests, signals); one for each instance, which owns
 //! everything of it; the drivers' own tasks. All of them end with the process; only an instance has something to undo, and it
 //! is asked to before this returns.
 

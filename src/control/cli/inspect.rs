@@ -72,7 +72,7 @@ fn block(call: &Value) -> String {
     let head = format!("call {}: answered {}, {end}, {pairing}{emergency}", word("id"), time("confirmed_ms"));
     let mut text = format!("\n{}\n", printable(&head));
     let list = |name: &str| call.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
-    let rows = list("legs").iter().map(|leg| {
+    let rows = list("legs").into_iter().map(|leg| {
         let word = |name: &str| leg.get(name).map_or_else(|| "-".to_owned(), flat);
         vec![
             format!("   {}", word("direction")),
