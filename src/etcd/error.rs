@@ -125,7 +125,7 @@ pub(super) fn classify(e: &etcd_client::Error, user: Option<&str>) -> Failure {
     match e {
         E::GRpcStatus(s) => {
             // A status prints its causes in the form for programmers; the causes themselves read better.
-            let causes = std::error::Error::source(s).map_or_else(|| s.message().to_owned(), |e| chain(e));
+            let causes = std::error::Error::source(s).map_or_else(|| s.message().to_owned(), chain);
             status(s.code() as i32, s.message(), &causes, user)
         }
         E::TransportError(t) => transport(&chain(t)),
