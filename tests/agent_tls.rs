@@ -74,7 +74,7 @@ fn etcd_by_tls_with_client_certificates() {
         plain.clone().with("[etcd]\n", &section)
     };
     complains(with(&wrong.file, true).start(), &["TLS to etcd failed", "`ca_file`"]);
-    complains(with(&right.file, false).start(), &["if etcd wants client certificates, set `cert_file`"]);
+    complains(with(&right.file, false).start(), &["`cert_file`"]);
     complains(plain.clone().with("https://", "http://").start(), &["https"]);
     let named = with(&right.file, true).with(&etcd.url(), &etcd.url().replace("10.44.0.11", "10.44.0.11.nip.invalid"));
     complains(named.start(), &["nip.invalid"]);

@@ -67,6 +67,34 @@ fn check_config_tells_good_from_bad() {
 }
 
 #[test]
+fn inspect_tells_what_is_no_capture() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let here = directory.path().to_str().unwrap().to_owned();
+    for (path, word) in [
+        (file("empty", b""), "no pcap or pcapng file"),
+        (file("text", b"This is no capture, but a text of some length.\n"), "no pcap or pcapng file"),
+        (file("cut", b"\xd4\xc3\xb2\xa1\x02\x00"), "cut"),
+        (here, "directory"),
+        ("/nowhere.pcap".to_owned(), "No such file"),
+    ] {
+        let (code, out, err) = said(&keepcall(&["inspect", &path]));
+        assert!(code == Some(1) && out.is_empty() && err.contains(word) && err.contains(&path), "{path}: {out}{err}");
+        let (code, out, _) = said(&keepcall(&["inspect", "--json", &path]));
+        let answer: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert!(code == Some(1) && answer["error"]["message"].as_str().is_some_and(|m| m.contains(word)), "{out}");
+    }
+    // A capture without a packet is a good one.
+    let header = [0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 1, 0, 0, 0];
+    let (code, out, err) = said(&keepcall(&["inspect", &file("none.pcap", &header)]));
+    assert!(code == Some(0) && out.contains("calls: 0"), "{out}{err}");
+}
+
+#[test]
 fn a_switchover_shows_candidates_and_asks_or_refuses() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("agent.sock");

@@ -123,7 +123,11 @@ pub(super) fn chain(e: &(dyn std::error::Error + 'static)) -> String {
 pub(super) fn classify(e: &etcd_client::Error, user: Option<&str>) -> Failure {
     use etcd_client::Error as E;
     match e {
-        E::GRpcStatus(s) => status(s.code() as i32, s.message(), &chain(s), user),
+        E::GRpcStatus(s) => {
+            // A status prints its causes in the form for programmers; the causes themselves read better.
+            let causes = std::error::Error::source(s).map_or_else(|| s.message().to_owned(), chain);
+            status(s.code() as i32, s.message(), &causes, user)
+        }
         E::TransportError(t) => transport(&chain(t)),
         E::IoError(io) => Failure::InDoubt(io.to_string()),
         E::InvalidArgs(m) => Failure::Final(EtcdError::Config(m.clone())),

@@ -13,7 +13,7 @@ use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// Longest wait for anything here: a busy machine, and waits of the agent of a few seconds.
-pub(crate) const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// The program under test.
 pub(crate) const KEEPCALL: &str = env!("CARGO_BIN_EXE_keepcall");
 const CLUSTER: &str = "test";
