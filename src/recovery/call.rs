@@ -25,6 +25,9 @@ pub(super) struct Cx<'e> {
 /// whole window of dead parties would keep the living waiting. Four sendings of an INVITE fit in.
 const STALL: Duration = Duration::from_secs(2);
 
+/// Between the server's 481 for a phone and our question: the time for the phone's own BYE, if it sends one.
+const ASK_AFTER: Duration = Duration::from_millis(500);
+
 /// Where a call is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -318,6 +321,17 @@ impl Carried {
         bye[side.min(1)] = false;
         self.last_answer = cx.now;
         self.end(Outcome::HungUp, "hung up", &bye, cx);
+    }
+
+    /// The server has answered a phone's request with 481. A phone should then give the call up (RFC 3261 section 12.2.1.2), and
+    /// need not send BYE for it: so it is asked by a re-INVITE, and a phone that lives on learns once more where its requests
+    /// belong. A call that is not carried yet is about to be re-INVITEd anyway.
+    pub(super) fn disowned(&mut self, side: usize, cx: &mut Cx<'_>) {
+        if self.phase == Phase::Carrying {
+            let ask = cx.now + ASK_AFTER;
+            let refresh = &mut self.sides[side].refresh;
+            *refresh = Some(refresh.map_or(ask, |at| at.min(ask)));
+        }
     }
 
     /// The next instant at which something is due; [`Time::FAR`] if nothing is.

@@ -226,6 +226,7 @@ impl Engine {
         };
         if heard == Heard::Overheard && self.settings.vips.contains(&p.src.ip()) {
             // Our own, or what a server that knows nothing of the call says: neither is a phone's.
+            self.said_by_server(&m, p, &keys, now);
             return true;
         }
         let (from, to) = (m.from_tag(), m.to_tag());
@@ -247,6 +248,20 @@ impl Engine {
         });
         self.advance(now);
         true
+    }
+
+    /// A phone that sends everything to the server's port (by an outbound proxy setting) is told there that its call does not
+    /// exist.
+    fn said_by_server(&mut self, m: &Message<'_>, p: &Packet<'_>, keys: &[u64], now: Time) {
+        let ends_itself = matches!(m.method(), Method::Bye | Method::Cancel | Method::Ack);
+        if m.code() != Some(481) || ends_itself || p.src.port() == self.settings.recovery_port {
+            return;
+        }
+        // The answer to a phone's request: From is the phone.
+        let found = keys.iter().find_map(|k| Some((*k, self.calls.get(k)?.side_of(m.to_tag(), m.from_tag())?)));
+        if let Some((key, side)) = found {
+            self.with(key, now, |call, cx| call.disowned(side, cx));
+        }
     }
 
     /// RFC 3261 section 12.2.2: a request outside of every dialog that the agent knows. Kept nowhere: the tag is computed, so

@@ -64,8 +64,14 @@ impl<S> Ground<S> {
 
     /// Cuts the master off and waits until the other node has the VIP; when the cut was, in wall-clock microseconds.
     pub(crate) fn cut_power(&mut self) -> Result<u64> {
+        self.cut_power_and(|| Ok(()))
+    }
+
+    /// The same, with something that is done in the silence.
+    pub(crate) fn cut_power_and(&mut self, act: impl FnOnce() -> Result<()>) -> Result<u64> {
         let at = unix_us();
         self.lan.cut(&self.agents[self.master].node)?;
+        act()?;
         self.wait_taken()?;
         Ok(at)
     }

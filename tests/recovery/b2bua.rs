@@ -156,10 +156,13 @@ fn phones_that_do_not_agree_get_what_they_deserve() {
     let _alone = alone();
     let vip = VIP4.into();
     let run = |ground: &mut Ground<B2bua>| {
-        let calls = calls(ground, vip, 6)?;
+        let calls = calls(ground, vip, 9)?;
         calls.set_up(SOON)?;
-        ground.wait_stored(6)?;
+        ground.wait_stored(9)?;
         let pairs = &calls.pairs;
+        for i in [6, 7] {
+            pairs[i].0.tell(Command::Behave(Manner { outbound_proxy: true, ornate: true, ..Manner::default() }))?;
+        }
         for (phone, reinvite) in [
             (&pairs[0].0, Reaction::Refuse(481)),
             (&pairs[1].1, Reaction::Refuse(488)),
@@ -168,9 +171,19 @@ fn phones_that_do_not_agree_get_what_they_deserve() {
         ] {
             phone.tell(Command::Behave(Manner { reinvite, ..Manner::default() }))?;
         }
-        let at = ground.cut_power()?;
+        // A hold into the silence: the new server answers it, sooner than a strict phone can be told of the agent.
+        let at = ground.cut_power_and(|| pairs[8].1.tell(Command::Hold))?;
         let taken = unix_us();
-        each("the good calls to be recovered", &pairs[4..], |c| is_reinvited(c, at))?;
+        each("the good calls to be recovered", &pairs[4..8], |c| is_reinvited(c, at))?;
+        // All that two phones send goes to the server: BYE is overheard; a phone that gave up on hearing 481 is asked.
+        pairs[6].0.tell(Command::Hangup)?;
+        pairs[7].0.tell(Command::Hold)?;
+        each("the other party of a phone with an outbound proxy to get BYE", &pairs[6..8], |(_, b)| {
+            b.state().bye_received.is_some()
+        })?;
+        ensure!(pairs[7].0.state().phase == Phase::Failed(481), "{}", pairs[7].0.summary());
+        each("the call with a hold in the silence to end", &pairs[8..], |(a, _)| a.state().phase == Phase::Ended)?;
+        ensure!(pairs[8].1.state().phase == Phase::Failed(481), "{}", pairs[8].1.summary());
         // 481: the other party is told at once.
         wait::until("the other party's BYE", SOON, || {
             if pairs[0].1.state().phase == Phase::Ended { Ok(()) } else { Err(format!("{:?}", pairs[0].1.state().phase)) }
@@ -184,19 +197,19 @@ fn phones_that_do_not_agree_get_what_they_deserve() {
             a.state().phase == Phase::Ended && b.state().phase == Phase::Ended
         })?;
         // Timer B: 32 s of silence end the call of the phone that is gone.
-        wait::until("the party of a dead phone to get BYE", Duration::from_secs(45), || {
+        wait::until("the party of a dead phone to get BYE", Duration::from_secs(100), || {
             if pairs[2].1.state().phase == Phase::Ended { Ok(()) } else { Err(format!("{:?}", pairs[2].1.state().phase)) }
         })?;
-        let outcomes = ground.outcomes(6, SOON)?;
+        let outcomes = ground.outcomes(9, SOON)?;
         ensure!(
-            outcomes["recovered"] == 2 && outcomes["gone"] == 1 && outcomes["refused"] == 2 && outcomes["unreachable"] == 1,
+            outcomes["recovered"] == 4 && outcomes["gone"] == 2 && outcomes["refused"] == 2 && outcomes["unreachable"] == 1,
             "{outcomes}"
         );
-        for pair in &pairs[4..] {
+        for pair in &pairs[4..6] {
             ensure!(pair.0.state().phase == Phase::Up && pair.1.state().phase == Phase::Up, "a good call was touched");
             pair.1.tell(Command::Hangup)?;
         }
-        each("a good call to end", &pairs[4..], ended)?;
+        each("a good call to end", &pairs[4..6], ended)?;
         ensure!(calls.violations().is_empty(), "{:#?}", calls.violations());
         Ok(())
     };

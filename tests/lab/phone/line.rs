@@ -211,7 +211,8 @@ impl Line {
         d.local_cseq += 1;
         let cseq = d.local_cseq;
         let bytes = d.request(method, cseq, &via, &contact, sdp.as_deref());
-        let Some(to) = d.next_hop() else { return };
+        let hop = if self.me.manner.outbound_proxy { Some(self.me.server) } else { d.next_hop() };
+        let Some(to) = hop else { return };
         self.send(&bytes, to).await;
         let repeat = Repeat::new(bytes, to);
         self.client = Some(Client { method: method.into(), branch, cseq, repeat, quiet: false, initial: false });
@@ -332,7 +333,11 @@ impl Line {
             }
             _ => {}
         });
-        if method == "BYE" {
+        // RFC 3261 12.2.1.2: a dialog that the other side does not know is over.
+        if method != "BYE" && code == 481 {
+            self.note(|s| s.phase = Phase::Failed(481));
+        }
+        if method == "BYE" || code == 481 {
             self.dialog = None;
         }
     }

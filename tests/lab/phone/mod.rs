@@ -100,6 +100,8 @@ pub(crate) type Shared = Arc<Mutex<State>>;
 pub(crate) struct Manner {
     /// Answer requests to where the packet came from, and not to where the Via says.
     pub(crate) answer_to_source: bool,
+    /// Send every request to the server's first address, whatever route set and Contact say: an outbound proxy setting.
+    pub(crate) outbound_proxy: bool,
     /// Have a display name, a user part and a Contact with everything that the grammar of RFC 3261 allows in them.
     pub(crate) ornate: bool,
     /// What becomes of the other side's re-INVITEs.

@@ -53,6 +53,34 @@ fn an_answer_to_the_packets_source_is_overheard() {
     assert_eq!(w.outcomes["call-00000"], Outcome::Recovered);
 }
 
+/// The server's answer to a request that phone 0 sent to the server's port.
+fn server_says(w: &mut World, code: u16, method: &str) {
+    let head = format!("SIP/2.0 {code} X\r\nVia: SIP/2.0/UDP {};branch=z9hG4bKown\r\nCall-ID: a0@x\r\n", w.phones[0].addr);
+    let text = format!("{head}From: <sip:alice@p>;tag=a\r\nTo: \"S, 1\" <sip:bob@p>;tag=s1\r\nCSeq: 9 {method}\r\n\r\n");
+    let p = Packet { src: server(), dst: w.phones[0].addr, transport: Transport::Udp, payload: text.as_bytes() };
+    assert!(w.engine.handle_packet(&p, Heard::Overheard, w.now), "it belongs to a call of the engine");
+    w.drain();
+}
+
+#[test]
+fn a_phone_that_the_server_told_its_call_is_unknown_is_asked() {
+    let (mut w, _) = recovered(4);
+    // Neither a progress nor a refusal nor the answer to BYE says anything about the call.
+    for (code, method) in [(401, "INVITE"), (488, "INVITE"), (481, "BYE")] {
+        server_says(&mut w, code, method);
+    }
+    w.secs(2);
+    assert_eq!(w.phones[0].got, ["INVITE"]);
+    server_says(&mut w, 481, "INVITE");
+    w.secs(2);
+    assert_eq!(w.phones[0].got, ["INVITE", "INVITE"]);
+    assert_eq!((w.phones[0].accepted, w.phones[1].got.len()), (2, 1), "it lives, and the other party is left alone");
+    w.phones[0].answers.push_back(Answer::Code(481, ""));
+    server_says(&mut w, 481, "INFO");
+    w.secs(2);
+    assert_eq!((w.phones[1].byes, w.phones[0].byes), (1, 0), "it had given the call up");
+}
+
 #[test]
 fn strict_router_gets_its_own_uri() {
     let mut w = World::new(3, 50);
