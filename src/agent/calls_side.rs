@@ -93,7 +93,8 @@ pub(super) struct CallsSide {
     writer_key: String,
     store_events: mpsc::Receiver<StoreEvent>,
     /// What etcd holds, by call id: on a backup, what a takeover would recover.
-    stored: BTreeMap<String, Call>,
+    // Boxed: a tree has up to twice the places that it needs, and a call is kilobytes.
+    stored: BTreeMap<String, Box<Call>>,
     /// What listens to the server's port; `None` for a while after the system took it away.
     capture: Option<Capture>,
     reopen_at: Time,
@@ -246,7 +247,7 @@ impl CallsSide {
         self.table.set_epoch(epoch);
         self.takeover = Some(takeover);
         self.guard_store(epoch);
-        let lost: Vec<Call> = self.stored.values().filter(|c| !(resumed && self.is_own(c))).cloned().collect();
+        let lost: Vec<Call> = self.stored.values().filter(|c| !(resumed && self.is_own(c))).map(|c| Call::clone(c)).collect();
         info!(instance = self.instance, calls = lost.len(), "recovering calls");
         self.expect(lost, now);
         // Audio first: nearly always it was armed before, and this is no wait.
@@ -282,7 +283,7 @@ impl CallsSide {
         self.own_open = false;
         // What the server has begun since is in the table already.
         let learnt: BTreeSet<String> = self.table.calls().map(|c| c.id).collect();
-        let own: Vec<Call> = self.stored.values().filter(|c| self.is_own(c) && !learnt.contains(&c.id)).cloned().collect();
+        let own: Vec<Call> = self.stored.values().filter(|c| self.is_own(c) && !learnt.contains(&c.id)).map(|c| Call::clone(c)).collect();
         info!(instance = self.instance, calls = own.len(), working, "calls of the local server from before");
         let now = clock::now();
         if working {
@@ -360,7 +361,7 @@ impl CallsSide {
         if let Err(e) = self.relay.clear().await {
             errors.push(e.to_string());
         }
-        let phones: Vec<_> = self.stored.values().flat_map(rows::phones).collect();
+        let phones: Vec<_> = self.stored.values().flat_map(|c| rows::phones(c)).collect();
         let left = if phones.is_empty() { self.fence.removed().await } else { self.fence.left(&phones).await };
         if let Err(e) = left {
             errors.push(e.to_string());
@@ -396,7 +397,7 @@ impl CallsSide {
                     if self.role == Role::Master && self.is_late(&call) {
                         late.push((*call).clone());
                     }
-                    self.stored.insert(call.id.clone(), *call);
+                    self.stored.insert(call.id.clone(), call);
                 }
                 StoreEvent::Delete { id } => {
                     self.stored.remove(&id);
@@ -409,7 +410,7 @@ impl CallsSide {
                         late.extend(calls.iter().filter(|c| self.is_late(c)).cloned());
                     }
                     self.synced = true;
-                    self.stored = calls.into_iter().map(|c| (c.id.clone(), c)).collect();
+                    self.stored = calls.into_iter().map(|c| (c.id.clone(), Box::new(c))).collect();
                 }
             }
         }
