@@ -102,7 +102,8 @@ pub(super) struct CallsSide {
     writer_key: String,
     store_events: mpsc::Receiver<StoreEvent>,
     /// What etcd holds, by call id: on a backup, what a takeover would recover.
-    stored: BTreeMap<String, Call>,
+    // Boxed: a tree has up to twice the places that it needs, and a call is kilobytes.
+    stored: BTreeMap<String, Box<Call>>,
     /// What listens to the server's port; `None` for a while after the system took it away.
     capture: Option<Capture>,
     reopen_at: Time,
@@ -308,7 +309,7 @@ impl CallsSide {
         self.store.guard(Vec::new());
         self.name_writer();
         self.look_at = now + LOOK;
-        let lost: Vec<Call> = self.stored.values().filter(|c| !(resumed && self.is_own(c))).cloned().collect();
+        let lost: Vec<Call> = self.stored.values().filter(|c| !(resumed && self.is_own(c))).map(|c| Call::clone(c)).collect();
         info!(instance = self.instance, calls = lost.len(), "recovering calls");
         self.expect(lost, now);
         // Audio first: nearly always it was armed before, and this is no wait.
@@ -344,7 +345,8 @@ impl CallsSide {
         self.own_open = false;
         // What the server has begun since is in the table already.
         let learnt: BTreeSet<String> = self.table.calls().map(|c| c.id).collect();
-        let own: Vec<Call> = self.stored.values().filter(|c| self.is_own(c) && !learnt.contains(&c.id)).cloned().collect();
+        let own: Vec<Call> =
+            self.stored.values().filter(|c| self.is_own(c) && !learnt.contains(&c.id)).map(|c| Call::clone(c)).collect();
         info!(instance = self.instance, calls = own.len(), working, "calls of the local server from before");
         let now = clock::now();
         if working {
@@ -438,13 +440,13 @@ impl CallsSide {
     /// Stores a call again that somebody else deleted or overwrote, if it is still up here.
     fn put_back(&mut self, id: &str) -> bool {
         let call = match self.table.get(id) {
-            Some(call) => Some(call),
+            Some(call) => Some(Box::new(call)),
             None if self.engine.carries(id) => self.stored.get(id).cloned(),
             None => None,
         };
         let Some(call) = call else { return false };
         warn!(instance = self.instance, call = id, "somebody deleted or changed this call in etcd; it is stored again");
-        self.store.apply(CallEvent::Put(Box::new(call)));
+        self.store.apply(CallEvent::Put(call));
         true
     }
 
@@ -454,7 +456,7 @@ impl CallsSide {
         if let Err(e) = self.relay.clear().await {
             errors.push(e.to_string());
         }
-        let phones: Vec<_> = self.stored.values().flat_map(rows::phones).collect();
+        let phones: Vec<_> = self.stored.values().flat_map(|c| rows::phones(c)).collect();
         let left = if phones.is_empty() { self.fence.removed().await } else { self.fence.left(&phones).await };
         if let Err(e) = left {
             errors.push(e.to_string());
@@ -490,7 +492,7 @@ impl CallsSide {
                     if self.role == Role::Master && self.is_late(&call) {
                         late.push((*call).clone());
                     }
-                    self.stored.insert(call.id.clone(), *call);
+                    self.stored.insert(call.id.clone(), call);
                 }
                 StoreEvent::Delete { id } => {
                     if self.role == Role::Backup || !self.put_back(&id) {
@@ -506,14 +508,14 @@ impl CallsSide {
                 }
                 StoreEvent::Synced(calls) => {
                     let there: BTreeSet<&str> = calls.iter().map(|c| c.id.as_str()).collect();
-                    let gone: Vec<Call> = self.stored.values().filter(|c| !there.contains(c.id.as_str())).cloned().collect();
+                    let gone: Vec<Box<Call>> = self.stored.values().filter(|c| !there.contains(c.id.as_str())).cloned().collect();
                     changed.extend(self.stored.keys().cloned());
                     changed.extend(calls.iter().map(|c| c.id.clone()));
                     if self.role == Role::Master {
                         late.extend(calls.iter().filter(|c| self.is_late(c)).cloned());
                     }
                     self.synced = true;
-                    self.stored = calls.into_iter().map(|c| (c.id.clone(), c)).collect();
+                    self.stored = calls.into_iter().map(|c| (c.id.clone(), Box::new(c))).collect();
                     if self.role == Role::Master {
                         for call in gone {
                             let id = call.id.clone();

@@ -137,7 +137,8 @@ pub struct Engine {
     settings: Settings,
     rng: Rng,
     epoch: u64,
-    calls: HashMap<u64, Carried>,
+    // Boxed: a map has up to twice the places that it needs, and a call is kilobytes.
+    calls: HashMap<u64, Box<Carried>>,
     names: HashMap<String, u64>,
     by_call_id: HashMap<Vec<u8>, SmallVec<[u64; 2]>>,
     next_key: u64,
@@ -212,7 +213,7 @@ impl Engine {
         } else {
             self.hopeless.push_back(key);
         }
-        self.calls.insert(key, carried);
+        self.calls.insert(key, Box::new(carried));
     }
 
     /// Works off one packet. True if it belongs to a call of the engine, so that the tracker must not see it.
@@ -373,7 +374,7 @@ impl Engine {
     /// All calls, by name.
     #[must_use]
     pub fn status(&self) -> Vec<CallStatus> {
-        let mut all: Vec<CallStatus> = self.calls.values().map(Carried::status).collect();
+        let mut all: Vec<CallStatus> = self.calls.values().map(|c| c.status()).collect();
         all.sort_by(|a, b| a.call.cmp(&b.call));
         all
     }

@@ -22,6 +22,8 @@ pub(crate) struct Args {
 enum What {
     /// The VIP gap at a cut link, a stopped agent and a planned switchover.
     Failover(Failover),
+    /// Memory and processor time of the agent.
+    Costs(crate::costs::Costs),
 }
 
 #[derive(clap::Args)]
@@ -67,7 +69,10 @@ struct Sample {
 const LIMIT: Duration = Duration::from_secs(20);
 
 pub(crate) fn run(args: &Args) -> Result<bool> {
-    let What::Failover(f) = &args.what;
+    let f = match &args.what {
+        What::Failover(f) => f,
+        What::Costs(c) => return crate::costs::run(c),
+    };
     if f.rounds == 0 || f.heartbeat_ms.is_empty() {
         bail!("nothing to measure: give at least one round and one heartbeat");
     }

@@ -24,6 +24,7 @@ enum Command {
 }
 
 mod bench;
+mod costs;
 mod demo;
 mod selftest;
 mod timeline;

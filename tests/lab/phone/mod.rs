@@ -1,6 +1,7 @@
 //! Phones: strict about RFC 3261 and RFC 3264, each with its own number, ports and tone.
 
 mod audio;
+pub(crate) mod crowd;
 mod dialog;
 mod line;
 pub(crate) mod message;
