@@ -25,6 +25,10 @@ fn ips() -> Vec<IpAddr> {
     vips().iter().map(IpNet::addr).collect()
 }
 
+fn bare(prefixes: &[IpNet]) -> Vec<IpAddr> {
+    prefixes.iter().map(IpNet::addr).collect()
+}
+
 #[test]
 fn addresses_come_and_go_many_times() {
     let lan = Lan::new(&["a"]);
@@ -41,7 +45,7 @@ fn addresses_come_and_go_many_times() {
             let addresses = Addresses::open().unwrap();
             addresses.add("eth0", &vips()).await.unwrap();
             addresses.add("eth0", &vips()).await.unwrap();
-            assert_eq!(addresses.present("eth0", &vips()).await.unwrap(), vips());
+            assert_eq!(addresses.present("eth0", &bare(&vips())).await.unwrap(), vips());
         });
         assert_eq!(shown(&lan), 3);
         // Usable at once: no duplicate address detection.
@@ -51,7 +55,7 @@ fn addresses_come_and_go_many_times() {
             let addresses = Addresses::open().unwrap();
             addresses.remove("eth0", &vips()).await.unwrap();
             addresses.remove("eth0", &vips()).await.unwrap();
-            assert_eq!(addresses.present("eth0", &vips()).await.unwrap(), vec![]);
+            assert_eq!(addresses.present("eth0", &bare(&vips())).await.unwrap(), vec![]);
         });
         assert_eq!(shown(&lan), 0);
     }
@@ -84,7 +88,7 @@ fn removing_one_address_leaves_another_of_the_same_subnet() {
         addresses.add("eth0", &two).await.unwrap();
         // The first is the primary one; by the kernel's default the other would go with it.
         addresses.remove("eth0", &two[..1]).await.unwrap();
-        assert_eq!(addresses.present("eth0", &two).await.unwrap(), two[1..].to_vec());
+        assert_eq!(addresses.present("eth0", &bare(&two)).await.unwrap(), two[1..].to_vec());
     });
 }
 

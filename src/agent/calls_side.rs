@@ -283,7 +283,8 @@ impl CallsSide {
         self.own_open = false;
         // What the server has begun since is in the table already.
         let learnt: BTreeSet<String> = self.table.calls().map(|c| c.id).collect();
-        let own: Vec<Call> = self.stored.values().filter(|c| self.is_own(c) && !learnt.contains(&c.id)).map(|c| Call::clone(c)).collect();
+        let own: Vec<Call> =
+            self.stored.values().filter(|c| self.is_own(c) && !learnt.contains(&c.id)).map(|c| Call::clone(c)).collect();
         info!(instance = self.instance, calls = own.len(), working, "calls of the local server from before");
         let now = clock::now();
         if working {

@@ -12,6 +12,7 @@ mod instance;
 mod relay;
 mod rows;
 mod sockets;
+mod sys;
 mod takeover;
 
 pub use calls_side::CallsError;
@@ -88,6 +89,7 @@ type Instances = BTreeMap<String, mpsc::Sender<Order>>;
 /// # Errors
 /// See [`AgentError`]: only what can be known at the start. etcd that does not answer is no error; it is tried again.
 pub async fn run(config: Config) -> Result<(), AgentError> {
+    sys::one_heap();
     let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Signals)?;
 

@@ -173,8 +173,20 @@ impl Bench<'_> {
         };
         let millis = |from: u64, to: u64| Duration::from_micros(to.saturating_sub(from)).as_secs_f64() * 1000.0;
         let first = phase("address");
-        self.row(rows, "recovery_ms", &format!("{many} calls, from the VIP to the last answer"), millis(first, settled), &json!({}));
-        self.row(rows, "relay_ms", &format!("{many} calls, from the VIP to the relay"), millis(first, phase("relay")), &json!({}));
+        self.row(
+            rows,
+            "recovery_ms",
+            &format!("{many} calls, from the VIP to the last answer"),
+            millis(first, settled),
+            &json!({}),
+        );
+        self.row(
+            rows,
+            "relay_ms",
+            &format!("{many} calls, from the VIP to the relay"),
+            millis(first, phase("relay")),
+            &json!({}),
+        );
         self.memory(rows, &format!("master that has recovered {many} calls and carries them"), &agents[backup])?;
         self.cpu(rows, &format!("master that carries {many} calls"), &agents[backup])
     }
