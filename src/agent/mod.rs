@@ -13,6 +13,7 @@ mod relay;
 mod rows;
 mod sampler;
 mod sockets;
+mod sys;
 mod takeover;
 mod wishes;
 mod writer;
@@ -91,6 +92,7 @@ type Instances = BTreeMap<String, mpsc::Sender<Order>>;
 /// # Errors
 /// See [`AgentError`]: only what can be known at the start. etcd that does not answer is no error; it is tried again.
 pub async fn run(config: Config) -> Result<(), AgentError> {
+    sys::one_heap();
     let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Signals)?;
     // Without a handler SIGHUP kills the process, and with it the calls that it carries.

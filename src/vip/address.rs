@@ -117,7 +117,7 @@ impl Addresses {
         collect(join_all(requests).await)
     }
 
-    /// What `interface` has now of these addresses. With whatever prefix length: a host answers for the address, not for the
+    /// What `interface` has now of these addresses, in their order. With whatever prefix length: a host answers for the address, not for the
     /// prefix.
     ///
     /// # Errors
@@ -126,7 +126,9 @@ impl Addresses {
         let index = self.index(interface).await?;
         let there = self.dump().await?;
         let here = there.iter().filter(|m| m.header.index == index).filter_map(prefix_of);
-        Ok(here.filter(|p| addresses.contains(&p.addr())).collect())
+        let mut found: Vec<IpNet> = here.filter(|p| addresses.contains(&p.addr())).collect();
+        found.sort_by_key(|p| addresses.iter().position(|a| *a == p.addr()));
+        Ok(found)
     }
 
     /// Removes every address with our tag, on any interface, that is not in `keep` (interface and prefix): what a crashed

@@ -566,7 +566,9 @@ impl Line {
 
     fn hear_rtp(&mut self, packet: &[u8], from: SocketAddr) {
         let agreed = self.dialog.as_ref().and_then(|d| d.sdp.as_ref()).and_then(|s| s.audio);
-        if agreed != Some(from) {
+        // Audio may overtake the answer that announces it.
+        let Some(agreed) = agreed else { return };
+        if agreed != from {
             return self.note(|s| s.foreign += 1);
         }
         let heard = self.ear.hear(packet);
