@@ -63,6 +63,11 @@ fn check_config_tells_good_from_bad() {
     assert_eq!((code, &report["ok"]), (Some(3), &serde_json::json!(false)));
     assert_eq!(report["errors"][0]["line"], 1);
     assert_eq!(said(&keepcall(&["check-config", "/nowhere.toml"])).0, Some(3));
+    // The annotated example is good as it is; that its key file is not here is said, but is no fault of the file.
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/config/keepcall.toml");
+    let (code, out, _) = said(&keepcall(&["check-config", example]));
+    assert_eq!(code, Some(0), "{out}");
+    assert!(out.contains("/etc/keepcall/cluster.key") && out.contains("does not start without it"), "{out}");
     assert_eq!(said(&keepcall(&["--config", "/nowhere.toml", "status"])).0, Some(3));
 }
 

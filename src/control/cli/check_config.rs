@@ -2,8 +2,8 @@
 
 use super::output::{Output, complain};
 use super::{BAD_CONFIG, Global};
-use crate::config::{self, ConfigError, Files};
-use std::path::PathBuf;
+use crate::config::{self, ConfigError, Files, Loaded};
+use std::path::{Path, PathBuf};
 
 /// Arguments of `keepcall check-config`.
 #[derive(Clone, Debug, clap::Args)]
@@ -23,7 +23,7 @@ pub(super) fn run(global: &Global, args: &CheckArgs) -> Result<(), u8> {
     let files = if args.no_files { Files::Ignore } else { Files::Check };
     let origin = path.display().to_string();
     let mut out = Output::new();
-    match config::load_with(path, files) {
+    match config::load_with(path, files).or_else(|e| files_to_come(path, e)) {
         Ok(loaded) if args.json => {
             out.json(&serde_json::json!({ "ok": true, "file": origin, "errors": [], "warnings": loaded.warnings }));
             Ok(())
@@ -50,4 +50,18 @@ pub(super) fn run(global: &Global, args: &CheckArgs) -> Result<(), u8> {
             Err(BAD_CONFIG)
         }
     }
+}
+
+/// A file whose only faults are files that are not usable here (yet) is a good one: those faults become warnings. The agent itself
+/// does not start with them.
+fn files_to_come(path: &Path, e: ConfigError) -> Result<Loaded, ConfigError> {
+    let ConfigError::Invalid { origin, problems } = e else { return Err(e) };
+    let Ok(mut loaded) = config::load_with(path, Files::Ignore) else {
+        return Err(ConfigError::Invalid { origin, problems });
+    };
+    loaded.warnings.extend(problems.into_iter().map(|mut p| {
+        p.message.push_str("; the agent does not start without it");
+        p
+    }));
+    Ok(loaded)
 }
