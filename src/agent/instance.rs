@@ -179,7 +179,7 @@ impl Instance {
         }
         if handover && let Some(calls) = &mut self.calls {
             // Neither may outlive the right: another node may hold the addresses after it. The fence is closed before the
-            // addresses go, since a program does it that takes longer than the whole rest of the handover.
+            // addresses go, so that the server says nothing more once the next master may speak.
             let cluster = self.cluster.clone();
             let prepare = async {
                 calls.flush().await;
