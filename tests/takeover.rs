@@ -6,7 +6,7 @@
 mod lab;
 
 use lab::calls::Calls;
-use lab::phone::{Command, Phase};
+use lab::phone::{Command, Manner, Phase};
 use lab::scene::{SOON, Scene};
 use lab::{unix_us, wait};
 
@@ -81,6 +81,25 @@ fn calls_outlive_a_switchover_the_way_back_and_then_the_death_of_the_host() {
     scene.recovered(&calls, at).unwrap();
     hold_and_resume(&calls);
     scene.end(&calls, &[first, second, first, second]).unwrap();
+}
+
+#[test]
+fn phones_that_speak_from_another_port_than_they_listen_on_keep_their_audio() {
+    let mut scene = Scene::new(&["a", "b"]).unwrap();
+    let (old, new) = scene.start_agents().unwrap();
+    let calls = scene.calls_of(3, Manner { speak_elsewhere: true, ..Manner::default() }, &[new]).unwrap();
+    // The relay goes by the real source, which is learnt from a few packets of each phone.
+    wait::until("the source of every phone's audio", SOON, || {
+        let rows = scene.agents[new].ask(&["calls"]).map_err(|e| format!("{e:#}"))?;
+        let legs: Vec<_> = rows.as_array().into_iter().flatten().flat_map(|c| c["legs"].as_array()).flatten().collect();
+        let known = legs.iter().filter(|l| !l["media_source"].is_null() && l["media_source"] != l["media"]).count();
+        if known == 6 { Ok(()) } else { Err(format!("{known} of {} legs", legs.len())) }
+    })
+    .unwrap();
+    let at = unix_us();
+    scene.lan.cut(&scene.agents[old].node).unwrap();
+    scene.recovered(&calls, at).unwrap();
+    scene.end(&calls, &[old, new]).unwrap();
 }
 
 #[test]

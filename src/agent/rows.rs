@@ -42,6 +42,7 @@ fn leg(leg: &Leg) -> LegRow {
         remote: text(uri::uri_of(&leg.remote.0)),
         remote_addr: Some(leg.remote_addr),
         media,
+        media_source: leg.rtp_sources.first().copied().flatten(),
         codecs,
     }
 }

@@ -271,6 +271,9 @@ pub struct LegRow {
     pub remote_addr: Option<SocketAddr>,
     /// Where the phone receives audio, if it has told.
     pub media: Option<SocketAddr>,
+    /// Where its audio really comes from, if that was seen to be another address.
+    #[serde(default)]
+    pub media_source: Option<SocketAddr>,
     /// Codecs in force, by name.
     pub codecs: Vec<String>,
 }

@@ -74,7 +74,12 @@ impl Scene {
 
     /// Sets calls up with audio, and waits until these agents have them in store.
     pub(crate) fn calls(&self, n: usize, agents: &[usize]) -> Result<Calls> {
-        let calls = Calls::new(&self.lan, &self.rt, n, Manner::default())?;
+        self.calls_of(n, Manner::default(), agents)
+    }
+
+    /// The same with phones of this manner.
+    pub(crate) fn calls_of(&self, n: usize, manner: Manner, agents: &[usize]) -> Result<Calls> {
+        let calls = Calls::new(&self.lan, &self.rt, n, manner)?;
         calls.set_up(SOON)?;
         for &i in agents {
             self.wait_stored(i, n)?;

@@ -560,7 +560,7 @@ impl Line {
         let wanted = remote.direction == "sendrecv" || remote.direction == "recvonly";
         if let Some(to) = remote.audio.filter(|_| wanted && d.own.sends()) {
             let packet = self.mouth.packet();
-            let _ = self.rtp.send_to(&packet, to).await;
+            let _ = self.me.voice.as_deref().unwrap_or(&self.rtp).send_to(&packet, to).await;
         }
     }
 

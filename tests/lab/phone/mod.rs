@@ -105,6 +105,8 @@ pub(crate) struct Manner {
     pub(crate) outbound_proxy: bool,
     /// Have a display name, a user part and a Contact with everything that the grammar of RFC 3261 allows in them.
     pub(crate) ornate: bool,
+    /// Send audio from another port than the one that it is received on, and that the description names.
+    pub(crate) speak_elsewhere: bool,
     /// What becomes of the other side's re-INVITEs.
     pub(crate) reinvite: Reaction,
 }
@@ -139,6 +141,8 @@ pub(crate) struct Identity {
     pub(crate) server: SocketAddr,
     /// The own tone, and the one that is expected to be heard, in Hz.
     pub(crate) tones: (f64, f64),
+    /// What audio is sent from, if not from where it is received.
+    pub(crate) voice: Option<Arc<tokio::net::UdpSocket>>,
     pub(crate) manner: Manner,
 }
 
@@ -186,12 +190,15 @@ impl Phone {
     pub(crate) fn new(host: &Host, side: usize, index: usize, server: SocketAddr, manner: Manner) -> Result<Self> {
         let number = (side + 1) * 1000 + index;
         let ip: IpAddr = if server.is_ipv4() { host.ip4.into() } else { host.ip6.into() };
-        let (sip, rtp) = host.enter(move || {
+        let (sip, rtp, voice) = host.enter(move || {
             let sip = UdpSocket::bind((ip, u16::try_from(number + 10_000)?)).context("SIP port of a phone")?;
             let rtp = UdpSocket::bind((ip, u16::try_from(30_000 + 2_000 * side + 2 * index)?)).context("RTP port of a phone")?;
-            sip.set_nonblocking(true)?;
-            rtp.set_nonblocking(true)?;
-            Ok((sip, rtp))
+            let voice =
+                UdpSocket::bind((ip, u16::try_from(40_000 + 2_000 * side + 2 * index)?)).context("voice port of a phone")?;
+            for socket in [&sip, &rtp, &voice] {
+                socket.set_nonblocking(true)?;
+            }
+            Ok((sip, rtp, voice))
         })?;
         let me = Identity {
             number: number.to_string(),
@@ -199,6 +206,7 @@ impl Phone {
             rtp: rtp.local_addr()?,
             server,
             tones: (tone_of(index, side.min(1)), tone_of(index, 1 - side.min(1))),
+            voice: manner.speak_elsewhere.then(|| tokio::net::UdpSocket::from_std(voice).map(Arc::new)).transpose()?,
             manner,
         };
         Ok(Self::on(me, tokio::net::UdpSocket::from_std(sip)?, tokio::net::UdpSocket::from_std(rtp)?))

@@ -31,6 +31,7 @@ impl Peer {
             rtp: rtp.local_addr().unwrap(),
             server: socket.local_addr().unwrap(),
             tones: (300.0, 301.0),
+            voice: None,
             manner,
         };
         Self { socket, moved, phone: Phone::on(me, sip, rtp), to, tag: None, cseq: 10, version: 7, branch: 0 }
