@@ -6,7 +6,7 @@ use super::calls::{Calls, has_audio, is_reinvited};
 use super::etcd::Etcd;
 use super::lan::{Host, Lan, VIP4};
 use super::observer::Observer;
-use super::phone::{Manner, Phase, Phone};
+use super::phone::{Manner, Phase};
 use super::{unix_us, wait};
 use anyhow::{Result, ensure};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -137,8 +137,15 @@ impl Scene {
             calls.violations()
         );
         ensure!(calls.violations().is_empty(), "{:?}", calls.violations());
-        let foreign: Vec<&Phone> = calls.phones().filter(|p| p.state().foreign > 0).collect();
-        ensure!(foreign.is_empty(), "{} phones heard packets from elsewhere than was agreed", foreign.len());
+        for p in calls.phones() {
+            let s = p.state();
+            ensure!(
+                s.foreign.is_empty(),
+                "phone {} heard audio from elsewhere than was agreed: {:?}; {s:?}",
+                p.number,
+                s.foreign
+            );
+        }
         self.answered_by(masters)
     }
 

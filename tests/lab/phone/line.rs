@@ -566,10 +566,14 @@ impl Line {
 
     fn hear_rtp(&mut self, packet: &[u8], from: SocketAddr) {
         let agreed = self.dialog.as_ref().and_then(|d| d.sdp.as_ref()).and_then(|s| s.audio);
-        // Audio may overtake the answer that announces it.
+        // Audio may overtake the answer that says where it comes from, and outlive the BYE by a moment.
         let Some(agreed) = agreed else { return };
         if agreed != from {
-            return self.note(|s| s.foreign += 1);
+            return self.note(|s| {
+                if s.foreign.len() < MAX_FAULTS {
+                    s.foreign.push((unix_us(), from, agreed));
+                }
+            });
         }
         let heard = self.ear.hear(packet);
         let now = unix_us();

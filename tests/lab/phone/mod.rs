@@ -78,8 +78,8 @@ pub(crate) struct State {
     pub(crate) wrong: usize,
     /// How many of them came one after the other, last of all.
     pub(crate) wrong_in_a_row: usize,
-    /// Packets from elsewhere than the negotiated source.
-    pub(crate) foreign: usize,
+    /// Packets from elsewhere than the negotiated source: when, from where, and what was negotiated.
+    pub(crate) foreign: Vec<(u64, SocketAddr, SocketAddr)>,
     pub(crate) reinvites: Vec<Reinvite>,
     /// When the other side's BYE came.
     pub(crate) bye_received: Option<u64>,
