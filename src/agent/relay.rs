@@ -1,5 +1,5 @@
-//! Changes of the kernel relay, off the instance's loop: each change runs nft for some 20 ms, and a hundred calls that end at
-//! the same time would hold up the loop's SIP for seconds.
+//! Changes of the kernel relay, off the instance's loop: a change waits for the kernel's own lock on nftables, which another
+//! program's large change may hold, and a thousand calls at once take tens of milliseconds. The loop's SIP must not wait for that.
 
 use crate::calls::model::Flow;
 use crate::recovery::media::kernel::{KernelRelay, RelayError};
@@ -18,7 +18,7 @@ struct Wanted {
     version: u64,
 }
 
-/// The relay of one instance and the task that changes it. What comes while nft runs becomes one change.
+/// The relay of one instance and the task that changes it. What comes while a change is under way becomes the next one.
 #[derive(Debug)]
 pub(super) struct Relay {
     kernel: Arc<KernelRelay>,
