@@ -164,6 +164,7 @@ impl Answers {
                     cluster::HoldKind::Paired => "paired",
                     cluster::HoldKind::Failsafe => "failsafe",
                     cluster::HoldKind::Solo => "solo",
+                    cluster::HoldKind::Inherited => "inherited",
                 }
                 .to_owned(),
                 remaining_ms: status.remaining_ms,

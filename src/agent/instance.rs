@@ -164,7 +164,7 @@ impl Instance {
         }
         info!(instance = name, epoch, previous, cause = word(&cause), "master: the addresses are here");
         if let Some(calls) = &mut self.calls {
-            calls.take(epoch, cause == Cause::Resumed, takeover).await;
+            calls.take(epoch, matches!(cause, Cause::Resumed | Cause::Restarted), takeover).await;
         } else {
             takeover.save();
         }
@@ -314,6 +314,7 @@ const fn word(cause: &Cause) -> &'static str {
         Cause::Slow => "slow",
         Cause::Handover { .. } => "handover",
         Cause::Resumed => "resumed",
+        Cause::Restarted => "restarted",
     }
 }
 
@@ -324,5 +325,6 @@ fn reason(cause: &Cause) -> String {
         Cause::Slow => "the master's lease in etcd ran out".to_owned(),
         Cause::Handover { reason } => reason.clone(),
         Cause::Resumed => "this node was master already".to_owned(),
+        Cause::Restarted => "the agent was restarted within its right".to_owned(),
     }
 }

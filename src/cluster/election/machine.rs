@@ -1,6 +1,8 @@
 //! The state of one election and its inputs. What the roles do is in `lead.rs` and `follow.rs`, deadlines in `rights.rs`.
 
-use super::types::{Action, Candidate, Cause, Commit, Failure, HoldKind, Kind, LeaseState, Message, Request, Role, Settings};
+use super::types::{
+    Action, Candidate, Cause, Commit, Failure, HoldKind, Inherited, Kind, LeaseState, Message, Request, Role, Settings,
+};
 use crate::cluster::record::{Alive, Record, Recorded, View};
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -101,6 +103,9 @@ pub struct Election {
     pub(super) gone_epoch: Option<u64>,
     pub(super) won: Option<Won>,
     pub(super) held: Option<Held>,
+    /// The right of the process before this one. It stands on promises that were made under the record as that process left it,
+    /// so it ends with the first change of the record that this process asks for.
+    pub(super) inherited: Option<Inherited>,
     pub(super) fit: bool,
     pub(super) priority: u16,
     pub(super) better_since: Option<(String, Time)>,
@@ -150,6 +155,7 @@ impl Election {
             gone_epoch: None,
             won: None,
             held: None,
+            inherited: None,
             fit: false,
             priority: 0,
             better_since: None,
@@ -168,6 +174,18 @@ impl Election {
         }
         e.advance(now);
         e
+    }
+
+    /// To be called right after [`Election::new`], if the kernel still lets this host answer: the addresses stay, until the
+    /// inherited right ends or the record tells of another epoch. This process goes on with rights of its own.
+    pub fn adopt(&mut self, inherited: Inherited, now: Time) {
+        if inherited.until <= now || self.held.is_some() || self.view.is_some() {
+            return;
+        }
+        self.inherited = Some(inherited);
+        self.top_epoch = self.top_epoch.max(inherited.epoch);
+        self.take(inherited.epoch, inherited.until, HoldKind::Inherited, now);
+        self.advance(now);
     }
 
     #[cfg(test)]
@@ -220,7 +238,7 @@ impl Election {
     /// This node's part now.
     #[must_use]
     pub fn role(&self) -> Role {
-        let Some(r) = &self.record else { return Role::Unknown };
+        let Some(r) = &self.record else { return if self.held.is_some() { Role::Master } else { Role::Unknown } };
         match &self.held {
             Some(h) if h.epoch == r.epoch => Role::Master,
             _ if self.leaving(r) => Role::Leaving,
@@ -246,6 +264,10 @@ impl Election {
     pub fn set_lease(&mut self, lease: Option<LeaseState>, now: Time) {
         if lease.map(|l| l.id) != self.lease.map(|l| l.id) {
             self.want_read = true;
+            // `alive` may be bound to the lease that is lost, and it was what kept others from taking over slowly.
+            if self.lease.is_some() {
+                self.inherited = None;
+            }
         }
         self.lease = lease;
         self.advance(now);
@@ -369,6 +391,16 @@ impl Election {
 
     #[cfg(not(test))]
     #[allow(clippy::unused_self)]
+    const fn keeps_inherited(&self) -> bool {
+        false
+    }
+    #[cfg(test)]
+    fn keeps_inherited(&self) -> bool {
+        self.broken(super::types::Fault::KeepInherited)
+    }
+
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self)]
     const fn ack_in_doubt(&self) -> bool {
         false
     }
@@ -417,6 +449,9 @@ impl Election {
     pub(super) fn propose(&mut self, record: Record, slow: Option<Vec<String>>, now: Time) {
         let Some(lease) = self.lease else { return };
         let Some(ticket) = self.ticket.clone() else { return };
+        if self.record.as_ref() != Some(&record) && !self.keeps_inherited() {
+            self.inherited = None;
+        }
         let mine = record.master == self.s.me;
         let first = self.revision == 0;
         let commit = Commit {

@@ -18,4 +18,6 @@ mod sim;
 mod types;
 
 pub use machine::Election;
-pub use types::{Action, Candidate, Cause, Commit, Failure, HoldKind, Kind, LeaseState, Message, Request, Role, Settings};
+pub use types::{
+    Action, Candidate, Cause, Commit, Failure, HoldKind, Inherited, Kind, LeaseState, Message, Request, Role, Settings,
+};

@@ -11,9 +11,13 @@ impl Election {
     /// The deadline that one record gives.
     fn right(&self, r: &Record) -> (Time, HoldKind) {
         let paired = |s: &str| self.peers.get(s).and_then(|p| p.vouched).map_or(Time::ZERO, |t| t + self.s.hold);
+        // The last holder's epoch, which is ours as long as a handover is not complete.
+        let epoch = if self.leaving(r) { r.epoch.saturating_sub(1) } else { r.epoch };
+        let inherited = self.inherited.filter(|i| i.epoch == epoch).map_or(NEVER, |i| (i.until, HoldKind::Inherited));
         if self.leaving(r) {
             // The record is the other's already; its acks are its promise to wait for us.
-            return (paired(&r.master), HoldKind::Paired);
+            let own = (paired(&r.master), HoldKind::Paired);
+            return if inherited.0 > own.0 { inherited } else { own };
         }
         if r.master != self.s.me || self.designated(r) {
             return NEVER;
@@ -35,12 +39,14 @@ impl Election {
         if let Some(l) = self.lease.filter(|_| r.successor.is_none() && self.alive_is_ours(r)) {
             offer(l.until, HoldKind::Solo);
         }
+        offer(inherited.0, inherited.1);
         best
     }
 
     /// The deadline that every record allows which may be the committed one.
     fn deadline(&self) -> (Time, HoldKind) {
-        let view = self.record.as_ref().map_or(NEVER, |r| self.right(r));
+        let unread = || self.inherited.filter(|_| self.view.is_none()).map_or(NEVER, |i| (i.until, HoldKind::Inherited));
+        let view = self.record.as_ref().map_or_else(unread, |r| self.right(r));
         #[cfg(test)]
         if self.broken(super::types::Fault::NoLowering) {
             return view;
@@ -51,8 +57,10 @@ impl Election {
 
     /// Takes, extends, lowers or drops the hold: the only place that does.
     pub(super) fn settle_hold(&mut self, now: Time) {
+        self.settle_inherited(now);
         let (until, kind) = self.deadline();
-        let epoch = self.record.as_ref().map_or(0, |r| if self.leaving(r) { r.epoch.saturating_sub(1) } else { r.epoch });
+        let inherited = self.inherited.map_or(0, |i| i.epoch);
+        let epoch = self.record.as_ref().map_or(inherited, |r| if self.leaving(r) { r.epoch.saturating_sub(1) } else { r.epoch });
         if let Some(h) = self.held {
             if h.epoch != epoch || until <= now {
                 self.held = None;
@@ -71,14 +79,35 @@ impl Election {
         };
         // A transaction in flight that makes another node master: do not take what is about to go.
         if until > now && !self.stopping && self.maybe.as_ref().is_none_or(|m| m.master == self.s.me) {
-            self.held = Some(Held { epoch: r.epoch, until, kind, dropping: false });
-            self.wake_at(until);
-            let won = self.won.take().filter(|w| w.epoch == r.epoch);
-            let (cause, previous, detected, committed) = match won {
-                Some(w) => (w.cause, w.previous, w.detected, w.committed.unwrap_or(now)),
-                None => (Cause::Resumed, Some(self.s.me.clone()), now, now),
-            };
-            self.push(Action::Take { epoch: r.epoch, cause, previous, detected, committed });
+            self.take(r.epoch, until, kind, now);
+        }
+    }
+
+    pub(super) fn take(&mut self, epoch: u64, until: Time, kind: HoldKind, now: Time) {
+        self.held = Some(Held { epoch, until, kind, dropping: false });
+        self.wake_at(until);
+        let won = self.won.take().filter(|w| w.epoch == epoch);
+        let (cause, previous, detected, committed) = match won {
+            Some(w) => (w.cause, w.previous, w.detected, w.committed.unwrap_or(now)),
+            None => {
+                let cause = if kind == HoldKind::Inherited { Cause::Restarted } else { Cause::Resumed };
+                (cause, Some(self.s.me.clone()), now, now)
+            }
+        };
+        self.push(Action::Take { epoch, cause, previous, detected, committed });
+    }
+
+    /// Ends the inherited right as soon as it has run out, is another epoch's, or a right of our own has taken its place.
+    fn settle_inherited(&mut self, now: Time) {
+        let Some(i) = self.inherited else { return };
+        let known = match &self.record {
+            None => self.view.is_none(),
+            Some(r) if self.leaving(r) => i.epoch + 1 == r.epoch,
+            // Once `alive` hangs on our own lease, that lease says how long we may rest on it.
+            Some(r) => r.master == self.s.me && i.epoch == r.epoch && (r.successor.is_some() || !self.alive_is_ours(r)),
+        };
+        if !known || i.until <= now {
+            self.inherited = None;
         }
     }
 
@@ -92,12 +121,14 @@ impl Election {
     fn why_lost(&self, h: Held, now: Time) -> String {
         let _ = now;
         match &self.record {
+            None if self.view.is_none() => "the agent was restarted, and etcd did not confirm its right in time".to_owned(),
             None => "the record in etcd is gone".to_owned(),
             Some(r) if r.master != self.s.me => format!("{} is master, in epoch {}: {}", r.master, r.epoch, r.reason),
             Some(r) if r.epoch != h.epoch => format!("a new epoch {} began", r.epoch),
             Some(_) => match h.kind {
                 HoldKind::Paired => "the successor no longer answers, and etcd did not confirm another one in time".to_owned(),
                 HoldKind::Failsafe => "etcd cannot be used, and not every member answers".to_owned(),
+                HoldKind::Inherited => "the agent was restarted, and nobody renewed its right in time".to_owned(),
                 HoldKind::Solo => "the lease in etcd could not be renewed, and there is no successor to rest on".to_owned(),
             },
         }

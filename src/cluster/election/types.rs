@@ -39,6 +39,7 @@ pub(crate) enum Fault {
     ReceiveTime,
     AckOldEpoch,
     SlowBlind,
+    KeepInherited,
 }
 
 /// A lease of this node, as the driver knows it. The node's key is bound to it.
@@ -143,8 +144,10 @@ pub enum Cause {
         /// Why it did.
         reason: String,
     },
-    /// This node was master all along: its agent restarted, or its right had run out for a while.
+    /// This node was master all along, and its right had run out for a while.
     Resumed,
+    /// This node holds all along: its agent was restarted while the right of the process before still ran.
+    Restarted,
 }
 
 /// What to do, in this order.
@@ -227,4 +230,18 @@ pub enum HoldKind {
     Failsafe,
     /// The lease; there is no successor.
     Solo,
+    /// What the process before this one held; nothing of its own yet.
+    Inherited,
+}
+
+/// What a process finds of the right of the process before it on the same host: the kernel still lets the host answer.
+///
+/// The kernel's deadline is the only memory of a right. It never is later than the right itself, because it is lowered before
+/// a transaction leaves that would shorten the right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inherited {
+    /// The epoch under which it was held.
+    pub epoch: u64,
+    /// Until when the kernel lets the host answer.
+    pub until: Time,
 }
