@@ -5,7 +5,7 @@
 mod common;
 
 use common::EtcdServer;
-use keepcall::cluster::{Cause, Cluster, ClusterEvent, Fitness, SwitchoverError};
+use keepcall::cluster::{Cause, Cluster, ClusterEvent, Fitness, NoKeeper, SwitchoverError};
 use keepcall::config::Config;
 use keepcall::etcd::Etcd;
 use std::sync::{Arc, Mutex};
@@ -35,7 +35,7 @@ impl Node {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (cluster, mut events) = runtime.block_on(async {
             let etcd = Etcd::connect(&cfg.etcd).unwrap();
-            Cluster::start(&cfg, etcd).await.unwrap()
+            Cluster::start(&cfg, etcd, Box::new(NoKeeper), Vec::new()).await.unwrap()
         });
         let (agent, me, log) = (cluster.clone(), name.clone(), Arc::clone(log));
         runtime.spawn(async move {

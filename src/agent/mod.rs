@@ -21,7 +21,7 @@ mod writer;
 pub use calls_side::CallsError;
 pub use sockets::RecoveryPortError;
 
-use crate::cluster::{Cluster, ClusterError, ClusterEvent};
+use crate::cluster::{Cluster, ClusterError, ClusterEvent, NoKeeper};
 use crate::config::Config;
 use crate::control::server::{self, ServeError};
 use crate::etcd::{Etcd, EtcdError};
@@ -102,7 +102,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     // The control socket and the heartbeat port are what only one agent can have. They come before anything is touched: an
     // agent that is started a second time by mistake must not take the addresses from the one that holds them.
     let (socket, mut requests) = server::serve(&config.control).await?;
-    let (cluster, mut events) = Cluster::start(&config, etcd.clone()).await?;
+    let (cluster, mut events) = Cluster::start(&config, etcd.clone(), Box::new(NoKeeper), Vec::new()).await?;
     let mut instances = Instances::new();
     let mut tasks = Vec::new();
     let built = async {

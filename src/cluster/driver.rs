@@ -1,8 +1,12 @@
 //! The handle that the agent holds. The loop behind it is in `driver/worker.rs`.
 
+mod keeper;
+mod realtime;
 mod worker;
 
-use super::election::{Candidate, Cause};
+pub use keeper::{Keeper, NoKeeper};
+
+use super::election::{Candidate, Cause, Inherited};
 use super::heartbeat::Codec;
 use super::lease;
 use super::record::{Keys, NodeEntry, SCHEMA};
@@ -108,6 +112,9 @@ pub enum ClusterError {
     /// No random numbers.
     #[error("the system gives no random numbers: {0}")]
     Random(String),
+    /// No thread.
+    #[error("cannot start the election's thread: {0}; see the limits of processes and memory (`ulimit -a`, `TasksMax=`)")]
+    Thread(std::io::Error),
 }
 
 fn bind_advice(e: &std::io::Error) -> &'static str {
@@ -193,12 +200,21 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Cluster(Arc<Shared>);
 
 impl Cluster {
-    /// Binds the heartbeat socket and starts. etcd may be down: then it is tried until it answers.
+    /// Binds the heartbeat socket and starts. etcd may be down: then it is tried until it answers. `keeper` is told each hold;
+    /// `inherited` is what it finds in force of a process before this one, for each instance.
+    ///
+    /// The election runs on a thread of its own, in real time where the system permits it; what asks etcd stays in the caller's
+    /// runtime. When that runtime ends without [`Cluster::stop`], the thread ends too, and what is held runs out.
     ///
     /// # Errors
-    /// The key or the socket cannot be used.
-    #[allow(clippy::unused_async)] // Called inside the runtime, whose reactor the socket needs.
-    pub async fn start(cfg: &Config, etcd: Etcd) -> Result<(Self, mpsc::Receiver<ClusterEvent>), ClusterError> {
+    /// The key, the socket or the thread cannot be had.
+    #[allow(clippy::unused_async)] // Called inside the runtime, in which etcd is asked.
+    pub async fn start(
+        cfg: &Config,
+        etcd: Etcd,
+        keeper: Box<dyn Keeper>,
+        inherited: Vec<(String, Inherited)>,
+    ) -> Result<(Self, mpsc::Receiver<ClusterEvent>), ClusterError> {
         let path = cfg.node.key_file.clone();
         let key = std::fs::read(&path).map_err(|source| ClusterError::Key { path: path.clone(), source })?;
         if key.len() < MIN_KEY {
@@ -206,7 +222,8 @@ impl Cluster {
         }
         let address = SocketAddr::new(cfg.node.address, cfg.node.port);
         let bind = |source| ClusterError::Bind { address, source };
-        let socket = tokio::net::UdpSocket::bind(address).await.map_err(bind)?;
+        let socket = std::net::UdpSocket::bind(address).map_err(bind)?;
+        socket.set_nonblocking(true).map_err(bind)?;
         let boot = getrandom::u64().map_err(|e| ClusterError::Random(e.to_string()))?;
         let keys = Keys::new(&cfg.node.cluster);
         let entry = NodeEntry {
@@ -239,10 +256,33 @@ impl Cluster {
         });
         let codec = Codec::new(&key, &cfg.node.cluster, &cfg.node.name, boot);
         let lease_task = tokio::spawn(keep);
-        let parts =
-            worker::Parts { socket, codec, keys, boot, lease: lease_rx, name, again, lease_task, events, commands: command_rx };
-        let worker = worker::Worker::new(cfg, Arc::clone(&shared), parts);
-        tokio::spawn(worker.run());
+        let parts = worker::Parts {
+            socket: address,
+            codec,
+            keys,
+            boot,
+            lease: lease_rx,
+            name,
+            again,
+            lease_task,
+            events,
+            commands: command_rx,
+            kept: keeper::Kept::new(keeper),
+            // Requests to etcd and their timers live where etcd's connections do, at ordinary priority.
+            outside: tokio::runtime::Handle::current(),
+        };
+        let worker = worker::Worker::new(cfg, Arc::clone(&shared), parts, inherited);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ClusterError::Thread)?;
+        let run = move || {
+            if let Err(e) = realtime::raise() {
+                tracing::warn!(
+                    "the election runs without real-time priority ({e}): on a loaded host heartbeats may come late; give the agent \
+                     CAP_SYS_NICE (the systemd unit does)"
+                );
+            }
+            runtime.block_on(worker.run(socket));
+        };
+        std::thread::Builder::new().name("election".into()).spawn(run).map_err(ClusterError::Thread)?;
         Ok((Self(shared), event_rx))
     }
 

@@ -1,8 +1,9 @@
 //! The loop: sockets, timers and etcd on one side, the pure elections on the other.
 
+use super::keeper::Kept;
 use super::{ClusterEvent, Command, Shared, SwitchoverError, lock};
 use crate::clock;
-use crate::cluster::election::{Action, Election, Failure, LeaseState, Request, Role, Settings};
+use crate::cluster::election::{Action, Election, Failure, Inherited, LeaseState, Request, Role, Settings};
 use crate::cluster::heartbeat::{Codec, MAX_DATAGRAM, Rejected};
 use crate::cluster::lease::Name;
 use crate::cluster::record::{Alive, Keys, View, read_node};
@@ -16,6 +17,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UdpSocket;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -31,7 +33,8 @@ const MAX_WARNED: usize = 256;
 const COMPLAIN: Duration = Duration::from_secs(60);
 
 pub(super) struct Parts {
-    pub(super) socket: UdpSocket,
+    /// Where heartbeats arrive.
+    pub(super) socket: SocketAddr,
     pub(super) codec: Codec,
     pub(super) keys: Keys,
     pub(super) boot: u64,
@@ -41,6 +44,8 @@ pub(super) struct Parts {
     pub(super) lease_task: JoinHandle<()>,
     pub(super) events: mpsc::Sender<ClusterEvent>,
     pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) kept: Kept,
+    pub(super) outside: Handle,
 }
 
 struct One {
@@ -60,6 +65,8 @@ struct Answer {
 
 pub(super) struct Worker {
     me: String,
+    /// `None` only before `run`.
+    socket: Option<UdpSocket>,
     shared: Arc<Shared>,
     p: Parts,
     all: Vec<One>,
@@ -71,6 +78,20 @@ pub(super) struct Worker {
     complained: Vec<(Rejected, Time)>,
     warned: HashMap<String, String>,
     stopping: Option<(Time, Option<oneshot::Sender<()>>)>,
+    /// The status is not made anew before this.
+    status_at: Time,
+    /// Something happened since it was made.
+    status_due: bool,
+}
+
+/// At most so often is the status made anew: it costs more memory than all the rest of a heartbeat.
+const STATUS_PAUSE: Duration = Duration::from_millis(20);
+
+async fn receive(socket: Option<&UdpSocket>, buffer: &mut [u8]) -> std::io::Result<(usize, SocketAddr)> {
+    match socket {
+        Some(s) => s.recv_from(buffer).await,
+        None => std::future::pending().await,
+    }
 }
 
 enum Hint {
@@ -79,7 +100,7 @@ enum Hint {
 }
 
 impl Worker {
-    pub(super) fn new(cfg: &Config, shared: Arc<Shared>, p: Parts) -> Self {
+    pub(super) fn new(cfg: &Config, shared: Arc<Shared>, p: Parts, inherited: Vec<(String, Inherited)>) -> Self {
         let now = clock::now();
         let one = |i: &crate::config::Instance| One {
             name: i.name.clone(),
@@ -101,10 +122,19 @@ impl Worker {
             asked: None,
             summary: String::new(),
         };
+        let mut all: Vec<One> = cfg.instances.iter().map(one).collect();
+        let mut p = p;
+        for (name, right) in inherited {
+            if let Some(o) = all.iter_mut().find(|o| o.name == name) {
+                p.kept.inherited(&name, right.epoch, right.until);
+                o.election.adopt(right, now);
+            }
+        }
         Self {
             me: cfg.node.name.clone(),
+            socket: None,
             shared,
-            all: cfg.instances.iter().map(one).collect(),
+            all,
             p,
             peers: BTreeMap::new(),
             answers: mpsc::channel(ANSWERS),
@@ -113,6 +143,8 @@ impl Worker {
             complained: Vec::new(),
             warned: HashMap::new(),
             stopping: None,
+            status_at: now,
+            status_due: true,
         }
     }
 
@@ -120,6 +152,7 @@ impl Worker {
     fn watches(&self) -> (mpsc::Receiver<Hint>, Vec<JoinHandle<()>>) {
         let (tx, rx) = mpsc::channel(64);
         let mut tasks = Vec::new();
+        let _outside = self.p.outside.enter();
         let mut follow = |prefix: String, index: Option<usize>| {
             let (tx, mut events) = (tx.clone(), self.shared.etcd.watch(&prefix));
             tasks.push(tokio::spawn(async move {
@@ -139,7 +172,14 @@ impl Worker {
         (rx, tasks)
     }
 
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(mut self, socket: std::net::UdpSocket) {
+        match UdpSocket::from_std(socket) {
+            Ok(s) => self.socket = Some(s),
+            Err(e) => {
+                tracing::error!("the heartbeat socket cannot be watched: {e}; restart the agent");
+                return;
+            }
+        }
         let (mut hints, tasks) = self.watches();
         let shared = Arc::clone(&self.shared);
         let mut buffer = [0_u8; MAX_DATAGRAM + 1];
@@ -151,9 +191,10 @@ impl Worker {
             // While stopping, progress is checked often; it lasts a second or two.
             let deadline =
                 if self.stopping.is_some() { deadline.min(clock::now() + Duration::from_millis(20)) } else { deadline };
+            let deadline = if self.status_due { deadline.min(self.status_at) } else { deadline };
             tokio::select! {
                 biased;
-                r = self.p.socket.recv_from(&mut buffer) => match r {
+                r = receive(self.socket.as_ref(), &mut buffer) => match r {
                     Ok((n, from)) => self.datagram(&buffer[..n], from),
                     // An ICMP error of an earlier send; the next receive works.
                     Err(e) => tracing::trace!(error = %e, "heartbeat socket"),
@@ -162,7 +203,11 @@ impl Worker {
                 () = shared.news.notified() => self.inbox(),
                 // Looked at where it matters; this only makes the status current.
                 Ok(()) = self.p.name.changed() => { self.p.name.borrow_and_update(); }
-                Ok(()) = self.p.lease.changed() => {
+                changed = self.p.lease.changed() => {
+                    // The runtime outside is gone, and with it everything that could renew a lease or obey.
+                    if changed.is_err() {
+                        return;
+                    }
                     let lease = *self.p.lease.borrow_and_update();
                     self.each(|e, now| e.set_lease(lease, now));
                 }
@@ -181,7 +226,7 @@ impl Worker {
                 }
             }
             self.flush_events();
-            self.publish_status();
+            self.publish_status(now);
             if self.stopped(now) {
                 break;
             }
@@ -196,14 +241,17 @@ impl Worker {
         }
     }
 
-    /// One input: then the hold is published, and only then the actions are carried out.
+    /// One input: then the hold is published and brought into the kernel, and only then the actions are carried out.
     fn with(&mut self, i: usize, f: impl FnOnce(&mut Election, Time)) {
         f(&mut self.all[i].election, clock::now());
         let one = &self.all[i];
-        match one.election.hold() {
-            Some((epoch, until, _)) => drop(lock(&self.shared.holds).insert(one.name.clone(), (epoch, until))),
+        // While the agent lets go the host goes on answering: calls in progress are heard until the addresses are gone.
+        let hold = one.election.hold().map(|(epoch, until, _)| (epoch, until));
+        match hold {
+            Some(h) => drop(lock(&self.shared.holds).insert(one.name.clone(), h)),
             None => drop(lock(&self.shared.holds).remove(&one.name)),
         }
+        self.p.kept.set(&one.name, hold);
         while let Some(a) = self.all[i].election.poll_action() {
             self.act(i, a);
         }
@@ -220,7 +268,8 @@ impl Worker {
                 let Some(address) = self.peers.get(&to).copied() else { return };
                 let bytes = self.p.codec.seal(&instance, &message);
                 // A full socket buffer loses a heartbeat, which heartbeats are made for.
-                if let Err(e) = self.p.socket.try_send_to(&bytes, address) {
+                let sent = self.socket.as_ref().map(|s| s.try_send_to(&bytes, address));
+                if let Some(Err(e)) = sent {
                     tracing::trace!(error = %e, %to, "heartbeat not sent");
                 }
             }
@@ -256,8 +305,18 @@ impl Worker {
     }
 
     fn ask(&self, index: usize, id: u64, mut request: Request) {
-        if !self.is_named() && !matches!(request, Request::Read) {
-            let message = "this node is not registered under its name".to_owned();
+        let one = &self.all[index];
+        let hold = one.election.hold().map(|(epoch, until, _)| (epoch, until));
+        let against = if !self.is_named() && !matches!(request, Request::Read) {
+            Some("this node is not registered under its name")
+        } else if matches!(request, Request::Commit(_)) && self.p.kept.exceeds(&one.name, hold, clock::now()) {
+            // The transaction would give others a right while this host still answers.
+            Some("the kernel could not be told to answer for a shorter time")
+        } else {
+            None
+        };
+        if let Some(message) = against {
+            let message = message.to_owned();
             let answer = Answer { index, id, result: Err((Failure::Definite, EtcdError::Refused { message })) };
             // With room for more than all elections can have open; were it full, the election would ask again after a restart.
             let _ = self.answers.0.try_send(answer);
@@ -268,7 +327,7 @@ impl Worker {
                 c.record.since_ms = clock::unix_ms();
             }
             for m in &c.record.members {
-                let own = (*m == self.me).then(|| self.p.socket.local_addr().ok()).flatten();
+                let own = (*m == self.me).then_some(self.p.socket);
                 if let Some(a) = self.peers.get(m).copied().or(own) {
                     c.record.addresses.insert(m.clone(), a);
                 }
@@ -276,7 +335,7 @@ impl Worker {
         }
         let (etcd, keys, me) = (self.shared.etcd.clone(), self.p.keys.clone(), self.me.clone());
         let (instance, tx) = (self.all[index].name.clone(), self.answers.0.clone());
-        tokio::spawn(async move {
+        self.p.outside.spawn(async move {
             let result = store::ask(&etcd, &keys, &instance, &me, request).await;
             let _ = tx.send(Answer { index, id, result }).await;
         });
@@ -474,8 +533,12 @@ impl Worker {
         }
     }
 
-    fn publish_status(&self) {
-        let now = clock::now();
+    fn publish_status(&mut self, now: Time) {
+        if now < self.status_at {
+            self.status_due = true;
+            return;
+        }
+        (self.status_at, self.status_due) = (now + STATUS_PAUSE, false);
         let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         let taken = match &*self.p.name.borrow() {
             Name::Taken(why) => Some(why.clone()),
@@ -495,12 +558,15 @@ impl Worker {
                 remaining_ms: hold.map_or(0, |h| ms(h.1.since(now))),
                 members: r.map_or_else(Vec::new, |r| r.members.clone()),
                 candidates: o.election.candidates(now),
-                problem: taken.clone().or_else(|| o.election.unreadable().map(str::to_owned)),
+                problem: taken
+                    .clone()
+                    .or_else(|| o.election.unreadable().map(str::to_owned))
+                    .or_else(|| self.p.kept.error(&o.name).map(str::to_owned)),
             }
         });
         let own = NodeStatus {
             name: self.me.clone(),
-            address: self.p.socket.local_addr().ok().map(|a| a.to_string()),
+            address: Some(self.p.socket.to_string()),
             fit: self.all.iter().map(|o| o.election.own_fitness().0).reduce(|a, b| a && b),
             summary: self.all.iter().map(|o| o.summary.as_str()).filter(|s| !s.is_empty()).collect::<Vec<_>>().join("; "),
             last_heard_ms: Some(0),

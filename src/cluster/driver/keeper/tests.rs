@@ -1,0 +1,45 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use super::*;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+type Calls = Arc<Mutex<Vec<Option<(u64, Time)>>>>;
+
+struct Kernel {
+    calls: Calls,
+    broken: Arc<Mutex<bool>>,
+}
+
+impl Keeper for Kernel {
+    fn keep(&mut self, _: &str, hold: Option<(u64, Time)>) -> Result<(), String> {
+        self.calls.lock().unwrap().push(hold);
+        if *self.broken.lock().unwrap() { Err("no table".into()) } else { Ok(()) }
+    }
+}
+
+#[test]
+fn a_kernel_that_could_not_be_lowered_is_known_to_exceed_the_hold() {
+    let (calls, broken) = (Calls::default(), Arc::new(Mutex::new(false)));
+    let mut kept = Kept::new(Box::new(Kernel { calls: Arc::clone(&calls), broken: Arc::clone(&broken) }));
+    let at = |ms| Time::from_nanos(0) + Duration::from_millis(ms);
+    kept.set("i", Some((1, at(400))));
+    kept.set("i", Some((1, at(400))));
+    assert_eq!(calls.lock().unwrap().len(), 1, "what is in force is not set again");
+
+    *broken.lock().unwrap() = true;
+    kept.set("i", Some((1, at(200))));
+    assert!(kept.exceeds("i", Some((1, at(200))), at(0)));
+    assert!(kept.exceeds("i", None, at(0)));
+    assert_eq!(kept.error("i"), Some("no table"));
+    // Once the kernel's own deadline has passed, nothing exceeds any more.
+    assert!(!kept.exceeds("i", None, at(400)));
+    // A hold that could not be prolonged is safe.
+    kept.set("i", Some((1, at(800))));
+    assert!(!kept.exceeds("i", Some((1, at(800))), at(0)));
+
+    *broken.lock().unwrap() = false;
+    kept.set("i", None);
+    assert_eq!(calls.lock().unwrap().last(), Some(&None));
+    assert!(!kept.exceeds("i", None, at(0)) && kept.error("i").is_none());
+}
