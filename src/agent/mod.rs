@@ -9,6 +9,7 @@ mod calls_side;
 mod history;
 mod hooks;
 mod instance;
+mod pause;
 mod relay;
 mod rows;
 mod sampler;
