@@ -21,6 +21,11 @@ pub(super) struct Kinds {
 
 impl Kinds {
     pub(super) const ALL: Self = Self { network: true, store: true, process: true, operator: true };
+    pub(super) const NONE: Self = Self { network: false, store: false, process: false, operator: false };
+    pub(super) const NETWORK: Self = Self { network: true, ..Self::NONE };
+    pub(super) const STORE: Self = Self { store: true, ..Self::NONE };
+    pub(super) const PROCESS: Self = Self { process: true, ..Self::NONE };
+    pub(super) const OPERATOR: Self = Self { operator: true, ..Self::NONE };
 }
 
 /// One step. The numbers are nodes, or positions in [`World::stuck`].

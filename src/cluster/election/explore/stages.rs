@@ -25,10 +25,18 @@ pub(super) enum Stage {
     Silent,
     /// The successor has taken over from a master that is frozen and knows nothing of it.
     TakenOver,
+    /// The successor has taken over, and the old master runs again and cannot learn of it: it cannot reach etcd.
+    Stale,
+    /// Settled, and the master cannot reach etcd; its lease has run out, and it holds on its successor's acks alone.
+    Leaseless,
+    /// Settled, and the other nodes are frozen; the master rests on its lease.
+    Alone,
+    /// Settled, and the master's agent has ended for an upgrade: the kernel holds on until its lease would have run out.
+    Parked,
 }
 
 impl Stage {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::Boot,
         Self::Solo,
         Self::Settled,
@@ -38,6 +46,10 @@ impl Stage {
         Self::StoreDown,
         Self::Silent,
         Self::TakenOver,
+        Self::Stale,
+        Self::Leaseless,
+        Self::Alone,
+        Self::Parked,
     ];
 
     /// The world at this stage, with so many nodes. `slow_first`: the first node's clock is slow and the others' are fast.
@@ -76,10 +88,31 @@ impl Stage {
                 w.nodes[0].frozen = true;
                 run(&mut w, 3);
             }
-            Self::TakenOver => {
+            Self::TakenOver | Self::Stale => {
                 w.nodes[0].frozen = true;
                 run(&mut w, 6);
                 assert!(w.holders().all(|n| n != 0) && w.holders().count() == 1, "another node is master");
+                if self == Self::Stale {
+                    w.nodes[0].unplugged = true;
+                    apply(&mut w, Choice::Thawed(0));
+                }
+            }
+            Self::Leaseless => {
+                w.nodes[0].unplugged = true;
+                run(&mut w, 7);
+                assert!(w.store.leases.len() < nodes && w.holders().eq([0]), "only the lease is gone");
+            }
+            Self::Alone => {
+                w.nodes.iter_mut().skip(1).for_each(|n| n.frozen = true);
+                run(&mut w, 5);
+                assert!(w.holders().eq([0]), "the first node holds alone");
+            }
+            Self::Parked => {
+                w.input(0, crate::cluster::election::Election::park);
+                settle(&mut w);
+                assert!(w.nodes[0].election.as_ref().is_some_and(|e| e.parked()), "it may end");
+                w.kill(0, false);
+                assert!(w.holders().eq([0]), "the kernel holds on");
             }
         }
         rebased(w)
