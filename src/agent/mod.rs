@@ -96,6 +96,11 @@ type Instances = BTreeMap<String, mpsc::Sender<Order>>;
 /// See [`AgentError`]: only what can be known at the start. etcd that does not answer is no error; it is tried again.
 pub async fn run(config: Config) -> Result<(), AgentError> {
     sys::one_heap();
+    if let Err(e) = sys::lock_memory() {
+        warn!(
+            "memory is not locked ({e}): on a host that swaps, the address may move; give the agent CAP_IPC_LOCK (the systemd unit does)"
+        );
+    }
     let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Signals)?;
     let mut restart_signal = signal(SignalKind::user_defined2()).map_err(AgentError::Signals)?;
