@@ -137,6 +137,7 @@ impl CallsSide {
         instance: &config::Instance,
         sip: &config::Sip,
         etcd: Etcd,
+        restarted: bool,
     ) -> Result<Self, CallsError> {
         let vips: Vec<IpAddr> = instance.addresses.iter().map(ipnet::IpNet::addr).collect();
         // What can fail for reasons of this host comes first, so that a refused start leaves nothing behind.
@@ -146,8 +147,11 @@ impl CallsSide {
         let relay = KernelRelay::new(&instance.name, &vips)?;
         relay.clear().await?;
         let fence = Fence::new(&instance.name, &sip.ports, sip.media_ports);
-        // Until this node is master, its server stays off the wire.
-        fence.closed().await?;
+        // Until this node is master, its server stays off the wire. After a restart it is master, as long as it does not hear
+        // otherwise; and then this is closed with the right.
+        if !restarted {
+            fence.closed().await?;
+        }
         let table = Table::new(TableSettings {
             instance: instance.name.clone(),
             node: node.name.clone(),

@@ -53,10 +53,12 @@ pub enum Enforcement {
 #[derive(Debug, thiserror::Error)]
 pub enum KernelLeaseError {
     /// No such interface.
-    #[error("there is no interface {name}")]
+    #[error("there is no interface {name}; there are: {}", there.join(", "))]
     NoInterface {
         /// The name that was asked for.
         name: String,
+        /// The interfaces that exist.
+        there: Vec<String>,
     },
     /// nft did not make the tables.
     #[error(transparent)]
@@ -113,6 +115,10 @@ struct Now {
     wish: Option<(u64, Time)>,
     // No hold of this epoch or an earlier one is taken.
     let_go: u64,
+    // Whether the kernel has confirmed that nothing is held, and was not asked for anything since.
+    silent: bool,
+    // Whether rules at the interface were possible at first.
+    capable: bool,
     // `None` while there are no tables of ours.
     enforcement: Option<Enforcement>,
 }
@@ -147,10 +153,13 @@ impl KernelLease {
     pub async fn install(&self) -> Result<Installed, KernelLeaseError> {
         let _making = self.making.lock().await;
         // nft's own words for it would be mistaken for those of an old kernel.
-        if nix::net::if_::if_nametoindex(self.interface.as_str()).is_err() {
-            return Err(KernelLeaseError::NoInterface { name: self.interface.clone() });
+        if !self.has_interface() {
+            let all = nix::net::if_::if_nameindex();
+            let names = |all: nix::net::if_::Interfaces| all.iter().map(|i| i.name().to_string_lossy().into_owned()).collect();
+            return Err(KernelLeaseError::NoInterface { name: self.interface.clone(), there: all.map(names).unwrap_or_default() });
         }
-        let (enforcement, found, _) = self.make().await?;
+        let (enforcement, found, _) = self.make(self.netdev).await?;
+        self.lock().capable = enforcement == Enforcement::Netdev;
         match enforcement {
             Enforcement::Netdev => info!(
                 instance = self.instance,
@@ -175,7 +184,9 @@ impl KernelLease {
         if self.enforcement().is_none() {
             return Ok(false);
         }
-        self.make().await.map(|(.., changed)| changed)
+        // To try what cannot be would delete a table each time, which looks like somebody's doing again.
+        let netdev = self.lock().capable && self.has_interface();
+        self.make(netdev).await.map(|(.., changed)| changed)
     }
 
     /// Holds the addresses under `epoch` until `until` and no longer, whatever was before: in one transaction, which is in force
@@ -206,13 +217,21 @@ impl KernelLease {
     pub fn let_go(&self, epoch: u64) -> Result<(), KernelLeaseError> {
         let mut now = self.lock();
         now.let_go = now.let_go.max(epoch);
-        now.wish = None;
+        // A newer hold is another matter.
+        now.wish = now.wish.filter(|(held, _)| *held > epoch);
         self.put(&mut now)
     }
 
     /// Takes back what [`KernelLease::let_go`] forbids.
     pub fn allow(&self) {
         self.lock().let_go = 0;
+    }
+
+    /// Whether the kernel has confirmed the end of the last hold.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        let now = self.lock();
+        now.silent && now.enforcement.is_some()
     }
 
     /// What the kernel says is held: the epoch, and when it ends (or a little before).
@@ -267,17 +286,17 @@ impl KernelLease {
 
     /// Makes what is not there as it should be: by what the host is kept from answering now, whether there was a table before,
     /// and whether anything was changed.
-    async fn make(&self) -> Result<(Enforcement, bool, bool), KernelLeaseError> {
+    async fn make(&self, netdev: bool) -> Result<(Enforcement, bool, bool), KernelLeaseError> {
         let (plan, what) = (self.plan(), self.what());
         let mut there = self.chains().await?;
         let found = !there.is_empty();
         let intact = |there: &[Chain], kinds: &[Kind]| kinds.iter().all(|kind| plan.intact(kind, there));
-        if self.netdev && intact(&there, &ALL) {
+        if netdev && intact(&there, &ALL) {
             self.lock().enforcement = Some(Enforcement::Netdev);
             return Ok((Enforcement::Netdev, found, false));
         }
         // Sets first, then what is held, then the rules that ask: the addresses are answered for throughout.
-        let mut kinds: &[Kind] = if self.netdev { &ALL } else { &WITHOUT_NETDEV };
+        let mut kinds: &[Kind] = if netdev { &ALL } else { &WITHOUT_NETDEV };
         let mut made = nft::run(&what, &plan.sets(kinds)).await;
         if made.is_err() && found {
             // Sets of another make under our name. They cannot be kept, so the host is silent until the next hold.
@@ -286,7 +305,7 @@ impl KernelLease {
             there = self.chains().await?;
             made = nft::run(&what, &plan.sets(kinds)).await;
         }
-        if made.is_err() && self.netdev {
+        if made.is_err() && netdev {
             kinds = &WITHOUT_NETDEV;
             made = nft::run(&what, &plan.sets(kinds)).await;
         }
@@ -306,7 +325,9 @@ impl KernelLease {
                 nft::run(&what, &plan.chains(&WITHOUT_NETDEV, &there)).await?;
             }
             // Only now: what was there at the interface did its work up to here.
-            let _ = nft::run(&what, &plan.without(&[NETDEV])).await;
+            if there.iter().any(|c| c.family == NETDEV.word) || netdev {
+                let _ = nft::run(&what, &plan.without(&[NETDEV])).await;
+            }
             self.lock().enforcement = Some(enforcement);
         }
         Ok((enforcement, found, changed))
@@ -328,12 +349,15 @@ impl KernelLease {
     fn put(&self, now: &mut Now) -> Result<(), KernelLeaseError> {
         let plan = self.plan();
         let kinds: &[Kind] = if now.enforcement == Some(Enforcement::Netdev) { &ALL } else { &WITHOUT_NETDEV };
+        now.silent = false;
         let (wish, socket) = (now.wish, open(&mut now.socket)?);
         let mut commit = |batch: Batch| socket.commit(batch);
         for guard in GUARDS {
             // With nothing worth holding left, silence is what is asked for.
             let Some((epoch, until)) = wish.filter(|(_, until)| until.since(clock::now()) >= guard + SHORTEST) else {
-                return commit(plan.end(kinds)).map_err(|e| self.explain(e));
+                commit(plan.end(kinds)).map_err(|e| self.explain(e))?;
+                now.silent = true;
+                return Ok(());
             };
             commit(plan.guard(guard)).map_err(|e| self.explain(e))?;
             // After the guard began and not before: see above.
@@ -362,6 +386,10 @@ impl KernelLease {
             Some(Chain { family: chain["family"].as_str()?.to_owned(), name: chain["name"].as_str()?.to_owned() })
         });
         Ok(ours.collect())
+    }
+
+    fn has_interface(&self) -> bool {
+        nix::net::if_::if_nametoindex(self.interface.as_str()).is_ok()
     }
 
     fn plan(&self) -> Plan<'_> {

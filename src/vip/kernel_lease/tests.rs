@@ -47,3 +47,51 @@ fn rules_are_of_the_families_that_there_are() {
     let v6 = plan(&both()[1..]).chains(&ALL, &[]);
     assert!(v6.contains("@th,64,128 { 0xfd000000000000000000000000000009 }") && !v6.contains("arp daddr"), "{v6}");
 }
+
+/// Runs `f` in a network namespace of its own, which goes with its thread.
+fn apart(f: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::spawn(|| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("this test needs root");
+        f();
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+#[test]
+fn a_hold_that_reaches_the_kernel_late_is_refused() {
+    apart(|| {
+        let addresses = both();
+        let lease = KernelLease::new("test", "lo", &addresses);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(lease.install()).unwrap();
+        let mut socket = Nfnl::open().unwrap();
+        let hold = || lease.plan().hold(&ALL, 1, Duration::from_secs(5));
+        let guards = |socket: &mut Nfnl| socket.list(Family::Inet, lease.table_name(), "guard").unwrap().len();
+        socket.commit(lease.plan().guard(GUARDS[3])).unwrap();
+        socket.commit(hold()).unwrap();
+        assert_eq!(lease.left().unwrap().map(|l| l.0), Some(1));
+        // A guard serves once.
+        assert!(matches!(socket.commit(hold()), Err(NfnlError::Gone)));
+        lease.end().unwrap();
+        assert_eq!(lease.left().unwrap(), None);
+        // This process is stopped between computing the hold and asking for it.
+        for guard in GUARDS {
+            let began = clock::now();
+            socket.commit(lease.plan().guard(guard)).unwrap();
+            while guards(&mut socket) > 0 {
+                assert!(clock::now().since(began) < Duration::from_secs(1), "the guard does not end");
+            }
+            let lived = clock::now().since(began);
+            assert!(lived >= guard / 4, "{guard:?} ended after {lived:?}");
+            assert!(matches!(socket.commit(hold()), Err(NfnlError::Gone)));
+            assert_eq!(lease.left().unwrap(), None);
+        }
+        lease.renew(2, clock::now() + Duration::from_secs(5)).unwrap();
+        assert!(!lease.is_silent());
+        // Too little is left to hold for.
+        lease.renew(2, clock::now() + Duration::from_millis(5)).unwrap();
+        assert!(lease.is_silent() && lease.left().unwrap().is_none());
+    });
+}
