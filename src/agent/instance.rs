@@ -223,7 +223,8 @@ impl Instance {
         let mut errors = self.close_fence().await;
         // The other node may take the addresses as soon as this host does not answer for them; everything that follows is not
         // waited for, unless the kernel could not be told.
-        let silent = self.lease.as_ref().is_some_and(|lease| if handover { lease.let_go(epoch).is_ok() } else { lease.is_silent() });
+        let silent =
+            self.lease.as_ref().is_some_and(|lease| if handover { lease.let_go(epoch).is_ok() } else { lease.is_silent() });
         if silent {
             self.cluster.released(&name, epoch);
         }

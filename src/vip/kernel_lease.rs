@@ -156,7 +156,10 @@ impl KernelLease {
         if !self.has_interface() {
             let all = nix::net::if_::if_nameindex();
             let names = |all: nix::net::if_::Interfaces| all.iter().map(|i| i.name().to_string_lossy().into_owned()).collect();
-            return Err(KernelLeaseError::NoInterface { name: self.interface.clone(), there: all.map(names).unwrap_or_default() });
+            return Err(KernelLeaseError::NoInterface {
+                name: self.interface.clone(),
+                there: all.map(names).unwrap_or_default(),
+            });
         }
         let (enforcement, found, _) = self.make(self.netdev).await?;
         self.lock().capable = enforcement == Enforcement::Netdev;
@@ -168,7 +171,8 @@ impl KernelLease {
             Enforcement::Fallback => warn!(
                 instance = self.instance,
                 "the kernel keeps this host from answering for the addresses without a right, by arp and inet tables `{}` only: it \
-                 has no nftables hook for what leaves an interface (Linux 5.16)", self.table
+                 has no nftables hook for what leaves an interface (Linux 5.16)",
+                self.table
             ),
         }
         Ok(Installed { enforcement, found, left: self.left()? })

@@ -181,7 +181,8 @@ impl Plan<'_> {
             let _ = writeln!(ip[1], "icmpv6 type nd-neighbor-advert @th,64,128 {targets} @th,64,128 != @target6 counter drop");
         }
         let ([arp_in, arp_out], [ip_in, ip_out]) = (arp, ip);
-        let chain = |name: &str, hook: &str, rules: &str| format!("chain {name} {{ type filter hook {hook}; policy accept;\n{rules}}}\n");
+        let chain =
+            |name: &str, hook: &str, rules: &str| format!("chain {name} {{ type filter hook {hook}; policy accept;\n{rules}}}\n");
         let dev = self.interface;
         match kind.family {
             // In: before everything else. Out: after everything else, so that it sees what really leaves.
@@ -189,9 +190,7 @@ impl Plan<'_> {
                 chain("ingress", &format!("ingress device \"{dev}\" priority -500"), &(arp_in + &ip_in))
                     + &chain("egress", &format!("egress device \"{dev}\" priority 500"), &(arp_out + &ip_out))
             }
-            Family::Arp => {
-                chain("input", "input priority -500", &arp_in) + &chain("output", "output priority 500", &arp_out)
-            }
+            Family::Arp => chain("input", "input priority -500", &arp_in) + &chain("output", "output priority 500", &arp_out),
             // Before the relay (raw, -300) and connection tracking; and after the relay and NAT. Loopback is left alone: there
             // the host talks to itself. On other interfaces only an address that this host still has is meant: a host that is a
             // gateway too forwards to the one that holds it.

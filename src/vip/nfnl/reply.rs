@@ -1,8 +1,8 @@
 //! Reading what nf_tables answers: pure, and never in trust that an answer is whole.
 
 use super::batch::{
-    COMMENT, COUNTER_BYTES, COUNTER_PACKETS, DATA_VALUE, ELEM_EXPIRATION, ELEM_EXPR, ELEM_KEY, ELEM_USERDATA, EXPR_DATA, EXPR_NAME, GENERIC, LIST_ELEM, LIST_ELEMENTS,
-    NESTED, NEW,
+    COMMENT, COUNTER_BYTES, COUNTER_PACKETS, DATA_VALUE, ELEM_EXPIRATION, ELEM_EXPR, ELEM_KEY, ELEM_USERDATA, EXPR_DATA,
+    EXPR_NAME, GENERIC, LIST_ELEM, LIST_ELEMENTS, NESTED, NEW,
 };
 use netlink_packet_core::NetlinkBuffer;
 use std::time::Duration;
