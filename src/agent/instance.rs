@@ -67,6 +67,8 @@ pub(super) struct Instance {
     pub(super) lease: Option<Arc<KernelLease>>,
     /// When the addresses get a new lifetime; while they are held.
     pub(super) refresh_at: Time,
+    /// A process before this one held the addresses, and its right still ran when this one began.
+    pub(super) restarted: bool,
     /// The epoch in which this node holds the addresses; `None` while it does not.
     pub(super) held: Option<u64>,
     pub(super) announcing: Option<Announcing>,
@@ -141,6 +143,10 @@ impl Instance {
         let verdict = self.verdict.borrow_and_update().clone();
         if let Some(calls) = &mut self.calls {
             calls.server_is(verdict.decided()).await;
+        }
+        // What the process before this one knew of the server still holds until the checks have spoken.
+        if self.restarted && verdict.decided().is_none() {
+            return;
         }
         self.cluster
             .set_fitness(&self.config.name, Fitness { fit: verdict.fit, priority: self.node.priority, summary: verdict.summary });

@@ -262,7 +262,7 @@ impl Election {
             self.wake_at(at);
             return None;
         }
-        if !self.fit {
+        if !self.fit && self.fit_known {
             return Some((best, Wish::Unfit, format!("a fatal check failed on {}", self.s.me)));
         }
         let better = self.peers.get(&best).is_some_and(|p| p.priority > self.priority);

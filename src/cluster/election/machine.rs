@@ -107,6 +107,8 @@ pub struct Election {
     /// so it ends with the first change of the record that this process asks for.
     pub(super) inherited: Option<Inherited>,
     pub(super) fit: bool,
+    /// Whether `fit` was ever told: a process that goes on for another one must not hand over before its checks have spoken.
+    pub(super) fit_known: bool,
     pub(super) priority: u16,
     pub(super) better_since: Option<(String, Time)>,
     pub(super) switch: Option<Option<String>>,
@@ -163,6 +165,7 @@ impl Election {
             held: None,
             inherited: None,
             fit: false,
+            fit_known: false,
             priority: 0,
             better_since: None,
             switch: None,
@@ -285,7 +288,7 @@ impl Election {
 
     /// The local server's health.
     pub fn set_fitness(&mut self, fit: bool, priority: u16, now: Time) {
-        (self.fit, self.priority) = (fit, priority);
+        (self.fit, self.fit_known, self.priority) = (fit, true, priority);
         self.advance(now);
     }
 
