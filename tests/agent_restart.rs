@@ -79,6 +79,8 @@ fn the_address_stays_through_a_planned_restart_and_through_a_kill() {
     // Killed, and started again within the hold.
     let at = unix_us();
     first.proc.signal(Signal::SIGKILL).unwrap();
+    // What it had bound is free only then.
+    first.ends();
     first = a.start();
     first.is_armed("b");
     restarted(&first);
