@@ -14,7 +14,7 @@ use crate::control::api;
 use crate::health::Verdict;
 use crate::time::Time;
 use crate::vip::address::{AddressEvent, AddressMonitor, Addresses, LIFETIME};
-use crate::vip::announce::{Announcer, Announcing, Pace};
+use crate::vip::announce::{Announced, Announcer, Announcing, Pace};
 use crate::vip::fence::FenceState;
 use crate::vip::kernel_lease::KernelLease;
 use std::sync::Arc;
@@ -179,9 +179,9 @@ impl Instance {
         // The addresses and their announcement first: nothing may come between the commit and them.
         let added = self.addresses.add(&self.config.interface, &self.config.addresses).await;
         takeover.mark("address", clock::now());
-        let (announced, announcing) = self.announcer.start(pace(&self.config.announce));
-        takeover.mark("announced", clock::now());
         self.held = Some(epoch);
+        let (announced, announcing) = self.announce();
+        takeover.mark("announced", clock::now());
         self.refresh_at = clock::now() + REFRESH;
         self.announcing = Some(announcing);
         if let Err(e) = added {
@@ -340,8 +340,13 @@ impl Instance {
         }
     }
 
+    fn announce(&self) -> (Announced, Announcing) {
+        let (cluster, name, held) = (self.cluster.clone(), self.config.name.clone(), self.held);
+        self.announcer.start_while(pace(&self.config.announce), move || held.is_some_and(|epoch| cluster.holds(&name, epoch)))
+    }
+
     fn announce_again(&mut self) {
-        let (announced, announcing) = self.announcer.start(pace(&self.config.announce));
+        let (announced, announcing) = self.announce();
         for e in &announced.errors {
             warn!(instance = self.config.name, "an announcement was not sent: {e}");
         }
