@@ -277,6 +277,8 @@ impl Election {
     pub fn set_lease(&mut self, lease: Option<LeaseState>, now: Time) {
         if lease.map(|l| l.id) != self.lease.map(|l| l.id) {
             self.want_read = true;
+            // What was refused for want of a lease need not wait any longer: a restarted process has only what is left of a hold.
+            self.read_not_before = now;
             // `alive` may be bound to the lease that is lost, and it was what kept others from taking over slowly.
             if self.lease.is_some() {
                 self.inherited = None;
@@ -454,6 +456,10 @@ impl Election {
     }
 
     fn vouches(&self, now: Time) -> bool {
+        #[cfg(test)]
+        if self.broken(super::types::Fault::StaleVouch) {
+            return self.lease.is_some_and(|l| now < l.until);
+        }
         self.lease.is_some_and(|l| now < l.until && self.read_under == Some(l.id)) && self.unreadable.is_none()
     }
 
@@ -480,6 +486,10 @@ impl Election {
 
     /// `hold` as another node's clock may count it.
     pub(super) fn long_hold(&self) -> Duration {
+        #[cfg(test)]
+        if self.broken(super::types::Fault::NoDrift) {
+            return self.s.hold;
+        }
         self.s.hold.mul_f64(1.0 + self.s.drift) + Duration::from_nanos(1)
     }
 
@@ -553,6 +563,10 @@ impl Election {
                 Failure::Definite => self.maybe = None,
                 // `maybe` stays: until a new ticket is in, both outcomes are possible.
                 Failure::InDoubt => self.doubt = true,
+            }
+            #[cfg(test)]
+            if self.broken(super::types::Fault::TicketKept) {
+                (self.doubt, self.maybe) = (false, None);
             }
             self.want_read = true;
         } else if self.reading.as_ref().is_some_and(|r| r.0 == id) {
