@@ -6,11 +6,10 @@ use crate::{clock, config};
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long a member that did not answer is tried last. Long enough that a dead member costs one time-out and not one for
-/// each call; short enough that a member that is back is used again soon.
+/// How long a member that did not answer is tried last, unless a probe finds it well before.
 const SHUN: Duration = Duration::from_secs(10);
 
 /// HTTP/2 ping interval and answer time: a stream to a host without power is seen as dead within their sum.
@@ -21,7 +20,7 @@ const PING: Duration = Duration::from_secs(1);
 pub struct EndpointHealth {
     /// The endpoint as configured.
     pub url: String,
-    /// Whether its last call was answered. An endpoint that was not needed yet counts as healthy.
+    /// Whether its last call was answered, be it only a probe. One that was never asked counts as healthy.
     pub healthy: bool,
     /// The last error, if not healthy.
     pub error: Option<String>,
@@ -29,8 +28,10 @@ pub struct EndpointHealth {
 
 #[derive(Default)]
 struct State {
-    /// Whether it ever answered.
-    answered: bool,
+    /// When it answered last.
+    answered: Option<Time>,
+    /// A call has waited longer for it than calls do.
+    slow: bool,
     shunned_until: Option<Time>,
     error: Option<String>,
 }
@@ -96,6 +97,8 @@ const LOGIN_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Default)]
 struct Slot {
     client: Option<Client>,
+    /// Which client that is: they are counted.
+    number: u64,
     /// The last login was refused, and until when nobody tries again.
     refused: Option<(EtcdError, Time)>,
 }
@@ -112,10 +115,11 @@ impl Endpoint {
     }
 
     /// The client of this member. With a user this asks etcd for a token, so it can fail as any call can.
-    pub(super) async fn client(&self, access: &Access) -> Result<Client, Failure> {
+    /// Its number is for [`Endpoint::forget_client`].
+    pub(super) async fn client(&self, access: &Access) -> Result<(u64, Client), Failure> {
         let mut slot = self.slot.lock().await;
         if let Some(c) = &slot.client {
-            return Ok(c.clone());
+            return Ok((slot.number, c.clone()));
         }
         if let Some((why, _)) = slot.refused.as_ref().filter(|(_, until)| clock::now() < *until) {
             return Err(Failure::Final(why.clone()));
@@ -123,7 +127,10 @@ impl Endpoint {
         let connect = Client::connect([&self.url], Some(access.options(&self.url)));
         let user = access.user.as_ref().map(|u| u.0.as_str());
         match tokio::time::timeout(access.timeout, connect).await {
-            Ok(Ok(c)) => Ok(slot.client.insert(c).clone()),
+            Ok(Ok(c)) => {
+                slot.number += 1;
+                Ok((slot.number, slot.client.insert(c).clone()))
+            }
             // Whatever happened to the token request, the caller's own request was not sent.
             Ok(Err(e)) => Err(match classify(&e, user) {
                 Failure::InDoubt(m) => Failure::NotSent(m),
@@ -137,19 +144,38 @@ impl Endpoint {
         }
     }
 
-    /// Builds a new client at the next use: the only way to a new token that works for every kind of token.
-    pub(super) async fn forget_client(&self) {
-        self.slot.lock().await.client = None;
+    /// Builds a new client at the next use: the only way to a new token that works for every kind of token. Of all the calls
+    /// that an old token failed at once, the first does it: etcd makes each login cost it dear on purpose.
+    pub(super) async fn forget_client(&self, number: u64) {
+        let mut slot = self.slot.lock().await;
+        if slot.number == number {
+            slot.client = None;
+        }
     }
 
-    pub(super) fn good(&self) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State { answered: true, ..State::default() };
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn good(&self, now: Time) {
+        *self.state() = State { answered: Some(now), ..State::default() };
+    }
+
+    /// A call waits for it longer than calls do. Until it answers, others are asked first.
+    pub(super) fn slow(&self) {
+        self.state().slow = true;
+    }
+
+    /// Whether it answered within this time.
+    pub(super) fn answered_within(&self, span: Duration, now: Time) -> bool {
+        let s = self.state();
+        s.error.is_none() && s.answered.is_some_and(|t| now < t + span)
     }
 
     /// What may be the matter if a connection to a member that never answered breaks: a server that wants TLS, or a client
     /// certificate (which TLS 1.3 asks for after the handshake), just closes it.
     pub(super) fn hint(&self, access: &Access) -> &'static str {
-        if self.state.lock().unwrap_or_else(PoisonError::into_inner).answered {
+        if self.state().answered.is_some() {
             ""
         } else if !self.url.starts_with("https://") {
             " (if etcd speaks TLS there, write https:// in `endpoints` and set `ca_file`)"
@@ -161,16 +187,18 @@ impl Endpoint {
     }
 
     pub(super) fn bad(&self, why: &str, now: Time) {
-        let mut s = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        *s = State { shunned_until: Some(now + SHUN), error: Some(why.to_owned()), answered: s.answered };
+        let mut s = self.state();
+        *s = State { shunned_until: Some(now + SHUN), error: Some(why.to_owned()), ..*s };
     }
 
+    /// Whether others should be asked first.
     pub(super) fn shunned(&self, now: Time) -> bool {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).shunned_until.is_some_and(|t| now < t)
+        let s = self.state();
+        s.slow || s.shunned_until.is_some_and(|t| now < t)
     }
 
     pub(super) fn health(&self) -> EndpointHealth {
-        let s = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let s = self.state();
         EndpointHealth { url: self.url.clone(), healthy: s.error.is_none(), error: s.error.clone() }
     }
 }

@@ -47,6 +47,12 @@ pub enum EtcdError {
         /// The deadline.
         after: Duration,
     },
+    /// Copies of a write went to several members, and none of them answered. It may or may not have been done.
+    #[error("no etcd endpoint answered ({}); the change may or may not have been made", list(.tried))]
+    Unanswered {
+        /// Each endpoint with its error, in the order they were tried.
+        tried: Vec<(String, String)>,
+    },
     /// The connection broke during the call. A write may or may not have been done.
     #[error("the connection to etcd endpoint {endpoint} broke during a call: {why}")]
     Broken {
@@ -82,7 +88,7 @@ impl EtcdError {
     /// Whether it is certain that a write was not done and will not be. A write that failed otherwise is in doubt.
     #[must_use]
     pub const fn is_definite(&self) -> bool {
-        !matches!(self, Self::Timeout { .. } | Self::Broken { .. })
+        !matches!(self, Self::Timeout { .. } | Self::Broken { .. } | Self::Unanswered { .. })
     }
 }
 

@@ -1,0 +1,162 @@
+//! Three etcd members on hosts of the lab, each of which can be killed, frozen, cut off and started again.
+
+use crate::lab::lan::{Host, Lan};
+use crate::lab::proc::Proc;
+use crate::lab::wait;
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::time::Duration;
+
+/// Members start and elect a leader within two seconds; a busy machine takes longer.
+const READY: Duration = Duration::from_secs(40);
+const MEMBERS: [&str; 3] = ["e1", "e2", "e3"];
+
+struct Member {
+    host: Host,
+    argv: Vec<String>,
+    proc: Option<Proc>,
+}
+
+/// The cluster; it ends with its processes.
+pub(crate) struct EtcdCluster {
+    members: Vec<Member>,
+    pub(crate) urls: Vec<String>,
+    pub(crate) ctl: Vec<String>,
+}
+
+impl EtcdCluster {
+    /// A cluster on e1, e2 and e3 that answers.
+    pub(crate) fn start(lan: &Lan) -> Self {
+        Self::with(lan, Vec::new(), &|_| Vec::new(), Vec::new())
+    }
+
+    /// The same with more arguments for all members, for each, and for etcdctl.
+    pub(crate) fn with(lan: &Lan, all: Vec<String>, each: &dyn Fn(&Host) -> Vec<String>, ctl: Vec<String>) -> Self {
+        let scheme = if ctl.iter().any(|c| c.starts_with("--cacert")) { "https" } else { "http" };
+        let hosts: Vec<Host> = MEMBERS.iter().map(|m| lan.host(m).unwrap().clone()).collect();
+        let peers: Vec<String> = hosts.iter().map(|h| format!("{}=http://{}:2380", h.name, h.ip4)).collect();
+        let member = |host: &Host| {
+            let (client, peer) = (format!("{scheme}://{}:2379", host.ip4), format!("http://{}:2380", host.ip4));
+            let data = host.dir.join("data").display().to_string();
+            let mut argv: Vec<String> = ["etcd", "--name", &host.name, "--unsafe-no-fsync", "--data-dir", &data]
+                .into_iter()
+                .chain(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+                .chain(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+                .chain(["--initial-cluster", &peers.join(","), "--initial-cluster-token", "faults"])
+                .map(str::to_owned)
+                .collect();
+            argv.extend(all.iter().cloned());
+            argv.extend(each(host));
+            Member { host: host.clone(), argv, proc: None }
+        };
+        let mut etcd = Self {
+            urls: hosts.iter().map(|h| format!("{scheme}://{}:2379", h.ip4)).collect(),
+            members: hosts.iter().map(member).collect(),
+            ctl,
+        };
+        (0..3).for_each(|i| etcd.launch(i));
+        etcd.answers();
+        etcd
+    }
+
+    /// The endpoints as a configuration has them, the one of member `first` at the beginning.
+    pub(crate) fn endpoints(&self, first: usize) -> String {
+        let urls: Vec<&str> = (0..3).map(|i| self.urls[(first + i) % 3].as_str()).collect();
+        urls.join("\", \"")
+    }
+
+    /// Starts a member, with what it has on its disk.
+    pub(crate) fn launch(&mut self, i: usize) {
+        let m = &mut self.members[i];
+        let argv: Vec<&str> = m.argv.iter().map(String::as_str).collect();
+        m.proc = Some(m.host.spawn("etcd", &argv).unwrap());
+    }
+
+    pub(crate) fn kill(&mut self, i: usize) {
+        self.members[i].proc = None;
+    }
+
+    /// SIGSTOP: its connections stay, and new ones are accepted, by the kernel.
+    pub(crate) fn freeze(&self, i: usize) {
+        self.members[i].proc.as_ref().unwrap().signal(Signal::SIGSTOP).unwrap();
+    }
+
+    pub(crate) fn thaw(&self, i: usize) {
+        self.members[i].proc.as_ref().unwrap().signal(Signal::SIGCONT).unwrap();
+    }
+
+    /// Drops every packet from and to a member's host, without a word to anyone.
+    pub(crate) fn cut(&self, i: usize) {
+        let rules = "table inet cut { chain i { type filter hook input priority 0; iif lo accept; drop; }; \
+                     chain o { type filter hook output priority 0; oif lo accept; drop; }; }";
+        self.members[i].host.exec(&["nft", rules]).unwrap();
+    }
+
+    /// Cuts a member off from the other members only.
+    pub(crate) fn cut_peers(&self, i: usize) {
+        let rules = "table inet cut { chain i { type filter hook input priority 0; tcp dport 2380 drop; tcp sport 2380 drop; }; \
+                     chain o { type filter hook output priority 0; tcp dport 2380 drop; tcp sport 2380 drop; }; }";
+        self.members[i].host.exec(&["nft", rules]).unwrap();
+    }
+
+    pub(crate) fn heal(&self, i: usize) {
+        self.members[i].host.exec(&["nft", "delete table inet cut"]).unwrap();
+    }
+
+    /// Runs etcdctl on a member's host against that member.
+    pub(crate) fn try_ctl_at(&self, i: usize, args: &[&str]) -> Result<String, String> {
+        self.run_ctl(i, &self.urls[i], args)
+    }
+
+    /// Runs etcdctl against all members.
+    pub(crate) fn try_ctl(&self, args: &[&str]) -> Result<String, String> {
+        self.run_ctl(0, &self.urls.join(","), args)
+    }
+
+    pub(crate) fn ctl(&self, args: &[&str]) -> String {
+        self.try_ctl(args).unwrap()
+    }
+
+    fn run_ctl(&self, i: usize, endpoints: &str, args: &[&str]) -> Result<String, String> {
+        let endpoints = format!("--endpoints={endpoints}");
+        let mut argv = vec!["env", "ETCDCTL_API=3", "etcdctl", "--command-timeout=4s", &endpoints];
+        argv.extend(self.ctl.iter().map(String::as_str));
+        argv.extend(args);
+        self.members[i].host.exec(&argv).map_err(|e| format!("{e:#}"))
+    }
+
+    /// Waits until every member answers.
+    pub(crate) fn answers(&self) {
+        wait::until("all members of etcd to answer", READY, || self.try_ctl(&["endpoint", "health"])).unwrap();
+    }
+
+    /// The member that leads.
+    pub(crate) fn leader(&self) -> usize {
+        wait::until("a leader", READY, || {
+            let led: Vec<usize> = (0..3)
+                .filter(|&i| {
+                    let Ok(text) = self.try_ctl_at(i, &["endpoint", "status", "-w", "json"]) else { return false };
+                    let Ok(v) = serde_json::from_str::<Value>(&text) else { return false };
+                    v[0]["Status"]["leader"] == v[0]["Status"]["header"]["member_id"]
+                })
+                .collect();
+            if let [one] = led[..] { Ok(one) } else { Err(format!("{led:?}")) }
+        })
+        .unwrap()
+    }
+
+    /// The number of a member, as etcdctl wants it.
+    pub(crate) fn id(&self, i: usize) -> String {
+        let text = self.try_ctl_at(i, &["endpoint", "status", "-w", "json"]).unwrap();
+        let v: Value = serde_json::from_str(&text).unwrap();
+        format!("{:x}", v[0]["Status"]["header"]["member_id"].as_u64().unwrap())
+    }
+}
+
+impl Drop for EtcdCluster {
+    fn drop(&mut self) {
+        for m in &mut self.members {
+            m.proc = None;
+        }
+    }
+}
