@@ -1,0 +1,167 @@
+//! Real agents while a real etcd of three members fails in every way that it can.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
+
+#[path = "common/etcd_cluster.rs"]
+mod etcd_cluster;
+#[path = "lab/mod.rs"]
+mod lab;
+mod node;
+#[path = "etcd_faults/scene.rs"]
+mod scene;
+
+use lab::{unix_us, wait};
+use node::SOON;
+use scene::{HOLD, Scene, outage};
+use std::time::{Duration, Instant};
+
+/// Longer than the time to live of a lease: what is lost by it must have been lost.
+const FAULT: Duration = Duration::from_secs(4);
+
+#[test]
+fn a_member_dies_freezes_or_is_cut_off() {
+    // Every agent uses the member that fails.
+    let mut s = Scene::new(2, 0);
+    s.etcd.kill(0);
+    s.stays("killed", FAULT);
+    for agent in &s.agents {
+        agent.comes_to("the dead member to be named", |s| {
+            let e = &s["etcd"]["endpoints"][0];
+            s["etcd"]["healthy"] == true && e["healthy"] == false && e["error"].as_str().is_some_and(|e| e.contains("refused"))
+        });
+    }
+    s.etcd.launch(0);
+    s.returns("member killed");
+
+    for freeze in [true, false] {
+        // The agents go on with the member that served them last, whichever that is.
+        for member in 0..3 {
+            let what = format!("member {member} {}", if freeze { "frozen" } else { "cut off" });
+            if freeze { s.etcd.freeze(member) } else { s.etcd.cut(member) }
+            s.stays(&what, Duration::from_millis(2500));
+            s.agents[0].comes_to("the member to be named", |s| {
+                s["etcd"]["endpoints"][member]["error"].as_str().is_some_and(|e| e.contains("1s") || e.contains("deadline"))
+            });
+            if freeze { s.etcd.thaw(member) } else { s.etcd.heal(member) }
+            s.returns(&what);
+        }
+    }
+    s.switches_over();
+}
+
+#[test]
+fn the_leader_changes() {
+    let mut s = Scene::new(2, 0);
+    let old = s.etcd.leader();
+    let new = s.etcd.id((old + 1) % 3);
+    s.etcd.try_ctl_at(old, &["move-leader", &new]).unwrap();
+    s.stays("leader moved", FAULT);
+    s.returns("leader moved");
+    let old = s.etcd.leader();
+    s.etcd.kill(old);
+    s.stays("leader killed", FAULT);
+    s.etcd.launch(old);
+    s.returns("leader killed");
+    let old = s.etcd.leader();
+    s.etcd.freeze(old);
+    s.stays("leader frozen", FAULT);
+    s.etcd.thaw(old);
+    s.returns("leader frozen");
+    let old = s.etcd.leader();
+    s.etcd.cut_peers(old);
+    s.stays("leader cut off from the other members", FAULT);
+    s.etcd.heal(old);
+    s.returns("leader cut off from the other members");
+    s.switches_over();
+}
+
+#[test]
+fn all_of_etcd_is_down_for_long() {
+    let mut s = Scene::new(3, 0);
+    for round in ["killed", "frozen"] {
+        (0..3).for_each(|i| if round == "killed" { s.etcd.kill(i) } else { s.etcd.freeze(i) });
+        let span = if round == "killed" { outage() } else { outage() / 2 };
+        s.stays(round, span);
+        let status = s.agents[0].comes_to("failsafe", |s| s["instances"][0]["hold"]["kind"] == "failsafe");
+        assert_eq!(status["etcd"]["healthy"], false, "{status}");
+        for e in status["etcd"]["endpoints"].as_array().unwrap() {
+            assert!(e["healthy"] == false && e["error"].as_str().is_some_and(|e| !e.is_empty()), "{status}");
+        }
+        let (code, text, _) = s.agents[0].node.run(&["status"]);
+        for words in ["NOT healthy (0 of 3 endpoints)", "failsafe", &s.etcd.urls[0], &s.etcd.urls[1], &s.etcd.urls[2]] {
+            assert!(code == 0 && text.contains(words), "{words:?} is not in\n{text}");
+        }
+        // What cannot be done is said, and nothing moves by it.
+        let (code, out, err) = s.agents[0].node.run(&["switchover", "--yes"]);
+        assert!(code != 0 && out.contains("etcd, where a change of master is written"), "{code} {out} {err}");
+        (0..3).for_each(|i| if round == "killed" { s.etcd.launch(i) } else { s.etcd.thaw(i) });
+        s.returns(&format!("all members {round} for {span:?}"));
+        s.agents.iter().for_each(node::Agent::is_calm);
+    }
+    s.switches_over();
+}
+
+#[test]
+fn without_etcd_a_lost_member_ends_the_hold() {
+    let mut s = Scene::new(3, 0);
+    (0..3).for_each(|i| s.etcd.kill(i));
+    // The successor's lease runs out, and with it what it vouches for.
+    s.agents[0].comes_to("failsafe", |s| s["instances"][0]["hold"]["kind"] == "failsafe");
+    let killed = unix_us();
+    s.kill_agent(2);
+    s.nobody_answers(HOLD * 3);
+    let rest = Duration::from_micros(s.last_answer().saturating_sub(killed));
+    println!("a member lost while etcd is down: the address was let go {rest:.2?} later");
+    assert!(rest < HOLD + Duration::from_millis(500), "held for {rest:?}");
+    for status in s.statuses().iter().take(2) {
+        assert_ne!(status["instances"][0]["role"], "master", "{status}");
+    }
+    let (_, text, _) = s.agents[0].node.run(&["status"]);
+    assert!(text.contains("NOT healthy"), "{text}");
+    let dead = s.agents.remove(2);
+    let since = Instant::now();
+    (0..3).for_each(|i| s.etcd.launch(i));
+    wait::until("the address to come back", SOON, || if s.observer.is_answered() { Ok(()) } else { Err(String::new()) }).unwrap();
+    println!("it came back {:.2?} after etcd was started", since.elapsed());
+    s.agents.push(dead.node.start());
+    let master = wait::until("a master", SOON, || (0..3).find(|&i| s.holds(i)).ok_or_else(String::new)).unwrap();
+    s.agents.swap(0, master);
+    s.settle(0);
+
+    // The master dies while etcd is down: nobody may know whether it is dead.
+    (0..3).for_each(|i| s.etcd.kill(i));
+    s.agents[0].comes_to("failsafe", |s| s["instances"][0]["hold"]["kind"] == "failsafe");
+    s.kill_agent(0);
+    // The dead agent's address answers on: that it does is another matter. Its host is cut off, as it would be without power.
+    let name = s.agents[0].node.host.name.clone();
+    s.lan.cut(&name).unwrap();
+    s.nobody_answers(HOLD * 4);
+    s.agents.remove(0);
+    let since = Instant::now();
+    (0..3).for_each(|i| s.etcd.launch(i));
+    wait::until("the address to come back", SOON, || if s.observer.is_answered() { Ok(()) } else { Err(String::new()) }).unwrap();
+    println!("the master lost while etcd is down: taken over {:.2?} after etcd was started", since.elapsed());
+    let count = (0..s.agents.len()).filter(|&i| s.holds(i)).count();
+    assert_eq!(count, 1, "{:?}", s.statuses());
+}
+
+#[test]
+fn the_master_dies_together_with_the_member_that_all_use() {
+    for leader in [false, true] {
+        let mut s = Scene::new(2, 0);
+        let now = s.etcd.leader();
+        if (now == 0) != leader {
+            let to = if leader { 0 } else { 1 };
+            s.etcd.try_ctl_at(now, &["move-leader", &s.etcd.id(to)]).unwrap();
+            assert_eq!(s.etcd.leader(), to);
+            s.returns("leader moved");
+        }
+        let event = unix_us();
+        s.etcd.cut(0);
+        s.lan.cut("a").unwrap();
+        let gap = wait::until("the successor to answer", SOON, || s.observer.gap_at_change(event).map_err(|e| e.to_string())).unwrap();
+        println!("master and its etcd member lost at once (leader: {leader}): silent for {:.0} ms", gap.millis());
+        let limit = if leader { 5000.0 } else { 1000.0 + 700.0 };
+        assert!(gap.millis() < limit, "{}\n{}", gap.millis(), s.agents[1].log());
+    }
+}
