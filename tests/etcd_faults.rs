@@ -165,3 +165,80 @@ fn the_master_dies_together_with_the_member_that_all_use() {
         assert!(gap.millis() < limit, "{}\n{}", gap.millis(), s.agents[1].log());
     }
 }
+
+#[test]
+fn hands_that_revoke_leases_and_delete_keys() {
+    let mut s = Scene::new(3, 0);
+    let leases = |s: &Scene| -> Vec<String> {
+        let text = s.etcd.ctl(&["lease", "list"]);
+        text.lines().skip(1).map(|l| l.trim().to_owned()).collect()
+    };
+    // One after the other, among them the master's, and then all at once.
+    for lease in leases(&s) {
+        let _ = s.etcd.try_ctl(&["lease", "revoke", &lease]);
+        s.stays("lease revoked", Duration::from_millis(800));
+        s.returns("lease revoked");
+    }
+    for lease in leases(&s) {
+        let _ = s.etcd.try_ctl(&["lease", "revoke", &lease]);
+    }
+    s.stays("all leases revoked", FAULT);
+    s.returns("all leases revoked");
+    for key in ["nodes/", "instances/sip/alive", "instances/sip/tickets/", "instances/sip/history/", "instances/sip/calls/"] {
+        s.etcd.ctl(&["del", "--prefix", &node::path(key)]);
+        s.stays(key, Duration::from_millis(800));
+        s.returns(&format!("{key} deleted"));
+    }
+    // Without a record nobody is master by right; the host that held the address has it back in a moment, and no other one.
+    for key in ["instances/sip/record", ""] {
+        let before = s.since();
+        s.etcd.ctl(&["del", "--prefix", &node::path(key)]);
+        s.settle(0);
+        println!("'{key}' deleted: silent for {:.0} ms", s.observer.gap_after(before).unwrap().millis());
+        assert_eq!(s.observer.owners().len(), 1, "'{key}' deleted: it moved");
+        s.stays("deleted", Duration::from_secs(1));
+        s.returns("deleted");
+    }
+    s.switches_over();
+}
+
+#[test]
+fn history_is_compacted_while_watches_lag() {
+    let mut s = Scene::new(2, 0);
+    // The watches of both agents lag behind by what happens while their member is frozen.
+    s.etcd.freeze(0);
+    for i in 0..40 {
+        let put = wait::until("a put", SOON, || s.etcd.try_ctl_at(1, &["put", &node::path("instances/sip/calls/x"), &i.to_string()]));
+        put.unwrap();
+    }
+    let text = s.etcd.try_ctl_at(1, &["endpoint", "status", "-w", "json"]).unwrap();
+    let revision = serde_json::from_str::<serde_json::Value>(&text).unwrap()[0]["Status"]["header"]["revision"].to_string();
+    s.etcd.try_ctl_at(1, &["compact", &revision]).unwrap();
+    s.etcd.thaw(0);
+    s.etcd.answers();
+    for _ in 0..3 {
+        s.etcd.ctl(&["defrag"]);
+        s.stays("compacted and defragmented", Duration::from_millis(500));
+    }
+    s.etcd.ctl(&["del", &node::path("instances/sip/calls/x")]);
+    s.returns("compaction and defrag");
+    s.switches_over();
+}
+
+#[test]
+fn the_disks_of_etcd_are_slow() {
+    let mut s = Scene::slow_disks(2);
+    for delay in ["150ms", "600ms"] {
+        s.etcd.slow_disks(delay);
+        s.stays(&format!("each write takes {delay}"), Duration::from_secs(6));
+        let kinds: Vec<String> = s.statuses().iter().map(|s| s["instances"][0]["hold"]["kind"].to_string()).collect();
+        println!("each write takes {delay}: {kinds:?}");
+        s.etcd.fast_disks();
+        s.returns(&format!("each write of etcd to its disk took {delay}"));
+    }
+    // A slow disk is no reason for not being able to hand over.
+    s.etcd.slow_disks("60ms");
+    s.switches_over();
+    s.etcd.fast_disks();
+    s.returns("switchover with slow disks");
+}

@@ -21,17 +21,20 @@ struct Member {
 pub(crate) struct EtcdCluster {
     members: Vec<Member>,
     pub(crate) urls: Vec<String>,
-    pub(crate) ctl: Vec<String>,
+    ctl: Vec<String>,
+    tracers: Vec<Proc>,
 }
 
 impl EtcdCluster {
     /// A cluster on e1, e2 and e3 that answers.
     pub(crate) fn start(lan: &Lan) -> Self {
-        Self::with(lan, Vec::new(), &|_| Vec::new(), Vec::new())
+        let mut etcd = Self::new(lan, Vec::new(), &|_| Vec::new(), Vec::new());
+        etcd.launch_all();
+        etcd
     }
 
-    /// The same with more arguments for all members, for each, and for etcdctl.
-    pub(crate) fn with(lan: &Lan, all: Vec<String>, each: &dyn Fn(&Host) -> Vec<String>, ctl: Vec<String>) -> Self {
+    /// The same with more arguments for all members, for each, and for etcdctl; not started.
+    pub(crate) fn new(lan: &Lan, all: Vec<String>, each: &dyn Fn(&Host) -> Vec<String>, ctl: Vec<String>) -> Self {
         let scheme = if ctl.iter().any(|c| c.starts_with("--cacert")) { "https" } else { "http" };
         let hosts: Vec<Host> = MEMBERS.iter().map(|m| lan.host(m).unwrap().clone()).collect();
         let peers: Vec<String> = hosts.iter().map(|h| format!("{}=http://{}:2380", h.name, h.ip4)).collect();
@@ -49,14 +52,40 @@ impl EtcdCluster {
             argv.extend(each(host));
             Member { host: host.clone(), argv, proc: None }
         };
-        let mut etcd = Self {
+        Self {
             urls: hosts.iter().map(|h| format!("{scheme}://{}:2379", h.ip4)).collect(),
             members: hosts.iter().map(member).collect(),
             ctl,
-        };
-        (0..3).for_each(|i| etcd.launch(i));
-        etcd.answers();
-        etcd
+            tracers: Vec::new(),
+        }
+    }
+
+    /// Starts every member and waits until they answer.
+    pub(crate) fn launch_all(&mut self) {
+        (0..3).for_each(|i| self.launch(i));
+        self.answers();
+    }
+
+    /// From the next start on, the members wait for their disks as etcd does by default.
+    pub(crate) fn sync(&mut self) {
+        self.members.iter_mut().for_each(|m| m.argv.retain(|a| a != "--unsafe-no-fsync"));
+    }
+
+    /// Makes every `fdatasync` of every member take so much longer: etcd waits for it as for a disk that is slow or busy.
+    pub(crate) fn slow_disks(&mut self, delay: &str) {
+        let inject = format!("inject=fdatasync:delay_exit={delay}");
+        for m in &self.members {
+            let pid = m.proc.as_ref().unwrap().pid().to_string();
+            let argv = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", &inject, "-p", &pid];
+            self.tracers.push(m.host.spawn("strace", &argv).unwrap());
+        }
+    }
+
+    pub(crate) fn fast_disks(&mut self) {
+        for mut t in self.tracers.drain(..) {
+            // Asked to end, it lets go of what it traces; killed, so does the kernel.
+            let _ = t.stop(Duration::from_secs(5));
+        }
     }
 
     /// The endpoints as a configuration has them, the one of member `first` at the beginning.
@@ -155,6 +184,7 @@ impl EtcdCluster {
 
 impl Drop for EtcdCluster {
     fn drop(&mut self) {
+        self.tracers.clear();
         for m in &mut self.members {
             m.proc = None;
         }

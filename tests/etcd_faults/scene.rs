@@ -49,6 +49,20 @@ impl Scene {
         Self::of(lan, etcd, nodes)
     }
 
+    /// A cluster that waits for its disks, with so many agents.
+    pub(crate) fn slow_disks(agents: usize) -> Self {
+        let lan = Lan::new().unwrap();
+        let mut etcd = EtcdCluster::new(&lan, Vec::new(), &|_| Vec::new(), Vec::new());
+        etcd.sync();
+        etcd.launch_all();
+        let nodes = HOSTS.iter().take(agents).map(|h| node(&lan, h, &etcd.endpoints(0))).collect();
+        Self::of(lan, etcd, nodes)
+    }
+
+    pub(crate) fn since(&self) -> u64 {
+        self.since
+    }
+
     pub(crate) fn of(lan: Lan, etcd: EtcdCluster, nodes: Vec<Node>) -> Self {
         let mut agents = Vec::new();
         for node in nodes {
