@@ -94,6 +94,20 @@ impl EtcdCluster {
         urls.join("\", \"")
     }
 
+    /// Makes `kc` a user who may do what an agent must, and switches authentication on.
+    pub(crate) fn authenticate(&mut self, password: &str) {
+        self.ctl(&["user", "add", "root:r"]);
+        self.ctl(&["user", "add", &format!("kc:{password}")]);
+        self.ctl(&["role", "add", "keepcall"]);
+        self.ctl(&["role", "grant-permission", "keepcall", "--prefix=true", "readwrite", "/keepcall/"]);
+        self.ctl(&["user", "grant-role", "kc", "keepcall"]);
+        // etcd makes the role of root itself if it is missing.
+        let _ = self.try_ctl(&["role", "add", "root"]);
+        self.ctl(&["user", "grant-role", "root", "root"]);
+        self.ctl(&["auth", "enable"]);
+        self.ctl.push("--user=root:r".into());
+    }
+
     /// Starts a member, with what it has on its disk.
     pub(crate) fn launch(&mut self, i: usize) {
         let m = &mut self.members[i];
