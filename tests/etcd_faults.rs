@@ -297,5 +297,21 @@ fn tokens_expire_and_are_forgotten_behind_tls() {
         s.returns(&format!("{kind} users changed"));
         s.agents.iter().for_each(node::Agent::is_calm);
         s.switches_over();
+        if kind == "jwt" {
+            a_password_changes(&mut s);
+        }
     }
+}
+
+/// The new one comes to the agents late: meanwhile they stay where they are and say what is wrong.
+fn a_password_changes(s: &mut Scene) {
+    s.etcd.fed(&["user", "passwd", "kc", "--interactive=false"], "changed");
+    for agent in &s.agents {
+        agent.comes_to("the refusal to be told", |s| s["etcd"]["error"].as_str().is_some_and(|e| e.contains("password_file")));
+    }
+    s.stays("password changed", Duration::from_secs(4));
+    assert_eq!(s.statuses()[0]["instances"][0]["hold"]["kind"], "failsafe");
+    s.agents.iter().for_each(node::Agent::is_calm);
+    s.agents.iter().for_each(|a| secret(&a.node.dir.join("password"), "changed\n"));
+    s.returns("password changed");
 }

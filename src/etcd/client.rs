@@ -154,7 +154,7 @@ impl Etcd {
         then: Vec<Op>,
         or_else: Vec<Op>,
     ) -> Result<(TxnReply, bool), EtcdError> {
-        self.transact(Spread::Hedged, build(compares, then, or_else)).await
+        self.transact(Spread::Guarded, build(compares, then, or_else)).await
     }
 
     /// Reads several keys and prefixes at one revision, linearizably.

@@ -5,7 +5,7 @@ use crate::time::Time;
 use crate::{clock, config};
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,9 +36,11 @@ struct State {
     error: Option<String>,
 }
 
-/// User, password, certificates: read once.
+/// User, password, certificates.
 pub(super) struct Access {
-    pub(super) user: Option<(String, String)>,
+    pub(super) user: Option<String>,
+    /// Where the password is, and what it was at the start.
+    password: Option<(PathBuf, String)>,
     tls: Option<TlsOptions>,
     /// Whether a client certificate is shown.
     certified: bool,
@@ -49,11 +51,11 @@ impl Access {
     pub(super) fn new(cfg: &config::Etcd) -> Result<Self, EtcdError> {
         let bad = |m: String| EtcdError::Config(m);
         let read = |path: &Path| std::fs::read(path).map_err(|e| bad(format!("cannot read {}: {e}", path.display())));
-        let user = match (&cfg.user, &cfg.password_file) {
+        let password = match (&cfg.user, &cfg.password_file) {
             (None, None) => None,
-            (Some(user), Some(file)) => {
+            (Some(_), Some(file)) => {
                 let text = String::from_utf8(read(file)?).map_err(|_| bad(format!("{} is not UTF-8 text", file.display())))?;
-                Some((user.clone(), text.lines().next().unwrap_or_default().to_owned()))
+                Some((file.clone(), first_line(&text)))
             }
             (Some(_), None) => return Err(bad("`user` needs `password_file`".into())),
             (None, Some(_)) => return Err(bad("`password_file` needs `user`".into())),
@@ -71,7 +73,7 @@ impl Access {
         } else {
             None
         };
-        Ok(Self { user, tls, certified: cfg.cert_file.is_some(), timeout: cfg.timeout })
+        Ok(Self { user: cfg.user.clone(), password, tls, certified: cfg.cert_file.is_some(), timeout: cfg.timeout })
     }
 
     fn options(&self, url: &str) -> ConnectOptions {
@@ -81,14 +83,20 @@ impl Access {
             // Half, so that a host that drops packets fails as "not connected" (certainly not sent) and not as a time-out.
             .with_connect_timeout((self.timeout / 2).max(Duration::from_millis(50)))
             .with_require_leader(true);
-        if let Some((user, password)) = &self.user {
-            o = o.with_user(user, password);
+        if let (Some(user), Some((file, first))) = (&self.user, &self.password) {
+            // Read at each login: a password that is changed must not need a restart.
+            let now = std::fs::read_to_string(file).map_or_else(|_| first.clone(), |text| first_line(&text));
+            o = o.with_user(user, now);
         }
         match &self.tls {
             Some(tls) if url.starts_with("https://") => o.with_tls(tls.clone()),
             _ => o,
         }
     }
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
 }
 
 /// How long a refused login stands before the next try: etcd makes each one cost it dear on purpose, and several tasks ask.
@@ -125,7 +133,7 @@ impl Endpoint {
             return Err(Failure::Final(why.clone()));
         }
         let connect = Client::connect([&self.url], Some(access.options(&self.url)));
-        let user = access.user.as_ref().map(|u| u.0.as_str());
+        let user = access.user.as_deref();
         match tokio::time::timeout(access.timeout, connect).await {
             Ok(Ok(c)) => {
                 slot.number += 1;

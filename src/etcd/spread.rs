@@ -187,7 +187,7 @@ impl Inner {
         F: Fn(Client) -> Fut,
         Fut: Future<Output = Result<T, etcd_client::Error>>,
     {
-        let user = self.access.user.as_ref().map(|u| u.0.as_str());
+        let user = self.access.user.as_deref();
         let mut fresh = false;
         loop {
             let (number, client) = e.client(&self.access).await?;

@@ -5,6 +5,7 @@ use crate::lab::proc::Proc;
 use crate::lab::wait;
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use std::process::Stdio;
 use std::time::Duration;
 
 /// Members start and elect a leader within two seconds; a busy machine takes longer.
@@ -158,6 +159,18 @@ impl EtcdCluster {
 
     pub(crate) fn ctl(&self, args: &[&str]) -> String {
         self.try_ctl(args).unwrap()
+    }
+
+    /// Runs etcdctl with this standard input.
+    pub(crate) fn fed(&self, args: &[&str], input: &str) {
+        use std::io::Write as _;
+        let endpoints = format!("--endpoints={}", self.urls.join(","));
+        let mut argv = vec!["env", "ETCDCTL_API=3", "etcdctl", "--command-timeout=4s", &endpoints];
+        argv.extend(self.ctl.iter().map(String::as_str));
+        argv.extend(args);
+        let mut child = self.members[0].host.command(&argv).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success(), "etcdctl {args:?} failed");
     }
 
     fn run_ctl(&self, i: usize, endpoints: &str, args: &[&str]) -> Result<String, String> {
