@@ -31,6 +31,8 @@ pub(super) struct Inner {
     pub(super) current: AtomicUsize,
     /// Why the last call was not served, by whichever endpoint.
     pub(super) trouble: Mutex<Option<String>>,
+    /// Why the last write was refused, if etcd takes none at all; reads go on meanwhile.
+    pub(super) full: Mutex<Option<String>>,
     /// Whether the endpoints are being probed.
     pub(super) probing: AtomicBool,
 }
@@ -59,6 +61,7 @@ impl Etcd {
             lease_ttl: cfg.lease_ttl,
             current: AtomicUsize::new(0),
             trouble: Mutex::new(None),
+            full: Mutex::new(None),
             probing: AtomicBool::new(false),
         })))
     }
@@ -75,10 +78,11 @@ impl Etcd {
         self.0.endpoints.iter().map(Endpoint::health).collect()
     }
 
-    /// Why the last call failed, if it did: no member served it, or etcd did not let this node in.
+    /// Why the last call failed, if it did: no member served it, or etcd did not let this node in, or it takes no writes.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let get = |m: &Mutex<Option<String>>| m.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        get(&self.0.trouble).or_else(|| get(&self.0.full))
     }
 
     /// All keys with this prefix, read linearizably, and the revision of the read.
@@ -100,11 +104,8 @@ impl Etcd {
     /// # Errors
     /// As [`Etcd`] says.
     pub async fn get(&self, key: &str) -> Result<Option<KeyValue>, EtcdError> {
-        self.call(
-            Spread::Hedged,
-            |mut c| async move { Ok(c.get(key, None).await?.take_kvs().into_iter().next().map(key_value)) },
-        )
-        .await
+        self.call(Spread::Hedged, |mut c| async move { Ok(c.get(key, None).await?.take_kvs().into_iter().next().map(key_value)) })
+            .await
     }
 
     /// Sets a key, bound to `lease` (0: to none).

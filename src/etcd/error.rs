@@ -67,6 +67,15 @@ pub enum EtcdError {
         /// etcd's own words.
         message: String,
     },
+    /// etcd has reached its quota and takes no writes, until a person has made room and disarmed the alarm.
+    #[error(
+        "etcd refuses all writes: {message}; remove its old revisions (`etcdctl compact`, `etcdctl defrag`) or raise \
+         --quota-backend-bytes, then run `etcdctl alarm disarm`"
+    )]
+    Full {
+        /// etcd's own words.
+        message: String,
+    },
     /// The lease has run out or was revoked.
     #[error("etcd no longer knows lease {id:x}")]
     LeaseGone {
@@ -195,6 +204,9 @@ fn status(code: i32, message: &str, chain: &str, user: Option<&str>) -> Failure 
     // etcd rejects without proposing anything while it knows no leader.
     if m.contains("no leader") || m.contains("too many requests") || m.contains("not capable") || m.contains("server stopped") {
         return Failure::Unserved(message.to_owned());
+    }
+    if m.contains("database space exceeded") {
+        return Failure::Final(EtcdError::Full { message: message.to_owned() });
     }
     if message.starts_with("etcdserver:") && code != code::UNAVAILABLE {
         return Failure::Final(EtcdError::Refused { message: message.to_owned() });

@@ -80,6 +80,13 @@ impl Etcd {
             Ok(_) | Err(EtcdError::Refused { .. } | EtcdError::LeaseGone { .. }) => None,
             Err(e) => Some(e.to_string()),
         };
+        if matches!(spread, Spread::Once | Spread::Guarded) {
+            match &result {
+                Ok(_) => *self.0.full.lock().unwrap_or_else(PoisonError::into_inner) = None,
+                Err(EtcdError::Full { .. }) => self.0.full.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&trouble),
+                Err(_) => {}
+            }
+        }
         *self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
         result
     }

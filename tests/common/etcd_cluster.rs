@@ -89,10 +89,9 @@ impl EtcdCluster {
         }
     }
 
-    /// The endpoints as a configuration has them, the one of member `first` at the beginning.
-    pub(crate) fn endpoints(&self, first: usize) -> String {
-        let urls: Vec<&str> = (0..3).map(|i| self.urls[(first + i) % 3].as_str()).collect();
-        urls.join("\", \"")
+    /// The endpoints as a configuration has them.
+    pub(crate) fn endpoints(&self) -> String {
+        self.urls.join("\", \"")
     }
 
     /// Makes `kc` a user who may do what an agent must, and switches authentication on.
@@ -161,8 +160,13 @@ impl EtcdCluster {
         self.try_ctl(args).unwrap()
     }
 
-    /// Runs etcdctl with this standard input.
+    /// Runs etcdctl with this standard input, which must succeed.
     pub(crate) fn fed(&self, args: &[&str], input: &str) {
+        assert!(self.try_fed(args, input), "etcdctl {args:?} failed");
+    }
+
+    /// The same; whether it succeeded.
+    pub(crate) fn try_fed(&self, args: &[&str], input: &str) -> bool {
         use std::io::Write as _;
         let endpoints = format!("--endpoints={}", self.urls.join(","));
         let mut argv = vec!["env", "ETCDCTL_API=3", "etcdctl", "--command-timeout=4s", &endpoints];
@@ -170,7 +174,7 @@ impl EtcdCluster {
         argv.extend(args);
         let mut child = self.members[0].host.command(&argv).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-        assert!(child.wait().unwrap().success(), "etcdctl {args:?} failed");
+        child.wait().unwrap().success()
     }
 
     fn run_ctl(&self, i: usize, endpoints: &str, args: &[&str]) -> Result<String, String> {

@@ -22,6 +22,17 @@ pub(crate) fn outage() -> Duration {
     Duration::from_secs(seconds.unwrap_or(15))
 }
 
+/// Runs a scene for each, all at once: they wait most of the time, each for its own etcd.
+pub(crate) fn each<T: Send>(of: impl IntoIterator<Item = T>, run: impl Fn(T) + Sync) {
+    let run = &run;
+    std::thread::scope(|s| {
+        let threads: Vec<_> = of.into_iter().map(|t| s.spawn(move || run(t))).collect();
+        for t in threads {
+            t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        }
+    });
+}
+
 /// Fields in the order in which they must end.
 pub(crate) struct Scene {
     pub(crate) observer: Observer,
@@ -41,11 +52,16 @@ pub(crate) fn node(lan: &Lan, host: &str, etcd: &str) -> Node {
 }
 
 impl Scene {
-    /// A plain cluster and so many agents, all with `first` as their first endpoint.
-    pub(crate) fn new(agents: usize, first: usize) -> Self {
+    /// A plain cluster and so many agents.
+    pub(crate) fn new(agents: usize) -> Self {
+        Self::with(agents, |node| node)
+    }
+
+    /// The same with nodes that are changed a bit.
+    pub(crate) fn with(agents: usize, change: impl Fn(Node) -> Node) -> Self {
         let lan = Lan::new().unwrap();
         let etcd = EtcdCluster::start(&lan);
-        let nodes = HOSTS.iter().take(agents).map(|h| node(&lan, h, &etcd.endpoints(first))).collect();
+        let nodes = HOSTS.iter().take(agents).map(|h| change(node(&lan, h, &etcd.endpoints()))).collect();
         Self::of(lan, etcd, nodes)
     }
 
@@ -55,7 +71,7 @@ impl Scene {
         let mut etcd = EtcdCluster::new(&lan, Vec::new(), &|_| Vec::new(), Vec::new());
         etcd.sync();
         etcd.launch_all();
-        let nodes = HOSTS.iter().take(agents).map(|h| node(&lan, h, &etcd.endpoints(0))).collect();
+        let nodes = HOSTS.iter().take(agents).map(|h| node(&lan, h, &etcd.endpoints())).collect();
         Self::of(lan, etcd, nodes)
     }
 
@@ -91,7 +107,8 @@ impl Scene {
             let role = if i == master { "master" } else { "backup" };
             agent.comes_to(&format!("its role as {role}"), |s| {
                 let heard = |n: &Value| n["self"] == true || i != master || n["last_heard_ms"].as_u64() < Some(1000);
-                s["instances"][0]["role"] == role && s["nodes"].as_array().is_some_and(|n| n.len() >= count && n.iter().all(heard))
+                s["instances"][0]["role"] == role
+                    && s["nodes"].as_array().is_some_and(|n| n.len() >= count && n.iter().all(heard))
             });
         }
         self.epoch = status["instances"][0]["epoch"].as_u64().unwrap();
@@ -108,9 +125,10 @@ impl Scene {
     pub(crate) fn stays(&self, what: &str, span: Duration) {
         let end = Instant::now() + span;
         loop {
+            let master = &self.agents[0].node.host.name;
             for s in self.statuses() {
                 let i = &s["instances"][0];
-                let mine = s["node"] == self.agents[0].status().map_or(Value::Null, |s| s["node"].clone());
+                let mine = s["node"] == **master;
                 assert!(i["epoch"] == self.epoch, "{what}: the epoch moved: {s}");
                 assert!((i["role"] == "master") == mine, "{what}: another master, or none: {s}");
                 assert!(!mine || i["hold"]["remaining_ms"].as_u64() > Some(0), "{what}: no hold: {s}");
