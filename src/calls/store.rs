@@ -305,19 +305,20 @@ async fn follow(
 ) {
     // By key, since a lost connection has every value read again.
     let mut bad_keys = BTreeSet::new();
-    let read = |bad: &mut BTreeSet<String>, kv: &KeyValue, complain: bool| match value::decode(&prefix, &instance, &kv.key, &kv.value) {
-        Ok(call) => {
-            bad.remove(&kv.key);
-            Some(call)
-        }
-        Err(e) => {
-            bad.insert(kv.key.clone());
-            if complain {
-                tracing::warn!(key = ?kv.key, "a value in etcd is skipped: {e}; remove it with `etcdctl del {}`", kv.key);
+    let read =
+        |bad: &mut BTreeSet<String>, kv: &KeyValue, complain: bool| match value::decode(&prefix, &instance, &kv.key, &kv.value) {
+            Ok(call) => {
+                bad.remove(&kv.key);
+                Some(call)
             }
-            None
-        }
-    };
+            Err(e) => {
+                bad.insert(kv.key.clone());
+                if complain {
+                    tracing::warn!(key = ?kv.key, "a value in etcd is skipped: {e}; remove it with `etcdctl del {}`", kv.key);
+                }
+                None
+            }
+        };
     loop {
         let event = tokio::select! {
             event = watch.recv() => event,
