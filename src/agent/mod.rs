@@ -9,8 +9,10 @@ mod calls_side;
 mod history;
 mod hooks;
 mod instance;
+mod keeper;
 mod pause;
 mod relay;
+mod restart;
 mod rows;
 mod sampler;
 mod sockets;
@@ -22,21 +24,26 @@ mod writer;
 pub use calls_side::CallsError;
 pub use sockets::RecoveryPortError;
 
-use crate::cluster::{Cluster, ClusterError, ClusterEvent, NoKeeper};
+use crate::clock;
+use crate::cluster::{Cluster, ClusterError, ClusterEvent};
 use crate::config::Config;
 use crate::control::server::{self, ServeError};
 use crate::etcd::{Etcd, EtcdError};
 use crate::health::Monitor;
+use crate::time::Time;
 use crate::vip::address::{AddressError, AddressMonitor, Addresses};
 use crate::vip::announce::{AnnounceError, Announcer};
+use crate::vip::kernel_lease::KernelLeaseError;
 use crate::vip::sysctl;
 use calls_side::CallsSide;
 use instance::{Instance, Order};
-use std::collections::BTreeMap;
+use keeper::Leases;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 /// Orders that may wait for an instance: far more than the election gives in the time that an instance needs for one.
@@ -64,6 +71,14 @@ pub enum AgentError {
         /// What went wrong.
         source: AddressError,
     },
+    /// The kernel cannot be made to keep this host from answering without a right.
+    #[error("instance {instance:?}: {source}")]
+    Lease {
+        /// The instance.
+        instance: String,
+        /// What went wrong.
+        source: KernelLeaseError,
+    },
     /// The addresses of an instance cannot be announced.
     #[error("instance {instance:?}: {source}")]
     Announce {
@@ -88,14 +103,20 @@ pub enum AgentError {
 /// The orders' ends of the instances, by name.
 type Instances = BTreeMap<String, mpsc::Sender<Order>>;
 
-/// Runs the agent until SIGTERM or SIGINT.
+/// Runs the agent until SIGTERM or SIGINT, or, with the addresses left for the next process, until SIGUSR2.
 ///
 /// # Errors
 /// See [`AgentError`]: only what can be known at the start. etcd that does not answer is no error; it is tried again.
 pub async fn run(config: Config) -> Result<(), AgentError> {
     sys::one_heap();
+    if let Err(e) = sys::lock_memory() {
+        warn!(
+            "memory is not locked ({e}): on a host that swaps, the address may move; give the agent CAP_IPC_LOCK (the systemd unit does)"
+        );
+    }
     let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Signals)?;
+    let mut restart_signal = signal(SignalKind::user_defined2()).map_err(AgentError::Signals)?;
     // Without a handler SIGHUP kills the process, and with it the calls that it carries.
     let mut hang_up = signal(SignalKind::hangup()).map_err(AgentError::Signals)?;
 
@@ -103,14 +124,28 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     // The control socket and the heartbeat port are what only one agent can have. They come before anything is touched: an
     // agent that is started a second time by mistake must not take the addresses from the one that holds them.
     let (socket, mut requests) = server::serve(&config.control).await?;
-    let (cluster, mut events) = Cluster::start(&config, etcd.clone(), Box::new(NoKeeper), Vec::new()).await?;
+    // The kernel's tables come before all else, and leave what is held as it is: an agent that runs is not disturbed, and what a
+    // predecessor held is known before the election begins.
+    let (leases, inherited) = Leases::install(&config).await?;
+    let found = inherited.clone();
+    let (cluster, mut events) = match Cluster::start(&config, etcd.clone(), Box::new(leases.clone()), inherited).await {
+        Ok(started) => started,
+        Err(e) => {
+            leases.undo().await;
+            return Err(e.into());
+        }
+    };
+    // Not what ran out before the election looked at it: of that it says nothing more.
+    let now = clock::now();
+    let kept: BTreeSet<String> = found.into_iter().filter(|(_, right)| right.until > now).map(|(name, _)| name).collect();
     let mut instances = Instances::new();
     let mut tasks = Vec::new();
     let built = async {
-        let addresses = open_addresses(&config).await?;
+        let addresses = open_addresses(&config, &kept).await?;
         for instance in &config.instances {
             let (orders, queue) = mpsc::channel(ORDERS);
-            let built = build(&config, instance, &cluster, &etcd, &addresses).await?;
+            let inherited = kept.contains(&instance.name);
+            let built = build(&config, instance, &cluster, &etcd, &addresses, &leases, inherited).await?;
             tasks.push(tokio::spawn(built.run(queue)));
             instances.insert(instance.name.clone(), orders);
         }
@@ -121,12 +156,17 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         Err(e) => {
             // What was set up before the failure is undone, and etcd forgets this node at once.
             leave(&config, None, cluster, events, instances).await;
+            match Addresses::open() {
+                Ok(addresses) => leases.remove(&config, &addresses).await,
+                Err(e) => warn!("the tables of nftables stay: {e}"),
+            }
             return Err(e);
         }
     };
     // Ended when it is dropped: these have nothing to undo.
     let mut tasks_of_agent = tokio::task::JoinSet::new();
     let answers = answers::Answers::new(&config, cluster.clone(), etcd.clone(), instances.clone());
+    tasks_of_agent.spawn(leases.clone().mend());
     for instance in instances.keys() {
         let served = wishes::serve(etcd.clone(), config.node.cluster.clone(), instance.clone(), answers.clone());
         tasks_of_agent.spawn(served);
@@ -134,22 +174,38 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     info!(node = config.node.name, cluster = config.node.cluster, "keepcall {} is up", env!("CARGO_PKG_VERSION"));
 
-    loop {
+    // While systemd is asked whether this is a restart, everything goes on.
+    let mut asked: Option<JoinHandle<bool>> = None;
+    let restart = loop {
         tokio::select! {
             biased;
             Some(event) = events.recv() => pass_on(&config, Some(&addresses), &instances, event).await,
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            answer = answered(asked.as_mut()) => break answer,
+            _ = terminate.recv() => {
+                asked.get_or_insert_with(|| tokio::spawn(restart::is_asked_for()));
+            }
+            _ = interrupt.recv() => break false,
+            _ = restart_signal.recv() => break true,
             _ = hang_up.recv() => {
                 warn!("SIGHUP is ignored: the configuration is read at the start only; restart the agent to use a new one");
             }
             Some((request, reply)) = requests.recv() => answers.clone().answer(request, reply),
         }
+    };
+    if restart {
+        info!("this is a restart: the addresses stay, for the next process to take up");
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        restart::park(&config, &addresses, cluster, events, instances).await;
+        drop(socket);
+        return Ok(());
     }
 
     info!("stopping: handing over, then releasing the addresses");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     leave(&config, Some(&addresses), cluster, events, instances).await;
+    // Nobody may put back what is removed now.
+    tasks_of_agent.shutdown().await;
+    leases.remove(&config, &addresses).await;
     drop(socket);
     for task in tasks {
         let _ = tokio::time::timeout(Duration::from_secs(1), task).await;
@@ -157,15 +213,26 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     Ok(())
 }
 
-/// Opens the address driver and removes what a dead predecessor left: nothing may answer for an address without a right.
-async fn open_addresses(config: &Config) -> Result<Arc<Addresses>, AgentError> {
+/// The answer of a task, once one was started.
+async fn answered(task: Option<&mut JoinHandle<bool>>) -> bool {
+    match task {
+        Some(task) => task.await.unwrap_or(false),
+        None => std::future::pending().await,
+    }
+}
+
+/// Opens the address driver and removes what a dead predecessor left: nothing may answer for an address without a right. Those of
+/// the instances in `kept` are held still.
+async fn open_addresses(config: &Config, kept: &BTreeSet<String>) -> Result<Arc<Addresses>, AgentError> {
     let any = config.instances.first().map(|i| i.name.clone()).unwrap_or_default();
     let addresses = Addresses::open().map_err(|source| AgentError::Address { instance: any.clone(), source })?;
-    let stale = addresses.remove_stale(&[]).await.map_err(|source| AgentError::Address { instance: any, source })?;
+    let held = config.instances.iter().filter(|i| kept.contains(&i.name));
+    let keep: Vec<_> = held.flat_map(|i| i.addresses.iter().map(|a| (i.interface.as_str(), *a))).collect();
+    let stale = addresses.remove_stale(&keep).await.map_err(|source| AgentError::Address { instance: any, source })?;
     for (interface, prefix) in stale {
         warn!(interface, %prefix, "removed an address that a keepcall before this one left behind");
     }
-    for instance in &config.instances {
+    for instance in config.instances.iter().filter(|i| !kept.contains(&i.name)) {
         let error = |source| AgentError::Address { instance: instance.name.clone(), source };
         let ips: Vec<_> = instance.addresses.iter().map(ipnet::IpNet::addr).collect();
         let left = addresses.present(&instance.interface, &ips).await.map_err(error)?;
@@ -183,6 +250,8 @@ async fn build(
     cluster: &Cluster,
     etcd: &Etcd,
     addresses: &Arc<Addresses>,
+    leases: &Leases,
+    inherited: bool,
 ) -> Result<Instance, AgentError> {
     let name = instance.name.clone();
     let mut prepared = vec![sysctl::for_address(&instance.interface)];
@@ -211,7 +280,7 @@ async fn build(
         Announcer::open(&instance.interface, &ips).map_err(|source| AgentError::Announce { instance: name.clone(), source })?;
     let calls = match &instance.sip {
         Some(sip) => Some(
-            CallsSide::open(&config.node, instance, sip, etcd.clone())
+            CallsSide::open(&config.node, instance, sip, etcd.clone(), inherited)
                 .await
                 .map_err(|source| AgentError::Calls { instance: name.clone(), source })?,
         ),
@@ -228,7 +297,10 @@ async fn build(
         calls,
         hooks: hooks::Hooks::start(name.clone()),
         history: history::Writer::start(etcd.clone(), &config.node.cluster, &name),
+        lease: leases.of(&name),
+        restarted: inherited,
         held: None,
+        refresh_at: Time::FAR,
         announcing: None,
         put_back: None,
         put_back_at: None,
