@@ -5,7 +5,7 @@ use super::world::{HOLD, Item, NAMES, World};
 use crate::cluster::election::types::{Commit, Kind, Message, Request};
 
 /// Messages that were held up for longer than this many ticks are lost: heartbeats and acks of that age give nothing.
-pub(super) const OLDEST: u32 = 6;
+pub(super) const OLDEST: u32 = 7;
 
 impl Item {
     /// The node whose process will handle it.
@@ -62,8 +62,7 @@ pub(super) fn is_dead(w: &World, since: u32, item: &Item) -> bool {
         }
         Item::Renewed { node, boot, sent, .. } => !is_waited_for(w, *node, *boot, *sent),
         Item::Renew { node, boot, sent, lease, base } => {
-            !is_waited_for(w, *node, *boot, *sent)
-                && lease.map_or_else(|| w.store.bound(*node) != *base, |id| !w.store.has(id))
+            !is_waited_for(w, *node, *boot, *sent) && lease.map_or_else(|| w.store.bound(*node) != *base, |id| !w.store.has(id))
         }
         Item::Expire { lease } => !w.store.leases.iter().any(|l| l.0 == *lease && l.1 <= w.tick),
         Item::Released { node, boot, .. } => !w.is_current(*node, *boot),

@@ -3,8 +3,8 @@
 
 use super::canon::Canon;
 use super::store::Store;
-use crate::cluster::election::types::{Fault, Inherited, LeaseState, Message, Request, Settings};
 use crate::cluster::election::Election;
+use crate::cluster::election::types::{Fault, Inherited, LeaseState, Message, Request, Settings};
 use crate::cluster::record::View;
 use crate::time::Time;
 use std::collections::VecDeque;
@@ -20,12 +20,12 @@ const GRAIN: u64 = 125_000_000;
 pub(super) const DRIFT: f64 = 0.25;
 pub(super) const SLOW: u64 = 4;
 pub(super) const FAST: u64 = 5;
-/// 4 ticks of a slow clock. The nanosecond less makes up for the one that a promise waits longer: a slow holder's right ends at
+/// 5 ticks of a slow clock, and 4 of a fast one: a promiser that forgot the drift would be free a tick too early. The nanosecond less makes up for the one that a promise waits longer: a slow holder's right ends at
 /// exactly the tick at which a fast promiser is free.
-pub(super) const HOLD: Duration = Duration::from_nanos(16 * GRAIN - 1);
+pub(super) const HOLD: Duration = Duration::from_nanos(20 * GRAIN - 1);
 const HEARTBEAT: Duration = Duration::from_nanos(4 * GRAIN);
 /// etcd's clock is a fast one: leases end as early as they may.
-pub(super) const TTL_TICKS: u32 = 6;
+pub(super) const TTL_TICKS: u32 = 7;
 const TTL: Duration = Duration::from_nanos(TTL_TICKS as u64 * FAST * GRAIN);
 /// Ticks between two renewals of a lease.
 const RENEW: u32 = 2;
@@ -294,7 +294,8 @@ impl World {
         let top = top.chain(self.store.record.as_ref().map(|r| r.1.epoch)).max().unwrap_or(0);
         let mut c = Canon::new(top);
         for (i, n) in self.nodes.iter().enumerate() {
-            let Node { rate: _, boot: _, election, kernel, frozen, backlog, open, lease, keep_at, keeping, unplugged, stopping } = n;
+            let Node { rate: _, boot: _, election, kernel, frozen, backlog, open, lease, keep_at, keeping, unplugged, stopping } =
+                n;
             c.now = self.clock(i);
             c.flags(&[election.is_some(), *frozen, *unplugged, *stopping]);
             if let Some(e) = election {
@@ -321,7 +322,6 @@ impl World {
         c.finish()
     }
 }
-
 
 impl Reached {
     /// Adds what happened from `before` to `after`.
