@@ -84,7 +84,10 @@ impl Plan {
         };
         match mode {
             Mode::Chaos => {}
-            Mode::Script => (p.first_fault, p.preempt) = (3000 * MS, false),
+            Mode::Script => {
+                (p.first_fault, p.preempt) = (3000 * MS, false);
+                (p.drift, p.hints) = (*r.one(&[0.01, 0.05]), r.pick(&[100, 100, 0]));
+            }
             Mode::Etcd | Mode::Agent => {
                 (p.first_fault, p.preempt, p.calm) = (5000 * MS, false, 15_000 * MS);
             }
