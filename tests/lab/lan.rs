@@ -122,9 +122,10 @@ impl Lan {
             let all: Vec<String> = hosts.iter().map(|h| format!("\"{}\"", port(h))).collect();
             if all.is_empty() { String::new() } else { format!("{key} {{ {} }} ", all.join(", ")) }
         };
+        // nft takes no comparison that is always true.
+        let some = if percent < 100 { format!("numgen random mod 100 < {percent} ") } else { String::new() };
         let rules = format!(
-            "table bridge faults {{ chain {name} {{ type filter hook forward priority 0; policy accept; {}{}numgen random mod 100 < \
-             {percent} drop; }}; }}",
+            "table bridge faults {{ chain {name} {{ type filter hook forward priority 0; policy accept; {}{}{some}drop; }}; }}",
             ports("iifname", from),
             ports("oifname", to)
         );

@@ -53,6 +53,9 @@ pub(crate) struct Args {
     /// no-etcd, kill-etcd, freeze-etcd, switchover).
     #[arg(long)]
     pub(crate) only: Option<String>,
+    /// How long each fault of `--only` lasts; as the seed has it if absent.
+    #[arg(long, requires = "only")]
+    pub(crate) lasts_ms: Option<u64>,
     /// Take the kernel lease away with every agent that is killed or frozen: proves that two hosts would be seen.
     #[arg(long)]
     pub(crate) without_lease: bool,
@@ -148,7 +151,10 @@ fn play(args: &Args, limits: &Limits, seed: u64, field: &mut Field, report: &mut
     story.read_on(&field.lan, &field.etcd)?;
     for n in args.first_round..args.first_round + args.rounds {
         let steps = match &args.only {
-            Some(kind) => vec![only(seed, n, kind, args.nodes, limits)?],
+            Some(kind) => {
+                let step = only(seed, n, kind, args.nodes, limits)?;
+                vec![Step { lasts: args.lasts_ms.map_or(step.lasts, Duration::from_millis), ..step }]
+            }
             None => plan::round(seed, n, args.nodes, limits.hold),
         };
         let begin = unix_us();
