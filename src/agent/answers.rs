@@ -3,8 +3,9 @@
 use super::Instances;
 use super::history;
 use super::instance::{Order, Summary};
+use super::pause;
 use super::wishes;
-use crate::cluster::{self, Cluster, Role, SwitchoverError};
+use crate::cluster::{self, Cluster, ForgetError, Role, SwitchoverError};
 use crate::config::Config;
 use crate::control::api::{self, ApiError, ErrorKind, Reply, Request};
 use crate::etcd::Etcd;
@@ -51,6 +52,10 @@ impl Answers {
                 let name = self.one(instance)?;
                 (name.clone(), Request::Switchover { instance: Some(name), to })
             }
+            Request::Forget { instance, node } => {
+                let name = self.one(instance)?;
+                (name.clone(), Request::Forget { instance: Some(name), node })
+            }
             other => return self.make_here(other).await,
         };
         let me = &self.config.node.name;
@@ -74,6 +79,16 @@ impl Answers {
             Request::Status => Reply::Status(self.status().await),
             Request::Candidates { instance } => Reply::Candidates(self.candidates(&self.one(instance)?)?),
             Request::Switchover { instance, to } => Reply::Switchover(self.switchover(self.one(instance)?, to).await?),
+            Request::Pause { reason } => {
+                let node = &self.config.node;
+                Reply::Paused(pause::pause(&self.etcd, &node.cluster, &node.name, &reason).await?)
+            }
+            Request::Resume => Reply::Paused(pause::resume(&self.etcd, &self.config.node.cluster).await?),
+            Request::Forget { instance, node } => {
+                let instance = self.one(instance)?;
+                self.cluster.forget(&instance, &node).await.map_err(|e| not_forgotten(&e))?;
+                Reply::Forgot(api::Forgot { instance, node })
+            }
             Request::Calls { instance } => {
                 let mut calls = Vec::new();
                 for name in self.some(instance)? {
@@ -127,6 +142,7 @@ impl Answers {
                     .map(|e| api::EndpointStatus { url: e.url, healthy: e.healthy, error: e.error })
                     .collect(),
             },
+            paused: cluster.paused,
             instances,
             nodes: cluster
                 .nodes
@@ -170,6 +186,7 @@ impl Answers {
                 remaining_ms: status.remaining_ms,
             }),
             members: status.members.clone(),
+            held_down_ms: status.held_down_ms,
             calls: part.calls,
             checks: part.checks,
         }
@@ -278,6 +295,15 @@ fn not_master(master: Option<&str>) -> ApiError {
         },
         kind: ErrorKind::Refused,
     }
+}
+
+fn not_forgotten(e: &ForgetError) -> ApiError {
+    let (advice, kind) = match e {
+        ForgetError::UnknownInstance(instance) => return unknown(instance),
+        ForgetError::Refused(_) => ("`keepcall status` lists members and masters".to_owned(), ErrorKind::Refused),
+        ForgetError::Timeout | ForgetError::Stopping => ("see `keepcall status`".to_owned(), ErrorKind::Failed),
+    };
+    ApiError { message: e.to_string(), advice, kind }
 }
 
 fn refusal(e: &SwitchoverError) -> ApiError {

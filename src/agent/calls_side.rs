@@ -129,14 +129,19 @@ pub(super) struct CallsSide {
     server: Option<bool>,
     /// The stored calls of the local server are neither adopted nor recovered yet; see [`CallsSide::settle_own`].
     own_open: bool,
+    /// The relay's table is a predecessor's, who may have carried other calls than are stored now.
+    inherited: bool,
 }
 
 impl CallsSide {
+    /// `inherited`: a process before this one left while this node was master, and its right still runs. Then its tables stay
+    /// in force, with the audio of the calls that it carried, until this process knows what they should be.
     pub(super) async fn open(
         node: &config::Node,
         instance: &config::Instance,
         sip: &config::Sip,
         etcd: Etcd,
+        inherited: bool,
     ) -> Result<Self, CallsError> {
         let vips: Vec<IpAddr> = instance.addresses.iter().map(ipnet::IpNet::addr).collect();
         // What can fail for reasons of this host comes first, so that a refused start leaves nothing behind.
@@ -144,10 +149,12 @@ impl CallsSide {
         let capture = Capture::open(&instance.interface, &sip.ports)?;
         let raw = RawUdp::open(&instance.interface)?;
         let relay = KernelRelay::new(&instance.name, &vips)?;
-        relay.clear().await?;
         let fence = Fence::new(&instance.name, &sip.ports, sip.media_ports);
-        // Until this node is master, its server stays off the wire.
-        fence.closed().await?;
+        if !inherited {
+            relay.clear().await?;
+            // Until this node is master, its server stays off the wire.
+            fence.closed().await?;
+        }
         let table = Table::new(TableSettings {
             instance: instance.name.clone(),
             node: node.name.clone(),
@@ -205,6 +212,7 @@ impl CallsSide {
             synced: false,
             server: None,
             own_open: false,
+            inherited,
         })
     }
 
@@ -450,6 +458,14 @@ impl CallsSide {
         true
     }
 
+    /// Leaves so that the next process on this host goes on: only what it could not know is brought to etcd.
+    pub(super) async fn park(&mut self) {
+        self.flush().await;
+        if let Some(takeover) = &self.takeover {
+            takeover.save();
+        }
+    }
+
     /// Leaves: own tables away, but phones of calls that moved stay closed to the server that still believes in them.
     pub(super) async fn stop(&mut self) -> Vec<String> {
         let mut errors = Vec::new();
@@ -535,6 +551,10 @@ impl CallsSide {
                 self.expect(late, clock::now());
                 self.carry_out().await;
             }
+        }
+        if self.inherited && self.synced {
+            self.inherited = false;
+            self.relay.refresh();
         }
         self.settle_own().await;
     }

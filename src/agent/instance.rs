@@ -36,6 +36,8 @@ pub(super) enum Order {
     Calls(oneshot::Sender<Vec<api::CallRow>>),
     /// Leave: addresses down, own tables away. Answers with what could not be undone.
     Stop(oneshot::Sender<Vec<String>>),
+    /// End, and leave addresses and tables as they are: the next process on this host takes them up.
+    Park(oneshot::Sender<()>),
 }
 
 /// An instance's part of the status.
@@ -67,7 +69,7 @@ pub(super) struct Instance {
 }
 
 impl Instance {
-    /// Runs until [`Order::Stop`] or until the agent is gone.
+    /// Runs until [`Order::Stop`], [`Order::Park`], or until the agent is gone.
     pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
         self.report_fitness().await;
         loop {
@@ -78,6 +80,13 @@ impl Instance {
                     Some(Order::Stop(done)) => {
                         let errors = self.stop().await;
                         let _ = done.send(errors);
+                        return;
+                    }
+                    Some(Order::Park(done)) => {
+                        if let Some(calls) = &mut self.calls {
+                            calls.park().await;
+                        }
+                        let _ = done.send(());
                         return;
                     }
                     Some(order) => self.obey(order).await,
@@ -115,7 +124,7 @@ impl Instance {
                 let _ = reply.send(self.calls.as_ref().map(CallsSide::rows).unwrap_or_default());
             }
             // Handled by `run`, which must return after it.
-            Order::Stop(_) => {}
+            Order::Stop(_) | Order::Park(_) => {}
         }
     }
 
@@ -168,7 +177,9 @@ impl Instance {
         } else {
             takeover.save();
         }
-        self.hooks.run(self.config.hooks.on_master.as_ref(), environment("master", epoch));
+        if cause != Cause::Restarted {
+            self.hooks.run(self.config.hooks.on_master.as_ref(), environment("master", epoch));
+        }
     }
 
     async fn drop_right(&mut self, epoch: u64, reason: &str, handover: bool) {

@@ -9,7 +9,9 @@ mod calls_side;
 mod history;
 mod hooks;
 mod instance;
+mod pause;
 mod relay;
+mod restart;
 mod rows;
 mod sampler;
 mod sockets;
@@ -21,7 +23,7 @@ mod writer;
 pub use calls_side::CallsError;
 pub use sockets::RecoveryPortError;
 
-use crate::cluster::{Cluster, ClusterError, ClusterEvent, NoKeeper};
+use crate::cluster::{Cluster, ClusterError, ClusterEvent, Inherited, NoKeeper};
 use crate::config::Config;
 use crate::control::server::{self, ServeError};
 use crate::etcd::{Etcd, EtcdError};
@@ -31,11 +33,12 @@ use crate::vip::announce::{AnnounceError, Announcer};
 use crate::vip::sysctl;
 use calls_side::CallsSide;
 use instance::{Instance, Order};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 /// Orders that may wait for an instance: far more than the election gives in the time that an instance needs for one.
@@ -87,14 +90,20 @@ pub enum AgentError {
 /// The orders' ends of the instances, by name.
 type Instances = BTreeMap<String, mpsc::Sender<Order>>;
 
-/// Runs the agent until SIGTERM or SIGINT.
+/// Runs the agent until SIGTERM or SIGINT, or, with the addresses left for the next process, until SIGUSR2.
 ///
 /// # Errors
 /// See [`AgentError`]: only what can be known at the start. etcd that does not answer is no error; it is tried again.
 pub async fn run(config: Config) -> Result<(), AgentError> {
     sys::one_heap();
+    if let Err(e) = sys::lock_memory() {
+        warn!(
+            "memory is not locked ({e}): on a host that swaps, the address may move; give the agent CAP_IPC_LOCK (the systemd unit does)"
+        );
+    }
     let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Signals)?;
+    let mut restart_signal = signal(SignalKind::user_defined2()).map_err(AgentError::Signals)?;
     // Without a handler SIGHUP kills the process, and with it the calls that it carries.
     let mut hang_up = signal(SignalKind::hangup()).map_err(AgentError::Signals)?;
 
@@ -102,14 +111,16 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     // The control socket and the heartbeat port are what only one agent can have. They come before anything is touched: an
     // agent that is started a second time by mistake must not take the addresses from the one that holds them.
     let (socket, mut requests) = server::serve(&config.control).await?;
-    let (cluster, mut events) = Cluster::start(&config, etcd.clone(), Box::new(NoKeeper), Vec::new()).await?;
+    let inherited: Vec<(String, Inherited)> = Vec::new();
+    let kept: BTreeSet<String> = inherited.iter().map(|(name, _)| name.clone()).collect();
+    let (cluster, mut events) = Cluster::start(&config, etcd.clone(), Box::new(NoKeeper), inherited).await?;
     let mut instances = Instances::new();
     let mut tasks = Vec::new();
     let built = async {
-        let addresses = open_addresses(&config).await?;
+        let addresses = open_addresses(&config, &kept).await?;
         for instance in &config.instances {
             let (orders, queue) = mpsc::channel(ORDERS);
-            let built = build(&config, instance, &cluster, &etcd, &addresses).await?;
+            let built = build(&config, instance, &cluster, &etcd, &addresses, kept.contains(&instance.name)).await?;
             tasks.push(tokio::spawn(built.run(queue)));
             instances.insert(instance.name.clone(), orders);
         }
@@ -133,17 +144,30 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     info!(node = config.node.name, cluster = config.node.cluster, "keepcall {} is up", env!("CARGO_PKG_VERSION"));
 
-    loop {
+    // While systemd is asked whether this is a restart, everything goes on.
+    let mut asked: Option<JoinHandle<bool>> = None;
+    let restart = loop {
         tokio::select! {
             biased;
             Some(event) = events.recv() => pass_on(&config, Some(&addresses), &instances, event).await,
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            answer = answered(asked.as_mut()) => break answer,
+            _ = terminate.recv() => {
+                asked.get_or_insert_with(|| tokio::spawn(restart::is_asked_for()));
+            }
+            _ = interrupt.recv() => break false,
+            _ = restart_signal.recv() => break true,
             _ = hang_up.recv() => {
                 warn!("SIGHUP is ignored: the configuration is read at the start only; restart the agent to use a new one");
             }
             Some((request, reply)) = requests.recv() => answers.clone().answer(request, reply),
         }
+    };
+    if restart {
+        info!("this is a restart: the addresses stay, for the next process to take up");
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        restart::park(&config, &addresses, cluster, events, instances).await;
+        drop(socket);
+        return Ok(());
     }
 
     info!("stopping: handing over, then releasing the addresses");
@@ -156,15 +180,26 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     Ok(())
 }
 
-/// Opens the address driver and removes what a dead predecessor left: nothing may answer for an address without a right.
-async fn open_addresses(config: &Config) -> Result<Arc<Addresses>, AgentError> {
+/// The answer of a task, once one was started.
+async fn answered(task: Option<&mut JoinHandle<bool>>) -> bool {
+    match task {
+        Some(task) => task.await.unwrap_or(false),
+        None => std::future::pending().await,
+    }
+}
+
+/// Opens the address driver and removes what a dead predecessor left: nothing may answer for an address without a right. Those of
+/// the instances in `kept` are held still.
+async fn open_addresses(config: &Config, kept: &BTreeSet<String>) -> Result<Arc<Addresses>, AgentError> {
     let any = config.instances.first().map(|i| i.name.clone()).unwrap_or_default();
     let addresses = Addresses::open().map_err(|source| AgentError::Address { instance: any.clone(), source })?;
-    let stale = addresses.remove_stale(&[]).await.map_err(|source| AgentError::Address { instance: any, source })?;
+    let held = config.instances.iter().filter(|i| kept.contains(&i.name));
+    let keep: Vec<_> = held.flat_map(|i| i.addresses.iter().map(|a| (i.interface.as_str(), *a))).collect();
+    let stale = addresses.remove_stale(&keep).await.map_err(|source| AgentError::Address { instance: any, source })?;
     for (interface, prefix) in stale {
         warn!(interface, %prefix, "removed an address that a keepcall before this one left behind");
     }
-    for instance in &config.instances {
+    for instance in config.instances.iter().filter(|i| !kept.contains(&i.name)) {
         let error = |source| AgentError::Address { instance: instance.name.clone(), source };
         let ips: Vec<_> = instance.addresses.iter().map(ipnet::IpNet::addr).collect();
         let left = addresses.present(&instance.interface, &ips).await.map_err(error)?;
@@ -182,6 +217,7 @@ async fn build(
     cluster: &Cluster,
     etcd: &Etcd,
     addresses: &Arc<Addresses>,
+    inherited: bool,
 ) -> Result<Instance, AgentError> {
     let name = instance.name.clone();
     let mut prepared = vec![sysctl::for_address(&instance.interface)];
@@ -210,7 +246,7 @@ async fn build(
         Announcer::open(&instance.interface, &ips).map_err(|source| AgentError::Announce { instance: name.clone(), source })?;
     let calls = match &instance.sip {
         Some(sip) => Some(
-            CallsSide::open(&config.node, instance, sip, etcd.clone())
+            CallsSide::open(&config.node, instance, sip, etcd.clone(), inherited)
                 .await
                 .map_err(|source| AgentError::Calls { instance: name.clone(), source })?,
         ),

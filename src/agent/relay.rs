@@ -53,6 +53,12 @@ impl Relay {
         let _ = self.bell.try_send(());
     }
 
+    /// Brings the kernel to what was set and nothing else, also if nothing was: the table may be a predecessor's.
+    pub(super) fn refresh(&self) {
+        lock(&self.wanted).version += 1;
+        let _ = self.bell.try_send(());
+    }
+
     /// Returns once all that was set before is in force, or was refused.
     pub(super) async fn settled(&self) {
         let version = lock(&self.wanted).version;
@@ -101,11 +107,9 @@ async fn work(
             let mut wanted = lock(&wanted);
             (std::mem::take(&mut wanted.flows), wanted.version)
         };
-        if !flows.is_empty() {
-            match kernel.set_many(flows.iter().map(|(call, flows)| (call.as_str(), flows.as_slice()))).await {
-                Ok(refused) => refused.iter().for_each(|e| warn!(instance, "a call's audio is not relayed: {e}")),
-                Err(e) => warn!(instance, "the relay of {} calls was not changed: {e}", flows.len()),
-            }
+        match kernel.set_many(flows.iter().map(|(call, flows)| (call.as_str(), flows.as_slice()))).await {
+            Ok(refused) => refused.iter().for_each(|e| warn!(instance, "a call's audio is not relayed: {e}")),
+            Err(e) => warn!(instance, "the relay of {} calls was not changed: {e}", flows.len()),
         }
         done.send_replace(version);
     }

@@ -1,5 +1,10 @@
-//! How the C library is to hand out memory.
-#![allow(unsafe_code)] // mallopt(3) has no safe wrapper in libc or nix
+//! How memory is handed out and kept.
+#![allow(unsafe_code)] // mallopt(3) and mlockall(2) with MCL_ONFAULT have no safe wrapper in libc or nix
+
+use std::io;
+
+/// The bit of `CAP_IPC_LOCK` in a capability set (capabilities(7)).
+const CAP_IPC_LOCK: u32 = 14;
 
 /// One heap for all threads. glibc makes one for each thread that meets another in the allocator, and what each has used once
 /// stays in it. This agent's threads are few and seldom allocate at the same time. Other C libraries have one heap anyway.
@@ -9,4 +14,20 @@ pub(super) fn one_heap() {
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
     }
+}
+
+/// Keeps all memory of this process from being swapped out, each page from its first use on: an agent that waits for a disk
+/// loses its right. Pages that are never used stay unused, so this costs no memory.
+///
+/// # Errors
+/// The system's, or `PermissionDenied` without `CAP_IPC_LOCK`: with a mere limit, later allocations could fail.
+pub(super) fn lock_memory() -> io::Result<()> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let effective = status.lines().find_map(|l| l.strip_prefix("CapEff:")).and_then(|v| u64::from_str_radix(v.trim(), 16).ok());
+    if effective.is_none_or(|set| set & 1 << CAP_IPC_LOCK == 0) {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    // SAFETY: the call takes flags only.
+    let done = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

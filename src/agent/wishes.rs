@@ -1,4 +1,4 @@
-//! A switchover that is asked for on another node than the master: the request goes to the master through etcd, and its answer
+//! A switchover, or another request that only the master can meet, asked for on another node: it goes to the master through etcd, and its answer
 //! comes back the same way.
 //!
 //! `instances/<i>/wishes/<id>` holds the request, bound to a lease that nobody renews: what the master does not take up within
@@ -127,7 +127,9 @@ async fn fulfil(etcd: &Etcd, instance: &str, kv: &KeyValue, answer_key: &str, lo
 /// The instance of a request that may come from another node.
 fn asks_for(request: &Request) -> Option<&str> {
     match request {
-        Request::Candidates { instance } | Request::Switchover { instance, .. } => instance.as_deref(),
+        Request::Candidates { instance } | Request::Switchover { instance, .. } | Request::Forget { instance, .. } => {
+            instance.as_deref()
+        }
         _ => None,
     }
 }

@@ -28,6 +28,8 @@ const EVENTS: usize = 256;
 const COMMANDS: usize = 16;
 /// How long `switchover` waits for the new record: several etcd time-outs.
 const SWITCH_TIME: Duration = Duration::from_secs(5);
+/// How long `park` may take: a renewal and a transaction, with room for an etcd that is slow.
+const PARK_TIME: Duration = Duration::from_secs(2);
 /// How long `stop` may take in all.
 const STOP_TIME: Duration = Duration::from_secs(8);
 /// The shortest key: as long as the hash, so that guessing it is no easier than forging a MAC.
@@ -170,7 +172,26 @@ pub enum StopError {
     Timeout,
 }
 
+/// Why a member was not forgotten.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ForgetError {
+    /// No such instance here.
+    #[error("this node takes no part in an instance named '{0}'")]
+    UnknownInstance(String),
+    /// The master refused.
+    #[error("{0}")]
+    Refused(String),
+    /// etcd did not confirm it in time.
+    #[error("etcd did not confirm it within {SWITCH_TIME:?}; see `keepcall status`")]
+    Timeout,
+    /// The agent stops.
+    #[error("the agent is stopping")]
+    Stopping,
+}
+
 enum Command {
+    Forget(String, String, oneshot::Sender<Result<(), ForgetError>>),
+    Park(oneshot::Sender<bool>),
     Switchover(String, Option<String>, oneshot::Sender<Result<u64, SwitchoverError>>),
     Stop(oneshot::Sender<()>),
 }
@@ -333,6 +354,33 @@ impl Cluster {
             Ok(Err(_)) => Err(SwitchoverError::Stopping),
             Err(_) => Err(SwitchoverError::Timeout),
         }
+    }
+
+    /// Takes a node that is gone for good out of an instance's members. Only the master can.
+    ///
+    /// # Errors
+    /// Why it was not done.
+    pub async fn forget(&self, instance: &str, node: &str) -> Result<(), ForgetError> {
+        let (tx, rx) = oneshot::channel();
+        let command = Command::Forget(instance.to_owned(), node.to_owned(), tx);
+        self.0.commands.send(command).await.map_err(|_| ForgetError::Stopping)?;
+        match tokio::time::timeout(SWITCH_TIME, rx).await {
+            Ok(Ok(r)) => r,
+            Ok(Err(_)) => Err(ForgetError::Stopping),
+            Err(_) => Err(ForgetError::Timeout),
+        }
+    }
+
+    /// Ends this process's part and keeps what is held, for the next process on this host: rights are rested on the lease, so
+    /// that they last for seconds, and nothing is released. Whether that was done for every instance in time; if not, what is
+    /// held runs out at the end of a hold.
+    pub async fn park(self) -> bool {
+        let (tx, rx) = oneshot::channel();
+        if self.0.commands.send(Command::Park(tx)).await.is_err() {
+            return false;
+        }
+        // A dropped sender means that the loop has ended.
+        tokio::time::timeout(PARK_TIME * 2, rx).await.is_ok_and(|r| r.unwrap_or(false))
     }
 
     /// Hands over what can be handed over, lets go of the rest, keeps its promises until they run out, and leaves. The agent

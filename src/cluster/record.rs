@@ -30,6 +30,9 @@ pub struct Record {
     /// The old master, while it hands over to `master` and has perhaps not let go yet.
     #[serde(default)]
     pub handover: Option<String>,
+    /// How many automatic changes of master followed each other, each within the flap window of the one before.
+    #[serde(default)]
+    pub flaps: u32,
     /// Where the members' heartbeats go, so that they can be reached while etcd cannot.
     #[serde(default)]
     pub addresses: BTreeMap<String, SocketAddr>,
@@ -48,6 +51,19 @@ pub struct NodeEntry {
     pub boot: u64,
     /// The agent's version.
     pub version: String,
+}
+
+/// `paused`: while the key is there, with whatever value, nothing changes the master by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paused {
+    /// Schema of this value.
+    pub schema: u32,
+    /// The node on which it was asked for.
+    pub by: String,
+    /// Why, in the operator's words.
+    pub reason: String,
+    /// Wall-clock milliseconds since 1970.
+    pub at_ms: u64,
 }
 
 /// `instances/<i>/alive`, bound to the master's lease.
@@ -93,6 +109,8 @@ pub struct View {
     pub nodes: BTreeSet<String>,
     /// The reader's own ticket.
     pub ticket: Option<String>,
+    /// Automatic changes of master are paused in the whole cluster: the value of the key that says so.
+    pub paused: Option<String>,
 }
 
 /// Builds the keys of one cluster.
@@ -106,6 +124,11 @@ impl Keys {
     #[must_use]
     pub fn new(cluster: &str) -> Self {
         Self { root: format!("/keepcall/{cluster}/") }
+    }
+    /// The key that pauses the cluster.
+    #[must_use]
+    pub fn paused(&self) -> String {
+        format!("{}paused", self.root)
     }
     /// Prefix of all node keys.
     #[must_use]
@@ -172,6 +195,16 @@ pub fn read_record(key: &str, value: &[u8], revision: i64) -> Recorded {
 pub fn read_node(key: &str, value: &[u8]) -> Result<NodeEntry, String> {
     decode(value)
         .map_err(|e| format!("the value of {key} in etcd cannot be used: {e}; the node's agent writes it again when it restarts"))
+}
+
+/// Why the cluster is paused, in words, whatever the key holds: its presence is what counts.
+#[must_use]
+pub fn describe_pause(value: &str) -> String {
+    match decode::<Paused>(value.as_bytes()) {
+        Ok(p) if p.reason.is_empty() => format!("paused on {}", p.by),
+        Ok(p) => format!("paused on {}: {}", p.by, p.reason),
+        Err(e) => format!("paused by a value that cannot be read: {e}"),
+    }
 }
 
 /// Reads the value of an `alive` key: the epoch in decimal.

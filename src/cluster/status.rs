@@ -13,6 +13,8 @@ pub struct ClusterStatus {
     pub nodes: Vec<NodeStatus>,
     /// Each etcd endpoint.
     pub etcd: Vec<EndpointHealth>,
+    /// Automatic changes of master are paused, and why.
+    pub paused: Option<String>,
     /// Datagrams that were not accepted, since the start.
     pub rejected_datagrams: u64,
 }
@@ -42,6 +44,8 @@ pub struct InstanceStatus {
     pub members: Vec<String>,
     /// The other nodes, with what speaks against each as the next master (meaningful on the master).
     pub candidates: Vec<Candidate>,
+    /// After too many quick changes of master: milliseconds until the next one that can wait; 0 if it need not.
+    pub held_down_ms: u64,
     /// What a person must repair, if anything.
     pub problem: Option<String>,
 }

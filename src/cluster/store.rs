@@ -13,8 +13,13 @@ pub(super) async fn ask(
     request: Request,
 ) -> Result<(bool, View), (Failure, EtcdError)> {
     let (record, ticket) = (keys.record(instance), keys.ticket(instance, me));
-    let reads =
-        vec![Op::Get(record.clone()), Op::Get(keys.alive(instance)), Op::GetPrefix(keys.nodes()), Op::Get(ticket.clone())];
+    let reads = vec![
+        Op::Get(record.clone()),
+        Op::Get(keys.alive(instance)),
+        Op::GetPrefix(keys.nodes()),
+        Op::Get(ticket.clone()),
+        Op::Get(keys.paused()),
+    ];
     let reply = match request {
         Request::Read => etcd.read(reads).await,
         Request::Ticket(value) => {
@@ -37,6 +42,7 @@ pub(super) async fn ask(
 fn commit(keys: &Keys, instance: &str, record: String, ticket: String, c: &Commit) -> (Vec<Compare>, Vec<Op>) {
     let alive = keys.alive(instance);
     let mut compares = vec![Compare::ModRevision(record.clone(), c.base), Compare::Value(ticket, c.ticket.clone().into_bytes())];
+    compares.extend(c.automatic.then(|| Compare::Missing(keys.paused())));
     compares.extend(c.alive_gone.then(|| Compare::Missing(alive.clone())));
     compares.extend(c.nodes_gone.iter().map(|n| Compare::Missing(keys.node(n))));
     let mut then = vec![Op::Put { key: record, value: encode(&c.record), lease: 0 }];
@@ -57,5 +63,6 @@ fn view(keys: &Keys, instance: &str, r: &TxnReply) -> View {
         alive: first(1).map(|kv| read_alive(&kv.value, kv.lease)),
         nodes: r.reads.get(2).into_iter().flatten().filter_map(|kv| kv.key.strip_prefix(&prefix).map(str::to_owned)).collect(),
         ticket: first(3).map(|kv| String::from_utf8_lossy(&kv.value).into_owned()),
+        paused: first(4).map(|kv| String::from_utf8_lossy(&kv.value).into_owned()),
     }
 }

@@ -143,7 +143,7 @@ fn endpoint(url: &str) -> Result<(), &'static str> {
 }
 
 fn timing(timing: &Timing, etcd: &Etcd, source: &Source<'_>, found: &mut Found) {
-    let Timing { heartbeat, hold, drift } = *timing;
+    let Timing { heartbeat, hold, drift, flap_budget, flap_window: _ } = *timing;
     // When only one of a pair is written, the message must stand at that one.
     let hold_at = if source.has("timing.hold") { "timing.hold" } else { "timing.heartbeat" };
     if heartbeat < MIN_HEARTBEAT {
@@ -163,6 +163,14 @@ fn timing(timing: &Timing, etcd: &Etcd, source: &Source<'_>, found: &mut Found) 
         let message = format!("a hold of {} is not below the lease of {}", show(hold), show(etcd.lease_ttl));
         let help = "the lease is the slow way and must outlast a hold: lower `hold`, or raise `lease_ttl` in [etcd]";
         found.errors.push(source.problem(hold_at, message, help));
+    }
+    if flap_budget == 0 {
+        let help = "write flap_budget = 4, or more to wait later; a dead master is replaced at once in any case";
+        found.errors.push(source.problem(
+            "timing.flap_budget",
+            "a flap budget of 0 would hold down every change".to_owned(),
+            help,
+        ));
     }
     if !(drift > 0.0 && drift <= MAX_DRIFT) {
         let message = format!("a clock drift of {drift} is outside of 0 to {MAX_DRIFT}");

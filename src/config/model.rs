@@ -87,11 +87,22 @@ pub struct Timing {
     pub hold: Duration,
     /// How far the clocks of two nodes may differ in rate, as a fraction (0.01 is 1 %).
     pub drift: f64,
+    /// So many automatic changes of master may follow each other quickly; then those that can wait do, twice as long each time.
+    pub flap_budget: u32,
+    /// Changes further apart than this are not quick. Also the longest wait.
+    #[serde(with = "super::duration")]
+    pub flap_window: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { heartbeat: Duration::from_millis(100), hold: Duration::from_millis(400), drift: 0.01 }
+        Self {
+            heartbeat: Duration::from_millis(100),
+            hold: Duration::from_millis(400),
+            drift: 0.01,
+            flap_budget: 4,
+            flap_window: Duration::from_secs(300),
+        }
     }
 }
 

@@ -84,7 +84,13 @@ const ETCD: &[Key] = &[
     may("timeout", Form::Duration),
     may("lease_ttl", Form::Duration),
 ];
-const TIMING: &[Key] = &[may("heartbeat", Form::Duration), may("hold", Form::Duration), may("drift", Form::Number)];
+const TIMING: &[Key] = &[
+    may("heartbeat", Form::Duration),
+    may("hold", Form::Duration),
+    may("drift", Form::Number),
+    may("flap_budget", Form::Whole(0, 1_000)),
+    may("flap_window", Form::Duration),
+];
 const CONTROL: &[Key] = &[may("socket", Form::Text), may("group", Form::Text)];
 const INSTANCE: &[Key] = &[
     must("name", Form::Text),

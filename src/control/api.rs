@@ -27,6 +27,20 @@ pub enum Request {
         /// The node to hand over to; the best candidate if absent.
         to: Option<String>,
     },
+    /// Pause automatic changes of master in the whole cluster; answered by [`Reply::Paused`].
+    Pause {
+        /// Why, for those who look at the status; may be empty.
+        reason: String,
+    },
+    /// End the pause; answered by [`Reply::Paused`].
+    Resume,
+    /// Take a node that is gone for good out of an instance's members; answered by [`Reply::Forgot`].
+    Forget {
+        /// Name of the instance; may be absent if the agent has only one.
+        instance: Option<String>,
+        /// The node.
+        node: String,
+    },
     /// The calls that are stored or carried; answered by [`Reply::Calls`].
     Calls {
         /// Only those of this instance.
@@ -51,12 +65,34 @@ pub enum Reply {
     Candidates(Candidates),
     /// To [`Request::Switchover`].
     Switchover(Switchover),
+    /// To [`Request::Pause`] and [`Request::Resume`].
+    Paused(PauseState),
+    /// To [`Request::Forget`].
+    Forgot(Forgot),
     /// To [`Request::Calls`].
     Calls(Vec<CallRow>),
     /// To [`Request::History`].
     History(Vec<HistoryEntry>),
     /// The request cannot be met.
     Error(ApiError),
+}
+
+/// Whether the cluster is paused.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseState {
+    /// Whether automatic changes of master are paused now.
+    pub paused: bool,
+    /// Whether they were before.
+    pub before: bool,
+}
+
+/// A node that was taken out of the members.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forgot {
+    /// The instance.
+    pub instance: String,
+    /// The node.
+    pub node: String,
 }
 
 /// Why a request cannot be met.
@@ -96,6 +132,9 @@ pub struct Status {
     pub version: String,
     /// The arbiter.
     pub etcd: EtcdStatus,
+    /// Automatic changes of master are paused: on which node that was asked for, and why.
+    #[serde(default)]
+    pub paused: Option<String>,
     /// The instances that this agent takes part in.
     pub instances: Vec<InstanceStatus>,
     /// Every node that was heard of, this one included.
@@ -148,6 +187,9 @@ pub struct InstanceStatus {
     pub hold: Option<HoldStatus>,
     /// The nodes that the master has admitted.
     pub members: Vec<String>,
+    /// The master changed too often: milliseconds until the next change that can wait; 0 if it need not.
+    #[serde(default)]
+    pub held_down_ms: u64,
     /// Counts of calls.
     pub calls: CallCounts,
     /// The checks of the local server.
@@ -157,7 +199,7 @@ pub struct InstanceStatus {
 /// A right to answer for the virtual addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HoldStatus {
-    /// `paired`, `failsafe` or `solo`.
+    /// `paired`, `failsafe`, `solo`, or `inherited` for an instant after a restart.
     pub kind: String,
     /// Milliseconds until it ends, if nothing renews it.
     pub remaining_ms: u64,
@@ -289,7 +331,7 @@ pub struct HistoryEntry {
     pub master: String,
     /// The master before.
     pub previous: Option<String>,
-    /// `first`, `fast`, `slow` or `handover`.
+    /// `first`, `fast`, `slow`, `handover`, `resumed` or `restarted`.
     pub cause: String,
     /// Why, in words.
     pub reason: String,

@@ -1,12 +1,12 @@
 //! The loop: sockets, timers and etcd on one side, the pure elections on the other.
 
 use super::keeper::Kept;
-use super::{ClusterEvent, Command, Shared, SwitchoverError, lock};
+use super::{ClusterEvent, Command, ForgetError, PARK_TIME, Shared, SwitchoverError, lock};
 use crate::clock;
 use crate::cluster::election::{Action, Election, Failure, Inherited, LeaseState, Request, Role, Settings};
 use crate::cluster::heartbeat::{Codec, MAX_DATAGRAM, Rejected};
 use crate::cluster::lease::Name;
-use crate::cluster::record::{Alive, Keys, View, read_node};
+use crate::cluster::record::{Alive, Keys, View, describe_pause, read_node};
 use crate::cluster::status::{ClusterStatus, InstanceStatus, NodeStatus};
 use crate::cluster::store;
 use crate::config::Config;
@@ -54,6 +54,7 @@ struct One {
     /// The epoch whose addresses may still be up.
     up: Option<u64>,
     asked: Option<oneshot::Sender<Result<u64, SwitchoverError>>>,
+    forget: Option<oneshot::Sender<Result<(), ForgetError>>>,
     summary: String,
 }
 
@@ -78,6 +79,7 @@ pub(super) struct Worker {
     complained: Vec<(Rejected, Time)>,
     warned: HashMap<String, String>,
     stopping: Option<(Time, Option<oneshot::Sender<()>>)>,
+    parking: Option<(Time, oneshot::Sender<bool>)>,
     /// The status is not made anew before this.
     status_at: Time,
     /// Something happened since it was made.
@@ -113,6 +115,8 @@ impl Worker {
                     drift: cfg.timing.drift,
                     preempt: i.preempt,
                     preempt_delay: i.preempt_delay,
+                    flap_budget: cfg.timing.flap_budget,
+                    flap_window: cfg.timing.flap_window,
                     #[cfg(test)]
                     fault: None,
                 },
@@ -120,6 +124,7 @@ impl Worker {
             ),
             up: None,
             asked: None,
+            forget: None,
             summary: String::new(),
         };
         let mut all: Vec<One> = cfg.instances.iter().map(one).collect();
@@ -143,6 +148,7 @@ impl Worker {
             complained: Vec::new(),
             warned: HashMap::new(),
             stopping: None,
+            parking: None,
             status_at: now,
             status_due: true,
         }
@@ -169,6 +175,7 @@ impl Worker {
             follow(self.p.keys.alive(&one.name), Some(i));
         }
         follow(self.p.keys.nodes(), None);
+        follow(self.p.keys.paused(), None);
         (rx, tasks)
     }
 
@@ -189,8 +196,11 @@ impl Worker {
         loop {
             let deadline = self.all.iter().map(|o| o.election.next_deadline()).min().unwrap_or(Time::FAR);
             // While stopping, progress is checked often; it lasts a second or two.
-            let deadline =
-                if self.stopping.is_some() { deadline.min(clock::now() + Duration::from_millis(20)) } else { deadline };
+            let deadline = if self.stopping.is_some() || self.parking.is_some() {
+                deadline.min(clock::now() + Duration::from_millis(20))
+            } else {
+                deadline
+            };
             let deadline = if self.status_due { deadline.min(self.status_at) } else { deadline };
             tokio::select! {
                 biased;
@@ -227,6 +237,10 @@ impl Worker {
             }
             self.flush_events();
             self.publish_status(now);
+            if self.parked(now) {
+                // Neither lease nor key nor kernel is touched: they keep this node's place until the next process is here.
+                return;
+            }
             if self.stopped(now) {
                 break;
             }
@@ -290,6 +304,11 @@ impl Worker {
                 }
                 // Never kept back: the agent reads the status when it comes to it.
                 let _ = self.p.events.try_send(ClusterEvent::Changed { instance });
+            }
+            Action::Forgot(r) => {
+                if let Some(tx) = self.all[i].forget.take() {
+                    let _ = tx.send(r.map_err(ForgetError::Refused));
+                }
             }
             Action::Switched(r) => {
                 if let Some(tx) = self.all[i].asked.take() {
@@ -398,7 +417,11 @@ impl Worker {
             Hint::Nodes(n) => n,
         };
         match nodes {
-            WatchEvent::Snapshot { entries, .. } => entries.iter().for_each(|kv| self.learn_node(&kv.key, &kv.value)),
+            WatchEvent::Snapshot { entries, .. } => {
+                let nodes = self.p.keys.nodes();
+                entries.iter().filter(|kv| kv.key.starts_with(&nodes)).for_each(|kv| self.learn_node(&kv.key, &kv.value));
+            }
+            WatchEvent::Put(kv) if kv.key == self.p.keys.paused() => {}
             WatchEvent::Put(kv) => {
                 self.learn_node(&kv.key, &kv.value);
                 if kv.key == self.p.keys.node(&self.me) && self.p.lease.borrow().is_some_and(|l| l.id != kv.lease) {
@@ -465,7 +488,7 @@ impl Worker {
                     return;
                 };
                 let role = self.all[i].election.role();
-                if self.stopping.is_some() {
+                if self.stopping.is_some() || self.parking.is_some() {
                     let _ = tx.send(Err(SwitchoverError::Stopping));
                 } else if role != Role::Master {
                     let master = self.all[i].election.record().map(|r| r.master.clone());
@@ -475,6 +498,18 @@ impl Worker {
                     self.all[i].asked = Some(tx);
                     self.with(i, |e, now| e.switchover(to, now));
                 }
+            }
+            Command::Forget(instance, node, tx) => match self.all.iter().position(|o| o.name == instance) {
+                None => drop(tx.send(Err(ForgetError::UnknownInstance(instance)))),
+                Some(_) if self.stopping.is_some() || self.parking.is_some() => drop(tx.send(Err(ForgetError::Stopping))),
+                Some(i) => {
+                    self.all[i].forget = Some(tx);
+                    self.with(i, |e, now| e.forget(node, now));
+                }
+            },
+            Command::Park(tx) => {
+                self.parking = Some((clock::now(), tx));
+                self.each(Election::park);
             }
             Command::Stop(tx) => {
                 self.stopping = Some((clock::now(), Some(tx)));
@@ -500,6 +535,19 @@ impl Worker {
         }
     }
 
+    fn parked(&mut self, now: Time) -> bool {
+        let Some(since) = self.parking.as_ref().map(|p| p.0) else { return false };
+        let done = self.all.iter().all(|o| o.election.parked());
+        if !done && now < since + PARK_TIME {
+            return false;
+        }
+        self.p.lease_task.abort();
+        if let Some((_, tx)) = self.parking.take() {
+            let _ = tx.send(done);
+        }
+        true
+    }
+
     fn stopped(&mut self, now: Time) -> bool {
         let Some(since) = self.stopping.as_ref().map(|s| s.0) else {
             // A switchover whose caller has given up must not happen minutes later.
@@ -507,6 +555,10 @@ impl Worker {
                 if o.asked.as_ref().is_some_and(oneshot::Sender::is_closed) {
                     o.asked = None;
                     o.election.cancel_switchover();
+                }
+                if o.forget.as_ref().is_some_and(oneshot::Sender::is_closed) {
+                    o.forget = None;
+                    o.election.cancel_forget();
                 }
             }
             return false;
@@ -558,6 +610,7 @@ impl Worker {
                 remaining_ms: hold.map_or(0, |h| ms(h.1.since(now))),
                 members: r.map_or_else(Vec::new, |r| r.members.clone()),
                 candidates: o.election.candidates(now),
+                held_down_ms: o.election.held_down().map_or(0, |at| ms(at.since(now))),
                 problem: taken
                     .clone()
                     .or_else(|| o.election.unreadable().map(str::to_owned))
@@ -586,7 +639,12 @@ impl Worker {
             }
         });
         let nodes = std::iter::once(own).chain(others).collect();
-        *lock(&self.shared.status) =
-            ClusterStatus { instances: instances.collect(), nodes, etcd: Vec::new(), rejected_datagrams: self.rejected };
+        *lock(&self.shared.status) = ClusterStatus {
+            instances: instances.collect(),
+            nodes,
+            etcd: Vec::new(),
+            paused: self.all.iter().find_map(|o| o.election.paused()).map(describe_pause),
+            rejected_datagrams: self.rejected,
+        };
     }
 }

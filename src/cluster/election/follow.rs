@@ -16,7 +16,7 @@ const UNFIT_FIRST: Duration = Duration::from_secs(5);
 impl Election {
     /// There is no record.
     pub(super) fn elect_first(&mut self, now: Time) {
-        if self.view.is_none() || self.stopping || !self.may_propose(now) {
+        if self.view.is_none() || self.stopping || self.parking || self.paused().is_some() || !self.may_propose(now) {
             return;
         }
         // Someone may hold on our acks although the record was deleted: first elections wait for silence, too.
@@ -41,10 +41,11 @@ impl Election {
             since_ms: 0,
             reason: "first election".into(),
             handover: None,
+            flaps: 0,
             addresses: std::collections::BTreeMap::new(),
         };
         self.win(&record, Cause::First, None, now);
-        self.propose(record, None, now);
+        self.propose(record, None, true, now);
     }
 
     fn win(&mut self, record: &Record, cause: Cause, previous: Option<String>, now: Time) {
@@ -71,11 +72,14 @@ impl Election {
             let why = self.candidates(now);
             self.push(super::types::Action::Switched(Err(why)));
         }
-        if self.stopping || !self.may_propose(now) {
+        self.answer_forget(Err(format!("{} is the master, and only the master admits and removes members", r.master)));
+        if self.stopping || self.parking || self.paused().is_some() || !self.may_propose(now) {
             return;
         }
+        let flaps = self.flaps(r, now);
         let next = |reason: String| Record {
             epoch: r.epoch + 1,
+            flaps,
             master: self.s.me.clone(),
             successor: None,
             handover: None,
@@ -91,7 +95,7 @@ impl Election {
             }
             let record = next(format!("no heartbeat from {} for {:?}", r.master, self.s.hold));
             self.win(&record, Cause::Fast, Some(r.master.clone()), now);
-            self.propose(record, None, now);
+            self.propose(record, None, true, now);
             return;
         }
         // A master that never admitted anyone stands on its lease alone: once `alive` is gone, it has no right left.
@@ -117,7 +121,7 @@ impl Election {
             record.members.sort();
         }
         self.win(&record, Cause::Slow, Some(r.master.clone()), now);
-        self.propose(record, Some(guards), now);
+        self.propose(record, Some(guards), true, now);
     }
 
     /// The record makes us master, and the old master may still hold on our acks.
@@ -140,7 +144,7 @@ impl Election {
         }
         if !self.alive_is_ours(r) {
             if self.may_propose(now) {
-                self.propose(r.clone(), None, now);
+                self.propose(r.clone(), None, false, now);
             }
             return;
         }

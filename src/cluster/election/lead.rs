@@ -1,7 +1,7 @@
 //! What a master does: heartbeats, membership, arming a successor, handing over.
 
 use super::machine::Election;
-use super::types::{Action, Candidate, Kind};
+use super::types::{Action, Candidate, Kind, Wish};
 use crate::cluster::record::Record;
 use crate::time::Time;
 use std::cmp::Reverse;
@@ -10,6 +10,10 @@ use std::time::Duration;
 /// Part of `hold` after which a silent successor is replaced: late enough for a lost heartbeat, early enough for the
 /// transaction to be done before the hold runs out.
 const PATIENCE: f64 = 0.6;
+/// The first wait of a master that changed too often: longer than a server takes to come up, so that it is seen to be well.
+const HOLD_DOWN: Duration = Duration::from_secs(10);
+/// A node that was heard within this time is not gone.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(3);
 
 impl Election {
     pub(super) fn lead(&mut self, r: &Record, now: Time) {
@@ -25,10 +29,21 @@ impl Election {
             return;
         }
         if !self.alive_is_ours(r) {
-            self.propose(r.clone(), None, now);
+            self.propose(r.clone(), None, false, now);
             return;
         }
-        if let Some((to, reason)) = self.wants_handover(r, now) {
+        if self.parking && !self.stopping {
+            if r.successor.is_some() {
+                self.propose(Record { successor: None, handover: None, ..r.clone() }, None, false, now);
+            }
+            return;
+        }
+        if let Some((to, wish, reason)) = self.wants_handover(r, now) {
+            let flaps = match wish {
+                Wish::Operator => 0,
+                Wish::Stop => r.flaps,
+                Wish::Unfit | Wish::Preempt => self.flaps(r, now),
+            };
             let next = Record {
                 epoch: r.epoch + 1,
                 master: to,
@@ -36,18 +51,62 @@ impl Election {
                 handover: Some(self.s.me.clone()),
                 since_ms: 0,
                 reason,
+                flaps,
                 ..r.clone()
             };
-            self.propose(next, None, now);
+            self.propose(next, None, matches!(wish, Wish::Unfit | Wish::Preempt), now);
             return;
         }
         if self.stopping {
             self.let_go("the agent stops, and no fit node can take over at once");
             return;
         }
-        if let Some(next) = self.better_record(r, now) {
-            self.propose(next, None, now);
+        if let Some(next) = self.without_forgotten(r, now).or_else(|| self.better_record(r, now)) {
+            self.propose(next, None, false, now);
         }
+    }
+
+    /// The record without the member that an operator wants forgotten. It could take over slowly as long as it is a member,
+    /// and its ack is missed on failsafe; so it must be gone, or it would be admitted again at once.
+    fn without_forgotten(&mut self, r: &Record, now: Time) -> Option<Record> {
+        let node = self.forget.clone()?;
+        let key = self.view.as_ref().is_some_and(|v| v.nodes.contains(&node));
+        let heard = self.peers.get(&node).and_then(|p| p.heard).is_some_and(|t| now < t + FORGOTTEN_AFTER);
+        if !r.members.contains(&node) {
+            // The answer to our own transaction, or a name that never was one.
+            let known = self.forgot.as_ref() == Some(&node);
+            self.answer_forget(if known { Ok(()) } else { Err(format!("{node} is not a member")) });
+            return None;
+        }
+        if node == self.s.me || r.successor.as_deref() == Some(&node) || key || heard {
+            self.answer_forget(Err(format!("{node} is up: stop its agent first, and wait until its lease has run out")));
+            return None;
+        }
+        self.forgot = Some(node.clone());
+        let members = r.members.iter().filter(|m| **m != node).cloned().collect();
+        let addresses = r.addresses.iter().filter(|(m, _)| **m != node).map(|(m, a)| (m.clone(), *a)).collect();
+        Some(Record { members, addresses, handover: None, ..r.clone() })
+    }
+
+    pub(super) fn answer_forget(&mut self, answer: Result<(), String>) {
+        if self.forget.take().is_some() {
+            self.forgot = None;
+            self.push(Action::Forgot(answer));
+        }
+    }
+
+    /// The number of quick automatic changes, with one more now.
+    pub(super) fn flaps(&self, r: &Record, now: Time) -> u32 {
+        if now < self.epoch_since + self.s.flap_window { r.flaps.saturating_add(1) } else { 1 }
+    }
+
+    /// Until when a change that can wait is held down: the wait doubles with each quick change beyond the budget. A dead master
+    /// is always replaced at once.
+    #[must_use]
+    pub fn held_down(&self) -> Option<Time> {
+        let beyond = self.record.as_ref()?.flaps.checked_sub(self.s.flap_budget)?;
+        let wait = HOLD_DOWN.saturating_mul(2_u32.saturating_pow(beyond)).min(self.s.flap_window);
+        Some(self.epoch_since + wait)
     }
 
     fn let_go(&mut self, why: &str) {
@@ -167,7 +226,7 @@ impl Election {
     }
 
     /// Who should be master in our place, and why.
-    fn wants_handover(&mut self, r: &Record, now: Time) -> Option<(String, String)> {
+    fn wants_handover(&mut self, r: &Record, now: Time) -> Option<(String, Wish, String)> {
         // Nothing can be handed over that is not held.
         if self.held.is_none() {
             self.answer_switch(now);
@@ -177,7 +236,7 @@ impl Election {
         if let Some(to) = self.switch.clone() {
             let to = to.or_else(|| best.clone());
             return match to.filter(|n| self.against(n, now).is_none()) {
-                Some(n) => Some((n, "switchover by an operator".into())),
+                Some(n) => Some((n, Wish::Operator, "switchover by an operator".into())),
                 None => {
                     let mut why = self.candidates(now);
                     // A name that nobody knows is named too: it is most likely a typing error.
@@ -194,10 +253,17 @@ impl Election {
         }
         let best = best?;
         if self.stopping {
-            return Some((best, format!("the agent on {} stops", self.s.me)));
+            return Some((best, Wish::Stop, format!("the agent on {} stops", self.s.me)));
+        }
+        if self.paused().is_some() {
+            return None;
+        }
+        if let Some(at) = self.held_down().filter(|at| now < *at) {
+            self.wake_at(at);
+            return None;
         }
         if !self.fit {
-            return Some((best, format!("a fatal check failed on {}", self.s.me)));
+            return Some((best, Wish::Unfit, format!("a fatal check failed on {}", self.s.me)));
         }
         let better = self.peers.get(&best).is_some_and(|p| p.priority > self.priority);
         if !self.s.preempt || !better {
@@ -214,7 +280,8 @@ impl Election {
             return None;
         }
         self.better_since = None;
-        Some((best.clone(), format!("{best} has a higher priority")))
+        let reason = format!("{best} has a higher priority");
+        Some((best, Wish::Preempt, reason))
     }
 
     /// The record is another's already; we hold on its acks until it has claimed and the agent has let go.

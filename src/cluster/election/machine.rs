@@ -110,7 +110,13 @@ pub struct Election {
     pub(super) priority: u16,
     pub(super) better_since: Option<(String, Time)>,
     pub(super) switch: Option<Option<String>>,
+    pub(super) forget: Option<String>,
+    /// The member whose removal this node has asked etcd for.
+    pub(super) forgot: Option<String>,
     pub(super) stopping: bool,
+    pub(super) parking: bool,
+    /// Since when this process knows the present epoch.
+    pub(super) epoch_since: Time,
     pub(super) started: Time,
     actions: VecDeque<Action>,
     wake: Time,
@@ -160,7 +166,11 @@ impl Election {
             priority: 0,
             better_since: None,
             switch: None,
+            forget: None,
+            forgot: None,
             stopping: false,
+            parking: false,
+            epoch_since: now,
             started: now,
             actions: VecDeque::new(),
             wake: now,
@@ -300,6 +310,31 @@ impl Election {
     /// Gives up the pending switchover.
     pub fn cancel_switchover(&mut self) {
         self.switch = None;
+    }
+
+    /// An operator wants a node that is gone for good out of the members. Answered by [`Action::Forgot`].
+    pub fn forget(&mut self, node: String, now: Time) {
+        self.forget = Some(node);
+        self.advance(now);
+    }
+
+    /// Gives up the pending wish to forget a node.
+    pub fn cancel_forget(&mut self) {
+        (self.forget, self.forgot) = (None, None);
+    }
+
+    /// The process will end and another one on this host take its place: rests the right on the lease, which lasts for
+    /// seconds, instead of on acks, which last for `hold`. [`Election::parked`] says when that is done.
+    pub fn park(&mut self, now: Time) {
+        self.parking = true;
+        self.advance(now);
+    }
+
+    /// After `park`: the process may end. On a node that holds nothing that is always so.
+    #[must_use]
+    pub fn parked(&self) -> bool {
+        let solo = self.held.is_some_and(|h| h.kind == HoldKind::Solo && !h.dropping);
+        self.inflight.is_none() && (self.held.is_none() || solo)
     }
 
     /// Hands over if it can, else lets go; promises nothing any more.
@@ -446,7 +481,9 @@ impl Election {
     }
 
     /// Sends a transaction on the record, after lowering the hold to what both outcomes allow.
-    pub(super) fn propose(&mut self, record: Record, slow: Option<Vec<String>>, now: Time) {
+    ///
+    /// `automatic`: nobody asked for this change of master, so a pause forbids it.
+    pub(super) fn propose(&mut self, record: Record, slow: Option<Vec<String>>, automatic: bool, now: Time) {
         let Some(lease) = self.lease else { return };
         let Some(ticket) = self.ticket.clone() else { return };
         if self.record.as_ref() != Some(&record) && !self.keeps_inherited() {
@@ -459,6 +496,7 @@ impl Election {
             ticket,
             nodes_gone: slow.clone().unwrap_or_default(),
             alive_gone: slow.is_some() || first,
+            automatic,
             alive: mine.then_some(lease.id),
             drop_alive: !mine,
             record: record.clone(),
@@ -536,6 +574,9 @@ impl Election {
                     self.actions.push_back(Action::Changed);
                 }
                 let new_epoch = old.as_ref().map(|r| r.epoch) != Some(record.epoch);
+                if new_epoch {
+                    self.epoch_since = now;
+                }
                 if new_epoch && record.master == self.s.me {
                     self.lead_since = now;
                     self.claim_at = None;
@@ -559,6 +600,12 @@ impl Election {
         let since = self.gone.filter(|_| self.revision == old_revision).unwrap_or(now);
         self.gone = self.slow_guards(&view).map(|_| since);
         self.view = Some(view);
+    }
+
+    /// Whether an operator has paused automatic changes of master.
+    #[must_use]
+    pub fn paused(&self) -> Option<&str> {
+        self.view.as_ref().and_then(|v| v.paused.as_deref())
     }
 
     /// Whether `alive` speaks for us, in this epoch, with our present lease.

@@ -22,6 +22,10 @@ pub struct Settings {
     pub preempt: bool,
     /// How long it must have been better.
     pub preempt_delay: Duration,
+    /// So many automatic changes of master may follow each other quickly; after that, those that can wait do.
+    pub flap_budget: u32,
+    /// Changes further apart than this do not count as quick. Also the longest wait.
+    pub flap_window: Duration,
     /// A rule that is left out, to prove that the tests would notice.
     #[cfg(test)]
     pub(crate) fault: Option<Fault>,
@@ -112,6 +116,8 @@ pub struct Commit {
     pub nodes_gone: Vec<String>,
     /// `alive` must not exist.
     pub alive_gone: bool,
+    /// The cluster must not be paused: nobody asked for this change of master.
+    pub automatic: bool,
     /// The new record; the driver fills in the members' addresses.
     pub record: Record,
     /// `Some(lease)`: put `alive` with it; `None`: delete `alive` if `drop_alive`.
@@ -148,6 +154,15 @@ pub enum Cause {
     Resumed,
     /// This node holds all along: its agent was restarted while the right of the process before still ran.
     Restarted,
+}
+
+/// Why a master wants another one in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    Operator,
+    Stop,
+    Unfit,
+    Preempt,
 }
 
 /// What to do, in this order.
@@ -193,6 +208,8 @@ pub enum Action {
     Changed,
     /// The answer to `switchover`: the new epoch, or why not.
     Switched(Result<u64, Vec<Candidate>>),
+    /// The answer to `forget`: done, or why not.
+    Forgot(Result<(), String>),
 }
 
 /// A node, as a possible next master.

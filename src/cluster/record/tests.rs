@@ -10,6 +10,7 @@ fn record() -> Record {
         since_ms: 1,
         reason: "first".into(),
         handover: None,
+        flaps: 2,
         addresses: BTreeMap::from([("a".into(), "[::1]:7490".parse().unwrap())]),
     }
 }

@@ -2,9 +2,11 @@
 
 mod calls;
 mod check_config;
+mod forget;
 mod history;
 mod inspect;
 mod output;
+mod pause;
 mod status;
 mod switchover;
 
@@ -111,6 +113,12 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Hand an instance over to another node
     Switchover(switchover::SwitchoverArgs),
+    /// Pause automatic changes of master in the whole cluster, for maintenance
+    Pause(pause::PauseArgs),
+    /// End the pause
+    Resume(pause::ResumeArgs),
+    /// Take a node that is gone for good out of the members
+    Forget(forget::ForgetArgs),
     /// List the calls that are kept
     Calls(calls::CallsArgs),
     /// List the changes of master with their times and the outcome of calls
@@ -125,6 +133,9 @@ pub fn run(global: &Global, command: &Command) -> u8 {
     let done = match command {
         Command::Status(args) => status::run(global, args),
         Command::Switchover(args) => switchover::run(global, args),
+        Command::Pause(args) => pause::pause(global, args),
+        Command::Resume(args) => pause::resume(global, args),
+        Command::Forget(args) => forget::run(global, args),
         Command::Calls(args) => calls::run(global, args),
         Command::History(args) => history::run(global, args),
         Command::CheckConfig(args) => check_config::run(global, args),

@@ -70,6 +70,17 @@ pub(super) fn render(status: &Status) -> String {
             endpoint.error.as_deref().map_or_else(|| "no answer yet".to_owned(), printable)
         );
     }
+    if let Some(paused) = &status.paused {
+        let _ = writeln!(text, "PAUSED: a master that dies is not replaced until `keepcall resume` ({})", printable(paused));
+    }
+    for i in status.instances.iter().filter(|i| i.held_down_ms > 0) {
+        let _ = writeln!(
+            text,
+            "{}: the master changed too often; the next change that can wait comes in {} at the earliest",
+            i.name,
+            span(i.held_down_ms)
+        );
+    }
     let rows = status.instances.iter().map(|i| {
         vec![
             i.name.clone(),

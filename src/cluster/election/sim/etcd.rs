@@ -66,6 +66,7 @@ impl Etcd {
             alive: self.alive,
             nodes: self.nodes.keys().cloned().collect(),
             ticket: self.tickets.get(me).cloned(),
+            paused: None,
         }
     }
 

@@ -296,6 +296,8 @@ impl World {
             drift: DRIFT,
             preempt: self.seed.is_multiple_of(3),
             preempt_delay: Duration::from_secs(2),
+            flap_budget: 4,
+            flap_window: Duration::from_secs(20),
             fault: self.fault,
         };
         let mut e = Election::new(s, now);
@@ -383,7 +385,7 @@ impl World {
                     let d = self.below(20) * MS;
                     self.at(d, Event::Released { node, boot, epoch });
                 }
-                Action::Changed | Action::Switched(_) => {}
+                Action::Changed | Action::Switched(_) | Action::Forgot(_) => {}
             }
         }
         let at = e.next_deadline();

@@ -1,0 +1,35 @@
+//! The pause of the whole cluster: one key in etcd, whose absence every automatic change of master compares.
+
+use crate::clock;
+use crate::cluster::record::{Keys, Paused, SCHEMA, encode};
+use crate::control::api::{ApiError, ErrorKind, PauseState};
+use crate::etcd::{Etcd, EtcdError};
+
+/// The longest reason that is kept: it is for a line of `status`.
+const MAX_REASON: usize = 200;
+
+/// Pauses automatic changes of master. Asked for twice, the newer reason stands.
+pub(super) async fn pause(etcd: &Etcd, cluster: &str, by: &str, reason: &str) -> Result<PauseState, ApiError> {
+    let key = Keys::new(cluster).paused();
+    let reason: String = reason.chars().filter(|c| !c.is_control()).take(MAX_REASON).collect();
+    let value = Paused { schema: SCHEMA, by: by.to_owned(), reason, at_ms: clock::unix_ms() };
+    let before = etcd.get(&key).await.map_err(failed)?.is_some();
+    etcd.put(&key, &encode(&value), 0).await.map_err(failed)?;
+    Ok(PauseState { paused: true, before })
+}
+
+/// Ends the pause.
+pub(super) async fn resume(etcd: &Etcd, cluster: &str) -> Result<PauseState, ApiError> {
+    let key = Keys::new(cluster).paused();
+    let before = etcd.get(&key).await.map_err(failed)?.is_some();
+    etcd.delete(&key).await.map_err(failed)?;
+    Ok(PauseState { paused: false, before })
+}
+
+fn failed(e: EtcdError) -> ApiError {
+    ApiError {
+        message: format!("a pause is kept in etcd, and etcd did not confirm the change: {e}"),
+        advice: "nothing is certain until it does; see `keepcall status`, and try again".to_owned(),
+        kind: ErrorKind::Failed,
+    }
+}

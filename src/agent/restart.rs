@@ -1,0 +1,83 @@
+//! Whether the end of this process is a restart: then the addresses stay where they are.
+//!
+//! systemd sends the same SIGTERM for `systemctl stop` and for `systemctl restart` (and for a package upgrade, which restarts);
+//! only its list of jobs tells them apart. Where there is no systemd, SIGUSR2 says that this is a restart.
+
+use super::instance::Order;
+use super::{Instances, pass_on};
+use crate::cluster::{Cluster, ClusterEvent};
+use crate::config::Config;
+use crate::vip::address::Addresses;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::process::Command;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, warn};
+
+/// Set by the unit file to the unit's own name.
+const UNIT: &str = "KEEPCALL_UNIT";
+/// How long systemd may take to answer, while everything goes on. Far below its own time limit for a stop.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Leaves everything in force for the next process: rights rest on the lease, which outlasts a restart; what calls need is in
+/// etcd; addresses, tables and keys stay.
+pub(super) async fn park(
+    config: &Config,
+    addresses: &Addresses,
+    cluster: Cluster,
+    mut events: mpsc::Receiver<ClusterEvent>,
+    instances: Instances,
+) {
+    let mut parking = tokio::spawn(cluster.park());
+    let parked = loop {
+        tokio::select! {
+            biased;
+            // A right may still end while the others are put in order.
+            Some(event) = events.recv() => pass_on(config, Some(addresses), &instances, event).await,
+            done = &mut parking => break done.unwrap_or(false),
+        }
+    };
+    if !parked {
+        warn!(
+            "etcd did not confirm in time that this node rests on its lease: the next process has a hold to take up the addresses"
+        );
+    }
+    for orders in instances.into_values() {
+        let (done, flushed) = oneshot::channel();
+        if orders.send(Order::Park(done)).await.is_ok() {
+            // An error means that the instance has ended: then there is nothing to wait for.
+            let _ = flushed.await;
+        }
+    }
+}
+
+/// Asks systemd whether it will start this unit again. Without systemd, or without an answer, this is an ordinary stop: then
+/// the addresses are handed over, which is safe in any case.
+pub(super) async fn is_asked_for() -> bool {
+    let Ok(unit) = std::env::var(UNIT) else { return false };
+    let mut ask = Command::new("systemctl");
+    ask.args(["list-jobs", "--no-legend", "--plain", "--no-pager"]);
+    ask.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    match tokio::time::timeout(PATIENCE, ask.output()).await {
+        Ok(Ok(output)) => restarts(&String::from_utf8_lossy(&output.stdout), &unit),
+        Ok(Err(e)) => {
+            warn!("cannot ask systemd whether this is a restart ({e}); taking it for a stop");
+            false
+        }
+        Err(_) => {
+            debug!("systemd does not say in time whether this is a restart");
+            false
+        }
+    }
+}
+
+/// Whether one of these lines (`JOB UNIT TYPE STATE`) is a restart of `unit`.
+fn restarts(jobs: &str, unit: &str) -> bool {
+    jobs.lines().any(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        words.next() == Some(unit) && words.next() == Some("restart")
+    })
+}
+
+#[cfg(test)]
+mod tests;

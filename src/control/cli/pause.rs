@@ -1,0 +1,57 @@
+//! `keepcall pause` and `keepcall resume`
+
+use super::output::Output;
+use super::{Global, QUICK, unexpected};
+use crate::control::api::{PauseState, Reply, Request};
+
+/// Arguments of `keepcall pause`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct PauseArgs {
+    /// Why; `status` shows it on every node
+    #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
+    reason: String,
+    /// The result as one JSON object on one line
+    #[arg(long)]
+    json: bool,
+}
+
+/// Arguments of `keepcall resume`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ResumeArgs {
+    /// The result as one JSON object on one line
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn pause(global: &Global, args: &PauseArgs) -> Result<(), u8> {
+    show(args.json, &ask(global, &Request::Pause { reason: args.reason.clone() }, args.json)?)
+}
+
+pub(super) fn resume(global: &Global, args: &ResumeArgs) -> Result<(), u8> {
+    show(args.json, &ask(global, &Request::Resume, args.json)?)
+}
+
+fn ask(global: &Global, request: &Request, json: bool) -> Result<PauseState, u8> {
+    match global.ask(request, QUICK, json)? {
+        Reply::Paused(state) => Ok(state),
+        _ => Err(unexpected()),
+    }
+}
+
+fn show(json: bool, state: &PauseState) -> Result<(), u8> {
+    let mut out = Output::new();
+    if json {
+        out.json(state);
+        return Ok(());
+    }
+    out.line(match (state.paused, state.before) {
+        (true, false) => {
+            "paused: no node takes over and none hands over by itself, in the whole cluster; `keepcall switchover` still works. A \
+             master that dies is NOT replaced until `keepcall resume`"
+        }
+        (true, true) => "was paused already; the reason is the new one",
+        (false, true) => "automatic changes of master go on",
+        (false, false) => "was not paused",
+    });
+    Ok(())
+}

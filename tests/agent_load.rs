@@ -1,0 +1,69 @@
+//! A host whose processors are all busy: the election goes on in real time.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
+
+#[path = "lab/mod.rs"]
+mod lab;
+mod node;
+
+use lab::lan::Lan;
+use lab::proc::Proc;
+use lab::wait;
+use node::{Agent, Member, Node, SOON};
+use std::time::{Duration, Instant};
+
+/// Policy and priority of each thread of a process, by its name. Fields 40 and 41 of `stat` (proc(5)).
+fn policies(pid: u32) -> Vec<(String, u32, u32)> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    tasks
+        .map(|task| {
+            let path = task.unwrap().path();
+            let name = std::fs::read_to_string(path.join("comm")).unwrap().trim().to_owned();
+            let stat = std::fs::read_to_string(path.join("stat")).unwrap();
+            let fields: Vec<u32> = stat.rsplit(')').next().unwrap().split_whitespace().map(|f| f.parse().unwrap_or(0)).collect();
+            // Counted from the state, which is field 3.
+            (name, fields[41 - 3], fields[40 - 3])
+        })
+        .collect()
+}
+
+fn epoch(agent: &Agent) -> u64 {
+    agent.status().unwrap()["instances"][0]["epoch"].as_u64().unwrap()
+}
+
+#[test]
+fn busy_processors_do_not_move_the_address() {
+    let lan = Lan::new().unwrap();
+    let mut etcd = Member::new(&lan, "http", &[], &[]);
+    etcd.start();
+    // A second bears what a noisy machine itself does to the test; ordinary threads would wait longer behind this many hogs.
+    let node = |name: &str| Node::new(lan.host(name).unwrap(), name, &etcd.url()).with("hold = \"250ms\"", "hold = \"1s\"");
+    let (a, b) = (node("a"), node("b"));
+    let first = a.start();
+    first.is_master();
+    let second = b.start();
+    first.is_armed("b");
+
+    // SCHED_FIFO is policy 1. Nothing but the election may have it: it would starve the rest of the host.
+    for (name, policy, priority) in policies(first.proc.pid()) {
+        assert_eq!((policy, priority > 0), if name == "election" { (1, true) } else { (0, false) }, "{name}");
+    }
+    let status = std::fs::read_to_string(format!("/proc/{}/status", first.proc.pid())).unwrap();
+    let locked = status.lines().find_map(|l| l.strip_prefix("VmLck:")).unwrap().trim().to_owned();
+    assert_ne!(locked, "0 kB", "memory is not locked");
+
+    let before = epoch(&first);
+    let hogs: Vec<Proc> =
+        (0..16).map(|i| a.host.spawn(&format!("hog{i}"), &["sh", "-c", "while :; do :; done"]).unwrap()).collect();
+    let since = Instant::now();
+    wait::until("five seconds of load to pass", SOON, || {
+        assert!(a.has_vip() && !b.has_vip(), "{}\n{}", first.log(), second.log());
+        if since.elapsed() > Duration::from_secs(5) { Ok(()) } else { Err("not yet".into()) }
+    })
+    .unwrap();
+    drop(hogs);
+    assert_eq!(epoch(&first), before, "{}", first.log());
+    assert!(!first.log().contains("no longer master"), "{}", first.log());
+    second.stops();
+    first.stops();
+}
