@@ -26,6 +26,7 @@ enum Command {
 }
 
 mod bench;
+mod comeback;
 mod costs;
 mod demo;
 mod selftest;

@@ -61,6 +61,8 @@ pub(crate) struct Finding {
     /// Who spoke for the VIP, one after the other, with the moment of the first word (wall-clock microseconds). A host is in it
     /// again if it spoke again after another.
     pub(crate) owners: Vec<(u64, String)>,
+    /// When each host spoke last, in wall-clock microseconds.
+    pub(crate) last_words: BTreeMap<String, u64>,
     /// The longest run of questions that nobody answered with an echo, of both addresses the worse, in microseconds: a
     /// millisecond each, since the witness may have had to wait for its turn between them.
     pub(crate) silence_us: u64,
@@ -80,7 +82,7 @@ pub(super) fn find(notes: &Notes, since: u64, until: u64, name: &dyn Fn([u8; 6])
     let mut out = Finding { asked: to.saturating_sub(from), ..Finding::default() };
     // For each question and kind of frame, the hosts that answered it.
     let mut hosts: BTreeMap<(usize, Kind), BTreeSet<[u8; 6]>> = BTreeMap::new();
-    let mut last = None;
+    let (mut last, mut spoke) = (None, BTreeMap::new());
     for a in notes.heard.iter() {
         // The question's time counts for an answer, since it is the same for all hosts.
         let place = a.question.map(|q| q.wrapping_sub(notes.first) as usize);
@@ -91,11 +93,13 @@ pub(super) fn find(notes: &Notes, since: u64, until: u64, name: &dyn Fn([u8; 6])
         if let Some(p) = place {
             hosts.entry((p, a.kind)).or_default().insert(a.mac);
         }
+        spoke.insert(a.mac, a.at);
         if last != Some(a.mac) {
             last = Some(a.mac);
             out.owners.push((a.at, name(a.mac)));
         }
     }
+    out.last_words = spoke.into_iter().map(|(mac, at)| (name(mac), at)).collect();
     let mut two: Vec<usize> = hosts.iter().filter(|(_, h)| h.len() > 1).map(|(k, _)| k.0).collect();
     two.dedup();
     out.two_hosts_ms = two.len();
