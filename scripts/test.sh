@@ -17,7 +17,7 @@ step "lints"
 cargo clippy --all-targets --locked -- -D warnings
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --locked --quiet
-for event in power kill-server switchover; do
+for event in power kill-server switchover kill-agent freeze-agent; do
   step "demo: $event"
   KEEPCALL_PROFILE=dev scripts/demo.sh --calls 4 --event "$event"
 done

@@ -10,6 +10,7 @@ mod record;
 mod strike;
 
 use super::agent::built_program;
+use super::lan::end_after;
 use super::observer::us_to_ms;
 use super::unix_us;
 use super::wait;
@@ -56,6 +57,9 @@ pub(crate) struct Args {
     /// How long each fault of `--only` lasts; as the seed has it if absent.
     #[arg(long, requires = "only")]
     pub(crate) lasts_ms: Option<u64>,
+    /// Print what would go wrong, and do nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     /// Take the kernel lease away with every agent that is killed or frozen: proves that two hosts would be seen.
     #[arg(long)]
     pub(crate) without_lease: bool,
@@ -65,6 +69,27 @@ pub(crate) struct Args {
     /// The keepcall program; the one built along with this one if absent.
     #[arg(long)]
     pub(crate) keepcall: Option<PathBuf>,
+}
+
+impl Default for Args {
+    /// As on an empty command line.
+    fn default() -> Self {
+        Self {
+            rounds: 10,
+            seed: None,
+            first_round: 0,
+            nodes: 2,
+            heartbeat_ms: 100,
+            hold_ms: 1000,
+            allowance_ms: 500,
+            only: None,
+            lasts_ms: None,
+            dry_run: false,
+            without_lease: false,
+            keep_logs: None,
+            keepcall: None,
+        }
+    }
 }
 
 /// Longest wait for the agents' histories to be written and the same.
@@ -119,6 +144,7 @@ pub(crate) fn run(args: &Args) -> Result<Report> {
         allowance: Duration::from_millis(args.allowance_ms),
     };
     let seed = args.seed.unwrap_or_else(unix_us);
+    ensure!(args.rounds > 0, "no rounds, no proof");
     let program = args.keepcall.clone().map_or_else(built_program, Ok)?;
     println!(
         "chaos: seed {seed}, rounds {} to {}, {} agents, heartbeat {:?}, hold {:?}, lease {:?}; fast takeover within {:?}, slow within {:?}",
@@ -131,6 +157,13 @@ pub(crate) fn run(args: &Args) -> Result<Report> {
         limits.fast(),
         limits.slow()
     );
+    if args.dry_run {
+        for n in args.first_round..args.first_round + args.rounds {
+            let steps = steps(args, &limits, seed, n)?;
+            println!("round {n}: {}", steps.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
+        }
+        return Ok(Report { seed, ..Report::default() });
+    }
     let mut field = Field::new(&program, args.nodes, &limits)?;
     let mut report = Report { seed, rounds: 0, ..Report::default() };
     let result = play(args, &limits, seed, &mut field, &mut report);
@@ -150,13 +183,7 @@ fn play(args: &Args, limits: &Limits, seed: u64, field: &mut Field, report: &mut
     let mut order = field.settled().context("at the start")?;
     story.read_on(&field.lan, &field.etcd)?;
     for n in args.first_round..args.first_round + args.rounds {
-        let steps = match &args.only {
-            Some(kind) => {
-                let step = only(seed, n, kind, args.nodes, limits)?;
-                vec![Step { lasts: args.lasts_ms.map_or(step.lasts, Duration::from_millis), ..step }]
-            }
-            None => plan::round(seed, n, args.nodes, limits.hold),
-        };
+        let steps = steps(args, limits, seed, n)?;
         let begin = unix_us();
         let start = Instant::now();
         let mut strike = Strike::new(field, &order, args.without_lease)?;
@@ -210,6 +237,13 @@ fn play(args: &Args, limits: &Limits, seed: u64, field: &mut Field, report: &mut
         order = next;
     }
     Ok(())
+}
+
+/// The faults of a round.
+fn steps(args: &Args, limits: &Limits, seed: u64, n: u64) -> Result<Vec<Step>> {
+    let Some(kind) = &args.only else { return Ok(plan::round(seed, n, args.nodes, limits.hold)) };
+    let step = only(seed, n, kind, args.nodes, limits)?;
+    Ok(vec![Step { lasts: args.lasts_ms.map_or(step.lasts, Duration::from_millis), ..step }])
 }
 
 /// A round of one fault of a kind, on the master.
@@ -277,7 +311,8 @@ fn same_history(field: &Field, story: &Story) -> Result<()> {
 
 /// Plays the rounds as a program: prints what came out, as the last line in JSON. Whether all went well.
 pub(crate) fn main(args: &Args) -> Result<bool> {
-    ensure!(args.rounds > 0, "no rounds, no proof");
+    // Far more than all waits of that many rounds need, and an end in any case.
+    end_after(Duration::from_secs(180) * u32::try_from(args.rounds.saturating_add(1))?);
     let report = run(args)?;
     println!("{}", report.json());
     Ok(report.violations.is_empty())
