@@ -3,7 +3,7 @@
 use super::lan::{Host, VIP4, VIP6};
 use super::proc::Proc;
 use super::wait;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -98,7 +98,10 @@ impl Agent {
     /// Removes the tables of the kernel lease from its host, as a proof of what they are for; how many there were.
     pub(crate) fn take_kernel_lease_away(&self) -> Result<usize> {
         let tables = self.host.exec(&["nft", "list", "tables"])?;
-        let ours: Vec<&str> = tables.lines().filter(|t| t.contains("keepcall_lease")).collect();
+        let ours: Vec<&str> = tables.lines().filter(|t| t.contains("keepcall") && t.contains("lease")).collect();
+        if ours.is_empty() {
+            bail!("there is no kernel lease on {}: {tables}", self.node);
+        }
         for table in &ours {
             self.host.exec(&["nft", &format!("delete {table}")])?;
         }

@@ -39,6 +39,7 @@ impl Limits {
             [] => (self.allowance, "nothing happens"),
             // The successor goes on hearing the master's heartbeats and is bound by its promise.
             [Step { fault: Fault::Deaf(Who::Master), .. }] => (self.slow(), "slow: the master is heard, and cannot hold"),
+            [Step { fault: Fault::Restart(_), .. }] => (self.allowance, "the VIP stays where it is during a restart"),
             [_] => (self.fast(), "fast: hold, and one commit"),
             several => {
                 let end = several.iter().map(|s| s.at + s.lasts).max().unwrap_or_default();

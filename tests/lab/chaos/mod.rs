@@ -50,8 +50,8 @@ pub(crate) struct Args {
     /// What is added to the bound of each silence, for a machine that stalls.
     #[arg(long, default_value_t = 500)]
     pub(crate) allowance_ms: u64,
-    /// Only this kind of fault, on the master, once in each round (kill-agent, freeze-agent, cut-link, deaf, mute, lossy, apart,
-    /// no-etcd, kill-etcd, freeze-etcd, switchover).
+    /// Only this kind of fault, on the master, once in each round (kill-agent, stop-agent, restart-agent, freeze-agent, cut-link,
+    /// deaf, mute, lossy, apart, no-etcd, kill-etcd, freeze-etcd, switchover).
     #[arg(long)]
     pub(crate) only: Option<String>,
     /// How long each fault of `--only` lasts; as the seed has it if absent.
@@ -189,16 +189,20 @@ fn play(args: &Args, limits: &Limits, seed: u64, field: &mut Field, report: &mut
         let mut strike = Strike::new(field, &order, args.without_lease)?;
         let words: Vec<String> = steps.iter().map(|s| strike.in_words(s)).collect();
         let struck = strike.carry_out(&steps);
-        let switchover = strike.switchover.take();
+        let (switchover, notes) = (strike.switchover.take(), std::mem::take(&mut strike.notes));
         struck.with_context(|| format!("round {n}: {words:?}"))?;
         let next = field.settled().with_context(|| format!("after round {n} of seed {seed}: {words:?}"))?;
         let finding = field.witness.finding(begin);
         field.witness.forget(begin);
-        let mut wrong = Vec::new();
+        // Among several faults another one may have kept it from ending.
+        let mut wrong = if steps.len() == 1 { notes } else { Vec::new() };
         if let Err(e) = story.read_on(&field.lan, &field.etcd) {
             wrong.push(format!("{e:#}"));
         }
         judge(&finding, &steps, limits, &story.since(order.epoch), begin, start.elapsed(), &mut wrong);
+        if matches!(&steps[..], [Step { fault: Fault::Restart(_), .. }]) && next.epoch != order.epoch {
+            wrong.push(format!("a restart changed the epoch from {} to {}", order.epoch, next.epoch));
+        }
         // Its answer comes when the new master is there; the order that is lost in other faults may end in any way.
         if let (Some(mut s), 1) = (switchover, steps.len()) {
             match wait::until("the switchover to end", HISTORY, || s.ended().ok().flatten().ok_or_else(|| s.tail())) {
@@ -250,13 +254,7 @@ fn steps(args: &Args, limits: &Limits, seed: u64, n: u64) -> Result<Vec<Step>> {
 fn only(seed: u64, n: u64, kind: &str, nodes: usize, limits: &Limits) -> Result<Step> {
     // Among the rounds of the same seed there is one soon.
     let mut all = (0..10_000).flat_map(|i| plan::round(seed.wrapping_add(n), i, nodes, limits.hold));
-    let fits = |f: Fault| match f {
-        Fault::Kill(w) | Fault::Freeze(w) | Fault::Cut(w) | Fault::Deaf(w) | Fault::Mute(w) | Fault::NoEtcd(w) => {
-            w == Who::Master
-        }
-        Fault::Lossy(w, ..) | Fault::Apart(w, _) => w == Who::Master,
-        _ => true,
-    };
+    let fits = |f: Fault| f.hits().is_none_or(|(w, _)| w == Who::Master);
     let step = all.find(|s| s.fault.name() == kind && fits(s.fault)).with_context(|| format!("there is no fault {kind}"))?;
     Ok(Step { at: Duration::ZERO, ..step })
 }

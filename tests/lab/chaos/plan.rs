@@ -27,6 +27,10 @@ pub(crate) enum Member {
 pub(crate) enum Fault {
     /// The agent is killed (SIGKILL), and started again at the end.
     Kill(Who),
+    /// The agent is told to stop (SIGTERM), and started again at the end.
+    Stop(Who),
+    /// The agent is restarted: told that this is a restart (SIGUSR2), and started again at the end.
+    Restart(Who),
     /// The agent is frozen (SIGSTOP), and goes on at the end.
     Freeze(Who),
     /// The host's link is down.
@@ -65,6 +69,8 @@ impl Fault {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Kill(_) => "kill-agent",
+            Self::Stop(_) => "stop-agent",
+            Self::Restart(_) => "restart-agent",
             Self::Freeze(_) => "freeze-agent",
             Self::Cut(_) => "cut-link",
             Self::Deaf(_) => "deaf",
@@ -75,6 +81,17 @@ impl Fault {
             Self::KillEtcd(_) => "kill-etcd",
             Self::FreezeEtcd(_) => "freeze-etcd",
             Self::Switchover => "switchover",
+        }
+    }
+
+    /// The node that it hits, and the other one that it is about.
+    pub(crate) const fn hits(self) -> Option<(Who, Option<Who>)> {
+        match self {
+            Self::Kill(w) | Self::Stop(w) | Self::Restart(w) | Self::Freeze(w) => Some((w, None)),
+            Self::Cut(w) | Self::Deaf(w) | Self::Mute(w) | Self::NoEtcd(w) => Some((w, None)),
+            Self::Lossy(w, other, _) | Self::Apart(w, other) => Some((w, Some(other))),
+            Self::Switchover => Some((Who::Master, None)),
+            Self::KillEtcd(_) | Self::FreezeEtcd(_) => None,
         }
     }
 }
@@ -133,6 +150,10 @@ pub(crate) fn round(seed: u64, round: u64, nodes: usize, hold: Duration) -> Vec<
         let hold = u64::try_from(hold.as_millis()).unwrap_or(u64::MAX);
         let lasts = match fault {
             Fault::Switchover => Duration::ZERO,
+            // As a service manager does it: the lease must not run out.
+            Fault::Restart(_) => dice.millis(hold / 10, hold * 8 / 10),
+            // A host that is heard, and hears nothing, shows only in the long run whether others wait for it without an end.
+            Fault::Deaf(_) if dice.below(4) == 0 => dice.millis(10_000, 15_000),
             // Within the hold: whatever was promised before is still in force when it ends.
             _ if dice.below(3) == 0 => dice.millis(hold / 10, hold * 8 / 10),
             // Long enough for the lease to run out, now and then.
@@ -149,7 +170,7 @@ fn fault(dice: &mut Dice, nodes: usize) -> Fault {
     let who = if dice.below(3) > 0 { Who::Master } else { dice.one_of(all) };
     let other = dice.one_of(&all.iter().copied().filter(|w| *w != who).collect::<Vec<_>>());
     let member = dice.one_of(&[Member::Leader, Member::Follower]);
-    match dice.below(14) {
+    match dice.below(16) {
         // What only the kernel lease makes safe comes twice as often.
         0 | 1 => Fault::Kill(who),
         2 | 3 => Fault::Freeze(who),
@@ -161,6 +182,8 @@ fn fault(dice: &mut Dice, nodes: usize) -> Fault {
         10 => Fault::NoEtcd(who),
         11 => Fault::KillEtcd(member),
         12 => Fault::FreezeEtcd(member),
+        13 => Fault::Stop(who),
+        14 => Fault::Restart(who),
         _ => Fault::Switchover,
     }
 }
@@ -182,7 +205,7 @@ mod tests {
     #[test]
     fn every_kind_of_fault_comes_up_within_a_hundred_rounds() {
         let kinds: BTreeSet<_> = (0..100).flat_map(|r| round(1, r, 2, HOLD)).map(|s| s.fault.name()).collect();
-        assert_eq!(kinds.len(), 11, "{kinds:?}");
+        assert_eq!(kinds.len(), 13, "{kinds:?}");
     }
 
     #[test]

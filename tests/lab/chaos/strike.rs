@@ -17,12 +17,17 @@ pub(crate) struct Strike<'a> {
     without_lease: bool,
     /// The command of a switchover, which runs on while the round goes on.
     pub(crate) switchover: Option<Proc>,
+    /// What did not go as asked.
+    pub(crate) notes: Vec<String>,
 }
+
+/// How long an agent may take to stop after its fault should have ended.
+const STOPPED: Duration = Duration::from_secs(5);
 
 impl<'a> Strike<'a> {
     pub(crate) fn new(field: &'a mut Field, order: &'a Order, without_lease: bool) -> Result<Self> {
         let leader = field.etcd.leader(&field.lan)?;
-        Ok(Self { field, order, leader, without_lease, switchover: None })
+        Ok(Self { field, order, leader, without_lease, switchover: None, notes: Vec::new() })
     }
 
     /// The node in question, and its place among the agents.
@@ -47,14 +52,11 @@ impl<'a> Strike<'a> {
 
     /// The hosts that a fault hits, for the report.
     pub(crate) fn in_words(&self, step: &Step) -> String {
-        let hit = match step.fault {
-            Fault::Kill(w) | Fault::Freeze(w) | Fault::Cut(w) | Fault::Deaf(w) | Fault::Mute(w) | Fault::NoEtcd(w) => {
-                self.node(w)
-            }
-            Fault::Lossy(a, b, _) => format!("{} -> {}", self.node(a), self.node(b)),
-            Fault::Apart(a, b) => format!("{} | {}", self.node(a), self.node(b)),
-            Fault::KillEtcd(m) | Fault::FreezeEtcd(m) => Etcd::host(self.member(m)).to_owned(),
-            Fault::Switchover => self.node(Who::Master),
+        let hit = match (step.fault, step.fault.hits()) {
+            (Fault::KillEtcd(m) | Fault::FreezeEtcd(m), _) => Etcd::host(self.member(m)).to_owned(),
+            (_, Some((w, Some(other)))) => format!("{}, {}", self.node(w), self.node(other)),
+            (_, Some((w, None))) => self.node(w),
+            (_, None) => String::new(),
         };
         format!("{step} ({hit})")
     }
@@ -85,6 +87,11 @@ impl<'a> Strike<'a> {
                 let place = self.place(w);
                 self.field.agents[place].proc.kill();
                 self.take_lease_away(place)
+            }
+            Fault::Stop(w) | Fault::Restart(w) => {
+                let place = self.place(w);
+                let how = if matches!(fault, Fault::Stop(_)) { Signal::SIGTERM } else { Signal::SIGUSR2 };
+                signal(&mut self.field.agents[place].proc, how)
             }
             Fault::Freeze(w) => {
                 let place = self.place(w);
@@ -127,6 +134,15 @@ impl<'a> Strike<'a> {
             Fault::Kill(w) => {
                 let place = self.place(w);
                 self.field.agents[place].start_again()
+            }
+            Fault::Stop(w) | Fault::Restart(w) => {
+                let place = self.place(w);
+                let agent = &mut self.field.agents[place];
+                // It hands over, or rests on its lease, in its own time; if another fault keeps it from that, it is killed.
+                if !agent.proc.stop(STOPPED)? {
+                    self.notes.push(format!("the agent on {} did not end within {STOPPED:?}", agent.node));
+                }
+                agent.start_again()
             }
             Fault::Freeze(w) => {
                 let place = self.place(w);
