@@ -135,6 +135,13 @@ fn keys_in_etcd_that_somebody_spoils() {
     a.is_armed("b");
     let now: Value = serde_json::from_str(&etcd.get("instances/sip/record").unwrap()).unwrap();
     assert_eq!(now["epoch"], 1, "nothing may have moved: {now}");
+    // Deleted, it is written again by the master that lives.
+    etcd.ctl(&["del", &node::path("instances/sip/record")]);
+    wait::until("the record to be written again", SOON, || etcd.get("instances/sip/record").map(drop).ok_or("gone".into()))
+        .unwrap();
+    a.is_armed("b");
+    let now: Value = serde_json::from_str(&etcd.get("instances/sip/record").unwrap()).unwrap();
+    assert!(now["epoch"] == 1 && a.node.has_vip() && !a.log().contains("no longer master"), "{now}\n{}", a.log());
     for agent in [a, b] {
         agent.is_calm();
         assert!(!agent.log().contains("panicked"));

@@ -28,7 +28,7 @@ impl Election {
         if !self.may_propose(now) {
             return;
         }
-        if !self.alive_is_ours(r) {
+        if !self.alive_is_ours(r) || self.revision == 0 {
             self.propose(r.clone(), None, false, now);
             return;
         }

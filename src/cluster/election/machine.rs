@@ -490,7 +490,7 @@ impl Election {
             self.inherited = None;
         }
         let mine = record.master == self.s.me;
-        let first = self.revision == 0;
+        let first = self.record.is_none();
         let commit = Commit {
             base: self.revision,
             ticket,
@@ -587,7 +587,15 @@ impl Election {
                 }
             }
             Recorded::Missing => {
-                (self.unreadable, self.record, self.revision) = (None, None, 0);
+                (self.unreadable, self.revision) = (None, 0);
+                // Somebody deleted it. While `alive` speaks for us nobody else can be elected, and we write the record again.
+                let speaks = |r: &Record| {
+                    let own = self.lease.map(|l| Alive { epoch: r.epoch, lease: l.id });
+                    r.master == self.s.me && own.is_some() && view.alive == own
+                };
+                if !self.record.as_ref().is_some_and(speaks) {
+                    self.record = None;
+                }
             }
             Recorded::Unreadable { revision, why } => {
                 if self.unreadable.as_ref() != Some(why) {
