@@ -26,6 +26,8 @@ fn args(nodes: usize, rounds: u64, seed: u64) -> Args {
         rounds: number("KEEPCALL_CHAOS_ROUNDS").unwrap_or(rounds),
         seed: Some(number("KEEPCALL_CHAOS_SEED").unwrap_or(seed)),
         nodes,
+        // On a machine that runs other tests as well.
+        allowance_ms: 1500,
         ..Args::default()
     }
 }

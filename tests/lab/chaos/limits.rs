@@ -22,7 +22,15 @@ const ETCD_TIMEOUT: Duration = Duration::from_secs(1);
 /// etcd elects a new leader within two election timeouts of a second each; that refreshes every lease by its whole time.
 const ETCD_ELECTION: Duration = Duration::from_secs(2);
 
+/// The kernel answers all the while; so many lost questions are a witness that was stalled in the middle of one.
+const STAYS: Duration = Duration::from_millis(20);
+
 impl Limits {
+    /// How long a client's neighbour cache may mislead it: announcements are repeated each second, if one is lost.
+    pub(crate) fn cache_late(&self) -> Duration {
+        Duration::from_secs(1) + self.allowance
+    }
+
     /// A successor that is armed takes over: a heartbeat may just have been acked, then `hold` passes, then one commit.
     pub(crate) fn fast(&self) -> Duration {
         self.hold.mul_f64(1.0 + 2.0 * DRIFT) + self.heartbeat + self.allowance
@@ -39,7 +47,7 @@ impl Limits {
             [] => (self.allowance, "nothing happens"),
             // The successor goes on hearing the master's heartbeats and is bound by its promise.
             [Step { fault: Fault::Deaf(Who::Master), .. }] => (self.slow(), "slow: the master is heard, and cannot hold"),
-            [Step { fault: Fault::Restart(_), .. }] => (self.allowance, "the VIP stays where it is during a restart"),
+            [Step { fault: Fault::Restart(_), .. }] => (STAYS, "the VIP stays where it is during a restart"),
             [_] => (self.fast(), "fast: hold, and one commit"),
             several => {
                 let end = several.iter().map(|s| s.at + s.lasts).max().unwrap_or_default();

@@ -285,6 +285,9 @@ fn judge(f: &Finding, steps: &[Step], limits: &Limits, masters: &[&str], begin: 
             bound.as_millis()
         ));
     }
+    if u128::from(f.cache_late_us) > limits.cache_late().as_micros() {
+        wrong.push(format!("a client's neighbour cache held the wrong host for {:.0} ms", us_to_ms(f.cache_late_us)));
+    }
     // A witness that did not look saw nothing wrong.
     if (f.asked as u128) < took.as_millis() / 2 {
         wrong.push(format!("the witness looked in {} of {} milliseconds only", f.asked, took.as_millis()));

@@ -121,20 +121,19 @@ pub(super) fn find(notes: &Notes, since: u64, until: u64, name: &dyn Fn([u8; 6])
             }
         }
     }
-    out.cache_late_us =
-        out.owners.iter().skip(1).map(|(at, owner)| cache_late(notes, *at, owner, until, name)).max().unwrap_or(0);
+    out.cache_late_us = (1..out.owners.len()).map(|i| cache_late(notes, &out.owners, i, until, name)).max().unwrap_or(0);
     out
 }
 
-/// How long after `at` the cache still held another host than `owner`. An empty entry misleads nobody.
-fn cache_late(notes: &Notes, at: u64, owner: &str, until: u64, name: &dyn Fn([u8; 6]) -> String) -> u64 {
-    let before = notes.cache.partition_point(|c| c.0 <= at).saturating_sub(1);
-    for (changed, mac) in &notes.cache[before.min(notes.cache.len())..] {
-        if mac.is_none_or(|m| name(m) == owner) {
-            return changed.saturating_sub(at);
-        }
-    }
-    until.saturating_sub(at)
+/// How long after the first word of this owner the cache still held another host; at most until the next owner's. An empty
+/// entry misleads nobody.
+fn cache_late(notes: &Notes, owners: &[(u64, String)], i: usize, until: u64, name: &dyn Fn([u8; 6]) -> String) -> u64 {
+    let (at, owner) = &owners[i];
+    let end = owners.get(i + 1).map_or(until, |next| next.0);
+    let before = notes.cache.partition_point(|c| c.0 <= *at).saturating_sub(1);
+    let rest = notes.cache.get(before..).unwrap_or_default();
+    let good = rest.iter().find(|c| c.1.is_none_or(|m| name(m) == *owner)).map_or(end, |c| c.0.min(end));
+    good.saturating_sub(*at)
 }
 
 #[cfg(test)]
