@@ -9,6 +9,7 @@ mod calls_side;
 mod history;
 mod hooks;
 mod instance;
+mod keeper;
 mod pause;
 mod relay;
 mod restart;
@@ -23,17 +24,20 @@ mod writer;
 pub use calls_side::CallsError;
 pub use sockets::RecoveryPortError;
 
-use crate::cluster::{Cluster, ClusterError, ClusterEvent, Inherited, NoKeeper};
+use crate::cluster::{Cluster, ClusterError, ClusterEvent};
 use crate::config::Config;
 use crate::control::server::{self, ServeError};
 use crate::etcd::{Etcd, EtcdError};
 use crate::health::Monitor;
+use crate::time::Time;
 use crate::vip::address::{AddressError, AddressMonitor, Addresses};
 use crate::vip::announce::{AnnounceError, Announcer};
+use crate::vip::kernel_lease::KernelLeaseError;
 use crate::vip::sysctl;
 use calls_side::CallsSide;
 use instance::{Instance, Order};
-use std::collections::{BTreeMap, BTreeSet};
+use keeper::Leases;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -65,6 +69,14 @@ pub enum AgentError {
         instance: String,
         /// What went wrong.
         source: AddressError,
+    },
+    /// The kernel cannot be made to keep this host from answering without a right.
+    #[error("instance {instance:?}: {source}")]
+    Lease {
+        /// The instance.
+        instance: String,
+        /// What went wrong.
+        source: KernelLeaseError,
     },
     /// The addresses of an instance cannot be announced.
     #[error("instance {instance:?}: {source}")]
@@ -111,16 +123,25 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     // The control socket and the heartbeat port are what only one agent can have. They come before anything is touched: an
     // agent that is started a second time by mistake must not take the addresses from the one that holds them.
     let (socket, mut requests) = server::serve(&config.control).await?;
-    let inherited: Vec<(String, Inherited)> = Vec::new();
-    let kept: BTreeSet<String> = inherited.iter().map(|(name, _)| name.clone()).collect();
-    let (cluster, mut events) = Cluster::start(&config, etcd.clone(), Box::new(NoKeeper), inherited).await?;
+    // The kernel's tables come before all else, and leave what is held as it is: an agent that runs is not disturbed, and what a
+    // dead predecessor held is known before the election begins.
+    let (leases, inherited) = Leases::install(&config).await?;
+    let restarted: Vec<String> = inherited.iter().map(|(instance, _)| instance.clone()).collect();
+    let (cluster, mut events) = match Cluster::start(&config, etcd.clone(), Box::new(leases.clone()), inherited).await {
+        Ok(started) => started,
+        Err(e) => {
+            leases.undo().await;
+            return Err(e.into());
+        }
+    };
     let mut instances = Instances::new();
     let mut tasks = Vec::new();
     let built = async {
-        let addresses = open_addresses(&config, &kept).await?;
+        let addresses = open_addresses(&config, &restarted).await?;
         for instance in &config.instances {
             let (orders, queue) = mpsc::channel(ORDERS);
-            let built = build(&config, instance, &cluster, &etcd, &addresses, kept.contains(&instance.name)).await?;
+            let restarted = restarted.contains(&instance.name);
+            let built = build(&config, instance, &cluster, &etcd, &addresses, &leases, restarted).await?;
             tasks.push(tokio::spawn(built.run(queue)));
             instances.insert(instance.name.clone(), orders);
         }
@@ -131,12 +152,17 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         Err(e) => {
             // What was set up before the failure is undone, and etcd forgets this node at once.
             leave(&config, None, cluster, events, instances).await;
+            match Addresses::open() {
+                Ok(addresses) => leases.remove(&config, &addresses).await,
+                Err(e) => warn!("the tables of nftables stay: {e}"),
+            }
             return Err(e);
         }
     };
     // Ended when it is dropped: these have nothing to undo.
     let mut tasks_of_agent = tokio::task::JoinSet::new();
     let answers = answers::Answers::new(&config, cluster.clone(), etcd.clone(), instances.clone());
+    tasks_of_agent.spawn(leases.clone().mend());
     for instance in instances.keys() {
         let served = wishes::serve(etcd.clone(), config.node.cluster.clone(), instance.clone(), answers.clone());
         tasks_of_agent.spawn(served);
@@ -173,6 +199,9 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     info!("stopping: handing over, then releasing the addresses");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     leave(&config, Some(&addresses), cluster, events, instances).await;
+    // Nobody may put back what is removed now.
+    tasks_of_agent.shutdown().await;
+    leases.remove(&config, &addresses).await;
     drop(socket);
     for task in tasks {
         let _ = tokio::time::timeout(Duration::from_secs(1), task).await;
@@ -188,18 +217,19 @@ async fn answered(task: Option<&mut JoinHandle<bool>>) -> bool {
     }
 }
 
-/// Opens the address driver and removes what a dead predecessor left: nothing may answer for an address without a right. Those of
-/// the instances in `kept` are held still.
-async fn open_addresses(config: &Config, kept: &BTreeSet<String>) -> Result<Arc<Addresses>, AgentError> {
+/// Opens the address driver and removes what a dead predecessor left, except the addresses of the instances `restarted`, whose
+/// right still runs: nothing may answer for an address without a right.
+async fn open_addresses(config: &Config, restarted: &[String]) -> Result<Arc<Addresses>, AgentError> {
     let any = config.instances.first().map(|i| i.name.clone()).unwrap_or_default();
     let addresses = Addresses::open().map_err(|source| AgentError::Address { instance: any.clone(), source })?;
-    let held = config.instances.iter().filter(|i| kept.contains(&i.name));
-    let keep: Vec<_> = held.flat_map(|i| i.addresses.iter().map(|a| (i.interface.as_str(), *a))).collect();
-    let stale = addresses.remove_stale(&keep).await.map_err(|source| AgentError::Address { instance: any, source })?;
+    let goes_on = |instance: &&crate::config::Instance| restarted.contains(&instance.name);
+    let kept = config.instances.iter().filter(goes_on);
+    let kept: Vec<_> = kept.flat_map(|i| i.addresses.iter().map(|prefix| (i.interface.as_str(), *prefix))).collect();
+    let stale = addresses.remove_stale(&kept).await.map_err(|source| AgentError::Address { instance: any, source })?;
     for (interface, prefix) in stale {
         warn!(interface, %prefix, "removed an address that a keepcall before this one left behind");
     }
-    for instance in config.instances.iter().filter(|i| !kept.contains(&i.name)) {
+    for instance in config.instances.iter().filter(|i| !goes_on(i)) {
         let error = |source| AgentError::Address { instance: instance.name.clone(), source };
         let ips: Vec<_> = instance.addresses.iter().map(ipnet::IpNet::addr).collect();
         let left = addresses.present(&instance.interface, &ips).await.map_err(error)?;
@@ -217,7 +247,8 @@ async fn build(
     cluster: &Cluster,
     etcd: &Etcd,
     addresses: &Arc<Addresses>,
-    inherited: bool,
+    leases: &Leases,
+    restarted: bool,
 ) -> Result<Instance, AgentError> {
     let name = instance.name.clone();
     let mut prepared = vec![sysctl::for_address(&instance.interface)];
@@ -246,7 +277,7 @@ async fn build(
         Announcer::open(&instance.interface, &ips).map_err(|source| AgentError::Announce { instance: name.clone(), source })?;
     let calls = match &instance.sip {
         Some(sip) => Some(
-            CallsSide::open(&config.node, instance, sip, etcd.clone(), inherited)
+            CallsSide::open(&config.node, instance, sip, etcd.clone(), restarted)
                 .await
                 .map_err(|source| AgentError::Calls { instance: name.clone(), source })?,
         ),
@@ -263,7 +294,9 @@ async fn build(
         calls,
         hooks: hooks::Hooks::start(name.clone()),
         history: history::Writer::start(etcd.clone(), &config.node.cluster, &name),
+        lease: leases.of(&name),
         held: None,
+        refresh_at: Time::FAR,
         announcing: None,
         put_back: None,
         put_back_at: None,
