@@ -1,6 +1,7 @@
 //! The demo: calls with audio, then their server goes, and the calls go on.
 
 use crate::comeback;
+use crate::event::Event;
 use crate::lab::agent::{Agent, INSTANCE, Setup, built_program, wait_armed};
 use crate::lab::asterisk::Asterisk;
 use crate::lab::calls::{Calls, ended, has_audio, is_reinvited};
@@ -16,45 +17,6 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-
-/// What happens to the master.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Event {
-    /// Its link is cut; all that runs on it lives on and knows nothing of it.
-    Power,
-    /// Its server is killed (SIGKILL).
-    KillServer,
-    /// The operator orders a switchover.
-    Switchover,
-    /// The agent beside it is killed (SIGKILL); its server lives on.
-    KillAgent,
-    /// The agent beside it is frozen (SIGSTOP), and goes on when the calls have been recovered.
-    FreezeAgent,
-}
-
-impl Event {
-    /// As on the command line.
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Power => "power",
-            Self::KillServer => "kill-server",
-            Self::Switchover => "switchover",
-            Self::KillAgent => "kill-agent",
-            Self::FreezeAgent => "freeze-agent",
-        }
-    }
-
-    /// As a line of the timeline.
-    const fn in_words(self) -> &'static str {
-        match self {
-            Self::Power => "the master is cut off",
-            Self::KillServer => "the master's Asterisk is killed",
-            Self::Switchover => "a switchover is ordered",
-            Self::KillAgent => "the master's agent is killed; its Asterisk lives on",
-            Self::FreezeAgent => "the master's agent is frozen; its Asterisk lives on",
-        }
-    }
-}
 
 #[derive(clap::Args)]
 pub(crate) struct Args {

@@ -29,6 +29,7 @@ mod bench;
 mod comeback;
 mod costs;
 mod demo;
+mod event;
 mod selftest;
 mod timeline;
 
