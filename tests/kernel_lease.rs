@@ -173,7 +173,7 @@ impl Sniffer {
     }
 
     /// How many frames came that say that they are from one of the addresses.
-    fn from_vips(&mut self) -> usize {
+    fn told_by_vips(&mut self) -> usize {
         let (v4, v6) = (V4.parse::<std::net::Ipv4Addr>().unwrap().octets(), V6.parse::<std::net::Ipv6Addr>().unwrap().octets());
         let mut frame = [0; 2048];
         let mut count = 0;
@@ -340,17 +340,17 @@ fn nothing_leaves_from_the_addresses_after_the_end() {
         send(true);
         let mut heard = 0;
         until("frames from the addresses come", || {
-            heard += sniffer.from_vips();
+            heard += sniffer.told_by_vips();
             heard >= 13
         });
         scene.lease.end().unwrap();
         std::thread::sleep(QUIET);
-        sniffer.from_vips();
+        sniffer.told_by_vips();
         // Without the table at the interface raw frames are not stopped.
         send(enforcement == Enforcement::Netdev);
         assert!(!scene.answers("client", V4, true) && !scene.answers("client", V6, true));
         std::thread::sleep(QUIET);
-        assert_eq!(sniffer.from_vips(), 0, "{enforcement:?}");
+        assert_eq!(sniffer.told_by_vips(), 0, "{enforcement:?}");
     });
 }
 
