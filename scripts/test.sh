@@ -23,7 +23,7 @@ if [ "$(df --output=avail /dev/shm 2>/dev/null | tail -n 1)" -gt 1000000 ] 2>/de
   export TMPDIR
 fi
 # The hold is long against a machine that stands still for a second: what is tried here is that calls are recovered.
-for event in power kill-server switchover; do
+for event in power kill-server switchover kill-agent freeze-agent; do
   step "demo: $event"
   KEEPCALL_PROFILE=dev scripts/demo.sh --calls 4 --event "$event" --hold-ms 2000
 done

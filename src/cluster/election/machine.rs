@@ -1,5 +1,9 @@
 //! The state of one election and its inputs. What the roles do is in `lead.rs` and `follow.rs`, deadlines in `rights.rs`.
 
+#[cfg(test)]
+#[path = "explore/fingerprint.rs"]
+mod fingerprint;
+
 use super::types::{
     Action, Candidate, Cause, Commit, Failure, HoldKind, Inherited, Kind, LeaseState, Message, Request, Role, Settings,
 };
@@ -58,6 +62,7 @@ pub(super) struct Held {
 
 /// One instance's election on one node. See the module for the order of calls.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Election {
     pub(super) s: Settings,
     pub(super) view: Option<View>,

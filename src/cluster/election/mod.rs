@@ -9,6 +9,8 @@
 //! the actions are carried out (a lowered deadline must be in force when a transaction leaves), then wait for input or until
 //! [`Election::next_deadline`].
 
+#[cfg(test)]
+mod explore;
 mod follow;
 mod lead;
 mod machine;

@@ -1,0 +1,313 @@
+//! What may happen next. The head of the queue happens as it should, or one of the faults befalls it; between two ticks whatever
+//! was held up, cut, frozen or killed may come back. A fault costs one of the budget, coming back costs nothing.
+
+use super::world::{Item, NAMES, PATIENCE, World, index};
+use crate::cluster::election::Election;
+use crate::cluster::election::types::{Action, Cause, Failure, Request};
+use std::rc::Rc;
+
+/// Kinds of faults that a run may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Kinds {
+    /// Messages late, lost, out of order or doubled, and links cut in one direction.
+    pub(super) network: bool,
+    /// Requests to etcd or its answers late, lost or refused, etcd unreachable or down, leases that end late.
+    pub(super) store: bool,
+    /// Hosts that crash, agents that are killed or frozen, and come back.
+    pub(super) process: bool,
+    /// Switchovers and stops that an operator asks for.
+    pub(super) operator: bool,
+}
+
+impl Kinds {
+    pub(super) const ALL: Self = Self { network: true, store: true, process: true, operator: true };
+    pub(super) const NONE: Self = Self { network: false, store: false, process: false, operator: false };
+    pub(super) const NETWORK: Self = Self { network: true, ..Self::NONE };
+    pub(super) const STORE: Self = Self { store: true, ..Self::NONE };
+    pub(super) const PROCESS: Self = Self { process: true, ..Self::NONE };
+    pub(super) const OPERATOR: Self = Self { operator: true, ..Self::NONE };
+}
+
+/// One step. The numbers are nodes, or positions in [`World::stuck`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// The head of the queue happens, so many times.
+    Happens(u8),
+    /// It is held up: it happens later or never.
+    HeldUp,
+    /// It happens, and a copy is held up.
+    Twice,
+    /// Nothing goes that way any more.
+    Cut,
+    /// etcd refuses the request.
+    Refused,
+    /// The connection breaks: the node is in doubt at once, and the request is held up.
+    Broken,
+    /// The node cannot reach etcd any more.
+    Unplugged,
+    /// etcd serves nobody any more.
+    Down,
+    HostCrashes,
+    AgentKilled,
+    Frozen,
+    /// Time goes on.
+    Tick,
+    /// What was held up happens.
+    Released(u8),
+    Mended(u8),
+    Plugged(u8),
+    Up,
+    Started(u8),
+    Thawed(u8),
+    Switchover(u8),
+    Stopped(u8),
+}
+
+impl Choice {
+    pub(super) const fn cost(self) -> u8 {
+        use Choice::{
+            AgentKilled, Broken, Cut, Down, Frozen, HeldUp, HostCrashes, Refused, Stopped, Switchover, Twice, Unplugged,
+        };
+        match self {
+            HeldUp | Twice | Cut | Refused | Broken | Unplugged | Down | HostCrashes | AgentKilled | Frozen | Switchover(_)
+            | Stopped(_) => 1,
+            _ => 0,
+        }
+    }
+}
+
+/// What may befall the head of the queue, besides that it happens.
+pub(super) fn faults(w: &World, kinds: Kinds, out: &mut Vec<Choice>) {
+    use Choice::{AgentKilled, Broken, Cut, Down, Frozen, HeldUp, HostCrashes, Refused, Twice, Unplugged};
+    out.clear();
+    let Some(item) = w.queue.front() else { return };
+    match item {
+        Item::Message { .. } if kinds.network => out.extend([HeldUp, Twice, Cut]),
+        Item::Released { .. } if kinds.process => out.push(HeldUp),
+        Item::Serve { .. } if kinds.store => out.extend([HeldUp, Refused, Broken, Unplugged, Down]),
+        Item::Renew { .. } if kinds.store => out.extend([HeldUp, Unplugged, Down]),
+        Item::Served { .. } | Item::Renewed { .. } | Item::Expire { .. } if kinds.store => out.push(HeldUp),
+        Item::Hint { .. } if kinds.store => out.push(HeldUp),
+        _ => {}
+    }
+    let at_process = !matches!(item, Item::Hint { .. } | Item::Keep { .. } | Item::Released { .. });
+    if kinds.process && at_process && item.reader().is_some_and(|n| w.runs(n) && !w.nodes[n].frozen) {
+        out.extend([HostCrashes, AgentKilled, Frozen]);
+    }
+}
+
+/// What may happen when the tick's queue is empty; time going on is always the last.
+pub(super) fn between(w: &World, kinds: Kinds, budget: u8, out: &mut Vec<Choice>) {
+    use Choice::{Mended, Plugged, Released, Started, Stopped, Switchover, Thawed, Tick, Up};
+    out.clear();
+    let small = |n: usize| u8::try_from(n).unwrap_or(u8::MAX);
+    out.extend((0..w.stuck.len()).map(|i| Released(small(i))));
+    out.extend((0..w.cut.len()).map(|i| Mended(small(i))));
+    out.extend(w.down.then_some(Up));
+    for (i, n) in w.nodes.iter().enumerate() {
+        let i = small(i);
+        out.extend(n.unplugged.then_some(Plugged(i)));
+        out.extend(n.frozen.then_some(Thawed(i)));
+        match &n.election {
+            None => out.push(Started(i)),
+            Some(e) if kinds.operator && budget > 0 && !n.frozen && !n.stopping && e.hold().is_some() => {
+                out.extend([Switchover(i), Stopped(i)]);
+            }
+            Some(_) => {}
+        }
+    }
+    out.push(Tick);
+}
+
+/// Carries out one action of a node.
+pub(super) fn carry_out(w: &mut World, node: usize, action: Action) {
+    let boot = w.nodes[node].boot;
+    match action {
+        Action::Send { to, message } => {
+            if let Some(to) = index(&to).filter(|to| *to < w.nodes.len()) {
+                w.queue.push_back(Item::Message { from: node, to, message });
+            }
+        }
+        Action::Store { id, request } => {
+            w.nodes[node].open.push((id, w.tick + PATIENCE));
+            w.queue.push_back(Item::Serve { node, boot, id, request: Rc::new(request) });
+        }
+        Action::Take { cause, .. } => {
+            let r = &mut w.reached;
+            *match cause {
+                Cause::First => &mut r.first,
+                Cause::Fast => &mut r.fast,
+                Cause::Slow => &mut r.slow,
+                Cause::Handover { .. } => &mut r.handover,
+                Cause::Resumed => &mut r.resumed,
+                Cause::Restarted => &mut r.restarted,
+            } += 1;
+        }
+        Action::Drop { epoch, .. } => w.queue.push_back(Item::Released { node, boot, epoch }),
+        Action::Changed | Action::Switched(_) | Action::Forgot(_) => {}
+    }
+}
+
+/// Takes a step.
+pub(super) fn apply(w: &mut World, choice: Choice) {
+    match choice {
+        Choice::Happens(n) => return (0..n).for_each(|_| happen(w)),
+        Choice::Tick => {
+            w.tick();
+            return w.say(|_| "--".to_owned());
+        }
+        _ => {}
+    }
+    w.say(|w| match (choice, w.queue.front()) {
+        (Choice::Released(i), _) => format!("{choice:?}: {}", w.stuck[usize::from(i)].1.tell()),
+        (_, Some(item)) => format!("{choice:?} instead of: {}", item.tell()),
+        _ => format!("{choice:?}"),
+    });
+    if let Some(item) = (choice.cost() > 0).then(|| w.queue.pop_front()).flatten() {
+        befall(w, choice, item);
+        return;
+    }
+    match choice {
+        Choice::Released(i) => {
+            let (_, item) = w.stuck.remove(usize::from(i));
+            w.queue.push_back(item);
+            happen(w);
+        }
+        Choice::Mended(i) => drop(w.cut.remove(usize::from(i))),
+        Choice::Up => {
+            w.down = false;
+            let tick = w.tick;
+            Rc::make_mut(&mut w.store).new_leader(tick);
+        }
+        Choice::Plugged(n) => w.nodes[usize::from(n)].unplugged = false,
+        Choice::Started(n) => w.start(usize::from(n)),
+        Choice::Thawed(n) => {
+            let n = usize::from(n);
+            w.nodes[n].frozen = false;
+            let backlog = std::mem::take(&mut w.nodes[n].backlog);
+            w.queue.extend(backlog);
+            w.queue.push_back(Item::Hint { node: n });
+            w.due(n);
+        }
+        Choice::Switchover(n) => w.input(usize::from(n), |e, now| e.switchover(None, now)),
+        Choice::Stopped(n) => {
+            w.nodes[usize::from(n)].stopping = true;
+            w.input(usize::from(n), Election::stop);
+        }
+        _ => {}
+    }
+}
+
+/// A fault befalls what was about to happen.
+fn befall(w: &mut World, choice: Choice, item: Item) {
+    let tick = w.tick;
+    let reader = item.reader();
+    match (choice, &item) {
+        (Choice::Cut, Item::Message { from, to, .. }) => w.cut.push((*from, *to)),
+        (Choice::Refused, Item::Serve { node, boot, id, .. }) => {
+            w.queue.push_back(Item::Served { node: *node, boot: *boot, id: *id, answer: None });
+        }
+        (Choice::Broken, Item::Serve { node, id, .. }) => {
+            let (node, id) = (*node, *id);
+            w.stuck.push((tick, item));
+            w.queue.push_back(Item::GiveUp { node, id });
+        }
+        (Choice::Unplugged, Item::Serve { node, .. } | Item::Renew { node, .. }) => w.nodes[*node].unplugged = true,
+        (Choice::Down, _) => w.down = true,
+        (Choice::Twice, _) => {
+            w.stuck.push((tick, item.clone()));
+            w.queue.push_front(item);
+            happen(w);
+        }
+        // A hint that is late is as good as the next poll.
+        (Choice::HeldUp, Item::Hint { .. }) => {}
+        (Choice::HeldUp, _) => w.stuck.push((tick, item)),
+        (Choice::HostCrashes | Choice::AgentKilled, _) => {
+            if let Some(n) = reader {
+                w.kill(n, choice == Choice::HostCrashes);
+            }
+        }
+        (Choice::Frozen, _) => {
+            if let Some(n) = reader {
+                w.nodes[n].frozen = true;
+                w.queue.push_front(item);
+                happen(w);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The head of the queue happens.
+fn happen(w: &mut World) {
+    let Some(item) = w.queue.pop_front() else { return };
+    if let Some(n) = item.reader().filter(|n| w.nodes[*n].frozen) {
+        // Its timers are looked at again when it runs again.
+        if !matches!(item, Item::Wake { .. } | Item::Keep { .. } | Item::Hint { .. } | Item::GiveUp { .. }) {
+            w.nodes[n].backlog.push(item);
+        }
+        return;
+    }
+    w.say(|_| format!("   {}", item.tell()));
+    let reachable = |w: &World, node: usize| !w.down && !w.nodes[node].unplugged;
+    let before = w.store.revision;
+    match item {
+        Item::Wake { node } => w.input(node, Election::handle_timeout),
+        Item::Hint { node } => w.input(node, Election::hint),
+        Item::Keep { node } if w.runs(node) => w.keep(node),
+        Item::GiveUp { node, id } => answer(w, node, id, |e, now| e.handle_failure(id, Failure::InDoubt, now)),
+        Item::Released { node, boot, epoch } if w.is_current(node, boot) => w.input(node, |e, now| e.released(epoch, now)),
+        Item::Message { from, to, .. } if w.cut.contains(&(from, to)) => {}
+        Item::Message { from, to, message } => w.input(to, |e, now| e.handle_message(NAMES[from], message, now)),
+        Item::Serve { node, boot, id, request } if reachable(w, node) => {
+            let ticket = matches!(*request, Request::Ticket(_));
+            let reply = Rc::make_mut(&mut w.store).serve(node, &request).map(|(ok, v)| (ok, Rc::new(v)));
+            w.queue.push_back(Item::Served { node, boot, id, answer: reply });
+            if !ticket {
+                watched(w, before);
+            }
+        }
+        Item::Served { node, boot, id, answer: reply } if w.is_current(node, boot) => answer(w, node, id, |e, now| match reply {
+            Some((ok, view)) => e.handle_reply(id, ok, Rc::unwrap_or_clone(view), now),
+            None => e.handle_failure(id, Failure::Definite, now),
+        }),
+        Item::Renew { node, boot, sent, lease: asked, base } if reachable(w, node) => {
+            let tick = w.tick;
+            let store = Rc::make_mut(&mut w.store);
+            let lease = match asked {
+                Some(id) => store.keep_alive(id, tick).then_some(id),
+                None => store.grant(node, base, tick),
+            };
+            w.queue.push_back(Item::Renewed { node, boot, sent, asked, lease });
+            watched(w, before);
+        }
+        Item::Renewed { node, boot, sent, asked, lease } if super::items::is_waited_for(w, node, boot, sent) => {
+            w.renewed(node, sent, asked, lease);
+        }
+        Item::Expire { lease } if !w.down => {
+            let tick = w.tick;
+            if w.store.leases.iter().any(|l| l.0 == lease && l.1 <= tick) {
+                Rc::make_mut(&mut w.store).revoke(lease);
+                watched(w, before);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A node gets an answer, if it still waits for it.
+fn answer(w: &mut World, node: usize, id: u64, f: impl FnOnce(&mut Election, crate::time::Time)) {
+    let open = &mut w.nodes[node].open;
+    if let Some(at) = open.iter().position(|o| o.0 == id) {
+        open.remove(at);
+        w.input(node, f);
+    }
+}
+
+/// Watches tell everybody that something changed.
+fn watched(w: &mut World, before: i64) {
+    if w.store.revision != before {
+        let told: Vec<usize> = (0..w.nodes.len()).filter(|n| w.runs(*n) && !w.nodes[*n].unplugged).collect();
+        w.queue.extend(told.into_iter().map(|node| Item::Hint { node }));
+    }
+}

@@ -1,0 +1,144 @@
+//! What of an election's state decides what it will do. Every field is named here, so that a new one cannot be forgotten: two
+//! states that differ in it would pass for one, and the exploration would skip what only one of them does.
+
+use super::{Election, InFlight, POLL, Peer, Won};
+use crate::cluster::election::explore::canon::Canon;
+use crate::cluster::election::types::Cause;
+use crate::cluster::record::{Recorded, View};
+use std::time::Duration;
+
+impl Election {
+    pub(in crate::cluster::election) fn fingerprint(&self, c: &mut Canon) {
+        let Self {
+            s,
+            view,
+            record,
+            revision,
+            unreadable,
+            top_epoch,
+            lease,
+            read_under,
+            last_ack,
+            peers,
+            sent,
+            beat,
+            next_beat,
+            ticket,
+            // Makes the next ticket unlike all others, and no more.
+            tickets: _,
+            doubt,
+            maybe,
+            inflight,
+            reading,
+            want_read,
+            read_not_before,
+            propose_not_before,
+            next_poll,
+            // Makes the next request unlike all others, and no more.
+            requests: _,
+            gone,
+            lead_since,
+            claim_at,
+            claimed,
+            released,
+            go_ok,
+            gone_epoch,
+            won,
+            held,
+            inherited,
+            fit,
+            priority,
+            better_since,
+            switch,
+            forget,
+            forgot,
+            stopping,
+            parking,
+            // The explored settings never hold a change down and never count one as quick.
+            epoch_since: _,
+            started,
+            actions,
+            wake,
+            // Set anew by each input.
+            now: _,
+            // Only decides whether status is worth a look.
+            last_role: _,
+        } = self;
+        assert!(actions.is_empty(), "a state is looked at when its actions are out");
+        assert!(forget.is_none() && forgot.is_none() && *priority == 100, "the fingerprint takes these as constant");
+        let (hold, long, past) = (s.hold, self.long_hold(), Duration::ZERO);
+        c.flags(&[view.is_some(), unreadable.is_some(), *doubt, *want_read, *fit, *stopping, *parking]);
+        if let Some(v) = view {
+            // Its ticket was compared when it arrived; its record is below.
+            let View { revision, record: recorded, alive, nodes, ticket: _, paused } = v;
+            c.revision(*revision);
+            c.maybe_epoch(alive.map(|a| a.epoch));
+            c.lease(alive.map(|a| a.lease));
+            c.names(nodes);
+            c.flags(&[paused.is_some(), matches!(recorded, Recorded::Missing)]);
+        }
+        c.record(record.as_ref());
+        c.revision(*revision);
+        c.epoch(*top_epoch);
+        c.lease(lease.map(|l| l.id));
+        c.maybe_time(lease.map(|l| l.until), past);
+        // It matters only whether it is the present lease.
+        c.flags(&[read_under.is_some() && *read_under == lease.map(|l| l.id)]);
+        c.time(*last_ack, long);
+        for (name, p) in peers {
+            let Peer { acked, vouched, fit, priority, heard: _ } = p;
+            c.name(Some(name));
+            c.maybe_time(*acked, hold);
+            c.maybe_time(*vouched, hold);
+            c.flags(&[*fit]);
+            c.number(*priority);
+        }
+        // An ack of a heartbeat that is older than `hold` gives nothing.
+        let now = c.now;
+        for (n, at) in sent.iter().filter(|s| s.1 + hold > now) {
+            c.number(beat - n);
+            c.time(*at, hold);
+        }
+        c.time(*next_beat, past);
+        c.ticket(ticket.as_deref());
+        c.record(maybe.as_ref());
+        c.record(inflight.as_ref().map(|InFlight { id: _, record }| record));
+        c.flags(&[reading.is_some()]);
+        if let Some((_, lease, ticket)) = reading {
+            c.lease(*lease);
+            c.ticket(ticket.as_deref());
+        }
+        for t in [read_not_before, propose_not_before] {
+            c.time(*t, past);
+        }
+        c.time((*next_poll).min(c.now + POLL), past);
+        c.maybe_time(*gone, long);
+        c.time(*lead_since, hold);
+        c.maybe_time(*claim_at, crate::cluster::election::follow::CLAIM_PATIENCE);
+        for e in [claimed, released, go_ok, gone_epoch] {
+            c.maybe_epoch(*e);
+        }
+        // Who won and how is only told; but the counts of what was reached must be true.
+        c.maybe_epoch(won.as_ref().map(|Won { epoch, .. }| *epoch));
+        c.number(won.as_ref().map_or(0, |w| match w.cause {
+            Cause::First => 1,
+            Cause::Fast => 2,
+            Cause::Slow => 3,
+            Cause::Handover { .. } => 4,
+            Cause::Resumed | Cause::Restarted => 5,
+        }));
+        c.maybe_epoch(held.map(|h| h.epoch));
+        c.maybe_time(held.map(|h| h.until), past);
+        c.flags(&[held.is_some_and(|h| h.dropping)]);
+        c.maybe_epoch(inherited.map(|i| i.epoch));
+        c.maybe_time(inherited.map(|i| i.until), past);
+        c.maybe_time(better_since.as_ref().map(|b| b.1), s.preempt_delay);
+        c.name(better_since.as_ref().map(|b| b.0.as_str()));
+        c.flags(&[switch.is_some()]);
+        c.name(switch.as_ref().and_then(|s| s.as_deref()));
+        if !fit {
+            c.time(*started, Duration::from_secs(5));
+        }
+        c.time(*wake, past);
+    }
+}

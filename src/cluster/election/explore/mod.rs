@@ -1,0 +1,80 @@
+//! Exhaustive exploration of small clusters on the real state machine: all that can happen from a set of beginnings
+//! (`stages.rs`) with so many faults within so many ticks, each state once, each step checked for two holders.
+//!
+//! What is covered is exactly this. Without a fault everything happens at once and in order; each fault (`choices.rs`) may
+//! befall each message, request, answer, lease and process at each point, and what was held up, cut, frozen or killed may come
+//! back at every later tick or never. A message that is late may be later than any other, so reordering needs no choice of its
+//! own; one that never comes is lost. Time is in ticks, of which four make a hold; clocks run at both ends of the drift bound;
+//! leases end at their end or, as a fault, at any later tick. What happens between two ticks, in longer runs or with more faults
+//! is the business of the seeded simulation.
+//!
+//! `KEEPCALL_EXPLORE_FAULTS` and `KEEPCALL_EXPLORE_HORIZON` go deeper, and `KEEPCALL_EXPLORE_LIMIT` (states per beginning) bounds
+//! the memory. A search that reaches the limit fails: it would have proved nothing. The search is deterministic, so the same test
+//! finds the same path again, and prints it in words.
+
+pub(super) mod canon;
+mod choices;
+mod items;
+mod search;
+mod stages;
+mod store;
+mod variants;
+mod world;
+
+use choices::Kinds;
+use search::{Plan, search, tell};
+use stages::Stage;
+use world::Reached;
+
+fn number(name: &str, default: u32) -> u32 {
+    std::env::var(name).ok().and_then(|s| s.parse().ok()).unwrap_or(default)
+}
+
+/// Explores from each beginning, with the first node's clock slow and the others' fast, and the other way round.
+fn cover(stages: &[Stage], nodes: usize, faults: u8, ticks: u32) -> (usize, Reached) {
+    let plan = Plan {
+        faults: u8::try_from(number("KEEPCALL_EXPLORE_FAULTS", u32::from(faults))).unwrap(),
+        ticks: number("KEEPCALL_EXPLORE_HORIZON", ticks),
+        kinds: Kinds::ALL,
+        // About 3 kB each at the widest.
+        limit: number("KEEPCALL_EXPLORE_LIMIT", 400_000) as usize,
+    };
+    let (mut states, mut steps, mut reached) = (0, 0, Reached::default());
+    for stage in stages {
+        for slow_first in [true, false] {
+            let at = std::time::Instant::now();
+            let start = stage.world(nodes, slow_first, None);
+            let found = search(&start, plan);
+            if let Some(path) = found.bad {
+                panic!("two holders from {stage:?}, {nodes} nodes, slow first {slow_first}:\n{}", tell(&start, &path));
+            }
+            assert!(found.complete, "more than {} states from {stage:?}: the space was not covered", plan.limit);
+            println!("{stage:?} {nodes} nodes: {} states, {} steps, {:.1?}", found.states, found.steps, at.elapsed());
+            states += found.states;
+            steps += found.steps;
+            reached.add(&found.reached, &Reached::default());
+        }
+    }
+    println!("{nodes} nodes, {} faults, {} ticks: {states} states, {steps} steps, {reached:?}", plan.faults, plan.ticks);
+    (states, reached)
+}
+
+fn assert_not_vacuous((states, r): (usize, Reached), at_least: usize) {
+    assert!(states >= at_least, "only {states} states");
+    assert!(r.first > 0 && r.fast > 0 && r.slow > 0 && r.handover > 0 && r.resumed > 0 && r.restarted > 0, "not all is reached: {r:?}");
+}
+
+#[test]
+fn two_nodes_with_any_one_fault() {
+    assert_not_vacuous(cover(&Stage::ALL, 2, 1, 10), 1);
+}
+
+#[test]
+fn three_nodes_with_any_one_fault() {
+    assert_not_vacuous(cover(&Stage::ALL, 3, 1, 7), 1);
+}
+
+#[test]
+fn two_nodes_with_any_two_faults() {
+    assert_not_vacuous(cover(&Stage::ALL, 2, 2, 5), 1);
+}

@@ -1,0 +1,122 @@
+//! etcd as the exploration sees it: one linear history in which each request takes effect at one instant. A lease ends when the
+//! world says so, at its end or later.
+
+use super::canon::Canon;
+use super::world::{NAMES, TTL_TICKS};
+use crate::cluster::election::types::Request;
+use crate::cluster::record::{Alive, Record, Recorded, View};
+
+#[derive(Clone, Default)]
+pub(super) struct Store {
+    pub(super) revision: i64,
+    /// The revision of its last change, and the record.
+    pub(super) record: Option<(i64, Record)>,
+    alive: Option<Alive>,
+    /// For each node the lease that its key is bound to; 0: there is no key. Stands for the key's revision, too.
+    nodes: [i64; NAMES.len()],
+    /// Number, and tick of its end.
+    pub(super) leases: Vec<(i64, u32)>,
+    tickets: [Option<String>; NAMES.len()],
+    next_lease: i64,
+}
+
+impl Store {
+    pub(super) fn has(&self, lease: i64) -> bool {
+        self.leases.iter().any(|l| l.0 == lease)
+    }
+
+    pub(super) fn revoke(&mut self, lease: i64) {
+        if self.has(lease) {
+            self.leases.retain(|l| l.0 != lease);
+            self.revision += 1;
+            self.nodes.iter_mut().filter(|l| **l == lease).for_each(|l| *l = 0);
+            self.alive = self.alive.filter(|a| a.lease != lease);
+        }
+    }
+
+    /// A new leader gives every lease its full time again.
+    pub(super) fn new_leader(&mut self, tick: u32) {
+        self.leases.iter_mut().for_each(|l| l.1 = tick + TTL_TICKS);
+    }
+
+    pub(super) fn bound(&self, node: usize) -> i64 {
+        self.nodes[node]
+    }
+
+    /// A lease with the node's key bound to it, if the key still is as the node read it.
+    pub(super) fn grant(&mut self, node: usize, base: i64, tick: u32) -> Option<i64> {
+        if self.nodes[node] != base {
+            return None;
+        }
+        self.next_lease += 1;
+        self.revision += 1;
+        self.leases.push((self.next_lease, tick + TTL_TICKS));
+        self.nodes[node] = self.next_lease;
+        Some(self.next_lease)
+    }
+
+    pub(super) fn keep_alive(&mut self, lease: i64, tick: u32) -> bool {
+        let found = self.leases.iter_mut().find(|l| l.0 == lease);
+        found.map(|l| l.1 = l.1.max(tick + TTL_TICKS)).is_some()
+    }
+
+    fn view(&self, me: usize) -> View {
+        View {
+            revision: self.revision,
+            record: self.record.clone().map_or(Recorded::Missing, |(revision, record)| Recorded::Good { revision, record }),
+            alive: self.alive,
+            nodes: (0..NAMES.len()).filter(|n| self.nodes[*n] != 0).map(|n| NAMES[n].to_owned()).collect(),
+            ticket: self.tickets[me].clone(),
+            paused: None,
+        }
+    }
+
+    fn compares_hold(&self, me: usize, c: &crate::cluster::election::types::Commit) -> bool {
+        self.record.as_ref().map_or(0, |r| r.0) == c.base
+            && self.tickets[me].as_ref() == Some(&c.ticket)
+            && (!c.alive_gone || self.alive.is_none())
+            && c.nodes_gone.iter().all(|n| super::world::index(n).is_none_or(|n| self.nodes[n] == 0))
+    }
+
+    /// `None`: refused, certainly not done.
+    pub(super) fn serve(&mut self, me: usize, request: &Request) -> Option<(bool, View)> {
+        let c = match request {
+            Request::Read => return Some((true, self.view(me))),
+            Request::Ticket(t) => {
+                self.revision += 1;
+                self.tickets[me] = Some(t.clone());
+                return Some((true, self.view(me)));
+            }
+            Request::Commit(c) => c,
+        };
+        let good = self.compares_hold(me, c);
+        if good {
+            if c.alive.is_some_and(|l| !self.has(l)) {
+                return None;
+            }
+            self.revision += 1;
+            self.record = Some((self.revision, c.record.clone()));
+            match c.alive {
+                Some(lease) => self.alive = Some(Alive { epoch: c.record.epoch, lease }),
+                None if c.drop_alive => self.alive = None,
+                None => {}
+            }
+        }
+        Some((good, self.view(me)))
+    }
+
+    pub(super) fn fingerprint(&self, c: &mut Canon, tick: u32) {
+        let Self { revision, record, alive, nodes, leases, tickets, next_lease: _ } = self;
+        c.revision(*revision);
+        c.revision(record.as_ref().map_or(0, |r| r.0));
+        c.record(record.as_ref().map(|r| &r.1));
+        c.maybe_epoch(alive.map(|a| a.epoch));
+        c.lease(alive.map(|a| a.lease));
+        nodes.iter().for_each(|l| c.lease(Some(*l)));
+        for (id, end) in leases {
+            c.lease(Some(*id));
+            c.number(end.saturating_sub(tick));
+        }
+        tickets.iter().for_each(|t| c.ticket(t.as_deref()));
+    }
+}

@@ -1,0 +1,63 @@
+//! Shows that the exploration can fail: each rule that is left out must be noticed, in the smallest space that does.
+
+use super::choices::Kinds;
+use super::search::{Plan, search, tell};
+use super::stages::Stage;
+use crate::cluster::election::types::Fault;
+
+/// The same space must be clean with the rule and not without it.
+fn must_be_caught(rule: Fault, stage: Stage, nodes: usize, kinds: Kinds, faults: u8, ticks: u32) {
+    let plan = Plan { faults, ticks, kinds, limit: 500_000 };
+    let start = stage.world(nodes, true, Some(rule));
+    let found = search(&start, plan);
+    let Some(path) = found.bad else {
+        panic!("the exploration does not notice {rule:?}: {} states from {stage:?}, complete: {}", found.states, found.complete)
+    };
+    let told = tell(&start, &path);
+    println!("{rule:?}, found after {} states from {stage:?}:\n{told}", found.states);
+    assert!(told.contains("holders now: [\"n"), "the path leads there again");
+    let clean = search(&stage.world(nodes, true, None), plan);
+    assert!(clean.bad.is_none() && clean.complete, "with the rule nothing is wrong there");
+}
+
+#[test]
+fn an_ack_while_a_transaction_is_in_doubt() {
+    must_be_caught(Fault::AckInDoubt, Stage::Killed, 2, Kinds::STORE, 1, 9);
+}
+
+#[test]
+fn no_lowering_before_a_transaction() {
+    must_be_caught(Fault::NoLowering, Stage::Solo, 2, Kinds::PROCESS, 1, 10);
+}
+
+#[test]
+fn no_silence_after_a_restart() {
+    must_be_caught(Fault::NoRestartSilence, Stage::Boot, 2, Kinds::PROCESS, 1, 9);
+}
+
+#[test]
+fn no_wait_before_a_slow_takeover() {
+    must_be_caught(Fault::NoSlowWait, Stage::Switchover, 3, Kinds::STORE, 1, 10);
+}
+
+#[test]
+fn go_before_letting_go() {
+    must_be_caught(Fault::GoEarly, Stage::Switchover, 2, Kinds::NONE, 0, 9);
+}
+
+#[test]
+fn counting_from_the_receipt_of_an_ack() {
+    must_be_caught(Fault::ReceiveTime, Stage::Settled, 2, Kinds::NETWORK, 2, 9);
+}
+
+/// A master that missed two changes of master gathers acks of all members: from the one that is master no more, and a last one
+/// from the one that is going to be.
+#[test]
+fn an_ack_to_the_master_of_an_older_epoch() {
+    must_be_caught(Fault::AckOldEpoch, Stage::Stale, 3, Kinds::OPERATOR, 1, 5);
+}
+
+#[test]
+fn a_slow_takeover_that_does_not_look_at_the_successor() {
+    must_be_caught(Fault::SlowBlind, Stage::Leaseless, 3, Kinds::NETWORK, 1, 7);
+}

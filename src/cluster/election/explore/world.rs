@@ -1,0 +1,336 @@
+//! The world of the exploration: nodes that run the real state machine, their kernels, what is under way between them, and etcd.
+//! Time goes in ticks; within a tick everything happens at once, in a fixed order, unless a choice (`choices.rs`) says otherwise.
+
+use super::canon::Canon;
+use super::store::Store;
+use crate::cluster::election::types::{Fault, Inherited, LeaseState, Message, Request, Settings};
+use crate::cluster::election::Election;
+use crate::cluster::record::View;
+use crate::time::Time;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// The nodes; a cluster of two leaves out the last.
+pub(super) const NAMES: [&str; 3] = ["n0", "n1", "n2"];
+
+/// A grain of time in nanoseconds. A slow clock runs 4 grains in a tick, a fast one 5: as far apart as a drift of a quarter
+/// allows. So large a drift makes the waits of both whole ticks, and no rounding hides or makes an overlap.
+const GRAIN: u64 = 125_000_000;
+pub(super) const DRIFT: f64 = 0.25;
+pub(super) const SLOW: u64 = 4;
+pub(super) const FAST: u64 = 5;
+/// 4 ticks of a slow clock. The nanosecond less makes up for the one that a promise waits longer: a slow holder's right ends at
+/// exactly the tick at which a fast promiser is free.
+pub(super) const HOLD: Duration = Duration::from_nanos(16 * GRAIN - 1);
+const HEARTBEAT: Duration = Duration::from_nanos(4 * GRAIN);
+/// etcd's clock is a fast one: leases end as early as they may.
+pub(super) const TTL_TICKS: u32 = 6;
+const TTL: Duration = Duration::from_nanos(TTL_TICKS as u64 * FAST * GRAIN);
+/// Ticks between two renewals of a lease.
+const RENEW: u32 = 2;
+/// Ticks until an answer of etcd is no longer waited for.
+pub(super) const PATIENCE: u32 = 2;
+/// Nothing happens before this instant, so that no distance reaches back before boot.
+const BASE: u64 = 1_000_000_000_000;
+
+pub(super) fn index(name: &str) -> Option<usize> {
+    NAMES.iter().position(|n| *n == name)
+}
+
+/// Something that is about to happen.
+#[derive(Clone, Debug)]
+pub(super) enum Item {
+    Wake { node: usize },
+    Hint { node: usize },
+    Keep { node: usize },
+    GiveUp { node: usize, id: u64 },
+    Released { node: usize, boot: u64, epoch: u64 },
+    Message { from: usize, to: usize, message: Message },
+    Serve { node: usize, boot: u64, id: u64, request: Rc<Request> },
+    Served { node: usize, boot: u64, id: u64, answer: Option<(bool, Rc<View>)> },
+    Renew { node: usize, boot: u64, sent: Time, lease: Option<i64>, base: i64 },
+    Renewed { node: usize, boot: u64, sent: Time, asked: Option<i64>, lease: Option<i64> },
+    Expire { lease: i64 },
+}
+
+#[derive(Clone)]
+pub(super) struct Node {
+    /// Grains of its clock in a tick.
+    pub(super) rate: u64,
+    pub(super) boot: u64,
+    /// `None`: no process runs.
+    pub(super) election: Option<Rc<Election>>,
+    /// What the kernel was told: epoch, and until when by the node's clock. It outlives the process.
+    pub(super) kernel: Option<(u64, Time)>,
+    pub(super) frozen: bool,
+    /// What arrived while it was frozen.
+    pub(super) backlog: Vec<Item>,
+    /// Requests that it waits for, and the tick at which it gives up.
+    pub(super) open: Vec<(u64, u32)>,
+    pub(super) lease: Option<LeaseState>,
+    pub(super) keep_at: u32,
+    /// The renewal under way.
+    pub(super) keeping: Option<Time>,
+    pub(super) unplugged: bool,
+    pub(super) stopping: bool,
+}
+
+/// How often a node came to hold, by cause, on the way here. Not part of the state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reached {
+    pub(super) first: u64,
+    pub(super) fast: u64,
+    pub(super) slow: u64,
+    pub(super) handover: u64,
+    pub(super) resumed: u64,
+    pub(super) restarted: u64,
+}
+
+#[derive(Clone)]
+pub(super) struct World {
+    pub(super) tick: u32,
+    pub(super) nodes: Vec<Node>,
+    pub(super) store: Rc<Store>,
+    pub(super) down: bool,
+    /// What happens next in this tick.
+    pub(super) queue: VecDeque<Item>,
+    /// What was held up, and the tick at which it was: it may still happen, or never.
+    pub(super) stuck: Vec<(u32, Item)>,
+    /// Directions of the network that carry nothing: (from, to).
+    pub(super) cut: Vec<(usize, usize)>,
+    pub(super) reached: Reached,
+    boots: u64,
+    fault: Option<Fault>,
+    /// What happened, in words; only kept when a path is told again.
+    pub(super) log: Option<Vec<String>>,
+}
+
+impl World {
+    /// A cluster whose nodes have clocks of these rates; no process runs yet.
+    pub(super) fn new(rates: &[u64], fault: Option<Fault>) -> Self {
+        let node = |rate: &u64| Node {
+            rate: *rate,
+            boot: 0,
+            election: None,
+            kernel: None,
+            frozen: false,
+            backlog: Vec::new(),
+            open: Vec::new(),
+            lease: None,
+            keep_at: 0,
+            keeping: None,
+            unplugged: false,
+            stopping: false,
+        };
+        Self {
+            tick: 0,
+            nodes: rates.iter().map(node).collect(),
+            store: Rc::default(),
+            down: false,
+            queue: VecDeque::new(),
+            stuck: Vec::new(),
+            cut: Vec::new(),
+            reached: Reached::default(),
+            boots: 0,
+            fault,
+            log: None,
+        }
+    }
+
+    pub(super) const fn fault(&self) -> Option<Fault> {
+        self.fault
+    }
+
+    pub(super) fn clock(&self, node: usize) -> Time {
+        Time::from_nanos(BASE + self.nodes[node].rate * GRAIN * u64::from(self.tick))
+    }
+
+    pub(super) fn say(&mut self, what: impl FnOnce(&Self) -> String) {
+        if self.log.is_some() {
+            let line = format!("{:3} {}", self.tick, what(self));
+            self.log.iter_mut().for_each(|l| l.push(line.clone()));
+        }
+    }
+
+    /// The nodes that answer for the addresses now.
+    pub(super) fn holders(&self) -> impl Iterator<Item = usize> {
+        (0..self.nodes.len()).filter(|n| self.nodes[*n].kernel.is_some_and(|k| k.1 > self.clock(*n)))
+    }
+
+    pub(super) fn runs(&self, node: usize) -> bool {
+        self.nodes[node].election.is_some()
+    }
+
+    pub(super) fn is_current(&self, node: usize, boot: u64) -> bool {
+        self.runs(node) && self.nodes[node].boot == boot
+    }
+
+    /// A process starts, and goes on with what the kernel still holds.
+    pub(super) fn start(&mut self, node: usize) {
+        self.boots += 1;
+        let now = self.clock(node);
+        let settings = Settings {
+            me: NAMES[node].to_owned(),
+            boot: self.boots,
+            heartbeat: HEARTBEAT,
+            hold: HOLD,
+            drift: DRIFT,
+            preempt: false,
+            preempt_delay: Duration::ZERO,
+            // No change is held down: that only makes takeovers rarer.
+            flap_budget: u32::MAX,
+            flap_window: Duration::ZERO,
+            fault: self.fault,
+        };
+        let election = Election::new(settings, now);
+        let n = &mut self.nodes[node];
+        (n.boot, n.election, n.keep_at) = (self.boots, Some(Rc::new(election)), self.tick);
+        let inherited = n.kernel.filter(|k| k.1 > now).map(|(epoch, until)| Inherited { epoch, until });
+        self.queue.push_back(Item::Keep { node });
+        self.input(node, |e, now| {
+            if let Some(i) = inherited {
+                e.adopt(i, now);
+            }
+            e.set_fitness(true, 100, now);
+        });
+    }
+
+    /// The process is gone. Its kernel goes on unless the host is gone as well.
+    pub(super) fn kill(&mut self, node: usize, host: bool) {
+        let n = &mut self.nodes[node];
+        (n.election, n.frozen, n.lease, n.keeping, n.stopping) = (None, false, None, None, false);
+        n.backlog.clear();
+        n.open.clear();
+        if host {
+            n.kernel = None;
+        }
+    }
+
+    /// One input; then the kernel learns the hold, and only then the actions are carried out: the order that drivers keep.
+    pub(super) fn input(&mut self, node: usize, f: impl FnOnce(&mut Election, Time)) {
+        let now = self.clock(node);
+        let Some(mut rc) = self.nodes[node].election.take() else { return };
+        let e = Rc::make_mut(&mut rc);
+        f(e, now);
+        self.nodes[node].kernel = e.hold().map(|(epoch, until, _)| (epoch, until));
+        while let Some(a) = e.poll_action() {
+            self.say(|w| {
+                let left = w.nodes[node].kernel.map(|k| k.1.since(now).as_nanos() / u128::from(GRAIN));
+                format!("      {} (hold left: {left:?} grains) {a:?}", NAMES[node])
+            });
+            super::choices::carry_out(self, node, a);
+        }
+        let wake = e.next_deadline();
+        self.nodes[node].election = Some(rc);
+        // The machine asks for another pass in the same instant by a nanosecond more.
+        if wake <= now + Duration::from_nanos(1) {
+            self.queue.push_back(Item::Wake { node });
+        }
+    }
+
+    /// Time goes on by one tick: whatever is due then is queued.
+    pub(super) fn tick(&mut self) {
+        self.tick += 1;
+        let t = self.tick;
+        if !self.down {
+            let late = |l: i64| self.stuck.iter().any(|s| matches!(s.1, Item::Expire { lease } if lease == l));
+            let due = self.store.leases.iter().filter(|l| l.1 <= t && !late(l.0));
+            let due: Vec<Item> = due.map(|l| Item::Expire { lease: l.0 }).collect();
+            self.queue.extend(due);
+        }
+        for node in 0..self.nodes.len() {
+            self.due(node);
+        }
+    }
+
+    /// Queues what a node's timers ask for.
+    pub(super) fn due(&mut self, node: usize) {
+        let (t, now) = (self.tick, self.clock(node));
+        let n = &self.nodes[node];
+        let Some(e) = n.election.as_ref().filter(|_| !n.frozen) else { return };
+        if n.stopping && e.may_leave(now) {
+            // A clean end takes the lease along.
+            if let Some(l) = n.lease.filter(|_| !self.down && !n.unplugged) {
+                Rc::make_mut(&mut self.store).revoke(l.id);
+            }
+            return self.kill(node, false);
+        }
+        if t >= n.keep_at {
+            self.queue.push_back(Item::Keep { node });
+        }
+        let expired = n.open.iter().filter(|o| o.1 <= t);
+        self.queue.extend(expired.map(|o| Item::GiveUp { node, id: o.0 }));
+        if e.next_deadline() <= now {
+            self.queue.push_back(Item::Wake { node });
+        }
+    }
+
+    /// The driver's part of keeping the lease: one renewal at a time.
+    pub(super) fn keep(&mut self, node: usize) {
+        let (sent, base, tick) = (self.clock(node), self.store.bound(node), self.tick);
+        let n = &mut self.nodes[node];
+        n.keep_at = tick + RENEW;
+        n.keeping = Some(sent);
+        let (boot, lease) = (n.boot, n.lease.map(|l| l.id));
+        self.queue.push_back(Item::Renew { node, boot, sent, lease, base });
+    }
+
+    pub(super) fn renewed(&mut self, node: usize, sent: Time, asked: Option<i64>, lease: Option<i64>) {
+        let until = sent + TTL.mul_f64(1.0 - DRIFT);
+        let n = &mut self.nodes[node];
+        n.keeping = None;
+        let old = n.lease;
+        n.lease = lease.map(|id| LeaseState { id, until: old.filter(|o| o.id == id).map_or(until, |o| o.until.max(until)) });
+        if asked.is_some() && lease.is_none() {
+            n.keep_at = self.tick + 1;
+        }
+        let new = n.lease;
+        self.input(node, |e, now| e.set_lease(new, now));
+    }
+
+    pub(super) fn fingerprint(&self) -> u128 {
+        let top = self.nodes.iter().filter_map(|n| n.election.as_ref()).map(|e| e.top_epoch);
+        let top = top.chain(self.store.record.as_ref().map(|r| r.1.epoch)).max().unwrap_or(0);
+        let mut c = Canon::new(top);
+        for (i, n) in self.nodes.iter().enumerate() {
+            let Node { rate: _, boot: _, election, kernel, frozen, backlog, open, lease, keep_at, keeping, unplugged, stopping } = n;
+            c.now = self.clock(i);
+            c.flags(&[election.is_some(), *frozen, *unplugged, *stopping]);
+            if let Some(e) = election {
+                e.fingerprint(&mut c);
+            }
+            let live = kernel.filter(|k| k.1 > c.now);
+            c.maybe_epoch(live.map(|k| k.0));
+            c.maybe_time(live.map(|k| k.1), Duration::ZERO);
+            open.iter().for_each(|o| c.number(o.1.saturating_sub(self.tick)));
+            // The election was told the same lease.
+            c.flags(&[lease.is_some()]);
+            c.number(keep_at.saturating_sub(self.tick));
+            c.maybe_time(*keeping, TTL);
+            c.number(backlog.len());
+            backlog.iter().for_each(|item| super::items::fingerprint(self, item, &mut c));
+        }
+        self.store.fingerprint(&mut c, self.tick);
+        c.flags(&[self.down]);
+        self.cut.iter().for_each(|(a, b)| c.number(a * 8 + b));
+        for (since, item) in &self.stuck {
+            c.number(if matches!(item, Item::Message { .. }) { self.tick - since } else { 0 });
+            super::items::fingerprint(self, item, &mut c);
+        }
+        c.finish()
+    }
+}
+
+
+impl Reached {
+    /// Adds what happened from `before` to `after`.
+    pub(super) const fn add(&mut self, after: &Self, before: &Self) {
+        self.first += after.first - before.first;
+        self.fast += after.fast - before.fast;
+        self.slow += after.slow - before.slow;
+        self.handover += after.handover - before.handover;
+        self.resumed += after.resumed - before.resumed;
+        self.restarted += after.restarted - before.restarted;
+    }
+}
