@@ -47,6 +47,7 @@ impl Election {
             held,
             inherited,
             fit,
+            fit_known,
             priority,
             better_since,
             switch,
@@ -67,7 +68,7 @@ impl Election {
         assert!(actions.is_empty(), "a state is looked at when its actions are out");
         assert!(forget.is_none() && forgot.is_none() && *priority == 100, "the fingerprint takes these as constant");
         let (hold, long, past) = (s.hold, self.long_hold(), Duration::ZERO);
-        c.flags(&[view.is_some(), unreadable.is_some(), *doubt, *want_read, *fit, *stopping, *parking]);
+        c.flags(&[view.is_some(), unreadable.is_some(), *doubt, *want_read, *fit, *fit_known, *stopping, *parking]);
         if let Some(v) = view {
             // Its ticket was compared when it arrived; its record is below.
             let View { revision, record: recorded, alive, nodes, ticket: _, paused } = v;

@@ -62,8 +62,7 @@ pub(super) fn is_dead(w: &World, since: u32, item: &Item) -> bool {
         }
         Item::Renewed { node, boot, sent, .. } => !is_waited_for(w, *node, *boot, *sent),
         Item::Renew { node, boot, sent, lease, base } => {
-            !is_waited_for(w, *node, *boot, *sent)
-                && lease.map_or_else(|| w.store.bound(*node) != *base, |id| !w.store.has(id))
+            !is_waited_for(w, *node, *boot, *sent) && lease.map_or_else(|| w.store.bound(*node) != *base, |id| !w.store.has(id))
         }
         Item::Expire { lease } => !w.store.leases.iter().any(|l| l.0 == *lease && l.1 <= w.tick),
         Item::Released { node, boot, .. } => !w.is_current(*node, *boot),

@@ -61,7 +61,10 @@ fn cover(stages: &[Stage], nodes: usize, faults: u8, ticks: u32) -> (usize, Reac
 
 fn assert_not_vacuous((states, r): (usize, Reached), at_least: usize) {
     assert!(states >= at_least, "only {states} states");
-    assert!(r.first > 0 && r.fast > 0 && r.slow > 0 && r.handover > 0 && r.resumed > 0 && r.restarted > 0, "not all is reached: {r:?}");
+    assert!(
+        r.first > 0 && r.fast > 0 && r.slow > 0 && r.handover > 0 && r.resumed > 0 && r.restarted > 0,
+        "not all is reached: {r:?}"
+    );
 }
 
 #[test]

@@ -3,8 +3,8 @@
 
 use super::canon::Canon;
 use super::store::Store;
-use crate::cluster::election::types::{Fault, Inherited, LeaseState, Message, Request, Settings};
 use crate::cluster::election::Election;
+use crate::cluster::election::types::{Fault, Inherited, LeaseState, Message, Request, Settings};
 use crate::cluster::record::View;
 use crate::time::Time;
 use std::collections::VecDeque;
@@ -294,7 +294,8 @@ impl World {
         let top = top.chain(self.store.record.as_ref().map(|r| r.1.epoch)).max().unwrap_or(0);
         let mut c = Canon::new(top);
         for (i, n) in self.nodes.iter().enumerate() {
-            let Node { rate: _, boot: _, election, kernel, frozen, backlog, open, lease, keep_at, keeping, unplugged, stopping } = n;
+            let Node { rate: _, boot: _, election, kernel, frozen, backlog, open, lease, keep_at, keeping, unplugged, stopping } =
+                n;
             c.now = self.clock(i);
             c.flags(&[election.is_some(), *frozen, *unplugged, *stopping]);
             if let Some(e) = election {
@@ -321,7 +322,6 @@ impl World {
         c.finish()
     }
 }
-
 
 impl Reached {
     /// Adds what happened from `before` to `after`.
