@@ -5,7 +5,7 @@ use super::world::{HOLD, Item, NAMES, World};
 use crate::cluster::election::types::{Commit, Kind, Message, Request};
 
 /// Messages that were held up for longer than this many ticks are lost: heartbeats and acks of that age give nothing.
-pub(super) const OLDEST: u32 = 6;
+pub(super) const OLDEST: u32 = 7;
 
 impl Item {
     /// The node whose process will handle it.
