@@ -124,7 +124,7 @@ pub(crate) fn wait_armed(agents: &mut [Agent]) -> Result<(usize, usize)> {
 fn config_text(host: &Host, s: &Setup, key: &Path, socket: &Path) -> String {
     let endpoints: Vec<String> = s.endpoints.iter().map(|e| format!("\"{e}\"")).collect();
     // The lease must outlast the hold, and etcd counts in seconds.
-    let ttl = (s.hold.as_secs() + 2).max(3);
+    let ttl = (2 * s.hold.as_secs() + 2).max(3);
     let mut t = format!(
         "[node]\nname = \"{}\"\ncluster = \"{}\"\naddress = \"{}\"\nkey_file = \"{}\"\n\n[etcd]\nendpoints = [{}]\nlease_ttl = \"{ttl}s\"\n\n\
          [timing]\nheartbeat = \"{}ms\"\nhold = \"{}ms\"\n\n[control]\nsocket = \"{}\"\n\n\

@@ -112,7 +112,7 @@ impl Node {
         std::fs::create_dir_all(&dir).unwrap();
         let at = dir.display();
         let config = format!(
-            "[node]\nname = \"{name}\"\ncluster = \"{CLUSTER}\"\naddress = \"{}\"\nkey_file = \"{at}/key\"\n\n[etcd]\nendpoints = [\"{etcd}\"]\n\n\
+            "[node]\nname = \"{name}\"\ncluster = \"{CLUSTER}\"\naddress = \"{}\"\nkey_file = \"{at}/key\"\n\n[etcd]\nendpoints = [\"{etcd}\"]\ntimeout = \"2s\"\nlease_ttl = \"6s\"\n\n\
              [timing]\nheartbeat = \"100ms\"\nhold = \"2s\"\n\n[control]\nsocket = \"{at}/sock\"\n\n\
              [[instance]]\nname = \"sip\"\ninterface = \"eth0\"\naddresses = [\"{VIP4}/24\"]\n",
             host.ip4
