@@ -62,6 +62,32 @@ async fn a_silent_member_leaves_a_write_in_doubt_and_it_is_not_sent_again() {
 }
 
 #[tokio::test]
+async fn a_guarded_transaction_does_not_wait_for_a_silent_member() {
+    let server = EtcdServer::start();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let etcd = Etcd::connect(&settings(&[&url, &server.url], None)).unwrap();
+    let put = |v: u8| vec![Op::Put { key: "/g".into(), value: vec![v], lease: 0 }];
+    let begin = Instant::now();
+    let (reply, copies) = etcd.txn_guarded(vec![Compare::Missing("/g".into())], put(1), vec![]).await.unwrap();
+    assert!(reply.succeeded && copies, "{reply:?}");
+    assert!(begin.elapsed() < Duration::from_millis(800), "{:?}", begin.elapsed());
+    // From now on the silent member is asked last, so there is one copy only.
+    let (reply, copies) = etcd.txn_guarded(vec![Compare::Missing("/g".into())], put(2), vec![]).await.unwrap();
+    assert!(!reply.succeeded && !copies, "{reply:?}");
+    // And it is named, although nobody has to wait for it.
+    let end = Instant::now() + Duration::from_secs(20);
+    while etcd.health()[0].healthy {
+        assert!(Instant::now() < end, "{:?}", etcd.health());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    let none = Etcd::connect(&settings(&[&url], None)).unwrap();
+    let e = none.txn_guarded(vec![], put(3), vec![]).await.unwrap_err();
+    assert!(!e.is_definite() && e.to_string().contains(&url), "{e}");
+}
+
+#[tokio::test]
 async fn transactions_compare_and_leases_end() {
     let server = EtcdServer::start();
     let etcd = Etcd::connect(&settings(&[&server.url], None)).unwrap();

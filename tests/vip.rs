@@ -4,7 +4,7 @@
 mod netns;
 
 use ipnet::IpNet;
-use keepcall::vip::address::{AddressError, AddressEvent, AddressMonitor, Addresses};
+use keepcall::vip::address::{AddressError, AddressEvent, AddressMonitor, Addresses, LIFETIME};
 use keepcall::vip::announce::{Announcer, Pace};
 use keepcall::vip::fence::{Fence, FenceState};
 use keepcall::vip::rawudp::RawUdp;
@@ -167,6 +167,43 @@ fn the_monitor_tells_what_others_do_to_an_address() {
         }
         assert!(after.contains(&AddressEvent::Vanished { interface: interface(), prefix: vips()[2] }), "{after:?}");
     });
+}
+
+#[test]
+fn a_lifetime_is_renewed_without_noise_and_ends() {
+    let lan = Lan::new(&["a"]);
+    let space = lan.space("a");
+    let left = |lan: &Lan| -> Vec<u64> {
+        let json: serde_json::Value = serde_json::from_str(&lan.ip("a", "-j addr show dev eth0")).unwrap();
+        let all = json[0]["addr_info"].as_array().unwrap().iter();
+        all.filter(|a| ips().iter().any(|ip| a["local"] == ip.to_string()))
+            .map(|a| a["valid_life_time"].as_u64().unwrap())
+            .collect()
+    };
+    let route = lan.ip("a", "-6 route show fd77::/64");
+    assert!(!route.is_empty() && !route.contains("expires"));
+    lan.block_on("a", || async move {
+        let addresses = Addresses::open().unwrap();
+        addresses.add("eth0", &vips()).await.unwrap();
+        let watched: Vec<(String, IpNet)> = vips().into_iter().map(|v| ("eth0".to_owned(), v)).collect();
+        let mut monitor = AddressMonitor::open(&watched).unwrap();
+        for _ in 0..5 {
+            addresses.add("eth0", &vips()).await.unwrap();
+        }
+        assert!(tokio::time::timeout(QUIET, monitor.next()).await.is_err(), "a renewal is told");
+        // The kernel ends it as it ends any: as if the agent were gone for good.
+        let ip = format!("-n {space} addr change 10.77.0.9/24 dev eth0 valid_lft 1 preferred_lft 1");
+        assert!(std::process::Command::new("ip").args(ip.split_whitespace()).status().unwrap().success());
+        let event = tokio::time::timeout(Duration::from_secs(10), monitor.next()).await.unwrap().unwrap();
+        assert_eq!(event, AddressEvent::Vanished { interface: "eth0".to_owned(), prefix: vips()[0] });
+        addresses.add("eth0", &vips()).await.unwrap();
+    });
+    let whole = LIFETIME.as_secs();
+    assert!(left(&lan).len() == 3 && left(&lan).iter().all(|s| (whole - 5..=whole).contains(s)), "{:?}", left(&lan));
+    // The host's own address has its route still, and without an end.
+    assert_eq!(lan.ip("a", "-6 route show fd77::/64"), route);
+    lan.block_on("a", || async { Addresses::open().unwrap().remove("eth0", &vips()).await.unwrap() });
+    assert_eq!(lan.ip("a", "-6 route show fd77::/64"), route);
 }
 
 #[test]

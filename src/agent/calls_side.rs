@@ -150,9 +150,10 @@ impl CallsSide {
         let raw = RawUdp::open(&instance.interface)?;
         let relay = KernelRelay::new(&instance.name, &vips)?;
         let fence = Fence::new(&instance.name, &sip.ports, sip.media_ports);
+        // Until this node is master, its server stays off the wire. After a restart it is master, as long as it does not hear
+        // otherwise; and then this is closed with the right.
         if !inherited {
             relay.clear().await?;
-            // Until this node is master, its server stays off the wire.
             fence.closed().await?;
         }
         let table = Table::new(TableSettings {

@@ -5,6 +5,7 @@
 use super::calls_side::CallsSide;
 use super::history;
 use super::hooks::Hooks;
+use super::keeper::mend_one;
 use super::takeover::Takeover;
 use crate::clock;
 use crate::cluster::{Cause, Cluster, Fitness};
@@ -12,9 +13,10 @@ use crate::config;
 use crate::control::api;
 use crate::health::Verdict;
 use crate::time::Time;
-use crate::vip::address::{AddressEvent, AddressMonitor, Addresses};
-use crate::vip::announce::{Announcer, Announcing, Pace};
+use crate::vip::address::{AddressEvent, AddressMonitor, Addresses, LIFETIME};
+use crate::vip::announce::{Announced, Announcer, Announcing, Pace};
 use crate::vip::fence::FenceState;
+use crate::vip::kernel_lease::KernelLease;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -22,6 +24,8 @@ use tracing::{error, info, warn};
 
 /// Pause before an address is put back a second time, so that a fight with a network manager stays slow.
 const PUT_BACK_PAUSE: Duration = Duration::from_secs(1);
+/// How often the addresses get their whole lifetime again: a few times within it, so that one that fails does no harm.
+const REFRESH: Duration = LIFETIME.checked_div(4).expect("four is not zero");
 
 /// What the agent asks of an instance.
 #[derive(Debug)]
@@ -59,6 +63,12 @@ pub(super) struct Instance {
     pub(super) calls: Option<CallsSide>,
     pub(super) hooks: Hooks,
     pub(super) history: history::Writer,
+    /// What lets the host answer; there is one for every instance.
+    pub(super) lease: Option<Arc<KernelLease>>,
+    /// When the addresses get a new lifetime; while they are held.
+    pub(super) refresh_at: Time,
+    /// A process before this one held the addresses, and its right still ran when this one began.
+    pub(super) restarted: bool,
     /// The epoch in which this node holds the addresses; `None` while it does not.
     pub(super) held: Option<u64>,
     pub(super) announcing: Option<Announcing>,
@@ -99,6 +109,7 @@ impl Instance {
                 Ok(()) = self.verdict.changed() => self.report_fitness().await,
                 Some(event) = self.monitor.next() => self.address_event(event),
                 () = tokio::time::sleep_until(clock::tokio_at(self.put_back_at.unwrap_or(Time::FAR))) => self.put_back().await,
+                () = tokio::time::sleep_until(clock::tokio_at(self.refresh_at)) => self.refresh().await,
                 event = next_event(self.calls.as_mut()) => {
                     if let Some(calls) = &mut self.calls {
                         calls.handle(event).await;
@@ -133,6 +144,10 @@ impl Instance {
         if let Some(calls) = &mut self.calls {
             calls.server_is(verdict.decided()).await;
         }
+        // What the process before this one knew of the server still holds until the checks have spoken.
+        if self.restarted && verdict.decided().is_none() {
+            return;
+        }
         self.cluster
             .set_fitness(&self.config.name, Fitness { fit: verdict.fit, priority: self.node.priority, summary: verdict.summary });
     }
@@ -158,12 +173,16 @@ impl Instance {
         takeover.mark("detected", detected);
         takeover.mark("committed", committed);
 
+        if let Some(lease) = &self.lease {
+            lease.allow();
+        }
         // The addresses and their announcement first: nothing may come between the commit and them.
         let added = self.addresses.add(&self.config.interface, &self.config.addresses).await;
         takeover.mark("address", clock::now());
-        let (announced, announcing) = self.announcer.start(pace(&self.config.announce));
-        takeover.mark("announced", clock::now());
         self.held = Some(epoch);
+        let (announced, announcing) = self.announce();
+        takeover.mark("announced", clock::now());
+        self.refresh_at = clock::now() + REFRESH;
         self.announcing = Some(announcing);
         if let Err(e) = added {
             error!(instance = name, epoch, "the addresses are not complete: {e}");
@@ -185,6 +204,10 @@ impl Instance {
     async fn drop_right(&mut self, epoch: u64, reason: &str, handover: bool) {
         let name = self.config.name.clone();
         if self.held.is_none() {
+            // Nothing was brought up by this process. What the one before it left must go all the same.
+            for e in self.release().await {
+                error!(instance = name, epoch, "release is not complete: {e}");
+            }
             self.cluster.released(&name, epoch);
             return;
         }
@@ -202,9 +225,19 @@ impl Instance {
                 () = until_lost(&cluster, &name, epoch) => warn!(instance = name, "the right ran out before the calls were handed over"),
             }
         }
-        let errors = self.release().await;
-        // The other node may take the addresses from here on; everything that follows is not waited for.
-        self.cluster.released(&name, epoch);
+        self.announcing = None;
+        let mut errors = self.close_fence().await;
+        // The other node may take the addresses as soon as this host does not answer for them; everything that follows is not
+        // waited for, unless the kernel could not be told.
+        let silent =
+            self.lease.as_ref().is_some_and(|lease| if handover { lease.let_go(epoch).is_ok() } else { lease.is_silent() });
+        if silent {
+            self.cluster.released(&name, epoch);
+        }
+        errors.extend(self.release().await);
+        if !silent {
+            self.cluster.released(&name, epoch);
+        }
         for e in errors {
             error!(instance = name, epoch, "release is not complete: {e}");
         }
@@ -220,25 +253,29 @@ impl Instance {
         self.announcing = None;
         self.held = None;
         self.put_back_at = None;
-        let fence = async {
-            match &self.calls {
-                Some(calls) if calls.fence().state().await != FenceState::Closed => calls.fence().closed().await,
-                _ => Ok(()),
-            }
-        };
-        let (removed, fenced) = tokio::join!(self.addresses.remove(&self.config.interface, &self.config.addresses), fence);
-        let mut errors = Vec::new();
+        self.refresh_at = Time::FAR;
+        let removal = self.addresses.remove(&self.config.interface, &self.config.addresses);
+        let (removed, mut errors) = tokio::join!(removal, self.close_fence());
         if let Err(e) = removed {
-            errors.push(e.to_string());
-        }
-        if let Err(e) = fenced {
             errors.push(e.to_string());
         }
         errors
     }
 
+    /// Closes the server in, if it is not.
+    async fn close_fence(&self) -> Vec<String> {
+        let Some(calls) = &self.calls else { return Vec::new() };
+        if calls.fence().state().await == FenceState::Closed {
+            return Vec::new();
+        }
+        calls.fence().closed().await.err().map(|e| e.to_string()).into_iter().collect()
+    }
+
     async fn stop(&mut self) -> Vec<String> {
+        // The election is over: whatever it could not end ends here.
+        let ended = self.lease.as_ref().map_or(Ok(()), |lease| lease.end());
         let mut errors = self.release().await;
+        errors.extend(ended.err().map(|e| e.to_string()));
         if let Some(calls) = &mut self.calls {
             errors.extend(calls.stop().await);
         }
@@ -246,6 +283,11 @@ impl Instance {
     }
 
     fn address_event(&mut self, event: AddressEvent) {
+        if let (AddressEvent::LinkUp { .. }, Some(lease)) = (&event, self.lease.clone()) {
+            // Most kernels take the rules at an interface away with it.
+            let name = self.config.name.clone();
+            tokio::spawn(async move { mend_one(&name, &lease).await });
+        }
         let name = &self.config.name;
         // At the end of a right the addresses go before the order to drop them is here.
         if !self.held.is_some_and(|epoch| self.cluster.holds(name, epoch)) {
@@ -286,8 +328,25 @@ impl Instance {
         self.announce_again();
     }
 
+    /// Gives the addresses their lifetime anew.
+    async fn refresh(&mut self) {
+        self.refresh_at = clock::now() + REFRESH;
+        if !self.held.is_some_and(|epoch| self.cluster.holds(&self.config.name, epoch)) {
+            return;
+        }
+        // Should the right end meanwhile, the order that says so comes after this, and removes them.
+        if let Err(e) = self.addresses.add(&self.config.interface, &self.config.addresses).await {
+            warn!(instance = self.config.name, "the addresses did not get a new lifetime: {e}");
+        }
+    }
+
+    fn announce(&self) -> (Announced, Announcing) {
+        let (cluster, name, held) = (self.cluster.clone(), self.config.name.clone(), self.held);
+        self.announcer.start_while(pace(&self.config.announce), move || held.is_some_and(|epoch| cluster.holds(&name, epoch)))
+    }
+
     fn announce_again(&mut self) {
-        let (announced, announcing) = self.announcer.start(pace(&self.config.announce));
+        let (announced, announcing) = self.announce();
         for e in &announced.errors {
             warn!(instance = self.config.name, "an announcement was not sent: {e}");
         }

@@ -9,6 +9,7 @@ mod calls_side;
 mod history;
 mod hooks;
 mod instance;
+mod keeper;
 mod pause;
 mod relay;
 mod restart;
@@ -23,16 +24,20 @@ mod writer;
 pub use calls_side::CallsError;
 pub use sockets::RecoveryPortError;
 
-use crate::cluster::{Cluster, ClusterError, ClusterEvent, Inherited, NoKeeper};
+use crate::clock;
+use crate::cluster::{Cluster, ClusterError, ClusterEvent};
 use crate::config::Config;
 use crate::control::server::{self, ServeError};
 use crate::etcd::{Etcd, EtcdError};
 use crate::health::Monitor;
+use crate::time::Time;
 use crate::vip::address::{AddressError, AddressMonitor, Addresses};
 use crate::vip::announce::{AnnounceError, Announcer};
+use crate::vip::kernel_lease::KernelLeaseError;
 use crate::vip::sysctl;
 use calls_side::CallsSide;
 use instance::{Instance, Order};
+use keeper::Leases;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,6 +70,14 @@ pub enum AgentError {
         instance: String,
         /// What went wrong.
         source: AddressError,
+    },
+    /// The kernel cannot be made to keep this host from answering without a right.
+    #[error("instance {instance:?}: {source}")]
+    Lease {
+        /// The instance.
+        instance: String,
+        /// What went wrong.
+        source: KernelLeaseError,
     },
     /// The addresses of an instance cannot be announced.
     #[error("instance {instance:?}: {source}")]
@@ -111,16 +124,28 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     // The control socket and the heartbeat port are what only one agent can have. They come before anything is touched: an
     // agent that is started a second time by mistake must not take the addresses from the one that holds them.
     let (socket, mut requests) = server::serve(&config.control).await?;
-    let inherited: Vec<(String, Inherited)> = Vec::new();
-    let kept: BTreeSet<String> = inherited.iter().map(|(name, _)| name.clone()).collect();
-    let (cluster, mut events) = Cluster::start(&config, etcd.clone(), Box::new(NoKeeper), inherited).await?;
+    // The kernel's tables come before all else, and leave what is held as it is: an agent that runs is not disturbed, and what a
+    // predecessor held is known before the election begins.
+    let (leases, inherited) = Leases::install(&config).await?;
+    let found = inherited.clone();
+    let (cluster, mut events) = match Cluster::start(&config, etcd.clone(), Box::new(leases.clone()), inherited).await {
+        Ok(started) => started,
+        Err(e) => {
+            leases.undo().await;
+            return Err(e.into());
+        }
+    };
+    // Not what ran out before the election looked at it: of that it says nothing more.
+    let now = clock::now();
+    let kept: BTreeSet<String> = found.into_iter().filter(|(_, right)| right.until > now).map(|(name, _)| name).collect();
     let mut instances = Instances::new();
     let mut tasks = Vec::new();
     let built = async {
         let addresses = open_addresses(&config, &kept).await?;
         for instance in &config.instances {
             let (orders, queue) = mpsc::channel(ORDERS);
-            let built = build(&config, instance, &cluster, &etcd, &addresses, kept.contains(&instance.name)).await?;
+            let inherited = kept.contains(&instance.name);
+            let built = build(&config, instance, &cluster, &etcd, &addresses, &leases, inherited).await?;
             tasks.push(tokio::spawn(built.run(queue)));
             instances.insert(instance.name.clone(), orders);
         }
@@ -131,12 +156,17 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         Err(e) => {
             // What was set up before the failure is undone, and etcd forgets this node at once.
             leave(&config, None, cluster, events, instances).await;
+            match Addresses::open() {
+                Ok(addresses) => leases.remove(&config, &addresses).await,
+                Err(e) => warn!("the tables of nftables stay: {e}"),
+            }
             return Err(e);
         }
     };
     // Ended when it is dropped: these have nothing to undo.
     let mut tasks_of_agent = tokio::task::JoinSet::new();
     let answers = answers::Answers::new(&config, cluster.clone(), etcd.clone(), instances.clone());
+    tasks_of_agent.spawn(leases.clone().mend());
     for instance in instances.keys() {
         let served = wishes::serve(etcd.clone(), config.node.cluster.clone(), instance.clone(), answers.clone());
         tasks_of_agent.spawn(served);
@@ -173,6 +203,9 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     info!("stopping: handing over, then releasing the addresses");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     leave(&config, Some(&addresses), cluster, events, instances).await;
+    // Nobody may put back what is removed now.
+    tasks_of_agent.shutdown().await;
+    leases.remove(&config, &addresses).await;
     drop(socket);
     for task in tasks {
         let _ = tokio::time::timeout(Duration::from_secs(1), task).await;
@@ -217,6 +250,7 @@ async fn build(
     cluster: &Cluster,
     etcd: &Etcd,
     addresses: &Arc<Addresses>,
+    leases: &Leases,
     inherited: bool,
 ) -> Result<Instance, AgentError> {
     let name = instance.name.clone();
@@ -263,7 +297,10 @@ async fn build(
         calls,
         hooks: hooks::Hooks::start(name.clone()),
         history: history::Writer::start(etcd.clone(), &config.node.cluster, &name),
+        lease: leases.of(&name),
+        restarted: inherited,
         held: None,
+        refresh_at: Time::FAR,
         announcing: None,
         put_back: None,
         put_back_at: None,

@@ -9,16 +9,22 @@ use futures::future::join_all;
 use ipnet::IpNet;
 use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, CacheInfo,
+};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::{Handle, MulticastGroup};
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 /// The `IFA_PROTO` of our addresses. The kernel uses 1 to 3 itself; `ip -d address` shows the number.
 pub const PROTOCOL: u8 = 0x4b;
+/// How long an address stays that nobody adds again. The kernel lease silences a host whose agent is gone; this takes the address
+/// away, too, so that the host itself can talk to the new master. Far longer than a restart or an upgrade of the agent takes.
+pub const LIFETIME: Duration = Duration::from_secs(60);
 /// Events kept for a slow reader; beyond it they are dropped and [`AddressEvent::Missed`] is told, so nobody relies on a hole.
 const EVENTS: usize = 256;
 
@@ -79,7 +85,7 @@ impl Addresses {
         Ok(Self { handle, connection: tokio::spawn(connection) })
     }
 
-    /// Adds `prefixes` to `interface`. An address that is there already is success. IPv6 addresses come without duplicate
+    /// Adds `prefixes` to `interface`, for [`LIFETIME`]. An address that is there already is success, and gets that time anew. IPv6 addresses come without duplicate
     /// address detection: they must answer at once, and a predecessor that is still there for a moment must not leave them in
     /// the state `dadfailed`.
     ///
@@ -88,8 +94,9 @@ impl Addresses {
     pub async fn add(&self, interface: &str, prefixes: &[IpNet]) -> Result<(), AddressError> {
         let index = self.index(interface).await?;
         let requests = prefixes.iter().map(|prefix| {
-            let mut request = self.handle.address().add(index, prefix.addr(), prefix.prefix_len());
+            let mut request = self.handle.address().add(index, prefix.addr(), prefix.prefix_len()).replace();
             let message = request.message_mut();
+            message.attributes.push(AddressAttribute::CacheInfo(lifetime()));
             message.attributes.push(AddressAttribute::Protocol(AddressProtocol::from(PROTOCOL)));
             if prefix.addr().is_ipv6() {
                 message.header.flags |= AddressHeaderFlags::Nodad;
@@ -321,6 +328,14 @@ fn prefix_of(message: &AddressMessage) -> Option<IpNet> {
     // IPv6 has no IFA_LOCAL unless there is a peer; IPv4 has both, and "local" is the address.
     let ip: IpAddr = message.attributes.iter().find_map(local).or_else(|| message.attributes.iter().find_map(address))?;
     IpNet::new(ip, message.header.prefix_len).ok()
+}
+
+fn lifetime() -> CacheInfo {
+    let mut info = CacheInfo::default();
+    // No address is to be avoided towards its end: it gets a new one, or goes.
+    info.ifa_valid = u32::try_from(LIFETIME.as_secs()).unwrap_or(u32::MAX);
+    info.ifa_preferred = info.ifa_valid;
+    info
 }
 
 fn forgive(result: Result<(), rtnetlink::Error>, codes: &[i32], doing: impl Fn() -> String) -> Result<(), AddressError> {

@@ -3,6 +3,7 @@
 pub mod address;
 pub mod announce;
 pub mod fence;
+pub mod kernel_lease;
 pub mod nfnl;
 pub mod nft;
 pub mod rawudp;

@@ -36,7 +36,14 @@ pub(super) const LIST_ELEM: u16 = 1;
 pub(super) const ELEM_KEY: u16 = 1;
 const ELEM_DATA: u16 = 2;
 const ELEM_TIMEOUT: u16 = 4;
+pub(super) const ELEM_EXPIRATION: u16 = 5;
+pub(super) const ELEM_USERDATA: u16 = 6;
 pub(super) const ELEM_EXPR: u16 = 7;
+/// What the kernel keeps for user space beside an element is a list of (type, length, value); nft shows this type as the comment
+/// (`NFTNL_UDATA_SET_ELEM_COMMENT` of libnftnl).
+pub(super) const COMMENT: u8 = 0;
+/// Longest comment that is written; nft's own limit is 128, and a length has 8 bits.
+const MAX_COMMENT: usize = 64;
 // enum nft_data_attributes
 pub(super) const DATA_VALUE: u16 = 1;
 // enum nft_expr_attributes
@@ -58,6 +65,8 @@ pub enum Family {
     Inet,
     /// The ingress and egress of interfaces.
     Netdev,
+    /// The address resolution of IPv4.
+    Arp,
 }
 
 impl Family {
@@ -65,6 +74,7 @@ impl Family {
         match self {
             Self::Inet => libc::NFPROTO_INET as u8,
             Self::Netdev => libc::NFPROTO_NETDEV as u8,
+            Self::Arp => libc::NFPROTO_ARP as u8,
         }
     }
 }
@@ -127,7 +137,7 @@ impl Data {
     }
 }
 
-/// Changes of the elements of one table's sets, all of which come into force at once, or none.
+/// Changes of the elements of the sets of one table or several, all of which come into force at once, or none.
 ///
 /// They are carried out in order. Neighbouring changes of one kind in one set share messages, so set by set is the cheapest
 /// order.
@@ -156,9 +166,21 @@ impl Batch {
         Self { family, table: table.to_owned(), messages: Vec::new(), open: None, bytes: 0 }
     }
 
+    /// What is added from here on concerns this table.
+    pub fn turn_to(&mut self, family: Family, table: &str) {
+        self.end_list();
+        self.family = family;
+        table.clone_into(&mut self.table);
+    }
+
     /// Adds an element. One that is there already with the same value is left as it is, with its timeout; with another value
     /// the kernel refuses the whole batch (`EBUSY`). `timeout` needs a set with that flag, and is in whole milliseconds.
     pub fn add(&mut self, set: &str, key: &Data, value: Option<&Data>, timeout: Option<Duration>) {
+        self.add_noted(set, key, value, timeout, "");
+    }
+
+    /// As [`Batch::add`], with a comment that `nft list` shows; of more than 64 bytes the rest is left out.
+    pub fn add_noted(&mut self, set: &str, key: &Data, value: Option<&Data>, timeout: Option<Duration>, comment: &str) {
         let Some(message) = self.message(NEW, set) else { return };
         let element = begin(message, LIST_ELEM);
         data(message, ELEM_KEY, key.as_bytes());
@@ -170,6 +192,12 @@ impl Batch {
             let ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1);
             attribute(message, ELEM_TIMEOUT, &ms.to_be_bytes());
         }
+        if !comment.is_empty() {
+            // Ends with a zero byte, which the length counts.
+            let text: Vec<u8> = comment.bytes().take(MAX_COMMENT).chain([0]).collect();
+            let noted: Vec<u8> = [COMMENT, text.len() as u8].into_iter().chain(text).collect();
+            attribute(message, ELEM_USERDATA, &noted);
+        }
         end(message, element);
     }
 
@@ -179,14 +207,6 @@ impl Batch {
         let element = begin(message, LIST_ELEM);
         data(message, ELEM_KEY, key.as_bytes());
         end(message, element);
-    }
-
-    /// Puts the element there with `timeout` from now on, whether it was there or not: the way to prolong it, since adding
-    /// alone leaves the timeout of an element as it was.
-    pub fn renew(&mut self, set: &str, key: &Data, timeout: Duration) {
-        self.add(set, key, None, Some(timeout));
-        self.delete(set, key);
-        self.add(set, key, None, Some(timeout));
     }
 
     /// Deletes all elements of a set; none is fine, too.
@@ -223,10 +243,14 @@ impl Batch {
         self.messages.last_mut()
     }
 
-    fn close(&mut self) {
+    fn end_list(&mut self) {
         if let (Some(open), Some(message)) = (self.open.take(), self.messages.last_mut()) {
             end(message, open.list);
         }
+    }
+
+    fn close(&mut self) {
+        self.end_list();
         self.bytes += self.messages.last().map_or(0, Vec::len);
     }
 

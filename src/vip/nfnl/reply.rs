@@ -1,10 +1,11 @@
 //! Reading what nf_tables answers: pure, and never in trust that an answer is whole.
 
 use super::batch::{
-    COUNTER_BYTES, COUNTER_PACKETS, DATA_VALUE, ELEM_EXPR, ELEM_KEY, EXPR_DATA, EXPR_NAME, GENERIC, LIST_ELEM, LIST_ELEMENTS,
-    NESTED, NEW,
+    COMMENT, COUNTER_BYTES, COUNTER_PACKETS, DATA_VALUE, ELEM_EXPIRATION, ELEM_EXPR, ELEM_KEY, ELEM_USERDATA, EXPR_DATA,
+    EXPR_NAME, GENERIC, LIST_ELEM, LIST_ELEMENTS, NESTED, NEW,
 };
 use netlink_packet_core::NetlinkBuffer;
+use std::time::Duration;
 
 const DONE: u16 = libc::NLMSG_DONE as u16;
 const ERROR: u16 = libc::NLMSG_ERROR as u16;
@@ -20,6 +21,10 @@ pub struct Found {
     pub packets: u64,
     /// Bytes of its counter; zero without one.
     pub bytes: u64,
+    /// How long it is there yet, in whole milliseconds; `None` if it stays.
+    pub expires: Option<Duration>,
+    /// Its comment; empty without one.
+    pub comment: String,
 }
 
 /// One message of an answer.
@@ -98,10 +103,25 @@ fn element(attributes: &[u8]) -> Result<Found, Malformed> {
                 found.packets = number(first(counter, COUNTER_PACKETS)?)?;
                 found.bytes = number(first(counter, COUNTER_BYTES)?)?;
             }
+            (ELEM_EXPIRATION, ms) => found.expires = Some(Duration::from_millis(number(Some(ms))?)),
+            (ELEM_USERDATA, noted) => found.comment = comment(noted),
             _ => {}
         }
     }
     Ok(found)
+}
+
+/// The comment among what user space noted. That is anybody's, so what is not understood is no comment.
+fn comment(mut noted: &[u8]) -> String {
+    while let [kind, length, rest @ ..] = noted {
+        let Some((value, rest)) = rest.split_at_checked(usize::from(*length)) else { break };
+        if *kind == COMMENT {
+            let text = value.split(|b| *b == 0).next().unwrap_or_default();
+            return String::from_utf8_lossy(text).into_owned();
+        }
+        noted = rest;
+    }
+    String::new()
 }
 
 fn number(value: Option<&[u8]>) -> Result<u64, Malformed> {

@@ -95,7 +95,7 @@ fn answer() -> Vec<u8> {
 
 #[test]
 fn counters_are_read() {
-    let found = vec![Found { key: vec![10, 0, 0, 1], packets: 7, bytes: 700 }];
+    let found = vec![Found { key: vec![10, 0, 0, 1], packets: 7, bytes: 700, ..Found::default() }];
     assert_eq!(parse(&answer()), Ok(vec![Reply::Elements { sequence: 9, found }]));
 }
 

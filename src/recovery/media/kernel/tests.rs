@@ -101,7 +101,7 @@ fn flows_that_cannot_be_are_refused() {
 fn counters_are_given_to_the_call_that_has_the_flow() {
     let mut state = State::default();
     step(&mut state, "a", &[one(4000), one(4002)]);
-    let found = |key: &[u8]| Found { key: key.to_vec(), packets: 7, bytes: 700 };
+    let found = |key: &[u8]| Found { key: key.to_vec(), packets: 7, bytes: 700, ..Found::default() };
     let mut all = BTreeMap::new();
     let known = table::key(one(4000).from, one(4000).at);
     let unknown = table::key(one(4004).from, one(4004).at);

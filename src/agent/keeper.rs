@@ -1,0 +1,143 @@
+//! The kernel leases of all instances: what the election holds is in the kernel, and what a predecessor left there is found.
+
+use super::AgentError;
+use crate::cluster::{Inherited, Keeper};
+use crate::config::Config;
+use crate::time::Time;
+use crate::vip::address::Addresses;
+use crate::vip::kernel_lease::KernelLease;
+use crate::vip::nft::watch::TableWatch;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::{error, warn};
+
+/// Pause after tables were put back. Two programs that undo each other must not take the machine down with them.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Pause after tables could not be put back.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// The leases of this node, by instance.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Leases {
+    all: BTreeMap<String, Arc<KernelLease>>,
+    /// Those whose tables this process made from nothing.
+    new: Vec<String>,
+}
+
+impl Leases {
+    /// Makes or takes over the tables of every instance. Also returns what a predecessor still holds.
+    pub(super) async fn install(config: &Config) -> Result<(Self, Vec<(String, Inherited)>), AgentError> {
+        let mut leases = Self::default();
+        let mut inherited = Vec::new();
+        for instance in &config.instances {
+            let ips: Vec<_> = instance.addresses.iter().map(ipnet::IpNet::addr).collect();
+            let lease = KernelLease::new(&instance.name, &instance.interface, &ips);
+            match lease.install().await {
+                Ok(done) => {
+                    inherited.extend(done.left.map(|(epoch, until)| (instance.name.clone(), Inherited { epoch, until })));
+                    if !done.found {
+                        leases.new.push(instance.name.clone());
+                    }
+                    leases.all.insert(instance.name.clone(), Arc::new(lease));
+                }
+                Err(source) => {
+                    leases.undo().await;
+                    return Err(AgentError::Lease { instance: instance.name.clone(), source });
+                }
+            }
+        }
+        Ok((leases, inherited))
+    }
+
+    /// The lease of an instance. The instances are those that the leases were installed for.
+    pub(super) fn of(&self, instance: &str) -> Option<Arc<KernelLease>> {
+        self.all.get(instance).cloned()
+    }
+
+    /// After a start that failed: tables that were there before may be those of an agent that runs.
+    pub(super) async fn undo(&self) {
+        for lease in self.new.iter().filter_map(|name| self.all.get(name)) {
+            if let Err(e) = lease.remove().await {
+                warn!("{e}");
+            }
+        }
+    }
+
+    /// At a clean stop: removes the tables, unless an address is still here, which nothing would silence then.
+    pub(super) async fn remove(&self, config: &Config, addresses: &Addresses) {
+        for instance in &config.instances {
+            let Some(lease) = self.all.get(&instance.name) else { continue };
+            let ips: Vec<_> = instance.addresses.iter().map(ipnet::IpNet::addr).collect();
+            match addresses.present(&instance.interface, &ips).await {
+                Ok(here) if !here.is_empty() => {
+                    error!(
+                        instance = instance.name,
+                        "an address is still here; the nftables tables `{}` stay, so that this host does not answer for it",
+                        lease.table_name()
+                    );
+                    continue;
+                }
+                // Without the interface there is no address either; what else may be wrong says nothing of one.
+                Ok(_) | Err(_) => {}
+            }
+            if let Err(e) = lease.remove().await {
+                error!(instance = instance.name, "not undone: {e}");
+            }
+        }
+    }
+
+    /// Puts tables back that somebody deletes. Ends only if the kernel does not tell.
+    pub(super) async fn mend(self) {
+        let mut watch = match TableWatch::open() {
+            Ok(watch) => watch,
+            Err(e) => return warn!("tables of nftables that somebody deletes will not be put back: {e}"),
+        };
+        loop {
+            let names = match watch.next().await {
+                Ok(names) => names,
+                Err(e) => return warn!("tables of nftables that somebody deletes are no longer put back: {e}"),
+            };
+            for (instance, lease) in &self.all {
+                if names.as_ref().is_none_or(|names| names.iter().any(|n| n == lease.table_name())) {
+                    tokio::time::sleep(mend_one(instance, lease).await).await;
+                }
+            }
+        }
+    }
+}
+
+/// Puts the tables of one instance back if they are not whole, and returns how long to leave them alone.
+pub(super) async fn mend_one(instance: &str, lease: &KernelLease) -> Duration {
+    let mut told = false;
+    loop {
+        match lease.put_back().await {
+            Ok(false) => return Duration::ZERO,
+            Ok(true) => {
+                warn!(
+                    instance,
+                    "somebody deleted what lets this host answer for the addresses with a right only, from nftables; it was put \
+                     back. `nft flush ruleset` does that: let the firewall's reload delete its own tables only"
+                );
+                return PAUSE;
+            }
+            Err(e) => {
+                if !std::mem::replace(&mut told, true) {
+                    error!(instance, "the kernel lease could not be put back: {e}; trying again each second");
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+    }
+}
+
+impl Keeper for Leases {
+    fn keep(&mut self, instance: &str, hold: Option<(u64, Time)>) -> Result<(), String> {
+        let lease = self.all.get(instance).ok_or("the instance has no kernel lease; restart the agent")?;
+        match hold {
+            Some((epoch, until)) => lease.renew(epoch, until),
+            None => lease.end(),
+        }
+        .map_err(|e| e.to_string())
+    }
+}

@@ -1,0 +1,603 @@
+//! The kernel lease on real interfaces: what a LAN sees of a host while it holds its addresses, and after.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod netns;
+
+use ipnet::IpNet;
+use keepcall::clock;
+use keepcall::time::Time;
+use keepcall::vip::address::Addresses;
+use keepcall::vip::announce::Announcer;
+use keepcall::vip::kernel_lease::{Enforcement, KernelLease, KernelLeaseError};
+use keepcall::vip::rawudp::RawUdp;
+use netns::{Lan, stdout, until};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io::Read as _;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+const V4: &str = "10.77.0.9";
+const V6: &str = "fd77::9";
+/// Long enough for an answer on a virtual wire, when none must come.
+const QUIET: Duration = Duration::from_millis(150);
+/// What a probe may be late by on a busy machine although the host answered in time: it is counted by when it was sent.
+const SLACK: Duration = Duration::from_millis(5);
+
+fn vips() -> Vec<IpAddr> {
+    vec![V4.parse().unwrap(), V6.parse().unwrap()]
+}
+
+fn prefixes() -> Vec<IpNet> {
+    vec!["10.77.0.9/24".parse().unwrap(), "fd77::9/64".parse().unwrap()]
+}
+
+fn soon(ms: u64) -> Time {
+    clock::now() + Duration::from_millis(ms)
+}
+
+/// A LAN with a host that has the addresses, an echo on them, and the lease.
+struct Scene {
+    lan: Arc<Lan>,
+    lease: Arc<KernelLease>,
+    over: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Scene {
+    fn new(enforcement: Enforcement) -> Self {
+        let lan = Arc::new(Lan::new(&["server", "client", "other"]));
+        let over = Arc::new(AtomicBool::new(false));
+        let lease = Arc::new(lease(enforcement));
+        let mut scene = Self { lan, lease, over, threads: Vec::new() };
+        scene.have_addresses("server");
+        scene.echo("server");
+        let found = scene.install();
+        assert_eq!((found.enforcement, found.found, found.left), (enforcement, false, None));
+        scene
+    }
+
+    fn have_addresses(&self, host: &str) {
+        self.lan.block_on(host, || async { Addresses::open().unwrap().add("eth0", &prefixes()).await.unwrap() });
+    }
+
+    /// Answers each datagram on the addresses with itself.
+    fn echo(&mut self, host: &str) {
+        for ip in vips() {
+            let socket = self.lan.socket(host, &SocketAddr::new(ip, 5060).to_string());
+            socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+            let over = Arc::clone(&self.over);
+            self.threads.push(std::thread::spawn(move || {
+                let mut buffer = [0; 64];
+                while !over.load(Ordering::Relaxed) {
+                    if let Ok((n, from)) = socket.recv_from(&mut buffer) {
+                        // Refused once the hold is over.
+                        let _ = socket.send_to(&buffer[..n], from);
+                    }
+                }
+            }));
+        }
+    }
+
+    fn install(&self) -> keepcall::vip::kernel_lease::Installed {
+        let lease = Arc::clone(&self.lease);
+        self.lan.block_on("server", move || async move { lease.install().await.unwrap() })
+    }
+
+    fn renew(&self, epoch: u64, until: Time) {
+        let lease = Arc::clone(&self.lease);
+        self.lan.inside("server", move || lease.renew(epoch, until).unwrap());
+    }
+
+    fn left(&self) -> Option<(u64, Time)> {
+        let lease = Arc::clone(&self.lease);
+        self.lan.inside("server", move || lease.left().unwrap())
+    }
+
+    /// Whether a host gets an answer from an address, without knowing beforehand whose it is if `anew`.
+    fn answers(&self, from: &str, ip: &str, anew: bool) -> bool {
+        if anew {
+            self.lan.exec(from, &format!("ip neigh flush to {ip}"));
+        }
+        let to = SocketAddr::new(ip.parse().unwrap(), 5060);
+        let socket = self.lan.socket(from, if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" });
+        socket.set_read_timeout(Some(QUIET)).unwrap();
+        let _ = socket.send_to(b"?", to);
+        socket.recv_from(&mut [0; 8]).is_ok()
+    }
+
+    /// Whether the client gets an echo reply.
+    fn pings(&self, ip: &str) -> bool {
+        let ip: IpAddr = ip.parse().unwrap();
+        self.lan.inside("client", move || {
+            let (domain, protocol, request, reply) = match ip {
+                IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4, 8, 0),
+                IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6, 128, 129),
+            };
+            let mut socket = Socket::new(domain, Type::RAW, Some(protocol)).unwrap();
+            socket.set_read_timeout(Some(QUIET)).unwrap();
+            // Number and sequence are zero, so the sum is that of the type alone; IPv6 has it written by the kernel.
+            let mut packet = [0_u8; 8];
+            packet[0] = request;
+            packet[2] = !request;
+            packet[3] = 0xff;
+            let _ = socket.send_to(&packet, &SocketAddr::new(ip, 0).into());
+            let end = std::time::Instant::now() + QUIET;
+            let mut buffer = [0; 256];
+            while std::time::Instant::now() < end {
+                let Ok(n) = socket.read(&mut buffer) else { return false };
+                // A raw IPv4 socket gets the IP header, too.
+                let kind = if ip.is_ipv4() { buffer[..n].get(20) } else { buffer[..n].first() };
+                if kind == Some(&reply) {
+                    return true;
+                }
+            }
+            false
+        })
+    }
+
+    fn neighbour(&self, host: &str, ip: &str) -> Option<String> {
+        let text = self.lan.ip(host, &format!("-j neigh show {ip} dev eth0"));
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        json[0]["lladdr"].as_str().map(str::to_owned)
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn lease(enforcement: Enforcement) -> KernelLease {
+    let lease = KernelLease::new("test", "eth0", &vips());
+    if enforcement == Enforcement::Netdev { lease } else { lease.without_netdev() }
+}
+
+/// All frames that a host gets, from now on.
+struct Sniffer(Socket);
+
+impl Sniffer {
+    fn open(lan: &Lan, host: &str) -> Self {
+        Self(lan.inside(host, || {
+            let all = Protocol::from(i32::from((libc::ETH_P_ALL as u16).to_be()));
+            let socket = Socket::new(Domain::PACKET, Type::RAW, Some(all)).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            socket
+        }))
+    }
+
+    /// How many frames came that say that they are from one of the addresses.
+    fn told_by_vips(&mut self) -> usize {
+        let (v4, v6) = (V4.parse::<std::net::Ipv4Addr>().unwrap().octets(), V6.parse::<std::net::Ipv6Addr>().unwrap().octets());
+        let mut frame = [0; 2048];
+        let mut count = 0;
+        while let Ok(n) = self.0.read(&mut frame) {
+            let f = &frame[..n];
+            let at = |from: usize, bytes: &[u8]| f.get(from..from + bytes.len()) == Some(bytes);
+            count += usize::from(match f.get(12..14) {
+                Some([8, 6]) => at(28, &v4),
+                Some([8, 0]) => at(26, &v4),
+                // The source, or the target of an advertisement.
+                Some([0x86, 0xdd]) => at(22, &v6) || (at(54, &[136]) && at(62, &v6)),
+                _ => false,
+            });
+        }
+        count
+    }
+}
+
+fn both(test: impl Fn(Enforcement)) {
+    test(Enforcement::Netdev);
+    test(Enforcement::Fallback);
+}
+
+#[test]
+fn the_lan_is_answered_while_the_hold_lasts_and_no_longer() {
+    both(|enforcement| {
+        let scene = Scene::new(enforcement);
+        let all = |anew: bool| -> Vec<bool> {
+            vec![scene.answers("client", V4, anew), scene.answers("client", V6, anew), scene.pings(V4), scene.pings(V6)]
+        };
+        assert_eq!(all(true), [false; 4], "{enforcement:?}: before the first hold");
+        assert_eq!((scene.neighbour("client", V4), scene.neighbour("client", V6)), (None, None));
+        scene.renew(3, soon(20_000));
+        assert_eq!(all(true), [true; 4], "{enforcement:?}: held");
+        assert_eq!(scene.neighbour("client", V4), Some(scene.lan.mac("server")));
+        assert!(stdout(&scene.lan.exec("server", "nft list ruleset")).contains("comment \"epoch 3\""));
+        // Lowered, and over by itself.
+        scene.renew(3, soon(300));
+        until("the hold is over", || scene.left().is_none());
+        // The client knows the host's MAC still.
+        assert_eq!(all(false), [false; 4], "{enforcement:?}: over");
+        assert_eq!(all(true), [false; 4], "{enforcement:?}: over, asked anew");
+        assert_eq!((scene.neighbour("client", V4), scene.neighbour("client", V6)), (None, None));
+        // The host itself goes on as it did.
+        assert!(scene.answers("server", V4, false) && scene.answers("server", V6, false), "loopback is closed");
+        assert!(scene.pings("10.77.0.1") && scene.pings("fd77::1"));
+        // And again; then ended at once.
+        scene.renew(4, soon(20_000));
+        assert_eq!(all(true), [true; 4], "{enforcement:?}: held again");
+        scene.lease.end().unwrap();
+        assert_eq!(all(false), [false; 4], "{enforcement:?}: ended");
+    });
+}
+
+/// Probes an address each millisecond, and says when the last one that was answered left, and how many were not of those that
+/// left before it.
+fn probe(scene: &Scene, ip: &str, over: &Arc<AtomicBool>) -> JoinHandle<(Option<Time>, usize)> {
+    let to = SocketAddr::new(ip.parse().unwrap(), 5060);
+    let socket = scene.lan.socket("client", if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" });
+    socket.set_nonblocking(true).unwrap();
+    let over = Arc::clone(over);
+    std::thread::spawn(move || {
+        let mut sent: Vec<(Time, bool)> = Vec::new();
+        let mut buffer = [0; 16];
+        let mut take = |socket: &UdpSocket, sent: &mut Vec<(Time, bool)>| {
+            while let Ok((8, _)) = socket.recv_from(&mut buffer) {
+                let number = u64::from_be_bytes(*buffer.first_chunk().unwrap());
+                sent[number as usize].1 = true;
+            }
+        };
+        while !over.load(Ordering::Relaxed) {
+            let number = (sent.len() as u64).to_be_bytes();
+            sent.push((clock::now(), false));
+            let _ = socket.send_to(&number, to);
+            take(&socket, &mut sent);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(QUIET);
+        take(&socket, &mut sent);
+        let last = sent.iter().rposition(|(_, answered)| *answered);
+        let missed = last.map_or(sent.len(), |last| sent[..last].iter().filter(|(_, answered)| !answered).count());
+        (last.map(|n| sent[n].0), missed)
+    })
+}
+
+#[test]
+fn a_host_that_no_longer_renews_is_silent_at_the_deadline_and_never_later() {
+    both(|enforcement| {
+        let scene = Scene::new(enforcement);
+        for round in 1..=4 {
+            scene.renew(round, soon(5_000));
+            assert!(scene.answers("client", V4, true) && scene.answers("client", V6, true));
+            let over = Arc::new(AtomicBool::new(false));
+            let probes = [probe(&scene, V4, &over), probe(&scene, V6, &over)];
+            let deadline = soon(300);
+            scene.renew(round, deadline);
+            until("the deadline has passed for long", || clock::now() > deadline + Duration::from_millis(200));
+            over.store(true, Ordering::Relaxed);
+            for probe in probes {
+                let (last, _) = probe.join().unwrap();
+                let last = last.unwrap();
+                println!("{enforcement:?}: the last answer was {:?} before the deadline", deadline.since(last));
+                assert!(last <= deadline + SLACK, "answered {:?} after the deadline", last.since(deadline));
+                // Not much earlier either: the guard, two ticks of the kernel's clock, and a busy machine.
+                assert!(deadline.since(last) < Duration::from_millis(150), "silent {:?} too early", deadline.since(last));
+            }
+        }
+    });
+}
+
+#[test]
+fn a_thousand_renewals_lose_no_packet() {
+    both(|enforcement| {
+        let scene = Scene::new(enforcement);
+        scene.renew(1, soon(5_000));
+        assert!(scene.answers("client", V4, true) && scene.answers("client", V6, true));
+        let over = Arc::new(AtomicBool::new(false));
+        let probes = [probe(&scene, V4, &over), probe(&scene, V6, &over)];
+        let lease = Arc::clone(&scene.lease);
+        let mut took = scene.lan.inside("server", move || {
+            let one = |_| {
+                let begin = clock::now();
+                lease.renew(1, soon(5_000)).unwrap();
+                let took = clock::now().since(begin);
+                std::thread::sleep(Duration::from_micros(500));
+                took
+            };
+            (0..1000).map(one).collect::<Vec<_>>()
+        });
+        over.store(true, Ordering::Relaxed);
+        for probe in probes {
+            let (last, missed) = probe.join().unwrap();
+            assert!(last.is_some() && missed == 0, "{missed} probes were not answered");
+        }
+        took.sort();
+        println!("{enforcement:?}: a renewal took {:?} (median), {:?} (99th of 100)", took[500], took[990]);
+        assert!(took[500] < Duration::from_millis(5), "{:?}", took[500]);
+    });
+}
+
+#[test]
+fn nothing_leaves_from_the_addresses_after_the_end() {
+    both(|enforcement| {
+        let scene = Scene::new(enforcement);
+        let mut sniffer = Sniffer::open(&scene.lan, "client");
+        let send = |frames: bool| {
+            scene.lan.inside("server", move || {
+                let raw = RawUdp::open("eth0").unwrap();
+                for (ip, phone) in [(V4, "10.77.0.2:7000"), (V6, "[fd77::2]:7000")] {
+                    let from = SocketAddr::new(ip.parse().unwrap(), 5060);
+                    let _ = raw.send(from, phone.parse().unwrap(), b"raw");
+                    let _ = raw.send(from, phone.parse().unwrap(), &[0; 4000]);
+                    let socket = UdpSocket::bind(SocketAddr::new(from.ip(), 0)).unwrap();
+                    let _ = socket.send_to(b"plain", phone.parse::<SocketAddr>().unwrap());
+                    // To a neighbour that must be asked for first, with whatever sender the kernel takes.
+                    let _ = socket.send_to(b"plain", if from.is_ipv4() { "10.77.0.3:7" } else { "[fd77::3]:7" });
+                }
+                if frames {
+                    Announcer::open("eth0", &vips()).unwrap().announce_now();
+                }
+            });
+        };
+        scene.renew(1, soon(20_000));
+        send(true);
+        let mut heard = 0;
+        until("frames from the addresses come", || {
+            heard += sniffer.told_by_vips();
+            heard >= 13
+        });
+        scene.lease.end().unwrap();
+        std::thread::sleep(QUIET);
+        sniffer.told_by_vips();
+        // Without the table at the interface raw frames are not stopped.
+        send(enforcement == Enforcement::Netdev);
+        assert!(!scene.answers("client", V4, true) && !scene.answers("client", V6, true));
+        std::thread::sleep(QUIET);
+        assert_eq!(sniffer.told_by_vips(), 0, "{enforcement:?}");
+    });
+}
+
+#[test]
+fn a_host_without_a_hold_talks_to_the_one_that_has_it() {
+    both(|enforcement| {
+        let scene = Scene::new(enforcement);
+        let backup = Arc::new(lease(enforcement));
+        let installing = Arc::clone(&backup);
+        scene.lan.block_on("other", move || async move { installing.install().await.unwrap() });
+        scene.renew(1, soon(20_000));
+        for ip in [V4, V6] {
+            assert!(scene.answers("other", ip, true), "{enforcement:?}: {ip}");
+            assert_eq!(scene.neighbour("other", ip), Some(scene.lan.mac("server")));
+        }
+        // The holder asks the backup first, as the address.
+        scene.lan.exec("server", "ip neigh flush all");
+        assert!(scene.answers("other", V4, false) && scene.answers("other", V6, false));
+        // A new master announces itself: the backup learns it.
+        scene.lan.inside("client", || Announcer::open("eth0", &vips()).unwrap().announce_now());
+        for ip in [V4, V6] {
+            until("the backup knows the new master", || scene.neighbour("other", ip) == Some(scene.lan.mac("client")));
+        }
+    });
+}
+
+#[test]
+fn of_two_hosts_with_the_addresses_only_the_holder_answers() {
+    both(|enforcement| {
+        let mut scene = Scene::new(enforcement);
+        scene.have_addresses("other");
+        scene.echo("other");
+        let other = Arc::new(lease(enforcement));
+        let installing = Arc::clone(&other);
+        scene.lan.block_on("other", move || async move { installing.install().await.unwrap() });
+        let mut macs = Vec::new();
+        for round in 0..4 {
+            let (server, epoch, other) = (round % 2 == 0, round + 1, Arc::clone(&other));
+            if server {
+                scene.lan.inside("other", move || other.end().unwrap());
+                scene.renew(epoch, soon(20_000));
+            } else {
+                scene.lease.end().unwrap();
+                scene.lan.inside("other", move || other.renew(epoch, soon(20_000)).unwrap());
+            }
+            for ip in [V4, V6] {
+                assert!(scene.answers("client", ip, true), "{enforcement:?} {round} {ip}");
+                macs.push(scene.neighbour("client", ip).unwrap());
+            }
+        }
+        let (a, b) = (scene.lan.mac("server"), scene.lan.mac("other"));
+        assert_eq!(macs, [&a, &a, &b, &b, &a, &a, &b, &b].map(String::clone));
+    });
+}
+
+#[test]
+fn another_interface_of_the_host_does_not_answer_either() {
+    both(|enforcement| {
+        let scene = Scene::new(enforcement);
+        let client = scene.lan.space("client");
+        scene.lan.ip("server", &format!("link add eth1 type veth peer name eth1 netns {client}"));
+        for (host, n) in [("server", 1), ("client", 2)] {
+            scene.lan.ip(host, "link set eth1 up");
+            scene.lan.ip(host, &format!("addr add 10.78.0.{n}/24 dev eth1"));
+            scene.lan.ip(host, &format!("addr add fd78::{n}/64 dev eth1 nodad"));
+        }
+        // The client takes the other way; for IPv6 by a gateway, since Linux does not answer for it there.
+        scene.lan.ip("client", "link set eth0 down");
+        scene.lan.ip("client", &format!("route add {V4}/32 dev eth1 src 10.78.0.2"));
+        scene.lan.ip("client", &format!("-6 route add {V6}/128 via fd78::1 dev eth1 src fd78::2"));
+        until("the link is ready", || scene.pings("10.78.0.1") && scene.pings("fd78::1"));
+        assert!(!scene.answers("client", V4, true) && !scene.pings(V4), "{enforcement:?}");
+        assert!(!scene.answers("client", V6, true) && !scene.pings(V6), "{enforcement:?}");
+        scene.renew(1, soon(20_000));
+        assert!(scene.answers("client", V4, true) && scene.answers("client", V6, true), "{enforcement:?}");
+        scene.lease.end().unwrap();
+        assert!(!scene.answers("client", V4, false) && !scene.answers("client", V6, false), "{enforcement:?}");
+    });
+}
+
+#[test]
+fn a_flushed_ruleset_is_put_back_with_what_is_held() {
+    both(|enforcement| {
+        let scene = Scene::new(enforcement);
+        scene.renew(5, soon(20_000));
+        assert!(scene.answers("client", V4, true) && scene.answers("client", V6, true));
+        let over = Arc::new(AtomicBool::new(false));
+        let probes = [probe(&scene, V4, &over), probe(&scene, V6, &over)];
+        let put_back = || {
+            let lease = Arc::clone(&scene.lease);
+            scene.lan.block_on("server", move || async move { lease.put_back().await.unwrap() })
+        };
+        assert!(!put_back(), "nothing was gone");
+        scene.lan.exec("server", "nft flush ruleset");
+        let error = scene.lease.renew(5, soon(20_000)).unwrap_err();
+        assert!(matches!(error, KernelLeaseError::Gone { .. }), "{error}");
+        assert!(put_back());
+        assert_eq!(scene.left().map(|l| l.0), Some(5));
+        // One table alone.
+        scene.lan.exec("server", "nft delete table inet keepcall-lease-test");
+        assert!(put_back() && !put_back());
+        scene.lan.exec("server", "nft delete table arp keepcall-lease-test");
+        assert!(put_back() && !put_back());
+        let ended = scene.left().unwrap().1;
+        assert!(ended > soon(10_000));
+        over.store(true, Ordering::Relaxed);
+        for probe in probes {
+            assert_eq!(probe.join().unwrap().1, 0, "{enforcement:?}: probes were lost while the tables were put back");
+        }
+        scene.renew(5, soon(100));
+        until("the hold is over", || scene.left().is_none());
+        // Not held, not answered for, and nothing comes back with the tables.
+        scene.lan.exec("server", "nft flush ruleset");
+        assert!(put_back());
+        assert_eq!(scene.left(), None);
+        assert!(!scene.answers("client", V4, true) && !scene.answers("client", V6, true));
+    });
+}
+
+#[test]
+fn a_successor_finds_what_is_held_and_nothing_is_lost_on_the_way() {
+    both(|enforcement| {
+        let scene = Scene::new(enforcement);
+        let deadline = soon(20_000);
+        scene.renew(7, deadline);
+        assert!(scene.answers("client", V4, true) && scene.answers("client", V6, true));
+        let over = Arc::new(AtomicBool::new(false));
+        let probes = [probe(&scene, V4, &over), probe(&scene, V6, &over)];
+        let install = |lease: KernelLease| scene.lan.block_on("server", move || async move { lease.install().await.unwrap() });
+        let adopt = |lease: KernelLease| {
+            let found = install(lease);
+            let (epoch, until) = found.left.unwrap();
+            assert!(found.found && epoch == 7 && until <= deadline, "{found:?}");
+            assert!(deadline.since(until) < Duration::from_millis(50), "{:?} are lost", deadline.since(until));
+        };
+        adopt(lease(enforcement));
+        // With another list of addresses the rules are others; what is held is not touched.
+        let more = [vips(), vec!["10.77.0.10".parse().unwrap()]].concat();
+        adopt(match enforcement {
+            Enforcement::Netdev => KernelLease::new("test", "eth0", &more),
+            Enforcement::Fallback => KernelLease::new("test", "eth0", &more).without_netdev(),
+        });
+        assert!(stdout(&scene.lan.exec("server", "nft list ruleset")).contains("10.77.0.10"));
+        over.store(true, Ordering::Relaxed);
+        for probe in probes {
+            assert_eq!(probe.join().unwrap().1, 0, "{enforcement:?}: probes were lost");
+        }
+        // What cannot be taken over is closed.
+        scene.lan.exec("server", "nft flush ruleset");
+        scene.lan.exec("server", "nft add table inet keepcall-lease-test");
+        scene.lan.exec("server", "nft add chain inet keepcall-lease-test old");
+        scene.lan.exec("server", "nft add set inet keepcall-lease-test held4 { type inet_service ; }");
+        let found = install(lease(enforcement));
+        assert!(found.found && found.left.is_none(), "{found:?}");
+        assert!(!scene.answers("client", V4, true) && !scene.answers("client", V6, true));
+    });
+}
+
+#[test]
+fn tables_of_others_stay_as_they_are_and_ours_leave_nothing() {
+    both(|enforcement| {
+        let lan = Lan::new(&["server"]);
+        let lease = Arc::new(lease(enforcement));
+        lan.exec("server", "nft add table inet filter");
+        lan.exec("server", "nft add chain inet filter input { type filter hook input priority 0 ; policy accept ; }");
+        lan.exec("server", "nft add rule inet filter input tcp dport 22 accept");
+        lan.exec("server", "nft add table netdev edge");
+        lan.exec("server", "nft add chain netdev edge in { type filter hook ingress device eth0 priority 0 ; }");
+        let before = stdout(&lan.exec("server", "nft list ruleset"));
+        lan.block_on("server", move || async move {
+            lease.install().await.unwrap();
+            lease.renew(1, soon(5_000)).unwrap();
+            lease.end().unwrap();
+            lease.renew(2, soon(5_000)).unwrap();
+            lease.remove().await.unwrap();
+            lease.remove().await.unwrap();
+            assert!(!lease.put_back().await.unwrap());
+        });
+        assert!(before.contains("dport 22"));
+        assert_eq!(stdout(&lan.exec("server", "nft list ruleset")), before);
+    });
+}
+
+#[test]
+fn an_epoch_that_was_let_go_does_not_come_back_and_a_missing_interface_is_named() {
+    let scene = Scene::new(Enforcement::Netdev);
+    scene.renew(3, soon(5_000));
+    scene.lease.let_go(3).unwrap();
+    // A renewal that was under way.
+    scene.renew(3, soon(5_000));
+    assert_eq!(scene.left(), None);
+    scene.renew(4, soon(5_000));
+    assert_eq!(scene.left().map(|l| l.0), Some(4));
+    let error = scene.lan.block_on("server", || async { KernelLease::new("test", "eth7", &vips()).install().await.unwrap_err() });
+    assert!(error.to_string().contains("eth7"), "{error}");
+}
+
+#[test]
+fn a_kernel_that_is_busy_with_other_tables_never_makes_a_hold_longer() {
+    let scene = Scene::new(Enforcement::Netdev);
+    let over = Arc::new(AtomicBool::new(false));
+    let stop = Arc::clone(&over);
+    let (space, path) = (scene.lan.space("server"), std::env::temp_dir().join(format!("kc-{}-busy.nft", std::process::id())));
+    let elements: Vec<String> = (0..20_000_u32).map(|n| format!("10.{}.{}.{}", n >> 16, n >> 8 & 255, n & 255)).collect();
+    let script = format!(
+        "table inet big {{ set s {{ type ipv4_addr; elements = {{ {} }}\n}}\n}}\ndelete table inet big\n",
+        elements.join(",")
+    );
+    std::fs::write(&path, script).unwrap();
+    let file = path.clone();
+    // Another program that changes its tables all the time, in large pieces.
+    let noise = std::thread::spawn(move || {
+        while !stop.load(Ordering::Relaxed) {
+            let mut nft = std::process::Command::new("ip");
+            if !nft.args(["netns", "exec", &space, "nft", "-f"]).arg(&file).status().unwrap().success() {
+                return false;
+            }
+        }
+        true
+    });
+    let lease = Arc::clone(&scene.lease);
+    let (kept, refused, longest) = scene.lan.inside("server", move || {
+        let (mut kept, mut refused, mut longest) = (0, 0, Duration::ZERO);
+        let end = soon(5_000);
+        while clock::now() < end {
+            let deadline = soon(150);
+            let began = clock::now();
+            match lease.renew(1, deadline) {
+                Ok(()) => {
+                    kept += 1;
+                    if let Some((_, until)) = lease.left().unwrap() {
+                        assert!(until <= deadline, "held for {:?} too long", until.since(deadline));
+                    }
+                }
+                Err(e) => {
+                    assert!(matches!(e, KernelLeaseError::Busy), "{e}");
+                    refused += 1;
+                }
+            }
+            longest = longest.max(clock::now().since(began));
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        (kept, refused, longest)
+    });
+    over.store(true, Ordering::Relaxed);
+    assert!(noise.join().unwrap(), "nft failed");
+    std::fs::remove_file(path).unwrap();
+    println!("{kept} holds kept, {refused} refused, the longest took {longest:?}");
+    assert!(kept > 0);
+}
