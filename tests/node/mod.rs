@@ -231,13 +231,14 @@ impl Agent {
         .unwrap()
     }
 
+    /// Waits until it is master and has the address, which comes a moment later.
     pub(crate) fn is_master(&self) -> Value {
-        self.comes_to("this node to be master", |s| s["instances"][0]["role"] == "master")
+        self.comes_to("this node to be master", |s| s["instances"][0]["role"] == "master" && self.node.has_vip())
     }
 
     pub(crate) fn is_armed(&self, successor: &str) -> Value {
         self.comes_to("this node to be master with a successor", |s| {
-            s["instances"][0]["role"] == "master" && s["instances"][0]["successor"] == successor
+            s["instances"][0]["role"] == "master" && s["instances"][0]["successor"] == successor && self.node.has_vip()
         })
     }
 
