@@ -12,6 +12,9 @@ use nix::sys::signal::Signal;
 use node::{Member, Node, secret};
 use std::time::Duration;
 
+/// An agent that stops waits for nobody longer than eight seconds; the rest is for a machine that stands still.
+const STOP: Duration = Duration::from_secs(20);
+
 /// What an agent says that ends at once: exit code 1, and each of these words.
 fn refuses(node: &Node, before: &[&str], words: &[&str]) {
     let (code, log) = node.fails(before);
@@ -85,7 +88,7 @@ fn what_is_wrong_with_this_host_is_told_at_once() {
     assert!(code == 1 && log.contains("another program has this port"), "{log}");
     assert!(good.has_vip() && good.socket().exists());
     assert!(!master.log().contains("putting it back"), "{}", master.log());
-    assert!(master.stops() < Duration::from_secs(5));
+    assert!(master.stops() < STOP);
     assert!(!good.has_vip());
 }
 
@@ -104,7 +107,7 @@ fn etcd_that_is_away_is_waited_for() {
     agent.is_calm();
     assert!(!node.has_vip());
     assert!(agent.log().lines().count() < 40, "{}", agent.log());
-    assert!(agent.stops() < Duration::from_secs(3));
+    assert!(agent.stops() < STOP);
 
     // SIGTERM while it starts, at several moments, and a second one.
     for ms in [0, 5, 20, 60] {

@@ -16,7 +16,7 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 const CALLS: usize = 3;
-const AUDIO: Duration = Duration::from_secs(20);
+const AUDIO: Duration = Duration::from_secs(60);
 
 /// Numbers that look random and are the same in every run.
 struct Noise(u64);
@@ -123,7 +123,7 @@ fn calls_outlive_noise_and_spoilt_keys() {
         a.is_armed("b");
     }
     let calls = Calls::new(&lan, &rt, CALLS, Manner::default()).unwrap();
-    calls.set_up(Duration::from_secs(40)).unwrap();
+    calls.set_up(SOON).unwrap();
     knows(&a, CALLS);
     knows(&b, CALLS);
     let ids = in_etcd(&etcd);

@@ -2,42 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
+#[path = "common/authority.rs"]
+mod authority;
 #[path = "lab/mod.rs"]
 mod lab;
 mod node;
 
+use authority::Authority;
 use lab::lan::Lan;
-use node::{Agent, Member, Node, secret};
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
-use std::path::{Path, PathBuf};
-
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    file: PathBuf,
-}
-
-impl Authority {
-    fn new(dir: &Path, name: &str) -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let file = dir.join(format!("{name}.pem"));
-        std::fs::write(&file, params.self_signed(&key).unwrap().pem()).unwrap();
-        Self { issuer: Issuer::new(params, key), file }
-    }
-
-    /// Files with a certificate for `subject` and its key.
-    fn issue(&self, dir: &Path, subject: &str) -> (String, String) {
-        let mut params = CertificateParams::new(vec![subject.to_owned(), "127.0.0.1".to_owned()]).unwrap();
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let key = KeyPair::generate().unwrap();
-        let (cert, keys) = (dir.join(format!("{subject}.crt")), dir.join(format!("{subject}.key")));
-        std::fs::write(&cert, params.signed_by(&key, &self.issuer).unwrap().pem()).unwrap();
-        secret(&keys, &key.serialize_pem());
-        (cert.display().to_string(), keys.display().to_string())
-    }
-}
+use node::{Agent, Member, Node};
+use std::path::Path;
 
 /// An agent that goes on trying, and says each of these words in its log and in its status.
 fn complains(agent: Agent, words: &[&str]) {

@@ -4,7 +4,7 @@
 mod netns;
 
 use keepcall::calls::capture::{Capture, CaptureCounters, CaptureError, Seen};
-use netns::Lan;
+use netns::{LONG, Lan};
 use std::time::Duration;
 
 /// Runs a capture in host `a` for these ports while `traffic` runs, until a datagram "end" is seen.
@@ -14,7 +14,7 @@ fn seen(lan: &Lan, ports: Vec<u16>, traffic: impl FnOnce() + Send + 'static) -> 
         let traffic = std::thread::spawn(traffic);
         let mut all = Vec::new();
         loop {
-            let next = tokio::time::timeout(Duration::from_secs(5), capture.next()).await;
+            let next = tokio::time::timeout(LONG, capture.next()).await;
             let seen = next.unwrap_or_else(|_| panic!("the end was not seen, only {all:?}")).unwrap();
             if seen.payload == b"end" {
                 break;
@@ -99,7 +99,7 @@ fn a_sample_holds_only_rtp_that_comes_to_the_given_addresses() {
         });
         let mut seen = Vec::new();
         while seen.last().is_none_or(|s: &Seen| s.payload != b"end") {
-            seen.push(tokio::time::timeout(Duration::from_secs(5), all.next()).await.expect("the end is sampled").unwrap());
+            seen.push(tokio::time::timeout(LONG, all.next()).await.expect("the end is sampled").unwrap());
         }
         traffic.join().unwrap();
         let mut few = 0;

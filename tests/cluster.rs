@@ -4,14 +4,33 @@
 
 mod common;
 
-use common::EtcdServer;
+use common::{EtcdServer, LONG};
+use keepcall::clock;
 use keepcall::cluster::{Cause, Cluster, ClusterEvent, Fitness, NoKeeper, SwitchoverError};
 use keepcall::config::Config;
 use keepcall::etcd::Etcd;
+use keepcall::time::Time;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-type Log = Arc<Mutex<Vec<(Instant, String, ClusterEvent)>>>;
+/// Thirty heartbeats: a machine that stands still for a second or two must not change who is master here.
+const HOLD: Duration = Duration::from_secs(3);
+/// Longer than a stop takes, so that what is gone after it was taken away and did not run out.
+const LEASE: Duration = Duration::from_secs(20);
+
+type Log = Arc<Mutex<Vec<Taken>>>;
+
+/// A `Take`, as the agent got it.
+#[derive(Clone, Debug)]
+struct Taken {
+    node: String,
+    epoch: u64,
+    cause: Cause,
+    committed: Time,
+    at: Time,
+    /// Whether it had the right when it was told.
+    held: bool,
+}
 
 /// One node in a runtime of its own, so that a crash is the end of that runtime.
 struct Node {
@@ -24,12 +43,15 @@ impl Node {
     fn start(server: &EtcdServer, i: u8, log: &Log) -> Self {
         let (name, key) = (format!("n{i}"), server.dir.path().join("key"));
         std::fs::write(&key, [7_u8; 32]).unwrap();
-        let port = server.url.rsplit(':').next().unwrap();
         let text = format!(
-            "[node]\nname = '{name}'\naddress = '127.0.0.{i}'\nport = {port}\nkey_file = '{}'\n[etcd]\nendpoints = ['{}']\n\
+            "[node]\nname = '{name}'\naddress = '{}'\nkey_file = '{}'\n[timing]\nheartbeat = '100ms'\nhold = '{}s'\n\
+             [etcd]\nendpoints = ['{}']\ntimeout = '5s'\nlease_ttl = '{}s'\n\
              [[instance]]\nname = 'vip'\ninterface = 'lo'\naddresses = ['192.0.2.1/32']\n",
+            server.net.ip(10 + i),
             key.display(),
-            server.url
+            HOLD.as_secs(),
+            server.url,
+            LEASE.as_secs(),
         );
         let cfg: Config = toml::from_str(&text).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -43,10 +65,10 @@ impl Node {
                 if let ClusterEvent::Drop { instance, epoch, .. } = &e {
                     agent.released(instance, *epoch);
                 }
-                if let ClusterEvent::Take { instance, epoch, .. } = &e {
-                    assert!(agent.holds(instance, *epoch), "Take without a right");
+                if let ClusterEvent::Take { instance, epoch, cause, committed, .. } = e {
+                    let (held, at) = (agent.holds(&instance, epoch), clock::now());
+                    log.lock().unwrap().push(Taken { node: me.clone(), epoch, cause, committed, at, held });
                 }
-                log.lock().unwrap().push((Instant::now(), me.clone(), e));
             }
         });
         let node = Self { name, runtime: Some(runtime), cluster };
@@ -58,9 +80,18 @@ impl Node {
         self.cluster.set_fitness("vip", Fitness { fit, priority: 100, summary: String::new() });
     }
 
-    fn holds(&self) -> bool {
+    /// Until when it holds, if it does.
+    fn holds_until(&self) -> Option<Time> {
         let epoch = self.cluster.status().instances.first().map_or(0, |i| i.epoch);
-        self.cluster.holds("vip", epoch)
+        self.runtime.as_ref().and_then(|_| self.cluster.holds_until("vip", epoch))
+    }
+
+    fn holds(&self) -> bool {
+        self.holds_until().is_some()
+    }
+
+    fn master(&self) -> Option<String> {
+        self.cluster.status().instances.first().and_then(|i| i.master.clone())
     }
 
     fn successor(&self) -> Option<String> {
@@ -76,28 +107,29 @@ impl Node {
     }
 }
 
-fn wait(what: &str, mut f: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(20);
-    while !f() {
+fn wait<T>(what: &str, mut f: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + LONG;
+    loop {
+        if let Some(t) = f() {
+            return t;
+        }
         assert!(Instant::now() < until, "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-fn takes(log: &Log) -> Vec<(Instant, String, Cause, u64)> {
-    let log = log.lock().unwrap();
-    log.iter()
-        .filter_map(|(t, n, e)| match e {
-            ClusterEvent::Take { cause, epoch, .. } => Some((*t, n.clone(), cause.clone(), *epoch)),
-            _ => None,
-        })
-        .collect()
+fn takes(log: &Log) -> Vec<Taken> {
+    log.lock().unwrap().clone()
+}
+
+/// The first `Take` after `before` of them that is as wanted. A right is there a moment before it is told.
+fn take(what: &str, log: &Log, before: usize, wanted: impl Fn(&Taken) -> bool) -> Taken {
+    wait(what, || takes(log).into_iter().skip(before).find(&wanted))
 }
 
 /// The index of the holder, once there is one with an armed successor.
 fn settled(nodes: &[Node]) -> usize {
-    wait("a master with a successor", || nodes.iter().any(|n| n.runtime.is_some() && n.holds() && n.successor().is_some()));
-    nodes.iter().position(|n| n.runtime.is_some() && n.holds()).unwrap()
+    wait("a master with a successor", || nodes.iter().position(|n| n.holds() && n.successor().is_some()))
 }
 
 #[test]
@@ -106,11 +138,12 @@ fn first_election_switchover_unfit_server_and_crash() {
     let log: Log = Arc::default();
     let mut nodes: Vec<Node> = (1..=3).map(|i| Node::start(&server, i, &log)).collect();
     let m = settled(&nodes);
-    assert_eq!(takes(&log)[0].2, Cause::First);
+    assert_eq!(take("the first election", &log, 0, |_| true).cause, Cause::First);
 
     // Only the master hands over, and it says why somebody cannot have it.
     let other = (m + 1) % 3;
     let name = nodes[m].name.clone();
+    wait("the others know the master", || (nodes[other].master().as_ref() == Some(&name)).then_some(()));
     let refused = nodes[other].run(nodes[other].cluster.switchover("vip", None));
     assert_eq!(refused, Err(SwitchoverError::NotMaster { master: Some(name) }));
     let unknown = nodes[m].run(nodes[m].cluster.switchover("vip", Some("nobody".into())));
@@ -121,37 +154,40 @@ fn first_election_switchover_unfit_server_and_crash() {
 
     let target = nodes[m].successor().unwrap();
     let epoch = nodes[m].run(nodes[m].cluster.switchover("vip", Some(target.clone()))).unwrap();
-    wait("the target holds", || nodes.iter().any(|n| n.name == target && n.holds()));
-    let last = takes(&log).last().cloned().unwrap();
-    assert_eq!((last.1, last.3), (target, epoch));
-    assert!(matches!(last.2, Cause::Handover { .. }));
+    let taken = take("the target holds", &log, 0, |t| t.node == target && t.epoch == epoch);
+    assert!(matches!(taken.cause, Cause::Handover { .. }), "{taken:?}");
 
-    // The server dies: at once to a fit node.
+    // The server dies: to a fit node, and not by waiting for a hold to run out.
     let m = settled(&nodes);
-    let before = takes(&log).len();
-    let begin = Instant::now();
+    let (unfit, before, begin) = (nodes[m].name.clone(), takes(&log).len(), clock::now());
     nodes[m].fit(false);
-    wait("another holder", || takes(&log).len() > before);
-    let gap = takes(&log).last().unwrap().0 - begin;
-    println!("unfit server to Take: {gap:?}");
-    assert!(gap < Duration::from_secs(2), "{gap:?}");
+    let taken = take("another holder", &log, before, |t| t.node != unfit);
+    println!("unfit server to Take: {:?}", taken.at.since(begin));
+    assert!(matches!(&taken.cause, Cause::Handover { reason } if reason.contains("fatal check")), "{taken:?}");
 
     // The host dies: the successor after the hold.
     let m = settled(&nodes);
-    let crashed = nodes[m].name.clone();
-    let before = takes(&log).len();
-    let begin = Instant::now();
+    let (crashed, before, begin) = (nodes[m].name.clone(), takes(&log).len(), clock::now());
+    let held_until = nodes[m].holds_until().unwrap();
     nodes[m].crash();
-    wait("the successor holds", || takes(&log).len() > before);
-    let last = takes(&log).last().cloned().unwrap();
-    println!("crash to Take: {:?}", last.0 - begin);
-    // Which one was armed at that instant may have just changed; that it was an armed one is what `Fast` says.
-    assert_eq!(last.2, Cause::Fast);
-    assert_ne!(last.1, crashed);
-    let gap = last.0 - begin;
-    assert!(gap >= Duration::from_millis(250) && gap < Duration::from_secs(2), "{gap:?}");
-    let epochs: Vec<u64> = takes(&log).iter().map(|t| t.3).collect();
-    assert!(epochs.windows(2).all(|w| w[0] < w[1]), "epochs must rise: {epochs:?}");
+    // Which one was armed at that instant may have just changed.
+    let watcher = nodes.iter().find(|n| n.runtime.is_some()).unwrap();
+    let etcd = Etcd::connect(&toml::from_str(&server.patient()).unwrap()).unwrap();
+    let record = watcher.run(etcd.get("/keepcall/default/instances/vip/record")).unwrap().unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&record.value).unwrap();
+    assert_eq!(record["master"], crashed.as_str(), "{record}");
+    let taken = take("the successor holds", &log, before, |t| t.node != crashed);
+    println!("crash to Take: {:?}", taken.at.since(begin));
+    assert_eq!(taken.cause, Cause::Fast, "{record}");
+    assert_eq!(record["successor"], taken.node.as_str(), "{record}");
+    // The clock of both is the same; what the crashed node may have renewed since only makes it later.
+    assert!(taken.committed > held_until, "{taken:?} before the end of the hold, {held_until:?}");
+
+    let mut all = takes(&log);
+    assert!(all.iter().all(|t| t.held), "Take without a right: {all:?}");
+    all.sort_by_key(|t| t.committed);
+    let rises = |w: &[Taken]| w[0].epoch < w[1].epoch || (w[0].epoch == w[1].epoch && w[0].node == w[1].node);
+    assert!(all.windows(2).all(rises), "epochs must rise: {all:?}");
 }
 
 #[test]
@@ -162,24 +198,23 @@ fn a_stopped_agent_hands_over_and_leaves_nothing_behind() {
     let m = settled(&nodes);
     let begin = Instant::now();
     nodes[m].run(nodes[m].cluster.clone().stop()).unwrap();
-    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
-    wait("the other holds", || nodes[1 - m].holds());
-    let last = takes(&log).last().cloned().unwrap();
-    assert!(matches!(last.2, Cause::Handover { .. }), "{last:?}");
-    let etcd = Etcd::connect(&toml::from_str(&format!("endpoints = ['{}']", server.url)).unwrap()).unwrap();
+    let taken = take("the other holds", &log, 0, |t| t.node == nodes[1 - m].name);
+    assert!(matches!(taken.cause, Cause::Handover { .. }), "{taken:?}");
+    let etcd = Etcd::connect(&toml::from_str(&server.patient()).unwrap()).unwrap();
     let keys = nodes[1 - m].run(etcd.get_prefix("/keepcall/default/nodes/")).unwrap().1;
     assert_eq!(keys.len(), 1, "{keys:?}");
+    assert!(begin.elapsed() < LEASE / 2, "it ran out by itself: {:?}", begin.elapsed());
 }
 
 #[test]
 fn a_corrupt_record_is_named_and_nobody_takes_over() {
     let server = EtcdServer::start();
-    assert!(server.ctl(&["put", "/keepcall/default/instances/vip/record", "{nonsense"]));
+    server.must(&["put", "/keepcall/default/instances/vip/record", "{nonsense"]);
     let log: Log = Arc::default();
     let node = Node::start(&server, 1, &log);
-    wait("the problem is told", || node.cluster.status().instances.first().is_some_and(|i| i.problem.is_some()));
+    wait("the problem is told", || node.cluster.status().instances.first().is_some_and(|i| i.problem.is_some()).then_some(()));
     assert!(takes(&log).is_empty());
     // The cure that the message names.
-    assert!(server.ctl(&["del", "/keepcall/default/instances/vip/record"]));
-    wait("a master", || node.holds());
+    server.must(&["del", "/keepcall/default/instances/vip/record"]);
+    wait("a master", || node.holds_until());
 }

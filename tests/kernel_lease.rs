@@ -547,3 +547,57 @@ fn an_epoch_that_was_let_go_does_not_come_back_and_a_missing_interface_is_named(
     let error = scene.lan.block_on("server", || async { KernelLease::new("test", "eth7", &vips()).install().await.unwrap_err() });
     assert!(error.to_string().contains("eth7"), "{error}");
 }
+
+#[test]
+fn a_kernel_that_is_busy_with_other_tables_never_makes_a_hold_longer() {
+    let scene = Scene::new(Enforcement::Netdev);
+    let over = Arc::new(AtomicBool::new(false));
+    let stop = Arc::clone(&over);
+    let (space, path) = (scene.lan.space("server"), std::env::temp_dir().join(format!("kc-{}-busy.nft", std::process::id())));
+    let elements: Vec<String> = (0..20_000_u32).map(|n| format!("10.{}.{}.{}", n >> 16, n >> 8 & 255, n & 255)).collect();
+    let script = format!(
+        "table inet big {{ set s {{ type ipv4_addr; elements = {{ {} }}\n}}\n}}\ndelete table inet big\n",
+        elements.join(",")
+    );
+    std::fs::write(&path, script).unwrap();
+    let file = path.clone();
+    // Another program that changes its tables all the time, in large pieces.
+    let noise = std::thread::spawn(move || {
+        while !stop.load(Ordering::Relaxed) {
+            let mut nft = std::process::Command::new("ip");
+            if !nft.args(["netns", "exec", &space, "nft", "-f"]).arg(&file).status().unwrap().success() {
+                return false;
+            }
+        }
+        true
+    });
+    let lease = Arc::clone(&scene.lease);
+    let (kept, refused, longest) = scene.lan.inside("server", move || {
+        let (mut kept, mut refused, mut longest) = (0, 0, Duration::ZERO);
+        let end = soon(5_000);
+        while clock::now() < end {
+            let deadline = soon(150);
+            let began = clock::now();
+            match lease.renew(1, deadline) {
+                Ok(()) => {
+                    kept += 1;
+                    if let Some((_, until)) = lease.left().unwrap() {
+                        assert!(until <= deadline, "held for {:?} too long", until.since(deadline));
+                    }
+                }
+                Err(e) => {
+                    assert!(matches!(e, KernelLeaseError::Busy), "{e}");
+                    refused += 1;
+                }
+            }
+            longest = longest.max(clock::now().since(began));
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        (kept, refused, longest)
+    });
+    over.store(true, Ordering::Relaxed);
+    assert!(noise.join().unwrap(), "nft failed");
+    std::fs::remove_file(path).unwrap();
+    println!("{kept} holds kept, {refused} refused, the longest took {longest:?}");
+    assert!(kept > 0);
+}

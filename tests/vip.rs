@@ -4,12 +4,12 @@
 mod netns;
 
 use ipnet::IpNet;
-use keepcall::vip::address::{AddressError, AddressEvent, AddressMonitor, Addresses};
+use keepcall::vip::address::{AddressError, AddressEvent, AddressMonitor, Addresses, LIFETIME};
 use keepcall::vip::announce::{Announcer, Pace};
 use keepcall::vip::fence::{Fence, FenceState};
 use keepcall::vip::rawudp::RawUdp;
 use keepcall::vip::{nft, sysctl};
-use netns::{Lan, receive, silent, stdout, until};
+use netns::{LONG, Lan, receive, silent, stdout, until};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -149,7 +149,7 @@ fn the_monitor_tells_what_others_do_to_an_address() {
             let all = format!("-n {space} {arguments}");
             assert!(std::process::Command::new("ip").args(all.split_whitespace()).status().unwrap().success());
         };
-        let mut next = async || tokio::time::timeout(Duration::from_secs(5), monitor.next()).await.unwrap().unwrap();
+        let mut next = async || tokio::time::timeout(LONG, monitor.next()).await.unwrap().unwrap();
         let interface = || "eth0".to_owned();
         ip("addr add 10.77.0.50/24 dev eth0");
         ip("addr del 10.77.0.50/24 dev eth0");
@@ -167,6 +167,43 @@ fn the_monitor_tells_what_others_do_to_an_address() {
         }
         assert!(after.contains(&AddressEvent::Vanished { interface: interface(), prefix: vips()[2] }), "{after:?}");
     });
+}
+
+#[test]
+fn a_lifetime_is_renewed_without_noise_and_ends() {
+    let lan = Lan::new(&["a"]);
+    let space = lan.space("a");
+    let left = |lan: &Lan| -> Vec<u64> {
+        let json: serde_json::Value = serde_json::from_str(&lan.ip("a", "-j addr show dev eth0")).unwrap();
+        let all = json[0]["addr_info"].as_array().unwrap().iter();
+        all.filter(|a| ips().iter().any(|ip| a["local"] == ip.to_string()))
+            .map(|a| a["valid_life_time"].as_u64().unwrap())
+            .collect()
+    };
+    let route = lan.ip("a", "-6 route show fd77::/64");
+    assert!(!route.is_empty() && !route.contains("expires"));
+    lan.block_on("a", || async move {
+        let addresses = Addresses::open().unwrap();
+        addresses.add("eth0", &vips()).await.unwrap();
+        let watched: Vec<(String, IpNet)> = vips().into_iter().map(|v| ("eth0".to_owned(), v)).collect();
+        let mut monitor = AddressMonitor::open(&watched).unwrap();
+        for _ in 0..5 {
+            addresses.add("eth0", &vips()).await.unwrap();
+        }
+        assert!(tokio::time::timeout(QUIET, monitor.next()).await.is_err(), "a renewal is told");
+        // The kernel ends it as it ends any: as if the agent were gone for good.
+        let ip = format!("-n {space} addr change 10.77.0.9/24 dev eth0 valid_lft 1 preferred_lft 1");
+        assert!(std::process::Command::new("ip").args(ip.split_whitespace()).status().unwrap().success());
+        let event = tokio::time::timeout(Duration::from_secs(10), monitor.next()).await.unwrap().unwrap();
+        assert_eq!(event, AddressEvent::Vanished { interface: "eth0".to_owned(), prefix: vips()[0] });
+        addresses.add("eth0", &vips()).await.unwrap();
+    });
+    let whole = LIFETIME.as_secs();
+    assert!(left(&lan).len() == 3 && left(&lan).iter().all(|s| (whole - 5..=whole).contains(s)), "{:?}", left(&lan));
+    // The host's own address has its route still, and without an end.
+    assert_eq!(lan.ip("a", "-6 route show fd77::/64"), route);
+    lan.block_on("a", || async { Addresses::open().unwrap().remove("eth0", &vips()).await.unwrap() });
+    assert_eq!(lan.ip("a", "-6 route show fd77::/64"), route);
 }
 
 #[test]
@@ -202,7 +239,8 @@ fn a_client_on_the_lan_follows_the_announcement_from_one_host_to_the_other() {
 #[test]
 fn frames_are_what_the_rfcs_ask_for_and_stop_when_told() {
     let lan = Lan::new(&["a", "client"]);
-    let mut dump = lan.spawn("client", "tcpdump -nnvv -e -l -i eth0 -Q in arp or icmp6[0]==136");
+    // Immediate mode, or what comes last would wait in the kernel while tcpdump ends.
+    let mut dump = lan.spawn("client", "tcpdump --immediate-mode -nnvv -e -l -i eth0 -Q in arp or icmp6[0]==136");
     // tcpdump says on stderr when it listens.
     let mut heard = std::io::BufReader::new(dump.stderr.take().unwrap());
     let mut line = String::new();
@@ -216,7 +254,7 @@ fn frames_are_what_the_rfcs_ask_for_and_stop_when_told() {
         let announcer = Arc::new(Announcer::open("eth0", &ips()).unwrap());
         let (first, going) = announcer.start(Pace { burst: 3, interval: Duration::from_millis(20), refreshes: 1000 });
         assert_eq!((first.sent, announcer.counters()), (5, (5, 0)));
-        let end = tokio::time::Instant::now() + Duration::from_secs(5);
+        let end = tokio::time::Instant::now() + LONG;
         while announcer.counters().0 < 5 * 5 {
             assert!(tokio::time::Instant::now() < end, "refreshes do not go on");
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -226,9 +264,14 @@ fn frames_are_what_the_rfcs_ask_for_and_stop_when_told() {
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert_eq!(announcer.counters().0, sent, "it announces on after its end");
     });
-    std::thread::sleep(Duration::from_millis(200));
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(dump.id().cast_signed()), nix::sys::signal::Signal::SIGTERM).unwrap();
-    let text = stdout(&dump.wait_with_output().unwrap());
+    // It was sent 25 times at least; three of it are enough to read, and tell that none is half written.
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(dump.stdout.take().unwrap()));
+    let mut text = String::new();
+    while text.matches("tgt is fd77::9").count() < 3 {
+        text += &(lines.next().expect("tcpdump goes on").unwrap() + "\n");
+    }
+    dump.kill().unwrap();
+    dump.wait().unwrap();
     let has = |words: &[&str]| assert!(text.lines().any(|l| words.iter().all(|w| l.contains(w))), "no {words:?} in {text}");
     has(&["> ff:ff:ff:ff:ff:ff", "who-has 10.77.0.9", "tell 10.77.0.9"]);
     has(&["> ff:ff:ff:ff:ff:ff", "10.77.0.9 is-at", &mac]);
@@ -338,18 +381,18 @@ fn one_fence_turns_often_and_survives_a_flush_of_the_ruleset() {
 fn tcp_from_a_sip_port_is_held_back() {
     let lan = Lan::new(&["server", "phone"]);
     let listener = lan.inside("phone", || std::net::TcpListener::bind("10.77.0.2:7000").unwrap());
-    let dial = |lan: &Lan| {
-        lan.inside("server", || {
+    let dial = |lan: &Lan, limit: Duration| {
+        lan.inside("server", move || {
             let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
             socket.set_reuse_address(true).unwrap();
             socket.bind(&"10.77.0.1:5060".parse::<SocketAddr>().unwrap().into()).unwrap();
-            socket.connect_timeout(&"10.77.0.2:7000".parse::<SocketAddr>().unwrap().into(), QUIET).is_ok()
+            socket.connect_timeout(&"10.77.0.2:7000".parse::<SocketAddr>().unwrap().into(), limit).is_ok()
         })
     };
     lan.block_on("server", || async { Fence::new("test", &[5060], (10_000, 20_000)).closed().await.unwrap() });
-    assert!(!dial(&lan));
+    assert!(!dial(&lan, QUIET));
     lan.block_on("server", || async { Fence::new("test", &[5060], (10_000, 20_000)).open().await.unwrap() });
-    assert!(dial(&lan));
+    assert!(dial(&lan, LONG));
     drop(listener);
 }
 

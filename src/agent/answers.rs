@@ -199,6 +199,9 @@ impl Answers {
             return Err(not_master(found.master.as_deref()));
         }
         let priority = |node: &str| status.nodes.iter().find(|n| n.name == node).and_then(|n| n.priority).unwrap_or(0);
+        // Leases run out while etcd is away; that alone would send people to the wrong place.
+        let no_etcd = (!status.etcd.is_empty() && status.etcd.iter().all(|e| !e.healthy))
+            .then(|| "etcd, where a change of master is written, cannot be used now: see `keepcall status`".to_owned());
         Ok(api::Candidates {
             instance: instance.to_owned(),
             master: found.master.clone(),
@@ -209,7 +212,7 @@ impl Answers {
                 .map(|c| api::Candidate {
                     node: c.node.clone(),
                     priority: priority(&c.node),
-                    against: c.against.iter().cloned().collect(),
+                    against: no_etcd.iter().chain(&c.against).cloned().collect(),
                 })
                 .collect(),
         })

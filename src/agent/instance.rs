@@ -14,7 +14,7 @@ use crate::control::api;
 use crate::health::Verdict;
 use crate::time::Time;
 use crate::vip::address::{AddressEvent, AddressMonitor, Addresses, LIFETIME};
-use crate::vip::announce::{Announcer, Announcing, Pace};
+use crate::vip::announce::{Announced, Announcer, Announcing, Pace};
 use crate::vip::fence::FenceState;
 use crate::vip::kernel_lease::KernelLease;
 use std::sync::Arc;
@@ -67,6 +67,8 @@ pub(super) struct Instance {
     pub(super) lease: Option<Arc<KernelLease>>,
     /// When the addresses get a new lifetime; while they are held.
     pub(super) refresh_at: Time,
+    /// A process before this one held the addresses, and its right still ran when this one began.
+    pub(super) restarted: bool,
     /// The epoch in which this node holds the addresses; `None` while it does not.
     pub(super) held: Option<u64>,
     pub(super) announcing: Option<Announcing>,
@@ -142,6 +144,10 @@ impl Instance {
         if let Some(calls) = &mut self.calls {
             calls.server_is(verdict.decided()).await;
         }
+        // What the process before this one knew of the server still holds until the checks have spoken.
+        if self.restarted && verdict.decided().is_none() {
+            return;
+        }
         self.cluster
             .set_fitness(&self.config.name, Fitness { fit: verdict.fit, priority: self.node.priority, summary: verdict.summary });
     }
@@ -173,9 +179,9 @@ impl Instance {
         // The addresses and their announcement first: nothing may come between the commit and them.
         let added = self.addresses.add(&self.config.interface, &self.config.addresses).await;
         takeover.mark("address", clock::now());
-        let (announced, announcing) = self.announcer.start(pace(&self.config.announce));
-        takeover.mark("announced", clock::now());
         self.held = Some(epoch);
+        let (announced, announcing) = self.announce();
+        takeover.mark("announced", clock::now());
         self.refresh_at = clock::now() + REFRESH;
         self.announcing = Some(announcing);
         if let Err(e) = added {
@@ -334,8 +340,13 @@ impl Instance {
         }
     }
 
+    fn announce(&self) -> (Announced, Announcing) {
+        let (cluster, name, held) = (self.cluster.clone(), self.config.name.clone(), self.held);
+        self.announcer.start_while(pace(&self.config.announce), move || held.is_some_and(|epoch| cluster.holds(&name, epoch)))
+    }
+
     fn announce_again(&mut self) {
-        let (announced, announcing) = self.announcer.start(pace(&self.config.announce));
+        let (announced, announcing) = self.announce();
         for e in &announced.errors {
             warn!(instance = self.config.name, "an announcement was not sent: {e}");
         }

@@ -1,8 +1,7 @@
 //! The kernel leases of all instances: what the election holds is in the kernel, and what a predecessor left there is found.
 
 use super::AgentError;
-use crate::cluster::Keeper;
-use crate::cluster::election::Inherited;
+use crate::cluster::{Inherited, Keeper};
 use crate::config::Config;
 use crate::time::Time;
 use crate::vip::address::Addresses;

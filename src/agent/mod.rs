@@ -24,6 +24,7 @@ mod writer;
 pub use calls_side::CallsError;
 pub use sockets::RecoveryPortError;
 
+use crate::clock;
 use crate::cluster::{Cluster, ClusterError, ClusterEvent};
 use crate::config::Config;
 use crate::control::server::{self, ServeError};
@@ -37,7 +38,7 @@ use crate::vip::sysctl;
 use calls_side::CallsSide;
 use instance::{Instance, Order};
 use keeper::Leases;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -124,9 +125,9 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     // agent that is started a second time by mistake must not take the addresses from the one that holds them.
     let (socket, mut requests) = server::serve(&config.control).await?;
     // The kernel's tables come before all else, and leave what is held as it is: an agent that runs is not disturbed, and what a
-    // dead predecessor held is known before the election begins.
+    // predecessor held is known before the election begins.
     let (leases, inherited) = Leases::install(&config).await?;
-    let restarted: Vec<String> = inherited.iter().map(|(instance, _)| instance.clone()).collect();
+    let found = inherited.clone();
     let (cluster, mut events) = match Cluster::start(&config, etcd.clone(), Box::new(leases.clone()), inherited).await {
         Ok(started) => started,
         Err(e) => {
@@ -134,14 +135,17 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
             return Err(e.into());
         }
     };
+    // Not what ran out before the election looked at it: of that it says nothing more.
+    let now = clock::now();
+    let kept: BTreeSet<String> = found.into_iter().filter(|(_, right)| right.until > now).map(|(name, _)| name).collect();
     let mut instances = Instances::new();
     let mut tasks = Vec::new();
     let built = async {
-        let addresses = open_addresses(&config, &restarted).await?;
+        let addresses = open_addresses(&config, &kept).await?;
         for instance in &config.instances {
             let (orders, queue) = mpsc::channel(ORDERS);
-            let restarted = restarted.contains(&instance.name);
-            let built = build(&config, instance, &cluster, &etcd, &addresses, &leases, restarted).await?;
+            let inherited = kept.contains(&instance.name);
+            let built = build(&config, instance, &cluster, &etcd, &addresses, &leases, inherited).await?;
             tasks.push(tokio::spawn(built.run(queue)));
             instances.insert(instance.name.clone(), orders);
         }
@@ -217,19 +221,18 @@ async fn answered(task: Option<&mut JoinHandle<bool>>) -> bool {
     }
 }
 
-/// Opens the address driver and removes what a dead predecessor left, except the addresses of the instances `restarted`, whose
-/// right still runs: nothing may answer for an address without a right.
-async fn open_addresses(config: &Config, restarted: &[String]) -> Result<Arc<Addresses>, AgentError> {
+/// Opens the address driver and removes what a dead predecessor left: nothing may answer for an address without a right. Those of
+/// the instances in `kept` are held still.
+async fn open_addresses(config: &Config, kept: &BTreeSet<String>) -> Result<Arc<Addresses>, AgentError> {
     let any = config.instances.first().map(|i| i.name.clone()).unwrap_or_default();
     let addresses = Addresses::open().map_err(|source| AgentError::Address { instance: any.clone(), source })?;
-    let goes_on = |instance: &&crate::config::Instance| restarted.contains(&instance.name);
-    let kept = config.instances.iter().filter(goes_on);
-    let kept: Vec<_> = kept.flat_map(|i| i.addresses.iter().map(|prefix| (i.interface.as_str(), *prefix))).collect();
-    let stale = addresses.remove_stale(&kept).await.map_err(|source| AgentError::Address { instance: any, source })?;
+    let held = config.instances.iter().filter(|i| kept.contains(&i.name));
+    let keep: Vec<_> = held.flat_map(|i| i.addresses.iter().map(|a| (i.interface.as_str(), *a))).collect();
+    let stale = addresses.remove_stale(&keep).await.map_err(|source| AgentError::Address { instance: any, source })?;
     for (interface, prefix) in stale {
         warn!(interface, %prefix, "removed an address that a keepcall before this one left behind");
     }
-    for instance in config.instances.iter().filter(|i| !goes_on(i)) {
+    for instance in config.instances.iter().filter(|i| !kept.contains(&i.name)) {
         let error = |source| AgentError::Address { instance: instance.name.clone(), source };
         let ips: Vec<_> = instance.addresses.iter().map(ipnet::IpNet::addr).collect();
         let left = addresses.present(&instance.interface, &ips).await.map_err(error)?;
@@ -248,7 +251,7 @@ async fn build(
     etcd: &Etcd,
     addresses: &Arc<Addresses>,
     leases: &Leases,
-    restarted: bool,
+    inherited: bool,
 ) -> Result<Instance, AgentError> {
     let name = instance.name.clone();
     let mut prepared = vec![sysctl::for_address(&instance.interface)];
@@ -277,7 +280,7 @@ async fn build(
         Announcer::open(&instance.interface, &ips).map_err(|source| AgentError::Announce { instance: name.clone(), source })?;
     let calls = match &instance.sip {
         Some(sip) => Some(
-            CallsSide::open(&config.node, instance, sip, etcd.clone(), restarted)
+            CallsSide::open(&config.node, instance, sip, etcd.clone(), inherited)
                 .await
                 .map_err(|source| AgentError::Calls { instance: name.clone(), source })?,
         ),
@@ -295,6 +298,7 @@ async fn build(
         hooks: hooks::Hooks::start(name.clone()),
         history: history::Writer::start(etcd.clone(), &config.node.cluster, &name),
         lease: leases.of(&name),
+        restarted: inherited,
         held: None,
         refresh_at: Time::FAR,
         announcing: None,

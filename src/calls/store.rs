@@ -8,6 +8,7 @@ pub use value::{BadValue, prefix};
 use super::model::{Call, CallEvent};
 use crate::etcd::{Compare, Etcd, EtcdError, KeyValue, Op, WatchEvent};
 use queue::{Change, Queue};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -68,8 +69,8 @@ pub struct StoreStatus {
     pub pending: usize,
     /// Changes that found no room while etcd was away.
     pub dropped: u64,
-    /// Values in etcd that could not be used.
-    pub bad_values: u64,
+    /// Values that are in etcd and cannot be used.
+    pub bad_values: usize,
     /// Writes that etcd refused because the guard did not hold.
     pub refused: u64,
     /// What etcd said last, if the last write failed.
@@ -149,7 +150,8 @@ impl StoreHandle {
         lock(&self.state).refused_now
     }
 
-    /// Throws away what is not written yet: this node has lost the instance. How many changes that were.
+    /// Throws away what is not written yet: this node has lost the instance. How many changes that were. A write that is under way
+    /// may still succeed, if the guard holds; it is not repeated.
     pub fn forget_pending(&self) -> usize {
         lock(&self.state).queue.clear()
     }
@@ -301,16 +303,22 @@ async fn follow(
     instance: String,
     tell: mpsc::Sender<StoreEvent>,
 ) {
-    let read = |kv: &KeyValue, complain: bool| match value::decode(&prefix, &instance, &kv.key, &kv.value) {
-        Ok(call) => Some(call),
-        Err(e) => {
-            lock(&state).status.bad_values += 1;
-            if complain {
-                tracing::warn!(key = ?kv.key, "a value in etcd is skipped: {e}; remove it with `etcdctl del {}`", kv.key);
+    // By key, since a lost connection has every value read again.
+    let mut bad_keys = BTreeSet::new();
+    let read =
+        |bad: &mut BTreeSet<String>, kv: &KeyValue, complain: bool| match value::decode(&prefix, &instance, &kv.key, &kv.value) {
+            Ok(call) => {
+                bad.remove(&kv.key);
+                Some(call)
             }
-            None
-        }
-    };
+            Err(e) => {
+                bad.insert(kv.key.clone());
+                if complain {
+                    tracing::warn!(key = ?kv.key, "a value in etcd is skipped: {e}; remove it with `etcdctl del {}`", kv.key);
+                }
+                None
+            }
+        };
     loop {
         let event = tokio::select! {
             event = watch.recv() => event,
@@ -320,24 +328,27 @@ async fn follow(
         let event = match event {
             WatchEvent::Snapshot { entries, .. } => {
                 let mut calls = Vec::with_capacity(entries.len());
-                let mut bad = 0;
+                bad_keys.clear();
                 for kv in &entries {
-                    match read(kv, bad < NAMED) {
-                        Some(call) => calls.push(call),
-                        None => bad += 1,
-                    }
+                    let complain = bad_keys.len() < NAMED;
+                    calls.extend(read(&mut bad_keys, kv, complain));
                 }
-                if bad > NAMED {
-                    tracing::warn!(%prefix, "{} more values in etcd are skipped", bad - NAMED);
+                if bad_keys.len() > NAMED {
+                    tracing::warn!(%prefix, "{} more values in etcd are skipped", bad_keys.len() - NAMED);
                 }
                 Some(StoreEvent::Synced(calls))
             }
-            WatchEvent::Put(kv) => match read(&kv, true) {
+            WatchEvent::Put(kv) => match read(&mut bad_keys, &kv, true) {
                 Some(call) => Some(StoreEvent::Put(Box::new(call))),
                 None => value::id_in(&prefix, &kv.key).map(|id| StoreEvent::Spoiled { id: id.to_owned() }),
             },
-            WatchEvent::Delete { key, .. } => value::id_in(&prefix, &key).map(|id| StoreEvent::Delete { id: id.to_owned() }),
+            WatchEvent::Delete { key, .. } => {
+                bad_keys.remove(&key);
+                value::id_in(&prefix, &key).map(|id| StoreEvent::Delete { id: id.to_owned() })
+            }
         };
+        // Before the event is told: who hears of it may look at the status.
+        lock(&state).status.bad_values = bad_keys.len();
         if let Some(event) = event
             && tell.send(event).await.is_err()
         {

@@ -1,44 +1,44 @@
-//! The handle that the rest of the program holds: tries endpoints in order, one deadline for each try.
+//! The handle that the rest of the program holds: each request, and to how many members it may go. `spread.rs` sends it there.
 
 use super::endpoint::{Access, Endpoint, EndpointHealth};
-use super::error::{EtcdError, Failure, classify};
+use super::error::EtcdError;
+use super::spread::Spread;
 use super::types::{Compare, KeyValue, Lease, Op, TxnReply};
 use super::watch::{self, WatchEvent};
 use crate::{clock, config};
 use etcd_client::{Client, CompareOp, DeleteOptions, GetOptions, PutOptions, Txn, TxnOp, TxnOpResponse};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// A handle on etcd; clones share the connections.
 ///
-/// Reads, lease calls and watches go on to the next endpoint after any failure of a member. A write goes on only if it was
-/// certainly not sent; otherwise it fails with an error whose [`EtcdError::is_definite`] is false.
+/// Reads, lease calls and watches go on to the next endpoint after any failure of a member; small ones also when it is slow to
+/// answer. A write goes on only if it was certainly not sent; otherwise it fails with an error whose
+/// [`EtcdError::is_definite`] is false. From the first call on, every endpoint is tried now and then, so that a dead one is
+/// known before it is needed.
 #[derive(Clone)]
-pub struct Etcd(Arc<Inner>);
+pub struct Etcd(pub(super) Arc<Inner>);
 
-struct Inner {
-    endpoints: Vec<Endpoint>,
-    access: Access,
-    timeout: Duration,
+pub(super) struct Inner {
+    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) access: Access,
+    pub(super) timeout: Duration,
     lease_ttl: Duration,
     /// Index of the endpoint that answered last.
-    current: AtomicUsize,
+    pub(super) current: AtomicUsize,
     /// Why the last call was not served, by whichever endpoint.
-    trouble: Mutex<Option<String>>,
+    pub(super) trouble: Mutex<Option<String>>,
+    /// Why the last write was refused, if etcd takes none at all; reads go on meanwhile.
+    pub(super) full: Mutex<Option<String>>,
+    /// Whether the endpoints are being probed.
+    pub(super) probing: AtomicBool,
 }
 
 /// Most bytes of one answer. All calls of a full instance fit; the library's own limit of 4 MiB does not hold a thousand.
 const MAX_ANSWER: usize = 256 << 20;
-
-/// Whether a call may be sent twice.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Repeat {
-    Harmless,
-    Never,
-}
 
 impl Etcd {
     /// Reads the password and certificates. Nothing is sent yet, so etcd may be down.
@@ -61,6 +61,8 @@ impl Etcd {
             lease_ttl: cfg.lease_ttl,
             current: AtomicUsize::new(0),
             trouble: Mutex::new(None),
+            full: Mutex::new(None),
+            probing: AtomicBool::new(false),
         })))
     }
 
@@ -76,10 +78,11 @@ impl Etcd {
         self.0.endpoints.iter().map(Endpoint::health).collect()
     }
 
-    /// Why the last call failed, if it did: no member served it, or etcd did not let this node in.
+    /// Why the last call failed, if it did: no member served it, or etcd did not let this node in, or it takes no writes.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let get = |m: &Mutex<Option<String>>| m.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        get(&self.0.trouble).or_else(|| get(&self.0.full))
     }
 
     /// All keys with this prefix, read linearizably, and the revision of the read.
@@ -87,7 +90,8 @@ impl Etcd {
     /// # Errors
     /// As [`Etcd`] says; a read is tried at every endpoint.
     pub async fn get_prefix(&self, prefix: &str) -> Result<(i64, Vec<KeyValue>), EtcdError> {
-        self.call(Repeat::Harmless, |c| async move {
+        // Not at two members at once: this may be the state of thousands of calls.
+        self.call(Spread::InTurn, |c| async move {
             let mut c = c.kv_client().max_decoding_message_size(MAX_ANSWER);
             let mut r = c.get(prefix, Some(GetOptions::new().with_prefix())).await?;
             Ok((r.header().map_or(0, etcd_client::ResponseHeader::revision), r.take_kvs().into_iter().map(key_value).collect()))
@@ -100,11 +104,8 @@ impl Etcd {
     /// # Errors
     /// As [`Etcd`] says.
     pub async fn get(&self, key: &str) -> Result<Option<KeyValue>, EtcdError> {
-        self.call(
-            Repeat::Harmless,
-            |mut c| async move { Ok(c.get(key, None).await?.take_kvs().into_iter().next().map(key_value)) },
-        )
-        .await
+        self.call(Spread::Hedged, |mut c| async move { Ok(c.get(key, None).await?.take_kvs().into_iter().next().map(key_value)) })
+            .await
     }
 
     /// Sets a key, bound to `lease` (0: to none).
@@ -112,7 +113,7 @@ impl Etcd {
     /// # Errors
     /// As [`Etcd`] says; not repeated after a time-out.
     pub async fn put(&self, key: &str, value: &[u8], lease: i64) -> Result<(), EtcdError> {
-        self.call(Repeat::Never, |mut c| async move {
+        self.call(Spread::Once, |mut c| async move {
             c.put(key, value, Some(PutOptions::new().with_lease(lease))).await?;
             Ok(())
         })
@@ -124,7 +125,7 @@ impl Etcd {
     /// # Errors
     /// As [`Etcd`] says; not repeated after a time-out.
     pub async fn delete(&self, key: &str) -> Result<(), EtcdError> {
-        self.call(Repeat::Never, |mut c| async move {
+        self.call(Spread::Once, |mut c| async move {
             c.delete(key, None).await?;
             Ok(())
         })
@@ -136,11 +137,25 @@ impl Etcd {
     /// # Errors
     /// As [`Etcd`] says; not repeated after a time-out.
     pub async fn txn(&self, compares: Vec<Compare>, then: Vec<Op>, or_else: Vec<Op>) -> Result<TxnReply, EtcdError> {
-        let txn = Txn::new()
-            .when(compares.into_iter().map(compare).collect::<Vec<_>>())
-            .and_then(then.into_iter().map(operation).collect::<Vec<_>>())
-            .or_else(or_else.into_iter().map(operation).collect::<Vec<_>>());
-        self.transact(Repeat::Never, txn).await
+        Ok(self.transact(Spread::Once, build(compares, then, or_else)).await?.0)
+    }
+
+    /// The same for a transaction that undoes its own conditions, so that a second copy of it changes nothing: if the first
+    /// member is slow to answer, copies go to others. The second value says whether another copy may still be done **if**
+    /// the conditions hold once more; only the caller knows whether they can.
+    ///
+    /// Such a transaction may be done and yet be answered as "the conditions did not hold": that is its second copy. What
+    /// `or_else` read tells the two apart.
+    ///
+    /// # Errors
+    /// As [`Etcd`] says, with the whole of it in doubt if one copy is.
+    pub async fn txn_guarded(
+        &self,
+        compares: Vec<Compare>,
+        then: Vec<Op>,
+        or_else: Vec<Op>,
+    ) -> Result<(TxnReply, bool), EtcdError> {
+        self.transact(Spread::Guarded, build(compares, then, or_else)).await
     }
 
     /// Reads several keys and prefixes at one revision, linearizably.
@@ -150,12 +165,12 @@ impl Etcd {
     pub async fn read(&self, ops: Vec<Op>) -> Result<TxnReply, EtcdError> {
         let reads = ops.into_iter().filter(|o| matches!(o, Op::Get(_) | Op::GetPrefix(_)));
         let txn = Txn::new().and_then(reads.map(operation).collect::<Vec<_>>());
-        self.transact(Repeat::Harmless, txn).await
+        Ok(self.transact(Spread::Hedged, txn).await?.0)
     }
 
-    async fn transact(&self, repeat: Repeat, txn: Txn) -> Result<TxnReply, EtcdError> {
+    async fn transact(&self, spread: Spread, txn: Txn) -> Result<(TxnReply, bool), EtcdError> {
         let txn = &txn;
-        self.call(repeat, |mut c| async move {
+        self.call_counted(spread, |mut c| async move {
             let r = c.txn(txn.clone()).await?;
             let reads = r
                 .op_responses()
@@ -179,7 +194,7 @@ impl Etcd {
         // Whole seconds, rounded up: a shorter lease than configured would break what the configuration check has proved.
         let ttl = i64::try_from(self.0.lease_ttl.as_millis().div_ceil(1000).max(1)).unwrap_or(i64::MAX);
         let sent = clock::now();
-        self.call(Repeat::Harmless, |mut c| async move {
+        self.call(Spread::InTurn, |mut c| async move {
             let r = c.lease_grant(ttl, None).await?;
             Ok(Lease { id: r.id(), ttl: Duration::from_secs(u64::try_from(r.ttl()).unwrap_or(0)), sent })
         })
@@ -193,7 +208,7 @@ impl Etcd {
     pub async fn keep_alive(&self, id: i64) -> Result<(), EtcdError> {
         // A stream for each renewal: it costs one small frame more, and there is no stream that can die unseen.
         let gone = self
-            .call(Repeat::Harmless, |mut c| async move {
+            .call(Spread::Hedged, |mut c| async move {
                 match c.lease_keep_alive(id).await {
                     Ok(_) => Ok(false),
                     Err(etcd_client::Error::LeaseKeepAliveError(m)) if m.contains("lease not found") => Ok(true),
@@ -210,7 +225,7 @@ impl Etcd {
     /// As [`Etcd`] says.
     pub async fn revoke(&self, id: i64) -> Result<(), EtcdError> {
         let r = self
-            .call(Repeat::Harmless, |mut c| async move {
+            .call(Spread::InTurn, |mut c| async move {
                 c.lease_revoke(id).await?;
                 Ok(())
             })
@@ -235,7 +250,7 @@ impl Etcd {
         let open = |c: Client| async move {
             c.watch_client().max_decoding_message_size(MAX_ANSWER).watch(prefix, Some(options.clone())).await
         };
-        let stream = self.call(Repeat::Harmless, open).await?;
+        let stream = self.call(Spread::InTurn, open).await?;
         let i = self.0.current.load(Ordering::Relaxed) % self.0.endpoints.len();
         Ok((stream, self.0.endpoints[i].url.clone()))
     }
@@ -244,102 +259,6 @@ impl Etcd {
     pub(super) fn report(&self, url: &str, why: &str) {
         if let Some(e) = self.0.endpoints.iter().find(|e| e.url == url) {
             e.bad(why, clock::now());
-        }
-    }
-
-    /// Endpoints in the order to try: the last good one and its successors, members that just failed at the end.
-    fn order(&self) -> Vec<usize> {
-        let n = self.0.endpoints.len();
-        let start = self.0.current.load(Ordering::Relaxed);
-        let mut order: Vec<usize> = (0..n).map(|i| (start + i) % n).collect();
-        let now = clock::now();
-        // The sort is stable: each half keeps its order.
-        order.sort_by_key(|&i| self.0.endpoints[i].shunned(now));
-        order
-    }
-
-    async fn call<T, F, Fut>(&self, repeat: Repeat, f: F) -> Result<T, EtcdError>
-    where
-        F: Fn(Client) -> Fut,
-        Fut: Future<Output = Result<T, etcd_client::Error>>,
-    {
-        let result = self.try_each(repeat, f).await;
-        let trouble = match &result {
-            // These are answers to the request, and no sign of trouble.
-            Ok(_) | Err(EtcdError::Refused { .. } | EtcdError::LeaseGone { .. }) => None,
-            Err(e) => Some(e.to_string()),
-        };
-        *self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
-        result
-    }
-
-    async fn try_each<T, F, Fut>(&self, repeat: Repeat, f: F) -> Result<T, EtcdError>
-    where
-        F: Fn(Client) -> Fut,
-        Fut: Future<Output = Result<T, etcd_client::Error>>,
-    {
-        let mut tried: Vec<(String, String)> = Vec::new();
-        let mut tls = None;
-        for i in self.order() {
-            let e = &self.0.endpoints[i];
-            let (why, in_doubt) = match self.attempt(e, &f).await {
-                Ok(t) => {
-                    e.good();
-                    self.0.current.store(i, Ordering::Relaxed);
-                    return Ok(t);
-                }
-                Err(Failure::Final(err)) => {
-                    // The member works; it is the request or the configuration that does not.
-                    e.good();
-                    return Err(err);
-                }
-                Err(Failure::Tls(why)) => {
-                    tls.get_or_insert_with(|| EtcdError::Tls { endpoint: e.url.clone(), why: why.clone() });
-                    (why, None)
-                }
-                Err(Failure::NotSent(why) | Failure::Unserved(why) | Failure::StaleToken(why)) => (why, None),
-                Err(Failure::InDoubt(why)) => {
-                    let err = if why.is_empty() {
-                        EtcdError::Timeout { endpoint: e.url.clone(), after: self.0.timeout }
-                    } else {
-                        EtcdError::Broken { endpoint: e.url.clone(), why: why + e.hint(&self.0.access) }
-                    };
-                    (err.to_string(), Some(err))
-                }
-            };
-            e.bad(&why, clock::now());
-            match in_doubt {
-                Some(err) if repeat == Repeat::Never => return Err(err),
-                _ => tried.push((e.url.clone(), why)),
-            }
-        }
-        match tls {
-            Some(err) if tried.len() == 1 => Err(err),
-            _ => Err(EtcdError::Unreachable { tried }),
-        }
-    }
-
-    /// One try, and a second one with a fresh client if the token was no longer known. A time-out is in doubt, with no text.
-    async fn attempt<T, F, Fut>(&self, e: &Endpoint, f: &F) -> Result<T, Failure>
-    where
-        F: Fn(Client) -> Fut,
-        Fut: Future<Output = Result<T, etcd_client::Error>>,
-    {
-        let user = self.0.access.user.as_ref().map(|u| u.0.as_str());
-        let mut fresh = false;
-        loop {
-            let client = e.client(&self.0.access).await?;
-            match tokio::time::timeout(self.0.timeout, f(client)).await {
-                Err(_) => return Err(Failure::InDoubt(String::new())),
-                Ok(Ok(t)) => return Ok(t),
-                Ok(Err(err)) => match classify(&err, user) {
-                    Failure::StaleToken(_) if !fresh => {
-                        fresh = true;
-                        e.forget_client().await;
-                    }
-                    other => return Err(other),
-                },
-            }
         }
     }
 }
@@ -356,6 +275,13 @@ fn key_value(kv: etcd_client::KeyValue) -> KeyValue {
 
 pub(super) fn key_value_ref(kv: &etcd_client::KeyValue) -> KeyValue {
     key_value(kv.clone())
+}
+
+fn build(compares: Vec<Compare>, then: Vec<Op>, or_else: Vec<Op>) -> Txn {
+    Txn::new()
+        .when(compares.into_iter().map(compare).collect::<Vec<_>>())
+        .and_then(then.into_iter().map(operation).collect::<Vec<_>>())
+        .or_else(or_else.into_iter().map(operation).collect::<Vec<_>>())
 }
 
 fn compare(c: Compare) -> etcd_client::Compare {

@@ -5,12 +5,11 @@ use crate::time::Time;
 use crate::{clock, config};
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long a member that did not answer is tried last. Long enough that a dead member costs one time-out and not one for
-/// each call; short enough that a member that is back is used again soon.
+/// How long a member that did not answer is tried last, unless a probe finds it well before.
 const SHUN: Duration = Duration::from_secs(10);
 
 /// HTTP/2 ping interval and answer time: a stream to a host without power is seen as dead within their sum.
@@ -21,7 +20,7 @@ const PING: Duration = Duration::from_secs(1);
 pub struct EndpointHealth {
     /// The endpoint as configured.
     pub url: String,
-    /// Whether its last call was answered. An endpoint that was not needed yet counts as healthy.
+    /// Whether its last call was answered, be it only a probe. One that was never asked counts as healthy.
     pub healthy: bool,
     /// The last error, if not healthy.
     pub error: Option<String>,
@@ -29,15 +28,19 @@ pub struct EndpointHealth {
 
 #[derive(Default)]
 struct State {
-    /// Whether it ever answered.
-    answered: bool,
+    /// When it answered last.
+    answered: Option<Time>,
+    /// A call has waited longer for it than calls do.
+    slow: bool,
     shunned_until: Option<Time>,
     error: Option<String>,
 }
 
-/// User, password, certificates: read once.
+/// User, password, certificates.
 pub(super) struct Access {
-    pub(super) user: Option<(String, String)>,
+    pub(super) user: Option<String>,
+    /// Where the password is, and what it was at the start.
+    password: Option<(PathBuf, String)>,
     tls: Option<TlsOptions>,
     /// Whether a client certificate is shown.
     certified: bool,
@@ -48,11 +51,11 @@ impl Access {
     pub(super) fn new(cfg: &config::Etcd) -> Result<Self, EtcdError> {
         let bad = |m: String| EtcdError::Config(m);
         let read = |path: &Path| std::fs::read(path).map_err(|e| bad(format!("cannot read {}: {e}", path.display())));
-        let user = match (&cfg.user, &cfg.password_file) {
+        let password = match (&cfg.user, &cfg.password_file) {
             (None, None) => None,
-            (Some(user), Some(file)) => {
+            (Some(_), Some(file)) => {
                 let text = String::from_utf8(read(file)?).map_err(|_| bad(format!("{} is not UTF-8 text", file.display())))?;
-                Some((user.clone(), text.lines().next().unwrap_or_default().to_owned()))
+                Some((file.clone(), first_line(&text)))
             }
             (Some(_), None) => return Err(bad("`user` needs `password_file`".into())),
             (None, Some(_)) => return Err(bad("`password_file` needs `user`".into())),
@@ -70,7 +73,7 @@ impl Access {
         } else {
             None
         };
-        Ok(Self { user, tls, certified: cfg.cert_file.is_some(), timeout: cfg.timeout })
+        Ok(Self { user: cfg.user.clone(), password, tls, certified: cfg.cert_file.is_some(), timeout: cfg.timeout })
     }
 
     fn options(&self, url: &str) -> ConnectOptions {
@@ -80,8 +83,10 @@ impl Access {
             // Half, so that a host that drops packets fails as "not connected" (certainly not sent) and not as a time-out.
             .with_connect_timeout((self.timeout / 2).max(Duration::from_millis(50)))
             .with_require_leader(true);
-        if let Some((user, password)) = &self.user {
-            o = o.with_user(user, password);
+        if let (Some(user), Some((file, first))) = (&self.user, &self.password) {
+            // Read at each login: a password that is changed must not need a restart.
+            let now = std::fs::read_to_string(file).map_or_else(|_| first.clone(), |text| first_line(&text));
+            o = o.with_user(user, now);
         }
         match &self.tls {
             Some(tls) if url.starts_with("https://") => o.with_tls(tls.clone()),
@@ -90,12 +95,18 @@ impl Access {
     }
 }
 
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
 /// How long a refused login stands before the next try: etcd makes each one cost it dear on purpose, and several tasks ask.
 const LOGIN_PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 struct Slot {
     client: Option<Client>,
+    /// Which client that is: they are counted.
+    number: u64,
     /// The last login was refused, and until when nobody tries again.
     refused: Option<(EtcdError, Time)>,
 }
@@ -112,18 +123,22 @@ impl Endpoint {
     }
 
     /// The client of this member. With a user this asks etcd for a token, so it can fail as any call can.
-    pub(super) async fn client(&self, access: &Access) -> Result<Client, Failure> {
+    /// Its number is for [`Endpoint::forget_client`].
+    pub(super) async fn client(&self, access: &Access) -> Result<(u64, Client), Failure> {
         let mut slot = self.slot.lock().await;
         if let Some(c) = &slot.client {
-            return Ok(c.clone());
+            return Ok((slot.number, c.clone()));
         }
         if let Some((why, _)) = slot.refused.as_ref().filter(|(_, until)| clock::now() < *until) {
             return Err(Failure::Final(why.clone()));
         }
         let connect = Client::connect([&self.url], Some(access.options(&self.url)));
-        let user = access.user.as_ref().map(|u| u.0.as_str());
+        let user = access.user.as_deref();
         match tokio::time::timeout(access.timeout, connect).await {
-            Ok(Ok(c)) => Ok(slot.client.insert(c).clone()),
+            Ok(Ok(c)) => {
+                slot.number += 1;
+                Ok((slot.number, slot.client.insert(c).clone()))
+            }
             // Whatever happened to the token request, the caller's own request was not sent.
             Ok(Err(e)) => Err(match classify(&e, user) {
                 Failure::InDoubt(m) => Failure::NotSent(m),
@@ -137,19 +152,38 @@ impl Endpoint {
         }
     }
 
-    /// Builds a new client at the next use: the only way to a new token that works for every kind of token.
-    pub(super) async fn forget_client(&self) {
-        self.slot.lock().await.client = None;
+    /// Builds a new client at the next use: the only way to a new token that works for every kind of token. Of all the calls
+    /// that an old token failed at once, the first does it: etcd makes each login cost it dear on purpose.
+    pub(super) async fn forget_client(&self, number: u64) {
+        let mut slot = self.slot.lock().await;
+        if slot.number == number {
+            slot.client = None;
+        }
     }
 
-    pub(super) fn good(&self) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State { answered: true, ..State::default() };
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn good(&self, now: Time) {
+        *self.state() = State { answered: Some(now), ..State::default() };
+    }
+
+    /// A call waits for it longer than calls do. Until it answers, others are asked first.
+    pub(super) fn slow(&self) {
+        self.state().slow = true;
+    }
+
+    /// Whether it answered within this time.
+    pub(super) fn answered_within(&self, span: Duration, now: Time) -> bool {
+        let s = self.state();
+        s.error.is_none() && s.answered.is_some_and(|t| now < t + span)
     }
 
     /// What may be the matter if a connection to a member that never answered breaks: a server that wants TLS, or a client
     /// certificate (which TLS 1.3 asks for after the handshake), just closes it.
     pub(super) fn hint(&self, access: &Access) -> &'static str {
-        if self.state.lock().unwrap_or_else(PoisonError::into_inner).answered {
+        if self.state().answered.is_some() {
             ""
         } else if !self.url.starts_with("https://") {
             " (if etcd speaks TLS there, write https:// in `endpoints` and set `ca_file`)"
@@ -161,16 +195,18 @@ impl Endpoint {
     }
 
     pub(super) fn bad(&self, why: &str, now: Time) {
-        let mut s = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        *s = State { shunned_until: Some(now + SHUN), error: Some(why.to_owned()), answered: s.answered };
+        let mut s = self.state();
+        *s = State { shunned_until: Some(now + SHUN), error: Some(why.to_owned()), ..*s };
     }
 
+    /// Whether others should be asked first.
     pub(super) fn shunned(&self, now: Time) -> bool {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).shunned_until.is_some_and(|t| now < t)
+        let s = self.state();
+        s.slow || s.shunned_until.is_some_and(|t| now < t)
     }
 
     pub(super) fn health(&self) -> EndpointHealth {
-        let s = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let s = self.state();
         EndpointHealth { url: self.url.clone(), healthy: s.error.is_none(), error: s.error.clone() }
     }
 }

@@ -47,6 +47,12 @@ pub enum EtcdError {
         /// The deadline.
         after: Duration,
     },
+    /// Copies of a write went to several members, and none of them answered. It may or may not have been done.
+    #[error("no etcd endpoint answered ({}); the change may or may not have been made", list(.tried))]
+    Unanswered {
+        /// Each endpoint with its error, in the order they were tried.
+        tried: Vec<(String, String)>,
+    },
     /// The connection broke during the call. A write may or may not have been done.
     #[error("the connection to etcd endpoint {endpoint} broke during a call: {why}")]
     Broken {
@@ -58,6 +64,15 @@ pub enum EtcdError {
     /// etcd answered that it did not do it.
     #[error("etcd refused the request: {message}")]
     Refused {
+        /// etcd's own words.
+        message: String,
+    },
+    /// etcd has reached its quota and takes no writes, until a person has made room and disarmed the alarm.
+    #[error(
+        "etcd refuses all writes: {message}; remove its old revisions (`etcdctl compact`, `etcdctl defrag`) or raise \
+         --quota-backend-bytes, then run `etcdctl alarm disarm`"
+    )]
+    Full {
         /// etcd's own words.
         message: String,
     },
@@ -82,7 +97,7 @@ impl EtcdError {
     /// Whether it is certain that a write was not done and will not be. A write that failed otherwise is in doubt.
     #[must_use]
     pub const fn is_definite(&self) -> bool {
-        !matches!(self, Self::Timeout { .. } | Self::Broken { .. })
+        !matches!(self, Self::Timeout { .. } | Self::Broken { .. } | Self::Unanswered { .. })
     }
 }
 
@@ -189,6 +204,9 @@ fn status(code: i32, message: &str, chain: &str, user: Option<&str>) -> Failure 
     // etcd rejects without proposing anything while it knows no leader.
     if m.contains("no leader") || m.contains("too many requests") || m.contains("not capable") || m.contains("server stopped") {
         return Failure::Unserved(message.to_owned());
+    }
+    if m.contains("database space exceeded") {
+        return Failure::Final(EtcdError::Full { message: message.to_owned() });
     }
     if message.starts_with("etcdserver:") && code != code::UNAVAILABLE {
         return Failure::Final(EtcdError::Refused { message: message.to_owned() });

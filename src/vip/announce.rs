@@ -137,6 +137,12 @@ impl Announcer {
     /// Sends one round at once, before this returns, then the rest of the burst and the refreshes in a task. Dropping the
     /// [`Announcing`] stops it: no frame leaves after that.
     pub fn start(self: &Arc<Self>, pace: Pace) -> (Announced, Announcing) {
+        self.start_while(pace, || true)
+    }
+
+    /// The same, but no round of the task leaves unless `may` says so at that moment: a process that was frozen must not call
+    /// the LAN back to a host that has lost the address meanwhile.
+    pub fn start_while(self: &Arc<Self>, pace: Pace, may: impl Fn() -> bool + Send + 'static) -> (Announced, Announcing) {
         let first = self.announce_now();
         let it = Arc::clone(self);
         let gate = Arc::new(Mutex::new(true));
@@ -149,7 +155,9 @@ impl Announcer {
                 if !*open {
                     return;
                 }
-                it.announce_now();
+                if may() {
+                    it.announce_now();
+                }
             }
         });
         (first, Announcing { announcer: Arc::clone(self), gate, task })

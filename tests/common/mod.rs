@@ -1,40 +1,90 @@
-//! A real etcd on loopback, with a directory of its own, killed when dropped.
+//! A real etcd on loopback, with a directory and addresses of its own, killed when dropped.
 
+// Each test that includes it uses a part of it.
+#![allow(dead_code)]
+
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+/// Longest wait for anything: a machine may stand still for seconds at a time.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+/// A network of the loopback, 127.x.y.0/24, that no other test uses while this lives. A port that was free a moment ago may be another
+/// program's now; on an address of one's own every port stays free, also while a server is down.
+pub(crate) struct Net {
+    prefix: String,
+    /// Shows others that the network is taken.
+    _claim: TcpListener,
+}
+
+impl Net {
+    pub(crate) fn claim() -> Self {
+        loop {
+            let random = RandomState::new().hash_one(0).to_le_bytes();
+            // Not 127.0: others use it.
+            let prefix = format!("127.{}.{}", 1 + random[0] % 254, random[1]);
+            if let Ok(claim) = TcpListener::bind(format!("{prefix}.254:10001")) {
+                return Self { prefix, _claim: claim };
+            }
+        }
+    }
+
+    pub(crate) fn ip(&self, host: u8) -> String {
+        format!("{}.{host}", self.prefix)
+    }
+}
 
 /// One etcd member.
 pub(crate) struct EtcdServer {
     child: Child,
     pub(crate) url: String,
     pub(crate) dir: tempfile::TempDir,
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    pub(crate) net: Net,
 }
 
 impl EtcdServer {
     pub(crate) fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let (client, peer) = (format!("http://127.0.0.1:{}", free_port()), format!("http://127.0.0.1:{}", free_port()));
-        let child = Command::new("etcd")
+        let (net, dir) = (Net::claim(), tempfile::tempdir().unwrap());
+        let child = Self::spawn(&net, &dir);
+        let server = Self { child, url: format!("http://{}:2379", net.ip(1)), dir, net };
+        server.ready();
+        server
+    }
+
+    fn spawn(net: &Net, dir: &tempfile::TempDir) -> Child {
+        let (client, peer) = (format!("http://{}:2379", net.ip(1)), format!("http://{}:2380", net.ip(1)));
+        Command::new("etcd")
             .args(["--data-dir", dir.path().join("d").to_str().unwrap(), "--name", "t"])
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            // A slow disk must not decide what is found here.
             .args(["--initial-cluster", &format!("t={peer}"), "--unsafe-no-fsync"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .unwrap();
-        let server = Self { child, url: client, dir };
-        let until = Instant::now() + Duration::from_secs(20);
-        while !server.ctl(&["endpoint", "health"]) {
+            .unwrap()
+    }
+
+    fn ready(&self) {
+        let until = Instant::now() + LONG;
+        while !self.ctl(&["endpoint", "health"]) {
             assert!(Instant::now() < until, "etcd does not come up");
             std::thread::sleep(Duration::from_millis(50));
         }
-        server
+    }
+
+    /// Kills it; its data stays.
+    pub(crate) fn stop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// After [`EtcdServer::stop`].
+    pub(crate) fn restart(&mut self) {
+        self.child = Self::spawn(&self.net, &self.dir);
+        self.ready();
     }
 
     /// Runs etcdctl; whether it succeeded.
@@ -43,11 +93,23 @@ impl EtcdServer {
         c.env("ETCDCTL_API", "3").arg(format!("--endpoints={}", self.url)).args(args);
         c.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
     }
+
+    /// The same until it succeeds: for what may be done twice.
+    pub(crate) fn must(&self, args: &[&str]) {
+        let until = Instant::now() + LONG;
+        while !self.ctl(args) {
+            assert!(Instant::now() < until, "etcdctl {args:?} does not succeed");
+        }
+    }
+
+    /// The `[etcd]` settings of a client that a stall of seconds does not drive into a time-out.
+    pub(crate) fn patient(&self) -> String {
+        format!("endpoints = [\"{}\"]\ntimeout = \"20s\"\nlease_ttl = \"60s\"", self.url)
+    }
 }
 
 impl Drop for EtcdServer {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.stop();
     }
 }

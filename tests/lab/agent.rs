@@ -185,7 +185,7 @@ fn config_text(host: &Host, s: &Setup, key: &Path, socket: &Path) -> String {
     if let Some(pidfile) = &s.server_pidfile {
         let _ = write!(
             t,
-            "\n[[instance.check]]\nname = \"options\"\ninterval = \"500ms\"\ntimeout = \"300ms\"\nrise = 2\nfall = 2\n\
+            "\n[[instance.check]]\nname = \"options\"\ninterval = \"1s\"\ntimeout = \"900ms\"\nrise = 1\nfall = 3\n\
              [instance.check.sip-options]\ntarget = \"127.0.0.1:5060\"\n\n\
              [[instance.check]]\nname = \"process\"\ninterval = \"500ms\"\ntimeout = \"300ms\"\nrise = 2\nfall = 2\n\
              [instance.check.process]\npidfile = \"{}\"\n\n\

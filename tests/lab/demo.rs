@@ -26,9 +26,12 @@ pub(crate) struct Args {
     /// What happens to the host that carries them.
     #[arg(long, value_enum, default_value = "power")]
     event: Event,
-    /// Time between the agents' heartbeats; the hold is four times this.
+    /// Time between the agents' heartbeats.
     #[arg(long, default_value_t = 100)]
     heartbeat_ms: u64,
+    /// How long a silent master may hold; four heartbeats if absent. Longer than the machine may stand still.
+    #[arg(long)]
+    hold_ms: Option<u64>,
     /// The phones answer to where a request came from, and not to where its Via says.
     #[arg(long)]
     answer_to_source: bool,
@@ -45,9 +48,9 @@ pub(crate) struct Args {
 
 /// Longest waits. A takeover over the slow path (a lease that runs out) is within them.
 const READY: Duration = Duration::from_secs(60);
-const TAKEOVER: Duration = Duration::from_secs(30);
-const AUDIO: Duration = Duration::from_secs(15);
-const BYE: Duration = Duration::from_secs(10);
+const TAKEOVER: Duration = Duration::from_secs(60);
+const AUDIO: Duration = Duration::from_secs(60);
+const BYE: Duration = Duration::from_secs(40);
 /// Time between questions to an agent during the takeover: each starts processes, which the takeover would feel.
 const SELDOM: Duration = Duration::from_millis(500);
 
@@ -58,7 +61,7 @@ struct Demo<'a> {
 
 pub(crate) fn run(args: &Args) -> Result<bool> {
     // Far more than all waits together need.
-    end_after(Duration::from_secs(300) + Duration::from_millis(200) * u32::try_from(args.calls)?);
+    end_after(Duration::from_secs(600) + Duration::from_millis(200) * u32::try_from(args.calls)?);
     let lan = Lan::new()?;
     let demo = Demo { args, start: Instant::now() };
     let result = demo.play(&lan);
@@ -115,7 +118,7 @@ impl Demo<'_> {
                 cluster: "demo".into(),
                 endpoints: etcd.endpoints.clone(),
                 heartbeat,
-                hold: heartbeat * 4,
+                hold: self.args.hold_ms.map_or(heartbeat * 4, Duration::from_millis),
                 server_pidfile: Some(server.pidfile.clone()),
                 on_backup: None,
             };

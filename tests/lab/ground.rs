@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 
 /// Longest waits; a takeover by the slow path (a lease that runs out) is within them.
-const READY: Duration = Duration::from_secs(30);
+const READY: Duration = Duration::from_secs(60);
 /// Long enough that a busy machine is not taken for a dead master.
 const HEARTBEAT: Duration = Duration::from_millis(200);
 
@@ -44,7 +44,7 @@ impl<S> Ground<S> {
                 cluster: "test".into(),
                 endpoints: etcd.endpoints.clone(),
                 heartbeat: HEARTBEAT,
-                hold: HEARTBEAT * 4,
+                hold: HEARTBEAT * 10,
                 server_pidfile: Some(pidfile),
                 on_backup: None,
             };

@@ -7,7 +7,7 @@ use anyhow::Result;
 use std::path::PathBuf;
 use std::time::Duration;
 
-const READY: Duration = Duration::from_secs(20);
+const READY: Duration = Duration::from_secs(60);
 
 /// A running Kamailio.
 pub(crate) struct Kamailio {

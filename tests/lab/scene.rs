@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 
 /// Longest wait for anything that one takeover, one registration or one start brings about, on a busy machine.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// Two scenes at one time would measure each other.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -47,7 +47,8 @@ impl Scene {
             cluster: "test".into(),
             endpoints: etcd.endpoints.clone(),
             heartbeat: Duration::from_millis(100),
-            hold: Duration::from_millis(400),
+            // A machine that stands still for a second must not move the VIP in the middle of a test.
+            hold: Duration::from_secs(2),
             server_pidfile: Some(s.pidfile.clone()),
             on_backup: None,
         });
@@ -129,7 +130,7 @@ impl Scene {
 
     /// Ends every call, callers and called in turn, and checks what the phones and the observer saw of the whole scene.
     pub(crate) fn end(&self, calls: &Calls, masters: &[usize]) -> Result<()> {
-        let ended = calls.hang_up(Duration::from_secs(15))?;
+        let ended = calls.hang_up(SOON)?;
         ensure!(
             ended == calls.pairs.len(),
             "{ended} of {} calls ended on both sides; {:?}",

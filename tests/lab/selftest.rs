@@ -11,6 +11,9 @@ use crate::lab::{unix_us, wait};
 use anyhow::Result;
 use std::time::{Duration, Instant};
 
+/// Longest wait for anything, on a busy machine.
+const READY: Duration = Duration::from_secs(60);
+
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Calls to set up.
@@ -48,14 +51,14 @@ fn trial(args: &Args, lan: &Lan, start: Instant) -> Result<bool> {
     let observer = Observer::start(lan.host("obs")?, VIP4)?;
     let witness = Witness::start(lan.host("obs")?, &[a, b])?;
     let calls = Calls::new(lan, &rt, args.calls, Manner::default())?;
-    calls.set_up(Duration::from_secs(30))?;
+    calls.set_up(READY)?;
     step("calls are up with audio both ways");
     let steady = calls.gaps(unix_us() - 500_000).into_iter().max().unwrap_or(0);
     step(&format!("longest gap between two packets of a steady call: {:.1} ms", steady as f64 / 1000.0));
     let (caller, called) = &calls.pairs[0];
     for (i, (command, direction)) in [(Command::Hold, "sendonly"), (Command::Resume, "sendrecv")].into_iter().enumerate() {
         caller.tell(command)?;
-        wait::until("the server to answer a re-INVITE", Duration::from_secs(5), || {
+        wait::until("the server to answer a re-INVITE", READY, || {
             let s = caller.state();
             if s.own_reinvites.len() > i && s.own_reinvites[i].0 == 200 { Ok(()) } else { Err(format!("{:?}", s.own_reinvites)) }
         })?;
@@ -66,7 +69,7 @@ fn trial(args: &Args, lan: &Lan, start: Instant) -> Result<bool> {
             other.reinvites.last()
         ));
     }
-    let ended = calls.hang_up(Duration::from_secs(10))?;
+    let ended = calls.hang_up(READY)?;
     step(&format!("{ended} calls hung up from one side, seen by the other"));
     let violations = calls.violations();
     for v in &violations {
@@ -81,7 +84,7 @@ fn trial(args: &Args, lan: &Lan, start: Instant) -> Result<bool> {
     b.exec(&["ip", "neigh", "flush", "all"])?;
     lan.host("obs")?.exec(&["ip", "neigh", "flush", "all"])?;
     let mac = b.mac()?;
-    wait::until("b to answer for the VIP", Duration::from_secs(5), || match observer.answers().last() {
+    wait::until("b to answer for the VIP", READY, || match observer.answers().last() {
         Some(last) if last.mac == mac => Ok(()),
         other => Err(format!("{other:?}")),
     })?;

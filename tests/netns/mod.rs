@@ -9,6 +9,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+/// Longest wait for anything that must come: a machine may stand still for seconds.
+pub const LONG: Duration = Duration::from_secs(60);
+
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// A LAN: 10.77.0.0/24 and fd77::/64.
@@ -93,7 +96,7 @@ impl Lan {
     pub fn socket(&self, host: &str, address: &str) -> std::net::UdpSocket {
         let address = address.to_owned();
         let socket = self.inside(host, move || std::net::UdpSocket::bind(&address).unwrap_or_else(|e| panic!("{address}: {e}")));
-        socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+        socket.set_read_timeout(Some(LONG)).unwrap();
         socket
     }
 
@@ -125,11 +128,11 @@ pub fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Waits until `condition` holds; fails after five seconds.
+/// Waits until `condition` holds; fails after a minute.
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(5);
+    let end = Instant::now() + LONG;
     while !condition() {
-        assert!(Instant::now() < end, "waited five seconds in vain until {what}");
+        assert!(Instant::now() < end, "waited a minute in vain until {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -138,7 +141,7 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
 pub fn silent(socket: &std::net::UdpSocket, wait: Duration) -> bool {
     socket.set_read_timeout(Some(wait)).unwrap();
     let result = socket.recv_from(&mut [0; 2048]);
-    socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    socket.set_read_timeout(Some(LONG)).unwrap();
     result.is_err()
 }
 

@@ -13,7 +13,7 @@ use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// Longest wait for anything here: a busy machine, and waits of the agent of a few seconds.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// The program under test.
 pub(crate) const KEEPCALL: &str = env!("CARGO_BIN_EXE_keepcall");
 const CLUSTER: &str = "test";
@@ -113,7 +113,7 @@ impl Node {
         let at = dir.display();
         let config = format!(
             "[node]\nname = \"{name}\"\ncluster = \"{CLUSTER}\"\naddress = \"{}\"\nkey_file = \"{at}/key\"\n\n[etcd]\nendpoints = [\"{etcd}\"]\n\n\
-             [timing]\nheartbeat = \"50ms\"\nhold = \"250ms\"\n\n[control]\nsocket = \"{at}/sock\"\n\n\
+             [timing]\nheartbeat = \"100ms\"\nhold = \"2s\"\n\n[control]\nsocket = \"{at}/sock\"\n\n\
              [[instance]]\nname = \"sip\"\ninterface = \"eth0\"\naddresses = [\"{VIP4}/24\"]\n",
             host.ip4
         );

@@ -11,7 +11,7 @@ use anyhow::{Result, ensure};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 fn ground(vip: IpAddr) -> Result<Ground<B2bua>> {
     Ground::new(move |lan, host, rt| B2bua::start(lan, host, rt, vip))
@@ -79,7 +79,7 @@ fn recovered(name: &str, vip: IpAddr) -> Result<()> {
 
         let at = ground.cut_power()?;
         let taken = unix_us();
-        ground.wait_reinvited(&calls, at, Duration::from_secs(20))?;
+        ground.wait_reinvited(&calls, at, SOON)?;
         // Those on hold stay so, by the word of the one who held.
         ensure!(pairs[0].1.state().remote_direction == "sendonly" && pairs[1].0.state().remote_direction == "sendonly", "held");
         each("audio of a call that is not held", &pairs[2..], |c| has_audio(c, taken))?;

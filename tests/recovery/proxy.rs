@@ -12,7 +12,7 @@ use anyhow::{Result, ensure};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 /// Calls from p1: to p2 from even phones, to p1 itself from odd ones; with every manner of phone among them.
 fn calls(ground: &Ground<Kamailio>, n: usize) -> Result<Calls> {

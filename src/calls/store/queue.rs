@@ -24,13 +24,15 @@ pub(super) struct Queue {
     newest: HashMap<String, Change>,
     max_calls: usize,
     in_flight: usize,
+    /// What is in flight was forgotten meanwhile: it must not come back, should it fail.
+    forgotten: bool,
     /// Changes that found no room.
     pub(super) dropped: u64,
 }
 
 impl Queue {
     pub(super) fn new(max_calls: usize) -> Self {
-        Self { order: VecDeque::new(), newest: HashMap::new(), max_calls, in_flight: 0, dropped: 0 }
+        Self { order: VecDeque::new(), newest: HashMap::new(), max_calls, in_flight: 0, forgotten: false, dropped: 0 }
     }
 
     /// Takes a change; it replaces an older one of the same call. `false` if there was no room.
@@ -72,6 +74,7 @@ impl Queue {
             batch.push((id, change));
         }
         self.in_flight = batch.len();
+        self.forgotten = false;
         batch
     }
 
@@ -80,9 +83,13 @@ impl Queue {
         self.in_flight = 0;
     }
 
-    /// The batch that was taken last is not known to be written: it comes first again, save for calls that changed since.
+    /// The batch that was taken last is not known to be written: it comes first again, save for calls that changed since, and
+    /// unless it was forgotten.
     pub(super) fn put_back(&mut self, batch: Vec<(String, Change)>) {
         self.in_flight = 0;
+        if std::mem::take(&mut self.forgotten) {
+            return;
+        }
         for (id, change) in batch.into_iter().rev() {
             if !self.newest.contains_key(&id) {
                 self.newest.insert(id.clone(), change);
@@ -91,11 +98,13 @@ impl Queue {
         }
     }
 
-    /// Forgets all that is not in flight; how many changes that were.
+    /// Forgets all; how many changes that were. What is in flight may still be written, but is not tried again: else it would
+    /// wait here for this node's next right, and then overwrite what the master between has stored.
     pub(super) fn clear(&mut self) -> usize {
+        let n = self.len();
         self.order.clear();
-        let n = self.newest.len();
         self.newest.clear();
+        self.forgotten = true;
         n
     }
 

@@ -183,7 +183,9 @@ impl Election {
         match &r.successor {
             Some(s) if now >= self.silent_at(s) => return Some(Record { successor: best, ..base }),
             Some(s) => {
-                let better = best.filter(|b| fit(b) && !fit(s));
+                // Right after a restart the others may answer before it does, and nothing is known of its server.
+                let heard = self.peers.get(s).is_some_and(|p| p.heard.is_some());
+                let better = best.filter(|b| heard && fit(b) && !fit(s));
                 if better.is_some() {
                     return Some(Record { successor: better, ..base });
                 }
@@ -262,7 +264,7 @@ impl Election {
             self.wake_at(at);
             return None;
         }
-        if !self.fit {
+        if !self.fit && self.fit_known {
             return Some((best, Wish::Unfit, format!("a fatal check failed on {}", self.s.me)));
         }
         let better = self.peers.get(&best).is_some_and(|p| p.priority > self.priority);

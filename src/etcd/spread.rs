@@ -1,0 +1,256 @@
+//! To which members a call goes, and when: in order, at once after a failure, and to a second one while the first is slow.
+
+use super::client::{Etcd, Inner};
+use super::endpoint::Endpoint;
+use super::error::{EtcdError, Failure, classify};
+use crate::clock;
+use crate::time::Time;
+use etcd_client::Client;
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use std::sync::atomic::Ordering;
+use std::sync::{PoisonError, Weak};
+use std::time::Duration;
+
+/// When a call that may go to two members goes to the next one. A healthy member on an ordinary disk answers in less; a
+/// master's hold at the default timing has room for several.
+const HEDGE: Duration = Duration::from_millis(40);
+/// Time between two probes of a member that nobody else asks.
+const PROBE: Duration = Duration::from_millis(500);
+/// The same after etcd did not let this node in: it makes each login cost it dear on purpose, and nothing changes by asking.
+const REFUSED: Duration = Duration::from_secs(5);
+/// A probe without an answer for so long makes others be asked first.
+const SLOW: Duration = Duration::from_millis(100);
+/// Read by probes. It is below what a user of ours must be granted, and no key of ours.
+const PROBE_KEY: &str = "/keepcall/";
+
+/// How a call may be spread over the members.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spread {
+    /// To the next one only if it was certainly not sent before: a write.
+    Once,
+    /// To the next one after any failure of a member.
+    InTurn,
+    /// Also while a member is slow to answer; the first answer counts.
+    Hedged,
+    /// The same for a write that is done once at most, however many copies of it arrive.
+    Guarded,
+}
+
+/// What became of the copies of one call.
+#[derive(Default)]
+struct Tally {
+    /// Each endpoint that failed, and why.
+    tried: Vec<(String, String)>,
+    tls: Option<EtcdError>,
+    /// The first failure that leaves it open whether the call was done.
+    in_doubt: Option<EtcdError>,
+}
+
+impl Tally {
+    /// The error of the whole, once nothing is under way any more.
+    fn error(self, spread: Spread) -> EtcdError {
+        match (self.in_doubt, self.tls) {
+            (Some(e), _) if spread == Spread::Once => e,
+            (Some(_), _) if spread == Spread::Guarded => EtcdError::Unanswered { tried: self.tried },
+            (_, Some(tls)) if self.tried.len() == 1 => tls,
+            _ => EtcdError::Unreachable { tried: self.tried },
+        }
+    }
+}
+
+impl Etcd {
+    pub(super) async fn call<T, F, Fut>(&self, spread: Spread, f: F) -> Result<T, EtcdError>
+    where
+        F: Fn(Client) -> Fut,
+        Fut: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        Ok(self.call_counted(spread, f).await?.0)
+    }
+
+    /// The answer, and whether another copy of the call may still be done.
+    pub(super) async fn call_counted<T, F, Fut>(&self, spread: Spread, f: F) -> Result<(T, bool), EtcdError>
+    where
+        F: Fn(Client) -> Fut,
+        Fut: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        self.probe();
+        let result = self.spread(spread, f).await;
+        let trouble = match &result {
+            // These are answers to the request, and no sign of trouble.
+            Ok(_) | Err(EtcdError::Refused { .. } | EtcdError::LeaseGone { .. }) => None,
+            Err(e) => Some(e.to_string()),
+        };
+        if matches!(spread, Spread::Once | Spread::Guarded) {
+            match &result {
+                Ok(_) => *self.0.full.lock().unwrap_or_else(PoisonError::into_inner) = None,
+                Err(EtcdError::Full { .. }) => self.0.full.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&trouble),
+                Err(_) => {}
+            }
+        }
+        *self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        result
+    }
+
+    async fn spread<T, F, Fut>(&self, spread: Spread, f: F) -> Result<(T, bool), EtcdError>
+    where
+        F: Fn(Client) -> Fut,
+        Fut: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        let (f, inner) = (&f, &*self.0);
+        let mut next = inner.order(clock::now()).into_iter();
+        let ask = |i: usize| async move { (i, inner.attempt(&inner.endpoints[i], f).await) };
+        let hedge = HEDGE.min(inner.timeout / 4);
+        let mut tally = Tally::default();
+        let mut open = FuturesUnordered::new();
+        // The newest copy: the one that the next copy waits for.
+        let mut newest = None;
+        let mut go_on = true;
+        loop {
+            if go_on {
+                newest = next.next();
+                open.extend(newest.map(ask));
+            }
+            let wait = tokio::time::sleep(hedge);
+            tokio::select! {
+                biased;
+                answer = open.next() => {
+                    let Some((i, result)) = answer else { return Err(tally.error(spread)) };
+                    match result {
+                        Ok(t) => {
+                            inner.endpoints[i].good(clock::now());
+                            inner.current.store(i, Ordering::Relaxed);
+                            return Ok((t, !open.is_empty() || tally.in_doubt.is_some()));
+                        }
+                        Err(Failure::Final(e)) => {
+                            // The member works; it is the request or the configuration that does not.
+                            inner.endpoints[i].good(clock::now());
+                            // Said by one member of a write that another may have done, it proves nothing.
+                            if spread == Spread::Guarded && (!open.is_empty() || tally.in_doubt.is_some()) {
+                                tally.tried.push((inner.endpoints[i].url.clone(), e.to_string()));
+                                return Err(EtcdError::Unanswered { tried: tally.tried });
+                            }
+                            return Err(e);
+                        }
+                        Err(other) => {
+                            let in_doubt = inner.note(i, other, &mut tally);
+                            go_on = spread != Spread::Once || !in_doubt;
+                            if !go_on {
+                                return Err(tally.error(spread));
+                            }
+                        }
+                    }
+                }
+                () = wait, if matches!(spread, Spread::Hedged | Spread::Guarded) && next.len() > 0 => {
+                    newest.iter().for_each(|&i| inner.endpoints[i].slow());
+                    go_on = true;
+                }
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Endpoints in the order to try: the last good one and its successors, members that just failed or are slow at the end.
+    fn order(&self, now: Time) -> Vec<usize> {
+        let n = self.endpoints.len();
+        let start = self.current.load(Ordering::Relaxed);
+        let mut order: Vec<usize> = (0..n).map(|i| (start + i) % n).collect();
+        // The sort is stable: each half keeps its order.
+        order.sort_by_key(|&i| self.endpoints[i].shunned(now));
+        order
+    }
+
+    /// Notes that a member failed; whether the call may have been done all the same.
+    fn note(&self, i: usize, failure: Failure, tally: &mut Tally) -> bool {
+        let e = &self.endpoints[i];
+        let (why, in_doubt) = match failure {
+            Failure::Tls(why) => {
+                tally.tls.get_or_insert_with(|| EtcdError::Tls { endpoint: e.url.clone(), why: why.clone() });
+                (why, None)
+            }
+            Failure::InDoubt(why) => {
+                let err = if why.is_empty() {
+                    EtcdError::Timeout { endpoint: e.url.clone(), after: self.timeout }
+                } else {
+                    EtcdError::Broken { endpoint: e.url.clone(), why: why + e.hint(&self.access) }
+                };
+                (err.to_string(), Some(err))
+            }
+            Failure::NotSent(why) | Failure::Unserved(why) | Failure::StaleToken(why) => (why, None),
+            Failure::Final(err) => (err.to_string(), None),
+        };
+        e.bad(&why, clock::now());
+        tally.tried.push((e.url.clone(), why));
+        let doubtful = in_doubt.is_some();
+        if let Some(err) = in_doubt {
+            tally.in_doubt.get_or_insert(err);
+        }
+        doubtful
+    }
+
+    /// One try, and a second one with a fresh client if the token was no longer known. A time-out is in doubt, with no text.
+    async fn attempt<T, F, Fut>(&self, e: &Endpoint, f: &F) -> Result<T, Failure>
+    where
+        F: Fn(Client) -> Fut,
+        Fut: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        let user = self.access.user.as_deref();
+        let mut fresh = false;
+        loop {
+            let (number, client) = e.client(&self.access).await?;
+            match tokio::time::timeout(self.timeout, f(client)).await {
+                Err(_) => return Err(Failure::InDoubt(String::new())),
+                Ok(Ok(t)) => return Ok(t),
+                Ok(Err(err)) => match classify(&err, user) {
+                    Failure::StaleToken(_) if !fresh => {
+                        fresh = true;
+                        e.forget_client(number).await;
+                    }
+                    other => return Err(other),
+                },
+            }
+        }
+    }
+
+    /// Asks one member for something small that only a member with a leader can answer. Whether it let this node in.
+    async fn probe_one(&self, i: usize) -> bool {
+        let e = &self.endpoints[i];
+        let read = |mut c: Client| async move { c.get(PROBE_KEY, None).await };
+        let mut asked = std::pin::pin!(self.attempt(e, &read));
+        let result = match tokio::time::timeout(SLOW, &mut asked).await {
+            Ok(result) => result,
+            Err(_) => {
+                e.slow();
+                asked.await
+            }
+        };
+        match result {
+            // Not being allowed to read this key is an answer, too.
+            Ok(_) | Err(Failure::Final(EtcdError::Denied { .. })) => e.good(clock::now()),
+            Err(Failure::Final(_)) => return false,
+            Err(failure) => drop(self.note(i, failure, &mut Tally::default())),
+        }
+        true
+    }
+}
+
+impl Etcd {
+    /// Begins to probe the endpoints, once; ends with the last handle.
+    fn probe(&self) {
+        if self.0.probing.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        for i in 0..self.0.endpoints.len() {
+            tokio::spawn(probe(std::sync::Arc::downgrade(&self.0), i));
+        }
+    }
+}
+
+async fn probe(etcd: Weak<Inner>, i: usize) {
+    loop {
+        let Some(inner) = etcd.upgrade() else { return };
+        let refused = !inner.endpoints[i].answered_within(PROBE, clock::now()) && !inner.probe_one(i).await;
+        drop(inner);
+        tokio::time::sleep(if refused { REFUSED } else { PROBE }).await;
+    }
+}

@@ -1,0 +1,223 @@
+//! Three etcd members on hosts of the lab, each of which can be killed, frozen, cut off and started again.
+
+use crate::lab::lan::{Host, Lan};
+use crate::lab::proc::Proc;
+use crate::lab::wait;
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::process::Stdio;
+use std::time::Duration;
+
+/// Members start and elect a leader within two seconds; a busy machine takes longer.
+const READY: Duration = Duration::from_secs(40);
+const MEMBERS: [&str; 3] = ["e1", "e2", "e3"];
+
+struct Member {
+    host: Host,
+    argv: Vec<String>,
+    proc: Option<Proc>,
+}
+
+/// The cluster; it ends with its processes.
+pub(crate) struct EtcdCluster {
+    members: Vec<Member>,
+    pub(crate) urls: Vec<String>,
+    ctl: Vec<String>,
+    tracers: Vec<Proc>,
+}
+
+impl EtcdCluster {
+    /// A cluster on e1, e2 and e3 that answers.
+    pub(crate) fn start(lan: &Lan) -> Self {
+        let mut etcd = Self::new(lan, Vec::new(), &|_| Vec::new(), Vec::new());
+        etcd.launch_all();
+        etcd
+    }
+
+    /// The same with more arguments for all members, for each, and for etcdctl; not started.
+    pub(crate) fn new(lan: &Lan, all: Vec<String>, each: &dyn Fn(&Host) -> Vec<String>, ctl: Vec<String>) -> Self {
+        let scheme = if ctl.iter().any(|c| c.starts_with("--cacert")) { "https" } else { "http" };
+        let hosts: Vec<Host> = MEMBERS.iter().map(|m| lan.host(m).unwrap().clone()).collect();
+        let peers: Vec<String> = hosts.iter().map(|h| format!("{}=http://{}:2380", h.name, h.ip4)).collect();
+        let member = |host: &Host| {
+            let (client, peer) = (format!("{scheme}://{}:2379", host.ip4), format!("http://{}:2380", host.ip4));
+            let data = host.dir.join("data").display().to_string();
+            let mut argv: Vec<String> = ["etcd", "--name", &host.name, "--unsafe-no-fsync", "--data-dir", &data]
+                .into_iter()
+                .chain(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+                .chain(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+                .chain(["--initial-cluster", &peers.join(","), "--initial-cluster-token", "faults"])
+                .map(str::to_owned)
+                .collect();
+            argv.extend(all.iter().cloned());
+            argv.extend(each(host));
+            Member { host: host.clone(), argv, proc: None }
+        };
+        Self {
+            urls: hosts.iter().map(|h| format!("{scheme}://{}:2379", h.ip4)).collect(),
+            members: hosts.iter().map(member).collect(),
+            ctl,
+            tracers: Vec::new(),
+        }
+    }
+
+    /// Starts every member and waits until they answer.
+    pub(crate) fn launch_all(&mut self) {
+        (0..3).for_each(|i| self.launch(i));
+        self.answers();
+    }
+
+    /// From the next start on, the members wait for their disks as etcd does by default.
+    pub(crate) fn sync(&mut self) {
+        self.members.iter_mut().for_each(|m| m.argv.retain(|a| a != "--unsafe-no-fsync"));
+    }
+
+    /// Makes every `fdatasync` of every member take so much longer: etcd waits for it as for a disk that is slow or busy.
+    pub(crate) fn slow_disks(&mut self, delay: &str) {
+        let inject = format!("inject=fdatasync:delay_exit={delay}");
+        for m in &self.members {
+            let pid = m.proc.as_ref().unwrap().pid().to_string();
+            let argv = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", &inject, "-p", &pid];
+            self.tracers.push(m.host.spawn("strace", &argv).unwrap());
+        }
+    }
+
+    pub(crate) fn fast_disks(&mut self) {
+        for mut t in self.tracers.drain(..) {
+            // Asked to end, it lets go of what it traces; killed, so does the kernel.
+            let _ = t.stop(Duration::from_secs(5));
+        }
+    }
+
+    /// The endpoints as a configuration has them.
+    pub(crate) fn endpoints(&self) -> String {
+        self.urls.join("\", \"")
+    }
+
+    /// Makes `kc` a user who may do what an agent must, and switches authentication on.
+    pub(crate) fn authenticate(&mut self, password: &str) {
+        self.ctl(&["user", "add", "root:r"]);
+        self.ctl(&["user", "add", &format!("kc:{password}")]);
+        self.ctl(&["role", "add", "keepcall"]);
+        self.ctl(&["role", "grant-permission", "keepcall", "--prefix=true", "readwrite", "/keepcall/"]);
+        self.ctl(&["user", "grant-role", "kc", "keepcall"]);
+        // etcd makes the role of root itself if it is missing.
+        let _ = self.try_ctl(&["role", "add", "root"]);
+        self.ctl(&["user", "grant-role", "root", "root"]);
+        self.ctl(&["auth", "enable"]);
+        self.ctl.push("--user=root:r".into());
+    }
+
+    /// Starts a member, with what it has on its disk.
+    pub(crate) fn launch(&mut self, i: usize) {
+        let m = &mut self.members[i];
+        let argv: Vec<&str> = m.argv.iter().map(String::as_str).collect();
+        m.proc = Some(m.host.spawn("etcd", &argv).unwrap());
+    }
+
+    pub(crate) fn kill(&mut self, i: usize) {
+        self.members[i].proc = None;
+    }
+
+    /// SIGSTOP: its connections stay, and new ones are accepted, by the kernel.
+    pub(crate) fn freeze(&self, i: usize) {
+        self.members[i].proc.as_ref().unwrap().signal(Signal::SIGSTOP).unwrap();
+    }
+
+    pub(crate) fn thaw(&self, i: usize) {
+        self.members[i].proc.as_ref().unwrap().signal(Signal::SIGCONT).unwrap();
+    }
+
+    /// Drops every packet from and to a member's host, without a word to anyone.
+    pub(crate) fn cut(&self, i: usize) {
+        let rules = "table inet cut { chain i { type filter hook input priority 0; iif lo accept; drop; }; \
+                     chain o { type filter hook output priority 0; oif lo accept; drop; }; }";
+        self.members[i].host.exec(&["nft", rules]).unwrap();
+    }
+
+    /// Cuts a member off from the other members only.
+    pub(crate) fn cut_peers(&self, i: usize) {
+        let rules = "table inet cut { chain i { type filter hook input priority 0; tcp dport 2380 drop; tcp sport 2380 drop; }; \
+                     chain o { type filter hook output priority 0; tcp dport 2380 drop; tcp sport 2380 drop; }; }";
+        self.members[i].host.exec(&["nft", rules]).unwrap();
+    }
+
+    pub(crate) fn heal(&self, i: usize) {
+        self.members[i].host.exec(&["nft", "delete table inet cut"]).unwrap();
+    }
+
+    /// Runs etcdctl on a member's host against that member.
+    pub(crate) fn try_ctl_at(&self, i: usize, args: &[&str]) -> Result<String, String> {
+        self.run_ctl(i, &self.urls[i], args)
+    }
+
+    /// Runs etcdctl against all members.
+    pub(crate) fn try_ctl(&self, args: &[&str]) -> Result<String, String> {
+        self.run_ctl(0, &self.urls.join(","), args)
+    }
+
+    pub(crate) fn ctl(&self, args: &[&str]) -> String {
+        self.try_ctl(args).unwrap()
+    }
+
+    /// Runs etcdctl with this standard input, which must succeed.
+    pub(crate) fn fed(&self, args: &[&str], input: &str) {
+        assert!(self.try_fed(args, input), "etcdctl {args:?} failed");
+    }
+
+    /// The same; whether it succeeded.
+    pub(crate) fn try_fed(&self, args: &[&str], input: &str) -> bool {
+        use std::io::Write as _;
+        let endpoints = format!("--endpoints={}", self.urls.join(","));
+        let mut argv = vec!["env", "ETCDCTL_API=3", "etcdctl", "--command-timeout=4s", &endpoints];
+        argv.extend(self.ctl.iter().map(String::as_str));
+        argv.extend(args);
+        let mut child = self.members[0].host.command(&argv).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child.wait().unwrap().success()
+    }
+
+    fn run_ctl(&self, i: usize, endpoints: &str, args: &[&str]) -> Result<String, String> {
+        let endpoints = format!("--endpoints={endpoints}");
+        let mut argv = vec!["env", "ETCDCTL_API=3", "etcdctl", "--command-timeout=4s", &endpoints];
+        argv.extend(self.ctl.iter().map(String::as_str));
+        argv.extend(args);
+        self.members[i].host.exec(&argv).map_err(|e| format!("{e:#}"))
+    }
+
+    /// Waits until every member answers.
+    pub(crate) fn answers(&self) {
+        wait::until("all members of etcd to answer", READY, || self.try_ctl(&["endpoint", "health"])).unwrap();
+    }
+
+    /// The member that leads.
+    pub(crate) fn leader(&self) -> usize {
+        wait::until("a leader", READY, || {
+            let led: Vec<usize> = (0..3)
+                .filter(|&i| {
+                    let Ok(text) = self.try_ctl_at(i, &["endpoint", "status", "-w", "json"]) else { return false };
+                    let Ok(v) = serde_json::from_str::<Value>(&text) else { return false };
+                    v[0]["Status"]["leader"] == v[0]["Status"]["header"]["member_id"]
+                })
+                .collect();
+            if let [one] = led[..] { Ok(one) } else { Err(format!("{led:?}")) }
+        })
+        .unwrap()
+    }
+
+    /// The number of a member, as etcdctl wants it.
+    pub(crate) fn id(&self, i: usize) -> String {
+        let text = self.try_ctl_at(i, &["endpoint", "status", "-w", "json"]).unwrap();
+        let v: Value = serde_json::from_str(&text).unwrap();
+        format!("{:x}", v[0]["Status"]["header"]["member_id"].as_u64().unwrap())
+    }
+}
+
+impl Drop for EtcdCluster {
+    fn drop(&mut self) {
+        self.tracers.clear();
+        for m in &mut self.members {
+            m.proc = None;
+        }
+    }
+}
