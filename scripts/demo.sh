@@ -1,7 +1,8 @@
 #!/bin/sh
 # Calls with audio through a floating IP; then their server goes, and the calls go on.
 #
-#   scripts/demo.sh [--calls N] [--event power|kill-server|switchover] [--heartbeat-ms MS] [--hold-ms MS] [--keep-logs DIR] [--json-only]
+#   scripts/demo.sh [--calls N] [--event power|kill-server|switchover|kill-agent|freeze-agent] [--heartbeat-ms MS] [--hold-ms MS]
+#                   [--keep-logs DIR] [--json-only]
 #
 # The hold is four heartbeats; with a longer one, a machine that stands still for that long is not taken for a dead master.
 #

@@ -173,7 +173,7 @@ fn the_master_dies_together_with_the_member_that_all_use() {
         let gap =
             wait::until("the successor to answer", SOON, || s.observer.gap_at_change(event).map_err(|e| e.to_string())).unwrap();
         println!("master and its etcd member lost at once (leader: {leader}): silent for {:.0} ms", gap.millis());
-        let limit = if leader { 8000.0 } else { 4000.0 };
+        let limit = if leader { 5000.0 } else { 3500.0 };
         assert!(gap.millis() < limit, "{}\n{}", gap.millis(), s.agents[1].log());
     });
 }

@@ -259,7 +259,7 @@ impl Cluster {
         let again = Arc::new(Notify::new());
         let keep = lease::keep(
             etcd.clone(),
-            keys.node(&cfg.node.name),
+            keys.clone(),
             entry,
             cfg.timing.drift,
             Arc::clone(&again),

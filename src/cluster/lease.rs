@@ -1,7 +1,7 @@
 //! Keeps this node's lease and the key bound to it.
 
 use super::election::LeaseState;
-use super::record::{NodeEntry, encode, read_node};
+use super::record::{Keys, NodeEntry, encode, read_node};
 use crate::clock;
 use crate::etcd::{Compare, Etcd, EtcdError, Lease, Op};
 use std::sync::Arc;
@@ -51,17 +51,18 @@ impl From<EtcdError> for NotRegistered {
 /// Runs until aborted. `again`: the node's key may have vanished or been changed.
 pub(super) async fn keep(
     etcd: Etcd,
-    key: String,
+    keys: Keys,
     entry: NodeEntry,
     drift: f64,
     again: Arc<Notify>,
     Reports { lease: out, name }: Reports,
 ) {
+    let (key, run) = (keys.node(&entry.name), keys.run(&entry.name));
     let value = encode(&entry);
     let mut failures = 0_u32;
     let mut complained = (String::new(), clock::now());
     loop {
-        let why = match register(&etcd, &key, &value, &entry).await {
+        let why = match register(&etcd, (&key, &run), &value, &entry).await {
             Ok(lease) => {
                 if failures > 0 {
                     tracing::info!("registered in etcd");
@@ -104,7 +105,7 @@ pub(super) async fn keep(
     }
 }
 
-async fn register(etcd: &Etcd, key: &str, value: &[u8], entry: &NodeEntry) -> Result<Lease, NotRegistered> {
+async fn register(etcd: &Etcd, (key, run): (&str, &str), value: &[u8], entry: &NodeEntry) -> Result<Lease, NotRegistered> {
     // Compared, because a put of an earlier try (or of the process before us) may still be under way: it would bind the key
     // to a lease that nobody renews, and the key would vanish while this node vouches.
     let there = etcd.get(key).await?;
@@ -123,7 +124,9 @@ async fn register(etcd: &Etcd, key: &str, value: &[u8], entry: &NodeEntry) -> Re
     let before = there.map_or(0, |kv| kv.mod_revision);
     let lease = etcd.grant().await?;
     let put = Op::Put { key: key.to_owned(), value: value.to_vec(), lease: lease.id };
-    let done = etcd.txn(vec![Compare::ModRevision(key.to_owned(), before)], vec![put], Vec::new()).await?;
+    // Who waits because the key was gone must see that it was there in between, even if it is gone again.
+    let mark = Op::Put { key: run.to_owned(), value: entry.boot.to_string().into_bytes(), lease: 0 };
+    let done = etcd.txn(vec![Compare::ModRevision(key.to_owned(), before)], vec![put, mark], Vec::new()).await?;
     if done.succeeded {
         return Ok(lease);
     }

@@ -107,6 +107,8 @@ pub struct View {
     pub alive: Option<Alive>,
     /// The nodes whose keys exist.
     pub nodes: BTreeSet<String>,
+    /// The revision of each node's last registration; it stays when the node's key goes.
+    pub runs: BTreeMap<String, i64>,
     /// The reader's own ticket.
     pub ticket: Option<String>,
     /// Automatic changes of master are paused in the whole cluster: the value of the key that says so.
@@ -139,6 +141,17 @@ impl Keys {
     #[must_use]
     pub fn node(&self, name: &str) -> String {
         format!("{}nodes/{name}", self.root)
+    }
+    /// Prefix of what each node writes whenever it registers.
+    #[must_use]
+    pub fn runs(&self) -> String {
+        format!("{}runs/", self.root)
+    }
+    /// What one node writes whenever it registers, in the same transaction as its key; not bound to a lease. A key that came back
+    /// and went again leaves this behind.
+    #[must_use]
+    pub fn run(&self, name: &str) -> String {
+        format!("{}runs/{name}", self.root)
     }
     /// Key of an instance's record.
     #[must_use]

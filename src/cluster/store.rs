@@ -19,6 +19,7 @@ pub(super) async fn ask(
         Op::GetPrefix(keys.nodes()),
         Op::Get(ticket.clone()),
         Op::Get(keys.paused()),
+        Op::GetPrefix(keys.runs()),
     ];
     let reply = match request {
         Request::Read => etcd.read(reads).await,
@@ -79,6 +80,7 @@ fn commit(keys: &Keys, instance: &str, record: String, ticket: String, c: &Commi
     compares.extend(c.automatic.then(|| Compare::Missing(keys.paused())));
     compares.extend(c.alive_gone.then(|| Compare::Missing(alive.clone())));
     compares.extend(c.nodes_gone.iter().map(|n| Compare::Missing(keys.node(n))));
+    compares.extend(c.runs.iter().map(|(n, revision)| Compare::ModRevision(keys.run(n), *revision)));
     let mut then = vec![Op::Put { key: record, value: encode(&c.record), lease: 0 }];
     match c.alive {
         Some(lease) => then.push(Op::Put { key: alive, value: c.record.epoch.to_string().into_bytes(), lease }),
@@ -90,12 +92,14 @@ fn commit(keys: &Keys, instance: &str, record: String, ticket: String, c: &Commi
 
 fn view(keys: &Keys, instance: &str, r: &TxnReply) -> View {
     let first = |i: usize| r.reads.get(i).and_then(|kvs| kvs.first());
-    let prefix = keys.nodes();
+    let (prefix, runs) = (keys.nodes(), keys.runs());
+    let run = |key: &str, revision: i64| key.strip_prefix(&runs).map(|n| (n.to_owned(), revision));
     View {
         revision: r.revision,
         record: first(0).map_or(Recorded::Missing, |kv| read_record(&keys.record(instance), &kv.value, kv.mod_revision)),
         alive: first(1).map(|kv| read_alive(&kv.value, kv.lease)),
         nodes: r.reads.get(2).into_iter().flatten().filter_map(|kv| kv.key.strip_prefix(&prefix).map(str::to_owned)).collect(),
+        runs: r.reads.get(5).into_iter().flatten().filter_map(|kv| run(&kv.key, kv.mod_revision)).collect(),
         ticket: first(3).map(|kv| String::from_utf8_lossy(&kv.value).into_owned()),
         paused: first(4).map(|kv| String::from_utf8_lossy(&kv.value).into_owned()),
     }

@@ -14,6 +14,9 @@ use std::time::Duration;
 /// When a call that may go to two members goes to the next one. A healthy member on an ordinary disk answers in less; a
 /// master's hold at the default timing has room for several.
 const HEDGE: Duration = Duration::from_millis(40);
+/// When it is sent again to members that have it already: what a member forwards to a leader that has just died is lost, and
+/// the member waits for it in vain while a new leader is there.
+const AGAIN: Duration = Duration::from_millis(250);
 /// Time between two probes of a member that nobody else asks.
 const PROBE: Duration = Duration::from_millis(500);
 /// The same after etcd did not let this node in: it makes each login cost it dear on purpose, and nothing changes by asking.
@@ -30,7 +33,7 @@ pub(super) enum Spread {
     Once,
     /// To the next one after any failure of a member.
     InTurn,
-    /// Also while a member is slow to answer; the first answer counts.
+    /// Also while a member is slow to answer, and again to the same ones later on; the first answer counts.
     Hedged,
     /// The same for a write that is done once at most, however many copies of it arrive.
     Guarded,
@@ -99,7 +102,11 @@ impl Etcd {
         let (f, inner) = (&f, &*self.0);
         let mut next = inner.order(clock::now()).into_iter();
         let ask = |i: usize| async move { (i, inner.attempt(&inner.endpoints[i], f).await) };
-        let hedge = HEDGE.min(inner.timeout / 4);
+        let (hedge, again) = (HEDGE.min(inner.timeout / 4), AGAIN.min(inner.timeout / 2));
+        let hedged = matches!(spread, Spread::Hedged | Spread::Guarded);
+        let last = clock::now() + inner.timeout;
+        // By then every copy of the first round has had its time.
+        let end = hedged.then(|| last + hedge * u32::try_from(inner.endpoints.len() + 1).unwrap_or(1));
         let mut tally = Tally::default();
         let mut open = FuturesUnordered::new();
         // The newest copy: the one that the next copy waits for.
@@ -110,7 +117,8 @@ impl Etcd {
                 newest = next.next();
                 open.extend(newest.map(ask));
             }
-            let wait = tokio::time::sleep(hedge);
+            let fresh_ones = next.len() > 0;
+            let wait = tokio::time::sleep(if fresh_ones { hedge } else { again });
             tokio::select! {
                 biased;
                 answer = open.next() => {
@@ -140,8 +148,18 @@ impl Etcd {
                         }
                     }
                 }
-                () = wait, if matches!(spread, Spread::Hedged | Spread::Guarded) && next.len() > 0 => {
+                () = tokio::time::sleep_until(clock::tokio_at(end.unwrap_or(Time::FAR))), if end.is_some() => {
+                    // Copies of later rounds are still under way.
+                    if tally.in_doubt.is_none() {
+                        tally.in_doubt = Some(EtcdError::Unanswered { tried: tally.tried.clone() });
+                    }
+                    return Err(tally.error(spread));
+                }
+                () = wait, if hedged && (fresh_ones || clock::now() < last) => {
                     newest.iter().for_each(|&i| inner.endpoints[i].slow());
+                    if !fresh_ones {
+                        next = inner.order(clock::now()).into_iter();
+                    }
                     go_on = true;
                 }
             }
@@ -180,6 +198,7 @@ impl Inner {
             Failure::Final(err) => (err.to_string(), None),
         };
         e.bad(&why, clock::now());
+        tally.tried.retain(|(url, _)| *url != e.url);
         tally.tried.push((e.url.clone(), why));
         let doubtful = in_doubt.is_some();
         if let Some(err) = in_doubt {

@@ -46,9 +46,7 @@ pub(crate) struct Scene {
 
 /// An agent's node by the name of its host; `etcd`: the endpoints.
 pub(crate) fn node(lan: &Lan, host: &str, etcd: &str) -> Node {
-    Node::new(lan.host(host).unwrap(), host, etcd)
-        .with("heartbeat = \"50ms\"", "heartbeat = \"100ms\"")
-        .with("hold = \"250ms\"", &format!("hold = \"{}ms\"", HOLD.as_millis()))
+    Node::new(lan.host(host).unwrap(), host, etcd).with("hold = \"2s\"", &format!("hold = \"{}ms\"", HOLD.as_millis()))
 }
 
 impl Scene {

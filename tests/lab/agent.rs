@@ -3,7 +3,7 @@
 use super::lan::{Host, VIP4, VIP6};
 use super::proc::Proc;
 use super::wait;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -23,6 +23,13 @@ pub(crate) struct Setup {
     pub(crate) server_pidfile: Option<PathBuf>,
     /// What is run when the node becomes backup.
     pub(crate) on_backup: Option<Vec<String>>,
+}
+
+impl Setup {
+    /// The time that leases are asked for: they must outlast the hold, and etcd counts in seconds.
+    pub(crate) fn lease_ttl(&self) -> Duration {
+        Duration::from_secs((self.hold.as_secs() + 2).max(3))
+    }
 }
 
 /// The instance of the lab's agents.
@@ -60,16 +67,45 @@ impl Agent {
         let mut file = std::fs::File::options().create(true).write(true).truncate(true).mode(0o600).open(&key)?;
         file.write_all(b"the lab's key, the same on all of its hosts\n")?;
         std::fs::write(&config, config_text(host, setup, &key, &socket))?;
-        let program = setup.program.to_string_lossy();
-        let argv = ["env", "KEEPCALL_LOG=info,keepcall=debug", &program, "agent", "--config", &config.to_string_lossy()];
-        let proc = host.spawn("agent", &argv)?;
+        let proc = spawn(host, &setup.program, &config)?;
         Ok(Self { proc, node: host.name.clone(), program: setup.program.clone(), config, socket, host: host.clone() })
+    }
+
+    /// Starts it again, after it has ended; its log goes on.
+    pub(crate) fn start_again(&mut self) -> Result<()> {
+        self.proc.kill();
+        self.proc = spawn(&self.host, &self.program, &self.config)?;
+        Ok(())
+    }
+
+    /// The host that it runs on.
+    pub(crate) const fn host(&self) -> &Host {
+        &self.host
     }
 
     /// Runs a command of keepcall on the agent's host, on its socket; the parsed JSON of its output.
     pub(crate) fn ask(&self, args: &[&str]) -> Result<Value> {
         let text = self.run(&[args, &["--json"]].concat())?;
         serde_json::from_str(&text).with_context(|| format!("keepcall {args:?} on {} printed no JSON: {text}", self.node))
+    }
+
+    /// Starts a command of keepcall on the agent's host, and does not wait for it.
+    pub(crate) fn start_command(&self, args: &[&str]) -> Result<Proc> {
+        let (program, socket) = (self.program.to_string_lossy(), self.socket.to_string_lossy());
+        self.host.spawn("command", &[&["timeout", "60", &program][..], args, &["--socket", &socket]].concat())
+    }
+
+    /// Removes the tables of the kernel lease from its host, as a proof of what they are for; how many there were.
+    pub(crate) fn take_kernel_lease_away(&self) -> Result<usize> {
+        let tables = self.host.exec(&["nft", "list", "tables"])?;
+        let ours: Vec<&str> = tables.lines().filter(|t| t.contains("keepcall") && t.contains("lease")).collect();
+        if ours.is_empty() {
+            bail!("there is no kernel lease on {}: {tables}", self.node);
+        }
+        for table in &ours {
+            self.host.exec(&["nft", &format!("delete {table}")])?;
+        }
+        Ok(ours.len())
     }
 
     /// The same with the output as it is.
@@ -121,10 +157,15 @@ pub(crate) fn wait_armed(agents: &mut [Agent]) -> Result<(usize, usize)> {
     got.context("an agent does not run")
 }
 
+fn spawn(host: &Host, program: &Path, config: &Path) -> Result<Proc> {
+    let argv =
+        ["env", "KEEPCALL_LOG=info,keepcall=debug", &program.to_string_lossy(), "agent", "--config", &config.to_string_lossy()];
+    host.spawn("agent", &argv)
+}
+
 fn config_text(host: &Host, s: &Setup, key: &Path, socket: &Path) -> String {
     let endpoints: Vec<String> = s.endpoints.iter().map(|e| format!("\"{e}\"")).collect();
-    // The lease must outlast the hold, and etcd counts in seconds.
-    let ttl = (s.hold.as_secs() + 2).max(3);
+    let ttl = s.lease_ttl().as_secs();
     let mut t = format!(
         "[node]\nname = \"{}\"\ncluster = \"{}\"\naddress = \"{}\"\nkey_file = \"{}\"\n\n[etcd]\nendpoints = [{}]\nlease_ttl = \"{ttl}s\"\n\n\
          [timing]\nheartbeat = \"{}ms\"\nhold = \"{}ms\"\n\n[control]\nsocket = \"{}\"\n\n\

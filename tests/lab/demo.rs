@@ -1,5 +1,7 @@
 //! The demo: calls with audio, then their server goes, and the calls go on.
 
+use crate::comeback;
+use crate::event::Event;
 use crate::lab::agent::{Agent, INSTANCE, Setup, built_program, wait_armed};
 use crate::lab::asterisk::Asterisk;
 use crate::lab::calls::{Calls, ended, has_audio, is_reinvited};
@@ -7,6 +9,7 @@ use crate::lab::etcd::Etcd;
 use crate::lab::lan::{Lan, VIP4, end_after};
 use crate::lab::observer::{Observer, us_to_ms};
 use crate::lab::phone::Manner;
+use crate::lab::witness::Witness;
 use crate::lab::{unix_us, wait};
 use crate::timeline::Timeline;
 use anyhow::Result;
@@ -14,37 +17,6 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-
-/// What happens to the master.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Event {
-    /// Its link is cut; all that runs on it lives on and knows nothing of it.
-    Power,
-    /// Its server is killed (SIGKILL).
-    KillServer,
-    /// The operator orders a switchover.
-    Switchover,
-}
-
-impl Event {
-    /// As on the command line.
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Power => "power",
-            Self::KillServer => "kill-server",
-            Self::Switchover => "switchover",
-        }
-    }
-
-    /// As a line of the timeline.
-    const fn in_words(self) -> &'static str {
-        match self {
-            Self::Power => "the master is cut off",
-            Self::KillServer => "the master's Asterisk is killed",
-            Self::Switchover => "a switchover is ordered",
-        }
-    }
-}
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -157,6 +129,7 @@ impl Demo<'_> {
         self.say(&format!("{} is master of {VIP4}, {} is armed to take over", agents[old].node, agents[new].node));
 
         let observer = Observer::start(lan.host("obs")?, VIP4)?;
+        let witness = Witness::start(lan.host("obs")?, &hosts)?;
         let calls =
             Calls::new(lan, &rt, self.args.calls, Manner { answer_to_source: self.args.answer_to_source, ..Manner::default() })?;
         calls.set_up(READY + Duration::from_millis(50) * u32::try_from(self.args.calls)?)?;
@@ -166,7 +139,8 @@ impl Demo<'_> {
 
         let at = self.strike(lan, &mut servers[old], &agents[old], &agents[new])?;
         let entry = wait::every(SELDOM, "the other node to be master", TAKEOVER, || taken_over(&agents[new], epoch));
-        self.judge((at, epoch), &calls, &observer, &agents[new], entry)
+        let (old, new) = two(&mut agents, old, new);
+        self.judge((at, epoch), &calls, (&observer, &witness), (old, new), entry)
     }
 
     /// Does what is to be done to the master; when, in wall-clock microseconds.
@@ -192,6 +166,13 @@ impl Demo<'_> {
                 master.run(&["switchover", INSTANCE, "--yes"])?;
                 Ok(at)
             }
+            Event::KillAgent | Event::FreezeAgent => {
+                let killed = self.args.event == Event::KillAgent;
+                self.say(&format!("now the agent on {} is {}", master.node, if killed { "killed" } else { "frozen" }));
+                let at = unix_us();
+                master.proc.signal(if killed { Signal::SIGKILL } else { Signal::SIGSTOP })?;
+                Ok(at)
+            }
         }
     }
 
@@ -199,8 +180,8 @@ impl Demo<'_> {
         &self,
         (at, epoch): (u64, u64),
         calls: &Calls,
-        observer: &Observer,
-        master: &Agent,
+        (observer, witness): (&Observer, &Witness),
+        (old, master): (&mut Agent, &Agent),
         entry: Result<()>,
     ) -> Result<Value> {
         let mut violations: Vec<String> = Vec::new();
@@ -214,10 +195,20 @@ impl Demo<'_> {
         let since = vip.as_ref().map_or(at, |g| g.to.max(at));
         calls.wait_for(AUDIO, |c| has_audio(c, since));
         calls.wait_for(AUDIO + Duration::from_millis(40) * u32::try_from(n)?, |c| is_reinvited(c, at));
+        // While the calls are up: they must not notice it.
+        let back = match self.args.event {
+            Event::KillAgent | Event::FreezeAgent => Some(comeback::bring_back(old, master)),
+            _ => None,
+        };
+        let came_back = back.as_ref().and_then(|b| b.as_ref().ok()).map(|b| b.backup);
+        if let Some(since) = came_back {
+            self.say(&format!("the agent on {} is back, as backup, and without the VIP", old.node));
+            calls.wait_for(AUDIO, |c| has_audio(c, since));
+        }
         let mut gaps = calls.gaps(at);
         gaps.sort_unstable();
         // The first audio of all, and the last phone's: where each one's longest silence ended.
-        let back: Vec<u64> = calls.phones().filter_map(|p| after_silence(&p.state().arrivals, at, since)).collect();
+        let heard: Vec<u64> = calls.phones().filter_map(|p| after_silence(&p.state().arrivals, at, since)).collect();
         let reinvites: Vec<u64> =
             calls.phones().flat_map(|p| p.state().reinvites.iter().map(|r| r.at).collect::<Vec<_>>()).collect();
         let hang_up = unix_us();
@@ -230,6 +221,12 @@ impl Demo<'_> {
             violations.push(format!("the VIP went back and forth between two hosts {} times", observer.returns()));
         }
         violations.extend(calls.violations());
+        let seen = witness.finding(at);
+        violations.extend(comeback::violations(&seen, &old.node, &master.node));
+        let since = came_back.unwrap_or(since);
+        if let Some(Err(e)) = &back {
+            violations.push(format!("{e:#}"));
+        }
         let count = |good: &dyn Fn(&(_, _)) -> bool| calls.pairs.iter().filter(|c| good(c)).count();
         let recovered = count(&|c| has_audio(c, since) && is_reinvited(c, at) && ended(c));
         let mut line = Timeline::new(at);
@@ -239,8 +236,20 @@ impl Demo<'_> {
         let history = master.history().ok().and_then(|h| h.into_iter().find(later));
         let phases = history.as_ref().map(|e| line.add_history(e)).unwrap_or_default();
         line.add(vip.as_ref().ok().map(|g| g.to), "observer: the other host answers for the VIP");
-        line.add(back.iter().min().copied(), "phones: first audio is back");
-        line.add(back.iter().max().copied(), "phones: audio is back on every call that was silent, both ways");
+        line.add(seen.last_words.get(&old.node).copied(), format!("witness: the last word of {} for the VIP", old.node));
+        if let Some(Ok(b)) = &back {
+            line.add(
+                Some(b.woken),
+                if self.args.event == Event::KillAgent {
+                    "the old agent is started again"
+                } else {
+                    "the old agent goes on (SIGCONT)"
+                },
+            );
+            line.add(Some(b.backup), "the old agent is backup, and its host does not have the VIP");
+        }
+        line.add(heard.iter().min().copied(), "phones: first audio is back");
+        line.add(heard.iter().max().copied(), "phones: audio is back on every call that was silent, both ways");
         line.add(reinvites.iter().min().copied(), "phones: first re-INVITE is here");
         line.add(reinvites.iter().max().copied(), "phones: last re-INVITE is here");
         if gaps.last().is_some_and(|&g| g < SILENCE_US) {
@@ -249,6 +258,10 @@ impl Demo<'_> {
         line.add(Some(hang_up), "phones: hang-up begins");
         line.add(calls.phones().filter_map(|p| p.state().bye_received).max(), "phones: the last BYE is here");
         self.tell(&mut line, &violations, &calls.notes(), history.as_ref());
+        self.say(&format!(
+            "every host was asked {} times who has the VIP; two answered in {} milliseconds",
+            seen.asked, seen.two_hosts_ms
+        ));
         let tenth = |us: u64| (us_to_ms(us) * 10.0).round() / 10.0;
         Ok(json!({
             "event": self.args.event.name(),
@@ -257,6 +270,8 @@ impl Demo<'_> {
             "vip_gap_ms": vip.ok().map(|g| tenth(g.to - g.from)),
             // The longest of the whole run, whoever answered.
             "vip_silence_ms": observer.gap_after(at).ok().map(|g| tenth(g.to - g.from)),
+            // Milliseconds in which two hosts answered for the VIP.
+            "two_hosts_ms": seen.two_hosts_ms,
             "audio_gap_ms": {"median": gaps.get(gaps.len() / 2).map(|&g| tenth(g)), "max": gaps.last().map(|&g| tenth(g))},
             "audio_both_ways": count(&|c| has_audio(c, since)),
             "reinvited": count(&|c| is_reinvited(c, at)),
@@ -320,4 +335,10 @@ fn stored(lan: &Lan, etcd: &Etcd, backup: &Agent, calls: usize) -> Result<(), St
 fn taken_over(agent: &Agent, epoch: u64) -> Result<(), String> {
     let s = agent.instance().map_err(|e| format!("{e:#}"))?;
     if s["role"] == "master" && s["epoch"].as_u64() > Some(epoch) { Ok(()) } else { Err(s.to_string()) }
+}
+
+/// Two different ones of a list, the first to be changed.
+fn two(agents: &mut [Agent], one: usize, other: usize) -> (&mut Agent, &Agent) {
+    let (left, right) = agents.split_at_mut(one.max(other));
+    if one < other { (&mut left[one], &right[0]) } else { (&mut right[0], &left[other]) }
 }

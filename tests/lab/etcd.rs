@@ -1,9 +1,9 @@
 //! Three etcd members on hosts e1, e2 and e3.
 
-use super::lan::Lan;
+use super::lan::{Host, Lan};
 use super::proc::Proc;
 use super::wait;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::time::Duration;
 
 /// The hosts of the members.
@@ -17,48 +17,51 @@ pub(crate) struct Etcd {
     pub(crate) members: Vec<Proc>,
     /// One URL for each member.
     pub(crate) endpoints: Vec<String>,
+    cluster: String,
 }
 
 impl Etcd {
     /// Starts the cluster and waits until it answers.
     pub(crate) fn start(lan: &Lan) -> Result<Self> {
-        let mut cluster = Vec::new();
-        let mut endpoints = Vec::new();
-        for m in MEMBERS {
-            let ip = lan.host(m)?.ip4;
-            cluster.push(format!("{m}=http://{ip}:2380"));
-            endpoints.push(format!("http://{ip}:2379"));
-        }
-        let cluster = cluster.join(",");
-        let mut members = Vec::new();
+        let cluster: Result<Vec<String>> = MEMBERS.iter().map(|m| Ok(format!("{m}=http://{}:2380", lan.host(m)?.ip4))).collect();
+        let cluster = cluster?.join(",");
+        let (mut members, mut endpoints) = (Vec::new(), Vec::new());
         for m in MEMBERS {
             let host = lan.host(m)?;
-            let (peer, client) = (format!("http://{}:2380", host.ip4), format!("http://{}:2379", host.ip4));
-            let data = host.dir.join("data");
-            let argv = [
-                "etcd",
-                "--name",
-                m,
-                "--data-dir",
-                &data.to_string_lossy(),
-                "--listen-peer-urls",
-                &peer,
-                "--initial-advertise-peer-urls",
-                &peer,
-                "--listen-client-urls",
-                &format!("{client},http://127.0.0.1:2379"),
-                "--advertise-client-urls",
-                &client,
-                "--initial-cluster",
-                &cluster,
-                "--initial-cluster-state",
-                "new",
-            ];
-            members.push(host.spawn("etcd", &argv)?);
+            endpoints.push(format!("http://{}:2379", host.ip4));
+            members.push(spawn(host, &cluster)?);
         }
-        let etcd = Self { members, endpoints };
+        let etcd = Self { members, endpoints, cluster };
         wait::until("etcd to elect a leader", READY, || etcd.ctl(lan, &["endpoint", "health"]).map_err(|e| format!("{e:#}")))?;
         Ok(etcd)
+    }
+
+    /// Kills a member.
+    pub(crate) fn kill(&mut self, member: usize) {
+        self.members[member].kill();
+    }
+
+    /// Starts a member again, with the data that it has.
+    pub(crate) fn start_again(&mut self, lan: &Lan, member: usize) -> Result<()> {
+        self.members[member] = spawn(lan.host(MEMBERS[member])?, &self.cluster)?;
+        Ok(())
+    }
+
+    /// The host of a member.
+    pub(crate) fn host(member: usize) -> &'static str {
+        MEMBERS[member]
+    }
+
+    /// The place of the member that leads.
+    pub(crate) fn leader(&self, lan: &Lan) -> Result<usize> {
+        let text = self.ctl(lan, &["endpoint", "status", "--write-out=json"])?;
+        let all: serde_json::Value = serde_json::from_str(&text)?;
+        let leads = |e: &&serde_json::Value| {
+            let status = &e["Status"];
+            status["leader"].is_u64() && status["leader"] == status["header"]["member_id"]
+        };
+        let leader = all.as_array().and_then(|a| a.iter().find(leads)).and_then(|e| e["Endpoint"].as_str());
+        self.endpoints.iter().position(|e| Some(e.as_str()) == leader).with_context(|| format!("etcd has no leader: {text}"))
     }
 
     /// Runs etcdctl on e1 against all members.
@@ -70,4 +73,23 @@ impl Etcd {
             .collect();
         lan.host("e1")?.exec(&argv)
     }
+}
+
+fn spawn(host: &Host, cluster: &str) -> Result<Proc> {
+    let (peer, client) = (format!("http://{}:2380", host.ip4), format!("http://{}:2379", host.ip4));
+    let (data, listen) = (host.dir.join("data"), format!("{client},http://127.0.0.1:2379"));
+    let data = data.to_string_lossy();
+    let argv = [
+        ["etcd", "--name", &host.name, "--data-dir", &data, "--initial-cluster", cluster],
+        [
+            "--initial-cluster-state",
+            "new",
+            "--listen-peer-urls",
+            &peer,
+            "--initial-advertise-peer-urls",
+            &peer,
+            "--listen-client-urls",
+        ],
+    ];
+    host.spawn("etcd", &[&argv.concat()[..], &[&listen, "--advertise-client-urls", &client]].concat())
 }

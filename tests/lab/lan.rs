@@ -17,7 +17,8 @@ const PREFIX: &str = "kclab";
 /// Where iproute2 keeps its named namespaces.
 const NETNS: &str = "/run/netns";
 /// The hosts of every LAN, each with the last number of its addresses (10.44.0.N and fd44::N).
-const HOSTS: [(&str, u8); 8] = [("e1", 11), ("e2", 12), ("e3", 13), ("a", 1), ("b", 2), ("p1", 21), ("p2", 22), ("obs", 30)];
+const HOSTS: [(&str, u8); 9] =
+    [("e1", 11), ("e2", 12), ("e3", 13), ("a", 1), ("b", 2), ("c", 3), ("p1", 21), ("p2", 22), ("obs", 30)];
 
 /// The virtual IPv4 address of the lab.
 pub(crate) const VIP4: Ipv4Addr = Ipv4Addr::new(10, 44, 0, 100);
@@ -114,6 +115,29 @@ impl Lan {
         ip(&["-n", &self.bridge(), "link", "set", &port(host), "up"])
     }
 
+    /// Loses this part (in percent) of what goes from some hosts to others; an empty list is every host. Each loss has a name
+    /// (letters and digits), by which it ends.
+    pub(crate) fn lose(&self, name: &str, from: &[&str], to: &[&str], percent: u8) -> Result<()> {
+        let ports = |key: &str, hosts: &[&str]| {
+            let all: Vec<String> = hosts.iter().map(|h| format!("\"{}\"", port(h))).collect();
+            if all.is_empty() { String::new() } else { format!("{key} {{ {} }} ", all.join(", ")) }
+        };
+        // nft takes no comparison that is always true.
+        let some = if percent < 100 { format!("numgen random mod 100 < {percent} ") } else { String::new() };
+        let rules = format!(
+            "table bridge faults {{ chain {name} {{ type filter hook forward priority 0; policy accept; {}{}{some}drop; }}; }}",
+            ports("iifname", from),
+            ports("oifname", to)
+        );
+        run(Command::new("ip").args(["netns", "exec", &self.bridge(), "nft", &rules])).map(drop)
+    }
+
+    /// Ends a loss.
+    pub(crate) fn pass(&self, name: &str) -> Result<()> {
+        let rules = format!("flush chain bridge faults {name}; delete chain bridge faults {name}");
+        run(Command::new("ip").args(["netns", "exec", &self.bridge(), "nft", &rules])).map(drop)
+    }
+
     /// The directory that goes with the LAN.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
@@ -205,6 +229,16 @@ impl Host {
     pub(crate) fn remove_address(&self, address: IpAddr) -> Result<()> {
         let cidr = format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 });
         ip(&["-n", &self.netns, "addr", "del", &cidr, "dev", "eth0"])
+    }
+
+    /// Gives this host a fixed entry for another one, so that it need not ask for its hardware address.
+    pub(crate) fn know(&self, other: &Self, mac: [u8; 6]) -> Result<()> {
+        let lladdr = mac.map(|b| format!("{b:02x}")).join(":");
+        for address in [IpAddr::from(other.ip4), IpAddr::from(other.ip6)] {
+            let address = address.to_string();
+            ip(&["-n", &self.netns, "neigh", "replace", &address, "lladdr", &lladdr, "dev", "eth0", "nud", "permanent"])?;
+        }
+        Ok(())
     }
 
     /// Whether the host has this address on its LAN interface.

@@ -9,6 +9,7 @@ pub(crate) mod agent;
 pub(crate) mod asterisk;
 pub(crate) mod b2bua;
 pub(crate) mod calls;
+pub(crate) mod chaos;
 pub(crate) mod etcd;
 pub(crate) mod ground;
 pub(crate) mod kamailio;
@@ -20,6 +21,7 @@ pub(crate) mod proc;
 pub(crate) mod scene;
 pub(crate) mod sipp;
 pub(crate) mod wait;
+pub(crate) mod witness;
 
 /// Wall-clock microseconds since 1970: the scale of the agent's history, so that both fit one timeline.
 pub(crate) fn unix_us() -> u64 {

@@ -148,7 +148,7 @@ impl Drop for Observer {
 }
 
 /// Puts the calling thread before all ordinary ones: a client that waits for its turn would count that as silence.
-fn come_first() {
+pub(super) fn come_first() {
     let tid = nix::unistd::gettid().to_string();
     // Without the privilege it measures as well as it can.
     let _ = std::process::Command::new("chrt").args(["--fifo", "--pid", "10", &tid]).output();

@@ -19,13 +19,17 @@ enum Command {
     Selftest(selftest::Args),
     /// Set calls up, take the server away, and watch the calls go on.
     Demo(demo::Args),
+    /// Let things go wrong for a number of rounds, and watch that the VIP never has two hosts.
+    Chaos(lab::chaos::Args),
     /// Measure.
     Bench(bench::Args),
 }
 
 mod bench;
+mod comeback;
 mod costs;
 mod demo;
+mod event;
 mod selftest;
 mod timeline;
 
@@ -33,6 +37,7 @@ fn main() -> std::process::ExitCode {
     let result: Result<bool> = match Cli::parse().command {
         Command::Selftest(args) => selftest::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Chaos(args) => lab::chaos::main(&args),
         Command::Bench(args) => bench::run(&args),
     };
     match result {

@@ -3,9 +3,10 @@
 use crate::lab::asterisk::Asterisk;
 use crate::lab::calls::Calls;
 use crate::lab::etcd::Etcd;
-use crate::lab::lan::{Lan, VIP4};
+use crate::lab::lan::{Host, Lan, VIP4, VIP6};
 use crate::lab::observer::Observer;
 use crate::lab::phone::{Command, Manner};
+use crate::lab::witness::Witness;
 use crate::lab::{unix_us, wait};
 use anyhow::Result;
 use std::time::{Duration, Instant};
@@ -48,6 +49,7 @@ fn trial(args: &Args, lan: &Lan, start: Instant) -> Result<bool> {
     step("both Asterisk are up");
     a.add_address(VIP4.into())?;
     let observer = Observer::start(lan.host("obs")?, VIP4)?;
+    let witness = Witness::start(lan.host("obs")?, &[a, b])?;
     let calls = Calls::new(lan, &rt, args.calls, Manner::default())?;
     calls.set_up(READY)?;
     step("calls are up with audio both ways");
@@ -88,5 +90,44 @@ fn trial(args: &Args, lan: &Lan, start: Instant) -> Result<bool> {
     })?;
     let gap = observer.gap_after(at)?;
     step(&format!("VIP moved by hand: silent for {:.1} ms, {} returns", gap.millis(), observer.returns()));
-    Ok(ended == args.calls && violations.is_empty())
+    let (seen, told) = two_hosts(&witness, &observer, a, b)?;
+    step(&format!("VIP on both hosts by hand: {told}"));
+    Ok(ended == args.calls && violations.is_empty() && seen)
+}
+
+/// Gives the VIP to a second host as well, and takes it away again: the witness must see that, and only that. Whether it did, and
+/// what was seen.
+fn two_hosts(witness: &Witness, observer: &Observer, a: &Host, b: &Host) -> Result<(bool, String)> {
+    const SOON: Duration = Duration::from_secs(5);
+    b.add_address(VIP6.into())?;
+    let alone = wait::until("b to be alone", SOON, || match witness.sole_owner(Duration::from_millis(100))? {
+        owner if owner == b.name => Ok(unix_us()),
+        other => Err(other),
+    })?;
+    let before = witness.finding(alone - 50_000);
+    let (at, owners) = (unix_us(), observer.owners().len());
+    a.add_address(VIP4.into())?;
+    a.add_address(VIP6.into())?;
+    let during = wait::until("the witness to see two hosts", SOON, || {
+        let f = witness.finding(at);
+        if f.two_hosts_ms >= 100 { Ok(f) } else { Err(format!("{f:?}")) }
+    })?;
+    let hidden = observer.owners().len() == owners;
+    a.remove_address(VIP4.into())?;
+    a.remove_address(VIP6.into())?;
+    let since = unix_us();
+    let after = wait::until("the witness to look again", SOON, || {
+        let f = witness.finding(since);
+        if f.asked >= 100 { Ok(f) } else { Err(format!("{f:?}")) }
+    })?;
+    let told = format!(
+        "two answered in {} ms of {} ({}), in {} before and in {} after; a client with a neighbour cache {} it",
+        during.two_hosts_ms,
+        during.asked,
+        during.first_two.unwrap_or_default(),
+        before.two_hosts_ms,
+        after.two_hosts_ms,
+        if hidden { "did not see" } else { "saw" }
+    );
+    Ok((before.two_hosts_ms == 0 && after.two_hosts_ms == 0, told))
 }

@@ -512,6 +512,7 @@ impl Election {
         let commit = Commit {
             base: self.revision,
             ticket,
+            runs: slow.iter().flatten().map(|n| (n.clone(), self.run(n))).collect(),
             nodes_gone: slow.clone().unwrap_or_default(),
             alive_gone: slow.is_some() || first,
             automatic,
@@ -626,10 +627,18 @@ impl Election {
                 (self.unreadable, self.revision) = (Some(why.clone()), *revision);
             }
         }
-        // Under another record other keys count: the wait begins anew.
-        let since = self.gone.filter(|_| self.revision == old_revision).unwrap_or(now);
-        self.gone = self.slow_guards(&view).map(|_| since);
+        // Under another record other keys count: the wait begins anew. And a node that registered since, and is gone again, may have
+        // vouched for its master meanwhile, although no view showed its key.
+        let guards = self.slow_guards(&view);
+        let again = guards.iter().flatten().any(|n| view.runs.get(n).copied().unwrap_or(0) != self.run(n));
+        let since = self.gone.filter(|_| self.revision == old_revision && !again).unwrap_or(now);
+        self.gone = guards.map(|_| since);
         self.view = Some(view);
+    }
+
+    /// The revision of a node's last registration, as last seen; 0 if it never did.
+    fn run(&self, node: &str) -> i64 {
+        self.view.as_ref().and_then(|v| v.runs.get(node)).copied().unwrap_or(0)
     }
 
     /// Whether an operator has paused automatic changes of master.

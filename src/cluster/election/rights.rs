@@ -119,6 +119,9 @@ impl Election {
             // Once `alive` hangs on our own lease, that lease says how long we may rest on it.
             Some(r) => r.master == self.s.me && i.epoch == r.epoch && (r.successor.is_some() || !self.alive_is_ours(r)),
         };
+        #[cfg(test)]
+        let known = known
+            || (self.broken(super::types::Fault::KeepInherited) && self.record.as_ref().is_some_and(|r| r.master == self.s.me));
         if !known || i.until <= now {
             self.inherited = None;
         }

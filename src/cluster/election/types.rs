@@ -52,7 +52,7 @@ pub(crate) enum Fault {
     PairedUnvouched,
     NoClaimWait,
     // Of the driver; the simulation plays its part.
-    EarlyDelete,
+    ReturnUnseen,
     LeaseNoDrift,
     LeaseFromReply,
     SlowUncompared,
@@ -128,6 +128,8 @@ pub struct Commit {
     pub ticket: String,
     /// These nodes' keys must not exist.
     pub nodes_gone: Vec<String>,
+    /// The last registrations of these nodes must have these revisions: none of them came back and went again meanwhile.
+    pub runs: Vec<(String, i64)>,
     /// `alive` must not exist.
     pub alive_gone: bool,
     /// The cluster must not be paused: nobody asked for this change of master.
@@ -181,6 +183,7 @@ pub(super) enum Wish {
 
 /// What to do, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant)] // Lives until it is carried out; a box would only cost an allocation.
 pub enum Action {
     /// Send to a node.
     Send {

@@ -22,6 +22,7 @@ fn commit() -> Commit {
         base: 10,
         ticket: "t".into(),
         nodes_gone: Vec::new(),
+        runs: Vec::new(),
         alive_gone: false,
         automatic: false,
         record: record("b", 3),
@@ -31,7 +32,15 @@ fn commit() -> Commit {
 }
 
 fn seen(record: Recorded) -> View {
-    View { revision: 20, record, alive: None, nodes: BTreeSet::new(), ticket: Some("t".into()), paused: None }
+    View {
+        revision: 20,
+        record,
+        alive: None,
+        nodes: BTreeSet::new(),
+        runs: BTreeMap::new(),
+        ticket: Some("t".into()),
+        paused: None,
+    }
 }
 
 fn at(revision: i64, record: Record) -> View {

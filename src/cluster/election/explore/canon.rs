@@ -104,7 +104,7 @@ impl Canon {
 
     /// A view that is on its way to a node.
     pub(super) fn view(&mut self, v: &View) {
-        let View { revision, record, alive, nodes, ticket, paused } = v;
+        let View { revision, record, alive, nodes, runs, ticket, paused } = v;
         self.revision(*revision);
         match record {
             Recorded::Good { revision, record } => {
@@ -116,6 +116,7 @@ impl Canon {
         self.maybe_epoch(alive.map(|a| a.epoch));
         self.lease(alive.map(|a| a.lease));
         self.names(nodes);
+        runs.values().for_each(|r| self.revision(*r));
         self.ticket(ticket.as_deref());
         self.flags(&[paused.is_some()]);
     }

@@ -121,10 +121,11 @@ pub(super) fn fingerprint(w: &World, item: &Item, c: &mut Canon) {
             match &**request {
                 Request::Read => c.number(1),
                 Request::Ticket(t) => c.ticket(Some(t)),
-                Request::Commit(Commit { base, ticket, nodes_gone, alive_gone, automatic, record, alive, drop_alive }) => {
+                Request::Commit(Commit { base, ticket, nodes_gone, runs, alive_gone, automatic, record, alive, drop_alive }) => {
                     c.revision(*base);
                     c.ticket(Some(ticket));
                     c.names(nodes_gone);
+                    runs.iter().for_each(|r| c.revision(r.1));
                     c.flags(&[*alive_gone, *automatic, *drop_alive]);
                     c.record(Some(record));
                     c.lease(*alive);

@@ -24,6 +24,8 @@ pub(super) struct Etcd {
     pub(super) record: Option<(i64, Record)>,
     pub(super) alive: Option<Alive>,
     nodes: BTreeMap<String, NodeKey>,
+    /// The revision of each node's last registration.
+    runs: BTreeMap<String, i64>,
     leases: BTreeMap<i64, u64>,
     tickets: BTreeMap<String, String>,
     pub(super) paused: Option<String>,
@@ -34,11 +36,13 @@ pub(super) struct Etcd {
     pub(super) down: bool,
     /// A transaction's guards are not compared: a test shows that this is noticed.
     blind: bool,
+    /// Registrations leave nothing behind.
+    forgetful: bool,
 }
 
 impl Etcd {
-    pub(super) fn new(ttl: u64, blind: bool) -> Self {
-        Self { ttl, blind, ..Self::default() }
+    pub(super) fn new(ttl: u64, blind: bool, forgetful: bool) -> Self {
+        Self { ttl, blind, forgetful, ..Self::default() }
     }
 
     /// The loop that ends leases. Whether a key vanished.
@@ -86,6 +90,9 @@ impl Etcd {
             return false;
         }
         self.revision += 1;
+        if !self.forgetful {
+            self.runs.insert(node.to_owned(), self.revision);
+        }
         self.nodes.insert(node.to_owned(), NodeKey { lease, revision: self.revision });
         true
     }
@@ -111,6 +118,7 @@ impl Etcd {
             record: self.record.clone().map_or(Recorded::Missing, |(revision, record)| Recorded::Good { revision, record }),
             alive: self.alive,
             nodes: self.nodes.keys().cloned().collect::<BTreeSet<_>>(),
+            runs: self.runs.clone(),
             ticket: self.tickets.get(me).cloned(),
             paused: self.paused.clone(),
         }
@@ -127,7 +135,9 @@ impl Etcd {
             }
             Request::Commit(c) => c,
         };
-        let gone = self.blind || ((!c.alive_gone || self.alive.is_none()) && c.nodes_gone.iter().all(|n| !self.has_key(n)));
+        let runs = c.runs.iter().all(|(n, r)| self.runs.get(n).copied().unwrap_or(0) == *r);
+        let gone =
+            self.blind || (runs && (!c.alive_gone || self.alive.is_none()) && c.nodes_gone.iter().all(|n| !self.has_key(n)));
         let good = self.record.as_ref().map_or(0, |r| r.0) == c.base
             && self.tickets.get(me) == Some(&c.ticket)
             && (!c.automatic || self.paused.is_none())

@@ -166,10 +166,10 @@ impl World {
         };
         let etcd_rate = 1.0 / rate(&mut r);
         let nodes: Vec<Node> = (0..plan.nodes).map(|i| Node::new(i, rate(&mut r), r.between(1, 1_000_000) * MS)).collect();
-        let blind = fault == Some(Fault::SlowUncompared);
+        let (blind, forgetful) = (fault == Some(Fault::SlowUncompared), fault == Some(Fault::ReturnUnseen));
         let ttl = (plan.ttl as f64 * etcd_rate) as u64;
         let mut w = Self {
-            etcd: Etcd::new(ttl, blind),
+            etcd: Etcd::new(ttl, blind, forgetful),
             net: Network::new(&plan),
             watched: Watched::default(),
             plan,

@@ -268,12 +268,11 @@ impl World {
             self.with(node, Election::stop_at_once);
         }
         let (now, up) = (self.clock(node), self.nodes[node].up);
-        let early = self.broken(Fault::EarlyDelete);
         let Some(e) = self.nodes[node].election.as_ref() else { return };
         let done = if park {
             e.parked() || self.t >= since + PARK_TIME
         } else {
-            ((e.may_leave(now) || (early && e.hold().is_none())) && up.is_none()) || self.t >= since + LEAVE_TIME
+            (e.may_leave(now) && up.is_none()) || self.t >= since + LEAVE_TIME
         };
         if !done {
             self.at(20 * MS, Event::Leave { node, boot, since });

@@ -27,6 +27,16 @@ pub(super) enum Step {
     Disk(u64),
     Forget(usize, usize),
     LoseRecord,
+    /// As soon as the second one has seen the first one's key gone: freezes it for this time, and lets the first one return.
+    /// How that one goes again, and when, is the last part.
+    Flicker(usize, usize, u64, Gone),
+}
+
+/// How a successor that came back for a moment goes again.
+#[derive(Clone, Copy)]
+pub(super) enum Gone {
+    Cut(u64),
+    Stop(u64),
 }
 
 type Steps = Vec<(u64, Step)>;
@@ -48,14 +58,15 @@ impl World {
 
     pub(super) fn script(&mut self) {
         let (h, s, t) = self.cast();
-        let steps = match self.r.below(9) {
-            0 | 1 => self.isolation(h, s, t),
+        let steps = match self.r.below(11) {
+            0 | 1 | 8 => self.isolation(h, s, t),
             2 => self.stale_epoch(h, s, t),
             3 => self.late_takeover(h, s, t),
             4 => self.inherit(h, s),
             5 => self.successor_leaves(h, s, t),
             6 => self.broken_handover(h, s, t),
             7 => self.passed_over(h, s, t),
+            9 => self.flicker(h, s, t),
             _ => self.operator(h, s, t),
         };
         let last = steps.iter().map(|s| s.0).max().unwrap_or(0);
@@ -263,6 +274,46 @@ impl World {
         v
     }
 
+    /// The successor's key is gone, comes back for its shortest life, and is gone again, while the one that would take over slowly
+    /// does not look.
+    fn flicker(&mut self, h: usize, s: usize, t: usize) -> Steps {
+        let mut v = self.island(h, s, 0);
+        let ttl = self.plan.ttl / MS;
+        // The others would take over while this one is frozen.
+        for i in (0..self.nodes.len()).filter(|i| ![h, s, t].contains(i)) {
+            v.push((0, Step::EtcdCut(i)));
+        }
+        v.push((0, Step::EtcdCut(h)));
+        v.push((0, Step::EtcdCut(s)));
+        let (away, gone) = if self.r.chance(50) {
+            let d = self.ms(20, 100);
+            (self.ms(ttl - 100, ttl + 600), Gone::Cut(d))
+        } else {
+            let d = self.ms(20, 300);
+            (self.ms(d + 10, d + 400), Gone::Stop(d))
+        };
+        v.push((ttl - 100, Step::Flicker(s, t, away, gone)));
+        v.push((2 * ttl + 1500, Step::EtcdHeal(h)));
+        v
+    }
+
+    /// Waits for the moment.
+    fn try_flicker(&mut self, s: usize, t: usize, away: u64, gone: Gone) {
+        let seen = self.nodes[t].election.as_ref().is_some_and(|e| e.gone.is_some());
+        if !seen {
+            self.at(10 * MS, Event::Step(Step::Flicker(s, t, away, gone)));
+            return;
+        }
+        self.freeze(t, away * MS);
+        self.net.ecut.remove(&s);
+        let (d, step) = match gone {
+            Gone::Cut(d) => (d, Step::EtcdCut(s)),
+            Gone::Stop(d) => (d, Step::Stop(s, Leaving::Stop)),
+        };
+        // Its keeper looks again within a pause.
+        self.at((d + 250) * MS, Event::Step(step));
+    }
+
     fn operator(&mut self, h: usize, s: usize, t: usize) -> Steps {
         match self.r.below(3) {
             0 => {
@@ -312,6 +363,7 @@ impl World {
             Step::Late(a, d) => self.net.late_commit = Some((a, d * MS)),
             Step::Leaderless(d) => self.leader_change(d * MS),
             Step::Disk(d) => self.net.disk = d * MS,
+            Step::Flicker(s, t, away, gone) => self.try_flicker(s, t, away, gone),
             Step::Forget(by, whom) => {
                 if self.up(by) {
                     let name = self.nodes[whom].name.clone();
