@@ -71,18 +71,18 @@ fn assert_not_vacuous((states, r): (usize, Reached), at_least: usize) {
 
 #[test]
 fn two_nodes_with_any_one_fault() {
-    assert_not_vacuous(cover(&Stage::ALL, 2, 1, 9), 170_000);
+    assert_not_vacuous(cover(&Stage::ALL, 2, 1, 8), 140_000);
 }
 
 #[test]
 fn three_nodes_with_any_one_fault() {
     // Where two nodes may come back at any tick, the space grows fastest.
     let (wide, narrow): (Vec<Stage>, _) = Stage::ALL.into_iter().partition(|s| matches!(s, Stage::Solo | Stage::Alone));
-    let (mut states, mut reached) = cover(&narrow, 3, 1, 7);
-    let (more, r) = cover(&wide, 3, 1, 3);
+    let (mut states, mut reached) = cover(&narrow, 3, 1, 6);
+    let (more, r) = cover(&wide, 3, 1, 2);
     states += more;
     reached.add(&r, &Reached::default());
-    assert_not_vacuous((states, reached), 190_000);
+    assert_not_vacuous((states, reached), 140_000);
 }
 
 /// From the beginnings in which a right is just about to change hands.

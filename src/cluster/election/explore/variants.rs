@@ -1,5 +1,4 @@
-//! Shows that the exploration can fail: each rule that is left out here must be noticed, in a small space. `KeepInherited` is not here:
-//! no search found two holders without that rule.
+//! Shows that the exploration can fail: each of these rules, left out, must be noticed in a small space that is clean with it.
 
 use super::kinds::Kinds;
 use super::search::{Plan, search, tell};
@@ -76,4 +75,9 @@ fn a_promise_that_forgets_the_drift_of_clocks() {
 #[test]
 fn resting_on_the_lease_with_a_successor_armed() {
     must_be_caught(Fault::SoloArmed, Stage::Solo, 2, Kinds::PROCESS, 1, 10);
+}
+
+#[test]
+fn an_inherited_right_that_outlives_a_change_of_the_record() {
+    must_be_caught(Fault::KeepInherited, Stage::Parked, 2, Kinds::PROCESS, 1, 8);
 }
