@@ -92,7 +92,9 @@ impl Election {
             c.name(Some(name));
             c.maybe_time(*acked, hold);
             c.maybe_time(*vouched, hold);
-            c.flags(&[*fit, heard.is_some()]);
+            c.flags(&[*fit]);
+            // A master pauses if nobody was heard for a hold.
+            c.maybe_time(*heard, hold);
             c.number(*priority);
         }
         // An ack of a heartbeat that is older than `hold` gives nothing.
@@ -101,7 +103,8 @@ impl Election {
             c.number(beat - n);
             c.time(*at, hold);
         }
-        c.time(*next_beat, past);
+        // And counts two holds from when a heartbeat was due.
+        c.time(*next_beat, hold * 2);
         c.ticket(ticket.as_deref());
         c.record(maybe.as_ref());
         c.record(inflight.as_ref().map(|InFlight { id: _, record }| record));
