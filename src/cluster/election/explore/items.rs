@@ -1,8 +1,9 @@
 //! What is under way: who it is for, whether it can still do anything, and how it is told and compared.
 
 use super::canon::Canon;
-use super::world::{HOLD, Item, NAMES, World};
+use super::world::{HOLD, Item, NAMES, Node, TTL, World};
 use crate::cluster::election::types::{Commit, Kind, Message, Request};
+use std::time::Duration;
 
 /// Messages that were held up for longer than this many ticks are lost: heartbeats and acks of that age give nothing.
 pub(super) const OLDEST: u32 = 7;
@@ -155,5 +156,41 @@ pub(super) fn fingerprint(w: &World, item: &Item, c: &mut Canon) {
             c.number(11);
             c.lease(Some(*lease));
         }
+    }
+}
+
+impl World {
+    /// What decides what can happen from here on.
+    pub(super) fn fingerprint(&self) -> u128 {
+        let top = self.nodes.iter().filter_map(|n| n.election.as_ref()).map(|e| e.top_epoch);
+        let top = top.chain(self.store.record.as_ref().map(|r| r.1.epoch)).max().unwrap_or(0);
+        let mut c = Canon::new(top);
+        for (i, n) in self.nodes.iter().enumerate() {
+            let Node { rate: _, boot: _, election, kernel, frozen, backlog, open, lease, keep_at, keeping, unplugged, stopping } =
+                n;
+            c.now = self.clock(i);
+            c.flags(&[election.is_some(), *frozen, *unplugged, *stopping]);
+            if let Some(e) = election {
+                e.fingerprint(&mut c);
+            }
+            let live = kernel.filter(|k| k.1 > c.now);
+            c.maybe_epoch(live.map(|k| k.0));
+            c.maybe_time(live.map(|k| k.1), Duration::ZERO);
+            open.iter().for_each(|o| c.number(o.1.saturating_sub(self.tick)));
+            // The election was told the same lease.
+            c.flags(&[lease.is_some()]);
+            c.number(keep_at.saturating_sub(self.tick));
+            c.maybe_time(*keeping, TTL);
+            c.number(backlog.len());
+            backlog.iter().for_each(|item| fingerprint(self, item, &mut c));
+        }
+        self.store.fingerprint(&mut c, self.tick);
+        c.flags(&[self.down]);
+        self.cut.iter().for_each(|(a, b)| c.number(a * 8 + b));
+        for (since, item) in &self.stuck {
+            c.number(if matches!(item, Item::Message { .. }) { self.tick - since } else { 0 });
+            fingerprint(self, item, &mut c);
+        }
+        c.finish()
     }
 }

@@ -15,16 +15,18 @@
 pub(super) mod canon;
 mod choices;
 mod items;
+mod kinds;
+mod reached;
 mod search;
 mod stages;
 mod store;
 mod variants;
 mod world;
 
-use choices::Kinds;
+use kinds::Kinds;
+use reached::Reached;
 use search::{Plan, search, tell};
 use stages::Stage;
-use world::Reached;
 
 fn number(name: &str, default: u32) -> u32 {
     std::env::var(name).ok().and_then(|s| s.parse().ok()).unwrap_or(default)
@@ -69,7 +71,7 @@ fn assert_not_vacuous((states, r): (usize, Reached), at_least: usize) {
 
 #[test]
 fn two_nodes_with_any_one_fault() {
-    assert_not_vacuous(cover(&Stage::ALL, 2, 1, 9), 1);
+    assert_not_vacuous(cover(&Stage::ALL, 2, 1, 9), 170_000);
 }
 
 #[test]
@@ -77,15 +79,15 @@ fn three_nodes_with_any_one_fault() {
     // Where two nodes may come back at any tick, the space grows fastest.
     let (wide, narrow): (Vec<Stage>, _) = Stage::ALL.into_iter().partition(|s| matches!(s, Stage::Solo | Stage::Alone));
     let (mut states, mut reached) = cover(&narrow, 3, 1, 7);
-    let (more, r) = cover(&wide, 3, 1, 4);
+    let (more, r) = cover(&wide, 3, 1, 3);
     states += more;
     reached.add(&r, &Reached::default());
-    assert_not_vacuous((states, reached), 1);
+    assert_not_vacuous((states, reached), 190_000);
 }
 
 /// From the beginnings in which a right is just about to change hands.
 #[test]
 fn two_nodes_with_any_two_faults() {
-    let (states, r) = cover(&[Stage::Settled, Stage::Switchover, Stage::Stale, Stage::Leaseless], 2, 2, 5);
-    assert!(states > 1 && r.fast > 0 && r.handover > 0 && r.resumed > 0 && r.restarted > 0, "{states} states, {r:?}");
+    let (states, r) = cover(&[Stage::Settled, Stage::Switchover, Stage::Silent], 2, 2, 3);
+    assert!(states >= 150_000 && r.fast > 0 && r.handover > 0 && r.resumed > 0 && r.restarted > 0, "{states} states, {r:?}");
 }

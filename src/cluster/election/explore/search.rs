@@ -1,8 +1,10 @@
 //! Goes through all that can happen from a beginning with so many faults in so many ticks, each state once, earliest first.
 
-use super::choices::{Choice, Kinds, apply, between, faults};
+use super::choices::{Choice, apply, between, faults};
 use super::items::is_dead;
-use super::world::{Reached, World};
+use super::kinds::Kinds;
+use super::reached::Reached;
+use super::world::World;
 use std::collections::{HashMap, VecDeque};
 
 /// The space to go through.

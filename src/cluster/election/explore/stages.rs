@@ -142,6 +142,6 @@ fn settle(w: &mut World) {
 
 /// The counts of what was reached begin here.
 fn rebased(mut w: World) -> World {
-    w.reached = super::world::Reached::default();
+    w.reached = super::reached::Reached::default();
     w
 }

@@ -1,6 +1,7 @@
-//! Shows that the exploration can fail: each rule that is left out must be noticed, in the smallest space that does.
+//! Shows that the exploration can fail: each rule that is left out here must be noticed, in a small space. `KeepInherited` is not here:
+//! no search found two holders without that rule.
 
-use super::choices::Kinds;
+use super::kinds::Kinds;
 use super::search::{Plan, search, tell};
 use super::stages::Stage;
 use crate::cluster::election::types::Fault;
@@ -70,4 +71,9 @@ fn a_handover_that_waits_for_nothing() {
 #[test]
 fn a_promise_that_forgets_the_drift_of_clocks() {
     must_be_caught(Fault::NoDrift, Stage::Silent, 2, Kinds::NONE, 0, 9);
+}
+
+#[test]
+fn resting_on_the_lease_with_a_successor_armed() {
+    must_be_caught(Fault::SoloArmed, Stage::Solo, 2, Kinds::PROCESS, 1, 10);
 }

@@ -1,7 +1,7 @@
 //! The world of the exploration: nodes that run the real state machine, their kernels, what is under way between them, and etcd.
 //! Time goes in ticks; within a tick everything happens at once, in a fixed order, unless a choice (`choices.rs`) says otherwise.
 
-use super::canon::Canon;
+use super::reached::Reached;
 use super::store::Store;
 use crate::cluster::election::Election;
 use crate::cluster::election::types::{Fault, Inherited, LeaseState, Message, Request, Settings};
@@ -26,7 +26,7 @@ pub(super) const HOLD: Duration = Duration::from_nanos(20 * GRAIN - 1);
 const HEARTBEAT: Duration = Duration::from_nanos(4 * GRAIN);
 /// etcd's clock is a fast one: leases end as early as they may.
 pub(super) const TTL_TICKS: u32 = 7;
-const TTL: Duration = Duration::from_nanos(TTL_TICKS as u64 * FAST * GRAIN);
+pub(super) const TTL: Duration = Duration::from_nanos(TTL_TICKS as u64 * FAST * GRAIN);
 /// Ticks between two renewals of a lease.
 const RENEW: u32 = 2;
 /// Ticks until an answer of etcd is no longer waited for.
@@ -74,17 +74,6 @@ pub(super) struct Node {
     pub(super) keeping: Option<Time>,
     pub(super) unplugged: bool,
     pub(super) stopping: bool,
-}
-
-/// How often a node came to hold, by cause, on the way here. Not part of the state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Reached {
-    pub(super) first: u64,
-    pub(super) fast: u64,
-    pub(super) slow: u64,
-    pub(super) handover: u64,
-    pub(super) resumed: u64,
-    pub(super) restarted: u64,
 }
 
 #[derive(Clone)]
@@ -287,50 +276,5 @@ impl World {
         }
         let new = n.lease;
         self.input(node, |e, now| e.set_lease(new, now));
-    }
-
-    pub(super) fn fingerprint(&self) -> u128 {
-        let top = self.nodes.iter().filter_map(|n| n.election.as_ref()).map(|e| e.top_epoch);
-        let top = top.chain(self.store.record.as_ref().map(|r| r.1.epoch)).max().unwrap_or(0);
-        let mut c = Canon::new(top);
-        for (i, n) in self.nodes.iter().enumerate() {
-            let Node { rate: _, boot: _, election, kernel, frozen, backlog, open, lease, keep_at, keeping, unplugged, stopping } =
-                n;
-            c.now = self.clock(i);
-            c.flags(&[election.is_some(), *frozen, *unplugged, *stopping]);
-            if let Some(e) = election {
-                e.fingerprint(&mut c);
-            }
-            let live = kernel.filter(|k| k.1 > c.now);
-            c.maybe_epoch(live.map(|k| k.0));
-            c.maybe_time(live.map(|k| k.1), Duration::ZERO);
-            open.iter().for_each(|o| c.number(o.1.saturating_sub(self.tick)));
-            // The election was told the same lease.
-            c.flags(&[lease.is_some()]);
-            c.number(keep_at.saturating_sub(self.tick));
-            c.maybe_time(*keeping, TTL);
-            c.number(backlog.len());
-            backlog.iter().for_each(|item| super::items::fingerprint(self, item, &mut c));
-        }
-        self.store.fingerprint(&mut c, self.tick);
-        c.flags(&[self.down]);
-        self.cut.iter().for_each(|(a, b)| c.number(a * 8 + b));
-        for (since, item) in &self.stuck {
-            c.number(if matches!(item, Item::Message { .. }) { self.tick - since } else { 0 });
-            super::items::fingerprint(self, item, &mut c);
-        }
-        c.finish()
-    }
-}
-
-impl Reached {
-    /// Adds what happened from `before` to `after`.
-    pub(super) const fn add(&mut self, after: &Self, before: &Self) {
-        self.first += after.first - before.first;
-        self.fast += after.fast - before.fast;
-        self.slow += after.slow - before.slow;
-        self.handover += after.handover - before.handover;
-        self.resumed += after.resumed - before.resumed;
-        self.restarted += after.restarted - before.restarted;
     }
 }
