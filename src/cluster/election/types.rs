@@ -183,6 +183,7 @@ pub(super) enum Wish {
 
 /// What to do, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant)] // Few exist at a time, and none is kept.
 pub enum Action {
     /// Send to a node.
     Send {

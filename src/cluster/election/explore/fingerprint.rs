@@ -71,11 +71,12 @@ impl Election {
         c.flags(&[view.is_some(), unreadable.is_some(), *doubt, *want_read, *fit, *fit_known, *stopping, *parking]);
         if let Some(v) = view {
             // Its ticket was compared when it arrived; its record is below.
-            let View { revision, record: recorded, alive, nodes, ticket: _, paused } = v;
+            let View { revision, record: recorded, alive, nodes, runs, ticket: _, paused } = v;
             c.revision(*revision);
             c.maybe_epoch(alive.map(|a| a.epoch));
             c.lease(alive.map(|a| a.lease));
             c.names(nodes);
+            c.runs(runs.iter());
             c.flags(&[paused.is_some(), matches!(recorded, Recorded::Missing)]);
         }
         c.record(record.as_ref());

@@ -120,10 +120,11 @@ pub(super) fn fingerprint(w: &World, item: &Item, c: &mut Canon) {
             match &**request {
                 Request::Read => c.number(1),
                 Request::Ticket(t) => c.ticket(Some(t)),
-                Request::Commit(Commit { base, ticket, nodes_gone, alive_gone, automatic, record, alive, drop_alive }) => {
+                Request::Commit(Commit { base, ticket, nodes_gone, runs, alive_gone, automatic, record, alive, drop_alive }) => {
                     c.revision(*base);
                     c.ticket(Some(ticket));
                     c.names(nodes_gone);
+                    c.runs(runs.iter().map(|(n, r)| (n, r)));
                     c.flags(&[*alive_gone, *automatic, *drop_alive]);
                     c.record(Some(record));
                     c.lease(*alive);

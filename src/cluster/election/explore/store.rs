@@ -14,6 +14,8 @@ pub(super) struct Store {
     alive: Option<Alive>,
     /// For each node the lease that its key is bound to; 0: there is no key. Stands for the key's revision, too.
     nodes: [i64; NAMES.len()],
+    /// The revision of each node's last registration.
+    runs: [i64; NAMES.len()],
     /// Number, and tick of its end.
     pub(super) leases: Vec<(i64, u32)>,
     tickets: [Option<String>; NAMES.len()],
@@ -52,6 +54,7 @@ impl Store {
         self.revision += 1;
         self.leases.push((self.next_lease, tick + TTL_TICKS));
         self.nodes[node] = self.next_lease;
+        self.runs[node] = self.revision;
         Some(self.next_lease)
     }
 
@@ -66,6 +69,7 @@ impl Store {
             record: self.record.clone().map_or(Recorded::Missing, |(revision, record)| Recorded::Good { revision, record }),
             alive: self.alive,
             nodes: (0..NAMES.len()).filter(|n| self.nodes[*n] != 0).map(|n| NAMES[n].to_owned()).collect(),
+            runs: (0..NAMES.len()).filter(|n| self.runs[*n] != 0).map(|n| (NAMES[n].to_owned(), self.runs[n])).collect(),
             ticket: self.tickets[me].clone(),
             paused: None,
         }
@@ -76,6 +80,7 @@ impl Store {
             && self.tickets[me].as_ref() == Some(&c.ticket)
             && (!c.alive_gone || self.alive.is_none())
             && c.nodes_gone.iter().all(|n| super::world::index(n).is_none_or(|n| self.nodes[n] == 0))
+            && c.runs.iter().all(|(n, r)| super::world::index(n).is_none_or(|n| self.runs[n] == *r))
     }
 
     /// `None`: refused, certainly not done.
@@ -106,13 +111,14 @@ impl Store {
     }
 
     pub(super) fn fingerprint(&self, c: &mut Canon, tick: u32) {
-        let Self { revision, record, alive, nodes, leases, tickets, next_lease: _ } = self;
+        let Self { revision, record, alive, nodes, runs, leases, tickets, next_lease: _ } = self;
         c.revision(*revision);
         c.revision(record.as_ref().map_or(0, |r| r.0));
         c.record(record.as_ref().map(|r| &r.1));
         c.maybe_epoch(alive.map(|a| a.epoch));
         c.lease(alive.map(|a| a.lease));
         nodes.iter().for_each(|l| c.lease(Some(*l)));
+        runs.iter().for_each(|r| c.revision(*r));
         for (id, end) in leases {
             c.lease(Some(*id));
             c.number(end.saturating_sub(tick));
