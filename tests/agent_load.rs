@@ -37,7 +37,7 @@ fn busy_processors_do_not_move_the_address() {
     let mut etcd = Member::new(&lan, "http", &[], &[]);
     etcd.start();
     // A second bears what a noisy machine itself does to the test; ordinary threads would wait longer behind this many hogs.
-    let node = |name: &str| Node::new(lan.host(name).unwrap(), name, &etcd.url()).with("hold = \"250ms\"", "hold = \"1s\"");
+    let node = |name: &str| Node::new(lan.host(name).unwrap(), name, &etcd.url());
     let (a, b) = (node("a"), node("b"));
     let first = a.start();
     first.is_master();

@@ -134,6 +134,7 @@ fn a_switchover_and_every_reason_against_it() {
     let (code, out, err) = a.run(&["switchover", "--yes"]);
     assert!(code == 0 && out.contains("a is master (was b), epoch 3"), "{code} {out} {err}");
     assert_eq!(etcd.get("instances/sip/wishes/").or_else(|| etcd.get("instances/sip/answers/")), None);
+    first.is_armed("b");
     let (code, out, err) = b.run(&["switchover", "--yes", "--json"]);
     let answer: Value = serde_json::from_str(&out).unwrap();
     assert!(code == 0 && answer["to"] == "b" && answer["from"] == "a", "{code} {out} {err}");

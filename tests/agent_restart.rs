@@ -20,7 +20,7 @@ const SILENCE_MS: f64 = 400.0;
 
 /// Holds are long, so that a start on a busy machine is within them.
 fn node(lan: &Lan, name: &str, etcd: &Member) -> Node {
-    Node::new(lan.host(name).unwrap(), name, &etcd.url()).with_sip().with("hold = \"250ms\"", "hold = \"2s\"")
+    Node::new(lan.host(name).unwrap(), name, &etcd.url()).with_sip()
 }
 
 fn epoch(agent: &Agent) -> u64 {

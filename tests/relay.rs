@@ -7,7 +7,7 @@ use keepcall::calls::model::Flow;
 use keepcall::recovery::media::kernel::KernelRelay;
 use keepcall::vip::rawudp::RawUdp;
 use keepcall::vip::{nft, sysctl};
-use netns::{Lan, receive, silent, stdout};
+use netns::{Lan, receive, silent, stdout, uninterrupted};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -103,7 +103,7 @@ fn checksums_are_right_for_senders_that_compute_them_and_for_senders_that_have_n
     for n in 0..200_u32 {
         let mut buffer = [0; 100];
         for b in [&b4, &b6] {
-            let length = b.recv(&mut buffer).unwrap_or_else(|e| panic!("packet {n}: {e}"));
+            let length = uninterrupted(|| b.recv(&mut buffer)).unwrap_or_else(|e| panic!("packet {n}: {e}"));
             assert_eq!(buffer[..length], n.to_be_bytes());
         }
     }

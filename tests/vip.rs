@@ -9,7 +9,7 @@ use keepcall::vip::announce::{Announcer, Pace};
 use keepcall::vip::fence::{Fence, FenceState};
 use keepcall::vip::rawudp::RawUdp;
 use keepcall::vip::{nft, sysctl};
-use netns::{LONG, Lan, receive, silent, stdout, until};
+use netns::{LONG, Lan, receive, silent, stdout, uninterrupted, until};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -416,7 +416,8 @@ fn raw_datagrams_leave_from_a_port_that_another_socket_owns() {
         });
         let mut buffer = vec![0; 70_000];
         for length in lengths {
-            let (got, source) = socket.recv_from(&mut buffer).unwrap_or_else(|e| panic!("{length} bytes from {server}: {e}"));
+            let (got, source) =
+                uninterrupted(|| socket.recv_from(&mut buffer)).unwrap_or_else(|e| panic!("{length} bytes from {server}: {e}"));
             assert_eq!((got, source.to_string()), (length, server.to_owned()));
             assert!(buffer[..got].iter().enumerate().all(|(n, b)| *b == (n * 7) as u8), "{length} bytes are not the same");
         }

@@ -21,6 +21,9 @@ const MAX_WISH: usize = 16 * 1024;
 const QUESTION: Duration = Duration::from_secs(5);
 const SWITCHOVER: Duration = Duration::from_secs(12);
 
+/// How often etcd is asked when it does not answer: with its usual time-out of a second, as long as the one who asked waits.
+const TRIES: usize = 3;
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Wish {
     schema: u32,
@@ -112,16 +115,58 @@ async fn fulfil(etcd: &Etcd, instance: &str, kv: &KeyValue, answer_key: &str, lo
         warn!(key = ?kv.key, "the request in etcd cannot be read; remove it with `etcdctl del {}`", kv.key);
         return Ok(());
     };
-    let only_once = vec![Compare::ModRevision(kv.key.clone(), kv.mod_revision)];
-    if !etcd.txn(only_once, vec![Op::Delete(kv.key.clone())], Vec::new()).await?.succeeded {
-        return Ok(());
+    let reply = match take_up(etcd, kv).await? {
+        Taken::Now => {
+            if matches!(wish.request, Request::Switchover { .. }) {
+                info!(instance, from = wish.from, "a switchover is asked for on another node");
+            }
+            local.make_here(wish.request).await.unwrap_or_else(Reply::Error)
+        }
+        // Most likely taken up by the try whose answer was lost; but the asker may have withdrawn it.
+        Taken::Perhaps => Reply::Error(ApiError {
+            message: "etcd did not tell the master in time whether the request may be carried out, and it was not".to_owned(),
+            advice: "run the command again".to_owned(),
+            kind: ErrorKind::Failed,
+        }),
+        Taken::Gone => return Ok(()),
+    };
+    let value = serde_json::to_vec(&reply).unwrap_or_default();
+    // The answer may be written twice: nobody else has this key, and who asked reads it once.
+    for _ in 1..TRIES {
+        match answer(etcd, answer_key, &value).await {
+            Err(e) => warn!(instance, "the answer to a request of another node is not in etcd yet: {e}"),
+            done => return done,
+        }
     }
-    if matches!(wish.request, Request::Switchover { .. }) {
-        info!(instance, from = wish.from, "a switchover is asked for on another node");
-    }
-    let reply = local.make_here(wish.request).await.unwrap_or_else(Reply::Error);
+    answer(etcd, answer_key, &value).await
+}
+
+async fn answer(etcd: &Etcd, key: &str, value: &[u8]) -> Result<(), EtcdError> {
     let lease = etcd.grant().await?.id;
-    etcd.put(answer_key, &serde_json::to_vec(&reply).unwrap_or_default(), lease).await
+    etcd.put(key, value, lease).await
+}
+
+/// Whether a wish is this node's to fulfil.
+enum Taken {
+    Now,
+    Perhaps,
+    Gone,
+}
+
+/// Deletes a wish, which is what gives the right to fulfil it.
+async fn take_up(etcd: &Etcd, kv: &KeyValue) -> Result<Taken, EtcdError> {
+    let mut doubt = false;
+    for tried in 1.. {
+        let only_once = vec![Compare::ModRevision(kv.key.clone(), kv.mod_revision)];
+        match etcd.txn(only_once, vec![Op::Delete(kv.key.clone())], Vec::new()).await {
+            Ok(done) if done.succeeded => return Ok(Taken::Now),
+            Ok(_) if doubt => return Ok(Taken::Perhaps),
+            Ok(_) => break,
+            Err(e) if tried >= TRIES => return Err(e),
+            Err(e) => doubt |= !e.is_definite(),
+        }
+    }
+    Ok(Taken::Gone)
 }
 
 /// The instance of a request that may come from another node.

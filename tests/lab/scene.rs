@@ -96,11 +96,13 @@ impl Scene {
         })
     }
 
-    /// Orders a switchover at the master; when, in wall-clock microseconds.
+    /// Orders a switchover at the master, as soon as the other node can take over; when, in wall-clock microseconds.
     pub(crate) fn switch_from(&self, master: usize) -> Result<u64> {
-        let at = unix_us();
-        self.agents[master].run(&["switchover", INSTANCE, "--yes"])?;
-        Ok(at)
+        // A node is armed also while its server is unfit, as after a restart.
+        wait::until("the switchover to be accepted", SOON, || {
+            let at = unix_us();
+            self.agents[master].run(&["switchover", INSTANCE, "--yes"]).map(|_| at).map_err(|e| format!("{e:#}"))
+        })
     }
 
     /// The host of an agent.
@@ -153,9 +155,11 @@ impl Scene {
     /// The VIP was answered for by these hosts, one after the other, and never by two in turn.
     pub(crate) fn answered_by(&self, masters: &[usize]) -> Result<()> {
         let expected = masters.iter().map(|&i| self.host(i).mac()).collect::<Result<Vec<_>>>()?;
-        let seen = self.observer.as_ref().map(Observer::owners).unwrap_or_default();
-        ensure!(seen == expected, "the VIP was answered for by {seen:02x?} and not by {expected:02x?}");
-        Ok(())
+        // The last of them may not have been asked yet.
+        wait::until("the VIP to be answered for by its holders, one after the other", SOON, || {
+            let seen = self.observer.as_ref().map(Observer::owners).unwrap_or_default();
+            if seen == expected { Ok(()) } else { Err(format!("by {seen:02x?} and not by {expected:02x?}")) }
+        })
     }
 }
 

@@ -140,15 +140,26 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
 /// Whether the socket has nothing to read within `wait`.
 pub fn silent(socket: &std::net::UdpSocket, wait: Duration) -> bool {
     socket.set_read_timeout(Some(wait)).unwrap();
-    let result = socket.recv_from(&mut [0; 2048]);
+    let result = uninterrupted(|| socket.recv_from(&mut [0; 2048]));
     socket.set_read_timeout(Some(LONG)).unwrap();
     result.is_err()
+}
+
+/// A read with a time limit is not begun again by itself when the process was stopped for a while.
+pub fn uninterrupted<T>(mut f: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    loop {
+        match f() {
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }
 
 /// Reads one datagram: who sent it, and its text.
 pub fn receive(socket: &std::net::UdpSocket) -> (String, String) {
     let mut buffer = [0; 2048];
-    let (length, from) = socket.recv_from(&mut buffer).unwrap_or_else(|e| panic!("nothing came to {socket:?}: {e}"));
+    let (length, from) =
+        uninterrupted(|| socket.recv_from(&mut buffer)).unwrap_or_else(|e| panic!("nothing came to {socket:?}: {e}"));
     (from.to_string(), String::from_utf8_lossy(&buffer[..length]).into_owned())
 }
 

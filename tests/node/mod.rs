@@ -112,7 +112,7 @@ impl Node {
         std::fs::create_dir_all(&dir).unwrap();
         let at = dir.display();
         let config = format!(
-            "[node]\nname = \"{name}\"\ncluster = \"{CLUSTER}\"\naddress = \"{}\"\nkey_file = \"{at}/key\"\n\n[etcd]\nendpoints = [\"{etcd}\"]\n\n\
+            "[node]\nname = \"{name}\"\ncluster = \"{CLUSTER}\"\naddress = \"{}\"\nkey_file = \"{at}/key\"\n\n[etcd]\nendpoints = [\"{etcd}\"]\ntimeout = \"2s\"\nlease_ttl = \"6s\"\n\n\
              [timing]\nheartbeat = \"100ms\"\nhold = \"2s\"\n\n[control]\nsocket = \"{at}/sock\"\n\n\
              [[instance]]\nname = \"sip\"\ninterface = \"eth0\"\naddresses = [\"{VIP4}/24\"]\n",
             host.ip4
@@ -231,13 +231,14 @@ impl Agent {
         .unwrap()
     }
 
+    /// Waits until it is master and has the address, which comes a moment later.
     pub(crate) fn is_master(&self) -> Value {
-        self.comes_to("this node to be master", |s| s["instances"][0]["role"] == "master")
+        self.comes_to("this node to be master", |s| s["instances"][0]["role"] == "master" && self.node.has_vip())
     }
 
     pub(crate) fn is_armed(&self, successor: &str) -> Value {
         self.comes_to("this node to be master with a successor", |s| {
-            s["instances"][0]["role"] == "master" && s["instances"][0]["successor"] == successor
+            s["instances"][0]["role"] == "master" && s["instances"][0]["successor"] == successor && self.node.has_vip()
         })
     }
 

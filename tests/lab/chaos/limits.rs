@@ -45,8 +45,10 @@ impl Limits {
     pub(crate) fn of(&self, steps: &[Step]) -> (Duration, &'static str) {
         match steps {
             [] => (self.allowance, "nothing happens"),
-            // The successor goes on hearing the master's heartbeats and is bound by its promise.
-            [Step { fault: Fault::Deaf(Who::Master), .. }] => (self.slow(), "slow: the master is heard, and cannot hold"),
+            // What the master sends arrives: it may still drop the successor from the record, and never learn that it did.
+            [Step { fault: Fault::Deaf(Who::Master), .. }] => {
+                (self.slow(), "slow: the master may drop the successor unknowingly")
+            }
             [Step { fault: Fault::Restart(_), .. }] => (STAYS, "the VIP stays where it is during a restart"),
             [_] => (self.fast(), "fast: hold, and one commit"),
             several => {

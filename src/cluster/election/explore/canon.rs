@@ -102,15 +102,6 @@ impl Canon {
         self.number(*flaps);
     }
 
-    /// The revisions of registrations.
-    pub(in crate::cluster::election) fn runs<'a>(&mut self, runs: impl ExactSizeIterator<Item = (&'a String, &'a i64)>) {
-        self.number(u32::try_from(runs.len()).unwrap_or(u32::MAX));
-        for (node, revision) in runs {
-            self.name(Some(node));
-            self.revision(*revision);
-        }
-    }
-
     /// A view that is on its way to a node.
     pub(super) fn view(&mut self, v: &View) {
         let View { revision, record, alive, nodes, runs, ticket, paused } = v;
@@ -125,7 +116,7 @@ impl Canon {
         self.maybe_epoch(alive.map(|a| a.epoch));
         self.lease(alive.map(|a| a.lease));
         self.names(nodes);
-        self.runs(runs.iter());
+        runs.values().for_each(|r| self.revision(*r));
         self.ticket(ticket.as_deref());
         self.flags(&[paused.is_some()]);
     }

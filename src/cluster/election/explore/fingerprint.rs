@@ -76,7 +76,7 @@ impl Election {
             c.maybe_epoch(alive.map(|a| a.epoch));
             c.lease(alive.map(|a| a.lease));
             c.names(nodes);
-            c.runs(runs.iter());
+            runs.values().for_each(|r| c.revision(*r));
             c.flags(&[paused.is_some(), matches!(recorded, Recorded::Missing)]);
         }
         c.record(record.as_ref());
@@ -88,11 +88,11 @@ impl Election {
         c.flags(&[read_under.is_some() && *read_under == lease.map(|l| l.id)]);
         c.time(*last_ack, long);
         for (name, p) in peers {
-            let Peer { acked, vouched, fit, priority, heard: _ } = p;
+            let Peer { acked, vouched, fit, priority, heard } = p;
             c.name(Some(name));
             c.maybe_time(*acked, hold);
             c.maybe_time(*vouched, hold);
-            c.flags(&[*fit]);
+            c.flags(&[*fit, heard.is_some()]);
             c.number(*priority);
         }
         // An ack of a heartbeat that is older than `hold` gives nothing.

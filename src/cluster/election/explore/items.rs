@@ -5,7 +5,7 @@ use super::world::{HOLD, Item, NAMES, World};
 use crate::cluster::election::types::{Commit, Kind, Message, Request};
 
 /// Messages that were held up for longer than this many ticks are lost: heartbeats and acks of that age give nothing.
-pub(super) const OLDEST: u32 = 6;
+pub(super) const OLDEST: u32 = 7;
 
 impl Item {
     /// The node whose process will handle it.
@@ -124,7 +124,7 @@ pub(super) fn fingerprint(w: &World, item: &Item, c: &mut Canon) {
                     c.revision(*base);
                     c.ticket(Some(ticket));
                     c.names(nodes_gone);
-                    c.runs(runs.iter().map(|(n, r)| (n, r)));
+                    runs.iter().for_each(|r| c.revision(r.1));
                     c.flags(&[*alive_gone, *automatic, *drop_alive]);
                     c.record(Some(record));
                     c.lease(*alive);

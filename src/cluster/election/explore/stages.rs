@@ -63,7 +63,7 @@ impl Stage {
             run(&mut w, 2);
             return rebased(w);
         }
-        run(&mut w, 8);
+        run(&mut w, 9);
         assert_eq!(w.holders().collect::<Vec<_>>(), [0], "the first node is master");
         if self == Self::Solo {
             return rebased(w);
@@ -86,11 +86,11 @@ impl Stage {
             }
             Self::Silent => {
                 w.nodes[0].frozen = true;
-                run(&mut w, 3);
+                run(&mut w, 4);
             }
             Self::TakenOver | Self::Stale => {
                 w.nodes[0].frozen = true;
-                run(&mut w, 6);
+                run(&mut w, 7);
                 assert!(w.holders().all(|n| n != 0) && w.holders().count() == 1, "another node is master");
                 if self == Self::Stale {
                     w.nodes[0].unplugged = true;
@@ -99,12 +99,12 @@ impl Stage {
             }
             Self::Leaseless => {
                 w.nodes[0].unplugged = true;
-                run(&mut w, 7);
+                run(&mut w, 8);
                 assert!(w.store.leases.len() < nodes && w.holders().eq([0]), "only the lease is gone");
             }
             Self::Alone => {
                 w.nodes.iter_mut().skip(1).for_each(|n| n.frozen = true);
-                run(&mut w, 5);
+                run(&mut w, 6);
                 assert!(w.holders().eq([0]), "the first node holds alone");
             }
             Self::Parked => {

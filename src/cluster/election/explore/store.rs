@@ -14,7 +14,7 @@ pub(super) struct Store {
     alive: Option<Alive>,
     /// For each node the lease that its key is bound to; 0: there is no key. Stands for the key's revision, too.
     nodes: [i64; NAMES.len()],
-    /// The revision of each node's last registration.
+    /// For each node the revision of its last registration, which stays when its key goes.
     runs: [i64; NAMES.len()],
     /// Number, and tick of its end.
     pub(super) leases: Vec<(i64, u32)>,
@@ -69,7 +69,7 @@ impl Store {
             record: self.record.clone().map_or(Recorded::Missing, |(revision, record)| Recorded::Good { revision, record }),
             alive: self.alive,
             nodes: (0..NAMES.len()).filter(|n| self.nodes[*n] != 0).map(|n| NAMES[n].to_owned()).collect(),
-            runs: (0..NAMES.len()).filter(|n| self.runs[*n] != 0).map(|n| (NAMES[n].to_owned(), self.runs[n])).collect(),
+            runs: NAMES.iter().zip(self.runs).filter(|r| r.1 != 0).map(|(n, r)| ((*n).to_owned(), r)).collect(),
             ticket: self.tickets[me].clone(),
             paused: None,
         }
@@ -80,7 +80,7 @@ impl Store {
             && self.tickets[me].as_ref() == Some(&c.ticket)
             && (!c.alive_gone || self.alive.is_none())
             && c.nodes_gone.iter().all(|n| super::world::index(n).is_none_or(|n| self.nodes[n] == 0))
-            && c.runs.iter().all(|(n, r)| super::world::index(n).is_none_or(|n| self.runs[n] == *r))
+            && c.runs.iter().all(|(n, run)| super::world::index(n).is_none_or(|n| self.runs[n] == *run))
     }
 
     /// `None`: refused, certainly not done.

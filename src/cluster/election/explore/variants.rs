@@ -22,7 +22,7 @@ fn must_be_caught(rule: Fault, stage: Stage, nodes: usize, kinds: Kinds, faults:
 
 #[test]
 fn an_ack_while_a_transaction_is_in_doubt() {
-    must_be_caught(Fault::AckInDoubt, Stage::Killed, 2, Kinds::STORE, 1, 9);
+    must_be_caught(Fault::AckInDoubt, Stage::Killed, 2, Kinds::STORE, 1, 10);
 }
 
 #[test]
@@ -32,7 +32,7 @@ fn no_lowering_before_a_transaction() {
 
 #[test]
 fn no_silence_after_a_restart() {
-    must_be_caught(Fault::NoRestartSilence, Stage::Boot, 2, Kinds::PROCESS, 1, 9);
+    must_be_caught(Fault::NoRestartSilence, Stage::Boot, 2, Kinds::PROCESS, 1, 10);
 }
 
 #[test]
@@ -60,4 +60,14 @@ fn an_ack_to_the_master_of_an_older_epoch() {
 #[test]
 fn a_slow_takeover_that_does_not_look_at_the_successor() {
     must_be_caught(Fault::SlowBlind, Stage::Leaseless, 3, Kinds::NETWORK, 1, 7);
+}
+
+#[test]
+fn a_handover_that_waits_for_nothing() {
+    must_be_caught(Fault::NoClaimWait, Stage::Switchover, 2, Kinds::NETWORK, 1, 9);
+}
+
+#[test]
+fn a_promise_that_forgets_the_drift_of_clocks() {
+    must_be_caught(Fault::NoDrift, Stage::Silent, 2, Kinds::NONE, 0, 9);
 }

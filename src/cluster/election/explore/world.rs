@@ -20,12 +20,12 @@ const GRAIN: u64 = 125_000_000;
 pub(super) const DRIFT: f64 = 0.25;
 pub(super) const SLOW: u64 = 4;
 pub(super) const FAST: u64 = 5;
-/// 4 ticks of a slow clock. The nanosecond less makes up for the one that a promise waits longer: a slow holder's right ends at
+/// 5 ticks of a slow clock, and 4 of a fast one: a promiser that forgot the drift would be free a tick too early. The nanosecond less makes up for the one that a promise waits longer: a slow holder's right ends at
 /// exactly the tick at which a fast promiser is free.
-pub(super) const HOLD: Duration = Duration::from_nanos(16 * GRAIN - 1);
+pub(super) const HOLD: Duration = Duration::from_nanos(20 * GRAIN - 1);
 const HEARTBEAT: Duration = Duration::from_nanos(4 * GRAIN);
 /// etcd's clock is a fast one: leases end as early as they may.
-pub(super) const TTL_TICKS: u32 = 6;
+pub(super) const TTL_TICKS: u32 = 7;
 const TTL: Duration = Duration::from_nanos(TTL_TICKS as u64 * FAST * GRAIN);
 /// Ticks between two renewals of a lease.
 const RENEW: u32 = 2;

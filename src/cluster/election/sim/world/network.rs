@@ -7,6 +7,7 @@ use crate::cluster::election::types::{Message, Request};
 use std::collections::{BTreeSet, VecDeque};
 
 /// A request on its way to etcd.
+#[allow(clippy::large_enum_variant)] // Lives for one event; a box would only cost an allocation.
 pub(super) enum Ask {
     Store { id: u64, request: Box<Request> },
     Lease { seq: u64, phase: Phase },
