@@ -134,7 +134,9 @@ impl Election {
     /// right and hears nobody leaves pauses in which its successor's promise runs out.
     fn beat(&mut self, epoch: u64, now: Time) {
         let heard = |t: Time| now < t + self.s.hold;
-        let unheard = self.held.is_none() && !self.peers.values().any(|p| p.heard.is_some_and(heard));
+        // Those that it has just begun to speak to have had no time to answer.
+        let begun = !heard(self.lead_since);
+        let unheard = begun && self.held.is_none() && !self.peers.values().any(|p| p.heard.is_some_and(heard));
         let due = if unheard { self.next_beat + self.s.hold * UNHEARD_PAUSE } else { self.next_beat };
         if now >= due {
             self.next_beat = now + self.s.heartbeat;
