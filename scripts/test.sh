@@ -22,6 +22,8 @@ if [ "$(df --output=avail /dev/shm 2>/dev/null | tail -n 1)" -gt 1000000 ] 2>/de
   TMPDIR=/dev/shm
   export TMPDIR
 fi
+step "lab: the observers see what they are there for"
+cargo run --locked --quiet --example lab -- selftest --calls 3
 # The hold is long against a machine that stands still for a second: what is tried here is that calls are recovered.
 for event in power kill-server switchover kill-agent freeze-agent; do
   step "demo: $event"

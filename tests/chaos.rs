@@ -54,6 +54,13 @@ fn three_nodes_in_chaos_have_one_vip() {
     is_clean(&play(&args(3, 4, 106)), &kinds);
 }
 
+/// Each node that hears the master is bound by its answer. A master that gets no answer must leave it a way out.
+#[test]
+fn a_master_that_is_heard_and_hears_nobody_is_replaced() {
+    let report = play(&Args { rounds: 1, only: Some("deaf".into()), lasts_ms: Some(12_000), ..args(2, 1, 5) });
+    assert!(report.violations.is_empty() && report.epochs == 1, "{:#}", report.json());
+}
+
 /// What the kernel lease is for, and the proof that the tests above would notice its loss.
 #[test]
 fn without_the_kernel_lease_a_frozen_agent_makes_two_hosts() {

@@ -12,6 +12,9 @@ use std::time::Duration;
 const PATIENCE: f64 = 0.6;
 /// The first wait of a master that changed too often: longer than a server takes to come up, so that it is seen to be well.
 const HOLD_DOWN: Duration = Duration::from_secs(10);
+/// Holds between two heartbeats of a master that has no right and hears nobody. A promise binds its sender for one hold, as any
+/// clock counts it.
+const UNHEARD_PAUSE: u32 = 2;
 /// A node that was heard within this time is not gone.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3);
 
@@ -126,8 +129,16 @@ impl Election {
     }
 
     /// Heartbeats to every node, at exact intervals.
+    ///
+    /// A host may be heard and hear nothing. Each node that hears it acks, and is bound by that, so a master that has lost its
+    /// right and hears nobody leaves pauses in which its successor's promise runs out.
     fn beat(&mut self, epoch: u64, now: Time) {
-        if now >= self.next_beat {
+        let heard = |t: Time| now < t + self.s.hold;
+        // Those that it has just begun to speak to have had no time to answer.
+        let begun = !heard(self.lead_since);
+        let unheard = begun && self.held.is_none() && !self.peers.values().any(|p| p.heard.is_some_and(heard));
+        let due = if unheard { self.next_beat + self.s.hold * UNHEARD_PAUSE } else { self.next_beat };
+        if now >= due {
             self.next_beat = now + self.s.heartbeat;
             self.beat += 1;
             self.sent.push_back((self.beat, now));
@@ -138,7 +149,9 @@ impl Election {
                 self.send(to, Kind::Beat { beat: self.beat, boot: self.s.boot }, epoch);
             }
         }
+        // The next one, or the end of the pause; what is in the past wakes nobody.
         self.wake_at(self.next_beat);
+        self.wake_at(due);
     }
 
     pub(super) fn may_propose(&mut self, now: Time) -> bool {

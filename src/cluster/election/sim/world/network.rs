@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, VecDeque};
 /// A request on its way to etcd.
 #[allow(clippy::large_enum_variant)] // Lives for one event; a box would only cost an allocation.
 pub(super) enum Ask {
-    Store { id: u64, request: Request },
+    Store { id: u64, request: Box<Request> },
     Lease { seq: u64, phase: Phase },
     Revoke { lease: i64 },
 }
@@ -114,8 +114,9 @@ impl World {
             return;
         }
         let mut d = self.rpc_delay();
-        if let (Some((n, late)), Ask::Store { request: Request::Commit(_), .. }) = (self.net.late_commit, &ask)
+        if let (Some((n, late)), Ask::Store { request, .. }) = (self.net.late_commit, &ask)
             && n == node
+            && matches!(**request, Request::Commit(_))
         {
             d = late;
             self.net.late_commit = None;
@@ -140,7 +141,7 @@ impl World {
         }
         let before = self.etcd.revision;
         // A ticket changes nothing that anybody watches.
-        let watched = !matches!(ask, Ask::Store { request: Request::Ticket(_), .. });
+        let watched = !matches!(&ask, Ask::Store { request, .. } if matches!(**request, Request::Ticket(_)));
         let answer = match ask {
             Ask::Store { id, request } => {
                 let answer = self.etcd.serve(&self.nodes[node].name, &request).map(Box::new);
@@ -153,7 +154,7 @@ impl World {
                         self.etcd.revision
                     );
                 }
-                if matches!(request, Request::Commit(_)) && before != self.etcd.revision {
+                if matches!(*request, Request::Commit(_)) && before != self.etcd.revision {
                     self.check_record();
                 }
                 Event::Stored { node, boot, id, answer }

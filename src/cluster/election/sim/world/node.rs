@@ -200,7 +200,7 @@ impl World {
                         continue;
                     }
                     self.at(RPC_TIMEOUT, Event::Expired { node, boot, id });
-                    self.ask(node, Ask::Store { id, request });
+                    self.ask(node, Ask::Store { id, request: Box::new(request) });
                 }
                 Action::Take { epoch, .. } => {
                     self.nodes[node].up = Some(epoch);
