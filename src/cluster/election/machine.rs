@@ -401,7 +401,8 @@ impl Election {
     }
 
     fn handle_beat(&mut self, from: &str, epoch: u64, beat: u64, boot: u64, now: Time) {
-        let known = self.record.as_ref().map_or(0, |r| r.epoch);
+        // A record that somebody deleted does not make a master of long ago one again.
+        let known = self.record.as_ref().map_or(self.top_epoch, |r| r.epoch);
         if epoch > known {
             self.want_read = true;
         }
@@ -431,6 +432,7 @@ impl Election {
             return;
         }
         let vouch = self.vouches(now) && master == Some(from);
+        self.top_epoch = self.top_epoch.max(epoch);
         self.ack(from, beat, boot, vouch, now);
     }
 
