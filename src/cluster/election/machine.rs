@@ -401,7 +401,8 @@ impl Election {
     }
 
     fn handle_beat(&mut self, from: &str, epoch: u64, beat: u64, boot: u64, now: Time) {
-        let known = self.record.as_ref().map_or(0, |r| r.epoch);
+        // Without a record (somebody deleted it) an old master that cannot see that must still find nobody who acks it.
+        let known = self.record.as_ref().map_or(self.top_epoch, |r| r.epoch);
         if epoch > known {
             self.want_read = true;
         }
