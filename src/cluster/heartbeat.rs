@@ -44,12 +44,24 @@ pub struct Codec {
     senders: HashMap<String, Window>,
 }
 
-/// The newest run of a sender, its newest number, and which of the 64 before it were seen.
+/// Runs of one sender that are remembered: more restarts than anyone records and replays within a hold.
+const MAX_RUNS: usize = 32;
+
+/// The present run of a sender and those before it.
+#[derive(Default)]
 struct Window {
+    now: Run,
+    before: Vec<Run>,
+    /// The run that etcd has under the sender's name.
+    registered: Option<u64>,
+}
+
+/// One run of a sender, its newest number, and which of the 64 before it were seen.
+#[derive(Clone, Copy, Default)]
+struct Run {
     boot: u64,
     newest: u64,
     seen: u64,
-    retired: Vec<u64>,
 }
 
 fn flag(on: bool, bit: u8) -> u8 {
@@ -138,32 +150,44 @@ impl Codec {
         if self.senders.len() >= MAX_SENDERS && !self.senders.contains_key(sender) {
             return false;
         }
-        let w = self.senders.entry(sender.to_owned()).or_insert_with(|| Window { boot, newest: 0, seen: 0, retired: Vec::new() });
-        if w.boot != boot {
-            // An old run never comes back: what claims to be it was recorded.
-            if w.retired.contains(&boot) {
+        let first = || Window { now: Run { boot, ..Run::default() }, ..Window::default() };
+        let w = self.senders.entry(sender.to_owned()).or_insert_with(first);
+        if w.now.boot != boot {
+            // An old run never comes back: what claims to be it was recorded, or delayed. Only the run that etcd knows does, if
+            // such a datagram of another one, never seen here before, had taken its place.
+            let known = w.before.iter().position(|r| r.boot == boot);
+            if known.is_some() && w.registered != Some(boot) {
                 return false;
             }
-            w.retired.push(w.boot);
-            // The last 32 runs: more restarts than anyone records and replays within a hold.
-            if w.retired.len() > 32 {
-                w.retired.remove(0);
+            let run = known.map_or(Run { boot, ..Run::default() }, |i| w.before.remove(i));
+            w.before.push(std::mem::replace(&mut w.now, run));
+            if w.before.len() > MAX_RUNS {
+                w.before.remove(0);
             }
-            (w.boot, w.newest, w.seen) = (boot, 0, 0);
         }
-        if seq > w.newest {
-            let by = seq - w.newest;
-            w.seen = if by >= 64 { 0 } else { w.seen << by };
-            w.seen |= 1;
-            w.newest = seq;
+        let run = &mut w.now;
+        if seq > run.newest {
+            let by = seq - run.newest;
+            run.seen = if by >= 64 { 0 } else { run.seen << by };
+            run.seen |= 1;
+            run.newest = seq;
             return true;
         }
-        let back = w.newest - seq;
-        if back >= 64 || w.seen & 1 << back != 0 {
+        let back = run.newest - seq;
+        if back >= 64 || run.seen & 1 << back != 0 {
             return false;
         }
-        w.seen |= 1 << back;
+        run.seen |= 1 << back;
         true
+    }
+
+    /// Tells which run of a sender is the present one, by its key in etcd.
+    pub fn registered(&mut self, sender: &str, boot: u64) {
+        if self.senders.len() >= MAX_SENDERS && !self.senders.contains_key(sender) {
+            return;
+        }
+        let first = || Window { now: Run { boot, ..Run::default() }, ..Window::default() };
+        self.senders.entry(sender.to_owned()).or_insert_with(first).registered = Some(boot);
     }
 }
 

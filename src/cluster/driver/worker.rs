@@ -440,7 +440,10 @@ impl Worker {
 
     fn learn_node(&mut self, key: &str, value: &[u8]) {
         match read_node(key, value) {
-            Ok(n) if n.name != self.me && self.p.keys.node(&n.name) == key => drop(self.peers.insert(n.name, n.address)),
+            Ok(n) if n.name != self.me && self.p.keys.node(&n.name) == key => {
+                self.p.codec.registered(&n.name, n.boot);
+                self.peers.insert(n.name, n.address);
+            }
             Ok(_) => {}
             Err(why) => return self.warn_of(key, why),
         }

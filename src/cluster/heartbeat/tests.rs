@@ -46,3 +46,18 @@ fn any_changed_or_missing_byte_and_any_other_key_or_cluster_is_refused() {
     assert_eq!(Codec::new(b"0123456789abcdef0123456789abcdef", "d", "b", 2).open(&good), Err(Rejected::OtherCluster));
     assert!(b.open(&good).is_ok(), "none of the bad ones used up the number");
 }
+
+#[test]
+fn a_datagram_of_long_ago_does_not_shut_out_the_run_that_etcd_knows() {
+    let (mut a, mut b) = (codec("a", 1), codec("b", 2));
+    b.registered("a", 1);
+    let heard = a.seal("i", &beat(1));
+    assert!(b.open(&heard).is_ok());
+    // Recorded before this receiver was there: it cannot know that this run is an old one.
+    let (old, older) = (codec("a", 77).seal("i", &beat(1)), codec("a", 78).seal("i", &beat(1)));
+    assert!(b.open(&old).is_ok());
+    assert!(b.open(&a.seal("i", &beat(2))).is_ok(), "the present run is heard again");
+    assert_eq!(b.open(&heard), Err(Rejected::Replay), "and what it said before is still known");
+    assert_eq!(b.open(&old), Err(Rejected::Replay));
+    assert!(b.open(&older).is_ok() && b.open(&a.seal("i", &beat(3))).is_ok());
+}

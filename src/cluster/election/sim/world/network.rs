@@ -32,6 +32,8 @@ pub(super) struct Network {
     pub(super) rpc_late: u64,
     /// etcd's disk: each request takes up to this time.
     pub(super) disk: u64,
+    /// Each answer takes so much longer on its way back.
+    pub(super) slow_answers: u64,
     /// The next change of the record that this node asks for comes so late.
     pub(super) late_commit: Option<(usize, u64)>,
     pub(super) recorded: VecDeque<(usize, usize, Message)>,
@@ -52,6 +54,7 @@ impl Network {
                 Mode::Etcd | Mode::Agent => 0,
             },
             disk: MS,
+            slow_answers: 0,
             late_commit: None,
             recorded: VecDeque::new(),
         }
@@ -61,7 +64,7 @@ impl Network {
         self.cut.clear();
         self.ecut.clear();
         (self.loss, self.disorder, self.rpc_loss, self.rpc_late, self.disk) = (0, 0, 0, 0, MS);
-        self.late_commit = None;
+        (self.late_commit, self.slow_answers) = (None, 0);
         self.recorded.clear();
     }
 }
@@ -170,7 +173,7 @@ impl World {
             self.hint_all();
         }
         if self.net.rpc_loss == 0 || !self.r.chance(self.net.rpc_loss) {
-            let d = self.rpc_delay();
+            let d = self.rpc_delay() + self.net.slow_answers;
             self.at(d, answer);
         }
     }

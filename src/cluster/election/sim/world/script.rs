@@ -25,6 +25,7 @@ pub(super) enum Step {
     /// etcd has no leader for this time.
     Leaderless(u64),
     Disk(u64),
+    SlowAnswers(u64),
     Forget(usize, usize),
     LoseRecord,
     /// As soon as the second one has seen the first one's key gone: freezes it for this time, and lets the first one return.
@@ -92,7 +93,8 @@ impl World {
         let mut v = self.island(h, s, 0);
         let slow = self.r.chance(40);
         if slow {
-            v.push((0, Step::Disk(500)));
+            // Below the time after which an answer counts as lost.
+            v.push(if self.r.chance(40) { (0, Step::Disk(500)) } else { (0, Step::SlowAnswers(650)) });
         }
         let at = self.ms(100, 900);
         v.push((at, Step::EtcdCut(h)));
@@ -108,7 +110,9 @@ impl World {
             v.push((at, Step::Stop(s, Leaving::Stop)));
         }
         if slow {
-            v.push((at + 1, Step::Disk(1)));
+            // When both have had their last answer.
+            v.push((at + 250, Step::Disk(1)));
+            v.push((at + 250, Step::SlowAnswers(0)));
         }
         let back = at + end + self.ms(0, 1800);
         v.push((back, Step::EtcdHeal(s)));
@@ -348,7 +352,7 @@ impl World {
             Step::HealAll => {
                 self.net.cut.clear();
                 self.net.ecut.clear();
-                self.net.disk = MS;
+                (self.net.disk, self.net.slow_answers) = (MS, 0);
             }
             Step::Kill(a) => self.kill(a),
             Step::PowerOff(a) => self.power_off(a),
@@ -363,6 +367,7 @@ impl World {
             Step::Late(a, d) => self.net.late_commit = Some((a, d * MS)),
             Step::Leaderless(d) => self.leader_change(d * MS),
             Step::Disk(d) => self.net.disk = d * MS,
+            Step::SlowAnswers(d) => self.net.slow_answers = d * MS,
             Step::Flicker(s, t, away, gone) => self.try_flicker(s, t, away, gone),
             Step::Forget(by, whom) => {
                 if self.up(by) {
