@@ -1,6 +1,6 @@
 //! Who may hold an instance's addresses, and until when. Pure: time, messages and etcd's answers come in, actions go out.
 //!
-//! The rules and their reasons are in `docs/architecture.md` ("Election: promises with deadlines"). In short: an ack is a
+//! The rules, their reasons and the safety argument are in `docs/election.md`. In short: an ack is a
 //! promise not to contend for `hold`; a master holds until the latest deadline that such promises (or, without a
 //! successor, its lease) give; it lowers that deadline before it gives anyone else a right; and a transaction whose outcome
 //! is unknown is voided by a new ticket before the node promises anything again.
