@@ -7,28 +7,10 @@ mod lab;
 mod node;
 
 use lab::lan::Lan;
-use lab::proc::Proc;
 use lab::wait;
 use nix::sys::signal::Signal;
 use node::{Member, Node, SOON};
 use serde_json::Value;
-
-/// A process that stands for a server.
-fn server(node: &Node) -> Proc {
-    let server = node.host.spawn("server", &["sleep", "600"]).unwrap();
-    std::fs::write(node.dir.join("server.pid"), server.pid().to_string()).unwrap();
-    server
-}
-
-/// The node with a check of that process.
-fn checked(mut node: Node) -> Node {
-    let pidfile = node.dir.join("server.pid");
-    node.config.push_str(&format!(
-        "\n[[instance.check]]\nname = \"server\"\ninterval = \"100ms\"\ntimeout = \"50ms\"\nrise = 1\nfall = 1\n[instance.check.process]\npidfile = \"{}\"\n",
-        pidfile.display()
-    ));
-    node
-}
 
 #[test]
 fn commands_without_an_agent_say_where_it_should_be() {
@@ -86,9 +68,9 @@ fn a_switchover_and_every_reason_against_it() {
     let lan = Lan::new().unwrap();
     let mut etcd = Member::new(&lan, "http", &[], &[]);
     etcd.start();
-    let node = |name: &str| checked(Node::new(lan.host(name).unwrap(), name, &etcd.url()));
+    let node = |name: &str| Node::new(lan.host(name).unwrap(), name, &etcd.url()).checked();
     let (a, b) = (node("a"), node("b"));
-    let (_server_of_a, mut server_of_b) = (server(&a), server(&b));
+    let (_server_of_a, mut server_of_b) = (a.server(), b.server());
     let first = a.start();
     first.is_master();
     let (code, out, err) = a.run(&["switchover", "--yes"]);
@@ -116,7 +98,7 @@ fn a_switchover_and_every_reason_against_it() {
     assert!(code == 5 && answer["candidates"]["candidates"][0]["against"][0].is_string(), "{out}");
     let (_, text, _) = b.run(&["status"]);
     assert!(text.contains("FAILED") && text.contains("NOT fit"), "{text}");
-    server_of_b = server(&b);
+    server_of_b = b.server();
 
     wait::until("the switchover", SOON, || {
         let (code, out, err) = a.run(&["switchover", "--yes"]);

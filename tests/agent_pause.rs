@@ -14,22 +14,9 @@ use nix::sys::signal::Signal;
 use node::{Agent, Member, Node, SOON};
 use serde_json::Value;
 
-/// A process that stands for a server.
-fn server(node: &Node) -> Proc {
-    let server = node.host.spawn("server", &["sleep", "600"]).unwrap();
-    std::fs::write(node.dir.join("server.pid"), server.pid().to_string()).unwrap();
-    server
-}
-
-/// A node with a check of that process; holds are long, since nothing here is about speed.
+/// A node with a check of its server.
 fn node(lan: &Lan, name: &str, etcd: &Member) -> Node {
-    let mut node = Node::new(lan.host(name).unwrap(), name, &etcd.url());
-    let pidfile = node.dir.join("server.pid");
-    node.config.push_str(&format!(
-        "\n[[instance.check]]\nname = \"server\"\ninterval = \"100ms\"\ntimeout = \"50ms\"\nrise = 1\nfall = 1\n[instance.check.process]\npidfile = \"{}\"\n",
-        pidfile.display()
-    ));
-    node
+    Node::new(lan.host(name).unwrap(), name, &etcd.url()).checked()
 }
 
 fn epoch(agent: &Agent) -> u64 {
@@ -52,7 +39,7 @@ fn while_paused_nothing_moves_but_by_an_operator() {
     let mut etcd = Member::new(&lan, "http", &[], &[]);
     etcd.start();
     let (a, b) = (node(&lan, "a", &etcd), node(&lan, "b", &etcd));
-    let (mut server_of_a, _server_of_b) = (server(&a), server(&b));
+    let (mut server_of_a, _server_of_b) = (a.server(), b.server());
     let mut first = a.start();
     first.is_master();
     let second = b.start();
@@ -73,7 +60,7 @@ fn while_paused_nothing_moves_but_by_an_operator() {
     // An operator's wish does.
     let (code, out, err) = a.run(&["switchover", "--yes"]);
     assert!(code == 0 && out.contains(&format!("b is master (was a), epoch {}", before + 1)), "{code} {out} {err}");
-    server_of_a = server(&a);
+    server_of_a = a.server();
     second.is_armed("a");
     all_well(&second);
     let (code, _, err) = b.run(&["switchover", "--yes"]);
@@ -121,7 +108,7 @@ fn a_node_that_is_gone_is_forgotten_and_one_that_is_up_is_not() {
     let mut etcd = Member::new(&lan, "http", &[], &[]);
     etcd.start();
     let (a, b) = (node(&lan, "a", &etcd), node(&lan, "b", &etcd));
-    let (_server_of_a, _server_of_b) = (server(&a), server(&b));
+    let (_server_of_a, _server_of_b) = (a.server(), b.server());
     let first = a.start();
     first.is_master();
     let second = b.start();
@@ -153,7 +140,7 @@ fn changes_that_can_wait_are_held_down_after_too_many() {
     etcd.start();
     let budget = |n: Node| n.with("hold = \"2s\"", "hold = \"2s\"\nflap_budget = 2");
     let nodes = [budget(node(&lan, "a", &etcd)), budget(node(&lan, "b", &etcd))];
-    let mut servers = [server(&nodes[0]), server(&nodes[1])];
+    let mut servers = [nodes[0].server(), nodes[1].server()];
     let agents = [nodes[0].start(), nodes[1].start()];
     let master = || {
         let at = wait::until("a master with a successor", SOON, || {
@@ -173,7 +160,7 @@ fn changes_that_can_wait_are_held_down_after_too_many() {
         agents[1 - at].comes_to("the other to be master", |s| {
             s["instances"][0]["role"] == "master" && s["instances"][0]["epoch"].as_u64() > Some(before)
         });
-        servers[at] = server(&nodes[at]);
+        servers[at] = nodes[at].server();
     }
     let (at, before) = (master(), epoch(&agents[0]));
     let status = all_well(&agents[at]);

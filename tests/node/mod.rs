@@ -128,6 +128,23 @@ impl Node {
         self
     }
 
+    /// The same with a check of what [`Node::server`] starts.
+    pub(crate) fn checked(mut self) -> Self {
+        let pidfile = self.dir.join("server.pid");
+        self.config.push_str(&format!(
+            "\n[[instance.check]]\nname = \"server\"\ninterval = \"100ms\"\ntimeout = \"50ms\"\nrise = 1\nfall = 1\n[instance.check.process]\npidfile = \"{}\"\n",
+            pidfile.display()
+        ));
+        self
+    }
+
+    /// Starts a process that stands for a server.
+    pub(crate) fn server(&self) -> Proc {
+        let server = self.host.spawn("server", &["sleep", "600"]).unwrap();
+        std::fs::write(self.dir.join("server.pid"), server.pid().to_string()).unwrap();
+        server
+    }
+
     /// The same with one part of the configuration changed.
     pub(crate) fn with(mut self, from: &str, to: &str) -> Self {
         assert!(self.config.contains(from), "{from} is not in {}", self.config);
