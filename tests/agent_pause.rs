@@ -8,7 +8,6 @@ mod lab;
 mod node;
 
 use lab::lan::Lan;
-use lab::proc::Proc;
 use lab::wait;
 use nix::sys::signal::Signal;
 use node::{Agent, Member, Node, SOON};
