@@ -1,13 +1,13 @@
-//! The state of one election and its inputs. What the roles do is in `lead.rs` and `follow.rs`, deadlines in `rights.rs`.
+//! The state of one election and its inputs. What the roles do is in `lead.rs` and `follow.rs`, deadlines in `rights.rs`, what is
+//! asked of etcd in `machine/asking.rs`.
 
+mod asking;
 #[cfg(test)]
 #[path = "explore/fingerprint.rs"]
 mod fingerprint;
 
-use super::types::{
-    Action, Candidate, Cause, Commit, Failure, HoldKind, Inherited, Kind, LeaseState, Message, Request, Role, Settings,
-};
-use crate::cluster::record::{Alive, Record, Recorded, View};
+use super::types::{Action, Candidate, Cause, HoldKind, Inherited, Kind, LeaseState, Message, Role, Settings};
+use crate::cluster::record::{Alive, Record, View};
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -500,149 +500,6 @@ impl Election {
         self.s.hold.mul_f64(1.0 + self.s.drift) + Duration::from_nanos(1)
     }
 
-    /// Sends a transaction on the record, after lowering the hold to what both outcomes allow.
-    ///
-    /// `automatic`: nobody asked for this change of master, so a pause forbids it.
-    pub(super) fn propose(&mut self, record: Record, slow: Option<Vec<String>>, automatic: bool, now: Time) {
-        let Some(lease) = self.lease else { return };
-        let Some(ticket) = self.ticket.clone() else { return };
-        if self.record.as_ref() != Some(&record) && !self.keeps_inherited() {
-            self.inherited = None;
-        }
-        let mine = record.master == self.s.me;
-        let first = self.record.is_none();
-        let commit = Commit {
-            base: self.revision,
-            ticket,
-            runs: slow.iter().flatten().map(|n| (n.clone(), self.run(n))).collect(),
-            nodes_gone: slow.clone().unwrap_or_default(),
-            alive_gone: slow.is_some() || first,
-            automatic,
-            alive: mine.then_some(lease.id),
-            drop_alive: !mine,
-            record: record.clone(),
-        };
-        self.requests += 1;
-        // Only a record that makes us master, or ends that, has two outcomes to live with; a backup holds nothing either way.
-        let master = self.record.as_ref().is_some_and(|r| r.master == self.s.me);
-        self.maybe = master.then(|| record.clone());
-        self.inflight = Some(InFlight { id: self.requests, record });
-        self.settle_hold(now);
-        self.actions.push_back(Action::Store { id: self.requests, request: Request::Commit(commit) });
-    }
-
-    /// The answer to a read, a ticket or a commit. `succeeded` matters for commits only.
-    pub fn handle_reply(&mut self, id: u64, succeeded: bool, view: View, now: Time) {
-        if self.inflight.as_ref().is_some_and(|f| f.id == id) {
-            let f = self.inflight.take();
-            self.maybe = None;
-            if succeeded {
-                let ours = f.is_some_and(|f| f.record.master == self.s.me);
-                if let Some(w) = self.won.as_mut().filter(|w| ours && w.committed.is_none()) {
-                    w.committed = Some(now);
-                }
-            } else {
-                // An old ticket means that someone with our name wrote one: our transactions cannot succeed until we write anew.
-                self.doubt |= view.ticket != self.ticket;
-                // Nothing changed that we can see, and yet it was refused: do not ask in a tight loop.
-                self.propose_not_before = now + Duration::from_millis(5);
-            }
-            self.learn(view, now);
-        } else if self.reading.as_ref().is_some_and(|r| r.0 == id) {
-            let (_, lease, ticket) = self.reading.take().unwrap_or_default();
-            self.read_under = lease;
-            self.learn(view, now);
-            // A ticket that was sent before a later transaction of ours does not void that one.
-            if let Some(t) = ticket.filter(|_| self.inflight.is_none()) {
-                self.ticket = Some(t);
-                self.doubt = false;
-                self.maybe = None;
-            }
-        }
-        self.advance(now);
-    }
-
-    /// A request failed.
-    pub fn handle_failure(&mut self, id: u64, failure: Failure, now: Time) {
-        if self.inflight.as_ref().is_some_and(|f| f.id == id) {
-            self.inflight = None;
-            self.propose_not_before = now + RETRY;
-            match failure {
-                Failure::Definite => self.maybe = None,
-                // `maybe` stays: until a new ticket is in, both outcomes are possible.
-                Failure::InDoubt => self.doubt = true,
-            }
-            #[cfg(test)]
-            if self.broken(super::types::Fault::TicketKept) {
-                (self.doubt, self.maybe) = (false, None);
-            }
-            self.want_read = true;
-        } else if self.reading.as_ref().is_some_and(|r| r.0 == id) {
-            self.reading = None;
-            self.want_read = true;
-            self.read_not_before = now + RETRY;
-        }
-        self.advance(now);
-    }
-
-    fn learn(&mut self, view: View, now: Time) {
-        if self.view.as_ref().is_some_and(|v| v.revision > view.revision) {
-            return;
-        }
-        let old_revision = self.revision;
-        match &view.record {
-            Recorded::Good { revision, record } => {
-                (self.unreadable, self.revision) = (None, *revision);
-                self.top_epoch = self.top_epoch.max(record.epoch);
-                let old = self.record.replace(record.clone());
-                if old.as_ref() != Some(record) {
-                    self.actions.push_back(Action::Changed);
-                }
-                let new_epoch = old.as_ref().map(|r| r.epoch) != Some(record.epoch);
-                if new_epoch {
-                    self.epoch_since = now;
-                }
-                if new_epoch && record.master == self.s.me {
-                    self.lead_since = now;
-                    self.claim_at = None;
-                    self.next_beat = now;
-                    for p in self.peers.values_mut() {
-                        (p.acked, p.vouched) = (None, None);
-                    }
-                }
-            }
-            Recorded::Missing => {
-                (self.unreadable, self.revision) = (None, 0);
-                // Somebody deleted it. While `alive` speaks for us nobody else can be elected, and we write the record again.
-                let speaks = |r: &Record| {
-                    let own = self.lease.map(|l| Alive { epoch: r.epoch, lease: l.id });
-                    r.master == self.s.me && own.is_some() && view.alive == own
-                };
-                if !self.record.as_ref().is_some_and(speaks) {
-                    self.record = None;
-                }
-            }
-            Recorded::Unreadable { revision, why } => {
-                if self.unreadable.as_ref() != Some(why) {
-                    self.actions.push_back(Action::Changed);
-                }
-                (self.unreadable, self.revision) = (Some(why.clone()), *revision);
-            }
-        }
-        // Under another record other keys count: the wait begins anew. And a node that registered since, and is gone again, may have
-        // vouched for its master meanwhile, although no view showed its key.
-        let guards = self.slow_guards(&view);
-        let again = guards.iter().flatten().any(|n| view.runs.get(n).copied().unwrap_or(0) != self.run(n));
-        let since = self.gone.filter(|_| self.revision == old_revision && !again).unwrap_or(now);
-        self.gone = guards.map(|_| since);
-        self.view = Some(view);
-    }
-
-    /// The revision of a node's last registration, as last seen; 0 if it never did.
-    fn run(&self, node: &str) -> i64 {
-        self.view.as_ref().and_then(|v| v.runs.get(node)).copied().unwrap_or(0)
-    }
-
     /// Whether an operator has paused automatic changes of master.
     #[must_use]
     pub fn paused(&self) -> Option<&str> {
@@ -679,33 +536,6 @@ impl Election {
             self.last_role = self.role();
             self.actions.push_back(Action::Changed);
         }
-    }
-
-    /// At most one read at a time; a ticket first, if a transaction may still be under way.
-    fn ask_store(&mut self, now: Time) {
-        if self.reading.is_some() {
-            return;
-        }
-        let ticket = self.doubt && self.inflight.is_none();
-        let due = self.want_read || ticket || now >= self.next_poll;
-        if !due {
-            self.wake_at(self.next_poll);
-            return;
-        }
-        if now < self.read_not_before {
-            self.wake_at(self.read_not_before);
-            return;
-        }
-        self.want_read = false;
-        self.next_poll = now + POLL;
-        self.requests += 1;
-        let ticket = ticket.then(|| {
-            self.tickets += 1;
-            format!("{:016x}-{}", self.s.boot, self.tickets)
-        });
-        self.reading = Some((self.requests, self.lease.map(|l| l.id), ticket.clone()));
-        let request = ticket.map_or(Request::Read, Request::Ticket);
-        self.actions.push_back(Action::Store { id: self.requests, request });
     }
 
     /// The nodes that could take over now or why not, best first; for `switchover` and status.
