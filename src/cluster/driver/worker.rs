@@ -274,6 +274,10 @@ impl Worker {
 
     fn act(&mut self, i: usize, a: Action) {
         let instance = self.all[i].name.clone();
+        if matches!(a, Action::Changed | Action::Switched(_) | Action::Forgot(_)) {
+            // Who is told of it looks at the status next.
+            self.status_at = Time::ZERO;
+        }
         match a {
             Action::Send { to, message } => {
                 // Two hosts that speak under one name would each hold on promises that were made to the other.
