@@ -11,6 +11,8 @@ pub(super) struct Sample {
     pub(super) overlapped: bool,
     /// Milliseconds in which two hosts answered for the VIP.
     pub(super) two_hosts_ms: usize,
+    /// How often the round was begun again because the VIP moved before the event.
+    pub(super) begun_again: usize,
 }
 
 impl Sample {
@@ -27,6 +29,7 @@ pub(super) struct Summary {
     two_hosts_median: f64,
     pub(super) two_hosts_max: usize,
     overlaps: usize,
+    begun_again: usize,
 }
 
 impl Summary {
@@ -41,6 +44,7 @@ impl Summary {
             two_hosts_median: median(&two)?,
             two_hosts_max: samples.iter().map(|s| s.two_hosts_ms).max()?,
             overlaps: samples.iter().filter(|s| s.overlapped).count(),
+            begun_again: samples.iter().map(|s| s.begun_again).sum(),
         })
     }
 
@@ -52,7 +56,8 @@ impl Summary {
     pub(super) fn json(&self) -> Value {
         json!({
             "median_ms": self.median, "min_ms": self.min, "max_ms": self.max, "two_hosts_median_ms": self.two_hosts_median,
-            "two_hosts_max_ms": self.two_hosts_max, "rounds_with_two_answering": self.overlaps
+            "two_hosts_max_ms": self.two_hosts_max, "rounds_with_two_answering": self.overlaps,
+            "rounds_begun_again": self.begun_again
         })
     }
 }
