@@ -1,10 +1,11 @@
 #!/bin/sh
 # Measures keepcall.
 #
-#   scripts/bench.sh failover [--json] [--rounds N] [--heartbeat-ms MS,...] [--events power,stop,switchover]
+#   scripts/bench.sh failover [--json] [--rounds N] [--heartbeat-ms MS,...] [--events EVENT,...]
 #   scripts/bench.sh costs [--json] [--audio-calls N] [--stored-calls N] [--seconds N]
 #
-# failover: how long a VIP is silent for a client on the LAN, keepcall and keepalived in turn on the same hosts.
+# failover: how long a VIP is silent for a client on the LAN, and how long two hosts answer for it, keepcall and keepalived in turn
+# on the same hosts. Events: power, stop, switchover, kill-server, kill-agent, freeze-agent.
 # costs: memory of the agent with many calls stored, and its processor time while audio runs.
 # Needs root. The last line is one JSON object.
 set -eu

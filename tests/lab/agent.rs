@@ -59,6 +59,11 @@ pub(crate) fn built_program() -> Result<PathBuf> {
 impl Agent {
     /// Writes its configuration and starts it.
     pub(crate) fn start(host: &Host, setup: &Setup) -> Result<Self> {
+        Self::start_with(host, setup, "")
+    }
+
+    /// The same with more lines at the end of its configuration, which is within the instance.
+    pub(crate) fn start_with(host: &Host, setup: &Setup, more: &str) -> Result<Self> {
         use std::io::Write as _;
         let dir = host.dir.join("keepcall");
         std::fs::create_dir_all(&dir)?;
@@ -66,7 +71,7 @@ impl Agent {
         let (config, key, socket) = (dir.join("keepcall.toml"), dir.join("cluster.key"), dir.join("keepcall.sock"));
         let mut file = std::fs::File::options().create(true).write(true).truncate(true).mode(0o600).open(&key)?;
         file.write_all(b"the lab's key, the same on all of its hosts\n")?;
-        std::fs::write(&config, config_text(host, setup, &key, &socket))?;
+        std::fs::write(&config, config_text(host, setup, &key, &socket) + more)?;
         let proc = spawn(host, &setup.program, &config)?;
         Ok(Self { proc, node: host.name.clone(), program: setup.program.clone(), config, socket, host: host.clone() })
     }

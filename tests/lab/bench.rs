@@ -1,13 +1,19 @@
-//! The VIP gap that a LAN client sees, keepcall and keepalived in turn on the same hosts.
+//! What a LAN client sees when something goes, keepcall and keepalived in turn on the same hosts: how long the VIP is silent,
+//! and for how long two hosts answer for it.
+
+mod report;
 
 use crate::lab::agent::{Agent, INSTANCE, Setup, built_program, wait_armed};
 use crate::lab::etcd::Etcd;
 use crate::lab::keepalived::Keepalived;
 use crate::lab::lan::{Host, Lan, VIP4, VIP6, end_after};
-use crate::lab::observer::Observer;
+use crate::lab::observer::{Observer, us_to_ms};
+use crate::lab::proc::{Proc, signal_all};
+use crate::lab::witness::Witness;
 use crate::lab::{unix_us, wait};
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
+use report::{Sample, Summary, print_table};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,7 +26,7 @@ pub(crate) struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// The VIP gap at a cut link, a stopped agent and a planned switchover.
+    /// The VIP at a cut link, a stopped, killed or frozen agent, a killed server and a planned switchover.
     Failover(Failover),
     /// Memory and processor time of the agent.
     Costs(crate::costs::Costs),
@@ -29,16 +35,16 @@ enum What {
 #[derive(clap::Args)]
 struct Failover {
     /// Rounds of each event, heartbeat and program.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 10)]
     rounds: usize,
     /// Heartbeats (keepalived: advert_int) in milliseconds.
-    #[arg(long, value_delimiter = ',', default_value = "1000,100")]
+    #[arg(long, value_delimiter = ',', default_value = "1000,100,20")]
     heartbeat_ms: Vec<u64>,
-    /// Print the last line only.
+    /// Print the last line only; progress goes to standard error.
     #[arg(long)]
     json: bool,
-    /// Only these events.
-    #[arg(long, value_delimiter = ',', value_enum, default_value = "power,stop,switchover")]
+    /// Only these events. All if absent; with heartbeats of a second or more power, stop and switchover, for the time it takes.
+    #[arg(long, value_delimiter = ',', value_enum)]
     events: Vec<Event>,
     /// The keepcall program; the one built along with this one if absent.
     #[arg(long)]
@@ -56,14 +62,27 @@ enum Event {
     Stop,
     /// A planned change of master.
     Switchover,
+    /// The server beside the master's agent is killed (SIGKILL).
+    KillServer,
+    /// The master's agent is killed (SIGKILL), with all of its processes.
+    KillAgent,
+    /// The master's agent is frozen (SIGSTOP), with all of its processes.
+    FreezeAgent,
 }
 
-/// One measured round.
-struct Sample {
-    gap_ms: f64,
-    /// The VIP went back to an earlier owner: for a while two hosts answered.
-    overlapped: bool,
+impl Event {
+    const ALL: [Self; 6] = [Self::Power, Self::Stop, Self::Switchover, Self::KillServer, Self::KillAgent, Self::FreezeAgent];
+    /// Those that are measured at slow heartbeats too.
+    const COMMON: [Self; 3] = [Self::Power, Self::Stop, Self::Switchover];
+
+    /// Whether the daemon cannot take the VIP away any more, while its host lives on.
+    const fn leaves_the_vip(self) -> bool {
+        matches!(self, Self::KillAgent | Self::FreezeAgent)
+    }
 }
+
+/// How often a round is begun before the machine counts as too busy for it.
+const ATTEMPTS: usize = 5;
 
 /// Longest wait for a takeover; keepalived needs 4 s at its slowest here, an etcd lease 6.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -76,12 +95,12 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     if f.rounds == 0 || f.heartbeat_ms.is_empty() {
         bail!("nothing to measure: give at least one round and one heartbeat");
     }
-    let runs = u32::try_from(f.rounds * f.heartbeat_ms.len() * f.events.len() * 2)?;
+    let runs = u32::try_from(f.rounds * f.plan().len() * 2)?;
     end_after(Duration::from_secs(60) + Duration::from_secs(60) * runs);
     let program = if f.only_keepalived { PathBuf::new() } else { f.keepcall.clone().map_or_else(built_program, Ok)? };
     let lan = Lan::new()?;
     let etcd = Etcd::start(&lan)?;
-    let bench = Bench { lan: &lan, etcd: &etcd, program, round: std::cell::Cell::new(0), quiet: f.json };
+    let bench = Bench { lan: &lan, etcd: &etcd, program, round: std::cell::Cell::new(0) };
     let rows = match bench.rows(f) {
         Ok(rows) => rows,
         Err(e) => {
@@ -94,44 +113,74 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
         print_table(&rows);
     }
     drop(lan);
-    println!("{}", json!({ "rows": rows, "hold_heartbeats": HOLD, "observer_period_ms": 1 }));
+    println!(
+        "{}",
+        json!({ "rows": rows, "hold_heartbeats": HOLD, "observer_period_ms": 1, "two_hosts_window_ms": WINDOW.as_millis() })
+    );
     Ok(true)
 }
 
 /// Both stand the loss of as many heartbeats: VRRP's master-down interval is three advertisements plus the skew.
 const HOLD: u32 = 3;
 
+/// For how long after the event an agent's host that was left with the VIP is watched; at least, and for as many heartbeats.
+/// Without an end two hosts would answer until somebody comes, so the figure is this window less the takeover.
+const WINDOW: Duration = Duration::from_secs(2);
+const WINDOW_HEARTBEATS: u32 = 6;
+
+/// The shortest interval of keepalived's `vrrp_script`. Deaths of the server are spread over it evenly.
+const SCRIPT_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Failover {
+    /// What is measured, in order.
+    fn plan(&self) -> Vec<(Duration, Event)> {
+        let events = |ms| match &self.events[..] {
+            [] if ms >= 1000 => Event::COMMON.to_vec(),
+            [] => Event::ALL.to_vec(),
+            some => some.to_vec(),
+        };
+        self.heartbeat_ms.iter().flat_map(|&ms| events(ms).into_iter().map(move |e| (Duration::from_millis(ms), e))).collect()
+    }
+}
+
+/// When the master is struck, and how.
+struct Strike {
+    event: Event,
+    heartbeat: Duration,
+    /// Part of the script's interval that passes before a server is killed.
+    phase: Duration,
+}
+
 struct Bench<'a> {
     lan: &'a Lan,
     etcd: &'a Etcd,
     program: PathBuf,
     round: std::cell::Cell<u32>,
-    quiet: bool,
 }
 
 impl Bench<'_> {
     fn rows(&self, f: &Failover) -> Result<Vec<Value>> {
-        let mut rows = Vec::new();
-        for &ms in &f.heartbeat_ms {
-            for &event in &f.events {
-                rows.push(self.row(event, Duration::from_millis(ms), f)?);
-            }
-        }
-        Ok(rows)
+        f.plan().into_iter().map(|(heartbeat, event)| self.row(event, heartbeat, f)).collect()
     }
 
     fn row(&self, event: Event, heartbeat: Duration, f: &Failover) -> Result<Value> {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for round in 1..=f.rounds {
+        for round in 0..f.rounds {
+            let phase = SCRIPT_INTERVAL * u32::try_from(round)? / u32::try_from(f.rounds)?;
+            let strike = Strike { event, heartbeat, phase };
             // In turn, so that what else the machine does falls on both.
             if !f.only_keepalived {
-                ours.push(self.keepcall(event, heartbeat)?);
+                ours.push(settled(|| self.keepcall(&strike))?);
             }
-            theirs.push(self.keepalived(event, heartbeat)?);
-            if !self.quiet {
-                let last = |s: &[Sample]| s.last().map_or_else(|| "-".into(), |s| format!("{:.1} ms", s.gap_ms));
-                println!("{event:?} at {heartbeat:?}, round {round}: keepcall {}, keepalived {}", last(&ours), last(&theirs));
-            }
+            theirs.push(settled(|| self.keepalived(&strike))?);
+            let last = |s: &[Sample]| s.last().map_or_else(|| "-".into(), Sample::in_words);
+            eprintln!(
+                "{event:?} at {heartbeat:?}, round {} of {}: keepcall {}, keepalived {}",
+                round + 1,
+                f.rounds,
+                last(&ours),
+                last(&theirs)
+            );
         }
         let (ours, theirs) = (Summary::of(&ours), Summary::of(&theirs));
         Ok(json!({
@@ -139,21 +188,34 @@ impl Bench<'_> {
             "heartbeat_ms": heartbeat.as_millis(),
             "keepcall_ms": ours.as_ref().map(|s| s.median),
             "keepalived_ms": theirs.as_ref().map(|s| s.median),
-            "ratio": ours.as_ref().zip(theirs.as_ref()).map(|(o, t)| (o.median / t.median * 1000.0).round() / 1000.0),
+            "ratio": ours.as_ref().zip(theirs.as_ref()).and_then(|(o, t)| o.ratio_to(t)),
+            // The worst round: one millisecond in any of them is one too much.
+            "keepcall_two_hosts_ms": ours.as_ref().map(|s| s.two_hosts_max),
+            "keepalived_two_hosts_ms": theirs.as_ref().map(|s| s.two_hosts_max),
             "n": f.rounds,
             "keepcall": ours.map(|s| s.json()),
             "keepalived": theirs.map(|s| s.json()),
         }))
     }
 
+    /// A server on each host, if the event is about it: nothing but a process that both programs watch.
+    fn servers(&self, event: Event) -> Result<Vec<Proc>> {
+        if event != Event::KillServer {
+            return Ok(Vec::new());
+        }
+        self.hosts()?.iter().map(|h| h.spawn("server", &["sleep", "1000000"])).collect()
+    }
+
     fn hosts(&self) -> Result<[&Host; 2]> {
         Ok([self.lan.host("a")?, self.lan.host("b")?])
     }
 
-    fn keepcall(&self, event: Event, heartbeat: Duration) -> Result<Sample> {
+    fn keepcall(&self, strike: &Strike) -> Result<Option<Sample>> {
+        let heartbeat = strike.heartbeat;
         self.round.set(self.round.get() + 1);
+        let mut servers = self.servers(strike.event)?;
         let mut agents = Vec::new();
-        for host in self.hosts()? {
+        for (i, host) in self.hosts()?.into_iter().enumerate() {
             let setup = Setup {
                 program: self.program.clone(),
                 // A cluster of its own, so that nothing is left over from the round before.
@@ -164,13 +226,22 @@ impl Bench<'_> {
                 server_pidfile: None,
                 on_backup: None,
             };
-            agents.push(Agent::start(host, &setup)?);
+            let checks = servers.get(i).map(|s| server_check(host, s)).transpose()?;
+            agents.push(Agent::start_with(host, &setup, checks.as_deref().unwrap_or_default())?);
         }
         let (old, new) = wait_armed(&mut agents)?;
-        let sample = self.measure(&agents[old].node, &agents[new].node, || match event {
+        let family = agents[old].proc.family()?;
+        let armed = || {
+            let s = agents[old].instance()?;
+            Ok(s["role"] == "master" && s["successor"] == agents[new].node.as_str())
+        };
+        let sample = self.measure(&agents[old].node, &agents[new].node, strike, armed, || match strike.event {
             Event::Power => self.lan.cut(&agents[old].node),
             Event::Stop => agents[old].proc.signal(Signal::SIGTERM),
             Event::Switchover => agents[old].run(&["switchover", INSTANCE, "--yes"]).map(drop),
+            Event::KillServer => kill_server(&mut servers, old),
+            Event::KillAgent => signal_all(&family, Signal::SIGKILL),
+            Event::FreezeAgent => signal_all(&family, Signal::SIGSTOP),
         });
         for a in &mut agents {
             a.proc.kill();
@@ -179,9 +250,12 @@ impl Bench<'_> {
         sample
     }
 
-    fn keepalived(&self, event: Event, heartbeat: Duration) -> Result<Sample> {
+    fn keepalived(&self, strike: &Strike) -> Result<Option<Sample>> {
+        let heartbeat = strike.heartbeat;
         let [a, b] = self.hosts()?;
-        let mut both = [Keepalived::start(a, heartbeat)?, Keepalived::start(b, heartbeat)?];
+        let mut servers = self.servers(strike.event)?;
+        let watched = |i: usize| servers.get(i).map(Proc::pid);
+        let mut both = [Keepalived::start(a, heartbeat, watched(0))?, Keepalived::start(b, heartbeat, watched(1))?];
         // A master that has just won may still lose to the other's first advertisement.
         let mut stable = None;
         let old = wait::until("one keepalived to be master", LIMIT, || {
@@ -202,11 +276,20 @@ impl Bench<'_> {
             }
         })?;
         let names = ["a", "b"];
-        let sample = self.measure(names[old], names[1 - old], || match event {
+        let family = both[old].proc.family()?;
+        let alone = || Ok([a, b].map(|h| h.has_address(VIP4.into()).unwrap_or(false)) == [old == 0, old == 1]);
+        let sample = self.measure(names[old], names[1 - old], strike, alone, || match strike.event {
             Event::Power => self.lan.cut(names[old]),
             Event::Stop => both[old].proc.signal(Signal::SIGTERM),
             Event::Switchover => both[old].lower_priority(),
+            Event::KillServer => kill_server(&mut servers, old),
+            Event::KillAgent => signal_all(&family, Signal::SIGKILL),
+            Event::FreezeAgent => signal_all(&family, Signal::SIGSTOP),
         });
+        if strike.event.leaves_the_vip() {
+            // A frozen one hears no SIGTERM.
+            signal_all(&family, Signal::SIGKILL)?;
+        }
         for k in &mut both {
             k.proc.stop(Duration::from_secs(5))?;
         }
@@ -214,29 +297,53 @@ impl Bench<'_> {
         sample
     }
 
-    /// Watches the VIP move from one host to the other.
-    fn measure(&self, old: &str, new: &str, strike: impl FnOnce() -> Result<()>) -> Result<Sample> {
+    /// Watches the VIP move from one host to the other. `None` if it moved before the event: on a machine that is too busy for
+    /// the heartbeat, both programs do that.
+    fn measure(
+        &self,
+        old: &str,
+        new: &str,
+        strike: &Strike,
+        ready: impl FnOnce() -> Result<bool>,
+        act: impl FnOnce() -> Result<()>,
+    ) -> Result<Option<Sample>> {
         let (old, new) = (self.lan.host(old)?.mac()?, self.lan.host(new)?.mac()?);
-        let observer = Observer::start(self.lan.host("obs")?, VIP4)?;
+        let client = self.lan.host("obs")?;
+        let witness = Witness::start(client, &self.hosts()?)?;
+        let observer = Observer::start(client, VIP4)?;
         wait::until("the VIP to answer before the event", LIMIT, || {
-            let all = observer.answers();
             // A tenth of a second of answers shows that the neighbour entry has settled.
-            if all.len() > 100 && all.last().is_some_and(|x| x.mac == old) {
-                Ok(())
-            } else {
-                Err(format!("{} answers", all.len()))
-            }
+            let n = observer.answers().len();
+            if n > 100 { Ok(()) } else { Err(format!("{n} answers")) }
         })?;
+        if strike.event == Event::KillServer {
+            std::thread::sleep(strike.phase);
+        }
+        let ready = ready()?;
+        if !ready || observer.answers().iter().any(|x| x.mac != old) {
+            return Ok(None);
+        }
         let at = unix_us();
-        strike()?;
+        act()?;
         let first = wait::until("the other host to answer", LIMIT, || {
             let all = observer.answers();
-            all.iter().find(|x| x.mac == new).map(|x| x.at).ok_or_else(|| format!("{} answers, none of it", all.len()))
+            let other = all.iter().find(|x| x.mac == new && x.at >= at);
+            other.map(|x| x.at).ok_or_else(|| format!("{} answers, none of it", all.len()))
         })?;
         // What comes back after a first answer shows within this.
-        std::thread::sleep(Duration::from_millis(300));
-        let gap = observer.gap_between(at, first + 300_000)?;
-        Ok(Sample { gap_ms: gap.millis(), overlapped: observer.returns() > 0 })
+        let mut until = first + 300_000;
+        if strike.event.leaves_the_vip() {
+            let window = WINDOW.max(strike.heartbeat * WINDOW_HEARTBEATS);
+            until = until.max(at + u64::try_from(window.as_micros())?);
+        }
+        std::thread::sleep(Duration::from_micros(until.saturating_sub(unix_us())));
+        let ms = match strike.event {
+            // The address answers on after the death of the server; the client's loss lasts until the other host has it.
+            Event::KillServer => us_to_ms(first - at),
+            _ => observer.gap_between(at, until)?.millis(),
+        };
+        let two_hosts_ms = witness.finding(at).two_hosts_ms;
+        Ok(Some(Sample { ms, overlapped: observer.returns() > 0, two_hosts_ms, begun_again: 0 }))
     }
 
     /// Makes both hosts as they were.
@@ -256,50 +363,30 @@ impl Bench<'_> {
     }
 }
 
-struct Summary {
-    median: f64,
-    min: f64,
-    max: f64,
-    overlaps: usize,
+/// Repeats a round whose VIP moved before the event, and counts that.
+fn settled(mut round: impl FnMut() -> Result<Option<Sample>>) -> Result<Sample> {
+    for begun_again in 0..ATTEMPTS {
+        if let Some(sample) = round()? {
+            return Ok(Sample { begun_again, ..sample });
+        }
+        eprintln!("the VIP moved before the event: the round begins again");
+    }
+    bail!("{ATTEMPTS} times the VIP moved before the event: the machine is too busy for this heartbeat")
 }
 
-impl Summary {
-    fn of(samples: &[Sample]) -> Option<Self> {
-        let mut all: Vec<f64> = samples.iter().map(|s| (s.gap_ms * 100.0).round() / 100.0).collect();
-        all.sort_by(f64::total_cmp);
-        let n = all.len();
-        let median = if n == 0 { return None } else { f64::midpoint(all[(n - 1) / 2], all[n / 2]) };
-        let overlaps = samples.iter().filter(|s| s.overlapped).count();
-        Some(Self { median: (median * 100.0).round() / 100.0, min: all[0], max: all[n - 1], overlaps })
-    }
-
-    fn json(&self) -> Value {
-        json!({"median_ms": self.median, "min_ms": self.min, "max_ms": self.max, "rounds_with_two_answering": self.overlaps})
-    }
+/// The check by which keepcall watches the server: its process, whose end the kernel tells at once.
+fn server_check(host: &Host, server: &Proc) -> Result<String> {
+    let pidfile = host.dir.join("server.pid");
+    std::fs::write(&pidfile, format!("{}\n", server.pid()))?;
+    Ok(format!(
+        "\n[[instance.check]]\nname = \"process\"\ninterval = \"500ms\"\ntimeout = \"300ms\"\nrise = 1\nfall = 1\n\
+         [instance.check.process]\npidfile = \"{}\"\n",
+        pidfile.display()
+    ))
 }
 
-fn print_table(rows: &[Value]) {
-    println!(
-        "\nSilence of the VIP for a LAN client that asks each millisecond, in ms: median (min to max).\n\
-         Both stand the loss of three heartbeats (keepcall: hold = {HOLD} x heartbeat; keepalived: 3 x advert_int + skew).\n\
-         Planned switchover: `keepcall switchover`; keepalived: a track_file lowers the master's priority, the other preempts.\n"
-    );
-    println!("{:12} {:>9}  {:>32}  {:>32}  {:>6}", "event", "heartbeat", "keepcall", "keepalived", "ratio");
-    for r in rows {
-        let cell = |v: &Value| match v["median_ms"].as_f64() {
-            Some(m) => {
-                format!("{m:.1} ({:.1} to {:.1})", v["min_ms"].as_f64().unwrap_or(0.0), v["max_ms"].as_f64().unwrap_or(0.0))
-            }
-            None => "-".to_owned(),
-        };
-        println!(
-            "{:12} {:>6} ms  {:>32}  {:>32}  {:>6}",
-            r["event"].as_str().unwrap_or(""),
-            r["heartbeat_ms"],
-            cell(&r["keepcall"]),
-            cell(&r["keepalived"]),
-            r["ratio"].as_f64().map_or_else(|| "-".to_owned(), |x| format!("{x:.2}"))
-        );
-    }
-    println!();
+/// Kills one of the servers, and reaps it, as an init would: a zombie is a process to some.
+fn kill_server(servers: &mut [Proc], place: usize) -> Result<()> {
+    servers.get_mut(place).context("there is no server to kill")?.kill();
+    Ok(())
 }

@@ -30,6 +30,25 @@ impl Proc {
         kill(Pid::from_raw(pid), signal).with_context(|| format!("cannot send {signal} to {pid}"))
     }
 
+    /// It and its descendants, the youngest generation first.
+    pub(crate) fn family(&self) -> Result<Vec<Pid>> {
+        let mut parents = Vec::new();
+        for entry in std::fs::read_dir("/proc")?.flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
+            // One that has ended meanwhile is nobody's child. The name, in parentheses, may hold anything.
+            let text = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            let parent = text.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<i32>().ok());
+            parents.extend(parent.map(|parent| (pid, parent)));
+        }
+        let mut family = vec![i32::try_from(self.child.id()).context("process id")?];
+        let mut next = 0;
+        while let Some(&one) = family.get(next) {
+            family.extend(parents.iter().filter(|(_, parent)| *parent == one).map(|(pid, _)| *pid));
+            next += 1;
+        }
+        Ok(family.into_iter().rev().map(Pid::from_raw).collect())
+    }
+
     /// Whether it has ended, and how.
     pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
@@ -65,6 +84,17 @@ impl Proc {
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(12)..].join("\n")
     }
+}
+
+/// Sends a signal to all of these, in this order; one that has ended needs none.
+pub(crate) fn signal_all(pids: &[Pid], signal: Signal) -> Result<()> {
+    for &pid in pids {
+        match kill(pid, signal) {
+            Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+            Err(e) => return Err(e).with_context(|| format!("cannot send {signal} to {pid}")),
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Proc {
