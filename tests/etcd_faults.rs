@@ -263,7 +263,7 @@ fn etcd_has_no_space_left() {
         });
     }
     s.stays("no space", FAULT);
-    assert_eq!(s.statuses()[0]["instances"][0]["hold"]["kind"], "failsafe");
+    s.agents[0].comes_to("failsafe", |s| s["instances"][0]["hold"]["kind"] == "failsafe");
     s.etcd.ctl(&["del", "/other"]);
     let text = s.etcd.try_ctl_at(1, &["endpoint", "status", "-w", "json"]).unwrap();
     let revision = serde_json::from_str::<serde_json::Value>(&text).unwrap()[0]["Status"]["header"]["revision"].to_string();

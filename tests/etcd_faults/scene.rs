@@ -166,8 +166,12 @@ impl Scene {
     /// An operator moves the address, which proves that etcd, the heartbeats and the address work. The new master becomes the
     /// first of `agents`.
     pub(crate) fn switches_over(&mut self) {
-        let (code, out, err) = self.agents[0].node.run(&["switchover", "--yes"]);
-        assert_eq!(code, 0, "{out}{err}\n{}", self.agents[0].log());
+        // A node is armed also while its lease is not yet known to be good again.
+        wait::until("the switchover to be accepted", SOON, || {
+            let (code, out, err) = self.agents[0].node.run(&["switchover", "--yes"]);
+            if code == 0 { Ok(()) } else { Err(format!("{out}{err}\n{}", self.agents[0].log())) }
+        })
+        .unwrap();
         let new = wait::until("a new master", SOON, || {
             (1..self.agents.len()).find(|&i| self.holds(i)).ok_or_else(|| format!("{:?}", self.statuses()))
         })
