@@ -495,7 +495,8 @@ fn a_successor_finds_what_is_held_and_nothing_is_lost_on_the_way() {
             let found = install(lease);
             let (epoch, until) = found.left.unwrap();
             assert!(found.found && epoch == 7 && until <= deadline, "{found:?}");
-            assert!(deadline.since(until) < Duration::from_millis(50), "{:?} are lost", deadline.since(until));
+            // Little but what a machine that stands still takes away.
+            assert!(deadline.since(until) < Duration::from_secs(1), "{:?} are lost", deadline.since(until));
         };
         adopt(lease(enforcement));
         // With another list of addresses the rules are others; what is held is not touched.
