@@ -331,7 +331,7 @@ fn slice(bytes: &[u8], start: u16, len: u16) -> &[u8] {
     &bytes[usize::from(start)..usize::from(start) + usize::from(len)]
 }
 
-fn start_line(text: &[u8]) -> Result<Start<'_>, ParseError> {
+pub(super) fn start_line(text: &[u8]) -> Result<Start<'_>, ParseError> {
     const VERSION: &[u8] = b"SIP/2.0";
     let text = text.trim_ascii();
     if text.len() > VERSION.len() && text[..VERSION.len()].eq_ignore_ascii_case(VERSION) {
@@ -380,7 +380,8 @@ const TOKEN: [bool; 256] = {
     while b < 256 {
         #[allow(clippy::cast_possible_truncation, reason = "the loop ends before 256")]
         let byte = b as u8;
-        table[b] = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~');
+        table[b] =
+            byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~');
         b += 1;
     }
     table
