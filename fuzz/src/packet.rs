@@ -77,12 +77,12 @@ impl Run {
         assert_eq!(before, snapshot(&self.table), "heard twice, learnt twice: {}", show(p.payload));
         assert_eq!(self.table.counters().packets, self.packets);
         assert!(self.table.legs().count() <= 2 * MAX_CALLS);
-        self.now = self.now + Duration::from_millis(20);
+        self.now += Duration::from_millis(20);
     }
 
     /// Lets time pass.
     pub fn pass(&mut self, by: Duration) {
-        self.now = self.now + by;
+        self.now += by;
         self.table.handle_timeout(self.now);
         self.drain();
         assert!(self.table.next_deadline().is_none_or(|at| at > self.now), "what is due is done");
