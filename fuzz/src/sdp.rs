@@ -94,7 +94,8 @@ fn origin(data: &[u8], sdp: &Sdp<'_>) {
 
 fn is_ice(line: &[u8]) -> bool {
     let lower = line.to_ascii_lowercase();
-    [&b"a=candidate:"[..], b"a=remote-candidates:", b"a=end-of-candidates", b"a=ice-"].iter().any(|p| lower.starts_with(p))
+    let name = lower.split(|b| *b == b':').next().unwrap().trim_ascii_end();
+    [&b"a=candidate"[..], b"a=remote-candidates", b"a=end-of-candidates"].contains(&name) || lower.starts_with(b"a=ice-")
 }
 
 /// The lines that a move of addresses has no business with, without the end of the last one: a line that is added behind it may need one.

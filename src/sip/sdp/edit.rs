@@ -215,10 +215,8 @@ fn is_zero(connection: &[u8]) -> bool {
 }
 
 fn is_ice(line: &Line<'_>) -> bool {
-    line.value(b'a').is_some_and(|v| {
-        let begins = |p: &&[u8]| v.get(..p.len()).is_some_and(|v| v.eq_ignore_ascii_case(p));
-        [&b"candidate:"[..], b"remote-candidates:", b"end-of-candidates", b"ice-"].iter().any(begins)
-    })
+    let named = [&b"candidate"[..], b"remote-candidates", b"end-of-candidates"].iter().any(|n| line.attribute(n).is_some());
+    named || line.value(b'a').and_then(|v| v.get(..4)).is_some_and(|v| v.eq_ignore_ascii_case(b"ice-"))
 }
 
 /// Which of the ICE attributes of a session that its m-lines inherit a line is. `ice-lite` is none of them: it speaks of the describer, whatever
