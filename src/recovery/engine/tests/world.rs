@@ -77,7 +77,7 @@ impl World {
             epoch: 1,
             confirmed_ms: 5,
             pairing,
-            legs,
+            legs: legs.into_iter().map(Into::into).collect(),
             emergency: false,
         }
     }
