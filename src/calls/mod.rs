@@ -1,6 +1,7 @@
 //! Learning calls: packets -> legs -> calls -> etcd.
 
 pub mod capture;
+pub mod facts;
 pub mod frame;
 pub mod inspect;
 pub mod model;

@@ -186,6 +186,12 @@ impl Tracker {
         self.slots.get(id.slot as usize).filter(|s| s.generation == id.generation)?.tracked.as_deref()
     }
 
+    /// The legs with this Call-ID, ended ones included.
+    pub fn with_call_id<'s>(&'s self, call_id: &'s [u8]) -> impl Iterator<Item = (LegId, &'s Tracked)> {
+        self.same_call(self.hash(call_id), call_id)
+            .filter_map(|(slot, t)| Some((LegId { slot, generation: self.slots.get(slot as usize)?.generation }, t)))
+    }
+
     /// All legs that have not ended.
     pub fn legs(&self) -> impl Iterator<Item = &Tracked> {
         self.slots.iter().filter_map(|s| s.tracked.as_deref()).filter(|t| t.leg.state != LegState::Ended)
