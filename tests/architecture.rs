@@ -33,6 +33,8 @@ const DRIVERS: &[&str] = &[
     "calls/capture/",
     "calls/inspect.rs",
     "calls/inspect/file.rs",
+    "calls/server/driver.rs",
+    "calls/server/driver/",
     "calls/store.rs",
     "calls/store/",
     "cluster/driver.rs",

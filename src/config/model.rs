@@ -254,6 +254,36 @@ pub struct Sip {
     /// The most calls that are tracked at one time; further ones are not learnt, and counted.
     #[serde(default = "default_max_calls")]
     pub max_calls: usize,
+    /// `[instance.sip.ami]`: learn from Asterisk itself which legs are one call.
+    #[serde(default)]
+    pub ami: Option<Ami>,
+    /// `[instance.sip.esl]`: learn from FreeSWITCH itself which legs are one call.
+    #[serde(default)]
+    pub esl: Option<Esl>,
+}
+
+/// The manager interface of this node's Asterisk.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ami {
+    /// Where it listens.
+    #[serde(default = "default_ami_address")]
+    pub address: SocketAddr,
+    /// Name of the user in manager.conf.
+    pub user: String,
+    /// File whose first line is the user's secret.
+    pub secret_file: PathBuf,
+}
+
+/// The event socket of this node's FreeSWITCH.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Esl {
+    /// Where it listens.
+    #[serde(default = "default_esl_address")]
+    pub address: SocketAddr,
+    /// File whose first line is the password.
+    pub password_file: PathBuf,
 }
 
 /// `[instance.hooks]`: commands, each a program and its arguments; no shell.
@@ -314,6 +344,12 @@ const fn default_recovery_port() -> u16 {
 }
 fn default_emergency() -> Vec<String> {
     ["911", "112", "933"].map(str::to_owned).to_vec()
+}
+const fn default_ami_address() -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 5038)
+}
+const fn default_esl_address() -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8021)
 }
 const fn default_window() -> usize {
     50
