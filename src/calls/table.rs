@@ -131,7 +131,7 @@ impl Table {
 
     /// Handles one sampled RTP packet that came to the server: `src` is where the phone really sends from.
     pub fn handle_rtp(&mut self, src: SocketAddr, dst: SocketAddr, now: Time) {
-        let legs = self.members.keys().filter_map(|id| Some((*id, &self.tracker.get(*id)?.leg)));
+        let legs = self.members.keys().filter_map(|id| Some((*id, &*self.tracker.get(*id)?.leg)));
         if let Some(seen) = self.sources.handle_sample(src, dst, legs, now) {
             self.tracker.observe_rtp(seen.leg, seen.media, seen.source);
             self.drain(now);
@@ -228,7 +228,7 @@ impl Table {
 
     /// All legs that have not ended, also those that are not confirmed.
     pub fn legs(&self) -> impl Iterator<Item = &Leg> {
-        self.tracker.legs().map(|t| &t.leg)
+        self.tracker.legs().map(|t| &*t.leg)
     }
 
     /// What was seen, and what was not learnt.

@@ -11,7 +11,7 @@ mod leg;
 pub use clues::Clues;
 pub use leg::Tracked;
 
-use super::model::{Direction, Leg, LegState, Packet};
+use super::model::{Direction, Leg, LegState, Packet, Shared};
 use crate::sip::message::{Message, Method, ParseError};
 use crate::sip::uri;
 use crate::time::Time;
@@ -203,7 +203,7 @@ impl Tracker {
     }
 
     /// Follows a leg whose past is known from elsewhere; `None` if the table is full.
-    pub fn adopt(&mut self, leg: Leg, confirmed_ms: u64, emergency: bool, now: Time) -> Option<LegId> {
+    pub fn adopt(&mut self, leg: Shared<Leg>, confirmed_ms: u64, emergency: bool, now: Time) -> Option<LegId> {
         let hash = self.hash(&leg.call_id.0);
         if self.full(hash) {
             self.counters.not_learnt += 1;
@@ -265,8 +265,8 @@ impl Tracker {
         let mut replaced: SmallVec<[u32; 2]> = SmallVec::new();
         let mut again = None;
         for (slot, t) in self.same_call(hash, m.call_id()) {
-            let caller = if out { &t.leg.local_tag.0 } else { &t.leg.remote_tag.0 };
-            if t.leg.direction != direction || caller != from_tag {
+            let caller = if out { &t.leg.local_tag } else { &t.leg.remote_tag };
+            if t.leg.direction != direction || **caller != *from_tag {
                 continue;
             }
             if t.branch == branch && t.invite_cseq == m.cseq().0 {
@@ -443,14 +443,14 @@ impl Tracker {
     /// The legs with this Call-ID.
     fn same_call<'s>(&'s self, hash: u64, call_id: &'s [u8]) -> impl Iterator<Item = (u32, &'s Tracked)> {
         let slots = self.by_call_id.get(&hash).cloned().unwrap_or_default();
-        slots.into_iter().filter_map(|s| Some((s, self.tracked(s)?))).filter(move |(_, t)| t.leg.call_id.0 == call_id)
+        slots.into_iter().filter_map(|s| Some((s, self.tracked(s)?))).filter(move |(_, t)| *t.leg.call_id == *call_id)
     }
 
     /// The leg with these tags; of several (a call that passes the server twice) the one with this peer.
     fn in_dialog(&self, hash: u64, call_id: &[u8], local: &[u8], remote: &[u8], peer: SocketAddr) -> Option<u32> {
         let mut found = None;
         for (slot, t) in self.same_call(hash, call_id) {
-            if t.leg.local_tag.0 == local && t.leg.remote_tag.0 == remote {
+            if *t.leg.local_tag == *local && *t.leg.remote_tag == *remote {
                 if t.leg.remote_addr == peer {
                     return Some(slot);
                 }
@@ -512,11 +512,12 @@ impl Tracker {
             return;
         }
         self.with(id.slot, |t| {
-            let known = &mut t.leg.rtp_sources;
-            if known.get(media).copied().flatten() == source {
+            if t.leg.rtp_sources.get(media).copied().flatten() == source {
                 return Effect::None;
             }
+            let known = &mut t.leg.rtp_sources;
             if known.len() <= media {
+                known.reserve_exact(media + 1 - known.len());
                 known.resize(media + 1, None);
             }
             if let Some(place) = known.get_mut(media) {

@@ -197,7 +197,7 @@ impl Engine {
         self.next_key += 1;
         self.names.insert(call.id.clone(), key);
         for leg in &call.legs {
-            let keys = self.by_call_id.entry(leg.call_id.0.clone()).or_default();
+            let keys = self.by_call_id.entry(leg.call_id.0.to_vec()).or_default();
             if !keys.contains(&key) {
                 keys.push(key);
             }
@@ -311,10 +311,10 @@ impl Engine {
         let Some(call) = self.calls.remove(&key) else { return };
         self.names.remove(&call.call.id);
         for leg in &call.call.legs {
-            if let Some(keys) = self.by_call_id.get_mut(&leg.call_id.0) {
+            if let Some(keys) = self.by_call_id.get_mut(&*leg.call_id) {
                 keys.retain(|k| *k != key);
                 if keys.is_empty() {
-                    self.by_call_id.remove(&leg.call_id.0);
+                    self.by_call_id.remove(&*leg.call_id);
                 }
             }
         }

@@ -139,7 +139,7 @@ impl ReportedCall {
             ended_ms: None,
             pairing: call.pairing,
             emergency: call.emergency,
-            legs: call.legs.iter().map(ReportedLeg::new).collect(),
+            legs: call.legs.iter().map(|leg| ReportedLeg::new(leg)).collect(),
             obstacles,
         }
     }

@@ -79,7 +79,7 @@ impl World {
             pairing,
             confidence: None,
             other_end: None,
-            legs,
+            legs: legs.into_iter().map(Into::into).collect(),
             emergency: false,
         }
     }
