@@ -9,7 +9,7 @@ pub(super) const MAX_SDP: usize = 16 * 1024;
 
 /// What a body says about the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Description<'a> {
+pub(in crate::calls) enum Description<'a> {
     /// There is no session description.
     None,
     /// The session description.
@@ -19,7 +19,7 @@ pub(super) enum Description<'a> {
 }
 
 /// Finds the session description, also inside a multipart body (ISUP and location go with SDP in these).
-pub(super) fn description<'a>(m: &Message<'a>) -> Description<'a> {
+pub(in crate::calls) fn description<'a>(m: &Message<'a>) -> Description<'a> {
     let body = m.body();
     if body.is_empty() {
         return Description::None;
