@@ -22,7 +22,7 @@ use file::Frame;
 use observer::Observer;
 use report::Chosen;
 use std::fs::File;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use survey::{Certainty, Survey};
@@ -175,19 +175,30 @@ fn notes(r: &Report, malformed: u64) -> Vec<String> {
         ));
     }
     if t.back_in_time > 0 {
-        notes.push(format!("time steps back {} times in the file: packets are taken in their order in it", t.back_in_time));
+        notes.push(format!(
+            "time steps back in the file ({} frames are older than one before them): packets are taken in the file's order",
+            t.back_in_time
+        ));
     }
     if malformed > 0 {
         notes.push(format!("{malformed} messages begin like SIP and lack what every message must have"));
     }
     if t.sip > 0 && r.calls.is_empty() {
         let others: Vec<String> = r.other_requests.iter().map(|(m, n)| format!("{n} {m}")).collect();
-        notes.push(format!("there is SIP, but no call: {}", if others.is_empty() { "no requests".to_owned() } else { others.join(", ") }));
+        notes.push(format!(
+            "there is SIP, but no call: {}",
+            if others.is_empty() { "no requests".to_owned() } else { others.join(", ") }
+        ));
     }
     match r.server.certainty {
         Certainty::Guess if r.servers.len() > 1 => notes.push(format!(
-            "which address is the server is a guess: {}; name it with --vip if it is another",
-            r.server.addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ")
+            "that {} is the server is a guess; name it with --vip (and --port) if it is another",
+            r.server
+                .addresses
+                .iter()
+                .flat_map(|ip| r.server.ports.iter().map(|port| SocketAddr::new(*ip, *port).to_string()))
+                .collect::<Vec<_>>()
+                .join(", ")
         )),
         Certainty::Given if !r.calls.is_empty() && r.calls.iter().all(|c| !c.through_server) => {
             notes.push("no call in the file passes the address that was named".to_owned());

@@ -63,10 +63,8 @@ pub(super) fn calls(mut o: Observer<'_>, end: Time) -> Vec<Call> {
         }
     }
     let none = Vec::new();
-    let mut calls: Vec<Call> = members
-        .iter()
-        .map(|(root, records)| call(&o, records, stored.get(root).unwrap_or(&none), &mut rtp, end))
-        .collect();
+    let mut calls: Vec<Call> =
+        members.iter().map(|(root, records)| call(&o, records, stored.get(root).unwrap_or(&none), &mut rtp, end)).collect();
     calls.sort_by(|a, b| (a.started_ms, &a.id).cmp(&(b.started_ms, &b.id)));
     calls
 }
@@ -134,13 +132,7 @@ fn by_call_id(records: &[Record], groups: &mut Groups) {
     }
 }
 
-fn call(
-    o: &Observer<'_>,
-    records: &[u32],
-    stored: &[&Stored],
-    rtp: &mut HashMap<u32, Vec<(Place, Rtp)>>,
-    end: Time,
-) -> Call {
+fn call(o: &Observer<'_>, records: &[u32], stored: &[&Stored], rtp: &mut HashMap<u32, Vec<(Place, Rtp)>>, end: Time) -> Call {
     let of = |r: &u32| &o.records[*r as usize];
     let through = |r: &Record| o.views[r.view as usize].main;
     let legs: Vec<Leg> = records
@@ -165,11 +157,8 @@ fn call(
     let over = !matches!(state, State::Up | State::Calling | State::Ringing);
     let started = records.iter().map(|r| of(r).started).min().unwrap_or(Time::ZERO);
     let first_end = records.iter().filter(|r| of(r).ended.is_some()).min_by_key(|r| of(r).ended).map(of);
-    let ended = if state == State::Ended {
-        first_end.filter(|_| over).and_then(|r| r.ended)
-    } else {
-        main.ended.filter(|_| over)
-    };
+    let ended =
+        if state == State::Ended { first_end.filter(|_| over).and_then(|r| r.ended) } else { main.ended.filter(|_| over) };
     let ender = if state == State::Ended { first_end } else { Some(main) };
     let ended_by = ender.filter(|_| over).and_then(|r| by(r, main, records.len() == 1));
     let partial = main.side == Side::Unknown;

@@ -50,7 +50,9 @@ pub(super) struct Read {
 /// Why reading goes no further.
 enum Stop {
     /// The file is over, inside a record if `inside`.
-    End { inside: bool },
+    End {
+        inside: bool,
+    },
     Damaged(&'static str),
     Io(std::io::Error),
 }

@@ -196,14 +196,7 @@ impl<'j> Observer<'j> {
             emergency: s.emergency.clone(),
             max_calls: if s.max_calls == 0 { MAX_LEGS } else { s.max_calls },
         });
-        self.views.push(View {
-            table,
-            main,
-            addresses,
-            by_call: HashMap::new(),
-            by_leg: HashMap::new(),
-            stored: HashMap::new(),
-        });
+        self.views.push(View { table, main, addresses, by_call: HashMap::new(), by_leg: HashMap::new(), stored: HashMap::new() });
         self.of_party.insert(key, self.views.len() - 1);
         self.views.len() - 1
     }
@@ -268,7 +261,11 @@ impl<'j> Observer<'j> {
         let from = m.from_tag().unwrap_or_default();
         let again = self.same(view, m.call_id()).into_iter().rev().find(|r| {
             let r = &self.records[*r as usize];
-            r.side == side && r.near_tag() == from && r.answered.is_none() && r.cseq < m.cseq().0 && r.remote_addr.ip() == peer.ip()
+            r.side == side
+                && r.near_tag() == from
+                && r.answered.is_none()
+                && r.cseq < m.cseq().0
+                && r.remote_addr.ip() == peer.ip()
         });
         if let Some(record) = again {
             self.records[record as usize].again(m);
@@ -319,9 +316,11 @@ impl<'j> Observer<'j> {
         for id in self.same(seen.view, m.call_id()) {
             let r = &self.records[id as usize];
             let tags = (&*r.local_tag, &*r.remote_tag) == (local, remote);
-            let open = (*r.local_tag == *local || r.local_tag.is_empty()) && (*r.remote_tag == *remote || r.remote_tag.is_empty());
+            let open =
+                (*r.local_tag == *local || r.local_tag.is_empty()) && (*r.remote_tag == *remote || r.remote_tag.is_empty());
             let near = if out == m.is_request() { local } else { remote };
-            let from_caller = r.side != Side::Unknown && (out == m.is_request()) == (r.side == Side::Outbound) && r.near_tag() == near;
+            let from_caller =
+                r.side != Side::Unknown && (out == m.is_request()) == (r.side == Side::Outbound) && r.near_tag() == near;
             let same_transaction = from_caller && *r.branch == *branch && r.cseq == m.cseq().0;
             let fit = match (tags, open, same_transaction) {
                 (true, _, true) => 6,
@@ -400,7 +399,8 @@ impl<'j> Observer<'j> {
                 let same = self.same(view, &leg.call_id.0);
                 same.into_iter().rev().find(|r| {
                     let r = &self.records[*r as usize];
-                    *r.local_tag == *leg.local_tag.0 && *r.remote_tag == *leg.remote_tag.0
+                    *r.local_tag == *leg.local_tag.0
+                        && *r.remote_tag == *leg.remote_tag.0
                         && (call.legs.len() < 2 || r.remote_addr == leg.remote_addr)
                 })
             })

@@ -241,6 +241,12 @@ impl Record {
                 self.user_agent = Some(text(agent));
             }
         }
+        let pair = [p.src, p.dst];
+        let own = if out { [self.local_addr, self.remote_addr] } else { [self.remote_addr, self.local_addr] };
+        if initial && m.is_request() && pair != own && self.also_seen.len() < MAX_TOLD && !self.also_seen.contains(&pair) {
+            // The same transaction on other addresses: captured on both sides of an address translation.
+            self.also_seen.push(pair);
+        }
         // Retransmissions that another copy of the server's network shows must not move the addresses of the leg back and forth.
         if m.is_request() && m.method() != Method::Ack {
             let highest = if out { &mut self.local_cseq } else { &mut self.remote_cseq };
@@ -360,7 +366,12 @@ impl Record {
             let over = self.hung_up || self.tracker_end.is_some();
             return if over {
                 State::Ended
-            } else if self.answered.is_none() && self.ringing.is_some() && self.messages > 0 && self.local_cseq.is_none() && self.remote_cseq.is_none() {
+            } else if self.answered.is_none()
+                && self.ringing.is_some()
+                && self.messages > 0
+                && self.local_cseq.is_none()
+                && self.remote_cseq.is_none()
+            {
                 State::Ringing
             } else {
                 State::Up
@@ -558,10 +569,9 @@ impl Learnt {
                 media_of(kind, proto, t38, agreed, l.map(|l| l.0.clone()), r.map(|r| r.0.clone()), inbound)
             })
             .collect();
-        let timer = leg.session_timer.map(|t| Timer {
-            interval_s: t.interval_s,
-            refresher: if t.local_refreshes { End::Local } else { End::Remote },
-        });
+        let timer = leg
+            .session_timer
+            .map(|t| Timer { interval_s: t.interval_s, refresher: if t.local_refreshes { End::Local } else { End::Remote } });
         let hold = hold(media.iter().find(|m| m.kind.eq_ignore_ascii_case("audio")));
         Self {
             partial: leg.partial,

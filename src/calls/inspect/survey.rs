@@ -22,13 +22,60 @@ const MAX_METHODS: usize = 32;
 const MAX_TOLD: usize = 10;
 /// Words in User-Agent by which servers, and by which phones, name themselves.
 const SERVERS: [&str; 28] = [
-    "asterisk", "freeswitch", "kamailio", "opensips", "openser", "fpbx", "freepbx", "sip-gw", "sipgateway", "cucm", "cube", "sbc", "3cx",
-    "avaya", "aura", "mitel", "broadworks", "sonus", "ribbon", "audiocodes", "mediant", "pstnhub", "drachtio", "yeti", "session manager",
-    "oracle", "acme packet", "pbx",
+    "asterisk",
+    "freeswitch",
+    "kamailio",
+    "opensips",
+    "openser",
+    "fpbx",
+    "freepbx",
+    "sip-gw",
+    "sipgateway",
+    "cucm",
+    "cube",
+    "sbc",
+    "3cx",
+    "avaya",
+    "aura",
+    "mitel",
+    "broadworks",
+    "sonus",
+    "ribbon",
+    "audiocodes",
+    "mediant",
+    "pstnhub",
+    "drachtio",
+    "yeti",
+    "session manager",
+    "oracle",
+    "acme packet",
+    "pbx",
 ];
 const PHONES: [&str; 24] = [
-    "yealink", "snom", "polycom", "polyedge", "grandstream", "linphone", "zoiper", "baresip", "x-lite", "microsip", "bria", "eyebeam",
-    "pjsua", "cisco-cp", "cisco/spa", "linksys", "fanvil", "gigaset", "fritz!", "jitsi", "jssip", "sip.js", "groundwire", "phonerlite",
+    "yealink",
+    "snom",
+    "polycom",
+    "polyedge",
+    "grandstream",
+    "linphone",
+    "zoiper",
+    "baresip",
+    "x-lite",
+    "microsip",
+    "bria",
+    "eyebeam",
+    "pjsua",
+    "cisco-cp",
+    "cisco/spa",
+    "linksys",
+    "fanvil",
+    "gigaset",
+    "fritz!",
+    "jitsi",
+    "jssip",
+    "sip.js",
+    "groundwire",
+    "phonerlite",
 ];
 
 /// Whom an address stands for: a host, or one port of a host that talks to itself (all on loopback, say).
@@ -184,11 +231,18 @@ impl Survey {
             }
             if sends && let Some(agent) = agent {
                 let text = String::from_utf8_lossy(&agent[..agent.len().min(128)]).to_lowercase();
-                deeds.looks = i8::from(SERVERS.iter().any(|w| text.contains(w))) - i8::from(PHONES.iter().any(|w| text.contains(w)));
+                deeds.looks =
+                    i8::from(SERVERS.iter().any(|w| text.contains(w))) - i8::from(PHONES.iter().any(|w| text.contains(w)));
                 deeds.agent.get_or_insert_with(|| String::from_utf8_lossy(&agent[..agent.len().min(128)]).into_owned());
             }
             deeds.received += u64::from(first && !sends);
-            let flag = if !first { 0 } else if sends { SENT } else { RECEIVED };
+            let flag = if !first {
+                0
+            } else if sends {
+                SENT
+            } else {
+                RECEIVED
+            };
             match deeds.calls.get_mut(&call) {
                 Some(flags) => *flags |= flag,
                 None if self.pairs < MAX_PAIRS => {
@@ -222,9 +276,7 @@ impl Survey {
         }
         let told: HashMap<Party, Server> = parties.iter().map(|(p, d)| (*p, d.told(*p))).collect();
         let mut order: Vec<Party> = parties.iter().filter(|(_, d)| !d.calls.is_empty()).map(|(p, _)| *p).collect();
-        let named = |p: &Party| {
-            vips.contains(&p.ip) && (ports.is_empty() || p.port.is_none_or(|port| ports.contains(&port)))
-        };
+        let named = |p: &Party| vips.contains(&p.ip) && (ports.is_empty() || p.port.is_none_or(|port| ports.contains(&port)));
         order.sort_by_cached_key(|p| {
             let (s, d) = (&told[p], &parties[p]);
             let standard = d.listens.contains(&5060) || d.listens.contains(&5061);
@@ -250,11 +302,8 @@ impl Survey {
             main.retain(|p| named(p) && (p.port.is_none() || !ports.is_empty() || seen.insert(p.ip)));
             main
         };
-        let servers = order
-            .iter()
-            .take(MAX_TOLD)
-            .map(|p| Server { chosen: chosen(p) && main.contains(p), ..told[p].clone() })
-            .collect();
+        let servers =
+            order.iter().take(MAX_TOLD).map(|p| Server { chosen: chosen(p) && main.contains(p), ..told[p].clone() }).collect();
         let listening = || {
             let mut all: Vec<u16> = main.iter().flat_map(|p| told[p].ports.clone()).collect();
             all.sort_unstable();

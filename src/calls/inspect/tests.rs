@@ -1,1 +1,32 @@
+mod build;
+mod calls;
+mod damage;
+mod files;
+mod media;
+mod servers;
 
+use super::report::{Call, Report};
+use super::*;
+use build::Shot;
+
+/// What `inspect` makes of these bytes, with recovery left out (it is another room's).
+fn run(bytes: &[u8], settings: &InspectSettings) -> Result<Report, InspectError> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), bytes).unwrap();
+    inspect(file.path(), settings, &mut |_, _| report::Recovery::no("not asked"))
+}
+
+fn told(shots: Vec<Shot>) -> Report {
+    run(&build::file(&build::paced(shots, 100)), &InspectSettings::default()).unwrap()
+}
+
+fn with_vip(shots: Vec<Shot>, vip: &str) -> Report {
+    let settings = InspectSettings { vips: vec![vip.parse().unwrap()], ..InspectSettings::default() };
+    run(&build::file(&build::paced(shots, 100)), &settings).unwrap()
+}
+
+/// The only call of a report.
+fn only(r: &Report) -> &Call {
+    let [call] = r.calls.as_slice() else { panic!("{} calls: {:#?}", r.calls.len(), r.calls) };
+    call
+}

@@ -35,7 +35,7 @@ pub struct Traffic {
     pub unsupported_frames: u64,
     /// Frames of which the capture kept only the beginning.
     pub cut_frames: u64,
-    /// Frames whose time is before that of the frame before; they count as of that frame's time.
+    /// Frames whose time is before that of an earlier frame; they count as of the latest time so far.
     pub back_in_time: u64,
     /// UDP datagrams, those put together from fragments included.
     pub udp: u64,
@@ -93,14 +93,7 @@ impl Wire {
         }
     }
 
-    fn datagram(
-        &mut self,
-        src: SocketAddr,
-        dst: SocketAddr,
-        payload: &[u8],
-        cut: bool,
-        each: &mut dyn FnMut(Time, Item<'_>),
-    ) {
+    fn datagram(&mut self, src: SocketAddr, dst: SocketAddr, payload: &[u8], cut: bool, each: &mut dyn FnMut(Time, Item<'_>)) {
         self.traffic.udp += 1;
         let item = if is_sip(payload) {
             self.traffic.sip += 1;

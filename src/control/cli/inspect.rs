@@ -39,8 +39,7 @@ pub fn inspect(
     learn: impl FnOnce(&InspectArgs, InspectSettings, Judge<'_>) -> Result<Report, InspectError>,
 ) -> u8 {
     let mut out = Output::new();
-    let settings =
-        InspectSettings { vips: args.vips.clone(), sip_ports: args.ports.clone(), ..InspectSettings::default() };
+    let settings = InspectSettings { vips: args.vips.clone(), sip_ports: args.ports.clone(), ..InspectSettings::default() };
     let mut report = match learn(args, settings, &mut judge) {
         Ok(report) => report,
         Err(e) => {
@@ -102,9 +101,11 @@ pub fn judge(call: &Call, vips: &[IpAddr]) -> Recovery {
         Fate::Reinvited => "both parties get a re-INVITE".to_owned(),
         Fate::HalfKnown => "a leg is incompletely known, so that nothing true can be said in it".to_owned(),
         Fate::NotUdp => "a leg is not over UDP, and only UDP can be sent from the server's port".to_owned(),
-        Fate::Alone => "no second leg is known for certain: the server itself is the other party, or which leg is the other is in doubt; \
+        Fate::Alone => {
+            "no second leg is known for certain: the server itself is the other party, or which leg is the other is in doubt; \
              the party gets BYE"
-            .to_owned(),
+                .to_owned()
+        }
         Fate::Silent(why) => format!("{why}; both parties get BYE"),
     };
     let why = if of_audio.is_empty() { of_signalling } else { format!("{of_signalling}; {of_audio}") };

@@ -1,6 +1,8 @@
 //! A report as people read it: a line for each call, or all that is known of one.
 
-use crate::calls::inspect::report::{Audio, By, Call, Crypto, Description, End, Hold, Leg, Media, Party, Report, Rtp, Side, Signalling, State};
+use crate::calls::inspect::report::{
+    Audio, By, Call, Crypto, Description, End, Hold, Leg, Media, Party, Report, Rtp, Side, Signalling, State,
+};
 use crate::control::cli::output::{moment, printable, table};
 use std::fmt::{Display, Write as _};
 
@@ -29,10 +31,16 @@ pub(in crate::control::cli) fn render(r: &Report, whole: bool) -> String {
     }
     let count = |s: State| r.calls.iter().filter(|c| c.state == s).count();
     let states = [
-        State::Up, State::Ringing, State::Calling, State::Ended, State::Failed, State::Cancelled, State::Redirected, State::Unanswered,
+        State::Up,
+        State::Ringing,
+        State::Calling,
+        State::Ended,
+        State::Failed,
+        State::Cancelled,
+        State::Redirected,
+        State::Unanswered,
     ];
-    let counts: Vec<String> =
-        states.iter().filter(|s| count(**s) > 0).map(|s| format!("{} {}", count(*s), kebab(s))).collect();
+    let counts: Vec<String> = states.iter().filter(|s| count(**s) > 0).map(|s| format!("{} {}", count(*s), kebab(s))).collect();
     let counts = if counts.is_empty() { String::new() } else { format!(" ({})", counts.join(", ")) };
     let _ = writeln!(text, "calls: {}{counts}", r.calls.len());
     if whole {
@@ -52,7 +60,12 @@ fn row(n: usize, c: &Call) -> Vec<String> {
     vec![
         (n + 1).to_string(),
         c.id.clone(),
-        format!("{}{}{}", kebab(&c.state), if c.partial { " (partial)" } else { "" }, if c.emergency { " EMERGENCY" } else { "" }),
+        format!(
+            "{}{}{}",
+            kebab(&c.state),
+            if c.partial { " (partial)" } else { "" },
+            if c.emergency { " EMERGENCY" } else { "" }
+        ),
         moment(c.started_ms),
         c.duration_ms.map_or_else(|| "-".to_owned(), seconds),
         short(&c.from),
@@ -143,7 +156,8 @@ fn leg(n: usize, l: &Leg) -> String {
         Side::Unknown => format!("{} - {}", l.local_addr, l.remote_addr),
     };
     let elsewhere = if l.through_server { "" } else { ", not through the server" };
-    let mut text = format!("   leg {}: {} {}, {way} over {}{elsewhere}\n", n + 1, kebab(&l.state), kebab(&l.direction), kebab(&l.transport));
+    let mut text =
+        format!("   leg {}: {} {}, {way} over {}{elsewhere}\n", n + 1, kebab(&l.state), kebab(&l.direction), kebab(&l.transport));
     let number = |n: Option<u32>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
     let code = l.code.map(|code| format!("{code} {}", l.reason.clone().unwrap_or_default())).unwrap_or_default();
     lines(
