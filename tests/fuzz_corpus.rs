@@ -14,8 +14,13 @@ use std::path::{Path, PathBuf};
 type Target = (&'static str, fn(&[u8]), u32);
 
 /// Name, body, and how many mutations of each saved input are tried: together they take a few seconds without optimization.
-const TARGETS: &[Target] =
-    &[("message", bodies::message, 60), ("uri", bodies::uri, 200), ("sdp", bodies::sdp, 60), ("packet", bodies::packet, 6)];
+const TARGETS: &[Target] = &[
+    ("message", bodies::message, 60),
+    ("uri", bodies::uri, 200),
+    ("sdp", bodies::sdp, 60),
+    ("packet", bodies::packet, 6),
+    ("hep", bodies::hep, 40),
+];
 
 /// What parsers look for: a mutation with one of these gets further than one with any byte.
 const WORDS: &[&[u8]] = &[

@@ -3,11 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, unreachable_pub, reason = "a panic is how a finding is told")]
 
+mod hep;
 mod message;
 mod packet;
 mod sdp;
 mod uri;
 
+pub use hep::hep;
 pub use message::message;
 pub use packet::{SEPARATOR, packet};
 pub use sdp::sdp;
