@@ -3,6 +3,7 @@
 pub mod capture;
 pub mod facts;
 pub mod frame;
+pub mod hep;
 pub mod inspect;
 pub mod model;
 pub mod pairing;
