@@ -50,6 +50,8 @@ pub struct ReportedCall {
     pub ended_ms: Option<u64>,
     /// How the legs were paired; `None` for a single leg.
     pub pairing: Option<Pairing>,
+    /// How certain the pairing is, from 0 to 100; `None` for a single leg.
+    pub confidence: Option<u8>,
     /// Whether it is an emergency call.
     pub emergency: bool,
     /// Its legs.
@@ -138,6 +140,7 @@ impl ReportedCall {
             confirmed_ms: call.confirmed_ms,
             ended_ms: None,
             pairing: call.pairing,
+            confidence: call.confidence,
             emergency: call.emergency,
             legs: call.legs.iter().map(|leg| ReportedLeg::new(leg)).collect(),
             obstacles,
