@@ -240,6 +240,7 @@ impl CallsSide {
                 }
             }
             Event::Heard(ears::Heard::Rtp(seen)) => self.table.handle_rtp(seen.src, seen.dst, now),
+            Event::Heard(ears::Heard::Told(fact)) => self.table.handle_fact(&fact, now),
             Event::Received(datagram) => {
                 if self.role == Role::Master {
                     self.engine.handle_packet(&datagram.packet(), Heard::RecoveryPort, now);
@@ -289,6 +290,7 @@ impl CallsSide {
         self.own_open = resumed;
         self.table.clear();
         self.table.set_epoch(epoch);
+        self.ears.ask_server(true);
         self.takeover = Some(takeover);
         // Until the key is written nothing is guarded, and this node is the one with the right.
         self.store.guard(Vec::new());
@@ -380,6 +382,7 @@ impl CallsSide {
         }
         self.engine.stop();
         self.table.clear();
+        self.ears.ask_server(false);
         if let Some(takeover) = self.takeover.take() {
             takeover.save();
         }
@@ -463,6 +466,11 @@ impl CallsSide {
     }
 
     /// The stored calls as `calls` shows them.
+    /// How the connection to the server is; `None` if it is not asked for its bridges now.
+    pub(super) fn server_status(&self) -> Option<api::ServerStatus> {
+        self.ears.server_status()
+    }
+
     pub(super) fn rows(&self) -> Vec<api::CallRow> {
         let carried: BTreeMap<String, CallStatus> = self.engine.status().into_iter().map(|s| (s.call.clone(), s)).collect();
         self.stored.values().map(|call| rows::row(call, carried.get(&call.id))).collect()
