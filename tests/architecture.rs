@@ -31,6 +31,8 @@ const DRIVERS: &[&str] = &[
     "config/load/",
     "calls/capture.rs",
     "calls/capture/",
+    "calls/hep/listener.rs",
+    "calls/hep/listener/",
     "calls/inspect.rs",
     "calls/inspect/file.rs",
     "calls/store.rs",

@@ -4,13 +4,12 @@
 //! Roles: as *backup* the stored calls are followed and the relay is armed for each; nothing is sent. As *master* the local
 //! server's traffic is learnt and stored, and the calls of the master before are recovered and carried.
 
+use super::ears::{self, Ears, EarsError};
 use super::relay::Relay;
 use super::rows;
-use super::sampler::Sampler;
 use super::sockets::{Datagram, RecoveryPortError, RecoverySockets};
 use super::takeover::Takeover;
 use super::writer;
-use crate::calls::capture::{Capture, CaptureError, Seen};
 use crate::calls::model::{Call, CallEvent, Flow, Packet, Transport};
 use crate::calls::store::{Store, StoreEvent, StoreHandle};
 use crate::calls::table::{Table, TableSettings};
@@ -34,8 +33,8 @@ use tracing::{debug, error, info, warn};
 
 /// Longest time that a handover waits for stored calls to be written. The right to hold the addresses ends soon after anyway.
 const FLUSH: Duration = Duration::from_millis(250);
-/// Pause before the capture is opened again, after the system took it away.
-const REOPEN: Duration = Duration::from_secs(1);
+/// Pause before tables that could not be put back are tried again.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How often a master looks whether it may still write calls.
 const LOOK: Duration = Duration::from_secs(1);
 /// From the news that a table of ours may be gone until it is looked for: our own changes replace tables, too.
@@ -58,9 +57,9 @@ enum Role {
 /// Why calls cannot be learnt or kept on this node.
 #[derive(Debug, thiserror::Error)]
 pub enum CallsError {
-    /// The wire cannot be listened to.
+    /// The server cannot be listened to.
     #[error(transparent)]
-    Capture(#[from] CaptureError),
+    Ears(#[from] EarsError),
     /// The recovery port cannot be had.
     #[error(transparent)]
     RecoveryPort(#[from] RecoveryPortError),
@@ -78,9 +77,7 @@ pub enum CallsError {
 /// Something that happened to the calls of an instance.
 #[derive(Debug)]
 pub(super) enum Event {
-    Overheard(Seen),
-    CaptureLost(CaptureError),
-    Sampled(Seen),
+    Heard(ears::Heard),
     Received(Datagram),
     Stored(StoreEvent),
     /// Tables of nftables were deleted: these, or `None` if it is not known which.
@@ -104,12 +101,7 @@ pub(super) struct CallsSide {
     /// What etcd holds, by call id: on a backup, what a takeover would recover.
     // Boxed: a tree has up to twice the places that it needs, and a call is kilobytes.
     stored: BTreeMap<String, Box<Call>>,
-    /// What listens to the server's port; `None` for a while after the system took it away.
-    capture: Option<Capture>,
-    reopen_at: Time,
-    interface: String,
-    ports: Vec<u16>,
-    sampler: Sampler,
+    ears: Ears,
     sockets: RecoverySockets,
     raw: RawUdp,
     fence: Fence,
@@ -146,7 +138,7 @@ impl CallsSide {
         let vips: Vec<IpAddr> = instance.addresses.iter().map(ipnet::IpNet::addr).collect();
         // What can fail for reasons of this host comes first, so that a refused start leaves nothing behind.
         let sockets = RecoverySockets::open(&vips, sip.recovery_port)?;
-        let capture = Capture::open(&instance.interface, &sip.ports)?;
+        let ears = Ears::open(node, instance, sip, &vips)?;
         let raw = RawUdp::open(&instance.interface)?;
         let relay = KernelRelay::new(&instance.name, &vips)?;
         let fence = Fence::new(&instance.name, &sip.ports, sip.media_ports);
@@ -193,11 +185,7 @@ impl CallsSide {
             writer_key: writer::key(&node.cluster, &instance.name),
             store_events,
             stored: BTreeMap::new(),
-            capture: Some(capture),
-            reopen_at: Time::FAR,
-            interface: instance.interface.clone(),
-            ports: sip.ports.clone(),
-            sampler: Sampler::new(&instance.interface, &vips, sip.media_ports),
+            ears,
             vips,
             sockets,
             raw,
@@ -219,15 +207,11 @@ impl CallsSide {
 
     /// The next thing that happens. Nothing is lost when the wait is dropped.
     pub(super) async fn next(&mut self) -> Event {
-        let own = self.reopen_at.min(self.mend_at).min(self.look_at);
+        let own = self.mend_at.min(self.look_at);
         let deadlines = [self.engine.next_deadline(), self.table.next_deadline()];
         let deadline = deadlines.into_iter().flatten().fold(own, Time::min);
         tokio::select! {
-            seen = overhear(self.capture.as_mut()) => match seen {
-                Ok(seen) => Event::Overheard(seen),
-                Err(e) => Event::CaptureLost(e),
-            },
-            seen = self.sampler.next() => Event::Sampled(seen),
+            heard = self.ears.next() => Event::Heard(heard),
             Some(datagram) = self.sockets.next() => Event::Received(datagram),
             Some(event) = self.store_events.recv() => Event::Stored(event),
             gone = deleted(self.tables.as_mut()) => match gone {
@@ -241,32 +225,27 @@ impl CallsSide {
     pub(super) async fn handle(&mut self, event: Event) {
         let now = clock::now();
         match event {
-            Event::Overheard(captured) => {
-                // Without the addresses the server's traffic is none of this node's business.
-                if self.role == Role::Master {
-                    let packet =
-                        Packet { src: captured.src, dst: captured.dst, transport: Transport::Udp, payload: &captured.payload };
-                    if !self.engine.handle_packet(&packet, Heard::Overheard, now) {
-                        self.table.handle_packet(&packet, clock::unix_ms(), now);
-                    }
+            // Without the addresses the server's traffic is none of this node's business.
+            Event::Heard(_) if self.role == Role::Backup => {}
+            Event::Heard(ears::Heard::Message(seen)) => {
+                let packet = Packet { src: seen.src, dst: seen.dst, transport: Transport::Udp, payload: &seen.payload };
+                if !self.engine.handle_packet(&packet, Heard::Overheard, now) {
+                    self.table.handle_packet(&packet, clock::unix_ms(), now);
                 }
             }
+            Event::Heard(ears::Heard::Reported(r)) => {
+                let packet = Packet { src: r.src, dst: r.dst, transport: r.transport, payload: &r.payload };
+                if !self.engine.handle_packet(&packet, Heard::Reported, now) {
+                    self.table.handle_packet(&packet, clock::unix_ms(), now);
+                }
+            }
+            Event::Heard(ears::Heard::Rtp(seen)) => self.table.handle_rtp(seen.src, seen.dst, now),
             Event::Received(datagram) => {
                 if self.role == Role::Master {
                     self.engine.handle_packet(&datagram.packet(), Heard::RecoveryPort, now);
                 }
             }
             Event::Stored(first) => self.follow(first).await,
-            Event::Sampled(seen) => {
-                if self.role == Role::Master {
-                    self.table.handle_rtp(seen.src, seen.dst, now);
-                }
-            }
-            Event::CaptureLost(e) => {
-                warn!(instance = self.instance, "calls are not learnt for the moment: {e}");
-                self.capture = None;
-                self.reopen_at = now + REOPEN;
-            }
             Event::TablesGone(names) => {
                 let own = [self.fence.table_name(), self.relay.table_name()];
                 if names.is_none_or(|names| names.iter().any(|n| own.contains(&n.as_str()))) {
@@ -278,9 +257,6 @@ impl CallsSide {
                 self.tables = None;
             }
             Event::Deadline => {
-                if self.reopen_at <= now {
-                    self.reopen_capture(now);
-                }
                 if self.mend_at <= now {
                     self.mend(now).await;
                 }
@@ -440,7 +416,7 @@ impl CallsSide {
                 ),
                 Err(e) => {
                     warn!(instance = self.instance, "{what} could not be put back: {e}; trying again");
-                    self.mend_at = now + REOPEN;
+                    self.mend_at = now + AGAIN;
                 }
             }
         }
@@ -483,7 +459,7 @@ impl CallsSide {
 
     pub(super) fn counts(&self) -> api::CallCounts {
         let carried = self.engine.status().iter().filter(|c| c.state != CallState::Over).count();
-        api::CallCounts { stored: self.stored.len(), tracked: self.table.calls().count(), carried }
+        api::CallCounts { stored: self.stored.len(), tracked: self.table.calls().count(), carried, hep: self.ears.hep_counts() }
     }
 
     /// The stored calls as `calls` shows them.
@@ -560,20 +536,6 @@ impl CallsSide {
         self.settle_own().await;
     }
 
-    fn reopen_capture(&mut self, now: Time) {
-        match Capture::open(&self.interface, &self.ports) {
-            Ok(capture) => {
-                info!(instance = self.instance, "calls are learnt again");
-                self.capture = Some(capture);
-                self.reopen_at = Time::FAR;
-            }
-            Err(e) => {
-                debug!(instance = self.instance, "still no capture: {e}");
-                self.reopen_at = now + REOPEN;
-            }
-        }
-    }
-
     fn arm_all(&self) {
         let all = self.stored.keys().cloned().collect();
         self.arm(all);
@@ -626,7 +588,7 @@ impl CallsSide {
             self.store.apply(event);
         }
         self.relay.set(flows);
-        self.sampler.adjust(if self.role == Role::Master { self.table.wants_one_in() } else { None });
+        self.ears.sample(if self.role == Role::Master { self.table.wants_one_in() } else { None });
         messages
     }
 
@@ -647,13 +609,6 @@ impl CallsSide {
                 debug!(instance = self.instance, "a SIP message was not sent: {e}");
             }
         }
-    }
-}
-
-async fn overhear(capture: Option<&mut Capture>) -> Result<Seen, CaptureError> {
-    match capture {
-        Some(capture) => capture.next().await,
-        None => std::future::pending().await,
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod answers;
 mod calls_side;
+mod ears;
 mod history;
 mod hooks;
 mod instance;

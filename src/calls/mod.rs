@@ -1,7 +1,9 @@
 //! Learning calls: packets -> legs -> calls -> etcd.
 
 pub mod capture;
+pub mod facts;
 pub mod frame;
+pub mod hep;
 pub mod inspect;
 pub mod model;
 pub mod pairing;

@@ -120,7 +120,7 @@ impl Carried {
             Err(why) => (Vec::new(), Some(why)),
         };
         let side = |leg: &Leg| Side { anchors: plan::anchors(leg, &cx.settings.vips), ..Side::default() };
-        let sides = call.legs.iter().map(side).collect();
+        let sides = call.legs.iter().map(|leg| side(leg)).collect();
         Self {
             call,
             sides,
@@ -147,7 +147,7 @@ impl Carried {
     /// Which leg the dialog with these tags is, seen from the server.
     pub(super) fn side_of(&self, local_tag: Option<&[u8]>, remote_tag: Option<&[u8]>) -> Option<usize> {
         let (local, remote) = (local_tag?, remote_tag?);
-        self.call.legs.iter().position(|l| l.local_tag.0 == local && l.remote_tag.0 == remote)
+        self.call.legs.iter().position(|l| *l.local_tag == *local && *l.remote_tag == *remote)
     }
 
     pub(super) fn other(&self, side: usize) -> Option<usize> {

@@ -3,11 +3,18 @@
 //! It reads what phones and servers really send rather than what RFC 3261 allows: compact header names, folded headers,
 //! bare LF, blank space before the colon, bytes that are not UTF-8, a missing or wrong Content-Length. It asks only for a start line
 //! and for Call-ID, From, To and CSeq; the rest is a view that is computed when asked for. It never panics, and allocates
-//! nothing for a message of up to 32 headers.
+//! nothing for a message of up to 32 headers. Nothing is decoded or changed: what goes back into a dialog goes back verbatim.
+//!
+//! Of a header that may stand only once the first one counts. Later ones are what something on the way has added, and the common
+//! servers take the first too; to read another one than they do would be to learn another dialog than they have.
 
 mod name;
+#[cfg(test)]
+mod torture;
+mod typed;
 
 pub use name::{Method, Name};
+pub use typed::{Event, RAck, Reason, Refresher, Replaces, SessionExpires, SessionId, SubscriptionState};
 
 use super::uri;
 use smallvec::SmallVec;
@@ -15,9 +22,12 @@ use smallvec::SmallVec;
 /// Largest message, in bytes: what fits a UDP datagram, and the reach of the 16-bit offsets.
 pub const MAX_BYTES: usize = 65_535;
 /// Most header lines in a message. Real messages have under 50; a message with more is refused, so that it can't cost much.
-pub const MAX_HEADERS: usize = 256;
+/// A header's place has to fit a byte, with one value left for "none".
+pub const MAX_HEADERS: usize = 250;
 /// Header lines that are kept without an allocation: nearly all real messages have fewer.
 const INLINE: usize = 32;
+/// No header line has this name.
+const NONE: u8 = u8::MAX;
 
 /// Why bytes are not a usable SIP message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -81,7 +91,10 @@ pub struct Message<'a> {
     to: &'a [u8],
     cseq: (u32, &'a [u8]),
     body: &'a [u8],
+    whole: bool,
     headers: SmallVec<[Header; INLINE]>,
+    /// For each name the place of its first line in `headers`, or [`NONE`].
+    first: [u8; Name::COUNT],
 }
 
 impl std::fmt::Debug for Message<'_> {
@@ -109,11 +122,12 @@ impl<'a> Message<'a> {
         let start = start_line(first)?;
 
         let mut headers: SmallVec<[Header; INLINE]> = SmallVec::new();
-        let mut body_at = bytes.len();
+        let mut places = [NONE; Name::COUNT];
+        let (mut body_at, mut closed) = (bytes.len(), false);
         while at < bytes.len() {
             let (text, next) = line(bytes, at);
             if text.is_empty() {
-                body_at = next;
+                (body_at, closed) = (next, true);
                 break;
             }
             let mut end = at + text.len();
@@ -128,12 +142,21 @@ impl<'a> Message<'a> {
                 if headers.len() == MAX_HEADERS {
                     return Err(ParseError::TooManyHeaders);
                 }
+                let place = &mut places[header.name as usize];
+                if *place == NONE {
+                    // MAX_HEADERS keeps it below NONE.
+                    *place = u8::try_from(headers.len()).unwrap_or(NONE);
+                }
                 headers.push(header);
+            } else if text == b"v=0" {
+                // No header looks like this, but each session description begins so: the empty line before it is missing.
+                body_at = at;
+                break;
             }
             at = after;
         }
 
-        let first = |n: Name| headers.iter().find(|h| h.name == n).map(|h| slice(bytes, h.start, h.len));
+        let first = |n: Name| headers.get(usize::from(places[n as usize])).map(|h| slice(bytes, h.start, h.len));
         let some = |n: Name, what: &'static str| first(n).filter(|v| !v.is_empty()).ok_or(ParseError::Missing(what));
         let call_id = some(Name::CallId, "Call-ID")?;
         let from = some(Name::From, "From")?;
@@ -141,15 +164,27 @@ impl<'a> Message<'a> {
         let cseq = cseq(some(Name::CSeq, "CSeq")?).ok_or(ParseError::Missing("CSeq"))?;
         let rest = &bytes[body_at..];
         // A length beyond the datagram is a truncated or wrong message: take what is there.
-        let body = match first(Name::ContentLength).and_then(number) {
-            Some(n) => &rest[..rest.len().min(usize::try_from(n).unwrap_or(usize::MAX))],
-            None => rest,
-        };
+        let length = first(Name::ContentLength).and_then(number).map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+        let body = &rest[..length.unwrap_or(rest.len()).min(rest.len())];
+        let whole = closed && length.is_none_or(|n| n <= rest.len());
         let method = match start {
             Start::Request { method, .. } => method,
             Start::Response { .. } => Method::of(cseq.1),
         };
-        Ok(Self { bytes, start, method, call_id, from, to, cseq, body, headers })
+        Ok(Self { bytes, start, method, call_id, from, to, cseq, body, whole, headers, first: places })
+    }
+
+    /// The datagram that the message was parsed from, whole.
+    #[must_use]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Whether the message is complete as far as can be told: an empty line closes its headers, and its body has as many bytes as Content-Length
+    /// says, if it says so. One that was cut on the way may end within a value.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.whole
     }
 
     /// The first line.
@@ -191,12 +226,14 @@ impl<'a> Message<'a> {
     /// The value of the first header `n`, trimmed; folds are kept verbatim.
     #[must_use]
     pub fn header(&self, n: Name) -> Option<&'a [u8]> {
-        self.headers(n).next()
+        self.headers.get(usize::from(self.first[n as usize])).map(|h| slice(self.bytes, h.start, h.len))
     }
 
     /// The value of each header line `n`, in order.
     pub fn headers(&self, n: Name) -> impl Iterator<Item = &'a [u8]> + '_ {
-        self.headers.iter().filter(move |h| h.name == n).map(|h| slice(self.bytes, h.start, h.len))
+        let first = usize::from(self.first[n as usize]);
+        let lines = self.headers.get(first..).unwrap_or_default();
+        lines.iter().filter(move |h| h.name == n).map(|h| slice(self.bytes, h.start, h.len))
     }
 
     /// The comma-separated values of all header lines `n`, in order. Commas within quotes or angle brackets don't separate.
@@ -254,10 +291,13 @@ impl<'a> Message<'a> {
         uri::tag_of(self.to)
     }
 
-    /// The branch of the topmost Via.
+    /// The branch of the topmost Via. It may be no more than the magic cookie, or that of an RFC 2543 client, which names no transaction for
+    /// itself.
     #[must_use]
     pub fn branch(&self) -> Option<&'a [u8]> {
-        uri::param(self.values(Name::Via).next()?, "branch")
+        let top = self.values(Name::Via).next()?;
+        // Neither protocol nor sent-by can hold a semicolon.
+        uri::params(&top[memchr::memchr(b';', top)?..]).find(|p| p.name.eq_ignore_ascii_case(b"branch"))?.value
     }
 
     /// The body: the rest of the datagram, cut at Content-Length where that is smaller.
@@ -273,13 +313,18 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The line that begins at `at` without its end, and the offset of the next line. A lone CR does not end a line.
+/// The line that begins at `at` without its end, and the offset of the next line. A CR without LF does not end a line; several CRs before
+/// LF do.
 fn line(bytes: &[u8], at: usize) -> (&[u8], usize) {
     let rest = &bytes[at..];
-    match memchr::memchr(b'\n', rest) {
-        Some(n) => (rest[..n].strip_suffix(b"\r").unwrap_or(&rest[..n]), at + n + 1),
-        None => (rest.strip_suffix(b"\r").unwrap_or(rest), bytes.len()),
+    let (mut text, next) = match memchr::memchr(b'\n', rest) {
+        Some(n) => (&rest[..n], at + n + 1),
+        None => (rest, bytes.len()),
+    };
+    while let Some(shorter) = text.strip_suffix(b"\r") {
+        text = shorter;
     }
+    (text, next)
 }
 
 fn slice(bytes: &[u8], start: u16, len: u16) -> &[u8] {
@@ -308,26 +353,42 @@ fn start_line(text: &[u8]) -> Result<Start<'_>, ParseError> {
 /// The header in `bytes[at..end]`; `None` for a line that is none, which is passed over.
 fn header(bytes: &[u8], at: usize, end: usize) -> Option<Header> {
     let text = &bytes[at..end];
-    let colon = memchr::memchr(b':', text)?;
-    let name = text[..colon].trim_ascii_end();
-    if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
+    // Names are short: looking at each byte is faster than a call that looks at many at a time.
+    let colon = text.iter().position(|b| *b == b':')?;
+    let written = text[..colon].trim_ascii_end();
+    let name = Name::of(written);
+    // A name that is known needs no look at its letters.
+    if name == Name::Other && (written.is_empty() || !written.iter().all(|b| is_token(*b))) {
         return None;
     }
     let value = &text[colon + 1..];
     let lead = value.len() - value.trim_ascii_start().len();
     let start = at + colon + 1 + lead;
     Some(Header {
-        name: Name::of(name),
+        name,
         name_start: u16::try_from(at).ok()?,
-        name_len: u16::try_from(name.len()).ok()?,
+        name_len: u16::try_from(written.len()).ok()?,
         start: u16::try_from(start).ok()?,
         len: u16::try_from(value[lead..].trim_ascii_end().len()).ok()?,
     })
 }
 
-/// A token character of RFC 3261 section 25.1.
-fn is_token(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&b)
+/// Whether a byte is a token character of RFC 3261 section 25.1.
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut b = 0;
+    while b < 256 {
+        #[allow(clippy::cast_possible_truncation, reason = "the loop ends before 256")]
+        let byte = b as u8;
+        table[b] =
+            byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~');
+        b += 1;
+    }
+    table
+};
+
+pub(super) fn is_token(b: u8) -> bool {
+    TOKEN[usize::from(b)]
 }
 
 fn cseq(value: &[u8]) -> Option<(u32, &[u8])> {
@@ -342,8 +403,7 @@ fn cseq(value: &[u8]) -> Option<(u32, &[u8])> {
 /// A decimal number; `None` if it is empty, no number, or beyond 32 bits.
 fn number(text: &[u8]) -> Option<u32> {
     let text = text.trim_ascii();
-    // Ten digits is the longest 32-bit number; leading zeros beyond that are not worth support.
-    if text.is_empty() || text.len() > 10 {
+    if text.is_empty() {
         return None;
     }
     text.iter().try_fold(0u32, |n, b| {

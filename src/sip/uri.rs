@@ -1,5 +1,15 @@
 //! Name-addresses, header parameters and URIs as bytes: no copy, no validation beyond what is needed to find the parts.
 
+mod parts;
+mod via;
+
+pub use parts::{Param, params, split_values, unquoted};
+pub use via::{Via, via};
+
+use parts::{find_param, outside_quotes};
+use std::borrow::Cow;
+use std::net::Ipv6Addr;
+
 /// The parts of a header value such as `"Bob" <sip:bob@example.org;lr>;tag=1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NameAddr<'a> {
@@ -11,64 +21,42 @@ pub struct NameAddr<'a> {
     pub params: &'a [u8],
 }
 
-/// Offset of the first of the bytes `a`, `b`, `c` that is outside of quoted text. A quote that is never closed hides nothing,
-/// so that one stray quote does not hide a tag.
-fn outside_quotes(text: &[u8], a: u8, b: u8, c: u8) -> Option<usize> {
-    let mut at = 0;
-    while at < text.len() {
-        let byte = text[at];
-        if byte == b'"'
-            && let Some(end) = quoted_end(&text[at..])
-        {
-            at += end;
-            continue;
-        }
-        if byte == a || byte == b || byte == c {
-            return Some(at);
-        }
-        at += 1;
-    }
-    None
-}
-
-/// Length of the quoted string that `text` begins with, both quotes included (RFC 3261 section 25.1: `\` escapes one byte).
-fn quoted_end(text: &[u8]) -> Option<usize> {
-    let mut at = 1;
-    loop {
-        at += memchr::memchr2(b'"', b'\\', text.get(at..)?)?;
-        if text[at] == b'"' {
-            return Some(at + 1);
-        }
-        at += 2;
-    }
-}
-
 /// Takes a name-addr or addr-spec header value apart.
 ///
 /// Without angle brackets everything from the first `;` on belongs to the header, not to the URI (RFC 3261 section 20.10).
 #[must_use]
 pub fn name_addr(value: &[u8]) -> NameAddr<'_> {
     let value = value.trim_ascii();
-    // Most values have a quote-free display name; a `"` is worth the slow walk only if it is there.
-    let open =
-        if memchr::memchr(b'"', value).is_some() { outside_quotes(value, b'<', b'<', b'<') } else { memchr::memchr(b'<', value) };
-    // A `<` in a parameter does not open a URI.
-    let semicolon = match open {
-        Some(open) => memchr::memchr(b';', &value[..open]).filter(|_| memchr::memchr(b'"', &value[..open]).is_none()),
-        None => None,
-    };
-    match open {
-        Some(open) if semicolon.is_none() => {
+    match opening(value) {
+        Some(open) => {
             let inner = &value[open + 1..];
             let close = memchr::memchr(b'>', inner).unwrap_or(inner.len());
             let rest = inner.get(close + 1..).unwrap_or_default();
             let params = memchr::memchr(b';', rest).map_or(&rest[..0], |n| &rest[n..]);
             NameAddr { display: value[..open].trim_ascii(), uri: inner[..close].trim_ascii(), params }
         }
-        _ => {
+        None => {
             let (uri, params) = value.split_at(memchr::memchr(b';', value).unwrap_or(value.len()));
             NameAddr { display: &value[..0], uri: uri.trim_ascii(), params }
         }
+    }
+}
+
+/// Where the angle bracket is that opens the URI; `None` for an addr-spec.
+fn opening(value: &[u8]) -> Option<usize> {
+    let first = memchr::memchr(b'<', value)?;
+    // Most values have neither: quotes are worth the slow walk only if they are there.
+    if memchr::memchr2(b'"', b';', &value[..first]).is_none() {
+        return Some(first);
+    }
+    match outside_quotes(value, [b'<', b';', b';']) {
+        // A stray quote, and another one behind the bracket, only seem to enclose it.
+        None => Some(first),
+        Some(at) if value[at] == b'<' => Some(at),
+        // A `<` in a parameter does not open a URI. But where no URI can have ended yet, the `;` is in a display name that should
+        // have been quoted.
+        Some(at) if memchr::memchr(b':', &value[..at]).is_some() => None,
+        Some(at) => outside_quotes(&value[at..], [b'<'; 3]).map(|n| at + n),
     }
 }
 
@@ -99,29 +87,61 @@ pub fn uri_param<'a>(uri: &'a [u8], name: &str) -> Option<&'a [u8]> {
     find_param(&rest[memchr::memchr(b';', rest)?..], name)
 }
 
-fn find_param<'a>(mut params: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    while let Some(rest) = params.strip_prefix(b";") {
-        let end = if memchr::memchr(b'"', rest).is_some() {
-            outside_quotes(rest, b';', b';', b';').unwrap_or(rest.len())
-        } else {
-            memchr::memchr(b';', rest).unwrap_or(rest.len())
+/// The header `name` that a URI carries behind `?`, as in `sip:bob@example.org?Replaces=...`; escapes as they were written
+/// (see [`unescaped`]), empty for one without a value.
+#[must_use]
+pub fn uri_header<'a>(uri: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let rest = after_user(uri);
+    rest[memchr::memchr(b'?', rest)? + 1..].split(|b| *b == b'&').find_map(|one| {
+        let (key, value) = one.split_at(memchr::memchr(b'=', one).unwrap_or(one.len()));
+        key.eq_ignore_ascii_case(name.as_bytes()).then(|| value.get(1..).unwrap_or_default())
+    })
+}
+
+/// A URI without the headers behind `?`, as it may stand in a request line (RFC 3261 section 19.1.1, table 1).
+#[must_use]
+pub fn without_headers(uri: &[u8]) -> &[u8] {
+    let rest = after_user(uri);
+    let headers = memchr::memchr(b'?', rest).map_or(0, |n| rest.len() - n);
+    &uri[..uri.len() - headers]
+}
+
+/// `text` with each `%` and two hexadecimal digits replaced by the byte that they stand for (RFC 3261 section 19.1.2). A `%` that begins no
+/// escape stands for itself.
+#[must_use]
+pub fn unescaped(text: &[u8]) -> Cow<'_, [u8]> {
+    let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    let mut out: Vec<u8> = Vec::new();
+    let mut rest = text;
+    while let Some(at) = memchr::memchr(b'%', rest) {
+        let code = match rest.get(at + 1..at + 3) {
+            Some([high, low]) => digit(*high).zip(digit(*low)).map(|(high, low)| high << 4 | low),
+            _ => None,
         };
-        let one = &rest[..end];
-        let (key, value) = match memchr::memchr(b'=', one) {
-            Some(n) => (&one[..n], &one[n + 1..]),
-            None => (one, &one[one.len()..]),
-        };
-        if key.trim_ascii().eq_ignore_ascii_case(name.as_bytes()) {
-            return Some(value.trim_ascii());
-        }
-        params = &rest[end..];
+        out.extend_from_slice(&rest[..at]);
+        out.push(code.unwrap_or(b'%'));
+        rest = &rest[at + if code.is_some() { 3 } else { 1 }..];
     }
-    None
+    if rest.len() == text.len() {
+        return Cow::Borrowed(text);
+    }
+    out.extend_from_slice(rest);
+    Cow::Owned(out)
+}
+
+/// The scheme of a URI, without its colon (RFC 3986 section 3.1); `None` for what is not a URI.
+#[must_use]
+pub fn scheme(uri: &[u8]) -> Option<&[u8]> {
+    let scheme = &uri[..memchr::memchr(b':', uri)?];
+    let (first, rest) = scheme.split_first()?;
+    let valid = first.is_ascii_alphabetic() && rest.iter().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(b));
+    valid.then_some(scheme)
 }
 
 /// What follows the scheme and the user part of a `sip:` or `sips:` URI: host, port, parameters, headers.
 fn after_user(uri: &[u8]) -> &[u8] {
     let rest = sip_rest(uri).unwrap_or(uri);
+    // `@` must be escaped everywhere else, whereas `;` and `?` may stand in a user part (RFC 3261 section 25.1).
     match memchr::memchr(b'@', rest) {
         Some(n) => &rest[n + 1..],
         None => rest,
@@ -145,6 +165,9 @@ pub fn host_port(uri: &[u8]) -> Option<(&[u8], Option<u16>)> {
 }
 
 /// Host and port at the start of `host[:port][;...]`, as in a URI behind the user part or in Via's sent-by.
+///
+/// White space around the colon is passed over (RFC 3261 section 25.1, COLON). An IPv6 address that lacks its brackets is taken whole,
+/// without a port, because the port could not be told from the address.
 #[must_use]
 pub fn sent_by(text: &[u8]) -> Option<(&[u8], Option<u16>)> {
     let text = text.trim_ascii_start();
@@ -152,20 +175,34 @@ pub fn sent_by(text: &[u8]) -> Option<(&[u8], Option<u16>)> {
         let close = memchr::memchr(b']', inner)?;
         (&inner[..close], &inner[close + 1..])
     } else {
-        let end = text.iter().position(|b| matches!(b, b':' | b';' | b'?' | b'>' | b' ' | b'\t' | b',')).unwrap_or(text.len());
+        if let Some(address) = bare_ipv6(text) {
+            return Some((address, None));
+        }
+        let end = text.iter().position(|b| b":;?>, \t\r\n".contains(b)).unwrap_or(text.len());
         text.split_at(end)
     };
     if host.is_empty() {
         return None;
     }
-    let port = rest.strip_prefix(b":").and_then(|p| {
+    let port = rest.trim_ascii_start().strip_prefix(b":").and_then(|p| {
+        let p = p.trim_ascii_start();
         let digits = p.iter().take_while(|b| b.is_ascii_digit()).count();
         std::str::from_utf8(&p[..digits]).ok()?.parse().ok()
     });
     Some((host, port))
 }
 
-/// The user of a `sip:`, `sips:` (without password) or `tel:` URI (without parameters); `None` if there is none.
+fn bare_ipv6(text: &[u8]) -> Option<&[u8]> {
+    let mut colons = memchr::memchr_iter(b':', text);
+    // One colon is that of a port: the common case needs no parsing.
+    colons.next().and(colons.next())?;
+    let end = text.iter().position(|b| !b.is_ascii_hexdigit() && !b":.".contains(b)).unwrap_or(text.len());
+    std::str::from_utf8(&text[..end]).ok()?.parse::<Ipv6Addr>().ok()?;
+    Some(&text[..end])
+}
+
+/// The user of a `sip:`, `sips:` (without password) or `tel:` URI (without parameters); `None` if there is none. Escapes are as
+/// they were written: see [`unescaped`].
 #[must_use]
 pub fn user(uri: &[u8]) -> Option<&[u8]> {
     let user = if let Some(rest) = sip_rest(uri) {
@@ -177,40 +214,6 @@ pub fn user(uri: &[u8]) -> Option<&[u8]> {
         &rest[..memchr::memchr2(b';', b'?', rest).unwrap_or(rest.len())]
     };
     Some(user).filter(|u| !u.is_empty())
-}
-
-/// The comma-separated values in one header line, each trimmed; empty ones are left out. Commas within quotes or angle brackets
-/// do not separate.
-pub fn split_values(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = line;
-    std::iter::from_fn(move || {
-        while !rest.is_empty() {
-            let end = value_end(rest);
-            let value = rest[..end].trim_ascii();
-            rest = rest.get(end + 1..).unwrap_or_default();
-            if !value.is_empty() {
-                return Some(value);
-            }
-        }
-        None
-    })
-}
-
-fn value_end(text: &[u8]) -> usize {
-    // The common case has no comma at all.
-    if memchr::memchr(b',', text).is_none() {
-        return text.len();
-    }
-    let mut at = 0;
-    while let Some(n) = outside_quotes(&text[at..], b',', b'<', b'<') {
-        at += n;
-        if text[at] == b',' {
-            return at;
-        }
-        // Inside angle brackets quotes mean nothing; a bracket that is never closed hides nothing.
-        at += memchr::memchr(b'>', &text[at..]).unwrap_or(0) + 1;
-    }
-    text.len()
 }
 
 #[cfg(test)]

@@ -45,6 +45,15 @@ pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
         found.errors.push(source.problem("control.group", message, help));
     }
     for (i, instance) in config.instances.iter().enumerate() {
+        if let Some(path) = instance.sip.as_ref().and_then(|s| s.hep.as_ref()).and_then(|h| h.key_file.as_ref()) {
+            let key = format!("instance[{i}].sip.hep.key_file");
+            if let Some(bytes) = secret(path, &key, source, found)
+                && bytes.split(|b| *b == b'\n').next().is_none_or(|line| line.trim_ascii().is_empty())
+            {
+                let message = format!("the first line of {} is empty", shown(path));
+                found.errors.push(source.problem(&key, message, "write the key on the first line, the same as in the server"));
+            }
+        }
         let hooks = [("on_master", &instance.hooks.on_master), ("on_backup", &instance.hooks.on_backup)];
         for (name, command) in hooks {
             if let Some(program) = command.as_ref().and_then(|c| c.first()).map(Path::new).filter(|p| p.is_absolute()) {

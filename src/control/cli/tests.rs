@@ -45,7 +45,12 @@ fn the_status_shows_master_nodes_checks_and_calls() {
             master: Some("a".to_owned()),
             hold: Some(HoldStatus { kind: "paired".to_owned(), remaining_ms: 312 }),
             checks: vec![CheckStatus { name: "options".to_owned(), state: CheckState::Failed, ..CheckStatus::default() }],
-            calls: CallCounts { stored: 41, tracked: 42, carried: 43 },
+            calls: CallCounts {
+                stored: 41,
+                tracked: 42,
+                carried: 43,
+                hep: Some(HepCounts { received: 71, dropped: 72, ..HepCounts::default() }),
+            },
             ..InstanceStatus::default()
         }],
         nodes: [None, Some(400_000), Some(3)]
@@ -53,9 +58,22 @@ fn the_status_shows_master_nodes_checks_and_calls() {
             .into(),
         ..Status::default()
     });
-    for part in
-        ["http://e: refused", "paired 312ms", "FAILED", "not heard", "SILENT", "NOT fit", "41", "42", "43", "never", "evil .[2J"]
-    {
+    for part in [
+        "http://e: refused",
+        "paired 312ms",
+        "FAILED",
+        "not heard",
+        "SILENT",
+        "NOT fit",
+        "41",
+        "42",
+        "43",
+        "HEP OF",
+        "71",
+        "72",
+        "never",
+        "evil .[2J",
+    ] {
         assert!(text.contains(part), "{part} in\n{text}");
     }
     assert!(!text.contains('\x1b'));

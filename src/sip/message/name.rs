@@ -52,63 +52,139 @@ macro_rules! names {
         #[allow(missing_docs, reason = "each variant is the header of that name")]
         pub enum Name { $($variant,)+ Other }
 
-        impl Name {
-            /// The header with this name, in any case, long or compact.
-            #[must_use]
-            pub fn of(name: &[u8]) -> Self {
-                /// The longest name in the table is shorter than this.
-                const LONGEST: usize = 24;
-                let mut lower = [0u8; LONGEST];
-                let Some(lower) = lower.get_mut(..name.len()) else { return Self::Other };
-                lower.copy_from_slice(name);
-                lower.make_ascii_lowercase();
-                match &*lower {
-                    $($long $(| $compact)? => Self::$variant,)+
-                    _ => Self::Other,
-                }
-            }
-        }
+        /// Every spelling, the long ones as nearly everybody writes them.
+        const KNOWN: &[(&[u8], Name)] = &[$(($long, Name::$variant), $(($compact, Name::$variant),)?)+];
     };
 }
 
 names! {
-    CallId = b"call-id" | b"i",
-    From = b"from" | b"f",
-    To = b"to" | b"t",
-    CSeq = b"cseq",
-    Via = b"via" | b"v",
-    Contact = b"contact" | b"m",
-    RecordRoute = b"record-route",
-    Route = b"route",
-    MaxForwards = b"max-forwards",
-    ContentLength = b"content-length" | b"l",
-    ContentType = b"content-type" | b"c",
-    ContentEncoding = b"content-encoding" | b"e",
-    ContentDisposition = b"content-disposition",
-    Allow = b"allow",
-    Supported = b"supported" | b"k",
-    Require = b"require",
-    Unsupported = b"unsupported",
-    SessionExpires = b"session-expires" | b"x",
-    MinSe = b"min-se",
-    RSeq = b"rseq",
-    RAck = b"rack",
-    SessionId = b"session-id",
-    Reason = b"reason",
-    RetryAfter = b"retry-after",
-    Replaces = b"replaces",
-    ReferTo = b"refer-to" | b"r",
-    ReferredBy = b"referred-by" | b"b",
-    Event = b"event" | b"o",
-    Subject = b"subject" | b"s",
-    PAssertedIdentity = b"p-asserted-identity",
-    RemotePartyId = b"remote-party-id",
-    WwwAuthenticate = b"www-authenticate",
-    ProxyAuthenticate = b"proxy-authenticate",
-    Authorization = b"authorization",
-    ProxyAuthorization = b"proxy-authorization",
-    UserAgent = b"user-agent",
-    Server = b"server",
-    Expires = b"expires",
-    Warning = b"warning",
+    CallId = b"Call-ID" | b"i",
+    From = b"From" | b"f",
+    To = b"To" | b"t",
+    CSeq = b"CSeq",
+    Via = b"Via" | b"v",
+    Contact = b"Contact" | b"m",
+    RecordRoute = b"Record-Route",
+    Route = b"Route",
+    Path = b"Path",
+    MaxForwards = b"Max-Forwards",
+    ContentLength = b"Content-Length" | b"l",
+    ContentType = b"Content-Type" | b"c",
+    ContentEncoding = b"Content-Encoding" | b"e",
+    ContentDisposition = b"Content-Disposition",
+    Allow = b"Allow",
+    AllowEvents = b"Allow-Events" | b"u",
+    Supported = b"Supported" | b"k",
+    Require = b"Require",
+    ProxyRequire = b"Proxy-Require",
+    Unsupported = b"Unsupported",
+    SessionExpires = b"Session-Expires" | b"x",
+    MinSe = b"Min-SE",
+    RSeq = b"RSeq",
+    RAck = b"RAck",
+    SessionId = b"Session-ID",
+    Reason = b"Reason",
+    RetryAfter = b"Retry-After",
+    Replaces = b"Replaces",
+    Join = b"Join",
+    TargetDialog = b"Target-Dialog",
+    ReferTo = b"Refer-To" | b"r",
+    ReferSub = b"Refer-Sub",
+    ReferredBy = b"Referred-By" | b"b",
+    Event = b"Event" | b"o",
+    SubscriptionState = b"Subscription-State",
+    Subject = b"Subject" | b"s",
+    Diversion = b"Diversion",
+    HistoryInfo = b"History-Info",
+    PAssertedIdentity = b"P-Asserted-Identity",
+    PPreferredIdentity = b"P-Preferred-Identity",
+    RemotePartyId = b"Remote-Party-ID",
+    Privacy = b"Privacy",
+    Identity = b"Identity" | b"y",
+    IdentityInfo = b"Identity-Info" | b"n",
+    AcceptContact = b"Accept-Contact" | b"a",
+    RejectContact = b"Reject-Contact" | b"j",
+    RequestDisposition = b"Request-Disposition" | b"d",
+    WwwAuthenticate = b"WWW-Authenticate",
+    ProxyAuthenticate = b"Proxy-Authenticate",
+    Authorization = b"Authorization",
+    ProxyAuthorization = b"Proxy-Authorization",
+    UserAgent = b"User-Agent",
+    Server = b"Server",
+    Expires = b"Expires",
+    Warning = b"Warning",
+}
+
+/// Places of the hash table below; a power of two, several times the number of spellings, so that most lookups compare once.
+const PLACES: usize = 256;
+/// A place that is not taken.
+const FREE: u8 = u8::MAX;
+// A full table would make a lookup run in circles; the index of a spelling has to differ from FREE.
+const _: () = assert!(KNOWN.len() < PLACES / 2 && KNOWN.len() < FREE as usize);
+
+/// Where each spelling is looked for first: by its length and three of its letters in any case.
+const fn place(name: &[u8]) -> usize {
+    let n = name.len();
+    // Setting bit 5 makes letters lower case. It confuses some other bytes, which the comparison tells apart.
+    let (first, middle, last) = (name[0] | 0x20, name[n / 2] | 0x20, name[n - 1] | 0x20);
+    n.wrapping_mul(37).wrapping_add(first as usize * 5).wrapping_add(middle as usize * 11).wrapping_add(last as usize * 3)
+        % PLACES
+}
+
+/// Indices into [`KNOWN`], by open addressing.
+static TABLE: [u8; PLACES] = {
+    let mut table = [FREE; PLACES];
+    let mut i = 0;
+    while i < KNOWN.len() {
+        let mut at = place(KNOWN[i].0);
+        while table[at] != FREE {
+            at = (at + 1) % PLACES;
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "the assertion above keeps the number of spellings below 255")]
+        {
+            table[at] = i as u8;
+        }
+        i += 1;
+    }
+    table
+};
+
+impl Name {
+    /// How many names there are, [`Name::Other`] included.
+    pub(super) const COUNT: usize = Self::Other as usize + 1;
+
+    /// The header with this name, in any case, long or compact.
+    #[must_use]
+    pub fn of(name: &[u8]) -> Self {
+        if name.is_empty() {
+            return Self::Other;
+        }
+        let mut at = place(name);
+        loop {
+            let Some((spelling, known)) = KNOWN.get(usize::from(TABLE[at])) else { return Self::Other };
+            // Nearly all senders use the usual spelling, and comparing bytes as they are is much faster.
+            if *spelling == name || spelling.eq_ignore_ascii_case(name) {
+                return *known;
+            }
+            at = (at + 1) % PLACES;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_spelling_is_found_in_any_case() {
+        for (spelling, name) in KNOWN {
+            assert_eq!(Name::of(spelling), *name);
+            assert_eq!(Name::of(&spelling.to_ascii_lowercase()), *name);
+            assert_eq!(Name::of(&spelling.to_ascii_uppercase()), *name);
+            assert_eq!(Name::of(&[spelling, &b"x"[..]].concat()), Name::Other);
+        }
+        for other in [&b""[..], b"z", b"x-pair", b"\xff", b"call_id", b"\0"] {
+            assert_eq!(Name::of(other), Name::Other);
+        }
+    }
 }

@@ -7,8 +7,8 @@ fn finds_the_parts_of_a_name_addr() {
         name_addr(br#" "A \"x\" <sip:evil@h>; tag=no" <sip:bob@[2001:db8::1]:5070;lr;transport=udp>;x="a;tag=b" ; Tag = 9z "#);
     assert_eq!(n.display, br#""A \"x\" <sip:evil@h>; tag=no""#);
     assert_eq!(n.uri, b"sip:bob@[2001:db8::1]:5070;lr;transport=udp");
-    assert_eq!(find_param(n.params, "tag"), Some(&b"9z"[..]));
-    assert_eq!(find_param(n.params, "lr"), None);
+    assert_eq!(parts::find_param(n.params, "tag"), Some(&b"9z"[..]));
+    assert_eq!(parts::find_param(n.params, "lr"), None);
 }
 
 #[test]
@@ -57,6 +57,15 @@ fn uri_parameters_are_those_behind_the_host() {
     assert_eq!(uri_param(b"sip:a;lr@h", "lr"), None);
     assert_eq!(uri_param(b"sip:h;transport=tcp?lr=1;lr", "transport"), Some(&b"tcp"[..]));
     assert_eq!(uri_param(b"sip:h?a=b;lr", "lr"), None);
+}
+
+#[test]
+fn headers_of_a_uri_are_not_in_its_user_part() {
+    assert_eq!(without_headers(b"sip:a?b@h;x=1?q=1&r=2"), b"sip:a?b@h;x=1");
+    assert_eq!(without_headers(b"sip:a?b@h"), b"sip:a?b@h");
+    assert_eq!(without_headers(b"tel:1?x"), b"tel:1");
+    assert_eq!(uri_header(b"sip:a?b@h?Q=1&r=2&s", "r"), Some(&b"2"[..]));
+    assert_eq!(uri_header(b"sip:a?b@h", "b"), None);
 }
 
 #[test]

@@ -1,0 +1,167 @@
+//! All that an agent hears of its server's calls, in one place: what passes the wire, what the server itself reports, and the few
+//! RTP packets that tell where phones really send from.
+
+use super::sampler::Sampler;
+use crate::calls::capture::{Capture, CaptureError, Seen};
+use crate::calls::hep::intake::{Counters, Key, Reported, Rules};
+use crate::calls::hep::listener::{HepOpenError, Listener};
+use crate::clock;
+use crate::config;
+use crate::time::Time;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tracing::{debug, info, warn};
+
+/// Pause before the capture is opened again, after the system took it away.
+const REOPEN: Duration = Duration::from_secs(1);
+
+/// One thing that was heard.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// A SIP message between the server and somebody.
+    Message(Seen),
+    /// A SIP message that the server says it sent or received.
+    Reported(Reported),
+    /// A sampled RTP packet to the server.
+    Rtp(Seen),
+}
+
+/// What listens to one instance's server.
+pub(super) struct Ears {
+    instance: String,
+    interface: String,
+    ports: Vec<u16>,
+    /// `None` for a while after the system took it away.
+    capture: Option<Capture>,
+    reopen_at: Time,
+    sampler: Sampler,
+    hep: Option<Listener>,
+}
+
+/// Why a server cannot be listened to.
+#[derive(Debug, thiserror::Error)]
+pub enum EarsError {
+    /// Not to what passes the wire.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// Not to what it reports.
+    #[error(transparent)]
+    Hep(#[from] HepOpenError),
+    /// The key that its reports must show cannot be read.
+    #[error("cannot read the HEP key in {}: {source}; the first line of the file is the key", path.display())]
+    HepKey {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+}
+
+impl Ears {
+    pub(super) fn open(
+        node: &config::Node,
+        instance: &config::Instance,
+        sip: &config::Sip,
+        vips: &[IpAddr],
+    ) -> Result<Self, EarsError> {
+        let hep = match &sip.hep {
+            Some(hep) => Some(Listener::open(&instance.name, &hep.listen, rules(hep, node, vips)?)?),
+            None => None,
+        };
+        Ok(Self {
+            instance: instance.name.clone(),
+            interface: instance.interface.clone(),
+            ports: sip.ports.clone(),
+            capture: Some(Capture::open(&instance.interface, &sip.ports)?),
+            reopen_at: Time::FAR,
+            sampler: Sampler::new(&instance.interface, vips, sip.media_ports),
+            hep,
+        })
+    }
+
+    /// What the server reported, and what became of it; `None` if HEP is not configured.
+    pub(super) fn hep_counts(&self) -> Option<Counters> {
+        self.hep.as_ref().map(Listener::counters)
+    }
+
+    /// The next thing that is heard. Cancel safe.
+    pub(super) async fn next(&mut self) -> Heard {
+        loop {
+            let lost = tokio::select! {
+                seen = overhear(self.capture.as_mut()) => match seen {
+                    Ok(seen) => return Heard::Message(seen),
+                    Err(e) => Some(e),
+                },
+                report = reported(self.hep.as_mut()) => return Heard::Reported(report),
+                seen = self.sampler.next() => return Heard::Rtp(seen),
+                () = tokio::time::sleep_until(clock::tokio_at(self.reopen_at)) => None,
+            };
+            match lost {
+                Some(e) => {
+                    warn!(instance = self.instance, "calls are not learnt for the moment: {e}");
+                    self.capture = None;
+                    self.reopen_at = clock::now() + REOPEN;
+                }
+                None => self.reopen(),
+            }
+        }
+    }
+
+    /// Listens to one of `wanted` RTP packets from now on; to none if `None`.
+    pub(super) fn sample(&mut self, wanted: Option<u32>) {
+        self.sampler.adjust(wanted);
+    }
+
+    fn reopen(&mut self) {
+        match Capture::open(&self.interface, &self.ports) {
+            Ok(capture) => {
+                info!(instance = self.instance, "calls are learnt again");
+                self.capture = Some(capture);
+                self.reopen_at = Time::FAR;
+            }
+            Err(e) => {
+                debug!(instance = self.instance, "still no capture: {e}");
+                self.reopen_at = clock::now() + REOPEN;
+            }
+        }
+    }
+}
+
+async fn overhear(capture: Option<&mut Capture>) -> Result<Seen, CaptureError> {
+    match capture {
+        Some(capture) => capture.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn reported(hep: Option<&mut Listener>) -> Reported {
+    match hep {
+        Some(hep) => hep.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Without a word in the configuration, a key is enough; without a key, only this host is believed.
+fn rules(hep: &config::Hep, node: &config::Node, vips: &[IpAddr]) -> Result<Rules, EarsError> {
+    let key = match &hep.key_file {
+        Some(path) => Some(key_of(path).map_err(|source| EarsError::HepKey { path: path.clone(), source })?),
+        None => None,
+    };
+    let here = || [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), node.address].into_iter().chain(vips.iter().copied());
+    let from = match (&hep.from, &key) {
+        (Some(from), _) => Some(from.clone()),
+        (None, Some(_)) => None,
+        (None, None) => Some(here().collect()),
+    };
+    Ok(Rules { key, from, vips: vips.to_vec(), server: hep.server.clone() })
+}
+
+fn key_of(path: &Path) -> std::io::Result<Key> {
+    let text = std::fs::read(path)?;
+    let line = text.split(|b| *b == b'\n').next().unwrap_or_default().trim_ascii();
+    if line.is_empty() {
+        return Err(std::io::Error::other("its first line is empty"));
+    }
+    Ok(Key::new(line))
+}
