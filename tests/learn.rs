@@ -41,9 +41,7 @@ impl Capture {
         let path = file.to_string_lossy().into_owned();
         let argv = ["tcpdump", "-i", interface, "-s", "0", "-U", "--immediate-mode", "-Z", "root", "-w", &path, "udp or tcp"];
         let proc = host.spawn("tcpdump", &argv)?;
-        wait::until("tcpdump to listen", SOON, || {
-            if proc.tail().contains("listening on") { Ok(()) } else { Err(proc.tail()) }
-        })?;
+        wait::until("tcpdump to listen", SOON, || if proc.tail().contains("listening on") { Ok(()) } else { Err(proc.tail()) })?;
         Ok(Self { proc, file })
     }
 
@@ -82,7 +80,9 @@ fn differences(report: &Value, messages: &[Message]) -> Vec<String> {
         let (Some(src), Some(dst)) = (m.src, m.dst) else { continue };
         let pair = [src.to_string(), dst.to_string()];
         let known = legs.iter().any(|l| {
-            text(l, "call_id") == m.call_id && pair.contains(&text(l, "local_addr").to_owned()) && pair.contains(&text(l, "remote_addr").to_owned())
+            text(l, "call_id") == m.call_id
+                && pair.contains(&text(l, "local_addr").to_owned())
+                && pair.contains(&text(l, "remote_addr").to_owned())
         });
         if !known {
             wrong.push(format!("{} from {src} to {dst} is no leg", m.call_id));
@@ -94,7 +94,11 @@ fn differences(report: &Value, messages: &[Message]) -> Vec<String> {
         let d = rules::dialog(messages, &name);
         let mut differ = |what: &str, ours: String, theirs: String| {
             if ours != theirs {
-                wrong.push(format!("{} {local} - {remote} ({}): {what} is {ours}, by tshark {theirs}", name.call_id, text(leg, "state")));
+                wrong.push(format!(
+                    "{} {local} - {remote} ({}): {what} is {ours}, by tshark {theirs}",
+                    name.call_id,
+                    text(leg, "state")
+                ));
             }
         };
         differ("code", format!("{:?}", number(&leg["code"])), format!("{:?}", d.code.map(u32::from)));
@@ -119,7 +123,12 @@ fn compared(file: &Path, what: &str) -> Result<Value> {
     ensure!(!messages.is_empty(), "{what}: tshark found no SIP in {}", file.display());
     let wrong = differences(&report, &messages);
     ensure!(wrong.is_empty(), "{what}: {} differences\n{}", wrong.len(), wrong.join("\n"));
-    ensure!(report["traffic"]["sip"] == messages.len(), "{what}: {} messages, by tshark {}", report["traffic"]["sip"], messages.len());
+    ensure!(
+        report["traffic"]["sip"] == messages.len(),
+        "{what}: {} messages, by tshark {}",
+        report["traffic"]["sip"],
+        messages.len()
+    );
     Ok(report)
 }
 
@@ -163,7 +172,10 @@ fn lab(test: impl FnOnce(&Lan) -> Result<()>, name: &str) -> Result<()> {
 
 /// A pair of parties with this fate, the called one first, so that it listens.
 fn pair<'l>(hosts: [&'l Host; 2], n: u16, tcp: bool, fates: [Fate; 2]) -> [Party<'l>; 2] {
-    [Party { host: hosts[1], number: 2000 + n, tcp, fate: fates[1] }, Party { host: hosts[0], number: 1000 + n, tcp, fate: fates[0] }]
+    [
+        Party { host: hosts[1], number: 2000 + n, tcp, fate: fates[1] },
+        Party { host: hosts[0], number: 1000 + n, tcp, fate: fates[0] },
+    ]
 }
 
 /// Waits until a called party listens.
@@ -249,7 +261,11 @@ fn calls_through_asterisk_are_told_as_tshark_reads_them() {
             ensure!(report["server"]["certainty"] == "likely", "{}", report["server"]);
             fates(&report, 2, &[(501, "ended"), (502, "failed"), (503, "cancelled"), (504, "ringing"), (505, "up")])?;
             let stays = call(&report, 1505, 2505)?;
-            ensure!(stays["recovery"]["audio"] == "relayed" && stays["recovery"]["signalling"] == "re-invite", "{:#}", stays["recovery"]);
+            ensure!(
+                stays["recovery"]["audio"] == "relayed" && stays["recovery"]["signalling"] == "re-invite",
+                "{:#}",
+                stays["recovery"]
+            );
             ensure!(stays["recovery"]["flows"].as_array().is_some_and(|f| f.len() >= 2), "{:#}", stays["recovery"]);
             let moved = call(&report, 1506, 2506)?;
             ensure!(moved["legs"][0]["refers"][0].as_str().is_some_and(|r| r.contains("2777")), "{moved:#}");
@@ -310,7 +326,8 @@ fn proxied_and_direct_calls_are_told_as_tshark_reads_them() {
             let refused = [Fate::Refused(603), Fate::Refused(603)];
             let rings = [Fate::Rings, Fate::Rings];
             let server = SocketAddr::from((host.ip4, 5060));
-            let proxied = [(601, false, both), (602, false, moved), (603, false, refused), (604, false, rings), (605, false, stays)];
+            let proxied =
+                [(601, false, both), (602, false, moved), (603, false, refused), (604, false, rings), (605, false, stays)];
             let (mut ending, staying) = place(lan, Some(server), &proxied)?;
             let direct = [(621, false, both), (622, false, [Fate::Cancelled, Fate::Cancelled]), (623, false, moved)];
             let (more, _) = place(lan, None, &direct)?;

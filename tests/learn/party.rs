@@ -51,10 +51,15 @@ fn response(start: &str, tag: bool, more: &str, body: &str) -> String {
 fn caller(fate: Fate) -> String {
     let invite = request("INVITE sip:[service]@[remote_ip]:[remote_port]", "", "77 INVITE", "", SDP);
     let mut out = format!("<send retrans=\"500\">{invite}</send>\n<recv response=\"100\" optional=\"true\"/>\n");
-    let ack = |n: u32| format!("<send>{}</send>\n", request("ACK [next_url]", "[peer_tag_param]", &format!("{n} ACK"), "[routes]\n", ""));
+    let ack = |n: u32| {
+        format!("<send>{}</send>\n", request("ACK [next_url]", "[peer_tag_param]", &format!("{n} ACK"), "[routes]\n", ""))
+    };
     let ask = |method: &str, n: u32, more: &str, body: &str| {
         let start = format!("{method} [next_url]");
-        format!("<send retrans=\"500\">{}</send>\n", request(&start, "[peer_tag_param]", &format!("{n} {method}"), &format!("[routes]\n{more}"), body))
+        format!(
+            "<send retrans=\"500\">{}</send>\n",
+            request(&start, "[peer_tag_param]", &format!("{n} {method}"), &format!("[routes]\n{more}"), body)
+        )
     };
     let pause = "<pause milliseconds=\"300\"/>\n";
     match fate {
@@ -69,7 +74,8 @@ fn caller(fate: Fate) -> String {
             if fate == Fate::Rings {
                 return out + "<pause milliseconds=\"60000\"/>\n";
             }
-            let cancel = request("CANCEL sip:[service]@[remote_ip]:[remote_port]", "", "77 CANCEL", "Reason: SIP;cause=200\n", "");
+            let cancel =
+                request("CANCEL sip:[service]@[remote_ip]:[remote_port]", "", "77 CANCEL", "Reason: SIP;cause=200\n", "");
             out += &format!("{pause}<send retrans=\"500\">{}</send>\n", cancel);
             out += "<recv response=\"200\"/>\n<recv response=\"487\"/>\n";
             let line = request("ACK sip:[service]@[remote_ip]:[remote_port]", "[peer_tag_param]", "77 ACK", "", "");
@@ -168,12 +174,37 @@ impl Party<'_> {
         let path = self.host.dir.join(format!("{name}.xml"));
         std::fs::write(&path, text)?;
         let (path, peer) = (path.to_string_lossy().into_owned(), peer.to_string());
-        let (ip, port, media) = (self.host.ip4.to_string(), (self.number + 10_000).to_string(), (self.number + 30_000).to_string());
+        // SIPp takes some ports in a row for media.
+        let (ip, port, media) =
+            (self.host.ip4.to_string(), (self.number + 10_000).to_string(), (20_000 + self.number % 1000 * 10).to_string());
         let (number, errors) = (self.number.to_string(), self.host.dir.join(format!("{name}.errors.log")));
         let errors = errors.to_string_lossy();
         let argv = [
-            "sipp", &peer, "-sf", &path, "-i", &ip, "-p", &port, "-mp", &media, "-m", "1", "-nostdin", "-trace_err", "-error_file", &errors,
-            "-timeout", "60s", "-cid_str", "%u-%p@%s", "-key", "number", &number, "-t", if self.tcp { "t1" } else { "u1" },
+            "sipp",
+            &peer,
+            "-sf",
+            &path,
+            "-i",
+            &ip,
+            "-p",
+            &port,
+            "-mp",
+            &media,
+            "-m",
+            "1",
+            "-nostdin",
+            "-trace_err",
+            "-error_file",
+            &errors,
+            "-timeout",
+            "60s",
+            "-cid_str",
+            "%u-%p@%s",
+            "-key",
+            "number",
+            &number,
+            "-t",
+            if self.tcp { "t1" } else { "u1" },
         ];
         self.host.spawn(&name, &[&argv[..], more].concat())
     }

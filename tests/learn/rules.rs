@@ -33,8 +33,7 @@ pub(crate) struct Name<'a> {
 pub(crate) fn dialog(all: &[Message], name: &Name<'_>) -> Dialog {
     let mut d = Dialog::default();
     let here = |m: &&Message| {
-        m.call_id == name.call_id
-            && (m.src, m.dst) == (Some(name.local), Some(name.remote))
+        m.call_id == name.call_id && (m.src, m.dst) == (Some(name.local), Some(name.remote))
             || m.call_id == name.call_id && (m.src, m.dst) == (Some(name.remote), Some(name.local))
     };
     let hop: Vec<&Message> = all.iter().filter(here).collect();
@@ -43,7 +42,8 @@ pub(crate) fn dialog(all: &[Message], name: &Name<'_>) -> Dialog {
     let local_tag = |m: &Message| if out(m) == m.method.is_some() { m.from_tag.clone() } else { m.to_tag.clone() };
     let remote_tag = |m: &Message| if out(m) == m.method.is_some() { m.to_tag.clone() } else { m.from_tag.clone() };
     let mine = |m: &Message| local_tag(m) == name.tags[0] && remote_tag(m) == name.tags[1];
-    let Some(first) = hop.iter().filter(|m| m.method.as_deref() == Some("INVITE") && m.to_tag.is_empty()).max_by_key(|m| m.cseq) else {
+    let Some(first) = hop.iter().filter(|m| m.method.as_deref() == Some("INVITE") && m.to_tag.is_empty()).max_by_key(|m| m.cseq)
+    else {
         return d;
     };
     let own_ip = name.local.ip();
@@ -82,9 +82,10 @@ pub(crate) fn dialog(all: &[Message], name: &Name<'_>) -> Dialog {
             continue;
         }
         let _ = code;
-        let asked = hop.iter().rev().find(|r| {
-            r.method.as_deref() == Some(m.cseq_method.as_str()) && r.cseq == m.cseq && out(r) != out(m)
-        });
+        let asked = hop
+            .iter()
+            .rev()
+            .find(|r| r.method.as_deref() == Some(m.cseq_method.as_str()) && r.cseq == m.cseq && out(r) != out(m));
         let Some(asked) = asked else { continue };
         for side in [asked, m] {
             if !out(side)

@@ -10,7 +10,6 @@ use std::process::Command;
 pub(crate) struct Message {
     pub(crate) src: Option<SocketAddr>,
     pub(crate) dst: Option<SocketAddr>,
-    pub(crate) tcp: bool,
     /// Of a request.
     pub(crate) method: Option<String>,
     /// Of a response.
@@ -40,21 +39,17 @@ pub(crate) fn messages(pcap: &Path) -> Result<Vec<Message>> {
 /// PDML is flat enough to be read line by line: each field stands on a line of its own, with what it shows in `show`.
 fn parse(pdml: &str) -> Vec<Message> {
     let mut all: Vec<Message> = Vec::new();
-    let (mut ips, mut ports, mut tcp) = ([String::new(), String::new()], [0u16; 2], false);
+    let (mut ips, mut ports) = ([String::new(), String::new()], [0u16; 2]);
     let (mut in_sip, mut address, mut session) = (false, String::new(), String::new());
     for line in pdml.lines().map(str::trim_start) {
         let name = attribute(line, "name").unwrap_or_default();
         if line.starts_with("<packet>") {
             in_sip = false;
         } else if line.starts_with("<proto ") {
-            match name.as_str() {
-                "sip" => {
-                    in_sip = true;
-                    let at = |n: usize| format!("{}:{}", if ips[n].contains(':') { format!("[{}]", ips[n]) } else { ips[n].clone() }, ports[n]);
-                    all.push(Message { src: at(0).parse().ok(), dst: at(1).parse().ok(), tcp, ..Message::default() });
-                }
-                "udp" | "tcp" => tcp = name == "tcp",
-                _ => {}
+            if name == "sip" {
+                in_sip = true;
+                let at = |n: usize| Some(SocketAddr::new(ips[n].parse().ok()?, ports[n]));
+                all.push(Message { src: at(0), dst: at(1), ..Message::default() });
             }
         }
         let Some(show) = attribute(line, "show").filter(|_| line.starts_with("<field ")) else { continue };
