@@ -35,6 +35,8 @@ const DRIVERS: &[&str] = &[
     "calls/hep/listener/",
     "calls/inspect.rs",
     "calls/inspect/file.rs",
+    "calls/server/driver.rs",
+    "calls/server/driver/",
     "calls/store.rs",
     "calls/store/",
     "cluster/driver.rs",

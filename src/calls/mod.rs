@@ -8,6 +8,7 @@ pub mod inspect;
 pub mod model;
 pub mod pairing;
 pub mod reassembly;
+pub mod server;
 pub mod sources;
 pub mod store;
 pub mod table;

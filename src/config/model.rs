@@ -259,6 +259,12 @@ pub struct Sip {
     /// Messages that the server itself reports; without it calls over TLS and WebSocket are not learnt.
     #[serde(default)]
     pub hep: Option<Hep>,
+    /// `[instance.sip.ami]`: learn from Asterisk itself which legs are one call.
+    #[serde(default)]
+    pub ami: Option<Ami>,
+    /// `[instance.sip.esl]`: learn from FreeSWITCH itself which legs are one call.
+    #[serde(default)]
+    pub esl: Option<Esl>,
 }
 
 /// `[instance.sip.hep]`: where the server reports what it sends and receives, and who is believed.
@@ -333,6 +339,30 @@ impl TryFrom<String> for HepAddress {
     }
 }
 
+/// The manager interface of this node's Asterisk.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ami {
+    /// Where it listens.
+    #[serde(default = "default_ami_address")]
+    pub address: SocketAddr,
+    /// Name of the user in manager.conf.
+    pub user: String,
+    /// File whose first line is the user's secret.
+    pub secret_file: PathBuf,
+}
+
+/// The event socket of this node's FreeSWITCH.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Esl {
+    /// Where it listens.
+    #[serde(default = "default_esl_address")]
+    pub address: SocketAddr,
+    /// File whose first line is the password.
+    pub password_file: PathBuf,
+}
+
 /// `[instance.hooks]`: commands, each a program and its arguments; no shell.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -391,6 +421,12 @@ const fn default_recovery_port() -> u16 {
 }
 fn default_emergency() -> Vec<String> {
     ["911", "112", "933"].map(str::to_owned).to_vec()
+}
+const fn default_ami_address() -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 5038)
+}
+const fn default_esl_address() -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8021)
 }
 const fn default_window() -> usize {
     50

@@ -130,9 +130,13 @@ const SIP: &[Key] = &[
     may("window", Form::Whole(0, 1_000_000)),
     may("max_calls", Form::Whole(0, 10_000_000)),
     may("hep", Form::Table(HEP)),
+    may("ami", Form::Table(AMI)),
+    may("esl", Form::Table(ESL)),
 ];
 const HEP: &[Key] =
     &[must("listen", Form::Carriers), may("key_file", Form::Text), may("from", Form::Addresses), may("server", Form::Addresses)];
+const AMI: &[Key] = &[may("address", Form::Socket), must("user", Form::Text), must("secret_file", Form::Text)];
+const ESL: &[Key] = &[may("address", Form::Socket), must("password_file", Form::Text)];
 const HOOKS: &[Key] = &[may("on_master", Form::Texts), may("on_backup", Form::Texts)];
 
 /// Walks the document: notes where everything stands, and returns every mistake of form.
@@ -238,7 +242,9 @@ fn wrong(v: &Spanned<DeValue<'_>>, form: Form, item: bool, path: &str, source: &
             format!("add the prefix length of the network: \"{s}/{}\"", if s.contains(':') { 64 } else { 24 })
         }
         (Form::Socket, DeValue::String(s)) if s.parse::<IpAddr>().is_ok() => {
-            format!("add the port: \"{}\"", if s.contains(':') { format!("[{s}]:5060") } else { format!("{s}:5060") })
+            let port =
+                [(".ami.", 5038), (".esl.", 8021)].iter().find(|(at, _)| path.contains(at)).map_or(5060, |(_, port)| *port);
+            format!("add the port: \"{}\"", if s.contains(':') { format!("[{s}]:{port}") } else { format!("{s}:{port}") })
         }
         (Form::Duration, DeValue::Integer(i)) => {
             format!("write it in quotes and with its unit, as \"{0}ms\" or \"{0}s\"", i.as_str())
@@ -300,6 +306,9 @@ fn example_line(name: &str, form: Form) -> String {
         (Form::Text, "uri") => "\"sip:keepcall@127.0.0.1\"",
         (Form::Text, "pidfile") => "\"/run/asterisk/asterisk.pid\"",
         (Form::Text, "unit") => "\"asterisk.service\"",
+        (Form::Text, "user") => "\"keepcall\"",
+        (Form::Text, "secret_file") => "\"/etc/keepcall/ami.secret\"",
+        (Form::Text, "password_file") => "\"/etc/keepcall/password\"",
         (Form::Text, _) => "\"a\"",
         (Form::Texts, "endpoints") => "[\"http://192.0.2.1:2379\"]",
         (Form::Texts, "codes") => "[\"2xx\"]",
@@ -319,6 +328,7 @@ fn example_line(name: &str, form: Form) -> String {
         (Form::PortRange, _) => "\"10000-20000\"",
         (Form::Address, _) => "\"192.0.2.1\"",
         (Form::Nets, _) => "[\"192.0.2.10/24\"]",
+        (Form::Socket, "address") => "\"127.0.0.1:5038\"",
         (Form::Socket, _) => "\"127.0.0.1:5060\"",
         (Form::Addresses, _) => "[\"192.0.2.1\"]",
         (Form::Carriers, _) => "[\"udp:127.0.0.1:9060\"]",
