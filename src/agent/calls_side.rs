@@ -129,16 +129,17 @@ impl CallsSide {
     /// `inherited`: a process before this one left while this node was master, and its right still runs. Then its tables stay
     /// in force, with the audio of the calls that it carried, until this process knows what they should be.
     pub(super) async fn open(
-        node: &config::Node,
+        config: &config::Config,
         instance: &config::Instance,
         sip: &config::Sip,
         etcd: Etcd,
         inherited: bool,
     ) -> Result<Self, CallsError> {
+        let node = &config.node;
         let vips: Vec<IpAddr> = instance.addresses.iter().map(ipnet::IpNet::addr).collect();
         // What can fail for reasons of this host comes first, so that a refused start leaves nothing behind.
         let sockets = RecoverySockets::open(&vips, sip.recovery_port)?;
-        let ears = Ears::open(node, instance, sip, &vips)?;
+        let ears = Ears::open(config, instance, sip, &vips)?;
         let raw = RawUdp::open(&instance.interface)?;
         let relay = KernelRelay::new(&instance.name, &vips)?;
         let fence = Fence::new(&instance.name, &sip.ports, sip.media_ports);
