@@ -8,5 +8,7 @@ pub mod pairing;
 pub mod reassembly;
 pub mod sources;
 pub mod store;
+pub mod stored;
+pub mod sweep;
 pub mod table;
 pub mod tracker;
