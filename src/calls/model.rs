@@ -239,6 +239,41 @@ pub enum Pairing {
     SessionId,
     /// Identities, time and media agreed, and no other leg agreed as well.
     Evidence,
+    /// The server itself said that the two are in one bridge.
+    Bridge,
+}
+
+/// What a single leg is connected to, as the server itself says.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct OtherEnd {
+    /// Of what kind it is.
+    pub kind: OtherEndKind,
+    /// Its name at the server (of the conference, the queue, the application), where it has one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+}
+
+/// Kinds of [`OtherEnd`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OtherEndKind {
+    /// A conference, or a bridge of more than two.
+    Conference,
+    /// A queue, in which it waits.
+    Queue,
+    /// A parking lot, or another bridge that only holds who is in it.
+    Parked,
+    /// A mailbox.
+    Voicemail,
+    /// An application of the server: an announcement, a menu, an echo.
+    Application,
+    /// A party that is no SIP dialog of this server's address: another technology, another address.
+    Elsewhere,
+    /// Nobody, for the moment.
+    Nobody,
+    /// A kind that this version does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// One conversation: one or two legs.
@@ -258,6 +293,13 @@ pub struct Call {
     pub confirmed_ms: u64,
     /// How the legs were paired; `None` for a single leg.
     pub pairing: Option<Pairing>,
+    /// How certain the pairing is, from 0 to 100 (see [`super::pairing`]); 100: the server said so, or it is one dialog. `None`
+    /// for a single leg.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<u8>,
+    /// What a single leg is connected to, if the server tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_end: Option<OtherEnd>,
     /// One leg (the server itself is the other party, or the partner is not known for certain), or two.
     pub legs: Vec<Shared<Leg>>,
     /// Whether a leg is an emergency call (RFC 5031 service URN, or a number that the configuration names).

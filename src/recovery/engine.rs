@@ -44,6 +44,8 @@ pub enum Heard {
     RecoveryPort,
     /// Seen on the server's port: the server gets it as well.
     Overheard,
+    /// The server says that it sent or received it.
+    Reported,
 }
 
 /// What the driver is to do, in this order.
@@ -225,6 +227,10 @@ impl Engine {
             }
             return false;
         };
+        if heard == Heard::Reported {
+            // Calls that are carried go over UDP: what of them the server gets is overheard as well, and truer.
+            return true;
+        }
         if heard == Heard::Overheard && self.settings.vips.contains(&p.src.ip()) {
             // Our own, or what a server that knows nothing of the call says: neither is a phone's.
             self.said_by_server(&m, p, &keys, now);
@@ -243,7 +249,7 @@ impl Engine {
             (true, Heard::RecoveryPort) => call.handle_request(side, &m, p, cx),
             (true, Heard::Overheard) if m.method() == Method::Bye => call.overheard_bye(side, cx),
             // The server answers it, or a proxy passes it on to the recovery port.
-            (true, Heard::Overheard) => {}
+            (true, Heard::Overheard | Heard::Reported) => {}
             // A phone that answers to the packet's source instead of Via is heard on the server's port.
             (false, _) => call.handle_response(side, &m, cx),
         });

@@ -45,6 +45,8 @@ fn call(a: Leg, b: Leg) -> Call {
         epoch: 1,
         confirmed_ms: 0,
         pairing: None,
+        confidence: None,
+        other_end: None,
         legs: vec![a.into(), b.into()],
         emergency: false,
     }

@@ -60,6 +60,15 @@ fn uri_parameters_are_those_behind_the_host() {
 }
 
 #[test]
+fn headers_of_a_uri_are_not_in_its_user_part() {
+    assert_eq!(without_headers(b"sip:a?b@h;x=1?q=1&r=2"), b"sip:a?b@h;x=1");
+    assert_eq!(without_headers(b"sip:a?b@h"), b"sip:a?b@h");
+    assert_eq!(without_headers(b"tel:1?x"), b"tel:1");
+    assert_eq!(uri_header(b"sip:a?b@h?Q=1&r=2&s", "r"), Some(&b"2"[..]));
+    assert_eq!(uri_header(b"sip:a?b@h", "b"), None);
+}
+
+#[test]
 fn splits_values_at_commas_that_separate() {
     let all = |s: &'static [u8]| split_values(s).map(|v| String::from_utf8_lossy(v).into_owned()).collect::<Vec<_>>();
     assert_eq!(all(b"<sip:a,b@h;lr>, \"x, y\" <sip:c>,,<sip:d>"), ["<sip:a,b@h;lr>", "\"x, y\" <sip:c>", "<sip:d>"]);

@@ -77,6 +77,8 @@ impl World {
             epoch: 1,
             confirmed_ms: 5,
             pairing,
+            confidence: None,
+            other_end: None,
             legs: legs.into_iter().map(Into::into).collect(),
             emergency: false,
         }
