@@ -1,12 +1,17 @@
-//! All that an agent hears of its server's calls, in one place: what passes the wire, and the few RTP packets that tell where
-//! phones really send from.
+//! All that an agent hears of its server's calls, in one place: what passes the wire, what the server itself reports and tells of
+//! its bridges, and the few RTP packets that tell where phones really send from.
 
 use super::sampler::Sampler;
 use crate::calls::capture::{Capture, CaptureError, Seen};
+use crate::calls::facts::Fact;
+use crate::calls::hep::intake::{Counters, Key, Reported, Rules};
+use crate::calls::hep::listener::{HepOpenError, Listener, own_addresses};
+use crate::calls::server::driver::{Login, Server, ServerStatus};
 use crate::clock;
 use crate::config;
 use crate::time::Time;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tracing::{debug, info, warn};
 
@@ -18,8 +23,12 @@ const REOPEN: Duration = Duration::from_secs(1);
 pub(super) enum Heard {
     /// A SIP message between the server and somebody.
     Message(Seen),
+    /// A SIP message that the server says it sent or received.
+    Reported(Reported),
     /// A sampled RTP packet to the server.
     Rtp(Seen),
+    /// What the server told of its channels and bridges.
+    Told(Fact),
 }
 
 /// What listens to one instance's server.
@@ -31,10 +40,43 @@ pub(super) struct Ears {
     capture: Option<Capture>,
     reopen_at: Time,
     sampler: Sampler,
+    hep: Option<Listener>,
+    /// How to ask the server itself, if that is configured.
+    login: Option<Login>,
+    /// The connection to it, while it is asked.
+    server: Option<Server>,
+}
+
+/// Why a server cannot be listened to.
+#[derive(Debug, thiserror::Error)]
+pub enum EarsError {
+    /// Not to what passes the wire.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// Not to what it reports.
+    #[error(transparent)]
+    Hep(#[from] HepOpenError),
+    /// The key that its reports must show cannot be read.
+    #[error("cannot read the HEP key in {}: {source}; the first line of the file is the key", path.display())]
+    HepKey {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
 }
 
 impl Ears {
-    pub(super) fn open(instance: &config::Instance, sip: &config::Sip, vips: &[IpAddr]) -> Result<Self, CaptureError> {
+    pub(super) fn open(
+        config: &config::Config,
+        instance: &config::Instance,
+        sip: &config::Sip,
+        vips: &[IpAddr],
+    ) -> Result<Self, EarsError> {
+        let hep = match &sip.hep {
+            Some(hep) => Some(Listener::open(&instance.name, &hep.listen, rules(hep, config, vips, &sip.ports)?)?),
+            None => None,
+        };
         Ok(Self {
             instance: instance.name.clone(),
             interface: instance.interface.clone(),
@@ -42,7 +84,26 @@ impl Ears {
             capture: Some(Capture::open(&instance.interface, &sip.ports)?),
             reopen_at: Time::FAR,
             sampler: Sampler::new(&instance.interface, vips, sip.media_ports),
+            hep,
+            login: login(sip),
+            server: None,
         })
+    }
+
+    /// Asks the server itself from now on, or no longer. A backup's server has no calls to tell of; and each connection begins with
+    /// all that there is.
+    pub(super) fn ask_server(&mut self, wanted: bool) {
+        self.server = self.login.clone().filter(|_| wanted).map(Server::start);
+    }
+
+    /// How the connection to the server is; `None` if it is not asked.
+    pub(super) fn server_status(&self) -> Option<ServerStatus> {
+        self.server.as_ref().map(Server::status)
+    }
+
+    /// What the server reported, and what became of it; `None` if HEP is not configured.
+    pub(super) fn hep_counts(&self) -> Option<Counters> {
+        self.hep.as_ref().map(Listener::counters)
     }
 
     /// The next thing that is heard. Cancel safe.
@@ -53,7 +114,9 @@ impl Ears {
                     Ok(seen) => return Heard::Message(seen),
                     Err(e) => Some(e),
                 },
+                report = reported(self.hep.as_mut()) => return Heard::Reported(report),
                 seen = self.sampler.next() => return Heard::Rtp(seen),
+                fact = told(self.server.as_mut()) => return Heard::Told(fact),
                 () = tokio::time::sleep_until(clock::tokio_at(self.reopen_at)) => None,
             };
             match lost {
@@ -92,4 +155,58 @@ async fn overhear(capture: Option<&mut Capture>) -> Result<Seen, CaptureError> {
         Some(capture) => capture.next().await,
         None => std::future::pending().await,
     }
+}
+
+async fn reported(hep: Option<&mut Listener>) -> Reported {
+    match hep {
+        Some(hep) => hep.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn told(server: Option<&mut Server>) -> Fact {
+    match server {
+        Some(server) => server.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn login(sip: &config::Sip) -> Option<Login> {
+    let ami = sip.ami.as_ref().map(|ami| Login::Ami {
+        address: ami.address,
+        user: ami.user.clone(),
+        secret_file: ami.secret_file.clone(),
+    });
+    let esl = sip.esl.as_ref().map(|esl| Login::Esl { address: esl.address, password_file: esl.password_file.clone() });
+    ami.or(esl)
+}
+
+/// Without a word in the configuration, a key is enough; without a key, only this host is believed.
+fn rules(hep: &config::Hep, config: &config::Config, vips: &[IpAddr], sip_ports: &[u16]) -> Result<Rules, EarsError> {
+    let key = match &hep.key_file {
+        Some(path) => Some(key_of(path).map_err(|source| EarsError::HepKey { path: path.clone(), source })?),
+        None => None,
+    };
+    let here = || [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), config.node.address].into_iter().chain(vips.iter().copied());
+    let from = match (&hep.from, &key) {
+        (Some(from), _) => Some(from.clone()),
+        (None, Some(_)) => None,
+        (None, None) => Some(here().collect()),
+    };
+    // What this host has, but for the floating addresses of other instances, which are other servers.
+    let floats = |ip: &IpAddr| config.instances.iter().flat_map(|i| &i.addresses).any(|net| net.addr() == *ip);
+    let mut server = own_addresses();
+    server.retain(|ip| !floats(ip));
+    server.push(config.node.address);
+    server.extend(&hep.server);
+    Ok(Rules { key, from, vips: vips.to_vec(), server, sip_ports: sip_ports.to_vec() })
+}
+
+fn key_of(path: &Path) -> std::io::Result<Key> {
+    let text = std::fs::read(path)?;
+    let line = text.split(|b| *b == b'\n').next().unwrap_or_default().trim_ascii();
+    if line.is_empty() {
+        return Err(std::io::Error::other("its first line is empty"));
+    }
+    Ok(Key::new(line))
 }

@@ -11,7 +11,7 @@ mod leg;
 pub use clues::Clues;
 pub use leg::Tracked;
 
-use super::model::{Direction, Leg, LegState, Packet};
+use super::model::{Direction, Leg, LegState, Packet, Shared, Transport};
 use crate::sip::message::{Message, Method, ParseError};
 use crate::sip::uri;
 use crate::time::Time;
@@ -108,15 +108,27 @@ pub struct TrackerSettings {
 }
 
 impl TrackerSettings {
-    fn is_server(&self, ip: IpAddr, port: u16) -> bool {
-        self.sip_ports.contains(&port) && self.vips.contains(&ip)
+    /// Whether one end of a message is the server. Messages over TLS and WebSocket are known from the server's own word alone, so
+    /// their ports, which no capture has to be told, are not held against `sip_ports`.
+    fn is_server(&self, transport: Transport, end: SocketAddr) -> bool {
+        self.vips.contains(&end.ip())
+            && match transport {
+                Transport::Udp | Transport::Tcp => self.sip_ports.contains(&end.port()),
+                Transport::Tls | Transport::Ws => true,
+            }
     }
 
     /// Whether a Record-Route URI is the server's own.
     fn is_own(&self, u: &[u8]) -> bool {
         let Some((host, port)) = uri::host_port(u) else { return false };
         let ip = std::str::from_utf8(host).ok().and_then(|h| h.parse().ok());
-        ip.is_some_and(|ip| self.vips.contains(&ip)) && port.is_none_or(|p| self.sip_ports.contains(&p))
+        // As in `is_server`: where the server takes TLS and WebSocket is not configured.
+        let elsewhere = || {
+            uri::scheme(u).is_some_and(|s| s.eq_ignore_ascii_case(b"sips"))
+                || uri::uri_param(u, "transport")
+                    .is_some_and(|t| [&b"tls"[..], b"ws", b"wss"].iter().any(|s| t.eq_ignore_ascii_case(s)))
+        };
+        ip.is_some_and(|ip| self.vips.contains(&ip)) && (port.is_none_or(|p| self.sip_ports.contains(&p)) || elsewhere())
     }
 }
 
@@ -186,6 +198,12 @@ impl Tracker {
         self.slots.get(id.slot as usize).filter(|s| s.generation == id.generation)?.tracked.as_deref()
     }
 
+    /// The legs with this Call-ID, ended ones included.
+    pub fn with_call_id<'s>(&'s self, call_id: &'s [u8]) -> impl Iterator<Item = (LegId, &'s Tracked)> {
+        self.same_call(self.hash(call_id), call_id)
+            .filter_map(|(slot, t)| Some((LegId { slot, generation: self.slots.get(slot as usize)?.generation }, t)))
+    }
+
     /// All legs that have not ended.
     pub fn legs(&self) -> impl Iterator<Item = &Tracked> {
         self.slots.iter().filter_map(|s| s.tracked.as_deref()).filter(|t| t.leg.state != LegState::Ended)
@@ -197,7 +215,7 @@ impl Tracker {
     }
 
     /// Follows a leg whose past is known from elsewhere; `None` if the table is full.
-    pub fn adopt(&mut self, leg: Leg, confirmed_ms: u64, emergency: bool, now: Time) -> Option<LegId> {
+    pub fn adopt(&mut self, leg: Shared<Leg>, confirmed_ms: u64, emergency: bool, now: Time) -> Option<LegId> {
         let hash = self.hash(&leg.call_id.0);
         if self.full(hash) {
             self.counters.not_learnt += 1;
@@ -209,8 +227,7 @@ impl Tracker {
     /// Handles one datagram; `unix_ms` is the wall clock in milliseconds since 1970, for people.
     pub fn handle_packet(&mut self, p: &Packet<'_>, unix_ms: u64, now: Time) {
         self.counters.packets += 1;
-        let (to_server, by_server) =
-            (self.settings.is_server(p.dst.ip(), p.dst.port()), self.settings.is_server(p.src.ip(), p.src.port()));
+        let (to_server, by_server) = (self.settings.is_server(p.transport, p.dst), self.settings.is_server(p.transport, p.src));
         if to_server == by_server {
             self.counters.foreign += 1;
             return;
@@ -259,8 +276,8 @@ impl Tracker {
         let mut replaced: SmallVec<[u32; 2]> = SmallVec::new();
         let mut again = None;
         for (slot, t) in self.same_call(hash, m.call_id()) {
-            let caller = if out { &t.leg.local_tag.0 } else { &t.leg.remote_tag.0 };
-            if t.leg.direction != direction || caller != from_tag {
+            let caller = if out { &t.leg.local_tag } else { &t.leg.remote_tag };
+            if t.leg.direction != direction || **caller != *from_tag {
                 continue;
             }
             if t.branch == branch && t.invite_cseq == m.cseq().0 {
@@ -437,14 +454,14 @@ impl Tracker {
     /// The legs with this Call-ID.
     fn same_call<'s>(&'s self, hash: u64, call_id: &'s [u8]) -> impl Iterator<Item = (u32, &'s Tracked)> {
         let slots = self.by_call_id.get(&hash).cloned().unwrap_or_default();
-        slots.into_iter().filter_map(|s| Some((s, self.tracked(s)?))).filter(move |(_, t)| t.leg.call_id.0 == call_id)
+        slots.into_iter().filter_map(|s| Some((s, self.tracked(s)?))).filter(move |(_, t)| *t.leg.call_id == *call_id)
     }
 
     /// The leg with these tags; of several (a call that passes the server twice) the one with this peer.
     fn in_dialog(&self, hash: u64, call_id: &[u8], local: &[u8], remote: &[u8], peer: SocketAddr) -> Option<u32> {
         let mut found = None;
         for (slot, t) in self.same_call(hash, call_id) {
-            if t.leg.local_tag.0 == local && t.leg.remote_tag.0 == remote {
+            if *t.leg.local_tag == *local && *t.leg.remote_tag == *remote {
                 if t.leg.remote_addr == peer {
                     return Some(slot);
                 }
@@ -506,11 +523,12 @@ impl Tracker {
             return;
         }
         self.with(id.slot, |t| {
-            let known = &mut t.leg.rtp_sources;
-            if known.get(media).copied().flatten() == source {
+            if t.leg.rtp_sources.get(media).copied().flatten() == source {
                 return Effect::None;
             }
+            let known = &mut t.leg.rtp_sources;
             if known.len() <= media {
+                known.reserve_exact(media + 1 - known.len());
                 known.resize(media + 1, None);
             }
             if let Some(place) = known.get_mut(media) {

@@ -2,7 +2,7 @@
 
 use super::body::{Description, description};
 use super::clues::Clues;
-use crate::calls::model::{Direction, Leg, LegState, Packet, Sdp, SessionTimer, Verbatim};
+use crate::calls::model::{Direction, Leg, LegState, Packet, Sdp, SessionTimer, Shared, Verbatim};
 use crate::sip::message::{Message, Method, Name};
 use crate::sip::uri;
 use crate::time::Time;
@@ -57,7 +57,7 @@ pub(super) enum Effect {
 #[derive(Clone, Debug)]
 pub struct Tracked {
     /// What is stored of it.
-    pub leg: Leg,
+    pub leg: Shared<Leg>,
     /// Evidence for pairing.
     pub clues: Box<Clues>,
     /// When its first INVITE was seen.
@@ -122,18 +122,18 @@ impl Tracked {
             partial: false,
             carried: false,
         };
-        let contact: Verbatim = m.contact_uri().unwrap_or_default().into();
+        let contact = m.contact_uri().unwrap_or_default();
         let mut own_routes = 0;
         if out {
-            leg.local_target = contact;
+            leg.local_target = Verbatim::common(contact);
             own_routes = m.values(Name::RecordRoute).count();
         } else {
-            leg.remote_target = contact;
+            leg.remote_target = contact.into();
             // RFC 3261 section 12.1.1: the UAS takes Record-Route in order.
             set_routes(&mut leg, m.values(Name::RecordRoute).map(Verbatim::from).collect(), own);
         }
         let mut this = Self {
-            leg,
+            leg: leg.into(),
             clues: Box::new(clues),
             started: now,
             confirmed: None,
@@ -161,7 +161,7 @@ impl Tracked {
     }
 
     /// A leg that was stored before: its past is known, its evidence is not.
-    pub(super) fn adopted(leg: Leg, confirmed_ms: u64, emergency: bool, now: Time) -> Self {
+    pub(super) fn adopted(leg: Shared<Leg>, confirmed_ms: u64, emergency: bool, now: Time) -> Self {
         Self {
             leg,
             clues: Box::default(),
@@ -242,16 +242,18 @@ impl Tracked {
             Method::Cancel => return Effect::None,
             _ => {}
         }
-        let highest = if out { &mut self.leg.local_cseq } else { &mut self.leg.remote_cseq };
+        let highest = if out { self.leg.local_cseq } else { self.leg.remote_cseq };
         if highest.is_some_and(|h| cseq <= h) {
             // A retransmission, or older than what has been seen (RFC 3261 section 12.2.2).
             return Effect::None;
         }
-        *highest = Some(cseq);
+        let leg = &mut *self.leg;
         if out {
-            (self.leg.local_addr, self.leg.remote_addr) = (p.src, p.dst);
+            leg.local_cseq = Some(cseq);
+            (leg.local_addr, leg.remote_addr) = (p.src, p.dst);
         } else {
-            (self.leg.local_addr, self.leg.remote_addr) = (p.dst, p.src);
+            leg.remote_cseq = Some(cseq);
+            (leg.local_addr, leg.remote_addr) = (p.dst, p.src);
         }
         let method = m.method();
         if !matches!(method, Method::Invite | Method::Update | Method::Prack | Method::Bye) {
@@ -288,7 +290,7 @@ impl Tracked {
         }) else {
             return Effect::None;
         };
-        let open = self.pending.remove(at);
+        let open = self.close(at);
         let (Exchange::Countered(offer), Exchange::Offered(answer)) = (open.exchange, self.offer_in(m)) else {
             return Effect::None;
         };
@@ -317,7 +319,7 @@ impl Tracked {
             101..=199 => self.provisional(at, m, out, own),
             200..=299 => self.accepted(at, m, out, unix_ms, own, now),
             _ => {
-                let open = self.pending.remove(at);
+                let open = self.close(at);
                 match (method, code) {
                     (Method::Invite, _) if open.initial => self.end("refused or cancelled"),
                     // The BYE will come again, with credentials.
@@ -369,7 +371,7 @@ impl Tracked {
         own: &dyn Fn(&[u8]) -> bool,
         now: Time,
     ) -> Effect {
-        let mut open = self.pending.remove(at);
+        let mut open = self.close(at);
         if open.method == Method::Bye {
             return self.end("BYE");
         }
@@ -387,7 +389,7 @@ impl Tracked {
                 *self.target(open.by_server) = target;
             }
             if let Some(target) = m.contact_uri() {
-                *self.target(out) = target.into();
+                self.set_target(out, target);
             }
             self.leg.session_timer = session_timer(m, open.by_server);
             self.learn_phone(m, out);
@@ -435,9 +437,23 @@ impl Tracked {
             set_routes(&mut self.leg, all.into_iter().take(beyond).rev().collect(), own);
         }
         if let Some(contact) = contact {
-            *self.target(out) = contact.into();
+            self.set_target(out, contact);
         }
         self.learn_phone(m, out);
+    }
+
+    /// Takes a transaction that is over; most of the time a leg has none, and then no memory for them.
+    fn close(&mut self, at: usize) -> Pending {
+        let open = self.pending.remove(at);
+        if self.pending.is_empty() {
+            self.pending = Vec::new();
+        }
+        open
+    }
+
+    fn set_target(&mut self, of_server: bool, uri: &[u8]) {
+        // The server's own is nearly always the same.
+        *self.target(of_server) = if of_server { Verbatim::common(uri) } else { uri.into() };
     }
 
     fn target(&mut self, of_server: bool) -> &mut Verbatim {
@@ -448,10 +464,12 @@ impl Tracked {
         if out {
             return;
         }
-        for (name, into) in [(Name::Allow, &mut self.leg.allow), (Name::Supported, &mut self.leg.supported)] {
+        for name in [Name::Allow, Name::Supported] {
             let list = m.headers(name).collect::<Vec<_>>().join(&b", "[..]);
-            if !list.is_empty() && list.len() <= MAX_LIST && list != into.0 {
-                into.0 = list;
+            let known = if name == Name::Allow { &self.leg.allow } else { &self.leg.supported };
+            if !list.is_empty() && list.len() <= MAX_LIST && list != **known {
+                let list = Verbatim::common(&list);
+                *(if name == Name::Allow { &mut self.leg.allow } else { &mut self.leg.supported }) = list;
             }
         }
     }
@@ -496,8 +514,10 @@ impl Tracked {
             _ if self.ending_at.is_some() => self.ending_at.unwrap_or(self.last) + super::LINGER,
             LegState::Calling | LegState::Early => self.last + super::UNCONFIRMED,
             LegState::Confirmed => match self.leg.session_timer {
+                // A phone may ask for a timer of a hundred years.
                 Some(t) => {
-                    self.last + Duration::from_secs(u64::from(t.interval_s.max(super::MIN_SESSION_S))) + super::SESSION_GRACE
+                    let interval = Duration::from_secs(u64::from(t.interval_s.max(super::MIN_SESSION_S)));
+                    self.last + (interval + super::SESSION_GRACE).min(max_age)
                 }
                 None => self.last + max_age,
             },

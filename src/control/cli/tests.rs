@@ -1,4 +1,4 @@
-use super::{REFUSED, USAGE, calls, history, inspect, status, switchover};
+use super::{REFUSED, USAGE, calls, history, status, switchover};
 use crate::control::api::*;
 
 fn candidates() -> Candidates {
@@ -44,8 +44,20 @@ fn the_status_shows_master_nodes_checks_and_calls() {
             name: "pbx".to_owned(),
             master: Some("a".to_owned()),
             hold: Some(HoldStatus { kind: "paired".to_owned(), remaining_ms: 312 }),
+            server: Some(ServerStatus {
+                protocol: "ami".to_owned(),
+                address: "127.0.0.1:5038".to_owned(),
+                connected: false,
+                since_ms: 0,
+                error: Some("login refused".to_owned()),
+            }),
             checks: vec![CheckStatus { name: "options".to_owned(), state: CheckState::Failed, ..CheckStatus::default() }],
-            calls: CallCounts { stored: 41, tracked: 42, carried: 43 },
+            calls: CallCounts {
+                stored: 41,
+                tracked: 42,
+                carried: 43,
+                hep: Some(HepCounts { received: 71, dropped: 72, ..HepCounts::default() }),
+            },
             ..InstanceStatus::default()
         }],
         nodes: [None, Some(400_000), Some(3)]
@@ -53,9 +65,25 @@ fn the_status_shows_master_nodes_checks_and_calls() {
             .into(),
         ..Status::default()
     });
-    for part in
-        ["http://e: refused", "paired 312ms", "FAILED", "not heard", "SILENT", "NOT fit", "41", "42", "43", "never", "evil .[2J"]
-    {
+    for part in [
+        "http://e: refused",
+        "paired 312ms",
+        "FAILED",
+        "not heard",
+        "SILENT",
+        "NOT fit",
+        "41",
+        "42",
+        "43",
+        "HEP OF",
+        "127.0.0.1:5038",
+        "NOT connected",
+        "login refused",
+        "71",
+        "72",
+        "never",
+        "evil .[2J",
+    ] {
         assert!(text.contains(part), "{part} in\n{text}");
     }
     assert!(!text.contains('\x1b'));
@@ -90,31 +118,13 @@ fn calls_show_both_parties() {
     let (alice, bob) = (text.find("sip:alice").unwrap(), text.find("sip:bob").unwrap());
     assert!(alice < bob, "{text}");
     let single = CallRow { legs: vec![leg("inbound", "sip:alice")], ..CallRow::default() };
-    assert!(calls::render(&[single]).contains("(sip:pbx)"));
-}
-
-#[test]
-fn any_report_can_be_shown() {
-    let leg = serde_json::json!({"direction": "inbound", "remote": "sip:alice", "remote_addr": "192.0.2.1:5060", "local_cseq": null,
-        "remote_cseq": 7, "route_set": [], "call_id": "evil\u{1b}[2J",
-        "media_received": [{"kind": "audio", "address": "192.0.2.1", "port": 4000, "codecs": ["PCMA", "PCMU"]}]});
-    let report = serde_json::json!({"sip_ports": [5060, 5070], "first_ms": 1_700_000_000_123_u64, "calls": [
-        {"id": "x", "up": true, "legs": [leg], "obstacles": ["no route"], "emergency": true}, {"id": "y", "ended": "bye"}]});
-    let text = inspect::render(&report);
-    for part in [
-        "sip ports: 5060, 5070",
-        "first: 2023-11-14T22:13:20.123Z",
-        "calls: 2",
-        "call x: answered -, up at the end, single leg, EMERGENCY",
-        "audio 192.0.2.1:4000 PCMA PCMU",
-        "- / 7",
-        "could be recovered: no: no route",
-        "call y: answered -, ended - (bye)",
-        "evil.[2J",
-    ] {
-        assert!(text.contains(part), "{part} in\n{text}");
-    }
-    assert_eq!(inspect::render(&serde_json::json!(null)), "-\n");
+    assert!(calls::render(std::slice::from_ref(&single)).contains("(sip:pbx)"));
+    let shown = |call: CallRow| calls::render(&[call]);
+    let how = |pairing: &str, confidence| CallRow { pairing: Some(pairing.to_owned()), confidence, ..call.clone() };
+    assert!(shown(how("evidence", Some(85))).contains("evidence 85"));
+    assert!(!shown(how("bridge", Some(100))).contains("100"));
+    let end = OtherEnd { kind: OtherEndKind::Conference, name: "4711".to_owned() };
+    assert!(shown(CallRow { other_end: Some(end), ..single }).contains("(conference 4711)"));
 }
 
 #[test]
