@@ -115,7 +115,7 @@ fn the_servers_other_names_become_the_floating_address() {
     let local = ip("127.0.0.1");
     let elsewhere = intake.take(&tls("198.51.100.7:40001", "10.0.0.6:5061"), local, NOW);
     assert_eq!(why(elsewhere), (Refusal::Elsewhere(local, ip("198.51.100.7"), ip("10.0.0.6")), true));
-    // The server with itself; and OpenSIPS before 3.x, which writes the sender of IPv6 messages as receiver too.
+    // The server with itself; and older versions of OpenSIPS, which write the sender of IPv6 messages as receiver too.
     for (src, dst) in [("192.0.2.10:5061", "10.0.0.5:5061"), ("[2001:db8::10]:5061", "[2001:db8::10]:40001")] {
         assert_eq!(intake.take(&tls(src, dst), local, NOW), Taken::PassedOver);
     }
