@@ -1,10 +1,12 @@
-//! All that an agent hears of its server's calls, in one place: what passes the wire, what the server itself reports, and the few
-//! RTP packets that tell where phones really send from.
+//! All that an agent hears of its server's calls, in one place: what passes the wire, what the server itself reports and tells of
+//! its bridges, and the few RTP packets that tell where phones really send from.
 
 use super::sampler::Sampler;
 use crate::calls::capture::{Capture, CaptureError, Seen};
+use crate::calls::facts::Fact;
 use crate::calls::hep::intake::{Counters, Key, Reported, Rules};
 use crate::calls::hep::listener::{HepOpenError, Listener, own_addresses};
+use crate::calls::server::driver::{Login, Server, ServerStatus};
 use crate::clock;
 use crate::config;
 use crate::time::Time;
@@ -25,6 +27,8 @@ pub(super) enum Heard {
     Reported(Reported),
     /// A sampled RTP packet to the server.
     Rtp(Seen),
+    /// What the server told of its channels and bridges.
+    Told(Fact),
 }
 
 /// What listens to one instance's server.
@@ -37,6 +41,10 @@ pub(super) struct Ears {
     reopen_at: Time,
     sampler: Sampler,
     hep: Option<Listener>,
+    /// How to ask the server itself, if that is configured.
+    login: Option<Login>,
+    /// The connection to it, while it is asked.
+    server: Option<Server>,
 }
 
 /// Why a server cannot be listened to.
@@ -77,7 +85,20 @@ impl Ears {
             reopen_at: Time::FAR,
             sampler: Sampler::new(&instance.interface, vips, sip.media_ports),
             hep,
+            login: login(sip),
+            server: None,
         })
+    }
+
+    /// Asks the server itself from now on, or no longer. A backup's server has no calls to tell of; and each connection begins with
+    /// all that there is.
+    pub(super) fn ask_server(&mut self, wanted: bool) {
+        self.server = self.login.clone().filter(|_| wanted).map(Server::start);
+    }
+
+    /// How the connection to the server is; `None` if it is not asked.
+    pub(super) fn server_status(&self) -> Option<ServerStatus> {
+        self.server.as_ref().map(Server::status)
     }
 
     /// What the server reported, and what became of it; `None` if HEP is not configured.
@@ -95,6 +116,7 @@ impl Ears {
                 },
                 report = reported(self.hep.as_mut()) => return Heard::Reported(report),
                 seen = self.sampler.next() => return Heard::Rtp(seen),
+                fact = told(self.server.as_mut()) => return Heard::Told(fact),
                 () = tokio::time::sleep_until(clock::tokio_at(self.reopen_at)) => None,
             };
             match lost {
@@ -140,6 +162,23 @@ async fn reported(hep: Option<&mut Listener>) -> Reported {
         Some(hep) => hep.next().await,
         None => std::future::pending().await,
     }
+}
+
+async fn told(server: Option<&mut Server>) -> Fact {
+    match server {
+        Some(server) => server.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn login(sip: &config::Sip) -> Option<Login> {
+    let ami = sip.ami.as_ref().map(|ami| Login::Ami {
+        address: ami.address,
+        user: ami.user.clone(),
+        secret_file: ami.secret_file.clone(),
+    });
+    let esl = sip.esl.as_ref().map(|esl| Login::Esl { address: esl.address, password_file: esl.password_file.clone() });
+    ami.or(esl)
 }
 
 /// Without a word in the configuration, a key is enough; without a key, only this host is believed.

@@ -20,7 +20,6 @@ mod sockets;
 mod sys;
 mod takeover;
 mod wishes;
-mod writer;
 
 pub use calls_side::CallsError;
 pub use sockets::RecoveryPortError;
