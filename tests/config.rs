@@ -63,7 +63,8 @@ fn every_example_of_hep_is_accepted() {
         let section = text.lines().skip_while(|l| *l != "# [instance.sip.hep]").take_while(|l| l.starts_with("# "));
         let section: String = section.map(|l| format!("{}\n", &l[2..])).collect();
         count += usize::from(!section.is_empty());
-        let loaded = parse(&format!("{text}\n{section}"), "x", Files::Ignore).unwrap_or_else(|e| panic!("{}\n{e}", file.display()));
+        let loaded =
+            parse(&format!("{text}\n{section}"), "x", Files::Ignore).unwrap_or_else(|e| panic!("{}\n{e}", file.display()));
         assert!(loaded.warnings.is_empty(), "{}: {:?}", file.display(), loaded.warnings);
         let sip = loaded.config.instances[0].sip.as_ref();
         assert_eq!(sip.is_some_and(|s| s.hep.is_some()), !section.is_empty());
