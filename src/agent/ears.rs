@@ -5,7 +5,7 @@ use super::sampler::Sampler;
 use crate::calls::capture::{Capture, CaptureError, Seen};
 use crate::calls::facts::Fact;
 use crate::calls::hep::intake::{Counters, Key, Reported, Rules};
-use crate::calls::hep::listener::{HepOpenError, Listener};
+use crate::calls::hep::listener::{HepOpenError, Listener, own_addresses};
 use crate::calls::server::driver::{Login, Server, ServerStatus};
 use crate::clock;
 use crate::config;
@@ -68,13 +68,13 @@ pub enum EarsError {
 
 impl Ears {
     pub(super) fn open(
-        node: &config::Node,
+        config: &config::Config,
         instance: &config::Instance,
         sip: &config::Sip,
         vips: &[IpAddr],
     ) -> Result<Self, EarsError> {
         let hep = match &sip.hep {
-            Some(hep) => Some(Listener::open(&instance.name, &hep.listen, rules(hep, node, vips)?)?),
+            Some(hep) => Some(Listener::open(&instance.name, &hep.listen, rules(hep, config, vips, &sip.ports)?)?),
             None => None,
         };
         Ok(Self {
@@ -182,18 +182,24 @@ fn login(sip: &config::Sip) -> Option<Login> {
 }
 
 /// Without a word in the configuration, a key is enough; without a key, only this host is believed.
-fn rules(hep: &config::Hep, node: &config::Node, vips: &[IpAddr]) -> Result<Rules, EarsError> {
+fn rules(hep: &config::Hep, config: &config::Config, vips: &[IpAddr], sip_ports: &[u16]) -> Result<Rules, EarsError> {
     let key = match &hep.key_file {
         Some(path) => Some(key_of(path).map_err(|source| EarsError::HepKey { path: path.clone(), source })?),
         None => None,
     };
-    let here = || [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), node.address].into_iter().chain(vips.iter().copied());
+    let here = || [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), config.node.address].into_iter().chain(vips.iter().copied());
     let from = match (&hep.from, &key) {
         (Some(from), _) => Some(from.clone()),
         (None, Some(_)) => None,
         (None, None) => Some(here().collect()),
     };
-    Ok(Rules { key, from, vips: vips.to_vec(), server: hep.server.clone() })
+    // What this host has, but for the floating addresses of other instances, which are other servers.
+    let floats = |ip: &IpAddr| config.instances.iter().flat_map(|i| &i.addresses).any(|net| net.addr() == *ip);
+    let mut server = own_addresses();
+    server.retain(|ip| !floats(ip));
+    server.push(config.node.address);
+    server.extend(&hep.server);
+    Ok(Rules { key, from, vips: vips.to_vec(), server, sip_ports: sip_ports.to_vec() })
 }
 
 fn key_of(path: &Path) -> std::io::Result<Key> {

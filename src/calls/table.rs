@@ -87,6 +87,8 @@ pub struct Table {
     events: VecDeque<Queued>,
     epoch: u64,
     tell_short: bool,
+    /// What happened to legs, for reports.
+    leg_events: VecDeque<LegEvent>,
     sources: Sources,
     /// What the server itself says.
     told: Told,
@@ -115,15 +117,27 @@ impl Table {
             events: VecDeque::new(),
             epoch: 0,
             tell_short: false,
+            leg_events: VecDeque::new(),
             sources: Sources::default(),
             told: Told::default(),
         }
     }
 
-    /// A table that also tells of single-leg calls that were over before they settled: for reports, where nothing may be left out.
+    /// A table that also tells of single-leg calls that were over before they settled, and of every leg: for reports, where nothing
+    /// may be left out.
     #[must_use]
     pub(super) fn for_report(settings: TableSettings) -> Self {
         Self { tell_short: true, ..Self::new(settings) }
+    }
+
+    /// The next thing that happened to a leg, confirmed or not; only of a table for reports, where it must be polled.
+    pub(super) fn poll_leg(&mut self) -> Option<LegEvent> {
+        self.leg_events.pop_front()
+    }
+
+    /// A leg, until it is forgotten some time after its end.
+    pub(super) fn tracked(&self, id: LegId) -> Option<&Tracked> {
+        self.tracker.get(id)
     }
 
     /// Handles one datagram; `unix_ms` is the wall clock in milliseconds since 1970.
@@ -229,6 +243,11 @@ impl Table {
         self.calls.values().filter_map(|s| self.call(s))
     }
 
+    /// The ids of all calls.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.calls.values().map(|s| s.id.as_str())
+    }
+
     /// One call as it is now.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<Call> {
@@ -261,6 +280,9 @@ impl Table {
 
     fn drain(&mut self, now: Time) {
         while let Some(event) = self.tracker.poll_event() {
+            if self.tell_short {
+                self.leg_events.push_back(event);
+            }
             match event {
                 LegEvent::Started(id) => {
                     if let Some(t) = self.tracker.get(id) {
