@@ -348,8 +348,9 @@ fn proxied_and_direct_calls_are_told_as_tshark_reads_them() {
             ensure!(call(&r, 1699, 9999)?["code"] == 404, "{r:#}");
             let r = compared(&at_phone, "a phone's host")?;
             fates(&r, 1, &[(601, "ended"), (605, "up"), (621, "ended"), (622, "cancelled"), (623, "ended")])?;
+            ensure!(r["server"]["addresses"][0] == host.ip4.to_string(), "{}", r["server"]);
             let c = call(&r, 1621, 2621)?;
-            ensure!(c["through_server"] == false, "{c:#}");
+            ensure!(c["through_server"] == false && c["legs"][0]["partial"] == false, "{c:#}");
             joined(&lan.dir().join("joined.pcapng"), &[&at_proxy, &at_phone])
         },
         "learn-kamailio",
