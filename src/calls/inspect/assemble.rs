@@ -7,8 +7,8 @@ use super::rtp::{Place, join};
 use crate::time::Time;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::time::Duration;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// Hexadecimal digits of a call's name: enough for all calls of a file, and few enough to type.
 const ID_DIGITS: usize = 12;
@@ -164,10 +164,7 @@ fn pair_unanswered(records: &[Record], stored: &[Stored]) -> Vec<(u32, u32)> {
         let fits = |i: &u32, o: &u32| {
             let (i, o) = (&records[*i as usize], &records[*o as usize]);
             let open = o.started >= i.started && i.ended.is_none_or(|at| o.started <= at);
-            open && o.started.since(i.started) <= SETUP
-                && i.call_id != o.call_id
-                && i.answered.is_none()
-                && o.answered.is_none()
+            open && o.started.since(i.started) <= SETUP && i.call_id != o.call_id && i.answered.is_none() && o.answered.is_none()
         };
         for i in inbound {
             let mut partners = outbound.iter().filter(|o| fits(i, o));

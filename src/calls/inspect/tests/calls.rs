@@ -316,7 +316,16 @@ fn transfers_and_holds_are_seen() {
 fn both_legs_of_an_unanswered_call_are_one_call_if_nothing_else_fits() {
     let legs = |n: &str| (Hop::new(&format!("in{n}"), A, S, "1000", "2000"), Hop::new(&format!("out{n}"), S, B, "1000", "2000"));
     let ((i, o), (j, p)) = (legs("1"), legs("2"));
-    let one = [i.invite(&a()), o.invite(&a()), o.answer(180, ""), i.answer(180, ""), o.answer(486, ""), o.ack(), i.answer(486, ""), i.ack()];
+    let one = [
+        i.invite(&a()),
+        o.invite(&a()),
+        o.answer(180, ""),
+        i.answer(180, ""),
+        o.answer(486, ""),
+        o.ack(),
+        i.answer(486, ""),
+        i.ack(),
+    ];
     let r = told(one.to_vec());
     assert_eq!((only(&r).legs.len(), only(&r).state, only(&r).pairing), (2, State::Failed, None));
     // The second call begins after the first has ended.
