@@ -162,16 +162,17 @@ impl CallsSide {
     /// `inherited`: a process before this one left while this node was master, and its right still runs. Then its tables stay
     /// in force, with the audio of the calls that it carried, until this process knows what they should be.
     pub(super) async fn open(
-        node: &config::Node,
+        config: &config::Config,
         instance: &config::Instance,
         sip: &config::Sip,
         etcd: Etcd,
         inherited: bool,
     ) -> Result<Self, CallsError> {
+        let node = &config.node;
         let vips: Vec<IpAddr> = instance.addresses.iter().map(ipnet::IpNet::addr).collect();
         // What can fail for reasons of this host comes first, so that a refused start leaves nothing behind.
         let sockets = RecoverySockets::open(&vips, sip.recovery_port)?;
-        let ears = Ears::open(node, instance, sip, &vips)?;
+        let ears = Ears::open(config, instance, sip, &vips)?;
         let raw = RawUdp::open(&instance.interface)?;
         let relay = KernelRelay::new(&instance.name, &vips)?;
         let fence = Fence::new(&instance.name, &sip.ports, sip.media_ports);
@@ -282,6 +283,7 @@ impl CallsSide {
                 }
             }
             Event::Heard(ears::Heard::Rtp(seen)) => self.table.handle_rtp(seen.src, seen.dst, now),
+            Event::Heard(ears::Heard::Told(fact)) => self.table.handle_fact(&fact, now),
             Event::Received(datagram) => {
                 if self.role == Role::Master {
                     self.engine.handle_packet(&datagram.packet(), Heard::RecoveryPort, now);
@@ -328,6 +330,7 @@ impl CallsSide {
         self.own_open = resumed;
         self.table.clear();
         self.table.set_epoch(epoch);
+        self.ears.ask_server(true);
         self.takeover = Some(takeover);
         self.store.write_as(epoch);
         self.sweep.clear();
@@ -414,6 +417,7 @@ impl CallsSide {
         self.sweep_at = Time::FAR;
         self.engine.stop();
         self.table.clear();
+        self.ears.ask_server(false);
         if let Some(takeover) = self.takeover.take() {
             takeover.save();
         }
@@ -508,6 +512,11 @@ impl CallsSide {
     }
 
     /// The stored calls as `calls` shows them.
+    /// How the connection to the server is; `None` if it is not asked for its bridges now.
+    pub(super) fn server_status(&self) -> Option<api::ServerStatus> {
+        self.ears.server_status()
+    }
+
     pub(super) fn rows(&self) -> Vec<api::CallRow> {
         let carried: BTreeMap<String, CallStatus> = self.engine.status().into_iter().map(|s| (s.call.clone(), s)).collect();
         self.stored.values().map(|call| rows::row(call, carried.get(&call.id))).collect()

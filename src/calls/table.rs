@@ -265,6 +265,7 @@ impl Table {
         self.waiting.clear();
         self.events.clear();
         self.sources = Sources::default();
+        self.told = Told::default();
     }
 
     fn drain(&mut self, now: Time) {

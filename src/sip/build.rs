@@ -142,8 +142,13 @@ fn tagged(to: &[u8], tag: &[u8]) -> Vec<u8> {
         out.push(b';');
         out.extend_from_slice(p.whole);
     }
+    let bare = out.len();
     out.extend_from_slice(b";tag=");
     out.extend_from_slice(tag);
+    if uri::tag_of(&out).is_none() {
+        // The angle bracket was never closed, so that all of this would be in the URI.
+        out.insert(bare, b'>');
+    }
     out
 }
 

@@ -173,6 +173,8 @@ pub fn sent_by(text: &[u8]) -> Option<(&[u8], Option<u16>)> {
     let text = text.trim_ascii_start();
     let (host, rest) = if let Some(inner) = text.strip_prefix(b"[") {
         let close = memchr::memchr(b']', inner)?;
+        // An address, perhaps with a zone (RFC 6874); nothing that ends a host elsewhere.
+        inner[..close].iter().all(|b| b.is_ascii_alphanumeric() || b":.%-_~".contains(b)).then_some(())?;
         (&inner[..close], &inner[close + 1..])
     } else {
         if let Some(address) = bare_ipv6(text) {

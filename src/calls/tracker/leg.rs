@@ -514,8 +514,10 @@ impl Tracked {
             _ if self.ending_at.is_some() => self.ending_at.unwrap_or(self.last) + super::LINGER,
             LegState::Calling | LegState::Early => self.last + super::UNCONFIRMED,
             LegState::Confirmed => match self.leg.session_timer {
+                // A phone may ask for a timer of a hundred years.
                 Some(t) => {
-                    self.last + Duration::from_secs(u64::from(t.interval_s.max(super::MIN_SESSION_S))) + super::SESSION_GRACE
+                    let interval = Duration::from_secs(u64::from(t.interval_s.max(super::MIN_SESSION_S)));
+                    self.last + (interval + super::SESSION_GRACE).min(max_age)
                 }
                 None => self.last + max_age,
             },

@@ -54,6 +54,7 @@ fn an_empty_tag_is_replaced() {
     for (to, want) in [
         ("<sip:c@d>", "<sip:c@d>;tag=n"),
         ("<sip:c@d>;tag=", "<sip:c@d>;tag=n"),
+        ("<sip:c@d;x=1", "<sip:c@d;x=1>;tag=n"),
         ("sip:c@d ; x=1 ;TAG;y", "sip:c@d ; x=1 ;y;tag=n"),
         ("\"a;tag=x\" <sip:c@d;tag=q>", "\"a;tag=x\" <sip:c@d;tag=q>;tag=n"),
     ] {

@@ -72,7 +72,7 @@ pub fn set_media_address(body: &[u8], to: &[Option<Place>]) -> Result<Vec<u8>, S
                 out.extend_from_slice(line.whole);
                 (session_c, old_c) = (super::address(v), None);
             }
-            (None, Some(_)) if is_credential(&line) => session_ice.push(line.text),
+            (None, Some(_)) if credential(&line).is_some() => session_ice.push(line),
             (None, _) => out.extend_from_slice(line.whole),
         }
     }
@@ -81,13 +81,13 @@ pub fn set_media_address(body: &[u8], to: &[Option<Place>]) -> Result<Vec<u8>, S
         match new {
             Some(place) => push_moved(&mut out, &block, media, *place, own_c, session_c),
             None => {
-                let own_ice = block.iter().any(is_credential);
+                let own_ice = |l: &&Line<'_>| block.iter().any(|own| credential(own) == credential(l));
                 let last = block.len().saturating_sub(1);
                 for (i, line) in block.iter().enumerate() {
                     out.extend_from_slice(line.whole);
                     // Its address was the session's; it says so itself now that the session's has changed.
                     let address = old_c.filter(|_| i == 0 && !own_c);
-                    let ice = session_ice.iter().copied().filter(|_| i == last && !own_ice && media.port != 0);
+                    let ice = session_ice.iter().filter(|l| i == last && media.port != 0 && !own_ice(l)).map(|l| l.text);
                     for text in address.into_iter().chain(ice) {
                         insert(&mut out, text, line.ending());
                     }
@@ -215,15 +215,14 @@ fn is_zero(connection: &[u8]) -> bool {
 }
 
 fn is_ice(line: &Line<'_>) -> bool {
-    line.value(b'a').is_some_and(|v| {
-        let begins = |p: &&[u8]| v.get(..p.len()).is_some_and(|v| v.eq_ignore_ascii_case(p));
-        [&b"candidate:"[..], b"remote-candidates:", b"end-of-candidates", b"ice-"].iter().any(begins)
-    })
+    let named = [&b"candidate"[..], b"remote-candidates", b"end-of-candidates"].iter().any(|n| line.attribute(n).is_some());
+    named || line.value(b'a').and_then(|v| v.get(..4)).is_some_and(|v| v.eq_ignore_ascii_case(b"ice-"))
 }
 
-/// The ICE attributes of a session that its m-lines inherit. `ice-lite` speaks of the describer, whatever its m-lines do.
-fn is_credential(line: &Line<'_>) -> bool {
-    [&b"ice-ufrag"[..], b"ice-pwd", b"ice-options"].iter().any(|n| line.attribute(n).is_some())
+/// Which of the ICE attributes of a session that its m-lines inherit a line is. `ice-lite` is none of them: it speaks of the describer, whatever
+/// its m-lines do.
+fn credential(line: &Line<'_>) -> Option<&'static [u8]> {
+    [&b"ice-ufrag"[..], b"ice-pwd", b"ice-options"].into_iter().find(|n| line.attribute(n).is_some())
 }
 
 const fn family(ip: IpAddr) -> &'static str {

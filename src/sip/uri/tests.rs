@@ -31,7 +31,7 @@ fn a_stray_quote_hides_nothing() {
 #[test]
 fn host_port_and_user_of_uris() {
     type Case = (&'static str, Option<(&'static str, Option<u16>)>, Option<&'static str>);
-    let cases: [Case; 12] = [
+    let cases: [Case; 14] = [
         ("sip:bob@example.org", Some(("example.org", None)), Some("bob")),
         ("SIP:bob:secret@10.0.0.1:5070;lr?Subject=x", Some(("10.0.0.1", Some(5070))), Some("bob")),
         ("sips:[fe80::1]:5061", Some(("fe80::1", Some(5061))), None),
@@ -43,6 +43,8 @@ fn host_port_and_user_of_uris() {
         ("sip:@h", Some(("h", None)), None),
         ("sip:a@", None, Some("a")),
         ("sip:a@[::1", None, Some("a")),
+        ("sip:a@[::?1]", None, Some("a")),
+        ("sip:a@[fe80::1%25eth0]:1", Some(("fe80::1%25eth0", Some(1))), Some("a")),
         ("", None, None),
     ];
     for (uri, host, name) in cases {
