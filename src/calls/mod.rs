@@ -7,6 +7,7 @@ pub mod hep;
 pub mod inspect;
 pub mod model;
 pub mod pairing;
+mod quick;
 pub mod reassembly;
 pub mod server;
 pub mod sources;
