@@ -26,12 +26,12 @@
 mod number;
 
 use super::model::{Direction, Pairing};
+use super::quick::QuickMap;
 use super::tracker::{LegId, Tracked};
-use crate::sip::sdp::Sdp;
+use crate::sip::sdp;
 use crate::time::Time;
 use smallvec::SmallVec;
-use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
+use std::collections::hash_map::{Entry as MapEntry, RandomState};
 use std::hash::BuildHasher as _;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -71,6 +71,8 @@ enum Level {
 
 impl Level {
     const ALL: [Self; 6] = [Self::Dialog, Self::Header, Self::SessionId, Self::Charging, Self::Media, Self::Parties];
+    /// Without what is in the descriptions.
+    const SIGNALLED: [Self; 5] = [Self::Dialog, Self::Header, Self::SessionId, Self::Charging, Self::Parties];
 
     const fn pairing(self) -> Pairing {
         match self {
@@ -93,9 +95,25 @@ pub struct Partner {
     pub confidence: u8,
 }
 
+/// What a leg may have in common with another, in the order of the levels; and where the keys of each level end. Most legs have a Call-ID, an
+/// address that was told and one that was sent, and a caller and a called party, each whole and by its last digits.
+#[derive(Default)]
+struct Keys {
+    all: SmallVec<[u64; 8]>,
+    ends: [u8; Level::ALL.len()],
+}
+
+impl Keys {
+    fn of(&self, level: Level) -> &[u64] {
+        let at = level as usize;
+        let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
+        self.all.get(usize::from(start)..usize::from(self.ends[at])).unwrap_or_default()
+    }
+}
+
 struct Entry {
-    /// Kept, since what they are made of changes with the leg.
-    keys: SmallVec<[u64; 10]>,
+    /// Kept, since what they are made of changes with the leg, and making them costs more than all else here.
+    keys: Keys,
     /// From when on the other leg may come: the start of the leg, or the end of the partner that it had.
     open: Time,
 }
@@ -103,8 +121,8 @@ struct Entry {
 /// The unpaired legs, found by what they have in common.
 #[derive(Default)]
 pub struct Pairer {
-    index: HashMap<u64, Ids>,
-    entries: HashMap<LegId, Entry>,
+    index: QuickMap<u64, Ids>,
+    entries: QuickMap<LegId, Entry>,
     hasher: RandomState,
 }
 
@@ -124,8 +142,8 @@ impl Pairer {
     /// Makes a leg a candidate (and a rival); `open` is when it began to seek.
     pub fn add(&mut self, id: LegId, t: &Tracked, open: Time) {
         self.remove(id);
-        let keys: SmallVec<[u64; 10]> = Level::ALL.into_iter().flat_map(|level| self.level_keys(t, level)).collect();
-        for key in &keys {
+        let keys = self.keys(t, &Level::ALL);
+        for key in &keys.all {
             let ids = self.index.entry(*key).or_default();
             if !ids.contains(&id) {
                 ids.push(id);
@@ -143,15 +161,20 @@ impl Pairer {
 
     /// Takes a leg out: it is paired, or over.
     pub fn remove(&mut self, id: LegId) {
-        let Some(entry) = self.entries.remove(&id) else { return };
-        for key in entry.keys {
-            if let Some(ids) = self.index.get_mut(&key) {
-                ids.retain(|x| *x != id);
-                if ids.is_empty() {
-                    self.index.remove(&key);
+        self.take(id);
+    }
+
+    fn take(&mut self, id: LegId) -> Option<Entry> {
+        let entry = self.entries.remove(&id)?;
+        for key in &entry.keys.all {
+            if let MapEntry::Occupied(mut ids) = self.index.entry(*key) {
+                ids.get_mut().retain(|x| *x != id);
+                if ids.get().is_empty() {
+                    ids.remove();
                 }
             }
         }
+        Some(entry)
     }
 
     /// Forgets all legs.
@@ -160,11 +183,12 @@ impl Pairer {
         self.entries.clear();
     }
 
-    /// The unpaired legs that have something in common with `t`: its fate may settle theirs.
+    /// Takes a leg out, like [`Pairer::remove`]. The unpaired legs that have something in common with it: its fate may settle theirs.
     #[must_use]
-    pub fn neighbours(&self, t: &Tracked) -> Vec<LegId> {
-        let keys = Level::ALL.into_iter().flat_map(|level| self.level_keys(t, level));
-        let mut all: Vec<_> = keys.filter_map(|k| self.index.get(&k)).flatten().copied().take(MAX_RIVALS).collect();
+    pub fn remove_from_neighbours(&mut self, id: LegId, t: &Tracked) -> Vec<LegId> {
+        // One that was no candidate was no rival for its media either, and to read its descriptions costs the most.
+        let keys = self.take(id).map_or_else(|| self.keys(t, &Level::SIGNALLED), |e| e.keys);
+        let mut all: Vec<_> = keys.all.iter().filter_map(|k| self.index.get(k)).flatten().copied().take(MAX_RIVALS).collect();
         all.sort_unstable();
         all.dedup();
         all
@@ -244,8 +268,9 @@ impl Pairer {
     /// The legs that fit `id` best; `None` if there are too many to look at.
     fn best(&self, id: LegId, me: &Tracked, level: Level, legs: &impl Legs) -> Option<Ids> {
         let mut found: SmallVec<[(u8, LegId); 4]> = SmallVec::new();
-        for key in self.level_keys(me, level) {
-            let Some(ids) = self.index.get(&key) else { continue };
+        // A leg without an entry is no candidate, and fits nobody.
+        for key in self.entries.get(&id).map_or(&[][..], |e| e.keys.of(level)) {
+            let Some(ids) = self.index.get(key) else { continue };
             let mut looked = 0;
             for other in ids.iter().filter(|o| **o != id) {
                 let Some(t) = legs.leg(*other) else { continue };
@@ -264,6 +289,23 @@ impl Pairer {
         }
         let top = found.iter().map(|(fit, _)| *fit).max().unwrap_or(0);
         Some(found.into_iter().filter(|(fit, _)| *fit == top).map(|(_, o)| o).collect())
+    }
+
+    fn keys(&self, t: &Tracked, levels: &[Level]) -> Keys {
+        let mut keys = Keys::default();
+        for level in Level::ALL {
+            let start = keys.all.len();
+            if levels.contains(&level) {
+                for key in self.level_keys(t, level) {
+                    if !keys.all[start..].contains(&key) {
+                        keys.all.push(key);
+                    }
+                }
+            }
+            // A leg has some ten keys.
+            keys.ends[level as usize] = u8::try_from(keys.all.len()).unwrap_or(u8::MAX);
+        }
+        keys
     }
 
     fn level_keys(&self, t: &Tracked, level: Level) -> SmallVec<[u64; 8]> {
@@ -372,17 +414,13 @@ fn told_media(t: &Tracked) -> impl Iterator<Item = SocketAddr> {
 
 /// Where a description wants its streams; the first two are enough to tell two phones apart.
 fn addresses(sdp: Option<&super::model::Sdp>) -> impl Iterator<Item = SocketAddr> {
-    let sdp = sdp.and_then(|s| Sdp::parse(&s.body.0).ok());
-    let media: SmallVec<[SocketAddr; 2]> = sdp
-        .iter()
-        .flat_map(|s| s.media().iter())
-        .filter(|m| m.port > 1)
-        .filter_map(|m| Some(SocketAddr::new(m.connection?, m.port)))
+    let places = sdp.map(|s| sdp::places(&s.body)).unwrap_or_default();
+    places
+        .into_iter()
+        .filter_map(|(ip, port)| Some(SocketAddr::new(ip?, port)).filter(|_| port > 1))
         // A held stream (0.0.0.0) and a host's own name for itself are the same for many.
         .filter(|a| !a.ip().is_unspecified() && !a.ip().is_loopback())
         .take(2)
-        .collect();
-    media.into_iter()
 }
 
 #[cfg(test)]

@@ -5,12 +5,13 @@ mod bridged;
 use super::facts::Told;
 use super::model::{Call, CallEvent, Direction, Leg, LegState, OtherEnd, Packet, Pairing, SCHEMA};
 use super::pairing::{ANSWER_WINDOW, CERTAIN, Pairer};
+use super::quick::QuickMap;
 use super::sources::{self, Sources};
 use super::tracker::{Counters, LegEvent, LegId, Tracked, Tracker, TrackerSettings};
 use crate::time::Time;
 use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -77,8 +78,8 @@ pub struct Table {
     tracker: Tracker,
     pairer: Pairer,
     /// Confirmed legs.
-    members: HashMap<LegId, Member>,
-    calls: HashMap<u64, Slot>,
+    members: QuickMap<LegId, Member>,
+    calls: QuickMap<u64, Slot>,
     next_call: u64,
     /// Single legs that wait for a partner. The wait is the same for all, so the order is that of the deadlines.
     waiting: VecDeque<(Time, LegId)>,
@@ -109,8 +110,8 @@ impl Table {
             settings,
             tracker,
             pairer: Pairer::default(),
-            members: HashMap::new(),
-            calls: HashMap::new(),
+            members: QuickMap::default(),
+            calls: QuickMap::default(),
             next_call: 0,
             waiting: VecDeque::new(),
             answered: VecDeque::new(),
@@ -346,9 +347,9 @@ impl Table {
             }
         }
         for leg in both {
-            self.pairer.remove(leg);
-            if let Some(t) = self.tracker.get(leg) {
-                open.extend(self.pairer.neighbours(t));
+            match self.tracker.get(leg) {
+                Some(t) => open.extend(self.pairer.remove_from_neighbours(leg, t)),
+                None => self.pairer.remove(leg),
             }
         }
         self.make_call(&both, Some((pairing, confidence)));
@@ -387,8 +388,7 @@ impl Table {
 
     fn ended(&mut self, id: LegId, reason: &'static str, now: Time) {
         let Some(t) = self.tracker.get(id) else { return };
-        self.pairer.remove(id);
-        let neighbours = self.pairer.neighbours(t);
+        let neighbours = self.pairer.remove_from_neighbours(id, t);
         if let Some(member) = self.members.remove(&id) {
             match member.call {
                 Some(key) => {
@@ -480,7 +480,8 @@ impl Table {
                 hash.update(&part.0);
             }
         }
-        hash.finalize().iter().take(ID_DIGITS / 2).map(|b| format!("{b:02x}")).collect()
+        let digit = |n: u8| char::from_digit(n.into(), 16).unwrap_or_default();
+        hash.finalize().iter().take(ID_DIGITS / 2).flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
     }
 }
 

@@ -13,7 +13,7 @@ pub use edit::{continue_origin, keep_formats, set_media_address, with_origin};
 pub use views::{Candidate, Crypto, Group, Setup};
 
 use line::{Line, fields, lines};
-
+use smallvec::SmallVec;
 use std::net::{IpAddr, SocketAddr};
 
 /// Descriptions with more lines than this are refused: real ones stay below 300 even with ICE, and each line costs work.
@@ -151,15 +151,39 @@ fn next_field(text: &[u8]) -> (&[u8], &[u8]) {
     text.split_at(text.iter().position(|b| matches!(b, b' ' | b'\t')).unwrap_or(text.len()))
 }
 
+fn port_and_count(ports: &[u8]) -> Option<(u16, u16)> {
+    let mut ports = ports.splitn(2, |&b| b == b'/');
+    let port = number(ports.next()?)?;
+    Some((port, ports.next().map_or(Some(1), number)?))
+}
+
+/// Where a description wants its streams: [`Media::connection`] and [`Media::port`] of each m-line, and nothing else of it. Nothing for what
+/// [`Sdp::parse`] refuses.
+#[must_use]
+pub fn places(body: &[u8]) -> SmallVec<[(Option<IpAddr>, u16); 2]> {
+    let (mut all, mut session) = (SmallVec::new(), None);
+    for (n, line) in lines(body).enumerate() {
+        if n >= MAX_LINES {
+            return SmallVec::new();
+        }
+        match line.text {
+            [b'm', b'=', value @ ..] => {
+                let mut parts = fields(value).skip(1);
+                let port = parts.next().filter(|_| parts.next().is_some() && all.len() < MAX_MEDIA).and_then(port_and_count);
+                let Some((port, _)) = port else { return SmallVec::new() };
+                all.push((session, port));
+            }
+            [b'c', b'=', value @ ..] => *all.last_mut().map_or(&mut session, |(connection, _)| connection) = address(value),
+            _ => {}
+        }
+    }
+    all
+}
+
 fn media_line(value: &[u8]) -> Option<Media<'_>> {
     let mut parts = fields(value);
     let (kind, ports, proto) = (parts.next()?, parts.next()?, parts.next()?);
-    let mut ports = ports.splitn(2, |&b| b == b'/');
-    let port = number(ports.next()?)?;
-    let port_count = match ports.next() {
-        Some(count) => number(count)?,
-        None => 1,
-    };
+    let (port, port_count) = port_and_count(ports)?;
     Some(Media {
         kind,
         port,
