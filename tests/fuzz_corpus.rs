@@ -1,5 +1,5 @@
-//! Replays the saved inputs of the fuzzer, and mutations of them, without the fuzzer; and holds the same invariants on messages that
-//! are made up from parts.
+//! Replays the saved inputs of the fuzzer, and mutations of them, without the fuzzer; and holds the same invariants on messages
+//! that are made up from parts.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
