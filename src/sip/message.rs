@@ -331,7 +331,7 @@ fn slice(bytes: &[u8], start: u16, len: u16) -> &[u8] {
     &bytes[usize::from(start)..usize::from(start) + usize::from(len)]
 }
 
-fn start_line(text: &[u8]) -> Result<Start<'_>, ParseError> {
+pub(super) fn start_line(text: &[u8]) -> Result<Start<'_>, ParseError> {
     const VERSION: &[u8] = b"SIP/2.0";
     let text = text.trim_ascii();
     if text.len() > VERSION.len() && text[..VERSION.len()].eq_ignore_ascii_case(VERSION) {

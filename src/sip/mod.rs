@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod build;
+pub mod framer;
 pub mod message;
 pub mod sdp;
 pub mod uri;
