@@ -18,8 +18,9 @@ const TARGETS: &[Target] = &[
     ("message", bodies::message, 60),
     ("uri", bodies::uri, 200),
     ("sdp", bodies::sdp, 60),
-    ("packet", bodies::packet, 6),
+    ("framer", bodies::framer, 30),
     ("hep", bodies::hep, 40),
+    ("packet", bodies::packet, 6),
 ];
 
 /// What parsers look for: a mutation with one of these gets further than one with any byte.

@@ -3,12 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, unreachable_pub, reason = "a panic is how a finding is told")]
 
+mod framer;
 mod hep;
 mod message;
 mod packet;
 mod sdp;
 mod uri;
 
+pub use framer::framer;
 pub use hep::hep;
 pub use message::message;
 pub use packet::{SEPARATOR, packet};
