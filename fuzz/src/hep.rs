@@ -4,7 +4,7 @@ use super::packet::Run;
 use super::{choices, inside, show};
 use keepcall::calls::hep::intake::{Counters, Intake, Key, Rules, Taken};
 use keepcall::calls::hep::{Framer, Kind, decode};
-use keepcall::calls::model::Packet;
+use keepcall::calls::model::{Packet, Transport};
 use keepcall::sip::message::Message;
 use keepcall::time::Time;
 use std::borrow::Cow;
@@ -53,9 +53,11 @@ fn datagram(data: &[u8]) {
         assert_eq!(h.kind, Kind::Sip);
         let own = |a: SocketAddr| a.ip() == source || a.ip() == "2001:db8::100".parse::<IpAddr>().unwrap();
         assert!(own(r.src) != own(r.dst), "the server is one end: {} {}", r.src, r.dst);
-        // Over TCP the server's end is told as the port that a phone could reach it at.
-        let same = |told: SocketAddr, said: SocketAddr| told.port() == said.port() || (own(told) && told.port() == 5060);
-        assert!(same(r.src, h.src) && same(r.dst, h.dst), "{r:?}");
+        // The port of a TCP connection that the server opened becomes its own.
+        let kept = |was: SocketAddr, is: SocketAddr| {
+            was.port() == is.port() || r.transport == Transport::Tcp && own(is) && is.port() == 5060
+        };
+        assert!(kept(h.src, r.src) && kept(h.dst, r.dst), "{h:?} {r:?}");
         let m = Message::parse(&r.payload).unwrap_or_else(|e| panic!("{e}: {}", show(&r.payload)));
         assert!(m.is_whole());
         let mut run = Run::new();
