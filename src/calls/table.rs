@@ -260,6 +260,12 @@ impl Table {
         self.tracker.legs().map(|t| &*t.leg)
     }
 
+    /// How many legs there is memory for: those of [`Table::legs`], and those that ended not long ago.
+    #[must_use]
+    pub fn remembered(&self) -> usize {
+        self.tracker.remembered()
+    }
+
     /// What was seen, and what was not learnt.
     #[must_use]
     pub fn counters(&self) -> Counters {

@@ -1,7 +1,7 @@
 //! Session descriptions (RFC 8866) as bytes with typed views, and edits that leave every untouched line byte-identical.
 //!
-//! Reading is lenient: LF, CR or both end a line, `s=` and `t=` may be missing, unknown lines are carried along, the names of attributes are
-//! read in any case. Only an edit that needs a line insists on it.
+//! Reading is lenient: LF, CR or both end a line, `s=` and `t=` may be missing, unknown lines are carried along, the names of
+//! attributes are read in any case. Only an edit that needs a line insists on it.
 
 mod edit;
 mod line;
@@ -132,8 +132,8 @@ fn address(value: &[u8]) -> Option<IpAddr> {
     std::str::from_utf8(host(value)?).ok()?.parse().ok()
 }
 
-/// The fields of an `o=` value, between which some senders put more than one space. An empty username, which some send too, leaves the
-/// space before the session id.
+/// The fields of an `o=` value, between which some senders put more than one space. An empty username, which some send too,
+/// leaves the space before the session id.
 fn origin(value: &[u8]) -> Option<Origin<'_>> {
     // With six fields a blank at the start is only one too many.
     let value = if fields(value).count() > 5 { value.trim_ascii_start() } else { value };

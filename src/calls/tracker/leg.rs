@@ -375,7 +375,8 @@ impl Tracked {
         if open.method == Method::Bye {
             return self.end("BYE");
         }
-        let initial = open.initial;
+        // A late offer keeps the transaction open until ACK, and the 2xx may come again before it.
+        let initial = open.initial && self.leg.state != LegState::Confirmed;
         if initial {
             // RFC 3261 section 13.2.2.4: the 2xx sets the route set anew, also where an early dialog had one; then it is fixed.
             self.bind(m, out, own);
