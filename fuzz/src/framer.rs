@@ -25,6 +25,11 @@ pub fn framer(data: &[u8]) {
     assert!(pieces.iter().all(|p| !p.is_empty()) && pieces.concat() == data, "a datagram is cut without loss");
 }
 
+/// The messages in a stream that is there at once.
+pub fn messages(data: &[u8]) -> Vec<Vec<u8>> {
+    cut(data, usize::MAX, Framer::new()).0
+}
+
 /// Lines that begin a message, or seem to.
 fn start_lines(data: &[u8]) -> usize {
     let lines = data.split(|b| *b == b'\n').map(|l| l.trim_ascii().to_ascii_uppercase());

@@ -7,13 +7,15 @@ mod framer;
 mod hep;
 mod message;
 mod packet;
+mod path;
 mod sdp;
 mod uri;
 
-pub use framer::framer;
+pub use framer::{framer, messages};
 pub use hep::hep;
 pub use message::message;
 pub use packet::{SEPARATOR, packet};
+pub use path::{path, walked};
 pub use sdp::sdp;
 pub use uri::uri;
 
