@@ -1,24 +1,39 @@
-//! SIP as it passes an interface, in both directions, read from a packet socket. The kernel filters by port before it copies
+//! SIP as it passes an interface, in both directions, read from a packet socket. The kernel filters by port and host before it copies
 //! anything, so the audio never reaches this process.
 
-use super::frame::{self, Udp};
-use super::reassembly::Reassembly;
+use super::frame;
+use super::model::{Packet, Transport};
+use super::path::{Path, PathCounters, PathSettings};
 use crate::clock;
 use filter::{MAX_PORTS, ports_filter, sample_filter};
+use nix::net::if_::if_nametoindex;
+use ring::Ring;
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockFilter, Socket, Type};
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd as _;
+use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tracing::{debug, warn};
 
 mod filter;
+mod program;
+mod ring;
 mod sys;
 
-/// Kernel buffer for frames that wait: at 1 kB a message some thousand, which a burst of re-registrations can bring.
+/// Memory of the ring. It is full after half a second in which this process does not run, even if each block holds one frame only, and
+/// holds some thousand messages, which a burst of re-registrations can bring.
+const RING: usize = 8 << 20;
+/// Kernel buffer for frames that wait, where there is no ring.
 const BUFFER: usize = 4 << 20;
-/// The longest IP packet.
-const LONGEST: usize = 65_535;
+/// The longest IP packet that is received without a ring.
+const LONGEST: usize = 128 << 10;
+/// Frames read in one go without a ring, so that other work has its turn.
+const BATCH: usize = 256;
+/// How often it is looked whether an interface that went down is still there: the kernel does not say when one goes that is down.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Why a capture cannot be.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +52,18 @@ pub enum CaptureError {
         /// How many were asked for.
         count: usize,
     },
+    /// More addresses than a filter has room for.
+    #[error("a capture takes at most {MAX_PORTS} addresses, not {count}")]
+    Hosts {
+        /// How many were asked for.
+        count: usize,
+    },
+    /// The interface is no longer there, or has another name now.
+    #[error("interface {interface} is gone; it is looked for again")]
+    Gone {
+        /// The interface.
+        interface: String,
+    },
     /// The kernel refused for want of a capability.
     #[error("cannot capture on {interface}: no privilege; the agent needs CAP_NET_RAW")]
     Privilege {
@@ -53,61 +80,113 @@ pub enum CaptureError {
     },
 }
 
-/// A UDP datagram that was seen.
+/// A SIP message, or for a sample a UDP datagram, that was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// Who sent it.
     pub src: SocketAddr,
     /// Who it was sent to.
     pub dst: SocketAddr,
+    /// Over what.
+    pub transport: Transport,
     /// What it carries.
     pub payload: Vec<u8>,
 }
 
 /// What was seen and what was not.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaptureCounters {
-    /// Datagrams given out.
+    /// Messages given out.
     pub seen: u64,
     /// Frames that the kernel dropped because this process was too slow.
     pub dropped: u64,
+    /// How often the ring was full.
+    pub frozen: u64,
     /// IP fragments.
     pub fragments: u64,
-    /// Fragmented datagrams that never became whole.
+    /// Fragmented packets that never became whole.
     pub incomplete: u64,
-    /// Frames that passed the filter but held no well-formed UDP datagram.
+    /// Frames that passed the filter but held no well-formed packet.
     pub malformed: u64,
+    /// Frames that were longer than what there is room for.
+    pub cut: u64,
+    /// Whether the kernel shares a ring with this process; else each frame is a system call.
+    pub ring: bool,
+    /// All of it by kind.
+    pub path: PathCounters,
+}
+
+/// What to capture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaptureSettings {
+    /// The interface's name. There is no "any": the server's addresses are on one.
+    pub interface: String,
+    /// Ports of SIP, over UDP and TCP.
+    pub ports: Vec<u16>,
+    /// The server's addresses: only what goes to or comes from one of them is captured. None for any.
+    pub hosts: Vec<IpAddr>,
+    /// Bytes of the ring that the kernel shares with this process; 0 for none.
+    pub ring: usize,
 }
 
 /// A capture on one interface. Belongs to the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Capture {
+    // Before the socket, so that it is unmapped before that is closed.
+    ring: Option<Ring>,
     socket: AsyncFd<Socket>,
     interface: String,
-    ports: Vec<u16>,
-    reassembly: Reassembly,
+    index: u32,
+    /// The interface went down, and was not seen up since.
+    down: bool,
+    path: Path,
+    /// Messages of a batch that [`Capture::next`] has still to give out.
+    waiting: VecDeque<Seen>,
     counters: CaptureCounters,
     buffer: Vec<u8>,
 }
 
 impl Capture {
-    /// Captures UDP from or to any of `ports` on `interface`; needs a tokio runtime.
+    /// Captures SIP over UDP and TCP from or to any of `ports` on `interface`, whoever takes part; needs a tokio runtime.
     ///
     /// # Errors
     /// As in [`CaptureError`].
     pub fn open(interface: &str, ports: &[u16]) -> Result<Self, CaptureError> {
-        let program = ports_filter(ports).ok_or(CaptureError::Ports { count: ports.len() })?;
-        Self::with(interface, ports, &program)
+        Self::open_for(interface, ports, &[])
+    }
+
+    /// Captures SIP over UDP and TCP between one of `hosts` (any, if there are none) with one of `ports` at either end, and anybody, on
+    /// `interface`; needs a tokio runtime. Frames with VLAN tags count like others: a host takes what is sent to its addresses from any
+    /// interface.
+    ///
+    /// # Errors
+    /// As in [`CaptureError`].
+    pub fn open_for(interface: &str, ports: &[u16], hosts: &[IpAddr]) -> Result<Self, CaptureError> {
+        Self::with(CaptureSettings { interface: interface.to_owned(), ports: ports.to_vec(), hosts: hosts.to_vec(), ring: RING })
+    }
+
+    /// As [`Capture::open_for`]. If the kernel refuses the ring, it goes without.
+    ///
+    /// # Errors
+    /// As in [`CaptureError`].
+    pub fn with(settings: CaptureSettings) -> Result<Self, CaptureError> {
+        let CaptureSettings { interface, ports, hosts, ring } = settings;
+        if hosts.len() > MAX_PORTS {
+            return Err(CaptureError::Hosts { count: hosts.len() });
+        }
+        let program = ports_filter(&ports, &hosts).ok_or(CaptureError::Ports { count: ports.len() })?;
+        Self::start(&interface, PathSettings { ports: Some(ports), hosts }, &program, ring)
     }
 
     /// Captures a random one of `one_in` of the datagrams to `addresses` and a port of `ports` (first and last), whole ones only:
-    /// enough to learn where media comes from, without reading it.
+    /// enough to learn where media comes from, without reading it. Without a ring: there are few, and each is to be known at once.
     ///
     /// # Errors
     /// As in [`CaptureError`].
     pub fn sample(interface: &str, addresses: &[IpAddr], ports: (u16, u16), one_in: u32) -> Result<Self, CaptureError> {
-        let program = sample_filter(addresses, ports, one_in).ok_or(CaptureError::Ports { count: addresses.len() })?;
-        Self::with(interface, &[], &program)
+        let program = sample_filter(addresses, ports, one_in).ok_or(CaptureError::Hosts { count: addresses.len() })?;
+        // The filter has seen to all; it lets nothing through but whole datagrams.
+        Self::start(interface, PathSettings::default(), &program, 0)
     }
 
     /// Changes how many are taken by a capture of [`Capture::sample`].
@@ -115,86 +194,191 @@ impl Capture {
     /// # Errors
     /// As in [`CaptureError`].
     pub fn resample(&mut self, addresses: &[IpAddr], ports: (u16, u16), one_in: u32) -> Result<(), CaptureError> {
-        let program = sample_filter(addresses, ports, one_in).ok_or(CaptureError::Ports { count: addresses.len() })?;
-        let refused = |source| CaptureError::Refused { interface: self.interface.clone(), source };
-        self.socket.get_ref().attach_filter(&program).map_err(refused)
+        let program = sample_filter(addresses, ports, one_in).ok_or(CaptureError::Hosts { count: addresses.len() })?;
+        self.socket.get_ref().attach_filter(&program).map_err(|source| refused(&self.interface, source))
     }
 
-    fn with(interface: &str, ports: &[u16], program: &[SockFilter]) -> Result<Self, CaptureError> {
-        let refused = |source: io::Error| match source.raw_os_error() {
-            Some(libc::EPERM | libc::EACCES) => CaptureError::Privilege { interface: interface.to_owned() },
-            _ => CaptureError::Refused { interface: interface.to_owned(), source },
-        };
-        let index = nix::net::if_::if_nametoindex(interface).map_err(|_| CaptureError::NoInterface {
+    fn start(interface: &str, path: PathSettings, program: &[SockFilter], ring: usize) -> Result<Self, CaptureError> {
+        let refused = |source: io::Error| refused(interface, source);
+        let index = if_nametoindex(interface).map_err(|_| CaptureError::NoInterface {
             interface: interface.to_owned(),
             there: nix::net::if_::if_nameindex()
                 .map(|all| all.iter().map(|i| i.name().to_string_lossy().into_owned()).collect())
                 .unwrap_or_default(),
         })?;
-        // Protocol 0: nothing is received before the filter is in place and the socket is bound. DGRAM: frames come without
-        // their link header, so every kind of link looks the same.
-        let socket = Socket::new(Domain::PACKET, Type::DGRAM.nonblocking(), None).map_err(refused)?;
-        socket.attach_filter(program).map_err(refused)?;
-        // Beyond net.core.rmem_max if CAP_NET_ADMIN is there; else as much as is allowed.
-        if sys::force_buffer(&socket, BUFFER).is_err() {
-            let _ = socket.set_recv_buffer_size(BUFFER);
+        let bare = || {
+            // Protocol 0: nothing is received before the filter is in place and the socket is bound. DGRAM: frames come without
+            // their link header, so every kind of link looks the same.
+            let socket = Socket::new(Domain::PACKET, Type::DGRAM.nonblocking(), None)?;
+            socket.attach_filter(program)?;
+            if sys::is_loopback(interface) {
+                // What goes out there comes in again in the same moment. Kernels before 4.20 do not know the option: then each is
+                // seen twice, which changes nothing.
+                let _ = sys::set_option(&socket, libc::PACKET_IGNORE_OUTGOING, &1);
+            }
+            Ok::<_, io::Error>(socket)
+        };
+        let mut socket = bare().map_err(refused)?;
+        let ring = match ring {
+            0 => None,
+            bytes => match Ring::set_up(&socket, bytes) {
+                Ok(ring) => Some(ring),
+                Err(e) => {
+                    warn!(interface, "the kernel gives no ring for the capture ({e}); each frame costs a system call now");
+                    // The version of the ring would change what the socket says of itself.
+                    socket = bare().map_err(refused)?;
+                    None
+                }
+            },
+        };
+        if ring.is_none() {
+            // Beyond net.core.rmem_max if CAP_NET_ADMIN is there; else as much as is allowed.
+            if sys::force_buffer(&socket, BUFFER).is_err() {
+                let _ = socket.set_recv_buffer_size(BUFFER);
+            }
         }
         socket.bind(&sys::all_protocols_on(index).map_err(refused)?).map_err(refused)?;
         Ok(Self {
+            buffer: if ring.is_some() { Vec::new() } else { vec![0; LONGEST] },
+            counters: CaptureCounters { ring: ring.is_some(), ..CaptureCounters::default() },
+            ring,
             socket: sys::register(socket).map_err(refused)?,
             interface: interface.to_owned(),
-            ports: ports.to_vec(),
-            reassembly: Reassembly::new(),
-            counters: CaptureCounters::default(),
-            buffer: vec![0; LONGEST],
+            index,
+            down: false,
+            path: Path::new(path),
+            waiting: VecDeque::new(),
         })
     }
 
-    /// The next datagram. Cancel safe.
+    /// The next message. Cancel safe.
     ///
     /// # Errors
     /// The interface went away for good, or the system failed; open a new capture after a pause.
     pub async fn next(&mut self) -> Result<Seen, CaptureError> {
         loop {
-            let read = self.socket.async_io(Interest::READABLE, |s| receive(s, &mut self.buffer)).await;
-            match read {
-                Ok(length) => {
-                    if let Some(seen) = self.take(length) {
-                        self.counters.seen += 1;
-                        return Ok(seen);
-                    }
+            if let Some(seen) = self.waiting.pop_front() {
+                return Ok(seen);
+            }
+            self.ready().await?;
+            let mut waiting = std::mem::take(&mut self.waiting);
+            let taken = self.take(&mut |p| {
+                waiting.push_back(Seen { src: p.src, dst: p.dst, transport: p.transport, payload: p.payload.to_vec() });
+            });
+            self.waiting = waiting;
+            taken?;
+        }
+    }
+
+    /// Waits until [`Capture::take`] has something to do. Cancel safe.
+    ///
+    /// # Errors
+    /// As [`Capture::next`].
+    pub async fn ready(&mut self) -> Result<(), CaptureError> {
+        loop {
+            if self.ring.as_ref().is_some_and(Ring::is_ready) {
+                return Ok(());
+            }
+            let now = clock::now();
+            let deadline = match self.path.next_deadline() {
+                Some(at) if at <= now => return Ok(()),
+                at => at.into_iter().chain(self.down.then_some(now + LOOK)).min(),
+            };
+            let interest = Interest::READABLE | Interest::ERROR;
+            let ready = async {
+                match deadline {
+                    Some(at) => tokio::time::timeout_at(clock::tokio_at(at), self.socket.ready(interest)).await.ok().transpose(),
+                    None => self.socket.ready(interest).await.map(Some),
                 }
-                // The interface was set down: the kernel tells it once, and goes on when it is up again.
-                Err(e) if e.raw_os_error() == Some(libc::ENETDOWN) => {}
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(CaptureError::Refused { interface: self.interface.clone(), source }),
+            };
+            let guard = ready.await.map_err(|source| refused(&self.interface, source))?;
+            if let Some(mut guard) = guard {
+                if guard.ready().is_error() {
+                    let error = self.socket.get_ref().take_error();
+                    guard.clear_ready_matching(tokio::io::Ready::ERROR);
+                    match error.map_err(|source| refused(&self.interface, source))? {
+                        None => {}
+                        // The interface was set down, or deleted: the kernel says both so, once, and goes on if it is up again.
+                        Some(e) if e.raw_os_error() == Some(libc::ENETDOWN) => self.down = true,
+                        Some(source) => return Err(refused(&self.interface, source)),
+                    }
+                } else if self.ring.is_none() || self.ring.as_ref().is_some_and(Ring::is_ready) {
+                    return Ok(());
+                } else {
+                    guard.clear_ready();
+                    continue;
+                }
+            }
+            if self.down {
+                if if_nametoindex(self.interface.as_str()) != Ok(self.index) {
+                    return Err(CaptureError::Gone { interface: self.interface.clone() });
+                }
+                self.down = !sys::is_up(&self.interface);
             }
         }
+    }
+
+    /// Hands what is there to `out`, without waiting: a block of the ring, or some frames, and what has waited for long enough. Messages
+    /// are lent, so that nothing is copied.
+    ///
+    /// # Errors
+    /// As [`Capture::next`].
+    pub fn take(&mut self, out: &mut dyn FnMut(Packet<'_>)) -> Result<(), CaptureError> {
+        let now = clock::now();
+        let (path, counters) = (&mut self.path, &mut self.counters);
+        let mut out = |p: Packet<'_>| {
+            counters.seen += 1;
+            out(p);
+        };
+        if path.next_deadline().is_some_and(|at| at <= now) {
+            path.handle_timeout(now, &mut out);
+        }
+        if let Some(ring) = &mut self.ring {
+            let mut cut = 0;
+            ring.read(&mut |frame| {
+                cut += u64::from(frame.cut);
+                path.handle_ip(frame::behind_tags(frame.data), now, &mut out);
+            });
+            self.counters.cut += cut;
+            return Ok(());
+        }
+        for _ in 0..BATCH {
+            match self.socket.try_io(Interest::READABLE, |s| receive(s, &mut self.buffer)) {
+                Ok(length) => path.handle_ip(frame::behind_tags(&self.buffer[..length.min(LONGEST)]), now, &mut out),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.raw_os_error() == Some(libc::ENETDOWN) => self.down = true,
+                Err(source) => return Err(refused(&self.interface, source)),
+            }
+        }
+        Ok(())
     }
 
     /// What was seen and what was not, since [`Capture::open`].
     pub fn counters(&mut self) -> CaptureCounters {
-        // Reading resets the kernel's count.
-        self.counters.dropped += sys::drops(self.socket.get_ref().as_fd()).map_or(0, u64::from);
-        self.counters.incomplete = self.reassembly.given_up();
-        self.counters
-    }
-
-    fn take(&mut self, length: usize) -> Option<Seen> {
-        match self.buffer.get(..length).and_then(frame::udp_in_ip) {
-            Some(Udp::Whole { src, dst, payload }) => Some(Seen { src, dst, payload: payload.to_vec() }),
-            Some(Udp::Fragment(fragment)) => {
-                self.counters.fragments += 1;
-                let (src, dst, payload) = self.reassembly.handle_fragment(&fragment, clock::now())?;
-                // Later fragments carry no ports, so the kernel lets them through for every datagram.
-                let wanted = self.ports.contains(&src.port()) || self.ports.contains(&dst.port());
-                wanted.then_some(Seen { src, dst, payload })
+        // Reading resets the kernel's counts.
+        match sys::drops(self.socket.get_ref()) {
+            Ok((dropped, frozen)) => {
+                self.counters.dropped += u64::from(dropped);
+                self.counters.frozen += u64::from(frozen);
             }
-            None => {
-                self.counters.malformed += 1;
-                None
-            }
+            Err(e) => debug!(interface = self.interface, "the kernel does not tell its drops: {e}"),
         }
+        let path = self.path.counters();
+        CaptureCounters {
+            fragments: path.fragments,
+            incomplete: path.incomplete,
+            malformed: path.malformed,
+            path,
+            ..self.counters
+        }
+    }
+}
+
+fn refused(interface: &str, source: io::Error) -> CaptureError {
+    match source.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => CaptureError::Privilege { interface: interface.to_owned() },
+        _ => CaptureError::Refused { interface: interface.to_owned(), source },
     }
 }
 

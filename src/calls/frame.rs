@@ -97,6 +97,26 @@ pub fn ip_of(link: Link, frame: &[u8]) -> Option<&[u8]> {
     matches!(ethertype, ETHERTYPE_IPV4 | ETHERTYPE_IPV6).then_some(rest)
 }
 
+/// The IP packet in what a packet socket hands over without link header: the tags of QinQ may still be in front of it, and what the
+/// system says of the protocol is that before the tags or behind them, as its version likes.
+#[must_use]
+pub fn behind_tags(data: &[u8]) -> &[u8] {
+    let mut rest = data;
+    for _ in 0..MAX_VLAN_TAGS {
+        // Two bytes of tag and the type of what follows. An IP packet that looks so has the length 2048, and then what would be the
+        // length of the packet behind the tag is its flags and fragment offset: these make no fitting length.
+        let (Some(ethertype), Some(next)) = (be16(rest, 2), rest.get(4..)) else { return data };
+        let fits = |at, least| be16(next, at).is_some_and(|l| usize::from(l) >= least && usize::from(l) <= next.len());
+        match (ethertype, next.first().map(|b| b >> 4)) {
+            (ETHERTYPE_IPV4, Some(4)) if fits(2, 20) => return next,
+            (ETHERTYPE_IPV6, Some(6)) if fits(4, 0) => return next,
+            _ if ETHERTYPES_VLAN.contains(&ethertype) => rest = next,
+            _ => return data,
+        }
+    }
+    data
+}
+
 /// The UDP datagram, or fragment of one, in an IP packet. Bytes after the packet's own length are padding and are left out.
 #[must_use]
 pub fn udp_in_ip(packet: &[u8]) -> Option<Udp<'_>> {

@@ -1,151 +1,218 @@
-//! The filter that the kernel runs on every frame: classic BPF, assembled by hand.
+//! The filters that the kernel runs on every frame, in classic BPF. They start at the IP header (a DGRAM packet socket).
 
+use super::program::{Label, Program};
 use socket2::SockFilter;
 use std::net::IpAddr;
 
-/// Ports that a program has room for: a jump reaches 255 instructions, and each port takes two.
+/// Ports, and addresses, that a filter takes: the kernel takes programs of 4096 instructions.
 pub(super) const MAX_PORTS: usize = 64;
-
-// Opcodes of classic BPF (linux/filter.h, linux/bpf_common.h).
-const LOAD_WORD: u16 = 0x20;
-const LOAD_BYTE: u16 = 0x30;
-const LOAD_HALF: u16 = 0x28;
-const LOAD_HALF_AT_X: u16 = 0x48;
-const X_IS_HEADER_LENGTH: u16 = 0xb1;
-const JUMP: u16 = 0x05;
-const IF_EQUAL: u16 = 0x15;
-const IF_ABOVE: u16 = 0x25;
-const IF_AT_LEAST: u16 = 0x35;
-const IF_ANY_BIT: u16 = 0x45;
-const RETURN: u16 = 0x06;
 
 /// Where the kernel keeps the frame's protocol: SKF_AD_OFF + SKF_AD_PROTOCOL.
 const PROTOCOL: u32 = 0xffff_f000;
+/// Whether it comes or goes: SKF_AD_OFF + SKF_AD_PKTTYPE.
+const PACKET_TYPE: u32 = 0xffff_f004;
 /// A random number for each packet: SKF_AD_OFF + SKF_AD_RANDOM.
 const RANDOM: u32 = 0xffff_f038;
+const OUTGOING: u32 = 4;
 const IPV4: u32 = 0x0800;
 const IPV6: u32 = 0x86dd;
+/// 802.1Q, 802.1ad, and the number that older QinQ gear uses.
+const VLAN: [u32; 3] = [0x8100, 0x88a8, 0x9100];
 const UDP: u32 = 17;
+const TCP: u32 = 6;
 const FRAGMENT: u32 = 44;
+/// Hop-by-hop options, routing, authentication, destination options.
+const EXTENSIONS: [u32; 4] = [0, 43, 51, 60];
 
-/// Opcode, instructions to skip if a test holds, and if it does not, operand.
-type Op = (u16, u8, u8, u32);
-
-const ACCEPT: Op = (RETURN, 0, 0, u32::MAX);
-const REJECT: Op = (RETURN, 0, 0, 0);
-
-/// Whole packets of UDP from or to one of `ports`, and the fragments that may belong to such. Starts at the IP header (a DGRAM
-/// packet socket). `None` if there are no ports or too many.
+/// Whole packets of UDP and TCP from or to one of `ports` and one of `hosts` (any, if there are none), and the fragments that may belong
+/// to such. `None` if there are no ports, or too many of either.
 ///
-/// A first fragment has ports and is judged by them; a later one has none and passes. An IPv6 packet with other extension
-/// headers than a fragment header does not pass: phones send none.
-pub(super) fn ports_filter(ports: &[u16]) -> Option<Vec<SockFilter>> {
-    if ports.is_empty() || ports.len() > MAX_PORTS {
+/// A first fragment has ports and is judged by them; a later one has none, and is judged by its hosts. So is an IPv6 packet with other
+/// extension headers than a fragment header: its ports are anywhere. Ports are looked at before hosts, since RTP is nearly all that there
+/// is, and goes to the same hosts.
+pub(super) fn ports_filter(ports: &[u16], hosts: &[IpAddr]) -> Option<Vec<SockFilter>> {
+    if ports.is_empty() || ports.len() > MAX_PORTS || hosts.len() > MAX_PORTS {
         return None;
     }
-    let in_fragment = |protocol: u32, offset: u32, bits: u32| {
-        vec![
-            (LOAD_BYTE, 0, 0, protocol),
-            (IF_EQUAL, 1, 0, UDP),
-            REJECT,
-            (LOAD_HALF, 0, 0, offset),
-            // A later fragment: its offset is not zero.
-            (IF_ANY_BIT, 0, 1, bits),
-            ACCEPT,
-        ]
-    };
-    let v4 = [
-        in_fragment(9, 6, 0x1fff),
-        vec![(X_IS_HEADER_LENGTH, 0, 0, 0)],
-        judge((LOAD_HALF_AT_X, 0, 0, 0), (LOAD_HALF_AT_X, 0, 0, 2), ports),
-    ]
-    .concat();
-    let v6_plain = judge((LOAD_HALF, 0, 0, 40), (LOAD_HALF, 0, 0, 42), ports);
-    let v6_fragment = [in_fragment(40, 42, 0xfff8), judge((LOAD_HALF, 0, 0, 48), (LOAD_HALF, 0, 0, 50), ports)].concat();
-    let v6 = either((LOAD_BYTE, 0, 0, 6), (UDP, v6_plain), (FRAGMENT, v6_fragment));
-    let all = either((LOAD_HALF, 0, 0, PROTOCOL), (IPV4, v4), (IPV6, v6));
-    Some(all.into_iter().map(|(code, yes, no, k)| SockFilter::new(code, yes, no, k)).collect())
+    let mut p = Program::default();
+    let [v4, v6, v4_hosts, v6_hosts] = place(&mut p);
+
+    // In each block the scratch register holds where the IP header begins, and X does, unless said otherwise.
+    p.here(v4);
+    p.byte_at_x(9);
+    udp_or_tcp(&mut p);
+    p.half_at_x(6);
+    p.if_any_bit(0x1fff, v4_hosts);
+    // X: where the ports are.
+    p.header_length_v4();
+    one_port(&mut p, 0, ports, v4_hosts);
+
+    p.here(v6);
+    let (plain, fragment) = (p.label(), p.label());
+    p.byte_at_x(6);
+    for extension in EXTENSIONS {
+        p.if_equal(extension, v6_hosts);
+    }
+    p.if_equal(FRAGMENT, fragment);
+    udp_or_tcp(&mut p);
+    p.here(plain);
+    one_port(&mut p, 40, ports, v6_hosts);
+    p.here(fragment);
+    p.half_at_x(42);
+    p.if_any_bit(0xfff8, v6_hosts);
+    p.byte_at_x(40);
+    for extension in EXTENSIONS {
+        p.if_equal(extension, v6_hosts);
+    }
+    udp_or_tcp(&mut p);
+    one_port(&mut p, 48, ports, v6_hosts);
+
+    p.here(v4_hosts);
+    p.x_is_base();
+    one_host(&mut p, hosts, true, [12, 16]);
+    p.here(v6_hosts);
+    p.x_is_base();
+    one_host(&mut p, hosts, false, [8, 24]);
+    p.assemble()
 }
 
-/// A random one of `one_in` of the whole UDP packets to one of `addresses` and a port of `ports` (first and last). Starts at the
-/// IP header, like [`ports_filter`]. The draw comes first, so that most packets cost two instructions.
+/// A random one of `one_in` of the whole UDP packets to one of `addresses` and a port of `ports` (first and last). The draw comes first,
+/// so that most packets cost two instructions.
 pub(super) fn sample_filter(addresses: &[IpAddr], ports: (u16, u16), one_in: u32) -> Option<Vec<SockFilter>> {
     if addresses.is_empty() || addresses.len() > MAX_PORTS {
         return None;
     }
-    let draw = vec![(LOAD_WORD, 0, 0, RANDOM), (IF_AT_LEAST, 0, 1, u32::MAX / one_in.max(1)), REJECT];
-    let in_range = |load: Op| {
-        vec![load, (IF_AT_LEAST, 1, 0, u32::from(ports.0)), REJECT, (IF_ABOVE, 0, 1, u32::from(ports.1)), REJECT, ACCEPT]
-    };
-    let v4_addresses = addresses.iter().filter_map(|a| match a {
-        IpAddr::V4(a) => Some(vec![u32::from(*a)]),
-        IpAddr::V6(_) => None,
-    });
-    let v6_addresses = addresses.iter().filter_map(|a| match a {
-        IpAddr::V4(_) => None,
-        IpAddr::V6(a) => Some(a.octets().chunks_exact(4).filter_map(|c| Some(u32::from_be_bytes(c.try_into().ok()?))).collect()),
-    });
-    let v4 = [
-        // UDP, whole: neither more fragments to come nor an offset.
-        vec![(LOAD_BYTE, 0, 0, 9), (IF_EQUAL, 1, 0, UDP), REJECT, (LOAD_HALF, 0, 0, 6), (IF_ANY_BIT, 0, 1, 0x3fff), REJECT],
-        one_of(16, v4_addresses.collect()),
-        vec![(X_IS_HEADER_LENGTH, 0, 0, 0)],
-        in_range((LOAD_HALF_AT_X, 0, 0, 2)),
-    ]
-    .concat();
-    let v6 = [
-        vec![(LOAD_BYTE, 0, 0, 6), (IF_EQUAL, 1, 0, UDP), REJECT],
-        one_of(24, v6_addresses.collect()),
-        in_range((LOAD_HALF, 0, 0, 42)),
-    ]
-    .concat();
-    let all = [draw, either((LOAD_HALF, 0, 0, PROTOCOL), (IPV4, v4), (IPV6, v6))].concat();
-    Some(all.into_iter().map(|(code, yes, no, k)| SockFilter::new(code, yes, no, k)).collect())
+    let mut p = Program::default();
+    let (v4, v6, v4_port, v6_port, in_range) = (p.label(), p.label(), p.label(), p.label(), p.label());
+    let no = p.label();
+    p.word(RANDOM);
+    p.if_at_least((u32::MAX / one_in.max(1)).max(1), no);
+    p.half(PROTOCOL);
+    p.if_equal(IPV4, v4);
+    p.if_equal(IPV6, v6);
+    p.reject();
+
+    p.here(v4);
+    p.base(0);
+    p.byte_at_x(9);
+    p.unless_equal(UDP, no);
+    // Whole: neither more fragments to come nor an offset.
+    p.half_at_x(6);
+    p.if_any_bit(0x3fff, no);
+    addressed(&mut p, addresses, true, 16, v4_port);
+    p.reject();
+    p.here(v4_port);
+    p.header_length_v4();
+    p.half_at_x(2);
+    p.goto(in_range);
+
+    p.here(v6);
+    p.base(0);
+    p.byte_at_x(6);
+    p.unless_equal(UDP, no);
+    addressed(&mut p, addresses, false, 24, v6_port);
+    p.reject();
+    p.here(v6_port);
+    p.half_at_x(42);
+
+    p.here(in_range);
+    p.unless_at_least(u32::from(ports.0), no);
+    p.if_at_least(u32::from(ports.1) + 1, no);
+    p.accept();
+    p.here(no);
+    p.reject();
+    p.assemble()
 }
 
-/// Goes on if the words at `offset` are one of `addresses`; else rejects.
-fn one_of(offset: u32, addresses: Vec<Vec<u32>>) -> Vec<Op> {
-    let mut block: Vec<Op> = Vec::new();
-    // From the last to the first, so that each match knows how far it is to what follows.
-    for words in addresses.iter().rev() {
-        let mut test: Vec<Op> = Vec::new();
-        let length = u8::try_from(2 * words.len() + 1).unwrap_or(u8::MAX);
-        for (i, word) in (0u8..).zip(words) {
-            test.push((LOAD_WORD, 0, 0, offset + 4 * u32::from(i)));
-            // Not this address: on to the next test.
-            test.push((IF_EQUAL, 0, length - 2 * i - 2, *word));
-        }
-        let over = u32::try_from(block.len() + 1).unwrap_or(u32::MAX);
-        test.push((JUMP, 0, 0, over));
-        test.extend(block);
-        block = test;
+/// Finds the IP header: goes on at the first or the second of the returned labels. The other two are for later.
+fn place(p: &mut Program) -> [Label; 4] {
+    let labels = [p.label(), p.label(), p.label(), p.label()];
+    let [v4, v6, ..] = labels;
+    let (begins_4, begins_6, tagged, inner_tag, type_of_inner) = (p.label(), p.label(), p.label(), p.label(), p.label());
+    p.half(PROTOCOL);
+    p.if_equal(IPV4, begins_4);
+    p.if_equal(IPV6, begins_6);
+    for tag in VLAN {
+        p.if_equal(tag, tagged);
     }
-    block.push(REJECT);
-    block
+    p.reject();
+    // What comes has lost its outer tag to the kernel, and begins with the inner one if there are two. What goes with a tag that the
+    // network card does not set itself begins with the IP header.
+    p.here(tagged);
+    p.byte(PACKET_TYPE);
+    p.unless_equal(OUTGOING, inner_tag);
+    p.byte(0);
+    p.shift_right(4);
+    p.if_equal(4, begins_4);
+    p.if_equal(6, begins_6);
+    p.here(inner_tag);
+    p.half(2);
+    p.if_equal(IPV4, type_of_inner);
+    p.if_equal(IPV6, type_of_inner);
+    p.reject();
+    p.here(type_of_inner);
+    p.base(4);
+    p.byte_at_x(0);
+    p.shift_right(4);
+    p.if_equal(4, v4);
+    p.if_equal(6, v6);
+    p.reject();
+    p.here(begins_6);
+    p.base(0);
+    p.goto(v6);
+    p.here(begins_4);
+    p.base(0);
+    p.goto(v4);
+    labels
 }
 
-/// Goes on with the block whose value is loaded; rejects any other value. The jumps of tests have 8 bits, which do not reach
-/// over a block with many ports, so the blocks are entered through unconditional ones.
-fn either(load: Op, first: (u32, Vec<Op>), second: (u32, Vec<Op>)) -> Vec<Op> {
-    // At most a thousand instructions in all: the length always fits.
-    let over = u32::try_from(first.1.len()).unwrap_or(u32::MAX);
-    let head = vec![load, (IF_EQUAL, 2, 0, first.0), (IF_EQUAL, 2, 0, second.0), REJECT, (JUMP, 0, 0, 1), (JUMP, 0, 0, over)];
-    [head, first.1, second.1].concat()
+/// Goes on if the protocol number that is loaded is that of UDP or TCP; else rejects.
+fn udp_or_tcp(p: &mut Program) {
+    let on = p.label();
+    p.if_equal(UDP, on);
+    p.if_equal(TCP, on);
+    p.reject();
+    p.here(on);
 }
 
-/// Loads the source, then the destination port by the given instructions, and accepts if one is in the list.
-fn judge(source: Op, destination: Op, ports: &[u16]) -> Vec<Op> {
-    let mut block = Vec::new();
-    let length = 2 * ports.len() + 4;
-    for load in [source, destination] {
-        block.push(load);
+/// To `found` if the source or destination port, at X and so many bytes, is one of `ports`; else rejects.
+fn one_port(p: &mut Program, at: u32, ports: &[u16], found: Label) {
+    for at in [at, at + 2] {
+        p.half_at_x(at);
         for port in ports {
-            // To the accept, the last instruction: at most 2 * MAX_PORTS + 2 further on, which 8 bits hold.
-            let skip = u8::try_from(length - block.len() - 2).unwrap_or(u8::MAX);
-            block.push((IF_EQUAL, skip, 0, u32::from(*port)));
+            p.if_equal(u32::from(*port), found);
         }
     }
-    block.push(REJECT);
-    block.push(ACCEPT);
-    block
+    p.reject();
+}
+
+/// Accepts if there are no hosts, or one of them is at one of the two places; else rejects.
+fn one_host(p: &mut Program, hosts: &[IpAddr], v4: bool, places: [u32; 2]) {
+    let found = p.label();
+    if !hosts.is_empty() {
+        for at in places {
+            addressed(p, hosts, v4, at, found);
+        }
+        p.reject();
+    }
+    p.here(found);
+    p.accept();
+}
+
+/// To `found` if the address at X and so many bytes is one of `hosts`; else goes on.
+fn addressed(p: &mut Program, hosts: &[IpAddr], v4: bool, at: u32, found: Label) {
+    for host in hosts {
+        let octets = match host {
+            IpAddr::V4(a) if v4 => a.octets().to_vec(),
+            IpAddr::V6(a) if !v4 => a.octets().to_vec(),
+            _ => continue,
+        };
+        let next = p.label();
+        for (n, word) in (0..).zip(octets.chunks_exact(4)) {
+            p.word_at_x(at + 4 * n);
+            p.unless_equal(word.iter().fold(0, |w, b| w << 8 | u32::from(*b)), next);
+        }
+        p.goto(found);
+        p.here(next);
+    }
 }

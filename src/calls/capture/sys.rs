@@ -2,9 +2,10 @@
 
 #![allow(unsafe_code)]
 
+use nix::net::if_::InterfaceFlags;
 use socket2::{SockAddr, Socket};
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::AsRawFd as _;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -26,10 +27,10 @@ pub(super) fn all_protocols_on(index: u32) -> io::Result<SockAddr> {
     Ok(address)
 }
 
-/// Hands the socket to the tokio runtime, for reading.
+/// Hands the socket to the tokio runtime, for reading. An interface that goes away shows as an error only.
 pub(super) fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
     // SAFETY: a Socket owns its descriptor: it is the same for as long as the Socket lives, and is closed only when it drops.
-    unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }.map_err(io::Error::from)
+    unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE | Interest::ERROR) }.map_err(io::Error::from)
 }
 
 /// Sets the receive buffer, in bytes, even beyond the system's limit (needs CAP_NET_ADMIN).
@@ -37,14 +38,42 @@ pub(super) fn force_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
     nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::RcvBufForce, &bytes).map_err(io::Error::from)
 }
 
-/// Frames dropped for want of buffer since the last call.
-pub(super) fn drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
-    let mut stats = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
-    let mut length = size_of::<libc::tpacket_stats>() as libc::socklen_t;
+/// Values that packet sockets take as options.
+pub(super) trait PacketOption {}
+impl PacketOption for libc::c_int {}
+impl PacketOption for libc::tpacket_req3 {}
+
+/// Sets an option of packet sockets.
+pub(super) fn set_option<T: PacketOption>(socket: &Socket, name: libc::c_int, value: &T) -> io::Result<()> {
+    let length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the descriptor is open for the borrow, `value` is as long as is said, and the kernel only reads it.
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_PACKET, name, std::ptr::from_ref(value).cast(), length) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Since the last call: frames dropped for want of room, and how often a ring was full.
+pub(super) fn drops(socket: &Socket) -> io::Result<(u32, u32)> {
+    let mut stats = libc::tpacket_stats_v3 { tp_packets: 0, tp_drops: 0, tp_freeze_q_cnt: 0 };
+    let mut length = size_of::<libc::tpacket_stats_v3>() as libc::socklen_t;
     // SAFETY: the descriptor is open for the borrow; `stats` and `length` live over the call, and the kernel writes at most
-    // `length` bytes.
+    // `length` bytes (without a ring only the first two numbers).
     let result = unsafe {
         libc::getsockopt(socket.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_STATISTICS, (&raw mut stats).cast(), &raw mut length)
     };
-    if result == 0 { Ok(stats.tp_drops) } else { Err(io::Error::last_os_error()) }
+    if result == 0 { Ok((stats.tp_drops, stats.tp_freeze_q_cnt)) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whether an interface is a loopback.
+pub(super) fn is_loopback(interface: &str) -> bool {
+    has(interface, InterfaceFlags::IFF_LOOPBACK)
+}
+
+/// Whether an interface is there and up.
+pub(super) fn is_up(interface: &str) -> bool {
+    has(interface, InterfaceFlags::IFF_UP)
+}
+
+fn has(interface: &str, flag: InterfaceFlags) -> bool {
+    nix::ifaddrs::getifaddrs().is_ok_and(|mut all| all.any(|i| i.interface_name == interface && i.flags.contains(flag)))
 }

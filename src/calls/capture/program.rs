@@ -1,0 +1,153 @@
+//! An assembler for classic BPF (linux/filter.h, linux/bpf_common.h) with labels.
+
+use socket2::SockFilter;
+
+const LOAD_WORD: u16 = 0x20;
+const LOAD_HALF: u16 = 0x28;
+const LOAD_BYTE: u16 = 0x30;
+const LOAD_WORD_AT_X: u16 = 0x40;
+const LOAD_HALF_AT_X: u16 = 0x48;
+const LOAD_BYTE_AT_X: u16 = 0x50;
+const X_IS: u16 = 0x01;
+const X_IS_A: u16 = 0x07;
+const X_IS_STORED: u16 = 0x61;
+const STORE_X: u16 = 0x03;
+const AND: u16 = 0x54;
+const SHIFT_LEFT: u16 = 0x64;
+const SHIFT_RIGHT: u16 = 0x74;
+const ADD_X: u16 = 0x0c;
+const JUMP: u16 = 0x05;
+const IF_EQUAL: u16 = 0x15;
+const IF_AT_LEAST: u16 = 0x35;
+const IF_ANY_BIT: u16 = 0x45;
+const RETURN: u16 = 0x06;
+
+/// The most instructions that the kernel takes: BPF_MAXINSNS.
+const LONGEST: usize = 4096;
+
+/// A place in a program, which is known when it is reached.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Label(usize);
+
+/// A program that is being written. Jumps go forward only: the kernel refuses others.
+#[derive(Debug, Default)]
+pub(super) struct Program {
+    /// Code, instructions to skip if a test holds, and if not, operand.
+    ops: Vec<(u16, u8, u8, u32)>,
+    /// For each label, where it is.
+    labels: Vec<Option<usize>>,
+    /// Instructions that jump to a label.
+    jumps: Vec<(usize, Label)>,
+}
+
+impl Program {
+    pub(super) fn label(&mut self) -> Label {
+        self.labels.push(None);
+        Label(self.labels.len() - 1)
+    }
+
+    /// The label is here.
+    pub(super) fn here(&mut self, label: Label) {
+        self.labels[label.0] = Some(self.ops.len());
+    }
+
+    fn op(&mut self, code: u16, operand: u32) {
+        self.ops.push((code, 0, 0, operand));
+    }
+
+    pub(super) fn word(&mut self, at: u32) {
+        self.op(LOAD_WORD, at);
+    }
+
+    pub(super) fn half(&mut self, at: u32) {
+        self.op(LOAD_HALF, at);
+    }
+
+    pub(super) fn byte(&mut self, at: u32) {
+        self.op(LOAD_BYTE, at);
+    }
+
+    pub(super) fn word_at_x(&mut self, at: u32) {
+        self.op(LOAD_WORD_AT_X, at);
+    }
+
+    pub(super) fn half_at_x(&mut self, at: u32) {
+        self.op(LOAD_HALF_AT_X, at);
+    }
+
+    pub(super) fn byte_at_x(&mut self, at: u32) {
+        self.op(LOAD_BYTE_AT_X, at);
+    }
+
+    pub(super) fn shift_right(&mut self, bits: u32) {
+        self.op(SHIFT_RIGHT, bits);
+    }
+
+    /// X, and what [`Program::x_is_base`] brings back, become this.
+    pub(super) fn base(&mut self, at: u32) {
+        self.op(X_IS, at);
+        self.op(STORE_X, 0);
+    }
+
+    pub(super) fn x_is_base(&mut self) {
+        self.op(X_IS_STORED, 0);
+    }
+
+    /// X goes from the beginning to the end of an IPv4 header.
+    pub(super) fn header_length_v4(&mut self) {
+        self.op(LOAD_BYTE_AT_X, 0);
+        self.op(AND, 0x0f);
+        self.op(SHIFT_LEFT, 2);
+        self.op(ADD_X, 0);
+        self.op(X_IS_A, 0);
+    }
+
+    pub(super) fn goto(&mut self, to: Label) {
+        self.jumps.push((self.ops.len(), to));
+        self.op(JUMP, 0);
+    }
+
+    /// The jump of a test reaches 255 instructions only, so that each test jumps over a jump, which reaches everything.
+    fn test(&mut self, code: u16, operand: u32, holds: bool, to: Label) {
+        self.ops.push((code, u8::from(!holds), u8::from(holds), operand));
+        self.goto(to);
+    }
+
+    pub(super) fn if_equal(&mut self, value: u32, to: Label) {
+        self.test(IF_EQUAL, value, true, to);
+    }
+
+    pub(super) fn unless_equal(&mut self, value: u32, to: Label) {
+        self.test(IF_EQUAL, value, false, to);
+    }
+
+    pub(super) fn if_any_bit(&mut self, bits: u32, to: Label) {
+        self.test(IF_ANY_BIT, bits, true, to);
+    }
+
+    pub(super) fn if_at_least(&mut self, value: u32, to: Label) {
+        self.test(IF_AT_LEAST, value, true, to);
+    }
+
+    pub(super) fn unless_at_least(&mut self, value: u32, to: Label) {
+        self.test(IF_AT_LEAST, value, false, to);
+    }
+
+    pub(super) fn accept(&mut self) {
+        self.op(RETURN, u32::MAX);
+    }
+
+    pub(super) fn reject(&mut self) {
+        self.op(RETURN, 0);
+    }
+
+    /// The program as the kernel takes it; `None` if it is too long, or a label is missing or behind its jump.
+    pub(super) fn assemble(mut self) -> Option<Vec<SockFilter>> {
+        for (at, label) in self.jumps {
+            let to = self.labels[label.0]?;
+            self.ops[at].3 = u32::try_from(to.checked_sub(at + 1)?).ok()?;
+        }
+        let all: Vec<SockFilter> = self.ops.into_iter().map(|(code, yes, no, k)| SockFilter::new(code, yes, no, k)).collect();
+        (all.len() <= LONGEST).then_some(all)
+    }
+}

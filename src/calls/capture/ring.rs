@@ -1,0 +1,147 @@
+//! A ring of memory that the kernel shares with this process (TPACKET_V3): it fills blocks with frames, and hands a block over when it is
+//! full or was open for a while. No system call and no copy for a frame.
+
+#![allow(unsafe_code)]
+
+use super::sys::set_option;
+use socket2::Socket;
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Bytes of a block: the longest frame, a segment of 64 kB that the network card will cut up, and its headers, must fit into one.
+pub(super) const BLOCK: usize = 128 << 10;
+/// Milliseconds after which a block is handed over that is not full. It is the most that this adds to the 50 ms that the stored state may
+/// be behind, and a hundred wake-ups a second at most.
+const RETIRE_MS: u32 = 8;
+/// Bytes of a frame as the kernel wants to be told, though frames of any length follow each other in a block.
+const FRAME: usize = 2048;
+
+/// The ring. It is unmapped when it drops; whoever has the socket must keep it open as long.
+#[derive(Debug)]
+pub(super) struct Ring {
+    map: NonNull<u8>,
+    blocks: usize,
+    next: usize,
+}
+
+// SAFETY: the mapping belongs to the whole process, and only this value, which is not Clone, points into it.
+unsafe impl Send for Ring {}
+// SAFETY: nothing is read from the mapping through a shared reference.
+unsafe impl Sync for Ring {}
+
+/// One frame in a block.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Frame<'a> {
+    /// From the network header on.
+    pub(super) data: &'a [u8],
+    /// Whether the frame was longer than what the ring could hold.
+    pub(super) cut: bool,
+}
+
+impl Ring {
+    /// Sets up a ring of `bytes` for the socket, which must not be bound yet.
+    pub(super) fn set_up(socket: &Socket, bytes: usize) -> io::Result<Self> {
+        let blocks = (bytes / BLOCK).max(2);
+        let too_large = || io::Error::from_raw_os_error(libc::ENOMEM);
+        let small = |n: usize| u32::try_from(n).map_err(|_| too_large());
+        let length = blocks.checked_mul(BLOCK).ok_or_else(too_large)?;
+        let version = libc::tpacket_versions::TPACKET_V3 as libc::c_int;
+        set_option(socket, libc::PACKET_VERSION, &version)?;
+        let request = libc::tpacket_req3 {
+            tp_block_size: small(BLOCK)?,
+            tp_block_nr: small(blocks)?,
+            tp_frame_size: small(FRAME)?,
+            tp_frame_nr: small(length / FRAME)?,
+            tp_retire_blk_tov: RETIRE_MS,
+            tp_sizeof_priv: 0,
+            tp_feature_req_word: 0,
+        };
+        set_option(socket, libc::PACKET_RX_RING, &request)?;
+        // SAFETY: a new shared mapping of a descriptor that is open; the kernel chooses the place, and checks the length against the
+        // ring's own.
+        let map = unsafe {
+            libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, socket.as_raw_fd(), 0)
+        };
+        if map == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let map = NonNull::new(map.cast()).ok_or_else(too_large)?;
+        Ok(Self { map, blocks, next: 0 })
+    }
+
+    /// Whether the next block is this process's to read.
+    pub(super) fn is_ready(&self) -> bool {
+        self.status(self.next).load(Ordering::Acquire) & libc::TP_STATUS_USER != 0
+    }
+
+    /// Hands each frame of the next block to `each`, if there is a block to read, and then gives it back to the kernel. False if there was
+    /// none.
+    pub(super) fn read(&mut self, each: &mut dyn FnMut(Frame<'_>)) -> bool {
+        if !self.is_ready() {
+            return false;
+        }
+        let _returned = Returned(self.status(self.next));
+        // SAFETY: the block lies within the mapping. Its status said, by a load that acquires, that the kernel has written all of it and
+        // leaves it alone until the status is set back, which is done when this function ends.
+        let block = unsafe { std::slice::from_raw_parts(self.block(self.next), BLOCK) };
+        self.next = (self.next + 1) % self.blocks;
+        frames(block, each);
+        true
+    }
+
+    fn block(&self, n: usize) -> *const u8 {
+        // SAFETY: n is below the number of blocks, so that the place is inside the mapping.
+        unsafe { self.map.as_ptr().add(n * BLOCK) }
+    }
+
+    fn status<'a>(&self, n: usize) -> &'a AtomicU32 {
+        const AT: usize =
+            std::mem::offset_of!(libc::tpacket_block_desc, hdr) + std::mem::offset_of!(libc::tpacket_hdr_v1, block_status);
+        // SAFETY: a block begins with its descriptor, page-aligned, so that the status is aligned; it lies within the mapping, which lives
+        // as long as the ring: the reference is used in functions of the ring only. The kernel changes it at any time, as an atomic allows.
+        unsafe { AtomicU32::from_ptr(self.block(n).add(AT).cast_mut().cast()) }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made with this length, and nothing points into it any more: frames are lent to closures only.
+        unsafe {
+            libc::munmap(self.map.as_ptr().cast(), self.blocks * BLOCK);
+        }
+    }
+}
+
+/// Gives a block back to the kernel, also if its reader panics.
+struct Returned<'a>(&'a AtomicU32);
+
+impl Drop for Returned<'_> {
+    fn drop(&mut self) {
+        self.0.store(libc::TP_STATUS_KERNEL, Ordering::Release);
+    }
+}
+
+/// The frames of a block. Every offset is checked, though the kernel is believed not to lie.
+fn frames(block: &[u8], each: &mut dyn FnMut(Frame<'_>)) {
+    use std::mem::offset_of;
+    const HEADER: usize = offset_of!(libc::tpacket_block_desc, hdr);
+    let u32_at = |at: usize| Some(u32::from_ne_bytes(block.get(at..at + 4)?.try_into().ok()?) as usize);
+    let u16_at = |at: usize| Some(usize::from(u16::from_ne_bytes(block.get(at..at + 2)?.try_into().ok()?)));
+    let count = u32_at(HEADER + offset_of!(libc::tpacket_hdr_v1, num_pkts)).unwrap_or(0);
+    let mut at = u32_at(HEADER + offset_of!(libc::tpacket_hdr_v1, offset_to_first_pkt)).unwrap_or(0);
+    for _ in 0..count {
+        let frame = (|| {
+            let kept = u32_at(at + offset_of!(libc::tpacket3_hdr, tp_snaplen))?;
+            let long = u32_at(at + offset_of!(libc::tpacket3_hdr, tp_len))?;
+            let start = at + u16_at(at + offset_of!(libc::tpacket3_hdr, tp_net))?;
+            Some(Frame { data: block.get(start..start + kept)?, cut: kept < long })
+        })();
+        if let Some(frame) = frame {
+            each(frame);
+        }
+        let Some(next) = u32_at(at + offset_of!(libc::tpacket3_hdr, tp_next_offset)) else { return };
+        at += next;
+    }
+}
