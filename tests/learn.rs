@@ -133,7 +133,7 @@ fn compared(file: &Path, what: &str) -> Result<Value> {
 }
 
 /// The call with this caller and called number.
-fn call<'r>(report: &'r Value, from: u16, to: u16) -> Result<&'r Value> {
+fn call(report: &Value, from: u16, to: u16) -> Result<&Value> {
     let (from, to) = (from.to_string(), to.to_string());
     let mut all = report["calls"].as_array().into_iter().flatten();
     let found = all.find(|c| text(&c["from"], "user") == from && text(&c["to"], "user") == to);
