@@ -133,7 +133,7 @@ fn compared(file: &Path, what: &str) -> Result<Value> {
 }
 
 /// The call with this caller and called number.
-fn call<'r>(report: &'r Value, from: u16, to: u16) -> Result<&'r Value> {
+fn call(report: &Value, from: u16, to: u16) -> Result<&Value> {
     let (from, to) = (from.to_string(), to.to_string());
     let mut all = report["calls"].as_array().into_iter().flatten();
     let found = all.find(|c| text(&c["from"], "user") == from && text(&c["to"], "user") == to);
@@ -331,10 +331,18 @@ fn proxied_and_direct_calls_are_told_as_tshark_reads_them() {
             let refused = [Fate::Refused(603), Fate::Refused(603)];
             let rings = [Fate::Rings, Fate::Rings];
             let server = SocketAddr::from((host.ip4, 5060));
-            let proxied =
-                [(601, false, both), (602, false, moved), (603, false, refused), (604, false, rings), (605, false, stays)];
+            let proxied = [
+                (601, false, both),
+                (602, false, moved),
+                (603, false, refused),
+                (604, false, rings),
+                (605, false, stays),
+                (611, true, both),
+                (612, true, refused),
+            ];
             let (mut ending, staying) = place(lan, Some(server), &proxied)?;
-            let direct = [(621, false, both), (622, false, [Fate::Cancelled, Fate::Cancelled]), (623, false, moved)];
+            let direct =
+                [(621, false, both), (622, false, [Fate::Cancelled, Fate::Cancelled]), (623, false, moved), (624, true, both)];
             let (more, _) = place(lan, None, &direct)?;
             ending.extend(more);
             let nobody = Party { host: lan.host("p1")?, number: 1699, tcp: false, fate: Fate::Refused(404) };
@@ -347,12 +355,28 @@ fn proxied_and_direct_calls_are_told_as_tshark_reads_them() {
             let r = compared(&at_proxy, "Kamailio")?;
             ensure!(r["server"]["addresses"][0] == host.ip4.to_string(), "{}", r["server"]);
             fates(&r, 2, &[(601, "ended"), (602, "ended"), (603, "failed"), (604, "ringing"), (605, "up")])?;
+            fates(&r, 2, &[(611, "ended"), (612, "failed")])?;
+            let c = call(&r, 1611, 2611)?;
+            ensure!(c["legs"][0]["transport"] == "tcp" && c["legs"][1]["transport"] == "tcp", "{c:#}");
+            ensure!(c["recovery"]["signalling"] == "no" && text(&c["recovery"], "why").contains("UDP"), "{:#}", c["recovery"]);
             let c = call(&r, 1605, 2605)?;
             ensure!(c["pairing"] == "same-dialog" && c["recovery"]["audio"] == "direct", "{c:#}");
             ensure!(c["recovery"]["signalling"] == "re-invite", "{:#}", c["recovery"]);
             ensure!(call(&r, 1699, 9999)?["code"] == 404, "{r:#}");
             let r = compared(&at_phone, "a phone's host")?;
-            fates(&r, 1, &[(601, "ended"), (605, "up"), (621, "ended"), (622, "cancelled"), (623, "ended")])?;
+            fates(
+                &r,
+                1,
+                &[
+                    (601, "ended"),
+                    (605, "up"),
+                    (621, "ended"),
+                    (622, "cancelled"),
+                    (623, "ended"),
+                    (611, "ended"),
+                    (624, "ended"),
+                ],
+            )?;
             ensure!(r["server"]["addresses"][0] == host.ip4.to_string(), "{}", r["server"]);
             let c = call(&r, 1621, 2621)?;
             ensure!(c["through_server"] == false && c["legs"][0]["partial"] == false, "{c:#}");

@@ -32,10 +32,8 @@ pub(crate) struct Name<'a> {
 
 pub(crate) fn dialog(all: &[Message], name: &Name<'_>) -> Dialog {
     let mut d = Dialog::default();
-    let here = |m: &&Message| {
-        m.call_id == name.call_id && (m.src, m.dst) == (Some(name.local), Some(name.remote))
-            || m.call_id == name.call_id && (m.src, m.dst) == (Some(name.remote), Some(name.local))
-    };
+    let pairs = [(Some(name.local), Some(name.remote)), (Some(name.remote), Some(name.local))];
+    let here = |m: &&Message| m.call_id == name.call_id && pairs.contains(&(m.src, m.dst));
     let hop: Vec<&Message> = all.iter().filter(here).collect();
     let out = |m: &Message| m.src == Some(name.local);
     // The tag of the local end is From's in its requests and in the answers to them.

@@ -82,7 +82,9 @@ pub(super) fn calls(mut o: Observer<'_>, end: Time) -> Vec<Call> {
 /// The same INVITE on other addresses is no other hop: its topmost Via would be another. It was captured on both sides of an address
 /// translation. Of such records one is told, that of the server of the report if there is one.
 fn mark_copies(o: &mut Observer<'_>) {
-    let mut seen: HashMap<(Box<[u8]>, Box<[u8]>, u32), u32> = HashMap::new();
+    // By Call-ID, branch and CSeq.
+    type Key = (Box<[u8]>, Box<[u8]>, u32);
+    let mut seen: HashMap<Key, u32> = HashMap::new();
     for n in 0..o.records.len() {
         let r = &o.records[n];
         if r.side == Side::Unknown || r.branch.is_empty() {
@@ -108,7 +110,9 @@ fn mark_copies(o: &mut Observer<'_>) {
 
 /// Early dialogs of a fork that was answered by another are over.
 fn lose_forks(records: &mut [Record]) {
-    let mut answered: HashMap<(u32, Box<[u8]>, Box<[u8]>), Time> = HashMap::new();
+    // By viewpoint, Call-ID and branch.
+    type Key = (u32, Box<[u8]>, Box<[u8]>);
+    let mut answered: HashMap<Key, Time> = HashMap::new();
     for r in records.iter() {
         if let Some(at) = r.answered {
             answered.entry((r.view, r.call_id.clone(), r.branch.clone())).or_insert(at);

@@ -214,10 +214,8 @@ impl Survey {
         for (end, other, sends) in [(p.src, p.dst, true), (p.dst, p.src, false)] {
             let Some(deeds) = deeds(&mut self.ips, end) else { continue };
             // The port that a TCP connection comes from is any.
-            if !sends || p.transport == Transport::Udp {
-                if request && deeds.listens.len() < MAX_PORTS {
-                    deeds.listens.insert(end.port());
-                }
+            if request && (!sends || p.transport == Transport::Udp) && deeds.listens.len() < MAX_PORTS {
+                deeds.listens.insert(end.port());
             }
             if deeds.ports.len() < MAX_PORTS {
                 deeds.ports.insert(end.port());
