@@ -1,9 +1,9 @@
 //! Legs to calls: finds the two legs that a B2BUA or a proxy joined, from what the legs themselves show. Pure.
 //!
-//! Evidence is used strongest first: one dialog seen twice, a header that the operator named, Session-ID, the phone's media
-//! address in the other leg's description, then identities with time. Two legs are paired only if each is the other's only
+//! Evidence is used strongest first: one dialog seen twice, a header that the operator named, Session-ID, the charging vector, the
+//! phone's media address in the other leg's description, then identities with time. Two legs are paired only if each is the other's only
 //! fit, counting also legs that still ring; where several fit, only the order of the answers may decide: a B2BUA answers the
-//! caller right after the callee has answered. What remains in doubt stays unpaired: a wrong pair would join strangers.
+//! caller right after the callee has answered, so a moment later it is seen who else it could have been. What remains in doubt stays unpaired: a wrong pair would join strangers.
 //!
 //! What the server itself says of its bridges ranks above all of this, and is not found here: see [`super::facts`].
 //!
@@ -13,11 +13,12 @@
 //! |---|---|
 //! | the server's own word, or one dialog seen twice | 100 |
 //! | the operator's header, or Session-ID | 95 |
+//! | the ICID of P-Charging-Vector (RFC 7315) | 95 |
 //! | media: each leg was sent the other phone's address (direct media) | 95 |
 //! | media: one of them was | 90 |
 //! | caller agrees exactly / as a number written otherwise | +35 / +25 |
 //! | callee agrees exactly / as a number written otherwise | +35 / +25 |
-//! | the caller was answered within 500 ms after the callee | +15 |
+//! | the caller was answered within 200 ms after the callee | +15 |
 //! | there were other fits, and only the order of the answers told them apart | -10 |
 //!
 //! The last four rows add up for a pair by identities; below 35 there is no pair.
@@ -38,9 +39,9 @@ use std::time::Duration;
 /// How long after the caller's INVITE the callee's may come: longer than most announcements before a transfer, and short enough that a
 /// forgotten leg is no rival for the calls of the next minutes.
 const SETUP_WINDOW: Duration = Duration::from_secs(180);
-/// How long after the callee's answer the caller's may come for their order to tell equal candidates apart: a busy server needs
-/// milliseconds, people who answer two such calls need longer.
-const ANSWER_WINDOW: Duration = Duration::from_millis(500);
+/// How long after the callee's answer the caller's may come for their order to tell equal candidates apart: a server needs
+/// milliseconds. Equal calls that are answered closer to each other than this are not told apart by it.
+pub const ANSWER_WINDOW: Duration = Duration::from_millis(200);
 /// Most legs with one identity that are looked at. Beyond it the case counts as ambiguous, which is safe and bounds the work.
 const MAX_RIVALS: usize = 64;
 
@@ -63,21 +64,22 @@ enum Level {
     Dialog,
     Header,
     SessionId,
+    Charging,
     Media,
     Parties,
 }
 
 impl Level {
-    const ALL: [Self; 5] = [Self::Dialog, Self::Header, Self::SessionId, Self::Media, Self::Parties];
+    const ALL: [Self; 6] = [Self::Dialog, Self::Header, Self::SessionId, Self::Charging, Self::Media, Self::Parties];
     /// Without what is in the descriptions.
-    const SIGNALLED: [Self; 4] = [Self::Dialog, Self::Header, Self::SessionId, Self::Parties];
+    const SIGNALLED: [Self; 5] = [Self::Dialog, Self::Header, Self::SessionId, Self::Charging, Self::Parties];
 
     const fn pairing(self) -> Pairing {
         match self {
             Self::Dialog => Pairing::SameDialog,
             Self::Header => Pairing::Header,
             Self::SessionId => Pairing::SessionId,
-            Self::Media | Self::Parties => Pairing::Evidence,
+            Self::Charging | Self::Media | Self::Parties => Pairing::Evidence,
         }
     }
 }
@@ -194,7 +196,7 @@ impl Pairer {
 
     /// The partner of the confirmed leg `id`, if it is certain now.
     #[must_use]
-    pub fn partner(&self, id: LegId, legs: &impl Legs) -> Option<Partner> {
+    pub fn partner(&self, id: LegId, legs: &impl Legs, now: Time) -> Option<Partner> {
         let me = legs.leg(id)?;
         me.confirmed?;
         if !self.entries.contains_key(&id) {
@@ -205,7 +207,7 @@ impl Pairer {
             if candidates.is_empty() {
                 continue;
             }
-            let (leg, sole) = self.decide(id, me, &candidates, level, legs)?;
+            let (leg, sole) = self.decide(id, me, &candidates, level, legs, now)?;
             let confidence = confidence(me, legs.leg(leg)?, level, sole);
             return (confidence >= LEAST).then_some(Partner { leg, pairing: level.pairing(), confidence });
         }
@@ -213,38 +215,54 @@ impl Pairer {
     }
 
     /// The one of the candidates that it is, and whether there was no other.
-    fn decide(&self, id: LegId, me: &Tracked, candidates: &[LegId], level: Level, legs: &impl Legs) -> Option<(LegId, bool)> {
+    fn decide(
+        &self,
+        id: LegId,
+        me: &Tracked,
+        candidates: &[LegId],
+        level: Level,
+        legs: &impl Legs,
+        now: Time,
+    ) -> Option<(LegId, bool)> {
         if let [only] = candidates {
             let other = legs.leg(*only)?;
             if other.confirmed.is_some() && *self.best(*only, other, level, legs)? == [id] {
                 return Some((*only, true));
             }
         }
-        let found = match me.leg.direction {
-            Direction::Inbound => self.answered_by(id, me, level, legs),
-            Direction::Outbound => candidates
-                .iter()
-                .copied()
-                .find(|i| legs.leg(*i).is_some_and(|caller| self.answered_by(*i, caller, level, legs) == Some(id))),
-        };
-        found.map(|leg| (leg, false))
+        match me.leg.direction {
+            Direction::Outbound => self.caller_of(id, me, level, legs, now).map(|caller| (caller, false)),
+            Direction::Inbound => {
+                let mut its = candidates
+                    .iter()
+                    .filter(|o| legs.leg(**o).is_some_and(|callee| self.caller_of(**o, callee, level, legs, now) == Some(id)));
+                let (first, second) = (its.next(), its.next());
+                first.filter(|_| second.is_none()).map(|callee| (*callee, false))
+            }
+        }
     }
 
-    /// The only outbound leg whose answer came right before that of the caller's leg `id`, if no other caller was answered then.
-    fn answered_by(&self, id: LegId, caller: &Tracked, level: Level, legs: &impl Legs) -> Option<LegId> {
-        let answered = caller.confirmed?;
-        let right_before = |o: &LegId| {
-            legs.leg(*o).and_then(|t| t.confirmed).is_some_and(|at| at <= answered && answered.since(at) <= ANSWER_WINDOW)
-        };
-        let mut before = self.best(id, caller, level, legs)?;
-        before.retain(|o| right_before(o));
-        let [callee] = before.as_slice() else { return None };
-        let other = legs.leg(*callee)?;
-        let first = other.confirmed?;
-        let mut callers = self.best(*callee, other, level, legs)?;
-        callers
-            .retain(|i| legs.leg(*i).and_then(|t| t.confirmed).is_some_and(|at| at >= first && at.since(first) <= ANSWER_WINDOW));
-        (*callers == [id]).then_some(*callee)
+    /// Of several callers that fit the callee's leg `id`, the one that was answered right after it, if the order of the answers leaves
+    /// no other.
+    ///
+    /// What this rests on: a caller who was not answered before is answered within [`ANSWER_WINDOW`] after the callee. So once
+    /// that has passed, the caller is among those that were answered by then; one who was answered before the callee may have heard
+    /// an announcement first, and leaves the case open.
+    fn caller_of(&self, id: LegId, callee: &Tracked, level: Level, legs: &impl Legs, now: Time) -> Option<LegId> {
+        let answered = callee.confirmed?;
+        let until = answered + ANSWER_WINDOW;
+        if now < until {
+            return None;
+        }
+        let mut callers = self.best(id, callee, level, legs)?;
+        callers.retain(|i| legs.leg(*i).and_then(|t| t.confirmed).is_some_and(|at| at <= until));
+        let [only] = callers.as_slice() else { return None };
+        let caller = legs.leg(*only)?;
+        let then = caller.confirmed.filter(|at| *at >= answered)?;
+        // The same must not be true of another callee.
+        let callees = self.best(*only, caller, level, legs)?;
+        let rival = |o: &LegId| *o != id && legs.leg(*o).and_then(|t| t.confirmed).is_some_and(|at| then <= at + ANSWER_WINDOW);
+        (callees.contains(&id) && !callees.iter().any(rival)).then_some(*only)
     }
 
     /// The legs that fit `id` best; `None` if there are too many to look at.
@@ -298,6 +316,7 @@ impl Pairer {
             Level::Dialog => [key(0, &t.leg.call_id.0)].into_iter().collect(),
             Level::Header => c.header.iter().map(|v| key(1, v)).collect(),
             Level::SessionId => c.session_id.iter().map(|v| key(2, v)).collect(),
+            Level::Charging => c.charging.iter().map(|v| key(8, v)).collect(),
             // Before the answer there is nothing to compare, and nothing to be parsed.
             Level::Media if t.confirmed.is_none() => SmallVec::new(),
             Level::Media => own_media(t).chain(told_media(t)).map(|a| self.hasher.hash_one((5_u8, a))).collect(),
@@ -326,6 +345,7 @@ impl Pairer {
             }
             Level::Header => !same_call_id && x.header.is_some() && x.header == y.header,
             Level::SessionId => !same_call_id && x.session_id.is_some() && x.session_id == y.session_id,
+            Level::Charging => !same_call_id && x.charging.is_some() && x.charging == y.charging,
             Level::Media => return if same_call_id { 0 } else { media(caller, callee) },
             Level::Parties => {
                 let headers_differ = x.header.is_some() && y.header.is_some() && x.header != y.header;
@@ -346,7 +366,7 @@ fn confidence(a: &Tracked, b: &Tracked, level: Level, sole: bool) -> u8 {
     let (caller, callee) = if a.leg.direction == Direction::Inbound { (a, b) } else { (b, a) };
     let sum = match level {
         Level::Dialog => CERTAIN,
-        Level::Header | Level::SessionId => NAMED,
+        Level::Header | Level::SessionId | Level::Charging => NAMED,
         Level::Media => MEDIA[usize::from(media(caller, callee) > 1)],
         Level::Parties => {
             let parties = agree(&a.clues.caller, &b.clues.caller) + agree(&a.clues.callee, &b.clues.callee);

@@ -4,7 +4,7 @@ mod bridged;
 
 use super::facts::Told;
 use super::model::{Call, CallEvent, Direction, Leg, LegState, OtherEnd, Packet, Pairing, SCHEMA};
-use super::pairing::{CERTAIN, Pairer};
+use super::pairing::{ANSWER_WINDOW, CERTAIN, Pairer};
 use super::quick::QuickMap;
 use super::sources::{self, Sources};
 use super::tracker::{Counters, LegEvent, LegId, Tracked, Tracker, TrackerSettings};
@@ -83,6 +83,8 @@ pub struct Table {
     next_call: u64,
     /// Single legs that wait for a partner. The wait is the same for all, so the order is that of the deadlines.
     waiting: VecDeque<(Time, LegId)>,
+    /// Legs that were answered, until it is seen who else was answered then. In the order of time.
+    answered: VecDeque<(Time, LegId)>,
     events: VecDeque<Queued>,
     epoch: u64,
     tell_short: bool,
@@ -112,6 +114,7 @@ impl Table {
             calls: QuickMap::default(),
             next_call: 0,
             waiting: VecDeque::new(),
+            answered: VecDeque::new(),
             events: VecDeque::new(),
             epoch: 0,
             tell_short: false,
@@ -164,6 +167,12 @@ impl Table {
     pub fn handle_timeout(&mut self, now: Time) {
         self.tracker.handle_timeout(now);
         self.drain(now);
+        while let Some((_, id)) = self.answered.front().copied().filter(|(at, _)| *at <= now) {
+            self.answered.pop_front();
+            if self.members.get(&id).is_some_and(|m| m.call.is_none()) {
+                self.settle(vec![id], now);
+            }
+        }
         while let Some((at, id)) = self.waiting.front().copied() {
             if at > now {
                 break;
@@ -176,8 +185,8 @@ impl Table {
     /// When `handle_timeout` is due.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
-        let waiting = self.waiting.front().map(|(at, _)| *at);
-        waiting.into_iter().chain(self.tracker.next_deadline()).min()
+        let own = [&self.waiting, &self.answered].into_iter().filter_map(|queue| Some(queue.front()?.0));
+        own.chain(self.tracker.next_deadline()).min()
     }
 
     /// The next change to store. A call that changed several times since the last poll is told once, as it is now.
@@ -264,6 +273,7 @@ impl Table {
         self.members.clear();
         self.calls.clear();
         self.waiting.clear();
+        self.answered.clear();
         self.events.clear();
         self.sources = Sources::default();
         self.told = Told::default();
@@ -287,6 +297,9 @@ impl Table {
                     self.refresh(id);
                     self.place(id, now);
                     self.settle(vec![id], now);
+                    if self.members.get(&id).is_some_and(|m| m.call.is_none()) {
+                        self.answered.push_back((now + ANSWER_WINDOW, id));
+                    }
                 }
                 LegEvent::Changed(id) => {
                     self.sources.forget();
@@ -307,7 +320,7 @@ impl Table {
     /// Pairs what is certain now, beginning with `open`; each pair may settle the case of others.
     fn settle(&mut self, mut open: Vec<LegId>, now: Time) {
         while let Some(id) = open.pop() {
-            let Some(found) = self.pairer.partner(id, &self.tracker) else { continue };
+            let Some(found) = self.pairer.partner(id, &self.tracker, now) else { continue };
             if !self.may_guess(id, found.pairing) || !self.may_guess(found.leg, found.pairing) {
                 continue;
             }
