@@ -5,6 +5,7 @@ mod live;
 mod memory;
 mod pcap;
 mod peers;
+mod stored;
 pub(crate) mod traffic;
 mod words;
 
@@ -33,6 +34,9 @@ pub(crate) struct Learn {
     /// Calls in the capture file.
     #[arg(long, default_value_t = 5000)]
     capture_calls: usize,
+    /// Memory of a stored call.
+    #[arg(long)]
+    stored: bool,
     /// Calls with their audio on a wire between two agents, phones and a server.
     #[arg(long)]
     live: bool,
@@ -51,11 +55,15 @@ pub(crate) struct Learn {
     /// Read this capture file through path and table, tell what was learnt, and end: what the measurement runs as a process of its own.
     #[arg(long, hide = true)]
     replay: Option<PathBuf>,
+    /// Instead, hold the calls of that file in memory as a node of this role, and tell how much that is.
+    #[arg(long, hide = true, requires = "replay")]
+    hold_as: Option<stored::Role>,
 }
 
 pub(crate) fn run(args: &Learn) -> Result<bool> {
     if let Some(path) = &args.replay {
-        println!("{}", peers::replay(path)?);
+        let told = args.hold_as.map_or_else(|| peers::replay(path), |role| stored::hold(role, path))?;
+        println!("{told}");
         return Ok(true);
     }
     if args.rounds == 0 || args.capture_calls == 0 || args.seconds == 0 {
@@ -64,7 +72,7 @@ pub(crate) fn run(args: &Learn) -> Result<bool> {
     if args.rate == 0 || args.rate > MOST_CALLS_A_SECOND {
         bail!("the ports of the lab's server are enough for 1 to {MOST_CALLS_A_SECOND} calls a second");
     }
-    let all = !(args.memory || args.capture || args.live);
+    let all = !(args.memory || args.capture || args.stored || args.live);
     let mut parts = serde_json::Map::new();
     let say = |line: &str| if args.json { eprintln!("{line}") } else { println!("{line}") };
     if all || args.memory {
@@ -72,6 +80,9 @@ pub(crate) fn run(args: &Learn) -> Result<bool> {
     }
     if all || args.capture {
         parts.insert("capture".into(), peers::run(args.rounds, args.capture_calls, args.keepcall.clone(), &say)?);
+    }
+    if all || args.stored {
+        parts.insert("stored".into(), stored::run(&say)?);
     }
     if all || args.live {
         let wish = live::Wish { rate: args.rate, seconds: args.seconds, audio: !args.no_audio, program: args.keepcall.clone() };
