@@ -66,7 +66,7 @@ fn asterisk(lan: &Lan) -> Result<(Asterisk, PathBuf)> {
     let queues = "[general]\n[empty]\njoinempty=yes\n[agents]\njoinempty=yes\nmember => Local/7001@inner/n\n";
     let files =
         vec![("manager.conf", manager.to_owned()), ("queues.conf", queues.to_owned()), ("confbridge.conf", "[general]\n".into())];
-    let mut asterisk = Asterisk::start_with(&lan, host, Extra { modules: MODULES, files, extensions })?;
+    let mut asterisk = Asterisk::start_with(lan, host, Extra { modules: MODULES, files, extensions })?;
     asterisk.wait_ready()?;
     // Before that it takes no notice of what comes, and these phones send nothing twice.
     asterisk.console("core waitfullybooted")?;
