@@ -1,7 +1,7 @@
 //! The keepcall command.
 
 use clap::Parser as _;
-use keepcall::calls::inspect::{InspectSettings, inspect};
+use keepcall::calls::inspect::inspect;
 use keepcall::config;
 use keepcall::control::{cli, logging};
 use std::process::ExitCode;
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     }
     ExitCode::from(match command {
         Command::Agent => agent(&global),
-        Command::Inspect(arguments) => cli::inspect(&arguments, learn),
+        Command::Inspect(arguments) => cli::inspect(&arguments, |a, settings, judge| inspect(&a.file, &settings, judge)),
         Command::Operator(command) => cli::run(&global, &command),
     })
 }
@@ -63,12 +63,4 @@ fn agent(global: &cli::Global) -> u8 {
 #[tokio::main]
 async fn run_agent(config: config::Config) -> anyhow::Result<()> {
     Ok(keepcall::agent::run(config).await?)
-}
-
-fn learn(arguments: &cli::InspectArgs) -> anyhow::Result<serde_json::Value> {
-    let mut settings = InspectSettings { vips: arguments.vips.clone(), ..InspectSettings::default() };
-    if !arguments.ports.is_empty() {
-        settings.sip_ports.clone_from(&arguments.ports);
-    }
-    Ok(serde_json::to_value(inspect(&arguments.file, &settings)?)?)
 }

@@ -4,13 +4,12 @@
 //! Roles: as *backup* the stored calls are followed and the relay is armed for each; nothing is sent. As *master* the local
 //! server's traffic is learnt and stored, and the calls of the master before are recovered and carried.
 
-use super::ears::{self, Ears};
+use super::ears::{self, Ears, EarsError};
 use super::relay::Relay;
 use super::rows;
 use super::sockets::{Datagram, RecoveryPortError, RecoverySockets};
 use super::takeover::Takeover;
 use super::writer;
-use crate::calls::capture::CaptureError;
 use crate::calls::model::{Call, CallEvent, Flow, Packet, Transport};
 use crate::calls::store::{Store, StoreEvent, StoreHandle};
 use crate::calls::table::{Table, TableSettings};
@@ -58,9 +57,9 @@ enum Role {
 /// Why calls cannot be learnt or kept on this node.
 #[derive(Debug, thiserror::Error)]
 pub enum CallsError {
-    /// The wire cannot be listened to.
+    /// The server cannot be listened to.
     #[error(transparent)]
-    Capture(#[from] CaptureError),
+    Ears(#[from] EarsError),
     /// The recovery port cannot be had.
     #[error(transparent)]
     RecoveryPort(#[from] RecoveryPortError),
@@ -139,7 +138,7 @@ impl CallsSide {
         let vips: Vec<IpAddr> = instance.addresses.iter().map(ipnet::IpNet::addr).collect();
         // What can fail for reasons of this host comes first, so that a refused start leaves nothing behind.
         let sockets = RecoverySockets::open(&vips, sip.recovery_port)?;
-        let ears = Ears::open(instance, sip, &vips)?;
+        let ears = Ears::open(node, instance, sip, &vips)?;
         let raw = RawUdp::open(&instance.interface)?;
         let relay = KernelRelay::new(&instance.name, &vips)?;
         let fence = Fence::new(&instance.name, &sip.ports, sip.media_ports);
@@ -231,6 +230,12 @@ impl CallsSide {
             Event::Heard(ears::Heard::Message(seen)) => {
                 let packet = Packet { src: seen.src, dst: seen.dst, transport: Transport::Udp, payload: &seen.payload };
                 if !self.engine.handle_packet(&packet, Heard::Overheard, now) {
+                    self.table.handle_packet(&packet, clock::unix_ms(), now);
+                }
+            }
+            Event::Heard(ears::Heard::Reported(r)) => {
+                let packet = Packet { src: r.src, dst: r.dst, transport: r.transport, payload: &r.payload };
+                if !self.engine.handle_packet(&packet, Heard::Reported, now) {
                     self.table.handle_packet(&packet, clock::unix_ms(), now);
                 }
             }
@@ -454,7 +459,7 @@ impl CallsSide {
 
     pub(super) fn counts(&self) -> api::CallCounts {
         let carried = self.engine.status().iter().filter(|c| c.state != CallState::Over).count();
-        api::CallCounts { stored: self.stored.len(), tracked: self.table.calls().count(), carried }
+        api::CallCounts { stored: self.stored.len(), tracked: self.table.calls().count(), carried, hep: self.ears.hep_counts() }
     }
 
     /// The stored calls as `calls` shows them.

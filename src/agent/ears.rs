@@ -1,12 +1,15 @@
-//! All that an agent hears of its server's calls, in one place: what passes the wire, and the few RTP packets that tell where
-//! phones really send from.
+//! All that an agent hears of its server's calls, in one place: what passes the wire, what the server itself reports, and the few
+//! RTP packets that tell where phones really send from.
 
 use super::sampler::Sampler;
 use crate::calls::capture::{Capture, CaptureError, Seen};
+use crate::calls::hep::intake::{Counters, Key, Reported, Rules};
+use crate::calls::hep::listener::{HepOpenError, Listener};
 use crate::clock;
 use crate::config;
 use crate::time::Time;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tracing::{debug, info, warn};
 
@@ -18,6 +21,8 @@ const REOPEN: Duration = Duration::from_secs(1);
 pub(super) enum Heard {
     /// A SIP message between the server and somebody.
     Message(Seen),
+    /// A SIP message that the server says it sent or received.
+    Reported(Reported),
     /// A sampled RTP packet to the server.
     Rtp(Seen),
 }
@@ -31,10 +36,39 @@ pub(super) struct Ears {
     capture: Option<Capture>,
     reopen_at: Time,
     sampler: Sampler,
+    hep: Option<Listener>,
+}
+
+/// Why a server cannot be listened to.
+#[derive(Debug, thiserror::Error)]
+pub enum EarsError {
+    /// Not to what passes the wire.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// Not to what it reports.
+    #[error(transparent)]
+    Hep(#[from] HepOpenError),
+    /// The key that its reports must show cannot be read.
+    #[error("cannot read the HEP key in {}: {source}; the first line of the file is the key", path.display())]
+    HepKey {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
 }
 
 impl Ears {
-    pub(super) fn open(instance: &config::Instance, sip: &config::Sip, vips: &[IpAddr]) -> Result<Self, CaptureError> {
+    pub(super) fn open(
+        node: &config::Node,
+        instance: &config::Instance,
+        sip: &config::Sip,
+        vips: &[IpAddr],
+    ) -> Result<Self, EarsError> {
+        let hep = match &sip.hep {
+            Some(hep) => Some(Listener::open(&instance.name, &hep.listen, rules(hep, node, vips)?)?),
+            None => None,
+        };
         Ok(Self {
             instance: instance.name.clone(),
             interface: instance.interface.clone(),
@@ -42,7 +76,13 @@ impl Ears {
             capture: Some(Capture::open(&instance.interface, &sip.ports)?),
             reopen_at: Time::FAR,
             sampler: Sampler::new(&instance.interface, vips, sip.media_ports),
+            hep,
         })
+    }
+
+    /// What the server reported, and what became of it; `None` if HEP is not configured.
+    pub(super) fn hep_counts(&self) -> Option<Counters> {
+        self.hep.as_ref().map(Listener::counters)
     }
 
     /// The next thing that is heard. Cancel safe.
@@ -53,6 +93,7 @@ impl Ears {
                     Ok(seen) => return Heard::Message(seen),
                     Err(e) => Some(e),
                 },
+                report = reported(self.hep.as_mut()) => return Heard::Reported(report),
                 seen = self.sampler.next() => return Heard::Rtp(seen),
                 () = tokio::time::sleep_until(clock::tokio_at(self.reopen_at)) => None,
             };
@@ -92,4 +133,35 @@ async fn overhear(capture: Option<&mut Capture>) -> Result<Seen, CaptureError> {
         Some(capture) => capture.next().await,
         None => std::future::pending().await,
     }
+}
+
+async fn reported(hep: Option<&mut Listener>) -> Reported {
+    match hep {
+        Some(hep) => hep.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Without a word in the configuration, a key is enough; without a key, only this host is believed.
+fn rules(hep: &config::Hep, node: &config::Node, vips: &[IpAddr]) -> Result<Rules, EarsError> {
+    let key = match &hep.key_file {
+        Some(path) => Some(key_of(path).map_err(|source| EarsError::HepKey { path: path.clone(), source })?),
+        None => None,
+    };
+    let here = || [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), node.address].into_iter().chain(vips.iter().copied());
+    let from = match (&hep.from, &key) {
+        (Some(from), _) => Some(from.clone()),
+        (None, Some(_)) => None,
+        (None, None) => Some(here().collect()),
+    };
+    Ok(Rules { key, from, vips: vips.to_vec(), server: hep.server.clone() })
+}
+
+fn key_of(path: &Path) -> std::io::Result<Key> {
+    let text = std::fs::read(path)?;
+    let line = text.split(|b| *b == b'\n').next().unwrap_or_default().trim_ascii();
+    if line.is_empty() {
+        return Err(std::io::Error::other("its first line is empty"));
+    }
+    Ok(Key::new(line))
 }

@@ -1,41 +1,48 @@
-//! A capture file as the tracker sees it: what would be known of its calls. Offline; it reads a file and nothing else.
+//! A capture file as keepcall would see it: every call in it, what would be known of it, and what would become of it. Offline; it reads a
+//! file and nothing else.
+//!
+//! The file is read twice: first to find out who the server is, then to follow each hop of each call. Only one frame is in memory at
+//! a time; what is kept of calls, addresses and RTP is bounded (see the constants here and in the modules below).
 
+mod assemble;
 mod file;
-mod report;
+mod link;
+mod observer;
+mod record;
+pub mod report;
+mod rtp;
+mod survey;
+mod wire;
 
-pub use report::{Report, ReportedCall, ReportedLeg, ReportedMedia};
+pub use observer::Judge;
+pub use report::{Report, SCHEMA};
 
-use super::model::{CallEvent, LegState, Packet, Transport};
-use super::table::{PAIRED, Table, TableSettings};
-use crate::sip::message::{Message, Method};
 use crate::time::Time;
-use std::collections::{BTreeMap, HashSet};
+use file::Frame;
+use observer::Observer;
+use report::Chosen;
 use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use survey::{Certainty, Survey};
+use wire::{Item, Traffic, Wire};
 
-/// Most calls in one report; beyond it they are counted only. A report of more is nothing that a person reads.
-const MAX_REPORTED: usize = 100_000;
-/// Most addresses, and most Call-IDs of each, that are compared to find the server. Enough to be sure; a file of any size costs no more.
-const MAX_ADDRESSES: usize = 10_000;
-const MAX_CALL_IDS: usize = 10_000;
 /// How long time goes on after the last packet, so that single legs settle.
 const AFTER: Duration = Duration::from_secs(2);
 
 /// What to look for in a capture file.
 #[derive(Clone, Debug, Default)]
 pub struct InspectSettings {
-    /// Addresses of the server. If there are none, the server is the address that takes part in the INVITEs of the most Call-IDs; of
-    /// equals the one that received the most INVITEs, then the lowest.
+    /// Addresses of the server. If there are none, the likeliest is found out: see `docs/inspect.md`.
     pub vips: Vec<IpAddr>,
-    /// SIP ports of the server. If there are none: the ports at its addresses that INVITEs go to or come from; 5060 if none do.
+    /// SIP ports of the server. If there are none: all ports of it that SIP was seen on.
     pub sip_ports: Vec<u16>,
-    /// See [`TableSettings::pair_header`].
+    /// See [`TableSettings::pair_header`](super::table::TableSettings::pair_header).
     pub pair_header: Option<String>,
-    /// See [`TableSettings::emergency`].
+    /// See [`TableSettings::emergency`](super::table::TableSettings::emergency).
     pub emergency: Vec<String>,
-    /// See [`TableSettings::max_calls`]; 0 for as many as a report may have.
+    /// See [`TableSettings::max_calls`](super::table::TableSettings::max_calls); 0 for as many as a report may have.
     pub max_calls: usize,
 }
 
@@ -50,6 +57,22 @@ pub enum InspectError {
         /// The system's words.
         source: std::io::Error,
     },
+    /// There is nothing in it.
+    #[error("{} is empty: no pcap or pcapng file; record one with `tcpdump -i any -w FILE.pcap udp port 5060`", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is packed, or something that a capture can be made of.
+    #[error("{} is {what}, and no pcap or pcapng file: {cure} first", path.display())]
+    Packed {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+        /// What to do.
+        cure: &'static str,
+    },
     /// It does not begin as a capture does.
     #[error("{} is no pcap or pcapng file; record one with `tcpdump -i any -w FILE.pcap udp port 5060`", path.display())]
     NotACapture {
@@ -61,174 +84,131 @@ pub enum InspectError {
     Header {
         /// The file.
         path: PathBuf,
-        /// The reader's words.
+        /// What is wrong.
         why: String,
-    },
-    /// It was recorded on a kind of link that is not understood.
-    #[error(
-        "{} has link type {number}; Ethernet (1), Linux cooked (113, 276), raw IP (101, 228, 229) and loopback (0, 108) can be read",
-        path.display()
-    )]
-    LinkType {
-        /// The file.
-        path: PathBuf,
-        /// The link type.
-        number: u32,
     },
 }
 
-/// Reads a capture file and tells the calls in it.
+/// Reads a capture file and tells the calls in it. `judge` says what would become of a call.
 ///
 /// # Errors
 /// See [`InspectError`].
-pub fn inspect(path: &Path, settings: &InspectSettings) -> Result<Report, InspectError> {
-    let inferred = settings.vips.is_empty();
-    let (vips, sip_ports) = if inferred || settings.sip_ports.is_empty() {
-        let mut survey = Survey::default();
-        file::read(path, open(path)?, &mut |_, src, dst, payload| survey.see(src, dst, payload))?;
-        survey.server(settings)
-    } else {
-        (settings.vips.clone(), settings.sip_ports.clone())
-    };
-    let mut table = Table::for_report(TableSettings {
-        instance: String::new(),
-        node: String::new(),
-        vips: vips.clone(),
-        sip_ports: sip_ports.clone(),
-        pair_header: settings.pair_header.clone(),
-        emergency: settings.emergency.clone(),
-        max_calls: if settings.max_calls == 0 { MAX_REPORTED } else { settings.max_calls },
-    });
-    let mut book = Book::default();
-    let (mut first, mut last) = (None, Time::ZERO);
-    let read = file::read(path, open(path)?, &mut |at, src, dst, payload| {
-        first.get_or_insert(at);
-        // Files that were merged may step back; the table's time never does.
-        last = last.max(at);
-        if table.next_deadline().is_some_and(|d| d <= last) {
-            table.handle_timeout(last);
-            book.note(&mut table, last);
+pub fn inspect(path: &Path, settings: &InspectSettings, judge: Judge<'_>) -> Result<Report, InspectError> {
+    let mut survey = Survey::default();
+    walk(path, &mut |_, item| {
+        if let Item::Sip { packet, .. } = item {
+            survey.see(&packet);
         }
-        table.handle_packet(&Packet { src, dst, transport: Transport::Udp, payload }, ms(at), last);
-        book.note(&mut table, last);
     })?;
-    table.handle_timeout(last + AFTER);
-    book.note(&mut table, last);
-    Ok(Report {
-        vips,
-        sip_ports,
-        inferred,
-        frames: read.frames,
-        unsupported_frames: read.unsupported,
+    let others = std::mem::take(&mut survey.others);
+    let malformed = survey.malformed;
+    let roles = survey.roles(&settings.vips, &settings.sip_ports);
+    let (servers, certainty) = (roles.servers.clone(), roles.certainty);
+    let (vips, ports) = (roles.vips.clone(), roles.ports.clone());
+    let mut observer = Observer::new(roles, settings.clone(), judge);
+    let (mut first, mut last) = (None, Time::ZERO);
+    let (read, traffic) = walk(path, &mut |at, item| {
+        first.get_or_insert(at);
+        last = at;
+        match item {
+            Item::Sip { packet, cut } => observer.handle_sip(&packet, cut, at),
+            Item::Datagram { src, dst, payload } => observer.handle_datagram(src, dst, payload, at),
+        }
+    })?;
+    observer.finish(last + AFTER);
+    let (rtp, counters, legs_left_out) = (observer.streams.totals, observer.counters(), observer.left_out);
+    let calls = assemble::calls(observer, last);
+    let mut report = Report {
+        schema: SCHEMA,
+        server: Chosen { addresses: vips, ports, certainty },
+        servers,
         first_ms: first.map(ms),
         last_ms: first.map(|_| ms(last)),
-        ringing: table.legs().filter(|l| l.state != LegState::Confirmed).count(),
-        counters: table.counters(),
+        calls,
+        legs_left_out,
+        other_requests: others,
+        traffic,
+        rtp,
+        counters,
+        notes: Vec::new(),
         truncated: read.truncated,
-        calls_left_out: book.left_out,
-        calls: book.in_order(),
-    })
+    };
+    report.notes = notes(&report, malformed);
+    Ok(report)
 }
 
-fn open(path: &Path) -> Result<File, InspectError> {
-    File::open(path).map_err(|source| InspectError::Open { path: path.to_owned(), source })
+fn walk(path: &Path, each: &mut dyn FnMut(Time, Item<'_>)) -> Result<(file::Read, Traffic), InspectError> {
+    let file = File::open(path).map_err(|source| InspectError::Open { path: path.to_owned(), source })?;
+    let mut wire = Wire::new();
+    let read = file::read(path, file, &mut |frame: Frame<'_>| wire.handle_frame(&frame, each))?;
+    Ok((read, wire.traffic))
 }
 
 fn ms(at: Time) -> u64 {
     at.as_nanos() / 1_000_000
 }
 
-/// The calls so far, by id.
-#[derive(Default)]
-struct Book {
-    calls: BTreeMap<String, ReportedCall>,
-    left_out: u64,
-}
-
-impl Book {
-    fn note(&mut self, table: &mut Table, now: Time) {
-        while let Some(event) = table.poll_event() {
-            match event {
-                CallEvent::Put(call) => {
-                    if self.calls.len() >= MAX_REPORTED && !self.calls.contains_key(&call.id) {
-                        self.left_out += 1;
-                    } else {
-                        self.calls.insert(call.id.clone(), ReportedCall::new(&call));
-                    }
-                }
-                CallEvent::Delete { id, reason: PAIRED } => {
-                    self.calls.remove(&id);
-                }
-                CallEvent::Delete { id, reason } => {
-                    if let Some(call) = self.calls.get_mut(&id) {
-                        (call.up, call.ended, call.ended_ms) = (false, Some(reason), Some(ms(now)));
-                    }
-                }
-            }
-        }
+/// What should be known of the file as a whole.
+fn notes(r: &Report, malformed: u64) -> Vec<String> {
+    let (t, mut notes) = (&r.traffic, Vec::new());
+    if t.frames == 0 {
+        notes.push("there is no packet in the file".to_owned());
+    } else if t.unsupported_frames > 0 {
+        let kinds: Vec<String> = t.link_types.iter().map(u32::to_string).collect();
+        notes.push(format!(
+            "{} of {} frames are of a link type that is not understood (in the file: {})",
+            t.unsupported_frames,
+            t.frames,
+            kinds.join(", ")
+        ));
     }
-
-    fn in_order(self) -> Vec<ReportedCall> {
-        let mut calls: Vec<_> = self.calls.into_values().collect();
-        calls.sort_by(|a, b| (a.confirmed_ms, &a.id).cmp(&(b.confirmed_ms, &b.id)));
-        calls
+    if t.frames > 0 && t.sip == 0 {
+        notes.push(format!(
+            "no SIP was found in {} UDP datagrams and {} TCP segments; SIP over TLS cannot be read from a capture",
+            t.udp, t.tcp
+        ));
     }
-}
-
-/// Who takes part in INVITEs, to find the server.
-#[derive(Default)]
-struct Survey {
-    seen: BTreeMap<IpAddr, Seen>,
-}
-
-#[derive(Default)]
-struct Seen {
-    call_ids: HashSet<Vec<u8>>,
-    received: u64,
-    ports: HashSet<u16>,
-}
-
-impl Survey {
-    fn see(&mut self, src: SocketAddr, dst: SocketAddr, payload: &[u8]) {
-        // Most datagrams of a capture are RTP; only a request line of INVITE is worth a parse.
-        if !payload.trim_ascii_start().starts_with(b"INVITE ") {
-            return;
-        }
-        let Ok(m) = Message::parse(payload) else { return };
-        if m.method() != Method::Invite {
-            return;
-        }
-        for (end, receives) in [(src, false), (dst, true)] {
-            if self.seen.len() >= MAX_ADDRESSES && !self.seen.contains_key(&end.ip()) {
-                continue;
-            }
-            let seen = self.seen.entry(end.ip()).or_default();
-            seen.received += u64::from(receives);
-            seen.ports.insert(end.port());
-            if seen.call_ids.len() < MAX_CALL_IDS {
-                seen.call_ids.insert(m.call_id().to_vec());
-            }
-        }
+    if t.sip_cut > 0 {
+        notes.push(format!(
+            "the capture kept only the beginning of {} of {} SIP messages: record with `tcpdump -s 0`",
+            t.sip_cut, t.sip
+        ));
     }
-
-    fn server(&self, settings: &InspectSettings) -> (Vec<IpAddr>, Vec<u16>) {
-        let vips = if settings.vips.is_empty() {
-            let most = self.seen.iter().max_by_key(|(ip, s)| (s.call_ids.len(), s.received, std::cmp::Reverse(**ip)));
-            most.map(|(ip, _)| *ip).into_iter().collect()
-        } else {
-            settings.vips.clone()
-        };
-        let mut ports = settings.sip_ports.clone();
-        if ports.is_empty() {
-            ports = vips.iter().filter_map(|ip| self.seen.get(ip)).flat_map(|s| s.ports.iter().copied()).collect();
-            ports.sort_unstable();
-            ports.dedup();
-        }
-        if ports.is_empty() {
-            ports.push(5060);
-        }
-        (vips, ports)
+    if t.back_in_time > 0 {
+        notes.push(format!(
+            "time steps back in the file ({} frames are older than one before them): packets are taken in the file's order",
+            t.back_in_time
+        ));
     }
+    if malformed > 0 {
+        notes.push(format!("{malformed} messages begin like SIP and lack what every message must have"));
+    }
+    if t.sip > 0 && r.calls.is_empty() {
+        let others: Vec<String> = r.other_requests.iter().map(|(m, n)| format!("{n} {m}")).collect();
+        notes.push(format!(
+            "there is SIP, but no call: {}",
+            if others.is_empty() { "no requests".to_owned() } else { others.join(", ") }
+        ));
+    }
+    match r.server.certainty {
+        Certainty::Guess if r.servers.len() > 1 => notes.push(format!(
+            "that {} is the server is a guess; name it with --vip (and --port) if it is another",
+            r.server
+                .addresses
+                .iter()
+                .flat_map(|ip| r.server.ports.iter().map(|port| SocketAddr::new(*ip, *port).to_string()))
+                .collect::<Vec<_>>()
+                .join(", ")
+        )),
+        Certainty::Given if !r.calls.is_empty() && r.calls.iter().all(|c| !c.through_server) => {
+            notes.push("no call in the file passes the address that was named".to_owned());
+        }
+        _ => {}
+    }
+    if r.legs_left_out > 0 {
+        notes.push(format!("{} legs are left out: a report has {} at most", r.legs_left_out, observer::MAX_LEGS));
+    }
+    notes
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! Learning calls: packets -> legs -> calls -> etcd.
 
 pub mod capture;
+pub mod facts;
 pub mod frame;
+pub mod hep;
 pub mod inspect;
 pub mod model;
 pub mod pairing;
 pub mod reassembly;
+pub mod server;
 pub mod sources;
 pub mod store;
 pub mod table;

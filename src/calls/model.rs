@@ -2,19 +2,33 @@
 //!
 //! "Local" is the side of the server that keepcall guards; "remote" is the phone or trunk on the other end of a leg.
 
+mod common;
 mod gaps;
+mod shared;
 
 pub use gaps::{Gap, Gaps};
+pub use shared::Shared;
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::Deref;
+use std::sync::Arc;
 
 /// Bytes kept exactly as they were on the wire. JSON shows them as text where they are UTF-8, else as `{"base64": ...}`.
+///
+/// They never change, and a clone shares them: what the tracker follows, what waits to be written, and what is stored of one call
+/// is the same memory.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
-pub struct Verbatim(pub Vec<u8>);
+pub struct Verbatim(pub Arc<[u8]>);
 
 impl Verbatim {
+    /// Bytes that many calls have in common (lists of methods, the server's own Contact): equal ones share one place in memory.
+    #[must_use]
+    pub fn common(bytes: &[u8]) -> Self {
+        common::shared(bytes)
+    }
+
     /// The bytes as text; invalid UTF-8 is replaced. For people, never for the wire.
     #[must_use]
     pub fn lossy(&self) -> String {
@@ -30,13 +44,27 @@ impl fmt::Debug for Verbatim {
 
 impl From<&str> for Verbatim {
     fn from(s: &str) -> Self {
-        Self(s.as_bytes().to_vec())
+        Self(s.as_bytes().into())
     }
 }
 
 impl From<&[u8]> for Verbatim {
     fn from(s: &[u8]) -> Self {
-        Self(s.to_vec())
+        Self(s.into())
+    }
+}
+
+impl From<Vec<u8>> for Verbatim {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl Deref for Verbatim {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -52,20 +80,35 @@ impl Serialize for Verbatim {
 
 impl<'de> Deserialize<'de> for Verbatim {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        use base64::Engine as _;
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Either {
-            Text(String),
-            Coded(Base64),
-        }
-        match Either::deserialize(d)? {
-            Either::Text(text) => Ok(Self(text.into_bytes())),
-            Either::Coded(b) => {
-                base64::engine::general_purpose::STANDARD.decode(b.base64).map(Self).map_err(serde::de::Error::custom)
-            }
-        }
+        d.deserialize_any(Visitor(|bytes: &[u8]| Self(bytes.into())))
     }
+}
+
+/// Reads either form, and makes a value of the bytes without a copy between.
+struct Visitor<F>(F);
+
+impl<'de, F: FnOnce(&[u8]) -> Verbatim> serde::de::Visitor<'de> for Visitor<F> {
+    type Value = Verbatim;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text, or {\"base64\": ...}")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Verbatim, E> {
+        Ok(self.0(text.as_bytes()))
+    }
+
+    fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Verbatim, A::Error> {
+        use base64::Engine as _;
+        let coded = Base64::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
+        let bytes = base64::engine::general_purpose::STANDARD.decode(coded.base64).map_err(serde::de::Error::custom)?;
+        Ok(self.0(&bytes))
+    }
+}
+
+/// Reads a field of which equal values share memory; see [`Verbatim::common`].
+fn common<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Verbatim, D::Error> {
+    d.deserialize_any(Visitor(Verbatim::common))
 }
 
 #[derive(Serialize, Deserialize)]
@@ -155,6 +198,7 @@ pub struct Leg {
     /// The phone's Contact URI (without angle brackets), verbatim; the request URI of what the agent sends.
     pub remote_target: Verbatim,
     /// The server's own Contact URI as the phone knows it.
+    #[serde(deserialize_with = "common")]
     pub local_target: Verbatim,
     /// How SIP travels.
     pub transport: Transport,
@@ -172,8 +216,10 @@ pub struct Leg {
     /// The session timer, if there is one.
     pub session_timer: Option<SessionTimer>,
     /// The phone's Allow, joined by commas; empty if it sent none.
+    #[serde(deserialize_with = "common")]
     pub allow: Verbatim,
     /// The phone's Supported, joined by commas; empty if it sent none.
+    #[serde(deserialize_with = "common")]
     pub supported: Verbatim,
     /// Whether something that recovery needs is not known, or not any more; such a leg is not recovered. `gaps` says what.
     #[serde(default)]
@@ -216,6 +262,41 @@ pub enum Pairing {
     SessionId,
     /// Identities, time and media agreed, and no other leg agreed as well.
     Evidence,
+    /// The server itself said that the two are in one bridge.
+    Bridge,
+}
+
+/// What a single leg is connected to, as the server itself says.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct OtherEnd {
+    /// Of what kind it is.
+    pub kind: OtherEndKind,
+    /// Its name at the server (of the conference, the queue, the application), where it has one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+}
+
+/// Kinds of [`OtherEnd`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OtherEndKind {
+    /// A conference, or a bridge of more than two.
+    Conference,
+    /// A queue, in which it waits.
+    Queue,
+    /// A parking lot, or another bridge that only holds who is in it.
+    Parked,
+    /// A mailbox.
+    Voicemail,
+    /// An application of the server: an announcement, a menu, an echo.
+    Application,
+    /// A party that is no SIP dialog of this server's address: another technology, another address.
+    Elsewhere,
+    /// Nobody, for the moment.
+    Nobody,
+    /// A kind that this version does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// One conversation: one or two legs.
@@ -235,11 +316,29 @@ pub struct Call {
     pub confirmed_ms: u64,
     /// How the legs were paired; `None` for a single leg.
     pub pairing: Option<Pairing>,
+    /// How certain the pairing is, from 0 to 100 (see [`super::pairing`]); 100: the server said so, or it is one dialog. `None`
+    /// for a single leg.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<u8>,
+    /// What a single leg is connected to, if the server tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_end: Option<OtherEnd>,
     /// One leg (the server itself is the other party, or the partner is not known for certain), or two.
-    pub legs: Vec<Leg>,
+    pub legs: Vec<Shared<Leg>>,
     /// Whether a leg is an emergency call (RFC 5031 service URN, or a number that the configuration names).
     #[serde(default)]
     pub emergency: bool,
+}
+
+impl Call {
+    /// Gives back the memory that reading left over: lists grow in steps that are larger than calls are.
+    pub fn shrink(&mut self) {
+        self.legs.shrink_to_fit();
+        for leg in &mut self.legs {
+            leg.route_set.shrink_to_fit();
+            leg.rtp_sources.shrink_to_fit();
+        }
+    }
 }
 
 /// Version of [`Call`]'s JSON. A reader refuses what is newer than it knows.

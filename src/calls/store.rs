@@ -213,7 +213,7 @@ async fn write(etcd: Etcd, state: Arc<Mutex<State>>, prefix: String, mut rung: m
                 let mut state = lock(&state);
                 // A call's size is not known before it is encoded; its descriptions are nearly all of it, and base64 or escapes may double them.
                 let batch = state.queue.take(|c| match c {
-                    Change::Put(call) => 4096 + 2 * call.legs.iter().map(descriptions).sum::<usize>(),
+                    Change::Put(call) => 4096 + 2 * call.legs.iter().map(|leg| descriptions(leg)).sum::<usize>(),
                     Change::Delete => 128,
                 });
                 (batch, state.guard.clone(), state.guard_version)

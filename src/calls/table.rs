@@ -1,7 +1,10 @@
 //! Tracker and pairing joined: packets in, changes to the set of confirmed calls out. Pure.
 
-use super::model::{Call, CallEvent, Direction, Leg, LegState, Packet, Pairing, SCHEMA};
-use super::pairing::Pairer;
+mod bridged;
+
+use super::facts::Told;
+use super::model::{Call, CallEvent, Direction, Leg, LegState, OtherEnd, Packet, Pairing, SCHEMA};
+use super::pairing::{CERTAIN, Pairer};
 use super::sources::{self, Sources};
 use super::tracker::{Counters, LegEvent, LegId, Tracked, Tracker, TrackerSettings};
 use crate::time::Time;
@@ -11,14 +14,19 @@ use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// How long a confirmed leg waits for its partner before it is stored as a call of its own, and how long the other leg of an ended
-/// call waits for its own BYE: a B2BUA needs milliseconds for both; a shorter wait would store and delete for nothing.
+/// How long a confirmed leg waits for its partner before it is stored as a call of its own, how long the other leg of an ended
+/// call waits for its own BYE, and how long evidence waits for the word of a server that tells of its bridges: a B2BUA needs
+/// milliseconds for each; a shorter wait would store and delete for nothing.
 const SETTLE: Duration = Duration::from_secs(1);
 /// Hexadecimal digits of SHA-256 in a call's id: 96 bits do not collide among any number of calls that memory can hold.
 const ID_DIGITS: usize = 24;
 
 /// Reason of a [`CallEvent::Delete`] of a single leg that was found to be a part of a two-leg call.
 pub const PAIRED: &str = "paired with another leg";
+/// Reason of a [`CallEvent::Delete`] of a two-leg call of which a leg was joined to another.
+pub const REJOINED: &str = "a leg was joined to another";
+/// Reason of a [`CallEvent::Delete`] of a two-leg call whose legs the server has taken apart.
+pub const PARTED: &str = "the server took the legs apart";
 
 /// What a [`Table`] has to know of its instance.
 #[derive(Clone, Debug)]
@@ -42,7 +50,10 @@ pub struct TableSettings {
 struct Slot {
     id: String,
     legs: SmallVec<[LegId; 2]>,
-    pairing: Option<Pairing>,
+    /// How the legs were paired, and how certain that is.
+    pairing: Option<(Pairing, u8)>,
+    /// What a single leg is connected to.
+    other_end: Option<OtherEnd>,
     /// A Put for it waits to be polled; it will show the newest state.
     queued: bool,
 }
@@ -74,7 +85,11 @@ pub struct Table {
     events: VecDeque<Queued>,
     epoch: u64,
     tell_short: bool,
+    /// What happened to legs, for reports.
+    leg_events: VecDeque<LegEvent>,
     sources: Sources,
+    /// What the server itself says.
+    told: Told,
 }
 
 impl Table {
@@ -99,14 +114,27 @@ impl Table {
             events: VecDeque::new(),
             epoch: 0,
             tell_short: false,
+            leg_events: VecDeque::new(),
             sources: Sources::default(),
+            told: Told::default(),
         }
     }
 
-    /// A table that also tells of single-leg calls that were over before they settled: for reports, where nothing may be left out.
+    /// A table that also tells of single-leg calls that were over before they settled, and of every leg: for reports, where nothing
+    /// may be left out.
     #[must_use]
     pub(super) fn for_report(settings: TableSettings) -> Self {
         Self { tell_short: true, ..Self::new(settings) }
+    }
+
+    /// The next thing that happened to a leg, confirmed or not; only of a table for reports, where it must be polled.
+    pub(super) fn poll_leg(&mut self) -> Option<LegEvent> {
+        self.leg_events.pop_front()
+    }
+
+    /// A leg, until it is forgotten some time after its end.
+    pub(super) fn tracked(&self, id: LegId) -> Option<&Tracked> {
+        self.tracker.get(id)
     }
 
     /// Handles one datagram; `unix_ms` is the wall clock in milliseconds since 1970.
@@ -117,7 +145,7 @@ impl Table {
 
     /// Handles one sampled RTP packet that came to the server: `src` is where the phone really sends from.
     pub fn handle_rtp(&mut self, src: SocketAddr, dst: SocketAddr, now: Time) {
-        let legs = self.members.keys().filter_map(|id| Some((*id, &self.tracker.get(*id)?.leg)));
+        let legs = self.members.keys().filter_map(|id| Some((*id, &*self.tracker.get(*id)?.leg)));
         if let Some(seen) = self.sources.handle_sample(src, dst, legs, now) {
             self.tracker.observe_rtp(seen.leg, seen.media, seen.source);
             self.drain(now);
@@ -140,10 +168,7 @@ impl Table {
                 break;
             }
             self.waiting.pop_front();
-            let single = self.members.get(&id).is_some_and(|m| m.call.is_none());
-            if single {
-                self.make_call(&[id], None);
-            }
+            self.waited(id, now);
         }
     }
 
@@ -194,7 +219,14 @@ impl Table {
         for id in &legs {
             self.members.insert(*id, Member { call: Some(key), told: true });
         }
-        self.calls.insert(key, Slot { id: call.id.clone(), legs, pairing: call.pairing, queued: false });
+        // What was stored before confidences were is what this version would say of it at least.
+        let pairing = call.pairing.map(|p| (p, call.confidence.unwrap_or(if p == Pairing::SameDialog { CERTAIN } else { 0 })));
+        let other_end = call.other_end.clone();
+        self.calls.insert(key, Slot { id: call.id.clone(), legs: legs.clone(), pairing, other_end, queued: false });
+        // The server may have told of it before, and otherwise.
+        for id in legs {
+            self.place(id, now);
+        }
     }
 
     /// All calls as they are now.
@@ -210,7 +242,7 @@ impl Table {
 
     /// All legs that have not ended, also those that are not confirmed.
     pub fn legs(&self) -> impl Iterator<Item = &Leg> {
-        self.tracker.legs().map(|t| &t.leg)
+        self.tracker.legs().map(|t| &*t.leg)
     }
 
     /// What was seen, and what was not learnt.
@@ -232,22 +264,32 @@ impl Table {
 
     fn drain(&mut self, now: Time) {
         while let Some(event) = self.tracker.poll_event() {
+            if self.tell_short {
+                self.leg_events.push_back(event);
+            }
             match event {
                 LegEvent::Started(id) => {
                     if let Some(t) = self.tracker.get(id) {
-                        self.pairer.add(id, t);
+                        self.pairer.add(id, t, t.started);
                     }
                 }
                 LegEvent::Confirmed(id) => {
                     self.sources.forget();
                     self.members.insert(id, Member::default());
                     self.waiting.push_back((now + SETTLE, id));
-                    self.settle(vec![id]);
+                    self.refresh(id);
+                    self.place(id, now);
+                    self.settle(vec![id], now);
                 }
                 LegEvent::Changed(id) => {
                     self.sources.forget();
-                    if let Some(key) = self.members.get(&id).and_then(|m| m.call) {
+                    let call = self.members.get(&id).and_then(|m| m.call);
+                    if let Some(key) = call {
                         self.queue_put(key);
+                    }
+                    // A description may have come that shows whom a single leg talks to.
+                    if self.refresh(id) {
+                        self.settle(vec![id], now);
                     }
                 }
                 LegEvent::Ended(id, reason) => self.ended(id, reason, now),
@@ -256,30 +298,77 @@ impl Table {
     }
 
     /// Pairs what is certain now, beginning with `open`; each pair may settle the case of others.
-    fn settle(&mut self, mut open: Vec<LegId>) {
+    fn settle(&mut self, mut open: Vec<LegId>, now: Time) {
         while let Some(id) = open.pop() {
-            let Some((other, pairing)) = self.pairer.partner(id, &self.tracker) else { continue };
-            let both = if self.tracker.get(id).is_some_and(|t| t.leg.direction == Direction::Inbound) {
-                [id, other]
-            } else {
-                [other, id]
-            };
-            for leg in both {
-                if let Some(key) = self.members.get_mut(&leg).and_then(|m| m.call.take()) {
-                    self.drop_call(key, PAIRED);
-                }
-                if let Some(t) = self.tracker.get(leg) {
-                    self.pairer.remove(leg, t);
-                    open.extend(self.pairer.neighbours(t));
-                }
+            let Some(found) = self.pairer.partner(id, &self.tracker) else { continue };
+            if !self.may_guess(id, found.pairing) || !self.may_guess(found.leg, found.pairing) {
+                continue;
             }
-            self.make_call(&both, Some(pairing));
+            // The server's word may be on the way; the one that has waited longer brings the other along.
+            if found.pairing == Pairing::Evidence && self.told.is_live() && !self.has_waited(id, now) {
+                continue;
+            }
+            open.extend(self.join(id, found.leg, found.pairing, found.confidence, now));
         }
+    }
+
+    /// Makes two legs a call, whatever they were before; the legs whose case this may settle.
+    fn join(&mut self, a: LegId, b: LegId, pairing: Pairing, confidence: u8, now: Time) -> Vec<LegId> {
+        let mut both = [a, b];
+        // The caller first; of two callers, or two that were called, the one that came first.
+        both.sort_by_key(|id| {
+            self.tracker.get(*id).map(|t| (t.leg.direction == Direction::Outbound, t.started, t.leg.call_id.0.clone()))
+        });
+        let mut open = Vec::new();
+        for leg in both {
+            if let Some(key) = self.members.get(&leg).and_then(|m| m.call) {
+                let reason = if self.calls.get(&key).is_some_and(|s| s.legs.len() > 1) { REJOINED } else { PAIRED };
+                open.extend(self.part(key, reason, now).into_iter().filter(|l| !both.contains(l)));
+            }
+        }
+        for leg in both {
+            self.pairer.remove(leg);
+            if let Some(t) = self.tracker.get(leg) {
+                open.extend(self.pairer.neighbours(t));
+            }
+        }
+        self.make_call(&both, Some((pairing, confidence)));
+        open
+    }
+
+    /// Takes a call apart; its legs wait for what becomes of them.
+    fn part(&mut self, key: u64, reason: &'static str, now: Time) -> SmallVec<[LegId; 2]> {
+        let legs = self.calls.get(&key).map(|s| s.legs.clone()).unwrap_or_default();
+        self.drop_call(key, reason);
+        for leg in &legs {
+            self.release(*leg, now);
+        }
+        legs
+    }
+
+    /// A leg without a call waits like a new one: a B2BUA may hang it up, or join it to another.
+    fn release(&mut self, leg: LegId, now: Time) {
+        let Some(m) = self.members.get_mut(&leg) else { return };
+        m.call = None;
+        if let Some(t) = self.tracker.get(leg) {
+            self.pairer.add(leg, t, now);
+        }
+        self.waiting.push_back((now + SETTLE, leg));
+    }
+
+    /// Has the pairer look at a leg again; whether it is one that seeks.
+    fn refresh(&mut self, id: LegId) -> bool {
+        let single =
+            self.members.get(&id).is_some_and(|m| m.call.and_then(|k| self.calls.get(&k)).is_none_or(|s| s.legs.len() < 2));
+        if let (true, Some(t)) = (single, self.tracker.get(id)) {
+            self.pairer.refresh(id, t);
+        }
+        single
     }
 
     fn ended(&mut self, id: LegId, reason: &'static str, now: Time) {
         let Some(t) = self.tracker.get(id) else { return };
-        self.pairer.remove(id, t);
+        self.pairer.remove(id);
         let neighbours = self.pairer.neighbours(t);
         if let Some(member) = self.members.remove(&id) {
             match member.call {
@@ -296,18 +385,12 @@ impl Table {
                     }
                     self.drop_call(key, reason);
                     for other in rest {
-                        // A B2BUA may hang up this party too, or join it to another: so it waits like a new one.
-                        if let Some(m) = self.members.get_mut(&other) {
-                            m.call = None;
-                        }
-                        if let Some(t) = self.tracker.get(other) {
-                            self.pairer.add(other, t);
-                        }
-                        self.waiting.push_back((now + SETTLE, other));
+                        self.release(other, now);
                     }
                 }
                 None if self.tell_short && !member.told => {
-                    let slot = Slot { id: self.name(&[id]), legs: [id].into_iter().collect(), pairing: None, queued: false };
+                    let legs = [id].into_iter().collect();
+                    let slot = Slot { id: self.name(&[id]), legs, pairing: None, other_end: self.other_end(id), queued: false };
                     if let Some(call) = self.call(&slot) {
                         self.events.push_back(Queued::Whole(Box::new(call)));
                         self.events.push_back(Queued::Delete { id: slot.id, reason });
@@ -316,10 +399,10 @@ impl Table {
                 None => {}
             }
         }
-        self.settle(neighbours);
+        self.settle(neighbours, now);
     }
 
-    fn make_call(&mut self, legs: &[LegId], pairing: Option<Pairing>) {
+    fn make_call(&mut self, legs: &[LegId], pairing: Option<(Pairing, u8)>) {
         let key = self.next_call;
         self.next_call += 1;
         for leg in legs {
@@ -328,7 +411,8 @@ impl Table {
             }
         }
         let id = self.name(legs);
-        self.calls.insert(key, Slot { id, legs: legs.iter().copied().collect(), pairing, queued: false });
+        let other_end = if let [single] = legs { self.other_end(*single) } else { None };
+        self.calls.insert(key, Slot { id, legs: legs.iter().copied().collect(), pairing, other_end, queued: false });
         self.queue_put(key);
     }
 
@@ -359,7 +443,9 @@ impl Table {
             node: self.settings.node.clone(),
             epoch: self.epoch,
             confirmed_ms: legs.iter().map(|t| t.confirmed_ms).max().unwrap_or(0),
-            pairing: slot.pairing,
+            pairing: slot.pairing.map(|(how, _)| how),
+            confidence: slot.pairing.map(|(_, confidence)| confidence),
+            other_end: slot.other_end.clone(),
             legs: legs.iter().map(|t| t.leg.clone()).collect(),
             emergency: legs.iter().any(|t| t.emergency),
         })

@@ -4,7 +4,7 @@
 //! dialog once as received from the caller and once as sent to the callee. Tags tell the two apart, because the server's side of
 //! the one is the phone's side of the other.
 
-mod body;
+pub(super) mod body;
 mod clues;
 mod cseq;
 mod dialog;
@@ -17,7 +17,7 @@ mod timer;
 pub use clues::{Clues, Replaced};
 pub use leg::{Referred, Tracked};
 
-use super::model::{Leg, LegState, Packet};
+use super::model::{Leg, LegState, Packet, Shared, Transport};
 use crate::sip::message::{Message, ParseError};
 use crate::sip::uri;
 use crate::time::Time;
@@ -120,15 +120,27 @@ pub struct TrackerSettings {
 }
 
 impl TrackerSettings {
-    fn is_server(&self, ip: IpAddr, port: u16) -> bool {
-        self.sip_ports.contains(&port) && self.vips.contains(&ip)
+    /// Whether one end of a message is the server. Messages over TLS and WebSocket are known from the server's own word alone, so
+    /// their ports, which no capture has to be told, are not held against `sip_ports`.
+    fn is_server(&self, transport: Transport, end: SocketAddr) -> bool {
+        self.vips.contains(&end.ip())
+            && match transport {
+                Transport::Udp | Transport::Tcp => self.sip_ports.contains(&end.port()),
+                Transport::Tls | Transport::Ws => true,
+            }
     }
 
     /// Whether a Record-Route URI is the server's own.
     fn is_own(&self, u: &[u8]) -> bool {
         let Some((host, port)) = uri::host_port(u) else { return false };
         let ip = std::str::from_utf8(host).ok().and_then(|h| h.parse().ok());
-        ip.is_some_and(|ip| self.vips.contains(&ip)) && port.is_none_or(|p| self.sip_ports.contains(&p))
+        // As in `is_server`: where the server takes TLS and WebSocket is not configured.
+        let elsewhere = || {
+            uri::scheme(u).is_some_and(|s| s.eq_ignore_ascii_case(b"sips"))
+                || uri::uri_param(u, "transport")
+                    .is_some_and(|t| [&b"tls"[..], b"ws", b"wss"].iter().any(|s| t.eq_ignore_ascii_case(s)))
+        };
+        ip.is_some_and(|ip| self.vips.contains(&ip)) && (port.is_none_or(|p| self.sip_ports.contains(&p)) || elsewhere())
     }
 }
 
@@ -201,6 +213,12 @@ impl Tracker {
         self.slots.get(id.slot as usize).filter(|s| s.generation == id.generation)?.tracked.as_deref()
     }
 
+    /// The legs with this Call-ID, ended ones included.
+    pub fn with_call_id<'s>(&'s self, call_id: &'s [u8]) -> impl Iterator<Item = (LegId, &'s Tracked)> {
+        self.same_call(self.hash(call_id), call_id)
+            .filter_map(|(slot, t)| Some((LegId { slot, generation: self.slots.get(slot as usize)?.generation }, t)))
+    }
+
     /// All legs that have not ended.
     pub fn legs(&self) -> impl Iterator<Item = &Tracked> {
         self.slots.iter().filter_map(|s| s.tracked.as_deref()).filter(|t| t.leg.state != LegState::Ended)
@@ -212,7 +230,7 @@ impl Tracker {
     }
 
     /// Follows a leg whose past is known from elsewhere; `None` if the table is full.
-    pub fn adopt(&mut self, leg: Leg, confirmed_ms: u64, emergency: bool, now: Time) -> Option<LegId> {
+    pub fn adopt(&mut self, leg: Shared<Leg>, confirmed_ms: u64, emergency: bool, now: Time) -> Option<LegId> {
         let hash = self.hash(&leg.call_id.0);
         if self.full(hash) {
             self.counters.not_learnt += 1;
@@ -224,8 +242,7 @@ impl Tracker {
     /// Handles one datagram; `unix_ms` is the wall clock in milliseconds since 1970, for people.
     pub fn handle_packet(&mut self, p: &Packet<'_>, unix_ms: u64, now: Time) {
         self.counters.packets += 1;
-        let (to_server, by_server) =
-            (self.settings.is_server(p.dst.ip(), p.dst.port()), self.settings.is_server(p.src.ip(), p.src.port()));
+        let (to_server, by_server) = (self.settings.is_server(p.transport, p.dst), self.settings.is_server(p.transport, p.src));
         if to_server == by_server {
             self.counters.foreign += 1;
             return;
@@ -398,11 +415,12 @@ impl Tracker {
             return;
         }
         self.with(id.slot, |t| {
-            let known = &mut t.leg.rtp_sources;
-            if known.get(media).copied().flatten() == source {
+            if t.leg.rtp_sources.get(media).copied().flatten() == source {
                 return Effect::None;
             }
+            let known = &mut t.leg.rtp_sources;
             if known.len() <= media {
+                known.reserve_exact(media + 1 - known.len());
                 known.resize(media + 1, None);
             }
             if let Some(place) = known.get_mut(media) {

@@ -1,5 +1,6 @@
 //! The rules that span fields. Each names the value that breaks it, and what to write instead.
 
+mod hep;
 mod instance;
 
 use super::error::Problem;
@@ -37,6 +38,7 @@ pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
         found.errors.push(source.problem("control.socket", message, "write socket = \"/run/keepcall/keepcall.sock\""));
     }
     instance::check(config, source, found);
+    hep::check(config, source, found);
 }
 
 /// Names go into etcd keys, file names and tables: letters, digits, `.`, `_` and `-` only.

@@ -2,8 +2,10 @@
 //! takes these values as they are.
 
 use serde::Deserialize;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// The whole file.
@@ -254,6 +256,111 @@ pub struct Sip {
     /// The most calls that are tracked at one time; further ones are not learnt, and counted.
     #[serde(default = "default_max_calls")]
     pub max_calls: usize,
+    /// Messages that the server itself reports; without it calls over TLS and WebSocket are not learnt.
+    #[serde(default)]
+    pub hep: Option<Hep>,
+    /// `[instance.sip.ami]`: learn from Asterisk itself which legs are one call.
+    #[serde(default)]
+    pub ami: Option<Ami>,
+    /// `[instance.sip.esl]`: learn from FreeSWITCH itself which legs are one call.
+    #[serde(default)]
+    pub esl: Option<Esl>,
+}
+
+/// `[instance.sip.hep]`: where the server reports what it sends and receives, and who is believed.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hep {
+    /// Where to listen, `"udp:127.0.0.1:9060"` or `"tcp:127.0.0.1:9060"`; no other instance listens there.
+    pub listen: Vec<HepAddress>,
+    /// File whose first line is the key that every packet must show. Only version 3 can.
+    #[serde(default)]
+    pub key_file: Option<PathBuf>,
+    /// Addresses that packets may come from. If absent: without a key this host alone, with a key any.
+    #[serde(default)]
+    pub from: Option<Vec<IpAddr>>,
+    /// Addresses beside the virtual ones that mean the server; each stands for the first virtual address of its family.
+    #[serde(default)]
+    pub server: Vec<IpAddr>,
+}
+
+/// An address on which HEP is received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub struct HepAddress {
+    /// Datagrams or a stream.
+    pub carrier: Carrier,
+    /// Address and port.
+    pub address: SocketAddr,
+}
+
+/// What carries HEP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Carrier {
+    /// One packet a datagram.
+    Udp,
+    /// Packets of version 3, one after the other.
+    Tcp,
+}
+
+impl fmt::Display for Carrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        })
+    }
+}
+
+impl fmt::Display for HepAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.carrier, self.address)
+    }
+}
+
+impl FromStr for HepAddress {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (carrier, address) = text.split_once(':').unwrap_or_default();
+        let carrier = match carrier {
+            "udp" => Carrier::Udp,
+            "tcp" => Carrier::Tcp,
+            _ => return Err("it begins with neither \"udp:\" nor \"tcp:\""),
+        };
+        let address = address.parse().map_err(|_| "what follows is no address with a port")?;
+        Ok(Self { carrier, address })
+    }
+}
+
+impl TryFrom<String> for HepAddress {
+    type Error = &'static str;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+/// The manager interface of this node's Asterisk.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ami {
+    /// Where it listens.
+    #[serde(default = "default_ami_address")]
+    pub address: SocketAddr,
+    /// Name of the user in manager.conf.
+    pub user: String,
+    /// File whose first line is the user's secret.
+    pub secret_file: PathBuf,
+}
+
+/// The event socket of this node's FreeSWITCH.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Esl {
+    /// Where it listens.
+    #[serde(default = "default_esl_address")]
+    pub address: SocketAddr,
+    /// File whose first line is the password.
+    pub password_file: PathBuf,
 }
 
 /// `[instance.hooks]`: commands, each a program and its arguments; no shell.
@@ -314,6 +421,12 @@ const fn default_recovery_port() -> u16 {
 }
 fn default_emergency() -> Vec<String> {
     ["911", "112", "933"].map(str::to_owned).to_vec()
+}
+const fn default_ami_address() -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 5038)
+}
+const fn default_esl_address() -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8021)
 }
 const fn default_window() -> usize {
     50

@@ -3,6 +3,7 @@
 //! Serde stops at its first mistake; an operator wants all of them. A test holds this table and `model` together.
 
 use super::error::Problem;
+use super::model::HepAddress;
 use super::source::Source;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
@@ -34,6 +35,10 @@ pub(super) enum Form {
     Nets,
     /// An address with a port.
     Socket,
+    /// An array of addresses.
+    Addresses,
+    /// An array of addresses with port and `udp:` or `tcp:` before it.
+    Carriers,
     /// A table with the given keys.
     Table(&'static [Key]),
     /// An array of tables with the given keys.
@@ -124,7 +129,14 @@ const SIP: &[Key] = &[
     may("emergency", Form::Texts),
     may("window", Form::Whole(0, 1_000_000)),
     may("max_calls", Form::Whole(0, 10_000_000)),
+    may("hep", Form::Table(HEP)),
+    may("ami", Form::Table(AMI)),
+    may("esl", Form::Table(ESL)),
 ];
+const HEP: &[Key] =
+    &[must("listen", Form::Carriers), may("key_file", Form::Text), may("from", Form::Addresses), may("server", Form::Addresses)];
+const AMI: &[Key] = &[may("address", Form::Socket), must("user", Form::Text), must("secret_file", Form::Text)];
+const ESL: &[Key] = &[may("address", Form::Socket), must("password_file", Form::Text)];
 const HOOKS: &[Key] = &[may("on_master", Form::Texts), may("on_backup", Form::Texts)];
 
 /// Walks the document: notes where everything stands, and returns every mistake of form.
@@ -166,10 +178,11 @@ fn value(v: &Spanned<DeValue<'_>>, form: Form, path: &str, source: &mut Source<'
             }
             return;
         }
-        (Form::Texts | Form::Ports | Form::Nets, DeValue::Array(items)) => {
+        (Form::Texts | Form::Ports | Form::Nets | Form::Addresses | Form::Carriers, DeValue::Array(items)) => {
             let each = match form {
                 Form::Ports => PORT,
-                Form::Nets => Form::Nets,
+                Form::Nets | Form::Carriers => form,
+                Form::Addresses => Form::Address,
                 _ => Form::Text,
             };
             for (i, item) in items.iter().enumerate() {
@@ -180,7 +193,7 @@ fn value(v: &Spanned<DeValue<'_>>, form: Form, path: &str, source: &mut Source<'
             }
             return;
         }
-        (Form::Table(_) | Form::Tables(_) | Form::Texts | Form::Ports | Form::Nets, _) => {}
+        (Form::Table(_) | Form::Tables(_) | Form::Texts | Form::Ports | Form::Nets | Form::Addresses | Form::Carriers, _) => {}
         (_, found) if fits(found, form, false) => return,
         _ => {}
     }
@@ -199,6 +212,7 @@ fn fits(v: &DeValue<'_>, form: Form, item: bool) -> bool {
         (Form::Address, DeValue::String(s)) => s.parse::<IpAddr>().is_ok(),
         (Form::Nets, DeValue::String(s)) => item && s.parse::<ipnet::IpNet>().is_ok(),
         (Form::Socket, DeValue::String(s)) => s.parse::<SocketAddr>().is_ok(),
+        (Form::Carriers, DeValue::String(s)) => item && s.parse::<HepAddress>().is_ok(),
         (Form::PortRange, DeValue::String(s)) => s
             .split_once('-')
             .is_some_and(|(a, b)| matches!((a.trim().parse::<u16>(), b.trim().parse::<u16>()), (Ok(a), Ok(b)) if 0 < a && a < b)),
@@ -228,13 +242,20 @@ fn wrong(v: &Spanned<DeValue<'_>>, form: Form, item: bool, path: &str, source: &
             format!("add the prefix length of the network: \"{s}/{}\"", if s.contains(':') { 64 } else { 24 })
         }
         (Form::Socket, DeValue::String(s)) if s.parse::<IpAddr>().is_ok() => {
-            format!("add the port: \"{}\"", if s.contains(':') { format!("[{s}]:5060") } else { format!("{s}:5060") })
+            let port =
+                [(".ami.", 5038), (".esl.", 8021)].iter().find(|(at, _)| path.contains(at)).map_or(5060, |(_, port)| *port);
+            format!("add the port: \"{}\"", if s.contains(':') { format!("[{s}]:{port}") } else { format!("{s}:{port}") })
         }
         (Form::Duration, DeValue::Integer(i)) => {
             format!("write it in quotes and with its unit, as \"{0}ms\" or \"{0}s\"", i.as_str())
         }
         (Form::Texts, DeValue::String(s)) => format!("write {name} = [{s:?}]"),
-        (Form::Nets, DeValue::String(s)) if !item => format!("write {name} = [{s:?}]"),
+        (Form::Nets | Form::Carriers | Form::Addresses, DeValue::String(s)) if !item => format!("write {name} = [{s:?}]"),
+        (Form::Carriers, DeValue::String(s)) if s.parse::<SocketAddr>().is_ok() => {
+            format!("say how it comes: \"udp:{s}\" or \"tcp:{s}\"")
+        }
+        (Form::Address, _) if item => "write it like \"192.0.2.1\", without a prefix length".to_owned(),
+        (Form::Carriers, _) if item => "write it like \"udp:127.0.0.1:9060\"".to_owned(),
         (Form::Ports, DeValue::Integer(i)) => format!("write {name} = [{}]", i.as_str()),
         (Form::Table(_), _) => format!("write it as a section of its own: [{}]", section(path)),
         (Form::Tables(_), _) => format!("write each as a section of its own: [[{}]]", section(path)),
@@ -260,6 +281,8 @@ fn form_name(form: Form) -> String {
         Form::Address => "an IPv4 or IPv6 address".to_owned(),
         Form::Nets => "an array of addresses with prefix lengths".to_owned(),
         Form::Socket => "an address with a port".to_owned(),
+        Form::Addresses => "an array of addresses".to_owned(),
+        Form::Carriers => "an array of addresses with udp: or tcp: and a port".to_owned(),
         Form::Table(_) => "a table".to_owned(),
         Form::Tables(_) => "an array of tables".to_owned(),
     }
@@ -268,6 +291,7 @@ fn form_name(form: Form) -> String {
 fn item_name(form: Form) -> String {
     match form {
         Form::Nets => "an address with its prefix length".to_owned(),
+        Form::Carriers => "udp: or tcp: with an address and a port".to_owned(),
         Form::Whole(..) => "a UDP port from 1 to 65535".to_owned(),
         other => form_name(other),
     }
@@ -282,6 +306,9 @@ fn example_line(name: &str, form: Form) -> String {
         (Form::Text, "uri") => "\"sip:keepcall@127.0.0.1\"",
         (Form::Text, "pidfile") => "\"/run/asterisk/asterisk.pid\"",
         (Form::Text, "unit") => "\"asterisk.service\"",
+        (Form::Text, "user") => "\"keepcall\"",
+        (Form::Text, "secret_file") => "\"/etc/keepcall/ami.secret\"",
+        (Form::Text, "password_file") => "\"/etc/keepcall/password\"",
         (Form::Text, _) => "\"a\"",
         (Form::Texts, "endpoints") => "[\"http://192.0.2.1:2379\"]",
         (Form::Texts, "codes") => "[\"2xx\"]",
@@ -301,7 +328,10 @@ fn example_line(name: &str, form: Form) -> String {
         (Form::PortRange, _) => "\"10000-20000\"",
         (Form::Address, _) => "\"192.0.2.1\"",
         (Form::Nets, _) => "[\"192.0.2.10/24\"]",
+        (Form::Socket, "address") => "\"127.0.0.1:5038\"",
         (Form::Socket, _) => "\"127.0.0.1:5060\"",
+        (Form::Addresses, _) => "[\"192.0.2.1\"]",
+        (Form::Carriers, _) => "[\"udp:127.0.0.1:9060\"]",
         (Form::Table(_) | Form::Tables(_), _) => "{}",
     };
     format!("{name} = {value}")

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
+pub use crate::calls::hep::intake::Counters as HepCounts;
 pub use crate::health::{CheckState, CheckStatus, Probe};
 
 /// A question or an order to the agent.
@@ -214,6 +215,9 @@ pub struct CallCounts {
     pub tracked: usize,
     /// Carried on by this agent after a takeover.
     pub carried: usize,
+    /// What the server reported by HEP; `None` if that is not configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hep: Option<HepCounts>,
 }
 
 /// The state of one node.

@@ -45,7 +45,7 @@ fn key_of(m: &Message<'_>) -> Key {
 /// Another phone's description, made the server's towards this leg: the leg's own `o=` line goes on, media go to the VIP ports
 /// that the phone knows. An unchanged result keeps its version (RFC 3264 section 8).
 fn localize(leg: &Leg, anchors: Option<&[Option<Place>]>, body: &[u8]) -> Result<Vec<u8>, SdpError> {
-    let sent = leg.sdp_sent.as_ref().map(|d| d.body.0.as_slice()).ok_or(SdpError::Origin)?;
+    let sent = leg.sdp_sent.as_ref().map(|d| &*d.body).ok_or(SdpError::Origin)?;
     let parsed = Sdp::parse(sent)?;
     if Sdp::parse(body)?.media().len() != parsed.media().len() {
         return Err(SdpError::MediaCount);
@@ -282,11 +282,11 @@ impl Carried {
         match (success, is_offer, request, m) {
             (true, true, Some(request), Some(m)) => {
                 if m.method() == Method::Update {
-                    let had = self.call.legs[side].sdp_sent.as_ref().map(|d| d.body.0.clone());
+                    let had = self.call.legs[side].sdp_sent.as_ref().map(|d| d.body.to_vec());
                     self.take_answer(side, before.as_deref(), m, cx.settings.recovery_port);
                     before = had;
                 }
-                let answer = self.call.legs[side].sdp_received.as_ref().map(|d| d.body.0.clone()).unwrap_or_default();
+                let answer = self.call.legs[side].sdp_received.as_ref().map(|d| d.body.to_vec()).unwrap_or_default();
                 match localize(&self.call.legs[asker], self.sides[asker].anchors.as_deref(), &answer) {
                     Ok(answer) => {
                         receive(&mut self.call.legs[asker], request.body());
@@ -330,7 +330,7 @@ impl Carried {
 
     /// Offers a phone again what it had before an offer that was overtaken.
     fn restore(&mut self, side: usize, before: Option<Vec<u8>>, cx: &mut Cx<'_>) {
-        let sent = self.call.legs[side].sdp_sent.as_ref().map(|d| d.body.0.clone()).unwrap_or_default();
+        let sent = self.call.legs[side].sdp_sent.as_ref().map(|d| d.body.to_vec()).unwrap_or_default();
         let origin = Sdp::parse(&sent).ok().and_then(|s| s.origin());
         let (Some(before), Some(origin)) = (before, origin) else { return };
         let version = origin.version.saturating_add(1);

@@ -1,11 +1,12 @@
 //! One call that the agent has taken over: its two dialogs, the transactions in them, and how far its recovery is.
 
 use super::engine::{Action, CallState, CallStatus, Outcome, Settings};
+use super::fate::Fate;
 use super::plan::{self, Unpassable};
 use super::reinvite::{Tries, Verdict};
 use super::rng::Rng;
 use super::transaction::{Acked, Client, Key, LIFE, Served, Tick};
-use crate::calls::model::{Call, CallEvent, Flow, Leg, SessionTimer, Transport};
+use crate::calls::model::{Call, CallEvent, Flow, Leg, SessionTimer};
 use crate::sip::sdp::Place;
 use crate::time::Time;
 use std::collections::VecDeque;
@@ -119,7 +120,7 @@ impl Carried {
             Err(why) => (Vec::new(), Some(why)),
         };
         let side = |leg: &Leg| Side { anchors: plan::anchors(leg, &cx.settings.vips), ..Side::default() };
-        let sides = call.legs.iter().map(side).collect();
+        let sides = call.legs.iter().map(|leg| side(leg)).collect();
         Self {
             call,
             sides,
@@ -136,18 +137,17 @@ impl Carried {
 
     /// Whether both parties can be re-INVITEd and their audio passes; else the call can only be ended or left.
     pub(super) fn recoverable(&self) -> bool {
-        self.unpassable.is_none() && self.call.legs.len() == 2 && self.reachable()
+        self.fate() == Fate::Reinvited
     }
 
-    /// A leg that was first seen after its start has no sure tags or CSeq, and only UDP can be sent from the server's port.
-    fn reachable(&self) -> bool {
-        self.call.legs.iter().all(|l| !l.partial && l.transport == Transport::Udp)
+    fn fate(&self) -> Fate {
+        Fate::of(&self.call, self.unpassable)
     }
 
     /// Which leg the dialog with these tags is, seen from the server.
     pub(super) fn side_of(&self, local_tag: Option<&[u8]>, remote_tag: Option<&[u8]>) -> Option<usize> {
         let (local, remote) = (local_tag?, remote_tag?);
-        self.call.legs.iter().position(|l| l.local_tag.0 == local && l.remote_tag.0 == remote)
+        self.call.legs.iter().position(|l| *l.local_tag == *local && *l.remote_tag == *remote)
     }
 
     pub(super) fn other(&self, side: usize) -> Option<usize> {
@@ -162,20 +162,20 @@ impl Carried {
         }
         self.started = Some(cx.now);
         self.last_answer = cx.now;
-        if !self.reachable() {
-            // Nothing true can be said to a phone whose dialog is half known: leave it alone.
-            let outcome = if self.call.legs.iter().any(|l| l.partial) { Outcome::Unpaired } else { Outcome::Unreachable };
-            self.close(outcome, "not recoverable", cx);
-        } else if self.call.legs.len() != 2 {
-            self.end(Outcome::Unpaired, "no partner known", &[true, true], cx);
-        } else if let Some(why) = self.unpassable {
-            self.end(Outcome::Refused { code: None, reason: why.to_string() }, "audio can't pass", &[true, true], cx);
-        } else {
-            self.phase = Phase::Recovering;
-            for side in 0..self.sides.len() {
-                self.begin_side(side, cx);
+        match self.fate() {
+            Fate::HalfKnown => self.close(Outcome::Unpaired, "not recoverable", cx),
+            Fate::NotUdp => self.close(Outcome::Unreachable, "not recoverable", cx),
+            Fate::Alone => self.end(Outcome::Unpaired, "no partner known", &[true, true], cx),
+            Fate::Silent(why) => {
+                self.end(Outcome::Refused { code: None, reason: why.to_string() }, "audio can't pass", &[true, true], cx);
             }
-            self.settle(cx);
+            Fate::Reinvited => {
+                self.phase = Phase::Recovering;
+                for side in 0..self.sides.len() {
+                    self.begin_side(side, cx);
+                }
+                self.settle(cx);
+            }
         }
         self.flush(cx);
     }

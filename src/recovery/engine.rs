@@ -44,6 +44,8 @@ pub enum Heard {
     RecoveryPort,
     /// Seen on the server's port: the server gets it as well.
     Overheard,
+    /// The server says that it sent or received it.
+    Reported,
 }
 
 /// What the driver is to do, in this order.
@@ -197,7 +199,7 @@ impl Engine {
         self.next_key += 1;
         self.names.insert(call.id.clone(), key);
         for leg in &call.legs {
-            let keys = self.by_call_id.entry(leg.call_id.0.clone()).or_default();
+            let keys = self.by_call_id.entry(leg.call_id.0.to_vec()).or_default();
             if !keys.contains(&key) {
                 keys.push(key);
             }
@@ -225,6 +227,10 @@ impl Engine {
             }
             return false;
         };
+        if heard == Heard::Reported {
+            // Calls that are carried go over UDP: what of them the server gets is overheard as well, and truer.
+            return true;
+        }
         if heard == Heard::Overheard && self.settings.vips.contains(&p.src.ip()) {
             // Our own, or what a server that knows nothing of the call says: neither is a phone's.
             self.said_by_server(&m, p, &keys, now);
@@ -243,7 +249,7 @@ impl Engine {
             (true, Heard::RecoveryPort) => call.handle_request(side, &m, p, cx),
             (true, Heard::Overheard) if m.method() == Method::Bye => call.overheard_bye(side, cx),
             // The server answers it, or a proxy passes it on to the recovery port.
-            (true, Heard::Overheard) => {}
+            (true, Heard::Overheard | Heard::Reported) => {}
             // A phone that answers to the packet's source instead of Via is heard on the server's port.
             (false, _) => call.handle_response(side, &m, cx),
         });
@@ -311,10 +317,10 @@ impl Engine {
         let Some(call) = self.calls.remove(&key) else { return };
         self.names.remove(&call.call.id);
         for leg in &call.call.legs {
-            if let Some(keys) = self.by_call_id.get_mut(&leg.call_id.0) {
+            if let Some(keys) = self.by_call_id.get_mut(&*leg.call_id) {
                 keys.retain(|k| *k != key);
                 if keys.is_empty() {
-                    self.by_call_id.remove(&leg.call_id.0);
+                    self.by_call_id.remove(&*leg.call_id);
                 }
             }
         }

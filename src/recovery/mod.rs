@@ -3,6 +3,7 @@
 mod bridge;
 mod call;
 pub mod engine;
+pub mod fate;
 pub mod media;
 mod outgoing;
 pub mod plan;

@@ -192,7 +192,7 @@ impl Carried {
             }
             Purpose::Own => self.own_refused(side, code, m, cx),
             Purpose::Relay(key) => {
-                self.relay_answered(side, &key, code, Some(m), before.map(|d| d.body.0), cx);
+                self.relay_answered(side, &key, code, Some(m), before.map(|d| d.body.to_vec()), cx);
             }
             Purpose::Last => {}
         }
@@ -320,7 +320,7 @@ impl Carried {
         } else if let Some(sdp) = self.call.legs[side].sdp_sent.clone() {
             let min_se = self.sides[side].tries.min_se;
             self.sides[side].tries = super::reinvite::Tries::fresh(min_se);
-            self.invite_own(side, sdp.body.0, 1, cx);
+            self.invite_own(side, sdp.body.to_vec(), 1, cx);
         }
     }
 

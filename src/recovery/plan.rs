@@ -234,7 +234,7 @@ fn pair(flows: &mut Vec<Flow>, (a, at_a): (Ways, SocketAddr), (b, at_b): (Ways, 
 /// `None` if the leg was never sent a description.
 #[must_use]
 pub fn offer_for(call: &Call, side: usize, vips: &[IpAddr]) -> Option<Vec<u8>> {
-    let body = call.legs.get(side)?.sdp_sent.as_ref()?.body.0.clone();
+    let body = call.legs.get(side)?.sdp_sent.as_ref()?.body.to_vec();
     let [a, b] = call.legs.as_slice() else { return Some(body) };
     let (Ok(ea), Ok(eb)) = (ends(a), ends(b)) else { return Some(body) };
     let own = if side == 0 { &ea } else { &eb };

@@ -20,20 +20,15 @@ pub(super) fn target(leg: &Leg) -> Target {
     match strict {
         // A strict router takes its own URI from the request line, and the remote target goes to the end of the route.
         Some(first) => {
-            let mut routes: Vec<Vec<u8>> = leg.route_set.iter().skip(1).map(|r| r.0.clone()).collect();
-            routes.push([b"<", leg.remote_target.0.as_slice(), b">"].concat());
-            Target { uri: without_headers(first).to_vec(), routes }
+            let mut routes: Vec<Vec<u8>> = leg.route_set.iter().skip(1).map(|r| r.to_vec()).collect();
+            routes.push([b"<", &*leg.remote_target, b">"].concat());
+            Target { uri: uri::without_headers(first).to_vec(), routes }
         }
         None => Target {
-            uri: without_headers(&leg.remote_target.0).to_vec(),
-            routes: leg.route_set.iter().map(|r| r.0.clone()).collect(),
+            uri: uri::without_headers(&leg.remote_target.0).to_vec(),
+            routes: leg.route_set.iter().map(|r| r.to_vec()).collect(),
         },
     }
-}
-
-/// A request URI has no `?header` part (RFC 3261 section 19.1.1, table 1).
-fn without_headers(uri: &[u8]) -> &[u8] {
-    uri.split(|&b| b == b'?').next().unwrap_or_default()
 }
 
 /// The agent's Contact URI for a leg: the user that the phone knows, on the recovery port.

@@ -3,14 +3,15 @@
 #[cfg(test)]
 mod tests;
 
-use super::message::{Message, Name};
+use super::message::{Message, Name, is_token};
 use super::uri;
 use std::net::{IpAddr, SocketAddr};
 
 /// A message that is being written: headers appear in the order in which they are added.
 ///
 /// Values are copied as they are, except that CR and LF become spaces: a value that was kept with its folds, or that an
-/// attacker chose, can't begin a new line.
+/// attacker chose, can't begin a new line. In the request line, where a space would end the URI, what may not stand in a URI is escaped.
+/// A byte of a method or header name that is no token character becomes `-`.
 #[derive(Clone, Debug)]
 pub struct Builder {
     out: Vec<u8>,
@@ -22,9 +23,16 @@ impl Builder {
     #[must_use]
     pub fn request(method: &str, uri: &[u8]) -> Self {
         let mut b = Self { out: Vec::with_capacity(1024), body: Vec::new() };
-        b.push(method.as_bytes());
+        b.push_name(method);
         b.out.push(b' ');
-        b.push(uri);
+        for &byte in uri {
+            match byte {
+                // RFC 3261 section 25.1 has none of these in a URI. Bytes beyond ASCII are not allowed either, but who wrote them into
+                // his Contact looks for them again.
+                0..=b' ' | b'"' | b'<' | b'>' | 0x7f => b.out.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+                _ => b.out.push(byte),
+            }
+        }
         b.out.extend_from_slice(b" SIP/2.0\r\n");
         b
     }
@@ -57,11 +65,10 @@ impl Builder {
             }
         }
         b = b.header("From", request.from());
-        let mut to = request.to().to_vec();
-        if let (None, Some(tag)) = (request.to_tag(), to_tag) {
-            to.extend_from_slice(b";tag=");
-            to.extend_from_slice(tag);
-        }
+        let to = match to_tag.filter(|_| request.to_tag().is_none()) {
+            Some(tag) => tagged(request.to(), tag),
+            None => request.to().to_vec(),
+        };
         let (number, method) = request.cseq();
         b.header("To", to)
             .header("Call-ID", request.call_id())
@@ -71,7 +78,7 @@ impl Builder {
     /// Adds a header line.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
-        self.push(name.as_bytes());
+        self.push_name(name);
         self.out.extend_from_slice(b": ");
         self.push(value.as_ref());
         self.out.extend_from_slice(b"\r\n");
@@ -96,6 +103,10 @@ impl Builder {
         self.out
     }
 
+    fn push_name(&mut self, name: &str) {
+        self.out.extend(name.bytes().map(|b| if is_token(b) { b } else { b'-' }));
+    }
+
     fn push(&mut self, value: &[u8]) {
         self.out.extend(value.iter().map(|&b| if matches!(b, b'\r' | b'\n') { b' ' } else { b }));
     }
@@ -118,10 +129,27 @@ pub fn response_address(top_via: &[u8], source: SocketAddr) -> SocketAddr {
 }
 
 fn sent_by(via: &[u8]) -> Option<(IpAddr, Option<u16>)> {
-    // `SIP/2.0/UDP host:port;...`: the first white space ends the protocol.
-    let at = via.iter().position(|b| b.is_ascii_whitespace())?;
-    let (host, port) = uri::sent_by(via.get(at..)?.trim_ascii_start())?;
-    Some((std::str::from_utf8(host).ok()?.parse().ok()?, port))
+    let via = uri::via(via)?;
+    Some((std::str::from_utf8(via.host).ok()?.parse().ok()?, via.port))
+}
+
+/// A To value with a tag, in place of one that is empty.
+fn tagged(to: &[u8], tag: &[u8]) -> Vec<u8> {
+    let params = uri::name_addr(to).params;
+    // Parameters are the end of the value.
+    let mut out = to[..to.len() - params.len()].to_vec();
+    for p in uri::params(params).filter(|p| !p.name.eq_ignore_ascii_case(b"tag")) {
+        out.push(b';');
+        out.extend_from_slice(p.whole);
+    }
+    let bare = out.len();
+    out.extend_from_slice(b";tag=");
+    out.extend_from_slice(tag);
+    if uri::tag_of(&out).is_none() {
+        // The angle bracket was never closed, so that all of this would be in the URI.
+        out.insert(bare, b'>');
+    }
+    out
 }
 
 fn received_from(via: &[u8], source: SocketAddr) -> Vec<u8> {
@@ -129,18 +157,17 @@ fn received_from(via: &[u8], source: SocketAddr) -> Vec<u8> {
     if !rport && sent_by(via).is_some_and(|(host, _)| host == source.ip()) {
         return via.to_vec();
     }
-    let mut parts = via.split(|&b| b == b';');
-    let mut out = parts.next().unwrap_or_default().to_vec();
-    for part in parts {
-        let name = part.split(|&b| b == b'=').next().unwrap_or_default().trim_ascii();
-        if name.eq_ignore_ascii_case(b"received") {
+    let (head, params) = via.split_at(memchr::memchr(b';', via).unwrap_or(via.len()));
+    let mut out = head.to_vec();
+    for p in uri::params(params) {
+        if p.name.eq_ignore_ascii_case(b"received") {
             continue;
         }
         out.push(b';');
-        if name.eq_ignore_ascii_case(b"rport") {
+        if p.name.eq_ignore_ascii_case(b"rport") {
             out.extend_from_slice(format!("rport={}", source.port()).as_bytes());
         } else {
-            out.extend_from_slice(part);
+            out.extend_from_slice(p.whole);
         }
     }
     // An IPv6 address stands without brackets here (RFC 3261 section 25.1, via-received).

@@ -1,13 +1,18 @@
 //! Session descriptions (RFC 8866) as bytes with typed views, and edits that leave every untouched line byte-identical.
 //!
-//! Reading is lenient: bare LF ends a line, `s=` and `t=` may be missing, unknown lines are carried along. Only an edit
-//! that needs a line insists on it.
+//! Reading is lenient: LF, CR or both end a line, `s=` and `t=` may be missing, unknown lines are carried along, the names of attributes are
+//! read in any case. Only an edit that needs a line insists on it.
 
 mod edit;
+mod line;
 #[cfg(test)]
 mod tests;
+mod views;
 
 pub use edit::{continue_origin, keep_formats, set_media_address, with_origin};
+pub use views::{Candidate, Crypto, Group, Setup};
+
+use line::{Line, fields, lines};
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -78,6 +83,8 @@ pub struct Media<'a> {
     pub formats: Vec<&'a [u8]>,
     /// The address of `c=`; `None` if it is missing or a host name.
     pub connection: Option<IpAddr>,
+    /// The address of `c=` as it was written, also where it is a host name.
+    pub host: Option<&'a [u8]>,
     /// `a=rtcp:` (RFC 3605).
     pub rtcp: Option<(u16, Option<IpAddr>)>,
     /// Whether `a=rtcp-mux` is there (RFC 5761).
@@ -86,10 +93,14 @@ pub struct Media<'a> {
     pub direction: Direction,
     /// Whether keys are offered, by `a=crypto` or `a=fingerprint`.
     pub crypto: bool,
-    /// The key material: `inline:` parameters of `a=crypto` and values of `a=fingerprint`, in order.
+    /// The key material: `inline:` parameters of `a=crypto` and values of `a=fingerprint`, in order. Fingerprints of the session
+    /// count where the m-line has none of its own (RFC 8122 section 5).
     pub keys: Vec<&'a [u8]>,
     /// `a=rtpmap`: payload type and encoding (`opus/48000/2`).
     pub rtpmap: Vec<(&'a [u8], &'a [u8])>,
+    /// The m-line and what belongs to it, as it stands in the body; and what stands before the first m-line.
+    block: &'a [u8],
+    session: &'a [u8],
 }
 
 /// A parsed session description.
@@ -97,49 +108,11 @@ pub struct Media<'a> {
 pub struct Sdp<'a> {
     origin: Option<Origin<'a>>,
     media: Vec<Media<'a>>,
+    session: &'a [u8],
 }
 
 /// Where the media of an m-line go: the RTP address, and the RTCP port if it is not the next one.
 pub type Place = (SocketAddr, Option<u16>);
-
-/// A line without its ending, and the whole of it as it stands in the body.
-#[derive(Clone, Copy)]
-pub(super) struct Line<'a> {
-    pub(super) text: &'a [u8],
-    pub(super) whole: &'a [u8],
-}
-
-impl<'a> Line<'a> {
-    /// The CR LF or LF (or nothing, at the end of the body) that ends the line.
-    pub(super) fn ending(&self) -> &'a [u8] {
-        self.whole.get(self.text.len()..).unwrap_or_default()
-    }
-
-    pub(super) fn value(&self, kind: u8) -> Option<&'a [u8]> {
-        match self.text {
-            [k, b'=', value @ ..] if *k == kind => Some(value),
-            _ => None,
-        }
-    }
-
-    /// The value of `a=name:value`; empty for `a=name`.
-    pub(super) fn attribute(&self, name: &[u8]) -> Option<&'a [u8]> {
-        let value = self.value(b'a')?;
-        let rest = value.strip_prefix(name)?;
-        if rest.is_empty() { Some(rest) } else { rest.strip_prefix(b":") }
-    }
-}
-
-pub(super) fn lines(body: &[u8]) -> impl Iterator<Item = Line<'_>> {
-    body.split_inclusive(|&b| b == b'\n').map(|whole| {
-        let text = whole.strip_suffix(b"\n").unwrap_or(whole);
-        Line { text: text.strip_suffix(b"\r").unwrap_or(text), whole }
-    })
-}
-
-pub(super) fn fields(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|&b| b == b' ' || b == b'\t').filter(|f| !f.is_empty())
-}
 
 fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
     // `parse` would take a leading plus sign.
@@ -149,21 +122,33 @@ fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// The address of a `c=` value or of the tail of `a=rtcp`: `IN IP4 192.0.2.1/127`.
-fn address(value: &[u8]) -> Option<IpAddr> {
-    let field = fields(value).nth(2)?;
+/// The address of a `c=` value or of the tail of `a=rtcp`, as it was written: `IN IP4 192.0.2.1/127`.
+fn host(value: &[u8]) -> Option<&[u8]> {
     // A multicast address carries a TTL and a count behind slashes.
-    let host = field.split(|&b| b == b'/').next()?;
-    std::str::from_utf8(host).ok()?.parse().ok()
+    fields(value).nth(2)?.split(|&b| b == b'/').next().filter(|h| !h.is_empty())
 }
 
+fn address(value: &[u8]) -> Option<IpAddr> {
+    std::str::from_utf8(host(value)?).ok()?.parse().ok()
+}
+
+/// The fields of an `o=` value, between which some senders put more than one space. An empty username, which some send too, leaves the
+/// space before the session id.
 fn origin(value: &[u8]) -> Option<Origin<'_>> {
-    let mut parts = value.splitn(4, |&b| b == b' ');
-    let (username, id, version, rest) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    if username.is_empty() || id.is_empty() || fields(rest).count() < 3 {
+    // With six fields a blank at the start is only one too many.
+    let value = if fields(value).count() > 5 { value.trim_ascii_start() } else { value };
+    let (username, rest) = next_field(value);
+    let (id, rest) = next_field(rest.trim_ascii_start());
+    let (version, rest) = next_field(rest.trim_ascii_start());
+    let rest = rest.trim_ascii();
+    if id.is_empty() || fields(rest).count() < 3 {
         return None;
     }
     Some(Origin { username, id, version: number(version)?, rest })
+}
+
+fn next_field(text: &[u8]) -> (&[u8], &[u8]) {
+    text.split_at(text.iter().position(|b| matches!(b, b' ' | b'\t')).unwrap_or(text.len()))
 }
 
 fn media_line(value: &[u8]) -> Option<Media<'_>> {
@@ -182,27 +167,32 @@ fn media_line(value: &[u8]) -> Option<Media<'_>> {
         proto,
         formats: parts.collect(),
         connection: None,
+        host: None,
         rtcp: None,
         rtcp_mux: false,
         direction: Direction::SendRecv,
         crypto: false,
         keys: Vec::new(),
         rtpmap: Vec::new(),
+        block: &value[..0],
+        session: &value[..0],
     })
 }
 
 fn direction(line: &Line<'_>) -> Option<Direction> {
-    Some(match line.value(b'a')? {
-        b"sendrecv" => Direction::SendRecv,
-        b"sendonly" => Direction::SendOnly,
-        b"recvonly" => Direction::RecvOnly,
-        b"inactive" => Direction::Inactive,
-        _ => return None,
-    })
+    let value = line.value(b'a')?.trim_ascii_end();
+    let known = [
+        (&b"sendrecv"[..], Direction::SendRecv),
+        (b"sendonly", Direction::SendOnly),
+        (b"recvonly", Direction::RecvOnly),
+        (b"inactive", Direction::Inactive),
+    ];
+    known.iter().find(|(word, _)| word.eq_ignore_ascii_case(value)).map(|(_, d)| *d)
 }
 
 impl<'a> Media<'a> {
-    fn attribute(&mut self, line: &Line<'a>) {
+    /// Takes what an attribute line of the m-line says; `inherited` is how many keys are the session's.
+    fn take(&mut self, line: &Line<'a>, inherited: &mut usize) {
         if let Some(d) = direction(line) {
             self.direction = d;
         } else if let Some(v) = line.attribute(b"rtpmap") {
@@ -211,8 +201,7 @@ impl<'a> Media<'a> {
             }
         } else if let Some(v) = line.attribute(b"rtcp") {
             if let Some(port) = fields(v).next().and_then(number) {
-                let tail = v.iter().position(|&b| b == b' ').and_then(|i| v.get(i..)).unwrap_or_default();
-                self.rtcp = Some((port, address(tail)));
+                self.rtcp = Some((port, address(next_field(v.trim_ascii_start()).1)));
             }
         } else if line.attribute(b"rtcp-mux").is_some() {
             self.rtcp_mux = true;
@@ -221,7 +210,8 @@ impl<'a> Media<'a> {
             self.keys.extend(fields(v).filter(|f| f.starts_with(b"inline:")));
         } else if let Some(v) = line.attribute(b"fingerprint") {
             self.crypto = true;
-            self.keys.push(v);
+            self.keys.drain(..std::mem::take(inherited));
+            self.keys.push(v.trim_ascii());
         }
     }
 
@@ -271,10 +261,10 @@ impl<'a> Sdp<'a> {
     /// # Errors
     /// If nothing in the body looks like SDP, an m-line is malformed, or the body is absurdly large.
     pub fn parse(body: &'a [u8]) -> Result<Self, SdpError> {
-        let mut sdp = Self { origin: None, media: Vec::new() };
-        let (mut session_address, mut session_direction) = (None, Direction::SendRecv);
-        let (mut session_mux, mut session_keys) = (false, Vec::new());
-        let (mut count, mut any) = (0_usize, false);
+        let mut sdp = Self { origin: None, media: Vec::new(), session: body };
+        let (mut connection, mut host_name, mut session_direction) = (None, None, Direction::SendRecv);
+        let (mut session_mux, mut session_keys, mut inherited) = (false, Vec::new(), 0);
+        let (mut count, mut any, mut at, mut start) = (0_usize, false, 0, 0);
         for line in lines(body) {
             count += 1;
             if count > MAX_LINES {
@@ -285,34 +275,44 @@ impl<'a> Sdp<'a> {
                 if sdp.media.len() == MAX_MEDIA {
                     return Err(SdpError::TooLarge);
                 }
+                sdp.close(body, start, at);
+                start = at;
                 let mut media = media_line(v).ok_or(SdpError::Media)?;
-                (media.connection, media.direction, media.rtcp_mux) = (session_address, session_direction, session_mux);
+                (media.connection, media.host) = (connection, host_name);
+                (media.direction, media.rtcp_mux) = (session_direction, session_mux);
                 media.crypto = !session_keys.is_empty();
                 media.keys.clone_from(&session_keys);
+                inherited = session_keys.len();
                 sdp.media.push(media);
-                continue;
-            }
-            match sdp.media.last_mut() {
-                Some(media) => match line.value(b'c') {
-                    Some(v) => media.connection = address(v),
-                    None => media.attribute(&line),
-                },
-                None => {
-                    if let Some(v) = line.value(b'o') {
-                        sdp.origin = sdp.origin.or_else(|| origin(v));
-                    } else if let Some(v) = line.value(b'c') {
-                        session_address = address(v);
-                    } else if let Some(d) = direction(&line) {
-                        session_direction = d;
-                    } else if line.attribute(b"rtcp-mux").is_some() {
-                        session_mux = true;
-                    } else if let Some(v) = line.attribute(b"fingerprint") {
-                        session_keys.push(v);
-                    }
+            } else if let Some(media) = sdp.media.last_mut() {
+                match line.value(b'c') {
+                    Some(v) => (media.connection, media.host) = (address(v), host(v)),
+                    None => media.take(&line, &mut inherited),
                 }
+            } else if let Some(v) = line.value(b'o') {
+                sdp.origin = sdp.origin.or_else(|| origin(v));
+            } else if let Some(v) = line.value(b'c') {
+                (connection, host_name) = (address(v), host(v));
+            } else if let Some(d) = direction(&line) {
+                session_direction = d;
+            } else if line.attribute(b"rtcp-mux").is_some() {
+                session_mux = true;
+            } else if let Some(v) = line.attribute(b"fingerprint") {
+                session_keys.push(v.trim_ascii());
             }
+            at += line.whole.len();
         }
+        sdp.close(body, start, at);
         if any { Ok(sdp) } else { Err(SdpError::NotSdp) }
+    }
+
+    /// The block that began at `start` ends at `end`.
+    fn close(&mut self, body: &'a [u8], start: usize, end: usize) {
+        let block = body.get(start..end).unwrap_or_default();
+        match self.media.last_mut() {
+            Some(media) => (media.block, media.session) = (block, self.session),
+            None => self.session = block,
+        }
     }
 
     /// The `o=` line; `None` if it is missing or malformed.

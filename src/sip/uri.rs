@@ -98,6 +98,14 @@ pub fn uri_header<'a>(uri: &'a [u8], name: &str) -> Option<&'a [u8]> {
     })
 }
 
+/// A URI without the headers behind `?`, as it may stand in a request line (RFC 3261 section 19.1.1, table 1).
+#[must_use]
+pub fn without_headers(uri: &[u8]) -> &[u8] {
+    let rest = after_user(uri);
+    let headers = memchr::memchr(b'?', rest).map_or(0, |n| rest.len() - n);
+    &uri[..uri.len() - headers]
+}
+
 /// `text` with each `%` and two hexadecimal digits replaced by the byte that they stand for (RFC 3261 section 19.1.2). A `%` that begins no
 /// escape stands for itself.
 #[must_use]
@@ -165,6 +173,8 @@ pub fn sent_by(text: &[u8]) -> Option<(&[u8], Option<u16>)> {
     let text = text.trim_ascii_start();
     let (host, rest) = if let Some(inner) = text.strip_prefix(b"[") {
         let close = memchr::memchr(b']', inner)?;
+        // An address, perhaps with a zone (RFC 6874); nothing that ends a host elsewhere.
+        inner[..close].iter().all(|b| b.is_ascii_alphanumeric() || b":.%-_~".contains(b)).then_some(())?;
         (&inner[..close], &inner[close + 1..])
     } else {
         if let Some(address) = bare_ipv6(text) {

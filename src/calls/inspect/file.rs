@@ -1,181 +1,356 @@
-//! A capture file as a series of UDP datagrams with their times.
+//! A capture file as a series of frames with their times.
+//!
+//! Read by hand rather than by a library: files from strangers have lengths beyond the snap length that their header names,
+//! reserved fields that are not zero, and options that nobody knows; none of that keeps the packets from being read. One frame is
+//! in memory at a time.
 
 use super::InspectError;
-use crate::calls::frame::{self, Link, Udp};
-use crate::calls::reassembly::Reassembly;
 use crate::time::Time;
-use pcap_file::pcap::PcapReader;
-use pcap_file::pcapng::{PcapNgReader, RawBlock};
-use pcap_file::{DataLink, Endianness, PcapError};
-use std::io::{Seek, SeekFrom};
-use std::net::SocketAddr;
+use std::io::{BufReader, ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
-/// Block types of pcapng (draft-ietf-opsawg-pcapng) that hold packets.
+/// Longest frame that is looked at; of a longer one only the beginning is. No link carries more in one frame, offload included.
+const MAX_FRAME: usize = 256 * 1024;
+/// A record that claims more than this is damage: what follows can't be found any more.
+const MAX_RECORD: u64 = 1 << 30;
+/// Most interfaces of one section that are told apart; frames of others count as unsupported.
+const MAX_INTERFACES: usize = 65_536;
+/// Bytes that are read from the disk at once.
+const BUFFER: usize = 256 * 1024;
+
+/// Block types of pcapng (draft-ietf-opsawg-pcapng).
+const SECTION: u32 = 0x0a0d_0d0a;
+const INTERFACE: u32 = 1;
+const OLD_PACKET: u32 = 2;
 const SIMPLE: u32 = 3;
 const ENHANCED: u32 = 6;
 
-/// Takes time since 1970, source, destination and payload of a datagram.
-pub(super) type Each<'f> = &'f mut dyn FnMut(Time, SocketAddr, SocketAddr, &[u8]);
+/// One captured frame.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Frame<'a> {
+    /// Since 1970.
+    pub(super) at: Time,
+    /// Link type (<https://www.tcpdump.org/linktypes.html>); `None` if the file does not say.
+    pub(super) link: Option<u32>,
+    pub(super) data: &'a [u8],
+    /// Whether the frame was longer on the wire than what was kept of it.
+    pub(super) cut: bool,
+}
 
-/// What was in the file besides datagrams.
-#[derive(Debug, Default)]
+pub(super) type Each<'f> = &'f mut dyn FnMut(Frame<'_>);
+
+/// What was in the file.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Read {
-    /// Frames read.
     pub(super) frames: u64,
-    /// Frames of a link type that is not understood.
-    pub(super) unsupported: u64,
     /// Why reading stopped before the end.
     pub(super) truncated: Option<String>,
 }
 
-/// Calls `each` with every UDP datagram in the file, in order. `path` is only named in errors.
-pub(super) fn read<R: std::io::Read + Seek>(path: &Path, mut file: R, each: Each<'_>) -> Result<Read, InspectError> {
+/// Why reading goes no further.
+enum Stop {
+    /// The file is over, inside a record if `inside`.
+    End {
+        inside: bool,
+    },
+    Damaged(&'static str),
+    Io(std::io::Error),
+}
+
+impl From<std::io::Error> for Stop {
+    fn from(e: std::io::Error) -> Self {
+        if e.kind() == ErrorKind::UnexpectedEof { Self::End { inside: true } } else { Self::Io(e) }
+    }
+}
+
+/// Calls `each` with every frame in the file, in order. `path` is only named in errors.
+pub(super) fn read(path: &Path, file: std::fs::File, each: Each<'_>) -> Result<Read, InspectError> {
     let failed = |source| InspectError::Open { path: path.to_owned(), source };
+    if file.metadata().map_err(failed)?.is_dir() {
+        return Err(failed(ErrorKind::IsADirectory.into()));
+    }
+    let mut input = Input { file: BufReader::with_capacity(BUFFER, file), frame: Vec::new(), each, read: Read::default() };
     let mut magic = [0u8; 4];
-    let mut got = 0;
-    while got < magic.len() {
-        match file.read(&mut magic[got..]).map_err(failed)? {
-            0 => break,
-            n => got += n,
-        }
+    let got = input.fill(&mut magic).map_err(failed)?;
+    let stop = match &magic[..got] {
+        [] => return Err(InspectError::Empty { path: path.to_owned() }),
+        [0x0a, 0x0d, 0x0d, 0x0a] => input.pcapng(),
+        start => match PcapKind::of(&magic).filter(|_| got == 4) {
+            Some(kind) => input.pcap(kind),
+            None => {
+                return Err(match packed(start) {
+                    Some((what, cure)) => InspectError::Packed { path: path.to_owned(), what, cure },
+                    None => InspectError::NotACapture { path: path.to_owned() },
+                });
+            }
+        },
+    };
+    let Some(stop) = stop.err() else { return Ok(input.read) };
+    let n = input.read.frames;
+    let why = match stop {
+        Stop::End { inside: false } => return Ok(input.read),
+        Stop::End { inside: true } => format!("the file ends inside the record after frame {n}"),
+        Stop::Damaged(why) => format!("the record after frame {n} is damaged: {why}"),
+        Stop::Io(e) => format!("reading failed after frame {n}: {e}"),
+    };
+    if input.read.frames == 0 && !input.has_header() {
+        return Err(InspectError::Header { path: path.to_owned(), why });
     }
-    file.seek(SeekFrom::Start(0)).map_err(failed)?;
-    let mut sink = Sink { read: Read::default(), reassembly: Reassembly::new(), each };
-    match &magic[..got] {
-        [0x0a, 0x0d, 0x0d, 0x0a] => pcapng(path, file, &mut sink)?,
-        // Microseconds and nanoseconds, in either byte order.
-        [0xa1, 0xb2, 0xc3, 0xd4] | [0xa1, 0xb2, 0x3c, 0x4d] | [0xd4, 0xc3, 0xb2, 0xa1] | [0x4d, 0x3c, 0xb2, 0xa1] => {
-            pcap(path, file, &mut sink)?;
-        }
-        _ => return Err(InspectError::NotACapture { path: path.to_owned() }),
-    }
-    Ok(sink.read)
+    input.read.truncated = Some(why);
+    Ok(input.read)
 }
 
-struct Sink<'f> {
-    read: Read,
-    reassembly: Reassembly,
+/// What a file is that is no capture, and what makes one of it.
+fn packed(start: &[u8]) -> Option<(&'static str, &'static str)> {
+    Some(match start {
+        [0x1f, 0x8b, ..] => ("compressed by gzip", "unpack it with `gunzip`"),
+        [0x28, 0xb5, 0x2f, 0xfd] => ("compressed by zstd", "unpack it with `unzstd`"),
+        [0xfd, b'7', b'z', b'X'] => ("compressed by xz", "unpack it with `unxz`"),
+        [b'B', b'Z', b'h', ..] => ("compressed by bzip2", "unpack it with `bunzip2`"),
+        [0x04, 0x22, 0x4d, 0x18] => ("compressed by lz4", "unpack it with `unlz4`"),
+        [b'P', b'K', 3, 4] => ("a zip archive", "unpack it with `unzip`"),
+        [b's', b'n', b'o', b'o'] => ("a snoop capture", "convert it with `editcap -F pcap`"),
+        [b'I', b'N', b'V', b'I'] | [b'S', b'I', b'P', b'/'] => {
+            ("SIP as text", "export the capture itself as pcap, or convert the text with `text2pcap`")
+        }
+        _ => return None,
+    })
+}
+
+/// The variants of pcap: byte order, resolution, and the longer record header of Kuznetzov's libpcap.
+#[derive(Clone, Copy)]
+struct PcapKind {
+    big: bool,
+    nanos: u64,
+    header: usize,
+}
+
+impl PcapKind {
+    fn of(magic: &[u8; 4]) -> Option<Self> {
+        [true, false].into_iter().find_map(|big| {
+            let (nanos, header) = match word(magic, 0, big)? {
+                0xa1b2_c3d4 => (1000, 16),
+                0xa1b2_3c4d => (1, 16),
+                0xa1b2_cd34 => (1000, 24),
+                _ => return None,
+            };
+            Some(Self { big, nanos, header })
+        })
+    }
+}
+
+struct Interface {
+    link: u32,
+    snap: usize,
+    /// Ticks in a second.
+    rate: u128,
+    /// Seconds to add.
+    offset: i64,
+}
+
+struct Input<'f> {
+    file: BufReader<std::fs::File>,
+    frame: Vec<u8>,
     each: Each<'f>,
+    read: Read,
 }
 
-impl Sink<'_> {
-    fn frame(&mut self, at: Time, link: Option<Link>, data: &[u8]) {
+impl Input<'_> {
+    /// Reads until `into` is full or the file ends; how many bytes there were.
+    fn fill(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let mut got = 0;
+        while got < into.len() {
+            match self.file.read(&mut into[got..]) {
+                Ok(0) => break,
+                Ok(n) => got += n,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(got)
+    }
+
+    /// The next bytes; the file may end before the first of them.
+    fn next<const N: usize>(&mut self) -> Result<[u8; N], Stop> {
+        let mut bytes = [0u8; N];
+        match self.fill(&mut bytes)? {
+            0 => Err(Stop::End { inside: false }),
+            n if n < N => Err(Stop::End { inside: true }),
+            _ => Ok(bytes),
+        }
+    }
+
+    /// Takes the next `length` bytes into `frame`, at most [`MAX_FRAME`] of them; the rest is passed over.
+    fn take(&mut self, length: u64) -> Result<(), Stop> {
+        let keep = usize::try_from(length).unwrap_or(usize::MAX).min(MAX_FRAME);
+        let mut frame = std::mem::take(&mut self.frame);
+        frame.resize(keep, 0);
+        let got = self.fill(&mut frame);
+        self.frame = frame;
+        if got? < keep {
+            return Err(Stop::End { inside: true });
+        }
+        let mut rest = length - keep as u64;
+        while rest > 0 {
+            let n = self.file.read(&mut [0u8; 4096][..usize::try_from(rest).unwrap_or(4096).min(4096)])?;
+            if n == 0 {
+                return Err(Stop::End { inside: true });
+            }
+            rest -= n as u64;
+        }
+        Ok(())
+    }
+
+    /// Whether the file's own header was read whole.
+    fn has_header(&mut self) -> bool {
+        // The shortest headers: 24 bytes of pcap, 28 of pcapng.
+        self.file.seek(SeekFrom::End(0)).is_ok_and(|n| n >= 24)
+    }
+
+    fn pcap(&mut self, mut kind: PcapKind) -> Result<(), Stop> {
+        let inside = |s| if matches!(s, Stop::End { .. }) { Stop::End { inside: true } } else { s };
+        let header: [u8; 20] = self.next().map_err(inside)?;
+        // The upper bits say how long a checksum at the end of each frame is.
+        let mut link = word(&header, 16, kind.big).map(|l| l & 0x03ff_ffff);
+        loop {
+            let head: [u8; 16] = self.next()?;
+            if let Some(again) = head.first_chunk().and_then(PcapKind::of) {
+                // Files that were joined with `cat`: no clock shows this second.
+                kind = again;
+                let rest: [u8; 8] = self.next().map_err(inside)?;
+                link = word(&rest, 4, kind.big).map(|l| l & 0x03ff_ffff);
+                continue;
+            }
+            if kind.header == 24 {
+                self.next::<8>().map_err(inside)?;
+            }
+            let field = |n: usize| word(&head, n * 4, kind.big).unwrap_or(0);
+            let (seconds, fraction, length, original) = (field(0), field(1), u64::from(field(2)), u64::from(field(3)));
+            if length > MAX_RECORD {
+                return Err(Stop::Damaged("its length is absurd"));
+            }
+            self.take(length)?;
+            let at = u64::from(seconds) * 1_000_000_000 + u64::from(fraction) * kind.nanos;
+            self.tell(Time::from_nanos(at), link, 0, self.frame.len(), original > length);
+        }
+    }
+
+    fn tell(&mut self, at: Time, link: Option<u32>, from: usize, to: usize, cut: bool) {
         self.read.frames += 1;
-        let Some(link) = link else {
-            self.read.unsupported += 1;
-            return;
+        let data = self.frame.get(from..to).unwrap_or_default();
+        (self.each)(Frame { at, link, data, cut });
+    }
+
+    fn pcapng(&mut self) -> Result<(), Stop> {
+        let inside = |s| if matches!(s, Stop::End { .. }) { Stop::End { inside: true } } else { s };
+        let (mut big, mut interfaces) = (false, Vec::new());
+        // Simple packets carry no time: they count as of the packet before.
+        let mut last = Time::ZERO;
+        let mut first = true;
+        loop {
+            let kind = if std::mem::take(&mut first) { SECTION.to_le_bytes() } else { self.next()? };
+            let length: [u8; 4] = self.next().map_err(inside)?;
+            let mut done = 8;
+            if kind == SECTION.to_le_bytes() {
+                // A new section: its byte order is its own, and its interfaces are counted anew.
+                big = match self.next::<4>().map_err(inside)? {
+                    [0x1a, 0x2b, 0x3c, 0x4d] => true,
+                    [0x4d, 0x3c, 0x2b, 0x1a] => false,
+                    _ => return Err(Stop::Damaged("the section has no byte order")),
+                };
+                interfaces.clear();
+                done = 12;
+            }
+            let kind = word(&kind, 0, big).unwrap_or(0);
+            let length = u64::from(word(&length, 0, big).unwrap_or(0));
+            if length < done + 4 || length > MAX_RECORD {
+                return Err(Stop::Damaged("a block's length is absurd"));
+            }
+            // The length stands once more at the end, which nobody needs who reads forwards; blocks are padded to four bytes.
+            self.take((length - done).next_multiple_of(4))?;
+            let body = self.frame.len().saturating_sub(4);
+            self.frame.truncate(body);
+            match kind {
+                INTERFACE if interfaces.len() < MAX_INTERFACES => interfaces.push(interface(&self.frame, big)),
+                OLD_PACKET | SIMPLE | ENHANCED => self.packet(kind, big, &interfaces, &mut last)?,
+                _ => {}
+            }
+        }
+    }
+
+    fn packet(&mut self, kind: u32, big: bool, interfaces: &[Option<Interface>], last: &mut Time) -> Result<(), Stop> {
+        let field = |n: usize| word(&self.frame, n * 4, big);
+        let size = |n: usize| field(n).and_then(|l| usize::try_from(l).ok());
+        let half = || self.frame.first_chunk::<2>().map(|b| if big { u16::from_be_bytes(*b) } else { u16::from_le_bytes(*b) });
+        let parts = (|| {
+            let at = match kind {
+                SIMPLE => 0,
+                OLD_PACKET => usize::from(half()?),
+                _ => size(0)?,
+            };
+            let interface = interfaces.get(at).and_then(Option::as_ref);
+            if kind == SIMPLE {
+                let (original, there) = (size(0)?, self.frame.len().checked_sub(4)?);
+                let snap = interface.map(|i| i.snap).filter(|s| *s > 0).unwrap_or(usize::MAX);
+                return Some((interface, None, 4, original.min(there).min(snap), original));
+            }
+            let ticks = u64::from(field(1)?) << 32 | u64::from(field(2)?);
+            Some((interface, Some(ticks), 20, size(3)?, size(4)?))
+        })();
+        let Some((interface, ticks, from, length, original)) = parts else {
+            return Err(Stop::Damaged("a packet block is too short"));
         };
-        match frame::ip_of(link, data).and_then(frame::udp_in_ip) {
-            Some(Udp::Whole { src, dst, payload }) => (self.each)(at, src, dst, payload),
-            Some(Udp::Fragment(f)) => {
-                if let Some((src, dst, payload)) = self.reassembly.handle_fragment(&f, at) {
-                    (self.each)(at, src, dst, &payload);
+        if from + length > self.frame.len() && self.frame.len() < MAX_FRAME - 4 {
+            return Err(Stop::Damaged("a packet is longer than its block"));
+        }
+        let link = interface.map(|i| i.link);
+        if let (Some(ticks), Some(interface)) = (ticks, interface) {
+            *last = interface.time(ticks);
+        }
+        let to = (from + length).min(self.frame.len());
+        self.tell(*last, link, from, to, original > length);
+        Ok(())
+    }
+}
+
+impl Interface {
+    fn time(&self, ticks: u64) -> Time {
+        let nanos = i128::try_from(u128::from(ticks) * 1_000_000_000 / self.rate).unwrap_or(i128::MAX);
+        let nanos = nanos.saturating_add(i128::from(self.offset) * 1_000_000_000);
+        Time::from_nanos(u64::try_from(nanos.max(0)).unwrap_or(u64::MAX))
+    }
+}
+
+/// An interface description; `None` for one that is too short, which still takes up a number.
+fn interface(body: &[u8], big: bool) -> Option<Interface> {
+    let half = |at: usize| {
+        let b: [u8; 2] = body.get(at..at + 2)?.try_into().ok()?;
+        Some(usize::from(if big { u16::from_be_bytes(b) } else { u16::from_le_bytes(b) }))
+    };
+    let link = u32::try_from(half(0)?).ok()?;
+    let snap = usize::try_from(word(body, 4, big)?).ok()?;
+    // Microseconds, unless `if_tsresol` says otherwise.
+    let (mut rate, mut offset) = (1_000_000_u128, 0);
+    let mut at = 8;
+    while let (Some(code @ 1..), Some(length)) = (half(at), half(at + 2)) {
+        let value = body.get(at + 4..at + 4 + length).unwrap_or_default();
+        match (code, value) {
+            // The high bit says that the rest is a power of two, else of ten; beyond these no clock counts.
+            (9, [r @ 0x80..=0xbf, ..]) => rate = 1 << (r & 0x7f),
+            (9, [r @ 0..=18, ..]) => rate = 10u128.pow(u32::from(*r)),
+            (14, [..]) => {
+                if let Some(b) = value.first_chunk::<8>() {
+                    offset = if big { i64::from_be_bytes(*b) } else { i64::from_le_bytes(*b) };
                 }
             }
-            None => {}
+            _ => {}
         }
+        at += 4 + length.next_multiple_of(4);
     }
-
-    fn stop(&mut self, error: &PcapError) {
-        let n = self.read.frames;
-        self.read.truncated = Some(match error {
-            PcapError::IncompleteBuffer => format!("the file ends inside the record after frame {n}"),
-            PcapError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
-                format!("the file ends inside the record after frame {n}")
-            }
-            PcapError::IoError(e) => format!("reading failed after frame {n}: {e}"),
-            other => format!("the record after frame {n} is damaged: {other}"),
-        });
-    }
+    Some(Interface { link, snap, rate, offset })
 }
 
-fn pcap<R: std::io::Read>(path: &Path, file: R, sink: &mut Sink<'_>) -> Result<(), InspectError> {
-    let mut reader = PcapReader::new(file).map_err(|e| InspectError::Header { path: path.to_owned(), why: e.to_string() })?;
-    let kind = reader.header().datalink;
-    let link = link_of(kind).ok_or_else(|| InspectError::LinkType { path: path.to_owned(), number: kind.into() })?;
-    while let Some(packet) = reader.next_packet() {
-        match packet {
-            Ok(p) => {
-                let at = u64::try_from(p.timestamp.as_nanos()).unwrap_or(u64::MAX);
-                sink.frame(Time::from_nanos(at), Some(link), &p.data);
-            }
-            Err(e) => {
-                // The reader would give the same error for ever.
-                sink.stop(&e);
-                break;
-            }
-        }
-    }
-    Ok(())
-}
-
-fn pcapng<R: std::io::Read>(path: &Path, file: R, sink: &mut Sink<'_>) -> Result<(), InspectError> {
-    let mut reader = PcapNgReader::new(file).map_err(|e| InspectError::Header { path: path.to_owned(), why: e.to_string() })?;
-    // Simple packets carry no time: they count as of the packet before.
-    let mut last = Time::ZERO;
-    loop {
-        let (kind, body) = match reader.next_raw_block() {
-            None => return Ok(()),
-            Some(Ok(RawBlock { type_, body, .. })) if matches!(type_, SIMPLE | ENHANCED) => (type_, body.into_owned()),
-            Some(Ok(_)) => continue,
-            Some(Err(e)) => {
-                sink.stop(&e);
-                return Ok(());
-            }
-        };
-        let big = reader.section().endianness == Endianness::Big;
-        let word = |at: usize| {
-            let bytes: [u8; 4] = body.get(at..at + 4)?.try_into().ok()?;
-            Some(if big { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) })
-        };
-        let packet = if kind == ENHANCED {
-            // Interface, time (two words), captured length, original length, data.
-            (|| {
-                let interface = reader.interfaces().get(usize::try_from(word(0)?).ok()?)?;
-                let ticks = u64::from(word(4)?) << 32 | u64::from(word(8)?);
-                let length = usize::try_from(word(12)?).ok()?;
-                last = Time::from_nanos(nanos(ticks, interface));
-                Some((interface.linktype, body.get(20..)?.get(..length)?))
-            })()
-        } else {
-            (|| {
-                let interface = reader.interfaces().first()?;
-                let length = usize::try_from(word(0)?).ok()?;
-                let data = body.get(4..)?;
-                Some((interface.linktype, data.get(..length).unwrap_or(data)))
-            })()
-        };
-        match packet {
-            Some((kind, data)) => sink.frame(last, link_of(kind), data),
-            None => {
-                sink.read.truncated = Some(format!("the packet block after frame {} is damaged", sink.read.frames));
-                return Ok(());
-            }
-        }
-    }
-}
-
-/// Time in nanoseconds; an interface without `if_tsresol` counts microseconds.
-fn nanos(ticks: u64, interface: &pcap_file::pcapng::blocks::interface_description::InterfaceDescriptionBlock<'_>) -> u64 {
-    use pcap_file::pcapng::blocks::interface_description::InterfaceDescriptionOption::IfTsResol;
-    let resolution = interface.options.iter().find_map(|o| if let IfTsResol(r) = o { Some(*r) } else { None }).unwrap_or(6);
-    let per_second: u128 = match resolution {
-        // The high bit says that the rest is a power of two, else of ten; beyond these no clock counts.
-        r @ 0x80..=0xbf => 1 << (r & 0x7f),
-        r @ 0..=18 => 10u128.pow(u32::from(r)),
-        _ => 1_000_000,
-    };
-    u64::try_from(u128::from(ticks) * 1_000_000_000 / per_second).unwrap_or(u64::MAX)
-}
-
-fn link_of(kind: DataLink) -> Option<Link> {
-    match kind {
-        DataLink::ETHERNET => Some(Link::Ethernet),
-        DataLink::LINUX_SLL => Some(Link::Sll),
-        DataLink::LINUX_SLL2 => Some(Link::Sll2),
-        DataLink::RAW | DataLink::IPV4 | DataLink::IPV6 => Some(Link::RawIp),
-        DataLink::NULL | DataLink::LOOP => Some(Link::Null),
-        _ => None,
-    }
+fn word(bytes: &[u8], at: usize, big: bool) -> Option<u32> {
+    let b: [u8; 4] = bytes.get(at..at.checked_add(4)?)?.try_into().ok()?;
+    Some(if big { u32::from_be_bytes(b) } else { u32::from_le_bytes(b) })
 }

@@ -1,6 +1,6 @@
 use super::queue::MAX_OPS;
 use super::*;
-use crate::calls::model::{Leg, SCHEMA};
+use crate::calls::model::SCHEMA;
 use crate::calls::table::script::{A, B, Dialog, Lab};
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -84,7 +84,7 @@ fn only_calls_that_belong_to_their_key_are_read() {
     let read = |key: &str, value: &[u8]| value::decode(&p, "main", &format!("{p}{key}"), value);
     assert_eq!(read("abc", &json(&good)), Ok(good.clone()));
     let newer = json(&Call { schema: SCHEMA + 1, ..good.clone() });
-    let no_legs = Call { legs: Vec::<Leg>::new(), ..good.clone() };
+    let no_legs = Call { legs: Vec::new(), ..good.clone() };
     let elsewhere = Call { instance: "other".into(), ..good.clone() };
     let cases: [(&str, Vec<u8>, BadValue); 9] = [
         ("abd", json(&good), BadValue::Mismatch),

@@ -53,12 +53,13 @@ pub(super) fn decode(prefix: &str, instance: &str, key: &str, value: &[u8]) -> R
     if schema != SCHEMA {
         return Err(BadValue::Schema(schema));
     }
-    let call: Call = serde_json::from_slice(value).map_err(|_| BadValue::Content)?;
+    let mut call: Call = serde_json::from_slice(value).map_err(|_| BadValue::Content)?;
     if call.id != id || call.instance != instance {
         return Err(BadValue::Mismatch);
     }
     if call.legs.is_empty() || call.legs.len() > 2 {
         return Err(BadValue::Content);
     }
+    call.shrink();
     Ok(call)
 }

@@ -182,8 +182,10 @@ impl Tracked {
             && let Some(answer) = answer
         {
             let timer = timer::agreed(answer, asked, by_server);
-            changed |= timer != self.leg.session_timer;
-            self.leg.session_timer = timer;
+            if timer != self.leg.session_timer {
+                self.leg.session_timer = timer;
+                changed = true;
+            }
             changed |= self.learn_phone(answer, h.out);
         }
         changed

@@ -4,7 +4,7 @@ use super::clues::Clues;
 use super::cseq::Seen;
 use super::offers::{Before, Pending};
 use super::timer::Asked;
-use crate::calls::model::{Direction, Gap, Gaps, Leg, LegState, Packet, Verbatim};
+use crate::calls::model::{Direction, Gap, Gaps, Leg, LegState, Packet, Shared, Verbatim};
 use crate::sip::message::{Message, Method, Name};
 use crate::time::Time;
 use std::time::Duration;
@@ -82,7 +82,7 @@ pub(super) struct At {
 #[derive(Clone, Debug)]
 pub struct Tracked {
     /// What is stored of it.
-    pub leg: Leg,
+    pub leg: Shared<Leg>,
     /// Evidence for pairing.
     pub clues: Box<Clues>,
     /// When its first INVITE was seen (its first message, if that was not the INVITE).
@@ -158,7 +158,7 @@ impl Tracked {
             gaps: Gaps::default(),
             carried: false,
         };
-        Self { started: at.now, last: at.now, known: Known::Start, seen: [Seen::NONE; 2], ..Self::adopted(leg, 0, false, at.now) }
+        Self { started: at.now, last: at.now, known: Known::Start, seen: [Seen::NONE; 2], ..Self::adopted(leg.into(), 0, false, at.now) }
     }
 
     /// A leg from its first INVITE.
@@ -205,7 +205,7 @@ impl Tracked {
         if let Some(contact) =
             m.contact_uri().filter(|_| if out { self.leg.local_target.0.is_empty() } else { self.leg.remote_target.0.is_empty() })
         {
-            *self.target(out) = contact.into();
+            self.set_target(out, contact);
         }
         if out {
             self.own_routes = u8::try_from(m.values(Name::RecordRoute).count()).unwrap_or(MANY);
@@ -256,7 +256,7 @@ impl Tracked {
     }
 
     /// A leg that was stored before: its past is known, its evidence is not.
-    pub(super) fn adopted(mut leg: Leg, confirmed_ms: u64, emergency: bool, now: Time) -> Self {
+    pub(super) fn adopted(mut leg: Shared<Leg>, confirmed_ms: u64, emergency: bool, now: Time) -> Self {
         if leg.partial && leg.gaps.is_empty() {
             leg.gaps = Gaps::default().with(Gap::Other);
         }
@@ -439,17 +439,18 @@ impl Tracked {
         }
     }
 
-    pub(super) fn target(&mut self, of_server: bool) -> &mut Verbatim {
-        if of_server { &mut self.leg.local_target } else { &mut self.leg.remote_target }
-    }
-
     pub(super) fn set_target(&mut self, of_server: bool, contact: &[u8]) -> bool {
         let gap = !of_server && self.know(Gap::RemoteTarget);
         let known = if of_server { &self.leg.local_target } else { &self.leg.remote_target };
         if *known.0 == *contact {
             return gap;
         }
-        *self.target(of_server) = contact.into();
+        if of_server {
+            // The server's own is nearly always the same.
+            self.leg.local_target = Verbatim::common(contact);
+        } else {
+            self.leg.remote_target = contact.into();
+        }
         true
     }
 
@@ -476,9 +477,9 @@ impl Tracked {
             }
             changed = true;
             if name == Name::Allow {
-                self.leg.allow = list.into();
+                self.leg.allow = Verbatim::common(list);
             } else {
-                self.leg.supported = list.into();
+                self.leg.supported = Verbatim::common(list);
             }
         }
         changed
@@ -504,8 +505,10 @@ impl Tracked {
             _ if self.known == Known::Claimed => self.last + super::LINGER,
             LegState::Calling | LegState::Early => self.last + super::UNCONFIRMED,
             LegState::Confirmed => match self.leg.session_timer {
+                // A phone may ask for a timer of a hundred years.
                 Some(t) => {
-                    self.last + Duration::from_secs(u64::from(t.interval_s.max(super::MIN_SESSION_S))) + super::SESSION_GRACE
+                    let interval = Duration::from_secs(u64::from(t.interval_s.max(super::MIN_SESSION_S)));
+                    self.last + (interval + super::SESSION_GRACE).min(max_age)
                 }
                 None => self.last + max_age,
             },

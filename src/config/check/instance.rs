@@ -304,11 +304,39 @@ fn sip(sip: &Sip, at: &str, source: &Source<'_>, found: &mut Found) {
             found.errors.push(source.problem(&format!("{at}.pair_header"), message, "write it without colon: \"X-Call-Ref\""));
         }
     }
+    server(sip, at, source, found);
     for (i, number) in sip.emergency.iter().enumerate() {
         if number.is_empty() || number.chars().any(char::is_whitespace) {
             let message = format!("{number:?} is no called number");
             found.errors.push(source.problem(&format!("{at}.emergency[{i}]"), message, "write it as phones dial it: \"911\""));
         }
+    }
+}
+
+/// Where the server tells of its bridges.
+fn server(sip: &Sip, at: &str, source: &Source<'_>, found: &mut Found) {
+    let ami = sip.ami.as_ref().map(|a| (a.address, "ami", 5038));
+    let esl = sip.esl.as_ref().map(|e| (e.address, "esl", 8021));
+    if ami.is_some() && esl.is_some() {
+        let help = "keep the section of the server that has the instance's SIP ports";
+        found.errors.push(source.problem(&format!("{at}.esl"), "one server cannot be both Asterisk and FreeSWITCH", help));
+    }
+    for (address, key, port) in ami.into_iter().chain(esl) {
+        let path = if source.has(&format!("{at}.{key}.address")) { format!("{at}.{key}.address") } else { format!("{at}.{key}") };
+        if address.ip().is_unspecified() || address.ip().is_multicast() || address.port() == 0 {
+            let message = format!("{address} is no address to connect to");
+            found.errors.push(source.problem(&path, message, format!("write address = \"127.0.0.1:{port}\"")));
+        } else if key == "esl" && !address.ip().is_loopback() {
+            let message = format!("the password goes to {address} in clear text, and only this node's own server is of use");
+            found.warnings.push(source.problem(&path, message, "let FreeSWITCH listen on loopback, and write its address there"));
+        }
+    }
+    if let Some(user) = sip.ami.as_ref().map(|a| &a.user)
+        && (user.is_empty() || user.contains(char::is_control))
+    {
+        let message = format!("{user:?} cannot be a user of the manager interface");
+        let help = "write the name of its section in manager.conf: user = \"keepcall\"";
+        found.errors.push(source.problem(&format!("{at}.ami.user"), message, help));
     }
 }
 

@@ -45,6 +45,19 @@ pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
         found.errors.push(source.problem("control.group", message, help));
     }
     for (i, instance) in config.instances.iter().enumerate() {
+        let sip = instance.sip.as_ref();
+        let ami = sip.and_then(|s| s.ami.as_ref()).map(|a| (&a.secret_file, "ami.secret_file"));
+        let esl = sip.and_then(|s| s.esl.as_ref()).map(|e| (&e.password_file, "esl.password_file"));
+        let hep = sip.and_then(|s| s.hep.as_ref()).and_then(|h| h.key_file.as_ref()).map(|f| (f, "hep.key_file"));
+        for (path, key) in ami.into_iter().chain(esl).chain(hep) {
+            let key = format!("instance[{i}].sip.{key}");
+            if let Some(bytes) = secret(path, &key, source, found)
+                && bytes.split(|b| *b == b'\n').next().is_none_or(|line| line.trim_ascii().is_empty())
+            {
+                let message = format!("the first line of {} is empty", shown(path));
+                found.errors.push(source.problem(&key, message, "write the secret on the first line, the same as in the server"));
+            }
+        }
         let hooks = [("on_master", &instance.hooks.on_master), ("on_backup", &instance.hooks.on_backup)];
         for (name, command) in hooks {
             if let Some(program) = command.as_ref().and_then(|c| c.first()).map(Path::new).filter(|p| p.is_absolute()) {

@@ -17,6 +17,8 @@ fn whole(keys: &[Key], path: &str, out: &mut String) {
             Form::Address => "\"192.0.2.1\"",
             Form::Nets => "[\"192.0.2.1/24\"]",
             Form::Socket => "\"192.0.2.1:5\"",
+            Form::Addresses => "[\"192.0.2.1\"]",
+            Form::Carriers => "[\"udp:192.0.2.1:5\"]",
             Form::Table(_) | Form::Tables(_) => unreachable!(),
         };
         out.push_str(&format!("{} = {value}\n", key.name));

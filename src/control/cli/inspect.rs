@@ -1,9 +1,16 @@
-//! `keepcall inspect`: shows what was learnt from a capture. The learning itself is handed in.
+//! `keepcall inspect`: shows what was learnt from a capture. The learning itself is handed in; what recovery would do with each call
+//! is asked of recovery itself.
 
-use super::output::{Output, complain, moment, printable, table};
-use super::{FAILED, OK};
-use serde_json::Value;
-use std::fmt::{Display, Write as _};
+mod render;
+
+pub(super) use render::render;
+
+use super::output::{Output, complain};
+use super::{FAILED, OK, USAGE};
+use crate::calls::inspect::report::{Audio, Recovery, Report, Signalling};
+use crate::calls::inspect::{InspectError, InspectSettings, Judge};
+use crate::calls::model::Call;
+use crate::recovery::fate::{self, Fate, Way};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -18,17 +25,23 @@ pub struct InspectArgs {
     /// UDP port of the server's SIP; several are possible [default: found out from the traffic]
     #[arg(long = "port", value_name = "PORT")]
     pub ports: Vec<u16>,
+    /// All that is known of one call: its id (or the beginning of it), its number in the table, or a Call-ID of it
+    #[arg(long = "call", value_name = "CALL")]
+    call: Option<String>,
     /// The report as one JSON object on one line
     #[arg(long)]
     json: bool,
 }
 
 /// Shows the report that `learn` makes of the capture; returns the exit code.
-pub fn inspect<E: Display>(args: &InspectArgs, learn: impl FnOnce(&InspectArgs) -> Result<Value, E>) -> u8 {
+pub fn inspect(
+    args: &InspectArgs,
+    learn: impl FnOnce(&InspectArgs, InspectSettings, Judge<'_>) -> Result<Report, InspectError>,
+) -> u8 {
     let mut out = Output::new();
-    match learn(args) {
-        Ok(report) if args.json => out.json(&report),
-        Ok(report) => out.text(&render(&report)),
+    let settings = InspectSettings { vips: args.vips.clone(), sip_ports: args.ports.clone(), ..InspectSettings::default() };
+    let mut report = match learn(args, settings, &mut judge) {
+        Ok(report) => report,
         Err(e) => {
             if args.json {
                 out.json(&serde_json::json!({ "error": { "message": e.to_string() } }));
@@ -36,80 +49,65 @@ pub fn inspect<E: Display>(args: &InspectArgs, learn: impl FnOnce(&InspectArgs) 
             complain(&e.to_string());
             return FAILED;
         }
+    };
+    if let Some(wanted) = &args.call {
+        let Some(call) = find(&report, wanted) else {
+            let why = format!("no call {wanted} among the {} of the file", report.calls.len());
+            if args.json {
+                out.json(&serde_json::json!({ "error": { "message": why } }));
+            }
+            complain(&format!("{why}\n  = run it without --call to see them all"));
+            return USAGE;
+        };
+        report.calls = vec![report.calls.swap_remove(call)];
+    }
+    if args.json {
+        out.json(&report);
+    } else {
+        out.text(&render(&report, args.call.is_some()));
     }
     OK
 }
 
-/// A report as people read it: single values as lines, then a block for each call.
-pub(super) fn render(report: &Value) -> String {
-    let mut text = String::new();
-    let Value::Object(fields) = report else { return format!("{}\n", flat(report)) };
-    // Writing to a String cannot fail.
-    for (name, value) in fields.iter().filter(|(name, _)| *name != "calls") {
-        let value = match (name.strip_suffix("_ms"), value.as_u64()) {
-            (Some(_), Some(ms)) => moment(ms),
-            _ => flat(value),
-        };
-        let name = name.strip_suffix("_ms").unwrap_or(name).replace('_', " ");
-        let _ = writeln!(text, "{name}: {}", printable(&value));
-    }
-    let calls = fields.get("calls").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let _ = writeln!(text, "calls: {}", calls.len());
-    for call in calls {
-        text.push_str(&block(call));
-    }
-    text
-}
-
-/// One call: what became of it, each party, and what would stand in the way of its recovery.
-fn block(call: &Value) -> String {
-    let word = |name: &str| call.get(name).map_or_else(|| "-".to_owned(), flat);
-    let time = |name: &str| call.get(name).and_then(Value::as_u64).map_or_else(|| "-".to_owned(), moment);
-    let end =
-        if call["up"] == true { "up at the end".to_owned() } else { format!("ended {} ({})", time("ended_ms"), word("ended")) };
-    let emergency = if call["emergency"] == true { ", EMERGENCY" } else { "" };
-    let pairing = if call["pairing"].is_null() { "single leg".to_owned() } else { format!("paired by {}", word("pairing")) };
-    let head = format!("call {}: answered {}, {end}, {pairing}{emergency}", word("id"), time("confirmed_ms"));
-    let mut text = format!("\n{}\n", printable(&head));
-    let list = |name: &str| call.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
-    let rows = list("legs").into_iter().map(|leg| {
-        let word = |name: &str| leg.get(name).map_or_else(|| "-".to_owned(), flat);
-        vec![
-            format!("   {}", word("direction")),
-            word("remote"),
-            word("remote_addr"),
-            media(&leg["media_received"]),
-            format!("{} / {}", word("local_cseq"), word("remote_cseq")),
-            word("route_set"),
-            word("call_id"),
-        ]
-    });
-    let header = ["   LEG", "PHONE", "SIP FROM", "MEDIA", "CSEQ SERVER / PHONE", "ROUTE SET", "CALL-ID"];
-    text.push_str(&table(&header, rows.collect()));
-    let obstacles = list("obstacles");
-    let verdict = if obstacles.is_empty() { "yes".to_owned() } else { format!("no: {}", flat(&Value::Array(obstacles))) };
-    let _ = writeln!(text, "   could be recovered: {}", printable(&verdict));
-    text
-}
-
-/// The streams of a description: kind, address, port and codecs of each.
-fn media(streams: &Value) -> String {
-    let one = |m: &Value| {
-        let word = |name: &str| m.get(name).map_or_else(|| "-".to_owned(), flat);
-        format!("{} {}:{} {}", word("kind"), word("address"), word("port"), word("codecs").replace(", ", " "))
+/// The place of the call that is meant.
+fn find(report: &Report, wanted: &str) -> Option<usize> {
+    let calls = &report.calls;
+    let by_id = |c: &crate::calls::inspect::report::Call| c.id == wanted || c.stored_id.as_deref() == Some(wanted);
+    let exact = calls.iter().position(|c| by_id(c) || c.call_ids.iter().any(|i| i == wanted));
+    let number = || wanted.parse::<usize>().ok()?.checked_sub(1).filter(|n| *n < calls.len());
+    let beginning = || {
+        let mut all = calls.iter().enumerate().filter(|(_, c)| c.id.starts_with(wanted)).map(|(n, _)| n);
+        all.next().filter(|_| all.next().is_none() && wanted.len() >= 4)
     };
-    let all: Vec<String> = streams.as_array().into_iter().flatten().map(one).collect();
-    if all.is_empty() { "-".to_owned() } else { all.join("; ") }
+    exact.or_else(number).or_else(beginning)
 }
 
-/// Any value in one line.
-fn flat(value: &Value) -> String {
-    match value {
-        Value::Null => "-".to_owned(),
-        Value::Array(items) if items.is_empty() => "-".to_owned(),
-        Value::String(s) => s.clone(),
-        Value::Array(items) => items.iter().map(flat).collect::<Vec<_>>().join(", "),
-        Value::Object(fields) => fields.iter().map(|(k, v)| format!("{k}={}", flat(v))).collect::<Vec<_>>().join(" "),
-        other => other.to_string(),
-    }
+/// What a takeover would do with a call that was learnt so, at a server with these addresses.
+pub fn judge(call: &Call, vips: &[IpAddr]) -> Recovery {
+    let (fate, flows) = fate::of(call, vips);
+    let way = fate::way(call, vips);
+    let signalling = if fate == Fate::Reinvited { Signalling::ReInvite } else { Signalling::No };
+    let (audio, of_audio) = match (fate, way) {
+        (Fate::Alone | Fate::Silent(_), _) => (Audio::No, String::new()),
+        (Fate::Reinvited, _) if !flows.is_empty() => (Audio::Relayed, "the audio is relayed".to_owned()),
+        (_, Way::Direct) => (Audio::Direct, "the audio goes from phone to phone and does not depend on the server".to_owned()),
+        (_, Way::Elsewhere(at)) => {
+            (Audio::Elsewhere, format!("the audio goes by {at}, which is neither a phone's nor the server's address"))
+        }
+        (Fate::Reinvited, _) => (Audio::No, "no audio was agreed that could be relayed".to_owned()),
+        (Fate::HalfKnown | Fate::NotUdp, _) => (Audio::No, "the audio stops".to_owned()),
+    };
+    let of_signalling = match fate {
+        Fate::Reinvited => "both parties get a re-INVITE".to_owned(),
+        Fate::HalfKnown => "a leg is incompletely known, so that nothing true can be said in it".to_owned(),
+        Fate::NotUdp => "a leg is not over UDP, and only UDP can be sent from the server's port".to_owned(),
+        Fate::Alone => {
+            "no second leg is known for certain: the server itself is the other party, or which leg is the other is in doubt; \
+             the party gets BYE"
+                .to_owned()
+        }
+        Fate::Silent(why) => format!("{why}; both parties get BYE"),
+    };
+    let why = if of_audio.is_empty() { of_signalling } else { format!("{of_signalling}; {of_audio}") };
+    Recovery { audio, signalling, why, flows: flows.iter().map(Into::into).collect() }
 }

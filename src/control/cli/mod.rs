@@ -10,7 +10,7 @@ mod pause;
 mod status;
 mod switchover;
 
-pub use inspect::{InspectArgs, inspect};
+pub use inspect::{InspectArgs, inspect, judge};
 pub use output::complain;
 
 use super::api::{ErrorKind, Reply, Request};

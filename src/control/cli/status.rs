@@ -2,7 +2,7 @@
 
 use super::output::{Output, ago, complain, or_dash, printable, span, table};
 use super::{Global, QUICK, unexpected};
-use crate::control::api::{CheckState, Reply, Request, Status};
+use crate::control::api::{CheckState, HepCounts, Reply, Request, Status};
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -147,5 +147,16 @@ pub(super) fn render(status: &Status) -> String {
         vec![i.name.clone(), c.stored.to_string(), c.tracked.to_string(), c.carried.to_string()]
     });
     let _ = write!(text, "\n{}", table(&["CALLS OF", "STORED", "TRACKED", "CARRIED"], calls.collect()));
+    let hep: Vec<Vec<String>> =
+        status.instances.iter().filter_map(|i| Some((i, i.calls.hep?))).map(|(i, h)| hep_row(&i.name, h)).collect();
+    if !hep.is_empty() {
+        let head = ["HEP OF", "RECEIVED", "REFUSED", "MALFORMED", "NOT SIP", "ELSEWHERE", "DROPPED"];
+        let _ = write!(text, "\n{}", table(&head, hep));
+    }
     text
+}
+
+fn hep_row(instance: &str, h: HepCounts) -> Vec<String> {
+    let counts = [h.received, h.refused, h.malformed, h.not_sip, h.elsewhere, h.dropped];
+    std::iter::once(instance.to_owned()).chain(counts.map(|n| n.to_string())).collect()
 }

@@ -46,7 +46,9 @@ fn call(a: Leg, b: Leg) -> Call {
         epoch: 1,
         confirmed_ms: 0,
         pairing: None,
-        legs: vec![a, b],
+        confidence: None,
+        other_end: None,
+        legs: vec![a.into(), b.into()],
         emergency: false,
     }
 }
@@ -142,7 +144,7 @@ fn what_would_need_transcoding_or_other_keys_is_refused() {
 #[test]
 fn offers_bring_both_legs_to_one_codec_and_touch_nothing_else() {
     let same = simple("RTP/AVP 0 8", "RTP/AVP 0");
-    assert_eq!(offer_for(&same, 0, &vips()).unwrap(), same.legs[0].sdp_sent.as_ref().unwrap().body.0);
+    assert_eq!(offer_for(&same, 0, &vips()).unwrap(), same.legs[0].sdp_sent.as_ref().unwrap().body.to_vec());
     let c =
         simple("RTP/AVP 8 0 101\r\na=rtpmap:101 telephone-event/8000", "RTP/AVP 0 9 8 96\r\na=rtpmap:96 telephone-event/8000");
     let offer = |side| String::from_utf8(offer_for(&c, side, &vips()).unwrap()).unwrap();
@@ -153,7 +155,7 @@ fn offers_bring_both_legs_to_one_codec_and_touch_nothing_else() {
 #[test]
 fn payload_types_of_another_meaning_are_not_passed_on() {
     let c = simple("RTP/AVP 0 96\r\na=rtpmap:96 opus/48000/2", "RTP/AVP 0 96\r\na=rtpmap:96 telephone-event/8000");
-    let body = c.legs[0].sdp_sent.as_ref().unwrap().body.0.clone();
+    let body = c.legs[0].sdp_sent.as_ref().unwrap().body.to_vec();
     let out = String::from_utf8(without_conflicts(&c.legs[1], &body).unwrap()).unwrap();
     assert!(out.contains("RTP/AVP 0\r\n") && !out.contains("opus"));
     assert_eq!(without_conflicts(&c.legs[0], &body).unwrap(), body);

@@ -37,6 +37,42 @@ fn values_cannot_begin_a_line() {
     assert_eq!(bytes, b"INFO sip:a SIP/2.0\r\nX: 1  Evil: 2\r\nContent-Length: 0\r\n\r\n");
 }
 
+#[test]
+fn names_and_uris_cannot_leave_their_place() {
+    let bytes = Builder::request("IN FO\r\nX", b"sip:a b\r\n\"<\xe4>")
+        .header("X\r\nY: Z", "\r\n\r\nv")
+        .body("a/b\r\nc: d", b"\r\n")
+        .build();
+    assert_eq!(
+        bytes,
+        b"IN-FO--X sip:a%20b%0D%0A%22%3C\xe4%3E SIP/2.0\r\nX--Y--Z:     v\r\nContent-Type: a/b  c: d\r\nContent-Length: 2\r\n\r\n\r\n"
+    );
+}
+
+#[test]
+fn an_empty_tag_is_replaced() {
+    for (to, want) in [
+        ("<sip:c@d>", "<sip:c@d>;tag=n"),
+        ("<sip:c@d>;tag=", "<sip:c@d>;tag=n"),
+        ("<sip:c@d;x=1", "<sip:c@d;x=1>;tag=n"),
+        ("sip:c@d ; x=1 ;TAG;y", "sip:c@d ; x=1 ;y;tag=n"),
+        ("\"a;tag=x\" <sip:c@d;tag=q>", "\"a;tag=x\" <sip:c@d;tag=q>;tag=n"),
+    ] {
+        let text = String::from_utf8_lossy(REQUEST).replace("To: <sip:c@d>", &format!("To: {to}"));
+        let out = Builder::response_to(&Message::parse(text.as_bytes()).unwrap(), 200, "OK", Some(b"n"), None).build();
+        let m = Message::parse(&out).unwrap();
+        assert_eq!((String::from_utf8_lossy(m.to()).as_ref(), m.to_tag()), (want, Some(&b"n"[..])));
+    }
+}
+
+#[test]
+fn a_via_with_odd_spacing_is_understood() {
+    let source: SocketAddr = "10.0.0.9:6000".parse().unwrap();
+    assert_eq!(response_address(b"SIP / 2.0 / UDP  10.0.0.9 : 5062 ; branch=x", source).port(), 5062);
+    let via = received_from(b"SIP/2.0/UDP 10.0.0.1;x=\";received=q\";received=1.2.3.4;branch=b", source);
+    assert_eq!(via, b"SIP/2.0/UDP 10.0.0.1;x=\";received=q\";branch=b;received=10.0.0.9");
+}
+
 proptest! {
     #[test]
     fn any_via_is_answered_without_panic(via in proptest::collection::vec(any::<u8>(), 0..80)) {

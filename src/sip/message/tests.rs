@@ -117,6 +117,63 @@ fn a_message_of_the_largest_size_and_header_count_is_read() {
     assert!(m.body().ends_with(b"bb"));
 }
 
+/// A message with these header lines besides the mandatory ones.
+fn with(lines: &str) -> String {
+    minimal(&format!("{lines}\r\n\r\n"))
+}
+
+#[test]
+fn headers_with_a_shape_are_read() {
+    let text = with(
+        "Session-Expires: 1800 ; Refresher = UAS;x\r\nMin-SE:  090;a=b\r\nRSeq: 988789\r\nRAck: 776656\t1\r\n INVITE\r\n\
+         Refer-To: <sip:b@h?Replaces=c%40h%3Bto-tag%3D1%3Bfrom-tag%3D2>\r\nReferred-By: <sip:r@h>;cid=1\r\n\
+         Reason: Q.850 ;cause=16 ;text=\"Terminated, normally\", SIP;cause=200\r\nreason: X\r\no: refer;id=93809824\r\n\
+         Subscription-State: Terminated;reason=noresource;expires=10\r\nSession-ID: ab30317f1a784dc48ff824d0d3715d86; remote=00000000000000000000000000000000\r\n\
+         Remote-Party-ID: <sip:r@h>;party=calling\r\nP-Asserted-Identity: \"A\" <sip:1@h>, <tel:1>\r\nDiversion: <sip:d1@h>;reason=busy, <sip:d2@h>\r\n\
+         Path: <sip:p1;lr>,<sip:p2;lr>\r\nX-Pair: q",
+    );
+    let m = Message::parse(text.as_bytes()).unwrap();
+    assert_eq!(m.session_expires(), Some(SessionExpires { interval_s: 1800, refresher: Some(Refresher::Uas) }));
+    assert_eq!((m.min_se(), m.rseq()), (Some(90), Some(988_789)));
+    assert_eq!(m.rack(), Some(RAck { rseq: 776_656, cseq: 1, method: b"INVITE" }));
+    let replaces = uri::unescaped(uri::uri_header(m.refer_to().unwrap(), "replaces").unwrap()).into_owned();
+    assert_eq!(Replaces::parse(&replaces), Some(Replaces { call_id: b"c@h", to_tag: b"1", from_tag: b"2", early_only: false }));
+    assert_eq!(m.referred_by(), Some(&b"sip:r@h"[..]));
+    let reasons: Vec<_> = m.reasons().collect();
+    assert_eq!(reasons[0], Reason { protocol: b"Q.850", cause: Some(16), text: b"Terminated, normally" });
+    assert_eq!(
+        reasons[1..],
+        [Reason { protocol: b"SIP", cause: Some(200), text: b"" }, Reason { protocol: b"X", cause: None, text: b"" }]
+    );
+    assert_eq!(m.event(), Some(Event { package: b"refer", id: Some(b"93809824") }));
+    let state = m.subscription_state().unwrap();
+    assert_eq!((state.is_terminated(), state.reason, state.expires_s), (true, Some(&b"noresource"[..]), Some(10)));
+    assert_eq!(m.session_id(), Some(SessionId { local: Some(b"ab30317f1a784dc48ff824d0d3715d86"), remote: None }));
+    assert_eq!(m.asserted(), Some(&b"sip:1@h"[..]));
+    assert_eq!(m.values(Name::Diversion).map(uri::uri_of).collect::<Vec<_>>(), [b"sip:d1@h", b"sip:d2@h"]);
+    assert_eq!((m.values(Name::Path).count(), m.named("x-PAIR")), (2, Some(&b"q"[..])));
+}
+
+#[test]
+fn headers_without_their_shape_are_absent() {
+    let text = with(
+        "Session-Expires: soon\r\nMin-SE:\r\nRSeq: 1 2\r\nRAck: 1 INVITE\r\nRefer-To: <>\r\nEvent: ;id=1\r\nSubscription-State:\r\nReplaces: c;to-tag=1",
+    );
+    let m = Message::parse(text.as_bytes()).unwrap();
+    assert_eq!((m.session_expires(), m.min_se(), m.rseq(), m.rack()), (None, None, None, None));
+    assert_eq!((m.refer_to(), m.event(), m.subscription_state(), m.replaces()), (None, None, None, None));
+    assert_eq!((m.session_id(), m.asserted(), m.referred_by(), m.reasons().count()), (None, None, None, 0));
+    for (value, want) in [
+        ("c;from-tag=2;to-tag=1;early-only", Some((&b"c"[..], &b"1"[..], &b"2"[..], true))),
+        (" c@h ; local-tag = 1 ; remote-tag=2", Some((b"c@h", b"1", b"2", false))),
+        (";to-tag=1;from-tag=2", None),
+        ("c;to-tag=;from-tag=2", None),
+        ("c", None),
+    ] {
+        assert_eq!(Replaces::parse(value.as_bytes()).map(|r| (r.call_id, r.to_tag, r.from_tag, r.early_only)), want, "{value}");
+    }
+}
+
 fn touch_everything(m: &Message<'_>) {
     let _ =
         (m.start(), m.method(), m.code(), m.request_uri(), m.branch(), m.contact_uri(), m.from_tag(), m.to_tag(), m.body().len());

@@ -1,7 +1,8 @@
 //! Edits of a session description. Each writes what it was asked to and copies the rest byte by byte.
 
-use super::{Line, Origin, Place, Sdp, SdpError, fields, lines};
-use std::net::{IpAddr, SocketAddr};
+use super::line::{Line, fields, lines};
+use super::{Media, Origin, Place, Sdp, SdpError};
+use std::net::IpAddr;
 
 /// The same description with the session version one higher, as RFC 3264 section 8 wants it of a changed offer.
 ///
@@ -43,7 +44,8 @@ pub fn with_origin(body: &[u8], origin: &Origin<'_>) -> Result<Vec<u8>, SdpError
 /// the RTCP port if it isn't the next one.
 ///
 /// A disabled m-line (port 0) stays disabled, and `c=` of all zeros (hold, RFC 3264 section 8.4) stays, because both say
-/// something that an address must not undo. ICE candidates of a rewritten m-line are left out: they name the old address.
+/// something that an address must not undo. ICE attributes of a rewritten m-line are left out: their candidates name the old
+/// address. Those of the session then go to the m-lines that keep using them.
 ///
 /// # Errors
 /// If `to` has another length than the description has m-lines, or the body isn't SDP.
@@ -55,33 +57,39 @@ pub fn set_media_address(body: &[u8], to: &[Option<Place>]) -> Result<Vec<u8>, S
     // The session-level c= serves the m-lines that have none; those with another new address get one of their own.
     let session_new = to.iter().flatten().map(|(a, _)| a.ip()).next();
     let mut out = Vec::with_capacity(body.len() + 64);
-    let mut session_c = None;
+    // Where the session's c= leads now, and the line as it was if that is a change.
+    let (mut session_c, mut old_c) = (None, None);
+    let mut session_ice = Vec::new();
     let mut blocks = blocks(body).into_iter();
     for line in blocks.next().unwrap_or_default() {
         match (line.value(b'c'), session_new) {
             (Some(v), Some(ip)) if !is_zero(v) => {
-                push_connection(&mut out, ip, line.ending());
-                session_c = Some(ip);
+                out.extend_from_slice(&connection(ip));
+                out.extend_from_slice(line.ending());
+                (session_c, old_c) = (Some(ip), (super::address(v) != Some(ip)).then_some(line.text));
             }
             (Some(v), _) => {
                 out.extend_from_slice(line.whole);
-                session_c = super::address(v);
+                (session_c, old_c) = (super::address(v), None);
             }
+            (None, Some(_)) if credential(&line).is_some() => session_ice.push(line),
             (None, _) => out.extend_from_slice(line.whole),
         }
     }
-    let old_session_c = session_connection(body);
-    for (block, new) in blocks.zip(to) {
+    for ((block, new), media) in blocks.zip(to).zip(sdp.media()) {
         let own_c = block.iter().any(|l| l.value(b'c').is_some());
         match new {
-            Some((to, rtcp)) => push_moved(&mut out, &block, *to, *rtcp, own_c, session_c),
+            Some(place) => push_moved(&mut out, &block, media, *place, own_c, session_c),
             None => {
-                // Its address was the session's; say so itself now that the session's has changed.
-                let inherited = (!own_c && old_session_c != session_c).then_some(old_session_c).flatten();
+                let own_ice = |l: &&Line<'_>| block.iter().any(|own| credential(own) == credential(l));
+                let last = block.len().saturating_sub(1);
                 for (i, line) in block.iter().enumerate() {
                     out.extend_from_slice(line.whole);
-                    if let (0, Some(ip)) = (i, inherited) {
-                        push_connection(&mut out, ip, line.ending());
+                    // Its address was the session's; it says so itself now that the session's has changed.
+                    let address = old_c.filter(|_| i == 0 && !own_c);
+                    let ice = session_ice.iter().filter(|l| i == last && media.port != 0 && !own_ice(l)).map(|l| l.text);
+                    for text in address.into_iter().chain(ice) {
+                        insert(&mut out, text, line.ending());
                     }
                 }
             }
@@ -90,22 +98,34 @@ pub fn set_media_address(body: &[u8], to: &[Option<Place>]) -> Result<Vec<u8>, S
     Ok(out)
 }
 
-fn push_moved(out: &mut Vec<u8>, block: &[Line<'_>], to: SocketAddr, rtcp: Option<u16>, own_c: bool, session_c: Option<IpAddr>) {
-    let disabled = block.first().and_then(|l| l.value(b'm')).and_then(|v| fields(v).nth(1)).is_some_and(|p| p == b"0");
+fn push_moved(
+    out: &mut Vec<u8>,
+    block: &[Line<'_>],
+    media: &Media<'_>,
+    (to, rtcp): Place,
+    own_c: bool,
+    session_c: Option<IpAddr>,
+) {
     let hold = !own_c && session_c.is_some_and(|ip| ip.is_unspecified());
     for (i, line) in block.iter().enumerate() {
         if let (0, Some(v)) = (i, line.value(b'm')) {
-            push_port(out, v, to.port(), disabled);
+            out.extend_from_slice(b"m=");
+            if media.port == 0 {
+                out.extend_from_slice(v)
+            } else {
+                push_port(out, v, to.port())
+            }
             out.extend_from_slice(line.ending());
             // RFC 8866 section 5: i= may stand between m= and c=, but then c= after m= is still read by everyone.
             if !own_c && !hold && session_c != Some(to.ip()) {
-                push_connection(out, to.ip(), line.ending());
+                insert(out, &connection(to.ip()), line.ending());
             }
         } else if let Some(v) = line.value(b'c') {
             if is_zero(v) {
                 out.extend_from_slice(line.whole);
             } else {
-                push_connection(out, to.ip(), line.ending());
+                out.extend_from_slice(&connection(to.ip()));
+                out.extend_from_slice(line.ending());
             }
         } else if let Some(v) = line.attribute(b"rtcp") {
             let port = rtcp.or_else(|| to.port().checked_add(1)).unwrap_or(0);
@@ -120,20 +140,16 @@ fn push_moved(out: &mut Vec<u8>, block: &[Line<'_>], to: SocketAddr, rtcp: Optio
     }
 }
 
-fn push_port(out: &mut Vec<u8>, value: &[u8], port: u16, disabled: bool) {
-    out.extend_from_slice(b"m=");
-    let mut nth = 0;
-    for part in value.split_inclusive(|&b| b == b' ') {
-        if nth == 1 && part != b" " && !disabled {
-            out.extend_from_slice(format!("{port} ").as_bytes());
-        } else {
-            out.extend_from_slice(part);
-        }
-        // Runs of spaces are carried along and don't count as fields.
-        if part != b" " {
-            nth += 1;
-        }
-    }
+/// Writes an m-line's value with another port. How many ports there were is not said again: only one new one is known.
+fn push_port(out: &mut Vec<u8>, value: &[u8], port: u16) {
+    let blank = |b: &u8| matches!(b, b' ' | b'\t');
+    let kind = value.iter().position(|b| !blank(b)).unwrap_or(0);
+    let gap = value.iter().skip(kind).position(blank).map_or(value.len(), |n| kind + n);
+    let start = value.iter().skip(gap).position(|b| !blank(b)).map_or(value.len(), |n| gap + n);
+    let end = value.iter().skip(start).position(blank).map_or(value.len(), |n| start + n);
+    out.extend_from_slice(&value[..start]);
+    out.extend_from_slice(port.to_string().as_bytes());
+    out.extend_from_slice(&value[end..]);
 }
 
 /// The same description with only some payload types on some m-lines: those that have an entry in `keep`. `a=rtpmap`,
@@ -194,26 +210,34 @@ fn blocks(body: &[u8]) -> Vec<Vec<Line<'_>>> {
     blocks
 }
 
-fn session_connection(body: &[u8]) -> Option<IpAddr> {
-    lines(body).take_while(|l| l.value(b'm').is_none()).filter_map(|l| l.value(b'c')).last().and_then(super::address)
-}
-
 fn is_zero(connection: &[u8]) -> bool {
     super::address(connection).is_some_and(|ip| ip.is_unspecified())
 }
 
 fn is_ice(line: &Line<'_>) -> bool {
-    line.value(b'a').is_some_and(|v| {
-        [&b"candidate:"[..], b"remote-candidates:", b"end-of-candidates", b"ice-"].iter().any(|p| v.starts_with(p))
-    })
+    let named = [&b"candidate"[..], b"remote-candidates", b"end-of-candidates"].iter().any(|n| line.attribute(n).is_some());
+    named || line.value(b'a').and_then(|v| v.get(..4)).is_some_and(|v| v.eq_ignore_ascii_case(b"ice-"))
+}
+
+/// Which of the ICE attributes of a session that its m-lines inherit a line is. `ice-lite` is none of them: it speaks of the describer, whatever
+/// its m-lines do.
+fn credential(line: &Line<'_>) -> Option<&'static [u8]> {
+    [&b"ice-ufrag"[..], b"ice-pwd", b"ice-options"].into_iter().find(|n| line.attribute(n).is_some())
 }
 
 const fn family(ip: IpAddr) -> &'static str {
     if ip.is_ipv4() { "IP4" } else { "IP6" }
 }
 
-fn push_connection(out: &mut Vec<u8>, ip: IpAddr, ending: &[u8]) {
-    out.extend_from_slice(format!("c=IN {} {ip}", family(ip)).as_bytes());
-    // The last line of a body may lack its ending; a line that is added after it must not.
-    out.extend_from_slice(if ending.is_empty() { b"\r\n" } else { ending });
+fn connection(ip: IpAddr) -> Vec<u8> {
+    format!("c=IN {} {ip}", family(ip)).into_bytes()
+}
+
+/// Adds a line behind one that ended with `ending`. The last line of a body may lack its ending; then the new last one lacks it.
+fn insert(out: &mut Vec<u8>, text: &[u8], ending: &[u8]) {
+    if ending.is_empty() {
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(text);
+    out.extend_from_slice(ending);
 }

@@ -1,3 +1,5 @@
+mod views;
+
 use super::*;
 use proptest::prelude::*;
 use std::net::SocketAddr;

@@ -31,7 +31,7 @@ fn a_stray_quote_hides_nothing() {
 #[test]
 fn host_port_and_user_of_uris() {
     type Case = (&'static str, Option<(&'static str, Option<u16>)>, Option<&'static str>);
-    let cases: [Case; 12] = [
+    let cases: [Case; 14] = [
         ("sip:bob@example.org", Some(("example.org", None)), Some("bob")),
         ("SIP:bob:secret@10.0.0.1:5070;lr?Subject=x", Some(("10.0.0.1", Some(5070))), Some("bob")),
         ("sips:[fe80::1]:5061", Some(("fe80::1", Some(5061))), None),
@@ -43,6 +43,8 @@ fn host_port_and_user_of_uris() {
         ("sip:@h", Some(("h", None)), None),
         ("sip:a@", None, Some("a")),
         ("sip:a@[::1", None, Some("a")),
+        ("sip:a@[::?1]", None, Some("a")),
+        ("sip:a@[fe80::1%25eth0]:1", Some(("fe80::1%25eth0", Some(1))), Some("a")),
         ("", None, None),
     ];
     for (uri, host, name) in cases {
@@ -57,6 +59,15 @@ fn uri_parameters_are_those_behind_the_host() {
     assert_eq!(uri_param(b"sip:a;lr@h", "lr"), None);
     assert_eq!(uri_param(b"sip:h;transport=tcp?lr=1;lr", "transport"), Some(&b"tcp"[..]));
     assert_eq!(uri_param(b"sip:h?a=b;lr", "lr"), None);
+}
+
+#[test]
+fn headers_of_a_uri_are_not_in_its_user_part() {
+    assert_eq!(without_headers(b"sip:a?b@h;x=1?q=1&r=2"), b"sip:a?b@h;x=1");
+    assert_eq!(without_headers(b"sip:a?b@h"), b"sip:a?b@h");
+    assert_eq!(without_headers(b"tel:1?x"), b"tel:1");
+    assert_eq!(uri_header(b"sip:a?b@h?Q=1&r=2&s", "r"), Some(&b"2"[..]));
+    assert_eq!(uri_header(b"sip:a?b@h", "b"), None);
 }
 
 #[test]

@@ -86,7 +86,7 @@ fn strict_router_gets_its_own_uri() {
     let mut w = World::new(3, 50);
     let mut call = w.b2bua(0);
     w.phones[0].routes = vec!["<sip:10.7.0.9>".into(), "<sip:10.7.0.2;lr>".into()];
-    call.legs[0] = w.phones[0].leg(Direction::Inbound);
+    call.legs[0] = w.phones[0].leg(Direction::Inbound).into();
     w.start(vec![call]);
     w.secs(2);
     assert_eq!(w.outcomes["call-00000"], Outcome::Recovered);
@@ -361,7 +361,7 @@ fn session_timers_are_kept_and_enforced() {
         let mut w = World::new(23, 50);
         let mut call = w.b2bua(0);
         w.phones[0].timer = Some(SessionTimer { interval_s: 200, local_refreshes: local });
-        call.legs[0] = w.phones[0].leg(Direction::Inbound);
+        call.legs[0] = w.phones[0].leg(Direction::Inbound).into();
         w.start(vec![call]);
         w.secs(2);
         let invite = w.sent.iter().find(|(_, to, b)| *to == w.phones[0].addr && b.starts_with(b"INVITE")).unwrap();
@@ -383,6 +383,7 @@ fn what_cannot_be_recovered_is_ended_last() {
     let (good, mut alone, mut codecs, mut partial) = (w.b2bua(0), w.b2bua(1), w.b2bua(2), w.b2bua(3));
     alone.legs.pop();
     for (leg, pt) in codecs.legs.iter_mut().zip(["0", "8"]) {
+        let leg = &mut **leg;
         for d in [&mut leg.sdp_sent, &mut leg.sdp_received] {
             let body = &mut d.as_mut().unwrap().body;
             *body = body.lossy().replace("RTP/AVP 0 8 101", &format!("RTP/AVP {pt}")).as_str().into();

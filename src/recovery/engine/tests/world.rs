@@ -77,7 +77,9 @@ impl World {
             epoch: 1,
             confirmed_ms: 5,
             pairing,
-            legs,
+            confidence: None,
+            other_end: None,
+            legs: legs.into_iter().map(Into::into).collect(),
             emergency: false,
         }
     }

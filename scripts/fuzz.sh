@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Fuzzes what reads bytes from strangers: SIP messages, URIs, session descriptions, streams, HEP, and the whole way of a packet.
+#
+#   scripts/fuzz.sh [TARGET] [SECONDS]
+#
+# TARGET   one of `cargo +nightly fuzz list`, or `all` (default).
+# SECONDS  how long each target runs (60).
+#
+# Installs cargo-fuzz and a nightly compiler if they are missing. New inputs go to fuzz/found/<target>, which is not committed; what is
+# worth keeping is copied to fuzz/corpus/<target>, which `cargo test --test fuzz_corpus` replays. Exit code 0 only if every target ran
+# and nothing was found; an input that breaks something is in fuzz/artifacts/<target>.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+die() { echo "fuzz: $*" >&2; exit 2; }
+
+case ${1:-} in -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 0 ;; esac
+target=${1:-all} seconds=${2:-60}
+[[ $seconds =~ ^[1-9][0-9]*$ ]] || die "SECONDS has to be a number above 0, not '$seconds'"
+# shellcheck disable=SC1091
+[ -f "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
+
+command -v rustup >/dev/null || die "rustup is needed for a nightly compiler; see https://rustup.rs"
+rustup run nightly rustc --version >/dev/null 2>&1 || rustup toolchain install nightly --profile minimal
+command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+
+mapfile -t all < <(cargo +nightly fuzz list)
+if [ "$target" = all ]; then
+  targets=("${all[@]}")
+else
+  [[ " ${all[*]} " == *" $target "* ]] || die "unknown target '$target': ${all[*]}, or all"
+  targets=("$target")
+fi
+
+# Without a sanitizer: the program has no unsafe code in what is fuzzed, and is several times faster so. Overflows and slices out of
+# bounds panic all the same (see fuzz/Cargo.toml), as do the targets' own assertions.
+options=(--sanitizer none --release)
+broken=0
+for name in "${targets[@]}"; do
+  printf '\n== %s, %s s\n' "$name" "$seconds"
+  mkdir -p "fuzz/found/$name"
+  # 10 s for one input, or 1 GiB: nothing here needs a thousandth of either.
+  cargo +nightly fuzz run "${options[@]}" "$name" "fuzz/found/$name" "fuzz/corpus/$name" -- \
+    -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 -max_len=8192 -print_final_stats=1 || broken=$((broken + 1))
+done
+printf '\n%s targets, %s with findings\n' "${#targets[@]}" "$broken"
+[ "$broken" = 0 ]

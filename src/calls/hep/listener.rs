@@ -1,0 +1,270 @@
+//! The sockets on which servers report what they send and receive.
+
+use super::intake::{Counters, Intake, Reported, Rules, Taken};
+use super::{Framer, Patience};
+use crate::clock;
+use crate::config::{Carrier, HepAddress};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tracing::{debug, warn};
+
+mod datagrams;
+
+/// Reports that may wait for the instance's loop. Beyond it datagrams wait in the kernel, and streams with their sender.
+const WAITING: usize = 1024;
+/// Kernel buffer for datagrams that wait: at 1 kB a message some thousand, as for the capture.
+const RECEIVE_BUFFER: usize = 4 << 20;
+/// Connections to one socket. A server needs one for each of its processes.
+const MAX_CONNECTIONS: usize = 64;
+/// Connections that the kernel keeps until they are accepted.
+const BACKLOG: i32 = 64;
+/// How long a new connection may be without a packet that is taken in, and any connection amid one: a stranger must not hold a place.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a connection may be silent. Servers without calls are; those that are gone are found out by keep-alives of TCP.
+const IDLE: Duration = Duration::from_secs(3600);
+/// From the last sign of life of a peer to the first question whether it is there, and between the questions.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// After the system refused to read or accept (out of descriptors, say): so no error can spin.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Read from a stream in one go.
+const CHUNK: usize = 16 * 1024;
+
+/// A socket for HEP could not be had.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen for HEP on {listen}: {source}; {advice}")]
+pub struct HepOpenError {
+    listen: HepAddress,
+    source: io::Error,
+    advice: &'static str,
+}
+
+struct Shared {
+    instance: String,
+    intake: Mutex<Intake>,
+}
+
+impl Shared {
+    fn intake(&self) -> MutexGuard<'_, Intake> {
+        // It holds counters and rules, which no panic can leave half changed.
+        self.intake.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a packet tells; whether its sender may go on.
+    fn take(&self, packet: &[u8], source: IpAddr) -> (Option<Reported>, bool) {
+        let taken = self.intake().take(packet, source, clock::now());
+        match taken {
+            Taken::Report(report) => (Some(report), true),
+            Taken::PassedOver => (None, true),
+            Taken::Refused { why, tell } => {
+                if tell {
+                    warn!(instance = self.instance, "HEP is not taken in: {why}");
+                } else {
+                    debug!(instance = self.instance, "HEP is not taken in: {why}");
+                }
+                (None, !why.is_stranger())
+            }
+        }
+    }
+}
+
+/// All HEP sockets of one instance.
+pub struct Listener {
+    reports: mpsc::Receiver<Reported>,
+    patience: Patience,
+    shared: Arc<Shared>,
+    addresses: Vec<HepAddress>,
+    /// They end when this is dropped, and the connections with them.
+    _tasks: JoinSet<()>,
+}
+
+impl Listener {
+    /// Listens on each of `listen`; needs a tokio runtime. `instance` is for messages.
+    ///
+    /// # Errors
+    /// An address cannot be bound.
+    pub fn open(instance: &str, listen: &[HepAddress], rules: Rules) -> Result<Self, HepOpenError> {
+        let shared = Arc::new(Shared { instance: instance.to_owned(), intake: Mutex::new(Intake::new(rules)) });
+        let (tx, reports) = mpsc::channel(WAITING);
+        let mut tasks = JoinSet::new();
+        let mut bound = Vec::new();
+        for &at in listen {
+            let HepAddress { carrier, address } = at;
+            let failed = |source: io::Error| HepOpenError {
+                listen: at,
+                advice: match source.kind() {
+                    io::ErrorKind::AddrInUse => {
+                        "another program listens there: give each instance an address and port of its own"
+                    }
+                    io::ErrorKind::AddrNotAvailable => {
+                        "this host does not have the address: listen on 127.0.0.1 if the server is here"
+                    }
+                    io::ErrorKind::PermissionDenied => "ports below 1024 need root or CAP_NET_BIND_SERVICE",
+                    _ => "choose another address or port in `listen` of [instance.sip.hep]",
+                },
+                source,
+            };
+            let (shared, tx) = (Arc::clone(&shared), tx.clone());
+            let address = match carrier {
+                Carrier::Udp => {
+                    let socket = udp(address).map_err(failed)?;
+                    let address = socket.local_addr().map_err(failed)?;
+                    tasks.spawn(datagrams::read(socket, shared, tx));
+                    address
+                }
+                Carrier::Tcp => {
+                    let socket = tcp(address).map_err(failed)?;
+                    let address = socket.local_addr().map_err(failed)?;
+                    tasks.spawn(accept(socket, shared, tx));
+                    address
+                }
+            };
+            bound.push(HepAddress { carrier, address });
+        }
+        Ok(Self { reports, patience: Patience::default(), shared, addresses: bound, _tasks: tasks })
+    }
+
+    /// Where it listens, in the order of `listen`; port 0 has become the one that the system chose.
+    #[must_use]
+    pub fn addresses(&self) -> &[HepAddress] {
+        &self.addresses
+    }
+
+    /// The next report. Cancel safe.
+    pub async fn next(&mut self) -> Reported {
+        loop {
+            if let Some(report) = self.patience.pop(clock::now()) {
+                return report;
+            }
+            let due = self.patience.next_deadline();
+            tokio::select! {
+                Some(report) = self.reports.recv() => self.patience.push(report, clock::now()),
+                () = clock_at(due) => {}
+            }
+        }
+    }
+
+    /// What came so far, and what became of it.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.shared.intake().counters
+    }
+}
+
+async fn clock_at(due: Option<crate::time::Time>) {
+    match due {
+        Some(at) => tokio::time::sleep_until(clock::tokio_at(at)).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn bound(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind.nonblocking(), Some(protocol))?;
+    if address.is_ipv6() {
+        // [::] is not to take 0.0.0.0, which may be configured beside it.
+        socket.set_only_v6(true)?;
+    }
+    if kind == Type::STREAM {
+        // Connections of a process before this one must not keep the port for a minute.
+        socket.set_reuse_address(true)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn udp(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = bound(address, Type::DGRAM, Protocol::UDP)?;
+    // As much as the host allows; that a smaller one overflows is counted.
+    let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+    datagrams::count_drops(&socket);
+    UdpSocket::from_std(socket.into())
+}
+
+fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = bound(address, Type::STREAM, Protocol::TCP)?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+async fn accept(socket: TcpListener, shared: Arc<Shared>, tx: mpsc::Sender<Reported>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, peer) = tokio::select! {
+            accepted = socket.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(e) => {
+                    debug!(instance = shared.instance, "a HEP connection was not accepted: {e}");
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            },
+            Some(_) = connections.join_next() => continue,
+        };
+        let admitted = shared.intake().admit(peer.ip(), clock::now());
+        if let Err((why, tell)) = admitted {
+            if tell {
+                warn!(instance = shared.instance, "a HEP connection is refused: {why}");
+            }
+            continue;
+        }
+        if connections.len() >= MAX_CONNECTIONS {
+            shared.intake().counters.refused += 1;
+            debug!(instance = shared.instance, %peer, "a HEP connection is refused: there are {MAX_CONNECTIONS}");
+            continue;
+        }
+        connections.spawn(connection(stream, peer, Arc::clone(&shared), tx.clone()));
+    }
+}
+
+async fn connection(mut stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>, tx: mpsc::Sender<Reported>) {
+    let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE);
+    // Without it a peer that vanished is found out by IDLE.
+    let _ = SockRef::from(&stream).set_tcp_keepalive(&keep_alive);
+    let mut framer = Framer::default();
+    let mut buffer = vec![0; CHUNK];
+    let mut known = false;
+    loop {
+        let limit = if known && !framer.is_amid() { IDLE } else { PATIENCE };
+        let read = match tokio::time::timeout(limit, stream.read(&mut buffer)).await {
+            Ok(Ok(0)) => return,
+            Ok(Ok(read)) => read,
+            Ok(Err(e)) => {
+                debug!(instance = shared.instance, %peer, "a HEP connection broke: {e}");
+                return;
+            }
+            Err(_) => {
+                debug!(instance = shared.instance, %peer, "a HEP connection was silent for {limit:?}: closed");
+                return;
+            }
+        };
+        framer.push(&buffer[..read]);
+        loop {
+            match framer.next_packet() {
+                Ok(Some(packet)) => {
+                    let (report, goes_on) = shared.take(packet, peer.ip());
+                    if !goes_on {
+                        return;
+                    }
+                    known = true;
+                    if let Some(report) = report
+                        && tx.send(report).await.is_err()
+                    {
+                        return;
+                    }
+                }
+                Ok(None) => break,
+                Err(e) => {
+                    shared.intake().counters.malformed += 1;
+                    debug!(instance = shared.instance, %peer, "a HEP connection is closed: {e}");
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Who is warned about, and how often: a stranger who sends a thousand packets a second makes one line a minute.
+
+use crate::time::Time;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// One warning for each source in this time.
+const QUIET: Duration = Duration::from_secs(60);
+/// Sources that are remembered. With more of them in a minute (forged addresses) the rest is counted and not told.
+const MAX_SOURCES: usize = 64;
+
+/// Remembers of whom was warned.
+#[derive(Debug, Default)]
+pub(super) struct Strikes {
+    told: HashMap<IpAddr, Time>,
+}
+
+impl Strikes {
+    /// Whether to warn of this source now.
+    pub(super) fn tell(&mut self, source: IpAddr, now: Time) -> bool {
+        if self.told.get(&source).is_some_and(|at| now < *at + QUIET) {
+            return false;
+        }
+        if self.told.len() >= MAX_SOURCES && !self.told.contains_key(&source) {
+            self.told.retain(|_, at| now < *at + QUIET);
+            if self.told.len() >= MAX_SOURCES {
+                return false;
+            }
+        }
+        self.told.insert(source, now);
+        true
+    }
+}

@@ -1,0 +1,337 @@
+//! From legs to calls, as people count them: what belongs together by pairing, or by its Call-ID. Pure.
+
+use super::observer::{Observer, Stored};
+use super::record::{Record, text};
+use super::report::{Audio, By, Call, End, Leg, Media, Recovery, Rtp, Side, State};
+use super::rtp::{Place, join};
+use crate::time::Time;
+use sha2::{Digest as _, Sha256};
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+
+/// Hexadecimal digits of a call's name: enough for all calls of a file, and few enough to type.
+const ID_DIGITS: usize = 12;
+/// RTP of less than this many packets is not called one-way: the other side may just begin.
+const ONE_WAY: u64 = 50;
+/// Other address pairs of one leg that are told.
+const MAX_ALSO: usize = 8;
+
+/// Which records are one call.
+struct Groups(Vec<u32>);
+
+impl Groups {
+    fn root(&mut self, mut n: u32) -> u32 {
+        while self.0[n as usize] != n {
+            let up = self.0[self.0[n as usize] as usize];
+            self.0[n as usize] = up;
+            n = up;
+        }
+        n
+    }
+
+    /// The earlier record names the group.
+    fn join(&mut self, a: u32, b: u32) {
+        let (a, b) = (self.root(a), self.root(b));
+        self.0[a.max(b) as usize] = a.min(b);
+    }
+}
+
+/// All calls of a file, in the order in which they began. `end` is the time of its end.
+pub(super) fn calls(mut o: Observer<'_>, end: Time) -> Vec<Call> {
+    let mut rtp: HashMap<u32, Vec<(Place, Rtp)>> = HashMap::new();
+    for (place, found) in std::mem::take(&mut o.streams).found() {
+        rtp.entry(place.record).or_default().push((place, found));
+    }
+    mark_copies(&mut o);
+    lose_forks(&mut o.records);
+    let n = u32::try_from(o.records.len()).unwrap_or(u32::MAX);
+    let mut groups = Groups((0..n).collect());
+    by_call_id(&o.records, &mut groups);
+    for s in &o.stored {
+        if let [a, b] = s.records.as_slice() {
+            groups.join(*a, *b);
+        }
+    }
+    let mut members: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for r in (0..n).filter(|r| o.records[*r as usize].copy_of.is_none()) {
+        members.entry(groups.root(r)).or_default().push(r);
+    }
+    let mut stored: HashMap<u32, Vec<&Stored>> = HashMap::new();
+    for s in &o.stored {
+        if let Some(first) = s.records.first() {
+            stored.entry(groups.root(*first)).or_default().push(s);
+        }
+    }
+    let none = Vec::new();
+    let mut calls: Vec<Call> =
+        members.iter().map(|(root, records)| call(&o, records, stored.get(root).unwrap_or(&none), &mut rtp, end)).collect();
+    calls.sort_by(|a, b| (a.started_ms, &a.id).cmp(&(b.started_ms, &b.id)));
+    calls
+}
+
+/// The same INVITE on other addresses is no other hop: its topmost Via would be another. It was captured on both sides of an address
+/// translation. Of such records one is told, that of the server of the report if there is one.
+fn mark_copies(o: &mut Observer<'_>) {
+    let mut seen: HashMap<(Box<[u8]>, Box<[u8]>, u32), u32> = HashMap::new();
+    for n in 0..o.records.len() {
+        let r = &o.records[n];
+        if r.side == Side::Unknown || r.branch.is_empty() {
+            continue;
+        }
+        let id = u32::try_from(n).unwrap_or(u32::MAX);
+        let first = *seen.entry((r.call_id.clone(), r.branch.clone(), r.cseq)).or_insert(id);
+        let other = &o.records[first as usize];
+        let pair = |r: &Record| [caller_end(r), callee_end(r)];
+        // Forks of one hop have the same addresses.
+        if first == id || other.view == r.view || pair(other) == pair(r) {
+            continue;
+        }
+        let (keep, copy) = if o.views[r.view as usize].main { (n, first as usize) } else { (first as usize, n) };
+        let told = pair(&o.records[copy]);
+        o.records[copy].copy_of = Some(u32::try_from(keep).unwrap_or(u32::MAX));
+        let k = &mut o.records[keep];
+        if k.also_seen.len() < MAX_ALSO && !k.also_seen.contains(&told) {
+            k.also_seen.push(told);
+        }
+    }
+}
+
+/// Early dialogs of a fork that was answered by another are over.
+fn lose_forks(records: &mut [Record]) {
+    let mut answered: HashMap<(u32, Box<[u8]>, Box<[u8]>), Time> = HashMap::new();
+    for r in records.iter() {
+        if let Some(at) = r.answered {
+            answered.entry((r.view, r.call_id.clone(), r.branch.clone())).or_insert(at);
+        }
+    }
+    for r in records.iter_mut().filter(|r| r.is_inviting() || r.answered.is_none() && r.code.is_none()) {
+        if r.side == Side::Unknown {
+            continue;
+        }
+        if let Some(at) = answered.get(&(r.view, r.call_id.clone(), r.branch.clone())) {
+            r.lost_to_fork(*at);
+        }
+    }
+}
+
+/// Hops of one dialog, and forks of one INVITE, share the Call-ID. A Call-ID that is used once more for another call (a device
+/// that counts them anew, a test tool) comes with another tag, after the first is over.
+fn by_call_id(records: &[Record], groups: &mut Groups) {
+    let mut by_id: HashMap<&[u8], Vec<u32>> = HashMap::new();
+    for (n, r) in (0u32..).zip(records) {
+        let others = by_id.entry(&r.call_id).or_default();
+        let tags = |r: &Record| [r.local_tag.clone(), r.remote_tag.clone()];
+        let fits = |o: &Record| {
+            let shares = tags(o).iter().any(|t| !t.is_empty() && tags(r).contains(t));
+            shares || o.ended.is_none_or(|at| at >= r.started)
+        };
+        if let Some(other) = others.iter().rev().find(|o| fits(&records[**o as usize])) {
+            groups.join(*other, n);
+        }
+        others.push(n);
+    }
+}
+
+fn call(o: &Observer<'_>, records: &[u32], stored: &[&Stored], rtp: &mut HashMap<u32, Vec<(Place, Rtp)>>, end: Time) -> Call {
+    let of = |r: &u32| &o.records[*r as usize];
+    let through = |r: &Record| o.views[r.view as usize].main;
+    let legs: Vec<Leg> = records
+        .iter()
+        .map(|n| {
+            let mut leg = of(n).told(through(of(n)));
+            measure(&mut leg.media, rtp.remove(n).unwrap_or_default());
+            leg
+        })
+        .collect();
+    // What the caller saw: the first hop, which is the first that was captured.
+    let main = records.iter().find(|r| of(r).side != Side::Unknown).or(records.first()).map_or_else(|| &o.records[0], of);
+    let answered = records.iter().filter_map(|r| of(r).answered).min();
+    let states: Vec<State> = legs.iter().map(|l| l.state).collect();
+    let state = if states.contains(&State::Up) {
+        State::Up
+    } else if states.contains(&State::Ended) {
+        State::Ended
+    } else {
+        main.state()
+    };
+    let over = !matches!(state, State::Up | State::Calling | State::Ringing);
+    let started = records.iter().map(|r| of(r).started).min().unwrap_or(Time::ZERO);
+    let first_end = records.iter().filter(|r| of(r).ended.is_some()).min_by_key(|r| of(r).ended).map(of);
+    let ended =
+        if state == State::Ended { first_end.filter(|_| over).and_then(|r| r.ended) } else { main.ended.filter(|_| over) };
+    let ender = if state == State::Ended { first_end } else { Some(main) };
+    let ended_by = ender.filter(|_| over).and_then(|r| by(r, main, records.len() == 1));
+    let partial = main.side == Side::Unknown;
+    let since = answered.or(partial.then_some(started));
+    let duration = since.filter(|_| matches!(state, State::Up | State::Ended)).map(|at| ended.unwrap_or(end).since(at));
+    // The last word on the whole call: what has the most legs, and of these what is newest.
+    let kept = stored.iter().filter(|s| !s.merged).max_by_key(|s| (s.main, s.records.len(), s.up));
+    let through_server = records.iter().any(|r| through(of(r)));
+    let mut from = main.from.clone();
+    let mut to = main.to.clone();
+    if to.user.is_none()
+        && let Some(uri) = &main.request_uri
+    {
+        to.user = crate::sip::uri::user(uri.as_bytes()).map(text);
+    }
+    from.address = Some(caller_end(main));
+    let last = records.iter().rev().find(|r| of(r).answered.is_some()).or(records.last()).map_or(main, of);
+    to.address = Some(callee_end(last));
+    let mut call_ids: Vec<String> = Vec::new();
+    for l in &legs {
+        if !call_ids.contains(&l.call_id) {
+            call_ids.push(l.call_id.clone());
+        }
+    }
+    let ms = |t: Option<Time>| t.map(super::ms);
+    let mut call = Call {
+        id: name(main),
+        state,
+        partial,
+        through_server,
+        from,
+        to,
+        emergency: records.iter().any(|r| of(r).emergency) || stored.iter().any(|s| s.emergency),
+        started_ms: super::ms(started),
+        ringing_ms: ms(records.iter().filter_map(|r| of(r).ringing).min()),
+        answered_ms: ms(answered),
+        ended_ms: ms(ended),
+        duration_ms: duration.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
+        code: main.code.or_else(|| legs.iter().find_map(|l| l.code.filter(|c| (200..300).contains(c)))),
+        reason: None,
+        ended_by,
+        ended_how: ender.filter(|_| over).and_then(|r| r.told(false).ended_how),
+        pairing: kept.and_then(|s| s.pairing),
+        stored_id: kept.filter(|s| s.main).map(|s| s.id.clone()),
+        call_ids,
+        recovery: Recovery::no(""),
+        notes: Vec::new(),
+        legs,
+    };
+    call.reason = main.told(false).reason.filter(|_| main.code.is_some());
+    call.recovery = recovery(o, &call, kept.copied());
+    call.notes = notes(&call);
+    call
+}
+
+/// Who ended the leg `r`, seen from the whole call, which began with `main`.
+fn by(r: &Record, main: &Record, alone: bool) -> Option<By> {
+    let local = r.ended_by? == End::Local;
+    let caller_side = match r.side {
+        Side::Inbound => !local,
+        Side::Outbound => local,
+        Side::Unknown => return None,
+    };
+    Some(match (caller_side, std::ptr::eq(r, main)) {
+        // What comes from the middle on a leg of two comes from a server: nobody further out was seen to send it.
+        (true, true) => By::Caller,
+        (true, false) => By::Server,
+        (false, _) if r.side == Side::Inbound && !alone => By::Server,
+        (false, _) => By::Callee,
+    })
+}
+
+fn caller_end(r: &Record) -> SocketAddr {
+    if r.side == Side::Outbound { r.local_addr } else { r.remote_addr }
+}
+
+fn callee_end(r: &Record) -> SocketAddr {
+    if r.side == Side::Inbound { r.local_addr } else { r.remote_addr }
+}
+
+fn name(r: &Record) -> String {
+    let mut hash = Sha256::new();
+    let near = if r.side == Side::Unknown { r.local_tag.clone().min(r.remote_tag.clone()) } else { r.near_tag().into() };
+    for part in [&r.call_id, &near] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().iter().take(ID_DIGITS / 2).map(|b| format!("{b:02x}")).collect()
+}
+
+/// Puts the RTP that was found to the m-lines of a leg.
+fn measure(media: &mut [Media], mut found: Vec<(Place, Rtp)>) {
+    // The order of a hash table is not that of a report.
+    found.sort_by_key(|(p, r)| (p.line, p.received, r.first_ms, r.source, r.destination));
+    for (place, rtp) in found {
+        if let Some(m) = media.get_mut(usize::from(place.line)) {
+            join(if place.received { &mut m.received } else { &mut m.sent }, rtp);
+        }
+    }
+    for m in media {
+        for (rtp, sender) in [(&mut m.received, &m.remote), (&mut m.sent, &m.local)] {
+            let Some(rtp) = rtp else { continue };
+            let told = sender.as_ref().and_then(|d| Some(SocketAddr::new(d.address?, d.port)));
+            rtp.source_differs = told.is_some() && rtp.packets > 0 && rtp.source != told;
+            for t in &mut rtp.payload_types {
+                let mut types = [&m.local, &m.remote].into_iter().flatten().flat_map(|d| &d.types);
+                t.codec = types.find(|(n, _)| *n == t.number).map(|(_, c)| c.clone());
+            }
+        }
+    }
+}
+
+/// What would become of the call.
+fn recovery(o: &Observer<'_>, call: &Call, kept: Option<&Stored>) -> Recovery {
+    let server = o.roles.vips.first().map_or_else(|| "the server".to_owned(), |ip| format!("the server {ip}"));
+    if !call.through_server {
+        return Recovery::no(format!("it does not pass {server}"));
+    }
+    match call.state {
+        State::Up | State::Ended => {}
+        State::Calling | State::Ringing => return Recovery::no("it is not answered yet: only answered calls are kept"),
+        State::Cancelled | State::Redirected | State::Failed | State::Unanswered => {
+            return Recovery::no("it was never answered: only answered calls are kept");
+        }
+    }
+    match kept.filter(|s| s.main) {
+        Some(s) => {
+            let mut r = s.recovery.clone();
+            if call.legs.iter().any(|l| l.missing.iter().any(|m| m.starts_with("the capture kept"))) {
+                r.why = format!("{} (the capture kept only the beginning of some messages, so this may be wrong)", r.why);
+            }
+            r
+        }
+        None if call.partial => Recovery::no("its start is not in the file, and nothing after it was enough to learn the dialog"),
+        None => Recovery::no("its dialog was not learnt"),
+    }
+}
+
+fn notes(call: &Call) -> Vec<String> {
+    let mut notes: Vec<String> = Vec::new();
+    for leg in &call.legs {
+        let who = leg.remote_addr;
+        for m in leg.media.iter().filter(|m| m.agreed && m.kind.eq_ignore_ascii_case("audio")) {
+            let count = |r: &Option<Rtp>| r.as_ref().map_or(0, |r| r.packets);
+            let (there, back) = (count(&m.received), count(&m.sent));
+            if leg.hold == super::report::Hold::None && (there == 0) != (back == 0) && there.max(back) >= ONE_WAY {
+                let way = if there == 0 { "to" } else { "from" };
+                notes.push(format!("one-way audio: RTP goes only {way} {who}"));
+            }
+            if let Some(r) = m.received.as_ref().filter(|r| r.source_differs)
+                && let (Some(source), Some(told)) = (r.source, m.remote.as_ref().and_then(|d| d.address))
+            {
+                notes.push(if source.ip() == told {
+                    format!("{who} sends its RTP from {source}, another port than it listens on")
+                } else {
+                    format!("{who} is behind a NAT: its RTP comes from {source}, and its description says {told}")
+                });
+            }
+        }
+        if leg.direction != Side::Outbound
+            && let Some(ip) = contact_ip(&leg.remote_target).filter(|ip| *ip != leg.remote_addr.ip())
+            && leg.route_set.is_empty()
+        {
+            notes.push(format!("{who} gives {ip} as its Contact: it is behind a NAT"));
+        }
+    }
+    if call.recovery.audio == Audio::Elsewhere {
+        notes.push("if the address that the audio goes by is the server's too, name it with --vip".to_owned());
+    }
+    notes.dedup();
+    notes
+}
+
+fn contact_ip(target: &str) -> Option<std::net::IpAddr> {
+    std::str::from_utf8(crate::sip::uri::host_port(target.as_bytes())?.0).ok()?.parse().ok()
+}

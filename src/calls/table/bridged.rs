@@ -1,0 +1,157 @@
+//! What the server says of its bridges, applied to the calls: it ranks above all evidence.
+
+use super::{PARTED, SETTLE, Table};
+use crate::calls::facts::{Fact, Place};
+use crate::calls::model::{LegState, OtherEnd, OtherEndKind, Pairing};
+use crate::calls::pairing::CERTAIN;
+use crate::calls::tracker::LegId;
+use crate::time::Time;
+
+/// What the server says of a leg.
+#[derive(Debug, PartialEq, Eq)]
+enum Word {
+    /// Nothing, or nothing that still counts.
+    Nothing,
+    /// It talks to this leg.
+    With(LegId),
+    /// It talks to no leg.
+    At(OtherEnd),
+}
+
+impl Table {
+    /// Handles what the server told of its channels and bridges.
+    pub fn handle_fact(&mut self, fact: &Fact, now: Time) {
+        for call_id in self.told.handle(fact) {
+            if let Some(id) = self.leg_of(&call_id) {
+                self.place(id, now);
+            }
+        }
+        self.drain(now);
+    }
+
+    /// Whether the server tells of its bridges now.
+    #[must_use]
+    pub const fn is_told(&self) -> bool {
+        self.told.is_live()
+    }
+
+    /// The only confirmed leg with this Call-ID.
+    fn leg_of(&self, call_id: &[u8]) -> Option<LegId> {
+        let mut all = self.tracker.with_call_id(call_id).filter(|(_, t)| t.leg.state == LegState::Confirmed).map(|(id, _)| id);
+        let first = all.next()?;
+        // A proxy's two views of one dialog, or a fork that was answered twice: which of them is meant was not told.
+        all.next().is_none().then_some(first)
+    }
+
+    fn word(&self, id: LegId) -> Word {
+        let Some(t) = self.tracker.get(id) else { return Word::Nothing };
+        if self.leg_of(&t.leg.call_id.0) != Some(id) {
+            return Word::Nothing;
+        }
+        match self.told.place(&t.leg.call_id.0) {
+            Place::Unknown => Word::Nothing,
+            Place::At(end) => Word::At(end),
+            Place::With(other) => match self.leg_of(other) {
+                Some(other) => Word::With(other),
+                // Its answer was not seen (yet), or it has just ended and the server has not said so (yet).
+                None if self.told.is_live() => Word::At(OtherEnd { kind: OtherEndKind::Elsewhere, name: String::new() }),
+                None => Word::Nothing,
+            },
+        }
+    }
+
+    /// What a single leg is connected to, if the server tells.
+    pub(super) fn other_end(&self, id: LegId) -> Option<OtherEnd> {
+        match self.word(id) {
+            Word::At(end) => Some(end),
+            Word::Nothing | Word::With(_) => None,
+        }
+    }
+
+    /// Whether anything else may speak for the leg: only where the server does not.
+    pub(super) fn may_guess(&self, id: LegId, by: Pairing) -> bool {
+        // What is one dialog is no guess.
+        by == Pairing::SameDialog || self.word(id) == Word::Nothing
+    }
+
+    /// Whether the server has had the time to tell of the leg.
+    pub(super) fn has_waited(&self, id: LegId, now: Time) -> bool {
+        self.tracker.get(id).and_then(|t| t.confirmed).is_none_or(|at| now >= at + SETTLE)
+    }
+
+    /// Puts a confirmed leg where the server says that it is.
+    pub(super) fn place(&mut self, id: LegId, now: Time) {
+        let Some(call) = self.members.get(&id).map(|m| m.call) else { return };
+        let slot = call.and_then(|key| Some((key, self.calls.get(&key)?)));
+        match (self.word(id), slot) {
+            (Word::With(other), Some((key, slot))) if slot.legs.len() == 2 && slot.legs.contains(&other) => {
+                let certain = Some((Pairing::Bridge, CERTAIN));
+                // One dialog seen twice is as certain, and says more.
+                if slot.pairing != certain && slot.pairing.is_none_or(|(how, _)| how != Pairing::SameDialog) {
+                    if let Some(slot) = self.calls.get_mut(&key) {
+                        slot.pairing = certain;
+                    }
+                    self.queue_put(key);
+                }
+            }
+            (Word::With(other), _) => {
+                let open = self.join(id, other, Pairing::Bridge, CERTAIN, now);
+                self.settle(open, now);
+            }
+            // It may be on its way from one bridge into another, or hung up in this moment.
+            (Word::At(OtherEnd { kind: OtherEndKind::Nobody | OtherEndKind::Elsewhere, .. }), Some((_, slot)))
+                if slot.legs.len() == 2 =>
+            {
+                self.waiting.push_back((now + SETTLE, id));
+            }
+            (Word::At(_), Some((key, slot))) if slot.legs.len() == 2 => {
+                let open = self.part(key, PARTED, now).into_vec();
+                self.settle(open, now);
+            }
+            (word, Some((key, slot))) => {
+                let end = if let Word::At(end) = word { Some(end) } else { None };
+                // What was said once stays said while nobody says otherwise.
+                if slot.legs.len() == 1 && slot.other_end != end && (end.is_some() || self.told.is_live()) {
+                    if let Some(slot) = self.calls.get_mut(&key) {
+                        slot.other_end = end;
+                    }
+                    self.queue_put(key);
+                }
+            }
+            (_, None) => {}
+        }
+    }
+
+    /// A leg has waited long enough for its partner, or for its next bridge.
+    pub(super) fn waited(&mut self, id: LegId, now: Time) {
+        let Some(call) = self.members.get(&id).map(|m| m.call) else { return };
+        match call.and_then(|key| Some((key, self.calls.get(&key)?.legs.len()))) {
+            Some((key, 2)) => {
+                // Only the word of the server takes legs apart that both live.
+                if matches!(self.word(id), Word::At(_)) {
+                    let legs = self.part(key, PARTED, now);
+                    self.settle(legs.to_vec(), now);
+                    for leg in legs {
+                        self.alone(leg);
+                    }
+                }
+            }
+            Some(_) => {}
+            None => {
+                self.place(id, now);
+                self.settle(vec![id], now);
+                self.alone(id);
+            }
+        }
+    }
+
+    /// Makes a leg a call of its own, if it is in none.
+    fn alone(&mut self, id: LegId) {
+        if self.members.get(&id).is_some_and(|m| m.call.is_none()) {
+            self.make_call(&[id], None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,54 @@
+//! A description line by line.
+
+/// A line without its ending, and the whole of it as it stands in the body.
+#[derive(Clone, Copy)]
+pub(super) struct Line<'a> {
+    pub(super) text: &'a [u8],
+    pub(super) whole: &'a [u8],
+}
+
+impl<'a> Line<'a> {
+    /// What ends the line: CR LF, LF, CR, or nothing at the end of the body.
+    pub(super) fn ending(&self) -> &'a [u8] {
+        self.whole.get(self.text.len()..).unwrap_or_default()
+    }
+
+    pub(super) fn value(&self, kind: u8) -> Option<&'a [u8]> {
+        match self.text {
+            [k, b'=', value @ ..] if *k == kind => Some(value),
+            _ => None,
+        }
+    }
+
+    /// The value of `a=name:value`; empty for `a=name`. Names should be in the one right case, but not everybody writes them so.
+    pub(super) fn attribute(&self, name: &[u8]) -> Option<&'a [u8]> {
+        let (head, rest) = self.value(b'a')?.split_at_checked(name.len())?;
+        if !head.eq_ignore_ascii_case(name) {
+            return None;
+        }
+        if rest.trim_ascii_end().is_empty() { Some(&rest[..0]) } else { rest.strip_prefix(b":") }
+    }
+}
+
+/// The lines of a body. A CR ends a line also without LF: some senders write nothing else, and no field can hold one.
+pub(super) fn lines(body: &[u8]) -> impl Iterator<Item = Line<'_>> {
+    let mut rest = body;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let end = memchr::memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
+        let after = match rest.get(end..) {
+            Some([b'\r', b'\n', ..]) => end + 2,
+            Some([_, ..]) => end + 1,
+            _ => end,
+        };
+        let (whole, more) = rest.split_at(after);
+        rest = more;
+        Some(Line { text: &whole[..end], whole })
+    })
+}
+
+pub(super) fn fields(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&b| b == b' ' || b == b'\t').filter(|f| !f.is_empty())
+}
