@@ -188,6 +188,7 @@ impl Answers {
             members: status.members.clone(),
             held_down_ms: status.held_down_ms,
             calls: part.calls,
+            server: part.server,
             checks: part.checks,
         }
     }

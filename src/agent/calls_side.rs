@@ -9,9 +9,10 @@ use super::relay::Relay;
 use super::rows;
 use super::sockets::{Datagram, RecoveryPortError, RecoverySockets};
 use super::takeover::Takeover;
-use super::writer;
 use crate::calls::model::{Call, CallEvent, Flow, Packet, Transport};
-use crate::calls::store::{Store, StoreEvent, StoreHandle};
+use crate::calls::store::{Store, StoreEvent, StoreHandle, StoreSettings};
+use crate::calls::stored::Stored;
+use crate::calls::sweep::{self, Sweep, Verdict};
 use crate::calls::table::{Table, TableSettings};
 use crate::clock;
 use crate::config;
@@ -25,8 +26,9 @@ use crate::vip::fence::Fence;
 use crate::vip::nft::NftError;
 use crate::vip::nft::watch::TableWatch;
 use crate::vip::rawudp::{RawUdp, RawUdpError};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
@@ -35,8 +37,8 @@ use tracing::{debug, error, info, warn};
 const FLUSH: Duration = Duration::from_millis(250);
 /// Pause before tables that could not be put back are tried again.
 const AGAIN: Duration = Duration::from_secs(1);
-/// How often a master looks whether it may still write calls.
-const LOOK: Duration = Duration::from_secs(1);
+/// Least time between two warnings, and between two tries to read, of calls that found no room here.
+const LEFT_OUT_EVERY: Duration = Duration::from_secs(60);
 /// From the news that a table of ours may be gone until it is looked for: our own changes replace tables, too.
 const MEND: Duration = Duration::from_millis(100);
 /// Longest time that re-INVITEs wait for the relay to be armed: audio comes first, but a firewall that hangs must not cost the calls.
@@ -46,6 +48,32 @@ const BATCH: usize = 1024;
 
 /// One SIP message: our address, the receiver's, and the bytes.
 type Message = (SocketAddr, SocketAddr, Vec<u8>);
+
+/// When it was told, and tried again, that not all stored calls are kept.
+#[derive(Default)]
+struct LeftOut {
+    told: Option<Time>,
+    read: Option<Time>,
+}
+
+impl LeftOut {
+    fn is_news(&mut self, left_out: usize, now: Time) -> bool {
+        left_out > 0 && due(&mut self.told, now)
+    }
+
+    fn may_read(&mut self, now: Time) -> bool {
+        due(&mut self.read, now)
+    }
+}
+
+/// At most once in a while.
+fn due(last: &mut Option<Time>, now: Time) -> bool {
+    let due = last.is_none_or(|at| now.since(at) >= LEFT_OUT_EVERY);
+    if due {
+        *last = Some(now);
+    }
+    due
+}
 
 /// Whether the instance's addresses are here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +88,14 @@ pub enum CallsError {
     /// The server cannot be listened to.
     #[error(transparent)]
     Ears(#[from] EarsError),
+    /// The key that stored calls may be encrypted with cannot be read.
+    #[error("cannot read the cluster's key {}: {error}", file.display())]
+    Key {
+        /// The `key_file`.
+        file: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
     /// The recovery port cannot be had.
     #[error(transparent)]
     RecoveryPort(#[from] RecoveryPortError),
@@ -94,13 +130,11 @@ pub(super) struct CallsSide {
     table: Table,
     engine: Engine,
     store: StoreHandle,
-    etcd: Etcd,
-    /// The key that says which epoch may write calls.
-    writer_key: String,
     store_events: mpsc::Receiver<StoreEvent>,
     /// What etcd holds, by call id: on a backup, what a takeover would recover.
-    // Boxed: a tree has up to twice the places that it needs, and a call is kilobytes.
-    stored: BTreeMap<String, Box<Call>>,
+    stored: Stored,
+    left_out: LeftOut,
+    sweep: Sweep,
     ears: Ears,
     sockets: RecoverySockets,
     raw: RawUdp,
@@ -108,9 +142,8 @@ pub(super) struct CallsSide {
     /// `None` if the system does not tell of deleted tables.
     tables: Option<TableWatch>,
     mend_at: Time,
-    /// The task that names this node as the writer of calls.
-    naming: Option<tokio::task::JoinHandle<()>>,
-    look_at: Time,
+    /// When the master looks next for stored calls that nobody carries.
+    sweep_at: Time,
     relay: Relay,
     takeover: Option<Takeover>,
     epoch: u64,
@@ -129,16 +162,17 @@ impl CallsSide {
     /// `inherited`: a process before this one left while this node was master, and its right still runs. Then its tables stay
     /// in force, with the audio of the calls that it carried, until this process knows what they should be.
     pub(super) async fn open(
-        node: &config::Node,
+        config: &config::Config,
         instance: &config::Instance,
         sip: &config::Sip,
         etcd: Etcd,
         inherited: bool,
     ) -> Result<Self, CallsError> {
+        let node = &config.node;
         let vips: Vec<IpAddr> = instance.addresses.iter().map(ipnet::IpNet::addr).collect();
         // What can fail for reasons of this host comes first, so that a refused start leaves nothing behind.
         let sockets = RecoverySockets::open(&vips, sip.recovery_port)?;
-        let ears = Ears::open(node, instance, sip, &vips)?;
+        let ears = Ears::open(config, instance, sip, &vips)?;
         let raw = RawUdp::open(&instance.interface)?;
         let relay = KernelRelay::new(&instance.name, &vips)?;
         let fence = Fence::new(&instance.name, &sip.ports, sip.media_ports);
@@ -174,17 +208,27 @@ impl CallsSide {
                 None
             }
         };
-        let (store, store_events) = Store::start(etcd.clone(), &node.cluster, &instance.name, sip.max_calls);
+        let (store, store_events) = Store::start(
+            etcd,
+            StoreSettings {
+                cluster: node.cluster.clone(),
+                instance: instance.name.clone(),
+                max_calls: sip.max_calls,
+                cluster_key: std::fs::read(&node.key_file)
+                    .map_err(|error| CallsError::Key { file: node.key_file.clone(), error })?,
+                encrypt: sip.encrypt,
+            },
+        );
         Ok(Self {
             instance: instance.name.clone(),
             role: Role::Backup,
             table,
             engine,
             store,
-            etcd,
-            writer_key: writer::key(&node.cluster, &instance.name),
             store_events,
-            stored: BTreeMap::new(),
+            stored: Stored::new(sip.max_calls),
+            left_out: LeftOut::default(),
+            sweep: Sweep::default(),
             ears,
             vips,
             sockets,
@@ -192,8 +236,7 @@ impl CallsSide {
             fence,
             tables,
             mend_at: Time::FAR,
-            naming: None,
-            look_at: Time::FAR,
+            sweep_at: Time::FAR,
             relay: Relay::start(&instance.name, relay),
             takeover: None,
             epoch: 0,
@@ -207,7 +250,7 @@ impl CallsSide {
 
     /// The next thing that happens. Nothing is lost when the wait is dropped.
     pub(super) async fn next(&mut self) -> Event {
-        let own = self.mend_at.min(self.look_at);
+        let own = self.mend_at.min(self.sweep_at);
         let deadlines = [self.engine.next_deadline(), self.table.next_deadline()];
         let deadline = deadlines.into_iter().flatten().fold(own, Time::min);
         tokio::select! {
@@ -240,6 +283,7 @@ impl CallsSide {
                 }
             }
             Event::Heard(ears::Heard::Rtp(seen)) => self.table.handle_rtp(seen.src, seen.dst, now),
+            Event::Heard(ears::Heard::Told(fact)) => self.table.handle_fact(&fact, now),
             Event::Received(datagram) => {
                 if self.role == Role::Master {
                     self.engine.handle_packet(&datagram.packet(), Heard::RecoveryPort, now);
@@ -260,12 +304,9 @@ impl CallsSide {
                 if self.mend_at <= now {
                     self.mend(now).await;
                 }
-                if self.look_at <= now {
-                    self.look_at = now + LOOK;
-                    let naming = self.naming.as_ref().is_some_and(|task| !task.is_finished());
-                    if self.store.is_refused() && !naming {
-                        self.name_writer();
-                    }
+                if self.sweep_at <= now {
+                    self.sweep_at = now + sweep::EVERY;
+                    self.sweep(now);
                 }
                 self.engine.handle_timeout(now);
                 self.table.handle_timeout(now);
@@ -289,12 +330,12 @@ impl CallsSide {
         self.own_open = resumed;
         self.table.clear();
         self.table.set_epoch(epoch);
+        self.ears.ask_server(true);
         self.takeover = Some(takeover);
-        // Until the key is written nothing is guarded, and this node is the one with the right.
-        self.store.guard(Vec::new());
-        self.name_writer();
-        self.look_at = now + LOOK;
-        let lost: Vec<Call> = self.stored.values().filter(|c| !(resumed && self.is_own(c))).map(|c| Call::clone(c)).collect();
+        self.store.write_as(epoch);
+        self.sweep.clear();
+        self.sweep_at = now + sweep::EVERY;
+        let lost: Vec<Call> = self.stored.values().filter(|c| !(resumed && self.is_own(c))).cloned().collect();
         info!(instance = self.instance, calls = lost.len(), "recovering calls");
         self.expect(lost, now);
         // Audio first: nearly always it was armed before, and this is no wait.
@@ -330,8 +371,7 @@ impl CallsSide {
         self.own_open = false;
         // What the server has begun since is in the table already.
         let learnt: BTreeSet<String> = self.table.calls().map(|c| c.id).collect();
-        let own: Vec<Call> =
-            self.stored.values().filter(|c| self.is_own(c) && !learnt.contains(&c.id)).map(|c| Call::clone(c)).collect();
+        let own: Vec<Call> = self.stored.values().filter(|c| self.is_own(c) && !learnt.contains(&c.id)).cloned().collect();
         info!(instance = self.instance, calls = own.len(), working, "calls of the local server from before");
         let now = clock::now();
         if working {
@@ -353,7 +393,7 @@ impl CallsSide {
     /// Whether a call that is read only now, as master, was a master's before: it is to be recovered too.
     fn is_late(&self, call: &Call) -> bool {
         let before = call.epoch < self.epoch || !self.synced;
-        before && !self.stored.contains_key(&call.id) && !(self.own_open && self.is_own(call))
+        before && !self.stored.contains(&call.id) && !(self.own_open && self.is_own(call))
     }
 
     fn expect(&mut self, calls: Vec<Call>, now: Time) {
@@ -374,30 +414,39 @@ impl CallsSide {
     /// The addresses are gone: the server is off the wire already; arm the relay for all that may come back here.
     pub(super) async fn drop_role(&mut self) {
         self.role = Role::Backup;
-        self.look_at = Time::FAR;
-        if let Some(task) = self.naming.take() {
-            task.abort();
-        }
+        self.sweep_at = Time::FAR;
         self.engine.stop();
         self.table.clear();
+        self.ears.ask_server(false);
         if let Some(takeover) = self.takeover.take() {
             takeover.save();
         }
         // What was still to be written is of a master that is no more.
         while self.engine.poll_action().is_some() {}
         while self.table.poll_event().is_some() {}
-        self.store.forget_pending();
+        self.store.stop_writing();
         self.arm_all();
     }
 
-    /// From now on only this epoch writes calls: a master that was frozen, and wakes after it was replaced, must not put back
-    /// what it knew.
-    fn name_writer(&mut self) {
-        if let Some(task) = self.naming.take() {
-            task.abort();
+    /// Looks for stored calls that nobody carries any more.
+    fn sweep(&mut self, now: Time) {
+        // Until the calls from before have gone to tracker or engine, nobody has them.
+        if self.role != Role::Master || !self.synced || self.own_open {
+            return;
         }
-        let name = writer::name(self.etcd.clone(), self.store.clone(), self.writer_key.clone(), self.epoch);
-        self.naming = Some(tokio::spawn(name));
+        let learnt: HashSet<&str> = self.table.ids().collect();
+        let carried = |id: &str| learnt.contains(id) || self.engine.carries(id);
+        let verdicts = self.sweep.look(&self.stored, carried, now);
+        let removed = verdicts.iter().filter(|v| matches!(v, Verdict::Remove(_))).count();
+        if removed > 0 {
+            info!(instance = self.instance, calls = removed, "stored calls that nobody carries any more are removed");
+        }
+        for verdict in verdicts {
+            match verdict {
+                Verdict::Adopt(id) => self.stored.get(&id).into_iter().for_each(|call| self.table.adopt(call, now)),
+                Verdict::Remove(id) => self.store.apply(CallEvent::Delete { id, reason: "nobody carries it any more" }),
+            }
+        }
     }
 
     /// Puts back those of our tables that somebody deleted.
@@ -426,7 +475,7 @@ impl CallsSide {
     fn put_back(&mut self, id: &str) -> bool {
         let call = match self.table.get(id) {
             Some(call) => Some(Box::new(call)),
-            None if self.engine.carries(id) => self.stored.get(id).cloned(),
+            None if self.engine.carries(id) => self.stored.get(id).cloned().map(Box::new),
             None => None,
         };
         let Some(call) = call else { return false };
@@ -449,7 +498,7 @@ impl CallsSide {
         if let Err(e) = self.relay.clear().await {
             errors.push(e.to_string());
         }
-        let phones: Vec<_> = self.stored.values().flat_map(|c| rows::phones(c)).collect();
+        let phones: Vec<_> = self.stored.values().flat_map(rows::phones).collect();
         let left = if phones.is_empty() { self.fence.removed().await } else { self.fence.left(&phones).await };
         if let Err(e) = left {
             errors.push(e.to_string());
@@ -459,10 +508,15 @@ impl CallsSide {
 
     pub(super) fn counts(&self) -> api::CallCounts {
         let carried = self.engine.status().iter().filter(|c| c.state != CallState::Over).count();
-        api::CallCounts { stored: self.stored.len(), tracked: self.table.calls().count(), carried, hep: self.ears.hep_counts() }
+        api::CallCounts { stored: self.stored.len(), tracked: self.table.ids().count(), carried, hep: self.ears.hep_counts() }
     }
 
     /// The stored calls as `calls` shows them.
+    /// How the connection to the server is; `None` if it is not asked for its bridges now.
+    pub(super) fn server_status(&self) -> Option<api::ServerStatus> {
+        self.ears.server_status()
+    }
+
     pub(super) fn rows(&self) -> Vec<api::CallRow> {
         let carried: BTreeMap<String, CallStatus> = self.engine.status().into_iter().map(|s| (s.call.clone(), s)).collect();
         self.stored.values().map(|call| rows::row(call, carried.get(&call.id))).collect()
@@ -485,10 +539,10 @@ impl CallsSide {
                     if self.role == Role::Master && self.is_late(&call) {
                         late.push((*call).clone());
                     }
-                    self.stored.insert(call.id.clone(), call);
+                    self.stored.put(call);
                 }
-                StoreEvent::Delete { id } => {
-                    if self.role == Role::Backup || !self.put_back(&id) {
+                StoreEvent::Delete { id, own } => {
+                    if self.role == Role::Backup || own || !self.put_back(&id) {
                         self.stored.remove(&id);
                         changed.push(id);
                     }
@@ -500,19 +554,17 @@ impl CallsSide {
                     }
                 }
                 StoreEvent::Synced(calls) => {
-                    let there: BTreeSet<&str> = calls.iter().map(|c| c.id.as_str()).collect();
-                    let gone: Vec<Box<Call>> = self.stored.values().filter(|c| !there.contains(c.id.as_str())).cloned().collect();
-                    changed.extend(self.stored.keys().cloned());
+                    changed.extend(self.stored.ids().map(str::to_owned));
                     changed.extend(calls.iter().map(|c| c.id.clone()));
                     if self.role == Role::Master {
                         late.extend(calls.iter().filter(|c| self.is_late(c)).cloned());
                     }
                     self.synced = true;
-                    self.stored = calls.into_iter().map(|c| (c.id.clone(), Box::new(c))).collect();
+                    let gone = self.stored.replace(calls);
                     if self.role == Role::Master {
                         for call in gone {
                             let id = call.id.clone();
-                            self.stored.insert(id.clone(), call);
+                            self.stored.put(call);
                             if !self.put_back(&id) {
                                 self.stored.remove(&id);
                             }
@@ -529,6 +581,17 @@ impl CallsSide {
                 self.carry_out().await;
             }
         }
+        let left_out = self.stored.left_out();
+        if self.left_out.is_news(left_out, clock::now()) {
+            warn!(
+                instance = self.instance,
+                left_out,
+                "etcd holds more calls than this node keeps: those left out would not be recovered by it; raise max_calls"
+            );
+        }
+        if self.stored.wants_reading() && self.left_out.may_read(clock::now()) {
+            self.store.read_again();
+        }
         if self.inherited && self.synced {
             self.inherited = false;
             self.relay.refresh();
@@ -537,7 +600,7 @@ impl CallsSide {
     }
 
     fn arm_all(&self) {
-        let all = self.stored.keys().cloned().collect();
+        let all = self.stored.ids().map(str::to_owned).collect();
         self.arm(all);
     }
 

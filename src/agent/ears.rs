@@ -1,10 +1,12 @@
-//! All that an agent hears of its server's calls, in one place: what passes the wire, what the server itself reports, and the few
-//! RTP packets that tell where phones really send from.
+//! All that an agent hears of its server's calls, in one place: what passes the wire, what the server itself reports and tells of
+//! its bridges, and the few RTP packets that tell where phones really send from.
 
 use super::sampler::Sampler;
 use crate::calls::capture::{Capture, CaptureError, Seen};
+use crate::calls::facts::Fact;
 use crate::calls::hep::intake::{Counters, Key, Reported, Rules};
-use crate::calls::hep::listener::{HepOpenError, Listener};
+use crate::calls::hep::listener::{HepOpenError, Listener, own_addresses};
+use crate::calls::server::driver::{Login, Server, ServerStatus};
 use crate::clock;
 use crate::config;
 use crate::time::Time;
@@ -25,6 +27,8 @@ pub(super) enum Heard {
     Reported(Reported),
     /// A sampled RTP packet to the server.
     Rtp(Seen),
+    /// What the server told of its channels and bridges.
+    Told(Fact),
 }
 
 /// What listens to one instance's server.
@@ -37,6 +41,10 @@ pub(super) struct Ears {
     reopen_at: Time,
     sampler: Sampler,
     hep: Option<Listener>,
+    /// How to ask the server itself, if that is configured.
+    login: Option<Login>,
+    /// The connection to it, while it is asked.
+    server: Option<Server>,
 }
 
 /// Why a server cannot be listened to.
@@ -60,13 +68,13 @@ pub enum EarsError {
 
 impl Ears {
     pub(super) fn open(
-        node: &config::Node,
+        config: &config::Config,
         instance: &config::Instance,
         sip: &config::Sip,
         vips: &[IpAddr],
     ) -> Result<Self, EarsError> {
         let hep = match &sip.hep {
-            Some(hep) => Some(Listener::open(&instance.name, &hep.listen, rules(hep, node, vips)?)?),
+            Some(hep) => Some(Listener::open(&instance.name, &hep.listen, rules(hep, config, vips, &sip.ports)?)?),
             None => None,
         };
         Ok(Self {
@@ -77,7 +85,20 @@ impl Ears {
             reopen_at: Time::FAR,
             sampler: Sampler::new(&instance.interface, vips, sip.media_ports),
             hep,
+            login: login(sip),
+            server: None,
         })
+    }
+
+    /// Asks the server itself from now on, or no longer. A backup's server has no calls to tell of; and each connection begins with
+    /// all that there is.
+    pub(super) fn ask_server(&mut self, wanted: bool) {
+        self.server = self.login.clone().filter(|_| wanted).map(Server::start);
+    }
+
+    /// How the connection to the server is; `None` if it is not asked.
+    pub(super) fn server_status(&self) -> Option<ServerStatus> {
+        self.server.as_ref().map(Server::status)
     }
 
     /// What the server reported, and what became of it; `None` if HEP is not configured.
@@ -95,6 +116,7 @@ impl Ears {
                 },
                 report = reported(self.hep.as_mut()) => return Heard::Reported(report),
                 seen = self.sampler.next() => return Heard::Rtp(seen),
+                fact = told(self.server.as_mut()) => return Heard::Told(fact),
                 () = tokio::time::sleep_until(clock::tokio_at(self.reopen_at)) => None,
             };
             match lost {
@@ -142,19 +164,42 @@ async fn reported(hep: Option<&mut Listener>) -> Reported {
     }
 }
 
+async fn told(server: Option<&mut Server>) -> Fact {
+    match server {
+        Some(server) => server.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn login(sip: &config::Sip) -> Option<Login> {
+    let ami = sip.ami.as_ref().map(|ami| Login::Ami {
+        address: ami.address,
+        user: ami.user.clone(),
+        secret_file: ami.secret_file.clone(),
+    });
+    let esl = sip.esl.as_ref().map(|esl| Login::Esl { address: esl.address, password_file: esl.password_file.clone() });
+    ami.or(esl)
+}
+
 /// Without a word in the configuration, a key is enough; without a key, only this host is believed.
-fn rules(hep: &config::Hep, node: &config::Node, vips: &[IpAddr]) -> Result<Rules, EarsError> {
+fn rules(hep: &config::Hep, config: &config::Config, vips: &[IpAddr], sip_ports: &[u16]) -> Result<Rules, EarsError> {
     let key = match &hep.key_file {
         Some(path) => Some(key_of(path).map_err(|source| EarsError::HepKey { path: path.clone(), source })?),
         None => None,
     };
-    let here = || [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), node.address].into_iter().chain(vips.iter().copied());
+    let here = || [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), config.node.address].into_iter().chain(vips.iter().copied());
     let from = match (&hep.from, &key) {
         (Some(from), _) => Some(from.clone()),
         (None, Some(_)) => None,
         (None, None) => Some(here().collect()),
     };
-    Ok(Rules { key, from, vips: vips.to_vec(), server: hep.server.clone() })
+    // What this host has, but for the floating addresses of other instances, which are other servers.
+    let floats = |ip: &IpAddr| config.instances.iter().flat_map(|i| &i.addresses).any(|net| net.addr() == *ip);
+    let mut server = own_addresses();
+    server.retain(|ip| !floats(ip));
+    server.push(config.node.address);
+    server.extend(&hep.server);
+    Ok(Rules { key, from, vips: vips.to_vec(), server, sip_ports: sip_ports.to_vec() })
 }
 
 fn key_of(path: &Path) -> std::io::Result<Key> {

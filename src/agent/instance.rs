@@ -49,6 +49,7 @@ pub(super) enum Order {
 pub(super) struct Summary {
     pub(super) checks: Vec<api::CheckStatus>,
     pub(super) calls: api::CallCounts,
+    pub(super) server: Option<api::ServerStatus>,
 }
 
 /// One instance on this node.
@@ -129,6 +130,7 @@ impl Instance {
                 let _ = reply.send(Summary {
                     checks: self.verdict.borrow().checks.clone(),
                     calls: self.calls.as_ref().map(CallsSide::counts).unwrap_or_default(),
+                    server: self.calls.as_ref().and_then(CallsSide::server_status),
                 });
             }
             Order::Calls(reply) => {

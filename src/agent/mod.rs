@@ -20,7 +20,6 @@ mod sockets;
 mod sys;
 mod takeover;
 mod wishes;
-mod writer;
 
 pub use calls_side::CallsError;
 pub use sockets::RecoveryPortError;
@@ -281,7 +280,7 @@ async fn build(
         Announcer::open(&instance.interface, &ips).map_err(|source| AgentError::Announce { instance: name.clone(), source })?;
     let calls = match &instance.sip {
         Some(sip) => Some(
-            CallsSide::open(&config.node, instance, sip, etcd.clone(), inherited)
+            CallsSide::open(config, instance, sip, etcd.clone(), inherited)
                 .await
                 .map_err(|source| AgentError::Calls { instance: name.clone(), source })?,
         ),

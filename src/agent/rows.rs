@@ -17,6 +17,8 @@ pub(super) fn row(call: &Call, carried: Option<&CallStatus>) -> CallRow {
         confirmed_ms: call.confirmed_ms,
         emergency: call.emergency,
         pairing: call.pairing.and_then(|p| serde_json::to_value(p).ok()?.as_str().map(str::to_owned)),
+        confidence: call.confidence,
+        other_end: call.other_end.clone(),
         legs: call.legs.iter().map(|l| leg(l)).collect(),
     }
 }

@@ -11,5 +11,7 @@ pub mod reassembly;
 pub mod server;
 pub mod sources;
 pub mod store;
+pub mod stored;
+pub mod sweep;
 pub mod table;
 pub mod tracker;

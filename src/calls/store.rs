@@ -1,38 +1,57 @@
-//! Calls in etcd: written by the master, followed by everyone. The driver around `queue` and `value`.
+//! Calls in etcd: written by the master, followed by everyone. The driver around `queue`, `echo` and `value`.
 
+mod echo;
+mod follow;
 mod queue;
+mod seal;
 mod value;
+mod write;
 
 pub use value::{BadValue, prefix};
 
 use super::model::{Call, CallEvent};
-use crate::etcd::{Compare, Etcd, EtcdError, KeyValue, Op, WatchEvent};
-use queue::{Change, Queue};
-use std::collections::BTreeSet;
+use crate::clock;
+use crate::etcd::Etcd;
+use crate::time::Time;
+use echo::Echo;
+use queue::Queue;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use value::Coder;
 
-/// How long changes are collected before they are written: well under the 50 ms that the stored state may be behind, and long enough
-/// that the messages of one call set-up make one write.
-const COLLECT: Duration = Duration::from_millis(10);
-/// Pause after a failed write: the first, and the longest; each is twice the one before.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LAST_PAUSE: Duration = Duration::from_secs(2);
-/// Bad values of one full read that are named one by one; who wrote so many knows where they are.
-const NAMED: usize = 10;
 /// Events that wait for a slow reader; beyond it the watch waits, and etcd keeps the rest.
 const EVENTS: usize = 256;
+/// Least time between two warnings of the same kind.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+
+/// What the store has to know of its instance.
+#[derive(Clone)]
+pub struct StoreSettings {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Name of the instance.
+    pub instance: String,
+    /// Most calls that are followed at a time; as many with two legs, and twice as many with one, may wait to be written.
+    pub max_calls: usize,
+    /// The cluster's shared key; encrypted values are read with it.
+    pub cluster_key: Vec<u8>,
+    /// Whether calls are encrypted with it. Both kinds are read all the same.
+    pub encrypt: bool,
+}
 
 /// What the store tells.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StoreEvent {
-    /// A call was stored, or its stored state changed.
+    /// A call was stored, or its stored state changed. What this node wrote itself shares its memory with what was handed to
+    /// [`StoreHandle::apply`].
     Put(Box<Call>),
     /// A call was removed.
     Delete {
         /// [`Call::id`].
         id: String,
+        /// This node did it.
+        own: bool,
     },
     /// The stored value cannot be used any more: somebody else wrote it.
     Spoiled {
@@ -54,7 +73,7 @@ pub enum FlushError {
         /// What etcd said last, if it failed.
         last_error: Option<String>,
     },
-    /// The guard did not hold: this node may not write any more.
+    /// Another node is named as the writer: this one may not write any more.
     #[error("this node is no longer allowed to write the calls of the instance")]
     Refused,
     /// The store's task has ended.
@@ -67,22 +86,27 @@ pub enum FlushError {
 pub struct StoreStatus {
     /// Calls whose newest state is not known to be written.
     pub pending: usize,
-    /// Changes that found no room while etcd was away.
+    /// Changes that found no room, or that etcd did not take.
     pub dropped: u64,
     /// Values that are in etcd and cannot be used.
     pub bad_values: usize,
-    /// Writes that etcd refused because the guard did not hold.
+    /// Times that another node was found to be named as the writer.
     pub refused: u64,
+    /// Puts and deletes that are known to be done.
+    pub written: u64,
     /// What etcd said last, if the last write failed.
     pub last_error: Option<String>,
 }
 
 struct State {
     queue: Queue,
-    guard: Vec<Compare>,
-    /// Counts changes of the guard: a batch that an older guard refused says nothing of the new one.
-    guard_version: u64,
+    echo: Echo,
+    /// The epoch in which this node writes; without one nothing is written.
+    writing: Option<u64>,
+    /// Counts changes of `writing`: what was found for an older one says nothing of the new one.
+    version: u64,
     refused_now: bool,
+    warned: Option<Time>,
     status: StoreStatus,
 }
 
@@ -94,66 +118,82 @@ pub struct Store;
 pub struct StoreHandle {
     state: Arc<Mutex<State>>,
     bell: mpsc::Sender<()>,
+    again: mpsc::Sender<()>,
     /// Bumped after each batch, written or not.
     progress: watch::Receiver<u64>,
 }
 
 impl Store {
-    /// Starts following and writing the calls of `instance`; at most `max_calls` changed calls are kept while etcd is away. Must be called inside a
-    /// tokio runtime.
+    /// Starts following the calls of an instance; they are written once [`StoreHandle::write_as`] was called. Must be called
+    /// inside a tokio runtime.
     #[must_use]
-    pub fn start(etcd: Etcd, cluster: &str, instance: &str, max_calls: usize) -> (StoreHandle, mpsc::Receiver<StoreEvent>) {
+    pub fn start(etcd: Etcd, settings: StoreSettings) -> (StoreHandle, mpsc::Receiver<StoreEvent>) {
+        let StoreSettings { cluster, instance, max_calls, cluster_key, encrypt } = settings;
         let state = Arc::new(Mutex::new(State {
             queue: Queue::new(max_calls),
-            guard: Vec::new(),
-            guard_version: 0,
+            echo: Echo::default(),
+            writing: None,
+            version: 0,
             refused_now: false,
+            warned: None,
             status: StoreStatus::default(),
         }));
-        let prefix = prefix(cluster, instance);
+        let coder = Arc::new(Coder::new(&cluster, &instance, &cluster_key, encrypt));
         // One ring is enough: the writer looks at the whole queue.
         let (bell, rung) = mpsc::channel(1);
+        let (again, reread) = mpsc::channel(1);
         let (done, progress) = watch::channel(0);
         let (tell, events) = mpsc::channel(EVENTS);
-        tokio::spawn(follow(etcd.watch(&prefix), Arc::clone(&state), prefix.clone(), instance.to_owned(), tell));
-        tokio::spawn(write(etcd, Arc::clone(&state), prefix, rung, done));
-        (StoreHandle { state, bell, progress }, events)
+        tokio::spawn(follow::run(etcd.clone(), Arc::clone(&state), Arc::clone(&coder), reread, tell));
+        tokio::spawn(write::run(etcd, Arc::clone(&state), coder, value::writer_key(&cluster, &instance), rung, done));
+        (StoreHandle { state, bell, again, progress }, events)
     }
 }
 
 impl StoreHandle {
     /// Takes a change to write; never waits. Changes of the same call replace each other until they are written.
     pub fn apply(&self, event: CallEvent) {
-        let kept = lock(&self.state).queue.push(event);
-        if !kept {
-            tracing::warn!("a changed call was not stored: too many wait for etcd; raise max_calls or check etcd");
+        let mut state = lock(&self.state);
+        if !state.queue.push(event) && state.warned.is_none_or(|at| clock::now().since(at) >= WARN_EVERY) {
+            state.warned = Some(clock::now());
+            let dropped = state.queue.dropped;
+            tracing::warn!(dropped, "changed calls are not stored: too many wait for etcd; raise max_calls or check etcd");
         }
+        drop(state);
         // Full means that a ring is waiting already.
         let _ = self.bell.try_send(());
     }
 
-    /// Conditions under which this node may write: they go into every transaction from now on. While one does not hold, nothing
-    /// is written, so that a master that was replaced cannot overwrite its successor's state; what is pending waits for another
-    /// guard, or for [`StoreHandle::forget_pending`].
-    pub fn guard(&self, compares: Vec<Compare>) {
+    /// From now on this node writes, as the master of `epoch`: it is named as the writer first, and nothing is written before
+    /// that is done, or after another node was named. See `write` for why no late write of anybody can undo a newer one.
+    pub fn write_as(&self, epoch: u64) {
         let mut state = lock(&self.state);
-        state.guard = compares;
-        state.guard_version += 1;
+        state.writing = Some(epoch);
+        state.version += 1;
         state.refused_now = false;
         drop(state);
         let _ = self.bell.try_send(());
     }
 
-    /// Whether etcd refused the last write because the guard did not hold.
+    /// This node is no longer master: nothing more is written, and what waits is thrown away. How many changes that were. A write
+    /// that is under way may still succeed, if nobody else was named as the writer yet; it is not repeated.
+    pub fn stop_writing(&self) -> usize {
+        let mut state = lock(&self.state);
+        state.writing = None;
+        state.version += 1;
+        state.refused_now = false;
+        state.queue.clear()
+    }
+
+    /// Reads everything again; a [`StoreEvent::Synced`] tells it.
+    pub fn read_again(&self) {
+        let _ = self.again.try_send(());
+    }
+
+    /// Whether another node was found to be the writer.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         lock(&self.state).refused_now
-    }
-
-    /// Throws away what is not written yet: this node has lost the instance. How many changes that were. A write that is under way
-    /// may still succeed, if the guard holds; it is not repeated.
-    pub fn forget_pending(&self) -> usize {
-        lock(&self.state).queue.clear()
     }
 
     /// Waits until everything was written, at most for `within`.
@@ -192,169 +232,13 @@ impl StoreHandle {
     #[must_use]
     pub fn status(&self) -> StoreStatus {
         let state = lock(&self.state);
-        StoreStatus { pending: state.queue.len(), dropped: state.queue.dropped, ..state.status.clone() }
+        StoreStatus { pending: state.queue.len(), dropped: state.queue.dropped + state.status.dropped, ..state.status.clone() }
     }
 }
 
 /// No code panics while it holds the lock, and the state is whole after each statement; so a poisoned lock is still good.
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-async fn write(etcd: Etcd, state: Arc<Mutex<State>>, prefix: String, mut rung: mpsc::Receiver<()>, done: watch::Sender<u64>) {
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let open = rung.recv().await.is_some();
-        if open {
-            tokio::time::sleep(COLLECT).await;
-        }
-        loop {
-            let (batch, guard, version) = {
-                let mut state = lock(&state);
-                // A call's size is not known before it is encoded; its descriptions are nearly all of it, and base64 or escapes may double them.
-                let batch = state.queue.take(|c| match c {
-                    Change::Put(call) => 4096 + 2 * call.legs.iter().map(|leg| descriptions(leg)).sum::<usize>(),
-                    Change::Delete => 128,
-                });
-                (batch, state.guard.clone(), state.guard_version)
-            };
-            if batch.is_empty() {
-                done.send_modify(|n| *n += 1);
-                break;
-            }
-            let ops = batch.iter().filter_map(|(id, change)| op(&prefix, id, change)).collect();
-            let result = etcd.txn(guard, ops, Vec::new()).await;
-            let failed = settle(&state, batch, version, result);
-            done.send_modify(|n| *n += 1);
-            if !failed {
-                pause = FIRST_PAUSE;
-            } else if !open {
-                // Nobody waits any more; the backups keep what was stored.
-                break;
-            } else {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LAST_PAUSE);
-            }
-        }
-        if !open {
-            return;
-        }
-    }
-}
-
-fn descriptions(leg: &super::model::Leg) -> usize {
-    leg.sdp_sent.iter().chain(&leg.sdp_received).map(|s| s.body.0.len()).sum()
-}
-
-fn op(prefix: &str, id: &str, change: &Change) -> Option<Op> {
-    let key = format!("{prefix}{id}");
-    Some(match change {
-        Change::Delete => Op::Delete(key),
-        // Encoding plain structs with string keys does not fail; were it to, one call would be missing and the others not.
-        Change::Put(call) => Op::Put { key, value: serde_json::to_vec(call).ok()?, lease: 0 },
-    })
-}
-
-/// Books the result of a batch; `true` if it has to be tried again.
-fn settle(
-    state: &Mutex<State>,
-    batch: Vec<(String, Change)>,
-    version: u64,
-    result: Result<crate::etcd::TxnReply, EtcdError>,
-) -> bool {
-    let mut state = lock(state);
-    match result {
-        Ok(reply) if reply.succeeded => {
-            state.queue.done();
-            state.status.last_error = None;
-            false
-        }
-        Ok(_) if version != state.guard_version => {
-            state.queue.put_back(batch);
-            false
-        }
-        Ok(_) => {
-            state.status.refused += 1;
-            if !state.refused_now {
-                tracing::warn!(
-                    changes = batch.len(),
-                    "etcd no longer lets this node write the calls of the instance: another node is named as their writer"
-                );
-            }
-            state.refused_now = true;
-            state.queue.put_back(batch);
-            true
-        }
-        Err(e) => {
-            if state.status.last_error.is_none() {
-                tracing::warn!(error = %e, "cannot store calls; their newest state is kept and tried again");
-            }
-            state.status.last_error = Some(e.to_string());
-            state.queue.put_back(batch);
-            true
-        }
-    }
-}
-
-async fn follow(
-    mut watch: mpsc::Receiver<WatchEvent>,
-    state: Arc<Mutex<State>>,
-    prefix: String,
-    instance: String,
-    tell: mpsc::Sender<StoreEvent>,
-) {
-    // By key, since a lost connection has every value read again.
-    let mut bad_keys = BTreeSet::new();
-    let read =
-        |bad: &mut BTreeSet<String>, kv: &KeyValue, complain: bool| match value::decode(&prefix, &instance, &kv.key, &kv.value) {
-            Ok(call) => {
-                bad.remove(&kv.key);
-                Some(call)
-            }
-            Err(e) => {
-                bad.insert(kv.key.clone());
-                if complain {
-                    tracing::warn!(key = ?kv.key, "a value in etcd is skipped: {e}; remove it with `etcdctl del {}`", kv.key);
-                }
-                None
-            }
-        };
-    loop {
-        let event = tokio::select! {
-            event = watch.recv() => event,
-            () = tell.closed() => None,
-        };
-        let Some(event) = event else { return };
-        let event = match event {
-            WatchEvent::Snapshot { entries, .. } => {
-                let mut calls = Vec::with_capacity(entries.len());
-                bad_keys.clear();
-                for kv in &entries {
-                    let complain = bad_keys.len() < NAMED;
-                    calls.extend(read(&mut bad_keys, kv, complain));
-                }
-                if bad_keys.len() > NAMED {
-                    tracing::warn!(%prefix, "{} more values in etcd are skipped", bad_keys.len() - NAMED);
-                }
-                Some(StoreEvent::Synced(calls))
-            }
-            WatchEvent::Put(kv) => match read(&mut bad_keys, &kv, true) {
-                Some(call) => Some(StoreEvent::Put(Box::new(call))),
-                None => value::id_in(&prefix, &kv.key).map(|id| StoreEvent::Spoiled { id: id.to_owned() }),
-            },
-            WatchEvent::Delete { key, .. } => {
-                bad_keys.remove(&key);
-                value::id_in(&prefix, &key).map(|id| StoreEvent::Delete { id: id.to_owned() })
-            }
-        };
-        // Before the event is told: who hears of it may look at the status.
-        lock(&state).status.bad_values = bad_keys.len();
-        if let Some(event) = event
-            && tell.send(event).await.is_err()
-        {
-            return;
-        }
-    }
 }
 
 #[cfg(test)]

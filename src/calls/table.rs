@@ -234,6 +234,11 @@ impl Table {
         self.calls.values().filter_map(|s| self.call(s))
     }
 
+    /// The ids of all calls.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.calls.values().map(|s| s.id.as_str())
+    }
+
     /// One call as it is now.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<Call> {
@@ -260,6 +265,7 @@ impl Table {
         self.waiting.clear();
         self.events.clear();
         self.sources = Sources::default();
+        self.told = Told::default();
     }
 
     fn drain(&mut self, now: Time) {

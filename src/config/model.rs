@@ -250,6 +250,9 @@ pub struct Sip {
     /// Called numbers whose calls are recovered first.
     #[serde(default = "default_emergency")]
     pub emergency: Vec<String>,
+    /// Whether calls are encrypted in etcd, with a key made of the cluster's.
+    #[serde(default)]
+    pub encrypt: bool,
     /// Recoveries under way at one time.
     #[serde(default = "default_window")]
     pub window: usize,

@@ -127,6 +127,7 @@ const SIP: &[Key] = &[
     may("recovery_port", PORT),
     may("pair_header", Form::Text),
     may("emergency", Form::Texts),
+    may("encrypt", Form::Bool),
     may("window", Form::Whole(0, 1_000_000)),
     may("max_calls", Form::Whole(0, 10_000_000)),
     may("hep", Form::Table(HEP)),

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
 pub use crate::calls::hep::intake::Counters as HepCounts;
+pub use crate::calls::model::{OtherEnd, OtherEndKind};
+pub use crate::calls::server::driver::ServerStatus;
 pub use crate::health::{CheckState, CheckStatus, Probe};
 
 /// A question or an order to the agent.
@@ -193,6 +195,10 @@ pub struct InstanceStatus {
     pub held_down_ms: u64,
     /// Counts of calls.
     pub calls: CallCounts,
+    /// The connection to the server itself, which tells of its bridges; `None` if it is not asked: not configured, or this node is
+    /// not master.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerStatus>,
     /// The checks of the local server.
     pub checks: Vec<CheckStatus>,
 }
@@ -298,6 +304,12 @@ pub struct CallRow {
     pub emergency: bool,
     /// How its legs were paired; `None` for a single leg.
     pub pairing: Option<String>,
+    /// How certain the pairing is, from 0 to 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<u8>,
+    /// What a single leg is connected to, if the server tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_end: Option<OtherEnd>,
     /// Its legs.
     pub legs: Vec<LegRow>,
 }

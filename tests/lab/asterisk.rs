@@ -51,12 +51,28 @@ pub(crate) struct Asterisk {
     host: Host,
 }
 
+/// What a test wants of it beyond calls between two phones.
+#[derive(Default)]
+pub(crate) struct Extra {
+    /// More modules.
+    pub(crate) modules: &'static [&'static str],
+    /// More files of its configuration, by name.
+    pub(crate) files: Vec<(&'static str, String)>,
+    /// More of its dial plan.
+    pub(crate) extensions: String,
+}
+
 impl Asterisk {
     /// Writes its files and starts it. It binds to the VIP, which the host need not have yet.
     pub(crate) fn start(lan: &Lan, host: &Host) -> Result<Self> {
+        Self::start_with(lan, host, Extra::default())
+    }
+
+    /// The same, with more in it.
+    pub(crate) fn start_with(lan: &Lan, host: &Host, extra: Extra) -> Result<Self> {
         host.sysctl("net/ipv4/ip_nonlocal_bind", "1")?;
         let dir = host.dir.join("asterisk");
-        let conf = write_files(lan, &dir)?;
+        let conf = write_files(lan, &dir, extra)?;
         let proc = host.spawn("asterisk", &["asterisk", "-f", "-n", "-C", &conf.to_string_lossy()])?;
         Ok(Self { proc, pidfile: dir.join("run/asterisk.pid"), conf, host: host.clone() })
     }
@@ -91,14 +107,14 @@ impl Asterisk {
     }
 }
 
-fn write_files(lan: &Lan, dir: &Path) -> Result<PathBuf> {
+fn write_files(lan: &Lan, dir: &Path, extra: Extra) -> Result<PathBuf> {
     for sub in ["etc", "lib", "run", "spool", "log", "keys", "agi", "db"] {
         std::fs::create_dir_all(dir.join(sub))?;
     }
     let d = dir.display();
     // "require": without one of them it ends at once, instead of refusing calls later.
     let mut modules = String::from("[modules]\nautoload=no\n");
-    for m in MODULES {
+    for m in MODULES.iter().chain(extra.modules) {
         let _ = writeln!(modules, "require={m}.so");
     }
     let files = [
@@ -116,9 +132,9 @@ fn write_files(lan: &Lan, dir: &Path) -> Result<PathBuf> {
         ("pjproject.conf", "[startup]\n".to_owned()),
         ("features.conf", "[general]\n".to_owned()),
         ("pjsip.conf", pjsip(lan)?),
-        ("extensions.conf", extensions(lan)?),
+        ("extensions.conf", extensions(lan)? + &extra.extensions),
     ];
-    for (name, text) in files {
+    for (name, text) in files.into_iter().chain(extra.files) {
         std::fs::write(dir.join("etc").join(name), text).with_context(|| format!("cannot write {name}"))?;
     }
     Ok(dir.join("etc/asterisk.conf"))

@@ -1,6 +1,7 @@
 //! What a LAN client sees when something goes, keepcall and keepalived in turn on the same hosts: how long the VIP is silent,
 //! and for how long two hosts answer for it.
 
+pub(crate) mod learn;
 mod report;
 
 use crate::lab::agent::{Agent, INSTANCE, Setup, built_program, wait_armed};
@@ -30,6 +31,8 @@ enum What {
     Failover(Failover),
     /// Memory and processor time of the agent.
     Costs(crate::costs::Costs),
+    /// How fast calls are learnt, beside sngrep, and what it costs.
+    Learn(learn::Learn),
 }
 
 #[derive(clap::Args)]
@@ -91,6 +94,7 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     let f = match &args.what {
         What::Failover(f) => f,
         What::Costs(c) => return crate::costs::run(c),
+        What::Learn(l) => return learn::run(l),
     };
     if f.rounds == 0 || f.heartbeat_ms.is_empty() {
         bail!("nothing to measure: give at least one round and one heartbeat");

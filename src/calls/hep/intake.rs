@@ -46,8 +46,11 @@ pub struct Rules {
     pub from: Option<Vec<IpAddr>>,
     /// The floating addresses of the server.
     pub vips: Vec<IpAddr>,
-    /// Other addresses that the server may name as its own; each stands for the first floating address of its family.
+    /// Other addresses that the server may name as its own; each stands for the first floating address of its family. A server
+    /// that calls a phone over TCP or TLS does so from the host's own address, unless it is told otherwise.
     pub server: Vec<IpAddr>,
+    /// SIP ports of the server over UDP and TCP.
+    pub sip_ports: Vec<u16>,
 }
 
 /// What came, and what became of it.
@@ -215,9 +218,9 @@ impl Intake {
             return Err(Refusal::Cut(source));
         }
         let (src, dst) = (hep.src.ip().to_canonical(), hep.dst.ip().to_canonical());
-        let (from, to) = match (self.own(src), self.own(dst)) {
-            (Some(from), None) => (from, dst),
-            (None, Some(to)) => (src, to),
+        let (from, to, sent) = match (self.own(src), self.own(dst)) {
+            (Some(from), None) => (from, dst, true),
+            (None, Some(to)) => (src, to, false),
             (None, None) => return Err(Refusal::Elsewhere(source, src, dst)),
             // The server with itself, which is no call of a phone.
             (Some(_), Some(_)) => {
@@ -225,7 +228,15 @@ impl Intake {
                 return Ok(None);
             }
         };
-        let (src, dst) = (SocketAddr::new(from, hep.src.port()), SocketAddr::new(to, hep.dst.port()));
+        let (mut src, mut dst) = (SocketAddr::new(from, hep.src.port()), SocketAddr::new(to, hep.dst.port()));
+        let own = if sent { &mut src } else { &mut dst };
+        // The port of a connection that the server opened says nothing, and no phone could reach it there.
+        if transport == Transport::Tcp
+            && !self.rules.sip_ports.contains(&own.port())
+            && let Some(port) = self.rules.sip_ports.first()
+        {
+            own.set_port(*port);
+        }
         Ok(Some(Reported { src, dst, transport, payload: payload.into_owned() }))
     }
 

@@ -157,6 +157,19 @@ impl Listener {
     }
 }
 
+/// The addresses that this host has now, loopback included. A server on it may name any of them as its own.
+#[must_use]
+pub fn own_addresses() -> Vec<IpAddr> {
+    let all = nix::ifaddrs::getifaddrs().map(Iterator::collect::<Vec<_>>).unwrap_or_default();
+    let stored = all.iter().filter_map(|i| i.address.as_ref());
+    let mut out: Vec<IpAddr> = stored
+        .filter_map(|a| a.as_sockaddr_in().map(|v4| v4.ip().into()).or_else(|| a.as_sockaddr_in6().map(|v6| v6.ip().into())))
+        .collect();
+    out.sort();
+    out.dedup();
+    out
+}
+
 async fn clock_at(due: Option<crate::time::Time>) {
     match due {
         Some(at) => tokio::time::sleep_until(clock::tokio_at(at)).await,

@@ -202,6 +202,7 @@ fn call(o: &Observer<'_>, records: &[u32], stored: &[&Stored], rtp: &mut HashMap
         ended_by,
         ended_how: ender.filter(|_| over).and_then(|r| r.told(false).ended_how),
         pairing: kept.and_then(|s| s.pairing),
+        confidence: kept.and_then(|s| s.confidence),
         stored_id: kept.filter(|s| s.main).map(|s| s.id.clone()),
         call_ids,
         recovery: Recovery::no(""),

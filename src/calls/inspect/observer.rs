@@ -8,8 +8,8 @@ use super::survey::{Party, Roles};
 use super::{InspectSettings, ms};
 use crate::calls::model::{Call, CallEvent, Packet, Pairing};
 use crate::calls::table::{PAIRED, Table, TableSettings};
-use crate::calls::tracker::body::{self, description};
 use crate::calls::tracker::{Counters, LegEvent, LegId};
+use crate::sip::body::{self, description};
 use crate::sip::message::{Message, Method};
 use crate::sip::sdp::Sdp;
 use crate::time::Time;
@@ -46,6 +46,7 @@ pub(super) struct Stored {
     pub(super) id: String,
     pub(super) records: SmallVec<[u32; 2]>,
     pub(super) pairing: Option<Pairing>,
+    pub(super) confidence: Option<u8>,
     pub(super) recovery: Recovery,
     pub(super) emergency: bool,
     pub(super) up: bool,
@@ -410,6 +411,7 @@ impl<'j> Observer<'j> {
             id: call.id.clone(),
             records,
             pairing: call.pairing,
+            confidence: call.confidence,
             recovery: (self.judge)(call, &v.addresses),
             emergency: call.emergency,
             up: true,

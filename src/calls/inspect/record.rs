@@ -4,7 +4,7 @@
 use super::report::{Crypto, Description, End, Hold, Leg, Media, Party, Side, State, Timer};
 use super::rtp::MAX_LINES;
 use crate::calls::model::{self, Direction, Packet, Transport};
-use crate::calls::tracker::body::{self, description};
+use crate::sip::body::{self, description};
 use crate::sip::message::{Message, Method, Name};
 use crate::sip::{sdp, uri};
 use crate::time::Time;
@@ -271,7 +271,7 @@ impl Record {
 
     fn hears(&mut self, out: bool, body: &[u8]) {
         if let Ok(parsed) = sdp::Sdp::parse(body) {
-            self.said[usize::from(!out)] = lines(&parsed, body);
+            self.said[usize::from(!out)] = lines(&parsed);
         }
     }
 
@@ -513,19 +513,10 @@ fn media_of(
 }
 
 /// Each m-line with its kind, its protocol, and whether it is T.38.
-fn lines(parsed: &sdp::Sdp<'_>, body: &[u8]) -> Vec<(Description, String, String, bool)> {
-    // ICE attributes of the session count for each m-line (RFC 8839 section 5.4).
-    let mut ice = vec![false; parsed.media().len() + 1];
-    let mut at = 0;
-    for line in body.split(|b| *b == b'\n') {
-        at += usize::from(line.starts_with(b"m="));
-        if let Some(place) = ice.get_mut(at) {
-            *place |= line.starts_with(b"a=ice-ufrag:") || line.starts_with(b"a=candidate:");
-        }
-    }
-    let all = parsed.media().iter().take(MAX_LINES).enumerate();
-    all.map(|(i, m)| {
-        let t38 = m.kind.eq_ignore_ascii_case(b"image") || m.formats.iter().any(|f| f.eq_ignore_ascii_case(b"t38"));
+fn lines(parsed: &sdp::Sdp<'_>) -> Vec<(Description, String, String, bool)> {
+    let all = parsed.media().iter().take(MAX_LINES);
+    all.map(|m| {
+        let t38 = m.is_t38();
         let keyed = m.keys.iter().any(|k| k.starts_with(b"inline:"));
         let crypto = if keyed {
             Crypto::Sdes
@@ -544,7 +535,7 @@ fn lines(parsed: &sdp::Sdp<'_>, body: &[u8]) -> Vec<(Description, String, String
             crypto,
             rtcp_mux: m.rtcp_mux,
             types: m.formats.iter().filter_map(|f| Some((text(f).parse().ok()?, text(m.encoding(f)?)))).collect(),
-            ice: ice[0] || ice.get(i + 1).copied().unwrap_or(false),
+            ice: m.ice().is_some() || m.candidates().next().is_some(),
         };
         (description, text(m.kind), text(m.proto), t38)
     })
@@ -556,7 +547,7 @@ impl Learnt {
     pub(super) fn new(leg: &model::Leg) -> Self {
         let lossy = model::Verbatim::lossy;
         let parse = |d: &Option<model::Sdp>| match d {
-            Some(d) => sdp::Sdp::parse(&d.body.0).map(|p| lines(&p, &d.body.0)).unwrap_or_default(),
+            Some(d) => sdp::Sdp::parse(&d.body.0).map(|p| lines(&p)).unwrap_or_default(),
             None => Vec::new(),
         };
         let (local, remote) = (parse(&leg.sdp_sent), parse(&leg.sdp_received));

@@ -147,6 +147,8 @@ pub struct Call {
     pub ended_how: Option<String>,
     /// How its legs were paired; `None` where nothing was to be paired, or it is not certain.
     pub pairing: Option<Pairing>,
+    /// How certain the pairing is, from 0 to 100.
+    pub confidence: Option<u8>,
     /// The id under which keepcall would have stored it; `None` if it would not.
     pub stored_id: Option<String>,
     /// Its Call-IDs.

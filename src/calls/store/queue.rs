@@ -1,12 +1,12 @@
 //! What still has to be written: the newest state of each call, oldest change first. Pure.
 
 use crate::calls::model::{Call, CallEvent};
-use std::collections::{HashMap, VecDeque};
+use std::collections::hash_map::RandomState;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::BuildHasher as _;
 
 /// Most operations in one transaction: etcd's default `--max-txn-ops`.
 pub(super) const MAX_OPS: usize = 128;
-/// Most bytes of values in one transaction: etcd refuses requests over 1.5 MiB by default; keys and framing need some of it.
-pub(super) const MAX_BATCH_BYTES: usize = 1024 * 1024;
 
 /// The newest known wish for one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,93 +17,209 @@ pub(super) enum Change {
     Delete,
 }
 
+/// A change that is on its way to etcd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Taken {
+    pub(super) id: String,
+    pub(super) change: Change,
+    /// Nothing of this call can have been in etcd before.
+    fresh: bool,
+}
+
+/// How a batch ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// All of it is in etcd.
+    Written,
+    /// None of it is, and none of it will be.
+    Nothing,
+    /// Nobody knows.
+    Doubt,
+}
+
 /// Calls with changes that are not known to be written.
 #[derive(Debug)]
 pub(super) struct Queue {
     order: VecDeque<String>,
     newest: HashMap<String, Change>,
-    max_calls: usize,
+    max_puts: usize,
+    puts: usize,
     in_flight: usize,
     /// What is in flight was forgotten meanwhile: it must not come back, should it fail.
     forgotten: bool,
     /// Changes that found no room.
     pub(super) dropped: u64,
+    /// Calls of which a state may be in etcd, as hashes of their ids. A false "may be" costs a needless delete; a false "cannot
+    /// be" would leave a ghost, so only what is sure takes a call off.
+    there: HashSet<u64>,
+    /// Whether etcd was read; before that every call may be there.
+    was_read: bool,
+    hasher: RandomState,
 }
 
 impl Queue {
+    /// `max_calls`: what a tracker follows at most. Each of the two legs of a call may be stored as a call of its own, so there is
+    /// room for twice as many, and what is learnt always has room.
     pub(super) fn new(max_calls: usize) -> Self {
-        Self { order: VecDeque::new(), newest: HashMap::new(), max_calls, in_flight: 0, forgotten: false, dropped: 0 }
+        Self {
+            order: VecDeque::new(),
+            newest: HashMap::new(),
+            max_puts: max_calls.saturating_mul(2),
+            puts: 0,
+            in_flight: 0,
+            forgotten: false,
+            dropped: 0,
+            there: HashSet::new(),
+            was_read: false,
+            hasher: RandomState::new(),
+        }
     }
 
     /// Takes a change; it replaces an older one of the same call. `false` if there was no room.
+    ///
+    /// When full, an emergency call takes the place of the newest other one. A change of a call that waits already always has
+    /// room. The end of a call whose beginning never left takes both away. Ends have as much room again as puts: a lost end
+    /// would leave a ghost for a day, and it is only a name.
     pub(super) fn push(&mut self, event: CallEvent) -> bool {
         let (id, change) = match event {
             CallEvent::Put(call) => (call.id.clone(), Change::Put(call)),
             CallEvent::Delete { id, .. } => (id, Change::Delete),
         };
+        let is_put = change != Change::Delete;
         if let Some(old) = self.newest.get_mut(&id) {
+            let was_put = *old != Change::Delete;
             *old = change;
+            self.puts = self.puts + usize::from(is_put) - usize::from(was_put);
+            if was_put && !is_put && !self.may_be_there(&id) {
+                // Its place in the order is passed over later.
+                self.newest.remove(&id);
+                self.compact();
+            }
             return true;
         }
-        // A call may end and another begin while etcd is away: room for as many ends as there are calls. A delete that is lost
-        // would leave a ghost; a put that is lost is made good by the call's next change.
-        let room = if change == Change::Delete { self.max_calls.saturating_mul(2) } else { self.max_calls };
-        if self.newest.len() >= room {
+        let full = if is_put { self.puts >= self.max_puts } else { self.newest.len() >= self.max_puts.saturating_mul(2) };
+        if full {
             self.dropped += 1;
-            return false;
+            if !matches!(&change, Change::Put(call) if call.emergency) || !self.make_room() {
+                return false;
+            }
         }
+        self.puts += usize::from(is_put);
         self.newest.insert(id.clone(), change);
         self.order.push_back(id);
         true
     }
 
-    /// The oldest changes, as many as fit a transaction; `size` tells the bytes of one. At least one, if there is any.
-    pub(super) fn take(&mut self, size: impl Fn(&Change) -> usize) -> Vec<(String, Change)> {
+    /// Drops the newest put that is no emergency call.
+    fn make_room(&mut self) -> bool {
+        let least = |id: &&String| matches!(self.newest.get(*id), Some(Change::Put(call)) if !call.emergency);
+        let Some(id) = self.order.iter().rev().find(least).cloned() else { return false };
+        self.newest.remove(&id);
+        self.puts -= 1;
+        true
+    }
+
+    /// Forgets places of changes that are no more, when these are the most: calls that come and go while etcd is away must not add up.
+    fn compact(&mut self) {
+        if self.order.len() > 2 * self.newest.len() + MAX_OPS {
+            // A call may have left two places; the first counts.
+            let mut seen = HashSet::new();
+            self.order.retain(|id| self.newest.contains_key(id) && seen.insert(id.clone()));
+        }
+    }
+
+    /// The oldest changes, `most` of them and never more than a transaction takes, while they `fit`; at least one, if there is any.
+    pub(super) fn take(&mut self, most: usize, mut fit: impl FnMut(&Change) -> bool) -> Vec<Taken> {
         let mut batch = Vec::new();
-        let mut bytes = 0;
-        while batch.len() < MAX_OPS
+        while batch.len() < most.min(MAX_OPS)
             && let Some(id) = self.order.pop_front()
         {
             let Some(change) = self.newest.remove(&id) else { continue };
-            bytes += size(&change);
-            if bytes > MAX_BATCH_BYTES && !batch.is_empty() {
+            if !fit(&change) && !batch.is_empty() {
                 self.newest.insert(id.clone(), change);
                 self.order.push_front(id);
                 break;
             }
-            batch.push((id, change));
+            let fresh = !self.may_be_there(&id);
+            if change != Change::Delete {
+                self.puts -= 1;
+                self.seen(&id);
+            }
+            batch.push(Taken { id, change, fresh });
         }
         self.in_flight = batch.len();
         self.forgotten = false;
         batch
     }
 
-    /// The batch that was taken last is written.
-    pub(super) fn done(&mut self) {
-        self.in_flight = 0;
+    /// Only a part of the batch that was taken last is sent: `rest` comes first next time.
+    pub(super) fn shorten(&mut self, rest: Vec<Taken>, sent: usize) {
+        let forgotten = self.forgotten;
+        self.ended(rest, End::Nothing);
+        self.in_flight = sent;
+        self.forgotten = forgotten;
     }
 
-    /// The batch that was taken last is not known to be written: it comes first again, save for calls that changed since, and
-    /// unless it was forgotten.
-    pub(super) fn put_back(&mut self, batch: Vec<(String, Change)>) {
+    /// What became of the batch that was taken last. What is not known to be written comes first again, save for calls that changed
+    /// since, and unless it was forgotten.
+    pub(super) fn ended(&mut self, batch: Vec<Taken>, end: End) {
         self.in_flight = 0;
-        if std::mem::take(&mut self.forgotten) {
-            return;
-        }
-        for (id, change) in batch.into_iter().rev() {
-            if !self.newest.contains_key(&id) {
-                self.newest.insert(id.clone(), change);
-                self.order.push_front(id);
+        let forgotten = std::mem::take(&mut self.forgotten);
+        for Taken { id, change, fresh } in batch.into_iter().rev() {
+            let is_put = change != Change::Delete;
+            let gone = (end == End::Written && !is_put) || (end == End::Nothing && fresh);
+            if gone {
+                self.unseen(&id);
+            }
+            if end == End::Written || forgotten {
+                continue;
+            }
+            match self.newest.get(&id) {
+                // It began and ended while the attempt to write it was under way, and failed.
+                Some(Change::Delete) if gone => {
+                    self.newest.remove(&id);
+                }
+                Some(_) => {}
+                None => {
+                    self.puts += usize::from(is_put);
+                    self.newest.insert(id.clone(), change);
+                    self.order.push_front(id);
+                }
             }
         }
+        self.compact();
+    }
+
+    /// A state of this call is in etcd.
+    pub(super) fn seen(&mut self, id: &str) {
+        self.there.insert(self.hasher.hash_one(id));
+    }
+
+    /// This call is not in etcd any more, and nobody here writes it.
+    pub(super) fn unseen(&mut self, id: &str) {
+        self.there.remove(&self.hasher.hash_one(id));
+    }
+
+    /// Everything in etcd was read; `exact` says that nobody here writes, so that nothing else can be there.
+    pub(super) fn seen_all<'a>(&mut self, ids: impl Iterator<Item = &'a str>, exact: bool) {
+        if exact {
+            self.there.clear();
+        }
+        self.was_read = true;
+        self.there.extend(ids.map(|id| self.hasher.hash_one(id)));
+    }
+
+    fn may_be_there(&self, id: &str) -> bool {
+        !self.was_read || self.there.contains(&self.hasher.hash_one(id))
     }
 
     /// Forgets all; how many changes that were. What is in flight may still be written, but is not tried again: else it would
     /// wait here for this node's next right, and then overwrite what the master between has stored.
     pub(super) fn clear(&mut self) -> usize {
         let n = self.len();
-        self.order.clear();
-        self.newest.clear();
+        self.order = VecDeque::new();
+        self.newest = HashMap::new();
+        self.puts = 0;
         self.forgotten = true;
         n
     }
@@ -113,3 +229,6 @@ impl Queue {
         self.newest.len() + self.in_flight
     }
 }
+
+#[cfg(test)]
+mod tests;

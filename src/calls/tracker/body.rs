@@ -1,3 +1,3 @@
 //! The session description in a message's body.
 
-pub(in crate::calls) use crate::sip::body::{Description, description};
+pub(super) use crate::sip::body::{Description, description};

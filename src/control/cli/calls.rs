@@ -2,6 +2,7 @@
 
 use super::output::{Output, ago, or_dash, table};
 use super::{Global, QUICK, unexpected};
+use crate::calls::pairing::CERTAIN;
 use crate::control::api::{CallRow, LegRow, Reply, Request};
 
 /// Arguments of `keepcall calls`.
@@ -29,6 +30,21 @@ pub(super) fn run(global: &Global, args: &CallsArgs) -> Result<(), u8> {
     Ok(())
 }
 
+/// `bridge`, `evidence 85`, or for a single leg what it is connected to: `conference 4711`.
+fn pairing(c: &CallRow) -> String {
+    match (&c.pairing, &c.other_end) {
+        (Some(how), _) => match c.confidence {
+            Some(confidence) if confidence < CERTAIN => format!("{how} {confidence}"),
+            _ => how.clone(),
+        },
+        (None, Some(end)) => {
+            let kind = serde_json::to_value(end.kind).ok().and_then(|k| k.as_str().map(str::to_owned)).unwrap_or_default();
+            format!("({kind}{}{})", if end.name.is_empty() { "" } else { " " }, end.name)
+        }
+        (None, None) => or_dash(&None),
+    }
+}
+
 pub(super) fn render(calls: &[CallRow]) -> String {
     let party = |leg: &LegRow| leg.remote.clone();
     let rows = calls.iter().map(|c| {
@@ -44,7 +60,7 @@ pub(super) fn render(calls: &[CallRow]) -> String {
                 .or(caller.filter(|_| c.legs.len() == 1))
                 .map_or_else(|| "-".to_owned(), |leg| if c.legs.len() == 1 { format!("({})", leg.local) } else { party(leg) }),
             ago(c.confirmed_ms),
-            or_dash(&c.pairing),
+            pairing(c),
             codecs,
             c.node.clone(),
         ]

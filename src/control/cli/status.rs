@@ -147,6 +147,16 @@ pub(super) fn render(status: &Status) -> String {
         vec![i.name.clone(), c.stored.to_string(), c.tracked.to_string(), c.carried.to_string()]
     });
     let _ = write!(text, "\n{}", table(&["CALLS OF", "STORED", "TRACKED", "CARRIED"], calls.collect()));
+    let servers = status.instances.iter().filter_map(|i| {
+        let s = i.server.as_ref()?;
+        let state = if s.connected { "connected" } else { "NOT connected" };
+        let error = s.error.clone().unwrap_or_else(|| "-".to_owned());
+        Some(vec![i.name.clone(), s.protocol.clone(), s.address.clone(), state.to_owned(), ago(s.since_ms), error])
+    });
+    let servers: Vec<Vec<String>> = servers.collect();
+    if !servers.is_empty() {
+        let _ = write!(text, "\n{}", table(&["SERVER OF", "BY", "ADDRESS", "STATE", "SINCE", "ERROR"], servers));
+    }
     let hep: Vec<Vec<String>> =
         status.instances.iter().filter_map(|i| Some((i, i.calls.hep?))).map(|(i, h)| hep_row(&i.name, h)).collect();
     if !hep.is_empty() {

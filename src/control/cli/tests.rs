@@ -44,6 +44,13 @@ fn the_status_shows_master_nodes_checks_and_calls() {
             name: "pbx".to_owned(),
             master: Some("a".to_owned()),
             hold: Some(HoldStatus { kind: "paired".to_owned(), remaining_ms: 312 }),
+            server: Some(ServerStatus {
+                protocol: "ami".to_owned(),
+                address: "127.0.0.1:5038".to_owned(),
+                connected: false,
+                since_ms: 0,
+                error: Some("login refused".to_owned()),
+            }),
             checks: vec![CheckStatus { name: "options".to_owned(), state: CheckState::Failed, ..CheckStatus::default() }],
             calls: CallCounts {
                 stored: 41,
@@ -69,6 +76,9 @@ fn the_status_shows_master_nodes_checks_and_calls() {
         "42",
         "43",
         "HEP OF",
+        "127.0.0.1:5038",
+        "NOT connected",
+        "login refused",
         "71",
         "72",
         "never",
@@ -108,7 +118,13 @@ fn calls_show_both_parties() {
     let (alice, bob) = (text.find("sip:alice").unwrap(), text.find("sip:bob").unwrap());
     assert!(alice < bob, "{text}");
     let single = CallRow { legs: vec![leg("inbound", "sip:alice")], ..CallRow::default() };
-    assert!(calls::render(&[single]).contains("(sip:pbx)"));
+    assert!(calls::render(std::slice::from_ref(&single)).contains("(sip:pbx)"));
+    let shown = |call: CallRow| calls::render(&[call]);
+    let how = |pairing: &str, confidence| CallRow { pairing: Some(pairing.to_owned()), confidence, ..call.clone() };
+    assert!(shown(how("evidence", Some(85))).contains("evidence 85"));
+    assert!(!shown(how("bridge", Some(100))).contains("100"));
+    let end = OtherEnd { kind: OtherEndKind::Conference, name: "4711".to_owned() };
+    assert!(shown(CallRow { other_end: Some(end), ..single }).contains("(conference 4711)"));
 }
 
 #[test]

@@ -20,6 +20,7 @@ fn rules() -> Rules {
         from: Some(vec![ip("127.0.0.1"), ip("::1"), ip("192.0.2.10")]),
         vips: vec![ip("192.0.2.10"), ip("192.0.2.11"), ip("2001:db8::10")],
         server: vec![ip("0.0.0.0"), ip("10.0.0.5"), ip("fd00::5")],
+        sip_ports: vec![5060, 5080],
     }
 }
 
@@ -103,6 +104,15 @@ fn the_servers_other_names_become_the_floating_address() {
         let got = report(&mut intake, &tls(src, dst)).unwrap();
         assert_eq!((got.src, got.dst, got.transport), (addr(expected.0), addr(expected.1), Transport::Tls));
     }
+    // A connection that the server opened.
+    let tcp = |src, dst| encode::kamailio3(addr(src), addr(dst), 6, None, &options("TCP"));
+    for (src, dst, expected) in [
+        ("10.0.0.5:49152", "198.51.100.7:5060", "192.0.2.10:5060"),
+        ("192.0.2.11:5080", "198.51.100.7:5060", "192.0.2.11:5080"),
+    ] {
+        assert_eq!(report(&mut intake, &tcp(src, dst)).unwrap().src, addr(expected));
+        assert_eq!(report(&mut intake, &tcp(dst, src)).unwrap().dst, addr(expected));
+    }
     let local = ip("127.0.0.1");
     let elsewhere = intake.take(&tls("198.51.100.7:40001", "10.0.0.6:5061"), local, NOW);
     assert_eq!(why(elsewhere), (Refusal::Elsewhere(local, ip("198.51.100.7"), ip("10.0.0.6")), true));
@@ -110,7 +120,7 @@ fn the_servers_other_names_become_the_floating_address() {
     for (src, dst) in [("192.0.2.10:5061", "10.0.0.5:5061"), ("[2001:db8::10]:5061", "[2001:db8::10]:40001")] {
         assert_eq!(intake.take(&tls(src, dst), local, NOW), Taken::PassedOver);
     }
-    assert_eq!(intake.counters, Counters { received: 5, elsewhere: 3, ..Counters::default() });
+    assert_eq!(intake.counters, Counters { received: 9, elsewhere: 3, ..Counters::default() });
 }
 
 #[test]

@@ -81,7 +81,7 @@ fn every_kind_of_media_is_described_and_no_key_is_told() {
          a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:{key}\r\nm=image 4004 udptl t38\r\n"
     );
     let dtls = format!(
-        "v=0\r\no=- 1 1 IN IP4 10.0.0.100\r\ns=-\r\nc=IN IP4 10.0.0.100\r\nt=0 0\r\na=fingerprint:sha-256 {fingerprint}\r\na=ice-ufrag:x\r\n\
+        "v=0\r\no=- 1 1 IN IP4 10.0.0.100\r\ns=-\r\nc=IN IP4 10.0.0.100\r\nt=0 0\r\na=fingerprint:sha-256 {fingerprint}\r\na=ice-ufrag:x\r\na=ice-pwd:y\r\n\
          m=audio 9000 UDP/TLS/RTP/SAVPF 0\r\na=rtcp-mux\r\na=inactive\r\nm=image 0 udptl t38\r\n"
     );
     let h = Hop::new("c", A, S, "1000", "2000");

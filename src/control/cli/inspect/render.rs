@@ -132,7 +132,13 @@ fn block(c: &Call) -> String {
             ("answer", code.trim().to_owned()),
             ("ended by", c.ended_by.as_ref().map(kebab::<By>).unwrap_or_default()),
             ("how", c.ended_how.clone().unwrap_or_default()),
-            ("legs paired by", c.pairing.as_ref().map(kebab).unwrap_or_default()),
+            (
+                "legs paired by",
+                c.pairing
+                    .as_ref()
+                    .map(|p| format!("{} (certain to {} of 100)", kebab(p), c.confidence.unwrap_or(0)))
+                    .unwrap_or_default(),
+            ),
             ("stored as", c.stored_id.clone().unwrap_or_default()),
             ("recovery", format!("audio {}, signalling {}: {}", kebab(&r.audio), kebab(&r.signalling), r.why)),
         ],

@@ -1,0 +1,286 @@
+//! Writes what waits, in batches, as the one writer that is named in etcd.
+//!
+//! The writer's key holds the epoch of the master that may write calls. Each transaction compares the revision of that key, and
+//! naming a writer is a put of the key, also where it stood there before. So whatever was sent before the naming is void after it,
+//! however late it arrives: what a former master wrote when it was frozen, what a former process on this host wrote, and what
+//! this one wrote without hearing whether it was done. After a write in doubt the node therefore names itself anew before it
+//! writes anything else; and nothing is ever written by a node that is not named.
+
+use super::State;
+use super::queue::{Change, End, MAX_OPS, Taken};
+use super::seal::NONCE;
+use super::value::Coder;
+use crate::calls::model::Leg;
+use crate::etcd::{Compare, Etcd, EtcdError, Op, TxnReply};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
+
+/// How long changes are collected before they are written: with two round trips to etcd, of which one may just have begun, well under
+/// the 50 ms that the stored state may be behind, and long enough that what belongs to one step of a call makes one write.
+const COLLECT: Duration = Duration::from_millis(20);
+/// Pause after a failed write: the first, and the longest; each is twice the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LAST_PAUSE: Duration = Duration::from_millis(500);
+/// Most bytes of values in one transaction: etcd refuses requests over 1.5 MiB by default; keys and framing need some of it.
+const MAX_BATCH_BYTES: usize = 1024 * 1024;
+/// What a call has besides its descriptions, at most in bytes, for a guess before it is encoded.
+const FRAME: usize = 4096;
+
+enum Step {
+    /// There is nothing to do until the bell rings.
+    Idle,
+    /// Go on.
+    Done,
+    /// Try again after a pause.
+    Failed,
+}
+
+struct Writer {
+    etcd: Etcd,
+    state: Arc<Mutex<State>>,
+    coder: Arc<Coder>,
+    key: String,
+    /// For which version of `State::writing` this node is named, and the revision of that.
+    named: Option<(u64, i64)>,
+    /// Most changes in the next transaction.
+    most: usize,
+    /// Transactions in a row that found another revision of the writer's key.
+    misses: u32,
+}
+
+pub(super) async fn run(
+    etcd: Etcd,
+    state: Arc<Mutex<State>>,
+    coder: Arc<Coder>,
+    key: String,
+    mut rung: mpsc::Receiver<()>,
+    done: watch::Sender<u64>,
+) {
+    let mut writer = Writer { etcd, state, coder, key, named: None, most: MAX_OPS, misses: 0 };
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let open = rung.recv().await.is_some();
+        loop {
+            let step = writer.step(open).await;
+            done.send_modify(|n| *n += 1);
+            match step {
+                Step::Idle => break,
+                Step::Done => pause = FIRST_PAUSE,
+                // Nobody waits any more; the backups keep what was stored.
+                Step::Failed if !open => break,
+                Step::Failed => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LAST_PAUSE);
+                }
+            }
+        }
+        if !open {
+            return;
+        }
+    }
+}
+
+impl Writer {
+    async fn step(&mut self, collect: bool) -> Step {
+        let (epoch, version) = {
+            let state = super::lock(&self.state);
+            let Some(epoch) = state.writing else { return Step::Idle };
+            (epoch, state.version)
+        };
+        let revision = match self.named {
+            Some((v, revision)) if v == version => revision,
+            _ => match self.name(epoch).await {
+                Ok(Some(revision)) => {
+                    self.named = Some((version, revision));
+                    let mut state = super::lock(&self.state);
+                    if version == state.version {
+                        state.refused_now = false;
+                    }
+                    revision
+                }
+                Ok(None) => return self.refused(version),
+                Err(e) => return self.failed(&e),
+            },
+        };
+        if super::lock(&self.state).queue.len() == 0 {
+            return Step::Idle;
+        }
+        if collect {
+            tokio::time::sleep(COLLECT).await;
+        }
+        let batch = {
+            let mut state = super::lock(&self.state);
+            if state.version != version {
+                return Step::Done;
+            }
+            // A guess, so that not much is encoded for nothing.
+            let mut bytes = 0;
+            state.queue.take(self.most, |c| {
+                bytes += guess(c);
+                bytes <= MAX_BATCH_BYTES
+            })
+        };
+        let Some((batch, ops)) = self.encode(batch) else { return Step::Failed };
+        if batch.is_empty() {
+            return Step::Done;
+        }
+        let compares = vec![Compare::ModRevision(self.key.clone(), revision)];
+        let result = self.etcd.txn(compares, ops, Vec::new()).await;
+        self.settle(batch, result)
+    }
+
+    /// Makes this node the writer, and voids all that was sent before. The revision of it; `None` if a later epoch is named.
+    async fn name(&self, epoch: u64) -> Result<Option<i64>, EtcdError> {
+        let there = self.etcd.get(&self.key).await?;
+        let named = there.as_ref().map(|kv| std::str::from_utf8(&kv.value).ok().and_then(|text| text.parse::<u64>().ok()));
+        match named {
+            Some(Some(named)) if named > epoch => return Ok(None),
+            Some(None) => warn!(key = self.key, "the value of this key in etcd is not an epoch; it is written again"),
+            _ => {}
+        }
+        let compare = Compare::ModRevision(self.key.clone(), there.map_or(0, |kv| kv.mod_revision));
+        let put = Op::Put { key: self.key.clone(), value: epoch.to_string().into_bytes(), lease: 0 };
+        // A second copy finds another revision, and does nothing.
+        let (reply, _) = self.etcd.txn_guarded(vec![compare], vec![put], Vec::new()).await?;
+        if reply.succeeded {
+            return Ok(Some(reply.revision));
+        }
+        // Either another node was quicker, or this was the answer to a second copy. What stands there now, tells.
+        let there = self.etcd.get(&self.key).await?;
+        match there {
+            Some(kv) if kv.value == epoch.to_string().as_bytes() => Ok(Some(kv.mod_revision)),
+            _ => Err(EtcdError::Refused { message: "somebody else changed the writer's key at the same time".into() }),
+        }
+    }
+
+    /// The operations of as much of the batch as fits; the rest goes back. `None` if nothing can be encoded at present.
+    fn encode(&self, batch: Vec<Taken>) -> Option<(Vec<Taken>, Vec<Op>)> {
+        let (mut fits, mut ops, mut values, mut bytes) = (Vec::with_capacity(batch.len()), Vec::new(), Vec::new(), 0);
+        let mut rest = batch.into_iter();
+        let mut back = Vec::new();
+        for taken in rest.by_ref() {
+            let key = self.coder.key(&taken.id);
+            let value = match &taken.change {
+                Change::Delete => None,
+                Change::Put(call) => {
+                    let mut nonce = None;
+                    if self.coder.encrypts {
+                        let mut random = [0; NONCE];
+                        if let Err(e) = getrandom::fill(&mut random) {
+                            super::lock(&self.state).status.last_error = Some(format!("no randomness to encrypt with: {e}"));
+                            back.push(taken);
+                            break;
+                        }
+                        nonce = Some(random);
+                    }
+                    match self.coder.encode(call, nonce) {
+                        Some(value) => Some(value),
+                        None => {
+                            super::lock(&self.state).status.dropped += 1;
+                            continue;
+                        }
+                    }
+                }
+            };
+            bytes += value.as_ref().map_or(0, Vec::len);
+            if bytes > MAX_BATCH_BYTES && !fits.is_empty() {
+                back.push(taken);
+                break;
+            }
+            values.push(value.clone().unwrap_or_default());
+            ops.push(match value {
+                None => Op::Delete(key),
+                Some(value) => Op::Put { key, value, lease: 0 },
+            });
+            fits.push(taken);
+        }
+        back.extend(rest);
+        let mut state = super::lock(&self.state);
+        state.queue.shorten(back, fits.len());
+        for (taken, value) in fits.iter().zip(values) {
+            state.echo.sending(taken, value);
+        }
+        (!fits.is_empty() || state.status.last_error.is_none()).then_some((fits, ops))
+    }
+
+    /// Books the result of a batch.
+    fn settle(&mut self, mut batch: Vec<Taken>, result: Result<TxnReply, EtcdError>) -> Step {
+        let mut state = super::lock(&self.state);
+        match result {
+            Ok(reply) if reply.succeeded => {
+                if state.status.last_error.take().is_some() {
+                    info!("calls are stored again");
+                }
+                state.status.written += batch.len() as u64;
+                state.queue.ended(batch, End::Written);
+                self.most = (self.most * 2).min(MAX_OPS);
+                self.misses = 0;
+                Step::Done
+            }
+            // The key was changed: by another node, by hand, or by a naming of our own that was done late. Naming finds out.
+            Ok(_) => {
+                state.queue.ended(batch, End::Nothing);
+                self.named = None;
+                self.misses += 1;
+                if self.misses > 1 { Step::Failed } else { Step::Done }
+            }
+            Err(EtcdError::Refused { message }) if batch.len() == 1 => {
+                // It would be refused for ever, and hold up all others.
+                warn!(call = batch[0].id, %message, "etcd does not take this call; its change is not stored");
+                state.status.dropped += 1;
+                batch.clear();
+                state.queue.ended(batch, End::Nothing);
+                Step::Done
+            }
+            Err(e) => {
+                let end = if e.is_definite() { End::Nothing } else { End::Doubt };
+                if end == End::Doubt {
+                    self.named = None;
+                }
+                if end == End::Doubt || matches!(e, EtcdError::Refused { .. }) {
+                    // Perhaps it is too much in one go for this etcd.
+                    self.most = (batch.len() / 2).max(1);
+                }
+                state.queue.ended(batch, end);
+                drop(state);
+                self.failed(&e)
+            }
+        }
+    }
+
+    fn failed(&self, e: &EtcdError) -> Step {
+        let mut state = super::lock(&self.state);
+        if state.status.last_error.is_none() {
+            warn!(error = %e, "cannot store calls; their newest state is kept and tried again");
+        }
+        state.status.last_error = Some(e.to_string());
+        Step::Failed
+    }
+
+    fn refused(&self, version: u64) -> Step {
+        let mut state = super::lock(&self.state);
+        if version != state.version {
+            return Step::Done;
+        }
+        state.status.refused += 1;
+        if !state.refused_now {
+            let changes = state.queue.len();
+            warn!(
+                changes,
+                "etcd no longer lets this node write the calls of the instance: another node is named as their writer"
+            );
+        }
+        state.refused_now = true;
+        Step::Failed
+    }
+}
+
+fn guess(change: &Change) -> usize {
+    let descriptions = |leg: &Leg| leg.sdp_sent.iter().chain(&leg.sdp_received).map(|s| s.body.len()).sum::<usize>();
+    match change {
+        Change::Put(call) => FRAME + 2 * call.legs.iter().map(|leg| descriptions(leg)).sum::<usize>(),
+        Change::Delete => 0,
+    }
+}

@@ -1,0 +1,138 @@
+//! What is stored of the calls of one instance, as this node knows it. Pure.
+
+use super::model::Call;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Emergency calls have room of their own beyond the limit: this part of it.
+const EMERGENCY_PART: usize = 8;
+
+/// The calls in etcd, by id. Bounded: a master with a higher limit, or somebody else, may have written more than this node is to
+/// keep.
+///
+/// The limit is that of the tracker: two legs for each of `max_calls`. Beyond it new calls are left out, and counted; emergency
+/// calls have an eighth more. What was left out is not recovered by this node; once there is room again, a new read brings it.
+#[derive(Debug, Default)]
+pub struct Stored {
+    // Boxed: a tree has up to twice the places that it needs.
+    calls: BTreeMap<String, Box<Call>>,
+    legs: usize,
+    max_legs: usize,
+    left_out: BTreeSet<String>,
+    /// More were left out than are remembered.
+    more_left_out: bool,
+}
+
+impl Stored {
+    /// Nothing is stored; see [`super::table::TableSettings::max_calls`].
+    #[must_use]
+    pub fn new(max_calls: usize) -> Self {
+        Self { max_legs: max_calls.saturating_mul(2), ..Self::default() }
+    }
+
+    /// Takes the stored state of a call; `false` if it was left out. A call that is here always has room.
+    pub fn put(&mut self, call: Box<Call>) -> bool {
+        let before = self.calls.get(&call.id).map(|c| c.legs.len());
+        let room = if call.emergency { self.max_legs + self.max_legs / EMERGENCY_PART } else { self.max_legs };
+        if before.is_none() && self.legs + call.legs.len() > room {
+            self.leave_out(call.id);
+            return false;
+        }
+        self.legs = self.legs + call.legs.len() - before.unwrap_or(0);
+        self.left_out.remove(&call.id);
+        self.calls.insert(call.id.clone(), call);
+        true
+    }
+
+    fn leave_out(&mut self, id: String) {
+        // A tenth is enough to tell of; the rest is known to be "more".
+        if self.left_out.len() < self.max_legs / 10 + 10 {
+            self.left_out.insert(id);
+        } else {
+            self.more_left_out |= !self.left_out.contains(&id);
+        }
+    }
+
+    /// Takes a call away.
+    pub fn remove(&mut self, id: &str) -> Option<Box<Call>> {
+        self.left_out.remove(id);
+        let call = self.calls.remove(id)?;
+        self.legs -= call.legs.len();
+        Some(call)
+    }
+
+    /// Replaces everything, emergency calls first and then the oldest. The calls that are no longer there.
+    ///
+    /// What did not change keeps its memory, which the tracker or the engine may share.
+    pub fn replace(&mut self, mut calls: Vec<Call>) -> Vec<Box<Call>> {
+        let mut old = std::mem::take(&mut self.calls);
+        (self.legs, self.more_left_out) = (0, false);
+        self.left_out.clear();
+        let legs: usize = calls.iter().map(|c| c.legs.len()).sum();
+        if legs > self.max_legs {
+            calls.sort_by_key(|c| (!c.emergency, c.confirmed_ms));
+        }
+        for call in calls {
+            let before = old.remove(&call.id);
+            self.put(match before {
+                Some(before) if *before == call => before,
+                _ => Box::new(call),
+            });
+        }
+        old.into_values().collect()
+    }
+
+    /// How many calls were left out, at least.
+    #[must_use]
+    pub fn left_out(&self) -> usize {
+        self.left_out.len() + usize::from(self.more_left_out)
+    }
+
+    /// Whether a new read would bring calls that were left out: an eighth of the room is free again.
+    #[must_use]
+    pub fn wants_reading(&self) -> bool {
+        self.left_out() > 0 && self.legs <= self.max_legs - self.max_legs / EMERGENCY_PART
+    }
+
+    /// One call.
+    #[must_use]
+    pub fn get(&self, id: &str) -> Option<&Call> {
+        self.calls.get(id).map(|c| &**c)
+    }
+
+    /// Whether the call is here.
+    #[must_use]
+    pub fn contains(&self, id: &str) -> bool {
+        self.calls.contains_key(id)
+    }
+
+    /// All calls, in the order of their ids.
+    pub fn values(&self) -> impl Iterator<Item = &Call> {
+        self.calls.values().map(|c| &**c)
+    }
+
+    /// All ids, in order.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.calls.keys().map(String::as_str)
+    }
+
+    /// The ids after `id`, in order.
+    pub fn ids_after(&self, id: &str) -> impl Iterator<Item = &str> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        self.calls.range::<str, _>((Excluded(id), Unbounded)).map(|(k, _)| k.as_str())
+    }
+
+    /// Number of calls.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Whether nothing is stored.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,16 @@
+//! Calls learnt from what real servers report by HEP, and the sockets that it comes in on.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests fail by panicking, as the tests do
+
+#[path = "hep/asterisk.rs"]
+mod asterisk;
+#[path = "../src/calls/hep/tests/encode.rs"]
+mod encode;
+#[path = "hep/kamailio.rs"]
+mod kamailio;
+mod netns;
+#[path = "hep/phone.rs"]
+mod phone;
+#[path = "hep/sockets.rs"]
+mod sockets;
+#[path = "hep/watch.rs"]
+mod watch;

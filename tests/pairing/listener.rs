@@ -1,0 +1,118 @@
+//! The part of the agent that these tests are about, on a host of the lab: the wire, the server's own word, and the table.
+
+use crate::lab::lan::{Host, VIP4};
+use anyhow::{Context, Result};
+use keepcall::calls::capture::{Capture, Seen};
+use keepcall::calls::facts::Fact;
+use keepcall::calls::model::{Call, CallEvent, Packet, Transport};
+use keepcall::calls::server::driver::{Login, Server, ServerStatus};
+use keepcall::calls::table::{Table, TableSettings};
+use keepcall::clock;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+struct Shared {
+    table: Table,
+    events: Vec<CallEvent>,
+    status: Option<ServerStatus>,
+}
+
+enum Heard {
+    Packet(Seen),
+    Fact(Fact),
+    Login(Option<Login>),
+    Nothing,
+}
+
+/// Listens until it is dropped.
+pub(crate) struct Listener {
+    shared: Arc<Mutex<Shared>>,
+    logins: mpsc::UnboundedSender<Option<Login>>,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Listener {
+    pub(crate) fn start(host: &Host) -> Result<Self> {
+        let table = Table::new(TableSettings {
+            instance: "i".into(),
+            node: "n".into(),
+            vips: vec![VIP4.into()],
+            sip_ports: vec![5060],
+            pair_header: None,
+            emergency: Vec::new(),
+            max_calls: 1000,
+        });
+        let shared = Arc::new(Mutex::new(Shared { table, events: Vec::new(), status: None }));
+        let (logins, mut wanted) = mpsc::unbounded_channel::<Option<Login>>();
+        let (stop, mut stopped) = oneshot::channel::<()>();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let (me, host) = (shared.clone(), host.clone());
+        std::thread::spawn(move || {
+            host.enter(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                runtime.block_on(async {
+                    let mut capture = Capture::open("eth0", &[5060])?;
+                    let _ = ready.send(());
+                    let mut server: Option<Server> = None;
+                    loop {
+                        let fact = async {
+                            match &mut server {
+                                Some(s) => s.next().await,
+                                None => std::future::pending().await,
+                            }
+                        };
+                        let heard = tokio::select! {
+                            seen = capture.next() => Heard::Packet(seen?),
+                            fact = fact => Heard::Fact(fact),
+                            login = wanted.recv() => Heard::Login(login.flatten()),
+                            () = tokio::time::sleep(Duration::from_millis(20)) => Heard::Nothing,
+                            _ = &mut stopped => return Ok(()),
+                        };
+                        let now = clock::now();
+                        // In one go: who sees the table sees the events that led to it.
+                        let mut shared = lock(&me);
+                        match heard {
+                            Heard::Packet(Seen { src, dst, payload, .. }) => {
+                                let packet = Packet { src, dst, transport: Transport::Udp, payload: &payload };
+                                shared.table.handle_packet(&packet, clock::unix_ms(), now);
+                            }
+                            Heard::Fact(fact) => shared.table.handle_fact(&fact, now),
+                            Heard::Login(login) => server = login.map(Server::start),
+                            Heard::Nothing => {}
+                        }
+                        shared.table.handle_timeout(now);
+                        while let Some(event) = shared.table.poll_event() {
+                            shared.events.push(event);
+                        }
+                        shared.status = server.as_ref().map(Server::status);
+                    }
+                })
+            })
+        });
+        is_ready.recv_timeout(Duration::from_secs(10)).context("the capture did not open")?;
+        Ok(Self { shared, logins, _stop: stop })
+    }
+
+    /// Connects to the server, or leaves it.
+    pub(crate) fn login(&self, login: Option<Login>) {
+        let _ = self.logins.send(login);
+    }
+
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        lock(&self.shared).table.calls().collect()
+    }
+
+    pub(crate) fn status(&self) -> Option<ServerStatus> {
+        lock(&self.shared).status.clone()
+    }
+
+    /// What was told since the last look.
+    pub(crate) fn events(&self) -> Vec<CallEvent> {
+        std::mem::take(&mut lock(&self.shared).events)
+    }
+}
+
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
