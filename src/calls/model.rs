@@ -175,7 +175,7 @@ pub struct SessionTimer {
 pub struct Leg {
     /// Call-ID, verbatim.
     pub call_id: Verbatim,
-    /// Who started the dialog.
+    /// Who started the dialog. Of a leg that was first seen after its start: who sent the first request that was seen.
     pub direction: Direction,
     /// Where the leg is in its life.
     pub state: LegState,

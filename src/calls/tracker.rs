@@ -18,7 +18,7 @@ pub use clues::{Clues, Replaced};
 pub use leg::{Referred, Tracked};
 
 use super::model::{Leg, LegState, Packet, Shared, Transport};
-use crate::sip::message::{Message, ParseError};
+use crate::sip::message::{Message, Method, ParseError};
 use crate::sip::uri;
 use crate::time::Time;
 use dialog::Heard;
@@ -219,6 +219,14 @@ impl Tracker {
             .filter_map(|(slot, t)| Some((LegId { slot, generation: self.slots.get(slot as usize)?.generation }, t)))
     }
 
+    /// The leg whose place this one takes, as its INVITE says (RFC 3891), if it is known; it may have ended.
+    #[must_use]
+    pub fn replaced(&self, by: &Tracked) -> Option<LegId> {
+        let r = by.clues.replaces.as_deref()?;
+        let named = |t: &Tracked| *t.leg.local_tag.0 == *r.local_tag && *t.leg.remote_tag.0 == *r.remote_tag;
+        self.with_call_id(&r.call_id).find(|(_, t)| named(t)).map(|(id, _)| id)
+    }
+
     /// All legs that have not ended.
     pub fn legs(&self) -> impl Iterator<Item = &Tracked> {
         self.slots.iter().filter_map(|s| s.tracked.as_deref()).filter(|t| t.leg.state != LegState::Ended)
@@ -260,7 +268,11 @@ impl Tracker {
         };
         let settings = Arc::clone(&self.settings);
         let own = |u: &[u8]| settings.is_own(u);
-        let branch = self.hash(m.branch().unwrap_or_default());
+        // Only these are matched by it.
+        let branch = match m.method() {
+            Method::Invite | Method::Ack | Method::Cancel => self.hash(m.branch().unwrap_or_default()),
+            _ => 0,
+        };
         self.hear(&Heard { m: &m, p, out: by_server, branch, own: &own, at: At { now, unix_ms } });
     }
 

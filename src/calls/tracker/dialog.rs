@@ -143,6 +143,8 @@ impl Tracked {
         };
         let open = &mut self.pending[place];
         (open.asked, open.branch, open.timer) = (true, h.branch, Asked::of(m));
+        // Without the request it may have seemed that there was nothing to agree on.
+        open.settled = false;
         (open.offer, open.target) = (offer, target);
         open.source = refused.then_some(h.p.src);
         if method == Method::Refer {
@@ -299,7 +301,8 @@ impl Tracked {
             if (200..300).contains(&code) && matches!(method, Method::Invite | Method::Update | Method::Prack) {
                 let mut open = Pending::new(by_server, cseq, method, h.at.now);
                 open.asked = false;
-                open.initial = method == Method::Invite && self.is_inviting() && !self.is_unmet();
+                open.initial =
+                    method == Method::Invite && by_server == self.is_caller() && self.is_inviting() && !self.is_unmet();
                 let place = self.open(open);
                 if self.pending[place].initial {
                     self.invite_cseq = cseq;
@@ -347,8 +350,11 @@ impl Tracked {
         self.pending[place].ringing = true;
         let mut changed = false;
         if self.pending[place].initial && m.to_tag().is_some() && self.is_inviting() {
-            changed = self.bind(m, h.out, h.own) || self.leg.state != LegState::Early;
-            self.leg.state = LegState::Early;
+            changed = self.bind(m, h.out, h.own);
+            if self.leg.state != LegState::Early {
+                self.leg.state = LegState::Early;
+                changed = true;
+            }
             if code == 199 {
                 // RFC 6228: this branch has refused, others may go on.
                 return self.end("this branch refused");

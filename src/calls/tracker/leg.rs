@@ -158,7 +158,13 @@ impl Tracked {
             gaps: Gaps::default(),
             carried: false,
         };
-        Self { started: at.now, last: at.now, known: Known::Start, seen: [Seen::NONE; 2], ..Self::adopted(leg.into(), 0, false, at.now) }
+        Self {
+            started: at.now,
+            last: at.now,
+            known: Known::Start,
+            seen: [Seen::NONE; 2],
+            ..Self::adopted(leg.into(), 0, false, at.now)
+        }
     }
 
     /// A leg from its first INVITE.

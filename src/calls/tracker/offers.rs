@@ -136,7 +136,7 @@ impl Tracked {
 
     /// Forgets the transaction if nothing more can come of it.
     fn close(&mut self, at: usize) {
-        if self.pending.get(at).is_some_and(|o| o.settled && o.answered) {
+        if self.pending.get(at).is_some_and(|o| o.settled && o.answered && o.asked) {
             self.drop_pending(at);
         }
     }
@@ -231,8 +231,10 @@ impl Tracked {
             let (sent, received) = if by_server { (offer, answer) } else { (answer, offer) };
             let (sent, received) = (sent.clone(), received.clone());
             changed = self.put_in_force(key, sent, received);
-            if let Some(open) = self.pending.get_mut(at) {
-                open.settled = true;
+            let apart = self.pending[at].method != Method::Invite;
+            for (n, o) in self.pending.iter_mut().enumerate() {
+                // No offer may be made while another is open (RFC 3311 section 5.1, RFC 3262 section 5): that of an INVITE had its answer before.
+                o.settled |= n == at || apart && o.method == Method::Invite && o.offer.is_some();
             }
         } else if open.is_void() || self.is_repeated(at) {
             self.pending[at].settled = true;

@@ -94,11 +94,13 @@ impl Tracked {
 
     /// Takes the addresses of a new request. The server's word for where it sends to is final. A phone's packet from elsewhere is a NAT
     /// that has given it another port, or a new connection; but if the server goes by an address that the phone or its proxy has named,
-    /// and the leg has it, then packets from elsewhere are only that: some trunks send from one host and listen on another.
+    /// and the leg has it, then packets from another host are only that: some trunks send from one host and listen on another.
     pub(super) fn moved(&mut self, p: &Packet<'_>, out: bool) -> bool {
         let (local, remote) = if out { (p.src, p.dst) } else { (p.dst, p.src) };
-        let same = (self.leg.local_addr, self.leg.remote_addr, self.leg.transport) == (local, remote, p.transport);
-        if same || (!out && self.leg.remote_addr != remote && next_hop(&self.leg) == Some(self.leg.remote_addr)) {
+        let leg = &self.leg;
+        let same = (leg.local_addr, leg.remote_addr, leg.transport) == (local, remote, p.transport);
+        let elsewhere = !out && leg.remote_addr.ip() != remote.ip() && next_hop(leg) == Some(leg.remote_addr);
+        if same || elsewhere {
             return false;
         }
         self.leg.local_addr = local;

@@ -51,9 +51,25 @@ pub(super) fn inbound() -> Scene {
     Scene { calls_out: false, ..outbound() }
 }
 
-/// The body that a script names `name`.
+/// The body that a script names `name`. Behind a `~` each: `v3` (version), `p4002` (port), a direction, `zero` (the old hold), `g722`,
+/// `video`, `t38`.
 pub(super) fn sdp(name: &str) -> String {
-    format!("v=0\r\no=- 7 1 IN IP4 10.0.0.1\r\ns={name}\r\nc=IN IP4 10.0.0.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n")
+    let (mut version, mut port, mut direction, mut host, mut codec, mut more) = ("1", "4000", "", "10.0.0.1", "0", "");
+    for word in name.split('~').skip(1) {
+        match word {
+            "sendonly" | "recvonly" | "inactive" | "sendrecv" => direction = word,
+            "zero" => host = "0.0.0.0",
+            "g722" => codec = "9",
+            "video" => more = "m=video 4010 RTP/AVP 34\r\n",
+            "t38" => (port, more) = ("0", "m=image 4020 udptl t38\r\n"),
+            _ if word.starts_with('v') => version = &word[1..],
+            _ => port = &word[1..],
+        }
+    }
+    let direction = if direction.is_empty() { String::new() } else { format!("a={direction}\r\n") };
+    format!(
+        "v=0\r\no=- 7 {version} IN IP4 10.0.0.1\r\ns={name}\r\nc=IN IP4 {host}\r\nt=0 0\r\nm=audio {port} RTP/AVP {codec}\r\n{direction}{more}"
+    )
 }
 
 /// One line of a script as a message.
@@ -139,12 +155,6 @@ pub(super) fn message(line: &str, calls_out: bool, call_id: &str) -> Sent {
 }
 
 impl Scene {
-    /// The messages of a script.
-    pub(super) fn script(&self, lines: &str) -> Vec<Sent> {
-        let lines = lines.lines().map(str::trim).filter(|l| !l.is_empty());
-        lines.map(|l| message(l, self.calls_out, &self.call_id)).collect()
-    }
-
     pub(super) fn hear(&mut self, sent: &Sent) {
         let phone = sent.phone.parse().unwrap();
         let vip = if sent.phone.starts_with('[') { "[2001:db8::100]:5060" } else { VIP }.parse().unwrap();
