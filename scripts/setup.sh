@@ -19,7 +19,7 @@ case "${1:-all}" in
 build) wanted=$build ;;
 demo) wanted="$build $lab $asterisk" ;;
 bench) wanted="$build $lab keepalived" ;;
-test | all) wanted="$build $lab $asterisk keepalived kamailio sip-tester tcpdump strace" ;;
+test | all) wanted="$build $lab $asterisk keepalived kamailio kamailio-tls-modules baresip-core sip-tester tcpdump strace" ;;
 *) die "unknown part '$1': build, demo, bench, test or all" ;;
 esac
 

@@ -1,5 +1,5 @@
-//! Replays the saved inputs of the fuzzer, and mutations of them, without the fuzzer; and holds the same invariants on messages that
-//! are made up from parts.
+//! Replays the saved inputs of the fuzzer, and mutations of them, without the fuzzer; and holds the same invariants on messages
+//! that are made up from parts.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
@@ -18,8 +18,9 @@ const TARGETS: &[Target] = &[
     ("message", bodies::message, 60),
     ("uri", bodies::uri, 200),
     ("sdp", bodies::sdp, 60),
-    ("packet", bodies::packet, 6),
+    ("framer", bodies::framer, 30),
     ("hep", bodies::hep, 40),
+    ("packet", bodies::packet, 6),
 ];
 
 /// What parsers look for: a mutation with one of these gets further than one with any byte.

@@ -534,12 +534,18 @@ impl CallsSide {
         let mut late = Vec::new();
         for event in events {
             match event {
-                StoreEvent::Put(call) => {
-                    changed.push(call.id.clone());
-                    if self.role == Role::Master && self.is_late(&call) {
+                StoreEvent::Put { call, own } => {
+                    let id = call.id.clone();
+                    let foreign = self.role == Role::Master && !own;
+                    if foreign && self.is_late(&call) {
                         late.push((*call).clone());
                     }
+                    let spoiled = foreign && self.table.get(&id).is_some_and(|ours| ours.legs != call.legs);
                     self.stored.put(call);
+                    if spoiled {
+                        self.put_back(&id);
+                    }
+                    changed.push(id);
                 }
                 StoreEvent::Delete { id, own } => {
                     if self.role == Role::Backup || own || !self.put_back(&id) {

@@ -187,7 +187,8 @@ fn rules(hep: &config::Hep, config: &config::Config, vips: &[IpAddr], sip_ports:
         Some(path) => Some(key_of(path).map_err(|source| EarsError::HepKey { path: path.clone(), source })?),
         None => None,
     };
-    let here = || [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), config.node.address].into_iter().chain(vips.iter().copied());
+    let here =
+        || [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), config.node.address].into_iter().chain(vips.iter().copied());
     let from = match (&hep.from, &key) {
         (Some(from), _) => Some(from.clone()),
         (None, Some(_)) => None,

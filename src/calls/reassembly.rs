@@ -1,6 +1,6 @@
-//! Puts IP fragments of UDP datagrams together: an INVITE with many headers and a long SDP does not fit into one frame. Pure.
+//! Puts IP fragments of UDP datagrams and TCP segments together: an INVITE with many headers and a long SDP does not fit into one frame. Pure.
 
-use super::frame::{Fragment, ports_and_payload};
+use super::frame::{Fragment, UDP, behind_extensions, ports_and_payload};
 use crate::time::Time;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -15,6 +15,30 @@ const MAX_LENGTH: usize = 65_535;
 /// The fragments of one datagram leave back to back; the 30 s and more of RFC 791 and RFC 8200 would only help a flood.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// What the fragments of one datagram share (RFC 791 section 3.2).
+type Key = (IpAddr, IpAddr, u8, u32);
+
+/// A datagram that became whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// Who sent it.
+    pub src: IpAddr,
+    /// Who it was sent to.
+    pub dst: IpAddr,
+    /// The protocol number of what it carries, as its fragments say; for IPv6 this can be an extension header.
+    pub protocol: u8,
+    /// What it carries.
+    pub data: Vec<u8>,
+}
+
+impl Joined {
+    /// Protocol number and data, extension headers looked behind.
+    #[must_use]
+    pub fn upper(&self) -> Option<(u8, &[u8])> {
+        behind_extensions(self.protocol, &self.data)
+    }
+}
+
 #[derive(Debug)]
 struct Partial {
     since: Time,
@@ -27,7 +51,7 @@ struct Partial {
 /// Fragments that wait for the rest of their datagram.
 #[derive(Debug, Default)]
 pub struct Reassembly {
-    partials: HashMap<(IpAddr, IpAddr, u32), Partial>,
+    partials: HashMap<Key, Partial>,
     given_up: u64,
 }
 
@@ -38,15 +62,23 @@ impl Reassembly {
         Self::default()
     }
 
-    /// Takes a fragment. Returns the datagram (source, destination, payload) that it completes.
+    /// Takes a fragment. Returns the UDP datagram (source, destination, payload) that it completes.
     pub fn handle_fragment(&mut self, f: &Fragment<'_>, now: Time) -> Option<(SocketAddr, SocketAddr, Vec<u8>)> {
+        let joined = self.join(f, now)?;
+        let (UDP, data) = joined.upper()? else { return None };
+        let (sport, dport, payload) = ports_and_payload(data)?;
+        Some((SocketAddr::new(f.src, sport), SocketAddr::new(f.dst, dport), payload.to_vec()))
+    }
+
+    /// Takes a fragment. Returns the datagram that it completes.
+    pub fn join(&mut self, f: &Fragment<'_>, now: Time) -> Option<Joined> {
         self.forget_old(now);
         let end = f.offset + f.data.len();
         // RFC 8200 section 4.5: all fragments but the last are a multiple of 8 bytes long.
         if end > MAX_LENGTH || f.data.is_empty() || (f.more && !f.data.len().is_multiple_of(8)) {
             return None;
         }
-        let key = (f.src, f.dst, f.id);
+        let key = (f.src, f.dst, f.protocol, f.id);
         if !self.partials.contains_key(&key) && self.partials.len() >= MAX_DATAGRAMS {
             let oldest = self.partials.iter().min_by_key(|(_, p)| p.since).map(|(key, _)| *key);
             oldest.and_then(|key| self.partials.remove(&key));
@@ -74,9 +106,9 @@ impl Reassembly {
         }
         let mut parts = self.partials.remove(&key)?.parts;
         parts.sort_unstable_by_key(|(offset, _)| *offset);
-        let datagram: Vec<u8> = parts.into_iter().flat_map(|(_, part)| part).collect();
-        let (sport, dport, payload) = ports_and_payload(&datagram)?;
-        Some((SocketAddr::new(f.src, sport), SocketAddr::new(f.dst, dport), payload.to_vec()))
+        // The protocol of the first fragment counts (RFC 8200 section 4.5); here all have the same.
+        let data = parts.into_iter().flat_map(|(_, part)| part).collect();
+        Some(Joined { src: f.src, dst: f.dst, protocol: f.protocol, data })
     }
 
     /// Datagrams of which a part never came, or that were refused.

@@ -232,6 +232,12 @@ impl Tracker {
         self.slots.iter().filter_map(|s| s.tracked.as_deref()).filter(|t| t.leg.state != LegState::Ended)
     }
 
+    /// How many legs are kept, those that ended not long ago included.
+    #[must_use]
+    pub const fn remembered(&self) -> usize {
+        self.live + self.ended
+    }
+
     /// The next thing that happened to a leg. Poll after each call to a `handle_*` until `None`.
     pub fn poll_event(&mut self) -> Option<LegEvent> {
         self.events.pop_front()
@@ -307,6 +313,8 @@ impl Tracker {
                     _ => "never answered",
                 };
                 t.last = now;
+                // Its timer is spent: without another one the ended leg would stay for ever, and in the end there would be no room.
+                s.armed = Time::FAR;
                 self.with(slot, |t| t.end(reason));
             }
         }

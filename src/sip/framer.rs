@@ -26,13 +26,15 @@ pub struct Framer {
     head: Head,
     /// Whether the next byte begins a message, as far as is known; else the next start line is looked for.
     synced: bool,
+    /// The rest of the line that comes next is no start line, as its beginning was none.
+    midline: bool,
     skipped: u64,
     resyncs: u64,
 }
 
 impl Default for Framer {
     fn default() -> Self {
-        Self { buffer: Vec::new(), at: 0, head: Head::default(), synced: true, skipped: 0, resyncs: 0 }
+        Self { buffer: Vec::new(), at: 0, head: Head::default(), synced: true, midline: false, skipped: 0, resyncs: 0 }
     }
 }
 
@@ -125,6 +127,8 @@ impl Framer {
         self.at = 0;
         self.head = Head::default();
         self.synced = false;
+        // Most segments begin with a message, so the place after the lost bytes may be one.
+        self.midline = false;
     }
 
     /// The stream ends here, or nothing more came for a while: a message without Content-Length, which only that can end, is handed to
@@ -164,6 +168,13 @@ impl Framer {
 
     /// `data` begins where the last step ended, and is at least what the last step saw.
     fn step(&mut self, data: &[u8]) -> Step {
+        // Where nothing is known, the beginning of a segment is as good a place as that of a line.
+        if self.midline && !data.is_empty() && !may_begin(data) {
+            let end = memchr::memchr(b'\n', data);
+            self.midline = end.is_none();
+            return self.lose(end.map_or(data.len(), |n| n + 1));
+        }
+        self.midline = false;
         if self.head.is_new() {
             // RFC 5626 section 3.5.1: CRLFCRLF is a ping and CRLF a pong; RFC 3261 section 7.5: empty lines before a start line do not count.
             let blank = data.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
@@ -198,9 +209,13 @@ impl Framer {
     /// Whether a message begins here; `None` if that cannot be told yet.
     fn begins(&self, data: &[u8]) -> Option<bool> {
         let Some(end) = memchr::memchr(b'\n', &data[..data.len().min(MAX_START_LINE)]) else {
-            // A method or SIP/2.0 has only visible characters: binary data is known at once.
-            let hopeless = data.len() >= MAX_START_LINE || data.iter().any(|b| *b < b' ' && !matches!(b, b'\r' | b'\t'));
-            return if hopeless { Some(false) } else { None };
+            let word = &data[..memchr::memchr(b' ', data).unwrap_or(data.len())];
+            let hopeful = if self.synced {
+                word.iter().all(|b| message::is_token(*b) || *b == b'/') && data.len() < MAX_START_LINE
+            } else {
+                may_begin(data) && data.len() < MAX_START_LINE
+            };
+            return if hopeful { None } else { Some(false) };
         };
         let line = &data[..end];
         // Where a message should begin, any method will do; where one is looked for, only those that exist: the end of a torn start
@@ -215,12 +230,12 @@ impl Framer {
         }
         self.head = Head::default();
         self.synced = false;
-        let (at, found) = next_start_line(data, from);
-        // A line that has no end yet may become a start line; but not one that was looked at in vain.
-        if !found && at == 0 && data.len() < MAX_START_LINE {
-            return Step::More;
+        let at = next_start_line(data, from);
+        if at == data.len() {
+            self.midline = data.last() != Some(&b'\n');
         }
-        self.lose(if at == 0 { data.len() } else { at })
+        // What was found first is a start line that has no end yet.
+        if at == 0 { Step::More } else { self.lose(at) }
     }
 
     fn lose(&mut self, bytes: usize) -> Step {
@@ -229,23 +244,39 @@ impl Framer {
     }
 }
 
-/// Where the next line begins, at or after `from`, that is a start line (then `true`), or that may become one, as it has no end yet.
-fn next_start_line(data: &[u8], from: usize) -> (usize, bool) {
-    let mut at = if from == 0 {
-        0
-    } else {
-        match memchr::memchr(b'\n', &data[from - 1..]) {
-            Some(n) => from + n,
-            None => return (data.len(), false),
-        }
-    };
+/// Where the next start line begins, at or after `from`, or what may become one, as it has no end yet; the end of `data` if there is
+/// none.
+fn next_start_line(data: &[u8], from: usize) -> usize {
+    let mut at = if from == 0 { 0 } else { memchr::memchr(b'\n', &data[from - 1..]).map_or(data.len(), |n| from + n) };
     while let Some(n) = memchr::memchr(b'\n', &data[at..]) {
-        if is_start_line(&data[at..at + n]) {
-            return (at, true);
+        let line = &data[at..at + n];
+        if is_start_line(line) {
+            return at;
+        }
+        if let Some(inside) = behind_body(line) {
+            return at + inside;
         }
         at += n + 1;
     }
-    if data.len() - at >= MAX_START_LINE { (data.len(), false) } else { (at, false) }
+    if data.len() - at < MAX_START_LINE && may_begin(&data[at..]) { at } else { data.len() }
+}
+
+/// Where a start line begins in the last line of a body that has no end of line of its own.
+fn behind_body(line: &[u8]) -> Option<usize> {
+    // A method that exists is at most 9 characters long.
+    const LONGEST: usize = 9;
+    let at = memchr::memmem::find(line, b"SIP/2.0")?;
+    let start = if line.get(at + 7) == Some(&b' ') {
+        at
+    } else {
+        // METHOD URI SIP/2.0: the method is behind something that is no space, as it would be in the value of a header.
+        let uri = line.get(..at)?.strip_suffix(b" ")?;
+        let word = uri.get(..memchr::memrchr(b' ', uri)?)?;
+        let first = word.len().saturating_sub(LONGEST);
+        (first..word.len()).find(|n| Method::of(&word[*n..]) != Method::Other)?
+    };
+    let glued = start > 0 && !matches!(line[start - 1], b' ' | b'\t' | b':');
+    (glued && is_start_line(&line[start..])).then_some(start)
 }
 
 /// Whether a line in the middle of a stream begins a message: a request line with a method that exists, or a status line.

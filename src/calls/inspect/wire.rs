@@ -3,8 +3,10 @@
 use super::file::Frame;
 use super::link::{self, Inside};
 use crate::calls::frame::{self, Udp};
+use crate::calls::hep::{self, Kind};
 use crate::calls::model::{Packet, Transport};
 use crate::calls::reassembly::Reassembly;
+use crate::sip::message::Message;
 use crate::time::Time;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -41,6 +43,8 @@ pub struct Traffic {
     pub udp: u64,
     /// TCP segments with something in them.
     pub tcp: u64,
+    /// HEP packets with SIP in them.
+    pub hep: u64,
     /// SIP messages, each as often as it was captured.
     pub sip: u64,
     /// SIP messages of which a part was not captured.
@@ -95,14 +99,33 @@ impl Wire {
 
     fn datagram(&mut self, src: SocketAddr, dst: SocketAddr, payload: &[u8], cut: bool, each: &mut dyn FnMut(Time, Item<'_>)) {
         self.traffic.udp += 1;
-        let item = if is_sip(payload) {
-            self.traffic.sip += 1;
-            self.traffic.sip_cut += u64::from(cut);
-            Item::Sip { packet: Packet { src, dst, transport: Transport::Udp, payload }, cut }
-        } else {
-            Item::Datagram { src, dst, payload }
+        if is_sip(payload) {
+            self.sip(Packet { src, dst, transport: Transport::Udp, payload }, cut, each);
+        } else if !self.reported(payload, cut, each) {
+            each(self.last, Item::Datagram { src, dst, payload });
+        }
+    }
+
+    fn sip(&mut self, packet: Packet<'_>, cut: bool, each: &mut dyn FnMut(Time, Item<'_>)) {
+        self.traffic.sip += 1;
+        self.traffic.sip_cut += u64::from(cut);
+        each(self.last, Item::Sip { packet, cut });
+    }
+
+    /// What a server reported by HEP counts as if it had been captured; its addresses are those that the server names.
+    fn reported(&mut self, bytes: &[u8], cut: bool, each: &mut dyn FnMut(Time, Item<'_>)) -> bool {
+        // Version 3 has a name; 1 and 2 have a number that is also the beginning of other things, so that only SIP tells them.
+        if !bytes.starts_with(b"HEP3") && !matches!(bytes.first(), Some(1 | 2)) {
+            return false;
+        }
+        let Ok(hep) = hep::decode(bytes) else { return false };
+        let Some(payload) = (hep.kind == Kind::Sip).then(|| hep.payload().ok()).flatten().filter(|p| is_sip(p)) else {
+            return false;
         };
-        each(self.last, item);
+        self.traffic.hep += 1;
+        let transport = Message::parse(&payload).ok().and_then(|m| hep::transport_of(&m, hep.protocol)).unwrap_or(Transport::Udp);
+        self.sip(Packet { src: hep.src, dst: hep.dst, transport, payload: &payload }, cut, each);
+        true
     }
 }
 

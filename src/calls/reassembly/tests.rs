@@ -12,7 +12,7 @@ fn datagram(payload: &[u8]) -> Vec<u8> {
 fn cut(bytes: &[u8], room: usize, id: u32) -> Vec<Fragment<'_>> {
     let count = bytes.len().div_ceil(room);
     let ip = |n| IpAddr::from([10, 0, 0, n]);
-    let one = |(i, data)| Fragment { src: ip(1), dst: ip(2), id, offset: i * room, more: i + 1 < count, data };
+    let one = |(i, data)| Fragment { src: ip(1), dst: ip(2), protocol: 17, id, offset: i * room, more: i + 1 < count, data };
     bytes.chunks(room).enumerate().map(one).collect()
 }
 
@@ -44,7 +44,7 @@ proptest! {
         let bytes = [0_u8; 40];
         let ip = IpAddr::from([10, 0, 0, 1]);
         for (n, (id, offset, more, length)) in parts.into_iter().enumerate() {
-            let f = Fragment { src: ip, dst: ip, id, offset: offset * 8, more, data: &bytes[..length] };
+            let f = Fragment { src: ip, dst: ip, protocol: 17, id, offset: offset * 8, more, data: &bytes[..length] };
             r.handle_fragment(&f, Time::from_millis(n as u64));
             prop_assert!(r.partials.len() <= MAX_DATAGRAMS);
         }

@@ -191,6 +191,19 @@ fn after_a_gap_the_next_start_line_counts() {
 }
 
 #[test]
+fn after_a_gap_a_body_without_an_end_of_line_hides_nothing() {
+    for next in [ok(), invite("")] {
+        for rest in
+            ["v=0\r\nbody", "v=0", "Via: SIP/2.0/TCP x\r\nSubject: INVITE sip:a SIP/2.0\r\nSubject:BYE sip:a SIP/2.0\r\n\r\n{}"]
+        {
+            let stream = [rest.as_bytes(), &next].concat();
+            assert_eq!(cut(Framer::joined(), &[&stream]), std::slice::from_ref(&next), "{rest}");
+            assert_eq!(cut(Framer::joined(), &[rest.as_bytes(), &next]), std::slice::from_ref(&next), "{rest}");
+        }
+    }
+}
+
+#[test]
 fn a_message_torn_among_its_headers_is_dropped() {
     let stream = [b"INVITE sip:a SIP/2.0\r\nVia: SIP/2.0/TCP x\r\nCall-ID: half\r\n", &ok()[..]].concat();
     assert_eq!(cut(Framer::new(), &[&stream]), [ok()]);
