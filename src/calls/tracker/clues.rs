@@ -21,10 +21,32 @@ pub struct Clues {
     pub header: Clue,
     /// The ICID of P-Charging-Vector (RFC 7315 section 4.6): one value for one call, wherever it passes.
     pub charging: Clue,
+    /// The dialog whose place this one takes (RFC 3891): an attended transfer, or a call that was picked up.
+    pub replaces: Option<Box<Replaced>>,
+}
+
+/// The dialog that Replaces names, as the server sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replaced {
+    /// Its Call-ID.
+    pub call_id: Box<[u8]>,
+    /// The server's tag in it.
+    pub local_tag: Box<[u8]>,
+    /// The phone's tag in it.
+    pub remote_tag: Box<[u8]>,
+}
+
+impl Replaced {
+    fn of(m: &Message<'_>, out: bool) -> Option<Box<Self>> {
+        let r = m.replaces().filter(|r| [r.call_id, r.to_tag, r.from_tag].iter().all(|v| v.len() <= MAX_CLUE))?;
+        // RFC 3891 section 3: to-tag is the tag of the one who gets the INVITE.
+        let (local, remote) = if out { (r.from_tag, r.to_tag) } else { (r.to_tag, r.from_tag) };
+        Some(Box::new(Self { call_id: r.call_id.into(), local_tag: local.into(), remote_tag: remote.into() }))
+    }
 }
 
 impl Clues {
-    pub(super) fn of(m: &Message<'_>, pair_header: Option<&str>) -> Self {
+    pub(super) fn of(m: &Message<'_>, out: bool, pair_header: Option<&str>) -> Self {
         let asserted =
             m.values(Name::PAssertedIdentity).chain(m.values(Name::RemotePartyId)).find_map(|v| identity(uri::uri_of(v)));
         Self {
@@ -33,6 +55,7 @@ impl Clues {
             session_id: m.header(Name::SessionId).and_then(session_uuid),
             header: pair_header.and_then(|n| m.named(n)).and_then(keep),
             charging: m.named("P-Charging-Vector").and_then(icid),
+            replaces: Replaced::of(m, out),
         }
     }
 }
