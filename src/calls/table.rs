@@ -292,8 +292,13 @@ impl Table {
             }
             match event {
                 LegEvent::Started(id) => {
-                    if let Some(t) = self.tracker.get(id) {
+                    // A leg whose INVITE was overtaken is told again; it may be part of a call by then.
+                    let free = self.members.get(&id).is_none_or(|m| m.call.is_none());
+                    if let Some(t) = self.tracker.get(id).filter(|_| free) {
                         self.pairer.add(id, t, t.started);
+                        if self.members.contains_key(&id) {
+                            self.settle(vec![id], now);
+                        }
                     }
                 }
                 LegEvent::Confirmed(id) => {

@@ -207,7 +207,7 @@ impl Tracked {
                 self.ending.get_or_insert((h.at.now, Ending::Refused));
                 return Effect::None;
             }
-            self.drop_pending(place);
+            self.pending[place].refused = true;
             return Effect::changed(self.end_of_reinvite(out, cseq, false));
         }
         let initial = open.initial && self.is_inviting();

@@ -38,6 +38,8 @@ pub(super) struct Pending {
     pub(super) answered: bool,
     /// The ACK of a 2xx was seen.
     pub(super) acked: bool,
+    /// The ACK of a refusal seems to have been seen; the final response itself was not, and decides if it comes.
+    pub(super) refused: bool,
     /// A provisional response was seen: an INVITE may now take its time.
     pub(super) ringing: bool,
     /// Its descriptions are in force, or there are none.
@@ -69,6 +71,7 @@ impl Pending {
             asked: true,
             answered: false,
             acked: false,
+            refused: false,
             ringing: false,
             settled: false,
             target: None,
@@ -314,7 +317,9 @@ impl Tracked {
         if self.before.is_some() {
             return;
         }
-        if let Some(open) = self.pending.iter().find(|o| o.method == Method::Invite && !o.initial && o.asked && !o.accepted()) {
+        if let Some(open) =
+            self.pending.iter().find(|o| o.method == Method::Invite && !o.initial && o.asked && !o.accepted() && !o.refused)
+        {
             self.before = Some(Box::new(Before {
                 by_server: open.by_server,
                 cseq: open.cseq,
@@ -349,7 +354,7 @@ impl Tracked {
         let mut changed = false;
         while let Some(at) = self.pending.iter().position(dead) {
             let gone = self.drop_pending(at);
-            if !gone.settled && (gone.offer.is_some() || gone.reply.is_some()) {
+            if !gone.settled && !gone.refused && (gone.offer.is_some() || gone.reply.is_some()) {
                 changed |= self.lack(Gap::Description);
             }
         }

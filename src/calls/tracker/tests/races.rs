@@ -198,4 +198,11 @@ fn an_ack_of_a_refusal_that_was_not_seen_ends_the_call_soon() {
     let mut s = outbound();
     s.play("S> INVITE 1\nP> 200 INVITE 1 sdp=o\nS> nACK 1 sdp=a");
     assert_eq!((s.session(), s.gaps()), (("a".into(), "o".into()), vec![]));
+    // The same of a re-INVITE: refused it leaves the session, accepted it changes it, though the ACK was seen first.
+    let mut s = outbound();
+    s.up().play("P> reINVITE 2 sdp=x\nP> nACK 2\nwait 40000\nP> INFO 3");
+    assert_eq!((s.session(), s.gaps()), (("offer".into(), "answer".into()), vec![]));
+    let mut s = outbound();
+    s.up().play("P> reINVITE 2 sdp=x\nP> nACK 2\nS> 200 INVITE 2 sdp=y");
+    assert_eq!((s.session(), s.gaps()), (("y".into(), "x".into()), vec![]));
 }
