@@ -1,7 +1,14 @@
-//! The capture sees SIP in both directions, and no audio, on a real interface.
+//! The capture sees SIP in both directions, over UDP and TCP, and no audio, on real interfaces.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod netns;
+
+#[path = "capture/links.rs"]
+mod links;
+#[path = "capture/load.rs"]
+mod load;
+#[path = "capture/tcp.rs"]
+mod tcp;
 
 use keepcall::calls::capture::{Capture, CaptureCounters, CaptureError, Seen};
 use netns::{LONG, Lan};

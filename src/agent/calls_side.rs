@@ -9,7 +9,7 @@ use super::relay::Relay;
 use super::rows;
 use super::sockets::{Datagram, RecoveryPortError, RecoverySockets};
 use super::takeover::Takeover;
-use crate::calls::model::{Call, CallEvent, Flow, Packet, Transport};
+use crate::calls::model::{Call, CallEvent, Flow, Packet};
 use crate::calls::store::{Store, StoreEvent, StoreHandle, StoreSettings};
 use crate::calls::stored::Stored;
 use crate::calls::sweep::{self, Sweep, Verdict};
@@ -315,7 +315,7 @@ impl CallsSide {
     fn hear(&mut self, heard: ears::Heard, now: Time) {
         match heard {
             ears::Heard::Message(seen) => {
-                let packet = Packet { src: seen.src, dst: seen.dst, transport: Transport::Udp, payload: &seen.payload };
+                let packet = Packet { src: seen.src, dst: seen.dst, transport: seen.transport, payload: &seen.payload };
                 if !self.engine.handle_packet(&packet, Heard::Overheard, now) {
                     self.table.handle_packet(&packet, clock::unix_ms(), now);
                 }
@@ -524,7 +524,13 @@ impl CallsSide {
 
     pub(super) fn counts(&self) -> api::CallCounts {
         let carried = self.engine.status().iter().filter(|c| c.state != CallState::Over).count();
-        api::CallCounts { stored: self.stored.len(), tracked: self.table.ids().count(), carried, hep: self.ears.hep_counts() }
+        api::CallCounts {
+            stored: self.stored.len(),
+            tracked: self.table.ids().count(),
+            carried,
+            capture: self.ears.capture_counts(),
+            hep: self.ears.hep_counts(),
+        }
     }
 
     /// The stored calls as `calls` shows them.

@@ -2,7 +2,7 @@
 //! its bridges, and the few RTP packets that tell where phones really send from.
 
 use super::sampler::Sampler;
-use crate::calls::capture::{Capture, CaptureError, Seen};
+use crate::calls::capture::{Capture, CaptureCounters, CaptureError, Seen};
 use crate::calls::facts::Fact;
 use crate::calls::hep::intake::{Counters, Key, Reported, Rules};
 use crate::calls::hep::listener::{HepOpenError, Listener, own_addresses};
@@ -37,6 +37,7 @@ pub(super) struct Ears {
     instance: String,
     interface: String,
     ports: Vec<u16>,
+    vips: Vec<IpAddr>,
     /// `None` for a while after the system took it away.
     capture: Option<Capture>,
     reopen_at: Time,
@@ -82,7 +83,8 @@ impl Ears {
             instance: instance.name.clone(),
             interface: instance.interface.clone(),
             ports: sip.ports.clone(),
-            capture: Some(Capture::open(&instance.interface, &sip.ports)?),
+            vips: vips.to_vec(),
+            capture: Some(Capture::open_for(&instance.interface, &sip.ports, vips)?),
             reopen_at: Time::FAR,
             sampler: Sampler::new(&instance.interface, vips, sip.media_ports),
             hep,
@@ -100,6 +102,11 @@ impl Ears {
     /// How the connection to the server is; `None` if it is not asked.
     pub(super) fn server_status(&self) -> Option<ServerStatus> {
         self.server.as_ref().map(Server::status)
+    }
+
+    /// What passed the wire, and what became of it; `None` while it cannot be listened to.
+    pub(super) fn capture_counts(&self) -> Option<CaptureCounters> {
+        self.capture.as_ref().map(Capture::counters)
     }
 
     /// What the server reported, and what became of it; `None` if HEP is not configured.
@@ -150,7 +157,7 @@ impl Ears {
     }
 
     fn reopen(&mut self) {
-        match Capture::open(&self.interface, &self.ports) {
+        match Capture::open_for(&self.interface, &self.ports, &self.vips) {
             Ok(capture) => {
                 info!(instance = self.instance, "calls are learnt again");
                 self.capture = Some(capture);

@@ -13,6 +13,7 @@ use socket2::{Domain, SockFilter, Socket, Type};
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -142,7 +143,12 @@ pub struct Capture {
     path: Path,
     /// Messages of a batch that [`Capture::next`] has still to give out.
     waiting: VecDeque<Seen>,
-    counters: CaptureCounters,
+    /// Messages given out, and frames too long.
+    seen: u64,
+    cut: u64,
+    /// What the kernel told of its drops so far: it forgets them when it is asked.
+    dropped: AtomicU64,
+    frozen: AtomicU64,
     buffer: Vec<u8>,
 }
 
@@ -240,7 +246,10 @@ impl Capture {
         socket.bind(&sys::all_protocols_on(index).map_err(refused)?).map_err(refused)?;
         Ok(Self {
             buffer: if ring.is_some() { Vec::new() } else { vec![0; LONGEST] },
-            counters: CaptureCounters { ring: ring.is_some(), ..CaptureCounters::default() },
+            seen: 0,
+            cut: 0,
+            dropped: AtomicU64::new(0),
+            frozen: AtomicU64::new(0),
             ring,
             socket: sys::register(socket).map_err(refused)?,
             interface: interface.to_owned(),
@@ -325,9 +334,9 @@ impl Capture {
     /// As [`Capture::next`].
     pub fn take(&mut self, out: &mut dyn FnMut(Packet<'_>)) -> Result<(), CaptureError> {
         let now = clock::now();
-        let (path, counters) = (&mut self.path, &mut self.counters);
+        let (path, seen) = (&mut self.path, &mut self.seen);
         let mut out = |p: Packet<'_>| {
-            counters.seen += 1;
+            *seen += 1;
             out(p);
         };
         if path.next_deadline().is_some_and(|at| at <= now) {
@@ -339,7 +348,7 @@ impl Capture {
                 cut += u64::from(frame.cut);
                 path.handle_ip(frame::behind_tags(frame.data), now, &mut out);
             });
-            self.counters.cut += cut;
+            self.cut += cut;
             return Ok(());
         }
         for _ in 0..BATCH {
@@ -355,22 +364,25 @@ impl Capture {
     }
 
     /// What was seen and what was not, since [`Capture::open`].
-    pub fn counters(&mut self) -> CaptureCounters {
-        // Reading resets the kernel's counts.
+    pub fn counters(&self) -> CaptureCounters {
         match sys::drops(self.socket.get_ref()) {
             Ok((dropped, frozen)) => {
-                self.counters.dropped += u64::from(dropped);
-                self.counters.frozen += u64::from(frozen);
+                self.dropped.fetch_add(u64::from(dropped), Ordering::Relaxed);
+                self.frozen.fetch_add(u64::from(frozen), Ordering::Relaxed);
             }
             Err(e) => debug!(interface = self.interface, "the kernel does not tell its drops: {e}"),
         }
         let path = self.path.counters();
         CaptureCounters {
+            seen: self.seen,
+            dropped: self.dropped.load(Ordering::Relaxed),
+            frozen: self.frozen.load(Ordering::Relaxed),
             fragments: path.fragments,
             incomplete: path.incomplete,
             malformed: path.malformed,
+            cut: self.cut,
+            ring: self.ring.is_some(),
             path,
-            ..self.counters
         }
     }
 }

@@ -235,7 +235,7 @@ pub struct Process {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sip {
-    /// UDP ports of the server's SIP on the VIP.
+    /// UDP and TCP ports of the server's SIP on the VIP.
     #[serde(default = "default_sip_ports")]
     pub ports: Vec<u16>,
     /// First and last UDP port of the server's RTP on the VIP, `"10000-20000"`.

@@ -21,7 +21,7 @@ pub(super) enum Form {
     Bool,
     /// A whole number in the range.
     Whole(u64, u64),
-    /// An array of UDP ports.
+    /// An array of ports.
     Ports,
     /// A number with or without a fraction.
     Number,
@@ -275,7 +275,7 @@ fn form_name(form: Form) -> String {
         Form::Bool => "true or false".to_owned(),
         Form::Whole(low, u64::MAX | 0xffff_ffff) => format!("a whole number of {low} or more"),
         Form::Whole(low, high) => format!("a whole number from {low} to {high}"),
-        Form::Ports => "an array of UDP ports".to_owned(),
+        Form::Ports => "an array of ports".to_owned(),
         Form::Number => "a number".to_owned(),
         Form::Duration => "a duration with its unit".to_owned(),
         Form::PortRange => "a port range, first below last".to_owned(),
@@ -293,7 +293,7 @@ fn item_name(form: Form) -> String {
     match form {
         Form::Nets => "an address with its prefix length".to_owned(),
         Form::Carriers => "udp: or tcp: with an address and a port".to_owned(),
-        Form::Whole(..) => "a UDP port from 1 to 65535".to_owned(),
+        Form::Whole(..) => "a port from 1 to 65535".to_owned(),
         other => form_name(other),
     }
 }

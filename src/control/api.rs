@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
+pub use crate::calls::capture::CaptureCounters;
 pub use crate::calls::hep::intake::Counters as HepCounts;
 pub use crate::calls::model::{OtherEnd, OtherEndKind};
 pub use crate::calls::server::driver::ServerStatus;
@@ -221,6 +222,9 @@ pub struct CallCounts {
     pub tracked: usize,
     /// Carried on by this agent after a takeover.
     pub carried: usize,
+    /// What was captured of the server's traffic since the capture was opened; `None` while there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<CaptureCounters>,
     /// What the server reported by HEP; `None` if that is not configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hep: Option<HepCounts>,

@@ -147,6 +147,19 @@ pub(super) fn render(status: &Status) -> String {
         vec![i.name.clone(), c.stored.to_string(), c.tracked.to_string(), c.carried.to_string()]
     });
     let _ = write!(text, "\n{}", table(&["CALLS OF", "STORED", "TRACKED", "CARRIED"], calls.collect()));
+    let wire: Vec<Vec<String>> = status
+        .instances
+        .iter()
+        .filter_map(|i| {
+            let c = i.calls.capture?;
+            let numbers = [c.seen, c.dropped, c.path.tcp.streams, c.path.tcp.gaps, c.incomplete, c.malformed];
+            Some(std::iter::once(i.name.clone()).chain(numbers.map(|n| n.to_string())).collect())
+        })
+        .collect();
+    if !wire.is_empty() {
+        let head = ["SIP SEEN OF", "MESSAGES", "DROPPED", "TCP STREAMS", "TCP GAPS", "INCOMPLETE", "MALFORMED"];
+        let _ = write!(text, "\n{}", table(&head, wire));
+    }
     let servers = status.instances.iter().filter_map(|i| {
         let s = i.server.as_ref()?;
         let state = if s.connected { "connected" } else { "NOT connected" };

@@ -56,6 +56,7 @@ fn the_status_shows_master_nodes_checks_and_calls() {
                 stored: 41,
                 tracked: 42,
                 carried: 43,
+                capture: Some(CaptureCounters { seen: 81, dropped: 82, ..CaptureCounters::default() }),
                 hep: Some(HepCounts { received: 71, dropped: 72, ..HepCounts::default() }),
             },
             ..InstanceStatus::default()
