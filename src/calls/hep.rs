@@ -12,6 +12,7 @@
 mod dialect;
 mod framer;
 pub mod intake;
+mod leash;
 pub mod listener;
 mod patience;
 mod plain;

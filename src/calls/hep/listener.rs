@@ -1,7 +1,7 @@
 //! The sockets on which servers report what they send and receive.
 
 use super::intake::{Counters, Intake, Reported, Rules, Taken};
-use super::{Framer, Patience};
+use super::{Framer, Patience, leash::Leash};
 use crate::clock;
 use crate::config::{Carrier, HepAddress};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -25,10 +25,6 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 const MAX_CONNECTIONS: usize = 64;
 /// Connections that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 64;
-/// How long a new connection may be without a packet that is taken in, and any connection amid one: a stranger must not hold a place.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a connection may be silent. Servers without calls are; those that are gone are found out by keep-alives of TCP.
-const IDLE: Duration = Duration::from_secs(3600);
 /// From the last sign of life of a peer to the first question whether it is there, and between the questions.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// After the system refused to read or accept (out of descriptors, say): so no error can spin.
@@ -237,14 +233,13 @@ async fn accept(socket: TcpListener, shared: Arc<Shared>, tx: mpsc::Sender<Repor
 
 async fn connection(mut stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>, tx: mpsc::Sender<Reported>) {
     let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE);
-    // Without it a peer that vanished is found out by IDLE.
+    // Without it a peer that vanished is found out when its time is over.
     let _ = SockRef::from(&stream).set_tcp_keepalive(&keep_alive);
     let mut framer = Framer::default();
     let mut buffer = vec![0; CHUNK];
-    let mut known = false;
+    let mut leash = Leash::new(clock::now());
     loop {
-        let limit = if known && !framer.is_amid() { IDLE } else { PATIENCE };
-        let read = match tokio::time::timeout(limit, stream.read(&mut buffer)).await {
+        let read = match tokio::time::timeout_at(clock::tokio_at(leash.end()), stream.read(&mut buffer)).await {
             Ok(Ok(0)) => return,
             Ok(Ok(read)) => read,
             Ok(Err(e)) => {
@@ -252,11 +247,12 @@ async fn connection(mut stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>
                 return;
             }
             Err(_) => {
-                debug!(instance = shared.instance, %peer, "a HEP connection was silent for {limit:?}: closed");
+                debug!(instance = shared.instance, %peer, "a HEP connection sent no packet for too long: closed");
                 return;
             }
         };
         framer.push(&buffer[..read]);
+        let mut packets = false;
         loop {
             match framer.next_packet() {
                 Ok(Some(packet)) => {
@@ -264,7 +260,7 @@ async fn connection(mut stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>
                     if !goes_on {
                         return;
                     }
-                    known = true;
+                    packets = true;
                     if let Some(report) = report
                         && tx.send(report).await.is_err()
                     {
@@ -279,5 +275,6 @@ async fn connection(mut stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>
                 }
             }
         }
+        leash.read(packets, framer.is_amid(), clock::now());
     }
 }
