@@ -1,9 +1,9 @@
 #!/bin/sh
 # Installs what is missing of the Debian 12 packages that keepcall's scripts use. Quiet if nothing is.
 #
-#   scripts/setup.sh [build|demo|bench|test|all]
+#   scripts/setup.sh [build|demo|bench|learn|test|all]
 #
-# build: compile keepcall. demo: build, and run the demo. bench: build, and run the benchmarks. test, all: everything.
+# build: compile keepcall. demo: build, and run the demo. bench, learn: build, and run the benchmarks. test, all: everything.
 set -eu
 
 say() { echo "setup: $*" >&2; }
@@ -19,8 +19,9 @@ case "${1:-all}" in
 build) wanted=$build ;;
 demo) wanted="$build $lab $asterisk" ;;
 bench) wanted="$build $lab keepalived" ;;
-test | all) wanted="$build $lab $asterisk keepalived kamailio sip-tester tcpdump strace" ;;
-*) die "unknown part '$1': build, demo, bench, test or all" ;;
+learn) wanted="$build $lab sngrep" ;;
+test | all) wanted="$build $lab $asterisk keepalived kamailio kamailio-tls-modules kamailio-websocket-modules baresip-core sip-tester tcpdump tshark strace" ;;
+*) die "unknown part '$1': build, demo, bench, learn, test or all" ;;
 esac
 
 is_installed() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }

@@ -54,6 +54,24 @@ fn every_example_is_accepted_without_a_warning() {
     }
 }
 
+/// What stands behind `#` below a header that does is to be right when the `#` are taken away.
+#[test]
+fn every_example_of_hep_is_accepted() {
+    let mut count = 0;
+    for file in files("config") {
+        let text = fs::read_to_string(&file).unwrap();
+        let section = text.lines().skip_while(|l| *l != "# [instance.sip.hep]").take_while(|l| l.starts_with("# "));
+        let section: String = section.map(|l| format!("{}\n", &l[2..])).collect();
+        count += usize::from(!section.is_empty());
+        let loaded =
+            parse(&format!("{text}\n{section}"), "x", Files::Ignore).unwrap_or_else(|e| panic!("{}\n{e}", file.display()));
+        assert!(loaded.warnings.is_empty(), "{}: {:?}", file.display(), loaded.warnings);
+        let sip = loaded.config.instances[0].sip.as_ref();
+        assert_eq!(sip.is_some_and(|s| s.hep.is_some()), !section.is_empty());
+    }
+    assert_eq!(count, 5);
+}
+
 #[test]
 fn the_annotated_example_shows_the_defaults() {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/keepcall.toml")).unwrap();

@@ -1,5 +1,5 @@
-//! Replays the saved inputs of the fuzzer, and mutations of them, without the fuzzer; and holds the same invariants on messages that
-//! are made up from parts.
+//! Replays the saved inputs of the fuzzer, and mutations of them, without the fuzzer; and holds the same invariants on messages
+//! that are made up from parts.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
@@ -15,11 +15,13 @@ type Target = (&'static str, fn(&[u8]), u32);
 
 /// Name, body, and how many mutations of each saved input are tried: together they take a few seconds without optimization.
 const TARGETS: &[Target] = &[
-    ("message", bodies::message, 60),
-    ("uri", bodies::uri, 200),
-    ("sdp", bodies::sdp, 60),
-    ("packet", bodies::packet, 6),
-    ("hep", bodies::hep, 40),
+    ("message", bodies::message, 40),
+    ("uri", bodies::uri, 100),
+    ("sdp", bodies::sdp, 40),
+    ("framer", bodies::framer, 20),
+    ("hep", bodies::hep, 25),
+    ("packet", bodies::packet, 4),
+    ("path", bodies::path, 6),
 ];
 
 /// What parsers look for: a mutation with one of these gets further than one with any byte.
@@ -159,6 +161,8 @@ fn the_saved_inputs_reach_what_they_are_for() {
     use keepcall::sip::sdp::Sdp;
     let read = |t: &str, f: fn(&[u8]) -> bool| corpus(t).iter().filter(|(_, d)| f(d)).count();
     assert!(read("message", |d| Message::parse(d).is_ok()) >= 8);
+    assert!(read("framer", |d| !bodies::messages(d).is_empty()) >= 12);
+    assert!(read("path", |d| !bodies::walked(d).is_empty()) >= 12);
     assert!(read("sdp", |d| Sdp::parse(d).is_ok_and(|s| !s.media().is_empty())) >= 8);
     assert!(
         read("packet", |d| d

@@ -14,3 +14,5 @@ mod phone;
 mod sockets;
 #[path = "hep/watch.rs"]
 mod watch;
+#[path = "hep/websocket.rs"]
+mod websocket;

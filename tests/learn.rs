@@ -133,7 +133,7 @@ fn compared(file: &Path, what: &str) -> Result<Value> {
 }
 
 /// The call with this caller and called number.
-fn call<'r>(report: &'r Value, from: u16, to: u16) -> Result<&'r Value> {
+fn call(report: &Value, from: u16, to: u16) -> Result<&Value> {
     let (from, to) = (from.to_string(), to.to_string());
     let mut all = report["calls"].as_array().into_iter().flatten();
     let found = all.find(|c| text(&c["from"], "user") == from && text(&c["to"], "user") == to);
@@ -236,7 +236,7 @@ fn calls_through_asterisk_are_told_as_tshark_reads_them() {
             }
             phones.pairs[1].1.tell(Say::Hangup)?;
             let both = [Fate::Ends, Fate::Ends];
-            let (mut ending, staying) = place(
+            let (mut ending, mut staying) = place(
                 lan,
                 Some(server),
                 &[
@@ -247,13 +247,17 @@ fn calls_through_asterisk_are_told_as_tshark_reads_them() {
                     (505, false, [Fate::Stays, Fate::Stays]),
                 ],
             )?;
-            let moved = Party { host: lan.host("p1")?, number: 1506, tcp: false, fate: Fate::Moved };
-            let there = Party { host: lan.host("p2")?, number: 2506, tcp: false, fate: Fate::Ends };
-            ending.push(there.called()?);
-            listens(there.host, there.number)?;
-            ending.push(moved.calls(2506, server)?);
+            // A caller who has the other party transferred to a third one, by REFER.
+            let party = |host, number, fate| Party { host, number, tcp: false, fate };
+            let (p1, p2) = (lan.host("p1")?, lan.host("p2")?);
+            for number in [2506, 2777] {
+                staying.push(party(p2, number, Fate::Stays).called()?);
+                listens(p2, number)?;
+            }
+            ending.push(party(p1, 1506, Fate::Moved).calls(2506, server)?);
             done(&mut ending)?;
-            answers(&capture.file, 505, 2)?;
+            answers(&capture.file, "12505", 1)?;
+            answers(&capture.file, "12777", 1)?;
             let file = capture.stop()?;
             drop(staying);
             let report = compared(&file, "Asterisk")?;
@@ -269,7 +273,8 @@ fn calls_through_asterisk_are_told_as_tshark_reads_them() {
             ensure!(stays["recovery"]["flows"].as_array().is_some_and(|f| f.len() >= 2), "{:#}", stays["recovery"]);
             let moved = call(&report, 1506, 2506)?;
             ensure!(moved["legs"][0]["refers"][0].as_str().is_some_and(|r| r.contains("2777")), "{moved:#}");
-            ensure!(moved["legs"][0]["reinvites"] == 2, "{moved:#}");
+            ensure!(moved["legs"][0]["reinvites"] == 2 && moved["legs"][0]["state"] == "ended", "{moved:#}");
+            ensure!(moved["legs"][1]["state"] == "up" && moved["state"] == "up", "{moved:#}");
             sound(&report, &phones)
         },
         "learn-asterisk",
@@ -285,13 +290,13 @@ fn answered(phone: &Phone, n: usize) -> Result<()> {
     })
 }
 
-/// Waits until the capture has the answers of call `n` on so many hops.
-fn answers(file: &Path, n: u16, hops: usize) -> Result<()> {
+/// Waits until the capture has the answer of the called party at this port.
+fn answers(file: &Path, port: &str, hops: usize) -> Result<()> {
     wait::every(Duration::from_millis(300), "the call to be in the capture", SOON, || {
         let report = inspect(file, &[]).map_err(|e| format!("{e:#}"))?;
-        let c = call(&report, 1000 + n, 2000 + n).map_err(|e| format!("{e:#}"))?;
-        let up = c["legs"].as_array().into_iter().flatten().filter(|l| l["state"] == "up").count();
-        if up == hops { Ok(()) } else { Err(format!("{c:#}")) }
+        let legs = report["calls"].as_array().into_iter().flatten().flat_map(|c| c["legs"].as_array().into_iter().flatten());
+        let up = legs.filter(|l| l["state"] == "up" && text(l, "remote_addr").ends_with(port)).count();
+        if up == hops { Ok(()) } else { Err(format!("{up} of {hops} legs to {port} are up")) }
     })
 }
 
@@ -326,30 +331,55 @@ fn proxied_and_direct_calls_are_told_as_tshark_reads_them() {
             let refused = [Fate::Refused(603), Fate::Refused(603)];
             let rings = [Fate::Rings, Fate::Rings];
             let server = SocketAddr::from((host.ip4, 5060));
-            let proxied =
-                [(601, false, both), (602, false, moved), (603, false, refused), (604, false, rings), (605, false, stays)];
+            let proxied = [
+                (601, false, both),
+                (602, false, moved),
+                (603, false, refused),
+                (604, false, rings),
+                (605, false, stays),
+                (611, true, both),
+                (612, true, refused),
+            ];
             let (mut ending, staying) = place(lan, Some(server), &proxied)?;
-            let direct = [(621, false, both), (622, false, [Fate::Cancelled, Fate::Cancelled]), (623, false, moved)];
+            let direct =
+                [(621, false, both), (622, false, [Fate::Cancelled, Fate::Cancelled]), (623, false, moved), (624, true, both)];
             let (more, _) = place(lan, None, &direct)?;
             ending.extend(more);
             let nobody = Party { host: lan.host("p1")?, number: 1699, tcp: false, fate: Fate::Refused(404) };
             ending.push(nobody.calls(9999, server)?);
             done(&mut ending)?;
-            answers(&captures[0].file, 605, 2)?;
+            answers(&captures[0].file, "12605", 1)?;
             let [at_proxy, at_phone] = captures.map(Capture::stop);
             let (at_proxy, at_phone) = (at_proxy?, at_phone?);
             drop(staying);
             let r = compared(&at_proxy, "Kamailio")?;
             ensure!(r["server"]["addresses"][0] == host.ip4.to_string(), "{}", r["server"]);
             fates(&r, 2, &[(601, "ended"), (602, "ended"), (603, "failed"), (604, "ringing"), (605, "up")])?;
+            fates(&r, 2, &[(611, "ended"), (612, "failed")])?;
+            let c = call(&r, 1611, 2611)?;
+            ensure!(c["legs"][0]["transport"] == "tcp" && c["legs"][1]["transport"] == "tcp", "{c:#}");
+            ensure!(c["recovery"]["signalling"] == "no" && text(&c["recovery"], "why").contains("UDP"), "{:#}", c["recovery"]);
             let c = call(&r, 1605, 2605)?;
             ensure!(c["pairing"] == "same-dialog" && c["recovery"]["audio"] == "direct", "{c:#}");
             ensure!(c["recovery"]["signalling"] == "re-invite", "{:#}", c["recovery"]);
             ensure!(call(&r, 1699, 9999)?["code"] == 404, "{r:#}");
             let r = compared(&at_phone, "a phone's host")?;
-            fates(&r, 1, &[(601, "ended"), (605, "up"), (621, "ended"), (622, "cancelled"), (623, "ended")])?;
+            fates(
+                &r,
+                1,
+                &[
+                    (601, "ended"),
+                    (605, "up"),
+                    (621, "ended"),
+                    (622, "cancelled"),
+                    (623, "ended"),
+                    (611, "ended"),
+                    (624, "ended"),
+                ],
+            )?;
+            ensure!(r["server"]["addresses"][0] == host.ip4.to_string(), "{}", r["server"]);
             let c = call(&r, 1621, 2621)?;
-            ensure!(c["through_server"] == false, "{c:#}");
+            ensure!(c["through_server"] == false && c["legs"][0]["partial"] == false, "{c:#}");
             joined(&lan.dir().join("joined.pcapng"), &[&at_proxy, &at_phone])
         },
         "learn-kamailio",

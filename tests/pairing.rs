@@ -11,12 +11,15 @@ mod phones;
 use anyhow::{Result, ensure};
 use keepcall::calls::model::{Call, CallEvent, OtherEndKind, Pairing};
 use keepcall::calls::server::driver::Login;
+use lab::agent::{Agent, Setup, built_program};
 use lab::asterisk::{Asterisk, Extra};
+use lab::etcd::Etcd;
 use lab::lan::{Lan, VIP4};
 use lab::wait;
 use listener::Listener;
 use phones::Phones;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -43,37 +46,42 @@ struct Scene {
     lan: Lan,
 }
 
+/// An Asterisk on host `a`, and the file with the secret of its manager interface.
+fn asterisk(lan: &Lan) -> Result<(Asterisk, PathBuf)> {
+    let host = lan.host("a")?;
+    let manager = "[general]\nenabled=yes\nbindaddr=127.0.0.1\n[keepcall]\nsecret=a long: secret\nread=call\n\
+         write=reporting\ndeny=0.0.0.0/0.0.0.0\npermit=127.0.0.1/255.255.255.255\n";
+    let p2 = lan.host("p2")?.ip4;
+    // The truth goes with each call: the Call-ID of the leg that it is made for.
+    let dial = format!("Dial(PJSIP/p2/sip:${{EXTEN}}@{p2}:6000,60,b(truth^s^1))");
+    let extensions = format!(
+        "\n[truth]\nexten => s,1,Set(PJSIP_HEADER(add,X-Truth)=${{TRUTH}})\n same => n,Return()\n\n\
+         [lab](+)\nexten => _7XXX,1,Set(__TRUTH=${{CHANNEL(pjsip,call-id)}})\n same => n,Goto(inner,${{EXTEN}},1)\n\n\
+         [inner]\nexten => _7XXX,1,{dial}\n\n\
+         [lab](+)\nexten => 8000,1,ConfBridge(room)\nexten => 8001,1,Answer()\n same => n,Queue(empty)\n\
+         exten => 8002,1,Answer()\n same => n,Echo()\n\
+         exten => 8003,1,Set(__TRUTH=${{CHANNEL(pjsip,call-id)}})\n same => n,Answer()\n same => n,Queue(agents)\n\
+         exten => 8004,1,Set(__TRUTH=${{CHANNEL(pjsip,call-id)}})\n same => n,Dial(Local/7001@inner,60)\n"
+    );
+    let queues = "[general]\n[empty]\njoinempty=yes\n[agents]\njoinempty=yes\nmember => Local/7001@inner/n\n";
+    let files =
+        vec![("manager.conf", manager.to_owned()), ("queues.conf", queues.to_owned()), ("confbridge.conf", "[general]\n".into())];
+    let mut asterisk = Asterisk::start_with(lan, host, Extra { modules: MODULES, files, extensions })?;
+    asterisk.wait_ready()?;
+    // Before that it takes no notice of what comes, and these phones send nothing twice.
+    asterisk.console("core waitfullybooted")?;
+    let secret = host.dir.join("ami.secret");
+    std::fs::write(&secret, "a long: secret\n")?;
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600))?;
+    Ok((asterisk, secret))
+}
+
 impl Scene {
     fn new() -> Result<Self> {
         let lan = Lan::new()?;
         let host = lan.host("a")?;
         host.add_address(VIP4.into())?;
-        let manager = "[general]\nenabled=yes\nbindaddr=127.0.0.1\n[keepcall]\nsecret=a long: secret\nread=call\n\
-             write=reporting\ndeny=0.0.0.0/0.0.0.0\npermit=127.0.0.1/255.255.255.255\n";
-        let p2 = lan.host("p2")?.ip4;
-        // The truth goes with each call: the Call-ID of the leg that it is made for.
-        let dial = format!("Dial(PJSIP/p2/sip:${{EXTEN}}@{p2}:6000,60,b(truth^s^1))");
-        let extensions = format!(
-            "\n[truth]\nexten => s,1,Set(PJSIP_HEADER(add,X-Truth)=${{TRUTH}})\n same => n,Return()\n\n\
-             [lab](+)\nexten => _7XXX,1,Set(__TRUTH=${{CHANNEL(pjsip,call-id)}})\n same => n,Goto(inner,${{EXTEN}},1)\n\n\
-             [inner]\nexten => _7XXX,1,{dial}\n\n\
-             [lab](+)\nexten => 8000,1,ConfBridge(room)\nexten => 8001,1,Answer()\n same => n,Queue(empty)\n\
-             exten => 8002,1,Answer()\n same => n,Echo()\n\
-             exten => 8003,1,Set(__TRUTH=${{CHANNEL(pjsip,call-id)}})\n same => n,Answer()\n same => n,Queue(agents)\n\
-             exten => 8004,1,Set(__TRUTH=${{CHANNEL(pjsip,call-id)}})\n same => n,Dial(Local/7001@inner,60)\n"
-        );
-        let queues = "[general]\n[empty]\njoinempty=yes\n[agents]\njoinempty=yes\nmember => Local/7001@inner/n\n";
-        let files = vec![
-            ("manager.conf", manager.to_owned()),
-            ("queues.conf", queues.to_owned()),
-            ("confbridge.conf", "[general]\n".into()),
-        ];
-        let mut asterisk = Asterisk::start_with(&lan, host, Extra { modules: MODULES, files, extensions })?;
-        asterisk.wait_ready()?;
-        // Before that it takes no notice of what comes, and these phones send nothing twice.
-        asterisk.console("core waitfullybooted")?;
-        let secret = host.dir.join("ami.secret");
-        std::fs::write(&secret, "a long: secret\n")?;
+        let (asterisk, secret) = asterisk(&lan)?;
         Ok(Self {
             listener: Listener::start(host)?,
             callers: Phones::start(lan.host("p1")?, 5060)?,
@@ -243,4 +251,50 @@ fn legs_that_talk_to_the_server_itself_are_marked_and_local_channels_are_followe
             s => Err(format!("{s:?}")),
         })
     });
+}
+
+#[test]
+fn the_agent_of_a_master_asks_its_server_and_shows_what_it_says() {
+    let run = || -> Result<()> {
+        let lan = Lan::new()?;
+        let (asterisk, secret) = asterisk(&lan)?;
+        let etcd = Etcd::start(&lan)?;
+        let setup = Setup {
+            program: built_program()?,
+            cluster: "test".into(),
+            endpoints: etcd.endpoints.clone(),
+            heartbeat: Duration::from_millis(200),
+            hold: Duration::from_secs(2),
+            server_pidfile: Some(asterisk.pidfile.clone()),
+            on_backup: None,
+        };
+        let more = format!("[instance.sip.ami]\nuser = \"keepcall\"\nsecret_file = {:?}\n", secret);
+        let agent = Agent::start_with(lan.host("a")?, &setup, &more)?;
+        wait::every(Duration::from_millis(200), "a master that has asked its server", Duration::from_secs(60), || {
+            let instance = agent.instance().map_err(|e| format!("{e:#}"))?;
+            let good = instance["role"] == "master" && instance["server"]["connected"] == true;
+            if good { Ok(()) } else { Err(format!("{instance}; {}", agent.proc.tail())) }
+        })?;
+        let (callers, called) = (Phones::start(lan.host("p1")?, 5060)?, Phones::start(lan.host("p2")?, 6000)?);
+        called.answer_in_bundles_of(4);
+        let ids: Vec<_> = (0..4).map(|_| callers.call("1000", "7000")).collect();
+        let member = callers.call("1001", "8000");
+        wait::every(Duration::from_millis(200), "the calls as the server joined them", SOON, || {
+            let rows = agent.ask(&["calls"]).map_err(|e| format!("{e:#}"))?;
+            let row = |id: &str| {
+                let rows = rows.as_array().into_iter().flatten();
+                rows.clone().find(|r| r["legs"].as_array().into_iter().flatten().any(|l| l["call_id"] == id)).cloned()
+            };
+            for id in &ids {
+                let made = called.calls().into_iter().find(|c| c.truth == *id).ok_or("no such leg")?;
+                let right = row(id).filter(|r| r["pairing"] == "bridge" && r["confidence"] == 100);
+                if right.is_none() || right != row(&made.call_id) {
+                    return Err(format!("{id} {}: {rows}", made.call_id));
+                }
+            }
+            let end = row(&member).unwrap_or_default()["other_end"].clone();
+            if end["kind"] == "conference" && end["name"] == "room" { Ok(()) } else { Err(rows.to_string()) }
+        })
+    };
+    run().unwrap();
 }

@@ -59,8 +59,8 @@ impl Follower {
         while !good(self) {
             let left = end.saturating_duration_since(Instant::now());
             match tokio::time::timeout(left, self.events.recv()).await.expect("the follower must come to know it").unwrap() {
-                StoreEvent::Put(c) => {
-                    self.known.insert(c.id.clone(), c.epoch);
+                StoreEvent::Put { call, .. } => {
+                    self.known.insert(call.id.clone(), call.epoch);
                 }
                 StoreEvent::Spoiled { .. } => {}
                 StoreEvent::Delete { id, .. } => {
@@ -313,8 +313,8 @@ async fn garbage_is_skipped_and_counted_and_left_where_it_is() {
     let end = Instant::now() + LONG;
     loop {
         let left = end.saturating_duration_since(Instant::now());
-        if let StoreEvent::Put(c) = tokio::time::timeout(left, master.events.recv()).await.unwrap().unwrap() {
-            assert!(c.id == "c" && c.legs[0].is_same(&leg));
+        if let StoreEvent::Put { call, own } = tokio::time::timeout(left, master.events.recv()).await.unwrap().unwrap() {
+            assert!(own && call.id == "c" && call.legs[0].is_same(&leg));
             break;
         }
     }

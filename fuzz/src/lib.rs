@@ -3,19 +3,24 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, unreachable_pub, reason = "a panic is how a finding is told")]
 
+mod framer;
 mod hep;
 mod message;
 mod packet;
+mod path;
 mod sdp;
 mod uri;
 
+pub use framer::{framer, messages};
 pub use hep::hep;
 pub use message::message;
 pub use packet::{SEPARATOR, packet};
+pub use path::{path, walked};
 pub use sdp::sdp;
 pub use uri::uri;
 
-/// Whether `part` lies inside of `whole`, byte for byte in the same memory: a view, not a copy. An empty one may stand for "nothing".
+/// Whether `part` lies inside of `whole`, byte for byte in the same memory: a view, not a copy. An empty one may stand for
+/// "nothing".
 pub fn inside(whole: &[u8], part: &[u8]) -> bool {
     let (whole, part) = (whole.as_ptr_range(), part.as_ptr_range());
     part.is_empty() || (whole.start <= part.start && part.end <= whole.end)

@@ -96,7 +96,9 @@ impl Run {
             rounds += 1;
             assert!(rounds < 100_000, "timers that never end");
         }
-        assert_eq!(self.table.legs().count() + self.table.calls().count(), 0);
+        let left: Vec<_> = self.table.calls().map(|c| c.id).collect();
+        assert_eq!((self.table.legs().count(), left), (0, Vec::new()), "left for ever");
+        assert_eq!(self.table.remembered(), 0, "an ended leg that is never forgotten");
         assert!(self.stored.is_empty(), "stored for ever: {:?}", self.stored);
     }
 

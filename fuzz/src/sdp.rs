@@ -98,7 +98,8 @@ fn is_ice(line: &[u8]) -> bool {
     [&b"a=candidate"[..], b"a=remote-candidates", b"a=end-of-candidates"].contains(&name) || lower.starts_with(b"a=ice-")
 }
 
-/// The lines that a move of addresses has no business with, without the end of the last one: a line that is added behind it may need one.
+/// The lines that a move of addresses has no business with, without the end of the last one: a line that is added behind it may
+/// need one.
 fn untouched(data: &[u8]) -> Vec<String> {
     let rtcp = |l: &[u8]| l.len() >= 6 && l[..6].eq_ignore_ascii_case(b"a=rtcp") && !l[6..].starts_with(b"-");
     let mut all = lines(data);

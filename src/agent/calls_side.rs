@@ -45,6 +45,8 @@ const MEND: Duration = Duration::from_millis(100);
 const ARMED: Duration = Duration::from_secs(1);
 /// Events of the store that are handled in one go, so that a thousand calls make one change of the relay.
 const BATCH: usize = 1024;
+/// Messages of the wire that are handled in one go: some tenths of a millisecond, so that nothing else waits for long.
+const HEARD: usize = 64;
 
 /// One SIP message: our address, the receiver's, and the bytes.
 type Message = (SocketAddr, SocketAddr, Vec<u8>);
@@ -270,20 +272,15 @@ impl CallsSide {
         match event {
             // Without the addresses the server's traffic is none of this node's business.
             Event::Heard(_) if self.role == Role::Backup => {}
-            Event::Heard(ears::Heard::Message(seen)) => {
-                let packet = Packet { src: seen.src, dst: seen.dst, transport: seen.transport, payload: &seen.payload };
-                if !self.engine.handle_packet(&packet, Heard::Overheard, now) {
-                    self.table.handle_packet(&packet, clock::unix_ms(), now);
+            Event::Heard(first) => {
+                // Each time around costs as much as some messages do.
+                let (mut heard, mut n) = (Some(first), 0);
+                while let Some(one) = heard {
+                    self.hear(one, now);
+                    n += 1;
+                    heard = if n < HEARD { self.ears.more() } else { None };
                 }
             }
-            Event::Heard(ears::Heard::Reported(r)) => {
-                let packet = Packet { src: r.src, dst: r.dst, transport: r.transport, payload: &r.payload };
-                if !self.engine.handle_packet(&packet, Heard::Reported, now) {
-                    self.table.handle_packet(&packet, clock::unix_ms(), now);
-                }
-            }
-            Event::Heard(ears::Heard::Rtp(seen)) => self.table.handle_rtp(seen.src, seen.dst, now),
-            Event::Heard(ears::Heard::Told(fact)) => self.table.handle_fact(&fact, now),
             Event::Received(datagram) => {
                 if self.role == Role::Master {
                     self.engine.handle_packet(&datagram.packet(), Heard::RecoveryPort, now);
@@ -313,6 +310,25 @@ impl CallsSide {
             }
         }
         self.carry_out().await;
+    }
+
+    fn hear(&mut self, heard: ears::Heard, now: Time) {
+        match heard {
+            ears::Heard::Message(seen) => {
+                let packet = Packet { src: seen.src, dst: seen.dst, transport: seen.transport, payload: &seen.payload };
+                if !self.engine.handle_packet(&packet, Heard::Overheard, now) {
+                    self.table.handle_packet(&packet, clock::unix_ms(), now);
+                }
+            }
+            ears::Heard::Reported(r) => {
+                let packet = Packet { src: r.src, dst: r.dst, transport: r.transport, payload: &r.payload };
+                if !self.engine.handle_packet(&packet, Heard::Reported, now) {
+                    self.table.handle_packet(&packet, clock::unix_ms(), now);
+                }
+            }
+            ears::Heard::Rtp(seen) => self.table.handle_rtp(seen.src, seen.dst, now),
+            ears::Heard::Told(fact) => self.table.handle_fact(&fact, now),
+        }
     }
 
     /// What keeps the local server off the wire.
@@ -540,12 +556,18 @@ impl CallsSide {
         let mut late = Vec::new();
         for event in events {
             match event {
-                StoreEvent::Put(call) => {
-                    changed.push(call.id.clone());
-                    if self.role == Role::Master && self.is_late(&call) {
+                StoreEvent::Put { call, own } => {
+                    let id = call.id.clone();
+                    let foreign = self.role == Role::Master && !own;
+                    if foreign && self.is_late(&call) {
                         late.push((*call).clone());
                     }
+                    let spoiled = foreign && self.table.get(&id).is_some_and(|ours| ours.legs != call.legs);
                     self.stored.put(call);
+                    if spoiled {
+                        self.put_back(&id);
+                    }
+                    changed.push(id);
                 }
                 StoreEvent::Delete { id, own } => {
                     if self.role == Role::Backup || own || !self.put_back(&id) {

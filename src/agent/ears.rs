@@ -10,6 +10,7 @@ use crate::calls::server::driver::{Login, Server, ServerStatus};
 use crate::clock;
 use crate::config;
 use crate::time::Time;
+use futures::FutureExt as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -127,14 +128,27 @@ impl Ears {
                 () = tokio::time::sleep_until(clock::tokio_at(self.reopen_at)) => None,
             };
             match lost {
-                Some(e) => {
-                    warn!(instance = self.instance, "calls are not learnt for the moment: {e}");
-                    self.capture = None;
-                    self.reopen_at = clock::now() + REOPEN;
-                }
+                Some(e) => self.lose(&e),
                 None => self.reopen(),
             }
         }
+    }
+
+    /// A message that has passed the wire already, if there is one.
+    pub(super) fn more(&mut self) -> Option<Heard> {
+        match self.capture.as_mut()?.next().now_or_never()? {
+            Ok(seen) => Some(Heard::Message(seen)),
+            Err(e) => {
+                self.lose(&e);
+                None
+            }
+        }
+    }
+
+    fn lose(&mut self, why: &CaptureError) {
+        warn!(instance = self.instance, "calls are not learnt for the moment: {why}");
+        self.capture = None;
+        self.reopen_at = clock::now() + REOPEN;
     }
 
     /// Listens to one of `wanted` RTP packets from now on; to none if `None`.

@@ -39,7 +39,8 @@ fn leg(leg: &Leg) -> LegRow {
     let (media, codecs) = leg.sdp_received.as_ref().map(|s| media(&s.body.0)).unwrap_or_default();
     LegRow {
         call_id: leg.call_id.lossy(),
-        direction: serde_json::to_value(leg.direction).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default(),
+        direction: named(leg.direction),
+        transport: named(leg.transport),
         local: text(uri::uri_of(&leg.local.0)),
         remote: text(uri::uri_of(&leg.remote.0)),
         remote_addr: Some(leg.remote_addr),
@@ -47,6 +48,11 @@ fn leg(leg: &Leg) -> LegRow {
         media_source: leg.rtp_sources.first().copied().flatten(),
         codecs,
     }
+}
+
+/// A value by its name in JSON.
+fn named(value: impl serde::Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 /// Where the first stream is received, and the formats it lists.

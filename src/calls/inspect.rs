@@ -141,7 +141,8 @@ fn walk(path: &Path, each: &mut dyn FnMut(Time, Item<'_>)) -> Result<(file::Read
     let file = File::open(path).map_err(|source| InspectError::Open { path: path.to_owned(), source })?;
     let mut wire = Wire::new();
     let read = file::read(path, file, &mut |frame: Frame<'_>| wire.handle_frame(&frame, each))?;
-    Ok((read, wire.traffic))
+    let traffic = wire.finish(each);
+    Ok((read, traffic))
 }
 
 fn ms(at: Time) -> u64 {
@@ -164,8 +165,8 @@ fn notes(r: &Report, malformed: u64) -> Vec<String> {
     }
     if t.frames > 0 && t.sip == 0 {
         notes.push(format!(
-            "no SIP was found in {} UDP datagrams and {} TCP segments; SIP over TLS cannot be read from a capture",
-            t.udp, t.tcp
+            "no SIP was found ({} UDP datagrams, and whatever TCP there is); SIP over TLS cannot be read from a capture",
+            t.udp
         ));
     }
     if t.sip_cut > 0 {

@@ -8,6 +8,7 @@ pub mod inspect;
 pub mod model;
 pub mod pairing;
 pub mod path;
+mod quick;
 pub mod reassembly;
 pub mod server;
 pub mod sources;

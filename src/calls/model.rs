@@ -3,8 +3,10 @@
 //! "Local" is the side of the server that keepcall guards; "remote" is the phone or trunk on the other end of a leg.
 
 mod common;
+mod gaps;
 mod shared;
 
+pub use gaps::{Gap, Gaps};
 pub use shared::Shared;
 
 use serde::{Deserialize, Serialize};
@@ -173,7 +175,7 @@ pub struct SessionTimer {
 pub struct Leg {
     /// Call-ID, verbatim.
     pub call_id: Verbatim,
-    /// Who started the dialog.
+    /// Who started the dialog. Of a leg that was first seen after its start: who sent the first request that was seen.
     pub direction: Direction,
     /// Where the leg is in its life.
     pub state: LegState,
@@ -219,12 +221,33 @@ pub struct Leg {
     /// The phone's Supported, joined by commas; empty if it sent none.
     #[serde(deserialize_with = "common")]
     pub supported: Verbatim,
-    /// Whether the dialog was first seen after its start, so that some fields are guesses; such a leg is not recovered.
+    /// Whether something that recovery needs is not known, or not any more; such a leg is not recovered. `gaps` says what.
     #[serde(default)]
     pub partial: bool,
+    /// What is not known.
+    #[serde(default, skip_serializing_if = "Gaps::is_empty")]
+    pub gaps: Gaps,
     /// Contact URI of the agent's recovery port, if the agent carries this leg now (it was recovered before).
     #[serde(default)]
     pub carried: bool,
+}
+
+impl Leg {
+    /// Why the leg, taken by itself, would not be recovered; `None` if it would.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<String> {
+        let mut why: Vec<&str> = self.gaps.iter().map(Gap::why).collect();
+        if why.is_empty() && self.partial {
+            // Stored by a version that did not keep the reason.
+            why.push(Gap::Other.why());
+        }
+        match self.transport {
+            Transport::Udp => {}
+            // The phone has opened the connection, and it ended with the server.
+            Transport::Tcp | Transport::Tls | Transport::Ws => why.push("it runs over a connection that only the phone can open"),
+        }
+        (!why.is_empty()).then(|| why.join("; "))
+    }
 }
 
 /// How two legs were found to be one call.

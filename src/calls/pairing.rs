@@ -1,9 +1,9 @@
 //! Legs to calls: finds the two legs that a B2BUA or a proxy joined, from what the legs themselves show. Pure.
 //!
-//! Evidence is used strongest first: one dialog seen twice, a header that the operator named, Session-ID, the phone's media
-//! address in the other leg's description, then identities with time. Two legs are paired only if each is the other's only
+//! Evidence is used strongest first: one dialog seen twice, a header that the operator named, Session-ID, the charging vector, the
+//! phone's media address in the other leg's description, then identities with time. Two legs are paired only if each is the other's only
 //! fit, counting also legs that still ring; where several fit, only the order of the answers may decide: a B2BUA answers the
-//! caller right after the callee has answered. What remains in doubt stays unpaired: a wrong pair would join strangers.
+//! caller right after the callee has answered, so a moment later it is seen who else it could have been. What remains in doubt stays unpaired: a wrong pair would join strangers.
 //!
 //! What the server itself says of its bridges ranks above all of this, and is not found here: see [`super::facts`].
 //!
@@ -13,11 +13,12 @@
 //! |---|---|
 //! | the server's own word, or one dialog seen twice | 100 |
 //! | the operator's header, or Session-ID | 95 |
+//! | the ICID of P-Charging-Vector (RFC 7315) | 95 |
 //! | media: each leg was sent the other phone's address (direct media) | 95 |
 //! | media: one of them was | 90 |
 //! | caller agrees exactly / as a number written otherwise | +35 / +25 |
 //! | callee agrees exactly / as a number written otherwise | +35 / +25 |
-//! | the caller was answered within 500 ms after the callee | +15 |
+//! | the caller was answered within 200 ms after the callee | +15 |
 //! | there were other fits, and only the order of the answers told them apart | -10 |
 //!
 //! The last four rows add up for a pair by identities; below 35 there is no pair.
@@ -25,12 +26,12 @@
 mod number;
 
 use super::model::{Direction, Pairing};
+use super::quick::QuickMap;
 use super::tracker::{LegId, Tracked};
-use crate::sip::sdp::Sdp;
+use crate::sip::sdp;
 use crate::time::Time;
 use smallvec::SmallVec;
-use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
+use std::collections::hash_map::{Entry as MapEntry, RandomState};
 use std::hash::BuildHasher as _;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -38,9 +39,9 @@ use std::time::Duration;
 /// How long after the caller's INVITE the callee's may come: longer than most announcements before a transfer, and short enough that a
 /// forgotten leg is no rival for the calls of the next minutes.
 const SETUP_WINDOW: Duration = Duration::from_secs(180);
-/// How long after the callee's answer the caller's may come for their order to tell equal candidates apart: a busy server needs
-/// milliseconds, people who answer two such calls need longer.
-const ANSWER_WINDOW: Duration = Duration::from_millis(500);
+/// How long after the callee's answer the caller's may come for their order to tell equal candidates apart: a server needs
+/// milliseconds. Equal calls that are answered closer to each other than this are not told apart by it.
+pub const ANSWER_WINDOW: Duration = Duration::from_millis(200);
 /// Most legs with one identity that are looked at. Beyond it the case counts as ambiguous, which is safe and bounds the work.
 const MAX_RIVALS: usize = 64;
 
@@ -63,19 +64,22 @@ enum Level {
     Dialog,
     Header,
     SessionId,
+    Charging,
     Media,
     Parties,
 }
 
 impl Level {
-    const ALL: [Self; 5] = [Self::Dialog, Self::Header, Self::SessionId, Self::Media, Self::Parties];
+    const ALL: [Self; 6] = [Self::Dialog, Self::Header, Self::SessionId, Self::Charging, Self::Media, Self::Parties];
+    /// Without what is in the descriptions.
+    const SIGNALLED: [Self; 5] = [Self::Dialog, Self::Header, Self::SessionId, Self::Charging, Self::Parties];
 
     const fn pairing(self) -> Pairing {
         match self {
             Self::Dialog => Pairing::SameDialog,
             Self::Header => Pairing::Header,
             Self::SessionId => Pairing::SessionId,
-            Self::Media | Self::Parties => Pairing::Evidence,
+            Self::Charging | Self::Media | Self::Parties => Pairing::Evidence,
         }
     }
 }
@@ -91,9 +95,25 @@ pub struct Partner {
     pub confidence: u8,
 }
 
+/// What a leg may have in common with another, in the order of the levels; and where the keys of each level end. Most legs have a Call-ID, an
+/// address that was told and one that was sent, and a caller and a called party, each whole and by its last digits.
+#[derive(Default)]
+struct Keys {
+    all: SmallVec<[u64; 8]>,
+    ends: [u8; Level::ALL.len()],
+}
+
+impl Keys {
+    fn of(&self, level: Level) -> &[u64] {
+        let at = level as usize;
+        let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
+        self.all.get(usize::from(start)..usize::from(self.ends[at])).unwrap_or_default()
+    }
+}
+
 struct Entry {
-    /// Kept, since what they are made of changes with the leg.
-    keys: SmallVec<[u64; 10]>,
+    /// Kept, since what they are made of changes with the leg, and making them costs more than all else here.
+    keys: Keys,
     /// From when on the other leg may come: the start of the leg, or the end of the partner that it had.
     open: Time,
 }
@@ -101,8 +121,8 @@ struct Entry {
 /// The unpaired legs, found by what they have in common.
 #[derive(Default)]
 pub struct Pairer {
-    index: HashMap<u64, Ids>,
-    entries: HashMap<LegId, Entry>,
+    index: QuickMap<u64, Ids>,
+    entries: QuickMap<LegId, Entry>,
     hasher: RandomState,
 }
 
@@ -122,8 +142,8 @@ impl Pairer {
     /// Makes a leg a candidate (and a rival); `open` is when it began to seek.
     pub fn add(&mut self, id: LegId, t: &Tracked, open: Time) {
         self.remove(id);
-        let keys: SmallVec<[u64; 10]> = Level::ALL.into_iter().flat_map(|level| self.level_keys(t, level)).collect();
-        for key in &keys {
+        let keys = self.keys(t, &Level::ALL);
+        for key in &keys.all {
             let ids = self.index.entry(*key).or_default();
             if !ids.contains(&id) {
                 ids.push(id);
@@ -141,15 +161,20 @@ impl Pairer {
 
     /// Takes a leg out: it is paired, or over.
     pub fn remove(&mut self, id: LegId) {
-        let Some(entry) = self.entries.remove(&id) else { return };
-        for key in entry.keys {
-            if let Some(ids) = self.index.get_mut(&key) {
-                ids.retain(|x| *x != id);
-                if ids.is_empty() {
-                    self.index.remove(&key);
+        self.take(id);
+    }
+
+    fn take(&mut self, id: LegId) -> Option<Entry> {
+        let entry = self.entries.remove(&id)?;
+        for key in &entry.keys.all {
+            if let MapEntry::Occupied(mut ids) = self.index.entry(*key) {
+                ids.get_mut().retain(|x| *x != id);
+                if ids.get().is_empty() {
+                    ids.remove();
                 }
             }
         }
+        Some(entry)
     }
 
     /// Forgets all legs.
@@ -158,11 +183,12 @@ impl Pairer {
         self.entries.clear();
     }
 
-    /// The unpaired legs that have something in common with `t`: its fate may settle theirs.
+    /// Takes a leg out, like [`Pairer::remove`]. The unpaired legs that have something in common with it: its fate may settle theirs.
     #[must_use]
-    pub fn neighbours(&self, t: &Tracked) -> Vec<LegId> {
-        let keys = Level::ALL.into_iter().flat_map(|level| self.level_keys(t, level));
-        let mut all: Vec<_> = keys.filter_map(|k| self.index.get(&k)).flatten().copied().take(MAX_RIVALS).collect();
+    pub fn remove_from_neighbours(&mut self, id: LegId, t: &Tracked) -> Vec<LegId> {
+        // One that was no candidate was no rival for its media either, and to read its descriptions costs the most.
+        let keys = self.take(id).map_or_else(|| self.keys(t, &Level::SIGNALLED), |e| e.keys);
+        let mut all: Vec<_> = keys.all.iter().filter_map(|k| self.index.get(k)).flatten().copied().take(MAX_RIVALS).collect();
         all.sort_unstable();
         all.dedup();
         all
@@ -170,7 +196,7 @@ impl Pairer {
 
     /// The partner of the confirmed leg `id`, if it is certain now.
     #[must_use]
-    pub fn partner(&self, id: LegId, legs: &impl Legs) -> Option<Partner> {
+    pub fn partner(&self, id: LegId, legs: &impl Legs, now: Time) -> Option<Partner> {
         let me = legs.leg(id)?;
         me.confirmed?;
         if !self.entries.contains_key(&id) {
@@ -181,7 +207,7 @@ impl Pairer {
             if candidates.is_empty() {
                 continue;
             }
-            let (leg, sole) = self.decide(id, me, &candidates, level, legs)?;
+            let (leg, sole) = self.decide(id, me, &candidates, level, legs, now)?;
             let confidence = confidence(me, legs.leg(leg)?, level, sole);
             return (confidence >= LEAST).then_some(Partner { leg, pairing: level.pairing(), confidence });
         }
@@ -189,45 +215,62 @@ impl Pairer {
     }
 
     /// The one of the candidates that it is, and whether there was no other.
-    fn decide(&self, id: LegId, me: &Tracked, candidates: &[LegId], level: Level, legs: &impl Legs) -> Option<(LegId, bool)> {
+    fn decide(
+        &self,
+        id: LegId,
+        me: &Tracked,
+        candidates: &[LegId],
+        level: Level,
+        legs: &impl Legs,
+        now: Time,
+    ) -> Option<(LegId, bool)> {
         if let [only] = candidates {
             let other = legs.leg(*only)?;
             if other.confirmed.is_some() && *self.best(*only, other, level, legs)? == [id] {
                 return Some((*only, true));
             }
         }
-        let found = match me.leg.direction {
-            Direction::Inbound => self.answered_by(id, me, level, legs),
-            Direction::Outbound => candidates
-                .iter()
-                .copied()
-                .find(|i| legs.leg(*i).is_some_and(|caller| self.answered_by(*i, caller, level, legs) == Some(id))),
-        };
-        found.map(|leg| (leg, false))
+        match me.leg.direction {
+            Direction::Outbound => self.caller_of(id, me, level, legs, now).map(|caller| (caller, false)),
+            Direction::Inbound => {
+                let mut its = candidates
+                    .iter()
+                    .filter(|o| legs.leg(**o).is_some_and(|callee| self.caller_of(**o, callee, level, legs, now) == Some(id)));
+                let (first, second) = (its.next(), its.next());
+                first.filter(|_| second.is_none()).map(|callee| (*callee, false))
+            }
+        }
     }
 
-    /// The only outbound leg whose answer came right before that of the caller's leg `id`, if no other caller was answered then.
-    fn answered_by(&self, id: LegId, caller: &Tracked, level: Level, legs: &impl Legs) -> Option<LegId> {
-        let answered = caller.confirmed?;
-        let right_before = |o: &LegId| {
-            legs.leg(*o).and_then(|t| t.confirmed).is_some_and(|at| at <= answered && answered.since(at) <= ANSWER_WINDOW)
-        };
-        let mut before = self.best(id, caller, level, legs)?;
-        before.retain(|o| right_before(o));
-        let [callee] = before.as_slice() else { return None };
-        let other = legs.leg(*callee)?;
-        let first = other.confirmed?;
-        let mut callers = self.best(*callee, other, level, legs)?;
-        callers
-            .retain(|i| legs.leg(*i).and_then(|t| t.confirmed).is_some_and(|at| at >= first && at.since(first) <= ANSWER_WINDOW));
-        (*callers == [id]).then_some(*callee)
+    /// Of several callers that fit the callee's leg `id`, the one that was answered right after it, if the order of the answers leaves
+    /// no other.
+    ///
+    /// What this rests on: a caller who was not answered before is answered within [`ANSWER_WINDOW`] after the callee. So once
+    /// that has passed, the caller is among those that were answered by then; one who was answered before the callee may have heard
+    /// an announcement first, and leaves the case open.
+    fn caller_of(&self, id: LegId, callee: &Tracked, level: Level, legs: &impl Legs, now: Time) -> Option<LegId> {
+        let answered = callee.confirmed?;
+        let until = answered + ANSWER_WINDOW;
+        if now < until {
+            return None;
+        }
+        let mut callers = self.best(id, callee, level, legs)?;
+        callers.retain(|i| legs.leg(*i).and_then(|t| t.confirmed).is_some_and(|at| at <= until));
+        let [only] = callers.as_slice() else { return None };
+        let caller = legs.leg(*only)?;
+        let then = caller.confirmed.filter(|at| *at >= answered)?;
+        // The same must not be true of another callee.
+        let callees = self.best(*only, caller, level, legs)?;
+        let rival = |o: &LegId| *o != id && legs.leg(*o).and_then(|t| t.confirmed).is_some_and(|at| then <= at + ANSWER_WINDOW);
+        (callees.contains(&id) && !callees.iter().any(rival)).then_some(*only)
     }
 
     /// The legs that fit `id` best; `None` if there are too many to look at.
     fn best(&self, id: LegId, me: &Tracked, level: Level, legs: &impl Legs) -> Option<Ids> {
         let mut found: SmallVec<[(u8, LegId); 4]> = SmallVec::new();
-        for key in self.level_keys(me, level) {
-            let Some(ids) = self.index.get(&key) else { continue };
+        // A leg without an entry is no candidate, and fits nobody.
+        for key in self.entries.get(&id).map_or(&[][..], |e| e.keys.of(level)) {
+            let Some(ids) = self.index.get(key) else { continue };
             let mut looked = 0;
             for other in ids.iter().filter(|o| **o != id) {
                 let Some(t) = legs.leg(*other) else { continue };
@@ -248,6 +291,23 @@ impl Pairer {
         Some(found.into_iter().filter(|(fit, _)| *fit == top).map(|(_, o)| o).collect())
     }
 
+    fn keys(&self, t: &Tracked, levels: &[Level]) -> Keys {
+        let mut keys = Keys::default();
+        for level in Level::ALL {
+            let start = keys.all.len();
+            if levels.contains(&level) {
+                for key in self.level_keys(t, level) {
+                    if !keys.all[start..].contains(&key) {
+                        keys.all.push(key);
+                    }
+                }
+            }
+            // A leg has some ten keys.
+            keys.ends[level as usize] = u8::try_from(keys.all.len()).unwrap_or(u8::MAX);
+        }
+        keys
+    }
+
     fn level_keys(&self, t: &Tracked, level: Level) -> SmallVec<[u64; 8]> {
         let c = &t.clues;
         // A number in front keeps a caller from meeting a callee of the same number.
@@ -256,6 +316,7 @@ impl Pairer {
             Level::Dialog => [key(0, &t.leg.call_id.0)].into_iter().collect(),
             Level::Header => c.header.iter().map(|v| key(1, v)).collect(),
             Level::SessionId => c.session_id.iter().map(|v| key(2, v)).collect(),
+            Level::Charging => c.charging.iter().map(|v| key(8, v)).collect(),
             // Before the answer there is nothing to compare, and nothing to be parsed.
             Level::Media if t.confirmed.is_none() => SmallVec::new(),
             Level::Media => own_media(t).chain(told_media(t)).map(|a| self.hasher.hash_one((5_u8, a))).collect(),
@@ -284,6 +345,7 @@ impl Pairer {
             }
             Level::Header => !same_call_id && x.header.is_some() && x.header == y.header,
             Level::SessionId => !same_call_id && x.session_id.is_some() && x.session_id == y.session_id,
+            Level::Charging => !same_call_id && x.charging.is_some() && x.charging == y.charging,
             Level::Media => return if same_call_id { 0 } else { media(caller, callee) },
             Level::Parties => {
                 let headers_differ = x.header.is_some() && y.header.is_some() && x.header != y.header;
@@ -304,7 +366,7 @@ fn confidence(a: &Tracked, b: &Tracked, level: Level, sole: bool) -> u8 {
     let (caller, callee) = if a.leg.direction == Direction::Inbound { (a, b) } else { (b, a) };
     let sum = match level {
         Level::Dialog => CERTAIN,
-        Level::Header | Level::SessionId => NAMED,
+        Level::Header | Level::SessionId | Level::Charging => NAMED,
         Level::Media => MEDIA[usize::from(media(caller, callee) > 1)],
         Level::Parties => {
             let parties = agree(&a.clues.caller, &b.clues.caller) + agree(&a.clues.callee, &b.clues.callee);
@@ -352,17 +414,13 @@ fn told_media(t: &Tracked) -> impl Iterator<Item = SocketAddr> {
 
 /// Where a description wants its streams; the first two are enough to tell two phones apart.
 fn addresses(sdp: Option<&super::model::Sdp>) -> impl Iterator<Item = SocketAddr> {
-    let sdp = sdp.and_then(|s| Sdp::parse(&s.body.0).ok());
-    let media: SmallVec<[SocketAddr; 2]> = sdp
-        .iter()
-        .flat_map(|s| s.media().iter())
-        .filter(|m| m.port > 1)
-        .filter_map(|m| Some(SocketAddr::new(m.connection?, m.port)))
+    let places = sdp.map(|s| sdp::places(&s.body)).unwrap_or_default();
+    places
+        .into_iter()
+        .filter_map(|(ip, port)| Some(SocketAddr::new(ip?, port)).filter(|_| port > 1))
         // A held stream (0.0.0.0) and a host's own name for itself are the same for many.
         .filter(|a| !a.ip().is_unspecified() && !a.ip().is_loopback())
         .take(2)
-        .collect();
-    media.into_iter()
 }
 
 #[cfg(test)]

@@ -43,9 +43,13 @@ pub struct StoreSettings {
 /// What the store tells.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StoreEvent {
-    /// A call was stored, or its stored state changed. What this node wrote itself shares its memory with what was handed to
-    /// [`StoreHandle::apply`].
-    Put(Box<Call>),
+    /// A call was stored, or its stored state changed.
+    Put {
+        /// The call. What this node wrote itself shares its memory with what was handed to [`StoreHandle::apply`].
+        call: Box<Call>,
+        /// This node is known to have written it.
+        own: bool,
+    },
     /// A call was removed.
     Delete {
         /// [`Call::id`].

@@ -4,13 +4,14 @@ mod bridged;
 
 use super::facts::Told;
 use super::model::{Call, CallEvent, Direction, Leg, LegState, OtherEnd, Packet, Pairing, SCHEMA};
-use super::pairing::{CERTAIN, Pairer};
+use super::pairing::{ANSWER_WINDOW, CERTAIN, Pairer};
+use super::quick::QuickMap;
 use super::sources::{self, Sources};
 use super::tracker::{Counters, LegEvent, LegId, Tracked, Tracker, TrackerSettings};
 use crate::time::Time;
 use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -77,11 +78,13 @@ pub struct Table {
     tracker: Tracker,
     pairer: Pairer,
     /// Confirmed legs.
-    members: HashMap<LegId, Member>,
-    calls: HashMap<u64, Slot>,
+    members: QuickMap<LegId, Member>,
+    calls: QuickMap<u64, Slot>,
     next_call: u64,
     /// Single legs that wait for a partner. The wait is the same for all, so the order is that of the deadlines.
     waiting: VecDeque<(Time, LegId)>,
+    /// Legs that were answered, until it is seen who else was answered then. In the order of time.
+    answered: VecDeque<(Time, LegId)>,
     events: VecDeque<Queued>,
     epoch: u64,
     tell_short: bool,
@@ -107,10 +110,11 @@ impl Table {
             settings,
             tracker,
             pairer: Pairer::default(),
-            members: HashMap::new(),
-            calls: HashMap::new(),
+            members: QuickMap::default(),
+            calls: QuickMap::default(),
             next_call: 0,
             waiting: VecDeque::new(),
+            answered: VecDeque::new(),
             events: VecDeque::new(),
             epoch: 0,
             tell_short: false,
@@ -163,6 +167,12 @@ impl Table {
     pub fn handle_timeout(&mut self, now: Time) {
         self.tracker.handle_timeout(now);
         self.drain(now);
+        while let Some((_, id)) = self.answered.front().copied().filter(|(at, _)| *at <= now) {
+            self.answered.pop_front();
+            if self.members.get(&id).is_some_and(|m| m.call.is_none()) {
+                self.settle(vec![id], now);
+            }
+        }
         while let Some((at, id)) = self.waiting.front().copied() {
             if at > now {
                 break;
@@ -175,8 +185,8 @@ impl Table {
     /// When `handle_timeout` is due.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
-        let waiting = self.waiting.front().map(|(at, _)| *at);
-        waiting.into_iter().chain(self.tracker.next_deadline()).min()
+        let own = [&self.waiting, &self.answered].into_iter().filter_map(|queue| Some(queue.front()?.0));
+        own.chain(self.tracker.next_deadline()).min()
     }
 
     /// The next change to store. A call that changed several times since the last poll is told once, as it is now.
@@ -250,6 +260,12 @@ impl Table {
         self.tracker.legs().map(|t| &*t.leg)
     }
 
+    /// How many legs there is memory for: those of [`Table::legs`], and those that ended not long ago.
+    #[must_use]
+    pub fn remembered(&self) -> usize {
+        self.tracker.remembered()
+    }
+
     /// What was seen, and what was not learnt.
     #[must_use]
     pub fn counters(&self) -> Counters {
@@ -263,6 +279,7 @@ impl Table {
         self.members.clear();
         self.calls.clear();
         self.waiting.clear();
+        self.answered.clear();
         self.events.clear();
         self.sources = Sources::default();
         self.told = Told::default();
@@ -275,8 +292,13 @@ impl Table {
             }
             match event {
                 LegEvent::Started(id) => {
-                    if let Some(t) = self.tracker.get(id) {
+                    // A leg whose INVITE was overtaken is told again; it may be part of a call by then.
+                    let free = self.members.get(&id).is_none_or(|m| m.call.is_none());
+                    if let Some(t) = self.tracker.get(id).filter(|_| free) {
                         self.pairer.add(id, t, t.started);
+                        if self.members.contains_key(&id) {
+                            self.settle(vec![id], now);
+                        }
                     }
                 }
                 LegEvent::Confirmed(id) => {
@@ -286,6 +308,9 @@ impl Table {
                     self.refresh(id);
                     self.place(id, now);
                     self.settle(vec![id], now);
+                    if self.members.get(&id).is_some_and(|m| m.call.is_none()) {
+                        self.answered.push_back((now + ANSWER_WINDOW, id));
+                    }
                 }
                 LegEvent::Changed(id) => {
                     self.sources.forget();
@@ -306,7 +331,7 @@ impl Table {
     /// Pairs what is certain now, beginning with `open`; each pair may settle the case of others.
     fn settle(&mut self, mut open: Vec<LegId>, now: Time) {
         while let Some(id) = open.pop() {
-            let Some(found) = self.pairer.partner(id, &self.tracker) else { continue };
+            let Some(found) = self.pairer.partner(id, &self.tracker, now) else { continue };
             if !self.may_guess(id, found.pairing) || !self.may_guess(found.leg, found.pairing) {
                 continue;
             }
@@ -333,9 +358,9 @@ impl Table {
             }
         }
         for leg in both {
-            self.pairer.remove(leg);
-            if let Some(t) = self.tracker.get(leg) {
-                open.extend(self.pairer.neighbours(t));
+            match self.tracker.get(leg) {
+                Some(t) => open.extend(self.pairer.remove_from_neighbours(leg, t)),
+                None => self.pairer.remove(leg),
             }
         }
         self.make_call(&both, Some((pairing, confidence)));
@@ -374,8 +399,7 @@ impl Table {
 
     fn ended(&mut self, id: LegId, reason: &'static str, now: Time) {
         let Some(t) = self.tracker.get(id) else { return };
-        self.pairer.remove(id);
-        let neighbours = self.pairer.neighbours(t);
+        let neighbours = self.pairer.remove_from_neighbours(id, t);
         if let Some(member) = self.members.remove(&id) {
             match member.call {
                 Some(key) => {
@@ -467,7 +491,8 @@ impl Table {
                 hash.update(&part.0);
             }
         }
-        hash.finalize().iter().take(ID_DIGITS / 2).map(|b| format!("{b:02x}")).collect()
+        let digit = |n: u8| char::from_digit(n.into(), 16).unwrap_or_default();
+        hash.finalize().iter().take(ID_DIGITS / 2).flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
     }
 }
 

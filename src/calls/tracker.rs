@@ -6,16 +6,23 @@
 
 mod body;
 mod clues;
+mod cseq;
+mod dialog;
+mod hear;
 mod leg;
+mod offers;
+mod routes;
+mod timer;
 
-pub use clues::Clues;
-pub use leg::Tracked;
+pub use clues::{Clues, Replaced};
+pub use leg::{Referred, Tracked};
 
-use super::model::{Direction, Leg, LegState, Packet, Shared, Transport};
+use super::model::{Leg, LegState, Packet, Shared, Transport};
 use crate::sip::message::{Message, Method, ParseError};
 use crate::sip::uri;
 use crate::time::Time;
-use leg::Effect;
+use dialog::Heard;
+use leg::{At, Effect, Known};
 use serde::Serialize;
 use smallvec::SmallVec;
 use std::cmp::Reverse;
@@ -43,6 +50,9 @@ pub const MAX_SILENT: Duration = Duration::from_secs(24 * 3600);
 const RECHECK: Duration = UNCONFIRMED;
 /// Most legs with one Call-ID: forks of one INVITE, or spirals. Beyond it they are not learnt (and counted).
 const MAX_SAME_CALL_ID: usize = 32;
+/// Of the legs that may be followed, the part that may be dialogs of which only a phone has spoken: whoever invents dialogs must not take the
+/// places of those that there are.
+const CLAIMS: usize = 8;
 /// Longest Call-ID, From or To that is learnt, in bytes; a call with longer ones is not learnt (and counted).
 const MAX_NAME: usize = 1024;
 
@@ -86,6 +96,8 @@ pub struct Counters {
     pub unknown_dialog: u64,
     /// Calls that were not learnt because the table, or one Call-ID, was full, or names were too long.
     pub not_learnt: u64,
+    /// Legs that were learnt from the middle of their dialogs.
+    pub joined: u64,
     /// Confirmed legs that were swept because nothing was heard of them for too long.
     pub swept: u64,
     /// Legs that were confirmed.
@@ -166,6 +178,8 @@ pub struct Tracker {
     /// Legs that have not ended, and legs that have.
     live: usize,
     ended: usize,
+    /// Legs of [`Known::Claimed`].
+    claims: usize,
     by_call_id: HashMap<u64, SmallVec<[u32; 2]>, BuildHasherDefault<Ready>>,
     hasher: RandomState,
     timers: BinaryHeap<Reverse<(Time, u32, u32)>>,
@@ -184,6 +198,7 @@ impl Tracker {
             free: Vec::new(),
             live: 0,
             ended: 0,
+            claims: 0,
             by_call_id: HashMap::default(),
             hasher: RandomState::new(),
             timers: BinaryHeap::new(),
@@ -204,9 +219,23 @@ impl Tracker {
             .filter_map(|(slot, t)| Some((LegId { slot, generation: self.slots.get(slot as usize)?.generation }, t)))
     }
 
+    /// The leg whose place this one takes, as its INVITE says (RFC 3891), if it is known; it may have ended.
+    #[must_use]
+    pub fn replaced(&self, by: &Tracked) -> Option<LegId> {
+        let r = by.clues.replaces.as_deref()?;
+        let named = |t: &Tracked| *t.leg.local_tag.0 == *r.local_tag && *t.leg.remote_tag.0 == *r.remote_tag;
+        self.with_call_id(&r.call_id).find(|(_, t)| named(t)).map(|(id, _)| id)
+    }
+
     /// All legs that have not ended.
     pub fn legs(&self) -> impl Iterator<Item = &Tracked> {
         self.slots.iter().filter_map(|s| s.tracked.as_deref()).filter(|t| t.leg.state != LegState::Ended)
+    }
+
+    /// How many legs are kept, those that ended not long ago included.
+    #[must_use]
+    pub const fn remembered(&self) -> usize {
+        self.live + self.ended
     }
 
     /// The next thing that happened to a leg. Poll after each call to a `handle_*` until `None`.
@@ -243,144 +272,14 @@ impl Tracker {
                 return;
             }
         };
-        let hash = self.hash(m.call_id());
-        match m.code() {
-            None => self.request(&m, p, by_server, hash, now),
-            Some(code) => self.response(&m, code, p, by_server, hash, unix_ms, now),
-        }
-    }
-
-    fn request(&mut self, m: &Message<'_>, p: &Packet<'_>, out: bool, hash: u64, now: Time) {
-        let Some(to_tag) = m.to_tag() else {
-            if m.method() == Method::Invite {
-                self.first_invite(m, p, out, hash, now);
-            }
-            return;
-        };
-        let from_tag = m.from_tag().unwrap_or_default();
-        let (local, remote) = if out { (from_tag, to_tag) } else { (to_tag, from_tag) };
-        let Some(slot) = self.in_dialog(hash, m.call_id(), local, remote, if out { p.dst } else { p.src }) else {
-            // ACK to a refusal carries the tag of a dialog that never was.
-            if !matches!(m.method(), Method::Ack | Method::Cancel) {
-                self.counters.unknown_dialog += 1;
-            }
-            return;
-        };
-        self.with(slot, |t| t.request(m, p, out, now));
-    }
-
-    fn first_invite(&mut self, m: &Message<'_>, p: &Packet<'_>, out: bool, hash: u64, now: Time) {
-        let direction = if out { Direction::Outbound } else { Direction::Inbound };
-        let branch = self.hash(m.branch().unwrap_or_default());
-        let from_tag = m.from_tag().unwrap_or_default();
-        let mut replaced: SmallVec<[u32; 2]> = SmallVec::new();
-        let mut again = None;
-        for (slot, t) in self.same_call(hash, m.call_id()) {
-            let caller = if out { &t.leg.local_tag } else { &t.leg.remote_tag };
-            if t.leg.direction != direction || **caller != *from_tag {
-                continue;
-            }
-            if t.branch == branch && t.invite_cseq == m.cseq().0 {
-                again = Some(slot);
-                break;
-            }
-            // The same caller tried again (with credentials, say) and the refusal was not seen.
-            if t.is_inviting() && t.invite_cseq < m.cseq().0 {
-                replaced.push(slot);
-            }
-        }
-        if let Some(slot) = again {
-            // A retransmission.
-            self.touch(slot, now);
-            return;
-        }
-        for slot in replaced {
-            self.with(slot, |t| t.end("replaced by a new INVITE"));
-        }
-        let too_long = [m.call_id(), m.from(), m.to()].iter().any(|v| v.len() > MAX_NAME);
-        if too_long || self.full(hash) {
-            self.counters.not_learnt += 1;
-            return;
-        }
-        let clues = Clues::of(m, self.settings.pair_header.as_deref());
-        let emergency = self.is_emergency(m);
-        let tracked = Tracked::new(m, p, out, branch, clues, emergency, &|u| self.settings.is_own(u), now);
-        let id = self.insert(hash, tracked);
-        self.events.push_back(LegEvent::Started(id));
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "one private call site; the values have no life together")]
-    fn response(&mut self, m: &Message<'_>, code: u16, p: &Packet<'_>, out: bool, hash: u64, unix_ms: u64, now: Time) {
-        let to_tag = m.to_tag().unwrap_or_default();
-        if m.method() == Method::Invite {
-            let branch = self.hash(m.branch().unwrap_or_default());
-            let direction = if out { Direction::Inbound } else { Direction::Outbound };
-            let family: SmallVec<[u32; 4]> = self
-                .same_call(hash, m.call_id())
-                .filter(|(_, t)| t.branch == branch && t.invite_cseq == m.cseq().0 && t.leg.direction == direction)
-                .map(|(slot, _)| slot)
-                .collect();
-            if !family.is_empty() {
-                self.first_response(m, code, out, &family, hash, unix_ms, now);
-                return;
-            }
-        }
-        let from_tag = m.from_tag().unwrap_or_default();
-        // A response sent by the server answers the phone's request: From is the phone.
-        let (local, remote) = if out { (to_tag, from_tag) } else { (from_tag, to_tag) };
-        match self.in_dialog(hash, m.call_id(), local, remote, if out { p.dst } else { p.src }) {
-            Some(slot) => {
-                let settings = Arc::clone(&self.settings);
-                self.with(slot, |t| t.response(m, code, out, unix_ms, &|u| settings.is_own(u), now));
-            }
-            None if m.method() == Method::Invite && (200..300).contains(&code) => self.counters.unknown_dialog += 1,
-            None => {}
-        }
-    }
-
-    /// A response to the first INVITE of the legs in `family` (several if it forked).
-    #[allow(clippy::too_many_arguments, reason = "one private call site; the values have no life together")]
-    fn first_response(&mut self, m: &Message<'_>, code: u16, out: bool, family: &[u32], hash: u64, unix_ms: u64, now: Time) {
         let settings = Arc::clone(&self.settings);
         let own = |u: &[u8]| settings.is_own(u);
-        if code >= 300 {
-            // A refusal is for the whole transaction: every early dialog ends (RFC 3261 section 13.2.2.3).
-            for slot in family {
-                self.with(*slot, |t| if t.is_inviting() { t.response(m, code, out, unix_ms, &own, now) } else { Effect::None });
-            }
-            return;
-        }
-        if code == 100 {
-            family.iter().for_each(|slot| self.touch(*slot, now));
-            return;
-        }
-        let tag = m.to_tag().unwrap_or_default();
-        let with_tag = |tag: &[u8]| family.iter().copied().find(|s| self.tracked(*s).is_some_and(|t| t.far_tag() == tag));
-        let slot = match with_tag(tag).or_else(|| with_tag(b"")).or((tag.is_empty()).then_some(family[0])) {
-            Some(slot) => slot,
-            None => {
-                let Some(new) = self.tracked(family[0]).map(Tracked::fork) else { return };
-                if self.full(hash) {
-                    self.counters.not_learnt += 1;
-                    return;
-                }
-                let id = self.insert(hash, new);
-                self.events.push_back(LegEvent::Started(id));
-                id.slot
-            }
+        // Only these are matched by it.
+        let branch = match m.method() {
+            Method::Invite | Method::Ack | Method::Cancel => self.hash(m.branch().unwrap_or_default()),
+            _ => 0,
         };
-        self.with(slot, |t| t.response(m, code, out, unix_ms, &own, now));
-        if code >= 200 {
-            for other in family.iter().filter(|s| **s != slot) {
-                // RFC 3261 section 13.2.2.4: early dialogs end 64 x T1 after the first 2xx.
-                self.with(*other, |t| {
-                    if t.is_inviting() {
-                        t.ending_at.get_or_insert(now);
-                    }
-                    Effect::None
-                });
-            }
-        }
+        self.hear(&Heard { m: &m, p, out: by_server, branch, own: &own, at: At { now, unix_ms } });
     }
 
     /// Sweeps legs of which nothing was heard for too long.
@@ -399,18 +298,23 @@ impl Tracker {
                 let expiry = expiry.min(now + RECHECK);
                 s.armed = expiry;
                 self.timers.push(Reverse((expiry, slot, generation)));
+                if t.leg.state != LegState::Ended && !t.pending.is_empty() {
+                    self.with(slot, |t| Effect::changed(t.tidy(now)));
+                }
             } else if t.leg.state == LegState::Ended {
                 self.forget(slot);
             } else {
-                let reason = match (t.leg.state, t.ending_at) {
+                let reason = match (t.leg.state, t.ending) {
+                    (_, Some((_, why))) => why.reason(),
                     (LegState::Confirmed, None) => {
                         self.counters.swept += 1;
                         "nothing was heard of it for too long"
                     }
-                    (LegState::Confirmed, Some(_)) => "BYE, never answered",
                     _ => "never answered",
                 };
                 t.last = now;
+                // Its timer is spent: without another one the ended leg would stay for ever, and in the end there would be no room.
+                s.armed = Time::FAR;
                 self.with(slot, |t| t.end(reason));
             }
         }
@@ -447,6 +351,10 @@ impl Tracker {
         self.hasher.hash_one(bytes)
     }
 
+    fn id(&self, slot: u32) -> Option<LegId> {
+        Some(LegId { slot, generation: self.slots.get(slot as usize)?.generation })
+    }
+
     fn tracked(&self, slot: u32) -> Option<&Tracked> {
         self.slots.get(slot as usize)?.tracked.as_deref()
     }
@@ -454,14 +362,14 @@ impl Tracker {
     /// The legs with this Call-ID.
     fn same_call<'s>(&'s self, hash: u64, call_id: &'s [u8]) -> impl Iterator<Item = (u32, &'s Tracked)> {
         let slots = self.by_call_id.get(&hash).cloned().unwrap_or_default();
-        slots.into_iter().filter_map(|s| Some((s, self.tracked(s)?))).filter(move |(_, t)| *t.leg.call_id == *call_id)
+        slots.into_iter().filter_map(|s| Some((s, self.tracked(s)?))).filter(move |(_, t)| *t.leg.call_id.0 == *call_id)
     }
 
     /// The leg with these tags; of several (a call that passes the server twice) the one with this peer.
     fn in_dialog(&self, hash: u64, call_id: &[u8], local: &[u8], remote: &[u8], peer: SocketAddr) -> Option<u32> {
         let mut found = None;
         for (slot, t) in self.same_call(hash, call_id) {
-            if *t.leg.local_tag == *local && *t.leg.remote_tag == *remote {
+            if *t.leg.local_tag.0 == *local && *t.leg.remote_tag.0 == *remote {
                 if t.leg.remote_addr == peer {
                     return Some(slot);
                 }
@@ -500,8 +408,12 @@ impl Tracker {
         let Some(s) = self.slots.get_mut(slot as usize) else { return };
         let Some(old) = s.tracked.take() else { return };
         s.generation = s.generation.wrapping_add(1);
-        let count = if old.leg.state == LegState::Ended { &mut self.ended } else { &mut self.live };
+        let ended = old.leg.state == LegState::Ended;
+        let count = if ended { &mut self.ended } else { &mut self.live };
         *count = count.saturating_sub(1);
+        if !ended && old.known == Known::Claimed {
+            self.claims = self.claims.saturating_sub(1);
+        }
         if let Some(list) = self.by_call_id.get_mut(&s.hash) {
             list.retain(|x| *x != slot);
             if list.is_empty() {
@@ -546,18 +458,29 @@ impl Tracker {
             return;
         }
         let id = LegId { slot, generation: s.generation };
-        match change(t) {
+        let claimed = t.known == Known::Claimed;
+        let effect = change(t);
+        if claimed && (t.known != Known::Claimed || matches!(effect, Effect::Ended(_))) {
+            self.claims = self.claims.saturating_sub(1);
+        }
+        match effect {
             Effect::None => {}
             Effect::Changed if t.leg.state == LegState::Confirmed => self.events.push_back(LegEvent::Changed(id)),
             Effect::Changed => {}
             Effect::Confirmed => {
                 self.counters.confirmed += 1;
+                if claimed && t.known == Known::Middle {
+                    self.counters.joined += 1;
+                    self.events.push_back(LegEvent::Started(id));
+                }
                 self.events.push_back(LegEvent::Confirmed(id));
             }
             Effect::Ended(reason) => {
                 self.live = self.live.saturating_sub(1);
                 self.ended += 1;
-                self.events.push_back(LegEvent::Ended(id, reason));
+                if !claimed {
+                    self.events.push_back(LegEvent::Ended(id, reason));
+                }
             }
         }
         let expiry = t.expiry(MAX_SILENT);
@@ -567,3 +490,6 @@ impl Tracker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -325,6 +325,9 @@ pub struct LegRow {
     pub call_id: String,
     /// `inbound` or `outbound`, as the server sees it.
     pub direction: String,
+    /// How its SIP travels: `udp`, `tcp`, `tls` or `ws`.
+    #[serde(default)]
+    pub transport: String,
     /// URI of the server's side.
     pub local: String,
     /// URI of the phone's side.

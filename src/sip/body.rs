@@ -131,8 +131,8 @@ fn head(part: &[u8]) -> (&[u8], bool, &[u8]) {
         }
     }
     let content = &part[at..];
-    // The line end before a boundary belongs to the boundary. But where a sender has only one, it is that of the last line as well, so
-    // one is kept.
+    // The line end before a boundary belongs to the boundary. But where a sender has only one, it is that of the last line as
+    // well, so one is kept.
     let twice = content.strip_suffix(b"\r\n").filter(|c| c.ends_with(b"\n"));
     let twice = twice.or_else(|| content.strip_suffix(b"\n").filter(|c| c.ends_with(b"\n")));
     (kind, early, twice.unwrap_or(content))

@@ -9,9 +9,9 @@ use std::net::{IpAddr, SocketAddr};
 
 /// A message that is being written: headers appear in the order in which they are added.
 ///
-/// Values are copied as they are, except that CR and LF become spaces: a value that was kept with its folds, or that an
-/// attacker chose, can't begin a new line. In the request line, where a space would end the URI, what may not stand in a URI is escaped.
-/// A byte of a method or header name that is no token character becomes `-`.
+/// Values are copied as they are, except that CR and LF become spaces: a value that was kept with its folds, or that an attacker
+/// chose, can't begin a new line. In the request line, where a space would end the URI, what may not stand in a URI is escaped. A
+/// byte of a method or header name that is no token character becomes `-`.
 #[derive(Clone, Debug)]
 pub struct Builder {
     out: Vec<u8>,
@@ -27,8 +27,8 @@ impl Builder {
         b.out.push(b' ');
         for &byte in uri {
             match byte {
-                // RFC 3261 section 25.1 has none of these in a URI. Bytes beyond ASCII are not allowed either, but who wrote them into
-                // his Contact looks for them again.
+                // RFC 3261 section 25.1 has none of these in a URI. Bytes beyond ASCII are not allowed either, but who wrote them
+                // into his Contact looks for them again.
                 0..=b' ' | b'"' | b'<' | b'>' | 0x7f => b.out.extend_from_slice(format!("%{byte:02X}").as_bytes()),
                 _ => b.out.push(byte),
             }

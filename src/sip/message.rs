@@ -1,9 +1,9 @@
 //! A zero-copy, lenient SIP parser for messages that were overheard.
 //!
-//! It reads what phones and servers really send rather than what RFC 3261 allows: compact header names, folded headers,
-//! bare LF, blank space before the colon, bytes that are not UTF-8, a missing or wrong Content-Length. It asks only for a start line
-//! and for Call-ID, From, To and CSeq; the rest is a view that is computed when asked for. It never panics, and allocates
-//! nothing for a message of up to 32 headers. Nothing is decoded or changed: what goes back into a dialog goes back verbatim.
+//! It reads what phones and servers really send rather than what RFC 3261 allows: compact header names, folded headers, bare LF,
+//! blank space before the colon, bytes that are not UTF-8, a missing or wrong Content-Length. It asks only for a start line and
+//! for Call-ID, From, To and CSeq; the rest is a view that is computed when asked for. It never panics, and allocates nothing for
+//! a message of up to 32 headers. Nothing is decoded or changed: what goes back into a dialog goes back verbatim.
 //!
 //! Of a header that may stand only once the first one counts. Later ones are what something on the way has added, and the common
 //! servers take the first too; to read another one than they do would be to learn another dialog than they have.
@@ -180,8 +180,8 @@ impl<'a> Message<'a> {
         self.bytes
     }
 
-    /// Whether the message is complete as far as can be told: an empty line closes its headers, and its body has as many bytes as Content-Length
-    /// says, if it says so. One that was cut on the way may end within a value.
+    /// Whether the message is complete as far as can be told: an empty line closes its headers, and its body has as many bytes as
+    /// Content-Length says, if it says so. One that was cut on the way may end within a value.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.whole
@@ -291,8 +291,8 @@ impl<'a> Message<'a> {
         uri::tag_of(self.to)
     }
 
-    /// The branch of the topmost Via. It may be no more than the magic cookie, or that of an RFC 2543 client, which names no transaction for
-    /// itself.
+    /// The branch of the topmost Via. It may be no more than the magic cookie, or that of an RFC 2543 client, which names no
+    /// transaction for itself.
     #[must_use]
     pub fn branch(&self) -> Option<&'a [u8]> {
         let top = self.values(Name::Via).next()?;
@@ -313,8 +313,8 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The line that begins at `at` without its end, and the offset of the next line. A CR without LF does not end a line; several CRs before
-/// LF do.
+/// The line that begins at `at` without its end, and the offset of the next line. A CR without LF does not end a line; several
+/// CRs before LF do.
 fn line(bytes: &[u8], at: usize) -> (&[u8], usize) {
     let rest = &bytes[at..];
     let (mut text, next) = match memchr::memchr(b'\n', rest) {

@@ -1,7 +1,7 @@
 //! Session descriptions (RFC 8866) as bytes with typed views, and edits that leave every untouched line byte-identical.
 //!
-//! Reading is lenient: LF, CR or both end a line, `s=` and `t=` may be missing, unknown lines are carried along, the names of attributes are
-//! read in any case. Only an edit that needs a line insists on it.
+//! Reading is lenient: LF, CR or both end a line, `s=` and `t=` may be missing, unknown lines are carried along, the names of
+//! attributes are read in any case. Only an edit that needs a line insists on it.
 
 mod edit;
 mod line;
@@ -13,7 +13,7 @@ pub use edit::{continue_origin, keep_formats, set_media_address, with_origin};
 pub use views::{Candidate, Crypto, Group, Setup};
 
 use line::{Line, fields, lines};
-
+use smallvec::SmallVec;
 use std::net::{IpAddr, SocketAddr};
 
 /// Descriptions with more lines than this are refused: real ones stay below 300 even with ICE, and each line costs work.
@@ -132,8 +132,8 @@ fn address(value: &[u8]) -> Option<IpAddr> {
     std::str::from_utf8(host(value)?).ok()?.parse().ok()
 }
 
-/// The fields of an `o=` value, between which some senders put more than one space. An empty username, which some send too, leaves the
-/// space before the session id.
+/// The fields of an `o=` value, between which some senders put more than one space. An empty username, which some send too,
+/// leaves the space before the session id.
 fn origin(value: &[u8]) -> Option<Origin<'_>> {
     // With six fields a blank at the start is only one too many.
     let value = if fields(value).count() > 5 { value.trim_ascii_start() } else { value };
@@ -151,15 +151,39 @@ fn next_field(text: &[u8]) -> (&[u8], &[u8]) {
     text.split_at(text.iter().position(|b| matches!(b, b' ' | b'\t')).unwrap_or(text.len()))
 }
 
+fn port_and_count(ports: &[u8]) -> Option<(u16, u16)> {
+    let mut ports = ports.splitn(2, |&b| b == b'/');
+    let port = number(ports.next()?)?;
+    Some((port, ports.next().map_or(Some(1), number)?))
+}
+
+/// Where a description wants its streams: [`Media::connection`] and [`Media::port`] of each m-line, and nothing else of it. Nothing for what
+/// [`Sdp::parse`] refuses.
+#[must_use]
+pub fn places(body: &[u8]) -> SmallVec<[(Option<IpAddr>, u16); 2]> {
+    let (mut all, mut session) = (SmallVec::new(), None);
+    for (n, line) in lines(body).enumerate() {
+        if n >= MAX_LINES {
+            return SmallVec::new();
+        }
+        match line.text {
+            [b'm', b'=', value @ ..] => {
+                let mut parts = fields(value).skip(1);
+                let port = parts.next().filter(|_| parts.next().is_some() && all.len() < MAX_MEDIA).and_then(port_and_count);
+                let Some((port, _)) = port else { return SmallVec::new() };
+                all.push((session, port));
+            }
+            [b'c', b'=', value @ ..] => *all.last_mut().map_or(&mut session, |(connection, _)| connection) = address(value),
+            _ => {}
+        }
+    }
+    all
+}
+
 fn media_line(value: &[u8]) -> Option<Media<'_>> {
     let mut parts = fields(value);
     let (kind, ports, proto) = (parts.next()?, parts.next()?, parts.next()?);
-    let mut ports = ports.splitn(2, |&b| b == b'/');
-    let port = number(ports.next()?)?;
-    let port_count = match ports.next() {
-        Some(count) => number(count)?,
-        None => 1,
-    };
+    let (port, port_count) = port_and_count(ports)?;
     Some(Media {
         kind,
         port,

@@ -106,8 +106,8 @@ pub fn without_headers(uri: &[u8]) -> &[u8] {
     &uri[..uri.len() - headers]
 }
 
-/// `text` with each `%` and two hexadecimal digits replaced by the byte that they stand for (RFC 3261 section 19.1.2). A `%` that begins no
-/// escape stands for itself.
+/// `text` with each `%` and two hexadecimal digits replaced by the byte that they stand for (RFC 3261 section 19.1.2). A `%` that
+/// begins no escape stands for itself.
 #[must_use]
 pub fn unescaped(text: &[u8]) -> Cow<'_, [u8]> {
     let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
@@ -166,8 +166,8 @@ pub fn host_port(uri: &[u8]) -> Option<(&[u8], Option<u16>)> {
 
 /// Host and port at the start of `host[:port][;...]`, as in a URI behind the user part or in Via's sent-by.
 ///
-/// White space around the colon is passed over (RFC 3261 section 25.1, COLON). An IPv6 address that lacks its brackets is taken whole,
-/// without a port, because the port could not be told from the address.
+/// White space around the colon is passed over (RFC 3261 section 25.1, COLON). An IPv6 address that lacks its brackets is taken
+/// whole, without a port, because the port could not be told from the address.
 #[must_use]
 pub fn sent_by(text: &[u8]) -> Option<(&[u8], Option<u16>)> {
     let text = text.trim_ascii_start();

@@ -149,7 +149,8 @@ fn calls_are_learnt_from_kamailio_in_each_version_and_over_tls() {
         lan.ip("a", &format!("addr add {}/24 dev eth0", server.vip));
         server.start(&lan, dir.path(), &certificate);
     }
-    let take = |port, server: &str| Phone::start(&lan, "c", dir.path(), "10.77.0.3", port, "2000", server, &certificate.both, None);
+    let take =
+        |port, server: &str| Phone::start(&lan, "c", dir.path(), "10.77.0.3", port, "2000", server, &certificate.both, None);
     let udp = take(15060, &SERVERS[0].target());
     let tls = take(15062, &SERVERS[3].target());
     until("the phones are ready", || tls.said().contains("baresip is ready") && udp.said().contains("baresip is ready"));
@@ -160,7 +161,9 @@ fn calls_are_learnt_from_kamailio_in_each_version_and_over_tls() {
             lan.block_on("a", move || async move {
                 let mut watches: Vec<Watch> = SERVERS
                     .iter()
-                    .map(|s| Watch::open(s.vip, &format!("udp:127.0.0.1:{}", s.port), (s.version == 3).then_some(KEY), s.port == 9063))
+                    .map(|s| {
+                        Watch::open(s.vip, &format!("udp:127.0.0.1:{}", s.port), (s.version == 3).then_some(KEY), s.port == 9063)
+                    })
                     .collect();
                 tell.send("listening").unwrap();
                 for (watch, server) in watches.iter_mut().zip(&SERVERS) {
@@ -179,7 +182,9 @@ fn calls_are_learnt_from_kamailio_in_each_version_and_over_tls() {
         let mut callers: Vec<Phone> = SERVERS
             .iter()
             .zip([14060, 14062, 14064, 14066])
-            .map(|(s, port)| Phone::start(lan, "b", dir.path(), "10.77.0.2", port, "1000", &s.target(), &certificate.both, Some("2000")))
+            .map(|(s, port)| {
+                Phone::start(lan, "b", dir.path(), "10.77.0.2", port, "1000", &s.target(), &certificate.both, Some("2000"))
+            })
             .collect();
         for _ in &SERVERS {
             if told.recv().is_err() {

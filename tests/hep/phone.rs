@@ -31,7 +31,17 @@ pub(crate) struct Phone {
 impl Phone {
     /// A phone in `host` with the address `ip` and SIP port `port` (TLS: one above), which belongs to `user` at `server`.
     #[allow(clippy::too_many_arguments, reason = "a test says all of it at one place")]
-    pub(crate) fn start(lan: &Lan, host: &str, dir: &Path, ip: &str, port: u16, user: &str, server: &str, tls: &Path, dial: Option<&str>) -> Self {
+    pub(crate) fn start(
+        lan: &Lan,
+        host: &str,
+        dir: &Path,
+        ip: &str,
+        port: u16,
+        user: &str,
+        server: &str,
+        tls: &Path,
+        dial: Option<&str>,
+    ) -> Self {
         let name = format!("{host}-{port}");
         let home = dir.join(&name);
         std::fs::create_dir_all(&home).unwrap();

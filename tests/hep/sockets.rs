@@ -187,7 +187,10 @@ async fn an_address_that_cannot_be_had_is_named_with_what_to_do() {
     let (_first, at) = open(Carrier::Tcp, None);
     for (listen, part) in [
         (HepAddress { carrier: Carrier::Tcp, address: at }, "another program listens there"),
-        (HepAddress { carrier: Carrier::Udp, address: "203.0.113.77:9060".parse().unwrap() }, "this host does not have the address"),
+        (
+            HepAddress { carrier: Carrier::Udp, address: "203.0.113.77:9060".parse().unwrap() },
+            "this host does not have the address",
+        ),
     ] {
         let error = Listener::open("main", &[listen], rules(None)).err().unwrap().to_string();
         assert!(error.contains(part) && error.contains(&listen.to_string()), "{error}");

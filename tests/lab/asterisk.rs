@@ -25,6 +25,7 @@ const MODULES: &[&str] = &[
     "res_pjsip_caller_id",
     "res_pjsip_endpoint_identifier_ip",
     "res_pjsip_rfc3326",
+    "res_pjsip_refer",
     "res_pjsip_nat",
     "res_pjsip_dlg_options",
     "res_rtp_asterisk",

@@ -32,10 +32,8 @@ pub(crate) struct Name<'a> {
 
 pub(crate) fn dialog(all: &[Message], name: &Name<'_>) -> Dialog {
     let mut d = Dialog::default();
-    let here = |m: &&Message| {
-        m.call_id == name.call_id && (m.src, m.dst) == (Some(name.local), Some(name.remote))
-            || m.call_id == name.call_id && (m.src, m.dst) == (Some(name.remote), Some(name.local))
-    };
+    let pairs = [(Some(name.local), Some(name.remote)), (Some(name.remote), Some(name.local))];
+    let here = |m: &&Message| m.call_id == name.call_id && pairs.contains(&(m.src, m.dst));
     let hop: Vec<&Message> = all.iter().filter(here).collect();
     let out = |m: &Message| m.src == Some(name.local);
     // The tag of the local end is From's in its requests and in the answers to them.
@@ -54,7 +52,10 @@ pub(crate) fn dialog(all: &[Message], name: &Name<'_>) -> Dialog {
         .iter()
         .find(|m| m.cseq_method == "INVITE" && m.cseq == first.cseq && m.code.is_some_and(|c| c >= 200))
         .and_then(|m| m.code);
-    for m in &hop {
+    // After the answer to BYE only other usages of the dialog go on (RFC 5057): NOTIFY of a transfer.
+    let over =
+        hop.iter().position(|m| m.cseq_method == "BYE" && m.code.is_some_and(|c| c >= 200) && mine(m)).unwrap_or(hop.len());
+    for m in &hop[..over] {
         let begins = m.to_tag.is_empty() && m.method.as_deref() == Some("INVITE");
         let counts = !matches!(m.method.as_deref(), None | Some("ACK" | "CANCEL"));
         if counts && (mine(m) || begins && m.from_tag == name.tags[usize::from(!out(m))]) {

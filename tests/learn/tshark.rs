@@ -45,12 +45,10 @@ fn parse(pdml: &str) -> Vec<Message> {
         let name = attribute(line, "name").unwrap_or_default();
         if line.starts_with("<packet>") {
             in_sip = false;
-        } else if line.starts_with("<proto ") {
-            if name == "sip" {
-                in_sip = true;
-                let at = |n: usize| Some(SocketAddr::new(ips[n].parse().ok()?, ports[n]));
-                all.push(Message { src: at(0), dst: at(1), ..Message::default() });
-            }
+        } else if line.starts_with("<proto ") && name == "sip" {
+            in_sip = true;
+            let at = |n: usize| Some(SocketAddr::new(ips[n].parse().ok()?, ports[n]));
+            all.push(Message { src: at(0), dst: at(1), ..Message::default() });
         }
         let Some(show) = attribute(line, "show").filter(|_| line.starts_with("<field ")) else { continue };
         match name.as_str() {

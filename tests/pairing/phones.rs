@@ -193,9 +193,8 @@ impl Inner {
                 } else {
                     call.over = true;
                 }
-                // The number of the INVITE; the ACK of a 2xx is a transaction of its own, which the Via need not show here.
-                let (cseq, target) = (m.cseq().0, if code < 300 { call.target.clone() } else { call.target.clone() });
-                let ack = Call { cseq, target, ..call.clone() };
+                // With the number of the INVITE; that the ACK of a 2xx is a transaction of its own need not show in the Via here.
+                let ack = Call { cseq: m.cseq().0, ..call.clone() };
                 vec![ack.request("ACK", at).build()]
             }
             (Start::Response { code, .. }, Method::Bye) => {

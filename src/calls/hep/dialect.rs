@@ -2,7 +2,7 @@
 //!
 //! | server | udp | tcp | tls | ws | wss |
 //! |---|---|---|---|---|---|
-//! | Kamailio (siptrace_hep.c, `pipport2su`) | 17 | 6 | 22 | 22 | 22 |
+//! | Kamailio (siptrace_hep.c, `pipport2su`) | 17 | 6 | 22 | 22, sent: 6 | 22, sent: 6 |
 //! | OpenSIPS (tracer) | 17 | 6 | 22 | 50 | 50 |
 //! | FreeSWITCH (sofia-sip tport_logging.c) | 17 | 6 | 22 | 6 | 6 |
 //! | Asterisk (res_hep_pjsip.c) | 17 | 6 | 6 | 6 | 6 |

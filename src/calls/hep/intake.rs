@@ -10,6 +10,7 @@ use crate::time::Time;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::{IpAddr, SocketAddr};
 
 /// The key that senders must show. Kept as a hash, so that comparing takes the same time whatever was shown.
@@ -82,6 +83,10 @@ pub struct Reported {
     pub transport: Transport,
     /// The message.
     pub payload: Vec<u8>,
+    /// Whether it is a request.
+    pub is_request: bool,
+    /// The same for a request and its responses (RFC 3261 section 17.1.3: branch and CSeq), and hardly ever for others.
+    pub transaction: u64,
 }
 
 /// Why something is not taken in that somebody may want to change.
@@ -237,7 +242,8 @@ impl Intake {
         {
             own.set_port(*port);
         }
-        Ok(Some(Reported { src, dst, transport, payload: payload.into_owned() }))
+        let (is_request, transaction) = (message.is_request(), transaction(&message));
+        Ok(Some(Reported { src, dst, transport, payload: payload.into_owned(), is_request, transaction }))
     }
 
     /// The floating address that `ip` means; `None` if it is not the server's.
@@ -250,4 +256,10 @@ impl Intake {
         let named = self.rules.server.contains(&ip);
         named.then(|| self.rules.vips.iter().copied().find(|v| v.is_ipv4() == ip.is_ipv4())).flatten()
     }
+}
+
+fn transaction(m: &Message<'_>) -> u64 {
+    let mut hash = DefaultHasher::new();
+    (m.call_id(), m.branch(), m.cseq()).hash(&mut hash);
+    hash.finish()
 }

@@ -1,7 +1,12 @@
-//! Lets the wire speak first. What a server reports over UDP or TCP was on the wire as well, and the capture has it without the
-//! server's word; its addresses are true, whereas a server may name what it is bound to. A report that comes later changes nothing of what is
-//! known, and fills in what the capture has missed. So such reports wait a little. Those over TLS and WebSocket, which nobody
-//! else can read, do not.
+//! Puts reports into order before they are believed.
+//!
+//! What a server reports over UDP or TCP was on the wire as well, and the capture has it without the server's word; its addresses are
+//! true, whereas a server may name what it is bound to. A report that comes later changes nothing of what is known, and fills in
+//! what the capture has missed. So those reports wait until the wire has spoken.
+//!
+//! Those over TLS and WebSocket nobody else can read. But each process of a server may report on a connection of its own, and a
+//! response that overtakes its request there says nothing to whom has not seen the request. So these wait a little, too, and a
+//! response waits for its request. The times in the packets do not help: Asterisk cuts those of what it received to milliseconds.
 
 use super::intake::Reported;
 use crate::calls::model::Transport;
@@ -9,46 +14,69 @@ use crate::time::Time;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// How long a report waits: longer than the capture takes to hand a frame on (a block of its ring is given up after milliseconds), shorter
-/// than anything that a call's state waits for.
+/// How long a report waits that the wire may show: longer than the capture takes to hand a frame on (a block of its ring is given
+/// up after milliseconds), shorter than anything that a call's state waits for.
 const HEAD_START: Duration = Duration::from_millis(100);
-/// Reports that wait at a time: 100 ms at 40,000 messages a second. Beyond it the oldest goes on at once.
+/// How long one waits that only the server can give: as long as its connections may be read in another order than they were written.
+const OVERTAKING: Duration = Duration::from_millis(25);
+/// Reports that wait at a time in either line: 100 ms at 40,000 messages a second. Beyond it the oldest goes on at once.
 const MAX_WAITING: usize = 4096;
 
-/// Reports in the order in which they came, some of which are not due yet.
+/// A line in which all wait the same time, so that the first is due first.
+#[derive(Debug, Default)]
+struct Line(VecDeque<(Time, Reported)>);
+
+impl Line {
+    fn due(&self) -> Option<Time> {
+        let (at, _) = self.0.front()?;
+        Some(if self.0.len() > MAX_WAITING { Time::ZERO } else { *at })
+    }
+
+    /// The first, or the request that it answers.
+    fn pop(&mut self) -> Option<Reported> {
+        let (_, first) = self.0.front()?;
+        let request = match first.is_request {
+            true => None,
+            false => self.0.iter().position(|(_, r)| r.is_request && r.transaction == first.transaction),
+        };
+        match request {
+            Some(at) => self.0.remove(at),
+            None => self.0.pop_front(),
+        }
+        .map(|(_, r)| r)
+    }
+}
+
+/// Reports in the order in which they are to be believed.
 #[derive(Debug, Default)]
 pub struct Patience {
-    ready: VecDeque<Reported>,
-    waiting: VecDeque<(Time, Reported)>,
+    overheard: Line,
+    secret: Line,
 }
 
 impl Patience {
     /// Takes in a report.
     pub fn push(&mut self, report: Reported, now: Time) {
-        match report.transport {
-            Transport::Tls | Transport::Ws => self.ready.push_back(report),
-            Transport::Udp | Transport::Tcp => self.waiting.push_back((now + HEAD_START, report)),
-        }
-        if self.waiting.len() > MAX_WAITING {
-            self.ready.extend(self.waiting.pop_front().map(|(_, r)| r));
-        }
+        let (line, wait) = match report.transport {
+            Transport::Udp | Transport::Tcp => (&mut self.overheard, HEAD_START),
+            Transport::Tls | Transport::Ws => (&mut self.secret, OVERTAKING),
+        };
+        line.0.push_back((now + wait, report));
     }
 
     /// The next report that is due.
     pub fn pop(&mut self, now: Time) -> Option<Reported> {
-        if let Some(report) = self.ready.pop_front() {
-            return Some(report);
-        }
-        // The wait is the same for all, so the first is due first.
-        if self.waiting.front().is_none_or(|(at, _)| *at > now) {
-            return None;
-        }
-        self.waiting.pop_front().map(|(_, r)| r)
+        let earlier = match (self.overheard.due(), self.secret.due()) {
+            (Some(a), Some(b)) if a <= b => &mut self.overheard,
+            (Some(_), None) => &mut self.overheard,
+            _ => &mut self.secret,
+        };
+        if earlier.due()? <= now { earlier.pop() } else { None }
     }
 
     /// When [`Patience::pop`] is to be called.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
-        if self.ready.is_empty() { self.waiting.front().map(|(at, _)| *at) } else { Some(Time::ZERO) }
+        self.overheard.due().into_iter().chain(self.secret.due()).min()
     }
 }

@@ -2,6 +2,8 @@
 
 pub(crate) mod encode;
 mod intake;
+mod one_call;
+mod server_end;
 mod stream;
 
 use super::{HepError, Kind, decode, transport_of};

@@ -6,8 +6,9 @@ use super::report::{Audio, By, Call, End, Leg, Media, Recovery, Rtp, Side, State
 use super::rtp::{Place, join};
 use crate::time::Time;
 use sha2::{Digest as _, Sha256};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// Hexadecimal digits of a call's name: enough for all calls of a file, and few enough to type.
 const ID_DIGITS: usize = 12;
@@ -15,6 +16,11 @@ const ID_DIGITS: usize = 12;
 const ONE_WAY: u64 = 50;
 /// Other address pairs of one leg that are told.
 const MAX_ALSO: usize = 8;
+
+/// How long after a caller's INVITE the server's own may follow: a dial plan takes milliseconds, a menu before it seconds.
+const SETUP: Duration = Duration::from_secs(30);
+/// Most unanswered legs between the same two parties that are compared.
+const MAX_ALIKE: usize = 200;
 
 /// Which records are one call.
 struct Groups(Vec<u32>);
@@ -52,6 +58,10 @@ pub(super) fn calls(mut o: Observer<'_>, end: Time) -> Vec<Call> {
             groups.join(*a, *b);
         }
     }
+    let paired = pair_unanswered(&o.records, &o.stored);
+    for (a, b) in &paired {
+        groups.join(*a, *b);
+    }
     let mut members: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for r in (0..n).filter(|r| o.records[*r as usize].copy_of.is_none()) {
         members.entry(groups.root(r)).or_default().push(r);
@@ -72,7 +82,9 @@ pub(super) fn calls(mut o: Observer<'_>, end: Time) -> Vec<Call> {
 /// The same INVITE on other addresses is no other hop: its topmost Via would be another. It was captured on both sides of an address
 /// translation. Of such records one is told, that of the server of the report if there is one.
 fn mark_copies(o: &mut Observer<'_>) {
-    let mut seen: HashMap<(Box<[u8]>, Box<[u8]>, u32), u32> = HashMap::new();
+    // By Call-ID, branch and CSeq.
+    type Key = (Box<[u8]>, Box<[u8]>, u32);
+    let mut seen: HashMap<Key, u32> = HashMap::new();
     for n in 0..o.records.len() {
         let r = &o.records[n];
         if r.side == Side::Unknown || r.branch.is_empty() {
@@ -98,7 +110,9 @@ fn mark_copies(o: &mut Observer<'_>) {
 
 /// Early dialogs of a fork that was answered by another are over.
 fn lose_forks(records: &mut [Record]) {
-    let mut answered: HashMap<(u32, Box<[u8]>, Box<[u8]>), Time> = HashMap::new();
+    // By viewpoint, Call-ID and branch.
+    type Key = (u32, Box<[u8]>, Box<[u8]>);
+    let mut answered: HashMap<Key, Time> = HashMap::new();
     for r in records.iter() {
         if let Some(at) = r.answered {
             answered.entry((r.view, r.call_id.clone(), r.branch.clone())).or_insert(at);
@@ -130,6 +144,43 @@ fn by_call_id(records: &[Record], groups: &mut Groups) {
         }
         others.push(n);
     }
+}
+
+/// The two legs of a B2BUA's call that was not answered, which no table pairs since nothing is to be kept of it: the caller's INVITE came
+/// in, and went out while it was open; caller and called agree, and no other leg agrees as well.
+fn pair_unanswered(records: &[Record], stored: &[Stored]) -> Vec<(u32, u32)> {
+    let mut alike: HashMap<(u32, &str, &str), [Vec<u32>; 2]> = HashMap::new();
+    let known: HashSet<u32> = stored.iter().filter(|s| s.records.len() > 1).flat_map(|s| s.records.iter().copied()).collect();
+    for (n, r) in (0u32..).zip(records) {
+        if r.side == Side::Unknown || r.copy_of.is_some() || known.contains(&n) {
+            continue;
+        }
+        if let (Some(from), Some(to)) = (&r.from.user, &r.to.user) {
+            alike.entry((r.view, from, to)).or_default()[usize::from(r.side == Side::Outbound)].push(n);
+        }
+    }
+    let mut pairs = Vec::new();
+    for [inbound, outbound] in alike.values() {
+        // Many calls between the same two parties: whose is whose would be a guess, and a costly one.
+        if inbound.len() > MAX_ALIKE || outbound.len() > MAX_ALIKE {
+            continue;
+        }
+        let fits = |i: &u32, o: &u32| {
+            let (i, o) = (&records[*i as usize], &records[*o as usize]);
+            let open = o.started >= i.started && i.ended.is_none_or(|at| o.started <= at);
+            open && o.started.since(i.started) <= SETUP && i.call_id != o.call_id && i.answered.is_none() && o.answered.is_none()
+        };
+        for i in inbound {
+            let mut partners = outbound.iter().filter(|o| fits(i, o));
+            if let (Some(o), None) = (partners.next(), partners.next())
+                && inbound.iter().filter(|i| fits(i, o)).count() == 1
+            {
+                pairs.push((*i, *o));
+            }
+        }
+    }
+    pairs.sort_unstable();
+    pairs
 }
 
 fn call(o: &Observer<'_>, records: &[u32], stored: &[&Stored], rtp: &mut HashMap<u32, Vec<(Place, Rtp)>>, end: Time) -> Call {

@@ -48,6 +48,8 @@ pub(super) struct Stored {
     pub(super) pairing: Option<Pairing>,
     pub(super) confidence: Option<u8>,
     pub(super) recovery: Recovery,
+    /// The call as it was told last, as long as it has not been judged.
+    last: Option<Box<Call>>,
     pub(super) emergency: bool,
     pub(super) up: bool,
     /// It was found to be a part of another.
@@ -158,6 +160,12 @@ impl<'j> Observer<'j> {
             for (id, record) in open {
                 self.learn(view, id, record);
             }
+            let v = &self.views[view];
+            for s in v.stored.values() {
+                if let Some(s) = self.stored.get_mut(*s) {
+                    judge(s, self.judge, &v.addresses);
+                }
+            }
         }
     }
 
@@ -232,7 +240,7 @@ impl<'j> Observer<'j> {
     fn learn(&mut self, view: usize, id: LegId, record: u32) {
         if let (Some(t), Some(r)) = (self.views[view].table.tracked(id), self.records.get_mut(record as usize)) {
             r.emergency |= t.emergency;
-            r.learnt = Some(Box::new(Learnt::new(&t.leg)));
+            r.learn(Learnt::new(&t.leg));
         }
     }
 
@@ -381,18 +389,20 @@ impl<'j> Observer<'j> {
     fn calls(&mut self, view: usize) {
         while let Some(event) = self.views[view].table.poll_event() {
             match event {
-                CallEvent::Put(call) => self.put(view, &call),
+                CallEvent::Put(call) => self.put(view, call),
                 CallEvent::Delete { id, reason } => {
-                    if let Some(s) = self.views[view].stored.get(&id).and_then(|s| self.stored.get_mut(*s)) {
+                    let v = &self.views[view];
+                    if let Some(s) = v.stored.get(&id).and_then(|s| self.stored.get_mut(*s)) {
                         s.up = false;
                         s.merged |= reason == PAIRED;
+                        judge(s, self.judge, &v.addresses);
                     }
                 }
             }
         }
     }
 
-    fn put(&mut self, view: usize, call: &Call) {
+    fn put(&mut self, view: usize, call: Box<Call>) {
         let records = call
             .legs
             .iter()
@@ -412,19 +422,28 @@ impl<'j> Observer<'j> {
             records,
             pairing: call.pairing,
             confidence: call.confidence,
-            recovery: (self.judge)(call, &v.addresses),
+            recovery: Recovery::no(""),
             emergency: call.emergency,
             up: true,
             merged: false,
             main: v.main,
+            last: None,
         };
         let known = v.stored.get(&call.id).copied();
+        let stored = Stored { last: Some(call), ..stored };
         if let Some(old) = known.and_then(|s| self.stored.get_mut(s)) {
             *old = stored;
         } else if self.stored.len() < MAX_LEGS {
-            v.stored.insert(call.id.clone(), self.stored.len());
+            v.stored.insert(stored.id.clone(), self.stored.len());
             self.stored.push(stored);
         }
+    }
+}
+
+/// Has a call judged, as it was when it was last told; once, since that costs more than all else about it.
+fn judge(s: &mut Stored, judge: Judge<'_>, addresses: &[IpAddr]) {
+    if let Some(call) = s.last.take() {
+        s.recovery = judge(&call, addresses);
     }
 }
 

@@ -63,8 +63,8 @@ pub(super) struct Record {
     pub(super) emergency: bool,
     /// The record that this one repeats, on the other side of an address translation.
     pub(super) copy_of: Option<u32>,
-    /// What each side said last, local first.
-    said: [Vec<(Description, String, String, bool)>; 2],
+    /// The description that each side sent last, local first; until what is agreed is known.
+    said: [Option<Box<[u8]>>; 2],
     /// What the tracker knows of it, once it is over or the file is.
     pub(super) learnt: Option<Box<Learnt>>,
 }
@@ -147,7 +147,7 @@ impl Record {
             cut: false,
             emergency: false,
             copy_of: None,
-            said: [Vec::new(), Vec::new()],
+            said: [None, None],
             learnt: None,
         }
     }
@@ -255,13 +255,8 @@ impl Record {
                 (self.local_addr, self.remote_addr) = if out { (p.src, p.dst) } else { (p.dst, p.src) };
             }
         }
-        if m.method() == Method::Invite
-            && m.is_request()
-            && let body::Description::Sdp(b) = description(m)
-        {
-            self.hears(out, b);
-        } else if let body::Description::Sdp(b) = description(m) {
-            self.hears(out, b);
+        if let body::Description::Sdp(b) = description(m) {
+            self.said[usize::from(!out)] = Some(b.into());
         }
         match m.code() {
             None => self.request(m, out, initial, now),
@@ -269,10 +264,12 @@ impl Record {
         }
     }
 
-    fn hears(&mut self, out: bool, body: &[u8]) {
-        if let Ok(parsed) = sdp::Sdp::parse(body) {
-            self.said[usize::from(!out)] = lines(&parsed);
+    /// Takes in what the tracker knows.
+    pub(super) fn learn(&mut self, learnt: Learnt) {
+        if !learnt.leg.media.is_empty() {
+            self.said = [None, None];
         }
+        self.learnt = Some(Box::new(learnt));
     }
 
     fn request(&mut self, m: &Message<'_>, out: bool, initial: bool, now: Time) {
@@ -285,13 +282,11 @@ impl Record {
                 self.ended_by.get_or_insert(end);
                 self.how = self.how.take().or_else(reason);
             }
-            Method::Bye => {
-                if !self.hung_up {
-                    self.hung_up = true;
-                    self.ended_by = Some(end);
-                    self.how = reason();
-                    self.ended.get_or_insert(now);
-                }
+            Method::Bye if !self.hung_up => {
+                self.hung_up = true;
+                self.ended_by = Some(end);
+                self.how = reason();
+                self.ended.get_or_insert(now);
             }
             Method::Refer => {
                 if let Some(to) = m.header(Name::ReferTo).filter(|_| self.refers.len() < MAX_TOLD) {
@@ -343,13 +338,11 @@ impl Record {
             101..=199 => {
                 self.ringing.get_or_insert(now);
             }
-            200..=299 => {
-                if self.answered.is_none() {
-                    (self.answered, self.code, self.reason) = (Some(now), Some(code), reason());
-                    if !self.hung_up {
-                        // CANCEL came too late.
-                        (self.ended, self.ended_by, self.cancelled) = (None, None, false);
-                    }
+            200..=299 if self.answered.is_none() => {
+                (self.answered, self.code, self.reason) = (Some(now), Some(code), reason());
+                if !self.hung_up {
+                    // CANCEL came too late.
+                    (self.ended, self.ended_by, self.cancelled) = (None, None, false);
                 }
             }
             300.. if self.answered.is_none() && self.code.is_none() => {
@@ -480,7 +473,10 @@ impl Record {
 
     /// What both sides said last, for a leg without an agreement.
     fn described(&self) -> Vec<Media> {
-        let [local, remote] = &self.said;
+        let [local, remote] = self.said.each_ref().map(|said| {
+            let parsed = said.as_deref().and_then(|b| sdp::Sdp::parse(b).ok());
+            parsed.map(|p| lines(&p)).unwrap_or_default()
+        });
         let n = local.len().max(remote.len());
         (0..n)
             .map(|i| {

@@ -1,8 +1,9 @@
 //! What an inspection found, as plain data. `docs/inspect.md` describes the JSON of these types field by field, and a test holds both
 //! together: a field is added there and here, and none is removed or changes its meaning while [`SCHEMA`] stays.
 
-use super::survey::{Certainty, Server};
-use super::wire::Traffic;
+pub use super::survey::{Certainty, Server};
+pub use super::wire::Traffic;
+
 use crate::calls::model::{Flow, Pairing, Transport};
 use crate::calls::tracker::Counters;
 use serde::Serialize;

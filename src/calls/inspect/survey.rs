@@ -214,10 +214,8 @@ impl Survey {
         for (end, other, sends) in [(p.src, p.dst, true), (p.dst, p.src, false)] {
             let Some(deeds) = deeds(&mut self.ips, end) else { continue };
             // The port that a TCP connection comes from is any.
-            if !sends || p.transport == Transport::Udp {
-                if request && deeds.listens.len() < MAX_PORTS {
-                    deeds.listens.insert(end.port());
-                }
+            if request && (!sends || p.transport == Transport::Udp) && deeds.listens.len() < MAX_PORTS {
+                deeds.listens.insert(end.port());
             }
             if deeds.ports.len() < MAX_PORTS {
                 deeds.ports.insert(end.port());
@@ -350,9 +348,11 @@ impl Deeds {
     fn told(&self, party: Party) -> Server {
         let count = |flags: u8| self.calls.values().filter(|f| **f == flags).count();
         let (relayed, received, sent) = (count(RECEIVED | SENT), count(RECEIVED), count(SENT));
-        // A proxy sends on what it receives under the same Call-ID, a B2BUA under another; a phone does neither. The rest only
-        // tells equals apart.
-        let score = 4 * relayed + 2 * received.min(sent) + self.calls.len();
+        // A proxy sends on what it receives under the same Call-ID, a B2BUA under another; a phone does neither. Who is called is
+        // likelier a server than who calls, and a registrar is one. The rest only tells equals apart.
+        let registered = if self.registers { self.calls.len() } else { 0 };
+        let named = if self.looks > 0 { self.calls.len() } else { 0 };
+        let score = 4 * relayed + 2 * received.min(sent) + received + self.calls.len() + registered + named;
         let few = |b: bool| u64::from(b);
         let score = 4 * score as u64 + 2 * few(self.registers) + few(self.routes) + few(self.peers.len() > 1);
         Server {

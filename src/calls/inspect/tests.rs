@@ -1,6 +1,7 @@
 mod build;
 mod calls;
 mod damage;
+mod doc;
 mod files;
 mod media;
 mod servers;

@@ -2,16 +2,20 @@
 
 use super::file::Frame;
 use super::link::{self, Inside};
-use crate::calls::frame::{self, Udp};
+use crate::calls::hep::{self, Kind};
 use crate::calls::model::{Packet, Transport};
-use crate::calls::reassembly::Reassembly;
+use crate::calls::path::{Path, PathSettings};
+use crate::sip::message::Message;
 use crate::time::Time;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// A first line longer than this is no start line of SIP.
 const MAX_START: usize = 4096;
+/// Longer than anything waits for a missing part.
+const PATIENCE: Duration = Duration::from_secs(3600);
 /// Link types that are named in a report.
 const MAX_LINKS: usize = 32;
 
@@ -39,8 +43,10 @@ pub struct Traffic {
     pub back_in_time: u64,
     /// UDP datagrams, those put together from fragments included.
     pub udp: u64,
-    /// TCP segments with something in them.
+    /// TCP segments of streams with SIP in them.
     pub tcp: u64,
+    /// HEP packets with SIP in them.
+    pub hep: u64,
     /// SIP messages, each as often as it was captured.
     pub sip: u64,
     /// SIP messages of which a part was not captured.
@@ -48,25 +54,32 @@ pub struct Traffic {
 }
 
 /// Turns frames into items.
-#[derive(Default)]
 pub(super) struct Wire {
-    reassembly: Reassembly,
+    path: Path,
+    sorter: Sorter,
+}
+
+/// What tells the kinds of items apart, and counts them.
+#[derive(Default)]
+struct Sorter {
     last: Time,
-    pub(super) traffic: Traffic,
+    traffic: Traffic,
 }
 
 impl Wire {
     pub(super) fn new() -> Self {
-        Self::default()
+        Self { path: Path::new(PathSettings { ports: None, hosts: Vec::new() }), sorter: Sorter::default() }
     }
 
     /// Calls `each` with what the frame brings to an end; time never steps back in what `each` is told.
     pub(super) fn handle_frame(&mut self, frame: &Frame<'_>, each: &mut dyn FnMut(Time, Item<'_>)) {
-        let t = &mut self.traffic;
+        let Self { path, sorter } = self;
+        let t = &mut sorter.traffic;
         t.frames += 1;
         t.cut_frames += u64::from(frame.cut);
-        t.back_in_time += u64::from(frame.at < self.last);
-        self.last = self.last.max(frame.at);
+        t.back_in_time += u64::from(frame.at < sorter.last);
+        sorter.last = sorter.last.max(frame.at);
+        let now = sorter.last;
         let Some(link) = frame.link else {
             t.unsupported_frames += 1;
             return;
@@ -75,42 +88,59 @@ impl Wire {
             t.link_types.insert(link);
         }
         match link::inside(link, frame.data) {
-            Inside::Ip(ip) => self.ip(&link::fitted(ip, frame.cut), frame.cut, each),
+            Inside::Ip(ip) => {
+                if path.next_deadline().is_some_and(|d| d <= now) {
+                    path.handle_timeout(now, &mut |p| sorter.message(p, false, each));
+                }
+                let ip = link::fitted(ip, frame.cut);
+                path.handle_ip(&ip, now, &mut |p| sorter.message(p, frame.cut, each));
+            }
             Inside::Else => {}
             Inside::Unsupported => t.unsupported_frames += 1,
         }
     }
 
-    fn ip(&mut self, ip: &[u8], cut: bool, each: &mut dyn FnMut(Time, Item<'_>)) {
-        match frame::udp_in_ip(ip) {
-            Some(Udp::Whole { src, dst, payload }) => self.datagram(src, dst, payload, cut, each),
-            Some(Udp::Fragment(f)) => {
-                if let Some((src, dst, payload)) = self.reassembly.handle_fragment(&f, self.last) {
-                    self.datagram(src, dst, &payload, cut, each);
-                }
-            }
-            None => self.traffic.tcp += u64::from(is_tcp(ip)),
-        }
-    }
-
-    fn datagram(&mut self, src: SocketAddr, dst: SocketAddr, payload: &[u8], cut: bool, each: &mut dyn FnMut(Time, Item<'_>)) {
-        self.traffic.udp += 1;
-        let item = if is_sip(payload) {
-            self.traffic.sip += 1;
-            self.traffic.sip_cut += u64::from(cut);
-            Item::Sip { packet: Packet { src, dst, transport: Transport::Udp, payload }, cut }
-        } else {
-            Item::Datagram { src, dst, payload }
-        };
-        each(self.last, item);
+    /// The file is over: what waited for missing parts is handed out without them.
+    pub(super) fn finish(&mut self, each: &mut dyn FnMut(Time, Item<'_>)) -> Traffic {
+        let Self { path, sorter } = self;
+        path.handle_timeout(sorter.last + PATIENCE, &mut |p| sorter.message(p, false, each));
+        let counters = path.counters();
+        sorter.traffic.udp = counters.datagrams;
+        sorter.traffic.tcp = counters.tcp.segments;
+        sorter.traffic.clone()
     }
 }
 
-fn is_tcp(ip: &[u8]) -> bool {
-    match ip.first().map(|b| b >> 4) {
-        Some(4) => ip.get(9) == Some(&6),
-        Some(6) => ip.get(6) == Some(&6),
-        _ => false,
+impl Sorter {
+    fn message(&mut self, packet: Packet<'_>, cut: bool, each: &mut dyn FnMut(Time, Item<'_>)) {
+        let Packet { src, dst, transport, payload } = packet;
+        if is_sip(payload) {
+            self.sip(packet, cut && transport == Transport::Udp, each);
+        } else if transport == Transport::Udp && !self.reported(payload, cut, each) {
+            each(self.last, Item::Datagram { src, dst, payload });
+        }
+    }
+
+    fn sip(&mut self, packet: Packet<'_>, cut: bool, each: &mut dyn FnMut(Time, Item<'_>)) {
+        self.traffic.sip += 1;
+        self.traffic.sip_cut += u64::from(cut);
+        each(self.last, Item::Sip { packet, cut });
+    }
+
+    /// What a server reported by HEP counts as if it had been captured; its addresses are those that the server names.
+    fn reported(&mut self, bytes: &[u8], cut: bool, each: &mut dyn FnMut(Time, Item<'_>)) -> bool {
+        // Version 3 has a name; 1 and 2 have a number that is also the beginning of other things, so that only SIP tells them.
+        if !bytes.starts_with(b"HEP3") && !matches!(bytes.first(), Some(1 | 2)) {
+            return false;
+        }
+        let Ok(hep) = hep::decode(bytes) else { return false };
+        let Some(payload) = (hep.kind == Kind::Sip).then(|| hep.payload().ok()).flatten().filter(|p| is_sip(p)) else {
+            return false;
+        };
+        self.traffic.hep += 1;
+        let transport = Message::parse(&payload).ok().and_then(|m| hep::transport_of(&m, hep.protocol)).unwrap_or(Transport::Udp);
+        self.sip(Packet { src: hep.src, dst: hep.dst, transport, payload: &payload }, cut, each);
+        true
     }
 }
 

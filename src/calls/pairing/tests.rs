@@ -53,10 +53,14 @@ fn the_order_of_answers_separates_calls_between_the_same_numbers() {
     let mut lab = Lab::new();
     let (i0, i1, o0, o1) = (inbound(0, "1", "2"), inbound(1, "1", "2"), outbound(0, "1", "2"), outbound(1, "1", "2"));
     lab.invited(&i0).invited(&i1).invited(&o0).invited(&o1);
-    // The second caller's call is answered first.
+    // The second caller's call is answered first. Whose answer it was is seen when nobody else was answered then.
     lab.wait_ms(1000).picked_up(&o1).wait_ms(5).picked_up(&i1);
-    lab.wait_ms(50).picked_up(&o0).wait_ms(5).picked_up(&i0);
+    assert_eq!(lab.calls().len(), 0);
+    lab.wait_ms(250).picked_up(&o0).wait_ms(5).picked_up(&i0);
     assert_eq!(pairs(&lab.calls()), ["in0+out0", "in1+out1"]);
+    let confidence: Vec<_> = lab.calls().iter().map(|c| c.confidence).collect();
+    // Order decided the first; of the second there was no doubt any more.
+    assert_eq!(confidence, [Some(85), Some(75)]);
 }
 
 #[test]
@@ -140,3 +144,113 @@ fn legs_that_were_told_alone_are_joined_when_the_doubt_ends() {
     assert!(events.iter().any(|e| matches!(e, super::super::model::CallEvent::Delete { id, .. } if *id == alone)));
     assert_eq!(events.len(), 2);
 }
+
+#[test]
+fn an_announcement_that_ends_in_that_moment_does_not_catch_a_callee() {
+    let mut lab = Lab::new();
+    let (i0, i1, o1) = (inbound(0, "1", "2"), inbound(1, "1", "2"), outbound(1, "1", "2"));
+    lab.invited(&i0).invited(&i1).invited(&o1).wait_ms(1000);
+    // The callee answers; an announcement answers the other caller just before the server answers the right one.
+    lab.picked_up(&o1).wait_ms(5).picked_up(&i0).wait_ms(5).picked_up(&i1).wait_ms(3000);
+    assert_eq!(pairs(&lab.calls()), ["in0", "in1", "out1"]);
+}
+
+#[test]
+fn numbers_that_are_written_otherwise_count_less_and_do_not_decide() {
+    let mut lab = Lab::new();
+    lab.b2bua(&inbound(0, "+4930123456", "+49409876543"), &outbound(0, "030123456", "0409876543"));
+    assert_eq!(pairs(&lab.calls()), ["in0+out0"]);
+    assert_eq!(lab.calls()[0].confidence, Some(65));
+    // Only one number, and that written otherwise: with the order of the answers it is enough.
+    let mut lab = Lab::new();
+    lab.b2bua(&inbound(0, "anonymous", "+49409876543"), &outbound(0, "anonymous", "0409876543"));
+    assert_eq!(lab.calls()[0].confidence, Some(40));
+    let mut lab = Lab::new();
+    lab.answered(&inbound(0, "anonymous", "+49409876543")).wait_ms(500);
+    lab.answered(&outbound(0, "anonymous", "0409876543")).wait_ms(3000);
+    assert_eq!(pairs(&lab.calls()), ["in0", "out0"]);
+    // Of two callees, the one that is written the same is not the likelier one.
+    let mut lab = Lab::new();
+    let (i, o0, o1) = (inbound(0, "+4930123456", "2"), outbound(0, "+4930123456", "2"), outbound(1, "030123456", "2"));
+    lab.invited(&i).invited(&o0).invited(&o1).picked_up(&o0).picked_up(&o1).picked_up(&i).wait_ms(3000);
+    assert_eq!(pairs(&lab.calls()), ["in0", "out0", "out1"]);
+}
+
+/// A description with a phone's own address.
+fn sdp(ip: &str, port: u16) -> String {
+    format!("v=0\r\no=- 1 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio {port} RTP/AVP 0\r\n")
+}
+
+/// Puts a description of its own into each message of a script.
+fn with_sdp(
+    (by, phone, text): (super::super::table::script::By, String, String),
+    sdp: &str,
+) -> (super::super::table::script::By, String, String) {
+    let head = text.split("Content-Type").next().unwrap().to_owned();
+    (by, phone, format!("{head}Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{sdp}", sdp.len()))
+}
+
+#[test]
+fn phones_that_were_told_each_others_address_are_one_call() {
+    use super::super::table::script::{Phone, Server};
+    let vip = sdp("10.0.0.100", 9000);
+    // Equal calls, answered at once; then the server sends one pair's addresses to each other.
+    let mut lab = Lab::new();
+    let legs: Vec<_> = (0..2).flat_map(|n| [inbound(n, "1", "2"), outbound(n, "1", "2")]).collect();
+    let own = |n: usize| sdp(&format!("10.0.0.{}", n + 1), 4000);
+    for (n, leg) in legs.iter().enumerate() {
+        let (asker, offer) = if leg.out { (Server, vip.clone()) } else { (Phone, own(n)) };
+        lab.see(with_sdp(leg.request(asker, "INVITE", 1, "", "x"), &offer));
+    }
+    for n in [1, 3, 0, 2] {
+        let (by, answer) = if legs[n].out { (Phone, own(n)) } else { (Server, vip.clone()) };
+        lab.see(with_sdp(legs[n].response(by, 200, "INVITE", 1, "", "x"), &answer));
+    }
+    lab.wait_ms(2000);
+    assert_eq!(lab.calls().len(), 4);
+    let reinvite = |lab: &mut Lab, n: usize, to: usize| {
+        let offer = own(to);
+        lab.see(with_sdp(legs[n].request(Server, "INVITE", 10, "X-In-Dialog: 1\r\n", "x"), &offer));
+        lab.see(with_sdp(legs[n].response(Phone, 200, "INVITE", 10, "", "x"), &own(n)));
+    };
+    reinvite(&mut lab, 1, 2);
+    // And with these two, there is no doubt about the others any more.
+    assert_eq!(pairs(&lab.calls()), ["in0+out1", "in1+out0"]);
+    assert_eq!(lab.calls().iter().map(|c| c.confidence).collect::<Vec<_>>(), [Some(85), Some(90)]);
+    // The same private address on both sides says nothing.
+    let mut lab = Lab::new();
+    let (i, o) = (inbound(0, "1", "2"), outbound(0, "7", "8"));
+    for leg in [&i, &o] {
+        let (asker, answerer) = if leg.out { (Server, Phone) } else { (Phone, Server) };
+        lab.see(with_sdp(leg.request(asker, "INVITE", 1, "", "x"), &own(0)));
+        lab.see(with_sdp(leg.response(answerer, 200, "INVITE", 1, "", "x"), &own(0)));
+    }
+    lab.wait_ms(2000);
+    assert_eq!(pairs(&lab.calls()), ["in0", "out0"]);
+}
+
+#[test]
+fn one_charging_vector_is_one_call() {
+    let mut lab = Lab::new();
+    let with = |d: Dialog, line: &str| Dialog { extra: format!("{line}\r\n"), ..d };
+    let i = [0, 1]
+        .map(|n| with(inbound(n, "1", "2"), &format!("P-Charging-Vector: icid-value=\"a;b{n}\";icid-generated-at=192.0.2.1")));
+    let i = i.map(|d| Dialog { extra: d.extra.replace("a;b", "ab"), ..d });
+    let o = [0, 1].map(|n| with(outbound(n, "1", "2"), &format!("p-charging-vector: orig-ioi=x ; ICID-value=ab{n}")));
+    lab.invited(&i[0]).invited(&i[1]).invited(&o[0]).invited(&o[1]);
+    lab.picked_up(&o[0]).picked_up(&o[1]).picked_up(&i[1]).picked_up(&i[0]);
+    assert_eq!(pairs(&lab.calls()), ["in0+out0", "in1+out1"]);
+    assert!(lab.calls().iter().all(|c| c.confidence == Some(95)));
+}
+
+#[test]
+fn who_was_transferred_late_may_still_find_the_new_party() {
+    let mut lab = Lab::new();
+    lab.b2bua(&inbound(0, "1", "2"), &outbound(0, "1", "2")).wait_ms(3_600_000);
+    // The callee transfers the caller: a new leg, and the old one ends.
+    lab.answered(&outbound(1, "1", "3")).hung_up(&outbound(0, "1", "2"), super::super::table::script::Server, 2).wait_ms(2000);
+    assert_eq!(pairs(&lab.calls()), ["in0+out1"]);
+    assert_eq!(lab.calls()[0].confidence, Some(35));
+}
+
+mod truth;

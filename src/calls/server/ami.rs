@@ -238,6 +238,10 @@ impl Ami {
                 self.bridge(b);
                 if let (Some(bridge), Some(c)) = (b.get("BridgeUniqueid"), self.channels.get_mut(&id)) {
                     c.bridged = true;
+                    // The one whose place it takes is told to leave only after this: for a moment there would be three.
+                    if let Some(other) = b.get("SwapUniqueid") {
+                        self.facts.push_back(Fact::Leave { bridge: bridge.to_owned(), channel: other.to_owned() });
+                    }
                     self.facts.push_back(Fact::Enter { bridge: bridge.to_owned(), channel: id.clone() });
                 }
                 self.state(&id, b, now);
@@ -370,8 +374,10 @@ impl Ami {
 
     /// The picture is whole when the lists have ended and every channel of them was asked for its dialog.
     fn complete(&mut self) {
-        let open = self.asked.values().map(|(ask, _)| ask).chain(&self.waiting).any(|ask| matches!(ask, Ask::Dialog(..)));
-        if self.stage == Stage::Listing(0) && !open {
+        if self.stage != Stage::Listing(0) {
+            return;
+        }
+        if !self.asked.values().map(|(ask, _)| ask).chain(&self.waiting).any(|ask| matches!(ask, Ask::Dialog(..))) {
             self.stage = Stage::Ready;
             self.facts.push_back(Fact::Complete);
         }

@@ -327,8 +327,10 @@ impl Esl {
 
     /// The picture is whole when the lists have come and every channel of them was asked for its dialog.
     fn complete(&mut self) {
-        let open = self.asked.iter().map(|(ask, _)| ask).chain(&self.waiting).any(|ask| matches!(ask, Ask::Dialog(_)));
-        if self.stage == Stage::Listing(0) && !open {
+        if self.stage != Stage::Listing(0) {
+            return;
+        }
+        if !self.asked.iter().map(|(ask, _)| ask).chain(&self.waiting).any(|ask| matches!(ask, Ask::Dialog(_))) {
             self.stage = Stage::Ready;
             self.touched = HashSet::new();
             self.facts.push_back(Fact::Complete);

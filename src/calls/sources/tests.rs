@@ -64,12 +64,17 @@ fn what_was_seen_is_forgotten_with_the_call_and_with_a_new_description() {
     let now = lab.now;
     sample(&mut lab.table, NAT, 3, now);
     lab.events();
-    // The phone describes itself anew: what was seen before says nothing of it.
-    lab.see(d.request(Phone, "INVITE", 2, "X-In-Dialog: 1\r\n", "moved"))
+    // The phone describes itself anew, at the same place (it holds the call, say): what was seen is still so.
+    lab.see(d.request(Phone, "INVITE", 2, "X-In-Dialog: 1\r\n", "held"))
         .see(d.response(Server, 200, "INVITE", 2, "", "answer"))
         .see(d.request(Phone, "ACK", 2, "", ""));
+    assert_eq!(sources_told(&mut lab), [vec![Some(NAT.parse().unwrap())]]);
+    // At another place: what was seen before says nothing of it.
+    lab.see(d.request(Phone, "INVITE", 3, "X-In-Dialog: 1\r\n", "moved:4002"))
+        .see(d.response(Server, 200, "INVITE", 3, "", "answer"))
+        .see(d.request(Phone, "ACK", 3, "", ""));
     assert_eq!(sources_told(&mut lab), [vec![]]);
-    lab.hung_up(&d, Phone, 3).wait_ms(40_000);
+    lab.hung_up(&d, Phone, 4).wait_ms(40_000);
     lab.events();
     let now = lab.now;
     sample(&mut lab.table, NAT, 3, now);

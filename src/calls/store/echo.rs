@@ -60,6 +60,13 @@ impl Echo {
         own
     }
 
+    /// These were not written.
+    pub(super) fn unsent(&mut self, batch: &[Taken]) {
+        for taken in batch {
+            self.sent.remove(&taken.id);
+        }
+    }
+
     /// Everything was read: what comes later was written later.
     pub(super) fn clear(&mut self) {
         *self = Self::default();

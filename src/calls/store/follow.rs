@@ -68,14 +68,14 @@ impl Follower {
                     state.queue.seen(&id);
                     state.echo.put(&id, &kv.value)
                 };
-                let call = match own {
-                    Some(call) => {
-                        self.bad.remove(&kv.key);
-                        Some(call)
-                    }
-                    None => self.read(&kv).map(Box::new),
-                };
-                call.map_or(StoreEvent::Spoiled { id }, StoreEvent::Put)
+                if let Some(call) = own {
+                    self.bad.remove(&kv.key);
+                    return StoreEvent::Put { call, own: true };
+                }
+                match self.read(&kv) {
+                    Some(call) => StoreEvent::Put { call: Box::new(call), own: false },
+                    None => StoreEvent::Spoiled { id },
+                }
             }),
             WatchEvent::Delete { key, .. } => {
                 self.bad.remove(&key);

@@ -2,7 +2,7 @@ use super::seal::NONCE;
 use super::value::Coder;
 use super::*;
 use crate::calls::model::SCHEMA;
-use crate::calls::table::script::{A, B, Dialog, Lab};
+use crate::calls::table::script::{A, B, Dialog, Lab, Phone, Server};
 use std::sync::LazyLock;
 
 pub(super) fn a_call() -> Call {
@@ -102,4 +102,60 @@ fn a_very_large_call_still_fits_a_transaction() {
     let value = coder.encode(&call, Some([0; NONCE])).unwrap();
     assert!(value.len() < 1024 * 1024, "{} bytes", value.len());
     assert_eq!(coder.decode(&coder.key("abc"), &value), Ok(call));
+}
+
+/// Operations that reach etcd if every message is written on its own, the worst case: nothing is collected.
+fn writes(story: impl FnOnce(&mut dyn FnMut(&mut Lab))) -> usize {
+    let (mut queue, mut writes) = (Queue::new(100), 0);
+    queue.seen_all(std::iter::empty(), true);
+    story(&mut |lab: &mut Lab| {
+        lab.events().into_iter().for_each(|e| assert!(queue.push(e)));
+        let batch = queue.take(usize::MAX, |_| true);
+        writes += batch.len();
+        queue.ended(batch, queue::End::Written);
+    });
+    writes
+}
+
+#[test]
+fn an_ordinary_call_costs_at_most_four_writes() {
+    let (i, o) = (Dialog::new("in", A, false, "1", "2"), Dialog::new("out", B, true, "1", "2"));
+    let life = |refreshes: u32| {
+        writes(|write| {
+            let mut lab = Lab::new();
+            for message in [
+                i.request(Phone, "INVITE", 1, "", "offer"),
+                i.response(Server, 100, "INVITE", 1, "", ""),
+                o.request(Server, "INVITE", 1, "", "offer"),
+                o.response(Phone, 180, "INVITE", 1, "", ""),
+                i.response(Server, 180, "INVITE", 1, "", ""),
+                o.response(Phone, 200, "INVITE", 1, "", "answer"),
+                o.request(Server, "ACK", 1, "", ""),
+                i.response(Server, 200, "INVITE", 1, "", "answer"),
+                i.request(Phone, "ACK", 1, "", ""),
+            ] {
+                lab.see(message);
+                write(&mut lab);
+            }
+            lab.wait_ms(5_000);
+            write(&mut lab);
+            for n in 0..refreshes {
+                // Answered well before what was collected is written.
+                lab.see(i.request(Phone, "UPDATE", 2 + n, "", "")).see(i.response(Server, 200, "UPDATE", 2 + n, "", ""));
+                write(&mut lab);
+            }
+            for (by, other, d, n) in [(Phone, Server, &i, 2 + refreshes), (Server, Phone, &o, 2)] {
+                lab.see(d.request(by, "BYE", n, "", ""));
+                write(&mut lab);
+                lab.see(d.response(other, 200, "BYE", n, "", ""));
+                write(&mut lab);
+            }
+            lab.wait_ms(5_000);
+            write(&mut lab);
+        })
+    };
+    // Put when both legs are up, put or not for the BYE, and the delete.
+    assert!(life(0) <= 3, "{}", life(0));
+    assert!(life(1) <= 4, "{}", life(1));
+    assert_eq!(life(9) - life(1), 8, "one more for each further refresh");
 }

@@ -221,6 +221,7 @@ impl Writer {
             }
             // The key was changed: by another node, by hand, or by a naming of our own that was done late. Naming finds out.
             Ok(_) => {
+                state.echo.unsent(&batch);
                 state.queue.ended(batch, End::Nothing);
                 self.named = None;
                 self.misses += 1;
@@ -236,8 +237,9 @@ impl Writer {
             }
             Err(e) => {
                 let end = if e.is_definite() { End::Nothing } else { End::Doubt };
-                if end == End::Doubt {
-                    self.named = None;
+                match end {
+                    End::Doubt => self.named = None,
+                    End::Nothing | End::Written => state.echo.unsent(&batch),
                 }
                 if end == End::Doubt || matches!(e, EtcdError::Refused { .. }) {
                     // Perhaps it is too much in one go for this etcd.

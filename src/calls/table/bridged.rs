@@ -98,16 +98,9 @@ impl Table {
                 let open = self.join(id, other, Pairing::Bridge, CERTAIN, now);
                 self.settle(open, now);
             }
-            // It may be on its way from one bridge into another, or hung up in this moment.
-            (Word::At(OtherEnd { kind: OtherEndKind::Nobody | OtherEndKind::Elsewhere, .. }), Some((_, slot)))
-                if slot.legs.len() == 2 =>
-            {
-                self.waiting.push_back((now + SETTLE, id));
-            }
-            (Word::At(_), Some((key, slot))) if slot.legs.len() == 2 => {
-                let open = self.part(key, PARTED, now).into_vec();
-                self.settle(open, now);
-            }
+            // It may be on its way from one bridge into another, or hung up in this moment; and a third one may be in the bridge only
+            // until one of the two has left, as in a transfer.
+            (Word::At(_), Some((_, slot))) if slot.legs.len() == 2 => self.waiting.push_back((now + SETTLE, id)),
             (word, Some((key, slot))) => {
                 let end = if let Word::At(end) = word { Some(end) } else { None };
                 // What was said once stays said while nobody says otherwise.

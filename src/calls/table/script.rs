@@ -109,9 +109,10 @@ fn body(sdp: &str) -> String {
     format!("Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{sdp}", sdp.len())
 }
 
-/// The description that a script names `name`.
+/// The description that a script names `name`; a port may follow behind a colon.
 pub(crate) fn sdp_text(name: &str) -> String {
-    format!("v=0\r\no=- 1 1 IN IP4 10.0.0.1\r\ns={name}\r\nc=IN IP4 10.0.0.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n")
+    let port = name.split_once(':').map_or("4000", |(_, port)| port);
+    format!("v=0\r\no=- 1 1 IN IP4 10.0.0.1\r\ns={name}\r\nc=IN IP4 10.0.0.1\r\nt=0 0\r\nm=audio {port} RTP/AVP 0\r\n")
 }
 
 /// A table with a clock.

@@ -19,10 +19,34 @@ pub struct Clues {
     pub session_id: Clue,
     /// Value of the header that the operator named.
     pub header: Clue,
+    /// The ICID of P-Charging-Vector (RFC 7315 section 4.6): one value for one call, wherever it passes.
+    pub charging: Clue,
+    /// The dialog whose place this one takes (RFC 3891): an attended transfer, or a call that was picked up.
+    pub replaces: Option<Box<Replaced>>,
+}
+
+/// The dialog that Replaces names, as the server sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replaced {
+    /// Its Call-ID.
+    pub call_id: Box<[u8]>,
+    /// The server's tag in it.
+    pub local_tag: Box<[u8]>,
+    /// The phone's tag in it.
+    pub remote_tag: Box<[u8]>,
+}
+
+impl Replaced {
+    fn of(m: &Message<'_>, out: bool) -> Option<Box<Self>> {
+        let r = m.replaces().filter(|r| [r.call_id, r.to_tag, r.from_tag].iter().all(|v| v.len() <= MAX_CLUE))?;
+        // RFC 3891 section 3: to-tag is the tag of the one who gets the INVITE.
+        let (local, remote) = if out { (r.from_tag, r.to_tag) } else { (r.to_tag, r.from_tag) };
+        Some(Box::new(Self { call_id: r.call_id.into(), local_tag: local.into(), remote_tag: remote.into() }))
+    }
 }
 
 impl Clues {
-    pub(super) fn of(m: &Message<'_>, pair_header: Option<&str>) -> Self {
+    pub(super) fn of(m: &Message<'_>, out: bool, pair_header: Option<&str>) -> Self {
         let asserted =
             m.values(Name::PAssertedIdentity).chain(m.values(Name::RemotePartyId)).find_map(|v| identity(uri::uri_of(v)));
         Self {
@@ -30,18 +54,10 @@ impl Clues {
             callee: [m.request_uri().and_then(identity), identity(uri::uri_of(m.to()))],
             session_id: m.header(Name::SessionId).and_then(session_uuid),
             header: pair_header.and_then(|n| m.named(n)).and_then(keep),
+            charging: m.named("P-Charging-Vector").and_then(icid),
+            replaces: Replaced::of(m, out),
         }
     }
-
-    /// How many of caller and callee agree: 0, 1 or 2.
-    #[must_use]
-    pub fn agreement(&self, other: &Self) -> u8 {
-        u8::from(agree(&self.caller, &other.caller)) + u8::from(agree(&self.callee, &other.callee))
-    }
-}
-
-fn agree(a: &[Clue; 2], b: &[Clue; 2]) -> bool {
-    a.iter().flatten().any(|x| b.iter().flatten().any(|y| x == y))
 }
 
 fn keep(value: &[u8]) -> Clue {
@@ -59,4 +75,12 @@ fn session_uuid(value: &[u8]) -> Clue {
     let uuid = value[..memchr::memchr(b';', value).unwrap_or(value.len())].trim_ascii();
     // The nil UUID says that a side has none yet (RFC 7989 section 5).
     (!uuid.iter().all(|b| *b == b'0')).then(|| keep(&uuid.to_ascii_lowercase())).flatten()
+}
+
+fn icid(value: &[u8]) -> Clue {
+    const NAME: &[u8] = b"icid-value=";
+    let param = value.split(|b| *b == b';').map(<[u8]>::trim_ascii);
+    let value =
+        param.filter_map(|p| p.get(..NAME.len()).filter(|n| n.eq_ignore_ascii_case(NAME)).map(|_| &p[NAME.len()..])).next()?;
+    keep(value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(value))
 }

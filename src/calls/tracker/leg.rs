@@ -1,48 +1,18 @@
-//! One leg: what each message in it changes (RFC 3261 sections 12 to 15, RFC 3264, RFC 3262, RFC 3311, RFC 4028).
+//! One leg: its birth, the parts of its dialog that its first transaction sets, and its end (RFC 3261 sections 12 to 15).
 
-use super::body::{Description, description};
 use super::clues::Clues;
-use crate::calls::model::{Direction, Leg, LegState, Packet, Sdp, SessionTimer, Shared, Verbatim};
+use super::cseq::Seen;
+use super::offers::{Before, Pending};
+use super::timer::Asked;
+use crate::calls::model::{Direction, Gap, Gaps, Leg, LegState, Packet, Shared, Verbatim};
 use crate::sip::message::{Message, Method, Name};
-use crate::sip::uri;
 use crate::time::Time;
 use std::time::Duration;
 
-/// Most transactions of one leg that are open at a time. A dialog has at most one INVITE and a few others; beyond it the oldest
-/// is forgotten.
-const MAX_PENDING: usize = 8;
-/// Most entries of a route set; with more the leg is partial.
-const MAX_ROUTES: usize = 32;
 /// Longest Allow or Supported that is kept, in bytes; a longer one is left out (it only guides what recovery may offer).
 const MAX_LIST: usize = 512;
-
-/// Where an offer/answer exchange (RFC 3264) inside one transaction stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Exchange {
-    /// No description has been seen.
-    Empty,
-    /// The request carried the offer.
-    Offered(Verbatim),
-    /// The response carried the offer; ACK or PRACK has to bring the answer.
-    Countered(Verbatim),
-    /// An answer is in force.
-    Done,
-}
-
-/// A transaction within the leg that has not had its final response (or its ACK, for a late offer).
-#[derive(Clone, Debug)]
-struct Pending {
-    by_server: bool,
-    cseq: u32,
-    method: Method,
-    /// The first INVITE of the leg.
-    initial: bool,
-    /// Contact of a target refresh request: it counts only if the request is accepted (RFC 3261 section 12.2.1.1).
-    target: Option<Verbatim>,
-    exchange: Exchange,
-    /// Description in an unreliable provisional response; stands if the 2xx brings none.
-    early: Option<Verbatim>,
-}
+/// More Record-Route values than any INVITE has.
+const MANY: u8 = u8::MAX;
 
 /// What a message did to a leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +23,61 @@ pub(super) enum Effect {
     Ended(&'static str),
 }
 
+impl Effect {
+    pub(super) const fn changed(changed: bool) -> Self {
+        if changed { Self::Changed } else { Self::None }
+    }
+}
+
+/// Why a leg has not long to live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// BYE was sent, and is not answered.
+    Bye,
+    /// CANCEL was sent; without an answer to the INVITE after 64 x T1 it counts as cancelled (RFC 3261 section 9.1).
+    Cancelled,
+    /// Another branch answered: early dialogs end 64 x T1 after the first 2xx (section 13.2.2.4).
+    OtherBranch,
+    /// The ACK of a refusal was seen, the refusal was not.
+    Refused,
+    /// A request in the dialog was refused with a status by which its sender should give the dialog up (section 12.2.1.2, RFC 5057 section
+    /// 5.1); it ends unless it shows life.
+    Doubted,
+}
+
+impl Ending {
+    pub(super) const fn reason(self) -> &'static str {
+        match self {
+            Self::Bye => "BYE, never answered",
+            Self::Cancelled => "cancelled",
+            Self::OtherBranch => "another branch answered",
+            Self::Refused => "refused or cancelled",
+            Self::Doubted => "a party said that it does not know the call",
+        }
+    }
+}
+
+/// How much of a leg's start was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// Its first INVITE.
+    Start,
+    /// Somebody else has followed it from its start.
+    Adopted,
+    /// A message inside the dialog, by which the server has shown that there is one.
+    Middle,
+    /// A message inside a dialog that perhaps does not exist: only the phone has spoken.
+    Claimed,
+}
+
+/// The two clocks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct At {
+    pub(super) now: Time,
+    /// Milliseconds since 1970.
+    pub(super) unix_ms: u64,
+}
+
 /// A leg with what is needed to follow it, but not to recover it.
 #[derive(Clone, Debug)]
 pub struct Tracked {
@@ -60,53 +85,63 @@ pub struct Tracked {
     pub leg: Shared<Leg>,
     /// Evidence for pairing.
     pub clues: Box<Clues>,
-    /// When its first INVITE was seen.
+    /// When its first INVITE was seen (its first message, if that was not the INVITE).
     pub started: Time,
-    /// When its first 2xx was seen.
+    /// When its first 2xx (or the ACK of one) was seen.
     pub confirmed: Option<Time>,
     /// Wall clock of that, milliseconds since 1970.
     pub confirmed_ms: u64,
     /// Whether it is an emergency call.
     pub emergency: bool,
+    /// Where the last REFER that was accepted in this dialog wants its receiver to go.
+    pub referred: Option<Box<Referred>>,
+    pub(super) known: Known,
     /// Hash of the first INVITE's topmost Via branch.
     pub(super) branch: u64,
     /// CSeq of the first INVITE.
     pub(super) invite_cseq: u32,
     /// Record-Route values that the INVITE already had when the server sent it: they lie behind the server, not before it.
-    own_routes: usize,
+    pub(super) own_routes: u8,
+    /// The first INVITE had no description: the offer comes with the answer to it.
+    pub(super) late_offer: bool,
     /// When the last message was seen.
     pub(super) last: Time,
-    /// When a BYE that is not answered yet, or the 2xx of another fork, was first seen: the leg has not long to live.
-    pub(super) ending_at: Option<Time>,
-    pending: Vec<Pending>,
+    pub(super) ending: Option<(Time, Ending)>,
+    /// The requests of the phone, and of the server.
+    pub(super) seen: [Seen; 2],
+    /// CSeq of the newest request of the phone, and of the server, whose descriptions were put in force.
+    pub(super) newest: [Option<u32>; 2],
+    pub(super) pending: Vec<Pending>,
+    /// What the first INVITE offered, once something else is in force while it is open.
+    pub(super) first_offer: Option<Verbatim>,
+    pub(super) before: Option<Box<Before>>,
+}
+
+/// A REFER (RFC 3515) inside a dialog: a transfer is under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Referred {
+    /// Whether the phone sent it (and the server is to act on it).
+    pub by_phone: bool,
+    /// The URI of Refer-To, verbatim; for an attended transfer it has a `Replaces` header.
+    pub to: Verbatim,
 }
 
 impl Tracked {
-    /// A leg from its first INVITE.
-    #[allow(clippy::too_many_arguments, reason = "one call site; the values have no life together")]
-    pub(super) fn new(
-        m: &Message<'_>,
-        p: &Packet<'_>,
-        out: bool,
-        branch: u64,
-        clues: Clues,
-        emergency: bool,
-        own: &dyn Fn(&[u8]) -> bool,
-        now: Time,
-    ) -> Self {
-        let direction = if out { Direction::Outbound } else { Direction::Inbound };
+    fn blank(m: &Message<'_>, p: &Packet<'_>, out: bool, request: bool, direction: Direction, at: At) -> Self {
         let (local_addr, remote_addr) = if out { (p.src, p.dst) } else { (p.dst, p.src) };
-        let (cseq, _) = m.cseq();
-        let mut leg = Leg {
+        // The sender of a request, and the receiver of a response, is named by From.
+        let (local, remote) = if out == request { (m.from(), m.to()) } else { (m.to(), m.from()) };
+        let (local_tag, remote_tag) = if out == request { (m.from_tag(), m.to_tag()) } else { (m.to_tag(), m.from_tag()) };
+        let leg = Leg {
             call_id: m.call_id().into(),
             direction,
             state: LegState::Calling,
-            local: if out { m.from().into() } else { m.to().into() },
-            remote: if out { m.to().into() } else { m.from().into() },
-            local_tag: if out { m.from_tag().unwrap_or_default().into() } else { Verbatim::default() },
-            remote_tag: if out { Verbatim::default() } else { m.from_tag().unwrap_or_default().into() },
-            local_cseq: out.then_some(cseq),
-            remote_cseq: (!out).then_some(cseq),
+            local: local.into(),
+            remote: remote.into(),
+            local_tag: local_tag.unwrap_or_default().into(),
+            remote_tag: remote_tag.unwrap_or_default().into(),
+            local_cseq: None,
+            remote_cseq: None,
             route_set: Vec::new(),
             remote_target: Verbatim::default(),
             local_target: Verbatim::default(),
@@ -120,48 +155,117 @@ impl Tracked {
             allow: Verbatim::default(),
             supported: Verbatim::default(),
             partial: false,
+            gaps: Gaps::default(),
             carried: false,
         };
-        let contact = m.contact_uri().unwrap_or_default();
-        let mut own_routes = 0;
-        if out {
-            leg.local_target = Verbatim::common(contact);
-            own_routes = m.values(Name::RecordRoute).count();
-        } else {
-            leg.remote_target = contact.into();
-            // RFC 3261 section 12.1.1: the UAS takes Record-Route in order.
-            set_routes(&mut leg, m.values(Name::RecordRoute).map(Verbatim::from).collect(), own);
+        Self {
+            started: at.now,
+            last: at.now,
+            known: Known::Start,
+            seen: [Seen::NONE; 2],
+            ..Self::adopted(leg.into(), 0, false, at.now)
         }
-        let mut this = Self {
-            leg: leg.into(),
-            clues: Box::new(clues),
-            started: now,
-            confirmed: None,
-            confirmed_ms: 0,
-            emergency,
-            branch,
-            invite_cseq: cseq,
-            own_routes,
-            last: now,
-            ending_at: None,
-            pending: Vec::new(),
+    }
+
+    /// A leg from its first INVITE.
+    #[allow(clippy::too_many_arguments, reason = "one call site; the values have no life together")]
+    pub(super) fn new(
+        m: &Message<'_>,
+        p: &Packet<'_>,
+        out: bool,
+        branch: u64,
+        clues: Clues,
+        emergency: bool,
+        own: &dyn Fn(&[u8]) -> bool,
+        at: At,
+    ) -> Self {
+        let direction = if out { Direction::Outbound } else { Direction::Inbound };
+        let mut this = Self::blank(m, p, out, true, direction, at);
+        this.confirmed = None;
+        this.meet(m, out, branch, clues, emergency, own, at);
+        this
+    }
+
+    /// Takes in the first INVITE.
+    #[allow(clippy::too_many_arguments, reason = "two call sites; the values have no life together")]
+    pub(super) fn meet(
+        &mut self,
+        m: &Message<'_>,
+        out: bool,
+        branch: u64,
+        clues: Clues,
+        emergency: bool,
+        own: &dyn Fn(&[u8]) -> bool,
+        at: At,
+    ) -> Effect {
+        let (cseq, _) = m.cseq();
+        let now = at.now;
+        self.known = Known::Start;
+        self.last = now;
+        self.leg.direction = if out { Direction::Outbound } else { Direction::Inbound };
+        *self.clues = clues;
+        self.emergency = emergency;
+        self.branch = branch;
+        self.invite_cseq = cseq;
+        self.note_cseq(out, cseq);
+        if let Some(contact) =
+            m.contact_uri().filter(|_| if out { self.leg.local_target.0.is_empty() } else { self.leg.remote_target.0.is_empty() })
+        {
+            self.set_target(out, contact);
+        }
+        if out {
+            self.own_routes = u8::try_from(m.values(Name::RecordRoute).count()).unwrap_or(MANY);
+        } else {
+            self.routes_of_invite(m, own);
+            if !self.leg.remote_target.0.is_empty() {
+                self.know(Gap::RemoteTarget);
+            }
+        }
+        // From now on what was not seen was not there.
+        self.know(Gap::LocalCseq);
+        self.know(Gap::Description);
+        let place = match self.pending_at(out, cseq, Method::Invite) {
+            Some(place) => place,
+            None => {
+                let mut new = Pending::new(out, cseq, Method::Invite, now);
+                // Its answer was seen, or is late.
+                new.acked = !self.is_inviting();
+                self.open(new)
+            }
         };
-        let exchange = this.offer_in(m);
-        this.pending.push(Pending {
-            by_server: out,
-            cseq,
-            method: Method::Invite,
-            initial: true,
-            target: None,
-            exchange,
-            early: None,
-        });
-        this.learn_phone(m, out);
+        let offer = self.body(m);
+        self.late_offer = offer.is_none();
+        let open = &mut self.pending[place];
+        (open.initial, open.asked, open.branch, open.timer) = (true, true, branch, Asked::of(m));
+        open.offer = offer;
+        let accepted = open.answered || open.acked;
+        self.learn_phone(m, out);
+        if !accepted {
+            return Effect::Changed;
+        }
+        self.settle(place);
+        self.confirm(at)
+    }
+
+    /// A leg from a message inside its dialog. Its direction is that of the message: who began is not known.
+    pub(super) fn from_middle(m: &Message<'_>, p: &Packet<'_>, out: bool, at: At) -> Self {
+        let request = m.is_request();
+        let direction = if out == request { Direction::Outbound } else { Direction::Inbound };
+        let mut this = Self::blank(m, p, out, request, direction, at);
+        this.confirmed = None;
+        this.known = Known::Claimed;
+        this.leg.gaps = Gaps::UNMET;
+        this.leg.partial = true;
+        this.leg.state = LegState::Early;
+        this.invite_cseq = m.cseq().0;
         this
     }
 
     /// A leg that was stored before: its past is known, its evidence is not.
-    pub(super) fn adopted(leg: Shared<Leg>, confirmed_ms: u64, emergency: bool, now: Time) -> Self {
+    pub(super) fn adopted(mut leg: Shared<Leg>, confirmed_ms: u64, emergency: bool, now: Time) -> Self {
+        if leg.partial && leg.gaps.is_empty() {
+            leg.gaps = Gaps::default().with(Gap::Other);
+        }
         Self {
             leg,
             clues: Box::default(),
@@ -169,62 +273,92 @@ impl Tracked {
             confirmed: Some(now),
             confirmed_ms,
             emergency,
+            referred: None,
+            known: Known::Adopted,
             branch: 0,
             invite_cseq: 0,
             own_routes: 0,
+            late_offer: false,
             last: now,
-            ending_at: None,
+            ending: None,
+            seen: [Seen::ALL; 2],
+            newest: [None; 2],
             pending: Vec::new(),
+            first_offer: None,
+            before: None,
         }
     }
 
     /// Another early dialog of the same INVITE (a fork): the same as this one before any response.
-    pub(super) fn fork(&self) -> Self {
+    pub(super) fn fork(&self, now: Time) -> Self {
+        let by_server = self.is_caller();
+        let offer = self.offer_of_invite();
+        // Once a later exchange is in force, what was offered first is not kept.
+        let lost = offer.is_some()
+            && !self.is_inviting()
+            && self.first_offer.is_none()
+            && self.newest[usize::from(by_server)].is_some_and(|n| n != self.invite_cseq);
         let mut new = self.clone();
         new.leg.state = LegState::Calling;
         new.confirmed = None;
+        new.referred = None;
         match new.leg.direction {
             Direction::Outbound => {
+                new.leg.local_cseq = Some(self.invite_cseq);
                 new.leg.remote_tag = Verbatim::default();
                 new.leg.remote_cseq = None;
                 new.leg.remote_target = Verbatim::default();
                 new.leg.route_set = Vec::new();
             }
             Direction::Inbound => {
+                new.leg.remote_cseq = Some(self.invite_cseq);
                 new.leg.local_tag = Verbatim::default();
                 new.leg.local_cseq = None;
                 new.leg.local_target = Verbatim::default();
             }
         }
-        // The offer of the INVITE went to every branch; what one branch answered counts for that branch alone. If the first branch
-        // has already answered, the offer is what was in force there.
-        let by_server = new.leg.direction == Direction::Outbound;
-        let offer = match new.pending.iter().find(|p| p.initial).map(|p| &p.exchange) {
-            Some(Exchange::Offered(o)) => Some(o.clone()),
-            _ => if by_server { new.leg.sdp_sent.take() } else { new.leg.sdp_received.take() }.map(|s| s.body),
-        };
+        new.seen = [Seen::NONE; 2];
+        new.seen[usize::from(by_server)] = Seen::HIGHEST;
+        new.newest = [None; 2];
         new.leg.sdp_sent = None;
         new.leg.sdp_received = None;
-        new.ending_at = None;
-        let exchange = offer.map_or(Exchange::Empty, Exchange::Offered);
-        new.pending = vec![Pending {
-            by_server,
-            cseq: self.invite_cseq,
-            method: Method::Invite,
-            initial: true,
-            target: None,
-            exchange,
-            early: None,
-        }];
+        new.leg.rtp_sources = Vec::new();
+        new.leg.session_timer = None;
+        new.know(Gap::Description);
+        new.first_offer = None;
+        new.before = None;
+        new.last = now;
+        // The first 2xx ends the early dialogs of all other branches, those as well that are heard of later.
+        new.ending = match self.ending {
+            Some((at, Ending::Cancelled)) => Some((at, Ending::Cancelled)),
+            _ if self.leg.state == LegState::Confirmed => Some((now, Ending::OtherBranch)),
+            _ => None,
+        };
+        let mut open = Pending::new(by_server, self.invite_cseq, Method::Invite, self.started);
+        (open.initial, open.branch, open.offer) = (true, self.branch, offer);
+        if let Some(old) = self.pending.iter().find(|o| o.initial) {
+            open.timer = old.timer;
+        }
+        if lost {
+            (open.asked, open.offer) = (false, None);
+        }
+        new.pending = vec![open];
         new
+    }
+
+    /// Whether the server sent the first INVITE.
+    pub(super) fn is_caller(&self) -> bool {
+        self.leg.direction == Direction::Outbound
     }
 
     /// The tag that the answering side gave: what tells forks apart.
     pub(super) fn far_tag(&self) -> &[u8] {
-        match self.leg.direction {
-            Direction::Outbound => &self.leg.remote_tag.0,
-            Direction::Inbound => &self.leg.local_tag.0,
-        }
+        if self.is_caller() { &self.leg.remote_tag.0 } else { &self.leg.local_tag.0 }
+    }
+
+    /// The tag of the calling side.
+    pub(super) fn near_tag(&self) -> &[u8] {
+        if self.is_caller() { &self.leg.local_tag.0 } else { &self.leg.remote_tag.0 }
     }
 
     /// Whether the transaction of the first INVITE is open.
@@ -232,269 +366,129 @@ impl Tracked {
         matches!(self.leg.state, LegState::Calling | LegState::Early)
     }
 
-    /// A request inside the dialog.
-    pub(super) fn request(&mut self, m: &Message<'_>, p: &Packet<'_>, out: bool, now: Time) -> Effect {
-        self.last = now;
-        let (cseq, _) = m.cseq();
-        match m.method() {
-            Method::Ack => return self.ack(m, out, cseq),
-            // It repeats the CSeq of its INVITE and changes nothing by itself: 487, or a 2xx that it crossed, does.
-            Method::Cancel => return Effect::None,
-            _ => {}
+    /// Whether the leg's start was not seen.
+    pub(super) fn is_unmet(&self) -> bool {
+        matches!(self.known, Known::Middle | Known::Claimed)
+    }
+
+    /// Notes that something is not known; true if it was, or seemed so.
+    pub(super) fn lack(&mut self, gap: Gap) -> bool {
+        if self.leg.gaps.contains(gap) {
+            return false;
         }
-        let highest = if out { self.leg.local_cseq } else { self.leg.remote_cseq };
-        if highest.is_some_and(|h| cseq <= h) {
-            // A retransmission, or older than what has been seen (RFC 3261 section 12.2.2).
-            return Effect::None;
+        self.leg.gaps = self.leg.gaps.with(gap);
+        self.leg.partial = true;
+        true
+    }
+
+    /// Notes that something is known; true if it was not.
+    pub(super) fn know(&mut self, gap: Gap) -> bool {
+        if !self.leg.gaps.contains(gap) {
+            return false;
         }
-        let leg = &mut *self.leg;
-        if out {
-            leg.local_cseq = Some(cseq);
-            (leg.local_addr, leg.remote_addr) = (p.src, p.dst);
+        self.leg.gaps = self.leg.gaps.without(gap);
+        self.leg.partial = !self.leg.gaps.is_empty();
+        true
+    }
+
+    /// Takes what a response to the first INVITE says about the dialog itself: tags, header values, route set, target.
+    pub(super) fn bind(&mut self, m: &Message<'_>, out: bool, own: &dyn Fn(&[u8]) -> bool) -> bool {
+        let mut changed = self.name_far(m.to(), m.to_tag().unwrap_or_default());
+        if !out {
+            changed |= self.routes_of_response(m, own);
+        }
+        if let Some(contact) = m.contact_uri() {
+            changed |= self.set_target(out, contact);
+        }
+        self.learn_phone(m, out) || changed
+    }
+
+    /// Names the answering side: the whole header value, and its tag.
+    pub(super) fn name_far(&mut self, value: &[u8], tag: &[u8]) -> bool {
+        let (known, known_tag) =
+            if self.is_caller() { (&self.leg.remote, &self.leg.remote_tag) } else { (&self.leg.local, &self.leg.local_tag) };
+        if *known.0 == *value && *known_tag.0 == *tag {
+            return false;
+        }
+        if self.is_caller() {
+            self.leg.remote = value.into();
+            self.leg.remote_tag = tag.into();
         } else {
-            leg.remote_cseq = Some(cseq);
-            (leg.local_addr, leg.remote_addr) = (p.dst, p.src);
+            self.leg.local = value.into();
+            self.leg.local_tag = tag.into();
         }
-        let method = m.method();
-        if !matches!(method, Method::Invite | Method::Update | Method::Prack | Method::Bye) {
+        true
+    }
+
+    /// The dialog is confirmed.
+    pub(super) fn confirm(&mut self, at: At) -> Effect {
+        if !self.is_inviting() {
             return Effect::Changed;
         }
-        let mut exchange = self.offer_in(m);
-        if method == Method::Prack
-            && let Exchange::Offered(answer) = &exchange
-            && let Some(open) =
-                self.pending.iter_mut().find(|o| o.by_server == out && matches!(o.exchange, Exchange::Countered(_)))
-            && let Exchange::Countered(offer) = std::mem::replace(&mut open.exchange, Exchange::Done)
-        {
-            // RFC 3262 section 5: the reliable response held the offer, so PRACK holds the answer.
-            let answer = answer.clone();
-            self.commit(!out, offer, answer);
-            exchange = Exchange::Empty;
-        }
-        if method == Method::Bye {
-            self.ending_at.get_or_insert(now);
-            exchange = Exchange::Empty;
-        }
-        let target = matches!(method, Method::Invite | Method::Update).then(|| m.contact_uri().map(Verbatim::from)).flatten();
-        if self.pending.len() == MAX_PENDING {
-            self.pending.remove(0);
-        }
-        self.pending.push(Pending { by_server: out, cseq, method, initial: false, target, exchange, early: None });
-        self.learn_phone(m, out);
-        Effect::Changed
+        self.leg.state = LegState::Confirmed;
+        self.confirmed = Some(at.now);
+        self.confirmed_ms = at.unix_ms;
+        self.ending = self.ending.filter(|(_, why)| *why == Ending::Bye);
+        self.check_essentials();
+        Effect::Confirmed
     }
 
-    fn ack(&mut self, m: &Message<'_>, out: bool, cseq: u32) -> Effect {
-        let Some(at) = self.pending.iter().position(|o| {
-            o.by_server == out && o.cseq == cseq && o.method == Method::Invite && matches!(o.exchange, Exchange::Countered(_))
-        }) else {
-            return Effect::None;
-        };
-        let open = self.close(at);
-        let (Exchange::Countered(offer), Exchange::Offered(answer)) = (open.exchange, self.offer_in(m)) else {
-            return Effect::None;
-        };
-        self.commit(!out, offer, answer);
-        Effect::Changed
-    }
-
-    /// A response; `out` says that the server sent it, so the request came from the phone.
-    pub(super) fn response(
-        &mut self,
-        m: &Message<'_>,
-        code: u16,
-        out: bool,
-        unix_ms: u64,
-        own: &dyn Fn(&[u8]) -> bool,
-        now: Time,
-    ) -> Effect {
-        self.last = now;
-        let (cseq, _) = m.cseq();
-        let method = m.method();
-        let Some(at) = self.pending.iter().position(|o| o.by_server != out && o.cseq == cseq && o.method == method) else {
-            return Effect::None;
-        };
-        match code {
-            0..=100 => Effect::None,
-            101..=199 => self.provisional(at, m, out, own),
-            200..=299 => self.accepted(at, m, out, unix_ms, own, now),
-            _ => {
-                let open = self.close(at);
-                match (method, code) {
-                    (Method::Invite, _) if open.initial => self.end("refused or cancelled"),
-                    // The BYE will come again, with credentials.
-                    (Method::Bye, 401 | 407) => {
-                        self.ending_at = None;
-                        Effect::None
-                    }
-                    (Method::Bye, _) => self.end("BYE"),
-                    // RFC 3261 section 12.2.1.2: the other side does not know the dialog.
-                    (Method::Invite | Method::Update, 481) => self.end("the other side no longer knows the dialog (481)"),
-                    _ => Effect::None,
-                }
-            }
-        }
-    }
-
-    fn provisional(&mut self, at: usize, m: &Message<'_>, out: bool, own: &dyn Fn(&[u8]) -> bool) -> Effect {
-        let initial = self.pending[at].initial;
-        let mut effect = Effect::None;
-        if initial && m.to_tag().is_some() && self.is_inviting() {
-            self.bind(m, out, own);
-            self.leg.state = LegState::Early;
-            effect = Effect::Changed;
-        }
-        let Exchange::Offered(sdp) = self.offer_in(m) else { return effect };
-        let reliable = m.header(Name::RSeq).is_some();
-        let open = &mut self.pending[at];
-        match (&open.exchange, reliable) {
-            (Exchange::Offered(_), false) => open.early = Some(sdp),
-            (Exchange::Offered(_), true) => {
-                if let Exchange::Offered(offer) = std::mem::replace(&mut open.exchange, Exchange::Done) {
-                    self.commit(!out, offer, sdp);
-                    effect = Effect::Changed;
-                }
-            }
-            (Exchange::Empty, true) => open.exchange = Exchange::Countered(sdp),
-            // An offer in an unreliable response is none (RFC 3261 section 13.2.1); after the answer more of them count for nothing.
-            (Exchange::Empty, false) | (Exchange::Countered(_) | Exchange::Done, _) => {}
-        }
-        effect
-    }
-
-    fn accepted(
-        &mut self,
-        at: usize,
-        m: &Message<'_>,
-        out: bool,
-        unix_ms: u64,
-        own: &dyn Fn(&[u8]) -> bool,
-        now: Time,
-    ) -> Effect {
-        let mut open = self.close(at);
-        if open.method == Method::Bye {
-            return self.end("BYE");
-        }
-        let initial = open.initial;
-        if initial {
-            // RFC 3261 section 13.2.2.4: the 2xx sets the route set anew, also where an early dialog had one; then it is fixed.
-            self.bind(m, out, own);
-            self.leg.state = LegState::Confirmed;
-            self.confirmed = Some(now);
-            self.ending_at = None;
-            self.confirmed_ms = unix_ms;
-        }
-        if matches!(open.method, Method::Invite | Method::Update) {
-            if let Some(target) = open.target.take() {
-                *self.target(open.by_server) = target;
-            }
-            if let Some(target) = m.contact_uri() {
-                self.set_target(out, target);
-            }
-            self.leg.session_timer = session_timer(m, open.by_server);
-            self.learn_phone(m, out);
-        }
-        let sdp = match self.offer_in(m) {
-            Exchange::Offered(sdp) => Some(sdp),
-            _ => None,
-        };
-        match (std::mem::replace(&mut open.exchange, Exchange::Done), sdp) {
-            (Exchange::Offered(offer), sdp) => {
-                if let Some(answer) = sdp.or(open.early.take()) {
-                    self.commit(open.by_server, offer, answer);
-                }
-            }
-            (Exchange::Empty, Some(offer)) if open.method == Method::Invite => {
-                open.exchange = Exchange::Countered(offer);
-                self.pending.push(open);
-            }
-            _ => {}
-        }
-        if initial {
-            // Without the phone's tag or Contact no request can reach it inside the dialog.
-            let leg = &mut self.leg;
-            leg.partial |= leg.remote_target.0.is_empty() || leg.remote_tag.0.is_empty() || leg.local_tag.0.is_empty();
-            Effect::Confirmed
+    /// Without a tag, or without the phone's Contact, no request can reach the phone inside the dialog.
+    pub(super) fn check_essentials(&mut self) {
+        if self.leg.remote_tag.0.is_empty() || self.leg.local_tag.0.is_empty() {
+            self.lack(Gap::Tag);
         } else {
-            Effect::Changed
+            self.know(Gap::Tag);
+        }
+        if self.leg.remote_target.0.is_empty() {
+            self.lack(Gap::RemoteTarget);
         }
     }
 
-    /// Takes what a response says about the dialog itself: tags, header values, route set, target.
-    fn bind(&mut self, m: &Message<'_>, out: bool, own: &dyn Fn(&[u8]) -> bool) {
-        let tag: Verbatim = m.to_tag().unwrap_or_default().into();
-        let contact = m.contact_uri();
-        if out {
-            self.leg.local = m.to().into();
-            self.leg.local_tag = tag;
+    pub(super) fn set_target(&mut self, of_server: bool, contact: &[u8]) -> bool {
+        let gap = !of_server && self.know(Gap::RemoteTarget);
+        let known = if of_server { &self.leg.local_target } else { &self.leg.remote_target };
+        if *known.0 == *contact {
+            return gap;
+        }
+        if of_server {
+            // The server's own is nearly always the same.
+            self.leg.local_target = Verbatim::common(contact);
         } else {
-            self.leg.remote = m.to().into();
-            self.leg.remote_tag = tag;
-            let all: Vec<_> = m.values(Name::RecordRoute).map(Verbatim::from).collect();
-            // The values that the INVITE had when it left the server are at the end of the list; they lead back, not to the phone.
-            let beyond = all.len().saturating_sub(self.own_routes);
-            // RFC 3261 section 12.1.2: the UAC takes Record-Route in reverse order.
-            set_routes(&mut self.leg, all.into_iter().take(beyond).rev().collect(), own);
+            self.leg.remote_target = contact.into();
         }
-        if let Some(contact) = contact {
-            self.set_target(out, contact);
-        }
-        self.learn_phone(m, out);
+        true
     }
 
-    /// Takes a transaction that is over; most of the time a leg has none, and then no memory for them.
-    fn close(&mut self, at: usize) -> Pending {
-        let open = self.pending.remove(at);
-        if self.pending.is_empty() {
-            self.pending = Vec::new();
-        }
-        open
-    }
-
-    fn set_target(&mut self, of_server: bool, uri: &[u8]) {
-        // The server's own is nearly always the same.
-        *self.target(of_server) = if of_server { Verbatim::common(uri) } else { uri.into() };
-    }
-
-    fn target(&mut self, of_server: bool) -> &mut Verbatim {
-        if of_server { &mut self.leg.local_target } else { &mut self.leg.remote_target }
-    }
-
-    fn learn_phone(&mut self, m: &Message<'_>, out: bool) {
+    pub(super) fn learn_phone(&mut self, m: &Message<'_>, out: bool) -> bool {
         if out {
-            return;
+            return false;
         }
+        let mut changed = false;
         for name in [Name::Allow, Name::Supported] {
-            let list = m.headers(name).collect::<Vec<_>>().join(&b", "[..]);
             let known = if name == Name::Allow { &self.leg.allow } else { &self.leg.supported };
-            if !list.is_empty() && list.len() <= MAX_LIST && list != **known {
-                let list = Verbatim::common(&list);
-                *(if name == Name::Allow { &mut self.leg.allow } else { &mut self.leg.supported }) = list;
+            let mut lines = m.headers(name);
+            let Some(first) = lines.next().filter(|l| !l.is_empty()) else { continue };
+            // Nearly always it is one line, and the same as before.
+            let joined;
+            let list = match lines.next() {
+                None => first,
+                Some(_) => {
+                    joined = m.headers(name).collect::<Vec<_>>().join(&b", "[..]);
+                    &joined[..]
+                }
+            };
+            if list.len() > MAX_LIST || *list == *known.0 {
+                continue;
+            }
+            changed = true;
+            if name == Name::Allow {
+                self.leg.allow = Verbatim::common(list);
+            } else {
+                self.leg.supported = Verbatim::common(list);
             }
         }
-    }
-
-    /// The description in `m` as an offer; one that can't be kept makes the leg partial.
-    fn offer_in(&mut self, m: &Message<'_>) -> Exchange {
-        match description(m) {
-            Description::Sdp(b) => Exchange::Offered(b.into()),
-            Description::None => Exchange::Empty,
-            Description::Unreadable => {
-                self.leg.partial = true;
-                Exchange::Empty
-            }
-        }
-    }
-
-    /// Puts an offer and its answer in force.
-    fn commit(&mut self, offer_by_server: bool, offer: Verbatim, answer: Verbatim) {
-        let (sent, received) = if offer_by_server { (offer, answer) } else { (answer, offer) };
-        // What was observed of the phone's RTP holds only while it describes itself in the same way.
-        if self.leg.sdp_received.as_ref().is_some_and(|old| old.body != received) {
-            self.leg.rtp_sources.clear();
-        }
-        self.leg.sdp_sent = Some(Sdp { body: sent });
-        self.leg.sdp_received = Some(Sdp { body: received });
+        changed
     }
 
     /// Ends the leg; what is kept only lets late retransmissions be recognized.
@@ -504,6 +498,8 @@ impl Tracked {
         }
         self.leg.state = LegState::Ended;
         self.pending = Vec::new();
+        self.before = None;
+        self.first_offer = None;
         Effect::Ended(reason)
     }
 
@@ -511,7 +507,8 @@ impl Tracked {
     pub(super) fn expiry(&self, max_age: Duration) -> Time {
         match self.leg.state {
             LegState::Ended => self.last + super::LINGER,
-            _ if self.ending_at.is_some() => self.ending_at.unwrap_or(self.last) + super::LINGER,
+            _ if let Some((since, _)) = self.ending => since + super::LINGER,
+            _ if self.known == Known::Claimed => self.last + super::LINGER,
             LegState::Calling | LegState::Early => self.last + super::UNCONFIRMED,
             LegState::Confirmed => match self.leg.session_timer {
                 // A phone may ask for a timer of a hundred years.
@@ -523,24 +520,4 @@ impl Tracked {
             },
         }
     }
-}
-
-/// Fixes the route set, without what lies behind the server: a proxy that record-routes finds its own entry in the list, and
-/// from its own place only what follows that entry is ahead.
-fn set_routes(leg: &mut Leg, routes: Vec<Verbatim>, own: &dyn Fn(&[u8]) -> bool) {
-    let from = routes.iter().rposition(|r| own(uri::uri_of(&r.0))).map_or(0, |n| n + 1);
-    leg.route_set = routes.into_iter().skip(from).collect();
-    if leg.route_set.len() > MAX_ROUTES {
-        leg.route_set = Vec::new();
-        leg.partial = true;
-    }
-}
-
-/// RFC 4028 section 9: the 2xx says who refreshes; one without Session-Expires ends the timer.
-fn session_timer(m: &Message<'_>, request_by_server: bool) -> Option<SessionTimer> {
-    let value = m.header(Name::SessionExpires)?;
-    let digits = value.iter().take_while(|b| b.is_ascii_digit()).count();
-    let interval_s = std::str::from_utf8(&value[..digits]).ok()?.parse().ok()?;
-    let by_uas = uri::param(value, "refresher").is_some_and(|r| r.eq_ignore_ascii_case(b"uas"));
-    Some(SessionTimer { interval_s, local_refreshes: request_by_server != by_uas })
 }

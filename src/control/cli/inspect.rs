@@ -111,3 +111,6 @@ pub fn judge(call: &Call, vips: &[IpAddr]) -> Recovery {
     let why = if of_audio.is_empty() { of_signalling } else { format!("{of_signalling}; {of_audio}") };
     Recovery { audio, signalling, why, flows: flows.iter().map(Into::into).collect() }
 }
+
+#[cfg(test)]
+mod tests;

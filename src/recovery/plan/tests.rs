@@ -32,6 +32,7 @@ fn leg(direction: Direction, sent: &str, phone: &str, received: &str) -> Leg {
         allow: "".into(),
         supported: "".into(),
         partial: false,
+        gaps: crate::calls::model::Gaps::default(),
         carried: false,
     }
 }

@@ -25,6 +25,7 @@ fn leg() -> Leg {
         allow: "".into(),
         supported: "".into(),
         partial: false,
+        gaps: crate::calls::model::Gaps::default(),
         carried: false,
     }
 }

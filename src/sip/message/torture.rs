@@ -1,5 +1,5 @@
-//! Messages that test parsers, each with its verdict: what is read of it, or which error. They follow the ideas of RFC 4475 (and RFC 5118 for
-//! IPv6), case by case, in messages of our own; the names are those of its cases.
+//! Messages that test parsers, each with its verdict: what is read of it, or which error. They follow the ideas of RFC 4475 (and
+//! RFC 5118 for IPv6), case by case, in messages of our own; the names are those of its cases.
 //!
 //! An overheard message was meant for somebody else, who decides whether it is valid. So most of what RFC 4475 calls invalid is
 //! read here as its receiver might read it, and the answer tells what he made of it.

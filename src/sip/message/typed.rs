@@ -1,5 +1,5 @@
-//! Headers with a shape of their own, as values. `None` always means that the header is absent or not to be understood; who needs to tell the
-//! two apart asks [`Message::header`].
+//! Headers with a shape of their own, as values. `None` always means that the header is absent or not to be understood; who needs
+//! to tell the two apart asks [`Message::header`].
 
 use super::{Message, Method, Name, number};
 use crate::sip::uri;
@@ -201,7 +201,8 @@ impl<'a> Message<'a> {
         Some(SessionId { local: Some(local).filter(given), remote: param(params, "remote").filter(given) })
     }
 
-    /// The caller as the network vouches for it: the URI of the first P-Asserted-Identity (RFC 3325), else of the first Remote-Party-ID.
+    /// The caller as the network vouches for it: the URI of the first P-Asserted-Identity (RFC 3325), else of the first
+    /// Remote-Party-ID.
     #[must_use]
     pub fn asserted(&self) -> Option<&'a [u8]> {
         let vouched = self.values(Name::PAssertedIdentity).chain(self.values(Name::RemotePartyId));

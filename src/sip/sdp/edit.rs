@@ -219,8 +219,8 @@ fn is_ice(line: &Line<'_>) -> bool {
     named || line.value(b'a').and_then(|v| v.get(..4)).is_some_and(|v| v.eq_ignore_ascii_case(b"ice-"))
 }
 
-/// Which of the ICE attributes of a session that its m-lines inherit a line is. `ice-lite` is none of them: it speaks of the describer, whatever
-/// its m-lines do.
+/// Which of the ICE attributes of a session that its m-lines inherit a line is. `ice-lite` is none of them: it speaks of the
+/// describer, whatever its m-lines do.
 fn credential(line: &Line<'_>) -> Option<&'static [u8]> {
     [&b"ice-ufrag"[..], b"ice-pwd", b"ice-options"].into_iter().find(|n| line.attribute(n).is_some())
 }

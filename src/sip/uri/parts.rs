@@ -33,8 +33,8 @@ pub(super) fn find_param<'a>(text: &'a [u8], name: &str) -> Option<&'a [u8]> {
     params(text).find(|p| p.name.eq_ignore_ascii_case(name.as_bytes())).map(|p| p.value.unwrap_or_default())
 }
 
-/// Offset of the first of the bytes in `any` that is outside of quoted text. A quote that is never closed hides nothing, so that one stray
-/// quote does not hide a tag.
+/// Offset of the first of the bytes in `any` that is outside of quoted text. A quote that is never closed hides nothing, so that
+/// one stray quote does not hide a tag.
 pub(super) fn outside_quotes(text: &[u8], any: [u8; 3]) -> Option<usize> {
     let mut at = 0;
     while at < text.len() {

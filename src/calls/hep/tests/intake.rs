@@ -106,17 +106,16 @@ fn the_servers_other_names_become_the_floating_address() {
     }
     // A connection that the server opened.
     let tcp = |src, dst| encode::kamailio3(addr(src), addr(dst), 6, None, &options("TCP"));
-    for (src, dst, expected) in [
-        ("10.0.0.5:49152", "198.51.100.7:5060", "192.0.2.10:5060"),
-        ("192.0.2.11:5080", "198.51.100.7:5060", "192.0.2.11:5080"),
-    ] {
+    for (src, dst, expected) in
+        [("10.0.0.5:49152", "198.51.100.7:5060", "192.0.2.10:5060"), ("192.0.2.11:5080", "198.51.100.7:5060", "192.0.2.11:5080")]
+    {
         assert_eq!(report(&mut intake, &tcp(src, dst)).unwrap().src, addr(expected));
         assert_eq!(report(&mut intake, &tcp(dst, src)).unwrap().dst, addr(expected));
     }
     let local = ip("127.0.0.1");
     let elsewhere = intake.take(&tls("198.51.100.7:40001", "10.0.0.6:5061"), local, NOW);
     assert_eq!(why(elsewhere), (Refusal::Elsewhere(local, ip("198.51.100.7"), ip("10.0.0.6")), true));
-    // The server with itself; and OpenSIPS before 3.x, which writes the sender of IPv6 messages as receiver too.
+    // The server with itself; and older versions of OpenSIPS, which write the sender of IPv6 messages as receiver too.
     for (src, dst) in [("192.0.2.10:5061", "10.0.0.5:5061"), ("[2001:db8::10]:5061", "[2001:db8::10]:40001")] {
         assert_eq!(intake.take(&tls(src, dst), local, NOW), Taken::PassedOver);
     }
@@ -168,7 +167,11 @@ fn each_source_is_warned_about_once_a_minute() {
 
 fn reported(port: u16, transport: Transport) -> Reported {
     let src = SocketAddr::new(ip("198.51.100.7"), port);
-    Reported { src, dst: addr("192.0.2.10:5060"), transport, payload: Vec::new() }
+    Reported { src, dst: addr("192.0.2.10:5060"), transport, payload: Vec::new(), is_request: true, transaction: u64::from(port) }
+}
+
+fn popped(patience: &mut Patience, ms: u64) -> Vec<u16> {
+    std::iter::from_fn(|| patience.pop(NOW + Duration::from_millis(ms))).map(|r| r.src.port()).collect()
 }
 
 #[test]
@@ -179,20 +182,57 @@ fn the_wire_speaks_first() {
     patience.push(reported(2, Transport::Tls), NOW);
     patience.push(reported(3, Transport::Tcp), NOW + Duration::from_millis(10));
     patience.push(reported(4, Transport::Ws), NOW + Duration::from_millis(10));
-    let at = |patience: &mut Patience, ms: u64| -> Vec<u16> {
-        std::iter::from_fn(|| patience.pop(NOW + Duration::from_millis(ms))).map(|r| r.src.port()).collect()
-    };
-    assert_eq!(patience.next_deadline(), Some(Time::ZERO));
-    assert_eq!(at(&mut patience, 10), [2, 4]);
+    assert_eq!(patience.next_deadline(), Some(NOW + Duration::from_millis(25)));
+    assert_eq!(popped(&mut patience, 24), Vec::<u16>::new());
+    assert_eq!(popped(&mut patience, 25), [2]);
+    assert_eq!(popped(&mut patience, 99), [4]);
     assert_eq!(patience.next_deadline(), Some(NOW + Duration::from_millis(100)));
-    assert_eq!(at(&mut patience, 99), Vec::<u16>::new());
-    assert_eq!(at(&mut patience, 100), [1]);
-    assert_eq!(at(&mut patience, 500), [3]);
+    assert_eq!(popped(&mut patience, 100), [1]);
+    assert_eq!(popped(&mut patience, 500), [3]);
     assert_eq!(patience.next_deadline(), None);
     for i in 0..5000 {
         patience.push(reported(i, Transport::Udp), NOW);
     }
     // Beyond its bound the oldest go on, none is lost.
-    assert_eq!(at(&mut patience, 0), (0..904).collect::<Vec<_>>());
-    assert_eq!(at(&mut patience, 100), (904..5000).collect::<Vec<_>>());
+    assert_eq!(patience.next_deadline(), Some(Time::ZERO));
+    assert_eq!(popped(&mut patience, 0), (0..904).collect::<Vec<_>>());
+    assert_eq!(popped(&mut patience, 100), (904..5000).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_response_waits_for_the_request_that_it_overtook() {
+    let mut patience = Patience::default();
+    let answer = |port, transaction| Reported { is_request: false, transaction, ..reported(port, Transport::Tls) };
+    patience.push(answer(1, 9), NOW);
+    patience.push(answer(2, 9), NOW);
+    patience.push(reported(7, Transport::Tls), NOW);
+    patience.push(answer(8, 7), NOW);
+    patience.push(reported(9, Transport::Tls), NOW + Duration::from_millis(20));
+    // The request comes with the first response, although it is not due itself.
+    assert_eq!(popped(&mut patience, 25), [9, 1, 2, 7, 8]);
+    // What comes too late is not waited for.
+    patience.push(answer(1, 5), NOW + Duration::from_millis(30));
+    assert_eq!(popped(&mut patience, 60), [1]);
+    patience.push(reported(5, Transport::Tls), NOW + Duration::from_millis(60));
+    assert_eq!(popped(&mut patience, 90), [5]);
+}
+
+#[test]
+fn a_request_and_its_responses_are_known_to_belong_together() {
+    let mut intake = Intake::new(rules());
+    let mut transaction = |text: &str| {
+        let bytes = encode::kamailio3(addr("198.51.100.7:40001"), addr("192.0.2.10:5061"), 22, None, text.as_bytes());
+        let report = report(&mut intake, &bytes).unwrap();
+        (report.is_request, report.transaction)
+    };
+    let message = |first: &str, branch: &str, cseq: &str| {
+        format!(
+            "{first}\r\nVia: SIP/2.0/TLS a;branch={branch};rport=1\r\nFrom: <sip:a>;tag=1\r\nTo: <sip:b>\r\nCall-ID: 1\r\nCSeq: {cseq}\r\n\r\n"
+        )
+    };
+    let (is_request, invite) = transaction(&message("INVITE sip:b SIP/2.0", "z9hG4bK1", "1 INVITE"));
+    assert!(is_request);
+    assert_eq!(transaction(&message("SIP/2.0 180 Ringing", "z9hG4bK1", "1 INVITE")), (false, invite));
+    assert_ne!(transaction(&message("SIP/2.0 180 Ringing", "z9hG4bK2", "1 INVITE")).1, invite);
+    assert_ne!(transaction(&message("SIP/2.0 200 OK", "z9hG4bK1", "1 CANCEL")).1, invite);
 }

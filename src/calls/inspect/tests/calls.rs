@@ -311,3 +311,28 @@ fn transfers_and_holds_are_seen() {
     assert_eq!((l.hold, l.reinvites, l.remote_cseq), (crate::calls::inspect::report::Hold::Remote, 1, Some(3)));
     assert_eq!(l.refers, ["sip:3000@example.org?Replaces=x"]);
 }
+
+#[test]
+fn both_legs_of_an_unanswered_call_are_one_call_if_nothing_else_fits() {
+    let legs = |n: &str| (Hop::new(&format!("in{n}"), A, S, "1000", "2000"), Hop::new(&format!("out{n}"), S, B, "1000", "2000"));
+    let ((i, o), (j, p)) = (legs("1"), legs("2"));
+    let one = [
+        i.invite(&a()),
+        o.invite(&a()),
+        o.answer(180, ""),
+        i.answer(180, ""),
+        o.answer(486, ""),
+        o.ack(),
+        i.answer(486, ""),
+        i.ack(),
+    ];
+    let r = told(one.to_vec());
+    assert_eq!((only(&r).legs.len(), only(&r).state, only(&r).pairing), (2, State::Failed, None));
+    // The second call begins after the first has ended.
+    let two = [j.invite(&a()), p.invite(&a()), p.answer(486, ""), j.answer(486, "")];
+    let r = told([&one[..], &two].concat());
+    assert_eq!(r.calls.iter().map(|c| c.legs.len()).collect::<Vec<_>>(), [2, 2]);
+    // Both at once: nobody can know.
+    let r = told(vec![i.invite(&a()), j.invite(&a()), o.invite(&a()), p.invite(&a())]);
+    assert_eq!(r.calls.len(), 4);
+}

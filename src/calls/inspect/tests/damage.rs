@@ -5,7 +5,7 @@ use super::*;
 use std::time::Instant;
 
 /// Damaged copies of each file.
-const COPIES: u64 = 1000;
+const COPIES: u64 = 700;
 
 /// Numbers that are the same in each run.
 struct Dice(u64);

@@ -236,3 +236,89 @@ fn what_is_no_capture_is_named() {
     let r = run(&file(&[]), &InspectSettings::default()).unwrap();
     assert_eq!((r.calls.len(), r.notes.as_slice()), (0, &["there is no packet in the file".to_owned()][..]));
 }
+
+/// The shots as a server reports them: HEP version 3 from it to a collector.
+fn reported(shots: &[Shot], protocol: u8) -> Vec<Shot> {
+    let chunk = |kind: u16, data: &[u8]| {
+        let length = u16::try_from(data.len() + 6).unwrap();
+        [&[0, 0][..], &kind.to_be_bytes(), &length.to_be_bytes(), data].concat()
+    };
+    let one = |s: &Shot| {
+        let (std::net::IpAddr::V4(src), std::net::IpAddr::V4(dst)) = (s.src.ip(), s.dst.ip()) else { panic!() };
+        let chunks = [
+            chunk(1, &[2]),
+            chunk(2, &[protocol]),
+            chunk(3, &src.octets()),
+            chunk(4, &dst.octets()),
+            chunk(7, &s.src.port().to_be_bytes()),
+            chunk(8, &s.dst.port().to_be_bytes()),
+            chunk(11, &[1]),
+            chunk(15, &s.payload),
+        ]
+        .concat();
+        let length = u16::try_from(chunks.len() + 6).unwrap();
+        let payload = [&b"HEP3"[..], &length.to_be_bytes(), &chunks].concat();
+        Shot { at: s.at, src: "10.0.0.100:40000".parse().unwrap(), dst: "10.0.0.50:9060".parse().unwrap(), payload }
+    };
+    shots.iter().map(one).collect()
+}
+
+#[test]
+fn what_a_server_reported_by_hep_is_told_as_if_it_had_been_captured() {
+    let shots = call(A, S);
+    let r = good(&file(&reported(&shots, 17)), "HEP");
+    assert_eq!((r.traffic.hep, r.traffic.sip, only(&r).legs[0].transport), (7, 7, crate::calls::model::Transport::Udp));
+    // On the wire as well: still one call.
+    let both: Vec<Shot> = shots.iter().zip(reported(&shots, 17)).flat_map(|(s, h)| [s.clone(), h]).collect();
+    let r = good(&file(&both), "both");
+    assert_eq!(only(&r).legs[0].messages, 14);
+    // TLS, which Kamailio marks so.
+    let tls: Vec<Shot> = shots
+        .iter()
+        .map(|s| Shot {
+            payload: String::from_utf8_lossy(&s.payload).replace("SIP/2.0/UDP", "SIP/2.0/TLS").into_bytes(),
+            ..s.clone()
+        })
+        .collect();
+    let r = good(&file(&reported(&tls, 22)), "TLS");
+    assert_eq!(only(&r).legs[0].transport, crate::calls::model::Transport::Tls);
+}
+
+/// The shots as TCP: each message in two segments, but those of one sender in a row as one stream of bytes in odd pieces.
+fn streamed(shots: &[Shot], piece: usize) -> Vec<(u64, Vec<u8>)> {
+    let mut next = std::collections::HashMap::new();
+    let mut out = Vec::new();
+    for s in shots {
+        let seq = next.entry((s.src, s.dst)).or_insert(1000_u32);
+        for part in s.payload.chunks(piece) {
+            let mut tcp = Vec::new();
+            tcp.extend(s.src.port().to_be_bytes());
+            tcp.extend(s.dst.port().to_be_bytes());
+            tcp.extend(seq.to_be_bytes());
+            tcp.extend([0, 0, 0, 0, 0x50, 0x18, 0xff, 0xff, 0, 0, 0, 0]);
+            tcp.extend(part);
+            out.push((s.at, around(s.src.ip(), s.dst.ip(), 6, &tcp)));
+            *seq += u32::try_from(part.len()).unwrap();
+        }
+    }
+    out
+}
+
+#[test]
+fn sip_over_tcp_is_read_in_whatever_pieces_it_comes() {
+    let h = Hop::new("c", "10.0.0.1:49152", S, "1000", "2000");
+    let mut shots = h.up(&audio("10.0.0.1:4000", ""), &audio("10.0.0.100:9000", ""));
+    shots.extend(h.over(true, 2));
+    let shots = paced(shots, 100);
+    for piece in [64, 200, 1400] {
+        let r = good(&pcap(RAW, &streamed(&shots, piece)), &format!("pieces of {piece}"));
+        assert_eq!((only(&r).legs[0].transport, r.traffic.sip), (crate::calls::model::Transport::Tcp, 7));
+        assert_eq!(r.server.ports, [5060]);
+    }
+    // Keep-alives in between, and a stream that is something else.
+    let mut mixed = shots.clone();
+    mixed.insert(2, Shot { payload: b"\r\n\r\n".to_vec(), ..shots[0].clone() });
+    let web = Shot { src: "10.0.0.1:1".parse().unwrap(), payload: b"GET / HTTP/1.1\r\n\r\n".to_vec(), ..shots[0].clone() };
+    mixed.insert(1, web);
+    good(&pcap(RAW, &streamed(&mixed, 1400)), "mixed");
+}

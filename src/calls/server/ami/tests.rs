@@ -179,6 +179,12 @@ fn events_keep_the_picture_up_to_date() {
     talk.bridge("BridgeLeave", "x", SIMPLE, "PJSIP/b-2", "1.2");
     talk.bridge("BridgeEnter", "x", SIMPLE, "PJSIP/c-3", "1.3");
     assert_eq!((talk.told.place(b"A"), talk.end("B").map(|e| e.0)), (Place::With(b"C"), Some(OtherEndKind::Nobody)));
+    // An attended transfer: b takes the place of c, and for a moment no third one is in the bridge.
+    talk.bridge("BridgeEnter", "x", &format!("{SIMPLE}|SwapUniqueid: 1.3"), "PJSIP/b-2", "1.2");
+    assert_eq!((talk.told.place(b"A"), talk.end("C").map(|e| e.0)), (Place::With(b"B"), Some(OtherEndKind::Nobody)));
+    talk.bridge("BridgeLeave", "x", SIMPLE, "PJSIP/c-3", "1.3");
+    talk.bridge("BridgeLeave", "x", SIMPLE, "PJSIP/b-2", "1.2");
+    assert_eq!(talk.end("A").map(|e| e.0), Some(OtherEndKind::Nobody));
     talk.event("Hangup|Channel: PJSIP/c-3|ChannelState: 6|Uniqueid: 1.3|Cause: 16");
     talk.event("BridgeDestroy|BridgeUniqueid: x|BridgeNumChannels: 0");
     assert_eq!((talk.end("A").map(|e| e.0), talk.told.place(b"C")), (Some(OtherEndKind::Nobody), Place::Unknown));

@@ -144,6 +144,7 @@ impl Phone {
             allow: "INVITE, ACK, BYE, CANCEL, UPDATE".into(),
             supported: "timer".into(),
             partial: false,
+            gaps: crate::calls::model::Gaps::default(),
             carried: false,
         }
     }

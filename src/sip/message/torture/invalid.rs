@@ -89,8 +89,8 @@ fn angle_brackets_around_the_request_uri() {
     assert_eq!(uri::user(b"<sip:user@example.com>"), None);
 }
 
-/// 3.1.2.8, 3.1.2.9 and 3.1.2.10 (lwsruri, lwsstart, trws): white space in and around the parts of the request line. Verdict: the URI is all
-/// between the method and the version.
+/// 3.1.2.8, 3.1.2.9 and 3.1.2.10 (lwsruri, lwsstart, trws): white space in and around the parts of the request line. Verdict: the
+/// URI is all between the method and the version.
 #[test]
 fn white_space_in_the_request_line() {
     for (line, uri) in [
@@ -297,7 +297,8 @@ fn a_max_forwards_of_zero() {
     assert_eq!(parse(&invite(PLAIN, &["Max-Forwards: 0"], "")).header(Name::MaxForwards), Some(&b"0"[..]));
 }
 
-/// 3.3.12, 3.3.13 and 3.3.14 (cparam01, cparam02, regescrt): parameters of a Contact inside and outside of the brackets, headers in it.
+/// 3.3.12, 3.3.13 and 3.3.14 (cparam01, cparam02, regescrt): parameters of a Contact inside and outside of the brackets, headers
+/// in it.
 #[test]
 fn parameters_of_a_contact() {
     let m = invite(

@@ -127,3 +127,25 @@ fn what_the_session_said_stays_true_for_m_lines_that_do_not_move() {
     assert!(after.is_ice_lite() && out.ends_with(b"RTP/AVP 0\r\nc=IN IP4 old.example\r\na=ice-ufrag:u\r\na=ice-pwd:p"));
     assert_eq!(set_media_address(body, &[None, None]).unwrap(), body);
 }
+
+#[test]
+fn places_are_those_of_the_whole_description() {
+    let bodies = [
+        "v=0\r\nc=IN IP4 192.0.2.1/127\r\nm=audio 4000/2 RTP/AVP 0\r\nm=video 0 RTP/AVP 96\r\nc=IN IP6 2001:db8::1\r\nm=x 1 udp y\r\n",
+        "v=0\nm=audio 4000 RTP/AVP 0\nc=IN IP4 phone.example\n",
+        "v=0\rc=IN IP4 192.0.2.1\rm=audio\t4000  RTP/AVP 0\rc=\r",
+        "v=0\r\nc=IN IP4 192.0.2.1\r\nm=audio 4000/x RTP/AVP 0\r\n",
+        "v=0\r\nm=audio 4000\r\n",
+        "v=0\r\nm=audio 65536 RTP/AVP 0\r\n",
+        "s=-\r\n",
+        "",
+    ];
+    for body in bodies {
+        let whole = Sdp::parse(body.as_bytes());
+        let expected: Vec<_> = whole.iter().flat_map(|s| s.media()).map(|m| (m.connection, m.port)).collect();
+        assert_eq!(crate::sip::sdp::places(body.as_bytes()).to_vec(), expected, "{body:?}");
+    }
+    let many = format!("v=0\r\n{}", "m=audio 9 RTP/AVP 0\r\n".repeat(65));
+    assert!(Sdp::parse(many.as_bytes()).is_err());
+    assert!(crate::sip::sdp::places(many.as_bytes()).is_empty());
+}

@@ -80,7 +80,10 @@ mod tests {
         let mut reader = pcap_file::pcap::PcapReader::new(file.as_slice()).unwrap();
         for (sent, payload) in traffic.messages() {
             let packet = reader.next_packet().unwrap().unwrap();
-            assert_eq!(packet.timestamp, Duration::from_secs(1000) + Duration::from_micros(u64::try_from(sent.at.as_micros()).unwrap()));
+            assert_eq!(
+                packet.timestamp,
+                Duration::from_secs(1000) + Duration::from_micros(u64::try_from(sent.at.as_micros()).unwrap())
+            );
             assert_eq!(udp_of(Link::Ethernet, &packet.data), Some((sent.src, sent.dst, payload)));
             let ip = Ipv4Packet::new(&packet.data[14..]).unwrap();
             assert_eq!(ip.get_checksum(), checksum(&ip));

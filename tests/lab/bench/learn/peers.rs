@@ -5,9 +5,10 @@ use super::memory::{EPOCH_MS, settings};
 use super::traffic::Places;
 use super::{about, minute_calls, pcap};
 use crate::lab::agent::built_program;
-use anyhow::{Context as _, Result, bail, ensure};
-use keepcall::calls::frame::{Link, udp_of};
-use keepcall::calls::model::{CallEvent, Packet, Transport};
+use anyhow::{Context as _, Result, ensure};
+use keepcall::calls::frame::Link;
+use keepcall::calls::model::CallEvent;
+use keepcall::calls::path::{Path as Frames, PathSettings};
 use keepcall::calls::table::Table;
 use keepcall::time::Time;
 use nix::sys::resource::{UsageWho, getrusage};
@@ -165,13 +166,11 @@ fn found(readers: &[Reader], sngrep: &[&str], dissector: &Reader) -> Result<Valu
     Ok(Value::Object(all))
 }
 
-/// Reads a file through frames and table, without a report.
+/// Reads a file through path and table, without a report.
 pub(super) fn replay(path: &Path) -> Result<Value> {
-    let file = std::fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    let mut reader = PcapReader::new(BufReader::with_capacity(1 << 20, file))?;
     let mut table = Table::new(settings(Places::wide().server));
-    let (mut last, mut messages, mut calls, mut puts) = (Time::ZERO, 0_u64, HashSet::new(), 0_u64);
-    let mut drain = |table: &mut Table| {
+    let (mut calls, mut puts) = (HashSet::new(), 0_u64);
+    let messages = read(path, &mut table, None, &mut |table| {
         while let Some(event) = table.poll_event() {
             if let CallEvent::Put(call) = event {
                 puts += 1;
@@ -180,17 +179,31 @@ pub(super) fn replay(path: &Path) -> Result<Value> {
                 }
             }
         }
-    };
+    })?;
+    Ok(json!({ "messages": messages, "calls": calls.len(), "puts": puts }))
+}
+
+/// Hands the messages of a file to a table, up to a time since 1970; `each` is called after each. How many these were.
+pub(super) fn read(path: &Path, table: &mut Table, end: Option<Duration>, each: &mut dyn FnMut(&mut Table)) -> Result<u64> {
+    let file = std::fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    let mut reader = PcapReader::new(BufReader::with_capacity(1 << 20, file))?;
+    let server = Places::wide().server;
+    let mut frames = Frames::new(PathSettings { ports: Some(vec![server.port()]), hosts: vec![server.ip()] });
+    let (mut last, mut messages) = (Time::ZERO, 0);
     while let Some(packet) = reader.next_packet() {
         let packet = packet?;
-        let Some((src, dst, payload)) = udp_of(Link::Ethernet, &packet.data) else { bail!("a frame is no datagram") };
+        if end.is_some_and(|end| packet.timestamp > end) {
+            break;
+        }
         last = last.max(Time::from_nanos(u64::try_from(packet.timestamp.as_nanos())?));
         if table.next_deadline().is_some_and(|d| d <= last) {
             table.handle_timeout(last);
         }
-        table.handle_packet(&Packet { src, dst, transport: Transport::Udp, payload }, last.as_nanos() / 1_000_000, last);
-        messages += 1;
-        drain(&mut table);
+        frames.handle_frame(Link::Ethernet, &packet.data, last, &mut |packet| {
+            table.handle_packet(&packet, last.as_nanos() / 1_000_000, last);
+            messages += 1;
+        });
+        each(table);
     }
-    Ok(json!({ "messages": messages, "calls": calls.len(), "puts": puts }))
+    Ok(messages)
 }

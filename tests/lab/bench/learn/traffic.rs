@@ -4,7 +4,7 @@
 //! record-route. Half of the calls are in the words of Asterisk, half in those of FreeSWITCH. Each is refreshed by a re-INVITE.
 //! Three messages of ten are registrations and qualifications that belong to no call.
 
-use super::words::{Dialog, Kind, By, options, register};
+use super::words::{By, Dialog, Kind, options, register};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 

@@ -172,7 +172,8 @@ impl Dialog {
         if by == By::Phone {
             t += &self.record_route();
         }
-        let _ = write!(t, "From: {from}\r\nTo: {to}\r\nCall-ID: {}\r\nCSeq: {cseq} {method}\r\nMax-Forwards: 70\r\n", self.call_id);
+        let _ =
+            write!(t, "From: {from}\r\nTo: {to}\r\nCall-ID: {}\r\nCSeq: {cseq} {method}\r\nMax-Forwards: 70\r\n", self.call_id);
         t += more;
         self.offer_headers(&mut t, by);
         self.body(&mut t, by, sdp, 0);
@@ -193,7 +194,8 @@ impl Dialog {
                 scrambled(self.n, 33)
             );
         }
-        let _ = write!(t, "From: {from}\r\nTo: {to}\r\nCall-ID: {}\r\nCSeq: {cseq} {method}\r\nMax-Forwards: 70\r\n", self.call_id);
+        let _ =
+            write!(t, "From: {from}\r\nTo: {to}\r\nCall-ID: {}\r\nCSeq: {cseq} {method}\r\nMax-Forwards: 70\r\n", self.call_id);
         t += more;
         if method == "INVITE" {
             self.offer_headers(&mut t, by);

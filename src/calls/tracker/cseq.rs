@@ -1,0 +1,90 @@
+//! Which requests of one direction of a dialog were seen. CSeq orders them (RFC 3261 section 12.2.1.1), the network and a capture may not.
+
+/// How far behind the highest number a request may come and still be told from a retransmission. Requests of one side are rarely even two
+/// apart on the wire.
+const REACH: u32 = 64;
+
+/// How a request stands to those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Higher than all so far.
+    New,
+    /// Overtaken by a later one, or by its own answer, and not seen before.
+    Late,
+    /// Seen before, or too old to be sure.
+    Known,
+}
+
+/// The requests up to the highest number, which the leg keeps: bit `n` stands for `n` below it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seen(u64);
+
+impl Seen {
+    /// No request was seen.
+    pub(super) const NONE: Self = Self(0);
+    /// The highest, and none below.
+    pub(super) const HIGHEST: Self = Self(1);
+    /// All that there were: a leg whose past somebody else has followed.
+    pub(super) const ALL: Self = Self(u64::MAX);
+
+    pub(super) fn order(self, highest: Option<u32>, cseq: u32) -> Order {
+        match highest {
+            None => Order::New,
+            Some(h) if cseq > h => Order::New,
+            Some(h) if h - cseq < REACH && self.0 >> (h - cseq) & 1 == 0 => Order::Late,
+            Some(_) => Order::Known,
+        }
+    }
+
+    /// Notes the request; the result is the highest number from now on.
+    pub(super) fn note(&mut self, highest: Option<u32>, cseq: u32) -> u32 {
+        let top = self.raise(highest, cseq);
+        if top - cseq < REACH {
+            self.0 |= 1 << (top - cseq);
+        }
+        top
+    }
+
+    /// Notes that there was such a request, which itself was not seen.
+    pub(super) fn raise(&mut self, highest: Option<u32>, cseq: u32) -> u32 {
+        match highest {
+            Some(h) if cseq <= h => h,
+            Some(h) => {
+                self.0 = self.0.checked_shl(cseq - h).unwrap_or(0);
+                cseq
+            }
+            None => {
+                self.0 = 0;
+                cseq
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn late_requests_are_told_from_repeated_ones() {
+        let mut seen = Seen::NONE;
+        let mut high = None;
+        for (cseq, order) in [
+            (5, Order::New),
+            (5, Order::Known),
+            (8, Order::New),
+            (6, Order::Late),
+            (6, Order::Known),
+            (7, Order::Late),
+            (3, Order::Late),
+        ] {
+            assert_eq!(seen.order(high, cseq), order, "{cseq}");
+            high = Some(seen.note(high, cseq));
+        }
+        assert_eq!(high, Some(8));
+        high = Some(seen.raise(high, 9));
+        assert_eq!((seen.order(high, 9), seen.order(high, 8)), (Order::Late, Order::Known));
+        high = Some(seen.note(high, u32::MAX));
+        assert_eq!((seen.order(high, 9), seen.order(high, u32::MAX - 1)), (Order::Known, Order::Late));
+    }
+}

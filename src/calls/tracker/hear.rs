@@ -1,0 +1,304 @@
+//! Which leg a message belongs to, and which messages begin one (RFC 3261 sections 12.2.2, 13.2.2 and 17.1.3).
+
+use super::dialog::Heard;
+use super::leg::{Effect, Ending, Known, Tracked};
+use super::{CLAIMS, Clues, LegEvent, MAX_NAME, Tracker};
+use crate::calls::model::{Direction, LegState};
+use crate::sip::message::Method;
+use smallvec::SmallVec;
+
+type Places = SmallVec<[u32; 4]>;
+
+impl Tracker {
+    pub(super) fn hear(&mut self, h: &Heard<'_>) {
+        let hash = self.hash(h.m.call_id());
+        match h.m.code() {
+            None => self.hear_request(h, hash),
+            Some(code) => self.hear_response(h, code, hash),
+        }
+    }
+
+    fn hear_request(&mut self, h: &Heard<'_>, hash: u64) {
+        let m = h.m;
+        let Some(to_tag) = m.to_tag() else {
+            match m.method() {
+                Method::Invite => self.first_invite(h, hash),
+                Method::Cancel => {
+                    for slot in self.family(h, hash, h.out) {
+                        self.with(slot, |t| t.cancelled(h.at));
+                    }
+                }
+                _ => {}
+            }
+            return;
+        };
+        let from_tag = m.from_tag().unwrap_or_default();
+        let (local, remote) = if h.out { (from_tag, to_tag) } else { (to_tag, from_tag) };
+        let peer = if h.out { h.p.dst } else { h.p.src };
+        let found = self.in_dialog(hash, m.call_id(), local, remote, peer);
+        if let Some(slot) = found.or_else(|| self.in_new_branch(h, hash, local, remote)) {
+            self.with(slot, |t| t.request(h));
+            return;
+        }
+        // ACK to a refusal carries the tag of a dialog that never was.
+        if matches!(m.method(), Method::Ack | Method::Cancel) {
+            return;
+        }
+        self.counters.unknown_dialog += 1;
+        // Only these belong to a call for certain: NOTIFY and SUBSCRIBE have dialogs of their own, and the answered PRACK is of a call that
+        // is not up yet. A BYE is kept so that what was late is not taken for a call that is up.
+        if matches!(m.method(), Method::Invite | Method::Update | Method::Info | Method::Bye)
+            && let Some(slot) = self.join(h, hash)
+        {
+            self.with(slot, |t| t.request(h));
+        }
+    }
+
+    /// A leg from a message inside an unknown dialog; `None` if there are too many.
+    fn join(&mut self, h: &Heard<'_>, hash: u64) -> Option<u32> {
+        let long = [h.m.call_id(), h.m.from(), h.m.to()].iter().any(|v| v.len() > MAX_NAME);
+        if h.m.from_tag().is_none()
+            || h.m.to_tag().is_none()
+            || long
+            || self.full(hash)
+            || self.claims > self.settings.max_legs / CLAIMS
+        {
+            return None;
+        }
+        self.claims += 1;
+        Some(self.insert(hash, Tracked::from_middle(h.m, h.p, h.out, h.at)).slot)
+    }
+
+    fn first_invite(&mut self, h: &Heard<'_>, hash: u64) {
+        let (m, out) = (h.m, h.out);
+        let direction = if out { Direction::Outbound } else { Direction::Inbound };
+        let from_tag = m.from_tag().unwrap_or_default();
+        let cseq = m.cseq().0;
+        let mut replaced: Places = SmallVec::new();
+        let (mut again, mut unmet) = (None, None);
+        for (slot, t) in self.same_call(hash, m.call_id()) {
+            let caller = if out { &t.leg.local_tag.0 } else { &t.leg.remote_tag.0 };
+            if **caller != *from_tag {
+                continue;
+            }
+            if t.is_unmet() && t.leg.state != LegState::Ended {
+                unmet = Some(slot);
+                continue;
+            }
+            if t.leg.direction != direction {
+                continue;
+            }
+            let known = if out { t.leg.local_cseq } else { t.leg.remote_cseq };
+            if (t.branch == h.branch && t.invite_cseq == cseq) || (t.known == Known::Adopted && known.is_some_and(|k| cseq <= k))
+            {
+                again = Some(slot);
+                break;
+            }
+            // The same caller tried again (with credentials, say) and the refusal was not seen.
+            if t.is_inviting() && t.invite_cseq < cseq {
+                replaced.push(slot);
+            }
+        }
+        if let Some(slot) = again {
+            // A retransmission.
+            self.touch(slot, h.at.now);
+            return;
+        }
+        let clues = || Clues::of(m, out, self.settings.pair_header.as_deref());
+        if let Some(slot) = unmet {
+            // Overtaken by what came after it.
+            let (clues, emergency) = (clues(), self.is_emergency(m));
+            // Its evidence is new.
+            let id = self.id(slot);
+            self.events.extend(id.map(LegEvent::Started));
+            self.with(slot, |t| t.meet(m, out, h.branch, clues, emergency, h.own, h.at));
+            return;
+        }
+        let clues = clues();
+        for slot in replaced {
+            self.with(slot, |t| t.end("replaced by a new INVITE"));
+        }
+        let too_long = [m.call_id(), m.from(), m.to()].iter().any(|v| v.len() > MAX_NAME);
+        if too_long || self.full(hash) {
+            self.counters.not_learnt += 1;
+            return;
+        }
+        let emergency = self.is_emergency(m);
+        let tracked = Tracked::new(m, h.p, out, h.branch, clues, emergency, h.own, h.at);
+        let id = self.insert(hash, tracked);
+        self.events.push_back(LegEvent::Started(id));
+    }
+
+    /// The legs that the first INVITE with this branch and CSeq began; several if it forked.
+    fn family(&self, h: &Heard<'_>, hash: u64, by_server: bool) -> Places {
+        let direction = if by_server { Direction::Outbound } else { Direction::Inbound };
+        let cseq = h.m.cseq().0;
+        self.same_call(hash, h.m.call_id())
+            .filter(|(_, t)| t.branch == h.branch && t.invite_cseq == cseq && t.leg.direction == direction && !t.is_unmet())
+            .map(|(slot, _)| slot)
+            .collect()
+    }
+
+    fn hear_response(&mut self, h: &Heard<'_>, code: u16, hash: u64) {
+        let m = h.m;
+        let invite = m.method() == Method::Invite;
+        if invite {
+            let family = self.family(h, hash, !h.out);
+            if !family.is_empty() {
+                self.first_response(h, code, &family, hash);
+                return;
+            }
+        }
+        let (from_tag, to_tag) = (m.from_tag().unwrap_or_default(), m.to_tag().unwrap_or_default());
+        // A response sent by the server answers the phone's request: From is the phone.
+        let (local, remote) = if h.out { (to_tag, from_tag) } else { (from_tag, to_tag) };
+        let peer = if h.out { h.p.dst } else { h.p.src };
+        let found = self.in_dialog(hash, m.call_id(), local, remote, peer);
+        let accepted = (200..300).contains(&code);
+        let found = found.or_else(|| if accepted { self.in_new_branch(h, hash, local, remote) } else { None });
+        if let Some(slot) = found {
+            self.with(slot, |t| t.response(h, code));
+            return;
+        }
+        if invite && accepted {
+            self.counters.unknown_dialog += 1;
+        }
+        if accepted
+            && (invite || m.method() == Method::Bye)
+            && let Some(slot) = self.join(h, hash)
+        {
+            self.with(slot, |t| t.response(h, code));
+        }
+    }
+
+    /// A response to the first INVITE of the legs in `family`.
+    fn first_response(&mut self, h: &Heard<'_>, code: u16, family: &[u32], hash: u64) {
+        let (m, out) = (h.m, h.out);
+        if code >= 300 {
+            // A refusal is for the whole transaction: every early dialog ends (RFC 3261 section 13.2.2.3).
+            for slot in family {
+                self.with(*slot, |t| if t.is_inviting() { t.response(h, code) } else { Effect::None });
+            }
+            return;
+        }
+        if code == 100 {
+            family.iter().for_each(|slot| self.touch(*slot, h.at.now));
+            return;
+        }
+        let tag = m.to_tag().unwrap_or_default();
+        let from_tag = m.from_tag().unwrap_or_default();
+        let with_tag = |tag: &[u8]| family.iter().copied().find(|s| self.tracked(*s).is_some_and(|t| t.far_tag() == tag));
+        let mut own = with_tag(tag);
+        if own.is_none() && !tag.is_empty() {
+            // What was seen of this dialog alone, its BYE perhaps, before its INVITE.
+            let (local, remote) = if out { (tag, from_tag) } else { (from_tag, tag) };
+            let peer = if out { h.p.dst } else { h.p.src };
+            own = self.in_dialog(hash, m.call_id(), local, remote, peer);
+        }
+        let Some(slot) = own.or_else(|| self.blank_branch(family)).or((tag.is_empty()).then_some(family[0])) else {
+            match self.fork(family, hash, h) {
+                Some(slot) => self.answer(h, code, slot, family),
+                None if code >= 200 && family.iter().all(|s| self.is_over(*s)) => {
+                    // A proxy may let a 2xx through after a refusal (RFC 3261 section 16.7).
+                    self.counters.unknown_dialog += 1;
+                    if let Some(slot) = self.join(h, hash) {
+                        self.with(slot, |t| t.response(h, code));
+                    }
+                }
+                None => {}
+            }
+            return;
+        };
+        self.answer(h, code, slot, family);
+    }
+
+    fn answer(&mut self, h: &Heard<'_>, code: u16, slot: u32, family: &[u32]) {
+        let alone = !family.iter().any(|s| *s != slot && self.tracked(*s).is_some_and(Tracked::is_inviting));
+        if code == 199 && alone {
+            // RFC 6228: this branch has refused; the INVITE is still open, so the leg waits for another.
+            self.with(slot, |t| {
+                if t.is_inviting() {
+                    *t = t.fork(h.at.now);
+                }
+                Effect::None
+            });
+            return;
+        }
+        self.with(slot, |t| t.response(h, code));
+        if code >= 200 {
+            for other in family.iter().filter(|s| **s != slot) {
+                // RFC 3261 section 13.2.2.4: early dialogs end 64 x T1 after the first 2xx.
+                self.with(*other, |t| {
+                    if t.is_inviting() {
+                        t.ending.get_or_insert((h.at.now, Ending::OtherBranch));
+                    }
+                    Effect::None
+                });
+            }
+        }
+    }
+
+    fn is_over(&self, slot: u32) -> bool {
+        self.tracked(slot).is_none_or(|t| t.leg.state == LegState::Ended)
+    }
+
+    /// The leg of an INVITE that nobody has answered yet.
+    fn blank_branch(&self, family: &[u32]) -> Option<u32> {
+        family.iter().copied().find(|s| self.tracked(*s).is_some_and(|t| t.far_tag().is_empty() && !self.is_over(*s)))
+    }
+
+    /// One more branch of the INVITE.
+    fn fork(&mut self, family: &[u32], hash: u64, h: &Heard<'_>) -> Option<u32> {
+        let new = family.iter().filter(|s| !self.is_over(**s)).find_map(|s| self.tracked(*s))?.fork(h.at.now);
+        if self.full(hash) {
+            self.counters.not_learnt += 1;
+            return None;
+        }
+        let id = self.insert(hash, new);
+        self.events.push_back(LegEvent::Started(id));
+        Some(id.slot)
+    }
+
+    /// The leg of an INVITE for a message of a branch whose responses were not seen. The message names the branch.
+    fn in_new_branch(&mut self, h: &Heard<'_>, hash: u64, local: &[u8], remote: &[u8]) -> Option<u32> {
+        let m = h.m;
+        if m.method() == Method::Cancel || local.is_empty() || remote.is_empty() {
+            return None;
+        }
+        let mut family: Places = SmallVec::new();
+        for (slot, t) in self.same_call(hash, m.call_id()) {
+            let near = if t.is_caller() { local } else { remote };
+            if t.is_inviting() && !t.is_unmet() && t.near_tag() == near {
+                family.push(slot);
+            }
+        }
+        let first = self.tracked(*family.first()?)?;
+        if m.method() == Method::Ack && first.branch == h.branch {
+            // To a refusal that was not seen; whose tag it bears means nothing.
+            for slot in family {
+                self.with(slot, |t| {
+                    t.ending.get_or_insert((h.at.now, Ending::Refused));
+                    Effect::None
+                });
+            }
+            return None;
+        }
+        if m.method() == Method::Ack && first.invite_cseq != m.cseq().0 {
+            return None;
+        }
+        // The far side is the one of the two that did not call; it is named where it stands in this message.
+        let far_sent = m.is_request() == (first.is_caller() != h.out);
+        let (value, tag) = if far_sent { (m.from(), m.from_tag()) } else { (m.to(), m.to_tag()) };
+        let tag = tag.unwrap_or_default();
+        let slot = match self.blank_branch(&family) {
+            Some(slot) => slot,
+            None => self.fork(&family, hash, h)?,
+        };
+        self.with(slot, |t| {
+            t.name_far(value, tag);
+            t.leg.state = LegState::Early;
+            Effect::None
+        });
+        Some(slot)
+    }
+}

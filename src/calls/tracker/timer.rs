@@ -1,0 +1,28 @@
+//! A leg's session timer (RFC 4028), as a third party can read it.
+
+use crate::calls::model::SessionTimer;
+use crate::sip::message::{Message, Name, Refresher};
+
+/// What a request says of session timers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Asked {
+    refresher: Option<Refresher>,
+    /// The sender can't refresh, as far as its Supported says.
+    unable: bool,
+}
+
+impl Asked {
+    pub(super) fn of(m: &Message<'_>) -> Self {
+        let able = m.lists(Name::Supported, "timer") || m.lists(Name::Require, "timer");
+        Self { refresher: m.session_expires().and_then(|wish| wish.refresher), unable: !able }
+    }
+}
+
+/// RFC 4028 section 9: the 2xx says who refreshes; one without Session-Expires ends the timer. Where it does not say who, the request does,
+/// and where that does not either it is the sender of the request, if it can.
+pub(super) fn agreed(m: &Message<'_>, asked: Asked, request_by_server: bool) -> Option<SessionTimer> {
+    let answer = m.session_expires()?;
+    let default = if asked.unable { Refresher::Uas } else { Refresher::Uac };
+    let who = answer.refresher.or(asked.refresher).unwrap_or(default);
+    Some(SessionTimer { interval_s: answer.interval_s, local_refreshes: (who == Refresher::Uac) == request_by_server })
+}
