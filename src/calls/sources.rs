@@ -5,7 +5,7 @@
 
 use super::model::Leg;
 use super::tracker::LegId;
-use crate::sip::sdp::Sdp;
+use crate::sip::sdp;
 use crate::time::Time;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -57,6 +57,8 @@ struct Port {
 #[derive(Default)]
 pub struct Sources {
     ports: HashMap<SocketAddr, Port>,
+    /// Of these, those whose phone is not known for certain: asked for with each message.
+    open: usize,
     built: Option<Time>,
     stale: bool,
 }
@@ -75,8 +77,8 @@ impl Sources {
 
     /// Ports whose phone is not known for certain yet.
     #[must_use]
-    pub fn open(&self) -> usize {
-        self.ports.values().filter(|p| p.agreed < AGREE).count()
+    pub const fn open(&self) -> usize {
+        self.open
     }
 
     /// Handles a packet from `src` to the server's address `dst`; `legs` are the confirmed legs, read only when something has
@@ -94,12 +96,14 @@ impl Sources {
             self.stale = false;
         }
         let port = self.ports.get_mut(&dst)?;
+        self.open -= usize::from(port.agreed < AGREE);
         if port.last == Some(src) {
             port.agreed = port.agreed.saturating_add(1);
         } else {
             port.last = Some(src);
             port.agreed = 1;
         }
+        self.open += usize::from(port.agreed < AGREE);
         let source = (src != port.told).then_some(src);
         (port.agreed == AGREE).then_some(Observed { leg: port.leg, media: port.media, source })
     }
@@ -108,18 +112,19 @@ impl Sources {
         let mut old = std::mem::take(&mut self.ports);
         for (id, leg) in legs {
             let (Some(sent), Some(received)) = (&leg.sdp_sent, &leg.sdp_received) else { continue };
-            let (Ok(sent), Ok(received)) = (Sdp::parse(&sent.body.0), Sdp::parse(&received.body.0)) else { continue };
-            for (media, (ours, theirs)) in sent.media().iter().zip(received.media()).enumerate() {
-                let (Some(here), Some(there)) = (ours.connection, theirs.connection) else { continue };
-                if ours.port == 0 || theirs.port == 0 {
+            let (sent, received) = (sdp::places(&sent.body), sdp::places(&received.body));
+            for (media, ((here, ours), (there, theirs))) in sent.into_iter().zip(received).enumerate() {
+                let (Some(here), Some(there)) = (here, there) else { continue };
+                if ours == 0 || theirs == 0 {
                     continue;
                 }
-                let told = SocketAddr::new(there, theirs.port);
-                let at = SocketAddr::new(here, ours.port);
+                let told = SocketAddr::new(there, theirs);
+                let at = SocketAddr::new(here, ours);
                 let kept = old.remove(&at).filter(|p| p.leg == id && p.media == media && p.told == told);
                 self.ports.insert(at, kept.unwrap_or(Port { leg: id, media, told, last: None, agreed: 0 }));
             }
         }
+        self.open = self.ports.values().filter(|p| p.agreed < AGREE).count();
     }
 }
 

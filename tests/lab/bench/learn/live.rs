@@ -152,7 +152,7 @@ fn measure(lan: &Lan, wish: &Wish, seconds: Duration, say: &dyn Fn(&str)) -> Res
     row["seconds"] = json!(wish.seconds);
     row["audio_wanted_packets_per_s"] = json!(if wish.audio { up * 200 } else { 0 });
     row["wire_packets_per_s"] = rounded(measured.packets_per_s, 0);
-    row["sip_messages_per_s"] = rounded(sent.len() as f64 / (RAMP + seconds + HOLD + RINGING).as_secs_f64(), 0);
+    row["sip_messages_per_s"] = rounded((wish.rate * sent.len()) as f64 / calls as f64, 0);
     row["late_signals"] = json!(sent.late());
     row["agent_percent_master"] = rounded(measured.master_percent, 2);
     row["agent_percent_backup"] = rounded(measured.backup_percent, 2);
