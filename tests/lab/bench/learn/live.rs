@@ -125,8 +125,7 @@ fn measure(lan: &Lan, wish: &Wish, seconds: Duration, say: &dyn Fn(&str)) -> Res
     })?;
     let written = etcd_counts(lan.host("e1")?)?.since(&before);
     let status = agents[master].ask(&["status"])?;
-    let seen = watched.end()?;
-    let report = seen.report(&traffic, &sent, &places)?;
+    let report = watched.end()?.report(&traffic, &sent, &places)?;
     ensure!(
         report.unknown == 0 && report.missing == 0,
         "{} calls are missing in etcd, {} are others than there were",
@@ -134,15 +133,14 @@ fn measure(lan: &Lan, wish: &Wish, seconds: Duration, say: &dyn Fn(&str)) -> Res
         report.unknown
     );
 
-    let drops = usage::drops(&status);
+    let (seen, dropped) = usage::captured(&status)?;
     say(&format!(
-        "live, {} calls/s, {up} up, {:.0} packets/s: agent {:.1} % of a core as master, {:.1} % as backup; {} drops; {:.2} writes a call; \
+        "live, {} calls/s, {up} up, {:.0} packets/s: agent {:.1} % of a core as master, {:.1} % as backup; {dropped} drops; {:.2} writes a call; \
          {:.1} ms behind the wire ({:.1} ms in 99 of 100)",
         wish.rate,
         measured.packets_per_s,
         measured.master_percent,
         measured.backup_percent,
-        drops.as_ref().map_or_else(|| "unknown".to_owned(), ToString::to_string),
         report.writes as f64 / traffic.calls as f64,
         report.lag.median(),
         report.lag.at(0.99)
@@ -157,11 +155,12 @@ fn measure(lan: &Lan, wish: &Wish, seconds: Duration, say: &dyn Fn(&str)) -> Res
     row["agent_percent_master"] = rounded(measured.master_percent, 2);
     row["agent_percent_backup"] = rounded(measured.backup_percent, 2);
     row["agent_run_percent_master"] = rounded(measured.master_run_percent, 2);
-    row["drops"] = drops.unwrap_or(Value::Null);
+    row["captured"] = json!(seen);
+    row["dropped"] = json!(dropped);
     row["etcd_writes_per_call"] = rounded(report.writes as f64 / traffic.calls as f64, 2);
     row["etcd_puts_in_all"] = json!(written.puts);
     row["etcd_transactions_per_s"] = rounded(written.transactions as f64 / (RAMP + seconds + HOLD).as_secs_f64(), 1);
     row["lag_ms"] = json!({ "p50": rounded(report.lag.median(), 1), "p99": rounded(report.lag.at(0.99), 1), "max": rounded(report.lag.at(1.0), 1) });
-    row["targets"] = json!({ "percent": TARGET_PERCENT, "writes": TARGET_WRITES, "lag_ms": TARGET_LAG_MS, "drops": 0 });
+    row["targets"] = json!({ "percent": TARGET_PERCENT, "writes": TARGET_WRITES, "lag_ms": TARGET_LAG_MS, "dropped": 0 });
     Ok(row)
 }

@@ -1,6 +1,6 @@
 //! What the agents and etcd did over a time.
 
-use crate::lab::agent::Agent;
+use crate::lab::agent::{Agent, INSTANCE};
 use crate::lab::lan::Host;
 use anyhow::{Context as _, Result};
 use nix::unistd::{SysconfVar, sysconf};
@@ -79,19 +79,12 @@ fn run_time(agent: &Agent) -> Result<Duration> {
     Ok(Duration::from_nanos(sum))
 }
 
-/// What the captures of an agent have lost, by its own word.
-pub(super) fn drops(status: &Value) -> Option<Value> {
-    fn sum(value: &Value) -> Option<u64> {
-        match value {
-            Value::Object(map) => map
-                .iter()
-                .filter_map(|(key, v)| if key.contains("drop") && v.is_u64() { v.as_u64() } else { sum(v) })
-                .reduce(|a, b| a + b),
-            Value::Array(all) => all.iter().filter_map(sum).reduce(|a, b| a + b),
-            _ => None,
-        }
-    }
-    sum(&status["instances"]).map(Value::from)
+/// What the capture of an agent has seen and lost, by its own word; the kernel counts the frames that found no room.
+pub(super) fn captured(status: &Value) -> Result<(u64, u64)> {
+    let all = status["instances"].as_array().context("status has no instances")?;
+    let capture = &all.iter().find(|i| i["name"] == INSTANCE).context("status lacks the instance")?["calls"]["capture"];
+    let number = |name: &str| capture[name].as_u64().with_context(|| format!("the agent does not tell {name} of its capture"));
+    Ok((number("seen")?, number("dropped")?))
 }
 
 /// What etcd counts itself.
