@@ -47,6 +47,7 @@ fn leg(leg: &Leg) -> LegRow {
         media,
         media_source: leg.rtp_sources.first().copied().flatten(),
         codecs,
+        obstacle: leg.obstacle(),
     }
 }
 

@@ -341,6 +341,9 @@ pub struct LegRow {
     pub media_source: Option<SocketAddr>,
     /// Codecs in force, by name.
     pub codecs: Vec<String>,
+    /// Why a takeover would not re-INVITE this party, if it would not: what is not known of the dialog, or its transport.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub obstacle: Option<String>,
 }
 
 /// One change of master.

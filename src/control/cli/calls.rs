@@ -1,6 +1,6 @@
 //! `keepcall calls`
 
-use super::output::{Output, ago, or_dash, table};
+use super::output::{Output, ago, or_dash, printable, table};
 use super::{Global, QUICK, unexpected};
 use crate::calls::pairing::CERTAIN;
 use crate::control::api::{CallRow, LegRow, Reply, Request};
@@ -65,5 +65,17 @@ pub(super) fn render(calls: &[CallRow]) -> String {
             c.node.clone(),
         ]
     });
-    table(&["CALL", "INSTANCE", "STATE", "CALLER", "CALLED", "UP SINCE", "PAIRED BY", "CODECS", "NODE"], rows.collect())
+    let head = ["CALL", "INSTANCE", "STATE", "CALLER", "CALLED", "UP SINCE", "PAIRED BY", "CODECS", "NODE"];
+    format!("{}{}", table(&head, rows.collect()), obstacles(calls))
+}
+
+/// What stands in the way of re-INVITEs, one line a leg; empty if nothing does.
+fn obstacles(calls: &[CallRow]) -> String {
+    let legs = calls.iter().flat_map(|c| c.legs.iter().map(move |l| (c, l)));
+    let lines: Vec<String> = legs
+        .filter_map(|(c, leg)| {
+            Some(format!("  {}  {}: {}\n", printable(&c.id), printable(&leg.remote), printable(leg.obstacle.as_ref()?)))
+        })
+        .collect();
+    if lines.is_empty() { String::new() } else { format!("\nnot recovered at a takeover:\n{}", lines.concat()) }
 }

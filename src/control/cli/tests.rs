@@ -119,6 +119,11 @@ fn calls_show_both_parties() {
     let (alice, bob) = (text.find("sip:alice").unwrap(), text.find("sip:bob").unwrap());
     assert!(alice < bob, "{text}");
     let single = CallRow { legs: vec![leg("inbound", "sip:alice")], ..CallRow::default() };
+    assert!(!text.contains("not recovered"), "nothing stands in the way");
+    let mut half = call.clone();
+    half.legs[0].obstacle = Some("its route set was not seen\x1b[2J".into());
+    let text = calls::render(&[half]);
+    assert!(text.contains("not recovered at a takeover:") && text.contains(": its route set was not seen.[2J"), "{text}");
     assert!(calls::render(std::slice::from_ref(&single)).contains("(sip:pbx)"));
     let shown = |call: CallRow| calls::render(&[call]);
     let how = |pairing: &str, confidence| CallRow { pairing: Some(pairing.to_owned()), confidence, ..call.clone() };
