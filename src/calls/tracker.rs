@@ -121,11 +121,16 @@ pub struct TrackerSettings {
 
 impl TrackerSettings {
     /// Whether one end of a message is the server. Messages over TLS and WebSocket are known from the server's own word alone, so
-    /// their ports, which no capture has to be told, are not held against `sip_ports`.
-    fn is_server(&self, transport: Transport, end: SocketAddr) -> bool {
+    /// their ports, which no capture has to be told, are not held against `sip_ports`. A TCP connection that the server opened has
+    /// a port of the system's choice, and one of `sip_ports` at the other end, or no capture shows it.
+    fn is_server(&self, transport: Transport, end: SocketAddr, other: SocketAddr) -> bool {
         self.vips.contains(&end.ip())
             && match transport {
-                Transport::Udp | Transport::Tcp => self.sip_ports.contains(&end.port()),
+                Transport::Udp => self.sip_ports.contains(&end.port()),
+                Transport::Tcp => {
+                    let theirs = self.sip_ports.contains(&other.port()) && !self.vips.contains(&other.ip());
+                    theirs || self.sip_ports.contains(&end.port())
+                }
                 Transport::Tls | Transport::Ws => true,
             }
     }
@@ -256,7 +261,8 @@ impl Tracker {
     /// Handles one datagram; `unix_ms` is the wall clock in milliseconds since 1970, for people.
     pub fn handle_packet(&mut self, p: &Packet<'_>, unix_ms: u64, now: Time) {
         self.counters.packets += 1;
-        let (to_server, by_server) = (self.settings.is_server(p.transport, p.dst), self.settings.is_server(p.transport, p.src));
+        let is_server = |end, other| self.settings.is_server(p.transport, end, other);
+        let (to_server, by_server) = (is_server(p.dst, p.src), is_server(p.src, p.dst));
         if to_server == by_server {
             self.counters.foreign += 1;
             return;

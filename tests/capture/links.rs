@@ -138,7 +138,6 @@ fn an_interface_may_go_down_and_come_back_or_be_another() {
     };
     for ring in [8 << 20, 0] {
         let (a, b) = space.clone();
-        let ip = ip.clone();
         lan.block_on("a", move || async move {
             ip(&a, &format!("link add x0 type veth peer name x1 netns {b}"));
             ip(&a, "link set x0 up");

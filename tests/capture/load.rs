@@ -45,7 +45,7 @@ fn what_was_dropped_is_counted() {
             (seen, capture.counters())
         });
         assert!(seen > 100 && counters.dropped > 1000 && counters.seen == seen, "{seen} {counters:?}");
-        assert_eq!(counters.ring && counters.frozen == 0, false, "{counters:?}");
+        assert!(!counters.ring || counters.frozen > 0, "{counters:?}");
     }
 }
 

@@ -49,7 +49,7 @@ impl Hop {
         }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one private helper; the values have no life together")]
+    #[allow(clippy::too_many_arguments, reason = "the fields of a message, once")]
     fn text(&self, start: &str, method: &str, cseq: u32, by_a: bool, tagged: bool, more: &str, sdp: &str) -> Vec<u8> {
         let (f, t) = (
             format!("\"{0}\" <sip:{0}@example.org>;tag={1}", self.from, self.from_tag),
@@ -64,7 +64,7 @@ impl Hop {
         } else {
             format!("{}{method}{cseq}", self.branch)
         };
-        let body = if sdp.is_empty() { String::new() } else { "Content-Type: application/sdp\r\n".to_owned() };
+        let body = if sdp.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
         format!(
             "{start}\r\nVia: SIP/2.0/UDP {};branch={branch}\r\nFrom: {f}\r\nTo: {t}\r\nCall-ID: {}\r\nCSeq: {cseq} {method}\r\n\
              Contact: <{contact}>\r\n{}{more}{body}Content-Length: {}\r\n\r\n{sdp}",

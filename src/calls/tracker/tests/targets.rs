@@ -1,5 +1,5 @@
-use super::scene::{VIP, inbound, outbound};
-use crate::calls::model::Transport;
+use super::scene::{VIP, inbound, message, outbound};
+use crate::calls::model::{Packet, Transport};
 
 #[test]
 fn each_accepted_target_refresh_moves_the_target() {
@@ -167,4 +167,21 @@ fn without_a_contact_there_is_no_way_to_the_phone_until_it_names_one() {
     assert_eq!(s.gaps(), [Gap::RemoteTarget]);
     s.play("P> UPDATE 2\nS> 200 UPDATE 2");
     assert_eq!(s.gaps(), []);
+}
+
+#[test]
+fn a_connection_that_the_server_opened_has_a_port_of_the_systems_choice() {
+    for (phone, learnt) in [("10.0.0.1:5060", 1), ("10.0.0.100:5060", 0)] {
+        let mut s = outbound();
+        let own: std::net::SocketAddr = "10.0.0.100:43210".parse().unwrap();
+        for line in ["S> INVITE 1 sdp=o over=tcp", "P> 200 INVITE 1 sdp=a over=tcp", "S> ACK 1 over=tcp"] {
+            let sent = message(line, true, &s.call_id);
+            let far = phone.parse().unwrap();
+            let (src, dst) = if sent.by_server { (own, far) } else { (far, own) };
+            let p = Packet { src, dst, transport: sent.transport, payload: sent.text.as_bytes() };
+            s.tracker.handle_packet(&p, 0, s.now);
+        }
+        // On one address it is another server's connection to this one; the port says which of them is meant.
+        assert_eq!(s.tracker.legs().filter(|t| t.leg.local_addr == own).count(), learnt, "{phone}");
+    }
 }
