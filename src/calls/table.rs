@@ -1,6 +1,7 @@
 //! Tracker and pairing joined: packets in, changes to the set of confirmed calls out. Pure.
 
 mod bridged;
+mod replaced;
 
 use super::facts::Told;
 use super::model::{Call, CallEvent, Direction, Leg, LegState, OtherEnd, Packet, Pairing, SCHEMA};
@@ -307,7 +308,9 @@ impl Table {
                     self.waiting.push_back((now + SETTLE, id));
                     self.refresh(id);
                     self.place(id, now);
-                    self.settle(vec![id], now);
+                    let mut open = self.succeed(id, now);
+                    open.push(id);
+                    self.settle(open, now);
                     if self.members.get(&id).is_some_and(|m| m.call.is_none()) {
                         self.answered.push_back((now + ANSWER_WINDOW, id));
                     }

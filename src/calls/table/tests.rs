@@ -76,6 +76,29 @@ fn a_leg_whose_partner_left_becomes_a_call_of_its_own_until_it_ends() {
 }
 
 #[test]
+fn who_takes_a_place_gets_the_partner_of_the_one_who_had_it() {
+    let (i, o) = pair();
+    let pickup = |names: &str| {
+        let mut c = Dialog::new("new", "10.0.0.3:5060", false, "3000", "pickup");
+        c.extra = format!("Replaces: {names}\r\n");
+        c
+    };
+    let of =
+        |calls: &[Call]| calls.iter().map(|c| c.legs.iter().map(|l| l.call_id.lossy()).collect::<Vec<_>>()).collect::<Vec<_>>();
+    let mut lab = Lab::new();
+    lab.b2bua(&i, &o);
+    lab.answered(&pickup("in;to-tag=t-in;from-tag=f-in")).hung_up(&i, Server, 1).wait_ms(2000);
+    let calls = lab.calls();
+    assert_eq!(of(&calls), [["new", "out"]]);
+    assert_eq!((calls[0].pairing, calls[0].confidence), (Some(Pairing::Evidence), Some(95)));
+    // The tags of somebody else's dialog name nobody.
+    let mut lab = Lab::new();
+    lab.b2bua(&i, &o);
+    lab.answered(&pickup("in;to-tag=f-in;from-tag=t-in")).wait_ms(2000);
+    assert_eq!(of(&lab.calls()), [vec!["in", "out"], vec!["new"]]);
+}
+
+#[test]
 fn a_bye_without_an_answer_leaves_no_ghost_and_one_that_is_challenged_ends_nothing() {
     let mut lab = Lab::new();
     let (i, o) = pair();
