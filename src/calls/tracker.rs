@@ -4,7 +4,6 @@
 //! dialog once as received from the caller and once as sent to the callee. Tags tell the two apart, because the server's side of
 //! the one is the phone's side of the other.
 
-mod body;
 mod clues;
 mod cseq;
 mod dialog;

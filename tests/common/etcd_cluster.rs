@@ -80,6 +80,13 @@ impl EtcdCluster {
             let argv = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", &inject, "-p", &pid];
             self.tracers.push(m.host.spawn("strace", &argv).unwrap());
         }
+        for m in &self.members {
+            let pid = m.proc.as_ref().unwrap().pid();
+            wait::until("a member's disk to be slow", READY, || {
+                if is_traced(pid) { Ok(()) } else { Err("it is not traced".into()) }
+            })
+            .unwrap();
+        }
     }
 
     pub(crate) fn fast_disks(&mut self) {
@@ -220,4 +227,13 @@ impl Drop for EtcdCluster {
             m.proc = None;
         }
     }
+}
+
+/// Whether every thread of a process has a tracer: what strace is told to delay, the others would do at once.
+fn is_traced(pid: u32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    threads.flatten().all(|t| {
+        let status = std::fs::read_to_string(t.path().join("status")).unwrap_or_default();
+        status.lines().any(|l| l.strip_prefix("TracerPid:").is_some_and(|tracer| tracer.trim() != "0"))
+    })
 }

@@ -5,10 +5,10 @@
 //! it is certain which is the offer and which the answer. What can't become certain leaves the leg with [`Gap::Description`], until a
 //! later exchange is seen whole.
 
-use super::body::{Description, description};
 use super::leg::Tracked;
 use super::timer::Asked;
 use crate::calls::model::{Gap, Leg, Sdp, Verbatim};
+use crate::sip::body::{Description, description};
 use crate::sip::message::{Message, Method};
 use crate::sip::sdp;
 use crate::time::Time;
