@@ -3,6 +3,8 @@
 
 use super::message::{self, MAX_BYTES, Method, Start};
 use head::Head;
+use memchr::memmem::Finder;
+use std::sync::LazyLock;
 
 mod head;
 
@@ -332,8 +334,10 @@ pub fn datagram(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Whether a line after the first looks like a start line: a quick look, since it is asked for every datagram.
 fn has_second_start_line(bytes: &[u8]) -> bool {
+    // Made once: to make it costs as much as to look through a message.
+    static VERSION: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"SIP/2.0"));
     let Some(first) = memchr::memchr(b'\n', bytes) else { return false };
-    memchr::memmem::find_iter(&bytes[first..], b"SIP/2.0").any(|n| {
+    VERSION.find_iter(&bytes[first..]).any(|n| {
         let (before, after) = (bytes.get(first + n - 1), bytes.get(first + n + 7));
         match before {
             Some(b'\n') => after == Some(&b' '),

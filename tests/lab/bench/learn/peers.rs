@@ -16,7 +16,6 @@ use nix::sys::time::TimeVal;
 use pcap_file::pcap::PcapReader;
 use serde_json::{Value, json};
 use std::collections::HashSet;
-use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -186,7 +185,8 @@ pub(super) fn replay(path: &Path) -> Result<Value> {
 /// Hands the messages of a file to a table, up to a time since 1970; `each` is called after each. How many these were.
 pub(super) fn read(path: &Path, table: &mut Table, end: Option<Duration>, each: &mut dyn FnMut(&mut Table)) -> Result<u64> {
     let file = std::fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    let mut reader = PcapReader::new(BufReader::with_capacity(1 << 20, file))?;
+    // It has a buffer of its own; one more would only copy everything once more.
+    let mut reader = PcapReader::new(file)?;
     let server = Places::wide().server;
     let mut frames = Frames::new(PathSettings { ports: Some(vec![server.port()]), hosts: vec![server.ip()] });
     let (mut last, mut messages) = (Time::ZERO, 0);
