@@ -110,14 +110,15 @@ impl Plan {
     /// - The master was just designated by one that is dead: it waits for a Go (`CLAIM_PATIENCE`) and then for its own promises to
     ///   run out (`hold`).
     ///
-    /// Before either can begin, a node may have to wait for an answer that never comes (`RPC_TIMEOUT`, `PAUSE`), both for its lease
-    /// and for its ticket; and what was sent before the faults ended may still arrive (`LATEST`) and cost it a round.
+    /// Before either can begin, what was sent before the faults ended may still arrive (`LATEST`): a commit that makes a dead node master,
+    /// or a renewal of its lease. And a node may have to wait for an answer that never comes (`RPC_TIMEOUT`, `PAUSE`), both for its
+    /// lease and for its ticket.
     /// Preemption comes after its delay and, after many changes, the hold-down.
     pub(super) fn bound(&self) -> u64 {
         let hold = (self.hold as f64 * (1.0 + self.drift)) as u64;
         let slow = self.ttl + TICK + POLL + 2 * hold;
         let claim = CLAIM_PATIENCE + hold;
         let preempt = if self.preempt { PREEMPT_DELAY + FLAP_WINDOW } else { 0 };
-        slow.max(claim).max(LATEST) + 2 * (RPC_TIMEOUT + PAUSE) + preempt
+        LATEST + slow.max(claim) + 2 * (RPC_TIMEOUT + PAUSE) + preempt
     }
 }

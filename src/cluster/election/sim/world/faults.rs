@@ -29,7 +29,8 @@ impl World {
     /// etcd has no leader for a while; the next one begins all leases anew.
     pub(super) fn leader_change(&mut self, time: u64) {
         self.etcd.down = true;
-        self.at(time, Event::Elected);
+        self.outage += 1;
+        self.at(time, Event::Elected(self.outage));
     }
 
     fn chaos(&mut self) {
@@ -148,6 +149,7 @@ impl World {
     /// The faults end: everything heals, except perhaps one host.
     pub(super) fn calm(&mut self) {
         self.net.heal();
+        self.outage += 1;
         if self.etcd.down {
             self.etcd.elected(self.t);
         }
