@@ -69,6 +69,10 @@ pub struct Election {
     pub(super) view: Option<View>,
     /// The record of `view`; the last good one if that is unreadable.
     pub(super) record: Option<Arc<Record>>,
+    /// The record as it was before somebody deleted it: what was promised under it may still be held on.
+    pub(super) lost: Option<Arc<Record>>,
+    /// Since when it is known to be deleted.
+    pub(super) lost_since: Time,
     pub(super) revision: i64,
     pub(super) unreadable: Option<String>,
     /// The highest epoch ever seen: a record that was deleted must not make epochs start again.
@@ -78,6 +82,8 @@ pub struct Election {
     read_under: Option<i64>,
     /// When this node last sent an ack, or started: it may have promised just before.
     pub(super) last_ack: Time,
+    /// Since when this process would have heard a heartbeat of any epoch, and heard none.
+    pub(super) silence: Time,
     pub(super) peers: BTreeMap<String, Peer>,
     /// All nodes that are known by name, but this one: the members, and who has a key. Follows from record and view.
     pub(super) others: Vec<Arc<str>>,
@@ -141,12 +147,15 @@ impl Election {
         let mut e = Self {
             view: None,
             record: None,
+            lost: None,
+            lost_since: now,
             revision: 0,
             unreadable: None,
             top_epoch: 0,
             lease: None,
             read_under: None,
             last_ack: now,
+            silence: now,
             peers: BTreeMap::new(),
             others: Vec::new(),
             sent: VecDeque::new(),
@@ -286,6 +295,10 @@ impl Election {
     pub fn set_lease(&mut self, lease: Option<LeaseState>, now: Time) {
         if lease.map(|l| l.id) != self.lease.map(|l| l.id) {
             self.want_read = true;
+            // A node whose name is not its own in etcd yet is told nothing.
+            if self.lease.is_none() {
+                self.silence = now;
+            }
             // What was refused for want of a lease need not wait any longer: a restarted process has only what is left of a hold.
             self.read_not_before = now;
             // `alive` may be bound to the lease that is lost, and it was what kept others from taking over slowly.
@@ -409,6 +422,7 @@ impl Election {
     }
 
     fn handle_beat(&mut self, from: &str, epoch: u64, beat: u64, boot: u64, now: Time) {
+        self.silence = now;
         // A record that somebody deleted does not make a master of long ago one again.
         let known = self.record.as_ref().map_or(self.top_epoch, |r| r.epoch);
         if epoch > known {
@@ -538,6 +552,10 @@ impl Election {
 
     /// Everything that follows from the state and the time. Each wait on the way notes its end with `wake_at`.
     fn advance(&mut self, now: Time) {
+        // What came while the process was stalled waits to be heard yet.
+        if now > self.wake + self.s.heartbeat {
+            self.silence = now;
+        }
         (self.wake, self.now) = (Time::FAR, now);
         self.settle_hold(now);
         match self.record.clone() {

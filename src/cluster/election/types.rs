@@ -52,6 +52,9 @@ pub(crate) enum Fault {
     SoloArmed,
     PairedUnvouched,
     NoClaimWait,
+    EpochAgain,
+    FirstDeaf,
+    FirstBlind,
     // Of the driver; the simulation plays its part.
     ReturnUnseen,
     LeaseNoDrift,

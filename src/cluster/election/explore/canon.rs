@@ -15,6 +15,8 @@ pub(in crate::cluster::election) struct Canon {
     tickets: Vec<String>,
     /// The highest epoch of the state.
     top: u64,
+    /// Whether somebody may yet delete the record.
+    pub(in crate::cluster::election) deletable: bool,
     /// The clock of the node whose state is being written.
     pub(in crate::cluster::election) now: Time,
 }
@@ -22,7 +24,15 @@ pub(in crate::cluster::election) struct Canon {
 impl Canon {
     pub(super) fn new(top: u64) -> Self {
         let out = Vec::with_capacity(256);
-        Self { out, revisions: Vec::with_capacity(16), leases: Vec::new(), tickets: Vec::new(), top, now: Time::ZERO }
+        Self {
+            out,
+            revisions: Vec::with_capacity(16),
+            leases: Vec::new(),
+            tickets: Vec::new(),
+            top,
+            deletable: false,
+            now: Time::ZERO,
+        }
     }
 
     pub(in crate::cluster::election) fn number(&mut self, n: impl TryInto<i64>) {

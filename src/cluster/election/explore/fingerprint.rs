@@ -13,12 +13,15 @@ impl Election {
             s,
             view,
             record,
+            lost,
+            lost_since,
             revision,
             unreadable,
             top_epoch,
             lease,
             read_under,
             last_ack,
+            silence,
             peers,
             // Follows from record and view.
             others: _,
@@ -82,6 +85,10 @@ impl Election {
             c.flags(&[paused.is_some(), matches!(recorded, Recorded::Missing)]);
         }
         c.record(record.as_deref());
+        c.record(lost.as_deref());
+        if lost.is_some() {
+            c.time(*lost_since, crate::cluster::election::follow::LOST_PATIENCE);
+        }
         c.revision(*revision);
         c.epoch(*top_epoch);
         c.lease(lease.map(|l| l.id));
@@ -89,6 +96,9 @@ impl Election {
         // It matters only whether it is the present lease.
         c.flags(&[read_under.is_some() && *read_under == lease.map(|l| l.id)]);
         c.time(*last_ack, long);
+        if record.is_none() || c.deletable {
+            c.time(*silence, long + s.heartbeat * crate::cluster::election::follow::MISSED_BEATS);
+        }
         for (name, p) in peers {
             let Peer { acked, vouched, fit, priority, heard } = p;
             c.name(Some(name));

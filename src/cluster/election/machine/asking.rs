@@ -26,12 +26,13 @@ impl Election {
         }
         let mine = record.master == self.s.me;
         let first = self.record.is_none();
+        let left = first && self.view.as_ref().is_some_and(|v| self.alive_is_left(v));
         let commit = Commit {
             base: self.revision,
             ticket,
             runs: slow.iter().flatten().map(|n| (n.clone(), self.run(n))).collect(),
             nodes_gone: slow.clone().unwrap_or_default(),
-            alive_gone: slow.is_some() || first,
+            alive_gone: (slow.is_some() || first) && !left,
             automatic,
             alive: mine.then_some(lease.id),
             drop_alive: !mine,
@@ -107,7 +108,7 @@ impl Election {
         let old_revision = self.revision;
         match &view.record {
             Recorded::Good { revision, record } => {
-                (self.unreadable, self.revision) = (None, *revision);
+                (self.unreadable, self.revision, self.lost) = (None, *revision, None);
                 self.top_epoch = self.top_epoch.max(record.epoch);
                 let old = self.record.replace(Arc::clone(record));
                 if old.as_ref() != Some(record) {
@@ -134,7 +135,9 @@ impl Election {
                     r.master == self.s.me && own.is_some() && view.alive == own
                 };
                 if !self.record.as_deref().is_some_and(speaks) {
-                    self.record = None;
+                    if let Some(r) = self.record.take() {
+                        (self.lost, self.lost_since) = (Some(r), now);
+                    }
                 }
             }
             Recorded::Unreadable { revision, why } => {

@@ -1,6 +1,7 @@
 //! What goes wrong, and the end of it.
 
 use super::super::plan::{MS, Mode};
+use super::check::Lost;
 use super::node::Leaving;
 use super::{Event, World};
 
@@ -52,6 +53,8 @@ impl World {
                 self.at(long + 500 * MS, Event::Start { node: x });
             }
             13..25 => self.freeze(x, long),
+            25..35 if self.watched.deleted == Some(Lost::Together) => {}
+            56..61 if self.watched.deleted.is_some() => {}
             25..35 => {
                 self.net.cut.insert((x, y));
                 if self.r.chance(60) {
@@ -91,6 +94,7 @@ impl World {
                     self.with(x, |e, now| e.forget(name, now));
                 }
             }
+            85..87 => self.lose_record(),
             _ => {
                 if self.r.chance(60) {
                     self.net.cut.clear();
