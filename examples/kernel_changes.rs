@@ -54,7 +54,7 @@ async fn measure() -> anyhow::Result<()> {
     fence.removed().await?;
 
     let vip = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 9));
-    let relay = KernelRelay::new("measured", &[vip])?;
+    let relay = KernelRelay::new("measured", &[vip]);
     let one = flows(vip, 20_000);
     relay.set("another", &flows(vip, 20_001)).await?;
     let mut times = Vec::new();

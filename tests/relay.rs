@@ -42,7 +42,7 @@ fn arm(lan: &Lan, calls: Vec<(&'static str, Vec<Flow>)>) {
     lan.block_on("h", move || async move {
         let prepared = sysctl::for_relay("eth0");
         assert!(prepared.errors.is_empty(), "{:?}", prepared.errors);
-        let relay = KernelRelay::new("test", &vips()).unwrap();
+        let relay = KernelRelay::new("test", &vips());
         let refused = relay.set_many(calls.iter().map(|(call, flows)| (*call, &flows[..]))).await.unwrap();
         assert!(refused.is_empty(), "{refused:?}");
     });
@@ -154,7 +154,7 @@ fn calls_are_changed_counted_and_removed() {
     let server = lan.socket("h", "10.77.0.9:10000");
     lan.block_on("h", move || async move {
         assert!(sysctl::for_relay("eth0").errors.is_empty());
-        let relay = KernelRelay::new("test", &vips()).unwrap();
+        let relay = KernelRelay::new("test", &vips());
         // Many more calls in the same transaction, as a takeover brings them.
         let many: Vec<(String, Vec<Flow>)> = (0..2000_u16)
             .map(|n| {
@@ -198,7 +198,7 @@ fn calls_are_changed_counted_and_removed() {
         assert_eq!(relay.counts().await.unwrap().len(), 2000);
 
         // A new process takes over what a crashed one left, whole.
-        let next = KernelRelay::new("test", &vips()).unwrap();
+        let next = KernelRelay::new("test", &vips());
         next.set("call", &both_ways(false)).await.unwrap();
         a.send_to(b"again", "10.77.0.9:10000").unwrap();
         assert_eq!(receive(&b).1, "again");
@@ -223,7 +223,7 @@ fn ten_thousand_calls_of_both_families_and_a_flush_of_all_rules() {
             let all = format!("netns exec {space} nft flush ruleset");
             assert!(std::process::Command::new("ip").args(all.split_whitespace()).status().unwrap().success());
         };
-        let relay = KernelRelay::new("test", &vips()).unwrap();
+        let relay = KernelRelay::new("test", &vips());
         let many: Vec<(String, Vec<Flow>)> = (0..10_000_u16)
             .map(|n| {
                 let v6 = n % 2 == 0;
@@ -270,13 +270,13 @@ fn ten_thousand_calls_of_both_families_and_a_flush_of_all_rules() {
         a.send_to(b"z", "10.77.0.9:10000").unwrap();
         assert_eq!(receive(&b).1, "z");
         // A successor changes its mind about what a crashed process left.
-        let next = KernelRelay::new("test", &vips()).unwrap();
+        let next = KernelRelay::new("test", &vips());
         next.set("call", &both_ways(false)).await.unwrap();
         assert_eq!(next.counts().await.unwrap().len(), 1);
         // A table of another make is replaced.
         flush();
         nft::run("the test", "table inet keepcall-relay-test { set flow4 { type ipv4_addr; }; }\n").await.unwrap();
-        let next = KernelRelay::new("test", &vips()).unwrap();
+        let next = KernelRelay::new("test", &vips());
         next.set("call", &both_ways(false)).await.unwrap();
         a.send_to(b"0", "10.77.0.9:10000").unwrap();
         assert_eq!(receive(&b).1, "0");

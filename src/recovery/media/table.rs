@@ -16,6 +16,11 @@ pub(super) fn mark(tag: u8, slot: u16) -> u32 {
     MARK | u32::from(tag) << 16 | u32::from(slot)
 }
 
+/// The instance's number and the flow's, from a mark that [`mark`] made.
+pub(super) const fn of_mark(mark: u32) -> Option<(u8, u16)> {
+    if mark & 0xff00_0000 == MARK { Some(((mark >> 16) as u8, mark as u16)) } else { None }
+}
+
 /// A packet's addresses and ports as the sets have them.
 pub(super) fn key(from: SocketAddr, to: SocketAddr) -> Data {
     Data::new().then_address(from).then_address(to)
@@ -38,7 +43,7 @@ pub(super) const fn flow_map(v4: bool) -> &'static str {
 }
 
 /// The sets and maps: name, type of the key and value, and whether each element counts.
-const SETS: [(&str, &str, bool); 10] = [
+pub(super) const SETS: [(&str, &str, bool); 10] = [
     // Who sends to which port of ours -> the flow's mark.
     ("flow4", "ipv4_addr . inet_service . ipv4_addr . inet_service : mark", true),
     ("flow6", "ipv6_addr . inet_service . ipv6_addr . inet_service : mark", true),
@@ -55,7 +60,7 @@ const SETS: [(&str, &str, bool); 10] = [
 ];
 
 /// What a flow with mark `mark` is in set number `set` of [`SETS`]: key and value, if it is in that set.
-fn of_flow(set: usize, flow: &Flow, mark: u32) -> Option<(Data, Data)> {
+pub(super) fn of_flow(set: usize, flow: &Flow, mark: u32) -> Option<(Data, Data)> {
     if (set < 6) && (set % 2 == 1) != flow.at.is_ipv6() {
         return None;
     }
@@ -74,12 +79,12 @@ fn of_flow(set: usize, flow: &Flow, mark: u32) -> Option<(Data, Data)> {
 }
 
 /// The key in set number `set` that keeps everybody on this host from sending what `flow` sends, if it is in that set.
-fn of_local(set: usize, flow: &Flow) -> Option<Data> {
+pub(super) fn of_local(set: usize, flow: &Flow) -> Option<Data> {
     (set == 8 + usize::from(flow.at.is_ipv6())).then(|| key(flow.source, flow.to))
 }
 
 /// Flows with their marks, and flows that keep this host silent, that go in or out together.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Elements {
     pub(super) flows: Vec<(Flow, u32)>,
     pub(super) local: Vec<Flow>,
@@ -97,7 +102,7 @@ impl Elements {
     }
 
     // Set by set, so that thousands of elements share messages. Nothing is gathered: it would be as large as the batch itself.
-    fn each(&self, mut write: impl FnMut(&str, &Data, Option<&Data>)) {
+    pub(super) fn each(&self, mut write: impl FnMut(&str, &Data, Option<&Data>)) {
         for (set, (name, ..)) in SETS.iter().enumerate() {
             for (key, value) in self.flows.iter().filter_map(|(flow, mark)| of_flow(set, flow, *mark)) {
                 write(name, &key, Some(&value));
@@ -106,13 +111,6 @@ impl Elements {
                 write(name, &key, None);
             }
         }
-    }
-}
-
-/// Writes that all sets become empty.
-pub(super) fn flush(batch: &mut Batch) {
-    for (name, ..) in SETS {
-        batch.flush(name);
     }
 }
 
