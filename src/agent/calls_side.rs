@@ -5,6 +5,7 @@
 //! server's traffic is learnt and stored, and the calls of the master before are recovered and carried.
 
 use super::ears::{self, Ears, EarsError};
+use super::ground;
 use super::relay::Relay;
 use super::rows;
 use super::sockets::{Datagram, RecoveryPortError, RecoverySockets};
@@ -20,7 +21,8 @@ use crate::control::api;
 use crate::etcd::Etcd;
 use crate::recovery::engine::{Action, CallState, CallStatus, Engine, Heard, Settings};
 use crate::recovery::media::kernel::{KernelRelay, RelayError, Wish};
-use crate::recovery::plan;
+use crate::recovery::permitted::Ground;
+use crate::recovery::{fate, plan};
 use crate::time::Time;
 use crate::vip::fence::Fence;
 use crate::vip::nfnl::{Family, NfnlError};
@@ -128,7 +130,8 @@ pub(super) enum Event {
 /// The calls of one instance.
 pub(super) struct CallsSide {
     instance: String,
-    vips: Vec<IpAddr>,
+    /// Where its audio may come from and go to.
+    ground: Ground,
     role: Role,
     table: Table,
     engine: Engine,
@@ -177,7 +180,8 @@ impl CallsSide {
         let sockets = RecoverySockets::open(&vips, sip.recovery_port)?;
         let ears = Ears::open(config, instance, sip, &vips)?;
         let raw = RawUdp::open(&instance.interface)?;
-        let relay = KernelRelay::new(&instance.name, &vips);
+        let ground = ground::of(config, sip, &vips);
+        let relay = KernelRelay::new(&instance.name, &ground);
         let fence = Fence::new(&instance.name, &sip.ports, sip.media_ports);
         // Until this node is master, its server stays off the wire. After a restart it is master, as long as it does not hear
         // otherwise; and then this is closed with the right.
@@ -198,7 +202,8 @@ impl CallsSide {
             Settings {
                 instance: instance.name.clone(),
                 node: node.name.clone(),
-                vips: vips.clone(),
+                vips,
+                ground: ground.clone(),
                 recovery_port: sip.recovery_port,
                 window: sip.window,
             },
@@ -234,7 +239,7 @@ impl CallsSide {
             left_out: LeftOut::default(),
             sweep: Sweep::default(),
             ears,
-            vips,
+            ground,
             sockets,
             raw,
             fence,
@@ -525,7 +530,7 @@ impl CallsSide {
         errors
     }
 
-    pub(super) fn counts(&self) -> api::CallCounts {
+    pub(super) async fn counts(&self) -> api::CallCounts {
         let carried = self.engine.status().iter().filter(|c| c.state != CallState::Over).count();
         api::CallCounts {
             stored: self.stored.len(),
@@ -533,18 +538,30 @@ impl CallsSide {
             carried,
             capture: self.ears.capture_counts(),
             hep: self.ears.hep_counts(),
+            relay: Some(self.relay_counts().await),
         }
     }
 
-    /// The stored calls as `calls` shows them.
+    async fn relay_counts(&self) -> api::RelayCounts {
+        let refused = |call: &&Call| plan::paths_of(call, &self.ground).is_ok_and(|paths| !paths.refused.is_empty());
+        let packets = self.relay.refused().await;
+        api::RelayCounts {
+            refused_calls: self.stored.values().filter(refused).count(),
+            not_media: packets.payload,
+            parts: packets.parts,
+            this_host: packets.this_host,
+        }
+    }
+
     /// How the connection to the server is; `None` if it is not asked for its bridges now.
     pub(super) fn server_status(&self) -> Option<api::ServerStatus> {
         self.ears.server_status()
     }
 
+    /// The stored calls as `calls` shows them.
     pub(super) fn rows(&self) -> Vec<api::CallRow> {
         let carried: BTreeMap<String, CallStatus> = self.engine.status().into_iter().map(|s| (s.call.clone(), s)).collect();
-        self.stored.values().map(|call| rows::row(call, carried.get(&call.id))).collect()
+        self.stored.values().map(|call| rows::row(call, carried.get(&call.id), &self.ground)).collect()
     }
 
     async fn follow(&mut self, first: StoreEvent) {
@@ -642,9 +659,13 @@ impl CallsSide {
             .map(|id| {
                 let call = self.stored.get(&id);
                 let emergency = call.is_some_and(|call| call.emergency);
-                let flows = call.map(|call| plan::flows_of(call, &self.vips));
-                let flows = match flows {
-                    Some(Ok(flows)) => flows,
+                let flows = match call.map(|call| plan::paths_of(call, &self.ground)) {
+                    Some(Ok(paths)) => {
+                        if let Some(why) = fate::refusal(&paths) {
+                            debug!(call = id, "{why}");
+                        }
+                        paths.flows
+                    }
                     Some(Err(e)) => {
                         debug!(call = id, "its audio cannot be relayed as it is: {e}");
                         Vec::new()

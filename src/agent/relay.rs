@@ -1,7 +1,7 @@
 //! Changes of the kernel relay, off the instance's loop: a change waits for the kernel's own lock on nftables, which another
 //! program's large change may hold, and ten thousand calls come in pieces for a second or two. The loop's SIP must not wait for that.
 
-use crate::recovery::media::kernel::{KernelRelay, RelayError, Wish};
+use crate::recovery::media::kernel::{KernelRelay, RefusedPackets, RelayError, Wish};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -82,6 +82,11 @@ impl Relay {
             self.refresh();
         }
         Ok(deleted)
+    }
+
+    /// Packets that were not forwarded since the table was made; none while there is no table.
+    pub(super) async fn refused(&self) -> RefusedPackets {
+        self.kernel.refused().await.unwrap_or_default()
     }
 
     /// Ends the changes and removes the whole table.

@@ -10,12 +10,12 @@ mod tags;
 
 use super::planner::{self, Action, NoRoom, Piece, Planner};
 use super::present::Present;
-use super::table::{self, SETS};
+use super::table::{self, SETS, Why};
 use crate::calls::model::Flow;
+use crate::recovery::permitted::{Ground, Refusal};
 use crate::vip::nfnl::{Batch, Data, Family, Found, Link, NfnlError};
 use crate::vip::nft::{self, NftError};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tracing::warn;
@@ -43,7 +43,7 @@ pub enum RelayError {
         /// The flow.
         flow: Box<Flow>,
         /// What is wrong with it.
-        why: &'static str,
+        why: Refusal,
     },
     /// The table is full.
     #[error("no room for the audio of call {call}: {} flows are forwarded already", planner::MOST)]
@@ -89,6 +89,17 @@ pub struct FlowCount {
     pub bytes: u64,
 }
 
+/// Packets of flows that were not forwarded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RefusedPackets {
+    /// Not RTP, RTCP, STUN or DTLS, nor UDPTL where it was agreed.
+    pub payload: u64,
+    /// Fragments, and what has other headers before UDP.
+    pub parts: u64,
+    /// To this host or to everybody in a network.
+    pub this_host: u64,
+}
+
 /// What is wanted for a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wish {
@@ -106,7 +117,7 @@ pub struct KernelRelay {
     instance: String,
     table: String,
     what: String,
-    vips: Vec<IpAddr>,
+    ground: Ground,
     link: Link,
     // Of its own, so that changes do not wait until thousands of counters are read.
     counters: Link,
@@ -122,14 +133,14 @@ struct State {
 }
 
 impl KernelRelay {
-    /// The relay of `instance` for its addresses. Touches nothing until the first change.
+    /// The relay of `instance` on its ground. Touches nothing until the first change.
     #[must_use]
-    pub fn new(instance: &str, vips: &[IpAddr]) -> Self {
+    pub fn new(instance: &str, ground: &Ground) -> Self {
         Self {
             instance: instance.to_owned(),
             table: nft::table_name("relay", instance),
             what: format!("the audio relay of instance {instance}"),
-            vips: vips.to_vec(),
+            ground: ground.clone(),
             link: Link::ahead(),
             counters: Link::default(),
             state: Mutex::default(),
@@ -167,6 +178,14 @@ impl KernelRelay {
         let refused = self.want(wishes).await;
         while self.step().await? {}
         Ok(refused)
+    }
+
+    /// Forwards nothing more for `call`.
+    ///
+    /// # Errors
+    /// nftables refused; as for [`KernelRelay::set`].
+    pub async fn remove(&self, call: &str) -> Result<(), RelayError> {
+        self.set(call, &[]).await
     }
 
     /// Notes what is wanted; [`KernelRelay::step`] brings it about. The calls that are refused are returned: nothing is wanted for
@@ -293,6 +312,17 @@ impl KernelRelay {
         Ok(all)
     }
 
+    /// Packets of flows that were not forwarded, since the table was made.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub async fn refused(&self) -> Result<RefusedPackets, RelayError> {
+        let keys = Why::ALL.map(Why::key).to_vec();
+        let found = self.counters.get(Family::Inet, &self.table, table::REFUSED, keys).await.map_err(|e| self.uncounted(e))?;
+        let of = |why: Why| found.iter().filter(|one| one.key == why.key().as_bytes()).map(|one| one.packets).sum();
+        Ok(RefusedPackets { payload: of(Why::Payload), parts: of(Why::Part), this_host: of(Why::ThisHost) })
+    }
+
     fn uncounted(&self, source: NfnlError) -> RelayError {
         RelayError::Counters { what: self.what.clone(), source }
     }
@@ -316,7 +346,7 @@ impl KernelRelay {
             self.empty().await;
             present = Present::default();
         }
-        let whole = table::whole(&self.table, tag, &self.vips);
+        let whole = table::whole(&self.table, tag, &self.ground.vips);
         if let Err(e) = nft::run(&self.what, &whole).await {
             // Of another version of this program, perhaps.
             warn!("the table of {} that is there cannot be taken over, and is replaced: {e}", self.what);
@@ -370,22 +400,10 @@ impl KernelRelay {
         Ok(())
     }
 
+    /// Whoever asks has asked the ground before; what reaches the kernel is judged once more.
     fn check(&self, call: &str, flow: &Flow) -> Result<(), RelayError> {
-        let v4 = flow.at.is_ipv4();
-        let ends = [flow.from, flow.at, flow.to, flow.source];
-        let nowhere = |a: &SocketAddr| a.port() == 0 || a.ip().is_unspecified() || a.ip().is_multicast() || a.ip().is_loopback();
-        let why = if ends.iter().any(|a| a.is_ipv4() != v4) {
-            "its ends are not all IPv4 or all IPv6"
-        } else if ends.iter().any(nowhere) {
-            "an end is no address that packets can come from or go to"
-        } else if !self.vips.contains(&flow.at.ip()) || !self.vips.contains(&flow.source.ip()) {
-            "it does not pass a virtual address of this instance"
-        } else if self.vips.contains(&flow.to.ip()) {
-            "it would come back to this host"
-        } else {
-            return Ok(());
-        };
-        Err(RelayError::Impossible { call: call.to_owned(), flow: Box::new(*flow), why })
+        let refused = |why| RelayError::Impossible { call: call.to_owned(), flow: Box::new(*flow), why };
+        self.ground.permits(flow).map_err(refused)
     }
 }
 

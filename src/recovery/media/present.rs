@@ -52,6 +52,7 @@ struct Parts {
     dport: HashMap<u32, u16>,
     sport: HashMap<u32, u16>,
     local: HashSet<(SocketAddr, SocketAddr)>,
+    udptl: HashSet<u32>,
 }
 
 impl Parts {
@@ -79,7 +80,8 @@ impl Parts {
                     let ports = if set == 6 { &mut parts.dport } else { &mut parts.sport };
                     ports.insert(mark, u16::from_be_bytes(*port));
                 }
-                _ => parts.local.extend(table::ends(&one.key)),
+                8 | 9 => parts.local.extend(table::ends(&one.key)),
+                _ => parts.udptl.extend(number(&one.key)),
             }
         }
         parts
@@ -91,6 +93,6 @@ impl Parts {
         let to = SocketAddr::new(*self.to.get(v6)?.get(&mark)?, *self.dport.get(&mark)?);
         let source = SocketAddr::new(*self.source.get(v6)?.get(&mark)?, *self.sport.get(&mark)?);
         let whole = self.marks.get(&mark) == Some(&1) && self.local.contains(&(source, to));
-        whole.then_some((Flow { from, at, to, source }, tag, slot))
+        whole.then_some((Flow { from, at, to, source, udptl: self.udptl.contains(&mark) }, tag, slot))
     }
 }

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use keepcall::calls::model::Flow;
 use keepcall::clock;
 use keepcall::recovery::media::kernel::KernelRelay;
+use keepcall::recovery::permitted::Ground;
 use keepcall::vip::kernel_lease::KernelLease;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, setsockopt, socket, sockopt,
@@ -74,7 +75,7 @@ pub(super) fn run(args: &Arm) -> Result<bool> {
             eprintln!("{}: round {round} of {rounds}", way.name);
             let _listener = way.listened.then(Listener::start).transpose()?;
             let renewer = Renewer::start(&runtime, Duration::from_millis(args.renew_ms))?;
-            let done = runtime.block_on(async { tokio::spawn(round_of(way, args.calls, renewer.log.clone(), all)).await })?;
+            let done = runtime.block_on(round_of(way, args.calls, renewer.log.clone(), all));
             renewer.stop();
             all = done?;
         }
@@ -130,7 +131,7 @@ impl Phase {
 async fn round_of(way: Way, calls: u16, log: Log, mut phases: Vec<Phase>) -> Result<Vec<Phase>> {
     let relays = || {
         ["one", "two"].map(|name| {
-            let relay = KernelRelay::new(name, &[VIP]);
+            let relay = KernelRelay::new(name, &Ground::of(&[VIP]));
             if way.unbroken { relay.unbroken() } else { relay }
         })
     };
@@ -210,7 +211,10 @@ fn flows(n: u16, version: u16) -> Vec<Flow> {
         .flat_map(|rtcp| {
             let (a, b) = (phone(80, 4000 + rtcp), phone(81, 4000 + rtcp));
             let (at_a, at_b) = (ours(10_000 + rtcp), ours(10_002 + rtcp));
-            [Flow { from: a, at: at_a, to: b, source: at_b }, Flow { from: b, at: at_b, to: a, source: at_a }]
+            [
+                Flow { from: a, at: at_a, to: b, source: at_b, udptl: false },
+                Flow { from: b, at: at_b, to: a, source: at_a, udptl: false },
+            ]
         })
         .collect()
 }

@@ -2,30 +2,27 @@ use super::*;
 
 fn flow(from: &str, at: &str, to: &str, source: &str) -> Flow {
     let a = |s: &str| s.parse().unwrap();
-    Flow { from: a(from), at: a(at), to: a(to), source: a(source) }
+    Flow { from: a(from), at: a(at), to: a(to), source: a(source), udptl: false }
 }
 
 fn one(port: u16) -> Flow {
     flow(&format!("10.0.0.1:{port}"), "10.0.0.9:10000", &format!("10.0.0.2:{port}"), "10.0.0.9:10002")
 }
 
-fn relay() -> KernelRelay {
-    KernelRelay::new("t", &["10.0.0.9".parse().unwrap(), "fd00::9".parse().unwrap()])
-}
-
-#[test]
-fn flows_that_cannot_be_are_refused() {
-    let relay = relay();
-    for (why, bad) in [
-        ("families", flow("10.0.0.1:4000", "10.0.0.9:10000", "[fd00::2]:4000", "[fd00::9]:10002")),
-        ("port zero (a rejected stream)", flow("10.0.0.1:4000", "10.0.0.9:10000", "10.0.0.2:0", "10.0.0.9:10002")),
-        ("old-style hold", flow("10.0.0.1:4000", "10.0.0.9:10000", "0.0.0.0:4000", "10.0.0.9:10002")),
-        ("not our address", flow("10.0.0.1:4000", "10.0.0.8:10000", "10.0.0.2:4000", "10.0.0.9:10002")),
-        ("a loop", flow("10.0.0.1:4000", "10.0.0.9:10000", "10.0.0.9:4000", "10.0.0.9:10002")),
-    ] {
-        assert!(matches!(relay.check("a", &bad), Err(RelayError::Impossible { .. })), "{why}");
-    }
-    relay.check("a", &one(4000)).unwrap();
+#[tokio::test]
+async fn what_the_ground_does_not_permit_is_wanted_by_nobody() {
+    let relay = KernelRelay::new("t", &Ground::of(&["10.0.0.9".parse().unwrap()]));
+    let sip = Flow { to: "10.0.0.66:5060".parse().unwrap(), ..one(4002) };
+    let wish = |call: &str, flows: &[Flow]| Wish { call: call.to_owned(), flows: flows.to_vec(), emergency: false };
+    let refused = relay.want([wish("good", &[one(4000)]), wish("attack", &[one(4004), sip])]).await;
+    assert!(
+        matches!(&refused[..], [RelayError::Impossible { call, why: Refusal::Sip(_), .. }] if call == "attack"),
+        "{refused:?}"
+    );
+    let mut state = relay.state.lock().await;
+    state.planner.handle_present(Present::default(), 1);
+    let Some(Action::Commit(piece)) = state.planner.poll_action() else { panic!("nothing is armed") };
+    assert_eq!(piece.put.flows.iter().map(|(flow, _)| *flow).collect::<Vec<_>>(), [one(4000)]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 fn flow(from: u16, at: u16, to: u16, source: u16) -> Flow {
     let phone = |n: u16| SocketAddr::from(([10, 1, (n >> 8) as u8, n as u8], 4000));
     let ours = |n: u16| SocketAddr::from(([10, 0, 0, 9], 10_000 + n));
-    Flow { from: phone(from), at: ours(at), to: phone(to), source: ours(source) }
+    Flow { from: phone(from), at: ours(at), to: phone(to), source: ours(source), udptl: false }
 }
 
 /// Both ways between phones `2n` and `2n + 1`.
@@ -49,8 +49,8 @@ impl Kernel {
         self.sets.iter().map(|set| set.iter().map(found).collect()).collect()
     }
 
-    /// What becomes of a packet, as the rules look it up: where it goes, and where it seems to come from.
-    fn forwards(&self) -> BTreeMap<Key, (SocketAddr, SocketAddr)> {
+    /// What becomes of a packet, as the rules look it up: where it goes, where it seems to come from, and whether it may be UDPTL.
+    fn forwards(&self) -> BTreeMap<Key, (SocketAddr, SocketAddr, bool)> {
         let ip =
             |set: &BTreeMap<Vec<u8>, Vec<u8>>, mark: &Vec<u8>| std::net::IpAddr::from(<[u8; 4]>::try_from(&*set[mark]).unwrap());
         let port = |set: &BTreeMap<Vec<u8>, Vec<u8>>, mark: &Vec<u8>| u16::from_be_bytes([set[mark][0], set[mark][1]]);
@@ -58,7 +58,8 @@ impl Kernel {
         for (key, mark) in &self.sets[Self::index("flow4")] {
             let to = (ip(&self.sets[Self::index("daddr4")], mark), port(&self.sets[Self::index("dport")], mark));
             let source = (ip(&self.sets[Self::index("saddr4")], mark), port(&self.sets[Self::index("sport")], mark));
-            all.insert(ends(key).unwrap(), (to.into(), source.into()));
+            let udptl = self.sets[Self::index("udptl")].contains_key(mark);
+            all.insert(ends(key).unwrap(), (to.into(), source.into(), udptl));
         }
         all
     }
@@ -240,7 +241,8 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let flow = (0..6_u16, 0..2_u16, 0..6_u16, 0..2_u16).prop_map(|(from, at, to, source)| flow(from, at, 10 + to, source));
+    let flow = (0..6_u16, 0..2_u16, 0..6_u16, 0..2_u16, any::<bool>())
+        .prop_map(|(from, at, to, source, udptl)| Flow { udptl, ..flow(from, at, 10 + to, source) });
     let set = (0..5_u8, prop::collection::vec(flow, 0..5), any::<bool>())
         .prop_map(|(call, flows, first)| Step::Set(call, flows, first));
     let step = prop_oneof![
@@ -311,8 +313,8 @@ proptest! {
             // Each packet that is forwarded goes the way that was once asked for it, whole; and this host is silent where the
             // relay speaks.
             let silent = kernel.silent();
-            for ((from, at), (to, source)) in kernel.forwards() {
-                let flow = Flow { from, at, to, source };
+            for ((from, at), (to, source, udptl)) in kernel.forwards() {
+                let flow = Flow { from, at, to, source, udptl };
                 prop_assert!(oracle.ever.contains(&flow));
                 prop_assert!(silent.contains(&(source, to)));
             }
@@ -320,7 +322,7 @@ proptest! {
         // In the end: all that is wanted and nothing else.
         planner.handle_unknown();
         run(&mut planner, &mut kernel);
-        let wanted: BTreeMap<Key, _> = oracle.owners.iter().map(|(key, (flow, _))| (*key, (flow.to, flow.source))).collect();
+        let wanted: BTreeMap<Key, _> = oracle.owners.iter().map(|(key, (flow, _))| (*key, (flow.to, flow.source, flow.udptl))).collect();
         prop_assert_eq!(kernel.forwards(), wanted);
         let silent: BTreeSet<Key> = oracle.owners.values().map(|(flow, _)| (flow.source, flow.to)).collect();
         prop_assert_eq!(kernel.silent(), silent);
