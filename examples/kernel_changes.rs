@@ -5,6 +5,7 @@
 
 use keepcall::calls::model::Flow;
 use keepcall::recovery::media::kernel::KernelRelay;
+use keepcall::recovery::permitted::Ground;
 use keepcall::vip::fence::Fence;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -54,7 +55,7 @@ async fn measure() -> anyhow::Result<()> {
     fence.removed().await?;
 
     let vip = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 9));
-    let relay = KernelRelay::new("measured", &[vip])?;
+    let relay = KernelRelay::new("measured", &Ground::of(&[vip]));
     let one = flows(vip, 20_000);
     relay.set("another", &flows(vip, 20_001)).await?;
     let mut times = Vec::new();
@@ -99,7 +100,10 @@ fn flows(vip: IpAddr, n: u16) -> Vec<Flow> {
         .flat_map(|rtcp| {
             let (a, b) = (phone(80, 4000 + rtcp), phone(81, 4000 + rtcp));
             let (at_a, at_b) = (ours(10_000 + rtcp), ours(10_002 + rtcp));
-            [Flow { from: a, at: at_a, to: b, source: at_b }, Flow { from: b, at: at_b, to: a, source: at_a }]
+            [
+                Flow { from: a, at: at_a, to: b, source: at_b, udptl: false },
+                Flow { from: b, at: at_b, to: a, source: at_a, udptl: false },
+            ]
         })
         .collect()
 }

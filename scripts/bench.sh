@@ -3,11 +3,13 @@
 #
 #   scripts/bench.sh failover [--json] [--rounds N] [--heartbeat-ms MS,...] [--events EVENT,...]
 #   scripts/bench.sh costs [--json] [--audio-calls N] [--stored-calls N] [--seconds N]
+#   scripts/bench.sh arm [--json] [--calls N] [--rounds N] [--renew-ms MS]
 #   scripts/bench.sh learn [--json] [--memory] [--capture] [--stored] [--live] [--rounds N] [--capture-calls N] [--rate N] [--seconds N] [--no-audio]
 #
 # failover: how long a VIP is silent for a client on the LAN, and how long two hosts answer for it, keepcall and keepalived in turn
 # on the same hosts. Events: power, stop, switchover, kill-server, kill-agent, freeze-agent.
 # costs: memory of the agent with many calls stored, and its processor time while audio runs.
+# arm: how long a renewal of the kernel lease waits while 10,000 calls are armed, changed, taken over and removed.
 # learn: messages a second through parser and tracker; the same capture file read by keepcall and sngrep in turn; memory of a
 # stored call; the agent on a live wire with 1,000 calls up and their audio. All four, or those that are named.
 # Needs root. The last line is one JSON object.
@@ -20,8 +22,12 @@ esac
 case "$1" in
 costs) scripts/setup.sh demo ;;
 learn) scripts/setup.sh learn ;;
+arm) command -v nft >/dev/null || { echo "bench: nft is missing; install the package nftables" >&2; exit 1; } ;;
 *) scripts/setup.sh bench ;;
 esac
 command -v cargo >/dev/null || PATH="$HOME/.cargo/bin:$PATH"
-cargo build --release --quiet --bin keepcall --example lab >&2
-exec "${CARGO_TARGET_DIR:-target}/release/examples/lab" bench "$@"
+# KEEPCALL_PROFILE=dev measures an unoptimized build, for work on the benchmark itself.
+profile=${KEEPCALL_PROFILE:-release}
+case "$profile" in dev) folder=debug ;; *) folder=$profile ;; esac
+cargo build --profile "$profile" --quiet --bin keepcall --example lab >&2
+exec "${CARGO_TARGET_DIR:-target}/$folder/examples/lab" bench "$@"

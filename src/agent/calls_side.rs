@@ -5,11 +5,12 @@
 //! server's traffic is learnt and stored, and the calls of the master before are recovered and carried.
 
 use super::ears::{self, Ears, EarsError};
+use super::ground;
 use super::relay::Relay;
 use super::rows;
 use super::sockets::{Datagram, RecoveryPortError, RecoverySockets};
 use super::takeover::Takeover;
-use crate::calls::model::{Call, CallEvent, Flow, Packet};
+use crate::calls::model::{Call, CallEvent, Packet};
 use crate::calls::store::{Store, StoreEvent, StoreHandle, StoreSettings};
 use crate::calls::stored::Stored;
 use crate::calls::sweep::{self, Sweep, Verdict};
@@ -19,10 +20,12 @@ use crate::config;
 use crate::control::api;
 use crate::etcd::Etcd;
 use crate::recovery::engine::{Action, CallState, CallStatus, Engine, Heard, Settings};
-use crate::recovery::media::kernel::{KernelRelay, RelayError};
-use crate::recovery::plan;
+use crate::recovery::media::kernel::{KernelRelay, RelayError, Wish};
+use crate::recovery::permitted::Ground;
+use crate::recovery::{fate, plan};
 use crate::time::Time;
 use crate::vip::fence::Fence;
+use crate::vip::nfnl::{Family, NfnlError};
 use crate::vip::nft::NftError;
 use crate::vip::nft::watch::TableWatch;
 use crate::vip::rawudp::{RawUdp, RawUdpError};
@@ -118,16 +121,17 @@ pub(super) enum Event {
     Heard(ears::Heard),
     Received(Datagram),
     Stored(StoreEvent),
-    /// Tables of nftables were deleted: these, or `None` if it is not known which.
-    TablesGone(Option<Vec<String>>),
-    TablesUnwatched(std::io::Error),
+    /// These tables of nftables were deleted.
+    TablesGone(Vec<String>),
+    TablesUnwatched(NfnlError),
     Deadline,
 }
 
 /// The calls of one instance.
 pub(super) struct CallsSide {
     instance: String,
-    vips: Vec<IpAddr>,
+    /// Where its audio may come from and go to.
+    ground: Ground,
     role: Role,
     table: Table,
     engine: Engine,
@@ -176,7 +180,8 @@ impl CallsSide {
         let sockets = RecoverySockets::open(&vips, sip.recovery_port)?;
         let ears = Ears::open(config, instance, sip, &vips)?;
         let raw = RawUdp::open(&instance.interface)?;
-        let relay = KernelRelay::new(&instance.name, &vips)?;
+        let ground = ground::of(config, sip, &vips);
+        let relay = KernelRelay::new(&instance.name, &ground);
         let fence = Fence::new(&instance.name, &sip.ports, sip.media_ports);
         // Until this node is master, its server stays off the wire. After a restart it is master, as long as it does not hear
         // otherwise; and then this is closed with the right.
@@ -197,13 +202,15 @@ impl CallsSide {
             Settings {
                 instance: instance.name.clone(),
                 node: node.name.clone(),
-                vips: vips.clone(),
+                vips,
+                ground: ground.clone(),
                 recovery_port: sip.recovery_port,
                 window: sip.window,
             },
             seed(),
         );
-        let tables = match TableWatch::open() {
+        let tables = match TableWatch::open([fence.table_name(), relay.table_name()].map(|name| (Family::Inet, name.to_owned())))
+        {
             Ok(watch) => Some(watch),
             Err(e) => {
                 warn!(instance = instance.name, "tables of nftables that somebody deletes will not be put back: {e}");
@@ -232,7 +239,7 @@ impl CallsSide {
             left_out: LeftOut::default(),
             sweep: Sweep::default(),
             ears,
-            vips,
+            ground,
             sockets,
             raw,
             fence,
@@ -289,7 +296,7 @@ impl CallsSide {
             Event::Stored(first) => self.follow(first).await,
             Event::TablesGone(names) => {
                 let own = [self.fence.table_name(), self.relay.table_name()];
-                if names.is_none_or(|names| names.iter().any(|n| own.contains(&n.as_str()))) {
+                if names.iter().any(|n| own.contains(&n.as_str())) {
                     self.mend_at = now + MEND;
                 }
             }
@@ -394,7 +401,8 @@ impl CallsSide {
             for call in &own {
                 self.table.adopt(call, now);
             }
-            self.relay.set(own.iter().map(|c| (c.id.clone(), Vec::new())).collect());
+            let none = |c: &Call| Wish { call: c.id.clone(), flows: Vec::new(), emergency: false };
+            self.relay.set(own.iter().map(none).collect());
         } else {
             self.expect(own, now);
         }
@@ -522,7 +530,7 @@ impl CallsSide {
         errors
     }
 
-    pub(super) fn counts(&self) -> api::CallCounts {
+    pub(super) async fn counts(&self) -> api::CallCounts {
         let carried = self.engine.status().iter().filter(|c| c.state != CallState::Over).count();
         api::CallCounts {
             stored: self.stored.len(),
@@ -530,18 +538,30 @@ impl CallsSide {
             carried,
             capture: self.ears.capture_counts(),
             hep: self.ears.hep_counts(),
+            relay: Some(self.relay_counts().await),
         }
     }
 
-    /// The stored calls as `calls` shows them.
+    async fn relay_counts(&self) -> api::RelayCounts {
+        let refused = |call: &&Call| plan::paths_of(call, &self.ground).is_ok_and(|paths| !paths.refused.is_empty());
+        let packets = self.relay.refused().await;
+        api::RelayCounts {
+            refused_calls: self.stored.values().filter(refused).count(),
+            not_media: packets.payload,
+            parts: packets.parts,
+            this_host: packets.this_host,
+        }
+    }
+
     /// How the connection to the server is; `None` if it is not asked for its bridges now.
     pub(super) fn server_status(&self) -> Option<api::ServerStatus> {
         self.ears.server_status()
     }
 
+    /// The stored calls as `calls` shows them.
     pub(super) fn rows(&self) -> Vec<api::CallRow> {
         let carried: BTreeMap<String, CallStatus> = self.engine.status().into_iter().map(|s| (s.call.clone(), s)).collect();
-        self.stored.values().map(|call| rows::row(call, carried.get(&call.id))).collect()
+        self.stored.values().map(|call| rows::row(call, carried.get(&call.id), &self.ground)).collect()
     }
 
     async fn follow(&mut self, first: StoreEvent) {
@@ -634,22 +654,28 @@ impl CallsSide {
 
     /// Makes the relay of a backup carry exactly what is stored of these calls.
     fn arm(&self, ids: Vec<String>) {
-        let flows = ids
+        let wishes = ids
             .into_iter()
             .map(|id| {
-                let flows = self.stored.get(&id).map(|call| plan::flows_of(call, &self.vips));
-                let flows = match flows {
-                    Some(Ok(flows)) => flows,
+                let call = self.stored.get(&id);
+                let emergency = call.is_some_and(|call| call.emergency);
+                let flows = match call.map(|call| plan::paths_of(call, &self.ground)) {
+                    Some(Ok(paths)) => {
+                        if let Some(why) = fate::refusal(&paths) {
+                            debug!(call = id, "{why}");
+                        }
+                        paths.flows
+                    }
                     Some(Err(e)) => {
                         debug!(call = id, "its audio cannot be relayed as it is: {e}");
                         Vec::new()
                     }
                     None => Vec::new(),
                 };
-                (id, flows)
+                Wish { call: id, flows, emergency }
             })
             .collect();
-        self.relay.set(flows);
+        self.relay.set(wishes);
     }
 
     /// Carries out all that tracker and engine have decided.
@@ -661,12 +687,15 @@ impl CallsSide {
     /// Hands on what tracker and engine have decided, but for the messages that are to be sent.
     fn decide(&mut self) -> Vec<Message> {
         let mut messages = Vec::new();
-        let mut flows: Vec<(String, Vec<Flow>)> = Vec::new();
+        let mut wishes = Vec::new();
         while let Some(action) = self.engine.poll_action() {
             match action {
                 Action::Send { from, to, payload } => messages.push((from, to, payload)),
                 Action::Store(event) => self.store.apply(event),
-                Action::Flows { call, flows: new } => flows.push((call, new)),
+                Action::Flows { call, flows } => {
+                    let emergency = self.stored.get(&call).is_some_and(|stored| stored.emergency);
+                    wishes.push(Wish { call, flows, emergency });
+                }
                 Action::Outcome { call, outcome, .. } => {
                     info!(instance = self.instance, call, ?outcome, "call settled");
                     if let Some(takeover) = &mut self.takeover {
@@ -678,7 +707,7 @@ impl CallsSide {
         while let Some(event) = self.table.poll_event() {
             self.store.apply(event);
         }
-        self.relay.set(flows);
+        self.relay.set(wishes);
         self.ears.sample(if self.role == Role::Master { self.table.wants_one_in() } else { None });
         messages
     }
@@ -703,7 +732,7 @@ impl CallsSide {
     }
 }
 
-async fn deleted(tables: Option<&mut TableWatch>) -> std::io::Result<Option<Vec<String>>> {
+async fn deleted(tables: Option<&mut TableWatch>) -> Result<Vec<String>, NfnlError> {
     match tables {
         Some(tables) => tables.next().await,
         None => std::future::pending().await,

@@ -127,9 +127,13 @@ impl Instance {
             }
             Order::Drop { epoch, reason, handover } => self.drop_right(epoch, &reason, handover).await,
             Order::Summary(reply) => {
+                let calls = match &self.calls {
+                    Some(calls) => calls.counts().await,
+                    None => api::CallCounts::default(),
+                };
                 let _ = reply.send(Summary {
                     checks: self.verdict.borrow().checks.clone(),
-                    calls: self.calls.as_ref().map(CallsSide::counts).unwrap_or_default(),
+                    calls,
                     server: self.calls.as_ref().and_then(CallsSide::server_status),
                 });
             }

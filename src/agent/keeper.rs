@@ -89,7 +89,9 @@ impl Leases {
 
     /// Puts tables back that somebody deletes. Ends only if the kernel does not tell.
     pub(super) async fn mend(self) {
-        let mut watch = match TableWatch::open() {
+        let all = self.all.values();
+        let tables = all.flat_map(|lease| lease.families().into_iter().map(|family| (family, lease.table_name().to_owned())));
+        let mut watch = match TableWatch::open(tables) {
             Ok(watch) => watch,
             Err(e) => return warn!("tables of nftables that somebody deletes will not be put back: {e}"),
         };
@@ -99,7 +101,7 @@ impl Leases {
                 Err(e) => return warn!("tables of nftables that somebody deletes are no longer put back: {e}"),
             };
             for (instance, lease) in &self.all {
-                if names.as_ref().is_none_or(|names| names.iter().any(|n| n == lease.table_name())) {
+                if names.iter().any(|name| name == lease.table_name()) {
                     tokio::time::sleep(mend_one(instance, lease).await).await;
                 }
             }

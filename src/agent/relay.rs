@@ -1,24 +1,28 @@
 //! Changes of the kernel relay, off the instance's loop: a change waits for the kernel's own lock on nftables, which another
-//! program's large change may hold, and a thousand calls at once take tens of milliseconds. The loop's SIP must not wait for that.
+//! program's large change may hold, and ten thousand calls come in pieces for a second or two. The loop's SIP must not wait for that.
 
-use crate::calls::model::Flow;
-use crate::recovery::media::kernel::{KernelRelay, RelayError};
+use crate::recovery::media::kernel::{KernelRelay, RefusedPackets, RelayError, Wish};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::warn;
+
+/// Pause before what nftables refused is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What is wanted and not yet asked of the kernel.
 #[derive(Debug, Default)]
 struct Wanted {
     /// By call id: one entry for each call, so the number of calls bounds it.
-    flows: BTreeMap<String, Vec<Flow>>,
+    wishes: BTreeMap<String, Wish>,
     /// Counts what was asked for.
     version: u64,
 }
 
-/// The relay of one instance and the task that changes it. What comes while a change is under way becomes the next one.
+/// The relay of one instance and the task that changes it. What comes while a change is under way is sorted in after
+/// the piece that it is at: an emergency call does not wait for a thousand others.
 #[derive(Debug)]
 pub(super) struct Relay {
     kernel: Arc<KernelRelay>,
@@ -40,13 +44,13 @@ impl Relay {
     }
 
     /// Forwards exactly these flows for these calls, soon; the newest word for a call counts.
-    pub(super) fn set(&self, flows: Vec<(String, Vec<Flow>)>) {
-        if flows.is_empty() {
+    pub(super) fn set(&self, wishes: Vec<Wish>) {
+        if wishes.is_empty() {
             return;
         }
         {
             let mut wanted = lock(&self.wanted);
-            wanted.flows.extend(flows);
+            wanted.wishes.extend(wishes.into_iter().map(|wish| (wish.call.clone(), wish)));
             wanted.version += 1;
         }
         // Full means that a ring is waiting already.
@@ -73,12 +77,21 @@ impl Relay {
 
     /// Puts the table back if somebody deleted it; whether that was so.
     pub(super) async fn renew(&self) -> Result<bool, RelayError> {
-        self.kernel.renew().await
+        let deleted = self.kernel.is_deleted().await?;
+        if deleted {
+            self.refresh();
+        }
+        Ok(deleted)
+    }
+
+    /// Packets that were not forwarded since the table was made; none while there is no table.
+    pub(super) async fn refused(&self) -> RefusedPackets {
+        self.kernel.refused().await.unwrap_or_default()
     }
 
     /// Ends the changes and removes the whole table.
     pub(super) async fn clear(&self) -> Result<(), RelayError> {
-        lock(&self.wanted).flows.clear();
+        lock(&self.wanted).wishes.clear();
         self.task.abort();
         self.kernel.clear().await
     }
@@ -103,14 +116,30 @@ async fn work(
     done: watch::Sender<u64>,
 ) {
     while rung.recv().await.is_some() {
-        let (flows, version) = {
-            let mut wanted = lock(&wanted);
-            (std::mem::take(&mut wanted.flows), wanted.version)
-        };
-        match kernel.set_many(flows.iter().map(|(call, flows)| (call.as_str(), flows.as_slice()))).await {
-            Ok(refused) => refused.iter().for_each(|e| warn!(instance, "a call's audio is not relayed: {e}")),
-            Err(e) => warn!(instance, "the relay of {} calls was not changed: {e}", flows.len()),
+        let mut told = false;
+        loop {
+            let (wishes, version) = {
+                let mut wanted = lock(&wanted);
+                (std::mem::take(&mut wanted.wishes), wanted.version)
+            };
+            for refused in kernel.want(wishes.into_values()).await {
+                warn!(instance, "a call's audio is not relayed: {refused}");
+            }
+            match kernel.step().await {
+                Ok(true) => {}
+                Ok(false) => {
+                    done.send_replace(version);
+                    break;
+                }
+                Err(e) => {
+                    if !std::mem::replace(&mut told, true) {
+                        warn!(instance, "the relay of calls' audio is not as it should be: {e}; trying again each second");
+                    }
+                    // Nobody waits for what may never be.
+                    done.send_replace(version);
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
         }
-        done.send_replace(version);
     }
 }

@@ -3,11 +3,13 @@
 use crate::calls::model::{Call, Leg};
 use crate::control::api::{CallRow, LegRow};
 use crate::recovery::engine::{CallState, CallStatus};
+use crate::recovery::fate;
+use crate::recovery::permitted::Ground;
 use crate::sip::sdp::Sdp;
 use crate::sip::uri;
 use std::net::SocketAddr;
 
-pub(super) fn row(call: &Call, carried: Option<&CallStatus>) -> CallRow {
+pub(super) fn row(call: &Call, carried: Option<&CallStatus>, ground: &Ground) -> CallRow {
     CallRow {
         id: call.id.clone(),
         instance: call.instance.clone(),
@@ -20,6 +22,7 @@ pub(super) fn row(call: &Call, carried: Option<&CallStatus>) -> CallRow {
         confidence: call.confidence,
         other_end: call.other_end.clone(),
         legs: call.legs.iter().map(|l| leg(l)).collect(),
+        not_relayed: fate::refusal(&fate::of(call, ground).1),
     }
 }
 

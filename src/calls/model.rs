@@ -383,4 +383,6 @@ pub struct Flow {
     pub to: SocketAddr,
     /// The VIP address and port that the receiving phone expects packets from.
     pub source: SocketAddr,
+    /// Whether both parties have agreed on T.38 over UDPTL here: its packets look like anything.
+    pub udptl: bool,
 }

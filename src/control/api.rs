@@ -228,6 +228,22 @@ pub struct CallCounts {
     /// What the server reported by HEP; `None` if that is not configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hep: Option<HepCounts>,
+    /// What the audio relay does not forward; `None` from an older agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<RelayCounts>,
+}
+
+/// What the audio relay of an instance does not forward.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayCounts {
+    /// Stored calls that have audio which may not be relayed; `calls` says why.
+    pub refused_calls: usize,
+    /// Packets of relayed calls that were dropped: neither RTP, RTCP, STUN nor DTLS, nor UDPTL where T.38 was agreed.
+    pub not_media: u64,
+    /// Fragments, and packets with other headers before UDP.
+    pub parts: u64,
+    /// Packets that would have ended on this host.
+    pub this_host: u64,
 }
 
 /// The state of one node.
@@ -316,6 +332,9 @@ pub struct CallRow {
     pub other_end: Option<OtherEnd>,
     /// Its legs.
     pub legs: Vec<LegRow>,
+    /// Why audio of it would not be relayed, if some may not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_relayed: Option<String>,
 }
 
 /// A leg of a call in the table.

@@ -115,8 +115,8 @@ pub(super) struct Carried {
 
 impl Carried {
     pub(super) fn new(call: Call, cx: &Cx<'_>) -> Self {
-        let (flows, unpassable) = match plan::flows_of(&call, &cx.settings.vips) {
-            Ok(flows) => (flows, None),
+        let (flows, unpassable) = match plan::paths_of(&call, &cx.settings.ground) {
+            Ok(paths) => (paths.flows, None),
             Err(why) => (Vec::new(), Some(why)),
         };
         let side = |leg: &Leg| Side { anchors: plan::anchors(leg, &cx.settings.vips), ..Side::default() };
@@ -307,7 +307,7 @@ impl Carried {
 
     /// The audio paths after a description changed; those in place stay if the new ones can't be worked out.
     pub(super) fn reflow(&mut self, cx: &mut Cx<'_>) {
-        if let Ok(flows) = plan::flows_of(&self.call, &cx.settings.vips)
+        if let Ok(plan::Paths { flows, .. }) = plan::paths_of(&self.call, &cx.settings.ground)
             && flows != self.flows
         {
             self.flows.clone_from(&flows);

@@ -5,6 +5,7 @@ mod tests;
 
 use super::bridge::phrase;
 use super::call::{Carried, Cx, Phase};
+use super::permitted::Ground;
 use super::plan;
 use super::request;
 use super::rng::Rng;
@@ -31,6 +32,8 @@ pub struct Settings {
     pub node: String,
     /// The instance's addresses.
     pub vips: Vec<IpAddr>,
+    /// Where the relay may deliver.
+    pub ground: Ground,
     /// UDP port of the agent's own SIP socket on each VIP.
     pub recovery_port: u16,
     /// Recoveries under way at one time; at least one.

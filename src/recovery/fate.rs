@@ -1,7 +1,8 @@
 //! What a takeover does with a call, by what is known of it. Pure: the engine acts by it, and `inspect` tells it.
 
-use super::plan::{self, Unpassable};
-use crate::calls::model::{Call, Flow, Transport};
+use super::permitted::Ground;
+use super::plan::{self, Paths, Unpassable};
+use crate::calls::model::{Call, Transport};
 use crate::sip::sdp::Media;
 use std::net::{IpAddr, SocketAddr};
 
@@ -38,14 +39,22 @@ impl Fate {
     }
 }
 
-/// The fate of a call at these addresses, and the paths of its audio that the relay forwards.
+/// The fate of a call here, and the paths of its audio: what the relay forwards, and what it may not.
 #[must_use]
-pub fn of(call: &Call, vips: &[IpAddr]) -> (Fate, Vec<Flow>) {
-    let (flows, unpassable) = match plan::flows_of(call, vips) {
-        Ok(flows) => (flows, None),
-        Err(why) => (Vec::new(), Some(why)),
+pub fn of(call: &Call, ground: &Ground) -> (Fate, Paths) {
+    let (paths, unpassable) = match plan::paths_of(call, ground) {
+        Ok(paths) => (paths, None),
+        Err(why) => (Paths::default(), Some(why)),
     };
-    (Fate::of(call, unpassable), flows)
+    (Fate::of(call, unpassable), paths)
+}
+
+/// Why some of a call's audio is not forwarded, though it passes here; `None` if all is. For people.
+#[must_use]
+pub fn refusal(paths: &Paths) -> Option<String> {
+    let (flow, why) = paths.refused.first()?;
+    let some = if paths.flows.is_empty() { "the audio" } else { "a part of the audio" };
+    Some(format!("{some} from {} is not relayed to {}: {why}", flow.from, flow.to))
 }
 
 /// Which way the audio of a call goes.

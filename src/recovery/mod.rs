@@ -6,6 +6,7 @@ pub mod engine;
 pub mod fate;
 pub mod media;
 mod outgoing;
+pub mod permitted;
 pub mod plan;
 mod reinvite;
 mod request;

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod tests;
 
+use super::permitted::{Ground, Refusal};
 use crate::calls::model::{Call, Direction, Flow, Leg};
 use crate::sip::sdp::{Media, Place, Sdp, SdpError, keep_formats};
 use std::net::{IpAddr, SocketAddr};
@@ -158,6 +159,11 @@ fn is_rtp(proto: &[u8]) -> bool {
     proto.windows(4).any(|w| w.eq_ignore_ascii_case(b"RTP/"))
 }
 
+/// T.38 over UDPTL as it is (RFC 3362); over DTLS (RFC 7345) it looks like DTLS.
+fn is_udptl(m: &Media<'_>) -> bool {
+    m.kind.eq_ignore_ascii_case(b"image") && m.proto.eq_ignore_ascii_case(b"udptl")
+}
+
 fn common(a: &Stream<'_>, b: &Stream<'_>) -> Vec<(Vec<u8>, String)> {
     let theirs = b.agreed();
     a.agreed().into_iter().filter(|f| theirs.contains(f)).map(|(f, e)| (f.to_vec(), e)).collect()
@@ -177,12 +183,35 @@ fn secure(proto: &[u8]) -> bool {
     proto.windows(4).any(|w| w.eq_ignore_ascii_case(b"SAVP"))
 }
 
-/// The audio paths of a call through the VIP, both ways, RTP and RTCP. Empty if the phones send to each other directly, or
-/// if nothing is known of their addresses.
+/// The paths of a call's audio through the VIP.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Paths {
+    /// What the relay may forward: both ways, RTP and RTCP. Empty if the phones send to each other directly, or if nothing is known of
+    /// their addresses.
+    pub flows: Vec<Flow>,
+    /// What it may not forward, and why. Of a stream that is refused one way the other way is left out as well.
+    pub refused: Vec<(Flow, Refusal)>,
+}
+
+/// The audio paths of a call through the VIP.
 ///
 /// # Errors
 /// If the audio runs through the VIP but can't be forwarded as it is.
-pub fn flows_of(call: &Call, vips: &[IpAddr]) -> Result<Vec<Flow>, Unpassable> {
+pub fn paths_of(call: &Call, ground: &Ground) -> Result<Paths, Unpassable> {
+    let mut paths = Paths::default();
+    for both in streams_of(call, &ground.vips)? {
+        let refused: Vec<_> = both.iter().filter_map(|flow| Some((*flow, ground.permits_of(call, flow).err()?))).collect();
+        if refused.is_empty() {
+            paths.flows.extend(both);
+        } else {
+            paths.refused.extend(refused);
+        }
+    }
+    Ok(paths)
+}
+
+/// Both ways of each stream, RTP and RTCP apart.
+fn streams_of(call: &Call, vips: &[IpAddr]) -> Result<Vec<[Flow; 2]>, Unpassable> {
     let [a, b] = call.legs.as_slice() else { return Err(Unpassable::OneLeg) };
     let (ea, eb) = (ends(a)?, ends(b)?);
     let mut flows = Vec::new();
@@ -203,14 +232,15 @@ pub fn flows_of(call: &Call, vips: &[IpAddr]) -> Result<Vec<Flow>, Unpassable> {
             continue;
         }
         let (Some(pa), Some(pb)) = (sa.ways(), sb.ways()) else { continue };
-        pair(&mut flows, (pa, at_a), (pb, at_b));
+        let udptl = [sa.sent, sa.received, sb.sent, sb.received].iter().all(|m| is_udptl(m));
+        flows.push(pair((pa, at_a), (pb, at_b), udptl));
         if !is_rtp(sa.sent.proto) || sa.muxed() || sb.muxed() {
             continue;
         }
         if let (Some(pa), Some(at_a), Some(pb), Some(at_b)) =
             (sa.ways_rtcp(), sa.anchor_rtcp(at_a), sb.ways_rtcp(), sb.anchor_rtcp(at_b))
         {
-            pair(&mut flows, (pa, at_a), (pb, at_b));
+            flows.push(pair((pa, at_a), (pb, at_b), false));
         }
     }
     Ok(flows)
@@ -223,9 +253,11 @@ struct Ways {
     to: SocketAddr,
 }
 
-fn pair(flows: &mut Vec<Flow>, (a, at_a): (Ways, SocketAddr), (b, at_b): (Ways, SocketAddr)) {
-    flows.push(Flow { from: a.from, at: at_a, to: b.to, source: at_b });
-    flows.push(Flow { from: b.from, at: at_b, to: a.to, source: at_a });
+fn pair((a, at_a): (Ways, SocketAddr), (b, at_b): (Ways, SocketAddr), udptl: bool) -> [Flow; 2] {
+    [
+        Flow { from: a.from, at: at_a, to: b.to, source: at_b, udptl },
+        Flow { from: b.from, at: at_b, to: a.to, source: at_a, udptl },
+    ]
 }
 
 /// The body to offer to leg `side` (0 or 1), before its version is raised: what it was last sent, without the formats that

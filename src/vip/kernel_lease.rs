@@ -266,6 +266,13 @@ impl KernelLease {
         self.lock().enforcement
     }
 
+    /// The families of the tables that there are.
+    #[must_use]
+    pub fn families(&self) -> Vec<Family> {
+        let kinds: &[Kind] = if self.enforcement() == Some(Enforcement::Netdev) { &ALL } else { &WITHOUT_NETDEV };
+        kinds.iter().map(|kind| kind.family).collect()
+    }
+
     /// The name of the tables.
     #[must_use]
     pub fn table_name(&self) -> &str {

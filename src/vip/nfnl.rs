@@ -195,6 +195,43 @@ impl Nfnl {
         }
     }
 
+    /// All elements of a set that nobody else changes. [`Nfnl::list`] begins anew when anything in nftables changes meanwhile, be it
+    /// in another table.
+    ///
+    /// # Errors
+    /// As in [`NfnlError`].
+    pub fn list_own(&mut self, family: Family, table: &str, set: &str) -> Result<Vec<Found>, NfnlError> {
+        let (bytes, number) = batch::listing(family, table, set, &mut self.sequence);
+        self.send(&bytes)?;
+        self.listed(number).map(|(found, _)| found)
+    }
+
+    /// The kernel's number of a table, which no other table ever has; `None` if it is not there. Waits for no change of nftables.
+    ///
+    /// # Errors
+    /// As in [`NfnlError`].
+    pub fn table(&mut self, family: Family, table: &str) -> Result<Option<u64>, NfnlError> {
+        let (bytes, number) = batch::table_question(family, table, &mut self.sequence);
+        self.send(&bytes)?;
+        let mut answer = None;
+        loop {
+            for reply in self.receive(MsgFlags::empty())? {
+                match reply {
+                    Reply::Table { sequence, handle } if sequence == number => answer = Some(handle),
+                    Reply::Result { sequence, code } if sequence == number => {
+                        return match code {
+                            0 => Ok(answer),
+                            libc::ENOENT => Ok(None),
+                            code => Err(NfnlError::of(code)),
+                        };
+                    }
+                    Reply::Overrun => return Err(NfnlError::Answer(LOST)),
+                    _ => {}
+                }
+            }
+        }
+    }
+
     /// The answer to listing `number`, and whether the set changed meanwhile.
     fn listed(&mut self, number: u32) -> Result<(Vec<Found>, bool), NfnlError> {
         let mut all = Vec::new();

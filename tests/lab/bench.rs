@@ -1,6 +1,7 @@
 //! What a LAN client sees when something goes, keepcall and keepalived in turn on the same hosts: how long the VIP is silent,
 //! and for how long two hosts answer for it.
 
+mod arm;
 pub(crate) mod learn;
 mod report;
 
@@ -33,6 +34,8 @@ enum What {
     Costs(crate::costs::Costs),
     /// How fast calls are learnt, beside sngrep, and what it costs.
     Learn(learn::Learn),
+    /// How long a renewal of a kernel lease waits while thousands of calls are armed.
+    Arm(arm::Arm),
 }
 
 #[derive(clap::Args)]
@@ -95,6 +98,7 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
         What::Failover(f) => f,
         What::Costs(c) => return crate::costs::run(c),
         What::Learn(l) => return learn::run(l),
+        What::Arm(a) => return arm::run(a),
     };
     if f.rounds == 0 || f.heartbeat_ms.is_empty() {
         bail!("nothing to measure: give at least one round and one heartbeat");

@@ -69,7 +69,7 @@ pub(super) fn render(calls: &[CallRow]) -> String {
     format!("{}{}", table(&head, rows.collect()), obstacles(calls))
 }
 
-/// What stands in the way of re-INVITEs, one line a leg; empty if nothing does.
+/// What stands in the way of re-INVITEs, one line a leg, and of audio, one line a call; empty if nothing does.
 fn obstacles(calls: &[CallRow]) -> String {
     let legs = calls.iter().flat_map(|c| c.legs.iter().map(move |l| (c, l)));
     let lines: Vec<String> = legs
@@ -77,5 +77,7 @@ fn obstacles(calls: &[CallRow]) -> String {
             Some(format!("  {}  {}: {}\n", printable(&c.id), printable(&leg.remote), printable(leg.obstacle.as_ref()?)))
         })
         .collect();
-    if lines.is_empty() { String::new() } else { format!("\nnot recovered at a takeover:\n{}", lines.concat()) }
+    let audio = calls.iter().filter_map(|c| Some(format!("  {}: {}\n", printable(&c.id), printable(c.not_relayed.as_ref()?))));
+    let under = |head: &str, lines: String| if lines.is_empty() { lines } else { format!("\n{head}:\n{lines}") };
+    under("not recovered at a takeover", lines.concat()) + &under("not relayed at a takeover", audio.collect())
 }

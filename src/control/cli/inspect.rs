@@ -11,6 +11,7 @@ use crate::calls::inspect::report::{Audio, Recovery, Report, Signalling};
 use crate::calls::inspect::{InspectError, InspectSettings, Judge};
 use crate::calls::model::Call;
 use crate::recovery::fate::{self, Fate, Way};
+use crate::recovery::permitted::Ground;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -84,12 +85,14 @@ fn find(report: &Report, wanted: &str) -> Option<usize> {
 
 /// What a takeover would do with a call that was learnt so, at a server with these addresses.
 pub fn judge(call: &Call, vips: &[IpAddr]) -> Recovery {
-    let (fate, flows) = fate::of(call, vips);
+    let (fate, paths) = fate::of(call, &Ground::of(vips));
+    let flows = &paths.flows;
     let way = fate::way(call, vips);
     let signalling = if fate == Fate::Reinvited { Signalling::ReInvite } else { Signalling::No };
     let (audio, of_audio) = match (fate, way) {
         (Fate::Alone | Fate::Silent(_), _) => (Audio::No, String::new()),
         (Fate::Reinvited, _) if !flows.is_empty() => (Audio::Relayed, "the audio is relayed".to_owned()),
+        (Fate::Reinvited, _) if !paths.refused.is_empty() => (Audio::No, String::new()),
         (_, Way::Direct) => (Audio::Direct, "the audio goes from phone to phone and does not depend on the server".to_owned()),
         (_, Way::Elsewhere(at)) => {
             (Audio::Elsewhere, format!("the audio goes by {at}, which is neither a phone's nor the server's address"))
@@ -108,7 +111,8 @@ pub fn judge(call: &Call, vips: &[IpAddr]) -> Recovery {
         }
         Fate::Silent(why) => format!("{why}; both parties get BYE"),
     };
-    let why = if of_audio.is_empty() { of_signalling } else { format!("{of_signalling}; {of_audio}") };
+    let why = [Some(of_signalling), Some(of_audio).filter(|text| !text.is_empty()), fate::refusal(&paths)];
+    let why = why.into_iter().flatten().collect::<Vec<_>>().join("; ");
     Recovery { audio, signalling, why, flows: flows.iter().map(Into::into).collect() }
 }
 

@@ -2,7 +2,7 @@
 
 use super::output::{Output, ago, complain, or_dash, printable, span, table};
 use super::{Global, QUICK, unexpected};
-use crate::control::api::{CheckState, HepCounts, Reply, Request, Status};
+use crate::control::api::{CheckState, HepCounts, RelayCounts, Reply, Request, Status};
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -159,6 +159,17 @@ pub(super) fn render(status: &Status) -> String {
     if !wire.is_empty() {
         let head = ["SIP SEEN OF", "MESSAGES", "DROPPED", "TCP STREAMS", "TCP GAPS", "INCOMPLETE", "MALFORMED"];
         let _ = write!(text, "\n{}", table(&head, wire));
+    }
+    // Only where there is something to see.
+    let relayed = status.instances.iter().filter_map(|i| Some((i, i.calls.relay.filter(|r| *r != RelayCounts::default())?)));
+    let refused = relayed.map(|(i, r)| {
+        let counts = [r.refused_calls as u64, r.not_media, r.parts, r.this_host];
+        std::iter::once(i.name.clone()).chain(counts.map(|n| n.to_string())).collect()
+    });
+    let refused: Vec<Vec<String>> = refused.collect();
+    if !refused.is_empty() {
+        let head = ["NOT RELAYED OF", "CALLS", "PACKETS NOT MEDIA", "FRAGMENTS", "TO THIS HOST"];
+        let _ = write!(text, "\n{}", table(&head, refused));
     }
     let servers = status.instances.iter().filter_map(|i| {
         let s = i.server.as_ref()?;

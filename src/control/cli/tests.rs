@@ -58,6 +58,7 @@ fn the_status_shows_master_nodes_checks_and_calls() {
                 carried: 43,
                 capture: Some(CaptureCounters { seen: 81, dropped: 82, ..CaptureCounters::default() }),
                 hep: Some(HepCounts { received: 71, dropped: 72, ..HepCounts::default() }),
+                relay: Some(RelayCounts { refused_calls: 61, not_media: 62, ..RelayCounts::default() }),
             },
             ..InstanceStatus::default()
         }],
@@ -82,6 +83,9 @@ fn the_status_shows_master_nodes_checks_and_calls() {
         "login refused",
         "71",
         "72",
+        "NOT RELAYED OF",
+        "61",
+        "62",
         "never",
         "evil .[2J",
     ] {
@@ -124,6 +128,8 @@ fn calls_show_both_parties() {
     half.legs[0].obstacle = Some("its route set was not seen\x1b[2J".into());
     let text = calls::render(&[half]);
     assert!(text.contains("not recovered at a takeover:") && text.contains(": its route set was not seen.[2J"), "{text}");
+    let refused = CallRow { not_relayed: Some("the audio goes to a place of SIP".to_owned()), ..call.clone() };
+    assert!(calls::render(&[refused]).contains("not relayed at a takeover:\n  : the audio goes to a place of SIP"));
     assert!(calls::render(std::slice::from_ref(&single)).contains("(sip:pbx)"));
     let shown = |call: CallRow| calls::render(&[call]);
     let how = |pairing: &str, confidence| CallRow { pairing: Some(pairing.to_owned()), confidence, ..call.clone() };

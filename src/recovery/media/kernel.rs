@@ -4,17 +4,30 @@
 //! comes nothing has to be installed. Flows are keyed by sender and port of ours together, so a new call of the new server on a
 //! port of the same range is untouched. A server that handles its own calls has no flows here.
 //!
-//! The table is made by one run of nft; after that, flows come and go over netlink, each change in one transaction.
+//! The table is made by one run of nft; after that, flows come and go over netlink, in pieces that the planner makes: see there.
 
-use super::table::{self, Elements, MAX_FLOWS};
+mod tags;
+
+use super::planner::{self, Action, NoRoom, Piece, Planner};
+use super::present::Present;
+use super::table::{self, SETS, Why};
 use crate::calls::model::Flow;
+use crate::recovery::permitted::{Ground, Refusal};
 use crate::vip::nfnl::{Batch, Data, Family, Found, Link, NfnlError};
 use crate::vip::nft::{self, NftError};
-use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex as Shared, PoisonError};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tracing::warn;
+
+/// Of all relays of this process, only one changes nftables at a time, and rests after it: together they never keep the kernel's
+/// lock for more than half of the time, and a renewal of a kernel lease waits for one piece at most.
+static BUDGET: Mutex<()> = Mutex::const_new(());
+/// A rest is as long as the piece was, in these bounds: at least enough for several renewals (each takes some ten microseconds), and
+/// at most what a busy machine would make of it.
+const REST: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(20));
+/// A change that took less needs no rest if nothing else waits: one call.
+const SHORT: Duration = Duration::from_millis(1);
 
 /// Why the relay did not take flows.
 #[derive(Debug, thiserror::Error)]
@@ -30,18 +43,24 @@ pub enum RelayError {
         /// The flow.
         flow: Box<Flow>,
         /// What is wrong with it.
-        why: &'static str,
+        why: Refusal,
     },
     /// The table is full.
-    #[error("no room for the audio of call {call}: {MAX_FLOWS} flows are forwarded already")]
+    #[error("no room for the audio of call {call}: {} flows are forwarded already", planner::MOST)]
     Full {
-        /// The first call that found no room.
+        /// The call that found no room.
+        call: String,
+    },
+    /// A call with more streams than any telephone has.
+    #[error("the audio of call {call} is not forwarded: it has more than {} flows", planner::MOST_OF_A_CALL)]
+    TooMany {
+        /// The call.
         call: String,
     },
     /// More instances in one process than marks can tell apart.
     #[error("too many instances: the marks of the kernel relay tell 255 apart")]
     TooManyInstances,
-    /// The elements of the table could not be changed; the next change of any call tries again.
+    /// The elements of the table could not be changed; what is wanted is kept, and tried again with the next change.
     #[error("nftables did not take the flows of {what}: {source}")]
     Flows {
         /// The relay of which instance.
@@ -70,13 +89,35 @@ pub struct FlowCount {
     pub bytes: u64,
 }
 
+/// Packets of flows that were not forwarded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RefusedPackets {
+    /// Not RTP, RTCP, STUN or DTLS, nor UDPTL where it was agreed.
+    pub payload: u64,
+    /// Fragments, and what has other headers before UDP.
+    pub parts: u64,
+    /// To this host or to everybody in a network.
+    pub this_host: u64,
+}
+
+/// What is wanted for a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// The call.
+    pub call: String,
+    /// All its flows; none removes it.
+    pub flows: Vec<Flow>,
+    /// Whether it comes before all calls that are none.
+    pub emergency: bool,
+}
+
 /// The relay of one instance.
 #[derive(Debug)]
 pub struct KernelRelay {
+    instance: String,
     table: String,
     what: String,
-    vips: Vec<IpAddr>,
-    tag: u8,
+    ground: Ground,
     link: Link,
     // Of its own, so that changes do not wait until thousands of counters are read.
     counters: Link,
@@ -84,38 +125,33 @@ pub struct KernelRelay {
     state: Mutex<State>,
 }
 
-type Key = (SocketAddr, SocketAddr);
-
-/// What is wanted; in force as well if `installed`.
 #[derive(Debug, Default)]
 struct State {
-    // Whether the table in the kernel is ours; before that, what a predecessor left may be in force, and is replaced whole by
-    // the first change, so that audio which it forwards does not stop in between.
-    installed: bool,
-    calls: BTreeMap<String, Vec<Flow>>,
-    // Sender and port of ours -> the call that has it, and the flow's number.
-    slots: HashMap<Key, (String, u16, Flow)>,
-    // How many flows speak from a port of ours to a phone, and one of them.
-    local: HashMap<Key, (u32, Flow)>,
-    free: Vec<u16>,
-    used: usize,
+    planner: Planner,
+    // Whether the last change was refused, and none has succeeded since.
+    refused: bool,
 }
 
 impl KernelRelay {
-    /// The relay of `instance` for its addresses. Touches nothing until the first change.
-    ///
-    /// # Errors
-    /// More than 255 instances.
-    pub fn new(instance: &str, vips: &[IpAddr]) -> Result<Self, RelayError> {
-        Ok(Self {
+    /// The relay of `instance` on its ground. Touches nothing until the first change.
+    #[must_use]
+    pub fn new(instance: &str, ground: &Ground) -> Self {
+        Self {
+            instance: instance.to_owned(),
             table: nft::table_name("relay", instance),
             what: format!("the audio relay of instance {instance}"),
-            vips: vips.to_vec(),
-            tag: tag_of(instance).ok_or(RelayError::TooManyInstances)?,
-            link: Link::default(),
+            ground: ground.clone(),
+            link: Link::ahead(),
             counters: Link::default(),
-            state: Mutex::new(State::default()),
-        })
+            state: Mutex::default(),
+        }
+    }
+
+    /// The same with all in one transaction, as it was once: what the benchmark compares with.
+    #[must_use]
+    pub fn unbroken(mut self) -> Self {
+        self.state.get_mut().planner = Planner::unbroken();
+        self
     }
 
     /// Forwards exactly `flows` for `call`; none removes it. A port of ours and a sender that another call had go to this one:
@@ -128,7 +164,7 @@ impl KernelRelay {
         self.set_many([(call, flows)]).await?.pop().map_or(Ok(()), Err)
     }
 
-    /// [`KernelRelay::set`] for many calls, in one transaction. A call that is refused (impossible flows, or no room) does not
+    /// [`KernelRelay::set`] for many calls, piece by piece. A call that is refused (impossible flows, or no room) does not
     /// keep the others from being set; nothing is forwarded for it, and it is in the list that is returned.
     ///
     /// # Errors
@@ -137,19 +173,11 @@ impl KernelRelay {
         &self,
         calls: impl IntoIterator<Item = (&'a str, &'a [Flow])>,
     ) -> Result<Vec<RelayError>, RelayError> {
-        let mut state = self.state.lock().await;
-        let mut change = Change::default();
-        let mut refused = Vec::new();
-        for (call, flows) in calls {
-            state.remove(call, &mut change);
-            let checked = flows.iter().try_for_each(|flow| self.check(call, flow));
-            if let Err(e) = checked.and_then(|()| state.insert(call, flows, &mut change)) {
-                // What fitted before the table was full: half a call is none.
-                state.remove(call, &mut change);
-                refused.push(e);
-            }
-        }
-        self.apply(&mut state, &change).await.map(|()| refused)
+        let wishes =
+            calls.into_iter().map(|(call, flows)| Wish { call: call.to_owned(), flows: flows.to_vec(), emergency: false });
+        let refused = self.want(wishes).await;
+        while self.step().await? {}
+        Ok(refused)
     }
 
     /// Forwards nothing more for `call`.
@@ -160,17 +188,72 @@ impl KernelRelay {
         self.set(call, &[]).await
     }
 
-    /// Puts the table back if somebody deleted it; whether that was so.
+    /// Notes what is wanted; [`KernelRelay::step`] brings it about. The calls that are refused are returned: nothing is wanted for
+    /// them.
+    pub async fn want(&self, wishes: impl IntoIterator<Item = Wish>) -> Vec<RelayError> {
+        let mut state = self.state.lock().await;
+        let mut refused = Vec::new();
+        for Wish { call, flows, emergency } in wishes {
+            let checked = flows.iter().try_for_each(|flow| self.check(&call, flow));
+            let flows = if checked.is_ok() { &flows[..] } else { &[] };
+            let room = state.planner.handle_set(&call, flows, emergency).map_err(|full| match full {
+                NoRoom::Table => RelayError::Full { call: call.clone() },
+                NoRoom::Call => RelayError::TooMany { call },
+            });
+            refused.extend(checked.and(room).err());
+        }
+        refused
+    }
+
+    /// Brings a piece of what is wanted into force, and rests; whether there is more. If this is dropped, the next step looks first
+    /// at what the kernel has.
     ///
     /// # Errors
-    /// nftables refused.
-    pub async fn renew(&self) -> Result<bool, RelayError> {
+    /// nftables refused, twice; as for [`KernelRelay::set`].
+    pub async fn step(&self) -> Result<bool, RelayError> {
+        let _budget = BUDGET.lock().await;
         let mut state = self.state.lock().await;
-        if !state.installed || nft::exists(&self.what, &self.table).await? {
+        let Some(action) = state.planner.poll_action() else { return Ok(false) };
+        let started = Instant::now();
+        match action {
+            Action::Read => {
+                let (present, tag) = self.install().await?;
+                state.planner.handle_present(present, tag);
+            }
+            Action::Commit(piece) => match self.link.commit(piece.batch(&self.table)).await {
+                Ok(()) => {
+                    state.planner.handle_done(started.elapsed());
+                    state.refused = false;
+                }
+                Err(source) => {
+                    state.planner.handle_unknown();
+                    if std::mem::replace(&mut state.refused, true) {
+                        return Err(RelayError::Flows { what: self.what.clone(), source });
+                    }
+                    // Somebody flushed the ruleset, most likely.
+                    warn!("{} is looked at anew, since it could not be changed: {source}", self.what);
+                }
+            },
+        }
+        let (more, took) = (!state.planner.is_settled(), started.elapsed());
+        drop(state);
+        if more || took > SHORT {
+            tokio::time::sleep(took.clamp(REST.0, REST.1)).await;
+        }
+        Ok(more)
+    }
+
+    /// Whether somebody deleted the table. Then [`KernelRelay::step`] puts it back with all that is wanted.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub async fn is_deleted(&self) -> Result<bool, RelayError> {
+        let mut state = self.state.lock().await;
+        if !state.planner.is_known() || self.is_there().await? {
             return Ok(false);
         }
-        state.installed = false;
-        self.apply(&mut state, &Change::default()).await.map(|()| true)
+        state.planner.handle_unknown();
+        Ok(true)
     }
 
     /// The name of its table.
@@ -179,13 +262,17 @@ impl KernelRelay {
         &self.table
     }
 
-    /// Removes the whole table.
+    /// Removes the whole table. Nothing is forwarded from the first moment on.
     ///
     /// # Errors
-    /// nftables refused; then nothing changed.
+    /// nftables refused.
     pub async fn clear(&self) -> Result<(), RelayError> {
+        let _budget = BUDGET.lock().await;
         let mut state = self.state.lock().await;
         self.link.idle().await;
+        if self.is_there().await? {
+            self.empty().await;
+        }
         nft::run(&self.what, &nft::without(&self.table)).await?;
         *state = State::default();
         Ok(())
@@ -198,10 +285,7 @@ impl KernelRelay {
     pub async fn counts_of(&self, calls: &[&str]) -> Result<BTreeMap<String, Vec<FlowCount>>, RelayError> {
         let (v4, v6): (Vec<Flow>, Vec<Flow>) = {
             let state = self.state.lock().await;
-            if !state.installed {
-                return Ok(BTreeMap::new());
-            }
-            calls.iter().filter_map(|call| state.calls.get(*call)).flatten().copied().partition(|flow| flow.at.is_ipv4())
+            calls.iter().flat_map(|call| state.planner.flows(call)).partition(|flow| flow.at.is_ipv4())
         };
         let mut all = BTreeMap::new();
         for (map, flows) in [(table::flow_map(true), v4), (table::flow_map(false), v6)] {
@@ -218,7 +302,7 @@ impl KernelRelay {
     /// The kernel refused.
     pub async fn counts(&self) -> Result<BTreeMap<String, Vec<FlowCount>>, RelayError> {
         let mut all = BTreeMap::new();
-        if !self.state.lock().await.installed {
+        if !self.state.lock().await.planner.is_known() {
             return Ok(all);
         }
         for v4 in [true, false] {
@@ -228,103 +312,112 @@ impl KernelRelay {
         Ok(all)
     }
 
+    /// Packets of flows that were not forwarded, since the table was made.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub async fn refused(&self) -> Result<RefusedPackets, RelayError> {
+        let keys = Why::ALL.map(Why::key).to_vec();
+        let found = self.counters.get(Family::Inet, &self.table, table::REFUSED, keys).await.map_err(|e| self.uncounted(e))?;
+        let of = |why: Why| found.iter().filter(|one| one.key == why.key().as_bytes()).map(|one| one.packets).sum();
+        Ok(RefusedPackets { payload: of(Why::Payload), parts: of(Why::Part), this_host: of(Why::ThisHost) })
+    }
+
     fn uncounted(&self, source: NfnlError) -> RelayError {
         RelayError::Counters { what: self.what.clone(), source }
     }
 
-    async fn apply(&self, state: &mut State, change: &Change) -> Result<(), RelayError> {
-        if state.installed {
-            let batch = change.batch(&self.table, self.tag);
-            if batch.is_empty() {
-                return Ok(());
-            }
-            // Until the kernel has answered it is not known what is in force (this future may be dropped): then the next
-            // change writes the whole table instead of relying on it.
-            state.installed = false;
-            match self.link.commit(batch).await {
-                Ok(()) => {
-                    state.installed = true;
-                    return Ok(());
-                }
-                // Somebody flushed the ruleset, most likely.
-                Err(e) => warn!("{} is made anew, since it could not be changed: {e}", self.what),
-            }
-        }
-        self.install(state).await
+    fn unchanged(&self, source: NfnlError) -> RelayError {
+        RelayError::Flows { what: self.what.clone(), source }
     }
 
-    /// Makes the table, and puts in all that is wanted and nothing else.
-    async fn install(&self, state: &mut State) -> Result<(), RelayError> {
+    async fn is_there(&self) -> Result<bool, RelayError> {
+        let handle = self.counters.table(Family::Inet, &self.table).await.map_err(|e| self.unchanged(e))?;
+        Ok(handle.is_some())
+    }
+
+    /// Makes the table with its rules, and tells what its sets hold: what a predecessor left goes on.
+    async fn install(&self) -> Result<(Present, u8), RelayError> {
         self.link.idle().await;
-        let whole = table::whole(&self.table, self.tag, &self.vips);
+        let mut present = if self.is_there().await? { self.present().await? } else { Present::default() };
+        let tag = tags::of(&self.instance, present.tag).ok_or(RelayError::TooManyInstances)?;
+        if present.tag.is_some_and(|before| before != tag) {
+            warn!("the marks of {} are another instance's now; its flows are made anew", self.what);
+            self.empty().await;
+            present = Present::default();
+        }
+        let whole = table::whole(&self.table, tag, &self.ground.vips);
         if let Err(e) = nft::run(&self.what, &whole).await {
             // Of another version of this program, perhaps.
             warn!("the table of {} that is there cannot be taken over, and is replaced: {e}", self.what);
+            self.empty().await;
             nft::run(&self.what, &(nft::without(&self.table) + &whole)).await?;
+            present = Present::default();
         }
-        let mut batch = Batch::new(Family::Inet, &self.table);
-        table::flush(&mut batch);
-        let slots = state.slots.values();
-        let all = Elements {
-            flows: slots.map(|(_, slot, flow)| (*flow, table::mark(self.tag, *slot))).collect(),
-            local: state.local.values().map(|(_, flow)| *flow).collect(),
-        };
-        all.add(&mut batch);
-        self.link.commit(batch).await.map_err(|source| RelayError::Flows { what: self.what.clone(), source })?;
-        state.installed = true;
+        Ok((present, tag))
+    }
+
+    async fn present(&self) -> Result<Present, RelayError> {
+        let sets = self.listed().await?;
+        // Half a second of work with 10,000 calls, which would keep other tasks of this thread waiting.
+        let sorted = tokio::task::spawn_blocking(move || Present::of(&sets)).await;
+        sorted.map_err(|_| self.unchanged(NfnlError::Stopping))
+    }
+
+    async fn listed(&self) -> Result<Vec<Vec<Found>>, RelayError> {
+        let mut sets = Vec::new();
+        for (set, ..) in SETS {
+            match self.counters.list_own(Family::Inet, &self.table, set).await {
+                Ok(found) => sets.push(found),
+                // A set that another version of this program has not made.
+                Err(NfnlError::Gone) => sets.push(Vec::new()),
+                Err(e) => return Err(self.unchanged(e)),
+            }
+        }
+        Ok(sets)
+    }
+
+    /// Takes all out of a table that is there: its rules at once, its elements in pieces. To delete the table with them would keep
+    /// the kernel's lock for a tenth of a second.
+    async fn empty(&self) {
+        if let Err(e) = self.emptied().await {
+            warn!("the table of {} is deleted with all that is in it: {e}", self.what);
+        }
+    }
+
+    async fn emptied(&self) -> Result<(), RelayError> {
+        nft::run(&self.what, &format!("flush table inet {}\n", self.table)).await?;
+        let sets = self.listed().await?;
+        let all = sets.iter().enumerate().flat_map(|(set, found)| found.iter().map(move |one| (set, Data::new().then(&one.key))));
+        let mut planner = Planner::default();
+        planner.handle_present(Present { strays: all.collect(), ..Present::default() }, 0);
+        while let Some(Action::Commit(piece)) = planner.poll_action() {
+            let started = Instant::now();
+            self.link.commit(piece.batch(&self.table)).await.map_err(|e| self.unchanged(e))?;
+            planner.handle_done(started.elapsed());
+            tokio::time::sleep(started.elapsed().clamp(REST.0, REST.1)).await;
+        }
         Ok(())
     }
 
+    /// Whoever asks has asked the ground before; what reaches the kernel is judged once more.
     fn check(&self, call: &str, flow: &Flow) -> Result<(), RelayError> {
-        let v4 = flow.at.is_ipv4();
-        let ends = [flow.from, flow.at, flow.to, flow.source];
-        let nowhere = |a: &SocketAddr| a.port() == 0 || a.ip().is_unspecified() || a.ip().is_multicast() || a.ip().is_loopback();
-        let why = if ends.iter().any(|a| a.is_ipv4() != v4) {
-            "its ends are not all IPv4 or all IPv6"
-        } else if ends.iter().any(nowhere) {
-            "an end is no address that packets can come from or go to"
-        } else if !self.vips.contains(&flow.at.ip()) || !self.vips.contains(&flow.source.ip()) {
-            "it does not pass a virtual address of this instance"
-        } else if self.vips.contains(&flow.to.ip()) {
-            "it would come back to this host"
-        } else {
-            return Ok(());
-        };
-        Err(RelayError::Impossible { call: call.to_owned(), flow: Box::new(*flow), why })
+        let refused = |why| RelayError::Impossible { call: call.to_owned(), flow: Box::new(*flow), why };
+        self.ground.permits(flow).map_err(refused)
     }
 }
 
-/// What a change takes out and puts in. In a transaction all that goes out comes first.
-#[derive(Debug, Default)]
-struct Change {
-    out: BTreeMap<Key, (u16, Flow)>,
-    put: BTreeMap<Key, (u16, Flow)>,
-    local_out: BTreeMap<Key, Flow>,
-    local_put: BTreeMap<Key, Flow>,
-}
-
-impl Change {
-    fn batch(&self, table: &str, tag: u8) -> Batch {
-        let (out, put) = self.parts(tag);
+impl Piece {
+    fn batch(&self, table: &str) -> Batch {
         let mut batch = Batch::new(Family::Inet, table);
-        out.delete(&mut batch);
-        put.add(&mut batch);
+        for (set, key) in &self.strays {
+            if let Some((name, ..)) = SETS.get(*set) {
+                batch.delete(name, key);
+            }
+        }
+        self.out.delete(&mut batch);
+        self.put.add(&mut batch);
         batch
-    }
-
-    /// What is taken out of the kernel, and what is put in.
-    fn parts(&self, tag: u8) -> (Elements, Elements) {
-        // What goes out and comes in again unchanged stays, and keeps its counter.
-        let flows = |these: &BTreeMap<Key, (u16, Flow)>, others: &BTreeMap<Key, (u16, Flow)>| {
-            let parted = these.iter().filter(|(key, what)| others.get(key) != Some(what));
-            parted.map(|(_, (slot, flow))| (*flow, table::mark(tag, *slot))).collect::<Vec<_>>()
-        };
-        let local = |these: &BTreeMap<Key, Flow>, others: &BTreeMap<Key, Flow>| {
-            these.iter().filter(|(key, _)| !others.contains_key(key)).map(|(_, flow)| *flow).collect::<Vec<_>>()
-        };
-        let out = Elements { flows: flows(&self.out, &self.put), local: local(&self.local_out, &self.local_put) };
-        let put = Elements { flows: flows(&self.put, &self.out), local: local(&self.local_put, &self.local_out) };
-        (out, put)
     }
 }
 
@@ -332,86 +425,11 @@ impl State {
     /// Adds the counts that were read to `all`.
     fn count(&self, found: &[Found], all: &mut BTreeMap<String, Vec<FlowCount>>) {
         for one in found {
-            if let Some((call, _, flow)) = table::ends(&one.key).and_then(|key| self.slots.get(&key)) {
-                all.entry(call.clone()).or_default().push(FlowCount { flow: *flow, packets: one.packets, bytes: one.bytes });
+            if let Some((call, flow)) = table::ends(&one.key).and_then(|key| self.planner.flow(key)) {
+                all.entry(call.to_owned()).or_default().push(FlowCount { flow, packets: one.packets, bytes: one.bytes });
             }
         }
     }
-
-    fn remove(&mut self, call: &str, change: &mut Change) {
-        for flow in self.calls.remove(call).unwrap_or_default() {
-            self.take((flow.from, flow.at), change);
-        }
-    }
-
-    fn take(&mut self, key: Key, change: &mut Change) {
-        let Some((_, slot, flow)) = self.slots.remove(&key) else { return };
-        self.free.push(slot);
-        // What the same change put in was never in the kernel.
-        if change.put.remove(&key).is_none() {
-            change.out.insert(key, (slot, flow));
-        }
-        let speaks = (flow.source, flow.to);
-        if let Some((count, _)) = self.local.get_mut(&speaks) {
-            *count -= 1;
-            if *count == 0 {
-                self.local.remove(&speaks);
-                if change.local_put.remove(&speaks).is_none() {
-                    change.local_out.insert(speaks, flow);
-                }
-            }
-        }
-    }
-
-    fn insert(&mut self, call: &str, flows: &[Flow], change: &mut Change) -> Result<(), RelayError> {
-        for flow in flows {
-            let key = (flow.from, flow.at);
-            if let Some((owner, ..)) = self.slots.get(&key) {
-                let owner = owner.clone();
-                self.take(key, change);
-                let left = self.calls.entry(owner.clone()).or_default();
-                left.retain(|f| (f.from, f.at) != key);
-                if left.is_empty() {
-                    self.calls.remove(&owner);
-                }
-            }
-            // The number that this very flow had until now, so that an unchanged flow stays as it is.
-            let before = change.out.get(&key).filter(|(_, f)| f == flow).map(|(slot, _)| *slot);
-            let slot = match before.and_then(|slot| self.free.iter().rposition(|s| *s == slot)) {
-                Some(at) => self.free.swap_remove(at),
-                None => match self.free.pop() {
-                    Some(slot) => slot,
-                    None => {
-                        let slot = u16::try_from(self.used).map_err(|_| RelayError::Full { call: call.to_owned() })?;
-                        self.used += 1;
-                        slot
-                    }
-                },
-            };
-            self.slots.insert(key, (call.to_owned(), slot, *flow));
-            change.put.insert(key, (slot, *flow));
-            let speaks = (flow.source, flow.to);
-            let (count, _) = self.local.entry(speaks).or_insert((0, *flow));
-            *count += 1;
-            if *count == 1 {
-                change.local_put.insert(speaks, *flow);
-            }
-            self.calls.entry(call.to_owned()).or_default().push(*flow);
-        }
-        Ok(())
-    }
-}
-
-/// A number for each instance of this process, so that the marks of two instances never meet.
-fn tag_of(instance: &str) -> Option<u8> {
-    static TAGS: Shared<BTreeMap<String, u8>> = Shared::new(BTreeMap::new());
-    let mut tags = TAGS.lock().unwrap_or_else(PoisonError::into_inner);
-    let next = u8::try_from(tags.len() + 1).ok();
-    if let Some(tag) = tags.get(instance) {
-        return Some(*tag);
-    }
-    tags.insert(instance.to_owned(), next?);
-    next
 }
 
 #[cfg(test)]

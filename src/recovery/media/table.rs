@@ -16,6 +16,11 @@ pub(super) fn mark(tag: u8, slot: u16) -> u32 {
     MARK | u32::from(tag) << 16 | u32::from(slot)
 }
 
+/// The instance's number and the flow's, from a mark that [`mark`] made.
+pub(super) const fn of_mark(mark: u32) -> Option<(u8, u16)> {
+    if mark & 0xff00_0000 == MARK { Some(((mark >> 16) as u8, mark as u16)) } else { None }
+}
+
 /// A packet's addresses and ports as the sets have them.
 pub(super) fn key(from: SocketAddr, to: SocketAddr) -> Data {
     Data::new().then_address(from).then_address(to)
@@ -38,7 +43,7 @@ pub(super) const fn flow_map(v4: bool) -> &'static str {
 }
 
 /// The sets and maps: name, type of the key and value, and whether each element counts.
-const SETS: [(&str, &str, bool); 10] = [
+pub(super) const SETS: [(&str, &str, bool); 11] = [
     // Who sends to which port of ours -> the flow's mark.
     ("flow4", "ipv4_addr . inet_service . ipv4_addr . inet_service : mark", true),
     ("flow6", "ipv6_addr . inet_service . ipv6_addr . inet_service : mark", true),
@@ -52,10 +57,56 @@ const SETS: [(&str, &str, bool); 10] = [
     // What a server on this host may not send, because the relay speaks from that port to that phone.
     ("local4", "ipv4_addr . inet_service . ipv4_addr . inet_service", false),
     ("local6", "ipv6_addr . inet_service . ipv6_addr . inet_service", false),
+    // The marks of flows on which T.38 was agreed.
+    (UDPTL, "mark", false),
 ];
+/// The set of the flows whose packets may look like anything.
+const UDPTL: &str = "udptl";
+/// The set with one counter for each reason why packets are dropped.
+pub(super) const REFUSED: &str = "refused";
+
+/// Why the relay drops a packet of a flow: the key in the set [`REFUSED`], as a mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// It is not what phones send: RTP, RTCP, STUN or DTLS, or UDPTL where it was agreed.
+    Payload = 1,
+    /// It is a part of a datagram, or has headers between IP and UDP: what is in it cannot be told.
+    Part = 2,
+    /// It would end on this host, or at everybody in its network.
+    ThisHost = 3,
+}
+
+impl Why {
+    pub(super) const ALL: [Self; 3] = [Self::Payload, Self::Part, Self::ThisHost];
+
+    pub(super) fn key(self) -> Data {
+        Data::new().then(&(self as u32).to_ne_bytes())
+    }
+
+    /// The rule that counts and drops.
+    fn rule(self) -> String {
+        format!("meta mark set {} meta mark @{REFUSED} drop", self as u32)
+    }
+}
+
+/// What passes by its first bytes (RFC 7983): the chains `to4` and `to6`, after which a packet is sent on by `send4` or `send6`.
+/// `whole` holds for a packet that is a whole datagram without headers between IP and UDP.
+///
+/// RTP and RTCP have version 2 (RFC 3550), in packets of 8 bytes at least. All but those take the longer way. The bytes are read by
+/// their place after the UDP header, as every kernel with nftables can.
+fn passes(v: u8, whole: &str) -> String {
+    let (payload, part) = (Why::Payload.rule(), Why::Part.rule());
+    format!(
+        "chain to{v} {{\n{whole} @th,64,8 & 0xc0 == 0x80 udp length >= 16 goto send{v}\ngoto other{v}\n}}\n\
+         chain other{v} {{\n{whole} goto odd{v}\n{part}\ndrop\n}}\n\
+         chain odd{v} {{\n@th,64,8 20-63 udp length >= 21 goto send{v}\n\
+         @th,64,8 0-1 @th,96,32 0x2112a442 udp length >= 28 goto send{v}\n\
+         meta mark @{UDPTL} goto send{v}\n{payload}\ndrop\n}}\n"
+    )
+}
 
 /// What a flow with mark `mark` is in set number `set` of [`SETS`]: key and value, if it is in that set.
-fn of_flow(set: usize, flow: &Flow, mark: u32) -> Option<(Data, Data)> {
+pub(super) fn of_flow(set: usize, flow: &Flow, mark: u32) -> Option<(Data, Option<Data>)> {
     if (set < 6) && (set % 2 == 1) != flow.at.is_ipv6() {
         return None;
     }
@@ -64,22 +115,23 @@ fn of_flow(set: usize, flow: &Flow, mark: u32) -> Option<(Data, Data)> {
     let ip = |a: SocketAddr| Data::new().then_ip(a.ip());
     let port = |a: SocketAddr| Data::new().then(&a.port().to_be_bytes());
     match set {
-        0 | 1 => Some((key(flow.from, flow.at), number)),
-        2 | 3 => Some((number, ip(flow.to))),
-        4 | 5 => Some((number, ip(flow.source))),
-        6 => Some((number, port(flow.to))),
-        7 => Some((number, port(flow.source))),
+        0 | 1 => Some((key(flow.from, flow.at), Some(number))),
+        2 | 3 => Some((number, Some(ip(flow.to)))),
+        4 | 5 => Some((number, Some(ip(flow.source)))),
+        6 => Some((number, Some(port(flow.to)))),
+        7 => Some((number, Some(port(flow.source)))),
+        10 if flow.udptl => Some((number, None)),
         _ => None,
     }
 }
 
 /// The key in set number `set` that keeps everybody on this host from sending what `flow` sends, if it is in that set.
-fn of_local(set: usize, flow: &Flow) -> Option<Data> {
+pub(super) fn of_local(set: usize, flow: &Flow) -> Option<Data> {
     (set == 8 + usize::from(flow.at.is_ipv6())).then(|| key(flow.source, flow.to))
 }
 
 /// Flows with their marks, and flows that keep this host silent, that go in or out together.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Elements {
     pub(super) flows: Vec<(Flow, u32)>,
     pub(super) local: Vec<Flow>,
@@ -97,22 +149,15 @@ impl Elements {
     }
 
     // Set by set, so that thousands of elements share messages. Nothing is gathered: it would be as large as the batch itself.
-    fn each(&self, mut write: impl FnMut(&str, &Data, Option<&Data>)) {
+    pub(super) fn each(&self, mut write: impl FnMut(&str, &Data, Option<&Data>)) {
         for (set, (name, ..)) in SETS.iter().enumerate() {
             for (key, value) in self.flows.iter().filter_map(|(flow, mark)| of_flow(set, flow, *mark)) {
-                write(name, &key, Some(&value));
+                write(name, &key, value.as_ref());
             }
             for key in self.local.iter().filter_map(|flow| of_local(set, flow)) {
                 write(name, &key, None);
             }
         }
-    }
-}
-
-/// Writes that all sets become empty.
-pub(super) fn flush(batch: &mut Batch) {
-    for (name, ..) in SETS {
-        batch.flush(name);
     }
 }
 
@@ -168,10 +213,11 @@ pub(super) fn whole(table: &str, tag: u8, vips: &[IpAddr]) -> String {
         let zero = |chain: &str| if v == 4 { format!("udp checksum 0 goto {chain}\n") } else { String::new() };
         let _ = writeln!(
             to,
-            "chain to{v} {{\nnotrack\n{}udp dport set meta mark map @dport\n{ip} daddr set meta mark map \
+            "chain send{v} {{\nnotrack\n{}udp dport set meta mark map @dport\n{ip} daddr set meta mark map \
              @daddr{v}\n}}",
             zero("bare_to4")
         );
+        to.push_str(&passes(v, if v == 4 { "ip frag-off & 0x3fff == 0" } else { "ip6 nexthdr udp" }));
         // The mark goes at the end: it is nobody else's business.
         let _ = writeln!(
             from,
@@ -185,6 +231,10 @@ pub(super) fn whole(table: &str, tag: u8, vips: &[IpAddr]) -> String {
         output.push_str("icmpv6 type nd-redirect drop\n");
     }
     let (first, last) = (mark(tag, 0), mark(tag, u16::MAX));
+    let all = Why::ALL.map(|why| (why as u32).to_string()).join(", ");
+    let _ = writeln!(text, "set {REFUSED} {{ type mark; counter; elements = {{ {all} }} }}");
+    // What the relay has written a destination into never ends here, whatever addresses this host has.
+    let input = format!("meta mark {first:#x}-{last:#x} meta l4proto udp {}\n", Why::ThisHost.rule());
     let mut post = String::new();
     for (v, name, want) in [(4, "ipv4", IpAddr::is_ipv4 as fn(&IpAddr) -> bool), (6, "ipv6", IpAddr::is_ipv6)] {
         if vips.iter().any(want) {
@@ -193,7 +243,8 @@ pub(super) fn whole(table: &str, tag: u8, vips: &[IpAddr]) -> String {
     }
     let _ = write!(
         text,
-        "{to}{from}chain prerouting {{ type filter hook prerouting priority raw; policy accept;\n{pre}}}\n\
+        "{to}{from}chain input {{ type filter hook input priority raw; policy accept;\n{input}}}\n\
+         chain prerouting {{ type filter hook prerouting priority raw; policy accept;\n{pre}}}\n\
          chain postrouting {{ type filter hook postrouting priority raw; policy accept;\n{post}}}\n\
          chain output {{ type filter hook output priority raw; policy accept;\n{output}}}\n}}\n"
     );

@@ -65,9 +65,13 @@ fn vips() -> Vec<IpAddr> {
     vec![VIP.parse().unwrap()]
 }
 
+fn flows_of(call: &Call, vips: &[IpAddr]) -> Result<Vec<Flow>, Unpassable> {
+    paths_of(call, &Ground::of(vips)).map(|paths| paths.flows)
+}
+
 fn flow(from: &str, at: &str, to: &str, source: &str) -> Flow {
     let p = |s: &str| s.parse().unwrap();
-    Flow { from: p(from), at: p(at), to: p(to), source: p(source) }
+    Flow { from: p(from), at: p(at), to: p(to), source: p(source), udptl: false }
 }
 
 #[test]
@@ -82,6 +86,44 @@ fn audio_and_rtcp_run_both_ways_through_the_ports_that_phones_know() {
             flow("10.1.0.2:5001", "10.9.0.100:10003", "10.1.0.1:4001", "10.9.0.100:10001"),
         ]
     );
+}
+
+#[test]
+fn a_description_that_names_a_place_of_sip_gets_no_audio() {
+    // The attack that was done: a phone's description names another host's port 5060.
+    let mut c = simple("RTP/AVP 0", "RTP/AVP 0");
+    c.legs[1].sdp_received = sdp("10.1.0.66", "m=audio 5060 RTP/AVP 0\r\n");
+    let paths = paths_of(&c, &Ground::of(&vips())).unwrap();
+    assert_eq!(paths.refused[0].1, Refusal::Sip("10.1.0.66:5060".parse().unwrap()));
+    // Its RTCP would go to port 5061.
+    assert_eq!((paths.flows, paths.refused.len()), (Vec::new(), 2));
+    // Wherever the other party itself speaks SIP.
+    c.legs[1].sdp_received = sdp("10.1.0.1", "m=audio 6060 RTP/AVP 0\r\na=rtcp-mux\r\n");
+    c.legs[0].remote_addr = "10.1.0.1:6060".parse().unwrap();
+    let paths = paths_of(&c, &Ground::of(&vips())).unwrap();
+    assert_eq!(paths.refused[0].1, Refusal::Sip("10.1.0.1:6060".parse().unwrap()));
+    // Audio goes on where only the RTCP is not permitted.
+    c.legs[1].sdp_received = sdp("10.1.0.2", "m=audio 5000 RTP/AVP 0\r\na=rtcp:53\r\n");
+    let paths = paths_of(&c, &Ground::of(&vips())).unwrap();
+    assert_eq!((paths.flows.len(), paths.refused.len()), (2, 1));
+}
+
+#[test]
+fn udptl_is_what_both_parties_agreed_on() {
+    let fax = "m=image 4000 udptl t38\r\n";
+    let sides = |a: (&str, &str), b: (&str, &str)| {
+        let flows = flows_of(
+            &call(leg(Direction::Inbound, a.0, "10.1.0.1", a.1), leg(Direction::Outbound, b.0, "10.1.0.2", b.1)),
+            &vips(),
+        );
+        flows.unwrap().iter().map(|flow| flow.udptl).collect::<Vec<_>>()
+    };
+    assert_eq!(sides((fax, fax), (fax, &fax.to_uppercase().replace("M=IMAGE", "m=IMAGE"))), [true, true]);
+    let tls = fax.replace("udptl", "UDP/TLS/UDPTL");
+    assert_eq!(sides((&tls, &tls), (&tls, &tls)), [false, false]);
+    assert_eq!(sides((fax, "m=application 4000 udptl t38\r\n"), (fax, fax)), [false, false]);
+    let audio = "m=audio 4000 RTP/AVP 0\r\n";
+    assert_eq!(sides((audio, audio), (audio, audio)), [false; 4]);
 }
 
 #[test]

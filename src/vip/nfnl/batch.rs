@@ -22,10 +22,15 @@ const fn of_tables(message: libc::c_int) -> u16 {
 pub(super) const NEW: u16 = of_tables(libc::NFT_MSG_NEWSETELEM);
 pub(super) const GET: u16 = of_tables(libc::NFT_MSG_GETSETELEM);
 const DELETE: u16 = of_tables(libc::NFT_MSG_DELSETELEM);
+const GET_TABLE: u16 = of_tables(libc::NFT_MSG_GETTABLE);
+pub(super) const NEW_TABLE: u16 = of_tables(libc::NFT_MSG_NEWTABLE);
 const BEGIN: u16 = libc::NFNL_MSG_BATCH_BEGIN as u16;
 const END: u16 = libc::NFNL_MSG_BATCH_END as u16;
 
 pub(super) const NESTED: u16 = 0x8000;
+// enum nft_table_attributes
+const TABLE_NAME: u16 = 1;
+pub(super) const TABLE_HANDLE: u16 = 4;
 // enum nft_set_elem_list_attributes
 const LIST_TABLE: u16 = 1;
 const LIST_SET: u16 = 2;
@@ -34,7 +39,7 @@ pub(super) const LIST_ELEMENTS: u16 = 3;
 pub(super) const LIST_ELEM: u16 = 1;
 // enum nft_set_elem_attributes
 pub(super) const ELEM_KEY: u16 = 1;
-const ELEM_DATA: u16 = 2;
+pub(super) const ELEM_DATA: u16 = 2;
 const ELEM_TIMEOUT: u16 = 4;
 pub(super) const ELEM_EXPIRATION: u16 = 5;
 pub(super) const ELEM_USERDATA: u16 = 6;
@@ -322,15 +327,26 @@ pub(super) fn listing(family: Family, table: &str, set: &str, sequence: &mut u32
     (message, sequence.wrapping_sub(1))
 }
 
+/// The question for a table; acknowledged after its answer, or refused.
+pub(super) fn table_question(family: Family, table: &str, sequence: &mut u32) -> (Vec<u8>, u32) {
+    let mut message = header(GET_TABLE, REQUEST | ACK, family.number(), 0);
+    attribute(&mut message, TABLE_NAME, &zero_ended(table));
+    seal(&mut message, sequence);
+    (message, sequence.wrapping_sub(1))
+}
+
 /// A message that names a set, its length and number not yet written.
 fn named(family: Family, kind: u16, flags: u16, table: &str, set: &str) -> Vec<u8> {
     let mut message = header(kind, flags, family.number(), 0);
     for (kind, name) in [(LIST_TABLE, table), (LIST_SET, set)] {
-        // Names end with a zero byte.
-        let name: Vec<u8> = name.bytes().chain([0]).collect();
-        attribute(&mut message, kind, &name);
+        attribute(&mut message, kind, &zero_ended(name));
     }
     message
+}
+
+/// A name as the kernel wants it.
+fn zero_ended(name: &str) -> Vec<u8> {
+    name.bytes().chain([0]).collect()
 }
 
 fn header(kind: u16, flags: u16, family: u8, resource: u16) -> Vec<u8> {

@@ -1,6 +1,7 @@
 //! A netlink socket for tasks.
 
 use super::{Batch, Data, Family, Found, Nfnl, NfnlError};
+use crate::vip::sys;
 use std::sync::Arc;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -15,9 +16,17 @@ const READ_AT_ONCE: usize = 128;
 #[derive(Debug, Default)]
 pub struct Link {
     socket: Arc<Mutex<Option<Nfnl>>>,
+    ahead: bool,
 }
 
 impl Link {
+    /// A link whose larger changes run ahead of ordinary work, where that is permitted. The kernel has one lock for all changes of
+    /// nftables, and whoever has it and is put aside for a compiler makes the kernel lease wait just as long.
+    #[must_use]
+    pub fn ahead() -> Self {
+        Self { ahead: true, ..Self::default() }
+    }
+
     /// [`Nfnl::commit`].
     ///
     /// # Errors
@@ -27,7 +36,9 @@ impl Link {
             return Ok(());
         }
         let short = batch.size() <= AT_ONCE;
-        self.run(short, move |socket| socket.commit(batch)).await
+        let ahead = self.ahead;
+        self.run(short, move |socket| if ahead && !short { sys::ahead(|| socket.commit(batch)) } else { socket.commit(batch) })
+            .await
     }
 
     /// [`Nfnl::get`].
@@ -46,6 +57,24 @@ impl Link {
     pub async fn list(&self, family: Family, table: &str, set: &str) -> Result<Vec<Found>, NfnlError> {
         let (table, set) = (table.to_owned(), set.to_owned());
         self.run(false, move |socket| socket.list(family, &table, &set)).await
+    }
+
+    /// [`Nfnl::list_own`].
+    ///
+    /// # Errors
+    /// As in [`NfnlError`].
+    pub async fn list_own(&self, family: Family, table: &str, set: &str) -> Result<Vec<Found>, NfnlError> {
+        let (table, set) = (table.to_owned(), set.to_owned());
+        self.run(false, move |socket| socket.list_own(family, &table, &set)).await
+    }
+
+    /// [`Nfnl::table`].
+    ///
+    /// # Errors
+    /// As in [`NfnlError`].
+    pub async fn table(&self, family: Family, table: &str) -> Result<Option<u64>, NfnlError> {
+        let table = table.to_owned();
+        self.run(true, move |socket| socket.table(family, &table)).await
     }
 
     /// Waits until a request whose task was dropped has ended.

@@ -1,8 +1,8 @@
 //! Reading what nf_tables answers: pure, and never in trust that an answer is whole.
 
 use super::batch::{
-    COMMENT, COUNTER_BYTES, COUNTER_PACKETS, DATA_VALUE, ELEM_EXPIRATION, ELEM_EXPR, ELEM_KEY, ELEM_USERDATA, EXPR_DATA,
-    EXPR_NAME, GENERIC, LIST_ELEM, LIST_ELEMENTS, NESTED, NEW,
+    COMMENT, COUNTER_BYTES, COUNTER_PACKETS, DATA_VALUE, ELEM_DATA, ELEM_EXPIRATION, ELEM_EXPR, ELEM_KEY, ELEM_USERDATA,
+    EXPR_DATA, EXPR_NAME, GENERIC, LIST_ELEM, LIST_ELEMENTS, NESTED, NEW, NEW_TABLE, TABLE_HANDLE,
 };
 use netlink_packet_core::NetlinkBuffer;
 use std::time::Duration;
@@ -17,6 +17,8 @@ const OVERRUN: u16 = libc::NLMSG_OVERRUN as u16;
 pub struct Found {
     /// Its key, as in [`super::Data`].
     pub key: Vec<u8>,
+    /// What a map has for the key; empty in a set.
+    pub value: Vec<u8>,
     /// Packets of its counter; zero without one.
     pub packets: u64,
     /// Bytes of its counter; zero without one.
@@ -34,6 +36,8 @@ pub(super) enum Reply {
     Result { sequence: u32, code: i32 },
     /// Elements that were asked for.
     Elements { sequence: u32, found: Vec<Found> },
+    /// A table that was asked for: the number that no other table ever has.
+    Table { sequence: u32, handle: u64 },
     /// The end of a listing: zero, or an error number.
     Done { sequence: u32, code: i32 },
     /// The set changed while it was listed: the answer to message number `sequence` may lack something.
@@ -64,6 +68,10 @@ pub(super) fn parse(mut bytes: &[u8]) -> Result<Vec<Reply>, Malformed> {
             NEW => {
                 let attributes = payload.get(GENERIC..).ok_or(Malformed)?;
                 replies.push(Reply::Elements { sequence, found: elements(attributes)? });
+            }
+            NEW_TABLE => {
+                let attributes = payload.get(GENERIC..).ok_or(Malformed)?;
+                replies.push(Reply::Table { sequence, handle: number(first(attributes, TABLE_HANDLE)?)? });
             }
             // What else there may be (a no-op) says nothing about a request.
             _ => {}
@@ -98,6 +106,7 @@ fn element(attributes: &[u8]) -> Result<Found, Malformed> {
     for attribute in each(attributes) {
         match attribute? {
             (ELEM_KEY, data) => found.key = first(data, DATA_VALUE)?.ok_or(Malformed)?.to_vec(),
+            (ELEM_DATA, data) => found.value = first(data, DATA_VALUE)?.unwrap_or_default().to_vec(),
             (ELEM_EXPR, expression) if first(expression, EXPR_NAME)? == Some(b"counter\0") => {
                 let counter = first(expression, EXPR_DATA)?.ok_or(Malformed)?;
                 found.packets = number(first(counter, COUNTER_PACKETS)?)?;

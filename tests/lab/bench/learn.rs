@@ -1,6 +1,6 @@
 //! How fast calls are learnt, and what it costs: from memory, from a capture file beside sngrep, stored, and on a live wire.
 
-mod figures;
+pub(super) mod figures;
 mod live;
 mod memory;
 mod pcap;

@@ -36,7 +36,7 @@ fn full() -> Value {
     let path = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(path.path(), file(&paced(shots, 400))).unwrap();
     let at = a.parse().unwrap();
-    let flow = Flow { from: at, at, to: at, source: at };
+    let flow = Flow { from: at, at, to: at, source: at, udptl: false };
     let judge = &mut |_: &_, _: &[IpAddr]| report::Recovery { flows: vec![(&flow).into()], ..report::Recovery::no("") };
     serde_json::to_value(inspect(path.path(), &InspectSettings::default(), judge).unwrap()).unwrap()
 }

@@ -35,6 +35,10 @@ fn recovery_itself_says_what_would_become_of_a_call() {
     let r = judged(vec![a.clone(), b.clone()]);
     assert_eq!((r.audio, r.signalling, r.flows.len()), (Audio::Relayed, Signalling::ReInvite, 4));
     assert_eq!((r.flows[0].from, r.flows[0].to), ("10.0.0.1:4000".parse().unwrap(), "10.0.0.2:4002".parse().unwrap()));
+    let attack = leg("o", true, "10.0.0.66:5060", "10.0.0.9:9002");
+    let r = judged(vec![a.clone(), attack]);
+    assert_eq!((r.audio, r.signalling, r.flows.len()), (Audio::No, Signalling::ReInvite, 0));
+    assert!(r.why.contains("not relayed to 10.0.0.66:5060: 10.0.0.66:5060 is a place of SIP"), "{}", r.why);
     let r = judged(vec![a.clone()]);
     assert_eq!((r.audio, r.signalling), (Audio::No, Signalling::No));
     assert!(r.why.contains("no second leg"), "{}", r.why);

@@ -9,7 +9,9 @@ pub(super) const VIP: &str = "10.9.0.100";
 pub(super) const PORT: u16 = 5070;
 
 pub(super) fn settings(window: usize) -> Settings {
-    Settings { instance: "sip".into(), node: "b".into(), vips: vec![VIP.parse().unwrap()], recovery_port: PORT, window }
+    let vips = vec![VIP.parse().unwrap()];
+    let ground = Ground::of(&vips);
+    Settings { instance: "sip".into(), node: "b".into(), vips, ground, recovery_port: PORT, window }
 }
 
 pub(super) fn server() -> SocketAddr {

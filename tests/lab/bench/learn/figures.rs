@@ -4,15 +4,15 @@ use serde_json::{Value, json};
 
 /// Repeated measurements of one thing.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Figures(Vec<f64>);
+pub(crate) struct Figures(Vec<f64>);
 
 impl Figures {
-    pub(super) fn add(&mut self, value: f64) {
+    pub(crate) fn add(&mut self, value: f64) {
         self.0.push(value);
     }
 
     /// The value below which this part of the measurements is; 0 if there are none.
-    pub(super) fn at(&self, part: f64) -> f64 {
+    pub(crate) fn at(&self, part: f64) -> f64 {
         let mut all = self.0.clone();
         all.sort_by(f64::total_cmp);
         let Some(last) = all.len().checked_sub(1) else { return 0.0 };
@@ -22,17 +22,17 @@ impl Figures {
         low + (high - low) * place.fract()
     }
 
-    pub(super) fn median(&self) -> f64 {
+    pub(crate) fn median(&self) -> f64 {
         self.at(0.5)
     }
 
-    pub(super) fn json(&self, decimals: i32) -> Value {
+    pub(crate) fn json(&self, decimals: i32) -> Value {
         json!({ "median": rounded(self.median(), decimals), "min": rounded(self.at(0.0), decimals), "max": rounded(self.at(1.0), decimals) })
     }
 }
 
 /// A number with so many digits behind the point.
-pub(super) fn rounded(value: f64, decimals: i32) -> Value {
+pub(crate) fn rounded(value: f64, decimals: i32) -> Value {
     let factor = 10f64.powi(decimals);
     let value = (value * factor).round() / factor;
     if decimals <= 0 { json!(value as i64) } else { json!(value) }

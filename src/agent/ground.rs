@@ -1,0 +1,29 @@
+//! What the relay of an instance has to know of this host.
+
+use crate::config;
+use crate::recovery::permitted::Ground;
+use std::net::IpAddr;
+use tracing::warn;
+
+/// The ground of an instance. A virtual address of another instance counts as its own host's, wherever it is at the moment: while it
+/// is here, the relay's rules drop what goes there.
+pub(super) fn of(config: &config::Config, sip: &config::Sip, vips: &[IpAddr]) -> Ground {
+    let virtual_ones: Vec<IpAddr> = config.instances.iter().flat_map(|i| i.addresses.iter().map(ipnet::IpNet::addr)).collect();
+    let own = match nix::ifaddrs::getifaddrs() {
+        Ok(all) => all
+            .filter_map(|interface| {
+                let address = interface.address?;
+                let v4 = address.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));
+                v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::from(a.ip())))
+            })
+            .filter(|ip| !virtual_ones.contains(ip))
+            .collect(),
+        Err(e) => {
+            warn!("the addresses of this host are not known, so calls that name one are told as relayed: {e}");
+            Vec::new()
+        }
+    };
+    let all = config.instances.iter().filter_map(|i| i.sip.as_ref());
+    let sip_ports = all.flat_map(|sip| sip.ports.iter().copied().chain([sip.recovery_port])).collect();
+    Ground { vips: vips.to_vec(), media_ports: sip.media_ports, sip_ports, own }
+}

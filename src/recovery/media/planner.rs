@@ -1,0 +1,415 @@
+//! Which flows go into the kernel and out of it, in which order and how many at a time. Pure: calls, what the kernel holds and how
+//! long a change took go in, [`Action`]s come out.
+//!
+//! The kernel has one lock for all changes of nftables, and holds it for a whole transaction; the kernel lease of every instance
+//! waits for it meanwhile. So what is asked for comes into force in pieces. Each piece is a transaction in which flows come and go
+//! whole, so that at no time, and after no crash, a packet finds half a flow: it goes where its flow says now, where it said
+//! before, or to the server. What a piece does not reach yet is as it was.
+
+use super::present::Present;
+use super::table::{Elements, MAX_FLOWS, mark};
+use crate::calls::model::Flow;
+use crate::vip::nfnl::Data;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Flows that come in one piece at most: 100 calls with RTP and RTCP both ways.
+const LARGEST: usize = 400;
+/// Flows that a piece may have at least, however slow the kernel is: less than that costs more for the transaction than for them.
+const SMALLEST: usize = 16;
+/// How long a piece may keep the lock. The kernel lease's guard lives for 8 ms, so a renewal that meets a piece is not in vain.
+const TARGET: Duration = Duration::from_millis(4);
+/// Room for the flows of a piece beside those that they replace.
+const HEADROOM: usize = 1024;
+/// Flows that can be wanted.
+pub(super) const MOST: usize = MAX_FLOWS - HEADROOM;
+/// Flows of one call: sixteen streams with RTP and RTCP both ways. More is no telephone's.
+pub(super) const MOST_OF_A_CALL: usize = 64;
+/// Elements of a flow, about.
+const ELEMENTS: usize = 6;
+
+/// Sender and port of ours.
+pub(super) type Key = (SocketAddr, SocketAddr);
+
+/// What the driver is to do.
+#[derive(Debug)]
+pub(super) enum Action {
+    /// Make the table with its rules if it is not there, and tell what its sets hold.
+    Read,
+    /// Carry this out in one transaction.
+    Commit(Piece),
+}
+
+/// One transaction. What goes out comes first.
+#[derive(Debug, Default)]
+pub(super) struct Piece {
+    /// Number of the set, and key.
+    pub(super) strays: Vec<(usize, Data)>,
+    pub(super) out: Elements,
+    pub(super) put: Elements,
+}
+
+impl Piece {
+    fn is_empty(&self) -> bool {
+        let none = |e: &Elements| e.flows.is_empty() && e.local.is_empty();
+        self.strays.is_empty() && none(&self.out) && none(&self.put)
+    }
+}
+
+/// A call for which there is no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoRoom {
+    /// In the table.
+    Table,
+    /// The call has too many flows.
+    Call,
+}
+
+/// Who comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    Emergency,
+    /// What is in force is not what it should be.
+    Wrong,
+    New,
+    /// A predecessor's flows that nobody asked for.
+    Left,
+}
+
+/// What is wanted of a call.
+#[derive(Debug)]
+struct Wanted {
+    keys: Vec<Key>,
+    emergency: bool,
+}
+
+/// What is to be looked at for a call.
+#[derive(Debug)]
+struct Due {
+    call: String,
+    keys: BTreeSet<Key>,
+}
+
+/// What is to be known of a piece that was handed out.
+#[derive(Debug, Default)]
+struct UnderWay {
+    /// Numbers that it gives up.
+    given_up: Vec<u16>,
+    /// How many flows it changes.
+    flows: usize,
+}
+
+/// What is wanted, what is in force, and what lies between.
+#[derive(Debug, Default)]
+pub(super) struct Planner {
+    calls: BTreeMap<String, Wanted>,
+    // What should be there, and for which call.
+    wanted: HashMap<Key, (Flow, String)>,
+    // What is there once the piece under way is done, with the flow's number.
+    present: HashMap<Key, (Flow, u16)>,
+    // How many of those speak from a port of ours to a phone.
+    spoken: HashMap<Key, u32>,
+    strays: Vec<(usize, Data)>,
+    queue: BTreeMap<(Class, u64), Due>,
+    places: HashMap<String, (Class, u64)>,
+    next: u64,
+    // Numbers that no flow has, those that were given up last at the end: a packet that is between the hooks when its flow goes
+    // must not find another flow's addresses.
+    free: VecDeque<u16>,
+    used: u32,
+    tag: u8,
+    // Whether it is known what is in force.
+    known: bool,
+    under_way: Option<UnderWay>,
+    // Flows of a piece; the most, while nothing is known of the kernel's speed.
+    size: Option<usize>,
+    unbroken: bool,
+}
+
+impl Planner {
+    /// One that makes a single piece of all that is wanted.
+    pub(super) fn unbroken() -> Self {
+        Self { unbroken: true, ..Self::default() }
+    }
+
+    /// Exactly `flows` are wanted for `call`. A key that another call had goes to this one: the newer knowledge wins.
+    ///
+    /// If there is no room, nothing is wanted for it: half a call is none.
+    pub(super) fn handle_set(&mut self, call: &str, flows: &[Flow], emergency: bool) -> Result<(), NoRoom> {
+        let room = if flows.len() > MOST_OF_A_CALL {
+            Err(NoRoom::Call)
+        } else if self.wanted.len() + flows.len() > MOST + self.calls.get(call).map_or(0, |c| c.keys.len()) {
+            Err(NoRoom::Table)
+        } else {
+            Ok(())
+        };
+        let flows = if room.is_ok() { flows } else { &[] };
+        let mut touched: BTreeSet<Key> = BTreeSet::new();
+        for key in self.calls.remove(call).map(|c| c.keys).unwrap_or_default() {
+            self.wanted.remove(&key);
+            touched.insert(key);
+        }
+        let mut keys = Vec::new();
+        for flow in flows {
+            let key = (flow.from, flow.at);
+            if let Some((_, owner)) = self.wanted.insert(key, (*flow, call.to_owned()))
+                && owner != call
+                && let Some(theirs) = self.calls.get_mut(&owner)
+            {
+                theirs.keys.retain(|k| *k != key);
+                if theirs.keys.is_empty() {
+                    self.calls.remove(&owner);
+                }
+            }
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+            touched.insert(key);
+        }
+        let emergency = emergency && !keys.is_empty();
+        if !keys.is_empty() {
+            self.calls.insert(call.to_owned(), Wanted { keys, emergency });
+        }
+        let class = if touched.iter().any(|key| self.present.contains_key(key)) { Class::Wrong } else { Class::New };
+        self.enqueue(call, touched, if emergency { Class::Emergency } else { class });
+        room
+    }
+
+    /// The kernel holds this, all of it and nothing else.
+    pub(super) fn handle_present(&mut self, present: Present, tag: u8) {
+        self.handle_unknown();
+        (self.known, self.tag, self.strays) = (true, tag, present.strays);
+        for (flow, slot) in present.flows {
+            self.present.insert((flow.from, flow.at), (flow, slot));
+            *self.spoken.entry((flow.source, flow.to)).or_default() += 1;
+        }
+        let taken: BTreeSet<u16> = self.present.values().map(|(_, slot)| *slot).collect();
+        self.used = taken.last().map_or(0, |last| u32::from(*last) + 1);
+        self.free = (0..=u16::MAX).take_while(|slot| u32::from(*slot) < self.used).filter(|slot| !taken.contains(slot)).collect();
+        // In the order in which they were asked for, as far as that is known.
+        let mut waiting: Vec<_> =
+            std::mem::take(&mut self.queue).into_iter().map(|((_, number), due)| (number, due.call)).collect();
+        waiting.sort_unstable();
+        self.places.clear();
+        let first: Vec<String> = waiting.into_iter().map(|(_, call)| call).collect();
+        let rest: Vec<String> = self.calls.keys().cloned().collect();
+        for call in first.iter().chain(&rest) {
+            let Some(wanted) = self.calls.get(call) else { continue };
+            let (keys, emergency): (BTreeSet<Key>, _) = (wanted.keys.iter().copied().collect(), wanted.emergency);
+            let class = if keys.iter().any(|key| self.present.contains_key(key)) { Class::Wrong } else { Class::New };
+            self.enqueue(call, keys, if emergency { Class::Emergency } else { class });
+        }
+        let left: Vec<Key> = self.present.keys().filter(|key| !self.wanted.contains_key(key)).copied().collect();
+        for keys in left.chunks(MOST_OF_A_CALL) {
+            // No call has this place: its id is unknown.
+            let place = (Class::Left, self.number());
+            self.queue.insert(place, Due { call: String::new(), keys: keys.iter().copied().collect() });
+        }
+    }
+
+    /// The piece that was handed out is in force; it took so long.
+    pub(super) fn handle_done(&mut self, took: Duration) {
+        let UnderWay { given_up, flows } = self.under_way.take().unwrap_or_default();
+        self.free.extend(given_up);
+        let size = self.size.unwrap_or(LARGEST);
+        self.size = Some(if took > TARGET {
+            let fits = size.saturating_mul(TARGET.as_micros() as usize) / took.as_micros().max(1) as usize;
+            fits.clamp(SMALLEST, LARGEST)
+        } else if flows >= size {
+            (size + size / 4).min(LARGEST)
+        } else {
+            size
+        });
+    }
+
+    /// It is not known any more what is in force.
+    pub(super) fn handle_unknown(&mut self) {
+        self.known = false;
+        self.under_way = None;
+        self.present.clear();
+        self.spoken.clear();
+        self.strays.clear();
+        self.free.clear();
+        self.used = 0;
+    }
+
+    /// The next thing to do; `None` if all that is wanted is in force. An action whose end was not told counts as one of which it
+    /// is not known whether it was carried out.
+    pub(super) fn poll_action(&mut self) -> Option<Action> {
+        if self.under_way.is_some() {
+            self.handle_unknown();
+        }
+        if !self.known {
+            return Some(Action::Read);
+        }
+        let piece = self.piece();
+        if piece.is_empty() {
+            // What was looked at needed nothing.
+            self.under_way = None;
+            return None;
+        }
+        Some(Action::Commit(piece))
+    }
+
+    /// Whether all that is wanted is in force.
+    pub(super) fn is_settled(&self) -> bool {
+        self.known && self.under_way.is_none() && self.strays.is_empty() && self.queue.is_empty()
+    }
+
+    /// Whether it is known what is in force.
+    pub(super) const fn is_known(&self) -> bool {
+        self.known
+    }
+
+    /// The flows that are in force for a call.
+    pub(super) fn flows(&self, call: &str) -> impl Iterator<Item = Flow> {
+        let keys = self.calls.get(call).map(|c| c.keys.as_slice()).unwrap_or_default();
+        keys.iter().filter_map(|key| self.present.get(key)).map(|(flow, _)| *flow)
+    }
+
+    /// The flow that is in force for a key, and the call that it is for.
+    pub(super) fn flow(&self, key: Key) -> Option<(&str, Flow)> {
+        let (_, call) = self.wanted.get(&key)?;
+        self.present.get(&key).map(|(flow, _)| (call.as_str(), *flow))
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// Has these keys of a call looked at. A call that waits already keeps its place, unless it has become more urgent.
+    fn enqueue(&mut self, call: &str, mut keys: BTreeSet<Key>, mut class: Class) {
+        let differs = |key: &Key| self.present.get(key).map(|(flow, _)| *flow) != self.wanted.get(key).map(|(flow, _)| *flow);
+        keys.retain(differs);
+        if keys.is_empty() {
+            return;
+        }
+        let number = match self.places.remove(call) {
+            Some(place) => {
+                if let Some(due) = self.queue.remove(&place) {
+                    keys.extend(due.keys);
+                }
+                class = class.min(place.0);
+                place.1
+            }
+            None => self.number(),
+        };
+        self.places.insert(call.to_owned(), (class, number));
+        self.queue.insert((class, number), Due { call: call.to_owned(), keys });
+    }
+
+    fn piece(&mut self) -> Piece {
+        let size = if self.unbroken { MAX_FLOWS } else { self.size.unwrap_or(LARGEST) };
+        let mut work = Work::default();
+        // A key of theirs may be wanted with another value.
+        if !self.strays.is_empty() {
+            let rest = self.strays.len().saturating_sub(size * ELEMENTS);
+            let strays = self.strays.split_off(rest);
+            self.under_way = Some(UnderWay { given_up: Vec::new(), flows: strays.len() / ELEMENTS });
+            return Piece { strays, ..Piece::default() };
+        }
+        if self.free.len() + MAX_FLOWS.saturating_sub(self.used as usize) < MOST_OF_A_CALL {
+            self.make_room(size, &mut work);
+        }
+        while work.changed < size
+            && let Some(first) = self.queue.first_entry()
+        {
+            let (place, due) = first.remove_entry();
+            self.places.remove(&due.call);
+            let missed: BTreeSet<Key> = due.keys.into_iter().filter(|key| !self.look_at(*key, &mut work)).collect();
+            if !missed.is_empty() {
+                self.enqueue(&due.call, missed, place.0);
+                break;
+            }
+        }
+        self.under_way = Some(UnderWay { given_up: std::mem::take(&mut work.given_up), flows: work.changed });
+        self.close(work)
+    }
+
+    /// Takes out what is wanted no more, when hardly a number is left for what is new. There is such, for fewer flows can be wanted
+    /// than there are numbers.
+    fn make_room(&mut self, size: usize, work: &mut Work) {
+        let unwanted: Vec<Key> = self.present.keys().filter(|key| !self.wanted.contains_key(key)).copied().take(size).collect();
+        for key in unwanted {
+            self.look_at(key, work);
+        }
+    }
+
+    /// Makes what is there for a key what should be there; whether there was a number for it.
+    fn look_at(&mut self, key: Key, work: &mut Work) -> bool {
+        let want = self.wanted.get(&key).map(|(flow, _)| *flow);
+        let have = self.present.get(&key).copied();
+        if have.map(|(flow, _)| flow) == want {
+            return true;
+        }
+        // First the number: a flow that cannot be replaced stays.
+        let slot = match want {
+            Some(_) => match self.slot() {
+                Some(slot) => Some(slot),
+                None => return false,
+            },
+            None => None,
+        };
+        work.changed += 1;
+        if let Some((flow, slot)) = have {
+            self.present.remove(&key);
+            work.given_up.push(slot);
+            work.out.flows.push((flow, mark(self.tag, slot)));
+            work.speaks(self.spoken.entry((flow.source, flow.to)).or_default(), flow, -1);
+        }
+        if let (Some(flow), Some(slot)) = (want, slot) {
+            self.present.insert(key, (flow, slot));
+            work.put.flows.push((flow, mark(self.tag, slot)));
+            work.speaks(self.spoken.entry((flow.source, flow.to)).or_default(), flow, 1);
+        }
+        true
+    }
+
+    fn slot(&mut self) -> Option<u16> {
+        // New numbers first: those that were given up rest for longest.
+        if let Ok(slot) = u16::try_from(self.used) {
+            self.used += 1;
+            return Some(slot);
+        }
+        self.free.pop_front()
+    }
+
+    fn close(&mut self, mut work: Work) -> Piece {
+        for (speaks, (before, flow)) in work.spoken {
+            let now = self.spoken.get(&speaks).copied().unwrap_or(0);
+            if now == 0 {
+                self.spoken.remove(&speaks);
+            }
+            match (before, now) {
+                (0, 0) => {}
+                (0, _) => work.put.local.push(flow),
+                (_, 0) => work.out.local.push(flow),
+                _ => {}
+            }
+        }
+        Piece { strays: Vec::new(), out: work.out, put: work.put }
+    }
+}
+
+/// A piece in the making.
+#[derive(Debug, Default)]
+struct Work {
+    out: Elements,
+    put: Elements,
+    given_up: Vec<u16>,
+    changed: usize,
+    // How many flows spoke so before, and one of them.
+    spoken: BTreeMap<Key, (u32, Flow)>,
+}
+
+impl Work {
+    fn speaks(&mut self, count: &mut u32, flow: Flow, change: i32) {
+        self.spoken.entry((flow.source, flow.to)).or_insert((*count, flow));
+        *count = count.saturating_add_signed(change);
+    }
+}
+
+#[cfg(test)]
+mod tests;
