@@ -28,10 +28,14 @@ enum Command {
 
 fn main() -> ExitCode {
     let Arguments { global, command } = Arguments::parse();
-    if let Err(e) = logging::init(global.log.as_deref(), global.log_json) {
-        cli::complain(&e.to_string());
-        return ExitCode::from(cli::USAGE);
-    }
+    // Its end writes the last lines.
+    let _written = match logging::init(global.log.as_deref(), global.log_json) {
+        Ok(written) => written,
+        Err(e) => {
+            cli::complain(&e.to_string());
+            return ExitCode::from(cli::USAGE);
+        }
+    };
     ExitCode::from(match command {
         Command::Agent => agent(&global),
         Command::Inspect(arguments) => cli::inspect(&arguments, |a, settings, judge| inspect(&a.file, &settings, judge)),

@@ -187,6 +187,7 @@ impl Answers {
             }),
             members: status.members.clone(),
             held_down_ms: status.held_down_ms,
+            conflicts: part.conflicts,
             calls: part.calls,
             server: part.server,
             checks: part.checks,

@@ -15,6 +15,7 @@ use crate::health::Verdict;
 use crate::time::Time;
 use crate::vip::address::{AddressEvent, AddressMonitor, Addresses, LIFETIME};
 use crate::vip::announce::{Announced, Announcer, Announcing, Pace};
+use crate::vip::conflict::watch::ConflictWatch;
 use crate::vip::fence::FenceState;
 use crate::vip::kernel_lease::KernelLease;
 use std::sync::Arc;
@@ -48,6 +49,7 @@ pub(super) enum Order {
 #[derive(Debug, Default)]
 pub(super) struct Summary {
     pub(super) checks: Vec<api::CheckStatus>,
+    pub(super) conflicts: Vec<api::Conflict>,
     pub(super) calls: api::CallCounts,
     pub(super) server: Option<api::ServerStatus>,
 }
@@ -60,6 +62,7 @@ pub(super) struct Instance {
     pub(super) addresses: Arc<Addresses>,
     pub(super) announcer: Arc<Announcer>,
     pub(super) monitor: AddressMonitor,
+    pub(super) conflicts: ConflictWatch,
     pub(super) verdict: watch::Receiver<Verdict>,
     pub(super) calls: Option<CallsSide>,
     pub(super) hooks: Hooks,
@@ -108,7 +111,11 @@ impl Instance {
                 },
                 // An error means that there is no check, and so never news: this arm must then not be taken again and again.
                 Ok(()) = self.verdict.changed() => self.report_fitness().await,
-                Some(event) = self.monitor.next() => self.address_event(event),
+                event = self.monitor.next() => match event {
+                    Some(event) => self.address_event(event),
+                    None => self.watch_again().await,
+                },
+                action = self.conflicts.next() => self.rival(action),
                 () = tokio::time::sleep_until(clock::tokio_at(self.put_back_at.unwrap_or(Time::FAR))) => self.put_back().await,
                 () = tokio::time::sleep_until(clock::tokio_at(self.refresh_at)) => self.refresh().await,
                 event = next_event(self.calls.as_mut()) => {
@@ -129,6 +136,7 @@ impl Instance {
             Order::Summary(reply) => {
                 let _ = reply.send(Summary {
                     checks: self.verdict.borrow().checks.clone(),
+                    conflicts: self.rivals(),
                     calls: self.calls.as_ref().map(CallsSide::counts).unwrap_or_default(),
                     server: self.calls.as_ref().and_then(CallsSide::server_status),
                 });
@@ -184,6 +192,8 @@ impl Instance {
         self.held = Some(epoch);
         let (announced, announcing) = self.announce();
         takeover.mark("announced", clock::now());
+        // The question whether somebody else has them leaves behind the announcement, and nothing waits for an answer.
+        self.conflicts.taken();
         self.refresh_at = clock::now() + REFRESH;
         self.announcing = Some(announcing);
         if let Err(e) = added {
@@ -254,6 +264,7 @@ impl Instance {
     async fn release(&mut self) -> Vec<String> {
         self.announcing = None;
         self.held = None;
+        self.conflicts.dropped();
         self.put_back_at = None;
         self.refresh_at = Time::FAR;
         let removal = self.addresses.remove(&self.config.interface, &self.config.addresses);
@@ -285,6 +296,11 @@ impl Instance {
     }
 
     fn address_event(&mut self, event: AddressEvent) {
+        if let AddressEvent::LinkUp { .. } = &event
+            && let Err(e) = self.conflicts.look_again()
+        {
+            warn!(instance = self.config.name, "another host that answers for the addresses would not be noticed: {e}");
+        }
         if let (AddressEvent::LinkUp { .. }, Some(lease)) = (&event, self.lease.clone()) {
             // Most kernels take the rules at an interface away with it.
             let name = self.config.name.clone();
@@ -305,9 +321,28 @@ impl Instance {
                 );
                 self.put_back_soon();
             }
-            AddressEvent::LinkUp { .. } => self.announce_again(),
+            AddressEvent::LinkUp { .. } => {
+                self.announce_again();
+                // An interface that was taken away, and IPv6 on one that was set down, comes back without the addresses.
+                self.put_back_soon();
+            }
             AddressEvent::LinkDown { interface } => warn!(instance = name, interface, "the interface is down"),
             AddressEvent::Missed => self.put_back_soon(),
+        }
+    }
+
+    /// The kernel closed the connection by which it tells of changes: opens another one, and looks at everything.
+    async fn watch_again(&mut self) {
+        let watched: Vec<_> = self.config.addresses.iter().map(|p| (self.config.interface.clone(), *p)).collect();
+        match self.addresses.watch(&watched) {
+            Ok(monitor) => {
+                self.monitor = monitor;
+                self.address_event(AddressEvent::Missed);
+            }
+            Err(e) => {
+                error!(instance = self.config.name, "changes of the addresses by others are not noticed: {e}; trying again");
+                tokio::time::sleep(PUT_BACK_PAUSE).await;
+            }
         }
     }
 

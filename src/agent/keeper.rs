@@ -4,7 +4,7 @@ use super::AgentError;
 use crate::cluster::{Inherited, Keeper};
 use crate::config::Config;
 use crate::time::Time;
-use crate::vip::address::Addresses;
+use crate::vip::address::{AddressError, Addresses};
 use crate::vip::kernel_lease::KernelLease;
 use crate::vip::nft::watch::TableWatch;
 use std::collections::BTreeMap;
@@ -78,8 +78,17 @@ impl Leases {
                     );
                     continue;
                 }
-                // Without the interface there is no address either; what else may be wrong says nothing of one.
-                Ok(_) | Err(_) => {}
+                // Without the interface there is no address either.
+                Ok(_) | Err(AddressError::NoInterface { .. }) => {}
+                Err(e) => {
+                    error!(
+                        instance = instance.name,
+                        "it is not known whether an address is still here ({e}); the nftables tables `{}` stay, so that this host does \
+                         not answer for it",
+                        lease.table_name()
+                    );
+                    continue;
+                }
             }
             if let Err(e) = lease.remove().await {
                 error!(instance = instance.name, "not undone: {e}");
@@ -87,17 +96,31 @@ impl Leases {
         }
     }
 
-    /// Puts tables back that somebody deletes. Ends only if the kernel does not tell.
+    /// Puts tables back that somebody deletes. Where the kernel does not tell of it, they are looked for each second.
     pub(super) async fn mend(self) {
-        let mut watch = match TableWatch::open() {
-            Ok(watch) => watch,
-            Err(e) => return warn!("tables of nftables that somebody deletes will not be put back: {e}"),
-        };
+        let mut watch: Option<TableWatch> = None;
+        let mut told = false;
         loop {
-            let names = match watch.next().await {
-                Ok(names) => names,
-                Err(e) => return warn!("tables of nftables that somebody deletes are no longer put back: {e}"),
+            let names = match &mut watch {
+                Some(open) => open.next().await,
+                None => TableWatch::open().map(|open| {
+                    watch = Some(open);
+                    // What was deleted before is not told.
+                    None
+                }),
             };
+            let names = names.unwrap_or_else(|e| {
+                watch = None;
+                if !std::mem::replace(&mut told, true) {
+                    warn!(
+                        "the kernel does not tell when somebody deletes tables of nftables ({e}): they are looked for each second"
+                    );
+                }
+                None
+            });
+            if watch.is_none() {
+                tokio::time::sleep(AGAIN).await;
+            }
             for (instance, lease) in &self.all {
                 if names.as_ref().is_none_or(|names| names.iter().any(|n| n == lease.table_name())) {
                     tokio::time::sleep(mend_one(instance, lease).await).await;

@@ -14,6 +14,7 @@ mod keeper;
 mod pause;
 mod relay;
 mod restart;
+mod rivals;
 mod rows;
 mod sampler;
 mod sockets;
@@ -31,8 +32,9 @@ use crate::control::server::{self, ServeError};
 use crate::etcd::{Etcd, EtcdError};
 use crate::health::Monitor;
 use crate::time::Time;
-use crate::vip::address::{AddressError, AddressMonitor, Addresses};
+use crate::vip::address::{AddressError, Addresses};
 use crate::vip::announce::{AnnounceError, Announcer};
+use crate::vip::conflict::watch::ConflictWatch;
 use crate::vip::kernel_lease::KernelLeaseError;
 use crate::vip::sysctl;
 use calls_side::CallsSide;
@@ -87,6 +89,17 @@ pub enum AgentError {
         /// What went wrong.
         source: AnnounceError,
     },
+    /// What the neighbours say of the addresses of an instance cannot be heard.
+    #[error("instance {instance:?}: cannot hear ARP and neighbour discovery: {source}; the agent needs CAP_NET_RAW")]
+    Neighbours {
+        /// The instance.
+        instance: String,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// The election has ended although nobody asked it to.
+    #[error("the election has ended, and nothing may be held without it; see the log before this")]
+    ElectionEnded,
     /// The calls of an instance cannot be learnt or kept.
     #[error("instance {instance:?}: {source}")]
     Calls {
@@ -109,7 +122,8 @@ type Instances = BTreeMap<String, mpsc::Sender<Order>>;
 /// See [`AgentError`]: only what can be known at the start. etcd that does not answer is no error; it is tried again.
 pub async fn run(config: Config) -> Result<(), AgentError> {
     sys::one_heap();
-    if let Err(e) = sys::lock_memory() {
+    // Reading it may take a while on a cold disk: better now than at a takeover.
+    if let Err(e) = sys::lock_memory().and_then(|()| sys::load_program()) {
         warn!(
             "memory is not locked ({e}): on a host that swaps, the address may move; give the agent CAP_IPC_LOCK (the systemd unit does)"
         );
@@ -176,10 +190,17 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
 
     // While systemd is asked whether this is a restart, everything goes on.
     let mut asked: Option<JoinHandle<bool>> = None;
+    let mut election_ended = false;
     let restart = loop {
         tokio::select! {
             biased;
-            Some(event) = events.recv() => pass_on(&config, Some(&addresses), &instances, event).await,
+            event = events.recv() => match event {
+                Some(event) => pass_on(&config, Some(&addresses), &instances, event).await,
+                None => {
+                    election_ended = true;
+                    break false;
+                }
+            },
             answer = answered(asked.as_mut()) => break answer,
             _ = terminate.recv() => {
                 asked.get_or_insert_with(|| tokio::spawn(restart::is_asked_for()));
@@ -210,7 +231,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     for task in tasks {
         let _ = tokio::time::timeout(Duration::from_secs(1), task).await;
     }
-    Ok(())
+    if election_ended { Err(AgentError::ElectionEnded) } else { Ok(()) }
 }
 
 /// The answer of a task, once one was started.
@@ -274,10 +295,12 @@ async fn build(
         }
     }
     let watched: Vec<_> = instance.addresses.iter().map(|p| (instance.interface.clone(), *p)).collect();
-    let monitor = AddressMonitor::open(&watched).map_err(|source| AgentError::Address { instance: name.clone(), source })?;
+    let monitor = addresses.watch(&watched).map_err(|source| AgentError::Address { instance: name.clone(), source })?;
     let ips: Vec<_> = instance.addresses.iter().map(ipnet::IpNet::addr).collect();
     let announcer =
         Announcer::open(&instance.interface, &ips).map_err(|source| AgentError::Announce { instance: name.clone(), source })?;
+    let neighbours = |source| AgentError::Neighbours { instance: name.clone(), source };
+    let conflicts = ConflictWatch::open(&instance.interface, &ips).map_err(neighbours)?;
     let calls = match &instance.sip {
         Some(sip) => Some(
             CallsSide::open(config, instance, sip, etcd.clone(), inherited)
@@ -294,6 +317,7 @@ async fn build(
         addresses: Arc::clone(addresses),
         announcer: Arc::new(announcer),
         monitor,
+        conflicts,
         calls,
         hooks: hooks::Hooks::start(name.clone()),
         history: history::Writer::start(etcd.clone(), &config.node.cluster, &name),

@@ -1,5 +1,6 @@
 //! The handle that the agent holds. The loop behind it is in `driver/worker.rs`.
 
+mod holds;
 mod keeper;
 mod realtime;
 mod worker;
@@ -15,10 +16,11 @@ use crate::clock;
 use crate::config::Config;
 use crate::etcd::Etcd;
 use crate::time::Time;
+use holds::Holds;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -206,7 +208,7 @@ struct Inbox {
 struct Shared {
     inbox: Mutex<Inbox>,
     news: Notify,
-    holds: Mutex<HashMap<String, (u64, Time)>>,
+    holds: Holds,
     status: Mutex<ClusterStatus>,
     etcd: Etcd,
     commands: mpsc::Sender<Command>,
@@ -214,6 +216,15 @@ struct Shared {
 
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// `None` while another thread has it.
+fn try_lock<T>(m: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match m.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(e)) => Some(e.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
 }
 
 /// A handle on this node's part in all its instances. Clones share it.
@@ -270,7 +281,7 @@ impl Cluster {
         let shared = Arc::new(Shared {
             inbox: Mutex::default(),
             news: Notify::new(),
-            holds: Mutex::default(),
+            holds: Holds::new(cfg.instances.iter().map(|i| i.name.as_str())),
             status: Mutex::default(),
             etcd,
             commands,
@@ -328,7 +339,7 @@ impl Cluster {
     /// Until when this node may answer for the addresses, if nothing more is heard; `None` if it may not now.
     #[must_use]
     pub fn holds_until(&self, instance: &str, epoch: u64) -> Option<Time> {
-        let held = lock(&self.0.holds).get(instance).copied();
+        let held = self.0.holds.get(instance);
         held.filter(|(e, until)| *e == epoch && clock::now() < *until).map(|h| h.1)
     }
 
