@@ -1,6 +1,5 @@
 //! The kernel leases of all instances: what the election holds is in the kernel, and what a predecessor left there is found.
 
-use super::AgentError;
 use crate::cluster::{Inherited, Keeper};
 use crate::config::Config;
 use crate::time::Time;
@@ -10,7 +9,7 @@ use crate::vip::nft::watch::TableWatch;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 /// Pause after tables were put back. Two programs that undo each other must not take the machine down with them.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -26,8 +25,9 @@ pub(super) struct Leases {
 }
 
 impl Leases {
-    /// Makes or takes over the tables of every instance. Also returns what a predecessor still holds.
-    pub(super) async fn install(config: &Config) -> Result<(Self, Vec<(String, Inherited)>), AgentError> {
+    /// Makes or takes over the tables of every instance where that is possible now; the others do so when they have what they need.
+    /// Also returns what a predecessor still holds.
+    pub(super) async fn install(config: &Config) -> (Self, Vec<(String, Inherited)>) {
         let mut leases = Self::default();
         let mut inherited = Vec::new();
         for instance in &config.instances {
@@ -39,15 +39,13 @@ impl Leases {
                     if !done.found {
                         leases.new.push(instance.name.clone());
                     }
-                    leases.all.insert(instance.name.clone(), Arc::new(lease));
                 }
-                Err(source) => {
-                    leases.undo().await;
-                    return Err(AgentError::Lease { instance: instance.name.clone(), source });
-                }
+                // Told when it is tried again, which is soon.
+                Err(e) => debug!(instance = instance.name, "no kernel lease yet: {e}"),
             }
+            leases.all.insert(instance.name.clone(), Arc::new(lease));
         }
-        Ok((leases, inherited))
+        (leases, inherited)
     }
 
     /// The lease of an instance. The instances are those that the leases were installed for.

@@ -201,6 +201,7 @@ enum Command {
 /// The newest value of what the agent reports; bounded by the number of instances.
 #[derive(Default)]
 struct Inbox {
+    ready: HashMap<String, bool>,
     fitness: HashMap<String, Fitness>,
     released: HashMap<String, u64>,
 }
@@ -240,13 +241,29 @@ impl Cluster {
     ///
     /// # Errors
     /// The key, the socket or the thread cannot be had.
-    #[allow(clippy::unused_async)] // Called inside the runtime, in which etcd is asked.
     pub async fn start(
         cfg: &Config,
         etcd: Etcd,
         keeper: Box<dyn Keeper>,
         inherited: Vec<(String, Inherited)>,
     ) -> Result<(Self, mpsc::Receiver<ClusterEvent>), ClusterError> {
+        Opened::open(cfg)?.start(cfg, etcd, keeper, inherited, true).await
+    }
+}
+
+/// What of this host the election needs, had before anything is touched: only one agent can have it.
+pub struct Opened {
+    key: Vec<u8>,
+    socket: std::net::UdpSocket,
+    boot: u64,
+}
+
+impl Opened {
+    /// Reads the key and binds the heartbeat socket.
+    ///
+    /// # Errors
+    /// What cannot be had.
+    pub fn open(cfg: &Config) -> Result<Self, ClusterError> {
         let path = cfg.node.key_file.clone();
         let key = std::fs::read(&path).map_err(|source| ClusterError::Key { path: path.clone(), source })?;
         if key.len() < MIN_KEY {
@@ -257,6 +274,24 @@ impl Cluster {
         let socket = std::net::UdpSocket::bind(address).map_err(bind)?;
         socket.set_nonblocking(true).map_err(bind)?;
         let boot = getrandom::u64().map_err(|e| ClusterError::Random(e.to_string()))?;
+        Ok(Self { key, socket, boot })
+    }
+
+    /// As [`Cluster::start`]. `ready`: whether instances may be elected before [`Cluster::set_ready`] says so.
+    ///
+    /// # Errors
+    /// The thread cannot be had.
+    #[allow(clippy::unused_async)] // Called inside the runtime, in which etcd is asked.
+    pub async fn start(
+        self,
+        cfg: &Config,
+        etcd: Etcd,
+        keeper: Box<dyn Keeper>,
+        inherited: Vec<(String, Inherited)>,
+        ready: bool,
+    ) -> Result<(Cluster, mpsc::Receiver<ClusterEvent>), ClusterError> {
+        let Self { key, socket, boot } = self;
+        let address = SocketAddr::new(cfg.node.address, cfg.node.port);
         let keys = Keys::new(&cfg.node.cluster);
         let entry = NodeEntry {
             schema: SCHEMA,
@@ -302,6 +337,7 @@ impl Cluster {
             kept: keeper::Kept::new(keeper),
             // Requests to etcd and their timers live where etcd's connections do, at ordinary priority.
             outside: tokio::runtime::Handle::current(),
+            ready,
         };
         let worker = worker::Worker::new(cfg, Arc::clone(&shared), parts, inherited);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ClusterError::Thread)?;
@@ -315,7 +351,15 @@ impl Cluster {
             runtime.block_on(worker.run(socket));
         };
         std::thread::Builder::new().name("election".into()).spawn(run).map_err(ClusterError::Thread)?;
-        Ok((Self(shared), event_rx))
+        Ok((Cluster(shared), event_rx))
+    }
+}
+
+impl Cluster {
+    /// Tells whether this node has all that it needs to hold the addresses of an instance. Without, it is never elected.
+    pub fn set_ready(&self, instance: &str, ready: bool) {
+        lock(&self.0.inbox).ready.insert(instance.to_owned(), ready);
+        self.0.news.notify_one();
     }
 
     /// Tells the local server's health. A change takes effect at once.

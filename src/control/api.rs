@@ -194,6 +194,9 @@ pub struct InstanceStatus {
     /// The master changed too often: milliseconds until the next change that can wait; 0 if it need not.
     #[serde(default)]
     pub held_down_ms: u64,
+    /// What this node needs for it and has not: it is not elected until that is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_ready: Option<String>,
     /// Other hosts that answer for its addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conflicts: Vec<Conflict>,

@@ -47,6 +47,8 @@ pub(super) struct Parts {
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) kept: Kept,
     pub(super) outside: Handle,
+    /// Whether instances may be elected before the agent says so.
+    pub(super) ready: bool,
 }
 
 struct One {
@@ -130,6 +132,9 @@ impl Worker {
         };
         let mut all: Vec<One> = cfg.instances.iter().map(one).collect();
         let mut p = p;
+        if !p.ready {
+            all.iter_mut().for_each(|o| o.election.set_ready(false, now));
+        }
         for (name, right) in inherited {
             if let Some(o) = all.iter_mut().find(|o| o.name == name) {
                 p.kept.inherited(&name, right.epoch, right.until);
@@ -398,12 +403,15 @@ impl Worker {
     }
 
     fn inbox(&mut self) {
-        let (fitness, released) = {
+        let (ready, fitness, released) = {
             // Whoever writes it may be put aside meanwhile; this thread does not wait for it, since the news follows the writing.
             let Some(mut b) = try_lock(&self.shared.inbox) else { return };
-            (std::mem::take(&mut b.fitness), std::mem::take(&mut b.released))
+            (std::mem::take(&mut b.ready), std::mem::take(&mut b.fitness), std::mem::take(&mut b.released))
         };
         for i in 0..self.all.len() {
+            if let Some(ready) = ready.get(&self.all[i].name) {
+                self.with(i, |e, now| e.set_ready(*ready, now));
+            }
             if let Some(f) = fitness.get(&self.all[i].name) {
                 self.all[i].summary.clone_from(&f.summary);
                 self.with(i, |e, now| e.set_fitness(f.fit, f.priority, now));

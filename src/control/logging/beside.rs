@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines that may wait.
@@ -14,6 +14,8 @@ const LINES: usize = 4096;
 const BYTES: usize = 4 << 20;
 /// How long the end of the program waits for what is not written yet.
 const LAST: Duration = Duration::from_secs(1);
+/// How often a full queue is looked at then.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Where lines are handed in. What finds no room is lost, and its number is told as soon as there is room again.
 #[derive(Clone, Debug)]
@@ -28,7 +30,7 @@ struct Shared {
     lost: AtomicU64,
 }
 
-/// The writing thread. When it is dropped, it has written what was handed in, or a second has passed.
+/// The writing thread. When it is dropped, it has written what was handed in, or two seconds have passed.
 #[derive(Debug)]
 pub struct Written {
     lines: Lines,
@@ -95,9 +97,15 @@ impl<'a> MakeWriter<'a> for Lines {
 
 impl Drop for Written {
     fn drop(&mut self) {
-        if self.lines.queue.try_send(Vec::new()).is_ok() {
-            let _ = self.done.recv_timeout(LAST);
+        let since = Instant::now();
+        // A full queue has no room for the end, either.
+        while self.lines.queue.try_send(Vec::new()).is_err() {
+            if since.elapsed() > LAST {
+                return;
+            }
+            std::thread::sleep(LOOK);
         }
+        let _ = self.done.recv_timeout(LAST);
     }
 }
 
