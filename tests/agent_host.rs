@@ -58,7 +58,7 @@ fn what_is_missing_is_waited_for_in_one_process_and_disturbs_no_other_instance()
     assert!(!tables.contains("keepcall"), "nothing is touched before the agent knows that it is alone:\n{tables}");
     std::fs::remove_file(node.dir.join("key")).unwrap();
     drop(taken);
-    agent.says("cannot read the cluster key");
+    agent.says("/dev/urandom");
     node.key(b"0123456789abcdef0123456789abcdef");
 
     // The recovery port of one instance, the interface of the other. Neither is elected.

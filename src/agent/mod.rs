@@ -29,7 +29,7 @@ pub use sockets::RecoveryPortError;
 
 use crate::clock;
 use crate::cluster::{Cluster, ClusterError, ClusterEvent, Opened};
-use crate::config::Config;
+use crate::config::{Config, ConfigError, Problem};
 use crate::control::server::{self, Asked, ServeError};
 use crate::etcd::{Etcd, EtcdError};
 use crate::vip::address::{AddressError, Addresses};
@@ -58,6 +58,9 @@ const FIRST_TRY: Duration = Duration::from_secs(10);
 /// Why the agent could not start, or cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
+    /// A file that the configuration names is not there, or not usable.
+    #[error("{0}")]
+    Files(String),
     /// etcd's settings cannot be used.
     #[error(transparent)]
     Etcd(#[from] EtcdError),
@@ -124,11 +127,12 @@ type Control = (server::Server, mpsc::Receiver<Asked>);
 /// The orders' ends of the instances, by name.
 type Instances = BTreeMap<String, mpsc::Sender<Order>>;
 
-/// Runs the agent until SIGTERM or SIGINT, or, with the addresses left for the next process, until SIGUSR2.
+/// Runs the agent until SIGTERM or SIGINT, or, with the addresses left for the next process, until SIGUSR2. `files`: whether the files
+/// that the configuration names are usable now.
 ///
 /// # Errors
 /// See [`AgentError`]: what no waiting helps against. What is missing on this host, or in etcd, is tried again.
-pub async fn run(config: Config) -> Result<(), AgentError> {
+pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + Send + Sync) -> Result<(), AgentError> {
     sys::one_heap();
     // Reading it may take a while on a cold disk: better now than at a takeover.
     if let Err(e) = sys::lock_memory().and_then(|()| sys::load_program()) {
@@ -146,7 +150,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let mut control = None;
     let mut waiting = Waiting::default();
     let (etcd, opened) = loop {
-        match open(&config, &mut control).await {
+        match open(&config, &files, &mut control).await {
             Ok(had) => break had,
             Err(e) => {
                 if waiting.failed(&e.to_string(), clock::now()) {
@@ -278,11 +282,23 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
 /// What must be there before anything of this host is touched. The control socket and the heartbeat port are what only one agent can
 /// have: an agent that is started a second time by mistake must not take the addresses from the one that holds them. The control
 /// socket, once it was had, is kept.
-async fn open(config: &Config, control: &mut Option<Control>) -> Result<(Etcd, Opened), AgentError> {
+async fn open(
+    config: &Config,
+    files: &(impl Fn() -> Result<(), ConfigError> + Sync),
+    control: &mut Option<Control>,
+) -> Result<(Etcd, Opened), AgentError> {
     if control.is_none() {
         *control = Some(server::serve(&config.control).await?);
     }
+    files().map_err(|e| AgentError::Files(in_words(&e)))?;
     Ok((Etcd::connect(&config.etcd)?, Opened::open(config)?))
+}
+
+/// The problems alone, without their places in the file.
+fn in_words(error: &ConfigError) -> String {
+    let ConfigError::Invalid { problems, .. } = error else { return error.to_string() };
+    let one = |p: &Problem| p.help.as_ref().map_or_else(|| p.message.clone(), |help| format!("{}: {help}", p.message));
+    problems.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
 async fn asked(control: Option<&mut Control>) -> Asked {
