@@ -86,7 +86,8 @@ fn builds_do_not_move_the_address() {
     let lan = Lan::new().unwrap();
     let mut etcd = Member::new(&lan, "http", &[], &[]);
     etcd.start();
-    let node = |name: &str| Node::new(lan.host(name).unwrap(), name, &etcd.url()).with_sip().with("hold = \"2s\"", "hold = \"1s\"");
+    let node =
+        |name: &str| Node::new(lan.host(name).unwrap(), name, &etcd.url()).with_sip().with("hold = \"2s\"", "hold = \"1s\"");
     let (a, b) = (node("a"), node("b"));
     let first = a.start();
     first.is_master();

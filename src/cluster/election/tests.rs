@@ -85,10 +85,10 @@ impl Alone {
         let end = self.now + time;
         while self.now < end {
             self.now = self.election.next_deadline().clamp(self.now, end);
+            let before = self.beats.len();
             let lease = LeaseState { id: LEASE, until: self.now + HOLD * 3 };
             self.election.set_lease(Some(lease), self.now);
             self.settle();
-            let before = self.beats.len();
             self.election.handle_timeout(self.now);
             self.settle();
             if acks && self.beats.len() > before {
