@@ -101,6 +101,9 @@ pub enum CallsError {
         /// What the system says.
         error: std::io::Error,
     },
+    /// No random numbers.
+    #[error("the system gives no random numbers: {0}")]
+    Random(getrandom::Error),
     /// The recovery port cannot be had.
     #[error(transparent)]
     RecoveryPort(#[from] RecoveryPortError),
@@ -207,7 +210,7 @@ impl CallsSide {
                 recovery_port: sip.recovery_port,
                 window: sip.window,
             },
-            seed(),
+            seed()?,
         );
         let tables = match TableWatch::open([fence.table_name(), relay.table_name()].map(|name| (Family::Inet, name.to_owned())))
         {
@@ -739,12 +742,7 @@ async fn deleted(tables: Option<&mut TableWatch>) -> Result<Vec<String>, NfnlErr
     }
 }
 
-/// Randomness for branches and tags; the engine itself draws none.
-fn seed() -> u64 {
-    let mut bytes = [0; 8];
-    // Without the system's randomness the clock still tells two starts apart.
-    match getrandom::fill(&mut bytes) {
-        Ok(()) => u64::from_le_bytes(bytes),
-        Err(_) => clock::unix_us(),
-    }
+/// Randomness for branches and tags; the engine itself draws none. Whoever could guess them could answer in a phone's name.
+fn seed() -> Result<u64, CallsError> {
+    getrandom::u64().map_err(CallsError::Random)
 }

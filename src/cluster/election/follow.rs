@@ -28,9 +28,14 @@ fn guards(r: &Record) -> Vec<String> {
 }
 
 impl Election {
+    /// Whether this node contends for nothing: it ends, or lacks what a master needs.
+    const fn is_out(&self) -> bool {
+        self.stopping || self.parking || !self.ready
+    }
+
     /// There is no record.
     pub(super) fn elect_first(&mut self, now: Time) {
-        if self.view.is_none() || self.stopping || self.parking || self.paused().is_some() || !self.may_propose(now) {
+        if self.view.is_none() || self.is_out() || self.paused().is_some() || !self.may_propose(now) {
             return;
         }
         let Some(view) = &self.view else { return };
@@ -129,15 +134,13 @@ impl Election {
 
     /// The keys that must not exist for a slow takeover, if by this view none of them does.
     pub(super) fn slow_guards(&self, view: &View) -> Option<Vec<String>> {
-        let mut gone = match (&self.record, &self.lost) {
+        let gone = match (&self.record, &self.lost) {
             (Some(r), _) => guards(r),
             (None, Some(r)) => self.lost_guards(r)?,
             (None, None) => return None,
         };
         #[cfg(test)]
-        if self.broken(super::types::Fault::SlowBlind) {
-            gone.clear();
-        }
+        let gone = if self.broken(super::types::Fault::SlowBlind) { Vec::new() } else { gone };
         let quiet = view.alive.is_none() || (self.record.is_none() && self.alive_is_left(view));
         (quiet && gone.iter().all(|n| !view.nodes.contains(n))).then_some(gone)
     }
@@ -151,7 +154,7 @@ impl Election {
         if self.forget.is_some() {
             self.answer_forget(Err(format!("{} is the master, and only the master admits and removes members", r.master)));
         }
-        if self.stopping || self.parking || self.paused().is_some() || !self.may_propose(now) {
+        if self.is_out() || self.paused().is_some() || !self.may_propose(now) {
             return;
         }
         let flaps = self.flaps(r, now);

@@ -81,6 +81,9 @@ pub(super) fn render(status: &Status) -> String {
             span(i.held_down_ms)
         );
     }
+    for (i, c) in status.instances.iter().flat_map(|i| i.conflicts.iter().map(move |c| (i, c))) {
+        let _ = writeln!(text, "{}: CONFLICT: the host with {} answers for {}, too", i.name, printable(&c.mac), c.address);
+    }
     let rows = status.instances.iter().map(|i| {
         vec![
             i.name.clone(),
