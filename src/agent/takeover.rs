@@ -52,6 +52,8 @@ impl Takeover {
             Outcome::Refused { .. } => calls.refused += 1,
             Outcome::Unreachable => calls.unreachable += 1,
             Outcome::Unpaired => calls.unpaired += 1,
+            Outcome::Relayed => calls.relayed += 1,
+            Outcome::Left => calls.left += 1,
         }
         self.open = self.open.saturating_sub(1);
         if self.open == 0 {

@@ -11,7 +11,9 @@ pub use crate::calls::capture::CaptureCounters;
 pub use crate::calls::hep::intake::Counters as HepCounts;
 pub use crate::calls::model::{OtherEnd, OtherEndKind};
 pub use crate::calls::server::driver::ServerStatus;
+pub use crate::config::Mode;
 pub use crate::health::{CheckState, CheckStatus, Probe};
+pub use crate::recovery::deed::Forecast;
 
 /// A question or an order to the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -300,7 +302,8 @@ pub struct CallRow {
     pub node: String,
     /// The epoch that it was written in.
     pub epoch: u64,
-    /// `up` (stored, the server carries it), `recovering`, `carried` (the agent carries it), or how its recovery ended.
+    /// `up` (stored, the server carries it), `recovering`, `carried` (the agent carries it), `relayed` (the agent relays its audio and
+    /// says nothing), or how its recovery ended.
     pub state: String,
     /// Wall-clock milliseconds since 1970 at which it was confirmed.
     pub confirmed_ms: u64,
@@ -367,6 +370,10 @@ pub struct HistoryEntry {
     pub phases: Vec<Phase>,
     /// How the calls came through.
     pub calls: Outcomes,
+    /// What was to be done with the calls in the mode that was in force (the first), and what each mode above it would have done.
+    /// Empty in entries of older releases.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forecast: Vec<Forecast>,
 }
 
 /// A step of a takeover.
@@ -394,4 +401,8 @@ pub struct Outcomes {
     pub unreachable: usize,
     /// The second leg was not known.
     pub unpaired: usize,
+    /// Its audio is relayed, and no SIP was sent: the mode was `audio`.
+    pub relayed: usize,
+    /// Nothing was done: the mode was `observe`, or `audio` and there is no audio to relay.
+    pub left: usize,
 }
