@@ -210,6 +210,16 @@ fn packets(dump: &lab::proc::Proc) -> Vec<String> {
     log.lines().filter(|l| l.contains(" IP ")).map(str::to_owned).collect()
 }
 
+/// The newest change of master, once so much is known of its three calls.
+fn newest(agent: &lab::agent::Agent, calls: &str) -> serde_json::Value {
+    wait::until("the takeover in the history", SOON, || {
+        let all = agent.history().map_err(|e| format!("{e:#}"))?;
+        let newest = all.first().cloned().unwrap_or_default();
+        if newest["calls"][calls] == 3 { Ok(newest) } else { Err(newest.to_string()) }
+    })
+    .unwrap()
+}
+
 #[test]
 fn observe_touches_no_call_audio_relays_it_and_history_tells_what_would_have_been() {
     let mut scene = Scene::new(&["a", "b"]).unwrap();
@@ -219,18 +229,9 @@ fn observe_touches_no_call_audio_relays_it_and_history_tells_what_would_have_bee
     let (old, new) = scene.start_agents().unwrap();
     scene.agents[new].run(&["mode", lab::agent::INSTANCE, "observe", "--yes"]).unwrap();
     let calls = scene.calls(3, &[new]).unwrap();
-    let newest = |agent: usize, calls: &str| {
-        wait::until("the takeover in the history", SOON, || {
-            let all = scene.agents[agent].history().map_err(|e| format!("{e:#}"))?;
-            let newest = all.first().cloned().unwrap_or_default();
-            if newest["calls"][calls] == 3 { Ok(newest) } else { Err(newest.to_string()) }
-        })
-        .unwrap()
-    };
-
     let said = overhear(scene.host(new));
     let at = scene.switch_from(old).unwrap();
-    let entry = newest(new, "left");
+    let entry = newest(&scene.agents[new], "left");
     let forecast = |i: usize, mode: &str, deed: &str| {
         let f = &entry["forecast"][i];
         assert!(f["mode"] == mode && f["total"] == 3 && f[deed] == 3, "{entry}");
@@ -256,7 +257,7 @@ fn observe_touches_no_call_audio_relays_it_and_history_tells_what_would_have_bee
 
     let said = overhear(scene.host(old));
     scene.switch_from(new).unwrap();
-    let entry = newest(old, "relayed");
+    let entry = newest(&scene.agents[old], "relayed");
     assert!(entry["forecast"][1]["mode"] == "full" && entry["forecast"][1]["reinvited"] == 3, "{entry}");
     scene.in_conversation(&calls).unwrap();
     let said = packets(&said);
