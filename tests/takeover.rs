@@ -215,7 +215,8 @@ fn newest(agent: &lab::agent::Agent, calls: &str) -> serde_json::Value {
     wait::until("the takeover in the history", SOON, || {
         let all = agent.history().map_err(|e| format!("{e:#}"))?;
         let newest = all.first().cloned().unwrap_or_default();
-        if newest["calls"][calls] == 3 { Ok(newest) } else { Err(newest.to_string()) }
+        let told = newest["calls"][calls] == 3 && newest["forecast"].is_array();
+        if told { Ok(newest) } else { Err(newest.to_string()) }
     })
     .unwrap()
 }
