@@ -172,7 +172,8 @@ fn history(seed: u64) {
                 let method = ["BYE", "INVITE", "OPTIONS", "UPDATE", "INFO", "CANCEL", "ACK", "PRACK"]
                     [usize::try_from(rng.next() % 8).unwrap()];
                 let Some(payload) = request(&w, i, method) else { continue };
-                let (port, heard) = if rng.next() % 2 == 0 { (PORT, Heard::RecoveryPort) } else { (5060, Heard::Overheard) };
+                let (port, heard) =
+                    if rng.next().is_multiple_of(2) { (PORT, Heard::RecoveryPort) } else { (5060, Heard::Overheard) };
                 let dst = SocketAddr::new(VIP.parse().unwrap(), port);
                 engine.handle_packet(
                     &Packet { src: w.phones[i].addr, dst, transport: Transport::Udp, payload: &payload },
@@ -194,7 +195,8 @@ fn history(seed: u64) {
             6 => {
                 // A stranger at the recovery port.
                 let text = format!(
-                    "OPTIONS sip:{VIP} SIP/2.0\r\nVia: SIP/2.0/UDP 10.1.1.1;branch=z9hG4bKq\r\nFrom: <sip:s@s>;tag=1\r\nTo: <sip:{VIP}>\r\nCall-ID: {}\r\nCSeq: 1 OPTIONS\r\n\r\n",
+                    "OPTIONS sip:{VIP} SIP/2.0\r\nVia: SIP/2.0/UDP 10.1.1.1;branch=z9hG4bKq\r\n\
+                     From: <sip:s@s>;tag=1\r\nTo: <sip:{VIP}>\r\nCall-ID: {}\r\nCSeq: 1 OPTIONS\r\n\r\n",
                     rng.next()
                 );
                 let dst = SocketAddr::new(VIP.parse().unwrap(), PORT);
@@ -206,7 +208,7 @@ fn history(seed: u64) {
                 );
             }
             _ => {
-                now = now + Duration::from_millis(rng.next() % 40_000);
+                now += Duration::from_millis(rng.next() % 40_000);
                 engine.handle_timeout(now);
             }
         }
