@@ -3,6 +3,7 @@
 
 use super::calls_side::CallsSide;
 use super::instance::{Instance, Order, Summary};
+use super::mode::Picture;
 use super::readiness::Waiting;
 use super::{AgentError, history, hooks};
 use crate::clock;
@@ -19,7 +20,7 @@ use crate::vip::sysctl;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 /// After a restart the server lives, and what its predecessor let go of is there in a moment: that alone moves no address.
@@ -31,6 +32,8 @@ pub(super) struct Starting {
     pub(super) instance: config::Instance,
     pub(super) cluster: Cluster,
     pub(super) etcd: Etcd,
+    /// The mode, of an instance that has calls.
+    pub(super) mode: Option<watch::Receiver<Picture>>,
     pub(super) addresses: Arc<Addresses>,
     pub(super) lease: Option<Arc<KernelLease>>,
     /// A process before this one held the addresses, and its right still ran when this one began.
@@ -132,9 +135,9 @@ impl Starting {
             Announcer::open(&it.interface, &ips).map_err(|source| AgentError::Announce { instance: name.clone(), source })?;
         let conflicts = ConflictWatch::open(&it.interface, &ips)
             .map_err(|source| AgentError::Neighbours { instance: name.clone(), source })?;
-        let calls = match &it.sip {
-            Some(sip) => Some(
-                CallsSide::open(&self.config, it, sip, self.etcd.clone(), self.inherited)
+        let calls = match it.sip.as_ref().zip(self.mode.clone()) {
+            Some((sip, mode)) => Some(
+                CallsSide::open(&self.config, it, sip, self.etcd.clone(), mode, self.inherited)
                     .await
                     .map_err(|source| AgentError::Calls { instance: name.clone(), source })?,
             ),
