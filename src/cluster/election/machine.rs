@@ -453,6 +453,9 @@ impl Election {
                 return;
             }
         }
+        if self.nobody_is_master() {
+            return;
+        }
         #[cfg(test)]
         let known = if self.broken(super::types::Fault::AckOldEpoch) { 0 } else { known };
         if known > epoch {
@@ -496,6 +499,16 @@ impl Election {
         let epoch = self.record.as_ref().map_or(0, |r| r.epoch);
         let to = self.known(to);
         self.send(to, Kind::Ack { beat, boot, vouch }, epoch);
+    }
+
+    /// Whether etcd has no record, and nobody who could write it again. Then a master that beats cannot know that it is none any more,
+    /// and may be of an epoch that this process, if it was started since, has never heard of.
+    fn nobody_is_master(&self) -> bool {
+        #[cfg(test)]
+        if self.broken(super::types::Fault::AckNoRecord) {
+            return false;
+        }
+        self.record.is_none() && self.view.as_ref().is_some_and(|v| v.alive.is_none())
     }
 
     fn vouches(&self, now: Time) -> bool {

@@ -55,6 +55,7 @@ pub(crate) enum Fault {
     EpochAgain,
     FirstDeaf,
     FirstBlind,
+    AckNoRecord,
     // Of the driver; the simulation plays its part.
     ReturnUnseen,
     LeaseNoDrift,

@@ -2,7 +2,7 @@
 
 use super::{Election, InFlight, POLL, RETRY};
 use crate::cluster::election::types::{Action, Commit, Failure, Request};
-use crate::cluster::record::{Alive, Record, Recorded, View};
+use crate::cluster::record::{Alive, MAX_EPOCH, Record, Recorded, View};
 use crate::time::Time;
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,6 +106,7 @@ impl Election {
             return;
         }
         let old_revision = self.revision;
+        self.top_epoch = self.top_epoch.max(view.alive.map_or(0, |a| a.epoch).min(MAX_EPOCH));
         match &view.record {
             Recorded::Good { revision, record } => {
                 (self.unreadable, self.revision, self.lost) = (None, *revision, None);
@@ -134,10 +135,10 @@ impl Election {
                     let own = self.lease.map(|l| Alive { epoch: r.epoch, lease: l.id });
                     r.master == self.s.me && own.is_some() && view.alive == own
                 };
-                if !self.record.as_deref().is_some_and(speaks) {
-                    if let Some(r) = self.record.take() {
-                        (self.lost, self.lost_since) = (Some(r), now);
-                    }
+                if !self.record.as_deref().is_some_and(speaks)
+                    && let Some(r) = self.record.take()
+                {
+                    (self.lost, self.lost_since) = (Some(r), now);
                 }
             }
             Recorded::Unreadable { revision, why } => {

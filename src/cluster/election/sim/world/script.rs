@@ -342,7 +342,8 @@ impl World {
     fn lost_record(&mut self, h: usize, s: usize, t: usize) -> Steps {
         let ttl = self.plan.ttl / MS;
         let mut v = Vec::new();
-        let lost = match self.r.below(4) {
+        let hold = self.plan.hold / MS;
+        let lost = match self.r.below(5) {
             // Between the commit of a handover and its end there is no sign of life.
             0 => {
                 let (d, lost) = (self.ms(0, 12), self.ms(1, 20));
@@ -375,6 +376,20 @@ impl World {
                 }
                 lost
             }
+            // A master of an older epoch comes back to nodes of which none remembers a newer one.
+            3 => {
+                let lost = 2 * hold + self.ms(200, 900);
+                v.push((0, Step::EtcdCut(h)));
+                let away = lost + ttl + self.ms(0, 600);
+                v.push((0, Step::Freeze(h, away)));
+                for i in (0..self.nodes.len()).filter(|i| *i != h) {
+                    let (d, away) = (self.ms(0, 300), self.ms(1, ttl));
+                    v.push((lost + d, Step::Kill(i)));
+                    v.push((lost + d + away, Step::Start(i)));
+                }
+                v.push((away + 3000, Step::EtcdHeal(h)));
+                lost
+            }
             // Nobody holds, and no process remembers.
             _ => {
                 let lost = self.ms(0, 1000);
@@ -391,7 +406,7 @@ impl World {
             v.push((0, Step::Late(who, late)));
         }
         v.push((lost, Step::LoseRecord));
-        let back = lost + self.ms(500, 3000);
+        let back = v.iter().map(|s| s.0).max().unwrap_or(0) + self.ms(500, 3000);
         v.push((back, Step::HealAll));
         for i in 0..self.nodes.len() {
             v.push((back, Step::Start(i)));
