@@ -2,6 +2,7 @@
 
 mod bridge;
 mod call;
+pub mod deed;
 pub mod engine;
 pub mod fate;
 pub mod media;
@@ -9,6 +10,7 @@ mod outgoing;
 pub mod permitted;
 pub mod plan;
 mod reinvite;
+mod relayed;
 mod request;
 mod rng;
 mod transaction;
