@@ -4,12 +4,14 @@
 #   scripts/bench.sh failover [--json] [--rounds N] [--heartbeat-ms MS,...] [--events EVENT,...]
 #   scripts/bench.sh costs [--json] [--audio-calls N] [--stored-calls N] [--seconds N]
 #   scripts/bench.sh arm [--json] [--calls N] [--rounds N] [--renew-ms MS]
+#   scripts/bench.sh relay [--json] [--rounds N] [--packets N]
 #   scripts/bench.sh learn [--json] [--memory] [--capture] [--stored] [--live] [--rounds N] [--capture-calls N] [--rate N] [--seconds N] [--no-audio]
 #
 # failover: how long a VIP is silent for a client on the LAN, and how long two hosts answer for it, keepcall and keepalived in turn
 # on the same hosts. Events: power, stop, switchover, kill-server, kill-agent, freeze-agent.
 # costs: memory of the agent with many calls stored, and its processor time while audio runs.
 # arm: how long a renewal of the kernel lease waits while 10,000 calls are armed, changed, taken over and removed.
+# relay: processor time of a packet through the relay, with and without its look at what the packet is.
 # learn: messages a second through parser and tracker; the same capture file read by keepcall and sngrep in turn; memory of a
 # stored call; the agent on a live wire with 1,000 calls up and their audio. All four, or those that are named.
 # Needs root. The last line is one JSON object.
@@ -22,7 +24,7 @@ esac
 case "$1" in
 costs) scripts/setup.sh demo ;;
 learn) scripts/setup.sh learn ;;
-arm) command -v nft >/dev/null || { echo "bench: nft is missing; install the package nftables" >&2; exit 1; } ;;
+arm | relay) command -v nft >/dev/null || { echo "bench: nft is missing; install the package nftables" >&2; exit 1; } ;;
 *) scripts/setup.sh bench ;;
 esac
 command -v cargo >/dev/null || PATH="$HOME/.cargo/bin:$PATH"

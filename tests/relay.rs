@@ -322,7 +322,7 @@ fn ten_thousand_calls_of_both_families_and_a_flush_of_all_rules() {
 }
 
 /// What phones send, and what only looks like a datagram to the right port.
-fn packets() -> (Vec<(&'static str, Vec<u8>)>, Vec<(&'static str, Vec<u8>)>) {
+fn packets() -> [Vec<(&'static str, Vec<u8>)>; 2] {
     let stun = |kind: u8, cookie: u32| [&[kind, 1, 0, 0][..], &cookie.to_be_bytes(), &[7; 12]].concat();
     let dtls = |first: u8| [&[first, 0xfe, 0xfd][..], &[0; 10]].concat();
     let mut version_1 = rtp("audio");
@@ -354,7 +354,7 @@ fn packets() -> (Vec<(&'static str, Vec<u8>)>, Vec<(&'static str, Vec<u8>)>) {
         ("above DTLS", dtls(64)),
         ("an old key agreement (RFC 7983: ZRTP)", [&[0x10, 0, 0, 1][..], b"ZRTP", &[0; 12]].concat()),
     ];
-    (good, bad)
+    [good, bad]
 }
 
 #[test]
@@ -372,7 +372,7 @@ fn nothing_but_what_phones_send_is_forwarded() {
             let relay = KernelRelay::new("test", &ground());
             relay.set("call", &both_ways(v6)).await.unwrap();
             let before = relay.refused().await.unwrap();
-            let (good, bad) = packets();
+            let [good, bad] = packets();
             let at = ip(9, 10000);
             let next = |what: &str, expected: &[u8]| {
                 let mut buffer = [0; 2048];

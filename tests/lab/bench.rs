@@ -2,6 +2,7 @@
 //! and for how long two hosts answer for it.
 
 mod arm;
+mod forward;
 pub(crate) mod learn;
 mod report;
 
@@ -36,6 +37,8 @@ enum What {
     Learn(learn::Learn),
     /// How long a renewal of a kernel lease waits while thousands of calls are armed.
     Arm(arm::Arm),
+    /// What it costs a packet of a carried call that the relay looks at what it is.
+    Relay(forward::Forward),
 }
 
 #[derive(clap::Args)]
@@ -99,6 +102,7 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
         What::Costs(c) => return crate::costs::run(c),
         What::Learn(l) => return learn::run(l),
         What::Arm(a) => return arm::run(a),
+        What::Relay(f) => return forward::run(f),
     };
     if f.rounds == 0 || f.heartbeat_ms.is_empty() {
         bail!("nothing to measure: give at least one round and one heartbeat");

@@ -173,8 +173,8 @@ impl KernelRelay {
         &self,
         calls: impl IntoIterator<Item = (&'a str, &'a [Flow])>,
     ) -> Result<Vec<RelayError>, RelayError> {
-        let wishes =
-            calls.into_iter().map(|(call, flows)| Wish { call: call.to_owned(), flows: flows.to_vec(), emergency: false });
+        let wish = |(call, flows): (&str, &[Flow])| Wish { call: call.to_owned(), flows: flows.to_vec(), emergency: false };
+        let wishes: Vec<Wish> = calls.into_iter().map(wish).collect();
         let refused = self.want(wishes).await;
         while self.step().await? {}
         Ok(refused)
