@@ -11,6 +11,7 @@ mod history;
 mod hooks;
 mod instance;
 mod keeper;
+mod mode;
 mod pause;
 mod readiness;
 mod relay;
@@ -43,7 +44,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
@@ -126,6 +127,8 @@ type Control = (server::Server, mpsc::Receiver<Asked>);
 
 /// The orders' ends of the instances, by name.
 type Instances = BTreeMap<String, mpsc::Sender<Order>>;
+/// What is known of the modes of the instances that have calls, by name.
+type Modes = BTreeMap<String, watch::Receiver<mode::Picture>>;
 
 /// Runs the agent until SIGTERM or SIGINT, or, with the addresses left for the next process, until SIGUSR2. `files`: whether the files
 /// that the configuration names are usable now.
@@ -189,6 +192,7 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
     let now = clock::now();
     let kept: BTreeSet<String> = found.into_iter().filter(|(_, right)| right.until > now).map(|(name, _)| name).collect();
     let mut instances = Instances::new();
+    let modes = follow_modes(&config, &etcd);
     let mut tasks = Vec::new();
     let addresses = match open_addresses(&config, &kept).await {
         Ok(addresses) => addresses,
@@ -213,6 +217,7 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
             etcd: etcd.clone(),
             addresses: Arc::clone(&addresses),
             lease: leases.of(&instance.name),
+            mode: modes.get(&instance.name).cloned(),
             inherited: kept.contains(&instance.name),
         };
         let (tell, told) = oneshot::channel();
@@ -224,7 +229,7 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
     let _ = tokio::time::timeout(FIRST_TRY, futures::future::join_all(tried)).await;
     // Ended when it is dropped: these have nothing to undo.
     let mut tasks_of_agent = tokio::task::JoinSet::new();
-    let answers = answers::Answers::new(&config, cluster.clone(), etcd.clone(), instances.clone());
+    let answers = answers::Answers::new(&config, cluster.clone(), etcd.clone(), instances.clone(), modes);
     tasks_of_agent.spawn(leases.clone().mend());
     for instance in instances.keys() {
         let served = wishes::serve(etcd.clone(), config.node.cluster.clone(), instance.clone(), answers.clone());
@@ -328,6 +333,13 @@ async fn open_addresses(config: &Config, kept: &BTreeSet<String>) -> Result<Arc<
         warn!(interface, %prefix, "removed an address that a keepcall before this one left behind");
     }
     Ok(Arc::new(addresses))
+}
+
+/// Begins to follow the mode of each instance that has calls.
+fn follow_modes(config: &Config, etcd: &Etcd) -> Modes {
+    let node = &config.node;
+    let with_calls = config.instances.iter().filter(|i| i.sip.is_some());
+    with_calls.map(|i| (i.name.clone(), mode::follow(etcd.clone(), &node.cluster, &i.name, &node.name, i.mode))).collect()
 }
 
 async fn pass_on(config: &Config, addresses: Option<&Addresses>, instances: &Instances, event: ClusterEvent) {

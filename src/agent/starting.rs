@@ -4,7 +4,7 @@
 use super::calls_side::CallsSide;
 use super::instance::{Instance, Order, Summary};
 use super::readiness::Waiting;
-use super::{AgentError, history, hooks};
+use super::{AgentError, history, hooks, mode};
 use crate::clock;
 use crate::cluster::{Cluster, Fitness};
 use crate::config::{self, Config};
@@ -19,7 +19,7 @@ use crate::vip::sysctl;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 /// After a restart the server lives, and what its predecessor let go of is there in a moment: that alone moves no address.
@@ -33,6 +33,8 @@ pub(super) struct Starting {
     pub(super) etcd: Etcd,
     pub(super) addresses: Arc<Addresses>,
     pub(super) lease: Option<Arc<KernelLease>>,
+    /// How far the agent may go with its calls; `None` if it has none.
+    pub(super) mode: Option<watch::Receiver<mode::Picture>>,
     /// A process before this one held the addresses, and its right still ran when this one began.
     pub(super) inherited: bool,
 }
@@ -132,13 +134,13 @@ impl Starting {
             Announcer::open(&it.interface, &ips).map_err(|source| AgentError::Announce { instance: name.clone(), source })?;
         let conflicts = ConflictWatch::open(&it.interface, &ips)
             .map_err(|source| AgentError::Neighbours { instance: name.clone(), source })?;
-        let calls = match &it.sip {
-            Some(sip) => Some(
-                CallsSide::open(&self.config, it, sip, self.etcd.clone(), self.inherited)
+        let calls = match (&it.sip, &self.mode) {
+            (Some(sip), Some(mode)) => Some(
+                CallsSide::open(&self.config, it, sip, self.etcd.clone(), mode.clone(), self.inherited)
                     .await
                     .map_err(|source| AgentError::Calls { instance: name.clone(), source })?,
             ),
-            None => None,
+            _ => None,
         };
         set_kernel(it);
         if it.sip.is_some() {
