@@ -7,7 +7,6 @@
 mod answers;
 mod calls_side;
 mod ears;
-mod ground;
 mod history;
 mod hooks;
 mod instance;
@@ -216,9 +215,9 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
             instance: instance.clone(),
             cluster: cluster.clone(),
             etcd: etcd.clone(),
-            mode: modes.get(&instance.name).cloned(),
             addresses: Arc::clone(&addresses),
             lease: leases.of(&instance.name),
+            mode: modes.get(&instance.name).cloned(),
             inherited: kept.contains(&instance.name),
         };
         let (tell, told) = oneshot::channel();

@@ -3,9 +3,8 @@
 
 use super::calls_side::CallsSide;
 use super::instance::{Instance, Order, Summary};
-use super::mode::Picture;
 use super::readiness::Waiting;
-use super::{AgentError, history, hooks};
+use super::{AgentError, history, hooks, mode};
 use crate::clock;
 use crate::cluster::{Cluster, Fitness};
 use crate::config::{self, Config};
@@ -32,10 +31,10 @@ pub(super) struct Starting {
     pub(super) instance: config::Instance,
     pub(super) cluster: Cluster,
     pub(super) etcd: Etcd,
-    /// The mode, of an instance that has calls.
-    pub(super) mode: Option<watch::Receiver<Picture>>,
     pub(super) addresses: Arc<Addresses>,
     pub(super) lease: Option<Arc<KernelLease>>,
+    /// How far the agent may go with its calls; `None` if it has none.
+    pub(super) mode: Option<watch::Receiver<mode::Picture>>,
     /// A process before this one held the addresses, and its right still ran when this one began.
     pub(super) inherited: bool,
 }
@@ -135,13 +134,13 @@ impl Starting {
             Announcer::open(&it.interface, &ips).map_err(|source| AgentError::Announce { instance: name.clone(), source })?;
         let conflicts = ConflictWatch::open(&it.interface, &ips)
             .map_err(|source| AgentError::Neighbours { instance: name.clone(), source })?;
-        let calls = match it.sip.as_ref().zip(self.mode.clone()) {
-            Some((sip, mode)) => Some(
-                CallsSide::open(&self.config, it, sip, self.etcd.clone(), mode, self.inherited)
+        let calls = match (&it.sip, &self.mode) {
+            (Some(sip), Some(mode)) => Some(
+                CallsSide::open(&self.config, it, sip, self.etcd.clone(), mode.clone(), self.inherited)
                     .await
                     .map_err(|source| AgentError::Calls { instance: name.clone(), source })?,
             ),
-            None => None,
+            _ => None,
         };
         set_kernel(it);
         if it.sip.is_some() {
