@@ -9,6 +9,7 @@ use super::relay::Relay;
 use super::rows;
 use super::sockets::{Datagram, RecoveryPortError, RecoverySockets};
 use super::takeover::Takeover;
+use crate::calls::capture::Seen;
 use crate::calls::model::{Call, CallEvent, Flow, Packet};
 use crate::calls::store::{Store, StoreEvent, StoreHandle, StoreSettings};
 use crate::calls::stored::Stored;
@@ -326,8 +327,15 @@ impl CallsSide {
                     self.table.handle_packet(&packet, clock::unix_ms(), now);
                 }
             }
-            ears::Heard::Rtp(seen) => self.table.handle_rtp(seen.src, seen.dst, now),
+            ears::Heard::Rtp(seen) => self.hear_rtp(&seen, now),
             ears::Heard::Told(fact) => self.table.handle_fact(&fact, now),
+        }
+    }
+
+    fn hear_rtp(&mut self, seen: &Seen, now: Time) {
+        self.table.handle_rtp(seen.src, seen.dst, &seen.payload, now);
+        if let Some(news) = self.table.poll_unbelieved(now) {
+            warn!(instance = self.instance, "{news}");
         }
     }
 
@@ -529,6 +537,7 @@ impl CallsSide {
             tracked: self.table.ids().count(),
             carried,
             capture: self.ears.capture_counts(),
+            media: self.table.media_counters(),
             hep: self.ears.hep_counts(),
         }
     }
@@ -679,6 +688,7 @@ impl CallsSide {
             self.store.apply(event);
         }
         self.relay.set(flows);
+        self.ears.set_holds(self.role == Role::Master);
         self.ears.sample(if self.role == Role::Master { self.table.wants_one_in() } else { None });
         messages
     }
