@@ -108,7 +108,7 @@ fn a_flood_of_samples_costs_the_phone_none_of_its_own() {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        random % u64::from(one_in) == 0
+        random.is_multiple_of(u64::from(one_in))
     };
     let begun = lab.now;
     let mut told = Vec::new();
