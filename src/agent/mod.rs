@@ -7,6 +7,7 @@
 mod answers;
 mod calls_side;
 mod ears;
+mod ground;
 mod history;
 mod hooks;
 mod instance;
