@@ -5,6 +5,7 @@
 //! server's traffic is learnt and stored, and the calls of the master before are recovered and carried.
 
 use super::ears::{self, Ears, EarsError};
+use super::not_learnt::NotLearnt;
 use super::relay::Relay;
 use super::rows;
 use super::sockets::{Datagram, RecoveryPortError, RecoverySockets};
@@ -45,6 +46,8 @@ const MEND: Duration = Duration::from_millis(100);
 const ARMED: Duration = Duration::from_secs(1);
 /// Events of the store that are handled in one go, so that a thousand calls make one change of the relay.
 const BATCH: usize = 1024;
+/// How often it is looked whether messages were lost before they came here.
+const LOSSES_EVERY: Duration = Duration::from_secs(1);
 /// Messages of the wire that are handled in one go: some tenths of a millisecond, so that nothing else waits for long.
 const HEARD: usize = 64;
 
@@ -136,6 +139,9 @@ pub(super) struct CallsSide {
     /// What etcd holds, by call id: on a backup, what a takeover would recover.
     stored: Stored,
     left_out: LeftOut,
+    not_learnt: NotLearnt,
+    losses_at: Time,
+    lost: u64,
     sweep: Sweep,
     ears: Ears,
     sockets: RecoverySockets,
@@ -230,6 +236,9 @@ impl CallsSide {
             store_events,
             stored: Stored::new(sip.max_calls),
             left_out: LeftOut::default(),
+            not_learnt: NotLearnt::default(),
+            losses_at: Time::ZERO,
+            lost: 0,
             sweep: Sweep::default(),
             ears,
             vips,
@@ -309,7 +318,29 @@ impl CallsSide {
                 self.table.handle_timeout(now);
             }
         }
+        self.look_for_losses(now);
+        if let Some(why) = self.not_learnt.news(self.table.counters(), now) {
+            warn!(
+                instance = self.instance,
+                "legs of calls that are not learnt, or not whole: {why}; calls that are up are not affected"
+            );
+        }
         self.carry_out().await;
+    }
+
+    /// Messages that the kernel threw away may have begun calls: then nobody knows that a single leg has no partner.
+    fn look_for_losses(&mut self, now: Time) {
+        if self.role != Role::Master || now < self.losses_at {
+            return;
+        }
+        self.losses_at = now + LOSSES_EVERY;
+        let capture = self.ears.capture_counts().map_or(0, |c| c.dropped);
+        let lost = capture + self.ears.hep_counts().map_or(0, |h| h.dropped);
+        // A capture that was opened anew counts from zero.
+        if lost > self.lost {
+            self.table.handle_loss(now);
+        }
+        self.lost = lost;
     }
 
     fn hear(&mut self, heard: ears::Heard, now: Time) {
@@ -530,6 +561,7 @@ impl CallsSide {
             carried,
             capture: self.ears.capture_counts(),
             hep: self.ears.hep_counts(),
+            learning: (self.role == Role::Master).then(|| self.table.learning()),
         }
     }
 

@@ -11,6 +11,7 @@ mod history;
 mod hooks;
 mod instance;
 mod keeper;
+mod not_learnt;
 mod pause;
 mod relay;
 mod restart;

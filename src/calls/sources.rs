@@ -34,6 +34,15 @@ pub fn one_in(legs: usize, seeking: bool) -> u32 {
     (legs.saturating_mul(PACKETS) / wanted).max(1)
 }
 
+/// Samples of one phone that are expected in a time before its silence is believed: none of them by chance is one case in 160,000.
+const EXPECTED: u32 = 12;
+
+/// How long a phone that sends may go without a sample at most, with so many `legs`, while one is sought.
+#[must_use]
+pub fn quiet(legs: usize) -> Duration {
+    Duration::from_secs(1) * EXPECTED * one_in(legs, true) / PACKETS
+}
+
 /// News of one phone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Observed {
@@ -106,6 +115,13 @@ impl Sources {
         self.open += usize::from(port.agreed < AGREE);
         let source = (src != port.told).then_some(src);
         (port.agreed == AGREE).then_some(Observed { leg: port.leg, media: port.media, source })
+    }
+
+    /// The leg whose phone sends from `src` to the server's address `dst`, by its own word or by what was observed.
+    #[must_use]
+    pub fn leg_of(&self, src: SocketAddr, dst: SocketAddr) -> Option<LegId> {
+        let port = self.ports.get(&dst)?;
+        (src == port.told || (port.last == Some(src) && port.agreed >= AGREE)).then_some(port.leg)
     }
 
     fn rebuild<'a>(&mut self, legs: impl Iterator<Item = (LegId, &'a Leg)>) {

@@ -11,6 +11,7 @@ pub use crate::calls::capture::CaptureCounters;
 pub use crate::calls::hep::intake::Counters as HepCounts;
 pub use crate::calls::model::{OtherEnd, OtherEndKind};
 pub use crate::calls::server::driver::ServerStatus;
+pub use crate::calls::tracker::Learning;
 pub use crate::health::{CheckState, CheckStatus, Probe};
 
 /// A question or an order to the agent.
@@ -228,6 +229,9 @@ pub struct CallCounts {
     /// What the server reported by HEP; `None` if that is not configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hep: Option<HepCounts>,
+    /// What is kept of the local server's dialogs, and what was not learnt; `None` on a backup, which learns nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learning: Option<Learning>,
 }
 
 /// The state of one node.

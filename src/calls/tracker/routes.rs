@@ -9,6 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 
 /// Most entries of a route set; with more the leg is partial.
 const MAX_ROUTES: usize = 32;
+/// Most bytes of a route set; with more the leg is partial.
+const MAX_ROUTE_BYTES: usize = 4096;
 /// Values of one message; few have more, and then it costs an allocation.
 type Values<'a> = SmallVec<[&'a [u8]; 6]>;
 
@@ -26,7 +28,7 @@ impl Tracked {
     /// Sets the route set, as it is to be sent.
     fn set_routes(&mut self, routes: &[&[u8]], own: &dyn Fn(&[u8]) -> bool) -> bool {
         let routes = ahead(routes, own);
-        if routes.len() > MAX_ROUTES {
+        if routes.len() > MAX_ROUTES || routes.iter().map(|r| r.len()).sum::<usize>() > MAX_ROUTE_BYTES {
             self.lack(Gap::RouteSet);
             return true;
         }

@@ -1,4 +1,5 @@
 use super::{REFUSED, USAGE, calls, history, status, switchover};
+use crate::calls::tracker::{Counters, Load};
 use crate::control::api::*;
 
 fn candidates() -> Candidates {
@@ -58,6 +59,10 @@ fn the_status_shows_master_nodes_checks_and_calls() {
                 carried: 43,
                 capture: Some(CaptureCounters { seen: 81, dropped: 82, ..CaptureCounters::default() }),
                 hep: Some(HepCounts { received: 71, dropped: 72, ..HepCounts::default() }),
+                learning: Some(Learning {
+                    load: Load { unanswered: 91, ..Load::default() },
+                    counters: Counters { not_learnt: 92, gave_way: 92, ..Counters::default() },
+                }),
             },
             ..InstanceStatus::default()
         }],
@@ -77,6 +82,9 @@ fn the_status_shows_master_nodes_checks_and_calls() {
         "42",
         "43",
         "HEP OF",
+        "GAVE WAY",
+        "91",
+        "92",
         "127.0.0.1:5038",
         "NOT connected",
         "login refused",
