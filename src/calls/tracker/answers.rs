@@ -32,8 +32,10 @@ impl Tracked {
         if method == Method::Bye {
             return self.bye_answered(h, code);
         }
+        let mut moved = false;
         if h.out && (200..300).contains(&code) {
             self.shows_life(h.at.now);
+            moved = self.arrived(cseq);
         }
         // Provisional responses may belong to a dialog that is not up yet.
         let proved = (200..300).contains(&code) && self.speaks(h.out);
@@ -53,7 +55,10 @@ impl Tracked {
         if proved {
             return self.prove(h.at);
         }
-        if claimed_up { self.confirm(h.at) } else { effect }
+        if claimed_up {
+            return self.confirm(h.at);
+        }
+        if moved { Effect::Changed } else { effect }
     }
 
     /// Whether what comes in may be an answer to the server's request of this number: where that was seen, the branch is that which the server

@@ -39,6 +39,7 @@ impl Tracked {
         }
         new.spoken = by_server;
         new.claimed_up = false;
+        new.arrival = None;
         new.guessed = false;
         new.bye = None;
         new.probe = None;

@@ -91,7 +91,7 @@ impl Tracked {
             self.tidy(h.at.now);
         }
         self.note_cseq(out, cseq);
-        let refused = order == Order::New && !self.moved(h.p, out) && !out && h.p.src != self.leg.remote_addr;
+        let refused = order == Order::New && !self.moves(h.p, out, cseq) && !out && h.p.src != self.leg.remote_addr;
         if out {
             self.routes_of_request(m, h.own);
         } else {

@@ -4,6 +4,7 @@ use super::clues::Clues;
 use super::cseq::Seen;
 use super::doubt::Ending;
 use super::offers::{Before, Pending};
+use super::routes::Arrival;
 use super::timer::Asked;
 use crate::calls::model::{Direction, Gap, Gaps, Leg, LegState, Packet, Shared, Verbatim};
 use crate::sip::message::{Message, Method, Name};
@@ -72,6 +73,8 @@ pub struct Tracked {
     pub(super) spoken: bool,
     /// The phone has acknowledged an answer of a server that was not heard to say anything.
     pub(super) claimed_up: bool,
+    /// From where the phone's last request came, if that is not known to be its address.
+    pub(super) arrival: Option<Arrival>,
     /// The server's CSeq is known by a phone's answer alone, which may be made up.
     pub(super) guessed: bool,
     /// CSeq of the server's BYE, and the hash of its branch.
@@ -262,6 +265,7 @@ impl Tracked {
             known: Known::Adopted,
             spoken: true,
             claimed_up: false,
+            arrival: None,
             guessed: false,
             bye: None,
             probe: None,

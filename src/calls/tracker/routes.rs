@@ -1,7 +1,7 @@
 //! Where requests to the phone go: route set, remote target, address (RFC 3261 sections 12.1, 12.2 and 16.12).
 
 use super::leg::Tracked;
-use crate::calls::model::{Gap, Leg, Packet, Verbatim};
+use crate::calls::model::{Gap, Leg, Packet, Transport, Verbatim};
 use crate::sip::message::{Message, Name};
 use crate::sip::uri;
 use smallvec::SmallVec;
@@ -22,6 +22,15 @@ const SIP_PORT: u16 = 5060;
 fn ahead<'r>(routes: &'r [&'r [u8]], own: &dyn Fn(&[u8]) -> bool) -> &'r [&'r [u8]] {
     let from = routes.iter().rposition(|r| own(uri::uri_of(r))).map_or(0, |n| n + 1);
     &routes[from..]
+}
+
+/// A request of a phone that came from another address than the one before.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival {
+    cseq: u32,
+    local: SocketAddr,
+    remote: SocketAddr,
+    transport: Transport,
 }
 
 impl Tracked {
@@ -94,10 +103,11 @@ impl Tracked {
         true
     }
 
-    /// Takes the addresses of a new request. The server's word for where it sends to is final. A phone's packet from elsewhere is a NAT
-    /// that has given it another port, or a new connection; but if the server goes by an address that the phone or its proxy has named,
-    /// and the leg has it, then packets from another host are only that: some trunks send from one host and listen on another.
-    pub(super) fn moved(&mut self, p: &Packet<'_>, out: bool) -> bool {
+    /// Takes the addresses of a new request, or notes them. The server's word for where it sends to is final. A phone's packet from elsewhere
+    /// is a NAT that has given it another port, or a new connection, once the server accepts what it brought: else whoever sends one packet
+    /// in the phone's name would have its calls. But if the server goes by an address that the phone or its proxy has named, and the leg has
+    /// it, then packets from another host are only that: some trunks send from one host and listen on another.
+    pub(super) fn moves(&mut self, p: &Packet<'_>, out: bool, cseq: u32) -> bool {
         let (local, remote) = if out { (p.src, p.dst) } else { (p.dst, p.src) };
         let leg = &self.leg;
         let same = (leg.local_addr, leg.remote_addr, leg.transport) == (local, remote, p.transport);
@@ -105,10 +115,28 @@ impl Tracked {
         if same || elsewhere {
             return false;
         }
+        let arrival = Arrival { cseq, local, remote, transport: p.transport };
+        if out {
+            self.take(arrival);
+        } else {
+            self.arrival = Some(arrival);
+        }
+        true
+    }
+
+    /// The server has accepted the phone's request of this number.
+    pub(super) fn arrived(&mut self, cseq: u32) -> bool {
+        let arrival = self.arrival.take_if(|a| a.cseq == cseq);
+        arrival.is_some_and(|a| {
+            self.take(a);
+            true
+        })
+    }
+
+    fn take(&mut self, Arrival { local, remote, transport, .. }: Arrival) {
         self.leg.local_addr = local;
         self.leg.remote_addr = remote;
-        self.leg.transport = p.transport;
-        true
+        self.leg.transport = transport;
     }
 }
 
