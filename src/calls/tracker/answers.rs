@@ -96,9 +96,9 @@ impl Tracked {
                 }
             };
         }
-        match self.bye {
-            Some((number, branch)) if number == cseq => {
-                if branch != 0 && branch != h.branch {
+        match self.bye.as_deref() {
+            Some((number, branch)) if *number == cseq => {
+                if *branch != 0 && *branch != h.branch {
                     return Effect::None;
                 }
                 if again {
@@ -159,7 +159,7 @@ impl Tracked {
                 effect
             }
             (Method::Info | Method::Message | Method::Options, 408 | 481) => {
-                let asked = h.out || self.probe == Some((cseq, h.branch));
+                let asked = h.out || self.probe.as_deref() == Some(&(cseq, h.branch));
                 self.doubt(if asked { Ending::Refuted } else { Ending::Doubted }, h.at.now);
                 effect
             }

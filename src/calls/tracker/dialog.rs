@@ -100,7 +100,7 @@ impl Tracked {
         let speaks = self.speaks(out);
         match m.method() {
             Method::Bye if out => {
-                self.bye = Some((cseq, h.branch));
+                self.bye = Some(Box::new((cseq, h.branch)));
                 if self.ending.is_some_and(|(_, why)| why == Ending::ByeAnswered(cseq)) {
                     return self.end("BYE");
                 }
@@ -111,7 +111,7 @@ impl Tracked {
             Method::Invite | Method::Update | Method::Prack => self.asked(h, cseq, refused),
             Method::Notify | Method::Subscribe if self.new_target(m, out).is_none() => {}
             Method::Notify | Method::Subscribe | Method::Refer => self.asked(h, cseq, refused),
-            _ if out => self.probe = Some((cseq, h.branch)),
+            _ if out => self.probe = Some(Box::new((cseq, h.branch))),
             _ => {}
         }
         self.learn_phone(m, out);

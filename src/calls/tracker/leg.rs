@@ -74,13 +74,13 @@ pub struct Tracked {
     /// The phone has acknowledged an answer of a server that was not heard to say anything.
     pub(super) claimed_up: bool,
     /// From where the phone's last request came, if that is not known to be its address.
-    pub(super) arrival: Option<Arrival>,
+    pub(super) arrival: Option<Box<Arrival>>,
     /// The server's CSeq is known by a phone's answer alone, which may be made up.
     pub(super) guessed: bool,
     /// CSeq of the server's BYE, and the hash of its branch.
-    pub(super) bye: Option<(u32, u64)>,
+    pub(super) bye: Option<Box<(u32, u64)>>,
     /// The same of its last request that needs no transaction here.
-    pub(super) probe: Option<(u32, u64)>,
+    pub(super) probe: Option<Box<(u32, u64)>>,
     /// When the phone's audio was last heard.
     pub(super) audio: Option<Time>,
     /// Hash of the first INVITE's topmost Via branch.

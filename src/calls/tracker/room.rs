@@ -130,9 +130,21 @@ fn holds(seats: &[Option<Seat>], (number, slot): Ticket) -> bool {
     seats.get(slot as usize).and_then(Option::as_ref).is_some_and(|s| s.number == number)
 }
 
+/// Who of a stage gives way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Giving {
+    /// Nobody; so that nothing has to be kept of their order.
+    Nobody,
+    /// The oldest.
+    Oldest,
+    /// The oldest of a source that has too many, else the oldest.
+    Greedy,
+}
+
 /// The legs of one stage.
 struct Ward {
     max: usize,
+    giving: Giving,
     bytes: Budget,
     line: Line,
     sources: HashMap<IpAddr, Line>,
@@ -141,9 +153,9 @@ struct Ward {
 }
 
 impl Ward {
-    fn new(max: usize, bytes: usize) -> Self {
+    fn new(max: usize, bytes: usize, giving: Giving) -> Self {
         let bytes = Budget::new(max.saturating_mul(bytes));
-        Self { max, bytes, line: Line::default(), sources: HashMap::new(), heaviest: BTreeSet::new() }
+        Self { max, giving, bytes, line: Line::default(), sources: HashMap::new(), heaviest: BTreeSet::new() }
     }
 
     fn is_over(&self) -> bool {
@@ -151,7 +163,11 @@ impl Ward {
     }
 
     fn enter(&mut self, ticket: Ticket, origin: IpAddr, seats: &[Option<Seat>]) {
-        self.line.push(ticket, seats);
+        match self.giving {
+            Giving::Nobody => return self.line.count += 1,
+            Giving::Oldest => return self.line.push(ticket, seats),
+            Giving::Greedy => self.line.push(ticket, seats),
+        }
         let line = self.sources.entry(origin).or_default();
         self.heaviest.remove(&(line.count, origin));
         line.push(ticket, seats);
@@ -200,17 +216,17 @@ impl Room {
         let (claimed, waiting) = ((legs / CLAIMED).max(LEAST), (legs / WAITING).max(LEAST));
         let ended = legs.max(LEAST);
         let wards = [
-            Ward::new(claimed, SMALL_LEG),
-            Ward::new(more(claimed), SMALL_LEG),
-            Ward::new(waiting, SMALL_LEG),
-            Ward::new(more(waiting), SMALL_LEG),
+            Ward::new(claimed, SMALL_LEG, Giving::Greedy),
+            Ward::new(more(claimed), SMALL_LEG, Giving::Greedy),
+            Ward::new(waiting, SMALL_LEG, Giving::Greedy),
+            Ward::new(more(waiting), SMALL_LEG, Giving::Greedy),
             // What the server has answered is bounded as a whole; see `is_full`.
-            Ward::new(legs, LEG),
-            Ward::new(legs, LEG),
-            Ward::new(legs, LEG),
-            Ward::new(legs, LEG),
-            Ward::new(ended, ENDED_LEG),
-            Ward::new(more(ended), ENDED_LEG),
+            Ward::new(legs, LEG, Giving::Greedy),
+            Ward::new(legs, LEG, Giving::Greedy),
+            Ward::new(legs, LEG, Giving::Nobody),
+            Ward::new(legs, LEG, Giving::Nobody),
+            Ward::new(ended, ENDED_LEG, Giving::Oldest),
+            Ward::new(more(ended), ENDED_LEG, Giving::Oldest),
         ];
         Self {
             seats: Vec::new(),

@@ -119,7 +119,7 @@ impl Tracked {
         if out {
             self.take(arrival);
         } else {
-            self.arrival = Some(arrival);
+            self.arrival = Some(Box::new(arrival));
         }
         true
     }
@@ -128,7 +128,7 @@ impl Tracked {
     pub(super) fn arrived(&mut self, cseq: u32) -> bool {
         let arrival = self.arrival.take_if(|a| a.cseq == cseq);
         arrival.is_some_and(|a| {
-            self.take(a);
+            self.take(*a);
             true
         })
     }
