@@ -1,5 +1,5 @@
 //! What a stored call costs in memory, counted by the allocator: on a backup, which follows the store, and on the master, which also
-//! tracks the call. `cargo test --test memory -- --nocapture` prints the numbers as one line of JSON.
+//! tracks the call; and what floods cost. `cargo test --test memory -- --nocapture` prints the numbers as one line of JSON.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 // The allocator is the only place where all memory is seen.
@@ -12,11 +12,14 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Most bytes that one stored call may cost.
 const LIMIT: usize = 6 * 1024;
 const CALLS: usize = 5000;
+/// All memory is counted, so that one test at a time may use some.
+static ALONE: Mutex<()> = Mutex::new(());
 
 struct Counting;
 static USED: AtomicUsize = AtomicUsize::new(0);
@@ -149,7 +152,11 @@ fn call(table: &mut Table, n: usize, now: Time) {
 }
 
 fn table() -> Table {
-    Table::new(TableSettings {
+    Table::new(settings())
+}
+
+fn settings() -> TableSettings {
+    TableSettings {
         instance: "main".into(),
         node: "node-1".into(),
         vips: vec!["192.0.2.10".parse().unwrap()],
@@ -157,7 +164,7 @@ fn table() -> Table {
         pair_header: None,
         emergency: Vec::new(),
         max_calls: 20_000,
-    })
+    }
 }
 
 /// The calls that the table tells to store.
@@ -170,6 +177,7 @@ fn told(table: &mut Table) -> impl Iterator<Item = Box<Call>> {
 
 #[test]
 fn a_stored_call_is_small_in_memory() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let start = used();
     let mut table = table();
     let mut now = Time::from_millis(1000);
@@ -202,4 +210,55 @@ fn a_stored_call_is_small_in_memory() {
         stored.len()
     );
     assert!(backup <= LIMIT && master <= LIMIT, "a call costs {backup} bytes on a backup and {master} on the master");
+}
+
+/// Memory of the process that is in use, in bytes, as the system sees it.
+fn resident() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+/// Sends one message of each kind that strangers send, for 21,000 dialogs, with descriptions of 16 KiB; each comes from another address.
+fn flood(table: &mut Table, n: usize, now: Time) {
+    let side = Side::new(n, false);
+    let long = format!("{}a=x:{}\r\n", sdp("-", "198.51.100.1", 4000, n, true), "x".repeat(15_000));
+    let invite = side.message(&format!("INVITE sip:{n}@pbx.example.org SIP/2.0"), true, "1 INVITE", false, &long);
+    side.see(table, invite, now);
+    match n % 7 {
+        0 => side.see(table, side.message("SIP/2.0 401 Unauthorized", false, "1 INVITE", true, ""), now),
+        1 => side.see(table, side.message("BYE sip:192.0.2.10 SIP/2.0", true, "2 BYE", true, ""), now),
+        2 => side.see(table, side.message("SIP/2.0 200 OK", true, "9 INVITE", true, &long), now),
+        3 => side.see(table, side.message("REGISTER sip:192.0.2.10 SIP/2.0", true, "3 REGISTER", false, ""), now),
+        4 => side.see(table, side.message("SUBSCRIBE sip:192.0.2.10 SIP/2.0", true, "4 SUBSCRIBE", true, ""), now),
+        5 => side.see(table, side.message("INVITE sip:192.0.2.10 SIP/2.0", true, "5 INVITE", true, &long), now),
+        _ => side.see(table, side.message("ACK sip:192.0.2.10 SIP/2.0", true, "1 ACK", true, &long), now),
+    }
+}
+
+#[test]
+fn floods_take_no_more_than_their_room() {
+    const MIB: usize = 1 << 20;
+    /// At `max_calls` = 10,000, by docs/learning.md: 25 MiB of legs that wait, 10 of claims, 40 of what has ended; and what the allocator
+    /// keeps of what was freed.
+    const MOST: usize = 96 * MIB;
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (start, before) = (used(), resident());
+    let mut table = Table::new(TableSettings { max_calls: 10_000, ..settings() });
+    let mut now = Time::from_millis(1000);
+    for n in 0..10 {
+        call(&mut table, n, now);
+    }
+    for n in 0..21_000 {
+        flood(&mut table, 1000 + n, now);
+        now += Duration::from_millis(1);
+        table.handle_timeout(now);
+    }
+    let (bytes, kept, grown) = (table.learning().load.bytes, used() - start, resident().saturating_sub(before));
+    println!("{{\"counted_bytes\":{bytes},\"allocated_bytes\":{kept},\"resident_bytes\":{grown},\"limit_bytes\":{MOST}}}");
+    assert!(kept <= MOST && grown <= MOST, "{kept} bytes are kept, {grown} are resident");
+    assert!(kept <= bytes + bytes / 4 + MIB, "{bytes} bytes are counted, {kept} are kept");
+    now += Duration::from_secs(2);
+    table.handle_timeout(now);
+    let up = told(&mut table).filter(|c| c.legs.len() == 2 && c.legs.iter().all(|l| !l.partial)).count();
+    assert_eq!(up, 10, "the calls that were up");
 }

@@ -13,6 +13,10 @@ use std::time::Duration;
 /// Between two datagrams in the input: a byte that no message has.
 pub const SEPARATOR: u8 = 0x1e;
 const MAX_CALLS: usize = 8;
+/// Two legs for each call, and an eighth, at least one, for emergency calls.
+const ANSWERED: usize = 2 * MAX_CALLS + 3;
+/// The least room of legs that the server has not answered, and of dialogs of which only a phone speaks; an eighth more for emergency calls.
+const UNANSWERED: usize = 2 * (64 + 8);
 
 /// `data` as datagrams between a server and two phones. Each begins with a byte that says who sends it: `<` the server to phone A,
 /// `>` phone A to the server, `(` and `)` the same for phone B; `t` lets a minute pass instead.
@@ -76,7 +80,8 @@ impl Run {
         self.drain();
         assert_eq!(before, snapshot(&self.table), "heard twice, learnt twice: {}", show(p.payload));
         assert_eq!(self.table.counters().packets, self.packets);
-        assert!(self.table.legs().count() <= 2 * MAX_CALLS);
+        let up = self.table.legs().filter(|l| l.state == LegState::Confirmed).count();
+        assert!(up <= ANSWERED && self.table.legs().count() <= ANSWERED + UNANSWERED);
         self.now += Duration::from_millis(20);
     }
 

@@ -13,6 +13,7 @@ mod tables;
 use super::ears::{self, Ears, EarsError};
 use super::ground;
 use super::mode::Picture;
+use super::not_learnt::NotLearnt;
 use super::relay::Relay;
 use super::rows;
 use super::sockets::{Datagram, RecoveryPortError, RecoverySockets};
@@ -51,6 +52,8 @@ const FLUSH: Duration = Duration::from_millis(250);
 const MEND: Duration = Duration::from_millis(100);
 /// Longest time that re-INVITEs wait for the relay to be armed: audio comes first, but a firewall that hangs must not cost the calls.
 const ARMED: Duration = Duration::from_secs(1);
+/// How often it is looked whether messages were lost before they came here.
+const LOSSES_EVERY: Duration = Duration::from_secs(1);
 /// Messages of the wire that are handled in one go: some tenths of a millisecond, so that nothing else waits for long.
 const HEARD: usize = 64;
 
@@ -119,6 +122,9 @@ pub(super) struct CallsSide {
     /// What etcd holds, by call id: on a backup, what a takeover would recover.
     stored: Stored,
     left_out: LeftOut,
+    not_learnt: NotLearnt,
+    losses_at: Time,
+    lost: u64,
     modes: watch::Receiver<Picture>,
     /// The mode in force; `None` until it is known. Nothing is followed, and so nothing done with a call, before that.
     mode: Option<Mode>,
@@ -225,6 +231,9 @@ impl CallsSide {
             store_events,
             stored: Stored::new(sip.max_calls),
             left_out: LeftOut::default(),
+            not_learnt: NotLearnt::default(),
+            losses_at: Time::ZERO,
+            lost: 0,
             modes,
             mode: None,
             untold: Vec::new(),
@@ -309,7 +318,29 @@ impl CallsSide {
                 self.table.handle_timeout(now);
             }
         }
+        self.look_for_losses(now);
+        if let Some(why) = self.not_learnt.news(self.table.counters(), now) {
+            warn!(
+                instance = self.instance,
+                "legs of calls that are not learnt, or not whole: {why}; calls that are up are not affected"
+            );
+        }
         self.carry_out().await;
+    }
+
+    /// Messages that the kernel threw away may have begun calls: then nobody knows that a single leg has no partner.
+    fn look_for_losses(&mut self, now: Time) {
+        if self.role != Role::Master || now < self.losses_at {
+            return;
+        }
+        self.losses_at = now + LOSSES_EVERY;
+        let capture = self.ears.capture_counts().map_or(0, |c| c.dropped);
+        let lost = capture + self.ears.hep_counts().map_or(0, |h| h.dropped);
+        // A capture that was opened anew counts from zero.
+        if lost > self.lost {
+            self.table.handle_loss(now);
+        }
+        self.lost = lost;
     }
 
     fn hear(&mut self, heard: ears::Heard, now: Time) {
@@ -454,6 +485,7 @@ impl CallsSide {
             media: self.table.media_counters(),
             hep: self.ears.hep_counts(),
             relay: Some(self.relay_counts().await),
+            learning: (self.role == Role::Master).then(|| self.table.learning()),
         }
     }
 

@@ -13,6 +13,7 @@ mod hooks;
 mod instance;
 mod keeper;
 mod mode;
+mod not_learnt;
 mod pause;
 mod readiness;
 mod relay;

@@ -1,5 +1,6 @@
 //! Learning calls: packets -> legs -> calls -> etcd.
 
+pub mod bytes;
 pub mod capture;
 pub mod facts;
 pub mod frame;

@@ -5,6 +5,7 @@
 mod common;
 mod gaps;
 mod shared;
+mod size;
 
 pub use gaps::{Gap, Gaps};
 pub use shared::Shared;

@@ -38,7 +38,7 @@ use std::time::Duration;
 
 /// How long after the caller's INVITE the callee's may come: longer than most announcements before a transfer, and short enough that a
 /// forgotten leg is no rival for the calls of the next minutes.
-const SETUP_WINDOW: Duration = Duration::from_secs(180);
+pub const SETUP_WINDOW: Duration = Duration::from_secs(180);
 /// How long after the callee's answer the caller's may come for their order to tell equal candidates apart: a server needs
 /// milliseconds. Equal calls that are answered closer to each other than this are not told apart by it.
 pub const ANSWER_WINDOW: Duration = Duration::from_millis(200);
@@ -203,7 +203,7 @@ impl Pairer {
             return None;
         }
         for level in Level::ALL {
-            let candidates = self.best(id, me, level, legs)?;
+            let candidates = self.best(id, me, level, legs, true)?;
             if candidates.is_empty() {
                 continue;
             }
@@ -226,7 +226,7 @@ impl Pairer {
     ) -> Option<(LegId, bool)> {
         if let [only] = candidates {
             let other = legs.leg(*only)?;
-            if other.confirmed.is_some() && *self.best(*only, other, level, legs)? == [id] {
+            if other.confirmed.is_some() && *self.best(*only, other, level, legs, true)? == [id] {
                 return Some((*only, true));
             }
         }
@@ -254,32 +254,52 @@ impl Pairer {
         if now < until {
             return None;
         }
-        let mut callers = self.best(id, callee, level, legs)?;
+        // Whom the server has not answered by now is not its caller, however well it fits.
+        let mut callers = self.best(id, callee, level, legs, false)?;
         callers.retain(|i| legs.leg(*i).and_then(|t| t.confirmed).is_some_and(|at| at <= until));
         let [only] = callers.as_slice() else { return None };
         let caller = legs.leg(*only)?;
         let then = caller.confirmed.filter(|at| *at >= answered)?;
         // The same must not be true of another callee.
-        let callees = self.best(*only, caller, level, legs)?;
+        let callees = self.best(*only, caller, level, legs, true)?;
         let rival = |o: &LegId| *o != id && legs.leg(*o).and_then(|t| t.confirmed).is_some_and(|at| then <= at + ANSWER_WINDOW);
         (callees.contains(&id) && !callees.iter().any(rival)).then_some(*only)
     }
 
-    /// The legs that fit `id` best; `None` if there are too many to look at.
-    fn best(&self, id: LegId, me: &Tracked, level: Level, legs: &impl Legs) -> Option<Ids> {
+    /// Whether a leg has rivals that the server has not answered: without them it might have been clear whose partner it is.
+    #[must_use]
+    pub fn is_crowded(&self, id: LegId, legs: &impl Legs) -> bool {
+        let Some(me) = legs.leg(id) else { return false };
+        let unanswered = |level| {
+            let all = self.best(id, me, level, legs, true);
+            all.is_none_or(|all| all.iter().any(|o| legs.leg(*o).is_some_and(Tracked::is_unanswered)))
+        };
+        Level::ALL.into_iter().any(unanswered)
+    }
+
+    /// The legs that fit `id` best, with or without those that the server has not answered; `None` if there are too many to look at.
+    fn best(&self, id: LegId, me: &Tracked, level: Level, legs: &impl Legs, unanswered: bool) -> Option<Ids> {
         let mut found: SmallVec<[(u8, LegId); 4]> = SmallVec::new();
         // A leg without an entry is no candidate, and fits nobody.
         for key in self.entries.get(&id).map_or(&[][..], |e| e.keys.of(level)) {
             let Some(ids) = self.index.get(key) else { continue };
-            let mut looked = 0;
+            let (mut looked, mut idle) = (0, 0);
             for other in ids.iter().filter(|o| **o != id) {
                 let Some(t) = legs.leg(*other) else { continue };
                 if t.leg.direction == me.leg.direction {
                     continue;
                 }
-                looked += 1;
-                if looked > MAX_RIVALS {
-                    return None;
+                // Legs that the server has not answered are rivals, but any number of them costs a stranger nothing.
+                if t.is_unanswered() {
+                    idle += 1;
+                    if idle > MAX_RIVALS || !unanswered {
+                        continue;
+                    }
+                } else {
+                    looked += 1;
+                    if looked > MAX_RIVALS {
+                        return None;
+                    }
                 }
                 let fit = self.fits((id, me), (*other, t), level);
                 if fit > 0 && !found.iter().any(|(_, o)| o == other) {

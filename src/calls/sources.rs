@@ -46,6 +46,15 @@ pub fn one_in(legs: usize, seeking: bool) -> u32 {
     (legs.saturating_mul(PACKETS) / wanted).max(1)
 }
 
+/// Samples of one phone that are expected in a time before its silence is believed: none of them by chance is one case in 160,000.
+const EXPECTED: u32 = 12;
+
+/// How long a phone that sends may go without a sample at most, with so many `legs`, while one is sought.
+#[must_use]
+pub fn quiet(legs: usize) -> Duration {
+    Duration::from_secs(1) * EXPECTED * one_in(legs, true) / PACKETS
+}
+
 /// News of one phone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Observed {
@@ -199,6 +208,13 @@ impl Sources {
             }
         }
         None
+    }
+
+    /// The leg whose phone sends from `src` to the server's address `dst`, by its own word or by what is believed.
+    #[must_use]
+    pub fn leg_of(&self, src: SocketAddr, dst: SocketAddr) -> Option<LegId> {
+        let port = self.ports.get(&dst)?;
+        (src == port.latch.told() || src == port.latch.source()).then_some(port.leg)
     }
 
     fn rebuild<'a>(&mut self, legs: impl Iterator<Item = (LegId, &'a Leg)>, now: Time) {

@@ -1,22 +1,26 @@
 //! What is stored of the calls of one instance, as this node knows it. Pure.
 
+use super::bytes::Budget;
 use super::model::Call;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Emergency calls have room of their own beyond the limit: this part of it.
 const EMERGENCY_PART: usize = 8;
+/// Bytes for each call of the limit: as many as the tracker has for its two legs.
+const CALL: usize = 16 << 10;
 
 /// The calls in etcd, by id. Bounded: a master with a higher limit, or somebody else, may have written more than this node is to
 /// keep.
 ///
-/// The limit is that of the tracker: two legs for each of `max_calls`. Beyond it new calls are left out, and counted; emergency
+/// The limit is that of the tracker: two legs for each of `max_calls`, and 16 KiB. Beyond it new calls are left out, and counted; emergency
 /// calls have an eighth more. What was left out is not recovered by this node; once there is room again, a new read brings it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Stored {
     // Boxed: a tree has up to twice the places that it needs.
     calls: BTreeMap<String, Box<Call>>,
     legs: usize,
     max_legs: usize,
+    bytes: Budget,
     left_out: BTreeSet<String>,
     /// More were left out than are remembered.
     more_left_out: bool,
@@ -26,18 +30,30 @@ impl Stored {
     /// Nothing is stored; see [`super::table::TableSettings::max_calls`].
     #[must_use]
     pub fn new(max_calls: usize) -> Self {
-        Self { max_legs: max_calls.saturating_mul(2), ..Self::default() }
+        Self {
+            calls: BTreeMap::new(),
+            legs: 0,
+            max_legs: max_calls.saturating_mul(2),
+            bytes: Budget::new(max_calls.saturating_mul(CALL)),
+            left_out: BTreeSet::new(),
+            more_left_out: false,
+        }
     }
 
     /// Takes the stored state of a call; `false` if it was left out. A call that is here always has room.
     pub fn put(&mut self, call: Box<Call>) -> bool {
-        let before = self.calls.get(&call.id).map(|c| c.legs.len());
+        let before = self.calls.get(&call.id).map(|c| (c.legs.len(), c.bytes()));
         let room = if call.emergency { self.max_legs + self.max_legs / EMERGENCY_PART } else { self.max_legs };
-        if before.is_none() && self.legs + call.legs.len() > room {
+        let bytes = call.bytes();
+        let light = call.emergency || self.bytes.fits(bytes);
+        if before.is_none() && (self.legs + call.legs.len() > room || !light) {
             self.leave_out(call.id);
             return false;
         }
-        self.legs = self.legs + call.legs.len() - before.unwrap_or(0);
+        let (legs_before, bytes_before) = before.unwrap_or((0, 0));
+        self.legs = self.legs + call.legs.len() - legs_before;
+        self.bytes.give(bytes_before);
+        self.bytes.take(bytes);
         self.left_out.remove(&call.id);
         self.calls.insert(call.id.clone(), call);
         true
@@ -57,6 +73,7 @@ impl Stored {
         self.left_out.remove(id);
         let call = self.calls.remove(id)?;
         self.legs -= call.legs.len();
+        self.bytes.give(call.bytes());
         Some(call)
     }
 
@@ -66,9 +83,10 @@ impl Stored {
     pub fn replace(&mut self, mut calls: Vec<Call>) -> Vec<Box<Call>> {
         let mut old = std::mem::take(&mut self.calls);
         (self.legs, self.more_left_out) = (0, false);
+        self.bytes.clear();
         self.left_out.clear();
         let legs: usize = calls.iter().map(|c| c.legs.len()).sum();
-        if legs > self.max_legs {
+        if legs > self.max_legs || !self.bytes.fits(calls.iter().map(Call::bytes).sum()) {
             calls.sort_by_key(|c| (!c.emergency, c.confirmed_ms));
         }
         for call in calls {
@@ -90,7 +108,9 @@ impl Stored {
     /// Whether a new read would bring calls that were left out: an eighth of the room is free again.
     #[must_use]
     pub fn wants_reading(&self) -> bool {
-        self.left_out() > 0 && self.legs <= self.max_legs - self.max_legs / EMERGENCY_PART
+        let calls = self.max_legs / 2;
+        let light = self.bytes.fits((calls / EMERGENCY_PART).saturating_mul(CALL));
+        self.left_out() > 0 && light && self.legs <= self.max_legs - self.max_legs / EMERGENCY_PART
     }
 
     /// One call.

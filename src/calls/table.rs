@@ -1,19 +1,22 @@
 //! Tracker and pairing joined: packets in, changes to the set of confirmed calls out. Pure.
 
+mod adopted;
+mod audio;
 mod bridged;
+mod crowd;
 mod replaced;
 
 use super::facts::Told;
-use super::model::{Call, CallEvent, Direction, Leg, LegState, OtherEnd, Packet, Pairing, SCHEMA};
-use super::pairing::{ANSWER_WINDOW, CERTAIN, Pairer};
+use super::model::{Call, CallEvent, Direction, Leg, OtherEnd, Packet, Pairing, SCHEMA};
+use super::pairing::{ANSWER_WINDOW, Pairer};
 use super::quick::QuickMap;
-use super::sources::{self, MediaCounters, Sources, Unbelieved};
-use super::tracker::{Counters, LegEvent, LegId, Tracked, Tracker, TrackerSettings};
+use super::sources::Sources;
+use super::tracker::{Counters, Learning, LegEvent, LegId, Tracked, Tracker, TrackerSettings};
 use crate::time::Time;
 use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// How long a confirmed leg waits for its partner before it is stored as a call of its own, how long the other leg of an ended
@@ -94,13 +97,20 @@ pub struct Table {
     sources: Sources,
     /// What the server itself says.
     told: Told,
+    /// Until when a leg without a partner may be half of a call of which the other half was not learnt.
+    crowded: Option<Time>,
 }
 
 impl Table {
     /// An empty table.
     #[must_use]
     pub fn new(settings: TableSettings) -> Self {
+        Self::with_tracker(settings, false)
+    }
+
+    fn with_tracker(settings: TableSettings, one_sided: bool) -> Self {
         let tracker = Tracker::new(TrackerSettings {
+            one_sided,
             vips: settings.vips.clone(),
             sip_ports: settings.sip_ports.clone(),
             pair_header: settings.pair_header.clone(),
@@ -122,6 +132,7 @@ impl Table {
             leg_events: VecDeque::new(),
             sources: Sources::default(),
             told: Told::default(),
+            crowded: None,
         }
     }
 
@@ -129,7 +140,7 @@ impl Table {
     /// may be left out.
     #[must_use]
     pub(super) fn for_report(settings: TableSettings) -> Self {
-        Self { tell_short: true, ..Self::new(settings) }
+        Self { tell_short: true, ..Self::with_tracker(settings, true) }
     }
 
     /// The next thing that happened to a leg, confirmed or not; only of a table for reports, where it must be polled.
@@ -146,34 +157,6 @@ impl Table {
     pub fn handle_packet(&mut self, p: &Packet<'_>, unix_ms: u64, now: Time) {
         self.tracker.handle_packet(p, unix_ms, now);
         self.drain(now);
-    }
-
-    /// Handles one sampled datagram that came to the server: `src` is where the phone really sends from.
-    pub fn handle_rtp(&mut self, src: SocketAddr, dst: SocketAddr, datagram: &[u8], now: Time) {
-        let one_in = self.wants_one_in().unwrap_or(1);
-        let legs = self.members.keys().filter_map(|id| Some((*id, &*self.tracker.get(*id)?.leg)));
-        if let Some(seen) = self.sources.handle_sample((src, dst, datagram), one_in, legs, now) {
-            self.tracker.observe_rtp(seen.leg, seen.media, seen.source);
-            self.drain(now);
-        }
-    }
-
-    /// Samples of RTP that were not believed, if it is time to tell somebody.
-    pub fn poll_unbelieved(&mut self, now: Time) -> Option<Unbelieved> {
-        self.sources.poll_unbelieved(now)
-    }
-
-    /// What became of the samples of RTP.
-    #[must_use]
-    pub fn media_counters(&self) -> MediaCounters {
-        self.sources.counters()
-    }
-
-    /// Of how many RTP packets to the server one should be handed to [`Table::handle_rtp`]; `None` if there is no call to learn of.
-    #[must_use]
-    pub fn wants_one_in(&self) -> Option<u32> {
-        let seeking = self.sources.open() > 0 || self.sources.is_stale();
-        (!self.members.is_empty()).then(|| sources::one_in(self.members.len(), seeking))
     }
 
     /// Handles what is due: legs that are given up, single legs that have waited long enough.
@@ -193,6 +176,8 @@ impl Table {
             self.waiting.pop_front();
             self.waited(id, now);
         }
+        // What was noted of legs must not wait for the next message, which it would be mixed with.
+        self.drain(now);
     }
 
     /// When `handle_timeout` is due.
@@ -225,34 +210,6 @@ impl Table {
         self.epoch = epoch;
     }
 
-    /// Follows a call that was stored before this process began, so that its changes and its end are noticed. It is not told
-    /// again until it changes. A call that is here already, or has no legs, is left alone; so is one that is beyond `max_calls`.
-    pub fn adopt(&mut self, call: &Call, now: Time) {
-        if call.legs.is_empty() || call.legs.len() > 2 || self.calls.values().any(|s| s.id == call.id) {
-            return;
-        }
-        let live = call.legs.iter().filter(|l| l.state == LegState::Confirmed);
-        let legs: SmallVec<[LegId; 2]> =
-            live.filter_map(|l| self.tracker.adopt(l.clone(), call.confirmed_ms, call.emergency, now)).collect();
-        if legs.is_empty() {
-            return;
-        }
-        let key = self.next_call;
-        self.next_call += 1;
-        for id in &legs {
-            self.members.insert(*id, Member { call: Some(key), told: true });
-        }
-        self.sources.forget();
-        // What was stored before confidences were is what this version would say of it at least.
-        let pairing = call.pairing.map(|p| (p, call.confidence.unwrap_or(if p == Pairing::SameDialog { CERTAIN } else { 0 })));
-        let other_end = call.other_end.clone();
-        self.calls.insert(key, Slot { id: call.id.clone(), legs: legs.clone(), pairing, other_end, queued: false });
-        // The server may have told of it before, and otherwise.
-        for id in legs {
-            self.place(id, now);
-        }
-    }
-
     /// All calls as they are now.
     pub fn calls(&self) -> impl Iterator<Item = Call> {
         self.calls.values().filter_map(|s| self.call(s))
@@ -280,6 +237,12 @@ impl Table {
         self.tracker.remembered()
     }
 
+    /// What is kept now, and what was not learnt.
+    #[must_use]
+    pub fn learning(&self) -> Learning {
+        Learning { load: self.tracker.load(), counters: self.tracker.counters }
+    }
+
     /// What was seen, and what was not learnt.
     #[must_use]
     pub fn counters(&self) -> Counters {
@@ -297,6 +260,7 @@ impl Table {
         self.events.clear();
         self.sources.clear();
         self.told = Told::default();
+        self.crowded = None;
     }
 
     fn drain(&mut self, now: Time) {
@@ -342,6 +306,7 @@ impl Table {
                 LegEvent::Ended(id, reason) => self.ended(id, reason, now),
             }
         }
+        self.look_around(now);
     }
 
     /// Pairs what is certain now, beginning with `open`; each pair may settle the case of others.
@@ -379,7 +344,7 @@ impl Table {
                 None => self.pairer.remove(leg),
             }
         }
-        self.make_call(&both, Some((pairing, confidence)));
+        self.make_call(&both, Some((pairing, confidence)), now);
         open
     }
 
@@ -432,6 +397,7 @@ impl Table {
                     self.drop_call(key, reason);
                     for other in rest {
                         self.release(other, now);
+                        self.tracker.confirm_doubt(other, now);
                     }
                 }
                 None if self.tell_short && !member.told => {
@@ -448,7 +414,8 @@ impl Table {
         self.settle(neighbours, now);
     }
 
-    fn make_call(&mut self, legs: &[LegId], pairing: Option<(Pairing, u8)>) {
+    fn make_call(&mut self, legs: &[LegId], pairing: Option<(Pairing, u8)>, now: Time) {
+        self.note_partners(legs, now);
         let key = self.next_call;
         self.next_call += 1;
         for leg in legs {

@@ -4,31 +4,40 @@
 //! dialog once as received from the caller and once as sent to the callee. Tags tell the two apart, because the server's side of
 //! the one is the phone's side of the other.
 
+mod answers;
+mod branch;
 mod clues;
 mod cseq;
 mod dialog;
+mod doubt;
 mod hear;
 mod leg;
 mod offers;
+mod room;
 mod routes;
+mod settings;
+mod slots;
 mod timer;
+mod weight;
 
 pub use clues::{Clues, Replaced};
 pub use leg::{Referred, Tracked};
+pub use settings::{Counters, Learning, Load, TrackerSettings};
 
-use super::model::{Leg, LegState, Packet, Shared, Transport};
-use crate::sip::message::{Message, Method, ParseError};
+use super::model::{Gap, Leg, LegState, Packet, Shared};
+use crate::sip::message::{Message, ParseError};
 use crate::sip::uri;
 use crate::time::Time;
 use dialog::Heard;
-use leg::{At, Effect, Known};
-use serde::Serialize;
+use doubt::Silence;
+use leg::{At, Effect};
+use room::Room;
 use smallvec::SmallVec;
 use std::cmp::Reverse;
 use std::collections::hash_map::RandomState;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,9 +58,6 @@ pub const MAX_SILENT: Duration = Duration::from_secs(24 * 3600);
 const RECHECK: Duration = UNCONFIRMED;
 /// Most legs with one Call-ID: forks of one INVITE, or spirals. Beyond it they are not learnt (and counted).
 const MAX_SAME_CALL_ID: usize = 32;
-/// Of the legs that may be followed, the part that may be dialogs of which only a phone has spoken: whoever invents dialogs must not take the
-/// places of those that there are.
-const CLAIMS: usize = 8;
 /// Longest Call-ID, From or To that is learnt, in bytes; a call with longer ones is not learnt (and counted).
 const MAX_NAME: usize = 1024;
 
@@ -76,76 +82,6 @@ pub enum LegEvent {
     Changed(LegId),
     /// The leg is over; it can still be read while this event is handled.
     Ended(LegId, &'static str),
-}
-
-/// What was seen and what was not learnt, since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Counters {
-    /// All packets handed in.
-    pub packets: u64,
-    /// Neither to nor from the server's address and SIP port (or both: the server with itself).
-    pub foreign: u64,
-    /// Keep-alive datagrams.
-    pub keep_alives: u64,
-    /// Datagrams that are not SIP.
-    pub not_sip: u64,
-    /// SIP that could not be used: a mandatory header is missing, or it is beyond a limit.
-    pub malformed: u64,
-    /// Requests and 2xx to INVITE inside dialogs whose start was not seen.
-    pub unknown_dialog: u64,
-    /// Calls that were not learnt because the table, or one Call-ID, was full, or names were too long.
-    pub not_learnt: u64,
-    /// Legs that were learnt from the middle of their dialogs.
-    pub joined: u64,
-    /// Confirmed legs that were swept because nothing was heard of them for too long.
-    pub swept: u64,
-    /// Legs that were confirmed.
-    pub confirmed: u64,
-}
-
-/// The server that is watched.
-#[derive(Clone, Debug)]
-pub struct TrackerSettings {
-    /// Its floating addresses.
-    pub vips: Vec<IpAddr>,
-    /// Its SIP ports.
-    pub sip_ports: Vec<u16>,
-    /// Header that pairs legs, if the operator named one.
-    pub pair_header: Option<String>,
-    /// Called users that are emergency numbers.
-    pub emergency: Vec<String>,
-    /// Most legs that are followed at a time.
-    pub max_legs: usize,
-}
-
-impl TrackerSettings {
-    /// Whether one end of a message is the server. Messages over TLS and WebSocket are known from the server's own word alone, so
-    /// their ports, which no capture has to be told, are not held against `sip_ports`. A TCP connection that the server opened has
-    /// a port of the system's choice, and one of `sip_ports` at the other end, or no capture shows it.
-    fn is_server(&self, transport: Transport, end: SocketAddr, other: SocketAddr) -> bool {
-        self.vips.contains(&end.ip())
-            && match transport {
-                Transport::Udp => self.sip_ports.contains(&end.port()),
-                Transport::Tcp => {
-                    let theirs = self.sip_ports.contains(&other.port()) && !self.vips.contains(&other.ip());
-                    theirs || self.sip_ports.contains(&end.port())
-                }
-                Transport::Tls | Transport::Ws => true,
-            }
-    }
-
-    /// Whether a Record-Route URI is the server's own.
-    fn is_own(&self, u: &[u8]) -> bool {
-        let Some((host, port)) = uri::host_port(u) else { return false };
-        let ip = std::str::from_utf8(host).ok().and_then(|h| h.parse().ok());
-        // As in `is_server`: where the server takes TLS and WebSocket is not configured.
-        let elsewhere = || {
-            uri::scheme(u).is_some_and(|s| s.eq_ignore_ascii_case(b"sips"))
-                || uri::uri_param(u, "transport")
-                    .is_some_and(|t| [&b"tls"[..], b"ws", b"wss"].iter().any(|s| t.eq_ignore_ascii_case(s)))
-        };
-        ip.is_some_and(|ip| self.vips.contains(&ip)) && (port.is_none_or(|p| self.sip_ports.contains(&p)) || elsewhere())
-    }
 }
 
 /// Keys are hashes already; hashing them again would be waste.
@@ -179,11 +115,12 @@ pub struct Tracker {
     settings: Arc<TrackerSettings>,
     slots: Vec<Slot>,
     free: Vec<u32>,
-    /// Legs that have not ended, and legs that have.
-    live: usize,
-    ended: usize,
-    /// Legs of [`Known::Claimed`].
-    claims: usize,
+    room: Room,
+    /// Legs that may be over.
+    doubted: usize,
+    silence: Silence,
+    /// When a leg was last not learnt, or not kept, for want of room.
+    lost: Option<Time>,
     by_call_id: HashMap<u64, SmallVec<[u32; 2]>, BuildHasherDefault<Ready>>,
     hasher: RandomState,
     timers: BinaryHeap<Reverse<(Time, u32, u32)>>,
@@ -197,12 +134,13 @@ impl Tracker {
     #[must_use]
     pub fn new(settings: TrackerSettings) -> Self {
         Self {
+            room: Room::new(&settings),
+            silence: Silence::new(settings.one_sided),
             settings: Arc::new(settings),
             slots: Vec::new(),
             free: Vec::new(),
-            live: 0,
-            ended: 0,
-            claims: 0,
+            doubted: 0,
+            lost: None,
             by_call_id: HashMap::default(),
             hasher: RandomState::new(),
             timers: BinaryHeap::new(),
@@ -238,8 +176,60 @@ impl Tracker {
 
     /// How many legs are kept, those that ended not long ago included.
     #[must_use]
-    pub const fn remembered(&self) -> usize {
-        self.live + self.ended
+    pub fn remembered(&self) -> usize {
+        self.room.all()
+    }
+
+    /// What is kept now.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let (answered, unanswered) = (self.room.answered(), self.room.unanswered());
+        Load { answered, unanswered, doubted: self.doubted, bytes: self.room.bytes() }
+    }
+
+    /// When a leg was last not learnt, or not kept, for want of room: the partner of another may have been among them.
+    #[must_use]
+    pub const fn lost(&self) -> Option<Time> {
+        self.lost
+    }
+
+    /// The leg that this one is connected to is over: if a BYE for this one was in doubt, it was true.
+    pub fn confirm_doubt(&mut self, id: LegId, now: Time) {
+        if self.get(id).is_some_and(|t| t.is_doubted() && t.ending.is_some_and(|(_, why)| why.is_bye())) {
+            self.with(id.slot, now, |t| t.end("BYE"));
+        }
+    }
+
+    /// Messages were lost on their way here: legs may have been among them.
+    pub const fn lose(&mut self, now: Time) {
+        self.lost = Some(now);
+    }
+
+    /// Whether so many legs of a call can be adopted.
+    #[must_use]
+    pub fn fits(&self, legs: usize, emergency: bool) -> bool {
+        self.room.fits(legs, emergency)
+    }
+
+    /// Sets how long a phone that sends audio may go unheard at most: it depends on how many packets are sampled.
+    pub const fn set_quiet(&mut self, quiet: Duration) {
+        self.silence.quiet = quiet;
+    }
+
+    /// The audio of a leg's phone was heard.
+    pub fn hear_audio(&mut self, id: LegId, now: Time) {
+        if let Some(t) = self.slots.get_mut(id.slot as usize).filter(|s| s.generation == id.generation)
+            && let Some(t) = t.tracked.as_deref_mut()
+        {
+            t.audio = Some(now);
+        }
+    }
+
+    /// Notes whether the leg that this one is connected to may be one that is not known.
+    pub fn miss_partner(&mut self, id: LegId, missed: bool, now: Time) {
+        if self.get(id).is_some_and(|t| t.leg.gaps.contains(Gap::Partner) != missed) {
+            self.with(id.slot, now, |t| Effect::changed(if missed { t.lack(Gap::Partner) } else { t.know(Gap::Partner) }));
+        }
     }
 
     /// The next thing that happened to a leg. Poll after each call to a `handle_*` until `None`.
@@ -250,11 +240,14 @@ impl Tracker {
     /// Follows a leg whose past is known from elsewhere; `None` if the table is full.
     pub fn adopt(&mut self, leg: Shared<Leg>, confirmed_ms: u64, emergency: bool, now: Time) -> Option<LegId> {
         let hash = self.hash(&leg.call_id.0);
-        if self.full(hash) {
+        if !self.fits(1, emergency) || !self.has_place(hash) {
             self.counters.not_learnt += 1;
+            self.counters.no_room += 1;
+            self.lost = Some(now);
             return None;
         }
-        Some(self.insert(hash, Tracked::adopted(leg, confirmed_ms, emergency, now)))
+        let id = self.insert(hash, Tracked::adopted(leg, confirmed_ms, emergency, now));
+        self.settle_in(id.slot, now).then_some(id)
     }
 
     /// Handles one datagram; `unix_ms` is the wall clock in milliseconds since 1970, for people.
@@ -279,11 +272,7 @@ impl Tracker {
         };
         let settings = Arc::clone(&self.settings);
         let own = |u: &[u8]| settings.is_own(u);
-        // Only these are matched by it.
-        let branch = match m.method() {
-            Method::Invite | Method::Ack | Method::Cancel => self.hash(m.branch().unwrap_or_default()),
-            _ => 0,
-        };
+        let branch = m.branch().map_or(0, |b| self.hash(b));
         self.hear(&Heard { m: &m, p, out: by_server, branch, own: &own, at: At { now, unix_ms } });
     }
 
@@ -298,13 +287,13 @@ impl Tracker {
                 continue;
             };
             let Some(t) = s.tracked.as_deref_mut() else { continue };
-            let expiry = t.expiry(MAX_SILENT);
+            let expiry = t.expiry(self.silence);
             if expiry > now {
                 let expiry = expiry.min(now + RECHECK);
                 s.armed = expiry;
                 self.timers.push(Reverse((expiry, slot, generation)));
                 if t.leg.state != LegState::Ended && !t.pending.is_empty() {
-                    self.with(slot, |t| Effect::changed(t.tidy(now)));
+                    self.with(slot, now, |t| Effect::changed(t.tidy(now)));
                 }
             } else if t.leg.state == LegState::Ended {
                 self.forget(slot);
@@ -320,7 +309,7 @@ impl Tracker {
                 t.last = now;
                 // Its timer is spent: without another one the ended leg would stay for ever, and in the end there would be no room.
                 s.armed = Time::FAR;
-                self.with(slot, |t| t.end(reason));
+                self.with(slot, now, |t| t.end(reason));
             }
         }
     }
@@ -341,6 +330,7 @@ impl Tracker {
         }
         self.timers.clear();
         self.events.clear();
+        self.lost = None;
     }
 
     fn is_emergency(&self, m: &Message<'_>) -> bool {
@@ -384,50 +374,6 @@ impl Tracker {
         found
     }
 
-    fn full(&self, hash: u64) -> bool {
-        // As many ended legs again may linger, so that a flood of short calls is bounded too.
-        self.live >= self.settings.max_legs
-            || self.live + self.ended >= self.settings.max_legs.saturating_mul(2)
-            || self.by_call_id.get(&hash).is_some_and(|s| s.len() >= MAX_SAME_CALL_ID)
-    }
-
-    fn insert(&mut self, hash: u64, tracked: Tracked) -> LegId {
-        let expiry = tracked.expiry(MAX_SILENT).min(tracked.last + RECHECK);
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, hash, armed: expiry, tracked: None });
-            // More than 2^32 legs do not fit the memory of any machine.
-            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
-        });
-        let s = &mut self.slots[slot as usize];
-        s.hash = hash;
-        s.armed = expiry;
-        s.tracked = Some(Box::new(tracked));
-        let generation = s.generation;
-        self.live += 1;
-        self.by_call_id.entry(hash).or_default().push(slot);
-        self.timers.push(Reverse((expiry, slot, generation)));
-        LegId { slot, generation }
-    }
-
-    fn forget(&mut self, slot: u32) {
-        let Some(s) = self.slots.get_mut(slot as usize) else { return };
-        let Some(old) = s.tracked.take() else { return };
-        s.generation = s.generation.wrapping_add(1);
-        let ended = old.leg.state == LegState::Ended;
-        let count = if ended { &mut self.ended } else { &mut self.live };
-        *count = count.saturating_sub(1);
-        if !ended && old.known == Known::Claimed {
-            self.claims = self.claims.saturating_sub(1);
-        }
-        if let Some(list) = self.by_call_id.get_mut(&s.hash) {
-            list.retain(|x| *x != slot);
-            if list.is_empty() {
-                self.by_call_id.remove(&s.hash);
-            }
-        }
-        self.free.push(slot);
-    }
-
     fn touch(&mut self, slot: u32, now: Time) {
         if let Some(t) = self.slots.get_mut(slot as usize).and_then(|s| s.tracked.as_deref_mut()) {
             t.last = now;
@@ -435,11 +381,11 @@ impl Tracker {
     }
 
     /// Notes where the phone's RTP of the leg's m-line `media` really comes from; told as a change if it is news.
-    pub fn observe_rtp(&mut self, id: LegId, media: usize, source: Option<SocketAddr>) {
+    pub fn observe_rtp(&mut self, id: LegId, media: usize, source: Option<SocketAddr>, now: Time) {
         if self.get(id).is_none() || media >= MAX_STREAMS {
             return;
         }
-        self.with(id.slot, |t| {
+        self.with(id.slot, now, |t| {
             if t.leg.rtp_sources.get(media).copied().flatten() == source {
                 return Effect::None;
             }
@@ -453,46 +399,6 @@ impl Tracker {
             }
             Effect::Changed
         });
-    }
-
-    /// Changes a leg, tells what happened, and brings its timer forward where it is now due sooner.
-    fn with(&mut self, slot: u32, change: impl FnOnce(&mut Tracked) -> Effect) {
-        let Some(s) = self.slots.get_mut(slot as usize) else { return };
-        let Some(t) = s.tracked.as_deref_mut() else { return };
-        if t.leg.state == LegState::Ended {
-            return;
-        }
-        let id = LegId { slot, generation: s.generation };
-        let claimed = t.known == Known::Claimed;
-        let effect = change(t);
-        if claimed && (t.known != Known::Claimed || matches!(effect, Effect::Ended(_))) {
-            self.claims = self.claims.saturating_sub(1);
-        }
-        match effect {
-            Effect::None => {}
-            Effect::Changed if t.leg.state == LegState::Confirmed => self.events.push_back(LegEvent::Changed(id)),
-            Effect::Changed => {}
-            Effect::Confirmed => {
-                self.counters.confirmed += 1;
-                if claimed && t.known == Known::Middle {
-                    self.counters.joined += 1;
-                    self.events.push_back(LegEvent::Started(id));
-                }
-                self.events.push_back(LegEvent::Confirmed(id));
-            }
-            Effect::Ended(reason) => {
-                self.live = self.live.saturating_sub(1);
-                self.ended += 1;
-                if !claimed {
-                    self.events.push_back(LegEvent::Ended(id, reason));
-                }
-            }
-        }
-        let expiry = t.expiry(MAX_SILENT);
-        if expiry < s.armed {
-            s.armed = expiry;
-            self.timers.push(Reverse((expiry, slot, id.generation)));
-        }
     }
 }
 

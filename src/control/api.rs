@@ -12,6 +12,7 @@ pub use crate::calls::hep::intake::Counters as HepCounts;
 pub use crate::calls::model::{OtherEnd, OtherEndKind};
 pub use crate::calls::server::driver::ServerStatus;
 pub use crate::calls::sources::MediaCounters;
+pub use crate::calls::tracker::Learning;
 pub use crate::config::Mode;
 pub use crate::health::{CheckState, CheckStatus, Probe};
 pub use crate::recovery::deed::Forecast;
@@ -329,6 +330,9 @@ pub struct CallCounts {
     /// What the audio relay does not forward; `None` from an older agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay: Option<RelayCounts>,
+    /// What is kept of the local server's dialogs, and what was not learnt; `None` on a backup, which learns nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learning: Option<Learning>,
 }
 
 /// What the audio relay of an instance does not forward.

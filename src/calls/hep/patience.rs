@@ -9,6 +9,7 @@
 //! response waits for its request. The times in the packets do not help: Asterisk cuts those of what it received to milliseconds.
 
 use super::intake::Reported;
+use crate::calls::bytes::{Budget, allocated};
 use crate::calls::model::Transport;
 use crate::time::Time;
 use std::collections::VecDeque;
@@ -22,28 +23,51 @@ const OVERTAKING: Duration = Duration::from_millis(25);
 /// Reports that wait at a time in either line: 100 ms at 40,000 messages a second. Beyond it the oldest goes on at once.
 const MAX_WAITING: usize = 4096;
 
+/// Bytes of all reports in a line: what 16,000 ordinary messages have. Beyond it the oldest goes on at once, too.
+const MAX_BYTES: usize = 16 << 20;
+
 /// A line in which all wait the same time, so that the first is due first.
-#[derive(Debug, Default)]
-struct Line(VecDeque<(Time, Reported)>);
+#[derive(Debug)]
+struct Line {
+    all: VecDeque<(Time, Reported)>,
+    bytes: Budget,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self { all: VecDeque::new(), bytes: Budget::new(MAX_BYTES) }
+    }
+}
+
+/// What a report takes.
+fn bytes(report: &Reported) -> usize {
+    size_of::<(Time, Reported)>() + allocated(report.payload.capacity())
+}
 
 impl Line {
+    fn push(&mut self, at: Time, report: Reported) {
+        self.bytes.take(bytes(&report));
+        self.all.push_back((at, report));
+    }
+
     fn due(&self) -> Option<Time> {
-        let (at, _) = self.0.front()?;
-        Some(if self.0.len() > MAX_WAITING { Time::ZERO } else { *at })
+        let (at, _) = self.all.front()?;
+        Some(if self.all.len() > MAX_WAITING || self.bytes.is_over() { Time::ZERO } else { *at })
     }
 
     /// The first, or the request that it answers.
     fn pop(&mut self) -> Option<Reported> {
-        let (_, first) = self.0.front()?;
+        let (_, first) = self.all.front()?;
         let request = match first.is_request {
             true => None,
-            false => self.0.iter().position(|(_, r)| r.is_request && r.transaction == first.transaction),
+            false => self.all.iter().position(|(_, r)| r.is_request && r.transaction == first.transaction),
         };
-        match request {
-            Some(at) => self.0.remove(at),
-            None => self.0.pop_front(),
-        }
-        .map(|(_, r)| r)
+        let (_, report) = match request {
+            Some(at) => self.all.remove(at),
+            None => self.all.pop_front(),
+        }?;
+        self.bytes.give(bytes(&report));
+        Some(report)
     }
 }
 
@@ -61,7 +85,7 @@ impl Patience {
             Transport::Udp | Transport::Tcp => (&mut self.overheard, HEAD_START),
             Transport::Tls | Transport::Ws => (&mut self.secret, OVERTAKING),
         };
-        line.0.push_back((now + wait, report));
+        line.push(now + wait, report);
     }
 
     /// The next report that is due.

@@ -16,13 +16,16 @@ pub enum Gap {
     RouteSet,
     /// The session descriptions that are in force.
     Description,
+    /// The leg that it is connected to: others were not learnt while this one was, for want of room.
+    Partner,
     /// Something that this version has no name for.
     #[serde(other)]
     Other,
 }
 
 impl Gap {
-    const ALL: [Self; 6] = [Self::Tag, Self::LocalCseq, Self::RemoteTarget, Self::RouteSet, Self::Description, Self::Other];
+    const ALL: [Self; 7] =
+        [Self::Tag, Self::LocalCseq, Self::RemoteTarget, Self::RouteSet, Self::Description, Self::Partner, Self::Other];
 
     const fn bit(self) -> u8 {
         1 << self as u8
@@ -37,6 +40,7 @@ impl Gap {
             Self::RemoteTarget => "the phone's Contact was not seen",
             Self::RouteSet => "its route set was not seen, or is longer than any that is learnt",
             Self::Description => "the session descriptions in force were not both seen, or can't be read",
+            Self::Partner => "it was learnt while there was no room for others, so its other leg may be one that is not known",
             Self::Other => "it was first seen after its start",
         }
     }

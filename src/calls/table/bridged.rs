@@ -125,7 +125,7 @@ impl Table {
                     let legs = self.part(key, PARTED, now);
                     self.settle(legs.to_vec(), now);
                     for leg in legs {
-                        self.alone(leg);
+                        self.alone(leg, now);
                     }
                 }
             }
@@ -133,15 +133,15 @@ impl Table {
             None => {
                 self.place(id, now);
                 self.settle(vec![id], now);
-                self.alone(id);
+                self.alone(id, now);
             }
         }
     }
 
     /// Makes a leg a call of its own, if it is in none.
-    fn alone(&mut self, id: LegId) {
+    fn alone(&mut self, id: LegId, now: Time) {
         if self.members.get(&id).is_some_and(|m| m.call.is_none()) {
-            self.make_call(&[id], None);
+            self.make_call(&[id], None, now);
         }
     }
 }

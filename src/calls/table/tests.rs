@@ -1,5 +1,6 @@
 use super::script::{A, B, By, Dialog, Lab, Phone, Server, VIP, sdp_text, settings};
 use super::*;
+use crate::calls::model::LegState;
 use proptest::prelude::*;
 
 fn pair() -> (Dialog, Dialog) {
@@ -305,6 +306,10 @@ fn what_is_not_learnt_is_counted() {
     for n in 0..3 {
         lab.invited(&Dialog::new(&format!("d{n}"), A, false, "1", "2"));
     }
+    assert_eq!(lab.table.counters().not_learnt, 0, "what is not answered takes no place of what is");
+    for n in 0..3 {
+        lab.picked_up(&Dialog::new(&format!("d{n}"), A, false, "1", "2"));
+    }
     lab.hung_up(&Dialog::new("never-seen", A, false, "1", "2"), Phone, 5);
     for junk in [&b"\r\n\r\n"[..], b"hello, this is no SIP", b"INVITE sip:a SIP/2.0\r\nFrom: x\r\n\r\n"] {
         lab.see_bytes(Phone, A, junk);
@@ -318,7 +323,8 @@ fn what_is_not_learnt_is_counted() {
     lab.table.handle_packet(&foreign, 0, lab.now);
     let c = lab.table.counters();
     assert_eq!((c.not_learnt, c.unknown_dialog, c.keep_alives, c.not_sip, c.malformed, c.foreign), (1, 1, 1, 1, 1, 1));
-    lab.wait_ms(300_001).wait_ms(33_000).wait_ms(301_000);
+    assert_eq!((c.no_room, lab.table.legs().filter(|l| l.state == LegState::Confirmed).count()), (1, 2));
+    lab.wait_ms(24 * 3_600_000 + 1).wait_ms(33_000).wait_ms(301_000);
     assert_eq!((lab.table.legs().count(), lab.table.next_deadline()), (0, None));
 }
 

@@ -6,7 +6,7 @@ use crate::sip::uri;
 /// Longest identity or header value that is kept, in bytes; a longer one counts as absent.
 const MAX_CLUE: usize = 256;
 
-type Clue = Option<Box<[u8]>>;
+pub(super) type Clue = Option<Box<[u8]>>;
 
 /// Evidence from a leg's first INVITE.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

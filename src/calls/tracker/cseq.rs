@@ -2,7 +2,7 @@
 
 /// How far behind the highest number a request may come and still be told from a retransmission. Requests of one side are rarely even two
 /// apart on the wire.
-const REACH: u32 = 64;
+pub(super) const REACH: u32 = 64;
 
 /// How a request stands to those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

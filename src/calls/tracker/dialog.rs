@@ -1,10 +1,11 @@
-//! What each message inside a dialog does to its leg (RFC 3261 sections 12.2, 14 and 15, RFC 3311, RFC 5057).
+//! What each request inside a dialog does to its leg (RFC 3261 sections 12.2, 14 and 15, RFC 3311).
 
-use super::cseq::Order;
-use super::leg::{At, Effect, Ending, Known, Referred, Tracked};
+use super::cseq::{Order, REACH, Seen};
+use super::doubt::Ending;
+use super::leg::{At, Effect, Known, Referred, Tracked};
 use super::offers::Pending;
 use super::timer::{self, Asked};
-use crate::calls::model::{Gap, LegState, Packet, Verbatim};
+use crate::calls::model::{Gap, Packet, Verbatim};
 use crate::sip::message::{Message, Method};
 
 /// Longest Refer-To URI that is kept, in bytes.
@@ -29,18 +30,12 @@ const fn refreshes_target(method: Method) -> bool {
     matches!(method, Method::Invite | Method::Update | Method::Subscribe | Method::Notify | Method::Refer)
 }
 
-/// Whether a refusal tells that the far side has given up the call: RFC 3261 section 12.2.1.2 names 481 and 408 (which stands for no answer
-/// at all), RFC 5057 section 5.1 those by which a dialog can't be reached any more.
-const fn destroys(code: u16) -> bool {
-    matches!(code, 404 | 408 | 410 | 416 | 481 | 482 | 483 | 484 | 485 | 502 | 604)
-}
-
 impl Tracked {
-    fn highest(&self, by_server: bool) -> Option<u32> {
+    pub(super) fn highest(&self, by_server: bool) -> Option<u32> {
         if by_server { self.leg.local_cseq } else { self.leg.remote_cseq }
     }
 
-    fn order(&self, by_server: bool, cseq: u32) -> Order {
+    pub(super) fn order(&self, by_server: bool, cseq: u32) -> Order {
         self.seen[usize::from(by_server)].order(self.highest(by_server), cseq)
     }
 
@@ -57,19 +52,21 @@ impl Tracked {
         let highest = self.highest(by_server);
         let top = self.seen[usize::from(by_server)].note(highest, cseq);
         self.set_highest(by_server, top);
+        self.guessed &= !by_server;
     }
 
     /// There was a request of this number, which was not seen itself.
-    fn raise_cseq(&mut self, by_server: bool, cseq: u32) {
+    pub(super) fn raise_cseq(&mut self, by_server: bool, cseq: u32) {
         let highest = self.highest(by_server);
         let top = self.seen[usize::from(by_server)].raise(highest, cseq);
         self.set_highest(by_server, top);
+        self.guessed |= by_server;
     }
 
     /// A request inside the dialog.
     pub(super) fn request(&mut self, h: &Heard<'_>) -> Effect {
         let (m, out) = (h.m, h.out);
-        self.last = h.at.now;
+        self.touched(h);
         let (cseq, _) = m.cseq();
         match m.method() {
             Method::Ack => return self.ack(h, cseq),
@@ -77,16 +74,24 @@ impl Tracked {
             Method::Cancel => return Effect::None,
             _ => {}
         }
-        let order = self.order(out, cseq);
+        let mut order = self.order(out, cseq);
+        if out && order == Order::Known && self.guessed && self.highest(true).is_some_and(|h| h.saturating_sub(cseq) >= REACH) {
+            // The server itself knows its number better than whoever has answered for a phone.
+            (self.leg.local_cseq, self.seen[1], order) = (Some(cseq), Seen::NONE, Order::New);
+        }
         if order == Order::Known {
             // A retransmission, or older than what has been seen (RFC 3261 section 12.2.2).
+            return Effect::None;
+        }
+        if !out && self.is_far_ahead(out, cseq) {
+            // Once the server accepts it, its answer counts. Else it would have all that the phone says later taken for old.
             return Effect::None;
         }
         if !self.pending.is_empty() {
             self.tidy(h.at.now);
         }
         self.note_cseq(out, cseq);
-        let refused = order == Order::New && !self.moved(h.p, out) && !out && h.p.src != self.leg.remote_addr;
+        let refused = order == Order::New && !self.moves(h.p, out, cseq) && !out && h.p.src != self.leg.remote_addr;
         if out {
             self.routes_of_request(m, h.own);
         } else {
@@ -94,28 +99,60 @@ impl Tracked {
         }
         let speaks = self.speaks(out);
         match m.method() {
-            Method::Bye => {
-                self.ending = match self.ending {
-                    Some((since, Ending::Bye)) => Some((since, Ending::Bye)),
-                    _ => Some((h.at.now, Ending::Bye)),
-                };
+            Method::Bye if out => {
+                self.bye = Some(Box::new((cseq, h.branch)));
+                if self.ending.is_some_and(|(_, why)| why == Ending::ByeAnswered(cseq)) {
+                    return self.end("BYE");
+                }
+                let since = self.ending.filter(|(_, why)| *why == Ending::Bye).map_or(h.at.now, |(since, _)| since);
+                self.ending = Some((since, Ending::Bye));
             }
+            Method::Bye => self.doubt(Ending::PhoneBye, h.at.now),
             Method::Invite | Method::Update | Method::Prack => self.asked(h, cseq, refused),
             Method::Notify | Method::Subscribe if self.new_target(m, out).is_none() => {}
             Method::Notify | Method::Subscribe | Method::Refer => self.asked(h, cseq, refused),
+            _ if out => self.probe = Some(Box::new((cseq, h.branch))),
             _ => {}
         }
         self.learn_phone(m, out);
-        if speaks && m.method() != Method::Bye { self.prove(h.at) } else { Effect::Changed }
+        self.tighten();
+        if m.method() == Method::Bye {
+            return Effect::Changed;
+        }
+        if out {
+            self.shows_life(h.at.now);
+            if self.is_claimed_up() {
+                return self.confirm(h.at);
+            }
+        }
+        if speaks { self.prove(h.at) } else { Effect::Changed }
+    }
+
+    /// Notes that something was heard. What comes in does not prolong the life of a leg that is up: anybody can send it.
+    pub(super) fn touched(&mut self, h: &Heard<'_>) {
+        self.spoken |= h.out && h.m.code().is_none_or(|code| code > 100);
+        if h.out || self.is_inviting() || self.known == Known::Claimed {
+            self.last = h.at.now;
+        }
+    }
+
+    /// Whether a number is further ahead of what was seen than lost messages explain.
+    pub(super) fn is_far_ahead(&self, by_server: bool, cseq: u32) -> bool {
+        self.highest(by_server).is_some_and(|h| cseq > h && cseq - h > REACH)
+    }
+
+    /// Whether the server has spoken now in a dialog that its phone had taken for answered.
+    pub(super) fn is_claimed_up(&self) -> bool {
+        self.claimed_up && self.spoken && self.is_inviting()
     }
 
     /// Whether the server itself has now shown that there is a dialog of which so far only the phone had spoken.
-    fn speaks(&mut self, out: bool) -> bool {
+    pub(super) fn speaks(&mut self, out: bool) -> bool {
         out && self.known == Known::Claimed
     }
 
     /// A dialog whose start was not seen is real. It counts as confirmed: an early one will be answered or refused before long.
-    fn prove(&mut self, at: At) -> Effect {
+    pub(super) fn prove(&mut self, at: At) -> Effect {
         self.known = Known::Middle;
         self.confirm(at)
     }
@@ -157,7 +194,7 @@ impl Tracked {
     }
 
     /// What an accepted request does besides its descriptions; `answer` is the 2xx, if it is that which was seen now.
-    fn apply(&mut self, place: usize, answer: Option<&Message<'_>>, h: &Heard<'_>) -> bool {
+    pub(super) fn apply(&mut self, place: usize, answer: Option<&Message<'_>>, h: &Heard<'_>) -> bool {
         let open = &mut self.pending[place];
         let (by_server, method, cseq, source) = (open.by_server, open.method, open.cseq, open.source.take());
         let (target, asked, refer) = (open.target.take(), open.timer, open.closing.clone());
@@ -230,6 +267,11 @@ impl Tracked {
         changed |= self.end_of_reinvite(out, cseq, true);
         let proved = self.speaks(out);
         match (initial, proved) {
+            // Whoever sends INVITE can send ACK: an answer of the server is needed besides.
+            (true, _) if !self.spoken => {
+                self.claimed_up = true;
+                Effect::changed(changed)
+            }
             (true, _) => self.confirm(h.at),
             (false, true) => self.prove(h.at),
             (false, false) => Effect::changed(changed),
@@ -261,170 +303,4 @@ impl Tracked {
         }
         Effect::None
     }
-
-    /// A response inside the dialog, or to its first INVITE.
-    pub(super) fn response(&mut self, h: &Heard<'_>, code: u16) -> Effect {
-        self.last = h.at.now;
-        let m = h.m;
-        let (by_server, (cseq, _), method) = (!h.out, m.cseq(), m.method());
-        if code <= 100 || matches!(method, Method::Cancel | Method::Ack) {
-            return Effect::None;
-        }
-        // Provisional responses may belong to a dialog that is not up yet.
-        let proved = (200..300).contains(&code) && self.speaks(h.out);
-        let effect = match self.pending_at(by_server, cseq, method) {
-            Some(place) => match code {
-                101..=199 => self.provisional(place, h, code),
-                200..=299 => self.accepted(place, h),
-                _ => self.refused(place, code, h.at),
-            },
-            None => self.response_alone(h, code),
-        };
-        if proved && !matches!(effect, Effect::Ended(_) | Effect::Confirmed) {
-            return self.prove(h.at);
-        }
-        effect
-    }
-
-    /// A response to a request that was not seen, or that needs no transaction, or that is done with.
-    fn response_alone(&mut self, h: &Heard<'_>, code: u16) -> Effect {
-        let m = h.m;
-        let (by_server, (cseq, _), method) = (!h.out, m.cseq(), m.method());
-        let order = self.order(by_server, cseq);
-        let mut effect = Effect::None;
-        if order != Order::Known {
-            if order == Order::New {
-                self.raise_cseq(by_server, cseq);
-                effect = Effect::Changed;
-            }
-            // The To of a response to a request that was not seen tells what was given to it.
-            if (200..300).contains(&code) && matches!(method, Method::Invite | Method::Update | Method::Prack) {
-                let mut open = Pending::new(by_server, cseq, method, h.at.now);
-                open.asked = false;
-                open.initial =
-                    method == Method::Invite && by_server == self.is_caller() && self.is_inviting() && !self.is_unmet();
-                let place = self.open(open);
-                if self.pending[place].initial {
-                    self.invite_cseq = cseq;
-                    self.lack(Gap::Description);
-                }
-                return self.accepted(place, h);
-            }
-        }
-        match (method, code) {
-            (_, 101..=199) => effect,
-            // The BYE will come again, with credentials.
-            (Method::Bye, 401 | 407) => {
-                self.ending = self.ending.filter(|(_, why)| *why != Ending::Bye);
-                effect
-            }
-            // RFC 3261 section 15.1.1: whatever the answer is, the one who sent BYE has left.
-            (Method::Bye, _) => self.end("BYE"),
-            (_, 200..=299) => {
-                self.shows_life();
-                effect
-            }
-            (Method::Invite | Method::Update, 408 | 481) if order != Order::Known => self.end(GONE),
-            // Credentials, another interval, or a better moment are asked for: it will be tried again.
-            (Method::Invite, 401 | 407 | 422 | 488 | 491 | 500 | 504) => effect,
-            (Method::Invite, _) if order != Order::Known && self.is_inviting() => self.end("refused or cancelled"),
-            // It may have been the first INVITE, of a dialog that was taken for one that is up.
-            (Method::Invite, _) if order != Order::Known && self.is_unmet() => {
-                self.ending.get_or_insert((h.at.now, Ending::Doubted));
-                effect
-            }
-            (Method::Info | Method::Message | Method::Options, 408 | 481) => {
-                self.ending.get_or_insert((h.at.now, Ending::Doubted));
-                effect
-            }
-            _ => effect,
-        }
-    }
-
-    fn shows_life(&mut self) {
-        self.ending = self.ending.filter(|(_, why)| *why != Ending::Doubted);
-    }
-
-    fn provisional(&mut self, place: usize, h: &Heard<'_>, code: u16) -> Effect {
-        let m = h.m;
-        self.pending[place].ringing = true;
-        let mut changed = false;
-        if self.pending[place].initial && m.to_tag().is_some() && self.is_inviting() {
-            changed = self.bind(m, h.out, h.own);
-            if self.leg.state != LegState::Early {
-                self.leg.state = LegState::Early;
-                changed = true;
-            }
-            if code == 199 {
-                // RFC 6228: this branch has refused, others may go on.
-                return self.end("this branch refused");
-            }
-        } else if !self.pending[place].initial && m.rseq().is_some() {
-            // RFC 6141 section 4: a reliable provisional response makes a target refresh count as a 2xx does.
-            changed = self.apply_target_early(place, h);
-        }
-        Effect::changed(self.early_reply(place, m) || changed)
-    }
-
-    fn apply_target_early(&mut self, place: usize, h: &Heard<'_>) -> bool {
-        let by_server = self.pending[place].by_server;
-        let mut changed = false;
-        if let Some(target) = self.pending[place].target.take() {
-            changed |= self.set_target(by_server, &target.0);
-        }
-        if let Some(target) = h.m.contact_uri() {
-            changed |= self.set_target(h.out, target);
-        }
-        changed
-    }
-
-    fn accepted(&mut self, place: usize, h: &Heard<'_>) -> Effect {
-        let m = h.m;
-        let open = &self.pending[place];
-        let (initial, answered, by_server, cseq, method) = (open.initial, open.answered, open.by_server, open.cseq, open.method);
-        if answered {
-            // A retransmission; the ACK is still to come.
-            return Effect::None;
-        }
-        self.shows_life();
-        let mut changed = false;
-        if initial {
-            // RFC 3261 section 13.2.2.4: the 2xx sets the route set anew, also where an early dialog had one; then it is fixed.
-            changed |= self.bind(m, h.out, h.own);
-        }
-        changed |= self.apply(place, Some(m), h);
-        changed |= self.final_reply(place, m);
-        if method == Method::Invite {
-            changed |= self.end_of_reinvite(by_server, cseq, true);
-        }
-        if initial {
-            if self.is_inviting() {
-                return self.confirm(h.at);
-            }
-            self.check_essentials();
-        }
-        Effect::changed(changed)
-    }
-
-    fn refused(&mut self, place: usize, code: u16, at: At) -> Effect {
-        let open = self.drop_pending(place);
-        if open.initial {
-            return if self.is_inviting() { self.end("refused or cancelled") } else { Effect::None };
-        }
-        let changed = match open.method {
-            Method::Invite => self.end_of_reinvite(open.by_server, open.cseq, false),
-            _ => false,
-        };
-        match (open.method, code) {
-            (Method::Invite | Method::Update, 408 | 481) => self.end(GONE),
-            (Method::Invite | Method::Update | Method::Prack, code) if destroys(code) => {
-                self.ending.get_or_insert((at.now, Ending::Doubted));
-                Effect::changed(changed)
-            }
-            _ => Effect::changed(changed),
-        }
-    }
 }
-
-/// RFC 3261 section 12.2.1.2: a party does not know the dialog, or can't be reached.
-const GONE: &str = "the other side no longer knows the dialog (408 or 481)";

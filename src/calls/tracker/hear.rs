@@ -1,10 +1,12 @@
 //! Which leg a message belongs to, and which messages begin one (RFC 3261 sections 12.2.2, 13.2.2 and 17.1.3).
 
 use super::dialog::Heard;
-use super::leg::{Effect, Ending, Known, Tracked};
-use super::{CLAIMS, Clues, LegEvent, MAX_NAME, Tracker};
+use super::doubt::Ending;
+use super::leg::{Effect, Known, Tracked};
+use super::{Clues, LegEvent, LegId, MAX_NAME, Tracker};
 use crate::calls::model::{Direction, LegState};
 use crate::sip::message::Method;
+use crate::time::Time;
 use smallvec::SmallVec;
 
 type Places = SmallVec<[u32; 4]>;
@@ -25,7 +27,7 @@ impl Tracker {
                 Method::Invite => self.first_invite(h, hash),
                 Method::Cancel => {
                     for slot in self.family(h, hash, h.out) {
-                        self.with(slot, |t| t.cancelled(h.at));
+                        self.with(slot, h.at.now, |t| t.cancelled(h.at));
                     }
                 }
                 _ => {}
@@ -37,7 +39,7 @@ impl Tracker {
         let peer = if h.out { h.p.dst } else { h.p.src };
         let found = self.in_dialog(hash, m.call_id(), local, remote, peer);
         if let Some(slot) = found.or_else(|| self.in_new_branch(h, hash, local, remote)) {
-            self.with(slot, |t| t.request(h));
+            self.with(slot, h.at.now, |t| t.request(h));
             return;
         }
         // ACK to a refusal carries the tag of a dialog that never was.
@@ -50,23 +52,30 @@ impl Tracker {
         if matches!(m.method(), Method::Invite | Method::Update | Method::Info | Method::Bye)
             && let Some(slot) = self.join(h, hash)
         {
-            self.with(slot, |t| t.request(h));
+            self.with(slot, h.at.now, |t| t.request(h));
         }
     }
 
     /// A leg from a message inside an unknown dialog; `None` if there are too many.
     fn join(&mut self, h: &Heard<'_>, hash: u64) -> Option<u32> {
-        let long = [h.m.call_id(), h.m.from(), h.m.to()].iter().any(|v| v.len() > MAX_NAME);
-        if h.m.from_tag().is_none()
-            || h.m.to_tag().is_none()
-            || long
-            || self.full(hash)
-            || self.claims > self.settings.max_legs / CLAIMS
-        {
+        if h.m.from_tag().is_none() || h.m.to_tag().is_none() || has_long_names(h) || !self.has_place(hash) {
             return None;
         }
-        self.claims += 1;
-        Some(self.insert(hash, Tracked::from_middle(h.m, h.p, h.out, h.at)).slot)
+        let id = self.insert(hash, Tracked::from_middle(h.m, h.p, h.out, h.at));
+        self.settle_in(id.slot, h.at.now).then_some(id.slot)
+    }
+
+    /// One more leg, if there is room; it is counted if there is none.
+    fn begin(&mut self, hash: u64, tracked: Tracked, now: Time) -> Option<LegId> {
+        if !self.has_place(hash) {
+            self.counters.not_learnt += 1;
+            self.counters.same_call_id += 1;
+            self.lost = Some(now);
+            return None;
+        }
+        let id = self.insert(hash, tracked);
+        self.events.push_back(LegEvent::Started(id));
+        self.settle_in(id.slot, now).then_some(id)
     }
 
     fn first_invite(&mut self, h: &Heard<'_>, hash: u64) {
@@ -111,22 +120,23 @@ impl Tracker {
             // Its evidence is new.
             let id = self.id(slot);
             self.events.extend(id.map(LegEvent::Started));
-            self.with(slot, |t| t.meet(m, out, h.branch, clues, emergency, h.own, h.at));
+            self.with(slot, h.at.now, |t| t.meet(m, out, h.branch, clues, emergency, h.own, h.at));
             return;
         }
         let clues = clues();
         for slot in replaced {
-            self.with(slot, |t| t.end("replaced by a new INVITE"));
+            self.with(slot, h.at.now, |t| t.end("replaced by a new INVITE"));
         }
-        let too_long = [m.call_id(), m.from(), m.to()].iter().any(|v| v.len() > MAX_NAME);
-        if too_long || self.full(hash) {
+        if has_long_names(h) {
             self.counters.not_learnt += 1;
+            self.counters.too_long += 1;
+            self.lost = Some(h.at.now);
             return;
         }
         let emergency = self.is_emergency(m);
-        let tracked = Tracked::new(m, h.p, out, h.branch, clues, emergency, h.own, h.at);
-        let id = self.insert(hash, tracked);
-        self.events.push_back(LegEvent::Started(id));
+        let mut tracked = Tracked::new(m, h.p, out, h.branch, clues, emergency, h.own, h.at);
+        tracked.spoken |= self.settings.one_sided;
+        self.begin(hash, tracked, h.at.now);
     }
 
     /// The legs that the first INVITE with this branch and CSeq began; several if it forked.
@@ -157,7 +167,7 @@ impl Tracker {
         let accepted = (200..300).contains(&code);
         let found = found.or_else(|| if accepted { self.in_new_branch(h, hash, local, remote) } else { None });
         if let Some(slot) = found {
-            self.with(slot, |t| t.response(h, code));
+            self.with(slot, h.at.now, |t| t.response(h, code));
             return;
         }
         if invite && accepted {
@@ -167,7 +177,7 @@ impl Tracker {
             && (invite || m.method() == Method::Bye)
             && let Some(slot) = self.join(h, hash)
         {
-            self.with(slot, |t| t.response(h, code));
+            self.with(slot, h.at.now, |t| t.response(h, code));
         }
     }
 
@@ -177,7 +187,7 @@ impl Tracker {
         if code >= 300 {
             // A refusal is for the whole transaction: every early dialog ends (RFC 3261 section 13.2.2.3).
             for slot in family {
-                self.with(*slot, |t| if t.is_inviting() { t.response(h, code) } else { Effect::None });
+                self.with(*slot, h.at.now, |t| if t.is_inviting() { t.response(h, code) } else { Effect::None });
             }
             return;
         }
@@ -202,7 +212,7 @@ impl Tracker {
                     // A proxy may let a 2xx through after a refusal (RFC 3261 section 16.7).
                     self.counters.unknown_dialog += 1;
                     if let Some(slot) = self.join(h, hash) {
-                        self.with(slot, |t| t.response(h, code));
+                        self.with(slot, h.at.now, |t| t.response(h, code));
                     }
                 }
                 None => {}
@@ -216,7 +226,7 @@ impl Tracker {
         let alone = !family.iter().any(|s| *s != slot && self.tracked(*s).is_some_and(Tracked::is_inviting));
         if code == 199 && alone {
             // RFC 6228: this branch has refused; the INVITE is still open, so the leg waits for another.
-            self.with(slot, |t| {
+            self.with(slot, h.at.now, |t| {
                 if t.is_inviting() {
                     *t = t.fork(h.at.now);
                 }
@@ -224,11 +234,11 @@ impl Tracker {
             });
             return;
         }
-        self.with(slot, |t| t.response(h, code));
+        self.with(slot, h.at.now, |t| t.response(h, code));
         if code >= 200 {
             for other in family.iter().filter(|s| **s != slot) {
                 // RFC 3261 section 13.2.2.4: early dialogs end 64 x T1 after the first 2xx.
-                self.with(*other, |t| {
+                self.with(*other, h.at.now, |t| {
                     if t.is_inviting() {
                         t.ending.get_or_insert((h.at.now, Ending::OtherBranch));
                     }
@@ -250,13 +260,7 @@ impl Tracker {
     /// One more branch of the INVITE.
     fn fork(&mut self, family: &[u32], hash: u64, h: &Heard<'_>) -> Option<u32> {
         let new = family.iter().filter(|s| !self.is_over(**s)).find_map(|s| self.tracked(*s))?.fork(h.at.now);
-        if self.full(hash) {
-            self.counters.not_learnt += 1;
-            return None;
-        }
-        let id = self.insert(hash, new);
-        self.events.push_back(LegEvent::Started(id));
-        Some(id.slot)
+        self.begin(hash, new, h.at.now).map(|id| id.slot)
     }
 
     /// The leg of an INVITE for a message of a branch whose responses were not seen. The message names the branch.
@@ -276,7 +280,7 @@ impl Tracker {
         if m.method() == Method::Ack && first.branch == h.branch {
             // To a refusal that was not seen; whose tag it bears means nothing.
             for slot in family {
-                self.with(slot, |t| {
+                self.with(slot, h.at.now, |t| {
                     t.ending.get_or_insert((h.at.now, Ending::Refused));
                     Effect::None
                 });
@@ -294,11 +298,15 @@ impl Tracker {
             Some(slot) => slot,
             None => self.fork(&family, hash, h)?,
         };
-        self.with(slot, |t| {
+        self.with(slot, h.at.now, |t| {
             t.name_far(value, tag);
             t.leg.state = LegState::Early;
             Effect::None
         });
         Some(slot)
     }
+}
+
+fn has_long_names(h: &Heard<'_>) -> bool {
+    [h.m.call_id(), h.m.from(), h.m.to()].iter().any(|v| v.len() > MAX_NAME)
 }

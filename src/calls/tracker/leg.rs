@@ -2,12 +2,13 @@
 
 use super::clues::Clues;
 use super::cseq::Seen;
+use super::doubt::Ending;
 use super::offers::{Before, Pending};
+use super::routes::Arrival;
 use super::timer::Asked;
 use crate::calls::model::{Direction, Gap, Gaps, Leg, LegState, Packet, Shared, Verbatim};
 use crate::sip::message::{Message, Method, Name};
 use crate::time::Time;
-use std::time::Duration;
 
 /// Longest Allow or Supported that is kept, in bytes; a longer one is left out (it only guides what recovery may offer).
 const MAX_LIST: usize = 512;
@@ -26,34 +27,6 @@ pub(super) enum Effect {
 impl Effect {
     pub(super) const fn changed(changed: bool) -> Self {
         if changed { Self::Changed } else { Self::None }
-    }
-}
-
-/// Why a leg has not long to live.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
-    /// BYE was sent, and is not answered.
-    Bye,
-    /// CANCEL was sent; without an answer to the INVITE after 64 x T1 it counts as cancelled (RFC 3261 section 9.1).
-    Cancelled,
-    /// Another branch answered: early dialogs end 64 x T1 after the first 2xx (section 13.2.2.4).
-    OtherBranch,
-    /// The ACK of a refusal was seen, the refusal was not.
-    Refused,
-    /// A request in the dialog was refused with a status by which its sender should give the dialog up (section 12.2.1.2, RFC 5057 section
-    /// 5.1); it ends unless it shows life.
-    Doubted,
-}
-
-impl Ending {
-    pub(super) const fn reason(self) -> &'static str {
-        match self {
-            Self::Bye => "BYE, never answered",
-            Self::Cancelled => "cancelled",
-            Self::OtherBranch => "another branch answered",
-            Self::Refused => "refused or cancelled",
-            Self::Doubted => "a party said that it does not know the call",
-        }
     }
 }
 
@@ -96,6 +69,20 @@ pub struct Tracked {
     /// Where the last REFER that was accepted in this dialog wants its receiver to go.
     pub referred: Option<Box<Referred>>,
     pub(super) known: Known,
+    /// The server has said something of it: it called, or answered with more than that it is trying.
+    pub(super) spoken: bool,
+    /// The phone has acknowledged an answer of a server that was not heard to say anything.
+    pub(super) claimed_up: bool,
+    /// From where the phone's last request came, if that is not known to be its address.
+    pub(super) arrival: Option<Box<Arrival>>,
+    /// The server's CSeq is known by a phone's answer alone, which may be made up.
+    pub(super) guessed: bool,
+    /// CSeq of the server's BYE, and the hash of its branch.
+    pub(super) bye: Option<Box<(u32, u64)>>,
+    /// The same of its last request that needs no transaction here.
+    pub(super) probe: Option<Box<(u32, u64)>>,
+    /// When the phone's audio was last heard.
+    pub(super) audio: Option<Time>,
     /// Hash of the first INVITE's topmost Via branch.
     pub(super) branch: u64,
     /// CSeq of the first INVITE.
@@ -162,6 +149,7 @@ impl Tracked {
             started: at.now,
             last: at.now,
             known: Known::Start,
+            spoken: out,
             seen: [Seen::NONE; 2],
             ..Self::adopted(leg.into(), 0, false, at.now)
         }
@@ -275,6 +263,13 @@ impl Tracked {
             emergency,
             referred: None,
             known: Known::Adopted,
+            spoken: true,
+            claimed_up: false,
+            arrival: None,
+            guessed: false,
+            bye: None,
+            probe: None,
+            audio: None,
             branch: 0,
             invite_cseq: 0,
             own_routes: 0,
@@ -289,61 +284,10 @@ impl Tracked {
         }
     }
 
-    /// Another early dialog of the same INVITE (a fork): the same as this one before any response.
-    pub(super) fn fork(&self, now: Time) -> Self {
-        let by_server = self.is_caller();
-        let offer = self.offer_of_invite();
-        // Once a later exchange is in force, what was offered first is not kept.
-        let lost = offer.is_some()
-            && !self.is_inviting()
-            && self.first_offer.is_none()
-            && self.newest[usize::from(by_server)].is_some_and(|n| n != self.invite_cseq);
-        let mut new = self.clone();
-        new.leg.state = LegState::Calling;
-        new.confirmed = None;
-        new.referred = None;
-        match new.leg.direction {
-            Direction::Outbound => {
-                new.leg.local_cseq = Some(self.invite_cseq);
-                new.leg.remote_tag = Verbatim::default();
-                new.leg.remote_cseq = None;
-                new.leg.remote_target = Verbatim::default();
-                new.leg.route_set = Vec::new();
-            }
-            Direction::Inbound => {
-                new.leg.remote_cseq = Some(self.invite_cseq);
-                new.leg.local_tag = Verbatim::default();
-                new.leg.local_cseq = None;
-                new.leg.local_target = Verbatim::default();
-            }
-        }
-        new.seen = [Seen::NONE; 2];
-        new.seen[usize::from(by_server)] = Seen::HIGHEST;
-        new.newest = [None; 2];
-        new.leg.sdp_sent = None;
-        new.leg.sdp_received = None;
-        new.leg.rtp_sources = Vec::new();
-        new.leg.session_timer = None;
-        new.know(Gap::Description);
-        new.first_offer = None;
-        new.before = None;
-        new.last = now;
-        // The first 2xx ends the early dialogs of all other branches, those as well that are heard of later.
-        new.ending = match self.ending {
-            Some((at, Ending::Cancelled)) => Some((at, Ending::Cancelled)),
-            _ if self.leg.state == LegState::Confirmed => Some((now, Ending::OtherBranch)),
-            _ => None,
-        };
-        let mut open = Pending::new(by_server, self.invite_cseq, Method::Invite, self.started);
-        (open.initial, open.branch, open.offer) = (true, self.branch, offer);
-        if let Some(old) = self.pending.iter().find(|o| o.initial) {
-            open.timer = old.timer;
-        }
-        if lost {
-            (open.asked, open.offer) = (false, None);
-        }
-        new.pending = vec![open];
-        new
+    /// Whether the server has said nothing of it yet.
+    #[must_use]
+    pub const fn is_unanswered(&self) -> bool {
+        !self.spoken
     }
 
     /// Whether the server sent the first INVITE.
@@ -428,7 +372,7 @@ impl Tracked {
         self.leg.state = LegState::Confirmed;
         self.confirmed = Some(at.now);
         self.confirmed_ms = at.unix_ms;
-        self.ending = self.ending.filter(|(_, why)| *why == Ending::Bye);
+        self.ending = self.ending.filter(|(_, why)| why.is_bye());
         self.check_essentials();
         Effect::Confirmed
     }
@@ -446,6 +390,9 @@ impl Tracked {
     }
 
     pub(super) fn set_target(&mut self, of_server: bool, contact: &[u8]) -> bool {
+        if contact.len() > super::MAX_NAME {
+            return !of_server && self.lack(Gap::RemoteTarget);
+        }
         let gap = !of_server && self.know(Gap::RemoteTarget);
         let known = if of_server { &self.leg.local_target } else { &self.leg.remote_target };
         if *known.0 == *contact {
@@ -501,23 +448,5 @@ impl Tracked {
         self.before = None;
         self.first_offer = None;
         Effect::Ended(reason)
-    }
-
-    /// When the leg is given up if no more is heard; see the constants in the parent module.
-    pub(super) fn expiry(&self, max_age: Duration) -> Time {
-        match self.leg.state {
-            LegState::Ended => self.last + super::LINGER,
-            _ if let Some((since, _)) = self.ending => since + super::LINGER,
-            _ if self.known == Known::Claimed => self.last + super::LINGER,
-            LegState::Calling | LegState::Early => self.last + super::UNCONFIRMED,
-            LegState::Confirmed => match self.leg.session_timer {
-                // A phone may ask for a timer of a hundred years.
-                Some(t) => {
-                    let interval = Duration::from_secs(u64::from(t.interval_s.max(super::MIN_SESSION_S)));
-                    self.last + (interval + super::SESSION_GRACE).min(max_age)
-                }
-                None => self.last + max_age,
-            },
-        }
     }
 }

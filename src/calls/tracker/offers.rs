@@ -123,6 +123,13 @@ pub(super) struct Before {
     gaps: bool,
 }
 
+impl Before {
+    /// Its descriptions.
+    pub(super) fn bodies(&self) -> impl Iterator<Item = &Verbatim> {
+        [&self.sent, &self.received].into_iter().flatten().map(|s| &s.body)
+    }
+}
+
 impl Tracked {
     pub(super) fn pending_at(&self, by_server: bool, cseq: u32, method: Method) -> Option<usize> {
         self.pending.iter().position(|o| o.is(by_server, cseq, method))

@@ -1,7 +1,7 @@
 //! Where requests to the phone go: route set, remote target, address (RFC 3261 sections 12.1, 12.2 and 16.12).
 
 use super::leg::Tracked;
-use crate::calls::model::{Gap, Leg, Packet, Verbatim};
+use crate::calls::model::{Gap, Leg, Packet, Transport, Verbatim};
 use crate::sip::message::{Message, Name};
 use crate::sip::uri;
 use smallvec::SmallVec;
@@ -9,6 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 
 /// Most entries of a route set; with more the leg is partial.
 const MAX_ROUTES: usize = 32;
+/// Most bytes of a route set; with more the leg is partial.
+const MAX_ROUTE_BYTES: usize = 4096;
 /// Values of one message; few have more, and then it costs an allocation.
 type Values<'a> = SmallVec<[&'a [u8]; 6]>;
 
@@ -22,11 +24,20 @@ fn ahead<'r>(routes: &'r [&'r [u8]], own: &dyn Fn(&[u8]) -> bool) -> &'r [&'r [u
     &routes[from..]
 }
 
+/// A request of a phone that came from another address than the one before.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival {
+    cseq: u32,
+    local: SocketAddr,
+    remote: SocketAddr,
+    transport: Transport,
+}
+
 impl Tracked {
     /// Sets the route set, as it is to be sent.
     fn set_routes(&mut self, routes: &[&[u8]], own: &dyn Fn(&[u8]) -> bool) -> bool {
         let routes = ahead(routes, own);
-        if routes.len() > MAX_ROUTES {
+        if routes.len() > MAX_ROUTES || routes.iter().map(|r| r.len()).sum::<usize>() > MAX_ROUTE_BYTES {
             self.lack(Gap::RouteSet);
             return true;
         }
@@ -92,10 +103,11 @@ impl Tracked {
         true
     }
 
-    /// Takes the addresses of a new request. The server's word for where it sends to is final. A phone's packet from elsewhere is a NAT
-    /// that has given it another port, or a new connection; but if the server goes by an address that the phone or its proxy has named,
-    /// and the leg has it, then packets from another host are only that: some trunks send from one host and listen on another.
-    pub(super) fn moved(&mut self, p: &Packet<'_>, out: bool) -> bool {
+    /// Takes the addresses of a new request, or notes them. The server's word for where it sends to is final. A phone's packet from elsewhere
+    /// is a NAT that has given it another port, or a new connection, once the server accepts what it brought: else whoever sends one packet
+    /// in the phone's name would have its calls. But if the server goes by an address that the phone or its proxy has named, and the leg has
+    /// it, then packets from another host are only that: some trunks send from one host and listen on another.
+    pub(super) fn moves(&mut self, p: &Packet<'_>, out: bool, cseq: u32) -> bool {
         let (local, remote) = if out { (p.src, p.dst) } else { (p.dst, p.src) };
         let leg = &self.leg;
         let same = (leg.local_addr, leg.remote_addr, leg.transport) == (local, remote, p.transport);
@@ -103,10 +115,28 @@ impl Tracked {
         if same || elsewhere {
             return false;
         }
+        let arrival = Arrival { cseq, local, remote, transport: p.transport };
+        if out {
+            self.take(arrival);
+        } else {
+            self.arrival = Some(Box::new(arrival));
+        }
+        true
+    }
+
+    /// The server has accepted the phone's request of this number.
+    pub(super) fn arrived(&mut self, cseq: u32) -> bool {
+        let arrival = self.arrival.take_if(|a| a.cseq == cseq);
+        arrival.is_some_and(|a| {
+            self.take(*a);
+            true
+        })
+    }
+
+    fn take(&mut self, Arrival { local, remote, transport, .. }: Arrival) {
         self.leg.local_addr = local;
         self.leg.remote_addr = remote;
-        self.leg.transport = p.transport;
-        true
+        self.leg.transport = transport;
     }
 }
 

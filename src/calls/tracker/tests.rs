@@ -1,5 +1,6 @@
 //! What a third party can see of a dialog, case by case. Each scenario is a script of messages; see [`scene`].
 
+mod floods;
 mod forks;
 mod holds;
 mod loss;
@@ -8,5 +9,6 @@ mod offers;
 mod races;
 mod random;
 mod scene;
+mod strays;
 mod targets;
 mod timers;

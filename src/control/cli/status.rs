@@ -3,7 +3,7 @@
 use super::mode;
 use super::output::{Output, ago, complain, or_dash, printable, span, table};
 use super::{Global, QUICK, unexpected};
-use crate::control::api::{CheckState, HepCounts, RelayCounts, Reply, Request, Status};
+use crate::control::api::{CheckState, HepCounts, Learning, RelayCounts, Reply, Request, Status};
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -188,6 +188,13 @@ pub(super) fn render(status: &Status) -> String {
     if !media.is_empty() {
         let _ = write!(text, "\n{}", table(&["RTP OF", "SAMPLES", "BELIEVED", "FOREIGN", "DOUBTFUL"], media));
     }
+    let lost: Vec<Vec<String>> =
+        status.instances.iter().filter_map(|i| learning_row(&i.name, i.calls.learning.as_ref()?)).collect();
+    if !lost.is_empty() {
+        let head =
+            ["NOT LEARNT OF", "NO ROOM", "GAVE WAY", "SAME CALL-ID", "NAME TOO LONG", "CUT", "UNANSWERED NOW", "IN DOUBT NOW"];
+        let _ = write!(text, "\n{}", table(&head, lost));
+    }
     let servers = status.instances.iter().filter_map(|i| {
         let s = i.server.as_ref()?;
         let state = if s.connected { "connected" } else { "NOT connected" };
@@ -205,6 +212,14 @@ pub(super) fn render(status: &Status) -> String {
         let _ = write!(text, "\n{}", table(&head, hep));
     }
     text
+}
+
+/// Of an instance of which everything was learnt, nothing.
+fn learning_row(instance: &str, l: &Learning) -> Option<Vec<String>> {
+    let (c, now) = (l.counters, l.load);
+    let counts = [c.no_room, c.gave_way, c.same_call_id, c.too_long, c.cut, now.unanswered as u64, now.doubted as u64];
+    let any = c.not_learnt + c.cut > 0;
+    any.then(|| std::iter::once(instance.to_owned()).chain(counts.map(|n| n.to_string())).collect())
 }
 
 fn hep_row(instance: &str, h: HepCounts) -> Vec<String> {

@@ -1,5 +1,6 @@
 use super::{REFUSED, USAGE, calls, history, status, switchover};
 use crate::calls::path::PathCounters;
+use crate::calls::tracker::{Counters, Load};
 use crate::control::api::*;
 
 fn candidates() -> Candidates {
@@ -66,6 +67,10 @@ fn the_status_shows_master_nodes_checks_and_calls() {
                 media: MediaCounters { samples: 61, foreign: 62, doubtful: 63, believed: 64 },
                 hep: Some(HepCounts { received: 71, dropped: 72, ..HepCounts::default() }),
                 relay: Some(RelayCounts { refused_calls: 65, not_media: 66, ..RelayCounts::default() }),
+                learning: Some(Learning {
+                    load: Load { unanswered: 91, ..Load::default() },
+                    counters: Counters { not_learnt: 92, gave_way: 92, ..Counters::default() },
+                }),
             },
             ..InstanceStatus::default()
         }],
@@ -85,6 +90,9 @@ fn the_status_shows_master_nodes_checks_and_calls() {
         "42",
         "43",
         "HEP OF",
+        "GAVE WAY",
+        "91",
+        "92",
         "127.0.0.1:5038",
         "NOT connected",
         "login refused",

@@ -197,6 +197,14 @@ fn the_wire_speaks_first() {
     assert_eq!(patience.next_deadline(), Some(Time::ZERO));
     assert_eq!(popped(&mut patience, 0), (0..904).collect::<Vec<_>>());
     assert_eq!(popped(&mut patience, 100), (904..5000).collect::<Vec<_>>());
+    // So do a few that are long: their bytes count.
+    for i in 0..1000 {
+        patience.push(Reported { payload: vec![0; 60_000], ..reported(i, Transport::Udp) }, NOW);
+    }
+    let early = popped(&mut patience, 0).len();
+    assert!((700..=730).contains(&early), "{early}");
+    assert_eq!(popped(&mut patience, 100).len(), 1000 - early);
+    assert_eq!(patience.next_deadline(), None);
 }
 
 #[test]

@@ -38,6 +38,7 @@ pub(super) fn settings() -> TrackerSettings {
         pair_header: None,
         emergency: Vec::new(),
         max_legs: 1000,
+        one_sided: false,
     }
 }
 

@@ -98,9 +98,12 @@ fn a_phone_whose_nat_gives_it_another_port_is_followed() {
          P> ACK 1 at=198.51.100.1:40000
          P> INFO 2 at=198.51.100.9:41000",
     );
+    // Anybody may have sent that; the server knows.
+    assert_eq!(s.leg().remote_addr.to_string(), "198.51.100.1:40000");
+    s.play("P> INFO 3 at=192.0.2.66:5060\nS> 481 INFO 3 at=192.0.2.66:5060\nP> INFO 4 at=198.51.100.9:41000\nS> 200 INFO 4 at=198.51.100.9:41000");
     assert_eq!(s.leg().remote_addr.to_string(), "198.51.100.9:41000");
     // A copy of an old message with another address, as a late report may have it, is no move.
-    s.play("P> INFO 2 at=192.0.2.66:5060").play("P> INVITE 1 sdp=o at=192.0.2.66:5060");
+    s.play("P> INFO 4 at=192.0.2.66:5060").play("P> INVITE 1 sdp=o at=192.0.2.66:5060");
     assert_eq!(s.leg().remote_addr.to_string(), "198.51.100.9:41000");
     // Where the server sends to is what it knows.
     s.play("S> OPTIONS 1 at=198.51.100.9:42000");
@@ -132,8 +135,8 @@ fn each_transport_is_told_with_the_addresses_of_its_connection() {
         assert_eq!((leg.transport, leg.remote_addr.to_string()), (transport, "10.0.0.1:39001".into()));
         assert_eq!((leg.local_addr.to_string(), leg.partial), (VIP.to_owned(), false));
         assert!(leg.obstacle().is_some_and(|why| why.contains("connection")), "the reason is said");
-        // A new connection is the leg's from its first new request on.
-        s.play(&format!("P> INFO 2 at=10.0.0.1:39555 over={word}"));
+        // A new connection is the leg's from the first request on that the server accepts.
+        s.play(&format!("P> INFO 2 at=10.0.0.1:39555 over={word}\nS> 200 INFO 2 at=10.0.0.1:39555 over={word}"));
         assert_eq!(s.leg().remote_addr.to_string(), "10.0.0.1:39555");
     }
     let mut s = inbound();

@@ -406,6 +406,20 @@ fn what_cannot_be_recovered_is_ended_last() {
 }
 
 #[test]
+fn a_leg_whose_partner_may_not_have_been_learnt_is_left_alone() {
+    let mut w = World::new(26, 50);
+    let mut half = w.b2bua(0);
+    half.legs.pop();
+    half.pairing = None;
+    half.legs[0].gaps = crate::calls::model::Gaps::default().with(crate::calls::model::Gap::Partner);
+    half.legs[0].partial = true;
+    w.start(vec![half]);
+    w.secs(120);
+    assert_eq!(w.outcomes["call-00000"], Outcome::Unpaired);
+    assert!(w.sent.is_empty(), "nothing is sent to a phone whose call may live: {:?}", w.sent);
+}
+
+#[test]
 fn a_second_takeover_goes_on_from_what_was_stored() {
     let (mut w, _) = recovered(27);
     let body = changed(&w.phones[0], 9, "sendonly");

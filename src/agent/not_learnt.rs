@@ -1,0 +1,55 @@
+//! When to tell that calls are not learnt, and why.
+
+use crate::calls::tracker::Counters;
+use crate::time::Time;
+use std::time::Duration;
+
+/// Least time between two warnings: a flood is one piece of news, not thousands.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// What was told of the legs that found no room.
+#[derive(Default)]
+pub(super) struct NotLearnt {
+    told: Option<Time>,
+    before: Counters,
+}
+
+impl NotLearnt {
+    /// The news since it was last told, as a sentence for people; `None` if there is none, or it is too early.
+    pub(super) fn news(&mut self, now: Counters, at: Time) -> Option<String> {
+        let is_news = (now.not_learnt, now.cut) != (self.before.not_learnt, self.before.cut);
+        if !is_news || self.told.is_some_and(|told| at.since(told) < EVERY) {
+            return None;
+        }
+        let b = self.before;
+        (self.told, self.before) = (Some(at), now);
+        let parts = [
+            (now.gave_way - b.gave_way, "that the server did not answer gave way to newer ones (a flood of INVITE?)"),
+            (now.no_room - b.no_room, "found no room among those that are answered (raise max_calls)"),
+            (now.same_call_id - b.same_call_id, "were too many with one Call-ID"),
+            (now.too_long - b.too_long, "have a Call-ID, From or To that is too long"),
+            (now.cut - b.cut, "are learnt without their session description, which is long"),
+        ];
+        let text: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, why)| format!("{n} {why}")).collect();
+        Some(text.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_told_once_a_minute_with_its_reasons() {
+        let mut told = NotLearnt::default();
+        let at = |s| Time::ZERO + Duration::from_secs(s);
+        let counted = |n| Counters { not_learnt: n, gave_way: n, ..Counters::default() };
+        assert_eq!(told.news(Counters::default(), at(0)), None);
+        assert!(told.news(counted(7), at(1)).is_some_and(|t| t.starts_with("7 that the server did not answer")));
+        assert_eq!(told.news(counted(9_000), at(60)), None);
+        let later = Counters { no_room: 2, not_learnt: 9_002, ..counted(9_000) };
+        let text = told.news(later, at(61)).unwrap_or_default();
+        assert!(text.starts_with("8993 that") && text.contains("; 2 found no room"), "{text}");
+        assert_eq!(told.news(later, at(200)), None, "no news is no news");
+    }
+}

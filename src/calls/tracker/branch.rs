@@ -1,0 +1,75 @@
+//! One more branch of an INVITE that forked (RFC 3261 section 13.2.2.4).
+
+use super::cseq::Seen;
+use super::doubt::Ending;
+use super::leg::Tracked;
+use super::offers::Pending;
+use crate::calls::model::{Direction, Gap, LegState, Verbatim};
+use crate::sip::message::Method;
+use crate::time::Time;
+
+impl Tracked {
+    /// Another early dialog of the same INVITE (a fork): the same as this one before any response.
+    pub(super) fn fork(&self, now: Time) -> Self {
+        let by_server = self.is_caller();
+        let offer = self.offer_of_invite();
+        // Once a later exchange is in force, what was offered first is not kept.
+        let lost = offer.is_some()
+            && !self.is_inviting()
+            && self.first_offer.is_none()
+            && self.newest[usize::from(by_server)].is_some_and(|n| n != self.invite_cseq);
+        let mut new = self.clone();
+        new.leg.state = LegState::Calling;
+        new.confirmed = None;
+        new.referred = None;
+        match new.leg.direction {
+            Direction::Outbound => {
+                new.leg.local_cseq = Some(self.invite_cseq);
+                new.leg.remote_tag = Verbatim::default();
+                new.leg.remote_cseq = None;
+                new.leg.remote_target = Verbatim::default();
+                new.leg.route_set = Vec::new();
+            }
+            Direction::Inbound => {
+                new.leg.remote_cseq = Some(self.invite_cseq);
+                new.leg.local_tag = Verbatim::default();
+                new.leg.local_cseq = None;
+                new.leg.local_target = Verbatim::default();
+            }
+        }
+        new.spoken = by_server;
+        new.claimed_up = false;
+        new.arrival = None;
+        new.guessed = false;
+        new.bye = None;
+        new.probe = None;
+        new.audio = None;
+        new.seen = [Seen::NONE; 2];
+        new.seen[usize::from(by_server)] = Seen::HIGHEST;
+        new.newest = [None; 2];
+        new.leg.sdp_sent = None;
+        new.leg.sdp_received = None;
+        new.leg.rtp_sources = Vec::new();
+        new.leg.session_timer = None;
+        new.know(Gap::Description);
+        new.first_offer = None;
+        new.before = None;
+        new.last = now;
+        // The first 2xx ends the early dialogs of all other branches, those as well that are heard of later.
+        new.ending = match self.ending {
+            Some((at, Ending::Cancelled)) => Some((at, Ending::Cancelled)),
+            _ if self.leg.state == LegState::Confirmed => Some((now, Ending::OtherBranch)),
+            _ => None,
+        };
+        let mut open = Pending::new(by_server, self.invite_cseq, Method::Invite, self.started);
+        (open.initial, open.branch, open.offer) = (true, self.branch, offer);
+        if let Some(old) = self.pending.iter().find(|o| o.initial) {
+            open.timer = old.timer;
+        }
+        if lost {
+            (open.asked, open.offer) = (false, None);
+        }
+        new.pending = vec![open];
+        new
+    }
+}

@@ -1,0 +1,142 @@
+//! When a leg is over, and when that is only said (docs/learning.md, "The end").
+//!
+//! Anybody can send to the server in a phone's name. So a message that came in ends nothing by itself; what the server sends does. What only a
+//! phone has said is a doubt, which the server's next word in the dialog clears, and which ends the leg after a time of silence.
+
+use super::leg::{Known, Tracked};
+use super::{LINGER, MAX_SILENT, MIN_SESSION_S, SESSION_GRACE, UNCONFIRMED};
+use crate::calls::model::LegState;
+use crate::sip::sdp::{Direction, Sdp};
+use crate::time::Time;
+use std::time::Duration;
+
+/// How long a doubt lasts where no audio can tell: while a party holds, or where it goes past this host. A session timer of the usual half an
+/// hour clears it twice in that time; and a call that is over and kept costs little: at a takeover its phones say that they don't know it.
+const UNHEARD: Duration = Duration::from_secs(3600);
+/// A request of the server that was on its way while the phone's BYE came says nothing of the time after: Timer F's first retransmissions.
+const CROSSING: Duration = Duration::from_secs(2);
+
+/// How long silence has to last before it says something.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Silence {
+    /// Of a phone that was heard: the time in which it would have been heard again, with so few packets sampled.
+    pub(super) quiet: Duration,
+    /// Of one that was not.
+    pub(super) unheard: Duration,
+}
+
+impl Silence {
+    /// `believing`: what a phone says of the end is taken for true, as in a report on what was captured long ago.
+    pub(super) const fn new(believing: bool) -> Self {
+        Self { quiet: Duration::ZERO, unheard: if believing { LINGER } else { UNHEARD } }
+    }
+}
+
+/// Why a leg has not long to live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// The server sent BYE, and has no answer.
+    Bye,
+    /// CANCEL was sent; without an answer to the INVITE after 64 x T1 it counts as cancelled (RFC 3261 section 9.1).
+    Cancelled,
+    /// Another branch answered: early dialogs end 64 x T1 after the first 2xx (section 13.2.2.4).
+    OtherBranch,
+    /// The ACK of a refusal was seen, the refusal was not.
+    Refused,
+    /// A BYE came in, which the server did not accept, or its answer was not seen.
+    PhoneBye,
+    /// An answer to a BYE of this number came in, and no such BYE of the server was seen.
+    ByeAnswered(u32),
+    /// A request in the dialog was refused with a status by which its sender should give the dialog up (section 12.2.1.2, RFC 5057 section
+    /// 5.1), by the server, or by whom the server has asked.
+    Refuted,
+    /// The same, but nobody was seen to ask, or the server has refused what anybody may have sent.
+    Doubted,
+}
+
+impl Ending {
+    pub(super) const fn reason(self) -> &'static str {
+        match self {
+            Self::Bye => "BYE, never answered",
+            Self::Cancelled => "cancelled",
+            Self::OtherBranch => "another branch answered",
+            Self::Refused => "refused or cancelled",
+            Self::PhoneBye => "BYE of the phone, and silence since",
+            Self::ByeAnswered(_) => "the phone answered a BYE that was not seen, and silence since",
+            Self::Refuted | Self::Doubted => "a party said that it does not know the call",
+        }
+    }
+
+    const fn is_doubt(self) -> bool {
+        matches!(self, Self::PhoneBye | Self::ByeAnswered(_) | Self::Refuted | Self::Doubted)
+    }
+
+    /// Whether it is about a BYE, which may overtake the answer that it ends.
+    pub(super) const fn is_bye(self) -> bool {
+        matches!(self, Self::Bye | Self::PhoneBye | Self::ByeAnswered(_))
+    }
+}
+
+impl Tracked {
+    /// Whether the leg is up, and may be over.
+    pub(super) fn is_doubted(&self) -> bool {
+        self.leg.state == LegState::Confirmed && self.ending.is_some_and(|(_, why)| why.is_doubt())
+    }
+
+    /// Something speaks against the leg. What stands against it already counts from then, unless that says less.
+    pub(super) fn doubt(&mut self, why: Ending, now: Time) {
+        match self.ending {
+            Some((_, Ending::Doubted)) if why != Ending::Doubted => self.ending = Some((now, why)),
+            Some(_) => {}
+            None => self.ending = Some((now, why)),
+        }
+    }
+
+    /// The server acts in the dialog: it is up.
+    pub(super) fn shows_life(&mut self, now: Time) {
+        let crossed = |since: Time, why: Ending| why.is_bye() && now.since(since) < CROSSING;
+        self.ending = self.ending.filter(|(since, why)| !why.is_doubt() || crossed(*since, *why));
+    }
+
+    /// Until when a doubt lasts that has stood `since`. Where the phone was heard, and has something to say, its silence tells.
+    fn doubted_until(&self, since: Time, why: Ending, silence: Silence) -> Time {
+        match self.audio.filter(|_| self.may_speak()) {
+            Some(heard) => since.max(heard) + LINGER.max(silence.quiet.min(UNHEARD)),
+            None if why == Ending::Refuted => since + LINGER,
+            None => since + silence.unheard,
+        }
+    }
+
+    /// Whether the phone has agreed to send media.
+    fn may_speak(&self) -> bool {
+        let Some(received) = &self.leg.sdp_received else { return false };
+        Sdp::parse(&received.body.0).is_ok_and(|sdp| {
+            let speaks = |d: Direction| matches!(d, Direction::SendRecv | Direction::SendOnly);
+            sdp.media().iter().any(|m| m.port != 0 && speaks(m.direction))
+        })
+    }
+
+    /// When the leg is given up if no more is heard; see the constants in the parent module.
+    pub(super) fn expiry(&self, silence: Silence) -> Time {
+        match (self.leg.state, self.ending) {
+            (LegState::Ended, _) => self.last + LINGER,
+            (LegState::Confirmed, Some((since, why))) if why.is_doubt() && self.known != Known::Claimed => {
+                self.doubted_until(since, why, silence).min(self.silent_until())
+            }
+            (_, Some((since, _))) => since + LINGER,
+            (_, None) if self.known == Known::Claimed => self.last + LINGER,
+            (LegState::Calling | LegState::Early, None) => self.last + UNCONFIRMED,
+            (LegState::Confirmed, None) => self.silent_until(),
+        }
+    }
+
+    /// Until when the leg lives without any word.
+    fn silent_until(&self) -> Time {
+        self.last
+            + match self.leg.session_timer {
+                // A phone may ask for a timer of a hundred years.
+                Some(t) => (Duration::from_secs(u64::from(t.interval_s.max(MIN_SESSION_S))) + SESSION_GRACE).min(MAX_SILENT),
+                None => MAX_SILENT,
+            }
+    }
+}

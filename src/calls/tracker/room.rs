@@ -1,0 +1,386 @@
+//! Who has room among the legs, and who gives way. Pure.
+//!
+//! A leg that the server has answered was paid for with the server's own work; one that it has not answered costs a stranger one packet.
+//! So the two are kept apart, each with room of its own in legs and in bytes, and no number of the ones takes the place of one of the others:
+//!
+//! | stage | room, in legs | beyond it |
+//! |---|---|---|
+//! | claimed: only a phone speaks of the dialog | an eighth of `max_legs` | the oldest goes |
+//! | waiting: the server has not answered | a quarter, 64 at least | the oldest of a source that has more than its share, else the oldest |
+//! | early and up: the server has answered | `max_legs` together | the oldest that still rings; one that is up never |
+//! | ended: kept for late copies | `max_legs` | the oldest goes |
+//!
+//! Emergency calls have an eighth more in each, and nobody else's calls displace them.
+
+use super::TrackerSettings;
+use crate::calls::bytes::Budget;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::net::{IpAddr, Ipv6Addr};
+
+/// Of the room for legs, the part for dialogs of which only a phone has spoken.
+const CLAIMED: usize = 8;
+/// The part for legs that the server has not answered: 10,000 calls with a hundred new ones a second, which the server leaves alone for 50 s.
+const WAITING: usize = 4;
+/// The part that emergency calls have besides.
+const URGENT: usize = 8;
+/// The least room of a stage, so that a small table still has some.
+const LEAST: usize = 64;
+/// A source that has more than this part of a stage's room gives way first. A trunk has hundreds of calls that wait, but not for long.
+const SHARE: usize = 8;
+/// Bytes for each leg that waits or is claimed: one takes 3 KiB with an ordinary description.
+const SMALL_LEG: usize = 4 << 10;
+/// Bytes for each leg that the server has answered: one takes 3 to 4 KiB, up to 10 with video, keys and candidates.
+const LEG: usize = 8 << 10;
+/// Bytes for each leg that has ended.
+const ENDED_LEG: usize = 2 << 10;
+/// Bytes for long descriptions of legs that wait, for each of them: browsers and video phones are some, not all.
+const LONG: usize = 1 << 10;
+/// A source may have this part of the room for long descriptions.
+const LONG_SHARE: usize = 4;
+
+/// How far a leg is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// A message inside a dialog that perhaps does not exist.
+    Claimed,
+    /// The server has not answered.
+    Waiting,
+    /// The server has spoken, and the dialog is not up.
+    Early,
+    /// The dialog is up.
+    Up,
+    /// The dialog is over.
+    Ended,
+}
+
+impl Stage {
+    const ALL: usize = 5;
+
+    pub(super) const fn is_answered(self) -> bool {
+        matches!(self, Self::Early | Self::Up)
+    }
+}
+
+/// A leg as the room sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Guest {
+    pub(super) stage: Stage,
+    /// It is an emergency call.
+    pub(super) urgent: bool,
+    /// Where the phone is.
+    pub(super) source: IpAddr,
+    /// All that it takes.
+    pub(super) bytes: usize,
+    /// Of these, those of long descriptions.
+    pub(super) long: usize,
+}
+
+impl Guest {
+    const fn ward(&self) -> usize {
+        self.stage as usize * 2 + self.urgent as usize
+    }
+
+    /// Whoever has one address of an IPv6 network can have all of them (RFC 4291 section 2.5.4).
+    fn origin(&self) -> IpAddr {
+        const NETWORK: u128 = !0 << 64;
+        match self.source {
+            IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & NETWORK)),
+            v4 @ IpAddr::V4(_) => v4,
+        }
+    }
+}
+
+/// A place in a line; it counts as long as the slot has the same number.
+type Ticket = (u64, u32);
+
+struct Seat {
+    number: u64,
+    guest: Guest,
+}
+
+/// Legs of one source, or of one stage, in the order in which they came.
+#[derive(Default)]
+struct Line {
+    tickets: VecDeque<Ticket>,
+    count: usize,
+}
+
+impl Line {
+    fn push(&mut self, ticket: Ticket, seats: &[Option<Seat>]) {
+        self.tickets.push_back(ticket);
+        self.count += 1;
+        // Those who left stay in line until they come to the front, or are too many.
+        if self.tickets.len() > 2 * self.count + LEAST {
+            self.tickets.retain(|t| holds(seats, *t));
+        }
+    }
+
+    fn first(&mut self, seats: &[Option<Seat>]) -> Option<u32> {
+        while let Some(ticket) = self.tickets.front() {
+            if holds(seats, *ticket) {
+                return Some(ticket.1);
+            }
+            self.tickets.pop_front();
+        }
+        None
+    }
+}
+
+fn holds(seats: &[Option<Seat>], (number, slot): Ticket) -> bool {
+    seats.get(slot as usize).and_then(Option::as_ref).is_some_and(|s| s.number == number)
+}
+
+/// Who of a stage gives way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Giving {
+    /// Nobody; so that nothing has to be kept of their order.
+    Nobody,
+    /// The oldest.
+    Oldest,
+    /// The oldest of a source that has too many, else the oldest.
+    Greedy,
+}
+
+/// The legs of one stage.
+struct Ward {
+    max: usize,
+    giving: Giving,
+    bytes: Budget,
+    line: Line,
+    sources: HashMap<IpAddr, Line>,
+    /// The sources by how many legs they have.
+    heaviest: BTreeSet<(usize, IpAddr)>,
+}
+
+impl Ward {
+    fn new(max: usize, bytes: usize, giving: Giving) -> Self {
+        let bytes = Budget::new(max.saturating_mul(bytes));
+        Self { max, giving, bytes, line: Line::default(), sources: HashMap::new(), heaviest: BTreeSet::new() }
+    }
+
+    fn is_over(&self) -> bool {
+        self.line.count > self.max || self.bytes.is_over()
+    }
+
+    fn enter(&mut self, ticket: Ticket, origin: IpAddr, seats: &[Option<Seat>]) {
+        match self.giving {
+            Giving::Nobody => return self.line.count += 1,
+            Giving::Oldest => return self.line.push(ticket, seats),
+            Giving::Greedy => self.line.push(ticket, seats),
+        }
+        let line = self.sources.entry(origin).or_default();
+        self.heaviest.remove(&(line.count, origin));
+        line.push(ticket, seats);
+        self.heaviest.insert((line.count, origin));
+    }
+
+    fn leave(&mut self, origin: IpAddr) {
+        self.line.count = self.line.count.saturating_sub(1);
+        let Some(line) = self.sources.get_mut(&origin) else { return };
+        self.heaviest.remove(&(line.count, origin));
+        line.count = line.count.saturating_sub(1);
+        if line.count == 0 {
+            self.sources.remove(&origin);
+        } else {
+            self.heaviest.insert((line.count, origin));
+        }
+    }
+
+    fn first(&mut self, seats: &[Option<Seat>]) -> Option<u32> {
+        let greedy = self.heaviest.last().filter(|(count, _)| *count > self.max / SHARE).map(|(_, origin)| *origin);
+        let own = greedy.and_then(|origin| self.sources.get_mut(&origin)?.first(seats));
+        own.or_else(|| self.line.first(seats))
+    }
+}
+
+/// All legs of a tracker, by their slots.
+pub(super) struct Room {
+    seats: Vec<Option<Seat>>,
+    wards: [Ward; Stage::ALL * 2],
+    next: u64,
+    max_legs: usize,
+    /// Bytes of all legs that the server has answered.
+    answered: Budget,
+    /// Long descriptions of legs that wait, in the order in which they came.
+    long: VecDeque<(Ticket, IpAddr, usize)>,
+    long_bytes: Budget,
+    long_share: usize,
+    /// With so many of them those that are no more are taken out.
+    long_look: usize,
+}
+
+impl Room {
+    pub(super) fn new(settings: &TrackerSettings) -> Self {
+        let legs = settings.max_legs;
+        let more = |n: usize| n / URGENT + LEAST / URGENT;
+        let (claimed, waiting) = ((legs / CLAIMED).max(LEAST), (legs / WAITING).max(LEAST));
+        let ended = legs.max(LEAST);
+        let wards = [
+            Ward::new(claimed, SMALL_LEG, Giving::Greedy),
+            Ward::new(more(claimed), SMALL_LEG, Giving::Greedy),
+            Ward::new(waiting, SMALL_LEG, Giving::Greedy),
+            Ward::new(more(waiting), SMALL_LEG, Giving::Greedy),
+            // What the server has answered is bounded as a whole; see `is_full`.
+            Ward::new(legs, LEG, Giving::Greedy),
+            Ward::new(legs, LEG, Giving::Greedy),
+            Ward::new(legs, LEG, Giving::Nobody),
+            Ward::new(legs, LEG, Giving::Nobody),
+            Ward::new(ended, ENDED_LEG, Giving::Oldest),
+            Ward::new(more(ended), ENDED_LEG, Giving::Oldest),
+        ];
+        Self {
+            seats: Vec::new(),
+            wards,
+            next: 0,
+            max_legs: legs,
+            answered: Budget::new(legs.saturating_mul(LEG)),
+            long: VecDeque::new(),
+            long_bytes: Budget::new(waiting.saturating_mul(LONG)),
+            long_share: waiting.saturating_mul(LONG) / LONG_SHARE,
+            long_look: LEAST,
+        }
+    }
+
+    /// A leg comes, or is another than it was. A new stage is a new place in line.
+    pub(super) fn put(&mut self, slot: u32, guest: Guest) {
+        let place = slot as usize;
+        if let Some(seat) = self.seats.get_mut(place).and_then(Option::as_mut)
+            && seat.guest.ward() == guest.ward()
+            && seat.guest.origin() == guest.origin()
+        {
+            let (was, number) = (seat.guest, seat.number);
+            seat.guest = guest;
+            self.weigh(guest.ward(), was.bytes, guest.bytes);
+            self.note_long((number, slot), was.long, &guest);
+            return;
+        }
+        self.leave(slot);
+        if self.seats.len() <= place {
+            self.seats.resize_with(place + 1, || None);
+        }
+        self.next += 1;
+        let ticket = (self.next, slot);
+        self.seats[place] = Some(Seat { number: self.next, guest });
+        self.wards[guest.ward()].enter(ticket, guest.origin(), &self.seats);
+        self.weigh(guest.ward(), 0, guest.bytes);
+        self.note_long(ticket, 0, &guest);
+    }
+
+    /// A leg is forgotten.
+    pub(super) fn leave(&mut self, slot: u32) {
+        let Some(Seat { guest, .. }) = self.seats.get_mut(slot as usize).and_then(Option::take) else { return };
+        self.wards[guest.ward()].leave(guest.origin());
+        self.weigh(guest.ward(), guest.bytes, 0);
+        if guest.stage == Stage::Waiting {
+            self.long_bytes.give(guest.long);
+        }
+    }
+
+    fn weigh(&mut self, ward: usize, was: usize, is: usize) {
+        let answered = ward >= Stage::Early as usize * 2 && ward < Stage::Ended as usize * 2;
+        for budget in [&mut self.wards[ward].bytes].into_iter().chain(answered.then_some(&mut self.answered)) {
+            budget.give(was);
+            budget.take(is);
+        }
+    }
+
+    fn note_long(&mut self, ticket: Ticket, was: usize, guest: &Guest) {
+        if guest.stage != Stage::Waiting || was == guest.long {
+            return;
+        }
+        self.long_bytes.give(was);
+        self.long_bytes.take(guest.long);
+        if guest.long > was {
+            self.long.push_back((ticket, guest.origin(), guest.long));
+        }
+        if self.long.len() > self.long_look {
+            let seats = &self.seats;
+            self.long.retain(|(ticket, ..)| is_long(seats, *ticket));
+            self.long_look = 2 * self.long.len() + LEAST;
+        }
+    }
+
+    /// How far a leg is, as it was told.
+    pub(super) fn stage(&self, slot: u32) -> Option<Stage> {
+        Some(self.seats.get(slot as usize)?.as_ref()?.guest.stage)
+    }
+
+    /// The leg that has to give way so that there is room for all; of those that the server has not answered, and that have ended.
+    pub(super) fn displaced(&mut self, stage: Stage, urgent: bool) -> Option<u32> {
+        let ward = &mut self.wards[stage as usize * 2 + usize::from(urgent)];
+        if ward.is_over() { ward.first(&self.seats) } else { None }
+    }
+
+    /// Whether more legs are answered than there is room for, with regard to a leg that has just been.
+    pub(super) fn is_full(&self, urgent: bool) -> bool {
+        !self.fits(0, urgent)
+    }
+
+    /// Whether so many answered legs more have room.
+    pub(super) fn fits(&self, legs: usize, urgent: bool) -> bool {
+        let more = self.max_legs / URGENT + 1;
+        let early = Stage::Early as usize * 2;
+        let emergencies = self.wards[early + 1].line.count + self.wards[early + 3].line.count;
+        // What emergency calls have besides is taken by no other.
+        let others = if urgent { self.answered() } else { self.answered() - emergencies.min(more) };
+        others + legs <= self.max_legs + if urgent { more } else { 0 }
+    }
+
+    /// The leg that gives way where too many are answered: the oldest that still rings, no emergency call if it can be helped.
+    pub(super) fn ringing(&mut self, urgent: bool) -> Option<u32> {
+        let early = Stage::Early as usize * 2;
+        let other = self.wards[early].first(&self.seats);
+        if urgent { other.or_else(|| self.wards[early + 1].first(&self.seats)) } else { other }
+    }
+
+    /// Whether the legs that the server has answered take more bytes than they may.
+    pub(super) const fn is_heavy(&self) -> bool {
+        self.answered.is_over()
+    }
+
+    /// The waiting leg whose long descriptions are given up, because there are too many bytes of them: the oldest, or that of a source that has
+    /// more than its part.
+    pub(super) fn long_winded(&mut self) -> Option<u32> {
+        let Self { long, seats, .. } = self;
+        while long.front().is_some_and(|(ticket, ..)| !is_long(seats, *ticket)) {
+            long.pop_front();
+        }
+        if !self.long_bytes.is_over() {
+            let newest = self.long.back()?.1;
+            let own = self.long.iter().filter(|(ticket, origin, _)| *origin == newest && is_long(&self.seats, *ticket));
+            if own.map(|(.., bytes)| bytes).sum::<usize>() <= self.long_share {
+                return None;
+            }
+            return self.long.iter().find(|(t, origin, _)| *origin == newest && is_long(&self.seats, *t)).map(|(t, ..)| t.1);
+        }
+        self.long.front().map(|(ticket, ..)| ticket.1)
+    }
+
+    fn count(&self, stage: Stage) -> usize {
+        self.wards[stage as usize * 2..][..2].iter().map(|w| w.line.count).sum()
+    }
+
+    pub(super) fn answered(&self) -> usize {
+        self.count(Stage::Early) + self.count(Stage::Up)
+    }
+
+    pub(super) fn unanswered(&self) -> usize {
+        self.count(Stage::Claimed) + self.count(Stage::Waiting)
+    }
+
+    pub(super) fn all(&self) -> usize {
+        self.answered() + self.unanswered() + self.count(Stage::Ended)
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.wards.iter().map(|w| w.bytes.used()).sum()
+    }
+}
+
+fn is_long(seats: &[Option<Seat>], ticket: Ticket) -> bool {
+    let seat = seats.get(ticket.1 as usize).and_then(Option::as_ref);
+    seat.is_some_and(|s| s.number == ticket.0 && s.guest.stage == Stage::Waiting && s.guest.long > 0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! What a leg takes, and what of it can be given up.
+
+use super::clues::{Clue, Clues};
+use super::leg::{Known, Tracked};
+use super::offers::Pending;
+use super::room::{Guest, Stage};
+use crate::calls::bytes::allocated;
+use crate::calls::model::{Gap, Leg, LegState, Sdp, Verbatim};
+
+/// A description up to here is kept of any leg: what phones for audio send has 300 to 900 bytes, 2,000 at most. In bytes.
+const SHORT: usize = 2048;
+/// What the open transactions of one leg may hold together: two of the longest descriptions that are read, and their answers. In bytes.
+const MAX_OPEN: usize = 64 << 10;
+/// What a leg takes besides itself: its slot, its places in lines and maps, and the keys by which it is paired. In bytes.
+const AROUND: usize = 768;
+
+impl Clues {
+    fn bytes(&self) -> usize {
+        let replaces = self.replaces.as_ref().map_or(0, |r| 48 + r.call_id.len() + r.local_tag.len() + r.remote_tag.len());
+        let one = |clue: &Clue| clue.as_ref().map_or(0, |c| allocated(c.len()));
+        let all = self.caller.iter().chain(&self.callee).chain([&self.session_id, &self.header, &self.charging]);
+        size_of::<Self>() + replaces + all.map(one).sum::<usize>()
+    }
+}
+
+impl Pending {
+    fn held(&self) -> impl Iterator<Item = &Verbatim> {
+        [&self.offer, &self.reply, &self.early, &self.closing].into_iter().flatten()
+    }
+
+    /// Bytes of what its messages brought.
+    fn bytes(&self) -> usize {
+        self.held().chain(&self.target).map(|d| allocated(d.len())).sum()
+    }
+}
+
+fn is_long(body: &Verbatim) -> bool {
+    body.len() > SHORT
+}
+
+impl Tracked {
+    /// The leg as the tracker's room sees it.
+    pub(super) fn guest(&self) -> Guest {
+        let stage = match self.leg.state {
+            LegState::Ended => Stage::Ended,
+            _ if self.known == Known::Claimed => Stage::Claimed,
+            _ if !self.spoken => Stage::Waiting,
+            LegState::Confirmed => Stage::Up,
+            LegState::Calling | LegState::Early => Stage::Early,
+        };
+        let long = match stage {
+            Stage::Waiting => self.pending.iter().flat_map(Pending::held).filter(|d| is_long(d)).map(|d| d.len()).sum(),
+            _ => 0,
+        };
+        // What is long has a room of its own.
+        Guest { stage, urgent: self.emergency, source: self.leg.remote_addr.ip(), bytes: self.bytes() - long, long }
+    }
+
+    fn bytes(&self) -> usize {
+        let pending = self.pending.capacity() * size_of::<Pending>() + self.pending.iter().map(Pending::bytes).sum::<usize>();
+        let before =
+            self.before.as_ref().map_or(0, |b| size_of_val(&**b) + b.bodies().map(|d| allocated(d.len())).sum::<usize>());
+        let other = self.first_offer.as_ref().map_or(0, |d| allocated(d.len()));
+        AROUND + size_of::<Self>() + self.leg.bytes() + self.clues.bytes() + pending + before + other
+    }
+
+    /// Gives up the descriptions that are long; false if there are none. What is lost is named as a gap, which the next whole exchange closes.
+    pub(super) fn cut(&mut self) -> bool {
+        let mut any = false;
+        for open in &mut self.pending {
+            if open.offer.take_if(|d| is_long(d)).is_some() {
+                any = true;
+                // The request is as good as unseen.
+                open.asked = false;
+            }
+            for place in [&mut open.reply, &mut open.early, &mut open.closing] {
+                any |= place.take_if(|d| is_long(d)).is_some();
+            }
+        }
+        any |= self.first_offer.take_if(|d| is_long(d)).is_some();
+        any |= self.before.take_if(|b| b.bodies().any(is_long)).is_some();
+        let Leg { sdp_sent, sdp_received, .. } = &*self.leg;
+        if [sdp_sent, sdp_received].into_iter().flatten().any(|s| is_long(&s.body)) {
+            any = true;
+            let short = |sdp: &mut Option<Sdp>| drop(sdp.take_if(|s| is_long(&s.body)));
+            short(&mut self.leg.sdp_sent);
+            short(&mut self.leg.sdp_received);
+        }
+        if any {
+            self.lack(Gap::Description);
+        }
+        any
+    }
+
+    /// Has the open transactions hold no more than they may: the oldest is given up.
+    pub(super) fn tighten(&mut self) -> bool {
+        let mut changed = false;
+        while self.pending.len() > 1 && self.pending.iter().map(Pending::bytes).sum::<usize>() > MAX_OPEN {
+            let gone = self.drop_pending(0);
+            changed |= !gone.settled && !gone.refused && self.lack(Gap::Description);
+        }
+        changed
+    }
+
+    /// Of a leg that is over, keeps what late copies of its messages are known by.
+    pub(super) fn slim(&mut self) {
+        self.leg.sdp_sent = None;
+        self.leg.sdp_received = None;
+        self.leg.route_set = Vec::new();
+        *self.clues = Clues::default();
+    }
+}
