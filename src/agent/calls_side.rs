@@ -10,7 +10,7 @@ use super::rows;
 use super::sockets::{Datagram, RecoveryPortError, RecoverySockets};
 use super::takeover::Takeover;
 use crate::calls::model::{Call, CallEvent, Flow, Packet};
-use crate::calls::store::{Store, StoreEvent, StoreHandle, StoreSettings};
+use crate::calls::store::{Keep, Store, StoreEvent, StoreHandle, StoreSettings};
 use crate::calls::stored::Stored;
 use crate::calls::sweep::{self, Sweep, Verdict};
 use crate::calls::table::{Table, TableSettings};
@@ -210,15 +210,17 @@ impl CallsSide {
                 None
             }
         };
+        let key = |file: &PathBuf| std::fs::read(file).map_err(|error| CallsError::Key { file: file.clone(), error });
         let (store, store_events) = Store::start(
             etcd,
             StoreSettings {
                 cluster: node.cluster.clone(),
                 instance: instance.name.clone(),
                 max_calls: sip.max_calls,
-                cluster_key: std::fs::read(&node.key_file)
-                    .map_err(|error| CallsError::Key { file: node.key_file.clone(), error })?,
+                cluster_key: key(&node.key_file)?,
+                accepted_keys: node.accept_key_files.iter().map(key).collect::<Result<_, _>>()?,
                 encrypt: sip.encrypt,
+                accept_plain: sip.accepts_plain(),
             },
         );
         Ok(Self {
@@ -489,13 +491,21 @@ impl CallsSide {
 
     /// Stores a call again that somebody else deleted or overwrote, if it is still up here.
     fn put_back(&mut self, id: &str) -> bool {
+        let up = self.store_again(id);
+        if up {
+            warn!(instance = self.instance, call = id, "somebody deleted or changed this call in etcd; it is stored again");
+        }
+        up
+    }
+
+    /// Stores a call again, if it is still up here.
+    fn store_again(&mut self, id: &str) -> bool {
         let call = match self.table.get(id) {
             Some(call) => Some(Box::new(call)),
             None if self.engine.carries(id) => self.stored.get(id).cloned().map(Box::new),
             None => None,
         };
         let Some(call) = call else { return false };
-        warn!(instance = self.instance, call = id, "somebody deleted or changed this call in etcd; it is stored again");
         self.store.apply(CallEvent::Put(call));
         true
     }
@@ -528,6 +538,17 @@ impl CallsSide {
             stored: self.stored.len(),
             tracked: self.table.ids().count(),
             carried,
+            store: {
+                let s = self.store.status();
+                api::StoreCounts {
+                    waiting: s.pending,
+                    dropped: s.dropped,
+                    unreadable: s.bad_values.saturating_sub(s.plain_refused + s.foreign_refused),
+                    plain_refused: s.plain_refused,
+                    foreign_refused: s.foreign_refused,
+                    outdated: s.outdated,
+                }
+            },
             capture: self.ears.capture_counts(),
             hep: self.ears.hep_counts(),
         }
@@ -581,14 +602,15 @@ impl CallsSide {
                         self.put_back(&id);
                     }
                 }
-                StoreEvent::Synced(calls) => {
+                StoreEvent::Synced { calls, keep: Keep::All } if self.synced => changed.extend(self.compare(calls)),
+                StoreEvent::Synced { calls, keep } => {
                     changed.extend(self.stored.ids().map(str::to_owned));
                     changed.extend(calls.iter().map(|c| c.id.clone()));
                     if self.role == Role::Master {
                         late.extend(calls.iter().filter(|c| self.is_late(c)).cloned());
                     }
                     self.synced = true;
-                    let gone = self.stored.replace(calls);
+                    let gone = self.stored.replace(calls, |id| keep.has(id));
                     if self.role == Role::Master {
                         for call in gone {
                             let id = call.id.clone();
@@ -625,6 +647,31 @@ impl CallsSide {
             self.relay.refresh();
         }
         self.settle_own().await;
+    }
+
+    /// etcd is another one than before, and holds other calls than this node knows. The calls that changed here.
+    fn compare(&mut self, calls: Vec<Call>) -> Vec<String> {
+        // Until the calls from before have gone to tracker or engine, nobody knows which of those in etcd are up.
+        let sure = self.role == Role::Master && !self.own_open;
+        let (missing, unknown) = self.stored.compare(calls, !sure);
+        if sure {
+            warn!(
+                instance = self.instance,
+                missing = missing.len(),
+                former = unknown.len(),
+                "etcd is another one: calls that are up are stored again, and calls of former times are removed"
+            );
+            for id in missing {
+                if !self.store_again(&id) {
+                    self.stored.remove(&id);
+                }
+            }
+            for id in unknown {
+                self.store.apply(CallEvent::Delete { id, reason: "of an etcd of former times" });
+            }
+            return Vec::new();
+        }
+        unknown
     }
 
     fn arm_all(&self) {

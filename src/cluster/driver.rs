@@ -17,7 +17,7 @@ use crate::etcd::Etcd;
 use crate::time::Time;
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -117,6 +117,15 @@ pub enum ClusterError {
     /// No thread.
     #[error("cannot start the election's thread: {0}; see the limits of processes and memory (`ulimit -a`, `TasksMax=`)")]
     Thread(std::io::Error),
+}
+
+fn read_key(file: &Path) -> Result<Vec<u8>, ClusterError> {
+    let path = file.to_owned();
+    match std::fs::read(file) {
+        Err(source) => Err(ClusterError::Key { path, source }),
+        Ok(key) if key.len() < MIN_KEY => Err(ClusterError::ShortKey { path, len: key.len() }),
+        Ok(key) => Ok(key),
+    }
 }
 
 fn bind_advice(e: &std::io::Error) -> &'static str {
@@ -236,11 +245,8 @@ impl Cluster {
         keeper: Box<dyn Keeper>,
         inherited: Vec<(String, Inherited)>,
     ) -> Result<(Self, mpsc::Receiver<ClusterEvent>), ClusterError> {
-        let path = cfg.node.key_file.clone();
-        let key = std::fs::read(&path).map_err(|source| ClusterError::Key { path: path.clone(), source })?;
-        if key.len() < MIN_KEY {
-            return Err(ClusterError::ShortKey { path, len: key.len() });
-        }
+        let key = read_key(&cfg.node.key_file)?;
+        let others = cfg.node.accept_key_files.iter().map(|f| read_key(f)).collect::<Result<Vec<_>, _>>()?;
         let address = SocketAddr::new(cfg.node.address, cfg.node.port);
         let bind = |source| ClusterError::Bind { address, source };
         let socket = std::net::UdpSocket::bind(address).map_err(bind)?;
@@ -275,7 +281,7 @@ impl Cluster {
             etcd,
             commands,
         });
-        let codec = Codec::new(&key, &cfg.node.cluster, &cfg.node.name, boot);
+        let codec = Codec::new(&key, &cfg.node.cluster, &cfg.node.name, boot).accepting(&others);
         let lease_task = tokio::spawn(keep);
         let parts = worker::Parts {
             socket: address,

@@ -37,6 +37,8 @@ pub enum Rejected {
 /// Seals outgoing and opens incoming messages.
 pub struct Codec {
     mac: Hmac<Sha256>,
+    /// Under other keys that are accepted, during a change of key.
+    others: Vec<Hmac<Sha256>>,
     cluster: u64,
     node: String,
     boot: u64,
@@ -64,6 +66,11 @@ struct Run {
     seen: u64,
 }
 
+fn keyed(key: &[u8]) -> Hmac<Sha256> {
+    // Hashed first, so that a key of any length fits the fixed-size constructor, which cannot fail.
+    Hmac::new_from_slice(&Sha256::digest(key)).unwrap_or_else(|_| Hmac::new(&Default::default()))
+}
+
 fn flag(on: bool, bit: u8) -> u8 {
     u8::from(on) << bit
 }
@@ -74,9 +81,14 @@ impl Codec {
     pub fn new(key: &[u8], cluster: &str, node: &str, boot: u64) -> Self {
         let hash = Sha256::digest(cluster.as_bytes());
         let cluster = hash.iter().take(8).fold(0_u64, |n, b| n << 8 | u64::from(*b));
-        // Hashed first, so that a key of any length fits the fixed-size constructor, which cannot fail.
-        let mac = Hmac::new_from_slice(&Sha256::digest(key)).unwrap_or_else(|_| Hmac::new(&Default::default()));
-        Self { mac, cluster, node: node.to_owned(), boot, seq: 0, senders: HashMap::new() }
+        Self { mac: keyed(key), others: Vec::new(), cluster, node: node.to_owned(), boot, seq: 0, senders: HashMap::new() }
+    }
+
+    /// Also opens what is under one of these keys: the next or the former one, while the cluster's key is changed.
+    #[must_use]
+    pub fn accepting(mut self, keys: &[Vec<u8>]) -> Self {
+        self.others = keys.iter().map(|k| keyed(k)).collect();
+        self
     }
 
     /// The bytes of a message. Names longer than 255 bytes are cut; the configuration refuses them anyway.
@@ -120,9 +132,10 @@ impl Codec {
         if word(0) != self.cluster {
             return Err(Rejected::OtherCluster);
         }
-        let mut mac = self.mac.clone();
-        mac.update(body);
-        mac.verify_truncated_left(tag).map_err(|_| Rejected::BadMac)?;
+        let fits = |mac: &Hmac<Sha256>| mac.clone().chain_update(body).verify_truncated_left(tag).is_ok();
+        if !std::iter::once(&self.mac).chain(&self.others).any(fits) {
+            return Err(Rejected::BadMac);
+        }
         let (boot, seq, epoch, beat, beat_boot) = (word(1), word(2), word(3), word(4), word(5));
         let kind = match body[3] {
             0 => Kind::Beat { beat, boot: beat_boot },

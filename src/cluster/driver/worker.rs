@@ -11,7 +11,7 @@ use crate::cluster::lease::Name;
 use crate::cluster::record::{Alive, Keys, View, read_node};
 use crate::cluster::store;
 use crate::config::Config;
-use crate::etcd::{EtcdError, WatchEvent};
+use crate::etcd::{Changes, EtcdError, WatchEvent};
 use crate::time::Time;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -85,6 +85,7 @@ pub(super) struct Worker {
     status_at: Time,
     /// Something happened since it was made.
     status_due: bool,
+    changes: watch::Receiver<Changes>,
 }
 
 /// At most so often is the status made anew: it costs more memory than all the rest of a heartbeat.
@@ -139,6 +140,7 @@ impl Worker {
         Self {
             me: cfg.node.name.clone(),
             socket: None,
+            changes: shared.etcd.changes(),
             shared,
             all,
             p,
@@ -210,6 +212,7 @@ impl Worker {
                     // An ICMP error of an earlier send; the next receive works.
                     Err(e) => tracing::trace!(error = %e, "heartbeat socket"),
                 },
+                Ok(()) = self.changes.changed() => self.etcd_changed(),
                 Some(a) = self.answers.1.recv() => self.answer(a),
                 () = shared.news.notified() => self.inbox(),
                 // Looked at where it matters; this only makes the status current.
@@ -365,7 +368,17 @@ impl Worker {
         });
     }
 
+    /// etcd is another one than before: whatever was read from it says nothing any more.
+    fn etcd_changed(&mut self) {
+        self.changes.borrow_and_update();
+        self.each(Election::etcd_changed);
+    }
+
     fn answer(&mut self, a: Answer) {
+        // An answer of the new etcd must not come before the news of it.
+        if self.changes.has_changed().unwrap_or(false) {
+            self.etcd_changed();
+        }
         match a.result {
             Ok((succeeded, view)) => {
                 self.check_alive(a.index, view.alive);

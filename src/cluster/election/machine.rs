@@ -111,6 +111,10 @@ pub struct Election {
     /// The right of the process before this one. It stands on promises that were made under the record as that process left it,
     /// so it ends with the first change of the record that this process asks for.
     pub(super) inherited: Option<Inherited>,
+    /// etcd is another one than before, and its record not as new yet.
+    pub(super) restored: Option<super::restored::Restored>,
+    /// The longest life of a lease that this node had.
+    pub(super) lease_life: Duration,
     pub(super) fit: bool,
     /// Whether `fit` was ever told: a process that goes on for another one must not hand over before its checks have spoken.
     pub(super) fit_known: bool,
@@ -169,6 +173,8 @@ impl Election {
             won: None,
             held: None,
             inherited: None,
+            restored: None,
+            lease_life: Duration::ZERO,
             fit: false,
             fit_known: false,
             priority: 0,
@@ -289,8 +295,15 @@ impl Election {
                 self.inherited = None;
             }
         }
+        self.lease_life = self.lease_life.max(lease.map_or(Duration::ZERO, |l| l.until.since(now)));
         self.lease = lease;
         self.advance(now);
+    }
+
+    /// The view is read again, at once.
+    pub(super) fn want_read(&mut self, now: Time) {
+        self.want_read = true;
+        self.read_not_before = now;
     }
 
     /// The local server's health.
@@ -520,7 +533,7 @@ impl Election {
     }
 
     /// Everything that follows from the state and the time. Each wait on the way notes its end with `wake_at`.
-    fn advance(&mut self, now: Time) {
+    pub(super) fn advance(&mut self, now: Time) {
         (self.wake, self.now) = (Time::FAR, now);
         self.settle_hold(now);
         match self.record.clone() {

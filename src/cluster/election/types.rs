@@ -51,6 +51,7 @@ pub(crate) enum Fault {
     SoloArmed,
     PairedUnvouched,
     NoClaimWait,
+    RestoredBelieved,
     // Of the driver; the simulation plays its part.
     ReturnUnseen,
     LeaseNoDrift,

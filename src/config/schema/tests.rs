@@ -8,6 +8,7 @@ fn whole(keys: &[Key], path: &str, out: &mut String) {
         let value = match key.form {
             Form::Text => "\"a\"",
             Form::Texts => "[\"a\"]",
+            Form::Word(words) => &format!("{:?}", words[0]),
             Form::Bool => "true",
             Form::Whole(..) => "7",
             Form::Ports => "[7]",

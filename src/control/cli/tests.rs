@@ -38,7 +38,13 @@ fn the_status_shows_master_nodes_checks_and_calls() {
         etcd: EtcdStatus {
             error: None,
             healthy: true,
-            endpoints: vec![EndpointStatus { url: "http://e".to_owned(), healthy: false, error: Some("refused".to_owned()) }],
+            changed: Some(EtcdChange { what: "etcd went back".to_owned(), at_ms: 0, count: 1 }),
+            endpoints: vec![EndpointStatus {
+                url: "http://e".to_owned(),
+                error: Some("refused".to_owned()),
+                alarm: Some("alarm NOSPACE".to_owned()),
+                ..EndpointStatus::default()
+            }],
         },
         instances: vec![InstanceStatus {
             name: "pbx".to_owned(),
@@ -56,6 +62,7 @@ fn the_status_shows_master_nodes_checks_and_calls() {
                 stored: 41,
                 tracked: 42,
                 carried: 43,
+                store: StoreCounts { plain_refused: 31, foreign_refused: 32, outdated: 33, ..StoreCounts::default() },
                 capture: Some(CaptureCounters { seen: 81, dropped: 82, ..CaptureCounters::default() }),
                 hep: Some(HepCounts { received: 71, dropped: 72, ..HepCounts::default() }),
             },
@@ -68,6 +75,11 @@ fn the_status_shows_master_nodes_checks_and_calls() {
     });
     for part in [
         "http://e: refused",
+        "alarm NOSPACE",
+        "etcd went back",
+        "31 stored calls are refused, because they are not encrypted",
+        "accept_key_files",
+        "33 stored calls",
         "paired 312ms",
         "FAILED",
         "not heard",

@@ -38,6 +38,7 @@ impl Worker {
                 problem: taken
                     .clone()
                     .or_else(|| o.election.unreadable().map(str::to_owned))
+                    .or_else(|| o.election.forgotten())
                     .or_else(|| self.p.kept.error(&o.name).map(str::to_owned)),
             }
         });

@@ -102,10 +102,14 @@ impl Election {
         if self.view.as_ref().is_some_and(|v| v.revision > view.revision) {
             return;
         }
+        if self.is_lost(&view) {
+            return self.learn_lost(view);
+        }
         let old_revision = self.revision;
         match &view.record {
             Recorded::Good { revision, record } => {
                 (self.unreadable, self.revision) = (None, *revision);
+                self.restored = None;
                 self.top_epoch = self.top_epoch.max(record.epoch);
                 let old = self.record.replace(record.clone());
                 if old.as_ref() != Some(record) {
