@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// The schema that this version writes. A value with a higher number comes from a newer version and is left alone.
 pub const SCHEMA: u32 = 1;
@@ -84,8 +85,8 @@ pub enum Recorded {
     Good {
         /// Revision of its last change.
         revision: i64,
-        /// The record.
-        record: Record,
+        /// The record; shared, because it is looked at with every heartbeat.
+        record: Arc<Record>,
     },
     /// Something that this version cannot read. The instance stays as it is.
     Unreadable {
@@ -190,7 +191,7 @@ fn decode<T: for<'a> Deserialize<'a>>(value: &[u8]) -> Result<T, String> {
 #[must_use]
 pub fn read_record(key: &str, value: &[u8], revision: i64) -> Recorded {
     match decode::<Record>(value) {
-        Ok(record) => Recorded::Good { revision, record },
+        Ok(record) => Recorded::Good { revision, record: Arc::new(record) },
         Err(e) => Recorded::Unreadable {
             revision,
             why: format!(

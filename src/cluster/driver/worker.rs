@@ -287,7 +287,7 @@ impl Worker {
                 if !self.is_named() {
                     return;
                 }
-                let Some(address) = self.peers.get(&to).copied() else { return };
+                let Some(address) = self.peers.get(&*to).copied() else { return };
                 let bytes = self.p.codec.seal(&instance, &message);
                 // A full socket buffer loses a heartbeat, which heartbeats are made for.
                 let sent = self.socket.as_ref().map(|s| s.try_send_to(&bytes, address));
@@ -350,13 +350,14 @@ impl Worker {
             return;
         }
         if let Request::Commit(c) = &mut request {
-            if c.record.since_ms == 0 {
-                c.record.since_ms = clock::unix_ms();
+            let record = Arc::make_mut(&mut c.record);
+            if record.since_ms == 0 {
+                record.since_ms = clock::unix_ms();
             }
-            for m in &c.record.members {
+            for m in &record.members {
                 let own = (*m == self.me).then_some(self.p.socket);
                 if let Some(a) = self.peers.get(m).copied().or(own) {
-                    c.record.addresses.insert(m.clone(), a);
+                    record.addresses.insert(m.clone(), a);
                 }
             }
         }

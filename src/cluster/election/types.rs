@@ -3,6 +3,7 @@
 use crate::cluster::record::Record;
 use crate::time::Time;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What does not change while the agent runs.
@@ -136,7 +137,7 @@ pub struct Commit {
     /// The cluster must not be paused: nobody asked for this change of master.
     pub automatic: bool,
     /// The new record; the driver fills in the members' addresses.
-    pub record: Record,
+    pub record: Arc<Record>,
     /// `Some(lease)`: put `alive` with it; `None`: delete `alive` if `drop_alive`.
     pub alive: Option<i64>,
     /// Delete `alive`: the record makes another node master, and our lease must not speak for it.
@@ -189,7 +190,7 @@ pub enum Action {
     /// Send to a node.
     Send {
         /// Its name.
-        to: String,
+        to: Arc<str>,
         /// The message.
         message: Message,
     },
