@@ -216,6 +216,51 @@ fn hands_that_revoke_leases_and_delete_keys() {
 }
 
 #[test]
+fn etcd_goes_backwards() {
+    let mut s = Scene::new(2);
+    let snapshot = s.etcd.save();
+    // What is restored names another master, and another epoch.
+    s.switches_over();
+    for (count, fault) in ["restored from a snapshot", "emptied", "exchanged for another cluster"].into_iter().enumerate() {
+        match count {
+            0 => s.etcd.restore(&snapshot),
+            1 => s.etcd.begin_anew("faults"),
+            _ => s.etcd.begin_anew("others"),
+        }
+        let since = Instant::now();
+        for agent in &s.agents {
+            let told = |s: &serde_json::Value| s["etcd"]["changed"]["count"].as_u64() > Some(count as u64);
+            agent.comes_to(&format!("it to be told that etcd was {fault}"), told);
+        }
+        println!("etcd {fault}: told {:.2?} after it answered", since.elapsed());
+        assert!(since.elapsed() < Duration::from_secs(1), "{:.2?}", since.elapsed());
+        s.returns(&format!("etcd {fault}"));
+        let (_, text, _) = s.agents[0].node.run(&["history"]);
+        assert!(text.contains("etcd went back") || text.contains("another etcd cluster"), "{text}");
+        // And the master that dies is replaced as always.
+        let before = s.since();
+        s.kill_agent(0);
+        let dead = s.agents.remove(0);
+        wait::until("the other one to take over", HOLD * 4, || if s.holds(0) { Ok(()) } else { Err(dead.log()) }).unwrap();
+        s.agents.push(dead.node.start());
+        s.settle(0);
+        println!("etcd {fault}, master killed: silent for {:.0} ms", s.observer.gap_after(before).unwrap().millis());
+    }
+    // One member alone does not make all others doubt.
+    s.etcd.launch_alone(2);
+    for agent in &s.agents {
+        agent.comes_to("the foreign member to be named", |s| {
+            let e = &s["etcd"]["endpoints"][2];
+            s["etcd"]["healthy"] == true && e["error"].as_str().is_some_and(|e| e.contains("belongs to another etcd cluster"))
+        });
+    }
+    s.stays("a member of another cluster", Duration::from_secs(1));
+    s.etcd.kill(2);
+    s.etcd.launch(2);
+    s.returns("a member of another cluster");
+}
+
+#[test]
 fn history_is_compacted_while_watches_lag() {
     let mut s = Scene::new(2);
     // The watches of both agents lag behind by what happens while their member is frozen.

@@ -540,7 +540,7 @@ impl Election {
     }
 
     /// Notes who else there is, after a new record or view.
-    fn name_others(&mut self) {
+    pub(super) fn name_others(&mut self) {
         let members = self.record.iter().flat_map(|r| r.members.iter());
         let nodes = self.view.iter().flat_map(|v| v.nodes.iter());
         let names: BTreeSet<&String> = members.chain(nodes).filter(|n| **n != self.s.me).take(MAX_PEERS).collect();

@@ -46,6 +46,7 @@ impl Election {
         }
         (self.view, self.lease, self.gone) = (None, None, None);
         (self.unreadable, self.revision) = (None, 0);
+        self.name_others();
         self.want_read(now);
         self.advance(now);
     }
@@ -90,6 +91,7 @@ impl Election {
         // etcd has forgotten the ticket, too, and with it no transaction of ours could succeed.
         self.doubt |= self.ticket.is_some() && view.ticket != self.ticket;
         self.view = Some(view);
+        self.name_others();
     }
 
     /// When this node may write a record in place of the one that etcd has forgotten, at the earliest.
