@@ -221,16 +221,17 @@ fn etcd_goes_backwards() {
     let snapshot = s.etcd.save();
     // What is restored names another master, and another epoch.
     s.switches_over();
-    for (count, fault) in ["restored from a snapshot", "emptied", "exchanged for another cluster"].into_iter().enumerate() {
-        match count {
-            0 => s.etcd.restore(&snapshot),
-            1 => s.etcd.begin_anew("faults"),
-            _ => s.etcd.begin_anew("others"),
+    for fault in ["restored from a snapshot", "emptied", "exchanged for another cluster"] {
+        let count = |s: &serde_json::Value| s["etcd"]["changed"]["count"].as_u64().unwrap_or(0);
+        let before: Vec<u64> = s.statuses().iter().map(count).collect();
+        match fault {
+            "emptied" => s.etcd.begin_anew("faults"),
+            "exchanged for another cluster" => s.etcd.begin_anew("others"),
+            _ => s.etcd.restore(&snapshot),
         }
         let since = Instant::now();
-        for agent in &s.agents {
-            let told = |s: &serde_json::Value| s["etcd"]["changed"]["count"].as_u64() > Some(count as u64);
-            agent.comes_to(&format!("it to be told that etcd was {fault}"), told);
+        for (agent, before) in s.agents.iter().zip(before) {
+            agent.comes_to(&format!("it to be told that etcd was {fault}"), |s| count(s) > before);
         }
         println!("etcd {fault}: told {:.2?} after it answered", since.elapsed());
         assert!(since.elapsed() < Duration::from_secs(1), "{:.2?}", since.elapsed());
@@ -297,6 +298,13 @@ fn etcd_has_no_space_left() {
         if put { Err("it takes writes".into()) } else { Ok(()) }
     })
     .unwrap();
+    for agent in &s.agents {
+        // Before a write of its own meets it.
+        agent.comes_to("the alarm of a member", |s| {
+            let told = |e: &serde_json::Value| e["alarm"].as_str().is_some_and(|a| a.contains("alarm disarm"));
+            s["etcd"]["endpoints"].as_array().is_some_and(|all| all.iter().any(told))
+        });
+    }
     // A new lease is a write, and makes the agent want others.
     let leases = s.etcd.ctl(&["lease", "list"]);
     for lease in leases.lines().skip(1) {
