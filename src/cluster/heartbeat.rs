@@ -3,6 +3,7 @@
 //! priority (2) | sender length (1), sender | instance length (1), instance | first 16 bytes of HMAC-SHA256 over all before.
 
 use super::election::{Kind, Message};
+use super::record::MAX_EPOCH;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -137,6 +138,9 @@ impl Codec {
             return Err(Rejected::BadMac);
         }
         let (boot, seq, epoch, beat, beat_boot) = (word(1), word(2), word(3), word(4), word(5));
+        if epoch > MAX_EPOCH {
+            return Err(Rejected::Malformed);
+        }
         let kind = match body[3] {
             0 => Kind::Beat { beat, boot: beat_boot },
             1 => Kind::Ack { beat, boot: beat_boot, vouch: body[4] & 2 != 0 },

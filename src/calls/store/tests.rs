@@ -42,7 +42,11 @@ fn only_calls_that_belong_to_their_key_are_read() {
     let newer = json(&Call { schema: SCHEMA + 2, ..good.clone() });
     let no_legs = Call { legs: Vec::new(), ..good.clone() };
     let elsewhere = Call { instance: "other".into(), ..good.clone() };
-    let cases: [(&str, Vec<u8>, BadValue); 11] = [
+    let late = json(&Call { epoch: u64::MAX, ..good.clone() });
+    let never = json(&Call { confirmed_ms: u64::MAX, ..good.clone() });
+    let cases: [(&str, Vec<u8>, BadValue); 13] = [
+        ("abc", late, BadValue::Content),
+        ("abc", never, BadValue::Content),
         ("abd", json(&good), BadValue::Mismatch),
         ("abc", json(&elsewhere), BadValue::Mismatch),
         ("abc", newer, BadValue::Schema(SCHEMA + 2)),

@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 
 /// Largest value that is read, in bytes: more than the largest call has, and less than etcd accepts.
 const MAX_VALUE: usize = 1024 * 1024;
+/// No epoch is higher: they count changes of master, and what names a higher one was not written by a master.
+pub(super) const MAX_EPOCH: u64 = 1 << 62;
+/// The end of the year 9999 in milliseconds since 1970.
+const MAX_MS: u64 = 253_402_300_799_999;
 /// Longest id, in bytes; ours have 24.
 const MAX_ID: usize = 64;
 /// The oldest layout that is read: fields that came later have defaults.
@@ -170,7 +174,7 @@ impl Coder {
         if call.id != id || call.instance != self.instance {
             return Err(BadValue::Mismatch);
         }
-        if call.legs.is_empty() || call.legs.len() > 2 {
+        if call.legs.is_empty() || call.legs.len() > 2 || call.epoch > MAX_EPOCH || call.confirmed_ms > MAX_MS {
             return Err(BadValue::Content);
         }
         // As it will be written from now on.

@@ -9,7 +9,7 @@
 use super::State;
 use super::queue::{Change, End, MAX_OPS, Taken};
 use super::seal::NONCE;
-use super::value::{Coder, Stamp};
+use super::value::{Coder, MAX_EPOCH, Stamp};
 use crate::calls::model::Leg;
 use crate::etcd::{Compare, Etcd, EtcdError, Op, TxnReply};
 use std::sync::{Arc, Mutex};
@@ -136,7 +136,9 @@ impl Writer {
     /// Makes this node the writer, and voids all that was sent before. The revision of it; `None` if a later epoch is named.
     async fn name(&self, epoch: u64) -> Result<Option<i64>, EtcdError> {
         let there = self.etcd.get(&self.key).await?;
-        let named = there.as_ref().map(|kv| std::str::from_utf8(&kv.value).ok().and_then(|text| text.parse::<u64>().ok()));
+        let named = there
+            .as_ref()
+            .map(|kv| std::str::from_utf8(&kv.value).ok().and_then(|text| text.parse::<u64>().ok()).filter(|e| *e <= MAX_EPOCH));
         match named {
             Some(Some(named)) if named > epoch => return Ok(None),
             Some(None) => warn!(key = self.key, "the value of this key in etcd is not an epoch; it is written again"),

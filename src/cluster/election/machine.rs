@@ -7,7 +7,7 @@ mod asking;
 mod fingerprint;
 
 use super::types::{Action, Candidate, Cause, HoldKind, Inherited, Kind, LeaseState, Message, Role, Settings};
-use crate::cluster::record::{Alive, Record, View};
+use crate::cluster::record::{Alive, MAX_EPOCH, Record, View};
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -207,7 +207,7 @@ impl Election {
     /// To be called right after [`Election::new`], if the kernel still lets this host answer: the addresses stay, until the
     /// inherited right ends or the record tells of another epoch. This process goes on with rights of its own.
     pub fn adopt(&mut self, inherited: Inherited, now: Time) {
-        if inherited.until <= now || self.held.is_some() || self.view.is_some() {
+        if inherited.until <= now || inherited.epoch > MAX_EPOCH || self.held.is_some() || self.view.is_some() {
             return;
         }
         self.inherited = Some(inherited);
