@@ -57,6 +57,9 @@ struct One {
     asked: Option<oneshot::Sender<Result<u64, SwitchoverError>>>,
     forget: Option<oneshot::Sender<Result<(), ForgetError>>>,
     summary: String,
+    /// What the agent said of the server, and whether the election was told that the kernel fails.
+    fitness: Option<(bool, u16)>,
+    kernel_fails: bool,
 }
 
 struct Answer {
@@ -128,6 +131,8 @@ impl Worker {
             asked: None,
             forget: None,
             summary: String::new(),
+            fitness: None,
+            kernel_fails: false,
         };
         let mut all: Vec<One> = cfg.instances.iter().map(one).collect();
         let mut p = p;
@@ -239,6 +244,7 @@ impl Worker {
                     self.with(i, Election::handle_timeout);
                 }
             }
+            self.look_at_kernel(now);
             self.flush_events();
             self.publish_status(now);
             if self.parked(now) {
@@ -269,7 +275,7 @@ impl Worker {
             Some(h) => drop(lock(&self.shared.holds).insert(one.name.clone(), h)),
             None => drop(lock(&self.shared.holds).remove(&one.name)),
         }
-        self.p.kept.set(&one.name, hold);
+        self.p.kept.set(&one.name, hold, clock::now());
         while let Some(a) = self.all[i].election.poll_action() {
             self.act(i, a);
         }
@@ -421,11 +427,29 @@ impl Worker {
         for i in 0..self.all.len() {
             if let Some(f) = fitness.get(&self.all[i].name) {
                 self.all[i].summary.clone_from(&f.summary);
-                self.with(i, |e, now| e.set_fitness(f.fit, f.priority, now));
+                self.all[i].fitness = Some((f.fit, f.priority));
+                self.tell_fitness(i);
             }
             if let Some(epoch) = released.get(&self.all[i].name) {
                 self.all[i].up = self.all[i].up.filter(|up| up > epoch);
                 self.with(i, |e, now| e.released(*epoch, now));
+            }
+        }
+    }
+
+    /// A host whose kernel does not answer for the addresses is no better than one whose server is dead.
+    fn tell_fitness(&mut self, i: usize) {
+        let Some((fit, priority)) = self.all[i].fitness else { return };
+        let fit = fit && !self.all[i].kernel_fails;
+        self.with(i, |e, now| e.set_fitness(fit, priority, now));
+    }
+
+    fn look_at_kernel(&mut self, now: Time) {
+        for i in 0..self.all.len() {
+            let one = &mut self.all[i];
+            let fails = self.p.kept.is_unfit(&one.name, now);
+            if std::mem::replace(&mut one.kernel_fails, fails) != fails {
+                self.tell_fitness(i);
             }
         }
     }

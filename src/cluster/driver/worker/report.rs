@@ -2,6 +2,7 @@
 
 use super::{STATUS_PAUSE, Worker};
 use crate::cluster::driver::lock;
+use crate::cluster::election::Role;
 use crate::cluster::lease::Name;
 use crate::cluster::record::describe_pause;
 use crate::cluster::status::{ClusterStatus, InstanceStatus, NodeStatus};
@@ -39,7 +40,7 @@ impl Worker {
                     .clone()
                     .or_else(|| o.election.unreadable().map(str::to_owned))
                     .or_else(|| o.election.forgotten())
-                    .or_else(|| self.p.kept.error(&o.name).map(str::to_owned)),
+                    .or_else(|| self.p.kept.error(&o.name).map(|e| kernel_trouble(o.election.role() == Role::Master, e))),
             }
         });
         let own = NodeStatus {
@@ -72,4 +73,10 @@ impl Worker {
             rejected_datagrams: self.rejected,
         };
     }
+}
+
+fn kernel_trouble(master: bool, why: &str) -> String {
+    let what =
+        if master { "master, but the kernel does not answer for the addresses" } else { "the kernel does not obey the election" };
+    format!("{what}: {why}; it is tried again, and if it stays so, a fit node becomes master")
 }
