@@ -15,8 +15,8 @@ use toml::de::{DeTable, DeValue};
 pub(super) enum Form {
     /// A string.
     Text,
-    /// One of these words.
-    Word(&'static [&'static str]),
+    /// One of these strings.
+    Choice(&'static [&'static str]),
     /// An array of strings.
     Texts,
     /// `true` or `false`.
@@ -106,6 +106,7 @@ const INSTANCE: &[Key] = &[
     must("addresses", Form::Nets),
     may("preempt", Form::Bool),
     may("preempt_delay", Form::Duration),
+    may("mode", Form::Choice(&["observe", "audio", "full"])),
     may("announce", Form::Table(ANNOUNCE)),
     may("check", Form::Tables(CHECK)),
     may("sip", Form::Table(SIP)),
@@ -131,7 +132,7 @@ const SIP: &[Key] = &[
     may("pair_header", Form::Text),
     may("emergency", Form::Texts),
     may("encrypt", Form::Bool),
-    may("plain_records", Form::Word(&["refuse", "accept"])),
+    may("plain_records", Form::Choice(&["refuse", "accept"])),
     may("window", Form::Whole(0, 1_000_000)),
     may("max_calls", Form::Whole(0, 10_000_000)),
     may("hep", Form::Table(HEP)),
@@ -208,11 +209,11 @@ fn value(v: &Spanned<DeValue<'_>>, form: Form, path: &str, source: &mut Source<'
 /// Whether one value (`item`: of an array) has the form.
 fn fits(v: &DeValue<'_>, form: Form, item: bool) -> bool {
     match (form, v) {
-        (Form::Word(words), DeValue::String(s)) => words.contains(&s.as_ref()),
         (Form::Text, DeValue::String(_)) | (Form::Bool, DeValue::Boolean(_)) => true,
         (Form::Whole(low, high), DeValue::Integer(i)) => {
             u64::from_str_radix(i.as_str(), i.radix()).is_ok_and(|n| (low..=high).contains(&n))
         }
+        (Form::Choice(all), DeValue::String(s)) => all.contains(&s.as_ref()),
         (Form::Number, DeValue::Integer(_) | DeValue::Float(_)) => true,
         (Form::Duration, DeValue::String(s)) => humantime::parse_duration(s).is_ok(),
         (Form::Address, DeValue::String(s)) => s.parse::<IpAddr>().is_ok(),
@@ -276,7 +277,7 @@ fn wrong(v: &Spanned<DeValue<'_>>, form: Form, item: bool, path: &str, source: &
 fn form_name(form: Form) -> String {
     match form {
         Form::Text => "a string".to_owned(),
-        Form::Word(words) => words.iter().map(|w| format!("{w:?}")).collect::<Vec<_>>().join(" or "),
+        Form::Choice(all) => format!("one of {}", all.join(", ")),
         Form::Texts => "an array of strings".to_owned(),
         Form::Bool => "true or false".to_owned(),
         Form::Whole(low, u64::MAX | 0xffff_ffff) => format!("a whole number of {low} or more"),
@@ -317,7 +318,7 @@ fn example_line(name: &str, form: Form) -> String {
         (Form::Text, "secret_file") => "\"/etc/keepcall/ami.secret\"",
         (Form::Text, "password_file") => "\"/etc/keepcall/password\"",
         (Form::Text, _) => "\"a\"",
-        (Form::Word(words), _) => return format!("{name} = {:?}", words.first().copied().unwrap_or_default()),
+        (Form::Choice(all), _) => return format!("{name} = {:?}", all.first().copied().unwrap_or_default()),
         (Form::Texts, "endpoints") => "[\"http://192.0.2.1:2379\"]",
         (Form::Texts, "codes") => "[\"2xx\"]",
         (Form::Texts, "accept_key_files") => "[\"/etc/keepcall/former.key\"]",

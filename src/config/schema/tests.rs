@@ -7,8 +7,8 @@ fn whole(keys: &[Key], path: &str, out: &mut String) {
     for key in keys.iter().filter(|k| !matches!(k.form, Form::Table(_) | Form::Tables(_))) {
         let value = match key.form {
             Form::Text => "\"a\"",
+            Form::Choice(all) => &format!("{:?}", all[0]),
             Form::Texts => "[\"a\"]",
-            Form::Word(words) => &format!("{:?}", words[0]),
             Form::Bool => "true",
             Form::Whole(..) => "7",
             Form::Ports => "[7]",
