@@ -143,7 +143,7 @@ fn calls_outlive_noise_and_spoilt_keys() {
     etcd.put("instances/sip/calls/nonsense", "nonsense");
     let whole = |id: &String| {
         let value = etcd.get(&format!("instances/sip/calls/{id}")).unwrap_or_default();
-        if value.contains("\"legs\"") { Ok(()) } else { Err(format!("{id}: {value:.100}")) }
+        if value.contains("\"sealed\"") { Ok(()) } else { Err(format!("{id}: {value:.100}")) }
     };
     wait::until("the calls to be whole again", SOON, || ids.iter().try_for_each(whole)).unwrap();
     a.says("it is stored again");

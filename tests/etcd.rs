@@ -7,7 +7,11 @@ mod common;
 use common::EtcdServer;
 use keepcall::config;
 use keepcall::etcd::{Compare, Etcd, EtcdError, Op, WatchEvent};
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 fn settings(endpoints: &[&str], user: Option<(&str, &Path)>) -> config::Etcd {
@@ -47,13 +51,49 @@ async fn a_dead_endpoint_is_passed_over_and_all_dead_ones_are_named() {
     assert!(text.contains(&gone) && text.contains(&other) && text.to_lowercase().contains("refused"), "{text}");
 }
 
+/// A second way to a member, which falls silent when told: connections stay, and nothing comes through any more.
+struct Way {
+    url: String,
+    silent: Arc<AtomicBool>,
+}
+
+impl Way {
+    fn open(server: &EtcdServer) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (silent, target) = (Arc::new(AtomicBool::new(false)), server.url.trim_start_matches("http://").to_owned());
+        let mute = Arc::clone(&silent);
+        std::thread::spawn(move || {
+            for near in listener.incoming().flatten() {
+                let far = TcpStream::connect(&target).unwrap();
+                for (mut from, mut to) in [(near.try_clone().unwrap(), far.try_clone().unwrap()), (far, near)] {
+                    let mute = Arc::clone(&mute);
+                    std::thread::spawn(move || {
+                        let mut bytes = [0; 4096];
+                        while let Ok(n @ 1..) = from.read(&mut bytes) {
+                            if !mute.load(Ordering::Relaxed) && to.write_all(&bytes[..n]).is_err() {
+                                return;
+                            }
+                        }
+                    });
+                }
+            }
+        });
+        Self { url, silent }
+    }
+
+    fn fall_silent(&self) {
+        self.silent.store(true, Ordering::Relaxed);
+    }
+}
+
 #[tokio::test]
 async fn a_silent_member_leaves_a_write_in_doubt_and_it_is_not_sent_again() {
     let server = EtcdServer::start();
-    // Accepts connections and never answers.
-    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", silent.local_addr().unwrap());
-    let etcd = Etcd::connect(&settings(&[&url, &server.url], None)).unwrap();
+    let way = Way::open(&server);
+    let etcd = Etcd::connect(&settings(&[&way.url, &server.url], None)).unwrap();
+    etcd.put("/y", b"", 0).await.unwrap();
+    way.fall_silent();
     let e = etcd.txn(vec![], vec![Op::Put { key: "/x".into(), value: vec![1], lease: 0 }], vec![]).await.unwrap_err();
     assert!(!e.is_definite(), "{e}");
     let begin = Instant::now();
@@ -64,9 +104,10 @@ async fn a_silent_member_leaves_a_write_in_doubt_and_it_is_not_sent_again() {
 #[tokio::test]
 async fn a_guarded_transaction_does_not_wait_for_a_silent_member() {
     let server = EtcdServer::start();
-    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", silent.local_addr().unwrap());
-    let etcd = Etcd::connect(&settings(&[&url, &server.url], None)).unwrap();
+    let way = Way::open(&server);
+    let etcd = Etcd::connect(&settings(&[&way.url, &server.url], None)).unwrap();
+    etcd.put("/y", b"", 0).await.unwrap();
+    way.fall_silent();
     let put = |v: u8| vec![Op::Put { key: "/g".into(), value: vec![v], lease: 0 }];
     let begin = Instant::now();
     let (reply, copies) = etcd.txn_guarded(vec![Compare::Missing("/g".into())], put(1), vec![]).await.unwrap();
@@ -82,9 +123,9 @@ async fn a_guarded_transaction_does_not_wait_for_a_silent_member() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 
-    let none = Etcd::connect(&settings(&[&url], None)).unwrap();
+    let none = Etcd::connect(&settings(&[&way.url], None)).unwrap();
     let e = none.txn_guarded(vec![], put(3), vec![]).await.unwrap_err();
-    assert!(!e.is_definite() && e.to_string().contains(&url), "{e}");
+    assert!(!e.is_definite() && e.to_string().contains(&way.url), "{e}");
 }
 
 #[tokio::test]

@@ -216,6 +216,52 @@ fn hands_that_revoke_leases_and_delete_keys() {
 }
 
 #[test]
+fn etcd_goes_backwards() {
+    let mut s = Scene::new(2);
+    let snapshot = s.etcd.save();
+    // What is restored names another master, and another epoch.
+    s.switches_over();
+    for fault in ["restored from a snapshot", "emptied", "exchanged for another cluster"] {
+        let count = |s: &serde_json::Value| s["etcd"]["changed"]["count"].as_u64().unwrap_or(0);
+        let before: Vec<u64> = s.statuses().iter().map(count).collect();
+        match fault {
+            "emptied" => s.etcd.begin_anew("faults"),
+            "exchanged for another cluster" => s.etcd.begin_anew("others"),
+            _ => s.etcd.restore(&snapshot),
+        }
+        let since = Instant::now();
+        for (agent, before) in s.agents.iter().zip(before) {
+            agent.comes_to(&format!("it to be told that etcd was {fault}"), |s| count(s) > before);
+        }
+        println!("etcd {fault}: told {:.2?} after it answered", since.elapsed());
+        assert!(since.elapsed() < Duration::from_secs(1), "{:.2?}", since.elapsed());
+        s.returns(&format!("etcd {fault}"));
+        let (_, text, _) = s.agents[0].node.run(&["history"]);
+        assert!(text.contains("etcd went back") || text.contains("another etcd cluster"), "{text}");
+        // And the master that dies is replaced as always.
+        let before = s.since();
+        s.kill_agent(0);
+        let dead = s.agents.remove(0);
+        wait::until("the other one to take over", HOLD * 4, || if s.holds(0) { Ok(()) } else { Err(dead.log()) }).unwrap();
+        s.agents.push(dead.node.start());
+        s.settle(0);
+        println!("etcd {fault}, master killed: silent for {:.0} ms", s.observer.gap_after(before).unwrap().millis());
+    }
+    // One member alone does not make all others doubt.
+    s.etcd.launch_alone(2);
+    for agent in &s.agents {
+        agent.comes_to("the foreign member to be named", |s| {
+            let e = &s["etcd"]["endpoints"][2];
+            s["etcd"]["healthy"] == true && e["error"].as_str().is_some_and(|e| e.contains("belongs to another etcd cluster"))
+        });
+    }
+    s.stays("a member of another cluster", Duration::from_secs(1));
+    s.etcd.kill(2);
+    s.etcd.launch(2);
+    s.returns("a member of another cluster");
+}
+
+#[test]
 fn history_is_compacted_while_watches_lag() {
     let mut s = Scene::new(2);
     // The watches of both agents lag behind by what happens while their member is frozen.
@@ -252,6 +298,13 @@ fn etcd_has_no_space_left() {
         if put { Err("it takes writes".into()) } else { Ok(()) }
     })
     .unwrap();
+    for agent in &s.agents {
+        // Before a write of its own meets it.
+        agent.comes_to("the alarm of a member", |s| {
+            let told = |e: &serde_json::Value| e["alarm"].as_str().is_some_and(|a| a.contains("alarm disarm"));
+            s["etcd"]["endpoints"].as_array().is_some_and(|all| all.iter().any(told))
+        });
+    }
     // A new lease is a write, and makes the agent want others.
     let leases = s.etcd.ctl(&["lease", "list"]);
     for lease in leases.lines().skip(1) {

@@ -24,7 +24,15 @@ fn hasty(server: &EtcdServer) -> Etcd {
 }
 
 fn settings() -> StoreSettings {
-    StoreSettings { cluster: "c".into(), instance: "main".into(), max_calls: 1000, cluster_key: vec![1; 32], encrypt: false }
+    StoreSettings {
+        cluster: "c".into(),
+        instance: "main".into(),
+        max_calls: 1000,
+        cluster_key: vec![1; 32],
+        accepted_keys: Vec::new(),
+        encrypt: false,
+        accept_plain: true,
+    }
 }
 
 fn call(id: &str, epoch: u64) -> Call {
@@ -66,8 +74,9 @@ impl Follower {
                 StoreEvent::Delete { id, .. } => {
                     self.known.remove(&id);
                 }
-                StoreEvent::Synced(all) => {
-                    self.known = all.into_iter().map(|c| (c.id, c.epoch)).collect();
+                StoreEvent::Synced { calls, keep } => {
+                    self.known.retain(|id, _| keep.has(id));
+                    self.known.extend(calls.into_iter().map(|c| (c.id, c.epoch)));
                     self.synced += 1;
                 }
             }
@@ -256,38 +265,123 @@ async fn only_the_named_writer_writes_and_late_writes_are_void() {
     assert_eq!(epochs(&etcd).await.len(), 2);
 }
 
+/// What this release has by default.
+fn sealing() -> StoreSettings {
+    StoreSettings { encrypt: true, accept_plain: false, ..settings() }
+}
+
+async fn value(etcd: &Etcd, id: &str) -> Vec<u8> {
+    etcd.get(&format!("{}{id}", prefix("c", "main"))).await.unwrap().unwrap().value
+}
+
+/// The release before writes plain calls by default, and reads both kinds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nodes_change_over_to_encryption_one_by_one() {
+async fn a_cluster_with_plain_calls_is_upgraded_node_by_node_without_losing_one() {
     let server = EtcdServer::start();
     let etcd = client(&server);
-    let mut plain = Follower::start(etcd.clone(), settings());
-    plain.handle.write_as(1);
-    plain.handle.apply(put("before", 1));
-    plain.handle.apply(put("both", 1));
-    plain.handle.flush(LONG).await.unwrap();
-    let mut sealed = Follower::start(etcd.clone(), StoreSettings { encrypt: true, ..settings() });
-    sealed.until(|f| f.known.len() == 2).await;
-    sealed.handle.write_as(2);
-    sealed.handle.apply(put("both", 2));
-    sealed.handle.apply(put("after", 2));
-    sealed.handle.flush(LONG).await.unwrap();
-    let all: BTreeMap<String, u64> = [("before", 1), ("both", 2), ("after", 2)].map(|(id, e)| (id.to_owned(), e)).into();
-    plain.knows(&all).await;
-    sealed.knows(&all).await;
-    for (id, readable) in [("before", true), ("both", false), ("after", false)] {
-        let value = etcd.get(&format!("{}{id}", prefix("c", "main"))).await.unwrap().unwrap().value;
-        assert_eq!(String::from_utf8(value).unwrap().contains("example.org"), readable, "{id}");
+    let mut before = Follower::start(etcd.clone(), settings());
+    before.handle.write_as(1);
+    before.handle.apply(put("still", 1));
+    before.handle.apply(put("both", 1));
+    before.handle.flush(LONG).await.unwrap();
+    let all: BTreeMap<String, u64> = [("still", 1), ("both", 1)].map(|(id, e)| (id.to_owned(), e)).into();
+    // Forgetting `plain_records` is told.
+    let mut hasty = Follower::start(etcd.clone(), sealing());
+    hasty.until(|f| f.synced == 1).await;
+    assert_eq!((hasty.known.len(), hasty.handle.status().plain_refused), (0, 2));
+    // First the backup.
+    let mut first = Follower::start(etcd.clone(), StoreSettings { accept_plain: true, ..sealing() });
+    first.knows(&all).await;
+    assert_eq!(first.handle.status().outdated, 2);
+    // It becomes master, and the one that is still of the release before follows.
+    first.handle.write_as(2);
+    first.handle.apply(put("both", 2));
+    first.handle.apply(put("after", 2));
+    let all: BTreeMap<String, u64> = [("still", 1), ("both", 2), ("after", 2)].map(|(id, e)| (id.to_owned(), e)).into();
+    before.knows(&all).await;
+    first.knows(&all).await;
+    // Nobody changed `still`; it is written anew all the same.
+    first.until(|f| f.handle.status().outdated == 0).await;
+    for id in ["still", "both", "after"] {
+        assert!(!String::from_utf8(value(&etcd, id).await).unwrap().contains("example.org"), "{id}");
     }
-    // Another key: what is sealed is skipped and counted, and stays where it is.
-    let mut stranger = Follower::start(etcd.clone(), StoreSettings { cluster_key: vec![2; 32], ..settings() });
-    stranger.until(|f| f.known.len() == 1).await;
-    assert_eq!(stranger.handle.status().bad_values, 2);
-    // A value that is moved to another call's key is none.
-    let moved = etcd.get(&format!("{}after", prefix("c", "main"))).await.unwrap().unwrap().value;
-    etcd.put(&format!("{}before", prefix("c", "main")), &moved, 0).await.unwrap();
-    sealed.handle.apply(gone("both"));
-    sealed.until(|f| !f.known.contains_key("both")).await;
-    assert_eq!((sealed.known["before"], sealed.handle.status().bad_values), (1, 1));
+    // The other one is upgraded; `plain_records` goes.
+    let mut second = Follower::start(etcd.clone(), sealing());
+    second.knows(&all).await;
+    assert_eq!((second.handle.status().bad_values, hasty.handle.status().plain_refused), (0, 0));
+    before.knows(&all).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_key_is_changed_node_by_node_without_losing_a_call() {
+    let server = EtcdServer::start();
+    let etcd = client(&server);
+    let with = |key: u8, accepted: &[u8]| StoreSettings {
+        cluster_key: vec![key; 32],
+        accepted_keys: accepted.iter().map(|k| vec![*k; 32]).collect(),
+        ..sealing()
+    };
+    let follow = |settings| Follower::start(etcd.clone(), settings);
+    let (a, mut b) = (follow(with(1, &[2])), follow(with(1, &[2])));
+    a.handle.write_as(1);
+    a.handle.apply(put("long", 1));
+    a.handle.flush(LONG).await.unwrap();
+    let all: BTreeMap<String, u64> = [("long".to_owned(), 1)].into();
+    b.knows(&all).await;
+    let old = value(&etcd, "long").await;
+    // b writes under the next key and takes over; a still has the former one.
+    let (mut a, mut b) = (follow(with(1, &[2])), follow(with(2, &[1])));
+    b.knows(&all).await;
+    b.handle.write_as(2);
+    b.until(|f| f.handle.status().outdated == 0).await;
+    b.handle.flush(LONG).await.unwrap();
+    a.knows(&all).await;
+    a.until(|f| f.handle.status().outdated == 1).await;
+    // Then nobody accepts the former key any more.
+    let mut last = follow(with(2, &[]));
+    last.knows(&all).await;
+    assert_eq!((last.handle.status().bad_values, last.handle.status().outdated), (0, 0));
+    // Somebody puts back what was stored under the former key: it is told, and what is known stands.
+    etcd.put(&format!("{}long", prefix("c", "main")), &old, 0).await.unwrap();
+    last.until(|f| f.handle.status().foreign_refused == 1).await;
+    last.handle.read_again();
+    last.until(|f| f.synced == 2).await;
+    assert_eq!(last.known, all);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_writes_etcd_cannot_make_move_or_put_back_a_call() {
+    let server = EtcdServer::start();
+    let etcd = client(&server);
+    let key = |id: &str| format!("{}{id}", prefix("c", "main"));
+    let (master, _own) = Store::start(etcd.clone(), sealing());
+    master.write_as(1);
+    let mut backup = Follower::start(etcd.clone(), sealing());
+    for version in [1, 2] {
+        master.apply(put("a", version));
+        master.apply(put("b", version));
+        master.flush(LONG).await.unwrap();
+        if version == 1 {
+            let old = value(&etcd, "a").await;
+            master.apply(put("a", 7));
+            master.flush(LONG).await.unwrap();
+            backup.until(|f| f.known.get("a") == Some(&7)).await;
+            etcd.put(&key("a"), &old, 0).await.unwrap();
+            backup.until(|f| f.handle.status().foreign_refused == 1).await;
+            assert_eq!(backup.known["a"], 7, "an older state, put back");
+        }
+    }
+    let all: BTreeMap<String, u64> = [("a", 2), ("b", 2)].map(|(id, e)| (id.to_owned(), e)).into();
+    backup.knows(&all).await;
+    assert_eq!(backup.handle.status().bad_values, 0);
+    let forged = serde_json::to_vec(&call("a", 9)).unwrap();
+    etcd.put(&key("a"), &forged, 0).await.unwrap();
+    etcd.put(&key("b"), &value(&etcd, "a").await, 0).await.unwrap();
+    etcd.put(&key("c"), &forged, 0).await.unwrap();
+    backup.until(|f| f.handle.status().bad_values == 3).await;
+    backup.handle.read_again();
+    backup.until(|f| f.synced == 2).await;
+    assert_eq!(backup.known, all, "made by nobody, moved, and for a call that never was");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

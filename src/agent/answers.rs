@@ -130,6 +130,7 @@ impl Answers {
     async fn status(&self) -> api::Status {
         let cluster = self.cluster.status();
         let trouble = self.etcd.trouble();
+        let changes = self.etcd.changes().borrow().clone();
         let mut instances = Vec::new();
         for instance in &cluster.instances {
             let part = self.ask(&instance.name, Order::Summary).await.unwrap_or_default();
@@ -145,8 +146,9 @@ impl Answers {
                 endpoints: cluster
                     .etcd
                     .into_iter()
-                    .map(|e| api::EndpointStatus { url: e.url, healthy: e.healthy, error: e.error })
+                    .map(|e| api::EndpointStatus { url: e.url, healthy: e.healthy, error: e.error, alarm: e.alarm })
                     .collect(),
+                changed: changes.last.map(|(what, at_ms)| api::EtcdChange { what, at_ms, count: changes.count }),
             },
             paused: cluster.paused,
             instances,

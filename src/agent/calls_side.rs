@@ -211,15 +211,17 @@ impl CallsSide {
                 None
             }
         };
+        let key = |file: &PathBuf| std::fs::read(file).map_err(|error| CallsError::Key { file: file.clone(), error });
         let (store, store_events) = Store::start(
             etcd,
             StoreSettings {
                 cluster: node.cluster.clone(),
                 instance: instance.name.clone(),
                 max_calls: sip.max_calls,
-                cluster_key: std::fs::read(&node.key_file)
-                    .map_err(|error| CallsError::Key { file: node.key_file.clone(), error })?,
+                cluster_key: key(&node.key_file)?,
+                accepted_keys: node.accept_key_files.iter().map(key).collect::<Result<_, _>>()?,
                 encrypt: sip.encrypt,
+                accept_plain: sip.accepts_plain(),
             },
         );
         Ok(Self {
@@ -481,6 +483,17 @@ impl CallsSide {
             stored: self.stored.len(),
             tracked: self.table.ids().count(),
             carried,
+            store: {
+                let s = self.store.status();
+                api::StoreCounts {
+                    waiting: s.pending,
+                    dropped: s.dropped,
+                    unreadable: s.bad_values.saturating_sub(s.plain_refused + s.foreign_refused),
+                    plain_refused: s.plain_refused,
+                    foreign_refused: s.foreign_refused,
+                    outdated: s.outdated,
+                }
+            },
             capture: self.ears.capture_counts(),
             media: self.table.media_counters(),
             hep: self.ears.hep_counts(),

@@ -3,8 +3,10 @@
 //! Entries live under `instances/<i>/history/<epoch>-<time>`; only the node that took over then writes its entry. The time tells
 //! apart the takeover of an epoch and a later return of the same master in it.
 
+use crate::cluster::Cluster;
 use crate::control::api::{HistoryEntry, Phase};
 use crate::etcd::{Etcd, EtcdError};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
@@ -52,6 +54,29 @@ impl Writer {
     pub(super) fn write(&self, entry: HistoryEntry) {
         if self.0.try_send(entry).is_err() {
             debug!("history entry dropped: {WAITING} wait already");
+        }
+    }
+}
+
+/// Writes into the history of each instance of which this node is master when etcd was found to be another one: who looks for why a
+/// history has holes, or why calls were stored twice, finds it there. Ends with the process.
+pub(super) async fn note_changes(etcd: Etcd, cluster: Cluster, name: String, node: String) {
+    let mut changes = etcd.changes();
+    let mut writers = BTreeMap::new();
+    while changes.changed().await.is_ok() {
+        let Some((what, at_ms)) = changes.borrow_and_update().last.clone() else { continue };
+        for i in cluster.status().instances.into_iter().filter(|i| i.master.as_ref() == Some(&node)) {
+            let writer = writers.entry(i.name.clone()).or_insert_with(|| Writer::start(etcd.clone(), &name, &i.name));
+            writer.write(HistoryEntry {
+                instance: i.name,
+                epoch: i.epoch,
+                master: node.clone(),
+                previous: Some(node.clone()),
+                cause: "etcd".to_owned(),
+                reason: what.clone(),
+                at_ms,
+                ..HistoryEntry::default()
+            });
         }
     }
 }

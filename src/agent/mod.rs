@@ -233,6 +233,8 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
     let mut tasks_of_agent = tokio::task::JoinSet::new();
     let answers = answers::Answers::new(&config, cluster.clone(), etcd.clone(), instances.clone(), modes);
     tasks_of_agent.spawn(leases.clone().mend());
+    let (cluster_name, node_name) = (config.node.cluster.clone(), config.node.name.clone());
+    tasks_of_agent.spawn(history::note_changes(etcd.clone(), cluster.clone(), cluster_name, node_name));
     for instance in instances.keys() {
         let served = wishes::serve(etcd.clone(), config.node.cluster.clone(), instance.clone(), answers.clone());
         tasks_of_agent.spawn(served);

@@ -15,10 +15,11 @@ use crate::etcd::Etcd;
 use crate::time::Time;
 use echo::Echo;
 use queue::Queue;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use value::Coder;
+use value::{Coder, Trust};
 
 /// Events that wait for a slow reader; beyond it the watch waits, and etcd keeps the rest.
 const EVENTS: usize = 256;
@@ -34,10 +35,14 @@ pub struct StoreSettings {
     pub instance: String,
     /// Most calls that are followed at a time; as many with two legs, and twice as many with one, may wait to be written.
     pub max_calls: usize,
-    /// The cluster's shared key; encrypted values are read with it.
+    /// The cluster's shared key, under which calls are encrypted.
     pub cluster_key: Vec<u8>,
-    /// Whether calls are encrypted with it. Both kinds are read all the same.
+    /// Further keys under which calls are read, during a change of key. The writer encrypts those calls anew.
+    pub accepted_keys: Vec<Vec<u8>>,
+    /// Whether calls are encrypted.
     pub encrypt: bool,
+    /// Whether calls that are not encrypted are read. Whoever can write etcd can then steer their audio.
+    pub accept_plain: bool,
 }
 
 /// What the store tells.
@@ -63,7 +68,32 @@ pub enum StoreEvent {
         id: String,
     },
     /// A full read: these calls replace everything that was told before.
-    Synced(Vec<Call>),
+    Synced {
+        /// The calls that are stored.
+        calls: Vec<Call>,
+        /// What is known besides and stands.
+        keep: Keep,
+    },
+}
+
+/// What a reader keeps of calls that a full read does not tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// The calls of these ids: their stored values cannot be used.
+    These(BTreeSet<String>),
+    /// Every call: etcd has forgotten what it held, and its master has not stored it again yet.
+    All,
+}
+
+impl Keep {
+    /// Whether the call stands.
+    #[must_use]
+    pub fn has(&self, id: &str) -> bool {
+        match self {
+            Self::These(ids) => ids.contains(id),
+            Self::All => true,
+        }
+    }
 }
 
 /// Why not everything is known to be written.
@@ -92,8 +122,14 @@ pub struct StoreStatus {
     pub pending: usize,
     /// Changes that found no room, or that etcd did not take.
     pub dropped: u64,
-    /// Values that are in etcd and cannot be used.
+    /// Values that are in etcd and cannot be used, for whatever reason.
     pub bad_values: usize,
+    /// Of these: not encrypted, which is not allowed.
+    pub plain_refused: usize,
+    /// Of these: encrypted by somebody without this cluster's key, or changed, moved, or put back from former times.
+    pub foreign_refused: usize,
+    /// Calls that are used although they are not encrypted, or under a former key. The next writer encrypts them anew.
+    pub outdated: usize,
     /// Times that another node was found to be named as the writer.
     pub refused: u64,
     /// Puts and deletes that are known to be done.
@@ -132,7 +168,7 @@ impl Store {
     /// inside a tokio runtime.
     #[must_use]
     pub fn start(etcd: Etcd, settings: StoreSettings) -> (StoreHandle, mpsc::Receiver<StoreEvent>) {
-        let StoreSettings { cluster, instance, max_calls, cluster_key, encrypt } = settings;
+        let StoreSettings { cluster, instance, max_calls, cluster_key, accepted_keys, encrypt, accept_plain } = settings;
         let state = Arc::new(Mutex::new(State {
             queue: Queue::new(max_calls),
             echo: Echo::default(),
@@ -142,13 +178,13 @@ impl Store {
             warned: None,
             status: StoreStatus::default(),
         }));
-        let coder = Arc::new(Coder::new(&cluster, &instance, &cluster_key, encrypt));
+        let coder = Arc::new(Coder::new(&cluster, &instance, &Trust { cluster_key, accepted_keys, encrypt, accept_plain }));
         // One ring is enough: the writer looks at the whole queue.
         let (bell, rung) = mpsc::channel(1);
         let (again, reread) = mpsc::channel(1);
         let (done, progress) = watch::channel(0);
         let (tell, events) = mpsc::channel(EVENTS);
-        tokio::spawn(follow::run(etcd.clone(), Arc::clone(&state), Arc::clone(&coder), reread, tell));
+        tokio::spawn(follow::run(etcd.clone(), Arc::clone(&state), Arc::clone(&coder), reread, bell.downgrade(), tell));
         tokio::spawn(write::run(etcd, Arc::clone(&state), coder, value::writer_key(&cluster, &instance), rung, done));
         (StoreHandle { state, bell, again, progress }, events)
     }
@@ -175,8 +211,13 @@ impl StoreHandle {
         state.writing = Some(epoch);
         state.version += 1;
         state.refused_now = false;
+        let outdated = state.status.outdated > 0;
         drop(state);
         let _ = self.bell.try_send(());
+        if outdated {
+            // Who may write makes good what is stored in plain or under a former key, and that begins with a new read.
+            self.read_again();
+        }
     }
 
     /// This node is no longer master: nothing more is written, and what waits is thrown away. How many changes that were. A write

@@ -59,6 +59,22 @@ impl Stored {
         true
     }
 
+    /// Takes what etcd holds after it was found to be another one: what is known stands, whatever etcd says of it, and only
+    /// calls that are not known are added, if `add` says so. The ids of those that etcd does not hold as they are here, and of those
+    /// that are not known here.
+    pub fn compare(&mut self, calls: Vec<Call>, add: bool) -> (Vec<String>, Vec<String>) {
+        let (known, unknown): (Vec<_>, Vec<_>) = calls.into_iter().partition(|c| self.contains(&c.id));
+        let right: BTreeSet<&str> = known.iter().filter(|c| self.get(&c.id) == Some(*c)).map(|c| c.id.as_str()).collect();
+        let missing = self.ids().filter(|id| !right.contains(id)).map(str::to_owned).collect();
+        let ids = unknown.iter().map(|c| c.id.clone()).collect();
+        if add {
+            for call in unknown {
+                self.put(Box::new(call));
+            }
+        }
+        (missing, ids)
+    }
+
     fn leave_out(&mut self, id: String) {
         // A tenth is enough to tell of; the rest is known to be "more".
         if self.left_out.len() < self.max_legs / 10 + 10 {
@@ -77,10 +93,10 @@ impl Stored {
         Some(call)
     }
 
-    /// Replaces everything, emergency calls first and then the oldest. The calls that are no longer there.
+    /// Replaces everything but what `keep` names, emergency calls first and then the oldest. The calls that are no longer there.
     ///
     /// What did not change keeps its memory, which the tracker or the engine may share.
-    pub fn replace(&mut self, mut calls: Vec<Call>) -> Vec<Box<Call>> {
+    pub fn replace(&mut self, mut calls: Vec<Call>, keep: impl Fn(&str) -> bool) -> Vec<Box<Call>> {
         let mut old = std::mem::take(&mut self.calls);
         (self.legs, self.more_left_out) = (0, false);
         self.bytes.clear();
@@ -96,7 +112,11 @@ impl Stored {
                 _ => Box::new(call),
             });
         }
-        old.into_values().collect()
+        let (kept, gone): (Vec<_>, Vec<_>) = old.into_values().partition(|c| keep(&c.id));
+        for call in kept {
+            self.put(call);
+        }
+        gone
     }
 
     /// How many calls were left out, at least.

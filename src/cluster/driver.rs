@@ -19,7 +19,7 @@ use crate::time::Time;
 use holds::Holds;
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -119,6 +119,15 @@ pub enum ClusterError {
     /// No thread.
     #[error("cannot start the election's thread: {0}; see the limits of processes and memory (`ulimit -a`, `TasksMax=`)")]
     Thread(std::io::Error),
+}
+
+fn read_key(file: &Path) -> Result<Vec<u8>, ClusterError> {
+    let path = file.to_owned();
+    match std::fs::read(file) {
+        Err(source) => Err(ClusterError::Key { path, source }),
+        Ok(key) if key.len() < MIN_KEY => Err(ClusterError::ShortKey { path, len: key.len() }),
+        Ok(key) => Ok(key),
+    }
 }
 
 fn bind_advice(e: &std::io::Error) -> &'static str {
@@ -254,27 +263,26 @@ impl Cluster {
 /// What of this host the election needs, had before anything is touched: only one agent can have it.
 pub struct Opened {
     key: Vec<u8>,
+    /// Other keys that are accepted, during a change of key.
+    others: Vec<Vec<u8>>,
     socket: std::net::UdpSocket,
     boot: u64,
 }
 
 impl Opened {
-    /// Reads the key and binds the heartbeat socket.
+    /// Reads the keys and binds the heartbeat socket.
     ///
     /// # Errors
     /// What cannot be had.
     pub fn open(cfg: &Config) -> Result<Self, ClusterError> {
-        let path = cfg.node.key_file.clone();
-        let key = std::fs::read(&path).map_err(|source| ClusterError::Key { path: path.clone(), source })?;
-        if key.len() < MIN_KEY {
-            return Err(ClusterError::ShortKey { path, len: key.len() });
-        }
+        let key = read_key(&cfg.node.key_file)?;
+        let others = cfg.node.accept_key_files.iter().map(|f| read_key(f)).collect::<Result<Vec<_>, _>>()?;
         let address = SocketAddr::new(cfg.node.address, cfg.node.port);
         let bind = |source| ClusterError::Bind { address, source };
         let socket = std::net::UdpSocket::bind(address).map_err(bind)?;
         socket.set_nonblocking(true).map_err(bind)?;
         let boot = getrandom::u64().map_err(|e| ClusterError::Random(e.to_string()))?;
-        Ok(Self { key, socket, boot })
+        Ok(Self { key, others, socket, boot })
     }
 
     /// As [`Cluster::start`]. `ready`: whether instances may be elected before [`Cluster::set_ready`] says so.
@@ -290,7 +298,7 @@ impl Opened {
         inherited: Vec<(String, Inherited)>,
         ready: bool,
     ) -> Result<(Cluster, mpsc::Receiver<ClusterEvent>), ClusterError> {
-        let Self { key, socket, boot } = self;
+        let Self { key, others, socket, boot } = self;
         let address = SocketAddr::new(cfg.node.address, cfg.node.port);
         let keys = Keys::new(&cfg.node.cluster);
         let entry = NodeEntry {
@@ -321,7 +329,7 @@ impl Opened {
             etcd,
             commands,
         });
-        let codec = Codec::new(&key, &cfg.node.cluster, &cfg.node.name, boot);
+        let codec = Codec::new(&key, &cfg.node.cluster, &cfg.node.name, boot).accepting(&others);
         let lease_task = tokio::spawn(keep);
         let parts = worker::Parts {
             socket: address,

@@ -3,6 +3,7 @@
 //! priority (2) | sender length (1), sender | instance length (1), instance | first 16 bytes of HMAC-SHA256 over all before.
 
 use super::election::{Kind, Message};
+use super::record::MAX_EPOCH;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -39,6 +40,8 @@ pub enum Rejected {
 /// Seals outgoing and opens incoming messages.
 pub struct Codec {
     mac: Hmac<Sha256>,
+    /// Under other keys that are accepted, during a change of key.
+    others: Vec<Hmac<Sha256>>,
     cluster: u64,
     node: String,
     boot: u64,
@@ -66,6 +69,14 @@ struct Run {
     seen: u64,
 }
 
+fn keyed(key: &[u8]) -> Hmac<Sha256> {
+    // Hashed first, so that a key of any length fits into a block of the hash. RFC 2104 section 2 fills a shorter key up with
+    // zeroes, so this is HMAC under that hash, by a constructor that cannot fail: there is no other key to fall back on.
+    let mut block = hmac::digest::Key::<Hmac<Sha256>>::default();
+    block[..SHA256].copy_from_slice(&Sha256::digest(key));
+    Hmac::new(&block)
+}
+
 fn flag(on: bool, bit: u8) -> u8 {
     u8::from(on) << bit
 }
@@ -76,12 +87,14 @@ impl Codec {
     pub fn new(key: &[u8], cluster: &str, node: &str, boot: u64) -> Self {
         let hash = Sha256::digest(cluster.as_bytes());
         let cluster = hash.iter().take(8).fold(0_u64, |n, b| n << 8 | u64::from(*b));
-        // Hashed first, so that a key of any length fits into a block of the hash. RFC 2104 section 2 fills a shorter key up with
-        // zeroes, so this is HMAC under that hash, by a constructor that cannot fail: there is no other key to fall back on.
-        let mut block = hmac::digest::Key::<Hmac<Sha256>>::default();
-        block[..SHA256].copy_from_slice(&Sha256::digest(key));
-        let mac = Hmac::new(&block);
-        Self { mac, cluster, node: node.to_owned(), boot, seq: 0, senders: HashMap::new() }
+        Self { mac: keyed(key), others: Vec::new(), cluster, node: node.to_owned(), boot, seq: 0, senders: HashMap::new() }
+    }
+
+    /// Also opens what is under one of these keys: the next or the former one, while the cluster's key is changed.
+    #[must_use]
+    pub fn accepting(mut self, keys: &[Vec<u8>]) -> Self {
+        self.others = keys.iter().map(|k| keyed(k)).collect();
+        self
     }
 
     /// The bytes of a message. Names longer than 255 bytes are cut; the configuration refuses them anyway.
@@ -125,10 +138,14 @@ impl Codec {
         if word(0) != self.cluster {
             return Err(Rejected::OtherCluster);
         }
-        let mut mac = self.mac.clone();
-        mac.update(body);
-        mac.verify_truncated_left(tag).map_err(|_| Rejected::BadMac)?;
+        let fits = |mac: &Hmac<Sha256>| mac.clone().chain_update(body).verify_truncated_left(tag).is_ok();
+        if !std::iter::once(&self.mac).chain(&self.others).any(fits) {
+            return Err(Rejected::BadMac);
+        }
         let (boot, seq, epoch, beat, beat_boot) = (word(1), word(2), word(3), word(4), word(5));
+        if epoch > MAX_EPOCH {
+            return Err(Rejected::Malformed);
+        }
         let kind = match body[3] {
             0 => Kind::Beat { beat, boot: beat_boot },
             1 => Kind::Ack { beat, boot: beat_boot, vouch: body[4] & 2 != 0 },

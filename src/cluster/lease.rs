@@ -3,7 +3,7 @@
 use super::election::LeaseState;
 use super::record::{Keys, NodeEntry, encode, read_node};
 use crate::clock;
-use crate::etcd::{Compare, Etcd, EtcdError, Lease, Op};
+use crate::etcd::{Changes, Compare, Etcd, EtcdError, Lease, Op};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -61,7 +61,10 @@ pub(super) async fn keep(
     let value = encode(&entry);
     let mut failures = 0_u32;
     let mut complained = (String::new(), clock::now());
+    let mut changes = etcd.changes();
     loop {
+        // A lease of the etcd before is none in this one.
+        changes.borrow_and_update();
         let why = match register(&etcd, (&key, &run), &value, &entry).await {
             Ok(lease) => {
                 if failures > 0 {
@@ -78,7 +81,7 @@ pub(super) async fn keep(
                 // Less the drift: our clock may run slower than etcd's.
                 let life = lease.ttl.mul_f64((1.0 - drift).max(0.0));
                 out.send_replace(Some(LeaseState { id: lease.id, until: lease.sent + life }));
-                renew(&etcd, &lease, life, &again, &out, (&key, &value)).await;
+                renew(&etcd, &lease, life, &again, &out, (&key, &value), &mut changes).await;
                 out.send_replace(None);
                 // Its keys should not outlive it; if this fails they run out by themselves.
                 let _ = etcd.revoke(lease.id).await;
@@ -93,6 +96,8 @@ pub(super) async fn keep(
                 });
                 why
             }
+            // Found while it was asked: once more, at once.
+            Err(NotRegistered::Etcd(EtcdError::Changed)) => continue,
             Err(NotRegistered::Etcd(e)) => e.to_string(),
         };
         let now = clock::now();
@@ -152,11 +157,14 @@ async fn renew(
     again: &Notify,
     out: &watch::Sender<Option<LeaseState>>,
     own: (&str, &[u8]),
+    changes: &mut watch::Receiver<Changes>,
 ) {
     let pause = (lease.ttl / RENEWALS).max(Duration::from_millis(50));
     let mut wait = pause;
     loop {
         tokio::select! {
+            // Also one of before the lease was granted: the grant would have failed.
+            Ok(()) = changes.changed() => return,
             () = tokio::time::sleep(wait) => {}
             () = again.notified() => {
                 if is_intact(etcd, lease, own).await {
@@ -172,6 +180,7 @@ async fn renew(
                 wait = pause;
                 out.send_replace(Some(LeaseState { id: lease.id, until: sent + life }));
             }
+            Err(EtcdError::Changed) => return,
             Err(EtcdError::LeaseGone { .. }) => {
                 tracing::warn!("the lease in etcd was lost; registering again");
                 return;

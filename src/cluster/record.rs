@@ -10,7 +10,11 @@ pub const SCHEMA: u32 = 1;
 
 /// The highest epoch that is read. No epoch is above the revision that etcd had when it was written, which is an i64 and rises by one
 /// with each change: a higher one was made by hand or is damaged, and would leave no room for the next.
-pub(super) const MAX_EPOCH: u64 = 1 << 62;
+pub const MAX_EPOCH: u64 = 1 << 62;
+/// Most members of a record: as many peers as an election keeps.
+const MAX_MEMBERS: usize = 64;
+/// The end of the year 9999 in milliseconds since 1970: what is later was not written by a clock.
+const MAX_MS: u64 = 253_402_300_799_999;
 
 /// The longest value that is read. A record with 100 members is below 10 kB; more is not ours.
 const MAX_VALUE: usize = 64 * 1024;
@@ -191,14 +195,33 @@ fn decode<T: for<'a> Deserialize<'a>>(value: &[u8]) -> Result<T, String> {
     serde_json::from_slice(value).map_err(|e| e.to_string())
 }
 
+/// Whether a node may have this name: the rule of the configuration.
+fn is_name(name: &str) -> bool {
+    (1..=63).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
+/// No master writes such a record, whatever the JSON says.
+fn check(r: Record) -> Result<Record, String> {
+    let names = std::iter::once(&r.master).chain(&r.successor).chain(&r.handover).chain(&r.members).chain(r.addresses.keys());
+    if r.epoch == 0 || r.epoch > MAX_EPOCH {
+        return Err(format!("epoch {} is out of range", r.epoch));
+    }
+    if r.members.len().max(r.addresses.len()) > MAX_MEMBERS {
+        return Err(format!("it has more than {MAX_MEMBERS} members"));
+    }
+    if r.since_ms > MAX_MS {
+        return Err(format!("since_ms {} is no time", r.since_ms));
+    }
+    if let Some(name) = names.into_iter().find(|n| !is_name(n)) {
+        return Err(format!("{name:?} cannot be the name of a node"));
+    }
+    Ok(r)
+}
+
 /// Reads the value of a record key.
 #[must_use]
 pub fn read_record(key: &str, value: &[u8], revision: i64) -> Recorded {
-    let sane = |r: Record| {
-        let e = r.epoch;
-        (1..=MAX_EPOCH).contains(&e).then_some(r).ok_or_else(|| format!("its epoch {e} is not one that keepcall has written"))
-    };
-    match decode::<Record>(value).and_then(sane) {
+    match decode::<Record>(value).and_then(check) {
         Ok(record) => Recorded::Good { revision, record: Arc::new(record) },
         Err(e) => Recorded::Unreadable {
             revision,
@@ -215,7 +238,17 @@ pub fn read_record(key: &str, value: &[u8], revision: i64) -> Recorded {
 /// # Errors
 /// What is wrong with it, in words.
 pub fn read_node(key: &str, value: &[u8]) -> Result<NodeEntry, String> {
+    let good = |n: NodeEntry| {
+        if !is_name(&n.name) {
+            return Err(format!("{:?} cannot be the name of a node", n.name));
+        }
+        if n.address.port() == 0 || n.address.ip().is_unspecified() || n.address.ip().is_multicast() {
+            return Err(format!("no heartbeat can be sent to {}", n.address));
+        }
+        Ok(n)
+    };
     decode(value)
+        .and_then(good)
         .map_err(|e| format!("the value of {key} in etcd cannot be used: {e}; the node's agent writes it again when it restarts"))
 }
 
@@ -232,7 +265,7 @@ pub fn describe_pause(value: &str) -> String {
 /// Reads the value of an `alive` key: the epoch in decimal.
 #[must_use]
 pub fn read_alive(value: &[u8], lease: i64) -> Alive {
-    let epoch = std::str::from_utf8(value).ok().and_then(|s| s.parse().ok()).unwrap_or(0);
+    let epoch = std::str::from_utf8(value).ok().and_then(|s| s.parse().ok()).filter(|e| *e <= MAX_EPOCH).unwrap_or(0);
     Alive { epoch, lease }
 }
 

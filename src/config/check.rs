@@ -50,7 +50,15 @@ fn name(value: &str, path: &str, source: &Source<'_>, found: &mut Found) {
     }
 }
 
+/// A change of key needs one more than `key_file`; each is tried at each datagram that fits no other.
+const MAX_ACCEPTED_KEYS: usize = 4;
+
 fn node(node: &Node, source: &Source<'_>, found: &mut Found) {
+    if node.accept_key_files.len() > MAX_ACCEPTED_KEYS {
+        let message = format!("{} further keys; at most {MAX_ACCEPTED_KEYS} are accepted", node.accept_key_files.len());
+        let help = "name the next or the former key of the cluster only, and only while it is changed";
+        found.errors.push(source.problem("node.accept_key_files", message, help));
+    }
     name(&node.name, "node.name", source, found);
     name(&node.cluster, "node.cluster", source, found);
     if node.address.is_unspecified() || node.address.is_multicast() {

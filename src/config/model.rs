@@ -44,6 +44,9 @@ pub struct Node {
     pub port: u16,
     /// File with the cluster's shared key (32 bytes or more, any content); the same on every node, mode 0600.
     pub key_file: PathBuf,
+    /// Files with further keys that are accepted, beside `key_file`: the next or the former one, while the cluster's key is changed.
+    #[serde(default)]
+    pub accept_key_files: Vec<PathBuf>,
     /// Higher is preferred among equally healthy nodes.
     #[serde(default = "default_priority")]
     pub priority: u16,
@@ -255,8 +258,11 @@ pub struct Sip {
     #[serde(default = "default_emergency")]
     pub emergency: Vec<String>,
     /// Whether calls are encrypted in etcd, with a key made of the cluster's.
-    #[serde(default)]
+    #[serde(default = "default_true")]
     pub encrypt: bool,
+    /// What becomes of calls in etcd that are not encrypted. If absent: refused, unless `encrypt` is off.
+    #[serde(default)]
+    pub plain_records: Option<PlainRecords>,
     /// Recoveries under way at one time.
     #[serde(default = "default_window")]
     pub window: usize,
@@ -272,6 +278,24 @@ pub struct Sip {
     /// `[instance.sip.esl]`: learn from FreeSWITCH itself which legs are one call.
     #[serde(default)]
     pub esl: Option<Esl>,
+}
+
+/// What becomes of calls in etcd that are not encrypted: anybody who can write etcd may have made them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PlainRecords {
+    /// They are not used, and counted.
+    Refuse,
+    /// They are used. Who can write etcd can then steer audio.
+    Accept,
+}
+
+impl Sip {
+    /// Whether calls in etcd that are not encrypted are used.
+    #[must_use]
+    pub fn accepts_plain(&self) -> bool {
+        self.plain_records.map_or(!self.encrypt, |p| p == PlainRecords::Accept)
+    }
 }
 
 /// `[instance.sip.hep]`: where the server reports what it sends and receives, and who is believed.

@@ -79,6 +79,7 @@ const NODE: &[Key] = &[
     must("address", Form::Address),
     may("port", PORT),
     must("key_file", Form::Text),
+    may("accept_key_files", Form::Texts),
     may("priority", Form::Whole(0, 65_535)),
 ];
 const ETCD: &[Key] = &[
@@ -131,6 +132,7 @@ const SIP: &[Key] = &[
     may("pair_header", Form::Text),
     may("emergency", Form::Texts),
     may("encrypt", Form::Bool),
+    may("plain_records", Form::Choice(&["refuse", "accept"])),
     may("window", Form::Whole(0, 1_000_000)),
     may("max_calls", Form::Whole(0, 10_000_000)),
     may("hep", Form::Table(HEP)),
@@ -316,9 +318,10 @@ fn example_line(name: &str, form: Form) -> String {
         (Form::Text, "secret_file") => "\"/etc/keepcall/ami.secret\"",
         (Form::Text, "password_file") => "\"/etc/keepcall/password\"",
         (Form::Text, _) => "\"a\"",
-        (Form::Choice(_), _) => "\"observe\"",
+        (Form::Choice(all), _) => return format!("{name} = {:?}", all.first().copied().unwrap_or_default()),
         (Form::Texts, "endpoints") => "[\"http://192.0.2.1:2379\"]",
         (Form::Texts, "codes") => "[\"2xx\"]",
+        (Form::Texts, "accept_key_files") => "[\"/etc/keepcall/former.key\"]",
         (Form::Texts, "emergency") => "[\"911\", \"112\"]",
         (Form::Texts, _) => "[\"/usr/bin/systemctl\", \"restart\", \"asterisk\"]",
         (Form::Bool, _) => "true",

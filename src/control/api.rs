@@ -233,6 +233,21 @@ pub struct EtcdStatus {
     pub error: Option<String>,
     /// Each endpoint of the configuration.
     pub endpoints: Vec<EndpointStatus>,
+    /// etcd was found to be another one than before: restored from a backup, emptied, or exchanged. The last time since the start of
+    /// the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<EtcdChange>,
+}
+
+/// A moment at which etcd was found to be another one than before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EtcdChange {
+    /// What was found.
+    pub what: String,
+    /// Wall-clock milliseconds since 1970.
+    pub at_ms: u64,
+    /// How often that was since the start of the agent.
+    pub count: u64,
 }
 
 /// Health of one etcd endpoint.
@@ -244,6 +259,9 @@ pub struct EndpointStatus {
     pub healthy: bool,
     /// What went wrong last, if it is not.
     pub error: Option<String>,
+    /// The alarm that it tells of, with the cure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alarm: Option<String>,
 }
 
 /// The state of one instance.
@@ -318,6 +336,9 @@ pub struct CallCounts {
     pub tracked: usize,
     /// Carried on by this agent after a takeover.
     pub carried: usize,
+    /// How storing them goes, and what is stored that is not used.
+    #[serde(default)]
+    pub store: StoreCounts,
     /// What was captured of the server's traffic since the capture was opened; `None` while there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capture: Option<CaptureCounters>,
@@ -346,6 +367,23 @@ pub struct RelayCounts {
     pub parts: u64,
     /// Packets that would have ended on this host.
     pub this_host: u64,
+}
+
+/// How storing calls goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreCounts {
+    /// Calls whose newest state is not known to be in etcd.
+    pub waiting: usize,
+    /// Changes that were not stored, since the start of the agent.
+    pub dropped: u64,
+    /// Stored values that are no calls, or of a newer version.
+    pub unreadable: usize,
+    /// Stored values that are not encrypted, and are refused for that.
+    pub plain_refused: usize,
+    /// Stored values that are refused because somebody without this cluster's key made, changed, moved or put back them.
+    pub foreign_refused: usize,
+    /// Stored calls that are used although they are not encrypted, or under a former key.
+    pub outdated: usize,
 }
 
 /// The state of one node.

@@ -1,7 +1,9 @@
 //! The handle that the rest of the program holds: each request, and to how many members it may go. `spread.rs` sends it there.
 
+use super::changes::Changes;
 use super::endpoint::{Access, Endpoint, EndpointHealth};
 use super::error::EtcdError;
+use super::identity::{Header, Identity};
 use super::spread::Spread;
 use super::types::{Compare, KeyValue, Lease, Op, TxnReply};
 use super::watch::{self, WatchEvent};
@@ -35,6 +37,11 @@ pub(super) struct Inner {
     pub(super) full: Mutex<Option<String>>,
     /// Whether the endpoints are being probed.
     pub(super) probing: AtomicBool,
+    /// Which etcd it is.
+    pub(super) identity: Mutex<Identity>,
+    /// One at a time finds out which it is, at the start.
+    pub(super) settling: tokio::sync::Mutex<()>,
+    pub(super) changes: tokio::sync::watch::Sender<Changes>,
 }
 
 /// Most bytes of one answer. All calls of a full instance fit; the library's own limit of 4 MiB does not hold a thousand.
@@ -63,6 +70,9 @@ impl Etcd {
             trouble: Mutex::new(None),
             full: Mutex::new(None),
             probing: AtomicBool::new(false),
+            identity: Mutex::new(Identity::new(cfg.endpoints.len())),
+            settling: tokio::sync::Mutex::default(),
+            changes: tokio::sync::watch::Sender::default(),
         })))
     }
 
@@ -78,11 +88,13 @@ impl Etcd {
         self.0.endpoints.iter().map(Endpoint::health).collect()
     }
 
-    /// Why the last call failed, if it did: no member served it, or etcd did not let this node in, or it takes no writes.
+    /// Why the last call failed, if it did: no member served it, or etcd did not let this node in, or it takes no writes. Else the
+    /// alarm that a member tells of.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         let get = |m: &Mutex<Option<String>>| m.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        get(&self.0.trouble).or_else(|| get(&self.0.full))
+        let alarm = || self.0.endpoints.iter().find_map(Endpoint::alarm);
+        get(&self.0.trouble).or_else(|| get(&self.0.full)).or_else(alarm)
     }
 
     /// All keys with this prefix, read linearizably, and the revision of the read.
@@ -94,7 +106,8 @@ impl Etcd {
         self.call(Spread::InTurn, |c| async move {
             let mut c = c.kv_client().max_decoding_message_size(MAX_ANSWER);
             let mut r = c.get(prefix, Some(GetOptions::new().with_prefix())).await?;
-            Ok((r.header().map_or(0, etcd_client::ResponseHeader::revision), r.take_kvs().into_iter().map(key_value).collect()))
+            let revision = r.header().map_or(0, etcd_client::ResponseHeader::revision);
+            Ok((linear(r.header()), (revision, r.take_kvs().into_iter().map(key_value).collect())))
         })
         .await
     }
@@ -104,8 +117,11 @@ impl Etcd {
     /// # Errors
     /// As [`Etcd`] says.
     pub async fn get(&self, key: &str) -> Result<Option<KeyValue>, EtcdError> {
-        self.call(Spread::Hedged, |mut c| async move { Ok(c.get(key, None).await?.take_kvs().into_iter().next().map(key_value)) })
-            .await
+        self.call(Spread::Hedged, |mut c| async move {
+            let mut r = c.get(key, None).await?;
+            Ok((linear(r.header()), r.take_kvs().into_iter().next().map(key_value)))
+        })
+        .await
     }
 
     /// Sets a key, bound to `lease` (0: to none).
@@ -114,8 +130,8 @@ impl Etcd {
     /// As [`Etcd`] says; not repeated after a time-out.
     pub async fn put(&self, key: &str, value: &[u8], lease: i64) -> Result<(), EtcdError> {
         self.call(Spread::Once, |mut c| async move {
-            c.put(key, value, Some(PutOptions::new().with_lease(lease))).await?;
-            Ok(())
+            let r = c.put(key, value, Some(PutOptions::new().with_lease(lease))).await?;
+            Ok((linear(r.header()), ()))
         })
         .await
     }
@@ -126,8 +142,8 @@ impl Etcd {
     /// As [`Etcd`] says; not repeated after a time-out.
     pub async fn delete(&self, key: &str) -> Result<(), EtcdError> {
         self.call(Spread::Once, |mut c| async move {
-            c.delete(key, None).await?;
-            Ok(())
+            let r = c.delete(key, None).await?;
+            Ok((linear(r.header()), ()))
         })
         .await
     }
@@ -181,7 +197,7 @@ impl Etcd {
                 })
                 .collect();
             let revision = r.header().map_or(0, etcd_client::ResponseHeader::revision);
-            Ok(TxnReply { succeeded: r.succeeded(), revision, reads })
+            Ok((linear(r.header()), TxnReply { succeeded: r.succeeded(), revision, reads }))
         })
         .await
     }
@@ -196,7 +212,8 @@ impl Etcd {
         let sent = clock::now();
         self.call(Spread::InTurn, |mut c| async move {
             let r = c.lease_grant(ttl, None).await?;
-            Ok(Lease { id: r.id(), ttl: Duration::from_secs(u64::try_from(r.ttl()).unwrap_or(0)), sent })
+            let lease = Lease { id: r.id(), ttl: Duration::from_secs(u64::try_from(r.ttl()).unwrap_or(0)), sent };
+            Ok((local(r.header()), lease))
         })
         .await
     }
@@ -210,8 +227,9 @@ impl Etcd {
         let gone = self
             .call(Spread::Hedged, |mut c| async move {
                 match c.lease_keep_alive(id).await {
-                    Ok(_) => Ok(false),
-                    Err(etcd_client::Error::LeaseKeepAliveError(m)) if m.contains("lease not found") => Ok(true),
+                    // The library keeps the header to itself; probes look at others.
+                    Ok(_) => Ok((None, false)),
+                    Err(etcd_client::Error::LeaseKeepAliveError(m)) if m.contains("lease not found") => Ok((None, true)),
                     Err(e) => Err(e),
                 }
             })
@@ -226,8 +244,8 @@ impl Etcd {
     pub async fn revoke(&self, id: i64) -> Result<(), EtcdError> {
         let r = self
             .call(Spread::InTurn, |mut c| async move {
-                c.lease_revoke(id).await?;
-                Ok(())
+                let r = c.lease_revoke(id).await?;
+                Ok((local(r.header()), ()))
             })
             .await;
         match r {
@@ -243,24 +261,34 @@ impl Etcd {
         watch::start(self.clone(), prefix.to_owned())
     }
 
-    /// Opens one stream at the first endpoint that accepts it.
-    pub(super) async fn open_watch(&self, prefix: &str, from: i64) -> Result<(etcd_client::WatchStream, String), EtcdError> {
+    /// Opens one stream at the first endpoint that accepts it. Returns also which one that is.
+    pub(super) async fn open_watch(&self, prefix: &str, from: i64) -> Result<(etcd_client::WatchStream, usize), EtcdError> {
         let options = etcd_client::WatchOptions::new().with_prefix().with_start_revision(from).with_progress_notify();
         let options = &options;
         let open = |c: Client| async move {
-            c.watch_client().max_decoding_message_size(MAX_ANSWER).watch(prefix, Some(options.clone())).await
+            let stream = c.watch_client().max_decoding_message_size(MAX_ANSWER).watch(prefix, Some(options.clone())).await?;
+            Ok((None, stream))
         };
         let stream = self.call(Spread::InTurn, open).await?;
-        let i = self.0.current.load(Ordering::Relaxed) % self.0.endpoints.len();
-        Ok((stream, self.0.endpoints[i].url.clone()))
+        Ok((stream, self.0.current.load(Ordering::Relaxed) % self.0.endpoints.len()))
     }
 
     /// A stream of this endpoint died: other calls should go elsewhere first.
-    pub(super) fn report(&self, url: &str, why: &str) {
-        if let Some(e) = self.0.endpoints.iter().find(|e| e.url == url) {
+    pub(super) fn report(&self, endpoint: usize, why: &str) {
+        if let Some(e) = self.0.endpoints.get(endpoint) {
             e.bad(why, clock::now());
         }
     }
+}
+
+/// The header of an answer to a linearizable request.
+pub(super) fn linear(h: Option<&etcd_client::ResponseHeader>) -> Option<Header> {
+    h.map(|h| Header { cluster: h.cluster_id(), revision: Some(h.revision()) })
+}
+
+/// The header of an answer that a member gives out of what it has, which may be behind.
+pub(super) fn local(h: Option<&etcd_client::ResponseHeader>) -> Option<Header> {
+    h.map(|h| Header { cluster: h.cluster_id(), revision: None })
 }
 
 fn key_value(kv: etcd_client::KeyValue) -> KeyValue {

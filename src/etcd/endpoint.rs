@@ -24,6 +24,9 @@ pub struct EndpointHealth {
     pub healthy: bool,
     /// The last error, if not healthy.
     pub error: Option<String>,
+    /// The alarm that it tells of, with the cure; it may answer all the same.
+    #[serde(default)]
+    pub alarm: Option<String>,
 }
 
 #[derive(Default)]
@@ -115,11 +118,12 @@ pub(super) struct Endpoint {
     pub(super) url: String,
     slot: tokio::sync::Mutex<Slot>,
     state: Mutex<State>,
+    alarm: Mutex<Option<String>>,
 }
 
 impl Endpoint {
     pub(super) fn new(url: &str) -> Self {
-        Self { url: url.to_owned(), slot: tokio::sync::Mutex::default(), state: Mutex::default() }
+        Self { url: url.to_owned(), slot: tokio::sync::Mutex::default(), state: Mutex::default(), alarm: Mutex::default() }
     }
 
     /// The client of this member. With a user this asks etcd for a token, so it can fail as any call can.
@@ -174,10 +178,21 @@ impl Endpoint {
         self.state().slow = true;
     }
 
-    /// Whether it answered within this time.
-    pub(super) fn answered_within(&self, span: Duration, now: Time) -> bool {
-        let s = self.state();
-        s.error.is_none() && s.answered.is_some_and(|t| now < t + span)
+    /// Whether its last call was answered.
+    pub(super) fn is_well(&self) -> bool {
+        self.state().error.is_none()
+    }
+
+    /// What it tells of alarms now.
+    pub(super) fn set_alarm(&self, alarm: Option<String>) {
+        let mut at = self.alarm.lock().unwrap_or_else(PoisonError::into_inner);
+        if *at != alarm {
+            match &alarm {
+                Some(alarm) => tracing::error!(endpoint = self.url, "{alarm}"),
+                None => tracing::info!(endpoint = self.url, "the alarm of etcd is over"),
+            }
+            *at = alarm;
+        }
     }
 
     /// What may be the matter if a connection to a member that never answered breaks: a server that wants TLS, or a client
@@ -205,8 +220,12 @@ impl Endpoint {
         s.slow || s.shunned_until.is_some_and(|t| now < t)
     }
 
+    pub(super) fn alarm(&self) -> Option<String> {
+        self.alarm.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(super) fn health(&self) -> EndpointHealth {
         let s = self.state();
-        EndpointHealth { url: self.url.clone(), healthy: s.error.is_none(), error: s.error.clone() }
+        EndpointHealth { url: self.url.clone(), healthy: s.error.is_none(), error: s.error.clone(), alarm: self.alarm() }
     }
 }

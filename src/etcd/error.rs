@@ -76,6 +76,9 @@ pub enum EtcdError {
         /// etcd's own words.
         message: String,
     },
+    /// etcd was found to be another one than when the request was made. A write may have been done in either.
+    #[error("etcd is another one than before (see `keepcall status`); the request is made again")]
+    Changed,
     /// The lease has run out or was revoked.
     #[error("etcd no longer knows lease {id:x}")]
     LeaseGone {
@@ -97,7 +100,7 @@ impl EtcdError {
     /// Whether it is certain that a write was not done and will not be. A write that failed otherwise is in doubt.
     #[must_use]
     pub const fn is_definite(&self) -> bool {
-        !matches!(self, Self::Timeout { .. } | Self::Broken { .. } | Self::Unanswered { .. })
+        !matches!(self, Self::Timeout { .. } | Self::Broken { .. } | Self::Unanswered { .. } | Self::Changed)
     }
 }
 
@@ -114,6 +117,8 @@ pub(super) enum Failure {
     Unserved(String),
     /// The token is no longer known: the client must be built again.
     StaleToken(String),
+    /// Answered, by a member of which it is not known yet whether it is of the right cluster.
+    Unsettled,
     /// Every member would answer the same.
     Final(EtcdError),
 }

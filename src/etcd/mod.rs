@@ -4,13 +4,18 @@
 //! endpoint has a client of its own, and [`Etcd`] tries one after the other, the last good one first and those that a probe
 //! found dead or slow last.
 
+mod alarm;
+mod changes;
 mod client;
 mod endpoint;
 mod error;
+mod identity;
+mod probe;
 mod spread;
 mod types;
 mod watch;
 
+pub use changes::Changes;
 pub use client::Etcd;
 pub use endpoint::EndpointHealth;
 pub use error::EtcdError;

@@ -1,14 +1,14 @@
 //! To which members a call goes, and when: in order, at once after a failure, and to a second one while the first is slow.
 
 use super::client::{Etcd, Inner};
-use super::endpoint::Endpoint;
 use super::error::{EtcdError, Failure, classify};
+use super::identity::Header;
 use crate::clock;
 use crate::time::Time;
 use etcd_client::Client;
 use futures::stream::{FuturesUnordered, StreamExt as _};
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::sync::{PoisonError, Weak};
 use std::time::Duration;
 
 /// When a call that may go to two members goes to the next one. A healthy member on an ordinary disk answers in less; a
@@ -17,15 +17,6 @@ const HEDGE: Duration = Duration::from_millis(40);
 /// When it is sent again to members that have it already: what a member forwards to a leader that has just died is lost, and
 /// the member waits for it in vain while a new leader is there.
 const AGAIN: Duration = Duration::from_millis(250);
-/// Time between two probes of a member that nobody else asks.
-const PROBE: Duration = Duration::from_millis(500);
-/// The same after etcd did not let this node in: it makes each login cost it dear on purpose, and nothing changes by asking.
-const REFUSED: Duration = Duration::from_secs(5);
-/// A probe without an answer for so long makes others be asked first.
-const SLOW: Duration = Duration::from_millis(100);
-/// Read by probes. It is below what a user of ours must be granted, and no key of ours.
-const PROBE_KEY: &str = "/keepcall/";
-
 /// How a call may be spread over the members.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Spread {
@@ -41,7 +32,7 @@ pub(super) enum Spread {
 
 /// What became of the copies of one call.
 #[derive(Default)]
-struct Tally {
+pub(super) struct Tally {
     /// Each endpoint that failed, and why.
     tried: Vec<(String, String)>,
     tls: Option<EtcdError>,
@@ -65,7 +56,7 @@ impl Etcd {
     pub(super) async fn call<T, F, Fut>(&self, spread: Spread, f: F) -> Result<T, EtcdError>
     where
         F: Fn(Client) -> Fut,
-        Fut: Future<Output = Result<T, etcd_client::Error>>,
+        Fut: Future<Output = Result<(Option<Header>, T), etcd_client::Error>>,
     {
         Ok(self.call_counted(spread, f).await?.0)
     }
@@ -74,13 +65,14 @@ impl Etcd {
     pub(super) async fn call_counted<T, F, Fut>(&self, spread: Spread, f: F) -> Result<(T, bool), EtcdError>
     where
         F: Fn(Client) -> Fut,
-        Fut: Future<Output = Result<T, etcd_client::Error>>,
+        Fut: Future<Output = Result<(Option<Header>, T), etcd_client::Error>>,
     {
         self.probe();
+        self.0.settle().await;
         let result = self.spread(spread, f).await;
         let trouble = match &result {
             // These are answers to the request, and no sign of trouble.
-            Ok(_) | Err(EtcdError::Refused { .. } | EtcdError::LeaseGone { .. }) => None,
+            Ok(_) | Err(EtcdError::Refused { .. } | EtcdError::LeaseGone { .. } | EtcdError::Changed) => None,
             Err(e) => Some(e.to_string()),
         };
         if matches!(spread, Spread::Once | Spread::Guarded) {
@@ -97,11 +89,11 @@ impl Etcd {
     async fn spread<T, F, Fut>(&self, spread: Spread, f: F) -> Result<(T, bool), EtcdError>
     where
         F: Fn(Client) -> Fut,
-        Fut: Future<Output = Result<T, etcd_client::Error>>,
+        Fut: Future<Output = Result<(Option<Header>, T), etcd_client::Error>>,
     {
         let (f, inner) = (&f, &*self.0);
         let mut next = inner.order(clock::now()).into_iter();
-        let ask = |i: usize| async move { (i, inner.attempt(&inner.endpoints[i], f).await) };
+        let ask = |i: usize| async move { (i, inner.attempt(i, f).await) };
         let (hedge, again) = (HEDGE.min(inner.timeout / 4), AGAIN.min(inner.timeout / 2));
         let hedged = matches!(spread, Spread::Hedged | Spread::Guarded);
         let last = clock::now() + inner.timeout;
@@ -179,7 +171,7 @@ impl Inner {
     }
 
     /// Notes that a member failed; whether the call may have been done all the same.
-    fn note(&self, i: usize, failure: Failure, tally: &mut Tally) -> bool {
+    pub(super) fn note(&self, i: usize, failure: Failure, tally: &mut Tally) -> bool {
         let e = &self.endpoints[i];
         let (why, in_doubt) = match failure {
             Failure::Tls(why) => {
@@ -195,6 +187,13 @@ impl Inner {
                 (err.to_string(), Some(err))
             }
             Failure::NotSent(why) | Failure::Unserved(why) | Failure::StaleToken(why) => (why, None),
+            Failure::Unsettled => {
+                // It is not the member's fault. The next call finds out first.
+                let why = "it is not known yet whether it belongs to the same cluster as the others".to_owned();
+                tally.in_doubt.get_or_insert(EtcdError::Broken { endpoint: e.url.clone(), why: why.clone() });
+                tally.tried.push((e.url.clone(), why));
+                return true;
+            }
             Failure::Final(err) => (err.to_string(), None),
         };
         e.bad(&why, clock::now());
@@ -208,18 +207,19 @@ impl Inner {
     }
 
     /// One try, and a second one with a fresh client if the token was no longer known. A time-out is in doubt, with no text.
-    async fn attempt<T, F, Fut>(&self, e: &Endpoint, f: &F) -> Result<T, Failure>
+    pub(super) async fn attempt<T, F, Fut>(&self, i: usize, f: &F) -> Result<T, Failure>
     where
         F: Fn(Client) -> Fut,
-        Fut: Future<Output = Result<T, etcd_client::Error>>,
+        Fut: Future<Output = Result<(Option<Header>, T), etcd_client::Error>>,
     {
-        let user = self.access.user.as_deref();
+        let (e, user) = (&self.endpoints[i], self.access.user.as_deref());
         let mut fresh = false;
         loop {
             let (number, client) = e.client(&self.access).await?;
+            let sent = self.identity().send(i);
             match tokio::time::timeout(self.timeout, f(client)).await {
                 Err(_) => return Err(Failure::InDoubt(String::new())),
-                Ok(Ok(t)) => return Ok(t),
+                Ok(Ok((header, t))) => return self.judge(i, sent, header).map(|()| t),
                 Ok(Err(err)) => match classify(&err, user) {
                     Failure::StaleToken(_) if !fresh => {
                         fresh = true;
@@ -229,47 +229,5 @@ impl Inner {
                 },
             }
         }
-    }
-
-    /// Asks one member for something small that only a member with a leader can answer. Whether it let this node in.
-    async fn probe_one(&self, i: usize) -> bool {
-        let e = &self.endpoints[i];
-        let read = |mut c: Client| async move { c.get(PROBE_KEY, None).await };
-        let mut asked = std::pin::pin!(self.attempt(e, &read));
-        let result = match tokio::time::timeout(SLOW, &mut asked).await {
-            Ok(result) => result,
-            Err(_) => {
-                e.slow();
-                asked.await
-            }
-        };
-        match result {
-            // Not being allowed to read this key is an answer, too.
-            Ok(_) | Err(Failure::Final(EtcdError::Denied { .. })) => e.good(clock::now()),
-            Err(Failure::Final(_)) => return false,
-            Err(failure) => drop(self.note(i, failure, &mut Tally::default())),
-        }
-        true
-    }
-}
-
-impl Etcd {
-    /// Begins to probe the endpoints, once; ends with the last handle.
-    fn probe(&self) {
-        if self.0.probing.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        for i in 0..self.0.endpoints.len() {
-            tokio::spawn(probe(std::sync::Arc::downgrade(&self.0), i));
-        }
-    }
-}
-
-async fn probe(etcd: Weak<Inner>, i: usize) {
-    loop {
-        let Some(inner) = etcd.upgrade() else { return };
-        let refused = !inner.endpoints[i].answered_within(PROBE, clock::now()) && !inner.probe_one(i).await;
-        drop(inner);
-        tokio::time::sleep(if refused { REFUSED } else { PROBE }).await;
     }
 }

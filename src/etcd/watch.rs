@@ -1,6 +1,8 @@
 //! Following a prefix. A stream is only a hint that may die unseen: after any error the prefix is read again.
 
-use super::client::{Etcd, key_value_ref};
+use super::changes::Changes;
+use super::client::{Etcd, key_value_ref, local};
+use super::error::{EtcdError, Failure};
 use super::types::KeyValue;
 use etcd_client::EventType;
 use std::time::Duration;
@@ -22,6 +24,8 @@ pub enum WatchEvent {
     Snapshot {
         /// Revision of the read.
         revision: i64,
+        /// [`super::Changes::count`] at the read: if it is higher than at the one before, etcd is another one.
+        change: u64,
         /// All keys under the prefix.
         entries: Vec<KeyValue>,
     },
@@ -52,10 +56,15 @@ pub(super) fn start(etcd: Etcd, prefix: String) -> mpsc::Receiver<WatchEvent> {
 async fn follow(etcd: &Etcd, prefix: &str, tx: &mpsc::Sender<WatchEvent>) {
     let mut pause = FIRST_PAUSE;
     let mut complained = false;
+    let mut changes = etcd.changes();
     loop {
+        let change = changes.borrow_and_update().count;
         match etcd.get_prefix(prefix).await {
+            // Not known of which etcd it tells.
+            Ok(_) if changes.has_changed().unwrap_or(false) => continue,
+            Err(EtcdError::Changed) => continue,
             Ok((revision, entries)) => {
-                if tx.send(WatchEvent::Snapshot { revision, entries }).await.is_err() {
+                if tx.send(WatchEvent::Snapshot { revision, change, entries }).await.is_err() {
                     return;
                 }
                 pause = FIRST_PAUSE;
@@ -64,12 +73,14 @@ async fn follow(etcd: &Etcd, prefix: &str, tx: &mpsc::Sender<WatchEvent>) {
                     complained = false;
                 }
                 match etcd.open_watch(prefix, revision + 1).await {
-                    Ok((stream, url)) => match pump(stream, tx).await {
+                    Ok((stream, endpoint)) => match pump(etcd, endpoint, stream, &mut changes, tx).await {
                         End::ReceiverGone => return,
                         End::Broken(why) => {
-                            tracing::debug!(prefix, %url, %why, "watch ended; reading again");
-                            etcd.report(&url, &why);
+                            tracing::debug!(prefix, endpoint, %why, "watch ended; reading again");
+                            etcd.report(endpoint, &why);
                         }
+                        // A watch waits for a revision that the other etcd may never come to.
+                        End::Changed => continue,
                         End::Compacted => tracing::debug!(prefix, "watch was compacted; reading again"),
                     },
                     Err(e) => tracing::debug!(prefix, error = %e, "watch could not be opened"),
@@ -89,17 +100,38 @@ async fn follow(etcd: &Etcd, prefix: &str, tx: &mpsc::Sender<WatchEvent>) {
 
 enum End {
     ReceiverGone,
+    Changed,
     Compacted,
     Broken(String),
 }
 
-async fn pump(mut stream: etcd_client::WatchStream, tx: &mpsc::Sender<WatchEvent>) -> End {
+async fn pump(
+    etcd: &Etcd,
+    endpoint: usize,
+    mut stream: etcd_client::WatchStream,
+    changes: &mut tokio::sync::watch::Receiver<Changes>,
+    tx: &mpsc::Sender<WatchEvent>,
+) -> End {
     loop {
-        let response = match stream.message().await {
+        let sent = etcd.0.identity().send(endpoint);
+        let message = tokio::select! {
+            biased;
+            changed = changes.changed() => match changed {
+                Ok(()) => return End::Changed,
+                Err(_) => return End::ReceiverGone,
+            },
+            message = stream.message() => message,
+        };
+        let response = match message {
             Ok(Some(r)) => r,
             Ok(None) => return End::Broken("etcd closed the stream".into()),
             Err(e) => return End::Broken(super::error::chain(&e)),
         };
+        match etcd.0.judge(endpoint, sent, local(response.header())) {
+            Ok(()) => {}
+            Err(Failure::Unserved(why)) => return End::Broken(why),
+            Err(_) => return End::Changed,
+        }
         if response.compact_revision() != 0 {
             return End::Compacted;
         }

@@ -135,6 +135,59 @@ impl EtcdCluster {
         self.members[i].proc.as_ref().unwrap().signal(Signal::SIGCONT).unwrap();
     }
 
+    /// Writes all that etcd has to a file, which is returned.
+    pub(crate) fn save(&self) -> String {
+        let file = self.members[0].host.dir.join("snapshot").display().to_string();
+        let _ = std::fs::remove_file(&file);
+        self.try_ctl_at(0, &["snapshot", "save", &file]).unwrap();
+        file
+    }
+
+    /// Every member loses what it has, and begins with the snapshot, as the manual of etcd says.
+    pub(crate) fn restore(&mut self, snapshot: &str) {
+        self.erase();
+        for m in &self.members {
+            let of = |flag: &str| m.argv.iter().skip_while(|a| *a != flag).nth(1).unwrap().as_str();
+            let mut argv = vec!["env", "ETCDCTL_API=3", "etcdctl", "snapshot", "restore", snapshot];
+            let kept = ["--name", "--data-dir", "--initial-cluster", "--initial-cluster-token", "--initial-advertise-peer-urls"];
+            argv.extend(kept.iter().flat_map(|flag| [*flag, of(flag)]));
+            m.host.exec(&argv).unwrap();
+        }
+        self.launch_all();
+    }
+
+    /// Every member begins with nothing, under this name of the cluster.
+    pub(crate) fn begin_anew(&mut self, token: &str) {
+        self.erase();
+        for m in &mut self.members {
+            let at = m.argv.iter().position(|a| a == "--initial-cluster-token").unwrap();
+            m.argv[at + 1] = token.to_owned();
+        }
+        self.launch_all();
+    }
+
+    fn erase(&mut self) {
+        for m in &mut self.members {
+            m.proc = None;
+            std::fs::remove_dir_all(m.host.dir.join("data")).unwrap();
+        }
+    }
+
+    /// A member is a cluster of its own, until [`EtcdCluster::launch`].
+    pub(crate) fn launch_alone(&mut self, i: usize) {
+        let m = &mut self.members[i];
+        m.proc = None;
+        let mut argv = m.argv.clone();
+        let peer = format!("{}=http://{}:2380", m.host.name, m.host.ip4);
+        let data = m.host.dir.join("alone").display().to_string();
+        for (flag, value) in [("--initial-cluster", &peer), ("--initial-cluster-token", &data), ("--data-dir", &data)] {
+            let at = argv.iter().position(|a| a == flag).unwrap();
+            argv[at + 1] = value.clone();
+        }
+        let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
+        m.proc = Some(m.host.spawn("etcd", &argv).unwrap());
+    }
+
     /// Drops every packet from and to a member's host, without a word to anyone.
     pub(crate) fn cut(&self, i: usize) {
         let rules = "table inet cut { chain i { type filter hook input priority 0; iif lo accept; drop; }; \

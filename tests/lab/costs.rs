@@ -106,7 +106,8 @@ impl Bench<'_> {
                 server_pidfile: Some(server.pidfile.clone()),
                 on_backup: None,
             };
-            agents.push(Agent::start(host, &setup)?);
+            // Calls are made here of one that the master stored, without the cluster's key.
+            agents.push(Agent::start_with(host, &setup, "encrypt = false\n")?);
         }
         let (master, backup) = wait_armed(&mut agents)?;
 

@@ -2,7 +2,7 @@
 
 use super::{CallsSide, Role};
 use crate::calls::model::{Call, CallEvent};
-use crate::calls::store::StoreEvent;
+use crate::calls::store::{Keep, StoreEvent};
 use crate::calls::sweep::Verdict;
 use crate::clock;
 use crate::config::Mode;
@@ -105,15 +105,48 @@ impl CallsSide {
 
     /// Stores a call again that somebody else deleted or overwrote, if it is still up here.
     pub(super) fn put_back(&mut self, id: &str) -> bool {
+        let up = self.store_again(id);
+        if up {
+            warn!(instance = self.instance, call = id, "somebody deleted or changed this call in etcd; it is stored again");
+        }
+        up
+    }
+
+    /// Stores a call again, if it is still up here.
+    fn store_again(&mut self, id: &str) -> bool {
         let call = match self.table.get(id) {
             Some(call) => Some(Box::new(call)),
             None if self.engine.carries(id) => self.stored.get(id).cloned().map(Box::new),
             None => None,
         };
         let Some(call) = call else { return false };
-        warn!(instance = self.instance, call = id, "somebody deleted or changed this call in etcd; it is stored again");
         self.store.apply(CallEvent::Put(call));
         true
+    }
+
+    /// etcd is another one than before, and holds other calls than this node knows. The calls that changed here.
+    fn compare(&mut self, calls: Vec<Call>) -> Vec<String> {
+        // Until the calls from before have gone to tracker or engine, nobody knows which of those in etcd are up.
+        let sure = self.role == Role::Master && !self.own_open;
+        let (missing, unknown) = self.stored.compare(calls, !sure);
+        if !sure {
+            return unknown;
+        }
+        warn!(
+            instance = self.instance,
+            missing = missing.len(),
+            former = unknown.len(),
+            "etcd is another one: calls that are up are stored again, and calls of former times are removed"
+        );
+        for id in missing {
+            if !self.store_again(&id) {
+                self.stored.remove(&id);
+            }
+        }
+        for id in unknown {
+            self.store.apply(CallEvent::Delete { id, reason: "of an etcd of former times" });
+        }
+        Vec::new()
     }
 
     pub(super) async fn follow(&mut self, first: StoreEvent) {
@@ -153,14 +186,15 @@ impl CallsSide {
                         self.put_back(&id);
                     }
                 }
-                StoreEvent::Synced(calls) => {
+                StoreEvent::Synced { calls, keep: Keep::All } if self.synced => changed.extend(self.compare(calls)),
+                StoreEvent::Synced { calls, keep } => {
                     changed.extend(self.stored.ids().map(str::to_owned));
                     changed.extend(calls.iter().map(|c| c.id.clone()));
                     if self.role == Role::Master {
                         late.extend(calls.iter().filter(|c| self.is_late(c)).cloned());
                     }
                     self.synced = true;
-                    let gone = self.stored.replace(calls);
+                    let gone = self.stored.replace(calls, |id| keep.has(id));
                     if self.role == Role::Master {
                         for call in gone {
                             let id = call.id.clone();

@@ -27,7 +27,7 @@ impl Scene {
     }
 
     fn snapshot(&self, entries: Vec<KeyValue>) -> Option<Mode> {
-        self.see(WatchEvent::Snapshot { revision: 1, entries })
+        self.see(WatchEvent::Snapshot { revision: 1, change: 0, entries })
     }
 }
 

@@ -4,6 +4,7 @@
 //! written is what the tracker has), and no decoding.
 
 use super::queue::{Change, Taken};
+use super::value::Stamp;
 use crate::calls::model::Call;
 use std::collections::{HashMap, VecDeque};
 
@@ -11,7 +12,7 @@ use std::collections::{HashMap, VecDeque};
 const MAX: usize = 1024;
 
 enum Sent {
-    Put { value: Vec<u8>, call: Box<Call> },
+    Put { value: Vec<u8>, call: Box<Call>, stamp: Stamp },
     Delete,
 }
 
@@ -25,9 +26,9 @@ pub(super) struct Echo {
 
 impl Echo {
     /// Before a write is sent: it may be heard of before it is answered.
-    pub(super) fn sending(&mut self, taken: &Taken, value: Vec<u8>) {
+    pub(super) fn sending(&mut self, taken: &Taken, value: Vec<u8>, stamp: Stamp) {
         let sent = match &taken.change {
-            Change::Put(call) => Sent::Put { value, call: call.clone() },
+            Change::Put(call) => Sent::Put { value, call: call.clone(), stamp },
             Change::Delete => Sent::Delete,
         };
         if self.sent.insert(taken.id.clone(), sent).is_none() {
@@ -39,14 +40,19 @@ impl Echo {
         }
     }
 
-    /// The call, if this very value was written by this node.
-    pub(super) fn put(&mut self, id: &str, value: &[u8]) -> Option<Box<Call>> {
+    /// Whether something of this call is under way, or not heard back.
+    pub(super) fn contains(&self, id: &str) -> bool {
+        self.sent.contains_key(id)
+    }
+
+    /// The call and its stamp, if this very value was written by this node.
+    pub(super) fn put(&mut self, id: &str, value: &[u8]) -> Option<(Box<Call>, Stamp)> {
         // Something else that this node wrote of the call may still be on its way.
         if !matches!(self.sent.get(id), Some(Sent::Put { value: sent, .. }) if sent == value) {
             return None;
         }
         match self.sent.remove(id) {
-            Some(Sent::Put { call, .. }) => Some(call),
+            Some(Sent::Put { call, stamp, .. }) => Some((call, stamp)),
             _ => None,
         }
     }

@@ -1,23 +1,35 @@
 //! Follows the calls in etcd and tells what they are.
 
-use super::value::Coder;
-use super::{State, StoreEvent, WARN_EVERY};
+use super::value::{BadValue, Coder, Decoded, Stamp};
+use super::{Keep, State, StoreEvent, WARN_EVERY};
 use crate::calls::model::Call;
 use crate::clock;
 use crate::etcd::{Etcd, KeyValue, WatchEvent};
 use crate::time::Time;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::warn;
 
+/// After etcd was found to be another one, what was known of calls stands for so long: the master stores its calls again within
+/// seconds, and if there is none, another node has taken over by then.
+const REMEMBER: Duration = Duration::from_secs(30);
 /// Bad values that are named one by one within [`WARN_EVERY`]; who wrote so many knows where they are.
 const NAMED: usize = 10;
 
 struct Follower {
     coder: Arc<Coder>,
-    /// By key, since a lost connection has every value read again.
-    bad: BTreeSet<String>,
+    /// Values that are not used, by key, since a lost connection has every value read again.
+    bad: BTreeMap<String, BadValue>,
+    /// When each call's known state was written.
+    stamps: HashMap<String, Stamp>,
+    /// Calls whose values are to be written anew.
+    outdated: HashSet<String>,
+    /// The etcd that was read last, counted.
+    change: Option<u64>,
+    /// When what is known besides what etcd tells is no longer kept.
+    forget_at: Time,
     /// Bad values that were met, and not named, since `since`.
     met: usize,
     since: Time,
@@ -28,10 +40,11 @@ pub(super) async fn run(
     state: Arc<Mutex<State>>,
     coder: Arc<Coder>,
     mut again: mpsc::Receiver<()>,
+    bell: mpsc::WeakSender<()>,
     tell: mpsc::Sender<StoreEvent>,
 ) {
     let mut watch = etcd.watch(&coder.prefix);
-    let mut this = Follower { coder, bad: BTreeSet::new(), met: 0, since: clock::now() };
+    let mut this = Follower::new(coder);
     loop {
         let event = tokio::select! {
             event = watch.recv() => event,
@@ -39,10 +52,22 @@ pub(super) async fn run(
                 watch = etcd.watch(&this.coder.prefix);
                 continue;
             }
+            () = tokio::time::sleep_until(clock::tokio_at(this.forget_at)) => {
+                this.forget_at = Time::FAR;
+                watch = etcd.watch(&this.coder.prefix);
+                continue;
+            }
             () = tell.closed() => None,
         };
         let Some(event) = event else { return };
-        if let Some(event) = this.handle(event, &state)
+        let told = this.handle(event, &state);
+        if matches!(told, Some(StoreEvent::Synced { .. }))
+            && let Some(bell) = bell.upgrade()
+        {
+            // Full means that a ring is waiting already.
+            let _ = bell.try_send(());
+        }
+        if let Some(event) = told
             && tell.send(event).await.is_err()
         {
             return;
@@ -51,16 +76,52 @@ pub(super) async fn run(
 }
 
 impl Follower {
+    fn new(coder: Arc<Coder>) -> Self {
+        Self {
+            coder,
+            bad: BTreeMap::new(),
+            stamps: HashMap::new(),
+            outdated: HashSet::new(),
+            change: None,
+            forget_at: Time::FAR,
+            met: 0,
+            since: clock::now(),
+        }
+    }
+
     fn handle(&mut self, event: WatchEvent, state: &Mutex<State>) -> Option<StoreEvent> {
         let event = match event {
-            WatchEvent::Snapshot { entries, .. } => {
+            WatchEvent::Snapshot { entries, change, .. } => {
+                let mut known = std::mem::take(&mut self.stamps);
+                if self.change.replace(change).is_some_and(|c| c != change) {
+                    // Stamps count revisions, and these begin anew.
+                    known.clear();
+                    self.forget_at = clock::now() + REMEMBER;
+                }
                 self.bad.clear();
-                let calls: Vec<Call> = entries.iter().filter_map(|kv| self.read(kv)).collect();
+                self.outdated.clear();
+                let mut keep = BTreeSet::new();
+                let mut calls = Vec::with_capacity(entries.len());
+                for kv in &entries {
+                    let Some(id) = self.coder.id_in(&kv.key).map(str::to_owned) else { continue };
+                    if let Some(stamp) = known.get(&id) {
+                        self.stamps.insert(id.clone(), *stamp);
+                    }
+                    match self.read(&id, kv) {
+                        Some(call) => calls.push(call),
+                        // What was known of it is better than what stands there now.
+                        None => drop(keep.insert(id)),
+                    }
+                }
                 let mut state = super::lock(state);
+                if state.writing.is_some() {
+                    self.renew(&calls, &mut state);
+                }
                 let exact = state.writing.is_none();
                 state.queue.seen_all(entries.iter().filter_map(|kv| self.coder.id_in(&kv.key)), exact);
                 state.echo.clear();
-                Some(StoreEvent::Synced(calls))
+                let keep = if self.forget_at < Time::FAR { Keep::All } else { Keep::These(keep) };
+                Some(StoreEvent::Synced { calls, keep })
             }
             WatchEvent::Put(kv) => self.coder.id_in(&kv.key).map(str::to_owned).map(|id| {
                 let own = {
@@ -68,11 +129,13 @@ impl Follower {
                     state.queue.seen(&id);
                     state.echo.put(&id, &kv.value)
                 };
-                if let Some(call) = own {
+                if let Some((call, stamp)) = own {
                     self.bad.remove(&kv.key);
+                    self.outdated.remove(&id);
+                    self.stamps.insert(id, stamp);
                     return StoreEvent::Put { call, own: true };
                 }
-                match self.read(&kv) {
+                match self.read(&id, &kv) {
                     Some(call) => StoreEvent::Put { call: Box::new(call), own: false },
                     None => StoreEvent::Spoiled { id },
                 }
@@ -80,6 +143,8 @@ impl Follower {
             WatchEvent::Delete { key, .. } => {
                 self.bad.remove(&key);
                 self.coder.id_in(&key).map(|id| {
+                    self.stamps.remove(id);
+                    self.outdated.remove(id);
                     let mut state = super::lock(state);
                     if state.writing.is_none() {
                         state.queue.unseen(id);
@@ -89,18 +154,47 @@ impl Follower {
             }
         };
         // Before the event is told: who hears of it may look at the status.
-        super::lock(state).status.bad_values = self.bad.len();
+        self.count(&mut super::lock(state));
         event
     }
 
-    fn read(&mut self, kv: &KeyValue) -> Option<Call> {
-        match self.coder.decode(&kv.key, &kv.value) {
-            Ok(call) => {
+    /// Queues the writer's own copy of values that are not as they should be: in plain, or under a former key.
+    fn renew(&self, calls: &[Call], state: &mut State) {
+        for call in calls.iter().filter(|c| self.outdated.contains(&c.id)) {
+            // What is under way, or waits, is newer.
+            if !state.echo.contains(&call.id) {
+                state.queue.renew(call);
+            }
+        }
+    }
+
+    fn count(&self, state: &mut State) {
+        let status = &mut state.status;
+        status.bad_values = self.bad.len();
+        status.plain_refused = self.bad.values().filter(|why| **why == BadValue::Plain).count();
+        let foreign = |why: &BadValue| matches!(why, BadValue::OtherKey | BadValue::Forged | BadValue::Replayed);
+        status.foreign_refused = self.bad.values().filter(|why| foreign(why)).count();
+        status.outdated = self.outdated.len();
+    }
+
+    fn read(&mut self, id: &str, kv: &KeyValue) -> Option<Call> {
+        let known = self.stamps.get(id).copied();
+        let decoded = self.coder.decode(&kv.key, &kv.value).and_then(|d| match d.stamp {
+            Some(stamp) if known.is_some_and(|k| stamp < k) => Err(BadValue::Replayed),
+            _ => Ok(d),
+        });
+        match decoded {
+            Ok(Decoded { call, stamp, outdated }) => {
                 self.bad.remove(&kv.key);
+                stamp.map(|s| self.stamps.insert(id.to_owned(), s));
+                if outdated {
+                    self.outdated.insert(id.to_owned());
+                } else {
+                    self.outdated.remove(id);
+                }
                 Some(call)
             }
             Err(e) => {
-                self.bad.insert(kv.key.clone());
                 let now = clock::now();
                 if now.since(self.since) >= WARN_EVERY {
                     (self.met, self.since) = (0, now);
@@ -111,6 +205,7 @@ impl Follower {
                 } else if self.met == NAMED + 1 {
                     warn!(prefix = self.coder.prefix, "more values in etcd are skipped; status counts them");
                 }
+                self.bad.insert(kv.key.clone(), e);
                 None
             }
         }

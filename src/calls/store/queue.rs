@@ -110,6 +110,13 @@ impl Queue {
         true
     }
 
+    /// Has a call written again as it is in etcd, unless a change of it waits. What finds no room is left as it is.
+    pub(super) fn renew(&mut self, call: &Call) {
+        if !self.newest.contains_key(&call.id) && self.puts < self.max_puts {
+            self.push(CallEvent::Put(Box::new(call.clone())));
+        }
+    }
+
     /// Drops the newest put that is no emergency call.
     fn make_room(&mut self) -> bool {
         let least = |id: &&String| matches!(self.newest.get(*id), Some(Change::Put(call)) if !call.emergency);

@@ -2,9 +2,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use chacha20poly1305::aead::{Aead as _, Payload};
+use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
 use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
-use hmac::{Hmac, KeyInit as _, Mac as _};
+use hkdf::Hkdf;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
@@ -26,11 +26,39 @@ pub(super) enum Unsealable {
     Content,
 }
 
-/// Seals and opens values under one cluster key.
+/// Seals under the cluster's key, and opens what was sealed under it or under another one that is accepted.
 pub(super) struct Sealer {
+    /// The key that seals.
+    own: KeyOf,
+    accepted: Vec<KeyOf>,
+}
+
+/// What is made of one cluster key.
+struct KeyOf {
     cipher: XChaCha20Poly1305,
     /// Tells keys apart without telling anything of the key.
-    key_id: String,
+    id: String,
+}
+
+impl KeyOf {
+    fn new(cluster_key: &[u8]) -> Self {
+        // One output for each purpose (RFC 5869), so that this key is none that signs heartbeats.
+        let hkdf = Hkdf::<Sha256>::new(Some(b"keepcall"), cluster_key);
+        let derive = |purpose: &[u8]| {
+            let mut out = [0; 32];
+            hkdf.expand(purpose, &mut out).expect("HKDF-SHA256 gives up to 8160 bytes (RFC 5869 section 2.3)");
+            out
+        };
+        let id = derive(b"name of the key of calls at rest").iter().take(4).map(|b| format!("{b:02x}")).collect();
+        Self { cipher: XChaCha20Poly1305::new(&Key::from(derive(b"calls at rest, xchacha20-poly1305"))), id }
+    }
+}
+
+/// What was sealed, opened.
+pub(super) struct Opened {
+    pub(super) plain: Vec<u8>,
+    /// Whether it was sealed under the key that seals now.
+    pub(super) own_key: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -43,21 +71,17 @@ struct Envelope<'a> {
 }
 
 impl Sealer {
-    pub(super) fn new(cluster_key: &[u8]) -> Self {
-        // HKDF (RFC 5869) with one block of output for each purpose, so that this key is none that signs heartbeats.
-        let extracted = hmac(b"keepcall", &[cluster_key]);
-        let key = hmac(&extracted, &[b"calls at rest, xchacha20-poly1305", &[1]]);
-        let id = hmac(&extracted, &[b"name of the key of calls at rest", &[1]]);
-        Self { cipher: XChaCha20Poly1305::new(&Key::from(key)), key_id: id.iter().take(4).map(|b| format!("{b:02x}")).collect() }
+    pub(super) fn new(cluster_key: &[u8], accepted: &[Vec<u8>]) -> Self {
+        Self { own: KeyOf::new(cluster_key), accepted: accepted.iter().map(|k| KeyOf::new(k)).collect() }
     }
 
     /// `plain` as a value for `key` of etcd, to which it is bound; `None` if it cannot be sealed (it never is that large).
     pub(super) fn seal(&self, key: &str, nonce: [u8; NONCE], plain: &[u8]) -> Option<Vec<u8>> {
-        let sealed = self.cipher.encrypt(&XNonce::from(nonce), Payload { msg: plain, aad: key.as_bytes() }).ok()?;
+        let sealed = self.own.cipher.encrypt(&XNonce::from(nonce), Payload { msg: plain, aad: key.as_bytes() }).ok()?;
         serde_json::to_vec(&Envelope {
             schema: SCHEMA,
             cipher: CIPHER,
-            key: &self.key_id,
+            key: &self.own.id,
             nonce: &STANDARD.encode(nonce),
             sealed: &STANDARD.encode(sealed),
         })
@@ -65,23 +89,18 @@ impl Sealer {
     }
 
     /// What was sealed for `key`.
-    pub(super) fn open(&self, key: &str, value: &[u8]) -> Result<Vec<u8>, Unsealable> {
+    pub(super) fn open(&self, key: &str, value: &[u8]) -> Result<Opened, Unsealable> {
         let envelope: Envelope<'_> = serde_json::from_slice(value).map_err(|_| Unsealable::Form)?;
         if envelope.schema != SCHEMA || envelope.cipher != CIPHER {
             return Err(Unsealable::Form);
         }
-        if envelope.key != self.key_id {
-            return Err(Unsealable::Key);
-        }
+        let own_key = envelope.key == self.own.id;
+        let found = if own_key { Some(&self.own) } else { self.accepted.iter().find(|k| k.id == envelope.key) };
+        let with = found.ok_or(Unsealable::Key)?;
         let nonce = STANDARD.decode(envelope.nonce).ok().and_then(|n| <[u8; NONCE]>::try_from(n).ok());
         let (Some(nonce), Ok(sealed)) = (nonce, STANDARD.decode(envelope.sealed)) else { return Err(Unsealable::Form) };
         let payload = Payload { msg: &sealed, aad: key.as_bytes() };
-        self.cipher.decrypt(&XNonce::from(nonce), payload).map_err(|_| Unsealable::Content)
+        let plain = with.cipher.decrypt(&XNonce::from(nonce), payload).map_err(|_| Unsealable::Content)?;
+        Ok(Opened { plain, own_key })
     }
-}
-
-fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length: longer ones are hashed");
-    parts.iter().for_each(|p| mac.update(p));
-    mac.finalize().into_bytes().into()
 }

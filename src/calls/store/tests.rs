@@ -1,5 +1,5 @@
 use super::seal::NONCE;
-use super::value::Coder;
+use super::value::{Coder, Stamp, Trust};
 use super::*;
 use crate::calls::model::SCHEMA;
 use crate::calls::table::script::{A, B, Dialog, Lab, Phone, Server};
@@ -15,7 +15,18 @@ pub(super) fn a_call() -> Call {
 }
 
 fn coder(key: &[u8]) -> Coder {
-    Coder::new("c", "main", key, true)
+    coder_of(Trust { cluster_key: key.to_vec(), accepted_keys: Vec::new(), encrypt: true, accept_plain: true })
+}
+
+fn coder_of(trust: Trust) -> Coder {
+    Coder::new("c", "main", &trust)
+}
+
+const FIRST: Stamp = Stamp(5, 1);
+
+/// The call alone.
+fn decode(coder: &Coder, key: &str, value: &[u8]) -> Result<Call, BadValue> {
+    coder.decode(key, value).map(|d| d.call)
 }
 
 fn json(c: &Call) -> Vec<u8> {
@@ -26,12 +37,16 @@ fn json(c: &Call) -> Vec<u8> {
 fn only_calls_that_belong_to_their_key_are_read() {
     let coder = coder(b"k");
     let good = a_call();
-    let read = |key: &str, value: &[u8]| coder.decode(&coder.key(key), value);
+    let read = |key: &str, value: &[u8]| decode(&coder, &coder.key(key), value);
     assert_eq!(read("abc", &json(&good)), Ok(good.clone()));
     let newer = json(&Call { schema: SCHEMA + 2, ..good.clone() });
     let no_legs = Call { legs: Vec::new(), ..good.clone() };
     let elsewhere = Call { instance: "other".into(), ..good.clone() };
-    let cases: [(&str, Vec<u8>, BadValue); 11] = [
+    let late = json(&Call { epoch: u64::MAX, ..good.clone() });
+    let never = json(&Call { confirmed_ms: u64::MAX, ..good.clone() });
+    let cases: [(&str, Vec<u8>, BadValue); 13] = [
+        ("abc", late, BadValue::Content),
+        ("abc", never, BadValue::Content),
         ("abd", json(&good), BadValue::Mismatch),
         ("abc", json(&elsewhere), BadValue::Mismatch),
         ("abc", newer, BadValue::Schema(SCHEMA + 2)),
@@ -47,19 +62,19 @@ fn only_calls_that_belong_to_their_key_are_read() {
     for (key, value, why) in cases {
         assert_eq!(read(key, &value), Err(why));
     }
-    assert_eq!(coder.decode("elsewhere", &json(&good)), Err(BadValue::Key));
+    assert_eq!(decode(&coder, "elsewhere", &json(&good)), Err(BadValue::Key));
 }
 
 #[test]
 fn what_the_first_version_wrote_is_read() {
     let old = include_str!("tests/first.json");
     let coder = coder(b"k");
-    let call = coder.decode(&coder.key("5d3f0b6c9a1e"), old.as_bytes()).unwrap();
+    let call = decode(&coder, &coder.key("5d3f0b6c9a1e"), old.as_bytes()).unwrap();
     assert_eq!((call.schema, call.legs.len(), call.emergency), (SCHEMA, 2, false));
     let leg = &call.legs[1];
     assert!(leg.rtp_sources.is_empty() && !leg.partial && !leg.carried);
     assert_eq!(&*leg.local, b"\"\xff\" <sip:1@example.org>;tag=s2", "bytes that are no text");
-    let again = coder.decode(&coder.key("5d3f0b6c9a1e"), &json(&call)).unwrap();
+    let again = decode(&coder, &coder.key("5d3f0b6c9a1e"), &json(&call)).unwrap();
     assert_eq!(again, call);
 }
 
@@ -67,12 +82,18 @@ fn what_the_first_version_wrote_is_read() {
 fn a_sealed_call_opens_with_its_key_in_its_place_only() {
     let (ours, others) = (coder(&[7; 32]), coder(&[8; 32]));
     let call = a_call();
-    let sealed = ours.encode(&call, Some([1; NONCE])).unwrap();
+    let sealed = ours.encode(&call, FIRST, Some([1; NONCE])).unwrap();
     let place = ours.key("abc");
-    assert_eq!(ours.decode(&place, &sealed), Ok(call.clone()));
-    assert_eq!(ours.decode(&place, &ours.encode(&call, None).unwrap()), Ok(call.clone()), "plain values are read as well");
+    let opened = ours.decode(&place, &sealed).unwrap();
+    assert_eq!((opened.call, opened.stamp, opened.outdated), (call.clone(), Some(FIRST), false));
     assert_eq!(others.decode(&place, &sealed), Err(BadValue::OtherKey));
     assert_eq!(ours.decode(&ours.key("abd"), &sealed), Err(BadValue::Forged));
+    let elsewhere = Coder::new(
+        "c",
+        "other",
+        &Trust { cluster_key: vec![7; 32], accepted_keys: Vec::new(), encrypt: true, accept_plain: true },
+    );
+    assert_eq!(elsewhere.decode(&elsewhere.key("abc"), &sealed), Err(BadValue::Forged), "copied to another instance");
     let text = String::from_utf8(sealed.clone()).unwrap();
     assert!(!text.contains("example.org") && !text.contains(&call.legs[0].call_id.lossy()));
     // Every byte counts: what opens after a change of one is the same, or nothing.
@@ -81,7 +102,37 @@ fn a_sealed_call_opens_with_its_key_in_its_place_only() {
         changed[at] ^= 1;
         assert!(ours.decode(&place, &changed).is_err_and(|e| e != BadValue::Key), "byte {at}");
     }
-    assert_ne!(ours.encode(&call, Some([2; NONCE])), Some(sealed), "the nonce counts");
+    assert_ne!(ours.encode(&call, FIRST, Some([2; NONCE])), Some(sealed), "the nonce counts");
+}
+
+#[test]
+fn what_is_not_encrypted_is_refused_unless_allowed_and_then_it_is_to_be_written_anew() {
+    let trust =
+        |encrypt, accept_plain| coder_of(Trust { cluster_key: vec![7; 32], accepted_keys: Vec::new(), encrypt, accept_plain });
+    let (call, place) = (a_call(), trust(true, true).key("abc"));
+    // As an older release writes it, and as somebody would who knows of stamps.
+    for plain in [json(&call), trust(false, true).encode(&call, FIRST, None).unwrap()] {
+        assert_eq!(trust(true, false).decode(&place, &plain), Err(BadValue::Plain));
+        let read = trust(true, true).decode(&place, &plain).unwrap();
+        assert_eq!((read.call, read.stamp, read.outdated), (call.clone(), None, true));
+        assert!(!trust(false, true).decode(&place, &plain).unwrap().outdated);
+    }
+    assert_eq!(trust(true, false).decode(&place, b"{}"), Err(BadValue::Content), "junk is called junk");
+}
+
+#[test]
+fn while_the_key_is_changed_calls_under_the_former_one_open_and_are_to_be_written_anew() {
+    let trust = |key: u8, accepted: &[u8]| {
+        let accepted_keys = accepted.iter().map(|k| vec![*k; 32]).collect();
+        coder_of(Trust { cluster_key: vec![key; 32], accepted_keys, encrypt: true, accept_plain: false })
+    };
+    let (former, both, next) = (trust(1, &[]), trust(2, &[9, 1]), trust(2, &[]));
+    let (call, place) = (a_call(), former.key("abc"));
+    let old = former.encode(&call, FIRST, Some([3; NONCE])).unwrap();
+    assert!(both.decode(&place, &old).unwrap().outdated);
+    let new = both.encode(&call, FIRST, Some([3; NONCE])).unwrap();
+    assert!(!next.decode(&place, &new).unwrap().outdated);
+    assert_eq!(next.decode(&place, &old), Err(BadValue::OtherKey));
 }
 
 #[test]
@@ -99,9 +150,9 @@ fn a_very_large_call_still_fits_a_transaction() {
         }
     }
     let coder = coder(b"k");
-    let value = coder.encode(&call, Some([0; NONCE])).unwrap();
+    let value = coder.encode(&call, FIRST, Some([0; NONCE])).unwrap();
     assert!(value.len() < 1024 * 1024, "{} bytes", value.len());
-    assert_eq!(coder.decode(&coder.key("abc"), &value), Ok(call));
+    assert_eq!(decode(&coder, &coder.key("abc"), &value), Ok(call));
 }
 
 /// Operations that reach etcd if every message is written on its own, the worst case: nothing is collected.

@@ -2,10 +2,14 @@
 
 use super::seal::{self, Sealer, Unsealable};
 use crate::calls::model::{Call, SCHEMA};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Largest value that is read, in bytes: more than the largest call has, and less than etcd accepts.
 const MAX_VALUE: usize = 1024 * 1024;
+/// No epoch is higher: they count changes of master, and what names a higher one was not written by a master.
+pub(super) const MAX_EPOCH: u64 = 1 << 62;
+/// The end of the year 9999 in milliseconds since 1970.
+const MAX_MS: u64 = 253_402_300_799_999;
 /// Longest id, in bytes; ours have 24.
 const MAX_ID: usize = 64;
 /// The oldest layout that is read: fields that came later have defaults.
@@ -26,12 +30,50 @@ pub enum BadValue {
     /// The value names another call or instance than its key.
     #[error("the value does not belong to this key")]
     Mismatch,
+    /// Not encrypted, and that is not allowed here.
+    #[error(
+        "the value is not encrypted, and so anybody who can write etcd may have made it. If nodes of an older release still write such \
+         calls, set `plain_records = \"accept\"` in [instance.sip] until they are upgraded"
+    )]
+    Plain,
     /// Encrypted with another key than this node's.
-    #[error("the value was encrypted under another cluster key: the content of `key_file` must be the same on every node")]
+    #[error(
+        "the value was encrypted under another cluster key: the content of `key_file` must be the same on every node (see \
+         `accept_key_files` for a change of key)"
+    )]
     OtherKey,
     /// Encrypted with this node's key, but it does not open.
     #[error("the encrypted value was changed, or moved here from another key")]
     Forged,
+    /// An older state of the call than is known.
+    #[error("the value is an older state of the call, which somebody put back")]
+    Replayed,
+}
+
+/// When a state of a call was written: the revision at which its writer was named, and a count in that time. A later state has a
+/// higher one, as long as etcd does not go backwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Stamp(pub(super) i64, pub(super) u64);
+
+/// A value that was read.
+#[derive(Debug, PartialEq)]
+pub(super) struct Decoded {
+    pub(super) call: Call,
+    /// `None` of a value that an older release wrote, or that is not encrypted: nobody vouches for it then.
+    pub(super) stamp: Option<Stamp>,
+    /// Whether it is to be written anew: not encrypted though it should be, or under another key.
+    pub(super) outdated: bool,
+}
+
+/// How values are written, and which are believed.
+#[derive(Clone, Debug)]
+pub(super) struct Trust {
+    pub(super) cluster_key: Vec<u8>,
+    pub(super) accepted_keys: Vec<Vec<u8>>,
+    /// Whether new values are encrypted.
+    pub(super) encrypt: bool,
+    /// Whether values that are not encrypted are read.
+    pub(super) accept_plain: bool,
 }
 
 /// The prefix under which the calls of an instance are; it ends with a slash.
@@ -50,13 +92,20 @@ pub(super) struct Coder {
     pub(super) prefix: String,
     instance: String,
     sealer: Sealer,
-    /// Whether new values are encrypted. Both kinds are always read, so that nodes can be changed over one by one.
+    /// Whether new values are encrypted.
     pub(super) encrypts: bool,
+    accepts_plain: bool,
 }
 
 impl Coder {
-    pub(super) fn new(cluster: &str, instance: &str, cluster_key: &[u8], encrypts: bool) -> Self {
-        Self { prefix: prefix(cluster, instance), instance: instance.to_owned(), sealer: Sealer::new(cluster_key), encrypts }
+    pub(super) fn new(cluster: &str, instance: &str, trust: &Trust) -> Self {
+        Self {
+            prefix: prefix(cluster, instance),
+            instance: instance.to_owned(),
+            sealer: Sealer::new(&trust.cluster_key, &trust.accepted_keys),
+            encrypts: trust.encrypt,
+            accepts_plain: trust.accept_plain,
+        }
     }
 
     pub(super) fn key(&self, id: &str) -> String {
@@ -71,9 +120,16 @@ impl Coder {
     }
 
     /// The value of a call; encrypted if there is a nonce, which must be random.
-    pub(super) fn encode(&self, call: &Call, nonce: Option<[u8; seal::NONCE]>) -> Option<Vec<u8>> {
+    pub(super) fn encode(&self, call: &Call, stamp: Stamp, nonce: Option<[u8; seal::NONCE]>) -> Option<Vec<u8>> {
+        // A field more, which older releases pass over.
+        #[derive(Serialize)]
+        struct Stamped<'a> {
+            #[serde(flatten)]
+            call: &'a Call,
+            written: Stamp,
+        }
         // Encoding plain structs with string keys does not fail; were it to, one call would be missing and the others not.
-        let plain = serde_json::to_vec(call).ok()?;
+        let plain = serde_json::to_vec(&Stamped { call, written: stamp }).ok()?;
         match nonce {
             Some(nonce) => self.sealer.seal(&self.key(&call.id), nonce, &plain),
             None => Some(plain),
@@ -81,24 +137,33 @@ impl Coder {
     }
 
     /// Reads a call, and checks that it belongs where it was found.
-    pub(super) fn decode(&self, key: &str, value: &[u8]) -> Result<Call, BadValue> {
+    pub(super) fn decode(&self, key: &str, value: &[u8]) -> Result<Decoded, BadValue> {
         let id = self.id_in(key).ok_or(BadValue::Key)?;
         if value.len() > MAX_VALUE {
             return Err(BadValue::Content);
         }
-        if schema(value)? != seal::SCHEMA {
-            return self.plain(id, value);
+        if versioned(value)?.schema != seal::SCHEMA {
+            let (call, _) = self.plain(id, value)?;
+            // Last, so that junk is called junk.
+            return if self.accepts_plain {
+                Ok(Decoded { call, stamp: None, outdated: self.encrypts })
+            } else {
+                Err(BadValue::Plain)
+            };
         }
         match self.sealer.open(key, value) {
-            Ok(plain) => self.plain(id, &plain),
+            Ok(opened) => {
+                let (call, stamp) = self.plain(id, &opened.plain)?;
+                Ok(Decoded { call, stamp, outdated: self.encrypts && !opened.own_key })
+            }
             Err(Unsealable::Form) => Err(BadValue::Schema(seal::SCHEMA)),
             Err(Unsealable::Key) => Err(BadValue::OtherKey),
             Err(Unsealable::Content) => Err(BadValue::Forged),
         }
     }
 
-    fn plain(&self, id: &str, value: &[u8]) -> Result<Call, BadValue> {
-        let schema = schema(value)?;
+    fn plain(&self, id: &str, value: &[u8]) -> Result<(Call, Option<Stamp>), BadValue> {
+        let Versioned { schema, written } = versioned(value)?;
         if schema > SCHEMA {
             return Err(BadValue::Schema(schema));
         }
@@ -109,21 +174,24 @@ impl Coder {
         if call.id != id || call.instance != self.instance {
             return Err(BadValue::Mismatch);
         }
-        if call.legs.is_empty() || call.legs.len() > 2 {
+        if call.legs.is_empty() || call.legs.len() > 2 || call.epoch > MAX_EPOCH || call.confirmed_ms > MAX_MS {
             return Err(BadValue::Content);
         }
         // As it will be written from now on.
         call.schema = SCHEMA;
         call.shrink();
-        Ok(call)
+        Ok((call, written))
     }
 }
 
+#[derive(Deserialize)]
+struct Versioned {
+    schema: u32,
+    #[serde(default)]
+    written: Option<Stamp>,
+}
+
 /// The version first: a newer layout need not have the fields of this one.
-fn schema(value: &[u8]) -> Result<u32, BadValue> {
-    #[derive(Deserialize)]
-    struct Versioned {
-        schema: u32,
-    }
-    serde_json::from_slice(value).map(|v: Versioned| v.schema).map_err(|_| BadValue::Content)
+fn versioned(value: &[u8]) -> Result<Versioned, BadValue> {
+    serde_json::from_slice(value).map_err(|_| BadValue::Content)
 }

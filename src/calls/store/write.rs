@@ -9,7 +9,7 @@
 use super::State;
 use super::queue::{Change, End, MAX_OPS, Taken};
 use super::seal::NONCE;
-use super::value::Coder;
+use super::value::{Coder, MAX_EPOCH, Stamp};
 use crate::calls::model::Leg;
 use crate::etcd::{Compare, Etcd, EtcdError, Op, TxnReply};
 use std::sync::{Arc, Mutex};
@@ -48,6 +48,8 @@ struct Writer {
     most: usize,
     /// Transactions in a row that found another revision of the writer's key.
     misses: u32,
+    /// Values that were encoded: the count of the next stamp.
+    count: u64,
 }
 
 pub(super) async fn run(
@@ -58,7 +60,7 @@ pub(super) async fn run(
     mut rung: mpsc::Receiver<()>,
     done: watch::Sender<u64>,
 ) {
-    let mut writer = Writer { etcd, state, coder, key, named: None, most: MAX_OPS, misses: 0 };
+    let mut writer = Writer { etcd, state, coder, key, named: None, most: MAX_OPS, misses: 0, count: 0 };
     let mut pause = FIRST_PAUSE;
     loop {
         let open = rung.recv().await.is_some();
@@ -122,7 +124,7 @@ impl Writer {
                 bytes <= MAX_BATCH_BYTES
             })
         };
-        let Some((batch, ops)) = self.encode(batch) else { return Step::Failed };
+        let Some((batch, ops)) = self.encode(batch, revision) else { return Step::Failed };
         if batch.is_empty() {
             return Step::Done;
         }
@@ -134,7 +136,9 @@ impl Writer {
     /// Makes this node the writer, and voids all that was sent before. The revision of it; `None` if a later epoch is named.
     async fn name(&self, epoch: u64) -> Result<Option<i64>, EtcdError> {
         let there = self.etcd.get(&self.key).await?;
-        let named = there.as_ref().map(|kv| std::str::from_utf8(&kv.value).ok().and_then(|text| text.parse::<u64>().ok()));
+        let named = there
+            .as_ref()
+            .map(|kv| std::str::from_utf8(&kv.value).ok().and_then(|text| text.parse::<u64>().ok()).filter(|e| *e <= MAX_EPOCH));
         match named {
             Some(Some(named)) if named > epoch => return Ok(None),
             Some(None) => warn!(key = self.key, "the value of this key in etcd is not an epoch; it is written again"),
@@ -156,12 +160,14 @@ impl Writer {
     }
 
     /// The operations of as much of the batch as fits; the rest goes back. `None` if nothing can be encoded at present.
-    fn encode(&self, batch: Vec<Taken>) -> Option<(Vec<Taken>, Vec<Op>)> {
+    fn encode(&mut self, batch: Vec<Taken>, named: i64) -> Option<(Vec<Taken>, Vec<Op>)> {
         let (mut fits, mut ops, mut values, mut bytes) = (Vec::with_capacity(batch.len()), Vec::new(), Vec::new(), 0);
         let mut rest = batch.into_iter();
         let mut back = Vec::new();
         for taken in rest.by_ref() {
             let key = self.coder.key(&taken.id);
+            self.count += 1;
+            let stamp = Stamp(named, self.count);
             let value = match &taken.change {
                 Change::Delete => None,
                 Change::Put(call) => {
@@ -175,7 +181,7 @@ impl Writer {
                         }
                         nonce = Some(random);
                     }
-                    match self.coder.encode(call, nonce) {
+                    match self.coder.encode(call, stamp, nonce) {
                         Some(value) => Some(value),
                         None => {
                             super::lock(&self.state).status.dropped += 1;
@@ -189,7 +195,7 @@ impl Writer {
                 back.push(taken);
                 break;
             }
-            values.push(value.clone().unwrap_or_default());
+            values.push((value.clone().unwrap_or_default(), stamp));
             ops.push(match value {
                 None => Op::Delete(key),
                 Some(value) => Op::Put { key, value, lease: 0 },
@@ -199,8 +205,8 @@ impl Writer {
         back.extend(rest);
         let mut state = super::lock(&self.state);
         state.queue.shorten(back, fits.len());
-        for (taken, value) in fits.iter().zip(values) {
-            state.echo.sending(taken, value);
+        for (taken, (value, stamp)) in fits.iter().zip(values) {
+            state.echo.sending(taken, value, stamp);
         }
         (!fits.is_empty() || state.status.last_error.is_none()).then_some((fits, ops))
     }

@@ -11,7 +11,7 @@ use crate::cluster::lease::Name;
 use crate::cluster::record::{Alive, Keys, View, read_node};
 use crate::cluster::store;
 use crate::config::Config;
-use crate::etcd::{EtcdError, WatchEvent};
+use crate::etcd::{Changes, EtcdError, WatchEvent};
 use crate::time::Time;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -59,6 +59,9 @@ struct One {
     asked: Option<oneshot::Sender<Result<u64, SwitchoverError>>>,
     forget: Option<oneshot::Sender<Result<(), ForgetError>>>,
     summary: String,
+    /// What the agent said of the server, and whether the election was told that the kernel fails.
+    fitness: Option<(bool, u16)>,
+    kernel_fails: bool,
 }
 
 struct Answer {
@@ -87,6 +90,7 @@ pub(super) struct Worker {
     status_at: Time,
     /// Something happened since it was made.
     status_due: bool,
+    changes: watch::Receiver<Changes>,
 }
 
 /// At most so often is the status made anew: it costs more memory than all the rest of a heartbeat.
@@ -129,6 +133,8 @@ impl Worker {
             asked: None,
             forget: None,
             summary: String::new(),
+            fitness: None,
+            kernel_fails: false,
         };
         let mut all: Vec<One> = cfg.instances.iter().map(one).collect();
         let mut p = p;
@@ -144,6 +150,7 @@ impl Worker {
         Self {
             me: cfg.node.name.clone(),
             socket: None,
+            changes: shared.etcd.changes(),
             shared,
             all,
             p,
@@ -215,6 +222,7 @@ impl Worker {
                     // An ICMP error of an earlier send; the next receive works.
                     Err(e) => tracing::trace!(error = %e, "heartbeat socket"),
                 },
+                Ok(()) = self.changes.changed() => self.etcd_changed(),
                 Some(a) = self.answers.1.recv() => self.answer(a),
                 () = shared.news.notified() => self.inbox(),
                 // Looked at where it matters; this only makes the status current.
@@ -241,6 +249,7 @@ impl Worker {
                     self.with(i, Election::handle_timeout);
                 }
             }
+            self.look_at_kernel(now);
             self.flush_events();
             self.publish_status(now);
             if self.parked(now) {
@@ -268,7 +277,7 @@ impl Worker {
         // While the agent lets go the host goes on answering: calls in progress are heard until the addresses are gone.
         let hold = one.election.hold().map(|(epoch, until, _)| (epoch, until));
         self.shared.holds.set(&one.name, hold);
-        self.p.kept.set(&one.name, hold);
+        self.p.kept.set(&one.name, hold, clock::now());
         while let Some(a) = self.all[i].election.poll_action() {
             self.act(i, a);
         }
@@ -368,7 +377,17 @@ impl Worker {
         });
     }
 
+    /// etcd is another one than before: whatever was read from it says nothing any more.
+    fn etcd_changed(&mut self) {
+        self.changes.borrow_and_update();
+        self.each(Election::etcd_changed);
+    }
+
     fn answer(&mut self, a: Answer) {
+        // An answer of the new etcd must not come before the news of it.
+        if self.changes.has_changed().unwrap_or(false) {
+            self.etcd_changed();
+        }
         match a.result {
             Ok((succeeded, view)) => {
                 self.check_alive(a.index, view.alive);
@@ -414,11 +433,29 @@ impl Worker {
             }
             if let Some(f) = fitness.get(&self.all[i].name) {
                 self.all[i].summary.clone_from(&f.summary);
-                self.with(i, |e, now| e.set_fitness(f.fit, f.priority, now));
+                self.all[i].fitness = Some((f.fit, f.priority));
+                self.tell_fitness(i);
             }
             if let Some(epoch) = released.get(&self.all[i].name) {
                 self.all[i].up = self.all[i].up.filter(|up| up > epoch);
                 self.with(i, |e, now| e.released(*epoch, now));
+            }
+        }
+    }
+
+    /// A host whose kernel does not answer for the addresses is no better than one whose server is dead.
+    fn tell_fitness(&mut self, i: usize) {
+        let Some((fit, priority)) = self.all[i].fitness else { return };
+        let fit = fit && !self.all[i].kernel_fails;
+        self.with(i, |e, now| e.set_fitness(fit, priority, now));
+    }
+
+    fn look_at_kernel(&mut self, now: Time) {
+        for i in 0..self.all.len() {
+            let one = &mut self.all[i];
+            let fails = self.p.kept.is_unfit(&one.name, now);
+            if std::mem::replace(&mut one.kernel_fails, fails) != fails {
+                self.tell_fitness(i);
             }
         }
     }

@@ -44,7 +44,7 @@ impl Election {
             return;
         }
         // Someone may hold on our acks although the record was deleted: first elections wait for silence, too.
-        let mut at = self.quiet_at().max(self.unheard_at());
+        let mut at = self.quiet_at().max(self.unheard_at()).max(self.lost_until());
         if !self.fit {
             at = at.max(self.started + UNFIT_FIRST);
         }

@@ -120,6 +120,10 @@ pub struct Election {
     /// The right of the process before this one. It stands on promises that were made under the record as that process left it,
     /// so it ends with the first change of the record that this process asks for.
     pub(super) inherited: Option<Inherited>,
+    /// etcd is another one than before, and its record not as new yet.
+    pub(super) restored: Option<super::restored::Restored>,
+    /// The longest life of a lease that this node had.
+    pub(super) lease_life: Duration,
     pub(super) fit: bool,
     /// Whether `fit` was ever told: a process that goes on for another one must not hand over before its checks have spoken.
     pub(super) fit_known: bool,
@@ -184,6 +188,8 @@ impl Election {
             won: None,
             held: None,
             inherited: None,
+            restored: None,
+            lease_life: Duration::ZERO,
             fit: false,
             fit_known: false,
             priority: 0,
@@ -309,8 +315,15 @@ impl Election {
                 self.inherited = None;
             }
         }
+        self.lease_life = self.lease_life.max(lease.map_or(Duration::ZERO, |l| l.until.since(now)));
         self.lease = lease;
         self.advance(now);
+    }
+
+    /// The view is read again, at once.
+    pub(super) fn want_read(&mut self, now: Time) {
+        self.want_read = true;
+        self.read_not_before = now;
     }
 
     /// The local server's health.
@@ -567,7 +580,7 @@ impl Election {
     }
 
     /// Notes who else there is, after a new record or view.
-    fn name_others(&mut self) {
+    pub(super) fn name_others(&mut self) {
         let members = self.record.iter().flat_map(|r| r.members.iter());
         let nodes = self.view.iter().flat_map(|v| v.nodes.iter());
         let names: BTreeSet<&String> = members.chain(nodes).filter(|n| **n != self.s.me).take(MAX_PEERS).collect();
@@ -577,7 +590,7 @@ impl Election {
     }
 
     /// Everything that follows from the state and the time. Each wait on the way notes its end with `wake_at`.
-    fn advance(&mut self, now: Time) {
+    pub(super) fn advance(&mut self, now: Time) {
         // What came while the process was stalled waits to be heard yet.
         if now > self.wake + self.s.heartbeat {
             self.silence = now;

@@ -14,6 +14,7 @@ mod explore;
 mod follow;
 mod lead;
 mod machine;
+mod restored;
 mod rights;
 #[cfg(test)]
 mod sim;

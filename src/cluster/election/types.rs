@@ -56,6 +56,7 @@ pub(crate) enum Fault {
     FirstDeaf,
     FirstBlind,
     AckNoRecord,
+    RestoredBelieved,
     // Of the driver; the simulation plays its part.
     ReturnUnseen,
     LeaseNoDrift,

@@ -72,3 +72,15 @@ fn the_key_is_the_same_as_that_of_the_releases_before() {
     mac.update(body);
     assert_eq!(mac.finalize().into_bytes()[..TAG], *tag);
 }
+
+#[test]
+fn during_a_change_of_key_datagrams_under_either_are_opened_and_under_no_third() {
+    let of = |key: &[u8], node: &str, boot| Codec::new(key, "c", node, boot);
+    let (former, next, third) = (&[1; 32][..], &[2; 32][..], &[3; 32][..]);
+    let mut changing = of(former, "b", 2).accepting(&[next.to_vec()]);
+    assert!(changing.open(&of(former, "a", 1).seal("i", &beat(1))).is_ok());
+    assert!(changing.open(&of(next, "x", 1).seal("i", &beat(1))).is_ok());
+    assert_eq!(changing.open(&of(third, "y", 1).seal("i", &beat(1))), Err(Rejected::BadMac));
+    // What it sends is under its own key alone.
+    assert_eq!(of(next, "z", 3).open(&changing.seal("i", &beat(1))), Err(Rejected::BadMac));
+}

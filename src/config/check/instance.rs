@@ -258,7 +258,22 @@ fn process(process: &Process, at: &str, source: &Source<'_>, found: &mut Found) 
     }
 }
 
+/// Who may have made what is believed of stored calls.
+fn records(sip: &Sip, at: &str, source: &Source<'_>, found: &mut Found) {
+    let path = format!("{at}.plain_records");
+    if !sip.encrypt && !sip.accepts_plain() {
+        let message = "the calls that this node stores would be refused by itself: they are not encrypted";
+        let help = "leave `encrypt` and `plain_records` out: calls are encrypted then, and nothing else is believed";
+        found.errors.push(source.problem(&path, message, help));
+    } else if sip.accepts_plain() {
+        let message = "calls in etcd that are not encrypted are believed: whoever can write etcd can steer their audio";
+        let help = "leave `encrypt` and `plain_records` out as soon as no node of an older release stores calls";
+        found.warnings.push(source.problem(if sip.encrypt { &path } else { at }, message, help));
+    }
+}
+
 fn sip(sip: &Sip, at: &str, source: &Source<'_>, found: &mut Found) {
+    records(sip, at, source, found);
     let (first, last) = sip.media_ports;
     let in_media = |port: u16| (first..=last).contains(&port);
     if sip.ports.is_empty() {

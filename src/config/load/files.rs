@@ -21,6 +21,15 @@ pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
             format!("{} holds {} bytes; the cluster's key needs {MIN_KEY_BYTES}", shown(&config.node.key_file), bytes.len());
         found.errors.push(source.problem("node.key_file", message, make_key(&config.node.key_file)));
     }
+    for (i, file) in config.node.accept_key_files.iter().enumerate() {
+        let key = format!("node.accept_key_files[{i}]");
+        if let Some(bytes) = secret(file, &key, source, found)
+            && bytes.len() < MIN_KEY_BYTES
+        {
+            let message = format!("{} holds {} bytes; a cluster's key has {MIN_KEY_BYTES} at least", shown(file), bytes.len());
+            found.errors.push(source.problem(&key, message, "name the file with the next or the former key of the cluster"));
+        }
+    }
     let etcd = &config.etcd;
     if let Some(path) = &etcd.password_file
         && let Some(bytes) = secret(path, "etcd.password_file", source, found)

@@ -3,7 +3,7 @@
 use super::mode;
 use super::output::{Output, ago, complain, or_dash, printable, span, table};
 use super::{Global, QUICK, unexpected};
-use crate::control::api::{CheckState, HepCounts, Learning, RelayCounts, Reply, Request, Status};
+use crate::control::api::{CheckState, HepCounts, InstanceStatus, Learning, RelayCounts, Reply, Request, Status};
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -71,8 +71,18 @@ pub(super) fn render(status: &Status) -> String {
             endpoint.error.as_deref().map_or_else(|| "no answer yet".to_owned(), printable)
         );
     }
+    for (endpoint, alarm) in status.etcd.endpoints.iter().filter_map(|e| Some((e, e.alarm.as_deref()?))) {
+        let _ = writeln!(text, "  {}: {}", endpoint.url, printable(alarm));
+    }
+    if let Some(changed) = &status.etcd.changed {
+        let what = printable(&changed.what);
+        let _ = writeln!(text, "  {}: {what}; what this node knew was written again", ago(changed.at_ms));
+    }
     if let Some(paused) = &status.paused {
         let _ = writeln!(text, "PAUSED: a master that dies is not replaced until `keepcall resume` ({})", printable(paused));
+    }
+    for i in &status.instances {
+        stored_apart(&mut text, i);
     }
     for i in status.instances.iter().filter(|i| i.held_down_ms > 0) {
         let _ = writeln!(
@@ -220,6 +230,28 @@ fn learning_row(instance: &str, l: &Learning) -> Option<Vec<String>> {
     let counts = [c.no_room, c.gave_way, c.same_call_id, c.too_long, c.cut, now.unanswered as u64, now.doubted as u64];
     let any = c.not_learnt + c.cut > 0;
     any.then(|| std::iter::once(instance.to_owned()).chain(counts.map(|n| n.to_string())).collect())
+}
+
+/// What is stored and not as it should be, each with its cure.
+fn stored_apart(text: &mut String, i: &InstanceStatus) {
+    let s = i.calls.store;
+    let lines = [
+        (
+            s.plain_refused,
+            "stored calls are refused, because they are not encrypted; if nodes of an older release write them, set plain_records = \
+             \"accept\" until all are upgraded, else somebody else writes to etcd",
+        ),
+        (
+            s.foreign_refused,
+            "stored calls are refused, because they were not made, or were changed, by somebody without this node's key; key_file must be \
+             the same on every node (accept_key_files during a change of key), else somebody else writes to etcd",
+        ),
+        (s.outdated, "stored calls are not encrypted, or under a former key; the next master stores them anew"),
+        (s.unreadable, "stored values cannot be read; the log names them"),
+    ];
+    for (count, what) in lines.into_iter().filter(|(count, _)| *count > 0) {
+        let _ = writeln!(text, "{}: {count} {what}", i.name);
+    }
 }
 
 fn hep_row(instance: &str, h: HepCounts) -> Vec<String> {

@@ -40,7 +40,13 @@ fn the_status_shows_master_nodes_checks_and_calls() {
         etcd: EtcdStatus {
             error: None,
             healthy: true,
-            endpoints: vec![EndpointStatus { url: "http://e".to_owned(), healthy: false, error: Some("refused".to_owned()) }],
+            changed: Some(EtcdChange { what: "etcd went back".to_owned(), at_ms: 0, count: 1 }),
+            endpoints: vec![EndpointStatus {
+                url: "http://e".to_owned(),
+                error: Some("refused".to_owned()),
+                alarm: Some("alarm NOSPACE".to_owned()),
+                ..EndpointStatus::default()
+            }],
         },
         instances: vec![InstanceStatus {
             name: "pbx".to_owned(),
@@ -65,6 +71,7 @@ fn the_status_shows_master_nodes_checks_and_calls() {
                     ..CaptureCounters::default()
                 }),
                 media: MediaCounters { samples: 61, foreign: 62, doubtful: 63, believed: 64 },
+                store: StoreCounts { plain_refused: 31, foreign_refused: 32, outdated: 33, ..StoreCounts::default() },
                 hep: Some(HepCounts { received: 71, dropped: 72, ..HepCounts::default() }),
                 relay: Some(RelayCounts { refused_calls: 65, not_media: 66, ..RelayCounts::default() }),
                 learning: Some(Learning {
@@ -81,6 +88,11 @@ fn the_status_shows_master_nodes_checks_and_calls() {
     });
     for part in [
         "http://e: refused",
+        "alarm NOSPACE",
+        "etcd went back",
+        "31 stored calls are refused, because they are not encrypted",
+        "accept_key_files",
+        "33 stored calls",
         "paired 312ms",
         "FAILED",
         "not heard",

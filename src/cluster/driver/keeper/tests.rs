@@ -23,23 +23,47 @@ fn a_kernel_that_could_not_be_lowered_is_known_to_exceed_the_hold() {
     let (calls, broken) = (Calls::default(), Arc::new(Mutex::new(false)));
     let mut kept = Kept::new(Box::new(Kernel { calls: Arc::clone(&calls), broken: Arc::clone(&broken) }));
     let at = |ms| Time::from_nanos(0) + Duration::from_millis(ms);
-    kept.set("i", Some((1, at(400))));
-    kept.set("i", Some((1, at(400))));
+    kept.set("i", Some((1, at(400))), at(0));
+    kept.set("i", Some((1, at(400))), at(0));
     assert_eq!(calls.lock().unwrap().len(), 1, "what is in force is not set again");
 
     *broken.lock().unwrap() = true;
-    kept.set("i", Some((1, at(200))));
+    kept.set("i", Some((1, at(200))), at(0));
     assert!(kept.exceeds("i", Some((1, at(200))), at(0)));
     assert!(kept.exceeds("i", None, at(0)));
     assert_eq!(kept.error("i"), Some("no table"));
     // Once the kernel's own deadline has passed, nothing exceeds any more.
     assert!(!kept.exceeds("i", None, at(400)));
     // A hold that could not be prolonged is safe.
-    kept.set("i", Some((1, at(800))));
+    kept.set("i", Some((1, at(800))), at(60));
     assert!(!kept.exceeds("i", Some((1, at(800))), at(0)));
 
     *broken.lock().unwrap() = false;
-    kept.set("i", None);
+    kept.set("i", None, at(120));
     assert_eq!(calls.lock().unwrap().last(), Some(&None));
     assert!(!kept.exceeds("i", None, at(0)) && kept.error("i").is_none());
+}
+
+#[test]
+fn a_kernel_that_takes_nothing_for_seconds_makes_the_node_unfit_until_it_does() {
+    let (calls, broken) = (Calls::default(), Arc::new(Mutex::new(true)));
+    let mut kept = Kept::new(Box::new(Kernel { calls: Arc::clone(&calls), broken: Arc::clone(&broken) }));
+    let at = |ms| Time::from_nanos(0) + Duration::from_millis(ms);
+    for ms in (0..2_000).step_by(10) {
+        kept.set("i", Some((1, at(ms + 400))), at(ms));
+        assert!(!kept.is_unfit("i", at(ms)));
+    }
+    assert!(kept.is_unfit("i", at(2_000)) && !kept.is_unfit("other", at(2_000)));
+    let tries = calls.lock().unwrap().len();
+    assert!((30..=41).contains(&tries), "{tries} tries in 2 s");
+    *broken.lock().unwrap() = false;
+    kept.set("i", Some((1, at(2_500))), at(2_100));
+    assert!(!kept.is_unfit("i", at(2_100)) && kept.error("i").is_none());
+    // What must be lowered does not wait.
+    *broken.lock().unwrap() = true;
+    let before = calls.lock().unwrap().len();
+    for ms in [2_110, 2_111, 2_112] {
+        kept.set("i", None, at(ms));
+    }
+    assert_eq!(calls.lock().unwrap().len(), before + 3);
 }

@@ -2,6 +2,7 @@
 
 use super::{STATUS_PAUSE, Worker};
 use crate::cluster::driver::try_lock;
+use crate::cluster::election::Role;
 use crate::cluster::lease::Name;
 use crate::cluster::record::describe_pause;
 use crate::cluster::status::{ClusterStatus, InstanceStatus, NodeStatus};
@@ -38,7 +39,8 @@ impl Worker {
                 problem: taken
                     .clone()
                     .or_else(|| o.election.unreadable().map(str::to_owned))
-                    .or_else(|| self.p.kept.error(&o.name).map(str::to_owned)),
+                    .or_else(|| o.election.forgotten())
+                    .or_else(|| self.p.kept.error(&o.name).map(|e| kernel_trouble(o.election.role() == Role::Master, e))),
             }
         });
         let own = NodeStatus {
@@ -76,4 +78,10 @@ impl Worker {
             None => self.status_due = true,
         }
     }
+}
+
+fn kernel_trouble(master: bool, why: &str) -> String {
+    let what =
+        if master { "master, but the kernel does not answer for the addresses" } else { "the kernel does not obey the election" };
+    format!("{what}: {why}; it is tried again, and if it stays so, a fit node becomes master")
 }

@@ -51,6 +51,9 @@ impl Election {
             won,
             held,
             inherited,
+            restored,
+            // Counts only while etcd is another one than before.
+            lease_life: _,
             fit,
             fit_known,
             priority,
@@ -73,6 +76,7 @@ impl Election {
             last_role: _,
         } = self;
         assert!(actions.is_empty(), "a state is looked at when its actions are out");
+        assert!(restored.is_none(), "etcd stays what it is in the exploration");
         assert!(forget.is_none() && forgot.is_none() && *priority == 100, "the fingerprint takes these as constant");
         let (hold, long, past) = (s.hold, self.long_hold(), Duration::ZERO);
         c.flags(&[view.is_some(), unreadable.is_some(), *doubt, *want_read, *fit, *fit_known, *stopping, *parking]);

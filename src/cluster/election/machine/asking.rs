@@ -105,11 +105,14 @@ impl Election {
         if self.view.as_ref().is_some_and(|v| v.revision > view.revision) {
             return;
         }
+        if self.is_lost(&view) {
+            return self.learn_lost(view);
+        }
         let old_revision = self.revision;
         self.top_epoch = self.top_epoch.max(view.alive.map_or(0, |a| a.epoch).min(MAX_EPOCH));
         match &view.record {
             Recorded::Good { revision, record } => {
-                (self.unreadable, self.revision, self.lost) = (None, *revision, None);
+                (self.unreadable, self.revision, self.lost, self.restored) = (None, *revision, None, None);
                 self.top_epoch = self.top_epoch.max(record.epoch);
                 let old = self.record.replace(Arc::clone(record));
                 if old.as_ref() != Some(record) {

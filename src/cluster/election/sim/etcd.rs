@@ -19,7 +19,7 @@ struct NodeKey {
     revision: i64,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Etcd {
     pub(super) revision: i64,
     pub(super) record: Option<(i64, Arc<Record>)>,

@@ -7,6 +7,7 @@
 mod etcd;
 mod plan;
 mod random;
+mod restored;
 mod run;
 mod world;
 

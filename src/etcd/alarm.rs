@@ -1,0 +1,37 @@
+//! Alarms that a member tells of itself. Pure.
+
+/// What a member's status says of alarms, with the cure; `None` if it says nothing.
+pub(super) fn describe(errors: &[String]) -> Option<String> {
+    let found = |word: &str| errors.iter().any(|e| e.contains(word));
+    if found("CORRUPT") {
+        return Some(
+            "alarm CORRUPT: the data of a member differ from the others', and etcd refuses requests. Find it with `etcdctl alarm list` and \
+             `etcdctl endpoint hashkv`, remove it, add it anew with an empty data directory, then run `etcdctl alarm disarm`"
+                .to_owned(),
+        );
+    }
+    if found("NOSPACE") {
+        return Some(
+            "alarm NOSPACE: etcd takes no writes. Remove its old revisions (`etcdctl compact`, `etcdctl defrag`) or raise \
+             --quota-backend-bytes, then run `etcdctl alarm disarm`"
+                .to_owned(),
+        );
+    }
+    // A kind of a later etcd, in its own words: \"memberID:... alarm:...\".
+    errors.iter().find(|e| e.contains("alarm:")).map(|e| format!("alarm of etcd: {e}; see `etcdctl alarm list`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::describe;
+
+    #[test]
+    fn each_alarm_is_told_with_its_cure_and_other_troubles_are_not_alarms() {
+        let told = |e: &str| describe(&[e.to_owned()]);
+        assert!(told("memberID:10276657743932975437 alarm:NOSPACE ").is_some_and(|t| t.contains("alarm disarm")));
+        assert!(told("memberID:1 alarm:CORRUPT ").is_some_and(|t| t.contains("hashkv")));
+        assert!(told("memberID:1 alarm:TOMORROW ").is_some_and(|t| t.contains("TOMORROW")));
+        assert_eq!(told("etcdserver: no leader"), None);
+        assert_eq!(describe(&[]), None);
+    }
+}

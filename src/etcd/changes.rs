@@ -1,0 +1,54 @@
+//! Tells everybody who keeps something of etcd when etcd is another one than before.
+
+use super::client::Etcd;
+use super::client::Inner;
+use super::error::EtcdError;
+use super::error::Failure;
+use super::identity::{Header, Identity, Sent, Verdict};
+use crate::clock;
+use std::sync::{MutexGuard, PoisonError};
+use tokio::sync::watch;
+
+/// How often etcd was found to be another one since the start: restored from a backup, emptied, or exchanged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// How often.
+    pub count: u64,
+    /// What was found the last time, in words, and the wall clock then, in milliseconds since 1970.
+    pub last: Option<(String, u64)>,
+}
+
+impl Etcd {
+    /// News of every change. What was read under a lower count says nothing of what etcd holds now.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<Changes> {
+        self.0.changes.subscribe()
+    }
+}
+
+impl Inner {
+    pub(super) fn identity(&self) -> MutexGuard<'_, Identity> {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the answer of an endpoint may be used. If it tells that etcd is another one, everybody is told.
+    pub(super) fn judge(&self, i: usize, sent: Sent, header: Option<Header>) -> Result<(), Failure> {
+        // etcd always sends one; a proxy that takes it away cannot be judged.
+        let Some(header) = header else { return Ok(()) };
+        let verdict = self.identity().handle_header(i, sent, header, clock::now());
+        match verdict {
+            Verdict::Good => Ok(()),
+            Verdict::Unsettled => Err(Failure::Unsettled),
+            Verdict::Stale => Err(Failure::Final(EtcdError::Changed)),
+            Verdict::Stranger(why) | Verdict::Behind(why) => Err(Failure::Unserved(why)),
+            Verdict::Changed(change) => {
+                tracing::error!("{change}; everything is read anew, and what this node knows is written again");
+                self.changes.send_modify(|c| {
+                    c.count += 1;
+                    c.last = Some((change.to_string(), clock::unix_ms()));
+                });
+                Err(Failure::Final(EtcdError::Changed))
+            }
+        }
+    }
+}
