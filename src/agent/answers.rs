@@ -143,6 +143,7 @@ impl Answers {
                     .collect(),
             },
             paused: cluster.paused,
+            differences: cluster.differences,
             instances,
             nodes: cluster
                 .nodes
@@ -185,6 +186,7 @@ impl Answers {
                 .to_owned(),
                 remaining_ms: status.remaining_ms,
             }),
+            promise_ms: status.promise_ms,
             members: status.members.clone(),
             held_down_ms: status.held_down_ms,
             calls: part.calls,

@@ -10,6 +10,7 @@ use super::election::{Candidate, Cause, Inherited};
 use super::heartbeat::Codec;
 use super::lease;
 use super::record::{Keys, NodeEntry, SCHEMA};
+use super::settings::describe;
 use super::status::ClusterStatus;
 use crate::clock;
 use crate::config::Config;
@@ -253,6 +254,7 @@ impl Cluster {
             address,
             boot,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            settings: Some(describe(cfg).bounded()),
         };
         let (lease_tx, lease_rx) = watch::channel(None);
         let (name_tx, name) = watch::channel(lease::Name::Unknown);

@@ -43,6 +43,8 @@ impl Election {
             handover: None,
             flaps: 0,
             addresses: std::collections::BTreeMap::new(),
+            terms: Some(self.s.told.terms),
+            vips: self.s.vips.clone(),
         };
         self.win(&record, Cause::First, None, now);
         self.propose(record, None, true, now);
@@ -73,7 +75,7 @@ impl Election {
             self.push(super::types::Action::Switched(Err(why)));
         }
         self.answer_forget(Err(format!("{} is the master, and only the master admits and removes members", r.master)));
-        if self.stopping || self.parking || self.paused().is_some() || !self.may_propose(now) {
+        if self.stopping || self.parking || self.paused().is_some() || !self.agrees(r) || !self.may_propose(now) {
             return;
         }
         let flaps = self.flaps(r, now);
@@ -85,7 +87,7 @@ impl Election {
             handover: None,
             since_ms: 0,
             reason,
-            ..r.clone()
+            ..self.with_own_terms(r)
         };
         let quiet = self.quiet_at();
         if r.successor.as_deref() == Some(&self.s.me) {
@@ -93,7 +95,7 @@ impl Election {
                 self.wake_at(quiet);
                 return;
             }
-            let record = next(format!("no heartbeat from {} for {:?}", r.master, self.s.hold));
+            let record = next(format!("no heartbeat from {} for {:?}", r.master, self.bound_hold()));
             self.win(&record, Cause::Fast, Some(r.master.clone()), now);
             self.propose(record, None, true, now);
             return;
@@ -108,7 +110,7 @@ impl Election {
         }
         if !self.fit {
             // Fit nodes go first; an address on a sick server is still better than none.
-            at += self.s.hold;
+            at += self.bound_hold();
         }
         if now < at {
             self.wake_at(at);
@@ -146,6 +148,12 @@ impl Election {
         }
         if !self.alive_is_ours(r) {
             if self.may_propose(now) {
+                // With the terms as they are: the old master may still count by them.
+                #[cfg(test)]
+                if self.broken(super::types::Fault::ClaimTerms) {
+                    let r = Record { handover: r.handover.clone(), ..self.with_own_terms(r) };
+                    return self.propose(r, None, false, now);
+                }
                 self.propose(r.clone(), None, false, now);
             }
             return;

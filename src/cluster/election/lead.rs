@@ -45,7 +45,7 @@ impl Election {
             let flaps = match wish {
                 Wish::Operator => 0,
                 Wish::Stop => r.flaps,
-                Wish::Unfit | Wish::Preempt => self.flaps(r, now),
+                Wish::Unfit | Wish::Preempt | Wish::Settings => self.flaps(r, now),
             };
             let next = Record {
                 epoch: r.epoch + 1,
@@ -55,16 +55,19 @@ impl Election {
                 since_ms: 0,
                 reason,
                 flaps,
+                // As they are: until the next master has claimed and we have let go, we count by them.
+                terms: r.terms.or(Some(self.s.told.terms)),
                 ..r.clone()
             };
-            self.propose(next, None, matches!(wish, Wish::Unfit | Wish::Preempt), now);
+            self.propose(next, None, !matches!(wish, Wish::Operator | Wish::Stop), now);
             return;
         }
         if self.stopping {
             self.let_go("the agent stops, and no fit node can take over at once");
             return;
         }
-        if let Some(next) = self.without_forgotten(r, now).or_else(|| self.better_record(r, now)) {
+        let next = if self.agrees(r) { self.better_record(r, now) } else { self.estranged_record(r) };
+        if let Some(next) = self.without_forgotten(r, now).or(next) {
             self.propose(next, None, false, now);
         }
     }
@@ -137,7 +140,7 @@ impl Election {
         // Those that it has just begun to speak to have had no time to answer.
         let begun = !heard(self.lead_since);
         let unheard = begun && self.held.is_none() && !self.peers.values().any(|p| p.heard.is_some_and(heard));
-        let due = if unheard { self.next_beat + self.s.hold * UNHEARD_PAUSE } else { self.next_beat };
+        let due = if unheard { self.next_beat + self.bound_hold().max(self.s.hold) * UNHEARD_PAUSE } else { self.next_beat };
         if now >= due {
             self.next_beat = now + self.s.heartbeat;
             self.beat += 1;
@@ -167,7 +170,7 @@ impl Election {
     }
 
     fn patience(&self) -> Duration {
-        self.s.hold.mul_f64(PATIENCE)
+        self.record.as_ref().map_or(self.s.hold, |r| self.counted(r)).mul_f64(PATIENCE)
     }
 
     /// When this peer will have been silent for too long.
@@ -176,9 +179,10 @@ impl Election {
         vouched.max(self.lead_since) + self.patience()
     }
 
-    /// Answers and vouches now.
+    /// Answers and vouches now, and has the instance's addresses.
     fn live(&self, node: &str, now: Time) -> bool {
-        self.peers.get(node).and_then(|p| p.vouched).is_some_and(|t| now < t + self.patience())
+        let vouches = self.peers.get(node).and_then(|p| p.vouched).is_some_and(|t| now < t + self.patience());
+        vouches && self.record.as_ref().is_none_or(|r| self.has_vips_of(node, r))
     }
 
     /// Best first: fit, then priority, then name (so that all nodes agree).
@@ -190,11 +194,11 @@ impl Election {
 
     /// A record with another successor or more members, if the present one should change.
     fn better_record(&mut self, r: &Record, now: Time) -> Option<Record> {
-        let base = Record { handover: None, ..r.clone() };
+        let base = self.with_own_terms(r);
         let best = self.ranked(r.members.iter(), now).first().map(|s| (*s).clone());
         let fit = |n: &str| self.peers.get(n).is_some_and(|p| p.fit);
         match &r.successor {
-            Some(s) if now >= self.silent_at(s) => return Some(Record { successor: best, ..base }),
+            Some(s) if now >= self.silent_at(s) || !self.has_vips_of(s, r) => return Some(Record { successor: best, ..base }),
             Some(s) => {
                 // Right after a restart the others may answer before it does, and nothing is known of its server.
                 let heard = self.peers.get(s).is_some_and(|p| p.heard.is_some());
@@ -211,7 +215,9 @@ impl Election {
         let others = self.others();
         let new: Vec<String> = self.ranked(others.iter(), now).into_iter().filter(|n| !r.members.contains(n)).cloned().collect();
         if new.is_empty() {
-            return None;
+            // An inherited right would end with it; it is soon replaced by our own.
+            let differs = base.terms != r.terms || base.vips != r.vips;
+            return (differs && self.inherited.is_none()).then_some(base);
         }
         let mut members = r.members.clone();
         members.extend(new);
@@ -226,6 +232,9 @@ impl Election {
             _ if node == self.s.me => Some("is master already".into()),
             None => Some("was never heard (is its agent up, its UDP port open, its key_file the same?)".into()),
             Some(p) if p.acked.is_none_or(|t| now >= t + self.patience()) => Some("does not answer heartbeats".into()),
+            Some(_) if self.record.as_ref().is_some_and(|r| !self.has_vips_of(node, r)) => {
+                Some("has other addresses for this instance: see the settings that differ in `keepcall status`".into())
+            }
             Some(_) if !member => Some("is not a member yet".into()),
             Some(_) if !self.live(node, now) => Some("has no valid lease in etcd".into()),
             Some(p) if !p.fit => Some("is not fit: a fatal check fails there".into()),
@@ -242,12 +251,14 @@ impl Election {
 
     /// Who should be master in our place, and why.
     fn wants_handover(&mut self, r: &Record, now: Time) -> Option<(String, Wish, String)> {
-        // Nothing can be handed over that is not held.
+        let best = self.ranked(r.members.iter(), now).into_iter().find(|n| self.against(n, now).is_none()).cloned();
+        // Nothing can be handed over that is not held, unless we must not hold it.
         if self.held.is_none() {
             self.answer_switch(now);
-            return None;
+            // Even one that is not fit: an address on a sick server is better than none.
+            let to = self.ranked(r.members.iter(), now).first().filter(|_| !self.agrees(r) && self.paused().is_none()).copied();
+            return to.map(|to| (to.clone(), Wish::Settings, format!("{} has other addresses for this instance", self.s.me)));
         }
-        let best = self.ranked(r.members.iter(), now).into_iter().find(|n| self.against(n, now).is_none()).cloned();
         if let Some(to) = self.switch.clone() {
             let to = to.or_else(|| best.clone());
             return match to.filter(|n| self.against(n, now).is_none()) {

@@ -6,8 +6,8 @@ mod asking;
 #[path = "explore/fingerprint.rs"]
 mod fingerprint;
 
-use super::types::{Action, Candidate, Cause, HoldKind, Inherited, Kind, LeaseState, Message, Role, Settings};
-use crate::cluster::record::{Alive, Record, View};
+use super::types::{Action, Candidate, Cause, HoldKind, Inherited, Kind, LeaseState, Message, Role, Settings, Told};
+use crate::cluster::record::{Alive, Record, Terms, View};
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -31,6 +31,8 @@ pub(super) struct Peer {
     pub(super) fit: bool,
     pub(super) priority: u16,
     pub(super) heard: Option<Time>,
+    /// Of its settings.
+    pub(super) told: Option<Told>,
 }
 
 /// A transaction of ours that was sent and not answered.
@@ -72,6 +74,8 @@ pub struct Election {
     pub(super) unreadable: Option<String>,
     /// The highest epoch ever seen: a record that was deleted must not make epochs start again.
     pub(super) top_epoch: u64,
+    /// The longest terms that a record or a master named.
+    pub(super) known_terms: Option<Terms>,
     pub(super) lease: Option<LeaseState>,
     /// The lease under which the record was last read.
     read_under: Option<i64>,
@@ -141,6 +145,7 @@ impl Election {
             revision: 0,
             unreadable: None,
             top_epoch: 0,
+            known_terms: None,
             lease: None,
             read_under: None,
             last_ack: now,
@@ -245,6 +250,12 @@ impl Election {
     #[must_use]
     pub fn heard(&self, node: &str) -> Option<(Time, bool, u16)> {
         self.peers.get(node).and_then(|p| p.heard.map(|t| (t, p.fit, p.priority)))
+    }
+
+    /// What a node said last of its settings; `None` if it was never heard, or is of an older release.
+    #[must_use]
+    pub fn told_by(&self, node: &str) -> Option<Told> {
+        self.peers.get(node).and_then(|p| p.told)
     }
 
     /// This node's fitness and priority, as last set.
@@ -366,7 +377,7 @@ impl Election {
             return;
         }
         let peer = self.peers.entry(from.to_owned()).or_default();
-        (peer.fit, peer.priority, peer.heard) = (m.fit, m.priority, Some(now));
+        (peer.fit, peer.priority, peer.heard, peer.told) = (m.fit, m.priority, Some(now), m.told);
         match m.kind {
             Kind::Beat { beat, boot } => self.handle_beat(from, m.epoch, beat, boot, now),
             Kind::Ack { beat, boot, vouch } => self.handle_ack(from, beat, boot, vouch, now),
@@ -457,6 +468,7 @@ impl Election {
     }
 
     fn ack(&mut self, to: &str, beat: u64, boot: u64, vouch: bool, now: Time) {
+        self.learn_terms(self.peers.get(to).and_then(|p| p.told).map(|t| t.terms));
         self.last_ack = self.last_ack.max(now);
         let epoch = self.record.as_ref().map_or(0, |r| r.epoch);
         self.send(to.to_owned(), Kind::Ack { beat, boot, vouch }, epoch);
@@ -471,7 +483,7 @@ impl Election {
     }
 
     pub(super) fn send(&mut self, to: String, kind: Kind, epoch: u64) {
-        let message = Message { kind, epoch, fit: self.fit, priority: self.priority };
+        let message = Message { kind, epoch, fit: self.fit, priority: self.priority, told: Some(self.s.told) };
         self.actions.push_back(Action::Send { to, message });
     }
 
@@ -489,15 +501,6 @@ impl Election {
     /// The first instant after every promise that this node gave.
     pub(super) fn quiet_at(&self) -> Time {
         self.last_ack + self.long_hold()
-    }
-
-    /// `hold` as another node's clock may count it.
-    pub(super) fn long_hold(&self) -> Duration {
-        #[cfg(test)]
-        if self.broken(super::types::Fault::NoDrift) {
-            return self.s.hold;
-        }
-        self.s.hold.mul_f64(1.0 + self.s.drift) + Duration::from_nanos(1)
     }
 
     /// Whether an operator has paused automatic changes of master.

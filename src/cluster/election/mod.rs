@@ -17,9 +17,10 @@ mod machine;
 mod rights;
 #[cfg(test)]
 mod sim;
+mod terms;
 mod types;
 
 pub use machine::Election;
 pub use types::{
-    Action, Candidate, Cause, Commit, Failure, HoldKind, Inherited, Kind, LeaseState, Message, Request, Role, Settings,
+    Action, Candidate, Cause, Commit, Failure, HoldKind, Inherited, Kind, LeaseState, Message, Request, Role, Settings, Told,
 };

@@ -2,7 +2,7 @@
 
 use super::output::{Output, ago, complain, or_dash, printable, span, table};
 use super::{Global, QUICK, unexpected};
-use crate::control::api::{CheckState, HepCounts, Reply, Request, Status};
+use crate::control::api::{CheckState, Difference, HepCounts, Reply, Request, Status};
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -119,6 +119,7 @@ pub(super) fn render(status: &Status) -> String {
         ]
     });
     let _ = write!(text, "\n{}", table(&["NODE", "HEALTH", "PRIORITY", "HEARD", "ADDRESS", "SUMMARY"], rows.collect()));
+    text.push_str(&differences(status));
     let mut checks = Vec::new();
     for instance in &status.instances {
         for check in &instance.checks {
@@ -177,6 +178,19 @@ pub(super) fn render(status: &Status) -> String {
         let _ = write!(text, "\n{}", table(&head, hep));
     }
     text
+}
+
+/// The settings that differ, each with what that means; nothing if none does.
+fn differences(status: &Status) -> String {
+    let row = |d: &Difference| {
+        let instance = or_dash(&d.instance);
+        vec![d.setting.clone(), instance, d.here.clone(), d.node.clone(), d.there.clone(), d.meaning().to_owned()]
+    };
+    if status.differences.is_empty() {
+        return String::new();
+    }
+    let head = ["SETTING THAT DIFFERS", "INSTANCE", "HERE", "NODE", "THERE", "WHAT TO DO"];
+    format!("\n{}", table(&head, status.differences.iter().map(row).collect()))
 }
 
 fn hep_row(instance: &str, h: HepCounts) -> Vec<String> {

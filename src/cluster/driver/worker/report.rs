@@ -3,10 +3,19 @@
 use super::{STATUS_PAUSE, Worker};
 use crate::cluster::driver::lock;
 use crate::cluster::lease::Name;
-use crate::cluster::record::describe_pause;
+use crate::cluster::record::{Record, describe_pause};
 use crate::cluster::status::{ClusterStatus, InstanceStatus, NodeStatus};
 use crate::time::Time;
 use std::time::Duration;
+
+/// Why this node cannot become master of an instance with this record.
+fn estranged(r: &Record) -> String {
+    let all: Vec<String> = r.vips.iter().map(ToString::to_string).collect();
+    format!(
+        "the instance has the addresses {}, and this node has others, so it cannot become master; give every node the same          `addresses`. If this node's are the new ones and a member is gone for good, take that one out with `keepcall forget`",
+        all.join(" ")
+    )
+}
 
 impl Worker {
     pub(super) fn publish_status(&mut self, now: Time) {
@@ -31,6 +40,7 @@ impl Worker {
                 since_ms: r.map_or(0, |r| r.since_ms),
                 reason: r.map_or_else(String::new, |r| r.reason.clone()),
                 hold: hold.map(|h| h.2),
+                promise_ms: r.and_then(|r| r.terms).map_or(0, |t| ms(t.hold())),
                 remaining_ms: hold.map_or(0, |h| ms(h.1.since(now))),
                 members: r.map_or_else(Vec::new, |r| r.members.clone()),
                 candidates: o.election.candidates(now),
@@ -38,6 +48,7 @@ impl Worker {
                 problem: taken
                     .clone()
                     .or_else(|| o.election.unreadable().map(str::to_owned))
+                    .or_else(|| o.election.estranged().map(estranged))
                     .or_else(|| self.p.kept.error(&o.name).map(str::to_owned)),
             }
         });
@@ -68,6 +79,7 @@ impl Worker {
             nodes,
             etcd: Vec::new(),
             paused: self.all.iter().find_map(|o| o.election.paused()).map(describe_pause),
+            differences: self.unlike.differences().cloned().collect(),
             rejected_datagrams: self.rejected,
         };
     }

@@ -107,6 +107,7 @@ impl Election {
             Recorded::Good { revision, record } => {
                 (self.unreadable, self.revision) = (None, *revision);
                 self.top_epoch = self.top_epoch.max(record.epoch);
+                self.learn_terms(record.terms);
                 let old = self.record.replace(record.clone());
                 if old.as_ref() != Some(record) {
                     self.actions.push_back(Action::Changed);

@@ -64,7 +64,7 @@ fn never_two_holders_and_a_holder_again_after_the_faults_end() {
 /// ends before `a + hold`. Whoever takes over slowly sees the key gone at `d` or later, sees the wait begin anew if the node
 /// registered since (its run's revision), waits `hold` with the allowance for its clock, and so comes after `d + hold >= a + hold`.
 /// The rule stays as a second line: it makes the key's absence mean the same however it came about.
-const RULES: [(Fault, &str); 22] = [
+const RULES: [(Fault, &str); 26] = [
     (Fault::AckInDoubt, "an ack while a transaction is in doubt"),
     (Fault::NoLowering, "arming a successor without lowering the hold first"),
     (Fault::NoRestartSilence, "contending right after a restart"),
@@ -87,6 +87,10 @@ const RULES: [(Fault, &str); 22] = [
     (Fault::PairedUnvouched, "a hold on acks that do not vouch"),
     (Fault::NoClaimWait, "a new master that does not wait for Go"),
     (Fault::AdoptFull, "a restarted agent that adopts a full hold"),
+    (Fault::OwnHold, "a hold counted by the master's own settings, whatever the record says"),
+    (Fault::OwnWait, "a wait counted by the own settings, whatever the record says"),
+    (Fault::TermsEarly, "a longer hold that counts before etcd has it"),
+    (Fault::ClaimTerms, "a new master that shortens the hold while the old one may count by it"),
 ];
 
 #[test]
