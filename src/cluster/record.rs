@@ -4,6 +4,7 @@ use super::settings::Described;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The schema that this version writes. A value with a higher number comes from a newer version and is left alone.
@@ -144,8 +145,8 @@ pub enum Recorded {
     Good {
         /// Revision of its last change.
         revision: i64,
-        /// The record.
-        record: Record,
+        /// The record; shared, because it is looked at with every heartbeat.
+        record: Arc<Record>,
     },
     /// Something that this version cannot read. The instance stays as it is.
     Unreadable {
@@ -254,7 +255,7 @@ pub fn read_record(key: &str, value: &[u8], revision: i64) -> Recorded {
         _ => Ok(r),
     };
     match decode::<Record>(value).and_then(sane) {
-        Ok(record) => Recorded::Good { revision, record },
+        Ok(record) => Recorded::Good { revision, record: Arc::new(record) },
         Err(e) => Recorded::Unreadable {
             revision,
             why: format!(

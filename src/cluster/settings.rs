@@ -63,7 +63,9 @@ impl Difference {
             "timing.hold" if self.there == UNTOLD => {
                 "its release does not tell its hold, and counts by that alone; change `hold` only after every node is upgraded"
             }
-            "timing.hold" | "timing.drift" => "promises count by those of the master, whichever that is; give every node the same",
+            "timing.hold" | "timing.drift" => {
+                "promises count by those of the master, whichever that is; give every node the same"
+            }
             "version" => "finish the upgrade",
             _ => "after a takeover the other value is in force; give every node the same",
         }

@@ -81,7 +81,7 @@ fn commit(keys: &Keys, instance: &str, record: String, ticket: String, c: &Commi
     compares.extend(c.alive_gone.then(|| Compare::Missing(alive.clone())));
     compares.extend(c.nodes_gone.iter().map(|n| Compare::Missing(keys.node(n))));
     compares.extend(c.runs.iter().map(|(n, revision)| Compare::ModRevision(keys.run(n), *revision)));
-    let mut then = vec![Op::Put { key: record, value: encode(&c.record), lease: 0 }];
+    let mut then = vec![Op::Put { key: record, value: encode(&*c.record), lease: 0 }];
     match c.alive {
         Some(lease) => then.push(Op::Put { key: alive, value: c.record.epoch.to_string().into_bytes(), lease }),
         None if c.drop_alive => then.push(Op::Delete(alive)),

@@ -19,11 +19,12 @@
 
 mod rules;
 
-use super::nfnl::{Batch, Family, Nfnl, NfnlError};
+use super::nfnl::{Batch, Data, Family, Nfnl, NfnlError};
 use super::nft::{self, NftError};
 use crate::clock;
 use crate::time::Time;
 use rules::{ARP, Chain, INET, Kind, NETDEV, Plan};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -259,7 +260,7 @@ impl KernelLease {
                 held.insert(element.key);
             }
         }
-        let ours: BTreeSet<Vec<u8>> = self.addresses.iter().map(|ip| Data::new().then_ip(*ip).bytes().to_vec()).collect();
+        let ours: BTreeSet<Vec<u8>> = self.addresses.iter().map(|ip| Data::new().then_ip(*ip).as_bytes().to_vec()).collect();
         Ok(left.filter(|(_, until)| *until > asked && held == ours))
     }
 

@@ -9,7 +9,7 @@ use crate::cluster::election::{Action, Election, Failure, Inherited, LeaseState,
 use crate::cluster::heartbeat::{Codec, MAX_DATAGRAM, Rejected};
 use crate::cluster::lease::Name;
 use crate::cluster::record::{Alive, Keys, Terms, View, read_node};
-use crate::cluster::settings::{self, Change, Unlike};
+use crate::cluster::settings::{self, Unlike};
 use crate::cluster::store;
 use crate::config::Config;
 use crate::etcd::{EtcdError, WatchEvent};
@@ -296,7 +296,7 @@ impl Worker {
                 if !self.is_named() {
                     return;
                 }
-                let Some(address) = self.peers.get(&to).copied() else { return };
+                let Some(address) = self.peers.get(&*to).copied() else { return };
                 let bytes = self.p.codec.seal(&instance, &message);
                 // A full socket buffer loses a heartbeat, which heartbeats are made for.
                 let sent = self.socket.as_ref().map(|s| s.try_send_to(&bytes, address));
@@ -359,13 +359,14 @@ impl Worker {
             return;
         }
         if let Request::Commit(c) = &mut request {
-            if c.record.since_ms == 0 {
-                c.record.since_ms = clock::unix_ms();
+            let record = Arc::make_mut(&mut c.record);
+            if record.since_ms == 0 {
+                record.since_ms = clock::unix_ms();
             }
-            for m in &c.record.members {
+            for m in &record.members {
                 let own = (*m == self.me).then_some(self.p.socket);
                 if let Some(a) = self.peers.get(m).copied().or(own) {
-                    c.record.addresses.insert(m.clone(), a);
+                    record.addresses.insert(m.clone(), a);
                 }
             }
         }
@@ -469,22 +470,6 @@ impl Worker {
             Err(why) => return self.warn_of(key, why),
         }
         self.warned.remove(key);
-    }
-
-    /// Says which settings of other nodes differ from now on, and which do no more.
-    fn tell(&mut self, changes: &[Change]) {
-        for c in changes {
-            let (Change::Differs(d) | Change::Agrees(d)) = c;
-            let (node, setting, instance) = (&d.node, &d.setting, d.instance.as_deref().unwrap_or("-"));
-            match c {
-                Change::Agrees(_) => tracing::info!(%node, instance, %setting, "the setting no longer differs on that node"),
-                Change::Differs(d) => {
-                    let cure = d.meaning();
-                    tracing::warn!(%node, instance, %setting, here = %d.here, there = %d.there, "a setting differs on that node: {cure}");
-                }
-            }
-            self.status_due = true;
-        }
     }
 
     /// Warns once of what a key holds, until it holds something else.

@@ -4,6 +4,7 @@ use super::machine::{Election, Won};
 use super::types::{Cause, Kind};
 use crate::cluster::record::{Record, SCHEMA, View};
 use crate::time::Time;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long the node that is handed to goes on acking the old master after it claimed. The old master flushes call state
@@ -74,7 +75,9 @@ impl Election {
             let why = self.candidates(now);
             self.push(super::types::Action::Switched(Err(why)));
         }
-        self.answer_forget(Err(format!("{} is the master, and only the master admits and removes members", r.master)));
+        if self.forget.is_some() {
+            self.answer_forget(Err(format!("{} is the master, and only the master admits and removes members", r.master)));
+        }
         if self.stopping || self.parking || self.paused().is_some() || !self.agrees(r) || !self.may_propose(now) {
             return;
         }
@@ -127,8 +130,8 @@ impl Election {
     }
 
     /// The record makes us master, and the old master may still hold on our acks.
-    pub(super) fn claim(&mut self, r: &Record, now: Time) {
-        let Some(old) = r.handover.clone() else { return };
+    pub(super) fn claim(&mut self, r: &Arc<Record>, now: Time) {
+        let Some(old) = &r.handover else { return };
         if self.won.as_ref().is_none_or(|w| w.epoch != r.epoch) {
             self.win(r, Cause::Handover { reason: r.reason.clone() }, Some(old.clone()), now);
         }
@@ -152,14 +155,15 @@ impl Election {
                 #[cfg(test)]
                 if self.broken(super::types::Fault::ClaimTerms) {
                     let r = Record { handover: r.handover.clone(), ..self.with_own_terms(r) };
-                    return self.propose(r, None, false, now);
+                    return self.propose(Arc::new(r), None, false, now);
                 }
-                self.propose(r.clone(), None, false, now);
+                self.propose(Arc::clone(r), None, false, now);
             }
             return;
         }
         if now >= self.next_beat {
             self.next_beat = now + self.s.heartbeat;
+            let old = self.known(old);
             self.send(old, Kind::Claimed, r.epoch);
         }
         self.wake_at(self.next_beat);

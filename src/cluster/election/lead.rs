@@ -5,6 +5,7 @@ use super::types::{Action, Candidate, Kind, Wish};
 use crate::cluster::record::Record;
 use crate::time::Time;
 use std::cmp::Reverse;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Part of `hold` after which a silent successor is replaced: late enough for a lost heartbeat, early enough for the
@@ -19,7 +20,7 @@ const UNHEARD_PAUSE: u32 = 2;
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3);
 
 impl Election {
-    pub(super) fn lead(&mut self, r: &Record, now: Time) {
+    pub(super) fn lead(&mut self, r: &Arc<Record>, now: Time) {
         if self.ticket.is_none() {
             return;
         }
@@ -32,12 +33,12 @@ impl Election {
             return;
         }
         if !self.alive_is_ours(r) || self.revision == 0 {
-            self.propose(r.clone(), None, false, now);
+            self.propose(Arc::clone(r), None, false, now);
             return;
         }
         if self.parking && !self.stopping {
             if r.successor.is_some() {
-                self.propose(Record { successor: None, handover: None, ..r.clone() }, None, false, now);
+                self.propose(Record { successor: None, handover: None, ..(**r).clone() }, None, false, now);
             }
             return;
         }
@@ -57,7 +58,7 @@ impl Election {
                 flaps,
                 // As they are: until the next master has claimed and we have let go, we count by them.
                 terms: r.terms.or(Some(self.s.told.terms)),
-                ..r.clone()
+                ..(**r).clone()
             };
             self.propose(next, None, !matches!(wish, Wish::Operator | Wish::Stop), now);
             return;
@@ -148,8 +149,8 @@ impl Election {
             if self.sent.len() > super::machine::REMEMBERED_BEATS {
                 self.sent.pop_front();
             }
-            for to in self.others() {
-                self.send(to, Kind::Beat { beat: self.beat, boot: self.s.boot }, epoch);
+            for i in 0..self.others.len() {
+                self.send(Arc::clone(&self.others[i]), Kind::Beat { beat: self.beat, boot: self.s.boot }, epoch);
             }
         }
         // The next one, or the end of the pause; what is in the past wakes nobody.
@@ -185,44 +186,45 @@ impl Election {
         vouches && self.record.as_ref().is_none_or(|r| self.has_vips_of(node, r))
     }
 
-    /// Best first: fit, then priority, then name (so that all nodes agree).
-    fn ranked<'a>(&self, nodes: impl Iterator<Item = &'a String>, now: Time) -> Vec<&'a String> {
-        let mut live: Vec<_> = nodes.filter(|n| **n != self.s.me && self.live(n, now)).collect();
-        live.sort_by_key(|n| self.peers.get(*n).map(|p| (Reverse((p.fit, p.priority)), (*n).clone())));
-        live
+    /// The best of those that answer and vouch: fit, then priority, then name (so that all nodes agree).
+    fn best<'a>(&self, nodes: impl Iterator<Item = &'a String>, now: Time) -> Option<&'a String> {
+        let live = nodes.filter(|n| **n != self.s.me && self.live(n, now));
+        live.min_by_key(|n| (self.peers.get(*n).map(|p| Reverse((p.fit, p.priority))), *n))
     }
 
     /// A record with another successor or more members, if the present one should change.
     fn better_record(&mut self, r: &Record, now: Time) -> Option<Record> {
-        let base = self.with_own_terms(r);
-        let best = self.ranked(r.members.iter(), now).first().map(|s| (*s).clone());
+        let next = |successor: Option<&String>| Some(Record { successor: successor.cloned(), ..self.with_own_terms(r) });
+        let best = || self.best(r.members.iter(), now);
         let fit = |n: &str| self.peers.get(n).is_some_and(|p| p.fit);
         match &r.successor {
-            Some(s) if now >= self.silent_at(s) || !self.has_vips_of(s, r) => return Some(Record { successor: best, ..base }),
+            Some(s) if now >= self.silent_at(s) || !self.has_vips_of(s, r) => return next(best()),
             Some(s) => {
                 // Right after a restart the others may answer before it does, and nothing is known of its server.
                 let heard = self.peers.get(s).is_some_and(|p| p.heard.is_some());
-                let better = best.filter(|b| heard && fit(b) && !fit(s));
+                let better = (heard && !fit(s)).then(best).flatten().filter(|b| fit(b));
                 if better.is_some() {
-                    return Some(Record { successor: better, ..base });
+                    return next(better);
                 }
                 let at = self.silent_at(s);
                 self.wake_at(at);
             }
-            None if best.is_some() => return Some(Record { successor: best, ..base }),
-            None => {}
+            None => {
+                if let Some(b) = best() {
+                    return next(Some(b));
+                }
+            }
         }
-        let others = self.others();
-        let new: Vec<String> = self.ranked(others.iter(), now).into_iter().filter(|n| !r.members.contains(n)).cloned().collect();
-        if new.is_empty() {
+        let new = || self.others.iter().filter(|n| !r.members.iter().any(|m| **m == ***n) && self.live(n, now));
+        if new().next().is_none() {
             // An inherited right would end with it; it is soon replaced by our own.
-            let differs = base.terms != r.terms || base.vips != r.vips;
-            return (differs && self.inherited.is_none()).then_some(base);
+            let differs = r.terms != Some(self.s.told.terms) || r.vips != self.s.vips;
+            return (differs && self.inherited.is_none()).then(|| self.with_own_terms(r));
         }
         let mut members = r.members.clone();
-        members.extend(new);
+        members.extend(new().map(|n| n.as_ref().to_owned()));
         members.sort();
-        Some(Record { members, ..base })
+        Some(Record { members, ..self.with_own_terms(r) })
     }
 
     /// Why a node may not take over from us now.
@@ -251,16 +253,24 @@ impl Election {
 
     /// Who should be master in our place, and why.
     fn wants_handover(&mut self, r: &Record, now: Time) -> Option<(String, Wish, String)> {
-        let best = self.ranked(r.members.iter(), now).into_iter().find(|n| self.against(n, now).is_none()).cloned();
         // Nothing can be handed over that is not held, unless we must not hold it.
         if self.held.is_none() {
             self.answer_switch(now);
+            if self.agrees(r) || self.paused().is_some() {
+                return None;
+            }
             // Even one that is not fit: an address on a sick server is better than none.
-            let to = self.ranked(r.members.iter(), now).first().filter(|_| !self.agrees(r) && self.paused().is_none()).copied();
-            return to.map(|to| (to.clone(), Wish::Settings, format!("{} has other addresses for this instance", self.s.me)));
+            let to = self.best(r.members.iter(), now)?.clone();
+            return Some((to, Wish::Settings, format!("{} has other addresses for this instance", self.s.me)));
         }
+        let unfit = !self.fit && self.fit_known;
+        if self.switch.is_none() && !self.stopping && !unfit && !self.s.preempt {
+            return None;
+        }
+        let able = r.members.iter().filter(|n| self.against(n, now).is_none());
+        let best = self.best(able, now);
         if let Some(to) = self.switch.clone() {
-            let to = to.or_else(|| best.clone());
+            let to = to.or_else(|| best.cloned());
             return match to.filter(|n| self.against(n, now).is_none()) {
                 Some(n) => Some((n, Wish::Operator, "switchover by an operator".into())),
                 None => {
@@ -279,7 +289,7 @@ impl Election {
         }
         let best = best?;
         if self.stopping {
-            return Some((best, Wish::Stop, format!("the agent on {} stops", self.s.me)));
+            return Some((best.clone(), Wish::Stop, format!("the agent on {} stops", self.s.me)));
         }
         if self.paused().is_some() {
             return None;
@@ -288,16 +298,16 @@ impl Election {
             self.wake_at(at);
             return None;
         }
-        if !self.fit && self.fit_known {
-            return Some((best, Wish::Unfit, format!("a fatal check failed on {}", self.s.me)));
+        if unfit {
+            return Some((best.clone(), Wish::Unfit, format!("a fatal check failed on {}", self.s.me)));
         }
-        let better = self.peers.get(&best).is_some_and(|p| p.priority > self.priority);
+        let better = self.peers.get(best).is_some_and(|p| p.priority > self.priority);
         if !self.s.preempt || !better {
             self.better_since = None;
             return None;
         }
         let since = match &self.better_since {
-            Some((n, t)) if *n == best => *t,
+            Some((n, t)) if n == best => *t,
             _ => self.better_since.insert((best.clone(), now)).1,
         };
         let due = since + self.s.preempt_delay;
@@ -307,7 +317,7 @@ impl Election {
         }
         self.better_since = None;
         let reason = format!("{best} has a higher priority");
-        Some((best, Wish::Preempt, reason))
+        Some((best.clone(), Wish::Preempt, reason))
     }
 
     /// The record is another's already; we hold on its acks until it has claimed and the agent has let go.
@@ -335,13 +345,15 @@ impl Election {
         }
         #[cfg(test)]
         if self.broken(super::types::Fault::GoEarly) {
-            self.send(r.master.clone(), Kind::Go, r.epoch);
+            let to = self.known(&r.master);
+            self.send(to, Kind::Go, r.epoch);
             return;
         }
         if self.released >= Some(h.epoch) {
             self.gone_epoch = Some(r.epoch);
             self.held = None;
-            self.send(r.master.clone(), Kind::Go, r.epoch);
+            let to = self.known(&r.master);
+            self.send(to, Kind::Go, r.epoch);
         }
     }
 }

@@ -10,6 +10,7 @@ use super::types::{Action, Candidate, Cause, HoldKind, Inherited, Kind, LeaseSta
 use crate::cluster::record::{Alive, Record, Terms, View};
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Heartbeats whose send time is remembered: an ack of an older one would extend nothing, at any sane heartbeat and hold.
@@ -39,7 +40,7 @@ pub(super) struct Peer {
 #[derive(Clone, Debug)]
 pub(super) struct InFlight {
     pub(super) id: u64,
-    pub(super) record: Record,
+    pub(super) record: Arc<Record>,
 }
 
 /// How this node came to be master, kept until it takes.
@@ -69,7 +70,7 @@ pub struct Election {
     pub(super) s: Settings,
     pub(super) view: Option<View>,
     /// The record of `view`; the last good one if that is unreadable.
-    pub(super) record: Option<Record>,
+    pub(super) record: Option<Arc<Record>>,
     pub(super) revision: i64,
     pub(super) unreadable: Option<String>,
     /// The highest epoch ever seen: a record that was deleted must not make epochs start again.
@@ -82,6 +83,8 @@ pub struct Election {
     /// When this node last sent an ack, or started: it may have promised just before.
     pub(super) last_ack: Time,
     pub(super) peers: BTreeMap<String, Peer>,
+    /// All nodes that are known by name, but this one: the members, and who has a key. Follows from record and view.
+    pub(super) others: Vec<Arc<str>>,
     pub(super) sent: VecDeque<(u64, Time)>,
     pub(super) beat: u64,
     pub(super) next_beat: Time,
@@ -90,7 +93,7 @@ pub struct Election {
     /// A transaction of ours, or of the process before us, may still arrive at etcd.
     pub(super) doubt: bool,
     /// What the record may be instead of `record`.
-    pub(super) maybe: Option<Record>,
+    pub(super) maybe: Option<Arc<Record>>,
     pub(super) inflight: Option<InFlight>,
     /// Number, lease and whether it is a ticket, of the read under way.
     reading: Option<(u64, Option<i64>, Option<String>)>,
@@ -150,6 +153,7 @@ impl Election {
             read_under: None,
             last_ack: now,
             peers: BTreeMap::new(),
+            others: Vec::new(),
             sent: VecDeque::new(),
             beat: 0,
             next_beat: now,
@@ -236,8 +240,8 @@ impl Election {
 
     /// The record as last read.
     #[must_use]
-    pub const fn record(&self) -> Option<&Record> {
-        self.record.as_ref()
+    pub fn record(&self) -> Option<&Record> {
+        self.record.as_deref()
     }
 
     /// What is wrong with the record in etcd, if it cannot be used.
@@ -250,12 +254,6 @@ impl Election {
     #[must_use]
     pub fn heard(&self, node: &str) -> Option<(Time, bool, u16)> {
         self.peers.get(node).and_then(|p| p.heard.map(|t| (t, p.fit, p.priority)))
-    }
-
-    /// What a node said last of its settings; `None` if it was never heard, or is of an older release.
-    #[must_use]
-    pub fn told_by(&self, node: &str) -> Option<Told> {
-        self.peers.get(node).and_then(|p| p.told)
     }
 
     /// This node's fitness and priority, as last set.
@@ -373,11 +371,15 @@ impl Election {
 
     /// A message from another node, authenticated and fresh.
     pub fn handle_message(&mut self, from: &str, m: Message, now: Time) {
-        if self.peers.len() >= MAX_PEERS && !self.peers.contains_key(from) {
-            return;
+        if !self.peers.contains_key(from) {
+            if self.peers.len() >= MAX_PEERS {
+                return;
+            }
+            self.peers.insert(from.to_owned(), Peer::default());
         }
-        let peer = self.peers.entry(from.to_owned()).or_default();
-        (peer.fit, peer.priority, peer.heard, peer.told) = (m.fit, m.priority, Some(now), m.told);
+        if let Some(peer) = self.peers.get_mut(from) {
+            (peer.fit, peer.priority, peer.heard, peer.told) = (m.fit, m.priority, Some(now), m.told);
+        }
         match m.kind {
             Kind::Beat { beat, boot } => self.handle_beat(from, m.epoch, beat, boot, now),
             Kind::Ack { beat, boot, vouch } => self.handle_ack(from, beat, boot, vouch, now),
@@ -471,7 +473,8 @@ impl Election {
         self.learn_terms(self.peers.get(to).and_then(|p| p.told).map(|t| t.terms));
         self.last_ack = self.last_ack.max(now);
         let epoch = self.record.as_ref().map_or(0, |r| r.epoch);
-        self.send(to.to_owned(), Kind::Ack { beat, boot, vouch }, epoch);
+        let to = self.known(to);
+        self.send(to, Kind::Ack { beat, boot, vouch }, epoch);
     }
 
     fn vouches(&self, now: Time) -> bool {
@@ -482,7 +485,12 @@ impl Election {
         self.lease.is_some_and(|l| now < l.until && self.read_under == Some(l.id)) && self.unreadable.is_none()
     }
 
-    pub(super) fn send(&mut self, to: String, kind: Kind, epoch: u64) {
+    /// A node's name to put into an action, copied only if it is new to the record and to etcd.
+    pub(super) fn known(&self, node: &str) -> Arc<str> {
+        self.others.iter().find(|n| ***n == *node).cloned().unwrap_or_else(|| node.into())
+    }
+
+    pub(super) fn send(&mut self, to: Arc<str>, kind: Kind, epoch: u64) {
         let message = Message { kind, epoch, fit: self.fit, priority: self.priority, told: Some(self.s.told) };
         self.actions.push_back(Action::Send { to, message });
     }
@@ -515,11 +523,14 @@ impl Election {
         self.lease.is_some_and(|l| alive == Some(Alive { epoch: r.epoch, lease: l.id }))
     }
 
-    /// All nodes that are known by name, but this one.
-    pub(super) fn others(&self) -> BTreeSet<String> {
+    /// Notes who else there is, after a new record or view.
+    fn name_others(&mut self) {
         let members = self.record.iter().flat_map(|r| r.members.iter());
         let nodes = self.view.iter().flat_map(|v| v.nodes.iter());
-        members.chain(nodes).filter(|n| **n != self.s.me).take(MAX_PEERS).cloned().collect()
+        let names: BTreeSet<&String> = members.chain(nodes).filter(|n| **n != self.s.me).take(MAX_PEERS).collect();
+        if !names.iter().map(|n| n.as_str()).eq(self.others.iter().map(|n| &**n)) {
+            self.others = names.into_iter().map(|n| n.as_str().into()).collect();
+        }
     }
 
     /// Everything that follows from the state and the time. Each wait on the way notes its end with `wake_at`.
@@ -544,8 +555,8 @@ impl Election {
     /// The nodes that could take over now or why not, best first; for `switchover` and status.
     #[must_use]
     pub fn candidates(&self, now: Time) -> Vec<Candidate> {
-        let mut nodes: Vec<String> = self.others().into_iter().collect();
-        nodes.sort_by_key(|n| (self.against(n, now).is_some(), std::cmp::Reverse(self.peers.get(n).map_or(0, |p| p.priority))));
-        nodes.into_iter().map(|node| Candidate { against: self.against(&node, now), node }).collect()
+        let mut nodes: Vec<&str> = self.others.iter().map(|n| &**n).collect();
+        nodes.sort_by_key(|n| (self.against(n, now).is_some(), std::cmp::Reverse(self.peers.get(*n).map_or(0, |p| p.priority))));
+        nodes.into_iter().map(|n| Candidate { node: n.to_owned(), against: self.against(n, now) }).collect()
     }
 }

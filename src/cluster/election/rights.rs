@@ -97,12 +97,13 @@ impl Election {
                 self.wake_at(until);
             }
         }
-        let Some(r) = self.record.clone().filter(|r| self.held.is_none() && r.master == self.s.me && !self.leaving(r)) else {
+        let Some(r) = self.record.as_ref().filter(|r| self.held.is_none() && r.master == self.s.me && !self.leaving(r)) else {
             return;
         };
+        let epoch = r.epoch;
         // A transaction in flight that makes another node master: do not take what is about to go.
         if until > now && !self.stopping && self.maybe.as_ref().is_none_or(|m| m.master == self.s.me) {
-            self.take(r.epoch, until, kind, now);
+            self.take(epoch, until, kind, now);
         }
     }
 
@@ -139,7 +140,7 @@ impl Election {
 
     /// Once a hold that was being handed over has ended, it must not come back by a late ack.
     fn give_up_handover(&mut self) {
-        if let Some(r) = self.record.clone().filter(|r| self.leaving(r)) {
+        if let Some(r) = self.record.as_ref().filter(|r| self.leaving(r)) {
             self.gone_epoch = Some(r.epoch);
         }
     }

@@ -64,7 +64,7 @@ impl Election {
     /// The record's addresses, if this node has others.
     #[must_use]
     pub fn estranged(&self) -> Option<&Record> {
-        self.record.as_ref().filter(|r| !self.agrees(r))
+        self.record().filter(|r| !self.agrees(r))
     }
 
     /// Whether a peer has the record's addresses, as far as it tells.

@@ -5,6 +5,7 @@ use crate::time::Time;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What does not change while the agent runs.
@@ -161,7 +162,7 @@ pub struct Commit {
     /// The cluster must not be paused: nobody asked for this change of master.
     pub automatic: bool,
     /// The new record; the driver fills in the members' addresses.
-    pub record: Record,
+    pub record: Arc<Record>,
     /// `Some(lease)`: put `alive` with it; `None`: delete `alive` if `drop_alive`.
     pub alive: Option<i64>,
     /// Delete `alive`: the record makes another node master, and our lease must not speak for it.
@@ -216,7 +217,7 @@ pub enum Action {
     /// Send to a node.
     Send {
         /// Its name.
-        to: String,
+        to: Arc<str>,
         /// The message.
         message: Message,
     },

@@ -19,7 +19,7 @@ fn record() -> Record {
 
 #[test]
 fn a_record_comes_back_as_it_was_written() {
-    assert_eq!(read_record("k", &encode(&record()), 3), Recorded::Good { revision: 3, record: record() });
+    assert_eq!(read_record("k", &encode(&record()), 3), Recorded::Good { revision: 3, record: record().into() });
 }
 
 #[test]

@@ -77,7 +77,8 @@ impl Unlike {
         let gone = self.found.difference(&found).cloned().map(Change::Agrees);
         let new = found.difference(&self.found).cloned().map(Change::Differs);
         // Another value of a setting is one change, not two.
-        let same = |d: &Difference| found.iter().any(|f| (&f.node, &f.instance, &f.setting) == (&d.node, &d.instance, &d.setting));
+        let same =
+            |d: &Difference| found.iter().any(|f| (&f.node, &f.instance, &f.setting) == (&d.node, &d.instance, &d.setting));
         let changes = gone.filter(|c| !matches!(c, Change::Agrees(d) if same(d))).chain(new).collect();
         self.found = found;
         changes
@@ -107,7 +108,8 @@ impl Unlike {
         for (instance, told) in &there.told {
             let (Some(told), Some(ours)) = (told, self.told.get(instance)) else { continue };
             let named = |setting: &str| all.iter().any(|d| d.setting == setting && d.instance.as_ref() == Some(instance));
-            let value = |setting: &str| self.ours.instances.get(instance).and_then(|n| n.get(setting)).cloned().unwrap_or_default();
+            let value =
+                |setting: &str| self.ours.instances.get(instance).and_then(|n| n.get(setting)).cloned().unwrap_or_default();
             if told.vips != ours.vips && !named(ADDRESSES) {
                 all.push(one(Some(instance), ADDRESSES, value(ADDRESSES), UNTOLD, true));
             }

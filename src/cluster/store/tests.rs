@@ -27,7 +27,7 @@ fn commit() -> Commit {
         runs: Vec::new(),
         alive_gone: false,
         automatic: false,
-        record: record("b", 3),
+        record: record("b", 3).into(),
         alive: Some(1),
         drop_alive: false,
     }
@@ -46,7 +46,7 @@ fn seen(record: Recorded) -> View {
 }
 
 fn at(revision: i64, record: Record) -> View {
-    seen(Recorded::Good { revision, record })
+    seen(Recorded::Good { revision, record: record.into() })
 }
 
 #[test]

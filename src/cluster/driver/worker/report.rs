@@ -4,6 +4,7 @@ use super::{STATUS_PAUSE, Worker};
 use crate::cluster::driver::lock;
 use crate::cluster::lease::Name;
 use crate::cluster::record::{Record, describe_pause};
+use crate::cluster::settings::Change;
 use crate::cluster::status::{ClusterStatus, InstanceStatus, NodeStatus};
 use crate::time::Time;
 use std::time::Duration;
@@ -12,12 +13,29 @@ use std::time::Duration;
 fn estranged(r: &Record) -> String {
     let all: Vec<String> = r.vips.iter().map(ToString::to_string).collect();
     format!(
-        "the instance has the addresses {}, and this node has others, so it cannot become master; give every node the same          `addresses`. If this node's are the new ones and a member is gone for good, take that one out with `keepcall forget`",
+        "the instance has the addresses {}, and this node has others, so it cannot become master; give every node the same \
+         `addresses`. If this node's are the new ones and a member is gone for good, take that one out with `keepcall forget`",
         all.join(" ")
     )
 }
 
 impl Worker {
+    /// Says which settings of other nodes differ from now on, and which do no more.
+    pub(super) fn tell(&mut self, changes: &[Change]) {
+        for c in changes {
+            let (Change::Differs(d) | Change::Agrees(d)) = c;
+            let (node, setting, instance) = (&d.node, &d.setting, d.instance.as_deref().unwrap_or("-"));
+            match c {
+                Change::Agrees(_) => tracing::info!(%node, instance, %setting, "the setting no longer differs on that node"),
+                Change::Differs(d) => {
+                    let cure = d.meaning();
+                    tracing::warn!(%node, instance, %setting, here = %d.here, there = %d.there, "a setting differs on that node: {cure}");
+                }
+            }
+            self.status_due = true;
+        }
+    }
+
     pub(super) fn publish_status(&mut self, now: Time) {
         if now < self.status_at {
             self.status_due = true;

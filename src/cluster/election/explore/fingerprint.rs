@@ -21,6 +21,8 @@ impl Election {
             read_under,
             last_ack,
             peers,
+            // Follows from record and view.
+            others: _,
             sent,
             beat,
             next_beat,
@@ -84,7 +86,7 @@ impl Election {
             runs.values().for_each(|r| c.revision(*r));
             c.flags(&[paused.is_some(), matches!(recorded, Recorded::Missing)]);
         }
-        c.record(record.as_ref());
+        c.record(record.as_deref());
         c.revision(*revision);
         c.epoch(*top_epoch);
         c.lease(lease.map(|l| l.id));
@@ -113,8 +115,8 @@ impl Election {
         // And counts two holds from when a heartbeat was due.
         c.time(*next_beat, hold * 2);
         c.ticket(ticket.as_deref());
-        c.record(maybe.as_ref());
-        c.record(inflight.as_ref().map(|InFlight { id: _, record }| record));
+        c.record(maybe.as_deref());
+        c.record(inflight.as_ref().map(|InFlight { id: _, record }| &**record));
         c.flags(&[reading.is_some()]);
         if let Some((_, lease, ticket)) = reading {
             c.lease(*lease);

@@ -5,12 +5,13 @@ use super::canon::Canon;
 use super::world::{NAMES, TTL_TICKS};
 use crate::cluster::election::types::Request;
 use crate::cluster::record::{Alive, Record, Recorded, View};
+use std::sync::Arc;
 
 #[derive(Clone, Default)]
 pub(super) struct Store {
     pub(super) revision: i64,
     /// The revision of its last change, and the record.
-    pub(super) record: Option<(i64, Record)>,
+    pub(super) record: Option<(i64, Arc<Record>)>,
     alive: Option<Alive>,
     /// For each node the lease that its key is bound to; 0: there is no key. Stands for the key's revision, too.
     nodes: [i64; NAMES.len()],
@@ -114,7 +115,7 @@ impl Store {
         let Self { revision, record, alive, nodes, runs, leases, tickets, next_lease: _ } = self;
         c.revision(*revision);
         c.revision(record.as_ref().map_or(0, |r| r.0));
-        c.record(record.as_ref().map(|r| &r.1));
+        c.record(record.as_ref().map(|r| &*r.1));
         c.maybe_epoch(alive.map(|a| a.epoch));
         c.lease(alive.map(|a| a.lease));
         nodes.iter().for_each(|l| c.lease(Some(*l)));

@@ -187,8 +187,8 @@ impl World {
             Unlike::ShortFirst if (node == 0) != changed => SHORT,
             _ => HOLD,
         };
-        let other = (changed && matches!(self.unlike, Unlike::AllVips)) || (changed && self.unlike == Unlike::Vips(node));
-        let other = other.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let moved = self.unlike == Unlike::AllVips || self.unlike == Unlike::Vips(node);
+        let other = (changed && moved).then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
         (hold, std::iter::once(IpAddr::V4(Ipv4Addr::BROADCAST)).chain(other).collect())
     }
 

@@ -4,6 +4,7 @@ use super::{Election, InFlight, POLL, RETRY};
 use crate::cluster::election::types::{Action, Commit, Failure, Request};
 use crate::cluster::record::{Alive, Record, Recorded, View};
 use crate::time::Time;
+use std::sync::Arc;
 use std::time::Duration;
 
 impl Election {
@@ -12,13 +13,14 @@ impl Election {
     /// `automatic`: nobody asked for this change of master, so a pause forbids it.
     pub(in crate::cluster::election) fn propose(
         &mut self,
-        record: Record,
+        record: impl Into<Arc<Record>>,
         slow: Option<Vec<String>>,
         automatic: bool,
         now: Time,
     ) {
         let Some(lease) = self.lease else { return };
         let Some(ticket) = self.ticket.clone() else { return };
+        let record = record.into();
         if self.record.as_ref() != Some(&record) && !self.keeps_inherited() {
             self.inherited = None;
         }
@@ -33,12 +35,12 @@ impl Election {
             automatic,
             alive: mine.then_some(lease.id),
             drop_alive: !mine,
-            record: record.clone(),
+            record: Arc::clone(&record),
         };
         self.requests += 1;
         // Only a record that makes us master, or ends that, has two outcomes to live with; a backup holds nothing either way.
         let master = self.record.as_ref().is_some_and(|r| r.master == self.s.me);
-        self.maybe = master.then(|| record.clone());
+        self.maybe = master.then(|| Arc::clone(&record));
         self.inflight = Some(InFlight { id: self.requests, record });
         self.settle_hold(now);
         self.actions.push_back(Action::Store { id: self.requests, request: Request::Commit(commit) });
@@ -108,7 +110,7 @@ impl Election {
                 (self.unreadable, self.revision) = (None, *revision);
                 self.top_epoch = self.top_epoch.max(record.epoch);
                 self.learn_terms(record.terms);
-                let old = self.record.replace(record.clone());
+                let old = self.record.replace(Arc::clone(record));
                 if old.as_ref() != Some(record) {
                     self.actions.push_back(Action::Changed);
                 }
@@ -132,7 +134,7 @@ impl Election {
                     let own = self.lease.map(|l| Alive { epoch: r.epoch, lease: l.id });
                     r.master == self.s.me && own.is_some() && view.alive == own
                 };
-                if !self.record.as_ref().is_some_and(speaks) {
+                if !self.record.as_deref().is_some_and(speaks) {
                     self.record = None;
                 }
             }
@@ -150,6 +152,7 @@ impl Election {
         let since = self.gone.filter(|_| self.revision == old_revision && !again).unwrap_or(now);
         self.gone = guards.map(|_| since);
         self.view = Some(view);
+        self.name_others();
     }
 
     /// The revision of a node's last registration, as last seen; 0 if it never did.

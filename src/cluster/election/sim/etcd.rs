@@ -7,6 +7,7 @@
 use crate::cluster::election::types::Request;
 use crate::cluster::record::{Alive, Record, Recorded, View};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// How often etcd looks for leases that have run out, in nanoseconds.
 pub(super) const TICK: u64 = 500_000_000;
@@ -21,7 +22,7 @@ struct NodeKey {
 #[derive(Default)]
 pub(super) struct Etcd {
     pub(super) revision: i64,
-    pub(super) record: Option<(i64, Record)>,
+    pub(super) record: Option<(i64, Arc<Record>)>,
     pub(super) alive: Option<Alive>,
     nodes: BTreeMap<String, NodeKey>,
     /// The revision of each node's last registration.

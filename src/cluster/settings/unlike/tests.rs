@@ -30,10 +30,15 @@ fn unlike() -> Unlike {
 
 /// Each change as `setting here/there`, with `+` if it differs from now on and `!` if it excludes.
 fn words(changes: &[Change]) -> Vec<String> {
-    let one = |sign: &str, d: &Difference| {
-        format!("{sign}{} {}/{}{}", d.setting, d.here, d.there, if d.excludes { "!" } else { "" })
-    };
-    changes.iter().map(|c| match c { Change::Differs(d) => one("+", d), Change::Agrees(d) => one("-", d) }).collect()
+    let one =
+        |sign: &str, d: &Difference| format!("{sign}{} {}/{}{}", d.setting, d.here, d.there, if d.excludes { "!" } else { "" });
+    changes
+        .iter()
+        .map(|c| match c {
+            Change::Differs(d) => one("+", d),
+            Change::Agrees(d) => one("-", d),
+        })
+        .collect()
 }
 
 #[test]
@@ -46,10 +51,10 @@ fn each_change_is_told_once_with_both_values() {
     assert_eq!(words(&u.learn(&other("5-6"))), ["+sip.media_ports 1-2/5-6"], "another value");
     assert_eq!(u.differences().count(), 1);
     assert_eq!(words(&u.learn(&other("1-2"))), ["-sip.media_ports 1-2/5-6"]);
-    assert_eq!(words(&u.learn(&entry("1.1", Some(settings("192.0.2.9/24", "1-2"))))), [
-        "+version 1.0/1.1",
-        "+addresses 192.0.2.1/24/192.0.2.9/24!"
-    ]);
+    assert_eq!(
+        words(&u.learn(&entry("1.1", Some(settings("192.0.2.9/24", "1-2"))))),
+        ["+version 1.0/1.1", "+addresses 192.0.2.1/24/192.0.2.9/24!"]
+    );
 }
 
 #[test]

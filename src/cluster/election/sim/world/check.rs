@@ -119,7 +119,7 @@ impl World {
         let Some((_, r)) = &self.etcd.record else { return };
         let wrong = self.nodes.iter().find(|n| {
             let own = n.kernel_epoch == r.epoch && r.master == n.name;
-            let leaving = n.kernel_epoch + 1 == r.epoch && r.handover.as_ref() == Some(&n.name);
+            let leaving = n.kernel_epoch + 1 == r.epoch && r.handover.as_deref() == Some(n.name);
             n.kernel > self.t && !own && !leaving
         });
         if let Some(n) = wrong.filter(|_| !self.watched.deleted) {

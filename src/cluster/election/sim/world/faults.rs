@@ -75,7 +75,7 @@ impl World {
             }
             75..81 => {
                 if self.up(x) {
-                    let to = self.r.chance(50).then(|| self.nodes[y].name.clone());
+                    let to = self.r.chance(50).then(|| self.nodes[y].name.to_owned());
                     self.with(x, |e, now| e.switchover(to, now));
                 }
             }
@@ -86,7 +86,7 @@ impl World {
             }
             83..85 => {
                 if self.up(x) {
-                    let name = self.nodes[y].name.clone();
+                    let name = self.nodes[y].name.to_owned();
                     self.with(x, |e, now| e.forget(name, now));
                 }
             }

@@ -135,7 +135,7 @@ impl World {
 
     /// etcd's side.
     pub(super) fn serve_lease(&mut self, node: usize, phase: Phase) -> LeaseAnswer {
-        let name = &self.nodes[node].name;
+        let name = self.nodes[node].name;
         match phase {
             Phase::Look => LeaseAnswer::Key(self.etcd.key(name)),
             Phase::Grant { .. } => LeaseAnswer::Granted(self.etcd.grant(self.t)),

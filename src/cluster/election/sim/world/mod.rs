@@ -250,12 +250,7 @@ impl World {
             return;
         }
         match e {
-            Event::Wake { node, boot, at } => {
-                if self.present(node, boot) && self.nodes[node].woken == at {
-                    self.nodes[node].woken = Time::FAR;
-                    self.with(node, crate::cluster::election::Election::handle_timeout);
-                }
-            }
+            Event::Wake { node, boot, at } => self.woken(node, boot, at),
             Event::Message { from, to, message } => self.receive(from, to, message),
             Event::Serve { node, boot, ask } => self.serve(node, boot, *ask),
             Event::Stored { node, boot, id, answer } => self.stored(node, boot, id, answer.map(|a| *a)),

@@ -99,8 +99,8 @@ impl World {
 
     pub(super) fn receive(&mut self, from: usize, to: usize, message: Message) {
         if self.nodes[to].named {
-            let name = self.nodes[from].name.clone();
-            self.with(to, |e, now| e.handle_message(&name, message, now));
+            let name = self.nodes[from].name;
+            self.with(to, |e, now| e.handle_message(name, message, now));
         }
     }
 
@@ -147,7 +147,7 @@ impl World {
         let watched = !matches!(&ask, Ask::Store { request, .. } if matches!(**request, Request::Ticket(_)));
         let answer = match ask {
             Ask::Store { id, request } => {
-                let answer = self.etcd.serve(&self.nodes[node].name, &request).map(Box::new);
+                let answer = self.etcd.serve(self.nodes[node].name, &request).map(Box::new);
                 if self.trace {
                     let done = answer.as_ref().map(|a| a.0);
                     println!(

@@ -28,7 +28,7 @@ pub(super) enum Leaving {
 }
 
 pub(super) struct Node {
-    pub(super) name: String,
+    pub(super) name: &'static str,
     pub(super) rate: f64,
     pub(super) offset: u64,
     pub(super) boot: u64,
@@ -53,10 +53,12 @@ pub(super) struct Node {
     pub(super) dead: bool,
 }
 
+const NAMES: [&str; 5] = ["n0", "n1", "n2", "n3", "n4"];
+
 impl Node {
     pub(super) fn new(i: usize, rate: f64, offset: u64) -> Self {
         Self {
-            name: format!("n{i}"),
+            name: NAMES[i],
             rate,
             offset,
             boot: 0,
@@ -107,7 +109,7 @@ impl World {
         let hold = Duration::from_nanos(*self.unlike.one(&self.plan.holds));
         let told = Told { terms: Terms::new(hold, self.plan.drift), vips: 0, others: 0 };
         let s = Settings {
-            me: self.nodes[node].name.clone(),
+            me: self.nodes[node].name.to_owned(),
             boot,
             heartbeat: Duration::from_nanos(self.plan.heartbeat),
             hold,
@@ -220,10 +222,27 @@ impl World {
         }
         let at = e.next_deadline();
         self.nodes[node].election = Some(e);
-        if at != self.nodes[node].woken && at != Time::FAR {
-            self.nodes[node].woken = at;
-            let when = self.world_time(node, at).max(self.t + 1);
-            self.at(when - self.t, Event::Wake { node, boot, at });
+        // A deadline that has moved away is looked for when its old time comes: most move with each message.
+        if at < self.nodes[node].woken {
+            self.wake(node, at);
+        }
+    }
+
+    fn wake(&mut self, node: usize, at: Time) {
+        self.nodes[node].woken = at;
+        let (boot, when) = (self.nodes[node].boot, self.world_time(node, at).max(self.t + 1));
+        self.at(when - self.t, Event::Wake { node, boot, at });
+    }
+
+    /// The time has come that was a node's next deadline when it was noted.
+    pub(super) fn woken(&mut self, node: usize, boot: u64, at: Time) {
+        if !self.present(node, boot) || self.nodes[node].woken != at {
+            return;
+        }
+        self.nodes[node].woken = Time::FAR;
+        match self.nodes[node].election.as_ref().map(|e| e.next_deadline()) {
+            Some(due) if due > at && due != Time::FAR => self.wake(node, due),
+            _ => self.with(node, Election::handle_timeout),
         }
     }
 

@@ -391,7 +391,7 @@ impl World {
             Step::Flicker(s, t, away, gone) => self.try_flicker(s, t, away, gone),
             Step::Forget(by, whom) => {
                 if self.up(by) {
-                    let name = self.nodes[whom].name.clone();
+                    let name = self.nodes[whom].name.to_owned();
                     self.with(by, |e, now| e.forget(name, now));
                 }
             }
