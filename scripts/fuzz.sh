@@ -3,10 +3,12 @@
 #
 #   scripts/fuzz.sh [TARGET] [SECONDS]
 #
-# TARGET   one of `cargo +nightly fuzz list`, or `all` (default).
+# TARGET   one of `cargo fuzz list`, or `all` (default).
 # SECONDS  how long each target runs (60).
 #
-# Installs cargo-fuzz and a nightly compiler if they are missing. New inputs go to fuzz/found/<target>, which is not committed; what is
+# Installs cargo-fuzz if it is missing. Compiles with the nightly toolchain if it is there or can be installed; else with the installed
+# one, which then lets its unstable options be used (RUSTC_BOOTSTRAP=1): the coverage that guides the fuzzer needs one of them. It says
+# which it uses; KEEPCALL_FUZZ_TOOLCHAIN=NAME chooses. New inputs go to fuzz/found/<target>, which is not committed; what is
 # worth keeping is copied to fuzz/corpus/<target>, which `cargo test --test fuzz_corpus` replays. Exit code 0 only if every target ran
 # and nothing was found; an input that breaks something is in fuzz/artifacts/<target>.
 set -euo pipefail
@@ -20,11 +22,24 @@ target=${1:-all} seconds=${2:-60}
 # shellcheck disable=SC1091
 [ -f "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
 
-command -v rustup >/dev/null || die "rustup is needed for a nightly compiler; see https://rustup.rs"
-rustup run nightly rustc --version >/dev/null 2>&1 || rustup toolchain install nightly --profile minimal
 command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+command -v cargo-fuzz >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 
-mapfile -t all < <(cargo +nightly fuzz list)
+has() { rustup run "$1" rustc --version >/dev/null 2>&1; }
+cargo=(cargo)
+if [ -n "${KEEPCALL_FUZZ_TOOLCHAIN:-}" ]; then
+  has "$KEEPCALL_FUZZ_TOOLCHAIN" || die "there is no toolchain '$KEEPCALL_FUZZ_TOOLCHAIN': rustup toolchain list"
+  cargo=(cargo "+$KEEPCALL_FUZZ_TOOLCHAIN")
+elif has nightly || { command -v rustup >/dev/null && rustup toolchain install nightly --profile minimal >/dev/null 2>&1; }; then
+  cargo=(cargo +nightly)
+fi
+version=$("${cargo[@]}" --version)
+# Only for a compiler that needs it: nightly takes the options as they are.
+[[ $version == *nightly* ]] || export RUSTC_BOOTSTRAP=1
+echo "fuzz: compiling with $version${RUSTC_BOOTSTRAP:+, unstable options permitted by RUSTC_BOOTSTRAP=1}"
+
+mapfile -t all < <("${cargo[@]}" fuzz list)
+[ ${#all[@]} -gt 0 ] || die "cargo fuzz names no targets"
 if [ "$target" = all ]; then
   targets=("${all[@]}")
 else
@@ -40,7 +55,7 @@ for name in "${targets[@]}"; do
   printf '\n== %s, %s s\n' "$name" "$seconds"
   mkdir -p "fuzz/found/$name"
   # 10 s for one input, or 1 GiB: nothing here needs a thousandth of either.
-  cargo +nightly fuzz run "${options[@]}" "$name" "fuzz/found/$name" "fuzz/corpus/$name" -- \
+  "${cargo[@]}" fuzz run "${options[@]}" "$name" "fuzz/found/$name" "fuzz/corpus/$name" -- \
     -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 -max_len=8192 -print_final_stats=1 || broken=$((broken + 1))
 done
 printf '\n%s targets, %s with findings\n' "${#targets[@]}" "$broken"

@@ -189,3 +189,80 @@ fn an_address_that_was_left_behind_is_removed_at_the_start() {
     assert_eq!(scene.armed().unwrap(), (0, 1));
     scene.answered_by(&[0]).unwrap();
 }
+
+/// What `host` sends from the virtual address by UDP: one line a packet, from now on.
+fn overhear(host: &lab::lan::Host) -> lab::proc::Proc {
+    let vip = lab::lan::VIP4.to_string();
+    let filter = ["udp", "and", "src", "host", vip.as_str()];
+    let dump =
+        host.spawn("said", &[&["tcpdump", "-i", "eth0", "-Q", "out", "-n", "-l", "--immediate-mode"][..], &filter].concat());
+    let dump = dump.unwrap();
+    wait::until("tcpdump to listen", SOON, || {
+        let log = std::fs::read_to_string(&dump.log).unwrap_or_default();
+        if log.contains("listening on") { Ok(()) } else { Err(log) }
+    })
+    .unwrap();
+    dump
+}
+
+fn packets(dump: &lab::proc::Proc) -> Vec<String> {
+    let log = std::fs::read_to_string(&dump.log).unwrap();
+    log.lines().filter(|l| l.contains(" IP ")).map(str::to_owned).collect()
+}
+
+/// The newest change of master, once so much is known of its three calls.
+fn newest(agent: &lab::agent::Agent, calls: &str) -> serde_json::Value {
+    wait::until("the takeover in the history", SOON, || {
+        let all = agent.history().map_err(|e| format!("{e:#}"))?;
+        let newest = all.first().cloned().unwrap_or_default();
+        let told = newest["calls"][calls] == 3 && newest["forecast"].is_array();
+        if told { Ok(newest) } else { Err(newest.to_string()) }
+    })
+    .unwrap()
+}
+
+#[test]
+fn observe_touches_no_call_audio_relays_it_and_history_tells_what_would_have_been() {
+    let mut scene = Scene::new(&["a", "b"]).unwrap();
+    for (server, setup) in scene.servers.iter().zip(&mut scene.setups) {
+        setup.on_backup = Some(server.console_command("core restart now"));
+    }
+    let (old, new) = scene.start_agents().unwrap();
+    scene.agents[new].run(&["mode", lab::agent::INSTANCE, "observe", "--yes"]).unwrap();
+    let calls = scene.calls(3, &[new]).unwrap();
+    let said = overhear(scene.host(new));
+    let at = scene.switch_from(old).unwrap();
+    let entry = newest(&scene.agents[new], "left");
+    let forecast = |i: usize, mode: &str, deed: &str| {
+        let f = &entry["forecast"][i];
+        assert!(f["mode"] == mode && f["total"] == 3 && f[deed] == 3, "{entry}");
+    };
+    forecast(0, "observe", "left");
+    forecast(1, "audio", "relayed");
+    forecast(2, "full", "reinvited");
+    wait::until("the phones to have heard nothing for two seconds", SOON, || {
+        let last = calls.phones().filter_map(|p| p.state().arrivals.last().copied()).max().unwrap_or(0);
+        if last > at && unix_us() < last + 2_000_000 { Err(format!("{last}")) } else { Ok(()) }
+    })
+    .unwrap();
+    assert_eq!(packets(&said), Vec::<String>::new(), "the agent was to touch nothing");
+    let tables = scene.host(new).exec(&["nft", "list", "ruleset"]).unwrap();
+    assert!(!tables.contains(&scene.lan.host("p1").unwrap().ip4.to_string()), "{tables}");
+
+    // A word on either node counts for both, at once.
+    assert_eq!(scene.armed().unwrap(), (new, old));
+    let reply = scene.agents[old].ask(&["mode", lab::agent::INSTANCE, "audio", "--yes"]).unwrap();
+    assert!(reply["now"]["mode"] == "audio" && reply["now"]["nodes"].as_array().unwrap().len() == 2, "{reply}");
+    let status = scene.agents[new].instance().unwrap();
+    assert!(status["mode"]["mode"] == "audio" && status["mode"]["source"] == "etcd", "{status}");
+
+    let said = overhear(scene.host(old));
+    scene.switch_from(new).unwrap();
+    let entry = newest(&scene.agents[old], "relayed");
+    assert!(entry["forecast"][1]["mode"] == "full" && entry["forecast"][1]["reinvited"] == 3, "{entry}");
+    scene.in_conversation(&calls).unwrap();
+    let said = packets(&said);
+    let sip: Vec<_> = said.iter().filter(|l| l.contains(".5060 >") || l.contains(".5070 >")).collect();
+    assert!(said.len() > 100 && sip.is_empty(), "{} packets, of SIP: {sip:?}", said.len());
+    assert!(calls.phones().all(|p| p.state().reinvites.is_empty() && p.state().bye_received.is_none()));
+}

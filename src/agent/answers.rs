@@ -1,10 +1,11 @@
 //! What the agent answers to the command line.
 
-use super::Instances;
 use super::history;
 use super::instance::{Order, Summary};
+use super::mode;
 use super::pause;
 use super::wishes;
+use super::{Instances, Modes};
 use crate::cluster::{self, Cluster, ForgetError, Role, SwitchoverError};
 use crate::config::Config;
 use crate::control::api::{self, ApiError, ErrorKind, Reply, Request};
@@ -16,6 +17,8 @@ use tokio::sync::{mpsc, oneshot};
 const SETTLE: Duration = Duration::from_secs(5);
 /// How often the role is looked at while a switchover settles.
 const LOOK: Duration = Duration::from_millis(5);
+/// How long a change of mode is waited for: what nodes that are up need to tell that they obey it, with room.
+const OBEY: Duration = Duration::from_secs(2);
 /// An instance answers between two events; one that does not within this time is shown without its part.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -26,11 +29,12 @@ pub(super) struct Answers {
     cluster: Cluster,
     etcd: Etcd,
     instances: Instances,
+    modes: Modes,
 }
 
 impl Answers {
-    pub(super) fn new(config: &Config, cluster: Cluster, etcd: Etcd, instances: Instances) -> Self {
-        Self { config: config.clone(), cluster, etcd, instances }
+    pub(super) fn new(config: &Config, cluster: Cluster, etcd: Etcd, instances: Instances, modes: Modes) -> Self {
+        Self { config: config.clone(), cluster, etcd, instances, modes }
     }
 
     /// Answers in a task of its own: a slow etcd must not hold up the agent.
@@ -89,6 +93,7 @@ impl Answers {
                 self.cluster.forget(&instance, &node).await.map_err(|e| not_forgotten(&e))?;
                 Reply::Forgot(api::Forgot { instance, node })
             }
+            Request::Mode { instance, change } => Reply::Mode(self.mode(self.one(instance)?, change).await?),
             Request::Calls { instance } => {
                 let mut calls = Vec::new();
                 for name in self.some(instance)? {
@@ -189,10 +194,51 @@ impl Answers {
             promise_ms: status.promise_ms,
             members: status.members.clone(),
             held_down_ms: status.held_down_ms,
+            mode: self.mode_status(&status.name),
             calls: part.calls,
             server: part.server,
             checks: part.checks,
         }
+    }
+
+    /// How the mode of an instance is; `None` if it has no calls.
+    fn mode_status(&self, instance: &str) -> Option<api::ModeStatus> {
+        let nodes: Vec<String> = self.cluster.status().nodes.into_iter().map(|n| n.name).collect();
+        Some(self.modes.get(instance)?.borrow().status(&nodes))
+    }
+
+    /// Changes the mode of an instance, if that is asked for, and waits a moment for the nodes that are up to say that they obey it.
+    async fn mode(&self, instance: String, change: Option<api::ModeChange>) -> Result<api::ModeReply, ApiError> {
+        let Some(picture) = self.modes.get(&instance) else {
+            return Err(ApiError {
+                message: format!("{instance} has no calls: there is no [instance.sip] in the configuration"),
+                advice: "the mode says what is done with calls; the addresses move in every mode".to_owned(),
+                kind: ErrorKind::Invalid,
+            });
+        };
+        if let Some(change) = change {
+            let node = &self.config.node;
+            let wanted = match change {
+                api::ModeChange::Set(mode) => Some(mode),
+                api::ModeChange::Configured => None,
+            };
+            mode::set(&self.etcd, &node.cluster, &instance, &node.name, wanted).await.map_err(|e| ApiError {
+                message: format!("the mode is kept in etcd, and etcd did not confirm the change: {e}"),
+                advice: "nothing is certain until it does; see `keepcall status`, and try again".to_owned(),
+                kind: ErrorKind::Failed,
+            })?;
+            let mut picture = picture.clone();
+            let done = |p: &mode::Picture| match wanted {
+                Some(mode) => p.mode() == Some(mode) && self.mode_status(&instance).is_none_or(|s| s.mixed().is_none()),
+                None => p.status(&[]).set_by.is_none(),
+            };
+            // Nodes that are away do not say anything: the answer names them.
+            let obeyed = async { while !done(&picture.borrow_and_update()) && picture.changed().await.is_ok() {} };
+            let _ = tokio::time::timeout(OBEY, obeyed).await;
+        }
+        let carried = self.ask(&instance, Order::Summary).await.map_or(0, |s| s.calls.carried);
+        let now = self.mode_status(&instance).unwrap_or_default();
+        Ok(api::ModeReply { instance, now, carried })
     }
 
     fn candidates(&self, instance: &str) -> Result<api::Candidates, ApiError> {

@@ -2,80 +2,52 @@
 //! decide is carried out.
 //!
 //! Roles: as *backup* the stored calls are followed and the relay is armed for each; nothing is sent. As *master* the local
-//! server's traffic is learnt and stored, and the calls of the master before are recovered and carried.
+//! server's traffic is learnt and stored, and the calls of the master before are recovered and carried; or as much of that as the
+//! instance's mode allows (`obey.rs`).
+
+mod carry;
+mod follow;
+mod obey;
+mod tables;
 
 use super::ears::{self, Ears, EarsError};
+use super::mode::Picture;
 use super::relay::Relay;
 use super::rows;
 use super::sockets::{Datagram, RecoveryPortError, RecoverySockets};
 use super::takeover::Takeover;
-use crate::calls::model::{Call, CallEvent, Flow, Packet};
+use crate::calls::model::{Call, Packet};
 use crate::calls::store::{Store, StoreEvent, StoreHandle, StoreSettings};
 use crate::calls::stored::Stored;
-use crate::calls::sweep::{self, Sweep, Verdict};
+use crate::calls::sweep::{self, Sweep};
 use crate::calls::table::{Table, TableSettings};
 use crate::clock;
-use crate::config;
+use crate::config::{self, Mode};
 use crate::control::api;
 use crate::etcd::Etcd;
-use crate::recovery::engine::{Action, CallState, CallStatus, Engine, Heard, Settings};
+use crate::recovery::engine::{CallState, CallStatus, Engine, Heard, Settings};
 use crate::recovery::media::kernel::{KernelRelay, RelayError};
-use crate::recovery::plan;
 use crate::time::Time;
 use crate::vip::fence::Fence;
 use crate::vip::nft::NftError;
 use crate::vip::nft::watch::TableWatch;
 use crate::vip::rawudp::{RawUdp, RawUdpError};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use follow::LeftOut;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
-use tokio::sync::mpsc;
-use tracing::{debug, error, info, warn};
+use tokio::sync::{mpsc, watch};
+use tracing::{error, warn};
 
 /// Longest time that a handover waits for stored calls to be written. The right to hold the addresses ends soon after anyway.
 const FLUSH: Duration = Duration::from_millis(250);
-/// Pause before tables that could not be put back are tried again.
-const AGAIN: Duration = Duration::from_secs(1);
-/// Least time between two warnings, and between two tries to read, of calls that found no room here.
-const LEFT_OUT_EVERY: Duration = Duration::from_secs(60);
 /// From the news that a table of ours may be gone until it is looked for: our own changes replace tables, too.
 const MEND: Duration = Duration::from_millis(100);
 /// Longest time that re-INVITEs wait for the relay to be armed: audio comes first, but a firewall that hangs must not cost the calls.
 const ARMED: Duration = Duration::from_secs(1);
-/// Events of the store that are handled in one go, so that a thousand calls make one change of the relay.
-const BATCH: usize = 1024;
 /// Messages of the wire that are handled in one go: some tenths of a millisecond, so that nothing else waits for long.
 const HEARD: usize = 64;
-
-/// One SIP message: our address, the receiver's, and the bytes.
-type Message = (SocketAddr, SocketAddr, Vec<u8>);
-
-/// When it was told, and tried again, that not all stored calls are kept.
-#[derive(Default)]
-struct LeftOut {
-    told: Option<Time>,
-    read: Option<Time>,
-}
-
-impl LeftOut {
-    fn is_news(&mut self, left_out: usize, now: Time) -> bool {
-        left_out > 0 && due(&mut self.told, now)
-    }
-
-    fn may_read(&mut self, now: Time) -> bool {
-        due(&mut self.read, now)
-    }
-}
-
-/// At most once in a while.
-fn due(last: &mut Option<Time>, now: Time) -> bool {
-    let due = last.is_none_or(|at| now.since(at) >= LEFT_OUT_EVERY);
-    if due {
-        *last = Some(now);
-    }
-    due
-}
 
 /// Whether the instance's addresses are here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +90,8 @@ pub(super) enum Event {
     Heard(ears::Heard),
     Received(Datagram),
     Stored(StoreEvent),
+    /// What is known of the mode changed.
+    Mode,
     /// Tables of nftables were deleted: these, or `None` if it is not known which.
     TablesGone(Option<Vec<String>>),
     TablesUnwatched(std::io::Error),
@@ -136,6 +110,11 @@ pub(super) struct CallsSide {
     /// What etcd holds, by call id: on a backup, what a takeover would recover.
     stored: Stored,
     left_out: LeftOut,
+    modes: watch::Receiver<Picture>,
+    /// The mode in force; `None` until it is known. Nothing is followed, and so nothing done with a call, before that.
+    mode: Option<Mode>,
+    /// Calls of this takeover that history does not speak of yet.
+    untold: Vec<Call>,
     sweep: Sweep,
     ears: Ears,
     sockets: RecoverySockets,
@@ -168,6 +147,7 @@ impl CallsSide {
         instance: &config::Instance,
         sip: &config::Sip,
         etcd: Etcd,
+        mut modes: watch::Receiver<Picture>,
         inherited: bool,
     ) -> Result<Self, CallsError> {
         let node = &config.node;
@@ -193,7 +173,7 @@ impl CallsSide {
             emergency: sip.emergency.clone(),
             max_calls: sip.max_calls,
         });
-        let engine = Engine::new(
+        let mut engine = Engine::new(
             Settings {
                 instance: instance.name.clone(),
                 node: node.name.clone(),
@@ -203,6 +183,9 @@ impl CallsSide {
             },
             seed(),
         );
+        // Until more is known to be allowed.
+        engine.set_mode(Mode::Observe, clock::now());
+        modes.mark_changed();
         let tables = match TableWatch::open() {
             Ok(watch) => Some(watch),
             Err(e) => {
@@ -230,6 +213,9 @@ impl CallsSide {
             store_events,
             stored: Stored::new(sip.max_calls),
             left_out: LeftOut::default(),
+            modes,
+            mode: None,
+            untold: Vec::new(),
             sweep: Sweep::default(),
             ears,
             vips,
@@ -258,8 +244,9 @@ impl CallsSide {
         tokio::select! {
             heard = self.ears.next() => Event::Heard(heard),
             Some(datagram) = self.sockets.next() => Event::Received(datagram),
-            Some(event) = self.store_events.recv() => Event::Stored(event),
-            gone = deleted(self.tables.as_mut()) => match gone {
+            Ok(()) = self.modes.changed() => Event::Mode,
+            Some(event) = self.store_events.recv(), if self.mode.is_some() => Event::Stored(event),
+            gone = tables::deleted(self.tables.as_mut()) => match gone {
                 Ok(names) => Event::TablesGone(names),
                 Err(e) => Event::TablesUnwatched(e),
             },
@@ -287,6 +274,7 @@ impl CallsSide {
                 }
             }
             Event::Stored(first) => self.follow(first).await,
+            Event::Mode => self.obey(now),
             Event::TablesGone(names) => {
                 let own = [self.fence.table_name(), self.relay.table_name()];
                 if names.is_none_or(|names| names.iter().any(|n| own.contains(&n.as_str()))) {
@@ -352,7 +340,6 @@ impl CallsSide {
         self.sweep.clear();
         self.sweep_at = now + sweep::EVERY;
         let lost: Vec<Call> = self.stored.values().filter(|c| !(resumed && self.is_own(c))).cloned().collect();
-        info!(instance = self.instance, calls = lost.len(), "recovering calls");
         self.expect(lost, now);
         // Audio first: nearly always it was armed before, and this is no wait.
         let messages = self.decide();
@@ -367,6 +354,7 @@ impl CallsSide {
             error!(instance = self.instance, epoch, "the server's ports are still closed: {e}");
         }
         self.send(messages).await;
+        self.tell_forecast();
         if let Some(takeover) = &self.takeover {
             takeover.save();
         }
@@ -379,43 +367,11 @@ impl CallsSide {
         self.settle_own().await;
     }
 
-    /// After a master came back: the calls that its server had before. If the server works, it has them still, and they are
-    /// learnt again; else they are recovered. Until both the calls and the server's health are known, their audio goes on by
-    /// the relay, if it was armed.
-    async fn settle_own(&mut self) {
-        let (true, true, Some(working)) = (self.own_open && self.role == Role::Master, self.synced, self.server) else { return };
-        self.own_open = false;
-        // What the server has begun since is in the table already.
-        let learnt: BTreeSet<String> = self.table.calls().map(|c| c.id).collect();
-        let own: Vec<Call> = self.stored.values().filter(|c| self.is_own(c) && !learnt.contains(&c.id)).cloned().collect();
-        info!(instance = self.instance, calls = own.len(), working, "calls of the local server from before");
-        let now = clock::now();
-        if working {
-            for call in &own {
-                self.table.adopt(call, now);
-            }
-            self.relay.set(own.iter().map(|c| (c.id.clone(), Vec::new())).collect());
-        } else {
-            self.expect(own, now);
-        }
-        self.carry_out().await;
-    }
-
-    /// Whether a stored call is the local server's, and not one that an agent carries.
-    fn is_own(&self, call: &Call) -> bool {
-        call.node == self.node && call.legs.iter().all(|l| !l.carried)
-    }
-
-    /// Whether a call that is read only now, as master, was a master's before: it is to be recovered too.
-    fn is_late(&self, call: &Call) -> bool {
-        let before = call.epoch < self.epoch || !self.synced;
-        before && !self.stored.contains(&call.id) && !(self.own_open && self.is_own(call))
-    }
-
     fn expect(&mut self, calls: Vec<Call>, now: Time) {
         if let Some(takeover) = &mut self.takeover {
             takeover.expect(calls.len());
         }
+        self.untold.extend(calls.iter().cloned());
         self.engine.start(calls, self.epoch, now);
     }
 
@@ -431,6 +387,7 @@ impl CallsSide {
     pub(super) async fn drop_role(&mut self) {
         self.role = Role::Backup;
         self.sweep_at = Time::FAR;
+        self.untold.clear();
         self.engine.stop();
         self.table.clear();
         self.ears.ask_server(false);
@@ -442,62 +399,6 @@ impl CallsSide {
         while self.table.poll_event().is_some() {}
         self.store.stop_writing();
         self.arm_all();
-    }
-
-    /// Looks for stored calls that nobody carries any more.
-    fn sweep(&mut self, now: Time) {
-        // Until the calls from before have gone to tracker or engine, nobody has them.
-        if self.role != Role::Master || !self.synced || self.own_open {
-            return;
-        }
-        let learnt: HashSet<&str> = self.table.ids().collect();
-        let carried = |id: &str| learnt.contains(id) || self.engine.carries(id);
-        let verdicts = self.sweep.look(&self.stored, carried, now);
-        let removed = verdicts.iter().filter(|v| matches!(v, Verdict::Remove(_))).count();
-        if removed > 0 {
-            info!(instance = self.instance, calls = removed, "stored calls that nobody carries any more are removed");
-        }
-        for verdict in verdicts {
-            match verdict {
-                Verdict::Adopt(id) => self.stored.get(&id).into_iter().for_each(|call| self.table.adopt(call, now)),
-                Verdict::Remove(id) => self.store.apply(CallEvent::Delete { id, reason: "nobody carries it any more" }),
-            }
-        }
-    }
-
-    /// Puts back those of our tables that somebody deleted.
-    async fn mend(&mut self, now: Time) {
-        self.mend_at = Time::FAR;
-        for (what, done) in [
-            ("the fence of the server's ports", self.fence.renew().await.map_err(|e| e.to_string())),
-            ("the audio relay", self.relay.renew().await.map_err(|e| e.to_string())),
-        ] {
-            match done {
-                Ok(false) => {}
-                Ok(true) => warn!(
-                    instance = self.instance,
-                    "somebody deleted {what} from nftables; it was put back. `nft flush ruleset` does that: let the firewall's reload \
-                     delete its own tables only"
-                ),
-                Err(e) => {
-                    warn!(instance = self.instance, "{what} could not be put back: {e}; trying again");
-                    self.mend_at = now + AGAIN;
-                }
-            }
-        }
-    }
-
-    /// Stores a call again that somebody else deleted or overwrote, if it is still up here.
-    fn put_back(&mut self, id: &str) -> bool {
-        let call = match self.table.get(id) {
-            Some(call) => Some(Box::new(call)),
-            None if self.engine.carries(id) => self.stored.get(id).cloned().map(Box::new),
-            None => None,
-        };
-        let Some(call) = call else { return false };
-        warn!(instance = self.instance, call = id, "somebody deleted or changed this call in etcd; it is stored again");
-        self.store.apply(CallEvent::Put(call));
-        true
     }
 
     /// Leaves so that the next process on this host goes on: only what it could not know is brought to etcd.
@@ -514,7 +415,9 @@ impl CallsSide {
         if let Err(e) = self.relay.clear().await {
             errors.push(e.to_string());
         }
-        let phones: Vec<_> = self.stored.values().flat_map(rows::phones).collect();
+        // Where nothing was recovered, there is nothing to keep the server away from.
+        let relays = self.mode.is_some_and(Mode::relays);
+        let phones: Vec<_> = self.stored.values().filter(|_| relays).flat_map(rows::phones).collect();
         let left = if phones.is_empty() { self.fence.removed().await } else { self.fence.left(&phones).await };
         if let Err(e) = left {
             errors.push(e.to_string());
@@ -533,180 +436,15 @@ impl CallsSide {
         }
     }
 
-    /// The stored calls as `calls` shows them.
     /// How the connection to the server is; `None` if it is not asked for its bridges now.
     pub(super) fn server_status(&self) -> Option<api::ServerStatus> {
         self.ears.server_status()
     }
 
+    /// The stored calls as `calls` shows them.
     pub(super) fn rows(&self) -> Vec<api::CallRow> {
         let carried: BTreeMap<String, CallStatus> = self.engine.status().into_iter().map(|s| (s.call.clone(), s)).collect();
         self.stored.values().map(|call| rows::row(call, carried.get(&call.id))).collect()
-    }
-
-    async fn follow(&mut self, first: StoreEvent) {
-        let mut events = vec![first];
-        while events.len() < BATCH {
-            match self.store_events.try_recv() {
-                Ok(event) => events.push(event),
-                Err(_) => break,
-            }
-        }
-        let mut changed = Vec::new();
-        let mut late = Vec::new();
-        for event in events {
-            match event {
-                StoreEvent::Put { call, own } => {
-                    let id = call.id.clone();
-                    let foreign = self.role == Role::Master && !own;
-                    if foreign && self.is_late(&call) {
-                        late.push((*call).clone());
-                    }
-                    let spoiled = foreign && self.table.get(&id).is_some_and(|ours| ours.legs != call.legs);
-                    self.stored.put(call);
-                    if spoiled {
-                        self.put_back(&id);
-                    }
-                    changed.push(id);
-                }
-                StoreEvent::Delete { id, own } => {
-                    if self.role == Role::Backup || own || !self.put_back(&id) {
-                        self.stored.remove(&id);
-                        changed.push(id);
-                    }
-                }
-                // A backup keeps what it knew: the master writes it again, and if there is none it is the best there is.
-                StoreEvent::Spoiled { id } => {
-                    if self.role == Role::Master {
-                        self.put_back(&id);
-                    }
-                }
-                StoreEvent::Synced(calls) => {
-                    changed.extend(self.stored.ids().map(str::to_owned));
-                    changed.extend(calls.iter().map(|c| c.id.clone()));
-                    if self.role == Role::Master {
-                        late.extend(calls.iter().filter(|c| self.is_late(c)).cloned());
-                    }
-                    self.synced = true;
-                    let gone = self.stored.replace(calls);
-                    if self.role == Role::Master {
-                        for call in gone {
-                            let id = call.id.clone();
-                            self.stored.put(call);
-                            if !self.put_back(&id) {
-                                self.stored.remove(&id);
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        match self.role {
-            Role::Backup => self.arm(changed),
-            Role::Master if late.is_empty() => {}
-            Role::Master => {
-                self.expect(late, clock::now());
-                self.carry_out().await;
-            }
-        }
-        let left_out = self.stored.left_out();
-        if self.left_out.is_news(left_out, clock::now()) {
-            warn!(
-                instance = self.instance,
-                left_out,
-                "etcd holds more calls than this node keeps: those left out would not be recovered by it; raise max_calls"
-            );
-        }
-        if self.stored.wants_reading() && self.left_out.may_read(clock::now()) {
-            self.store.read_again();
-        }
-        if self.inherited && self.synced {
-            self.inherited = false;
-            self.relay.refresh();
-        }
-        self.settle_own().await;
-    }
-
-    fn arm_all(&self) {
-        let all = self.stored.ids().map(str::to_owned).collect();
-        self.arm(all);
-    }
-
-    /// Makes the relay of a backup carry exactly what is stored of these calls.
-    fn arm(&self, ids: Vec<String>) {
-        let flows = ids
-            .into_iter()
-            .map(|id| {
-                let flows = self.stored.get(&id).map(|call| plan::flows_of(call, &self.vips));
-                let flows = match flows {
-                    Some(Ok(flows)) => flows,
-                    Some(Err(e)) => {
-                        debug!(call = id, "its audio cannot be relayed as it is: {e}");
-                        Vec::new()
-                    }
-                    None => Vec::new(),
-                };
-                (id, flows)
-            })
-            .collect();
-        self.relay.set(flows);
-    }
-
-    /// Carries out all that tracker and engine have decided.
-    async fn carry_out(&mut self) {
-        let messages = self.decide();
-        self.send(messages).await;
-    }
-
-    /// Hands on what tracker and engine have decided, but for the messages that are to be sent.
-    fn decide(&mut self) -> Vec<Message> {
-        let mut messages = Vec::new();
-        let mut flows: Vec<(String, Vec<Flow>)> = Vec::new();
-        while let Some(action) = self.engine.poll_action() {
-            match action {
-                Action::Send { from, to, payload } => messages.push((from, to, payload)),
-                Action::Store(event) => self.store.apply(event),
-                Action::Flows { call, flows: new } => flows.push((call, new)),
-                Action::Outcome { call, outcome, .. } => {
-                    info!(instance = self.instance, call, ?outcome, "call settled");
-                    if let Some(takeover) = &mut self.takeover {
-                        takeover.outcome(&outcome);
-                    }
-                }
-            }
-        }
-        while let Some(event) = self.table.poll_event() {
-            self.store.apply(event);
-        }
-        self.relay.set(flows);
-        self.ears.sample(if self.role == Role::Master { self.table.wants_one_in() } else { None });
-        messages
-    }
-
-    async fn send(&mut self, messages: Vec<Message>) {
-        for (from, to, payload) in messages {
-            if let Some(takeover) = &mut self.takeover
-                && payload.starts_with(b"INVITE ")
-            {
-                takeover.invited(clock::now());
-            }
-            let sent = match self.sockets.send(from, to, &payload).await {
-                Ok(true) => Ok(()),
-                Ok(false) => self.raw.send(from, to, &payload).map_err(|e| e.to_string()),
-                Err(e) => Err(e.to_string()),
-            };
-            // SIP retransmits; a lasting failure ends as an unreachable party.
-            if let Err(e) = sent {
-                debug!(instance = self.instance, "a SIP message was not sent: {e}");
-            }
-        }
-    }
-}
-
-async fn deleted(tables: Option<&mut TableWatch>) -> std::io::Result<Option<Vec<String>>> {
-    match tables {
-        Some(tables) => tables.next().await,
-        None => std::future::pending().await,
     }
 }
 

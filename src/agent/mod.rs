@@ -11,6 +11,7 @@ mod history;
 mod hooks;
 mod instance;
 mod keeper;
+mod mode;
 mod pause;
 mod relay;
 mod restart;
@@ -42,7 +43,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
@@ -102,6 +103,8 @@ pub enum AgentError {
 
 /// The orders' ends of the instances, by name.
 type Instances = BTreeMap<String, mpsc::Sender<Order>>;
+/// What is known of the modes of the instances that have calls, by name.
+type Modes = BTreeMap<String, watch::Receiver<mode::Picture>>;
 
 /// Runs the agent until SIGTERM or SIGINT, or, with the addresses left for the next process, until SIGUSR2.
 ///
@@ -139,13 +142,14 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let now = clock::now();
     let kept: BTreeSet<String> = found.into_iter().filter(|(_, right)| right.until > now).map(|(name, _)| name).collect();
     let mut instances = Instances::new();
+    let modes = follow_modes(&config, &etcd);
     let mut tasks = Vec::new();
     let built = async {
         let addresses = open_addresses(&config, &kept).await?;
         for instance in &config.instances {
             let (orders, queue) = mpsc::channel(ORDERS);
             let inherited = kept.contains(&instance.name);
-            let built = build(&config, instance, &cluster, &etcd, &addresses, &leases, inherited).await?;
+            let built = build(&config, instance, &cluster, &etcd, &addresses, &leases, &modes, inherited).await?;
             tasks.push(tokio::spawn(built.run(queue)));
             instances.insert(instance.name.clone(), orders);
         }
@@ -165,7 +169,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     };
     // Ended when it is dropped: these have nothing to undo.
     let mut tasks_of_agent = tokio::task::JoinSet::new();
-    let answers = answers::Answers::new(&config, cluster.clone(), etcd.clone(), instances.clone());
+    let answers = answers::Answers::new(&config, cluster.clone(), etcd.clone(), instances.clone(), modes);
     tasks_of_agent.spawn(leases.clone().mend());
     for instance in instances.keys() {
         let served = wishes::serve(etcd.clone(), config.node.cluster.clone(), instance.clone(), answers.clone());
@@ -244,6 +248,14 @@ async fn open_addresses(config: &Config, kept: &BTreeSet<String>) -> Result<Arc<
     Ok(Arc::new(addresses))
 }
 
+/// Begins to follow the mode of each instance that has calls.
+fn follow_modes(config: &Config, etcd: &Etcd) -> Modes {
+    let node = &config.node;
+    let with_calls = config.instances.iter().filter(|i| i.sip.is_some());
+    with_calls.map(|i| (i.name.clone(), mode::follow(etcd.clone(), &node.cluster, &i.name, &node.name, i.mode))).collect()
+}
+
+#[allow(clippy::too_many_arguments)] // what an instance is made of
 async fn build(
     config: &Config,
     instance: &crate::config::Instance,
@@ -251,6 +263,7 @@ async fn build(
     etcd: &Etcd,
     addresses: &Arc<Addresses>,
     leases: &Leases,
+    modes: &Modes,
     inherited: bool,
 ) -> Result<Instance, AgentError> {
     let name = instance.name.clone();
@@ -278,13 +291,13 @@ async fn build(
     let ips: Vec<_> = instance.addresses.iter().map(ipnet::IpNet::addr).collect();
     let announcer =
         Announcer::open(&instance.interface, &ips).map_err(|source| AgentError::Announce { instance: name.clone(), source })?;
-    let calls = match &instance.sip {
-        Some(sip) => Some(
-            CallsSide::open(config, instance, sip, etcd.clone(), inherited)
+    let calls = match (&instance.sip, modes.get(&instance.name)) {
+        (Some(sip), Some(mode)) => Some(
+            CallsSide::open(config, instance, sip, etcd.clone(), mode.clone(), inherited)
                 .await
                 .map_err(|source| AgentError::Calls { instance: name.clone(), source })?,
         ),
-        None => None,
+        _ => None,
     };
     Ok(Instance {
         verdict: Monitor::start(&instance.checks),

@@ -27,6 +27,7 @@ fn state(call: &Call, carried: Option<&CallStatus>) -> &'static str {
     match carried.map(|c| c.state) {
         Some(CallState::Waiting | CallState::Recovering) => "recovering",
         Some(CallState::Carried) => "carried",
+        Some(CallState::Relayed) => "relayed",
         Some(CallState::Over) => "over",
         // On a backup: what the master has written of it.
         None if call.legs.iter().any(|l| l.carried) => "carried",

@@ -7,6 +7,7 @@ mod check;
 mod duration;
 mod error;
 mod load;
+mod mode;
 mod model;
 mod port_range;
 mod schema;
@@ -14,4 +15,5 @@ mod source;
 
 pub use error::{ConfigError, Problem};
 pub use load::{Files, Loaded, load, load_with, parse};
+pub use mode::Mode;
 pub use model::*;

@@ -1,6 +1,7 @@
 //! The configuration as typed values. `config::load` has checked every rule that spans fields; the rest of the program
 //! takes these values as they are.
 
+use super::mode::Mode;
 use serde::Deserialize;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -140,6 +141,9 @@ pub struct Instance {
     /// How long a node must have been better, without a break, before it preempts.
     #[serde(default = "default_preempt_delay", with = "super::duration")]
     pub preempt_delay: Duration,
+    /// How far the agent may go with calls, unless `keepcall mode` has set another mode for the whole cluster.
+    #[serde(default)]
+    pub mode: Mode,
     /// Gratuitous ARP and unsolicited NA.
     #[serde(default)]
     pub announce: Announce,

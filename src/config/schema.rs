@@ -15,6 +15,8 @@ use toml::de::{DeTable, DeValue};
 pub(super) enum Form {
     /// A string.
     Text,
+    /// One of these strings.
+    Choice(&'static [&'static str]),
     /// An array of strings.
     Texts,
     /// `true` or `false`.
@@ -103,6 +105,7 @@ const INSTANCE: &[Key] = &[
     must("addresses", Form::Nets),
     may("preempt", Form::Bool),
     may("preempt_delay", Form::Duration),
+    may("mode", Form::Choice(&["observe", "audio", "full"])),
     may("announce", Form::Table(ANNOUNCE)),
     may("check", Form::Tables(CHECK)),
     may("sip", Form::Table(SIP)),
@@ -208,6 +211,7 @@ fn fits(v: &DeValue<'_>, form: Form, item: bool) -> bool {
         (Form::Whole(low, high), DeValue::Integer(i)) => {
             u64::from_str_radix(i.as_str(), i.radix()).is_ok_and(|n| (low..=high).contains(&n))
         }
+        (Form::Choice(all), DeValue::String(s)) => all.contains(&s.as_ref()),
         (Form::Number, DeValue::Integer(_) | DeValue::Float(_)) => true,
         (Form::Duration, DeValue::String(s)) => humantime::parse_duration(s).is_ok(),
         (Form::Address, DeValue::String(s)) => s.parse::<IpAddr>().is_ok(),
@@ -271,6 +275,7 @@ fn wrong(v: &Spanned<DeValue<'_>>, form: Form, item: bool, path: &str, source: &
 fn form_name(form: Form) -> String {
     match form {
         Form::Text => "a string".to_owned(),
+        Form::Choice(all) => format!("one of {}", all.join(", ")),
         Form::Texts => "an array of strings".to_owned(),
         Form::Bool => "true or false".to_owned(),
         Form::Whole(low, u64::MAX | 0xffff_ffff) => format!("a whole number of {low} or more"),
@@ -311,6 +316,7 @@ fn example_line(name: &str, form: Form) -> String {
         (Form::Text, "secret_file") => "\"/etc/keepcall/ami.secret\"",
         (Form::Text, "password_file") => "\"/etc/keepcall/password\"",
         (Form::Text, _) => "\"a\"",
+        (Form::Choice(_), _) => "\"observe\"",
         (Form::Texts, "endpoints") => "[\"http://192.0.2.1:2379\"]",
         (Form::Texts, "codes") => "[\"2xx\"]",
         (Form::Texts, "emergency") => "[\"911\", \"112\"]",

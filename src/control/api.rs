@@ -12,7 +12,9 @@ pub use crate::calls::hep::intake::Counters as HepCounts;
 pub use crate::calls::model::{OtherEnd, OtherEndKind};
 pub use crate::calls::server::driver::ServerStatus;
 pub use crate::cluster::settings::Difference;
+pub use crate::config::Mode;
 pub use crate::health::{CheckState, CheckStatus, Probe};
+pub use crate::recovery::deed::Forecast;
 
 /// A question or an order to the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +48,14 @@ pub enum Request {
         /// The node.
         node: String,
     },
+    /// Show or change how far the agents may go with an instance's calls, in the whole cluster; answered by [`Reply::Mode`].
+    Mode {
+        /// Name of the instance; may be absent if the agent has only one.
+        instance: Option<String>,
+        /// What to change; nothing if absent.
+        #[serde(default)]
+        change: Option<ModeChange>,
+    },
     /// The calls that are stored or carried; answered by [`Reply::Calls`].
     Calls {
         /// Only those of this instance.
@@ -74,6 +84,8 @@ pub enum Reply {
     Paused(PauseState),
     /// To [`Request::Forget`].
     Forgot(Forgot),
+    /// To [`Request::Mode`].
+    Mode(ModeReply),
     /// To [`Request::Calls`].
     Calls(Vec<CallRow>),
     /// To [`Request::History`].
@@ -98,6 +110,70 @@ pub struct Forgot {
     pub instance: String,
     /// The node.
     pub node: String,
+}
+
+/// What becomes of the mode that is set in etcd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModeChange {
+    /// This one counts from now on, on every node.
+    Set(Mode),
+    /// None is set any more: each node obeys its configuration.
+    Configured,
+}
+
+/// The mode of an instance, as it is or was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModeReply {
+    /// The instance.
+    pub instance: String,
+    /// How it is now.
+    pub now: ModeStatus,
+    /// Calls that this node carries or relays after a takeover.
+    pub carried: usize,
+}
+
+/// How far agents may go with the calls of an instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ModeStatus {
+    /// What this node obeys; `None` while etcd has not told what was set: then calls wait.
+    pub mode: Option<Mode>,
+    /// `configuration`, or `etcd` if it was set by `keepcall mode`.
+    pub source: String,
+    /// The node on which it was set.
+    pub set_by: Option<String>,
+    /// When it was set, in wall-clock milliseconds since 1970.
+    pub set_ms: Option<u64>,
+    /// What each node says that it obeys.
+    pub nodes: Vec<NodeMode>,
+    /// Why what is in etcd cannot be read; then what was in force stays.
+    pub problem: Option<String>,
+}
+
+/// The mode that a node obeys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeMode {
+    /// The node.
+    pub node: String,
+    /// Its mode; `None` if it tells of none: an older release, which does all.
+    pub mode: Option<Mode>,
+}
+
+impl ModeStatus {
+    /// In words, which nodes do not obey this node's mode; `None` if all do.
+    #[must_use]
+    pub fn mixed(&self) -> Option<String> {
+        let mode = self.mode?;
+        let mut parts: Vec<String> =
+            self.nodes.iter().filter_map(|n| n.mode.filter(|m| *m != mode).map(|m| format!("{} obeys {m}", n.node))).collect();
+        // What an older release does is what `full` does.
+        let silent: Vec<&str> = self.nodes.iter().filter(|n| n.mode.is_none()).map(|n| n.node.as_str()).collect();
+        if !silent.is_empty() && mode != Mode::Full {
+            parts.push(format!("{} told of no mode: an older release does all", silent.join(" and ")));
+        }
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
 }
 
 /// Why a request cannot be met.
@@ -201,6 +277,9 @@ pub struct InstanceStatus {
     /// The master changed too often: milliseconds until the next change that can wait; 0 if it need not.
     #[serde(default)]
     pub held_down_ms: u64,
+    /// How far the agent may go with calls; `None` if the agent is older, or the instance has no calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<ModeStatus>,
     /// Counts of calls.
     pub calls: CallCounts,
     /// The connection to the server itself, which tells of its bridges; `None` if it is not asked: not configured, or this node is
@@ -307,7 +386,8 @@ pub struct CallRow {
     pub node: String,
     /// The epoch that it was written in.
     pub epoch: u64,
-    /// `up` (stored, the server carries it), `recovering`, `carried` (the agent carries it), or how its recovery ended.
+    /// `up` (stored, the server carries it), `recovering`, `carried` (the agent carries it), `relayed` (the agent relays its audio and
+    /// says nothing), or how its recovery ended.
     pub state: String,
     /// Wall-clock milliseconds since 1970 at which it was confirmed.
     pub confirmed_ms: u64,
@@ -374,6 +454,10 @@ pub struct HistoryEntry {
     pub phases: Vec<Phase>,
     /// How the calls came through.
     pub calls: Outcomes,
+    /// What was to be done with the calls in the mode that was in force (the first), and what each mode above it would have done.
+    /// Empty in entries of older releases.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forecast: Vec<Forecast>,
 }
 
 /// A step of a takeover.
@@ -401,4 +485,8 @@ pub struct Outcomes {
     pub unreachable: usize,
     /// The second leg was not known.
     pub unpaired: usize,
+    /// Its audio is relayed, and no SIP was sent: the mode was `audio`.
+    pub relayed: usize,
+    /// Nothing was done: the mode was `observe`, or `audio` and there is no audio to relay.
+    pub left: usize,
 }

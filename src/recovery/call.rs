@@ -7,6 +7,7 @@ use super::reinvite::{Tries, Verdict};
 use super::rng::Rng;
 use super::transaction::{Acked, Client, Key, LIFE, Served, Tick};
 use crate::calls::model::{Call, CallEvent, Flow, Leg, SessionTimer};
+use crate::config::Mode;
 use crate::sip::sdp::Place;
 use crate::time::Time;
 use std::collections::VecDeque;
@@ -19,6 +20,7 @@ pub(super) struct Cx<'e> {
     pub(super) rng: &'e mut Rng,
     pub(super) actions: &'e mut VecDeque<Action>,
     pub(super) epoch: u64,
+    pub(super) mode: Mode,
     pub(super) now: Time,
 }
 
@@ -38,6 +40,8 @@ pub(super) enum Phase {
     Recovering,
     /// Both parties have answered; the bridge carries the call.
     Carrying,
+    /// The agent relays its audio, and says nothing; until then at the latest.
+    Relayed(Time),
     /// The call is over; answers are kept until then for retransmissions.
     Over(Time),
 }
@@ -250,7 +254,7 @@ impl Carried {
         (self.sides[side].refresh, self.sides[side].expires) = (refresh, expires);
     }
 
-    fn report(&mut self, outcome: Outcome, cx: &mut Cx<'_>) {
+    pub(super) fn report(&mut self, outcome: Outcome, cx: &mut Cx<'_>) {
         if self.outcome.is_some() {
             return;
         }
@@ -277,7 +281,7 @@ impl Carried {
         }
     }
 
-    fn close(&mut self, outcome: Outcome, reason: &'static str, cx: &mut Cx<'_>) {
+    pub(super) fn close(&mut self, outcome: Outcome, reason: &'static str, cx: &mut Cx<'_>) {
         // Everything that a phone may still resend has come by then: a BYE's 32 s, and as much for its answer.
         self.phase = Phase::Over(cx.now + LIFE * 2);
         for side in &mut self.sides {
@@ -344,7 +348,7 @@ impl Carried {
             clients.chain(served).chain(acked).chain(own).min().unwrap_or(Time::FAR)
         };
         let over = match self.phase {
-            Phase::Over(until) => until,
+            Phase::Over(until) | Phase::Relayed(until) => until,
             _ => Time::FAR,
         };
         let stalls = self.started.map(|at| at + STALL).filter(|at| *at > now).unwrap_or(Time::FAR);
@@ -362,11 +366,12 @@ impl Carried {
         match self.phase {
             Phase::Recovering => fresh,
             Phase::Over(_) => fresh && self.sides.iter().any(|s| !s.others.is_empty()),
-            Phase::Waiting | Phase::Carrying => false,
+            Phase::Waiting | Phase::Carrying | Phase::Relayed(_) => false,
         }
     }
 
     pub(super) fn handle_timeout(&mut self, cx: &mut Cx<'_>) {
+        self.outlived(cx);
         for side in 0..self.sides.len() {
             self.time_clients(side, cx);
             self.time_served(side, cx);
@@ -413,6 +418,7 @@ impl Carried {
                 Phase::Waiting => CallState::Waiting,
                 Phase::Recovering => CallState::Recovering,
                 Phase::Carrying => CallState::Carried,
+                Phase::Relayed(_) => CallState::Relayed,
                 Phase::Over(_) => CallState::Over,
             },
             emergency: self.call.emergency,
@@ -424,6 +430,9 @@ impl Carried {
 
 impl Cx<'_> {
     pub(super) fn send(&mut self, from: SocketAddr, to: SocketAddr, payload: Vec<u8>) {
-        self.actions.push_back(Action::Send { from, to, payload });
+        // Whatever a call believes that it may say: the mode has the last word.
+        if self.mode.signals() {
+            self.actions.push_back(Action::Send { from, to, payload });
+        }
     }
 }

@@ -9,6 +9,7 @@ use super::plan;
 use super::request;
 use super::rng::Rng;
 use crate::calls::model::{Call, CallEvent, Flow, Packet};
+use crate::config::Mode;
 use crate::sip::build::{Builder, response_address};
 use crate::sip::message::{Message, Method, Name};
 use crate::time::Time;
@@ -103,6 +104,10 @@ pub enum Outcome {
     Unpaired,
     /// A party hung up while the recovery was under way.
     HungUp,
+    /// Its audio is relayed, and no SIP is sent: the mode says so.
+    Relayed,
+    /// Nothing is done: the mode says so.
+    Left,
 }
 
 /// Where a call is that was taken over.
@@ -115,6 +120,8 @@ pub enum CallState {
     Recovering,
     /// Both parties have answered; the agent carries it.
     Carried,
+    /// Its audio is relayed, and no SIP is sent.
+    Relayed,
     /// It has ended; late packets are still answered.
     Over,
 }
@@ -139,6 +146,7 @@ pub struct Engine {
     settings: Settings,
     rng: Rng,
     epoch: u64,
+    mode: Mode,
     // Boxed: a map has up to twice the places that it needs, and a call is kilobytes.
     calls: HashMap<u64, Box<Carried>>,
     names: HashMap<String, u64>,
@@ -162,6 +170,7 @@ impl Engine {
             settings,
             rng: Rng::new(seed),
             epoch: 0,
+            mode: Mode::default(),
             calls: HashMap::new(),
             names: HashMap::new(),
             by_call_id: HashMap::new(),
@@ -175,12 +184,37 @@ impl Engine {
         }
     }
 
-    /// Takes over these calls: their relay paths first, then the re-INVITEs, as many at a time as the window allows. Calls
-    /// that the engine already has stay as they are.
+    /// How far the engine may go from now on.
+    ///
+    /// Less than before: signalling stops at once, also where it is under way, and the audio of calls that were taken over stays
+    /// until they end, since without it they are dead. More than before: it counts for calls that are taken over from now on.
+    pub fn set_mode(&mut self, mode: Mode, now: Time) {
+        let before = std::mem::replace(&mut self.mode, mode);
+        if mode >= before {
+            return;
+        }
+        let waiting: Vec<u64> = self.queue.drain(..).chain(self.hopeless.drain(..)).collect();
+        let others: Vec<u64> = self.calls.keys().copied().filter(|key| !waiting.contains(key)).collect();
+        for key in waiting.into_iter().chain(others) {
+            self.with(key, now, Carried::silence);
+        }
+    }
+
+    /// Takes over these calls: their relay paths first, then the re-INVITEs, as many at a time as the window allows; or as much of
+    /// that as the mode allows. Calls that the engine already has stay as they are.
     pub fn start(&mut self, calls: Vec<Call>, epoch: u64, now: Time) {
         self.epoch = epoch;
         for call in plan::order(calls) {
             if self.names.contains_key(&call.id) {
+                continue;
+            }
+            if !self.mode.relays() {
+                self.actions.push_back(Action::Outcome {
+                    call: call.id,
+                    outcome: Outcome::Left,
+                    reinvited: 0,
+                    answered_after: Duration::ZERO,
+                });
                 continue;
             }
             if self.calls.len() >= MAX_CALLS || call.legs.is_empty() || call.legs.len() > 2 {
@@ -205,8 +239,14 @@ impl Engine {
             }
         }
         let id = call.id.clone();
-        let Self { settings, rng, actions, epoch, .. } = self;
-        let carried = Carried::new(call, &Cx { settings, rng, actions, epoch: *epoch, now });
+        let Self { settings, rng, actions, epoch, mode, .. } = self;
+        let mode = *mode;
+        let carried = Carried::new(call, &Cx { settings, rng, actions, epoch: *epoch, mode, now });
+        if !mode.signals() {
+            self.calls.insert(key, Box::new(carried));
+            self.with(key, now, Carried::relay_only);
+            return;
+        }
         if carried.recoverable() {
             if !carried.flows.is_empty() {
                 actions.push_back(Action::Flows { call: id, flows: carried.flows.clone() });
@@ -245,6 +285,12 @@ impl Engine {
             }
             return true;
         };
+        if !self.mode.signals() || self.calls.get(&key).is_some_and(|c| matches!(c.phase, Phase::Relayed(_))) {
+            if m.is_request() && m.method() == Method::Bye {
+                self.with(key, now, Carried::hung_up_in_silence);
+            }
+            return true;
+        }
         self.with(key, now, |call, cx| match (m.is_request(), heard) {
             (true, Heard::RecoveryPort) => call.handle_request(side, &m, p, cx),
             (true, Heard::Overheard) if m.method() == Method::Bye => call.overheard_bye(side, cx),
@@ -274,7 +320,7 @@ impl Engine {
     /// RFC 3261 section 12.2.2: a request outside of every dialog that the agent knows. Kept nowhere: the tag is computed, so
     /// that a retransmission gets the same (section 8.2.7).
     fn reject(&mut self, m: &Message<'_>, p: &Packet<'_>) {
-        if !m.is_request() || m.method() == Method::Ack {
+        if !m.is_request() || m.method() == Method::Ack || !self.mode.signals() {
             return;
         }
         // FNV-1a.
@@ -292,9 +338,9 @@ impl Engine {
     }
 
     fn with(&mut self, key: u64, now: Time, work: impl FnOnce(&mut Carried, &mut Cx<'_>)) {
-        let Self { settings, rng, actions, epoch, calls, .. } = self;
+        let Self { settings, rng, actions, epoch, mode, calls, .. } = self;
         let Some(call) = calls.get_mut(&key) else { return };
-        let mut cx = Cx { settings, rng, actions, epoch: *epoch, now };
+        let mut cx = Cx { settings, rng, actions, epoch: *epoch, mode: *mode, now };
         work(call, &mut cx);
         let (deadline, busy, forgotten) = (call.deadline(now), call.busy(now), call.forgotten(now));
         if let Some(old) = self.due.remove(&key) {
@@ -374,7 +420,7 @@ impl Engine {
     pub fn stop(&mut self) {
         // The generator goes on: a later start must not repeat branches.
         let rng = self.rng.clone();
-        *self = Self { rng, ..Self::new(self.settings.clone(), 0) };
+        *self = Self { rng, mode: self.mode, ..Self::new(self.settings.clone(), 0) };
     }
 
     /// All calls, by name.

@@ -2,12 +2,14 @@
 
 mod bridge;
 mod call;
+pub mod deed;
 pub mod engine;
 pub mod fate;
 pub mod media;
 mod outgoing;
 pub mod plan;
 mod reinvite;
+mod relayed;
 mod request;
 mod rng;
 mod transaction;

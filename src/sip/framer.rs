@@ -211,7 +211,9 @@ impl Framer {
     /// Whether a message begins here; `None` if that cannot be told yet.
     fn begins(&self, data: &[u8]) -> Option<bool> {
         let Some(end) = memchr::memchr(b'\n', &data[..data.len().min(MAX_START_LINE)]) else {
-            let word = &data[..memchr::memchr(b' ', data).unwrap_or(data.len())];
+            // All that `start_line` takes for white space: what it would read in the whole line must not be given up in a part of it.
+            let line = data.trim_ascii_start();
+            let word = &line[..line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len())];
             let hopeful = if self.synced {
                 word.iter().all(|b| message::is_token(*b) || *b == b'/') && data.len() < MAX_START_LINE
             } else {
@@ -283,8 +285,8 @@ fn behind_body(line: &[u8]) -> Option<usize> {
 
 /// Whether a line in the middle of a stream begins a message: a request line with a method that exists, or a status line.
 fn is_start_line(line: &[u8]) -> bool {
-    // The first character rules nearly all other lines out: methods are upper case, and so is SIP.
-    if !line.first().is_some_and(u8::is_ascii_uppercase) {
+    // It rules nearly all other lines out by their first character, and says the same of a line that is not whole yet.
+    if !may_begin(line) {
         return false;
     }
     match message::start_line(line) {

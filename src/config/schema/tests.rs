@@ -7,6 +7,7 @@ fn whole(keys: &[Key], path: &str, out: &mut String) {
     for key in keys.iter().filter(|k| !matches!(k.form, Form::Table(_) | Form::Tables(_))) {
         let value = match key.form {
             Form::Text => "\"a\"",
+            Form::Choice(_) => "\"audio\"",
             Form::Texts => "[\"a\"]",
             Form::Bool => "true",
             Form::Whole(..) => "7",

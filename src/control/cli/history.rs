@@ -2,7 +2,7 @@
 
 use super::output::{Output, moment, or_dash, printable};
 use super::{Global, QUICK, unexpected};
-use crate::control::api::{HistoryEntry, Reply, Request};
+use crate::control::api::{Forecast, HistoryEntry, Reply, Request};
 use std::fmt::Write as _;
 
 /// Arguments of `keepcall history`.
@@ -52,6 +52,9 @@ pub(super) fn render(entries: &[HistoryEntry]) -> String {
         );
         let _ = writeln!(text, "    steps: {}", phases(e));
         let _ = writeln!(text, "    calls: {}", calls(e));
+        for (i, f) in e.forecast.iter().enumerate().filter(|(_, f)| f.total > 0) {
+            let _ = writeln!(text, "    {}: {}", if i == 0 { "mode" } else { "would" }, forecast(i == 0, f));
+        }
     }
     text
 }
@@ -61,16 +64,35 @@ fn calls(entry: &HistoryEntry) -> String {
     if c.total == 0 {
         return "none were up".to_owned();
     }
+    let known = c.recovered + c.gone + c.refused + c.unreachable + c.unpaired + c.relayed + c.left;
     let mut text = format!("{} of {} recovered", c.recovered, c.total);
     let others = [
         (c.gone, "gone"),
         (c.refused, "refused"),
         (c.unreachable, "unreachable"),
         (c.unpaired, "unpaired"),
-        (c.total.saturating_sub(c.recovered + c.gone + c.refused + c.unreachable + c.unpaired), "without a result yet"),
+        (c.relayed, "relayed"),
+        (c.left, "left alone"),
+        (c.total.saturating_sub(known), "without a result yet"),
     ];
     for (n, word) in others.into_iter().filter(|(n, _)| *n > 0) {
         let _ = write!(text, ", {n} {word}");
+    }
+    text
+}
+
+/// What a mode does with the calls of a takeover, or would have done.
+fn forecast(in_force: bool, f: &Forecast) -> String {
+    let deeds = [(f.reinvited, "re-INVITEd"), (f.relayed, "relayed"), (f.left, "left alone"), (f.ended, "ended with BYE")];
+    let mut text = format!("{} {}", printable(&f.mode), if in_force { "of" } else { "would have, of" });
+    let _ = write!(text, " {} calls:", f.total);
+    for (n, deed) in deeds.into_iter().filter(|(n, _)| *n > 0) {
+        let _ = write!(text, " {n} {deed},");
+    }
+    text.pop();
+    let reasons: Vec<String> = f.reasons.iter().map(|(why, n)| format!("{n}: {}", printable(why))).collect();
+    if !reasons.is_empty() {
+        let _ = write!(text, " ({})", reasons.join("; "));
     }
     text
 }

@@ -5,6 +5,7 @@ mod check_config;
 mod forget;
 mod history;
 mod inspect;
+mod mode;
 mod output;
 mod pause;
 mod status;
@@ -119,6 +120,8 @@ pub enum Command {
     Resume(pause::ResumeArgs),
     /// Take a node that is gone for good out of the members
     Forget(forget::ForgetArgs),
+    /// Show or change what becomes of calls: observe, audio or full
+    Mode(mode::ModeArgs),
     /// List the calls that are kept
     Calls(calls::CallsArgs),
     /// List the changes of master with their times and the outcome of calls
@@ -136,6 +139,7 @@ pub fn run(global: &Global, command: &Command) -> u8 {
         Command::Pause(args) => pause::pause(global, args),
         Command::Resume(args) => pause::resume(global, args),
         Command::Forget(args) => forget::run(global, args),
+        Command::Mode(args) => mode::run(global, args),
         Command::Calls(args) => calls::run(global, args),
         Command::History(args) => history::run(global, args),
         Command::CheckConfig(args) => check_config::run(global, args),

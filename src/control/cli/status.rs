@@ -1,5 +1,6 @@
 //! `keepcall status`
 
+use super::mode;
 use super::output::{Output, ago, complain, or_dash, printable, span, table};
 use super::{Global, QUICK, unexpected};
 use crate::control::api::{CheckState, Difference, HepCounts, Reply, Request, Status};
@@ -81,6 +82,9 @@ pub(super) fn render(status: &Status) -> String {
             span(i.held_down_ms)
         );
     }
+    for (i, mode) in status.instances.iter().filter_map(|i| Some((i, i.mode.as_ref()?))) {
+        text.push_str(&mode::warnings(&i.name, mode));
+    }
     let rows = status.instances.iter().map(|i| {
         vec![
             i.name.clone(),
@@ -145,9 +149,10 @@ pub(super) fn render(status: &Status) -> String {
     }
     let calls = status.instances.iter().map(|i| {
         let c = &i.calls;
-        vec![i.name.clone(), c.stored.to_string(), c.tracked.to_string(), c.carried.to_string()]
+        let mode = i.mode.as_ref().map_or_else(|| "-".to_owned(), mode::words);
+        vec![i.name.clone(), c.stored.to_string(), c.tracked.to_string(), c.carried.to_string(), mode]
     });
-    let _ = write!(text, "\n{}", table(&["CALLS OF", "STORED", "TRACKED", "CARRIED"], calls.collect()));
+    let _ = write!(text, "\n{}", table(&["CALLS OF", "STORED", "TRACKED", "CARRIED", "MODE"], calls.collect()));
     let wire: Vec<Vec<String>> = status
         .instances
         .iter()

@@ -260,3 +260,16 @@ fn beginnings_are_told() {
         assert!(!may_begin(no.as_bytes()), "{no}");
     }
 }
+
+#[test]
+fn a_start_line_with_other_blanks_is_the_same_in_pieces() {
+    let rest = "Via: x\r\nFrom: <sip:a>;tag=1\r\nTo: <sip:b>\r\nCall-ID: c\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n";
+    for start in ["OPTIONS\tsip:a SIP/2.0", "  OPTIONS sip:a SIP/2.0", "\x0cOPTIONS sip:a SIP/2.0", "SIP/2.0\t200 OK"] {
+        let stream = format!("{start}\r\n{rest}");
+        for most in [1, 5, stream.len()] {
+            let (mut framer, mut all) = (Framer::new(), Vec::new());
+            stream.as_bytes().chunks(most).for_each(|piece| framer.feed(piece, &mut |m| all.push(m.to_vec())));
+            assert_eq!(all, [stream.as_bytes()], "{start:?} in pieces of {most}");
+        }
+    }
+}

@@ -25,7 +25,7 @@ pub fn with_origin(body: &[u8], origin: &Origin<'_>) -> Result<Vec<u8>, SdpError
     for line in lines(body) {
         in_media |= line.value(b'm').is_some();
         if done || in_media || line.value(b'o').is_none() {
-            out.extend_from_slice(line.whole);
+            push(&mut out, &line);
             continue;
         }
         out.extend_from_slice(b"o=");
@@ -69,11 +69,11 @@ pub fn set_media_address(body: &[u8], to: &[Option<Place>]) -> Result<Vec<u8>, S
                 (session_c, old_c) = (Some(ip), (super::address(v) != Some(ip)).then_some(line.text));
             }
             (Some(v), _) => {
-                out.extend_from_slice(line.whole);
+                push(&mut out, &line);
                 (session_c, old_c) = (super::address(v), None);
             }
             (None, Some(_)) if credential(&line).is_some() => session_ice.push(line),
-            (None, _) => out.extend_from_slice(line.whole),
+            (None, _) => push(&mut out, &line),
         }
     }
     for ((block, new), media) in blocks.zip(to).zip(sdp.media()) {
@@ -84,7 +84,7 @@ pub fn set_media_address(body: &[u8], to: &[Option<Place>]) -> Result<Vec<u8>, S
                 let own_ice = |l: &&Line<'_>| block.iter().any(|own| credential(own) == credential(l));
                 let last = block.len().saturating_sub(1);
                 for (i, line) in block.iter().enumerate() {
-                    out.extend_from_slice(line.whole);
+                    push(&mut out, line);
                     // Its address was the session's; it says so itself now that the session's has changed.
                     let address = old_c.filter(|_| i == 0 && !own_c);
                     let ice = session_ice.iter().filter(|l| i == last && media.port != 0 && !own_ice(l)).map(|l| l.text);
@@ -122,7 +122,7 @@ fn push_moved(
             }
         } else if let Some(v) = line.value(b'c') {
             if is_zero(v) {
-                out.extend_from_slice(line.whole);
+                push(out, line);
             } else {
                 out.extend_from_slice(&connection(to.ip()));
                 out.extend_from_slice(line.ending());
@@ -135,7 +135,7 @@ fn push_moved(
             }
             out.extend_from_slice(line.ending());
         } else if !is_ice(line) {
-            out.extend_from_slice(line.whole);
+            push(out, line);
         }
     }
 }
@@ -165,7 +165,7 @@ pub fn keep_formats(body: &[u8], keep: &[Option<Vec<Vec<u8>>>]) -> Result<Vec<u8
     let mut out = Vec::with_capacity(body.len());
     let mut blocks = blocks(body).into_iter();
     for line in blocks.next().unwrap_or_default() {
-        out.extend_from_slice(line.whole);
+        push(&mut out, &line);
     }
     for ((block, keep), media) in blocks.zip(keep).zip(sdp.media()) {
         let kept: Vec<&[u8]> = match keep {
@@ -173,7 +173,7 @@ pub fn keep_formats(body: &[u8], keep: &[Option<Vec<Vec<u8>>>]) -> Result<Vec<u8
             None => Vec::new(),
         };
         if kept.is_empty() || kept.len() == media.formats.len() {
-            block.iter().for_each(|l| out.extend_from_slice(l.whole));
+            block.iter().for_each(|l| push(&mut out, l));
             continue;
         }
         for (i, line) in block.iter().enumerate() {
@@ -189,7 +189,7 @@ pub fn keep_formats(body: &[u8], keep: &[Option<Vec<Vec<u8>>>]) -> Result<Vec<u8
                 [&b"rtpmap"[..], b"fmtp", b"rtcp-fb"].iter().find_map(|n| line.attribute(n)).and_then(|v| fields(v).next());
             // `a=rtcp-fb:*` speaks of all.
             if subject.is_none_or(|pt| pt == b"*" || kept.contains(&pt)) {
-                out.extend_from_slice(line.whole);
+                push(&mut out, line);
             }
         }
     }
@@ -231,6 +231,15 @@ const fn family(ip: IpAddr) -> &'static str {
 
 fn connection(ip: IpAddr) -> Vec<u8> {
     format!("c=IN {} {ip}", family(ip)).into_bytes()
+}
+
+/// Copies a line. A CR ends a line of its own, but not before an LF: an empty line of LF alone that follows one now, since what stood
+/// between them is gone, gets the CR that keeps the two apart.
+fn push(out: &mut Vec<u8>, line: &Line<'_>) {
+    if line.whole == b"\n" && out.last() == Some(&b'\r') {
+        out.push(b'\r');
+    }
+    out.extend_from_slice(line.whole);
 }
 
 /// Adds a line behind one that ended with `ending`. The last line of a body may lack its ending; then the new last one lacks it.

@@ -91,6 +91,21 @@ fn formats_are_dropped_with_all_that_speaks_of_them() {
     assert_eq!(keep_formats(BODY, &[None]).unwrap(), BODY);
 }
 
+#[test]
+fn what_goes_joins_no_lines() {
+    // The LF that is an empty line must not become the end of the line before it.
+    let body = b"v=0\rm=audio 4 RTP/AVP 0 8\ra=ptime:20\ra=rtpmap:8 PCMA/8000\r\n\na=x\r";
+    let kept = keep_formats(body, &[Some(vec![b"0".to_vec()])]).unwrap();
+    assert_eq!(kept.escape_ascii().to_string(), "v=0\\rm=audio 4 RTP/AVP 0\\ra=ptime:20\\r\\r\\na=x\\r");
+}
+
+#[test]
+fn a_format_ends_at_a_blank_for_every_reader() {
+    let body = b"v=0\r\nm=audio 4 RTP/AVP 0 101\r\na=fmtp:101\x0c0-16 x\r\na=fmtp:0\ty\r\n";
+    let sdp = Sdp::parse(body).unwrap();
+    assert_eq!((sdp.media()[0].fmtp(b"101"), sdp.media()[0].fmtp(b"0")), (None, Some(&b"y"[..])));
+}
+
 proptest! {
     #[test]
     fn no_bytes_panic(body in proptest::collection::vec(any::<u8>(), 0..400), flips in proptest::collection::vec((0..400_usize, any::<u8>()), 0..8)) {

@@ -158,7 +158,7 @@ impl<'a> Media<'a> {
     #[must_use]
     pub fn fmtp(&self, format: &[u8]) -> Option<&'a [u8]> {
         self.attributes("fmtp").find_map(|v| {
-            let (pt, rest) = v.split_at(v.iter().position(u8::is_ascii_whitespace)?);
+            let (pt, rest) = v.split_at(memchr::memchr2(b' ', b'\t', v)?);
             (pt == format).then(|| rest.trim_ascii())
         })
     }

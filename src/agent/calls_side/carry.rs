@@ -1,0 +1,64 @@
+//! What tracker and engine have decided, carried out.
+
+use super::CallsSide;
+use super::Role;
+use crate::calls::model::Flow;
+use crate::clock;
+use crate::recovery::engine::Action;
+use std::net::SocketAddr;
+use tracing::{debug, info};
+
+/// One SIP message: our address, the receiver's, and the bytes.
+pub(super) type Message = (SocketAddr, SocketAddr, Vec<u8>);
+
+impl CallsSide {
+    /// Carries out all that tracker and engine have decided.
+    pub(super) async fn carry_out(&mut self) {
+        let messages = self.decide();
+        self.send(messages).await;
+    }
+
+    /// Hands on what tracker and engine have decided, but for the messages that are to be sent.
+    pub(super) fn decide(&mut self) -> Vec<Message> {
+        let mut messages = Vec::new();
+        let mut flows: Vec<(String, Vec<Flow>)> = Vec::new();
+        while let Some(action) = self.engine.poll_action() {
+            match action {
+                Action::Send { from, to, payload } => messages.push((from, to, payload)),
+                Action::Store(event) => self.store.apply(event),
+                Action::Flows { call, flows: new } => flows.push((call, new)),
+                Action::Outcome { call, outcome, .. } => {
+                    info!(instance = self.instance, call, ?outcome, "call settled");
+                    if let Some(takeover) = &mut self.takeover {
+                        takeover.outcome(&outcome);
+                    }
+                }
+            }
+        }
+        while let Some(event) = self.table.poll_event() {
+            self.store.apply(event);
+        }
+        self.relay.set(flows);
+        self.ears.sample(if self.role == Role::Master { self.table.wants_one_in() } else { None });
+        messages
+    }
+
+    pub(super) async fn send(&mut self, messages: Vec<Message>) {
+        for (from, to, payload) in messages {
+            if let Some(takeover) = &mut self.takeover
+                && payload.starts_with(b"INVITE ")
+            {
+                takeover.invited(clock::now());
+            }
+            let sent = match self.sockets.send(from, to, &payload).await {
+                Ok(true) => Ok(()),
+                Ok(false) => self.raw.send(from, to, &payload).map_err(|e| e.to_string()),
+                Err(e) => Err(e.to_string()),
+            };
+            // SIP retransmits; a lasting failure ends as an unreachable party.
+            if let Err(e) = sent {
+                debug!(instance = self.instance, "a SIP message was not sent: {e}");
+            }
+        }
+    }
+}

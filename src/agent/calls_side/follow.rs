@@ -1,0 +1,223 @@
+//! What etcd holds of the calls, followed: what is armed, recovered, adopted, put back, and swept away.
+
+use super::{CallsSide, Role};
+use crate::calls::model::{Call, CallEvent};
+use crate::calls::store::StoreEvent;
+use crate::calls::sweep::Verdict;
+use crate::clock;
+use crate::config::Mode;
+use crate::recovery::plan;
+use crate::time::Time;
+use std::collections::{BTreeSet, HashSet};
+use std::time::Duration;
+use tracing::{debug, info, warn};
+
+/// Least time between two warnings, and between two tries to read, of calls that found no room here.
+const LEFT_OUT_EVERY: Duration = Duration::from_secs(60);
+/// Events of the store that are handled in one go, so that a thousand calls make one change of the relay.
+const BATCH: usize = 1024;
+
+/// When it was told, and tried again, that not all stored calls are kept.
+#[derive(Default)]
+pub(super) struct LeftOut {
+    told: Option<Time>,
+    read: Option<Time>,
+}
+
+impl LeftOut {
+    fn is_news(&mut self, left_out: usize, now: Time) -> bool {
+        left_out > 0 && due(&mut self.told, now)
+    }
+
+    fn may_read(&mut self, now: Time) -> bool {
+        due(&mut self.read, now)
+    }
+}
+
+/// At most once in a while.
+fn due(last: &mut Option<Time>, now: Time) -> bool {
+    let due = last.is_none_or(|at| now.since(at) >= LEFT_OUT_EVERY);
+    if due {
+        *last = Some(now);
+    }
+    due
+}
+
+impl CallsSide {
+    /// After a master came back: the calls that its server had before. If the server works, it has them still, and they are
+    /// learnt again; else they are recovered. Until both the calls and the server's health are known, their audio goes on by
+    /// the relay, if it was armed.
+    pub(super) async fn settle_own(&mut self) {
+        let (true, true, Some(working)) = (self.own_open && self.role == Role::Master, self.synced, self.server) else { return };
+        self.own_open = false;
+        // What the server has begun since is in the table already.
+        let learnt: BTreeSet<String> = self.table.calls().map(|c| c.id).collect();
+        let own: Vec<Call> = self.stored.values().filter(|c| self.is_own(c) && !learnt.contains(&c.id)).cloned().collect();
+        info!(instance = self.instance, calls = own.len(), working, "calls of the local server from before");
+        let now = clock::now();
+        if working {
+            for call in &own {
+                self.table.adopt(call, now);
+            }
+            if !self.inherited {
+                self.relay.set(own.iter().map(|c| (c.id.clone(), Vec::new())).collect());
+            }
+        } else {
+            self.expect(own, now);
+        }
+        self.carry_out().await;
+        self.tell_forecast();
+    }
+
+    /// Whether a stored call is the local server's, and not one that an agent carries.
+    pub(super) fn is_own(&self, call: &Call) -> bool {
+        call.node == self.node && call.legs.iter().all(|l| !l.carried)
+    }
+
+    /// Whether a call that is read only now, as master, was a master's before: it is to be recovered too.
+    pub(super) fn is_late(&self, call: &Call) -> bool {
+        let before = call.epoch < self.epoch || !self.synced;
+        before && !self.stored.contains(&call.id) && !(self.own_open && self.is_own(call))
+    }
+
+    /// Looks for stored calls that nobody carries any more.
+    pub(super) fn sweep(&mut self, now: Time) {
+        // Until the calls from before have gone to tracker or engine, nobody has them.
+        if self.role != Role::Master || !self.synced || self.own_open {
+            return;
+        }
+        let learnt: HashSet<&str> = self.table.ids().collect();
+        let carried = |id: &str| learnt.contains(id) || self.engine.carries(id);
+        let verdicts = self.sweep.look(&self.stored, carried, now);
+        let removed = verdicts.iter().filter(|v| matches!(v, Verdict::Remove(_))).count();
+        if removed > 0 {
+            info!(instance = self.instance, calls = removed, "stored calls that nobody carries any more are removed");
+        }
+        for verdict in verdicts {
+            match verdict {
+                Verdict::Adopt(id) => self.stored.get(&id).into_iter().for_each(|call| self.table.adopt(call, now)),
+                Verdict::Remove(id) => self.store.apply(CallEvent::Delete { id, reason: "nobody carries it any more" }),
+            }
+        }
+    }
+
+    /// Stores a call again that somebody else deleted or overwrote, if it is still up here.
+    pub(super) fn put_back(&mut self, id: &str) -> bool {
+        let call = match self.table.get(id) {
+            Some(call) => Some(Box::new(call)),
+            None if self.engine.carries(id) => self.stored.get(id).cloned().map(Box::new),
+            None => None,
+        };
+        let Some(call) = call else { return false };
+        warn!(instance = self.instance, call = id, "somebody deleted or changed this call in etcd; it is stored again");
+        self.store.apply(CallEvent::Put(call));
+        true
+    }
+
+    pub(super) async fn follow(&mut self, first: StoreEvent) {
+        let mut events = vec![first];
+        while events.len() < BATCH {
+            match self.store_events.try_recv() {
+                Ok(event) => events.push(event),
+                Err(_) => break,
+            }
+        }
+        let mut changed = Vec::new();
+        let mut late = Vec::new();
+        for event in events {
+            match event {
+                StoreEvent::Put { call, own } => {
+                    let id = call.id.clone();
+                    let foreign = self.role == Role::Master && !own;
+                    if foreign && self.is_late(&call) {
+                        late.push((*call).clone());
+                    }
+                    let spoiled = foreign && self.table.get(&id).is_some_and(|ours| ours.legs != call.legs);
+                    self.stored.put(call);
+                    if spoiled {
+                        self.put_back(&id);
+                    }
+                    changed.push(id);
+                }
+                StoreEvent::Delete { id, own } => {
+                    if self.role == Role::Backup || own || !self.put_back(&id) {
+                        self.stored.remove(&id);
+                        changed.push(id);
+                    }
+                }
+                // A backup keeps what it knew: the master writes it again, and if there is none it is the best there is.
+                StoreEvent::Spoiled { id } => {
+                    if self.role == Role::Master {
+                        self.put_back(&id);
+                    }
+                }
+                StoreEvent::Synced(calls) => {
+                    changed.extend(self.stored.ids().map(str::to_owned));
+                    changed.extend(calls.iter().map(|c| c.id.clone()));
+                    if self.role == Role::Master {
+                        late.extend(calls.iter().filter(|c| self.is_late(c)).cloned());
+                    }
+                    self.synced = true;
+                    let gone = self.stored.replace(calls);
+                    if self.role == Role::Master {
+                        for call in gone {
+                            let id = call.id.clone();
+                            self.stored.put(call);
+                            if !self.put_back(&id) {
+                                self.stored.remove(&id);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        match self.role {
+            Role::Backup => self.arm(changed),
+            Role::Master if late.is_empty() => {}
+            Role::Master => {
+                self.expect(late, clock::now());
+                self.carry_out().await;
+                self.tell_forecast();
+            }
+        }
+        let left_out = self.stored.left_out();
+        if self.left_out.is_news(left_out, clock::now()) {
+            warn!(
+                instance = self.instance,
+                left_out,
+                "etcd holds more calls than this node keeps: those left out would not be recovered by it; raise max_calls"
+            );
+        }
+        if self.stored.wants_reading() && self.left_out.may_read(clock::now()) {
+            self.store.read_again();
+        }
+        self.own_relay();
+        self.settle_own().await;
+    }
+
+    pub(super) fn arm_all(&self) {
+        let all = self.stored.ids().map(str::to_owned).collect();
+        self.arm(all);
+    }
+
+    /// Makes the relay of a backup carry exactly what is stored of these calls, if the mode allows it.
+    pub(super) fn arm(&self, ids: Vec<String>) {
+        let relays = self.mode.is_some_and(Mode::relays);
+        let flows = ids
+            .into_iter()
+            .map(|id| {
+                let flows = self.stored.get(&id).filter(|_| relays).map(|call| plan::flows_of(call, &self.vips));
+                let flows = match flows {
+                    Some(Ok(flows)) => flows,
+                    Some(Err(e)) => {
+                        debug!(call = id, "its audio cannot be relayed as it is: {e}");
+                        Vec::new()
+                    }
+                    None => Vec::new(),
+                };
+                (id, flows)
+            })
+            .collect();
+        self.relay.set(flows);
+    }
+}

@@ -1,0 +1,50 @@
+//! How far the agent may go with the calls of an instance.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// What an agent may do with calls. Each mode may do what the ones before it may, and more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Learns and stores calls, and says what it would have done with them. Sends nothing, relays nothing.
+    Observe,
+    /// Relays the audio of calls that were taken over, and sends no SIP.
+    Audio,
+    /// Relays and signals: re-INVITE, BYE, and answers to phones.
+    #[default]
+    Full,
+}
+
+impl Mode {
+    /// All, from the one that does least.
+    pub const ALL: [Self; 3] = [Self::Observe, Self::Audio, Self::Full];
+
+    /// Its name, as in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Observe => "observe",
+            Self::Audio => "audio",
+            Self::Full => "full",
+        }
+    }
+
+    /// Whether SIP may be sent.
+    #[must_use]
+    pub const fn signals(self) -> bool {
+        matches!(self, Self::Full)
+    }
+
+    /// Whether the audio of calls may be relayed.
+    #[must_use]
+    pub const fn relays(self) -> bool {
+        matches!(self, Self::Audio | Self::Full)
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

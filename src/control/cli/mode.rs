@@ -1,0 +1,129 @@
+//! `keepcall mode`
+
+use super::output::{Output, ago, complain, printable};
+use super::{FAILED, Global, QUICK, REFUSED, unexpected};
+use crate::control::api::{Mode, ModeChange, ModeReply, ModeStatus, Reply, Request};
+use std::fmt::Write as _;
+use std::io::{IsTerminal as _, Write as _};
+
+/// Arguments of `keepcall mode`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ModeArgs {
+    /// The instance; may be left out, with the mode, if the agent has only one
+    instance: Option<String>,
+    /// What agents may do with calls from now on, on every node; without it the mode is shown
+    #[arg(value_enum)]
+    mode: Option<Wanted>,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+    /// The result as one JSON object on one line
+    #[arg(long)]
+    json: bool,
+}
+
+/// A mode, or the end of what was set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Wanted {
+    /// Learn and tell what would have been done; send nothing, relay nothing
+    Observe,
+    /// Relay audio; send no SIP
+    Audio,
+    /// Relay audio, re-INVITE, and carry calls on
+    Full,
+    /// What each node's configuration says
+    Configured,
+}
+
+impl From<Wanted> for ModeChange {
+    fn from(wanted: Wanted) -> Self {
+        match wanted {
+            Wanted::Observe => Self::Set(Mode::Observe),
+            Wanted::Audio => Self::Set(Mode::Audio),
+            Wanted::Full => Self::Set(Mode::Full),
+            Wanted::Configured => Self::Configured,
+        }
+    }
+}
+
+pub(super) fn run(global: &Global, args: &ModeArgs) -> Result<(), u8> {
+    let ask = |change| match global.ask(&Request::Mode { instance: args.instance.clone(), change }, QUICK, args.json)? {
+        Reply::Mode(reply) => Ok(reply),
+        _ => Err(unexpected()),
+    };
+    let mut out = Output::new();
+    let reply = match args.mode {
+        None => ask(None)?,
+        Some(wanted) => {
+            if !args.yes {
+                agree(&mut out, &ask(None)?, wanted)?;
+            }
+            ask(Some(wanted.into()))?
+        }
+    };
+    if args.json {
+        out.json(&reply);
+    } else {
+        out.text(&render(&reply));
+    }
+    Ok(())
+}
+
+/// What a change does to the calls that are up now, as far as it is not plain.
+pub(super) fn consequence(now: &ModeReply, wanted: Wanted) -> Option<String> {
+    let before = now.now.mode.unwrap_or_default();
+    let ModeChange::Set(after) = ModeChange::from(wanted) else { return None };
+    (after < before && before == Mode::Full && now.carried > 0).then(|| {
+        format!(
+            "{} calls are carried here: they keep their audio, but nobody answers their phones any more; who hangs up leaves the other \
+             party in silence\n",
+            now.carried
+        )
+    })
+}
+
+fn agree(out: &mut Output, now: &ModeReply, wanted: Wanted) -> Result<(), u8> {
+    if !std::io::stdin().is_terminal() {
+        complain("nobody is there to ask\n  = add --yes to change the mode without asking");
+        return Err(REFUSED);
+    }
+    // The question is for the terminal, not for the output that may be a file.
+    let mut terminal = std::io::stderr();
+    let word = format!("{wanted:?}").to_ascii_lowercase();
+    let consequence = consequence(now, wanted).unwrap_or_default();
+    let _ = write!(terminal, "{}{consequence}change {} to {word} on every node? [y/N] ", render(now), now.instance);
+    let _ = terminal.flush();
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).map_err(|_| FAILED)?;
+    if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
+        return Ok(());
+    }
+    out.line("nothing was done");
+    Err(REFUSED)
+}
+
+/// The mode and where it comes from, in a few words.
+pub(super) fn words(status: &ModeStatus) -> String {
+    let mode = status.mode.map_or_else(|| "not known yet".to_owned(), |m| m.to_string());
+    match (&status.set_by, status.set_ms) {
+        (Some(by), Some(at)) => format!("{mode} (set on {}, {})", printable(by), ago(at)),
+        _ => format!("{mode} (configuration)"),
+    }
+}
+
+/// What is not as it should be with the mode of an instance.
+pub(super) fn warnings(instance: &str, status: &ModeStatus) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    if let Some(mixed) = status.mixed() {
+        let _ = writeln!(text, "{instance}: NOT the same mode on every node: {}", printable(&mixed));
+    }
+    if let Some(problem) = &status.problem {
+        let _ = writeln!(text, "{instance}: the mode in etcd cannot be read ({}): set it again", printable(problem));
+    }
+    text
+}
+
+pub(super) fn render(reply: &ModeReply) -> String {
+    format!("{}: {}\n{}", reply.instance, words(&reply.now), warnings(&reply.instance, &reply.now))
+}

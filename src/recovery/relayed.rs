@@ -1,0 +1,64 @@
+//! A call of which the audio is relayed and nothing else is done: the agent hears its end, and never speaks.
+
+use super::call::{Carried, Cx, Phase};
+use super::engine::{Action, Outcome};
+use std::time::Duration;
+
+/// The longest that audio is relayed for a call whose end may pass unheard: a phone that hangs up somewhere else than at the
+/// server's port is not overheard. Few calls last longer, and the paths lead only between the two that agreed on them.
+const AT_MOST: Duration = Duration::from_secs(12 * 3600);
+
+impl Carried {
+    /// The call's turn has come in a mode that relays only.
+    pub(super) fn relay_only(&mut self, cx: &mut Cx<'_>) {
+        self.phase = Phase::Relayed(cx.now + AT_MOST);
+        let flows = self.flows.clone();
+        if flows.is_empty() {
+            self.report(Outcome::Left, cx);
+        } else {
+            cx.actions.push_back(Action::Flows { call: self.call.id.clone(), flows });
+            self.report(Outcome::Relayed, cx);
+        }
+    }
+
+    /// Signalling stops here and now: what is under way is forgotten, and the audio stays as it is.
+    pub(super) fn silence(&mut self, cx: &mut Cx<'_>) {
+        for side in &mut self.sides {
+            side.invite = None;
+            side.others.clear();
+            side.acked.clear();
+            side.served.clear();
+            (side.retry, side.refresh, side.expires) = (None, None, None);
+            (side.own_offer, side.late_offer) = (None, None);
+        }
+        match self.phase {
+            Phase::Relayed(_) | Phase::Over(_) => {}
+            Phase::Waiting if cx.mode.relays() => self.relay_only(cx),
+            Phase::Waiting if !self.recoverable() => {
+                // Nothing was done yet, and in this mode nothing is.
+                self.phase = Phase::Over(cx.now);
+                self.report(Outcome::Left, cx);
+            }
+            // Its audio is relayed already, and the phones have nothing else.
+            Phase::Waiting | Phase::Recovering | Phase::Carrying => {
+                self.phase = Phase::Relayed(cx.now + AT_MOST);
+                self.report(Outcome::Relayed, cx);
+            }
+        }
+        self.flush(cx);
+    }
+
+    /// A phone hung up, wherever that was heard.
+    pub(super) fn hung_up_in_silence(&mut self, cx: &mut Cx<'_>) {
+        if matches!(self.phase, Phase::Relayed(_)) {
+            self.close(Outcome::HungUp, "hung up", cx);
+        }
+    }
+
+    /// Ends a call that has been relayed for too long.
+    pub(super) fn outlived(&mut self, cx: &mut Cx<'_>) {
+        if matches!(self.phase, Phase::Relayed(until) if cx.now >= until) {
+            self.close(Outcome::Gone, "relayed for longer than a call lasts", cx);
+        }
+    }
+}
