@@ -151,6 +151,7 @@ impl Answers {
                 changed: changes.last.map(|(what, at_ms)| api::EtcdChange { what, at_ms, count: changes.count }),
             },
             paused: cluster.paused,
+            differences: cluster.differences,
             instances,
             nodes: cluster
                 .nodes
@@ -196,6 +197,7 @@ impl Answers {
                 .to_owned(),
                 remaining_ms: status.remaining_ms,
             }),
+            promise_ms: status.promise_ms,
             members: status.members.clone(),
             held_down_ms: status.held_down_ms,
             not_ready: part.not_ready,

@@ -11,6 +11,7 @@ use super::election::{Candidate, Cause, Inherited};
 use super::heartbeat::Codec;
 use super::lease;
 use super::record::{Keys, NodeEntry, SCHEMA};
+use super::settings::describe;
 use super::status::ClusterStatus;
 use crate::clock;
 use crate::config::Config;
@@ -307,6 +308,7 @@ impl Opened {
             address,
             boot,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            settings: Some(describe(cfg).bounded()),
         };
         let (lease_tx, lease_rx) = watch::channel(None);
         let (name_tx, name) = watch::channel(lease::Name::Unknown);

@@ -1,9 +1,12 @@
 //! The datagram between two nodes: one message, authenticated. Layout, big endian:
 //! magic "KC" 1 (3 bytes) | kind | flags | cluster (8) | boot (8) | seq (8) | epoch (8) | beat (8) | beat's boot (8) |
-//! priority (2) | sender length (1), sender | instance length (1), instance | first 16 bytes of HMAC-SHA256 over all before.
+//! priority (2) | sender length (1), sender | instance length (1), instance | fields | first 16 bytes of HMAC-SHA256 over all
+//! before. A field is its number (1) | length (1) | value. Releases before 0.2 send no fields and skip what comes after the names; a
+//! receiver skips fields that it does not know. Field 1: hold in ns (8) | drift in millionths (4) | digest of the addresses (8) |
+//! digest of the other settings (8).
 
-use super::election::{Kind, Message};
-use super::record::MAX_EPOCH;
+use super::election::{Kind, Message, Told};
+use super::record::{MAX_EPOCH, Terms};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -15,8 +18,12 @@ const HEAD: usize = 3 + 2 + 6 * 8 + 2;
 const TAG: usize = 16;
 /// Bytes of a SHA-256.
 const SHA256: usize = 32;
-/// The longest datagram: names are at most 255 bytes each.
+/// The longest datagram: names are at most 255 bytes each, by the configuration 63, so that the fields have room. A release before
+/// 0.2 refuses what is longer.
 pub const MAX_DATAGRAM: usize = HEAD + 2 * 256 + TAG;
+/// Number of the field that tells of the sender's settings, and the length of its value.
+const TOLD: u8 = 1;
+const TOLD_LEN: usize = 8 + 4 + 8 + 8;
 /// Senders whose sequence numbers are remembered; only holders of the key can add one.
 const MAX_SENDERS: usize = 256;
 
@@ -77,6 +84,21 @@ fn keyed(key: &[u8]) -> Hmac<Sha256> {
     Hmac::new(&block)
 }
 
+/// What the fields after the names tell of the sender's settings; `None` if they do not, as those of an older release.
+fn told(mut fields: &[u8]) -> Option<Told> {
+    while let [number, len, rest @ ..] = fields {
+        let (value, rest) = rest.split_at_checked(usize::from(*len))?;
+        fields = rest;
+        // A later release may add to the value.
+        if *number == TOLD && value.len() >= TOLD_LEN {
+            let word = |from: usize, len: usize| value[from..from + len].iter().fold(0_u64, |n, b| n << 8 | u64::from(*b));
+            let terms = Terms { hold_ns: word(0, 8), drift_ppm: u32::try_from(word(8, 4)).unwrap_or(u32::MAX) };
+            return Some(Told { terms, vips: word(12, 8), others: word(20, 8) });
+        }
+    }
+    None
+}
+
 fn flag(on: bool, bit: u8) -> u8 {
     u8::from(on) << bit
 }
@@ -117,6 +139,13 @@ impl Codec {
             let bytes = &name.as_bytes()[..name.len().min(255)];
             out.push(u8::try_from(bytes.len()).unwrap_or(255));
             out.extend_from_slice(bytes);
+        }
+        if let Some(t) = m.told.filter(|_| out.len() + 2 + TOLD_LEN + TAG <= MAX_DATAGRAM) {
+            out.extend_from_slice(&[TOLD, TOLD_LEN as u8]);
+            out.extend_from_slice(&t.terms.hold_ns.to_be_bytes());
+            out.extend_from_slice(&t.terms.drift_ppm.to_be_bytes());
+            out.extend_from_slice(&t.vips.to_be_bytes());
+            out.extend_from_slice(&t.others.to_be_bytes());
         }
         let mut mac = self.mac.clone();
         mac.update(&out);
@@ -161,11 +190,12 @@ impl Codec {
             String::from_utf8(name.to_vec()).ok()
         };
         let (Some(sender), Some(instance)) = (name(), name()) else { return Err(Rejected::Malformed) };
+        let told = told(rest);
         if !self.fresh(&sender, boot, seq) {
             return Err(Rejected::Replay);
         }
         let priority = u16::from_be_bytes([body[HEAD - 2], body[HEAD - 1]]);
-        Ok((sender, instance, Message { kind, epoch, fit: body[4] & 1 != 0, priority }))
+        Ok((sender, instance, Message { kind, epoch, fit: body[4] & 1 != 0, priority, told }))
     }
 
     fn fresh(&mut self, sender: &str, boot: u64, seq: u64) -> bool {

@@ -5,6 +5,7 @@ pub mod election;
 pub mod heartbeat;
 mod lease;
 pub mod record;
+pub mod settings;
 pub mod status;
 mod store;
 

@@ -1,9 +1,11 @@
 //! The keys and values of the election in etcd. Values are JSON with a schema number; what cannot be read is never guessed.
 
+use super::settings::Described;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The schema that this version writes. A value with a higher number comes from a newer version and is left alone.
 pub const SCHEMA: u32 = 1;
@@ -18,6 +20,11 @@ const MAX_MS: u64 = 253_402_300_799_999;
 
 /// The longest value that is read. A record with 100 members is below 10 kB; more is not ours.
 const MAX_VALUE: usize = 64 * 1024;
+
+/// No lease is as long, so no hold is: a longer one in a record was not written by an agent.
+const MAX_HOLD: Duration = Duration::from_secs(24 * 3600);
+/// Clocks that differ by more are none; the configuration allows a fifth.
+const MAX_DRIFT_PPM: u32 = 1_000_000;
 
 /// `instances/<i>/record`: who is master. Changed only by transactions that compare its revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +52,56 @@ pub struct Record {
     /// Where the members' heartbeats go, so that they can be reached while etcd cannot.
     #[serde(default)]
     pub addresses: BTreeMap<String, SocketAddr>,
+    /// What the promises under this record count by; `None` if an older release wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<Terms>,
+    /// The virtual addresses that the instance stands for; empty if an older release wrote it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub vips: BTreeSet<IpAddr>,
+}
+
+/// What a promise counts by. In the record they are what its master counts by at most, and what everybody waits who contends, so
+/// that nodes with unlike settings never count one promise differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// `hold`, in nanoseconds.
+    pub hold_ns: u64,
+    /// `drift`, in millionths, rounded up.
+    pub drift_ppm: u32,
+}
+
+impl Terms {
+    /// The terms of a node with these settings.
+    #[must_use]
+    pub fn new(hold: Duration, drift: f64) -> Self {
+        let hold_ns = u64::try_from(hold.as_nanos()).unwrap_or(u64::MAX);
+        // A float beyond the range, which the configuration refuses, becomes the end of the range.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let drift_ppm = (drift * 1e6).ceil() as u32;
+        Self { hold_ns, drift_ppm }
+    }
+
+    /// How long a promise lasts.
+    #[must_use]
+    pub const fn hold(self) -> Duration {
+        Duration::from_nanos(self.hold_ns)
+    }
+
+    /// How far two clocks may differ in rate, as a fraction.
+    #[must_use]
+    pub fn drift(self) -> f64 {
+        f64::from(self.drift_ppm) / 1e6
+    }
+
+    /// The longer hold and the greater drift of the two.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self { hold_ns: self.hold_ns.max(other.hold_ns), drift_ppm: self.drift_ppm.max(other.drift_ppm) }
+    }
+
+    fn is_sane(self) -> bool {
+        self.hold() <= MAX_HOLD && self.drift_ppm <= MAX_DRIFT_PPM
+    }
 }
 
 /// `nodes/<node>`, bound to the node's lease.
@@ -60,6 +117,9 @@ pub struct NodeEntry {
     pub boot: u64,
     /// The agent's version.
     pub version: String,
+    /// The settings that should be equal on every node; `None` from an older release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Described>,
 }
 
 /// `paused`: while the key is there, with whatever value, nothing changes the master by itself.
@@ -211,6 +271,9 @@ fn check(r: Record) -> Result<Record, String> {
     }
     if r.since_ms > MAX_MS {
         return Err(format!("since_ms {} is no time", r.since_ms));
+    }
+    if let Some(t) = r.terms.filter(|t| !t.is_sane()) {
+        return Err(format!("a hold of {:?} and a drift of {} are no agent's", t.hold(), t.drift()));
     }
     if let Some(name) = names.into_iter().find(|n| !is_name(n)) {
         return Err(format!("{name:?} cannot be the name of a node"));

@@ -1,6 +1,7 @@
 //! What the cluster room tells people.
 
 use super::election::{Candidate, HoldKind, Role};
+use super::settings::Difference;
 use crate::etcd::EndpointHealth;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,8 @@ pub struct ClusterStatus {
     pub etcd: Vec<EndpointHealth>,
     /// Automatic changes of master are paused, and why.
     pub paused: Option<String>,
+    /// Settings of other nodes that differ from this node's.
+    pub differences: Vec<Difference>,
     /// Datagrams that were not accepted, since the start.
     pub rejected_datagrams: u64,
 }
@@ -38,6 +41,8 @@ pub struct InstanceStatus {
     pub reason: String,
     /// What this node's hold stands on, if it holds.
     pub hold: Option<HoldKind>,
+    /// By which hold promises count now, in milliseconds: the master's, by the record. 0 if it is not known.
+    pub promise_ms: u64,
     /// How long the hold lasts without another promise, in milliseconds.
     pub remaining_ms: u64,
     /// The members.

@@ -13,6 +13,7 @@ pub use crate::calls::model::{OtherEnd, OtherEndKind};
 pub use crate::calls::server::driver::ServerStatus;
 pub use crate::calls::sources::MediaCounters;
 pub use crate::calls::tracker::Learning;
+pub use crate::cluster::settings::Difference;
 pub use crate::config::Mode;
 pub use crate::health::{CheckState, CheckStatus, Probe};
 pub use crate::recovery::deed::Forecast;
@@ -221,6 +222,9 @@ pub struct Status {
     pub instances: Vec<InstanceStatus>,
     /// Every node that was heard of, this one included.
     pub nodes: Vec<NodeStatus>,
+    /// Settings of other nodes that differ from those of this one.
+    #[serde(default)]
+    pub differences: Vec<Difference>,
 }
 
 /// Health of etcd as seen from this agent.
@@ -285,6 +289,9 @@ pub struct InstanceStatus {
     pub successor: Option<String>,
     /// What this node's right to hold the addresses rests on, if it is master.
     pub hold: Option<HoldStatus>,
+    /// By which `hold` promises count now, in milliseconds: the master's. 0 if it is not known.
+    #[serde(default)]
+    pub promise_ms: u64,
     /// The nodes that the master has admitted.
     pub members: Vec<String>,
     /// The master changed too often: milliseconds until the next change that can wait; 0 if it need not.

@@ -19,11 +19,12 @@
 
 mod rules;
 
-use super::nfnl::{Batch, Family, Nfnl, NfnlError};
+use super::nfnl::{Batch, Data, Family, Nfnl, NfnlError};
 use super::nft::{self, NftError};
 use crate::clock;
 use crate::time::Time;
 use rules::{ARP, Chain, INET, Kind, NETDEV, Plan};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -238,7 +239,8 @@ impl KernelLease {
         now.silent && now.enforcement.is_some()
     }
 
-    /// What the kernel says is held: the epoch, and when it ends (or a little before).
+    /// What the kernel says is held: the epoch, and when it ends (or a little before). Nothing, unless it holds all our addresses and
+    /// no other: a process before this one that had others held a right to those.
     ///
     /// # Errors
     /// As in [`KernelLeaseError`].
@@ -246,7 +248,7 @@ impl KernelLease {
         let mut now = self.lock();
         // Read before asking: what the kernel says is left was left at that time or later.
         let asked = clock::now();
-        let mut left = None;
+        let (mut left, mut held) = (None, BTreeSet::new());
         for set in Plan::told() {
             let socket = open(&mut now.socket)?;
             for element in socket.list(Family::Inet, &self.table, set).map_err(|e| self.explain(e))? {
@@ -255,9 +257,11 @@ impl KernelLease {
                 let (Some(epoch), Some(expires)) = (epoch, element.expires) else { continue };
                 let one = (epoch, asked + expires);
                 left = Some(left.map_or(one, |least: (u64, Time)| if one.1 < least.1 { one } else { least }));
+                held.insert(element.key);
             }
         }
-        Ok(left.filter(|(_, until)| *until > asked))
+        let ours: BTreeSet<Vec<u8>> = self.addresses.iter().map(|ip| Data::new().then_ip(*ip).as_bytes().to_vec()).collect();
+        Ok(left.filter(|(_, until)| *until > asked && held == ours))
     }
 
     /// By what the host is kept from answering; `None` while there are no tables of this process.

@@ -103,6 +103,8 @@ pub(crate) struct Node {
     pub(crate) host: Host,
     pub(crate) dir: PathBuf,
     pub(crate) config: String,
+    /// The agent's program; of another release, where releases are mixed.
+    pub(crate) program: String,
 }
 
 impl Node {
@@ -117,7 +119,7 @@ impl Node {
              [[instance]]\nname = \"sip\"\ninterface = \"eth0\"\naddresses = [\"{VIP4}/24\"]\n",
             host.ip4
         );
-        let node = Self { host: host.clone(), dir, config };
+        let node = Self { host: host.clone(), dir, config, program: KEEPCALL.to_owned() };
         node.key(b"0123456789abcdef0123456789abcdef");
         node
     }
@@ -179,7 +181,7 @@ impl Node {
         let log = format!("{}-agent", self.dir.file_name().unwrap().to_str().unwrap());
         // What an agent before this one said is of no interest.
         let _ = std::fs::remove_file(self.host.dir.join(format!("{log}.log")));
-        let agent = ["env", "KEEPCALL_LOG=info", KEEPCALL, "agent", "--config", config.to_str().unwrap()];
+        let agent = ["env", "KEEPCALL_LOG=info", &self.program, "agent", "--config", config.to_str().unwrap()];
         let proc = self.host.spawn(&log, &[before, &agent].concat()).unwrap();
         Agent { node: self.clone(), proc }
     }

@@ -5,10 +5,11 @@ mod report;
 use super::keeper::Kept;
 use super::{ClusterEvent, Command, ForgetError, PARK_TIME, Shared, SwitchoverError, try_lock};
 use crate::clock;
-use crate::cluster::election::{Action, Election, Failure, Inherited, LeaseState, Request, Role, Settings};
+use crate::cluster::election::{Action, Election, Failure, Inherited, LeaseState, Request, Role, Settings, Told};
 use crate::cluster::heartbeat::{Codec, MAX_DATAGRAM, Rejected};
 use crate::cluster::lease::Name;
-use crate::cluster::record::{Alive, Keys, View, read_node};
+use crate::cluster::record::{Alive, Keys, Terms, View, read_node};
+use crate::cluster::settings::{self, Unlike};
 use crate::cluster::store;
 use crate::config::Config;
 use crate::etcd::{Changes, EtcdError, WatchEvent};
@@ -84,6 +85,7 @@ pub(super) struct Worker {
     /// What kinds of bad datagrams were told of, and when; at most one entry for each kind.
     complained: Vec<(Rejected, Time)>,
     warned: HashMap<String, String>,
+    unlike: Unlike,
     stopping: Option<(Time, Option<oneshot::Sender<()>>)>,
     parking: Option<(Time, oneshot::Sender<bool>)>,
     /// The status is not made anew before this.
@@ -111,6 +113,13 @@ enum Hint {
 impl Worker {
     pub(super) fn new(cfg: &Config, shared: Arc<Shared>, p: Parts, inherited: Vec<(String, Inherited)>) -> Self {
         let now = clock::now();
+        let described = settings::describe(cfg);
+        let told = |i: &crate::config::Instance| Told {
+            terms: Terms::new(cfg.timing.hold, cfg.timing.drift),
+            vips: settings::digest_of_vips(&settings::vips(i)),
+            others: described.digest(&i.name),
+        };
+        let all_told = cfg.instances.iter().map(|i| (i.name.clone(), told(i))).collect();
         let one = |i: &crate::config::Instance| One {
             name: i.name.clone(),
             election: Election::new(
@@ -124,6 +133,8 @@ impl Worker {
                     preempt_delay: i.preempt_delay,
                     flap_budget: cfg.timing.flap_budget,
                     flap_window: cfg.timing.flap_window,
+                    vips: settings::vips(i),
+                    told: told(i),
                     #[cfg(test)]
                     fault: None,
                 },
@@ -160,6 +171,7 @@ impl Worker {
             rejected: 0,
             complained: Vec::new(),
             warned: HashMap::new(),
+            unlike: Unlike::new(described, all_told, env!("CARGO_PKG_VERSION")),
             stopping: None,
             parking: None,
             status_at: now,
@@ -405,6 +417,8 @@ impl Worker {
             Ok((sender, instance, message)) if sender != self.me && self.is_named() => {
                 if let Some(i) = self.all.iter().position(|o| o.name == instance) {
                     self.peers.entry(sender.clone()).or_insert(from);
+                    let changes = self.unlike.heard(&sender, &instance, message.told);
+                    self.tell(&changes);
                     self.with(i, |e, now| e.handle_message(&sender, message, now));
                 }
             }
@@ -491,6 +505,8 @@ impl Worker {
         match read_node(key, value) {
             Ok(n) if n.name != self.me && self.p.keys.node(&n.name) == key => {
                 self.p.codec.registered(&n.name, n.boot);
+                let changes = self.unlike.learn(&n);
+                self.tell(&changes);
                 self.peers.insert(n.name, n.address);
             }
             Ok(_) => {}

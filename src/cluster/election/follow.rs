@@ -39,6 +39,10 @@ impl Election {
             return;
         }
         let Some(view) = &self.view else { return };
+        // The record was of other addresses, and its master may hold them still.
+        if self.lost.as_ref().is_some_and(|r| !self.agrees(r)) {
+            return;
+        }
         // With another's `alive` there, a master lives whose record was deleted; the transaction would fail.
         if view.alive.is_some() && !self.alive_is_left(view) {
             return;
@@ -65,6 +69,8 @@ impl Election {
             handover: None,
             flaps: 0,
             addresses: std::collections::BTreeMap::new(),
+            terms: Some(self.s.told.terms),
+            vips: self.s.vips.clone(),
         };
         self.win(&record, Cause::First, None, now);
         self.propose(record, Some(guards), true, now);
@@ -154,7 +160,7 @@ impl Election {
         if self.forget.is_some() {
             self.answer_forget(Err(format!("{} is the master, and only the master admits and removes members", r.master)));
         }
-        if self.is_out() || self.paused().is_some() || !self.may_propose(now) {
+        if self.is_out() || self.paused().is_some() || !self.agrees(r) || !self.may_propose(now) {
             return;
         }
         let flaps = self.flaps(r, now);
@@ -166,7 +172,7 @@ impl Election {
             handover: None,
             since_ms: 0,
             reason,
-            ..r.clone()
+            ..self.with_own_terms(r)
         };
         let quiet = self.quiet_at();
         if r.successor.as_deref() == Some(&self.s.me) {
@@ -174,7 +180,7 @@ impl Election {
                 self.wake_at(quiet);
                 return;
             }
-            let record = next(format!("no heartbeat from {} for {:?}", r.master, self.s.hold));
+            let record = next(format!("no heartbeat from {} for {:?}", r.master, self.bound_hold()));
             self.win(&record, Cause::Fast, Some(r.master.clone()), now);
             self.propose(record, None, true, now);
             return;
@@ -187,7 +193,7 @@ impl Election {
         }
         if !self.fit {
             // Fit nodes go first; an address on a sick server is still better than none.
-            at += self.s.hold;
+            at += self.bound_hold();
         }
         if now < at {
             self.wake_at(at);
@@ -225,6 +231,12 @@ impl Election {
         }
         if !self.alive_is_ours(r) {
             if self.may_propose(now) {
+                // With the terms as they are: the old master may still count by them.
+                #[cfg(test)]
+                if self.broken(super::types::Fault::ClaimTerms) {
+                    let r = Record { handover: r.handover.clone(), ..self.with_own_terms(r) };
+                    return self.propose(Arc::new(r), None, false, now);
+                }
                 self.propose(Arc::clone(r), None, false, now);
             }
             return;

@@ -51,7 +51,7 @@ impl Election {
             let flaps = match wish {
                 Wish::Operator => 0,
                 Wish::Stop => r.flaps,
-                Wish::Unfit | Wish::Preempt => self.flaps(r, now),
+                Wish::Unfit | Wish::Preempt | Wish::Settings => self.flaps(r, now),
             };
             let next = Record {
                 epoch: r.epoch + 1,
@@ -61,16 +61,19 @@ impl Election {
                 since_ms: 0,
                 reason,
                 flaps,
+                // As they are: until the next master has claimed and we have let go, we count by them.
+                terms: r.terms.or(Some(self.s.told.terms)),
                 ..(**r).clone()
             };
-            self.propose(next, None, matches!(wish, Wish::Unfit | Wish::Preempt), now);
+            self.propose(next, None, !matches!(wish, Wish::Operator | Wish::Stop), now);
             return;
         }
         if self.stopping {
             self.let_go("the agent stops, and no fit node can take over at once");
             return;
         }
-        if let Some(next) = self.without_forgotten(r, now).or_else(|| self.better_record(r, now)) {
+        let next = if self.agrees(r) { self.better_record(r, now) } else { self.estranged_record(r) };
+        if let Some(next) = self.without_forgotten(r, now).or(next) {
             self.propose(next, None, false, now);
         }
     }
@@ -143,7 +146,7 @@ impl Election {
         // Those that it has just begun to speak to have had no time to answer.
         let begun = !heard(self.lead_since);
         let unheard = begun && self.held.is_none() && !self.peers.values().any(|p| p.heard.is_some_and(heard));
-        let due = if unheard { self.next_beat + self.s.hold * UNHEARD_PAUSE } else { self.next_beat };
+        let due = if unheard { self.next_beat + self.bound_hold().max(self.s.hold) * UNHEARD_PAUSE } else { self.next_beat };
         if now >= due {
             self.next_beat = now + self.s.heartbeat;
             self.beat += 1;
@@ -173,7 +176,7 @@ impl Election {
     }
 
     fn patience(&self) -> Duration {
-        self.s.hold.mul_f64(PATIENCE)
+        self.record.as_ref().map_or(self.s.hold, |r| self.counted(r)).mul_f64(PATIENCE)
     }
 
     /// When this peer will have been silent for too long.
@@ -182,9 +185,10 @@ impl Election {
         vouched.max(self.lead_since) + self.patience()
     }
 
-    /// Answers and vouches now.
+    /// Answers and vouches now, and has the instance's addresses.
     fn live(&self, node: &str, now: Time) -> bool {
-        self.peers.get(node).and_then(|p| p.vouched).is_some_and(|t| now < t + self.patience())
+        let vouches = self.peers.get(node).and_then(|p| p.vouched).is_some_and(|t| now < t + self.patience());
+        vouches && self.record.as_ref().is_none_or(|r| self.has_vips_of(node, r))
     }
 
     /// The best of those that answer and vouch: fit, then priority, then name (so that all nodes agree).
@@ -195,11 +199,11 @@ impl Election {
 
     /// A record with another successor or more members, if the present one should change.
     fn better_record(&mut self, r: &Record, now: Time) -> Option<Record> {
-        let next = |successor: Option<&String>| Some(Record { handover: None, successor: successor.cloned(), ..r.clone() });
+        let next = |successor: Option<&String>| Some(Record { successor: successor.cloned(), ..self.with_own_terms(r) });
         let best = || self.best(r.members.iter(), now);
         let fit = |n: &str| self.peers.get(n).is_some_and(|p| p.fit);
         match &r.successor {
-            Some(s) if now >= self.silent_at(s) => return next(best()),
+            Some(s) if now >= self.silent_at(s) || !self.has_vips_of(s, r) => return next(best()),
             Some(s) => {
                 // Right after a restart the others may answer before it does, and nothing is known of its server.
                 let heard = self.peers.get(s).is_some_and(|p| p.heard.is_some());
@@ -217,11 +221,15 @@ impl Election {
             }
         }
         let new = || self.others.iter().filter(|n| !r.members.iter().any(|m| **m == ***n) && self.live(n, now));
-        new().next()?;
+        if new().next().is_none() {
+            // An inherited right would end with it; it is soon replaced by our own.
+            let differs = r.terms != Some(self.s.told.terms) || r.vips != self.s.vips;
+            return (differs && self.inherited.is_none()).then(|| self.with_own_terms(r));
+        }
         let mut members = r.members.clone();
         members.extend(new().map(|n| n.as_ref().to_owned()));
         members.sort();
-        Some(Record { members, handover: None, ..r.clone() })
+        Some(Record { members, ..self.with_own_terms(r) })
     }
 
     /// Why a node may not take over from us now.
@@ -231,6 +239,9 @@ impl Election {
             _ if node == self.s.me => Some("is master already".into()),
             None => Some("was never heard (is its agent up, its UDP port open, its key_file the same?)".into()),
             Some(p) if p.acked.is_none_or(|t| now >= t + self.patience()) => Some("does not answer heartbeats".into()),
+            Some(_) if self.record.as_ref().is_some_and(|r| !self.has_vips_of(node, r)) => {
+                Some("has other addresses for this instance: see the settings that differ in `keepcall status`".into())
+            }
             Some(_) if !member => Some("is not a member yet".into()),
             Some(_) if !self.live(node, now) => Some("has no valid lease in etcd".into()),
             Some(p) if !p.fit => Some("is not fit: a fatal check fails there".into()),
@@ -247,10 +258,15 @@ impl Election {
 
     /// Who should be master in our place, and why.
     fn wants_handover(&mut self, r: &Record, now: Time) -> Option<(String, Wish, String)> {
-        // Nothing can be handed over that is not held.
+        // Nothing can be handed over that is not held, unless we must not hold it.
         if self.held.is_none() {
             self.answer_switch(now);
-            return None;
+            if self.agrees(r) || self.paused().is_some() {
+                return None;
+            }
+            // Even one that is not fit: an address on a sick server is better than none.
+            let to = self.best(r.members.iter(), now)?.clone();
+            return Some((to, Wish::Settings, format!("{} has other addresses for this instance", self.s.me)));
         }
         let unfit = !self.fit && self.fit_known;
         if self.switch.is_none() && !self.stopping && !unfit && !self.s.preempt {

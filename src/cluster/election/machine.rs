@@ -6,8 +6,8 @@ mod asking;
 #[path = "explore/fingerprint.rs"]
 mod fingerprint;
 
-use super::types::{Action, Candidate, Cause, HoldKind, Inherited, Kind, LeaseState, Message, Role, Settings};
-use crate::cluster::record::{Alive, MAX_EPOCH, Record, View};
+use super::types::{Action, Candidate, Cause, HoldKind, Inherited, Kind, LeaseState, Message, Role, Settings, Told};
+use crate::cluster::record::{Alive, MAX_EPOCH, Record, Terms, View};
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -32,6 +32,8 @@ pub(super) struct Peer {
     pub(super) fit: bool,
     pub(super) priority: u16,
     pub(super) heard: Option<Time>,
+    /// Of its settings.
+    pub(super) told: Option<Told>,
 }
 
 /// A transaction of ours that was sent and not answered.
@@ -77,6 +79,8 @@ pub struct Election {
     pub(super) unreadable: Option<String>,
     /// The highest epoch ever seen: a record that was deleted must not make epochs start again.
     pub(super) top_epoch: u64,
+    /// The longest terms that a record or a master named.
+    pub(super) known_terms: Option<Terms>,
     pub(super) lease: Option<LeaseState>,
     /// The lease under which the record was last read.
     read_under: Option<i64>,
@@ -158,6 +162,7 @@ impl Election {
             revision: 0,
             unreadable: None,
             top_epoch: 0,
+            known_terms: None,
             lease: None,
             read_under: None,
             last_ack: now,
@@ -412,7 +417,7 @@ impl Election {
             self.peers.insert(from.to_owned(), Peer::default());
         }
         if let Some(peer) = self.peers.get_mut(from) {
-            (peer.fit, peer.priority, peer.heard) = (m.fit, m.priority, Some(now));
+            (peer.fit, peer.priority, peer.heard, peer.told) = (m.fit, m.priority, Some(now), m.told);
         }
         match m.kind {
             Kind::Beat { beat, boot } => self.handle_beat(from, m.epoch, beat, boot, now),
@@ -508,6 +513,7 @@ impl Election {
     }
 
     fn ack(&mut self, to: &str, beat: u64, boot: u64, vouch: bool, now: Time) {
+        self.learn_terms(self.peers.get(to).and_then(|p| p.told).map(|t| t.terms));
         self.last_ack = self.last_ack.max(now);
         let epoch = self.record.as_ref().map_or(0, |r| r.epoch);
         let to = self.known(to);
@@ -538,7 +544,7 @@ impl Election {
     }
 
     pub(super) fn send(&mut self, to: Arc<str>, kind: Kind, epoch: u64) {
-        let message = Message { kind, epoch, fit: self.fit, priority: self.priority };
+        let message = Message { kind, epoch, fit: self.fit, priority: self.priority, told: Some(self.s.told) };
         self.actions.push_back(Action::Send { to, message });
     }
 
@@ -556,15 +562,6 @@ impl Election {
     /// The first instant after every promise that this node gave.
     pub(super) fn quiet_at(&self) -> Time {
         self.last_ack + self.long_hold()
-    }
-
-    /// `hold` as another node's clock may count it.
-    pub(super) fn long_hold(&self) -> Duration {
-        #[cfg(test)]
-        if self.broken(super::types::Fault::NoDrift) {
-            return self.s.hold;
-        }
-        self.s.hold.mul_f64(1.0 + self.s.drift) + Duration::from_nanos(1)
     }
 
     /// Whether an operator has paused automatic changes of master.

@@ -18,11 +18,12 @@ mod restored;
 mod rights;
 #[cfg(test)]
 mod sim;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod types;
 
 pub use machine::Election;
 pub use types::{
-    Action, Candidate, Cause, Commit, Failure, HoldKind, Inherited, Kind, LeaseState, Message, Request, Role, Settings,
+    Action, Candidate, Cause, Commit, Failure, HoldKind, Inherited, Kind, LeaseState, Message, Request, Role, Settings, Told,
 };

@@ -10,14 +10,18 @@ const NEVER: (Time, HoldKind) = (Time::ZERO, HoldKind::Paired);
 impl Election {
     /// The deadline that one record gives.
     fn right(&self, r: &Record) -> (Time, HoldKind) {
+        if !self.agrees(r) {
+            return NEVER;
+        }
+        let hold = self.counted(r);
         #[cfg(test)]
         let paired = |s: &str| {
             let unvouched = self.broken(super::types::Fault::PairedUnvouched);
             let at = self.peers.get(s).and_then(|p| if unvouched { p.acked } else { p.vouched });
-            at.map_or(Time::ZERO, |t| t + self.s.hold)
+            at.map_or(Time::ZERO, |t| t + hold)
         };
         #[cfg(not(test))]
-        let paired = |s: &str| self.peers.get(s).and_then(|p| p.vouched).map_or(Time::ZERO, |t| t + self.s.hold);
+        let paired = |s: &str| self.peers.get(s).and_then(|p| p.vouched).map_or(Time::ZERO, |t| t + hold);
         // The last holder's epoch, which is ours as long as a handover is not complete.
         let epoch = if self.leaving(r) { r.epoch.saturating_sub(1) } else { r.epoch };
         let inherited = self.inherited.filter(|i| i.epoch == epoch).map_or(NEVER, |i| (i.until, HoldKind::Inherited));
@@ -44,7 +48,7 @@ impl Election {
         #[cfg(test)]
         let acked = acked.filter(|a| a.is_some() || !self.broken(super::types::Fault::FailsafeSome));
         if let Some(Some(oldest)) = acked.min() {
-            offer(oldest + self.s.hold, HoldKind::Failsafe);
+            offer(oldest + hold, HoldKind::Failsafe);
         }
         let armed = r.successor.is_some();
         #[cfg(test)]
@@ -65,6 +69,12 @@ impl Election {
             return view;
         }
         let maybe = self.maybe.as_ref().map_or(view, |r| self.right(r));
+        #[cfg(test)]
+        if self.broken(super::types::Fault::TermsEarly)
+            && self.maybe.as_ref().is_some_and(|m| m.terms != self.record.as_ref().and_then(|r| r.terms))
+        {
+            return maybe;
+        }
         if maybe.0 < view.0 { maybe } else { view }
     }
 
@@ -147,6 +157,7 @@ impl Election {
             None => "the record in etcd is gone".to_owned(),
             Some(r) if r.master != self.s.me => format!("{} is master, in epoch {}: {}", r.master, r.epoch, r.reason),
             Some(r) if r.epoch != h.epoch => format!("a new epoch {} began", r.epoch),
+            Some(r) if !self.agrees(r) => "the addresses of the instance are others than this node's".to_owned(),
             Some(_) => match h.kind {
                 HoldKind::Paired => "the successor no longer answers, and etcd did not confirm another one in time".to_owned(),
                 HoldKind::Failsafe => "etcd cannot be used, and not every member answers".to_owned(),

@@ -1,8 +1,10 @@
 //! The values that go in and out of an election.
 
-use crate::cluster::record::Record;
+use crate::cluster::record::{Record, Terms};
 use crate::time::Time;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +29,10 @@ pub struct Settings {
     pub flap_budget: u32,
     /// Changes further apart than this do not count as quick. Also the longest wait.
     pub flap_window: Duration,
+    /// The instance's virtual addresses on this node.
+    pub vips: BTreeSet<IpAddr>,
+    /// What this node says of its settings with each message.
+    pub told: Told,
     /// A rule that is left out, to prove that the tests would notice.
     #[cfg(test)]
     pub(crate) fault: Option<Fault>,
@@ -64,6 +70,24 @@ pub(crate) enum Fault {
     SlowUncompared,
     KernelLate,
     AdoptFull,
+    // Of nodes with unlike settings.
+    OwnHold,
+    OwnWait,
+    TermsEarly,
+    ClaimTerms,
+    StrangerTakes,
+    StrangerArmed,
+}
+
+/// What a node says of its settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// What it counts by, if the record does not say less.
+    pub terms: Terms,
+    /// Digest of the instance's virtual addresses there.
+    pub vips: u64,
+    /// Digest of all other settings that should be equal on every node.
+    pub others: u64,
 }
 
 /// A lease of this node, as the driver knows it. The node's key is bound to it.
@@ -86,6 +110,8 @@ pub struct Message {
     pub fit: bool,
     /// The sender's priority.
     pub priority: u16,
+    /// Of the sender's settings; `None` from an older release.
+    pub told: Option<Told>,
 }
 
 /// The kinds of [`Message`].
@@ -98,7 +124,7 @@ pub enum Kind {
         /// The sender's run.
         boot: u64,
     },
-    /// "I will not contend for `hold` from now."
+    /// "I will not contend from now for the hold that the record names."
     Ack {
         /// The number of the heartbeat.
         beat: u64,
@@ -185,6 +211,8 @@ pub(super) enum Wish {
     Stop,
     Unfit,
     Preempt,
+    /// The record's addresses are not ours.
+    Settings,
 }
 
 /// What to do, in this order.

@@ -1,18 +1,23 @@
 use super::*;
+use std::time::Duration;
 
 fn codec(node: &str, boot: u64) -> Codec {
     Codec::new(b"0123456789abcdef0123456789abcdef", "c", node, boot)
 }
 
 fn beat(n: u64) -> Message {
-    Message { kind: Kind::Beat { beat: n, boot: 9 }, epoch: 3, fit: true, priority: 101 }
+    Message { kind: Kind::Beat { beat: n, boot: 9 }, epoch: 3, fit: true, priority: 101, told: Some(settings()) }
+}
+
+fn settings() -> Told {
+    Told { terms: Terms::new(Duration::from_millis(400), 0.01), vips: 0x0102_0304_0506_0708, others: u64::MAX }
 }
 
 #[test]
 fn every_kind_comes_through_once() {
     let (mut a, mut b) = (codec("a", 1), codec("b", 2));
     for kind in [Kind::Beat { beat: 4, boot: 5 }, Kind::Ack { beat: 4, boot: 5, vouch: true }, Kind::Claimed, Kind::Go] {
-        let m = Message { kind, epoch: 7, fit: false, priority: 300 };
+        let m = Message { kind, epoch: 7, fit: false, priority: 300, told: Some(settings()) };
         let bytes = a.seal("vip", &m);
         assert_eq!(b.open(&bytes), Ok(("a".into(), "vip".into(), m)));
         assert_eq!(b.open(&bytes), Err(Rejected::Replay));
@@ -83,4 +88,42 @@ fn during_a_change_of_key_datagrams_under_either_are_opened_and_under_no_third()
     assert_eq!(changing.open(&of(third, "y", 1).seal("i", &beat(1))), Err(Rejected::BadMac));
     // What it sends is under its own key alone.
     assert_eq!(of(next, "z", 3).open(&changing.seal("i", &beat(1))), Err(Rejected::BadMac));
+}
+
+/// A datagram as release 0.1.0 sent it, and how that release read the names: nothing but the tag's place depends on the length.
+#[test]
+fn a_release_without_fields_is_understood_and_understands() {
+    let mut old = codec("a", 1);
+    let bytes = old.seal("vip", &Message { told: None, ..beat(4) });
+    assert_eq!(bytes.len(), HEAD + 2 + "a".len() + "vip".len() + TAG, "no field");
+    let (_, _, m) = codec("b", 2).open(&bytes).unwrap();
+    assert_eq!(m, Message { told: None, ..beat(4) });
+
+    // The other way round: that release takes what is between the names and the tag for nothing, up to its longest datagram.
+    let longest = "x".repeat(63);
+    let bytes = codec(&longest, 1).seal(&longest, &beat(4));
+    assert!(bytes.len() <= 583, "{} bytes", bytes.len());
+    let names = HEAD + 2 + 2 * longest.len();
+    assert_eq!(bytes.len(), names + 2 + TOLD_LEN + TAG);
+    assert!(codec("b", 2).open(&bytes).is_ok_and(|o| o.2.told == Some(settings())));
+    // Names for which there is no room with fields go without.
+    let widest = "x".repeat(255);
+    let bytes = codec(&widest, 1).seal(&widest, &beat(4));
+    assert!(bytes.len() <= MAX_DATAGRAM && codec("b", 2).open(&bytes).is_ok_and(|o| o.2.told.is_none()));
+}
+
+#[test]
+fn fields_of_later_releases_are_skipped_and_cut_ones_tell_nothing() {
+    let mut field = vec![TOLD, TOLD_LEN as u8];
+    field.extend_from_slice(&[0_u8; TOLD_LEN]);
+    let zero = Some(Told { terms: Terms { hold_ns: 0, drift_ppm: 0 }, vips: 0, others: 0 });
+    assert_eq!(told(&field), zero);
+    assert_eq!(told(&[&[9, 2, 7, 7], field.as_slice()].concat()), zero, "after one that is not known");
+    let mut longer = field.clone();
+    longer[1] += 1;
+    longer.push(5);
+    assert_eq!(told(&longer), zero, "a value that was added to");
+    for len in 0..field.len() {
+        assert_eq!(told(&field[..len]), None, "cut at {len}");
+    }
 }

@@ -12,6 +12,8 @@ fn record() -> Record {
         handover: None,
         flaps: 2,
         addresses: BTreeMap::from([("a".into(), "[::1]:7490".parse().unwrap())]),
+        terms: Some(Terms::new(Duration::from_millis(400), 0.01)),
+        vips: BTreeSet::from(["192.0.2.1".parse().unwrap()]),
     }
 }
 

@@ -14,6 +14,8 @@ fn record(master: &str, epoch: u64) -> Record {
         handover: None,
         flaps: 0,
         addresses: BTreeMap::new(),
+        terms: None,
+        vips: BTreeSet::new(),
     }
 }
 

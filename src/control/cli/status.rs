@@ -3,7 +3,7 @@
 use super::mode;
 use super::output::{Output, ago, complain, or_dash, printable, span, table};
 use super::{Global, QUICK, unexpected};
-use crate::control::api::{CheckState, HepCounts, InstanceStatus, Learning, RelayCounts, Reply, Request, Status};
+use crate::control::api::{CheckState, Difference, HepCounts, InstanceStatus, Learning, RelayCounts, Reply, Request, Status};
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -136,6 +136,7 @@ pub(super) fn render(status: &Status) -> String {
         ]
     });
     let _ = write!(text, "\n{}", table(&["NODE", "HEALTH", "PRIORITY", "HEARD", "ADDRESS", "SUMMARY"], rows.collect()));
+    text.push_str(&differences(status));
     let mut checks = Vec::new();
     for instance in &status.instances {
         for check in &instance.checks {
@@ -252,6 +253,19 @@ fn stored_apart(text: &mut String, i: &InstanceStatus) {
     for (count, what) in lines.into_iter().filter(|(count, _)| *count > 0) {
         let _ = writeln!(text, "{}: {count} {what}", i.name);
     }
+}
+
+/// The settings that differ, each with what that means; nothing if none does.
+fn differences(status: &Status) -> String {
+    let row = |d: &Difference| {
+        let instance = or_dash(&d.instance);
+        vec![d.setting.clone(), instance, d.here.clone(), d.node.clone(), d.there.clone(), d.meaning().to_owned()]
+    };
+    if status.differences.is_empty() {
+        return String::new();
+    }
+    let head = ["SETTING THAT DIFFERS", "INSTANCE", "HERE", "NODE", "THERE", "WHAT TO DO"];
+    format!("\n{}", table(&head, status.differences.iter().map(row).collect()))
 }
 
 fn hep_row(instance: &str, h: HepCounts) -> Vec<String> {

@@ -4,12 +4,39 @@ use super::{STATUS_PAUSE, Worker};
 use crate::cluster::driver::try_lock;
 use crate::cluster::election::Role;
 use crate::cluster::lease::Name;
-use crate::cluster::record::describe_pause;
+use crate::cluster::record::{Record, describe_pause};
+use crate::cluster::settings::Change;
 use crate::cluster::status::{ClusterStatus, InstanceStatus, NodeStatus};
 use crate::time::Time;
 use std::time::Duration;
 
+/// Why this node cannot become master of an instance with this record.
+fn estranged(r: &Record) -> String {
+    let all: Vec<String> = r.vips.iter().map(ToString::to_string).collect();
+    format!(
+        "the instance has the addresses {}, and this node has others, so it cannot become master; give every node the same \
+         `addresses`. If this node's are the new ones and a member is gone for good, take that one out with `keepcall forget`",
+        all.join(" ")
+    )
+}
+
 impl Worker {
+    /// Says which settings of other nodes differ from now on, and which do no more.
+    pub(super) fn tell(&mut self, changes: &[Change]) {
+        for c in changes {
+            let (Change::Differs(d) | Change::Agrees(d)) = c;
+            let (node, setting, instance) = (&d.node, &d.setting, d.instance.as_deref().unwrap_or("-"));
+            match c {
+                Change::Agrees(_) => tracing::info!(%node, instance, %setting, "the setting no longer differs on that node"),
+                Change::Differs(d) => {
+                    let cure = d.meaning();
+                    tracing::warn!(%node, instance, %setting, here = %d.here, there = %d.there, "a setting differs on that node: {cure}");
+                }
+            }
+            self.status_due = true;
+        }
+    }
+
     pub(super) fn publish_status(&mut self, now: Time) {
         if now < self.status_at {
             self.status_due = true;
@@ -32,6 +59,7 @@ impl Worker {
                 since_ms: r.map_or(0, |r| r.since_ms),
                 reason: r.map_or_else(String::new, |r| r.reason.clone()),
                 hold: hold.map(|h| h.2),
+                promise_ms: r.and_then(|r| r.terms).map_or(0, |t| ms(t.hold())),
                 remaining_ms: hold.map_or(0, |h| ms(h.1.since(now))),
                 members: r.map_or_else(Vec::new, |r| r.members.clone()),
                 candidates: o.election.candidates(now),
@@ -40,6 +68,7 @@ impl Worker {
                     .clone()
                     .or_else(|| o.election.unreadable().map(str::to_owned))
                     .or_else(|| o.election.forgotten())
+                    .or_else(|| o.election.estranged().map(estranged))
                     .or_else(|| self.p.kept.error(&o.name).map(|e| kernel_trouble(o.election.role() == Role::Master, e))),
             }
         });
@@ -70,6 +99,7 @@ impl Worker {
             nodes,
             etcd: Vec::new(),
             paused: self.all.iter().find_map(|o| o.election.paused()).map(describe_pause),
+            differences: self.unlike.differences().cloned().collect(),
             rejected_datagrams: self.rejected,
         };
         // Somebody may read it, and be put aside meanwhile: then it waits for the next time, and this thread for nobody.

@@ -1,7 +1,7 @@
 //! Turns a state into numbers that are equal for states that behave alike from now on: times become distances from now, names of
 //! leases and tickets the order in which they are met, revisions their rank.
 
-use crate::cluster::record::{Record, Recorded, View};
+use crate::cluster::record::{Record, Recorded, Terms, View};
 use crate::time::Time;
 use std::hash::{DefaultHasher, Hasher};
 use std::time::Duration;
@@ -103,13 +103,32 @@ impl Canon {
     /// What of a record decides: the rest is for people.
     pub(in crate::cluster::election) fn record(&mut self, r: Option<&Record>) {
         let Some(r) = r else { return self.number(-1) };
-        let Record { schema: _, epoch, master, successor, members, since_ms: _, reason: _, handover, flaps, addresses: _ } = r;
+        let Record {
+            schema: _,
+            epoch,
+            master,
+            successor,
+            members,
+            since_ms: _,
+            reason: _,
+            handover,
+            flaps,
+            addresses: _,
+            terms,
+            vips,
+        } = r;
         self.epoch(*epoch);
         self.name(Some(master));
         self.name(successor.as_deref());
         self.names(members);
         self.name(handover.as_deref());
         self.number(*flaps);
+        self.terms(*terms);
+        self.number(vips.len());
+    }
+
+    pub(in crate::cluster::election) fn terms(&mut self, t: Option<Terms>) {
+        self.number(t.map_or(0, |t| t.hold_ns));
     }
 
     /// A view that is on its way to a node.

@@ -18,6 +18,7 @@ impl Election {
             revision,
             unreadable,
             top_epoch,
+            known_terms,
             lease,
             read_under,
             last_ack,
@@ -78,7 +79,11 @@ impl Election {
         assert!(actions.is_empty(), "a state is looked at when its actions are out");
         assert!(restored.is_none(), "etcd stays what it is in the exploration");
         assert!(forget.is_none() && forgot.is_none() && *priority == 100, "the fingerprint takes these as constant");
-        let (hold, long, past) = (s.hold, self.long_hold(), Duration::ZERO);
+        // The terms may change: what is over by the present ones may not be by the next.
+        let (hold, long, past) = (super::super::explore::LONGEST, super::super::explore::LONGEST_BOUND, Duration::ZERO);
+        c.terms(Some(s.told.terms));
+        c.terms(*known_terms);
+        c.number(s.vips.len());
         c.flags(&[view.is_some(), unreadable.is_some(), *doubt, *want_read, *fit, *fit_known, *stopping, *parking]);
         if let Some(v) = view {
             // Its ticket was compared when it arrived; its record is below.
@@ -106,7 +111,7 @@ impl Election {
             c.time(*silence, long + s.heartbeat * crate::cluster::election::follow::MISSED_BEATS);
         }
         for (name, p) in peers {
-            let Peer { acked, vouched, fit, priority, heard } = p;
+            let Peer { acked, vouched, fit, priority, heard, told } = p;
             c.name(Some(name));
             c.maybe_time(*acked, hold);
             c.maybe_time(*vouched, hold);
@@ -114,6 +119,8 @@ impl Election {
             // A master pauses if nobody was heard for a hold.
             c.maybe_time(*heard, hold);
             c.number(*priority);
+            c.terms(told.map(|t| t.terms));
+            c.number(told.map_or(0, |t| t.vips));
         }
         // An ack of a heartbeat that is older than `hold` gives nothing.
         let now = c.now;

@@ -1,7 +1,7 @@
 //! What is under way: who it is for, whether it can still do anything, and how it is told and compared.
 
 use super::canon::Canon;
-use super::world::{HOLD, Item, NAMES, Node, TTL, World};
+use super::world::{HOLD, Item, NAMES, Node, TTL, Unlike, World};
 use crate::cluster::election::types::{Commit, Kind, Message, Request};
 use std::time::Duration;
 
@@ -99,7 +99,7 @@ pub(super) fn fingerprint(w: &World, item: &Item, c: &mut Canon) {
         }
         Item::Message { from, to, message } => {
             c.number(6 + 16 * (from + 8 * to));
-            let Message { kind, epoch, fit, priority: _ } = message;
+            let Message { kind, epoch, fit, priority: _, told } = message;
             c.epoch(*epoch);
             let beats = |node: usize, boot: u64| {
                 let e = w.nodes[node].election.as_ref().filter(|_| w.nodes[node].boot == boot);
@@ -114,6 +114,8 @@ pub(super) fn fingerprint(w: &World, item: &Item, c: &mut Canon) {
             c.number(kind);
             c.number(back.map_or(-1, |b| i64::try_from(b).unwrap_or(i64::MAX)));
             c.flags(&[*fit, vouch]);
+            c.terms(told.map(|t| t.terms));
+            c.number(told.map_or(0, |t| t.vips));
         }
         Item::Serve { node, boot, id, request } => {
             c.number(7 + 16 * node);
@@ -166,10 +168,24 @@ impl World {
         let top = top.chain(self.store.record.as_ref().map(|r| r.1.epoch)).max().unwrap_or(0);
         let mut c = Canon::new(top);
         for (i, n) in self.nodes.iter().enumerate() {
-            let Node { rate: _, boot: _, election, kernel, frozen, backlog, open, lease, keep_at, keeping, unplugged, stopping } =
-                n;
+            let Node {
+                rate: _,
+                boot: _,
+                starts,
+                election,
+                kernel,
+                frozen,
+                backlog,
+                open,
+                lease,
+                keep_at,
+                keeping,
+                unplugged,
+                stopping,
+            } = n;
             c.now = self.clock(i);
             c.flags(&[election.is_some(), *frozen, *unplugged, *stopping]);
+            c.number(if self.unlike == Unlike::No { 0 } else { starts % 2 });
             if let Some(e) = election {
                 e.fingerprint(&mut c);
             }

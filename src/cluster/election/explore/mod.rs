@@ -20,6 +20,7 @@ mod reached;
 mod search;
 mod stages;
 mod store;
+mod unlike;
 mod variants;
 mod world;
 
@@ -27,6 +28,11 @@ use kinds::Kinds;
 use reached::Reached;
 use search::{Plan, search, tell};
 use stages::Stage;
+use std::time::Duration;
+
+/// The longest hold of any node, and how long a promise can bind under it.
+pub(super) const LONGEST: Duration = world::HOLD;
+pub(super) const LONGEST_BOUND: Duration = Duration::from_nanos(world::HOLD.as_nanos() as u64 / 4 * 5 + 2);
 
 fn number(name: &str, default: u32) -> u32 {
     std::env::var(name).ok().and_then(|s| s.parse().ok()).unwrap_or(default)

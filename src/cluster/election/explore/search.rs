@@ -96,7 +96,7 @@ impl Search {
         let (mut stack, mut options) = (vec![first], Vec::new());
         while let Some(mut o) = stack.pop() {
             loop {
-                if o.world.holders().nth(1).is_some() {
+                if o.world.is_bad() {
                     let mut path = self.path(from);
                     path.append(&mut o.steps);
                     // Breadth first over ticks, so none is shorter in time; of one tick's, the one with fewer steps is kept.

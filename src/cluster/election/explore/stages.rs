@@ -1,7 +1,7 @@
 //! Where explorations begin: states from which little must go wrong for something to happen.
 
 use super::choices::{Choice, apply};
-use super::world::{FAST, Item, SLOW, World};
+use super::world::{FAST, Item, SLOW, Unlike, World};
 use crate::cluster::election::types::Fault;
 
 /// A beginning.
@@ -54,9 +54,14 @@ impl Stage {
 
     /// The world at this stage, with so many nodes. `slow_first`: the first node's clock is slow and the others' are fast.
     pub(super) fn world(self, nodes: usize, slow_first: bool, fault: Option<Fault>) -> World {
+        self.world_of(nodes, slow_first, Unlike::No, fault)
+    }
+
+    /// The same with nodes whose settings differ.
+    pub(super) fn world_of(self, nodes: usize, slow_first: bool, unlike: Unlike, fault: Option<Fault>) -> World {
         let rate = |i: usize| if (i == 0) == slow_first { SLOW } else { FAST };
         let rates: Vec<u64> = (0..nodes).map(rate).collect();
-        let mut w = World::new(&rates, fault);
+        let mut w = World::new(&rates, unlike, fault);
         w.start(0);
         if self == Self::Boot {
             (1..nodes).for_each(|n| w.start(n));
@@ -120,7 +125,7 @@ impl Stage {
 }
 
 /// Lets time go on without faults.
-fn run(w: &mut World, ticks: u32) {
+pub(super) fn run(w: &mut World, ticks: u32) {
     for _ in 0..ticks {
         settle(w);
         apply(w, Choice::Tick);

@@ -4,10 +4,12 @@
 use super::reached::Reached;
 use super::store::Store;
 use crate::cluster::election::Election;
-use crate::cluster::election::types::{Fault, Inherited, LeaseState, Message, Request, Settings};
-use crate::cluster::record::View;
+use crate::cluster::election::types::{Fault, Inherited, LeaseState, Message, Request, Settings, Told};
+use crate::cluster::record::{Terms, View};
+use crate::cluster::settings::digest_of_vips;
 use crate::time::Time;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -23,6 +25,8 @@ pub(super) const FAST: u64 = 5;
 /// 5 ticks of a slow clock, and 4 of a fast one: a promiser that forgot the drift would be free a tick too early. The nanosecond less makes up for the one that a promise waits longer: a slow holder's right ends at
 /// exactly the tick at which a fast promiser is free.
 pub(super) const HOLD: Duration = Duration::from_nanos(20 * GRAIN - 1);
+/// The hold of nodes that have another one: 3 ticks of a slow clock.
+const SHORT: Duration = Duration::from_nanos(12 * GRAIN - 1);
 const HEARTBEAT: Duration = Duration::from_nanos(4 * GRAIN);
 /// etcd's clock is a fast one: leases end as early as they may.
 pub(super) const TTL_TICKS: u32 = 7;
@@ -54,11 +58,28 @@ pub(super) enum Item {
     Expire { lease: i64 },
 }
 
+/// How the settings of the nodes differ. Each process has other ones than the process before it: a change in the configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Unlike {
+    #[default]
+    No,
+    /// The first node has the long hold and the others the short one.
+    LongFirst,
+    /// The other way round.
+    ShortFirst,
+    /// This node has the instance's addresses at first, and others after its restart.
+    Vips(usize),
+    /// Every node has others after its restart, all the same.
+    AllVips,
+}
+
 #[derive(Clone)]
 pub(super) struct Node {
     /// Grains of its clock in a tick.
     pub(super) rate: u64,
     pub(super) boot: u64,
+    /// Processes before this one.
+    pub(super) starts: u64,
     /// `None`: no process runs.
     pub(super) election: Option<Rc<Election>>,
     /// What the kernel was told: epoch, and until when by the node's clock. It outlives the process.
@@ -90,6 +111,7 @@ pub(super) struct World {
     pub(super) cut: Vec<(usize, usize)>,
     pub(super) reached: Reached,
     boots: u64,
+    pub(super) unlike: Unlike,
     fault: Option<Fault>,
     /// What happened, in words; only kept when a path is told again.
     pub(super) log: Option<Vec<String>>,
@@ -97,10 +119,11 @@ pub(super) struct World {
 
 impl World {
     /// A cluster whose nodes have clocks of these rates; no process runs yet.
-    pub(super) fn new(rates: &[u64], fault: Option<Fault>) -> Self {
+    pub(super) fn new(rates: &[u64], unlike: Unlike, fault: Option<Fault>) -> Self {
         let node = |rate: &u64| Node {
             rate: *rate,
             boot: 0,
+            starts: 0,
             election: None,
             kernel: None,
             frozen: false,
@@ -122,6 +145,7 @@ impl World {
             cut: Vec::new(),
             reached: Reached::default(),
             boots: 0,
+            unlike,
             fault,
             log: None,
         }
@@ -155,27 +179,58 @@ impl World {
         self.runs(node) && self.nodes[node].boot == boot
     }
 
+    /// Hold and addresses of the process that starts next.
+    fn settings(&self, node: usize) -> (Duration, BTreeSet<IpAddr>) {
+        let changed = !self.nodes[node].starts.is_multiple_of(2);
+        let hold = match self.unlike {
+            Unlike::LongFirst if (node == 0) == changed => SHORT,
+            Unlike::ShortFirst if (node == 0) != changed => SHORT,
+            _ => HOLD,
+        };
+        let moved = self.unlike == Unlike::AllVips || self.unlike == Unlike::Vips(node);
+        let other = (changed && moved).then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        (hold, std::iter::once(IpAddr::V4(Ipv4Addr::BROADCAST)).chain(other).collect())
+    }
+
+    /// What must never be: two hosts answer, or one whose addresses are not the instance's.
+    pub(super) fn is_bad(&self) -> bool {
+        let vips = self.store.record.as_ref().map(|r| &r.1.vips);
+        let stranger = |n: usize| {
+            let own = self.nodes[n].election.as_ref().and_then(|e| e.hold().map(|_| &e.s.vips));
+            own.is_some() && vips.is_some() && own != vips
+        };
+        let mut holders = self.holders();
+        let first = holders.next();
+        holders.next().is_some() || first.is_some_and(stranger)
+    }
+
     /// A process starts, and goes on with what the kernel still holds.
     pub(super) fn start(&mut self, node: usize) {
         self.boots += 1;
         let now = self.clock(node);
+        let (hold, vips) = self.settings(node);
+        self.nodes[node].starts += 1;
         let settings = Settings {
             me: NAMES[node].to_owned(),
             boot: self.boots,
             heartbeat: HEARTBEAT,
-            hold: HOLD,
+            hold,
             drift: DRIFT,
             preempt: false,
             preempt_delay: Duration::ZERO,
             // No change is held down: that only makes takeovers rarer.
             flap_budget: u32::MAX,
             flap_window: Duration::ZERO,
+            told: Told { terms: Terms::new(hold, DRIFT), vips: digest_of_vips(&vips), others: 0 },
+            vips,
             fault: self.fault,
         };
+        // What the kernel holds are the addresses of the process before. One with others lets go of them.
+        let alike = self.unlike != Unlike::Vips(node) && self.unlike != Unlike::AllVips;
         let election = Election::new(settings, now);
         let n = &mut self.nodes[node];
         (n.boot, n.election, n.keep_at) = (self.boots, Some(Rc::new(election)), self.tick);
-        let inherited = n.kernel.filter(|k| k.1 > now).map(|(epoch, until)| Inherited { epoch, until });
+        let inherited = n.kernel.filter(|k| k.1 > now && alike).map(|(epoch, until)| Inherited { epoch, until });
         self.queue.push_back(Item::Keep { node });
         self.input(node, |e, now| {
             if let Some(i) = inherited {

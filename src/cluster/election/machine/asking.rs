@@ -114,6 +114,7 @@ impl Election {
             Recorded::Good { revision, record } => {
                 (self.unreadable, self.revision, self.lost, self.restored) = (None, *revision, None, None);
                 self.top_epoch = self.top_epoch.max(record.epoch);
+                self.learn_terms(record.terms);
                 let old = self.record.replace(Arc::clone(record));
                 if old.as_ref() != Some(record) {
                     self.actions.push_back(Action::Changed);

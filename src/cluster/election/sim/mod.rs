@@ -117,6 +117,10 @@ const RULES: [(Fault, &str); 26] = [
     (Fault::FirstBlind, "a first election that does not look at what the deleted record said"),
     (Fault::AckNoRecord, "an ack to a master although there is no record"),
     (Fault::AdoptFull, "a restarted agent that adopts a full hold"),
+    (Fault::OwnHold, "a hold counted by the master's own settings, whatever the record says"),
+    (Fault::OwnWait, "a wait counted by the own settings, whatever the record says"),
+    (Fault::TermsEarly, "a longer hold that counts before etcd has it"),
+    (Fault::ClaimTerms, "a new master that shortens the hold while the old one may count by it"),
 ];
 
 #[test]

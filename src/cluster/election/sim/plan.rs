@@ -44,7 +44,8 @@ pub(super) struct Plan {
     pub(super) drift: f64,
     pub(super) ttl: u64,
     pub(super) heartbeat: u64,
-    pub(super) hold: u64,
+    /// The shortest hold of any process, and the longest: each start takes one of the two.
+    pub(super) holds: [u64; 2],
     /// Percentage of changes that a watch tells of.
     pub(super) hints: u64,
     pub(super) preempt: bool,
@@ -70,6 +71,9 @@ impl Plan {
         };
         let least = if mode == Mode::Script { 3 } else { 2 };
         let (heartbeat, hold) = if r.chance(80) { (100, 400) } else { (200, 1000) };
+        // A rolling change of `hold`, or one that was never finished. Not of `r`, so that the rest is as with equal ones.
+        let mut unlike = Random::new(!seed);
+        let longest = if unlike.chance(40) { unlike.pick(&[hold + 200, 2 * hold, 1900]) } else { hold };
         let mut p = Self {
             mode,
             nodes: r.pick(&[2, 2, 3, 3, 3, 4, 5]).max(least) as usize,
@@ -77,7 +81,7 @@ impl Plan {
             // What etcd grants at the default election timeout, at a longer one, and the agent's default.
             ttl: r.pick(&[2, 2, 2, 3]) * 1000 * MS,
             heartbeat: heartbeat * MS,
-            hold: hold * MS,
+            holds: [hold * MS, longest * MS],
             hints: r.pick(&[100, 100, 30, 0]),
             preempt: r.chance(25),
             dead: mode == Mode::Chaos && r.chance(30),
@@ -126,7 +130,7 @@ impl Plan {
     /// lease and for its ticket.
     /// Preemption comes after its delay and, after many changes, the hold-down.
     pub(super) fn bound(&self) -> u64 {
-        let hold = (self.hold as f64 * (1.0 + self.drift)) as u64;
+        let hold = (self.holds[1] as f64 * (1.0 + self.drift)) as u64;
         let slow = self.ttl + TICK + POLL + 2 * hold;
         let claim = CLAIM_PATIENCE + hold;
         let preempt = if self.preempt { PREEMPT_DELAY + FLAP_WINDOW } else { 0 };

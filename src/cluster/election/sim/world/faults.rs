@@ -138,7 +138,7 @@ impl World {
         self.fault_in(3000, 4000);
         let x = self.any_node();
         // Half of what an ack is worth, less the heartbeat that its age may be.
-        let most = (self.plan.hold / 2 - self.plan.heartbeat) / MS;
+        let most = (self.plan.holds[0] / 2 - self.plan.heartbeat) / MS;
         let d = self.r.between(1, most) * MS;
         match self.r.below(4) {
             0 => self.freeze(x, d),

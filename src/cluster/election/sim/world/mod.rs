@@ -125,6 +125,8 @@ impl Ord for Entry {
 pub(in super::super) struct World {
     plan: Plan,
     r: Random,
+    /// Which hold a process starts with.
+    unlike: Random,
     fault: Option<Fault>,
     /// The world's time, in nanoseconds.
     t: u64,
@@ -178,6 +180,7 @@ impl World {
             watched: Watched::default(),
             plan,
             r,
+            unlike: Random::new(!seed ^ 1),
             fault,
             t: 0,
             n: 0,

@@ -6,8 +6,8 @@ use super::lease::Keeper;
 use super::network::Ask;
 use super::{Event, World};
 use crate::cluster::election::Election;
-use crate::cluster::election::types::{Action, Failure, Fault, Inherited, LeaseState, Request, Settings};
-use crate::cluster::record::View;
+use crate::cluster::election::types::{Action, Failure, Fault, Inherited, LeaseState, Request, Settings, Told};
+use crate::cluster::record::{Terms, View};
 use crate::time::Time;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -110,16 +110,20 @@ impl World {
         }
         self.n += 1;
         let (boot, now) = (self.n, self.clock(node));
+        let hold = Duration::from_nanos(*self.unlike.one(&self.plan.holds));
+        let told = Told { terms: Terms::new(hold, self.plan.drift), vips: 0, others: 0 };
         let s = Settings {
             me: self.nodes[node].name.to_owned(),
             boot,
             heartbeat: Duration::from_nanos(self.plan.heartbeat),
-            hold: Duration::from_nanos(self.plan.hold),
+            hold,
             drift: self.plan.drift,
             preempt: self.plan.preempt,
             preempt_delay: Duration::from_nanos(PREEMPT_DELAY),
             flap_budget: 4,
             flap_window: Duration::from_nanos(FLAP_WINDOW),
+            vips: BTreeSet::new(),
+            told,
             fault: self.fault,
         };
         let mut e = Box::new(Election::new(s, now));
@@ -127,7 +131,7 @@ impl World {
             // What the kernel says is rounded down: it must never be later than the truth.
             let left = Duration::from_nanos(self.nodes[node].kernel - self.t).mul_f64(self.nodes[node].rate);
             let until = now + left.saturating_sub(Duration::from_millis(1));
-            let until = if self.broken(Fault::AdoptFull) { now + Duration::from_nanos(self.plan.hold) } else { until };
+            let until = if self.broken(Fault::AdoptFull) { now + hold } else { until };
             e.adopt(Inherited { epoch: self.nodes[node].kernel_epoch, until }, now);
             self.watched.restarts += 1;
         }

@@ -60,7 +60,9 @@ impl World {
 
     pub(super) fn script(&mut self) {
         let (h, s, t) = self.cast();
+        let rising = self.plan.holds[0] != self.plan.holds[1] && self.unlike.chance(40);
         let steps = match self.r.below(14) {
+            _ if rising => self.rising_hold(h, s),
             0 | 1 | 8 => self.isolation(h, s, t),
             2 => self.stale_epoch(h, s, t),
             3 => self.late_takeover(h, s, t),
@@ -134,7 +136,7 @@ impl World {
             let d = self.ms(800, 1500);
             v.push((at, Step::Freeze(h, d)));
         }
-        let begun = at + self.plan.hold / MS * 2;
+        let begun = at + self.plan.holds[1] / MS * 2;
         v.push((begun, Step::Start(t)));
         let admitted = begun + self.ms(400, 900);
         v.push((admitted, Step::Switch(s)));
@@ -147,7 +149,7 @@ impl World {
 
     /// A takeover that is asked for arrives long after its sender has made new promises.
     fn late_takeover(&mut self, h: usize, s: usize, t: usize) -> Steps {
-        let hold = self.plan.hold / MS;
+        let hold = self.plan.holds[1] / MS;
         let late = self.ms(300, 2400);
         let mut v = vec![(0, Step::Late(s, late)), (0, Step::Cut(h, s))];
         if self.r.chance(40) {
@@ -169,7 +171,7 @@ impl World {
 
     /// A master that stands on its lease alone is replaced by a new process, which arms a successor at once.
     fn inherit(&mut self, h: usize, s: usize) -> Steps {
-        let hold = self.plan.hold / MS;
+        let hold = self.plan.holds[1] / MS;
         let mut v: Steps = (0..self.nodes.len()).filter(|i| *i != h).map(|i| (0, Step::Cut(h, i))).collect();
         let at = self.ms(hold / 2, hold);
         if self.r.chance(30) {
@@ -200,6 +202,24 @@ impl World {
             v.push((cut + 2 * d, Step::Start(h)));
         }
         v.push((cut + 2 * hold, Step::HealAll));
+        v
+    }
+
+    /// The holder's agent comes back with another hold, and etcd does not learn of it, or late.
+    fn rising_hold(&mut self, h: usize, s: usize) -> Steps {
+        let back = self.ms(1, 60);
+        let mut v = vec![(0, Step::Kill(h)), (back, Step::Start(h))];
+        // By then its sign of life is there; its hold follows when the inherited right is over.
+        let known = back + self.ms(15, 100);
+        if self.r.chance(50) {
+            v.push((known, Step::EtcdCut(h)));
+        } else {
+            let late = self.ms(800, 2400);
+            v.push((known, Step::Late(h, late)));
+        }
+        let cut = known + self.ms(400, 900);
+        v.push((cut, Step::Cut(h, s)));
+        v.push((cut + 2500, Step::HealAll));
         v
     }
 
@@ -267,7 +287,7 @@ impl World {
         let ttl = self.plan.ttl / MS;
         v.push((0, Step::EtcdCut(h)));
         v.push((0, Step::EtcdCut(s)));
-        let wait = ttl + self.plan.hold / MS;
+        let wait = ttl + self.plan.holds[1] / MS;
         let late = self.ms(1, 1200);
         v.push((500, Step::Late(t, late)));
         let back = wait + self.ms(0, 900);
