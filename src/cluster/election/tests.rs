@@ -1,9 +1,10 @@
 //! One node alone with what it is told, for the rules that a whole cluster would hide.
 
-use super::{Action, Election, Kind, LeaseState, Message, Request, Settings};
-use crate::cluster::record::{Alive, Record, Recorded, SCHEMA, View};
+use super::{Action, Election, Kind, LeaseState, Message, Request, Settings, Told};
+use crate::cluster::record::{Alive, Record, Recorded, SCHEMA, Terms, View};
+use crate::cluster::settings::digest_of_vips;
 use crate::time::Time;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ impl Alone {
             heartbeat: BEAT,
             hold: HOLD,
             drift: 0.01,
+            told: Told { terms: Terms::new(HOLD, 0.01), vips: digest_of_vips(&BTreeSet::new()), others: 0 },
+            vips: BTreeSet::new(),
             preempt: false,
             preempt_delay: Duration::ZERO,
             flap_budget: 100,
@@ -100,7 +103,7 @@ impl Alone {
     fn ack(&mut self) {
         let beat = u64::try_from(self.beats.len()).unwrap();
         let kind = Kind::Ack { beat, boot: 1, vouch: true };
-        self.election.handle_message("b", Message { kind, epoch: 3, fit: true, priority: 100 }, self.now);
+        self.election.handle_message("b", Message { kind, epoch: 3, fit: true, priority: 100, told: None }, self.now);
         self.settle();
     }
 }
@@ -117,6 +120,8 @@ fn record(master: &str, successor: &str) -> Record {
         handover: None,
         flaps: 0,
         addresses: BTreeMap::new(),
+        terms: None,
+        vips: BTreeSet::new(),
     }
 }
 

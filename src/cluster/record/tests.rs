@@ -97,6 +97,7 @@ fn a_node_key_names_a_node_that_can_be_spoken_to() {
         address: address.parse().unwrap(),
         boot: u64::MAX,
         version: "0".into(),
+        settings: None,
     };
     assert!(read_node("k", &encode(&entry("a", "192.0.2.1:7490"))).is_ok());
     for (name, address) in

@@ -90,7 +90,7 @@ fn hold(seeds: Range<u64>) {
 /// ends before `a + hold`. Whoever takes over slowly sees the key gone at `d` or later, sees the wait begin anew if the node
 /// registered since (its run's revision), waits `hold` with the allowance for its clock, and so comes after `d + hold >= a + hold`.
 /// The rule stays as a second line: it makes the key's absence mean the same however it came about.
-const RULES: [(Fault, &str); 26] = [
+const RULES: [(Fault, &str); 30] = [
     (Fault::AckInDoubt, "an ack while a transaction is in doubt"),
     (Fault::NoLowering, "arming a successor without lowering the hold first"),
     (Fault::NoRestartSilence, "contending right after a restart"),

@@ -3,10 +3,12 @@
 
 use super::etcd::Etcd;
 use super::random::Random;
-use crate::cluster::election::types::{Action, Failure, Fault, LeaseState, Message, Request, Settings};
+use crate::cluster::election::types::{Action, Failure, Fault, LeaseState, Message, Request, Settings, Told};
 use crate::cluster::election::{Election, Role};
+use crate::cluster::record::Terms;
+use crate::cluster::settings::digest_of_vips;
 use crate::time::Time;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// Milliseconds of one step; what is sent in one arrives in the next.
@@ -51,6 +53,8 @@ impl World {
             heartbeat: Duration::from_millis(HOLD / 4),
             hold: Duration::from_millis(HOLD),
             drift: 0.01,
+            told: Told { terms: Terms::new(Duration::from_millis(HOLD), 0.01), vips: digest_of_vips(&BTreeSet::new()), others: 0 },
+            vips: BTreeSet::new(),
             preempt: false,
             preempt_delay: Duration::from_secs(30),
             flap_budget: 100,

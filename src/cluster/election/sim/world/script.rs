@@ -362,7 +362,7 @@ impl World {
     fn lost_record(&mut self, h: usize, s: usize, t: usize) -> Steps {
         let ttl = self.plan.ttl / MS;
         let mut v = Vec::new();
-        let hold = self.plan.hold / MS;
+        let hold = self.plan.holds[1] / MS;
         let lost = match self.r.below(5) {
             // Between the commit of a handover and its end there is no sign of life.
             0 => {
