@@ -71,7 +71,9 @@ impl Election {
             last_role: _,
         } = self;
         assert!(actions.is_empty(), "a state is looked at when its actions are out");
-        assert!(forget.is_none() && forgot.is_none() && *priority == 100, "the fingerprint takes these as constant");
+        c.name(forget.as_deref());
+        c.name(forgot.as_deref());
+        c.number(*priority);
         let (hold, long, past) = (s.hold, self.long_hold(), Duration::ZERO);
         c.flags(&[view.is_some(), unreadable.is_some(), *doubt, *want_read, *fit, *fit_known, *stopping, *parking]);
         if let Some(v) = view {

@@ -380,12 +380,13 @@ impl World {
             3 => {
                 let lost = 2 * hold + self.ms(200, 900);
                 v.push((0, Step::EtcdCut(h)));
-                let away = lost + ttl + self.ms(0, 600);
+                let away = lost + ttl + self.ms(500, 1200);
                 v.push((0, Step::Freeze(h, away)));
                 for i in (0..self.nodes.len()).filter(|i| *i != h) {
-                    let (d, away) = (self.ms(0, 300), self.ms(1, ttl));
+                    // The last sign of life of the newer epoch is gone when they start.
+                    let (d, back) = (self.ms(0, 300), self.ms(300, 900));
                     v.push((lost + d, Step::Kill(i)));
-                    v.push((lost + d + away, Step::Start(i)));
+                    v.push((lost + ttl + back, Step::Start(i)));
                 }
                 v.push((away + 3000, Step::EtcdHeal(h)));
                 lost
