@@ -60,15 +60,15 @@ impl World {
 
     pub(super) fn script(&mut self) {
         let (h, s, t) = self.cast();
-        let steps = match self.r.below(14) {
-            0 | 1 | 8 => self.isolation(h, s, t),
+        let steps = match self.r.below(17) {
+            0 | 1 | 8 | 14 => self.isolation(h, s, t),
             2 => self.stale_epoch(h, s, t),
             3 => self.late_takeover(h, s, t),
             4 => self.inherit(h, s),
             5 => self.successor_leaves(h, s, t),
             6 => self.broken_handover(h, s, t),
             7 => self.passed_over(h, s, t),
-            9 => self.flicker(h, s, t),
+            9 | 15 | 16 => self.flicker(h, s, t),
             11..14 => self.lost_record(h, s, t),
             _ => self.operator(h, s, t),
         };
