@@ -78,7 +78,9 @@ impl Election {
         } = self;
         assert!(actions.is_empty(), "a state is looked at when its actions are out");
         assert!(restored.is_none(), "etcd stays what it is in the exploration");
-        assert!(forget.is_none() && forgot.is_none() && *priority == 100, "the fingerprint takes these as constant");
+        c.name(forget.as_deref());
+        c.name(forgot.as_deref());
+        c.number(*priority);
         // The terms may change: what is over by the present ones may not be by the next.
         let (hold, long, past) = (super::super::explore::LONGEST, super::super::explore::LONGEST_BOUND, Duration::ZERO);
         c.terms(Some(s.told.terms));

@@ -53,7 +53,11 @@ impl World {
             heartbeat: Duration::from_millis(HOLD / 4),
             hold: Duration::from_millis(HOLD),
             drift: 0.01,
-            told: Told { terms: Terms::new(Duration::from_millis(HOLD), 0.01), vips: digest_of_vips(&BTreeSet::new()), others: 0 },
+            told: Told {
+                terms: Terms::new(Duration::from_millis(HOLD), 0.01),
+                vips: digest_of_vips(&BTreeSet::new()),
+                others: 0,
+            },
             vips: BTreeSet::new(),
             preempt: false,
             preempt_delay: Duration::from_secs(30),

@@ -61,16 +61,16 @@ impl World {
     pub(super) fn script(&mut self) {
         let (h, s, t) = self.cast();
         let rising = self.plan.holds[0] != self.plan.holds[1] && self.unlike.chance(40);
-        let steps = match self.r.below(14) {
+        let steps = match self.r.below(17) {
             _ if rising => self.rising_hold(h, s),
-            0 | 1 | 8 => self.isolation(h, s, t),
+            0 | 1 | 8 | 14 => self.isolation(h, s, t),
             2 => self.stale_epoch(h, s, t),
             3 => self.late_takeover(h, s, t),
             4 => self.inherit(h, s),
             5 => self.successor_leaves(h, s, t),
             6 => self.broken_handover(h, s, t),
             7 => self.passed_over(h, s, t),
-            9 => self.flicker(h, s, t),
+            9 | 15 | 16 => self.flicker(h, s, t),
             11..14 => self.lost_record(h, s, t),
             _ => self.operator(h, s, t),
         };
@@ -400,12 +400,13 @@ impl World {
             3 => {
                 let lost = 2 * hold + self.ms(200, 900);
                 v.push((0, Step::EtcdCut(h)));
-                let away = lost + ttl + self.ms(0, 600);
+                let away = lost + ttl + self.ms(500, 1200);
                 v.push((0, Step::Freeze(h, away)));
                 for i in (0..self.nodes.len()).filter(|i| *i != h) {
-                    let (d, away) = (self.ms(0, 300), self.ms(1, ttl));
+                    // The last sign of life of the newer epoch is gone when they start.
+                    let (d, back) = (self.ms(0, 300), self.ms(300, 900));
                     v.push((lost + d, Step::Kill(i)));
-                    v.push((lost + d + away, Step::Start(i)));
+                    v.push((lost + ttl + back, Step::Start(i)));
                 }
                 v.push((away + 3000, Step::EtcdHeal(h)));
                 lost
