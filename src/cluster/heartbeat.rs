@@ -1,7 +1,7 @@
 //! The datagram between two nodes: one message, authenticated. Layout, big endian:
 //! magic "KC" 1 (3 bytes) | kind | flags | cluster (8) | boot (8) | seq (8) | epoch (8) | beat (8) | beat's boot (8) |
 //! priority (2) | sender length (1), sender | instance length (1), instance | fields | first 16 bytes of HMAC-SHA256 over all
-//! before. A field is its number (1) | length (1) | value. Releases before 0.2 send no fields and skip what comes after the names; a
+//! before. A field is its number (1) | length (1) | value. Older releases send no fields and skip what comes after the names; a
 //! receiver skips fields that it does not know. Field 1: hold in ns (8) | drift in millionths (4) | digest of the addresses (8) |
 //! digest of the other settings (8).
 
@@ -16,8 +16,10 @@ const MAGIC: [u8; 3] = [b'K', b'C', 1];
 const HEAD: usize = 3 + 2 + 6 * 8 + 2;
 /// 128 bits of the MAC: as long as anyone can hope to need, and RFC 2104 section 5 allows half of the output.
 const TAG: usize = 16;
-/// The longest datagram: names are at most 255 bytes each, by the configuration 63, so that the fields have room. A release before
-/// 0.2 refuses what is longer.
+/// Bytes of a SHA-256.
+const SHA256: usize = 32;
+/// The longest datagram: names are at most 255 bytes each, by the configuration 63, so that the fields have room. A release that
+/// sends no fields refuses what is longer.
 pub const MAX_DATAGRAM: usize = HEAD + 2 * 256 + TAG;
 /// Number of the field that tells of the sender's settings, and the length of its value.
 const TOLD: u8 = 1;
@@ -97,8 +99,11 @@ impl Codec {
     pub fn new(key: &[u8], cluster: &str, node: &str, boot: u64) -> Self {
         let hash = Sha256::digest(cluster.as_bytes());
         let cluster = hash.iter().take(8).fold(0_u64, |n, b| n << 8 | u64::from(*b));
-        // Hashed first, so that a key of any length fits the fixed-size constructor, which cannot fail.
-        let mac = Hmac::new_from_slice(&Sha256::digest(key)).unwrap_or_else(|_| Hmac::new(&Default::default()));
+        // Hashed first, so that a key of any length fits into a block of the hash. RFC 2104 section 2 fills a shorter key up with
+        // zeroes, so this is HMAC under that hash, by a constructor that cannot fail: there is no other key to fall back on.
+        let mut block = hmac::digest::Key::<Hmac<Sha256>>::default();
+        block[..SHA256].copy_from_slice(&Sha256::digest(key));
+        let mac = Hmac::new(&block);
         Self { mac, cluster, node: node.to_owned(), boot, seq: 0, senders: HashMap::new() }
     }
 

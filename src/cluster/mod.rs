@@ -9,6 +9,6 @@ pub mod settings;
 pub mod status;
 mod store;
 
-pub use driver::{Cluster, ClusterError, ClusterEvent, Fitness, ForgetError, Keeper, NoKeeper, SwitchoverError};
+pub use driver::{Cluster, ClusterError, ClusterEvent, Fitness, ForgetError, Keeper, NoKeeper, Opened, SwitchoverError};
 pub use election::{Candidate, Cause, HoldKind, Inherited, Role};
 pub use status::{ClusterStatus, InstanceStatus, NodeStatus};

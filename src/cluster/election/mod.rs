@@ -18,6 +18,8 @@ mod rights;
 #[cfg(test)]
 mod sim;
 mod terms;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub use machine::Election;

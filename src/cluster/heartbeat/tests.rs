@@ -67,7 +67,7 @@ fn a_datagram_of_long_ago_does_not_shut_out_the_run_that_etcd_knows() {
     assert!(b.open(&older).is_ok() && b.open(&a.seal("i", &beat(3))).is_ok());
 }
 
-/// A datagram as release 0.1.0 sent it, and how that release read the names: nothing but the tag's place depends on the length.
+/// A datagram as a release without fields sent it, and how that release read the names: nothing but the tag's place depends on the length.
 #[test]
 fn a_release_without_fields_is_understood_and_understands() {
     let mut old = codec("a", 1);
@@ -103,4 +103,15 @@ fn fields_of_later_releases_are_skipped_and_cut_ones_tell_nothing() {
     for len in 0..field.len() {
         assert_eq!(told(&field[..len]), None, "cut at {len}");
     }
+}
+
+/// An older release's tag, made by the constructor of any length that it used.
+#[test]
+fn the_key_is_the_same_as_that_of_the_releases_before() {
+    let key = b"0123456789abcdef0123456789abcdef";
+    let bytes = codec("a", 1).seal("i", &beat(1));
+    let (body, tag) = bytes.split_at(bytes.len() - TAG);
+    let mut mac = Hmac::<Sha256>::new_from_slice(&Sha256::digest(key)).unwrap();
+    mac.update(body);
+    assert_eq!(mac.finalize().into_bytes()[..TAG], *tag);
 }
