@@ -136,7 +136,9 @@ fn a_rolling_change_of_settings_has_failover_in_force_at_each_step() {
     let new = |name: &str| old(name).with("hold = \"2s\"", "hold = \"1s\"").with("10000-20000", "20000-30000");
     let a = old("a").start();
     a.is_master();
-    old("b").start().stops();
+    let b = old("b").start();
+    a.is_armed("b");
+    b.stops();
     let b = new("b").start();
     a.is_armed("b");
     differs(&a, &[("sip.media_ports", "10000-20000", "20000-30000"), ("timing.hold", "2s", "1s")]);

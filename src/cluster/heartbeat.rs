@@ -1,7 +1,7 @@
 //! The datagram between two nodes: one message, authenticated. Layout, big endian:
 //! magic "KC" 1 (3 bytes) | kind | flags | cluster (8) | boot (8) | seq (8) | epoch (8) | beat (8) | beat's boot (8) |
 //! priority (2) | sender length (1), sender | instance length (1), instance | fields | first 16 bytes of HMAC-SHA256 over all
-//! before. A field is its number (1) | length (1) | value. Releases before 0.2 send no fields and skip what comes after the names; a
+//! before. A field is its number (1) | length (1) | value. Older releases send no fields and skip what comes after the names; a
 //! receiver skips fields that it does not know. Field 1: hold in ns (8) | drift in millionths (4) | digest of the addresses (8) |
 //! digest of the other settings (8).
 
@@ -18,8 +18,8 @@ const HEAD: usize = 3 + 2 + 6 * 8 + 2;
 const TAG: usize = 16;
 /// Bytes of a SHA-256.
 const SHA256: usize = 32;
-/// The longest datagram: names are at most 255 bytes each, by the configuration 63, so that the fields have room. A release before
-/// 0.2 refuses what is longer.
+/// The longest datagram: names are at most 255 bytes each, by the configuration 63, so that the fields have room. A release that
+/// sends no fields refuses what is longer.
 pub const MAX_DATAGRAM: usize = HEAD + 2 * 256 + TAG;
 /// Number of the field that tells of the sender's settings, and the length of its value.
 const TOLD: u8 = 1;

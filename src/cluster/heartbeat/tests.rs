@@ -90,7 +90,7 @@ fn during_a_change_of_key_datagrams_under_either_are_opened_and_under_no_third()
     assert_eq!(of(next, "z", 3).open(&changing.seal("i", &beat(1))), Err(Rejected::BadMac));
 }
 
-/// A datagram as release 0.1.0 sent it, and how that release read the names: nothing but the tag's place depends on the length.
+/// A datagram as a release without fields sent it, and how that release read the names: nothing but the tag's place depends on the length.
 #[test]
 fn a_release_without_fields_is_understood_and_understands() {
     let mut old = codec("a", 1);
