@@ -3,6 +3,7 @@
 use super::show;
 use keepcall::calls::model::{Call, CallEvent, LegState, Packet, Transport};
 use keepcall::calls::table::{Table, TableSettings};
+use keepcall::recovery::permitted::Ground;
 use keepcall::recovery::plan;
 use keepcall::sip::sdp::Sdp;
 use keepcall::time::Time;
@@ -137,7 +138,8 @@ impl Run {
                 let _ = Sdp::parse(&d.body.0);
             }
         }
-        let _ = plan::flows_of(call, &self.vips);
+        let ground = Ground { vips: self.vips.clone(), media_ports: (10_000, 20_000), ..Ground::default() };
+        let _ = plan::paths_of(call, &ground);
         for side in 0..call.legs.len() {
             let offer = plan::offer_for(call, side, &self.vips);
             assert_eq!(offer.is_some(), call.legs[side].sdp_sent.is_some());

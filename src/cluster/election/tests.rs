@@ -39,8 +39,6 @@ impl Alone {
             preempt_delay: Duration::ZERO,
             flap_budget: 100,
             flap_window: Duration::ZERO,
-            vips: BTreeSet::new(),
-            told: Told { terms: Terms::new(HOLD, 0.01), vips: 0, others: 0 },
             fault: None,
         };
         let alive = record.as_ref().filter(|r| r.master == "a").map(|r| Alive { epoch: r.epoch, lease: LEASE });
