@@ -58,6 +58,10 @@ pub(crate) enum Fault {
     SoloArmed,
     PairedUnvouched,
     NoClaimWait,
+    EpochAgain,
+    FirstDeaf,
+    FirstBlind,
+    AckNoRecord,
     // Of the driver; the simulation plays its part.
     ReturnUnseen,
     LeaseNoDrift,

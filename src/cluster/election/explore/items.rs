@@ -163,10 +163,8 @@ pub(super) fn fingerprint(w: &World, item: &Item, c: &mut Canon) {
 
 impl World {
     /// What decides what can happen from here on.
-    pub(super) fn fingerprint(&self) -> u128 {
-        let top = self.nodes.iter().filter_map(|n| n.election.as_ref()).map(|e| e.top_epoch);
-        let top = top.chain(self.store.record.as_ref().map(|r| r.1.epoch)).max().unwrap_or(0);
-        let mut c = Canon::new(top);
+    pub(super) fn fingerprint(&self, deletable: bool) -> u128 {
+        let mut c = Canon::new(deletable);
         for (i, n) in self.nodes.iter().enumerate() {
             let Node {
                 rate: _,
@@ -182,9 +180,10 @@ impl World {
                 keeping,
                 unplugged,
                 stopping,
+                preferred,
             } = n;
             c.now = self.clock(i);
-            c.flags(&[election.is_some(), *frozen, *unplugged, *stopping]);
+            c.flags(&[election.is_some(), *frozen, *unplugged, *stopping, *preferred]);
             c.number(if self.unlike == Unlike::No { 0 } else { starts % 2 });
             if let Some(e) = election {
                 e.fingerprint(&mut c);
