@@ -33,7 +33,8 @@ fn each_difference_is_named_with_both_values_and_only_addresses_exclude() {
         ("ports = [5060]", "media_ports = '20000-30000'", "sip.media_ports", "20000-30000", false),
         ("ports = [5060]", "ports = [5061]", "sip.ports", "5061", false),
         ("ports = [5060]", "recovery_port = 5071", "sip.recovery_port", "5071", false),
-        ("ports = [5060]", "encrypt = true", "sip.encrypt", "true", false),
+        ("ports = [5060]", "plain_records = 'accept'", "sip.plain_records", "accept", false),
+        ("ports = [5060]", "encrypt = false\nplain_records = 'refuse'", "sip.encrypt", "false", false),
         ("[instance.sip]\nports = [5060]\n", "", "sip", "false", false),
         ("interface = 'eth0'\n", "interface = 'eth0'\npreempt = true\n", "preempt", "true", false),
         ("name = 'server'\n", "name = 'other'\n", "checks", "other", false),
@@ -84,7 +85,7 @@ fn digests_stay_what_they_are() {
     let text = whole();
     let instance = &config(&text).instances[0];
     assert_eq!(digest_of_vips(&vips(instance)), 16_178_425_522_715_840_298);
-    assert_eq!(describe(&config(&text)).digest("pbx"), 2_999_239_311_955_677_662);
+    assert_eq!(describe(&config(&text)).digest("pbx"), 4_632_598_678_217_188_834);
 }
 
 #[test]
