@@ -17,6 +17,7 @@ use super::relay::Relay;
 use super::rows;
 use super::sockets::{Datagram, RecoveryPortError, RecoverySockets};
 use super::takeover::Takeover;
+use crate::calls::capture::Seen;
 use crate::calls::model::{Call, Packet};
 use crate::calls::store::{Store, StoreEvent, StoreHandle, StoreSettings};
 use crate::calls::stored::Stored;
@@ -74,6 +75,9 @@ pub enum CallsError {
         /// What the system says.
         error: std::io::Error,
     },
+    /// No random numbers.
+    #[error("the system gives no random numbers: {0}")]
+    Random(getrandom::Error),
     /// The recovery port cannot be had.
     #[error(transparent)]
     RecoveryPort(#[from] RecoveryPortError),
@@ -188,7 +192,7 @@ impl CallsSide {
                 recovery_port: sip.recovery_port,
                 window: sip.window,
             },
-            seed(),
+            seed()?,
         );
         // Until more is known to be allowed.
         engine.set_mode(Mode::Observe, clock::now());
@@ -322,8 +326,15 @@ impl CallsSide {
                     self.table.handle_packet(&packet, clock::unix_ms(), now);
                 }
             }
-            ears::Heard::Rtp(seen) => self.table.handle_rtp(seen.src, seen.dst, now),
+            ears::Heard::Rtp(seen) => self.hear_rtp(&seen, now),
             ears::Heard::Told(fact) => self.table.handle_fact(&fact, now),
+        }
+    }
+
+    fn hear_rtp(&mut self, seen: &Seen, now: Time) {
+        self.table.handle_rtp(seen.src, seen.dst, &seen.payload, now);
+        if let Some(news) = self.table.poll_unbelieved(now) {
+            warn!(instance = self.instance, "{news}");
         }
     }
 
@@ -440,6 +451,7 @@ impl CallsSide {
             tracked: self.table.ids().count(),
             carried,
             capture: self.ears.capture_counts(),
+            media: self.table.media_counters(),
             hep: self.ears.hep_counts(),
             relay: Some(self.relay_counts().await),
         }
@@ -468,12 +480,7 @@ impl CallsSide {
     }
 }
 
-/// Randomness for branches and tags; the engine itself draws none.
-fn seed() -> u64 {
-    let mut bytes = [0; 8];
-    // Without the system's randomness the clock still tells two starts apart.
-    match getrandom::fill(&mut bytes) {
-        Ok(()) => u64::from_le_bytes(bytes),
-        Err(_) => clock::unix_us(),
-    }
+/// Randomness for branches and tags; the engine itself draws none. Whoever could guess them could answer in a phone's name.
+fn seed() -> Result<u64, CallsError> {
+    getrandom::u64().map_err(CallsError::Random)
 }

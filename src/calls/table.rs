@@ -7,7 +7,7 @@ use super::facts::Told;
 use super::model::{Call, CallEvent, Direction, Leg, LegState, OtherEnd, Packet, Pairing, SCHEMA};
 use super::pairing::{ANSWER_WINDOW, CERTAIN, Pairer};
 use super::quick::QuickMap;
-use super::sources::{self, Sources};
+use super::sources::{self, MediaCounters, Sources, Unbelieved};
 use super::tracker::{Counters, LegEvent, LegId, Tracked, Tracker, TrackerSettings};
 use crate::time::Time;
 use sha2::{Digest as _, Sha256};
@@ -148,13 +148,25 @@ impl Table {
         self.drain(now);
     }
 
-    /// Handles one sampled RTP packet that came to the server: `src` is where the phone really sends from.
-    pub fn handle_rtp(&mut self, src: SocketAddr, dst: SocketAddr, now: Time) {
+    /// Handles one sampled datagram that came to the server: `src` is where the phone really sends from.
+    pub fn handle_rtp(&mut self, src: SocketAddr, dst: SocketAddr, datagram: &[u8], now: Time) {
+        let one_in = self.wants_one_in().unwrap_or(1);
         let legs = self.members.keys().filter_map(|id| Some((*id, &*self.tracker.get(*id)?.leg)));
-        if let Some(seen) = self.sources.handle_sample(src, dst, legs, now) {
+        if let Some(seen) = self.sources.handle_sample((src, dst, datagram), one_in, legs, now) {
             self.tracker.observe_rtp(seen.leg, seen.media, seen.source);
             self.drain(now);
         }
+    }
+
+    /// Samples of RTP that were not believed, if it is time to tell somebody.
+    pub fn poll_unbelieved(&mut self, now: Time) -> Option<Unbelieved> {
+        self.sources.poll_unbelieved(now)
+    }
+
+    /// What became of the samples of RTP.
+    #[must_use]
+    pub fn media_counters(&self) -> MediaCounters {
+        self.sources.counters()
     }
 
     /// Of how many RTP packets to the server one should be handed to [`Table::handle_rtp`]; `None` if there is no call to learn of.
@@ -230,6 +242,7 @@ impl Table {
         for id in &legs {
             self.members.insert(*id, Member { call: Some(key), told: true });
         }
+        self.sources.forget();
         // What was stored before confidences were is what this version would say of it at least.
         let pairing = call.pairing.map(|p| (p, call.confidence.unwrap_or(if p == Pairing::SameDialog { CERTAIN } else { 0 })));
         let other_end = call.other_end.clone();
@@ -282,7 +295,7 @@ impl Table {
         self.waiting.clear();
         self.answered.clear();
         self.events.clear();
-        self.sources = Sources::default();
+        self.sources.clear();
         self.told = Told::default();
     }
 

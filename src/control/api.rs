@@ -5,12 +5,13 @@
 //! each other.
 
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 pub use crate::calls::capture::CaptureCounters;
 pub use crate::calls::hep::intake::Counters as HepCounts;
 pub use crate::calls::model::{OtherEnd, OtherEndKind};
 pub use crate::calls::server::driver::ServerStatus;
+pub use crate::calls::sources::MediaCounters;
 pub use crate::config::Mode;
 pub use crate::health::{CheckState, CheckStatus, Probe};
 pub use crate::recovery::deed::Forecast;
@@ -270,6 +271,12 @@ pub struct InstanceStatus {
     /// The master changed too often: milliseconds until the next change that can wait; 0 if it need not.
     #[serde(default)]
     pub held_down_ms: u64,
+    /// What this node needs for it and has not: it is not elected until that is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_ready: Option<String>,
+    /// Other hosts that answer for its addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conflicts: Vec<Conflict>,
     /// How far the agent may go with calls; `None` if the agent is older, or the instance has no calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<ModeStatus>,
@@ -292,6 +299,15 @@ pub struct HoldStatus {
     pub remaining_ms: u64,
 }
 
+/// A host that answers for an address of ours, and is not this one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conflict {
+    /// The address.
+    pub address: IpAddr,
+    /// The host's hardware address.
+    pub mac: String,
+}
+
 /// How many calls there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallCounts {
@@ -304,6 +320,9 @@ pub struct CallCounts {
     /// What was captured of the server's traffic since the capture was opened; `None` while there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capture: Option<CaptureCounters>,
+    /// What became of the sampled RTP packets.
+    #[serde(default)]
+    pub media: MediaCounters,
     /// What the server reported by HEP; `None` if that is not configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hep: Option<HepCounts>,
@@ -456,7 +475,8 @@ pub struct HistoryEntry {
     pub master: String,
     /// The master before.
     pub previous: Option<String>,
-    /// `first`, `fast`, `slow`, `handover`, `resumed` or `restarted`.
+    /// `first`, `fast`, `slow`, `handover`, `resumed` or `restarted`; `conflict` tells of another host that answers for an address
+    /// while `master` holds it.
     pub cause: String,
     /// Why, in words.
     pub reason: String,

@@ -42,6 +42,7 @@ impl CallsSide {
             self.store.apply(event);
         }
         self.relay.set(wishes);
+        self.ears.set_holds(self.role == Role::Master);
         self.ears.sample(if self.role == Role::Master { self.table.wants_one_in() } else { None });
         messages
     }

@@ -82,6 +82,9 @@ pub(super) fn render(status: &Status) -> String {
             span(i.held_down_ms)
         );
     }
+    for (i, c) in status.instances.iter().flat_map(|i| i.conflicts.iter().map(move |c| (i, c))) {
+        let _ = writeln!(text, "{}: CONFLICT: the host with {} answers for {}, too", i.name, printable(&c.mac), c.address);
+    }
     for (i, mode) in status.instances.iter().filter_map(|i| Some((i, i.mode.as_ref()?))) {
         text.push_str(&mode::warnings(&i.name, mode));
     }
@@ -157,12 +160,12 @@ pub(super) fn render(status: &Status) -> String {
         .iter()
         .filter_map(|i| {
             let c = i.calls.capture?;
-            let numbers = [c.seen, c.dropped, c.path.tcp.streams, c.path.tcp.gaps, c.incomplete, c.malformed];
+            let numbers = [c.seen, c.dropped, c.path.tcp.streams, c.path.tcp.gaps, c.incomplete, c.malformed, c.path.forged];
             Some(std::iter::once(i.name.clone()).chain(numbers.map(|n| n.to_string())).collect())
         })
         .collect();
     if !wire.is_empty() {
-        let head = ["SIP SEEN OF", "MESSAGES", "DROPPED", "TCP STREAMS", "TCP GAPS", "INCOMPLETE", "MALFORMED"];
+        let head = ["SIP SEEN OF", "MESSAGES", "DROPPED", "TCP STREAMS", "TCP GAPS", "INCOMPLETE", "MALFORMED", "FORGED"];
         let _ = write!(text, "\n{}", table(&head, wire));
     }
     // Only where there is something to see.
@@ -175,6 +178,15 @@ pub(super) fn render(status: &Status) -> String {
     if !refused.is_empty() {
         let head = ["NOT RELAYED OF", "CALLS", "PACKETS NOT MEDIA", "FRAGMENTS", "TO THIS HOST"];
         let _ = write!(text, "\n{}", table(&head, refused));
+    }
+    let media = status.instances.iter().filter(|i| i.calls.media.samples > 0).map(|i| {
+        let m = i.calls.media;
+        let counts = [m.samples, m.believed, m.foreign, m.doubtful];
+        std::iter::once(i.name.clone()).chain(counts.map(|n| n.to_string())).collect()
+    });
+    let media: Vec<Vec<String>> = media.collect();
+    if !media.is_empty() {
+        let _ = write!(text, "\n{}", table(&["RTP OF", "SAMPLES", "BELIEVED", "FOREIGN", "DOUBTFUL"], media));
     }
     let servers = status.instances.iter().filter_map(|i| {
         let s = i.server.as_ref()?;

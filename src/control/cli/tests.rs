@@ -1,4 +1,5 @@
 use super::{REFUSED, USAGE, calls, history, status, switchover};
+use crate::calls::path::PathCounters;
 use crate::control::api::*;
 
 fn candidates() -> Candidates {
@@ -56,9 +57,15 @@ fn the_status_shows_master_nodes_checks_and_calls() {
                 stored: 41,
                 tracked: 42,
                 carried: 43,
-                capture: Some(CaptureCounters { seen: 81, dropped: 82, ..CaptureCounters::default() }),
+                capture: Some(CaptureCounters {
+                    seen: 81,
+                    dropped: 82,
+                    path: PathCounters { forged: 83, ..PathCounters::default() },
+                    ..CaptureCounters::default()
+                }),
+                media: MediaCounters { samples: 61, foreign: 62, doubtful: 63, believed: 64 },
                 hep: Some(HepCounts { received: 71, dropped: 72, ..HepCounts::default() }),
-                relay: Some(RelayCounts { refused_calls: 61, not_media: 62, ..RelayCounts::default() }),
+                relay: Some(RelayCounts { refused_calls: 65, not_media: 66, ..RelayCounts::default() }),
             },
             ..InstanceStatus::default()
         }],
@@ -84,8 +91,13 @@ fn the_status_shows_master_nodes_checks_and_calls() {
         "71",
         "72",
         "NOT RELAYED OF",
+        "65",
+        "66",
         "61",
         "62",
+        "63",
+        "64",
+        "83",
         "never",
         "evil .[2J",
     ] {
