@@ -6,11 +6,21 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// Now, on `CLOCK_BOOTTIME`: it goes on while the machine is suspended, so a right cannot outlive a sleep.
 #[must_use]
 pub fn now() -> Time {
-    // The clock exists since Linux 2.6.39; a kernel without it cannot run this program at all.
-    let t = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).unwrap_or_else(|_| nix::sys::time::TimeSpec::new(0, 0));
-    let secs = u64::try_from(t.tv_sec()).unwrap_or(0);
-    let nanos = u64::try_from(t.tv_nsec()).unwrap_or(0);
-    Time::from_nanos(secs.saturating_mul(1_000_000_000).saturating_add(nanos))
+    match boottime() {
+        Ok(now) => now,
+        // With any time of our own making a right would last for ever. Whoever runs no longer renews what the kernel holds.
+        Err(e) => {
+            eprintln!("keepcall: the kernel does not tell CLOCK_BOOTTIME ({e}), and no right can be kept without it: stopping");
+            std::process::exit(1);
+        }
+    }
+}
+
+fn boottime() -> Result<Time, Box<dyn std::error::Error>> {
+    let t = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)?;
+    let (secs, nanos) = (u64::try_from(t.tv_sec())?, u64::try_from(t.tv_nsec())?);
+    let all = secs.checked_mul(1_000_000_000).and_then(|n| n.checked_add(nanos));
+    Ok(Time::from_nanos(all.ok_or("it is beyond what can be counted")?))
 }
 
 /// Wall-clock milliseconds since 1970, for what people read. No decision rests on it.

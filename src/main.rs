@@ -28,10 +28,14 @@ enum Command {
 
 fn main() -> ExitCode {
     let Arguments { global, command } = Arguments::parse();
-    if let Err(e) = logging::init(global.log.as_deref(), global.log_json) {
-        cli::complain(&e.to_string());
-        return ExitCode::from(cli::USAGE);
-    }
+    // Its end writes the last lines.
+    let _written = match logging::init(global.log.as_deref(), global.log_json) {
+        Ok(written) => written,
+        Err(e) => {
+            cli::complain(&e.to_string());
+            return ExitCode::from(cli::USAGE);
+        }
+    };
     ExitCode::from(match command {
         Command::Agent => agent(&global),
         Command::Inspect(arguments) => cli::inspect(&arguments, |a, settings, judge| inspect(&a.file, &settings, judge)),
@@ -40,18 +44,25 @@ fn main() -> ExitCode {
 }
 
 fn agent(global: &cli::Global) -> u8 {
-    let loaded = match config::load(global.config_path()) {
-        Ok(loaded) => loaded,
+    let origin = global.config_path().display().to_string();
+    // Files that it names may come later, with what they lie on: the agent waits for them.
+    let read = || {
+        let text = config::text_of(global.config_path())?;
+        config::parse(&text, &origin, config::Files::Ignore).map(|loaded| (text, loaded))
+    };
+    let (text, loaded) = match read() {
+        Ok(read) => read,
         Err(e) => {
             cli::complain(&e.to_string());
             return cli::BAD_CONFIG;
         }
     };
-    let origin = global.config_path().display().to_string();
     for warning in &loaded.warnings {
         cli::complain(&warning.as_warning(&origin));
     }
-    match run_agent(loaded.config) {
+    let file = origin.clone();
+    let files = move || config::parse(&text, &file, config::Files::Check).map(drop);
+    match run_agent(loaded.config, files) {
         Ok(()) => cli::OK,
         Err(e) => {
             cli::complain(&format!("{e:#}"));
@@ -61,6 +72,9 @@ fn agent(global: &cli::Global) -> u8 {
 }
 
 #[tokio::main]
-async fn run_agent(config: config::Config) -> anyhow::Result<()> {
-    Ok(keepcall::agent::run(config).await?)
+async fn run_agent(
+    config: config::Config,
+    files: impl Fn() -> Result<(), config::ConfigError> + Send + Sync,
+) -> anyhow::Result<()> {
+    Ok(keepcall::agent::run(config, files).await?)
 }

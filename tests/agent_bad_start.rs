@@ -15,79 +15,71 @@ use std::time::Duration;
 /// An agent that stops waits for nobody longer than eight seconds; the rest is for a machine that stands still.
 const STOP: Duration = Duration::from_secs(20);
 
-/// What an agent says that ends at once: exit code 1, and each of these words.
-fn refuses(node: &Node, before: &[&str], words: &[&str]) {
-    let (code, log) = node.fails(before);
-    assert_eq!(code, 1, "{log}");
+/// An agent that says each of these words, waits, holds nothing meanwhile, and leaves nothing when it is stopped.
+fn waits(node: &Node, before: &[&str], words: &[&str]) {
+    let mut agent = node.start_by(before);
     for word in words {
-        assert!(log.contains(word), "{word:?} is not in:\n{log}");
+        agent.says(word);
     }
-    assert!(!node.has_vip());
+    assert!(agent.is_alive() && !node.has_vip(), "{}", agent.log());
+    agent.stops();
     assert!(!node.socket().exists(), "the socket is left behind");
     let tables = node.host.exec(&["nft", "list", "tables"]).unwrap();
     assert!(!tables.contains("keepcall"), "{tables}");
 }
 
 #[test]
-fn what_is_wrong_with_this_host_is_told_at_once() {
+fn what_is_wrong_with_this_host_is_told_and_waited_for() {
     let lan = Lan::new().unwrap();
     let mut etcd = Member::new(&lan, "http", &[], &[]);
     etcd.start();
     let host = lan.host("a").unwrap();
     let good = Node::new(host, "a", &etcd.url()).with_sip();
 
-    refuses(&good.clone().with("\"eth0\"", "\"eth9\""), &[], &["no interface eth9", "eth0"]);
-    refuses(
+    waits(&good.clone().with("\"eth0\"", "\"eth9\""), &[], &["no interface eth9", "eth0"]);
+    waits(
         &good.clone().with(&format!("address = \"{}\"", host.ip4), "address = \"10.44.0.99\""),
         &[],
         &["heartbeats", "10.44.0.99"],
     );
 
     std::fs::remove_file(good.dir.join("key")).unwrap();
-    let (code, log) = good.fails(&[]);
-    assert!(code != 0 && log.contains("/dev/urandom") || log.contains("key"), "{code} {log}");
+    waits(&good, &[], &["key", "/dev/urandom"]);
     good.key(b"short");
-    let (code, log) = good.fails(&[]);
-    assert!(code != 0 && log.contains("32"), "{code} {log}");
+    waits(&good, &[], &["32"]);
     good.key(b"0123456789abcdef0123456789abcdef");
 
     // Rights: a user that is not root, and root without one capability or the other.
     let own = |path: &str| host.exec(&["chown", "-R", "nobody", path]).unwrap();
     own(good.dir.to_str().unwrap());
-    refuses(&good, &["setpriv", "--reuid", "nobody", "--clear-groups"], &["CAP_NET_"]);
+    waits(&good, &["setpriv", "--reuid", "nobody", "--clear-groups"], &["CAP_NET_"]);
     host.exec(&["chown", "-R", "root", good.dir.to_str().unwrap()]).unwrap();
-    refuses(&good, &["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"], &["CAP_NET_ADMIN"]);
-    refuses(&good, &["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw"], &["CAP_NET_RAW"]);
-
-    // Ports that others have.
-    let squat = |ip: String, port: u16| host.enter(move || Ok(std::net::UdpSocket::bind(format!("{ip}:{port}"))?)).unwrap();
-    let taken = squat(host.ip4.to_string(), 7490);
-    refuses(&good, &[], &["heartbeats", "7490", "another program"]);
-    drop(taken);
-    let taken = squat("0.0.0.0".to_owned(), 5070);
-    refuses(&good, &[], &["5070", "recovery_port"]);
-    drop(taken);
+    waits(&good, &["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"], &["CAP_NET_ADMIN"]);
+    waits(&good, &["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw"], &["CAP_NET_RAW"]);
 
     // nft is missing: a PATH with env and nothing else.
     let bin = good.dir.join("bin");
     std::fs::create_dir_all(&bin).unwrap();
     std::os::unix::fs::symlink("/usr/bin/env", bin.join("env")).unwrap();
-    refuses(&good, &["env", &format!("PATH={}", bin.display())], &["nft", "install"]);
+    waits(&good, &["env", &format!("PATH={}", bin.display())], &["nft", "install"]);
 
     // All of that is repaired, and it starts; what failed before left nothing that stands in the way.
     let master = good.start();
     master.is_master();
     assert!(good.has_vip());
 
-    // A second agent with the same configuration must not touch what the first one holds.
-    let second = good.clone();
-    let (code, log) = second.fails(&[]);
-    assert!(code == 1 && log.contains("another agent answers on"), "{log}");
-    let third = good.clone().with("/sock\"", "/other.sock\"");
-    let (code, log) = third.fails(&[]);
-    assert!(code == 1 && log.contains("another program has this port"), "{log}");
-    assert!(good.has_vip() && good.socket().exists());
-    assert!(!master.log().contains("putting it back"), "{}", master.log());
+    // A second agent with the same configuration must not touch what the first one holds, for as long as it waits.
+    for (second, word) in [
+        (good.clone(), "another agent answers on"),
+        (good.clone().with("/sock\"", "/other.sock\""), "another program has this port"),
+    ] {
+        let mut second = second.start();
+        second.says(word);
+        assert!(good.has_vip() && good.socket().exists());
+        assert!(second.is_alive() && !second.log().contains("putting it back"), "{}", second.log());
+        second.stops();
+        assert!(good.has_vip() && good.socket().exists());
+    }
     assert!(master.stops() < STOP);
     assert!(!good.has_vip());
 }

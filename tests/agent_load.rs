@@ -67,3 +67,77 @@ fn busy_processors_do_not_move_the_address() {
     second.stops();
     first.stops();
 }
+
+/// What builds do to a machine: processors, disk, memory, processes without number; and a firewall that is looked at all the time, which
+/// makes the kernel wait for others under the lock that each renewal of the kernel lease needs.
+fn builds(at: &str) -> [String; 6] {
+    [
+        format!("while :; do dd if=/dev/zero of={at}/f$$ bs=1M count=64 conv=fsync 2>/dev/null; rm -f {at}/f$$; done"),
+        format!("while :; do for i in $(seq 400); do echo x >{at}/s$$.$i; done; sync -f {at}; rm -f {at}/s$$.*; done"),
+        "while :; do head -c 300M /dev/zero | tail -c 250M | wc -c >/dev/null; done".to_owned(),
+        "while :; do sh -c 'sh -c true; sh -c true'; done".to_owned(),
+        "while :; do nft list ruleset >/dev/null; done".to_owned(),
+        "while :; do :; done".to_owned(),
+    ]
+}
+
+#[test]
+fn builds_do_not_move_the_address() {
+    let lan = Lan::new().unwrap();
+    let mut etcd = Member::new(&lan, "http", &[], &[]);
+    etcd.start();
+    let node =
+        |name: &str| Node::new(lan.host(name).unwrap(), name, &etcd.url()).with_sip().with("hold = \"2s\"", "hold = \"1s\"");
+    let (a, b) = (node("a"), node("b"));
+    let first = a.start();
+    first.is_master();
+    let second = b.start();
+    first.is_armed("b");
+    let before = epoch(&first);
+    // Not on the tmpfs of the lab: a disk is to be busy.
+    let disk = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let builds = builds(disk.path().to_str().unwrap());
+    let hogs: Vec<Proc> =
+        (0..12).map(|i| a.host.spawn(&format!("build{i}"), &["sh", "-c", &builds[i % builds.len()]]).unwrap()).collect();
+    let since = Instant::now();
+    wait::until("twenty seconds of load to pass", SOON, || {
+        assert!(a.has_vip() && !b.has_vip(), "{}\n{}", first.log(), second.log());
+        if since.elapsed() > Duration::from_secs(20) { Ok(()) } else { Err("not yet".into()) }
+    })
+    .unwrap();
+    drop(hogs);
+    assert_eq!(epoch(&first), before, "{}", first.log());
+    for word in ["no longer master", "somebody removed", "does not keep"] {
+        assert!(!first.log().contains(word), "{}", first.log());
+    }
+    second.stops();
+    first.stops();
+}
+
+#[test]
+fn a_log_that_nobody_takes_holds_up_nothing() {
+    let lan = Lan::new().unwrap();
+    let mut etcd = Member::new(&lan, "http", &[], &[]);
+    etcd.start();
+    let node = |name: &str| Node::new(lan.host(name).unwrap(), name, &etcd.url()).with("hold = \"2s\"", "hold = \"500ms\"");
+    let (a, b) = (node("a"), node("b"));
+    // A pipe that is open at both ends and full after the first lines of the finest log: as a journal that waits for its disk.
+    let pipe = a.dir.join("log");
+    let script = format!("mkfifo {0}; exec 3<>{0}; shift 2; exec env KEEPCALL_LOG=trace \"$@\" 2>{0}", pipe.display());
+    let first = a.start_by(&["sh", "-c", &script, "sh"]);
+    first.is_master();
+    let second = b.start();
+    first.is_armed("b");
+    let before = epoch(&first);
+    let since = Instant::now();
+    wait::until("six holds to pass", SOON, || {
+        assert!(a.has_vip() && !b.has_vip(), "{}", second.log());
+        if since.elapsed() > Duration::from_secs(3) { Ok(()) } else { Err("not yet".into()) }
+    })
+    .unwrap();
+    assert_eq!(epoch(&first), before);
+    // It ends in time, although its last lines reach nobody.
+    first.stops();
+    second.is_master();
+    second.stops();
+}

@@ -67,7 +67,7 @@ fn check_config_tells_good_from_bad() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/config/keepcall.toml");
     let (code, out, _) = said(&keepcall(&["check-config", example]));
     assert_eq!(code, Some(0), "{out}");
-    assert!(out.contains("/etc/keepcall/cluster.key") && out.contains("does not start without it"), "{out}");
+    assert!(out.contains("/etc/keepcall/cluster.key") && out.contains("the agent waits for it"), "{out}");
     assert_eq!(said(&keepcall(&["--config", "/nowhere.toml", "status"])).0, Some(3));
 }
 

@@ -4,6 +4,7 @@ use super::history;
 use super::instance::{Order, Summary};
 use super::mode;
 use super::pause;
+use super::readiness::Waiting;
 use super::wishes;
 use super::{Instances, Modes};
 use crate::cluster::{self, Cluster, ForgetError, Role, SwitchoverError};
@@ -168,6 +169,9 @@ impl Answers {
     fn instance(&self, status: &cluster::InstanceStatus, part: Summary) -> api::InstanceStatus {
         let config = self.config.instances.iter().find(|i| i.name == status.name);
         let mut reason = status.reason.clone();
+        if let Some(why) = &part.not_ready {
+            reason = format!("not ready: {why}{}{reason}", if reason.is_empty() { "" } else { "; " });
+        }
         if let Some(problem) = &status.problem {
             reason = format!("{reason}{}needs repair: {problem}", if reason.is_empty() { "" } else { "; " });
         }
@@ -192,6 +196,8 @@ impl Answers {
             }),
             members: status.members.clone(),
             held_down_ms: status.held_down_ms,
+            not_ready: part.not_ready,
+            conflicts: part.conflicts,
             mode: self.mode_status(&status.name),
             calls: part.calls,
             server: part.server,
@@ -313,6 +319,40 @@ impl Answers {
             }),
         }
     }
+}
+
+/// The answer of an agent that waits for what it needs before it may begin.
+pub(super) fn not_ready(config: &Config, request: &Request, waiting: &Waiting) -> Reply {
+    let why = waiting.why().unwrap_or("it begins").to_owned();
+    if !matches!(request, Request::Status) {
+        return Reply::Error(ApiError {
+            message: format!("the agent is not ready: {why}"),
+            advice: "it tries again until it is; see `keepcall status`".to_owned(),
+            kind: ErrorKind::Failed,
+        });
+    }
+    let instance = |i: &crate::config::Instance| api::InstanceStatus {
+        name: i.name.clone(),
+        addresses: i.addresses.iter().map(ToString::to_string).collect(),
+        role: word(Role::Unknown).to_owned(),
+        reason: format!("not ready: {why}"),
+        not_ready: Some(why.clone()),
+        ..api::InstanceStatus::default()
+    };
+    Reply::Status(api::Status {
+        cluster: config.node.cluster.clone(),
+        node: config.node.name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        instances: config.instances.iter().map(instance).collect(),
+        nodes: vec![api::NodeStatus {
+            name: config.node.name.clone(),
+            priority: config.node.priority,
+            summary: format!("not ready: {why}"),
+            is_self: true,
+            ..api::NodeStatus::default()
+        }],
+        ..api::Status::default()
+    })
 }
 
 const fn word(role: Role) -> &'static str {

@@ -73,6 +73,9 @@ pub enum CallsError {
         /// What the system says.
         error: std::io::Error,
     },
+    /// No random numbers.
+    #[error("the system gives no random numbers: {0}")]
+    Random(getrandom::Error),
     /// The recovery port cannot be had.
     #[error(transparent)]
     RecoveryPort(#[from] RecoveryPortError),
@@ -187,7 +190,7 @@ impl CallsSide {
                 recovery_port: sip.recovery_port,
                 window: sip.window,
             },
-            seed(),
+            seed()?,
         );
         // Until more is known to be allowed.
         engine.set_mode(Mode::Observe, clock::now());
@@ -480,12 +483,7 @@ impl CallsSide {
     }
 }
 
-/// Randomness for branches and tags; the engine itself draws none.
-fn seed() -> u64 {
-    let mut bytes = [0; 8];
-    // Without the system's randomness the clock still tells two starts apart.
-    match getrandom::fill(&mut bytes) {
-        Ok(()) => u64::from_le_bytes(bytes),
-        Err(_) => clock::unix_us(),
-    }
+/// Randomness for branches and tags; the engine itself draws none. Whoever could guess them could answer in a phone's name.
+fn seed() -> Result<u64, CallsError> {
+    getrandom::u64().map_err(CallsError::Random)
 }

@@ -6,6 +6,7 @@ use super::calls_side::CallsSide;
 use super::history;
 use super::hooks::Hooks;
 use super::keeper::mend_one;
+use super::starting::set_kernel;
 use super::takeover::Takeover;
 use crate::clock;
 use crate::cluster::{Cause, Cluster, Fitness};
@@ -15,6 +16,7 @@ use crate::health::Verdict;
 use crate::time::Time;
 use crate::vip::address::{AddressEvent, AddressMonitor, Addresses, LIFETIME};
 use crate::vip::announce::{Announced, Announcer, Announcing, Pace};
+use crate::vip::conflict::watch::ConflictWatch;
 use crate::vip::fence::FenceState;
 use crate::vip::kernel_lease::KernelLease;
 use std::sync::Arc;
@@ -47,7 +49,9 @@ pub(super) enum Order {
 /// An instance's part of the status.
 #[derive(Debug, Default)]
 pub(super) struct Summary {
+    pub(super) not_ready: Option<String>,
     pub(super) checks: Vec<api::CheckStatus>,
+    pub(super) conflicts: Vec<api::Conflict>,
     pub(super) calls: api::CallCounts,
     pub(super) server: Option<api::ServerStatus>,
 }
@@ -60,6 +64,7 @@ pub(super) struct Instance {
     pub(super) addresses: Arc<Addresses>,
     pub(super) announcer: Arc<Announcer>,
     pub(super) monitor: AddressMonitor,
+    pub(super) conflicts: ConflictWatch,
     pub(super) verdict: watch::Receiver<Verdict>,
     pub(super) calls: Option<CallsSide>,
     pub(super) hooks: Hooks,
@@ -68,6 +73,8 @@ pub(super) struct Instance {
     pub(super) lease: Option<Arc<KernelLease>>,
     /// When the addresses get a new lifetime; while they are held.
     pub(super) refresh_at: Time,
+    /// What this node needs for the instance and has not, since it is there no more.
+    pub(super) missing: Option<String>,
     /// A process before this one held the addresses, and its right still ran when this one began.
     pub(super) restarted: bool,
     /// The epoch in which this node holds the addresses; `None` while it does not.
@@ -80,9 +87,12 @@ pub(super) struct Instance {
 }
 
 impl Instance {
-    /// Runs until [`Order::Stop`], [`Order::Park`], or until the agent is gone.
-    pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+    /// Runs until [`Order::Stop`], [`Order::Park`], or until the agent is gone. `take`: what was ordered before it could run.
+    pub(super) async fn run(mut self, take: Option<Order>, mut orders: mpsc::Receiver<Order>) {
         self.report_fitness().await;
+        if let Some(take) = take {
+            self.obey(take).await;
+        }
         loop {
             tokio::select! {
                 // In this order: the end of a right goes before everything else.
@@ -108,7 +118,11 @@ impl Instance {
                 },
                 // An error means that there is no check, and so never news: this arm must then not be taken again and again.
                 Ok(()) = self.verdict.changed() => self.report_fitness().await,
-                Some(event) = self.monitor.next() => self.address_event(event),
+                event = self.monitor.next() => match event {
+                    Some(event) => self.address_event(event).await,
+                    None => self.watch_again().await,
+                },
+                action = self.conflicts.next() => self.rival(action),
                 () = tokio::time::sleep_until(clock::tokio_at(self.put_back_at.unwrap_or(Time::FAR))) => self.put_back().await,
                 () = tokio::time::sleep_until(clock::tokio_at(self.refresh_at)) => self.refresh().await,
                 event = next_event(self.calls.as_mut()) => {
@@ -128,7 +142,9 @@ impl Instance {
             Order::Drop { epoch, reason, handover } => self.drop_right(epoch, &reason, handover).await,
             Order::Summary(reply) => {
                 let _ = reply.send(Summary {
+                    not_ready: self.missing.clone(),
                     checks: self.verdict.borrow().checks.clone(),
+                    conflicts: self.rivals(),
                     calls: self.calls.as_ref().map(CallsSide::counts).unwrap_or_default(),
                     server: self.calls.as_ref().and_then(CallsSide::server_status),
                 });
@@ -145,6 +161,12 @@ impl Instance {
         let verdict = self.verdict.borrow_and_update().clone();
         if let Some(calls) = &mut self.calls {
             calls.server_is(verdict.decided()).await;
+        }
+        self.cluster.set_ready(&self.config.name, self.missing.is_none());
+        if let Some(why) = &self.missing {
+            let (priority, summary) = (self.node.priority, format!("not ready: {why}"));
+            self.cluster.set_fitness(&self.config.name, Fitness { fit: false, priority, summary });
+            return;
         }
         // What the process before this one knew of the server still holds until the checks have spoken.
         if self.restarted && verdict.decided().is_none() {
@@ -184,6 +206,8 @@ impl Instance {
         self.held = Some(epoch);
         let (announced, announcing) = self.announce();
         takeover.mark("announced", clock::now());
+        // The question whether somebody else has them leaves behind the announcement, and nothing waits for an answer.
+        self.conflicts.taken();
         self.refresh_at = clock::now() + REFRESH;
         self.announcing = Some(announcing);
         if let Err(e) = added {
@@ -254,6 +278,7 @@ impl Instance {
     async fn release(&mut self) -> Vec<String> {
         self.announcing = None;
         self.held = None;
+        self.conflicts.dropped();
         self.put_back_at = None;
         self.refresh_at = Time::FAR;
         let removal = self.addresses.remove(&self.config.interface, &self.config.addresses);
@@ -284,7 +309,33 @@ impl Instance {
         errors
     }
 
-    fn address_event(&mut self, event: AddressEvent) {
+    /// The interface may have gone, or come back.
+    async fn look_for_interface(&mut self) {
+        let interface = &self.config.interface;
+        let missing =
+            nix::net::if_::if_nametoindex(interface.as_str()).is_err().then(|| format!("there is no interface {interface}"));
+        if missing == self.missing {
+            return;
+        }
+        match &missing {
+            Some(why) => warn!(instance = self.config.name, "not ready, and not elected until it is: {why} any more"),
+            None => {
+                // It has the kernel's own settings, and nothing of what was there.
+                set_kernel(&self.config);
+                info!(instance = self.config.name, "ready: the interface {interface} is there again");
+            }
+        }
+        self.missing = missing;
+        self.report_fitness().await;
+    }
+
+    async fn address_event(&mut self, event: AddressEvent) {
+        self.look_for_interface().await;
+        if let AddressEvent::LinkUp { .. } = &event
+            && let Err(e) = self.conflicts.look_again()
+        {
+            warn!(instance = self.config.name, "another host that answers for the addresses would not be noticed: {e}");
+        }
         if let (AddressEvent::LinkUp { .. }, Some(lease)) = (&event, self.lease.clone()) {
             // Most kernels take the rules at an interface away with it.
             let name = self.config.name.clone();
@@ -296,6 +347,8 @@ impl Instance {
             return;
         }
         match event {
+            // It went with its interface.
+            AddressEvent::Vanished { .. } if self.missing.is_some() => {}
             AddressEvent::Vanished { interface, prefix } => {
                 warn!(
                     instance = name,
@@ -305,9 +358,29 @@ impl Instance {
                 );
                 self.put_back_soon();
             }
-            AddressEvent::LinkUp { .. } => self.announce_again(),
+            AddressEvent::LinkUp { .. } => {
+                self.announce_again();
+                // An interface that was taken away, and IPv6 on one that was set down, comes back without the addresses.
+                self.put_back_soon();
+            }
             AddressEvent::LinkDown { interface } => warn!(instance = name, interface, "the interface is down"),
             AddressEvent::Missed => self.put_back_soon(),
+        }
+    }
+
+    /// The kernel closed the connection by which it tells of changes: opens another one, and looks at everything.
+    async fn watch_again(&mut self) {
+        let watched: Vec<_> = self.config.addresses.iter().map(|p| (self.config.interface.clone(), *p)).collect();
+        match self.addresses.watch(&watched) {
+            Ok(monitor) => {
+                self.monitor = monitor;
+                self.put_back_soon();
+                self.look_for_interface().await;
+            }
+            Err(e) => {
+                error!(instance = self.config.name, "changes of the addresses by others are not noticed: {e}; trying again");
+                tokio::time::sleep(PUT_BACK_PAUSE).await;
+            }
         }
     }
 

@@ -1,16 +1,15 @@
 //! The kernel leases of all instances: what the election holds is in the kernel, and what a predecessor left there is found.
 
-use super::AgentError;
 use crate::cluster::{Inherited, Keeper};
 use crate::config::Config;
 use crate::time::Time;
-use crate::vip::address::Addresses;
+use crate::vip::address::{AddressError, Addresses};
 use crate::vip::kernel_lease::KernelLease;
 use crate::vip::nft::watch::TableWatch;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 /// Pause after tables were put back. Two programs that undo each other must not take the machine down with them.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -26,8 +25,9 @@ pub(super) struct Leases {
 }
 
 impl Leases {
-    /// Makes or takes over the tables of every instance. Also returns what a predecessor still holds.
-    pub(super) async fn install(config: &Config) -> Result<(Self, Vec<(String, Inherited)>), AgentError> {
+    /// Makes or takes over the tables of every instance where that is possible now; the others do so when they have what they need.
+    /// Also returns what a predecessor still holds.
+    pub(super) async fn install(config: &Config) -> (Self, Vec<(String, Inherited)>) {
         let mut leases = Self::default();
         let mut inherited = Vec::new();
         for instance in &config.instances {
@@ -39,15 +39,13 @@ impl Leases {
                     if !done.found {
                         leases.new.push(instance.name.clone());
                     }
-                    leases.all.insert(instance.name.clone(), Arc::new(lease));
                 }
-                Err(source) => {
-                    leases.undo().await;
-                    return Err(AgentError::Lease { instance: instance.name.clone(), source });
-                }
+                // Told when it is tried again, which is soon.
+                Err(e) => debug!(instance = instance.name, "no kernel lease yet: {e}"),
             }
+            leases.all.insert(instance.name.clone(), Arc::new(lease));
         }
-        Ok((leases, inherited))
+        (leases, inherited)
     }
 
     /// The lease of an instance. The instances are those that the leases were installed for.
@@ -78,8 +76,17 @@ impl Leases {
                     );
                     continue;
                 }
-                // Without the interface there is no address either; what else may be wrong says nothing of one.
-                Ok(_) | Err(_) => {}
+                // Without the interface there is no address either.
+                Ok(_) | Err(AddressError::NoInterface { .. }) => {}
+                Err(e) => {
+                    error!(
+                        instance = instance.name,
+                        "it is not known whether an address is still here ({e}); the nftables tables `{}` stay, so that this host does \
+                         not answer for it",
+                        lease.table_name()
+                    );
+                    continue;
+                }
             }
             if let Err(e) = lease.remove().await {
                 error!(instance = instance.name, "not undone: {e}");
@@ -87,17 +94,31 @@ impl Leases {
         }
     }
 
-    /// Puts tables back that somebody deletes. Ends only if the kernel does not tell.
+    /// Puts tables back that somebody deletes. Where the kernel does not tell of it, they are looked for each second.
     pub(super) async fn mend(self) {
-        let mut watch = match TableWatch::open() {
-            Ok(watch) => watch,
-            Err(e) => return warn!("tables of nftables that somebody deletes will not be put back: {e}"),
-        };
+        let mut watch: Option<TableWatch> = None;
+        let mut told = false;
         loop {
-            let names = match watch.next().await {
-                Ok(names) => names,
-                Err(e) => return warn!("tables of nftables that somebody deletes are no longer put back: {e}"),
+            let names = match &mut watch {
+                Some(open) => open.next().await,
+                None => TableWatch::open().map(|open| {
+                    watch = Some(open);
+                    // What was deleted before is not told.
+                    None
+                }),
             };
+            let names = names.unwrap_or_else(|e| {
+                watch = None;
+                if !std::mem::replace(&mut told, true) {
+                    warn!(
+                        "the kernel does not tell when somebody deletes tables of nftables ({e}): they are looked for each second"
+                    );
+                }
+                None
+            });
+            if watch.is_none() {
+                tokio::time::sleep(AGAIN).await;
+            }
             for (instance, lease) in &self.all {
                 if names.as_ref().is_none_or(|names| names.iter().any(|n| n == lease.table_name())) {
                     tokio::time::sleep(mend_one(instance, lease).await).await;

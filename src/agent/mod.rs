@@ -14,11 +14,14 @@ mod keeper;
 mod mode;
 mod not_learnt;
 mod pause;
+mod readiness;
 mod relay;
 mod restart;
+mod rivals;
 mod rows;
 mod sampler;
 mod sockets;
+mod starting;
 mod sys;
 mod takeover;
 mod wishes;
@@ -27,19 +30,17 @@ pub use calls_side::CallsError;
 pub use sockets::RecoveryPortError;
 
 use crate::clock;
-use crate::cluster::{Cluster, ClusterError, ClusterEvent};
-use crate::config::Config;
-use crate::control::server::{self, ServeError};
+use crate::cluster::{Cluster, ClusterError, ClusterEvent, Opened};
+use crate::config::{Config, ConfigError, Problem};
+use crate::control::server::{self, Asked, ServeError};
 use crate::etcd::{Etcd, EtcdError};
-use crate::health::Monitor;
-use crate::time::Time;
-use crate::vip::address::{AddressError, AddressMonitor, Addresses};
-use crate::vip::announce::{AnnounceError, Announcer};
+use crate::vip::address::{AddressError, Addresses};
+use crate::vip::announce::AnnounceError;
 use crate::vip::kernel_lease::KernelLeaseError;
-use crate::vip::sysctl;
-use calls_side::CallsSide;
-use instance::{Instance, Order};
+use instance::Order;
 use keeper::Leases;
+use readiness::Waiting;
+use starting::Starting;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,9 +54,15 @@ const ORDERS: usize = 64;
 /// How long a clean stop may take in all: a handover, then a hold until the node's own key may go.
 const STOP: Duration = Duration::from_secs(10);
 
-/// Why the agent could not start.
+/// How long the start waits for the first try of every instance. nftables alone may take ten seconds, when it hangs.
+const FIRST_TRY: Duration = Duration::from_secs(10);
+
+/// Why the agent could not start, or cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
+    /// A file that the configuration names is not there, or not usable.
+    #[error("{0}")]
+    Files(String),
     /// etcd's settings cannot be used.
     #[error(transparent)]
     Etcd(#[from] EtcdError),
@@ -65,6 +72,9 @@ pub enum AgentError {
     /// The control socket cannot be opened.
     #[error(transparent)]
     Control(#[from] ServeError),
+    /// No addresses can be managed.
+    #[error(transparent)]
+    Addresses(AddressError),
     /// The addresses of an instance cannot be managed.
     #[error("instance {instance:?}: {source}")]
     Address {
@@ -89,6 +99,17 @@ pub enum AgentError {
         /// What went wrong.
         source: AnnounceError,
     },
+    /// What the neighbours say of the addresses of an instance cannot be heard.
+    #[error("instance {instance:?}: cannot hear ARP and neighbour discovery: {source}; the agent needs CAP_NET_RAW")]
+    Neighbours {
+        /// The instance.
+        instance: String,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// The election has ended although nobody asked it to.
+    #[error("the election has ended, and nothing may be held without it; see the log before this")]
+    ElectionEnded,
     /// The calls of an instance cannot be learnt or kept.
     #[error("instance {instance:?}: {source}")]
     Calls {
@@ -102,18 +123,23 @@ pub enum AgentError {
     Signals(#[source] std::io::Error),
 }
 
+/// The control socket, and what is asked there.
+type Control = (server::Server, mpsc::Receiver<Asked>);
+
 /// The orders' ends of the instances, by name.
 type Instances = BTreeMap<String, mpsc::Sender<Order>>;
 /// What is known of the modes of the instances that have calls, by name.
 type Modes = BTreeMap<String, watch::Receiver<mode::Picture>>;
 
-/// Runs the agent until SIGTERM or SIGINT, or, with the addresses left for the next process, until SIGUSR2.
+/// Runs the agent until SIGTERM or SIGINT, or, with the addresses left for the next process, until SIGUSR2. `files`: whether the files
+/// that the configuration names are usable now.
 ///
 /// # Errors
-/// See [`AgentError`]: only what can be known at the start. etcd that does not answer is no error; it is tried again.
-pub async fn run(config: Config) -> Result<(), AgentError> {
+/// See [`AgentError`]: what no waiting helps against. What is missing on this host, or in etcd, is tried again.
+pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + Send + Sync) -> Result<(), AgentError> {
     sys::one_heap();
-    if let Err(e) = sys::lock_memory() {
+    // Reading it may take a while on a cold disk: better now than at a takeover.
+    if let Err(e) = sys::lock_memory().and_then(|()| sys::load_program()) {
         warn!(
             "memory is not locked ({e}): on a host that swaps, the address may move; give the agent CAP_IPC_LOCK (the systemd unit does)"
         );
@@ -124,15 +150,39 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     // Without a handler SIGHUP kills the process, and with it the calls that it carries.
     let mut hang_up = signal(SignalKind::hangup()).map_err(AgentError::Signals)?;
 
-    let etcd = Etcd::connect(&config.etcd)?;
-    // The control socket and the heartbeat port are what only one agent can have. They come before anything is touched: an
-    // agent that is started a second time by mistake must not take the addresses from the one that holds them.
-    let (socket, mut requests) = server::serve(&config.control).await?;
+    // Until all that the node needs is there, nothing is touched.
+    let mut control = None;
+    let mut waiting = Waiting::default();
+    let (etcd, opened) = loop {
+        match open(&config, &files, &mut control).await {
+            Ok(had) => break had,
+            Err(e) => {
+                if waiting.failed(&e.to_string(), clock::now()) {
+                    warn!("not ready, trying again: {e}");
+                }
+            }
+        }
+        // systemd waits for no longer than a minute and a half, and would begin anew.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        let again = clock::tokio_at(waiting.next());
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+                _ = restart_signal.recv() => return Ok(()),
+                _ = hang_up.recv() => {}
+                (request, reply) = asked(control.as_mut()) => drop(reply.send(answers::not_ready(&config, &request, &waiting))),
+                () = tokio::time::sleep_until(again) => break,
+            }
+        }
+    };
+    let Some((socket, mut requests)) = control else { return Ok(()) };
     // The kernel's tables come before all else, and leave what is held as it is: an agent that runs is not disturbed, and what a
     // predecessor held is known before the election begins.
-    let (leases, inherited) = Leases::install(&config).await?;
+    let (leases, inherited) = Leases::install(&config).await;
     let found = inherited.clone();
-    let (cluster, mut events) = match Cluster::start(&config, etcd.clone(), Box::new(leases.clone()), inherited).await {
+    let started = opened.start(&config, etcd.clone(), Box::new(leases.clone()), inherited, false).await;
+    let (cluster, mut events) = match started {
         Ok(started) => started,
         Err(e) => {
             leases.undo().await;
@@ -145,29 +195,39 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let mut instances = Instances::new();
     let modes = follow_modes(&config, &etcd);
     let mut tasks = Vec::new();
-    let built = async {
-        let addresses = open_addresses(&config, &kept).await?;
-        for instance in &config.instances {
-            let (orders, queue) = mpsc::channel(ORDERS);
-            let inherited = kept.contains(&instance.name);
-            let built = build(&config, instance, &cluster, &etcd, &addresses, &leases, &modes, inherited).await?;
-            tasks.push(tokio::spawn(built.run(queue)));
-            instances.insert(instance.name.clone(), orders);
-        }
-        Ok::<_, AgentError>(addresses)
-    };
-    let addresses = match built.await {
+    let addresses = match open_addresses(&config, &kept).await {
         Ok(addresses) => addresses,
-        Err(e) => {
+        Err(source) => {
             // What was set up before the failure is undone, and etcd forgets this node at once.
             leave(&config, None, cluster, events, instances).await;
             match Addresses::open() {
                 Ok(addresses) => leases.remove(&config, &addresses).await,
                 Err(e) => warn!("the tables of nftables stay: {e}"),
             }
-            return Err(e);
+            return Err(AgentError::Addresses(source));
         }
     };
+    let shared = Arc::new(config.clone());
+    let mut tried = Vec::new();
+    for instance in &config.instances {
+        let (orders, queue) = mpsc::channel(ORDERS);
+        let starting = Starting {
+            config: Arc::clone(&shared),
+            instance: instance.clone(),
+            cluster: cluster.clone(),
+            etcd: etcd.clone(),
+            addresses: Arc::clone(&addresses),
+            lease: leases.of(&instance.name),
+            mode: modes.get(&instance.name).cloned(),
+            inherited: kept.contains(&instance.name),
+        };
+        let (tell, told) = oneshot::channel();
+        tasks.push(tokio::spawn(starting.run(queue, tell)));
+        tried.push(told);
+        instances.insert(instance.name.clone(), orders);
+    }
+    // One that hangs must not keep the others from being told what the election says.
+    let _ = tokio::time::timeout(FIRST_TRY, futures::future::join_all(tried)).await;
     // Ended when it is dropped: these have nothing to undo.
     let mut tasks_of_agent = tokio::task::JoinSet::new();
     let answers = answers::Answers::new(&config, cluster.clone(), etcd.clone(), instances.clone(), modes);
@@ -181,10 +241,17 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
 
     // While systemd is asked whether this is a restart, everything goes on.
     let mut asked: Option<JoinHandle<bool>> = None;
+    let mut election_ended = false;
     let restart = loop {
         tokio::select! {
             biased;
-            Some(event) = events.recv() => pass_on(&config, Some(&addresses), &instances, event).await,
+            event = events.recv() => match event {
+                Some(event) => pass_on(&config, Some(&addresses), &instances, event).await,
+                None => {
+                    election_ended = true;
+                    break false;
+                }
+            },
             answer = answered(asked.as_mut()) => break answer,
             _ = terminate.recv() => {
                 asked.get_or_insert_with(|| tokio::spawn(restart::is_asked_for()));
@@ -215,7 +282,38 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     for task in tasks {
         let _ = tokio::time::timeout(Duration::from_secs(1), task).await;
     }
-    Ok(())
+    if election_ended { Err(AgentError::ElectionEnded) } else { Ok(()) }
+}
+
+/// What must be there before anything of this host is touched. The control socket and the heartbeat port are what only one agent can
+/// have: an agent that is started a second time by mistake must not take the addresses from the one that holds them. The control
+/// socket, once it was had, is kept.
+async fn open(
+    config: &Config,
+    files: &(impl Fn() -> Result<(), ConfigError> + Sync),
+    control: &mut Option<Control>,
+) -> Result<(Etcd, Opened), AgentError> {
+    if control.is_none() {
+        *control = Some(server::serve(&config.control).await?);
+    }
+    files().map_err(|e| AgentError::Files(in_words(&e)))?;
+    Ok((Etcd::connect(&config.etcd)?, Opened::open(config)?))
+}
+
+/// The problems alone, without their places in the file.
+fn in_words(error: &ConfigError) -> String {
+    let ConfigError::Invalid { problems, .. } = error else { return error.to_string() };
+    let one = |p: &Problem| p.help.as_ref().map_or_else(|| p.message.clone(), |help| format!("{}: {help}", p.message));
+    problems.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+async fn asked(control: Option<&mut Control>) -> Asked {
+    if let Some((_, requests)) = control
+        && let Some(asked) = requests.recv().await
+    {
+        return asked;
+    }
+    std::future::pending().await
 }
 
 /// The answer of a task, once one was started.
@@ -226,25 +324,14 @@ async fn answered(task: Option<&mut JoinHandle<bool>>) -> bool {
     }
 }
 
-/// Opens the address driver and removes what a dead predecessor left: nothing may answer for an address without a right. Those of
-/// the instances in `kept` are held still.
-async fn open_addresses(config: &Config, kept: &BTreeSet<String>) -> Result<Arc<Addresses>, AgentError> {
-    let any = config.instances.first().map(|i| i.name.clone()).unwrap_or_default();
-    let addresses = Addresses::open().map_err(|source| AgentError::Address { instance: any.clone(), source })?;
+/// Opens the address driver and removes what a dead predecessor left on interfaces or for instances that are no longer configured. What
+/// is held still, by the instances in `kept`, stays; of the others each sees to its own.
+async fn open_addresses(config: &Config, kept: &BTreeSet<String>) -> Result<Arc<Addresses>, AddressError> {
+    let addresses = Addresses::open()?;
     let held = config.instances.iter().filter(|i| kept.contains(&i.name));
     let keep: Vec<_> = held.flat_map(|i| i.addresses.iter().map(|a| (i.interface.as_str(), *a))).collect();
-    let stale = addresses.remove_stale(&keep).await.map_err(|source| AgentError::Address { instance: any, source })?;
-    for (interface, prefix) in stale {
+    for (interface, prefix) in addresses.remove_stale(&keep).await? {
         warn!(interface, %prefix, "removed an address that a keepcall before this one left behind");
-    }
-    for instance in config.instances.iter().filter(|i| !kept.contains(&i.name)) {
-        let error = |source| AgentError::Address { instance: instance.name.clone(), source };
-        let ips: Vec<_> = instance.addresses.iter().map(ipnet::IpNet::addr).collect();
-        let left = addresses.present(&instance.interface, &ips).await.map_err(error)?;
-        for prefix in &left {
-            warn!(instance = instance.name, %prefix, "removing the virtual address: it is here although no agent holds it");
-        }
-        addresses.remove(&instance.interface, &left).await.map_err(error)?;
     }
     Ok(Arc::new(addresses))
 }
@@ -254,71 +341,6 @@ fn follow_modes(config: &Config, etcd: &Etcd) -> Modes {
     let node = &config.node;
     let with_calls = config.instances.iter().filter(|i| i.sip.is_some());
     with_calls.map(|i| (i.name.clone(), mode::follow(etcd.clone(), &node.cluster, &i.name, &node.name, i.mode))).collect()
-}
-
-#[allow(clippy::too_many_arguments)] // what an instance is made of
-async fn build(
-    config: &Config,
-    instance: &crate::config::Instance,
-    cluster: &Cluster,
-    etcd: &Etcd,
-    addresses: &Arc<Addresses>,
-    leases: &Leases,
-    modes: &Modes,
-    inherited: bool,
-) -> Result<Instance, AgentError> {
-    let name = instance.name.clone();
-    let mut prepared = vec![sysctl::for_address(&instance.interface)];
-    if instance.sip.is_some() {
-        prepared.push(sysctl::for_relay(&instance.interface));
-        match sysctl::forward_drops().await {
-            Ok(chains) => chains.iter().for_each(|chain| warn!(instance = name, "{chain}")),
-            Err(e) => warn!(instance = name, "it is not known whether others drop forwarded audio: {e}"),
-        }
-    }
-    for done in prepared {
-        for change in done.changes {
-            info!(instance = name, "set {} from {} to {}", change.name, change.from, change.to);
-        }
-        for warning in done.warnings {
-            warn!(instance = name, "{warning}");
-        }
-        for e in done.errors {
-            warn!(instance = name, "{e}");
-        }
-    }
-    let watched: Vec<_> = instance.addresses.iter().map(|p| (instance.interface.clone(), *p)).collect();
-    let monitor = AddressMonitor::open(&watched).map_err(|source| AgentError::Address { instance: name.clone(), source })?;
-    let ips: Vec<_> = instance.addresses.iter().map(ipnet::IpNet::addr).collect();
-    let announcer =
-        Announcer::open(&instance.interface, &ips).map_err(|source| AgentError::Announce { instance: name.clone(), source })?;
-    let calls = match (&instance.sip, modes.get(&instance.name)) {
-        (Some(sip), Some(mode)) => Some(
-            CallsSide::open(config, instance, sip, etcd.clone(), mode.clone(), inherited)
-                .await
-                .map_err(|source| AgentError::Calls { instance: name.clone(), source })?,
-        ),
-        _ => None,
-    };
-    Ok(Instance {
-        verdict: Monitor::start(&instance.checks),
-        config: instance.clone(),
-        node: config.node.clone(),
-        cluster: cluster.clone(),
-        addresses: Arc::clone(addresses),
-        announcer: Arc::new(announcer),
-        monitor,
-        calls,
-        hooks: hooks::Hooks::start(name.clone()),
-        history: history::Writer::start(etcd.clone(), &config.node.cluster, &name),
-        lease: leases.of(&name),
-        restarted: inherited,
-        held: None,
-        refresh_at: Time::FAR,
-        announcing: None,
-        put_back: None,
-        put_back_at: None,
-    })
 }
 
 async fn pass_on(config: &Config, addresses: Option<&Addresses>, instances: &Instances, event: ClusterEvent) {

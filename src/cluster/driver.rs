@@ -1,5 +1,6 @@
 //! The handle that the agent holds. The loop behind it is in `driver/worker.rs`.
 
+mod holds;
 mod keeper;
 mod realtime;
 mod worker;
@@ -15,10 +16,11 @@ use crate::clock;
 use crate::config::Config;
 use crate::etcd::Etcd;
 use crate::time::Time;
+use holds::Holds;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -199,6 +201,7 @@ enum Command {
 /// The newest value of what the agent reports; bounded by the number of instances.
 #[derive(Default)]
 struct Inbox {
+    ready: HashMap<String, bool>,
     fitness: HashMap<String, Fitness>,
     released: HashMap<String, u64>,
 }
@@ -206,7 +209,7 @@ struct Inbox {
 struct Shared {
     inbox: Mutex<Inbox>,
     news: Notify,
-    holds: Mutex<HashMap<String, (u64, Time)>>,
+    holds: Holds,
     status: Mutex<ClusterStatus>,
     etcd: Etcd,
     commands: mpsc::Sender<Command>,
@@ -214,6 +217,15 @@ struct Shared {
 
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// `None` while another thread has it.
+fn try_lock<T>(m: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match m.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(e)) => Some(e.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
 }
 
 /// A handle on this node's part in all its instances. Clones share it.
@@ -229,13 +241,29 @@ impl Cluster {
     ///
     /// # Errors
     /// The key, the socket or the thread cannot be had.
-    #[allow(clippy::unused_async)] // Called inside the runtime, in which etcd is asked.
     pub async fn start(
         cfg: &Config,
         etcd: Etcd,
         keeper: Box<dyn Keeper>,
         inherited: Vec<(String, Inherited)>,
     ) -> Result<(Self, mpsc::Receiver<ClusterEvent>), ClusterError> {
+        Opened::open(cfg)?.start(cfg, etcd, keeper, inherited, true).await
+    }
+}
+
+/// What of this host the election needs, had before anything is touched: only one agent can have it.
+pub struct Opened {
+    key: Vec<u8>,
+    socket: std::net::UdpSocket,
+    boot: u64,
+}
+
+impl Opened {
+    /// Reads the key and binds the heartbeat socket.
+    ///
+    /// # Errors
+    /// What cannot be had.
+    pub fn open(cfg: &Config) -> Result<Self, ClusterError> {
         let path = cfg.node.key_file.clone();
         let key = std::fs::read(&path).map_err(|source| ClusterError::Key { path: path.clone(), source })?;
         if key.len() < MIN_KEY {
@@ -246,6 +274,24 @@ impl Cluster {
         let socket = std::net::UdpSocket::bind(address).map_err(bind)?;
         socket.set_nonblocking(true).map_err(bind)?;
         let boot = getrandom::u64().map_err(|e| ClusterError::Random(e.to_string()))?;
+        Ok(Self { key, socket, boot })
+    }
+
+    /// As [`Cluster::start`]. `ready`: whether instances may be elected before [`Cluster::set_ready`] says so.
+    ///
+    /// # Errors
+    /// The thread cannot be had.
+    #[allow(clippy::unused_async)] // Called inside the runtime, in which etcd is asked.
+    pub async fn start(
+        self,
+        cfg: &Config,
+        etcd: Etcd,
+        keeper: Box<dyn Keeper>,
+        inherited: Vec<(String, Inherited)>,
+        ready: bool,
+    ) -> Result<(Cluster, mpsc::Receiver<ClusterEvent>), ClusterError> {
+        let Self { key, socket, boot } = self;
+        let address = SocketAddr::new(cfg.node.address, cfg.node.port);
         let keys = Keys::new(&cfg.node.cluster);
         let entry = NodeEntry {
             schema: SCHEMA,
@@ -270,7 +316,7 @@ impl Cluster {
         let shared = Arc::new(Shared {
             inbox: Mutex::default(),
             news: Notify::new(),
-            holds: Mutex::default(),
+            holds: Holds::new(cfg.instances.iter().map(|i| i.name.as_str())),
             status: Mutex::default(),
             etcd,
             commands,
@@ -291,6 +337,7 @@ impl Cluster {
             kept: keeper::Kept::new(keeper),
             // Requests to etcd and their timers live where etcd's connections do, at ordinary priority.
             outside: tokio::runtime::Handle::current(),
+            ready,
         };
         let worker = worker::Worker::new(cfg, Arc::clone(&shared), parts, inherited);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ClusterError::Thread)?;
@@ -304,7 +351,15 @@ impl Cluster {
             runtime.block_on(worker.run(socket));
         };
         std::thread::Builder::new().name("election".into()).spawn(run).map_err(ClusterError::Thread)?;
-        Ok((Self(shared), event_rx))
+        Ok((Cluster(shared), event_rx))
+    }
+}
+
+impl Cluster {
+    /// Tells whether this node has all that it needs to hold the addresses of an instance. Without, it is never elected.
+    pub fn set_ready(&self, instance: &str, ready: bool) {
+        lock(&self.0.inbox).ready.insert(instance.to_owned(), ready);
+        self.0.news.notify_one();
     }
 
     /// Tells the local server's health. A change takes effect at once.
@@ -328,7 +383,7 @@ impl Cluster {
     /// Until when this node may answer for the addresses, if nothing more is heard; `None` if it may not now.
     #[must_use]
     pub fn holds_until(&self, instance: &str, epoch: u64) -> Option<Time> {
-        let held = lock(&self.0.holds).get(instance).copied();
+        let held = self.0.holds.get(instance);
         held.filter(|(e, until)| *e == epoch && clock::now() < *until).map(|h| h.1)
     }
 

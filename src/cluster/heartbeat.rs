@@ -12,6 +12,8 @@ const MAGIC: [u8; 3] = [b'K', b'C', 1];
 const HEAD: usize = 3 + 2 + 6 * 8 + 2;
 /// 128 bits of the MAC: as long as anyone can hope to need, and RFC 2104 section 5 allows half of the output.
 const TAG: usize = 16;
+/// Bytes of a SHA-256.
+const SHA256: usize = 32;
 /// The longest datagram: names are at most 255 bytes each.
 pub const MAX_DATAGRAM: usize = HEAD + 2 * 256 + TAG;
 /// Senders whose sequence numbers are remembered; only holders of the key can add one.
@@ -74,8 +76,11 @@ impl Codec {
     pub fn new(key: &[u8], cluster: &str, node: &str, boot: u64) -> Self {
         let hash = Sha256::digest(cluster.as_bytes());
         let cluster = hash.iter().take(8).fold(0_u64, |n, b| n << 8 | u64::from(*b));
-        // Hashed first, so that a key of any length fits the fixed-size constructor, which cannot fail.
-        let mac = Hmac::new_from_slice(&Sha256::digest(key)).unwrap_or_else(|_| Hmac::new(&Default::default()));
+        // Hashed first, so that a key of any length fits into a block of the hash. RFC 2104 section 2 fills a shorter key up with
+        // zeroes, so this is HMAC under that hash, by a constructor that cannot fail: there is no other key to fall back on.
+        let mut block = hmac::digest::Key::<Hmac<Sha256>>::default();
+        block[..SHA256].copy_from_slice(&Sha256::digest(key));
+        let mac = Hmac::new(&block);
         Self { mac, cluster, node: node.to_owned(), boot, seq: 0, senders: HashMap::new() }
     }
 

@@ -8,6 +8,6 @@ pub mod record;
 pub mod status;
 mod store;
 
-pub use driver::{Cluster, ClusterError, ClusterEvent, Fitness, ForgetError, Keeper, NoKeeper, SwitchoverError};
+pub use driver::{Cluster, ClusterError, ClusterEvent, Fitness, ForgetError, Keeper, NoKeeper, Opened, SwitchoverError};
 pub use election::{Candidate, Cause, HoldKind, Inherited, Role};
 pub use status::{ClusterStatus, InstanceStatus, NodeStatus};

@@ -44,8 +44,15 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
 /// # Errors
 /// As [`load`].
 pub fn load_with(path: &Path, files: Files) -> Result<Loaded, ConfigError> {
+    parse(&text_of(path)?, &path.display().to_string(), files)
+}
+
+/// The text of a configuration file.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn text_of(path: &Path) -> Result<String, ConfigError> {
     use std::io::Read as _;
-    let origin = path.display().to_string();
     let read = || {
         let mut text = String::new();
         let taken = std::fs::File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
@@ -54,10 +61,7 @@ pub fn load_with(path: &Path, files: Files) -> Result<Loaded, ConfigError> {
         }
         Ok(text)
     };
-    match read() {
-        Ok(text) => parse(&text, &origin, files),
-        Err(source) => Err(ConfigError::Read { origin, source }),
-    }
+    read().map_err(|source| ConfigError::Read { origin: path.display().to_string(), source })
 }
 
 /// Checks the text of a configuration; `origin` names it in errors.

@@ -14,6 +14,6 @@ mod schema;
 mod source;
 
 pub use error::{ConfigError, Problem};
-pub use load::{Files, Loaded, load, load_with, parse};
+pub use load::{Files, Loaded, load, load_with, parse, text_of};
 pub use mode::Mode;
 pub use model::*;

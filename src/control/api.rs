@@ -5,7 +5,7 @@
 //! each other.
 
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 pub use crate::calls::capture::CaptureCounters;
 pub use crate::calls::hep::intake::Counters as HepCounts;
@@ -271,6 +271,12 @@ pub struct InstanceStatus {
     /// The master changed too often: milliseconds until the next change that can wait; 0 if it need not.
     #[serde(default)]
     pub held_down_ms: u64,
+    /// What this node needs for it and has not: it is not elected until that is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_ready: Option<String>,
+    /// Other hosts that answer for its addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conflicts: Vec<Conflict>,
     /// How far the agent may go with calls; `None` if the agent is older, or the instance has no calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<ModeStatus>,
@@ -291,6 +297,15 @@ pub struct HoldStatus {
     pub kind: String,
     /// Milliseconds until it ends, if nothing renews it.
     pub remaining_ms: u64,
+}
+
+/// A host that answers for an address of ours, and is not this one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conflict {
+    /// The address.
+    pub address: IpAddr,
+    /// The host's hardware address.
+    pub mac: String,
 }
 
 /// How many calls there are.
@@ -441,7 +456,8 @@ pub struct HistoryEntry {
     pub master: String,
     /// The master before.
     pub previous: Option<String>,
-    /// `first`, `fast`, `slow`, `handover`, `resumed` or `restarted`.
+    /// `first`, `fast`, `slow`, `handover`, `resumed` or `restarted`; `conflict` tells of another host that answers for an address
+    /// while `master` holds it.
     pub cause: String,
     /// Why, in words.
     pub reason: String,

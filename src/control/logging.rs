@@ -1,9 +1,14 @@
 //! Log lines on standard error: for people, for the journal, or as JSON.
 
+mod beside;
+
+pub use beside::Written;
+
 use std::fmt;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
@@ -19,19 +24,23 @@ pub struct LogError {
 
 /// Starts logging at `level` (as `--log` or `KEEPCALL_LOG` gives it; "info" if absent).
 ///
+/// What is logged in the agent's threads is written by another one, which does so until the value that is returned is dropped.
+///
 /// Below systemd (`JOURNAL_STREAM` is set) each line begins with its priority, `<4>`, and has no time: the journal has its own.
 ///
 /// # Errors
 /// `level` is no filter, or logging has been started before.
-pub fn init(level: Option<&str>, json: bool) -> Result<(), LogError> {
+pub fn init(level: Option<&str>, json: bool) -> Result<Option<Written>, LogError> {
     let filter = level.unwrap_or("info");
     let failed = |why: String| LogError { filter: filter.to_owned(), why };
     let parsed = EnvFilter::try_new(filter).map_err(|e| failed(e.to_string()))?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(parsed)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .log_internal_errors(false);
+    let (writer, written) = match beside::start(std::io::stderr()) {
+        Ok((lines, written)) => (BoxMakeWriter::new(lines), Some(written)),
+        // It is written by who speaks, then.
+        Err(_) => (BoxMakeWriter::new(std::io::stderr), None),
+    };
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(parsed).with_writer(writer).with_ansi(false).log_internal_errors(false);
     let started = if json {
         builder.json().flatten_event(true).try_init()
     } else if std::env::var_os("JOURNAL_STREAM").is_some() {
@@ -39,7 +48,8 @@ pub fn init(level: Option<&str>, json: bool) -> Result<(), LogError> {
     } else {
         builder.with_target(false).try_init()
     };
-    started.map_err(|e| failed(e.to_string()))
+    started.map_err(|e| failed(e.to_string()))?;
+    Ok(written)
 }
 
 /// Lines for the journal: sd-daemon(3) reads the priority from their start.

@@ -3,6 +3,7 @@
 //! Every address that this module adds carries [`PROTOCOL`] as its `IFA_PROTO` (Linux 5.18), so that what a crashed
 //! predecessor left is told from what others configured.
 
+use super::removals::Removals;
 use futures::StreamExt as _;
 use futures::TryStreamExt as _;
 use futures::future::join_all;
@@ -16,6 +17,7 @@ use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::{Handle, MulticastGroup};
 use std::io;
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -66,6 +68,12 @@ pub enum AddressError {
 pub struct Addresses {
     handle: Handle,
     connection: JoinHandle<()>,
+    removals: Arc<Mutex<Removals>>,
+}
+
+/// No code panics while it holds the lock.
+fn lock(removals: &Mutex<Removals>) -> MutexGuard<'_, Removals> {
+    removals.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Addresses {
@@ -82,7 +90,7 @@ impl Addresses {
     pub fn open() -> Result<Self, AddressError> {
         let (connection, handle, _) = rtnetlink::new_connection()
             .map_err(|source| AddressError::Refused { doing: "open a netlink socket".to_owned(), source })?;
-        Ok(Self { handle, connection: tokio::spawn(connection) })
+        Ok(Self { handle, connection: tokio::spawn(connection), removals: Arc::default() })
     }
 
     /// Adds `prefixes` to `interface`, for [`LIFETIME`]. An address that is there already is success, and gets that time anew. IPv6 addresses come without duplicate
@@ -162,11 +170,23 @@ impl Addresses {
         collect(errors.into_iter().map(Err).collect()).map(|()| removed)
     }
 
+    /// Watches `addresses`, as [`AddressMonitor::open`]; removals that this object carries out are not told.
+    ///
+    /// # Errors
+    /// As [`AddressMonitor::open`].
+    pub fn watch(&self, addresses: &[(String, IpNet)]) -> Result<AddressMonitor, AddressError> {
+        AddressMonitor::with(addresses, Arc::clone(&self.removals))
+    }
+
     async fn delete(&self, index: u32, prefix: IpNet, interface: &str) -> Result<(), AddressError> {
         // The message of an addition names the address in the way in which a removal does.
         let mut request = self.handle.address().add(index, prefix.addr(), prefix.prefix_len());
         let message = std::mem::take(request.message_mut());
+        lock(&self.removals).asked((index, prefix));
         let result = self.handle.address().del(message).execute().await;
+        if matches!(result, Err(rtnetlink::Error::NetlinkError(_))) {
+            lock(&self.removals).refused((index, prefix));
+        }
         // The interface may go at any moment, and the address with it.
         forgive(result, &[libc::EADDRNOTAVAIL, libc::ENODEV], || format!("remove {prefix} from {interface}"))
     }
@@ -206,7 +226,7 @@ impl Addresses {
 /// What happened to an address of ours or its interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AddressEvent {
-    /// An address vanished. Our own removals are told as well: the reader knows what it removed.
+    /// An address vanished, and this process did not remove it.
     Vanished {
         /// The interface.
         interface: String,
@@ -232,11 +252,14 @@ pub enum AddressEvent {
 pub struct AddressMonitor {
     events: mpsc::Receiver<AddressEvent>,
     tasks: [JoinHandle<()>; 2],
+    watched: Vec<IpNet>,
+    removals: Arc<Mutex<Removals>>,
 }
 
 impl Drop for AddressMonitor {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
+        lock(&self.removals).unwatch(&self.watched);
     }
 }
 
@@ -247,10 +270,18 @@ impl AddressMonitor {
     /// # Errors
     /// The system has no netlink socket to give.
     pub fn open(addresses: &[(String, IpNet)]) -> Result<Self, AddressError> {
+        Self::with(addresses, Arc::default())
+    }
+
+    fn with(addresses: &[(String, IpNet)], removals: Arc<Mutex<Removals>>) -> Result<Self, AddressError> {
         let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
         let (connection, _, mut messages) = rtnetlink::new_multicast_connection(&groups)
             .map_err(|source| AddressError::Refused { doing: "watch the addresses".to_owned(), source })?;
         let watched = addresses.to_vec();
+        let prefixes: Vec<IpNet> = watched.iter().map(|(_, prefix)| *prefix).collect();
+        // The socket listens already: whatever is asked for from now on will be told.
+        lock(&removals).watch(prefixes.iter().copied());
+        let own = Arc::clone(&removals);
         let (sender, events) = mpsc::channel(EVENTS);
         // Up or down as last told, so that the kernel's many other link messages are not events.
         let mut links: Vec<(String, Option<bool>)> = watched.iter().map(|(name, _)| (name.clone(), None)).collect();
@@ -260,8 +291,11 @@ impl AddressMonitor {
             let mut missed = false;
             while let Some((message, _)) = messages.next().await {
                 let event = match message.payload {
-                    NetlinkPayload::InnerMessage(inner) => event_of(inner, &watched, &mut links),
-                    NetlinkPayload::Overrun(_) => Some(AddressEvent::Missed),
+                    NetlinkPayload::InnerMessage(inner) => event_of(inner, &watched, &mut links, &own),
+                    NetlinkPayload::Overrun(_) => {
+                        lock(&own).lost();
+                        Some(AddressEvent::Missed)
+                    }
                     _ => None,
                 };
                 if missed && sender.try_send(AddressEvent::Missed).is_ok() {
@@ -276,7 +310,7 @@ impl AddressMonitor {
                 }
             }
         });
-        Ok(Self { events, tasks: [tokio::spawn(connection), reader] })
+        Ok(Self { events, tasks: [tokio::spawn(connection), reader], watched: prefixes, removals })
     }
 
     /// The next event; `None` after the kernel closed the connection.
@@ -289,6 +323,7 @@ fn event_of(
     message: RouteNetlinkMessage,
     watched: &[(String, IpNet)],
     links: &mut [(String, Option<bool>)],
+    removals: &Mutex<Removals>,
 ) -> Option<AddressEvent> {
     match message {
         RouteNetlinkMessage::DelAddress(m) => {
@@ -297,6 +332,9 @@ fn event_of(
             let name = nix::net::if_::if_indextoname(m.header.index).ok().and_then(|n| n.into_string().ok());
             let ours = |(i, p): &&(String, IpNet)| *p == prefix && name.as_ref().is_none_or(|n| n == i);
             let (interface, _) = watched.iter().find(ours)?;
+            if lock(removals).told((m.header.index, prefix)) {
+                return None;
+            }
             Some(AddressEvent::Vanished { interface: interface.clone(), prefix })
         }
         RouteNetlinkMessage::NewLink(link) => {

@@ -5,8 +5,10 @@ use super::{sys, sysctl};
 use pnet_base::MacAddr;
 use pnet_packet::Packet as _;
 use pnet_packet::arp::{ArpHardwareTypes, ArpOperation, ArpOperations, MutableArpPacket};
-use pnet_packet::ethernet::{EtherType, EtherTypes, MutableEthernetPacket};
-use pnet_packet::icmpv6::ndp::{MutableNeighborAdvertPacket, NdpOption, NdpOptionTypes, NeighborAdvertFlags};
+use pnet_packet::ethernet::{EtherType, EtherTypes, EthernetPacket, MutableEthernetPacket};
+use pnet_packet::icmpv6::ndp::{
+    MutableNeighborAdvertPacket, MutableNeighborSolicitPacket, NdpOption, NdpOptionTypes, NeighborAdvertFlags,
+};
 use pnet_packet::icmpv6::{Icmpv6Code, Icmpv6Packet, Icmpv6Types, checksum};
 use pnet_packet::ip::IpNextHeaderProtocols;
 use pnet_packet::ipv6::MutableIpv6Packet;
@@ -26,6 +28,8 @@ const ARP: usize = 28;
 const IPV6: usize = 40;
 /// An advertisement with one option: the target's link-layer address.
 const ADVERTISEMENT: usize = 24 + 8;
+/// A solicitation without options: one from nobody has no link-layer address (RFC 4861 section 4.3).
+const SOLICITATION: usize = 24;
 /// ff02::1 as an Ethernet address (RFC 2464 section 7).
 const ALL_NODES_MAC: MacAddr = MacAddr(0x33, 0x33, 0, 0, 0, 1);
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
@@ -122,9 +126,8 @@ impl Announcer {
                 IpAddr::V6(ip) => vec![advertisement(ip, mac, router)],
             };
             for frame in frames.into_iter().flatten() {
-                let to = if address.is_ipv4() { MacAddr::broadcast() } else { ALL_NODES_MAC };
-                match sys::link_address(index, to.octets()).and_then(|to| self.socket.send_to(&frame, &to)) {
-                    Ok(_) => done.sent += 1,
+                match self.send(index, &frame) {
+                    Ok(()) => done.sent += 1,
                     Err(e) => done.errors.push(e),
                 }
             }
@@ -132,6 +135,38 @@ impl Announcer {
         self.sent.fetch_add(done.sent as u64, Ordering::Relaxed);
         self.failed.fetch_add(done.errors.len() as u64, Ordering::Relaxed);
         done
+    }
+
+    /// Announces one address once, in answer to another host that claims it: a single frame (RFC 5227 section 2.4).
+    ///
+    /// # Errors
+    /// The frame did not leave.
+    pub fn defend(&self, address: IpAddr) -> io::Result<()> {
+        let (index, mac) = self.link().ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
+        let frame = match address {
+            IpAddr::V4(ip) => arp(ArpOperations::Request, ip, mac),
+            IpAddr::V6(ip) => advertisement(ip, mac, sysctl::forwards_v6(&self.interface)),
+        };
+        frame.map_or(Ok(()), |frame| self.send(index, &frame))
+    }
+
+    /// Asks who has an address, in a way that no neighbour learns anything from (RFC 5227 section 2.1.1, RFC 4862 section 5.4.2).
+    ///
+    /// # Errors
+    /// The frame did not leave.
+    pub fn probe(&self, address: IpAddr) -> io::Result<()> {
+        let (index, mac) = self.link().ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
+        let frame = match address {
+            IpAddr::V4(ip) => arp_probe(ip, mac),
+            IpAddr::V6(ip) => solicitation(ip, mac),
+        };
+        frame.map_or(Ok(()), |frame| self.send(index, &frame))
+    }
+
+    /// Sends a whole frame to where its header says.
+    fn send(&self, index: u32, frame: &[u8]) -> io::Result<()> {
+        let to = EthernetPacket::new(frame).map_or(MacAddr::broadcast(), |header| header.get_destination());
+        sys::link_address(index, to.octets()).and_then(|to| self.socket.send_to(frame, &to)).map(drop)
     }
 
     /// Sends one round at once, before this returns, then the rest of the burst and the refreshes in a task. Dropping the
@@ -230,18 +265,46 @@ fn arp(operation: ArpOperation, ip: Ipv4Addr, mac: MacAddr) -> Option<Vec<u8>> {
     Some(frame)
 }
 
+/// The question who has `ip`, with no sender's address (RFC 5227 section 2.1.1).
+fn arp_probe(ip: Ipv4Addr, mac: MacAddr) -> Option<Vec<u8>> {
+    let mut frame = arp(ArpOperations::Request, ip, mac)?;
+    MutableArpPacket::new(frame.get_mut(ETHERNET..)?)?.set_sender_proto_addr(Ipv4Addr::UNSPECIFIED);
+    Some(frame)
+}
+
+/// The question who has `ip`, as in duplicate address detection: from nobody, so the answer goes to all nodes.
+fn solicitation(ip: Ipv6Addr, mac: MacAddr) -> Option<Vec<u8>> {
+    let [.., a, b, c] = ip.octets();
+    // RFC 4291 section 2.7.1, and RFC 2464 section 7 for its Ethernet address.
+    let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), u16::from_be_bytes([b, c]));
+    let mut frame = ethernet(MacAddr(0x33, 0x33, 0xff, a, b, c), mac, EtherTypes::Ipv6, IPV6 + SOLICITATION)?;
+    let (head, body) = frame.get_mut(ETHERNET..)?.split_at_mut_checked(IPV6)?;
+    ipv6_header(head, SOLICITATION, Ipv6Addr::UNSPECIFIED, group)?;
+    let mut question = MutableNeighborSolicitPacket::new(body)?;
+    question.set_icmpv6_type(Icmpv6Types::NeighborSolicit);
+    question.set_target_addr(ip);
+    let sum = checksum(&Icmpv6Packet::new(question.packet())?, &Ipv6Addr::UNSPECIFIED, &group);
+    question.set_checksum(sum);
+    Some(frame)
+}
+
+fn ipv6_header(bytes: &mut [u8], payload: usize, from: Ipv6Addr, to: Ipv6Addr) -> Option<()> {
+    let mut header = MutableIpv6Packet::new(bytes)?;
+    header.set_version(6);
+    header.set_payload_length(u16::try_from(payload).ok()?);
+    header.set_next_header(IpNextHeaderProtocols::Icmpv6);
+    // RFC 4861 section 7.1: receivers discard anything else, as it may come from off the link.
+    header.set_hop_limit(255);
+    header.set_source(from);
+    header.set_destination(to);
+    Some(())
+}
+
 /// An unsolicited neighbour advertisement to all nodes.
 fn advertisement(ip: Ipv6Addr, mac: MacAddr, router: bool) -> Option<Vec<u8>> {
     let mut frame = ethernet(ALL_NODES_MAC, mac, EtherTypes::Ipv6, IPV6 + ADVERTISEMENT)?;
     let (head, body) = frame.get_mut(ETHERNET..)?.split_at_mut_checked(IPV6)?;
-    let mut header = MutableIpv6Packet::new(head)?;
-    header.set_version(6);
-    header.set_payload_length(ADVERTISEMENT as u16);
-    header.set_next_header(IpNextHeaderProtocols::Icmpv6);
-    // RFC 4861 section 7.1.2: receivers discard anything else, as it may come from off the link.
-    header.set_hop_limit(255);
-    header.set_source(ip);
-    header.set_destination(ALL_NODES);
+    ipv6_header(head, ADVERTISEMENT, ip, ALL_NODES)?;
     let mut advert = MutableNeighborAdvertPacket::new(body)?;
     advert.set_icmpv6_type(Icmpv6Types::NeighborAdvert);
     advert.set_icmpv6_code(Icmpv6Code(0));

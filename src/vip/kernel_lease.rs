@@ -383,8 +383,7 @@ impl KernelLease {
 
     /// Our chains that exist.
     async fn chains(&self) -> Result<Vec<Chain>, KernelLeaseError> {
-        let listed = nft::ask(&self.what(), &["list", "chains"]).await?;
-        let json: serde_json::Value = serde_json::from_slice(&listed).unwrap_or_default();
+        let json = nft::ask(&self.what(), &["list", "chains"]).await?;
         let all = json["nftables"].as_array().into_iter().flatten().map(|entry| &entry["chain"]);
         let ours = all.filter(|chain| chain["table"] == self.table.as_str()).filter_map(|chain| {
             Some(Chain { family: chain["family"].as_str()?.to_owned(), name: chain["name"].as_str()?.to_owned() })

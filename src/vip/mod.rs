@@ -2,10 +2,12 @@
 
 pub mod address;
 pub mod announce;
+pub mod conflict;
 pub mod fence;
 pub mod kernel_lease;
 pub mod nfnl;
 pub mod nft;
 pub mod rawudp;
+pub mod removals;
 mod sys;
 pub mod sysctl;

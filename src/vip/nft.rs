@@ -40,6 +40,14 @@ pub enum NftError {
         /// What was to be changed.
         what: String,
     },
+    /// What nft listed is not the JSON that it is documented to be.
+    #[error("nft's list of {what} is not understood ({source}); is `nft` of this kernel's release?")]
+    Unreadable {
+        /// What was asked for.
+        what: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
     /// The elements could not be put in.
     #[error("nftables did not take the elements of {what}: {source}")]
     Netlink {
@@ -76,14 +84,15 @@ pub async fn exists(what: &str, name: &str) -> Result<bool, NftError> {
     Ok(String::from_utf8_lossy(&listed).lines().any(|l| l.trim() == line))
 }
 
-/// What `nft -j` answers to `arguments`, as JSON text.
+/// What `nft -j` answers to `arguments`.
 ///
 /// # Errors
-/// As in [`NftError`].
-pub async fn ask(what: &str, arguments: &[&str]) -> Result<Vec<u8>, NftError> {
+/// As in [`NftError`]. An answer that is not understood is never taken for an empty one: our own tables would seem to be gone.
+pub async fn ask(what: &str, arguments: &[&str]) -> Result<serde_json::Value, NftError> {
     let mut all = vec!["-j"];
     all.extend(arguments);
-    talk(what, &all, "").await
+    let listed = talk(what, &all, "").await?;
+    serde_json::from_slice(&listed).map_err(|source| NftError::Unreadable { what: what.to_owned(), source })
 }
 
 async fn talk(what: &str, arguments: &[&str], input: &str) -> Result<Vec<u8>, NftError> {

@@ -74,7 +74,12 @@ impl RawUdp {
         // IPPROTO_RAW means "the header is included" for both families, and such sockets never receive.
         let raw = |domain| Socket::new(domain, Type::RAW.nonblocking(), Some(Protocol::from(libc::IPPROTO_RAW)));
         let v4 = raw(Domain::IPV4).map_err(|source| RawUdpError::Socket { source })?;
-        Ok(Self { interface: interface.to_owned(), v4, v6: raw(Domain::IPV6).ok() })
+        let v6 = match raw(Domain::IPV6) {
+            Ok(socket) => Some(socket),
+            Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) => None,
+            Err(source) => return Err(RawUdpError::Socket { source }),
+        };
+        Ok(Self { interface: interface.to_owned(), v4, v6 })
     }
 
     /// Sends one datagram. Does not wait: a full queue is an error.

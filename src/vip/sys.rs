@@ -8,6 +8,16 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 
 /// A link-layer destination: `frame`s sent to it leave by the interface `index` with the header that they bring.
 pub(super) fn link_address(index: u32, mac: [u8; 6]) -> io::Result<SockAddr> {
+    packet_address(index, 0, mac)
+}
+
+/// What a packet socket is bound to that receives `protocol` (an `ETH_P_*`) from the interface `index`.
+pub(super) fn listen_address(index: u32, protocol: libc::c_int) -> io::Result<SockAddr> {
+    let protocol = u16::try_from(protocol).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    packet_address(index, protocol, [0; 6])
+}
+
+fn packet_address(index: u32, protocol: u16, mac: [u8; 6]) -> io::Result<SockAddr> {
     let index = i32::try_from(index).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
     // SAFETY: `storage` is a zeroed sockaddr_storage, which is larger than and at least as aligned as sockaddr_ll; the
     // length that is set is that of sockaddr_ll, and every byte of it is initialised (zeroes or the fields below).
@@ -15,6 +25,7 @@ pub(super) fn link_address(index: u32, mac: [u8; 6]) -> io::Result<SockAddr> {
         SockAddr::try_init(|storage, length| {
             let link = storage.cast::<libc::sockaddr_ll>();
             (*link).sll_family = libc::AF_PACKET as u16;
+            (*link).sll_protocol = protocol.to_be();
             (*link).sll_ifindex = index;
             (*link).sll_halen = 6;
             (&mut (*link).sll_addr)[..6].copy_from_slice(&mac);

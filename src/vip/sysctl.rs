@@ -132,8 +132,7 @@ impl Prepared {
 /// # Errors
 /// nft could not be asked.
 pub async fn forward_drops() -> Result<Vec<String>, super::nft::NftError> {
-    let text = super::nft::ask("the list of chains", &["list", "chains"]).await?;
-    let json: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+    let json = super::nft::ask("the list of chains", &["list", "chains"]).await?;
     let chains = json["nftables"].as_array().into_iter().flatten().map(|entry| &entry["chain"]);
     let drops = chains.filter(|c| c["hook"] == "forward" && c["policy"] == "drop");
     Ok(drops

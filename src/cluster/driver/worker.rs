@@ -3,7 +3,7 @@
 mod report;
 
 use super::keeper::Kept;
-use super::{ClusterEvent, Command, ForgetError, PARK_TIME, Shared, SwitchoverError, lock};
+use super::{ClusterEvent, Command, ForgetError, PARK_TIME, Shared, SwitchoverError, try_lock};
 use crate::clock;
 use crate::cluster::election::{Action, Election, Failure, Inherited, LeaseState, Request, Role, Settings};
 use crate::cluster::heartbeat::{Codec, MAX_DATAGRAM, Rejected};
@@ -47,6 +47,8 @@ pub(super) struct Parts {
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) kept: Kept,
     pub(super) outside: Handle,
+    /// Whether instances may be elected before the agent says so.
+    pub(super) ready: bool,
 }
 
 struct One {
@@ -130,6 +132,9 @@ impl Worker {
         };
         let mut all: Vec<One> = cfg.instances.iter().map(one).collect();
         let mut p = p;
+        if !p.ready {
+            all.iter_mut().for_each(|o| o.election.set_ready(false, now));
+        }
         for (name, right) in inherited {
             if let Some(o) = all.iter_mut().find(|o| o.name == name) {
                 p.kept.inherited(&name, right.epoch, right.until);
@@ -262,10 +267,7 @@ impl Worker {
         let one = &self.all[i];
         // While the agent lets go the host goes on answering: calls in progress are heard until the addresses are gone.
         let hold = one.election.hold().map(|(epoch, until, _)| (epoch, until));
-        match hold {
-            Some(h) => drop(lock(&self.shared.holds).insert(one.name.clone(), h)),
-            None => drop(lock(&self.shared.holds).remove(&one.name)),
-        }
+        self.shared.holds.set(&one.name, hold);
         self.p.kept.set(&one.name, hold);
         while let Some(a) = self.all[i].election.poll_action() {
             self.act(i, a);
@@ -401,11 +403,15 @@ impl Worker {
     }
 
     fn inbox(&mut self) {
-        let (fitness, released) = {
-            let mut b = lock(&self.shared.inbox);
-            (std::mem::take(&mut b.fitness), std::mem::take(&mut b.released))
+        let (ready, fitness, released) = {
+            // Whoever writes it may be put aside meanwhile; this thread does not wait for it, since the news follows the writing.
+            let Some(mut b) = try_lock(&self.shared.inbox) else { return };
+            (std::mem::take(&mut b.ready), std::mem::take(&mut b.fitness), std::mem::take(&mut b.released))
         };
         for i in 0..self.all.len() {
+            if let Some(ready) = ready.get(&self.all[i].name) {
+                self.with(i, |e, now| e.set_ready(*ready, now));
+            }
             if let Some(f) = fitness.get(&self.all[i].name) {
                 self.all[i].summary.clone_from(&f.summary);
                 self.with(i, |e, now| e.set_fitness(f.fit, f.priority, now));
@@ -531,7 +537,7 @@ impl Worker {
         while let Some(e) = self.pending.pop_front() {
             // A right that has run out since is not announced; its Drop follows anyway.
             if let ClusterEvent::Take { instance, epoch, .. } = &e {
-                let held = lock(&self.shared.holds).get(instance).copied();
+                let held = self.shared.holds.get(instance);
                 if held.is_none_or(|(e, until)| e != *epoch || until <= clock::now()) {
                     continue;
                 }

@@ -15,9 +15,14 @@ pub(super) const CLAIM_PATIENCE: Duration = Duration::from_millis(1500);
 const UNFIT_FIRST: Duration = Duration::from_secs(5);
 
 impl Election {
+    /// Whether this node contends for nothing: it ends, or lacks what a master needs.
+    const fn is_out(&self) -> bool {
+        self.stopping || self.parking || !self.ready
+    }
+
     /// There is no record.
     pub(super) fn elect_first(&mut self, now: Time) {
-        if self.view.is_none() || self.stopping || self.parking || self.paused().is_some() || !self.may_propose(now) {
+        if self.view.is_none() || self.is_out() || self.paused().is_some() || !self.may_propose(now) {
             return;
         }
         // Someone may hold on our acks although the record was deleted: first elections wait for silence, too.
@@ -76,7 +81,7 @@ impl Election {
         if self.forget.is_some() {
             self.answer_forget(Err(format!("{} is the master, and only the master admits and removes members", r.master)));
         }
-        if self.stopping || self.parking || self.paused().is_some() || !self.may_propose(now) {
+        if self.is_out() || self.paused().is_some() || !self.may_propose(now) {
             return;
         }
         let flaps = self.flaps(r, now);

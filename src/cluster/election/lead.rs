@@ -28,6 +28,11 @@ impl Election {
             self.answer_switch(now);
             return;
         }
+        // Each node that hears a heartbeat is bound by it; so a master that cannot take its role is silent, as soon as somebody is armed
+        // who takes over by that.
+        if !self.ready && self.held.is_none() && r.successor.is_some() {
+            return;
+        }
         self.beat(r.epoch, now);
         if !self.may_propose(now) {
             return;

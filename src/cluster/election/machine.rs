@@ -123,6 +123,8 @@ pub struct Election {
     pub(super) forget: Option<String>,
     /// The member whose removal this node has asked etcd for.
     pub(super) forgot: Option<String>,
+    /// Whether this node has all that it needs to hold the addresses. Without, it takes no role.
+    pub(super) ready: bool,
     pub(super) stopping: bool,
     pub(super) parking: bool,
     /// Since when this process knows the present epoch.
@@ -180,6 +182,7 @@ impl Election {
             switch: None,
             forget: None,
             forgot: None,
+            ready: true,
             stopping: false,
             parking: false,
             epoch_since: now,
@@ -300,6 +303,13 @@ impl Election {
     /// The local server's health.
     pub fn set_fitness(&mut self, fit: bool, priority: u16, now: Time) {
         (self.fit, self.fit_known, self.priority) = (fit, true, priority);
+        self.advance(now);
+    }
+
+    /// Whether this node has all that it needs to hold the addresses; it has until told otherwise. Without, it neither contends nor
+    /// takes. What it holds goes on, until it can hand over: nobody else answers meanwhile.
+    pub fn set_ready(&mut self, ready: bool, now: Time) {
+        self.ready = ready;
         self.advance(now);
     }
 

@@ -17,6 +17,8 @@ mod machine;
 mod rights;
 #[cfg(test)]
 mod sim;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub use machine::Election;

@@ -76,6 +76,11 @@ impl Election {
         let epoch = self.record.as_ref().map_or(inherited, |r| if self.leaving(r) { r.epoch.saturating_sub(1) } else { r.epoch });
         if let Some(h) = self.held {
             if h.epoch != epoch || until <= now {
+                // One that is on its feet sees the end of its right at once. This node stood still, and so has heard nobody: that says
+                // nothing of the others, who get the time to answer that they get at first. Else it would be silent for two holds.
+                if now > h.until + self.s.heartbeat {
+                    self.lead_since = now;
+                }
                 self.held = None;
                 self.give_up_handover();
                 if !h.dropping {
@@ -92,7 +97,7 @@ impl Election {
         };
         let epoch = r.epoch;
         // A transaction in flight that makes another node master: do not take what is about to go.
-        if until > now && !self.stopping && self.maybe.as_ref().is_none_or(|m| m.master == self.s.me) {
+        if until > now && !self.stopping && self.ready && self.maybe.as_ref().is_none_or(|m| m.master == self.s.me) {
             self.take(epoch, until, kind, now);
         }
     }

@@ -61,3 +61,14 @@ fn a_datagram_of_long_ago_does_not_shut_out_the_run_that_etcd_knows() {
     assert_eq!(b.open(&old), Err(Rejected::Replay));
     assert!(b.open(&older).is_ok() && b.open(&a.seal("i", &beat(3))).is_ok());
 }
+
+/// An older release's tag, made by the constructor of any length that it used.
+#[test]
+fn the_key_is_the_same_as_that_of_the_releases_before() {
+    let key = b"0123456789abcdef0123456789abcdef";
+    let bytes = codec("a", 1).seal("i", &beat(1));
+    let (body, tag) = bytes.split_at(bytes.len() - TAG);
+    let mut mac = Hmac::<Sha256>::new_from_slice(&Sha256::digest(key)).unwrap();
+    mac.update(body);
+    assert_eq!(mac.finalize().into_bytes()[..TAG], *tag);
+}

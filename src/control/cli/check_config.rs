@@ -53,14 +53,14 @@ pub(super) fn run(global: &Global, args: &CheckArgs) -> Result<(), u8> {
 }
 
 /// A file whose only faults are files that are not usable here (yet) is a good one: those faults become warnings. The agent itself
-/// does not start with them.
+/// waits for them.
 fn files_to_come(path: &Path, e: ConfigError) -> Result<Loaded, ConfigError> {
     let ConfigError::Invalid { origin, problems } = e else { return Err(e) };
     let Ok(mut loaded) = config::load_with(path, Files::Ignore) else {
         return Err(ConfigError::Invalid { origin, problems });
     };
     loaded.warnings.extend(problems.into_iter().map(|mut p| {
-        p.message.push_str("; the agent does not start without it");
+        p.message.push_str("; the agent waits for it");
         p
     }));
     Ok(loaded)

@@ -82,6 +82,9 @@ pub(super) fn render(status: &Status) -> String {
             span(i.held_down_ms)
         );
     }
+    for (i, c) in status.instances.iter().flat_map(|i| i.conflicts.iter().map(move |c| (i, c))) {
+        let _ = writeln!(text, "{}: CONFLICT: the host with {} answers for {}, too", i.name, printable(&c.mac), c.address);
+    }
     for (i, mode) in status.instances.iter().filter_map(|i| Some((i, i.mode.as_ref()?))) {
         text.push_str(&mode::warnings(&i.name, mode));
     }

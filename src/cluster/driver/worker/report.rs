@@ -1,7 +1,7 @@
 //! The picture that the agent and people see.
 
 use super::{STATUS_PAUSE, Worker};
-use crate::cluster::driver::lock;
+use crate::cluster::driver::try_lock;
 use crate::cluster::lease::Name;
 use crate::cluster::record::describe_pause;
 use crate::cluster::status::{ClusterStatus, InstanceStatus, NodeStatus};
@@ -63,12 +63,17 @@ impl Worker {
             }
         });
         let nodes = std::iter::once(own).chain(others).collect();
-        *lock(&self.shared.status) = ClusterStatus {
+        let status = ClusterStatus {
             instances: instances.collect(),
             nodes,
             etcd: Vec::new(),
             paused: self.all.iter().find_map(|o| o.election.paused()).map(describe_pause),
             rejected_datagrams: self.rejected,
         };
+        // Somebody may read it, and be put aside meanwhile: then it waits for the next time, and this thread for nobody.
+        match try_lock(&self.shared.status) {
+            Some(mut shared) => *shared = status,
+            None => self.status_due = true,
+        }
     }
 }

@@ -55,6 +55,8 @@ impl Election {
             switch,
             forget,
             forgot,
+            // No explored node lacks anything.
+            ready: _,
             stopping,
             parking,
             // The explored settings never hold a change down and never count one as quick.

@@ -1,0 +1,57 @@
+//! Another host that answers for an address of an instance: asked for, answered, and told.
+
+use super::instance::Instance;
+use crate::clock;
+use crate::control::api;
+use crate::vip::conflict::Action;
+use crate::vip::conflict::frame::Claim;
+use tracing::{debug, info, warn};
+
+impl Instance {
+    pub(super) fn rival(&mut self, action: Action) {
+        let instance = &self.config.name;
+        let Some(epoch) = self.held.filter(|epoch| self.cluster.holds(instance, *epoch)) else { return };
+        let sent = match action {
+            Action::Probe(address) => {
+                // A network card may have been added, and the interface be another one of the same name.
+                if let Err(e) = self.conflicts.look_again() {
+                    debug!(instance, "neighbours are not heard for the moment: {e}");
+                }
+                self.announcer.probe(address)
+            }
+            Action::Defend(address) => self.announcer.defend(address),
+            Action::Begun(Claim { address, mac }) => {
+                warn!(
+                    instance,
+                    %address,
+                    %mac,
+                    "another host answers for the address, too, so some phones talk to it: find it by its hardware address (the switch \
+                     knows its port) and take the address away there. Until then it is called back at most every ten seconds"
+                );
+                self.history.write(api::HistoryEntry {
+                    instance: instance.clone(),
+                    epoch,
+                    master: self.node.name.clone(),
+                    cause: "conflict".to_owned(),
+                    reason: format!("{mac} answers for {address}, too"),
+                    at_ms: clock::unix_ms(),
+                    ..api::HistoryEntry::default()
+                });
+                Ok(())
+            }
+            Action::Over(Claim { address, mac }) => {
+                info!(instance, %address, %mac, "the other host no longer answers for the address");
+                Ok(())
+            }
+        };
+        if let Err(e) = sent {
+            debug!(instance, "a frame about the address did not leave: {e}");
+        }
+    }
+
+    /// For `status`.
+    pub(super) fn rivals(&self) -> Vec<api::Conflict> {
+        let told = self.conflicts.others().into_iter();
+        told.map(|Claim { address, mac }| api::Conflict { address, mac: mac.to_string() }).collect()
+    }
+}

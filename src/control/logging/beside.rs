@@ -1,0 +1,113 @@
+//! Log lines are written by a thread of their own: a journal that waits for its disk, or a terminal that nobody reads, must not hold up
+//! the election, whose thread speaks too.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Lines that may wait.
+const LINES: usize = 4096;
+/// Bytes that may wait, of all lines together.
+const BYTES: usize = 4 << 20;
+/// How long the end of the program waits for what is not written yet.
+const LAST: Duration = Duration::from_secs(1);
+/// How often a full queue is looked at then.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Where lines are handed in. What finds no room is lost, and its number is told as soon as there is room again.
+#[derive(Clone, Debug)]
+pub(super) struct Lines {
+    queue: SyncSender<Vec<u8>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    bytes: AtomicUsize,
+    lost: AtomicU64,
+}
+
+/// The writing thread. When it is dropped, it has written what was handed in, or two seconds have passed.
+#[derive(Debug)]
+pub struct Written {
+    lines: Lines,
+    done: Receiver<()>,
+}
+
+/// Writes lines to `out` from now on.
+///
+/// # Errors
+/// There is no thread to be had.
+pub(super) fn start(out: impl Write + Send + 'static) -> io::Result<(Lines, Written)> {
+    let (queue, waiting) = sync_channel(LINES);
+    let (tell, done) = sync_channel(1);
+    let lines = Lines { queue, shared: Arc::default() };
+    let shared = Arc::clone(&lines.shared);
+    std::thread::Builder::new().name("log".into()).spawn(move || {
+        write_all(out, &waiting, &shared);
+        // Nobody may be waiting any more.
+        let _ = tell.send(());
+    })?;
+    Ok((lines.clone(), Written { lines, done }))
+}
+
+/// Ends with an empty line, which no event makes.
+fn write_all(mut out: impl Write, waiting: &Receiver<Vec<u8>>, shared: &Shared) {
+    while let Ok(line) = waiting.recv() {
+        if line.is_empty() {
+            return;
+        }
+        shared.bytes.fetch_sub(line.len(), Ordering::Relaxed);
+        // Nobody can be told that the log cannot be written.
+        let _ = out.write_all(&line);
+        let lost = shared.lost.swap(0, Ordering::Relaxed);
+        if lost > 0 {
+            let _ = writeln!(out, "{lost} lines of the log are lost here: nobody took them");
+        }
+    }
+}
+
+impl Write for &Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        let room = self.shared.bytes.fetch_add(bytes.len(), Ordering::Relaxed) + bytes.len() <= BYTES;
+        if !room || matches!(self.queue.try_send(bytes.to_vec()), Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) {
+            self.shared.bytes.fetch_sub(bytes.len(), Ordering::Relaxed);
+            self.shared.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = &'a Self;
+    fn make_writer(&'a self) -> Self::Writer {
+        self
+    }
+}
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        let since = Instant::now();
+        // A full queue has no room for the end, either.
+        while self.lines.queue.try_send(Vec::new()).is_err() {
+            if since.elapsed() > LAST {
+                return;
+            }
+            std::thread::sleep(LOOK);
+        }
+        let _ = self.done.recv_timeout(LAST);
+    }
+}
+
+#[cfg(test)]
+mod tests;
