@@ -6,6 +6,8 @@ mod b2bua;
 mod lab;
 #[path = "recovery/proxy.rs"]
 mod proxy;
+#[path = "recovery/stranger.rs"]
+mod stranger;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -17,6 +17,7 @@ use super::relay::Relay;
 use super::rows;
 use super::sockets::{Datagram, RecoveryPortError, RecoverySockets};
 use super::takeover::Takeover;
+use crate::calls::capture::Seen;
 use crate::calls::model::{Call, Packet};
 use crate::calls::store::{Store, StoreEvent, StoreHandle, StoreSettings};
 use crate::calls::stored::Stored;
@@ -348,8 +349,15 @@ impl CallsSide {
                     self.table.handle_packet(&packet, clock::unix_ms(), now);
                 }
             }
-            ears::Heard::Rtp(seen) => self.table.handle_rtp(seen.src, seen.dst, now),
+            ears::Heard::Rtp(seen) => self.hear_rtp(&seen, now),
             ears::Heard::Told(fact) => self.table.handle_fact(&fact, now),
+        }
+    }
+
+    fn hear_rtp(&mut self, seen: &Seen, now: Time) {
+        self.table.handle_rtp(seen.src, seen.dst, &seen.payload, now);
+        if let Some(news) = self.table.poll_unbelieved(now) {
+            warn!(instance = self.instance, "{news}");
         }
     }
 
@@ -466,6 +474,7 @@ impl CallsSide {
             tracked: self.table.ids().count(),
             carried,
             capture: self.ears.capture_counts(),
+            media: self.table.media_counters(),
             hep: self.ears.hep_counts(),
             learning: (self.role == Role::Master).then(|| self.table.learning()),
         }

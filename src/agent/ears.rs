@@ -41,6 +41,8 @@ pub(super) struct Ears {
     /// `None` for a while after the system took it away.
     capture: Option<Capture>,
     reopen_at: Time,
+    /// This host holds the addresses.
+    holds: bool,
     sampler: Sampler,
     hep: Option<Listener>,
     /// How to ask the server itself, if that is configured.
@@ -86,6 +88,7 @@ impl Ears {
             vips: vips.to_vec(),
             capture: Some(Capture::open_for(&instance.interface, &sip.ports, vips)?),
             reopen_at: Time::FAR,
+            holds: false,
             sampler: Sampler::new(&instance.interface, vips, sip.media_ports),
             hep,
             login: login(sip),
@@ -151,6 +154,14 @@ impl Ears {
         self.reopen_at = clock::now() + REOPEN;
     }
 
+    /// Says whether this host holds the addresses: then frames that come in from them are warned of.
+    pub(super) fn set_holds(&mut self, holds: bool) {
+        self.holds = holds;
+        if let Some(capture) = &mut self.capture {
+            capture.set_holds(holds);
+        }
+    }
+
     /// Listens to one of `wanted` RTP packets from now on; to none if `None`.
     pub(super) fn sample(&mut self, wanted: Option<u32>) {
         self.sampler.adjust(wanted);
@@ -158,7 +169,8 @@ impl Ears {
 
     fn reopen(&mut self) {
         match Capture::open_for(&self.interface, &self.ports, &self.vips) {
-            Ok(capture) => {
+            Ok(mut capture) => {
+                capture.set_holds(self.holds);
                 info!(instance = self.instance, "calls are learnt again");
                 self.capture = Some(capture);
                 self.reopen_at = Time::FAR;

@@ -3,8 +3,10 @@
 
 use super::frame;
 use super::model::{Packet, Transport};
+use super::passage::{Impostor, Impostors, Passage};
 use super::path::{Path, PathCounters, PathSettings};
 use crate::clock;
+use crate::time::Time;
 use filter::{MAX_PORTS, ports_filter, sample_filter};
 use nix::net::if_::if_nametoindex;
 use ring::Ring;
@@ -141,6 +143,11 @@ pub struct Capture {
     /// The interface went down, and was not seen up since.
     down: bool,
     path: Path,
+    /// Everything on the interface stays inside this host.
+    within: bool,
+    impostors: Impostors,
+    /// This host holds the addresses: frames that come in from them are told.
+    holds: bool,
     /// Messages of a batch that [`Capture::next`] has still to give out.
     waiting: VecDeque<Seen>,
     /// Messages given out, and frames too long.
@@ -191,8 +198,8 @@ impl Capture {
     /// As in [`CaptureError`].
     pub fn sample(interface: &str, addresses: &[IpAddr], ports: (u16, u16), one_in: u32) -> Result<Self, CaptureError> {
         let program = sample_filter(addresses, ports, one_in).ok_or(CaptureError::Hosts { count: addresses.len() })?;
-        // The filter has seen to all; it lets nothing through but whole datagrams.
-        Self::start(interface, PathSettings::default(), &program, 0)
+        // The filter has seen to ports; it lets nothing through but whole datagrams.
+        Self::start(interface, PathSettings { ports: None, hosts: addresses.to_vec() }, &program, 0)
     }
 
     /// Changes how many are taken by a capture of [`Capture::sample`].
@@ -256,6 +263,9 @@ impl Capture {
             index,
             down: false,
             path: Path::new(path),
+            within: sys::is_loopback(interface),
+            impostors: Impostors::default(),
+            holds: false,
             waiting: VecDeque::new(),
         })
     }
@@ -342,25 +352,50 @@ impl Capture {
         if path.next_deadline().is_some_and(|at| at <= now) {
             path.handle_timeout(now, &mut out);
         }
+        let (within, impostors) = (self.within, &mut self.impostors);
+        let mut handle = |data: &[u8], packet_type: u16, link: Option<[u8; 6]>| {
+            let passage = if within { Passage::Within } else { Passage::of_packet_type(packet_type) };
+            if let Some((claims, to)) = path.handle_ip(frame::behind_tags(data), passage, now, &mut out) {
+                impostors.handle(Impostor { link, claims, to });
+            }
+        };
         if let Some(ring) = &mut self.ring {
             let mut cut = 0;
             ring.read(&mut |frame| {
                 cut += u64::from(frame.cut);
-                path.handle_ip(frame::behind_tags(frame.data), now, &mut out);
+                handle(frame.data, frame.packet_type, frame.link);
             });
             self.cut += cut;
-            return Ok(());
-        }
-        for _ in 0..BATCH {
-            match self.socket.try_io(Interest::READABLE, |s| receive(s, &mut self.buffer)) {
-                Ok(length) => path.handle_ip(frame::behind_tags(&self.buffer[..length.min(LONGEST)]), now, &mut out),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.raw_os_error() == Some(libc::ENETDOWN) => self.down = true,
-                Err(source) => return Err(refused(&self.interface, source)),
+        } else {
+            for _ in 0..BATCH {
+                match self.socket.try_io(Interest::READABLE, |s| sys::receive(s, &mut self.buffer)) {
+                    Ok(got) => handle(&self.buffer[..got.length.min(LONGEST)], got.packet_type, got.link),
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) if e.raw_os_error() == Some(libc::ENETDOWN) => self.down = true,
+                    Err(source) => return Err(refused(&self.interface, source)),
+                }
             }
         }
+        self.tell(now);
         Ok(())
+    }
+
+    /// Says whether this host holds the addresses. While it does not, frames that come in from them are the holder's own.
+    pub fn set_holds(&mut self, holds: bool) {
+        self.holds = holds;
+    }
+
+    fn tell(&mut self, now: Time) {
+        if !self.holds {
+            self.impostors.forget();
+        } else if let Some((count, last)) = self.impostors.poll(now) {
+            warn!(
+                interface = self.interface,
+                "{count} frames came in with an address of this host's server as their source, the last {last}: another host answers \
+                 for the address, the network has a loop, or somebody forges them; none of them is believed"
+            );
+        }
     }
 
     /// What was seen and what was not, since [`Capture::open`].
@@ -392,9 +427,4 @@ fn refused(interface: &str, source: io::Error) -> CaptureError {
         Some(libc::EPERM | libc::EACCES) => CaptureError::Privilege { interface: interface.to_owned() },
         _ => CaptureError::Refused { interface: interface.to_owned(), source },
     }
-}
-
-fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
-    use std::os::fd::AsRawFd as _;
-    nix::sys::socket::recv(socket.as_raw_fd(), buffer, nix::sys::socket::MsgFlags::empty()).map_err(io::Error::from)
 }

@@ -1,6 +1,7 @@
 //! From the bytes of a captured frame to the IP packet in it, and to the UDP datagram or TCP segment in that. Pure; every length is checked against what is there, so a
 //! truncated or lying frame gives nothing instead of a panic.
 
+use super::passage::Passage;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// What a captured frame starts with.
@@ -95,6 +96,23 @@ pub fn ip_of(link: Link, frame: &[u8]) -> Option<&[u8]> {
         rest = rest.get(4..)?;
     }
     matches!(ethertype, ETHERTYPE_IPV4 | ETHERTYPE_IPV6).then_some(rest)
+}
+
+/// How `frame` passed the host that captured it: cooked captures say so, others do not.
+#[must_use]
+pub fn passage_of(link: Link, frame: &[u8]) -> Passage {
+    /// The hardware type of a loopback (ARPHRD_LOOPBACK).
+    const LOOPBACK: u16 = 772;
+    let (hardware, kind) = match link {
+        Link::Sll => (be16(frame, 2), be16(frame, 0)),
+        Link::Sll2 => (be16(frame, 8), frame.get(10).map(|kind| u16::from(*kind))),
+        Link::Ethernet | Link::RawIp | Link::Null => return Passage::Unknown,
+    };
+    match (hardware, kind) {
+        (Some(LOOPBACK), _) => Passage::Within,
+        (_, Some(kind)) => Passage::of_packet_type(kind),
+        _ => Passage::Unknown,
+    }
 }
 
 /// The IP packet in what a packet socket hands over without link header: the tags of QinQ may still be in front of it, and what the

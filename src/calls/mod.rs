@@ -8,6 +8,7 @@ pub mod hep;
 pub mod inspect;
 pub mod model;
 pub mod pairing;
+pub mod passage;
 pub mod path;
 mod quick;
 pub mod reassembly;

@@ -12,7 +12,7 @@ pub use shared::Shared;
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -234,6 +234,13 @@ pub struct Leg {
 }
 
 impl Leg {
+    /// Whether the phone's RTP may come from `host` though it has described the host `told`: only that one, and the one that its SIP
+    /// comes from, are named by signalling.
+    #[must_use]
+    pub fn may_send_rtp(&self, told: IpAddr, host: IpAddr) -> bool {
+        host == told || host == self.remote_addr.ip()
+    }
+
     /// Why the leg, taken by itself, would not be recovered; `None` if it would.
     #[must_use]
     pub fn obstacle(&self) -> Option<String> {

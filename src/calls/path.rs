@@ -1,8 +1,9 @@
 //! From captured frames to SIP messages: link headers, IP, fragments, UDP and TCP. The one way that everything takes that is seen on a
 //! wire or read from a file. Pure.
 
-use super::frame::{self, Ip, Link, TCP, Tcp, UDP};
+use super::frame::{self, Fragment, Ip, Link, TCP, Tcp, UDP};
 use super::model::{Packet, Transport};
+use super::passage::{self, Passage, Verdict};
 use super::reassembly::Reassembly;
 use super::stream::{StreamCounters, Streams};
 use crate::sip::framer;
@@ -16,7 +17,8 @@ pub struct PathSettings {
     /// Ports of SIP over UDP and TCP; one of the two ends must have one of them. `None` for any: then every UDP datagram is given out,
     /// and of TCP the streams in which a segment begins like a SIP message.
     pub ports: Option<Vec<u16>>,
-    /// Addresses of which one must be at one of the two ends; none for any.
+    /// The server's addresses, of which one must be at one of the two ends, and which only packets that leave this host may have as their
+    /// source; none for any.
     pub hosts: Vec<IpAddr>,
 }
 
@@ -27,6 +29,12 @@ pub struct PathCounters {
     pub frames: u64,
     /// Frames without an IP packet (ARP and the like), and packets that are neither UDP nor TCP, or of other ports or hosts.
     pub other: u64,
+    /// Packets that came in with one of the server's addresses as their source: see [`Verdict::Forged`].
+    #[serde(default)]
+    pub forged: u64,
+    /// Packets that go past this host, or leave it from another address than the server's: see [`Verdict::Astray`].
+    #[serde(default)]
+    pub astray: u64,
     /// Packets whose headers contradict themselves or what is there.
     pub malformed: u64,
     /// Packets whose end is missing because the capture was told to cut them. UDP datagrams are dropped; of TCP the rest is a gap.
@@ -64,7 +72,9 @@ impl Path {
     /// Takes a frame of the given kind and hands each message that it completes to `out`. `now` never goes back.
     pub fn handle_frame(&mut self, link: Link, frame: &[u8], now: Time, out: Out<'_>) {
         match frame::ip_of(link, frame) {
-            Some(packet) => self.handle_ip(packet, now, out),
+            Some(packet) => {
+                self.handle_ip(packet, frame::passage_of(link, frame), now, out);
+            }
             None => {
                 self.counters.frames += 1;
                 self.counters.other += 1;
@@ -73,27 +83,45 @@ impl Path {
     }
 
     /// Takes an IP packet, with whatever padding follows it, and hands each message that it completes to `out`. `now` never goes back.
-    pub fn handle_ip(&mut self, packet: &[u8], now: Time, out: Out<'_>) {
+    /// Returns source and destination of a packet that is forged.
+    pub fn handle_ip(&mut self, packet: &[u8], passage: Passage, now: Time, out: Out<'_>) -> Option<(IpAddr, IpAddr)> {
         self.counters.frames += 1;
-        match frame::ip(packet) {
-            Some(Ip::Whole { src, dst, protocol, data, truncated }) => {
+        let Some(ip) = frame::ip(packet) else {
+            self.counters.malformed += 1;
+            return None;
+        };
+        let (Ip::Whole { src, dst, .. } | Ip::Fragment(Fragment { src, dst, .. })) = ip;
+        if !self.is_host(src, dst) {
+            self.counters.other += 1;
+            return None;
+        }
+        match self.judge(passage, src, dst) {
+            Verdict::Heard => {}
+            Verdict::Forged => {
+                self.counters.forged += 1;
+                return Some((src, dst));
+            }
+            Verdict::Astray => {
+                self.counters.astray += 1;
+                return None;
+            }
+        }
+        match ip {
+            Ip::Whole { protocol, data, truncated, .. } => {
                 self.counters.truncated += u64::from(truncated);
                 self.upper(src, dst, protocol, data, truncated, now, out);
             }
-            Some(Ip::Fragment(fragment)) => {
-                if !self.is_host(fragment.src, fragment.dst) || !matches!(fragment.protocol, UDP | TCP | 0 | 43 | 51 | 60) {
-                    self.counters.other += 1;
-                    return;
-                }
+            Ip::Fragment(fragment) if matches!(fragment.protocol, UDP | TCP | 0 | 43 | 51 | 60) => {
                 self.counters.fragments += 1;
-                let Some(joined) = self.reassembly.join(&fragment, now) else { return };
+                let joined = self.reassembly.join(&fragment, now)?;
                 match joined.upper() {
-                    Some((protocol, data)) => self.upper(joined.src, joined.dst, protocol, data, false, now, out),
+                    Some((protocol, data)) => self.upper(src, dst, protocol, data, false, now, out),
                     None => self.counters.malformed += 1,
                 }
             }
-            None => self.counters.malformed += 1,
+            Ip::Fragment(_) => self.counters.other += 1,
         }
+        None
     }
 
     /// When [`Path::handle_timeout`] has something to do.
@@ -121,7 +149,7 @@ impl Path {
                     self.counters.malformed += u64::from(!truncated);
                     return;
                 };
-                if !self.is_wanted(src, sport, dst, dport) {
+                if !self.is_wanted(sport, dport) {
                     self.counters.other += 1;
                     return;
                 }
@@ -132,7 +160,7 @@ impl Path {
                 }
             }
             TCP => match frame::tcp(data) {
-                Some(tcp) if self.is_wanted(src, tcp.sport, dst, tcp.dport) => self.segment(src, dst, &tcp, now, out),
+                Some(tcp) if self.is_wanted(tcp.sport, tcp.dport) => self.segment(src, dst, &tcp, now, out),
                 Some(_) => self.counters.other += 1,
                 None => self.counters.malformed += 1,
             },
@@ -145,9 +173,14 @@ impl Path {
         self.streams.handle_segment(src, dst, tcp, now, out);
     }
 
-    fn is_wanted(&self, src: IpAddr, sport: u16, dst: IpAddr, dport: u16) -> bool {
-        let port = self.settings.ports.as_ref().is_none_or(|ports| ports.contains(&sport) || ports.contains(&dport));
-        port && self.is_host(src, dst)
+    fn is_wanted(&self, sport: u16, dport: u16) -> bool {
+        self.settings.ports.as_ref().is_none_or(|ports| ports.contains(&sport) || ports.contains(&dport))
+    }
+
+    /// Where any host is wanted, there is no server to be taken for.
+    fn judge(&self, passage: Passage, src: IpAddr, dst: IpAddr) -> Verdict {
+        let hosts = &self.settings.hosts;
+        if hosts.is_empty() { Verdict::Heard } else { passage::judge(passage, hosts.contains(&src), hosts.contains(&dst)) }
     }
 
     fn is_host(&self, src: IpAddr, dst: IpAddr) -> bool {

@@ -80,7 +80,7 @@ impl Reassembly {
         }
         let key = (f.src, f.dst, f.protocol, f.id);
         if !self.partials.contains_key(&key) && self.partials.len() >= MAX_DATAGRAMS {
-            let oldest = self.partials.iter().min_by_key(|(_, p)| p.since).map(|(key, _)| *key);
+            let oldest = self.partials.iter().map(|(key, p)| (p.since, *key)).min().map(|(_, key)| key);
             oldest.and_then(|key| self.partials.remove(&key));
             self.given_up += 1;
         }

@@ -1,21 +1,28 @@
 //! Where phones really send their RTP from, learnt from a few sampled packets. Pure.
 //!
 //! A phone behind a NAT, or one that sends from another port than it listens on, cannot be known from its SDP alone. The relay
-//! of a recovered call goes by the real source, so it is learnt while the call is healthy.
+//! of a recovered call goes by the real source, so it is learnt while the call is healthy. What is believed is decided in [`latch`].
 
-use super::model::Leg;
+mod latch;
+mod rtp;
+
+pub use rtp::Sample;
+
+use super::model::{Leg, Verbatim};
 use super::tracker::LegId;
 use crate::sip::sdp;
 use crate::time::Time;
+use latch::{AGREE, Latch, Outcome};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// Samples in a row that must agree. One alone could be a stray packet of the call that had the port before, or somebody who
-/// guesses ports to draw the audio to himself.
-const AGREE: u8 = 3;
 /// The index is made anew at most this often: it reads every description, and a change waits this long without harm.
 const REBUILD: Duration = Duration::from_secs(1);
+/// Between two tellings of samples that are not believed.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// Packets a second of one phone's RTP: nearly all phones send one each 20 ms.
 const PACKETS: u32 = 50;
@@ -25,6 +32,11 @@ const SEEKING: u32 = 2;
 const MOST: u32 = 100;
 /// Samples a second in all when every phone is known: enough to notice in time that a NAT has given another port.
 const SETTLED: u32 = 5;
+/// A stream that is there goes unsampled for so many times the mean interval once in e^10 times; twice that, since the sampler may take half
+/// as many as it is asked for.
+const UNSAMPLED: u32 = 20;
+/// The least that counts as silence, whatever the rate.
+const LEAST_SILENCE: Duration = Duration::from_secs(10);
 
 /// Of how many RTP packets one is to be sampled, with so many `legs`.
 #[must_use]
@@ -34,13 +46,10 @@ pub fn one_in(legs: usize, seeking: bool) -> u32 {
     (legs.saturating_mul(PACKETS) / wanted).max(1)
 }
 
-/// Samples of one phone that are expected in a time before its silence is believed: none of them by chance is one case in 160,000.
-const EXPECTED: u32 = 12;
-
 /// How long a phone that sends may go without a sample at most, with so many `legs`, while one is sought.
 #[must_use]
 pub fn quiet(legs: usize) -> Duration {
-    Duration::from_secs(1) * EXPECTED * one_in(legs, true) / PACKETS
+    Duration::from_secs(1) * one_in(legs, true) / PACKETS * UNSAMPLED
 }
 
 /// News of one phone.
@@ -54,12 +63,54 @@ pub struct Observed {
     pub source: Option<SocketAddr>,
 }
 
+/// What became of the samples.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MediaCounters {
+    /// RTP packets to ports of calls that were looked at.
+    pub samples: u64,
+    /// Of these, those from a host that neither the call's description nor its signalling names.
+    pub foreign: u64,
+    /// Of these, those that could not be believed although their host is named: the stream that was there does not go on in them, or
+    /// several send at once.
+    pub doubtful: u64,
+    /// How often an address was believed anew.
+    pub believed: u64,
+}
+
+/// Samples that were not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unbelieved {
+    /// How many there were since the last telling.
+    pub count: u64,
+    /// Where the last of them came from.
+    pub from: SocketAddr,
+    /// The server's port that it went to.
+    pub at: SocketAddr,
+    /// Where the audio of that port goes on being believed to come from.
+    pub kept: SocketAddr,
+}
+
+impl fmt::Display for Unbelieved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} sampled RTP packets were not believed, the last to {} from {}: neither SDP nor signalling names that host, or it does not \
+             go on with the phone's stream; for that call {} stays",
+            self.count, self.at, self.from, self.kept
+        )
+    }
+}
+
 struct Port {
     leg: LegId,
     media: usize,
-    told: SocketAddr,
-    last: Option<SocketAddr>,
-    agreed: u8,
+    latch: Latch,
+    /// The host that the phone's SIP comes from.
+    signalling: IpAddr,
+    /// The phone's description.
+    body: Verbatim,
+    /// Samples in a row that were not believed: a few are what is left of the call that had the port before.
+    unbelieved: u8,
 }
 
 /// The server's RTP ports that are in use, and what was sampled on each.
@@ -70,12 +121,20 @@ pub struct Sources {
     open: usize,
     built: Option<Time>,
     stale: bool,
+    counters: MediaCounters,
+    news: Option<Unbelieved>,
+    told: Option<Time>,
 }
 
 impl Sources {
     /// Legs have changed: the index is made anew with one of the next samples.
     pub fn forget(&mut self) {
         self.stale = true;
+    }
+
+    /// Forgets all ports; the counters stay.
+    pub fn clear(&mut self) {
+        *self = Self { counters: self.counters, told: self.told, ..Self::default() };
     }
 
     /// Whether there are changed legs that the index does not know.
@@ -90,57 +149,103 @@ impl Sources {
         self.open
     }
 
-    /// Handles a packet from `src` to the server's address `dst`; `legs` are the confirmed legs, read only when something has
-    /// changed.
+    /// What became of the samples so far.
+    #[must_use]
+    pub const fn counters(&self) -> MediaCounters {
+        self.counters
+    }
+
+    /// What was not believed since the last telling, if it is time to tell.
+    pub fn poll_unbelieved(&mut self, now: Time) -> Option<Unbelieved> {
+        if self.told.is_some_and(|at| now.since(at) < TELL_EVERY) {
+            return None;
+        }
+        let news = self.news.take()?;
+        self.told = Some(now);
+        Some(news)
+    }
+
+    /// Handles a datagram to the server's address `dst`, one of `one_in`; `legs` are the confirmed legs, read only when something
+    /// has changed.
     pub fn handle_sample<'a>(
         &mut self,
-        src: SocketAddr,
-        dst: SocketAddr,
+        (src, dst, datagram): (SocketAddr, SocketAddr, &[u8]),
+        one_in: u32,
         legs: impl Iterator<Item = (LegId, &'a Leg)>,
         now: Time,
     ) -> Option<Observed> {
         if self.stale && self.built.is_none_or(|at| now.since(at) >= REBUILD) {
-            self.rebuild(legs);
+            self.rebuild(legs, now);
             self.built = Some(now);
             self.stale = false;
         }
         let port = self.ports.get_mut(&dst)?;
-        self.open -= usize::from(port.agreed < AGREE);
-        if port.last == Some(src) {
-            port.agreed = port.agreed.saturating_add(1);
-        } else {
-            port.last = Some(src);
-            port.agreed = 1;
+        let sample = Sample::of(src, datagram)?;
+        self.counters.samples += 1;
+        self.open -= usize::from(port.latch.is_open());
+        let patience = (Duration::from_secs(1) * one_in / PACKETS * UNSAMPLED).max(LEAST_SILENCE);
+        let outcome = port.latch.handle(&sample, port.signalling, patience, now);
+        self.open += usize::from(port.latch.is_open());
+        match outcome {
+            Outcome::Nothing => port.unbelieved = 0,
+            Outcome::Believed(from) => {
+                port.unbelieved = 0;
+                self.counters.believed += 1;
+                let source = (from != port.latch.told()).then_some(from);
+                return Some(Observed { leg: port.leg, media: port.media, source });
+            }
+            Outcome::Foreign | Outcome::Doubtful => {
+                let counter = if outcome == Outcome::Foreign { &mut self.counters.foreign } else { &mut self.counters.doubtful };
+                *counter += 1;
+                port.unbelieved = port.unbelieved.saturating_add(1);
+                if port.unbelieved >= AGREE {
+                    let count = self.news.map_or(0, |n| n.count) + 1;
+                    self.news = Some(Unbelieved { count, from: src, at: dst, kept: port.latch.source() });
+                }
+            }
         }
-        self.open += usize::from(port.agreed < AGREE);
-        let source = (src != port.told).then_some(src);
-        (port.agreed == AGREE).then_some(Observed { leg: port.leg, media: port.media, source })
+        None
     }
 
-    /// The leg whose phone sends from `src` to the server's address `dst`, by its own word or by what was observed.
+    /// The leg whose phone sends from `src` to the server's address `dst`, as far as is believed.
     #[must_use]
     pub fn leg_of(&self, src: SocketAddr, dst: SocketAddr) -> Option<LegId> {
         let port = self.ports.get(&dst)?;
-        (src == port.told || (port.last == Some(src) && port.agreed >= AGREE)).then_some(port.leg)
+        (src == port.latch.source()).then_some(port.leg)
     }
 
-    fn rebuild<'a>(&mut self, legs: impl Iterator<Item = (LegId, &'a Leg)>) {
+    fn rebuild<'a>(&mut self, legs: impl Iterator<Item = (LegId, &'a Leg)>, now: Time) {
         let mut old = std::mem::take(&mut self.ports);
         for (id, leg) in legs {
             let (Some(sent), Some(received)) = (&leg.sdp_sent, &leg.sdp_received) else { continue };
-            let (sent, received) = (sdp::places(&sent.body), sdp::places(&received.body));
-            for (media, ((here, ours), (there, theirs))) in sent.into_iter().zip(received).enumerate() {
+            let (here, there) = (sdp::places(&sent.body), sdp::places(&received.body));
+            for (media, ((here, ours), (there, theirs))) in here.into_iter().zip(there).enumerate() {
                 let (Some(here), Some(there)) = (here, there) else { continue };
                 if ours == 0 || theirs == 0 {
                     continue;
                 }
                 let told = SocketAddr::new(there, theirs);
                 let at = SocketAddr::new(here, ours);
-                let kept = old.remove(&at).filter(|p| p.leg == id && p.media == media && p.told == told);
-                self.ports.insert(at, kept.unwrap_or(Port { leg: id, media, told, last: None, agreed: 0 }));
+                // Of m-lines that share a port (RFC 9143) the first stands for all.
+                if self.ports.get(&at).is_some_and(|p| p.leg == id) {
+                    continue;
+                }
+                let kept = old.remove(&at).filter(|p| p.leg == id && p.media == media && p.latch.told() == told);
+                let mut port = kept.unwrap_or_else(|| {
+                    let source = leg.rtp_sources.get(media).copied().flatten();
+                    let latch = Latch::new(told, source.filter(|s| leg.may_send_rtp(told.ip(), s.ip())), now);
+                    let (signalling, body) = (leg.remote_addr.ip(), received.body.clone());
+                    Port { leg: id, media, latch, signalling, body, unbelieved: 0 }
+                });
+                port.signalling = leg.remote_addr.ip();
+                if port.body != received.body {
+                    port.body = received.body.clone();
+                    port.latch.renegotiated(now);
+                }
+                self.ports.insert(at, port);
             }
         }
-        self.open = self.ports.values().filter(|p| p.agreed < AGREE).count();
+        self.open = self.ports.values().filter(|p| p.latch.is_open()).count();
     }
 }
 

@@ -137,10 +137,11 @@ impl Streams {
             return;
         }
         self.look_at = now + LOOK;
-        let late: Vec<Key> =
-            self.streams.iter().filter(|(_, s)| s.waits() && now.since(s.last) >= LOOK).map(|(key, _)| *key).collect();
-        for key in late {
-            let last = self.streams.get(&key).map_or(now, |s| s.last);
+        let mut late: Vec<(Time, Key)> =
+            self.streams.iter().filter(|(_, s)| s.waits() && now.since(s.last) >= LOOK).map(|(key, s)| (s.last, *key)).collect();
+        // In the order of time: a request waits in one stream, and its answer in another.
+        late.sort_unstable();
+        for (last, key) in late {
             self.with(key, last, out, |order, _, each| order.handle_timeout(now, each));
             let Some(stream) = self.streams.get_mut(&key) else { continue };
             let before = (stream.buffered(), stream.waits());

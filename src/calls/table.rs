@@ -258,7 +258,7 @@ impl Table {
         self.waiting.clear();
         self.answered.clear();
         self.events.clear();
-        self.sources = Sources::default();
+        self.sources.clear();
         self.told = Told::default();
         self.crowded = None;
     }

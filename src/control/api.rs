@@ -11,6 +11,7 @@ pub use crate::calls::capture::CaptureCounters;
 pub use crate::calls::hep::intake::Counters as HepCounts;
 pub use crate::calls::model::{OtherEnd, OtherEndKind};
 pub use crate::calls::server::driver::ServerStatus;
+pub use crate::calls::sources::MediaCounters;
 pub use crate::calls::tracker::Learning;
 pub use crate::config::Mode;
 pub use crate::health::{CheckState, CheckStatus, Probe};
@@ -320,6 +321,9 @@ pub struct CallCounts {
     /// What was captured of the server's traffic since the capture was opened; `None` while there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capture: Option<CaptureCounters>,
+    /// What became of the sampled RTP packets.
+    #[serde(default)]
+    pub media: MediaCounters,
     /// What the server reported by HEP; `None` if that is not configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hep: Option<HepCounts>,

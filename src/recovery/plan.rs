@@ -57,7 +57,10 @@ fn stream<'a>(leg: &Leg, ends: &'a Ends<'a>, i: usize) -> Option<Stream<'a>> {
         sent,
         received,
         direction: leg.direction,
-        observed: leg.rtp_sources.get(i).copied().flatten(),
+        observed: leg.rtp_sources.get(i).copied().flatten().filter(|source| {
+            // Older versions believed any host that sent enough.
+            received.connection.is_none_or(|told| leg.may_send_rtp(told, source.ip()))
+        }),
         server: leg.local_addr.ip(),
     })
 }

@@ -24,7 +24,19 @@ enum Order {
 /// A running server.
 pub(crate) struct B2bua {
     orders: mpsc::UnboundedSender<Order>,
+    calls: Known,
 }
+
+/// What a thief of the server's secrets would know of a call: the dialog with the caller, and both ports of its media.
+#[derive(Clone, Debug)]
+pub(crate) struct Secrets {
+    pub(crate) call_id: String,
+    pub(crate) local: String,
+    pub(crate) remote: String,
+    pub(crate) media: [SocketAddr; 2],
+}
+
+type Known = Arc<std::sync::Mutex<Vec<Secrets>>>;
 
 /// One leg.
 struct Leg {
@@ -71,6 +83,7 @@ struct Core {
     answers: HashMap<(String, String), (Vec<u8>, SocketAddr)>,
     host: Host,
     next: u32,
+    known: Known,
 }
 
 impl B2bua {
@@ -87,7 +100,9 @@ impl B2bua {
         let (p1, p2) = (lan.host("p1")?, lan.host("p2")?);
         let ip = |h: &Host| if vip.is_ipv4() { IpAddr::from(h.ip4) } else { h.ip6.into() };
         let phones = [('1', ip(p1)), ('2', ip(p2)), ('3', ip(p1))].into_iter().collect();
+        let known = Known::default();
         let core = Core {
+            known: Arc::clone(&known),
             vip,
             phones,
             sip,
@@ -99,7 +114,12 @@ impl B2bua {
         };
         let (orders, inbox) = mpsc::unbounded_channel();
         rt.spawn(core.run(checks, inbox));
-        Ok((Self { orders }, pidfile))
+        Ok((Self { orders, calls: known }, pidfile))
+    }
+
+    /// The calls that were ever begun.
+    pub(crate) fn secrets(&self) -> Vec<Secrets> {
+        self.calls.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
     /// Makes it send a re-INVITE with a new description, and then an UPDATE, to every phone.
@@ -277,6 +297,13 @@ impl Core {
             return self.answer(&m, from, 500, None).await;
         };
         media.send_to(0, sdp.audio);
+        let [caller, called] = &legs;
+        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(Secrets {
+            call_id: caller.call_id.clone(),
+            local: caller.local.clone(),
+            remote: caller.remote.clone(),
+            media: [caller.at, called.at],
+        });
         self.answer(&m, from, 100, None).await;
         let body = legs[1].sdp();
         self.calls.push(Call { legs, media });

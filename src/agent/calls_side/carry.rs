@@ -39,6 +39,7 @@ impl CallsSide {
             self.store.apply(event);
         }
         self.relay.set(flows);
+        self.ears.set_holds(self.role == Role::Master);
         self.ears.sample(if self.role == Role::Master { self.table.wants_one_in() } else { None });
         messages
     }

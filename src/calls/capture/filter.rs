@@ -14,6 +14,8 @@ const PACKET_TYPE: u32 = 0xffff_f004;
 /// A random number for each packet: SKF_AD_OFF + SKF_AD_RANDOM.
 const RANDOM: u32 = 0xffff_f038;
 const OUTGOING: u32 = 4;
+/// The first type that is not for this host: PACKET_OTHERHOST.
+const NOT_FOR_HERE: u32 = 3;
 const IPV4: u32 = 0x0800;
 const IPV6: u32 = 0x86dd;
 /// 802.1Q, 802.1ad, and the number that older QinQ gear uses.
@@ -76,8 +78,8 @@ pub(super) fn ports_filter(ports: &[u16], hosts: &[IpAddr]) -> Option<Vec<SockFi
     p.assemble()
 }
 
-/// A random one of `one_in` of the whole UDP packets to one of `addresses` and a port of `ports` (first and last). The draw comes first,
-/// so that most packets cost two instructions.
+/// A random one of `one_in` of the whole UDP packets that come in to one of `addresses` and a port of `ports` (first and last). The draw
+/// comes first, so that most packets cost two instructions.
 pub(super) fn sample_filter(addresses: &[IpAddr], ports: (u16, u16), one_in: u32) -> Option<Vec<SockFilter>> {
     if addresses.is_empty() || addresses.len() > MAX_PORTS {
         return None;
@@ -87,6 +89,8 @@ pub(super) fn sample_filter(addresses: &[IpAddr], ports: (u16, u16), one_in: u32
     let no = p.label();
     p.word(RANDOM);
     p.if_at_least((u32::MAX / one_in.max(1)).max(1), no);
+    p.byte(PACKET_TYPE);
+    p.if_at_least(NOT_FOR_HERE, no);
     p.half(PROTOCOL);
     p.if_equal(IPV4, v4);
     p.if_equal(IPV6, v6);

@@ -38,6 +38,10 @@ pub(super) struct Frame<'a> {
     pub(super) data: &'a [u8],
     /// Whether the frame was longer than what the ring could hold.
     pub(super) cut: bool,
+    /// `sll_pkttype` of packet(7).
+    pub(super) packet_type: u16,
+    /// The link address of its sender, if it is one of six bytes.
+    pub(super) link: Option<[u8; 6]>,
 }
 
 impl Ring {
@@ -127,6 +131,8 @@ impl Drop for Returned<'_> {
 fn frames(block: &[u8], each: &mut dyn FnMut(Frame<'_>)) {
     use std::mem::offset_of;
     const HEADER: usize = offset_of!(libc::tpacket_block_desc, hdr);
+    // The kernel puts the frame's sockaddr_ll behind its header, aligned (TPACKET_ALIGN).
+    const ADDRESS: usize = size_of::<libc::tpacket3_hdr>().next_multiple_of(libc::TPACKET_ALIGNMENT);
     let u32_at = |at: usize| Some(u32::from_ne_bytes(block.get(at..at + 4)?.try_into().ok()?) as usize);
     let u16_at = |at: usize| Some(usize::from(u16::from_ne_bytes(block.get(at..at + 2)?.try_into().ok()?)));
     let count = u32_at(HEADER + offset_of!(libc::tpacket_hdr_v1, num_pkts)).unwrap_or(0);
@@ -136,7 +142,16 @@ fn frames(block: &[u8], each: &mut dyn FnMut(Frame<'_>)) {
             let kept = u32_at(at + offset_of!(libc::tpacket3_hdr, tp_snaplen))?;
             let long = u32_at(at + offset_of!(libc::tpacket3_hdr, tp_len))?;
             let start = at + u16_at(at + offset_of!(libc::tpacket3_hdr, tp_net))?;
-            Some(Frame { data: block.get(start..start + kept)?, cut: kept < long })
+            let address = block.get(at + ADDRESS..at + ADDRESS + size_of::<libc::sockaddr_ll>())?;
+            let byte = |at: usize| address.get(at).copied();
+            let link = address.get(offset_of!(libc::sockaddr_ll, sll_addr)..)?.first_chunk::<6>().copied();
+            let length = byte(offset_of!(libc::sockaddr_ll, sll_halen))?;
+            Some(Frame {
+                data: block.get(start..start + kept)?,
+                cut: kept < long,
+                packet_type: u16::from(byte(offset_of!(libc::sockaddr_ll, sll_pkttype))?),
+                link: link.filter(|_| length == 6),
+            })
         })();
         if let Some(frame) = frame {
             each(frame);

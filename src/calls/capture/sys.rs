@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use nix::net::if_::InterfaceFlags;
+use nix::sys::socket::LinkAddr;
 use socket2::{SockAddr, Socket};
 use std::io;
 use std::os::fd::AsRawFd as _;
@@ -31,6 +32,23 @@ pub(super) fn all_protocols_on(index: u32) -> io::Result<SockAddr> {
 pub(super) fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
     // SAFETY: a Socket owns its descriptor: it is the same for as long as the Socket lives, and is closed only when it drops.
     unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE | Interest::ERROR) }.map_err(io::Error::from)
+}
+
+/// A frame that was received without a ring.
+pub(super) struct Got {
+    pub(super) length: usize,
+    /// `sll_pkttype` of packet(7).
+    pub(super) packet_type: u16,
+    /// The link address of its sender, if it is one of six bytes.
+    pub(super) link: Option<[u8; 6]>,
+}
+
+/// Receives one frame, without its link header.
+pub(super) fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<Got> {
+    let (length, from) = nix::sys::socket::recvfrom::<LinkAddr>(socket.as_raw_fd(), buffer).map_err(io::Error::from)?;
+    // A packet socket names the sender of every frame; one without a type counts as no frame of the server's.
+    let packet_type = from.as_ref().map_or(u16::MAX, |a| u16::from(a.pkttype()));
+    Ok(Got { length, packet_type, link: from.filter(|a| a.halen() == 6).and_then(|a| a.addr()) })
 }
 
 /// Sets the receive buffer, in bytes, even beyond the system's limit (needs CAP_NET_ADMIN).

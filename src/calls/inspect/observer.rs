@@ -144,7 +144,7 @@ impl<'j> Observer<'j> {
         let Some(sample) = self.streams.handle(src, dst, payload, now) else { return };
         let Some(view) = self.records.get(sample.record as usize).map(|r| r.view as usize) else { return };
         if let Some(v) = self.views.get_mut(view) {
-            v.table.handle_rtp(src, dst, now);
+            v.table.handle_rtp(src, dst, payload, now);
             self.legs(view, None, now);
             self.calls(view);
         }

@@ -4,6 +4,7 @@ use super::file::Frame;
 use super::link::{self, Inside};
 use crate::calls::hep::{self, Kind};
 use crate::calls::model::{Packet, Transport};
+use crate::calls::passage::Passage;
 use crate::calls::path::{Path, PathSettings};
 use crate::sip::message::Message;
 use crate::time::Time;
@@ -93,7 +94,8 @@ impl Wire {
                     path.handle_timeout(now, &mut |p| sorter.message(p, false, each));
                 }
                 let ip = link::fitted(ip, frame.cut);
-                path.handle_ip(&ip, now, &mut |p| sorter.message(p, frame.cut, each));
+                // Whose host captured it, and when that host was the server, nobody knows: no frame of a file is refused for its way.
+                path.handle_ip(&ip, Passage::Unknown, now, &mut |p| sorter.message(p, frame.cut, each));
             }
             Inside::Else => {}
             Inside::Unsupported => t.unsupported_frames += 1,

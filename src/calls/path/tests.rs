@@ -58,7 +58,9 @@ fn sip() -> Path {
 fn run(path: &mut Path, packets: &[Vec<u8>]) -> Vec<(Transport, String, String, Vec<u8>)> {
     let mut all = Vec::new();
     for p in packets {
-        path.handle_ip(p, Time::ZERO, &mut |p| all.push((p.transport, p.src.to_string(), p.dst.to_string(), p.payload.to_vec())));
+        path.handle_ip(p, Passage::Unknown, Time::ZERO, &mut |p| {
+            all.push((p.transport, p.src.to_string(), p.dst.to_string(), p.payload.to_vec()))
+        });
     }
     all
 }
@@ -201,6 +203,89 @@ fn a_stream_in_small_segments_with_ends_on_both_sides() {
     assert_eq!(run(&mut path, &packets).len(), 1);
     let c = path.counters().tcp;
     assert_eq!((c.opened, c.streams, c.messages, c.segments), (1, 0, 1, m.len().div_ceil(7) as u64));
+}
+
+/// The message from the server at 10.0.0.1 in each form that can be cut into pieces.
+fn from_server(message: &[u8]) -> [Vec<Vec<u8>>; 3] {
+    let datagram = v4(17, 1, 0, &udp(5060, 7000, message));
+    let (one, two) = message.split_at(message.len() / 2);
+    let segments =
+        vec![v4(6, 1, 0, &tcp(5060, 7000, 1, 0x18, one)), v4(6, 1, 0, &tcp(5060, 7000, 1 + one.len() as u32, 0x18, two))];
+    [vec![datagram.clone()], fragments4(&datagram, 9, 1480), segments]
+}
+
+#[test]
+fn what_comes_in_from_the_servers_address_is_no_word_of_the_server() {
+    let server = || Path::new(PathSettings { ports: Some(vec![5060]), hosts: vec!["10.0.0.1".parse().unwrap()] });
+    let heard = |path: &mut Path, packets: &[(Passage, Vec<u8>)]| {
+        let mut all = Vec::new();
+        for (passage, packet) in packets {
+            path.handle_ip(packet, *passage, Time::ZERO, &mut |p| all.push(p.payload.to_vec()));
+        }
+        all
+    };
+    let (real, forged) = (invite(4000), vec![b'f'; invite(4000).len()]);
+    for (mine, theirs) in from_server(&real).into_iter().zip(from_server(&forged)) {
+        let way = |passage: Passage, packets: &[Vec<u8>]| packets.iter().map(|p| (passage, p.clone())).collect::<Vec<_>>();
+        assert_eq!(heard(&mut server(), &way(Passage::Out, &mine)), [&real[..]]);
+        assert_eq!(heard(&mut server(), &way(Passage::Within, &mine)), [&real[..]]);
+        for passage in [Passage::In, Passage::Past] {
+            let mut path = server();
+            assert!(heard(&mut path, &way(passage, &theirs)).is_empty());
+            assert_eq!(
+                (path.counters().forged, path.counters().datagrams, path.counters().tcp.opened),
+                (theirs.len() as u64, 0, 0)
+            );
+        }
+        // Part by part between the real ones, before and after: each real message is whole, and none is made of both.
+        for first in [true, false] {
+            let mut path = server();
+            let mut mixed = Vec::new();
+            for (m, t) in mine.iter().zip(&theirs) {
+                let pair = [(Passage::Out, m.clone()), (Passage::In, t.clone())];
+                mixed.extend(if first { pair } else { [pair[1].clone(), pair[0].clone()] });
+            }
+            assert_eq!(heard(&mut path, &mixed), [&real[..]]);
+            assert_eq!((path.counters().forged, path.counters().incomplete), (theirs.len() as u64, 0));
+        }
+    }
+    // To the server: only what comes in.
+    let to_server = v4(17, 1, 0, &udp(7000, 5060, &real));
+    let turned = [&to_server[..12], &to_server[16..20], &to_server[12..16], &to_server[20..]].concat();
+    for (passage, count) in [(Passage::In, 1), (Passage::Within, 1), (Passage::Past, 0), (Passage::Out, 0)] {
+        let mut path = server();
+        assert_eq!(heard(&mut path, &[(passage, turned.clone())]).len(), count, "{passage:?}");
+        assert_eq!((path.counters().astray, path.counters().forged), (1 - count as u64, 0), "{passage:?}");
+    }
+}
+
+#[test]
+fn cooked_captures_say_which_way_a_packet_went() {
+    let packet = v4(17, 1, 0, &udp(5060, 7000, &invite(3)));
+    let sll = |hardware: u16, kind: u16| {
+        (Link::Sll, [&kind.to_be_bytes()[..], &hardware.to_be_bytes(), &[0; 10], &[8, 0], &packet].concat())
+    };
+    let sll2 = |hardware: u16, kind: u8| {
+        (Link::Sll2, [&[8, 0, 0, 0, 0, 0, 0, 2][..], &hardware.to_be_bytes(), &[kind], &[0; 9], &packet].concat())
+    };
+    let plain = (Link::Ethernet, [&ETHERNET[..], &[8, 0], &packet].concat());
+    let cases = [
+        (sll(1, 4), 1),
+        (sll(1, 0), 0),
+        (sll(1, 1), 0),
+        (sll(1, 3), 0),
+        (sll(772, 0), 1),
+        (sll2(1, 4), 1),
+        (sll2(1, 0), 0),
+        (sll2(772, 0), 1),
+        (plain, 1),
+    ];
+    for (n, ((link, frame), expected)) in cases.into_iter().enumerate() {
+        let mut path = Path::new(PathSettings { ports: Some(vec![5060]), hosts: vec!["10.0.0.1".parse().unwrap()] });
+        let mut count = 0;
+        path.handle_frame(link, &frame, Time::ZERO, &mut |_| count += 1);
+        assert_eq!((count, path.counters().forged), (expected, 1 - expected), "case {n}");
+    }
 }
 
 proptest! {

@@ -36,6 +36,22 @@ fn check(streams: &Streams) {
     assert!(streams.streams.keys().all(|k| streams.queue.iter().any(|(q, _)| q == k)));
 }
 
+#[test]
+fn what_only_silence_ends_comes_in_the_order_of_time() {
+    // Without a length, the message ends with the stream's silence.
+    let text = |n: u16| format!("OPTIONS sip:{n} SIP/2.0\r\nCall-ID: {n}\r\nContent-Type: text/plain\r\n\r\nx");
+    let mut streams = Streams::new(false);
+    // Neither up nor down, so that no order of ports will do.
+    let ports: Vec<u16> = (0..16).map(|n| 1000 + n * 7 % 16).collect();
+    for (n, port) in (0..).zip(&ports) {
+        let message = text(*port);
+        assert!(run(&mut streams, &[segment(*port, 1, message.as_bytes())], Time::from_millis(n)).is_empty());
+    }
+    let mut all = Vec::new();
+    streams.handle_timeout(Time::from_millis(5000), &mut |src, _, _| all.push(src.port()));
+    assert_eq!(all, ports);
+}
+
 proptest! {
     #[test]
     fn messages_of_many_streams_come_whole_and_in_order(

@@ -29,6 +29,7 @@ impl Table {
         for id in &legs {
             self.members.insert(*id, Member { call: Some(key), told: true });
         }
+        self.sources.forget();
         // What was stored before confidences were is what this version would say of it at least.
         let pairing = call.pairing.map(|p| (p, call.confidence.unwrap_or(if p == Pairing::SameDialog { CERTAIN } else { 0 })));
         let other_end = call.other_end.clone();

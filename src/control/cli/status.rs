@@ -160,12 +160,12 @@ pub(super) fn render(status: &Status) -> String {
         .iter()
         .filter_map(|i| {
             let c = i.calls.capture?;
-            let numbers = [c.seen, c.dropped, c.path.tcp.streams, c.path.tcp.gaps, c.incomplete, c.malformed];
+            let numbers = [c.seen, c.dropped, c.path.tcp.streams, c.path.tcp.gaps, c.incomplete, c.malformed, c.path.forged];
             Some(std::iter::once(i.name.clone()).chain(numbers.map(|n| n.to_string())).collect())
         })
         .collect();
     if !wire.is_empty() {
-        let head = ["SIP SEEN OF", "MESSAGES", "DROPPED", "TCP STREAMS", "TCP GAPS", "INCOMPLETE", "MALFORMED"];
+        let head = ["SIP SEEN OF", "MESSAGES", "DROPPED", "TCP STREAMS", "TCP GAPS", "INCOMPLETE", "MALFORMED", "FORGED"];
         let _ = write!(text, "\n{}", table(&head, wire));
     }
     let lost: Vec<Vec<String>> =
@@ -174,6 +174,15 @@ pub(super) fn render(status: &Status) -> String {
         let head =
             ["NOT LEARNT OF", "NO ROOM", "GAVE WAY", "SAME CALL-ID", "NAME TOO LONG", "CUT", "UNANSWERED NOW", "IN DOUBT NOW"];
         let _ = write!(text, "\n{}", table(&head, lost));
+    }
+    let media = status.instances.iter().filter(|i| i.calls.media.samples > 0).map(|i| {
+        let m = i.calls.media;
+        let counts = [m.samples, m.believed, m.foreign, m.doubtful];
+        std::iter::once(i.name.clone()).chain(counts.map(|n| n.to_string())).collect()
+    });
+    let media: Vec<Vec<String>> = media.collect();
+    if !media.is_empty() {
+        let _ = write!(text, "\n{}", table(&["RTP OF", "SAMPLES", "BELIEVED", "FOREIGN", "DOUBTFUL"], media));
     }
     let servers = status.instances.iter().filter_map(|i| {
         let s = i.server.as_ref()?;

@@ -1,4 +1,5 @@
 use super::{REFUSED, USAGE, calls, history, status, switchover};
+use crate::calls::path::PathCounters;
 use crate::calls::tracker::{Counters, Load};
 use crate::control::api::*;
 
@@ -57,7 +58,13 @@ fn the_status_shows_master_nodes_checks_and_calls() {
                 stored: 41,
                 tracked: 42,
                 carried: 43,
-                capture: Some(CaptureCounters { seen: 81, dropped: 82, ..CaptureCounters::default() }),
+                capture: Some(CaptureCounters {
+                    seen: 81,
+                    dropped: 82,
+                    path: PathCounters { forged: 83, ..PathCounters::default() },
+                    ..CaptureCounters::default()
+                }),
+                media: MediaCounters { samples: 61, foreign: 62, doubtful: 63, believed: 64 },
                 hep: Some(HepCounts { received: 71, dropped: 72, ..HepCounts::default() }),
                 learning: Some(Learning {
                     load: Load { unanswered: 91, ..Load::default() },
@@ -90,6 +97,11 @@ fn the_status_shows_master_nodes_checks_and_calls() {
         "login refused",
         "71",
         "72",
+        "61",
+        "62",
+        "63",
+        "64",
+        "83",
         "never",
         "evil .[2J",
     ] {

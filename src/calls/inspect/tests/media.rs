@@ -10,7 +10,9 @@ const S: &str = "10.0.0.100:5060";
 
 /// A call through a B2BUA whose caller says that it listens at `told` and sends from `real`.
 fn conversation(told_at: &str, real: &str, packets: [u16; 2]) -> Report {
-    let (i, o) = (Hop::new("in", A, S, "1000", "2000"), Hop::new("out", S, B, "1000", "2000"));
+    // The NAT shows of SIP the address that it shows of RTP.
+    let caller = format!("{}:5060", real.split(':').next().unwrap());
+    let (i, o) = (Hop::new("in", &caller, S, "1000", "2000"), Hop::new("out", S, B, "1000", "2000"));
     let mut shots = vec![i.invite(&audio(told_at, "")), o.invite(&audio("10.0.0.100:9002", ""))];
     shots.extend([o.answer(200, &audio("10.0.0.2:4002", "")), o.ack()]);
     shots.extend([i.answer(200, &audio("10.0.0.100:9000", "")), i.ack()]);
