@@ -8,6 +8,10 @@ use std::sync::Arc;
 /// The schema that this version writes. A value with a higher number comes from a newer version and is left alone.
 pub const SCHEMA: u32 = 1;
 
+/// The highest epoch that is read. No epoch is above the revision that etcd had when it was written, which is an i64 and rises by one
+/// with each change: a higher one was made by hand or is damaged, and would leave no room for the next.
+pub(super) const MAX_EPOCH: u64 = 1 << 62;
+
 /// The longest value that is read. A record with 100 members is below 10 kB; more is not ours.
 const MAX_VALUE: usize = 64 * 1024;
 
@@ -190,7 +194,11 @@ fn decode<T: for<'a> Deserialize<'a>>(value: &[u8]) -> Result<T, String> {
 /// Reads the value of a record key.
 #[must_use]
 pub fn read_record(key: &str, value: &[u8], revision: i64) -> Recorded {
-    match decode::<Record>(value) {
+    let sane = |r: Record| {
+        let e = r.epoch;
+        (1..=MAX_EPOCH).contains(&e).then_some(r).ok_or_else(|| format!("its epoch {e} is not one that keepcall has written"))
+    };
+    match decode::<Record>(value).and_then(sane) {
         Ok(record) => Recorded::Good { revision, record: Arc::new(record) },
         Err(e) => Recorded::Unreadable {
             revision,

@@ -11,8 +11,21 @@ use std::time::Duration;
 /// and drops the addresses in far less; one that never says Go loses its right after this and `hold`.
 pub(super) const CLAIM_PATIENCE: Duration = Duration::from_millis(1500);
 
+/// Heartbeats of a master that may be lost on the way to a node which others heard. Less than the pause of a master that has no right
+/// and hears nobody (two holds, and a hold is at least three heartbeats), so that such a one keeps nobody waiting for ever.
+pub(super) const MISSED_BEATS: u32 = 2;
+
+/// How long a node that knew a record which was deleted leaves the next master to those that went before it. Whoever vouched for the old
+/// master has read meanwhile that there is no record (it reads every two seconds, and asks again within one), or has lost its lease.
+pub(super) const LOST_PATIENCE: Duration = Duration::from_secs(5);
+
 /// At the very first election an unfit node leaves fit ones this much time: checks need a few seconds for a verdict.
 const UNFIT_FIRST: Duration = Duration::from_secs(5);
+
+/// The nodes that go before a slow takeover: the successor, and the designated master of an unfinished handover.
+fn guards(r: &Record) -> Vec<String> {
+    r.successor.iter().chain(r.handover.as_ref().map(|_| &r.master)).cloned().collect()
+}
 
 impl Election {
     /// Whether this node contends for nothing: it ends, or lacks what a master needs.
@@ -25,22 +38,25 @@ impl Election {
         if self.view.is_none() || self.is_out() || self.paused().is_some() || !self.may_propose(now) {
             return;
         }
+        let Some(view) = &self.view else { return };
+        // With another's `alive` there, a master lives whose record was deleted; the transaction would fail.
+        if view.alive.is_some() && !self.alive_is_left(view) {
+            return;
+        }
         // Someone may hold on our acks although the record was deleted: first elections wait for silence, too.
-        let mut at = self.quiet_at();
+        let mut at = self.quiet_at().max(self.unheard_at());
         if !self.fit {
             at = at.max(self.started + UNFIT_FIRST);
         }
-        // With `alive` there, a master lives whose record was deleted; the transaction would fail.
-        if self.view.as_ref().is_some_and(|v| v.alive.is_some()) {
-            return;
-        }
+        let (ready, guards) = self.after_loss(view);
+        at = at.max(ready);
         if now < at {
             self.wake_at(at);
             return;
         }
         let record = Record {
             schema: SCHEMA,
-            epoch: self.top_epoch + 1,
+            epoch: self.unused_epoch(view),
             master: self.s.me.clone(),
             successor: None,
             members: vec![self.s.me.clone()],
@@ -51,7 +67,65 @@ impl Election {
             addresses: std::collections::BTreeMap::new(),
         };
         self.win(&record, Cause::First, None, now);
-        self.propose(record, None, true, now);
+        self.propose(record, Some(guards), true, now);
+    }
+
+    /// An epoch above all that were ever used. Each change of master raises the epoch by one and etcd's revision by at least one, so
+    /// that no epoch is above the revision that etcd had after it; and etcd's revision outlives the record.
+    fn unused_epoch(&self, view: &View) -> u64 {
+        #[cfg(test)]
+        if self.broken(super::types::Fault::EpochAgain) {
+            return self.top_epoch + 1;
+        }
+        self.top_epoch.max(u64::try_from(view.revision).unwrap_or(0)).saturating_add(1)
+    }
+
+    /// Whether `alive` is of our own lease: we became master without learning of it, and the record is deleted since. It would keep
+    /// everybody from being elected for as long as this node lives.
+    pub(super) fn alive_is_left(&self, view: &View) -> bool {
+        self.lease.is_some_and(|l| view.alive.is_some_and(|a| a.lease == l.id))
+    }
+
+    /// When a master that was heard, of whatever epoch, holds no longer on what others promised it: they heard its last heartbeats
+    /// when this node did, and some of those may have been lost on the way here only.
+    fn unheard_at(&self) -> Time {
+        #[cfg(test)]
+        if self.broken(super::types::Fault::FirstDeaf) {
+            return Time::ZERO;
+        }
+        self.silence + self.long_hold() + self.s.heartbeat * MISSED_BEATS
+    }
+
+    /// When this node may begin anew after the record that it knew was deleted, and the keys that must not exist then. What its master
+    /// holds on lasts as long as if the record were there, so the same ways are open: the successor is first, and other members are
+    /// slow. But nobody may have known the record as it was last, so that each waits for another one; therefore not for ever.
+    fn after_loss(&self, view: &View) -> (Time, Vec<String>) {
+        #[cfg(test)]
+        if self.broken(super::types::Fault::FirstBlind) {
+            return (Time::ZERO, Vec::new());
+        }
+        if self.lost.is_none() {
+            return (Time::ZERO, Vec::new());
+        }
+        let patient = self.lost_since + LOST_PATIENCE;
+        match self.gone.zip(self.slow_guards(view)) {
+            Some((_, guards)) if guards.is_empty() => (Time::ZERO, guards),
+            Some((since, guards)) if since + self.long_hold() < patient => (since + self.long_hold(), guards),
+            _ => (patient, Vec::new()),
+        }
+    }
+
+    /// The keys that must not exist for that; `None`: this node is not among those that could take over.
+    fn lost_guards(&self, r: &Record) -> Option<Vec<String>> {
+        let first = r.master == self.s.me || r.successor.as_deref() == Some(&self.s.me);
+        if first { Some(Vec::new()) } else { self.may_be_slow(r).then(|| guards(r)) }
+    }
+
+    /// Whether a slow takeover from the master of this record is open to this node at all.
+    fn may_be_slow(&self, r: &Record) -> bool {
+        // A master that never admitted anyone stands on its lease alone: once `alive` is gone, it has no right left.
+        let alone = r.members.len() == 1 && r.members.first() == Some(&r.master) && r.handover.is_none();
+        alone || r.members.contains(&self.s.me)
     }
 
     fn win(&mut self, record: &Record, cause: Cause, previous: Option<String>, now: Time) {
@@ -60,16 +134,15 @@ impl Election {
 
     /// The keys that must not exist for a slow takeover, if by this view none of them does.
     pub(super) fn slow_guards(&self, view: &View) -> Option<Vec<String>> {
-        let r = self.record.as_ref()?;
-        let mut gone: Vec<String> = r.successor.iter().cloned().collect();
-        if r.handover.is_some() {
-            gone.push(r.master.clone());
-        }
+        let gone = match (&self.record, &self.lost) {
+            (Some(r), _) => guards(r),
+            (None, Some(r)) => self.lost_guards(r)?,
+            (None, None) => return None,
+        };
         #[cfg(test)]
-        if self.broken(super::types::Fault::SlowBlind) {
-            gone.clear();
-        }
-        (view.alive.is_none() && gone.iter().all(|n| !view.nodes.contains(n))).then_some(gone)
+        let gone = if self.broken(super::types::Fault::SlowBlind) { Vec::new() } else { gone };
+        let quiet = view.alive.is_none() || (self.record.is_none() && self.alive_is_left(view));
+        (quiet && gone.iter().all(|n| !view.nodes.contains(n))).then_some(gone)
     }
 
     /// Another node is master.
@@ -106,9 +179,7 @@ impl Election {
             self.propose(record, None, true, now);
             return;
         }
-        // A master that never admitted anyone stands on its lease alone: once `alive` is gone, it has no right left.
-        let alone = r.members.len() == 1 && r.members.first() == Some(&r.master) && r.handover.is_none();
-        let (true, Some(since)) = (alone || r.members.contains(&self.s.me), self.gone) else { return };
+        let (true, Some(since)) = (self.may_be_slow(r), self.gone) else { return };
         let mut at = since.max(self.last_ack) + self.long_hold();
         #[cfg(test)]
         if self.broken(super::types::Fault::NoSlowWait) {

@@ -7,7 +7,7 @@ mod asking;
 mod fingerprint;
 
 use super::types::{Action, Candidate, Cause, HoldKind, Inherited, Kind, LeaseState, Message, Role, Settings};
-use crate::cluster::record::{Alive, Record, View};
+use crate::cluster::record::{Alive, MAX_EPOCH, Record, View};
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -69,6 +69,10 @@ pub struct Election {
     pub(super) view: Option<View>,
     /// The record of `view`; the last good one if that is unreadable.
     pub(super) record: Option<Arc<Record>>,
+    /// The record as it was before somebody deleted it: what was promised under it may still be held on.
+    pub(super) lost: Option<Arc<Record>>,
+    /// Since when it is known to be deleted.
+    pub(super) lost_since: Time,
     pub(super) revision: i64,
     pub(super) unreadable: Option<String>,
     /// The highest epoch ever seen: a record that was deleted must not make epochs start again.
@@ -78,6 +82,8 @@ pub struct Election {
     read_under: Option<i64>,
     /// When this node last sent an ack, or started: it may have promised just before.
     pub(super) last_ack: Time,
+    /// Since when this process would have heard a heartbeat of any epoch, and heard none.
+    pub(super) silence: Time,
     pub(super) peers: BTreeMap<String, Peer>,
     /// All nodes that are known by name, but this one: the members, and who has a key. Follows from record and view.
     pub(super) others: Vec<Arc<str>>,
@@ -143,12 +149,15 @@ impl Election {
         let mut e = Self {
             view: None,
             record: None,
+            lost: None,
+            lost_since: now,
             revision: 0,
             unreadable: None,
             top_epoch: 0,
             lease: None,
             read_under: None,
             last_ack: now,
+            silence: now,
             peers: BTreeMap::new(),
             others: Vec::new(),
             sent: VecDeque::new(),
@@ -204,7 +213,7 @@ impl Election {
     /// To be called right after [`Election::new`], if the kernel still lets this host answer: the addresses stay, until the
     /// inherited right ends or the record tells of another epoch. This process goes on with rights of its own.
     pub fn adopt(&mut self, inherited: Inherited, now: Time) {
-        if inherited.until <= now || self.held.is_some() || self.view.is_some() {
+        if inherited.epoch > MAX_EPOCH || inherited.until <= now || self.held.is_some() || self.view.is_some() {
             return;
         }
         self.inherited = Some(inherited);
@@ -289,6 +298,10 @@ impl Election {
     pub fn set_lease(&mut self, lease: Option<LeaseState>, now: Time) {
         if lease.map(|l| l.id) != self.lease.map(|l| l.id) {
             self.want_read = true;
+            // A node whose name is not its own in etcd yet is told nothing.
+            if self.lease.is_none() {
+                self.silence = now;
+            }
             // What was refused for want of a lease need not wait any longer: a restarted process has only what is left of a hold.
             self.read_not_before = now;
             // `alive` may be bound to the lease that is lost, and it was what kept others from taking over slowly.
@@ -376,6 +389,9 @@ impl Election {
 
     /// A message from another node, authenticated and fresh.
     pub fn handle_message(&mut self, from: &str, m: Message, now: Time) {
+        if m.epoch > MAX_EPOCH {
+            return;
+        }
         if !self.peers.contains_key(from) {
             if self.peers.len() >= MAX_PEERS {
                 return;
@@ -419,6 +435,7 @@ impl Election {
     }
 
     fn handle_beat(&mut self, from: &str, epoch: u64, beat: u64, boot: u64, now: Time) {
+        self.silence = now;
         // A record that somebody deleted does not make a master of long ago one again.
         let known = self.record.as_ref().map_or(self.top_epoch, |r| r.epoch);
         if epoch > known {
@@ -435,6 +452,9 @@ impl Election {
                 self.ack(from, beat, boot, self.vouches(now), now);
                 return;
             }
+        }
+        if self.nobody_is_master() {
+            return;
         }
         #[cfg(test)]
         let known = if self.broken(super::types::Fault::AckOldEpoch) { 0 } else { known };
@@ -479,6 +499,16 @@ impl Election {
         let epoch = self.record.as_ref().map_or(0, |r| r.epoch);
         let to = self.known(to);
         self.send(to, Kind::Ack { beat, boot, vouch }, epoch);
+    }
+
+    /// Whether etcd has no record, and nobody who could write it again. Then a master that beats cannot know that it is none any more,
+    /// and may be of an epoch that this process, if it was started since, has never heard of.
+    fn nobody_is_master(&self) -> bool {
+        #[cfg(test)]
+        if self.broken(super::types::Fault::AckNoRecord) {
+            return false;
+        }
+        self.record.is_none() && self.view.as_ref().is_some_and(|v| v.alive.is_none())
     }
 
     fn vouches(&self, now: Time) -> bool {
@@ -548,6 +578,10 @@ impl Election {
 
     /// Everything that follows from the state and the time. Each wait on the way notes its end with `wake_at`.
     fn advance(&mut self, now: Time) {
+        // What came while the process was stalled waits to be heard yet.
+        if now > self.wake + self.s.heartbeat {
+            self.silence = now;
+        }
         (self.wake, self.now) = (Time::FAR, now);
         self.settle_hold(now);
         match self.record.clone() {

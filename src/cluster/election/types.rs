@@ -52,6 +52,10 @@ pub(crate) enum Fault {
     SoloArmed,
     PairedUnvouched,
     NoClaimWait,
+    EpochAgain,
+    FirstDeaf,
+    FirstBlind,
+    AckNoRecord,
     // Of the driver; the simulation plays its part.
     ReturnUnseen,
     LeaseNoDrift,

@@ -28,6 +28,15 @@ fn a_newer_schema_is_refused_even_if_the_rest_looks_familiar() {
 }
 
 #[test]
+fn an_epoch_that_leaves_no_room_for_the_next_one_is_refused() {
+    for epoch in [0, (1 << 62) + 1, u64::MAX] {
+        let bad = encode(&Record { epoch, ..record() });
+        let Recorded::Unreadable { why, .. } = read_record("k", &bad, 1) else { panic!("was read: {epoch}") };
+        assert!(why.contains(&epoch.to_string()) && why.contains("etcdctl del k"), "{why}");
+    }
+}
+
+#[test]
 fn garbage_is_refused_with_the_key_and_the_cure() {
     for bad in [&b""[..], b"{", b"\xff\xfe", b"[]", b"{\"schema\":1}", b"{\"schema\":1,\"epoch\":-4}", &vec![b' '; MAX_VALUE + 1]]
     {

@@ -11,18 +11,28 @@ pub(in crate::cluster::election) struct Canon {
     out: Vec<i64>,
     /// Where in `out` revisions are.
     revisions: Vec<usize>,
+    /// Where in `out` epochs are.
+    epochs: Vec<usize>,
     leases: Vec<i64>,
     tickets: Vec<String>,
-    /// The highest epoch of the state.
-    top: u64,
+    /// Whether somebody may yet delete the record.
+    pub(in crate::cluster::election) deletable: bool,
     /// The clock of the node whose state is being written.
     pub(in crate::cluster::election) now: Time,
 }
 
 impl Canon {
-    pub(super) fn new(top: u64) -> Self {
+    pub(super) fn new(deletable: bool) -> Self {
         let out = Vec::with_capacity(256);
-        Self { out, revisions: Vec::with_capacity(16), leases: Vec::new(), tickets: Vec::new(), top, now: Time::ZERO }
+        Self {
+            out,
+            revisions: Vec::with_capacity(16),
+            epochs: Vec::with_capacity(32),
+            leases: Vec::new(),
+            tickets: Vec::new(),
+            deletable,
+            now: Time::ZERO,
+        }
     }
 
     pub(in crate::cluster::election) fn number(&mut self, n: impl TryInto<i64>) {
@@ -53,9 +63,10 @@ impl Canon {
         self.out.push(r);
     }
 
+    /// Only equality, order and whether one follows the other at once matter.
     pub(in crate::cluster::election) fn epoch(&mut self, e: u64) {
-        let back = i64::try_from(self.top).unwrap_or(0) - i64::try_from(e).unwrap_or(0);
-        self.number(if e == 0 { i64::MIN } else { back });
+        self.epochs.push(self.out.len());
+        self.number(e);
     }
 
     pub(in crate::cluster::election) fn maybe_epoch(&mut self, e: Option<u64>) {
@@ -121,14 +132,26 @@ impl Canon {
         self.flags(&[paused.is_some()]);
     }
 
-    /// 128 bits that stand for the state.
-    pub(super) fn finish(mut self) -> u128 {
-        let mut all: Vec<i64> = self.revisions.iter().map(|i| self.out[*i]).collect();
+    /// Puts the rank of each number in its place; numbers that do not follow each other at once are `gap` apart.
+    fn rank(&mut self, places: &[usize], gap: i64) {
+        let mut all: Vec<i64> = places.iter().map(|i| self.out[*i]).collect();
         all.sort_unstable();
         all.dedup();
-        for i in &self.revisions {
-            self.out[*i] = all.binary_search(&self.out[*i]).map_or(-1, |r| r as i64);
+        let (mut ranks, mut rank) = (Vec::with_capacity(all.len()), 0);
+        for (i, n) in all.iter().enumerate() {
+            rank += if i > 0 && *n != all[i - 1] + 1 { gap } else { 1 };
+            ranks.push(rank);
         }
+        for i in places {
+            self.out[*i] = all.binary_search(&self.out[*i]).map_or(-1, |at| ranks[at]);
+        }
+    }
+
+    /// 128 bits that stand for the state.
+    pub(super) fn finish(mut self) -> u128 {
+        let (revisions, epochs) = (std::mem::take(&mut self.revisions), std::mem::take(&mut self.epochs));
+        self.rank(&revisions, 1);
+        self.rank(&epochs, 2);
         let bytes: Vec<u8> = self.out.iter().flat_map(|n| n.to_le_bytes()).collect();
         let half = |salt: u64| {
             let mut h = DefaultHasher::new();

@@ -40,16 +40,25 @@ pub(super) enum Choice {
     Thawed(u8),
     Switchover(u8),
     Stopped(u8),
+    /// An operator deletes the record, pauses the cluster, or goes on.
+    Deleted,
+    Paused,
+    Resumed,
+    /// A node's priority is raised above the others'.
+    Preferred(u8),
+    /// The holder is asked to forget the second one.
+    Forgotten(u8, u8),
 }
 
 impl Choice {
     pub(super) const fn cost(self) -> u8 {
         use Choice::{
-            AgentKilled, Broken, Cut, Down, Frozen, HeldUp, HostCrashes, Refused, Stopped, Switchover, Twice, Unplugged,
+            AgentKilled, Broken, Cut, Deleted, Down, Forgotten, Frozen, HeldUp, HostCrashes, Paused, Preferred, Refused, Stopped,
+            Switchover, Twice, Unplugged,
         };
         match self {
             HeldUp | Twice | Cut | Refused | Broken | Unplugged | Down | HostCrashes | AgentKilled | Frozen | Switchover(_)
-            | Stopped(_) => 1,
+            | Stopped(_) | Deleted | Paused | Preferred(_) | Forgotten(..) => 1,
             _ => 0,
         }
     }
@@ -63,7 +72,11 @@ pub(super) fn faults(w: &World, kinds: Kinds, out: &mut Vec<Choice>) {
     match item {
         Item::Message { .. } if kinds.network => out.extend([HeldUp, Twice, Cut]),
         Item::Released { .. } if kinds.process => out.push(HeldUp),
-        Item::Serve { .. } if kinds.store => out.extend([HeldUp, Refused, Broken, Unplugged, Down]),
+        Item::Serve { request, .. } if kinds.store => {
+            out.extend([HeldUp, Refused, Broken, Unplugged, Down]);
+            // Only what compares the revision of a record is ever copied.
+            out.extend(matches!(&**request, Request::Commit(c) if c.base != 0).then_some(Twice));
+        }
         Item::Renew { .. } if kinds.store => out.extend([HeldUp, Unplugged, Down]),
         Item::Served { .. } | Item::Renewed { .. } | Item::Expire { .. } if kinds.store => out.push(HeldUp),
         Item::Hint { .. } if kinds.store => out.push(HeldUp),
@@ -77,12 +90,18 @@ pub(super) fn faults(w: &World, kinds: Kinds, out: &mut Vec<Choice>) {
 
 /// What may happen when the tick's queue is empty; time going on is always the last.
 pub(super) fn between(w: &World, kinds: Kinds, budget: u8, out: &mut Vec<Choice>) {
-    use Choice::{Mended, Plugged, Released, Started, Stopped, Switchover, Thawed, Tick, Up};
+    use Choice::{
+        Deleted, Forgotten, Mended, Paused, Plugged, Preferred, Released, Resumed, Started, Stopped, Switchover, Thawed, Tick, Up,
+    };
     out.clear();
     let small = |n: usize| u8::try_from(n).unwrap_or(u8::MAX);
     out.extend((0..w.stuck.len()).map(|i| Released(small(i))));
     out.extend((0..w.cut.len()).map(|i| Mended(small(i))));
     out.extend(w.down.then_some(Up));
+    let operator = kinds.operator && budget > 0;
+    out.extend((operator && may_delete(w)).then_some(Deleted));
+    out.extend((operator && !w.store.paused).then_some(Paused));
+    out.extend(w.store.paused.then_some(Resumed));
     for (i, n) in w.nodes.iter().enumerate() {
         let i = small(i);
         out.extend(n.unplugged.then_some(Plugged(i)));
@@ -91,11 +110,22 @@ pub(super) fn between(w: &World, kinds: Kinds, budget: u8, out: &mut Vec<Choice>
             None => out.push(Started(i)),
             Some(e) if kinds.operator && budget > 0 && !n.frozen && !n.stopping && e.hold().is_some() => {
                 out.extend([Switchover(i), Stopped(i)]);
+                let others = (0..w.nodes.len()).filter(|o| !w.nodes[*o].preferred && !w.nodes[usize::from(i)].preferred);
+                out.extend(others.filter(|o| small(*o) != i).map(|o| Preferred(small(o))));
+                let gone = (0..w.nodes.len()).filter(|o| w.store.bound(*o) == 0 && small(*o) != i);
+                out.extend(gone.map(|o| Forgotten(i, small(o))));
             }
             Some(_) => {}
         }
     }
     out.push(Tick);
+}
+
+/// Assumption 7 of `docs/election.md`: each node knows the record as it is, so that none forgets it with its process, or hears the others.
+fn may_delete(w: &World) -> bool {
+    let Some((_, r)) = &w.store.record else { return false };
+    let knows = |n: &super::world::Node| n.election.as_ref().is_some_and(|e| e.record() == Some(&**r));
+    r.members.len() == w.nodes.len() && w.nodes.iter().all(knows)
 }
 
 /// Carries out one action of a node.
@@ -168,6 +198,23 @@ pub(super) fn apply(w: &mut World, choice: Choice) {
             w.queue.push_back(Item::Hint { node: n });
             w.due(n);
         }
+        Choice::Deleted | Choice::Paused | Choice::Resumed => {
+            let before = w.store.revision;
+            let store = Rc::make_mut(&mut w.store);
+            store.revision += 1;
+            match choice {
+                Choice::Deleted => store.record = None,
+                _ => store.paused = choice == Choice::Paused,
+            }
+            watched(w, before);
+        }
+        Choice::Preferred(n) => {
+            let n = usize::from(n);
+            w.nodes[n].preferred = true;
+            let priority = w.nodes[n].priority();
+            w.input(n, |e, now| e.set_fitness(true, priority, now));
+        }
+        Choice::Forgotten(by, whom) => w.input(usize::from(by), |e, now| e.forget(NAMES[usize::from(whom)].to_owned(), now)),
         Choice::Switchover(n) => w.input(usize::from(n), |e, now| e.switchover(None, now)),
         Choice::Stopped(n) => {
             w.nodes[usize::from(n)].stopping = true;

@@ -13,12 +13,15 @@ impl Election {
             s,
             view,
             record,
+            lost,
+            lost_since,
             revision,
             unreadable,
             top_epoch,
             lease,
             read_under,
             last_ack,
+            silence,
             peers,
             // Follows from record and view.
             others: _,
@@ -70,7 +73,9 @@ impl Election {
             last_role: _,
         } = self;
         assert!(actions.is_empty(), "a state is looked at when its actions are out");
-        assert!(forget.is_none() && forgot.is_none() && *priority == 100, "the fingerprint takes these as constant");
+        c.name(forget.as_deref());
+        c.name(forgot.as_deref());
+        c.number(*priority);
         let (hold, long, past) = (s.hold, self.long_hold(), Duration::ZERO);
         c.flags(&[view.is_some(), unreadable.is_some(), *doubt, *want_read, *fit, *fit_known, *stopping, *parking]);
         if let Some(v) = view {
@@ -84,6 +89,10 @@ impl Election {
             c.flags(&[paused.is_some(), matches!(recorded, Recorded::Missing)]);
         }
         c.record(record.as_deref());
+        c.record(lost.as_deref());
+        if lost.is_some() {
+            c.time(*lost_since, crate::cluster::election::follow::LOST_PATIENCE);
+        }
         c.revision(*revision);
         c.epoch(*top_epoch);
         c.lease(lease.map(|l| l.id));
@@ -91,6 +100,9 @@ impl Election {
         // It matters only whether it is the present lease.
         c.flags(&[read_under.is_some() && *read_under == lease.map(|l| l.id)]);
         c.time(*last_ack, long);
+        if record.is_none() || c.deletable {
+            c.time(*silence, long + s.heartbeat * crate::cluster::election::follow::MISSED_BEATS);
+        }
         for (name, p) in peers {
             let Peer { acked, vouched, fit, priority, heard } = p;
             c.name(Some(name));

@@ -161,15 +161,26 @@ pub(super) fn fingerprint(w: &World, item: &Item, c: &mut Canon) {
 
 impl World {
     /// What decides what can happen from here on.
-    pub(super) fn fingerprint(&self) -> u128 {
-        let top = self.nodes.iter().filter_map(|n| n.election.as_ref()).map(|e| e.top_epoch);
-        let top = top.chain(self.store.record.as_ref().map(|r| r.1.epoch)).max().unwrap_or(0);
-        let mut c = Canon::new(top);
+    pub(super) fn fingerprint(&self, deletable: bool) -> u128 {
+        let mut c = Canon::new(deletable);
         for (i, n) in self.nodes.iter().enumerate() {
-            let Node { rate: _, boot: _, election, kernel, frozen, backlog, open, lease, keep_at, keeping, unplugged, stopping } =
-                n;
+            let Node {
+                rate: _,
+                boot: _,
+                election,
+                kernel,
+                frozen,
+                backlog,
+                open,
+                lease,
+                keep_at,
+                keeping,
+                unplugged,
+                stopping,
+                preferred,
+            } = n;
             c.now = self.clock(i);
-            c.flags(&[election.is_some(), *frozen, *unplugged, *stopping]);
+            c.flags(&[election.is_some(), *frozen, *unplugged, *stopping, *preferred]);
             if let Some(e) = election {
                 e.fingerprint(&mut c);
             }

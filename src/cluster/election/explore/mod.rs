@@ -9,8 +9,9 @@
 //! is the business of the seeded simulation.
 //!
 //! `KEEPCALL_EXPLORE_FAULTS` and `KEEPCALL_EXPLORE_HORIZON` go deeper, and `KEEPCALL_EXPLORE_LIMIT` (states per beginning) bounds
-//! the memory. A search that reaches the limit fails: it would have proved nothing. The search is deterministic, so the same test
-//! finds the same path again, and prints it in words.
+//! memory and time. The search goes tick by tick, so that one which reaches the limit has covered all earlier ticks completely; it
+//! says how many. In an ordinary run of the tests that is a failure. The search is deterministic, so the same test finds the same
+//! path again, and prints it in words.
 
 pub(super) mod canon;
 mod choices;
@@ -49,8 +50,18 @@ fn cover(stages: &[Stage], nodes: usize, faults: u8, ticks: u32) -> (usize, Reac
             if let Some(path) = found.bad {
                 panic!("two holders from {stage:?}, {nodes} nodes, slow first {slow_first}:\n{}", tell(&start, &path));
             }
-            assert!(found.complete, "more than {} states from {stage:?}: the space was not covered", plan.limit);
-            println!("{stage:?} {nodes} nodes: {} states, {} steps", found.states, found.steps);
+            // An ordinary run covers all that it names; a deeper one names what it covers.
+            let deep = std::env::var_os("KEEPCALL_EXPLORE_FAULTS").is_some() && found.ticks > 0;
+            assert!(found.complete || deep, "more than {} states from {stage:?}: the space was not covered", plan.limit);
+            println!(
+                "{} {} of {} ticks: {stage:?}, {nodes} nodes, {} faults, slow first {slow_first}: {} states, {} steps",
+                if found.complete { "covered" } else { "covered in part" },
+                found.ticks,
+                plan.ticks,
+                plan.faults,
+                found.states,
+                found.steps
+            );
             states += found.states;
             steps += found.steps;
             reached.add(&found.reached, &Reached::default());

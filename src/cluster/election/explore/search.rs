@@ -31,6 +31,8 @@ pub(super) struct Found {
     pub(super) bad: Option<Vec<Choice>>,
     /// Whether nothing was left out.
     pub(super) complete: bool,
+    /// Ticks from the beginning within which nothing was left out.
+    pub(super) ticks: u32,
 }
 
 struct Search {
@@ -70,6 +72,7 @@ pub(super) fn search(start: &World, plan: Plan) -> Found {
             if next.is_empty() {
                 break;
             }
+            s.found.ticks += 1;
             std::mem::swap(&mut now, &mut next);
             continue;
         };
@@ -132,7 +135,7 @@ impl Search {
     fn keep(&mut self, mut o: Open, from: u32, before: &Reached, out: &mut VecDeque<State>) {
         self.found.reached.add(&o.world.reached, before);
         prune(&mut o.world);
-        let best = self.met.entry(o.world.fingerprint()).or_insert(u8::MAX);
+        let best = self.met.entry(o.world.fingerprint(self.plan.kinds.operator && o.left > 0)).or_insert(u8::MAX);
         if *best != u8::MAX && *best >= o.left {
             return;
         }

@@ -21,6 +21,8 @@ pub(super) struct Store {
     pub(super) leases: Vec<(i64, u32)>,
     tickets: [Option<String>; NAMES.len()],
     next_lease: i64,
+    /// An operator forbids automatic changes of master.
+    pub(super) paused: bool,
 }
 
 impl Store {
@@ -72,13 +74,14 @@ impl Store {
             nodes: (0..NAMES.len()).filter(|n| self.nodes[*n] != 0).map(|n| NAMES[n].to_owned()).collect(),
             runs: NAMES.iter().zip(self.runs).filter(|r| r.1 != 0).map(|(n, r)| ((*n).to_owned(), r)).collect(),
             ticket: self.tickets[me].clone(),
-            paused: None,
+            paused: self.paused.then(String::new),
         }
     }
 
     fn compares_hold(&self, me: usize, c: &crate::cluster::election::types::Commit) -> bool {
         self.record.as_ref().map_or(0, |r| r.0) == c.base
             && self.tickets[me].as_ref() == Some(&c.ticket)
+            && !(c.automatic && self.paused)
             && (!c.alive_gone || self.alive.is_none())
             && c.nodes_gone.iter().all(|n| super::world::index(n).is_none_or(|n| self.nodes[n] == 0))
             && c.runs.iter().all(|(n, run)| super::world::index(n).is_none_or(|n| self.runs[n] == *run))
@@ -112,7 +115,8 @@ impl Store {
     }
 
     pub(super) fn fingerprint(&self, c: &mut Canon, tick: u32) {
-        let Self { revision, record, alive, nodes, runs, leases, tickets, next_lease: _ } = self;
+        let Self { revision, record, alive, nodes, runs, leases, tickets, next_lease: _, paused } = self;
+        c.flags(&[*paused]);
         c.revision(*revision);
         c.revision(record.as_ref().map_or(0, |r| r.0));
         c.record(record.as_ref().map(|r| &*r.1));

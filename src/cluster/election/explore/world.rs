@@ -74,6 +74,13 @@ pub(super) struct Node {
     pub(super) keeping: Option<Time>,
     pub(super) unplugged: bool,
     pub(super) stopping: bool,
+    pub(super) preferred: bool,
+}
+
+impl Node {
+    pub(super) const fn priority(&self) -> u16 {
+        if self.preferred { 200 } else { 100 }
+    }
 }
 
 #[derive(Clone)]
@@ -111,6 +118,7 @@ impl World {
             keeping: None,
             unplugged: false,
             stopping: false,
+            preferred: false,
         };
         Self {
             tick: 0,
@@ -165,7 +173,7 @@ impl World {
             heartbeat: HEARTBEAT,
             hold: HOLD,
             drift: DRIFT,
-            preempt: false,
+            preempt: true,
             preempt_delay: Duration::ZERO,
             // No change is held down: that only makes takeovers rarer.
             flap_budget: u32::MAX,
@@ -173,6 +181,7 @@ impl World {
             fault: self.fault,
         };
         let election = Election::new(settings, now);
+        let priority = self.nodes[node].priority();
         let n = &mut self.nodes[node];
         (n.boot, n.election, n.keep_at) = (self.boots, Some(Rc::new(election)), self.tick);
         let inherited = n.kernel.filter(|k| k.1 > now).map(|(epoch, until)| Inherited { epoch, until });
@@ -181,7 +190,7 @@ impl World {
             if let Some(i) = inherited {
                 e.adopt(i, now);
             }
-            e.set_fitness(true, 100, now);
+            e.set_fitness(true, priority, now);
         });
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Election, InFlight, POLL, RETRY};
 use crate::cluster::election::types::{Action, Commit, Failure, Request};
-use crate::cluster::record::{Alive, Record, Recorded, View};
+use crate::cluster::record::{Alive, MAX_EPOCH, Record, Recorded, View};
 use crate::time::Time;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,12 +26,13 @@ impl Election {
         }
         let mine = record.master == self.s.me;
         let first = self.record.is_none();
+        let left = first && self.view.as_ref().is_some_and(|v| self.alive_is_left(v));
         let commit = Commit {
             base: self.revision,
             ticket,
             runs: slow.iter().flatten().map(|n| (n.clone(), self.run(n))).collect(),
             nodes_gone: slow.clone().unwrap_or_default(),
-            alive_gone: slow.is_some() || first,
+            alive_gone: (slow.is_some() || first) && !left,
             automatic,
             alive: mine.then_some(lease.id),
             drop_alive: !mine,
@@ -105,9 +106,10 @@ impl Election {
             return;
         }
         let old_revision = self.revision;
+        self.top_epoch = self.top_epoch.max(view.alive.map_or(0, |a| a.epoch).min(MAX_EPOCH));
         match &view.record {
             Recorded::Good { revision, record } => {
-                (self.unreadable, self.revision) = (None, *revision);
+                (self.unreadable, self.revision, self.lost) = (None, *revision, None);
                 self.top_epoch = self.top_epoch.max(record.epoch);
                 let old = self.record.replace(Arc::clone(record));
                 if old.as_ref() != Some(record) {
@@ -133,8 +135,10 @@ impl Election {
                     let own = self.lease.map(|l| Alive { epoch: r.epoch, lease: l.id });
                     r.master == self.s.me && own.is_some() && view.alive == own
                 };
-                if !self.record.as_deref().is_some_and(speaks) {
-                    self.record = None;
+                if !self.record.as_deref().is_some_and(speaks)
+                    && let Some(r) = self.record.take()
+                {
+                    (self.lost, self.lost_since) = (Some(r), now);
                 }
             }
             Recorded::Unreadable { revision, why } => {

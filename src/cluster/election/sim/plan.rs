@@ -11,6 +11,8 @@ pub(super) const RPC_TIMEOUT: u64 = 700 * MS;
 pub(super) const PAUSE: u64 = 200 * MS;
 /// An election reads at this interval although no hint came.
 const POLL: u64 = 2000 * MS;
+/// How long nodes that knew a deleted record leave the next master to each other.
+const LOST_PATIENCE: u64 = 5000 * MS;
 /// How long a node that is handed to goes on acking the old master.
 const CLAIM_PATIENCE: u64 = 1500 * MS;
 /// Wait before a preemption.
@@ -48,6 +50,8 @@ pub(super) struct Plan {
     pub(super) preempt: bool,
     /// One node stays without power after the faults.
     pub(super) dead: bool,
+    /// The record was deleted.
+    pub(super) deleted: bool,
     pub(super) first_fault: u64,
     /// The faults end here.
     pub(super) calm: u64,
@@ -77,6 +81,7 @@ impl Plan {
             hints: r.pick(&[100, 100, 30, 0]),
             preempt: r.chance(25),
             dead: mode == Mode::Chaos && r.chance(30),
+            deleted: false,
             first_fault: 500 * MS,
             calm: 14_000 * MS,
             steady: 0,
@@ -96,28 +101,36 @@ impl Plan {
                 (p.first_fault, p.preempt, p.calm) = (5000 * MS, false, 15_000 * MS);
             }
         }
-        p.steady = p.calm + p.bound();
-        p.end = p.steady + 3000 * MS;
+        p.settle();
         p
+    }
+
+    /// When it must be still, and when the run ends.
+    pub(super) fn settle(&mut self) {
+        self.steady = self.calm + self.bound();
+        self.end = self.steady + 3000 * MS;
     }
 
     /// Within this time after the faults there is a holder again, and it stays.
     ///
-    /// The slowest ways back are these two, and they exclude each other:
+    /// The slowest ways back are these, and they exclude each other:
     /// - The master is dead. Its lease runs out (`ttl`, counted anew at the last change of etcd's leader), etcd notices (`TICK`),
     ///   a member that gets no hint reads (`POLL`) and waits until all that the old master could rest on has run out (`hold`,
     ///   and another `hold` if its own server is unfit).
     /// - The master was just designated by one that is dead: it waits for a Go (`CLAIM_PATIENCE`) and then for its own promises to
     ///   run out (`hold`).
+    /// - The record was deleted, and no node that lives knew it as it was last (`LOST_PATIENCE`).
     ///
-    /// Before either can begin, a node may have to wait for an answer that never comes (`RPC_TIMEOUT`, `PAUSE`), both for its lease
-    /// and for its ticket; and what was sent before the faults ended may still arrive (`LATEST`) and cost it a round.
+    /// Before one can begin, what was sent before the faults ended may still arrive (`LATEST`): a commit that makes a dead node master,
+    /// or a renewal of its lease. And a node may have to wait for an answer that never comes (`RPC_TIMEOUT`, `PAUSE`), both for its
+    /// lease and for its ticket.
     /// Preemption comes after its delay and, after many changes, the hold-down.
     pub(super) fn bound(&self) -> u64 {
         let hold = (self.hold as f64 * (1.0 + self.drift)) as u64;
         let slow = self.ttl + TICK + POLL + 2 * hold;
         let claim = CLAIM_PATIENCE + hold;
         let preempt = if self.preempt { PREEMPT_DELAY + FLAP_WINDOW } else { 0 };
-        slow.max(claim).max(LATEST) + 2 * (RPC_TIMEOUT + PAUSE) + preempt
+        let lost = if self.deleted { POLL + LOST_PATIENCE + hold } else { 0 };
+        LATEST + slow.max(claim).max(lost) + 2 * (RPC_TIMEOUT + PAUSE) + preempt
     }
 }

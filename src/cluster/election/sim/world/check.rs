@@ -4,6 +4,15 @@ use super::super::plan::{MS, Mode};
 use super::World;
 use crate::cluster::election::types::{Fault, HoldKind};
 
+/// What assumption 7 of `docs/election.md` asks of whoever deletes a record, until there is a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// Every node is a member and can hear the others.
+    Together,
+    /// Some cannot hear each other, but each knows the record as it was last, and none is started anew.
+    Apart,
+}
+
 #[derive(Default)]
 pub(super) struct Watched {
     pub(super) bad: Option<String>,
@@ -18,8 +27,8 @@ pub(super) struct Watched {
     top: Option<(u64, usize)>,
     /// Epoch and master of the record as it was last.
     record: Option<(u64, String)>,
-    /// An operator deleted the record: what it said before counts no more.
-    pub(super) deleted: bool,
+    /// An operator deleted the record, and there is no new one yet.
+    pub(super) deleted: Option<Lost>,
 }
 
 impl World {
@@ -122,7 +131,7 @@ impl World {
             let leaving = n.kernel_epoch + 1 == r.epoch && r.handover.as_deref() == Some(n.name);
             n.kernel > self.t && !own && !leaving
         });
-        if let Some(n) = wrong.filter(|_| !self.watched.deleted) {
+        if let Some(n) = wrong {
             let why = format!("{} answers under epoch {}, and by the record it must not", n.name, n.kernel_epoch);
             self.fail(&why);
         }
@@ -131,14 +140,13 @@ impl World {
     /// A transaction changed the record.
     pub(super) fn check_record(&mut self) {
         let Some((epoch, master)) = self.etcd.record.as_ref().map(|(_, r)| (r.epoch, r.master.clone())) else { return };
-        if let Some((before, old)) = &self.watched.record
-            && !self.watched.deleted
-        {
+        if let Some((before, old)) = &self.watched.record {
             let moved = *old != master;
+            // Also if the record was deleted meanwhile; only the same master writes the same one again.
             if epoch < *before || (moved && epoch == *before) {
                 self.fail("the epoch did not rise");
             }
-            if moved {
+            if moved && self.watched.deleted.is_none() {
                 self.trouble();
                 if self.must_be_still() {
                     self.fail_softly("the master changed, and nothing called for it");
@@ -146,7 +154,7 @@ impl World {
             }
         }
         self.watched.record = Some((epoch, master));
-        self.watched.deleted = false;
+        self.watched.deleted = None;
         self.check_rights();
     }
 

@@ -1,6 +1,7 @@
 //! What goes wrong, and the end of it.
 
 use super::super::plan::{MS, Mode};
+use super::check::Lost;
 use super::node::Leaving;
 use super::{Event, World};
 
@@ -29,7 +30,8 @@ impl World {
     /// etcd has no leader for a while; the next one begins all leases anew.
     pub(super) fn leader_change(&mut self, time: u64) {
         self.etcd.down = true;
-        self.at(time, Event::Elected);
+        self.outage += 1;
+        self.at(time, Event::Elected(self.outage));
     }
 
     fn chaos(&mut self) {
@@ -51,6 +53,8 @@ impl World {
                 self.at(long + 500 * MS, Event::Start { node: x });
             }
             13..25 => self.freeze(x, long),
+            25..35 if self.watched.deleted == Some(Lost::Together) => {}
+            56..61 if self.watched.deleted.is_some() => {}
             25..35 => {
                 self.net.cut.insert((x, y));
                 if self.r.chance(60) {
@@ -90,6 +94,7 @@ impl World {
                     self.with(x, |e, now| e.forget(name, now));
                 }
             }
+            85..87 => self.lose_record(),
             _ => {
                 if self.r.chance(60) {
                     self.net.cut.clear();
@@ -148,6 +153,7 @@ impl World {
     /// The faults end: everything heals, except perhaps one host.
     pub(super) fn calm(&mut self) {
         self.net.heal();
+        self.outage += 1;
         if self.etcd.down {
             self.etcd.elected(self.t);
         }

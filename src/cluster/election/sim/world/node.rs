@@ -1,6 +1,7 @@
 //! A host with its kernel and its agent: the part that the driver plays around an election.
 
 use super::super::plan::{FLAP_WINDOW, MS, Mode, PREEMPT_DELAY, RPC_TIMEOUT};
+use super::check::Lost;
 use super::lease::Keeper;
 use super::network::Ask;
 use super::{Event, World};
@@ -103,6 +104,9 @@ impl World {
     pub(super) fn start(&mut self, node: usize) {
         if self.nodes[node].election.is_some() || self.nodes[node].dead {
             return;
+        }
+        if self.watched.deleted == Some(Lost::Apart) && !self.net.cut.is_empty() {
+            return self.at(100 * MS, Event::Start { node });
         }
         self.n += 1;
         let (boot, now) = (self.n, self.clock(node));

@@ -1,7 +1,8 @@
 //! Sequences of faults, each aimed at one rule, that chance alone would hardly bring about. Their times are random.
 
 use super::super::plan::MS;
-use super::node::Leaving;
+use super::check::Lost;
+use super::node::{Leaving, Node};
 use super::{Event, World};
 
 /// One thing that goes wrong, or is healed.
@@ -59,15 +60,16 @@ impl World {
 
     pub(super) fn script(&mut self) {
         let (h, s, t) = self.cast();
-        let steps = match self.r.below(11) {
-            0 | 1 | 8 => self.isolation(h, s, t),
+        let steps = match self.r.below(17) {
+            0 | 1 | 8 | 14 => self.isolation(h, s, t),
             2 => self.stale_epoch(h, s, t),
             3 => self.late_takeover(h, s, t),
             4 => self.inherit(h, s),
             5 => self.successor_leaves(h, s, t),
             6 => self.broken_handover(h, s, t),
             7 => self.passed_over(h, s, t),
-            9 => self.flicker(h, s, t),
+            9 | 15 | 16 => self.flicker(h, s, t),
+            11..14 => self.lost_record(h, s, t),
             _ => self.operator(h, s, t),
         };
         let last = steps.iter().map(|s| s.0).max().unwrap_or(0);
@@ -336,11 +338,104 @@ impl World {
         }
     }
 
+    /// The record is deleted while its master cannot see that, or while nobody is master.
+    fn lost_record(&mut self, h: usize, s: usize, t: usize) -> Steps {
+        let ttl = self.plan.ttl / MS;
+        let mut v = Vec::new();
+        let hold = self.plan.hold / MS;
+        let lost = match self.r.below(5) {
+            // Between the commit of a handover and its end there is no sign of life.
+            0 => {
+                let (d, lost) = (self.ms(0, 12), self.ms(1, 20));
+                v.push((0, Step::Switch(h)));
+                match self.r.below(6) {
+                    0 => v.push((d, Step::Freeze(h, 1500))),
+                    1 => v.push((d, Step::Freeze(s, 1500))),
+                    2 => v.push((d, Step::EtcdCut(h))),
+                    3 => v.push((d, Step::EtcdCut(s))),
+                    4 => v.push((d, Step::Kill(s))),
+                    _ => {}
+                }
+                lost
+            }
+            // The master holds on its successor's acks, and its sign of life has run out.
+            1 | 2 => {
+                if self.r.chance(50) {
+                    v.extend(self.island(h, s, 0));
+                }
+                v.push((0, Step::EtcdCut(h)));
+                let lost = ttl + self.ms(600, 1500);
+                if self.r.chance(60) {
+                    let d = self.ms(0, 800);
+                    v.push((lost.saturating_sub(d), Step::EtcdCut(s)));
+                }
+                if self.r.chance(40) {
+                    let (d, away) = (self.ms(0, 1000), self.ms(1, 600));
+                    v.push((lost + 500 - d, Step::Kill(t)));
+                    v.push((lost + 500 - d + away, Step::Start(t)));
+                }
+                lost
+            }
+            // A master of an older epoch comes back to nodes of which none remembers a newer one.
+            3 => {
+                let lost = 2 * hold + self.ms(200, 900);
+                v.push((0, Step::EtcdCut(h)));
+                let away = lost + ttl + self.ms(500, 1200);
+                v.push((0, Step::Freeze(h, away)));
+                for i in (0..self.nodes.len()).filter(|i| *i != h) {
+                    // The last sign of life of the newer epoch is gone when they start.
+                    let (d, back) = (self.ms(0, 300), self.ms(300, 900));
+                    v.push((lost + d, Step::Kill(i)));
+                    v.push((lost + ttl + back, Step::Start(i)));
+                }
+                v.push((away + 3000, Step::EtcdHeal(h)));
+                lost
+            }
+            // Nobody holds, and no process remembers.
+            _ => {
+                let lost = self.ms(0, 1000);
+                for i in 0..self.nodes.len() {
+                    let (d, away) = (self.ms(0, 500), self.ms(600, ttl + 1500));
+                    v.push((d, if self.r.chance(50) { Step::Kill(i) } else { Step::PowerOff(i) }));
+                    v.push((d + away, Step::Start(i)));
+                }
+                lost + if self.r.chance(50) { ttl } else { 0 }
+            }
+        };
+        if self.r.chance(30) {
+            let (who, late) = (*self.r.one(&[h, s, t]), self.ms(1, 2000));
+            v.push((0, Step::Late(who, late)));
+        }
+        v.push((lost, Step::LoseRecord));
+        let back = v.iter().map(|s| s.0).max().unwrap_or(0) + self.ms(500, 3000);
+        v.push((back, Step::HealAll));
+        for i in 0..self.nodes.len() {
+            v.push((back, Step::Start(i)));
+        }
+        v
+    }
+
+    /// Deletes the record, if that is done as assumption 7 asks.
+    pub(super) fn lose_record(&mut self) {
+        let Some((_, r)) = &self.etcd.record else { return };
+        let knows = |n: &Node| n.election.as_ref().is_some_and(|e| e.record() == Some(r));
+        let lost = if self.net.cut.is_empty() { Lost::Together } else { Lost::Apart };
+        let all = r.members.len() == self.nodes.len() && (lost == Lost::Together || self.nodes.iter().all(knows));
+        if all && self.net.loss == 0 {
+            self.watched.deleted = Some(lost);
+            self.plan.deleted = true;
+            self.plan.settle();
+            self.etcd.lose_record();
+            self.hint_all();
+        }
+    }
+
     pub(super) fn step(&mut self, s: &Step) {
         if self.t >= self.plan.calm {
             return;
         }
         match *s {
+            Step::Cut(..) | Step::CutOne(..) if self.watched.deleted == Some(Lost::Together) => {}
             Step::Cut(a, b) => self.net.cut.extend([(a, b), (b, a)]),
             Step::CutOne(a, b) => drop(self.net.cut.insert((a, b))),
             Step::Heal(a, b) => {
@@ -375,11 +470,7 @@ impl World {
                     self.with(by, |e, now| e.forget(name, now));
                 }
             }
-            Step::LoseRecord => {
-                self.watched.deleted = true;
-                self.etcd.lose_record();
-                self.hint_all();
-            }
+            Step::LoseRecord => self.lose_record(),
         }
     }
 }
