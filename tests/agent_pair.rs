@@ -95,8 +95,9 @@ fn keys_in_etcd_that_somebody_spoils() {
     }
     let log = a.log();
     assert!(!log.contains("xxxxx") && log.len() < 20_000, "{} bytes", log.len());
+    let own = epoch(&a).to_string();
     wait::until("the writer's key to be right", SOON, || match etcd.get("instances/sip/writer") {
-        Some(v) if v == "1" => Ok(()),
+        Some(v) if v == own => Ok(()),
         other => Err(format!("{other:?}")),
     })
     .unwrap();
