@@ -46,13 +46,10 @@ pub fn one_in(legs: usize, seeking: bool) -> u32 {
     (legs.saturating_mul(PACKETS) / wanted).max(1)
 }
 
-/// Samples of one phone that are expected in a time before its silence is believed: none of them by chance is one case in 160,000.
-const EXPECTED: u32 = 12;
-
 /// How long a phone that sends may go without a sample at most, with so many `legs`, while one is sought.
 #[must_use]
 pub fn quiet(legs: usize) -> Duration {
-    Duration::from_secs(1) * EXPECTED * one_in(legs, true) / PACKETS
+    Duration::from_secs(1) * one_in(legs, true) / PACKETS * UNSAMPLED
 }
 
 /// News of one phone.
@@ -210,11 +207,11 @@ impl Sources {
         None
     }
 
-    /// The leg whose phone sends from `src` to the server's address `dst`, by its own word or by what is believed.
+    /// The leg whose phone sends from `src` to the server's address `dst`, as far as is believed.
     #[must_use]
     pub fn leg_of(&self, src: SocketAddr, dst: SocketAddr) -> Option<LegId> {
         let port = self.ports.get(&dst)?;
-        (src == port.latch.told() || src == port.latch.source()).then_some(port.leg)
+        (src == port.latch.source()).then_some(port.leg)
     }
 
     fn rebuild<'a>(&mut self, legs: impl Iterator<Item = (LegId, &'a Leg)>, now: Time) {
