@@ -170,6 +170,31 @@ fn the_monitor_tells_what_others_do_to_an_address() {
 }
 
 #[test]
+fn what_this_process_removes_is_not_told_and_what_others_remove_is() {
+    let lan = Lan::new(&["a"]);
+    let space = lan.space("a");
+    lan.block_on("a", || async move {
+        let addresses = Addresses::open().unwrap();
+        addresses.add("eth0", &vips()).await.unwrap();
+        let watched: Vec<(String, IpNet)> = vips().into_iter().map(|v| ("eth0".to_owned(), v)).collect();
+        let mut monitor = addresses.watch(&watched).unwrap();
+        // As at the end of a right that comes back: twice removed, and added again.
+        for _ in 0..3 {
+            addresses.remove("eth0", &vips()).await.unwrap();
+            addresses.remove("eth0", &vips()).await.unwrap();
+            addresses.add("eth0", &vips()).await.unwrap();
+        }
+        assert!(tokio::time::timeout(QUIET, monitor.next()).await.is_err(), "our own removal is told");
+        for vip in vips() {
+            let ip = format!("-n {space} addr del {vip} dev eth0");
+            assert!(std::process::Command::new("ip").args(ip.split_whitespace()).status().unwrap().success());
+            let event = tokio::time::timeout(LONG, monitor.next()).await.unwrap().unwrap();
+            assert_eq!(event, AddressEvent::Vanished { interface: "eth0".to_owned(), prefix: vip });
+        }
+    });
+}
+
+#[test]
 fn a_lifetime_is_renewed_without_noise_and_ends() {
     let lan = Lan::new(&["a"]);
     let space = lan.space("a");
