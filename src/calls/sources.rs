@@ -1,7 +1,7 @@
 //! Where phones really send their RTP from, learnt from a few sampled packets. Pure.
 //!
 //! A phone behind a NAT, or one that sends from another port than it listens on, cannot be known from its SDP alone. The relay
-//! of a recovered call goes by the real source, so it is learnt while the call is healthy. What is believed is decided in [`latch`].
+//! of a recovered call goes by the real source, so it is learnt while the call is healthy. What is believed is decided in `latch.rs`.
 
 mod latch;
 mod rtp;
