@@ -103,7 +103,10 @@ impl Follower {
                 let mut keep = BTreeSet::new();
                 let mut calls = Vec::with_capacity(entries.len());
                 for kv in &entries {
-                    let Some(id) = self.coder.id_in(&kv.key).map(str::to_owned) else { continue };
+                    let Some(id) = self.coder.id_in(&kv.key).map(str::to_owned) else {
+                        self.skip(&kv.key, BadValue::Key);
+                        continue;
+                    };
                     if let Some(stamp) = known.get(&id) {
                         self.stamps.insert(id.clone(), *stamp);
                     }
@@ -122,6 +125,10 @@ impl Follower {
                 state.echo.clear();
                 let keep = if self.forget_at < Time::FAR { Keep::All } else { Keep::These(keep) };
                 Some(StoreEvent::Synced { calls, keep })
+            }
+            WatchEvent::Put(kv) if self.coder.id_in(&kv.key).is_none() => {
+                self.skip(&kv.key, BadValue::Key);
+                None
             }
             WatchEvent::Put(kv) => self.coder.id_in(&kv.key).map(str::to_owned).map(|id| {
                 let own = {
@@ -195,19 +202,24 @@ impl Follower {
                 Some(call)
             }
             Err(e) => {
-                let now = clock::now();
-                if now.since(self.since) >= WARN_EVERY {
-                    (self.met, self.since) = (0, now);
-                }
-                self.met += 1;
-                if self.met <= NAMED {
-                    warn!(key = ?kv.key, "a value in etcd is skipped: {e}; or remove it with `etcdctl del {}`", kv.key);
-                } else if self.met == NAMED + 1 {
-                    warn!(prefix = self.coder.prefix, "more values in etcd are skipped; status counts them");
-                }
-                self.bad.insert(kv.key.clone(), e);
+                self.skip(&kv.key, e);
                 None
             }
         }
+    }
+
+    /// Leaves a value out, and tells of the first ones.
+    fn skip(&mut self, key: &str, why: BadValue) {
+        let now = clock::now();
+        if now.since(self.since) >= WARN_EVERY {
+            (self.met, self.since) = (0, now);
+        }
+        self.met += 1;
+        if self.met <= NAMED {
+            warn!(key, "a value in etcd is skipped: {why}. `etcdctl del {key}` removes it");
+        } else if self.met == NAMED + 1 {
+            warn!(prefix = self.coder.prefix, "more values in etcd are skipped; status counts them");
+        }
+        self.bad.insert(key.to_owned(), why);
     }
 }
