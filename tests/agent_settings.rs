@@ -12,6 +12,7 @@ use lab::{unix_us, wait};
 use nix::sys::signal::Signal;
 use node::{Agent, Member, Node, SOON};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// The program of an older release, for `releases_are_mixed_step_by_step`; this one if it is not set.
 const OLDER: &str = "KEEPCALL_OLDER";
@@ -28,18 +29,27 @@ fn node(lan: &Lan, name: &str, etcd: &Member) -> Node {
 }
 
 /// Here and there, for each setting that differs.
-fn differences(status: &Value) -> Vec<(String, String, String)> {
+fn differences(status: &Value) -> BTreeSet<(String, String, String)> {
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     let all = status["differences"].as_array().unwrap().iter();
     all.map(|d| (text(&d["setting"]), text(&d["here"]), text(&d["there"]))).collect()
 }
 
-/// Waits until exactly these settings differ.
+/// Waits until exactly these settings differ, in whatever order.
 fn differs(agent: &Agent, expected: &[(&str, &str, &str)]) {
-    agent.comes_to(&format!("{expected:?} to differ"), |s| {
-        let found = differences(s);
-        found.iter().map(|(a, b, c)| (a.as_str(), b.as_str(), c.as_str())).eq(expected.iter().copied())
-    });
+    let expected: BTreeSet<_> = expected.iter().map(|(a, b, c)| ((*a).to_owned(), (*b).to_owned(), (*c).to_owned())).collect();
+    agent.comes_to(&format!("{expected:?} to differ"), |s| differences(s) == expected);
+}
+
+/// Hands over to a node, as soon as it is fit.
+fn switch(from: &Agent, to: &Agent) {
+    let name = to.node.dir.file_name().unwrap().to_string_lossy().into_owned();
+    wait::until("the switchover", SOON, || match from.node.run(&["switchover", "--yes", "--to", &name]) {
+        (0, ..) => Ok(()),
+        (code, out, err) => Err(format!("{code} {out} {err}")),
+    })
+    .unwrap();
+    to.is_master();
 }
 
 fn kill(agent: Agent) {
@@ -56,8 +66,7 @@ fn a_long_hold_and_a_short_one_make_one_master() {
     let a = node(&lan, "a", &etcd).start();
     b.is_armed("a");
     let witness = Witness::start(lan.host("obs").unwrap(), &[&a.node.host, &b.node.host]).unwrap();
-    let (code, out, err) = b.node.run(&["switchover", "--yes", "--to", "a"]);
-    assert_eq!(code, 0, "{out}{err}");
+    switch(&b, &a);
     a.is_armed("b");
     a.comes_to("its own hold to be in force", |s| s["instances"][0]["promise_ms"] == 2000);
 
@@ -173,12 +182,6 @@ fn releases_are_mixed_step_by_step() {
     let (lan, etcd) = lab();
     let new = |name: &str| node(&lan, name, &etcd);
     let old = |name: &str| Node { program: program.clone(), ..new(name) };
-    let switch = |from: &Agent, to: &Agent| {
-        let (code, out, err) =
-            from.node.run(&["switchover", "--yes", "--to", &to.node.dir.file_name().unwrap().to_string_lossy()]);
-        assert_eq!(code, 0, "{out}{err}");
-        to.is_master();
-    };
     let a = old("a").start();
     a.is_master();
     // The new one is armed by the old one, taken over to, and handed over to, and back.

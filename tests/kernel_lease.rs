@@ -499,17 +499,19 @@ fn a_successor_finds_what_is_held_and_nothing_is_lost_on_the_way() {
             assert!(deadline.since(until) < Duration::from_secs(1), "{:?} are lost", deadline.since(until));
         };
         adopt(lease(enforcement));
-        // With another list of addresses the rules are others; what is held is not touched.
-        let more = [vips(), vec!["10.77.0.10".parse().unwrap()]].concat();
-        adopt(match enforcement {
-            Enforcement::Netdev => KernelLease::new("test", "eth0", &more),
-            Enforcement::Fallback => KernelLease::new("test", "eth0", &more).without_netdev(),
-        });
-        assert!(stdout(&scene.lan.exec("server", "nft list ruleset")).contains("10.77.0.10"));
         over.store(true, Ordering::Relaxed);
         for probe in probes {
             assert_eq!(probe.join().unwrap().missed, 0, "{enforcement:?}: probes were lost");
         }
+        // With another list of addresses the rules are others, and what was held is nobody's: a right is to all addresses or none.
+        let more = [vips(), vec!["10.77.0.10".parse().unwrap()]].concat();
+        let found = install(match enforcement {
+            Enforcement::Netdev => KernelLease::new("test", "eth0", &more),
+            Enforcement::Fallback => KernelLease::new("test", "eth0", &more).without_netdev(),
+        });
+        assert!(found.found && found.left.is_none(), "{found:?}");
+        assert!(stdout(&scene.lan.exec("server", "nft list ruleset")).contains("10.77.0.10"));
+        assert!(!scene.answers("client", V4, true) && !scene.answers("client", V6, true));
         // What cannot be taken over is closed.
         scene.lan.exec("server", "nft flush ruleset");
         scene.lan.exec("server", "nft add table inet keepcall-lease-test");

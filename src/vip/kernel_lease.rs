@@ -176,7 +176,12 @@ impl KernelLease {
                 self.table
             ),
         }
-        Ok(Installed { enforcement, found, left: self.left()? })
+        let left = self.left()?;
+        if left.is_none() {
+            // A right to other addresses is not this process's, which would not know of it when it changes the record.
+            self.end()?;
+        }
+        Ok(Installed { enforcement, found, left })
     }
 
     /// Makes the tables anew if somebody deleted one, or a chain went with its interface; whether that was so. What is held is

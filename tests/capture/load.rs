@@ -44,7 +44,8 @@ fn what_was_dropped_is_counted() {
             }
             (seen, capture.counters())
         });
-        assert!(seen > 100 && counters.dropped > 1000 && counters.seen == seen, "{seen} {counters:?}");
+        // How full a block is when the kernel hands it over is a matter of time, on a busy machine, too.
+        assert!(seen > 20 && counters.dropped > 1000 && counters.seen == seen, "{seen} {counters:?}");
         assert!(!counters.ring || counters.frozen > 0, "{counters:?}");
     }
 }
