@@ -4,7 +4,7 @@
 
 use keepcall::config::Control;
 use keepcall::control::api::{ApiError, Candidate, Candidates, ErrorKind, Reply, Request, Status, Switchover};
-use keepcall::control::server::{Server, serve};
+use keepcall::control::server::{Serving, Socket, open};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -18,10 +18,17 @@ fn said(output: &Output) -> (Option<i32>, String, String) {
 }
 
 /// An agent's socket whose answers are `answer`'s.
-fn agent(socket: &Path, mut answer: impl FnMut(Request) -> Reply + Send + 'static) -> (tokio::runtime::Runtime, Server) {
+fn agent(
+    socket: &Path,
+    mut answer: impl FnMut(Request) -> Reply + Send + 'static,
+) -> (tokio::runtime::Runtime, (Socket, Serving)) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let control = Control { socket: socket.to_owned(), group: None };
-    let (server, mut requests) = runtime.block_on(serve(&control)).unwrap();
+    let (server, mut requests) = runtime.block_on(async {
+        let socket = open(&control).await.unwrap();
+        let (serving, requests) = socket.serve().unwrap();
+        ((socket, serving), requests)
+    });
     runtime.spawn(async move {
         while let Some((request, reply)) = requests.recv().await {
             let _ = reply.send(answer(request));

@@ -3,6 +3,7 @@
 use super::history;
 use super::instance::{Order, Summary};
 use super::mode;
+use super::part::Parts;
 use super::pause;
 use super::readiness::Waiting;
 use super::wishes;
@@ -12,6 +13,7 @@ use crate::config::Config;
 use crate::control::api::{self, ApiError, ErrorKind, Reply, Request};
 use crate::etcd::Etcd;
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 /// How long a switchover may take from etcd's commit until this node has let go: the hold of the old master, with room.
@@ -31,11 +33,14 @@ pub(super) struct Answers {
     etcd: Etcd,
     instances: Instances,
     modes: Modes,
+    parts: Parts,
+    /// Where etcd is asked: what answers the command line may fail, and must not take etcd's connections with it.
+    core: Handle,
 }
 
 impl Answers {
-    pub(super) fn new(config: &Config, cluster: Cluster, etcd: Etcd, instances: Instances, modes: Modes) -> Self {
-        Self { config: config.clone(), cluster, etcd, instances, modes }
+    pub(super) fn new(config: &Config, cluster: Cluster, etcd: Etcd, instances: Instances, modes: Modes, parts: Parts) -> Self {
+        Self { config: config.clone(), cluster, etcd, instances, modes, parts, core: Handle::current() }
     }
 
     /// Answers in a task of its own: a slow etcd must not hold up the agent.
@@ -66,7 +71,10 @@ impl Answers {
         let me = &self.config.node.name;
         match self.seen(&name) {
             Some(seen) if seen.role == Role::Backup => match seen.master.filter(|m| m != me) {
-                Some(master) => wishes::ask(&self.etcd, &self.config.node.cluster, &name, me, &master, request).await,
+                Some(master) => {
+                    let (etcd, cluster, me) = (self.etcd.clone(), self.config.node.cluster.clone(), me.clone());
+                    self.at_core(async move { wishes::ask(&etcd, &cluster, &name, &me, &master, request).await }).await
+                }
                 None => self.make_here(request).await,
             },
             _ => self.make_here(request).await,
@@ -85,10 +93,13 @@ impl Answers {
             Request::Candidates { instance } => Reply::Candidates(self.candidates(&self.one(instance)?)?),
             Request::Switchover { instance, to } => Reply::Switchover(self.switchover(self.one(instance)?, to).await?),
             Request::Pause { reason } => {
-                let node = &self.config.node;
-                Reply::Paused(pause::pause(&self.etcd, &node.cluster, &node.name, &reason).await?)
+                let (etcd, node) = (self.etcd.clone(), self.config.node.clone());
+                Reply::Paused(self.at_core(async move { pause::pause(&etcd, &node.cluster, &node.name, &reason).await }).await?)
             }
-            Request::Resume => Reply::Paused(pause::resume(&self.etcd, &self.config.node.cluster).await?),
+            Request::Resume => {
+                let (etcd, cluster) = (self.etcd.clone(), self.config.node.cluster.clone());
+                Reply::Paused(self.at_core(async move { pause::resume(&etcd, &cluster).await }).await?)
+            }
             Request::Forget { instance, node } => {
                 let instance = self.one(instance)?;
                 self.cluster.forget(&instance, &node).await.map_err(|e| not_forgotten(&e))?;
@@ -105,15 +116,32 @@ impl Answers {
             Request::History { instance, limit } => {
                 let mut entries = Vec::new();
                 for name in self.some(instance)? {
-                    let found = history::read(&self.etcd, &self.config.node.cluster, &name, limit).await;
-                    entries.extend(found.map_err(|e| ApiError {
-                        message: format!("the history is in etcd, and etcd did not give it: {e}"),
-                        advice: "see `keepcall status` for the health of etcd".to_owned(),
-                        kind: ErrorKind::Failed,
-                    })?);
+                    let (etcd, cluster) = (self.etcd.clone(), self.config.node.cluster.clone());
+                    let read = async move {
+                        history::read(&etcd, &cluster, &name, limit).await.map_err(|e| ApiError {
+                            message: format!("the history is in etcd, and etcd did not give it: {e}"),
+                            advice: "see `keepcall status` for the health of etcd".to_owned(),
+                            kind: ErrorKind::Failed,
+                        })
+                    };
+                    entries.extend(self.at_core(read).await?);
                 }
                 Reply::History(entries)
             }
+        })
+    }
+
+    /// Asks etcd, in the runtime where its connections live.
+    async fn at_core<T: Send + 'static>(
+        &self,
+        question: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        self.core.spawn(question).await.unwrap_or_else(|e| {
+            Err(ApiError {
+                message: format!("the agent failed at this: {e}"),
+                advice: "see its log, and please report this".to_owned(),
+                kind: ErrorKind::Failed,
+            })
         })
     }
 
@@ -166,6 +194,7 @@ impl Answers {
                     is_self: n.me,
                 })
                 .collect(),
+            parts: self.parts.status(),
         }
     }
 
@@ -230,11 +259,15 @@ impl Answers {
                 api::ModeChange::Set(mode) => Some(mode),
                 api::ModeChange::Configured => None,
             };
-            mode::set(&self.etcd, &node.cluster, &instance, &node.name, wanted).await.map_err(|e| ApiError {
-                message: format!("the mode is kept in etcd, and etcd did not confirm the change: {e}"),
-                advice: "nothing is certain until it does; see `keepcall status`, and try again".to_owned(),
-                kind: ErrorKind::Failed,
-            })?;
+            let (etcd, node, name) = (self.etcd.clone(), node.clone(), instance.clone());
+            let set = async move {
+                mode::set(&etcd, &node.cluster, &name, &node.name, wanted).await.map_err(|e| ApiError {
+                    message: format!("the mode is kept in etcd, and etcd did not confirm the change: {e}"),
+                    advice: "nothing is certain until it does; see `keepcall status`, and try again".to_owned(),
+                    kind: ErrorKind::Failed,
+                })
+            };
+            self.at_core(set).await?;
             let mut picture = picture.clone();
             let done = |p: &mode::Picture| match wanted {
                 Some(mode) => p.mode() == Some(mode) && self.mode_status(&instance).is_none_or(|s| s.mixed().is_none()),

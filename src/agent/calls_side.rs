@@ -8,12 +8,12 @@
 mod carry;
 mod follow;
 mod obey;
-mod tables;
 
+use super::calls_part::Setup;
 use super::ears::{self, Ears, EarsError};
-use super::ground;
 use super::mode::Picture;
 use super::not_learnt::NotLearnt;
+use super::part::{Doing, Turn};
 use super::relay::Relay;
 use super::rows;
 use super::sockets::{Datagram, RecoveryPortError, RecoverySockets};
@@ -25,33 +25,30 @@ use crate::calls::stored::Stored;
 use crate::calls::sweep::{self, Sweep};
 use crate::calls::table::{Table, TableSettings};
 use crate::clock;
-use crate::config::{self, Mode};
+use crate::config::Mode;
 use crate::control::api;
-use crate::etcd::Etcd;
 use crate::recovery::engine::{CallState, CallStatus, Engine, Heard, Settings};
 use crate::recovery::media::kernel::{KernelRelay, RelayError};
 use crate::recovery::permitted::Ground;
 use crate::recovery::plan;
 use crate::time::Time;
-use crate::vip::fence::Fence;
-use crate::vip::nfnl::{Family, NfnlError};
 use crate::vip::nft::NftError;
-use crate::vip::nft::watch::TableWatch;
 use crate::vip::rawudp::{RawUdp, RawUdpError};
 use follow::LeftOut;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
-use tracing::{error, warn};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::warn;
 
-/// Longest time that a handover waits for stored calls to be written. The right to hold the addresses ends soon after anyway.
-const FLUSH: Duration = Duration::from_millis(250);
-/// From the news that a table of ours may be gone until it is looked for: our own changes replace tables, too.
-const MEND: Duration = Duration::from_millis(100);
-/// Longest time that re-INVITEs wait for the relay to be armed: audio comes first, but a firewall that hangs must not cost the calls.
-const ARMED: Duration = Duration::from_secs(1);
+/// Longest time that a restart waits for stored calls to be written.
+const PARK: Duration = Duration::from_millis(250);
+/// Longest time that re-INVITEs wait for the relay to be armed, and then for the server to be let out: short of what the instance
+/// waits, which opens the fence then in any case.
+const ARMED: Duration = Duration::from_millis(900);
 /// How often it is looked whether messages were lost before they came here.
 const LOSSES_EVERY: Duration = Duration::from_secs(1);
 /// Messages of the wire that are handled in one go: some tenths of a millisecond, so that nothing else waits for long.
@@ -78,6 +75,9 @@ pub enum CallsError {
         /// What the system says.
         error: std::io::Error,
     },
+    /// The ports that are bound cannot be read.
+    #[error("cannot read the recovery port: {0}")]
+    Ports(#[source] std::io::Error),
     /// No random numbers.
     #[error("the system gives no random numbers: {0}")]
     Random(getrandom::Error),
@@ -103,9 +103,6 @@ pub(super) enum Event {
     Stored(StoreEvent),
     /// What is known of the mode changed.
     Mode,
-    /// These tables of nftables were deleted.
-    TablesGone(Vec<String>),
-    TablesUnwatched(NfnlError),
     Deadline,
 }
 
@@ -134,13 +131,9 @@ pub(super) struct CallsSide {
     ears: Ears,
     sockets: RecoverySockets,
     raw: RawUdp,
-    fence: Fence,
-    /// `None` if the system does not tell of deleted tables.
-    tables: Option<TableWatch>,
-    mend_at: Time,
     /// When the master looks next for stored calls that nobody carries.
     sweep_at: Time,
-    relay: Relay,
+    relay: Arc<Relay>,
     takeover: Option<Takeover>,
     epoch: u64,
     node: String,
@@ -152,34 +145,20 @@ pub(super) struct CallsSide {
     own_open: bool,
     /// The relay's table is a predecessor's, who may have carried other calls than are stored now.
     inherited: bool,
+    turn: Turn,
 }
 
 impl CallsSide {
-    /// `inherited`: a process before this one left while this node was master, and its right still runs. Then its tables stay
-    /// in force, with the audio of the calls that it carried, until this process knows what they should be.
-    pub(super) async fn open(
-        config: &config::Config,
-        instance: &config::Instance,
-        sip: &config::Sip,
-        etcd: Etcd,
-        mut modes: watch::Receiver<Picture>,
-        inherited: bool,
-    ) -> Result<Self, CallsError> {
-        let node = &config.node;
+    /// Opens what one run of the part needs. Its tables stay as a run or a process before it left them, with the audio of the calls
+    /// that it carried, until this one knows what they should be.
+    pub(super) async fn open(setup: &Setup, turn: &Turn) -> Result<Self, CallsError> {
+        let Setup { node, instance, sip, footing, .. } = setup;
         let vips: Vec<IpAddr> = instance.addresses.iter().map(ipnet::IpNet::addr).collect();
-        // What can fail for reasons of this host comes first, so that a refused start leaves nothing behind.
-        let sockets = RecoverySockets::open(&vips, sip.recovery_port)?;
-        let ears = Ears::open(config, instance, sip, &vips)?;
+        let sockets = RecoverySockets::start(&footing.port).map_err(CallsError::Ports)?;
+        let ears = Ears::open(instance, sip, &vips, footing.hep.as_ref())?;
         let raw = RawUdp::open(&instance.interface)?;
-        let ground = ground::of(config, sip, &vips);
+        let ground = footing.ground.clone();
         let relay = KernelRelay::new(&instance.name, &ground);
-        let fence = Fence::new(&instance.name, &sip.ports, sip.media_ports);
-        // Until this node is master, its server stays off the wire. After a restart it is master, as long as it does not hear
-        // otherwise; and then this is closed with the right.
-        if !inherited {
-            relay.clear().await?;
-            fence.closed().await?;
-        }
         let table = Table::new(TableSettings {
             instance: instance.name.clone(),
             node: node.name.clone(),
@@ -202,28 +181,24 @@ impl CallsSide {
         );
         // Until more is known to be allowed.
         engine.set_mode(Mode::Observe, clock::now());
+        let mut modes = setup.modes.clone();
         modes.mark_changed();
-        let tables = match TableWatch::open([fence.table_name(), relay.table_name()].map(|name| (Family::Inet, name.to_owned())))
-        {
-            Ok(watch) => Some(watch),
-            Err(e) => {
-                warn!(instance = instance.name, "tables of nftables that somebody deletes will not be put back: {e}");
-                None
-            }
+        let settings = StoreSettings {
+            cluster: node.cluster.clone(),
+            instance: instance.name.clone(),
+            max_calls: sip.max_calls,
+            cluster_key: footing.key.clone(),
+            accepted_keys: footing.accepted_keys.clone(),
+            encrypt: sip.encrypt,
+            accept_plain: sip.accepts_plain(),
         };
-        let key = |file: &PathBuf| std::fs::read(file).map_err(|error| CallsError::Key { file: file.clone(), error });
-        let (store, store_events) = Store::start(
-            etcd,
-            StoreSettings {
-                cluster: node.cluster.clone(),
-                instance: instance.name.clone(),
-                max_calls: sip.max_calls,
-                cluster_key: key(&node.key_file)?,
-                accepted_keys: node.accept_key_files.iter().map(key).collect::<Result<_, _>>()?,
-                encrypt: sip.encrypt,
-                accept_plain: sip.accepts_plain(),
-            },
-        );
+        let (relay, (store, store_events)) = {
+            // Their tasks live where nothing waits for this run.
+            let _core = footing.core.enter();
+            (Arc::new(Relay::start(&instance.name, relay)), Store::start(setup.etcd.clone(), settings))
+        };
+        // Not for a run that was given up meanwhile.
+        turn.licence.act(|| footing.connect(&relay, &store));
         Ok(Self {
             instance: instance.name.clone(),
             role: Role::Backup,
@@ -244,37 +219,36 @@ impl CallsSide {
             ground,
             sockets,
             raw,
-            fence,
-            tables,
-            mend_at: Time::FAR,
             sweep_at: Time::FAR,
-            relay: Relay::start(&instance.name, relay),
+            relay,
             takeover: None,
             epoch: 0,
             node: node.name.clone(),
             synced: false,
             server: None,
             own_open: false,
-            inherited,
+            inherited: setup.inherited || turn.number > 0,
+            turn: turn.clone(),
         })
     }
 
     /// The next thing that happens. Nothing is lost when the wait is dropped.
-    pub(super) async fn next(&mut self) -> Event {
-        let own = self.mend_at.min(self.sweep_at);
+    ///
+    /// # Errors
+    /// What feeds this has ended, and nothing would come any more.
+    pub(super) async fn next(&mut self) -> Result<Event, String> {
         let deadlines = [self.engine.next_deadline(), self.table.next_deadline()];
-        let deadline = deadlines.into_iter().flatten().fold(own, Time::min);
-        tokio::select! {
+        let deadline = deadlines.into_iter().flatten().fold(self.sweep_at, Time::min);
+        Ok(tokio::select! {
             heard = self.ears.next() => Event::Heard(heard),
             Some(datagram) = self.sockets.next() => Event::Received(datagram),
             Ok(()) = self.modes.changed() => Event::Mode,
-            Some(event) = self.store_events.recv(), if self.mode.is_some() => Event::Stored(event),
-            gone = tables::deleted(self.tables.as_mut()) => match gone {
-                Ok(names) => Event::TablesGone(names),
-                Err(e) => Event::TablesUnwatched(e),
+            event = self.store_events.recv(), if self.mode.is_some() => match event {
+                Some(event) => Event::Stored(event),
+                None => return Err("what follows the stored calls has ended".to_owned()),
             },
             () = tokio::time::sleep_until(clock::tokio_at(deadline)) => Event::Deadline,
-        }
+        })
     }
 
     pub(super) async fn handle(&mut self, event: Event) {
@@ -292,31 +266,22 @@ impl CallsSide {
                 }
             }
             Event::Received(datagram) => {
-                if self.role == Role::Master {
+                if self.role == Role::Master && self.turn.begins(hash(&datagram.payload)) {
+                    self.turn.pulse.does(Doing::Recovery);
                     self.engine.handle_packet(&datagram.packet(), Heard::RecoveryPort, now);
+                    self.turn.ends();
                 }
             }
             Event::Stored(first) => self.follow(first).await,
             Event::Mode => self.obey(now),
-            Event::TablesGone(names) => {
-                let own = [self.fence.table_name(), self.relay.table_name()];
-                if names.iter().any(|n| own.contains(&n.as_str())) {
-                    self.mend_at = now + MEND;
-                }
-            }
-            Event::TablesUnwatched(e) => {
-                warn!(instance = self.instance, "tables of nftables that somebody deletes are no longer put back: {e}");
-                self.tables = None;
-            }
             Event::Deadline => {
-                if self.mend_at <= now {
-                    self.mend(now).await;
-                }
                 if self.sweep_at <= now {
                     self.sweep_at = now + sweep::EVERY;
                     self.sweep(now);
                 }
+                self.turn.pulse.does(Doing::Recovery);
                 self.engine.handle_timeout(now);
+                self.turn.pulse.does(Doing::Learning);
                 self.table.handle_timeout(now);
             }
         }
@@ -346,22 +311,31 @@ impl CallsSide {
     }
 
     fn hear(&mut self, heard: ears::Heard, now: Time) {
-        match heard {
-            ears::Heard::Message(seen) => {
-                let packet = Packet { src: seen.src, dst: seen.dst, transport: seen.transport, payload: &seen.payload };
-                if !self.engine.handle_packet(&packet, Heard::Overheard, now) {
-                    self.table.handle_packet(&packet, clock::unix_ms(), now);
-                }
+        let (packet, how) = match &heard {
+            ears::Heard::Message(s) => {
+                (Packet { src: s.src, dst: s.dst, transport: s.transport, payload: &s.payload }, Heard::Overheard)
             }
             ears::Heard::Reported(r) => {
-                let packet = Packet { src: r.src, dst: r.dst, transport: r.transport, payload: &r.payload };
-                if !self.engine.handle_packet(&packet, Heard::Reported, now) {
-                    self.table.handle_packet(&packet, clock::unix_ms(), now);
-                }
+                (Packet { src: r.src, dst: r.dst, transport: r.transport, payload: &r.payload }, Heard::Reported)
             }
-            ears::Heard::Rtp(seen) => self.hear_rtp(&seen, now),
-            ears::Heard::Told(fact) => self.table.handle_fact(&fact, now),
+            ears::Heard::Rtp(seen) => {
+                self.turn.pulse.does(Doing::Learning);
+                return self.hear_rtp(seen, now);
+            }
+            ears::Heard::Told(fact) => {
+                self.turn.pulse.does(Doing::Learning);
+                return self.table.handle_fact(fact, now);
+            }
+        };
+        if !self.turn.begins(hash(packet.payload)) {
+            return;
         }
+        self.turn.pulse.does(Doing::Recovery);
+        if !self.engine.handle_packet(&packet, how, now) {
+            self.turn.pulse.does(Doing::Learning);
+            self.table.handle_packet(&packet, clock::unix_ms(), now);
+        }
+        self.turn.ends();
     }
 
     fn hear_rtp(&mut self, seen: &Seen, now: Time) {
@@ -371,15 +345,17 @@ impl CallsSide {
         }
     }
 
-    /// What keeps the local server off the wire.
-    pub(super) fn fence(&self) -> &Fence {
-        &self.fence
-    }
-
-    /// The addresses are here: let the server speak, and recover what the master before had.
+    /// The addresses are here: recover what the master before had. `waits`: told when the relay is armed, and waited for until the
+    /// server may speak; absent if it speaks already.
     ///
     /// `resumed`: this node was master before, and nobody took over meanwhile. Then its server may still have its calls.
-    pub(super) async fn take(&mut self, epoch: u64, resumed: bool, takeover: Takeover) {
+    pub(super) async fn take(
+        &mut self,
+        epoch: u64,
+        resumed: bool,
+        takeover: Takeover,
+        waits: Option<(oneshot::Sender<()>, oneshot::Receiver<()>)>,
+    ) {
         let now = clock::now();
         self.role = Role::Master;
         self.epoch = epoch;
@@ -388,22 +364,21 @@ impl CallsSide {
         self.table.set_epoch(epoch);
         self.ears.ask_server(true);
         self.takeover = Some(takeover);
-        self.store.write_as(epoch);
+        // A run that was given up must not become the writer again.
+        self.turn.licence.act(|| self.store.write_as(epoch));
         self.sweep.clear();
         self.sweep_at = now + sweep::EVERY;
         let lost: Vec<Call> = self.stored.values().filter(|c| !(resumed && self.is_own(c))).cloned().collect();
         self.expect(lost, now);
         // Audio first: nearly always it was armed before, and this is no wait.
         let messages = self.decide();
-        if tokio::time::timeout(ARMED, self.relay.settled()).await.is_err() {
-            warn!(instance = self.instance, "the relay is not armed within {ARMED:?}; going on without");
-        }
-        if let Some(takeover) = &mut self.takeover {
+        let armed = tokio::time::timeout(ARMED, self.relay.settled()).await.is_ok();
+        if let Some(takeover) = self.takeover.as_mut().filter(|_| armed) {
             takeover.mark("relay", clock::now());
         }
-        // Then the server, whose silence until now costs new calls a retransmission at most.
-        if let Err(e) = self.fence.open().await {
-            error!(instance = self.instance, epoch, "the server's ports are still closed: {e}");
+        if let Some((armed, opened)) = waits {
+            let _ = armed.send(());
+            let _ = tokio::time::timeout(ARMED, opened).await;
         }
         self.send(messages).await;
         self.tell_forecast();
@@ -419,7 +394,9 @@ impl CallsSide {
         self.settle_own().await;
     }
 
-    fn expect(&mut self, calls: Vec<Call>, now: Time) {
+    fn expect(&mut self, mut calls: Vec<Call>, now: Time) {
+        calls.retain(|c| !self.turn.passes_over(hash(c.id.as_bytes())));
+        self.turn.pulse.does(Doing::Recovery);
         if let Some(takeover) = &mut self.takeover {
             takeover.expect(calls.len());
         }
@@ -428,15 +405,15 @@ impl CallsSide {
     }
 
     /// Before a planned handover: what is known must be in etcd before the addresses go.
-    pub(super) async fn flush(&mut self) {
+    pub(super) async fn flush(&mut self, within: Duration) {
         self.carry_out().await;
-        if let Err(e) = self.store.flush(FLUSH).await {
+        if let Err(e) = self.store.flush(within).await {
             warn!(instance = self.instance, "not every call was stored before the handover: {e}");
         }
     }
 
     /// The addresses are gone: the server is off the wire already; arm the relay for all that may come back here.
-    pub(super) async fn drop_role(&mut self) {
+    pub(super) fn drop_role(&mut self) {
         self.role = Role::Backup;
         self.sweep_at = Time::FAR;
         self.untold.clear();
@@ -455,26 +432,16 @@ impl CallsSide {
 
     /// Leaves so that the next process on this host goes on: only what it could not know is brought to etcd.
     pub(super) async fn park(&mut self) {
-        self.flush().await;
+        self.flush(PARK).await;
         if let Some(takeover) = &self.takeover {
             takeover.save();
         }
     }
 
-    /// Leaves: own tables away, but phones of calls that moved stay closed to the server that still believes in them.
-    pub(super) async fn stop(&mut self) -> Vec<String> {
-        let mut errors = Vec::new();
-        if let Err(e) = self.relay.clear().await {
-            errors.push(e.to_string());
-        }
-        // Where nothing was recovered, there is nothing to keep the server away from.
+    /// The phones of all stored calls: what a server that lost them must not speak to. None where nothing was recovered.
+    pub(super) fn stored_phones(&self) -> Vec<SocketAddr> {
         let relays = self.mode.is_some_and(Mode::relays);
-        let phones: Vec<_> = self.stored.values().filter(|_| relays).flat_map(rows::phones).collect();
-        let left = if phones.is_empty() { self.fence.removed().await } else { self.fence.left(&phones).await };
-        if let Err(e) = left {
-            errors.push(e.to_string());
-        }
-        errors
+        self.stored.values().filter(|_| relays).flat_map(rows::phones).collect()
     }
 
     pub(super) async fn counts(&self) -> api::CallCounts {
@@ -523,6 +490,14 @@ impl CallsSide {
         let carried: BTreeMap<String, CallStatus> = self.engine.status().into_iter().map(|s| (s.call.clone(), s)).collect();
         self.stored.values().map(|call| rows::row(call, carried.get(&call.id), &self.ground)).collect()
     }
+}
+
+/// Tells messages apart, for this process only.
+fn hash(payload: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    payload.hash(&mut hasher);
+    // 0 means nothing.
+    hasher.finish().max(1)
 }
 
 /// Randomness for branches and tags; the engine itself draws none. Whoever could guess them could answer in a phone's name.

@@ -5,7 +5,7 @@ use super::sampler::Sampler;
 use crate::calls::capture::{Capture, CaptureCounters, CaptureError, Seen};
 use crate::calls::facts::Fact;
 use crate::calls::hep::intake::{Counters, Key, Reported, Rules};
-use crate::calls::hep::listener::{HepOpenError, Listener, own_addresses};
+use crate::calls::hep::listener::{HepOpenError, Listener, Sockets, own_addresses};
 use crate::calls::server::driver::{Login, Server, ServerStatus};
 use crate::clock;
 use crate::config;
@@ -70,15 +70,25 @@ pub enum EarsError {
     },
 }
 
+/// Where the server's reports come, and who is believed.
+pub(super) type HepPort = (Sockets, Rules);
+
+/// Binds where the server reports, if it is to.
+pub(super) fn hep_port(config: &config::Config, sip: &config::Sip, vips: &[IpAddr]) -> Result<Option<HepPort>, EarsError> {
+    let Some(hep) = &sip.hep else { return Ok(None) };
+    let rules = rules(hep, config, vips, &sip.ports)?;
+    Ok(Some((Sockets::bind(&hep.listen)?, rules)))
+}
+
 impl Ears {
     pub(super) fn open(
-        config: &config::Config,
         instance: &config::Instance,
         sip: &config::Sip,
         vips: &[IpAddr],
+        hep: Option<&HepPort>,
     ) -> Result<Self, EarsError> {
-        let hep = match &sip.hep {
-            Some(hep) => Some(Listener::open(&instance.name, &hep.listen, rules(hep, config, vips, &sip.ports)?)?),
+        let hep = match hep {
+            Some((sockets, rules)) => Some(Listener::start(&instance.name, sockets, rules.clone())?),
             None => None,
         };
         Ok(Self {

@@ -2,7 +2,7 @@
 //!
 //! Everything that happens to an instance happens in [`Instance::run`], one event after the other, so no state here is shared.
 
-use super::calls_side::CallsSide;
+use super::calls_part::CallsPart;
 use super::history;
 use super::hooks::Hooks;
 use super::keeper::mend_one;
@@ -66,7 +66,7 @@ pub(super) struct Instance {
     pub(super) monitor: AddressMonitor,
     pub(super) conflicts: ConflictWatch,
     pub(super) verdict: watch::Receiver<Verdict>,
-    pub(super) calls: Option<CallsSide>,
+    pub(super) calls: Option<CallsPart>,
     pub(super) hooks: Hooks,
     pub(super) history: history::Writer,
     /// What lets the host answer; there is one for every instance.
@@ -104,7 +104,7 @@ impl Instance {
                         return;
                     }
                     Some(Order::Park(done)) => {
-                        if let Some(calls) = &mut self.calls {
+                        if let Some(calls) = &self.calls {
                             calls.park().await;
                         }
                         let _ = done.send(());
@@ -125,11 +125,6 @@ impl Instance {
                 action = self.conflicts.next() => self.rival(action),
                 () = tokio::time::sleep_until(clock::tokio_at(self.put_back_at.unwrap_or(Time::FAR))) => self.put_back().await,
                 () = tokio::time::sleep_until(clock::tokio_at(self.refresh_at)) => self.refresh().await,
-                event = next_event(self.calls.as_mut()) => {
-                    if let Some(calls) = &mut self.calls {
-                        calls.handle(event).await;
-                    }
-                }
             }
         }
     }
@@ -141,20 +136,27 @@ impl Instance {
             }
             Order::Drop { epoch, reason, handover } => self.drop_right(epoch, &reason, handover).await,
             Order::Summary(reply) => {
-                let calls = match &self.calls {
-                    Some(calls) => calls.counts().await,
-                    None => api::CallCounts::default(),
-                };
-                let _ = reply.send(Summary {
-                    not_ready: self.missing.clone(),
-                    checks: self.verdict.borrow().checks.clone(),
-                    conflicts: self.rivals(),
-                    calls,
-                    server: self.calls.as_ref().and_then(CallsSide::server_status),
+                let (not_ready, conflicts) = (self.missing.clone(), self.rivals());
+                let checks = self.verdict.borrow().checks.clone();
+                let counts = self.calls.as_ref().map(CallsPart::counts);
+                // The calls' part may be stuck; this must not wait for it.
+                tokio::spawn(async move {
+                    let (calls, server) = match counts {
+                        Some(counts) => counts.await.unwrap_or_default(),
+                        None => Default::default(),
+                    };
+                    let _ = reply.send(Summary { not_ready, checks, conflicts, calls, server });
                 });
             }
             Order::Calls(reply) => {
-                let _ = reply.send(self.calls.as_ref().map(CallsSide::rows).unwrap_or_default());
+                let rows = self.calls.as_ref().map(CallsPart::rows);
+                tokio::spawn(async move {
+                    let rows = match rows {
+                        Some(rows) => rows.await.unwrap_or_default(),
+                        None => Vec::new(),
+                    };
+                    let _ = reply.send(rows);
+                });
             }
             // Handled by `run`, which must return after it.
             Order::Stop(_) | Order::Park(_) => {}
@@ -163,8 +165,8 @@ impl Instance {
 
     async fn report_fitness(&mut self) {
         let verdict = self.verdict.borrow_and_update().clone();
-        if let Some(calls) = &mut self.calls {
-            calls.server_is(verdict.decided()).await;
+        if let Some(calls) = &self.calls {
+            calls.server_is(verdict.decided());
         }
         self.cluster.set_ready(&self.config.name, self.missing.is_none());
         if let Some(why) = &self.missing {
@@ -221,7 +223,7 @@ impl Instance {
             warn!(instance = name, "an announcement was not sent: {e}");
         }
         info!(instance = name, epoch, previous, cause = word(&cause), "master: the addresses are here");
-        if let Some(calls) = &mut self.calls {
+        if let Some(calls) = &self.calls {
             calls.take(epoch, matches!(cause, Cause::Resumed | Cause::Restarted), takeover).await;
         } else {
             takeover.save();
@@ -241,7 +243,7 @@ impl Instance {
             self.cluster.released(&name, epoch);
             return;
         }
-        if handover && let Some(calls) = &mut self.calls {
+        if handover && let Some(calls) = &self.calls {
             // Neither may outlive the right: another node may hold the addresses after it. The fence is closed before the
             // addresses go, so that the server says nothing more once the next master may speak.
             let cluster = self.cluster.clone();
@@ -272,8 +274,8 @@ impl Instance {
             error!(instance = name, epoch, "release is not complete: {e}");
         }
         info!(instance = name, epoch, reason, "backup: the addresses are gone");
-        if let Some(calls) = &mut self.calls {
-            calls.drop_role().await;
+        if let Some(calls) = &self.calls {
+            calls.drop_role();
         }
         self.hooks.run(self.config.hooks.on_backup.as_ref(), environment("backup", epoch));
     }
@@ -307,7 +309,7 @@ impl Instance {
         let ended = self.lease.as_ref().map_or(Ok(()), |lease| lease.end());
         let mut errors = self.release().await;
         errors.extend(ended.err().map(|e| e.to_string()));
-        if let Some(calls) = &mut self.calls {
+        if let Some(calls) = &self.calls {
             errors.extend(calls.stop().await);
         }
         errors
@@ -437,13 +439,6 @@ impl Instance {
 async fn until_lost(cluster: &Cluster, instance: &str, epoch: u64) {
     while cluster.holds(instance, epoch) {
         tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
-
-async fn next_event(calls: Option<&mut CallsSide>) -> super::calls_side::Event {
-    match calls {
-        Some(calls) => calls.next().await,
-        None => std::future::pending().await,
     }
 }
 

@@ -1,12 +1,18 @@
 //! The agent: starts every room, hands each instance what concerns it, and leaves in order.
 //!
-//! Tasks: this one (cluster events, the command line's requests, signals); one for each instance (`instance.rs`), which owns
-//! everything of it; the drivers' own tasks. All of them end with the process; only an instance has something to undo, and it
+//! Tasks: this one (cluster events, signals); one for each instance (`instance.rs`), which owns its addresses; the drivers' own tasks.
+//! The calls of an instance and the command line have threads of their own, and may fail (`part.rs`).
+//! All of them end with the process; only an instance has something to undo, and it
 //! is asked to before this returns.
 
 mod answers;
+mod calls_part;
 mod calls_side;
+mod control_part;
 mod ears;
+#[cfg(feature = "faults")]
+mod faults;
+mod footing;
 mod ground;
 mod history;
 mod hooks;
@@ -14,6 +20,7 @@ mod instance;
 mod keeper;
 mod mode;
 mod not_learnt;
+mod part;
 mod pause;
 mod readiness;
 mod relay;
@@ -40,6 +47,7 @@ use crate::vip::announce::AnnounceError;
 use crate::vip::kernel_lease::KernelLeaseError;
 use instance::Order;
 use keeper::Leases;
+use part::{Beats, Parts};
 use readiness::Waiting;
 use starting::Starting;
 use std::collections::{BTreeMap, BTreeSet};
@@ -119,13 +127,19 @@ pub enum AgentError {
         /// What went wrong.
         source: CallsError,
     },
+    /// The control socket cannot be served.
+    #[error("cannot serve the control socket: {0}")]
+    Socket(#[source] std::io::Error),
+    /// Nothing can look after the parts that may fail.
+    #[error("cannot start the watchdog's thread: {0}; see the limits of processes and memory (`ulimit -a`, `TasksMax=`)")]
+    Watchdog(#[source] std::io::Error),
     /// The process cannot listen to signals.
     #[error("cannot listen to signals: {0}")]
     Signals(#[source] std::io::Error),
 }
 
 /// The control socket, and what is asked there.
-type Control = (server::Server, mpsc::Receiver<Asked>);
+type Control = (server::Socket, server::Serving, mpsc::Receiver<Asked>);
 
 /// The orders' ends of the instances, by name.
 type Instances = BTreeMap<String, mpsc::Sender<Order>>;
@@ -139,6 +153,7 @@ type Modes = BTreeMap<String, watch::Receiver<mode::Picture>>;
 /// See [`AgentError`]: what no waiting helps against. What is missing on this host, or in etcd, is tried again.
 pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + Send + Sync) -> Result<(), AgentError> {
     sys::one_heap();
+    part::listen_to_panics();
     // Reading it may take a while on a cold disk: better now than at a takeover.
     if let Err(e) = sys::lock_memory().and_then(|()| sys::load_program()) {
         warn!(
@@ -177,7 +192,10 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
             }
         }
     };
-    let Some((socket, mut requests)) = control else { return Ok(()) };
+    let Some((socket, serving, requests)) = control else { return Ok(()) };
+    // From here on a part of its own serves it.
+    drop((serving, requests));
+    let socket = Arc::new(socket);
     // The kernel's tables come before all else, and leave what is held as it is: an agent that runs is not disturbed, and what a
     // predecessor held is known before the election begins.
     let (leases, inherited) = Leases::install(&config).await;
@@ -195,6 +213,9 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
     let kept: BTreeSet<String> = found.into_iter().filter(|(_, right)| right.until > now).map(|(name, _)| name).collect();
     let mut instances = Instances::new();
     let modes = follow_modes(&config, &etcd);
+    let (parts, beats) = (Parts::default(), Beats::default());
+    let of_election = cluster.clone();
+    part::watch(beats.clone(), move || of_election.rounds()).map_err(AgentError::Watchdog)?;
     let mut tasks = Vec::new();
     let addresses = match open_addresses(&config, &kept).await {
         Ok(addresses) => addresses,
@@ -220,6 +241,8 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
             addresses: Arc::clone(&addresses),
             lease: leases.of(&instance.name),
             mode: modes.get(&instance.name).cloned(),
+            parts: parts.clone(),
+            beats: beats.clone(),
             inherited: kept.contains(&instance.name),
         };
         let (tell, told) = oneshot::channel();
@@ -231,7 +254,8 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
     let _ = tokio::time::timeout(FIRST_TRY, futures::future::join_all(tried)).await;
     // Ended when it is dropped: these have nothing to undo.
     let mut tasks_of_agent = tokio::task::JoinSet::new();
-    let answers = answers::Answers::new(&config, cluster.clone(), etcd.clone(), instances.clone(), modes);
+    let answers = answers::Answers::new(&config, cluster.clone(), etcd.clone(), instances.clone(), modes, parts.clone());
+    tasks_of_agent.spawn(watched(control_part::start(Arc::clone(&socket), answers.clone(), &parts, beats.clone())));
     tasks_of_agent.spawn(leases.clone().mend());
     let (cluster_name, node_name) = (config.node.cluster.clone(), config.node.name.clone());
     tasks_of_agent.spawn(history::note_changes(etcd.clone(), cluster.clone(), cluster_name, node_name));
@@ -264,14 +288,13 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
             _ = hang_up.recv() => {
                 warn!("SIGHUP is ignored: the configuration is read at the start only; restart the agent to use a new one");
             }
-            Some((request, reply)) = requests.recv() => answers.clone().answer(request, reply),
         }
     };
     if restart {
         info!("this is a restart: the addresses stay, for the next process to take up");
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         restart::park(&config, &addresses, cluster, events, instances).await;
-        drop(socket);
+        socket.close();
         return Ok(());
     }
 
@@ -281,7 +304,7 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
     // Nobody may put back what is removed now.
     tasks_of_agent.shutdown().await;
     leases.remove(&config, &addresses).await;
-    drop(socket);
+    socket.close();
     for task in tasks {
         let _ = tokio::time::timeout(Duration::from_secs(1), task).await;
     }
@@ -297,7 +320,9 @@ async fn open(
     control: &mut Option<Control>,
 ) -> Result<(Etcd, Opened), AgentError> {
     if control.is_none() {
-        *control = Some(server::serve(&config.control).await?);
+        let socket = server::open(&config.control).await?;
+        let (serving, requests) = socket.serve().map_err(AgentError::Socket)?;
+        *control = Some((socket, serving, requests));
     }
     files().map_err(|e| AgentError::Files(in_words(&e)))?;
     Ok((Etcd::connect(&config.etcd)?, Opened::open(config)?))
@@ -311,12 +336,17 @@ fn in_words(error: &ConfigError) -> String {
 }
 
 async fn asked(control: Option<&mut Control>) -> Asked {
-    if let Some((_, requests)) = control
+    if let Some((.., requests)) = control
         && let Some(asked) = requests.recv().await
     {
         return asked;
     }
     std::future::pending().await
+}
+
+/// Waits for a part's supervisor, and ends it when it is no longer waited for.
+async fn watched(supervisor: JoinHandle<()>) {
+    let _ = tokio_util::task::AbortOnDropHandle::new(supervisor).await;
 }
 
 /// The answer of a task, once one was started.

@@ -70,11 +70,6 @@ impl Relay {
         let _ = self.done.clone().wait_for(|done| *done >= version).await;
     }
 
-    /// Name of its table in nftables.
-    pub(super) fn table_name(&self) -> &str {
-        self.kernel.table_name()
-    }
-
     /// Puts the table back if somebody deleted it; whether that was so.
     pub(super) async fn renew(&self) -> Result<bool, RelayError> {
         let deleted = self.kernel.is_deleted().await?;
@@ -87,6 +82,11 @@ impl Relay {
     /// Packets that were not forwarded since the table was made; none while there is no table.
     pub(super) async fn refused(&self) -> RefusedPackets {
         self.kernel.refused().await.unwrap_or_default()
+    }
+
+    /// Ends the changes; the table stays as it is.
+    pub(super) fn end(&self) {
+        self.task.abort();
     }
 
     /// Ends the changes and removes the whole table.

@@ -1,5 +1,6 @@
 //! The agent's own SIP sockets: the recovery port on each virtual address, bound before the address is here.
 
+use super::part::Licence;
 use crate::calls::model::{Packet, Transport};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -47,11 +48,13 @@ pub(super) struct RecoverySockets {
     readers: Vec<tokio::task::JoinHandle<()>>,
 }
 
-impl RecoverySockets {
-    pub(super) fn open(vips: &[IpAddr], port: u16) -> Result<Self, RecoveryPortError> {
-        let (tx, queue) = mpsc::channel(WAITING);
+/// The recovery port of each address, bound once for all runs of the part that reads it.
+#[derive(Debug)]
+pub(super) struct RecoveryPort(Vec<(SocketAddr, std::net::UdpSocket)>);
+
+impl RecoveryPort {
+    pub(super) fn bind(vips: &[IpAddr], port: u16) -> Result<Self, RecoveryPortError> {
         let mut sockets = Vec::new();
-        let mut readers = Vec::new();
         for &address in vips {
             let local = SocketAddr::new(address, port);
             let socket = bind(local).map_err(|source| RecoveryPortError {
@@ -66,9 +69,21 @@ impl RecoverySockets {
                 },
                 source,
             })?;
-            let socket = Arc::new(socket);
-            readers.push(tokio::spawn(read(local, Arc::clone(&socket), tx.clone())));
             sockets.push((local, socket));
+        }
+        Ok(Self(sockets))
+    }
+}
+
+impl RecoverySockets {
+    /// Reads the port in the runtime of the caller.
+    pub(super) fn start(port: &RecoveryPort) -> io::Result<Self> {
+        let (tx, queue) = mpsc::channel(WAITING);
+        let (mut sockets, mut readers) = (Vec::new(), Vec::new());
+        for (local, socket) in &port.0 {
+            let socket = Arc::new(UdpSocket::from_std(socket.try_clone()?)?);
+            readers.push(tokio::spawn(read(*local, Arc::clone(&socket), tx.clone())));
+            sockets.push((*local, socket));
         }
         Ok(Self { sockets, queue, readers })
     }
@@ -77,11 +92,16 @@ impl RecoverySockets {
         self.queue.recv().await
     }
 
-    /// Sends from the recovery port of `from`'s address; false if that is not one of ours.
-    pub(super) async fn send(&self, from: SocketAddr, to: SocketAddr, payload: &[u8]) -> io::Result<bool> {
-        match self.sockets.iter().find(|(local, _)| *local == from) {
-            Some((_, socket)) => socket.send_to(payload, to).await.map(|_| true),
-            None => Ok(false),
+    /// Sends from the recovery port of `from`'s address, as long as the licence allows it; false if that is not one of ours.
+    pub(super) async fn send(&self, from: SocketAddr, to: SocketAddr, payload: &[u8], licence: &Licence) -> io::Result<bool> {
+        let Some((_, socket)) = self.sockets.iter().find(|(local, _)| *local == from) else { return Ok(false) };
+        loop {
+            socket.writable().await?;
+            match licence.act(|| socket.try_send_to(payload, to)) {
+                Some(Err(e)) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Some(sent) => return sent.map(|_| true),
+                None => return Ok(true),
+            }
         }
     }
 }
@@ -94,7 +114,7 @@ impl Drop for RecoverySockets {
     }
 }
 
-fn bind(local: SocketAddr) -> io::Result<UdpSocket> {
+fn bind(local: SocketAddr) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
     if local.is_ipv6() {
@@ -106,7 +126,7 @@ fn bind(local: SocketAddr) -> io::Result<UdpSocket> {
     // The kernel caps this at net.core.rmem_max; less is worse but works.
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     socket.bind(&local.into())?;
-    UdpSocket::from_std(socket.into())
+    Ok(socket.into())
 }
 
 async fn read(local: SocketAddr, socket: Arc<UdpSocket>, queue: mpsc::Sender<Datagram>) {

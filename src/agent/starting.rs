@@ -1,8 +1,10 @@
 //! Opens what one instance needs, in the order that `readiness.rs` names, until all of it is there; then the instance runs. The other
 //! instances of this agent are not disturbed, and this one is not elected meanwhile.
 
-use super::calls_side::CallsSide;
+use super::calls_part::{CallsPart, Setup};
+use super::footing::Footing;
 use super::instance::{Instance, Order, Summary};
+use super::part::{Beats, Parts};
 use super::readiness::Waiting;
 use super::{AgentError, history, hooks, mode};
 use crate::clock;
@@ -35,6 +37,9 @@ pub(super) struct Starting {
     pub(super) lease: Option<Arc<KernelLease>>,
     /// How far the agent may go with its calls; `None` if it has none.
     pub(super) mode: Option<watch::Receiver<mode::Picture>>,
+    /// What may fail without the rest, and who looks after it.
+    pub(super) parts: Parts,
+    pub(super) beats: Beats,
     /// A process before this one held the addresses, and its right still ran when this one began.
     pub(super) inherited: bool,
 }
@@ -134,12 +139,24 @@ impl Starting {
             Announcer::open(&it.interface, &ips).map_err(|source| AgentError::Announce { instance: name.clone(), source })?;
         let conflicts = ConflictWatch::open(&it.interface, &ips)
             .map_err(|source| AgentError::Neighbours { instance: name.clone(), source })?;
+        let history = history::Writer::start(self.etcd.clone(), &self.config.node.cluster, &name);
         let calls = match (&it.sip, &self.mode) {
-            (Some(sip), Some(mode)) => Some(
-                CallsSide::open(&self.config, it, sip, self.etcd.clone(), mode.clone(), self.inherited)
+            (Some(sip), Some(modes)) => {
+                let footing = Footing::open(&self.config, it, sip, self.inherited)
                     .await
-                    .map_err(|source| AgentError::Calls { instance: name.clone(), source })?,
-            ),
+                    .map_err(|source| AgentError::Calls { instance: name.clone(), source })?;
+                let setup = Setup {
+                    node: self.config.node.clone(),
+                    instance: it.clone(),
+                    sip: sip.clone(),
+                    etcd: self.etcd.clone(),
+                    modes: modes.clone(),
+                    history: history.clone(),
+                    footing: Arc::new(footing),
+                    inherited: self.inherited,
+                };
+                Some(CallsPart::start(setup, &self.parts, self.beats.clone()))
+            }
             _ => None,
         };
         set_kernel(it);
@@ -160,7 +177,7 @@ impl Starting {
             conflicts,
             calls,
             hooks: hooks::Hooks::start(name.clone()),
-            history: history::Writer::start(self.etcd.clone(), &self.config.node.cluster, &name),
+            history,
             lease: self.lease.clone(),
             missing: None,
             restarted: self.inherited,

@@ -1,5 +1,5 @@
-//! How memory is handed out and kept.
-#![allow(unsafe_code)] // mallopt(3) and mlockall(2) with MCL_ONFAULT have no safe wrapper in libc or nix
+//! How memory is handed out and kept, and how a thread that never ends is kept from the processor.
+#![allow(unsafe_code)] // mallopt(3), mlockall(2) with MCL_ONFAULT and sched_setscheduler(2) have no safe wrapper in libc or nix
 
 use std::io;
 
@@ -29,6 +29,17 @@ pub(super) fn lock_memory() -> io::Result<()> {
     }
     // SAFETY: the call takes flags only.
     let done = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives a thread of this process only the processor's time that nobody else wants.
+///
+/// # Errors
+/// The system's.
+pub(super) fn idle_thread(thread: i32) -> io::Result<()> {
+    let param = libc::sched_param { sched_priority: 0 };
+    // SAFETY: `param` lives through the call, which only reads it; a thread that is gone is an error.
+    let done = unsafe { libc::sched_setscheduler(thread, libc::SCHED_IDLE, &raw const param) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

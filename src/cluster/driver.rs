@@ -21,6 +21,7 @@ use holds::Holds;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -223,6 +224,7 @@ struct Shared {
     status: Mutex<ClusterStatus>,
     etcd: Etcd,
     commands: mpsc::Sender<Command>,
+    rounds: AtomicU64,
 }
 
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -330,6 +332,7 @@ impl Opened {
             status: Mutex::default(),
             etcd,
             commands,
+            rounds: AtomicU64::new(0),
         });
         let codec = Codec::new(&key, &cfg.node.cluster, &cfg.node.name, boot).accepting(&others);
         let lease_task = tokio::spawn(keep);
@@ -370,6 +373,12 @@ impl Cluster {
     pub fn set_ready(&self, instance: &str, ready: bool) {
         lock(&self.0.inbox).ready.insert(instance.to_owned(), ready);
         self.0.news.notify_one();
+    }
+
+    /// How often the election's thread has come around: at least once in a while, or it no longer turns.
+    #[must_use]
+    pub fn rounds(&self) -> u64 {
+        self.0.rounds.load(Relaxed)
     }
 
     /// Tells the local server's health. A change takes effect at once.

@@ -225,6 +225,29 @@ pub struct Status {
     /// Settings of other nodes that differ from those of this one.
     #[serde(default)]
     pub differences: Vec<Difference>,
+    /// The parts of this agent that may fail without the rest.
+    #[serde(default)]
+    pub parts: Vec<PartStatus>,
+}
+
+/// A part of the agent that may fail without the rest.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PartStatus {
+    /// `calls of` an instance, or `command line`.
+    pub name: String,
+    /// `running`, `restarting`, or `off`: then it failed too often, and stays so until the agent is restarted.
+    pub state: String,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// Wall-clock milliseconds since 1970 of the last failure, or of the start.
+    pub since_ms: u64,
+    /// How it failed last.
+    pub why: Option<String>,
+    /// Messages on which it failed, and which are passed over since.
+    pub passed_over: usize,
+    /// The longest that it did not come back from something since it was started last, as the watchdog saw it: half a second at least.
+    pub longest_stall_ms: u64,
 }
 
 /// Health of etcd as seen from this agent.
@@ -525,7 +548,7 @@ pub struct HistoryEntry {
     /// The master before.
     pub previous: Option<String>,
     /// `first`, `fast`, `slow`, `handover`, `resumed` or `restarted`; `conflict` tells of another host that answers for an address
-    /// while `master` holds it.
+    /// while `master` holds it, and `part` that the master's part that has the calls failed and was started again.
     pub cause: String,
     /// Why, in words.
     pub reason: String,

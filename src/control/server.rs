@@ -5,6 +5,7 @@ use crate::config::Control;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,45 +56,69 @@ pub enum ServeError {
     },
 }
 
-/// The socket; dropping it stops serving and removes the file.
+/// The socket, which may be served more than once; dropping it removes the file.
 #[derive(Debug)]
-pub struct Server {
+pub struct Socket {
     path: PathBuf,
     inode: u64,
-    task: tokio::task::JoinHandle<()>,
+    listener: StdListener,
 }
 
-impl Drop for Server {
+/// Serves the socket until it is dropped, or the runtime that it was begun in ends.
+#[derive(Debug)]
+pub struct Serving(tokio::task::JoinHandle<()>);
+
+impl Drop for Serving {
     fn drop(&mut self) {
-        self.task.abort();
-        // A successor may have put its own socket there already.
-        if fs::metadata(&self.path).is_ok_and(|m| m.ino() == self.inode) {
-            let _ = fs::remove_file(&self.path);
-        }
+        self.0.abort();
     }
 }
 
-/// Opens the socket and hands each request out. Must be called in a tokio runtime.
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Opens the socket. Must be called in a tokio runtime.
 ///
 /// The socket has mode 0660 and the configured group; a directory that has to be made gets mode 0750. A socket that is left over from
 /// a dead agent is replaced.
 ///
 /// # Errors
 /// [`ServeError`] says what is in the way.
-pub async fn serve(config: &Control) -> Result<(Server, mpsc::Receiver<Asked>), ServeError> {
+pub async fn open(config: &Control) -> Result<Socket, ServeError> {
     let path = config.socket.clone();
-    let listener = open(&path, config.group.as_deref()).await?;
+    let listener = bind(&path, config.group.as_deref()).await?;
     let inode = fs::metadata(&path).map_err(|source| fault(&path, "read it back", source))?.ino();
-    let (requests, receiver) = mpsc::channel(MAX_WAITING);
-    let task = tokio::spawn(accept(listener, requests));
-    Ok((Server { path, inode, task }, receiver))
+    Ok(Socket { path, inode, listener })
+}
+
+impl Socket {
+    /// Removes the file: nobody finds the socket any more.
+    pub fn close(&self) {
+        // A successor may have put its own socket there already.
+        if fs::metadata(&self.path).is_ok_and(|m| m.ino() == self.inode) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+
+    /// Hands each request out, in the runtime of the caller. Who served before it and has not ended takes no more clients.
+    ///
+    /// # Errors
+    /// The system's: it is out of descriptors, say.
+    pub fn serve(&self) -> io::Result<(Serving, mpsc::Receiver<Asked>)> {
+        let listener = UnixListener::from_std(self.listener.try_clone()?)?;
+        let (requests, receiver) = mpsc::channel(MAX_WAITING);
+        Ok((Serving(tokio::spawn(accept(listener, requests))), receiver))
+    }
 }
 
 fn fault(path: &Path, what: &'static str, source: io::Error) -> ServeError {
     ServeError::Io { path: path.to_owned(), what, source }
 }
 
-async fn open(path: &Path, group: Option<&str>) -> Result<UnixListener, ServeError> {
+async fn bind(path: &Path, group: Option<&str>) -> Result<StdListener, ServeError> {
     let gid = match group {
         None => None,
         Some(name) => match nix::unistd::Group::from_name(name) {
@@ -124,8 +149,9 @@ async fn open(path: &Path, group: Option<&str>) -> Result<UnixListener, ServeErr
     fresh.push(".new");
     let fresh = PathBuf::from(fresh);
     let _ = fs::remove_file(&fresh);
-    let listener = UnixListener::bind(&fresh).map_err(|e| fault(path, "bind it", e))?;
+    let listener = StdListener::bind(&fresh).map_err(|e| fault(path, "bind it", e))?;
     let ready = || {
+        listener.set_nonblocking(true)?;
         fs::set_permissions(&fresh, fs::Permissions::from_mode(0o660))?;
         chown(&fresh, None, gid)?;
         fs::rename(&fresh, path)

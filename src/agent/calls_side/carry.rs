@@ -54,9 +54,12 @@ impl CallsSide {
             {
                 takeover.invited(clock::now());
             }
-            let sent = match self.sockets.send(from, to, &payload).await {
+            let sent = match self.sockets.send(from, to, &payload, &self.turn.licence).await {
                 Ok(true) => Ok(()),
-                Ok(false) => self.raw.send(from, to, &payload).map_err(|e| e.to_string()),
+                Ok(false) => {
+                    let sent = self.turn.licence.act(|| self.raw.send(from, to, &payload));
+                    sent.unwrap_or(Ok(())).map_err(|e| e.to_string())
+                }
                 Err(e) => Err(e.to_string()),
             };
             // SIP retransmits; a lasting failure ends as an unreachable party.

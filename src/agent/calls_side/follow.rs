@@ -1,6 +1,7 @@
 //! What etcd holds of the calls, followed: what is armed, recovered, adopted, put back, and swept away.
 
-use super::{CallsSide, Role};
+use super::{CallsSide, Role, hash};
+use crate::agent::part::Doing;
 use crate::calls::model::{Call, CallEvent};
 use crate::calls::store::{Keep, StoreEvent};
 use crate::calls::sweep::Verdict;
@@ -239,9 +240,13 @@ impl CallsSide {
     /// Makes the relay of a backup carry exactly what is stored of these calls, if the mode allows it.
     pub(super) fn arm(&self, ids: Vec<String>) {
         let relays = self.mode.is_some_and(Mode::relays);
+        self.turn.pulse.does(Doing::Recovery);
         let wishes = ids
             .into_iter()
+            .filter(|id| self.turn.begins(hash(id.as_bytes())))
             .map(|id| {
+                #[cfg(feature = "faults")]
+                crate::agent::faults::at_stored(&id);
                 let call = self.stored.get(&id).filter(|_| relays);
                 let emergency = call.is_some_and(|call| call.emergency);
                 let flows = match call.map(|call| plan::paths_of(call, &self.ground)) {
@@ -260,6 +265,7 @@ impl CallsSide {
                 Wish { call: id, flows, emergency }
             })
             .collect();
+        self.turn.ends();
         self.relay.set(wishes);
     }
 }

@@ -70,6 +70,42 @@ impl Shared {
     }
 }
 
+/// The bound sockets of one instance, which may be listened to more than once: whoever begins last is to be the only one.
+#[derive(Debug)]
+pub struct Sockets(Vec<(HepAddress, Socket)>);
+
+impl Sockets {
+    /// Binds each of `listen`.
+    ///
+    /// # Errors
+    /// An address cannot be bound.
+    pub fn bind(listen: &[HepAddress]) -> Result<Self, HepOpenError> {
+        let one = |at: HepAddress| {
+            let socket = match at.carrier {
+                Carrier::Udp => udp(at.address),
+                Carrier::Tcp => tcp(at.address),
+            }
+            .map_err(|source| failed(at, source))?;
+            let address = socket.local_addr().ok().and_then(|a| a.as_socket()).unwrap_or(at.address);
+            Ok((HepAddress { carrier: at.carrier, address }, socket))
+        };
+        listen.iter().map(|at| one(*at)).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+fn failed(listen: HepAddress, source: io::Error) -> HepOpenError {
+    HepOpenError {
+        listen,
+        advice: match source.kind() {
+            io::ErrorKind::AddrInUse => "another program listens there: give each instance an address and port of its own",
+            io::ErrorKind::AddrNotAvailable => "this host does not have the address: listen on 127.0.0.1 if the server is here",
+            io::ErrorKind::PermissionDenied => "ports below 1024 need root or CAP_NET_BIND_SERVICE",
+            _ => "choose another address or port in `listen` of [instance.sip.hep]",
+        },
+        source,
+    }
+}
+
 /// All HEP sockets of one instance.
 pub struct Listener {
     reports: mpsc::Receiver<Reported>,
@@ -86,42 +122,33 @@ impl Listener {
     /// # Errors
     /// An address cannot be bound.
     pub fn open(instance: &str, listen: &[HepAddress], rules: Rules) -> Result<Self, HepOpenError> {
+        Self::start(instance, &Sockets::bind(listen)?, rules)
+    }
+
+    /// Listens on these sockets; needs a tokio runtime. `instance` is for messages.
+    ///
+    /// # Errors
+    /// The system gives no more descriptors.
+    pub fn start(instance: &str, sockets: &Sockets, rules: Rules) -> Result<Self, HepOpenError> {
         let shared = Arc::new(Shared { instance: instance.to_owned(), intake: Mutex::new(Intake::new(rules)) });
         let (tx, reports) = mpsc::channel(WAITING);
         let mut tasks = JoinSet::new();
         let mut bound = Vec::new();
-        for &at in listen {
-            let HepAddress { carrier, address } = at;
-            let failed = |source: io::Error| HepOpenError {
-                listen: at,
-                advice: match source.kind() {
-                    io::ErrorKind::AddrInUse => {
-                        "another program listens there: give each instance an address and port of its own"
-                    }
-                    io::ErrorKind::AddrNotAvailable => {
-                        "this host does not have the address: listen on 127.0.0.1 if the server is here"
-                    }
-                    io::ErrorKind::PermissionDenied => "ports below 1024 need root or CAP_NET_BIND_SERVICE",
-                    _ => "choose another address or port in `listen` of [instance.sip.hep]",
-                },
-                source,
-            };
+        for (at, socket) in &sockets.0 {
+            let failed = |source: io::Error| failed(*at, source);
+            let own = socket.try_clone().map_err(failed)?;
             let (shared, tx) = (Arc::clone(&shared), tx.clone());
-            let address = match carrier {
+            match at.carrier {
                 Carrier::Udp => {
-                    let socket = udp(address).map_err(failed)?;
-                    let address = socket.local_addr().map_err(failed)?;
+                    let socket = UdpSocket::from_std(own.into()).map_err(failed)?;
                     tasks.spawn(datagrams::read(socket, shared, tx));
-                    address
                 }
                 Carrier::Tcp => {
-                    let socket = tcp(address).map_err(failed)?;
-                    let address = socket.local_addr().map_err(failed)?;
+                    let socket = TcpListener::from_std(own.into()).map_err(failed)?;
                     tasks.spawn(accept(socket, shared, tx));
-                    address
                 }
-            };
-            bound.push(HepAddress { carrier, address });
+            }
+            bound.push(*at);
         }
         Ok(Self { reports, patience: Patience::default(), shared, addresses: bound, _tasks: tasks })
     }
@@ -187,18 +214,18 @@ fn bound(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Sock
     Ok(socket)
 }
 
-fn udp(address: SocketAddr) -> io::Result<UdpSocket> {
+fn udp(address: SocketAddr) -> io::Result<Socket> {
     let socket = bound(address, Type::DGRAM, Protocol::UDP)?;
     // As much as the host allows; that a smaller one overflows is counted.
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     datagrams::count_drops(&socket);
-    UdpSocket::from_std(socket.into())
+    Ok(socket)
 }
 
-fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
+fn tcp(address: SocketAddr) -> io::Result<Socket> {
     let socket = bound(address, Type::STREAM, Protocol::TCP)?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket)
 }
 
 async fn accept(socket: TcpListener, shared: Arc<Shared>, tx: mpsc::Sender<Reported>) {

@@ -17,6 +17,7 @@ use crate::time::Time;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::runtime::Handle;
@@ -95,6 +96,8 @@ pub(super) struct Worker {
     changes: watch::Receiver<Changes>,
 }
 
+/// The longest that the loop rests: whoever looks after it (twice a second) sees it turn each time.
+const ROUND: Duration = Duration::from_millis(250);
 /// At most so often is the status made anew: it costs more memory than all the rest of a heartbeat.
 const STATUS_PAUSE: Duration = Duration::from_millis(20);
 
@@ -227,6 +230,8 @@ impl Worker {
                 deadline
             };
             let deadline = if self.status_due { deadline.min(self.status_at) } else { deadline };
+            let deadline = deadline.min(clock::now() + ROUND);
+            shared.rounds.fetch_add(1, Relaxed);
             tokio::select! {
                 biased;
                 r = receive(self.socket.as_ref(), &mut buffer) => match r {

@@ -98,6 +98,12 @@ pub(super) fn render(status: &Status) -> String {
     for (i, mode) in status.instances.iter().filter_map(|i| Some((i, i.mode.as_ref()?))) {
         text.push_str(&mode::warnings(&i.name, mode));
     }
+    for part in status.parts.iter().filter(|p| p.restarts > 0 || p.state != "running") {
+        let why = part.why.as_deref().map_or_else(|| "-".to_owned(), printable);
+        let state = if part.state == "off" { "OFF, restart the agent" } else { &part.state };
+        let _ =
+            writeln!(text, "{}: {state}, started again {} times, last {}: {why}", part.name, part.restarts, ago(part.since_ms));
+    }
     let rows = status.instances.iter().map(|i| {
         vec![
             i.name.clone(),

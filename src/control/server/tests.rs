@@ -1,4 +1,4 @@
-use super::{MAX_CLIENTS, ServeError, serve};
+use super::{Asked, MAX_CLIENTS, ServeError, Serving, Socket};
 use crate::config::Control;
 use crate::control::api::{Reply, Request, Status};
 use crate::control::client::{ClientError, ask};
@@ -7,11 +7,19 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 
 const WAIT: Duration = Duration::from_secs(60);
 
 fn at(path: &Path) -> Control {
     Control { socket: path.to_owned(), group: None }
+}
+
+/// Opens the socket and serves it.
+async fn serve(config: &Control) -> Result<((Socket, Serving), mpsc::Receiver<Asked>), ServeError> {
+    let socket = super::open(config).await?;
+    let (serving, requests) = socket.serve().unwrap();
+    Ok(((socket, serving), requests))
 }
 
 async fn ask_at(path: &Path, request: Request) -> Result<Reply, ClientError> {

@@ -1,0 +1,293 @@
+//! The calls of an instance as the rest of the agent sees them: a part that may fail. What is asked of it waits for a while at most.
+
+use super::calls_side::CallsSide;
+#[cfg(feature = "faults")]
+use super::faults;
+use super::footing::Footing;
+use super::history;
+use super::mode::Picture;
+use super::part::{Beats, Parts, Turn, Work};
+use super::takeover::Takeover;
+use crate::clock;
+use crate::config;
+use crate::control::api;
+use crate::etcd::Etcd;
+use crate::vip::fence::Fence;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tracing::{error, warn};
+
+/// Longest time that a handover waits for stored calls to be written. The right to hold the addresses ends soon after anyway.
+const FLUSH: Duration = Duration::from_millis(250);
+/// Longest time that re-INVITEs, and the server's way to the wire, wait for the relay to be armed: audio comes first, but neither a
+/// firewall that hangs nor a part that does must cost the calls.
+const ARMED: Duration = Duration::from_secs(1);
+/// Longest wait for an answer, and for the part's end.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Orders that may wait: far more than there are changes of role while one is carried out.
+const ORDERS: usize = 64;
+
+/// What the instance asks of its calls.
+pub(super) enum Order {
+    /// What the checks say of the local server.
+    Server(Option<bool>),
+    /// The addresses are here.
+    Take { epoch: u64, resumed: bool, takeover: Box<Takeover>, armed: oneshot::Sender<()>, opened: oneshot::Receiver<()> },
+    /// The addresses are gone.
+    Drop,
+    /// Before a handover: bring to etcd what is known.
+    Flush(oneshot::Sender<()>),
+    /// Leave everything for the next process.
+    Park(oneshot::Sender<()>),
+    /// Leave: the phones of the calls that stay closed to the local server.
+    Stop(oneshot::Sender<Vec<SocketAddr>>),
+    /// For `status`.
+    Counts(oneshot::Sender<Counts>),
+    /// For `calls`.
+    Rows(oneshot::Sender<Vec<api::CallRow>>),
+}
+
+/// The calls' part of the status.
+pub(super) type Counts = (api::CallCounts, Option<api::ServerStatus>);
+
+/// What a run of the part is made from.
+pub(super) struct Setup {
+    pub(super) node: config::Node,
+    pub(super) instance: config::Instance,
+    pub(super) sip: config::Sip,
+    pub(super) etcd: Etcd,
+    pub(super) modes: watch::Receiver<Picture>,
+    pub(super) history: history::Writer,
+    pub(super) footing: Arc<Footing>,
+    /// A process before this one left its tables in force.
+    pub(super) inherited: bool,
+}
+
+impl Setup {
+    /// The story of a run that follows one which failed while this node was master.
+    fn story(&self, epoch: u64, after: Option<&str>) -> Takeover {
+        let entry = api::HistoryEntry {
+            instance: self.instance.name.clone(),
+            epoch,
+            master: self.node.name.clone(),
+            previous: Some(self.node.name.clone()),
+            cause: "part".to_owned(),
+            reason: format!("its calls were taken up again after a failure: {}", after.unwrap_or("unknown")),
+            at_ms: clock::unix_ms(),
+            ..api::HistoryEntry::default()
+        };
+        Takeover::new(entry, self.history.clone())
+    }
+}
+
+/// What every run must know, and the way to the one that is under way.
+#[derive(Default)]
+struct Line {
+    orders: Option<mpsc::Sender<Order>>,
+    /// The arrival of the addresses, while no run has heard of it.
+    missed: Option<Order>,
+    /// The epoch in which this node holds the addresses.
+    held: Option<u64>,
+    server: Option<bool>,
+}
+
+/// See the head of this file.
+pub(super) struct CallsPart {
+    instance: String,
+    line: Arc<Mutex<Line>>,
+    footing: Arc<Footing>,
+    mending: JoinHandle<()>,
+    supervisor: JoinHandle<()>,
+}
+
+/// No code panics while it holds the lock, and the state is whole after each statement; so a poisoned lock is still good.
+fn lock(line: &Mutex<Line>) -> MutexGuard<'_, Line> {
+    line.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl CallsPart {
+    /// Starts it, and whatever follows its failures.
+    pub(super) fn start(setup: Setup, parts: &Parts, beats: Beats) -> Self {
+        let (instance, footing) = (setup.instance.name.clone(), Arc::clone(&setup.footing));
+        let line = Arc::<Mutex<Line>>::default();
+        let (of_run, to_cut) = (Arc::clone(&line), Arc::clone(&footing));
+        let setup = Arc::new(setup);
+        let work = move |turn| -> Work { Box::pin(run(Arc::clone(&setup), turn, Arc::clone(&of_run))) };
+        let supervisor = parts.supervise(&format!("calls of {instance}"), beats, work, move || to_cut.cut());
+        let mending = tokio::spawn(Arc::clone(&footing).mend());
+        Self { instance, line, footing, mending, supervisor }
+    }
+
+    pub(super) fn fence(&self) -> &Fence {
+        &self.footing.fence
+    }
+
+    /// Hands an order to the run that is under way. Where there is none, or it does not listen, the order is dropped: the next run
+    /// begins with what `note` has noted, and with the addresses' arrival if that was missed.
+    fn tell(&self, order: Order, note: impl FnOnce(&mut Line)) {
+        let mut line = lock(&self.line);
+        note(&mut line);
+        let missed = match &line.orders {
+            Some(orders) => orders.try_send(order).err().map(mpsc::error::TrySendError::into_inner),
+            None => Some(order),
+        };
+        if let Some(take @ Order::Take { .. }) = missed {
+            line.missed = Some(take);
+        }
+    }
+
+    async fn ask<T>(&self, within: Duration, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(order(reply), |_| {});
+        tokio::time::timeout(within, answer).await.ok()?.ok()
+    }
+
+    pub(super) fn server_is(&self, working: Option<bool>) {
+        self.tell(Order::Server(working), |line| line.server = working);
+    }
+
+    /// The addresses are here: recover what the master before had, and let the server speak.
+    ///
+    /// `resumed`: this node was master before, and nobody took over meanwhile. Then its server may still have its calls.
+    pub(super) async fn take(&self, epoch: u64, resumed: bool, takeover: Takeover) {
+        let (tell_armed, armed) = oneshot::channel();
+        let (tell_opened, opened) = oneshot::channel();
+        let order = Order::Take { epoch, resumed, takeover: Box::new(takeover), armed: tell_armed, opened };
+        self.tell(order, |line| line.held = Some(epoch));
+        if tokio::time::timeout(ARMED, armed).await.is_err() {
+            warn!(instance = self.instance, "the relay is not armed within {ARMED:?}; going on without");
+        }
+        // Then the server, whose silence until now costs new calls a retransmission at most.
+        if let Err(e) = self.fence().open().await {
+            error!(instance = self.instance, epoch, "the server's ports are still closed: {e}");
+        }
+        let _ = tell_opened.send(());
+    }
+
+    /// Before a planned handover: what is known must be in etcd before the addresses go.
+    pub(super) async fn flush(&self) {
+        if self.ask(FLUSH * 2, Order::Flush).await.is_none() {
+            warn!(instance = self.instance, "not every call was stored before the handover: the calls' part does not answer");
+        }
+    }
+
+    pub(super) fn drop_role(&self) {
+        self.tell(Order::Drop, |line| (line.held, line.missed) = (None, None));
+    }
+
+    /// Asks for the counts; the answer is waited for elsewhere.
+    pub(super) fn counts(&self) -> impl Future<Output = Option<Counts>> + Send + use<> {
+        self.ask_later(Order::Counts)
+    }
+
+    pub(super) fn rows(&self) -> impl Future<Output = Option<Vec<api::CallRow>>> + Send + use<> {
+        self.ask_later(Order::Rows)
+    }
+
+    fn ask_later<T: Send + 'static>(
+        &self,
+        order: fn(oneshot::Sender<T>) -> Order,
+    ) -> impl Future<Output = Option<T>> + Send + use<T> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(order(reply), |_| {});
+        async { tokio::time::timeout(PATIENCE, answer).await.ok()?.ok() }
+    }
+
+    /// Leaves so that the next process on this host goes on.
+    pub(super) async fn park(&self) {
+        self.mending.abort();
+        if self.ask(PATIENCE, Order::Park).await.is_none() {
+            warn!(instance = self.instance, "not every call is known to be stored: the calls' part does not answer");
+        }
+        self.supervisor.abort();
+    }
+
+    /// Leaves: own tables away, but phones of calls that moved stay closed to the server that still believes in them.
+    pub(super) async fn stop(&self) -> Vec<String> {
+        self.mending.abort();
+        let relay = self.footing.relay();
+        let phones = self.ask(PATIENCE, Order::Stop).await.unwrap_or_default();
+        self.supervisor.abort();
+        let mut errors = Vec::new();
+        let cleared = match relay {
+            Some(relay) => relay.clear().await,
+            None => self.footing.clear_relay().await,
+        };
+        errors.extend(cleared.err().map(|e| e.to_string()));
+        let left = if phones.is_empty() { self.fence().removed().await } else { self.fence().left(&phones).await };
+        errors.extend(left.err().map(|e| e.to_string()));
+        errors
+    }
+}
+
+/// One run, on its own thread.
+async fn run(setup: Arc<Setup>, turn: Turn, line: Arc<Mutex<Line>>) -> Result<(), String> {
+    let mut calls = CallsSide::open(&setup, &turn).await.map_err(|e| e.to_string())?;
+    let (orders, mut queue) = mpsc::channel(ORDERS);
+    let (missed, held, server) = {
+        let mut line = lock(&line);
+        line.orders = Some(orders);
+        (line.missed.take(), line.held, line.server)
+    };
+    calls.server_is(server).await;
+    match (missed, held) {
+        (Some(take), _) => obey(&mut calls, take).await,
+        (None, Some(epoch)) => calls.take(epoch, true, setup.story(epoch, turn.after.as_deref()), None).await,
+        (None, None) => {}
+    }
+    loop {
+        // A run that comes back after it was given up does nothing more.
+        if turn.licence.act(|| ()).is_none() {
+            return Ok(());
+        }
+        #[cfg(feature = "faults")]
+        faults::in_calls(&turn.pulse);
+        #[cfg(feature = "faults")]
+        let tick = tokio::time::sleep(Duration::from_millis(100));
+        #[cfg(not(feature = "faults"))]
+        let tick = std::future::pending::<()>();
+        tokio::select! {
+            biased;
+            order = queue.recv() => match order {
+                Some(Order::Stop(done)) => {
+                    let _ = done.send(calls.stored_phones());
+                    return Ok(());
+                }
+                Some(Order::Park(done)) => {
+                    calls.park().await;
+                    let _ = done.send(());
+                    return Ok(());
+                }
+                Some(order) => obey(&mut calls, order).await,
+                None => return Ok(()),
+            },
+            event = calls.next() => calls.handle(event?).await,
+            () = tick => {}
+        }
+    }
+}
+
+async fn obey(calls: &mut CallsSide, order: Order) {
+    match order {
+        Order::Server(working) => calls.server_is(working).await,
+        Order::Take { epoch, resumed, takeover, armed, opened } => {
+            calls.take(epoch, resumed, *takeover, Some((armed, opened))).await;
+        }
+        Order::Drop => calls.drop_role(),
+        Order::Flush(done) => {
+            calls.flush(FLUSH).await;
+            let _ = done.send(());
+        }
+        Order::Counts(reply) => {
+            let _ = reply.send((calls.counts().await, calls.server_status()));
+        }
+        Order::Rows(reply) => {
+            let _ = reply.send(calls.rows());
+        }
+        // Handled by `run`, which returns after them.
+        Order::Stop(_) | Order::Park(_) => {}
+    }
+}

@@ -1,0 +1,246 @@
+//! Parts of the agent that may fail without the rest: each has a thread and a runtime of its own, and a supervisor that starts it again.
+//!
+//! A panic ends the thread; so does one in any task of its runtime, which the panic hook tells. A thread that never comes back cannot
+//! be ended: it is abandoned, and its licence is taken away, without which nothing leaves it any more. Whoever waits for a part
+//! waits with a time limit, and holds no lock that a part takes for longer than a statement.
+
+mod licence;
+mod policy;
+mod pulse;
+mod watchdog;
+
+pub(super) use licence::Licence;
+pub(super) use pulse::{Doing, Pulse, listen_to_panics};
+pub(super) use watchdog::{Beats, watch};
+
+use super::sys;
+use crate::clock;
+use crate::control::api;
+use policy::{Failure, Next, Policy};
+use std::collections::HashSet;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+
+/// How often a part shows that it still turns.
+const BEAT: Duration = Duration::from_millis(200);
+/// Messages on which a part failed that are remembered, so that they are passed over: each cost a restart, and these are bounded.
+const MOST_POISON: usize = 64;
+
+/// The work of one run of a part, on its own thread. Returns when it is no longer wanted, or why it cannot go on.
+pub(super) type Work = Pin<Box<dyn Future<Output = Result<(), String>>>>;
+
+/// What one run of a part is given.
+#[derive(Clone)]
+pub(super) struct Turn {
+    /// Counts the runs from 0.
+    pub(super) number: u32,
+    /// Why the run before this one failed.
+    pub(super) after: Option<String>,
+    pub(super) licence: Licence,
+    pub(super) pulse: Arc<Pulse>,
+    poison: Arc<HashSet<u64>>,
+}
+
+impl Turn {
+    /// Notes what is being handled now. `false`: the part failed on it before, and must pass it over.
+    pub(super) fn begins(&self, message: u64) -> bool {
+        if self.passes_over(message) {
+            return false;
+        }
+        self.pulse.handles(message);
+        true
+    }
+
+    /// Whether the part failed on this before.
+    pub(super) fn passes_over(&self, message: u64) -> bool {
+        self.poison.contains(&message)
+    }
+
+    /// Nothing particular is being handled.
+    pub(super) fn ends(&self) {
+        self.pulse.handles(0);
+    }
+}
+
+/// What is known of a part, for `status`.
+#[derive(Debug, Default)]
+struct State {
+    state: &'static str,
+    restarts: u32,
+    since_ms: u64,
+    why: Option<String>,
+    passed_over: usize,
+    pulse: Option<Arc<Pulse>>,
+}
+
+/// A part by its name.
+type Named = (String, Arc<Mutex<State>>);
+
+/// All parts.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Parts(Arc<Mutex<Vec<Named>>>);
+
+/// No code panics while it holds the lock, and the state is whole after each statement; so a poisoned lock is still good.
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Parts {
+    /// For `status`.
+    pub(super) fn status(&self) -> Vec<api::PartStatus> {
+        let all = lock(&self.0).clone();
+        all.iter()
+            .map(|(name, state)| {
+                let s = lock(state);
+                api::PartStatus {
+                    name: name.clone(),
+                    state: s.state.to_owned(),
+                    restarts: s.restarts,
+                    since_ms: s.since_ms,
+                    why: s.why.clone(),
+                    passed_over: s.passed_over,
+                    longest_stall_ms: s.pulse.as_ref().map_or(0, |p| p.longest_stall_ms()),
+                }
+            })
+            .collect()
+    }
+
+    /// Runs a part until its work is done, in a task of the caller's runtime. `work` makes each run's; it is called on the run's own
+    /// thread. `cut` is called when a run has failed, before the next: it ends what the run has left outside of its thread.
+    pub(super) fn supervise(
+        &self,
+        name: &str,
+        beats: Beats,
+        work: impl Fn(Turn) -> Work + Send + Sync + 'static,
+        cut: impl Fn() + Send + 'static,
+    ) -> tokio::task::JoinHandle<()> {
+        let state = Arc::new(Mutex::new(State { state: "running", since_ms: clock::unix_ms(), ..State::default() }));
+        lock(&self.0).push((name.to_owned(), Arc::clone(&state)));
+        tokio::spawn(supervise(name.to_owned(), state, beats, Arc::new(work), cut))
+    }
+}
+
+async fn supervise(
+    name: String,
+    state: Arc<Mutex<State>>,
+    beats: Beats,
+    work: Arc<impl Fn(Turn) -> Work + Send + Sync + 'static>,
+    cut: impl Fn() + Send,
+) {
+    let (mut policy, mut poison, mut number) = (Policy::default(), HashSet::new(), 0);
+    let mut after = None;
+    loop {
+        let pulse = Arc::new(Pulse::new(&name));
+        let licence = Licence::default();
+        let turn = Turn { number, after, licence: licence.clone(), pulse: Arc::clone(&pulse), poison: Arc::new(poison.clone()) };
+        lock(&state).pulse = Some(Arc::clone(&pulse));
+        let (failure, why) = match start(&name, turn, Arc::clone(&work)) {
+            Ok(ended) => {
+                beats.add(&pulse);
+                tokio::select! {
+                    done = ended => match done {
+                        Ok(Ok(())) => return,
+                        Ok(Err(why)) => (Failure::Ended, why),
+                        Err(_) => (Failure::Ended, "its thread ended without a word".to_owned()),
+                    },
+                    stuck = pulse.stuck() => {
+                        (Failure::Stuck, format!("{} did not come back for {}", pulse.doing(), humantime::format_duration(stuck)))
+                    }
+                }
+            }
+            Err(e) => (Failure::Ended, format!("its thread could not be started: {e}")),
+        };
+        // First of all: what fails must not speak any more.
+        licence.revoke();
+        cut();
+        beats.remove(&pulse);
+        if failure == Failure::Stuck
+            && let Err(e) = sys::idle_thread(pulse.thread())
+        {
+            warn!(part = name, "the thread that never ended keeps its share of the processor: {e}");
+        }
+        if let Some(message) = pulse.handled().filter(|_| poison.len() < MOST_POISON) {
+            poison.insert(message);
+        }
+        let next = policy.failed(failure, clock::now());
+        {
+            let mut state = lock(&state);
+            state.why = Some(why.clone());
+            state.since_ms = clock::unix_ms();
+            state.passed_over = poison.len();
+            state.state = match next {
+                Next::After(_) => "restarting",
+                Next::Off(_) => "off",
+            };
+        }
+        match next {
+            Next::After(pause) => {
+                error!(part = name, "failed, and starts again: {why}. Master and addresses are not touched; please report this");
+                tokio::time::sleep(pause).await;
+            }
+            Next::Off(reason) => {
+                error!(
+                    part = name,
+                    "failed, and stays off, since {reason}: {why}. Master and addresses are not touched; restart the agent"
+                );
+                return;
+            }
+        }
+        number += 1;
+        {
+            let mut state = lock(&state);
+            (state.state, state.restarts) = ("running", number);
+        }
+        info!(part = name, restarts = number, "started again");
+        after = Some(why);
+    }
+}
+
+/// Starts one run; its end comes by the receiver.
+fn start(
+    name: &str,
+    turn: Turn,
+    work: Arc<impl Fn(Turn) -> Work + Send + Sync + 'static>,
+) -> std::io::Result<oneshot::Receiver<Result<(), String>>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (done, ended) = oneshot::channel();
+    let run = move || {
+        let pulse = Arc::clone(&turn.pulse);
+        pulse.begins();
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            runtime.block_on(async {
+                let licence = turn.licence.clone();
+                tokio::select! {
+                    biased;
+                    why = pulse.panicked() => Err(why),
+                    ended = licence.bind(work(turn)) => ended.unwrap_or(Ok(())),
+                    () = beat(&pulse) => Ok(()),
+                }
+            })
+        }));
+        // Not waited for: a request to the kernel may be under way on another thread.
+        runtime.shutdown_background();
+        let result = result.unwrap_or_else(|_| Err(pulse.panic().unwrap_or_else(|| "it panicked".to_owned())));
+        // Nobody waits for a run that was abandoned.
+        let _ = done.send(result);
+    };
+    // The system's limit for a thread's name.
+    let short: String = name.chars().take(15).collect();
+    std::thread::Builder::new().name(short).spawn(run)?;
+    Ok(ended)
+}
+
+async fn beat(pulse: &Pulse) {
+    loop {
+        pulse.beat();
+        tokio::time::sleep(BEAT).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;
