@@ -86,8 +86,8 @@ fn builds_do_not_move_the_address() {
     let lan = Lan::new().unwrap();
     let mut etcd = Member::new(&lan, "http", &[], &[]);
     etcd.start();
-    let node =
-        |name: &str| Node::new(lan.host(name).unwrap(), name, &etcd.url()).with_sip().with("hold = \"2s\"", "hold = \"1s\"");
+    // Long against a machine that stands still for a second, as two cores do under this: at a hold of one second it moved once.
+    let node = |name: &str| Node::new(lan.host(name).unwrap(), name, &etcd.url()).with_sip();
     let (a, b) = (node("a"), node("b"));
     let first = a.start();
     first.is_master();
