@@ -1,6 +1,6 @@
 //! Turns an election's requests into etcd transactions, and the answers into views.
 
-use super::election::{Commit, Failure, Request};
+use super::election::{Commit, Failure, Outcome, Request};
 use super::record::{Keys, Recorded, View, encode, read_alive, read_record};
 use crate::etcd::{Compare, Etcd, EtcdError, Op, TxnReply};
 
@@ -31,18 +31,15 @@ pub(super) async fn ask(
         Request::Commit(c) => {
             let (compares, mut then) = commit(keys, instance, record, ticket, &c);
             then.extend(reads.clone());
-            if c.base == 0 {
-                // Were the record deleted later on, a copy that went astray could still create this one.
-                etcd.txn(compares, then, reads).await
-            } else {
-                // A lost member must not cost a takeover a time-out. Copies are safe: each compares the record's revision, which
-                // the first one that is done moves for good.
+            if c.may_be_copied() {
+                // A lost member must not cost a takeover a time-out.
                 let reply = etcd.txn_guarded(compares, then, reads).await;
                 return match reply {
                     Ok((r, copies)) => settled(&c, r.succeeded, copies, view(keys, instance, &r)),
                     Err(e) => Err(failed(e)),
                 };
             }
+            etcd.txn(compares, then, reads).await
         }
     };
     match reply {
@@ -57,20 +54,13 @@ fn failed(e: EtcdError) -> (Failure, EtcdError) {
 
 /// What the answer to one copy of a commit says about the commit. `copies`: others may still arrive at etcd.
 fn settled(c: &Commit, succeeded: bool, copies: bool, view: View) -> Result<(bool, View), (Failure, EtcdError)> {
-    match &view.record {
-        _ if succeeded => Ok((true, view)),
-        // Refused for something else than the record's revision, which may hold again when another copy arrives.
-        Recorded::Good { revision, .. } | Recorded::Unreadable { revision, .. } if copies && *revision == c.base => {
+    match c.outcome(succeeded, copies, &view) {
+        Outcome::Done => Ok((true, view)),
+        Outcome::Refused => Ok((false, view)),
+        Outcome::InDoubt => {
             let message = "one member refused the change, and another was asked and has not answered".to_owned();
             Err((Failure::InDoubt, EtcdError::Refused { message }))
         }
-        // The conditions no longer hold because another copy is done: nobody else writes this record under this ticket.
-        Recorded::Good { revision, record }
-            if *revision != c.base && *record == c.record && view.ticket.as_ref() == Some(&c.ticket) =>
-        {
-            Ok((true, view))
-        }
-        _ => Ok((false, view)),
     }
 }
 
@@ -104,6 +94,3 @@ fn view(keys: &Keys, instance: &str, r: &TxnReply) -> View {
         paused: first(4).map(|kv| String::from_utf8_lossy(&kv.value).into_owned()),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,6 +1,6 @@
 //! What a node does that is not master: wait, and take over.
 
-use super::machine::{Election, Won};
+use super::machine::{Election, Unless, Won};
 use super::types::{Cause, Kind};
 use crate::cluster::record::{Record, SCHEMA, View};
 use crate::time::Time;
@@ -73,7 +73,7 @@ impl Election {
             vips: self.s.vips.clone(),
         };
         self.win(&record, Cause::First, None, now);
-        self.propose(record, Some(guards), true, now);
+        self.propose(record, Unless::Alive(guards), true, now);
     }
 
     /// An epoch above all that were ever used. Each change of master raises the epoch by one and etcd's revision by at least one, so
@@ -182,7 +182,7 @@ impl Election {
             }
             let record = next(format!("no heartbeat from {} for {:?}", r.master, self.bound_hold()));
             self.win(&record, Cause::Fast, Some(r.master.clone()), now);
-            self.propose(record, None, true, now);
+            self.propose(record, Unless::Other, true, now);
             return;
         }
         let (true, Some(since)) = (self.may_be_slow(r), self.gone) else { return };
@@ -206,7 +206,7 @@ impl Election {
             record.members.sort();
         }
         self.win(&record, Cause::Slow, Some(r.master.clone()), now);
-        self.propose(record, Some(guards), true, now);
+        self.propose(record, Unless::Alive(guards), true, now);
     }
 
     /// The record makes us master, and the old master may still hold on our acks.
@@ -235,9 +235,9 @@ impl Election {
                 #[cfg(test)]
                 if self.broken(super::types::Fault::ClaimTerms) {
                     let r = Record { handover: r.handover.clone(), ..self.with_own_terms(r) };
-                    return self.propose(Arc::new(r), None, false, now);
+                    return self.propose(Arc::new(r), Unless::Other, false, now);
                 }
-                self.propose(Arc::clone(r), None, false, now);
+                self.propose(Arc::clone(r), Unless::Other, false, now);
             }
             return;
         }

@@ -1,6 +1,6 @@
 //! What a master does: heartbeats, membership, arming a successor, handing over.
 
-use super::machine::Election;
+use super::machine::{Election, Unless};
 use super::types::{Action, Candidate, Kind, Wish};
 use crate::cluster::record::Record;
 use crate::time::Time;
@@ -38,12 +38,12 @@ impl Election {
             return;
         }
         if !self.alive_is_ours(r) || self.revision == 0 {
-            self.propose(Arc::clone(r), None, false, now);
+            self.propose(Arc::clone(r), Unless::Other, false, now);
             return;
         }
         if self.parking && !self.stopping {
             if r.successor.is_some() {
-                self.propose(Record { successor: None, handover: None, ..(**r).clone() }, None, false, now);
+                self.propose(Record { successor: None, handover: None, ..(**r).clone() }, Unless::Other, false, now);
             }
             return;
         }
@@ -65,7 +65,7 @@ impl Election {
                 terms: r.terms.or(Some(self.s.told.terms)),
                 ..(**r).clone()
             };
-            self.propose(next, None, !matches!(wish, Wish::Operator | Wish::Stop), now);
+            self.propose(next, Unless::Other, !matches!(wish, Wish::Operator | Wish::Stop), now);
             return;
         }
         if self.stopping {
@@ -73,14 +73,16 @@ impl Election {
             return;
         }
         let next = if self.agrees(r) { self.better_record(r, now) } else { self.estranged_record(r) };
-        if let Some(next) = self.without_forgotten(r, now).or(next) {
-            self.propose(next, None, false, now);
+        if let Some((next, gone)) = self.without_forgotten(r, now) {
+            self.propose(next, Unless::Up(gone), false, now);
+        } else if let Some(next) = next {
+            self.propose(next, Unless::Other, false, now);
         }
     }
 
-    /// The record without the member that an operator wants forgotten. It could take over slowly as long as it is a member,
+    /// The record without the member that an operator wants forgotten, and that member. It could take over slowly as long as it is a member,
     /// and its ack is missed on failsafe; so it must be gone, or it would be admitted again at once.
-    fn without_forgotten(&mut self, r: &Record, now: Time) -> Option<Record> {
+    fn without_forgotten(&mut self, r: &Record, now: Time) -> Option<(Record, String)> {
         let node = self.forget.clone()?;
         let key = self.view.as_ref().is_some_and(|v| v.nodes.contains(&node));
         let heard = self.peers.get(&node).and_then(|p| p.heard).is_some_and(|t| now < t + FORGOTTEN_AFTER);
@@ -90,14 +92,17 @@ impl Election {
             self.answer_forget(if known { Ok(()) } else { Err(format!("{node} is not a member")) });
             return None;
         }
-        if node == self.s.me || r.successor.as_deref() == Some(&node) || key || heard {
+        let up = key || heard;
+        #[cfg(test)]
+        let up = up && !self.broken(super::types::Fault::ForgetLiving);
+        if node == self.s.me || r.successor.as_deref() == Some(&node) || up {
             self.answer_forget(Err(format!("{node} is up: stop its agent first, and wait until its lease has run out")));
             return None;
         }
         self.forgot = Some(node.clone());
         let members = r.members.iter().filter(|m| **m != node).cloned().collect();
         let addresses = r.addresses.iter().filter(|(m, _)| **m != node).map(|(m, a)| (m.clone(), *a)).collect();
-        Some(Record { members, addresses, handover: None, ..r.clone() })
+        Some((Record { members, addresses, handover: None, ..r.clone() }, node))
     }
 
     pub(super) fn answer_forget(&mut self, answer: Result<(), String>) {

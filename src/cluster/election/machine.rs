@@ -2,6 +2,8 @@
 //! asked of etcd in `machine/asking.rs`.
 
 mod asking;
+
+pub(super) use asking::Unless;
 #[cfg(test)]
 #[path = "explore/fingerprint.rs"]
 mod fingerprint;
@@ -567,6 +569,10 @@ impl Election {
     /// Whether an operator has paused automatic changes of master.
     #[must_use]
     pub fn paused(&self) -> Option<&str> {
+        #[cfg(test)]
+        if self.broken(super::types::Fault::PauseForgotten) {
+            return None;
+        }
         self.view.as_ref().and_then(|v| v.paused.as_deref())
     }
 

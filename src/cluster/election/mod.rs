@@ -14,6 +14,7 @@ mod explore;
 mod follow;
 mod lead;
 mod machine;
+mod outcome;
 mod restored;
 mod rights;
 #[cfg(test)]
@@ -24,6 +25,7 @@ mod tests;
 mod types;
 
 pub use machine::Election;
+pub use outcome::Outcome;
 pub use types::{
     Action, Candidate, Cause, Commit, Failure, HoldKind, Inherited, Kind, LeaseState, Message, Request, Role, Settings, Told,
 };

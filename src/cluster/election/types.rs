@@ -63,6 +63,8 @@ pub(crate) enum Fault {
     FirstBlind,
     AckNoRecord,
     RestoredBelieved,
+    PauseForgotten,
+    ForgetLiving,
     // Of the driver; the simulation plays its part.
     ReturnUnseen,
     LeaseNoDrift,
@@ -70,6 +72,8 @@ pub(crate) enum Fault {
     SlowUncompared,
     KernelLate,
     AdoptFull,
+    CopyRefusal,
+    FirstCopied,
     // Of nodes with unlike settings.
     OwnHold,
     OwnWait,

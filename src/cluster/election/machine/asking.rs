@@ -7,6 +7,15 @@ use crate::time::Time;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// What, besides another change of the record, must keep a transaction from being done.
+pub(in crate::cluster::election) enum Unless {
+    Other,
+    /// This node is up, or was since.
+    Up(String),
+    /// The master lives, or one of these nodes is up, or was since: the conditions of a slow takeover.
+    Alive(Vec<String>),
+}
+
 impl Election {
     /// Sends a transaction on the record, after lowering the hold to what both outcomes allow.
     ///
@@ -14,7 +23,7 @@ impl Election {
     pub(in crate::cluster::election) fn propose(
         &mut self,
         record: impl Into<Arc<Record>>,
-        slow: Option<Vec<String>>,
+        unless: Unless,
         automatic: bool,
         now: Time,
     ) {
@@ -27,12 +36,21 @@ impl Election {
         let mine = record.master == self.s.me;
         let first = self.record.is_none();
         let left = first && self.view.as_ref().is_some_and(|v| self.alive_is_left(v));
+        let (nodes_gone, alive_gone) = match unless {
+            Unless::Other => (Vec::new(), false),
+            #[cfg(test)]
+            Unless::Up(_) if self.broken(crate::cluster::election::types::Fault::ForgetLiving) => (Vec::new(), false),
+            Unless::Up(node) => (vec![node], false),
+            Unless::Alive(guards) => (guards, true),
+        };
+        #[cfg(test)]
+        let automatic = automatic && !self.broken(crate::cluster::election::types::Fault::PauseForgotten);
         let commit = Commit {
             base: self.revision,
             ticket,
-            runs: slow.iter().flatten().map(|n| (n.clone(), self.run(n))).collect(),
-            nodes_gone: slow.clone().unwrap_or_default(),
-            alive_gone: (slow.is_some() || first) && !left,
+            runs: nodes_gone.iter().map(|n| (n.clone(), self.run(n))).collect(),
+            nodes_gone,
+            alive_gone: (alive_gone || first) && !left,
             automatic,
             alive: mine.then_some(lease.id),
             drop_alive: !mine,

@@ -92,7 +92,7 @@ fn hold(seeds: Range<u64>) {
 /// ends before `a + hold`. Whoever takes over slowly sees the key gone at `d` or later, sees the wait begin anew if the node
 /// registered since (its run's revision), waits `hold` with the allowance for its clock, and so comes after `d + hold >= a + hold`.
 /// The rule stays as a second line: it makes the key's absence mean the same however it came about.
-const RULES: [(Fault, &str); 30] = [
+const RULES: [(Fault, &str); 34] = [
     (Fault::AckInDoubt, "an ack while a transaction is in doubt"),
     (Fault::NoLowering, "arming a successor without lowering the hold first"),
     (Fault::NoRestartSilence, "contending right after a restart"),
@@ -122,6 +122,10 @@ const RULES: [(Fault, &str); 30] = [
     (Fault::OwnHold, "a hold counted by the master's own settings, whatever the record says"),
     (Fault::OwnWait, "a wait counted by the own settings, whatever the record says"),
     (Fault::TermsEarly, "a longer hold that counts before etcd has it"),
+    (Fault::CopyRefusal, "a refusal that counts although another copy of the commit is under way"),
+    (Fault::FirstCopied, "copies of a commit that compares no revision"),
+    (Fault::PauseForgotten, "an automatic change of master in a pause"),
+    (Fault::ForgetLiving, "a member that is forgotten while its key is there"),
     (Fault::ClaimTerms, "a new master that shortens the hold while the old one may count by it"),
 ];
 

@@ -13,6 +13,9 @@ pub(super) enum Lost {
     Apart,
 }
 
+/// A switchover that was asked for so long ago has been carried out or refused, with the latest of its copies.
+const WISH: u64 = 10_000 * MS;
+
 #[derive(Default)]
 pub(super) struct Watched {
     pub(super) bad: Option<String>,
@@ -25,8 +28,10 @@ pub(super) struct Watched {
     pub(super) last_trouble: u64,
     /// The newest epoch that was taken, and by whom.
     top: Option<(u64, usize)>,
-    /// Epoch and master of the record as it was last.
-    record: Option<(u64, String)>,
+    /// Epoch, master and members of the record as it was last.
+    record: Option<(u64, String, Vec<String>)>,
+    /// When an operator last asked for a switchover, or an agent was told to stop.
+    pub(super) asked: Option<u64>,
     /// An operator deleted the record, and there is no new one yet.
     pub(super) deleted: Option<Lost>,
 }
@@ -139,21 +144,31 @@ impl World {
 
     /// A transaction changed the record.
     pub(super) fn check_record(&mut self) {
-        let Some((epoch, master)) = self.etcd.record.as_ref().map(|(_, r)| (r.epoch, r.master.clone())) else { return };
-        if let Some((before, old)) = &self.watched.record {
+        let Some((_, record)) = &self.etcd.record else { return };
+        let (epoch, master, members) = (record.epoch, record.master.clone(), record.members.clone());
+        if let Some((before, old, were)) = &self.watched.record {
             let moved = *old != master;
+            let dropped = were.iter().find(|m| !members.contains(m) && self.etcd.has_key(m)).cloned();
             // Also if the record was deleted meanwhile; only the same master writes the same one again.
             if epoch < *before || (moved && epoch == *before) {
                 self.fail("the epoch did not rise");
             }
-            if moved && self.watched.deleted.is_none() {
-                self.trouble();
-                if self.must_be_still() {
-                    self.fail_softly("the master changed, and nothing called for it");
+            if moved && self.etcd.paused.is_some() && self.watched.asked.is_none_or(|at| at + WISH < self.t) {
+                self.fail("the master changed in a pause, and nobody had asked for it");
+            }
+            if self.watched.deleted.is_none() {
+                if let Some(m) = dropped {
+                    self.fail(&format!("{m} was forgotten, and its key is there"));
+                }
+                if moved {
+                    self.trouble();
+                    if self.must_be_still() {
+                        self.fail_softly("the master changed, and nothing called for it");
+                    }
                 }
             }
         }
-        self.watched.record = Some((epoch, master));
+        self.watched.record = Some((epoch, master, members));
         self.watched.deleted = None;
         self.check_rights();
     }

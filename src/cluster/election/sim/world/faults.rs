@@ -80,7 +80,7 @@ impl World {
             75..81 => {
                 if self.up(x) {
                     let to = self.r.chance(50).then(|| self.nodes[y].name.to_owned());
-                    self.with(x, |e, now| e.switchover(to, now));
+                    self.switchover(x, to);
                 }
             }
             81..83 => {

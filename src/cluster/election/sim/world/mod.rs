@@ -127,6 +127,8 @@ pub(in super::super) struct World {
     r: Random,
     /// Which hold a process starts with.
     unlike: Random,
+    /// Which commits go to two members of etcd, and when the second copy arrives.
+    copies: Random,
     fault: Option<Fault>,
     /// The world's time, in nanoseconds.
     t: u64,
@@ -181,6 +183,7 @@ impl World {
             plan,
             r,
             unlike: Random::new(!seed ^ 1),
+            copies: Random::new(!seed ^ 2),
             fault,
             t: 0,
             n: 0,

@@ -3,10 +3,11 @@
 use super::super::plan::{LATEST, MS, Mode, Plan};
 use super::lease::{LeaseAnswer, Phase};
 use super::{Event, World};
-use crate::cluster::election::types::{Message, Request};
+use crate::cluster::election::types::{Commit, Fault, Message, Request};
 use std::collections::{BTreeSet, VecDeque};
 
 /// A request on its way to etcd.
+#[derive(Clone)]
 #[allow(clippy::large_enum_variant)] // Lives for one event; a box would only cost an allocation.
 pub(super) enum Ask {
     Store { id: u64, request: Box<Request> },
@@ -30,6 +31,11 @@ pub(super) struct Network {
     pub(super) rpc_loss: u64,
     /// Percentage of requests that take long on their way.
     pub(super) rpc_late: u64,
+    /// Percentage of commits that go to two members.
+    pub(super) copies: u64,
+    /// The next change of the record that this node asks for goes to two members: the delay of the first copy, and when the second
+    /// one arrives.
+    pub(super) two_copies: Option<(usize, u64, u64)>,
     /// etcd's disk: each request takes up to this time.
     pub(super) disk: u64,
     /// Each answer takes so much longer on its way back.
@@ -53,6 +59,8 @@ impl Network {
                 Mode::Script => 2,
                 Mode::Etcd | Mode::Agent => 0,
             },
+            copies: if p.mode == Mode::Agent { 0 } else { 10 },
+            two_copies: None,
             disk: MS,
             slow_answers: 0,
             late_commit: None,
@@ -64,7 +72,7 @@ impl Network {
         self.cut.clear();
         self.ecut.clear();
         (self.loss, self.disorder, self.rpc_loss, self.rpc_late, self.disk) = (0, 0, 0, 0, MS);
-        (self.late_commit, self.slow_answers) = (None, 0);
+        (self.late_commit, self.two_copies, self.slow_answers, self.copies) = (None, None, 0, 0);
         self.recorded.clear();
     }
 }
@@ -125,7 +133,32 @@ impl World {
             self.net.late_commit = None;
         }
         let boot = self.nodes[node].boot;
+        if let Some((id, commit)) = self.may_be_copied(&ask) {
+            let second = match self.net.two_copies {
+                Some((n, first, at)) if n == node => {
+                    (d, self.net.two_copies) = (first, None);
+                    Some(at.saturating_sub(self.t))
+                }
+                _ if self.copies.chance(self.net.copies) => {
+                    let latest = self.copies.pick(&[1, 20, 100, 400, 1000, LATEST / MS]);
+                    Some(self.copies.below(latest * MS))
+                }
+                _ => None,
+            };
+            if let Some(second) = second {
+                self.nodes[node].copied.insert(id, commit);
+                self.at(second, Event::Serve { node, boot, ask: Box::new(ask.clone()) });
+            }
+        }
         self.at(d, Event::Serve { node, boot, ask: Box::new(ask) });
+    }
+
+    /// A commit of which copies may go to several members of etcd: one that is slow to answer has the driver ask another, and either
+    /// copy may be the first to arrive.
+    fn may_be_copied(&self, ask: &Ask) -> Option<(u64, Commit)> {
+        let Ask::Store { id, request } = ask else { return None };
+        let Request::Commit(c) = &**request else { return None };
+        (c.may_be_copied() || self.broken(Fault::FirstCopied)).then(|| (*id, c.clone()))
     }
 
     pub(super) fn serve(&mut self, node: usize, boot: u64, ask: Ask) {

@@ -5,11 +5,11 @@ use super::check::Lost;
 use super::lease::Keeper;
 use super::network::Ask;
 use super::{Event, World};
-use crate::cluster::election::Election;
-use crate::cluster::election::types::{Action, Failure, Fault, Inherited, LeaseState, Request, Settings, Told};
+use crate::cluster::election::types::{Action, Commit, Failure, Fault, Inherited, LeaseState, Request, Settings, Told};
+use crate::cluster::election::{Election, Outcome};
 use crate::cluster::record::{Terms, View};
 use crate::time::Time;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// When a stopping driver no longer waits for a handover, and for anything.
@@ -42,6 +42,8 @@ pub(super) struct Node {
     /// What arrived while it was frozen, in order.
     pub(super) waiting: Vec<Event>,
     open: BTreeSet<u64>,
+    /// Those of the open requests that went to two members of etcd.
+    pub(super) copied: BTreeMap<u64, Commit>,
     /// Until when, in the world's time, the kernel lets the host answer, and under which epoch. Outlives the agent.
     pub(super) kernel: u64,
     pub(super) kernel_epoch: u64,
@@ -70,6 +72,7 @@ impl Node {
             frozen: false,
             waiting: Vec::new(),
             open: BTreeSet::new(),
+            copied: BTreeMap::new(),
             kernel: 0,
             kernel_epoch: 0,
             woken: Time::FAR,
@@ -140,6 +143,7 @@ impl World {
         (n.boot, n.election, n.lease, n.named, n.leaving, n.woken) = (boot, Some(e), None, false, Leaving::No, Time::FAR);
         (n.up, n.frozen) = (None, false);
         n.open.clear();
+        n.copied.clear();
         n.waiting.clear();
         self.with(node, |e, now| e.set_fitness(fit, priority, now));
         self.register(node);
@@ -251,16 +255,33 @@ impl World {
     }
 
     pub(super) fn stored(&mut self, node: usize, boot: u64, id: u64, answer: Option<Stored>) {
-        if self.present(node, boot) && self.nodes[node].open.remove(&id) {
-            self.with(node, |e, now| match answer {
-                Some((ok, view)) => e.handle_reply(id, ok, view, now),
-                None => e.handle_failure(id, Failure::Definite, now),
-            });
+        if !self.present(node, boot) || !self.nodes[node].open.remove(&id) {
+            return;
         }
+        let copied = self.nodes[node].copied.remove(&id);
+        let outcome = |ok: bool, view: &View| match &copied {
+            Some(c) if !self.broken(Fault::CopyRefusal) => c.outcome(ok, true, view),
+            _ if ok => Outcome::Done,
+            _ => Outcome::Refused,
+        };
+        let answer = match answer {
+            Some((ok, view)) => match outcome(ok, &view) {
+                Outcome::Done => Ok((true, view)),
+                Outcome::Refused => Ok((false, view)),
+                Outcome::InDoubt => Err(Failure::InDoubt),
+            },
+            None if copied.is_some() => Err(Failure::InDoubt),
+            None => Err(Failure::Definite),
+        };
+        self.with(node, |e, now| match answer {
+            Ok((ok, view)) => e.handle_reply(id, ok, view, now),
+            Err(failure) => e.handle_failure(id, failure, now),
+        });
     }
 
     pub(super) fn expired(&mut self, node: usize, boot: u64, id: u64) {
         if self.present(node, boot) && self.nodes[node].open.remove(&id) {
+            self.nodes[node].copied.remove(&id);
             self.with(node, |e, now| e.handle_failure(id, Failure::InDoubt, now));
         }
     }
@@ -272,10 +293,19 @@ impl World {
         }
     }
 
+    /// An operator asks the node to hand over.
+    pub(super) fn switchover(&mut self, node: usize, to: Option<String>) {
+        if self.up(node) {
+            self.watched.asked = Some(self.t);
+            self.with(node, |e, now| e.switchover(to, now));
+        }
+    }
+
     pub(super) fn stop(&mut self, node: usize, how: Leaving) {
         if !self.up(node) || self.nodes[node].leaving != Leaving::No {
             return;
         }
+        self.watched.asked = Some(self.t);
         self.nodes[node].leaving = how;
         match how {
             Leaving::No => return,

@@ -1,8 +1,10 @@
 //! Sequences of faults, each aimed at one rule, that chance alone would hardly bring about. Their times are random.
 
+mod records;
+
 use super::super::plan::MS;
 use super::check::Lost;
-use super::node::{Leaving, Node};
+use super::node::Leaving;
 use super::{Event, World};
 
 /// One thing that goes wrong, or is healed.
@@ -23,6 +25,11 @@ pub(super) enum Step {
     Switch(usize),
     /// The next change of the record that this node asks for arrives so late.
     Late(usize, u64),
+    /// The next change of the record that this node asks for goes to two members of etcd: after how long the first copy arrives,
+    /// and when, from the beginning of the sequence, the second one.
+    Copies(usize, u64, u64),
+    /// An operator pauses the cluster, or goes on.
+    Pause(bool),
     /// etcd has no leader for this time.
     Leaderless(u64),
     Disk(u64),
@@ -63,6 +70,8 @@ impl World {
         let rising = self.plan.holds[0] != self.plan.holds[1] && self.unlike.chance(40);
         let steps = match self.r.below(17) {
             _ if rising => self.rising_hold(h, s),
+            _ if self.copies.chance(10) => self.refused_copy(h, s),
+            _ if self.copies.chance(10) => self.copy_of_a_first_record(h),
             0 | 1 | 8 | 14 => self.isolation(h, s, t),
             2 => self.stale_epoch(h, s, t),
             3 => self.late_takeover(h, s, t),
@@ -340,116 +349,6 @@ impl World {
         self.at((d + 250) * MS, Event::Step(step));
     }
 
-    fn operator(&mut self, h: usize, s: usize, t: usize) -> Steps {
-        match self.r.below(3) {
-            0 => {
-                // While all is well: an instance that is made to begin afresh under the agents' feet.
-                vec![(0, Step::LoseRecord), (3000, Step::HealAll)]
-            }
-            1 => {
-                // A member is forgotten and comes back at that moment.
-                let d = self.ms(3000, 4500);
-                vec![(0, Step::PowerOff(t)), (d, Step::Forget(h, t)), (d + 3, Step::Start(t)), (d + 1000, Step::HealAll)]
-            }
-            _ => {
-                let (a, b) = (self.ms(1, 20), self.ms(1, 800));
-                vec![(0, Step::Switch(h)), (a, Step::Switch(s)), (b, Step::Switch(s)), (b + 5, Step::Stop(s, Leaving::Stop))]
-            }
-        }
-    }
-
-    /// The record is deleted while its master cannot see that, or while nobody is master.
-    fn lost_record(&mut self, h: usize, s: usize, t: usize) -> Steps {
-        let ttl = self.plan.ttl / MS;
-        let mut v = Vec::new();
-        let hold = self.plan.holds[1] / MS;
-        let lost = match self.r.below(5) {
-            // Between the commit of a handover and its end there is no sign of life.
-            0 => {
-                let (d, lost) = (self.ms(0, 12), self.ms(1, 20));
-                v.push((0, Step::Switch(h)));
-                match self.r.below(6) {
-                    0 => v.push((d, Step::Freeze(h, 1500))),
-                    1 => v.push((d, Step::Freeze(s, 1500))),
-                    2 => v.push((d, Step::EtcdCut(h))),
-                    3 => v.push((d, Step::EtcdCut(s))),
-                    4 => v.push((d, Step::Kill(s))),
-                    _ => {}
-                }
-                lost
-            }
-            // The master holds on its successor's acks, and its sign of life has run out.
-            1 | 2 => {
-                if self.r.chance(50) {
-                    v.extend(self.island(h, s, 0));
-                }
-                v.push((0, Step::EtcdCut(h)));
-                let lost = ttl + self.ms(600, 1500);
-                if self.r.chance(60) {
-                    let d = self.ms(0, 800);
-                    v.push((lost.saturating_sub(d), Step::EtcdCut(s)));
-                }
-                if self.r.chance(40) {
-                    let (d, away) = (self.ms(0, 1000), self.ms(1, 600));
-                    v.push((lost + 500 - d, Step::Kill(t)));
-                    v.push((lost + 500 - d + away, Step::Start(t)));
-                }
-                lost
-            }
-            // A master of an older epoch comes back to nodes of which none remembers a newer one.
-            3 => {
-                let lost = 2 * hold + self.ms(200, 900);
-                v.push((0, Step::EtcdCut(h)));
-                let away = lost + ttl + self.ms(500, 1200);
-                v.push((0, Step::Freeze(h, away)));
-                for i in (0..self.nodes.len()).filter(|i| *i != h) {
-                    // The last sign of life of the newer epoch is gone when they start.
-                    let (d, back) = (self.ms(0, 300), self.ms(300, 900));
-                    v.push((lost + d, Step::Kill(i)));
-                    v.push((lost + ttl + back, Step::Start(i)));
-                }
-                v.push((away + 3000, Step::EtcdHeal(h)));
-                lost
-            }
-            // Nobody holds, and no process remembers.
-            _ => {
-                let lost = self.ms(0, 1000);
-                for i in 0..self.nodes.len() {
-                    let (d, away) = (self.ms(0, 500), self.ms(600, ttl + 1500));
-                    v.push((d, if self.r.chance(50) { Step::Kill(i) } else { Step::PowerOff(i) }));
-                    v.push((d + away, Step::Start(i)));
-                }
-                lost + if self.r.chance(50) { ttl } else { 0 }
-            }
-        };
-        if self.r.chance(30) {
-            let (who, late) = (*self.r.one(&[h, s, t]), self.ms(1, 2000));
-            v.push((0, Step::Late(who, late)));
-        }
-        v.push((lost, Step::LoseRecord));
-        let back = v.iter().map(|s| s.0).max().unwrap_or(0) + self.ms(500, 3000);
-        v.push((back, Step::HealAll));
-        for i in 0..self.nodes.len() {
-            v.push((back, Step::Start(i)));
-        }
-        v
-    }
-
-    /// Deletes the record, if that is done as assumption 7 asks.
-    pub(super) fn lose_record(&mut self) {
-        let Some((_, r)) = &self.etcd.record else { return };
-        let knows = |n: &Node| n.election.as_ref().is_some_and(|e| e.record() == Some(r));
-        let lost = if self.net.cut.is_empty() { Lost::Together } else { Lost::Apart };
-        let all = r.members.len() == self.nodes.len() && (lost == Lost::Together || self.nodes.iter().all(knows));
-        if all && self.net.loss == 0 {
-            self.watched.deleted = Some(lost);
-            self.plan.deleted = true;
-            self.plan.settle();
-            self.etcd.lose_record();
-            self.hint_all();
-        }
-    }
-
     pub(super) fn step(&mut self, s: &Step) {
         if self.t >= self.plan.calm {
             return;
@@ -474,12 +373,13 @@ impl World {
             Step::Start(a) => self.start(a),
             Step::Freeze(a, d) => self.freeze(a, d * MS),
             Step::Stop(a, how) => self.stop(a, how),
-            Step::Switch(a) => {
-                if self.up(a) {
-                    self.with(a, |e, now| e.switchover(None, now));
-                }
-            }
+            Step::Switch(a) => self.switchover(a, None),
             Step::Late(a, d) => self.net.late_commit = Some((a, d * MS)),
+            Step::Copies(a, first, second) => self.net.two_copies = Some((a, first * MS, self.t + second * MS)),
+            Step::Pause(on) => {
+                self.etcd.pause(on.then(|| "by an operator".to_owned()));
+                self.hint_all();
+            }
             Step::Leaderless(d) => self.leader_change(d * MS),
             Step::Disk(d) => self.net.disk = d * MS,
             Step::SlowAnswers(d) => self.net.slow_answers = d * MS,

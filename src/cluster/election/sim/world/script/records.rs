@@ -1,0 +1,151 @@
+//! Sequences about the record as a whole: it is deleted, written twice, or changed by an operator.
+
+use super::super::check::Lost;
+use super::super::node::{Leaving, Node};
+use super::super::{MS, World};
+use super::{Step, Steps};
+
+impl World {
+    /// A takeover goes to two members of etcd; one refuses it, because of a pause that is over when the other is reached.
+    pub(super) fn refused_copy(&mut self, h: usize, s: usize) -> Steps {
+        // The promise to the old master has run out, and the takeover is on its way.
+        let asked = (self.plan.holds[1] as f64 * (1.0 + self.plan.drift)) as u64 / MS;
+        let first = self.ms(250, 600);
+        let paused = asked + self.ms(10, first);
+        let heal = paused + self.ms(0, 300);
+        let resumed = asked + first + self.ms(50, 500);
+        let second = resumed + self.ms(1, 1200);
+        vec![
+            (0, Step::Cut(h, s)),
+            (0, Step::Copies(s, first, second)),
+            (paused, Step::Pause(true)),
+            (heal, Step::Heal(h, s)),
+            (resumed, Step::Pause(false)),
+            (second + 300, Step::HealAll),
+        ]
+    }
+
+    /// A record that its master writes again after it was deleted, a copy of which arrives when another master's is deleted.
+    pub(super) fn copy_of_a_first_record(&mut self, h: usize) -> Steps {
+        let again = self.ms(2700, 3200);
+        let second = again + self.ms(1, 400);
+        vec![
+            (0, Step::Copies(h, 1, second)),
+            (1, Step::LoseRecord),
+            // By then it has been read, also without a hint.
+            (self.ms(2100, 2400), Step::Switch(h)),
+            (again, Step::LoseRecord),
+            (second + 1000, Step::HealAll),
+        ]
+    }
+
+    pub(super) fn operator(&mut self, h: usize, s: usize, t: usize) -> Steps {
+        match self.r.below(3) {
+            0 => {
+                // While all is well: an instance that is made to begin afresh under the agents' feet.
+                vec![(0, Step::LoseRecord), (3000, Step::HealAll)]
+            }
+            1 => {
+                // A member is forgotten and comes back at that moment.
+                let d = self.ms(3000, 4500);
+                vec![(0, Step::PowerOff(t)), (d, Step::Forget(h, t)), (d + 3, Step::Start(t)), (d + 1000, Step::HealAll)]
+            }
+            _ => {
+                let (a, b) = (self.ms(1, 20), self.ms(1, 800));
+                vec![(0, Step::Switch(h)), (a, Step::Switch(s)), (b, Step::Switch(s)), (b + 5, Step::Stop(s, Leaving::Stop))]
+            }
+        }
+    }
+
+    /// The record is deleted while its master cannot see that, or while nobody is master.
+    pub(super) fn lost_record(&mut self, h: usize, s: usize, t: usize) -> Steps {
+        let ttl = self.plan.ttl / MS;
+        let mut v = Vec::new();
+        let hold = self.plan.holds[1] / MS;
+        let lost = match self.r.below(5) {
+            // Between the commit of a handover and its end there is no sign of life.
+            0 => {
+                let (d, lost) = (self.ms(0, 12), self.ms(1, 20));
+                v.push((0, Step::Switch(h)));
+                match self.r.below(6) {
+                    0 => v.push((d, Step::Freeze(h, 1500))),
+                    1 => v.push((d, Step::Freeze(s, 1500))),
+                    2 => v.push((d, Step::EtcdCut(h))),
+                    3 => v.push((d, Step::EtcdCut(s))),
+                    4 => v.push((d, Step::Kill(s))),
+                    _ => {}
+                }
+                lost
+            }
+            // The master holds on its successor's acks, and its sign of life has run out.
+            1 | 2 => {
+                if self.r.chance(50) {
+                    v.extend(self.island(h, s, 0));
+                }
+                v.push((0, Step::EtcdCut(h)));
+                let lost = ttl + self.ms(600, 1500);
+                if self.r.chance(60) {
+                    let d = self.ms(0, 800);
+                    v.push((lost.saturating_sub(d), Step::EtcdCut(s)));
+                }
+                if self.r.chance(40) {
+                    let (d, away) = (self.ms(0, 1000), self.ms(1, 600));
+                    v.push((lost + 500 - d, Step::Kill(t)));
+                    v.push((lost + 500 - d + away, Step::Start(t)));
+                }
+                lost
+            }
+            // A master of an older epoch comes back to nodes of which none remembers a newer one.
+            3 => {
+                let lost = 2 * hold + self.ms(200, 900);
+                v.push((0, Step::EtcdCut(h)));
+                let away = lost + ttl + self.ms(500, 1200);
+                v.push((0, Step::Freeze(h, away)));
+                for i in (0..self.nodes.len()).filter(|i| *i != h) {
+                    // The last sign of life of the newer epoch is gone when they start.
+                    let (d, back) = (self.ms(0, 300), self.ms(300, 900));
+                    v.push((lost + d, Step::Kill(i)));
+                    v.push((lost + ttl + back, Step::Start(i)));
+                }
+                v.push((away + 3000, Step::EtcdHeal(h)));
+                lost
+            }
+            // Nobody holds, and no process remembers.
+            _ => {
+                let lost = self.ms(0, 1000);
+                for i in 0..self.nodes.len() {
+                    let (d, away) = (self.ms(0, 500), self.ms(600, ttl + 1500));
+                    v.push((d, if self.r.chance(50) { Step::Kill(i) } else { Step::PowerOff(i) }));
+                    v.push((d + away, Step::Start(i)));
+                }
+                lost + if self.r.chance(50) { ttl } else { 0 }
+            }
+        };
+        if self.r.chance(30) {
+            let (who, late) = (*self.r.one(&[h, s, t]), self.ms(1, 2000));
+            v.push((0, Step::Late(who, late)));
+        }
+        v.push((lost, Step::LoseRecord));
+        let back = v.iter().map(|s| s.0).max().unwrap_or(0) + self.ms(500, 3000);
+        v.push((back, Step::HealAll));
+        for i in 0..self.nodes.len() {
+            v.push((back, Step::Start(i)));
+        }
+        v
+    }
+
+    /// Deletes the record, if that is done as assumption 7 asks.
+    pub(in super::super) fn lose_record(&mut self) {
+        let Some((_, r)) = &self.etcd.record else { return };
+        let knows = |n: &Node| n.election.as_ref().is_some_and(|e| e.record() == Some(r));
+        let lost = if self.net.cut.is_empty() { Lost::Together } else { Lost::Apart };
+        let all = r.members.len() == self.nodes.len() && (lost == Lost::Together || self.nodes.iter().all(knows));
+        if all && self.net.loss == 0 {
+            self.watched.deleted = Some(lost);
+            self.plan.deleted = true;
+            self.plan.settle();
+            self.etcd.lose_record();
+            self.hint_all();
+        }
+    }
+}
