@@ -196,7 +196,11 @@ impl Tracker {
     /// The leg that this one is connected to is over: if a BYE for this one was in doubt, it was true.
     pub fn confirm_doubt(&mut self, id: LegId, now: Time) {
         if self.get(id).is_some_and(|t| t.is_doubted() && t.ending.is_some_and(|(_, why)| why.is_bye())) {
-            self.with(id.slot, now, |t| t.end("BYE"));
+            self.with(id.slot, now, |t| {
+                // An ended leg is remembered from its end on: a copy of its last messages is no new leg.
+                t.last = now;
+                t.end("BYE")
+            });
         }
     }
 

@@ -2,9 +2,10 @@
 //! was held up, cut, frozen or killed may come back. A fault costs one of the budget, coming back costs nothing.
 
 use super::kinds::Kinds;
-use super::world::{Item, NAMES, PATIENCE, World, index};
-use crate::cluster::election::Election;
-use crate::cluster::election::types::{Action, Cause, Failure, Request};
+use super::world::{Answer, Item, NAMES, PATIENCE, World, index};
+use crate::cluster::election::types::{Action, Cause, Failure, Fault, Request};
+use crate::cluster::election::{Election, Outcome};
+use crate::cluster::record::View;
 use std::rc::Rc;
 
 /// One step. The numbers are nodes, or positions in [`World::stuck`].
@@ -16,6 +17,8 @@ pub(super) enum Choice {
     HeldUp,
     /// It happens, and a copy is held up.
     Twice,
+    /// Two copies of it are held up.
+    TwiceHeldUp,
     /// Nothing goes that way any more.
     Cut,
     /// etcd refuses the request.
@@ -54,11 +57,11 @@ impl Choice {
     pub(super) const fn cost(self) -> u8 {
         use Choice::{
             AgentKilled, Broken, Cut, Deleted, Down, Forgotten, Frozen, HeldUp, HostCrashes, Paused, Preferred, Refused, Stopped,
-            Switchover, Twice, Unplugged,
+            Switchover, Twice, TwiceHeldUp, Unplugged,
         };
         match self {
-            HeldUp | Twice | Cut | Refused | Broken | Unplugged | Down | HostCrashes | AgentKilled | Frozen | Switchover(_)
-            | Stopped(_) | Deleted | Paused | Preferred(_) | Forgotten(..) => 1,
+            HeldUp | Twice | TwiceHeldUp | Cut | Refused | Broken | Unplugged | Down | HostCrashes | AgentKilled | Frozen
+            | Switchover(_) | Stopped(_) | Deleted | Paused | Preferred(_) | Forgotten(..) => 1,
             _ => 0,
         }
     }
@@ -66,7 +69,7 @@ impl Choice {
 
 /// What may befall the head of the queue, besides that it happens.
 pub(super) fn faults(w: &World, kinds: Kinds, out: &mut Vec<Choice>) {
-    use Choice::{AgentKilled, Broken, Cut, Down, Frozen, HeldUp, HostCrashes, Refused, Twice, Unplugged};
+    use Choice::{AgentKilled, Broken, Cut, Down, Frozen, HeldUp, HostCrashes, Refused, Twice, TwiceHeldUp, Unplugged};
     out.clear();
     let Some(item) = w.queue.front() else { return };
     match item {
@@ -74,9 +77,9 @@ pub(super) fn faults(w: &World, kinds: Kinds, out: &mut Vec<Choice>) {
         Item::Released { .. } if kinds.process => out.push(HeldUp),
         Item::Serve { request, .. } if kinds.store => {
             out.extend([HeldUp, Refused, Broken, Unplugged, Down]);
-            // Only what compares the revision of a record is ever copied.
-            out.extend(matches!(&**request, Request::Commit(c) if c.base != 0).then_some(Twice));
+            out.extend((kinds.copies && may_be_copied(w, request)).then_some([Twice, TwiceHeldUp]).into_iter().flatten());
         }
+        Item::Serve { request, .. } if kinds.copies && may_be_copied(w, request) => out.extend([Twice, TwiceHeldUp]),
         Item::Renew { .. } if kinds.store => out.extend([HeldUp, Unplugged, Down]),
         Item::Served { .. } | Item::Renewed { .. } | Item::Expire { .. } if kinds.store => out.push(HeldUp),
         Item::Hint { .. } if kinds.store => out.push(HeldUp),
@@ -98,9 +101,8 @@ pub(super) fn between(w: &World, kinds: Kinds, budget: u8, out: &mut Vec<Choice>
     out.extend((0..w.stuck.len()).map(|i| Released(small(i))));
     out.extend((0..w.cut.len()).map(|i| Mended(small(i))));
     out.extend(w.down.then_some(Up));
-    let operator = kinds.operator && budget > 0;
-    out.extend((operator && may_delete(w)).then_some(Deleted));
-    out.extend((operator && !w.store.paused).then_some(Paused));
+    out.extend((kinds.deletion && budget > 0 && may_delete(w)).then_some(Deleted));
+    out.extend((kinds.pause && budget > 0 && !w.store.paused).then_some(Paused));
     out.extend(w.store.paused.then_some(Resumed));
     for (i, n) in w.nodes.iter().enumerate() {
         let i = small(i);
@@ -108,12 +110,18 @@ pub(super) fn between(w: &World, kinds: Kinds, budget: u8, out: &mut Vec<Choice>
         out.extend(n.frozen.then_some(Thawed(i)));
         match &n.election {
             None => out.push(Started(i)),
-            Some(e) if kinds.operator && budget > 0 && !n.frozen && !n.stopping && e.hold().is_some() => {
-                out.extend([Switchover(i), Stopped(i)]);
-                let others = (0..w.nodes.len()).filter(|o| !w.nodes[*o].preferred && !w.nodes[usize::from(i)].preferred);
-                out.extend(others.filter(|o| small(*o) != i).map(|o| Preferred(small(o))));
-                let gone = (0..w.nodes.len()).filter(|o| w.store.bound(*o) == 0 && small(*o) != i);
-                out.extend(gone.map(|o| Forgotten(i, small(o))));
+            Some(e) if budget > 0 && !n.frozen && !n.stopping && e.hold().is_some() => {
+                if kinds.operator {
+                    out.extend([Switchover(i), Stopped(i)]);
+                }
+                let others = || (0..w.nodes.len()).filter(|o| small(*o) != i);
+                if kinds.preempt && !n.preferred {
+                    out.extend(others().filter(|o| !w.nodes[*o].preferred).map(|o| Preferred(small(o))));
+                }
+                if kinds.forget {
+                    let living = w.fault() == Some(Fault::ForgetLiving);
+                    out.extend(others().filter(|o| living || w.store.bound(*o) == 0).map(|o| Forgotten(i, small(o))));
+                }
             }
             Some(_) => {}
         }
@@ -128,6 +136,10 @@ fn may_delete(w: &World) -> bool {
     r.members.len() == w.nodes.len() && w.nodes.iter().all(knows)
 }
 
+fn may_be_copied(w: &World, request: &Request) -> bool {
+    matches!(request, Request::Commit(c) if c.may_be_copied() || w.fault() == Some(Fault::FirstCopied))
+}
+
 /// Carries out one action of a node.
 pub(super) fn carry_out(w: &mut World, node: usize, action: Action) {
     let boot = w.nodes[node].boot;
@@ -139,7 +151,7 @@ pub(super) fn carry_out(w: &mut World, node: usize, action: Action) {
         }
         Action::Store { id, request } => {
             w.nodes[node].open.push((id, w.tick + PATIENCE));
-            w.queue.push_back(Item::Serve { node, boot, id, request: Rc::new(request) });
+            w.queue.push_back(Item::Serve { node, boot, id, request: Rc::new(request), copied: false });
         }
         Action::Take { cause, .. } => {
             let r = &mut w.reached;
@@ -215,8 +227,12 @@ pub(super) fn apply(w: &mut World, choice: Choice) {
             w.input(n, |e, now| e.set_fitness(true, priority, now));
         }
         Choice::Forgotten(by, whom) => w.input(usize::from(by), |e, now| e.forget(NAMES[usize::from(whom)].to_owned(), now)),
-        Choice::Switchover(n) => w.input(usize::from(n), |e, now| e.switchover(None, now)),
+        Choice::Switchover(n) => {
+            w.asked = true;
+            w.input(usize::from(n), |e, now| e.switchover(None, now));
+        }
         Choice::Stopped(n) => {
+            w.asked = true;
             w.nodes[usize::from(n)].stopping = true;
             w.input(usize::from(n), Election::stop);
         }
@@ -231,7 +247,7 @@ fn befall(w: &mut World, choice: Choice, item: Item) {
     match (choice, &item) {
         (Choice::Cut, Item::Message { from, to, .. }) => w.cut.push((*from, *to)),
         (Choice::Refused, Item::Serve { node, boot, id, .. }) => {
-            w.queue.push_back(Item::Served { node: *node, boot: *boot, id: *id, answer: None });
+            w.queue.push_back(Item::Served { node: *node, boot: *boot, id: *id, answer: Err(Failure::Definite) });
         }
         (Choice::Broken, Item::Serve { node, id, .. }) => {
             let (node, id) = (*node, *id);
@@ -240,10 +256,18 @@ fn befall(w: &mut World, choice: Choice, item: Item) {
         }
         (Choice::Unplugged, Item::Serve { node, .. } | Item::Renew { node, .. }) => w.nodes[*node].unplugged = true,
         (Choice::Down, _) => w.down = true,
-        (Choice::Twice, _) => {
+        (Choice::Twice | Choice::TwiceHeldUp, _) => {
+            let mut item = item;
+            if let Item::Serve { copied, .. } = &mut item {
+                *copied = true;
+            }
             w.stuck.push((tick, item.clone()));
-            w.queue.push_front(item);
-            happen(w);
+            if choice == Choice::TwiceHeldUp {
+                w.stuck.push((tick, item));
+            } else {
+                w.queue.push_front(item);
+                happen(w);
+            }
         }
         // A hint that is late is as good as the next poll.
         (Choice::HeldUp, Item::Hint { .. }) => {}
@@ -285,17 +309,19 @@ fn happen(w: &mut World) {
         Item::Released { node, boot, epoch } if w.is_current(node, boot) => w.input(node, |e, now| e.released(epoch, now)),
         Item::Message { from, to, .. } if w.cut.contains(&(from, to)) => {}
         Item::Message { from, to, message } => w.input(to, |e, now| e.handle_message(NAMES[from], message, now)),
-        Item::Serve { node, boot, id, request } if reachable(w, node) => {
+        Item::Serve { node, boot, id, request, copied } if reachable(w, node) => {
             let ticket = matches!(*request, Request::Ticket(_));
-            let reply = Rc::make_mut(&mut w.store).serve(node, &request).map(|(ok, v)| (ok, Rc::new(v)));
-            w.queue.push_back(Item::Served { node, boot, id, answer: reply });
+            let reply = Rc::make_mut(&mut w.store).serve(node, &request);
+            let answer = said(&request, reply, copied && w.fault() != Some(Fault::CopyRefusal));
+            w.queue.push_back(Item::Served { node, boot, id, answer });
+            w.watch_record();
             if !ticket {
                 watched(w, before);
             }
         }
         Item::Served { node, boot, id, answer: reply } if w.is_current(node, boot) => answer(w, node, id, |e, now| match reply {
-            Some((ok, view)) => e.handle_reply(id, ok, Rc::unwrap_or_clone(view), now),
-            None => e.handle_failure(id, Failure::Definite, now),
+            Ok((ok, view)) => e.handle_reply(id, ok, Rc::unwrap_or_clone(view), now),
+            Err(failure) => e.handle_failure(id, failure, now),
         }),
         Item::Renew { node, boot, sent, lease: asked, base } if reachable(w, node) => {
             let tick = w.tick;
@@ -318,6 +344,19 @@ fn happen(w: &mut World) {
             }
         }
         _ => {}
+    }
+}
+
+/// What the driver makes of etcd's answer. `copied`: another copy of the request may still arrive.
+fn said(request: &Request, reply: Option<(bool, View)>, copied: bool) -> Answer {
+    match (request, reply) {
+        (Request::Commit(c), Some((ok, view))) if copied => match c.outcome(ok, true, &view) {
+            Outcome::Done => Ok((true, Rc::new(view))),
+            Outcome::Refused => Ok((false, Rc::new(view))),
+            Outcome::InDoubt => Err(Failure::InDoubt),
+        },
+        (_, Some((ok, view))) => Ok((ok, Rc::new(view))),
+        (_, None) => Err(if copied { Failure::InDoubt } else { Failure::Definite }),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::canon::Canon;
 use super::world::{HOLD, Item, NAMES, Node, TTL, Unlike, World};
-use crate::cluster::election::types::{Commit, Kind, Message, Request};
+use crate::cluster::election::types::{Commit, Failure, Kind, Message, Request};
 use std::time::Duration;
 
 /// Messages that were held up for longer than this many ticks are lost: heartbeats and acks of that age give nothing.
@@ -52,12 +52,15 @@ pub(super) fn is_dead(w: &World, since: u32, item: &Item) -> bool {
     match item {
         Item::Message { to, message, .. } => w.tick - since > OLDEST || is_dead_ack(w, *to, message),
         Item::Served { node, boot, id, .. } => !waits(*node, *boot, *id),
-        Item::Serve { node, boot, id, request } => {
+        Item::Serve { node, boot, id, request, .. } => {
             !waits(*node, *boot, *id)
                 && match &**request {
                     Request::Read => true,
-                    // The record's revision only rises: it will be refused for ever.
-                    Request::Commit(c) => c.base != w.store.record.as_ref().map_or(0, |r| r.0),
+                    // The record's revision only rises, unless somebody deletes the record; and no ticket is ever written again.
+                    Request::Commit(c) => {
+                        let other = c.base != w.store.record.as_ref().map_or(0, |r| r.0);
+                        (other && c.base != 0) || !w.store.has_ticket(*node, &c.ticket)
+                    }
                     Request::Ticket(_) => false,
                 }
         }
@@ -117,9 +120,9 @@ pub(super) fn fingerprint(w: &World, item: &Item, c: &mut Canon) {
             c.terms(told.map(|t| t.terms));
             c.number(told.map_or(0, |t| t.vips));
         }
-        Item::Serve { node, boot, id, request } => {
+        Item::Serve { node, boot, id, request, copied } => {
             c.number(7 + 16 * node);
-            c.flags(&[open(*node, *boot, *id)]);
+            c.flags(&[open(*node, *boot, *id), *copied]);
             match &**request {
                 Request::Read => c.number(1),
                 Request::Ticket(t) => c.ticket(Some(t)),
@@ -137,8 +140,9 @@ pub(super) fn fingerprint(w: &World, item: &Item, c: &mut Canon) {
         Item::Served { node, boot, id, answer } => {
             c.number(8 + 16 * node);
             let reads = w.nodes[*node].election.as_ref().is_some_and(|e| e.inflight.as_ref().is_none_or(|f| f.id != *id));
-            c.flags(&[open(*node, *boot, *id), reads, answer.is_some(), answer.as_ref().is_some_and(|a| a.0)]);
-            if let Some((_, v)) = answer {
+            let doubt = matches!(answer, Err(Failure::InDoubt));
+            c.flags(&[open(*node, *boot, *id), reads, answer.is_ok(), doubt, answer.as_ref().is_ok_and(|a| a.0)]);
+            if let Ok((_, v)) = answer {
                 c.view(v);
             }
         }
@@ -200,7 +204,14 @@ impl World {
             backlog.iter().for_each(|item| fingerprint(self, item, &mut c));
         }
         self.store.fingerprint(&mut c, self.tick);
-        c.flags(&[self.down]);
+        // Of a record that is there, master and members are known already.
+        let deleted = self.newest.as_ref().filter(|_| self.store.record.is_none());
+        c.flags(&[self.down, self.asked, deleted.is_some()]);
+        if let Some((epoch, master, members)) = deleted {
+            c.epoch(*epoch);
+            c.names(std::slice::from_ref(master));
+            c.names(members);
+        }
         self.cut.iter().for_each(|(a, b)| c.number(a * 8 + b));
         for (since, item) in &self.stuck {
             c.number(if matches!(item, Item::Message { .. }) { self.tick - since } else { 0 });

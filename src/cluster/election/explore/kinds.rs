@@ -7,17 +7,51 @@ pub(super) struct Kinds {
     pub(super) network: bool,
     /// Requests to etcd or its answers late, lost or refused, etcd unreachable or down, leases that end late.
     pub(super) store: bool,
+    /// Commits that go to two members of etcd, of which the second copy comes late.
+    pub(super) copies: bool,
     /// Hosts that crash, agents that are killed or frozen, and come back.
     pub(super) process: bool,
     /// Switchovers and stops that an operator asks for.
     pub(super) operator: bool,
+    /// An operator deletes the record, as assumption 7 of `docs/election.md` asks.
+    pub(super) deletion: bool,
+    /// An operator pauses the cluster.
+    pub(super) pause: bool,
+    /// A node's priority rises above the others'.
+    pub(super) preempt: bool,
+    /// An operator has a member forgotten.
+    pub(super) forget: bool,
 }
 
 impl Kinds {
-    pub(super) const ALL: Self = Self { network: true, store: true, process: true, operator: true };
-    pub(super) const NONE: Self = Self { network: false, store: false, process: false, operator: false };
+    pub(super) const ALL: Self = Self {
+        network: true,
+        store: true,
+        copies: true,
+        process: true,
+        operator: true,
+        deletion: true,
+        pause: true,
+        preempt: true,
+        forget: true,
+    };
+    pub(super) const NONE: Self = Self {
+        network: false,
+        store: false,
+        copies: false,
+        process: false,
+        operator: false,
+        deletion: false,
+        pause: false,
+        preempt: false,
+        forget: false,
+    };
     pub(super) const NETWORK: Self = Self { network: true, ..Self::NONE };
     pub(super) const STORE: Self = Self { store: true, ..Self::NONE };
     pub(super) const PROCESS: Self = Self { process: true, ..Self::NONE };
     pub(super) const OPERATOR: Self = Self { operator: true, ..Self::NONE };
+    pub(super) const DELETION: Self = Self { deletion: true, ..Self::NONE };
+    pub(super) const PAUSE: Self = Self { pause: true, ..Self::NONE };
+    pub(super) const PREEMPT: Self = Self { preempt: true, ..Self::NONE };
+    pub(super) const FORGET: Self = Self { forget: true, ..Self::NONE };
 }

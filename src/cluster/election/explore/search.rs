@@ -134,8 +134,9 @@ impl Search {
 
     fn keep(&mut self, mut o: Open, from: u32, before: &Reached, out: &mut VecDeque<State>) {
         self.found.reached.add(&o.world.reached, before);
+        let deletable = self.plan.kinds.deletion && o.left > 0;
         prune(&mut o.world);
-        let best = self.met.entry(o.world.fingerprint(self.plan.kinds.operator && o.left > 0)).or_insert(u8::MAX);
+        let best = self.met.entry(o.world.fingerprint(deletable)).or_insert(u8::MAX);
         if *best != u8::MAX && *best >= o.left {
             return;
         }
@@ -180,5 +181,5 @@ pub(super) fn tell(start: &World, path: &[Choice]) -> String {
     }
     let holders: Vec<_> = w.holders().map(|n| super::world::NAMES[n]).collect();
     let lines = w.log.unwrap_or_default().join("\n");
-    format!("{lines}\nholders now: {holders:?}\nto replay: {path:?}")
+    format!("{lines}\nholders now: {holders:?}, wrong: {:?}\nto replay: {path:?}", w.wrong)
 }

@@ -2,7 +2,7 @@
 
 use super::choices::{Choice, apply};
 use super::world::{FAST, Item, SLOW, Unlike, World};
-use crate::cluster::election::types::Fault;
+use crate::cluster::election::types::{Fault, Request};
 
 /// A beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,9 @@ pub(super) enum Stage {
     Leaseless,
     /// Settled, and the other nodes are frozen; the master rests on its lease.
     Alone,
+    /// The record was deleted and written again by the first node, which has handed over since; a driver that copies such a write has a
+    /// copy under way.
+    Rewritten,
     /// Settled, and the master's agent has ended for an upgrade: the kernel holds on until its lease would have run out.
     Parked,
 }
@@ -111,6 +114,19 @@ impl Stage {
                 w.nodes.iter_mut().skip(1).for_each(|n| n.frozen = true);
                 run(&mut w, 6);
                 assert!(w.holders().eq([0]), "the first node holds alone");
+            }
+            Self::Rewritten => {
+                apply(&mut w, Choice::Deleted);
+                while !matches!(w.queue.front(), Some(Item::Serve { request, .. }) if matches!(**request, Request::Commit(_))) {
+                    apply(&mut w, Choice::Happens(1));
+                }
+                let copies = fault == Some(Fault::FirstCopied);
+                apply(&mut w, if copies { Choice::Twice } else { Choice::Happens(1) });
+                run(&mut w, 2);
+                apply(&mut w, Choice::Switchover(0));
+                run(&mut w, 5);
+                assert!(w.holders().eq([1]), "the second node is master");
+                w.asked = false;
             }
             Self::Parked => {
                 w.input(0, crate::cluster::election::Election::park);

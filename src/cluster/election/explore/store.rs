@@ -66,6 +66,10 @@ impl Store {
         found.map(|l| l.1 = l.1.max(tick + TTL_TICKS)).is_some()
     }
 
+    pub(super) fn has_ticket(&self, node: usize, ticket: &str) -> bool {
+        self.tickets[node].as_deref() == Some(ticket)
+    }
+
     fn view(&self, me: usize) -> View {
         View {
             revision: self.revision,

@@ -4,7 +4,7 @@
 use super::reached::Reached;
 use super::store::Store;
 use crate::cluster::election::Election;
-use crate::cluster::election::types::{Fault, Inherited, LeaseState, Message, Request, Settings, Told};
+use crate::cluster::election::types::{Failure, Fault, Inherited, LeaseState, Message, Request, Settings, Told};
 use crate::cluster::record::{Terms, View};
 use crate::cluster::settings::digest_of_vips;
 use crate::time::Time;
@@ -42,20 +42,66 @@ pub(super) fn index(name: &str) -> Option<usize> {
     NAMES.iter().position(|n| *n == name)
 }
 
+/// What a node's driver makes of etcd's answer.
+pub(super) type Answer = Result<(bool, Rc<View>), Failure>;
+
 /// Something that is about to happen.
 #[derive(Clone, Debug)]
 pub(super) enum Item {
-    Wake { node: usize },
-    Hint { node: usize },
-    Keep { node: usize },
-    GiveUp { node: usize, id: u64 },
-    Released { node: usize, boot: u64, epoch: u64 },
-    Message { from: usize, to: usize, message: Message },
-    Serve { node: usize, boot: u64, id: u64, request: Rc<Request> },
-    Served { node: usize, boot: u64, id: u64, answer: Option<(bool, Rc<View>)> },
-    Renew { node: usize, boot: u64, sent: Time, lease: Option<i64>, base: i64 },
-    Renewed { node: usize, boot: u64, sent: Time, asked: Option<i64>, lease: Option<i64> },
-    Expire { lease: i64 },
+    Wake {
+        node: usize,
+    },
+    Hint {
+        node: usize,
+    },
+    Keep {
+        node: usize,
+    },
+    GiveUp {
+        node: usize,
+        id: u64,
+    },
+    Released {
+        node: usize,
+        boot: u64,
+        epoch: u64,
+    },
+    Message {
+        from: usize,
+        to: usize,
+        message: Message,
+    },
+    /// `copied`: it is one of two copies.
+    Serve {
+        node: usize,
+        boot: u64,
+        id: u64,
+        request: Rc<Request>,
+        copied: bool,
+    },
+    Served {
+        node: usize,
+        boot: u64,
+        id: u64,
+        answer: Answer,
+    },
+    Renew {
+        node: usize,
+        boot: u64,
+        sent: Time,
+        lease: Option<i64>,
+        base: i64,
+    },
+    Renewed {
+        node: usize,
+        boot: u64,
+        sent: Time,
+        asked: Option<i64>,
+        lease: Option<i64>,
+    },
+    Expire {
+        lease: i64,
+    },
 }
 
 /// How the settings of the nodes differ. Each process has other ones than the process before it: a change in the configuration.
@@ -118,6 +164,12 @@ pub(super) struct World {
     pub(super) cut: Vec<(usize, usize)>,
     pub(super) reached: Reached,
     boots: u64,
+    /// An operator has asked for a switchover, or for the end of an agent.
+    pub(super) asked: bool,
+    /// Epoch, master and members of the newest record.
+    pub(super) newest: Option<(u64, String, Vec<String>)>,
+    /// What the record must never have done.
+    pub(super) wrong: Option<&'static str>,
     pub(super) unlike: Unlike,
     fault: Option<Fault>,
     /// What happened, in words; only kept when a path is told again.
@@ -153,6 +205,9 @@ impl World {
             cut: Vec::new(),
             reached: Reached::default(),
             boots: 0,
+            asked: false,
+            newest: None,
+            wrong: None,
             unlike,
             fault,
             log: None,
@@ -200,15 +255,49 @@ impl World {
         (hold, std::iter::once(IpAddr::V4(Ipv4Addr::BROADCAST)).chain(other).collect())
     }
 
-    /// What must never be: two hosts answer, or one whose addresses are not the instance's.
+    /// A request has changed the record, or has not.
+    pub(super) fn watch_record(&mut self) {
+        let Some((_, r)) = &self.store.record else { return };
+        if self.newest.as_ref().is_some_and(|n| n.0 == r.epoch && n.1 == r.master && n.2 == r.members) {
+            return;
+        }
+        if let Some((epoch, master, members)) = &self.newest {
+            let moved = *master != r.master;
+            let living = |m: &String| index(m).is_some_and(|n| self.store.bound(n) != 0);
+            if r.epoch < *epoch || (moved && r.epoch == *epoch) {
+                self.wrong = Some("the epoch did not rise");
+            } else if moved && self.store.paused && !self.asked {
+                self.wrong = Some("the master changed in a pause, and nobody had asked for it");
+            } else if r.epoch == *epoch && members.iter().any(|m| !r.members.contains(m) && living(m)) {
+                self.wrong = Some("a member was forgotten, and its key is there");
+            }
+        }
+        self.newest = Some((r.epoch, r.master.clone(), r.members.clone()));
+    }
+
+    /// Whether a holder holds by the record as it is: a change of the record that leaves another host answering makes a second holder
+    /// as soon as the new master learns of it.
+    fn may_answer(&self, node: usize) -> bool {
+        let (Some((_, r)), Some((epoch, _))) = (&self.store.record, self.nodes[node].kernel) else { return true };
+        let own = epoch == r.epoch && r.master == NAMES[node];
+        own || (epoch + 1 == r.epoch && r.handover.as_deref() == Some(NAMES[node]))
+    }
+
+    /// What must never be: two hosts answer, one that the record does not name, one whose addresses are not the instance's, or a record that breaks a rule.
     pub(super) fn is_bad(&self) -> bool {
         let vips = self.store.record.as_ref().map(|r| &r.1.vips);
         let stranger = |n: usize| {
             let own = self.nodes[n].election.as_ref().and_then(|e| e.hold().map(|_| &e.s.vips));
             own.is_some() && vips.is_some() && own != vips
         };
+        if self.wrong.is_some() {
+            return true;
+        }
         let mut holders = self.holders();
         let first = holders.next();
+        if first.is_some_and(|n| !self.may_answer(n)) {
+            return true;
+        }
         holders.next().is_some() || first.is_some_and(stranger)
     }
 
