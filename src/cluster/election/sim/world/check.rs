@@ -7,9 +7,9 @@ use crate::cluster::election::types::{Fault, HoldKind};
 /// What assumption 7 of `docs/election.md` asks of whoever deletes a record, until there is a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lost {
-    /// Every node is a member and can hear the others.
+    /// Every node is a member and can hear the others, and all have one hold.
     Together,
-    /// Some cannot hear each other, but each knows the record as it was last, and none is started anew.
+    /// Some cannot hear each other, or holds differ; but each knows the record as it was last, and none is started anew.
     Apart,
 }
 

@@ -108,7 +108,9 @@ impl World {
         if self.nodes[node].election.is_some() || self.nodes[node].dead {
             return;
         }
-        if self.watched.deleted == Some(Lost::Apart) && !self.net.cut.is_empty() {
+        // A node that starts after the deletion knows nothing of what the last master may hold by, and waits by its own hold.
+        let held = self.plan.holds[0] != self.plan.holds[1] && self.nodes.iter().any(|n| n.kernel > self.t);
+        if self.watched.deleted == Some(Lost::Apart) && (held || !self.net.cut.is_empty()) {
             return self.at(100 * MS, Event::Start { node });
         }
         self.n += 1;

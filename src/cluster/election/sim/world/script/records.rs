@@ -138,7 +138,8 @@ impl World {
     pub(in super::super) fn lose_record(&mut self) {
         let Some((_, r)) = &self.etcd.record else { return };
         let knows = |n: &Node| n.election.as_ref().is_some_and(|e| e.record() == Some(r));
-        let lost = if self.net.cut.is_empty() { Lost::Together } else { Lost::Apart };
+        let alike = self.plan.holds[0] == self.plan.holds[1];
+        let lost = if self.net.cut.is_empty() && alike { Lost::Together } else { Lost::Apart };
         let all = r.members.len() == self.nodes.len() && (lost == Lost::Together || self.nodes.iter().all(knows));
         if all && self.net.loss == 0 {
             self.watched.deleted = Some(lost);
