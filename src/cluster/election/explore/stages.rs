@@ -29,6 +29,8 @@ pub(super) enum Stage {
     Stale,
     /// Settled, and the master cannot reach etcd; its lease has run out, and it holds on its successor's acks alone.
     Leaseless,
+    /// The same, no heartbeat reaches the third node any more, and an operator has just deleted the record.
+    Lost,
     /// Settled, and the other nodes are frozen; the master rests on its lease.
     Alone,
     /// The record was deleted and written again by the first node, which has handed over since; a driver that copies such a write has a
@@ -105,10 +107,16 @@ impl Stage {
                     apply(&mut w, Choice::Thawed(0));
                 }
             }
-            Self::Leaseless => {
+            Self::Leaseless | Self::Lost => {
                 w.nodes[0].unplugged = true;
+                if self == Self::Lost && nodes > 2 {
+                    w.cut.push((0, 2));
+                }
                 run(&mut w, 8);
                 assert!(w.store.leases.len() < nodes && w.holders().eq([0]), "only the lease is gone");
+                if self == Self::Lost {
+                    apply(&mut w, Choice::Deleted);
+                }
             }
             Self::Alone => {
                 w.nodes.iter_mut().skip(1).for_each(|n| n.frozen = true);

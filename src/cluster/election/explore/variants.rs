@@ -111,33 +111,13 @@ fn a_living_member_that_is_forgotten() {
     must_be_caught(Fault::ForgetLiving, Stage::Settled, 3, Kinds::FORGET, 1, 4);
 }
 
+/// The record of a master that holds on acks alone is deleted, and a node that does not hear that master goes by nothing.
 #[test]
-fn zz_scan() {
-    for f in [Fault::EpochAgain, Fault::FirstDeaf, Fault::FirstBlind, Fault::AckNoRecord] {
-        for (name, kinds) in [
-            ("d", Kinds::DELETION),
-            ("dp", Kinds { process: true, ..Kinds::DELETION }),
-            ("dn", Kinds { network: true, ..Kinds::DELETION }),
-            ("do", Kinds { operator: true, ..Kinds::DELETION }),
-            ("ds", Kinds { store: true, ..Kinds::DELETION }),
-        ] {
-            for stage in Stage::ALL {
-                for nodes in [2, 3] {
-                    for faults in [1, 2] {
-                        for slow in [true, false] {
-                            let plan = Plan { faults, ticks: 8, kinds, limit: 30_000 };
-                            let start = stage.world(nodes, slow, Some(f));
-                            let found = search(&start, plan);
-                            if found.bad.is_some() {
-                                println!(
-                                    "SCAN {f:?} {name} {stage:?} nodes {nodes} faults {faults} slow {slow}: {} states",
-                                    found.states
-                                );
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
+fn a_first_election_that_forgets_the_deleted_record() {
+    must_be_caught(Fault::FirstBlind, Stage::Lost, 3, Kinds::NONE, 0, 7);
+}
+
+#[test]
+fn an_epoch_that_only_the_dead_remember() {
+    must_be_caught(Fault::EpochAgain, Stage::Lost, 2, Kinds::PROCESS, 1, 12);
 }
