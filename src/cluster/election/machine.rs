@@ -2,6 +2,8 @@
 //! asked of etcd in `machine/asking.rs`.
 
 mod asking;
+mod messages;
+mod wishes;
 
 pub(super) use asking::Unless;
 #[cfg(test)]
@@ -358,142 +360,6 @@ impl Election {
         self.advance(now);
     }
 
-    /// An operator wants another master: `to`, or the best candidate. Answered by [`Action::Switched`].
-    pub fn switchover(&mut self, to: Option<String>, now: Time) {
-        self.switch = Some(to);
-        self.advance(now);
-    }
-
-    /// Gives up the pending switchover.
-    pub fn cancel_switchover(&mut self) {
-        self.switch = None;
-    }
-
-    /// An operator wants a node that is gone for good out of the members. Answered by [`Action::Forgot`].
-    pub fn forget(&mut self, node: String, now: Time) {
-        self.forget = Some(node);
-        self.advance(now);
-    }
-
-    /// Gives up the pending wish to forget a node.
-    pub fn cancel_forget(&mut self) {
-        (self.forget, self.forgot) = (None, None);
-    }
-
-    /// The process will end and another one on this host take its place: rests the right on the lease, which lasts for
-    /// seconds, instead of on acks, which last for `hold`. [`Election::parked`] says when that is done.
-    pub fn park(&mut self, now: Time) {
-        self.parking = true;
-        self.advance(now);
-    }
-
-    /// After `park`: the process may end. On a node that holds nothing that is always so.
-    #[must_use]
-    pub fn parked(&self) -> bool {
-        let solo = self.held.is_some_and(|h| h.kind == HoldKind::Solo && !h.dropping);
-        self.inflight.is_none() && (self.held.is_none() || solo)
-    }
-
-    /// Hands over if it can, else lets go; promises nothing any more.
-    pub fn stop(&mut self, now: Time) {
-        self.stopping = true;
-        self.advance(now);
-    }
-
-    /// After `stop`: whether nothing is held or under way, and every promise has run out, so that the node's key may go.
-    #[must_use]
-    pub fn may_leave(&self, now: Time) -> bool {
-        let leaving = self.record.as_ref().is_some_and(|r| self.leaving(r));
-        self.held.is_none() && !leaving && now > self.quiet_at()
-    }
-
-    /// A message from another node, authenticated and fresh.
-    pub fn handle_message(&mut self, from: &str, m: Message, now: Time) {
-        if m.epoch > MAX_EPOCH {
-            return;
-        }
-        if !self.peers.contains_key(from) {
-            if self.peers.len() >= MAX_PEERS {
-                return;
-            }
-            self.peers.insert(from.to_owned(), Peer::default());
-        }
-        if let Some(peer) = self.peers.get_mut(from) {
-            (peer.fit, peer.priority, peer.heard, peer.told) = (m.fit, m.priority, Some(now), m.told);
-        }
-        match m.kind {
-            Kind::Beat { beat, boot } => self.handle_beat(from, m.epoch, beat, boot, now),
-            Kind::Ack { beat, boot, vouch } => self.handle_ack(from, beat, boot, vouch, now),
-            Kind::Claimed => self.claimed = self.claimed.max(Some(m.epoch)),
-            Kind::Go => {
-                let ours = self
-                    .record
-                    .as_ref()
-                    .is_some_and(|r| self.designated(r) && r.epoch == m.epoch && r.handover.as_deref() == Some(from));
-                if ours {
-                    self.go_ok = Some(m.epoch);
-                }
-            }
-        }
-        self.advance(now);
-    }
-
-    fn handle_ack(&mut self, from: &str, beat: u64, boot: u64, vouch: bool, now: Time) {
-        if boot != self.s.boot {
-            return;
-        }
-        let Some(at) = self.sent.iter().find(|s| s.0 == beat).map(|s| s.1) else { return };
-        #[cfg(test)]
-        let at = if self.broken(super::types::Fault::ReceiveTime) { now } else { at };
-        let _ = now;
-        if let Some(p) = self.peers.get_mut(from) {
-            p.acked = p.acked.max(Some(at));
-            if vouch {
-                p.vouched = p.vouched.max(Some(at));
-            }
-        }
-    }
-
-    fn handle_beat(&mut self, from: &str, epoch: u64, beat: u64, boot: u64, now: Time) {
-        self.silence = now;
-        // A record that somebody deleted does not make a master of long ago one again.
-        let known = self.record.as_ref().map_or(self.top_epoch, |r| r.epoch);
-        if epoch > known {
-            self.want_read = true;
-        }
-        if self.stopping || (self.ticket.is_none() && !self.ack_in_doubt()) {
-            return;
-        }
-        let designated = self.record.as_ref().is_some_and(|r| self.designated(r) && r.handover.as_deref() == Some(from));
-        if designated {
-            // The old master may hold on our acks while it flushes; but not for good, if it never says Go.
-            let patient = self.claim_at.is_none_or(|t| now < t + super::follow::CLAIM_PATIENCE);
-            if patient {
-                self.ack(from, beat, boot, self.vouches(now), now);
-                return;
-            }
-        }
-        if self.nobody_is_master() {
-            return;
-        }
-        #[cfg(test)]
-        let known = if self.broken(super::types::Fault::AckOldEpoch) { 0 } else { known };
-        if known > epoch {
-            return;
-        }
-        // A transaction of ours that may still come to be would break the promise.
-        if (self.inflight.is_some() || self.doubt) && !self.ack_in_doubt() {
-            return;
-        }
-        let master = self.record.as_ref().map(|r| r.master.as_str());
-        if master == Some(&self.s.me) {
-            return;
-        }
-        let vouch = self.vouches(now) && master == Some(from);
-        self.top_epoch = self.top_epoch.max(epoch);
-        self.ack(from, beat, boot, vouch, now);
-    }
-
     #[cfg(not(test))]
     #[allow(clippy::unused_self)]
     const fn keeps_inherited(&self) -> bool {
@@ -502,42 +368,6 @@ impl Election {
     #[cfg(test)]
     fn keeps_inherited(&self) -> bool {
         self.broken(super::types::Fault::KeepInherited)
-    }
-
-    #[cfg(not(test))]
-    #[allow(clippy::unused_self)]
-    const fn ack_in_doubt(&self) -> bool {
-        false
-    }
-    #[cfg(test)]
-    fn ack_in_doubt(&self) -> bool {
-        self.broken(super::types::Fault::AckInDoubt)
-    }
-
-    fn ack(&mut self, to: &str, beat: u64, boot: u64, vouch: bool, now: Time) {
-        self.learn_terms(self.peers.get(to).and_then(|p| p.told).map(|t| t.terms));
-        self.last_ack = self.last_ack.max(now);
-        let epoch = self.record.as_ref().map_or(0, |r| r.epoch);
-        let to = self.known(to);
-        self.send(to, Kind::Ack { beat, boot, vouch }, epoch);
-    }
-
-    /// Whether etcd has no record, and nobody who could write it again. Then a master that beats cannot know that it is none any more,
-    /// and may be of an epoch that this process, if it was started since, has never heard of.
-    fn nobody_is_master(&self) -> bool {
-        #[cfg(test)]
-        if self.broken(super::types::Fault::AckNoRecord) {
-            return false;
-        }
-        self.record.is_none() && self.view.as_ref().is_some_and(|v| v.alive.is_none())
-    }
-
-    fn vouches(&self, now: Time) -> bool {
-        #[cfg(test)]
-        if self.broken(super::types::Fault::StaleVouch) {
-            return self.lease.is_some_and(|l| now < l.until);
-        }
-        self.lease.is_some_and(|l| now < l.until && self.read_under == Some(l.id)) && self.unreadable.is_none()
     }
 
     /// A node's name to put into an action, copied only if it is new to the record and to etcd.
