@@ -1,0 +1,66 @@
+//! What status and `calls` tell of an instance's calls.
+
+use super::{CallsSide, Role};
+use crate::agent::rows;
+use crate::calls::model::Call;
+use crate::config::Mode;
+use crate::control::api;
+use crate::recovery::engine::{CallState, CallStatus};
+use crate::recovery::plan;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+impl CallsSide {
+    /// The phones of all stored calls: what a server that lost them must not speak to. None where nothing was recovered.
+    pub(in crate::agent) fn stored_phones(&self) -> Vec<SocketAddr> {
+        let relays = self.mode.is_some_and(Mode::relays);
+        self.stored.values().filter(|_| relays).flat_map(rows::phones).collect()
+    }
+
+    pub(in crate::agent) async fn counts(&self) -> api::CallCounts {
+        let carried = self.engine.status().iter().filter(|c| c.state != CallState::Over).count();
+        api::CallCounts {
+            stored: self.stored.len(),
+            tracked: self.table.ids().count(),
+            carried,
+            store: {
+                let s = self.store.status();
+                api::StoreCounts {
+                    waiting: s.pending,
+                    dropped: s.dropped,
+                    unreadable: s.bad_values.saturating_sub(s.plain_refused + s.foreign_refused),
+                    plain_refused: s.plain_refused,
+                    foreign_refused: s.foreign_refused,
+                    outdated: s.outdated,
+                }
+            },
+            capture: self.ears.capture_counts(),
+            media: self.table.media_counters(),
+            hep: self.ears.hep_counts(),
+            relay: Some(self.relay_counts().await),
+            learning: (self.role == Role::Master).then(|| self.table.learning()),
+        }
+    }
+
+    async fn relay_counts(&self) -> api::RelayCounts {
+        let refused = |call: &&Call| plan::paths_of(call, &self.ground).is_ok_and(|paths| !paths.refused.is_empty());
+        let packets = self.relay.refused().await;
+        api::RelayCounts {
+            refused_calls: self.stored.values().filter(refused).count(),
+            not_media: packets.payload,
+            parts: packets.parts,
+            this_host: packets.this_host,
+        }
+    }
+
+    /// How the connection to the server is; `None` if it is not asked for its bridges now.
+    pub(in crate::agent) fn server_status(&self) -> Option<api::ServerStatus> {
+        self.ears.server_status()
+    }
+
+    /// The stored calls as `calls` shows them.
+    pub(in crate::agent) fn rows(&self) -> Vec<api::CallRow> {
+        let carried: BTreeMap<String, CallStatus> = self.engine.status().into_iter().map(|s| (s.call.clone(), s)).collect();
+        self.stored.values().map(|call| rows::row(call, carried.get(&call.id), &self.ground)).collect()
+    }
+}
