@@ -113,6 +113,8 @@ impl World {
         if self.watched.deleted == Some(Lost::Apart) && (held || !self.net.cut.is_empty()) {
             return self.at(100 * MS, Event::Start { node });
         }
+        // From here on there is one that does not know the record, and must not be cut off.
+        self.watched.deleted = self.watched.deleted.map(|_| Lost::Together);
         self.n += 1;
         let (boot, now) = (self.n, self.clock(node));
         let hold = Duration::from_nanos(*self.unlike.one(&self.plan.holds));
