@@ -195,6 +195,10 @@ impl Answers {
                 })
                 .collect(),
             parts: self.parts.status(),
+            election: api::ElectionStatus {
+                longest_late_ms: cluster.longest_late_ms,
+                longest_round_ms: cluster.longest_round_ms,
+            },
         }
     }
 

@@ -6,6 +6,7 @@ pub mod heartbeat;
 mod lease;
 pub mod record;
 pub mod settings;
+mod stalls;
 pub mod status;
 mod store;
 

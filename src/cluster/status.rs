@@ -20,6 +20,10 @@ pub struct ClusterStatus {
     pub differences: Vec<Difference>,
     /// Datagrams that were not accepted, since the start.
     pub rejected_datagrams: u64,
+    /// The longest that the election's thread was to run and did not, since the start, in milliseconds.
+    pub longest_late_ms: u64,
+    /// The longest that it took for one round, which waits for nobody but the kernel.
+    pub longest_round_ms: u64,
 }
 
 /// One instance.

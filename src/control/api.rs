@@ -19,8 +19,8 @@ pub use crate::config::Mode;
 pub use crate::health::{CheckState, CheckStatus, Probe};
 pub use crate::recovery::deed::Forecast;
 pub use status::{
-    CallCounts, CallRow, Candidate, Candidates, Conflict, EndpointStatus, EtcdChange, EtcdStatus, HistoryEntry, HoldStatus,
-    InstanceStatus, LegRow, NodeStatus, Outcomes, PartStatus, Phase, RelayCounts, Status, StoreCounts, Switchover,
+    CallCounts, CallRow, Candidate, Candidates, Conflict, ElectionStatus, EndpointStatus, EtcdChange, EtcdStatus, HistoryEntry,
+    HoldStatus, InstanceStatus, LegRow, NodeStatus, Outcomes, PartStatus, Phase, RelayCounts, Status, StoreCounts, Switchover,
 };
 
 /// A question or an order to the agent.

@@ -10,14 +10,18 @@ use crate::cluster::heartbeat::{Codec, MAX_DATAGRAM, Rejected};
 use crate::cluster::lease::Name;
 use crate::cluster::record::{Alive, Keys, Terms, View, read_node};
 use crate::cluster::settings::{self, Unlike};
+use crate::cluster::stalls::{Kind, Stalls};
 use crate::cluster::store;
 use crate::config::Config;
 use crate::etcd::{Changes, EtcdError, WatchEvent};
 use crate::time::Time;
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::runtime::Handle;
@@ -93,6 +97,7 @@ pub(super) struct Worker {
     status_at: Time,
     /// Something happened since it was made.
     status_due: bool,
+    stalls: Stalls,
     changes: watch::Receiver<Changes>,
 }
 
@@ -179,6 +184,7 @@ impl Worker {
             parking: None,
             status_at: now,
             status_due: true,
+            stalls: Stalls::new(cfg.timing.hold),
         }
     }
 
@@ -221,6 +227,7 @@ impl Worker {
         for i in 0..self.all.len() {
             self.with(i, Election::handle_timeout);
         }
+        let mut woke = clock::now();
         loop {
             let deadline = self.all.iter().map(|o| o.election.next_deadline()).min().unwrap_or(Time::FAR);
             // While stopping, progress is checked often; it lasts a second or two.
@@ -230,10 +237,15 @@ impl Worker {
                 deadline
             };
             let deadline = if self.status_due { deadline.min(self.status_at) } else { deadline };
-            let deadline = deadline.min(clock::now() + ROUND);
+            let rests = clock::now();
+            self.stood_still(Kind::Working, rests.since(woke));
+            let deadline = deadline.min(rests + ROUND);
             shared.rounds.fetch_add(1, Relaxed);
+            // When this thread was let run last, noted before what came is dealt with.
+            let polled = Cell::new(rests);
             tokio::select! {
                 biased;
+                () = poll_fn(|_| { polled.set(clock::now()); Poll::Pending }) => {}
                 r = receive(self.socket.as_ref(), &mut buffer) => match r {
                     Ok((n, from)) => self.datagram(&buffer[..n], from),
                     // An ICMP error of an earlier send; the next receive works.
@@ -259,6 +271,8 @@ impl Worker {
                 },
                 () = tokio::time::sleep_until(clock::tokio_at(deadline)) => {}
             }
+            woke = polled.get();
+            self.stood_still(Kind::Late, woke.since(deadline));
             // Deadlines are looked at after every wake-up: a stalled process must find its right gone before it acts.
             let now = clock::now();
             for i in 0..self.all.len() {
@@ -279,6 +293,13 @@ impl Worker {
         }
         tasks.iter().for_each(JoinHandle::abort);
         self.leave().await;
+    }
+
+    /// Counts how long nothing was done, and tells of it if it was long.
+    fn stood_still(&mut self, kind: Kind, lasted: Duration) {
+        if let Some(told) = self.stalls.note(kind, lasted, clock::now()) {
+            tracing::warn!("{told}");
+        }
     }
 
     fn each(&mut self, f: impl Fn(&mut Election, Time)) {

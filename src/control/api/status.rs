@@ -30,6 +30,9 @@ pub struct Status {
     /// The parts of this agent that may fail without the rest.
     #[serde(default)]
     pub parts: Vec<PartStatus>,
+    /// How long the election stood still at most.
+    #[serde(default)]
+    pub election: ElectionStatus,
 }
 
 /// A part of the agent that may fail without the rest.
@@ -50,6 +53,16 @@ pub struct PartStatus {
     pub passed_over: usize,
     /// The longest that it did not come back from something since it was started last, as the watchdog saw it: half a second at least.
     pub longest_stall_ms: u64,
+}
+
+/// How long the election stood still at most, since the agent started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ElectionStatus {
+    /// The longest that its thread was to run and was not let run.
+    pub longest_late_ms: u64,
+    /// The longest that it was at work, or in the kernel, in one go.
+    pub longest_round_ms: u64,
 }
 
 /// Health of etcd as seen from this agent.

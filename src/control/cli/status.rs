@@ -104,6 +104,7 @@ pub(super) fn render(status: &Status) -> String {
         let _ =
             writeln!(text, "{}: {state}, started again {} times, last {}: {why}", part.name, part.restarts, ago(part.since_ms));
     }
+    stood_still(&mut text, status);
     let rows = status.instances.iter().map(|i| {
         vec![
             i.name.clone(),
@@ -237,6 +238,17 @@ fn learning_row(instance: &str, l: &Learning) -> Option<Vec<String>> {
     let counts = [c.no_room, c.gave_way, c.same_call_id, c.too_long, c.cut, now.unanswered as u64, now.doubted as u64];
     let any = c.not_learnt + c.cut > 0;
     any.then(|| std::iter::once(instance.to_owned()).chain(counts.map(|n| n.to_string())).collect())
+}
+
+/// What came near the hold is for people: the next time it may be longer.
+fn stood_still(text: &mut String, status: &Status) {
+    let hold = status.instances.iter().map(|i| i.promise_ms).filter(|ms| *ms > 0).min().unwrap_or(u64::MAX);
+    let election = &status.election;
+    let longest = election.longest_late_ms.max(election.longest_round_ms);
+    if longest > hold / 4 {
+        let by = if longest == election.longest_late_ms { "the machine did not let it run" } else { "in the kernel" };
+        let _ = writeln!(text, "ELECTION STOOD STILL for {longest} ms once ({by}); {hold} ms move the address");
+    }
 }
 
 /// What is stored and not as it should be, each with its cure.

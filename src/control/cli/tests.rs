@@ -36,6 +36,7 @@ fn only_a_node_with_nothing_against_it_is_chosen() {
 fn the_status_shows_master_nodes_checks_and_calls() {
     let text = status::render(&Status {
         cluster: "demo".to_owned(),
+        election: ElectionStatus { longest_late_ms: 0, longest_round_ms: 977 },
         node: "a".to_owned(),
         etcd: EtcdStatus {
             error: None,
@@ -49,6 +50,7 @@ fn the_status_shows_master_nodes_checks_and_calls() {
             }],
         },
         instances: vec![InstanceStatus {
+            promise_ms: 1000,
             name: "pbx".to_owned(),
             master: Some("a".to_owned()),
             hold: Some(HoldStatus { kind: "paired".to_owned(), remaining_ms: 312 }),
@@ -120,6 +122,7 @@ fn the_status_shows_master_nodes_checks_and_calls() {
         "83",
         "never",
         "evil .[2J",
+        "STOOD STILL for 977 ms",
     ] {
         assert!(text.contains(part), "{part} in\n{text}");
     }

@@ -6,6 +6,7 @@ use crate::cluster::election::Role;
 use crate::cluster::lease::Name;
 use crate::cluster::record::{Record, describe_pause};
 use crate::cluster::settings::Change;
+use crate::cluster::stalls::Kind;
 use crate::cluster::status::{ClusterStatus, InstanceStatus, NodeStatus};
 use crate::time::Time;
 use std::time::Duration;
@@ -101,6 +102,8 @@ impl Worker {
             paused: self.all.iter().find_map(|o| o.election.paused()).map(describe_pause),
             differences: self.unlike.differences().cloned().collect(),
             rejected_datagrams: self.rejected,
+            longest_late_ms: ms(self.stalls.longest(Kind::Late)),
+            longest_round_ms: ms(self.stalls.longest(Kind::Working)),
         };
         // Somebody may read it, and be put aside meanwhile: then it waits for the next time, and this thread for nobody.
         match try_lock(&self.shared.status) {
