@@ -17,12 +17,14 @@
 //! handled within the guard's time, which was taken off. So no stall makes a hold outlast the right. (A kernel without time of
 //! its own, a suspended host or a paused virtual machine, also does not count it.)
 
+mod guards;
 mod rules;
 
 use super::nfnl::{Batch, Data, Family, Nfnl, NfnlError};
 use super::nft::{self, NftError};
 use crate::clock;
 use crate::time::Time;
+use guards::Guards;
 use rules::{ARP, Chain, INET, Kind, NETDEV, Plan};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -30,11 +32,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tracing::{info, warn};
 
-/// How long the guard lives, from one try to the next. The first is two ticks of the slowest clock that kernels for servers have
-/// (250 Hz): what is less than one tick may be over at once. The others are for a change of nftables by another program that
-/// keeps the kernel busy meanwhile.
-const GUARDS: [Duration; 4] =
-    [Duration::from_millis(8), Duration::from_millis(16), Duration::from_millis(32), Duration::from_millis(64)];
 /// What is left of a right that is shorter is not worth holding for.
 const SHORTEST: Duration = Duration::from_millis(1);
 
@@ -80,7 +77,7 @@ pub enum KernelLeaseError {
     /// The kernel was busy for too long.
     #[error(
         "nftables was busy for too long for the hold of the addresses; see which program changes it for more than {} ms at a time \
-         (`nft monitor`)", GUARDS[GUARDS.len() - 1].as_millis()
+         (`nft monitor`)", guards::LONGEST.as_millis()
     )]
     Busy,
 }
@@ -116,6 +113,7 @@ struct Now {
     wish: Option<(u64, Time)>,
     // No hold of this epoch or an earlier one is taken.
     let_go: u64,
+    guards: Guards,
     // Whether the kernel has confirmed that nothing is held, and was not asked for anything since.
     silent: bool,
     // Whether rules at the interface were possible at first.
@@ -372,7 +370,9 @@ impl KernelLease {
         now.silent = false;
         let (wish, socket) = (now.wish, open(&mut now.socket)?);
         let mut commit = |batch: Batch| socket.commit(batch);
-        for guard in GUARDS {
+        let at = clock::now();
+        let left = wish.map_or(Duration::ZERO, |(_, until)| until.since(at));
+        for (number, guard) in now.guards.now(at, left) {
             // With nothing worth holding left, silence is what is asked for.
             let Some((epoch, until)) = wish.filter(|(_, until)| until.since(clock::now()) >= guard + SHORTEST) else {
                 commit(plan.end(kinds)).map_err(|e| self.explain(e))?;
@@ -390,7 +390,7 @@ impl KernelLease {
                 Ok(()) => return Ok(()),
                 // A guard lives for half its time at least, so this is not about the guard.
                 Err(NfnlError::Gone) if clock::now().since(began) < guard / 4 => return Err(self.explain(NfnlError::Gone)),
-                Err(NfnlError::Gone) => {}
+                Err(NfnlError::Gone) => now.guards.ran_out(number, clock::now()),
                 Err(e) => return Err(e.into()),
             }
         }

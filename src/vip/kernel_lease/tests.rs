@@ -69,7 +69,7 @@ fn a_hold_that_reaches_the_kernel_late_is_refused() {
         let mut socket = Nfnl::open().unwrap();
         let hold = || lease.plan().hold(&ALL, 1, Duration::from_secs(5));
         let guards = |socket: &mut Nfnl| socket.list(Family::Inet, lease.table_name(), "guard").unwrap().len();
-        socket.commit(lease.plan().guard(GUARDS[3])).unwrap();
+        socket.commit(lease.plan().guard(guards::LONGEST)).unwrap();
         socket.commit(hold()).unwrap();
         assert_eq!(lease.left().unwrap().map(|l| l.0), Some(1));
         // A guard serves once.
@@ -77,7 +77,7 @@ fn a_hold_that_reaches_the_kernel_late_is_refused() {
         lease.end().unwrap();
         assert_eq!(lease.left().unwrap(), None);
         // This process is stopped between computing the hold and asking for it.
-        for guard in GUARDS {
+        for (_, guard) in Guards::default().now(Time::ZERO, Duration::ZERO) {
             let began = clock::now();
             socket.commit(lease.plan().guard(guard)).unwrap();
             while guards(&mut socket) > 0 {
