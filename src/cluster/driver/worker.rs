@@ -1,17 +1,19 @@
 //! The loop: sockets, timers and etcd on one side, the pure elections on the other.
 
+mod asking;
+mod ending;
+mod learning;
 mod report;
 
 use super::keeper::Kept;
 use super::{ClusterEvent, Command, ForgetError, PARK_TIME, Shared, SwitchoverError, try_lock};
 use crate::clock;
-use crate::cluster::election::{Action, Election, Failure, Inherited, LeaseState, Request, Role, Settings, Told};
+use crate::cluster::election::{Action, Election, Failure, Inherited, LeaseState, Role, Settings, Told};
 use crate::cluster::heartbeat::{Codec, MAX_DATAGRAM, Rejected};
 use crate::cluster::lease::Name;
-use crate::cluster::record::{Alive, Keys, Terms, View, read_node};
+use crate::cluster::record::{Keys, Terms, View};
 use crate::cluster::settings::{self, Unlike};
 use crate::cluster::stalls::{Kind, Stalls};
-use crate::cluster::store;
 use crate::config::Config;
 use crate::etcd::{Changes, EtcdError, WatchEvent};
 use crate::time::Time;
@@ -377,67 +379,6 @@ impl Worker {
         *self.p.name.borrow() == Name::Ours
     }
 
-    fn ask(&self, index: usize, id: u64, mut request: Request) {
-        let one = &self.all[index];
-        let hold = one.election.hold().map(|(epoch, until, _)| (epoch, until));
-        let against = if !self.is_named() && !matches!(request, Request::Read) {
-            Some("this node is not registered under its name")
-        } else if matches!(request, Request::Commit(_)) && self.p.kept.exceeds(&one.name, hold, clock::now()) {
-            // The transaction would give others a right while this host still answers.
-            Some("the kernel could not be told to answer for a shorter time")
-        } else {
-            None
-        };
-        if let Some(message) = against {
-            let message = message.to_owned();
-            let answer = Answer { index, id, result: Err((Failure::Definite, EtcdError::Refused { message })) };
-            // With room for more than all elections can have open; were it full, the election would ask again after a restart.
-            let _ = self.answers.0.try_send(answer);
-            return;
-        }
-        if let Request::Commit(c) = &mut request {
-            let record = Arc::make_mut(&mut c.record);
-            if record.since_ms == 0 {
-                record.since_ms = clock::unix_ms();
-            }
-            for m in &record.members {
-                let own = (*m == self.me).then_some(self.p.socket);
-                if let Some(a) = self.peers.get(m).copied().or(own) {
-                    record.addresses.insert(m.clone(), a);
-                }
-            }
-        }
-        let (etcd, keys, me) = (self.shared.etcd.clone(), self.p.keys.clone(), self.me.clone());
-        let (instance, tx) = (self.all[index].name.clone(), self.answers.0.clone());
-        self.p.outside.spawn(async move {
-            let result = store::ask(&etcd, &keys, &instance, &me, request).await;
-            let _ = tx.send(Answer { index, id, result }).await;
-        });
-    }
-
-    /// etcd is another one than before: whatever was read from it says nothing any more.
-    fn etcd_changed(&mut self) {
-        self.changes.borrow_and_update();
-        self.each(Election::etcd_changed);
-    }
-
-    fn answer(&mut self, a: Answer) {
-        // An answer of the new etcd must not come before the news of it.
-        if self.changes.has_changed().unwrap_or(false) {
-            self.etcd_changed();
-        }
-        match a.result {
-            Ok((succeeded, view)) => {
-                self.check_alive(a.index, view.alive);
-                self.with(a.index, |e, now| e.handle_reply(a.id, succeeded, view, now));
-            }
-            Err((failure, error)) => {
-                tracing::debug!(instance = %self.all[a.index].name, %error, "etcd did not answer the election");
-                self.with(a.index, |e, now| e.handle_failure(a.id, failure, now));
-            }
-        }
-    }
-
     fn datagram(&mut self, bytes: &[u8], from: SocketAddr) {
         match self.p.codec.open(bytes) {
             Ok((sender, instance, message)) if sender != self.me && self.is_named() => {
@@ -500,80 +441,6 @@ impl Worker {
         }
     }
 
-    fn hint(&mut self, h: Hint) {
-        let nodes = match h {
-            Hint::Instance(i) => return self.with(i, Election::hint),
-            Hint::Nodes(n) => n,
-        };
-        match nodes {
-            WatchEvent::Snapshot { entries, .. } => {
-                let nodes = self.p.keys.nodes();
-                entries.iter().filter(|kv| kv.key.starts_with(&nodes)).for_each(|kv| self.learn_node(&kv.key, &kv.value));
-            }
-            WatchEvent::Put(kv) if kv.key == self.p.keys.paused() => {}
-            WatchEvent::Put(kv) => {
-                self.learn_node(&kv.key, &kv.value);
-                if kv.key == self.p.keys.node(&self.me) && self.p.lease.borrow().is_some_and(|l| l.id != kv.lease) {
-                    self.p.again.notify_one();
-                }
-            }
-            // The address is kept: the node may be reachable although its lease is not.
-            WatchEvent::Delete { key, .. } => {
-                if key == self.p.keys.node(&self.me) && self.p.lease.borrow().is_some() && self.stopping.is_none() {
-                    self.p.again.notify_one();
-                }
-            }
-        }
-        self.each(Election::hint);
-    }
-
-    fn learn_node(&mut self, key: &str, value: &[u8]) {
-        match read_node(key, value) {
-            Ok(n) if n.name != self.me && self.p.keys.node(&n.name) == key => {
-                self.p.codec.registered(&n.name, n.boot);
-                let changes = self.unlike.learn(&n);
-                self.tell(&changes);
-                self.peers.insert(n.name, n.address);
-            }
-            Ok(_) => {}
-            Err(why) => return self.warn_of(key, why),
-        }
-        self.warned.remove(key);
-    }
-
-    /// Warns once of what a key holds, until it holds something else.
-    fn warn_of(&mut self, key: &str, why: String) {
-        let full = self.warned.len() >= MAX_WARNED && !self.warned.contains_key(key);
-        if !full && self.warned.insert(key.to_owned(), why.clone()).as_ref() != Some(&why) {
-            tracing::warn!("{why}");
-        }
-    }
-
-    fn check_alive(&mut self, i: usize, alive: Option<Alive>) {
-        let key = self.p.keys.alive(&self.all[i].name);
-        match alive {
-            // A master that lives puts its own there at once. Where none lives, it keeps all others from taking over slowly.
-            Some(a) if a.epoch == 0 || a.lease == 0 => {
-                let why = format!(
-                    "the value of {key} in etcd is not one of a master (not an epoch, or without a lease): it stands for a master that \
-                     lives. If there is none, remove it with `etcdctl del {key}`"
-                );
-                self.warn_of(&key, why);
-            }
-            _ => drop(self.warned.remove(&key)),
-        }
-    }
-
-    /// Members' addresses from the record, for nodes whose own key is not there.
-    fn learn_addresses(&mut self, i: usize) {
-        let Some(r) = self.all[i].election.record() else { return };
-        for (n, a) in &r.addresses {
-            if *n != self.me {
-                self.peers.entry(n.clone()).or_insert(*a);
-            }
-        }
-    }
-
     fn command(&mut self, c: Command) {
         match c {
             Command::Switchover(instance, to, tx) => {
@@ -626,56 +493,6 @@ impl Worker {
                 Err(mpsc::error::TrySendError::Full(e)) => return self.pending.push_front(e),
                 Err(mpsc::error::TrySendError::Closed(_)) => return self.pending.clear(),
             }
-        }
-    }
-
-    fn parked(&mut self, now: Time) -> bool {
-        let Some(since) = self.parking.as_ref().map(|p| p.0) else { return false };
-        let done = self.all.iter().all(|o| o.election.parked());
-        if !done && now < since + PARK_TIME {
-            return false;
-        }
-        self.p.lease_task.abort();
-        if let Some((_, tx)) = self.parking.take() {
-            let _ = tx.send(done);
-        }
-        true
-    }
-
-    fn stopped(&mut self, now: Time) -> bool {
-        let Some(since) = self.stopping.as_ref().map(|s| s.0) else {
-            // A switchover whose caller has given up must not happen minutes later.
-            for o in &mut self.all {
-                if o.asked.as_ref().is_some_and(oneshot::Sender::is_closed) {
-                    o.asked = None;
-                    o.election.cancel_switchover();
-                }
-                if o.forget.as_ref().is_some_and(oneshot::Sender::is_closed) {
-                    o.forget = None;
-                    o.election.cancel_forget();
-                }
-            }
-            return false;
-        };
-        if now >= since + HANDOVER_TIME {
-            self.each(|e, now| e.stop_at_once(now));
-            self.flush_events();
-        }
-        let done = self.all.iter().all(|o| o.election.may_leave(now) && o.up.is_none());
-        done || now >= since + LEAVE_TIME
-    }
-
-    /// The addresses are down and the promises have run out: the lease goes, and all keys with it.
-    async fn leave(mut self) {
-        self.p.lease_task.abort();
-        let lease = *self.p.lease.borrow();
-        if let Some(l) = lease
-            && let Err(e) = self.shared.etcd.revoke(l.id).await
-        {
-            tracing::warn!(error = %e, "the lease could not be revoked; it runs out by itself");
-        }
-        if let Some((_, Some(tx))) = self.stopping.take() {
-            let _ = tx.send(());
         }
     }
 }

@@ -1,0 +1,71 @@
+//! What the elections ask of etcd, and what comes back.
+
+use super::{Answer, Worker};
+use crate::clock;
+use crate::cluster::election::{Election, Failure, Request};
+use crate::cluster::store;
+use crate::etcd::EtcdError;
+use std::sync::Arc;
+
+impl Worker {
+    pub(super) fn ask(&self, index: usize, id: u64, mut request: Request) {
+        let one = &self.all[index];
+        let hold = one.election.hold().map(|(epoch, until, _)| (epoch, until));
+        let against = if !self.is_named() && !matches!(request, Request::Read) {
+            Some("this node is not registered under its name")
+        } else if matches!(request, Request::Commit(_)) && self.p.kept.exceeds(&one.name, hold, clock::now()) {
+            // The transaction would give others a right while this host still answers.
+            Some("the kernel could not be told to answer for a shorter time")
+        } else {
+            None
+        };
+        if let Some(message) = against {
+            let message = message.to_owned();
+            let answer = Answer { index, id, result: Err((Failure::Definite, EtcdError::Refused { message })) };
+            // With room for more than all elections can have open; were it full, the election would ask again after a restart.
+            let _ = self.answers.0.try_send(answer);
+            return;
+        }
+        if let Request::Commit(c) = &mut request {
+            let record = Arc::make_mut(&mut c.record);
+            if record.since_ms == 0 {
+                record.since_ms = clock::unix_ms();
+            }
+            for m in &record.members {
+                let own = (*m == self.me).then_some(self.p.socket);
+                if let Some(a) = self.peers.get(m).copied().or(own) {
+                    record.addresses.insert(m.clone(), a);
+                }
+            }
+        }
+        let (etcd, keys, me) = (self.shared.etcd.clone(), self.p.keys.clone(), self.me.clone());
+        let (instance, tx) = (self.all[index].name.clone(), self.answers.0.clone());
+        self.p.outside.spawn(async move {
+            let result = store::ask(&etcd, &keys, &instance, &me, request).await;
+            let _ = tx.send(Answer { index, id, result }).await;
+        });
+    }
+
+    /// etcd is another one than before: whatever was read from it says nothing any more.
+    pub(super) fn etcd_changed(&mut self) {
+        self.changes.borrow_and_update();
+        self.each(Election::etcd_changed);
+    }
+
+    pub(super) fn answer(&mut self, a: Answer) {
+        // An answer of the new etcd must not come before the news of it.
+        if self.changes.has_changed().unwrap_or(false) {
+            self.etcd_changed();
+        }
+        match a.result {
+            Ok((succeeded, view)) => {
+                self.check_alive(a.index, view.alive);
+                self.with(a.index, |e, now| e.handle_reply(a.id, succeeded, view, now));
+            }
+            Err((failure, error)) => {
+                tracing::debug!(instance = %self.all[a.index].name, %error, "etcd did not answer the election");
+                self.with(a.index, |e, now| e.handle_failure(a.id, failure, now));
+            }
+        }
+    }
+}
