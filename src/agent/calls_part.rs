@@ -239,6 +239,9 @@ async fn run(setup: Arc<Setup>, turn: Turn, line: Arc<Mutex<Line>>) -> Result<()
         (None, None) => {}
     }
     loop {
+        // While the ring is never empty, there is always something that need not be waited for. Without this neither the sign of life nor
+        // anything else on this thread would have its turn in a flood, and the watchdog would give the run up.
+        tokio::task::yield_now().await;
         // A run that comes back after it was given up does nothing more.
         if turn.licence.act(|| ()).is_none() {
             return Ok(());

@@ -22,14 +22,16 @@ const MAX_CALLS: u64 = 200;
 const BEFORE: usize = 2;
 const DURING: usize = 3;
 const ALL: usize = BEFORE + DURING;
-/// Unanswered INVITEs that must have come and gone: kept, they would be 75 MB.
-const GONE: u64 = 5000;
-const AT_ONCE: usize = 2000;
-/// Bytes of each description: with its headers, what one UDP datagram of this LAN takes in eleven fragments.
+/// Unanswered INVITEs that must have come and gone: kept, they would be 45 MB.
+const GONE: u64 = 3000;
+/// So many at once overflow the ring, and so many do not.
+const TOO_MANY: usize = 2000;
+const MANY: usize = 200;
+/// Bytes of each description, which come in eleven fragments.
 const SDP: usize = 15_000;
 /// By how much the agent's memory may grow, in kB. What may be kept of a flood with this `max_calls` is below 2 MB, and of fragments 4 MB;
 /// the rest is what the allocator does not give back.
-const GROWTH: u64 = 32 * 1024;
+const GROWTH: u64 = 16 * 1024;
 
 /// 67 INVITEs a second, until this drops; more at once where that is asked for.
 struct Flood {
@@ -77,6 +79,19 @@ impl Flood {
             let _ = self.socket.send_to(&invite(me, &format!("wave{wave}"), n), (VIP4, 5060));
         }
         Ok(())
+    }
+
+    /// Waits until the agent has read all that was sent before. What comes here last has a name that is too long, which is counted; while
+    /// the ring is full it is lost.
+    fn is_read(&self, agent: &Agent) -> Result<()> {
+        let me = self.socket.local_addr()?;
+        let long = "x".repeat(1100);
+        let before = learning(agent).map_err(anyhow::Error::msg)?["too_long"].as_u64().unwrap_or(0);
+        wait::every(Duration::from_millis(50), "the flood to be read", SOON, || {
+            let _ = self.socket.send_to(&invite(me, &long, 0), (VIP4, 5060));
+            let now = learning(agent)?;
+            if now["too_long"].as_u64() > Some(before) { Ok(()) } else { Err(now.to_string()) }
+        })
     }
 
     /// What anybody has sent to it, in its first line.
@@ -132,7 +147,8 @@ fn flooded(ground: &mut Ground<B2bua>) -> Result<()> {
     let stranger = ground.lan.host("obs")?.clone();
     // The servers' own firewall: they hear nothing of the flood, and so they answer nothing.
     for agent in &ground.agents {
-        let drop = format!("table ip own {{ chain in {{ type filter hook input priority 0; ip saddr {} drop; }}; }}", stranger.ip4);
+        let drop =
+            format!("table ip own {{ chain in {{ type filter hook input priority 0; ip saddr {} drop; }}; }}", stranger.ip4);
         agent.host().exec(&["nft", &drop])?;
     }
     let (before, during) = {
@@ -150,7 +166,8 @@ fn flooded(ground: &mut Ground<B2bua>) -> Result<()> {
 
     let flood = Flood::start(&stranger)?;
     for wave in 0.. {
-        flood.at_once(wave, AT_ONCE)?;
+        flood.at_once(wave, TOO_MANY)?;
+        flood.is_read(master)?;
         let gone = learning(master).map_err(anyhow::Error::msg)?["gave_way"].as_u64().unwrap_or(0);
         if gone >= GONE {
             break;
@@ -158,6 +175,7 @@ fn flooded(ground: &mut Ground<B2bua>) -> Result<()> {
         ensure!(wave < 100, "only {gone} INVITEs gave way");
     }
     // Others call while the flood goes on.
+    flood.at_once(1000, MANY)?;
     during.set_up(SOON)?;
     ground.wait_stored(ALL)?;
     let known = knows_whole(master, ALL)?;

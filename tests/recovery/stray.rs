@@ -31,7 +31,13 @@ fn dialogs<'a>(calls: &'a [Secrets], hosts: [&Host; 2]) -> Vec<Dialog<'a>> {
         let port = |side: u16| 11_000 + 1000 * side + u16::try_from(i).unwrap_or(0);
         let [call_id, server, phone] = &call.called;
         [
-            Dialog { call_id: &call.call_id, server: &call.local, phone: &call.remote, at: (hosts[0].ip4, port(0)).into(), cseq: 7000 },
+            Dialog {
+                call_id: &call.call_id,
+                server: &call.local,
+                phone: &call.remote,
+                at: (hosts[0].ip4, port(0)).into(),
+                cseq: 7000,
+            },
             Dialog { call_id, server, phone, at: (hosts[1].ip4, port(1)).into(), cseq: call.called_cseq },
         ]
     });
@@ -52,7 +58,9 @@ fn strays(d: &Dialog, me: SocketAddr) -> Vec<String> {
         format!(
             "BYE sip:{vip} SIP/2.0\r\nVia: SIP/2.0/UDP {me};branch=z9hG4bK-stray-{n}-{}\r\nMax-Forwards: 70\r\nFrom: {phone}\r\nTo: {server}\r\n\
              Call-ID: {}\r\nCSeq: {} BYE\r\nContent-Length: 0\r\n\r\n",
-            d.at, d.call_id, 5000 + n
+            d.at,
+            d.call_id,
+            5000 + n
         )
     };
     let next = d.cseq + 1;
