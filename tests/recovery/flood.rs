@@ -172,7 +172,7 @@ fn flooded(ground: &mut Ground<B2bua>) -> Result<()> {
         if gone >= GONE {
             break;
         }
-        ensure!(wave < 100, "only {gone} INVITEs gave way");
+        ensure!(wave < 20, "only {gone} INVITEs gave way");
     }
     // Others call while the flood goes on.
     flood.at_once(1000, MANY)?;
