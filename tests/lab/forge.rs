@@ -13,27 +13,11 @@ pub(crate) fn frame(to: [u8; 6], src: SocketAddr, dst: SocketAddr, payload: &str
     };
     let length = |n: usize| u16::try_from(n + payload.len()).unwrap_or(0).to_be_bytes();
     let mut head = [&[0x45, 0][..], &length(28), &[0, 7, 0x40, 0, 64, 17, 0, 0], &ip(src), &ip(dst)].concat();
-    sign(&mut head);
-    let udp = [&src.port().to_be_bytes()[..], &dst.port().to_be_bytes(), &length(8), &[0, 0], payload.as_bytes()].concat();
-    [&to[..], &[2, 0, 0, 0, 0, 0x66, 8, 0], &head, &udp].concat()
-}
-
-/// Has the frame be the first fragment of a longer datagram, of this number.
-pub(crate) fn first_fragment(mut frame: Vec<u8>, number: u16) -> Vec<u8> {
-    let head = &mut frame[14..34];
-    head[4..6].copy_from_slice(&number.to_be_bytes());
-    // "More fragments", and no "don't fragment".
-    head[6..8].copy_from_slice(&[0x20, 0]);
-    head[10..12].fill(0);
-    sign(head);
-    frame
-}
-
-/// Fills in the checksum of an IPv4 header, which is 0 before.
-fn sign(head: &mut [u8]) {
     let sum: u32 = head.chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum();
     let sum = !((sum & 0xffff) + (sum >> 16));
     head[10..12].copy_from_slice(&sum.to_be_bytes()[2..]);
+    let udp = [&src.port().to_be_bytes()[..], &dst.port().to_be_bytes(), &length(8), &[0, 0], payload.as_bytes()].concat();
+    [&to[..], &[2, 0, 0, 0, 0, 0x66, 8, 0], &head, &udp].concat()
 }
 
 /// Puts whole Ethernet frames on the wire of a host.
