@@ -12,6 +12,8 @@ pub mod cluster;
 pub mod config;
 pub mod control;
 pub mod etcd;
+#[cfg(feature = "faults")]
+mod faults;
 pub mod health;
 pub mod recovery;
 pub mod sip;

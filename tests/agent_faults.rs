@@ -1,5 +1,5 @@
 //! Faults in the parts of a real agent: the part comes back, and neither address nor role takes note of it. With the cargo feature
-//! `faults`, by which the agent does to itself what `KEEPCALL_FAULT` says as soon as the file that it names is there.
+//! `faults`, by which the agent does to itself what `KEEPCALL_FAULT` says as soon as the file that it names is there (`src/faults.rs`).
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 

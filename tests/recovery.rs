@@ -2,12 +2,16 @@
 
 #[path = "recovery/b2bua.rs"]
 mod b2bua;
+#[path = "recovery/flood.rs"]
+mod flood;
 #[path = "lab/mod.rs"]
 mod lab;
 #[path = "recovery/proxy.rs"]
 mod proxy;
 #[path = "recovery/stranger.rs"]
 mod stranger;
+#[path = "recovery/stray.rs"]
+mod stray;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

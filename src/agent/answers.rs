@@ -208,7 +208,7 @@ impl Answers {
         if let Some(why) = &part.not_ready {
             reason = format!("not ready: {why}{}{reason}", if reason.is_empty() { "" } else { "; " });
         }
-        if let Some(problem) = &status.problem {
+        for problem in part.absent.iter().chain(&status.problem) {
             reason = format!("{reason}{}needs repair: {problem}", if reason.is_empty() { "" } else { "; " });
         }
         api::InstanceStatus {

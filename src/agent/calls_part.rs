@@ -1,11 +1,11 @@
 //! The calls of an instance as the rest of the agent sees them: a part that may fail. What is asked of it waits for a while at most.
 
 use super::calls_side::CallsSide;
-#[cfg(feature = "faults")]
-use super::faults;
 use super::footing::Footing;
 use super::history;
 use super::mode::Picture;
+#[cfg(feature = "faults")]
+use super::part::Doing;
 use super::part::{Beats, Parts, Turn, Work};
 use super::takeover::Takeover;
 use crate::clock;
@@ -239,12 +239,18 @@ async fn run(setup: Arc<Setup>, turn: Turn, line: Arc<Mutex<Line>>) -> Result<()
         (None, None) => {}
     }
     loop {
+        // While the ring is never empty, there is always something that need not be waited for. Without this neither the sign of life nor
+        // anything else on this thread would have its turn in a flood, and the watchdog would give the run up.
+        tokio::task::yield_now().await;
         // A run that comes back after it was given up does nothing more.
         if turn.licence.act(|| ()).is_none() {
             return Ok(());
         }
         #[cfg(feature = "faults")]
-        faults::in_calls(&turn.pulse);
+        for (part, doing) in [("learning", Doing::Learning), ("recovery", Doing::Recovery)] {
+            turn.pulse.does(doing);
+            crate::faults::point(part);
+        }
         #[cfg(feature = "faults")]
         let tick = tokio::time::sleep(Duration::from_millis(100));
         #[cfg(not(feature = "faults"))]

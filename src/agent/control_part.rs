@@ -1,8 +1,6 @@
 //! The command line's side of the agent: a part that may fail.
 
 use super::answers::Answers;
-#[cfg(feature = "faults")]
-use super::faults;
 use super::part::{Beats, Parts, Turn, Work};
 use crate::control::server::Socket;
 use std::sync::Arc;
@@ -19,7 +17,7 @@ pub(super) fn start(socket: Arc<Socket>, answers: Answers, parts: &Parts, beats:
                     return Ok(());
                 }
                 #[cfg(feature = "faults")]
-                faults::in_control();
+                crate::faults::point("control");
                 #[cfg(feature = "faults")]
                 let tick = tokio::time::sleep(std::time::Duration::from_millis(100));
                 #[cfg(not(feature = "faults"))]

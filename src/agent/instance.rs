@@ -50,6 +50,8 @@ pub(super) enum Order {
 #[derive(Debug, Default)]
 pub(super) struct Summary {
     pub(super) not_ready: Option<String>,
+    /// Why this node is master without all of the addresses.
+    pub(super) absent: Option<String>,
     pub(super) checks: Vec<api::CheckStatus>,
     pub(super) conflicts: Vec<api::Conflict>,
     pub(super) calls: api::CallCounts,
@@ -84,6 +86,8 @@ pub(super) struct Instance {
     pub(super) put_back: Option<Time>,
     /// When they are to be put back next.
     pub(super) put_back_at: Option<Time>,
+    /// Why they are not all here, while they are held.
+    pub(super) absent: Option<String>,
 }
 
 impl Instance {
@@ -136,7 +140,7 @@ impl Instance {
             }
             Order::Drop { epoch, reason, handover } => self.drop_right(epoch, &reason, handover).await,
             Order::Summary(reply) => {
-                let (not_ready, conflicts) = (self.missing.clone(), self.rivals());
+                let (not_ready, absent, conflicts) = (self.missing.clone(), self.absent.clone(), self.rivals());
                 let checks = self.verdict.borrow().checks.clone();
                 let counts = self.calls.as_ref().map(CallsPart::counts);
                 // The calls' part may be stuck; this must not wait for it.
@@ -145,7 +149,7 @@ impl Instance {
                         Some(counts) => counts.await.unwrap_or_default(),
                         None => Default::default(),
                     };
-                    let _ = reply.send(Summary { not_ready, checks, conflicts, calls, server });
+                    let _ = reply.send(Summary { not_ready, absent, checks, conflicts, calls, server });
                 });
             }
             Order::Calls(reply) => {
@@ -216,8 +220,10 @@ impl Instance {
         self.conflicts.taken();
         self.refresh_at = clock::now() + REFRESH;
         self.announcing = Some(announcing);
+        self.absent = None;
         if let Err(e) = added {
-            error!(instance = name, epoch, "the addresses are not complete: {e}");
+            error!(instance = name, epoch, "the addresses are not complete: {e}; trying again");
+            self.lacks(format!("not all of the addresses are on {}: {e}; it is tried again each second", self.config.interface));
         }
         for e in &announced.errors {
             warn!(instance = name, "an announcement was not sent: {e}");
@@ -285,7 +291,7 @@ impl Instance {
         self.announcing = None;
         self.held = None;
         self.conflicts.dropped();
-        self.put_back_at = None;
+        (self.put_back_at, self.absent) = (None, None);
         self.refresh_at = Time::FAR;
         let removal = self.addresses.remove(&self.config.interface, &self.config.addresses);
         let (removed, mut errors) = tokio::join!(removal, self.close_fence());
@@ -362,7 +368,7 @@ impl Instance {
                     %prefix,
                     "somebody removed the address; putting it back. If systemd-networkd manages {interface}, set KeepConfiguration=static there"
                 );
-                self.put_back_soon();
+                self.lacks(format!("somebody removed {prefix} from {interface}; it is put back"));
             }
             AddressEvent::LinkUp { .. } => {
                 self.announce_again();
@@ -390,6 +396,12 @@ impl Instance {
         }
     }
 
+    /// This node is master, and an address is not on its interface.
+    fn lacks(&mut self, why: String) {
+        self.absent = Some(why);
+        self.put_back_soon();
+    }
+
     // Two programs that undo each other must not take the machine down with them, so the second time waits.
     fn put_back_soon(&mut self) {
         let earliest = self.put_back.map_or(Time::ZERO, |last| last + PUT_BACK_PAUSE);
@@ -398,13 +410,21 @@ impl Instance {
 
     async fn put_back(&mut self) {
         self.put_back_at = None;
-        let Some(epoch) = self.held else { return };
+        // An interface that comes back is told, and then they are put back.
+        let Some(epoch) = self.held.filter(|_| self.missing.is_none()) else { return };
         if !self.cluster.holds(&self.config.name, epoch) {
             return;
         }
         self.put_back = Some(clock::now());
-        if let Err(e) = self.addresses.add(&self.config.interface, &self.config.addresses).await {
-            error!(instance = self.config.name, "could not put the addresses back: {e}");
+        let added = self.addresses.add(&self.config.interface, &self.config.addresses).await;
+        let before = self.absent.take();
+        if let Err(e) = added {
+            let why = format!("not all of the addresses are on {}: {e}; it is tried again each second", self.config.interface);
+            self.lacks(why.clone());
+            if before.as_ref() == Some(&why) {
+                return;
+            }
+            error!(instance = self.config.name, "{why}");
         }
         self.announce_again();
     }

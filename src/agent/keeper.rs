@@ -161,6 +161,10 @@ pub(super) async fn mend_one(instance: &str, lease: &KernelLease) -> Duration {
 
 impl Keeper for Leases {
     fn keep(&mut self, instance: &str, hold: Option<(u64, Time)>) -> Result<(), String> {
+        #[cfg(feature = "faults")]
+        if crate::faults::refuses("lease") {
+            return Err("a fault was asked for".to_owned());
+        }
         let lease = self.all.get(instance).ok_or("the instance has no kernel lease; restart the agent")?;
         match hold {
             Some((epoch, until)) => lease.renew(epoch, until),

@@ -10,8 +10,6 @@ mod calls_part;
 mod calls_side;
 mod control_part;
 mod ears;
-#[cfg(feature = "faults")]
-mod faults;
 mod footing;
 mod ground;
 mod history;

@@ -4,7 +4,7 @@ use crate::calls::tracker::Counters;
 use crate::time::Time;
 use std::time::Duration;
 
-/// Least time between two warnings: a flood is one piece of news, not thousands.
+/// Least time between two warnings: a flood is one piece of news, not thousands. What was never told before is news at once.
 const EVERY: Duration = Duration::from_secs(60);
 
 /// What was told of the legs that found no room.
@@ -17,8 +17,11 @@ pub(super) struct NotLearnt {
 impl NotLearnt {
     /// The news since it was last told, as a sentence for people; `None` if there is none, or it is too early.
     pub(super) fn news(&mut self, now: Counters, at: Time) -> Option<String> {
-        let is_news = (now.not_learnt, now.cut) != (self.before.not_learnt, self.before.cut);
-        if !is_news || self.told.is_some_and(|told| at.since(told) < EVERY) {
+        let kinds = |c: &Counters| [c.gave_way, c.no_room, c.same_call_id, c.too_long, c.cut];
+        let (kinds_now, kinds_before) = (kinds(&now), kinds(&self.before));
+        let is_new_kind = kinds_now.iter().zip(kinds_before).any(|(now, before)| *now > 0 && before == 0);
+        let is_early = self.told.is_some_and(|told| at.since(told) < EVERY);
+        if kinds_now == kinds_before || (is_early && !is_new_kind) {
             return None;
         }
         let b = self.before;
@@ -48,7 +51,8 @@ mod tests {
         assert!(told.news(counted(7), at(1)).is_some_and(|t| t.starts_with("7 that the server did not answer")));
         assert_eq!(told.news(counted(9_000), at(60)), None);
         let later = Counters { no_room: 2, not_learnt: 9_002, ..counted(9_000) };
-        let text = told.news(later, at(61)).unwrap_or_default();
+        // Another reason does not wait.
+        let text = told.news(later, at(60)).unwrap_or_default();
         assert!(text.starts_with("8993 that") && text.contains("; 2 found no room"), "{text}");
         assert_eq!(told.news(later, at(200)), None, "no news is no news");
     }

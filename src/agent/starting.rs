@@ -186,6 +186,7 @@ impl Starting {
             announcing: None,
             put_back: None,
             put_back_at: None,
+            absent: None,
         })
     }
 

@@ -286,6 +286,10 @@ impl Capture {
             });
             self.waiting = waiting;
             taken?;
+            if self.waiting.is_empty() {
+                // Frames without a message may fill the ring faster than they are read; nothing else would ever have its turn.
+                tokio::task::yield_now().await;
+            }
         }
     }
 

@@ -107,7 +107,7 @@ impl Reassembly {
         let mut parts = self.partials.remove(&key)?.parts;
         parts.sort_unstable_by_key(|(offset, _)| *offset);
         // The protocol of the first fragment counts (RFC 8200 section 4.5); here all have the same.
-        let data = parts.into_iter().flat_map(|(_, part)| part).collect();
+        let data = parts.into_iter().map(|(_, part)| part).collect::<Vec<_>>().concat();
         Some(Joined { src: f.src, dst: f.dst, protocol: f.protocol, data })
     }
 

@@ -2,6 +2,7 @@
 
 use crate::netns::{LONG, Lan};
 use crate::tcp::{message, on, seen};
+use futures::FutureExt as _;
 use keepcall::calls::capture::{Capture, CaptureError};
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -195,4 +196,29 @@ fn link_address(index: u32) -> nix::sys::socket::LinkAddr {
     let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
     // SAFETY: the address lives over the call, is a sockaddr_ll as its family says, and is as long as is said.
     unsafe { nix::sys::socket::LinkAddr::from_raw((&raw const address).cast(), Some(length)) }.unwrap()
+}
+
+#[test]
+fn frames_without_a_message_leave_others_their_turn() {
+    const FRAMES: u64 = 10_000;
+    let lan = std::sync::Arc::new(Lan::new(&["a", "b"]));
+    let wire = std::sync::Arc::clone(&lan);
+    let (all, first) = lan.block_on("a", move || async move {
+        let mut capture = Capture::open("eth0", &[5060]).unwrap();
+        // First fragments, of which the rest never comes: more than a block of the ring holds.
+        let frames = vec![frame(&[], &v4(0x2000, &udp(5060, &[b'x'; 40]))); FRAMES as usize];
+        tokio::task::spawn_blocking(move || send_frames(&wire, "b", frames)).await.unwrap();
+        let end = tokio::time::Instant::now() + LONG;
+        let mut first = None;
+        while capture.counters().path.frames < FRAMES {
+            assert!(tokio::time::Instant::now() < end, "{:?}", capture.counters());
+            // Looked at once: what is there is read up to the end of a block, and then it is somebody else's turn.
+            if capture.next().now_or_never().is_none() && first.is_none() {
+                first = Some(capture.counters().path.frames).filter(|n| *n > 0);
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        (capture.counters().path.frames, first.unwrap())
+    });
+    assert!(first < FRAMES / 2, "{first} of {all} frames were read in one go");
 }

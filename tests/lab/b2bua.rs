@@ -33,6 +33,10 @@ pub(crate) struct Secrets {
     pub(crate) call_id: String,
     pub(crate) local: String,
     pub(crate) remote: String,
+    /// The same of the dialog with the called party; its tag is there once it has answered.
+    pub(crate) called: [String; 3],
+    /// The number of the server's INVITE to the called party.
+    pub(crate) called_cseq: u32,
     pub(crate) media: [SocketAddr; 2],
 }
 
@@ -302,6 +306,8 @@ impl Core {
             call_id: caller.call_id.clone(),
             local: caller.local.clone(),
             remote: caller.remote.clone(),
+            called: [called.call_id.clone(), called.local.clone(), called.remote.clone()],
+            called_cseq: called.cseq + 1,
             media: [caller.at, called.at],
         });
         self.answer(&m, from, 100, None).await;
@@ -379,6 +385,10 @@ impl Core {
         let (cseq, _) = m.cseq().unwrap_or_default();
         let l = &mut self.calls[call].legs[leg];
         m.get("to").unwrap_or_default().clone_into(&mut l.remote);
+        if why == Why::First {
+            let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            l.remote.clone_into(&mut known[call].called[2]);
+        }
         if code >= 300 {
             return self.write(call, leg, "ACK", cseq, &branch, None).await;
         }

@@ -31,6 +31,11 @@ pub(crate) struct Ground<S> {
 impl<S> Ground<S> {
     /// Builds it. `start` starts a server on a host, and says where its process id is written.
     pub(crate) fn new(start: impl Fn(&Lan, &Host, &Runtime) -> Result<(S, PathBuf)>) -> Result<Self> {
+        Self::with("", start)
+    }
+
+    /// The same with more lines at the end of the agents' configuration, which is within `[instance.sip]`.
+    pub(crate) fn with(more: &str, start: impl Fn(&Lan, &Host, &Runtime) -> Result<(S, PathBuf)>) -> Result<Self> {
         let lan = Lan::new()?;
         let rt = Runtime::new()?;
         let etcd = Etcd::start(&lan)?;
@@ -48,7 +53,7 @@ impl<S> Ground<S> {
                 server_pidfile: Some(pidfile),
                 on_backup: None,
             };
-            agents.push(Agent::start(host, &setup)?);
+            agents.push(Agent::start_with(host, &setup, more)?);
         }
         let (master, successor) = wait_armed(&mut agents)?;
         Ok(Self { agents, servers, etcd, rt, lan, master, successor })

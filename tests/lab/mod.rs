@@ -11,6 +11,7 @@ pub(crate) mod b2bua;
 pub(crate) mod calls;
 pub(crate) mod chaos;
 pub(crate) mod etcd;
+pub(crate) mod forge;
 pub(crate) mod ground;
 pub(crate) mod kamailio;
 pub(crate) mod keepalived;

@@ -3,14 +3,14 @@
 use crate::alone;
 use crate::lab::b2bua::{B2bua, Secrets};
 use crate::lab::calls::{Calls, has_audio};
+use crate::lab::forge::{frame, send};
 use crate::lab::ground::Ground;
 use crate::lab::lan::{Host, VIP4};
 use crate::lab::phone::{Command, Manner, Phase, Phone};
 use crate::lab::{unix_us, wait};
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -44,21 +44,6 @@ fn legs(ground: &Ground<B2bua>) -> Result<Vec<Value>, String> {
 
 fn counts(ground: &Ground<B2bua>) -> Result<Value, String> {
     Ok(ground.agents[ground.master].instance().map_err(|e| format!("{e:#}"))?["calls"].clone())
-}
-
-/// A UDP datagram as an Ethernet frame to `to`, whoever it claims to come from.
-fn frame(to: [u8; 6], src: SocketAddr, dst: SocketAddr, payload: &str) -> Vec<u8> {
-    let ip = |a: SocketAddr| match a.ip() {
-        std::net::IpAddr::V4(ip) => ip.octets(),
-        std::net::IpAddr::V6(_) => [0; 4],
-    };
-    let length = |n: usize| u16::try_from(n + payload.len()).unwrap_or(0).to_be_bytes();
-    let mut head = [&[0x45, 0][..], &length(28), &[0, 7, 0x40, 0, 64, 17, 0, 0], &ip(src), &ip(dst)].concat();
-    let sum: u32 = head.chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum();
-    let sum = !((sum & 0xffff) + (sum >> 16));
-    head[10..12].copy_from_slice(&sum.to_be_bytes()[2..]);
-    let udp = [&src.port().to_be_bytes()[..], &dst.port().to_be_bytes(), &length(8), &[0, 0], payload.as_bytes()].concat();
-    [&to[..], &[2, 0, 0, 0, 0, 0x66, 8, 0], &head, &udp].concat()
 }
 
 /// A message of a call that the server never made to the stranger; `start` and `cseq` as in the message.
@@ -97,16 +82,7 @@ fn forge(host: &Host, master: [u8; 6], me: SocketAddr, real: &[Secrets]) -> Resu
             frames.push(frame(master, vip, me, &text));
         }
     }
-    host.enter(move || {
-        let own =
-            nix::ifaddrs::getifaddrs()?.find_map(|i| Some(*i.address.filter(|_| i.interface_name == "eth0")?.as_link_addr()?));
-        let link = own.context("the stranger has no link address")?;
-        let socket = socket2::Socket::new(socket2::Domain::PACKET, socket2::Type::RAW, None)?;
-        for frame in frames {
-            nix::sys::socket::sendto(socket.as_raw_fd(), &frame, &link, nix::sys::socket::MsgFlags::empty())?;
-        }
-        Ok(())
-    })?;
+    send(host, frames)?;
     Ok(4 + 2 * real.len() as u64)
 }
 

@@ -246,7 +246,7 @@ impl CallsSide {
             .filter(|id| self.turn.begins(hash(id.as_bytes())))
             .map(|id| {
                 #[cfg(feature = "faults")]
-                crate::agent::faults::at_stored(&id);
+                crate::faults::at_stored(&id);
                 let call = self.stored.get(&id).filter(|_| relays);
                 let emergency = call.is_some_and(|call| call.emergency);
                 let flows = match call.map(|call| plan::paths_of(call, &self.ground)) {

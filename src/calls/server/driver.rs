@@ -184,6 +184,8 @@ impl Keeper {
         stream.set_nodelay(true).map_err(Failure::Connect)?;
         let mut buffer = vec![0; CHUNK];
         loop {
+            #[cfg(feature = "faults")]
+            crate::faults::point(self.login.protocol());
             while let Some(bytes) = dialect.poll_send() {
                 let written = timeout(CONNECT, stream.write_all(&bytes)).await;
                 written.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())).map_err(Failure::Broken)?;

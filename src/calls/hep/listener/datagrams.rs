@@ -57,6 +57,8 @@ pub(super) async fn read(socket: UdpSocket, shared: Arc<Shared>, tx: mpsc::Sende
                 continue;
             }
         };
+        #[cfg(feature = "faults")]
+        crate::faults::point("hep");
         if let Some(dropped) = datagram.dropped {
             // The kernel's count goes round at 2^32.
             shared.intake().counters.dropped += u64::from(dropped.wrapping_sub(seen));
