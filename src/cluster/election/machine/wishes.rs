@@ -5,7 +5,7 @@ use crate::cluster::election::types::HoldKind;
 use crate::time::Time;
 
 impl Election {
-    /// An operator wants another master: `to`, or the best candidate. Answered by [`Action::Switched`].
+    /// An operator wants another master: `to`, or the best candidate. Answered by [`Action::Switched`](crate::cluster::election::Action::Switched).
     pub fn switchover(&mut self, to: Option<String>, now: Time) {
         self.switch = Some(to);
         self.advance(now);
@@ -16,7 +16,7 @@ impl Election {
         self.switch = None;
     }
 
-    /// An operator wants a node that is gone for good out of the members. Answered by [`Action::Forgot`].
+    /// An operator wants a node that is gone for good out of the members. Answered by [`Action::Forgot`](crate::cluster::election::Action::Forgot).
     pub fn forget(&mut self, node: String, now: Time) {
         self.forget = Some(node);
         self.advance(now);
