@@ -117,7 +117,10 @@ fn a_master_that_cannot_make_its_tables_again_hands_over_and_repairs_itself_late
     println!("silent for {} ms; two hosts for {} ms; {:?}", seen.silence_us / 1000, seen.two_hosts_ms, seen.owners);
     assert_eq!(seen.two_hosts_ms, 0, "{seen:?}");
     assert_eq!(seen.owners.len(), 2, "{:?}", seen.owners);
-    // It can be master again.
+    // It can be master again, once the master has heard that it is fit.
+    second.comes_to("the other node to be fit", |s| {
+        s["nodes"].as_array().is_some_and(|all| all.iter().any(|n| n["name"] == "a" && n["fit"] == true))
+    });
     let (code, out, err) = b.run(&["switchover", "--yes"]);
     assert_eq!(code, 0, "{out}{err}");
     first.is_master();
