@@ -202,17 +202,22 @@ fn hands_that_revoke_leases_and_delete_keys() {
         s.stays(key, Duration::from_millis(400));
         s.returns(&format!("{key} deleted"));
     }
-    // Without a record nobody is master by right; the host that held the address has it back in a moment, and no other one.
-    for key in ["instances/sip/record", ""] {
-        let before = s.since();
-        s.etcd.ctl(&["del", "--prefix", &node::path(key)]);
-        s.settle(0);
-        println!("'{key}' deleted: silent for {:.0} ms", s.observer.gap_after(before).unwrap().millis());
-        assert_eq!(s.observer.owners().len(), 1, "'{key}' deleted: it moved");
-        s.stays("deleted", Duration::from_secs(1));
-        s.returns("deleted");
-    }
+    // The master whose sign of life stands writes the record again.
+    let before = s.since();
+    s.etcd.ctl(&["del", "--prefix", &node::path("instances/sip/record")]);
+    s.settle(0);
+    println!("the record deleted: silent for {:.0} ms", s.observer.gap_after(before).unwrap().millis());
+    assert_eq!(s.observer.owners().len(), 1, "the record deleted: it moved");
+    s.stays("the record deleted", Duration::from_secs(1));
+    s.returns("the record deleted");
     s.switches_over();
+    // Without any key nobody is master by right: all wait as at a first election, and any of them may be the next.
+    let before = s.since();
+    s.etcd.ctl(&["del", "--prefix", &node::path("")]);
+    s.begins_anew();
+    println!("all keys deleted: silent for {:.0} ms", s.observer.gap_after(before).unwrap().millis());
+    s.stays("all keys deleted", Duration::from_secs(1));
+    s.returns("all keys deleted");
 }
 
 #[test]
