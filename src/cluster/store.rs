@@ -1,6 +1,6 @@
 //! Turns an election's requests into etcd transactions, and the answers into views.
 
-use super::election::{Commit, Failure, Outcome, Request};
+use super::election::{Commit, Failure, Request};
 use super::record::{Keys, Recorded, View, encode, read_alive, read_record};
 use crate::etcd::{Compare, Etcd, EtcdError, Op, TxnReply};
 
@@ -54,14 +54,10 @@ fn failed(e: EtcdError) -> (Failure, EtcdError) {
 
 /// What the answer to one copy of a commit says about the commit. `copies`: others may still arrive at etcd.
 fn settled(c: &Commit, succeeded: bool, copies: bool, view: View) -> Result<(bool, View), (Failure, EtcdError)> {
-    match c.outcome(succeeded, copies, &view) {
-        Outcome::Done => Ok((true, view)),
-        Outcome::Refused => Ok((false, view)),
-        Outcome::InDoubt => {
-            let message = "one member refused the change, and another was asked and has not answered".to_owned();
-            Err((Failure::InDoubt, EtcdError::Refused { message }))
-        }
-    }
+    c.outcome(succeeded, copies, &view).answer(view).map_err(|failure| {
+        let message = "one member refused the change, and another was asked and has not answered".to_owned();
+        (failure, EtcdError::Refused { message })
+    })
 }
 
 fn commit(keys: &Keys, instance: &str, record: String, ticket: String, c: &Commit) -> (Vec<Compare>, Vec<Op>) {

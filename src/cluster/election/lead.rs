@@ -80,8 +80,8 @@ impl Election {
         }
     }
 
-    /// The record without the member that an operator wants forgotten, and that member. It could take over slowly as long as it is a member,
-    /// and its ack is missed on failsafe; so it must be gone, or it would be admitted again at once.
+    /// The record without the member that an operator wants forgotten, and that member. It could take over slowly as long as it is
+    /// one, and its ack is missed on failsafe; so it must be gone, or it would be admitted again at once.
     fn without_forgotten(&mut self, r: &Record, now: Time) -> Option<(Record, String)> {
         let node = self.forget.clone()?;
         let key = self.view.as_ref().is_some_and(|v| v.nodes.contains(&node));

@@ -1,6 +1,6 @@
 //! What an answer of etcd says about a commit of which copies went to several members.
 
-use super::types::Commit;
+use super::types::{Commit, Failure};
 use crate::cluster::record::{Recorded, View};
 
 /// What is known of a commit once one of its copies was answered.
@@ -12,6 +12,20 @@ pub enum Outcome {
     Refused,
     /// It is not done, but a copy that is still under way may be.
     InDoubt,
+}
+
+impl Outcome {
+    /// What the election is told: whether the commit is done, with what etcd had afterwards, or that nobody knows.
+    ///
+    /// # Errors
+    /// [`Failure::InDoubt`].
+    pub fn answer(self, view: View) -> Result<(bool, View), Failure> {
+        match self {
+            Self::Done => Ok((true, view)),
+            Self::Refused => Ok((false, view)),
+            Self::InDoubt => Err(Failure::InDoubt),
+        }
+    }
 }
 
 impl Commit {

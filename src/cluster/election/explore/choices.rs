@@ -3,8 +3,8 @@
 
 use super::kinds::Kinds;
 use super::world::{Answer, Item, NAMES, PATIENCE, World, index};
+use crate::cluster::election::Election;
 use crate::cluster::election::types::{Action, Cause, Failure, Fault, Request};
-use crate::cluster::election::{Election, Outcome};
 use crate::cluster::record::View;
 use std::rc::Rc;
 
@@ -119,7 +119,8 @@ pub(super) fn between(w: &World, kinds: Kinds, budget: u8, out: &mut Vec<Choice>
                     out.extend(others().filter(|o| !w.nodes[*o].preferred).map(|o| Preferred(small(o))));
                 }
                 if kinds.forget {
-                    let living = w.fault() == Some(Fault::ForgetLiving);
+                    // What is refused at once is looked at where nothing else happens: elsewhere it would only make the space wider.
+                    let living = kinds == Kinds::FORGET;
                     out.extend(others().filter(|o| living || w.store.bound(*o) == 0).map(|o| Forgotten(i, small(o))));
                 }
             }
@@ -350,11 +351,9 @@ fn happen(w: &mut World) {
 /// What the driver makes of etcd's answer. `copied`: another copy of the request may still arrive.
 fn said(request: &Request, reply: Option<(bool, View)>, copied: bool) -> Answer {
     match (request, reply) {
-        (Request::Commit(c), Some((ok, view))) if copied => match c.outcome(ok, true, &view) {
-            Outcome::Done => Ok((true, Rc::new(view))),
-            Outcome::Refused => Ok((false, Rc::new(view))),
-            Outcome::InDoubt => Err(Failure::InDoubt),
-        },
+        (Request::Commit(c), Some((ok, view))) if copied => {
+            c.outcome(ok, true, &view).answer(view).map(|(ok, v)| (ok, Rc::new(v)))
+        }
         (_, Some((ok, view))) => Ok((ok, Rc::new(view))),
         (_, None) => Err(if copied { Failure::InDoubt } else { Failure::Definite }),
     }

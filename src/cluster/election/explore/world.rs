@@ -45,63 +45,20 @@ pub(super) fn index(name: &str) -> Option<usize> {
 /// What a node's driver makes of etcd's answer.
 pub(super) type Answer = Result<(bool, Rc<View>), Failure>;
 
-/// Something that is about to happen.
+/// Something that is about to happen. A request that is `copied` is one of two copies.
 #[derive(Clone, Debug)]
 pub(super) enum Item {
-    Wake {
-        node: usize,
-    },
-    Hint {
-        node: usize,
-    },
-    Keep {
-        node: usize,
-    },
-    GiveUp {
-        node: usize,
-        id: u64,
-    },
-    Released {
-        node: usize,
-        boot: u64,
-        epoch: u64,
-    },
-    Message {
-        from: usize,
-        to: usize,
-        message: Message,
-    },
-    /// `copied`: it is one of two copies.
-    Serve {
-        node: usize,
-        boot: u64,
-        id: u64,
-        request: Rc<Request>,
-        copied: bool,
-    },
-    Served {
-        node: usize,
-        boot: u64,
-        id: u64,
-        answer: Answer,
-    },
-    Renew {
-        node: usize,
-        boot: u64,
-        sent: Time,
-        lease: Option<i64>,
-        base: i64,
-    },
-    Renewed {
-        node: usize,
-        boot: u64,
-        sent: Time,
-        asked: Option<i64>,
-        lease: Option<i64>,
-    },
-    Expire {
-        lease: i64,
-    },
+    Wake { node: usize },
+    Hint { node: usize },
+    Keep { node: usize },
+    GiveUp { node: usize, id: u64 },
+    Released { node: usize, boot: u64, epoch: u64 },
+    Message { from: usize, to: usize, message: Message },
+    Serve { node: usize, boot: u64, id: u64, request: Rc<Request>, copied: bool },
+    Served { node: usize, boot: u64, id: u64, answer: Answer },
+    Renew { node: usize, boot: u64, sent: Time, lease: Option<i64>, base: i64 },
+    Renewed { node: usize, boot: u64, sent: Time, asked: Option<i64>, lease: Option<i64> },
+    Expire { lease: i64 },
 }
 
 /// How the settings of the nodes differ. Each process has other ones than the process before it: a change in the configuration.
@@ -283,7 +240,8 @@ impl World {
         own || (epoch + 1 == r.epoch && r.handover.as_deref() == Some(NAMES[node]))
     }
 
-    /// What must never be: two hosts answer, one that the record does not name, one whose addresses are not the instance's, or a record that breaks a rule.
+    /// What must never be: two hosts answer, one that the record does not name, one whose addresses are not the instance's, or a record
+    /// that breaks a rule.
     pub(super) fn is_bad(&self) -> bool {
         let vips = self.store.record.as_ref().map(|r| &r.1.vips);
         let stranger = |n: usize| {

@@ -269,11 +269,7 @@ impl World {
             _ => Outcome::Refused,
         };
         let answer = match answer {
-            Some((ok, view)) => match outcome(ok, &view) {
-                Outcome::Done => Ok((true, view)),
-                Outcome::Refused => Ok((false, view)),
-                Outcome::InDoubt => Err(Failure::InDoubt),
-            },
+            Some((ok, view)) => outcome(ok, &view).answer(view),
             None if copied.is_some() => Err(Failure::InDoubt),
             None => Err(Failure::Definite),
         };
