@@ -180,6 +180,8 @@ pub struct View {
     pub runs: BTreeMap<String, i64>,
     /// The reader's own ticket.
     pub ticket: Option<String>,
+    /// It was written over another one: by this process, or by one of the same name before it.
+    pub rewritten: bool,
     /// Automatic changes of master are paused in the whole cluster: the value of the key that says so.
     pub paused: Option<String>,
 }

@@ -87,6 +87,7 @@ fn view(keys: &Keys, instance: &str, r: &TxnReply) -> View {
         nodes: r.reads.get(2).into_iter().flatten().filter_map(|kv| kv.key.strip_prefix(&prefix).map(str::to_owned)).collect(),
         runs: r.reads.get(5).into_iter().flatten().filter_map(|kv| run(&kv.key, kv.mod_revision)).collect(),
         ticket: first(3).map(|kv| String::from_utf8_lossy(&kv.value).into_owned()),
+        rewritten: first(3).is_some_and(|kv| kv.create_revision != kv.mod_revision),
         paused: first(4).map(|kv| String::from_utf8_lossy(&kv.value).into_owned()),
     }
 }

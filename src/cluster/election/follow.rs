@@ -1,6 +1,6 @@
 //! What a node does that is not master: wait, and take over.
 
-use super::machine::{Election, Unless, Won};
+use super::machine::{Election, FRESH, Unless, Won};
 use super::types::{Cause, Kind};
 use crate::cluster::record::{Record, SCHEMA, View};
 use crate::time::Time;
@@ -14,10 +14,6 @@ pub(super) const CLAIM_PATIENCE: Duration = Duration::from_millis(1500);
 /// Heartbeats of a master that may be lost on the way to a node which others heard. Less than the pause of a master that has no right
 /// and hears nobody (two holds, and a hold is at least three heartbeats), so that such a one keeps nobody waiting for ever.
 pub(super) const MISSED_BEATS: u32 = 2;
-
-/// How long a node that knew a record which was deleted leaves the next master to those that went before it. Whoever vouched for the old
-/// master has read meanwhile that there is no record (it reads every two seconds, and asks again within one), or has lost its lease.
-pub(super) const LOST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// At the very first election an unfit node leaves fit ones this much time: checks need a few seconds for a verdict.
 const UNFIT_FIRST: Duration = Duration::from_secs(5);
@@ -52,8 +48,7 @@ impl Election {
         if !self.fit {
             at = at.max(self.started + UNFIT_FIRST);
         }
-        let (ready, guards) = self.after_loss(view);
-        at = at.max(ready);
+        at = at.max(self.after_loss());
         if now < at {
             self.wake_at(at);
             return;
@@ -73,7 +68,7 @@ impl Election {
             vips: self.s.vips.clone(),
         };
         self.win(&record, Cause::First, None, now);
-        self.propose(record, Unless::Alive(guards), true, now);
+        self.propose(record, Unless::Alive(Vec::new()), true, now);
     }
 
     /// An epoch above all that were ever used. Each change of master raises the epoch by one and etcd's revision by at least one, so
@@ -102,29 +97,31 @@ impl Election {
         self.silence + self.long_hold() + self.s.heartbeat * MISSED_BEATS
     }
 
-    /// When this node may begin anew after the record that it knew was deleted, and the keys that must not exist then. What its master
-    /// holds on lasts as long as if the record were there, so the same ways are open: the successor is first, and other members are
-    /// slow. But nobody may have known the record as it was last, so that each waits for another one; therefore not for ever.
-    fn after_loss(&self, view: &View) -> (Time, Vec<String>) {
+    /// When this node may begin anew if there was a record that somebody deleted. Its master may hold on as long as others promise to
+    /// it, and they do until they read that there is no record.
+    fn after_loss(&self) -> Time {
+        let deleted = self.lost.is_some();
         #[cfg(test)]
-        if self.broken(super::types::Fault::FirstBlind) {
-            return (Time::ZERO, Vec::new());
+        let deleted = deleted && !self.broken(super::types::Fault::FirstBlind);
+        // An epoch was heard of, or a process of this name was here before: so there was a record, although this one never read it.
+        let before = self.lost.is_none() && (self.top_epoch > 0 || self.was_here);
+        #[cfg(test)]
+        let before = before && !self.broken(super::types::Fault::FirstForgetful);
+        if !deleted && !before {
+            return Time::ZERO;
         }
-        if self.lost.is_none() {
-            return (Time::ZERO, Vec::new());
-        }
-        let patient = self.lost_since + LOST_PATIENCE;
-        match self.gone.zip(self.slow_guards(view)) {
-            Some((_, guards)) if guards.is_empty() => (Time::ZERO, guards),
-            Some((since, guards)) if since + self.long_hold() < patient => (since + self.long_hold(), guards),
-            _ => (patient, Vec::new()),
-        }
+        let end = self.lost_since + self.lost_patience();
+        // Whoever held when it learnt of the loss knows that nobody else did; and all others wait.
+        if self.held_at_loss { Time::ZERO } else { end }
     }
 
-    /// The keys that must not exist for that; `None`: this node is not among those that could take over.
-    fn lost_guards(&self, r: &Record) -> Option<Vec<String>> {
-        let first = r.master == self.s.me || r.successor.as_deref() == Some(&self.s.me);
-        if first { Some(Vec::new()) } else { self.may_be_slow(r).then(|| guards(r)) }
+    /// After this time whoever vouched for the master of a record that was deleted has read that it is gone, or vouches no longer, and
+    /// what that master held on its word is over.
+    pub(super) fn lost_patience(&self) -> Duration {
+        // A hold that this node never heard of is shorter than a lease: the configuration check demands it. By the slowest clock of those
+        // that vouch, as the fastest one counts it.
+        let slack = 1.0 + 2.0 * self.s.drift;
+        (FRESH + self.lease_life).mul_f64(slack).max(FRESH.mul_f64(slack) + self.long_hold())
     }
 
     /// Whether a slow takeover from the master of this record is open to this node at all.
@@ -140,15 +137,10 @@ impl Election {
 
     /// The keys that must not exist for a slow takeover, if by this view none of them does.
     pub(super) fn slow_guards(&self, view: &View) -> Option<Vec<String>> {
-        let gone = match (&self.record, &self.lost) {
-            (Some(r), _) => guards(r),
-            (None, Some(r)) => self.lost_guards(r)?,
-            (None, None) => return None,
-        };
+        let gone = guards(self.record.as_ref()?);
         #[cfg(test)]
         let gone = if self.broken(super::types::Fault::SlowBlind) { Vec::new() } else { gone };
-        let quiet = view.alive.is_none() || (self.record.is_none() && self.alive_is_left(view));
-        (quiet && gone.iter().all(|n| !view.nodes.contains(n))).then_some(gone)
+        (view.alive.is_none() && gone.iter().all(|n| !view.nodes.contains(n))).then_some(gone)
     }
 
     /// Another node is master.

@@ -23,6 +23,9 @@ pub(super) const REMEMBERED_BEATS: usize = 64;
 pub(super) const RETRY: Duration = Duration::from_millis(200);
 /// The view is read again at this interval even if no watch spoke: watches are hints.
 const POLL: Duration = Duration::from_secs(2);
+/// A read that was sent longer ago vouches for nobody: there may be another master since. Reads come each [`POLL`], and again at once
+/// when one fails, so that only a node which cannot read for two seconds loses its vote.
+pub(super) const FRESH: Duration = Duration::from_secs(4);
 /// Peers that are kept; names beyond it are ignored. Far above any cluster, and it bounds what etcd's content can cost.
 const MAX_PEERS: usize = 64;
 
@@ -45,6 +48,15 @@ pub(super) struct Peer {
 pub(super) struct InFlight {
     pub(super) id: u64,
     pub(super) record: Arc<Record>,
+}
+
+/// A read that was sent and not answered, which may write a ticket.
+#[derive(Clone, Debug)]
+pub(super) struct Reading {
+    id: u64,
+    lease: Option<i64>,
+    ticket: Option<String>,
+    sent: Time,
 }
 
 /// How this node came to be master, kept until it takes.
@@ -77,17 +89,21 @@ pub struct Election {
     pub(super) record: Option<Arc<Record>>,
     /// The record as it was before somebody deleted it: what was promised under it may still be held on.
     pub(super) lost: Option<Arc<Record>>,
-    /// Since when it is known to be deleted.
+    /// Since when this node knows that there is none.
     pub(super) lost_since: Time,
+    /// This node held the addresses at that time.
+    pub(super) held_at_loss: bool,
     pub(super) revision: i64,
     pub(super) unreadable: Option<String>,
-    /// The highest epoch ever seen: a record that was deleted must not make epochs start again.
+    /// The highest epoch that was ever read or heard: a record that was deleted must not make epochs start again.
     pub(super) top_epoch: u64,
     /// The longest terms that a record or a master named.
     pub(super) known_terms: Option<Terms>,
     pub(super) lease: Option<LeaseState>,
-    /// The lease under which the record was last read.
-    read_under: Option<i64>,
+    /// The lease under which the record was last read, and when that read was sent.
+    read_under: Option<(i64, Time)>,
+    /// A process of this name took part in this election before: it left its ticket.
+    pub(super) was_here: bool,
     /// When this node last sent an ack, or started: it may have promised just before.
     pub(super) last_ack: Time,
     /// Since when this process would have heard a heartbeat of any epoch, and heard none.
@@ -105,8 +121,7 @@ pub struct Election {
     /// What the record may be instead of `record`.
     pub(super) maybe: Option<Arc<Record>>,
     pub(super) inflight: Option<InFlight>,
-    /// Number, lease and whether it is a ticket, of the read under way.
-    reading: Option<(u64, Option<i64>, Option<String>)>,
+    reading: Option<Reading>,
     want_read: bool,
     read_not_before: Time,
     pub(super) propose_not_before: Time,
@@ -163,12 +178,14 @@ impl Election {
             record: None,
             lost: None,
             lost_since: now,
+            held_at_loss: false,
             revision: 0,
             unreadable: None,
             top_epoch: 0,
             known_terms: None,
             lease: None,
             read_under: None,
+            was_here: false,
             last_ack: now,
             silence: now,
             peers: BTreeMap::new(),

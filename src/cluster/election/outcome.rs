@@ -102,6 +102,7 @@ mod tests {
             nodes: BTreeSet::new(),
             runs: BTreeMap::new(),
             ticket: Some("t".into()),
+            rewritten: false,
             paused: None,
         }
     }

@@ -1,5 +1,6 @@
 //! One node alone with what it is told, for the rules that a whole cluster would hide.
 
+use super::types::Fault;
 use super::{Action, Election, Kind, LeaseState, Message, Request, Settings, Told};
 use crate::cluster::record::{Alive, Record, Recorded, SCHEMA, Terms, View};
 use crate::cluster::settings::digest_of_vips;
@@ -26,6 +27,10 @@ struct Alone {
 
 impl Alone {
     fn new(record: Option<Record>) -> Self {
+        Self::with(record, None)
+    }
+
+    fn with(record: Option<Record>, fault: Option<Fault>) -> Self {
         let now = Time::from_millis(1_000_000);
         let settings = Settings {
             me: "a".to_owned(),
@@ -39,7 +44,7 @@ impl Alone {
             preempt_delay: Duration::ZERO,
             flap_budget: 100,
             flap_window: Duration::ZERO,
-            fault: None,
+            fault,
         };
         let alive = record.as_ref().filter(|r| r.master == "a").map(|r| Alive { epoch: r.epoch, lease: LEASE });
         let election = Election::new(settings, now);
@@ -57,6 +62,7 @@ impl Alone {
             nodes: ["a".to_owned(), "b".to_owned()].into(),
             runs: BTreeMap::new(),
             ticket: self.ticket.clone(),
+            rewritten: false,
             paused: None,
         }
     }
@@ -106,7 +112,29 @@ impl Alone {
         self.election.handle_message("b", Message { kind, epoch: 3, fit: true, priority: 100, told: None }, self.now);
         self.settle();
     }
+
+    /// Time passes, in which `b` says each half hold that it is master in epoch 3.
+    fn hear(&mut self, time: Duration) {
+        let end = self.now + time;
+        let mut beat = 0;
+        while self.now < end {
+            beat += 1;
+            let kind = Kind::Beat { beat, boot: 9 };
+            self.election.handle_message("b", Message { kind, epoch: 3, fit: true, priority: 100, told: None }, self.now);
+            self.pass(HOLD / 2, false);
+        }
+    }
+
+    /// Somebody deletes the record, and the master's sign of life has run out.
+    fn lose(&mut self) {
+        (self.record, self.alive) = (None, None);
+        self.election.hint(self.now);
+        self.settle();
+    }
 }
+
+/// As long as a node waits that knows of a deleted record: a read that counts for four seconds, and a lease of three holds.
+const LOST: Duration = Duration::from_millis(7_200);
 
 fn record(master: &str, successor: &str) -> Record {
     Record {
@@ -134,6 +162,55 @@ fn a_node_that_lacks_something_is_not_elected_first_and_is_as_soon_as_it_lacks_n
     a.election.set_ready(true, a.now);
     a.pass(HOLD * 6, false);
     assert_eq!(a.commits.len(), 1);
+}
+
+#[test]
+fn no_first_election_while_a_master_is_heard_and_one_after_it_was_silent() {
+    let mut a = Alone::new(None);
+    a.hear(LOST * 5);
+    assert!(a.commits.is_empty(), "whoever beats may hold, and nobody knows on whose promises");
+    a.pass(HOLD * 2, false);
+    assert_eq!(a.commits.len(), 1);
+    assert!(a.commits[0].epoch > 3);
+    let mut deaf = Alone::with(None, Some(Fault::FirstDeaf));
+    deaf.hear(LOST * 5);
+    assert!(!deaf.commits.is_empty(), "this test would not notice");
+}
+
+#[test]
+fn whoever_held_when_the_record_was_deleted_begins_anew_at_once() {
+    let mut a = Alone::new(Some(record("a", "b")));
+    a.election.set_fitness(true, 100, a.now);
+    a.pass(BEAT, false);
+    a.pass(HOLD * 3, true);
+    a.lose();
+    a.pass(HOLD / 100, false);
+    assert_eq!(a.commits.last().map(|r| (r.master.as_str(), r.epoch > 3)), Some(("a", true)), "{:?}", a.commits);
+}
+
+#[test]
+fn all_others_wait_until_nobody_can_vouch_for_the_master_of_a_deleted_record() {
+    for successor in ["a", "c"] {
+        let mut a = Alone::new(Some(record("b", successor)));
+        a.hear(HOLD * 3);
+        a.lose();
+        a.pass(Duration::from_secs(7), false);
+        assert!(a.commits.is_empty(), "{successor}: {:?}", a.commits);
+        a.pass(LOST - Duration::from_secs(7), false);
+        assert_eq!(a.commits.len(), 1, "{successor}");
+    }
+}
+
+#[test]
+fn a_master_whose_hold_ran_out_before_the_record_was_deleted_waits_like_all_others() {
+    let mut a = Alone::new(Some(record("a", "b")));
+    a.pass(HOLD * 3, true);
+    a.pass(HOLD * 2, false);
+    assert!(a.election.hold().is_none());
+    let before = a.commits.len();
+    a.lose();
+    a.pass(Duration::from_secs(6), false);
+    assert_eq!(a.commits.len(), before);
 }
 
 #[test]

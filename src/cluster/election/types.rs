@@ -62,6 +62,8 @@ pub(crate) enum Fault {
     FirstDeaf,
     FirstBlind,
     AckNoRecord,
+    OldVouch,
+    FirstForgetful,
     RestoredBelieved,
     PauseForgotten,
     ForgetLiving,

@@ -134,7 +134,7 @@ impl Canon {
 
     /// A view that is on its way to a node.
     pub(super) fn view(&mut self, v: &View) {
-        let View { revision, record, alive, nodes, runs, ticket, paused } = v;
+        let View { revision, record, alive, nodes, runs, ticket, rewritten, paused } = v;
         self.revision(*revision);
         match record {
             Recorded::Good { revision, record } => {
@@ -148,7 +148,7 @@ impl Canon {
         self.names(nodes);
         runs.values().for_each(|r| self.revision(*r));
         self.ticket(ticket.as_deref());
-        self.flags(&[paused.is_some()]);
+        self.flags(&[paused.is_some(), *rewritten]);
     }
 
     /// Puts the rank of each number in its place; numbers that do not follow each other at once are `gap` apart.

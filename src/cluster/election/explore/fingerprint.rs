@@ -1,7 +1,7 @@
 //! What of an election's state decides what it will do. Every field is named here, so that a new one cannot be forgotten: two
 //! states that differ in it would pass for one, and the exploration would skip what only one of them does.
 
-use super::{Election, InFlight, POLL, Peer, Won};
+use super::{Election, InFlight, POLL, Peer, Reading, Won};
 use crate::cluster::election::explore::canon::Canon;
 use crate::cluster::election::types::Cause;
 use crate::cluster::record::{Recorded, View};
@@ -15,12 +15,14 @@ impl Election {
             record,
             lost,
             lost_since,
+            held_at_loss,
             revision,
             unreadable,
             top_epoch,
             known_terms,
             lease,
             read_under,
+            was_here,
             last_ack,
             silence,
             peers,
@@ -53,8 +55,7 @@ impl Election {
             held,
             inherited,
             restored,
-            // Counts only while etcd is another one than before.
-            lease_life: _,
+            lease_life,
             fit,
             fit_known,
             priority,
@@ -88,8 +89,8 @@ impl Election {
         c.number(s.vips.len());
         c.flags(&[view.is_some(), unreadable.is_some(), *doubt, *want_read, *fit, *fit_known, *stopping, *parking]);
         if let Some(v) = view {
-            // Its ticket was compared when it arrived; its record is below.
-            let View { revision, record: recorded, alive, nodes, runs, ticket: _, paused } = v;
+            // Its ticket was looked at when it arrived; its record is below.
+            let View { revision, record: recorded, alive, nodes, runs, ticket: _, rewritten: _, paused } = v;
             c.revision(*revision);
             c.maybe_epoch(alive.map(|a| a.epoch));
             c.lease(alive.map(|a| a.lease));
@@ -99,15 +100,20 @@ impl Election {
         }
         c.record(record.as_deref());
         c.record(lost.as_deref());
-        if lost.is_some() {
-            c.time(*lost_since, crate::cluster::election::follow::LOST_PATIENCE);
+        if record.is_none() {
+            c.flags(&[*was_here, *held_at_loss]);
+            c.time(*lost_since, self.lost_patience());
         }
         c.revision(*revision);
         c.epoch(*top_epoch);
         c.lease(lease.map(|l| l.id));
         c.maybe_time(lease.map(|l| l.until), past);
+        if record.is_none() || c.deletable {
+            c.number(lease_life.as_nanos() as u64);
+        }
         // It matters only whether it is the present lease.
-        c.flags(&[read_under.is_some() && *read_under == lease.map(|l| l.id)]);
+        let under = read_under.filter(|(under, _)| Some(*under) == lease.map(|l| l.id));
+        c.maybe_time(under.map(|(_, at)| at), crate::cluster::election::machine::FRESH);
         c.time(*last_ack, long);
         if record.is_none() || c.deletable {
             c.time(*silence, long + s.heartbeat * crate::cluster::election::follow::MISSED_BEATS);
@@ -136,9 +142,10 @@ impl Election {
         c.record(maybe.as_deref());
         c.record(inflight.as_ref().map(|InFlight { id: _, record }| &**record));
         c.flags(&[reading.is_some()]);
-        if let Some((_, lease, ticket)) = reading {
+        if let Some(Reading { id: _, lease, ticket, sent }) = reading {
             c.lease(*lease);
             c.ticket(ticket.as_deref());
+            c.time(*sent, crate::cluster::election::machine::FRESH);
         }
         for t in [read_not_before, propose_not_before] {
             c.time(*t, past);

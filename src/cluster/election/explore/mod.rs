@@ -101,6 +101,30 @@ fn three_nodes_with_any_one_fault() {
     assert_not_vacuous((states, reached), 140_000);
 }
 
+/// Ticks until nobody waits any longer who knows of a deleted record, and a first election is over.
+const AFTER_LOSS: u32 = 44;
+
+/// The record of a master that holds on acks alone was deleted, and a third node does not hear that master.
+#[test]
+fn a_first_election_after_the_record_was_deleted() {
+    for (nodes, kinds) in [(2, Kinds::PROCESS), (2, Kinds::STORE), (3, Kinds::PROCESS)] {
+        for slow_first in [true, false] {
+            let start = Stage::Lost.world(nodes, slow_first, None);
+            let plan = Plan { faults: 1, ticks: AFTER_LOSS, kinds, limit: 400_000 };
+            let found = search(&start, plan);
+            if let Some(path) = found.bad {
+                panic!("two holders after a deletion, {nodes} nodes, slow first {slow_first}:\n{}", tell(&start, &path));
+            }
+            println!(
+                "{nodes} nodes, slow first {slow_first}: {} states, {} ticks, {:?}",
+                found.states, found.ticks, found.reached
+            );
+            assert!(found.complete, "more than {} states", plan.limit);
+            assert!(found.reached.first > 0, "nobody was elected: {:?}", found.reached);
+        }
+    }
+}
+
 /// From the beginnings in which a right is just about to change hands.
 #[test]
 fn two_nodes_with_any_two_faults() {

@@ -20,6 +20,8 @@ pub(super) struct Store {
     /// Number, and tick of its end.
     pub(super) leases: Vec<(i64, u32)>,
     tickets: [Option<String>; NAMES.len()],
+    /// Whether each ticket was written over another one.
+    rewritten: [bool; NAMES.len()],
     next_lease: i64,
     /// An operator forbids automatic changes of master.
     pub(super) paused: bool,
@@ -78,6 +80,7 @@ impl Store {
             nodes: (0..NAMES.len()).filter(|n| self.nodes[*n] != 0).map(|n| NAMES[n].to_owned()).collect(),
             runs: NAMES.iter().zip(self.runs).filter(|r| r.1 != 0).map(|(n, r)| ((*n).to_owned(), r)).collect(),
             ticket: self.tickets[me].clone(),
+            rewritten: self.rewritten[me],
             paused: self.paused.then(String::new),
         }
     }
@@ -97,6 +100,7 @@ impl Store {
             Request::Read => return Some((true, self.view(me))),
             Request::Ticket(t) => {
                 self.revision += 1;
+                self.rewritten[me] = self.tickets[me].is_some();
                 self.tickets[me] = Some(t.clone());
                 return Some((true, self.view(me)));
             }
@@ -119,7 +123,7 @@ impl Store {
     }
 
     pub(super) fn fingerprint(&self, c: &mut Canon, tick: u32) {
-        let Self { revision, record, alive, nodes, runs, leases, tickets, next_lease: _, paused } = self;
+        let Self { revision, record, alive, nodes, runs, leases, tickets, rewritten, next_lease: _, paused } = self;
         c.flags(&[*paused]);
         c.revision(*revision);
         c.revision(record.as_ref().map_or(0, |r| r.0));
@@ -133,5 +137,6 @@ impl Store {
             c.number(end.saturating_sub(tick));
         }
         tickets.iter().for_each(|t| c.ticket(t.as_deref()));
+        c.flags(rewritten);
     }
 }

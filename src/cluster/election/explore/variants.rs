@@ -1,5 +1,6 @@
 //! Shows that the exploration can fail: each of these rules, left out, must be noticed in a small space that is clean with it.
 
+use super::AFTER_LOSS;
 use super::kinds::Kinds;
 use super::search::{Plan, search, tell};
 use super::stages::Stage;
@@ -119,5 +120,5 @@ fn a_first_election_that_forgets_the_deleted_record() {
 
 #[test]
 fn an_epoch_that_only_the_dead_remember() {
-    must_be_caught(Fault::EpochAgain, Stage::Lost, 2, Kinds::PROCESS, 1, 12);
+    must_be_caught(Fault::EpochAgain, Stage::Lost, 2, Kinds::PROCESS, 1, AFTER_LOSS);
 }

@@ -1,6 +1,6 @@
 //! What is asked of etcd, one thing at a time, and what is learnt from its answers.
 
-use super::{Election, InFlight, POLL, RETRY};
+use super::{Election, InFlight, POLL, RETRY, Reading};
 use crate::cluster::election::types::{Action, Commit, Failure, Request};
 use crate::cluster::record::{Alive, MAX_EPOCH, Record, Recorded, View};
 use crate::time::Time;
@@ -82,12 +82,12 @@ impl Election {
                 self.propose_not_before = now + Duration::from_millis(5);
             }
             self.learn(view, now);
-        } else if self.reading.as_ref().is_some_and(|r| r.0 == id) {
-            let (_, lease, ticket) = self.reading.take().unwrap_or_default();
-            self.read_under = lease;
+        } else if let Some(read) = self.reading.take_if(|r| r.id == id) {
+            self.read_under = read.lease.map(|l| (l, read.sent));
+            self.was_here |= self.ticket.is_none() && read.ticket.is_some() && view.rewritten;
             self.learn(view, now);
             // A ticket that was sent before a later transaction of ours does not void that one.
-            if let Some(t) = ticket.filter(|_| self.inflight.is_none()) {
+            if let Some(t) = read.ticket.filter(|_| self.inflight.is_none()) {
                 self.ticket = Some(t);
                 self.doubt = false;
                 self.maybe = None;
@@ -111,8 +111,7 @@ impl Election {
                 (self.doubt, self.maybe) = (false, None);
             }
             self.want_read = true;
-        } else if self.reading.as_ref().is_some_and(|r| r.0 == id) {
-            self.reading = None;
+        } else if self.reading.take_if(|r| r.id == id).is_some() {
             self.want_read = true;
             self.read_not_before = now + RETRY;
         }
@@ -131,6 +130,7 @@ impl Election {
         match &view.record {
             Recorded::Good { revision, record } => {
                 (self.unreadable, self.revision, self.lost, self.restored) = (None, *revision, None, None);
+                self.held_at_loss = false;
                 self.top_epoch = self.top_epoch.max(record.epoch);
                 self.learn_terms(record.terms);
                 let old = self.record.replace(Arc::clone(record));
@@ -157,10 +157,13 @@ impl Election {
                     let own = self.lease.map(|l| Alive { epoch: r.epoch, lease: l.id });
                     r.master == self.s.me && own.is_some() && view.alive == own
                 };
-                if !self.record.as_deref().is_some_and(speaks)
-                    && let Some(r) = self.record.take()
-                {
+                if self.record.as_deref().is_some_and(speaks) {
+                    // Ours, still.
+                } else if let Some(r) = self.record.take() {
+                    self.held_at_loss = self.held.is_some_and(|h| now < h.until);
                     (self.lost, self.lost_since) = (Some(r), now);
+                } else if self.view.as_ref().is_none_or(|v| v.record != Recorded::Missing) {
+                    self.lost_since = now;
                 }
             }
             Recorded::Unreadable { revision, why } => {
@@ -207,7 +210,8 @@ impl Election {
             self.tickets += 1;
             format!("{:016x}-{}", self.s.boot, self.tickets)
         });
-        self.reading = Some((self.requests, self.lease.map(|l| l.id), ticket.clone()));
+        let lease = self.lease.map(|l| l.id);
+        self.reading = Some(Reading { id: self.requests, lease, ticket: ticket.clone(), sent: now });
         let request = ticket.map_or(Request::Read, Request::Ticket);
         self.actions.push_back(Action::Store { id: self.requests, request });
     }

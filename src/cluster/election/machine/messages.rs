@@ -1,8 +1,8 @@
 //! What other nodes say: heartbeats, which are promised upon, and the answers to ours.
 
-use super::{Election, MAX_PEERS, Peer};
-use crate::cluster::election::types::{Kind, Message};
-use crate::cluster::record::MAX_EPOCH;
+use super::{Election, FRESH, MAX_PEERS, Peer};
+use crate::cluster::election::types::{Kind, LeaseState, Message};
+use crate::cluster::record::{MAX_EPOCH, Record};
 use crate::time::Time;
 
 impl Election {
@@ -55,16 +55,18 @@ impl Election {
 
     fn handle_beat(&mut self, from: &str, epoch: u64, beat: u64, boot: u64, now: Time) {
         self.silence = now;
-        // A record that somebody deleted does not make a master of long ago one again.
-        let known = self.record.as_ref().map_or(self.top_epoch, |r| r.epoch);
-        if epoch > known {
+        if epoch > self.top_epoch {
+            // Whoever beats under it has read that it is in etcd.
+            self.top_epoch = epoch;
             self.want_read = true;
         }
         if self.stopping || (self.ticket.is_none() && !self.ack_in_doubt()) {
             return;
         }
-        let designated = self.record.as_ref().is_some_and(|r| self.designated(r) && r.handover.as_deref() == Some(from));
-        if designated {
+        let handed = |r: &Record| {
+            self.designated(r) && r.handover.as_deref() == Some(from) && (self.top_epoch <= r.epoch || self.acks_old())
+        };
+        if self.record.as_deref().is_some_and(handed) {
             // The old master may hold on our acks while it flushes; but not for good, if it never says Go.
             let patient = self.claim_at.is_none_or(|t| now < t + crate::cluster::election::follow::CLAIM_PATIENCE);
             if patient {
@@ -75,9 +77,8 @@ impl Election {
         if self.nobody_is_master() {
             return;
         }
-        #[cfg(test)]
-        let known = if self.broken(crate::cluster::election::types::Fault::AckOldEpoch) { 0 } else { known };
-        if known > epoch {
+        // Neither a record that was deleted nor one that this node has not read for long makes a master of long ago one again.
+        if epoch < self.top_epoch && !self.acks_old() {
             return;
         }
         // A transaction of ours that may still come to be would break the promise.
@@ -89,8 +90,19 @@ impl Election {
             return;
         }
         let vouch = self.vouches(now) && master == Some(from);
-        self.top_epoch = self.top_epoch.max(epoch);
         self.ack(from, beat, boot, vouch, now);
+    }
+
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self)]
+    const fn acks_old(&self) -> bool {
+        false
+    }
+    #[cfg(test)]
+    fn acks_old(&self) -> bool {
+        use crate::cluster::election::types::Fault::{AckOldEpoch, RestoredBelieved};
+        // Whoever believes a record of former times goes by its epoch, too.
+        self.broken(AckOldEpoch) || self.broken(RestoredBelieved)
     }
 
     #[cfg(not(test))]
@@ -126,6 +138,10 @@ impl Election {
         if self.broken(crate::cluster::election::types::Fault::StaleVouch) {
             return self.lease.is_some_and(|l| now < l.until);
         }
-        self.lease.is_some_and(|l| now < l.until && self.read_under == Some(l.id)) && self.unreadable.is_none()
+        let fresh = |sent: Time| now < sent + FRESH;
+        #[cfg(test)]
+        let fresh = |sent: Time| fresh(sent) || self.broken(crate::cluster::election::types::Fault::OldVouch);
+        let read = |l: &LeaseState| self.read_under.is_some_and(|(lease, sent)| lease == l.id && fresh(sent));
+        self.lease.is_some_and(|l| now < l.until && read(&l)) && self.unreadable.is_none()
     }
 }

@@ -28,7 +28,8 @@ pub(super) struct Etcd {
     /// The revision of each node's last registration.
     runs: BTreeMap<String, i64>,
     leases: BTreeMap<i64, u64>,
-    tickets: BTreeMap<String, String>,
+    /// Each node's ticket, and whether it was written over another one.
+    tickets: BTreeMap<String, (String, bool)>,
     pub(super) paused: Option<String>,
     next_lease: i64,
     /// The time to live that is granted, in nanoseconds of the world.
@@ -120,7 +121,8 @@ impl Etcd {
             alive: self.alive,
             nodes: self.nodes.keys().cloned().collect::<BTreeSet<_>>(),
             runs: self.runs.clone(),
-            ticket: self.tickets.get(me).cloned(),
+            ticket: self.tickets.get(me).map(|t| t.0.clone()),
+            rewritten: self.tickets.get(me).is_some_and(|t| t.1),
             paused: self.paused.clone(),
         }
     }
@@ -131,7 +133,8 @@ impl Etcd {
             Request::Read => return Some((true, self.view(me))),
             Request::Ticket(t) => {
                 self.revision += 1;
-                self.tickets.insert(me.to_owned(), t.clone());
+                let rewritten = self.tickets.contains_key(me);
+                self.tickets.insert(me.to_owned(), (t.clone(), rewritten));
                 return Some((true, self.view(me)));
             }
             Request::Commit(c) => c,
@@ -140,7 +143,7 @@ impl Etcd {
         let gone =
             self.blind || (runs && (!c.alive_gone || self.alive.is_none()) && c.nodes_gone.iter().all(|n| !self.has_key(n)));
         let good = self.record.as_ref().map_or(0, |r| r.0) == c.base
-            && self.tickets.get(me) == Some(&c.ticket)
+            && self.tickets.get(me).is_some_and(|t| t.0 == c.ticket)
             && (!c.automatic || self.paused.is_none())
             && gone;
         if good {

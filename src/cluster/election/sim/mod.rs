@@ -87,12 +87,15 @@ fn hold(seeds: Range<u64>) {
 
 /// The rules, each with what happens if it is left out.
 ///
-/// One rule is not here because nothing else depends on it alone: that a leaving node deletes its key only when its promises have
+/// A rule that only a node needs which is no member is shown with that node alone (`election/tests.rs`): no first election while a
+/// master is heard. Members make no promise without a record, so nobody who needs all of them could hold.
+///
+/// Another one is not here because nothing else depends on it alone: that a leaving node deletes its key only when its promises have
 /// run out. Let it delete the key at once, at time `d`, after its last ack at `a <= d`. The master's right that rests on that ack
 /// ends before `a + hold`. Whoever takes over slowly sees the key gone at `d` or later, sees the wait begin anew if the node
 /// registered since (its run's revision), waits `hold` with the allowance for its clock, and so comes after `d + hold >= a + hold`.
 /// The rule stays as a second line: it makes the key's absence mean the same however it came about.
-const RULES: [(Fault, &str); 34] = [
+const RULES: [(Fault, &str); 35] = [
     (Fault::AckInDoubt, "an ack while a transaction is in doubt"),
     (Fault::NoLowering, "arming a successor without lowering the hold first"),
     (Fault::NoRestartSilence, "contending right after a restart"),
@@ -115,8 +118,9 @@ const RULES: [(Fault, &str); 34] = [
     (Fault::PairedUnvouched, "a hold on acks that do not vouch"),
     (Fault::NoClaimWait, "a new master that does not wait for Go"),
     (Fault::EpochAgain, "a first election with the next epoch that its node knows of"),
-    (Fault::FirstDeaf, "a first election while a master is heard"),
     (Fault::FirstBlind, "a first election that does not look at what the deleted record said"),
+    (Fault::OldVouch, "a vouch on a read of long ago"),
+    (Fault::FirstForgetful, "a first election at once, although an epoch was heard of"),
     (Fault::AckNoRecord, "an ack to a master although there is no record"),
     (Fault::AdoptFull, "a restarted agent that adopts a full hold"),
     (Fault::OwnHold, "a hold counted by the master's own settings, whatever the record says"),

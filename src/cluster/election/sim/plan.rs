@@ -11,8 +11,8 @@ pub(super) const RPC_TIMEOUT: u64 = 700 * MS;
 pub(super) const PAUSE: u64 = 200 * MS;
 /// An election reads at this interval although no hint came.
 const POLL: u64 = 2000 * MS;
-/// How long nodes that knew a deleted record leave the next master to each other.
-const LOST_PATIENCE: u64 = 5000 * MS;
+/// How long a node vouches on a read.
+const FRESH: u64 = 4000 * MS;
 /// How long a node that is handed to goes on acking the old master.
 const CLAIM_PATIENCE: u64 = 1500 * MS;
 /// Wait before a preemption.
@@ -94,7 +94,8 @@ impl Plan {
         match mode {
             Mode::Chaos => {}
             Mode::Script => {
-                (p.first_fault, p.preempt) = (3000 * MS, false);
+                // Long enough for what waits until nobody vouches for the master of a deleted record.
+                (p.first_fault, p.preempt, p.calm) = (3000 * MS, false, 17_000 * MS);
                 (p.drift, p.hints) = (*r.one(&[0.01, 0.05]), r.pick(&[100, 100, 0]));
                 if p.drift > 0.01 && r.chance(50) {
                     // So long that the difference of rates adds up to about etcd's tick.
@@ -123,7 +124,8 @@ impl Plan {
     ///   and another `hold` if its own server is unfit).
     /// - The master was just designated by one that is dead: it waits for a Go (`CLAIM_PATIENCE`) and then for its own promises to
     ///   run out (`hold`).
-    /// - The record was deleted, and no node that lives knew it as it was last (`LOST_PATIENCE`).
+    /// - The record was deleted: nodes read that, and wait until nobody vouches for its master (`FRESH`) and the longest hold is over,
+    ///   of which they know only that it is shorter than a lease.
     ///
     /// Before one can begin, what was sent before the faults ended may still arrive (`LATEST`): a commit that makes a dead node master,
     /// or a renewal of its lease. And a node may have to wait for an answer that never comes (`RPC_TIMEOUT`, `PAUSE`), both for its
@@ -134,7 +136,8 @@ impl Plan {
         let slow = self.ttl + TICK + POLL + 2 * hold;
         let claim = CLAIM_PATIENCE + hold;
         let preempt = if self.preempt { PREEMPT_DELAY + FLAP_WINDOW } else { 0 };
-        let lost = if self.deleted { POLL + LOST_PATIENCE + hold } else { 0 };
+        let patience = ((FRESH + self.ttl) as f64 * (1.0 + 2.0 * self.drift)) as u64;
+        let lost = if self.deleted { POLL + patience + hold } else { 0 };
         LATEST + slow.max(claim).max(lost) + 2 * (RPC_TIMEOUT + PAUSE) + preempt
     }
 }

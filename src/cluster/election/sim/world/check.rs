@@ -4,15 +4,6 @@ use super::super::plan::{MS, Mode};
 use super::World;
 use crate::cluster::election::types::{Fault, HoldKind};
 
-/// What assumption 7 of `docs/election.md` asks of whoever deletes a record, until there is a new one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lost {
-    /// Every node is a member and can hear the others, and all have one hold.
-    Together,
-    /// Some cannot hear each other, or holds differ; but each knows the record as it was last, and none is started anew.
-    Apart,
-}
-
 /// A switchover that was asked for so long ago has been carried out or refused, with the latest of its copies.
 const WISH: u64 = 10_000 * MS;
 
@@ -33,7 +24,7 @@ pub(super) struct Watched {
     /// When an operator last asked for a switchover, or an agent was told to stop.
     pub(super) asked: Option<u64>,
     /// An operator deleted the record, and there is no new one yet.
-    pub(super) deleted: Option<Lost>,
+    pub(super) deleted: bool,
 }
 
 impl World {
@@ -156,7 +147,7 @@ impl World {
             if moved && self.etcd.paused.is_some() && self.watched.asked.is_none_or(|at| at + WISH < self.t) {
                 self.fail("the master changed in a pause, and nobody had asked for it");
             }
-            if self.watched.deleted.is_none() {
+            if !self.watched.deleted {
                 if let Some(m) = dropped {
                     self.fail(&format!("{m} was forgotten, and its key is there"));
                 }
@@ -169,7 +160,7 @@ impl World {
             }
         }
         self.watched.record = Some((epoch, master, members));
-        self.watched.deleted = None;
+        self.watched.deleted = false;
         self.check_rights();
     }
 

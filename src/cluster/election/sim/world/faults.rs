@@ -1,7 +1,6 @@
 //! What goes wrong, and the end of it.
 
 use super::super::plan::{MS, Mode};
-use super::check::Lost;
 use super::node::Leaving;
 use super::{Event, World};
 
@@ -53,8 +52,6 @@ impl World {
                 self.at(long + 500 * MS, Event::Start { node: x });
             }
             13..25 => self.freeze(x, long),
-            25..35 if self.watched.deleted == Some(Lost::Together) => {}
-            56..61 if self.watched.deleted.is_some() => {}
             25..35 => {
                 self.net.cut.insert((x, y));
                 if self.r.chance(60) {
@@ -95,6 +92,7 @@ impl World {
                 }
             }
             85..87 => self.lose_record(),
+            87..89 => self.net.unread = self.r.chance(60).then_some(x),
             _ => {
                 if self.r.chance(60) {
                     self.net.cut.clear();

@@ -40,6 +40,8 @@ pub(super) struct Network {
     pub(super) disk: u64,
     /// Each answer takes so much longer on its way back.
     pub(super) slow_answers: u64,
+    /// Reads of this node are lost, and nothing else: its lease lives, and it learns nothing.
+    pub(super) unread: Option<usize>,
     /// The next change of the record that this node asks for comes so late.
     pub(super) late_commit: Option<(usize, u64)>,
     pub(super) recorded: VecDeque<(usize, usize, Message)>,
@@ -63,6 +65,7 @@ impl Network {
             two_copies: None,
             disk: MS,
             slow_answers: 0,
+            unread: None,
             late_commit: None,
             recorded: VecDeque::new(),
         }
@@ -72,7 +75,7 @@ impl Network {
         self.cut.clear();
         self.ecut.clear();
         (self.loss, self.disorder, self.rpc_loss, self.rpc_late, self.disk) = (0, 0, 0, 0, MS);
-        (self.late_commit, self.two_copies, self.slow_answers, self.copies) = (None, None, 0, 0);
+        (self.late_commit, self.two_copies, self.slow_answers, self.copies, self.unread) = (None, None, 0, 0, None);
         self.recorded.clear();
     }
 }
@@ -122,6 +125,9 @@ impl World {
     /// Sends a request to etcd.
     pub(super) fn ask(&mut self, node: usize, ask: Ask) {
         if self.net.rpc_loss > 0 && self.r.chance(self.net.rpc_loss) {
+            return;
+        }
+        if self.net.unread == Some(node) && matches!(&ask, Ask::Store { request, .. } if **request == Request::Read) {
             return;
         }
         let mut d = self.rpc_delay();

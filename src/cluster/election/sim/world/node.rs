@@ -1,7 +1,6 @@
 //! A host with its kernel and its agent: the part that the driver plays around an election.
 
 use super::super::plan::{FLAP_WINDOW, MS, Mode, PREEMPT_DELAY, RPC_TIMEOUT};
-use super::check::Lost;
 use super::lease::Keeper;
 use super::network::Ask;
 use super::{Event, World};
@@ -108,13 +107,6 @@ impl World {
         if self.nodes[node].election.is_some() || self.nodes[node].dead {
             return;
         }
-        // A node that starts after the deletion knows nothing of what the last master may hold by, and waits by its own hold.
-        let held = self.plan.holds[0] != self.plan.holds[1] && self.nodes.iter().any(|n| n.kernel > self.t);
-        if self.watched.deleted == Some(Lost::Apart) && (held || !self.net.cut.is_empty()) {
-            return self.at(100 * MS, Event::Start { node });
-        }
-        // From here on there is one that does not know the record, and must not be cut off.
-        self.watched.deleted = self.watched.deleted.map(|_| Lost::Together);
         self.n += 1;
         let (boot, now) = (self.n, self.clock(node));
         let hold = Duration::from_nanos(*self.unlike.one(&self.plan.holds));

@@ -3,7 +3,6 @@
 mod records;
 
 use super::super::plan::MS;
-use super::check::Lost;
 use super::node::Leaving;
 use super::{Event, World};
 
@@ -28,6 +27,8 @@ pub(super) enum Step {
     /// The next change of the record that this node asks for goes to two members of etcd: after how long the first copy arrives,
     /// and when, from the beginning of the sequence, the second one.
     Copies(usize, u64, u64),
+    /// The reads of this node are lost from now on.
+    Unread(usize),
     /// An operator pauses the cluster, or goes on.
     Pause(bool),
     /// etcd has no leader for this time.
@@ -72,6 +73,7 @@ impl World {
             _ if rising => self.rising_hold(h, s),
             _ if self.copies.chance(10) => self.refused_copy(h, s),
             _ if self.copies.chance(10) => self.copy_of_a_first_record(h),
+            _ if self.copies.chance(15) => self.returning_master(h, s, t),
             0 | 1 | 8 | 14 => self.isolation(h, s, t),
             2 => self.stale_epoch(h, s, t),
             3 => self.late_takeover(h, s, t),
@@ -354,7 +356,6 @@ impl World {
             return;
         }
         match *s {
-            Step::Cut(..) | Step::CutOne(..) if self.watched.deleted == Some(Lost::Together) => {}
             Step::Cut(a, b) => self.net.cut.extend([(a, b), (b, a)]),
             Step::CutOne(a, b) => drop(self.net.cut.insert((a, b))),
             Step::Heal(a, b) => {
@@ -375,6 +376,7 @@ impl World {
             Step::Stop(a, how) => self.stop(a, how),
             Step::Switch(a) => self.switchover(a, None),
             Step::Late(a, d) => self.net.late_commit = Some((a, d * MS)),
+            Step::Unread(a) => self.net.unread = Some(a),
             Step::Copies(a, first, second) => self.net.two_copies = Some((a, first * MS, self.t + second * MS)),
             Step::Pause(on) => {
                 self.etcd.pause(on.then(|| "by an operator".to_owned()));

@@ -1,7 +1,6 @@
 //! Sequences about the record as a whole: it is deleted, written twice, or changed by an operator.
 
-use super::super::check::Lost;
-use super::super::node::{Leaving, Node};
+use super::super::node::Leaving;
 use super::super::{MS, World};
 use super::{Step, Steps};
 
@@ -36,6 +35,31 @@ impl World {
             (self.ms(2100, 2400), Step::Switch(h)),
             (again, Step::LoseRecord),
             (second + 1000, Step::HealAll),
+        ]
+    }
+
+    /// A master whose record was deleted stands still until another one is elected, and comes back to a successor that has read nothing
+    /// since. The other one was started after the deletion.
+    pub(super) fn returning_master(&mut self, h: usize, s: usize, t: usize) -> Steps {
+        // Its sign of life has run out by then.
+        let lost = self.plan.ttl / MS + self.ms(600, 1500);
+        let hold = self.plan.holds[1] / MS;
+        let start = lost + self.ms(2, 2 * hold);
+        // So long that a first election is over; or one that waits because a record was deleted.
+        let patience = ((4000 + self.plan.ttl / MS) as f64 * (1.0 + 2.0 * self.plan.drift)) as u64 + 2 * hold;
+        let away = self.ms(2 * hold, 2 * hold + 1500) + if self.r.chance(50) { 0 } else { patience };
+        vec![
+            (0, Step::EtcdCut(h)),
+            // The successor believes that the cluster is paused, so it does not ask for the record either.
+            (0, Step::Pause(true)),
+            (lost - 1, Step::Unread(s)),
+            (lost, Step::Pause(false)),
+            (lost, Step::LoseRecord),
+            (lost + 1, Step::Cut(s, t)),
+            (lost + 1, Step::Freeze(h, away)),
+            (lost + 1, Step::Kill(t)),
+            (start, Step::Start(t)),
+            (lost + away + 1000, Step::HealAll),
         ]
     }
 
@@ -137,12 +161,9 @@ impl World {
     /// Deletes the record, if that is done as assumption 7 asks.
     pub(in super::super) fn lose_record(&mut self) {
         let Some((_, r)) = &self.etcd.record else { return };
-        let knows = |n: &Node| n.election.as_ref().is_some_and(|e| e.record() == Some(r));
-        let alike = self.plan.holds[0] == self.plan.holds[1];
-        let lost = if self.net.cut.is_empty() && alike { Lost::Together } else { Lost::Apart };
-        let all = r.members.len() == self.nodes.len() && (lost == Lost::Together || self.nodes.iter().all(knows));
-        if all && self.net.loss == 0 {
-            self.watched.deleted = Some(lost);
+        // Every node is a member, so that none could take it for the first election.
+        if r.members.len() == self.nodes.len() {
+            self.watched.deleted = true;
             self.plan.deleted = true;
             self.plan.settle();
             self.etcd.lose_record();
