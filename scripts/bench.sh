@@ -10,7 +10,8 @@
 # failover: how long a VIP is silent for a client on the LAN, and how long two hosts answer for it, keepcall and keepalived in turn
 # on the same hosts. Events: power, stop, switchover, kill-server, kill-agent, freeze-agent.
 # costs: memory of the agent with many calls stored, and its processor time while audio runs.
-# arm: how long a renewal of the kernel lease waits while 10,000 calls are armed, changed, taken over and removed.
+# arm: how long a renewal of the kernel lease waits while 10,000 calls are armed, changed, taken over and removed, and fences turned and
+# taken over.
 # relay: processor time of a packet through the relay, with and without its look at what the packet is.
 # learn: messages a second through parser and tracker; the same capture file read by keepcall and sngrep in turn; memory of a
 # stored call; the agent on a live wire with 1,000 calls up and their audio. All four, or those that are named.

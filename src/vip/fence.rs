@@ -5,14 +5,16 @@
 //! own. Other tables are never touched, and loopback stays open so that health checks go on. The sender sees the drop as
 //! `EPERM` from `sendto`.
 //!
-//! The table is made once, with rules that ask sets. Every change after that is a change of elements over netlink, well under
-//! a millisecond: the address of a planned handover waits for it.
+//! The table is made once, with rules that ask sets, and a new process goes on with the table that it finds. Every change is one of
+//! elements over netlink, well under a millisecond: the address of a planned handover waits for it.
 
 use super::nfnl::{Batch, Data, Family, Link};
+use super::nft::signed::Signed;
 use super::nft::{self, NftError};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tracing::warn;
@@ -119,12 +121,12 @@ impl Fence {
     /// nftables refused.
     pub async fn renew(&self) -> Result<bool, NftError> {
         let mut now = self.now.lock().await;
-        if !matches!(now.state, FenceState::Closed | FenceState::Open) || nft::exists(&self.what, &self.table).await? {
+        if !matches!(now.state, FenceState::Closed | FenceState::Open) || self.is_there().await? {
             return Ok(false);
         }
         now.installed = false;
         self.link.idle().await;
-        nft::run(&self.what, &self.whole(now.state)).await?;
+        nft::run(&self.what, &self.whole(&self.rules(), now.state)).await?;
         now.installed = true;
         Ok(true)
     }
@@ -142,7 +144,8 @@ impl Fence {
 
     async fn change(&self, to: FenceState, phones: &[SocketAddr]) -> Result<(), NftError> {
         let mut now = self.now.lock().await;
-        if now.installed {
+        let rules = self.rules();
+        if now.installed || now.state == FenceState::Unknown && self.is_in_force(&rules).await {
             // Until the kernel has answered it is not known what is in force (this future may be dropped).
             now.installed = false;
             match self.link.commit(self.batch(to, phones)).await {
@@ -155,7 +158,7 @@ impl Fence {
             }
         }
         self.link.idle().await;
-        nft::run(&self.what, &self.whole(to)).await?;
+        nft::run(&self.what, &self.whole(&rules, to)).await?;
         if to == FenceState::Left {
             // The table came closed, so nothing gets out in between.
             self.link
@@ -165,6 +168,16 @@ impl Fence {
         }
         *now = Now { state: to, installed: true };
         Ok(())
+    }
+
+    async fn is_there(&self) -> Result<bool, NftError> {
+        let handle = self.link.table(Family::Inet, &self.table).await;
+        Ok(handle.map_err(|source| NftError::Unseen { what: self.what.clone(), source })?.is_some())
+    }
+
+    /// Whether a predecessor left these rules; if that cannot be read, it did not.
+    async fn is_in_force(&self, rules: &Signed) -> bool {
+        self.link.rules(Family::Inet, &self.table).await.is_ok_and(|there| rules.is_in_force(&there))
     }
 
     /// What brings an existing table to state `to`, whatever it was in before.
@@ -187,23 +200,28 @@ impl Fence {
     }
 
     /// First and last media port. The RTCP of an RTP stream on the last port is one above it (RFC 3550 section 11).
-    fn media_ports(&self) -> String {
-        format!("{}-{}", self.media.0, self.media.1.saturating_add(1))
+    fn media_range(&self) -> RangeInclusive<u16> {
+        self.media.0..=self.media.1.saturating_add(1)
     }
 
-    /// Replaces the whole table in one transaction: what a crashed predecessor left is taken over without a moment in which
-    /// nothing is fenced. It comes open for [`FenceState::Open`] and closed for all others. Raw priority comes before
-    /// connection tracking, so fenced packets leave no entries.
-    fn whole(&self, to: FenceState) -> String {
-        let closed = if to == FenceState::Open { "" } else { "elements = { tcp, udp }; " };
-        let mut text = format!("{}table inet {} {{\n", nft::without(&self.table), self.table);
-        let _ = writeln!(text, "set {CLOSED} {{ type inet_proto; {closed}}}");
-        // Ports of both kinds may overlap; auto-merged sets take that, plain ones do not.
-        let _ = write!(text, "set server {{ type inet_service; flags interval; auto-merge; elements = {{ ");
-        for port in &self.ports {
-            let _ = write!(text, "{port}, ");
+    fn media_ports(&self) -> String {
+        let range = self.media_range();
+        format!("{}-{}", range.start(), range.end())
+    }
+
+    /// Replaces the whole table in one transaction: what a crashed predecessor left is replaced without a moment in which nothing
+    /// is fenced. It comes open for [`FenceState::Open`] and closed for all others.
+    fn whole(&self, rules: &Signed, to: FenceState) -> String {
+        let mut text = nft::without(&self.table) + rules.text();
+        if to != FenceState::Open {
+            let _ = writeln!(text, "add element inet {} {CLOSED} {{ tcp, udp }}", self.table);
         }
-        let _ = writeln!(text, "{} }} }}", self.media_ports());
+        text
+    }
+
+    /// The table, its sets empty. Raw priority comes before connection tracking, so fenced packets leave no entries.
+    fn rules(&self) -> Signed {
+        let mut text = format!("table inet {} {{\nset {CLOSED} {{ type inet_proto; }}\n", self.table);
         for (name, kind) in PHONES.iter().zip(["ipv4_addr", "ipv6_addr"]) {
             let _ = writeln!(text, "set {name} {{ type {kind} . inet_service; size {MAX_PHONES}; flags timeout; }}");
         }
@@ -212,12 +230,19 @@ impl Fence {
             let ports: Vec<String> = self.ports.iter().map(u16::to_string).collect();
             let _ = writeln!(text, "meta l4proto @{CLOSED} th sport {{ {} }} counter drop", ports.join(", "));
         }
+        // Ports of both kinds may overlap, which a set without a name does not take.
+        let apart: BTreeSet<u16> = self.ports.iter().copied().filter(|port| !self.media_range().contains(port)).collect();
+        let server: Vec<String> = apart.iter().map(u16::to_string).chain([self.media_ports()]).collect();
+        let server = server.join(", ");
         // Media is UDP; a TCP connection from one of these ports may be anybody's.
         let _ = writeln!(text, "meta l4proto @{CLOSED} udp sport {} counter drop", self.media_ports());
         for (name, family) in PHONES.iter().zip(["ip", "ip6"]) {
-            let _ = writeln!(text, "meta l4proto {{ tcp, udp }} th sport @server {family} daddr . th dport @{name} counter drop");
+            let _ = writeln!(
+                text,
+                "meta l4proto {{ tcp, udp }} th sport {{ {server} }} {family} daddr . th dport @{name} counter drop"
+            );
         }
         text.push_str("}\n}\n");
-        text
+        Signed::new(&text)
     }
 }

@@ -1,5 +1,5 @@
 //! Elements of nftables sets, changed and read over a netlink socket: no program is run, so a change takes well under a
-//! millisecond also on a busy host. (Tables, chains and rules are made by [`super::nft`]; nothing waits for them.)
+//! millisecond also on a busy host. (Tables, chains and rules are made by [`super::nft`]; here they are only read.)
 
 mod batch;
 mod link;
@@ -7,7 +7,7 @@ mod reply;
 
 pub use batch::{Batch, Data, Family, MAX_DATA};
 pub use link::Link;
-pub use reply::Found;
+pub use reply::{Found, Rule};
 
 use super::sys;
 use nix::errno::Errno;
@@ -187,7 +187,7 @@ impl Nfnl {
             tries += 1;
             let (bytes, number) = batch::listing(family, table, set, &mut self.sequence);
             self.send(&bytes)?;
-            match self.listed(number)? {
+            match self.elements(number)? {
                 (found, true) if tries >= LISTINGS => return Ok(found),
                 (_, true) => {}
                 (found, false) => return Ok(found),
@@ -203,7 +203,23 @@ impl Nfnl {
     pub fn list_own(&mut self, family: Family, table: &str, set: &str) -> Result<Vec<Found>, NfnlError> {
         let (bytes, number) = batch::listing(family, table, set, &mut self.sequence);
         self.send(&bytes)?;
-        self.listed(number).map(|(found, _)| found)
+        self.elements(number).map(|(found, _)| found)
+    }
+
+    /// All rules of a table whose rules nobody else changes; none if it is not there. Waits for no change of nftables.
+    ///
+    /// # Errors
+    /// As in [`NfnlError`].
+    pub fn rules(&mut self, family: Family, table: &str) -> Result<Vec<Rule>, NfnlError> {
+        let (bytes, number) = batch::rule_listing(family, table, &mut self.sequence);
+        self.send(&bytes)?;
+        let mut all = Vec::new();
+        self.listed(number, |reply| {
+            if let Reply::Rule { rule, .. } = reply {
+                all.push(rule);
+            }
+        })?;
+        Ok(all)
     }
 
     /// The kernel's number of a table, which no other table ever has; `None` if it is not there. Waits for no change of nftables.
@@ -232,18 +248,28 @@ impl Nfnl {
         }
     }
 
-    /// The answer to listing `number`, and whether the set changed meanwhile.
-    fn listed(&mut self, number: u32) -> Result<(Vec<Found>, bool), NfnlError> {
+    /// The answer to listing `number` of a set, and whether it changed meanwhile.
+    fn elements(&mut self, number: u32) -> Result<(Vec<Found>, bool), NfnlError> {
         let mut all = Vec::new();
+        let torn = self.listed(number, |reply| {
+            if let Reply::Elements { found, .. } = reply {
+                all.extend(found);
+            }
+        })?;
+        Ok((all, torn))
+    }
+
+    /// Hands what answers listing `number` to `take`; whether anything changed meanwhile.
+    fn listed(&mut self, number: u32, mut take: impl FnMut(Reply)) -> Result<bool, NfnlError> {
         let mut torn = false;
         loop {
             for reply in self.receive(MsgFlags::empty())? {
                 match reply {
-                    Reply::Elements { sequence, found } if sequence == number => all.extend(found),
+                    Reply::Elements { sequence, .. } | Reply::Rule { sequence, .. } if sequence == number => take(reply),
                     Reply::Done { sequence, code } | Reply::Result { sequence, code } if sequence == number => {
                         return match code {
-                            0 => Ok((all, torn)),
-                            libc::EINTR => Ok((all, true)),
+                            0 => Ok(torn),
+                            libc::EINTR => Ok(true),
                             code => Err(NfnlError::of(code)),
                         };
                     }

@@ -1,5 +1,6 @@
 //! Running nftables scripts: one script is one transaction, so either all of it is in force or none.
 
+pub mod signed;
 pub mod watch;
 
 use std::process::Stdio;
@@ -48,6 +49,14 @@ pub enum NftError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+    /// It could not be looked for.
+    #[error("cannot look for {what} in nftables: {source}")]
+    Unseen {
+        /// What was looked for.
+        what: String,
+        /// What the kernel said.
+        source: super::nfnl::NfnlError,
+    },
     /// The elements could not be put in.
     #[error("nftables did not take the elements of {what}: {source}")]
     Netlink {
@@ -72,16 +81,6 @@ pub enum NftError {
 /// As in [`NftError`]; then nothing of the script is in force (except, perhaps, after [`NftError::Hung`]).
 pub async fn run(what: &str, script: &str) -> Result<(), NftError> {
     talk(what, &["-f", "-"], script).await.map(drop)
-}
-
-/// Whether there is a table `name` of the family inet.
-///
-/// # Errors
-/// As in [`NftError`].
-pub async fn exists(what: &str, name: &str) -> Result<bool, NftError> {
-    let listed = talk(what, &["list", "tables", "inet"], "").await?;
-    let line = format!("table inet {name}");
-    Ok(String::from_utf8_lossy(&listed).lines().any(|l| l.trim() == line))
 }
 
 /// What `nft -j` answers to `arguments`.

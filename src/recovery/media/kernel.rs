@@ -4,7 +4,8 @@
 //! comes nothing has to be installed. Flows are keyed by sender and port of ours together, so a new call of the new server on a
 //! port of the same range is untouched. A server that handles its own calls has no flows here.
 //!
-//! The table is made by one run of nft; after that, flows come and go over netlink, in pieces that the planner makes: see there.
+//! The table is made by one run of nft, unless a predecessor left it as it should be; after that, flows come and go over netlink, in
+//! pieces that the planner makes: see there.
 
 mod tags;
 
@@ -14,6 +15,7 @@ use super::table::{self, SETS, Why};
 use crate::calls::model::Flow;
 use crate::recovery::permitted::{Ground, Refusal};
 use crate::vip::nfnl::{Batch, Data, Family, Found, Link, NfnlError};
+use crate::vip::nft::signed::Signed;
 use crate::vip::nft::{self, NftError};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -217,7 +219,7 @@ impl KernelRelay {
         let started = Instant::now();
         match action {
             Action::Read => {
-                let (present, tag) = self.install().await?;
+                let (present, tag) = self.install(state.refused).await?;
                 state.planner.handle_present(present, tag);
             }
             Action::Commit(piece) => match self.link.commit(piece.batch(&self.table)).await {
@@ -317,10 +319,13 @@ impl KernelRelay {
     /// # Errors
     /// The kernel refused.
     pub async fn refused(&self) -> Result<RefusedPackets, RelayError> {
-        let keys = Why::ALL.map(Why::key).to_vec();
-        let found = self.counters.get(Family::Inet, &self.table, table::REFUSED, keys).await.map_err(|e| self.uncounted(e))?;
+        let found = self.reasons().await.map_err(|e| self.uncounted(e))?;
         let of = |why: Why| found.iter().filter(|one| one.key == why.key().as_bytes()).map(|one| one.packets).sum();
         Ok(RefusedPackets { payload: of(Why::Payload), parts: of(Why::Part), this_host: of(Why::ThisHost) })
+    }
+
+    async fn reasons(&self) -> Result<Vec<Found>, NfnlError> {
+        self.counters.get(Family::Inet, &self.table, table::REFUSED, Why::ALL.map(Why::key).to_vec()).await
     }
 
     fn uncounted(&self, source: NfnlError) -> RelayError {
@@ -336,45 +341,61 @@ impl KernelRelay {
         Ok(handle.is_some())
     }
 
-    /// Makes the table with its rules, and tells what its sets hold: what a predecessor left goes on.
-    async fn install(&self) -> Result<(Present, u8), RelayError> {
+    /// Makes the table with its rules, and tells what its sets hold: what a predecessor left goes on. `anew`: also if all of it seems
+    /// to be there.
+    async fn install(&self, anew: bool) -> Result<(Present, u8), RelayError> {
         self.link.idle().await;
-        let mut present = if self.is_there().await? { self.present().await? } else { Present::default() };
+        let (mut present, mut whole) = if self.is_there().await? { self.present().await? } else { (Present::default(), false) };
         let tag = tags::of(&self.instance, present.tag).ok_or(RelayError::TooManyInstances)?;
         if present.tag.is_some_and(|before| before != tag) {
             warn!("the marks of {} are another instance's now; its flows are made anew", self.what);
             self.empty().await;
-            present = Present::default();
+            (present, whole) = (Present::default(), false);
         }
-        let whole = table::whole(&self.table, tag, &self.ground.vips);
-        if let Err(e) = nft::run(&self.what, &whole).await {
+        let rules = table::rules(&self.table, tag, &self.ground.vips);
+        if whole && !anew && self.is_in_force(&rules).await {
+            return Ok((present, tag));
+        }
+        let script = table::renewed(&self.table, &rules);
+        if let Err(e) = nft::run(&self.what, &script).await {
             // Of another version of this program, perhaps.
             warn!("the table of {} that is there cannot be taken over, and is replaced: {e}", self.what);
             self.empty().await;
-            nft::run(&self.what, &(nft::without(&self.table) + &whole)).await?;
+            nft::run(&self.what, &(nft::without(&self.table) + &script)).await?;
             present = Present::default();
         }
         Ok((present, tag))
     }
 
-    async fn present(&self) -> Result<Present, RelayError> {
-        let sets = self.listed().await?;
-        // Half a second of work with 10,000 calls, which would keep other tasks of this thread waiting.
-        let sorted = tokio::task::spawn_blocking(move || Present::of(&sets)).await;
-        sorted.map_err(|_| self.unchanged(NfnlError::Stopping))
+    /// Whether rules and reasons are there as they should be; if that cannot be read, they are not.
+    async fn is_in_force(&self, rules: &Signed) -> bool {
+        self.reasons().await.is_ok_and(|found| found.len() == Why::ALL.len())
+            && self.counters.rules(Family::Inet, &self.table).await.is_ok_and(|there| rules.is_in_force(&there))
     }
 
-    async fn listed(&self) -> Result<Vec<Vec<Found>>, RelayError> {
-        let mut sets = Vec::new();
+    /// What the sets hold, and whether all of them are there.
+    async fn present(&self) -> Result<(Present, bool), RelayError> {
+        let (sets, whole) = self.listed().await?;
+        // Half a second of work with 10,000 calls, which would keep other tasks of this thread waiting.
+        let sorted = tokio::task::spawn_blocking(move || Present::of(&sets)).await;
+        Ok((sorted.map_err(|_| self.unchanged(NfnlError::Stopping))?, whole))
+    }
+
+    /// The elements of each of [`SETS`], and whether all of these are there.
+    async fn listed(&self) -> Result<(Vec<Vec<Found>>, bool), RelayError> {
+        let (mut sets, mut whole) = (Vec::new(), true);
         for (set, ..) in SETS {
             match self.counters.list_own(Family::Inet, &self.table, set).await {
                 Ok(found) => sets.push(found),
                 // A set that another version of this program has not made.
-                Err(NfnlError::Gone) => sets.push(Vec::new()),
+                Err(NfnlError::Gone) => {
+                    sets.push(Vec::new());
+                    whole = false;
+                }
                 Err(e) => return Err(self.unchanged(e)),
             }
         }
-        Ok(sets)
+        Ok((sets, whole))
     }
 
     /// Takes all out of a table that is there: its rules at once, its elements in pieces. To delete the table with them would keep
@@ -387,7 +408,7 @@ impl KernelRelay {
 
     async fn emptied(&self) -> Result<(), RelayError> {
         nft::run(&self.what, &format!("flush table inet {}\n", self.table)).await?;
-        let sets = self.listed().await?;
+        let (sets, _) = self.listed().await?;
         let all = sets.iter().enumerate().flat_map(|(set, found)| found.iter().map(move |one| (set, Data::new().then(&one.key))));
         let mut planner = Planner::default();
         planner.handle_present(Present { strays: all.collect(), ..Present::default() }, 0);

@@ -2,6 +2,7 @@
 
 use crate::calls::model::Flow;
 use crate::vip::nfnl::{Batch, Data};
+use crate::vip::nft::signed::Signed;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
@@ -161,8 +162,14 @@ impl Elements {
     }
 }
 
-/// The whole table. What is in its sets stays, so that audio which a predecessor forwards does not stop; a table of another
-/// make, whose sets do not fit, is refused by nft.
+/// The script that makes the table or renews its rules. What is in its sets stays, so that audio which a predecessor forwards does not
+/// stop; a table of another make, whose sets do not fit, is refused by nft.
+pub(super) fn renewed(table: &str, rules: &Signed) -> String {
+    // Flushing a table takes its rules out, and leaves the elements.
+    format!("add table inet {table}\nflush table inet {table}\n{}", rules.text())
+}
+
+/// The sets and rules.
 ///
 /// Stateless: a packet of a flow is marked with the flow's number and gets its destination in prerouting, and its source in
 /// postrouting, looked up by the mark. Why not the ways that come to mind first:
@@ -174,9 +181,8 @@ impl Elements {
 ///
 /// Raw priority comes before connection tracking (-200), and `notrack` keeps relayed packets out of it. It also comes before
 /// the socket is looked up, so no socket on this host sees a relayed packet.
-pub(super) fn whole(table: &str, tag: u8, vips: &[IpAddr]) -> String {
-    // Flushing a table takes its rules out, and leaves the elements.
-    let mut text = format!("add table inet {table}\nflush table inet {table}\ntable inet {table} {{\n");
+pub(super) fn rules(table: &str, tag: u8, vips: &[IpAddr]) -> Signed {
+    let mut text = format!("table inet {table} {{\n");
     for (name, kind, counts) in SETS {
         let what = if kind.contains(':') { "map" } else { "set" };
         let counter = if counts { "counter; " } else { "" };
@@ -248,7 +254,7 @@ pub(super) fn whole(table: &str, tag: u8, vips: &[IpAddr]) -> String {
          chain postrouting {{ type filter hook postrouting priority raw; policy accept;\n{post}}}\n\
          chain output {{ type filter hook output priority raw; policy accept;\n{output}}}\n}}\n"
     );
-    text
+    Signed::new(&text)
 }
 
 #[cfg(test)]

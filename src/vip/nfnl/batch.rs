@@ -24,6 +24,8 @@ pub(super) const GET: u16 = of_tables(libc::NFT_MSG_GETSETELEM);
 const DELETE: u16 = of_tables(libc::NFT_MSG_DELSETELEM);
 const GET_TABLE: u16 = of_tables(libc::NFT_MSG_GETTABLE);
 pub(super) const NEW_TABLE: u16 = of_tables(libc::NFT_MSG_NEWTABLE);
+const GET_RULE: u16 = of_tables(libc::NFT_MSG_GETRULE);
+pub(super) const NEW_RULE: u16 = of_tables(libc::NFT_MSG_NEWRULE);
 const BEGIN: u16 = libc::NFNL_MSG_BATCH_BEGIN as u16;
 const END: u16 = libc::NFNL_MSG_BATCH_END as u16;
 
@@ -31,6 +33,10 @@ pub(super) const NESTED: u16 = 0x8000;
 // enum nft_table_attributes
 const TABLE_NAME: u16 = 1;
 pub(super) const TABLE_HANDLE: u16 = 4;
+// enum nft_rule_attributes
+const RULE_TABLE: u16 = 1;
+pub(super) const RULE_CHAIN: u16 = 2;
+pub(super) const RULE_USERDATA: u16 = 7;
 // enum nft_set_elem_list_attributes
 const LIST_TABLE: u16 = 1;
 const LIST_SET: u16 = 2;
@@ -44,8 +50,8 @@ const ELEM_TIMEOUT: u16 = 4;
 pub(super) const ELEM_EXPIRATION: u16 = 5;
 pub(super) const ELEM_USERDATA: u16 = 6;
 pub(super) const ELEM_EXPR: u16 = 7;
-/// What the kernel keeps for user space beside an element is a list of (type, length, value); nft shows this type as the comment
-/// (`NFTNL_UDATA_SET_ELEM_COMMENT` of libnftnl).
+/// What the kernel keeps for user space beside an element or a rule is a list of (type, length, value); nft shows this type as the
+/// comment (`NFTNL_UDATA_SET_ELEM_COMMENT` and `NFTNL_UDATA_RULE_COMMENT` of libnftnl).
 pub(super) const COMMENT: u8 = 0;
 /// Longest comment that is written; nft's own limit is 128, and a length has 8 bits.
 const MAX_COMMENT: usize = 64;
@@ -331,6 +337,14 @@ pub(super) fn listing(family: Family, table: &str, set: &str, sequence: &mut u32
 pub(super) fn table_question(family: Family, table: &str, sequence: &mut u32) -> (Vec<u8>, u32) {
     let mut message = header(GET_TABLE, REQUEST | ACK, family.number(), 0);
     attribute(&mut message, TABLE_NAME, &zero_ended(table));
+    seal(&mut message, sequence);
+    (message, sequence.wrapping_sub(1))
+}
+
+/// The question for all rules of a table.
+pub(super) fn rule_listing(family: Family, table: &str, sequence: &mut u32) -> (Vec<u8>, u32) {
+    let mut message = header(GET_RULE, REQUEST | DUMP, family.number(), 0);
+    attribute(&mut message, RULE_TABLE, &zero_ended(table));
     seal(&mut message, sequence);
     (message, sequence.wrapping_sub(1))
 }

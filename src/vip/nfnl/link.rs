@@ -1,6 +1,6 @@
 //! A netlink socket for tasks.
 
-use super::{Batch, Data, Family, Found, Nfnl, NfnlError};
+use super::{Batch, Data, Family, Found, Nfnl, NfnlError, Rule};
 use crate::vip::sys;
 use std::sync::Arc;
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -75,6 +75,15 @@ impl Link {
     pub async fn table(&self, family: Family, table: &str) -> Result<Option<u64>, NfnlError> {
         let table = table.to_owned();
         self.run(true, move |socket| socket.table(family, &table)).await
+    }
+
+    /// [`Nfnl::rules`].
+    ///
+    /// # Errors
+    /// As in [`NfnlError`].
+    pub async fn rules(&self, family: Family, table: &str) -> Result<Vec<Rule>, NfnlError> {
+        let table = table.to_owned();
+        self.run(false, move |socket| socket.rules(family, &table)).await
     }
 
     /// Waits until a request whose task was dropped has ended.

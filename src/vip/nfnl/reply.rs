@@ -2,7 +2,8 @@
 
 use super::batch::{
     COMMENT, COUNTER_BYTES, COUNTER_PACKETS, DATA_VALUE, ELEM_DATA, ELEM_EXPIRATION, ELEM_EXPR, ELEM_KEY, ELEM_USERDATA,
-    EXPR_DATA, EXPR_NAME, GENERIC, LIST_ELEM, LIST_ELEMENTS, NESTED, NEW, NEW_TABLE, TABLE_HANDLE,
+    EXPR_DATA, EXPR_NAME, GENERIC, LIST_ELEM, LIST_ELEMENTS, NESTED, NEW, NEW_RULE, NEW_TABLE, RULE_CHAIN, RULE_USERDATA,
+    TABLE_HANDLE,
 };
 use netlink_packet_core::NetlinkBuffer;
 use std::time::Duration;
@@ -29,6 +30,15 @@ pub struct Found {
     pub comment: String,
 }
 
+/// A rule of a table, as read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rule {
+    /// The chain that it is in.
+    pub chain: String,
+    /// Its comment; empty without one.
+    pub comment: String,
+}
+
 /// One message of an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Reply {
@@ -38,9 +48,11 @@ pub(super) enum Reply {
     Elements { sequence: u32, found: Vec<Found> },
     /// A table that was asked for: the number that no other table ever has.
     Table { sequence: u32, handle: u64 },
+    /// A rule of a table that was asked for.
+    Rule { sequence: u32, rule: Rule },
     /// The end of a listing: zero, or an error number.
     Done { sequence: u32, code: i32 },
-    /// The set changed while it was listed: the answer to message number `sequence` may lack something.
+    /// What is listed may have changed meanwhile: the answer to message number `sequence` may lack something.
     Interrupted { sequence: u32 },
     /// The kernel dropped answers.
     Overrun,
@@ -56,7 +68,7 @@ pub(super) fn parse(mut bytes: &[u8]) -> Result<Vec<Reply>, Malformed> {
     while !bytes.is_empty() {
         let message = NetlinkBuffer::new_checked(bytes).map_err(|_| Malformed)?;
         let (sequence, payload) = (message.sequence_number(), message.payload());
-        if matches!(message.message_type(), NEW | DONE) && message.flags() & INTERRUPTED != 0 {
+        if matches!(message.message_type(), NEW | NEW_RULE | DONE) && message.flags() & INTERRUPTED != 0 {
             replies.push(Reply::Interrupted { sequence });
         }
         match message.message_type() {
@@ -72,6 +84,10 @@ pub(super) fn parse(mut bytes: &[u8]) -> Result<Vec<Reply>, Malformed> {
             NEW_TABLE => {
                 let attributes = payload.get(GENERIC..).ok_or(Malformed)?;
                 replies.push(Reply::Table { sequence, handle: number(first(attributes, TABLE_HANDLE)?)? });
+            }
+            NEW_RULE => {
+                let attributes = payload.get(GENERIC..).ok_or(Malformed)?;
+                replies.push(Reply::Rule { sequence, rule: rule(attributes)? });
             }
             // What else there may be (a no-op) says nothing about a request.
             _ => {}
@@ -120,13 +136,22 @@ fn element(attributes: &[u8]) -> Result<Found, Malformed> {
     Ok(found)
 }
 
+fn rule(attributes: &[u8]) -> Result<Rule, Malformed> {
+    let chain = first(attributes, RULE_CHAIN)?.ok_or(Malformed)?;
+    Ok(Rule { chain: text(chain), comment: first(attributes, RULE_USERDATA)?.map(comment).unwrap_or_default() })
+}
+
+/// What comes before the zero byte.
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes.split(|b| *b == 0).next().unwrap_or_default()).into_owned()
+}
+
 /// The comment among what user space noted. That is anybody's, so what is not understood is no comment.
 fn comment(mut noted: &[u8]) -> String {
     while let [kind, length, rest @ ..] = noted {
         let Some((value, rest)) = rest.split_at_checked(usize::from(*length)) else { break };
         if *kind == COMMENT {
-            let text = value.split(|b| *b == 0).next().unwrap_or_default();
-            return String::from_utf8_lossy(text).into_owned();
+            return text(value);
         }
         noted = rest;
     }

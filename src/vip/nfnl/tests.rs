@@ -1,5 +1,5 @@
 use super::batch::{self, Batch, Data, Family};
-use super::reply::{Found, Malformed, Reply, parse};
+use super::reply::{Found, Malformed, Reply, Rule, parse};
 use super::within;
 use proptest::prelude::*;
 
@@ -70,27 +70,45 @@ fn many_elements_are_many_messages_and_split_where_the_buffer_ends() {
 
 /// An answer to a question for one element with a counter, in the form that the kernel writes.
 fn answer() -> Vec<u8> {
-    let mut inner = Vec::new();
-    let attribute = |kind: u16, value: &[u8]| {
-        let mut bytes = (value.len() as u16 + 4).to_ne_bytes().to_vec();
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend(value);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    };
     let counter = [attribute(1, &700_u64.to_be_bytes()), attribute(2, &7_u64.to_be_bytes())].concat();
     let expression = [attribute(1, b"counter\0"), attribute(0x8002, &counter)].concat();
     let element = [attribute(0x8001, &attribute(1, &[10, 0, 0, 1])), attribute(0x8007, &expression)].concat();
-    inner.extend([1, 0, 0, 0]);
-    inner.extend(attribute(1, b"t\0"));
-    inner.extend(attribute(0x8003, &attribute(0x8001, &element)));
-    let mut message = (inner.len() as u32 + 16).to_ne_bytes().to_vec();
-    message.extend(0xa0c_u16.to_ne_bytes());
-    message.extend(0_u16.to_ne_bytes());
+    message(0xa0c, 0, &[attribute(1, b"t\0"), attribute(0x8003, &attribute(0x8001, &element))].concat())
+}
+
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let mut bytes = (value.len() as u16 + 4).to_ne_bytes().to_vec();
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+/// A message with number 9, about something of the family inet.
+fn message(kind: u16, flags: u16, attributes: &[u8]) -> Vec<u8> {
+    let mut message = (attributes.len() as u32 + 20).to_ne_bytes().to_vec();
+    message.extend(kind.to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
     message.extend(9_u32.to_ne_bytes());
     message.extend(0_u32.to_ne_bytes());
-    message.extend(inner);
+    message.extend([1, 0, 0, 0]);
+    message.extend(attributes);
     message
+}
+
+#[test]
+fn of_rules_chain_and_comment_are_read() {
+    let rule = |noted: &[u8]| [attribute(1, b"t\0"), attribute(2, b"output\0"), attribute(7, noted)].concat();
+    let read =
+        |comment: &str| Reply::Rule { sequence: 9, rule: Rule { chain: "output".to_owned(), comment: comment.to_owned() } };
+    // Something that another program noted comes first.
+    let noted = [&[1, 2, 0, 0][..], &[0, 4], b"abc\0"].concat();
+    assert_eq!(parse(&message(0xa06, 2, &rule(&noted))), Ok(vec![read("abc")]));
+    assert_eq!(parse(&message(0xa06, 2, &rule(&noted[..7]))), Ok(vec![read("")]));
+    let plain = [attribute(1, b"t\0"), attribute(2, b"output\0")].concat();
+    // Other rules came or went while these were listed.
+    assert_eq!(parse(&message(0xa06, 0x12, &plain)), Ok(vec![Reply::Interrupted { sequence: 9 }, read("")]));
+    assert_eq!(parse(&message(0xa06, 2, &attribute(1, b"t\0"))), Err(Malformed));
 }
 
 #[test]

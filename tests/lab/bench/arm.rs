@@ -1,5 +1,6 @@
 //! How long a renewal of a kernel lease waits while thousands of calls are armed, changed, taken over and removed: in pieces, as the
-//! relay does it, and in one transaction while somebody listens to the kernel, as it once did.
+//! relay does it, and in one transaction while somebody listens to the kernel, as it once did. And while fences are turned and
+//! taken over.
 
 use super::learn::figures::{Figures, rounded};
 use anyhow::{Context as _, Result, ensure};
@@ -7,6 +8,7 @@ use keepcall::calls::model::Flow;
 use keepcall::clock;
 use keepcall::recovery::media::kernel::KernelRelay;
 use keepcall::recovery::permitted::Ground;
+use keepcall::vip::fence::Fence;
 use keepcall::vip::kernel_lease::KernelLease;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, setsockopt, socket, sockopt,
@@ -59,7 +61,23 @@ const WAYS: [Way; 3] = [
     Way { name: "one transaction, with a listener", unbroken: true, listened: true },
 ];
 
-const PHASES: [&str; 7] = ["nothing", "armed", "changed", "counted", "taken over", "removed", "cleared"];
+const PHASES: [&str; 11] = [
+    "nothing",
+    "made",
+    "armed",
+    "changed",
+    "counted",
+    "taken over",
+    "fence turned",
+    "fence taken over",
+    "ended",
+    "removed",
+    "cleared",
+];
+/// How often the fences are turned and taken over in each round: each is over in a moment, and one of them tells little of the longest.
+const FENCES: usize = 20;
+/// Between two of them, so that renewals come.
+const PAUSE: Duration = Duration::from_millis(20);
 
 pub(super) fn run(args: &Arm) -> Result<bool> {
     // Before any other thread is there: a thread takes the namespace of the one that started it.
@@ -85,7 +103,7 @@ pub(super) fn run(args: &Arm) -> Result<bool> {
     if !args.json {
         for row in &rows {
             println!(
-                "{:<34}{:<12}took {:>8} ms   a renewal waited: 99 of 100 {:>8} ms, longest {:>8} ms, {} of {} failed",
+                "{:<34}{:<18}took {:>8} ms   a renewal waited: 99 of 100 {:>8} ms, longest {:>8} ms, {} of {} failed",
                 row["way"].as_str().unwrap_or_default(),
                 row["phase"].as_str().unwrap_or_default(),
                 row["took_ms"]["median"],
@@ -135,7 +153,12 @@ async fn round_of(way: Way, calls: u16, log: Log, mut phases: Vec<Phase>) -> Res
             if way.unbroken { relay.unbroken() } else { relay }
         })
     };
+    let fences = || ["one", "two"].map(|name| Fence::new(name, &[5060], (10_000, 20_000)));
     let mut pair = relays();
+    let mut fence = fences();
+    turn(&fence, false).await?;
+    // What processes before this one had open. A process has ended, and closed it, before its successor starts.
+    let mut old = (Vec::new(), Vec::new());
     let half = calls / 2;
     for phase in &mut phases {
         if phase.name == "cleared" {
@@ -146,6 +169,8 @@ async fn round_of(way: Way, calls: u16, log: Log, mut phases: Vec<Phase>) -> Res
         let started = Instant::now();
         match phase.name {
             "nothing" => tokio::time::sleep(IDLE).await,
+            // The tables alone, of no call.
+            "made" => both(&pair, |_| vec![("nobody".to_owned(), Vec::new())]).await?,
             "armed" => both(&pair, |n| set(n * half, half, 0, 0)).await?,
             "changed" => both(&pair, |n| set(n * half, half, 1, half)).await?,
             "counted" => {
@@ -156,8 +181,32 @@ async fn round_of(way: Way, calls: u16, log: Log, mut phases: Vec<Phase>) -> Res
             }
             // A tenth is not as the predecessor left it.
             "taken over" => {
-                pair = relays();
+                old.0.push(std::mem::replace(&mut pair, relays()));
                 both(&pair, |n| set(n * half, half, 1, half - half / 10)).await?;
+            }
+            // As at a takeover by another host, back and forth.
+            "fence turned" => {
+                for n in 0..FENCES {
+                    turn(&fence, n % 2 == 0).await?;
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+            // As after a restart of a master's agent.
+            "fence taken over" => {
+                for _ in 0..FENCES {
+                    old.1.push(std::mem::replace(&mut fence, fences()));
+                    turn(&fence, true).await?;
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+            // One process after the other.
+            "ended" => {
+                let (relays, fences) = std::mem::take(&mut old);
+                drop(relays);
+                for fence in fences {
+                    drop(fence);
+                    tokio::time::sleep(PAUSE).await;
+                }
             }
             "removed" => both(&pair, |n| none(n * half, half)).await?,
             _ => {
@@ -176,6 +225,17 @@ async fn round_of(way: Way, calls: u16, log: Log, mut phases: Vec<Phase>) -> Res
         }
     }
     Ok(phases)
+}
+
+/// Opens or closes both fences at once.
+async fn turn(pair: &[Fence; 2], open: bool) -> Result<()> {
+    let [one, two] = pair;
+    if open {
+        tokio::try_join!(one.open(), two.open())?;
+    } else {
+        tokio::try_join!(one.closed(), two.closed())?;
+    }
+    Ok(())
 }
 
 type Calls = Vec<(String, Vec<Flow>)>;
