@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
 pub mod agent;
+pub mod budget;
 pub mod calls;
 pub mod clock;
 pub mod cluster;
@@ -15,7 +16,11 @@ pub mod etcd;
 #[cfg(feature = "faults")]
 mod faults;
 pub mod health;
+pub mod hep;
+pub mod inspect;
+pub mod pbx;
 pub mod recovery;
 pub mod sip;
 pub mod time;
 pub mod vip;
+pub mod wire;

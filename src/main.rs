@@ -1,9 +1,9 @@
 //! The keepcall command.
 
 use clap::Parser as _;
-use keepcall::calls::inspect::inspect;
 use keepcall::config;
 use keepcall::control::{cli, logging};
+use keepcall::inspect::inspect;
 use std::process::ExitCode;
 
 /// Keeps the calls of a SIP or media server when its floating address moves to another host

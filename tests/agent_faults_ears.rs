@@ -104,11 +104,11 @@ fn panics_in_hep_and_ami_cost_neither_address_nor_calls() {
     let since = unix_us();
     let reporter = a.host.enter(|| Ok(UdpSocket::bind("127.0.0.1:0")?)).unwrap();
     let report = || assert_eq!(reporter.send_to(b"HEP3", "127.0.0.1:9060").unwrap(), 4);
-    fails(&agent, "hep:panic", "src/calls/hep/listener", 1, report);
+    fails(&agent, "hep:panic", "src/hep/listener", 1, report);
     knows();
     is_connected(&agent, "ami");
     // It comes about with the next word of the server, which is asked for one every ten seconds.
-    fails(&agent, "ami:panic", "src/calls/server/driver", 2, || {});
+    fails(&agent, "ami:panic", "src/pbx/driver", 2, || {});
     knows();
     is_connected(&agent, "ami");
     // It is listened to again.
@@ -172,7 +172,7 @@ fn a_panic_in_esl_and_a_recovery_that_never_comes_back_leave_the_address() {
     event_socket(&a.host);
     is_connected(&agent, "esl");
     let since = unix_us();
-    fails(&agent, "esl:panic", "src/calls/server/driver", 1, || {});
+    fails(&agent, "esl:panic", "src/pbx/driver", 1, || {});
     is_connected(&agent, "esl");
 
     let epoch = agent.status().unwrap()["instances"][0]["epoch"].clone();

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
-#[path = "../src/calls/hep/tests/encode.rs"]
+#[path = "../src/hep/tests/encode.rs"]
 mod encode;
 #[path = "lab/mod.rs"]
 mod lab;

@@ -10,7 +10,7 @@ mod load;
 #[path = "capture/tcp.rs"]
 mod tcp;
 
-use keepcall::calls::capture::{Capture, CaptureCounters, CaptureError, Seen};
+use keepcall::wire::capture::{Capture, CaptureCounters, CaptureError, Seen};
 use netns::{LONG, Lan};
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 
 #[path = "hep/asterisk.rs"]
 mod asterisk;
-#[path = "../src/calls/hep/tests/encode.rs"]
+#[path = "../src/hep/tests/encode.rs"]
 mod encode;
 #[path = "hep/kamailio.rs"]
 mod kamailio;

@@ -5,9 +5,11 @@
 // The allocator is the only place where all memory is seen.
 #![allow(unsafe_code)]
 
-use keepcall::calls::model::{Call, CallEvent, Packet, Transport};
+use keepcall::calls::model::{Call, CallEvent};
 use keepcall::calls::table::{Table, TableSettings};
+use keepcall::sip::Transport;
 use keepcall::time::Time;
+use keepcall::wire::Packet;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -9,8 +9,9 @@ mod listener;
 mod phones;
 
 use anyhow::{Result, ensure};
-use keepcall::calls::model::{Call, CallEvent, OtherEndKind, Pairing};
-use keepcall::calls::server::driver::Login;
+use keepcall::calls::model::{Call, CallEvent, Pairing};
+use keepcall::pbx::OtherEndKind;
+use keepcall::pbx::driver::Login;
 use lab::agent::{Agent, Setup, built_program};
 use lab::asterisk::{Asterisk, Extra};
 use lab::etcd::Etcd;

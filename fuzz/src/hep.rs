@@ -2,11 +2,12 @@
 
 use super::packet::Run;
 use super::{choices, inside, show};
-use keepcall::calls::hep::intake::{Counters, Intake, Key, Rules, Taken};
-use keepcall::calls::hep::{Framer, Kind, decode};
-use keepcall::calls::model::{Packet, Transport};
+use keepcall::hep::intake::{Counters, Intake, Key, Rules, Taken};
+use keepcall::hep::{Framer, Kind, decode};
+use keepcall::sip::Transport;
 use keepcall::sip::message::Message;
 use keepcall::time::Time;
+use keepcall::wire::Packet;
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 

@@ -1,12 +1,14 @@
 //! Datagrams into a call table: whatever comes, what it tells is consistent, and in the end it forgets everything.
 
 use super::show;
-use keepcall::calls::model::{Call, CallEvent, LegState, Packet, Transport};
+use keepcall::calls::model::{Call, CallEvent, LegState};
 use keepcall::calls::table::{Table, TableSettings};
 use keepcall::recovery::permitted::Ground;
 use keepcall::recovery::plan;
+use keepcall::sip::Transport;
 use keepcall::sip::sdp::Sdp;
 use keepcall::time::Time;
+use keepcall::wire::Packet;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

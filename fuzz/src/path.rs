@@ -2,9 +2,9 @@
 
 use super::packet::Run;
 use super::show;
-use keepcall::calls::frame::Link;
-use keepcall::calls::path::{Path, PathSettings};
 use keepcall::time::Time;
+use keepcall::wire::frame::Link;
+use keepcall::wire::path::{Path, PathSettings};
 use std::time::Duration;
 
 /// `data` as frames, each behind three bytes: what kind of link, and its length, the higher byte first.
@@ -33,7 +33,7 @@ pub fn walked(data: &[u8]) -> Vec<String> {
 fn walk(data: &[u8], settings: &PathSettings, tagged: bool) -> Vec<String> {
     let mut all = Vec::new();
     frames(data, settings, tagged, &mut |p| {
-        assert!(!p.payload.is_empty() || p.transport == keepcall::calls::model::Transport::Udp);
+        assert!(!p.payload.is_empty() || p.transport == keepcall::sip::Transport::Udp);
         let port = |a: std::net::SocketAddr| settings.ports.as_ref().is_none_or(|ports| ports.contains(&a.port()));
         assert!(port(p.src) || port(p.dst), "{} {}", p.src, p.dst);
         all.push(format!("{:?} {} {} {}", p.transport, p.src, p.dst, show(p.payload)));
@@ -41,7 +41,7 @@ fn walk(data: &[u8], settings: &PathSettings, tagged: bool) -> Vec<String> {
     all
 }
 
-fn frames(data: &[u8], settings: &PathSettings, tagged: bool, out: &mut dyn FnMut(keepcall::calls::model::Packet<'_>)) {
+fn frames(data: &[u8], settings: &PathSettings, tagged: bool, out: &mut dyn FnMut(keepcall::wire::Packet<'_>)) {
     let mut path = Path::new(settings.clone());
     let (mut rest, mut now, mut count) = (data, Time::ZERO, 0);
     while let [kind, high, low, more @ ..] = rest {

@@ -2,14 +2,14 @@
 //! its bridges, and the few RTP packets that tell where phones really send from.
 
 use super::sampler::Sampler;
-use crate::calls::capture::{Capture, CaptureCounters, CaptureError, Seen};
-use crate::calls::facts::Fact;
-use crate::calls::hep::intake::{Counters, Key, Reported, Rules};
-use crate::calls::hep::listener::{HepOpenError, Listener, Sockets, own_addresses};
-use crate::calls::server::driver::{Login, Server, ServerStatus};
 use crate::clock;
 use crate::config;
+use crate::hep::intake::{Counters, Key, Reported, Rules};
+use crate::hep::listener::{HepOpenError, Listener, Sockets, own_addresses};
+use crate::pbx::driver::{Login, Server, ServerStatus};
+use crate::pbx::facts::Fact;
 use crate::time::Time;
+use crate::wire::capture::{Capture, CaptureCounters, CaptureError, Seen};
 use futures::FutureExt as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};

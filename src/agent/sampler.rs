@@ -1,6 +1,6 @@
 //! Reads a few random RTP packets while the server carries calls, so that it is known where phones really send from.
 
-use crate::calls::capture::{Capture, Seen};
+use crate::wire::capture::{Capture, Seen};
 use std::net::IpAddr;
 use tracing::warn;
 

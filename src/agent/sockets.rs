@@ -1,7 +1,8 @@
 //! The agent's own SIP sockets: the recovery port on each virtual address, bound before the address is here.
 
 use super::part::Licence;
-use crate::calls::model::{Packet, Transport};
+use crate::sip::Transport;
+use crate::wire::Packet;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -10,6 +10,8 @@ mod size;
 pub use gaps::{Gap, Gaps};
 pub use shared::Shared;
 
+use crate::pbx::OtherEnd;
+use crate::sip::Transport;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -115,20 +117,6 @@ fn common<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Verbatim, D::Error> 
 #[derive(Serialize, Deserialize)]
 struct Base64 {
     base64: String,
-}
-
-/// How SIP travels on a leg.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Transport {
-    /// SIP over UDP.
-    Udp,
-    /// SIP over TCP.
-    Tcp,
-    /// SIP over TLS.
-    Tls,
-    /// SIP over WebSocket (RFC 7118).
-    Ws,
 }
 
 /// Who sent the first INVITE of a leg, seen from the server.
@@ -274,39 +262,6 @@ pub enum Pairing {
     Bridge,
 }
 
-/// What a single leg is connected to, as the server itself says.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct OtherEnd {
-    /// Of what kind it is.
-    pub kind: OtherEndKind,
-    /// Its name at the server (of the conference, the queue, the application), where it has one.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub name: String,
-}
-
-/// Kinds of [`OtherEnd`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OtherEndKind {
-    /// A conference, or a bridge of more than two.
-    Conference,
-    /// A queue, in which it waits.
-    Queue,
-    /// A parking lot, or another bridge that only holds who is in it.
-    Parked,
-    /// A mailbox.
-    Voicemail,
-    /// An application of the server: an announcement, a menu, an echo.
-    Application,
-    /// A party that is no SIP dialog of this server's address: another technology, another address.
-    Elsewhere,
-    /// Nobody, for the moment.
-    Nobody,
-    /// A kind that this version does not know.
-    #[serde(other)]
-    Unknown,
-}
-
 /// One conversation: one or two legs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
@@ -324,7 +279,7 @@ pub struct Call {
     pub confirmed_ms: u64,
     /// How the legs were paired; `None` for a single leg.
     pub pairing: Option<Pairing>,
-    /// How certain the pairing is, from 0 to 100 (see [`super::pairing`]); 100: the server said so, or it is one dialog. `None`
+    /// How certain the pairing is, from 0 to 100 (see [`crate::calls::pairing`]); 100: the server said so, or it is one dialog. `None`
     /// for a single leg.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confidence: Option<u8>,
@@ -364,19 +319,6 @@ pub enum CallEvent {
         /// Why, in a few words, for history and logs.
         reason: &'static str,
     },
-}
-
-/// A SIP message as it was seen or received, with where it came from and went to.
-#[derive(Clone, Copy, Debug)]
-pub struct Packet<'a> {
-    /// Who sent it.
-    pub src: SocketAddr,
-    /// Who it was sent to.
-    pub dst: SocketAddr,
-    /// Over what.
-    pub transport: Transport,
-    /// The message, one datagram.
-    pub payload: &'a [u8],
 }
 
 /// One direction of audio that the kernel relay forwards: packets `from` a phone that reach the VIP `at` a port go `to` the

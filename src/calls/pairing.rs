@@ -5,7 +5,7 @@
 //! fit, counting also legs that still ring; where several fit, only the order of the answers may decide: a B2BUA answers the
 //! caller right after the callee has answered, so a moment later it is seen who else it could have been. What remains in doubt stays unpaired: a wrong pair would join strangers.
 //!
-//! What the server itself says of its bridges ranks above all of this, and is not found here: see [`super::facts`].
+//! What the server itself says of its bridges ranks above all of this, and is not found here: see [`crate::pbx::facts`].
 //!
 //! How certain a pair is, from 0 to 100:
 //!
@@ -25,9 +25,9 @@
 
 mod number;
 
-use super::model::{Direction, Pairing};
-use super::quick::QuickMap;
-use super::tracker::{LegId, Tracked};
+use crate::calls::model::{Direction, Pairing};
+use crate::calls::quick::QuickMap;
+use crate::calls::tracker::{LegId, Tracked};
 use crate::sip::sdp;
 use crate::time::Time;
 use smallvec::SmallVec;
@@ -132,7 +132,7 @@ pub trait Legs {
     fn leg(&self, id: LegId) -> Option<&Tracked>;
 }
 
-impl Legs for super::tracker::Tracker {
+impl Legs for crate::calls::tracker::Tracker {
     fn leg(&self, id: LegId) -> Option<&Tracked> {
         self.get(id)
     }
@@ -433,7 +433,7 @@ fn told_media(t: &Tracked) -> impl Iterator<Item = SocketAddr> {
 }
 
 /// Where a description wants its streams; the first two are enough to tell two phones apart.
-fn addresses(sdp: Option<&super::model::Sdp>) -> impl Iterator<Item = SocketAddr> {
+fn addresses(sdp: Option<&crate::calls::model::Sdp>) -> impl Iterator<Item = SocketAddr> {
     let places = sdp.map(|s| sdp::places(&s.body)).unwrap_or_default();
     places
         .into_iter()

@@ -8,8 +8,8 @@ mod rtp;
 
 pub use rtp::Sample;
 
-use super::model::{Leg, Verbatim};
-use super::tracker::LegId;
+use crate::calls::model::{Leg, Verbatim};
+use crate::calls::tracker::LegId;
 use crate::sip::sdp;
 use crate::time::Time;
 use latch::{AGREE, Latch, Outcome};

@@ -9,7 +9,7 @@ mod write;
 
 pub use value::{BadValue, prefix};
 
-use super::model::{Call, CallEvent};
+use crate::calls::model::{Call, CallEvent};
 use crate::clock;
 use crate::etcd::Etcd;
 use crate::time::Time;

@@ -1,7 +1,7 @@
 //! What is stored of the calls of one instance, as this node knows it. Pure.
 
-use super::bytes::Budget;
-use super::model::Call;
+use crate::budget::Budget;
+use crate::calls::model::Call;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Emergency calls have room of their own beyond the limit: this part of it.
@@ -27,7 +27,7 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// Nothing is stored; see [`super::table::TableSettings::max_calls`].
+    /// Nothing is stored; see [`crate::calls::table::TableSettings::max_calls`].
     #[must_use]
     pub fn new(max_calls: usize) -> Self {
         Self {

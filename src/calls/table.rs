@@ -6,13 +6,15 @@ mod bridged;
 mod crowd;
 mod replaced;
 
-use super::facts::Told;
-use super::model::{Call, CallEvent, Direction, Leg, OtherEnd, Packet, Pairing, SCHEMA};
-use super::pairing::{ANSWER_WINDOW, Pairer};
-use super::quick::QuickMap;
-use super::sources::Sources;
-use super::tracker::{Counters, Learning, LegEvent, LegId, Tracked, Tracker, TrackerSettings};
+use crate::calls::model::{Call, CallEvent, Direction, Leg, Pairing, SCHEMA};
+use crate::calls::pairing::{ANSWER_WINDOW, Pairer};
+use crate::calls::quick::QuickMap;
+use crate::calls::sources::Sources;
+use crate::calls::tracker::{Counters, Learning, LegEvent, LegId, Tracked, Tracker, TrackerSettings};
+use crate::pbx::OtherEnd;
+use crate::pbx::facts::Told;
 use crate::time::Time;
+use crate::wire::Packet;
 use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -139,17 +141,17 @@ impl Table {
     /// A table that also tells of single-leg calls that were over before they settled, and of every leg: for reports, where nothing
     /// may be left out.
     #[must_use]
-    pub(super) fn for_report(settings: TableSettings) -> Self {
+    pub(crate) fn for_report(settings: TableSettings) -> Self {
         Self { tell_short: true, ..Self::with_tracker(settings, true) }
     }
 
     /// The next thing that happened to a leg, confirmed or not; only of a table for reports, where it must be polled.
-    pub(super) fn poll_leg(&mut self) -> Option<LegEvent> {
+    pub(crate) fn poll_leg(&mut self) -> Option<LegEvent> {
         self.leg_events.pop_front()
     }
 
     /// A leg, until it is forgotten some time after its end.
-    pub(super) fn tracked(&self, id: LegId) -> Option<&Tracked> {
+    pub(crate) fn tracked(&self, id: LegId) -> Option<&Tracked> {
         self.tracker.get(id)
     }
 

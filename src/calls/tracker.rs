@@ -24,10 +24,11 @@ pub use clues::{Clues, Replaced};
 pub use leg::{Referred, Tracked};
 pub use settings::{Counters, Learning, Load, TrackerSettings};
 
-use super::model::{Gap, Leg, LegState, Packet, Shared};
+use crate::calls::model::{Gap, Leg, LegState, Shared};
 use crate::sip::message::{Message, ParseError};
 use crate::sip::uri;
 use crate::time::Time;
+use crate::wire::Packet;
 use dialog::Heard;
 use doubt::Silence;
 use leg::{At, Effect};

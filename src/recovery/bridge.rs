@@ -5,11 +5,12 @@ use super::outgoing::{is_sdp, leading_number, receive};
 use super::plan;
 use super::request;
 use super::transaction::{Key, Served};
-use crate::calls::model::{Leg, Packet, Sdp as Description, SessionTimer};
+use crate::calls::model::{Leg, Sdp as Description, SessionTimer};
 use crate::sip::build::{Builder, response_address};
 use crate::sip::message::{Message, Method, Name};
 use crate::sip::sdp::{Origin, Place, Sdp, SdpError, set_media_address, with_origin};
 use crate::sip::uri;
+use crate::wire::Packet;
 
 /// The phrase for a status code; phones show it, nobody decides by it.
 pub(super) const fn phrase(code: u16) -> &'static str {

@@ -2,7 +2,8 @@
 
 use super::permitted::Ground;
 use super::plan::{self, Paths, Unpassable};
-use crate::calls::model::{Call, Transport};
+use crate::calls::model::Call;
+use crate::sip::Transport;
 use crate::sip::sdp::Media;
 use std::net::{IpAddr, SocketAddr};
 

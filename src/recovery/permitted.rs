@@ -4,7 +4,8 @@
 //! What the relay sent there would come from the server's address, with the server's rights. So only what a phone's audio can
 //! be is a destination. (What a packet may be, the relay's own rules decide in the kernel.)
 
-use crate::calls::model::{Call, Flow, Transport};
+use crate::calls::model::{Call, Flow};
+use crate::sip::Transport;
 use std::net::{IpAddr, SocketAddr};
 
 /// The ports of SIP (RFC 3261 section 19.1.2).

@@ -5,4 +5,7 @@ pub mod build;
 pub mod framer;
 pub mod message;
 pub mod sdp;
+mod transport;
 pub mod uri;
+
+pub use transport::Transport;

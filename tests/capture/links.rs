@@ -3,7 +3,7 @@
 use crate::netns::{LONG, Lan};
 use crate::tcp::{message, on, seen};
 use futures::FutureExt as _;
-use keepcall::calls::capture::{Capture, CaptureError};
+use keepcall::wire::capture::{Capture, CaptureError};
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd as _;

@@ -2,7 +2,7 @@
 
 use crate::netns::{LONG, Lan, until};
 use crate::tcp::on;
-use keepcall::calls::capture::Capture;
+use keepcall::wire::capture::Capture;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

@@ -1,8 +1,8 @@
 //! SIP over real TCP connections.
 
 use crate::netns::{LONG, Lan};
-use keepcall::calls::capture::{Capture, CaptureCounters, CaptureSettings, Seen};
-use keepcall::calls::model::Transport;
+use keepcall::sip::Transport;
+use keepcall::wire::capture::{Capture, CaptureCounters, CaptureSettings, Seen};
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 

@@ -3,7 +3,8 @@
 use crate::netns::{LONG, Lan, until};
 use crate::phone::{Certificate, Phone};
 use crate::watch::Watch;
-use keepcall::calls::model::{Direction, LegState, Transport};
+use keepcall::calls::model::{Direction, LegState};
+use keepcall::sip::Transport;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};

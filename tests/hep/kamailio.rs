@@ -3,7 +3,8 @@
 use crate::netns::{Lan, until};
 use crate::phone::{Certificate, Phone};
 use crate::watch::Watch;
-use keepcall::calls::model::{Call, Direction, LegState, Pairing, Transport};
+use keepcall::calls::model::{Call, Direction, LegState, Pairing};
+use keepcall::sip::Transport;
 use std::path::Path;
 use std::process::{Command, Stdio};
 

@@ -2,10 +2,10 @@
 
 use crate::encode::{self, kamailio3, opensips3};
 use crate::netns::LONG;
-use keepcall::calls::hep::intake::{Counters, Key, Reported, Rules};
-use keepcall::calls::hep::listener::Listener;
-use keepcall::calls::model::Transport;
 use keepcall::config::{Carrier, HepAddress};
+use keepcall::hep::intake::{Counters, Key, Reported, Rules};
+use keepcall::hep::listener::Listener;
+use keepcall::sip::Transport;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -1,13 +1,15 @@
 //! What an agent does with HEP, and with the wire, without the rest of the agent.
 
 use crate::netns::LONG;
-use keepcall::calls::capture::Capture;
-use keepcall::calls::hep::intake::{Counters, Key, Rules};
-use keepcall::calls::hep::listener::{Listener, own_addresses};
-use keepcall::calls::model::{Call, CallEvent, Packet, Transport};
+use keepcall::calls::model::{Call, CallEvent};
 use keepcall::calls::table::{Table, TableSettings};
 use keepcall::clock;
 use keepcall::config::HepAddress;
+use keepcall::hep::intake::{Counters, Key, Rules};
+use keepcall::hep::listener::{Listener, own_addresses};
+use keepcall::sip::Transport;
+use keepcall::wire::Packet;
+use keepcall::wire::capture::Capture;
 use std::net::IpAddr;
 
 /// Listens to one server.

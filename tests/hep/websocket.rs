@@ -6,7 +6,8 @@
 use crate::netns::{LONG, Lan, stdout, until};
 use crate::phone::{Certificate, Phone};
 use crate::watch::Watch;
-use keepcall::calls::model::{LegState, Pairing, Transport};
+use keepcall::calls::model::{LegState, Pairing};
+use keepcall::sip::Transport;
 use keepcall::sip::message::{Message, Name};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

@@ -2,12 +2,14 @@
 
 use crate::lab::lan::{Host, VIP4};
 use anyhow::{Context, Result};
-use keepcall::calls::capture::{Capture, Seen};
-use keepcall::calls::facts::Fact;
-use keepcall::calls::model::{Call, CallEvent, Packet, Transport};
-use keepcall::calls::server::driver::{Login, Server, ServerStatus};
+use keepcall::calls::model::{Call, CallEvent};
 use keepcall::calls::table::{Table, TableSettings};
 use keepcall::clock;
+use keepcall::pbx::driver::{Login, Server, ServerStatus};
+use keepcall::pbx::facts::Fact;
+use keepcall::sip::Transport;
+use keepcall::wire::Packet;
+use keepcall::wire::capture::{Capture, Seen};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};

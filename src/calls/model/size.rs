@@ -1,7 +1,7 @@
 //! What a call costs in memory.
 
 use super::{Call, Leg, Verbatim};
-use crate::calls::bytes::allocated;
+use crate::budget::allocated;
 use std::net::SocketAddr;
 
 impl Leg {

@@ -1,5 +1,5 @@
-use super::super::model::{Call, Pairing};
-use super::super::table::script::{A, B, Dialog, Lab};
+use crate::calls::model::{Call, Pairing};
+use crate::calls::table::script::{A, B, Dialog, Lab};
 
 fn inbound(n: u32, caller: &str, callee: &str) -> Dialog {
     Dialog::new(&format!("in{n}"), A, false, caller, callee)
@@ -85,7 +85,7 @@ fn a_leg_that_still_rings_is_a_rival() {
     lab.invited(&i0).picked_up(&i0).wait_ms(600).invited(&i1).invited(&o).picked_up(&o).wait_ms(100);
     assert!(lab.calls().iter().all(|c| c.legs.len() == 1));
     // The rival gives up: now there is no doubt.
-    lab.see(i1.response(super::super::table::script::Server, 486, "INVITE", 1, "", "")).wait_ms(1);
+    lab.see(i1.response(crate::calls::table::script::Server, 486, "INVITE", 1, "", "")).wait_ms(1);
     assert_eq!(pairs(&lab.calls()), ["in0+out0"]);
 }
 
@@ -141,7 +141,7 @@ fn legs_that_were_told_alone_are_joined_when_the_doubt_ends() {
     lab.answered(&outbound(0, "1", "2"));
     let events = lab.events();
     assert_eq!(pairs(&lab.calls()), ["in0+out0"]);
-    assert!(events.iter().any(|e| matches!(e, super::super::model::CallEvent::Delete { id, .. } if *id == alone)));
+    assert!(events.iter().any(|e| matches!(e, crate::calls::model::CallEvent::Delete { id, .. } if *id == alone)));
     assert_eq!(events.len(), 2);
 }
 
@@ -183,16 +183,16 @@ fn sdp(ip: &str, port: u16) -> String {
 
 /// Puts a description of its own into each message of a script.
 fn with_sdp(
-    (by, phone, text): (super::super::table::script::By, String, String),
+    (by, phone, text): (crate::calls::table::script::By, String, String),
     sdp: &str,
-) -> (super::super::table::script::By, String, String) {
+) -> (crate::calls::table::script::By, String, String) {
     let head = text.split("Content-Type").next().unwrap().to_owned();
     (by, phone, format!("{head}Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{sdp}", sdp.len()))
 }
 
 #[test]
 fn phones_that_were_told_each_others_address_are_one_call() {
-    use super::super::table::script::{Phone, Server};
+    use crate::calls::table::script::{Phone, Server};
     let vip = sdp("10.0.0.100", 9000);
     // Equal calls, answered at once; then the server sends one pair's addresses to each other.
     let mut lab = Lab::new();
@@ -248,7 +248,7 @@ fn who_was_transferred_late_may_still_find_the_new_party() {
     let mut lab = Lab::new();
     lab.b2bua(&inbound(0, "1", "2"), &outbound(0, "1", "2")).wait_ms(3_600_000);
     // The callee transfers the caller: a new leg, and the old one ends.
-    lab.answered(&outbound(1, "1", "3")).hung_up(&outbound(0, "1", "2"), super::super::table::script::Server, 2).wait_ms(2000);
+    lab.answered(&outbound(1, "1", "3")).hung_up(&outbound(0, "1", "2"), crate::calls::table::script::Server, 2).wait_ms(2000);
     assert_eq!(pairs(&lab.calls()), ["in0+out1"]);
     assert_eq!(lab.calls()[0].confidence, Some(35));
 }

@@ -1,10 +1,12 @@
 //! What the server says of its bridges, applied to the calls: it ranks above all evidence.
 
 use super::{PARTED, SETTLE, Table};
-use crate::calls::facts::{Fact, Place};
-use crate::calls::model::{LegState, OtherEnd, OtherEndKind, Pairing};
+use crate::calls::model::{LegState, Pairing};
 use crate::calls::pairing::CERTAIN;
 use crate::calls::tracker::LegId;
+use crate::pbx::OtherEnd;
+use crate::pbx::OtherEndKind;
+use crate::pbx::facts::{Fact, Place};
 use crate::time::Time;
 
 /// What the server says of a leg.

@@ -1,8 +1,10 @@
 //! A small language for call scripts: messages between phones and a server at one VIP.
 
-use super::super::model::{Call, CallEvent, Packet, Transport};
 use super::{Table, TableSettings};
+use crate::calls::model::{Call, CallEvent};
+use crate::sip::Transport;
 use crate::time::Time;
+use crate::wire::Packet;
 use std::net::SocketAddr;
 
 pub(crate) const VIP: &str = "10.0.0.100:5060";

@@ -7,7 +7,7 @@ fn pair() -> (Dialog, Dialog) {
     (Dialog::new("in", A, false, "1000", "2000"), Dialog::new("out", B, true, "1000", "2000"))
 }
 
-fn body(s: &Option<super::super::model::Sdp>) -> String {
+fn body(s: &Option<crate::calls::model::Sdp>) -> String {
     s.as_ref().map(|s| s.body.lossy()).unwrap_or_default()
 }
 
@@ -134,7 +134,7 @@ fn a_proxied_call_is_one_dialog_seen_twice_and_only_routes_beyond_the_proxy_coun
     assert_eq!(calls.len(), 1);
     assert_eq!(calls[0].pairing, Some(Pairing::SameDialog));
     let [a, b] = calls[0].legs.as_slice() else { panic!() };
-    let routes = |l: &Leg| l.route_set.iter().map(super::super::model::Verbatim::lossy).collect::<Vec<_>>();
+    let routes = |l: &Leg| l.route_set.iter().map(crate::calls::model::Verbatim::lossy).collect::<Vec<_>>();
     assert_eq!(routes(a), ["<sip:edge-a;lr>"]);
     assert_eq!(routes(b), ["<sip:edge-b1;lr>", "<sip:edge-b2;lr>"]);
     assert_eq!((a.local_tag.lossy(), b.local_tag.lossy()), ("t-c".into(), "f-c".into()));
@@ -314,12 +314,8 @@ fn what_is_not_learnt_is_counted() {
     for junk in [&b"\r\n\r\n"[..], b"hello, this is no SIP", b"INVITE sip:a SIP/2.0\r\nFrom: x\r\n\r\n"] {
         lab.see_bytes(Phone, A, junk);
     }
-    let foreign = Packet {
-        src: A.parse().unwrap(),
-        dst: B.parse().unwrap(),
-        transport: super::super::model::Transport::Udp,
-        payload: b"x",
-    };
+    let foreign =
+        Packet { src: A.parse().unwrap(), dst: B.parse().unwrap(), transport: crate::sip::Transport::Udp, payload: b"x" };
     lab.table.handle_packet(&foreign, 0, lab.now);
     let c = lab.table.counters();
     assert_eq!((c.not_learnt, c.unknown_dialog, c.keep_alives, c.not_sip, c.malformed, c.foreign), (1, 1, 1, 1, 1, 1));

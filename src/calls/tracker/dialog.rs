@@ -5,8 +5,9 @@ use super::doubt::Ending;
 use super::leg::{At, Effect, Known, Referred, Tracked};
 use super::offers::Pending;
 use super::timer::{self, Asked};
-use crate::calls::model::{Gap, Packet, Verbatim};
+use crate::calls::model::{Gap, Verbatim};
 use crate::sip::message::{Message, Method};
+use crate::wire::Packet;
 
 /// Longest Refer-To URI that is kept, in bytes.
 const MAX_REFER: usize = 512;

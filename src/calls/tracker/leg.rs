@@ -6,9 +6,10 @@ use super::doubt::Ending;
 use super::offers::{Before, Pending};
 use super::routes::Arrival;
 use super::timer::Asked;
-use crate::calls::model::{Direction, Gap, Gaps, Leg, LegState, Packet, Shared, Verbatim};
+use crate::calls::model::{Direction, Gap, Gaps, Leg, LegState, Shared, Verbatim};
 use crate::sip::message::{Message, Method, Name};
 use crate::time::Time;
+use crate::wire::Packet;
 
 /// Longest Allow or Supported that is kept, in bytes; a longer one is left out (it only guides what recovery may offer).
 const MAX_LIST: usize = 512;

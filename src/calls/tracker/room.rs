@@ -13,7 +13,7 @@
 //! Emergency calls have an eighth more in each, and nobody else's calls displace them.
 
 use super::TrackerSettings;
-use crate::calls::bytes::Budget;
+use crate::budget::Budget;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 

@@ -1,9 +1,11 @@
 //! Where requests to the phone go: route set, remote target, address (RFC 3261 sections 12.1, 12.2 and 16.12).
 
 use super::leg::Tracked;
-use crate::calls::model::{Gap, Leg, Packet, Transport, Verbatim};
+use crate::calls::model::{Gap, Leg, Verbatim};
+use crate::sip::Transport;
 use crate::sip::message::{Message, Name};
 use crate::sip::uri;
+use crate::wire::Packet;
 use smallvec::SmallVec;
 use std::net::{IpAddr, SocketAddr};
 

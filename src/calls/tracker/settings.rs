@@ -1,6 +1,6 @@
 //! What a tracker has to know of its server, and what it tells of itself.
 
-use crate::calls::model::Transport;
+use crate::sip::Transport;
 use crate::sip::uri;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};

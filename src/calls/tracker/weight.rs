@@ -4,7 +4,7 @@ use super::clues::{Clue, Clues};
 use super::leg::{Known, Tracked};
 use super::offers::Pending;
 use super::room::{Guest, Stage};
-use crate::calls::bytes::allocated;
+use crate::budget::allocated;
 use crate::calls::model::{Gap, Leg, LegState, Sdp, Verbatim};
 
 /// A description up to here is kept of any leg: what phones for audio send has 300 to 900 bytes, 2,000 at most. In bytes.

@@ -7,9 +7,9 @@ pub(super) use render::render;
 
 use super::output::{Output, complain};
 use super::{FAILED, OK, USAGE};
-use crate::calls::inspect::report::{Audio, Recovery, Report, Signalling};
-use crate::calls::inspect::{InspectError, InspectSettings, Judge};
 use crate::calls::model::Call;
+use crate::inspect::report::{Audio, Recovery, Report, Signalling};
+use crate::inspect::{InspectError, InspectSettings, Judge};
 use crate::recovery::fate::{self, Fate, Way};
 use crate::recovery::permitted::Ground;
 use std::net::IpAddr;
@@ -73,7 +73,7 @@ pub fn inspect(
 /// The place of the call that is meant.
 fn find(report: &Report, wanted: &str) -> Option<usize> {
     let calls = &report.calls;
-    let by_id = |c: &crate::calls::inspect::report::Call| c.id == wanted || c.stored_id.as_deref() == Some(wanted);
+    let by_id = |c: &crate::inspect::report::Call| c.id == wanted || c.stored_id.as_deref() == Some(wanted);
     let exact = calls.iter().position(|c| by_id(c) || c.call_ids.iter().any(|i| i == wanted));
     let number = || wanted.parse::<usize>().ok()?.checked_sub(1).filter(|n| *n < calls.len());
     let beginning = || {

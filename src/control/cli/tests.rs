@@ -1,7 +1,7 @@
 use super::{REFUSED, USAGE, calls, history, status, switchover};
-use crate::calls::path::PathCounters;
 use crate::calls::tracker::{Counters, Load};
 use crate::control::api::*;
+use crate::wire::path::PathCounters;
 
 fn candidates() -> Candidates {
     let one = |node: &str, against: &[&str]| Candidate {

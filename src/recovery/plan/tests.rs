@@ -1,5 +1,6 @@
 use super::*;
-use crate::calls::model::{LegState, SCHEMA, Sdp as Description, Transport};
+use crate::calls::model::{LegState, SCHEMA, Sdp as Description};
+use crate::sip::Transport;
 
 const VIP: &str = "10.9.0.100";
 

@@ -1,5 +1,6 @@
 use super::*;
-use crate::calls::model::{Direction, LegState, SessionTimer, Transport};
+use crate::calls::model::{Direction, LegState, SessionTimer};
+use crate::sip::Transport;
 
 fn leg() -> Leg {
     Leg {

@@ -1,8 +1,8 @@
 //! Calls whose truth is known, in any order that a server could make of them.
 
-use super::super::super::table::script::{By, Dialog, Lab};
 use super::{inbound, outbound, pairs};
 use crate::calls::model::CallEvent;
+use crate::calls::table::script::{By, Dialog, Lab};
 use proptest::prelude::*;
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 use super::super::script::{A, B, Dialog, Lab, Phone, Server};
-use crate::calls::facts::{BridgeKind, Fact, application};
-use crate::calls::model::{Call, CallEvent, OtherEndKind, Pairing};
+use crate::calls::model::{Call, CallEvent, Pairing};
+use crate::pbx::OtherEndKind;
+use crate::pbx::facts::{BridgeKind, Fact, application};
 
 fn inbound(n: u32) -> Dialog {
     Dialog::new(&format!("in{n}"), A, false, "1", "2")

@@ -5,9 +5,11 @@
 //! Options: `sdp=name`, `tag=` (of the answering side), `ftag=` (of the calling side), `contact=uri`, `rr=a,b` (Record-Route), `route=a,b`,
 //! `uri=`, `vias=n`, `branch=`, `se=` (Session-Expires), `rseq=`, `rack=`, `at=ip:port` (the phone's address), `over=tcp`, `h=Name:value`.
 
-use crate::calls::model::{Gap, Leg, LegState, Packet, Transport};
+use crate::calls::model::{Gap, Leg, LegState};
 use crate::calls::tracker::{LegEvent, Tracked, Tracker, TrackerSettings};
+use crate::sip::Transport;
 use crate::time::Time;
+use crate::wire::Packet;
 use std::fmt::Write as _;
 use std::time::Duration;
 

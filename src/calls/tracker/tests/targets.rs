@@ -1,5 +1,6 @@
 use super::scene::{VIP, inbound, message, outbound};
-use crate::calls::model::{Packet, Transport};
+use crate::sip::Transport;
+use crate::wire::Packet;
 
 #[test]
 fn each_accepted_target_refresh_moves_the_target() {

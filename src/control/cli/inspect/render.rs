@@ -1,9 +1,9 @@
 //! A report as people read it: a line for each call, or all that is known of one.
 
-use crate::calls::inspect::report::{
+use crate::control::cli::output::{moment, printable, table};
+use crate::inspect::report::{
     Audio, By, Call, Crypto, Description, End, Hold, Leg, Media, Party, Report, Rtp, Side, Signalling, State,
 };
-use crate::control::cli::output::{moment, printable, table};
 use std::fmt::{Display, Write as _};
 
 /// The report, with a table of its calls or (`whole`) all that is known of each.

@@ -1,6 +1,7 @@
 use super::*;
-use crate::calls::inspect::report::{Certainty, Chosen, RtpTotals, Traffic};
-use crate::calls::model::{Leg, LegState, Sdp, Transport};
+use crate::calls::model::{Leg, LegState, Sdp};
+use crate::inspect::report::{Certainty, Chosen, RtpTotals, Traffic};
+use crate::sip::Transport;
 
 fn leg(call_id: &str, outbound: bool, phone: &str, server: &str) -> Leg {
     let body = |at: &str| {

@@ -1,11 +1,13 @@
 //! What each mode may do, whatever comes in, and whenever it is changed.
 
 use super::world::{PORT, VIP, World, server};
-use crate::calls::model::{Call, CallEvent, Packet, Transport};
+use crate::calls::model::{Call, CallEvent};
 use crate::config::Mode;
 use crate::recovery::engine::{Action, CallState, Engine, Heard, Outcome};
 use crate::recovery::rng::Rng;
+use crate::sip::Transport;
 use crate::time::Time;
+use crate::wire::Packet;
 use std::net::SocketAddr;
 use std::time::Duration;
 

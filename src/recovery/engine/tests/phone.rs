@@ -1,7 +1,8 @@
 //! A phone that refuses to overlook a mistake.
 
-use crate::calls::model::{Direction, Leg, LegState, Sdp as Description, SessionTimer, Transport};
+use crate::calls::model::{Direction, Leg, LegState, Sdp as Description, SessionTimer};
 use crate::recovery::transaction::{T1, T2};
+use crate::sip::Transport;
 use crate::sip::message::{Message, Method, Name};
 use crate::sip::sdp::Sdp;
 use crate::sip::uri;

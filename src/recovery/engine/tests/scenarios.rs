@@ -1,9 +1,11 @@
 use super::offers::changed;
 use super::world::{agent, server, settings};
 use super::*;
-use crate::calls::model::{Call, Direction, Packet, Pairing, SessionTimer, Transport};
+use crate::calls::model::{Call, Direction, Pairing, SessionTimer};
 use crate::recovery::engine::{CallState, Engine, Heard, Outcome};
+use crate::sip::Transport;
 use crate::time::Time;
+use crate::wire::Packet;
 use proptest::prelude::*;
 use std::time::Duration;
 

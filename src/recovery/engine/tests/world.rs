@@ -2,7 +2,8 @@
 
 use super::super::*;
 use super::phone::Phone;
-use crate::calls::model::{Direction, Pairing, SCHEMA, Transport};
+use crate::calls::model::{Direction, Pairing, SCHEMA};
+use crate::sip::Transport;
 use std::collections::BTreeMap;
 
 pub(super) const VIP: &str = "10.9.0.100";

@@ -68,7 +68,7 @@ pub(super) fn packet(src: SocketAddr, dst: SocketAddr, payload: &[u8], to: &mut 
 mod tests {
     use super::super::traffic::{Places, Plan};
     use super::*;
-    use keepcall::calls::frame::{Link, udp_of};
+    use keepcall::wire::frame::{Link, udp_of};
     use pnet_packet::ipv4::{Ipv4Packet, checksum};
 
     #[test]

@@ -1,0 +1,50 @@
+//! What the protocol number of a HEP packet means: IP has no number for TLS or WebSocket, and each server writes its own.
+//!
+//! | server | udp | tcp | tls | ws | wss |
+//! |---|---|---|---|---|---|
+//! | Kamailio (siptrace_hep.c, `pipport2su`) | 17 | 6 | 22 | 22, sent: 6 | 22, sent: 6 |
+//! | OpenSIPS (tracer) | 17 | 6 | 22 | 50 | 50 |
+//! | FreeSWITCH (sofia-sip tport_logging.c) | 17 | 6 | 22 | 6 | 6 |
+//! | Asterisk (res_hep_pjsip.c) | 17 | 6 | 6 | 6 | 6 |
+//! | Asterisk before it filled the field in | 17 | 17 | 17 | 17 | 17 |
+//!
+//! The message itself knows better: the topmost Via names the transport of the hop that the message is on, in both directions (RFC 3261
+//! sections 18.1.1 and 18.2.2). So Via decides; the number decides where Via names plain TCP or UDP and the server says more.
+
+use crate::sip::Transport;
+use crate::sip::message::{Message, Name};
+use crate::sip::uri;
+
+/// IPPROTO_TCP.
+const TCP: u8 = 6;
+/// IPPROTO_UDP.
+pub(super) const UDP: u8 = 17;
+/// IPPROTO_IDP, which nobody uses any more: it stands for TLS, at Kamailio for WebSocket too.
+const IDP: u8 = 22;
+/// IPPROTO_ESP, which stands for WebSocket.
+const ESP: u8 = 50;
+/// IPPROTO_SCTP.
+const SCTP: u8 = 132;
+
+/// How a message travels that came in HEP with this protocol number; `None` for a transport that is not learnt (SCTP).
+///
+/// A mistake towards "not UDP" costs a call its re-INVITE, a mistake towards UDP sends one to where nobody listens. So UDP is believed
+/// only if neither the number nor Via says otherwise.
+#[must_use]
+pub fn transport_of(message: &Message<'_>, protocol: u8) -> Option<Transport> {
+    let via = message.values(Name::Via).next().and_then(uri::via);
+    let named = via.map_or(&b""[..], |v| v.transport);
+    let is = |name: &str| named.eq_ignore_ascii_case(name.as_bytes());
+    if is("SCTP") || is("TLS-SCTP") || protocol == SCTP {
+        return None;
+    }
+    Some(match protocol {
+        _ if is("TLS") => Transport::Tls,
+        _ if is("WS") || is("WSS") => Transport::Ws,
+        ESP => Transport::Ws,
+        IDP => Transport::Tls,
+        TCP => Transport::Tcp,
+        _ if is("TCP") => Transport::Tcp,
+        _ => Transport::Udp,
+    })
+}

@@ -1,0 +1,201 @@
+//! From a frame of any kind of link that telephony is captured on to the IP packet in it, behind tags, labels and tunnels. Pure.
+
+use crate::wire::frame::{self, Link};
+use std::borrow::Cow;
+
+/// Tunnels within tunnels that are followed: mirrored traffic of an overlay has two.
+const MAX_TUNNELS: usize = 3;
+/// MPLS labels of one packet that are passed over.
+const MAX_LABELS: usize = 8;
+const PPPOE: [u8; 2] = [0x88, 0x64];
+const MPLS: [[u8; 2]; 2] = [[0x88, 0x47], [0x88, 0x48]];
+const VLAN: [[u8; 2]; 3] = [[0x81, 0x00], [0x88, 0xa8], [0x91, 0x00]];
+const IP: [[u8; 2]; 2] = [[0x08, 0x00], [0x86, 0xdd]];
+/// UDP ports of VXLAN (RFC 7348, and Linux's own), in which clouds deliver mirrored traffic.
+const VXLAN: [u16; 2] = [4789, 8472];
+
+/// What is in a frame.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Inside<'a> {
+    /// An IP packet, with whatever padding follows it.
+    Ip(&'a [u8]),
+    /// Something else: ARP, spanning tree, a part of a Wi-Fi exchange.
+    Else,
+    /// The link type is not known.
+    Unsupported,
+}
+
+/// The IP packet in a frame of this link type.
+pub(super) fn inside(link: u32, data: &[u8]) -> Inside<'_> {
+    let found = match link {
+        0 | 108 => frame::ip_of(Link::Null, data),
+        1 => ethernet(data),
+        // PPP, in HDLC framing or without.
+        9 => data.strip_prefix(&[0xff, 0x03]).or(Some(data)).and_then(ppp),
+        50 => data.get(2..).filter(|_| data.starts_with(&[0xff, 0x03])).or(Some(data)).and_then(ppp),
+        51 => pppoe(data),
+        // The same number means raw IP on different systems.
+        12 | 14 | 101 | 228 | 229 => Some(data),
+        // Cisco HDLC.
+        104 => data.get(2..).and_then(tagged),
+        105 => wifi(data),
+        113 => data.get(14..).and_then(tagged),
+        // Radiotap says how long it is.
+        127 => data.get(2..4).and_then(|l| data.get(usize::from(u16::from_le_bytes([l[0], l[1]]))..)).and_then(wifi),
+        276 => data.first_chunk::<2>().and_then(|kind| behind(*kind, data.get(20..)?)),
+        _ => return Inside::Unsupported,
+    };
+    match found.and_then(|ip| tunnelled(ip, MAX_TUNNELS)) {
+        Some(ip) => Inside::Ip(ip),
+        None => Inside::Else,
+    }
+}
+
+fn ethernet(data: &[u8]) -> Option<&[u8]> {
+    tagged(data.get(12..)?)
+}
+
+/// What follows an ethertype.
+fn tagged(data: &[u8]) -> Option<&[u8]> {
+    behind(*data.first_chunk::<2>()?, data.get(2..)?)
+}
+
+fn behind(mut kind: [u8; 2], mut rest: &[u8]) -> Option<&[u8]> {
+    // QinQ has two tags; more is no traffic of a phone.
+    for _ in 0..4 {
+        if !VLAN.contains(&kind) {
+            break;
+        }
+        kind = *rest.get(2..)?.first_chunk()?;
+        rest = rest.get(4..)?;
+    }
+    if IP.contains(&kind) {
+        Some(rest)
+    } else if kind == PPPOE {
+        pppoe(rest)
+    } else if MPLS.contains(&kind) {
+        labelled(rest)
+    } else {
+        None
+    }
+}
+
+fn pppoe(data: &[u8]) -> Option<&[u8]> {
+    ppp(data.get(6..)?)
+}
+
+fn ppp(data: &[u8]) -> Option<&[u8]> {
+    match data {
+        [0x00, 0x21 | 0x57, rest @ ..] | [0x21 | 0x57, rest @ ..] => Some(rest),
+        _ => None,
+    }
+}
+
+/// Behind the last label the first nibble tells IPv4 and IPv6 (RFC 4928 section 3); Ethernet may be there as well.
+fn labelled(mut data: &[u8]) -> Option<&[u8]> {
+    for _ in 0..MAX_LABELS {
+        let (label, rest) = data.split_first_chunk::<4>()?;
+        data = rest;
+        if label[2] & 1 == 1 {
+            return match data.first()? >> 4 {
+                4 | 6 => Some(data),
+                // The control word of a pseudowire, then a frame.
+                0 => ethernet(data.get(4..)?),
+                _ => None,
+            };
+        }
+    }
+    None
+}
+
+/// A data frame of 802.11 that is not encrypted: its header, then LLC and SNAP.
+fn wifi(data: &[u8]) -> Option<&[u8]> {
+    let (control, flags) = (*data.first()?, *data.get(1)?);
+    if control & 0x0c != 0x08 || control & 0x40 != 0 || flags & 0x40 != 0 {
+        return None;
+    }
+    let addresses = if flags & 0x03 == 0x03 { 30 } else { 24 };
+    let qos = if control & 0x80 == 0 { 0 } else { 2 };
+    let order = if qos > 0 && flags & 0x80 != 0 { 4 } else { 0 };
+    let llc = data.get(addresses + qos + order..)?;
+    llc.strip_prefix(&[0xaa, 0xaa, 0x03, 0, 0, 0]).and_then(tagged)
+}
+
+/// The innermost IP packet.
+fn tunnelled(ip: &[u8], depth: usize) -> Option<&[u8]> {
+    let Some(depth) = depth.checked_sub(1) else { return Some(ip) };
+    let (protocol, rest) = match ip.first()? >> 4 {
+        4 => {
+            // Of a fragment only the first could be read, and it not to its end.
+            let fragment = ip.get(6)? & 0x3f != 0 || *ip.get(7)? != 0;
+            let header = usize::from(ip[0] & 0x0f) * 4;
+            if fragment || header < 20 {
+                return Some(ip);
+            }
+            (*ip.get(9)?, ip.get(header..)?)
+        }
+        6 => (*ip.get(6)?, ip.get(40..)?),
+        _ => return None,
+    };
+    let inner = match protocol {
+        4 | 41 => Some(rest),
+        47 => gre(rest),
+        17 => rest.get(2..4).filter(|p| VXLAN.contains(&u16::from_be_bytes([p[0], p[1]]))).and_then(|_| {
+            // The flag says that there is a network id; all else is reserved.
+            let vxlan = rest.get(8..)?;
+            (vxlan.first()? & 0x08 != 0).then(|| ethernet(vxlan.get(8..)?)).flatten()
+        }),
+        _ => None,
+    };
+    // A tunnel that holds something else is told as what it is.
+    match inner.filter(|i| matches!(i.first().map(|b| b >> 4), Some(4 | 6))) {
+        Some(inner) => tunnelled(inner, depth),
+        None => Some(ip),
+    }
+}
+
+/// GRE (RFC 2784, RFC 2890), with IP, Ethernet or the mirrors of switches (ERSPAN) inside.
+fn gre(data: &[u8]) -> Option<&[u8]> {
+    let flags = *data.first()?;
+    let optional = [0x80, 0x20, 0x10].iter().filter(|bit| flags & **bit != 0).count() * 4;
+    let rest = data.get(4 + optional..)?;
+    match data.get(2..4)? {
+        [0x08, 0x00] | [0x86, 0xdd] => Some(rest),
+        [0x65, 0x58] => ethernet(rest),
+        // ERSPAN II has 8 bytes, and none without a sequence number (type I); III has 12 and may have 8 more.
+        [0x88, 0xbe] => ethernet(rest.get(if flags & 0x10 == 0 { 0 } else { 8 }..)?),
+        [0x22, 0xeb] => ethernet(rest.get(if rest.get(11)? & 1 == 1 { 20 } else { 12 }..)?),
+        _ => None,
+    }
+}
+
+/// An IP packet whose lengths are those of the bytes at hand: what was cut off by the capture is taken for never sent, and a
+/// length of zero (the network card was to fill it in) for all there is.
+pub(super) fn fitted(ip: &[u8], cut: bool) -> Cow<'_, [u8]> {
+    let there = ip.len().min(usize::from(u16::MAX));
+    let be = |at: usize| ip.get(at..at + 2).map_or(0, |b| usize::from(u16::from_be_bytes([b[0], b[1]])));
+    let (header, claimed, at) = match ip.first().map(|b| b >> 4) {
+        Some(4) => (usize::from(ip[0] & 0x0f) * 4, be(2), 2),
+        Some(6) => (40, be(4) + 40, 4),
+        _ => return Cow::Borrowed(ip),
+    };
+    let unset = claimed == 0 || (at == 4 && claimed == 40);
+    if there < header || !(unset || (cut && claimed > there)) {
+        return Cow::Borrowed(ip);
+    }
+    let mut copy = ip[..there].to_vec();
+    let put = |copy: &mut Vec<u8>, at: usize, value: usize| {
+        if let (Some(place), Ok(value)) = (copy.get_mut(at..at + 2), u16::try_from(value)) {
+            place.copy_from_slice(&value.to_be_bytes());
+        }
+    };
+    put(&mut copy, at, if at == 2 { there } else { there - 40 });
+    let protocol = ip.get(if at == 2 { 9 } else { 6 });
+    if protocol == Some(&17) && there >= header + 8 && be(header + 4) > there - header {
+        put(&mut copy, header + 4, there - header);
+    }
+    Cow::Owned(copy)
+}
+
+#[cfg(test)]
+mod tests;

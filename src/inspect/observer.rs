@@ -1,0 +1,465 @@
+//! Follows every leg in a file: each hop is handed to a table of the server that it is seen from, and what the messages and the table
+//! tell is noted. Pure.
+
+use super::record::{Learnt, Record};
+use super::report::{Recovery, Side};
+use super::rtp::Streams;
+use super::survey::{Party, Roles};
+use super::{InspectSettings, ms};
+use crate::calls::model::{Call, CallEvent, Pairing};
+use crate::calls::table::{PAIRED, Table, TableSettings};
+use crate::calls::tracker::{Counters, LegEvent, LegId};
+use crate::sip::body::{self, description};
+use crate::sip::message::{Message, Method};
+use crate::sip::sdp::Sdp;
+use crate::time::Time;
+use crate::wire::Packet;
+use smallvec::SmallVec;
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// Most legs in one report; beyond it they are counted only. A report of more is nothing that a person reads, and each takes some
+/// kilobytes.
+pub(super) const MAX_LEGS: usize = 100_000;
+/// Most legs with one Call-ID that are told apart.
+const MAX_SAME: usize = 256;
+/// How often servers without traffic are asked what is due.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// Says what would become of a call, as the table last knew it. The addresses are those of the server that it passes.
+pub type Judge<'j> = &'j mut dyn FnMut(&Call, &[IpAddr]) -> Recovery;
+
+/// One server, with all that is known of the calls at it.
+pub(super) struct View {
+    table: Table,
+    pub(super) main: bool,
+    addresses: Vec<IpAddr>,
+    by_call: HashMap<u64, SmallVec<[u32; 2]>>,
+    by_leg: HashMap<LegId, u32>,
+    stored: HashMap<String, usize>,
+}
+
+/// A call that a table told.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) id: String,
+    pub(super) records: SmallVec<[u32; 2]>,
+    pub(super) pairing: Option<Pairing>,
+    pub(super) confidence: Option<u8>,
+    pub(super) recovery: Recovery,
+    /// The call as it was told last, as long as it has not been judged.
+    last: Option<Box<Call>>,
+    pub(super) emergency: bool,
+    pub(super) up: bool,
+    /// It was found to be a part of another.
+    pub(super) merged: bool,
+    pub(super) main: bool,
+}
+
+/// Everything that is learnt from a file.
+pub(super) struct Observer<'j> {
+    pub(super) roles: Roles,
+    settings: InspectSettings,
+    judge: Judge<'j>,
+    pub(super) views: Vec<View>,
+    of_party: HashMap<(bool, Party), usize>,
+    pub(super) records: Vec<Record>,
+    pub(super) stored: Vec<Stored>,
+    pub(super) streams: Streams,
+    pub(super) left_out: u64,
+    foreign: u64,
+    hasher: RandomState,
+    swept: Time,
+}
+
+/// A message with where it belongs.
+#[derive(Clone, Copy)]
+struct Seen<'a> {
+    m: &'a Message<'a>,
+    p: &'a Packet<'a>,
+    view: usize,
+    out: bool,
+    cut: bool,
+    now: Time,
+}
+
+impl<'j> Observer<'j> {
+    pub(super) fn new(roles: Roles, settings: InspectSettings, judge: Judge<'j>) -> Self {
+        Self {
+            roles,
+            settings,
+            judge,
+            views: Vec::new(),
+            of_party: HashMap::new(),
+            records: Vec::new(),
+            stored: Vec::new(),
+            streams: Streams::default(),
+            left_out: 0,
+            foreign: 0,
+            hasher: RandomState::new(),
+            swept: Time::ZERO,
+        }
+    }
+
+    /// What the trackers counted.
+    pub(super) fn counters(&self) -> Counters {
+        let mut sum = Counters { packets: self.foreign, foreign: self.foreign, ..Counters::default() };
+        for c in self.views.iter().map(|v| v.table.counters()) {
+            sum.packets += c.packets;
+            sum.foreign += c.foreign;
+            sum.keep_alives += c.keep_alives;
+            sum.not_sip += c.not_sip;
+            sum.malformed += c.malformed;
+            sum.unknown_dialog += c.unknown_dialog;
+            sum.not_learnt += c.not_learnt;
+            sum.swept += c.swept;
+            sum.confirmed += c.confirmed;
+        }
+        sum
+    }
+
+    pub(super) fn handle_sip(&mut self, p: &Packet<'_>, cut: bool, now: Time) {
+        self.sweep(now);
+        let Some((rank, party, out)) = self.roles.viewpoint(p.src, p.dst) else {
+            self.foreign += 1;
+            return;
+        };
+        let view = self.view(rank, party);
+        self.advance(view, now);
+        let v = &mut self.views[view];
+        v.table.handle_packet(p, ms(now), now);
+        match Message::parse(p.payload) {
+            Ok(m) => {
+                let seen = Seen { m: &m, p, view, out, cut, now };
+                self.legs(view, Some(seen), now);
+                self.note(seen);
+            }
+            Err(_) => self.legs(view, None, now),
+        }
+        self.calls(view);
+    }
+
+    pub(super) fn handle_datagram(&mut self, src: SocketAddr, dst: SocketAddr, payload: &[u8], now: Time) {
+        let Some(sample) = self.streams.handle(src, dst, payload, now) else { return };
+        let Some(view) = self.records.get(sample.record as usize).map(|r| r.view as usize) else { return };
+        if let Some(v) = self.views.get_mut(view) {
+            v.table.handle_rtp(src, dst, payload, now);
+            self.legs(view, None, now);
+            self.calls(view);
+        }
+    }
+
+    /// The file is over: time goes on until single legs have settled, and what is still up is taken down.
+    pub(super) fn finish(&mut self, end: Time) {
+        for view in 0..self.views.len() {
+            self.views[view].table.handle_timeout(end);
+            self.legs(view, None, end);
+            self.calls(view);
+            let open: Vec<(LegId, u32)> = self.views[view].by_leg.iter().map(|(id, r)| (*id, *r)).collect();
+            for (id, record) in open {
+                self.learn(view, id, record);
+            }
+            let v = &self.views[view];
+            for s in v.stored.values() {
+                if let Some(s) = self.stored.get_mut(*s) {
+                    judge(s, self.judge, &v.addresses);
+                }
+            }
+        }
+    }
+
+    fn sweep(&mut self, now: Time) {
+        if now.since(self.swept) < SWEEP {
+            return;
+        }
+        self.swept = now;
+        for view in 0..self.views.len() {
+            self.advance(view, now);
+        }
+    }
+
+    fn advance(&mut self, view: usize, now: Time) {
+        if self.views[view].table.next_deadline().is_some_and(|d| d <= now) {
+            self.views[view].table.handle_timeout(now);
+            self.legs(view, None, now);
+            self.calls(view);
+        }
+    }
+
+    fn view(&mut self, rank: usize, party: Party) -> usize {
+        let main = rank == 0;
+        // The server of the report may have several addresses.
+        let key = if main { (true, Party { ip: IpAddr::from([0; 4]), port: None }) } else { (false, party) };
+        if let Some(view) = self.of_party.get(&key) {
+            return *view;
+        }
+        let addresses = if main { self.roles.vips.clone() } else { vec![party.ip] };
+        let s = &self.settings;
+        let table = Table::for_report(TableSettings {
+            instance: String::new(),
+            node: String::new(),
+            vips: addresses.clone(),
+            sip_ports: self.roles.ports_of(rank, party),
+            pair_header: s.pair_header.clone(),
+            emergency: s.emergency.clone(),
+            max_calls: if s.max_calls == 0 { MAX_LEGS } else { s.max_calls },
+        });
+        self.views.push(View { table, main, addresses, by_call: HashMap::new(), by_leg: HashMap::new(), stored: HashMap::new() });
+        self.of_party.insert(key, self.views.len() - 1);
+        self.views.len() - 1
+    }
+
+    /// Takes in what the table says of legs; `seen` is the message that it has just handled.
+    fn legs(&mut self, view: usize, seen: Option<Seen<'_>>, now: Time) {
+        while let Some(event) = self.views[view].table.poll_leg() {
+            match event {
+                LegEvent::Started(id) => {
+                    if let Some(seen) = seen {
+                        self.started(id, seen);
+                    }
+                }
+                LegEvent::Confirmed(_) | LegEvent::Changed(_) => {}
+                LegEvent::Ended(id, reason) => {
+                    let Some(record) = self.views[view].by_leg.get(&id).copied() else { continue };
+                    self.learn(view, id, record);
+                    self.views[view].by_leg.remove(&id);
+                    if let Some(r) = self.records.get_mut(record as usize) {
+                        r.tracker_end = Some(reason);
+                        if r.ended.is_none() && seen.is_none() {
+                            r.ended = Some(now);
+                        }
+                    }
+                    self.streams.over(record, now);
+                }
+            }
+        }
+    }
+
+    /// Notes what the table knows of a leg.
+    fn learn(&mut self, view: usize, id: LegId, record: u32) {
+        if let (Some(t), Some(r)) = (self.views[view].table.tracked(id), self.records.get_mut(record as usize)) {
+            r.emergency |= t.emergency;
+            r.learn(Learnt::new(&t.leg));
+        }
+    }
+
+    /// The table has a new leg: from an INVITE, from another fork's answer, or from the middle of a dialog.
+    fn started(&mut self, id: LegId, seen: Seen<'_>) {
+        let Seen { m, out, view, now, .. } = seen;
+        let first = m.method() == Method::Invite && m.is_request() && m.to_tag().is_none();
+        let record = if first {
+            self.first(seen)
+        } else if let Some(family) = (!m.is_request()).then(|| self.family(seen)).flatten() {
+            let fork = self.records[family as usize].fork(m, out, now);
+            self.insert(view, fork)
+        } else {
+            let found = self.find(seen);
+            found.or_else(|| self.insert(view, Record::new(index(view), m, seen.p, out, now)))
+        };
+        if let Some(record) = record {
+            self.views[view].by_leg.insert(id, record);
+        }
+    }
+
+    /// The record of a first INVITE: a new one, or the one of the same caller that was refused before.
+    fn first(&mut self, seen: Seen<'_>) -> Option<u32> {
+        let Seen { m, p, out, view, now, .. } = seen;
+        let side = if out { Side::Outbound } else { Side::Inbound };
+        let peer = if out { p.dst } else { p.src };
+        let from = m.from_tag().unwrap_or_default();
+        let again = self.same(view, m.call_id()).into_iter().rev().find(|r| {
+            let r = &self.records[*r as usize];
+            r.side == side
+                && r.near_tag() == from
+                && r.answered.is_none()
+                && r.cseq < m.cseq().0
+                && r.remote_addr.ip() == peer.ip()
+        });
+        if let Some(record) = again {
+            self.records[record as usize].again(m);
+            return Some(record);
+        }
+        self.insert(view, Record::new(index(view), m, p, out, now))
+    }
+
+    fn insert(&mut self, view: usize, record: Record) -> Option<u32> {
+        let hash = self.hasher.hash_one(&*record.call_id);
+        let ids = self.views[view].by_call.entry(hash).or_default();
+        if self.records.len() >= MAX_LEGS || ids.len() >= MAX_SAME {
+            self.left_out += 1;
+            return None;
+        }
+        let id = index(self.records.len());
+        ids.push(id);
+        self.records.push(record);
+        Some(id)
+    }
+
+    /// The records with this Call-ID, oldest first.
+    fn same(&self, view: usize, call_id: &[u8]) -> SmallVec<[u32; 4]> {
+        let ids = self.views[view].by_call.get(&self.hasher.hash_one(call_id));
+        ids.into_iter().flatten().copied().filter(|r| *self.records[*r as usize].call_id == *call_id).collect()
+    }
+
+    /// The newest record of the INVITE transaction that a message belongs to.
+    fn family(&self, seen: Seen<'_>) -> Option<u32> {
+        let m = seen.m;
+        let branch = m.branch().unwrap_or_default();
+        let caller_is_local = seen.out == m.is_request();
+        self.same(seen.view, m.call_id()).into_iter().rev().find(|r| {
+            let r = &self.records[*r as usize];
+            let side = if caller_is_local { Side::Outbound } else { Side::Inbound };
+            r.side == side && *r.branch == *branch && r.cseq == m.cseq().0
+        })
+    }
+
+    /// The record that a message belongs to.
+    fn find(&self, seen: Seen<'_>) -> Option<u32> {
+        let Seen { m, p, out, .. } = seen;
+        let (from, to) = (m.from_tag().unwrap_or_default(), m.to_tag().unwrap_or_default());
+        let (local, remote) = if out == m.is_request() { (from, to) } else { (to, from) };
+        let peer = if out { p.dst } else { p.src };
+        let branch = m.branch().unwrap_or_default();
+        let mut best: Option<(u8, u32)> = None;
+        for id in self.same(seen.view, m.call_id()) {
+            let r = &self.records[id as usize];
+            let tags = (&*r.local_tag, &*r.remote_tag) == (local, remote);
+            let open =
+                (*r.local_tag == *local || r.local_tag.is_empty()) && (*r.remote_tag == *remote || r.remote_tag.is_empty());
+            let near = if out == m.is_request() { local } else { remote };
+            let from_caller =
+                r.side != Side::Unknown && (out == m.is_request()) == (r.side == Side::Outbound) && r.near_tag() == near;
+            let same_transaction = from_caller && *r.branch == *branch && r.cseq == m.cseq().0;
+            let fit = match (tags, open, same_transaction) {
+                (true, _, true) => 6,
+                (true, _, false) => 4,
+                (false, true, true) => 3,
+                // An early dialog that answered under another tag, or the refusal of a fork: any of the family.
+                (false, false, true) => 2,
+                (false, true, false) if !to.is_empty() || m.method() == Method::Cancel => 1,
+                _ => continue,
+            };
+            let fit = fit * 2 + u8::from(r.remote_addr == peer);
+            if best.is_none_or(|(b, _)| fit >= b) {
+                best = Some((fit, id));
+            }
+        }
+        best.map(|(_, id)| id)
+    }
+
+    /// Notes a message in the record that it belongs to.
+    fn note(&mut self, seen: Seen<'_>) {
+        let Seen { m, p, view, out, cut, now } = seen;
+        let method = m.method();
+        let first = method == Method::Invite && m.is_request() && m.to_tag().is_none();
+        let mut found = self.find(seen);
+        if found.is_none() && first {
+            // The table did not take it.
+            found = self.first(seen);
+        }
+        if found.is_none() && begins_late(m) {
+            found = self.insert(view, Record::new(index(view), m, p, out, now));
+        }
+        let Some(id) = found else { return };
+        // A refusal is for the whole transaction: every early dialog ends (RFC 3261 section 13.2.2.3). CANCEL too is for all.
+        let whole = method == Method::Cancel || method == Method::Invite && m.code().is_some_and(|c| c >= 300);
+        if whole {
+            let branch = m.branch().unwrap_or_default();
+            for other in self.same(view, m.call_id()) {
+                let r = &mut self.records[other as usize];
+                if other != id && r.is_inviting() && *r.branch == *branch {
+                    r.see(m, p, out, cut, now);
+                }
+            }
+        }
+        let r = &mut self.records[id as usize];
+        r.see(m, p, out, cut, now);
+        let over = r.is_over();
+        if over {
+            self.streams.over(id, now);
+        } else if let body::Description::Sdp(b) = description(m)
+            && let Ok(sdp) = Sdp::parse(b)
+        {
+            self.streams.described(id, out, &sdp, now);
+        }
+    }
+
+    /// Takes in what the table says of calls.
+    fn calls(&mut self, view: usize) {
+        while let Some(event) = self.views[view].table.poll_event() {
+            match event {
+                CallEvent::Put(call) => self.put(view, call),
+                CallEvent::Delete { id, reason } => {
+                    let v = &self.views[view];
+                    if let Some(s) = v.stored.get(&id).and_then(|s| self.stored.get_mut(*s)) {
+                        s.up = false;
+                        s.merged |= reason == PAIRED;
+                        judge(s, self.judge, &v.addresses);
+                    }
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, view: usize, call: Box<Call>) {
+        let records = call
+            .legs
+            .iter()
+            .filter_map(|leg| {
+                let same = self.same(view, &leg.call_id.0);
+                same.into_iter().rev().find(|r| {
+                    let r = &self.records[*r as usize];
+                    *r.local_tag == *leg.local_tag.0
+                        && *r.remote_tag == *leg.remote_tag.0
+                        && (call.legs.len() < 2 || r.remote_addr == leg.remote_addr)
+                })
+            })
+            .collect();
+        let v = &mut self.views[view];
+        let stored = Stored {
+            id: call.id.clone(),
+            records,
+            pairing: call.pairing,
+            confidence: call.confidence,
+            recovery: Recovery::no(""),
+            emergency: call.emergency,
+            up: true,
+            merged: false,
+            main: v.main,
+            last: None,
+        };
+        let known = v.stored.get(&call.id).copied();
+        let stored = Stored { last: Some(call), ..stored };
+        if let Some(old) = known.and_then(|s| self.stored.get_mut(s)) {
+            *old = stored;
+        } else if self.stored.len() < MAX_LEGS {
+            v.stored.insert(stored.id.clone(), self.stored.len());
+            self.stored.push(stored);
+        }
+    }
+}
+
+/// Has a call judged, as it was when it was last told; once, since that costs more than all else about it.
+fn judge(s: &mut Stored, judge: Judge<'_>, addresses: &[IpAddr]) {
+    if let Some(call) = s.last.take() {
+        s.recovery = judge(&call, addresses);
+    }
+}
+
+/// Whether a message of an unknown dialog shows that there is, or was, a call. ACK may be of a refusal; NOTIFY and the like are of
+/// subscriptions, mostly.
+fn begins_late(m: &Message<'_>) -> bool {
+    let tagged = m.to_tag().is_some() && m.from_tag().is_some();
+    match (m.method(), m.code()) {
+        (Method::Invite | Method::Bye | Method::Update | Method::Info | Method::Prack, None) => tagged,
+        (Method::Invite, Some(101..)) | (Method::Bye, Some(200..=299)) => tagged,
+        _ => false,
+    }
+}
+
+fn index(n: usize) -> u32 {
+    // Bounded by MAX_LEGS and by the parties of a survey.
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,475 @@
+//! What the messages of one leg told of its course: who, when, with which answers. Pure. What a leg is by the rules of SIP (tags, route
+//! set, CSeq, descriptions) is the tracker's to know.
+
+mod described;
+
+use super::report::{End, Hold, Leg, Party, Side, State};
+use crate::sip::Transport;
+use crate::sip::body::{self, description};
+use crate::sip::message::{Message, Method, Name};
+use crate::sip::uri;
+use crate::time::Time;
+use crate::wire::Packet;
+use std::net::SocketAddr;
+
+/// Longest text that is taken from a message into a report.
+const MAX_TEXT: usize = 512;
+/// Most REFERs, refusals and address pairs of one leg that are told.
+const MAX_TOLD: usize = 16;
+
+/// One leg, as its messages told it.
+#[derive(Debug)]
+pub(super) struct Record {
+    /// Index of the viewpoint.
+    pub(super) view: u32,
+    pub(super) call_id: Box<[u8]>,
+    /// Unknown until an INVITE without a To tag was seen.
+    pub(super) side: Side,
+    pub(super) local_tag: Box<[u8]>,
+    pub(super) remote_tag: Box<[u8]>,
+    pub(super) local_addr: SocketAddr,
+    pub(super) remote_addr: SocketAddr,
+    pub(super) transport: Transport,
+    /// Topmost Via branch and CSeq of the first INVITE.
+    pub(super) branch: Box<[u8]>,
+    pub(super) cseq: u32,
+    pub(super) from: Party,
+    pub(super) to: Party,
+    pub(super) request_uri: Option<String>,
+    local: String,
+    remote: String,
+    pub(super) started: Time,
+    pub(super) last: Time,
+    pub(super) ringing: Option<Time>,
+    pub(super) answered: Option<Time>,
+    pub(super) ended: Option<Time>,
+    pub(super) code: Option<u16>,
+    reason: Option<String>,
+    retried: Vec<u16>,
+    /// CANCEL or BYE.
+    pub(super) ended_by: Option<End>,
+    cancelled: bool,
+    hung_up: bool,
+    pub(super) how: Option<String>,
+    /// What the tracker says of its end.
+    pub(super) tracker_end: Option<&'static str>,
+    local_cseq: Option<u32>,
+    remote_cseq: Option<u32>,
+    user_agent: Option<String>,
+    messages: u64,
+    reinvites: u64,
+    refers: Vec<String>,
+    pub(super) replaces: Option<String>,
+    pub(super) also_seen: Vec<[SocketAddr; 2]>,
+    pub(super) cut: bool,
+    pub(super) emergency: bool,
+    /// The record that this one repeats, on the other side of an address translation.
+    pub(super) copy_of: Option<u32>,
+    /// The description that each side sent last, local first; until what is agreed is known.
+    said: [Option<Box<[u8]>>; 2],
+    /// What the tracker knows of it, once it is over or the file is.
+    pub(super) learnt: Option<Box<Learnt>>,
+}
+
+/// What the tracker knows of a leg.
+#[derive(Debug)]
+pub(super) struct Learnt {
+    pub(super) leg: Leg,
+    pub(super) partial: bool,
+}
+
+/// Text for a report: what is not UTF-8 replaced, what is long cut.
+pub(super) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_TEXT)]).into_owned()
+}
+
+pub(super) fn party(value: &[u8]) -> Party {
+    let parts = uri::name_addr(value);
+    let name = parts.display.strip_prefix(b"\"").and_then(|d| d.strip_suffix(b"\"")).unwrap_or(parts.display);
+    Party {
+        name: (!name.is_empty()).then(|| text(name)),
+        user: uri::user(parts.uri).map(text),
+        uri: text(parts.uri),
+        address: None,
+    }
+}
+
+impl Record {
+    /// A leg from the first message of it that was seen; `out` says that the local side sent it.
+    pub(super) fn new(view: u32, m: &Message<'_>, p: &Packet<'_>, out: bool, now: Time) -> Self {
+        let first = m.method() == Method::Invite && m.is_request() && m.to_tag().is_none();
+        let side = match (first, out) {
+            (false, _) => Side::Unknown,
+            (true, true) => Side::Outbound,
+            (true, false) => Side::Inbound,
+        };
+        // From is the side that sent the request.
+        let local_is_from = out == m.is_request();
+        let (from, to) = (m.from_tag().unwrap_or_default(), m.to_tag().unwrap_or_default());
+        let (local_tag, remote_tag) = if local_is_from { (from, to) } else { (to, from) };
+        let (local, remote) = if local_is_from { (m.from(), m.to()) } else { (m.to(), m.from()) };
+        let (local_addr, remote_addr) = if out { (p.src, p.dst) } else { (p.dst, p.src) };
+        Self {
+            view,
+            call_id: m.call_id().into(),
+            side,
+            local_tag: local_tag.into(),
+            remote_tag: remote_tag.into(),
+            local_addr,
+            remote_addr,
+            transport: p.transport,
+            branch: m.branch().unwrap_or_default().into(),
+            cseq: m.cseq().0,
+            from: party(m.from()),
+            to: party(m.to()),
+            request_uri: first.then(|| m.request_uri().map(text)).flatten(),
+            local: text(local),
+            remote: text(remote),
+            started: now,
+            last: now,
+            ringing: None,
+            answered: None,
+            ended: None,
+            code: None,
+            reason: None,
+            retried: Vec::new(),
+            ended_by: None,
+            cancelled: false,
+            hung_up: false,
+            how: None,
+            tracker_end: None,
+            local_cseq: None,
+            remote_cseq: None,
+            user_agent: None,
+            messages: 0,
+            reinvites: 0,
+            refers: Vec::new(),
+            replaces: first.then(|| m.header(Name::Replaces).map(text)).flatten(),
+            also_seen: Vec::new(),
+            cut: false,
+            emergency: false,
+            copy_of: None,
+            said: [None, None],
+            learnt: None,
+        }
+    }
+
+    /// Another early dialog of the same INVITE.
+    pub(super) fn fork(&self, m: &Message<'_>, out: bool, now: Time) -> Self {
+        let tag: Box<[u8]> = m.to_tag().unwrap_or_default().into();
+        let (local_tag, remote_tag) = if out { (tag, self.remote_tag.clone()) } else { (self.local_tag.clone(), tag) };
+        Self {
+            call_id: self.call_id.clone(),
+            local_tag,
+            remote_tag,
+            branch: self.branch.clone(),
+            from: self.from.clone(),
+            to: self.to.clone(),
+            request_uri: self.request_uri.clone(),
+            local: self.local.clone(),
+            remote: self.remote.clone(),
+            started: self.started,
+            last: now,
+            ringing: None,
+            answered: None,
+            ended: None,
+            code: None,
+            reason: None,
+            retried: Vec::new(),
+            ended_by: None,
+            cancelled: false,
+            hung_up: false,
+            how: None,
+            tracker_end: None,
+            user_agent: None,
+            messages: 0,
+            reinvites: 0,
+            refers: Vec::new(),
+            replaces: self.replaces.clone(),
+            also_seen: Vec::new(),
+            said: self.said.clone(),
+            learnt: None,
+            ..*self
+        }
+    }
+
+    /// The caller tries again after a refusal: a new INVITE of the same leg.
+    pub(super) fn again(&mut self, m: &Message<'_>) {
+        if let Some(code) = self.code.take()
+            && self.retried.len() < MAX_TOLD
+        {
+            self.retried.push(code);
+        }
+        (self.reason, self.ended, self.ended_by, self.how, self.tracker_end) = (None, None, None, None, None);
+        (self.ringing, self.cancelled) = (None, false);
+        self.learnt = None;
+        let tag = if self.side == Side::Inbound { &mut self.local_tag } else { &mut self.remote_tag };
+        *tag = Box::default();
+        self.branch = m.branch().unwrap_or_default().into();
+        self.cseq = m.cseq().0;
+    }
+
+    /// Another branch of the fork was answered, at this time.
+    pub(super) fn lost_to_fork(&mut self, at: Time) {
+        self.cancelled = true;
+        self.ended.get_or_insert(at);
+        self.how.get_or_insert_with(|| "another branch of the fork was answered".to_owned());
+    }
+
+    pub(super) fn near_tag(&self) -> &[u8] {
+        if self.side == Side::Inbound { &self.remote_tag } else { &self.local_tag }
+    }
+
+    /// Whether it can end no more.
+    pub(super) const fn is_over(&self) -> bool {
+        self.ended.is_some()
+    }
+
+    /// Whether its first INVITE has no final answer yet.
+    pub(super) const fn is_inviting(&self) -> bool {
+        self.answered.is_none() && self.ended.is_none() && !matches!(self.side, Side::Unknown)
+    }
+
+    /// Takes in a message of the leg.
+    pub(super) fn see(&mut self, m: &Message<'_>, p: &Packet<'_>, out: bool, cut: bool, now: Time) {
+        self.last = now;
+        self.messages += 1;
+        self.cut |= cut;
+        let (cseq, _) = m.cseq();
+        let initial = m.method() == Method::Invite && cseq == self.cseq && self.side != Side::Unknown;
+        if !out {
+            let agent = m.header(Name::UserAgent).or_else(|| m.header(Name::Server));
+            if let Some(agent) = agent.filter(|_| self.user_agent.is_none()) {
+                self.user_agent = Some(text(agent));
+            }
+        }
+        let pair = [p.src, p.dst];
+        let own = if out { [self.local_addr, self.remote_addr] } else { [self.remote_addr, self.local_addr] };
+        if initial && m.is_request() && pair != own && self.also_seen.len() < MAX_TOLD && !self.also_seen.contains(&pair) {
+            // The same transaction on other addresses: captured on both sides of an address translation.
+            self.also_seen.push(pair);
+        }
+        // Retransmissions that another copy of the server's network shows must not move the addresses of the leg back and forth.
+        if m.is_request() && m.method() != Method::Ack {
+            let highest = if out { &mut self.local_cseq } else { &mut self.remote_cseq };
+            if m.method() != Method::Cancel && highest.is_none_or(|h| cseq > h) {
+                *highest = Some(cseq);
+                (self.local_addr, self.remote_addr) = if out { (p.src, p.dst) } else { (p.dst, p.src) };
+            }
+        }
+        if let body::Description::Sdp(b) = description(m) {
+            self.said[usize::from(!out)] = Some(b.into());
+        }
+        match m.code() {
+            None => self.request(m, out, initial, now),
+            Some(code) => self.response(m, code, out, initial, now),
+        }
+    }
+
+    /// Takes in what the tracker knows.
+    pub(super) fn learn(&mut self, learnt: Learnt) {
+        if !learnt.leg.media.is_empty() {
+            self.said = [None, None];
+        }
+        self.learnt = Some(Box::new(learnt));
+    }
+
+    fn request(&mut self, m: &Message<'_>, out: bool, initial: bool, now: Time) {
+        let end = if out { End::Local } else { End::Remote };
+        let reason = || m.header(Name::Reason).map(text);
+        match m.method() {
+            Method::Invite | Method::Update if !initial => self.reinvites += 1,
+            Method::Cancel if self.is_inviting() => {
+                self.cancelled = true;
+                self.ended_by.get_or_insert(end);
+                self.how = self.how.take().or_else(reason);
+            }
+            Method::Bye if !self.hung_up => {
+                self.hung_up = true;
+                self.ended_by = Some(end);
+                self.how = reason();
+                self.ended.get_or_insert(now);
+            }
+            Method::Refer => {
+                if let Some(to) = m.header(Name::ReferTo).filter(|_| self.refers.len() < MAX_TOLD) {
+                    let to = text(uri::uri_of(to));
+                    if self.refers.last() != Some(&to) {
+                        self.refers.push(to);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn response(&mut self, m: &Message<'_>, code: u16, out: bool, initial: bool, now: Time) {
+        let reason = || {
+            let crate::sip::message::Start::Response { reason, .. } = m.start() else { return None };
+            (!reason.is_empty()).then(|| text(reason))
+        };
+        if !initial {
+            // A BYE that wants credentials is no end yet (RFC 3261 section 22).
+            if m.method() == Method::Bye && matches!(code, 401 | 407) && self.hung_up {
+                (self.hung_up, self.ended, self.ended_by) = (false, None, None);
+            }
+            if self.side == Side::Unknown && m.method() == Method::Invite {
+                // The request was not captured: it may be the first one or a later one.
+                match code {
+                    101..=199 => {
+                        self.ringing.get_or_insert(now);
+                    }
+                    300.. if self.answered.is_none() && self.reinvites == 0 && self.messages == 1 => {
+                        (self.code, self.reason, self.ended) = (Some(code), reason(), Some(now));
+                    }
+                    _ => {}
+                }
+            }
+            return;
+        }
+        let tag: Box<[u8]> = m.to_tag().unwrap_or_default().into();
+        if code > 100 && !tag.is_empty() && self.answered.is_none() {
+            if out {
+                self.local_tag = tag;
+                self.local = text(m.to());
+            } else {
+                self.remote_tag = tag;
+                self.remote = text(m.to());
+            }
+        }
+        match code {
+            101..=199 => {
+                self.ringing.get_or_insert(now);
+            }
+            200..=299 if self.answered.is_none() => {
+                (self.answered, self.code, self.reason) = (Some(now), Some(code), reason());
+                if !self.hung_up {
+                    // CANCEL came too late.
+                    (self.ended, self.ended_by, self.cancelled) = (None, None, false);
+                }
+            }
+            300.. if self.answered.is_none() && self.code.is_none() => {
+                (self.code, self.reason, self.ended) = (Some(code), reason(), Some(now));
+                self.how = self.how.take().or_else(|| m.header(Name::Reason).map(text));
+            }
+            _ => {}
+        }
+    }
+
+    /// Where the leg is, at the end.
+    pub(super) fn state(&self) -> State {
+        if self.answered.is_some() || self.side == Side::Unknown && self.code.is_none() {
+            let over = self.hung_up || self.tracker_end.is_some();
+            return if over {
+                State::Ended
+            } else if self.answered.is_none()
+                && self.ringing.is_some()
+                && self.messages > 0
+                && self.local_cseq.is_none()
+                && self.remote_cseq.is_none()
+            {
+                State::Ringing
+            } else {
+                State::Up
+            };
+        }
+        match self.code {
+            Some(487) => State::Cancelled,
+            Some(_) if self.cancelled => State::Cancelled,
+            Some(300..=399) => State::Redirected,
+            Some(_) => State::Failed,
+            None if self.cancelled || self.hung_up => State::Cancelled,
+            None if self.tracker_end.is_some() => State::Unanswered,
+            None if self.ringing.is_some() => State::Ringing,
+            None => State::Calling,
+        }
+    }
+
+    /// The leg as it is told. `end` is the time of the end of the file.
+    pub(super) fn told(&self, through_server: bool) -> Leg {
+        let ms = |t: Option<Time>| t.map(super::ms);
+        let learnt = self.learnt.as_deref();
+        let state = self.state();
+        let mut missing = Vec::new();
+        if self.side == Side::Unknown {
+            missing.push("the start of the dialog is not in the file".to_owned());
+        }
+        if self.cut {
+            missing.push("the capture kept only the beginning of some of its messages".to_owned());
+        }
+        let blank = || Leg {
+            call_id: text(&self.call_id),
+            direction: self.side,
+            through_server,
+            state,
+            partial: false,
+            missing: Vec::new(),
+            local: self.local.clone(),
+            remote: self.remote.clone(),
+            local_tag: text(&self.local_tag),
+            remote_tag: text(&self.remote_tag),
+            request_uri: self.request_uri.clone(),
+            transport: self.transport,
+            local_addr: self.local_addr,
+            remote_addr: self.remote_addr,
+            also_seen: Vec::new(),
+            started_ms: super::ms(self.started),
+            ringing_ms: None,
+            answered_ms: None,
+            ended_ms: None,
+            code: None,
+            reason: None,
+            retried: Vec::new(),
+            ended_by: None,
+            ended_how: None,
+            local_cseq: self.local_cseq,
+            remote_cseq: self.remote_cseq,
+            route_set: Vec::new(),
+            remote_target: String::new(),
+            local_target: String::new(),
+            session_timer: None,
+            hold: Hold::None,
+            allow: String::new(),
+            supported: String::new(),
+            user_agent: None,
+            messages: 0,
+            reinvites: 0,
+            refers: Vec::new(),
+            replaces: None,
+            media: Vec::new(),
+        };
+        let mut leg = learnt.map_or_else(blank, |l| l.leg.clone());
+        if let Some(l) = learnt.filter(|_| self.answered.is_some() || state == State::Up) {
+            if l.partial && missing.is_empty() {
+                missing.push(if leg.remote_target.is_empty() {
+                    "the other side gave no Contact".to_owned()
+                } else if leg.remote_tag.is_empty() || leg.local_tag.is_empty() {
+                    "a tag is missing".to_owned()
+                } else {
+                    "a session description or a route set could not be read".to_owned()
+                });
+            }
+        } else if learnt.is_none() && missing.is_empty() {
+            missing.push("it was not learnt: see the counters".to_owned());
+        }
+        leg.partial = !missing.is_empty();
+        leg.missing = missing;
+        (leg.through_server, leg.state, leg.direction) = (through_server, state, self.side);
+        leg.request_uri = self.request_uri.clone();
+        leg.also_seen.clone_from(&self.also_seen);
+        leg.started_ms = super::ms(self.started);
+        (leg.ringing_ms, leg.answered_ms, leg.ended_ms) = (ms(self.ringing), ms(self.answered), ms(self.ended));
+        (leg.code, leg.reason, leg.retried) = (self.code, self.reason.clone(), self.retried.clone());
+        leg.ended_by = self.ended_by.filter(|_| !matches!(state, State::Up | State::Failed | State::Redirected));
+        leg.ended_how = self.how.clone().or_else(|| {
+            self.tracker_end.filter(|_| !self.hung_up && !self.cancelled && self.code.is_none_or(|c| c < 300)).map(str::to_owned)
+        });
+        leg.user_agent.clone_from(&self.user_agent);
+        (leg.messages, leg.reinvites) = (self.messages, self.reinvites);
+        leg.refers.clone_from(&self.refers);
+        leg.replaces.clone_from(&self.replaces);
+        if leg.media.is_empty() {
+            leg.media = self.described();
+        }
+        leg
+    }
+}

@@ -1,0 +1,56 @@
+//! `docs/inspect.md` lists every field of the JSON, and nothing else.
+
+use super::build::{Hop, Shot, audio, file, paced, rtp};
+use super::*;
+use crate::calls::model::Flow;
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// Objects whose keys are not ours to list.
+const OPEN: [&str; 2] = ["other_requests", "counters"];
+/// Objects that are like another, which is listed.
+const LIKE: [&str; 2] = [".remote", ".sent"];
+
+fn fields(value: &Value, at: &str, out: &mut BTreeSet<String>) {
+    let like = LIKE.iter().any(|l| at.ends_with(&format!("media[]{l}")));
+    match value {
+        Value::Object(all) if !OPEN.contains(&at) && !like => {
+            for (name, value) in all {
+                fields(value, &if at.is_empty() { name.clone() } else { format!("{at}.{name}") }, out);
+            }
+        }
+        Value::Array(all) if all.iter().any(Value::is_object) => all.iter().for_each(|v| fields(v, &format!("{at}[]"), out)),
+        _ => {
+            out.insert(at.to_owned());
+        }
+    }
+}
+
+/// A report in which every object is there once.
+fn full() -> Value {
+    let (a, s) = ("10.0.0.1:5060", "10.0.0.100:5060");
+    let h = Hop { more: "Session-Expires: 1800;refresher=uas\r\nSupported: timer\r\n".into(), ..Hop::new("c", a, s, "1", "2") };
+    let mut shots: Vec<Shot> = h.up(&audio("10.0.0.1:4000", ""), &audio("10.0.0.100:9000", ""));
+    shots.extend(rtp("10.0.0.1:4000", "10.0.0.100:9000", 3));
+    shots.extend(rtp("10.0.0.100:9000", "10.0.0.1:4000", 3));
+    let path = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(path.path(), file(&paced(shots, 400))).unwrap();
+    let at = a.parse().unwrap();
+    let flow = Flow { from: at, at, to: at, source: at, udptl: false };
+    let judge = &mut |_: &_, _: &[IpAddr]| report::Recovery { flows: vec![(&flow).into()], ..report::Recovery::no("") };
+    serde_json::to_value(inspect(path.path(), &InspectSettings::default(), judge).unwrap()).unwrap()
+}
+
+#[test]
+fn the_document_lists_every_field_and_no_other() {
+    let mut told = BTreeSet::new();
+    fields(&full(), "", &mut told);
+    let document = include_str!("../../../docs/inspect.md");
+    let table = document.split("| field | type | meaning |").nth(1).unwrap();
+    let listed: BTreeSet<String> =
+        table.lines().filter_map(|l| l.strip_prefix("| `")?.split_once('`')).map(|(name, _)| name.to_owned()).collect();
+    let missing: Vec<_> = told.difference(&listed).collect();
+    let gone: Vec<_> = listed.difference(&told).collect();
+    assert!(missing.is_empty() && gone.is_empty(), "not in the document: {missing:#?}, not in the output: {gone:#?}");
+    assert!(document.contains(&format!("while `schema` is {SCHEMA}")));
+}

@@ -1,0 +1,465 @@
+//! The manager interface of Asterisk (AMI, version 12 and later). Pure.
+//!
+//! After the login everything is asked for once (`Status`, `BridgeList`), then events keep it up to date. A channel is known by
+//! its Uniqueid; its name follows the SIP dialog when Asterisk exchanges two channels' insides (`Rename`), so a renamed channel
+//! is asked for its dialog anew. Only the events of class `call` are taken: what a single channel runs is asked for where no bridge
+//! says what it is connected to, which costs the server less than an event for every step of every dial plan.
+
+use super::blocks::{Block, Inbox};
+use super::{Dialect, Refusal};
+use crate::pbx::facts::{self, BridgeKind, Fact};
+use crate::time::Time;
+use md5::{Digest as _, Md5};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::fmt::Write as _;
+use std::time::Duration;
+
+/// How long an answer may take. Asterisk answers within milliseconds; a manager session that is stuck is opened anew.
+const ANSWER: Duration = Duration::from_secs(10);
+/// A silent connection is asked for a sign of life after this.
+const IDLE: Duration = Duration::from_secs(10);
+/// Questions under way at a time. Asterisk works on one after the other; more would only wait there.
+const WINDOW: usize = 16;
+/// Most channels that are followed, and questions that wait. Beyond it further channels are not known.
+const MAX_CHANNELS: usize = 200_000;
+/// From when on a channel in no bridge is asked what it runs: most are joined to a party within that time.
+const LOOK: [Duration; 4] =
+    [Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(10), Duration::from_secs(30)];
+/// What the operator is to write if a permission lacks.
+const GRANT: &str = "give the user in manager.conf `read = call` and `write = reporting`";
+
+/// How far the connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Banner,
+    Challenge,
+    Login,
+    /// The lists have been asked for; how many are still to end.
+    Listing(u8),
+    Ready,
+}
+
+/// What a response will answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Ask {
+    Challenge,
+    Login,
+    Channels,
+    Bridges,
+    /// The Call-ID of the channel of this Uniqueid, which had this name.
+    Dialog(String, String),
+    /// What the channel of this Uniqueid and name runs.
+    Runs(String, String),
+    Ping,
+}
+
+struct Channel {
+    name: String,
+    /// Whether its Call-ID is known, or asked for.
+    dialog: bool,
+    up: bool,
+    bridged: bool,
+    /// When it is asked what it runs, and how often it was.
+    look: Option<Time>,
+    looked: usize,
+}
+
+/// One connection to an Asterisk.
+pub struct Ami {
+    user: String,
+    secret: String,
+    stage: Stage,
+    inbox: Inbox,
+    out: VecDeque<Vec<u8>>,
+    facts: VecDeque<Fact>,
+    next_id: u64,
+    /// By ActionID, with the time by which it has to be answered.
+    asked: HashMap<u64, (Ask, Time)>,
+    waiting: VecDeque<Ask>,
+    /// By Uniqueid.
+    channels: HashMap<String, Channel>,
+    /// Uniqueid by name.
+    names: HashMap<String, String>,
+    looks: BTreeSet<(Time, String)>,
+    heard: Time,
+}
+
+impl Ami {
+    /// A connection that was made at `now`, with the name and secret of a manager's user.
+    #[must_use]
+    pub fn new(user: &str, secret: &str, now: Time) -> Self {
+        Self {
+            user: user.to_owned(),
+            secret: secret.to_owned(),
+            stage: Stage::Banner,
+            inbox: Inbox::default(),
+            out: VecDeque::new(),
+            facts: VecDeque::new(),
+            next_id: 0,
+            asked: HashMap::new(),
+            waiting: VecDeque::new(),
+            channels: HashMap::new(),
+            names: HashMap::new(),
+            looks: BTreeSet::new(),
+            heard: now,
+        }
+    }
+
+    fn ask(&mut self, ask: Ask, now: Time) {
+        if self.asked.len() >= WINDOW {
+            if self.waiting.len() < MAX_CHANNELS {
+                self.waiting.push_back(ask);
+            }
+            return;
+        }
+        let action: &[(&str, &str)] = match &ask {
+            Ask::Challenge => &[("Action", "Challenge"), ("AuthType", "MD5")],
+            Ask::Login => &[],
+            // All channels: where they are, and what they run.
+            Ask::Channels => &[("Action", "Status")],
+            Ask::Bridges => &[("Action", "BridgeList")],
+            Ask::Dialog(_, name) => {
+                &[("Action", "Getvar"), ("Channel", name), ("Variable", call_id_of(name).unwrap_or_default())]
+            }
+            Ask::Runs(_, name) => &[("Action", "Status"), ("Channel", name)],
+            Ask::Ping => &[("Action", "Ping")],
+        };
+        self.send(action, ask.clone(), now);
+    }
+
+    fn send(&mut self, lines: &[(&str, &str)], ask: Ask, now: Time) {
+        self.next_id += 1;
+        let mut text = String::new();
+        for (name, value) in lines {
+            // A line break in a value would begin a header, or an action, of its own.
+            let value: String = value.chars().filter(|c| !c.is_control()).collect();
+            let _ = write!(text, "{name}: {value}\r\n");
+        }
+        let _ = write!(text, "ActionID: {}\r\n\r\n", self.next_id);
+        self.out.push_back(text.into_bytes());
+        self.asked.insert(self.next_id, (ask, now + ANSWER));
+    }
+
+    fn block(&mut self, b: &Block, now: Time) -> Result<(), Refusal> {
+        let id: Option<u64> = b.get("ActionID").and_then(|id| id.parse().ok());
+        if let Some(response) = b.get("Response") {
+            let Some((ask, _)) = id.and_then(|id| self.asked.remove(&id)) else { return Ok(()) };
+            self.response(ask, response.eq_ignore_ascii_case("Success"), b, now)?;
+            while self.asked.len() < WINDOW {
+                let Some(next) = self.waiting.pop_front() else { break };
+                self.ask(next, now);
+            }
+        } else if let Some(event) = b.get("Event") {
+            let event = event.to_owned();
+            self.event(&event, b, now)?;
+        }
+        self.complete();
+        Ok(())
+    }
+
+    fn response(&mut self, ask: Ask, good: bool, b: &Block, now: Time) -> Result<(), Refusal> {
+        let message = || b.get("Message").unwrap_or("no reason given").to_owned();
+        match ask {
+            Ask::Challenge => {
+                let Some(challenge) = b.get("Challenge").filter(|_| good) else { return Err(Refusal::Login(message())) };
+                let mut key = String::new();
+                for byte in Md5::digest(format!("{challenge}{}", self.secret)) {
+                    let _ = write!(key, "{byte:02x}");
+                }
+                let user = self.user.clone();
+                let login = [("Action", "Login"), ("AuthType", "MD5"), ("Username", &user), ("Key", &key), ("Events", "call")];
+                self.stage = Stage::Login;
+                self.send(&login, Ask::Login, now);
+            }
+            Ask::Login if good => {
+                self.stage = Stage::Listing(2);
+                self.facts.push_back(Fact::Begin);
+                self.ask(Ask::Channels, now);
+                self.ask(Ask::Bridges, now);
+            }
+            Ask::Login => return Err(Refusal::Login(message())),
+            Ask::Channels | Ask::Bridges if !good => return Err(Refusal::Permission(message(), GRANT)),
+            // The lists follow as events.
+            Ask::Channels | Ask::Bridges | Ask::Ping => {}
+            Ask::Dialog(id, name) => match b.get("Value").filter(|_| good) {
+                Some(value) if self.channels.get(&id).is_some_and(|c| c.name == name) => {
+                    self.facts.push_back(Fact::Dialog { channel: id, call_id: value.as_bytes().to_vec() });
+                }
+                None if message().contains("ermission") => return Err(Refusal::Permission(message(), GRANT)),
+                // It is gone, has another name, under which it was asked for again, or has no dialog yet.
+                _ => {
+                    if let Some(c) = self.channels.get_mut(&id).filter(|c| c.name == name) {
+                        c.dialog = false;
+                    }
+                }
+            },
+            // A channel that is gone has its own event.
+            Ask::Runs(..) => {}
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, event: &str, b: &Block, now: Time) -> Result<(), Refusal> {
+        let Some(id) = b.get("Uniqueid").map(str::to_owned) else {
+            match event {
+                "StatusComplete" | "BridgeListComplete" => {
+                    if let Stage::Listing(n) = &mut self.stage {
+                        // Each answer to a single question ends in the same way, but none is asked before the lists are here.
+                        *n = n.saturating_sub(1);
+                    }
+                }
+                "BridgeListItem" => self.bridge(b),
+                "BridgeDestroy" => {
+                    if let Some(bridge) = b.get("BridgeUniqueid") {
+                        self.facts.push_back(Fact::BridgeGone { bridge: bridge.to_owned() });
+                    }
+                }
+                "Shutdown" => return Err(Refusal::Bye),
+                _ => {}
+            }
+            return Ok(());
+        };
+        match event {
+            "Newchannel" | "Status" => {
+                self.know(&id, b.get("Channel").unwrap_or_default(), now);
+                if event == "Status" {
+                    self.status(&id, b);
+                }
+                self.state(&id, b, now);
+            }
+            "Rename" => {
+                if let Some(name) = b.get("Newname").map(str::to_owned) {
+                    self.know(&id, &name, now);
+                }
+            }
+            "Newstate" => self.state(&id, b, now),
+            "BridgeEnter" => {
+                self.know(&id, b.get("Channel").unwrap_or_default(), now);
+                self.bridge(b);
+                if let (Some(bridge), Some(c)) = (b.get("BridgeUniqueid"), self.channels.get_mut(&id)) {
+                    c.bridged = true;
+                    // The one whose place it takes is told to leave only after this: for a moment there would be three.
+                    if let Some(other) = b.get("SwapUniqueid") {
+                        self.facts.push_back(Fact::Leave { bridge: bridge.to_owned(), channel: other.to_owned() });
+                    }
+                    self.facts.push_back(Fact::Enter { bridge: bridge.to_owned(), channel: id.clone() });
+                }
+                self.state(&id, b, now);
+            }
+            "BridgeLeave" => {
+                if let (Some(bridge), Some(c)) = (b.get("BridgeUniqueid"), self.channels.get_mut(&id)) {
+                    c.bridged = false;
+                    c.looked = 0;
+                    self.facts.push_back(Fact::Leave { bridge: bridge.to_owned(), channel: id.clone() });
+                    // What it ran before it entered is long over.
+                    self.facts.push_back(Fact::Runs { channel: id.clone(), application: None });
+                }
+                self.state(&id, b, now);
+            }
+            "Hangup" => self.gone(id),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Notes a channel, and asks for what its name promises.
+    fn know(&mut self, id: &str, name: &str, now: Time) {
+        // Asterisk names the halves of an exchange so for a moment; what is left of the one half has no dialog any more.
+        if name.ends_with("<ZOMBIE>") {
+            self.facts.push_back(Fact::Channel { channel: id.to_owned(), is_sip: false });
+        }
+        if name.is_empty() || name.ends_with("<MASQ>") || name.ends_with("<ZOMBIE>") {
+            return;
+        }
+        let is_full = self.channels.len() >= MAX_CHANNELS;
+        match self.channels.get_mut(id) {
+            Some(c) if c.name == name => return,
+            Some(c) => {
+                let old = std::mem::replace(&mut c.name, name.to_owned());
+                if self.names.get(&old).is_some_and(|owner| owner == id) {
+                    self.names.remove(&old);
+                }
+            }
+            None if is_full => return,
+            None => {
+                let new = Channel { name: name.to_owned(), dialog: false, up: false, bridged: false, look: None, looked: 0 };
+                self.channels.insert(id.to_owned(), new);
+            }
+        }
+        self.names.insert(name.to_owned(), id.to_owned());
+        let is_sip = call_id_of(name).is_some();
+        self.facts.push_back(Fact::Channel { channel: id.to_owned(), is_sip });
+        if let Some(c) = self.channels.get_mut(id) {
+            c.dialog = false;
+        }
+        self.seek(id, now);
+        // The halves of a Local channel have one name, with an end of its own each.
+        let half =
+            name.strip_suffix(";1").map(|n| format!("{n};2")).or_else(|| name.strip_suffix(";2").map(|n| format!("{n};1")));
+        if let Some(other) = half.and_then(|h| self.names.get(&h)) {
+            self.facts.push_back(Fact::Linked { one: id.to_owned(), other: other.clone() });
+        }
+    }
+
+    /// Asks a SIP channel for its dialog, unless that is known or asked for.
+    fn seek(&mut self, id: &str, now: Time) {
+        let Some(c) = self.channels.get_mut(id).filter(|c| !c.dialog && call_id_of(&c.name).is_some()) else { return };
+        c.dialog = true;
+        let ask = Ask::Dialog(id.to_owned(), c.name.clone());
+        self.ask(ask, now);
+    }
+
+    /// What `Status` says of a channel beyond its name.
+    fn status(&mut self, id: &str, b: &Block) {
+        let Some(c) = self.channels.get_mut(id) else { return };
+        let bridge = b.get("BridgeID");
+        // To a single question the answer may be older than an event that has come since; the lists begin the picture.
+        if matches!(self.stage, Stage::Listing(_)) {
+            c.bridged = bridge.is_some();
+            if let Some(bridge) = bridge {
+                self.facts.push_back(Fact::Enter { bridge: bridge.to_owned(), channel: id.to_owned() });
+            }
+        }
+        let application = facts::application(b.get("Application").unwrap_or_default(), b.get("Data").unwrap_or_default());
+        self.facts.push_back(Fact::Runs { channel: id.to_owned(), application });
+    }
+
+    fn bridge(&mut self, b: &Block) {
+        let Some(bridge) = b.get("BridgeUniqueid") else { return };
+        let named = |key| b.get(key).filter(|v| *v != "<unknown>");
+        let (creator, technology) = (named("BridgeCreator").unwrap_or_default(), b.get("BridgeTechnology").unwrap_or_default());
+        let name = || named("BridgeName").unwrap_or_default().to_owned();
+        let kind = if technology == "holding_bridge" {
+            BridgeKind::Holding(name())
+        } else if creator.eq_ignore_ascii_case("ConfBridge") || creator.eq_ignore_ascii_case("MeetMe") {
+            BridgeKind::Conference(name())
+        } else {
+            BridgeKind::Talk
+        };
+        self.facts.push_back(Fact::Bridge { bridge: bridge.to_owned(), kind });
+    }
+
+    /// Whether the channel is to be asked what it runs.
+    fn state(&mut self, id: &str, b: &Block, now: Time) {
+        /// `AST_STATE_UP`.
+        const UP: &str = "6";
+        self.seek(id, now);
+        let Some(c) = self.channels.get_mut(id) else { return };
+        c.up |= b.get("ChannelState") == Some(UP);
+        let wanted = c.up && !c.bridged;
+        match c.look {
+            None if wanted => {
+                let at = now + LOOK[c.looked.min(LOOK.len() - 1)];
+                c.look = Some(at);
+                self.looks.insert((at, id.to_owned()));
+            }
+            Some(at) if !wanted => {
+                c.look = None;
+                self.looks.remove(&(at, id.to_owned()));
+            }
+            _ => {}
+        }
+    }
+
+    fn gone(&mut self, id: String) {
+        let Some(c) = self.channels.remove(&id) else { return };
+        if self.names.get(&c.name) == Some(&id) {
+            self.names.remove(&c.name);
+        }
+        if let Some(at) = c.look {
+            self.looks.remove(&(at, id.clone()));
+        }
+        self.facts.push_back(Fact::Gone { channel: id });
+    }
+
+    /// The picture is whole when the lists have ended and every channel of them was asked for its dialog.
+    fn complete(&mut self) {
+        if self.stage != Stage::Listing(0) {
+            return;
+        }
+        if !self.asked.values().map(|(ask, _)| ask).chain(&self.waiting).any(|ask| matches!(ask, Ask::Dialog(..))) {
+            self.stage = Stage::Ready;
+            self.facts.push_back(Fact::Complete);
+        }
+    }
+}
+
+impl Dialect for Ami {
+    fn handle_bytes(&mut self, bytes: &[u8], now: Time) -> Result<(), Refusal> {
+        self.heard = now;
+        self.inbox.push(bytes);
+        if self.stage == Stage::Banner {
+            let Some(banner) = self.inbox.line()? else { return Ok(()) };
+            if !banner.starts_with("Asterisk Call Manager") {
+                return Err(Refusal::Foreign("the manager interface of Asterisk"));
+            }
+            self.stage = Stage::Challenge;
+            self.ask(Ask::Challenge, now);
+        }
+        while let Some(block) = self.inbox.block()? {
+            self.block(&block, now)?;
+        }
+        Ok(())
+    }
+
+    fn handle_timeout(&mut self, now: Time) -> Result<(), Refusal> {
+        // The list of a great many channels may take longer than an answer, but not in silence.
+        let late = self.asked.values().any(|(_, by)| *by <= now);
+        if (late || self.stage != Stage::Ready) && now >= self.heard + ANSWER {
+            return Err(Refusal::Silent);
+        }
+        if late {
+            self.asked.retain(|_, (_, by)| *by > now);
+            self.complete();
+        }
+        if self.stage != Stage::Ready {
+            return Ok(());
+        }
+        while let Some((at, id)) = self.looks.first().cloned().filter(|(at, _)| *at <= now) {
+            self.looks.remove(&(at, id.clone()));
+            let Some(c) = self.channels.get_mut(&id) else { continue };
+            c.looked += 1;
+            let next = now + LOOK[c.looked.min(LOOK.len() - 1)];
+            c.look = Some(next);
+            self.looks.insert((next, id.clone()));
+            let name = c.name.clone();
+            self.ask(Ask::Runs(id, name), now);
+        }
+        if now >= self.heard + IDLE && self.asked.is_empty() {
+            self.ask(Ask::Ping, now);
+        }
+        Ok(())
+    }
+
+    fn next_deadline(&self) -> Time {
+        let silence = if self.stage == Stage::Ready && self.asked.is_empty() { IDLE } else { ANSWER };
+        let answers = self.asked.values().map(|(_, by)| *by);
+        let looks = self.looks.first().map(|(at, _)| *at).filter(|_| self.stage == Stage::Ready);
+        let heard = self.heard + silence;
+        answers.chain(looks).fold(heard, Time::min)
+    }
+
+    fn poll_send(&mut self) -> Option<Vec<u8>> {
+        self.out.pop_front()
+    }
+
+    fn poll_fact(&mut self) -> Option<Fact> {
+        self.facts.pop_front()
+    }
+
+    fn is_ready(&self) -> bool {
+        self.stage == Stage::Ready
+    }
+}
+
+/// What to ask a channel of this name for, to get its Call-ID; `None` if it is no SIP dialog.
+fn call_id_of(name: &str) -> Option<&'static str> {
+    match name.split_once('/')?.0 {
+        "PJSIP" => Some("CHANNEL(pjsip,call-id)"),
+        "SIP" => Some("SIPCALLID"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,239 @@
+//! The connection to a server that tells of its bridges: made, kept, and made again.
+
+use super::ami::Ami;
+use super::esl::Esl;
+use super::{Dialect, Refusal};
+use crate::clock;
+use crate::pbx::facts::Fact;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, sleep_until, timeout};
+use tracing::{info, warn};
+
+/// How long a connection may take to be made, or a write to be taken.
+const CONNECT: Duration = Duration::from_secs(3);
+/// The pause after a failure, doubled each time up to the longest: a server that restarts is back within seconds, and one that refuses
+/// the login shall not write its log full.
+const PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// Facts that wait to be taken. When so many do, the server is read no further, and its own buffers hold the rest.
+const QUEUE: usize = 4096;
+/// Bytes read at a time.
+const CHUNK: usize = 64 * 1024;
+
+/// A server, and how to log in. The secret is read from its file each time that a connection is made.
+#[derive(Clone, Debug)]
+pub enum Login {
+    /// The manager interface of Asterisk.
+    Ami {
+        /// Where it listens.
+        address: SocketAddr,
+        /// Name of the user in manager.conf.
+        user: String,
+        /// File whose first line is the user's secret.
+        secret_file: PathBuf,
+    },
+    /// The event socket of FreeSWITCH.
+    Esl {
+        /// Where it listens.
+        address: SocketAddr,
+        /// File whose first line is the password.
+        password_file: PathBuf,
+    },
+}
+
+impl Login {
+    const fn address(&self) -> SocketAddr {
+        match self {
+            Self::Ami { address, .. } | Self::Esl { address, .. } => *address,
+        }
+    }
+
+    const fn protocol(&self) -> &'static str {
+        match self {
+            Self::Ami { .. } => "ami",
+            Self::Esl { .. } => "esl",
+        }
+    }
+}
+
+/// How the connection is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// `ami` or `esl`.
+    pub protocol: String,
+    /// Where the server is.
+    pub address: String,
+    /// Whether all that the server told is known and kept up to date.
+    pub connected: bool,
+    /// Wall-clock milliseconds since 1970 of the last change of `connected`.
+    pub since_ms: u64,
+    /// Why there is no connection, if the last attempt failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A kept connection. It ends when this is dropped.
+pub struct Server {
+    facts: mpsc::Receiver<Fact>,
+    status: Arc<Mutex<ServerStatus>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Server {
+    /// Begins to connect. Must be called in a tokio runtime.
+    #[must_use]
+    pub fn start(login: Login) -> Self {
+        let (sender, facts) = mpsc::channel(QUEUE);
+        let status = Arc::new(Mutex::new(ServerStatus {
+            protocol: login.protocol().to_owned(),
+            address: login.address().to_string(),
+            connected: false,
+            since_ms: clock::unix_ms(),
+            error: None,
+        }));
+        let keeper = Keeper { login, facts: sender, status: Arc::clone(&status), reported: None };
+        Self { facts, status, task: tokio::spawn(keeper.run()) }
+    }
+
+    /// The next thing that the server tells. Cancel safe.
+    pub async fn next(&mut self) -> Fact {
+        match self.facts.recv().await {
+            Some(fact) => fact,
+            // The task ends only with this.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// How the connection is now.
+    #[must_use]
+    pub fn status(&self) -> ServerStatus {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("cannot connect: {0}")]
+    Connect(std::io::Error),
+    #[error("cannot read {0}: {1}")]
+    Secret(PathBuf, std::io::Error),
+    #[error("the connection broke: {0}")]
+    Broken(std::io::Error),
+    #[error("the server closed the connection")]
+    Closed,
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("nobody wants to know any more")]
+    Unwanted,
+}
+
+struct Keeper {
+    login: Login,
+    facts: mpsc::Sender<Fact>,
+    status: Arc<Mutex<ServerStatus>>,
+    /// The failure that was logged last: the same one is not logged again and again.
+    reported: Option<String>,
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        let mut pause = PAUSE;
+        loop {
+            let failure = match self.session().await {
+                Err(Failure::Unwanted) => return,
+                Err(failure) => failure.to_string(),
+                Ok(never) => match never {},
+            };
+            let was = self.set(false, Some(failure.clone()));
+            if was {
+                pause = PAUSE;
+                if self.facts.send(Fact::Lost).await.is_err() {
+                    return;
+                }
+            }
+            if self.reported.as_ref() != Some(&failure) {
+                let (protocol, address) = (self.login.protocol(), self.login.address());
+                warn!(protocol, %address, "the server does not tell of its bridges; calls are paired by evidence: {failure}");
+                self.reported = Some(failure);
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// One connection, until it fails.
+    async fn session(&mut self) -> Result<std::convert::Infallible, Failure> {
+        let mut dialect = self.dialect().await?;
+        let connecting = timeout(CONNECT, TcpStream::connect(self.login.address())).await;
+        let mut stream = connecting.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())).map_err(Failure::Connect)?;
+        // Small questions, each waited for.
+        stream.set_nodelay(true).map_err(Failure::Connect)?;
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            #[cfg(feature = "faults")]
+            crate::faults::point(self.login.protocol());
+            while let Some(bytes) = dialect.poll_send() {
+                let written = timeout(CONNECT, stream.write_all(&bytes)).await;
+                written.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())).map_err(Failure::Broken)?;
+            }
+            while let Some(fact) = dialect.poll_fact() {
+                self.facts.send(fact).await.map_err(|_| Failure::Unwanted)?;
+            }
+            if dialect.is_ready() && !self.set(true, None) {
+                let (protocol, address) = (self.login.protocol(), self.login.address());
+                info!(protocol, %address, "the server tells of its bridges");
+                self.reported = None;
+            }
+            tokio::select! {
+                read = stream.read(&mut buffer) => match read {
+                    Ok(0) => return Err(Failure::Closed),
+                    Ok(n) => dialect.handle_bytes(&buffer[..n], clock::now())?,
+                    Err(e) => return Err(Failure::Broken(e)),
+                },
+                () = sleep_until(clock::tokio_at(dialect.next_deadline())) => dialect.handle_timeout(clock::now())?,
+                () = self.facts.closed() => return Err(Failure::Unwanted),
+            }
+        }
+    }
+
+    async fn dialect(&self) -> Result<Box<dyn Dialect>, Failure> {
+        let path = match &self.login {
+            Login::Ami { secret_file, .. } => secret_file,
+            Login::Esl { password_file, .. } => password_file,
+        };
+        let text = tokio::fs::read_to_string(path).await.map_err(|e| Failure::Secret(path.clone(), e))?;
+        let secret = text.lines().next().unwrap_or_default();
+        Ok(match &self.login {
+            Login::Ami { user, .. } => Box::new(Ami::new(user, secret, clock::now())),
+            Login::Esl { .. } => Box::new(Esl::new(secret, clock::now())),
+        })
+    }
+
+    /// Notes how the connection is; how it was.
+    fn set(&self, connected: bool, error: Option<String>) -> bool {
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let was = std::mem::replace(&mut status.connected, connected);
+        if was != connected {
+            status.since_ms = clock::unix_ms();
+        }
+        status.error = error;
+        was
+    }
+}
+
+#[cfg(test)]
+mod tests;
