@@ -8,13 +8,13 @@ mod assemble;
 mod file;
 mod link;
 mod observer;
+mod prospect;
 mod record;
 pub mod report;
 mod rtp;
 mod survey;
 mod wire;
 
-pub use observer::Judge;
 pub use report::{Report, SCHEMA};
 
 use crate::time::Time;
@@ -89,11 +89,11 @@ pub enum InspectError {
     },
 }
 
-/// Reads a capture file and tells the calls in it. `judge` says what would become of a call.
+/// Reads a capture file and tells the calls in it.
 ///
 /// # Errors
 /// See [`InspectError`].
-pub fn inspect(path: &Path, settings: &InspectSettings, judge: Judge<'_>) -> Result<Report, InspectError> {
+pub fn inspect(path: &Path, settings: &InspectSettings) -> Result<Report, InspectError> {
     let mut survey = Survey::default();
     walk(path, &mut |_, item| {
         if let Item::Sip { packet, .. } = item {
@@ -105,7 +105,7 @@ pub fn inspect(path: &Path, settings: &InspectSettings, judge: Judge<'_>) -> Res
     let roles = survey.roles(&settings.vips, &settings.sip_ports);
     let (servers, certainty) = (roles.servers.clone(), roles.certainty);
     let (vips, ports) = (roles.vips.clone(), roles.ports.clone());
-    let mut observer = Observer::new(roles, settings.clone(), judge);
+    let mut observer = Observer::new(roles, settings.clone());
     let (mut first, mut last) = (None, Time::ZERO);
     let (read, traffic) = walk(path, &mut |at, item| {
         first.get_or_insert(at);

@@ -3,7 +3,6 @@
 use clap::Parser as _;
 use keepcall::config;
 use keepcall::control::{cli, logging};
-use keepcall::inspect::inspect;
 use std::process::ExitCode;
 
 /// Keeps the calls of a SIP or media server when its floating address moves to another host
@@ -38,7 +37,7 @@ fn main() -> ExitCode {
     };
     ExitCode::from(match command {
         Command::Agent => agent(&global),
-        Command::Inspect(arguments) => cli::inspect(&arguments, |a, settings, judge| inspect(&a.file, &settings, judge)),
+        Command::Inspect(arguments) => cli::inspect(&arguments),
         Command::Operator(command) => cli::run(&global, &command),
     })
 }

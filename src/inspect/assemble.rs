@@ -43,7 +43,7 @@ impl Groups {
 }
 
 /// All calls of a file, in the order in which they began. `end` is the time of its end.
-pub(super) fn calls(mut o: Observer<'_>, end: Time) -> Vec<Call> {
+pub(super) fn calls(mut o: Observer, end: Time) -> Vec<Call> {
     let mut rtp: HashMap<u32, Vec<(Place, Rtp)>> = HashMap::new();
     for (place, found) in std::mem::take(&mut o.streams).found() {
         rtp.entry(place.record).or_default().push((place, found));
@@ -81,7 +81,7 @@ pub(super) fn calls(mut o: Observer<'_>, end: Time) -> Vec<Call> {
 
 /// The same INVITE on other addresses is no other hop: its topmost Via would be another. It was captured on both sides of an address
 /// translation. Of such records one is told, that of the server of the report if there is one.
-fn mark_copies(o: &mut Observer<'_>) {
+fn mark_copies(o: &mut Observer) {
     // By Call-ID, branch and CSeq.
     type Key = (Box<[u8]>, Box<[u8]>, u32);
     let mut seen: HashMap<Key, u32> = HashMap::new();
@@ -183,7 +183,7 @@ fn pair_unanswered(records: &[Record], stored: &[Stored]) -> Vec<(u32, u32)> {
     pairs
 }
 
-fn call(o: &Observer<'_>, records: &[u32], stored: &[&Stored], rtp: &mut HashMap<u32, Vec<(Place, Rtp)>>, end: Time) -> Call {
+fn call(o: &Observer, records: &[u32], stored: &[&Stored], rtp: &mut HashMap<u32, Vec<(Place, Rtp)>>, end: Time) -> Call {
     let of = |r: &u32| &o.records[*r as usize];
     let through = |r: &Record| o.views[r.view as usize].main;
     let legs: Vec<Leg> = records
@@ -324,7 +324,7 @@ fn measure(media: &mut [Media], mut found: Vec<(Place, Rtp)>) {
 }
 
 /// What would become of the call.
-fn recovery(o: &Observer<'_>, call: &Call, kept: Option<&Stored>) -> Recovery {
+fn recovery(o: &Observer, call: &Call, kept: Option<&Stored>) -> Recovery {
     let server = o.roles.vips.first().map_or_else(|| "the server".to_owned(), |ip| format!("the server {ip}"));
     if !call.through_server {
         return Recovery::no(format!("it does not pass {server}"));

@@ -1,6 +1,7 @@
 //! Follows every leg in a file: each hop is handed to a table of the server that it is seen from, and what the messages and the table
 //! tell is noted. Pure.
 
+use super::prospect;
 use super::record::{Learnt, Record};
 use super::report::{Recovery, Side};
 use super::rtp::Streams;
@@ -27,9 +28,6 @@ pub(super) const MAX_LEGS: usize = 100_000;
 const MAX_SAME: usize = 256;
 /// How often servers without traffic are asked what is due.
 const SWEEP: Duration = Duration::from_secs(1);
-
-/// Says what would become of a call, as the table last knew it. The addresses are those of the server that it passes.
-pub type Judge<'j> = &'j mut dyn FnMut(&Call, &[IpAddr]) -> Recovery;
 
 /// One server, with all that is known of the calls at it.
 pub(super) struct View {
@@ -59,10 +57,9 @@ pub(super) struct Stored {
 }
 
 /// Everything that is learnt from a file.
-pub(super) struct Observer<'j> {
+pub(super) struct Observer {
     pub(super) roles: Roles,
     settings: InspectSettings,
-    judge: Judge<'j>,
     pub(super) views: Vec<View>,
     of_party: HashMap<(bool, Party), usize>,
     pub(super) records: Vec<Record>,
@@ -85,12 +82,11 @@ struct Seen<'a> {
     now: Time,
 }
 
-impl<'j> Observer<'j> {
-    pub(super) fn new(roles: Roles, settings: InspectSettings, judge: Judge<'j>) -> Self {
+impl Observer {
+    pub(super) fn new(roles: Roles, settings: InspectSettings) -> Self {
         Self {
             roles,
             settings,
-            judge,
             views: Vec::new(),
             of_party: HashMap::new(),
             records: Vec::new(),
@@ -164,7 +160,7 @@ impl<'j> Observer<'j> {
             let v = &self.views[view];
             for s in v.stored.values() {
                 if let Some(s) = self.stored.get_mut(*s) {
-                    judge(s, self.judge, &v.addresses);
+                    judge(s, &v.addresses);
                 }
             }
         }
@@ -396,7 +392,7 @@ impl<'j> Observer<'j> {
                     if let Some(s) = v.stored.get(&id).and_then(|s| self.stored.get_mut(*s)) {
                         s.up = false;
                         s.merged |= reason == PAIRED;
-                        judge(s, self.judge, &v.addresses);
+                        judge(s, &v.addresses);
                     }
                 }
             }
@@ -442,9 +438,9 @@ impl<'j> Observer<'j> {
 }
 
 /// Has a call judged, as it was when it was last told; once, since that costs more than all else about it.
-fn judge(s: &mut Stored, judge: Judge<'_>, addresses: &[IpAddr]) {
+fn judge(s: &mut Stored, addresses: &[IpAddr]) {
     if let Some(call) = s.last.take() {
-        s.recovery = judge(&call, addresses);
+        s.recovery = prospect::of_takeover(&call, addresses);
     }
 }
 

@@ -14,7 +14,7 @@ use build::Shot;
 fn run(bytes: &[u8], settings: &InspectSettings) -> Result<Report, InspectError> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
-    inspect(file.path(), settings, &mut |_, _| report::Recovery::no("not asked"))
+    inspect(file.path(), settings)
 }
 
 fn told(shots: Vec<Shot>) -> Report {

@@ -1,5 +1,4 @@
-//! `keepcall inspect`: shows what was learnt from a capture. The learning itself is handed in; what recovery would do with each call
-//! is asked of recovery itself.
+//! `keepcall inspect`: shows the report of a capture file.
 
 mod render;
 
@@ -7,11 +6,8 @@ pub(super) use render::render;
 
 use super::output::{Output, complain};
 use super::{FAILED, OK, USAGE};
-use crate::calls::model::Call;
-use crate::inspect::report::{Audio, Recovery, Report, Signalling};
-use crate::inspect::{InspectError, InspectSettings, Judge};
-use crate::recovery::fate::{self, Fate, Way};
-use crate::recovery::permitted::Ground;
+use crate::inspect::report::Report;
+use crate::inspect::{InspectSettings, inspect as learn};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -34,14 +30,11 @@ pub struct InspectArgs {
     json: bool,
 }
 
-/// Shows the report that `learn` makes of the capture; returns the exit code.
-pub fn inspect(
-    args: &InspectArgs,
-    learn: impl FnOnce(&InspectArgs, InspectSettings, Judge<'_>) -> Result<Report, InspectError>,
-) -> u8 {
+/// Shows what is in the capture; returns the exit code.
+pub fn inspect(args: &InspectArgs) -> u8 {
     let mut out = Output::new();
     let settings = InspectSettings { vips: args.vips.clone(), sip_ports: args.ports.clone(), ..InspectSettings::default() };
-    let mut report = match learn(args, settings, &mut judge) {
+    let mut report = match learn(&args.file, &settings) {
         Ok(report) => report,
         Err(e) => {
             if args.json {
@@ -81,39 +74,6 @@ fn find(report: &Report, wanted: &str) -> Option<usize> {
         all.next().filter(|_| all.next().is_none() && wanted.len() >= 4)
     };
     exact.or_else(number).or_else(beginning)
-}
-
-/// What a takeover would do with a call that was learnt so, at a server with these addresses.
-pub fn judge(call: &Call, vips: &[IpAddr]) -> Recovery {
-    let (fate, paths) = fate::of(call, &Ground::of(vips));
-    let flows = &paths.flows;
-    let way = fate::way(call, vips);
-    let signalling = if fate == Fate::Reinvited { Signalling::ReInvite } else { Signalling::No };
-    let (audio, of_audio) = match (fate, way) {
-        (Fate::Alone | Fate::Silent(_), _) => (Audio::No, String::new()),
-        (Fate::Reinvited, _) if !flows.is_empty() => (Audio::Relayed, "the audio is relayed".to_owned()),
-        (Fate::Reinvited, _) if !paths.refused.is_empty() => (Audio::No, String::new()),
-        (_, Way::Direct) => (Audio::Direct, "the audio goes from phone to phone and does not depend on the server".to_owned()),
-        (_, Way::Elsewhere(at)) => {
-            (Audio::Elsewhere, format!("the audio goes by {at}, which is neither a phone's nor the server's address"))
-        }
-        (Fate::Reinvited, _) => (Audio::No, "no audio was agreed that could be relayed".to_owned()),
-        (Fate::HalfKnown | Fate::NotUdp, _) => (Audio::No, "the audio stops".to_owned()),
-    };
-    let of_signalling = match fate {
-        Fate::Reinvited => "both parties get a re-INVITE".to_owned(),
-        Fate::HalfKnown => "a leg is incompletely known, so that nothing true can be said in it".to_owned(),
-        Fate::NotUdp => "a leg is not over UDP, and only UDP can be sent from the server's port".to_owned(),
-        Fate::Alone => {
-            "no second leg is known for certain: the server itself is the other party, or which leg is the other is in doubt; \
-             the party gets BYE"
-                .to_owned()
-        }
-        Fate::Silent(why) => format!("{why}; both parties get BYE"),
-    };
-    let why = [Some(of_signalling), Some(of_audio).filter(|text| !text.is_empty()), fate::refusal(&paths)];
-    let why = why.into_iter().flatten().collect::<Vec<_>>().join("; ");
-    Recovery { audio, signalling, why, flows: flows.iter().map(Into::into).collect() }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ mod pause;
 mod status;
 mod switchover;
 
-pub use inspect::{InspectArgs, inspect, judge};
+pub use inspect::{InspectArgs, inspect};
 pub use output::complain;
 
 use super::api::{ErrorKind, Reply, Request};

@@ -210,8 +210,7 @@ fn a_truncated_file_gives_what_was_read_and_says_so() {
 
 #[test]
 fn what_is_no_capture_is_named() {
-    let none = |_: &crate::calls::model::Call, _: &[IpAddr]| report::Recovery::no("");
-    let e = inspect(Path::new("/no/such/file"), &InspectSettings::default(), &mut { none }).unwrap_err();
+    let e = inspect(Path::new("/no/such/file"), &InspectSettings::default()).unwrap_err();
     assert!(e.to_string().contains("/no/such/file"));
     assert!(matches!(run(b"", &InspectSettings::default()), Err(InspectError::Empty { .. })));
     for bytes in [&b"abc"[..], b"hello world", &[0xff; 4000]] {

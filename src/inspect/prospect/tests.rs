@@ -1,0 +1,59 @@
+use super::*;
+use crate::calls::model::{Leg, LegState, Sdp};
+use crate::sip::Transport;
+
+fn leg(call_id: &str, outbound: bool, phone: &str, server: &str) -> Leg {
+    let body = |at: &str| {
+        let (ip, port) = at.split_once(':').unwrap();
+        Some(Sdp { body: format!("v=0\r\no=- 1 1 IN IP4 {ip}\r\nc=IN IP4 {ip}\r\nm=audio {port} RTP/AVP 0\r\n").as_str().into() })
+    };
+    serde_json::from_value(serde_json::json!({
+        "call_id": call_id, "direction": if outbound { "outbound" } else { "inbound" }, "state": LegState::Confirmed,
+        "local": "", "remote": "", "local_tag": "l", "remote_tag": "r", "local_cseq": 1, "remote_cseq": 1, "route_set": [],
+        "remote_target": "sip:p", "local_target": "sip:s", "transport": Transport::Udp, "local_addr": "10.0.0.9:5060",
+        "remote_addr": "10.0.0.1:5060", "sdp_sent": body(server), "sdp_received": body(phone), "session_timer": null, "allow": "",
+        "supported": "",
+    }))
+    .unwrap()
+}
+
+fn call(legs: Vec<Leg>) -> Call {
+    let none: [(); 0] = [];
+    let mut call: Call = serde_json::from_value(serde_json::json!({
+        "schema": 1, "id": "x", "instance": "i", "node": "n", "epoch": 1, "confirmed_ms": 1, "pairing": null, "legs": none,
+    }))
+    .unwrap();
+    call.legs = legs.into_iter().map(Into::into).collect();
+    call
+}
+
+#[test]
+fn recovery_itself_says_what_would_become_of_a_call() {
+    let vips = ["10.0.0.9".parse().unwrap()];
+    let (a, b) = (leg("i", false, "10.0.0.1:4000", "10.0.0.9:9000"), leg("o", true, "10.0.0.2:4002", "10.0.0.9:9002"));
+    let judged = |legs: Vec<Leg>| of_takeover(&call(legs), &vips);
+    let r = judged(vec![a.clone(), b.clone()]);
+    assert_eq!((r.audio, r.signalling, r.flows.len()), (Audio::Relayed, Signalling::ReInvite, 4));
+    assert_eq!((r.flows[0].from, r.flows[0].to), ("10.0.0.1:4000".parse().unwrap(), "10.0.0.2:4002".parse().unwrap()));
+    let attack = leg("o", true, "10.0.0.66:5060", "10.0.0.9:9002");
+    let r = judged(vec![a.clone(), attack]);
+    assert_eq!((r.audio, r.signalling, r.flows.len()), (Audio::No, Signalling::ReInvite, 0));
+    assert!(r.why.contains("not relayed to 10.0.0.66:5060: 10.0.0.66:5060 is a place of SIP"), "{}", r.why);
+    let r = judged(vec![a.clone()]);
+    assert_eq!((r.audio, r.signalling), (Audio::No, Signalling::No));
+    assert!(r.why.contains("no second leg"), "{}", r.why);
+    let r = judged(vec![Leg { partial: true, ..a.clone() }, b.clone()]);
+    assert!(r.signalling == Signalling::No && r.why.contains("incompletely known"), "{}", r.why);
+    let r = judged(vec![a.clone(), Leg { transport: Transport::Tcp, ..b.clone() }]);
+    assert!(r.signalling == Signalling::No && r.why.contains("not over UDP"), "{}", r.why);
+    // The phones were told of each other.
+    let direct = [leg("i", false, "10.0.0.1:4000", "10.0.0.2:4002"), leg("o", true, "10.0.0.2:4002", "10.0.0.1:4000")];
+    let r = judged(direct.to_vec());
+    assert_eq!((r.audio, r.signalling, r.flows.len()), (Audio::Direct, Signalling::ReInvite, 0));
+    let apart = [leg("i", false, "10.0.0.1:4000", "10.0.0.7:1000"), leg("o", true, "10.0.0.2:4002", "10.0.0.7:1002")];
+    let r = judged(apart.to_vec());
+    assert!(r.audio == Audio::Elsewhere && r.why.contains("10.0.0.7:1000"), "{}", r.why);
+    let other = Leg { sdp_received: Some(Sdp { body: "v=0\r\nc=IN IP4 10.0.0.2\r\nm=audio 4002 RTP/AVP 8\r\n".into() }), ..b };
+    let r = judged(vec![a, other]);
+    assert!(r.signalling == Signalling::No && r.why.contains("codec"), "{}", r.why);
+}
