@@ -28,16 +28,16 @@ fn fields(value: &Value, at: &str, out: &mut BTreeSet<String>) {
 /// A report in which every object is there once.
 fn full() -> Value {
     let (a, s, b) = ("10.0.0.1:5060", "10.0.0.100:5060", "10.0.0.2:5060");
-    let i = Hop {
-        more: "Session-Expires: 1800;refresher=uas\r\nSupported: timer\r\n".into(),
-        ..Hop::new("in", a, s, "1000", "2000")
-    };
-    let o = Hop::new("out", s, b, "1000", "2000");
+    let more = "Session-Expires: 1800;refresher=uas\r\nSupported: timer\r\n";
+    let hop = |id: &str, from: &str, to: &str| Hop { more: more.into(), ..Hop::new(id, from, to, "1000", "2000") };
+    let (i, o) = (hop("in", a, s), hop("out", s, b));
     let mut shots: Vec<Shot> = vec![i.invite(&audio("10.0.0.1:4000", "")), i.answer(100, "")];
     shots.extend(o.up(&audio("10.0.0.100:9002", ""), &audio("10.0.0.2:4002", "")));
     shots.extend([i.answer(200, &audio("10.0.0.100:9000", "")), i.ack()]);
-    shots.extend(rtp("10.0.0.1:4000", "10.0.0.100:9000", 3));
-    shots.extend(rtp("10.0.0.100:9000", "10.0.0.1:4000", 3));
+    for (phone, server) in [("10.0.0.1:4000", "10.0.0.100:9000"), ("10.0.0.2:4002", "10.0.0.100:9002")] {
+        shots.extend(rtp(phone, server, 3));
+        shots.extend(rtp(server, phone, 3));
+    }
     let path = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(path.path(), file(&paced(shots, 400))).unwrap();
     serde_json::to_value(inspect(path.path(), &InspectSettings::default()).unwrap()).unwrap()
