@@ -1,12 +1,13 @@
 //! What the agent answers to the command line.
 
+pub(super) mod wishes;
+
 use super::history;
 use super::instance::{Order, Summary};
 use super::mode;
 use super::part::Parts;
 use super::pause;
 use super::readiness::Waiting;
-use super::wishes;
 use super::{Instances, Modes};
 use crate::cluster::{self, Cluster, ForgetError, Role, SwitchoverError};
 use crate::config::Config;

@@ -1,22 +1,19 @@
 //! The calls of an instance as the rest of the agent sees them: a part that may fail. What is asked of it waits for a while at most.
 
+use super::calls_setup::Setup;
 use super::calls_side::CallsSide;
 use super::footing::Footing;
-use super::history;
-use super::mode::Picture;
 #[cfg(feature = "faults")]
 use super::part::Doing;
 use super::part::{Beats, Parts, Turn, Work};
 use super::takeover::Takeover;
-use crate::clock;
-use crate::config;
 use crate::control::api;
-use crate::etcd::Etcd;
+use crate::pbx::driver::ServerStatus;
 use crate::vip::fence::Fence;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::{error, warn};
 
@@ -51,37 +48,7 @@ pub(super) enum Order {
 }
 
 /// The calls' part of the status.
-pub(super) type Counts = (api::CallCounts, Option<api::ServerStatus>);
-
-/// What a run of the part is made from.
-pub(super) struct Setup {
-    pub(super) node: config::Node,
-    pub(super) instance: config::Instance,
-    pub(super) sip: config::Sip,
-    pub(super) etcd: Etcd,
-    pub(super) modes: watch::Receiver<Picture>,
-    pub(super) history: history::Writer,
-    pub(super) footing: Arc<Footing>,
-    /// A process before this one left its tables in force.
-    pub(super) inherited: bool,
-}
-
-impl Setup {
-    /// The story of a run that follows one which failed while this node was master.
-    fn story(&self, epoch: u64, after: Option<&str>) -> Takeover {
-        let entry = api::HistoryEntry {
-            instance: self.instance.name.clone(),
-            epoch,
-            master: self.node.name.clone(),
-            previous: Some(self.node.name.clone()),
-            cause: "part".to_owned(),
-            reason: format!("its calls were taken up again after a failure: {}", after.unwrap_or("unknown")),
-            at_ms: clock::unix_ms(),
-            ..api::HistoryEntry::default()
-        };
-        Takeover::new(entry, self.history.clone())
-    }
-}
+pub(super) type Counts = (api::CallCounts, Option<ServerStatus>);
 
 /// What every run must know, and the way to the one that is under way.
 #[derive(Default)]

@@ -10,13 +10,14 @@ mod follow;
 mod obey;
 mod told;
 
-use super::calls_part::Setup;
-use super::ears::{self, Ears, EarsError};
+use super::calls_error::CallsError;
+use super::calls_setup::Setup;
+use super::ears::{self, Ears};
 use super::mode::Picture;
 use super::not_learnt::NotLearnt;
 use super::part::{Doing, Turn};
 use super::relay::Relay;
-use super::sockets::{Datagram, RecoveryPortError, RecoverySockets};
+use super::sockets::{Datagram, RecoverySockets};
 use super::takeover::Takeover;
 use crate::calls::model::Call;
 use crate::calls::store::{Store, StoreEvent, StoreHandle, StoreSettings};
@@ -26,17 +27,15 @@ use crate::calls::table::{Table, TableSettings};
 use crate::clock;
 use crate::config::Mode;
 use crate::recovery::engine::{Engine, Heard, Settings};
-use crate::recovery::media::kernel::{KernelRelay, RelayError};
+use crate::recovery::media::kernel::KernelRelay;
 use crate::recovery::permitted::Ground;
 use crate::time::Time;
-use crate::vip::nft::NftError;
-use crate::vip::rawudp::{RawUdp, RawUdpError};
+use crate::vip::rawudp::RawUdp;
 use crate::wire::Packet;
 use crate::wire::capture::Seen;
 use follow::LeftOut;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -57,40 +56,6 @@ const HEARD: usize = 64;
 enum Role {
     Backup,
     Master,
-}
-
-/// Why calls cannot be learnt or kept on this node.
-#[derive(Debug, thiserror::Error)]
-pub enum CallsError {
-    /// The server cannot be listened to.
-    #[error(transparent)]
-    Ears(#[from] EarsError),
-    /// The key that stored calls may be encrypted with cannot be read.
-    #[error("cannot read the cluster's key {}: {error}", file.display())]
-    Key {
-        /// The `key_file`.
-        file: PathBuf,
-        /// What the system says.
-        error: std::io::Error,
-    },
-    /// The ports that are bound cannot be read.
-    #[error("cannot read the recovery port: {0}")]
-    Ports(#[source] std::io::Error),
-    /// No random numbers.
-    #[error("the system gives no random numbers: {0}")]
-    Random(getrandom::Error),
-    /// The recovery port cannot be had.
-    #[error(transparent)]
-    RecoveryPort(#[from] RecoveryPortError),
-    /// The server's port cannot be spoken from.
-    #[error(transparent)]
-    Raw(#[from] RawUdpError),
-    /// The fence cannot be set up.
-    #[error(transparent)]
-    Nft(#[from] NftError),
-    /// The relay cannot be set up.
-    #[error(transparent)]
-    Relay(#[from] RelayError),
 }
 
 /// Something that happened to the calls of an instance.

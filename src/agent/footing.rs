@@ -1,7 +1,7 @@
 //! What the runs of an instance's calls part stand on, and what outlives each of them: bound ports, the fence, and the ends by which
 //! a run that failed is cut off from relay and store.
 
-use super::calls_side::CallsError;
+use super::calls_error::CallsError;
 use super::ears::{self, HepPort};
 use super::ground;
 use super::relay::Relay;

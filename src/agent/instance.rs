@@ -2,23 +2,27 @@
 //!
 //! Everything that happens to an instance happens in [`Instance::run`], one event after the other, so no state here is shared.
 
+pub(super) mod starting;
+
 use super::calls_part::CallsPart;
 use super::history;
 use super::hooks::Hooks;
 use super::keeper::mend_one;
-use super::starting::set_kernel;
 use super::takeover::Takeover;
 use crate::clock;
 use crate::cluster::{Cause, Cluster, Fitness};
 use crate::config;
 use crate::control::api;
+use crate::health::CheckStatus;
 use crate::health::Verdict;
+use crate::pbx::driver::ServerStatus;
 use crate::time::Time;
 use crate::vip::address::{AddressEvent, AddressMonitor, Addresses, LIFETIME};
 use crate::vip::announce::{Announced, Announcer, Announcing, Pace};
 use crate::vip::conflict::watch::ConflictWatch;
 use crate::vip::fence::FenceState;
 use crate::vip::kernel_lease::KernelLease;
+use starting::set_kernel;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -52,10 +56,10 @@ pub(super) struct Summary {
     pub(super) not_ready: Option<String>,
     /// Why this node is master without all of the addresses.
     pub(super) absent: Option<String>,
-    pub(super) checks: Vec<api::CheckStatus>,
+    pub(super) checks: Vec<CheckStatus>,
     pub(super) conflicts: Vec<api::Conflict>,
     pub(super) calls: api::CallCounts,
-    pub(super) server: Option<api::ServerStatus>,
+    pub(super) server: Option<ServerStatus>,
 }
 
 /// One instance on this node.

@@ -6,7 +6,9 @@
 //! is asked to before this returns.
 
 mod answers;
+mod calls_error;
 mod calls_part;
+mod calls_setup;
 mod calls_side;
 mod control_part;
 mod ears;
@@ -27,12 +29,10 @@ mod rivals;
 mod rows;
 mod sampler;
 mod sockets;
-mod starting;
 mod sys;
 mod takeover;
-mod wishes;
 
-pub use calls_side::CallsError;
+pub use calls_error::CallsError;
 pub use sockets::RecoveryPortError;
 
 use crate::clock;
@@ -44,10 +44,10 @@ use crate::vip::address::{AddressError, Addresses};
 use crate::vip::announce::AnnounceError;
 use crate::vip::kernel_lease::KernelLeaseError;
 use instance::Order;
+use instance::starting::Starting;
 use keeper::Leases;
 use part::{Beats, Parts};
 use readiness::Waiting;
-use starting::Starting;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -258,7 +258,7 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
     let (cluster_name, node_name) = (config.node.cluster.clone(), config.node.name.clone());
     tasks_of_agent.spawn(history::note_changes(etcd.clone(), cluster.clone(), cluster_name, node_name));
     for instance in instances.keys() {
-        let served = wishes::serve(etcd.clone(), config.node.cluster.clone(), instance.clone(), answers.clone());
+        let served = answers::wishes::serve(etcd.clone(), config.node.cluster.clone(), instance.clone(), answers.clone());
         tasks_of_agent.spawn(served);
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);

@@ -8,17 +8,16 @@ mod status;
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::calls::sources::MediaCounters;
-pub use crate::calls::tracker::Learning;
-pub use crate::cluster::settings::Difference;
-pub use crate::config::Mode;
-pub use crate::health::{CheckState, CheckStatus, Probe};
-pub use crate::hep::intake::Counters as HepCounts;
-pub use crate::pbx::OtherEnd;
-pub use crate::pbx::OtherEndKind;
-pub use crate::pbx::driver::ServerStatus;
-pub use crate::recovery::deed::Forecast;
-pub use crate::wire::capture::CaptureCounters;
+use crate::calls::sources::MediaCounters;
+use crate::calls::tracker::Learning;
+use crate::cluster::settings::Difference;
+use crate::config::Mode;
+use crate::health::CheckStatus;
+use crate::hep::intake::Counters as HepCounts;
+use crate::pbx::OtherEnd;
+use crate::pbx::driver::ServerStatus;
+use crate::recovery::deed::Forecast;
+use crate::wire::capture::CaptureCounters;
 pub use status::{
     CallCounts, CallRow, Candidate, Candidates, Conflict, ElectionStatus, EndpointStatus, EtcdChange, EtcdStatus, HistoryEntry,
     HoldStatus, InstanceStatus, LegRow, NodeStatus, Outcomes, PartStatus, Phase, RelayCounts, Status, StoreCounts, Switchover,

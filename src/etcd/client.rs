@@ -1,19 +1,23 @@
 //! The handle that the rest of the program holds: each request, and to how many members it may go. `spread.rs` sends it there.
 
-use super::changes::Changes;
+pub(super) mod changes;
+pub(super) mod spread;
+pub(super) mod watch;
+
 use super::endpoint::{Access, Endpoint, EndpointHealth};
 use super::error::EtcdError;
 use super::identity::{Header, Identity};
-use super::spread::Spread;
 use super::types::{Compare, KeyValue, Lease, Op, TxnReply};
-use super::watch::{self, WatchEvent};
 use crate::{clock, config};
+use changes::Changes;
 use etcd_client::{Client, CompareOp, DeleteOptions, GetOptions, PutOptions, Txn, TxnOp, TxnOpResponse};
+use spread::Spread;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use watch::WatchEvent;
 
 /// A handle on etcd; clones share the connections.
 ///

@@ -5,19 +5,16 @@
 //! found dead or slow last.
 
 mod alarm;
-mod changes;
 mod client;
 mod endpoint;
 mod error;
 mod identity;
 mod probe;
-mod spread;
 mod types;
-mod watch;
 
-pub use changes::Changes;
 pub use client::Etcd;
+pub use client::changes::Changes;
+pub use client::watch::WatchEvent;
 pub use endpoint::EndpointHealth;
 pub use error::EtcdError;
 pub use types::{Compare, KeyValue, Lease, Op, TxnReply};
-pub use watch::WatchEvent;

@@ -1,9 +1,9 @@
 //! Asks every member now and then, so that a dead, slow or foreign one is known before it is needed.
 
 use super::alarm;
+use super::client::spread::Tally;
 use super::client::{Etcd, Inner, linear, local};
 use super::error::{EtcdError, Failure};
-use super::spread::Tally;
 use crate::clock;
 use crate::time::Time;
 use etcd_client::Client;

@@ -1,11 +1,11 @@
 //! One call that the agent has taken over: its two dialogs, the transactions in them, and how far its recovery is.
 
-use super::engine::{Action, CallState, CallStatus, Outcome, Settings};
 use super::fate::Fate;
 use super::plan::{self, Unpassable};
 use super::reinvite::{Tries, Verdict};
 use super::rng::Rng;
 use super::transaction::{Acked, Client, Key, LIFE, Served, Tick};
+use super::types::{Action, CallState, CallStatus, Outcome, Settings};
 use crate::calls::model::{Call, CallEvent, Flow, Leg, SessionTimer};
 use crate::config::Mode;
 use crate::sip::sdp::Place;

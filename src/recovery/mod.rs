@@ -14,3 +14,4 @@ mod relayed;
 mod request;
 mod rng;
 mod transaction;
+pub mod types;

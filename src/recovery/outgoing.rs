@@ -1,10 +1,10 @@
 //! Requests of ours to a phone, and what its answers do to the dialog (RFC 3261 sections 12.2.1, 13.2.2.4 and 14.1).
 
 use super::call::{Cancel, Carried, Cx, MAX_ACKED, Outgoing, Phase, Purpose};
-use super::engine::Outcome;
 use super::reinvite::{Step, Verdict};
 use super::request;
 use super::transaction::{Acked, Client, Key, LIFE, Served, Tick};
+use super::types::Outcome;
 use crate::calls::model::{Leg, Sdp as Description, SessionTimer};
 use crate::sip::build::Builder;
 use crate::sip::message::{Message, Method, Name};

@@ -1,7 +1,7 @@
 //! A call of which the audio is relayed and nothing else is done: the agent hears its end, and never speaks.
 
 use super::call::{Carried, Cx, Phase};
-use super::engine::{Action, Outcome};
+use super::types::{Action, Outcome};
 use std::time::Duration;
 
 /// The longest that audio is relayed for a call whose end may pass unheard: a phone that hangs up somewhere else than at the

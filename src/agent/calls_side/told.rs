@@ -5,6 +5,7 @@ use crate::agent::rows;
 use crate::calls::model::Call;
 use crate::config::Mode;
 use crate::control::api;
+use crate::pbx::driver::ServerStatus;
 use crate::recovery::engine::{CallState, CallStatus};
 use crate::recovery::plan;
 use std::collections::BTreeMap;
@@ -54,7 +55,7 @@ impl CallsSide {
     }
 
     /// How the connection to the server is; `None` if it is not asked for its bridges now.
-    pub(in crate::agent) fn server_status(&self) -> Option<api::ServerStatus> {
+    pub(in crate::agent) fn server_status(&self) -> Option<ServerStatus> {
         self.ears.server_status()
     }
 

@@ -2,9 +2,9 @@
 
 use super::cseq::Order;
 use super::dialog::Heard;
-use super::doubt::Ending;
+use super::leg::doubt::Ending;
+use super::leg::offers::Pending;
 use super::leg::{At, Effect, Tracked};
-use super::offers::Pending;
 use crate::calls::model::{Gap, LegState};
 use crate::sip::message::Method;
 

@@ -1,9 +1,9 @@
 //! One more branch of an INVITE that forked (RFC 3261 section 13.2.2.4).
 
 use super::cseq::Seen;
-use super::doubt::Ending;
 use super::leg::Tracked;
-use super::offers::Pending;
+use super::leg::doubt::Ending;
+use super::leg::offers::Pending;
 use crate::calls::model::{Direction, Gap, LegState, Verbatim};
 use crate::sip::message::Method;
 use crate::time::Time;

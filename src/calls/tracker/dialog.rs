@@ -1,9 +1,9 @@
 //! What each request inside a dialog does to its leg (RFC 3261 sections 12.2, 14 and 15, RFC 3311).
 
 use super::cseq::{Order, REACH, Seen};
-use super::doubt::Ending;
+use super::leg::doubt::Ending;
+use super::leg::offers::Pending;
 use super::leg::{At, Effect, Known, Referred, Tracked};
-use super::offers::Pending;
 use super::timer::{self, Asked};
 use crate::calls::model::{Gap, Verbatim};
 use crate::sip::message::{Message, Method};

@@ -1,7 +1,7 @@
 //! Which leg a message belongs to, and which messages begin one (RFC 3261 sections 12.2.2, 13.2.2 and 17.1.3).
 
 use super::dialog::Heard;
-use super::doubt::Ending;
+use super::leg::doubt::Ending;
 use super::leg::{Effect, Known, Tracked};
 use super::{Clues, LegEvent, LegId, MAX_NAME, Tracker};
 use crate::calls::model::{Direction, LegState};

@@ -1,15 +1,19 @@
 //! One leg: its birth, the parts of its dialog that its first transaction sets, and its end (RFC 3261 sections 12 to 15).
 
+pub(super) mod doubt;
+pub(super) mod offers;
+pub(super) mod routes;
+
 use super::clues::Clues;
 use super::cseq::Seen;
-use super::doubt::Ending;
-use super::offers::{Before, Pending};
-use super::routes::Arrival;
 use super::timer::Asked;
 use crate::calls::model::{Direction, Gap, Gaps, Leg, LegState, Shared, Verbatim};
 use crate::sip::message::{Message, Method, Name};
 use crate::time::Time;
 use crate::wire::Packet;
+use doubt::Ending;
+use offers::{Before, Pending};
+use routes::Arrival;
 
 /// Longest Allow or Supported that is kept, in bytes; a longer one is left out (it only guides what recovery may offer).
 const MAX_LIST: usize = 512;

@@ -1,8 +1,8 @@
 //! What a leg takes, and what of it can be given up.
 
 use super::clues::{Clue, Clues};
+use super::leg::offers::Pending;
 use super::leg::{Known, Tracked};
-use super::offers::Pending;
 use super::room::{Guest, Stage};
 use crate::budget::allocated;
 use crate::calls::model::{Gap, Leg, LegState, Sdp, Verbatim};

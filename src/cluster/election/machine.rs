@@ -1,6 +1,12 @@
 //! The state of one election and its inputs. What the roles do is in `lead.rs` and `follow.rs`, deadlines in `rights.rs`, what is
 //! asked of etcd in `machine/asking.rs`.
 
+pub(super) mod follow;
+pub(super) mod lead;
+pub(super) mod restored;
+pub(super) mod rights;
+pub(super) mod terms;
+
 mod asking;
 mod messages;
 mod wishes;
@@ -144,7 +150,7 @@ pub struct Election {
     /// so it ends with the first change of the record that this process asks for.
     pub(super) inherited: Option<Inherited>,
     /// etcd is another one than before, and its record not as new yet.
-    pub(super) restored: Option<super::restored::Restored>,
+    pub(super) restored: Option<restored::Restored>,
     /// The longest life of a lease that this node had.
     pub(super) lease_life: Duration,
     pub(super) fit: bool,

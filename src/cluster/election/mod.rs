@@ -11,15 +11,10 @@
 
 #[cfg(test)]
 mod explore;
-mod follow;
-mod lead;
 mod machine;
 mod outcome;
-mod restored;
-mod rights;
 #[cfg(test)]
 mod sim;
-mod terms;
 #[cfg(test)]
 mod tests;
 mod types;

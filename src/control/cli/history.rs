@@ -2,7 +2,8 @@
 
 use super::output::{Output, moment, or_dash, printable};
 use super::{Global, QUICK, unexpected};
-use crate::control::api::{Forecast, HistoryEntry, Reply, Request};
+use crate::control::api::{HistoryEntry, Reply, Request};
+use crate::recovery::deed::Forecast;
 use std::fmt::Write as _;
 
 /// Arguments of `keepcall history`.

@@ -2,7 +2,8 @@
 
 use super::output::{Output, ago, complain, printable};
 use super::{FAILED, Global, QUICK, REFUSED, unexpected};
-use crate::control::api::{Mode, ModeChange, ModeReply, ModeStatus, Reply, Request};
+use crate::config::Mode;
+use crate::control::api::{ModeChange, ModeReply, ModeStatus, Reply, Request};
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 

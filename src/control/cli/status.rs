@@ -3,7 +3,11 @@
 use super::mode;
 use super::output::{Output, ago, complain, or_dash, printable, span, table};
 use super::{Global, QUICK, unexpected};
-use crate::control::api::{CheckState, Difference, HepCounts, InstanceStatus, Learning, RelayCounts, Reply, Request, Status};
+use crate::calls::tracker::Learning;
+use crate::cluster::settings::Difference;
+use crate::control::api::{InstanceStatus, RelayCounts, Reply, Request, Status};
+use crate::health::CheckState;
+use crate::hep::intake::Counters as HepCounts;
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::time::Duration;

@@ -1,6 +1,15 @@
 use super::{REFUSED, USAGE, calls, history, status, switchover};
+use crate::calls::sources::MediaCounters;
+use crate::calls::tracker::Learning;
 use crate::calls::tracker::{Counters, Load};
 use crate::control::api::*;
+use crate::health::CheckState;
+use crate::health::CheckStatus;
+use crate::hep::intake::Counters as HepCounts;
+use crate::pbx::OtherEnd;
+use crate::pbx::OtherEndKind;
+use crate::pbx::driver::ServerStatus;
+use crate::wire::capture::CaptureCounters;
 use crate::wire::path::PathCounters;
 
 fn candidates() -> Candidates {

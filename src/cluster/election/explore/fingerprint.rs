@@ -116,7 +116,7 @@ impl Election {
         c.maybe_time(under.map(|(_, at)| at), crate::cluster::election::machine::FRESH);
         c.time(*last_ack, long);
         if record.is_none() || c.deletable {
-            c.time(*silence, long + s.heartbeat * crate::cluster::election::follow::MISSED_BEATS);
+            c.time(*silence, long + s.heartbeat * crate::cluster::election::machine::follow::MISSED_BEATS);
         }
         for (name, p) in peers {
             let Peer { acked, vouched, fit, priority, heard, told } = p;
@@ -153,7 +153,7 @@ impl Election {
         c.time((*next_poll).min(c.now + POLL), past);
         c.maybe_time(*gone, long);
         c.time(*lead_since, hold);
-        c.maybe_time(*claim_at, crate::cluster::election::follow::CLAIM_PATIENCE);
+        c.maybe_time(*claim_at, crate::cluster::election::machine::follow::CLAIM_PATIENCE);
         for e in [claimed, released, go_ok, gone_epoch] {
             c.maybe_epoch(*e);
         }

@@ -2,9 +2,12 @@
 
 use super::super::*;
 use super::phone::Phone;
+use crate::calls::model::{CallEvent, Flow};
 use crate::calls::model::{Direction, Pairing, SCHEMA};
+use crate::recovery::permitted::Ground;
 use crate::sip::Transport;
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 
 pub(super) const VIP: &str = "10.9.0.100";
 pub(super) const PORT: u16 = 5070;

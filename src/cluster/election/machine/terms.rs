@@ -4,16 +4,16 @@
 //! compares the record's revision, so the terms that were waited for are those in force. Only a master that leads changes them: then
 //! nobody else has a right that could rest on the old ones.
 
-use super::machine::Election;
+use super::Election;
 use crate::cluster::record::{Record, Terms};
 use crate::cluster::settings::digest_of_vips;
 use std::time::Duration;
 
 impl Election {
     /// How long an ack gives a right under this record, to this node.
-    pub(super) fn counted(&self, r: &Record) -> Duration {
+    pub(in crate::cluster::election) fn counted(&self, r: &Record) -> Duration {
         #[cfg(test)]
-        if self.broken(super::types::Fault::OwnHold) {
+        if self.broken(crate::cluster::election::types::Fault::OwnHold) {
             return self.s.hold;
         }
         r.terms.map_or(self.s.hold, |t| self.s.hold.min(t.hold()))
@@ -23,7 +23,7 @@ impl Election {
     /// the longest that is known counts, as for a record that is gone.
     fn bound(&self) -> Terms {
         #[cfg(test)]
-        if self.broken(super::types::Fault::OwnWait) {
+        if self.broken(crate::cluster::election::types::Fault::OwnWait) {
             return self.s.told.terms;
         }
         let known = || self.known_terms.map_or(self.s.told.terms, |t| t.max(self.s.told.terms));
@@ -31,31 +31,31 @@ impl Election {
     }
 
     /// How long an ack of this node binds it, on the clock of who counts on it.
-    pub(super) fn bound_hold(&self) -> Duration {
+    pub(in crate::cluster::election) fn bound_hold(&self) -> Duration {
         self.bound().hold()
     }
 
     /// How long a promise binds this node, as another node's clock may count it.
-    pub(super) fn long_hold(&self) -> Duration {
+    pub(in crate::cluster::election) fn long_hold(&self) -> Duration {
         let bound = self.bound();
         #[cfg(test)]
-        if self.broken(super::types::Fault::NoDrift) {
+        if self.broken(crate::cluster::election::types::Fault::NoDrift) {
             return bound.hold();
         }
         bound.hold().mul_f64(1.0 + bound.drift().max(self.s.drift)) + Duration::from_nanos(1)
     }
 
     /// Keeps the longest terms that a record or a master names.
-    pub(super) fn learn_terms(&mut self, terms: Option<Terms>) {
+    pub(in crate::cluster::election) fn learn_terms(&mut self, terms: Option<Terms>) {
         if let Some(t) = terms {
             self.known_terms = Some(self.known_terms.map_or(t, |k| k.max(t)));
         }
     }
 
     /// Whether the record's addresses are this node's. Who has others must not become master of the instance.
-    pub(super) fn agrees(&self, r: &Record) -> bool {
+    pub(in crate::cluster::election) fn agrees(&self, r: &Record) -> bool {
         #[cfg(test)]
-        if self.broken(super::types::Fault::StrangerTakes) {
+        if self.broken(crate::cluster::election::types::Fault::StrangerTakes) {
             return true;
         }
         r.vips.is_empty() || r.vips == self.s.vips
@@ -68,9 +68,9 @@ impl Election {
     }
 
     /// Whether a peer has the record's addresses, as far as it tells.
-    pub(super) fn has_vips_of(&self, node: &str, r: &Record) -> bool {
+    pub(in crate::cluster::election) fn has_vips_of(&self, node: &str, r: &Record) -> bool {
         #[cfg(test)]
-        if self.broken(super::types::Fault::StrangerArmed) {
+        if self.broken(crate::cluster::election::types::Fault::StrangerArmed) {
             return true;
         }
         let told = self.peers.get(node).and_then(|p| p.told);
@@ -79,7 +79,7 @@ impl Election {
     }
 
     /// The record with this node's own terms, for a master that leads: no other right rests on the old ones.
-    pub(super) fn with_own_terms(&self, r: &Record) -> Record {
+    pub(in crate::cluster::election) fn with_own_terms(&self, r: &Record) -> Record {
         let mut r = Record { terms: Some(self.s.told.terms), handover: None, ..r.clone() };
         if r.vips.is_empty() {
             r.vips.clone_from(&self.s.vips);
@@ -90,7 +90,7 @@ impl Election {
     /// This node is master by the record, and the record's addresses are not its own: they were changed in its configuration, or are
     /// about to be changed on every node. It never holds then. A node that has them becomes master in its place (`wants_handover`);
     /// once every other member tells of this node's addresses, they are the instance's.
-    pub(super) fn estranged_record(&self, r: &Record) -> Option<Record> {
+    pub(in crate::cluster::election) fn estranged_record(&self, r: &Record) -> Option<Record> {
         let alike = |m: &String| self.peers.get(m).and_then(|p| p.told).is_some_and(|t| t.vips == self.s.told.vips);
         let all = r.members.iter().filter(|m| **m != self.s.me).all(alike);
         all.then(|| Record { vips: self.s.vips.clone(), successor: None, ..self.with_own_terms(r) })

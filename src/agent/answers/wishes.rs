@@ -5,7 +5,7 @@
 //! seconds is gone, so that nothing happens minutes later. The master deletes the key in a transaction before it acts, so that
 //! no wish is fulfilled twice. `instances/<i>/answers/<id>` holds the answer, bound to such a lease, too.
 
-use super::answers::Answers;
+use super::Answers;
 use crate::control::api::{ApiError, ErrorKind, Reply, Request};
 use crate::etcd::{Compare, Etcd, EtcdError, KeyValue, Op, WatchEvent};
 use serde::{Deserialize, Serialize};
@@ -41,7 +41,7 @@ fn answers(cluster: &str, instance: &str) -> String {
 }
 
 /// Asks the master of `instance`.
-pub(super) async fn ask(
+pub(in crate::agent) async fn ask(
     etcd: &Etcd,
     cluster: &str,
     instance: &str,
@@ -87,7 +87,7 @@ pub(super) async fn ask(
 }
 
 /// Fulfils the wishes of other nodes whenever this one is master, one after the other. Ends with the process.
-pub(super) async fn serve(etcd: Etcd, cluster: String, instance: String, local: Answers) {
+pub(in crate::agent) async fn serve(etcd: Etcd, cluster: String, instance: String, local: Answers) {
     let prefix = wishes(&cluster, &instance);
     let mut news = etcd.watch(&prefix);
     while let Some(event) = news.recv().await {

@@ -1,7 +1,7 @@
 //! Until when this node may hold: the latest of the promises that were made to it, under every record that may be in force.
 
-use super::machine::{Election, Held};
-use super::types::{Action, Cause, HoldKind};
+use super::{Election, Held};
+use crate::cluster::election::types::{Action, Cause, HoldKind};
 use crate::cluster::record::Record;
 use crate::time::Time;
 
@@ -16,7 +16,7 @@ impl Election {
         let hold = self.counted(r);
         #[cfg(test)]
         let paired = |s: &str| {
-            let unvouched = self.broken(super::types::Fault::PairedUnvouched);
+            let unvouched = self.broken(crate::cluster::election::types::Fault::PairedUnvouched);
             let at = self.peers.get(s).and_then(|p| if unvouched { p.acked } else { p.vouched });
             at.map_or(Time::ZERO, |t| t + hold)
         };
@@ -46,13 +46,13 @@ impl Election {
         let others = r.members.iter().filter(|m| **m != self.s.me);
         let acked = others.map(|m| self.peers.get(m).and_then(|p| p.acked));
         #[cfg(test)]
-        let acked = acked.filter(|a| a.is_some() || !self.broken(super::types::Fault::FailsafeSome));
+        let acked = acked.filter(|a| a.is_some() || !self.broken(crate::cluster::election::types::Fault::FailsafeSome));
         if let Some(Some(oldest)) = acked.min() {
             offer(oldest + hold, HoldKind::Failsafe);
         }
         let armed = r.successor.is_some();
         #[cfg(test)]
-        let armed = armed && !self.broken(super::types::Fault::SoloArmed);
+        let armed = armed && !self.broken(crate::cluster::election::types::Fault::SoloArmed);
         if let Some(l) = self.lease.filter(|_| !armed && self.alive_is_ours(r)) {
             offer(l.until, HoldKind::Solo);
         }
@@ -65,12 +65,12 @@ impl Election {
         let unread = || self.inherited.filter(|_| self.view.is_none()).map_or(NEVER, |i| (i.until, HoldKind::Inherited));
         let view = self.record.as_ref().map_or_else(unread, |r| self.right(r));
         #[cfg(test)]
-        if self.broken(super::types::Fault::NoLowering) {
+        if self.broken(crate::cluster::election::types::Fault::NoLowering) {
             return view;
         }
         let maybe = self.maybe.as_ref().map_or(view, |r| self.right(r));
         #[cfg(test)]
-        if self.broken(super::types::Fault::TermsEarly)
+        if self.broken(crate::cluster::election::types::Fault::TermsEarly)
             && self.maybe.as_ref().is_some_and(|m| m.terms != self.record.as_ref().and_then(|r| r.terms))
         {
             return maybe;
@@ -79,7 +79,7 @@ impl Election {
     }
 
     /// Takes, extends, lowers or drops the hold: the only place that does.
-    pub(super) fn settle_hold(&mut self, now: Time) {
+    pub(in crate::cluster::election) fn settle_hold(&mut self, now: Time) {
         self.settle_inherited(now);
         let (until, kind) = self.deadline();
         let inherited = self.inherited.map_or(0, |i| i.epoch);
@@ -112,7 +112,7 @@ impl Election {
         }
     }
 
-    pub(super) fn take(&mut self, epoch: u64, until: Time, kind: HoldKind, now: Time) {
+    pub(in crate::cluster::election) fn take(&mut self, epoch: u64, until: Time, kind: HoldKind, now: Time) {
         self.held = Some(Held { epoch, until, kind, dropping: false });
         self.wake_at(until);
         let won = self.won.take().filter(|w| w.epoch == epoch);
@@ -137,7 +137,8 @@ impl Election {
         };
         #[cfg(test)]
         let known = known
-            || (self.broken(super::types::Fault::KeepInherited) && self.record.as_ref().is_some_and(|r| r.master == self.s.me));
+            || (self.broken(crate::cluster::election::types::Fault::KeepInherited)
+                && self.record.as_ref().is_some_and(|r| r.master == self.s.me));
         if !known || i.until <= now {
             self.inherited = None;
         }

@@ -5,9 +5,9 @@
 //! it is certain which is the offer and which the answer. What can't become certain leaves the leg with [`Gap::Description`], until a
 //! later exchange is seen whole.
 
-use super::leg::Tracked;
-use super::timer::Asked;
+use super::Tracked;
 use crate::calls::model::{Gap, Leg, Sdp, Verbatim};
+use crate::calls::tracker::timer::Asked;
 use crate::sip::body::{Description, description};
 use crate::sip::message::{Message, Method};
 use crate::sip::sdp;
@@ -24,44 +24,44 @@ const SETTLED_BY: Duration = Duration::from_secs(32);
 
 /// A transaction that is not settled: its final response, or a part of its descriptions, is still to come.
 #[derive(Clone, Debug)]
-pub(super) struct Pending {
-    pub(super) by_server: bool,
-    pub(super) cseq: u32,
-    pub(super) method: Method,
+pub(in crate::calls::tracker) struct Pending {
+    pub(in crate::calls::tracker) by_server: bool,
+    pub(in crate::calls::tracker) cseq: u32,
+    pub(in crate::calls::tracker) method: Method,
     /// The first INVITE of the leg.
-    pub(super) initial: bool,
+    pub(in crate::calls::tracker) initial: bool,
     /// Hash of an INVITE's branch, which tells the ACK of a refusal (same branch) from that of a 2xx (section 13.2.2.4).
-    pub(super) branch: u64,
+    pub(in crate::calls::tracker) branch: u64,
     /// The request itself was seen.
-    pub(super) asked: bool,
+    pub(in crate::calls::tracker) asked: bool,
     /// A 2xx was seen.
-    pub(super) answered: bool,
+    pub(in crate::calls::tracker) answered: bool,
     /// The ACK of a 2xx was seen.
-    pub(super) acked: bool,
+    pub(in crate::calls::tracker) acked: bool,
     /// The ACK of a refusal seems to have been seen; the final response itself was not, and decides if it comes.
-    pub(super) refused: bool,
+    pub(in crate::calls::tracker) refused: bool,
     /// A provisional response was seen: an INVITE may now take its time.
-    pub(super) ringing: bool,
+    pub(in crate::calls::tracker) ringing: bool,
     /// Its descriptions are in force, or there are none.
-    pub(super) settled: bool,
+    pub(in crate::calls::tracker) settled: bool,
     /// Contact of a target refresh request that names another target: it counts if the request is accepted (section 12.2.1.1).
-    pub(super) target: Option<Verbatim>,
-    pub(super) timer: Asked,
+    pub(in crate::calls::tracker) target: Option<Verbatim>,
+    pub(in crate::calls::tracker) timer: Asked,
     /// Where a phone's request came from, if that is not taken for its address yet.
-    pub(super) source: Option<SocketAddr>,
+    pub(in crate::calls::tracker) source: Option<SocketAddr>,
     /// Description in the request.
-    pub(super) offer: Option<Verbatim>,
+    pub(in crate::calls::tracker) offer: Option<Verbatim>,
     /// Description in a reliable provisional response or the 2xx: the answer, or the offer if the request had none.
-    pub(super) reply: Option<Verbatim>,
+    pub(in crate::calls::tracker) reply: Option<Verbatim>,
     /// Description in an unreliable provisional response: the answer, if the 2xx brings none.
-    pub(super) early: Option<Verbatim>,
+    pub(in crate::calls::tracker) early: Option<Verbatim>,
     /// Description in ACK, or in the PRACK for an offer: the answer to `reply`.
-    pub(super) closing: Option<Verbatim>,
-    pub(super) since: Time,
+    pub(in crate::calls::tracker) closing: Option<Verbatim>,
+    pub(in crate::calls::tracker) since: Time,
 }
 
 impl Pending {
-    pub(super) fn new(by_server: bool, cseq: u32, method: Method, now: Time) -> Self {
+    pub(in crate::calls::tracker) fn new(by_server: bool, cseq: u32, method: Method, now: Time) -> Self {
         Self {
             by_server,
             cseq,
@@ -85,7 +85,7 @@ impl Pending {
         }
     }
 
-    pub(super) fn is(&self, by_server: bool, cseq: u32, method: Method) -> bool {
+    pub(in crate::calls::tracker) fn is(&self, by_server: bool, cseq: u32, method: Method) -> bool {
         self.by_server == by_server && self.cseq == cseq && self.method == method
     }
 
@@ -115,7 +115,7 @@ impl Pending {
 
 /// What an open re-INVITE found in force.
 #[derive(Clone, Debug)]
-pub(super) struct Before {
+pub(in crate::calls::tracker) struct Before {
     by_server: bool,
     cseq: u32,
     sent: Option<Sdp>,
@@ -125,18 +125,18 @@ pub(super) struct Before {
 
 impl Before {
     /// Its descriptions.
-    pub(super) fn bodies(&self) -> impl Iterator<Item = &Verbatim> {
+    pub(in crate::calls::tracker) fn bodies(&self) -> impl Iterator<Item = &Verbatim> {
         [&self.sent, &self.received].into_iter().flatten().map(|s| &s.body)
     }
 }
 
 impl Tracked {
-    pub(super) fn pending_at(&self, by_server: bool, cseq: u32, method: Method) -> Option<usize> {
+    pub(in crate::calls::tracker) fn pending_at(&self, by_server: bool, cseq: u32, method: Method) -> Option<usize> {
         self.pending.iter().position(|o| o.is(by_server, cseq, method))
     }
 
     /// Opens a transaction and tells its place.
-    pub(super) fn open(&mut self, new: Pending) -> usize {
+    pub(in crate::calls::tracker) fn open(&mut self, new: Pending) -> usize {
         if self.pending.len() >= MAX_PENDING {
             self.pending.remove(0);
         }
@@ -151,7 +151,7 @@ impl Tracked {
         }
     }
 
-    pub(super) fn drop_pending(&mut self, at: usize) -> Pending {
+    pub(in crate::calls::tracker) fn drop_pending(&mut self, at: usize) -> Pending {
         let gone = self.pending.remove(at);
         if self.pending.is_empty() {
             // Most legs spend their life without an open transaction.
@@ -161,7 +161,7 @@ impl Tracked {
     }
 
     /// The description in `m`; one that can't be kept makes the leg partial.
-    pub(super) fn body(&mut self, m: &Message<'_>) -> Option<Verbatim> {
+    pub(in crate::calls::tracker) fn body(&mut self, m: &Message<'_>) -> Option<Verbatim> {
         match description(m) {
             Description::Sdp(b) => Some(b.into()),
             Description::None => None,
@@ -173,7 +173,7 @@ impl Tracked {
     }
 
     /// A description in a provisional response.
-    pub(super) fn early_reply(&mut self, at: usize, m: &Message<'_>) -> bool {
+    pub(in crate::calls::tracker) fn early_reply(&mut self, at: usize, m: &Message<'_>) -> bool {
         let reliable = m.rseq().is_some();
         let open = &self.pending[at];
         // An offer in an unreliable response is none (section 13.2.1); what repeats an answer counts for nothing.
@@ -191,7 +191,7 @@ impl Tracked {
     }
 
     /// A 2xx: its description, if one is still wanted.
-    pub(super) fn final_reply(&mut self, at: usize, m: &Message<'_>) -> bool {
+    pub(in crate::calls::tracker) fn final_reply(&mut self, at: usize, m: &Message<'_>) -> bool {
         let open = &mut self.pending[at];
         open.answered = true;
         let wanted = !open.settled && open.reply.is_none();
@@ -204,7 +204,7 @@ impl Tracked {
     }
 
     /// The ACK of a 2xx.
-    pub(super) fn closed_by_ack(&mut self, at: usize, m: &Message<'_>) -> bool {
+    pub(in crate::calls::tracker) fn closed_by_ack(&mut self, at: usize, m: &Message<'_>) -> bool {
         self.pending[at].acked = true;
         if !self.pending[at].settled && self.pending[at].offer.is_none() {
             let body = self.body(m);
@@ -214,7 +214,7 @@ impl Tracked {
     }
 
     /// The description in a PRACK: the answer, if the provisional response made an offer (RFC 3262 section 5), else an offer.
-    pub(super) fn prack(&mut self, by_server: bool, m: &Message<'_>) -> Option<Verbatim> {
+    pub(in crate::calls::tracker) fn prack(&mut self, by_server: bool, m: &Message<'_>) -> Option<Verbatim> {
         let body = self.body(m)?;
         let number = m.rack().map(|r| r.cseq);
         let asking = |o: &Pending| o.method == Method::Invite && o.by_server == by_server && number.is_none_or(|n| n == o.cseq);
@@ -229,7 +229,7 @@ impl Tracked {
     }
 
     /// Puts the descriptions of a transaction in force if they are certain. True if that changed the leg.
-    pub(super) fn settle(&mut self, at: usize) -> bool {
+    pub(in crate::calls::tracker) fn settle(&mut self, at: usize) -> bool {
         let Some(open) = self.pending.get(at) else { return false };
         if open.settled {
             self.close(at);
@@ -338,7 +338,7 @@ impl Tracked {
     }
 
     /// The re-INVITE is over: accepted, or refused.
-    pub(super) fn end_of_reinvite(&mut self, by_server: bool, cseq: u32, accepted: bool) -> bool {
+    pub(in crate::calls::tracker) fn end_of_reinvite(&mut self, by_server: bool, cseq: u32, accepted: bool) -> bool {
         let Some(before) = self.before.take_if(|b| b.by_server == by_server && b.cseq == cseq) else { return false };
         if accepted {
             return false;
@@ -354,7 +354,7 @@ impl Tracked {
     }
 
     /// Gives up what can't be answered any more; a change if that leaves it open which descriptions are in force.
-    pub(super) fn tidy(&mut self, now: Time) -> bool {
+    pub(in crate::calls::tracker) fn tidy(&mut self, now: Time) -> bool {
         let inviting = self.is_inviting();
         let waits = |o: &Pending| (o.initial && inviting) || (o.ringing && !o.answered);
         let dead = |o: &Pending| now.since(o.since) > SETTLED_BY && !waits(o);
@@ -369,7 +369,7 @@ impl Tracked {
     }
 
     /// The offer of the first INVITE, as every fork got it.
-    pub(super) fn offer_of_invite(&self) -> Option<Verbatim> {
+    pub(in crate::calls::tracker) fn offer_of_invite(&self) -> Option<Verbatim> {
         if self.late_offer {
             return None;
         }

@@ -1,9 +1,9 @@
 //! To which members a call goes, and when: in order, at once after a failure, and to a second one while the first is slow.
 
-use super::client::{Etcd, Inner};
-use super::error::{EtcdError, Failure, classify};
-use super::identity::Header;
+use super::{Etcd, Inner};
 use crate::clock;
+use crate::etcd::error::{EtcdError, Failure, classify};
+use crate::etcd::identity::Header;
 use crate::time::Time;
 use etcd_client::Client;
 use futures::stream::{FuturesUnordered, StreamExt as _};
@@ -19,7 +19,7 @@ const HEDGE: Duration = Duration::from_millis(40);
 const AGAIN: Duration = Duration::from_millis(250);
 /// How a call may be spread over the members.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Spread {
+pub(in crate::etcd) enum Spread {
     /// To the next one only if it was certainly not sent before: a write.
     Once,
     /// To the next one after any failure of a member.
@@ -32,7 +32,7 @@ pub(super) enum Spread {
 
 /// What became of the copies of one call.
 #[derive(Default)]
-pub(super) struct Tally {
+pub(in crate::etcd) struct Tally {
     /// Each endpoint that failed, and why.
     tried: Vec<(String, String)>,
     tls: Option<EtcdError>,
@@ -53,7 +53,7 @@ impl Tally {
 }
 
 impl Etcd {
-    pub(super) async fn call<T, F, Fut>(&self, spread: Spread, f: F) -> Result<T, EtcdError>
+    pub(in crate::etcd) async fn call<T, F, Fut>(&self, spread: Spread, f: F) -> Result<T, EtcdError>
     where
         F: Fn(Client) -> Fut,
         Fut: Future<Output = Result<(Option<Header>, T), etcd_client::Error>>,
@@ -62,7 +62,7 @@ impl Etcd {
     }
 
     /// The answer, and whether another copy of the call may still be done.
-    pub(super) async fn call_counted<T, F, Fut>(&self, spread: Spread, f: F) -> Result<(T, bool), EtcdError>
+    pub(in crate::etcd) async fn call_counted<T, F, Fut>(&self, spread: Spread, f: F) -> Result<(T, bool), EtcdError>
     where
         F: Fn(Client) -> Fut,
         Fut: Future<Output = Result<(Option<Header>, T), etcd_client::Error>>,
@@ -171,7 +171,7 @@ impl Inner {
     }
 
     /// Notes that a member failed; whether the call may have been done all the same.
-    pub(super) fn note(&self, i: usize, failure: Failure, tally: &mut Tally) -> bool {
+    pub(in crate::etcd) fn note(&self, i: usize, failure: Failure, tally: &mut Tally) -> bool {
         let e = &self.endpoints[i];
         let (why, in_doubt) = match failure {
             Failure::Tls(why) => {
@@ -207,7 +207,7 @@ impl Inner {
     }
 
     /// One try, and a second one with a fresh client if the token was no longer known. A time-out is in doubt, with no text.
-    pub(super) async fn attempt<T, F, Fut>(&self, i: usize, f: &F) -> Result<T, Failure>
+    pub(in crate::etcd) async fn attempt<T, F, Fut>(&self, i: usize, f: &F) -> Result<T, Failure>
     where
         F: Fn(Client) -> Fut,
         Fut: Future<Output = Result<(Option<Header>, T), etcd_client::Error>>,

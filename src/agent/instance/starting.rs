@@ -1,12 +1,13 @@
 //! Opens what one instance needs, in the order that `readiness.rs` names, until all of it is there; then the instance runs. The other
 //! instances of this agent are not disturbed, and this one is not elected meanwhile.
 
-use super::calls_part::{CallsPart, Setup};
-use super::footing::Footing;
-use super::instance::{Instance, Order, Summary};
-use super::part::{Beats, Parts};
-use super::readiness::Waiting;
-use super::{AgentError, history, hooks, mode};
+use super::{Instance, Order, Summary};
+use crate::agent::calls_part::CallsPart;
+use crate::agent::calls_setup::Setup;
+use crate::agent::footing::Footing;
+use crate::agent::part::{Beats, Parts};
+use crate::agent::readiness::Waiting;
+use crate::agent::{AgentError, history, hooks, mode};
 use crate::clock;
 use crate::cluster::{Cluster, Fitness};
 use crate::config::{self, Config};
@@ -28,25 +29,25 @@ use tracing::{error, info, warn};
 const RESTARTED: Duration = Duration::from_secs(1);
 
 /// An instance that does not run yet.
-pub(super) struct Starting {
-    pub(super) config: Arc<Config>,
-    pub(super) instance: config::Instance,
-    pub(super) cluster: Cluster,
-    pub(super) etcd: Etcd,
-    pub(super) addresses: Arc<Addresses>,
-    pub(super) lease: Option<Arc<KernelLease>>,
+pub(in crate::agent) struct Starting {
+    pub(in crate::agent) config: Arc<Config>,
+    pub(in crate::agent) instance: config::Instance,
+    pub(in crate::agent) cluster: Cluster,
+    pub(in crate::agent) etcd: Etcd,
+    pub(in crate::agent) addresses: Arc<Addresses>,
+    pub(in crate::agent) lease: Option<Arc<KernelLease>>,
     /// How far the agent may go with its calls; `None` if it has none.
-    pub(super) mode: Option<watch::Receiver<mode::Picture>>,
+    pub(in crate::agent) mode: Option<watch::Receiver<mode::Picture>>,
     /// What may fail without the rest, and who looks after it.
-    pub(super) parts: Parts,
-    pub(super) beats: Beats,
+    pub(in crate::agent) parts: Parts,
+    pub(in crate::agent) beats: Beats,
     /// A process before this one held the addresses, and its right still ran when this one began.
-    pub(super) inherited: bool,
+    pub(in crate::agent) inherited: bool,
 }
 
 impl Starting {
     /// Runs until the instance has ended. `tried`: told after the first try, whatever came of it.
-    pub(super) async fn run(self, mut orders: mpsc::Receiver<Order>, tried: oneshot::Sender<()>) {
+    pub(in crate::agent) async fn run(self, mut orders: mpsc::Receiver<Order>, tried: oneshot::Sender<()>) {
         let mut tried = Some(tried);
         let mut waiting = Waiting::default();
         // The order to take, if it came before everything was there: of a right that a process before this one left.
@@ -202,7 +203,7 @@ impl Starting {
 }
 
 /// Brings about the kernel's settings that an instance needs on its interface, which has them anew each time it comes.
-pub(super) fn set_kernel(instance: &config::Instance) {
+pub(in crate::agent) fn set_kernel(instance: &config::Instance) {
     let name = &instance.name;
     let mut prepared = vec![sysctl::for_address(&instance.interface)];
     if instance.sip.is_some() {

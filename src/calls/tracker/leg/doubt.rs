@@ -3,9 +3,9 @@
 //! Anybody can send to the server in a phone's name. So a message that came in ends nothing by itself; what the server sends does. What only a
 //! phone has said is a doubt, which the server's next word in the dialog clears, and which ends the leg after a time of silence.
 
-use super::leg::{Known, Tracked};
-use super::{LINGER, MAX_SILENT, MIN_SESSION_S, SESSION_GRACE, UNCONFIRMED};
+use super::{Known, Tracked};
 use crate::calls::model::LegState;
+use crate::calls::tracker::{LINGER, MAX_SILENT, MIN_SESSION_S, SESSION_GRACE, UNCONFIRMED};
 use crate::sip::sdp::{Direction, Sdp};
 use crate::time::Time;
 use std::time::Duration;
@@ -18,23 +18,23 @@ const CROSSING: Duration = Duration::from_secs(2);
 
 /// How long silence has to last before it says something.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Silence {
+pub(in crate::calls::tracker) struct Silence {
     /// Of a phone that was heard: the time in which it would have been heard again, with so few packets sampled.
-    pub(super) quiet: Duration,
+    pub(in crate::calls::tracker) quiet: Duration,
     /// Of one that was not.
-    pub(super) unheard: Duration,
+    pub(in crate::calls::tracker) unheard: Duration,
 }
 
 impl Silence {
     /// `believing`: what a phone says of the end is taken for true, as in a report on what was captured long ago.
-    pub(super) const fn new(believing: bool) -> Self {
+    pub(in crate::calls::tracker) const fn new(believing: bool) -> Self {
         Self { quiet: Duration::ZERO, unheard: if believing { LINGER } else { UNHEARD } }
     }
 }
 
 /// Why a leg has not long to live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(in crate::calls::tracker) enum Ending {
     /// The server sent BYE, and has no answer.
     Bye,
     /// CANCEL was sent; without an answer to the INVITE after 64 x T1 it counts as cancelled (RFC 3261 section 9.1).
@@ -55,7 +55,7 @@ pub(super) enum Ending {
 }
 
 impl Ending {
-    pub(super) const fn reason(self) -> &'static str {
+    pub(in crate::calls::tracker) const fn reason(self) -> &'static str {
         match self {
             Self::Bye => "BYE, never answered",
             Self::Cancelled => "cancelled",
@@ -72,19 +72,19 @@ impl Ending {
     }
 
     /// Whether it is about a BYE, which may overtake the answer that it ends.
-    pub(super) const fn is_bye(self) -> bool {
+    pub(in crate::calls::tracker) const fn is_bye(self) -> bool {
         matches!(self, Self::Bye | Self::PhoneBye | Self::ByeAnswered(_))
     }
 }
 
 impl Tracked {
     /// Whether the leg is up, and may be over.
-    pub(super) fn is_doubted(&self) -> bool {
+    pub(in crate::calls::tracker) fn is_doubted(&self) -> bool {
         self.leg.state == LegState::Confirmed && self.ending.is_some_and(|(_, why)| why.is_doubt())
     }
 
     /// Something speaks against the leg. What stands against it already counts from then, unless that says less.
-    pub(super) fn doubt(&mut self, why: Ending, now: Time) {
+    pub(in crate::calls::tracker) fn doubt(&mut self, why: Ending, now: Time) {
         match self.ending {
             Some((_, Ending::Doubted)) if why != Ending::Doubted => self.ending = Some((now, why)),
             Some(_) => {}
@@ -93,7 +93,7 @@ impl Tracked {
     }
 
     /// The server acts in the dialog: it is up.
-    pub(super) fn shows_life(&mut self, now: Time) {
+    pub(in crate::calls::tracker) fn shows_life(&mut self, now: Time) {
         let crossed = |since: Time, why: Ending| why.is_bye() && now.since(since) < CROSSING;
         self.ending = self.ending.filter(|(since, why)| !why.is_doubt() || crossed(*since, *why));
     }
@@ -117,7 +117,7 @@ impl Tracked {
     }
 
     /// When the leg is given up if no more is heard; see the constants in the parent module.
-    pub(super) fn expiry(&self, silence: Silence) -> Time {
+    pub(in crate::calls::tracker) fn expiry(&self, silence: Silence) -> Time {
         match (self.leg.state, self.ending) {
             (LegState::Ended, _) => self.last + LINGER,
             (LegState::Confirmed, Some((since, why))) if why.is_doubt() && self.known != Known::Claimed => {

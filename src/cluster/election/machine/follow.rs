@@ -1,7 +1,7 @@
 //! What a node does that is not master: wait, and take over.
 
-use super::machine::{Election, FRESH, Unless, Won};
-use super::types::{Cause, Kind};
+use super::{Election, FRESH, Unless, Won};
+use crate::cluster::election::types::{Cause, Kind};
 use crate::cluster::record::{Record, SCHEMA, View};
 use crate::time::Time;
 use std::sync::Arc;
@@ -9,11 +9,11 @@ use std::time::Duration;
 
 /// How long the node that is handed to goes on acking the old master after it claimed. The old master flushes call state
 /// and drops the addresses in far less; one that never says Go loses its right after this and `hold`.
-pub(super) const CLAIM_PATIENCE: Duration = Duration::from_millis(1500);
+pub(in crate::cluster::election) const CLAIM_PATIENCE: Duration = Duration::from_millis(1500);
 
 /// Heartbeats of a master that may be lost on the way to a node which others heard. Less than the pause of a master that has no right
 /// and hears nobody (two holds, and a hold is at least three heartbeats), so that such a one keeps nobody waiting for ever.
-pub(super) const MISSED_BEATS: u32 = 2;
+pub(in crate::cluster::election) const MISSED_BEATS: u32 = 2;
 
 /// At the very first election an unfit node leaves fit ones this much time: checks need a few seconds for a verdict.
 const UNFIT_FIRST: Duration = Duration::from_secs(5);
@@ -30,7 +30,7 @@ impl Election {
     }
 
     /// There is no record.
-    pub(super) fn elect_first(&mut self, now: Time) {
+    pub(in crate::cluster::election) fn elect_first(&mut self, now: Time) {
         if self.view.is_none() || self.is_out() || self.paused().is_some() || !self.may_propose(now) {
             return;
         }
@@ -75,7 +75,7 @@ impl Election {
     /// that no epoch is above the revision that etcd had after it; and etcd's revision outlives the record.
     fn unused_epoch(&self, view: &View) -> u64 {
         #[cfg(test)]
-        if self.broken(super::types::Fault::EpochAgain) {
+        if self.broken(crate::cluster::election::types::Fault::EpochAgain) {
             return self.top_epoch + 1;
         }
         self.top_epoch.max(u64::try_from(view.revision).unwrap_or(0)).saturating_add(1)
@@ -83,7 +83,7 @@ impl Election {
 
     /// Whether `alive` is of our own lease: we became master without learning of it, and the record is deleted since. It would keep
     /// everybody from being elected for as long as this node lives.
-    pub(super) fn alive_is_left(&self, view: &View) -> bool {
+    pub(in crate::cluster::election) fn alive_is_left(&self, view: &View) -> bool {
         self.lease.is_some_and(|l| view.alive.is_some_and(|a| a.lease == l.id))
     }
 
@@ -91,7 +91,7 @@ impl Election {
     /// when this node did, and some of those may have been lost on the way here only.
     fn unheard_at(&self) -> Time {
         #[cfg(test)]
-        if self.broken(super::types::Fault::FirstDeaf) {
+        if self.broken(crate::cluster::election::types::Fault::FirstDeaf) {
             return Time::ZERO;
         }
         self.silence + self.long_hold() + self.s.heartbeat * MISSED_BEATS
@@ -102,11 +102,11 @@ impl Election {
     fn after_loss(&self) -> Time {
         let deleted = self.lost.is_some();
         #[cfg(test)]
-        let deleted = deleted && !self.broken(super::types::Fault::FirstBlind);
+        let deleted = deleted && !self.broken(crate::cluster::election::types::Fault::FirstBlind);
         // An epoch was heard of, or a process of this name was here before: so there was a record, although this one never read it.
         let before = self.lost.is_none() && (self.top_epoch > 0 || self.was_here);
         #[cfg(test)]
-        let before = before && !self.broken(super::types::Fault::FirstForgetful);
+        let before = before && !self.broken(crate::cluster::election::types::Fault::FirstForgetful);
         if !deleted && !before {
             return Time::ZERO;
         }
@@ -117,7 +117,7 @@ impl Election {
 
     /// After this time whoever vouched for the master of a record that was deleted has read that it is gone, or vouches no longer, and
     /// what that master held on its word is over.
-    pub(super) fn lost_patience(&self) -> Duration {
+    pub(in crate::cluster::election) fn lost_patience(&self) -> Duration {
         // A hold that this node never heard of is shorter than a lease: the configuration check demands it. By the slowest clock of those
         // that vouch, as the fastest one counts it.
         let slack = 1.0 + 2.0 * self.s.drift;
@@ -136,18 +136,18 @@ impl Election {
     }
 
     /// The keys that must not exist for a slow takeover, if by this view none of them does.
-    pub(super) fn slow_guards(&self, view: &View) -> Option<Vec<String>> {
+    pub(in crate::cluster::election) fn slow_guards(&self, view: &View) -> Option<Vec<String>> {
         let gone = guards(self.record.as_ref()?);
         #[cfg(test)]
-        let gone = if self.broken(super::types::Fault::SlowBlind) { Vec::new() } else { gone };
+        let gone = if self.broken(crate::cluster::election::types::Fault::SlowBlind) { Vec::new() } else { gone };
         (view.alive.is_none() && gone.iter().all(|n| !view.nodes.contains(n))).then_some(gone)
     }
 
     /// Another node is master.
-    pub(super) fn follow(&mut self, r: &Record, now: Time) {
+    pub(in crate::cluster::election) fn follow(&mut self, r: &Record, now: Time) {
         if self.switch.take().is_some() {
             let why = self.candidates(now);
-            self.push(super::types::Action::Switched(Err(why)));
+            self.push(crate::cluster::election::types::Action::Switched(Err(why)));
         }
         if self.forget.is_some() {
             self.answer_forget(Err(format!("{} is the master, and only the master admits and removes members", r.master)));
@@ -180,7 +180,7 @@ impl Election {
         let (true, Some(since)) = (self.may_be_slow(r), self.gone) else { return };
         let mut at = since.max(self.last_ack) + self.long_hold();
         #[cfg(test)]
-        if self.broken(super::types::Fault::NoSlowWait) {
+        if self.broken(crate::cluster::election::types::Fault::NoSlowWait) {
             at = quiet;
         }
         if !self.fit {
@@ -202,7 +202,7 @@ impl Election {
     }
 
     /// The record makes us master, and the old master may still hold on our acks.
-    pub(super) fn claim(&mut self, r: &Arc<Record>, now: Time) {
+    pub(in crate::cluster::election) fn claim(&mut self, r: &Arc<Record>, now: Time) {
         let Some(old) = &r.handover else { return };
         if self.won.as_ref().is_none_or(|w| w.epoch != r.epoch) {
             self.win(r, Cause::Handover { reason: r.reason.clone() }, Some(old.clone()), now);
@@ -210,7 +210,7 @@ impl Election {
         self.claim_at.get_or_insert(now);
         let quiet = self.quiet_at();
         #[cfg(test)]
-        let quiet = if self.broken(super::types::Fault::NoClaimWait) { now } else { quiet };
+        let quiet = if self.broken(crate::cluster::election::types::Fault::NoClaimWait) { now } else { quiet };
         if now >= quiet && !self.doubt {
             self.go_ok = Some(r.epoch);
             // The next pass leads; the hold begins as soon as `alive` is ours.
@@ -225,7 +225,7 @@ impl Election {
             if self.may_propose(now) {
                 // With the terms as they are: the old master may still count by them.
                 #[cfg(test)]
-                if self.broken(super::types::Fault::ClaimTerms) {
+                if self.broken(crate::cluster::election::types::Fault::ClaimTerms) {
                     let r = Record { handover: r.handover.clone(), ..self.with_own_terms(r) };
                     return self.propose(Arc::new(r), Unless::Other, false, now);
                 }

@@ -1,9 +1,9 @@
 //! Following a prefix. A stream is only a hint that may die unseen: after any error the prefix is read again.
 
 use super::changes::Changes;
-use super::client::{Etcd, key_value_ref, local};
-use super::error::{EtcdError, Failure};
-use super::types::KeyValue;
+use super::{Etcd, key_value_ref, local};
+use crate::etcd::error::{EtcdError, Failure};
+use crate::etcd::types::KeyValue;
 use etcd_client::EventType;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -24,7 +24,7 @@ pub enum WatchEvent {
     Snapshot {
         /// Revision of the read.
         revision: i64,
-        /// [`super::Changes::count`] at the read: if it is higher than at the one before, etcd is another one.
+        /// [`crate::etcd::Changes::count`] at the read: if it is higher than at the one before, etcd is another one.
         change: u64,
         /// All keys under the prefix.
         entries: Vec<KeyValue>,
@@ -40,7 +40,7 @@ pub enum WatchEvent {
     },
 }
 
-pub(super) fn start(etcd: Etcd, prefix: String) -> mpsc::Receiver<WatchEvent> {
+pub(in crate::etcd) fn start(etcd: Etcd, prefix: String) -> mpsc::Receiver<WatchEvent> {
     let (tx, rx) = mpsc::channel(QUEUE);
     tokio::spawn(async move {
         let closed = tx.clone();
@@ -125,7 +125,7 @@ async fn pump(
         let response = match message {
             Ok(Some(r)) => r,
             Ok(None) => return End::Broken("etcd closed the stream".into()),
-            Err(e) => return End::Broken(super::error::chain(&e)),
+            Err(e) => return End::Broken(crate::etcd::error::chain(&e)),
         };
         match etcd.0.judge(endpoint, sent, local(response.header())) {
             Ok(()) => {}

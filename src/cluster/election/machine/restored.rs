@@ -5,8 +5,8 @@
 //! All others forget whom they followed and promise on, and contend only after a time in which that master must have been heard or seen
 //! to write, if it lives: as long as any node may still vouch for it on a lease of the etcd before, and one promise longer.
 
-use super::machine::Election;
-use super::types::{HoldKind, Inherited};
+use super::Election;
+use crate::cluster::election::types::{HoldKind, Inherited};
 use crate::cluster::record::{Record, Recorded, View};
 use crate::time::Time;
 use std::time::Duration;
@@ -16,7 +16,7 @@ const LEAST_WAIT: Duration = Duration::from_secs(2);
 
 /// What is remembered of the etcd before, until the record of this one is as new.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Restored {
+pub(in crate::cluster::election) struct Restored {
     /// Since when this node knows.
     since: Time,
     /// Epoch and master by the record that is lost.
@@ -64,10 +64,10 @@ impl Election {
     }
 
     /// Whether the record of a view is of former times, or missing, since etcd is another one.
-    pub(super) fn is_lost(&self, view: &View) -> bool {
+    pub(in crate::cluster::election) fn is_lost(&self, view: &View) -> bool {
         let Some(was) = &self.restored else { return false };
         #[cfg(test)]
-        if self.broken(super::types::Fault::RestoredBelieved) {
+        if self.broken(crate::cluster::election::types::Fault::RestoredBelieved) {
             return false;
         }
         match &view.record {
@@ -83,7 +83,7 @@ impl Election {
     }
 
     /// Learns a view whose record is lost: only its revision counts, for the transaction that replaces it.
-    pub(super) fn learn_lost(&mut self, view: View) {
+    pub(in crate::cluster::election) fn learn_lost(&mut self, view: View) {
         self.revision = match &view.record {
             Recorded::Good { revision, .. } | Recorded::Unreadable { revision, .. } => *revision,
             Recorded::Missing => 0,
@@ -96,7 +96,7 @@ impl Election {
     }
 
     /// When this node may write a record in place of the one that etcd has forgotten, at the earliest.
-    pub(super) fn lost_until(&self) -> Time {
+    pub(in crate::cluster::election) fn lost_until(&self) -> Time {
         let Some(was) = self.restored.as_ref().filter(|r| !r.ours) else { return Time::ZERO };
         // A lease that was renewed right before the change, as the slowest clock counts it.
         let lease = self.lease_life.mul_f64(1.0 + 2.0 * self.s.drift);

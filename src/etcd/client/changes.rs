@@ -1,11 +1,11 @@
 //! Tells everybody who keeps something of etcd when etcd is another one than before.
 
-use super::client::Etcd;
-use super::client::Inner;
-use super::error::EtcdError;
-use super::error::Failure;
-use super::identity::{Header, Identity, Sent, Verdict};
+use super::Etcd;
+use super::Inner;
 use crate::clock;
+use crate::etcd::error::EtcdError;
+use crate::etcd::error::Failure;
+use crate::etcd::identity::{Header, Identity, Sent, Verdict};
 use std::sync::{MutexGuard, PoisonError};
 use tokio::sync::watch;
 
@@ -27,12 +27,12 @@ impl Etcd {
 }
 
 impl Inner {
-    pub(super) fn identity(&self) -> MutexGuard<'_, Identity> {
+    pub(in crate::etcd) fn identity(&self) -> MutexGuard<'_, Identity> {
         self.identity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the answer of an endpoint may be used. If it tells that etcd is another one, everybody is told.
-    pub(super) fn judge(&self, i: usize, sent: Sent, header: Option<Header>) -> Result<(), Failure> {
+    pub(in crate::etcd) fn judge(&self, i: usize, sent: Sent, header: Option<Header>) -> Result<(), Failure> {
         // etcd always sends one; a proxy that takes it away cannot be judged.
         let Some(header) = header else { return Ok(()) };
         let verdict = self.identity().handle_header(i, sent, header, clock::now());

@@ -1,6 +1,6 @@
 //! Where requests to the phone go: route set, remote target, address (RFC 3261 sections 12.1, 12.2 and 16.12).
 
-use super::leg::Tracked;
+use super::Tracked;
 use crate::calls::model::{Gap, Leg, Verbatim};
 use crate::sip::Transport;
 use crate::sip::message::{Message, Name};
@@ -28,7 +28,7 @@ fn ahead<'r>(routes: &'r [&'r [u8]], own: &dyn Fn(&[u8]) -> bool) -> &'r [&'r [u
 
 /// A request of a phone that came from another address than the one before.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Arrival {
+pub(in crate::calls::tracker) struct Arrival {
     cseq: u32,
     local: SocketAddr,
     remote: SocketAddr,
@@ -51,14 +51,14 @@ impl Tracked {
     }
 
     /// RFC 3261 section 12.1.1: the UAS takes Record-Route of the first INVITE in order.
-    pub(super) fn routes_of_invite(&mut self, m: &Message<'_>, own: &dyn Fn(&[u8]) -> bool) -> bool {
+    pub(in crate::calls::tracker) fn routes_of_invite(&mut self, m: &Message<'_>, own: &dyn Fn(&[u8]) -> bool) -> bool {
         let all: Values<'_> = m.values(Name::RecordRoute).collect();
         self.set_routes(&all, own)
     }
 
     /// RFC 3261 section 12.1.2: the UAC takes Record-Route of the response in reverse order. The values that the INVITE had when it left the
     /// server are at the end of the list; they lead back, not to the phone, whatever names they bear.
-    pub(super) fn routes_of_response(&mut self, m: &Message<'_>, own: &dyn Fn(&[u8]) -> bool) -> bool {
+    pub(in crate::calls::tracker) fn routes_of_response(&mut self, m: &Message<'_>, own: &dyn Fn(&[u8]) -> bool) -> bool {
         let all: Values<'_> = m.values(Name::RecordRoute).collect();
         let beyond: Values<'_> = all.iter().take(all.len().saturating_sub(usize::from(self.own_routes))).rev().copied().collect();
         self.set_routes(&beyond, own)
@@ -67,7 +67,7 @@ impl Tracked {
     /// Learns from a request of the server inside the dialog what it knows itself: section 12.2.1.1 has it put the route set into Route
     /// and the remote target into the request URI. This is what it says, not a guess; so it fills gaps, but does not overrule what the start
     /// of the dialog told.
-    pub(super) fn routes_of_request(&mut self, m: &Message<'_>, own: &dyn Fn(&[u8]) -> bool) -> bool {
+    pub(in crate::calls::tracker) fn routes_of_request(&mut self, m: &Message<'_>, own: &dyn Fn(&[u8]) -> bool) -> bool {
         let (set, target) = (self.leg.gaps.contains(Gap::RouteSet), self.leg.gaps.contains(Gap::RemoteTarget));
         let Some(request_uri) = m.request_uri().filter(|_| set || target) else { return false };
         let first = [b"<", request_uri, b">"].concat();
@@ -89,7 +89,7 @@ impl Tracked {
 
     /// A proxy that has put itself into the route set sees every request of the dialog (section 16.6), and adds its Via. So a request of
     /// the phone with one Via has met none, and the route set is empty.
-    pub(super) fn routes_by_via(&mut self, m: &Message<'_>) -> bool {
+    pub(in crate::calls::tracker) fn routes_by_via(&mut self, m: &Message<'_>) -> bool {
         self.leg.gaps.contains(Gap::RouteSet) && m.values(Name::Via).nth(1).is_none() && {
             self.leg.route_set = Vec::new();
             self.know(Gap::RouteSet)
@@ -97,7 +97,7 @@ impl Tracked {
     }
 
     /// A target refresh of the phone is accepted: where it came from counts, unless the new target says otherwise.
-    pub(super) fn moved_with_target(&mut self, source: SocketAddr) -> bool {
+    pub(in crate::calls::tracker) fn moved_with_target(&mut self, source: SocketAddr) -> bool {
         if self.leg.remote_addr == source || next_hop(&self.leg) == Some(self.leg.remote_addr) {
             return false;
         }
@@ -109,7 +109,7 @@ impl Tracked {
     /// is a NAT that has given it another port, or a new connection, once the server accepts what it brought: else whoever sends one packet
     /// in the phone's name would have its calls. But if the server goes by an address that the phone or its proxy has named, and the leg has
     /// it, then packets from another host are only that: some trunks send from one host and listen on another.
-    pub(super) fn moves(&mut self, p: &Packet<'_>, out: bool, cseq: u32) -> bool {
+    pub(in crate::calls::tracker) fn moves(&mut self, p: &Packet<'_>, out: bool, cseq: u32) -> bool {
         let (local, remote) = if out { (p.src, p.dst) } else { (p.dst, p.src) };
         let leg = &self.leg;
         let same = (leg.local_addr, leg.remote_addr, leg.transport) == (local, remote, p.transport);
@@ -127,7 +127,7 @@ impl Tracked {
     }
 
     /// The server has accepted the phone's request of this number.
-    pub(super) fn arrived(&mut self, cseq: u32) -> bool {
+    pub(in crate::calls::tracker) fn arrived(&mut self, cseq: u32) -> bool {
         let arrival = self.arrival.take_if(|a| a.cseq == cseq);
         arrival.is_some_and(|a| {
             self.take(*a);

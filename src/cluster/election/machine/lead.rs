@@ -1,7 +1,7 @@
 //! What a master does: heartbeats, membership, arming a successor, handing over.
 
-use super::machine::{Election, Unless};
-use super::types::{Action, Candidate, Kind, Wish};
+use super::{Election, Unless};
+use crate::cluster::election::types::{Action, Candidate, Kind, Wish};
 use crate::cluster::record::Record;
 use crate::time::Time;
 use std::cmp::Reverse;
@@ -20,7 +20,7 @@ const UNHEARD_PAUSE: u32 = 2;
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3);
 
 impl Election {
-    pub(super) fn lead(&mut self, r: &Arc<Record>, now: Time) {
+    pub(in crate::cluster::election) fn lead(&mut self, r: &Arc<Record>, now: Time) {
         if self.ticket.is_none() {
             return;
         }
@@ -94,7 +94,7 @@ impl Election {
         }
         let up = key || heard;
         #[cfg(test)]
-        let up = up && !self.broken(super::types::Fault::ForgetLiving);
+        let up = up && !self.broken(crate::cluster::election::types::Fault::ForgetLiving);
         if node == self.s.me || r.successor.as_deref() == Some(&node) || up {
             self.answer_forget(Err(format!("{node} is up: stop its agent first, and wait until its lease has run out")));
             return None;
@@ -105,7 +105,7 @@ impl Election {
         Some((Record { members, addresses, handover: None, ..r.clone() }, node))
     }
 
-    pub(super) fn answer_forget(&mut self, answer: Result<(), String>) {
+    pub(in crate::cluster::election) fn answer_forget(&mut self, answer: Result<(), String>) {
         if self.forget.take().is_some() {
             self.forgot = None;
             self.push(Action::Forgot(answer));
@@ -113,7 +113,7 @@ impl Election {
     }
 
     /// The number of quick automatic changes, with one more now.
-    pub(super) fn flaps(&self, r: &Record, now: Time) -> u32 {
+    pub(in crate::cluster::election) fn flaps(&self, r: &Record, now: Time) -> u32 {
         if now < self.epoch_since + self.s.flap_window { r.flaps.saturating_add(1) } else { 1 }
     }
 
@@ -156,7 +156,7 @@ impl Election {
             self.next_beat = now + self.s.heartbeat;
             self.beat += 1;
             self.sent.push_back((self.beat, now));
-            if self.sent.len() > super::machine::REMEMBERED_BEATS {
+            if self.sent.len() > super::REMEMBERED_BEATS {
                 self.sent.pop_front();
             }
             for i in 0..self.others.len() {
@@ -168,7 +168,7 @@ impl Election {
         self.wake_at(due);
     }
 
-    pub(super) fn may_propose(&mut self, now: Time) -> bool {
+    pub(in crate::cluster::election) fn may_propose(&mut self, now: Time) -> bool {
         if self.inflight.is_some() || self.doubt || self.ticket.is_none() || self.unreadable.is_some() {
             return false;
         }
@@ -238,7 +238,7 @@ impl Election {
     }
 
     /// Why a node may not take over from us now.
-    pub(super) fn against(&self, node: &str, now: Time) -> Option<String> {
+    pub(in crate::cluster::election) fn against(&self, node: &str, now: Time) -> Option<String> {
         let member = self.record.as_ref().is_some_and(|r| r.members.iter().any(|m| m == node));
         match self.peers.get(node) {
             _ if node == self.s.me => Some("is master already".into()),
@@ -331,7 +331,7 @@ impl Election {
     }
 
     /// The record is another's already; we hold on its acks until it has claimed and the agent has let go.
-    pub(super) fn hand_over(&mut self, r: &Record, now: Time) {
+    pub(in crate::cluster::election) fn hand_over(&mut self, r: &Record, now: Time) {
         if self.switch.take().is_some() {
             self.push(Action::Switched(Ok(r.epoch)));
         }
@@ -346,7 +346,7 @@ impl Election {
             return;
         }
         if !h.dropping {
-            self.held = Some(super::machine::Held { dropping: true, ..h });
+            self.held = Some(super::Held { dropping: true, ..h });
             self.push(Action::Drop {
                 epoch: h.epoch,
                 reason: format!("handed over to {}: {}", r.master, r.reason),
@@ -354,7 +354,7 @@ impl Election {
             });
         }
         #[cfg(test)]
-        if self.broken(super::types::Fault::GoEarly) {
+        if self.broken(crate::cluster::election::types::Fault::GoEarly) {
             let to = self.known(&r.master);
             self.send(to, Kind::Go, r.epoch);
             return;

@@ -1,0 +1,42 @@
+//! What a run of an instance's calls is made from.
+
+use super::footing::Footing;
+use super::history;
+use super::mode::Picture;
+use super::takeover::Takeover;
+use crate::clock;
+use crate::config;
+use crate::control::api;
+use crate::etcd::Etcd;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// What a run of the part is made from.
+pub(super) struct Setup {
+    pub(super) node: config::Node,
+    pub(super) instance: config::Instance,
+    pub(super) sip: config::Sip,
+    pub(super) etcd: Etcd,
+    pub(super) modes: watch::Receiver<Picture>,
+    pub(super) history: history::Writer,
+    pub(super) footing: Arc<Footing>,
+    /// A process before this one left its tables in force.
+    pub(super) inherited: bool,
+}
+
+impl Setup {
+    /// The story of a run that follows one which failed while this node was master.
+    pub(super) fn story(&self, epoch: u64, after: Option<&str>) -> Takeover {
+        let entry = api::HistoryEntry {
+            instance: self.instance.name.clone(),
+            epoch,
+            master: self.node.name.clone(),
+            previous: Some(self.node.name.clone()),
+            cause: "part".to_owned(),
+            reason: format!("its calls were taken up again after a failure: {}", after.unwrap_or("unknown")),
+            at_ms: clock::unix_ms(),
+            ..api::HistoryEntry::default()
+        };
+        Takeover::new(entry, self.history.clone())
+    }
+}
