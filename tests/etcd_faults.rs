@@ -211,10 +211,11 @@ fn hands_that_revoke_leases_and_delete_keys() {
     s.stays("the record deleted", Duration::from_secs(1));
     s.returns("the record deleted");
     s.switches_over();
-    // Without any key nobody is master by right: all wait as at a first election, and any of them may be the next.
+    // Without any key nobody is master by right. Who held knows that nobody else did, and begins anew; all others wait.
     let before = s.since();
     s.etcd.ctl(&["del", "--prefix", &node::path("")]);
     s.begins_anew();
+    assert_eq!(s.observer.owners().len(), 2, "all keys deleted: it moved");
     println!("all keys deleted: silent for {:.0} ms", s.observer.gap_after(before).unwrap().millis());
     s.stays("all keys deleted", Duration::from_secs(1));
     s.returns("all keys deleted");

@@ -50,14 +50,14 @@ pub enum Action {
     Store(CallEvent),
     /// The relay paths of a call: replace what was there; empty removes the call from the relay.
     Flows {
-        /// [`Call::id`].
+        /// [`Call::id`](crate::calls::model::Call::id).
         call: String,
         /// All its paths.
         flows: Vec<Flow>,
     },
     /// The recovery of a call has ended; exactly one for each call given to [`Engine::start`](super::engine::Engine::start).
     Outcome {
-        /// [`Call::id`].
+        /// [`Call::id`](crate::calls::model::Call::id).
         call: String,
         /// How it ended.
         outcome: Outcome,
@@ -114,7 +114,7 @@ pub enum CallState {
 /// A call as `status` and `calls` show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallStatus {
-    /// [`Call::id`].
+    /// [`Call::id`](crate::calls::model::Call::id).
     pub call: String,
     /// Where it is.
     pub state: CallState,

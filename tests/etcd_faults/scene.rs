@@ -115,17 +115,13 @@ impl Scene {
         self.since = unix_us();
     }
 
-    /// Waits until there is a master of a later epoch, whichever it is.
+    /// Waits until the master is one of a later epoch.
     pub(crate) fn begins_anew(&mut self) {
-        let master = |i: &usize| {
-            let of_later =
-                |s: Value| s["instances"][0]["epoch"].as_u64() > Some(self.epoch) && s["instances"][0]["role"] == "master";
-            self.agents[*i].status().is_ok_and(of_later)
-        };
-        let found = wait::until("a master of a later epoch", SOON, || {
-            (0..self.agents.len()).find(master).ok_or_else(|| format!("{:?}", self.statuses()))
-        });
-        self.agents.swap(0, found.unwrap());
+        let of_later = |s: Value| s["instances"][0]["epoch"].as_u64() > Some(self.epoch) && s["instances"][0]["role"] == "master";
+        wait::until("the master in a later epoch", SOON, || {
+            if self.agents[0].status().is_ok_and(of_later) { Ok(()) } else { Err(format!("{:?}", self.statuses())) }
+        })
+        .unwrap();
         self.settle(0);
     }
 
