@@ -222,6 +222,25 @@ fn hands_that_revoke_leases_and_delete_keys() {
 }
 
 #[test]
+fn the_record_is_deleted_and_its_master_dies() {
+    let mut s = Scene::new(3);
+    let before = s.since();
+    s.kill_agent(0);
+    s.etcd.ctl(&["del", &node::path("instances/sip/record")]);
+    let dead = s.agents.remove(0);
+    // Four seconds in which another node may still vouch for the dead master, and a lease of six; its kernel answers for one of them.
+    let found =
+        wait::until("another master", Duration::from_secs(12), || (0..2).find(|i| s.holds(*i)).ok_or_else(|| s.agents[0].log()));
+    s.agents.swap(0, found.unwrap());
+    s.agents.push(dead.node.start());
+    s.settle(0);
+    let silence = s.observer.gap_after(before).unwrap().millis();
+    println!("the record deleted and its master dead: silent for {silence:.0} ms");
+    assert!(silence > 8_900.0, "it was too early for a vouch to have run out: {silence:.0} ms");
+    assert_eq!(s.observer.returns(), 0, "two hosts in turn");
+}
+
+#[test]
 fn etcd_goes_backwards() {
     let mut s = Scene::new(2);
     let snapshot = s.etcd.save();
