@@ -12,7 +12,7 @@ mod views;
 pub use edit::{continue_origin, keep_formats, set_media_address, with_origin};
 pub use views::{Candidate, Crypto, Group, Setup};
 
-use line::{Line, fields, lines};
+use line::{Line, fields, lines, trimmed, trimmed_end, trimmed_start};
 use smallvec::SmallVec;
 use std::net::{IpAddr, SocketAddr};
 
@@ -136,11 +136,11 @@ fn address(value: &[u8]) -> Option<IpAddr> {
 /// leaves the space before the session id.
 fn origin(value: &[u8]) -> Option<Origin<'_>> {
     // With six fields a blank at the start is only one too many.
-    let value = if fields(value).count() > 5 { value.trim_ascii_start() } else { value };
+    let value = if fields(value).count() > 5 { trimmed_start(value) } else { value };
     let (username, rest) = next_field(value);
-    let (id, rest) = next_field(rest.trim_ascii_start());
-    let (version, rest) = next_field(rest.trim_ascii_start());
-    let rest = rest.trim_ascii();
+    let (id, rest) = next_field(trimmed_start(rest));
+    let (version, rest) = next_field(trimmed_start(rest));
+    let rest = trimmed(rest);
     if id.is_empty() || fields(rest).count() < 3 {
         return None;
     }
@@ -204,7 +204,7 @@ fn media_line(value: &[u8]) -> Option<Media<'_>> {
 }
 
 fn direction(line: &Line<'_>) -> Option<Direction> {
-    let value = line.value(b'a')?.trim_ascii_end();
+    let value = trimmed_end(line.value(b'a')?);
     let known = [
         (&b"sendrecv"[..], Direction::SendRecv),
         (b"sendonly", Direction::SendOnly),
@@ -225,7 +225,7 @@ impl<'a> Media<'a> {
             }
         } else if let Some(v) = line.attribute(b"rtcp") {
             if let Some(port) = fields(v).next().and_then(number) {
-                self.rtcp = Some((port, address(next_field(v.trim_ascii_start()).1)));
+                self.rtcp = Some((port, address(next_field(trimmed_start(v)).1)));
             }
         } else if line.attribute(b"rtcp-mux").is_some() {
             self.rtcp_mux = true;
@@ -235,7 +235,7 @@ impl<'a> Media<'a> {
         } else if let Some(v) = line.attribute(b"fingerprint") {
             self.crypto = true;
             self.keys.drain(..std::mem::take(inherited));
-            self.keys.push(v.trim_ascii());
+            self.keys.push(trimmed(v));
         }
     }
 
@@ -322,7 +322,7 @@ impl<'a> Sdp<'a> {
             } else if line.attribute(b"rtcp-mux").is_some() {
                 session_mux = true;
             } else if let Some(v) = line.attribute(b"fingerprint") {
-                session_keys.push(v.trim_ascii());
+                session_keys.push(trimmed(v));
             }
             at += line.whole.len();
         }

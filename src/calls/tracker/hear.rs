@@ -277,6 +277,10 @@ impl Tracker {
             }
         }
         let first = self.tracked(*family.first()?)?;
+        // It names the caller of an INVITE of a phone, and that of one of the server: nobody can say whose branch it is of.
+        if family.iter().any(|s| self.tracked(*s).is_some_and(|t| t.is_caller() != first.is_caller())) {
+            return None;
+        }
         if m.method() == Method::Ack && first.branch == h.branch {
             // To a refusal that was not seen; whose tag it bears means nothing.
             for slot in family {

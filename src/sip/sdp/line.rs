@@ -26,7 +26,7 @@ impl<'a> Line<'a> {
         if !head.eq_ignore_ascii_case(name) {
             return None;
         }
-        if rest.trim_ascii_end().is_empty() { Some(&rest[..0]) } else { rest.strip_prefix(b":") }
+        if trimmed(rest).is_empty() { Some(&rest[..0]) } else { rest.strip_prefix(b":") }
     }
 }
 
@@ -49,6 +49,24 @@ pub(super) fn lines(body: &[u8]) -> impl Iterator<Item = Line<'_>> {
     })
 }
 
+const fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+/// Without the blanks around it. A blank is a space or a tab for every reader of a line: where one takes other controls for blanks as
+/// well, the same line speaks of a format for one and not for the other.
+pub(super) fn trimmed(value: &[u8]) -> &[u8] {
+    trimmed_start(trimmed_end(value))
+}
+
+pub(super) fn trimmed_start(value: &[u8]) -> &[u8] {
+    &value[value.iter().position(|b| !is_blank(*b)).unwrap_or(value.len())..]
+}
+
+pub(super) fn trimmed_end(value: &[u8]) -> &[u8] {
+    &value[..value.iter().rposition(|b| !is_blank(*b)).map_or(0, |last| last + 1)]
+}
+
 pub(super) fn fields(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|&b| b == b' ' || b == b'\t').filter(|f| !f.is_empty())
+    value.split(|b| is_blank(*b)).filter(|f| !f.is_empty())
 }

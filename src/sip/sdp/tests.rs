@@ -106,6 +106,16 @@ fn a_format_ends_at_a_blank_for_every_reader() {
     assert_eq!((sdp.media()[0].fmtp(b"101"), sdp.media()[0].fmtp(b"0")), (None, Some(&b"y"[..])));
 }
 
+#[test]
+fn only_spaces_and_tabs_are_blanks() {
+    let body = b"v=0\r\nm=audio 4 RTP/AVP 0 8\r\na=fmtp:\x0c0 x\r\na=fmtp: 8 y\r\na=sendonly\x0c\r\n";
+    let sdp = Sdp::parse(body).unwrap();
+    let m = &sdp.media()[0];
+    assert_eq!((m.fmtp(b"0"), m.fmtp(b"8"), m.direction), (None, Some(&b"y"[..]), Direction::SendRecv));
+    let kept = keep_formats(body, &[Some(vec![b"0".to_vec()])]).unwrap();
+    assert!(!kept.windows(6).any(|w| w == b"a=fmtp"), "{}", kept.escape_ascii());
+}
+
 proptest! {
     #[test]
     fn no_bytes_panic(body in proptest::collection::vec(any::<u8>(), 0..400), flips in proptest::collection::vec((0..400_usize, any::<u8>()), 0..8)) {

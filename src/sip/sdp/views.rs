@@ -1,6 +1,6 @@
 //! What a description says beyond addresses and formats: keys, ICE, bundles, packet times, fax. Read from its lines when asked for.
 
-use super::line::{fields, lines};
+use super::line::{fields, lines, trimmed};
 use super::{Direction, Media, Sdp, number};
 use std::net::IpAddr;
 
@@ -61,7 +61,7 @@ pub struct Group<'a> {
 }
 
 fn attributes<'a>(block: &'a [u8], name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-    lines(block).filter_map(move |l| l.attribute(name)).map(<[u8]>::trim_ascii)
+    lines(block).filter_map(move |l| l.attribute(name)).map(trimmed)
 }
 
 impl<'a> Media<'a> {
@@ -159,7 +159,7 @@ impl<'a> Media<'a> {
     pub fn fmtp(&self, format: &[u8]) -> Option<&'a [u8]> {
         self.attributes("fmtp").find_map(|v| {
             let (pt, rest) = v.split_at(memchr::memchr2(b' ', b'\t', v)?);
-            (pt == format).then(|| rest.trim_ascii())
+            (pt == format).then(|| trimmed(rest))
         })
     }
 
@@ -168,7 +168,7 @@ impl<'a> Media<'a> {
         lines(self.block).filter_map(|l| {
             let v = l.value(b'b')?;
             let colon = memchr::memchr(b':', v)?;
-            Some((v[..colon].trim_ascii(), number(v[colon + 1..].trim_ascii())?))
+            Some((trimmed(&v[..colon]), number(trimmed(&v[colon + 1..]))?))
         })
     }
 
