@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// An instant on this node's `CLOCK_BOOTTIME`, in nanoseconds since boot.
 ///
-/// Times of two nodes are never compared; only rates are (see `docs/architecture.md`).
+/// Times of two nodes are never compared; only the rates of their clocks are, by `drift` (see `docs/election.md`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(u64);
 

@@ -143,7 +143,7 @@ pub enum LegState {
     Ended,
 }
 
-/// An SDP body with its verdict in the offer/answer exchange (RFC 3264).
+/// A session description (RFC 8866) that is in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sdp {
     /// The body as it was on the wire.
@@ -216,7 +216,7 @@ pub struct Leg {
     /// What is not known.
     #[serde(default, skip_serializing_if = "Gaps::is_empty")]
     pub gaps: Gaps,
-    /// Contact URI of the agent's recovery port, if the agent carries this leg now (it was recovered before).
+    /// An agent carries this leg: it was recovered, and the phone was given the Contact of the recovery port.
     #[serde(default)]
     pub carried: bool,
 }
