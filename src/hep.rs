@@ -7,20 +7,20 @@
 //!
 //! Three versions are about, which their first bytes tell apart. Version 3 is `HEP3`, a length, and a list of chunks, each with
 //! vendor, type and length, all in network byte order. Versions 1 and 2 are C structures as they lie in the sender's memory; see
-//! [`plain`](self) for what that means.
+//! `v1v2` for what that means.
 
 mod dialect;
 mod framer;
+mod idle_timeout;
 pub mod intake;
-mod leash;
 pub mod listener;
-mod patience;
-mod plain;
+mod reorder;
 mod strikes;
+mod v1v2;
 
 pub use dialect::transport_of;
 pub use framer::{FrameError, Framer};
-pub use patience::Patience;
+pub use reorder::Reorder;
 
 use std::borrow::Cow;
 use std::io::Read as _;
@@ -130,7 +130,7 @@ pub fn decode(bytes: &[u8]) -> Result<Hep<'_>, HepError> {
     if bytes.starts_with(MAGIC) {
         return version3(bytes);
     }
-    plain::decode(bytes)
+    v1v2::decode(bytes)
 }
 
 /// The two bytes at `at` as a number in network byte order.

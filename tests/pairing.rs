@@ -10,7 +10,7 @@ mod phones;
 
 use anyhow::{Result, ensure};
 use keepcall::calls::model::{Call, CallEvent, Pairing};
-use keepcall::pbx::OtherEndKind;
+use keepcall::pbx::ConnectedKind;
 use keepcall::pbx::driver::Login;
 use lab::agent::{Agent, Setup, built_program};
 use lab::asterisk::{Asterisk, Extra};
@@ -136,7 +136,7 @@ impl Scene {
         })
     }
 
-    fn wait_single(&self, call_id: &str, kind: OtherEndKind, name: &str) -> Result<()> {
+    fn wait_single(&self, call_id: &str, kind: ConnectedKind, name: &str) -> Result<()> {
         wait::until("a leg to be marked", SOON, || {
             let calls = self.listener.calls();
             let found = calls.iter().find(|c| c.legs.iter().any(|l| l.call_id.lossy() == call_id));
@@ -237,10 +237,10 @@ fn legs_that_talk_to_the_server_itself_are_marked_and_local_channels_are_followe
         let (waiting, echo) = (scene.callers.call("1004", "8001"), scene.callers.call("1005", "8002"));
         let (queued, local) = (scene.callers.call("1006", "8003"), scene.callers.call("1006", "8004"));
         for id in &members {
-            scene.wait_single(id, OtherEndKind::Conference, "room")?;
+            scene.wait_single(id, ConnectedKind::Conference, "room")?;
         }
-        scene.wait_single(&waiting, OtherEndKind::Queue, "empty")?;
-        scene.wait_single(&echo, OtherEndKind::Application, "Echo")?;
+        scene.wait_single(&waiting, ConnectedKind::Queue, "empty")?;
+        scene.wait_single(&echo, ConnectedKind::Application, "Echo")?;
         for id in [&queued, &local] {
             scene.wait_pair(id, &scene.made_for(id)?)?;
         }

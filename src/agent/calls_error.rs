@@ -1,7 +1,7 @@
 //! Why an instance's calls cannot be learnt or kept.
 
-use super::ears::EarsError;
 use super::sockets::RecoveryPortError;
+use super::tap::TapError;
 use crate::recovery::media::kernel::RelayError;
 use crate::vip::nft::NftError;
 use crate::vip::rawudp::RawUdpError;
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 pub enum CallsError {
     /// The server cannot be listened to.
     #[error(transparent)]
-    Ears(#[from] EarsError),
+    Tap(#[from] TapError),
     /// The key that stored calls may be encrypted with cannot be read.
     #[error("cannot read the cluster's key {}: {error}", file.display())]
     Key {

@@ -1,7 +1,7 @@
 //! The calls of an instance as the rest of the agent sees them: a part that may fail. What is asked of it waits for a while at most.
 
+use super::calls::CallsSide;
 use super::calls_setup::Setup;
-use super::calls_side::CallsSide;
 use super::footing::Footing;
 #[cfg(feature = "faults")]
 use super::part::Doing;

@@ -1,7 +1,7 @@
 //! The command line's side of the agent: a part that may fail.
 
-use super::answers::Answers;
 use super::part::{Beats, Parts, Turn, Work};
+use super::requests::Answers;
 use crate::control::server::Socket;
 use std::sync::Arc;
 

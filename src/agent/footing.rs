@@ -2,10 +2,10 @@
 //! a run that failed is cut off from relay and store.
 
 use super::calls_error::CallsError;
-use super::ears::{self, HepPort};
 use super::ground;
 use super::relay::Relay;
 use super::sockets::RecoveryPort;
+use super::tap::{self, HepPort};
 use crate::calls::store::StoreHandle;
 use crate::config;
 use crate::recovery::media::kernel::{KernelRelay, RelayError};
@@ -66,8 +66,8 @@ impl Footing {
     ) -> Result<Self, CallsError> {
         let vips: Vec<IpAddr> = instance.addresses.iter().map(ipnet::IpNet::addr).collect();
         let port = RecoveryPort::bind(&vips, sip.recovery_port)?;
-        let hep = ears::hep_port(config, sip, &vips)?;
-        drop(Capture::open_for(&instance.interface, &sip.ports, &vips).map_err(ears::EarsError::from)?);
+        let hep = tap::hep_port(config, sip, &vips)?;
+        drop(Capture::open_for(&instance.interface, &sip.ports, &vips).map_err(tap::TapError::from)?);
         drop(RawUdp::open(&instance.interface)?);
         let read = |file: &PathBuf| std::fs::read(file).map_err(|error| CallsError::Key { file: file.clone(), error });
         let key = read(&config.node.key_file)?;

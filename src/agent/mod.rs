@@ -5,13 +5,12 @@
 //! All of them end with the process; only an instance has something to undo, and it
 //! is asked to before this returns.
 
-mod answers;
+mod call_view;
+mod calls;
 mod calls_error;
 mod calls_part;
 mod calls_setup;
-mod calls_side;
 mod control_part;
-mod ears;
 mod footing;
 mod ground;
 mod history;
@@ -24,13 +23,14 @@ mod part;
 mod pause;
 mod readiness;
 mod relay;
+mod requests;
 mod restart;
 mod rivals;
-mod rows;
 mod sampler;
 mod sockets;
 mod sys;
 mod takeover;
+mod tap;
 
 pub use calls_error::CallsError;
 pub use sockets::RecoveryPortError;
@@ -185,7 +185,7 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
                 _ = interrupt.recv() => return Ok(()),
                 _ = restart_signal.recv() => return Ok(()),
                 _ = hang_up.recv() => {}
-                (request, reply) = asked(control.as_mut()) => drop(reply.send(answers::not_ready(&config, &request, &waiting))),
+                (request, reply) = asked(control.as_mut()) => drop(reply.send(requests::not_ready(&config, &request, &waiting))),
                 () = tokio::time::sleep_until(again) => break,
             }
         }
@@ -252,13 +252,13 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
     let _ = tokio::time::timeout(FIRST_TRY, futures::future::join_all(tried)).await;
     // Ended when it is dropped: these have nothing to undo.
     let mut tasks_of_agent = tokio::task::JoinSet::new();
-    let answers = answers::Answers::new(&config, cluster.clone(), etcd.clone(), instances.clone(), modes, parts.clone());
+    let answers = requests::Answers::new(&config, cluster.clone(), etcd.clone(), instances.clone(), modes, parts.clone());
     tasks_of_agent.spawn(watched(control_part::start(Arc::clone(&socket), answers.clone(), &parts, beats.clone())));
     tasks_of_agent.spawn(leases.clone().mend());
     let (cluster_name, node_name) = (config.node.cluster.clone(), config.node.name.clone());
     tasks_of_agent.spawn(history::note_changes(etcd.clone(), cluster.clone(), cluster_name, node_name));
     for instance in instances.keys() {
-        let served = answers::wishes::serve(etcd.clone(), config.node.cluster.clone(), instance.clone(), answers.clone());
+        let served = requests::forwarded::serve(etcd.clone(), config.node.cluster.clone(), instance.clone(), answers.clone());
         tasks_of_agent.spawn(served);
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);

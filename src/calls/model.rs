@@ -10,7 +10,7 @@ mod size;
 pub use gaps::{Gap, Gaps};
 pub use shared::Shared;
 
-use crate::pbx::OtherEnd;
+use crate::pbx::ConnectedTo;
 use crate::sip::Transport;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -285,7 +285,7 @@ pub struct Call {
     pub confidence: Option<u8>,
     /// What a single leg is connected to, if the server tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub other_end: Option<OtherEnd>,
+    pub other_end: Option<ConnectedTo>,
     /// One leg (the server itself is the other party, or the partner is not known for certain), or two.
     pub legs: Vec<Shared<Leg>>,
     /// Whether a leg is an emergency call (RFC 5031 service URN, or a number that the configuration names).

@@ -5,7 +5,7 @@
 //! fit, counting also legs that still ring; where several fit, only the order of the answers may decide: a B2BUA answers the
 //! caller right after the callee has answered, so a moment later it is seen who else it could have been. What remains in doubt stays unpaired: a wrong pair would join strangers.
 //!
-//! What the server itself says of its bridges ranks above all of this, and is not found here: see [`crate::pbx::facts`].
+//! What the server itself says of its bridges ranks above all of this, and is not found here: see [`crate::pbx::bridges`].
 //!
 //! How certain a pair is, from 0 to 100:
 //!

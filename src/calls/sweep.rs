@@ -6,7 +6,7 @@
 //! lives by the tracker's rules (its session timer, or a day without any signalling), and its end is noticed if it lives. What
 //! the tracker does not take is removed when it had no carrier for as long as the tracker would have waited, without a break.
 
-use crate::calls::stored::Stored;
+use crate::calls::mirror::Stored;
 use crate::calls::tracker::MAX_SILENT;
 use crate::time::Time;
 use std::collections::BTreeMap;

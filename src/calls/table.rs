@@ -6,13 +6,13 @@ mod bridged;
 mod crowd;
 mod replaced;
 
+use crate::calls::latching::Sources;
 use crate::calls::model::{Call, CallEvent, Direction, Leg, Pairing, SCHEMA};
 use crate::calls::pairing::{ANSWER_WINDOW, Pairer};
 use crate::calls::quick::QuickMap;
-use crate::calls::sources::Sources;
 use crate::calls::tracker::{Counters, Learning, LegEvent, LegId, Tracked, Tracker, TrackerSettings};
-use crate::pbx::OtherEnd;
-use crate::pbx::facts::Told;
+use crate::pbx::ConnectedTo;
+use crate::pbx::bridges::Told;
 use crate::time::Time;
 use crate::wire::Packet;
 use sha2::{Digest as _, Sha256};
@@ -60,7 +60,7 @@ struct Slot {
     /// How the legs were paired, and how certain that is.
     pairing: Option<(Pairing, u8)>,
     /// What a single leg is connected to.
-    other_end: Option<OtherEnd>,
+    other_end: Option<ConnectedTo>,
     /// A Put for it waits to be polled; it will show the newest state.
     queued: bool,
 }

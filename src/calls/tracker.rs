@@ -6,18 +6,18 @@
 
 mod answers;
 mod branch;
-mod clues;
 mod cseq;
 mod dialog;
-mod hear;
+mod evidence;
 mod leg;
+mod matching;
 mod room;
 mod settings;
 mod slots;
 mod timer;
 mod weight;
 
-pub use clues::{Clues, Replaced};
+pub use evidence::{Evidence, Replaced};
 pub use leg::{Referred, Tracked};
 pub use settings::{Counters, Learning, Load, TrackerSettings};
 

@@ -8,13 +8,13 @@ mod status;
 
 use serde::{Deserialize, Serialize};
 
-use crate::calls::sources::MediaCounters;
+use crate::calls::latching::MediaCounters;
 use crate::calls::tracker::Learning;
 use crate::cluster::settings::Difference;
 use crate::config::Mode;
 use crate::health::CheckStatus;
 use crate::hep::intake::Counters as HepCounts;
-use crate::pbx::OtherEnd;
+use crate::pbx::ConnectedTo;
 use crate::pbx::driver::ServerStatus;
 use crate::recovery::deed::Forecast;
 use crate::wire::capture::CaptureCounters;

@@ -1,7 +1,7 @@
 //! The sockets on which servers report what they send and receive.
 
 use super::intake::{Counters, Intake, Reported, Rules, Taken};
-use super::{Framer, Patience, leash::Leash};
+use super::{Framer, Reorder, idle_timeout::IdleTimeout};
 use crate::clock;
 use crate::config::{Carrier, HepAddress};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -109,7 +109,7 @@ fn failed(listen: HepAddress, source: io::Error) -> HepOpenError {
 /// All HEP sockets of one instance.
 pub struct Listener {
     reports: mpsc::Receiver<Reported>,
-    patience: Patience,
+    patience: Reorder,
     shared: Arc<Shared>,
     addresses: Vec<HepAddress>,
     /// They end when this is dropped, and the connections with them.
@@ -150,7 +150,7 @@ impl Listener {
             }
             bound.push(*at);
         }
-        Ok(Self { reports, patience: Patience::default(), shared, addresses: bound, _tasks: tasks })
+        Ok(Self { reports, patience: Reorder::default(), shared, addresses: bound, _tasks: tasks })
     }
 
     /// Where it listens, in the order of `listen`; port 0 has become the one that the system chose.
@@ -264,7 +264,7 @@ async fn connection(mut stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>
     let _ = SockRef::from(&stream).set_tcp_keepalive(&keep_alive);
     let mut framer = Framer::default();
     let mut buffer = vec![0; CHUNK];
-    let mut leash = Leash::new(clock::now());
+    let mut leash = IdleTimeout::new(clock::now());
     loop {
         let read = match tokio::time::timeout_at(clock::tokio_at(leash.end()), stream.read(&mut buffer)).await {
             Ok(Ok(0)) => return,

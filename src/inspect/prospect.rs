@@ -2,18 +2,18 @@
 
 use super::report::{Audio, Recovery, Signalling};
 use crate::calls::model::Call;
-use crate::recovery::fate::{self, Fate, Way};
 use crate::recovery::permitted::Ground;
+use crate::recovery::recoverability::{self, Fate, Way};
 use std::net::IpAddr;
 
 /// What a takeover would do with a call that was learnt so, at a server with these addresses.
 pub(super) fn of_takeover(call: &Call, vips: &[IpAddr]) -> Recovery {
-    let (fate, paths) = fate::of(call, &Ground::of(vips));
+    let (fate, paths) = recoverability::of(call, &Ground::of(vips));
     let flows = &paths.flows;
-    let way = fate::way(call, vips);
+    let way = recoverability::way(call, vips);
     let signalling = if fate == Fate::Reinvited { Signalling::ReInvite } else { Signalling::No };
     let (audio, of_audio) = match (fate, way) {
-        (Fate::Alone | Fate::Silent(_), _) => (Audio::No, String::new()),
+        (Fate::SingleLeg | Fate::Silent(_), _) => (Audio::No, String::new()),
         (Fate::Reinvited, _) if !flows.is_empty() => (Audio::Relayed, "the audio is relayed".to_owned()),
         (Fate::Reinvited, _) if !paths.refused.is_empty() => (Audio::No, String::new()),
         (_, Way::Direct) => (Audio::Direct, "the audio goes from phone to phone and does not depend on the server".to_owned()),
@@ -21,20 +21,20 @@ pub(super) fn of_takeover(call: &Call, vips: &[IpAddr]) -> Recovery {
             (Audio::Elsewhere, format!("the audio goes by {at}, which is neither a phone's nor the server's address"))
         }
         (Fate::Reinvited, _) => (Audio::No, "no audio was agreed that could be relayed".to_owned()),
-        (Fate::HalfKnown | Fate::NotUdp, _) => (Audio::No, "the audio stops".to_owned()),
+        (Fate::PartialDialog | Fate::NotUdp, _) => (Audio::No, "the audio stops".to_owned()),
     };
     let of_signalling = match fate {
         Fate::Reinvited => "both parties get a re-INVITE".to_owned(),
-        Fate::HalfKnown => "a leg is incompletely known, so that nothing true can be said in it".to_owned(),
+        Fate::PartialDialog => "a leg is incompletely known, so that nothing true can be said in it".to_owned(),
         Fate::NotUdp => "a leg is not over UDP, and only UDP can be sent from the server's port".to_owned(),
-        Fate::Alone => {
+        Fate::SingleLeg => {
             "no second leg is known for certain: the server itself is the other party, or which leg is the other is in doubt; \
              the party gets BYE"
                 .to_owned()
         }
         Fate::Silent(why) => format!("{why}; both parties get BYE"),
     };
-    let why = [Some(of_signalling), Some(of_audio).filter(|text| !text.is_empty()), fate::refusal(&paths)];
+    let why = [Some(of_signalling), Some(of_audio).filter(|text| !text.is_empty()), recoverability::refusal(&paths)];
     let why = why.into_iter().flatten().collect::<Vec<_>>().join("; ");
     Recovery { audio, signalling, why, flows: flows.iter().map(Into::into).collect() }
 }

@@ -7,7 +7,7 @@
 
 use super::blocks::{Block, Inbox};
 use super::{Dialect, Refusal};
-use crate::pbx::facts::{self, BridgeKind, Fact};
+use crate::pbx::bridges::{self, BridgeKind, Fact};
 use crate::time::Time;
 use md5::{Digest as _, Md5};
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -320,7 +320,7 @@ impl Ami {
                 self.facts.push_back(Fact::Enter { bridge: bridge.to_owned(), channel: id.to_owned() });
             }
         }
-        let application = facts::application(b.get("Application").unwrap_or_default(), b.get("Data").unwrap_or_default());
+        let application = bridges::application(b.get("Application").unwrap_or_default(), b.get("Data").unwrap_or_default());
         self.facts.push_back(Fact::Runs { channel: id.to_owned(), application });
     }
 

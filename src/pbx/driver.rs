@@ -4,7 +4,7 @@ use super::ami::Ami;
 use super::esl::Esl;
 use super::{Dialect, Refusal};
 use crate::clock;
-use crate::pbx::facts::Fact;
+use crate::pbx::bridges::Fact;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -6,9 +6,9 @@
 
 use super::blocks::{Block, Inbox};
 use super::{Dialect, Refusal};
-use crate::pbx::OtherEnd;
-use crate::pbx::OtherEndKind;
-use crate::pbx::facts::{self, BridgeKind, Fact};
+use crate::pbx::ConnectedKind;
+use crate::pbx::ConnectedTo;
+use crate::pbx::bridges::{self, BridgeKind, Fact};
 use crate::time::Time;
 use serde::Deserialize;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -205,7 +205,7 @@ impl Esl {
         if self.touched.contains(&row.uuid) || !self.know(&row.uuid, &row.name) {
             return;
         }
-        let application = facts::application(&row.application, &row.application_data);
+        let application = bridges::application(&row.application, &row.application_data);
         self.facts.push_back(Fact::Runs { channel: row.uuid.clone(), application });
         self.seek(&row.uuid, now);
     }
@@ -270,11 +270,11 @@ impl Esl {
                 let (name, data) =
                     (b.decoded("Application").unwrap_or_default(), b.decoded("Application-Data").unwrap_or_default());
                 self.touch(&uuid);
-                self.facts.push_back(runs(facts::application(&name, &data)));
+                self.facts.push_back(runs(bridges::application(&name, &data)));
             }
             "CHANNEL_EXECUTE_COMPLETE" | "CHANNEL_UNPARK" => self.facts.push_back(runs(None)),
             "CHANNEL_PARK" => {
-                let parked = OtherEnd { kind: OtherEndKind::Parked, name: String::new() };
+                let parked = ConnectedTo { kind: ConnectedKind::Parked, name: String::new() };
                 self.facts.push_back(runs(Some(parked)));
             }
             "CUSTOM" if b.decoded("Event-Subclass").as_deref() == Some("conference::maintenance") => self.conference(&uuid, b),

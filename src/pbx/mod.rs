@@ -4,14 +4,14 @@
 
 pub mod ami;
 mod blocks;
+pub mod bridges;
+mod connected_to;
 pub mod driver;
 pub mod esl;
-pub mod facts;
-mod other_end;
 
-pub use other_end::{OtherEnd, OtherEndKind};
+pub use connected_to::{ConnectedKind, ConnectedTo};
 
-use crate::pbx::facts::Fact;
+use crate::pbx::bridges::Fact;
 use crate::time::Time;
 
 /// Why a connection to a server is given up. It is made again after a pause.

@@ -1,7 +1,7 @@
 //! One call that the agent has taken over: its two dialogs, the transactions in them, and how far its recovery is.
 
-use super::fate::Fate;
 use super::plan::{self, Unpassable};
+use super::recoverability::Fate;
 use super::reinvite::{Tries, Verdict};
 use super::rng::Rng;
 use super::transaction::{Acked, Client, Key, LIFE, Served, Tick};
@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// What the engine lends to a call while it works.
-pub(super) struct Cx<'e> {
+pub(super) struct Context<'e> {
     pub(super) settings: &'e Settings,
     pub(super) rng: &'e mut Rng,
     pub(super) actions: &'e mut VecDeque<Action>,
@@ -118,7 +118,7 @@ pub(super) struct Carried {
 }
 
 impl Carried {
-    pub(super) fn new(call: Call, cx: &Cx<'_>) -> Self {
+    pub(super) fn new(call: Call, cx: &Context<'_>) -> Self {
         let (flows, unpassable) = match plan::paths_of(&call, &cx.settings.ground) {
             Ok(paths) => (paths.flows, None),
             Err(why) => (Vec::new(), Some(why)),
@@ -160,16 +160,16 @@ impl Carried {
     }
 
     /// Starts the recovery: the call's turn has come.
-    pub(super) fn begin(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn begin(&mut self, cx: &mut Context<'_>) {
         if self.phase != Phase::Waiting {
             return;
         }
         self.started = Some(cx.now);
         self.last_answer = cx.now;
         match self.fate() {
-            Fate::HalfKnown => self.close(Outcome::Unpaired, "not recoverable", cx),
+            Fate::PartialDialog => self.close(Outcome::Unpaired, "not recoverable", cx),
             Fate::NotUdp => self.close(Outcome::Unreachable, "not recoverable", cx),
-            Fate::Alone => self.end(Outcome::Unpaired, "no partner known", &[true, true], cx),
+            Fate::SingleLeg => self.end(Outcome::Unpaired, "no partner known", &[true, true], cx),
             Fate::Silent(why) => {
                 self.end(Outcome::Refused { code: None, reason: why.to_string() }, "audio can't pass", &[true, true], cx);
             }
@@ -184,7 +184,7 @@ impl Carried {
         self.flush(cx);
     }
 
-    fn begin_side(&mut self, side: usize, cx: &mut Cx<'_>) {
+    fn begin_side(&mut self, side: usize, cx: &mut Context<'_>) {
         let offer =
             plan::offer_for(&self.call, side, &cx.settings.vips).and_then(|body| crate::sip::sdp::continue_origin(&body).ok());
         match offer {
@@ -195,7 +195,7 @@ impl Carried {
     }
 
     /// Records how a leg took our own re-INVITE.
-    pub(super) fn judged(&mut self, side: usize, verdict: Verdict, cx: &mut Cx<'_>) {
+    pub(super) fn judged(&mut self, side: usize, verdict: Verdict, cx: &mut Context<'_>) {
         self.sides[side].own_offer = None;
         self.sides[side].retry = None;
         self.last_answer = cx.now;
@@ -225,7 +225,7 @@ impl Carried {
         self.settle(cx);
     }
 
-    fn settle(&mut self, cx: &mut Cx<'_>) {
+    fn settle(&mut self, cx: &mut Context<'_>) {
         if self.phase != Phase::Recovering || self.sides.iter().any(|s| s.verdict.is_none()) {
             return;
         }
@@ -243,7 +243,7 @@ impl Carried {
     }
 
     /// Sets the session timer of a leg anew, from its state.
-    pub(super) fn arm(&mut self, side: usize, cx: &Cx<'_>) {
+    pub(super) fn arm(&mut self, side: usize, cx: &Context<'_>) {
         let (refresh, expires) = match self.call.legs[side].session_timer {
             Some(SessionTimer { interval_s, local_refreshes }) => {
                 let (refresh, expires) = super::reinvite::timer(interval_s, local_refreshes);
@@ -254,7 +254,7 @@ impl Carried {
         (self.sides[side].refresh, self.sides[side].expires) = (refresh, expires);
     }
 
-    pub(super) fn report(&mut self, outcome: Outcome, cx: &mut Cx<'_>) {
+    pub(super) fn report(&mut self, outcome: Outcome, cx: &mut Context<'_>) {
         if self.outcome.is_some() {
             return;
         }
@@ -265,7 +265,7 @@ impl Carried {
     }
 
     /// Ends the call: BYE to each side that `bye` names, and the call is forgotten in the store and the relay.
-    pub(super) fn end(&mut self, outcome: Outcome, reason: &'static str, bye: &[bool; 2], cx: &mut Cx<'_>) {
+    pub(super) fn end(&mut self, outcome: Outcome, reason: &'static str, bye: &[bool; 2], cx: &mut Context<'_>) {
         if matches!(self.phase, Phase::Over(_)) {
             return;
         }
@@ -281,7 +281,7 @@ impl Carried {
         }
     }
 
-    pub(super) fn close(&mut self, outcome: Outcome, reason: &'static str, cx: &mut Cx<'_>) {
+    pub(super) fn close(&mut self, outcome: Outcome, reason: &'static str, cx: &mut Context<'_>) {
         // Everything that a phone may still resend has come by then: a BYE's 32 s, and as much for its answer.
         self.phase = Phase::Over(cx.now + LIFE * 2);
         for side in &mut self.sides {
@@ -301,7 +301,7 @@ impl Carried {
     }
 
     /// Emits what changed.
-    pub(super) fn flush(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn flush(&mut self, cx: &mut Context<'_>) {
         if std::mem::take(&mut self.dirty) && !matches!(self.phase, Phase::Over(_)) {
             self.call.epoch = cx.epoch;
             self.call.node.clone_from(&cx.settings.node);
@@ -310,7 +310,7 @@ impl Carried {
     }
 
     /// The audio paths after a description changed; those in place stay if the new ones can't be worked out.
-    pub(super) fn reflow(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn reflow(&mut self, cx: &mut Context<'_>) {
         if let Ok(plan::Paths { flows, .. }) = plan::paths_of(&self.call, &cx.settings.ground)
             && flows != self.flows
         {
@@ -320,7 +320,7 @@ impl Carried {
     }
 
     /// A phone hung up by way of the server's port, where the server (which knows nothing of the call) answers it.
-    pub(super) fn overheard_bye(&mut self, side: usize, cx: &mut Cx<'_>) {
+    pub(super) fn overheard_bye(&mut self, side: usize, cx: &mut Context<'_>) {
         let mut bye = [true, true];
         bye[side.min(1)] = false;
         self.last_answer = cx.now;
@@ -330,7 +330,7 @@ impl Carried {
     /// The server has answered a phone's request with 481. A phone should then give the call up (RFC 3261 section 12.2.1.2), and
     /// need not send BYE for it: so it is asked by a re-INVITE, and a phone that lives on learns once more where its requests
     /// belong. A call that is not carried yet is about to be re-INVITEd anyway.
-    pub(super) fn disowned(&mut self, side: usize, cx: &mut Cx<'_>) {
+    pub(super) fn disowned(&mut self, side: usize, cx: &mut Context<'_>) {
         if self.phase == Phase::Carrying {
             let ask = cx.now + ASK_AFTER;
             let refresh = &mut self.sides[side].refresh;
@@ -370,7 +370,7 @@ impl Carried {
         }
     }
 
-    pub(super) fn handle_timeout(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         self.outlived(cx);
         for side in 0..self.sides.len() {
             self.time_clients(side, cx);
@@ -390,7 +390,7 @@ impl Carried {
         self.flush(cx);
     }
 
-    fn time_served(&mut self, side: usize, cx: &mut Cx<'_>) {
+    fn time_served(&mut self, side: usize, cx: &mut Context<'_>) {
         let mut unacknowledged = false;
         let mut kept = VecDeque::new();
         for mut served in std::mem::take(&mut self.sides[side].served) {
@@ -428,7 +428,7 @@ impl Carried {
     }
 }
 
-impl Cx<'_> {
+impl Context<'_> {
     pub(super) fn send(&mut self, from: SocketAddr, to: SocketAddr, payload: Vec<u8>) {
         // Whatever a call believes that it may say: the mode has the last word.
         if self.mode.signals() {

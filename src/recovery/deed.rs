@@ -3,8 +3,8 @@
 #[cfg(test)]
 mod tests;
 
-use super::fate::{self, Fate};
 use super::permitted::Ground;
+use super::recoverability::{self, Fate};
 use crate::calls::model::Call;
 use crate::config::Mode;
 use serde::{Deserialize, Serialize};
@@ -29,9 +29,9 @@ impl Deed {
     pub const fn of(mode: Mode, fate: Fate, audio: bool) -> Self {
         match (mode, fate) {
             (Mode::Audio, _) if audio => Self::Relay,
-            (Mode::Observe | Mode::Audio, _) | (Mode::Full, Fate::HalfKnown | Fate::NotUdp) => Self::Leave,
+            (Mode::Observe | Mode::Audio, _) | (Mode::Full, Fate::PartialDialog | Fate::NotUdp) => Self::Leave,
             (Mode::Full, Fate::Reinvited) => Self::Reinvite,
-            (Mode::Full, Fate::Alone | Fate::Silent(_)) => Self::End,
+            (Mode::Full, Fate::SingleLeg | Fate::Silent(_)) => Self::End,
         }
     }
 }
@@ -84,9 +84,9 @@ fn reason(mode: Mode, fate: Fate, deed: Deed) -> String {
     match (mode, deed, fate) {
         (Mode::Observe, ..) => "the mode is observe".to_owned(),
         (_, Deed::Relay, _) => "the mode is audio".to_owned(),
-        (_, _, Fate::HalfKnown) => "a leg is incompletely known".to_owned(),
+        (_, _, Fate::PartialDialog) => "a leg is incompletely known".to_owned(),
         (_, _, Fate::NotUdp) => "a leg is not over UDP".to_owned(),
-        (_, _, Fate::Alone) => "only one party is known".to_owned(),
+        (_, _, Fate::SingleLeg) => "only one party is known".to_owned(),
         (_, _, Fate::Silent(why)) => why.to_string(),
         (_, _, Fate::Reinvited) => "its audio does not pass the server".to_owned(),
     }
@@ -107,7 +107,7 @@ impl Forecasts {
 
     /// Counts one more call.
     pub fn add(&mut self, call: &Call, ground: &Ground) {
-        let (fate, paths) = fate::of(call, ground);
+        let (fate, paths) = recoverability::of(call, ground);
         self.all.iter_mut().for_each(|(mode, forecast)| forecast.add(*mode, fate, !paths.flows.is_empty()));
     }
 

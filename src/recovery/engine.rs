@@ -3,8 +3,8 @@
 #[cfg(test)]
 mod tests;
 
-use super::bridge::phrase;
-use super::call::{Carried, Cx, Phase};
+use super::b2bua::phrase;
+use super::call::{Carried, Context, Phase};
 use super::plan;
 use super::request;
 use super::rng::Rng;
@@ -123,7 +123,7 @@ impl Engine {
         let id = call.id.clone();
         let Self { settings, rng, actions, epoch, mode, .. } = self;
         let mode = *mode;
-        let carried = Carried::new(call, &Cx { settings, rng, actions, epoch: *epoch, mode, now });
+        let carried = Carried::new(call, &Context { settings, rng, actions, epoch: *epoch, mode, now });
         if !mode.signals() {
             self.calls.insert(key, Box::new(carried));
             self.with(key, now, Carried::relay_only);
@@ -219,10 +219,10 @@ impl Engine {
         self.actions.push_back(Action::Send { from: p.dst, to: response_address(via, p.src), payload });
     }
 
-    fn with(&mut self, key: u64, now: Time, work: impl FnOnce(&mut Carried, &mut Cx<'_>)) {
+    fn with(&mut self, key: u64, now: Time, work: impl FnOnce(&mut Carried, &mut Context<'_>)) {
         let Self { settings, rng, actions, epoch, mode, calls, .. } = self;
         let Some(call) = calls.get_mut(&key) else { return };
-        let mut cx = Cx { settings, rng, actions, epoch: *epoch, mode: *mode, now };
+        let mut cx = Context { settings, rng, actions, epoch: *epoch, mode: *mode, now };
         work(call, &mut cx);
         let (deadline, busy, forgotten) = (call.deadline(now), call.busy(now), call.forgotten(now));
         if let Some(old) = self.due.remove(&key) {

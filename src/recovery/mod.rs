@@ -1,17 +1,17 @@
 //! Keeping calls: plan -> media, re-INVITEs -> bridge.
 
-mod bridge;
+mod b2bua;
 mod call;
 pub mod deed;
 pub mod engine;
-pub mod fate;
 pub mod media;
-mod outgoing;
 pub mod permitted;
 pub mod plan;
+pub mod recoverability;
 mod reinvite;
 mod relayed;
 mod request;
 mod rng;
 mod transaction;
 pub mod types;
+mod uac;

@@ -1,6 +1,6 @@
 //! A call of which the audio is relayed and nothing else is done: the agent hears its end, and never speaks.
 
-use super::call::{Carried, Cx, Phase};
+use super::call::{Carried, Context, Phase};
 use super::types::{Action, Outcome};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ const AT_MOST: Duration = Duration::from_secs(12 * 3600);
 
 impl Carried {
     /// The call's turn has come in a mode that relays only.
-    pub(super) fn relay_only(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn relay_only(&mut self, cx: &mut Context<'_>) {
         self.phase = Phase::Relayed(cx.now + AT_MOST);
         let flows = self.flows.clone();
         if flows.is_empty() {
@@ -22,7 +22,7 @@ impl Carried {
     }
 
     /// Signalling stops here and now: what is under way is forgotten, and the audio stays as it is.
-    pub(super) fn silence(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn silence(&mut self, cx: &mut Context<'_>) {
         for side in &mut self.sides {
             side.invite = None;
             side.others.clear();
@@ -49,14 +49,14 @@ impl Carried {
     }
 
     /// A phone hung up, wherever that was heard.
-    pub(super) fn hung_up_in_silence(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn hung_up_in_silence(&mut self, cx: &mut Context<'_>) {
         if matches!(self.phase, Phase::Relayed(_)) {
             self.close(Outcome::HungUp, "hung up", cx);
         }
     }
 
     /// Ends a call that has been relayed for too long.
-    pub(super) fn outlived(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn outlived(&mut self, cx: &mut Context<'_>) {
         if matches!(self.phase, Phase::Relayed(until) if cx.now >= until) {
             self.close(Outcome::Gone, "relayed for longer than a call lasts", cx);
         }

@@ -1,7 +1,7 @@
 //! What is heard of the audio: where phones send from, and that they send.
 
 use super::Table;
-use crate::calls::sources::{self, MediaCounters, Unbelieved};
+use crate::calls::latching::{self, MediaCounters, Unbelieved};
 use crate::time::Time;
 use std::net::SocketAddr;
 
@@ -34,6 +34,6 @@ impl Table {
     #[must_use]
     pub fn wants_one_in(&self) -> Option<u32> {
         let seeking = self.sources.open() > 0 || self.sources.is_stale() || self.tracker.load().doubted > 0;
-        (!self.members.is_empty()).then(|| sources::one_in(self.members.len(), seeking))
+        (!self.members.is_empty()).then(|| latching::one_in(self.members.len(), seeking))
     }
 }

@@ -4,9 +4,9 @@ use super::{PARTED, SETTLE, Table};
 use crate::calls::model::{LegState, Pairing};
 use crate::calls::pairing::CERTAIN;
 use crate::calls::tracker::LegId;
-use crate::pbx::OtherEnd;
-use crate::pbx::OtherEndKind;
-use crate::pbx::facts::{Fact, Place};
+use crate::pbx::ConnectedKind;
+use crate::pbx::ConnectedTo;
+use crate::pbx::bridges::{Fact, Place};
 use crate::time::Time;
 
 /// What the server says of a leg.
@@ -17,7 +17,7 @@ enum Word {
     /// It talks to this leg.
     With(LegId),
     /// It talks to no leg.
-    At(OtherEnd),
+    At(ConnectedTo),
 }
 
 impl Table {
@@ -56,14 +56,14 @@ impl Table {
             Place::With(other) => match self.leg_of(other) {
                 Some(other) => Word::With(other),
                 // Its answer was not seen (yet), or it has just ended and the server has not said so (yet).
-                None if self.told.is_live() => Word::At(OtherEnd { kind: OtherEndKind::Elsewhere, name: String::new() }),
+                None if self.told.is_live() => Word::At(ConnectedTo { kind: ConnectedKind::Elsewhere, name: String::new() }),
                 None => Word::Nothing,
             },
         }
     }
 
     /// What a single leg is connected to, if the server tells.
-    pub(super) fn other_end(&self, id: LegId) -> Option<OtherEnd> {
+    pub(super) fn other_end(&self, id: LegId) -> Option<ConnectedTo> {
         match self.word(id) {
             Word::At(end) => Some(end),
             Word::Nothing | Word::With(_) => None,

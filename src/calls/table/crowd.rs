@@ -1,8 +1,8 @@
 //! Legs without a partner, while others are not learnt: the partner may be one of those, so that nobody may say that there is none.
 
 use super::Table;
+use crate::calls::latching;
 use crate::calls::pairing::SETUP_WINDOW;
-use crate::calls::sources;
 use crate::calls::tracker::LegId;
 use crate::time::Time;
 
@@ -15,7 +15,7 @@ impl Table {
 
     /// Looks whether legs were not learnt since the last look.
     pub(super) fn look_around(&mut self, now: Time) {
-        self.tracker.set_quiet(sources::quiet(self.members.len()));
+        self.tracker.set_quiet(latching::quiet(self.members.len()));
         let Some(lost) = self.tracker.lost() else { return };
         // A partner may come so long after the other leg, and is missed as long as that.
         let until = lost + SETUP_WINDOW;

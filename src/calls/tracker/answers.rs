@@ -3,7 +3,7 @@
 use super::cseq::Order;
 use super::dialog::Heard;
 use super::leg::doubt::Ending;
-use super::leg::offers::Pending;
+use super::leg::offer_answer::Pending;
 use super::leg::{At, Effect, Tracked};
 use crate::calls::model::{Gap, LegState};
 use crate::sip::message::Method;

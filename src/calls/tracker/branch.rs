@@ -3,7 +3,7 @@
 use super::cseq::Seen;
 use super::leg::Tracked;
 use super::leg::doubt::Ending;
-use super::leg::offers::Pending;
+use super::leg::offer_answer::Pending;
 use crate::calls::model::{Direction, Gap, LegState, Verbatim};
 use crate::sip::message::Method;
 use crate::time::Time;

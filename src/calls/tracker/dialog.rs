@@ -2,7 +2,7 @@
 
 use super::cseq::{Order, REACH, Seen};
 use super::leg::doubt::Ending;
-use super::leg::offers::Pending;
+use super::leg::offer_answer::Pending;
 use super::leg::{At, Effect, Known, Referred, Tracked};
 use super::timer::{self, Asked};
 use crate::calls::model::{Gap, Verbatim};

@@ -1,18 +1,18 @@
 //! One leg: its birth, the parts of its dialog that its first transaction sets, and its end (RFC 3261 sections 12 to 15).
 
 pub(super) mod doubt;
-pub(super) mod offers;
+pub(super) mod offer_answer;
 pub(super) mod routes;
 
-use super::clues::Clues;
 use super::cseq::Seen;
+use super::evidence::Evidence;
 use super::timer::Asked;
 use crate::calls::model::{Direction, Gap, Gaps, Leg, LegState, Shared, Verbatim};
 use crate::sip::message::{Message, Method, Name};
 use crate::time::Time;
 use crate::wire::Packet;
 use doubt::Ending;
-use offers::{Before, Pending};
+use offer_answer::{Before, Pending};
 use routes::Arrival;
 
 /// Longest Allow or Supported that is kept, in bytes; a longer one is left out (it only guides what recovery may offer).
@@ -62,7 +62,7 @@ pub struct Tracked {
     /// What is stored of it.
     pub leg: Shared<Leg>,
     /// Evidence for pairing.
-    pub clues: Box<Clues>,
+    pub clues: Box<Evidence>,
     /// When its first INVITE was seen (its first message, if that was not the INVITE).
     pub started: Time,
     /// When its first 2xx (or the ACK of one) was seen.
@@ -167,7 +167,7 @@ impl Tracked {
         p: &Packet<'_>,
         out: bool,
         branch: u64,
-        clues: Clues,
+        clues: Evidence,
         emergency: bool,
         own: &dyn Fn(&[u8]) -> bool,
         at: At,
@@ -186,7 +186,7 @@ impl Tracked {
         m: &Message<'_>,
         out: bool,
         branch: u64,
-        clues: Clues,
+        clues: Evidence,
         emergency: bool,
         own: &dyn Fn(&[u8]) -> bool,
         at: At,

@@ -1,7 +1,7 @@
 //! What a leg takes, and what of it can be given up.
 
-use super::clues::{Clue, Clues};
-use super::leg::offers::Pending;
+use super::evidence::{Clue, Evidence};
+use super::leg::offer_answer::Pending;
 use super::leg::{Known, Tracked};
 use super::room::{Guest, Stage};
 use crate::budget::allocated;
@@ -14,7 +14,7 @@ const MAX_OPEN: usize = 64 << 10;
 /// What a leg takes besides itself: its slot, its places in lines and maps, and the keys by which it is paired. In bytes.
 const AROUND: usize = 768;
 
-impl Clues {
+impl Evidence {
     fn bytes(&self) -> usize {
         let replaces = self.replaces.as_ref().map_or(0, |r| 48 + r.call_id.len() + r.local_tag.len() + r.remote_tag.len());
         let one = |clue: &Clue| clue.as_ref().map_or(0, |c| allocated(c.len()));
@@ -107,6 +107,6 @@ impl Tracked {
         self.leg.sdp_sent = None;
         self.leg.sdp_received = None;
         self.leg.route_set = Vec::new();
-        *self.clues = Clues::default();
+        *self.clues = Evidence::default();
     }
 }

@@ -1,7 +1,7 @@
 //! The state of an agent, its calls and its history, as they are told.
 
 use super::{
-    CaptureCounters, CheckStatus, Difference, Forecast, HepCounts, Learning, MediaCounters, ModeStatus, OtherEnd, ServerStatus,
+    CaptureCounters, CheckStatus, ConnectedTo, Difference, Forecast, HepCounts, Learning, MediaCounters, ModeStatus, ServerStatus,
 };
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
@@ -315,7 +315,7 @@ pub struct CallRow {
     pub confidence: Option<u8>,
     /// What a single leg is connected to, if the server tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub other_end: Option<OtherEnd>,
+    pub other_end: Option<ConnectedTo>,
     /// Its legs.
     pub legs: Vec<LegRow>,
     /// Why audio of it would not be relayed, if some may not.

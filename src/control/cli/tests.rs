@@ -1,13 +1,13 @@
 use super::{REFUSED, USAGE, calls, history, status, switchover};
-use crate::calls::sources::MediaCounters;
+use crate::calls::latching::MediaCounters;
 use crate::calls::tracker::Learning;
 use crate::calls::tracker::{Counters, Load};
 use crate::control::api::*;
 use crate::health::CheckState;
 use crate::health::CheckStatus;
 use crate::hep::intake::Counters as HepCounts;
-use crate::pbx::OtherEnd;
-use crate::pbx::OtherEndKind;
+use crate::pbx::ConnectedKind;
+use crate::pbx::ConnectedTo;
 use crate::pbx::driver::ServerStatus;
 use crate::wire::capture::CaptureCounters;
 use crate::wire::path::PathCounters;
@@ -179,7 +179,7 @@ fn calls_show_both_parties() {
     let how = |pairing: &str, confidence| CallRow { pairing: Some(pairing.to_owned()), confidence, ..call.clone() };
     assert!(shown(how("evidence", Some(85))).contains("evidence 85"));
     assert!(!shown(how("bridge", Some(100))).contains("100"));
-    let end = OtherEnd { kind: OtherEndKind::Conference, name: "4711".to_owned() };
+    let end = ConnectedTo { kind: ConnectedKind::Conference, name: "4711".to_owned() };
     assert!(shown(CallRow { other_end: Some(end), ..single }).contains("(conference 4711)"));
 }
 

@@ -1,7 +1,7 @@
 //! Who is believed, and which end is the server.
 
 use super::{addr, encode, options};
-use crate::hep::Patience;
+use crate::hep::Reorder;
 use crate::hep::intake::{Counters, Intake, Key, Refusal, Reported, Rules, Taken};
 use crate::sip::Transport;
 use crate::time::Time;
@@ -170,13 +170,13 @@ fn reported(port: u16, transport: Transport) -> Reported {
     Reported { src, dst: addr("192.0.2.10:5060"), transport, payload: Vec::new(), is_request: true, transaction: u64::from(port) }
 }
 
-fn popped(patience: &mut Patience, ms: u64) -> Vec<u16> {
+fn popped(patience: &mut Reorder, ms: u64) -> Vec<u16> {
     std::iter::from_fn(|| patience.pop(NOW + Duration::from_millis(ms))).map(|r| r.src.port()).collect()
 }
 
 #[test]
 fn the_wire_speaks_first() {
-    let mut patience = Patience::default();
+    let mut patience = Reorder::default();
     assert_eq!(patience.next_deadline(), None);
     patience.push(reported(1, Transport::Udp), NOW);
     patience.push(reported(2, Transport::Tls), NOW);
@@ -209,7 +209,7 @@ fn the_wire_speaks_first() {
 
 #[test]
 fn a_response_waits_for_the_request_that_it_overtook() {
-    let mut patience = Patience::default();
+    let mut patience = Reorder::default();
     let answer = |port, transaction| Reported { is_request: false, transaction, ..reported(port, Transport::Tls) };
     patience.push(answer(1, 9), NOW);
     patience.push(answer(2, 9), NOW);

@@ -4,7 +4,7 @@ use super::encode;
 use crate::calls::model::{Call, CallEvent};
 use crate::calls::table::script::{A, B, By, Dialog, Phone, Server, settings};
 use crate::calls::table::{Table, TableSettings};
-use crate::hep::Patience;
+use crate::hep::Reorder;
 use crate::hep::intake::{Intake, Rules, Taken};
 use crate::sip::Transport;
 use crate::time::Time;
@@ -70,7 +70,7 @@ fn play(wire: bool, missed: &[usize], delays: Option<&[u64]>, transport: Transpo
     let vips = || vec!["10.0.0.100".parse().unwrap(), "10.0.0.101".parse().unwrap()];
     let mut table = Table::new(TableSettings { vips: vips(), ..settings() });
     let rules = Rules { key: None, from: None, vips: vips(), server: vec!["0.0.0.0".parse().unwrap()], sip_ports: vec![5060] };
-    let (mut intake, mut patience, mut told) = (Intake::new(rules), Patience::default(), Told::default());
+    let (mut intake, mut patience, mut told) = (Intake::new(rules), Reorder::default(), Told::default());
     let script = script();
     for ms in 0..12_000 {
         let now = Time::from_millis(1_000 + ms);

@@ -1,7 +1,7 @@
 use super::*;
-use crate::pbx::OtherEndKind;
-use crate::pbx::facts::Place;
-use crate::pbx::facts::Told;
+use crate::pbx::ConnectedKind;
+use crate::pbx::bridges::Place;
+use crate::pbx::bridges::Told;
 
 /// Both ends of a conversation: what the server says, and what the client made of it.
 struct Talk {
@@ -85,7 +85,7 @@ impl Talk {
         ));
     }
 
-    fn end(&self, call_id: &str) -> Option<(OtherEndKind, String)> {
+    fn end(&self, call_id: &str) -> Option<(ConnectedKind, String)> {
         match self.told.place(call_id.as_bytes()) {
             Place::At(end) => Some((end.kind, end.name)),
             _ => None,
@@ -160,8 +160,8 @@ fn what_there_was_is_whole_only_when_every_dialog_is_known() {
     }
     assert!(talk.ami.is_ready() && talk.told.is_live());
     assert_eq!((talk.told.place(b"A"), talk.told.place(b"B")), (Place::With(b"B"), Place::With(b"A")));
-    assert_eq!(talk.end("C"), Some((OtherEndKind::Conference, "4711".into())));
-    assert_eq!(talk.end("D"), Some((OtherEndKind::Queue, "room".into())));
+    assert_eq!(talk.end("C"), Some((ConnectedKind::Conference, "4711".into())));
+    assert_eq!(talk.end("D"), Some((ConnectedKind::Queue, "room".into())));
 }
 
 #[test]
@@ -171,23 +171,23 @@ fn events_keep_the_picture_up_to_date() {
     talk.channel("PJSIP/a-1", "1.1", "A");
     talk.channel("PJSIP/b-2", "1.2", "B");
     talk.channel("PJSIP/c-3", "1.3", "C");
-    assert_eq!(talk.end("A"), Some((OtherEndKind::Nobody, String::new())));
+    assert_eq!(talk.end("A"), Some((ConnectedKind::Nobody, String::new())));
     talk.bridge("BridgeEnter", "x", SIMPLE, "PJSIP/b-2", "1.2");
     talk.bridge("BridgeEnter", "x", SIMPLE, "PJSIP/a-1", "1.1");
     assert_eq!(talk.told.place(b"A"), Place::With(b"B"));
     // Transfer: b leaves, c comes.
     talk.bridge("BridgeLeave", "x", SIMPLE, "PJSIP/b-2", "1.2");
     talk.bridge("BridgeEnter", "x", SIMPLE, "PJSIP/c-3", "1.3");
-    assert_eq!((talk.told.place(b"A"), talk.end("B").map(|e| e.0)), (Place::With(b"C"), Some(OtherEndKind::Nobody)));
+    assert_eq!((talk.told.place(b"A"), talk.end("B").map(|e| e.0)), (Place::With(b"C"), Some(ConnectedKind::Nobody)));
     // An attended transfer: b takes the place of c, and for a moment no third one is in the bridge.
     talk.bridge("BridgeEnter", "x", &format!("{SIMPLE}|SwapUniqueid: 1.3"), "PJSIP/b-2", "1.2");
-    assert_eq!((talk.told.place(b"A"), talk.end("C").map(|e| e.0)), (Place::With(b"B"), Some(OtherEndKind::Nobody)));
+    assert_eq!((talk.told.place(b"A"), talk.end("C").map(|e| e.0)), (Place::With(b"B"), Some(ConnectedKind::Nobody)));
     talk.bridge("BridgeLeave", "x", SIMPLE, "PJSIP/c-3", "1.3");
     talk.bridge("BridgeLeave", "x", SIMPLE, "PJSIP/b-2", "1.2");
-    assert_eq!(talk.end("A").map(|e| e.0), Some(OtherEndKind::Nobody));
+    assert_eq!(talk.end("A").map(|e| e.0), Some(ConnectedKind::Nobody));
     talk.event("Hangup|Channel: PJSIP/c-3|ChannelState: 6|Uniqueid: 1.3|Cause: 16");
     talk.event("BridgeDestroy|BridgeUniqueid: x|BridgeNumChannels: 0");
-    assert_eq!((talk.end("A").map(|e| e.0), talk.told.place(b"C")), (Some(OtherEndKind::Nobody), Place::Unknown));
+    assert_eq!((talk.end("A").map(|e| e.0), talk.told.place(b"C")), (Some(ConnectedKind::Nobody), Place::Unknown));
     talk.bridge(
         "BridgeEnter",
         "p",
@@ -195,7 +195,7 @@ fn events_keep_the_picture_up_to_date() {
         "PJSIP/a-1",
         "1.1",
     );
-    assert_eq!(talk.end("A"), Some((OtherEndKind::Parked, "default".into())));
+    assert_eq!(talk.end("A"), Some((ConnectedKind::Parked, "default".into())));
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn a_channel_in_no_bridge_is_asked_what_it_runs_less_and_less_often() {
         }
     }
     assert_eq!(asked, [500, 2500, 12_500, 42_500, 72_500, 102_500]);
-    assert_eq!(talk.end("A"), Some((OtherEndKind::Application, "Playback".into())));
+    assert_eq!(talk.end("A"), Some((ConnectedKind::Application, "Playback".into())));
     // In a bridge nobody asks, and what it ran before is over when it leaves.
     talk.channel("PJSIP/b-2", "1.2", "B");
     talk.bridge("BridgeEnter", "x", SIMPLE, "PJSIP/b-2", "1.2");
@@ -252,7 +252,7 @@ fn a_channel_in_no_bridge_is_asked_what_it_runs_less_and_less_often() {
     talk.collect();
     assert_eq!(talk.asked, []);
     talk.bridge("BridgeLeave", "x", SIMPLE, "PJSIP/a-1", "1.1");
-    assert_eq!(talk.end("A"), Some((OtherEndKind::Nobody, String::new())));
+    assert_eq!(talk.end("A"), Some((ConnectedKind::Nobody, String::new())));
 }
 
 #[test]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::pbx::facts::Told;
+use crate::pbx::bridges::Told;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream as Socket};
 use std::time::Instant;

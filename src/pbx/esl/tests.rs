@@ -2,7 +2,7 @@
 //! bytes; values of events percent-encoded; answers in the order of the commands.
 
 use super::*;
-use crate::pbx::facts::{Place, Told};
+use crate::pbx::bridges::{Place, Told};
 
 struct Talk {
     esl: Esl,
@@ -111,7 +111,7 @@ impl Talk {
         ));
     }
 
-    fn end(&self, call_id: &str) -> Option<(OtherEndKind, String)> {
+    fn end(&self, call_id: &str) -> Option<(ConnectedKind, String)> {
         match self.told.place(call_id.as_bytes()) {
             Place::At(end) => Some((end.kind, end.name)),
             _ => None,
@@ -186,7 +186,7 @@ fn lists_begin_the_picture_and_what_events_said_since_is_newer() {
     assert_eq!(answered, 4, "a by its event, and d, e, f");
     assert_eq!((talk.told.place(b"a@h"), talk.told.place(b"c@h")), (Place::With(b"c@h"), Place::With(b"a@h")));
     assert_eq!((talk.told.place(b"e@h"), talk.told.place(b"f@h")), (Place::With(b"f@h"), Place::With(b"e@h")));
-    assert_eq!(talk.end("d@h"), Some((OtherEndKind::Conference, "3000-h".into())));
+    assert_eq!(talk.end("d@h"), Some((ConnectedKind::Conference, "3000-h".into())));
     assert_eq!(talk.told.place(b"b@h"), Place::Unknown);
 }
 
@@ -204,12 +204,12 @@ fn bridges_transfers_and_hangups_are_followed() {
     talk.bridged("CHANNEL_BRIDGE", C, A);
     talk.bridged("CHANNEL_UNBRIDGE", B, A);
     assert_eq!((talk.told.place(a), talk.told.place(b"c@h")), (Place::With(b"c@h"), Place::With(a)));
-    assert_eq!(talk.end("b@h").map(|e| e.0), Some(OtherEndKind::Nobody));
+    assert_eq!(talk.end("b@h").map(|e| e.0), Some(ConnectedKind::Nobody));
     talk.say(&event("CHANNEL_HANGUP_COMPLETE", &[("Unique-ID", C)]));
     talk.say(&event("CHANNEL_DESTROY", &[("Unique-ID", C)]));
     assert_eq!(
         (talk.end("a@10.0.0.1;x=%41").map(|e| e.0), talk.told.place(b"c@h")),
-        (Some(OtherEndKind::Nobody), Place::Unknown)
+        (Some(ConnectedKind::Nobody), Place::Unknown)
     );
 }
 
@@ -221,13 +221,13 @@ fn what_a_leg_listens_to_is_named() {
     let about = [("Unique-ID", A), ("Channel-Name", "sofia/internal/1000@h")];
     let run = |talk: &mut Talk, name: &str, more: &[(&str, &str)]| talk.say(&event(name, &[&about[..], more].concat()));
     run(&mut talk, "CHANNEL_EXECUTE", &[("Application", "playback"), ("Application-Data", "tone_stream://%(100,100,440)")]);
-    assert_eq!(talk.end("a@h"), Some((OtherEndKind::Application, "playback".into())));
+    assert_eq!(talk.end("a@h"), Some((ConnectedKind::Application, "playback".into())));
     run(&mut talk, "CHANNEL_EXECUTE_COMPLETE", &[("Application", "playback")]);
-    assert_eq!(talk.end("a@h"), Some((OtherEndKind::Nobody, String::new())));
+    assert_eq!(talk.end("a@h"), Some((ConnectedKind::Nobody, String::new())));
     run(&mut talk, "CHANNEL_EXECUTE", &[("Application", "callcenter"), ("Application-Data", "support@default")]);
-    assert_eq!(talk.end("a@h"), Some((OtherEndKind::Queue, "support@default".into())));
+    assert_eq!(talk.end("a@h"), Some((ConnectedKind::Queue, "support@default".into())));
     run(&mut talk, "CHANNEL_PARK", &[]);
-    assert_eq!(talk.end("a@h").map(|e| e.0), Some(OtherEndKind::Parked));
+    assert_eq!(talk.end("a@h").map(|e| e.0), Some(ConnectedKind::Parked));
     let member = [
         ("Event-Subclass", "conference::maintenance"),
         ("Conference-Name", "3000"),
@@ -235,11 +235,11 @@ fn what_a_leg_listens_to_is_named() {
         ("Action", "add-member"),
     ];
     run(&mut talk, "CUSTOM", &member);
-    assert_eq!(talk.end("a@h"), Some((OtherEndKind::Conference, "3000".into())));
+    assert_eq!(talk.end("a@h"), Some((ConnectedKind::Conference, "3000".into())));
     let gone: Vec<_> = member.iter().map(|(n, v)| (*n, if *n == "Action" { "del-member" } else { v })).collect();
     run(&mut talk, "CHANNEL_UNPARK", &[]);
     run(&mut talk, "CUSTOM", &gone);
-    assert_eq!(talk.end("a@h"), Some((OtherEndKind::Nobody, String::new())));
+    assert_eq!(talk.end("a@h"), Some((ConnectedKind::Nobody, String::new())));
 }
 
 #[test]

@@ -1,13 +1,13 @@
 use super::{Deed, Forecast};
 use crate::config::Mode;
-use crate::recovery::fate::Fate;
 use crate::recovery::plan::Unpassable;
+use crate::recovery::recoverability::Fate;
 
 const FATES: [Fate; 6] = [
     Fate::Reinvited,
-    Fate::HalfKnown,
+    Fate::PartialDialog,
     Fate::NotUdp,
-    Fate::Alone,
+    Fate::SingleLeg,
     Fate::Silent(Unpassable::KeysDiffer),
     Fate::Silent(Unpassable::NoCommonCodec),
 ];
@@ -26,8 +26,8 @@ fn a_mode_does_no_more_than_its_name_says() {
         Deed::Reinvite,
         "phones that send to each other still have a dialog"
     );
-    assert_eq!(Deed::of(Mode::Full, Fate::Alone, false), Deed::End);
-    assert_eq!(Deed::of(Mode::Full, Fate::HalfKnown, true), Deed::Leave);
+    assert_eq!(Deed::of(Mode::Full, Fate::SingleLeg, false), Deed::End);
+    assert_eq!(Deed::of(Mode::Full, Fate::PartialDialog, true), Deed::Leave);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use super::super::script::{A, B, Dialog, Lab, Phone, Server};
 use crate::calls::model::{Call, CallEvent, Pairing};
-use crate::pbx::OtherEndKind;
-use crate::pbx::facts::{BridgeKind, Fact, application};
+use crate::pbx::ConnectedKind;
+use crate::pbx::bridges::{BridgeKind, Fact, application};
 
 fn inbound(n: u32) -> Dialog {
     Dialog::new(&format!("in{n}"), A, false, "1", "2")
@@ -58,7 +58,7 @@ impl Lab {
         }
     }
 
-    fn other_end(&self, n: usize) -> Option<(OtherEndKind, String)> {
+    fn other_end(&self, n: usize) -> Option<(ConnectedKind, String)> {
         self.calls()[n].other_end.clone().map(|e| (e.kind, e.name))
     }
 }
@@ -95,7 +95,7 @@ fn the_word_of_the_server_comes_before_evidence_and_corrects_it() {
     assert!(events.iter().any(|e| matches!(e, CallEvent::Delete { id, .. } if *id == wrong)), "{events:?}");
     // The leg that was left over is talking to nobody, and is told so after a while.
     lab.wait_ms(1001).is(&["in0", "in9+out0"]);
-    assert_eq!(lab.other_end(0), Some((OtherEndKind::Nobody, String::new())));
+    assert_eq!(lab.other_end(0), Some((ConnectedKind::Nobody, String::new())));
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn a_leg_that_the_server_joins_to_nobody_is_not_paired_by_evidence() {
     let mut lab = Lab::new();
     lab.connected().channels(&["in0", "out0"]).b2bua(&inbound(0), &outbound(0)).wait_ms(30_000);
     lab.is(&["in0", "out0"]);
-    assert_eq!(lab.other_end(0), Some((OtherEndKind::Nobody, String::new())));
+    assert_eq!(lab.other_end(0), Some((ConnectedKind::Nobody, String::new())));
     // Of a leg that it has not told of, evidence speaks after a while; here of two such.
     let mut lab = Lab::new();
     lab.connected().b2bua(&inbound(0), &outbound(0)).wait_ms(999);
@@ -163,19 +163,19 @@ fn conferences_queues_and_announcements_are_named_and_stay_single() {
     // A third one is added to the bridge of two.
     let (third, waiting) = (Dialog::new("in1", A, false, "3", "4"), Dialog::new("in2", A, false, "5", "6"));
     lab.answered(&third).enter("x", &["in1"]).wait_ms(1001).is(&["in0", "in1", "out0"]);
-    assert!((0..3).all(|n| lab.other_end(n) == Some((OtherEndKind::Conference, String::new()))));
+    assert!((0..3).all(|n| lab.other_end(n) == Some((ConnectedKind::Conference, String::new()))));
     // And leaves again, into a conference room where it is the only one.
     lab.told([Fact::Bridge { bridge: "room".into(), kind: BridgeKind::Conference("4711".into()) }]).enter("room", &["in1"]);
     lab.is(&["in0+out0", "in1"]);
-    assert_eq!(lab.other_end(1), Some((OtherEndKind::Conference, "4711".into())));
+    assert_eq!(lab.other_end(1), Some((ConnectedKind::Conference, "4711".into())));
     lab.answered(&waiting).told([Fact::Runs { channel: "in2".into(), application: application("Queue", "sales,t,,,30") }]);
     lab.wait_ms(1001).is(&["in0+out0", "in1", "in2"]);
-    assert_eq!(lab.other_end(2), Some((OtherEndKind::Queue, "sales".into())));
+    assert_eq!(lab.other_end(2), Some((ConnectedKind::Queue, "sales".into())));
     lab.told([Fact::Runs { channel: "in2".into(), application: application("Playback", "hello-world") }]);
-    assert_eq!(lab.other_end(2), Some((OtherEndKind::Application, "Playback".into())));
+    assert_eq!(lab.other_end(2), Some((ConnectedKind::Application, "Playback".into())));
     // A lost connection forgets none of it, except who was between two bridges.
     lab.told([Fact::Lost]).wait_ms(2000).is(&["in0+out0", "in1", "in2"]);
-    assert_eq!(lab.other_end(2), Some((OtherEndKind::Application, "Playback".into())));
+    assert_eq!(lab.other_end(2), Some((ConnectedKind::Application, "Playback".into())));
 }
 
 #[test]

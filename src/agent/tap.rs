@@ -6,8 +6,8 @@ use crate::clock;
 use crate::config;
 use crate::hep::intake::{Counters, Key, Reported, Rules};
 use crate::hep::listener::{HepOpenError, Listener, Sockets, own_addresses};
+use crate::pbx::bridges::Fact;
 use crate::pbx::driver::{Login, Server, ServerStatus};
-use crate::pbx::facts::Fact;
 use crate::time::Time;
 use crate::wire::capture::{Capture, CaptureCounters, CaptureError, Seen};
 use futures::FutureExt as _;
@@ -33,7 +33,7 @@ pub(super) enum Heard {
 }
 
 /// What listens to one instance's server.
-pub(super) struct Ears {
+pub(super) struct Tap {
     instance: String,
     interface: String,
     ports: Vec<u16>,
@@ -53,7 +53,7 @@ pub(super) struct Ears {
 
 /// Why a server cannot be listened to.
 #[derive(Debug, thiserror::Error)]
-pub enum EarsError {
+pub enum TapError {
     /// Not to what passes the wire.
     #[error(transparent)]
     Capture(#[from] CaptureError),
@@ -74,19 +74,19 @@ pub enum EarsError {
 pub(super) type HepPort = (Sockets, Rules);
 
 /// Binds where the server reports, if it is to.
-pub(super) fn hep_port(config: &config::Config, sip: &config::Sip, vips: &[IpAddr]) -> Result<Option<HepPort>, EarsError> {
+pub(super) fn hep_port(config: &config::Config, sip: &config::Sip, vips: &[IpAddr]) -> Result<Option<HepPort>, TapError> {
     let Some(hep) = &sip.hep else { return Ok(None) };
     let rules = rules(hep, config, vips, &sip.ports)?;
     Ok(Some((Sockets::bind(&hep.listen)?, rules)))
 }
 
-impl Ears {
+impl Tap {
     pub(super) fn open(
         instance: &config::Instance,
         sip: &config::Sip,
         vips: &[IpAddr],
         hep: Option<&HepPort>,
-    ) -> Result<Self, EarsError> {
+    ) -> Result<Self, TapError> {
         let hep = match hep {
             Some((sockets, rules)) => Some(Listener::start(&instance.name, sockets, rules.clone())?),
             None => None,
@@ -225,9 +225,9 @@ fn login(sip: &config::Sip) -> Option<Login> {
 }
 
 /// Without a word in the configuration, a key is enough; without a key, only this host is believed.
-fn rules(hep: &config::Hep, config: &config::Config, vips: &[IpAddr], sip_ports: &[u16]) -> Result<Rules, EarsError> {
+fn rules(hep: &config::Hep, config: &config::Config, vips: &[IpAddr], sip_ports: &[u16]) -> Result<Rules, TapError> {
     let key = match &hep.key_file {
-        Some(path) => Some(key_of(path).map_err(|source| EarsError::HepKey { path: path.clone(), source })?),
+        Some(path) => Some(key_of(path).map_err(|source| TapError::HepKey { path: path.clone(), source })?),
         None => None,
     };
     let here =

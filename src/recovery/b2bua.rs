@@ -1,10 +1,10 @@
 //! Carrying a call on: what phones ask, answered or passed to the other phone. The smallest B2BUA that ends calls right.
 
-use super::call::{Carried, Cx, MAX_OTHERS, MAX_SERVED, Phase, Purpose};
-use super::outgoing::{is_sdp, leading_number, receive};
+use super::call::{Carried, Context, MAX_OTHERS, MAX_SERVED, Phase, Purpose};
 use super::plan;
 use super::request;
 use super::transaction::{Key, Served};
+use super::uac::{is_sdp, leading_number, receive};
 use crate::calls::model::{Leg, Sdp as Description, SessionTimer};
 use crate::sip::build::{Builder, response_address};
 use crate::sip::message::{Message, Method, Name};
@@ -67,7 +67,7 @@ fn localize(leg: &Leg, anchors: Option<&[Option<Place>]>, body: &[u8]) -> Result
 
 impl Carried {
     /// A request of the phone of `side` that came to the recovery port.
-    pub(super) fn handle_request(&mut self, side: usize, m: &Message<'_>, p: &Packet<'_>, cx: &mut Cx<'_>) {
+    pub(super) fn handle_request(&mut self, side: usize, m: &Message<'_>, p: &Packet<'_>, cx: &mut Context<'_>) {
         if m.method() == Method::Ack {
             self.acknowledged(side, m, cx);
             self.flush(cx);
@@ -116,7 +116,7 @@ impl Carried {
         }
     }
 
-    fn dispatch(&mut self, side: usize, m: &Message<'_>, key: &Key, cx: &mut Cx<'_>) {
+    fn dispatch(&mut self, side: usize, m: &Message<'_>, key: &Key, cx: &mut Context<'_>) {
         // RFC 3261 section 8.2.2.3: an extension that the phone insists on and the agent doesn't know.
         let unknown = m.values(Name::Require).find(|v| !v.eq_ignore_ascii_case(b"timer"));
         if let Some(unknown) = unknown {
@@ -143,7 +143,7 @@ impl Carried {
         }
     }
 
-    fn invited(&mut self, side: usize, m: &Message<'_>, key: &Key, cx: &mut Cx<'_>) {
+    fn invited(&mut self, side: usize, m: &Message<'_>, key: &Key, cx: &mut Context<'_>) {
         if self.offer_open(side) {
             // RFC 3261 section 14.2: ours is under way.
             return self.reply(side, key, 491, cx);
@@ -172,7 +172,7 @@ impl Carried {
         }
     }
 
-    fn updated(&mut self, side: usize, m: &Message<'_>, key: &Key, cx: &mut Cx<'_>) {
+    fn updated(&mut self, side: usize, m: &Message<'_>, key: &Key, cx: &mut Context<'_>) {
         if self.too_short(side, m, key, cx) {
         } else if m.body().is_empty() {
             self.accept(side, m, key, &[], cx);
@@ -187,7 +187,7 @@ impl Carried {
     }
 
     /// RFC 4028 section 9: an interval below the least is refused.
-    fn too_short(&mut self, side: usize, m: &Message<'_>, key: &Key, cx: &mut Cx<'_>) -> bool {
+    fn too_short(&mut self, side: usize, m: &Message<'_>, key: &Key, cx: &mut Context<'_>) -> bool {
         let asked = m.header(Name::SessionExpires).and_then(leading_number);
         let short = asked.is_some_and(|s| s < request::MIN_SE);
         if short {
@@ -197,7 +197,7 @@ impl Carried {
     }
 
     /// INVITE or UPDATE with an offer: answered here if nothing has changed, else it is the other phone's to answer.
-    fn offered(&mut self, side: usize, m: &Message<'_>, key: &Key, invite: bool, cx: &mut Cx<'_>) {
+    fn offered(&mut self, side: usize, m: &Message<'_>, key: &Key, invite: bool, cx: &mut Context<'_>) {
         if !is_sdp(m) {
             return self.respond(side, key, 415, cx, |b, _| b.header("Accept", "application/sdp"));
         }
@@ -244,7 +244,7 @@ impl Carried {
     }
 
     /// INFO and MESSAGE go to the other phone as they are.
-    fn passed_on(&mut self, side: usize, m: &Message<'_>, key: &Key, cx: &mut Cx<'_>) {
+    fn passed_on(&mut self, side: usize, m: &Message<'_>, key: &Key, cx: &mut Context<'_>) {
         let Some(other) = self.other(side) else { return self.reply(side, key, 481, cx) };
         if self.sides[other].others.len() >= MAX_OTHERS {
             return self.respond(side, key, 500, cx, |b, _| b.header("Retry-After", "2"));
@@ -273,7 +273,7 @@ impl Carried {
         code: u16,
         m: Option<&Message<'_>>,
         mut before: Option<Vec<u8>>,
-        cx: &mut Cx<'_>,
+        cx: &mut Context<'_>,
     ) {
         let Some(asker) = self.other(side) else { return };
         let stored = self.sides[asker].served.iter().find(|s| s.key == *key && !s.is_final()).map(|s| s.request.clone());
@@ -330,7 +330,7 @@ impl Carried {
     }
 
     /// Offers a phone again what it had before an offer that was overtaken.
-    fn restore(&mut self, side: usize, before: Option<Vec<u8>>, cx: &mut Cx<'_>) {
+    fn restore(&mut self, side: usize, before: Option<Vec<u8>>, cx: &mut Context<'_>) {
         let sent = self.call.legs[side].sdp_sent.as_ref().map(|d| d.body.to_vec()).unwrap_or_default();
         let origin = Sdp::parse(&sent).ok().and_then(|s| s.origin());
         let (Some(before), Some(origin)) = (before, origin) else { return };
@@ -345,7 +345,7 @@ impl Carried {
     }
 
     /// 2xx to INVITE or UPDATE of the phone of `side`, with what it does to target and session timer.
-    fn accept(&mut self, side: usize, m: &Message<'_>, key: &Key, sdp: &[u8], cx: &mut Cx<'_>) {
+    fn accept(&mut self, side: usize, m: &Message<'_>, key: &Key, sdp: &[u8], cx: &mut Context<'_>) {
         let leg = &mut self.call.legs[side];
         if let Some(target) = m.contact_uri() {
             leg.remote_target = target.into();
@@ -387,7 +387,7 @@ impl Carried {
         });
     }
 
-    fn acknowledged(&mut self, side: usize, m: &Message<'_>, cx: &mut Cx<'_>) {
+    fn acknowledged(&mut self, side: usize, m: &Message<'_>, cx: &mut Context<'_>) {
         let cseq = m.cseq().0;
         let s = &mut self.sides[side];
         s.served.iter_mut().filter(|r| r.is_invite() && r.key.cseq == cseq).for_each(Served::acknowledged);
@@ -401,7 +401,7 @@ impl Carried {
         }
     }
 
-    fn cancelled(&mut self, side: usize, m: &Message<'_>, key: &Key, cx: &mut Cx<'_>) {
+    fn cancelled(&mut self, side: usize, m: &Message<'_>, key: &Key, cx: &mut Context<'_>) {
         let via = &key.via;
         let found = self.sides[side].served.iter().find(|s| s.is_invite() && s.key.via == *via && s.key.cseq == m.cseq().0);
         let Some(found) = found else { return self.reply(side, key, 481, cx) };
@@ -421,19 +421,19 @@ impl Carried {
     }
 
     /// Answers what the phone still waits for: the call is over (RFC 3261 section 15.1.2).
-    pub(super) fn refuse_pending(&mut self, side: usize, cx: &mut Cx<'_>) {
+    pub(super) fn refuse_pending(&mut self, side: usize, cx: &mut Context<'_>) {
         let open: Vec<Key> = self.sides[side].served.iter().filter(|s| !s.is_final()).map(|s| s.key.clone()).collect();
         for key in open {
             self.reply(side, &key, 487, cx);
         }
     }
 
-    fn reply(&mut self, side: usize, key: &Key, code: u16, cx: &mut Cx<'_>) {
+    fn reply(&mut self, side: usize, key: &Key, code: u16, cx: &mut Context<'_>) {
         self.respond(side, key, code, cx, |b, _| b);
     }
 
     /// Answers a request that is being served, unless it has its final answer.
-    fn respond(&mut self, side: usize, key: &Key, code: u16, cx: &mut Cx<'_>, dress: impl FnOnce(Builder, &Leg) -> Builder) {
+    fn respond(&mut self, side: usize, key: &Key, code: u16, cx: &mut Context<'_>, dress: impl FnOnce(Builder, &Leg) -> Builder) {
         let leg = &self.call.legs[side];
         let Some(served) = self.sides[side].served.iter_mut().find(|s| s.key == *key && !s.is_final()) else { return };
         let Ok(request) = Message::parse(&served.request) else { return };

@@ -3,8 +3,8 @@
 use crate::calls::model::{Call, Leg};
 use crate::control::api::{CallRow, LegRow};
 use crate::recovery::engine::{CallState, CallStatus};
-use crate::recovery::fate;
 use crate::recovery::permitted::Ground;
+use crate::recovery::recoverability;
 use crate::sip::sdp::Sdp;
 use crate::sip::uri;
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ pub(super) fn row(call: &Call, carried: Option<&CallStatus>, ground: &Ground) ->
         confidence: call.confidence,
         other_end: call.other_end.clone(),
         legs: call.legs.iter().map(|l| leg(l)).collect(),
-        not_relayed: fate::refusal(&fate::of(call, ground).1),
+        not_relayed: recoverability::refusal(&recoverability::of(call, ground).1),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What status and `calls` tell of an instance's calls.
 
 use super::{CallsSide, Role};
-use crate::agent::rows;
+use crate::agent::call_view;
 use crate::calls::model::Call;
 use crate::config::Mode;
 use crate::control::api;
@@ -15,7 +15,7 @@ impl CallsSide {
     /// The phones of all stored calls: what a server that lost them must not speak to. None where nothing was recovered.
     pub(in crate::agent) fn stored_phones(&self) -> Vec<SocketAddr> {
         let relays = self.mode.is_some_and(Mode::relays);
-        self.stored.values().filter(|_| relays).flat_map(rows::phones).collect()
+        self.stored.values().filter(|_| relays).flat_map(call_view::phones).collect()
     }
 
     pub(in crate::agent) async fn counts(&self) -> api::CallCounts {
@@ -62,6 +62,6 @@ impl CallsSide {
     /// The stored calls as `calls` shows them.
     pub(in crate::agent) fn rows(&self) -> Vec<api::CallRow> {
         let carried: BTreeMap<String, CallStatus> = self.engine.status().into_iter().map(|s| (s.call.clone(), s)).collect();
-        self.stored.values().map(|call| rows::row(call, carried.get(&call.id), &self.ground)).collect()
+        self.stored.values().map(|call| call_view::row(call, carried.get(&call.id), &self.ground)).collect()
     }
 }

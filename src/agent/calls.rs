@@ -12,16 +12,16 @@ mod told;
 
 use super::calls_error::CallsError;
 use super::calls_setup::Setup;
-use super::ears::{self, Ears};
 use super::mode::Picture;
 use super::not_learnt::NotLearnt;
 use super::part::{Doing, Turn};
 use super::relay::Relay;
 use super::sockets::{Datagram, RecoverySockets};
 use super::takeover::Takeover;
+use super::tap::{self, Tap};
+use crate::calls::mirror::Stored;
 use crate::calls::model::Call;
 use crate::calls::store::{Store, StoreEvent, StoreHandle, StoreSettings};
-use crate::calls::stored::Stored;
 use crate::calls::sweep::{self, Sweep};
 use crate::calls::table::{Table, TableSettings};
 use crate::clock;
@@ -61,7 +61,7 @@ enum Role {
 /// Something that happened to the calls of an instance.
 #[derive(Debug)]
 pub(super) enum Event {
-    Heard(ears::Heard),
+    Heard(tap::Heard),
     Received(Datagram),
     Stored(StoreEvent),
     /// What is known of the mode changed.
@@ -91,7 +91,7 @@ pub(super) struct CallsSide {
     /// Calls of this takeover that history does not speak of yet.
     untold: Vec<Call>,
     sweep: Sweep,
-    ears: Ears,
+    ears: Tap,
     sockets: RecoverySockets,
     raw: RawUdp,
     /// When the master looks next for stored calls that nobody carries.
@@ -118,7 +118,7 @@ impl CallsSide {
         let Setup { node, instance, sip, footing, .. } = setup;
         let vips: Vec<IpAddr> = instance.addresses.iter().map(ipnet::IpNet::addr).collect();
         let sockets = RecoverySockets::start(&footing.port).map_err(CallsError::Ports)?;
-        let ears = Ears::open(instance, sip, &vips, footing.hep.as_ref())?;
+        let ears = Tap::open(instance, sip, &vips, footing.hep.as_ref())?;
         let raw = RawUdp::open(&instance.interface)?;
         let ground = footing.ground.clone();
         let relay = KernelRelay::new(&instance.name, &ground);
@@ -273,19 +273,19 @@ impl CallsSide {
         self.lost = lost;
     }
 
-    fn hear(&mut self, heard: ears::Heard, now: Time) {
+    fn hear(&mut self, heard: tap::Heard, now: Time) {
         let (packet, how) = match &heard {
-            ears::Heard::Message(s) => {
+            tap::Heard::Message(s) => {
                 (Packet { src: s.src, dst: s.dst, transport: s.transport, payload: &s.payload }, Heard::Overheard)
             }
-            ears::Heard::Reported(r) => {
+            tap::Heard::Reported(r) => {
                 (Packet { src: r.src, dst: r.dst, transport: r.transport, payload: &r.payload }, Heard::Reported)
             }
-            ears::Heard::Rtp(seen) => {
+            tap::Heard::Rtp(seen) => {
                 self.turn.pulse.does(Doing::Learning);
                 return self.hear_rtp(seen, now);
             }
-            ears::Heard::Told(fact) => {
+            tap::Heard::Told(fact) => {
                 self.turn.pulse.does(Doing::Learning);
                 return self.table.handle_fact(fact, now);
             }

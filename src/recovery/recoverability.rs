@@ -13,11 +13,11 @@ pub enum Fate {
     /// Both parties get a re-INVITE.
     Reinvited,
     /// A leg was first seen after its start: nothing true can be said to a phone whose dialog is half known. It is left alone.
-    HalfKnown,
+    PartialDialog,
     /// A leg is not over UDP: only UDP can be sent from the server's port. It is left alone.
     NotUdp,
     /// No partner is known: the party that is gets BYE.
-    Alone,
+    SingleLeg,
     /// The audio can't pass: both parties get BYE.
     Silent(Unpassable),
 }
@@ -27,11 +27,11 @@ impl Fate {
     #[must_use]
     pub fn of(call: &Call, unpassable: Option<Unpassable>) -> Self {
         if call.legs.iter().any(|l| l.partial) {
-            Self::HalfKnown
+            Self::PartialDialog
         } else if call.legs.iter().any(|l| l.transport != Transport::Udp) {
             Self::NotUdp
         } else if call.legs.len() != 2 {
-            Self::Alone
+            Self::SingleLeg
         } else if let Some(why) = unpassable {
             Self::Silent(why)
         } else {

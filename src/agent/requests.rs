@@ -1,6 +1,6 @@
 //! What the agent answers to the command line.
 
-pub(super) mod wishes;
+pub(super) mod forwarded;
 
 use super::history;
 use super::instance::{Order, Summary};
@@ -74,7 +74,7 @@ impl Answers {
             Some(seen) if seen.role == Role::Backup => match seen.master.filter(|m| m != me) {
                 Some(master) => {
                     let (etcd, cluster, me) = (self.etcd.clone(), self.config.node.cluster.clone(), me.clone());
-                    self.at_core(async move { wishes::ask(&etcd, &cluster, &name, &me, &master, request).await }).await
+                    self.at_core(async move { forwarded::ask(&etcd, &cluster, &name, &me, &master, request).await }).await
                 }
                 None => self.make_here(request).await,
             },

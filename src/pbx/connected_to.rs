@@ -4,18 +4,18 @@ use serde::{Deserialize, Serialize};
 
 /// What a single leg is connected to, as the server itself says.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct OtherEnd {
+pub struct ConnectedTo {
     /// Of what kind it is.
-    pub kind: OtherEndKind,
+    pub kind: ConnectedKind,
     /// Its name at the server (of the conference, the queue, the application), where it has one.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
 }
 
-/// Kinds of [`OtherEnd`].
+/// Kinds of [`ConnectedTo`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum OtherEndKind {
+pub enum ConnectedKind {
     /// A conference, or a bridge of more than two.
     Conference,
     /// A queue, in which it waits.

@@ -10,7 +10,7 @@ pub(super) type Clue = Option<Box<[u8]>>;
 
 /// Evidence from a leg's first INVITE.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Clues {
+pub struct Evidence {
     /// Users of From and of P-Asserted-Identity or Remote-Party-ID: who calls.
     pub caller: [Clue; 2],
     /// Users of the request URI and of To: who is called.
@@ -45,7 +45,7 @@ impl Replaced {
     }
 }
 
-impl Clues {
+impl Evidence {
     pub(super) fn of(m: &Message<'_>, out: bool, pair_header: Option<&str>) -> Self {
         let asserted =
             m.values(Name::PAssertedIdentity).chain(m.values(Name::RemotePartyId)).find_map(|v| identity(uri::uri_of(v)));

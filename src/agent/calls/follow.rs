@@ -8,7 +8,7 @@ use crate::calls::sweep::Verdict;
 use crate::clock;
 use crate::config::Mode;
 use crate::recovery::media::kernel::Wish;
-use crate::recovery::{fate, plan};
+use crate::recovery::{plan, recoverability};
 use crate::time::Time;
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
@@ -251,7 +251,7 @@ impl CallsSide {
                 let emergency = call.is_some_and(|call| call.emergency);
                 let flows = match call.map(|call| plan::paths_of(call, &self.ground)) {
                     Some(Ok(paths)) => {
-                        if let Some(why) = fate::refusal(&paths) {
+                        if let Some(why) = recoverability::refusal(&paths) {
                             debug!(call = id, "{why}");
                         }
                         paths.flows

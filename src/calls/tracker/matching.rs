@@ -3,7 +3,7 @@
 use super::dialog::Heard;
 use super::leg::doubt::Ending;
 use super::leg::{Effect, Known, Tracked};
-use super::{Clues, LegEvent, LegId, MAX_NAME, Tracker};
+use super::{Evidence, LegEvent, LegId, MAX_NAME, Tracker};
 use crate::calls::model::{Direction, LegState};
 use crate::sip::message::Method;
 use crate::time::Time;
@@ -113,7 +113,7 @@ impl Tracker {
             self.touch(slot, h.at.now);
             return;
         }
-        let clues = || Clues::of(m, out, self.settings.pair_header.as_deref());
+        let clues = || Evidence::of(m, out, self.settings.pair_header.as_deref());
         if let Some(slot) = unmet {
             // Overtaken by what came after it.
             let (clues, emergency) = (clues(), self.is_emergency(m));

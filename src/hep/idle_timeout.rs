@@ -10,13 +10,13 @@ const IDLE: Duration = Duration::from_secs(3600);
 
 /// The time that one connection has left.
 #[derive(Debug)]
-pub(super) struct Leash {
+pub(super) struct IdleTimeout {
     since: Time,
     /// Whether it has sent a packet that was taken in, and none has begun after it.
     idle: bool,
 }
 
-impl Leash {
+impl IdleTimeout {
     pub(super) const fn new(now: Time) -> Self {
         Self { since: now, idle: false }
     }
@@ -37,13 +37,13 @@ impl Leash {
 
 #[cfg(test)]
 mod tests {
-    use super::{IDLE, Leash, PATIENCE};
+    use super::{IDLE, IdleTimeout, PATIENCE};
     use crate::time::Time;
 
     #[test]
     fn bytes_that_make_no_packet_win_no_time() {
         let at = |s: u64| Time::from_millis(s * 1000);
-        let mut leash = Leash::new(at(1));
+        let mut leash = IdleTimeout::new(at(1));
         assert_eq!(leash.end(), at(1) + PATIENCE);
         leash.read(false, true, at(5));
         leash.read(false, true, at(9));

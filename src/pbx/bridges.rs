@@ -4,13 +4,13 @@
 //! something else. [`Told`] keeps the picture that follows from the facts, and answers one question: what is this dialog
 //! connected to?
 
-mod picture;
+mod topology;
 
-pub use picture::Place;
+pub use topology::Place;
 
-use crate::pbx::OtherEnd;
-use crate::pbx::OtherEndKind;
-use picture::Picture;
+use crate::pbx::ConnectedKind;
+use crate::pbx::ConnectedTo;
+use topology::Topology;
 
 /// A bridge's way of joining who is in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +84,7 @@ pub enum Fact {
         /// The channel.
         channel: String,
         /// The application.
-        application: Option<OtherEnd>,
+        application: Option<ConnectedTo>,
     },
     /// The channel is no more.
     Gone {
@@ -96,7 +96,7 @@ pub enum Fact {
 /// A server's application as what a leg is connected to. `None` if it only joins parties, or goes on at once: what the leg is
 /// connected to follows from the bridges then.
 #[must_use]
-pub fn application(name: &str, data: &str) -> Option<OtherEnd> {
+pub fn application(name: &str, data: &str) -> Option<ConnectedTo> {
     // The first argument of Queue, ConfBridge, callcenter, conference names it; both servers part arguments with a comma or another of these.
     let first = || data.split([',', '|', '+', '!', ' ']).next().unwrap_or_default().to_owned();
     let (kind, name) = match name.to_ascii_lowercase().as_str() {
@@ -105,15 +105,17 @@ pub fn application(name: &str, data: &str) -> Option<OtherEnd> {
         | "redirect" | "att_xfer" | "three_way" | "hangup" | "busy" | "congestion" | "bridge_wait" | "execute_extension" => {
             return None;
         }
-        "queue" | "callcenter" | "fifo" => (OtherEndKind::Queue, first()),
+        "queue" | "callcenter" | "fifo" => (ConnectedKind::Queue, first()),
         "confbridge" | "meetme" | "conference" => {
-            (OtherEndKind::Conference, first().split('@').next().unwrap_or_default().to_owned())
+            (ConnectedKind::Conference, first().split('@').next().unwrap_or_default().to_owned())
         }
-        "park" | "parkandannounce" | "valet_park" | "bridgewait" | "parkedcall" | "hold" => (OtherEndKind::Parked, String::new()),
-        "voicemail" | "voicemailmain" | "minivmrecord" => (OtherEndKind::Voicemail, String::new()),
-        _ => (OtherEndKind::Application, name.to_owned()),
+        "park" | "parkandannounce" | "valet_park" | "bridgewait" | "parkedcall" | "hold" => {
+            (ConnectedKind::Parked, String::new())
+        }
+        "voicemail" | "voicemailmain" | "minivmrecord" => (ConnectedKind::Voicemail, String::new()),
+        _ => (ConnectedKind::Application, name.to_owned()),
     };
-    Some(OtherEnd { kind, name: clean(&name) })
+    Some(ConnectedTo { kind, name: clean(&name) })
 }
 
 /// Names come from the server's files and from what is dialled; people read them.
@@ -126,9 +128,9 @@ fn clean(name: &str) -> String {
 /// All that one server told.
 #[derive(Default)]
 pub struct Told {
-    known: Picture,
+    known: Topology,
     /// The picture that a new connection is drawing.
-    drawn: Option<Picture>,
+    drawn: Option<Topology>,
     live: bool,
 }
 
@@ -137,7 +139,7 @@ impl Told {
     pub fn handle(&mut self, fact: &Fact) -> Vec<Box<[u8]>> {
         match fact {
             Fact::Begin => {
-                self.drawn = Some(Picture::default());
+                self.drawn = Some(Topology::default());
                 Vec::new()
             }
             Fact::Complete => {
@@ -175,7 +177,7 @@ impl Told {
     pub fn place(&self, call_id: &[u8]) -> Place<'_> {
         match self.known.place(call_id) {
             // What may have changed since within the next second is no knowledge once nobody tells of it.
-            Place::At(OtherEnd { kind: OtherEndKind::Nobody | OtherEndKind::Elsewhere, .. }) if !self.live => Place::Unknown,
+            Place::At(ConnectedTo { kind: ConnectedKind::Nobody | ConnectedKind::Elsewhere, .. }) if !self.live => Place::Unknown,
             place => place,
         }
     }

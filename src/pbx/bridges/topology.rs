@@ -1,8 +1,8 @@
 //! Channels, links and bridges of a server at one moment.
 
 use super::{BridgeKind, Fact};
-use crate::pbx::OtherEnd;
-use crate::pbx::OtherEndKind;
+use crate::pbx::ConnectedKind;
+use crate::pbx::ConnectedTo;
 use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -23,7 +23,7 @@ pub enum Place<'a> {
     /// The dialog with this Call-ID, and nobody else.
     With(&'a [u8]),
     /// This.
-    At(OtherEnd),
+    At(ConnectedTo),
 }
 
 #[derive(Default)]
@@ -32,7 +32,7 @@ struct Channel {
     call_id: Option<Box<[u8]>>,
     bridge: Option<String>,
     link: Option<String>,
-    runs: Option<OtherEnd>,
+    runs: Option<ConnectedTo>,
 }
 
 struct Bridge {
@@ -41,18 +41,18 @@ struct Bridge {
 }
 
 #[derive(Default)]
-pub(super) struct Picture {
+pub(super) struct Topology {
     channels: HashMap<String, Channel>,
     bridges: HashMap<String, Bridge>,
     /// The channel of each Call-ID. `None`: several have it, so that it names none of them.
     dialogs: HashMap<Box<[u8]>, Option<String>>,
 }
 
-fn end(kind: OtherEndKind, name: &str) -> Place<'static> {
-    Place::At(OtherEnd { kind, name: super::clean(name) })
+fn end(kind: ConnectedKind, name: &str) -> Place<'static> {
+    Place::At(ConnectedTo { kind, name: super::clean(name) })
 }
 
-impl Picture {
+impl Topology {
     pub(super) fn dialogs(&self) -> impl Iterator<Item = &[u8]> {
         self.dialogs.keys().map(AsRef::as_ref)
     }
@@ -261,16 +261,16 @@ impl Picture {
         let mut first = true;
         for _ in 0..MAX_HOPS {
             let Some(c) = self.channels.get(at) else { return Place::Unknown };
-            let alone = || c.runs.clone().map_or_else(|| end(OtherEndKind::Nobody, ""), Place::At);
+            let alone = || c.runs.clone().map_or_else(|| end(ConnectedKind::Nobody, ""), Place::At);
             let Some(bridge) = c.bridge.as_ref().and_then(|b| self.bridges.get(b)) else {
                 // A channel inside the server whose far end has not been joined to anything yet.
-                return if first || c.runs.is_some() { alone() } else { end(OtherEndKind::Nobody, "") };
+                return if first || c.runs.is_some() { alone() } else { end(ConnectedKind::Nobody, "") };
             };
             match &bridge.kind {
-                BridgeKind::Conference(name) => return end(OtherEndKind::Conference, name),
+                BridgeKind::Conference(name) => return end(ConnectedKind::Conference, name),
                 BridgeKind::Holding(name) => {
-                    let queue = c.runs.as_ref().filter(|r| r.kind == OtherEndKind::Queue);
-                    return queue.map_or_else(|| end(OtherEndKind::Parked, name), |q| Place::At(q.clone()));
+                    let queue = c.runs.as_ref().filter(|r| r.kind == ConnectedKind::Queue);
+                    return queue.map_or_else(|| end(ConnectedKind::Parked, name), |q| Place::At(q.clone()));
                 }
                 BridgeKind::Talk => {}
             }
@@ -278,7 +278,7 @@ impl Picture {
             let other = match (others.next(), others.next()) {
                 (None, _) => return alone(),
                 (Some(other), None) => other,
-                (Some(_), Some(_)) => return end(OtherEndKind::Conference, ""),
+                (Some(_), Some(_)) => return end(ConnectedKind::Conference, ""),
             };
             let Some(o) = self.channels.get(other) else { return Place::Unknown };
             match (&o.call_id, &o.link) {
@@ -286,7 +286,7 @@ impl Picture {
                 (Some(_), _) => return Place::Unknown,
                 (None, _) if o.is_sip => return Place::Unknown,
                 (None, Some(link)) => at = link,
-                (None, None) => return end(OtherEndKind::Elsewhere, ""),
+                (None, None) => return end(ConnectedKind::Elsewhere, ""),
             }
             first = false;
         }

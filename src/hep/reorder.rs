@@ -73,12 +73,12 @@ impl Line {
 
 /// Reports in the order in which they are to be believed.
 #[derive(Debug, Default)]
-pub struct Patience {
+pub struct Reorder {
     overheard: Line,
     secret: Line,
 }
 
-impl Patience {
+impl Reorder {
     /// Takes in a report.
     pub fn push(&mut self, report: Reported, now: Time) {
         let (line, wait) = match report.transport {
@@ -98,7 +98,7 @@ impl Patience {
         if earlier.due()? <= now { earlier.pop() } else { None }
     }
 
-    /// When [`Patience::pop`] is to be called.
+    /// When [`Reorder::pop`] is to be called.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
         self.overheard.due().into_iter().chain(self.secret.due()).min()

@@ -37,7 +37,7 @@ fn a_new_picture_replaces_the_old_one_as_a_whole() {
     assert_eq!((told.place(b"a"), told.place(b"c")), (Place::With(b"b"), Place::Unknown));
     assert_eq!(told.handle(&Fact::Complete).len(), 3);
     assert_eq!((told.place(b"a"), told.place(b"b")), (Place::Unknown, Place::Unknown));
-    assert!(matches!(told.place(b"c"), Place::At(OtherEnd { kind: OtherEndKind::Nobody, .. })));
+    assert!(matches!(told.place(b"c"), Place::At(ConnectedTo { kind: ConnectedKind::Nobody, .. })));
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn late_news_of_a_bridge_that_was_left_changes_nothing() {
     assert_eq!(told.place(b"a"), Place::With(b"c"));
     told.handle(&Fact::BridgeGone { bridge: s("x") });
     assert_eq!(told.place(b"c"), Place::With(b"a"));
-    assert!(matches!(told.place(b"b"), Place::At(OtherEnd { kind: OtherEndKind::Nobody, .. })));
+    assert!(matches!(told.place(b"b"), Place::At(ConnectedTo { kind: ConnectedKind::Nobody, .. })));
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn who_is_no_sip_dialog_is_elsewhere_and_who_has_not_named_it_is_unknown() {
     enter(&mut told, "x", "a");
     told.handle(&Fact::Channel { channel: s("dahdi"), is_sip: false });
     enter(&mut told, "x", "dahdi");
-    assert!(matches!(told.place(b"a"), Place::At(OtherEnd { kind: OtherEndKind::Elsewhere, .. })));
+    assert!(matches!(told.place(b"a"), Place::At(ConnectedTo { kind: ConnectedKind::Elsewhere, .. })));
     told.handle(&Fact::Gone { channel: s("dahdi") });
     told.handle(&Fact::Channel { channel: s("p"), is_sip: true });
     enter(&mut told, "x", "p");
@@ -95,7 +95,7 @@ fn a_ring_of_links_ends() {
     enter(&mut told, "y", "l2");
     enter(&mut told, "x", "l4");
     enter(&mut told, "x", "a");
-    assert!(matches!(told.place(b"a"), Place::At(OtherEnd { kind: OtherEndKind::Conference, .. })));
+    assert!(matches!(told.place(b"a"), Place::At(ConnectedTo { kind: ConnectedKind::Conference, .. })));
 }
 
 #[test]
@@ -104,10 +104,10 @@ fn applications_that_only_join_parties_are_none() {
         assert_eq!(application(name, "x"), None, "{name}");
     }
     let kind = |name: &str, data: &str| application(name, data).map(|e| (e.kind, e.name)).unwrap();
-    assert_eq!(kind("conference", "3000@default+flags{mute}"), (OtherEndKind::Conference, s("3000")));
-    assert_eq!(kind("callcenter", "support@default"), (OtherEndKind::Queue, s("support@default")));
-    assert_eq!(kind("VoiceMail", "100@default,u"), (OtherEndKind::Voicemail, s("")));
-    assert_eq!(kind("Queue", "a\nb"), (OtherEndKind::Queue, s("ab")));
+    assert_eq!(kind("conference", "3000@default+flags{mute}"), (ConnectedKind::Conference, s("3000")));
+    assert_eq!(kind("callcenter", "support@default"), (ConnectedKind::Queue, s("support@default")));
+    assert_eq!(kind("VoiceMail", "100@default,u"), (ConnectedKind::Voicemail, s("")));
+    assert_eq!(kind("Queue", "a\nb"), (ConnectedKind::Queue, s("ab")));
 }
 
 proptest! {

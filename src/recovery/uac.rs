@@ -1,6 +1,6 @@
 //! Requests of ours to a phone, and what its answers do to the dialog (RFC 3261 sections 12.2.1, 13.2.2.4 and 14.1).
 
-use super::call::{Cancel, Carried, Cx, MAX_ACKED, Outgoing, Phase, Purpose};
+use super::call::{Cancel, Carried, Context, MAX_ACKED, Outgoing, Phase, Purpose};
 use super::reinvite::{Step, Verdict};
 use super::request;
 use super::transaction::{Acked, Client, Key, LIFE, Served, Tick};
@@ -49,7 +49,7 @@ impl Carried {
     }
 
     /// Sends a re-INVITE of our own, and remembers its offer until it is settled.
-    pub(super) fn invite_own(&mut self, side: usize, offer: Vec<u8>, step: u32, cx: &mut Cx<'_>) {
+    pub(super) fn invite_own(&mut self, side: usize, offer: Vec<u8>, step: u32, cx: &mut Context<'_>) {
         self.sides[side].own_offer = Some(offer.clone());
         self.sides[side].retry = None;
         if !self.send_invite(side, offer, step, Purpose::Own, cx) {
@@ -58,7 +58,7 @@ impl Carried {
     }
 
     /// Sends an INVITE in the dialog. False if there is no CSeq left, or one is already under way.
-    pub(super) fn send_invite(&mut self, side: usize, offer: Vec<u8>, step: u32, purpose: Purpose, cx: &mut Cx<'_>) -> bool {
+    pub(super) fn send_invite(&mut self, side: usize, offer: Vec<u8>, step: u32, purpose: Purpose, cx: &mut Context<'_>) -> bool {
         if self.sides[side].invite.is_some() {
             return false;
         }
@@ -80,7 +80,7 @@ impl Carried {
         method: &str,
         purpose: Purpose,
         offer: Option<Vec<u8>>,
-        cx: &mut Cx<'_>,
+        cx: &mut Context<'_>,
         dress: impl FnOnce(Builder, &Leg) -> Builder,
     ) -> bool {
         let Some(cseq) = self.next_cseq(side, 1) else { return false };
@@ -94,7 +94,7 @@ impl Carried {
         true
     }
 
-    pub(super) fn send_bye(&mut self, side: usize, reason: &str, cx: &mut Cx<'_>) {
+    pub(super) fn send_bye(&mut self, side: usize, reason: &str, cx: &mut Context<'_>) {
         // A normal hang-up needs no explanation; the rest says that the network failed (RFC 3326, Q.850 cause 41).
         let why = (reason != "hung up").then(|| format!("Q.850;cause=41;text=\"{reason}\""));
         self.send_other(side, "BYE", Purpose::Last, None, cx, |b, _| {
@@ -123,7 +123,7 @@ impl Carried {
     }
 
     /// Cancels the INVITE that is under way: now, or once there is a provisional answer (RFC 3261 section 9.1).
-    pub(super) fn cancel_invite(&mut self, side: usize, cx: &mut Cx<'_>) {
+    pub(super) fn cancel_invite(&mut self, side: usize, cx: &mut Context<'_>) {
         let leg = &self.call.legs[side];
         let Some(invite) = &mut self.sides[side].invite else { return };
         if invite.cancel == Cancel::Sent {
@@ -142,7 +142,7 @@ impl Carried {
     }
 
     /// An answer to a request of ours, in the dialog of `side`.
-    pub(super) fn handle_response(&mut self, side: usize, m: &Message<'_>, cx: &mut Cx<'_>) {
+    pub(super) fn handle_response(&mut self, side: usize, m: &Message<'_>, cx: &mut Context<'_>) {
         let (Some(code), Some(branch)) = (m.code(), m.branch()) else { return };
         if m.method() == Method::Invite {
             let current = self.sides[side].invite.as_ref().is_some_and(|o| o.client.branch.as_bytes() == branch);
@@ -168,7 +168,7 @@ impl Carried {
         self.flush(cx);
     }
 
-    fn invite_answered(&mut self, side: usize, code: u16, m: &Message<'_>, cx: &mut Cx<'_>) {
+    fn invite_answered(&mut self, side: usize, code: u16, m: &Message<'_>, cx: &mut Context<'_>) {
         if code < 200 {
             let Some(invite) = &mut self.sides[side].invite else { return };
             invite.client.provisional(cx.now);
@@ -199,7 +199,7 @@ impl Carried {
     }
 
     /// Sends the ACK for a final answer, and returns what is needed to send it again.
-    fn ack(&self, side: usize, success: bool, cseq: u32, client: &Client, m: &Message<'_>, cx: &mut Cx<'_>) -> Acked {
+    fn ack(&self, side: usize, success: bool, cseq: u32, client: &Client, m: &Message<'_>, cx: &mut Context<'_>) -> Acked {
         let ack = self.build_ack(side, success, cseq, &client.branch, &client.target, m, cx);
         let leg = &self.call.legs[side];
         cx.send(leg.local_addr, leg.remote_addr, ack.clone());
@@ -222,7 +222,7 @@ impl Carried {
         branch: &str,
         target: &super::transaction::Target,
         m: &Message<'_>,
-        cx: &mut Cx<'_>,
+        cx: &mut Context<'_>,
     ) -> Vec<u8> {
         let (leg, port) = (&self.call.legs[side], cx.settings.recovery_port);
         if success {
@@ -236,7 +236,7 @@ impl Carried {
     }
 
     /// A final answer to an INVITE that is settled: the ACK was lost, or it was given up before the answer came.
-    fn acknowledge_again(&mut self, side: usize, code: u16, branch: &[u8], m: &Message<'_>, cx: &mut Cx<'_>) {
+    fn acknowledge_again(&mut self, side: usize, code: u16, branch: &[u8], m: &Message<'_>, cx: &mut Context<'_>) {
         if code < 200 {
             return;
         }
@@ -276,7 +276,7 @@ impl Carried {
         self.touch();
     }
 
-    fn own_refused(&mut self, side: usize, code: u16, m: &Message<'_>, cx: &mut Cx<'_>) {
+    fn own_refused(&mut self, side: usize, code: u16, m: &Message<'_>, cx: &mut Context<'_>) {
         let number = |n| m.header(n).and_then(leading_number);
         let direction = self.call.legs[side].direction;
         let step = self.sides[side].tries.judge(code, number(Name::RetryAfter), number(Name::MinSe), direction);
@@ -301,7 +301,7 @@ impl Carried {
         s.invite.is_some() || s.others.iter().any(|o| o.offer.is_some())
     }
 
-    pub(super) fn retry_own(&mut self, side: usize, cx: &mut Cx<'_>) {
+    pub(super) fn retry_own(&mut self, side: usize, cx: &mut Context<'_>) {
         if self.offer_open(side) || self.phone_busy(side, None) {
             self.sides[side].retry = Some(cx.now + BUSY);
         } else if let Some(offer) = self.sides[side].own_offer.clone() {
@@ -312,7 +312,7 @@ impl Carried {
     }
 
     /// The session timer is ours to refresh: a re-INVITE with the description as it is (RFC 4028 section 7.4).
-    pub(super) fn refresh(&mut self, side: usize, cx: &mut Cx<'_>) {
+    pub(super) fn refresh(&mut self, side: usize, cx: &mut Context<'_>) {
         self.sides[side].refresh = None;
         let busy = self.offer_open(side) || self.sides[side].own_offer.is_some() || self.phone_busy(side, None);
         if busy || self.phase != Phase::Carrying {
@@ -324,7 +324,7 @@ impl Carried {
         }
     }
 
-    pub(super) fn time_clients(&mut self, side: usize, cx: &mut Cx<'_>) {
+    pub(super) fn time_clients(&mut self, side: usize, cx: &mut Context<'_>) {
         let (from, to) = (self.call.legs[side].local_addr, self.call.legs[side].remote_addr);
         let mut expired = Vec::new();
         let mut kept = Vec::new();
@@ -368,7 +368,7 @@ impl Carried {
     }
 
     /// Ends the call because a relayed request found nobody.
-    pub(super) fn lost(&mut self, side: usize, code: u16, cx: &mut Cx<'_>) {
+    pub(super) fn lost(&mut self, side: usize, code: u16, cx: &mut Context<'_>) {
         let mut bye = [true, true];
         bye[side.min(1)] = code != 481;
         self.end(Outcome::Gone, "party gone", &bye, cx);
