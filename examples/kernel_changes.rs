@@ -110,7 +110,8 @@ fn flows(vip: IpAddr, n: u16) -> Vec<Flow> {
 
 fn tell(what: &str, mut times: Vec<Duration>) {
     times.sort_unstable();
-    let at =
-        |share: usize| times.get((times.len() * share / 100).min(times.len().saturating_sub(1))).copied().unwrap_or_default();
+    let at = |share: usize| {
+        times.get((times.len() * share / 100).min(times.len().saturating_sub(1))).copied().unwrap_or_default()
+    };
     println!("  {what:<52} median {:>10.3?}  95 % {:>10.3?}  most {:>10.3?}", at(50), at(95), at(100));
 }

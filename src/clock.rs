@@ -10,7 +10,9 @@ pub fn now() -> Time {
         Ok(now) => now,
         // With any time of our own making a right would last for ever. Whoever runs no longer renews what the kernel holds.
         Err(e) => {
-            eprintln!("keepcall: the kernel does not tell CLOCK_BOOTTIME ({e}), and no right can be kept without it: stopping");
+            eprintln!(
+                "keepcall: the kernel does not tell CLOCK_BOOTTIME ({e}), and no right can be kept without it: stopping"
+            );
             std::process::exit(1);
         }
     }

@@ -136,17 +136,22 @@ fn etcd_that_lets_nobody_in_is_asked_slowly_until_it_does() {
     let lan = Lan::new().unwrap();
     let mut etcd = Member::new(&lan, "http", &[], &[]);
     etcd.start();
-    for args in
-        ["user add root:secret", "user grant-role root root", "user add keepcall:right", "role add keepcall", "auth enable"]
-    {
+    for args in [
+        "user add root:secret",
+        "user grant-role root root",
+        "user add keepcall:right",
+        "role add keepcall",
+        "auth enable",
+    ] {
         etcd.ctl(&args.split(' ').collect::<Vec<_>>());
     }
     etcd.client = vec!["--user=root:secret".to_owned()];
     let host = lan.host("a").unwrap();
     let node = Node::new(host, "a", &etcd.url());
     let file = node.dir.join("password");
-    let with_user =
-        node.clone().with("[etcd]\n", &format!("[etcd]\nuser = \"keepcall\"\npassword_file = \"{}\"\n", file.display()));
+    let with_user = node
+        .clone()
+        .with("[etcd]\n", &format!("[etcd]\nuser = \"keepcall\"\npassword_file = \"{}\"\n", file.display()));
 
     // No user at all.
     let agent = node.start();

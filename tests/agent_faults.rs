@@ -56,7 +56,8 @@ fn what_fails_starts_again_and_neither_address_nor_role_takes_note() {
     let calls = scene.calls(2, &[0]).unwrap();
     let agent = &scene.agents[0];
     let observer = Observer::start(scene.lan.host("obs").unwrap(), VIP4).unwrap();
-    wait::until("the address to answer", SOON, || if observer.is_answered() { Ok(()) } else { Err("silence".into()) }).unwrap();
+    wait::until("the address to answer", SOON, || if observer.is_answered() { Ok(()) } else { Err("silence".into()) })
+        .unwrap();
     let before = agent.instance().unwrap()["epoch"].clone();
 
     let since = unix_us();
@@ -66,7 +67,10 @@ fn what_fails_starts_again_and_neither_address_nor_role_takes_note() {
         &[("recovery:panic", CALLS, "recovery panicked")],
         &[("control:panic", CONTROL, "command line panicked")],
         // At once: each takes the watchdog's ten seconds.
-        &[("learning:loop", CALLS, "learning did not come back"), ("control:loop", CONTROL, "command line did not come back")],
+        &[
+            ("learning:loop", CALLS, "learning did not come back"),
+            ("control:loop", CONTROL, "command line did not come back"),
+        ],
     ];
     for step in steps {
         step.iter().for_each(|(kind, ..)| do_it(kind));

@@ -79,7 +79,8 @@ fn panics_in_hep_and_ami_cost_neither_address_nor_calls() {
     const CALLS: usize = 2;
     let lan = Lan::new().unwrap();
     let rt = tokio::runtime::Runtime::new().unwrap();
-    let manager = "[general]\nenabled=yes\nbindaddr=127.0.0.1\n[keepcall]\nsecret=a secret\nread=call\nwrite=reporting\n";
+    let manager =
+        "[general]\nenabled=yes\nbindaddr=127.0.0.1\n[keepcall]\nsecret=a secret\nread=call\nwrite=reporting\n";
     let extra = Extra { files: vec![("manager.conf", manager.to_owned())], ..Extra::default() };
     let mut server = Asterisk::start_with(&lan, lan.host("a").unwrap(), extra).unwrap();
     let mut etcd = Member::new(&lan, "http", &[], &[]);
@@ -201,8 +202,9 @@ fn a_kernel_that_takes_no_hold_is_told_repaired_and_handed_over() {
     let witness = Witness::start(lan.host("obs").unwrap(), &[&a.host, &b.host]).unwrap();
     wait::until("the address to answer", SOON, || witness.sole_owner(Duration::from_millis(100))).unwrap();
     let trouble = |s: &Value, what: &str| s["instances"][0]["reason"].as_str().is_some_and(|r| r.contains(what));
-    let silent =
-        || witness.sole_owner(Duration::from_millis(300)).map_or_else(|_| Ok(()), |owner| Err(format!("{owner} answers")));
+    let silent = || {
+        witness.sole_owner(Duration::from_millis(300)).map_or_else(|_| Ok(()), |owner| Err(format!("{owner} answers")))
+    };
 
     // Nobody else is there: it stays master, and the kernel itself silences it when the last hold is over.
     std::fs::write(file(&a, "lease:refuse"), "").unwrap();

@@ -107,7 +107,11 @@ fn a_call_over_tls_is_learnt_by_its_key() {
         (&"over-tls".into(), &"inbound".into(), &"tls".into()),
         "{calls}"
     );
-    assert_eq!((&leg["remote_addr"], &leg["media"]), (&"198.51.100.7:40001".into(), &"198.51.100.7:4000".into()), "{calls}");
+    assert_eq!(
+        (&leg["remote_addr"], &leg["media"]),
+        (&"198.51.100.7:40001".into(), &"198.51.100.7:4000".into()),
+        "{calls}"
+    );
     assert_eq!(calls[0]["state"], "up");
     // A forged end changes nothing, the true one does.
     server.hang_up("not the key");

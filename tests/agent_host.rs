@@ -47,7 +47,8 @@ fn what_is_missing_is_waited_for_in_one_process_and_disturbs_no_other_instance()
 
     // The heartbeat port, and then the key.
     let ip = host.ip4.to_string();
-    let squat = |ip: String, port: u16| host.enter(move || Ok(std::net::UdpSocket::bind(format!("{ip}:{port}"))?)).unwrap();
+    let squat =
+        |ip: String, port: u16| host.enter(move || Ok(std::net::UdpSocket::bind(format!("{ip}:{port}"))?)).unwrap();
     let taken = squat(ip, 7490);
     let recovery = squat("0.0.0.0".to_owned(), 5070);
     let mut agent = node.start();
@@ -64,7 +65,8 @@ fn what_is_missing_is_waited_for_in_one_process_and_disturbs_no_other_instance()
     // The recovery port of one instance, the interface of the other. Neither is elected.
     agent.says("UDP port 5070");
     agent.says("no interface eth9");
-    let status = agent.comes_to("both reasons", |s| reason(s, "sip").contains("5070") && reason(s, "late").contains("eth9"));
+    let status =
+        agent.comes_to("both reasons", |s| reason(s, "sip").contains("5070") && reason(s, "late").contains("eth9"));
     for name in ["sip", "late"] {
         assert_ne!(instance(&status, name)["role"], "master");
     }
@@ -107,8 +109,8 @@ fn another_host_with_the_address_is_told_with_its_hardware_address() {
     let mut etcd = Member::new(&lan, "http", &[], &[]);
     etcd.start();
     let (host, other) = (lan.host("a").unwrap(), lan.host("c").unwrap());
-    let node =
-        Node::new(host, "a", &etcd.url()).with(&format!("\"{VIP4}/24\""), &format!("\"{VIP4}/24\", \"{}/64\"", lab::lan::VIP6));
+    let node = Node::new(host, "a", &etcd.url())
+        .with(&format!("\"{VIP4}/24\""), &format!("\"{VIP4}/24\", \"{}/64\"", lab::lan::VIP6));
     let mac = other.mac().unwrap().map(|b| format!("{b:02x}")).join(":");
     // It was there before, and says nothing unless it is asked.
     for address in [VIP4.into(), lab::lan::VIP6.into()] {
@@ -116,8 +118,9 @@ fn another_host_with_the_address_is_told_with_its_hardware_address() {
     }
     let agent = node.start();
     agent.is_master();
-    let status =
-        agent.comes_to("the conflict in its status", |s| s["instances"][0]["conflicts"].as_array().is_some_and(|c| c.len() == 2));
+    let status = agent.comes_to("the conflict in its status", |s| {
+        s["instances"][0]["conflicts"].as_array().is_some_and(|c| c.len() == 2)
+    });
     for conflict in status["instances"][0]["conflicts"].as_array().unwrap() {
         assert_eq!(conflict["mac"], mac.as_str(), "{status}");
     }
@@ -136,7 +139,8 @@ fn a_right_that_ends_and_comes_back_is_nobodys_doing() {
     let lan = Lan::new().unwrap();
     let mut etcd = Member::new(&lan, "http", &[], &[]);
     etcd.start();
-    let node = |name: &str| Node::new(lan.host(name).unwrap(), name, &etcd.url()).with("hold = \"2s\"", "hold = \"500ms\"");
+    let node =
+        |name: &str| Node::new(lan.host(name).unwrap(), name, &etcd.url()).with("hold = \"2s\"", "hold = \"500ms\"");
     let (a, b) = (node("a"), node("b"));
     let first = a.start();
     first.is_master();

@@ -40,10 +40,13 @@ fn an_address_that_is_held_and_not_there_is_told_and_put_back() {
 
     // The second time it waits a second, in which the state is told.
     let remove = || drop(host.exec(&["ip", "addr", "del", &format!("{VIP4}/24"), "dev", "eth0"]).unwrap());
-    let put_back = || {
-        wait::until("the address to be put back", SOON, || if node.has_vip() { Ok(()) } else { Err("it is not".into()) })
+    let put_back =
+        || {
+            wait::until("the address to be put back", SOON, || {
+                if node.has_vip() { Ok(()) } else { Err("it is not".into()) }
+            })
             .unwrap();
-    };
+        };
     let removed = format!("needs repair: somebody removed {VIP4}/24 from eth0");
     wait::until("a removal to be told by status", SOON, || {
         remove();
@@ -60,7 +63,8 @@ fn an_address_that_is_held_and_not_there_is_told_and_put_back() {
     let six = || host.has_address(VIP6.into()).unwrap();
     host.sysctl("net/ipv6/conf/eth0/disable_ipv6", "1").unwrap();
     let status = agent.comes_to("the address that is not there to be told", |s| {
-        reason(s).contains("needs repair: not all of the addresses are on eth0") && s["instances"][0]["role"] == "master"
+        reason(s).contains("needs repair: not all of the addresses are on eth0")
+            && s["instances"][0]["role"] == "master"
     });
     assert!(node.has_vip() && !six(), "{status}");
     assert!(node.run(&["status"]).1.contains("not all of the addresses are on eth0"));
@@ -85,8 +89,10 @@ fn a_master_that_cannot_make_its_tables_again_hands_over_and_repairs_itself_late
     let (bin, broken) = (a.dir.join("bin"), a.dir.join("broken"));
     std::fs::create_dir(&bin).unwrap();
     let nft = bin.join("nft");
-    let script =
-        format!("#!/bin/sh\n[ -e {} ] && {{ echo 'it is broken' >&2; exit 1; }}\nexec /usr/sbin/nft \"$@\"\n", broken.display());
+    let script = format!(
+        "#!/bin/sh\n[ -e {} ] && {{ echo 'it is broken' >&2; exit 1; }}\nexec /usr/sbin/nft \"$@\"\n",
+        broken.display()
+    );
     std::fs::write(&nft, script).unwrap();
     std::fs::set_permissions(&nft, std::fs::Permissions::from_mode(0o755)).unwrap();
     let path = format!("PATH={}:{}", bin.display(), std::env::var("PATH").unwrap());
@@ -102,11 +108,14 @@ fn a_master_that_cannot_make_its_tables_again_hands_over_and_repairs_itself_late
         a.host.exec(&["/usr/sbin/nft", "delete", "table", family, "keepcall-lease-sip"]).unwrap();
     }
     first.comes_to("the kernel's fault to be told", |s| {
-        reason(s).contains("needs repair: master, but the kernel does not answer") || s["instances"][0]["role"] != "master"
+        reason(s).contains("needs repair: master, but the kernel does not answer")
+            || s["instances"][0]["role"] != "master"
     });
     second.is_master();
     wait::until("the address to be away", SOON, || if a.has_vip() { Err(first.log()) } else { Ok(()) }).unwrap();
-    first.comes_to("the fault to be told still", |s| reason(s).contains("needs repair: the kernel does not obey the election"));
+    first.comes_to("the fault to be told still", |s| {
+        reason(s).contains("needs repair: the kernel does not obey the election")
+    });
     first.says("it is broken");
 
     std::fs::remove_file(&broken).unwrap();

@@ -23,7 +23,8 @@ fn epoch(agent: &Agent) -> u64 {
 
 fn observed(lan: &Lan) -> Observer {
     let seen = Observer::start(lan.host("obs").unwrap(), VIP4).unwrap();
-    wait::until("the address to answer", SOON, || if seen.is_answered() { Ok(()) } else { Err("silence".into()) }).unwrap();
+    wait::until("the address to answer", SOON, || if seen.is_answered() { Ok(()) } else { Err("silence".into()) })
+        .unwrap();
     seen
 }
 
@@ -51,8 +52,10 @@ fn the_host_of_an_agent_that_is_killed_or_frozen_falls_silent_before_the_other_a
     a.proc.signal(Signal::SIGKILL).unwrap();
     a.ends();
     b.is_master();
-    wait::until("the other host to answer", SOON, || if seen.owners().len() > 1 { Ok(()) } else { Err("it does not".into()) })
-        .unwrap();
+    wait::until("the other host to answer", SOON, || {
+        if seen.owners().len() > 1 { Ok(()) } else { Err("it does not".into()) }
+    })
+    .unwrap();
     // The address is on both hosts, and one of them answers.
     assert!(on_a.has_vip() && on_b.has_vip());
     let gap = seen.gap_at_change(killed).unwrap();
@@ -67,18 +70,18 @@ fn the_host_of_an_agent_that_is_killed_or_frozen_falls_silent_before_the_other_a
     let frozen = unix_us();
     b.proc.signal(Signal::SIGSTOP).unwrap();
     a.is_master();
-    wait::until(
-        "the first host to answer again",
-        SOON,
-        || if seen.owners().len() > 2 { Ok(()) } else { Err("it does not".into()) },
-    )
+    wait::until("the first host to answer again", SOON, || {
+        if seen.owners().len() > 2 { Ok(()) } else { Err("it does not".into()) }
+    })
     .unwrap();
     println!("frozen: {:.1} ms without an answer", seen.gap_at_change(frozen).unwrap().millis());
     assert!(on_b.has_vip());
     // Awake again it finds its right gone, and never answers.
     b.proc.signal(Signal::SIGCONT).unwrap();
-    wait::until("the address to leave the host that was frozen", SOON, || if on_b.has_vip() { Err(b.log()) } else { Ok(()) })
-        .unwrap();
+    wait::until("the address to leave the host that was frozen", SOON, || {
+        if on_b.has_vip() { Err(b.log()) } else { Ok(()) }
+    })
+    .unwrap();
     a.is_armed("b");
     let [of_a, of_b] = macs();
     assert_eq!(seen.owners(), [of_a, of_b, of_a]);

@@ -20,7 +20,8 @@ fn policies(pid: u32) -> Vec<(String, u32, u32)> {
             let path = task.unwrap().path();
             let name = std::fs::read_to_string(path.join("comm")).unwrap().trim().to_owned();
             let stat = std::fs::read_to_string(path.join("stat")).unwrap();
-            let fields: Vec<u32> = stat.rsplit(')').next().unwrap().split_whitespace().map(|f| f.parse().unwrap_or(0)).collect();
+            let fields: Vec<u32> =
+                stat.rsplit(')').next().unwrap().split_whitespace().map(|f| f.parse().unwrap_or(0)).collect();
             // Counted from the state, which is field 3.
             (name, fields[41 - 3], fields[40 - 3])
         })
@@ -93,8 +94,9 @@ fn builds_do_not_move_the_address() {
     let mut etcd = Member::new(&lan, "http", &[], &[]);
     etcd.start();
     // The election waits for no ordinary thread: under this load it is milliseconds late (docs/election.md), so a second is plenty.
-    let node =
-        |name: &str| Node::new(lan.host(name).unwrap(), name, &etcd.url()).with_sip().with("hold = \"2s\"", "hold = \"1s\"");
+    let node = |name: &str| {
+        Node::new(lan.host(name).unwrap(), name, &etcd.url()).with_sip().with("hold = \"2s\"", "hold = \"1s\"")
+    };
     let (a, b) = (node("a"), node("b"));
     let first = a.start();
     first.is_master();
@@ -104,8 +106,9 @@ fn builds_do_not_move_the_address() {
     // Not on the tmpfs of the lab: a disk is to be busy.
     let disk = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let builds = builds(disk.path().to_str().unwrap());
-    let hogs: Vec<Proc> =
-        (0..12).map(|i| a.host.spawn(&format!("build{i}"), &["sh", "-c", &builds[i % builds.len()]]).unwrap()).collect();
+    let hogs: Vec<Proc> = (0..12)
+        .map(|i| a.host.spawn(&format!("build{i}"), &["sh", "-c", &builds[i % builds.len()]]).unwrap())
+        .collect();
     let since = Instant::now();
     wait::until("twenty seconds of load to pass", SOON, || {
         let told = || format!("{:?} {:?}\n{}\n{}", stalls(&first), stalls(&second), first.log(), second.log());
@@ -132,7 +135,8 @@ fn a_log_that_nobody_takes_holds_up_nothing() {
     let lan = Lan::new().unwrap();
     let mut etcd = Member::new(&lan, "http", &[], &[]);
     etcd.start();
-    let node = |name: &str| Node::new(lan.host(name).unwrap(), name, &etcd.url()).with("hold = \"2s\"", "hold = \"500ms\"");
+    let node =
+        |name: &str| Node::new(lan.host(name).unwrap(), name, &etcd.url()).with("hold = \"2s\"", "hold = \"500ms\"");
     let (a, b) = (node("a"), node("b"));
     // A pipe that is open at both ends and full after the first lines of the finest log: as a journal that waits for its disk.
     let pipe = a.dir.join("log");

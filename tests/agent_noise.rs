@@ -128,9 +128,13 @@ fn calls_outlive_noise_and_spoilt_keys() {
     knows(&b, CALLS);
     let ids = in_etcd(&etcd);
 
-    let targets: Vec<String> =
-        [format!("{VIP4}:5060"), format!("{VIP4}:5070"), format!("{}:7490", hosts[0].ip4), format!("{}:7490", hosts[1].ip4)]
-            .into();
+    let targets: Vec<String> = [
+        format!("{VIP4}:5060"),
+        format!("{VIP4}:5070"),
+        format!("{}:7490", hosts[0].ip4),
+        format!("{}:7490", hosts[1].ip4),
+    ]
+    .into();
     make_noise(lan.host("obs").unwrap(), &targets, 400);
     let since = unix_us();
     assert!(a.is_alive());

@@ -90,7 +90,11 @@ fn a_switchover_and_every_reason_against_it() {
     wait::until("b to be unfit", SOON, || {
         // Nobody is there to ask, so this only shows the table.
         let (code, out, err) = a.run(&["switchover", "--to", "b"]);
-        if code == 5 && err.contains("not fit") && out.contains("not fit") { Ok(()) } else { Err(format!("{code} {out} {err}")) }
+        if code == 5 && err.contains("not fit") && out.contains("not fit") {
+            Ok(())
+        } else {
+            Err(format!("{code} {out} {err}"))
+        }
     })
     .unwrap();
     let (code, out, _) = a.run(&["switchover", "--yes", "--json"]);
@@ -102,15 +106,23 @@ fn a_switchover_and_every_reason_against_it() {
 
     wait::until("the switchover", SOON, || {
         let (code, out, err) = a.run(&["switchover", "--yes"]);
-        if code == 0 && out.contains("sip: b is master (was a), epoch ") { Ok(()) } else { Err(format!("{code} {out} {err}")) }
+        if code == 0 && out.contains("sip: b is master (was a), epoch ") {
+            Ok(())
+        } else {
+            Err(format!("{code} {out} {err}"))
+        }
     })
     .unwrap();
-    wait::until("the address at b", SOON, || if b.has_vip() && !a.has_vip() { Ok(()) } else { Err("no".into()) }).unwrap();
+    wait::until("the address at b", SOON, || if b.has_vip() && !a.has_vip() { Ok(()) } else { Err("no".into()) })
+        .unwrap();
     second.is_armed("a");
 
     // Asked for on the backup: the master does it, and its refusals come back.
     let (code, out, err) = a.run(&["switchover", "--to", "a"]);
-    assert!(code == 5 && out.contains("master b") && out.contains("can take over") && err.contains("--yes"), "{out}{err}");
+    assert!(
+        code == 5 && out.contains("master b") && out.contains("can take over") && err.contains("--yes"),
+        "{out}{err}"
+    );
     let (code, _, err) = a.run(&["switchover", "--yes", "--to", "b"]);
     assert!(code == 5 && err.contains("already master"), "{code} {err}");
     let (code, out, err) = a.run(&["switchover", "--yes"]);
@@ -132,7 +144,10 @@ fn a_switchover_and_every_reason_against_it() {
     second.is_master();
     assert!(b.has_vip() && !a.has_vip());
     let (code, out, _) = b.run(&["history"]);
-    assert!(code == 0 && out.contains("a -> b") && out.contains("b -> a") && out.contains("switchover by an operator"), "{out}");
+    assert!(
+        code == 0 && out.contains("a -> b") && out.contains("b -> a") && out.contains("switchover by an operator"),
+        "{out}"
+    );
     second.is_calm();
     second.stops();
     drop(server_of_b);

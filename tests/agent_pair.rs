@@ -56,7 +56,8 @@ fn nodes_that_do_not_belong_together_are_told_apart() {
     let twin = b.clone().with("name = \"b\"", "name = \"a\"");
     let other = twin.start();
     other.says("uses the name of this node");
-    let status = other.comes_to("its status", |s| s["instances"][0]["reason"].as_str().is_some_and(|r| r.contains("10.44.0.1:")));
+    let status = other
+        .comes_to("its status", |s| s["instances"][0]["reason"].as_str().is_some_and(|r| r.contains("10.44.0.1:")));
     assert_eq!(status["instances"][0]["role"], "unknown", "{status}");
     first.is_calm();
     other.is_calm();
@@ -90,7 +91,9 @@ fn keys_in_etcd_that_somebody_spoils() {
     }
     let (a, b) = start_pair(&lan, &etcd);
     assert!(a.node.has_vip());
-    for word in ["nodes/zz", "calls/00ff00ff00ff00ff00ff00ff", "calls/weird key", "calls/huge", "etcdctl del", "sip/writer"] {
+    for word in
+        ["nodes/zz", "calls/00ff00ff00ff00ff00ff00ff", "calls/weird key", "calls/huge", "etcdctl del", "sip/writer"]
+    {
         a.says(word);
     }
     let log = a.log();
@@ -139,11 +142,17 @@ fn keys_in_etcd_that_somebody_spoils() {
     assert_eq!(now["epoch"], before["epoch"], "nothing may have moved: {now}");
     // Deleted, it is written again by the master that lives.
     etcd.ctl(&["del", &node::path("instances/sip/record")]);
-    wait::until("the record to be written again", SOON, || etcd.get("instances/sip/record").map(drop).ok_or("gone".into()))
-        .unwrap();
+    wait::until("the record to be written again", SOON, || {
+        etcd.get("instances/sip/record").map(drop).ok_or("gone".into())
+    })
+    .unwrap();
     a.is_armed("b");
     let now: Value = serde_json::from_str(&etcd.get("instances/sip/record").unwrap()).unwrap();
-    assert!(now["epoch"] == before["epoch"] && a.node.has_vip() && !a.log().contains("no longer master"), "{now}\n{}", a.log());
+    assert!(
+        now["epoch"] == before["epoch"] && a.node.has_vip() && !a.log().contains("no longer master"),
+        "{now}\n{}",
+        a.log()
+    );
     for agent in [a, b] {
         agent.is_calm();
         assert!(!agent.log().contains("panicked"));
@@ -161,8 +170,10 @@ fn the_address_and_the_tables_are_put_back() {
     for _ in 0..2 {
         let cidr = format!("{VIP4}/24");
         a.node.host.exec(&["ip", "addr", "del", &cidr, "dev", "eth0"]).unwrap();
-        wait::until("the address to be put back", SOON, || if a.node.has_vip() { Ok(()) } else { Err("it is away".into()) })
-            .unwrap();
+        wait::until("the address to be put back", SOON, || {
+            if a.node.has_vip() { Ok(()) } else { Err("it is away".into()) }
+        })
+        .unwrap();
     }
     a.says("somebody removed the address");
     for agent in [&a, &b] {

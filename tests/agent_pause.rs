@@ -144,7 +144,8 @@ fn changes_that_can_wait_are_held_down_after_too_many() {
     let master = || {
         let at = wait::until("a master with a successor", SOON, || {
             let found = agents.iter().position(|a| {
-                a.status().is_ok_and(|s| s["instances"][0]["role"] == "master" && s["instances"][0]["successor"].is_string())
+                a.status()
+                    .is_ok_and(|s| s["instances"][0]["role"] == "master" && s["instances"][0]["successor"].is_string())
             });
             found.ok_or_else(|| "nobody".to_owned())
         });

@@ -29,13 +29,15 @@ fn epoch(agent: &Agent) -> u64 {
 
 fn observer(lan: &Lan) -> Observer {
     let observer = Observer::start(lan.host("obs").unwrap(), VIP4).unwrap();
-    wait::until("the address to answer", SOON, || if observer.is_answered() { Ok(()) } else { Err("silence".into()) }).unwrap();
+    wait::until("the address to answer", SOON, || if observer.is_answered() { Ok(()) } else { Err("silence".into()) })
+        .unwrap();
     observer
 }
 
 /// Since `at` the address has been answered for by the host of `agent` alone, and never been silent for long.
 fn stayed(observer: &Observer, agent: &Agent, at: u64) {
-    wait::until("the address to answer", SOON, || if observer.is_answered() { Ok(()) } else { Err("silence".into()) }).unwrap();
+    wait::until("the address to answer", SOON, || if observer.is_answered() { Ok(()) } else { Err("silence".into()) })
+        .unwrap();
     let gap = observer.gap_after(at).unwrap();
     println!("silence: {:.1} ms", gap.millis());
     assert!(gap.millis() < SILENCE_MS, "silent for {:.1} ms\n{}", gap.millis(), agent.log());
@@ -142,8 +144,11 @@ fn systemd_is_asked_whether_a_stop_is_a_restart() {
     // systemctl, as it answers while a job runs (systemctl(1), list-jobs).
     let systemctl = a.dir.join("systemctl");
     let job = |what: &str| {
-        std::fs::write(&systemctl, format!("#!/bin/sh\n[ \"$1\" = list-jobs ] && echo '4711 keepcall.service {what} running'\n"))
-            .unwrap();
+        std::fs::write(
+            &systemctl,
+            format!("#!/bin/sh\n[ \"$1\" = list-jobs ] && echo '4711 keepcall.service {what} running'\n"),
+        )
+        .unwrap();
         std::fs::set_permissions(&systemctl, std::fs::Permissions::from_mode(0o755)).unwrap();
     };
     let path = format!("PATH={}:/usr/sbin:/usr/bin:/sbin:/bin", a.dir.display());

@@ -37,7 +37,8 @@ fn differences(status: &Value) -> BTreeSet<(String, String, String)> {
 
 /// Waits until exactly these settings differ, in whatever order.
 fn differs(agent: &Agent, expected: &[(&str, &str, &str)]) {
-    let expected: BTreeSet<_> = expected.iter().map(|(a, b, c)| ((*a).to_owned(), (*b).to_owned(), (*c).to_owned())).collect();
+    let expected: BTreeSet<_> =
+        expected.iter().map(|(a, b, c)| ((*a).to_owned(), (*b).to_owned(), (*c).to_owned())).collect();
     agent.comes_to(&format!("{expected:?} to differ"), |s| differences(s) == expected);
 }
 
@@ -96,7 +97,9 @@ fn a_node_with_other_addresses_never_becomes_master() {
     let b = stranger.start();
     differs(&first, &[("addresses", "10.44.0.100/24", "10.44.0.101/24")]);
     differs(&b, &[("addresses", "10.44.0.101/24", "10.44.0.100/24")]);
-    for (agent, words) in [(&first, ["10.44.0.100/24", "10.44.0.101/24"]), (&b, ["cannot become master", "10.44.0.100/24"])] {
+    for (agent, words) in
+        [(&first, ["10.44.0.100/24", "10.44.0.101/24"]), (&b, ["cannot become master", "10.44.0.100/24"])]
+    {
         let (code, out, err) = agent.node.run(&["status"]);
         assert!(code == 0 && words.iter().all(|w| out.contains(w)), "{out}{err}");
         agent.says("a setting differs on that node");
@@ -134,7 +137,9 @@ fn a_node_with_other_addresses_never_becomes_master() {
     kill(again);
     let a = a.with("10.44.0.100/24", "10.44.0.102/24").start();
     b.is_master();
-    a.comes_to("a to say why it is none", |s| s["instances"][0]["reason"].as_str().is_some_and(|r| r.contains("10.44.0.100")));
+    a.comes_to("a to say why it is none", |s| {
+        s["instances"][0]["reason"].as_str().is_some_and(|r| r.contains("10.44.0.100"))
+    });
     assert!(!a.node.host.has_address("10.44.0.102".parse().unwrap()).unwrap(), "{}", a.log());
     b.stops();
     a.stops();

@@ -19,7 +19,11 @@ fn complains(agent: Agent, words: &[&str]) {
     let status = agent.comes_to("its status", |s| s["etcd"]["healthy"] == false && s["etcd"]["error"].is_string());
     let error = status["etcd"]["error"].as_str().unwrap().to_owned();
     for word in words {
-        assert!(agent.log().contains(word) && error.contains(word), "{word:?} is not in {error:?} or not in\n{}", agent.log());
+        assert!(
+            agent.log().contains(word) && error.contains(word),
+            "{word:?} is not in {error:?} or not in\n{}",
+            agent.log()
+        );
     }
     agent.is_calm();
     agent.stops();

@@ -53,7 +53,8 @@ fn sip_both_ways_and_no_audio() {
                 )
             })
             .collect();
-        let (from_last, end) = (lan.socket("a", "10.77.0.1:9000"), lan.socket("b", &format!("10.77.0.2:{}", last.0.max(5061))));
+        let (from_last, end) =
+            (lan.socket("a", "10.77.0.1:9000"), lan.socket("b", &format!("10.77.0.2:{}", last.0.max(5061))));
         let expected: usize = sockets.iter().filter(|s| s.2).count() * 2;
         let stop = lan.socket("a", "10.77.0.1:9001");
         let (all, counters) = seen(&lan, ports.clone(), move || {
@@ -73,7 +74,10 @@ fn sip_both_ways_and_no_audio() {
         assert!(all.iter().all(|s| s.payload.ends_with(b"sip")), "audio came through: {all:?}");
         assert_eq!(all.len(), expected + usize::from(last.1 > 1), "{all:?}");
         let has = |src: &str, dst: &str, text: &[u8]| {
-            assert!(all.iter().any(|s| s.src.to_string() == src && s.dst.to_string() == dst && s.payload == text), "{all:?}");
+            assert!(
+                all.iter().any(|s| s.src.to_string() == src && s.dst.to_string() == dst && s.payload == text),
+                "{all:?}"
+            );
         };
         has("10.77.0.1:5060", "10.77.0.2:7000", b"out sip");
         has("10.77.0.2:7000", "10.77.0.1:5060", b"in sip");
@@ -117,7 +121,11 @@ fn a_sample_holds_only_rtp_that_comes_to_the_given_addresses() {
         (seen, few)
     });
     assert_eq!(all.len(), 801, "two ports in range, two families, 200 each, and the end");
-    assert!(all.iter().all(|s| s.payload == b"end" || s.payload == s.dst.port().to_string().as_bytes()), "{:?}", all.last());
+    assert!(
+        all.iter().all(|s| s.payload == b"end" || s.payload == s.dst.port().to_string().as_bytes()),
+        "{:?}",
+        all.last()
+    );
     assert!(all.iter().all(|s| (10_000..=20_000).contains(&s.dst.port())));
     // One in fifty of 801 is 16; less than a quarter of all is beyond any chance.
     assert!((1..200).contains(&rare), "{rare} of 801");

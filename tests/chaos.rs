@@ -64,8 +64,13 @@ fn a_master_that_is_heard_and_hears_nobody_is_replaced() {
 /// What the kernel lease is for, and the proof that the tests above would notice its loss.
 #[test]
 fn without_the_kernel_lease_a_frozen_agent_makes_two_hosts() {
-    let report =
-        play(&Args { rounds: 1, only: Some("freeze-agent".into()), lasts_ms: Some(3000), without_lease: true, ..args(2, 1, 5) });
+    let report = play(&Args {
+        rounds: 1,
+        only: Some("freeze-agent".into()),
+        lasts_ms: Some(3000),
+        without_lease: true,
+        ..args(2, 1, 5)
+    });
     assert!(report.two_hosts_ms > 500, "{:#}", report.json());
     assert!(report.violations.iter().any(|v| v.contains("two hosts answered")), "{:#}", report.json());
 }

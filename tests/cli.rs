@@ -9,7 +9,12 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 fn keepcall(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_keepcall")).args(arguments).env_remove("KEEPCALL_LOG").stdin(Stdio::null()).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_keepcall"))
+        .args(arguments)
+        .env_remove("KEEPCALL_LOG")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
 }
 
 fn said(output: &Output) -> (Option<i32>, String, String) {
@@ -124,7 +129,13 @@ fn a_switchover_shows_candidates_and_asks_or_refuses() {
         Request::Switchover { instance, to } => {
             assert_eq!(instance.as_deref(), Some("pbx"));
             let to = to.unwrap_or_else(|| "b".to_owned());
-            Reply::Switchover(Switchover { instance: "pbx".to_owned(), from: Some("a".to_owned()), to, epoch: 4, took_ms: 12 })
+            Reply::Switchover(Switchover {
+                instance: "pbx".to_owned(),
+                from: Some("a".to_owned()),
+                to,
+                epoch: 4,
+                took_ms: 12,
+            })
         }
         Request::Calls { .. } => {
             let kind = ErrorKind::Invalid;
@@ -142,7 +153,10 @@ fn a_switchover_shows_candidates_and_asks_or_refuses() {
     let (code, out, _) = said(&keepcall(&["--socket", path, "switchover", "--yes", "--json", "--to", "b"]));
     assert_eq!((code, serde_json::from_str::<Switchover>(&out).unwrap().epoch), (Some(0), 4));
     let (code, out, err) = said(&keepcall(&["--socket", path, "calls", "--json"]));
-    assert!(code == Some(2) && err.contains("one of: pbx") && out.contains("\"message\":\"no instance\""), "{out}{err}");
+    assert!(
+        code == Some(2) && err.contains("one of: pbx") && out.contains("\"message\":\"no instance\""),
+        "{out}{err}"
+    );
     let (code, out, _) = said(&keepcall(&["--socket", path, "status", "--json"]));
     assert_eq!((code, serde_json::from_str::<Status>(&out).unwrap().node), (Some(0), "a".to_owned()));
     // An answer that the command did not ask for.

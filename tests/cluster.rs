@@ -212,7 +212,9 @@ fn a_corrupt_record_is_named_and_nobody_takes_over() {
     server.must(&["put", "/keepcall/default/instances/vip/record", "{nonsense"]);
     let log: Log = Arc::default();
     let node = Node::start(&server, 1, &log);
-    wait("the problem is told", || node.cluster.status().instances.first().is_some_and(|i| i.problem.is_some()).then_some(()));
+    wait("the problem is told", || {
+        node.cluster.status().instances.first().is_some_and(|i| i.problem.is_some()).then_some(())
+    });
     assert!(takes(&log).is_empty());
     // The cure that the message names.
     server.must(&["del", "/keepcall/default/instances/vip/record"]);

@@ -23,7 +23,12 @@ fn compare(file: &Path, said: &str) {
     if std::env::var_os("KEEPCALL_BLESS").is_some() {
         fs::write(&expected, said).unwrap();
     }
-    assert_eq!(said, fs::read_to_string(&expected).unwrap_or_default(), "what was said about {} (left) is new", file.display());
+    assert_eq!(
+        said,
+        fs::read_to_string(&expected).unwrap_or_default(),
+        "what was said about {} (left) is new",
+        file.display()
+    );
 }
 
 #[test]
@@ -48,8 +53,8 @@ fn odd_files_are_accepted_with_warnings() {
 #[test]
 fn every_example_is_accepted_without_a_warning() {
     for file in files("config") {
-        let loaded =
-            parse(&fs::read_to_string(&file).unwrap(), "x", Files::Ignore).unwrap_or_else(|e| panic!("{}\n{e}", file.display()));
+        let loaded = parse(&fs::read_to_string(&file).unwrap(), "x", Files::Ignore)
+            .unwrap_or_else(|e| panic!("{}\n{e}", file.display()));
         assert!(loaded.warnings.is_empty(), "{}: {:?}", file.display(), loaded.warnings);
     }
 }
@@ -63,8 +68,8 @@ fn every_example_of_hep_is_accepted() {
         let section = text.lines().skip_while(|l| *l != "# [instance.sip.hep]").take_while(|l| l.starts_with("# "));
         let section: String = section.map(|l| format!("{}\n", &l[2..])).collect();
         count += usize::from(!section.is_empty());
-        let loaded =
-            parse(&format!("{text}\n{section}"), "x", Files::Ignore).unwrap_or_else(|e| panic!("{}\n{e}", file.display()));
+        let loaded = parse(&format!("{text}\n{section}"), "x", Files::Ignore)
+            .unwrap_or_else(|e| panic!("{}\n{e}", file.display()));
         assert!(loaded.warnings.is_empty(), "{}: {:?}", file.display(), loaded.warnings);
         let sip = loaded.config.instances[0].sip.as_ref();
         assert_eq!(sip.is_some_and(|s| s.hep.is_some()), !section.is_empty());
@@ -101,13 +106,17 @@ fn files_that_are_named_must_be_there_and_private() {
     fs::write(&file, &text).unwrap();
     fs::write(&hook, "").unwrap();
     let said = load(&file).unwrap_err().to_string();
-    for part in ["/dev/urandom", "keepcall.toml:4:12", "groupadd --system no-such-group", "/nowhere/password", "not executable"] {
+    for part in
+        ["/dev/urandom", "keepcall.toml:4:12", "groupadd --system no-such-group", "/nowhere/password", "not executable"]
+    {
         assert!(said.contains(part), "{part} in\n{said}");
     }
     assert!(parse(&text, "x", Files::Ignore).is_ok());
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
     fs::write(&key, "short").unwrap();
-    let text = text.replace("group = \"no-such-group\"", "").replace("user = \"u\"\npassword_file = \"/nowhere/password\"\n", "");
+    let text = text
+        .replace("group = \"no-such-group\"", "")
+        .replace("user = \"u\"\npassword_file = \"/nowhere/password\"\n", "");
     fs::write(&file, &text).unwrap();
     assert!(load(&file).unwrap_err().to_string().contains("holds 5 bytes"));
     fs::write(&key, "0123456789abcdef0123456789abcdef").unwrap();

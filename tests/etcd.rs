@@ -169,9 +169,12 @@ async fn passwords_and_permissions_are_told_apart() {
         std::fs::write(&p, text).unwrap();
         p
     };
-    for args in
-        [&["user", "add", "root:r"][..], &["user", "add", "low:l"], &["user", "grant-role", "root", "root"], &["auth", "enable"]]
-    {
+    for args in [
+        &["user", "add", "root:r"][..],
+        &["user", "add", "low:l"],
+        &["user", "grant-role", "root", "root"],
+        &["auth", "enable"],
+    ] {
         // The role of root is made by etcd itself in 3.4 only if it is missing.
         let _ = server.ctl(&["role", "add", "root"]);
         assert!(server.ctl(args), "{args:?}");

@@ -131,7 +131,12 @@ fn without_etcd_a_lost_member_ends_the_hold() {
     let dead = s.agents.remove(2);
     let since = Instant::now();
     (0..3).for_each(|i| s.etcd.launch(i));
-    wait::until("the address to come back", SOON, || if s.observer.is_answered() { Ok(()) } else { Err(String::new()) }).unwrap();
+    wait::until(
+        "the address to come back",
+        SOON,
+        || if s.observer.is_answered() { Ok(()) } else { Err(String::new()) },
+    )
+    .unwrap();
     println!("it came back {:.2?} after etcd was started", since.elapsed());
     s.agents.push(dead.node.start());
     let master = wait::until("a master", SOON, || (0..3).find(|&i| s.holds(i)).ok_or_else(String::new)).unwrap();
@@ -149,7 +154,12 @@ fn without_etcd_a_lost_member_ends_the_hold() {
     s.agents.remove(0);
     let since = Instant::now();
     (0..3).for_each(|i| s.etcd.launch(i));
-    wait::until("the address to come back", SOON, || if s.observer.is_answered() { Ok(()) } else { Err(String::new()) }).unwrap();
+    wait::until(
+        "the address to come back",
+        SOON,
+        || if s.observer.is_answered() { Ok(()) } else { Err(String::new()) },
+    )
+    .unwrap();
     println!("the master lost while etcd is down: taken over {:.2?} after etcd was started", since.elapsed());
     let count = (0..s.agents.len()).filter(|&i| s.holds(i)).count();
     assert_eq!(count, 1, "{:?}", s.statuses());
@@ -159,8 +169,9 @@ fn without_etcd_a_lost_member_ends_the_hold() {
 fn the_master_dies_together_with_the_member_that_all_use() {
     scene::each([false, true], |leader| {
         // One time-out would be longer than all that is allowed here.
-        let mut s =
-            Scene::with(2, |n| n.with("timeout = \"2s\"", "timeout = \"4s\"").with("lease_ttl = \"6s\"", "lease_ttl = \"13s\""));
+        let mut s = Scene::with(2, |n| {
+            n.with("timeout = \"2s\"", "timeout = \"4s\"").with("lease_ttl = \"6s\"", "lease_ttl = \"13s\"")
+        });
         let now = s.etcd.leader();
         if (now == 0) != leader {
             let to = if leader { 0 } else { 1 };
@@ -172,7 +183,8 @@ fn the_master_dies_together_with_the_member_that_all_use() {
         s.etcd.cut(0);
         s.lan.cut("a").unwrap();
         let gap =
-            wait::until("the successor to answer", SOON, || s.observer.gap_at_change(event).map_err(|e| e.to_string())).unwrap();
+            wait::until("the successor to answer", SOON, || s.observer.gap_at_change(event).map_err(|e| e.to_string()))
+                .unwrap();
         println!("master and its etcd member lost at once (leader: {leader}): silent for {:.0} ms", gap.millis());
         let limit = if leader { 5000.0 } else { 3500.0 };
         assert!(gap.millis() < limit, "{}\n{}", gap.millis(), s.agents[1].log());
@@ -197,7 +209,9 @@ fn hands_that_revoke_leases_and_delete_keys() {
     }
     s.stays("all leases revoked", FAULT);
     s.returns("all leases revoked");
-    for key in ["nodes/", "instances/sip/alive", "instances/sip/tickets/", "instances/sip/history/", "instances/sip/calls/"] {
+    for key in
+        ["nodes/", "instances/sip/alive", "instances/sip/tickets/", "instances/sip/history/", "instances/sip/calls/"]
+    {
         s.etcd.ctl(&["del", "--prefix", &node::path(key)]);
         s.stays(key, Duration::from_millis(400));
         s.returns(&format!("{key} deleted"));
@@ -229,8 +243,9 @@ fn the_record_is_deleted_and_its_master_dies() {
     s.etcd.ctl(&["del", &node::path("instances/sip/record")]);
     let dead = s.agents.remove(0);
     // Four seconds in which another node may still vouch for the dead master, and a lease of six; its kernel answers for one of them.
-    let found =
-        wait::until("another master", Duration::from_secs(12), || (0..2).find(|i| s.holds(*i)).ok_or_else(|| s.agents[0].log()));
+    let found = wait::until("another master", Duration::from_secs(12), || {
+        (0..2).find(|i| s.holds(*i)).ok_or_else(|| s.agents[0].log())
+    });
     s.agents.swap(0, found.unwrap());
     s.agents.push(dead.node.start());
     s.settle(0);
@@ -267,7 +282,8 @@ fn etcd_goes_backwards() {
         let before = s.since();
         s.kill_agent(0);
         let dead = s.agents.remove(0);
-        wait::until("the other one to take over", HOLD * 4, || if s.holds(0) { Ok(()) } else { Err(dead.log()) }).unwrap();
+        wait::until("the other one to take over", HOLD * 4, || if s.holds(0) { Ok(()) } else { Err(dead.log()) })
+            .unwrap();
         s.agents.push(dead.node.start());
         s.settle(0);
         println!("etcd {fault}, master killed: silent for {:.0} ms", s.observer.gap_after(before).unwrap().millis());
@@ -277,7 +293,8 @@ fn etcd_goes_backwards() {
     for agent in &s.agents {
         agent.comes_to("the foreign member to be named", |s| {
             let e = &s["etcd"]["endpoints"][2];
-            s["etcd"]["healthy"] == true && e["error"].as_str().is_some_and(|e| e.contains("belongs to another etcd cluster"))
+            s["etcd"]["healthy"] == true
+                && e["error"].as_str().is_some_and(|e| e.contains("belongs to another etcd cluster"))
         });
     }
     s.stays("a member of another cluster", Duration::from_secs(1));
@@ -292,12 +309,14 @@ fn history_is_compacted_while_watches_lag() {
     // The watches of both agents lag behind by what happens while their member is frozen.
     s.etcd.freeze(0);
     for i in 0..40 {
-        let put =
-            wait::until("a put", SOON, || s.etcd.try_ctl_at(1, &["put", &node::path("instances/sip/calls/x"), &i.to_string()]));
+        let put = wait::until("a put", SOON, || {
+            s.etcd.try_ctl_at(1, &["put", &node::path("instances/sip/calls/x"), &i.to_string()])
+        });
         put.unwrap();
     }
     let text = s.etcd.try_ctl_at(1, &["endpoint", "status", "-w", "json"]).unwrap();
-    let revision = serde_json::from_str::<serde_json::Value>(&text).unwrap()[0]["Status"]["header"]["revision"].to_string();
+    let revision =
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()[0]["Status"]["header"]["revision"].to_string();
     s.etcd.try_ctl_at(1, &["compact", &revision]).unwrap();
     s.etcd.thaw(0);
     s.etcd.answers();
@@ -344,7 +363,8 @@ fn etcd_has_no_space_left() {
     s.agents[0].comes_to("failsafe", |s| s["instances"][0]["hold"]["kind"] == "failsafe");
     s.etcd.ctl(&["del", "/other"]);
     let text = s.etcd.try_ctl_at(1, &["endpoint", "status", "-w", "json"]).unwrap();
-    let revision = serde_json::from_str::<serde_json::Value>(&text).unwrap()[0]["Status"]["header"]["revision"].to_string();
+    let revision =
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()[0]["Status"]["header"]["revision"].to_string();
     s.etcd.ctl(&["compact", &revision]);
     s.etcd.ctl(&["defrag"]);
     s.etcd.ctl(&["alarm", "disarm"]);
@@ -432,7 +452,9 @@ fn tokens_expire_and_are_forgotten_behind_tls() {
 fn a_password_changes(s: &mut Scene) {
     s.etcd.fed(&["user", "passwd", "kc", "--interactive=false"], "changed");
     for agent in &s.agents {
-        agent.comes_to("the refusal to be told", |s| s["etcd"]["error"].as_str().is_some_and(|e| e.contains("password_file")));
+        agent.comes_to("the refusal to be told", |s| {
+            s["etcd"]["error"].as_str().is_some_and(|e| e.contains("password_file"))
+        });
     }
     s.stays("password changed", Duration::from_secs(4));
     // Once the successor's lease has run out it vouches for nothing.

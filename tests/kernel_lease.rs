@@ -72,7 +72,11 @@ fn a_host_that_no_longer_renews_is_silent_at_the_deadline_and_never_later() {
                 assert!(last <= deadline + SLACK, "answered {:?} after the deadline", last.since(deadline));
                 // Not much earlier either: the guard, two ticks of the kernel's clock, and a busy machine. What counts is the
                 // first probe that had no answer: the one before it may be old because the prober itself had to wait.
-                assert!(deadline.since(next) < Duration::from_millis(150), "silent {:?} too early", deadline.since(next));
+                assert!(
+                    deadline.since(next) < Duration::from_millis(150),
+                    "silent {:?} too early",
+                    deadline.since(next)
+                );
             }
         }
     });
@@ -252,7 +256,11 @@ fn a_flushed_ruleset_is_put_back_with_what_is_held() {
         assert!(ended > soon(10_000));
         over.store(true, Ordering::Relaxed);
         for probe in probes {
-            assert_eq!(probe.join().unwrap().missed, 0, "{enforcement:?}: probes were lost while the tables were put back");
+            assert_eq!(
+                probe.join().unwrap().missed,
+                0,
+                "{enforcement:?}: probes were lost while the tables were put back"
+            );
         }
         scene.renew(5, soon(100));
         until("the hold is over", || scene.left().is_none());
@@ -273,7 +281,8 @@ fn a_successor_finds_what_is_held_and_nothing_is_lost_on_the_way() {
         assert!(scene.answers("client", V4, true) && scene.answers("client", V6, true));
         let over = Arc::new(AtomicBool::new(false));
         let probes = [probe(&scene, V4, &over), probe(&scene, V6, &over)];
-        let install = |lease: KernelLease| scene.lan.block_on("server", move || async move { lease.install().await.unwrap() });
+        let install =
+            |lease: KernelLease| scene.lan.block_on("server", move || async move { lease.install().await.unwrap() });
         let adopt = |lease: KernelLease| {
             let found = install(lease);
             let (epoch, until) = found.left.unwrap();
@@ -341,7 +350,9 @@ fn an_epoch_that_was_let_go_does_not_come_back_and_a_missing_interface_is_named(
     assert_eq!(scene.left(), None);
     scene.renew(4, soon(5_000));
     assert_eq!(scene.left().map(|l| l.0), Some(4));
-    let error = scene.lan.block_on("server", || async { KernelLease::new("test", "eth7", &vips()).install().await.unwrap_err() });
+    let error = scene
+        .lan
+        .block_on("server", || async { KernelLease::new("test", "eth7", &vips()).install().await.unwrap_err() });
     assert!(error.to_string().contains("eth7"), "{error}");
 }
 
@@ -350,8 +361,10 @@ fn a_kernel_that_is_busy_with_other_tables_never_makes_a_hold_longer() {
     let scene = Scene::new(Enforcement::Netdev);
     let over = Arc::new(AtomicBool::new(false));
     let stop = Arc::clone(&over);
-    let (space, path) = (scene.lan.space("server"), std::env::temp_dir().join(format!("kc-{}-busy.nft", std::process::id())));
-    let elements: Vec<String> = (0..20_000_u32).map(|n| format!("10.{}.{}.{}", n >> 16, n >> 8 & 255, n & 255)).collect();
+    let (space, path) =
+        (scene.lan.space("server"), std::env::temp_dir().join(format!("kc-{}-busy.nft", std::process::id())));
+    let elements: Vec<String> =
+        (0..20_000_u32).map(|n| format!("10.{}.{}.{}", n >> 16, n >> 8 & 255, n & 255)).collect();
     let script = format!(
         "table inet big {{ set s {{ type ipv4_addr; elements = {{ {} }}\n}}\n}}\ndelete table inet big\n",
         elements.join(",")

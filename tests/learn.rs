@@ -39,9 +39,12 @@ impl Capture {
     fn start(host: &Host, interface: &str) -> Result<Self> {
         let file = host.dir.join("learn.pcap");
         let path = file.to_string_lossy().into_owned();
-        let argv = ["tcpdump", "-i", interface, "-s", "0", "-U", "--immediate-mode", "-Z", "root", "-w", &path, "udp or tcp"];
+        let argv =
+            ["tcpdump", "-i", interface, "-s", "0", "-U", "--immediate-mode", "-Z", "root", "-w", &path, "udp or tcp"];
         let proc = host.spawn("tcpdump", &argv)?;
-        wait::until("tcpdump to listen", SOON, || if proc.tail().contains("listening on") { Ok(()) } else { Err(proc.tail()) })?;
+        wait::until("tcpdump to listen", SOON, || {
+            if proc.tail().contains("listening on") { Ok(()) } else { Err(proc.tail()) }
+        })?;
         Ok(Self { proc, file })
     }
 
@@ -52,7 +55,8 @@ impl Capture {
 }
 
 fn inspect(file: &Path, more: &[&str]) -> Result<Value> {
-    let out = Command::new(env!("CARGO_BIN_EXE_keepcall")).arg("inspect").arg(file).arg("--json").args(more).output()?;
+    let out =
+        Command::new(env!("CARGO_BIN_EXE_keepcall")).arg("inspect").arg(file).arg("--json").args(more).output()?;
     ensure!(out.status.success(), "inspect {}: {}", file.display(), String::from_utf8_lossy(&out.stderr));
     serde_json::from_slice(&out.stdout).context("its JSON")
 }
@@ -89,8 +93,15 @@ fn differences(report: &Value, messages: &[Message]) -> Vec<String> {
         }
     }
     for leg in &legs {
-        let (Ok(local), Ok(remote)) = (text(leg, "local_addr").parse(), text(leg, "remote_addr").parse()) else { continue };
-        let name = Name { call_id: text(leg, "call_id"), local, remote, tags: [text(leg, "local_tag"), text(leg, "remote_tag")] };
+        let (Ok(local), Ok(remote)) = (text(leg, "local_addr").parse(), text(leg, "remote_addr").parse()) else {
+            continue;
+        };
+        let name = Name {
+            call_id: text(leg, "call_id"),
+            local,
+            remote,
+            tags: [text(leg, "local_tag"), text(leg, "remote_tag")],
+        };
         let d = rules::dialog(messages, &name);
         let mut differ = |what: &str, ours: String, theirs: String| {
             if ours != theirs {
@@ -110,8 +121,16 @@ fn differences(report: &Value, messages: &[Message]) -> Vec<String> {
         differ("whether it is over", (text(leg, "state") == "ended").to_string(), d.bye.to_string());
         differ("remote target", text(leg, "remote_target").to_owned(), d.remote_target.clone().unwrap_or_default());
         differ("route set", leg["route_set"].to_string(), Value::from(d.route_set.clone()).to_string());
-        differ("local media", format!("{:?}", places(leg, "local")), format!("{:?}", d.local_sdp.clone().unwrap_or_default()));
-        differ("remote media", format!("{:?}", places(leg, "remote")), format!("{:?}", d.remote_sdp.clone().unwrap_or_default()));
+        differ(
+            "local media",
+            format!("{:?}", places(leg, "local")),
+            format!("{:?}", d.local_sdp.clone().unwrap_or_default()),
+        );
+        differ(
+            "remote media",
+            format!("{:?}", places(leg, "remote")),
+            format!("{:?}", d.remote_sdp.clone().unwrap_or_default()),
+        );
     }
     wrong
 }
@@ -143,7 +162,10 @@ fn call(report: &Value, from: u16, to: u16) -> Result<&Value> {
 fn expect(report: &Value, from: u16, to: u16, state: &str, legs: usize) -> Result<Value> {
     let c = call(report, from, to)?;
     ensure!(text(c, "state") == state, "the call from {from} to {to} is {}, not {state}: {c:#}", text(c, "state"));
-    ensure!(c["legs"].as_array().map(Vec::len) == Some(legs), "the call from {from} to {to} has not {legs} legs: {c:#}");
+    ensure!(
+        c["legs"].as_array().map(Vec::len) == Some(legs),
+        "the call from {from} to {to} has not {legs} legs: {c:#}"
+    );
     Ok(c.clone())
 }
 
@@ -294,7 +316,8 @@ fn answered(phone: &Phone, n: usize) -> Result<()> {
 fn answers(file: &Path, port: &str, hops: usize) -> Result<()> {
     wait::every(Duration::from_millis(300), "the call to be in the capture", SOON, || {
         let report = inspect(file, &[]).map_err(|e| format!("{e:#}"))?;
-        let legs = report["calls"].as_array().into_iter().flatten().flat_map(|c| c["legs"].as_array().into_iter().flatten());
+        let legs =
+            report["calls"].as_array().into_iter().flatten().flat_map(|c| c["legs"].as_array().into_iter().flatten());
         let up = legs.filter(|l| l["state"] == "up" && text(l, "remote_addr").ends_with(port)).count();
         if up == hops { Ok(()) } else { Err(format!("{up} of {hops} legs to {port} are up")) }
     })
@@ -341,8 +364,12 @@ fn proxied_and_direct_calls_are_told_as_tshark_reads_them() {
                 (612, true, refused),
             ];
             let (mut ending, staying) = place(lan, Some(server), &proxied)?;
-            let direct =
-                [(621, false, both), (622, false, [Fate::Cancelled, Fate::Cancelled]), (623, false, moved), (624, true, both)];
+            let direct = [
+                (621, false, both),
+                (622, false, [Fate::Cancelled, Fate::Cancelled]),
+                (623, false, moved),
+                (624, true, both),
+            ];
             let (more, _) = place(lan, None, &direct)?;
             ending.extend(more);
             let nobody = Party { host: lan.host("p1")?, number: 1699, tcp: false, fate: Fate::Refused(404) };
@@ -358,7 +385,11 @@ fn proxied_and_direct_calls_are_told_as_tshark_reads_them() {
             fates(&r, 2, &[(611, "ended"), (612, "failed")])?;
             let c = call(&r, 1611, 2611)?;
             ensure!(c["legs"][0]["transport"] == "tcp" && c["legs"][1]["transport"] == "tcp", "{c:#}");
-            ensure!(c["recovery"]["signalling"] == "no" && text(&c["recovery"], "why").contains("UDP"), "{:#}", c["recovery"]);
+            ensure!(
+                c["recovery"]["signalling"] == "no" && text(&c["recovery"], "why").contains("UDP"),
+                "{:#}",
+                c["recovery"]
+            );
             let c = call(&r, 1605, 2605)?;
             ensure!(c["pairing"] == "same-dialog" && c["recovery"]["audio"] == "direct", "{c:#}");
             ensure!(c["recovery"]["signalling"] == "re-invite", "{:#}", c["recovery"]);

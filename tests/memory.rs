@@ -140,7 +140,13 @@ fn call(table: &mut Table, n: usize, now: Time) {
     let own = |add, long| sdp("Asterisk", "192.0.2.10", port + add, n + 1_234_567_890, long);
     a.see(
         table,
-        a.message(&format!("INVITE sip:{}@pbx.example.org SIP/2.0", 300_000 + n), true, "4711 INVITE", false, &phone(&a, true)),
+        a.message(
+            &format!("INVITE sip:{}@pbx.example.org SIP/2.0", 300_000 + n),
+            true,
+            "4711 INVITE",
+            false,
+            &phone(&a, true),
+        ),
         now,
     );
     a.see(table, a.message("SIP/2.0 100 Trying", false, "4711 INVITE", false, ""), now);
@@ -256,7 +262,9 @@ fn floods_take_no_more_than_their_room() {
         table.handle_timeout(now);
     }
     let (bytes, kept, grown) = (table.learning().load.bytes, used() - start, resident().saturating_sub(before));
-    println!("{{\"counted_bytes\":{bytes},\"allocated_bytes\":{kept},\"resident_bytes\":{grown},\"limit_bytes\":{MOST}}}");
+    println!(
+        "{{\"counted_bytes\":{bytes},\"allocated_bytes\":{kept},\"resident_bytes\":{grown},\"limit_bytes\":{MOST}}}"
+    );
     assert!(kept <= MOST && grown <= MOST, "{kept} bytes are kept, {grown} are resident");
     assert!(kept <= bytes + bytes / 4 + MIB, "{bytes} bytes are counted, {kept} are kept");
     now += Duration::from_secs(2);

@@ -65,8 +65,11 @@ fn asterisk(lan: &Lan) -> Result<(Asterisk, PathBuf)> {
          exten => 8004,1,Set(__TRUTH=${{CHANNEL(pjsip,call-id)}})\n same => n,Dial(Local/7001@inner,60)\n"
     );
     let queues = "[general]\n[empty]\njoinempty=yes\n[agents]\njoinempty=yes\nmember => Local/7001@inner/n\n";
-    let files =
-        vec![("manager.conf", manager.to_owned()), ("queues.conf", queues.to_owned()), ("confbridge.conf", "[general]\n".into())];
+    let files = vec![
+        ("manager.conf", manager.to_owned()),
+        ("queues.conf", queues.to_owned()),
+        ("confbridge.conf", "[general]\n".into()),
+    ];
     let mut asterisk = Asterisk::start_with(lan, host, Extra { modules: MODULES, files, extensions })?;
     asterisk.wait_ready()?;
     // Before that it takes no notice of what comes, and these phones send nothing twice.
@@ -97,7 +100,11 @@ impl Scene {
         let address = SocketAddr::from(([127, 0, 0, 1], 5038));
         self.listener.login(Some(Login::Ami { address, user: "keepcall".into(), secret_file: self.secret.clone() }));
         wait::until("the manager interface", SOON, || {
-            self.listener.status().filter(|s| s.connected).map(|_| ()).ok_or_else(|| format!("{:?}", self.listener.status()))
+            self.listener
+                .status()
+                .filter(|s| s.connected)
+                .map(|_| ())
+                .ok_or_else(|| format!("{:?}", self.listener.status()))
         })
     }
 

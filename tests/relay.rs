@@ -247,13 +247,27 @@ fn ten_thousand_calls_of_both_families_and_a_flush_of_all_rules() {
             .map(|n| {
                 let v6 = n % 2 == 0;
                 let phone = |net: u16, port: u16| {
-                    if v6 { format!("[fd80::{net}:{n:x}]:{port}") } else { format!("10.{net}.{}.{}:{port}", n >> 8, n & 0xff) }
+                    if v6 {
+                        format!("[fd80::{net}:{n:x}]:{port}")
+                    } else {
+                        format!("10.{net}.{}.{}:{port}", n >> 8, n & 0xff)
+                    }
                 };
                 let vip = |port: u16| if v6 { format!("[fd77::9]:{port}") } else { format!("10.77.0.9:{port}") };
                 let way = |rtcp: u16| {
                     [
-                        flow(&phone(80, 5000 + rtcp), &vip(11_000 + rtcp), &phone(81, 5002 + rtcp), &vip(14_000 + rtcp)),
-                        flow(&phone(81, 5002 + rtcp), &vip(14_000 + rtcp), &phone(80, 5000 + rtcp), &vip(11_000 + rtcp)),
+                        flow(
+                            &phone(80, 5000 + rtcp),
+                            &vip(11_000 + rtcp),
+                            &phone(81, 5002 + rtcp),
+                            &vip(14_000 + rtcp),
+                        ),
+                        flow(
+                            &phone(81, 5002 + rtcp),
+                            &vip(14_000 + rtcp),
+                            &phone(80, 5000 + rtcp),
+                            &vip(11_000 + rtcp),
+                        ),
                     ]
                 };
                 (format!("other-{n}"), [way(0), way(1)].concat())
@@ -291,13 +305,19 @@ fn ten_thousand_calls_of_both_families_and_a_flush_of_all_rules() {
         // A process that ends in the middle leaves whole calls, and its successor goes on from there.
         let some: Vec<(String, Vec<Flow>)> = many.iter().take(1_000).cloned().collect();
         relay.set_many(some.iter().map(|(call, _)| (&call[..], &[][..]))).await.unwrap();
-        let wishes =
-            some.iter().map(|(call, flows)| Wish { call: call.clone(), flows: flows.clone(), emergency: call == "other-999" });
+        let wishes = some.iter().map(|(call, flows)| Wish {
+            call: call.clone(),
+            flows: flows.clone(),
+            emergency: call == "other-999",
+        });
         relay.want(wishes).await;
         assert!(relay.step().await.unwrap(), "a piece of several");
         let there = relay.counts().await.unwrap();
         assert!(there.contains_key("other-999"), "emergency calls come first");
-        assert!((4_500..5_400).contains(&there.len()) && there.iter().all(|(call, flows)| call == "call" || flows.len() == 4));
+        assert!(
+            (4_500..5_400).contains(&there.len())
+                && there.iter().all(|(call, flows)| call == "call" || flows.len() == 4)
+        );
         a.send_to(&rtp("counted"), "10.77.0.9:10000").unwrap();
         assert_eq!(heard(&b).1, "counted");
         let next = KernelRelay::new("test", &ground());
@@ -306,7 +326,10 @@ fn ten_thousand_calls_of_both_families_and_a_flush_of_all_rules() {
         next.set_many(all.chain([("call", &both_ways(false)[..])])).await.unwrap();
         assert_eq!(next.counts().await.unwrap().len(), 5_501);
         let kept = next.counts_of(&["call"]).await.unwrap();
-        assert!(kept["call"].iter().any(|flow| flow.packets > 0), "what a successor leaves as it is keeps its counters");
+        assert!(
+            kept["call"].iter().any(|flow| flow.packets > 0),
+            "what a successor leaves as it is keeps its counters"
+        );
         // A successor changes its mind about what a crashed process left.
         let next = KernelRelay::new("test", &ground());
         next.set("call", &both_ways(false)).await.unwrap();
@@ -428,7 +451,10 @@ fn what_would_end_on_this_host_is_dropped_whatever_addresses_it_has() {
             relay.set("call", &[to]).await.unwrap();
             a.send_to(&rtp("audio"), "10.77.0.9:10000").unwrap();
             assert!(silent(&server, QUIET));
-            assert_eq!(relay.refused().await.unwrap(), RefusedPackets { this_host: n as u64 + 1, ..RefusedPackets::default() });
+            assert_eq!(
+                relay.refused().await.unwrap(),
+                RefusedPackets { this_host: n as u64 + 1, ..RefusedPackets::default() }
+            );
         }
         let loopback = flow("10.77.0.1:4000", "10.77.0.9:10000", "127.0.0.1:7000", "10.77.0.9:10004");
         assert!(relay.set("call", &[loopback]).await.is_err());
@@ -447,7 +473,8 @@ impl nix::sys::socket::SetSockOpt for NoCheck {
         let raw = std::os::fd::AsRawFd::as_raw_fd(&fd.as_fd());
         #[allow(unsafe_code)]
         // SAFETY: the descriptor is open for the borrow; the option is an int, and `on` lives over the call.
-        let result = unsafe { libc::setsockopt(raw, libc::SOL_SOCKET, libc::SO_NO_CHECK, (&raw const on).cast(), size) };
+        let result =
+            unsafe { libc::setsockopt(raw, libc::SOL_SOCKET, libc::SO_NO_CHECK, (&raw const on).cast(), size) };
         nix::errno::Errno::result(result).map(drop)
     }
 }

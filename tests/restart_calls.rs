@@ -25,7 +25,11 @@ fn counts(scene: &Scene, agent: usize, tracked: u64, carried: u64) {
     wait::until("the calls to be counted", SOON, || {
         let s = scene.agents[agent].instance().map_err(|e| format!("{e:#}"))?;
         let c = &s["calls"];
-        if (c["tracked"].as_u64(), c["carried"].as_u64()) == (Some(tracked), Some(carried)) { Ok(()) } else { Err(c.to_string()) }
+        if (c["tracked"].as_u64(), c["carried"].as_u64()) == (Some(tracked), Some(carried)) {
+            Ok(())
+        } else {
+            Err(c.to_string())
+        }
     })
     .unwrap();
 }

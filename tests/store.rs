@@ -66,7 +66,11 @@ impl Follower {
         let end = Instant::now() + LONG;
         while !good(self) {
             let left = end.saturating_duration_since(Instant::now());
-            match tokio::time::timeout(left, self.events.recv()).await.expect("the follower must come to know it").unwrap() {
+            match tokio::time::timeout(left, self.events.recv())
+                .await
+                .expect("the follower must come to know it")
+                .unwrap()
+            {
                 StoreEvent::Put { call, .. } => {
                     self.known.insert(call.id.clone(), call.epoch);
                 }
@@ -164,7 +168,8 @@ async fn what_was_deleted_while_the_watch_was_away_is_noticed_in_spite_of_compac
     let revision = etcd.read(vec![Op::Get(WRITER.into())]).await.unwrap().revision;
     server.must(&["compact", &revision.to_string()]);
     way.mend(&server).await;
-    let all: BTreeMap<String, u64> = [("stays", 1), ("changes", 2), ("comes", 2)].map(|(id, e)| (id.to_owned(), e)).into();
+    let all: BTreeMap<String, u64> =
+        [("stays", 1), ("changes", 2), ("comes", 2)].map(|(id, e)| (id.to_owned(), e)).into();
     backup.knows(&all).await;
     assert_eq!(backup.synced, 2);
     // And it follows on.
@@ -224,8 +229,11 @@ async fn only_the_named_writer_writes_and_late_writes_are_void() {
     assert_eq!(named.value, b"4");
     // What it sent and did not hear of compares the revision of its naming.
     let late = |revision| {
-        let op =
-            Op::Put { key: format!("{}a", prefix("c", "main")), value: serde_json::to_vec(&call("a", 0)).unwrap(), lease: 0 };
+        let op = Op::Put {
+            key: format!("{}a", prefix("c", "main")),
+            value: serde_json::to_vec(&call("a", 0)).unwrap(),
+            lease: 0,
+        };
         etcd.txn(vec![Compare::ModRevision(WRITER.into(), revision)], vec![op], Vec::new())
     };
 
@@ -407,7 +415,8 @@ async fn garbage_is_skipped_and_counted_and_left_where_it_is() {
     let end = Instant::now() + LONG;
     loop {
         let left = end.saturating_duration_since(Instant::now());
-        if let StoreEvent::Put { call, own } = tokio::time::timeout(left, master.events.recv()).await.unwrap().unwrap() {
+        if let StoreEvent::Put { call, own } = tokio::time::timeout(left, master.events.recv()).await.unwrap().unwrap()
+        {
             assert!(own && call.id == "c" && call.legs[0].is_same(&leg));
             break;
         }

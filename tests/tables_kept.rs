@@ -43,7 +43,10 @@ fn handles(lan: &Lan, table: &str) -> BTreeSet<(u64, u64)> {
 /// Changes a table as somebody else might.
 fn damage(lan: &Lan, script: &str) {
     let script = script.to_owned();
-    lan.block_on("h", || async move { nft::run("the test", &script).await.unwrap_or_else(|e| panic!("{script}: {e}")) });
+    lan.block_on(
+        "h",
+        || async move { nft::run("the test", &script).await.unwrap_or_else(|e| panic!("{script}: {e}")) },
+    );
 }
 
 fn vip(n: u8, port: u16) -> SocketAddr {
@@ -158,7 +161,9 @@ fn a_relay_that_is_not_as_it_should_be_is_made_anew() {
 #[test]
 fn a_relay_that_takes_no_flows_is_made_anew_although_its_rules_are_right() {
     let (lan, forwards) = scene();
-    lan.block_on("h", || async { KernelRelay::new("test", &Ground::of(&[vip(9, 0).ip()])).remove("nobody").await.unwrap() });
+    lan.block_on("h", || async {
+        KernelRelay::new("test", &Ground::of(&[vip(9, 0).ip()])).remove("nobody").await.unwrap()
+    });
     let text = stdout(&lan.exec("h", &format!("nft list table inet {RELAY}")));
     damage(&lan, &format!("delete table inet {RELAY}\n{}", text.replace("size 65536", "size 1")));
     assert!(listed(&lan, RELAY).contains("size 1\n"));
@@ -196,7 +201,8 @@ fn a_fence_is_turned_by_a_new_process_and_made_anew_only_if_it_must_be() {
     fence(&lan, FenceState::Closed, PORTS);
     let first = handles(&lan, FENCE);
     assert!(first.len() > 4, "{first:?}");
-    let turned = [(FenceState::Open, true), (FenceState::Left, false), (FenceState::Closed, false), (FenceState::Open, true)];
+    let turned =
+        [(FenceState::Open, true), (FenceState::Left, false), (FenceState::Closed, false), (FenceState::Open, true)];
     for (to, open) in turned {
         fence(&lan, to, PORTS);
         assert_eq!(passes(&format!("{to:?}")), open, "{to:?}");

@@ -13,7 +13,8 @@ use lab::{unix_us, wait};
 /// A hold and a resume of the first call's caller, through whatever carries the call now.
 fn hold_and_resume(calls: &Calls) {
     let (caller, called) = &calls.pairs[0];
-    for (command, theirs, ours) in [(Command::Hold, "recvonly", "sendonly"), (Command::Resume, "sendrecv", "sendrecv")] {
+    for (command, theirs, ours) in [(Command::Hold, "recvonly", "sendonly"), (Command::Resume, "sendrecv", "sendrecv")]
+    {
         let (before, heard) = (caller.state().own_reinvites.len(), called.state().reinvites.len());
         caller.tell(command).unwrap();
         wait::until("the other party to take part in the re-INVITE", SOON, || {
@@ -23,7 +24,10 @@ fn hold_and_resume(calls: &Calls) {
             if answered && relayed && other.remote_direction == ours {
                 return Ok(());
             }
-            Err(format!("{:?} {} / {:?} {}", own.own_reinvites, own.remote_direction, other.reinvites, other.remote_direction))
+            Err(format!(
+                "{:?} {} / {:?} {}",
+                own.own_reinvites, own.remote_direction, other.reinvites, other.remote_direction
+            ))
         })
         .unwrap();
     }
@@ -194,8 +198,10 @@ fn an_address_that_was_left_behind_is_removed_at_the_start() {
 fn overhear(host: &lab::lan::Host) -> lab::proc::Proc {
     let vip = lab::lan::VIP4.to_string();
     let filter = ["udp", "and", "src", "host", vip.as_str()];
-    let dump =
-        host.spawn("said", &[&["tcpdump", "-i", "eth0", "-Q", "out", "-n", "-l", "--immediate-mode"][..], &filter].concat());
+    let dump = host.spawn(
+        "said",
+        &[&["tcpdump", "-i", "eth0", "-Q", "out", "-n", "-l", "--immediate-mode"][..], &filter].concat(),
+    );
     let dump = dump.unwrap();
     wait::until("tcpdump to listen", SOON, || {
         let log = std::fs::read_to_string(&dump.log).unwrap_or_default();

@@ -96,7 +96,9 @@ fn removing_one_address_leaves_another_of_the_same_subnet() {
 fn a_missing_interface_and_missing_privilege_are_named() {
     let lan = Lan::new(&["a"]);
     let error = lan.block_on("a", || async { Addresses::open().unwrap().add("eth7", &vips()).await.unwrap_err() });
-    assert!(matches!(&error, AddressError::NoInterface { name, there } if name == "eth7" && there.contains(&"eth0".to_owned())));
+    assert!(
+        matches!(&error, AddressError::NoInterface { name, there } if name == "eth7" && there.contains(&"eth0".to_owned()))
+    );
     assert!(error.to_string().contains("eth0"), "{error}");
     let error = lan.inside("a", || Announcer::open("eth7", &ips()).unwrap_err());
     assert!(error.to_string().contains("eth7"), "{error}");
@@ -235,7 +237,8 @@ fn a_lifetime_is_renewed_without_noise_and_ends() {
 fn a_client_on_the_lan_follows_the_announcement_from_one_host_to_the_other() {
     let lan = Lan::new(&["a", "b", "client"]);
     let neighbour = |ip: &str| {
-        let json: serde_json::Value = serde_json::from_str(&lan.ip("client", &format!("-j neigh show {ip} dev eth0"))).unwrap();
+        let json: serde_json::Value =
+            serde_json::from_str(&lan.ip("client", &format!("-j neigh show {ip} dev eth0"))).unwrap();
         json[0]["lladdr"].as_str().map(str::to_owned)
     };
     let take = |host: &str| {
@@ -250,7 +253,10 @@ fn a_client_on_the_lan_follows_the_announcement_from_one_host_to_the_other() {
         // The client talks to it, so it has an entry.
         let to = SocketAddr::new(ip.parse().unwrap(), 5060);
         lan.inside("client", move || {
-            std::net::UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).unwrap().send_to(b"x", to).unwrap()
+            std::net::UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })
+                .unwrap()
+                .send_to(b"x", to)
+                .unwrap()
         });
         until("the client knows the first host", || neighbour(ip) == Some(lan.mac("a")));
     }
@@ -297,7 +303,8 @@ fn frames_are_what_the_rfcs_ask_for_and_stop_when_told() {
     }
     dump.kill().unwrap();
     dump.wait().unwrap();
-    let has = |words: &[&str]| assert!(text.lines().any(|l| words.iter().all(|w| l.contains(w))), "no {words:?} in {text}");
+    let has =
+        |words: &[&str]| assert!(text.lines().any(|l| words.iter().all(|w| l.contains(w))), "no {words:?} in {text}");
     has(&["> ff:ff:ff:ff:ff:ff", "who-has 10.77.0.9", "tell 10.77.0.9"]);
     has(&["> ff:ff:ff:ff:ff:ff", "10.77.0.9 is-at", &mac]);
     has(&["10.77.0.10 is-at", &mac]);
@@ -309,9 +316,11 @@ fn frames_are_what_the_rfcs_ask_for_and_stop_when_told() {
 #[test]
 fn the_fence_holds_the_server_back_and_nothing_else() {
     let lan = Lan::new(&["server", "phone"]);
-    let phone: Vec<std::net::UdpSocket> = ["10.77.0.2:7000", "[fd77::2]:7000"].iter().map(|a| lan.socket("phone", a)).collect();
-    let from =
-        |port: u16| [lan.socket("server", &format!("10.77.0.1:{port}")), lan.socket("server", &format!("[fd77::1]:{port}"))];
+    let phone: Vec<std::net::UdpSocket> =
+        ["10.77.0.2:7000", "[fd77::2]:7000"].iter().map(|a| lan.socket("phone", a)).collect();
+    let from = |port: u16| {
+        [lan.socket("server", &format!("10.77.0.1:{port}")), lan.socket("server", &format!("[fd77::1]:{port}"))]
+    };
     let (sip, media, rtcp, other) = (from(5060), from(10_000), from(20_001), from(7490));
     let passes = |sockets: &[std::net::UdpSocket; 2], what: &str| {
         let mut passed = Vec::new();
@@ -391,7 +400,14 @@ fn one_fence_turns_often_and_survives_a_flush_of_the_ruleset() {
             assert!(!sent && silent(&phone, Duration::from_millis(50)));
         }
     };
-    for to in [FenceState::Open, FenceState::Open, FenceState::Closed, FenceState::Closed, FenceState::Open, FenceState::Closed] {
+    for to in [
+        FenceState::Open,
+        FenceState::Open,
+        FenceState::Closed,
+        FenceState::Closed,
+        FenceState::Open,
+        FenceState::Closed,
+    ] {
         turn(to);
     }
     // A firewall that loads its own rules takes ours away.
@@ -441,10 +457,13 @@ fn raw_datagrams_leave_from_a_port_that_another_socket_owns() {
         });
         let mut buffer = vec![0; 70_000];
         for length in lengths {
-            let (got, source) =
-                uninterrupted(|| socket.recv_from(&mut buffer)).unwrap_or_else(|e| panic!("{length} bytes from {server}: {e}"));
+            let (got, source) = uninterrupted(|| socket.recv_from(&mut buffer))
+                .unwrap_or_else(|e| panic!("{length} bytes from {server}: {e}"));
             assert_eq!((got, source.to_string()), (length, server.to_owned()));
-            assert!(buffer[..got].iter().enumerate().all(|(n, b)| *b == (n * 7) as u8), "{length} bytes are not the same");
+            assert!(
+                buffer[..got].iter().enumerate().all(|(n, b)| *b == (n * 7) as u8),
+                "{length} bytes are not the same"
+            );
         }
         // The answer goes to the owner.
         socket.send_to(b"answer", server).unwrap();
@@ -466,7 +485,11 @@ fn sysctls_are_changed_once_and_told() {
     assert!(told.contains(&"net/ipv4/ip_nonlocal_bind: 0 -> 1".to_owned()), "{told:?}");
     assert!(told.contains(&"net/ipv4/conf/eth0/forwarding: 0 -> 1".to_owned()), "{told:?}");
     assert!(second.iter().all(|d| d.changes.is_empty()), "{second:?}");
-    assert_eq!(stdout(&lan.exec("a", "cat /proc/sys/net/ipv4/ip_forward")).trim(), "0", "other interfaces forward, too");
+    assert_eq!(
+        stdout(&lan.exec("a", "cat /proc/sys/net/ipv4/ip_forward")).trim(),
+        "0",
+        "other interfaces forward, too"
+    );
     lan.inside("a", || std::net::UdpSocket::bind("10.77.0.99:5060").unwrap());
 }
 
@@ -476,7 +499,10 @@ fn a_dropping_forward_chain_of_others_is_named_and_nfts_own_words_reach_the_oper
     lan.exec("a", "nft add table ip filter");
     lan.exec("a", "nft add chain ip filter FORWARD { type filter hook forward priority 0 ; policy drop ; }");
     let (drops, error) = lan.block_on("a", || async {
-        (sysctl::forward_drops().await.unwrap(), nft::run("the test", "add table inet \"\n").await.unwrap_err().to_string())
+        (
+            sysctl::forward_drops().await.unwrap(),
+            nft::run("the test", "add table inet \"\n").await.unwrap_err().to_string(),
+        )
     });
     assert_eq!(drops.len(), 1);
     assert!(drops[0].starts_with("ip filter FORWARD"), "{drops:?}");

@@ -80,7 +80,10 @@ fn pushed(data: &[u8]) {
             b.push(m.to_vec());
         }
     }
-    assert_eq!((a, fed.buffered(), fed.skipped(), fed.resyncs()), (b, pushed.buffered(), pushed.skipped(), pushed.resyncs()));
+    assert_eq!(
+        (a, fed.buffered(), fed.skipped(), fed.resyncs()),
+        (b, pushed.buffered(), pushed.skipped(), pushed.resyncs())
+    );
 }
 
 /// Whatever was before, after lost bytes the next whole message is found.

@@ -1,7 +1,13 @@
 //! What must hold for any input. The fuzzer calls these functions, and so does an ordinary test, with the saved inputs and with
 //! mutations of them: a broken invariant is a panic in both.
 
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, unreachable_pub, reason = "a panic is how a finding is told")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub,
+    reason = "a panic is how a finding is told"
+)]
 
 mod framer;
 mod hep;

@@ -82,12 +82,23 @@ fn typed(data: &[u8], m: &Message<'_>) {
     let tags = [m.from_tag(), m.to_tag(), m.branch(), m.contact_uri(), m.refer_to(), m.referred_by(), m.asserted()];
     assert!(tags.iter().flatten().all(|t| inside(data, t)));
     assert!([m.from_tag(), m.to_tag(), m.contact_uri()].iter().flatten().all(|t| !t.is_empty()));
-    let _ = (m.session_expires(), m.min_se(), m.rseq(), m.rack(), m.event(), m.lists(Name::Require, "100rel"), m.cseq_method());
+    let _ = (
+        m.session_expires(),
+        m.min_se(),
+        m.rseq(),
+        m.rack(),
+        m.event(),
+        m.lists(Name::Require, "100rel"),
+        m.cseq_method(),
+    );
     assert!(m.subscription_state().is_none_or(|s| !s.state.is_empty()));
     assert!(m.session_id().is_none_or(|s| s.local.is_none_or(|l| inside(data, l))));
     assert!(m.replaces().is_none_or(|r| !r.call_id.is_empty() && !r.to_tag.is_empty() && !r.from_tag.is_empty()));
     assert!(m.reasons().all(|r| inside(data, r.text)));
-    assert!(!format!("{m:?}").contains(&show(m.call_id())) || m.call_id().len() < 20, "a debug print tells nothing of the call");
+    assert!(
+        !format!("{m:?}").contains(&show(m.call_id())) || m.call_id().len() < 20,
+        "a debug print tells nothing of the call"
+    );
 }
 
 /// What is written is strict: CRLF only, tokens for names, one Content-Length, and that is right.
@@ -129,7 +140,8 @@ fn answer(m: &Message<'_>) {
     if m.bytes().len() > 60_000 || m.values(Name::Via).count() + m.headers(Name::RecordRoute).count() > 200 {
         return;
     }
-    let out = Builder::response_to(m, 200, "OK", Some(b"own-tag"), Some(source)).body("application/sdp", b"v=0\r\n").build();
+    let out =
+        Builder::response_to(m, 200, "OK", Some(b"own-tag"), Some(source)).body("application/sdp", b"v=0\r\n").build();
     let r = strict(&out);
     assert_eq!((r.code(), r.cseq().0, r.body()), (Some(200), m.cseq().0, &b"v=0\r\n"[..]));
     assert_eq!((r.call_id(), r.cseq().1), (&*flat(m.call_id()), &*flat(m.cseq().1)));

@@ -134,7 +134,8 @@ impl Run {
             assert_eq!(leg.state, LegState::Confirmed);
             assert!(!leg.call_id.0.is_empty() && self.vips.contains(&leg.local_addr.ip()));
             assert!(
-                leg.partial || !(leg.remote_tag.0.is_empty() || leg.local_tag.0.is_empty() || leg.remote_target.0.is_empty())
+                leg.partial
+                    || !(leg.remote_tag.0.is_empty() || leg.local_tag.0.is_empty() || leg.remote_target.0.is_empty())
             );
             for d in [&leg.sdp_sent, &leg.sdp_received].into_iter().flatten() {
                 let _ = Sdp::parse(&d.body.0);

@@ -22,7 +22,10 @@ pub fn path(data: &[u8]) {
     run.finish();
     // Any port: as in a report on a file.
     let any = walk(data, &PathSettings::default(), false);
-    assert!(plain.iter().filter(|p| p.starts_with("Udp")).all(|p| any.contains(p)), "a filter leaves out, and adds nothing");
+    assert!(
+        plain.iter().filter(|p| p.starts_with("Udp")).all(|p| any.contains(p)),
+        "a filter leaves out, and adds nothing"
+    );
 }
 
 /// The packets that come of the frames in `data`, whatever their ports.

@@ -7,7 +7,9 @@ use std::net::SocketAddr;
 /// `data` as a session description. Which m-lines an edit changes follows from the data.
 pub fn sdp(data: &[u8]) {
     let Ok(sdp) = Sdp::parse(data) else {
-        assert!(continue_origin(data).is_err() && set_media_address(data, &[]).is_err() && keep_formats(data, &[]).is_err());
+        assert!(
+            continue_origin(data).is_err() && set_media_address(data, &[]).is_err() && keep_formats(data, &[]).is_err()
+        );
         return;
     };
     views(data, &sdp);
@@ -50,12 +52,18 @@ fn views(data: &[u8], sdp: &Sdp<'_>) {
         blocks += m.block().len();
         assert!([m.kind, m.proto].iter().chain(&m.formats).chain(&m.keys).all(|p| inside(data, p)));
         assert!(m.connection.is_none() || m.host.is_some());
-        assert_eq!(m.crypto, !m.keys.is_empty() || m.attribute("crypto").is_some() || m.attribute("fingerprint").is_some());
-        assert!(
-            m.cryptos().count() <= m.attributes("crypto").count() && m.candidates().count() <= m.attributes("candidate").count()
+        assert_eq!(
+            m.crypto,
+            !m.keys.is_empty() || m.attribute("crypto").is_some() || m.attribute("fingerprint").is_some()
         );
         assert!(
-            m.formats.iter().all(|f| m.fmtp(f).is_none_or(|v| inside(data, v)) && m.encoding(f).is_none_or(|e| !e.is_empty()))
+            m.cryptos().count() <= m.attributes("crypto").count()
+                && m.candidates().count() <= m.attributes("candidate").count()
+        );
+        assert!(
+            m.formats
+                .iter()
+                .all(|f| m.fmtp(f).is_none_or(|v| inside(data, v)) && m.encoding(f).is_none_or(|e| !e.is_empty()))
         );
         assert!(m.fingerprints().count() <= m.keys.len());
         let _ = (
@@ -101,7 +109,8 @@ fn origin(data: &[u8], sdp: &Sdp<'_>) {
 fn is_ice(line: &[u8]) -> bool {
     let lower = line.to_ascii_lowercase();
     let name = lower.split(|b| *b == b':').next().unwrap().trim_ascii_end();
-    [&b"a=candidate"[..], b"a=remote-candidates", b"a=end-of-candidates"].contains(&name) || lower.starts_with(b"a=ice-")
+    [&b"a=candidate"[..], b"a=remote-candidates", b"a=end-of-candidates"].contains(&name)
+        || lower.starts_with(b"a=ice-")
 }
 
 /// The lines that a move of addresses has no business with, without the end of the last one: a line that is added behind it may
@@ -181,8 +190,11 @@ fn formats(data: &[u8], sdp: &Sdp<'_>) {
         choice = choice.rotate_right(1);
         choice & 1 == 0
     };
-    let keep: Vec<Option<Vec<Vec<u8>>>> =
-        sdp.media().iter().map(|m| pick().then(|| m.formats.iter().filter(|_| pick()).map(|f| f.to_vec()).collect())).collect();
+    let keep: Vec<Option<Vec<Vec<u8>>>> = sdp
+        .media()
+        .iter()
+        .map(|m| pick().then(|| m.formats.iter().filter(|_| pick()).map(|f| f.to_vec()).collect()))
+        .collect();
     let out = keep_formats(data, &keep).unwrap();
     let again = Sdp::parse(&out).unwrap();
     assert_eq!(again.media().len(), n);
@@ -204,7 +216,10 @@ fn formats(data: &[u8], sdp: &Sdp<'_>) {
         );
         assert_eq!((&new.keys, new.ice(), new.candidates().count()), (&old.keys, old.ice(), old.candidates().count()));
     }
-    let subject = |l: &[u8]| [&b"a=rtpmap"[..], b"a=fmtp", b"a=rtcp-fb"].iter().any(|p| l.to_ascii_lowercase().starts_with(p));
-    let rest = |d| lines(d).into_iter().filter(|l| !l.starts_with(b"m=") && !subject(l)).map(kept).map(show).collect::<Vec<_>>();
+    let subject =
+        |l: &[u8]| [&b"a=rtpmap"[..], b"a=fmtp", b"a=rtcp-fb"].iter().any(|p| l.to_ascii_lowercase().starts_with(p));
+    let rest = |d| {
+        lines(d).into_iter().filter(|l| !l.starts_with(b"m=") && !subject(l)).map(kept).map(show).collect::<Vec<_>>()
+    };
     assert_eq!(rest(&out), rest(data), "lines that do not speak of formats are byte-identical");
 }

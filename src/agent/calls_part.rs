@@ -32,7 +32,13 @@ pub(super) enum Order {
     /// What the checks say of the local server.
     Server(Option<bool>),
     /// The addresses are here.
-    Take { epoch: u64, resumed: bool, takeover: Box<Takeover>, armed: oneshot::Sender<()>, opened: oneshot::Receiver<()> },
+    Take {
+        epoch: u64,
+        resumed: bool,
+        takeover: Box<Takeover>,
+        armed: oneshot::Sender<()>,
+        opened: oneshot::Receiver<()>,
+    },
     /// The addresses are gone.
     Drop,
     /// Before a handover: bring to etcd what is known.
@@ -137,7 +143,10 @@ impl CallsPart {
     /// Before a planned handover: what is known must be in etcd before the addresses go.
     pub(super) async fn flush(&self) {
         if self.ask(FLUSH * 2, Order::Flush).await.is_none() {
-            warn!(instance = self.instance, "not every call was stored before the handover: the calls' part does not answer");
+            warn!(
+                instance = self.instance,
+                "not every call was stored before the handover: the calls' part does not answer"
+            );
         }
     }
 

@@ -140,7 +140,9 @@ impl Footing {
                         tokio::time::sleep(AGAIN).await;
                     }
                 }
-                Err(e) => return warn!(instance, "tables of nftables that somebody deletes are no longer put back: {e}"),
+                Err(e) => {
+                    return warn!(instance, "tables of nftables that somebody deletes are no longer put back: {e}");
+                }
             }
         }
     }

@@ -8,7 +8,8 @@ use tracing::warn;
 /// The ground of an instance. A virtual address of another instance counts as its own host's, wherever it is at the moment: while it
 /// is here, the relay's rules drop what goes there.
 pub(super) fn of(config: &config::Config, sip: &config::Sip, vips: &[IpAddr]) -> Ground {
-    let virtual_ones: Vec<IpAddr> = config.instances.iter().flat_map(|i| i.addresses.iter().map(ipnet::IpNet::addr)).collect();
+    let virtual_ones: Vec<IpAddr> =
+        config.instances.iter().flat_map(|i| i.addresses.iter().map(ipnet::IpNet::addr)).collect();
     let own = match nix::ifaddrs::getifaddrs() {
         Ok(all) => all
             .filter_map(|interface| {

@@ -93,14 +93,23 @@ async fn write(etcd: &Etcd, prefix: &str, entry: &HistoryEntry) -> Result<(), Et
 }
 
 /// The newest `limit` entries, newest first. An entry that cannot be read is left out, with a warning.
-pub(super) async fn read(etcd: &Etcd, cluster: &str, instance: &str, limit: usize) -> Result<Vec<HistoryEntry>, EtcdError> {
+pub(super) async fn read(
+    etcd: &Etcd,
+    cluster: &str,
+    instance: &str,
+    limit: usize,
+) -> Result<Vec<HistoryEntry>, EtcdError> {
     let (_, found) = etcd.get_prefix(&prefix(cluster, instance)).await?;
     let mut entries: Vec<HistoryEntry> = Vec::new();
     for kv in found {
         match serde_json::from_slice::<HistoryEntry>(&kv.value) {
             Ok(entry) if entry.instance == instance => entries.push(entry),
-            Ok(_) => warn!(key = ?kv.key, "the history entry is of another instance; remove it with `etcdctl del {}`", kv.key),
-            Err(e) => warn!(key = ?kv.key, "the history entry cannot be read ({e}); remove it with `etcdctl del {}`", kv.key),
+            Ok(_) => {
+                warn!(key = ?kv.key, "the history entry is of another instance; remove it with `etcdctl del {}`", kv.key)
+            }
+            Err(e) => {
+                warn!(key = ?kv.key, "the history entry cannot be read ({e}); remove it with `etcdctl del {}`", kv.key)
+            }
         }
     }
     entries.sort_by_key(|e| std::cmp::Reverse((e.epoch, e.at_ms)));

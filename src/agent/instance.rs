@@ -186,8 +186,10 @@ impl Instance {
         if self.restarted && verdict.decided().is_none() {
             return;
         }
-        self.cluster
-            .set_fitness(&self.config.name, Fitness { fit: verdict.fit, priority: self.node.priority, summary: verdict.summary });
+        self.cluster.set_fitness(
+            &self.config.name,
+            Fitness { fit: verdict.fit, priority: self.node.priority, summary: verdict.summary },
+        );
     }
 
     async fn take(&mut self, epoch: u64, cause: Cause, previous: Option<String>, detected: Time, committed: Time) {
@@ -227,7 +229,10 @@ impl Instance {
         self.absent = None;
         if let Err(e) = added {
             error!(instance = name, epoch, "the addresses are not complete: {e}; trying again");
-            self.lacks(format!("not all of the addresses are on {}: {e}; it is tried again each second", self.config.interface));
+            self.lacks(format!(
+                "not all of the addresses are on {}: {e}; it is tried again each second",
+                self.config.interface
+            ));
         }
         for e in &announced.errors {
             warn!(instance = name, "an announcement was not sent: {e}");
@@ -271,8 +276,10 @@ impl Instance {
         let mut errors = self.close_fence().await;
         // The other node may take the addresses as soon as this host does not answer for them; everything that follows is not
         // waited for, unless the kernel could not be told.
-        let silent =
-            self.lease.as_ref().is_some_and(|lease| if handover { lease.let_go(epoch).is_ok() } else { lease.is_silent() });
+        let silent = self
+            .lease
+            .as_ref()
+            .is_some_and(|lease| if handover { lease.let_go(epoch).is_ok() } else { lease.is_silent() });
         if silent {
             self.cluster.released(&name, epoch);
         }
@@ -328,8 +335,9 @@ impl Instance {
     /// The interface may have gone, or come back.
     async fn look_for_interface(&mut self) {
         let interface = &self.config.interface;
-        let missing =
-            nix::net::if_::if_nametoindex(interface.as_str()).is_err().then(|| format!("there is no interface {interface}"));
+        let missing = nix::net::if_::if_nametoindex(interface.as_str())
+            .is_err()
+            .then(|| format!("there is no interface {interface}"));
         if missing == self.missing {
             return;
         }
@@ -394,7 +402,10 @@ impl Instance {
                 self.look_for_interface().await;
             }
             Err(e) => {
-                error!(instance = self.config.name, "changes of the addresses by others are not noticed: {e}; trying again");
+                error!(
+                    instance = self.config.name,
+                    "changes of the addresses by others are not noticed: {e}; trying again"
+                );
                 tokio::time::sleep(PUT_BACK_PAUSE).await;
             }
         }
@@ -423,7 +434,10 @@ impl Instance {
         let added = self.addresses.add(&self.config.interface, &self.config.addresses).await;
         let before = self.absent.take();
         if let Err(e) = added {
-            let why = format!("not all of the addresses are on {}: {e}; it is tried again each second", self.config.interface);
+            let why = format!(
+                "not all of the addresses are on {}: {e}; it is tried again each second",
+                self.config.interface
+            );
             self.lacks(why.clone());
             if before.as_ref() == Some(&why) {
                 return;
@@ -447,7 +461,8 @@ impl Instance {
 
     fn announce(&self) -> (Announced, Announcing) {
         let (cluster, name, held) = (self.cluster.clone(), self.config.name.clone(), self.held);
-        self.announcer.start_while(pace(&self.config.announce), move || held.is_some_and(|epoch| cluster.holds(&name, epoch)))
+        self.announcer
+            .start_while(pace(&self.config.announce), move || held.is_some_and(|epoch| cluster.holds(&name, epoch)))
     }
 
     fn announce_again(&mut self) {

@@ -36,7 +36,8 @@ impl Leases {
             let lease = KernelLease::new(&instance.name, &instance.interface, &ips);
             match lease.install().await {
                 Ok(done) => {
-                    inherited.extend(done.left.map(|(epoch, until)| (instance.name.clone(), Inherited { epoch, until })));
+                    inherited
+                        .extend(done.left.map(|(epoch, until)| (instance.name.clone(), Inherited { epoch, until })));
                     if !done.found {
                         leases.new.push(instance.name.clone());
                     }

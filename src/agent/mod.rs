@@ -129,7 +129,9 @@ pub enum AgentError {
     #[error("cannot serve the control socket: {0}")]
     Socket(#[source] std::io::Error),
     /// Nothing can look after the parts that may fail.
-    #[error("cannot start the watchdog's thread: {0}; see the limits of processes and memory (`ulimit -a`, `TasksMax=`)")]
+    #[error(
+        "cannot start the watchdog's thread: {0}; see the limits of processes and memory (`ulimit -a`, `TasksMax=`)"
+    )]
     Watchdog(#[source] std::io::Error),
     /// The process cannot listen to signals.
     #[error("cannot listen to signals: {0}")]
@@ -208,7 +210,8 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
     };
     // Not what ran out before the election looked at it: of that it says nothing more.
     let now = clock::now();
-    let kept: BTreeSet<String> = found.into_iter().filter(|(_, right)| right.until > now).map(|(name, _)| name).collect();
+    let kept: BTreeSet<String> =
+        found.into_iter().filter(|(_, right)| right.until > now).map(|(name, _)| name).collect();
     let mut instances = Instances::new();
     let modes = follow_modes(&config, &etcd);
     let (parts, beats) = (Parts::default(), Beats::default());
@@ -252,13 +255,15 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
     let _ = tokio::time::timeout(FIRST_TRY, futures::future::join_all(tried)).await;
     // Ended when it is dropped: these have nothing to undo.
     let mut tasks_of_agent = tokio::task::JoinSet::new();
-    let answers = requests::Answers::new(&config, cluster.clone(), etcd.clone(), instances.clone(), modes, parts.clone());
+    let answers =
+        requests::Answers::new(&config, cluster.clone(), etcd.clone(), instances.clone(), modes, parts.clone());
     tasks_of_agent.spawn(watched(control_part::start(Arc::clone(&socket), answers.clone(), &parts, beats.clone())));
     tasks_of_agent.spawn(leases.clone().mend());
     let (cluster_name, node_name) = (config.node.cluster.clone(), config.node.name.clone());
     tasks_of_agent.spawn(history::note_changes(etcd.clone(), cluster.clone(), cluster_name, node_name));
     for instance in instances.keys() {
-        let served = requests::forwarded::serve(etcd.clone(), config.node.cluster.clone(), instance.clone(), answers.clone());
+        let served =
+            requests::forwarded::serve(etcd.clone(), config.node.cluster.clone(), instance.clone(), answers.clone());
         tasks_of_agent.spawn(served);
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -371,7 +376,9 @@ async fn open_addresses(config: &Config, kept: &BTreeSet<String>) -> Result<Arc<
 fn follow_modes(config: &Config, etcd: &Etcd) -> Modes {
     let node = &config.node;
     let with_calls = config.instances.iter().filter(|i| i.sip.is_some());
-    with_calls.map(|i| (i.name.clone(), mode::follow(etcd.clone(), &node.cluster, &i.name, &node.name, i.mode))).collect()
+    with_calls
+        .map(|i| (i.name.clone(), mode::follow(etcd.clone(), &node.cluster, &i.name, &node.name, i.mode)))
+        .collect()
 }
 
 async fn pass_on(config: &Config, addresses: Option<&Addresses>, instances: &Instances, event: ClusterEvent) {

@@ -127,7 +127,13 @@ impl Keys {
 }
 
 /// Follows the mode of `instance`, and tells in etcd what this node obeys. Ends with the process.
-pub(super) fn follow(etcd: Etcd, cluster: &str, instance: &str, node: &str, configured: Mode) -> watch::Receiver<Picture> {
+pub(super) fn follow(
+    etcd: Etcd,
+    cluster: &str,
+    instance: &str,
+    node: &str,
+    configured: Mode,
+) -> watch::Receiver<Picture> {
     let keys = Keys::new(cluster, instance);
     let (tell, picture) = watch::channel(Picture::new(configured));
     let (instance, node) = (instance.to_owned(), node.to_owned());
@@ -182,7 +188,8 @@ fn see(tell: &watch::Sender<Picture>, keys: &Keys, instance: &str, event: WatchE
         );
     }
     if let Some(mode) = now.mode().filter(|_| now.mode() != before.mode()) {
-        let by = now.set.as_ref().map_or_else(|| "the configuration".to_owned(), |s| format!("`keepcall mode` on {}", s.1));
+        let by =
+            now.set.as_ref().map_or_else(|| "the configuration".to_owned(), |s| format!("`keepcall mode` on {}", s.1));
         info!(instance, %mode, by, "mode");
     }
 }
@@ -205,7 +212,13 @@ async fn put(etcd: &Etcd, key: &str, by: &str, mode: Mode) -> Result<(), EtcdErr
 }
 
 /// Sets the mode for the whole cluster; `None`: each node obeys its configuration again.
-pub(super) async fn set(etcd: &Etcd, cluster: &str, instance: &str, by: &str, mode: Option<Mode>) -> Result<(), EtcdError> {
+pub(super) async fn set(
+    etcd: &Etcd,
+    cluster: &str,
+    instance: &str,
+    by: &str,
+    mode: Option<Mode>,
+) -> Result<(), EtcdError> {
     let keys = Keys::new(cluster, instance);
     match mode {
         Some(mode) => put(etcd, &keys.set, by, mode).await,

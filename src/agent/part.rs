@@ -137,7 +137,13 @@ async fn supervise(
     loop {
         let pulse = Arc::new(Pulse::new(&name));
         let licence = Licence::default();
-        let turn = Turn { number, after, licence: licence.clone(), pulse: Arc::clone(&pulse), poison: Arc::new(poison.clone()) };
+        let turn = Turn {
+            number,
+            after,
+            licence: licence.clone(),
+            pulse: Arc::clone(&pulse),
+            poison: Arc::new(poison.clone()),
+        };
         lock(&state).pulse = Some(Arc::clone(&pulse));
         let (failure, why) = match start(&name, turn, Arc::clone(&work)) {
             Ok(ended) => {
@@ -180,7 +186,10 @@ async fn supervise(
         }
         match next {
             Next::After(pause) => {
-                error!(part = name, "failed, and starts again: {why}. Master and addresses are not touched; please report this");
+                error!(
+                    part = name,
+                    "failed, and starts again: {why}. Master and addresses are not touched; please report this"
+                );
                 tokio::time::sleep(pause).await;
             }
             Next::Off(reason) => {

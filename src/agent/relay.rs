@@ -133,7 +133,10 @@ async fn work(
                 }
                 Err(e) => {
                     if !std::mem::replace(&mut told, true) {
-                        warn!(instance, "the relay of calls' audio is not as it should be: {e}; trying again each second");
+                        warn!(
+                            instance,
+                            "the relay of calls' audio is not as it should be: {e}; trying again each second"
+                        );
                     }
                     // Nobody waits for what may never be.
                     done.send_replace(version);

@@ -40,7 +40,14 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    pub(super) fn new(config: &Config, cluster: Cluster, etcd: Etcd, instances: Instances, modes: Modes, parts: Parts) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        cluster: Cluster,
+        etcd: Etcd,
+        instances: Instances,
+        modes: Modes,
+        parts: Parts,
+    ) -> Self {
         Self { config: config.clone(), cluster, etcd, instances, modes, parts, core: Handle::current() }
     }
 
@@ -74,7 +81,8 @@ impl Answers {
             Some(seen) if seen.role == Role::Backup => match seen.master.filter(|m| m != me) {
                 Some(master) => {
                     let (etcd, cluster, me) = (self.etcd.clone(), self.config.node.cluster.clone(), me.clone());
-                    self.at_core(async move { forwarded::ask(&etcd, &cluster, &name, &me, &master, request).await }).await
+                    self.at_core(async move { forwarded::ask(&etcd, &cluster, &name, &me, &master, request).await })
+                        .await
                 }
                 None => self.make_here(request).await,
             },
@@ -95,7 +103,9 @@ impl Answers {
             Request::Switchover { instance, to } => Reply::Switchover(self.switchover(self.one(instance)?, to).await?),
             Request::Pause { reason } => {
                 let (etcd, node) = (self.etcd.clone(), self.config.node.clone());
-                Reply::Paused(self.at_core(async move { pause::pause(&etcd, &node.cluster, &node.name, &reason).await }).await?)
+                Reply::Paused(
+                    self.at_core(async move { pause::pause(&etcd, &node.cluster, &node.name, &reason).await }).await?,
+                )
             }
             Request::Resume => {
                 let (etcd, cluster) = (self.etcd.clone(), self.config.node.cluster.clone());
@@ -333,7 +343,8 @@ impl Answers {
             message: format!(
                 "the switchover is committed (epoch {epoch}), but the new master has not taken over within {SETTLE:?}"
             ),
-            advice: "see `keepcall status` on both nodes; this node takes over again if the other one stays silent".to_owned(),
+            advice: "see `keepcall status` on both nodes; this node takes over again if the other one stays silent"
+                .to_owned(),
             kind: ErrorKind::Failed,
         })
     }

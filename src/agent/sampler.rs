@@ -41,7 +41,9 @@ impl Sampler {
             return;
         };
         let result = match &mut self.capture {
-            Some(_) if wanted < self.one_in.saturating_mul(SLACK) && self.one_in < wanted.saturating_mul(SLACK) => return,
+            Some(_) if wanted < self.one_in.saturating_mul(SLACK) && self.one_in < wanted.saturating_mul(SLACK) => {
+                return;
+            }
             Some(capture) => capture.resample(&self.vips, self.ports, wanted),
             None if self.failed => return,
             None => Capture::sample(&self.interface, &self.vips, self.ports, wanted).map(|c| self.capture = Some(c)),

@@ -94,7 +94,13 @@ impl RecoverySockets {
     }
 
     /// Sends from the recovery port of `from`'s address, as long as the licence allows it; false if that is not one of ours.
-    pub(super) async fn send(&self, from: SocketAddr, to: SocketAddr, payload: &[u8], licence: &Licence) -> io::Result<bool> {
+    pub(super) async fn send(
+        &self,
+        from: SocketAddr,
+        to: SocketAddr,
+        payload: &[u8],
+        licence: &Licence,
+    ) -> io::Result<bool> {
         let Some((_, socket)) = self.sockets.iter().find(|(local, _)| *local == from) else { return Ok(false) };
         loop {
             socket.writable().await?;

@@ -23,7 +23,8 @@ pub(super) fn one_heap() {
 /// The system's, or `PermissionDenied` without `CAP_IPC_LOCK`: with a mere limit, later allocations could fail.
 pub(super) fn lock_memory() -> io::Result<()> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let effective = status.lines().find_map(|l| l.strip_prefix("CapEff:")).and_then(|v| u64::from_str_radix(v.trim(), 16).ok());
+    let effective =
+        status.lines().find_map(|l| l.strip_prefix("CapEff:")).and_then(|v| u64::from_str_radix(v.trim(), 16).ok());
     if effective.is_none_or(|set| set & 1 << CAP_IPC_LOCK == 0) {
         return Err(io::ErrorKind::PermissionDenied.into());
     }

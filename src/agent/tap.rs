@@ -74,7 +74,11 @@ pub enum TapError {
 pub(super) type HepPort = (Sockets, Rules);
 
 /// Binds where the server reports, if it is to.
-pub(super) fn hep_port(config: &config::Config, sip: &config::Sip, vips: &[IpAddr]) -> Result<Option<HepPort>, TapError> {
+pub(super) fn hep_port(
+    config: &config::Config,
+    sip: &config::Sip,
+    vips: &[IpAddr],
+) -> Result<Option<HepPort>, TapError> {
     let Some(hep) = &sip.hep else { return Ok(None) };
     let rules = rules(hep, config, vips, &sip.ports)?;
     Ok(Some((Sockets::bind(&hep.listen)?, rules)))
@@ -230,8 +234,11 @@ fn rules(hep: &config::Hep, config: &config::Config, vips: &[IpAddr], sip_ports:
         Some(path) => Some(key_of(path).map_err(|source| TapError::HepKey { path: path.clone(), source })?),
         None => None,
     };
-    let here =
-        || [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), config.node.address].into_iter().chain(vips.iter().copied());
+    let here = || {
+        [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), config.node.address]
+            .into_iter()
+            .chain(vips.iter().copied())
+    };
     let from = match (&hep.from, &key) {
         (Some(from), _) => Some(from.clone()),
         (None, Some(_)) => None,

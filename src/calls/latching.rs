@@ -195,7 +195,8 @@ impl Sources {
                 return Some(Observed { leg: port.leg, media: port.media, source });
             }
             Outcome::Foreign | Outcome::Doubtful => {
-                let counter = if outcome == Outcome::Foreign { &mut self.counters.foreign } else { &mut self.counters.doubtful };
+                let counter =
+                    if outcome == Outcome::Foreign { &mut self.counters.foreign } else { &mut self.counters.doubtful };
                 *counter += 1;
                 port.unbelieved = port.unbelieved.saturating_add(1);
                 if port.unbelieved >= AGREE {

@@ -64,7 +64,8 @@ impl Stored {
     /// that are not known here.
     pub fn compare(&mut self, calls: Vec<Call>, add: bool) -> (Vec<String>, Vec<String>) {
         let (known, unknown): (Vec<_>, Vec<_>) = calls.into_iter().partition(|c| self.contains(&c.id));
-        let right: BTreeSet<&str> = known.iter().filter(|c| self.get(&c.id) == Some(*c)).map(|c| c.id.as_str()).collect();
+        let right: BTreeSet<&str> =
+            known.iter().filter(|c| self.get(&c.id) == Some(*c)).map(|c| c.id.as_str()).collect();
         let missing = self.ids().filter(|id| !right.contains(id)).map(str::to_owned).collect();
         let ids = unknown.iter().map(|c| c.id.clone()).collect();
         if add {

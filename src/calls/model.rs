@@ -240,7 +240,9 @@ impl Leg {
         match self.transport {
             Transport::Udp => {}
             // The phone has opened the connection, and it ended with the server.
-            Transport::Tcp | Transport::Tls | Transport::Ws => why.push("it runs over a connection that only the phone can open"),
+            Transport::Tcp | Transport::Tls | Transport::Ws => {
+                why.push("it runs over a connection that only the phone can open")
+            }
         }
         (!why.is_empty()).then(|| why.join("; "))
     }

@@ -188,7 +188,8 @@ impl Pairer {
     pub fn remove_from_neighbours(&mut self, id: LegId, t: &Tracked) -> Vec<LegId> {
         // One that was no candidate was no rival for its media either, and to read its descriptions costs the most.
         let keys = self.take(id).map_or_else(|| self.keys(t, &Level::SIGNALLED), |e| e.keys);
-        let mut all: Vec<_> = keys.all.iter().filter_map(|k| self.index.get(k)).flatten().copied().take(MAX_RIVALS).collect();
+        let mut all: Vec<_> =
+            keys.all.iter().filter_map(|k| self.index.get(k)).flatten().copied().take(MAX_RIVALS).collect();
         all.sort_unstable();
         all.dedup();
         all
@@ -233,9 +234,9 @@ impl Pairer {
         match me.leg.direction {
             Direction::Outbound => self.caller_of(id, me, level, legs, now).map(|caller| (caller, false)),
             Direction::Inbound => {
-                let mut its = candidates
-                    .iter()
-                    .filter(|o| legs.leg(**o).is_some_and(|callee| self.caller_of(**o, callee, level, legs, now) == Some(id)));
+                let mut its = candidates.iter().filter(|o| {
+                    legs.leg(**o).is_some_and(|callee| self.caller_of(**o, callee, level, legs, now) == Some(id))
+                });
                 let (first, second) = (its.next(), its.next());
                 first.filter(|_| second.is_none()).map(|callee| (*callee, false))
             }
@@ -262,7 +263,8 @@ impl Pairer {
         let then = caller.confirmed.filter(|at| *at >= answered)?;
         // The same must not be true of another callee.
         let callees = self.best(*only, caller, level, legs, true)?;
-        let rival = |o: &LegId| *o != id && legs.leg(*o).and_then(|t| t.confirmed).is_some_and(|at| then <= at + ANSWER_WINDOW);
+        let rival =
+            |o: &LegId| *o != id && legs.leg(*o).and_then(|t| t.confirmed).is_some_and(|at| then <= at + ANSWER_WINDOW);
         (callees.contains(&id) && !callees.iter().any(rival)).then_some(*only)
     }
 

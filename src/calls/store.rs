@@ -168,7 +168,8 @@ impl Store {
     /// inside a tokio runtime.
     #[must_use]
     pub fn start(etcd: Etcd, settings: StoreSettings) -> (StoreHandle, mpsc::Receiver<StoreEvent>) {
-        let StoreSettings { cluster, instance, max_calls, cluster_key, accepted_keys, encrypt, accept_plain } = settings;
+        let StoreSettings { cluster, instance, max_calls, cluster_key, accepted_keys, encrypt, accept_plain } =
+            settings;
         let state = Arc::new(Mutex::new(State {
             queue: Queue::new(max_calls),
             echo: Echo::default(),
@@ -178,7 +179,8 @@ impl Store {
             warned: None,
             status: StoreStatus::default(),
         }));
-        let coder = Arc::new(Coder::new(&cluster, &instance, &Trust { cluster_key, accepted_keys, encrypt, accept_plain }));
+        let coder =
+            Arc::new(Coder::new(&cluster, &instance, &Trust { cluster_key, accepted_keys, encrypt, accept_plain }));
         // One ring is enough: the writer looks at the whole queue.
         let (bell, rung) = mpsc::channel(1);
         let (again, reread) = mpsc::channel(1);
@@ -197,7 +199,10 @@ impl StoreHandle {
         if !state.queue.push(event) && state.warned.is_none_or(|at| clock::now().since(at) >= WARN_EVERY) {
             state.warned = Some(clock::now());
             let dropped = state.queue.dropped;
-            tracing::warn!(dropped, "changed calls are not stored: too many wait for etcd; raise max_calls or check etcd");
+            tracing::warn!(
+                dropped,
+                "changed calls are not stored: too many wait for etcd; raise max_calls or check etcd"
+            );
         }
         drop(state);
         // Full means that a ring is waiting already.
@@ -277,7 +282,11 @@ impl StoreHandle {
     #[must_use]
     pub fn status(&self) -> StoreStatus {
         let state = lock(&self.state);
-        StoreStatus { pending: state.queue.len(), dropped: state.queue.dropped + state.status.dropped, ..state.status.clone() }
+        StoreStatus {
+            pending: state.queue.len(),
+            dropped: state.queue.dropped + state.status.dropped,
+            ..state.status.clone()
+        }
     }
 }
 

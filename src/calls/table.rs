@@ -372,8 +372,10 @@ impl Table {
 
     /// Has the pairer look at a leg again; whether it is one that seeks.
     fn refresh(&mut self, id: LegId) -> bool {
-        let single =
-            self.members.get(&id).is_some_and(|m| m.call.and_then(|k| self.calls.get(&k)).is_none_or(|s| s.legs.len() < 2));
+        let single = self
+            .members
+            .get(&id)
+            .is_some_and(|m| m.call.and_then(|k| self.calls.get(&k)).is_none_or(|s| s.legs.len() < 2));
         if let (true, Some(t)) = (single, self.tracker.get(id)) {
             self.pairer.refresh(id, t);
         }
@@ -386,8 +388,11 @@ impl Table {
         if let Some(member) = self.members.remove(&id) {
             match member.call {
                 Some(key) => {
-                    let rest: SmallVec<[LegId; 2]> =
-                        self.calls.get(&key).map(|s| s.legs.iter().copied().filter(|l| *l != id).collect()).unwrap_or_default();
+                    let rest: SmallVec<[LegId; 2]> = self
+                        .calls
+                        .get(&key)
+                        .map(|s| s.legs.iter().copied().filter(|l| *l != id).collect())
+                        .unwrap_or_default();
                     // The event may not have been polled; then it shows what there was, with the leg ended.
                     if self.tell_short
                         && let Some(slot) = self.calls.get(&key)
@@ -404,7 +409,13 @@ impl Table {
                 }
                 None if self.tell_short && !member.told => {
                     let legs = [id].into_iter().collect();
-                    let slot = Slot { id: self.name(&[id]), legs, pairing: None, other_end: self.other_end(id), queued: false };
+                    let slot = Slot {
+                        id: self.name(&[id]),
+                        legs,
+                        pairing: None,
+                        other_end: self.other_end(id),
+                        queued: false,
+                    };
                     if let Some(call) = self.call(&slot) {
                         self.events.push_back(Queued::Whole(Box::new(call)));
                         self.events.push_back(Queued::Delete { id: slot.id, reason });

@@ -230,7 +230,9 @@ impl Tracker {
     /// Notes whether the leg that this one is connected to may be one that is not known.
     pub fn miss_partner(&mut self, id: LegId, missed: bool, now: Time) {
         if self.get(id).is_some_and(|t| t.leg.gaps.contains(Gap::Partner) != missed) {
-            self.with(id.slot, now, |t| Effect::changed(if missed { t.lack(Gap::Partner) } else { t.know(Gap::Partner) }));
+            self.with(id.slot, now, |t| {
+                Effect::changed(if missed { t.lack(Gap::Partner) } else { t.know(Gap::Partner) })
+            });
         }
     }
 
@@ -267,7 +269,9 @@ impl Tracker {
                 match e {
                     ParseError::KeepAlive => self.counters.keep_alives += 1,
                     ParseError::NotSip => self.counters.not_sip += 1,
-                    ParseError::TooLarge | ParseError::TooManyHeaders | ParseError::Missing(_) => self.counters.malformed += 1,
+                    ParseError::TooLarge | ParseError::TooManyHeaders | ParseError::Missing(_) => {
+                        self.counters.malformed += 1
+                    }
                 }
                 return;
             }
@@ -285,7 +289,8 @@ impl Tracker {
                 return;
             }
             self.timers.pop();
-            let Some(s) = self.slots.get_mut(slot as usize).filter(|s| s.generation == generation && s.armed == at) else {
+            let Some(s) = self.slots.get_mut(slot as usize).filter(|s| s.generation == generation && s.armed == at)
+            else {
                 continue;
             };
             let Some(t) = s.tracked.as_deref_mut() else { continue };
@@ -339,8 +344,8 @@ impl Tracker {
         let u = m.request_uri().unwrap_or_default();
         // RFC 5031: urn:service:sos and its sub-services (sos.fire).
         const SOS: &[u8] = b"urn:service:sos";
-        let urn =
-            u.get(..SOS.len()).is_some_and(|h| h.eq_ignore_ascii_case(SOS)) && matches!(u.get(SOS.len()), None | Some(b'.'));
+        let urn = u.get(..SOS.len()).is_some_and(|h| h.eq_ignore_ascii_case(SOS))
+            && matches!(u.get(SOS.len()), None | Some(b'.'));
         urn || uri::user(u).is_some_and(|user| self.settings.emergency.iter().any(|e| e.as_bytes() == user))
     }
 

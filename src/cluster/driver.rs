@@ -100,7 +100,9 @@ pub enum ClusterError {
         source: std::io::Error,
     },
     /// The key is too short.
-    #[error("the cluster key {path} has {len} bytes; at least {MIN_KEY} are needed: `head -c 32 /dev/urandom > {path}`")]
+    #[error(
+        "the cluster key {path} has {len} bytes; at least {MIN_KEY} are needed: `head -c 32 /dev/urandom > {path}`"
+    )]
     ShortKey {
         /// The file.
         path: PathBuf,
@@ -119,7 +121,9 @@ pub enum ClusterError {
     #[error("the system gives no random numbers: {0}")]
     Random(String),
     /// No thread.
-    #[error("cannot start the election's thread: {0}; see the limits of processes and memory (`ulimit -a`, `TasksMax=`)")]
+    #[error(
+        "cannot start the election's thread: {0}; see the limits of processes and memory (`ulimit -a`, `TasksMax=`)"
+    )]
     Thread(std::io::Error),
 }
 
@@ -353,7 +357,8 @@ impl Opened {
             ready,
         };
         let worker = worker::Worker::new(cfg, Arc::clone(&shared), parts, inherited);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ClusterError::Thread)?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ClusterError::Thread)?;
         let run = move || {
             if let Err(e) = realtime::raise() {
                 tracing::warn!(

@@ -91,7 +91,8 @@ fn told(mut fields: &[u8]) -> Option<Told> {
         fields = rest;
         // A later release may add to the value.
         if *number == TOLD && value.len() >= TOLD_LEN {
-            let word = |from: usize, len: usize| value[from..from + len].iter().fold(0_u64, |n, b| n << 8 | u64::from(*b));
+            let word =
+                |from: usize, len: usize| value[from..from + len].iter().fold(0_u64, |n, b| n << 8 | u64::from(*b));
             let terms = Terms { hold_ns: word(0, 8), drift_ppm: u32::try_from(word(8, 4)).unwrap_or(u32::MAX) };
             return Some(Told { terms, vips: word(12, 8), others: word(20, 8) });
         }
@@ -109,7 +110,15 @@ impl Codec {
     pub fn new(key: &[u8], cluster: &str, node: &str, boot: u64) -> Self {
         let hash = Sha256::digest(cluster.as_bytes());
         let cluster = hash.iter().take(8).fold(0_u64, |n, b| n << 8 | u64::from(*b));
-        Self { mac: keyed(key), others: Vec::new(), cluster, node: node.to_owned(), boot, seq: 0, senders: HashMap::new() }
+        Self {
+            mac: keyed(key),
+            others: Vec::new(),
+            cluster,
+            node: node.to_owned(),
+            boot,
+            seq: 0,
+            senders: HashMap::new(),
+        }
     }
 
     /// Also opens what is under one of these keys: the next or the former one, while the cluster's key is changed.

@@ -110,7 +110,12 @@ pub(super) async fn keep(
     }
 }
 
-async fn register(etcd: &Etcd, (key, run): (&str, &str), value: &[u8], entry: &NodeEntry) -> Result<Lease, NotRegistered> {
+async fn register(
+    etcd: &Etcd,
+    (key, run): (&str, &str),
+    value: &[u8],
+    entry: &NodeEntry,
+) -> Result<Lease, NotRegistered> {
     // Compared, because a put of an earlier try (or of the process before us) may still be under way: it would bind the key
     // to a lease that nobody renews, and the key would vanish while this node vouches.
     let there = etcd.get(key).await?;

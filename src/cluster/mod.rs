@@ -10,6 +10,8 @@ mod stalls;
 pub mod status;
 mod store;
 
-pub use driver::{Cluster, ClusterError, ClusterEvent, Fitness, ForgetError, Keeper, NoKeeper, Opened, SwitchoverError};
+pub use driver::{
+    Cluster, ClusterError, ClusterEvent, Fitness, ForgetError, Keeper, NoKeeper, Opened, SwitchoverError,
+};
 pub use election::{Candidate, Cause, HoldKind, Inherited, Role};
 pub use status::{ClusterStatus, InstanceStatus, NodeStatus};

@@ -252,7 +252,9 @@ fn decode<T: for<'a> Deserialize<'a>>(value: &[u8]) -> Result<T, String> {
     }
     let SchemaOnly { schema } = serde_json::from_slice(value).map_err(|e| format!("it is not one of ours ({e})"))?;
     if schema > SCHEMA {
-        return Err(format!("it has schema {schema}, and this version reads up to {SCHEMA}: upgrade keepcall on this node"));
+        return Err(format!(
+            "it has schema {schema}, and this version reads up to {SCHEMA}: upgrade keepcall on this node"
+        ));
     }
     serde_json::from_slice(value).map_err(|e| e.to_string())
 }
@@ -264,7 +266,8 @@ fn is_name(name: &str) -> bool {
 
 /// No master writes such a record, whatever the JSON says.
 fn check(r: Record) -> Result<Record, String> {
-    let names = std::iter::once(&r.master).chain(&r.successor).chain(&r.handover).chain(&r.members).chain(r.addresses.keys());
+    let names =
+        std::iter::once(&r.master).chain(&r.successor).chain(&r.handover).chain(&r.members).chain(r.addresses.keys());
     if r.epoch == 0 || r.epoch > MAX_EPOCH {
         return Err(format!("epoch {} is out of range", r.epoch));
     }
@@ -312,9 +315,9 @@ pub fn read_node(key: &str, value: &[u8]) -> Result<NodeEntry, String> {
         }
         Ok(n)
     };
-    decode(value)
-        .and_then(good)
-        .map_err(|e| format!("the value of {key} in etcd cannot be used: {e}; the node's agent writes it again when it restarts"))
+    decode(value).and_then(good).map_err(|e| {
+        format!("the value of {key} in etcd cannot be used: {e}; the node's agent writes it again when it restarts")
+    })
 }
 
 /// Why the cluster is paused, in words, whatever the key holds: its presence is what counts.

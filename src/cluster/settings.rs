@@ -103,7 +103,18 @@ fn named<'a>(all: impl IntoIterator<Item = (&'a str, String)>) -> Named {
 
 fn instance(i: &Instance) -> Named {
     // What the mode is on each node, `keepcall mode` and `status` tell by themselves.
-    let Instance { name: _, interface: _, addresses, preempt, preempt_delay, mode: _, announce: _, checks, sip, hooks: _ } = i;
+    let Instance {
+        name: _,
+        interface: _,
+        addresses,
+        preempt,
+        preempt_delay,
+        mode: _,
+        announce: _,
+        checks,
+        sip,
+        hooks: _,
+    } = i;
     let sorted: BTreeSet<String> = addresses.iter().map(ToString::to_string).collect();
     let mut all = named([
         (ADDRESSES, list(sorted)),

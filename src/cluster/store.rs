@@ -62,7 +62,8 @@ fn settled(c: &Commit, succeeded: bool, copies: bool, view: View) -> Result<(boo
 
 fn commit(keys: &Keys, instance: &str, record: String, ticket: String, c: &Commit) -> (Vec<Compare>, Vec<Op>) {
     let alive = keys.alive(instance);
-    let mut compares = vec![Compare::ModRevision(record.clone(), c.base), Compare::Value(ticket, c.ticket.clone().into_bytes())];
+    let mut compares =
+        vec![Compare::ModRevision(record.clone(), c.base), Compare::Value(ticket, c.ticket.clone().into_bytes())];
     compares.extend(c.automatic.then(|| Compare::Missing(keys.paused())));
     compares.extend(c.alive_gone.then(|| Compare::Missing(alive.clone())));
     compares.extend(c.nodes_gone.iter().map(|n| Compare::Missing(keys.node(n))));
@@ -82,9 +83,16 @@ fn view(keys: &Keys, instance: &str, r: &TxnReply) -> View {
     let run = |key: &str, revision: i64| key.strip_prefix(&runs).map(|n| (n.to_owned(), revision));
     View {
         revision: r.revision,
-        record: first(0).map_or(Recorded::Missing, |kv| read_record(&keys.record(instance), &kv.value, kv.mod_revision)),
+        record: first(0)
+            .map_or(Recorded::Missing, |kv| read_record(&keys.record(instance), &kv.value, kv.mod_revision)),
         alive: first(1).map(|kv| read_alive(&kv.value, kv.lease)),
-        nodes: r.reads.get(2).into_iter().flatten().filter_map(|kv| kv.key.strip_prefix(&prefix).map(str::to_owned)).collect(),
+        nodes: r
+            .reads
+            .get(2)
+            .into_iter()
+            .flatten()
+            .filter_map(|kv| kv.key.strip_prefix(&prefix).map(str::to_owned))
+            .collect(),
         runs: r.reads.get(5).into_iter().flatten().filter_map(|kv| run(&kv.key, kv.mod_revision)).collect(),
         ticket: first(3).map(|kv| String::from_utf8_lossy(&kv.value).into_owned()),
         rewritten: first(3).is_some_and(|kv| kv.create_revision != kv.mod_revision),

@@ -43,7 +43,8 @@ pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
 
 /// Names go into etcd keys, file names and tables: letters, digits, `.`, `_` and `-` only.
 fn name(value: &str, path: &str, source: &Source<'_>, found: &mut Found) {
-    let good = (1..=63).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    let good =
+        (1..=63).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
     if !good {
         let message = format!("{value:?} cannot be a name");
         found.errors.push(source.problem(path, message, "use 1 to 63 of the characters A-Z a-z 0-9 . _ -"));
@@ -63,10 +64,18 @@ fn node(node: &Node, source: &Source<'_>, found: &mut Found) {
     name(&node.cluster, "node.cluster", source, found);
     if node.address.is_unspecified() || node.address.is_multicast() {
         let message = format!("{} is no address that peers can send heartbeats to", node.address);
-        found.errors.push(source.problem("node.address", message, "write this node's own address on the network of its peers"));
+        found.errors.push(source.problem(
+            "node.address",
+            message,
+            "write this node's own address on the network of its peers",
+        ));
     } else if node.address.is_loopback() {
         let message = format!("peers on other hosts cannot reach {}", node.address);
-        found.warnings.push(source.problem("node.address", message, "write this node's own address on the network of its peers"));
+        found.warnings.push(source.problem(
+            "node.address",
+            message,
+            "write this node's own address on the network of its peers",
+        ));
     }
 }
 
@@ -93,20 +102,34 @@ fn etcd(etcd: &Etcd, source: &Source<'_>, found: &mut Found) {
             etcd.key_file.is_some(),
             "a client certificate and its key go together",
         ),
-        ("user", etcd.user.is_some(), "password_file", etcd.password_file.is_some(), "a user and a password go together"),
+        (
+            "user",
+            etcd.user.is_some(),
+            "password_file",
+            etcd.password_file.is_some(),
+            "a user and a password go together",
+        ),
     ];
     for (a, has_a, b, has_b, why) in pairs {
         if has_a != has_b {
             let (there, absent) = if has_a { (a, b) } else { (b, a) };
             let help = format!("add `{absent}` to [etcd], or remove `{there}`");
-            found.errors.push(source.problem(&format!("etcd.{there}"), format!("`{there}` without `{absent}`: {why}"), help));
+            found.errors.push(source.problem(
+                &format!("etcd.{there}"),
+                format!("`{there}` without `{absent}`: {why}"),
+                help,
+            ));
         }
     }
     if !etcd.endpoints.iter().any(|e| e.starts_with("https://")) {
         for (key, given) in [("ca_file", etcd.ca_file.is_some()), ("cert_file", etcd.cert_file.is_some())] {
             if given {
                 let message = format!("`{key}` has no effect: every endpoint is http://");
-                found.warnings.push(source.problem(&format!("etcd.{key}"), message, "write the endpoints with https://"));
+                found.warnings.push(source.problem(
+                    &format!("etcd.{key}"),
+                    message,
+                    "write the endpoints with https://",
+                ));
             }
         }
     }
@@ -130,7 +153,8 @@ fn etcd(etcd: &Etcd, source: &Source<'_>, found: &mut Found) {
 
 /// Whether `url` is http or https, with a host, a port, and nothing else.
 fn endpoint(url: &str) -> Result<(), &'static str> {
-    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")).ok_or("it needs http:// or https://")?;
+    let rest =
+        url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")).ok_or("it needs http:// or https://")?;
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     if authority.contains(['/', '?', '#', '@']) || authority.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err("only host and port may follow the scheme");
@@ -160,8 +184,11 @@ fn timing(timing: &Timing, etcd: &Etcd, source: &Source<'_>, found: &mut Found) 
         let message = format!("a heartbeat of {} is below {}", show(heartbeat), show(MIN_HEARTBEAT));
         found.errors.push(source.problem("timing.heartbeat", message, "write heartbeat = \"20ms\" or more"));
     } else if hold < heartbeat * 2 {
-        let message =
-            format!("a hold of {} ends before a second heartbeat (one each {}) can renew it", show(hold), show(heartbeat));
+        let message = format!(
+            "a hold of {} ends before a second heartbeat (one each {}) can renew it",
+            show(hold),
+            show(heartbeat)
+        );
         let help = format!("write hold = {:?}: four heartbeats; at least two", show(heartbeat * 4));
         found.errors.push(source.problem(hold_at, message, help));
     } else if hold < heartbeat * 3 {
@@ -184,7 +211,11 @@ fn timing(timing: &Timing, etcd: &Etcd, source: &Source<'_>, found: &mut Found) 
     }
     if !(drift > 0.0 && drift <= MAX_DRIFT) {
         let message = format!("a clock drift of {drift} is outside of 0 to {MAX_DRIFT}");
-        found.errors.push(source.problem("timing.drift", message, "write drift = 0.01 (1 %): more than 0, at most 0.2"));
+        found.errors.push(source.problem(
+            "timing.drift",
+            message,
+            "write drift = 0.01 (1 %): more than 0, at most 0.2",
+        ));
     }
 }
 

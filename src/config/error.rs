@@ -31,7 +31,8 @@ impl Problem {
             write!(f, "{origin}:{}:{}: {word}: {}", self.line, self.column, self.message)?;
             write!(f, "\n{:gutter$} |\n{} | {}", "", self.line, self.text)?;
             // A tab stays a tab, so that the caret stands below what it means whatever the tab width is.
-            let indent: String = self.text.chars().take(self.column - 1).map(|c| if c == '\t' { c } else { ' ' }).collect();
+            let indent: String =
+                self.text.chars().take(self.column - 1).map(|c| if c == '\t' { c } else { ' ' }).collect();
             write!(f, "\n{:gutter$} | {indent}{}", "", "^".repeat(self.width.max(1)))?;
         }
         match &self.help {
@@ -79,7 +80,9 @@ impl fmt::Display for ConfigError {
                 write!(f, "cannot read the configuration {origin}: {source}")?;
                 match source.kind() {
                     io::ErrorKind::NotFound => write!(f, "\n  = name the file with --config FILE"),
-                    io::ErrorKind::PermissionDenied => write!(f, "\n  = run as root, or give this user the right to read it"),
+                    io::ErrorKind::PermissionDenied => {
+                        write!(f, "\n  = run as root, or give this user the right to read it")
+                    }
                     io::ErrorKind::InvalidData => write!(f, "\n  = save the file as UTF-8"),
                     _ => Ok(()),
                 }

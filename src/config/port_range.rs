@@ -7,6 +7,8 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<(u16, u16),
     let range = text.split_once('-').and_then(|(a, b)| Some((a.trim().parse().ok()?, b.trim().parse().ok()?)));
     match range {
         Some((first, last)) if 0 < first && first < last => Ok((first, last)),
-        _ => Err(serde::de::Error::custom(format!("{text:?} is no port range; write it like \"10000-20000\", first below last"))),
+        _ => Err(serde::de::Error::custom(format!(
+            "{text:?} is no port range; write it like \"10000-20000\", first below last"
+        ))),
     }
 }

@@ -139,8 +139,12 @@ const SIP: &[Key] = &[
     may("ami", Form::Table(AMI)),
     may("esl", Form::Table(ESL)),
 ];
-const HEP: &[Key] =
-    &[must("listen", Form::Carriers), may("key_file", Form::Text), may("from", Form::Addresses), may("server", Form::Addresses)];
+const HEP: &[Key] = &[
+    must("listen", Form::Carriers),
+    may("key_file", Form::Text),
+    may("from", Form::Addresses),
+    may("server", Form::Addresses),
+];
 const AMI: &[Key] = &[may("address", Form::Socket), must("user", Form::Text), must("secret_file", Form::Text)];
 const ESL: &[Key] = &[may("address", Form::Socket), must("password_file", Form::Text)];
 const HOOKS: &[Key] = &[may("on_master", Form::Texts), may("on_backup", Form::Texts)];
@@ -152,7 +156,14 @@ pub(super) fn walk(document: &Spanned<DeTable<'_>>, source: &mut Source<'_>) -> 
     problems
 }
 
-fn table(t: &DeTable<'_>, span: Option<Range<usize>>, keys: &[Key], path: &str, source: &mut Source<'_>, out: &mut Vec<Problem>) {
+fn table(
+    t: &DeTable<'_>,
+    span: Option<Range<usize>>,
+    keys: &[Key],
+    path: &str,
+    source: &mut Source<'_>,
+    out: &mut Vec<Problem>,
+) {
     for (name, value) in t {
         let at = join(path, name.get_ref());
         match keys.iter().find(|k| k.name == name.get_ref().as_ref()) {
@@ -167,7 +178,10 @@ fn table(t: &DeTable<'_>, span: Option<Range<usize>>, keys: &[Key], path: &str, 
         let (message, help) = match (key.form, path) {
             (Form::Table(_), "") => (format!("section [{}] is missing", key.name), format!("add [{}]", key.name)),
             (Form::Tables(_), "") => (format!("section [[{}]] is missing", key.name), format!("add [[{}]]", key.name)),
-            _ => (format!("{} lacks the key `{}`", title(path), key.name), format!("add {}", example_line(key.name, key.form))),
+            _ => (
+                format!("{} lacks the key `{}`", title(path), key.name),
+                format!("add {}", example_line(key.name, key.form)),
+            ),
         };
         out.push(source.problem_at(span.clone(), message, Some(help)));
     }
@@ -199,7 +213,16 @@ fn value(v: &Spanned<DeValue<'_>>, form: Form, path: &str, source: &mut Source<'
             }
             return;
         }
-        (Form::Table(_) | Form::Tables(_) | Form::Texts | Form::Ports | Form::Nets | Form::Addresses | Form::Carriers, _) => {}
+        (
+            Form::Table(_)
+            | Form::Tables(_)
+            | Form::Texts
+            | Form::Ports
+            | Form::Nets
+            | Form::Addresses
+            | Form::Carriers,
+            _,
+        ) => {}
         (_, found) if fits(found, form, false) => return,
         _ => {}
     }
@@ -220,9 +243,9 @@ fn fits(v: &DeValue<'_>, form: Form, item: bool) -> bool {
         (Form::Nets, DeValue::String(s)) => item && s.parse::<ipnet::IpNet>().is_ok(),
         (Form::Socket, DeValue::String(s)) => s.parse::<SocketAddr>().is_ok(),
         (Form::Carriers, DeValue::String(s)) => item && s.parse::<HepAddress>().is_ok(),
-        (Form::PortRange, DeValue::String(s)) => s
-            .split_once('-')
-            .is_some_and(|(a, b)| matches!((a.trim().parse::<u16>(), b.trim().parse::<u16>()), (Ok(a), Ok(b)) if 0 < a && a < b)),
+        (Form::PortRange, DeValue::String(s)) => s.split_once('-').is_some_and(
+            |(a, b)| matches!((a.trim().parse::<u16>(), b.trim().parse::<u16>()), (Ok(a), Ok(b)) if 0 < a && a < b),
+        ),
         _ => false,
     }
 }
@@ -249,15 +272,22 @@ fn wrong(v: &Spanned<DeValue<'_>>, form: Form, item: bool, path: &str, source: &
             format!("add the prefix length of the network: \"{s}/{}\"", if s.contains(':') { 64 } else { 24 })
         }
         (Form::Socket, DeValue::String(s)) if s.parse::<IpAddr>().is_ok() => {
-            let port =
-                [(".ami.", 5038), (".esl.", 8021)].iter().find(|(at, _)| path.contains(at)).map_or(5060, |(_, port)| *port);
-            format!("add the port: \"{}\"", if s.contains(':') { format!("[{s}]:{port}") } else { format!("{s}:{port}") })
+            let port = [(".ami.", 5038), (".esl.", 8021)]
+                .iter()
+                .find(|(at, _)| path.contains(at))
+                .map_or(5060, |(_, port)| *port);
+            format!(
+                "add the port: \"{}\"",
+                if s.contains(':') { format!("[{s}]:{port}") } else { format!("{s}:{port}") }
+            )
         }
         (Form::Duration, DeValue::Integer(i)) => {
             format!("write it in quotes and with its unit, as \"{0}ms\" or \"{0}s\"", i.as_str())
         }
         (Form::Texts, DeValue::String(s)) => format!("write {name} = [{s:?}]"),
-        (Form::Nets | Form::Carriers | Form::Addresses, DeValue::String(s)) if !item => format!("write {name} = [{s:?}]"),
+        (Form::Nets | Form::Carriers | Form::Addresses, DeValue::String(s)) if !item => {
+            format!("write {name} = [{s:?}]")
+        }
         (Form::Carriers, DeValue::String(s)) if s.parse::<SocketAddr>().is_ok() => {
             format!("say how it comes: \"udp:{s}\" or \"tcp:{s}\"")
         }
@@ -349,7 +379,8 @@ fn example_line(name: &str, form: Form) -> String {
 
 fn unknown(name: &Spanned<std::borrow::Cow<'_, str>>, keys: &[Key], path: &str, source: &Source<'_>) -> Problem {
     let given = name.get_ref().as_ref();
-    let nearest = keys.iter().map(|k| (distance(given, k.name), k.name)).min().filter(|(d, n)| *d <= 1.max(n.len() / 3));
+    let nearest =
+        keys.iter().map(|k| (distance(given, k.name), k.name)).min().filter(|(d, n)| *d <= 1.max(n.len() / 3));
     let known: Vec<&str> = keys.iter().map(|k| k.name).collect();
     let help = match nearest {
         Some((_, n)) => format!("did you mean `{n}`? known here: {}", known.join(", ")),

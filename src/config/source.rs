@@ -40,7 +40,12 @@ impl<'a> Source<'a> {
     }
 
     /// A problem with the bytes `span` of the file.
-    pub(super) fn problem_at(&self, span: Option<Range<usize>>, message: impl Into<String>, help: Option<String>) -> Problem {
+    pub(super) fn problem_at(
+        &self,
+        span: Option<Range<usize>>,
+        message: impl Into<String>,
+        help: Option<String>,
+    ) -> Problem {
         let Some(span) = span else {
             return Problem { line: 0, column: 0, width: 0, text: String::new(), message: message.into(), help };
         };

@@ -19,8 +19,9 @@ use crate::pbx::driver::ServerStatus;
 use crate::recovery::deed::Forecast;
 use crate::wire::capture::CaptureCounters;
 pub use status::{
-    CallCounts, CallRow, Candidate, Candidates, Conflict, ElectionStatus, EndpointStatus, EtcdChange, EtcdStatus, HistoryEntry,
-    HoldStatus, InstanceStatus, LegRow, NodeStatus, Outcomes, PartStatus, Phase, RelayCounts, Status, StoreCounts, Switchover,
+    CallCounts, CallRow, Candidate, Candidates, Conflict, ElectionStatus, EndpointStatus, EtcdChange, EtcdStatus,
+    HistoryEntry, HoldStatus, InstanceStatus, LegRow, NodeStatus, Outcomes, PartStatus, Phase, RelayCounts, Status,
+    StoreCounts, Switchover,
 };
 
 /// A question or an order to the agent.
@@ -172,8 +173,11 @@ impl ModeStatus {
     #[must_use]
     pub fn mixed(&self) -> Option<String> {
         let mode = self.mode?;
-        let mut parts: Vec<String> =
-            self.nodes.iter().filter_map(|n| n.mode.filter(|m| *m != mode).map(|m| format!("{} obeys {m}", n.node))).collect();
+        let mut parts: Vec<String> = self
+            .nodes
+            .iter()
+            .filter_map(|n| n.mode.filter(|m| *m != mode).map(|m| format!("{} obeys {m}", n.node)))
+            .collect();
         // What an older release does is what `full` does.
         let silent: Vec<&str> = self.nodes.iter().filter(|n| n.mode.is_none()).map(|n| n.node.as_str()).collect();
         if !silent.is_empty() && mode != Mode::Full {

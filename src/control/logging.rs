@@ -39,8 +39,11 @@ pub fn init(level: Option<&str>, json: bool) -> Result<Option<Written>, LogError
         // It is written by who speaks, then.
         Err(_) => (BoxMakeWriter::new(std::io::stderr), None),
     };
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(parsed).with_writer(writer).with_ansi(false).log_internal_errors(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(parsed)
+        .with_writer(writer)
+        .with_ansi(false)
+        .log_internal_errors(false);
     let started = if json {
         builder.json().flatten_event(true).try_init()
     } else if std::env::var_os("JOURNAL_STREAM").is_some() {

@@ -58,7 +58,9 @@ impl Etcd {
     /// [`EtcdError::Config`] if a file cannot be read or settings do not fit together.
     pub fn connect(cfg: &config::Etcd) -> Result<Self, EtcdError> {
         if cfg.endpoints.is_empty() {
-            return Err(EtcdError::Config("`endpoints` is empty; name at least one, as \"http://127.0.0.1:2379\"".into()));
+            return Err(EtcdError::Config(
+                "`endpoints` is empty; name at least one, as \"http://127.0.0.1:2379\"".into(),
+            ));
         }
         for url in &cfg.endpoints {
             if !url.starts_with("http://") && !url.starts_with("https://") {
@@ -233,7 +235,9 @@ impl Etcd {
                 match c.lease_keep_alive(id).await {
                     // The library keeps the header to itself; probes look at others.
                     Ok(_) => Ok((None, false)),
-                    Err(etcd_client::Error::LeaseKeepAliveError(m)) if m.contains("lease not found") => Ok((None, true)),
+                    Err(etcd_client::Error::LeaseKeepAliveError(m)) if m.contains("lease not found") => {
+                        Ok((None, true))
+                    }
                     Err(e) => Err(e),
                 }
             })
@@ -266,11 +270,16 @@ impl Etcd {
     }
 
     /// Opens one stream at the first endpoint that accepts it. Returns also which one that is.
-    pub(super) async fn open_watch(&self, prefix: &str, from: i64) -> Result<(etcd_client::WatchStream, usize), EtcdError> {
+    pub(super) async fn open_watch(
+        &self,
+        prefix: &str,
+        from: i64,
+    ) -> Result<(etcd_client::WatchStream, usize), EtcdError> {
         let options = etcd_client::WatchOptions::new().with_prefix().with_start_revision(from).with_progress_notify();
         let options = &options;
         let open = |c: Client| async move {
-            let stream = c.watch_client().max_decoding_message_size(MAX_ANSWER).watch(prefix, Some(options.clone())).await?;
+            let stream =
+                c.watch_client().max_decoding_message_size(MAX_ANSWER).watch(prefix, Some(options.clone())).await?;
             Ok((None, stream))
         };
         let stream = self.call(Spread::InTurn, open).await?;

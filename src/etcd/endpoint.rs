@@ -57,7 +57,8 @@ impl Access {
         let password = match (&cfg.user, &cfg.password_file) {
             (None, None) => None,
             (Some(_), Some(file)) => {
-                let text = String::from_utf8(read(file)?).map_err(|_| bad(format!("{} is not UTF-8 text", file.display())))?;
+                let text =
+                    String::from_utf8(read(file)?).map_err(|_| bad(format!("{} is not UTF-8 text", file.display())))?;
                 Some((file.clone(), first_line(&text)))
             }
             (Some(_), None) => return Err(bad("`user` needs `password_file`".into())),
@@ -123,7 +124,12 @@ pub(super) struct Endpoint {
 
 impl Endpoint {
     pub(super) fn new(url: &str) -> Self {
-        Self { url: url.to_owned(), slot: tokio::sync::Mutex::default(), state: Mutex::default(), alarm: Mutex::default() }
+        Self {
+            url: url.to_owned(),
+            slot: tokio::sync::Mutex::default(),
+            state: Mutex::default(),
+            alarm: Mutex::default(),
+        }
     }
 
     /// The client of this member. With a user this asks etcd for a token, so it can fail as any call can.
@@ -226,6 +232,11 @@ impl Endpoint {
 
     pub(super) fn health(&self) -> EndpointHealth {
         let s = self.state();
-        EndpointHealth { url: self.url.clone(), healthy: s.error.is_none(), error: s.error.clone(), alarm: self.alarm() }
+        EndpointHealth {
+            url: self.url.clone(),
+            healthy: s.error.is_none(),
+            error: s.error.clone(),
+            alarm: self.alarm(),
+        }
     }
 }

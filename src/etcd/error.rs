@@ -32,7 +32,9 @@ pub enum EtcdError {
         message: String,
     },
     /// The TLS connection was not established.
-    #[error("TLS to etcd failed at {endpoint}: {why}; check `ca_file`, `cert_file`, `key_file` and the name in the endpoint")]
+    #[error(
+        "TLS to etcd failed at {endpoint}: {why}; check `ca_file`, `cert_file`, `key_file` and the name in the endpoint"
+    )]
     Tls {
         /// The endpoint.
         endpoint: String,
@@ -170,7 +172,11 @@ fn transport(text: &str) -> Failure {
         "network is unreachable",
         "deadline has elapsed",
     ];
-    if unsent.iter().any(|w| lower.contains(w)) { Failure::NotSent(text.to_owned()) } else { Failure::InDoubt(text.to_owned()) }
+    if unsent.iter().any(|w| lower.contains(w)) {
+        Failure::NotSent(text.to_owned())
+    } else {
+        Failure::InDoubt(text.to_owned())
+    }
 }
 
 /// gRPC codes by number (`google.rpc.Code`); the library does not re-export tonic's enum.
@@ -193,7 +199,8 @@ fn status(code: i32, message: &str, chain: &str, user: Option<&str>) -> Failure 
         return Failure::Final(EtcdError::WrongPassword { user, message: message.to_owned() });
     }
     if code == code::FAILED_PRECONDITION && m.contains("authentication is not enabled") {
-        let why = "a user is configured, but etcd has authentication off; remove `user` or enable authentication".to_owned();
+        let why =
+            "a user is configured, but etcd has authentication off; remove `user` or enable authentication".to_owned();
         return Failure::Final(EtcdError::Config(why));
     }
     if matches!(code, code::PERMISSION_DENIED | code::UNAUTHENTICATED) || m.contains("user name is empty") {
@@ -207,7 +214,11 @@ fn status(code: i32, message: &str, chain: &str, user: Option<&str>) -> Failure 
         return Failure::InDoubt(message.to_owned());
     }
     // etcd rejects without proposing anything while it knows no leader.
-    if m.contains("no leader") || m.contains("too many requests") || m.contains("not capable") || m.contains("server stopped") {
+    if m.contains("no leader")
+        || m.contains("too many requests")
+        || m.contains("not capable")
+        || m.contains("server stopped")
+    {
         return Failure::Unserved(message.to_owned());
     }
     if m.contains("database space exceeded") {

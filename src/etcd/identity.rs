@@ -64,7 +64,10 @@ impl fmt::Display for Change {
                 write!(f, "another etcd cluster answers at its addresses (cluster {now:x}, before {before:x})")
             }
             Self::WentBack { before, now } => {
-                write!(f, "etcd went back from revision {before} to {now}: it was restored from a backup, or has lost its data")
+                write!(
+                    f,
+                    "etcd went back from revision {before} to {now}: it was restored from a backup, or has lost its data"
+                )
             }
         }
     }
@@ -112,7 +115,11 @@ impl Identity {
 
     /// To be called right before a request leaves for the endpoint.
     pub(super) fn send(&self, endpoint: usize) -> Sent {
-        Sent { generation: self.generation, floor: self.revision, own: self.members.get(endpoint).map_or(0, |m| m.revision) }
+        Sent {
+            generation: self.generation,
+            floor: self.revision,
+            own: self.members.get(endpoint).map_or(0, |m| m.revision),
+        }
     }
 
     /// Whether this endpoint answered a linearizable request within the time.

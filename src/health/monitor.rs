@@ -27,7 +27,8 @@ impl Monitor {
     #[must_use]
     pub fn start(checks: &[Check]) -> watch::Receiver<Verdict> {
         let since_ms = clock::unix_ms();
-        let status = |c: &Check| CheckStatus { name: c.name.clone(), fatal: c.fatal, since_ms, ..CheckStatus::default() };
+        let status =
+            |c: &Check| CheckStatus { name: c.name.clone(), fatal: c.fatal, since_ms, ..CheckStatus::default() };
         let (verdict, receiver) = watch::channel(Verdict::of(checks.iter().map(status).collect()));
         let monitor = Arc::new(Self { verdict });
         for (index, check) in checks.iter().enumerate() {

@@ -192,7 +192,8 @@ fn answer(datagram: &[u8], branch: &str, cseq: u32) -> Option<(u16, String)> {
     // The topmost Via is ours; its branch is compared without regard to case, as every token (section 7.3.1).
     let via = via?;
     let ours = via.split(',').next()?.split(';').skip(1).any(|p| {
-        p.split_once('=').is_some_and(|(n, v)| n.trim().eq_ignore_ascii_case("branch") && v.trim().eq_ignore_ascii_case(branch))
+        p.split_once('=')
+            .is_some_and(|(n, v)| n.trim().eq_ignore_ascii_case("branch") && v.trim().eq_ignore_ascii_case(branch))
     });
     let sequence = sequence?;
     let mut words = sequence.split_ascii_whitespace();

@@ -97,8 +97,10 @@ impl Target {
         let fd = pidfd_open(pid).map_err(|e| Gone::NoWatch(pid, e))?;
         // Between finding and opening, the number may have passed to another process: then it is not what we look for, and
         // the next look finds the right one.
-        let started =
-            stat(pid).filter(|_| self.is(pid)).ok_or_else(|| Gone::NoWatch(pid, io::ErrorKind::NotFound.into()))?.started;
+        let started = stat(pid)
+            .filter(|_| self.is(pid))
+            .ok_or_else(|| Gone::NoWatch(pid, io::ErrorKind::NotFound.into()))?
+            .started;
         let fd = watch(fd).map_err(|e| Gone::NoWatch(pid, e))?;
         Ok(Attached { pid, started, fd })
     }
@@ -112,9 +114,8 @@ impl Target {
                 let pid = text.trim().parse().ok().filter(|p| *p > 0).ok_or_else(|| Gone::NoNumber(path.clone()))?;
                 if stat(pid).is_some() { Ok(pid) } else { Err(Gone::Stale(pid, path.clone())) }
             }
-            Self::Name(name) => {
-                first(processes().filter(|pid| comm(*pid).as_ref() == Some(name))).ok_or_else(|| Gone::NoName(name.clone()))
-            }
+            Self::Name(name) => first(processes().filter(|pid| comm(*pid).as_ref() == Some(name)))
+                .ok_or_else(|| Gone::NoName(name.clone())),
             Self::Unit(unit) => {
                 let group = CGROUPS.iter().find_map(|root| group_of(Path::new(root), unit));
                 match group {

@@ -97,8 +97,12 @@ fn failed(listen: HepAddress, source: io::Error) -> HepOpenError {
     HepOpenError {
         listen,
         advice: match source.kind() {
-            io::ErrorKind::AddrInUse => "another program listens there: give each instance an address and port of its own",
-            io::ErrorKind::AddrNotAvailable => "this host does not have the address: listen on 127.0.0.1 if the server is here",
+            io::ErrorKind::AddrInUse => {
+                "another program listens there: give each instance an address and port of its own"
+            }
+            io::ErrorKind::AddrNotAvailable => {
+                "this host does not have the address: listen on 127.0.0.1 if the server is here"
+            }
             io::ErrorKind::PermissionDenied => "ports below 1024 need root or CAP_NET_BIND_SERVICE",
             _ => "choose another address or port in `listen` of [instance.sip.hep]",
         },
@@ -186,7 +190,9 @@ pub fn own_addresses() -> Vec<IpAddr> {
     let all = nix::ifaddrs::getifaddrs().map(Iterator::collect::<Vec<_>>).unwrap_or_default();
     let stored = all.iter().filter_map(|i| i.address.as_ref());
     let mut out: Vec<IpAddr> = stored
-        .filter_map(|a| a.as_sockaddr_in().map(|v4| v4.ip().into()).or_else(|| a.as_sockaddr_in6().map(|v6| v6.ip().into())))
+        .filter_map(|a| {
+            a.as_sockaddr_in().map(|v4| v4.ip().into()).or_else(|| a.as_sockaddr_in6().map(|v6| v6.ip().into()))
+        })
         .collect();
     out.sort();
     out.dedup();

@@ -186,7 +186,9 @@ fn a_packet_cut_anywhere_is_an_error() {
     longer.extend_from_slice(b"\0\0rest");
     assert_eq!(decode(&longer), decode(&whole));
     // The header of the versions without a length of their message.
-    for bytes in [encode::kamailio1(a, b, 17, b""), encode::kamailio2(a, b, 17, b""), encode::freeswitch2(a, b, 17, b"")] {
+    for bytes in
+        [encode::kamailio1(a, b, 17, b""), encode::kamailio2(a, b, 17, b""), encode::freeswitch2(a, b, 17, b"")]
+    {
         assert!(decode(&bytes).is_ok());
         for end in 0..bytes.len() {
             assert!(decode(&bytes[..end]).is_err());

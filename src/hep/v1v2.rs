@@ -41,7 +41,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Hep<'_>, HepError> {
         (2, Some(counted @ (TIME_PACKED | TIME))) => counted,
         _ => return Err(HepError::Malformed("length")),
     };
-    let (Some(src_port), Some(dst_port)) = (u16_at(bytes, 4), u16_at(bytes, 6)) else { return Err(HepError::Truncated) };
+    let (Some(src_port), Some(dst_port)) = (u16_at(bytes, 4), u16_at(bytes, 6)) else {
+        return Err(HepError::Truncated);
+    };
     let place = bytes.get(FIXED..start).ok_or(HepError::Truncated)?;
     let (src, dst) = place.split_at(addresses / 2);
     let when = bytes.get(start..start + time).ok_or(HepError::Truncated)?;

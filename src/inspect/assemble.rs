@@ -73,8 +73,10 @@ pub(super) fn calls(mut o: Observer, end: Time) -> Vec<Call> {
         }
     }
     let none = Vec::new();
-    let mut calls: Vec<Call> =
-        members.iter().map(|(root, records)| call(&o, records, stored.get(root).unwrap_or(&none), &mut rtp, end)).collect();
+    let mut calls: Vec<Call> = members
+        .iter()
+        .map(|(root, records)| call(&o, records, stored.get(root).unwrap_or(&none), &mut rtp, end))
+        .collect();
     calls.sort_by(|a, b| (a.started_ms, &a.id).cmp(&(b.started_ms, &b.id)));
     calls
 }
@@ -150,7 +152,8 @@ fn by_call_id(records: &[Record], groups: &mut Groups) {
 /// in, and went out while it was open; caller and called agree, and no other leg agrees as well.
 fn pair_unanswered(records: &[Record], stored: &[Stored]) -> Vec<(u32, u32)> {
     let mut alike: HashMap<(u32, &str, &str), [Vec<u32>; 2]> = HashMap::new();
-    let known: HashSet<u32> = stored.iter().filter(|s| s.records.len() > 1).flat_map(|s| s.records.iter().copied()).collect();
+    let known: HashSet<u32> =
+        stored.iter().filter(|s| s.records.len() > 1).flat_map(|s| s.records.iter().copied()).collect();
     for (n, r) in (0u32..).zip(records) {
         if r.side == Side::Unknown || r.copy_of.is_some() || known.contains(&n) {
             continue;
@@ -168,7 +171,10 @@ fn pair_unanswered(records: &[Record], stored: &[Stored]) -> Vec<(u32, u32)> {
         let fits = |i: &u32, o: &u32| {
             let (i, o) = (&records[*i as usize], &records[*o as usize]);
             let open = o.started >= i.started && i.ended.is_none_or(|at| o.started <= at);
-            open && o.started.since(i.started) <= SETUP && i.call_id != o.call_id && i.answered.is_none() && o.answered.is_none()
+            open && o.started.since(i.started) <= SETUP
+                && i.call_id != o.call_id
+                && i.answered.is_none()
+                && o.answered.is_none()
         };
         for i in inbound {
             let mut partners = outbound.iter().filter(|o| fits(i, o));
@@ -183,7 +189,13 @@ fn pair_unanswered(records: &[Record], stored: &[Stored]) -> Vec<(u32, u32)> {
     pairs
 }
 
-fn call(o: &Observer, records: &[u32], stored: &[&Stored], rtp: &mut HashMap<u32, Vec<(Place, Rtp)>>, end: Time) -> Call {
+fn call(
+    o: &Observer,
+    records: &[u32],
+    stored: &[&Stored],
+    rtp: &mut HashMap<u32, Vec<(Place, Rtp)>>,
+    end: Time,
+) -> Call {
     let of = |r: &u32| &o.records[*r as usize];
     let through = |r: &Record| o.views[r.view as usize].main;
     let legs: Vec<Leg> = records
@@ -195,7 +207,8 @@ fn call(o: &Observer, records: &[u32], stored: &[&Stored], rtp: &mut HashMap<u32
         })
         .collect();
     // What the caller saw: the first hop, which is the first that was captured.
-    let main = records.iter().find(|r| of(r).side != Side::Unknown).or(records.first()).map_or_else(|| &o.records[0], of);
+    let main =
+        records.iter().find(|r| of(r).side != Side::Unknown).or(records.first()).map_or_else(|| &o.records[0], of);
     let answered = records.iter().filter_map(|r| of(r).answered).min();
     let states: Vec<State> = legs.iter().map(|l| l.state).collect();
     let state = if states.contains(&State::Up) {
@@ -208,8 +221,11 @@ fn call(o: &Observer, records: &[u32], stored: &[&Stored], rtp: &mut HashMap<u32
     let over = !matches!(state, State::Up | State::Calling | State::Ringing);
     let started = records.iter().map(|r| of(r).started).min().unwrap_or(Time::ZERO);
     let first_end = records.iter().filter(|r| of(r).ended.is_some()).min_by_key(|r| of(r).ended).map(of);
-    let ended =
-        if state == State::Ended { first_end.filter(|_| over).and_then(|r| r.ended) } else { main.ended.filter(|_| over) };
+    let ended = if state == State::Ended {
+        first_end.filter(|_| over).and_then(|r| r.ended)
+    } else {
+        main.ended.filter(|_| over)
+    };
     let ender = if state == State::Ended { first_end } else { Some(main) };
     let ended_by = ender.filter(|_| over).and_then(|r| by(r, main, records.len() == 1));
     let partial = main.side == Side::Unknown;
@@ -293,7 +309,8 @@ fn callee_end(r: &Record) -> SocketAddr {
 
 fn name(r: &Record) -> String {
     let mut hash = Sha256::new();
-    let near = if r.side == Side::Unknown { r.local_tag.clone().min(r.remote_tag.clone()) } else { r.near_tag().into() };
+    let near =
+        if r.side == Side::Unknown { r.local_tag.clone().min(r.remote_tag.clone()) } else { r.near_tag().into() };
     for part in [&r.call_id, &near] {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
@@ -340,11 +357,14 @@ fn recovery(o: &Observer, call: &Call, kept: Option<&Stored>) -> Recovery {
         Some(s) => {
             let mut r = s.recovery.clone();
             if call.legs.iter().any(|l| l.missing.iter().any(|m| m.starts_with("the capture kept"))) {
-                r.why = format!("{} (the capture kept only the beginning of some messages, so this may be wrong)", r.why);
+                r.why =
+                    format!("{} (the capture kept only the beginning of some messages, so this may be wrong)", r.why);
             }
             r
         }
-        None if call.partial => Recovery::no("its start is not in the file, and nothing after it was enough to learn the dialog"),
+        None if call.partial => {
+            Recovery::no("its start is not in the file, and nothing after it was enough to learn the dialog")
+        }
         None => Recovery::no("its dialog was not learnt"),
     }
 }

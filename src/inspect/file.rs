@@ -69,7 +69,8 @@ pub(super) fn read(path: &Path, file: std::fs::File, each: Each<'_>) -> Result<R
     if file.metadata().map_err(failed)?.is_dir() {
         return Err(failed(ErrorKind::IsADirectory.into()));
     }
-    let mut input = Input { file: BufReader::with_capacity(BUFFER, file), frame: Vec::new(), each, read: Read::default() };
+    let mut input =
+        Input { file: BufReader::with_capacity(BUFFER, file), frame: Vec::new(), each, read: Read::default() };
     let mut magic = [0u8; 4];
     let got = input.fill(&mut magic).map_err(failed)?;
     let stop = match &magic[..got] {
@@ -281,7 +282,8 @@ impl Input<'_> {
     fn packet(&mut self, kind: u32, big: bool, interfaces: &[Option<Interface>], last: &mut Time) -> Result<(), Stop> {
         let field = |n: usize| word(&self.frame, n * 4, big);
         let size = |n: usize| field(n).and_then(|l| usize::try_from(l).ok());
-        let half = || self.frame.first_chunk::<2>().map(|b| if big { u16::from_be_bytes(*b) } else { u16::from_le_bytes(*b) });
+        let half =
+            || self.frame.first_chunk::<2>().map(|b| if big { u16::from_be_bytes(*b) } else { u16::from_le_bytes(*b) });
         let parts = (|| {
             let at = match kind {
                 SIMPLE => 0,

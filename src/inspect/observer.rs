@@ -202,7 +202,14 @@ impl Observer {
             emergency: s.emergency.clone(),
             max_calls: if s.max_calls == 0 { MAX_LEGS } else { s.max_calls },
         });
-        self.views.push(View { table, main, addresses, by_call: HashMap::new(), by_leg: HashMap::new(), stored: HashMap::new() });
+        self.views.push(View {
+            table,
+            main,
+            addresses,
+            by_call: HashMap::new(),
+            by_leg: HashMap::new(),
+            stored: HashMap::new(),
+        });
         self.of_party.insert(key, self.views.len() - 1);
         self.views.len() - 1
     }
@@ -322,11 +329,12 @@ impl Observer {
         for id in self.same(seen.view, m.call_id()) {
             let r = &self.records[id as usize];
             let tags = (&*r.local_tag, &*r.remote_tag) == (local, remote);
-            let open =
-                (*r.local_tag == *local || r.local_tag.is_empty()) && (*r.remote_tag == *remote || r.remote_tag.is_empty());
+            let open = (*r.local_tag == *local || r.local_tag.is_empty())
+                && (*r.remote_tag == *remote || r.remote_tag.is_empty());
             let near = if out == m.is_request() { local } else { remote };
-            let from_caller =
-                r.side != Side::Unknown && (out == m.is_request()) == (r.side == Side::Outbound) && r.near_tag() == near;
+            let from_caller = r.side != Side::Unknown
+                && (out == m.is_request()) == (r.side == Side::Outbound)
+                && r.near_tag() == near;
             let same_transaction = from_caller && *r.branch == *branch && r.cseq == m.cseq().0;
             let fit = match (tags, open, same_transaction) {
                 (true, _, true) => 6,

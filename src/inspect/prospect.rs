@@ -16,7 +16,9 @@ pub(super) fn of_takeover(call: &Call, vips: &[IpAddr]) -> Recovery {
         (Fate::SingleLeg | Fate::Silent(_), _) => (Audio::No, String::new()),
         (Fate::Reinvited, _) if !flows.is_empty() => (Audio::Relayed, "the audio is relayed".to_owned()),
         (Fate::Reinvited, _) if !paths.refused.is_empty() => (Audio::No, String::new()),
-        (_, Way::Direct) => (Audio::Direct, "the audio goes from phone to phone and does not depend on the server".to_owned()),
+        (_, Way::Direct) => {
+            (Audio::Direct, "the audio goes from phone to phone and does not depend on the server".to_owned())
+        }
         (_, Way::Elsewhere(at)) => {
             (Audio::Elsewhere, format!("the audio goes by {at}, which is neither a phone's nor the server's address"))
         }

@@ -245,7 +245,12 @@ impl Record {
         }
         let pair = [p.src, p.dst];
         let own = if out { [self.local_addr, self.remote_addr] } else { [self.remote_addr, self.local_addr] };
-        if initial && m.is_request() && pair != own && self.also_seen.len() < MAX_TOLD && !self.also_seen.contains(&pair) {
+        if initial
+            && m.is_request()
+            && pair != own
+            && self.also_seen.len() < MAX_TOLD
+            && !self.also_seen.contains(&pair)
+        {
             // The same transaction on other addresses: captured on both sides of an address translation.
             self.also_seen.push(pair);
         }
@@ -461,7 +466,9 @@ impl Record {
         (leg.code, leg.reason, leg.retried) = (self.code, self.reason.clone(), self.retried.clone());
         leg.ended_by = self.ended_by.filter(|_| !matches!(state, State::Up | State::Failed | State::Redirected));
         leg.ended_how = self.how.clone().or_else(|| {
-            self.tracker_end.filter(|_| !self.hung_up && !self.cancelled && self.code.is_none_or(|c| c < 300)).map(str::to_owned)
+            self.tracker_end
+                .filter(|_| !self.hung_up && !self.cancelled && self.code.is_none_or(|c| c < 300))
+                .map(str::to_owned)
         });
         leg.user_agent.clone_from(&self.user_agent);
         (leg.messages, leg.reinvites) = (self.messages, self.reinvites);

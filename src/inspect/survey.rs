@@ -205,7 +205,8 @@ impl Survey {
         if first {
             for route in m.values(Name::RecordRoute) {
                 let at = uri::host_port(uri::uri_of(route));
-                if let Some((ip, port)) = at.and_then(|(h, port)| Some((std::str::from_utf8(h).ok()?.parse().ok()?, port)))
+                if let Some((ip, port)) =
+                    at.and_then(|(h, port)| Some((std::str::from_utf8(h).ok()?.parse().ok()?, port)))
                     && self.routes.len() < MAX_PARTIES
                 {
                     self.routes.insert((ip, port));
@@ -230,8 +231,8 @@ impl Survey {
             }
             if sends && let Some(agent) = agent {
                 let text = String::from_utf8_lossy(&agent[..agent.len().min(128)]).to_lowercase();
-                deeds.looks =
-                    i8::from(SERVERS.iter().any(|w| text.contains(w))) - i8::from(PHONES.iter().any(|w| text.contains(w)));
+                deeds.looks = i8::from(SERVERS.iter().any(|w| text.contains(w)))
+                    - i8::from(PHONES.iter().any(|w| text.contains(w)));
                 deeds.agent.get_or_insert_with(|| String::from_utf8_lossy(&agent[..agent.len().min(128)]).into_owned());
             }
             deeds.received += u64::from(first && !sends);
@@ -271,11 +272,13 @@ impl Survey {
             all.agent = all.agent.take().or(deeds.agent);
         }
         for (party, deeds) in &mut parties {
-            deeds.routes = self.routes.iter().any(|(ip, port)| *ip == party.ip && (party.port.is_none() || *port == party.port));
+            deeds.routes =
+                self.routes.iter().any(|(ip, port)| *ip == party.ip && (party.port.is_none() || *port == party.port));
         }
         let told: HashMap<Party, Server> = parties.iter().map(|(p, d)| (*p, d.told(*p))).collect();
         let mut order: Vec<Party> = parties.iter().filter(|(_, d)| !d.calls.is_empty()).map(|(p, _)| *p).collect();
-        let named = |p: &Party| vips.contains(&p.ip) && (ports.is_empty() || p.port.is_none_or(|port| ports.contains(&port)));
+        let named =
+            |p: &Party| vips.contains(&p.ip) && (ports.is_empty() || p.port.is_none_or(|port| ports.contains(&port)));
         order.sort_by_cached_key(|p| {
             let (s, d) = (&told[p], &parties[p]);
             let standard = d.listens.contains(&5060) || d.listens.contains(&5061);
@@ -288,7 +291,11 @@ impl Survey {
             (Some(a), second) => {
                 let a = &told[&a];
                 let relays = a.relayed > 0 || a.received.min(a.sent) > 0 || a.registrar;
-                if relays && second.is_none_or(|b| told[b].score < a.score) { Certainty::Likely } else { Certainty::Guess }
+                if relays && second.is_none_or(|b| told[b].score < a.score) {
+                    Certainty::Likely
+                } else {
+                    Certainty::Guess
+                }
             }
         };
         let chosen = |p: &Party| if vips.is_empty() { Some(*p) == best } else { named(p) };
@@ -301,8 +308,11 @@ impl Survey {
             main.retain(|p| named(p) && (p.port.is_none() || !ports.is_empty() || seen.insert(p.ip)));
             main
         };
-        let servers =
-            order.iter().take(MAX_TOLD).map(|p| Server { chosen: chosen(p) && main.contains(p), ..told[p].clone() }).collect();
+        let servers = order
+            .iter()
+            .take(MAX_TOLD)
+            .map(|p| Server { chosen: chosen(p) && main.contains(p), ..told[p].clone() })
+            .collect();
         let listening = || {
             let mut all: Vec<u16> = main.iter().flat_map(|p| told[p].ports.clone()).collect();
             all.sort_unstable();

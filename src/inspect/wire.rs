@@ -141,7 +141,8 @@ impl Sorter {
             return false;
         };
         self.traffic.hep += 1;
-        let transport = Message::parse(&payload).ok().and_then(|m| hep::transport_of(&m, hep.protocol)).unwrap_or(Transport::Udp);
+        let transport =
+            Message::parse(&payload).ok().and_then(|m| hep::transport_of(&m, hep.protocol)).unwrap_or(Transport::Udp);
         self.sip(Packet { src: hep.src, dst: hep.dst, transport, payload: &payload }, cut, each);
         true
     }
@@ -159,7 +160,10 @@ pub(super) fn is_sip(payload: &[u8]) -> bool {
     }
     let line = &text[..memchr::memchr(b'\n', &text[..text.len().min(MAX_START)]).unwrap_or(0)];
     line.trim_ascii_end().len() > 12
-        && line.trim_ascii_end().get(line.trim_ascii_end().len() - 8..).is_some_and(|v| v.eq_ignore_ascii_case(b" SIP/2.0"))
+        && line
+            .trim_ascii_end()
+            .get(line.trim_ascii_end().len() - 8..)
+            .is_some_and(|v| v.eq_ignore_ascii_case(b" SIP/2.0"))
 }
 
 #[cfg(test)]

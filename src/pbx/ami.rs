@@ -161,13 +161,16 @@ impl Ami {
         let message = || b.get("Message").unwrap_or("no reason given").to_owned();
         match ask {
             Ask::Challenge => {
-                let Some(challenge) = b.get("Challenge").filter(|_| good) else { return Err(Refusal::Login(message())) };
+                let Some(challenge) = b.get("Challenge").filter(|_| good) else {
+                    return Err(Refusal::Login(message()));
+                };
                 let mut key = String::new();
                 for byte in Md5::digest(format!("{challenge}{}", self.secret)) {
                     let _ = write!(key, "{byte:02x}");
                 }
                 let user = self.user.clone();
-                let login = [("Action", "Login"), ("AuthType", "MD5"), ("Username", &user), ("Key", &key), ("Events", "call")];
+                let login =
+                    [("Action", "Login"), ("AuthType", "MD5"), ("Username", &user), ("Key", &key), ("Events", "call")];
                 self.stage = Stage::Login;
                 self.send(&login, Ask::Login, now);
             }
@@ -282,7 +285,8 @@ impl Ami {
             }
             None if is_full => return,
             None => {
-                let new = Channel { name: name.to_owned(), dialog: false, up: false, bridged: false, look: None, looked: 0 };
+                let new =
+                    Channel { name: name.to_owned(), dialog: false, up: false, bridged: false, look: None, looked: 0 };
                 self.channels.insert(id.to_owned(), new);
             }
         }
@@ -294,8 +298,10 @@ impl Ami {
         }
         self.seek(id, now);
         // The halves of a Local channel have one name, with an end of its own each.
-        let half =
-            name.strip_suffix(";1").map(|n| format!("{n};2")).or_else(|| name.strip_suffix(";2").map(|n| format!("{n};1")));
+        let half = name
+            .strip_suffix(";1")
+            .map(|n| format!("{n};2"))
+            .or_else(|| name.strip_suffix(";2").map(|n| format!("{n};1")));
         if let Some(other) = half.and_then(|h| self.names.get(&h)) {
             self.facts.push_back(Fact::Linked { one: id.to_owned(), other: other.clone() });
         }
@@ -320,14 +326,16 @@ impl Ami {
                 self.facts.push_back(Fact::Enter { bridge: bridge.to_owned(), channel: id.to_owned() });
             }
         }
-        let application = bridges::application(b.get("Application").unwrap_or_default(), b.get("Data").unwrap_or_default());
+        let application =
+            bridges::application(b.get("Application").unwrap_or_default(), b.get("Data").unwrap_or_default());
         self.facts.push_back(Fact::Runs { channel: id.to_owned(), application });
     }
 
     fn bridge(&mut self, b: &Block) {
         let Some(bridge) = b.get("BridgeUniqueid") else { return };
         let named = |key| b.get(key).filter(|v| *v != "<unknown>");
-        let (creator, technology) = (named("BridgeCreator").unwrap_or_default(), b.get("BridgeTechnology").unwrap_or_default());
+        let (creator, technology) =
+            (named("BridgeCreator").unwrap_or_default(), b.get("BridgeTechnology").unwrap_or_default());
         let name = || named("BridgeName").unwrap_or_default().to_owned();
         let kind = if technology == "holding_bridge" {
             BridgeKind::Holding(name())

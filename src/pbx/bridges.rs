@@ -100,9 +100,10 @@ pub fn application(name: &str, data: &str) -> Option<ConnectedTo> {
     // The first argument of Queue, ConfBridge, callcenter, conference names it; both servers part arguments with a comma or another of these.
     let first = || data.split([',', '|', '+', '!', ' ']).next().unwrap_or_default().to_owned();
     let (kind, name) = match name.to_ascii_lowercase().as_str() {
-        "" | "dial" | "appdial" | "appdial2" | "appqueue" | "bridge" | "intercept" | "answer" | "set" | "export" | "goto"
-        | "gosub" | "return" | "noop" | "log" | "progress" | "ringing" | "pre_answer" | "ring_ready" | "transfer"
-        | "redirect" | "att_xfer" | "three_way" | "hangup" | "busy" | "congestion" | "bridge_wait" | "execute_extension" => {
+        "" | "dial" | "appdial" | "appdial2" | "appqueue" | "bridge" | "intercept" | "answer" | "set" | "export"
+        | "goto" | "gosub" | "return" | "noop" | "log" | "progress" | "ringing" | "pre_answer" | "ring_ready"
+        | "transfer" | "redirect" | "att_xfer" | "three_way" | "hangup" | "busy" | "congestion" | "bridge_wait"
+        | "execute_extension" => {
             return None;
         }
         "queue" | "callcenter" | "fifo" => (ConnectedKind::Queue, first()),
@@ -177,7 +178,9 @@ impl Told {
     pub fn place(&self, call_id: &[u8]) -> Place<'_> {
         match self.known.place(call_id) {
             // What may have changed since within the next second is no knowledge once nobody tells of it.
-            Place::At(ConnectedTo { kind: ConnectedKind::Nobody | ConnectedKind::Elsewhere, .. }) if !self.live => Place::Unknown,
+            Place::At(ConnectedTo { kind: ConnectedKind::Nobody | ConnectedKind::Elsewhere, .. }) if !self.live => {
+                Place::Unknown
+            }
             place => place,
         }
     }

@@ -179,7 +179,8 @@ impl Keeper {
     async fn session(&mut self) -> Result<std::convert::Infallible, Failure> {
         let mut dialect = self.dialect().await?;
         let connecting = timeout(CONNECT, TcpStream::connect(self.login.address())).await;
-        let mut stream = connecting.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())).map_err(Failure::Connect)?;
+        let mut stream =
+            connecting.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())).map_err(Failure::Connect)?;
         // Small questions, each waited for.
         stream.set_nodelay(true).map_err(Failure::Connect)?;
         let mut buffer = vec![0; CHUNK];

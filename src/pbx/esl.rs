@@ -277,7 +277,9 @@ impl Esl {
                 let parked = ConnectedTo { kind: ConnectedKind::Parked, name: String::new() };
                 self.facts.push_back(runs(Some(parked)));
             }
-            "CUSTOM" if b.decoded("Event-Subclass").as_deref() == Some("conference::maintenance") => self.conference(&uuid, b),
+            "CUSTOM" if b.decoded("Event-Subclass").as_deref() == Some("conference::maintenance") => {
+                self.conference(&uuid, b)
+            }
             _ => {}
         }
     }

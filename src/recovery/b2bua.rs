@@ -214,7 +214,11 @@ impl Carried {
         }
         let Some(other) = self.other(side) else { return self.reply(side, key, 488, cx) };
         let o = &self.sides[other];
-        if self.phase != Phase::Carrying || self.offer_open(other) || o.own_offer.is_some() || self.phone_busy(other, None) {
+        if self.phase != Phase::Carrying
+            || self.offer_open(other)
+            || o.own_offer.is_some()
+            || self.phone_busy(other, None)
+        {
             return self.reply(side, key, 491, cx);
         }
         if self.sides[side].own_offer.is_some() || o.others.len() >= MAX_OTHERS {
@@ -276,7 +280,8 @@ impl Carried {
         cx: &mut Context<'_>,
     ) {
         let Some(asker) = self.other(side) else { return };
-        let stored = self.sides[asker].served.iter().find(|s| s.key == *key && !s.is_final()).map(|s| s.request.clone());
+        let stored =
+            self.sides[asker].served.iter().find(|s| s.key == *key && !s.is_final()).map(|s| s.request.clone());
         let is_offer = key.method == b"INVITE" || key.method == b"UPDATE";
         let success = (200..300).contains(&code);
         let request = stored.as_deref().and_then(|r| Message::parse(r).ok());
@@ -403,7 +408,8 @@ impl Carried {
 
     fn cancelled(&mut self, side: usize, m: &Message<'_>, key: &Key, cx: &mut Context<'_>) {
         let via = &key.via;
-        let found = self.sides[side].served.iter().find(|s| s.is_invite() && s.key.via == *via && s.key.cseq == m.cseq().0);
+        let found =
+            self.sides[side].served.iter().find(|s| s.is_invite() && s.key.via == *via && s.key.cseq == m.cseq().0);
         let Some(found) = found else { return self.reply(side, key, 481, cx) };
         let (invite, open) = (found.key.clone(), !found.is_final());
         self.reply(side, key, 200, cx);
@@ -433,7 +439,14 @@ impl Carried {
     }
 
     /// Answers a request that is being served, unless it has its final answer.
-    fn respond(&mut self, side: usize, key: &Key, code: u16, cx: &mut Context<'_>, dress: impl FnOnce(Builder, &Leg) -> Builder) {
+    fn respond(
+        &mut self,
+        side: usize,
+        key: &Key,
+        code: u16,
+        cx: &mut Context<'_>,
+        dress: impl FnOnce(Builder, &Leg) -> Builder,
+    ) {
         let leg = &self.call.legs[side];
         let Some(served) = self.sides[side].served.iter_mut().find(|s| s.key == *key && !s.is_final()) else { return };
         let Ok(request) = Message::parse(&served.request) else { return };

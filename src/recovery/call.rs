@@ -171,7 +171,12 @@ impl Carried {
             Fate::NotUdp => self.close(Outcome::Unreachable, "not recoverable", cx),
             Fate::SingleLeg => self.end(Outcome::Unpaired, "no partner known", &[true, true], cx),
             Fate::Silent(why) => {
-                self.end(Outcome::Refused { code: None, reason: why.to_string() }, "audio can't pass", &[true, true], cx);
+                self.end(
+                    Outcome::Refused { code: None, reason: why.to_string() },
+                    "audio can't pass",
+                    &[true, true],
+                    cx,
+                );
             }
             Fate::Reinvited => {
                 self.phase = Phase::Recovering;
@@ -185,8 +190,8 @@ impl Carried {
     }
 
     fn begin_side(&mut self, side: usize, cx: &mut Context<'_>) {
-        let offer =
-            plan::offer_for(&self.call, side, &cx.settings.vips).and_then(|body| crate::sip::sdp::continue_origin(&body).ok());
+        let offer = plan::offer_for(&self.call, side, &cx.settings.vips)
+            .and_then(|body| crate::sip::sdp::continue_origin(&body).ok());
         match offer {
             Some(offer) => self.invite_own(side, offer, 1, cx),
             // Without an o= line to continue, no offer is right.

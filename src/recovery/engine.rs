@@ -102,7 +102,12 @@ impl Engine {
             if self.calls.len() >= MAX_CALLS || call.legs.is_empty() || call.legs.len() > 2 {
                 let reason = "more calls or legs than can be carried".to_owned();
                 let outcome = Outcome::Refused { code: None, reason };
-                self.actions.push_back(Action::Outcome { call: call.id, outcome, reinvited: 0, answered_after: Duration::ZERO });
+                self.actions.push_back(Action::Outcome {
+                    call: call.id,
+                    outcome,
+                    reinvited: 0,
+                    answered_after: Duration::ZERO,
+                });
                 continue;
             }
             self.insert(call, now);
@@ -206,7 +211,10 @@ impl Engine {
             return;
         }
         // FNV-1a.
-        let tag = m.call_id().iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
+        let tag = m
+            .call_id()
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
         let tag = format!("{tag:016x}");
         // Whoever probes the port with OPTIONS outside of a dialog may know that it works; new calls belong elsewhere.
         let code = match (m.method(), m.to_tag()) {
@@ -214,7 +222,8 @@ impl Engine {
             _ => 481,
         };
         let via = m.values(Name::Via).next().unwrap_or_default();
-        let b = Builder::response_to(m, code, phrase(code), Some(tag.as_bytes()), Some(p.src)).header("Allow", request::ALLOW);
+        let b = Builder::response_to(m, code, phrase(code), Some(tag.as_bytes()), Some(p.src))
+            .header("Allow", request::ALLOW);
         let payload = b.header("Server", request::USER_AGENT).build();
         self.actions.push_back(Action::Send { from: p.dst, to: response_address(via, p.src), payload });
     }
@@ -261,7 +270,9 @@ impl Engine {
             let Some(key) = self.queue.pop_front() else { break };
             self.with(key, now, Carried::begin);
         }
-        if !self.queue.is_empty() || self.busy.iter().any(|k| self.calls.get(k).is_some_and(|c| c.phase == Phase::Recovering)) {
+        if !self.queue.is_empty()
+            || self.busy.iter().any(|k| self.calls.get(k).is_some_and(|c| c.phase == Phase::Recovering))
+        {
             return;
         }
         while self.busy.len() < window {

@@ -35,7 +35,9 @@ pub(super) struct Ends<'a> {
 }
 
 pub(super) fn ends(leg: &Leg) -> Result<Ends<'_>, Unpassable> {
-    let (Some(sent), Some(received)) = (&leg.sdp_sent, &leg.sdp_received) else { return Err(Unpassable::NoDescription) };
+    let (Some(sent), Some(received)) = (&leg.sdp_sent, &leg.sdp_received) else {
+        return Err(Unpassable::NoDescription);
+    };
     let (Ok(sent), Ok(received)) = (Sdp::parse(&sent.body.0), Sdp::parse(&received.body.0)) else {
         return Err(Unpassable::NoDescription);
     };
@@ -203,7 +205,8 @@ pub struct Paths {
 pub fn paths_of(call: &Call, ground: &Ground) -> Result<Paths, Unpassable> {
     let mut paths = Paths::default();
     for both in streams_of(call, &ground.vips)? {
-        let refused: Vec<_> = both.iter().filter_map(|flow| Some((*flow, ground.permits_of(call, flow).err()?))).collect();
+        let refused: Vec<_> =
+            both.iter().filter_map(|flow| Some((*flow, ground.permits_of(call, flow).err()?))).collect();
         if refused.is_empty() {
             paths.flows.extend(both);
         } else {
@@ -277,7 +280,8 @@ pub fn offer_for(call: &Call, side: usize, vips: &[IpAddr]) -> Option<Vec<u8>> {
         .map(|i| {
             let (sa, sb) = (stream(a, &ea, i)?, stream(b, &eb, i)?);
             sa.anchor(vips).and(sb.anchor(vips))?;
-            let active = |s: &Stream<'_>| s.agreed().into_iter().find(|(_, e)| is_speech(e)).map(|(f, e)| (f.to_vec(), e));
+            let active =
+                |s: &Stream<'_>| s.agreed().into_iter().find(|(_, e)| is_speech(e)).map(|(f, e)| (f.to_vec(), e));
             if active(&sa) == active(&sb) {
                 return None;
             }
@@ -307,7 +311,11 @@ pub(super) fn without_conflicts(leg: &Leg, body: &[u8]) -> Result<Vec<u8>, SdpEr
     let parsed = Sdp::parse(body)?;
     let conflicts = |i: usize, m: &Media<'_>, f: &[u8]| {
         let new = m.encoding(f).map(normal);
-        known.iter().filter_map(|k| k.media().get(i)).filter(|k| k.formats.contains(&f)).any(|k| k.encoding(f).map(normal) != new)
+        known
+            .iter()
+            .filter_map(|k| k.media().get(i))
+            .filter(|k| k.formats.contains(&f))
+            .any(|k| k.encoding(f).map(normal) != new)
     };
     let keep = parsed.media().iter().enumerate().map(|(i, m)| {
         let kept: Vec<Vec<u8>> = m.formats.iter().filter(|f| !conflicts(i, m, f)).map(|f| f.to_vec()).collect();

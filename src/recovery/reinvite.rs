@@ -55,7 +55,13 @@ impl Tries {
     }
 
     /// Judges a final answer that isn't 2xx.
-    pub(super) fn judge(&mut self, code: u16, retry_after: Option<u32>, min_se: Option<u32>, direction: Direction) -> Step {
+    pub(super) fn judge(
+        &mut self,
+        code: u16,
+        retry_after: Option<u32>,
+        min_se: Option<u32>,
+        direction: Direction,
+    ) -> Step {
         match (code, retry_after) {
             // RFC 3261 section 12.2.1.2. 408 comes from a proxy that reached nobody.
             (481, _) => Step::Settle(Verdict::Gone),

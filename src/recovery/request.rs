@@ -41,7 +41,15 @@ pub(super) fn contact(leg: &Leg, port: u16) -> Vec<u8> {
 }
 
 /// The start of a request in the dialog: everything up to CSeq.
-pub(super) fn start(leg: &Leg, target: &Target, method: &str, cseq: u32, branch: &str, port: u16, to: Option<&[u8]>) -> Builder {
+pub(super) fn start(
+    leg: &Leg,
+    target: &Target,
+    method: &str,
+    cseq: u32,
+    branch: &str,
+    port: u16,
+    to: Option<&[u8]>,
+) -> Builder {
     let via = SocketAddr::new(leg.local_addr.ip(), port);
     // No `rport`: the answer shall come to the recovery port in sent-by, not to the server's port that this leaves from.
     let mut b = Builder::request(method, &target.uri).header("Via", format!("SIP/2.0/UDP {via};branch={branch}"));

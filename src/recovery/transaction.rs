@@ -42,7 +42,17 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(invite: bool, cseq: u32, branch: String, target: Target, bytes: Vec<u8>, now: Time) -> Self {
-        Self { invite, cseq, branch, target, bytes, proceeding: false, next: Some(now + T1), interval: T1, until: now + LIFE }
+        Self {
+            invite,
+            cseq,
+            branch,
+            target,
+            bytes,
+            proceeding: false,
+            next: Some(now + T1),
+            interval: T1,
+            until: now + LIFE,
+        }
     }
 
     pub(super) fn deadline(&self) -> Time {
@@ -106,9 +116,26 @@ pub(super) struct Served {
 }
 
 impl Served {
-    pub(super) fn new(key: Key, request: Vec<u8>, heard_from: SocketAddr, source: SocketAddr, at: SocketAddr, now: Time) -> Self {
+    pub(super) fn new(
+        key: Key,
+        request: Vec<u8>,
+        heard_from: SocketAddr,
+        source: SocketAddr,
+        at: SocketAddr,
+        now: Time,
+    ) -> Self {
         // A relayed INVITE may take the other phone's whole transaction; then the answer's own life begins.
-        Self { key, request, heard_from, source, at, code: 0, response: Vec::new(), until: now + LIFE * 4, resend: None }
+        Self {
+            key,
+            request,
+            heard_from,
+            source,
+            at,
+            code: 0,
+            response: Vec::new(),
+            until: now + LIFE * 4,
+            resend: None,
+        }
     }
 
     pub(super) fn is_invite(&self) -> bool {

@@ -58,7 +58,14 @@ impl Carried {
     }
 
     /// Sends an INVITE in the dialog. False if there is no CSeq left, or one is already under way.
-    pub(super) fn send_invite(&mut self, side: usize, offer: Vec<u8>, step: u32, purpose: Purpose, cx: &mut Context<'_>) -> bool {
+    pub(super) fn send_invite(
+        &mut self,
+        side: usize,
+        offer: Vec<u8>,
+        step: u32,
+        purpose: Purpose,
+        cx: &mut Context<'_>,
+    ) -> bool {
         if self.sides[side].invite.is_some() {
             return false;
         }
@@ -66,7 +73,8 @@ impl Carried {
         let (leg, port) = (&self.call.legs[side], cx.settings.recovery_port);
         let (target, branch) = (request::target(leg), cx.rng.branch());
         let b = request::start(leg, &target, "INVITE", cseq, &branch, port, None);
-        let bytes = request::offering(b, leg, port, self.sides[side].tries.min_se).body("application/sdp", &offer).build();
+        let bytes =
+            request::offering(b, leg, port, self.sides[side].tries.min_se).body("application/sdp", &offer).build();
         cx.send(leg.local_addr, leg.remote_addr, bytes.clone());
         let client = Client::new(true, cseq, branch, target, bytes, cx.now);
         self.sides[side].invite = Some(Outgoing { client, purpose, offer: Some(offer), cancel: Cancel::No });
@@ -135,7 +143,8 @@ impl Carried {
         }
         invite.cancel = Cancel::Sent;
         let c = &invite.client;
-        let bytes = request::start(leg, &c.target, "CANCEL", c.cseq, &c.branch, cx.settings.recovery_port, None).build();
+        let bytes =
+            request::start(leg, &c.target, "CANCEL", c.cseq, &c.branch, cx.settings.recovery_port, None).build();
         let client = Client::new(false, c.cseq, c.branch.clone(), c.target.clone(), bytes.clone(), cx.now);
         self.sides[side].others.push(Outgoing { client, purpose: Purpose::Last, offer: None, cancel: Cancel::No });
         cx.send(leg.local_addr, leg.remote_addr, bytes);
@@ -199,7 +208,15 @@ impl Carried {
     }
 
     /// Sends the ACK for a final answer, and returns what is needed to send it again.
-    fn ack(&self, side: usize, success: bool, cseq: u32, client: &Client, m: &Message<'_>, cx: &mut Context<'_>) -> Acked {
+    fn ack(
+        &self,
+        side: usize,
+        success: bool,
+        cseq: u32,
+        client: &Client,
+        m: &Message<'_>,
+        cx: &mut Context<'_>,
+    ) -> Acked {
         let ack = self.build_ack(side, success, cseq, &client.branch, &client.target, m, cx);
         let leg = &self.call.legs[side];
         cx.send(leg.local_addr, leg.remote_addr, ack.clone());

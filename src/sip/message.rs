@@ -380,8 +380,8 @@ const TOKEN: [bool; 256] = {
     while b < 256 {
         #[allow(clippy::cast_possible_truncation, reason = "the loop ends before 256")]
         let byte = b as u8;
-        table[b] =
-            byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~');
+        table[b] = byte.is_ascii_alphanumeric()
+            || matches!(byte, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~');
         b += 1;
     }
     table

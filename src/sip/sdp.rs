@@ -169,11 +169,14 @@ pub fn places(body: &[u8]) -> SmallVec<[(Option<IpAddr>, u16); 2]> {
         match line.text {
             [b'm', b'=', value @ ..] => {
                 let mut parts = fields(value).skip(1);
-                let port = parts.next().filter(|_| parts.next().is_some() && all.len() < MAX_MEDIA).and_then(port_and_count);
+                let port =
+                    parts.next().filter(|_| parts.next().is_some() && all.len() < MAX_MEDIA).and_then(port_and_count);
                 let Some((port, _)) = port else { return SmallVec::new() };
                 all.push((session, port));
             }
-            [b'c', b'=', value @ ..] => *all.last_mut().map_or(&mut session, |(connection, _)| connection) = address(value),
+            [b'c', b'=', value @ ..] => {
+                *all.last_mut().map_or(&mut session, |(connection, _)| connection) = address(value)
+            }
             _ => {}
         }
     }

@@ -156,7 +156,10 @@ impl Addresses {
         let mut removed = Vec::new();
         let mut errors = Vec::new();
         for message in self.dump().await? {
-            let ours = message.attributes.iter().any(|a| matches!(a, AddressAttribute::Protocol(p) if u8::from(*p) == PROTOCOL));
+            let ours = message
+                .attributes
+                .iter()
+                .any(|a| matches!(a, AddressAttribute::Protocol(p) if u8::from(*p) == PROTOCOL));
             let name = links.iter().find(|(index, _)| *index == message.header.index).map(|(_, name)| name.clone());
             let (true, Some(name), Some(prefix)) = (ours, name, prefix_of(&message)) else { continue };
             if keep.iter().any(|(interface, kept)| *interface == name && *kept == prefix) {
@@ -364,7 +367,8 @@ fn prefix_of(message: &AddressMessage) -> Option<IpNet> {
     let local = |a: &AddressAttribute| if let AddressAttribute::Local(ip) = a { Some(*ip) } else { None };
     let address = |a: &AddressAttribute| if let AddressAttribute::Address(ip) = a { Some(*ip) } else { None };
     // IPv6 has no IFA_LOCAL unless there is a peer; IPv4 has both, and "local" is the address.
-    let ip: IpAddr = message.attributes.iter().find_map(local).or_else(|| message.attributes.iter().find_map(address))?;
+    let ip: IpAddr =
+        message.attributes.iter().find_map(local).or_else(|| message.attributes.iter().find_map(address))?;
     IpNet::new(ip, message.header.prefix_len).ok()
 }
 
@@ -376,7 +380,11 @@ fn lifetime() -> CacheInfo {
     info
 }
 
-fn forgive(result: Result<(), rtnetlink::Error>, codes: &[i32], doing: impl Fn() -> String) -> Result<(), AddressError> {
+fn forgive(
+    result: Result<(), rtnetlink::Error>,
+    codes: &[i32],
+    doing: impl Fn() -> String,
+) -> Result<(), AddressError> {
     match result {
         Err(rtnetlink::Error::NetlinkError(e)) if codes.contains(&-e.raw_code()) => Ok(()),
         other => other.map_err(|e| explain(e, doing)),

@@ -177,7 +177,11 @@ impl Announcer {
 
     /// The same, but no round of the task leaves unless `may` says so at that moment: a process that was frozen must not call
     /// the LAN back to a host that has lost the address meanwhile.
-    pub fn start_while(self: &Arc<Self>, pace: Pace, may: impl Fn() -> bool + Send + 'static) -> (Announced, Announcing) {
+    pub fn start_while(
+        self: &Arc<Self>,
+        pace: Pace,
+        may: impl Fn() -> bool + Send + 'static,
+    ) -> (Announced, Announcing) {
         let first = self.announce_now();
         let it = Arc::clone(self);
         let gate = Arc::new(Mutex::new(true));
@@ -310,7 +314,11 @@ fn advertisement(ip: Ipv6Addr, mac: MacAddr, router: bool) -> Option<Vec<u8>> {
     advert.set_icmpv6_code(Icmpv6Code(0));
     advert.set_flags(NeighborAdvertFlags::Override | if router { NeighborAdvertFlags::Router } else { 0 });
     advert.set_target_addr(ip);
-    advert.set_options(&[NdpOption { option_type: NdpOptionTypes::TargetLLAddr, length: 1, data: mac.octets().to_vec() }]);
+    advert.set_options(&[NdpOption {
+        option_type: NdpOptionTypes::TargetLLAddr,
+        length: 1,
+        data: mac.octets().to_vec(),
+    }]);
     let sum = checksum(&Icmpv6Packet::new(advert.packet())?, &ip, &ALL_NODES);
     advert.set_checksum(sum);
     Some(frame)

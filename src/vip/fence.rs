@@ -231,7 +231,8 @@ impl Fence {
             let _ = writeln!(text, "meta l4proto @{CLOSED} th sport {{ {} }} counter drop", ports.join(", "));
         }
         // Ports of both kinds may overlap, which a set without a name does not take.
-        let apart: BTreeSet<u16> = self.ports.iter().copied().filter(|port| !self.media_range().contains(port)).collect();
+        let apart: BTreeSet<u16> =
+            self.ports.iter().copied().filter(|port| !self.media_range().contains(port)).collect();
         let server: Vec<String> = apart.iter().map(u16::to_string).chain([self.media_ports()]).collect();
         let server = server.join(", ");
         // Media is UDP; a TCP connection from one of these ports may be anybody's.

@@ -154,7 +154,8 @@ impl KernelLease {
         // nft's own words for it would be mistaken for those of an old kernel.
         if !self.has_interface() {
             let all = nix::net::if_::if_nameindex();
-            let names = |all: nix::net::if_::Interfaces| all.iter().map(|i| i.name().to_string_lossy().into_owned()).collect();
+            let names =
+                |all: nix::net::if_::Interfaces| all.iter().map(|i| i.name().to_string_lossy().into_owned()).collect();
             return Err(KernelLeaseError::NoInterface {
                 name: self.interface.clone(),
                 there: all.map(names).unwrap_or_default(),
@@ -165,7 +166,8 @@ impl KernelLease {
         match enforcement {
             Enforcement::Netdev => info!(
                 instance = self.instance,
-                "the kernel keeps this host from answering for the addresses without a right (netdev tables `{}`)", self.table
+                "the kernel keeps this host from answering for the addresses without a right (netdev tables `{}`)",
+                self.table
             ),
             Enforcement::Fallback => warn!(
                 instance = self.instance,
@@ -263,7 +265,8 @@ impl KernelLease {
                 held.insert(element.key);
             }
         }
-        let ours: BTreeSet<Vec<u8>> = self.addresses.iter().map(|ip| Data::new().then_ip(*ip).as_bytes().to_vec()).collect();
+        let ours: BTreeSet<Vec<u8>> =
+            self.addresses.iter().map(|ip| Data::new().then_ip(*ip).as_bytes().to_vec()).collect();
         Ok(left.filter(|(_, until)| *until > asked && held == ours))
     }
 
@@ -389,7 +392,9 @@ impl KernelLease {
             match commit(plan.hold(kinds, epoch, timeout)) {
                 Ok(()) => return Ok(()),
                 // A guard lives for half its time at least, so this is not about the guard.
-                Err(NfnlError::Gone) if clock::now().since(began) < guard / 4 => return Err(self.explain(NfnlError::Gone)),
+                Err(NfnlError::Gone) if clock::now().since(began) < guard / 4 => {
+                    return Err(self.explain(NfnlError::Gone));
+                }
                 Err(NfnlError::Gone) => now.guards.ran_out(number, clock::now()),
                 Err(e) => return Err(e.into()),
             }

@@ -11,7 +11,9 @@ pub use reply::{Found, Rule};
 
 use super::sys;
 use nix::errno::Errno;
-use nix::sys::socket::{self, AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, setsockopt, sockopt};
+use nix::sys::socket::{
+    self, AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, setsockopt, sockopt,
+};
 use nix::sys::time::{TimeVal, TimeValLike as _};
 use reply::Reply;
 use std::io;
@@ -100,8 +102,12 @@ impl Nfnl {
     /// The kernel has no such socket to give.
     pub fn open() -> Result<Self, NfnlError> {
         let open = || -> nix::Result<OwnedFd> {
-            let socket =
-                socket::socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkNetFilter)?;
+            let socket = socket::socket(
+                AddressFamily::Netlink,
+                SockType::Raw,
+                SockFlag::SOCK_CLOEXEC,
+                SockProtocol::NetlinkNetFilter,
+            )?;
             socket::bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
             // Port 0 is the kernel; a connected socket takes nothing from anybody else.
             socket::connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
@@ -131,7 +137,8 @@ impl Nfnl {
         }
         // Begin and end come on top, and a little for the rounding of the buffer's size.
         let wanted = size + 2 * SEND_OVERHEAD;
-        let room = |socket: &OwnedFd| socket::getsockopt(socket, sockopt::SndBuf).unwrap_or(0).saturating_sub(SEND_OVERHEAD);
+        let room =
+            |socket: &OwnedFd| socket::getsockopt(socket, sockopt::SndBuf).unwrap_or(0).saturating_sub(SEND_OVERHEAD);
         let mut limit = room(&self.socket);
         if limit < wanted {
             if setsockopt(&self.socket, sockopt::SndBufForce, &wanted).is_err() {
@@ -265,7 +272,9 @@ impl Nfnl {
         loop {
             for reply in self.receive(MsgFlags::empty())? {
                 match reply {
-                    Reply::Elements { sequence, .. } | Reply::Rule { sequence, .. } if sequence == number => take(reply),
+                    Reply::Elements { sequence, .. } | Reply::Rule { sequence, .. } if sequence == number => {
+                        take(reply)
+                    }
                     Reply::Done { sequence, code } | Reply::Result { sequence, code } if sequence == number => {
                         return match code {
                             0 => Ok(torn),
@@ -292,7 +301,9 @@ impl Nfnl {
             let flags = if known { MsgFlags::MSG_DONTWAIT } else { MsgFlags::empty() };
             let replies = match self.receive(flags) {
                 Ok(replies) => replies,
-                Err(NfnlError::Answer(SILENT)) if known => return error.map_or(Ok(()), |code| Err(NfnlError::of(code))),
+                Err(NfnlError::Answer(SILENT)) if known => {
+                    return error.map_or(Ok(()), |code| Err(NfnlError::of(code)));
+                }
                 Err(e) => return Err(e),
             };
             for reply in replies {

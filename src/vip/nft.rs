@@ -136,7 +136,8 @@ pub fn table_name(kind: &str, instance: &str) -> String {
         return format!("keepcall-{kind}-{instance}");
     }
     // FNV-1a, 64 bits: a stable number is wanted (the table must be found again after a restart), not a secret.
-    let hash = instance.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    let hash =
+        instance.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
     let clean: String = instance.chars().take(LONGEST).map(|c| if fits(c) { c } else { '_' }).collect();
     format!("keepcall-{kind}-{clean}/{hash:016x}")
 }

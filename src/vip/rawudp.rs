@@ -94,9 +94,9 @@ impl RawUdp {
         let mtu = sys::mtu(&self.v4, &self.interface).unwrap_or(SAFE_MTU).max(SAFE_MTU);
         match self.send_in(from, to, payload, mtu) {
             // The route has a smaller MTU than the interface (a tunnel, or a learnt path MTU).
-            Err(Some(e)) if e.raw_os_error() == Some(libc::EMSGSIZE) && mtu > SAFE_MTU => {
-                self.send_in(from, to, payload, SAFE_MTU).map_err(|e| e.map_or(RawUdpError::Families { from, to }, failed))
-            }
+            Err(Some(e)) if e.raw_os_error() == Some(libc::EMSGSIZE) && mtu > SAFE_MTU => self
+                .send_in(from, to, payload, SAFE_MTU)
+                .map_err(|e| e.map_or(RawUdpError::Families { from, to }, failed)),
             other => other.map_err(|e| e.map_or(RawUdpError::Families { from, to }, failed)),
         }
     }
@@ -104,7 +104,9 @@ impl RawUdp {
     /// `Err(None)`: the families differ.
     fn send_in(&self, from: SocketAddr, to: SocketAddr, payload: &[u8], mtu: usize) -> Result<(), Option<io::Error>> {
         let (socket, packets) = match (from.ip(), to.ip()) {
-            (IpAddr::V4(src), IpAddr::V4(dst)) => (&self.v4, v4_packets(src, dst, &datagram(from, to, payload), mtu, random())),
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                (&self.v4, v4_packets(src, dst, &datagram(from, to, payload), mtu, random()))
+            }
             (IpAddr::V6(src), IpAddr::V6(dst)) => {
                 let none = || Some(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
                 (self.v6.as_ref().ok_or_else(none)?, v6_packets(src, dst, &datagram(from, to, payload), mtu, random()))

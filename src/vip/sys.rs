@@ -61,7 +61,8 @@ pub(super) fn mtu(socket: &Socket, interface: &str) -> io::Result<usize> {
 /// Lets the runtime watch a descriptor for input. Must run in a tokio runtime.
 pub(super) fn readable(fd: std::os::fd::OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>> {
     // SAFETY: an OwnedFd returns one and the same descriptor, and keeps it open as long as the AsyncFd that holds it lives.
-    unsafe { tokio::io::unix::AsyncFd::register_with_interest(fd, tokio::io::Interest::READABLE) }.map_err(io::Error::from)
+    unsafe { tokio::io::unix::AsyncFd::register_with_interest(fd, tokio::io::Interest::READABLE) }
+        .map_err(io::Error::from)
 }
 
 /// Just below the election's own thread (20), whose renewals of the kernel lease wait for what runs here.

@@ -176,7 +176,12 @@ impl Capture {
     /// # Errors
     /// As in [`CaptureError`].
     pub fn open_for(interface: &str, ports: &[u16], hosts: &[IpAddr]) -> Result<Self, CaptureError> {
-        Self::with(CaptureSettings { interface: interface.to_owned(), ports: ports.to_vec(), hosts: hosts.to_vec(), ring: RING })
+        Self::with(CaptureSettings {
+            interface: interface.to_owned(),
+            ports: ports.to_vec(),
+            hosts: hosts.to_vec(),
+            ring: RING,
+        })
     }
 
     /// As [`Capture::open_for`]. If the kernel refuses the ring, it goes without.
@@ -238,7 +243,10 @@ impl Capture {
             bytes => match Ring::set_up(&socket, bytes) {
                 Ok(ring) => Some(ring),
                 Err(e) => {
-                    warn!(interface, "the kernel gives no ring for the capture ({e}); each frame costs a system call now");
+                    warn!(
+                        interface,
+                        "the kernel gives no ring for the capture ({e}); each frame costs a system call now"
+                    );
                     // The version of the ring would change what the socket says of itself.
                     socket = bare().map_err(refused)?;
                     None
@@ -311,7 +319,9 @@ impl Capture {
             let interest = Interest::READABLE | Interest::ERROR;
             let ready = async {
                 match deadline {
-                    Some(at) => tokio::time::timeout_at(clock::tokio_at(at), self.socket.ready(interest)).await.ok().transpose(),
+                    Some(at) => {
+                        tokio::time::timeout_at(clock::tokio_at(at), self.socket.ready(interest)).await.ok().transpose()
+                    }
                     None => self.socket.ready(interest).await.map(Some),
                 }
             };

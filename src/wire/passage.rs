@@ -64,7 +64,9 @@ pub enum Verdict {
 #[must_use]
 pub const fn judge(passage: Passage, by_server: bool, to_server: bool) -> Verdict {
     match (passage, by_server, to_server) {
-        (Passage::Unknown | Passage::Within, ..) | (Passage::Out, true, _) | (Passage::In, false, true) => Verdict::Heard,
+        (Passage::Unknown | Passage::Within, ..) | (Passage::Out, true, _) | (Passage::In, false, true) => {
+            Verdict::Heard
+        }
         (Passage::In | Passage::Past, true, _) => Verdict::Forged,
         // What goes past another host's ear was not received by the server here.
         (Passage::Out | Passage::In | Passage::Past, false, _) => Verdict::Astray,

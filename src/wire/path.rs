@@ -133,7 +133,8 @@ impl Path {
 
     /// Gives up on what did not come in time, and hands out what waited for it.
     pub fn handle_timeout(&mut self, now: Time, out: Out<'_>) {
-        self.streams.handle_timeout(now, &mut |src, dst, payload| out(Packet { src, dst, transport: Transport::Tcp, payload }));
+        self.streams
+            .handle_timeout(now, &mut |src, dst, payload| out(Packet { src, dst, transport: Transport::Tcp, payload }));
     }
 
     /// What became of the frames so far.
@@ -181,7 +182,11 @@ impl Path {
     /// Where any host is wanted, there is no server to be taken for.
     fn judge(&self, passage: Passage, src: IpAddr, dst: IpAddr) -> Verdict {
         let hosts = &self.settings.hosts;
-        if hosts.is_empty() { Verdict::Heard } else { passage::judge(passage, hosts.contains(&src), hosts.contains(&dst)) }
+        if hosts.is_empty() {
+            Verdict::Heard
+        } else {
+            passage::judge(passage, hosts.contains(&src), hosts.contains(&dst))
+        }
     }
 
     fn is_host(&self, src: IpAddr, dst: IpAddr) -> bool {

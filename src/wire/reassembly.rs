@@ -84,7 +84,8 @@ impl Reassembly {
             oldest.and_then(|key| self.partials.remove(&key));
             self.given_up += 1;
         }
-        let partial = self.partials.entry(key).or_insert_with(|| Partial { since: now, parts: Vec::new(), length: None });
+        let partial =
+            self.partials.entry(key).or_insert_with(|| Partial { since: now, parts: Vec::new(), length: None });
         if partial.parts.iter().any(|(offset, part)| *offset == f.offset && *part == f.data) {
             // The same again (seen twice on its way through the host).
             return None;

@@ -137,8 +137,12 @@ impl Streams {
             return;
         }
         self.look_at = now + LOOK;
-        let mut late: Vec<(Time, Key)> =
-            self.streams.iter().filter(|(_, s)| s.waits() && now.since(s.last) >= LOOK).map(|(key, s)| (s.last, *key)).collect();
+        let mut late: Vec<(Time, Key)> = self
+            .streams
+            .iter()
+            .filter(|(_, s)| s.waits() && now.since(s.last) >= LOOK)
+            .map(|(key, s)| (s.last, *key))
+            .collect();
         // In the order of time: a request waits in one stream, and its answer in another.
         late.sort_unstable();
         for (last, key) in late {

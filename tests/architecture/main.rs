@@ -30,12 +30,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("calls", &["budget", "config", "faults", "sip", "etcd", "pbx", "time", "clock", "wire"]),
     ("recovery", &["calls", "config", "sip", "vip", "time", "clock", "wire"]),
     ("inspect", &["calls", "hep", "recovery", "sip", "time", "wire"]),
-    ("control", &["config", "calls", "cluster", "health", "hep", "inspect", "pbx", "recovery", "time", "clock", "wire"]),
+    (
+        "control",
+        &["config", "calls", "cluster", "health", "hep", "inspect", "pbx", "recovery", "time", "clock", "wire"],
+    ),
     (
         "agent",
         &[
-            "calls", "clock", "cluster", "config", "control", "etcd", "faults", "health", "hep", "pbx", "recovery", "sip",
-            "time", "vip", "wire",
+            "calls", "clock", "cluster", "config", "control", "etcd", "faults", "health", "hep", "pbx", "recovery",
+            "sip", "time", "vip", "wire",
         ],
     ),
 ];
@@ -194,9 +197,12 @@ mod each_rule_can_fail {
         ] {
             assert!(!rules::imports(&modules(&[("a/x.rs", text)]), &may()).is_empty(), "{text}");
         }
-        for text in
-            ["use crate::b::X;", "use super::y;", "#[cfg(test)] mod tests { use crate::c::X; }", "#[cfg(test)] use crate::c::X;"]
-        {
+        for text in [
+            "use crate::b::X;",
+            "use super::y;",
+            "#[cfg(test)] mod tests { use crate::c::X; }",
+            "#[cfg(test)] use crate::c::X;",
+        ] {
             assert_eq!(rules::imports(&modules(&[("a/x.rs", text)]), &may()), [""; 0], "{text}");
         }
     }
@@ -228,12 +234,20 @@ mod each_rule_can_fail {
 
     #[test]
     fn a_circle_of_two_and_of_three() {
-        let two = modules(&[("a/x.rs", "use super::y::Y;"), ("a/y.rs", "use super::x::X;"), ("a/mod.rs", "mod x; mod y;")]);
+        let two =
+            modules(&[("a/x.rs", "use super::y::Y;"), ("a/y.rs", "use super::x::X;"), ("a/mod.rs", "mod x; mod y;")]);
         assert_eq!(rules::circles(&two).len(), 1);
-        let three =
-            modules(&[("a/x.rs", "use super::y;"), ("a/y.rs", "use crate::a::z::Z;"), ("a/z.rs", "fn f() { super::x::f() }")]);
+        let three = modules(&[
+            ("a/x.rs", "use super::y;"),
+            ("a/y.rs", "use crate::a::z::Z;"),
+            ("a/z.rs", "fn f() { super::x::f() }"),
+        ]);
         assert_eq!(rules::circles(&three).len(), 1);
-        let family = modules(&[("a.rs", "use x::X;"), ("a/x.rs", "use super::A; use super::y::Y;"), ("a/y.rs", "use super::A;")]);
+        let family = modules(&[
+            ("a.rs", "use x::X;"),
+            ("a/x.rs", "use super::A; use super::y::Y;"),
+            ("a/y.rs", "use super::A;"),
+        ]);
         assert!(rules::circles(&family).is_empty());
     }
 
@@ -241,7 +255,8 @@ mod each_rule_can_fail {
     fn a_long_file_and_a_big_room() {
         let long = "\n".repeat(501);
         assert_eq!(rules::too_long(&modules(&[("a/x.rs", &long), ("b/x.rs", "")]), LONGEST).len(), 1);
-        let rooms: Vec<Module> = "abcdef".chars().map(|r| Module::parse(&format!("{r}/x.rs"), &"\n".repeat(10))).collect();
+        let rooms: Vec<Module> =
+            "abcdef".chars().map(|r| Module::parse(&format!("{r}/x.rs"), &"\n".repeat(10))).collect();
         assert!(rules::too_big(&rooms, BIGGEST).is_empty());
         assert_eq!(rules::too_big(&modules(&[("a/x.rs", &long), ("b/x.rs", "\n\n")]), BIGGEST).len(), 1);
     }

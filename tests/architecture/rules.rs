@@ -25,7 +25,12 @@ pub(crate) fn imports(modules: &[Module], may: &BTreeMap<&str, &[&str]>) -> Vec<
             if !allowed.contains(&to) {
                 wrong.push(format!("{}:{}: {from} must not import {to} ({})", m.file, n.line, n.text()));
             } else if n.again {
-                wrong.push(format!("{}:{}: {from} hands on what is {to}'s ({}): import it from there", m.file, n.line, n.text()));
+                wrong.push(format!(
+                    "{}:{}: {from} hands on what is {to}'s ({}): import it from there",
+                    m.file,
+                    n.line,
+                    n.text()
+                ));
             }
         }
     }
@@ -94,7 +99,11 @@ pub(crate) fn circles(modules: &[Module]) -> Vec<BTreeSet<String>> {
 
 /// Files that are longer than one idea.
 pub(crate) fn too_long(modules: &[Module], most: usize) -> Vec<String> {
-    modules.iter().filter(|m| m.lines > most).map(|m| format!("{} has {} lines: split it by idea", m.file, m.lines)).collect()
+    modules
+        .iter()
+        .filter(|m| m.lines > most)
+        .map(|m| format!("{} has {} lines: split it by idea", m.file, m.lines))
+        .collect()
 }
 
 /// Rooms with at least `part` of all lines.

@@ -33,7 +33,8 @@ fn frame(tags: &[u16], packet: &[u8]) -> Vec<u8> {
 }
 
 fn udp(sport: u16, payload: &[u8]) -> Vec<u8> {
-    [&sport.to_be_bytes()[..], &5060_u16.to_be_bytes(), &((8 + payload.len()) as u16).to_be_bytes(), &[0, 0], payload].concat()
+    [&sport.to_be_bytes()[..], &5060_u16.to_be_bytes(), &((8 + payload.len()) as u16).to_be_bytes(), &[0, 0], payload]
+        .concat()
 }
 
 fn v4(flags: u16, data: &[u8]) -> Vec<u8> {
@@ -149,7 +150,8 @@ fn an_interface_may_go_down_and_come_back_or_be_another() {
             let socket = UdpSocket::bind("0.0.0.0:5060").unwrap();
             let say = |text: &'static str| socket.send_to(text.as_bytes(), "10.78.0.2:7000");
             say("before").unwrap();
-            let next = async |capture: &mut Capture| tokio::time::timeout(LONG, capture.next()).await.expect("nothing came");
+            let next =
+                async |capture: &mut Capture| tokio::time::timeout(LONG, capture.next()).await.expect("nothing came");
             assert_eq!(next(&mut capture).await.unwrap().payload, b"before");
             ip(&a, "link set x0 down");
             ip(&a, "link set x0 up");

@@ -84,7 +84,10 @@ fn a_message_is_known_soon_and_audio_costs_nothing() {
     stop.store(true, Ordering::Relaxed);
     let sent = flood.join().unwrap();
     drop(media);
-    eprintln!("delay: median {:?}, most {:?}; {sent} RTP packets in {took:?} cost {spent:?} of CPU", delays[25], delays[49]);
+    eprintln!(
+        "delay: median {:?}, most {:?}; {sent} RTP packets in {took:?} cost {spent:?} of CPU",
+        delays[25], delays[49]
+    );
     assert!(sent > 1000);
     // Far from the limit of 50 ms, though other tests run at the same time.
     assert!(delays[25] < Duration::from_millis(30), "{delays:?}");

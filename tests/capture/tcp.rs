@@ -25,7 +25,8 @@ pub(crate) fn seen(
         while all.len() < count {
             let next = tokio::time::timeout(LONG, capture.next()).await;
             all.push(
-                next.unwrap_or_else(|_| panic!("only {} seen; {:?}; {:?}", all.len(), capture.counters(), brief(&all))).unwrap(),
+                next.unwrap_or_else(|_| panic!("only {} seen; {:?}; {:?}", all.len(), capture.counters(), brief(&all)))
+                    .unwrap(),
             );
         }
         traffic.join().unwrap();
@@ -72,7 +73,8 @@ fn messages_of_a_connection_come_whole_both_ways() {
             let (all, counters) = seen(&lan, on("eth0", ring), 2 * total, move || {
                 let bytes: Vec<u8> = sent.iter().enumerate().flat_map(|(n, size)| message(n, *size)).collect();
                 let length = bytes.len();
-                let read = |mut from: TcpStream| std::thread::spawn(move || from.read_exact(&mut vec![0; length]).unwrap());
+                let read =
+                    |mut from: TcpStream| std::thread::spawn(move || from.read_exact(&mut vec![0; length]).unwrap());
                 let readers = [read(phone.try_clone().unwrap()), read(server.try_clone().unwrap())];
                 phone.write_all(&bytes).unwrap();
                 server.write_all(&bytes).unwrap();

@@ -149,7 +149,13 @@ impl EtcdCluster {
         for m in &self.members {
             let of = |flag: &str| m.argv.iter().skip_while(|a| *a != flag).nth(1).unwrap().as_str();
             let mut argv = vec!["env", "ETCDCTL_API=3", "etcdctl", "snapshot", "restore", snapshot];
-            let kept = ["--name", "--data-dir", "--initial-cluster", "--initial-cluster-token", "--initial-advertise-peer-urls"];
+            let kept = [
+                "--name",
+                "--data-dir",
+                "--initial-cluster",
+                "--initial-cluster-token",
+                "--initial-advertise-peer-urls",
+            ];
             argv.extend(kept.iter().flat_map(|flag| [*flag, of(flag)]));
             m.host.exec(&argv).unwrap();
         }
@@ -232,7 +238,8 @@ impl EtcdCluster {
         let mut argv = vec!["env", "ETCDCTL_API=3", "etcdctl", "--command-timeout=4s", &endpoints];
         argv.extend(self.ctl.iter().map(String::as_str));
         argv.extend(args);
-        let mut child = self.members[0].host.command(&argv).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut child =
+            self.members[0].host.command(&argv).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         child.wait().unwrap().success()
     }

@@ -110,14 +110,17 @@ impl Scene {
             });
         }
         self.epoch = status["instances"][0]["epoch"].as_u64().unwrap();
-        wait::until("the address to answer", SOON, || if self.observer.is_answered() { Ok(()) } else { Err("silence".into()) })
-            .unwrap();
+        wait::until("the address to answer", SOON, || {
+            if self.observer.is_answered() { Ok(()) } else { Err("silence".into()) }
+        })
+        .unwrap();
         self.since = unix_us();
     }
 
     /// Waits until the master is one of a later epoch.
     pub(crate) fn begins_anew(&mut self) {
-        let of_later = |s: Value| s["instances"][0]["epoch"].as_u64() > Some(self.epoch) && s["instances"][0]["role"] == "master";
+        let of_later =
+            |s: Value| s["instances"][0]["epoch"].as_u64() > Some(self.epoch) && s["instances"][0]["role"] == "master";
         wait::until("the master in a later epoch", SOON, || {
             if self.agents[0].status().is_ok_and(of_later) { Ok(()) } else { Err(format!("{:?}", self.statuses())) }
         })

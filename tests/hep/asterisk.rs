@@ -93,14 +93,21 @@ fn start(lan: &Lan, dir: &Path, certificate: &Certificate) -> std::process::Chil
     command.args(["netns", "exec", &lan.space("a"), "asterisk", "-f", "-n", "-C"]).arg(dir.join("etc/asterisk.conf"));
     let mut child = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
     until(&format!("Asterisk listens ({d})"), || {
-        assert!(child.try_wait().unwrap().is_none(), "Asterisk ended: {}", std::fs::read_to_string(dir.join("output")).unwrap());
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "Asterisk ended: {}",
+            std::fs::read_to_string(dir.join("output")).unwrap()
+        );
         crate::netns::stdout(&lan.exec("a", "ss -Hlnt")).contains(&format!("{VIP}:5061 "))
     });
     // Extensions are loaded last.
     let conf = dir.join("etc/asterisk.conf");
     until("Asterisk is booted", || {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &lan.space("a"), "asterisk", "-C"]).arg(&conf).args(["-rx", "core waitfullybooted"]);
+        command
+            .args(["netns", "exec", &lan.space("a"), "asterisk", "-C"])
+            .arg(&conf)
+            .args(["-rx", "core waitfullybooted"]);
         crate::netns::stdout(&command.output().unwrap()).contains("fully booted")
     });
     child
@@ -114,8 +121,9 @@ fn both_legs_of_a_tls_call_through_asterisk_are_learnt() {
     lan.ip("a", &format!("addr add {VIP}/24 dev eth0"));
     let mut asterisk = start(&lan, dir.path(), &certificate);
     let server = format!("{VIP}:5061;transport=tls");
-    let phone =
-        |host, ip, port, user, dial| Phone::start(&lan, host, dir.path(), ip, port, user, &server, &certificate.both, dial);
+    let phone = |host, ip, port, user, dial| {
+        Phone::start(&lan, host, dir.path(), ip, port, user, &server, &certificate.both, dial)
+    };
     let callee = phone("c", "10.77.0.3", 15060, "2000", None);
     until("the phone is ready", || callee.said().contains("baresip is ready"));
     let ((tell, told), (stop, stopped)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel::<()>());
@@ -144,10 +152,15 @@ fn both_legs_of_a_tls_call_through_asterisk_are_learnt() {
     let (call, hep, seen) = watched.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     assert_eq!((hep.refused, hep.malformed, hep.not_sip, hep.dropped), (0, 0, 0, 0), "{hep:?}");
     assert_eq!(seen, 0, "nothing of it could be overheard");
-    for (leg, direction, phone, user) in
-        [(&call.legs[0], Direction::Inbound, "10.77.0.2", "1000"), (&call.legs[1], Direction::Outbound, "10.77.0.3", "2000")]
-    {
-        assert_eq!((leg.direction, leg.state, leg.transport), (direction, LegState::Confirmed, Transport::Tls), "{leg:#?}");
+    for (leg, direction, phone, user) in [
+        (&call.legs[0], Direction::Inbound, "10.77.0.2", "1000"),
+        (&call.legs[1], Direction::Outbound, "10.77.0.3", "2000"),
+    ] {
+        assert_eq!(
+            (leg.direction, leg.state, leg.transport),
+            (direction, LegState::Confirmed, Transport::Tls),
+            "{leg:#?}"
+        );
         assert_eq!(
             (leg.local_addr.ip().to_string().as_str(), leg.remote_addr.ip().to_string().as_str()),
             (VIP, phone),

@@ -108,7 +108,9 @@ request_route {{
         std::fs::write(&config, self.config(certificate)).unwrap();
         let log = std::fs::File::create(dir.join("log")).unwrap();
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &lan.space("a"), "kamailio", "-DD", "-E", "-m", "32", "-M", "4", "-f"]).arg(&config);
+        command
+            .args(["netns", "exec", &lan.space("a"), "kamailio", "-DD", "-E", "-m", "32", "-M", "4", "-f"])
+            .arg(&config);
         command.arg("-P").arg(dir.join("pid")).arg("-Y").arg(&dir);
         // It ends with the namespace.
         drop(command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
@@ -150,11 +152,14 @@ fn calls_are_learnt_from_kamailio_in_each_version_and_over_tls() {
         lan.ip("a", &format!("addr add {}/24 dev eth0", server.vip));
         server.start(&lan, dir.path(), &certificate);
     }
-    let take =
-        |port, server: &str| Phone::start(&lan, "c", dir.path(), "10.77.0.3", port, "2000", server, &certificate.both, None);
+    let take = |port, server: &str| {
+        Phone::start(&lan, "c", dir.path(), "10.77.0.3", port, "2000", server, &certificate.both, None)
+    };
     let udp = take(15060, &SERVERS[0].target());
     let tls = take(15062, &SERVERS[3].target());
-    until("the phones are ready", || tls.said().contains("baresip is ready") && udp.said().contains("baresip is ready"));
+    until("the phones are ready", || {
+        tls.said().contains("baresip is ready") && udp.said().contains("baresip is ready")
+    });
     let ((tell, told), (stop, stopped)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel());
     let watching = std::thread::scope(|scope| {
         let lan = &lan;
@@ -163,7 +168,12 @@ fn calls_are_learnt_from_kamailio_in_each_version_and_over_tls() {
                 let mut watches: Vec<Watch> = SERVERS
                     .iter()
                     .map(|s| {
-                        Watch::open(s.vip, &format!("udp:127.0.0.1:{}", s.port), (s.version == 3).then_some(KEY), s.port == 9063)
+                        Watch::open(
+                            s.vip,
+                            &format!("udp:127.0.0.1:{}", s.port),
+                            (s.version == 3).then_some(KEY),
+                            s.port == 9063,
+                        )
                     })
                     .collect();
                 tell.send("listening").unwrap();
@@ -184,7 +194,17 @@ fn calls_are_learnt_from_kamailio_in_each_version_and_over_tls() {
             .iter()
             .zip([14060, 14062, 14064, 14066])
             .map(|(s, port)| {
-                Phone::start(lan, "b", dir.path(), "10.77.0.2", port, "1000", &s.target(), &certificate.both, Some("2000"))
+                Phone::start(
+                    lan,
+                    "b",
+                    dir.path(),
+                    "10.77.0.2",
+                    port,
+                    "1000",
+                    &s.target(),
+                    &certificate.both,
+                    Some("2000"),
+                )
             })
             .collect();
         for _ in &SERVERS {

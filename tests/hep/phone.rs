@@ -13,7 +13,8 @@ pub(crate) struct Certificate {
 
 impl Certificate {
     pub(crate) fn new(dir: &Path) -> Self {
-        let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(vec!["sip.test".to_owned()]).unwrap();
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(vec!["sip.test".to_owned()]).unwrap();
         let this = Self { cert: dir.join("cert.pem"), key: dir.join("key.pem"), both: dir.join("both.pem") };
         std::fs::write(&this.cert, cert.pem()).unwrap();
         std::fs::write(&this.key, signing_key.serialize_pem()).unwrap();

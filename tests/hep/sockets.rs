@@ -100,7 +100,9 @@ async fn strangers_and_garbage_end_a_connection_but_not_the_others() {
     good.write_all(&keyed(1, "secret")).await.unwrap();
     assert_eq!(next(&mut listener).await.payload, invite(1));
     let v1 = encode::kamailio1(phone(), vip(), 22, &invite(9));
-    for bytes in [keyed(9, "wrong"), kamailio3(phone(), vip(), 22, None, &invite(9)), v1, b"GET / HTTP/1.1\r\n\r\n".to_vec()] {
+    for bytes in
+        [keyed(9, "wrong"), kamailio3(phone(), vip(), 22, None, &invite(9)), v1, b"GET / HTTP/1.1\r\n\r\n".to_vec()]
+    {
         let mut bad = TcpStream::connect(at).await.unwrap();
         bad.write_all(&bytes).await.unwrap();
         assert!(closed(&mut bad).await);
@@ -133,7 +135,8 @@ async fn there_is_room_for_so_many_connections_and_again_when_some_end() {
         let mut again = TcpStream::connect(at).await.unwrap();
         let _ = again.write_all(&kamailio3(phone(), vip(), 22, None, &invite(2))).await;
         // A place is free once the listener has noticed that one is gone.
-        if tokio::time::timeout(Duration::from_millis(200), listener.next()).await.is_ok_and(|r| r.payload == invite(2)) {
+        if tokio::time::timeout(Duration::from_millis(200), listener.next()).await.is_ok_and(|r| r.payload == invite(2))
+        {
             break;
         }
         assert!(tokio::time::Instant::now() < end, "no room again: {:?}", listener.counters());

@@ -30,7 +30,8 @@ impl Watch {
         let mut server = own_addresses();
         server.retain(|ip| *ip != vip);
         let from = key.is_none().then(|| vec![vip, "127.0.0.1".parse().unwrap()]);
-        let rules = Rules { key: key.map(|k| Key::new(k.as_bytes())), from, vips: vec![vip], server, sip_ports: vec![5060] };
+        let rules =
+            Rules { key: key.map(|k| Key::new(k.as_bytes())), from, vips: vec![vip], server, sip_ports: vec![5060] };
         let settings = TableSettings {
             instance: "main".to_owned(),
             node: "a".to_owned(),

@@ -168,14 +168,16 @@ fn a_browser_and_a_phone_are_one_call() {
         assert_eq!(told.recv_timeout(LONG).unwrap(), "listening");
         lan.inside("b", move || {
             let mut browser = Browser::connect();
-            let sdp = "v=0\r\no=- 1 1 IN IP4 10.77.0.2\r\ns=-\r\nc=IN IP4 10.77.0.2\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n";
+            let sdp =
+                "v=0\r\no=- 1 1 IN IP4 10.77.0.2\r\ns=-\r\nc=IN IP4 10.77.0.2\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n";
             let uri = format!("sip:2000@{VIP}");
             browser.send(&request("INVITE", &uri, 1, &format!("<{uri}>"), "", sdp));
             let bytes = browser.answer();
             let ok = Message::parse(&bytes).unwrap();
             assert_eq!(ok.code(), Some(200), "{}", String::from_utf8_lossy(&bytes));
             let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-            let mut routes: Vec<String> = ok.values(Name::RecordRoute).map(|r| format!("Route: {}\r\n", text(r))).collect();
+            let mut routes: Vec<String> =
+                ok.values(Name::RecordRoute).map(|r| format!("Route: {}\r\n", text(r))).collect();
             routes.reverse();
             let (target, to) = (text(ok.contact_uri().unwrap()), text(ok.to()));
             browser.send(&request("ACK", &target, 1, &to, &routes.concat(), ""));
@@ -187,7 +189,9 @@ fn a_browser_and_a_phone_are_one_call() {
     });
     assert_eq!((hep.refused, hep.malformed, hep.dropped), (0, 0, 0), "{hep:?}");
     assert_eq!(call.pairing, Some(Pairing::SameDialog), "{call:#?}");
-    for (leg, transport, other) in [(&call.legs[0], Transport::Ws, "10.77.0.2"), (&call.legs[1], Transport::Udp, "10.77.0.3")] {
+    for (leg, transport, other) in
+        [(&call.legs[0], Transport::Ws, "10.77.0.2"), (&call.legs[1], Transport::Udp, "10.77.0.3")]
+    {
         assert_eq!((leg.transport, leg.state), (transport, LegState::Confirmed), "{leg:#?}");
         assert_eq!((leg.local_addr.ip().to_string().as_str(), leg.remote_addr.ip().to_string().as_str()), (VIP, other));
         assert!(leg.route_set.is_empty() && leg.sdp_sent.is_some() && leg.sdp_received.is_some(), "{leg:#?}");

@@ -169,7 +169,8 @@ impl Sniffer {
 
     /// How many frames came that say that they are from one of the addresses.
     pub(crate) fn told_by_vips(&mut self) -> usize {
-        let (v4, v6) = (V4.parse::<std::net::Ipv4Addr>().unwrap().octets(), V6.parse::<std::net::Ipv6Addr>().unwrap().octets());
+        let (v4, v6) =
+            (V4.parse::<std::net::Ipv4Addr>().unwrap().octets(), V6.parse::<std::net::Ipv6Addr>().unwrap().octets());
         let mut frame = [0; 2048];
         let mut count = 0;
         while let Ok(n) = self.0.read(&mut frame) {

@@ -53,7 +53,11 @@ pub(crate) fn built_program() -> Result<PathBuf> {
     let me = std::env::current_exe()?;
     // target/<profile>/examples/lab, target/<profile>/deps/<test>: the program is in target/<profile>.
     let path = me.parent().and_then(Path::parent).context("the place of this program")?.join("keepcall");
-    if path.exists() { Ok(path) } else { Err(anyhow!("{} is missing: run `cargo build --bin keepcall` first", path.display())) }
+    if path.exists() {
+        Ok(path)
+    } else {
+        Err(anyhow!("{} is missing: run `cargo build --bin keepcall` first", path.display()))
+    }
 }
 
 impl Agent {
@@ -91,7 +95,8 @@ impl Agent {
     /// Runs a command of keepcall on the agent's host, on its socket; the parsed JSON of its output.
     pub(crate) fn ask(&self, args: &[&str]) -> Result<Value> {
         let text = self.run(&[args, &["--json"]].concat())?;
-        serde_json::from_str(&text).with_context(|| format!("keepcall {args:?} on {} printed no JSON: {text}", self.node))
+        serde_json::from_str(&text)
+            .with_context(|| format!("keepcall {args:?} on {} printed no JSON: {text}", self.node))
     }
 
     /// Starts a command of keepcall on the agent's host, and does not wait for it.
@@ -157,14 +162,24 @@ pub(crate) fn wait_armed(agents: &mut [Agent]) -> Result<(usize, usize)> {
                 return Ok(Ok((i, 1 - i)));
             }
         }
-        Err(agents.iter().map(|a| a.instance().map(|s| s.to_string()).unwrap_or_default()).collect::<Vec<_>>().join("\n"))
+        Err(agents
+            .iter()
+            .map(|a| a.instance().map(|s| s.to_string()).unwrap_or_default())
+            .collect::<Vec<_>>()
+            .join("\n"))
     })?;
     got.context("an agent does not run")
 }
 
 fn spawn(host: &Host, program: &Path, config: &Path) -> Result<Proc> {
-    let argv =
-        ["env", "KEEPCALL_LOG=info,keepcall=debug", &program.to_string_lossy(), "agent", "--config", &config.to_string_lossy()];
+    let argv = [
+        "env",
+        "KEEPCALL_LOG=info,keepcall=debug",
+        &program.to_string_lossy(),
+        "agent",
+        "--config",
+        &config.to_string_lossy(),
+    ];
     host.spawn("agent", &argv)
 }
 

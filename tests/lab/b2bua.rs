@@ -271,7 +271,9 @@ impl Core {
                 local: format!("{};tag=as%7e.~!*_+`'{n}", m.get("to").unwrap_or_default()),
                 remote: m.get("from").unwrap_or_default().to_owned(),
                 target: m.list("contact").first().map(|c| uri_of(c)).unwrap_or_default(),
-                contact: format!(r#""The, B2BUA" <sip:leg-{n};x=%40@{host}:5060;line={n}>;isfocus;methods="INVITE, BYE""#),
+                contact: format!(
+                    r#""The, B2BUA" <sip:leg-{n};x=%40@{host}:5060;line={n}>;isfocus;methods="INVITE, BYE""#
+                ),
                 cseq: 7000,
                 at: place(0),
                 origin: format!("lab.b2bua 18446744073{n:09}"),
@@ -354,7 +356,8 @@ impl Core {
             let asked = |l: &Leg| l.asked.as_ref().is_some_and(|(a, _)| a.call_id() == m.call_id());
             self.calls.iter().enumerate().find_map(|(i, c)| Some((i, c.legs.iter().position(asked)?)))
         });
-        let tag = local.and_then(|(c, l)| param(&self.calls[c].legs[l].local, "tag")).unwrap_or_else(|| "none".to_owned());
+        let tag =
+            local.and_then(|(c, l)| param(&self.calls[c].legs[l].local, "tag")).unwrap_or_else(|| "none".to_owned());
         let mut w = Writer::response(m, code, "As You Like", &via, (code > 100).then_some(&tag));
         if !contact.is_empty() {
             w.header("Contact", contact);
@@ -405,7 +408,8 @@ impl Core {
         } else if let Some((invite, from)) = self.calls[call].legs[1 - leg].asked.take() {
             // What this phone does goes to the other one as it is: the server has nothing to say itself.
             self.calls[call].legs[1 - leg].turn(&direction);
-            let (body, contact) = (self.calls[call].legs[1 - leg].sdp(), self.calls[call].legs[1 - leg].contact.clone());
+            let (body, contact) =
+                (self.calls[call].legs[1 - leg].sdp(), self.calls[call].legs[1 - leg].contact.clone());
             self.calls[call].legs[1 - leg].asked = Some((invite.clone(), from));
             self.respond(&invite, from, 200, Some(&body), &contact).await;
             self.calls[call].legs[1 - leg].asked = None;

@@ -80,7 +80,8 @@ enum Event {
 }
 
 impl Event {
-    const ALL: [Self; 6] = [Self::Power, Self::Stop, Self::Switchover, Self::KillServer, Self::KillAgent, Self::FreezeAgent];
+    const ALL: [Self; 6] =
+        [Self::Power, Self::Stop, Self::Switchover, Self::KillServer, Self::KillAgent, Self::FreezeAgent];
     /// Those that are measured at slow heartbeats too.
     const COMMON: [Self; 3] = [Self::Power, Self::Stop, Self::Switchover];
 
@@ -151,7 +152,10 @@ impl Failover {
             [] => Event::ALL.to_vec(),
             some => some.to_vec(),
         };
-        self.heartbeat_ms.iter().flat_map(|&ms| events(ms).into_iter().map(move |e| (Duration::from_millis(ms), e))).collect()
+        self.heartbeat_ms
+            .iter()
+            .flat_map(|&ms| events(ms).into_iter().map(move |e| (Duration::from_millis(ms), e)))
+            .collect()
     }
 }
 

@@ -26,8 +26,9 @@ impl Calls {
         let _in_runtime = rt.enter();
         let server = SocketAddr::from((VIP4, 5060));
         let (p1, p2) = (lan.host("p1")?, lan.host("p2")?);
-        let pairs: Result<Vec<_>> =
-            (0..n).map(|i| Ok((Phone::new(p1, 0, i, server, manner)?, Phone::new(p2, 1, i, server, manner)?))).collect();
+        let pairs: Result<Vec<_>> = (0..n)
+            .map(|i| Ok((Phone::new(p1, 0, i, server, manner)?, Phone::new(p2, 1, i, server, manner)?)))
+            .collect();
         Ok(Self::of(pairs?))
     }
 
@@ -120,7 +121,8 @@ pub(crate) fn is_reinvited((a, b): &(Phone, Phone), since: u64) -> bool {
 
 /// Whether the call ended as it should: 200 for the BYE of one party, and a BYE for the other.
 pub(crate) fn ended((a, b): &(Phone, Phone)) -> bool {
-    let one =
-        |x: &Phone, y: &Phone| x.state().bye_answered.is_some_and(|(code, _)| code == 200) && y.state().bye_received.is_some();
+    let one = |x: &Phone, y: &Phone| {
+        x.state().bye_answered.is_some_and(|(code, _)| code == 200) && y.state().bye_received.is_some()
+    };
     one(a, b) || one(b, a)
 }

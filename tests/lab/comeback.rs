@@ -33,7 +33,8 @@ pub(crate) fn bring_back(old: &mut Agent, master: &Agent) -> Result<Comeback> {
     wait::every(SELDOM, "the old agent to be backup without the VIP", BACK, || {
         let text = |e: anyhow::Error| format!("{e:#}");
         let (s, m) = (old.instance().map_err(text)?, master.instance().map_err(text)?);
-        let placed = s["role"] == "backup" && s["master"] == master.node.as_str() && m["successor"] == old.node.as_str();
+        let placed =
+            s["role"] == "backup" && s["master"] == master.node.as_str() && m["successor"] == old.node.as_str();
         for vip in [VIP4.into(), VIP6.into()] {
             if old.host().has_address(vip).map_err(text)? {
                 return Err(format!("its host still has {vip}; {s}"));

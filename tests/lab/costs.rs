@@ -238,7 +238,8 @@ impl Bench<'_> {
             swaps.push((sip.to_owned(), format!("{host}:{CROWD}")));
         }
         let body = legs[0]["sdp_received"]["body"].as_str().context("a leg has a description")?;
-        let rtp = body.split("m=audio ").nth(1).and_then(|m| m.split(' ').next()).context("a description has a port")?;
+        let rtp =
+            body.split("m=audio ").nth(1).and_then(|m| m.split(' ').next()).context("a description has a port")?;
         let made = |number: u16| {
             let mut text = template.replace(&id, &format!("{number:024x}"));
             for call_id in &call_ids {

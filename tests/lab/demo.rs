@@ -130,8 +130,12 @@ impl Demo<'_> {
 
         let observer = Observer::start(lan.host("obs")?, VIP4)?;
         let witness = Witness::start(lan.host("obs")?, &hosts)?;
-        let calls =
-            Calls::new(lan, &rt, self.args.calls, Manner { answer_to_source: self.args.answer_to_source, ..Manner::default() })?;
+        let calls = Calls::new(
+            lan,
+            &rt,
+            self.args.calls,
+            Manner { answer_to_source: self.args.answer_to_source, ..Manner::default() },
+        )?;
         calls.set_up(READY + Duration::from_millis(50) * u32::try_from(self.args.calls)?)?;
         self.say(&format!("{} calls are up, each party hears the other", self.args.calls));
         wait::until("the calls to be stored", READY, || stored(lan, &etcd, &agents[new], self.args.calls))?;
@@ -190,7 +194,11 @@ impl Demo<'_> {
         }
         let n = self.args.calls;
         let vip = wait::until("the VIP to answer again", TAKEOVER, || {
-            if observer.is_answered() { observer.gap_at_change(at).map_err(|e| e.to_string()) } else { Err("silent".into()) }
+            if observer.is_answered() {
+                observer.gap_at_change(at).map_err(|e| e.to_string())
+            } else {
+                Err("silent".into())
+            }
         });
         let since = vip.as_ref().map_or(at, |g| g.to.max(at));
         calls.wait_for(AUDIO, |c| has_audio(c, since));
@@ -236,7 +244,10 @@ impl Demo<'_> {
         let history = master.history().ok().and_then(|h| h.into_iter().find(later));
         let phases = history.as_ref().map(|e| line.add_history(e)).unwrap_or_default();
         line.add(vip.as_ref().ok().map(|g| g.to), "observer: the other host answers for the VIP");
-        line.add(seen.last_words.get(&old.node).copied(), format!("witness: the last word of {} for the VIP", old.node));
+        line.add(
+            seen.last_words.get(&old.node).copied(),
+            format!("witness: the last word of {} for the VIP", old.node),
+        );
         if let Some(Ok(b)) = &back {
             line.add(
                 Some(b.woken),
@@ -292,7 +303,10 @@ impl Demo<'_> {
             println!("{l}");
         }
         if let Some(entry) = history {
-            println!("\nthe new master's record: cause {}, {}; calls {}", entry["cause"], entry["reason"], entry["calls"]);
+            println!(
+                "\nthe new master's record: cause {}, {}; calls {}",
+                entry["cause"], entry["reason"], entry["calls"]
+            );
         } else {
             println!("\nthe new master has no record of the takeover");
         }

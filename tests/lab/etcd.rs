@@ -23,7 +23,8 @@ pub(crate) struct Etcd {
 impl Etcd {
     /// Starts the cluster and waits until it answers.
     pub(crate) fn start(lan: &Lan) -> Result<Self> {
-        let cluster: Result<Vec<String>> = MEMBERS.iter().map(|m| Ok(format!("{m}=http://{}:2380", lan.host(m)?.ip4))).collect();
+        let cluster: Result<Vec<String>> =
+            MEMBERS.iter().map(|m| Ok(format!("{m}=http://{}:2380", lan.host(m)?.ip4))).collect();
         let cluster = cluster?.join(",");
         let (mut members, mut endpoints) = (Vec::new(), Vec::new());
         for m in MEMBERS {
@@ -32,7 +33,9 @@ impl Etcd {
             members.push(spawn(host, &cluster)?);
         }
         let etcd = Self { members, endpoints, cluster };
-        wait::until("etcd to elect a leader", READY, || etcd.ctl(lan, &["endpoint", "health"]).map_err(|e| format!("{e:#}")))?;
+        wait::until("etcd to elect a leader", READY, || {
+            etcd.ctl(lan, &["endpoint", "health"]).map_err(|e| format!("{e:#}"))
+        })?;
         Ok(etcd)
     }
 
@@ -61,7 +64,10 @@ impl Etcd {
             status["leader"].is_u64() && status["leader"] == status["header"]["member_id"]
         };
         let leader = all.as_array().and_then(|a| a.iter().find(leads)).and_then(|e| e["Endpoint"].as_str());
-        self.endpoints.iter().position(|e| Some(e.as_str()) == leader).with_context(|| format!("etcd has no leader: {text}"))
+        self.endpoints
+            .iter()
+            .position(|e| Some(e.as_str()) == leader)
+            .with_context(|| format!("etcd has no leader: {text}"))
     }
 
     /// Runs etcdctl on e1 against all members.

@@ -16,15 +16,16 @@ pub(crate) fn frame(to: [u8; 6], src: SocketAddr, dst: SocketAddr, payload: &str
     let sum: u32 = head.chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum();
     let sum = !((sum & 0xffff) + (sum >> 16));
     head[10..12].copy_from_slice(&sum.to_be_bytes()[2..]);
-    let udp = [&src.port().to_be_bytes()[..], &dst.port().to_be_bytes(), &length(8), &[0, 0], payload.as_bytes()].concat();
+    let udp =
+        [&src.port().to_be_bytes()[..], &dst.port().to_be_bytes(), &length(8), &[0, 0], payload.as_bytes()].concat();
     [&to[..], &[2, 0, 0, 0, 0, 0x66, 8, 0], &head, &udp].concat()
 }
 
 /// Puts whole Ethernet frames on the wire of a host.
 pub(crate) fn send(host: &Host, frames: Vec<Vec<u8>>) -> Result<()> {
     host.enter(move || {
-        let own =
-            nix::ifaddrs::getifaddrs()?.find_map(|i| Some(*i.address.filter(|_| i.interface_name == "eth0")?.as_link_addr()?));
+        let own = nix::ifaddrs::getifaddrs()?
+            .find_map(|i| Some(*i.address.filter(|_| i.interface_name == "eth0")?.as_link_addr()?));
         let link = own.context("the stranger has no link address")?;
         let socket = socket2::Socket::new(socket2::Domain::PACKET, socket2::Type::RAW, None)?;
         for frame in frames {

@@ -62,7 +62,8 @@ impl<S> Ground<S> {
     /// Waits until `n` calls are in etcd and the successor knows them.
     pub(crate) fn wait_stored(&self, n: usize) -> Result<()> {
         wait::until("the calls to be stored", READY, || {
-            let known = self.agents[self.successor].instance().map_err(|e| format!("{e:#}"))?["calls"]["stored"].as_u64();
+            let known =
+                self.agents[self.successor].instance().map_err(|e| format!("{e:#}"))?["calls"]["stored"].as_u64();
             if known == Some(n as u64) { Ok(()) } else { Err(format!("{known:?} of {n} are at the successor")) }
         })
     }
@@ -118,8 +119,10 @@ impl<S> Ground<S> {
         wait::every(Duration::from_millis(200), "every call to have an outcome", limit, || {
             let history = self.agents[self.master].history().map_err(|e| format!("{e:#}"))?;
             let calls = history.first().map(|h| h["calls"].clone()).unwrap_or_default();
-            let sum =
-                ["recovered", "gone", "refused", "unreachable", "unpaired"].iter().filter_map(|k| calls[k].as_u64()).sum::<u64>();
+            let sum = ["recovered", "gone", "refused", "unreachable", "unpaired"]
+                .iter()
+                .filter_map(|k| calls[k].as_u64())
+                .sum::<u64>();
             if sum == total { Ok(calls) } else { Err(format!("{INSTANCE}: {calls}")) }
         })
     }

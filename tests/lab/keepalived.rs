@@ -27,7 +27,9 @@ impl Keepalived {
         std::fs::write(&track_file, "0\n")?;
         let (script, track) = server.map_or_else(Default::default, |pid| {
             (
-                format!("vrrp_script server {{\n  script \"/usr/bin/kill -0 {pid}\"\n  interval 1\n  rise 1\n  fall 1\n}}\n"),
+                format!(
+                    "vrrp_script server {{\n  script \"/usr/bin/kill -0 {pid}\"\n  interval 1\n  rise 1\n  fall 1\n}}\n"
+                ),
                 "  track_script {\n    server\n  }\n",
             )
         });

@@ -236,7 +236,19 @@ impl Host {
         let lladdr = mac.map(|b| format!("{b:02x}")).join(":");
         for address in [IpAddr::from(other.ip4), IpAddr::from(other.ip6)] {
             let address = address.to_string();
-            ip(&["-n", &self.netns, "neigh", "replace", &address, "lladdr", &lladdr, "dev", "eth0", "nud", "permanent"])?;
+            ip(&[
+                "-n",
+                &self.netns,
+                "neigh",
+                "replace",
+                &address,
+                "lladdr",
+                &lladdr,
+                "dev",
+                "eth0",
+                "nud",
+                "permanent",
+            ])?;
         }
         Ok(())
     }
@@ -333,7 +345,8 @@ fn tear_down(prefix: &str) {
 
 /// Removes LANs whose program has died without its clean-up (a SIGKILL).
 fn remove_leftovers() {
-    let dirs = std::fs::read_dir(base_dir()).into_iter().flatten().flatten().filter_map(|e| e.file_name().into_string().ok());
+    let dirs =
+        std::fs::read_dir(base_dir()).into_iter().flatten().flatten().filter_map(|e| e.file_name().into_string().ok());
     for name in namespaces().into_iter().chain(dirs) {
         let mut parts = name.split('-');
         let (Some(PREFIX), Some(pid), Some(number)) = (parts.next(), parts.next(), parts.next()) else { continue };
@@ -370,7 +383,8 @@ fn clean_up_on_signals() {
             let Ok(rt) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
             rt.block_on(async {
                 use tokio::signal::unix::{SignalKind, signal};
-                let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+                let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+                else {
                     return;
                 };
                 tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }

@@ -3,7 +3,9 @@
 use super::lan::Host;
 use super::unix_us;
 use anyhow::{Context, Result, anyhow};
-use nix::sys::socket::{AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket, sockopt};
+use nix::sys::socket::{
+    AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket, sockopt,
+};
 use nix::sys::time::{TimeVal, TimeValLike};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -62,7 +64,8 @@ impl Observer {
     /// Begins to ask `vip` from `host`.
     pub(crate) fn start(host: &Host, vip: Ipv4Addr) -> Result<Self> {
         let (ask, hear) = host.enter(|| {
-            let ask = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).context("raw socket of the observer")?;
+            let ask =
+                Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).context("raw socket of the observer")?;
             // Nothing reads there; the answers are read with their hardware address below.
             ask.set_recv_buffer_size(1)?;
             let hear = socket(AddressFamily::Packet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)
@@ -188,8 +191,12 @@ fn hear_answers(socket: &OwnedFd, vip: Ipv4Addr, stop: &AtomicBool, answers: &Mu
         let now = unix_us();
         let p = &buf[..n];
         // IPv4 without options, ICMP echo reply, from the VIP, with the own mark.
-        let ours =
-            n >= 28 && p[0] == 0x45 && p[9] == 1 && p[12..16] == vip.octets() && p[20] == 0 && p[24..26] == ID.to_be_bytes();
+        let ours = n >= 28
+            && p[0] == 0x45
+            && p[9] == 1
+            && p[12..16] == vip.octets()
+            && p[20] == 0
+            && p[24..26] == ID.to_be_bytes();
         if let (true, Some(mac)) = (ours, from.and_then(|f| f.addr())) {
             answers.lock().unwrap_or_else(PoisonError::into_inner).push(Answer { at: now, mac });
         }

@@ -37,7 +37,8 @@ impl Proc {
             let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
             // One that has ended meanwhile is nobody's child. The name, in parentheses, may hold anything.
             let text = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-            let parent = text.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<i32>().ok());
+            let parent =
+                text.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<i32>().ok());
             parents.extend(parent.map(|parent| (pid, parent)));
         }
         let mut family = vec![i32::try_from(self.child.id()).context("process id")?];

@@ -121,7 +121,12 @@ impl Scene {
     pub(crate) fn in_conversation(&self, calls: &Calls) -> Result<()> {
         let now = unix_us();
         let n = calls.wait_for(SOON, |c| has_audio(c, now));
-        ensure!(n == calls.pairs.len(), "{n} of {} calls have audio both ways; {:?}", calls.pairs.len(), calls.violations());
+        ensure!(
+            n == calls.pairs.len(),
+            "{n} of {} calls have audio both ways; {:?}",
+            calls.pairs.len(),
+            calls.violations()
+        );
         for p in calls.phones() {
             let s = p.state();
             ensure!(s.phase == Phase::Up && s.bye_received.is_none(), "phone {} is {:?}", p.number, s.phase);
@@ -166,7 +171,8 @@ impl Scene {
 impl Drop for Scene {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let dir = std::env::temp_dir().join("keepcall-test").join(std::thread::current().name().unwrap_or("unnamed"));
+            let dir =
+                std::env::temp_dir().join("keepcall-test").join(std::thread::current().name().unwrap_or("unnamed"));
             match self.lan.keep_logs(&dir) {
                 Ok(()) => eprintln!("logs of all hosts are in {}", dir.display()),
                 Err(e) => eprintln!("the logs could not be kept: {e:#}"),

@@ -56,11 +56,17 @@ fn trial(args: &Args, lan: &Lan, start: Instant) -> Result<bool> {
     let steady = calls.gaps(unix_us() - 500_000).into_iter().max().unwrap_or(0);
     step(&format!("longest gap between two packets of a steady call: {:.1} ms", steady as f64 / 1000.0));
     let (caller, called) = &calls.pairs[0];
-    for (i, (command, direction)) in [(Command::Hold, "sendonly"), (Command::Resume, "sendrecv")].into_iter().enumerate() {
+    for (i, (command, direction)) in
+        [(Command::Hold, "sendonly"), (Command::Resume, "sendrecv")].into_iter().enumerate()
+    {
         caller.tell(command)?;
         wait::until("the server to answer a re-INVITE", READY, || {
             let s = caller.state();
-            if s.own_reinvites.len() > i && s.own_reinvites[i].0 == 200 { Ok(()) } else { Err(format!("{:?}", s.own_reinvites)) }
+            if s.own_reinvites.len() > i && s.own_reinvites[i].0 == 200 {
+                Ok(())
+            } else {
+                Err(format!("{:?}", s.own_reinvites))
+            }
         })?;
         let (s, other) = (caller.state(), called.state());
         step(&format!(

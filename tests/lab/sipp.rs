@@ -30,7 +30,8 @@ fn start(host: &Host, number: u16, text: &str, more: &[&str]) -> Result<Proc> {
     std::fs::write(&path, text)?;
     let (port, ip, server) = ((number + 10_000).to_string(), host.ip4.to_string(), format!("{VIP4}:5060"));
     let media = (number + 30_000).to_string();
-    let (messages, errors) = (host.dir.join(format!("{name}.messages.log")), host.dir.join(format!("{name}.errors.log")));
+    let (messages, errors) =
+        (host.dir.join(format!("{name}.messages.log")), host.dir.join(format!("{name}.errors.log")));
     let number = number.to_string();
     let (path, messages, errors) = (path.to_string_lossy(), messages.to_string_lossy(), errors.to_string_lossy());
     let argv = [

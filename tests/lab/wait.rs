@@ -12,7 +12,12 @@ pub(crate) fn until<T>(what: &str, limit: Duration, f: impl FnMut() -> Result<T,
 }
 
 /// The same with a chosen time between two looks, for conditions that cost something to look at.
-pub(crate) fn every<T>(pause: Duration, what: &str, limit: Duration, mut f: impl FnMut() -> Result<T, String>) -> Result<T> {
+pub(crate) fn every<T>(
+    pause: Duration,
+    what: &str,
+    limit: Duration,
+    mut f: impl FnMut() -> Result<T, String>,
+) -> Result<T> {
     let end = Instant::now() + limit;
     loop {
         match f() {

@@ -30,7 +30,8 @@ const SDP: &str = "v=0\no=party 53655765 2353687637 IN IP4 [local_ip]\ns=-\nc=IN
 fn request(start: &str, to: &str, cseq: &str, more: &str, body: &str) -> String {
     let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\n" };
     // CANCEL, and ACK of a refusal, have the branch of their INVITE (RFC 3261 sections 9.1 and 17.1.1.3).
-    let branch = if to.is_empty() || start.contains("[remote_ip]") { "z9hG4bKfirst[pid]x[call_number]" } else { "[branch]" };
+    let branch =
+        if to.is_empty() || start.contains("[remote_ip]") { "z9hG4bKfirst[pid]x[call_number]" } else { "[branch]" };
     format!(
         "<![CDATA[\n\n{start} SIP/2.0\nVia: SIP/2.0/[transport] [local_ip]:[local_port];branch={branch}\n\
          From: \"caller\" <sip:[number]@[local_ip]>;tag=[pid]c[call_number]\nTo: <sip:[service]@[remote_ip]>{to}\nCall-ID: [call_id]\n\
@@ -52,7 +53,10 @@ fn caller(fate: Fate) -> String {
     let invite = request("INVITE sip:[service]@[remote_ip]:[remote_port]", "", "77 INVITE", "", SDP);
     let mut out = format!("<send retrans=\"500\">{invite}</send>\n<recv response=\"100\" optional=\"true\"/>\n");
     let ack = |n: u32| {
-        format!("<send>{}</send>\n", request("ACK [next_url]", "[peer_tag_param]", &format!("{n} ACK"), "[routes]\n", ""))
+        format!(
+            "<send>{}</send>\n",
+            request("ACK [next_url]", "[peer_tag_param]", &format!("{n} ACK"), "[routes]\n", "")
+        )
     };
     let ask = |method: &str, n: u32, more: &str, body: &str| {
         let start = format!("{method} [next_url]");
@@ -74,8 +78,13 @@ fn caller(fate: Fate) -> String {
             if fate == Fate::Rings {
                 return out + "<pause milliseconds=\"60000\"/>\n";
             }
-            let cancel =
-                request("CANCEL sip:[service]@[remote_ip]:[remote_port]", "", "77 CANCEL", "Reason: SIP;cause=200\n", "");
+            let cancel = request(
+                "CANCEL sip:[service]@[remote_ip]:[remote_port]",
+                "",
+                "77 CANCEL",
+                "Reason: SIP;cause=200\n",
+                "",
+            );
             out += &format!("{pause}<send retrans=\"500\">{}</send>\n", cancel);
             out += "<recv response=\"200\"/>\n<recv response=\"487\"/>\n";
             let line = request("ACK sip:[service]@[remote_ip]:[remote_port]", "[peer_tag_param]", "77 ACK", "", "");
@@ -87,7 +96,8 @@ fn caller(fate: Fate) -> String {
             out += pause;
             let mut bye = 78;
             if fate == Fate::Moved {
-                let said = |version: &str, direction: &str| format!("{}a={direction}\n", SDP.replace("2353687637", version));
+                let said =
+                    |version: &str, direction: &str| format!("{}a={direction}\n", SDP.replace("2353687637", version));
                 for (n, body) in [(78, said("2353687638", "sendonly")), (79, said("2353687639", "sendrecv"))] {
                     out += &ask("INVITE", n, "", &body);
                     out += "<recv response=\"100\" optional=\"true\"/>\n<recv response=\"200\"/>\n";
@@ -170,13 +180,18 @@ impl Party<'_> {
 
     fn start(&self, steps: &str, peer: SocketAddr, more: &[&str]) -> Result<Proc> {
         let name = format!("party-{}", self.number);
-        let text = format!("<?xml version=\"1.0\" encoding=\"ISO-8859-1\" ?>\n<scenario name=\"party\">\n{steps}</scenario>\n");
+        let text = format!(
+            "<?xml version=\"1.0\" encoding=\"ISO-8859-1\" ?>\n<scenario name=\"party\">\n{steps}</scenario>\n"
+        );
         let path = self.host.dir.join(format!("{name}.xml"));
         std::fs::write(&path, text)?;
         let (path, peer) = (path.to_string_lossy().into_owned(), peer.to_string());
         // SIPp takes some ports in a row for media.
-        let (ip, port, media) =
-            (self.host.ip4.to_string(), (self.number + 10_000).to_string(), (20_000 + self.number % 1000 * 10).to_string());
+        let (ip, port, media) = (
+            self.host.ip4.to_string(),
+            (self.number + 10_000).to_string(),
+            (20_000 + self.number % 1000 * 10).to_string(),
+        );
         let (number, errors) = (self.number.to_string(), self.host.dir.join(format!("{name}.errors.log")));
         let errors = errors.to_string_lossy();
         let argv = [

@@ -40,7 +40,8 @@ pub(crate) fn dialog(all: &[Message], name: &Name<'_>) -> Dialog {
     let local_tag = |m: &Message| if out(m) == m.method.is_some() { m.from_tag.clone() } else { m.to_tag.clone() };
     let remote_tag = |m: &Message| if out(m) == m.method.is_some() { m.to_tag.clone() } else { m.from_tag.clone() };
     let mine = |m: &Message| local_tag(m) == name.tags[0] && remote_tag(m) == name.tags[1];
-    let Some(first) = hop.iter().filter(|m| m.method.as_deref() == Some("INVITE") && m.to_tag.is_empty()).max_by_key(|m| m.cseq)
+    let Some(first) =
+        hop.iter().filter(|m| m.method.as_deref() == Some("INVITE") && m.to_tag.is_empty()).max_by_key(|m| m.cseq)
     else {
         return d;
     };
@@ -53,8 +54,10 @@ pub(crate) fn dialog(all: &[Message], name: &Name<'_>) -> Dialog {
         .find(|m| m.cseq_method == "INVITE" && m.cseq == first.cseq && m.code.is_some_and(|c| c >= 200))
         .and_then(|m| m.code);
     // After the answer to BYE only other usages of the dialog go on (RFC 5057): NOTIFY of a transfer.
-    let over =
-        hop.iter().position(|m| m.cseq_method == "BYE" && m.code.is_some_and(|c| c >= 200) && mine(m)).unwrap_or(hop.len());
+    let over = hop
+        .iter()
+        .position(|m| m.cseq_method == "BYE" && m.code.is_some_and(|c| c >= 200) && mine(m))
+        .unwrap_or(hop.len());
     for m in &hop[..over] {
         let begins = m.to_tag.is_empty() && m.method.as_deref() == Some("INVITE");
         let counts = !matches!(m.method.as_deref(), None | Some("ACK" | "CANCEL"));

@@ -31,7 +31,12 @@ pub(crate) struct Message {
 
 /// Runs tshark on a capture.
 pub(crate) fn messages(pcap: &Path) -> Result<Vec<Message>> {
-    let out = Command::new("tshark").args(["-n", "-r"]).arg(pcap).args(["-Y", "sip", "-T", "pdml"]).output().context("tshark")?;
+    let out = Command::new("tshark")
+        .args(["-n", "-r"])
+        .arg(pcap)
+        .args(["-Y", "sip", "-T", "pdml"])
+        .output()
+        .context("tshark")?;
     ensure!(out.status.success(), "tshark: {}", String::from_utf8_lossy(&out.stderr));
     Ok(parse(&String::from_utf8_lossy(&out.stdout)))
 }

@@ -31,7 +31,10 @@ impl Lan {
         for (n, name) in names.iter().enumerate() {
             let n = n + 1;
             lan.add(name);
-            run("ip", &format!("-n {} link add port{n} type veth peer name eth0 netns {}", lan.space("lan"), lan.space(name)));
+            run(
+                "ip",
+                &format!("-n {} link add port{n} type veth peer name eth0 netns {}", lan.space("lan"), lan.space(name)),
+            );
             lan.ip("lan", &format!("link set port{n} master lan0 up"));
             lan.ip(name, "link set eth0 up");
             lan.ip(name, &format!("addr add 10.77.0.{n}/24 dev eth0"));
@@ -39,7 +42,9 @@ impl Lan {
         }
         // Link-local addresses (there is no server or router to wait for) leave duplicate address detection.
         for name in names {
-            until("an interface is ready", || !stdout(&lan.exec(name, "ip -6 addr show dev eth0 tentative")).contains("inet6"));
+            until("an interface is ready", || {
+                !stdout(&lan.exec(name, "ip -6 addr show dev eth0 tentative")).contains("inet6")
+            });
         }
         lan
     }
@@ -88,14 +93,19 @@ impl Lan {
     }
 
     /// Runs a future to its end inside a host, on a runtime of that thread alone.
-    pub fn block_on<T: Send + 'static, F: Future<Output = T>>(&self, host: &str, f: impl FnOnce() -> F + Send + 'static) -> T {
+    pub fn block_on<T: Send + 'static, F: Future<Output = T>>(
+        &self,
+        host: &str,
+        f: impl FnOnce() -> F + Send + 'static,
+    ) -> T {
         self.inside(host, || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(f()))
     }
 
     /// A UDP socket in a host, with a time limit for reading.
     pub fn socket(&self, host: &str, address: &str) -> std::net::UdpSocket {
         let address = address.to_owned();
-        let socket = self.inside(host, move || std::net::UdpSocket::bind(&address).unwrap_or_else(|e| panic!("{address}: {e}")));
+        let socket =
+            self.inside(host, move || std::net::UdpSocket::bind(&address).unwrap_or_else(|e| panic!("{address}: {e}")));
         socket.set_read_timeout(Some(LONG)).unwrap();
         socket
     }

@@ -43,7 +43,12 @@ impl Member {
         let data = self.host.dir.join("data");
         let mut argv = vec!["etcd", "--name", "m", "--unsafe-no-fsync", "--data-dir", data.to_str().unwrap()];
         argv.extend(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
-        argv.extend(["--listen-peer-urls", "http://127.0.0.1:2380", "--initial-advertise-peer-urls", "http://127.0.0.1:2380"]);
+        argv.extend([
+            "--listen-peer-urls",
+            "http://127.0.0.1:2380",
+            "--initial-advertise-peer-urls",
+            "http://127.0.0.1:2380",
+        ]);
         argv.extend(["--initial-cluster", "m=http://127.0.0.1:2380"]);
         argv.extend(self.more.iter().map(String::as_str));
         self.proc = Some(self.host.spawn("etcd", &argv).unwrap());

@@ -171,7 +171,10 @@ impl Drop for Phones {
 impl Call {
     fn request(&self, method: &str, at: SocketAddr) -> Builder {
         Builder::request(method, self.target.as_bytes())
-            .header("Via", format!("SIP/2.0/UDP {at};branch=z9hG4bK-{method}{}-{}", self.cseq, self.call_id.replace('@', "-")))
+            .header(
+                "Via",
+                format!("SIP/2.0/UDP {at};branch=z9hG4bK-{method}{}-{}", self.cseq, self.call_id.replace('@', "-")),
+            )
             .header("Max-Forwards", "70")
             .header("From", &self.local)
             .header("To", &self.remote)
@@ -185,7 +188,9 @@ impl Inner {
         let known = self.calls.iter().position(|c| c.call_id.as_bytes() == m.call_id());
         match (m.start(), m.method()) {
             (Start::Response { code, .. }, Method::Invite) => {
-                let Some(call) = known.and_then(|n| self.calls.get_mut(n)).filter(|_| code >= 200) else { return Vec::new() };
+                let Some(call) = known.and_then(|n| self.calls.get_mut(n)).filter(|_| code >= 200) else {
+                    return Vec::new();
+                };
                 call.remote = text(m.to());
                 if code < 300 {
                     call.target = text(m.contact_uri().unwrap_or_default());
@@ -220,7 +225,8 @@ impl Inner {
                     let open = Some(m.bytes().to_vec());
                     let cseq = 0;
                     self.calls.push(Call { call_id, truth, local, remote, target, cseq, open, ..Call::default() });
-                    let ringing = Builder::response_to(m, 180, "Ringing", Some(format!("d{}", self.next).as_bytes()), None);
+                    let ringing =
+                        Builder::response_to(m, 180, "Ringing", Some(format!("d{}", self.next).as_bytes()), None);
                     let mut out = vec![ringing.header("Contact", format!("<sip:phone@{at}>")).build()];
                     if self.calls.iter().filter(|c| c.open.is_some()).count() >= self.hold_for {
                         for (n, call) in self.calls.iter_mut().enumerate() {
@@ -240,7 +246,8 @@ impl Inner {
                 }
                 // A re-INVITE; a repeated first one is answered by the first answer.
                 Some(n) if m.to_tag().is_some() => {
-                    let ok = Builder::response_to(m, 200, "OK", None, None).header("Contact", format!("<sip:phone@{at}>"));
+                    let ok =
+                        Builder::response_to(m, 200, "OK", None, None).header("Contact", format!("<sip:phone@{at}>"));
                     vec![ok.body("application/sdp", sdp(at, u32::try_from(n).unwrap_or(0) + 500).as_bytes()).build()]
                 }
                 Some(_) => Vec::new(),

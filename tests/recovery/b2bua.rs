@@ -51,7 +51,9 @@ fn each<'p>(
     good: impl Fn(&(Phone, Phone)) -> bool,
 ) -> Result<()> {
     for pair in pairs {
-        wait::until(what, SOON, || if good(pair) { Ok(()) } else { Err(format!("{}; {}", pair.0.summary(), pair.1.summary())) })?;
+        wait::until(what, SOON, || {
+            if good(pair) { Ok(()) } else { Err(format!("{}; {}", pair.0.summary(), pair.1.summary())) }
+        })?;
     }
     Ok(())
 }
@@ -81,7 +83,10 @@ fn recovered(name: &str, vip: IpAddr) -> Result<()> {
         let taken = unix_us();
         ground.wait_reinvited(&calls, at, SOON)?;
         // Those on hold stay so, by the word of the one who held.
-        ensure!(pairs[0].1.state().remote_direction == "sendonly" && pairs[1].0.state().remote_direction == "sendonly", "held");
+        ensure!(
+            pairs[0].1.state().remote_direction == "sendonly" && pairs[1].0.state().remote_direction == "sendonly",
+            "held"
+        );
         each("audio of a call that is not held", &pairs[2..], |c| has_audio(c, taken))?;
         let resumed = unix_us();
         reinvite(&pairs[0].0, &pairs[0].1, Command::Resume, "sendrecv")?;
@@ -186,7 +191,11 @@ fn phones_that_do_not_agree_get_what_they_deserve() {
         ensure!(pairs[8].1.state().phase == Phase::Failed(481), "{}", pairs[8].1.summary());
         // 481: the other party is told at once.
         wait::until("the other party's BYE", SOON, || {
-            if pairs[0].1.state().phase == Phase::Ended { Ok(()) } else { Err(format!("{:?}", pairs[0].1.state().phase)) }
+            if pairs[0].1.state().phase == Phase::Ended {
+                Ok(())
+            } else {
+                Err(format!("{:?}", pairs[0].1.state().phase))
+            }
         })?;
         // Refused: audio goes on as it was, and the call can be hung up from either side.
         each("audio of a refused call", [&pairs[1], &pairs[3], &pairs[4], &pairs[5]], |c| has_audio(c, taken))?;
@@ -198,11 +207,18 @@ fn phones_that_do_not_agree_get_what_they_deserve() {
         })?;
         // Timer B: 32 s of silence end the call of the phone that is gone.
         wait::until("the party of a dead phone to get BYE", Duration::from_secs(100), || {
-            if pairs[2].1.state().phase == Phase::Ended { Ok(()) } else { Err(format!("{:?}", pairs[2].1.state().phase)) }
+            if pairs[2].1.state().phase == Phase::Ended {
+                Ok(())
+            } else {
+                Err(format!("{:?}", pairs[2].1.state().phase))
+            }
         })?;
         let outcomes = ground.outcomes(9, SOON)?;
         ensure!(
-            outcomes["recovered"] == 4 && outcomes["gone"] == 2 && outcomes["refused"] == 2 && outcomes["unreachable"] == 1,
+            outcomes["recovered"] == 4
+                && outcomes["gone"] == 2
+                && outcomes["refused"] == 2
+                && outcomes["unreachable"] == 1,
             "{outcomes}"
         );
         for pair in &pairs[4..6] {

@@ -41,7 +41,8 @@ struct Flood {
 }
 
 fn invite(me: SocketAddr, name: &str, n: usize) -> Vec<u8> {
-    let mut sdp = format!("v=0\r\no=- {n} 1 IN IP4 {0}\r\ns=-\r\nc=IN IP4 {0}\r\nt=0 0\r\nm=audio 30000 RTP/AVP 0\r\n", me.ip());
+    let mut sdp =
+        format!("v=0\r\no=- {n} 1 IN IP4 {0}\r\ns=-\r\nc=IN IP4 {0}\r\nt=0 0\r\nm=audio 30000 RTP/AVP 0\r\n", me.ip());
     while sdp.len() < SDP {
         sdp.push_str("a=x-flood:0123456789abcdefghijklmnopqrstuvwxyz\r\n");
     }
@@ -154,16 +155,21 @@ fn flooded(ground: &mut Ground<B2bua>) -> Result<()> {
     let stranger = ground.lan.host("obs")?.clone();
     // The servers' own firewall: they hear nothing of the flood, and so they answer nothing.
     for agent in &ground.agents {
-        let drop =
-            format!("table ip own {{ chain in {{ type filter hook input priority 0; ip saddr {} drop; }}; }}", stranger.ip4);
+        let drop = format!(
+            "table ip own {{ chain in {{ type filter hook input priority 0; ip saddr {} drop; }}; }}",
+            stranger.ip4
+        );
         agent.host().exec(&["nft", &drop])?;
     }
     let (before, during) = {
         let _in_runtime = ground.rt.enter();
         let (p1, p2) = (ground.lan.host("p1")?, ground.lan.host("p2")?);
         let server = SocketAddr::from((VIP4, 5060));
-        let pair = |i| Ok((Phone::new(p1, 0, i, server, Manner::default())?, Phone::new(p2, 1, i, server, Manner::default())?));
-        let pairs = |range: std::ops::Range<usize>| Ok::<_, anyhow::Error>(Calls::of(range.map(pair).collect::<Result<_>>()?));
+        let pair = |i| {
+            Ok((Phone::new(p1, 0, i, server, Manner::default())?, Phone::new(p2, 1, i, server, Manner::default())?))
+        };
+        let pairs =
+            |range: std::ops::Range<usize>| Ok::<_, anyhow::Error>(Calls::of(range.map(pair).collect::<Result<_>>()?));
         (pairs(0..BEFORE)?, pairs(BEFORE..ALL)?)
     };
     before.set_up(SOON)?;

@@ -58,7 +58,11 @@ fn proxied(name: &str, more: &str) -> Result<()> {
         let n = calls.wait_for(SOON, |c| has_audio(c, since));
         ensure!(n == 8, "{n} calls have audio");
         let n = calls.hang_up(SOON)?;
-        ensure!(n == 8, "{n} calls hung up as they should: {:?}", calls.phones().map(Phone::summary).collect::<Vec<_>>());
+        ensure!(
+            n == 8,
+            "{n} calls hung up as they should: {:?}",
+            calls.phones().map(Phone::summary).collect::<Vec<_>>()
+        );
         ensure!(calls.violations().is_empty(), "{:#?}", calls.violations());
         let outcomes = ground.outcomes(8, SOON)?;
         ensure!(outcomes["recovered"] == 8, "{outcomes}");
@@ -81,8 +85,9 @@ fn independent_user_agents_are_re_invited_and_hang_up() {
         let mut parties = vec![sipp::called(p2, 2900, End::IsHungUp)?, sipp::called(p2, 2901, End::HangsUp)?];
         for (number, host) in [(2900, p2), (2901, p2)] {
             wait::until("SIPp to listen", SOON, || {
-                let open =
-                    host.exec(&["ss", "-Hlun", "sport", "=", &format!(":{}", number + 10_000)]).map_err(|e| format!("{e:#}"))?;
+                let open = host
+                    .exec(&["ss", "-Hlun", "sport", "=", &format!(":{}", number + 10_000)])
+                    .map_err(|e| format!("{e:#}"))?;
                 if open.is_empty() { Err("no socket".into()) } else { Ok(()) }
             })?;
         }

@@ -70,7 +70,12 @@ fn forge(host: &Host, master: [u8; 6], me: SocketAddr, real: &[Secrets]) -> Resu
         let invite = invented(n, &format!("INVITE sip:666@{me} SIP/2.0"), "1 INVITE", "", me, vip);
         frames.push(frame(master, vip, me, &invite));
         frames.push(frame(master, me, vip, &invented(n, "SIP/2.0 200 OK", "1 INVITE", ";tag=me", me, me)));
-        frames.push(frame(master, vip, me, &invented(n, &format!("ACK sip:666@{me} SIP/2.0"), "1 ACK", ";tag=me", me, vip)));
+        frames.push(frame(
+            master,
+            vip,
+            me,
+            &invented(n, &format!("ACK sip:666@{me} SIP/2.0"), "1 ACK", ";tag=me", me, vip),
+        ));
     }
     for (n, call) in real.iter().enumerate() {
         for method in ["INVITE", "BYE"] {
@@ -155,7 +160,8 @@ fn attacked(ground: &mut Ground<B2bua>) -> Result<()> {
     let behind = |leg: &Value| leg["media"] == told.as_str();
     wait::until("the NAT's port to be learnt", SOON, || {
         let legs = legs(ground)?;
-        let source = legs.iter().find(|l| behind(l)).and_then(|l| l["media_source"].as_str()).unwrap_or_default().to_owned();
+        let source =
+            legs.iter().find(|l| behind(l)).and_then(|l| l["media_source"].as_str()).unwrap_or_default().to_owned();
         if source.starts_with("10.44.0.21:50") { Ok(()) } else { Err(format!("{legs:?}")) }
     })?;
 

@@ -89,7 +89,8 @@ fn tell(ground: &Ground<B2bua>, secrets: &[Secrets], port: u16) -> Result<()> {
     let me = SocketAddr::from((stranger.ip4, 7777));
     let master = ground.lan.host(&ground.agents[ground.master].node)?.mac()?;
     let all = dialogs(secrets, [ground.lan.host("p1")?, ground.lan.host("p2")?]);
-    let frames = all.iter().flat_map(|d| strays(d, me).into_iter().map(|m| frame(master, d.at, (VIP4, port).into(), &m)));
+    let frames =
+        all.iter().flat_map(|d| strays(d, me).into_iter().map(|m| frame(master, d.at, (VIP4, port).into(), &m)));
     send(stranger, frames.collect())
 }
 
@@ -98,7 +99,9 @@ fn told_wrong(ground: &mut Ground<B2bua>) -> Result<()> {
     let calls = {
         let _in_runtime = ground.rt.enter();
         let (p1, p2) = (ground.lan.host("p1")?, ground.lan.host("p2")?);
-        let pair = |i| Ok((Phone::new(p1, 0, i, server, Manner::default())?, Phone::new(p2, 1, i, server, Manner::default())?));
+        let pair = |i| {
+            Ok((Phone::new(p1, 0, i, server, Manner::default())?, Phone::new(p2, 1, i, server, Manner::default())?))
+        };
         Calls::of((0..CALLS).map(pair).collect::<Result<_>>()?)
     };
     calls.set_up(SOON)?;

@@ -50,11 +50,14 @@ impl CallsSide {
     /// learnt again; else they are recovered. Until both the calls and the server's health are known, their audio goes on by
     /// the relay, if it was armed.
     pub(super) async fn settle_own(&mut self) {
-        let (true, true, Some(working)) = (self.own_open && self.role == Role::Master, self.synced, self.server) else { return };
+        let (true, true, Some(working)) = (self.own_open && self.role == Role::Master, self.synced, self.server) else {
+            return;
+        };
         self.own_open = false;
         // What the server has begun since is in the table already.
         let learnt: BTreeSet<String> = self.table.calls().map(|c| c.id).collect();
-        let own: Vec<Call> = self.stored.values().filter(|c| self.is_own(c) && !learnt.contains(&c.id)).cloned().collect();
+        let own: Vec<Call> =
+            self.stored.values().filter(|c| self.is_own(c) && !learnt.contains(&c.id)).cloned().collect();
         info!(instance = self.instance, calls = own.len(), working, "calls of the local server from before");
         let now = clock::now();
         if working {
@@ -108,7 +111,11 @@ impl CallsSide {
     pub(super) fn put_back(&mut self, id: &str) -> bool {
         let up = self.store_again(id);
         if up {
-            warn!(instance = self.instance, call = id, "somebody deleted or changed this call in etcd; it is stored again");
+            warn!(
+                instance = self.instance,
+                call = id,
+                "somebody deleted or changed this call in etcd; it is stored again"
+            );
         }
         up
     }

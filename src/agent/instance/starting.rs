@@ -108,10 +108,11 @@ impl Starting {
 
     /// Ends what a process before this one left: the host no longer answers, then the addresses go.
     async fn release(&self, epoch: Option<u64>) -> Vec<String> {
-        let ended = self.lease.as_ref().filter(|lease| lease.enforcement().is_some()).map_or(Ok(()), |lease| match epoch {
-            Some(epoch) => lease.let_go(epoch),
-            None => lease.end(),
-        });
+        let ended =
+            self.lease.as_ref().filter(|lease| lease.enforcement().is_some()).map_or(Ok(()), |lease| match epoch {
+                Some(epoch) => lease.let_go(epoch),
+                None => lease.end(),
+            });
         let removed = self.addresses.remove(&self.instance.interface, &self.instance.addresses).await;
         let errors: Vec<String> =
             ended.err().map(|e| e.to_string()).into_iter().chain(removed.err().map(|e| e.to_string())).collect();
@@ -135,9 +136,10 @@ impl Starting {
             self.remove_left(&ips).await.map_err(|source| AgentError::Address { instance: name.clone(), source })?;
         }
         let watched: Vec<_> = it.addresses.iter().map(|p| (it.interface.clone(), *p)).collect();
-        let monitor = self.addresses.watch(&watched).map_err(|source| AgentError::Address { instance: name.clone(), source })?;
-        let announcer =
-            Announcer::open(&it.interface, &ips).map_err(|source| AgentError::Announce { instance: name.clone(), source })?;
+        let monitor =
+            self.addresses.watch(&watched).map_err(|source| AgentError::Address { instance: name.clone(), source })?;
+        let announcer = Announcer::open(&it.interface, &ips)
+            .map_err(|source| AgentError::Announce { instance: name.clone(), source })?;
         let conflicts = ConflictWatch::open(&it.interface, &ips)
             .map_err(|source| AgentError::Neighbours { instance: name.clone(), source })?;
         let history = history::Writer::start(self.etcd.clone(), &self.config.node.cluster, &name);

@@ -57,7 +57,8 @@ pub(in crate::agent) async fn ask(
     let patience = if matches!(request, Request::Switchover { .. }) { SWITCHOVER } else { QUESTION };
     let nonce = getrandom::u64().map_err(|e| failed(e.to_string()))?;
     let id = format!("{me}-{nonce:016x}");
-    let value = serde_json::to_vec(&Wish { schema: SCHEMA, from: me.to_owned(), request }).map_err(|e| failed(e.to_string()))?;
+    let value = serde_json::to_vec(&Wish { schema: SCHEMA, from: me.to_owned(), request })
+        .map_err(|e| failed(e.to_string()))?;
     let answer_key = format!("{}{id}", answers(cluster, instance));
     let mut news = etcd.watch(&answer_key);
     let lease = etcd.grant().await.map_err(|e| failed(e.to_string()))?.id;
@@ -70,15 +71,16 @@ pub(in crate::agent) async fn ask(
                 WatchEvent::Delete { .. } => None,
             };
             if let Some(kv) = found {
-                return serde_json::from_slice::<Reply>(&kv.value).map_err(|e| format!("its answer cannot be read ({e})"));
+                return serde_json::from_slice::<Reply>(&kv.value)
+                    .map_err(|e| format!("its answer cannot be read ({e})"));
             }
         }
         Err("the watch on etcd ended".to_owned())
     };
     let reply = match put {
-        Ok(()) => {
-            tokio::time::timeout(patience, waited).await.unwrap_or_else(|_| Err(format!("it did not answer within {patience:?}")))
-        }
+        Ok(()) => tokio::time::timeout(patience, waited)
+            .await
+            .unwrap_or_else(|_| Err(format!("it did not answer within {patience:?}"))),
         Err(e) => Err(e.to_string()),
     };
     // Takes the wish along if nobody took it up; if this fails it runs out by itself.
@@ -109,7 +111,13 @@ pub(in crate::agent) async fn serve(etcd: Etcd, cluster: String, instance: Strin
     }
 }
 
-async fn fulfil(etcd: &Etcd, instance: &str, kv: &KeyValue, answer_key: &str, local: &Answers) -> Result<(), EtcdError> {
+async fn fulfil(
+    etcd: &Etcd,
+    instance: &str,
+    kv: &KeyValue,
+    answer_key: &str,
+    local: &Answers,
+) -> Result<(), EtcdError> {
     let wish = Some(&kv.value).filter(|v| v.len() <= MAX_WISH).and_then(|v| serde_json::from_slice::<Wish>(v).ok());
     let Some(wish) = wish.filter(|w| w.schema == SCHEMA && asks_for(&w.request) == Some(instance)) else {
         warn!(key = ?kv.key, "the request in etcd cannot be read; remove it with `etcdctl del {}`", kv.key);
@@ -124,7 +132,8 @@ async fn fulfil(etcd: &Etcd, instance: &str, kv: &KeyValue, answer_key: &str, lo
         }
         // Most likely taken up by the try whose answer was lost; but the asker may have withdrawn it.
         Taken::Perhaps => Reply::Error(ApiError {
-            message: "etcd did not tell the master in time whether the request may be carried out, and it was not".to_owned(),
+            message: "etcd did not tell the master in time whether the request may be carried out, and it was not"
+                .to_owned(),
             advice: "run the command again".to_owned(),
             kind: ErrorKind::Failed,
         }),

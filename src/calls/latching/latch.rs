@@ -204,7 +204,10 @@ impl Latch {
         let same = current.id.zip(new.id).is_some_and(|((before, _), (after, _))| before == after);
         if described {
             // Nobody but the phone has the described address, unless it is one that others have as well in their own networks.
-            return current.from.ip() == self.told.ip() || !is_inside(self.told.ip()) || (same && silent) || long_silent;
+            return current.from.ip() == self.told.ip()
+                || !is_inside(self.told.ip())
+                || (same && silent)
+                || long_silent;
         }
         !contested && ((same && silent) || (self.loose.is_some() && long_silent))
     }

@@ -35,8 +35,10 @@ fn what_has_no_room_is_left_out_and_read_again_when_there_is_some() {
 fn of_too_many_at_once_emergency_calls_and_the_oldest_are_kept() {
     let mut s = Stored::new(2);
     s.put(Box::new(call("gone", 0, false)));
-    let gone =
-        s.replace(vec![call("new", 9, false), call("old", 1, false), call("sos", 10, true), call("older", 0, false)], |_| false);
+    let gone = s.replace(
+        vec![call("new", 9, false), call("old", 1, false), call("sos", 10, true), call("older", 0, false)],
+        |_| false,
+    );
     assert_eq!(gone.iter().map(|c| c.id.as_str()).collect::<Vec<_>>(), ["gone"]);
     assert_eq!(s.ids().collect::<Vec<_>>(), ["older", "sos"]);
     assert_eq!(s.left_out(), 2);
@@ -79,6 +81,9 @@ fn what_an_etcd_of_former_times_holds_changes_nothing_that_is_known() {
         let mut s = known();
         let (missing, unknown) = s.compare(told(), add);
         assert_eq!((missing, unknown), (vec!["lost".to_owned(), "older".to_owned()], vec!["ended".to_owned()]));
-        assert_eq!((s.get("older").map(|c| c.confirmed_ms), s.contains("ended"), s.contains("lost")), (Some(7), add, true));
+        assert_eq!(
+            (s.get("older").map(|c| c.confirmed_ms), s.contains("ended"), s.contains("lost")),
+            (Some(7), add, true)
+        );
     }
 }

@@ -40,7 +40,9 @@ impl Gap {
             Self::RemoteTarget => "the phone's Contact was not seen",
             Self::RouteSet => "its route set was not seen, or is longer than any that is learnt",
             Self::Description => "the session descriptions in force were not both seen, or can't be read",
-            Self::Partner => "it was learnt while there was no room for others, so its other leg may be one that is not known",
+            Self::Partner => {
+                "it was learnt while there was no room for others, so its other leg may be one that is not known"
+            }
             Self::Other => "it was first seen after its start",
         }
     }
@@ -53,7 +55,8 @@ pub struct Gaps(u8);
 
 impl Gaps {
     /// Everything that a dialog's start would have told, its tags apart.
-    pub const UNMET: Self = Self(Gap::LocalCseq.bit() | Gap::RemoteTarget.bit() | Gap::RouteSet.bit() | Gap::Description.bit());
+    pub const UNMET: Self =
+        Self(Gap::LocalCseq.bit() | Gap::RemoteTarget.bit() | Gap::RouteSet.bit() | Gap::Description.bit());
 
     /// Whether nothing is missing.
     #[must_use]

@@ -21,8 +21,8 @@ impl Leg {
         ];
         let descriptions = [&self.sdp_sent, &self.sdp_received].into_iter().flatten().map(|s| &s.body);
         let all = texts.into_iter().chain(descriptions).chain(&self.route_set);
-        let lists =
-            self.route_set.capacity() * size_of::<Verbatim>() + self.rtp_sources.capacity() * size_of::<Option<SocketAddr>>();
+        let lists = self.route_set.capacity() * size_of::<Verbatim>()
+            + self.rtp_sources.capacity() * size_of::<Option<SocketAddr>>();
         size_of::<Self>() + lists + all.map(|v| allocated(v.len())).sum::<usize>()
     }
 }

@@ -11,7 +11,8 @@ fn outbound(n: u32, caller: &str, callee: &str) -> Dialog {
 
 /// `in3+out3` for each call, sorted.
 fn pairs(calls: &[Call]) -> Vec<String> {
-    let mut all: Vec<_> = calls.iter().map(|c| c.legs.iter().map(|l| l.call_id.lossy()).collect::<Vec<_>>().join("+")).collect();
+    let mut all: Vec<_> =
+        calls.iter().map(|c| c.legs.iter().map(|l| l.call_id.lossy()).collect::<Vec<_>>().join("+")).collect();
     all.sort();
     all
 }
@@ -20,7 +21,9 @@ fn pairs(calls: &[Call]) -> Vec<String> {
 fn many_calls_at_the_same_moment_are_told_apart_by_their_parties() {
     let mut lab = Lab::new();
     let calls: Vec<_> = (0..10)
-        .map(|n| (inbound(n, &format!("{}", 1000 + n), &format!("{}", 2000 + n)), outbound(n, &format!("{}", 1000 + n), "s")))
+        .map(|n| {
+            (inbound(n, &format!("{}", 1000 + n), &format!("{}", 2000 + n)), outbound(n, &format!("{}", 1000 + n), "s"))
+        })
         .collect();
     calls.iter().for_each(|(i, _)| {
         lab.invited(i);
@@ -93,7 +96,10 @@ fn a_leg_that_still_rings_is_a_rival() {
 fn stronger_evidence_comes_first() {
     for (line, pairing) in [
         ("X-Pair: k{}\r\n", Pairing::Header),
-        ("Session-ID: ab30317f1a784dc48ff824d0d3715d8{};remote=00000000000000000000000000000000\r\n", Pairing::SessionId),
+        (
+            "Session-ID: ab30317f1a784dc48ff824d0d3715d8{};remote=00000000000000000000000000000000\r\n",
+            Pairing::SessionId,
+        ),
     ] {
         let mut lab = Lab::new();
         let with = |d: Dialog, n: u32| Dialog { extra: line.replace("{}", &n.to_string()), ..d };
@@ -117,7 +123,9 @@ fn stronger_evidence_comes_first() {
 
 #[test]
 fn strangers_and_the_anonymous_are_not_paired() {
-    for (caller, other, callee, called) in [("1", "7", "2", "8"), ("anonymous", "anonymous", "2", "8"), ("1", "2", "2", "1")] {
+    for (caller, other, callee, called) in
+        [("1", "7", "2", "8"), ("anonymous", "anonymous", "2", "8"), ("1", "2", "2", "1")]
+    {
         let mut lab = Lab::new();
         lab.b2bua(&inbound(0, caller, callee), &outbound(0, other, called)).wait_ms(1001);
         assert_eq!(pairs(&lab.calls()), ["in0", "out0"], "{caller} {other}");
@@ -233,8 +241,9 @@ fn phones_that_were_told_each_others_address_are_one_call() {
 fn one_charging_vector_is_one_call() {
     let mut lab = Lab::new();
     let with = |d: Dialog, line: &str| Dialog { extra: format!("{line}\r\n"), ..d };
-    let i = [0, 1]
-        .map(|n| with(inbound(n, "1", "2"), &format!("P-Charging-Vector: icid-value=\"a;b{n}\";icid-generated-at=192.0.2.1")));
+    let i = [0, 1].map(|n| {
+        with(inbound(n, "1", "2"), &format!("P-Charging-Vector: icid-value=\"a;b{n}\";icid-generated-at=192.0.2.1"))
+    });
     let i = i.map(|d| Dialog { extra: d.extra.replace("a;b", "ab"), ..d });
     let o = [0, 1].map(|n| with(outbound(n, "1", "2"), &format!("p-charging-vector: orig-ioi=x ; ICID-value=ab{n}")));
     lab.invited(&i[0]).invited(&i[1]).invited(&o[0]).invited(&o[1]);
@@ -248,7 +257,9 @@ fn who_was_transferred_late_may_still_find_the_new_party() {
     let mut lab = Lab::new();
     lab.b2bua(&inbound(0, "1", "2"), &outbound(0, "1", "2")).wait_ms(3_600_000);
     // The callee transfers the caller: a new leg, and the old one ends.
-    lab.answered(&outbound(1, "1", "3")).hung_up(&outbound(0, "1", "2"), crate::calls::table::script::Server, 2).wait_ms(2000);
+    lab.answered(&outbound(1, "1", "3"))
+        .hung_up(&outbound(0, "1", "2"), crate::calls::table::script::Server, 2)
+        .wait_ms(2000);
     assert_eq!(pairs(&lab.calls()), ["in0+out1"]);
     assert_eq!(lab.calls()[0].confidence, Some(35));
 }

@@ -97,7 +97,8 @@ impl Queue {
             }
             return true;
         }
-        let full = if is_put { self.puts >= self.max_puts } else { self.newest.len() >= self.max_puts.saturating_mul(2) };
+        let full =
+            if is_put { self.puts >= self.max_puts } else { self.newest.len() >= self.max_puts.saturating_mul(2) };
         if full {
             self.dropped += 1;
             if !matches!(&change, Change::Put(call) if call.emergency) || !self.make_room() {

@@ -107,8 +107,9 @@ fn a_sealed_call_opens_with_its_key_in_its_place_only() {
 
 #[test]
 fn what_is_not_encrypted_is_refused_unless_allowed_and_then_it_is_to_be_written_anew() {
-    let trust =
-        |encrypt, accept_plain| coder_of(Trust { cluster_key: vec![7; 32], accepted_keys: Vec::new(), encrypt, accept_plain });
+    let trust = |encrypt, accept_plain| {
+        coder_of(Trust { cluster_key: vec![7; 32], accepted_keys: Vec::new(), encrypt, accept_plain })
+    };
     let (call, place) = (a_call(), trust(true, true).key("abc"));
     // As an older release writes it, and as somebody would who knows of stamps.
     for plain in [json(&call), trust(false, true).encode(&call, FIRST, None).unwrap()] {
@@ -192,7 +193,14 @@ fn an_ordinary_call_costs_at_most_four_writes() {
             write(&mut lab);
             for n in 0..refreshes {
                 // Answered well before what was collected is written.
-                lab.see(i.request(Phone, "UPDATE", 2 + n, "", "")).see(i.response(Server, 200, "UPDATE", 2 + n, "", ""));
+                lab.see(i.request(Phone, "UPDATE", 2 + n, "", "")).see(i.response(
+                    Server,
+                    200,
+                    "UPDATE",
+                    2 + n,
+                    "",
+                    "",
+                ));
                 write(&mut lab);
             }
             for (by, other, d, n) in [(Phone, Server, &i, 2 + refreshes), (Server, Phone, &o, 2)] {

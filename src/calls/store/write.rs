@@ -136,9 +136,9 @@ impl Writer {
     /// Makes this node the writer, and voids all that was sent before. The revision of it; `None` if a later epoch is named.
     async fn name(&self, epoch: u64) -> Result<Option<i64>, EtcdError> {
         let there = self.etcd.get(&self.key).await?;
-        let named = there
-            .as_ref()
-            .map(|kv| std::str::from_utf8(&kv.value).ok().and_then(|text| text.parse::<u64>().ok()).filter(|e| *e <= MAX_EPOCH));
+        let named = there.as_ref().map(|kv| {
+            std::str::from_utf8(&kv.value).ok().and_then(|text| text.parse::<u64>().ok()).filter(|e| *e <= MAX_EPOCH)
+        });
         match named {
             Some(Some(named)) if named > epoch => return Ok(None),
             Some(None) => warn!(key = self.key, "the value of this key in etcd is not an epoch; it is written again"),
@@ -175,7 +175,8 @@ impl Writer {
                     if self.coder.encrypts {
                         let mut random = [0; NONCE];
                         if let Err(e) = getrandom::fill(&mut random) {
-                            super::lock(&self.state).status.last_error = Some(format!("no randomness to encrypt with: {e}"));
+                            super::lock(&self.state).status.last_error =
+                                Some(format!("no randomness to encrypt with: {e}"));
                             back.push(taken);
                             break;
                         }

@@ -15,7 +15,13 @@ fn stored(ids: &[String]) -> Stored {
 }
 
 /// What is decided of each call over `hours`, with a look every minute.
-fn over(sweep: &mut Sweep, stored: &Stored, carried: &BTreeSet<&str>, from: Time, hours: u64) -> BTreeSet<(u64, Verdict)> {
+fn over(
+    sweep: &mut Sweep,
+    stored: &Stored,
+    carried: &BTreeSet<&str>,
+    from: Time,
+    hours: u64,
+) -> BTreeSet<(u64, Verdict)> {
     (0..hours * 60)
         .flat_map(|m| {
             let found = sweep.look(stored, |id| carried.contains(id), from + Duration::from_secs(60 * m));

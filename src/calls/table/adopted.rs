@@ -19,8 +19,10 @@ impl Table {
             // Half a call is worse than none: it would be stored as a party whose partner is unknown.
             return;
         }
-        let legs: SmallVec<[LegId; 2]> =
-            live.into_iter().filter_map(|l| self.tracker.adopt(l.clone(), call.confirmed_ms, call.emergency, now)).collect();
+        let legs: SmallVec<[LegId; 2]> = live
+            .into_iter()
+            .filter_map(|l| self.tracker.adopt(l.clone(), call.confirmed_ms, call.emergency, now))
+            .collect();
         if legs.is_empty() {
             return;
         }
@@ -31,7 +33,8 @@ impl Table {
         }
         self.sources.forget();
         // What was stored before confidences were is what this version would say of it at least.
-        let pairing = call.pairing.map(|p| (p, call.confidence.unwrap_or(if p == Pairing::SameDialog { CERTAIN } else { 0 })));
+        let pairing =
+            call.pairing.map(|p| (p, call.confidence.unwrap_or(if p == Pairing::SameDialog { CERTAIN } else { 0 })));
         let other_end = call.other_end.clone();
         self.calls.insert(key, Slot { id: call.id.clone(), legs: legs.clone(), pairing, other_end, queued: false });
         // The server may have told of it before, and otherwise.

@@ -39,7 +39,8 @@ impl Table {
 
     /// The only confirmed leg with this Call-ID.
     fn leg_of(&self, call_id: &[u8]) -> Option<LegId> {
-        let mut all = self.tracker.with_call_id(call_id).filter(|(_, t)| t.leg.state == LegState::Confirmed).map(|(id, _)| id);
+        let mut all =
+            self.tracker.with_call_id(call_id).filter(|(_, t)| t.leg.state == LegState::Confirmed).map(|(id, _)| id);
         let first = all.next()?;
         // A proxy's two views of one dialog, or a fork that was answered twice: which of them is meant was not told.
         all.next().is_none().then_some(first)
@@ -56,7 +57,9 @@ impl Table {
             Place::With(other) => match self.leg_of(other) {
                 Some(other) => Word::With(other),
                 // Its answer was not seen (yet), or it has just ended and the server has not said so (yet).
-                None if self.told.is_live() => Word::At(ConnectedTo { kind: ConnectedKind::Elsewhere, name: String::new() }),
+                None if self.told.is_live() => {
+                    Word::At(ConnectedTo { kind: ConnectedKind::Elsewhere, name: String::new() })
+                }
                 None => Word::Nothing,
             },
         }

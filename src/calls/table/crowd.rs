@@ -39,7 +39,8 @@ impl Table {
         let missed = match legs {
             [only] => {
                 let begun = self.tracker.get(*only).map(|t| t.started);
-                let lost = self.tracker.lost().is_some_and(|lost| begun.is_none_or(|begun| begun <= lost + SETUP_WINDOW));
+                let lost =
+                    self.tracker.lost().is_some_and(|lost| begun.is_none_or(|begun| begun <= lost + SETUP_WINDOW));
                 lost || self.pairer.is_crowded(*only, &self.tracker)
             }
             _ => false,

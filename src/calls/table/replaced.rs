@@ -29,6 +29,7 @@ impl Table {
             return None;
         }
         let partner = slot.legs.iter().copied().find(|l| *l != replaced)?;
-        (partner != id && self.may_guess(id, Pairing::Evidence) && self.may_guess(partner, Pairing::Evidence)).then_some(partner)
+        (partner != id && self.may_guess(id, Pairing::Evidence) && self.may_guess(partner, Pairing::Evidence))
+            .then_some(partner)
     }
 }

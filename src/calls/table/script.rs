@@ -89,11 +89,20 @@ impl Dialog {
     }
 
     /// A response by `by` to the request `cseq method` of the other side.
-    pub(crate) fn response(&self, by: By, code: u16, method: &str, cseq: u32, more: &str, sdp: &str) -> (By, String, String) {
+    pub(crate) fn response(
+        &self,
+        by: By,
+        code: u16,
+        method: &str,
+        cseq: u32,
+        more: &str,
+        sdp: &str,
+    ) -> (By, String, String) {
         let asker = if by == Phone { Server } else { Phone };
         let (from, to) = self.sides(asker, code > 100);
         let branch = format!("z9hG4bK-{}-{}-{cseq}", self.call_id, if asker == Phone { "p" } else { "s" });
-        let contact = if (101..300).contains(&code) { format!("Contact: {}\r\n", self.contact(by)) } else { String::new() };
+        let contact =
+            if (101..300).contains(&code) { format!("Contact: {}\r\n", self.contact(by)) } else { String::new() };
         let text = format!(
             "SIP/2.0 {code} X\r\nVia: SIP/2.0/UDP x;branch={branch}\r\nFrom: {from}\r\nTo: {to}\r\nCall-ID: {}\r\nCSeq: {cseq} {method}\r\n{contact}{more}{}",
             self.call_id,

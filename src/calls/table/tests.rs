@@ -53,7 +53,10 @@ fn bye_from_either_side_of_either_leg_ends_the_call() {
             let (first, other) = if second { (&o, &i) } else { (&i, &o) };
             lab.hung_up(first, by, 2);
             let events = lab.events();
-            assert!(matches!(events.last(), Some(CallEvent::Delete { id: gone, reason: "BYE" }) if *gone == id), "{events:?}");
+            assert!(
+                matches!(events.last(), Some(CallEvent::Delete { id: gone, reason: "BYE" }) if *gone == id),
+                "{events:?}"
+            );
             lab.hung_up(other, Server, 2).wait_ms(60_000);
             assert_eq!(lab.events(), [], "the rest of the call is never told");
             assert_eq!(lab.table.legs().count(), 0);
@@ -84,8 +87,9 @@ fn who_takes_a_place_gets_the_partner_of_the_one_who_had_it() {
         c.extra = format!("Replaces: {names}\r\n");
         c
     };
-    let of =
-        |calls: &[Call]| calls.iter().map(|c| c.legs.iter().map(|l| l.call_id.lossy()).collect::<Vec<_>>()).collect::<Vec<_>>();
+    let of = |calls: &[Call]| {
+        calls.iter().map(|c| c.legs.iter().map(|l| l.call_id.lossy()).collect::<Vec<_>>()).collect::<Vec<_>>()
+    };
     let mut lab = Lab::new();
     lab.b2bua(&i, &o);
     lab.answered(&pickup("in;to-tag=t-in;from-tag=f-in")).hung_up(&i, Server, 1).wait_ms(2000);
@@ -122,7 +126,8 @@ fn a_proxied_call_is_one_dialog_seen_twice_and_only_routes_beyond_the_proxy_coun
     let mut o = i.clone();
     (o.out, o.phone) = (true, B.into());
     o.extra = "Record-Route: <sip:10.0.0.100;lr>, <sip:edge-a;lr>\r\n".into();
-    let all = "Record-Route: <sip:edge-b2;lr>, <sip:edge-b1;lr>\r\nRecord-Route: <sip:10.0.0.100;lr>, <sip:edge-a;lr>\r\n";
+    let all =
+        "Record-Route: <sip:edge-b2;lr>, <sip:edge-b1;lr>\r\nRecord-Route: <sip:10.0.0.100;lr>, <sip:edge-a;lr>\r\n";
     lab.see(i.request(Phone, "INVITE", 1, "", "offer")).see(i.response(Server, 100, "INVITE", 1, "", ""));
     lab.see(o.request(Server, "INVITE", 1, "", "offer"));
     for code in [180, 200] {
@@ -195,8 +200,11 @@ fn re_invites_count_only_when_they_are_accepted() {
         lab.see(i.response(Server, code, "INVITE", 2, "", if accepted { "held" } else { "" }));
         lab.see(i.request(Phone, "ACK", 2, "", ""));
         let leg = &lab.calls()[0].legs[0];
-        let (sent, received, target) =
-            if accepted { ("held", "hold", "sip:moved@10.0.0.9".to_owned()) } else { ("answer", "offer", format!("sip:c@{A}")) };
+        let (sent, received, target) = if accepted {
+            ("held", "hold", "sip:moved@10.0.0.9".to_owned())
+        } else {
+            ("answer", "offer", format!("sip:c@{A}"))
+        };
         assert_eq!((body(&leg.sdp_sent), body(&leg.sdp_received)), (sdp_text(sent), sdp_text(received)), "{code}");
         assert_eq!(leg.remote_target.lossy(), target);
         assert_eq!(leg.state, LegState::Confirmed);
@@ -250,10 +258,19 @@ fn update_and_prack_carry_offers_in_an_early_dialog() {
 fn the_last_2xx_sets_the_session_timer() {
     let mut lab = Lab::new();
     let o = Dialog::new("t", B, true, "1000", "2000");
-    lab.invited(&o).see(o.response(Phone, 200, "INVITE", 1, "Session-Expires: 1800;refresher=uas\r\n", "a")).wait_ms(1001);
+    lab.invited(&o)
+        .see(o.response(Phone, 200, "INVITE", 1, "Session-Expires: 1800;refresher=uas\r\n", "a"))
+        .wait_ms(1001);
     let timer = |lab: &Lab| lab.calls()[0].legs[0].session_timer.map(|t| (t.interval_s, t.local_refreshes));
     assert_eq!(timer(&lab), Some((1800, false)));
-    lab.see(o.request(Phone, "UPDATE", 1, "", "")).see(o.response(Server, 200, "UPDATE", 1, "x: 90;refresher=uas\r\n", ""));
+    lab.see(o.request(Phone, "UPDATE", 1, "", "")).see(o.response(
+        Server,
+        200,
+        "UPDATE",
+        1,
+        "x: 90;refresher=uas\r\n",
+        "",
+    ));
     assert_eq!(timer(&lab), Some((90, true)));
     lab.wait_ms(149_000);
     assert_eq!(lab.calls().len(), 1);
@@ -283,14 +300,17 @@ fn a_second_try_with_credentials_is_the_call() {
     let mut lab = Lab::new();
     let i = Dialog::new("auth", A, false, "1000", "2000");
     lab.invited(&i).see(i.response(Server, 401, "INVITE", 1, "", "")).see(i.request(Phone, "ACK", 1, "", ""));
-    lab.see(i.request(Phone, "INVITE", 2, "", "offer")).see(i.response(Server, 200, "INVITE", 2, "", "answer")).wait_ms(1001);
+    lab.see(i.request(Phone, "INVITE", 2, "", "offer"))
+        .see(i.response(Server, 200, "INVITE", 2, "", "answer"))
+        .wait_ms(1001);
     assert_eq!(lab.calls().len(), 1);
     assert_eq!(lab.calls()[0].legs[0].remote_cseq, Some(2));
 }
 
 #[test]
 fn emergency_calls_are_marked() {
-    for (uri, marked) in [("urn:service:sos.fire", true), ("sip:112@h", true), ("sip:1123@h", false), ("urn:service:sosx", false)]
+    for (uri, marked) in
+        [("urn:service:sos.fire", true), ("sip:112@h", true), ("sip:1123@h", false), ("urn:service:sosx", false)]
     {
         let mut lab = Lab::new();
         let i = Dialog { uri: uri.into(), ..Dialog::new("e", A, false, "1", "2") };
@@ -314,8 +334,12 @@ fn what_is_not_learnt_is_counted() {
     for junk in [&b"\r\n\r\n"[..], b"hello, this is no SIP", b"INVITE sip:a SIP/2.0\r\nFrom: x\r\n\r\n"] {
         lab.see_bytes(Phone, A, junk);
     }
-    let foreign =
-        Packet { src: A.parse().unwrap(), dst: B.parse().unwrap(), transport: crate::sip::Transport::Udp, payload: b"x" };
+    let foreign = Packet {
+        src: A.parse().unwrap(),
+        dst: B.parse().unwrap(),
+        transport: crate::sip::Transport::Udp,
+        payload: b"x",
+    };
     lab.table.handle_packet(&foreign, 0, lab.now);
     let c = lab.table.counters();
     assert_eq!((c.not_learnt, c.unknown_dialog, c.keep_alives, c.not_sip, c.malformed, c.foreign), (1, 1, 1, 1, 1, 1));
@@ -350,7 +374,10 @@ fn clear_forgets_without_a_word() {
     let (i, o) = pair();
     lab.b2bua(&i, &o);
     lab.table.clear();
-    assert_eq!((lab.calls().len(), lab.events().len(), lab.table.legs().count(), lab.table.next_deadline()), (0, 0, 0, None));
+    assert_eq!(
+        (lab.calls().len(), lab.events().len(), lab.table.legs().count(), lab.table.next_deadline()),
+        (0, 0, 0, None)
+    );
     lab.b2bua(&i, &o);
     assert_eq!(lab.calls().len(), 1);
 }

@@ -152,7 +152,9 @@ impl Tracked {
             }
             // Credentials, another interval, or a better moment are asked for: it will be tried again.
             (Method::Invite, 401 | 407 | 422 | 488 | 491 | 500 | 504) => effect,
-            (Method::Invite, _) if order != Order::Known && self.is_inviting() && h.out => self.end("refused or cancelled"),
+            (Method::Invite, _) if order != Order::Known && self.is_inviting() && h.out => {
+                self.end("refused or cancelled")
+            }
             // It may have been the first INVITE, of a dialog that was taken for one that is up.
             (Method::Invite, _) if order != Order::Known && (self.is_unmet() || self.is_inviting()) => {
                 self.doubt(Ending::Doubted, h.at.now);
@@ -203,7 +205,8 @@ impl Tracked {
     fn accepted(&mut self, place: usize, h: &Heard<'_>) -> Effect {
         let m = h.m;
         let open = &self.pending[place];
-        let (initial, answered, by_server, cseq, method) = (open.initial, open.answered, open.by_server, open.cseq, open.method);
+        let (initial, answered, by_server, cseq, method) =
+            (open.initial, open.answered, open.by_server, open.cseq, open.method);
         if answered {
             // A retransmission; the ACK is still to come.
             return Effect::None;

@@ -76,7 +76,11 @@ impl Tracked {
             _ => {}
         }
         let mut order = self.order(out, cseq);
-        if out && order == Order::Known && self.guessed && self.highest(true).is_some_and(|h| h.saturating_sub(cseq) >= REACH) {
+        if out
+            && order == Order::Known
+            && self.guessed
+            && self.highest(true).is_some_and(|h| h.saturating_sub(cseq) >= REACH)
+        {
             // The server itself knows its number better than whoever has answered for a phone.
             (self.leg.local_cseq, self.seen[1], order) = (Some(cseq), Seen::NONE, Order::New);
         }

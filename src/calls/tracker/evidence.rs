@@ -47,8 +47,10 @@ impl Replaced {
 
 impl Evidence {
     pub(super) fn of(m: &Message<'_>, out: bool, pair_header: Option<&str>) -> Self {
-        let asserted =
-            m.values(Name::PAssertedIdentity).chain(m.values(Name::RemotePartyId)).find_map(|v| identity(uri::uri_of(v)));
+        let asserted = m
+            .values(Name::PAssertedIdentity)
+            .chain(m.values(Name::RemotePartyId))
+            .find_map(|v| identity(uri::uri_of(v)));
         Self {
             caller: [identity(uri::uri_of(m.from())), asserted],
             callee: [m.request_uri().and_then(identity), identity(uri::uri_of(m.to()))],
@@ -80,7 +82,8 @@ fn session_uuid(value: &[u8]) -> Clue {
 fn icid(value: &[u8]) -> Clue {
     const NAME: &[u8] = b"icid-value=";
     let param = value.split(|b| *b == b';').map(<[u8]>::trim_ascii);
-    let value =
-        param.filter_map(|p| p.get(..NAME.len()).filter(|n| n.eq_ignore_ascii_case(NAME)).map(|_| &p[NAME.len()..])).next()?;
+    let value = param
+        .filter_map(|p| p.get(..NAME.len()).filter(|n| n.eq_ignore_ascii_case(NAME)).map(|_| &p[NAME.len()..]))
+        .next()?;
     keep(value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(value))
 }

@@ -123,7 +123,8 @@ impl Tracked {
         let (local_addr, remote_addr) = if out { (p.src, p.dst) } else { (p.dst, p.src) };
         // The sender of a request, and the receiver of a response, is named by From.
         let (local, remote) = if out == request { (m.from(), m.to()) } else { (m.to(), m.from()) };
-        let (local_tag, remote_tag) = if out == request { (m.from_tag(), m.to_tag()) } else { (m.to_tag(), m.from_tag()) };
+        let (local_tag, remote_tag) =
+            if out == request { (m.from_tag(), m.to_tag()) } else { (m.to_tag(), m.from_tag()) };
         let leg = Leg {
             call_id: m.call_id().into(),
             direction,
@@ -201,8 +202,9 @@ impl Tracked {
         self.branch = branch;
         self.invite_cseq = cseq;
         self.note_cseq(out, cseq);
-        if let Some(contact) =
-            m.contact_uri().filter(|_| if out { self.leg.local_target.0.is_empty() } else { self.leg.remote_target.0.is_empty() })
+        if let Some(contact) = m
+            .contact_uri()
+            .filter(|_| if out { self.leg.local_target.0.is_empty() } else { self.leg.remote_target.0.is_empty() })
         {
             self.set_target(out, contact);
         }
@@ -354,8 +356,11 @@ impl Tracked {
 
     /// Names the answering side: the whole header value, and its tag.
     pub(super) fn name_far(&mut self, value: &[u8], tag: &[u8]) -> bool {
-        let (known, known_tag) =
-            if self.is_caller() { (&self.leg.remote, &self.leg.remote_tag) } else { (&self.leg.local, &self.leg.local_tag) };
+        let (known, known_tag) = if self.is_caller() {
+            (&self.leg.remote, &self.leg.remote_tag)
+        } else {
+            (&self.leg.local, &self.leg.local_tag)
+        };
         if *known.0 == *value && *known_tag.0 == *tag {
             return false;
         }

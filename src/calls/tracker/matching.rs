@@ -98,7 +98,8 @@ impl Tracker {
                 continue;
             }
             let known = if out { t.leg.local_cseq } else { t.leg.remote_cseq };
-            if (t.branch == h.branch && t.invite_cseq == cseq) || (t.known == Known::Adopted && known.is_some_and(|k| cseq <= k))
+            if (t.branch == h.branch && t.invite_cseq == cseq)
+                || (t.known == Known::Adopted && known.is_some_and(|k| cseq <= k))
             {
                 again = Some(slot);
                 break;
@@ -144,7 +145,9 @@ impl Tracker {
         let direction = if by_server { Direction::Outbound } else { Direction::Inbound };
         let cseq = h.m.cseq().0;
         self.same_call(hash, h.m.call_id())
-            .filter(|(_, t)| t.branch == h.branch && t.invite_cseq == cseq && t.leg.direction == direction && !t.is_unmet())
+            .filter(|(_, t)| {
+                t.branch == h.branch && t.invite_cseq == cseq && t.leg.direction == direction && !t.is_unmet()
+            })
             .map(|(slot, _)| slot)
             .collect()
     }
@@ -197,7 +200,8 @@ impl Tracker {
         }
         let tag = m.to_tag().unwrap_or_default();
         let from_tag = m.from_tag().unwrap_or_default();
-        let with_tag = |tag: &[u8]| family.iter().copied().find(|s| self.tracked(*s).is_some_and(|t| t.far_tag() == tag));
+        let with_tag =
+            |tag: &[u8]| family.iter().copied().find(|s| self.tracked(*s).is_some_and(|t| t.far_tag() == tag));
         let mut own = with_tag(tag);
         if own.is_none() && !tag.is_empty() {
             // What was seen of this dialog alone, its BYE perhaps, before its INVITE.

@@ -351,7 +351,11 @@ impl Room {
             if own.map(|(.., bytes)| bytes).sum::<usize>() <= self.long_share {
                 return None;
             }
-            return self.long.iter().find(|(t, origin, _)| *origin == newest && is_long(&self.seats, *t)).map(|(t, ..)| t.1);
+            return self
+                .long
+                .iter()
+                .find(|(t, origin, _)| *origin == newest && is_long(&self.seats, *t))
+                .map(|(t, ..)| t.1);
         }
         self.long.front().map(|(ticket, ..)| ticket.1)
     }

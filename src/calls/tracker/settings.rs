@@ -85,7 +85,8 @@ impl TrackerSettings {
                 || uri::uri_param(u, "transport")
                     .is_some_and(|t| [&b"tls"[..], b"ws", b"wss"].iter().any(|s| t.eq_ignore_ascii_case(s)))
         };
-        ip.is_some_and(|ip| self.vips.contains(&ip)) && (port.is_none_or(|p| self.sip_ports.contains(&p)) || elsewhere())
+        ip.is_some_and(|ip| self.vips.contains(&ip))
+            && (port.is_none_or(|p| self.sip_ports.contains(&p)) || elsewhere())
     }
 }
 

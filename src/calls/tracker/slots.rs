@@ -22,7 +22,8 @@ impl Tracker {
             return true;
         }
         let told = |slot: u32| !self.events.iter().any(|e| matches!(e, LegEvent::Ended(id, _) if id.slot == slot));
-        let spare = |slot: &&u32| matches!(self.room.stage(**slot), Some(Stage::Claimed | Stage::Ended)) && told(**slot);
+        let spare =
+            |slot: &&u32| matches!(self.room.stage(**slot), Some(Stage::Claimed | Stage::Ended)) && told(**slot);
         match all.iter().find(spare).copied() {
             Some(slot) => self.forget(slot),
             None => return false,
@@ -52,7 +53,9 @@ impl Tracker {
         if self.timers.len() > STALE * self.slots.len() + RECHECK.as_secs() as usize {
             let slots = &self.slots;
             let counts = |at: Time, slot: u32, generation: u32| {
-                slots.get(slot as usize).is_some_and(|s| s.generation == generation && s.armed == at && s.tracked.is_some())
+                slots
+                    .get(slot as usize)
+                    .is_some_and(|s| s.generation == generation && s.armed == at && s.tracked.is_some())
             };
             self.timers.retain(|Reverse((at, slot, generation))| counts(*at, *slot, *generation));
         }

@@ -16,7 +16,8 @@ const AROUND: usize = 768;
 
 impl Evidence {
     fn bytes(&self) -> usize {
-        let replaces = self.replaces.as_ref().map_or(0, |r| 48 + r.call_id.len() + r.local_tag.len() + r.remote_tag.len());
+        let replaces =
+            self.replaces.as_ref().map_or(0, |r| 48 + r.call_id.len() + r.local_tag.len() + r.remote_tag.len());
         let one = |clue: &Clue| clue.as_ref().map_or(0, |c| allocated(c.len()));
         let all = self.caller.iter().chain(&self.callee).chain([&self.session_id, &self.header, &self.charging]);
         size_of::<Self>() + replaces + all.map(one).sum::<usize>()
@@ -57,9 +58,12 @@ impl Tracked {
     }
 
     fn bytes(&self) -> usize {
-        let pending = self.pending.capacity() * size_of::<Pending>() + self.pending.iter().map(Pending::bytes).sum::<usize>();
-        let before =
-            self.before.as_ref().map_or(0, |b| size_of_val(&**b) + b.bodies().map(|d| allocated(d.len())).sum::<usize>());
+        let pending =
+            self.pending.capacity() * size_of::<Pending>() + self.pending.iter().map(Pending::bytes).sum::<usize>();
+        let before = self
+            .before
+            .as_ref()
+            .map_or(0, |b| size_of_val(&**b) + b.bodies().map(|d| allocated(d.len())).sum::<usize>());
         let other = self.first_offer.as_ref().map_or(0, |d| allocated(d.len()));
         AROUND + size_of::<Self>() + self.leg.bytes() + self.clues.bytes() + pending + before + other
     }

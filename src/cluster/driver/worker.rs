@@ -462,7 +462,9 @@ impl Worker {
             }
             Command::Forget(instance, node, tx) => match self.all.iter().position(|o| o.name == instance) {
                 None => drop(tx.send(Err(ForgetError::UnknownInstance(instance)))),
-                Some(_) if self.stopping.is_some() || self.parking.is_some() => drop(tx.send(Err(ForgetError::Stopping))),
+                Some(_) if self.stopping.is_some() || self.parking.is_some() => {
+                    drop(tx.send(Err(ForgetError::Stopping)))
+                }
                 Some(i) => {
                     self.all[i].forget = Some(tx);
                     self.with(i, |e, now| e.forget(node, now));

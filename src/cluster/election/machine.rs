@@ -472,7 +472,9 @@ impl Election {
     #[must_use]
     pub fn candidates(&self, now: Time) -> Vec<Candidate> {
         let mut nodes: Vec<&str> = self.others.iter().map(|n| &**n).collect();
-        nodes.sort_by_key(|n| (self.against(n, now).is_some(), std::cmp::Reverse(self.peers.get(*n).map_or(0, |p| p.priority))));
+        nodes.sort_by_key(|n| {
+            (self.against(n, now).is_some(), std::cmp::Reverse(self.peers.get(*n).map_or(0, |p| p.priority)))
+        });
         nodes.into_iter().map(|n| Candidate { node: n.to_owned(), against: self.against(n, now) }).collect()
     }
 }

@@ -43,7 +43,9 @@ impl Commit {
         match &view.record {
             _ if succeeded => Outcome::Done,
             // Refused for something else than the record's revision, which may hold again when another copy arrives.
-            Recorded::Good { revision, .. } | Recorded::Unreadable { revision, .. } if copies && *revision == self.base => {
+            Recorded::Good { revision, .. } | Recorded::Unreadable { revision, .. }
+                if copies && *revision == self.base =>
+            {
                 Outcome::InDoubt
             }
             // The conditions no longer hold because another copy is done: nobody else writes this record under this ticket.

@@ -120,7 +120,11 @@ impl Alone {
         while self.now < end {
             beat += 1;
             let kind = Kind::Beat { beat, boot: 9 };
-            self.election.handle_message("b", Message { kind, epoch: 3, fit: true, priority: 100, told: None }, self.now);
+            self.election.handle_message(
+                "b",
+                Message { kind, epoch: 3, fit: true, priority: 100, told: None },
+                self.now,
+            );
             self.pass(HOLD / 2, false);
         }
     }

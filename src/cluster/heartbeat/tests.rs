@@ -16,7 +16,8 @@ fn settings() -> Told {
 #[test]
 fn every_kind_comes_through_once() {
     let (mut a, mut b) = (codec("a", 1), codec("b", 2));
-    for kind in [Kind::Beat { beat: 4, boot: 5 }, Kind::Ack { beat: 4, boot: 5, vouch: true }, Kind::Claimed, Kind::Go] {
+    for kind in [Kind::Beat { beat: 4, boot: 5 }, Kind::Ack { beat: 4, boot: 5, vouch: true }, Kind::Claimed, Kind::Go]
+    {
         let m = Message { kind, epoch: 7, fit: false, priority: 300, told: Some(settings()) };
         let bytes = a.seal("vip", &m);
         assert_eq!(b.open(&bytes), Ok(("a".into(), "vip".into(), m)));

@@ -40,9 +40,18 @@ fn an_epoch_that_leaves_no_room_for_the_next_one_is_refused() {
 
 #[test]
 fn garbage_is_refused_with_the_key_and_the_cure() {
-    for bad in [&b""[..], b"{", b"\xff\xfe", b"[]", b"{\"schema\":1}", b"{\"schema\":1,\"epoch\":-4}", &vec![b' '; MAX_VALUE + 1]]
-    {
-        let Recorded::Unreadable { why, .. } = read_record("/keepcall/x/record", bad, 1) else { panic!("was read: {bad:?}") };
+    for bad in [
+        &b""[..],
+        b"{",
+        b"\xff\xfe",
+        b"[]",
+        b"{\"schema\":1}",
+        b"{\"schema\":1,\"epoch\":-4}",
+        &vec![b' '; MAX_VALUE + 1],
+    ] {
+        let Recorded::Unreadable { why, .. } = read_record("/keepcall/x/record", bad, 1) else {
+            panic!("was read: {bad:?}")
+        };
         assert!(why.contains("etcdctl del /keepcall/x/record"), "{why}");
         assert!(read_node("k", bad).is_err());
     }
@@ -79,8 +88,11 @@ fn every_field_at_its_extremes_is_read_or_named_as_unreadable() {
     }
     // A million names are more than a value may have, and numbers that are none are none.
     let many = Record { members: (0..1_000_000).map(|n| n.to_string()).collect(), ..record() };
-    for bad in [encode(&many), br#"{"schema":1,"epoch":1e99}"#.to_vec(), br#"{"schema":1,"epoch":18446744073709551616}"#.to_vec()]
-    {
+    for bad in [
+        encode(&many),
+        br#"{"schema":1,"epoch":1e99}"#.to_vec(),
+        br#"{"schema":1,"epoch":18446744073709551616}"#.to_vec(),
+    ] {
         assert!(matches!(read_record("k", &bad, 1), Recorded::Unreadable { .. }));
     }
     let edge = Record { epoch: MAX_EPOCH, since_ms: MAX_MS, flaps: u32::MAX, master: "x".repeat(63), ..record() };

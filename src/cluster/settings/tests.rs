@@ -1,9 +1,10 @@
 use super::*;
 
-const NODE: &str = "[node]\nname = 'a'\naddress = '10.0.0.1'\nkey_file = '/k'\n[etcd]\nendpoints = ['http://10.0.0.9:2379']\n";
-const INSTANCE: &str = "[[instance]]\nname = 'pbx'\ninterface = 'eth0'\naddresses = ['192.0.2.1/24', '2001:db8::1/64']\n";
-const REST: &str =
-    "[[instance.check]]\nname = 'server'\n[instance.check.process]\nname = 'asterisk'\n[instance.sip]\nports = [5060]\n";
+const NODE: &str =
+    "[node]\nname = 'a'\naddress = '10.0.0.1'\nkey_file = '/k'\n[etcd]\nendpoints = ['http://10.0.0.9:2379']\n";
+const INSTANCE: &str =
+    "[[instance]]\nname = 'pbx'\ninterface = 'eth0'\naddresses = ['192.0.2.1/24', '2001:db8::1/64']\n";
+const REST: &str = "[[instance.check]]\nname = 'server'\n[instance.check.process]\nname = 'asterisk'\n[instance.sip]\nports = [5060]\n";
 
 fn config(text: &str) -> Config {
     toml::from_str(text).unwrap()
@@ -75,7 +76,11 @@ fn what_is_each_hosts_own_makes_no_difference() {
         ("[instance.sip]\n", "[instance.hooks]\non_master = ['/bin/true']\n[instance.sip]\n"),
     ] {
         let other = with(from, to);
-        assert_eq!((other.differences("b", &here), other.digest("pbx")), (Vec::new(), here.digest("pbx")), "{from} -> {to}");
+        assert_eq!(
+            (other.differences("b", &here), other.digest("pbx")),
+            (Vec::new(), here.digest("pbx")),
+            "{from} -> {to}"
+        );
     }
 }
 

@@ -61,7 +61,9 @@ impl Unlike {
     /// A message of another node came. What changed by that.
     pub fn heard(&mut self, node: &str, instance: &str, told: Option<Told>) -> Vec<Change> {
         match self.of(node) {
-            Some(there) if there.told.get(instance) != Some(&told) => drop(there.told.insert(instance.to_owned(), told)),
+            Some(there) if there.told.get(instance) != Some(&told) => {
+                drop(there.told.insert(instance.to_owned(), told))
+            }
             _ => return Vec::new(),
         }
         self.compare()
@@ -77,8 +79,9 @@ impl Unlike {
         let gone = self.found.difference(&found).cloned().map(Change::Agrees);
         let new = found.difference(&self.found).cloned().map(Change::Differs);
         // Another value of a setting is one change, not two.
-        let same =
-            |d: &Difference| found.iter().any(|f| (&f.node, &f.instance, &f.setting) == (&d.node, &d.instance, &d.setting));
+        let same = |d: &Difference| {
+            found.iter().any(|f| (&f.node, &f.instance, &f.setting) == (&d.node, &d.instance, &d.setting))
+        };
         let changes = gone.filter(|c| !matches!(c, Change::Agrees(d) if same(d))).chain(new).collect();
         self.found = found;
         changes
@@ -107,9 +110,11 @@ impl Unlike {
         // Heartbeats tell as long as etcd does not, though only that something differs.
         for (instance, told) in &there.told {
             let (Some(told), Some(ours)) = (told, self.told.get(instance)) else { continue };
-            let named = |setting: &str| all.iter().any(|d| d.setting == setting && d.instance.as_ref() == Some(instance));
-            let value =
-                |setting: &str| self.ours.instances.get(instance).and_then(|n| n.get(setting)).cloned().unwrap_or_default();
+            let named =
+                |setting: &str| all.iter().any(|d| d.setting == setting && d.instance.as_ref() == Some(instance));
+            let value = |setting: &str| {
+                self.ours.instances.get(instance).and_then(|n| n.get(setting)).cloned().unwrap_or_default()
+            };
             if told.vips != ours.vips && !named(ADDRESSES) {
                 all.push(one(Some(instance), ADDRESSES, value(ADDRESSES), UNTOLD, true));
             }

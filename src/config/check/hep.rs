@@ -67,13 +67,16 @@ fn senders(hep: &Hep, at: &str, source: &Source<'_>, found: &mut Found) {
     if let (Some(listen), None) = (far, &hep.key_file) {
         if hep.from.is_none() {
             let message = format!("{listen} can be reached from other hosts, and nothing says who may send to it");
-            let help =
-                "add key_file (HEP version 3 only), or from = [\"192.0.2.5\"] with the server's address; or listen on loopback";
+            let help = "add key_file (HEP version 3 only), or from = [\"192.0.2.5\"] with the server's address; or listen on loopback";
             found.errors.push(source.problem(at, message, help));
-        } else if let Some(listen) = hep.listen.iter().find(|l| !l.address.ip().is_loopback() && l.carrier == Carrier::Udp) {
-            let message =
-                format!("whoever can send to {listen} can forge the addresses in `from`, and so end calls or make them up");
-            let help = "add key_file if the server can send a key (Kamailio and Asterisk can), or listen on loopback or tcp";
+        } else if let Some(listen) =
+            hep.listen.iter().find(|l| !l.address.ip().is_loopback() && l.carrier == Carrier::Udp)
+        {
+            let message = format!(
+                "whoever can send to {listen} can forge the addresses in `from`, and so end calls or make them up"
+            );
+            let help =
+                "add key_file if the server can send a key (Kamailio and Asterisk can), or listen on loopback or tcp";
             found.warnings.push(source.problem(&format!("{at}.from"), message, help));
         }
     }

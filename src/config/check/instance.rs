@@ -57,10 +57,16 @@ pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
             if let Some(options) = &check.sip_options
                 && addresses.contains_key(&options.target.ip())
             {
-                let message =
-                    format!("{} is a virtual address: a backup's check would ask the master's server", options.target.ip());
+                let message = format!(
+                    "{} is a virtual address: a backup's check would ask the master's server",
+                    options.target.ip()
+                );
                 let help = "let the server listen on loopback as well, and write target = \"127.0.0.1:5060\"";
-                found.errors.push(source.problem(&format!("instance[{i}].check[{j}].sip-options.target"), message, help));
+                found.errors.push(source.problem(
+                    &format!("instance[{i}].check[{j}].sip-options.target"),
+                    message,
+                    help,
+                ));
             }
         }
     }
@@ -108,10 +114,15 @@ fn one(instance: &Instance, at: &str, source: &Source<'_>, found: &mut Found) {
     }
     if announce.refreshes > 0 && announce.interval < MIN_ANNOUNCE {
         let message = format!("announcements each {} are a flood", show(announce.interval));
-        found.errors.push(source.problem(&format!("{at}.announce.interval"), message, "write interval = \"1s\"; at least 10ms"));
+        found.errors.push(source.problem(
+            &format!("{at}.announce.interval"),
+            message,
+            "write interval = \"1s\"; at least 10ms",
+        ));
     }
     if instance.checks.is_empty() {
-        let message = format!("instance {:?} has no check: only the death of a host moves its addresses", instance.name);
+        let message =
+            format!("instance {:?} has no check: only the death of a host moves its addresses", instance.name);
         found.warnings.push(source.problem(at, message, "add [[instance.check]], or a dead server goes unnoticed"));
     } else if !instance.checks.iter().any(|c| c.fatal) {
         let message = format!("no check of instance {:?} is fatal: a failed server stays master", instance.name);
@@ -126,7 +137,11 @@ fn one(instance: &Instance, at: &str, source: &Source<'_>, found: &mut Found) {
         let at = format!("{at}.check[{j}]");
         if !names.insert(check.name.as_str()) {
             let message = format!("a second check of this instance is named {:?}", check.name);
-            found.errors.push(source.problem(&format!("{at}.name"), message, "give each check of an instance a name of its own"));
+            found.errors.push(source.problem(
+                &format!("{at}.name"),
+                message,
+                "give each check of an instance a name of its own",
+            ));
         }
         probe(check, &at, source, found);
     }
@@ -154,8 +169,10 @@ fn probe(check: &Check, at: &str, source: &Source<'_>, found: &mut Found) {
         found.errors.push(source.problem(&format!("{at}.interval"), message, "write interval = \"1s\"; at least 10ms"));
     } else if check.sip_options.is_some() && (check.timeout >= check.interval || check.timeout.is_zero()) {
         // A process check has no timeout: it looks at the kernel's state, which does not wait.
-        let path = if source.has(&format!("{at}.timeout")) { format!("{at}.timeout") } else { format!("{at}.interval") };
-        let message = format!("a timeout of {} is not below the interval of {}", show(check.timeout), show(check.interval));
+        let path =
+            if source.has(&format!("{at}.timeout")) { format!("{at}.timeout") } else { format!("{at}.interval") };
+        let message =
+            format!("a timeout of {} is not below the interval of {}", show(check.timeout), show(check.interval));
         found.errors.push(source.problem(
             &path,
             message,
@@ -184,7 +201,9 @@ fn sip_options(options: &SipOptions, at: &str, source: &Source<'_>, found: &mut 
         found.errors.push(source.problem(&format!("{at}.target"), message, "write target = \"127.0.0.1:5060\""));
     }
     if let Some(uri) = &options.uri
-        && !(uri.starts_with("sip:") && uri.len() > 4 && uri.bytes().all(|b| b.is_ascii_graphic() && !b"<>\"".contains(&b)))
+        && !(uri.starts_with("sip:")
+            && uri.len() > 4
+            && uri.bytes().all(|b| b.is_ascii_graphic() && !b"<>\"".contains(&b)))
     {
         let message = format!("{uri:?} is no SIP URI");
         found.errors.push(source.problem(
@@ -195,7 +214,11 @@ fn sip_options(options: &SipOptions, at: &str, source: &Source<'_>, found: &mut 
     }
     if options.codes.is_empty() {
         let message = "no answer would count as good";
-        found.errors.push(source.problem(&format!("{at}.codes"), message, "write codes = [\"2xx\"], or leave the key out"));
+        found.errors.push(source.problem(
+            &format!("{at}.codes"),
+            message,
+            "write codes = [\"2xx\"], or leave the key out",
+        ));
     }
     for (i, code) in options.codes.iter().enumerate() {
         if !is_code(code) {
@@ -239,8 +262,9 @@ fn process(process: &Process, at: &str, source: &Source<'_>, found: &mut Found) 
             ));
         } else if name.len() > MAX_COMM {
             let cut: String = name.chars().take(MAX_COMM).collect();
-            let message =
-                format!("{name:?} has more than {MAX_COMM} characters, and the kernel keeps {MAX_COMM} of a process name");
+            let message = format!(
+                "{name:?} has more than {MAX_COMM} characters, and the kernel keeps {MAX_COMM} of a process name"
+            );
             found.errors.push(source.problem(
                 &format!("{at}.name"),
                 message,
@@ -253,7 +277,11 @@ fn process(process: &Process, at: &str, source: &Source<'_>, found: &mut Found) 
         if !known || unit.contains(['/', ' ']) {
             let stem = unit.split(['/', ' ', '.']).next().unwrap_or("asterisk");
             let message = format!("{unit:?} is no name of a systemd service or scope");
-            found.errors.push(source.problem(&format!("{at}.unit"), message, format!("write unit = \"{stem}.service\"")));
+            found.errors.push(source.problem(
+                &format!("{at}.unit"),
+                message,
+                format!("write unit = \"{stem}.service\""),
+            ));
         }
     }
 }
@@ -299,15 +327,19 @@ fn sip(sip: &Sip, at: &str, source: &Source<'_>, found: &mut Found) {
         None
     };
     if let Some(why) = clash {
-        let path = if source.has(&format!("{at}.recovery_port")) { format!("{at}.recovery_port") } else { at.to_owned() };
+        let path =
+            if source.has(&format!("{at}.recovery_port")) { format!("{at}.recovery_port") } else { at.to_owned() };
         let free = (5070..5090).chain(6070..6090).find(|p| !sip.ports.contains(p) && !in_media(*p)).unwrap_or(7070);
-        let help = format!("write recovery_port = {free}, or another port of the virtual address that nothing listens on");
+        let help =
+            format!("write recovery_port = {free}, or another port of the virtual address that nothing listens on");
         found.errors.push(source.problem(&path, format!("the recovery port {recovery} {why}"), help));
     }
     for (key, value) in [("window", sip.window), ("max_calls", sip.max_calls)] {
         if value == 0 {
-            let message = format!("`{key}` of 0: no call could be {}", if key == "window" { "recovered" } else { "tracked" });
-            let help = format!("write {key} = 1 or more, or leave the key out; without [instance.sip] only addresses move");
+            let message =
+                format!("`{key}` of 0: no call could be {}", if key == "window" { "recovered" } else { "tracked" });
+            let help =
+                format!("write {key} = 1 or more, or leave the key out; without [instance.sip] only addresses move");
             found.errors.push(source.problem(&format!("{at}.{key}"), message, help));
         }
     }
@@ -316,14 +348,22 @@ fn sip(sip: &Sip, at: &str, source: &Source<'_>, found: &mut Found) {
         let token = |b: u8| b.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&b);
         if header.is_empty() || !header.bytes().all(token) {
             let message = format!("{header:?} is no name of a SIP header");
-            found.errors.push(source.problem(&format!("{at}.pair_header"), message, "write it without colon: \"X-Call-Ref\""));
+            found.errors.push(source.problem(
+                &format!("{at}.pair_header"),
+                message,
+                "write it without colon: \"X-Call-Ref\"",
+            ));
         }
     }
     server(sip, at, source, found);
     for (i, number) in sip.emergency.iter().enumerate() {
         if number.is_empty() || number.chars().any(char::is_whitespace) {
             let message = format!("{number:?} is no called number");
-            found.errors.push(source.problem(&format!("{at}.emergency[{i}]"), message, "write it as phones dial it: \"911\""));
+            found.errors.push(source.problem(
+                &format!("{at}.emergency[{i}]"),
+                message,
+                "write it as phones dial it: \"911\"",
+            ));
         }
     }
 }
@@ -334,16 +374,29 @@ fn server(sip: &Sip, at: &str, source: &Source<'_>, found: &mut Found) {
     let esl = sip.esl.as_ref().map(|e| (e.address, "esl", 8021));
     if ami.is_some() && esl.is_some() {
         let help = "keep the section of the server that has the instance's SIP ports";
-        found.errors.push(source.problem(&format!("{at}.esl"), "one server cannot be both Asterisk and FreeSWITCH", help));
+        found.errors.push(source.problem(
+            &format!("{at}.esl"),
+            "one server cannot be both Asterisk and FreeSWITCH",
+            help,
+        ));
     }
     for (address, key, port) in ami.into_iter().chain(esl) {
-        let path = if source.has(&format!("{at}.{key}.address")) { format!("{at}.{key}.address") } else { format!("{at}.{key}") };
+        let path = if source.has(&format!("{at}.{key}.address")) {
+            format!("{at}.{key}.address")
+        } else {
+            format!("{at}.{key}")
+        };
         if address.ip().is_unspecified() || address.ip().is_multicast() || address.port() == 0 {
             let message = format!("{address} is no address to connect to");
             found.errors.push(source.problem(&path, message, format!("write address = \"127.0.0.1:{port}\"")));
         } else if key == "esl" && !address.ip().is_loopback() {
-            let message = format!("the password goes to {address} in clear text, and only this node's own server is of use");
-            found.warnings.push(source.problem(&path, message, "let FreeSWITCH listen on loopback, and write its address there"));
+            let message =
+                format!("the password goes to {address} in clear text, and only this node's own server is of use");
+            found.warnings.push(source.problem(
+                &path,
+                message,
+                "let FreeSWITCH listen on loopback, and write its address there",
+            ));
         }
     }
     if let Some(user) = sip.ami.as_ref().map(|a| &a.user)

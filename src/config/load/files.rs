@@ -17,8 +17,11 @@ pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
     if let Some(bytes) = secret(&config.node.key_file, "node.key_file", source, found)
         && bytes.len() < MIN_KEY_BYTES
     {
-        let message =
-            format!("{} holds {} bytes; the cluster's key needs {MIN_KEY_BYTES}", shown(&config.node.key_file), bytes.len());
+        let message = format!(
+            "{} holds {} bytes; the cluster's key needs {MIN_KEY_BYTES}",
+            shown(&config.node.key_file),
+            bytes.len()
+        );
         found.errors.push(source.problem("node.key_file", message, make_key(&config.node.key_file)));
     }
     for (i, file) in config.node.accept_key_files.iter().enumerate() {
@@ -26,8 +29,13 @@ pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
         if let Some(bytes) = secret(file, &key, source, found)
             && bytes.len() < MIN_KEY_BYTES
         {
-            let message = format!("{} holds {} bytes; a cluster's key has {MIN_KEY_BYTES} at least", shown(file), bytes.len());
-            found.errors.push(source.problem(&key, message, "name the file with the next or the former key of the cluster"));
+            let message =
+                format!("{} holds {} bytes; a cluster's key has {MIN_KEY_BYTES} at least", shown(file), bytes.len());
+            found.errors.push(source.problem(
+                &key,
+                message,
+                "name the file with the next or the former key of the cluster",
+            ));
         }
     }
     let etcd = &config.etcd;
@@ -50,7 +58,8 @@ pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
         && !matches!(nix::unistd::Group::from_name(group), Ok(Some(_)))
     {
         let message = format!("there is no group {group:?} on this host");
-        let help = format!("create it with `groupadd --system {group}`, or remove `group`: then only root may use the socket");
+        let help =
+            format!("create it with `groupadd --system {group}`, or remove `group`: then only root may use the socket");
         found.errors.push(source.problem("control.group", message, help));
     }
     for (i, instance) in config.instances.iter().enumerate() {
@@ -64,7 +73,11 @@ pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
                 && bytes.split(|b| *b == b'\n').next().is_none_or(|line| line.trim_ascii().is_empty())
             {
                 let message = format!("the first line of {} is empty", shown(path));
-                found.errors.push(source.problem(&key, message, "write the secret on the first line, the same as in the server"));
+                found.errors.push(source.problem(
+                    &key,
+                    message,
+                    "write the secret on the first line, the same as in the server",
+                ));
             }
         }
         let hooks = [("on_master", &instance.hooks.on_master), ("on_backup", &instance.hooks.on_backup)];
@@ -77,7 +90,10 @@ pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
 }
 
 fn make_key(path: &Path) -> String {
-    format!("make it once and copy it to every node: (umask 077; head -c 32 /dev/urandom | base64 > {})", path.display())
+    format!(
+        "make it once and copy it to every node: (umask 077; head -c 32 /dev/urandom | base64 > {})",
+        path.display()
+    )
 }
 
 fn shown(path: &Path) -> String {
@@ -101,7 +117,9 @@ fn readable(path: &Path, key: &str, source: &Source<'_>, found: &mut Found) -> O
                 (std::io::ErrorKind::NotFound, _) => {
                     "create the file, or correct the path; --no-files leaves files alone".to_owned()
                 }
-                (std::io::ErrorKind::PermissionDenied, _) => "let the user that runs the agent (root) read it".to_owned(),
+                (std::io::ErrorKind::PermissionDenied, _) => {
+                    "let the user that runs the agent (root) read it".to_owned()
+                }
                 _ => "name a regular file that root can read".to_owned(),
             };
             found.errors.push(source.problem(key, format!("cannot read {}: {e}", shown(path)), help));

@@ -1,7 +1,8 @@
 //! The state of an agent, its calls and its history, as they are told.
 
 use super::{
-    CaptureCounters, CheckStatus, ConnectedTo, Difference, Forecast, HepCounts, Learning, MediaCounters, ModeStatus, ServerStatus,
+    CaptureCounters, CheckStatus, ConnectedTo, Difference, Forecast, HepCounts, Learning, MediaCounters, ModeStatus,
+    ServerStatus,
 };
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};

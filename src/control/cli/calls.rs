@@ -38,7 +38,8 @@ fn pairing(c: &CallRow) -> String {
             _ => how.clone(),
         },
         (None, Some(end)) => {
-            let kind = serde_json::to_value(end.kind).ok().and_then(|k| k.as_str().map(str::to_owned)).unwrap_or_default();
+            let kind =
+                serde_json::to_value(end.kind).ok().and_then(|k| k.as_str().map(str::to_owned)).unwrap_or_default();
             format!("({kind}{}{})", if end.name.is_empty() { "" } else { " " }, end.name)
         }
         (None, None) => or_dash(&None),
@@ -56,9 +57,10 @@ pub(super) fn render(calls: &[CallRow]) -> String {
             c.instance.clone(),
             format!("{}{}", c.state, if c.emergency { " EMERGENCY" } else { "" }),
             caller.map_or_else(|| "-".to_owned(), party),
-            callee
-                .or(caller.filter(|_| c.legs.len() == 1))
-                .map_or_else(|| "-".to_owned(), |leg| if c.legs.len() == 1 { format!("({})", leg.local) } else { party(leg) }),
+            callee.or(caller.filter(|_| c.legs.len() == 1)).map_or_else(
+                || "-".to_owned(),
+                |leg| if c.legs.len() == 1 { format!("({})", leg.local) } else { party(leg) },
+            ),
             ago(c.confirmed_ms),
             pairing(c),
             codecs,
@@ -77,7 +79,8 @@ fn obstacles(calls: &[CallRow]) -> String {
             Some(format!("  {}  {}: {}\n", printable(&c.id), printable(&leg.remote), printable(leg.obstacle.as_ref()?)))
         })
         .collect();
-    let audio = calls.iter().filter_map(|c| Some(format!("  {}: {}\n", printable(&c.id), printable(c.not_relayed.as_ref()?))));
+    let audio =
+        calls.iter().filter_map(|c| Some(format!("  {}: {}\n", printable(&c.id), printable(c.not_relayed.as_ref()?))));
     let under = |head: &str, lines: String| if lines.is_empty() { lines } else { format!("\n{head}:\n{lines}") };
     under("not recovered at a takeover", lines.concat()) + &under("not relayed at a takeover", audio.collect())
 }

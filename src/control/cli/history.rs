@@ -84,7 +84,8 @@ fn calls(entry: &HistoryEntry) -> String {
 
 /// What a mode does with the calls of a takeover, or would have done.
 fn forecast(in_force: bool, f: &Forecast) -> String {
-    let deeds = [(f.reinvited, "re-INVITEd"), (f.relayed, "relayed"), (f.left, "left alone"), (f.ended, "ended with BYE")];
+    let deeds =
+        [(f.reinvited, "re-INVITEd"), (f.relayed, "relayed"), (f.left, "left alone"), (f.ended, "ended with BYE")];
     let mut text = format!("{} {}", printable(&f.mode), if in_force { "of" } else { "would have, of" });
     let _ = write!(text, " {} calls:", f.total);
     for (n, deed) in deeds.into_iter().filter(|(n, _)| *n > 0) {

@@ -33,7 +33,8 @@ pub struct InspectArgs {
 /// Shows what is in the capture; returns the exit code.
 pub fn inspect(args: &InspectArgs) -> u8 {
     let mut out = Output::new();
-    let settings = InspectSettings { vips: args.vips.clone(), sip_ports: args.ports.clone(), ..InspectSettings::default() };
+    let settings =
+        InspectSettings { vips: args.vips.clone(), sip_ports: args.ports.clone(), ..InspectSettings::default() };
     let mut report = match learn(&args.file, &settings) {
         Ok(report) => report,
         Err(e) => {

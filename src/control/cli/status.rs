@@ -83,7 +83,11 @@ pub(super) fn render(status: &Status) -> String {
         let _ = writeln!(text, "  {}: {what}; what this node knew was written again", ago(changed.at_ms));
     }
     if let Some(paused) = &status.paused {
-        let _ = writeln!(text, "PAUSED: a master that dies is not replaced until `keepcall resume` ({})", printable(paused));
+        let _ = writeln!(
+            text,
+            "PAUSED: a master that dies is not replaced until `keepcall resume` ({})",
+            printable(paused)
+        );
     }
     for i in &status.instances {
         stored_apart(&mut text, i);
@@ -97,7 +101,8 @@ pub(super) fn render(status: &Status) -> String {
         );
     }
     for (i, c) in status.instances.iter().flat_map(|i| i.conflicts.iter().map(move |c| (i, c))) {
-        let _ = writeln!(text, "{}: CONFLICT: the host with {} answers for {}, too", i.name, printable(&c.mac), c.address);
+        let _ =
+            writeln!(text, "{}: CONFLICT: the host with {} answers for {}, too", i.name, printable(&c.mac), c.address);
     }
     for (i, mode) in status.instances.iter().filter_map(|i| Some((i, i.mode.as_ref()?))) {
         text.push_str(&mode::warnings(&i.name, mode));
@@ -105,8 +110,13 @@ pub(super) fn render(status: &Status) -> String {
     for part in status.parts.iter().filter(|p| p.restarts > 0 || p.state != "running") {
         let why = part.why.as_deref().map_or_else(|| "-".to_owned(), printable);
         let state = if part.state == "off" { "OFF, restart the agent" } else { &part.state };
-        let _ =
-            writeln!(text, "{}: {state}, started again {} times, last {}: {why}", part.name, part.restarts, ago(part.since_ms));
+        let _ = writeln!(
+            text,
+            "{}: {state}, started again {} times, last {}: {why}",
+            part.name,
+            part.restarts,
+            ago(part.since_ms)
+        );
     }
     stood_still(&mut text, status);
     let rows = status.instances.iter().map(|i| {
@@ -156,7 +166,8 @@ pub(super) fn render(status: &Status) -> String {
                 CheckState::Failed => "FAILED",
                 CheckState::Unknown => "unknown",
             };
-            let last = check.last.as_ref().map_or_else(|| "-".to_owned(), |p| format!("{} ({}ms)", p.detail, p.took_ms));
+            let last =
+                check.last.as_ref().map_or_else(|| "-".to_owned(), |p| format!("{} ({}ms)", p.detail, p.took_ms));
             let fatal = if check.fatal { "yes" } else { "no" };
             checks.push(vec![
                 instance.name.clone(),
@@ -182,16 +193,19 @@ pub(super) fn render(status: &Status) -> String {
         .iter()
         .filter_map(|i| {
             let c = i.calls.capture?;
-            let numbers = [c.seen, c.dropped, c.path.tcp.streams, c.path.tcp.gaps, c.incomplete, c.malformed, c.path.forged];
+            let numbers =
+                [c.seen, c.dropped, c.path.tcp.streams, c.path.tcp.gaps, c.incomplete, c.malformed, c.path.forged];
             Some(std::iter::once(i.name.clone()).chain(numbers.map(|n| n.to_string())).collect())
         })
         .collect();
     if !wire.is_empty() {
-        let head = ["SIP SEEN OF", "MESSAGES", "DROPPED", "TCP STREAMS", "TCP GAPS", "INCOMPLETE", "MALFORMED", "FORGED"];
+        let head =
+            ["SIP SEEN OF", "MESSAGES", "DROPPED", "TCP STREAMS", "TCP GAPS", "INCOMPLETE", "MALFORMED", "FORGED"];
         let _ = write!(text, "\n{}", table(&head, wire));
     }
     // Only where there is something to see.
-    let relayed = status.instances.iter().filter_map(|i| Some((i, i.calls.relay.filter(|r| *r != RelayCounts::default())?)));
+    let relayed =
+        status.instances.iter().filter_map(|i| Some((i, i.calls.relay.filter(|r| *r != RelayCounts::default())?)));
     let refused = relayed.map(|(i, r)| {
         let counts = [r.refused_calls as u64, r.not_media, r.parts, r.this_host];
         std::iter::once(i.name.clone()).chain(counts.map(|n| n.to_string())).collect()
@@ -213,8 +227,16 @@ pub(super) fn render(status: &Status) -> String {
     let lost: Vec<Vec<String>> =
         status.instances.iter().filter_map(|i| learning_row(&i.name, i.calls.learning.as_ref()?)).collect();
     if !lost.is_empty() {
-        let head =
-            ["NOT LEARNT OF", "NO ROOM", "GAVE WAY", "SAME CALL-ID", "NAME TOO LONG", "CUT", "UNANSWERED NOW", "IN DOUBT NOW"];
+        let head = [
+            "NOT LEARNT OF",
+            "NO ROOM",
+            "GAVE WAY",
+            "SAME CALL-ID",
+            "NAME TOO LONG",
+            "CUT",
+            "UNANSWERED NOW",
+            "IN DOUBT NOW",
+        ];
         let _ = write!(text, "\n{}", table(&head, lost));
     }
     let servers = status.instances.iter().filter_map(|i| {

@@ -27,7 +27,8 @@ pub struct SwitchoverArgs {
 
 pub(super) fn run(global: &Global, args: &SwitchoverArgs) -> Result<(), u8> {
     let mut out = Output::new();
-    let Reply::Candidates(candidates) = global.ask(&Request::Candidates { instance: args.instance.clone() }, QUICK, args.json)?
+    let Reply::Candidates(candidates) =
+        global.ask(&Request::Candidates { instance: args.instance.clone() }, QUICK, args.json)?
     else {
         return Err(unexpected());
     };
@@ -73,8 +74,11 @@ pub(super) fn choose(candidates: &Candidates, to: Option<&str>) -> Result<String
         Some(name) => match candidates.candidates.iter().find(|c| c.node == name) {
             None => {
                 let known: Vec<&str> = candidates.candidates.iter().map(|c| c.node.as_str()).collect();
-                let advice =
-                    if known.is_empty() { "there is no other node".to_owned() } else { format!("one of: {}", known.join(", ")) };
+                let advice = if known.is_empty() {
+                    "there is no other node".to_owned()
+                } else {
+                    format!("one of: {}", known.join(", "))
+                };
                 Err((format!("no node {name:?} takes part in {instance}\n  = {advice}"), USAGE))
             }
             Some(c) if !c.against.is_empty() => {

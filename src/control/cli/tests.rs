@@ -38,7 +38,10 @@ fn only_a_node_with_nothing_against_it_is_chosen() {
     let none = Candidates { candidates: c.candidates[..1].to_vec(), ..c.clone() };
     assert_eq!(switchover::choose(&none, None).unwrap_err().1, REFUSED);
     let text = switchover::render(&c);
-    assert!(text.contains("master a, epoch 7") && text.contains("not heard for 3s") && text.contains("can take over"), "{text}");
+    assert!(
+        text.contains("master a, epoch 7") && text.contains("not heard for 3s") && text.contains("can take over"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -70,7 +73,11 @@ fn the_status_shows_master_nodes_checks_and_calls() {
                 since_ms: 0,
                 error: Some("login refused".to_owned()),
             }),
-            checks: vec![CheckStatus { name: "options".to_owned(), state: CheckState::Failed, ..CheckStatus::default() }],
+            checks: vec![CheckStatus {
+                name: "options".to_owned(),
+                state: CheckState::Failed,
+                ..CheckStatus::default()
+            }],
             calls: CallCounts {
                 stored: 41,
                 tracked: 42,
@@ -93,7 +100,11 @@ fn the_status_shows_master_nodes_checks_and_calls() {
             ..InstanceStatus::default()
         }],
         nodes: [None, Some(400_000), Some(3)]
-            .map(|last_heard_ms| NodeStatus { last_heard_ms, summary: "evil \x1b[2J".to_owned(), ..NodeStatus::default() })
+            .map(|last_heard_ms| NodeStatus {
+                last_heard_ms,
+                summary: "evil \x1b[2J".to_owned(),
+                ..NodeStatus::default()
+            })
             .into(),
         ..Status::default()
     });
@@ -171,7 +182,10 @@ fn calls_show_both_parties() {
     let mut half = call.clone();
     half.legs[0].obstacle = Some("its route set was not seen\x1b[2J".into());
     let text = calls::render(&[half]);
-    assert!(text.contains("not recovered at a takeover:") && text.contains(": its route set was not seen.[2J"), "{text}");
+    assert!(
+        text.contains("not recovered at a takeover:") && text.contains(": its route set was not seen.[2J"),
+        "{text}"
+    );
     let refused = CallRow { not_relayed: Some("the audio goes to a place of SIP".to_owned()), ..call.clone() };
     assert!(calls::render(&[refused]).contains("not relayed at a takeover:\n  : the audio goes to a place of SIP"));
     assert!(calls::render(std::slice::from_ref(&single)).contains("(sip:pbx)"));
@@ -191,5 +205,8 @@ fn requests_and_replies_survive_json() {
     assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request);
     assert_eq!(serde_json::from_str::<Request>("\"status\"").unwrap(), Request::Status);
     let error: Reply = serde_json::from_str(r#"{"error":{"message":"no","from_the_future":1}}"#).unwrap();
-    assert_eq!(error, Reply::Error(ApiError { message: "no".to_owned(), advice: String::new(), kind: ErrorKind::Failed }));
+    assert_eq!(
+        error,
+        Reply::Error(ApiError { message: "no".to_owned(), advice: String::new(), kind: ErrorKind::Failed })
+    );
 }

@@ -76,7 +76,9 @@ impl Write for &Lines {
             return Ok(0);
         }
         let room = self.shared.bytes.fetch_add(bytes.len(), Ordering::Relaxed) + bytes.len() <= BYTES;
-        if !room || matches!(self.queue.try_send(bytes.to_vec()), Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) {
+        if !room
+            || matches!(self.queue.try_send(bytes.to_vec()), Err(TrySendError::Full(_) | TrySendError::Disconnected(_)))
+        {
             self.shared.bytes.fetch_sub(bytes.len(), Ordering::Relaxed);
             self.shared.lost.fetch_add(1, Ordering::Relaxed);
         }

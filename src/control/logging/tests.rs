@@ -24,7 +24,8 @@ impl MakeWriter<'_> for Kept {
 #[test]
 fn lines_for_the_journal_begin_with_their_priority() {
     let kept = Kept::default();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).event_format(Journal).with_writer(kept.clone()).finish();
+    let subscriber =
+        tracing_subscriber::fmt().with_ansi(false).event_format(Journal).with_writer(kept.clone()).finish();
     tracing::subscriber::with_default(subscriber, || {
         tracing::warn!(node = "b", "peer is silent");
         tracing::info!("good");

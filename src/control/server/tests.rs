@@ -98,7 +98,9 @@ async fn garbage_too_long_lines_and_too_many_clients_are_answered_and_closed() {
     let deadline = Instant::now() + Duration::from_secs(3);
     loop {
         let path = path.clone();
-        let reply = tokio::task::spawn_blocking(move || ask(&path, &Request::Status, Duration::from_millis(200))).await.unwrap();
+        let reply = tokio::task::spawn_blocking(move || ask(&path, &Request::Status, Duration::from_millis(200)))
+            .await
+            .unwrap();
         if matches!(reply, Ok(Reply::Error(e)) if e.message.contains("too many")) {
             break;
         }

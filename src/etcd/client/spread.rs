@@ -78,7 +78,9 @@ impl Etcd {
         if matches!(spread, Spread::Once | Spread::Guarded) {
             match &result {
                 Ok(_) => *self.0.full.lock().unwrap_or_else(PoisonError::into_inner) = None,
-                Err(EtcdError::Full { .. }) => self.0.full.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&trouble),
+                Err(EtcdError::Full { .. }) => {
+                    self.0.full.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&trouble)
+                }
                 Err(_) => {}
             }
         }

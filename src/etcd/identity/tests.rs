@@ -55,7 +55,9 @@ fn answers_that_cross_each_other_are_no_sign() {
 #[test]
 fn a_member_of_another_cluster_is_named_and_not_used_until_it_is_most_of_them() {
     let mut it = three();
-    assert!(matches!(answer(&mut it, 2, B, 5_000, 10), Verdict::Stranger(why) if why.contains("another etcd cluster (b)")));
+    assert!(
+        matches!(answer(&mut it, 2, B, 5_000, 10), Verdict::Stranger(why) if why.contains("another etcd cluster (b)"))
+    );
     assert_eq!(answer(&mut it, 0, A, 101, 20), Verdict::Good);
     assert!(matches!(answer(&mut it, 2, B, 5_001, 30), Verdict::Stranger(_)));
     assert_eq!(answer(&mut it, 1, B, 5_002, 40), Verdict::Changed(Change::OtherCluster { before: A, now: B }));

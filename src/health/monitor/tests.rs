@@ -108,7 +108,10 @@ async fn a_check_that_is_not_fatal_fails_without_making_the_node_unfit() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let v = verdict.borrow().clone();
-    assert!(v.fit && v.checks[0].last.as_ref().is_some_and(|p| !p.ok && p.detail.contains("port unreachable")), "{v:?}");
+    assert!(
+        v.fit && v.checks[0].last.as_ref().is_some_and(|p| !p.ok && p.detail.contains("port unreachable")),
+        "{v:?}"
+    );
 }
 
 #[test]

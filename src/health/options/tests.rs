@@ -98,8 +98,13 @@ async fn each_probe_is_a_transaction_of_its_own() {
     let seen = seen.lock().unwrap();
     let line = |r: &str, name: &str| r.split("\r\n").find(|l| l.starts_with(name)).unwrap().to_owned();
     assert_ne!(line(&seen[0], "Via:"), line(&seen[1], "Via:"));
-    assert_eq!((line(&seen[0], "CSeq:"), line(&seen[1], "CSeq:")), ("CSeq: 1 OPTIONS".to_owned(), "CSeq: 2 OPTIONS".to_owned()));
-    assert!(seen[0].starts_with(&format!("OPTIONS sip:keepcall@{target} SIP/2.0\r\n")) && seen[0].ends_with("\r\n\r\n"));
+    assert_eq!(
+        (line(&seen[0], "CSeq:"), line(&seen[1], "CSeq:")),
+        ("CSeq: 1 OPTIONS".to_owned(), "CSeq: 2 OPTIONS".to_owned())
+    );
+    assert!(
+        seen[0].starts_with(&format!("OPTIONS sip:keepcall@{target} SIP/2.0\r\n")) && seen[0].ends_with("\r\n\r\n")
+    );
 }
 
 #[tokio::test]
@@ -138,7 +143,10 @@ async fn a_closed_port_fails_at_once_and_recovers_when_the_server_is_there() {
     tokio::spawn(async move {
         let mut buffer = [0; 4096];
         let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
-        socket.send_to(respond(std::str::from_utf8(&buffer[..length]).unwrap(), "200 OK").as_bytes(), from).await.unwrap();
+        socket
+            .send_to(respond(std::str::from_utf8(&buffer[..length]).unwrap(), "200 OK").as_bytes(), from)
+            .await
+            .unwrap();
     });
     assert!(check.probe(LONG).await.ok);
 }
@@ -148,9 +156,14 @@ fn only_matching_responses_are_answers() {
     let good = "SIP/2.0 200 OK\nv : SIP/2.0/UDP h ; rport=1;BRANCH=z9hG4bKabc\ncseq:  5  OPTIONS\n\n";
     assert_eq!(answer(good.as_bytes(), "z9hG4bKabc", 5), Some((200, "OK".to_owned())));
     assert_eq!(answer(good.as_bytes(), "z9hG4bKabd", 5), None);
-    for bad in
-        ["", "SIP/2.0", "SIP/2.0 2000 OK\n\n", "SIP/2.0 099 X\n\n", "SIP/2.0 200 OK\r\n\r\n", "OPTIONS sip:a SIP/2.0\r\n\r\n"]
-    {
+    for bad in [
+        "",
+        "SIP/2.0",
+        "SIP/2.0 2000 OK\n\n",
+        "SIP/2.0 099 X\n\n",
+        "SIP/2.0 200 OK\r\n\r\n",
+        "OPTIONS sip:a SIP/2.0\r\n\r\n",
+    ] {
         assert_eq!(answer(bad.as_bytes(), "z9hG4bKabc", 5), None, "{bad:?}");
     }
 }

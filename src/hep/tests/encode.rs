@@ -81,7 +81,12 @@ pub(crate) fn freeswitch3(src: SocketAddr, dst: SocketAddr, protocol: u8, payloa
 
 /// OpenSIPS, proto_hep/hep.c `create_hep3_message` and `build_hep3_buf`, with the JSON of its correlation in a chunk of its own (101).
 pub(crate) fn opensips3(src: SocketAddr, dst: SocketAddr, protocol: u8, kind: u8, payload: Vec<u8>) -> Vec<u8> {
-    packet(&[generic(src, dst, protocol, kind, 1), addresses(src, dst), payload, chunk(0, 101, b"{\"sip\":\"a84b4c76e66710\"}")])
+    packet(&[
+        generic(src, dst, protocol, kind, 1),
+        addresses(src, dst),
+        payload,
+        chunk(0, 101, b"{\"sip\":\"a84b4c76e66710\"}"),
+    ])
 }
 
 /// Asterisk, res_hep.c `hep_queue_cb`: key and correlation id before the payload.

@@ -106,9 +106,10 @@ fn the_servers_other_names_become_the_floating_address() {
     }
     // A connection that the server opened.
     let tcp = |src, dst| encode::kamailio3(addr(src), addr(dst), 6, None, &options("TCP"));
-    for (src, dst, expected) in
-        [("10.0.0.5:49152", "198.51.100.7:5060", "192.0.2.10:5060"), ("192.0.2.11:5080", "198.51.100.7:5060", "192.0.2.11:5080")]
-    {
+    for (src, dst, expected) in [
+        ("10.0.0.5:49152", "198.51.100.7:5060", "192.0.2.10:5060"),
+        ("192.0.2.11:5080", "198.51.100.7:5060", "192.0.2.11:5080"),
+    ] {
         assert_eq!(report(&mut intake, &tcp(src, dst)).unwrap().src, addr(expected));
         assert_eq!(report(&mut intake, &tcp(dst, src)).unwrap().dst, addr(expected));
     }
@@ -167,7 +168,14 @@ fn each_source_is_warned_about_once_a_minute() {
 
 fn reported(port: u16, transport: Transport) -> Reported {
     let src = SocketAddr::new(ip("198.51.100.7"), port);
-    Reported { src, dst: addr("192.0.2.10:5060"), transport, payload: Vec::new(), is_request: true, transaction: u64::from(port) }
+    Reported {
+        src,
+        dst: addr("192.0.2.10:5060"),
+        transport,
+        payload: Vec::new(),
+        is_request: true,
+        transaction: u64::from(port),
+    }
 }
 
 fn popped(patience: &mut Reorder, ms: u64) -> Vec<u16> {

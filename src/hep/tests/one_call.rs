@@ -69,7 +69,8 @@ impl Told {
 fn play(wire: bool, missed: &[usize], delays: Option<&[u64]>, transport: Transport) -> Told {
     let vips = || vec!["10.0.0.100".parse().unwrap(), "10.0.0.101".parse().unwrap()];
     let mut table = Table::new(TableSettings { vips: vips(), ..settings() });
-    let rules = Rules { key: None, from: None, vips: vips(), server: vec!["0.0.0.0".parse().unwrap()], sip_ports: vec![5060] };
+    let rules =
+        Rules { key: None, from: None, vips: vips(), server: vec!["0.0.0.0".parse().unwrap()], sip_ports: vec![5060] };
     let (mut intake, mut patience, mut told) = (Intake::new(rules), Reorder::default(), Told::default());
     let script = script();
     for ms in 0..12_000 {
@@ -91,7 +92,11 @@ fn play(wire: bool, missed: &[usize], delays: Option<&[u64]>, transport: Transpo
                     Transport::Tls => (22, text.replace("SIP/2.0/UDP", "SIP/2.0/TLS")),
                     _ => (17, text.clone()),
                 };
-                let taken = intake.take(&encode::kamailio3(src, dst, number, None, text.as_bytes()), [127, 0, 0, 1].into(), now);
+                let taken = intake.take(
+                    &encode::kamailio3(src, dst, number, None, text.as_bytes()),
+                    [127, 0, 0, 1].into(),
+                    now,
+                );
                 let Taken::Report(report) = taken else { panic!("{taken:?}") };
                 patience.push(report, now);
             }
@@ -170,8 +175,13 @@ fn by_hep_alone_it_is_the_same_call_over_tls() {
         assert_eq!((told.deleted.len(), told.unknown), (1, 0));
         let last = told.puts.last().unwrap();
         assert_eq!((last.legs.len(), last.id == told.deleted[0]), (2, true));
-        let bodies: Vec<String> = last.legs.iter().map(|l| l.sdp_sent.as_ref().unwrap().body.lossy().to_string()).collect();
+        let bodies: Vec<String> =
+            last.legs.iter().map(|l| l.sdp_sent.as_ref().unwrap().body.lossy().to_string()).collect();
         assert!(bodies[0].contains("new-answer") && bodies[1].contains("s=offer"), "{bodies:?}");
-        assert!(last.legs.iter().all(|l| l.transport == Transport::Tls && l.local_addr == "10.0.0.100:5060".parse().unwrap()));
+        assert!(
+            last.legs
+                .iter()
+                .all(|l| l.transport == Transport::Tls && l.local_addr == "10.0.0.100:5060".parse().unwrap())
+        );
     }
 }

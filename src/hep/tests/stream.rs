@@ -6,7 +6,9 @@ use proptest::prelude::*;
 
 fn packets(n: u16) -> Vec<Vec<u8>> {
     let vip = addr("192.0.2.10:5060");
-    (0..n).map(|i| encode::kamailio3(addr(&format!("198.51.100.7:{}", 5000 + i)), vip, 17, None, &options("UDP"))).collect()
+    (0..n)
+        .map(|i| encode::kamailio3(addr(&format!("198.51.100.7:{}", 5000 + i)), vip, 17, None, &options("UDP")))
+        .collect()
 }
 
 fn drain(framer: &mut Framer, out: &mut Vec<Vec<u8>>) {

@@ -5,7 +5,11 @@ use crate::sip::Transport;
 fn leg(call_id: &str, outbound: bool, phone: &str, server: &str) -> Leg {
     let body = |at: &str| {
         let (ip, port) = at.split_once(':').unwrap();
-        Some(Sdp { body: format!("v=0\r\no=- 1 1 IN IP4 {ip}\r\nc=IN IP4 {ip}\r\nm=audio {port} RTP/AVP 0\r\n").as_str().into() })
+        Some(Sdp {
+            body: format!("v=0\r\no=- 1 1 IN IP4 {ip}\r\nc=IN IP4 {ip}\r\nm=audio {port} RTP/AVP 0\r\n")
+                .as_str()
+                .into(),
+        })
     };
     serde_json::from_value(serde_json::json!({
         "call_id": call_id, "direction": if outbound { "outbound" } else { "inbound" }, "state": LegState::Confirmed,
@@ -53,7 +57,8 @@ fn recovery_itself_says_what_would_become_of_a_call() {
     let apart = [leg("i", false, "10.0.0.1:4000", "10.0.0.7:1000"), leg("o", true, "10.0.0.2:4002", "10.0.0.7:1002")];
     let r = judged(apart.to_vec());
     assert!(r.audio == Audio::Elsewhere && r.why.contains("10.0.0.7:1000"), "{}", r.why);
-    let other = Leg { sdp_received: Some(Sdp { body: "v=0\r\nc=IN IP4 10.0.0.2\r\nm=audio 4002 RTP/AVP 8\r\n".into() }), ..b };
+    let other =
+        Leg { sdp_received: Some(Sdp { body: "v=0\r\nc=IN IP4 10.0.0.2\r\nm=audio 4002 RTP/AVP 8\r\n".into() }), ..b };
     let r = judged(vec![a, other]);
     assert!(r.signalling == Signalling::No && r.why.contains("codec"), "{}", r.why);
 }

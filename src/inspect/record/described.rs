@@ -18,7 +18,15 @@ impl Record {
             .map(|i| {
                 let (l, r) = (local.get(i), remote.get(i));
                 let (kind, proto, t38) = l.or(r).map(|(_, k, p, t)| (k.clone(), p.clone(), *t)).unwrap_or_default();
-                media_of(kind, proto, t38, false, l.map(|l| l.0.clone()), r.map(|r| r.0.clone()), self.side == Side::Inbound)
+                media_of(
+                    kind,
+                    proto,
+                    t38,
+                    false,
+                    l.map(|l| l.0.clone()),
+                    r.map(|r| r.0.clone()),
+                    self.side == Side::Inbound,
+                )
             })
             .collect()
     }
@@ -92,9 +100,10 @@ impl Learnt {
                 media_of(kind, proto, t38, agreed, l.map(|l| l.0.clone()), r.map(|r| r.0.clone()), inbound)
             })
             .collect();
-        let timer = leg
-            .session_timer
-            .map(|t| Timer { interval_s: t.interval_s, refresher: if t.local_refreshes { End::Local } else { End::Remote } });
+        let timer = leg.session_timer.map(|t| Timer {
+            interval_s: t.interval_s,
+            refresher: if t.local_refreshes { End::Local } else { End::Remote },
+        });
         let hold = hold(media.iter().find(|m| m.kind.eq_ignore_ascii_case("audio")));
         Self {
             partial: leg.partial,
@@ -148,7 +157,8 @@ fn hold(audio: Option<&Media>) -> Hold {
     let holds = |d: &Option<Description>| {
         d.as_ref().is_some_and(|d| {
             d.port != 0
-                && (matches!(d.direction.as_str(), "sendonly" | "inactive") || d.address.is_some_and(|ip| ip.is_unspecified()))
+                && (matches!(d.direction.as_str(), "sendonly" | "inactive")
+                    || d.address.is_some_and(|ip| ip.is_unspecified()))
         })
     };
     let Some(audio) = audio else { return Hold::None };

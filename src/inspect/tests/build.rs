@@ -53,7 +53,11 @@ impl Hop {
     fn text(&self, start: &str, method: &str, cseq: u32, by_a: bool, tagged: bool, more: &str, sdp: &str) -> Vec<u8> {
         let (f, t) = (
             format!("\"{0}\" <sip:{0}@example.org>;tag={1}", self.from, self.from_tag),
-            format!("<sip:{}@example.org>{}", self.to, if tagged { format!(";tag={}", self.to_tag) } else { String::new() }),
+            format!(
+                "<sip:{}@example.org>{}",
+                self.to,
+                if tagged { format!(";tag={}", self.to_tag) } else { String::new() }
+            ),
         );
         let (f, t) = if by_a { (f, t) } else { (t, f) };
         let response = start.starts_with("SIP/2.0");
@@ -232,7 +236,8 @@ pub(crate) fn pcap(kind: Kind, frames: &[(u64, Vec<u8>)]) -> Vec<u8> {
     let word = |n: u32| if kind.big { n.to_be_bytes() } else { n.to_le_bytes() };
     let versions: [u8; 4] = if kind.big { [0, 2, 0, 4] } else { [2, 0, 4, 0] };
     let mut out =
-        [word(kind.magic), versions, word(0), word(0), word(u32::try_from(kind.snap).unwrap()), word(kind.link)].concat();
+        [word(kind.magic), versions, word(0), word(0), word(u32::try_from(kind.snap).unwrap()), word(kind.link)]
+            .concat();
     for (at, frame) in frames {
         let at = START + at;
         let fraction = u32::try_from(at % 1000).unwrap() * if kind.magic == 0xa1b2_3c4d { 1_000_000 } else { 1000 };

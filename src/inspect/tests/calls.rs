@@ -41,14 +41,22 @@ fn a_call_from_phone_to_phone_is_told_though_there_is_no_server() {
 #[test]
 fn both_legs_of_a_b2bua_are_one_call() {
     let (i, o) = (Hop::new("in", A, S, "1000", "2000"), Hop::new("out", S, B, "1000", "2000"));
-    let mut shots =
-        vec![i.invite(&a()), i.answer(100, ""), o.invite(&audio("10.0.0.100:9002", "")), o.answer(180, ""), i.answer(180, "")];
+    let mut shots = vec![
+        i.invite(&a()),
+        i.answer(100, ""),
+        o.invite(&audio("10.0.0.100:9002", "")),
+        o.answer(180, ""),
+        i.answer(180, ""),
+    ];
     shots.extend([o.answer(200, &b()), o.ack(), i.answer(200, &audio("10.0.0.100:9000", "")), i.ack()]);
     shots.extend(o.over(false, 5));
     shots.extend(i.over(false, 5));
     let r = told(shots);
     let c = only(&r);
-    assert_eq!((c.pairing, c.legs.len(), c.state, c.ended_by), (Some(Pairing::Evidence), 2, State::Ended, Some(By::Callee)));
+    assert_eq!(
+        (c.pairing, c.legs.len(), c.state, c.ended_by),
+        (Some(Pairing::Evidence), 2, State::Ended, Some(By::Callee))
+    );
     assert!(c.through_server && c.stored_id.is_some());
     assert_eq!(c.legs.iter().map(|l| l.direction).collect::<Vec<_>>(), [Side::Inbound, Side::Outbound]);
     assert_eq!(c.to.address, Some(B.parse().unwrap()));
@@ -56,9 +64,13 @@ fn both_legs_of_a_b2bua_are_one_call() {
 
 #[test]
 fn refusals_keep_their_code() {
-    for (code, state) in
-        [(302, State::Redirected), (404, State::Failed), (486, State::Failed), (503, State::Failed), (603, State::Failed)]
-    {
+    for (code, state) in [
+        (302, State::Redirected),
+        (404, State::Failed),
+        (486, State::Failed),
+        (503, State::Failed),
+        (603, State::Failed),
+    ] {
         let h = Hop::new("c", A, S, "1000", "2000");
         let r = told(vec![h.invite(&a()), h.answer(100, ""), h.answer(code, ""), h.ack()]);
         let c = only(&r);
@@ -138,10 +150,9 @@ fn along(hops: &[Hop]) -> Vec<Shot> {
     let all = hops.last().unwrap().more.clone();
     let back: Vec<Hop> = hops.iter().rev().map(|h| Hop { more: all.clone(), ..h.clone() }).collect();
     for code in [180, 200] {
-        shots
-            .extend(back.iter().map(|h| {
-                h.answer(code, if code == 200 { "v=0\r\nc=IN IP4 10.0.0.2\r\nm=audio 4002 RTP/AVP 8\r\n" } else { "" })
-            }));
+        shots.extend(back.iter().map(|h| {
+            h.answer(code, if code == 200 { "v=0\r\nc=IN IP4 10.0.0.2\r\nm=audio 4002 RTP/AVP 8\r\n" } else { "" })
+        }));
     }
     shots.extend(hops.iter().map(|h| Hop { more: String::new(), ..h.clone() }.ack()));
     shots
@@ -198,7 +209,10 @@ fn forks_behind_the_next_hop_are_early_dialogs_of_their_own() {
     let c = only(&r);
     assert_eq!((c.state, c.legs.len()), (State::Up, 2));
     let lost = c.legs.iter().find(|l| l.local_tag == "one").unwrap();
-    assert_eq!((lost.state, lost.ended_how.as_deref()), (State::Cancelled, Some("another branch of the fork was answered")));
+    assert_eq!(
+        (lost.state, lost.ended_how.as_deref()),
+        (State::Cancelled, Some("another branch of the fork was answered"))
+    );
 }
 
 #[test]
@@ -314,7 +328,9 @@ fn transfers_and_holds_are_seen() {
 
 #[test]
 fn both_legs_of_an_unanswered_call_are_one_call_if_nothing_else_fits() {
-    let legs = |n: &str| (Hop::new(&format!("in{n}"), A, S, "1000", "2000"), Hop::new(&format!("out{n}"), S, B, "1000", "2000"));
+    let legs = |n: &str| {
+        (Hop::new(&format!("in{n}"), A, S, "1000", "2000"), Hop::new(&format!("out{n}"), S, B, "1000", "2000"))
+    };
     let ((i, o), (j, p)) = (legs("1"), legs("2"));
     let one = [
         i.invite(&a()),

@@ -47,18 +47,22 @@ fn damage(bytes: &mut Vec<u8>, dice: &mut Dice) {
 
 #[test]
 fn damaged_files_are_read_as_far_as_they_go() {
-    let (i, o) =
-        (Hop::new("in", "10.0.0.1:5060", "10.0.0.9:5060", "1", "2"), Hop::new("out", "10.0.0.9:5060", "10.0.0.2:5060", "1", "2"));
+    let (i, o) = (
+        Hop::new("in", "10.0.0.1:5060", "10.0.0.9:5060", "1", "2"),
+        Hop::new("out", "10.0.0.9:5060", "10.0.0.2:5060", "1", "2"),
+    );
     let (a, b) = (
         audio("10.0.0.1:4000", "a=candidate:1 1 udp 1 10.0.0.1 4000 typ host\r\n"),
         audio("10.0.0.9:9000", "a=crypto:1 x inline:y\r\n"),
     );
-    let mut shots = vec![i.invite(&a), o.invite(&b), o.answer(180, ""), o.answer(200, &a), o.ack(), i.answer(200, &b), i.ack()];
+    let mut shots =
+        vec![i.invite(&a), o.invite(&b), o.answer(180, ""), o.answer(200, &a), o.ack(), i.answer(200, &b), i.ack()];
     shots.extend(rtp("10.0.0.1:4000", "10.0.0.9:9000", 5));
     shots.extend(i.over(true, 2));
     shots.extend(o.over(true, 2));
     let shots = paced(shots, 30);
-    let mut ng = [section(true), interface(true, 1, 0, &[0, 9, 0, 1, 9, 0, 0, 0]), interface(true, 276, 96, &[])].concat();
+    let mut ng =
+        [section(true), interface(true, 1, 0, &[0, 9, 0, 1, 9, 0, 0, 0]), interface(true, 276, 96, &[])].concat();
     ng.extend(shots.iter().flat_map(|s| enhanced(true, 0, s.at * 1_000_000, &ethernet(&[0x81, 0, 0, 1], &ip(s)))));
     ng.extend(block(true, 3, &[0, 0, 0, 9, 1, 2, 3, 4]));
     let plain: Vec<_> = shots.iter().map(|s| (s.at, ethernet(&[], &ip(s)))).collect();

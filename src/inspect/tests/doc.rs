@@ -18,7 +18,9 @@ fn fields(value: &Value, at: &str, out: &mut BTreeSet<String>) {
                 fields(value, &if at.is_empty() { name.clone() } else { format!("{at}.{name}") }, out);
             }
         }
-        Value::Array(all) if all.iter().any(Value::is_object) => all.iter().for_each(|v| fields(v, &format!("{at}[]"), out)),
+        Value::Array(all) if all.iter().any(Value::is_object) => {
+            all.iter().for_each(|v| fields(v, &format!("{at}[]"), out))
+        }
         _ => {
             out.insert(at.to_owned());
         }

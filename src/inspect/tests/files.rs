@@ -1,7 +1,8 @@
 //! Files and frames of every kind.
 
 use super::build::{
-    Hop, Kind, RAW, START, Shot, around, audio, block, enhanced, ethernet, file, fragments, interface, ip, paced, pcap, section,
+    Hop, Kind, RAW, START, Shot, around, audio, block, enhanced, ethernet, file, fragments, interface, ip, paced, pcap,
+    section,
 };
 use super::report::{Report, State};
 use super::*;
@@ -42,7 +43,12 @@ fn every_kind_of_link_gives_the_same_call() {
     let host = |n: u8| std::net::IpAddr::from([192, 0, 2, n]);
     let vxlan: Wrap = Box::new(move |p| {
         let inner = [&[0x08, 0, 0, 0, 0, 0, 1, 0][..], &ethernet(&[], p)].concat();
-        ip(&Shot { at: 0, src: "192.0.2.1:50000".parse().unwrap(), dst: "192.0.2.2:4789".parse().unwrap(), payload: inner })
+        ip(&Shot {
+            at: 0,
+            src: "192.0.2.1:50000".parse().unwrap(),
+            dst: "192.0.2.2:4789".parse().unwrap(),
+            payload: inner,
+        })
     });
     let gre: Wrap = Box::new(move |p| around(host(1), host(2), 47, &[&[0, 0, 8, 0][..], p].concat()));
     let erspan: Wrap = Box::new(move |p| {
@@ -114,8 +120,10 @@ fn ipv6_odd_ports_and_fragments_are_read() {
     assert_eq!(odd.len(), shots.len());
     let r = good(&file(&paced(shots, 100)), "odd ports");
     assert_eq!(r.server.ports, [15099]);
-    let cut: Vec<_> =
-        call(A, S).iter().flat_map(|s| fragments(&ip(s), 200).into_iter().rev().map(|f| (s.at, f)).collect::<Vec<_>>()).collect();
+    let cut: Vec<_> = call(A, S)
+        .iter()
+        .flat_map(|s| fragments(&ip(s), 200).into_iter().rev().map(|f| (s.at, f)).collect::<Vec<_>>())
+        .collect();
     assert!(cut.len() > 2 * call(A, S).len(), "{}", cut.len());
     good(&pcap(RAW, &cut), "fragments");
 }
@@ -175,7 +183,8 @@ fn packets_without_a_time_and_of_the_old_kind_are_read() {
         let (p, at) = (ip(s), micros(s.at));
         let length = u32::try_from(p.len()).unwrap().to_le_bytes();
         let time =
-            [u32::try_from(at >> 32).unwrap().to_le_bytes(), u32::try_from(at & 0xffff_ffff).unwrap().to_le_bytes()].concat();
+            [u32::try_from(at >> 32).unwrap().to_le_bytes(), u32::try_from(at & 0xffff_ffff).unwrap().to_le_bytes()]
+                .concat();
         out.extend(block(false, 2, &[&[0, 0, 0, 0][..], &time, &length, &length, &p].concat()));
     }
     good(&out, "the old kind");
@@ -317,7 +326,8 @@ fn sip_over_tcp_is_read_in_whatever_pieces_it_comes() {
     // Keep-alives in between, and a stream that is something else.
     let mut mixed = shots.clone();
     mixed.insert(2, Shot { payload: b"\r\n\r\n".to_vec(), ..shots[0].clone() });
-    let web = Shot { src: "10.0.0.1:1".parse().unwrap(), payload: b"GET / HTTP/1.1\r\n\r\n".to_vec(), ..shots[0].clone() };
+    let web =
+        Shot { src: "10.0.0.1:1".parse().unwrap(), payload: b"GET / HTTP/1.1\r\n\r\n".to_vec(), ..shots[0].clone() };
     mixed.insert(1, web);
     good(&pcap(RAW, &streamed(&mixed, 1400)), "mixed");
 }

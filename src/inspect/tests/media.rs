@@ -90,8 +90,14 @@ fn every_kind_of_media_is_described_and_no_key_is_told() {
     let r = told(h.up(&sdes, &dtls));
     let [voice, fax] = only(&r).legs[0].media.as_slice() else { panic!("{r:#?}") };
     let (local, remote) = (voice.local.as_ref().unwrap(), voice.remote.as_ref().unwrap());
-    assert_eq!((remote.crypto, remote.ice, remote.rtcp_mux, remote.rtcp_port), (Crypto::Sdes, false, false, Some(4001)));
-    assert_eq!((local.crypto, local.ice, local.rtcp_mux, local.direction.as_str()), (Crypto::Dtls, true, true, "inactive"));
+    assert_eq!(
+        (remote.crypto, remote.ice, remote.rtcp_mux, remote.rtcp_port),
+        (Crypto::Sdes, false, false, Some(4001))
+    );
+    assert_eq!(
+        (local.crypto, local.ice, local.rtcp_mux, local.direction.as_str()),
+        (Crypto::Dtls, true, true, "inactive")
+    );
     assert_eq!((fax.kind.as_str(), fax.t38, fax.local.as_ref().map(|d| d.port)), ("image", true, Some(0)));
     assert_eq!(only(&r).legs[0].hold, Hold::Local);
     let json = serde_json::to_string(&r).unwrap();

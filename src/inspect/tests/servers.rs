@@ -43,7 +43,10 @@ fn a_registrar_or_a_name_tells_equals_apart() {
     // One phone that makes all calls looks like the server otherwise.
     let h = Hop::new("c", S, PHONES[0], "1000", "2000");
     let call = h.up(&sdp(), &sdp());
-    assert_eq!((address(&told(call.clone())).as_str(), told(call.clone()).server.certainty), ("10.0.0.1", Certainty::Guess));
+    assert_eq!(
+        (address(&told(call.clone())).as_str(), told(call.clone()).server.certainty),
+        ("10.0.0.1", Certainty::Guess)
+    );
     let text = String::from_utf8(Hop::new("r", PHONES[0], S, "1000", "1000").answer(200, "").payload).unwrap();
     let registered = Shot {
         at: 0,
@@ -88,8 +91,11 @@ fn a_host_that_talks_to_itself_is_told_by_its_ports() {
     let r = told(shots.clone());
     assert_eq!((address(&r).as_str(), r.server.ports.as_slice()), ("127.0.0.1", &[5060][..]));
     assert_eq!(r.calls.iter().map(|c| c.legs.len()).collect::<Vec<_>>(), [2, 2]);
-    let settings =
-        InspectSettings { vips: vec!["127.0.0.1".parse().unwrap()], sip_ports: vec![5072], ..InspectSettings::default() };
+    let settings = InspectSettings {
+        vips: vec!["127.0.0.1".parse().unwrap()],
+        sip_ports: vec![5072],
+        ..InspectSettings::default()
+    };
     let r = run(&file(&paced(shots, 100)), &settings).unwrap();
     assert_eq!(r.calls.iter().flat_map(|c| &c.legs).filter(|l| l.through_server).count(), 2);
 }
@@ -106,8 +112,11 @@ fn a_server_with_two_addresses_can_be_named() {
 
 #[test]
 fn given_ports_leave_the_others_out() {
-    let settings =
-        |port| InspectSettings { vips: vec!["10.0.0.100".parse().unwrap()], sip_ports: vec![port], ..InspectSettings::default() };
+    let settings = |port| InspectSettings {
+        vips: vec!["10.0.0.100".parse().unwrap()],
+        sip_ports: vec![port],
+        ..InspectSettings::default()
+    };
     let bytes = file(&paced(through(S, 1, PHONES[0], PHONES[1]), 100));
     let r = run(&bytes, &settings(5060)).unwrap();
     assert_eq!((only(&r).through_server, only(&r).legs.len()), (true, 2));

@@ -11,9 +11,15 @@ fn sip_is_known_by_its_first_line_on_any_port() {
     ] {
         assert!(is_sip(text.as_bytes()), "{text}");
     }
-    for text in
-        ["", "\r\n\r\n", "GET / HTTP/1.1\r\n", "INVITE sip:a@b SIP/2.0", "SIP/2.0", "invite sip:a SIP/2.0\r\n", "A SIP/2.0\n"]
-    {
+    for text in [
+        "",
+        "\r\n\r\n",
+        "GET / HTTP/1.1\r\n",
+        "INVITE sip:a@b SIP/2.0",
+        "SIP/2.0",
+        "invite sip:a SIP/2.0\r\n",
+        "A SIP/2.0\n",
+    ] {
         assert!(!is_sip(text.as_bytes()), "{text}");
     }
     assert!(!is_sip(&[b'A'; 60_000]));

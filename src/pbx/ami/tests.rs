@@ -47,8 +47,11 @@ impl Talk {
 
     /// Answers the oldest action that has this in it.
     fn answer(&mut self, part: &str, lines: &str) {
-        let at =
-            self.asked.iter().position(|(_, text)| text.contains(part)).unwrap_or_else(|| panic!("{part}: {:?}", self.asked));
+        let at = self
+            .asked
+            .iter()
+            .position(|(_, text)| text.contains(part))
+            .unwrap_or_else(|| panic!("{part}: {:?}", self.asked));
         let (id, _) = self.asked.remove(at);
         self.say(&format!("{}\r\n\r\n", lines.replace("ID", &format!("ActionID: {id}")).replace('|', "\r\n")));
     }
@@ -73,9 +76,14 @@ impl Talk {
     }
 
     fn channel(&mut self, name: &str, id: &str, call_id: &str) {
-        self.event(&format!("Newchannel|Privilege: call,all|Channel: {name}|ChannelState: 0|Uniqueid: {id}|Linkedid: 1.1"));
+        self.event(&format!(
+            "Newchannel|Privilege: call,all|Channel: {name}|ChannelState: 0|Uniqueid: {id}|Linkedid: 1.1"
+        ));
         if !call_id.is_empty() {
-            self.answer("Action: Getvar", &format!("Response: Success|ID|Variable: CHANNEL(pjsip,call-id)|Value: {call_id}"));
+            self.answer(
+                "Action: Getvar",
+                &format!("Response: Success|ID|Variable: CHANNEL(pjsip,call-id)|Value: {call_id}"),
+            );
         }
     }
 
@@ -105,7 +113,10 @@ fn the_secret_is_proved_and_never_sent() {
     let mut talk = Talk::new();
     talk.answer("Challenge", "Response: Success|ID|Challenge: 840415273");
     seen = talk.asked[0].1.clone();
-    assert!(seen.contains("AuthType: MD5\r\nUsername: keepcall\r\nKey: d7994fd8cd10e2224514d095d0fd3f7b\r\n"), "{seen}");
+    assert!(
+        seen.contains("AuthType: MD5\r\nUsername: keepcall\r\nKey: d7994fd8cd10e2224514d095d0fd3f7b\r\n"),
+        "{seen}"
+    );
     assert!(!seen.contains("s3cret") && seen.contains("Events: call\r\n"), "{seen}");
 }
 
@@ -119,7 +130,8 @@ fn refusals_are_told_in_the_servers_words() {
     let mut talk = Talk::new();
     talk.login();
     let (id, _) = talk.asked.iter().find(|(_, t)| t.contains("Status")).unwrap().clone();
-    let refused = talk.try_say(&format!("Response: Error\r\nActionID: {id}\r\nMessage: Permission denied\r\n\r\n")).unwrap_err();
+    let refused =
+        talk.try_say(&format!("Response: Error\r\nActionID: {id}\r\nMessage: Permission denied\r\n\r\n")).unwrap_err();
     assert!(refused.to_string().contains("write = reporting"), "{refused}");
     let mut ami = Ami::new("u", "s", Time::ZERO);
     assert!(matches!(ami.handle_bytes(b"SSH-2.0-OpenSSH_9\r\n", Time::ZERO), Err(Refusal::Foreign(_))));
@@ -235,7 +247,9 @@ fn a_channel_in_no_bridge_is_asked_what_it_runs_less_and_less_often() {
         if talk.asked.iter().any(|(_, t)| t.contains("Action: Status")) {
             asked.push(talk.now.since(start).as_millis());
             talk.answer("Action: Status", "Response: Success|ID|EventList: start|Message: Channel status will follow");
-            talk.event("Status|Channel: PJSIP/a-1|ChannelState: 6|Uniqueid: 1.1|BridgeID: |Application: Playback|Data: x");
+            talk.event(
+                "Status|Channel: PJSIP/a-1|ChannelState: 6|Uniqueid: 1.1|BridgeID: |Application: Playback|Data: x",
+            );
             talk.event("StatusComplete|EventList: Complete|ListItems: 1");
         } else if talk.asked.iter().any(|(_, t)| t.contains("Action: Ping")) {
             talk.answer("Action: Ping", "Response: Success|ID|Ping: Pong");

@@ -77,9 +77,11 @@ impl Topology {
             | Fact::Runs { channel, .. }
             | Fact::Gone { channel } => [Cow::from(channel)].into_iter().collect(),
             Fact::Linked { one, other } => [Cow::from(one), Cow::from(other)].into_iter().collect(),
-            Fact::Bridge { bridge, .. } | Fact::BridgeGone { bridge } => {
-                self.bridges.get(bridge).map(|b| b.members.iter().map(|m| Cow::from(m.clone())).collect()).unwrap_or_default()
-            }
+            Fact::Bridge { bridge, .. } | Fact::BridgeGone { bridge } => self
+                .bridges
+                .get(bridge)
+                .map(|b| b.members.iter().map(|m| Cow::from(m.clone())).collect())
+                .unwrap_or_default(),
         };
         around.iter().for_each(|c| self.reach(c, &mut touched));
         if !self.change(fact) {
@@ -109,7 +111,10 @@ impl Topology {
                 let Some(c) = self.channel(channel) else { return false };
                 c.is_sip = true;
                 c.call_id = Some(call_id.as_slice().into());
-                self.dialogs.entry(call_id.as_slice().into()).and_modify(|d| *d = None).or_insert_with(|| Some(channel.clone()));
+                self.dialogs
+                    .entry(call_id.as_slice().into())
+                    .and_modify(|d| *d = None)
+                    .or_insert_with(|| Some(channel.clone()));
                 true
             }
             Fact::Linked { one, other } => {
@@ -203,7 +208,9 @@ impl Topology {
     }
 
     fn bridge(&mut self, name: &str) -> &mut Bridge {
-        self.bridges.entry(name.to_owned()).or_insert_with(|| Bridge { kind: BridgeKind::Talk, members: SmallVec::new() })
+        self.bridges
+            .entry(name.to_owned())
+            .or_insert_with(|| Bridge { kind: BridgeKind::Talk, members: SmallVec::new() })
     }
 
     fn take_out(&mut self, bridge: &str, channel: &str) {
@@ -223,7 +230,8 @@ impl Topology {
                 self.dialogs.remove(&old);
             }
             Some(None) => {
-                let mut left = self.channels.iter().filter(|(_, c)| c.call_id.as_ref() == Some(&old)).map(|(name, _)| name);
+                let mut left =
+                    self.channels.iter().filter(|(_, c)| c.call_id.as_ref() == Some(&old)).map(|(name, _)| name);
                 let (first, second) = (left.next().cloned(), left.next());
                 if second.is_none() {
                     self.dialogs.insert(old, first);
@@ -246,7 +254,8 @@ impl Topology {
             seen.push(name);
             let Some(c) = self.channels.get(name) else { continue };
             out.extend(c.call_id.clone());
-            let mates = c.bridge.as_ref().and_then(|b| self.bridges.get(b)).map(|b| b.members.as_slice()).unwrap_or_default();
+            let mates =
+                c.bridge.as_ref().and_then(|b| self.bridges.get(b)).map(|b| b.members.as_slice()).unwrap_or_default();
             // Beyond three the kind of a bridge does not change any more by one that comes or goes.
             if mates.len() <= 4 || hops == 0 && mates.len() <= 64 {
                 open.extend(mates.iter().map(|m| (m.as_str(), hops + 1)));

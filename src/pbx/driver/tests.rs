@@ -81,6 +81,7 @@ async fn a_connection_is_made_again_and_its_end_is_told() {
     let (mut socket, _listener) = serving.join().unwrap();
     socket.set_read_timeout(Some(LONG)).unwrap();
     drop(server);
-    let read = tokio::task::spawn_blocking(move || std::io::Read::read(&mut socket, &mut [0; 16]).map_err(|e| e.kind()));
+    let read =
+        tokio::task::spawn_blocking(move || std::io::Read::read(&mut socket, &mut [0; 16]).map_err(|e| e.kind()));
     assert_eq!(read.await.unwrap(), Ok(0));
 }

@@ -22,7 +22,8 @@ fn encoded(value: &str) -> String {
 
 /// A plain event with these headers; the first is its name.
 fn event(name: &str, headers: &[(&str, &str)]) -> String {
-    let mut body = format!("Event-Name: {name}\nCore-UUID: 6d2375b0-5183-11e1-b24c-f527b57af954\nEvent-Sequence: 712\n");
+    let mut body =
+        format!("Event-Name: {name}\nCore-UUID: 6d2375b0-5183-11e1-b24c-f527b57af954\nEvent-Sequence: 712\n");
     for (name, value) in headers {
         body.push_str(&format!("{name}: {}\n", encoded(value)));
     }
@@ -75,7 +76,10 @@ impl Talk {
         assert_eq!(self.asked(), "auth ClueCon");
         self.reply("+OK accepted");
         let subscribed = self.asked();
-        assert!(subscribed.starts_with("event plain CHANNEL_CREATE ") && subscribed.ends_with(" CUSTOM conference::maintenance"));
+        assert!(
+            subscribed.starts_with("event plain CHANNEL_CREATE ")
+                && subscribed.ends_with(" CUSTOM conference::maintenance")
+        );
         self.reply("+OK event listener enabled plain");
         assert_eq!(
             (self.asked().as_str(), self.asked().as_str()),
@@ -94,7 +98,12 @@ impl Talk {
         let name = format!("sofia/internal/1000@{uuid}");
         self.say(&event(
             "CHANNEL_CREATE",
-            &[("Unique-ID", uuid), ("Channel-Name", &name), ("variable_sip_call_id", call_id), ("Call-Direction", "inbound")],
+            &[
+                ("Unique-ID", uuid),
+                ("Channel-Name", &name),
+                ("variable_sip_call_id", call_id),
+                ("Call-Direction", "inbound"),
+            ],
         ));
     }
 
@@ -130,7 +139,10 @@ fn refusals_are_told_in_the_servers_words() {
     let rude = framed("text/rude-rejection", "Access Denied, go away.\n");
     assert_eq!(esl.handle_bytes(rude.as_bytes(), Time::ZERO), Err(Refusal::Login("Access Denied, go away.".into())));
     for foreign in ["HTTP/1.1 400 Bad Request\r\nServer: x\r\n\r\n", "Content-Length: many\n\n"] {
-        assert!(matches!(Esl::new("x", Time::ZERO).handle_bytes(foreign.as_bytes(), Time::ZERO), Err(Refusal::Foreign(_))));
+        assert!(matches!(
+            Esl::new("x", Time::ZERO).handle_bytes(foreign.as_bytes(), Time::ZERO),
+            Err(Refusal::Foreign(_))
+        ));
     }
     let mut talk = Talk::new();
     talk.login();
@@ -178,7 +190,8 @@ fn lists_begin_the_picture_and_what_events_said_since_is_newer() {
     let mut answered = 0;
     while let Some(ask) = talk.sent.pop_front() {
         assert!(!talk.esl.is_ready());
-        let uuid = ask.strip_prefix("api uuid_getvar ").and_then(|r| r.strip_suffix(" sip_call_id")).unwrap().to_owned();
+        let uuid =
+            ask.strip_prefix("api uuid_getvar ").and_then(|r| r.strip_suffix(" sip_call_id")).unwrap().to_owned();
         talk.api(&format!("{}@h", &uuid[1..2]));
         answered += 1;
     }
@@ -220,7 +233,11 @@ fn what_a_leg_listens_to_is_named() {
     talk.channel(A, "a@h");
     let about = [("Unique-ID", A), ("Channel-Name", "sofia/internal/1000@h")];
     let run = |talk: &mut Talk, name: &str, more: &[(&str, &str)]| talk.say(&event(name, &[&about[..], more].concat()));
-    run(&mut talk, "CHANNEL_EXECUTE", &[("Application", "playback"), ("Application-Data", "tone_stream://%(100,100,440)")]);
+    run(
+        &mut talk,
+        "CHANNEL_EXECUTE",
+        &[("Application", "playback"), ("Application-Data", "tone_stream://%(100,100,440)")],
+    );
     assert_eq!(talk.end("a@h"), Some((ConnectedKind::Application, "playback".into())));
     run(&mut talk, "CHANNEL_EXECUTE_COMPLETE", &[("Application", "playback")]);
     assert_eq!(talk.end("a@h"), Some((ConnectedKind::Nobody, String::new())));

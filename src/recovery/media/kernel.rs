@@ -175,7 +175,8 @@ impl KernelRelay {
         &self,
         calls: impl IntoIterator<Item = (&'a str, &'a [Flow])>,
     ) -> Result<Vec<RelayError>, RelayError> {
-        let wish = |(call, flows): (&str, &[Flow])| Wish { call: call.to_owned(), flows: flows.to_vec(), emergency: false };
+        let wish =
+            |(call, flows): (&str, &[Flow])| Wish { call: call.to_owned(), flows: flows.to_vec(), emergency: false };
         let wishes: Vec<Wish> = calls.into_iter().map(wish).collect();
         let refused = self.want(wishes).await;
         while self.step().await? {}
@@ -345,7 +346,8 @@ impl KernelRelay {
     /// to be there.
     async fn install(&self, anew: bool) -> Result<(Present, u8), RelayError> {
         self.link.idle().await;
-        let (mut present, mut whole) = if self.is_there().await? { self.present().await? } else { (Present::default(), false) };
+        let (mut present, mut whole) =
+            if self.is_there().await? { self.present().await? } else { (Present::default(), false) };
         let tag = tags::of(&self.instance, present.tag).ok_or(RelayError::TooManyInstances)?;
         if present.tag.is_some_and(|before| before != tag) {
             warn!("the marks of {} are another instance's now; its flows are made anew", self.what);
@@ -409,7 +411,10 @@ impl KernelRelay {
     async fn emptied(&self) -> Result<(), RelayError> {
         nft::run(&self.what, &format!("flush table inet {}\n", self.table)).await?;
         let (sets, _) = self.listed().await?;
-        let all = sets.iter().enumerate().flat_map(|(set, found)| found.iter().map(move |one| (set, Data::new().then(&one.key))));
+        let all = sets
+            .iter()
+            .enumerate()
+            .flat_map(|(set, found)| found.iter().map(move |one| (set, Data::new().then(&one.key))));
         let mut planner = Planner::default();
         planner.handle_present(Present { strays: all.collect(), ..Present::default() }, 0);
         while let Some(Action::Commit(piece)) = planner.poll_action() {
@@ -447,7 +452,11 @@ impl State {
     fn count(&self, found: &[Found], all: &mut BTreeMap<String, Vec<FlowCount>>) {
         for one in found {
             if let Some((call, flow)) = table::ends(&one.key).and_then(|key| self.planner.flow(key)) {
-                all.entry(call.to_owned()).or_default().push(FlowCount { flow, packets: one.packets, bytes: one.bytes });
+                all.entry(call.to_owned()).or_default().push(FlowCount {
+                    flow,
+                    packets: one.packets,
+                    bytes: one.bytes,
+                });
             }
         }
     }

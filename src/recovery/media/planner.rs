@@ -186,7 +186,10 @@ impl Planner {
         }
         let taken: BTreeSet<u16> = self.present.values().map(|(_, slot)| *slot).collect();
         self.used = taken.last().map_or(0, |last| u32::from(*last) + 1);
-        self.free = (0..=u16::MAX).take_while(|slot| u32::from(*slot) < self.used).filter(|slot| !taken.contains(slot)).collect();
+        self.free = (0..=u16::MAX)
+            .take_while(|slot| u32::from(*slot) < self.used)
+            .filter(|slot| !taken.contains(slot))
+            .collect();
         // In the order in which they were asked for, as far as that is known.
         let mut waiting: Vec<_> =
             std::mem::take(&mut self.queue).into_iter().map(|((_, number), due)| (number, due.call)).collect();
@@ -281,7 +284,8 @@ impl Planner {
 
     /// Has these keys of a call looked at. A call that waits already keeps its place, unless it has become more urgent.
     fn enqueue(&mut self, call: &str, mut keys: BTreeSet<Key>, mut class: Class) {
-        let differs = |key: &Key| self.present.get(key).map(|(flow, _)| *flow) != self.wanted.get(key).map(|(flow, _)| *flow);
+        let differs =
+            |key: &Key| self.present.get(key).map(|(flow, _)| *flow) != self.wanted.get(key).map(|(flow, _)| *flow);
         keys.retain(differs);
         if keys.is_empty() {
             return;
@@ -331,7 +335,8 @@ impl Planner {
     /// Takes out what is wanted no more, when hardly a number is left for what is new. There is such, for fewer flows can be wanted
     /// than there are numbers.
     fn make_room(&mut self, size: usize, work: &mut Work) {
-        let unwanted: Vec<Key> = self.present.keys().filter(|key| !self.wanted.contains_key(key)).copied().take(size).collect();
+        let unwanted: Vec<Key> =
+            self.present.keys().filter(|key| !self.wanted.contains_key(key)).copied().take(size).collect();
         for key in unwanted {
             self.look_at(key, work);
         }

@@ -51,7 +51,13 @@ fn only_a_phones_audio_is_a_destination() {
 fn the_same_holds_for_ipv6() {
     let v6 = |to: &str| {
         let a = |s: &str| s.parse().unwrap();
-        Flow { from: a("[fd00::1]:4000"), at: a("[fd00::9]:10000"), to: a(to), source: a("[fd00::9]:10002"), udptl: false }
+        Flow {
+            from: a("[fd00::1]:4000"),
+            at: a("[fd00::9]:10000"),
+            to: a(to),
+            source: a("[fd00::9]:10002"),
+            udptl: false,
+        }
     };
     for to in ["[::1]:4000", "[ff02::1]:4000", "[::]:4000", "[fe80::1]:4000", "[::ffff:10.0.0.2]:4000"] {
         assert!(matches!(ground().permits(&v6(to)), Err(Refusal::Nowhere(_))), "{to}");

@@ -191,8 +191,10 @@ fn what_would_need_transcoding_or_other_keys_is_refused() {
 fn offers_bring_both_legs_to_one_codec_and_touch_nothing_else() {
     let same = simple("RTP/AVP 0 8", "RTP/AVP 0");
     assert_eq!(offer_for(&same, 0, &vips()).unwrap(), same.legs[0].sdp_sent.as_ref().unwrap().body.to_vec());
-    let c =
-        simple("RTP/AVP 8 0 101\r\na=rtpmap:101 telephone-event/8000", "RTP/AVP 0 9 8 96\r\na=rtpmap:96 telephone-event/8000");
+    let c = simple(
+        "RTP/AVP 8 0 101\r\na=rtpmap:101 telephone-event/8000",
+        "RTP/AVP 0 9 8 96\r\na=rtpmap:96 telephone-event/8000",
+    );
     let offer = |side| String::from_utf8(offer_for(&c, side, &vips()).unwrap()).unwrap();
     assert!(offer(0).contains("m=audio 10000 RTP/AVP 8 0\r\n") && !offer(0).contains("telephone-event"));
     assert!(offer(1).contains("m=audio 10002 RTP/AVP 0 8\r\n"));
@@ -214,6 +216,7 @@ fn emergencies_come_first_then_the_oldest() {
         (c.id, c.emergency, c.confirmed_ms) = (id.into(), emergency, confirmed_ms);
         c
     };
-    let ids: Vec<_> = order(vec![one("c", false, 1), one("b", false, 0), one("a", true, 9)]).into_iter().map(|c| c.id).collect();
+    let ids: Vec<_> =
+        order(vec![one("c", false, 1), one("b", false, 0), one("a", true, 9)]).into_iter().map(|c| c.id).collect();
     assert_eq!(ids, ["a", "b", "c"]);
 }

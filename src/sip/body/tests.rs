@@ -43,7 +43,11 @@ fn finds_a_description_among_other_parts() {
     let multi = format!("{isup}--xx\r\nContent-type: application/SDP\r\n\r\nv=0\r\n--xx--\r\n");
     assert_eq!(of(MIXED, &multi).as_deref(), Some("v=0\r\n"));
     assert_eq!(of(MIXED, &multi.replace("\r\n", "\n")).as_deref(), Some("v=0\n"));
-    assert_eq!(of(MIXED, &multi.replace("v=0\r\n", "v=0\r\n\r\n")).as_deref(), Some("v=0\r\n"), "the boundary's own line end");
+    assert_eq!(
+        of(MIXED, &multi.replace("v=0\r\n", "v=0\r\n\r\n")).as_deref(),
+        Some("v=0\r\n"),
+        "the boundary's own line end"
+    );
     assert_eq!(of(MIXED, &multi.replace("--xx--\r\n", "")).as_deref(), Some("v=0\r\n"), "cut before the last boundary");
     assert_eq!(of("Content-Type: multipart/mixed\r\n", &multi), None, "no boundary is named");
     assert_eq!(of(MIXED, isup), None);

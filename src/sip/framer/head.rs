@@ -108,7 +108,8 @@ impl Head {
         // What follows is a message, or a keep-alive, or not there yet: then the length is right.
         let follows = &data[end..];
         let line = &follows[..memchr::memchr(b'\n', follows).unwrap_or(follows.len())];
-        let fits = follows.is_empty() || matches!(follows[0], b'\r' | b'\n') || super::message::start_line(line).is_ok();
+        let fits =
+            follows.is_empty() || matches!(follows[0], b'\r' | b'\n') || super::message::start_line(line).is_ok();
         if fits || line.len() == follows.len() || self.nests {
             return Verdict::Whole(end);
         }

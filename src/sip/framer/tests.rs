@@ -112,7 +112,9 @@ fn keep_alives_are_passed_over_and_do_not_count() {
 
 #[test]
 fn compact_folded_and_odd_lengths() {
-    for head in ["l: 3", "L:3", "content-length :  3 ", "Content-Length:\r\n 3", "Content-Length: 3\r\nContent-Length: 9"] {
+    for head in
+        ["l: 3", "L:3", "content-length :  3 ", "Content-Length:\r\n 3", "Content-Length: 3\r\nContent-Length: 9"]
+    {
         let one = format!("INFO sip:a SIP/2.0\r\n{head}\r\n\r\nabc");
         let stream = [one.as_bytes(), &ok()].concat();
         assert_eq!(cut(Framer::new(), &[&stream]), [one.as_bytes(), &ok()], "{head}");
@@ -145,15 +147,21 @@ fn without_a_length_the_next_start_line_ends_a_body() {
 #[test]
 fn a_wrong_length_costs_no_other_message() {
     let wrong = |claim: usize| {
-        format!("INVITE sip:a SIP/2.0\r\nContent-Type: application/sdp\r\nContent-Length: {claim}\r\n\r\nv=0\r\na=x\r\n")
-            .into_bytes()
+        format!(
+            "INVITE sip:a SIP/2.0\r\nContent-Type: application/sdp\r\nContent-Length: {claim}\r\n\r\nv=0\r\na=x\r\n"
+        )
+        .into_bytes()
     };
     for claim in [0, 3, 8, 12, 60, 300, 65_000, 66_000, usize::MAX] {
         let stream = [&wrong(claim)[..], &ok(), &message("BYE sip:a SIP/2.0", ""), &ok()].concat();
         for size in [7, 100, 10_000] {
             let pieces: Vec<&[u8]> = stream.chunks(size).collect();
             let all = cut(Framer::new(), &pieces);
-            assert!(all.ends_with(&[ok(), message("BYE sip:a SIP/2.0", ""), ok()]), "{claim} by {size}: {:#?}", texts(&all));
+            assert!(
+                all.ends_with(&[ok(), message("BYE sip:a SIP/2.0", ""), ok()]),
+                "{claim} by {size}: {:#?}",
+                texts(&all)
+            );
             // And the message itself is there with as much body as it has, unless it claims what cannot be.
             assert_eq!(all.len(), if claim > MAX_MESSAGE { 3 } else { 4 }, "{claim} by {size}: {:#?}", texts(&all));
         }
@@ -193,9 +201,11 @@ fn after_a_gap_the_next_start_line_counts() {
 #[test]
 fn after_a_gap_a_body_without_an_end_of_line_hides_nothing() {
     for next in [ok(), invite("")] {
-        for rest in
-            ["v=0\r\nbody", "v=0", "Via: SIP/2.0/TCP x\r\nSubject: INVITE sip:a SIP/2.0\r\nSubject:BYE sip:a SIP/2.0\r\n\r\n{}"]
-        {
+        for rest in [
+            "v=0\r\nbody",
+            "v=0",
+            "Via: SIP/2.0/TCP x\r\nSubject: INVITE sip:a SIP/2.0\r\nSubject:BYE sip:a SIP/2.0\r\n\r\n{}",
+        ] {
             let stream = [rest.as_bytes(), &next].concat();
             assert_eq!(cut(Framer::joined(), &[&stream]), std::slice::from_ref(&next), "{rest}");
             assert_eq!(cut(Framer::joined(), &[rest.as_bytes(), &next]), std::slice::from_ref(&next), "{rest}");
@@ -263,7 +273,8 @@ fn beginnings_are_told() {
 
 #[test]
 fn a_start_line_with_other_blanks_is_the_same_in_pieces() {
-    let rest = "Via: x\r\nFrom: <sip:a>;tag=1\r\nTo: <sip:b>\r\nCall-ID: c\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n";
+    let rest =
+        "Via: x\r\nFrom: <sip:a>;tag=1\r\nTo: <sip:b>\r\nCall-ID: c\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n";
     for start in ["OPTIONS\tsip:a SIP/2.0", "  OPTIONS sip:a SIP/2.0", "\x0cOPTIONS sip:a SIP/2.0", "SIP/2.0\t200 OK"] {
         let stream = format!("{start}\r\n{rest}");
         for most in [1, 5, stream.len()] {

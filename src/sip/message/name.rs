@@ -127,7 +127,10 @@ const fn place(name: &[u8]) -> usize {
     let n = name.len();
     // Setting bit 5 makes letters lower case. It confuses some other bytes, which the comparison tells apart.
     let (first, middle, last) = (name[0] | 0x20, name[n / 2] | 0x20, name[n - 1] | 0x20);
-    n.wrapping_mul(37).wrapping_add(first as usize * 5).wrapping_add(middle as usize * 11).wrapping_add(last as usize * 3)
+    n.wrapping_mul(37)
+        .wrapping_add(first as usize * 5)
+        .wrapping_add(middle as usize * 11)
+        .wrapping_add(last as usize * 3)
         % PLACES
 }
 
@@ -140,7 +143,10 @@ static TABLE: [u8; PLACES] = {
         while table[at] != FREE {
             at = (at + 1) % PLACES;
         }
-        #[allow(clippy::cast_possible_truncation, reason = "the assertion above keeps the number of spellings below 255")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "the assertion above keeps the number of spellings below 255"
+        )]
         {
             table[at] = i as u8;
         }

@@ -49,7 +49,9 @@ fn reads_compact_folded_lf_only_and_odd_spacing() {
 
 #[test]
 fn content_length_missing_too_large_or_no_number_means_the_rest() {
-    for length in ["", "Content-Length: 900\r\n", "Content-Length: -1\r\n", "Content-Length: 99999999999999\r\n", "l: x\r\n"] {
+    for length in
+        ["", "Content-Length: 900\r\n", "Content-Length: -1\r\n", "Content-Length: 99999999999999\r\n", "l: x\r\n"]
+    {
         let text = minimal(&format!("{length}\r\nbody"));
         assert_eq!(Message::parse(text.as_bytes()).unwrap().body(), b"body", "{length}");
     }
@@ -72,7 +74,8 @@ fn keeps_bytes_that_are_not_utf8() {
 
 #[test]
 fn unknown_methods_and_uris_of_other_schemes_are_kept() {
-    let text = minimal("\r\n").replacen("OPTIONS sip:h", "!FOO-1 tel:+49;phone-context=x", 1).replace("7 OPTIONS", "7 !FOO-1");
+    let text =
+        minimal("\r\n").replacen("OPTIONS sip:h", "!FOO-1 tel:+49;phone-context=x", 1).replace("7 OPTIONS", "7 !FOO-1");
     let m = Message::parse(text.as_bytes()).unwrap();
     assert_eq!(m.method(), Method::Other);
     assert_eq!(m.start(), Start::Request { method: Method::Other, name: b"!FOO-1", uri: b"tel:+49;phone-context=x" });
@@ -80,8 +83,9 @@ fn unknown_methods_and_uris_of_other_schemes_are_kept() {
 
 #[test]
 fn says_why_bytes_are_not_sip() {
-    let check =
-        |bytes: &[u8], e: ParseError| assert_eq!(Message::parse(bytes).unwrap_err(), e, "{:?}", String::from_utf8_lossy(bytes));
+    let check = |bytes: &[u8], e: ParseError| {
+        assert_eq!(Message::parse(bytes).unwrap_err(), e, "{:?}", String::from_utf8_lossy(bytes))
+    };
     for keep_alive in [&b""[..], b"\r\n\r\n", b"\r\n", b"\0", b"\0\0\0\0", b"jaK"] {
         check(keep_alive, ParseError::KeepAlive);
     }
@@ -137,7 +141,10 @@ fn headers_with_a_shape_are_read() {
     assert_eq!((m.min_se(), m.rseq()), (Some(90), Some(988_789)));
     assert_eq!(m.rack(), Some(RAck { rseq: 776_656, cseq: 1, method: b"INVITE" }));
     let replaces = uri::unescaped(uri::uri_header(m.refer_to().unwrap(), "replaces").unwrap()).into_owned();
-    assert_eq!(Replaces::parse(&replaces), Some(Replaces { call_id: b"c@h", to_tag: b"1", from_tag: b"2", early_only: false }));
+    assert_eq!(
+        Replaces::parse(&replaces),
+        Some(Replaces { call_id: b"c@h", to_tag: b"1", from_tag: b"2", early_only: false })
+    );
     assert_eq!(m.referred_by(), Some(&b"sip:r@h"[..]));
     let reasons: Vec<_> = m.reasons().collect();
     assert_eq!(reasons[0], Reason { protocol: b"Q.850", cause: Some(16), text: b"Terminated, normally" });
@@ -170,13 +177,26 @@ fn headers_without_their_shape_are_absent() {
         ("c;to-tag=;from-tag=2", None),
         ("c", None),
     ] {
-        assert_eq!(Replaces::parse(value.as_bytes()).map(|r| (r.call_id, r.to_tag, r.from_tag, r.early_only)), want, "{value}");
+        assert_eq!(
+            Replaces::parse(value.as_bytes()).map(|r| (r.call_id, r.to_tag, r.from_tag, r.early_only)),
+            want,
+            "{value}"
+        );
     }
 }
 
 fn touch_everything(m: &Message<'_>) {
-    let _ =
-        (m.start(), m.method(), m.code(), m.request_uri(), m.branch(), m.contact_uri(), m.from_tag(), m.to_tag(), m.body().len());
+    let _ = (
+        m.start(),
+        m.method(),
+        m.code(),
+        m.request_uri(),
+        m.branch(),
+        m.contact_uri(),
+        m.from_tag(),
+        m.to_tag(),
+        m.body().len(),
+    );
     for n in [Name::Via, Name::Contact, Name::RecordRoute, Name::Allow] {
         let _ = (m.values(n).count(), m.headers(n).count());
     }

@@ -87,7 +87,8 @@ pub fn set_media_address(body: &[u8], to: &[Option<Place>]) -> Result<Vec<u8>, S
                     push(&mut out, line);
                     // Its address was the session's; it says so itself now that the session's has changed.
                     let address = old_c.filter(|_| i == 0 && !own_c);
-                    let ice = session_ice.iter().filter(|l| i == last && media.port != 0 && !own_ice(l)).map(|l| l.text);
+                    let ice =
+                        session_ice.iter().filter(|l| i == last && media.port != 0 && !own_ice(l)).map(|l| l.text);
                     for text in address.into_iter().chain(ice) {
                         insert(&mut out, text, line.ending());
                     }
@@ -185,8 +186,10 @@ pub fn keep_formats(body: &[u8], keep: &[Option<Vec<Vec<u8>>>]) -> Result<Vec<u8
                 out.extend_from_slice(line.ending());
                 continue;
             }
-            let subject =
-                [&b"rtpmap"[..], b"fmtp", b"rtcp-fb"].iter().find_map(|n| line.attribute(n)).and_then(|v| fields(v).next());
+            let subject = [&b"rtpmap"[..], b"fmtp", b"rtcp-fb"]
+                .iter()
+                .find_map(|n| line.attribute(n))
+                .and_then(|v| fields(v).next());
             // `a=rtcp-fb:*` speaks of all.
             if subject.is_none_or(|pt| pt == b"*" || kept.contains(&pt)) {
                 push(&mut out, line);
@@ -215,7 +218,8 @@ fn is_zero(connection: &[u8]) -> bool {
 }
 
 fn is_ice(line: &Line<'_>) -> bool {
-    let named = [&b"candidate"[..], b"remote-candidates", b"end-of-candidates"].iter().any(|n| line.attribute(n).is_some());
+    let named =
+        [&b"candidate"[..], b"remote-candidates", b"end-of-candidates"].iter().any(|n| line.attribute(n).is_some());
     named || line.value(b'a').and_then(|v| v.get(..4)).is_some_and(|v| v.eq_ignore_ascii_case(b"ice-"))
 }
 

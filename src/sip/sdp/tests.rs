@@ -44,7 +44,10 @@ fn is_lenient_in_reading_and_strict_in_editing() {
 #[test]
 fn the_version_grows_by_one_and_nothing_else_changes() {
     let next = continue_origin(BODY).unwrap();
-    assert_eq!(differing(BODY, &next), [("o=root 1821 1821 IN IP4 10.9.0.100\r\n", "o=root 1821 1822 IN IP4 10.9.0.100\r\n")]);
+    assert_eq!(
+        differing(BODY, &next),
+        [("o=root 1821 1821 IN IP4 10.9.0.100\r\n", "o=root 1821 1822 IN IP4 10.9.0.100\r\n")]
+    );
     let top = b"v=0\r\no=- 1 18446744073709551615 IN IP4 1.1.1.1\r\n";
     assert_eq!(continue_origin(top), Err(SdpError::Origin));
 }

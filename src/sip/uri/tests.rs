@@ -3,8 +3,9 @@ use proptest::prelude::*;
 
 #[test]
 fn finds_the_parts_of_a_name_addr() {
-    let n =
-        name_addr(br#" "A \"x\" <sip:evil@h>; tag=no" <sip:bob@[2001:db8::1]:5070;lr;transport=udp>;x="a;tag=b" ; Tag = 9z "#);
+    let n = name_addr(
+        br#" "A \"x\" <sip:evil@h>; tag=no" <sip:bob@[2001:db8::1]:5070;lr;transport=udp>;x="a;tag=b" ; Tag = 9z "#,
+    );
     assert_eq!(n.display, br#""A \"x\" <sip:evil@h>; tag=no""#);
     assert_eq!(n.uri, b"sip:bob@[2001:db8::1]:5070;lr;transport=udp");
     assert_eq!(parts::find_param(n.params, "tag"), Some(&b"9z"[..]));

@@ -27,7 +27,8 @@ pub fn arp(bytes: &[u8]) -> Option<Claim> {
     let ethernet = arp.get_hardware_type() == ArpHardwareTypes::Ethernet && arp.get_hw_addr_len() == 6;
     let ipv4 = arp.get_protocol_type() == EtherTypes::Ipv4 && arp.get_proto_addr_len() == 4;
     let sender = arp.get_sender_proto_addr();
-    (ethernet && ipv4 && !sender.is_unspecified()).then(|| Claim { address: sender.into(), mac: arp.get_sender_hw_addr() })
+    (ethernet && ipv4 && !sender.is_unspecified())
+        .then(|| Claim { address: sender.into(), mac: arp.get_sender_hw_addr() })
 }
 
 /// The claim in an IPv6 packet that `from` sent: a neighbour advertisement. One that a router sent on, or that is damaged, counts for

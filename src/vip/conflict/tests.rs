@@ -223,7 +223,8 @@ fn an_advertisement_claims_its_target_for_the_host_that_sent_it() {
     let vip: Ipv6Addr = "2001:db8::100".parse().unwrap();
     let good = advertisement(vip, "fe80::2".parse().unwrap());
     assert_eq!(frame::ipv6(&good, OTHER), Some(Claim { address: vip.into(), mac: OTHER }));
-    for (at, what) in [(7, "from off the link"), (6, "not ICMPv6"), (40, "a solicitation"), (63, "damaged"), (5, "cut")] {
+    for (at, what) in [(7, "from off the link"), (6, "not ICMPv6"), (40, "a solicitation"), (63, "damaged"), (5, "cut")]
+    {
         let mut bad = good.clone();
         bad[at] ^= 1;
         assert_eq!(frame::ipv6(&bad, OTHER), None, "{what}");

@@ -61,7 +61,8 @@ mod tests {
     fn a_short_right_is_not_spent_on_its_guard() {
         let mut guards = Guards::default();
         guards.ran_out(3, Time::from_millis(1000));
-        let begins = |left| guards.now(Time::from_millis(1001), Duration::from_millis(left)).next().map(|(_, g)| g.as_millis());
+        let begins =
+            |left| guards.now(Time::from_millis(1001), Duration::from_millis(left)).next().map(|(_, g)| g.as_millis());
         assert_eq!([256, 255, 128, 60, 5].map(begins), [64, 32, 32, 8, 8].map(Some));
     }
 }

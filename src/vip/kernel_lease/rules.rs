@@ -146,7 +146,8 @@ impl Plan<'_> {
     fn mark(&self, kind: &Kind) -> String {
         // FNV-1a: two makes of a table must differ in name, and nobody chooses them to be alike.
         let text = self.sets(std::slice::from_ref(kind)) + &self.rules(kind);
-        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+        let hash =
+            text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
         format!("{MADE}{hash:016x}")
     }
 
@@ -177,12 +178,19 @@ impl Plan<'_> {
             let _ = writeln!(ip[0], "ip6 daddr {v6} ip6 daddr != @held6 {lapsed_in}");
             let _ = writeln!(ip[1], "ip6 saddr {v6} ip6 saddr != @held6 {lapsed_out}");
             // Solicitations go to a group. Another host's that comes from the address itself asks for something else.
-            let _ = writeln!(ip[0], "icmpv6 type nd-neighbor-solicit @th,64,128 {targets} @th,64,128 != @target6 counter drop");
-            let _ = writeln!(ip[1], "icmpv6 type nd-neighbor-advert @th,64,128 {targets} @th,64,128 != @target6 counter drop");
+            let _ = writeln!(
+                ip[0],
+                "icmpv6 type nd-neighbor-solicit @th,64,128 {targets} @th,64,128 != @target6 counter drop"
+            );
+            let _ = writeln!(
+                ip[1],
+                "icmpv6 type nd-neighbor-advert @th,64,128 {targets} @th,64,128 != @target6 counter drop"
+            );
         }
         let ([arp_in, arp_out], [ip_in, ip_out]) = (arp, ip);
-        let chain =
-            |name: &str, hook: &str, rules: &str| format!("chain {name} {{ type filter hook {hook}; policy accept;\n{rules}}}\n");
+        let chain = |name: &str, hook: &str, rules: &str| {
+            format!("chain {name} {{ type filter hook {hook}; policy accept;\n{rules}}}\n")
+        };
         let dev = self.interface;
         match kind.family {
             // In: before everything else. Out: after everything else, so that it sees what really leaves.
@@ -190,7 +198,9 @@ impl Plan<'_> {
                 chain("ingress", &format!("ingress device \"{dev}\" priority -500"), &(arp_in + &ip_in))
                     + &chain("egress", &format!("egress device \"{dev}\" priority 500"), &(arp_out + &ip_out))
             }
-            Family::Arp => chain("input", "input priority -500", &arp_in) + &chain("output", "output priority 500", &arp_out),
+            Family::Arp => {
+                chain("input", "input priority -500", &arp_in) + &chain("output", "output priority 500", &arp_out)
+            }
             // Before the relay (raw, -300) and connection tracking; and after the relay and NAT. Loopback is left alone: there
             // the host talks to itself. On other interfaces only an address that this host still has is meant: a host that is a
             // gateway too forwards to the one that holds it.

@@ -37,8 +37,11 @@ impl Link {
         }
         let short = batch.size() <= AT_ONCE;
         let ahead = self.ahead;
-        self.run(short, move |socket| if ahead && !short { sys::ahead(|| socket.commit(batch)) } else { socket.commit(batch) })
-            .await
+        self.run(
+            short,
+            move |socket| if ahead && !short { sys::ahead(|| socket.commit(batch)) } else { socket.commit(batch) },
+        )
+        .await
     }
 
     /// [`Nfnl::get`].

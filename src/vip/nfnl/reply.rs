@@ -1,9 +1,9 @@
 //! Reading what nf_tables answers: pure, and never in trust that an answer is whole.
 
 use super::batch::{
-    COMMENT, COUNTER_BYTES, COUNTER_PACKETS, DATA_VALUE, ELEM_DATA, ELEM_EXPIRATION, ELEM_EXPR, ELEM_KEY, ELEM_USERDATA,
-    EXPR_DATA, EXPR_NAME, GENERIC, LIST_ELEM, LIST_ELEMENTS, NESTED, NEW, NEW_RULE, NEW_TABLE, RULE_CHAIN, RULE_USERDATA,
-    TABLE_HANDLE,
+    COMMENT, COUNTER_BYTES, COUNTER_PACKETS, DATA_VALUE, ELEM_DATA, ELEM_EXPIRATION, ELEM_EXPR, ELEM_KEY,
+    ELEM_USERDATA, EXPR_DATA, EXPR_NAME, GENERIC, LIST_ELEM, LIST_ELEMENTS, NESTED, NEW, NEW_RULE, NEW_TABLE,
+    RULE_CHAIN, RULE_USERDATA, TABLE_HANDLE,
 };
 use netlink_packet_core::NetlinkBuffer;
 use std::time::Duration;
@@ -180,7 +180,9 @@ fn each(mut rest: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), Malformed>
             return None;
         }
         let whole = std::mem::take(&mut rest);
-        let (Some([l0, l1, k0, k1]), true) = (whole.first_chunk::<4>(), whole.len() >= 4) else { return Some(Err(Malformed)) };
+        let (Some([l0, l1, k0, k1]), true) = (whole.first_chunk::<4>(), whole.len() >= 4) else {
+            return Some(Err(Malformed));
+        };
         let length = usize::from(u16::from_ne_bytes([*l0, *l1]));
         let Some(value) = whole.get(4..length) else { return Some(Err(Malformed)) };
         rest = whole.get(length.next_multiple_of(4)..).unwrap_or_default();

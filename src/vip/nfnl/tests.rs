@@ -61,7 +61,11 @@ fn many_elements_are_many_messages_and_split_where_the_buffer_ends() {
     assert!(messages > 10, "{messages}");
     let limit = 100_000;
     let some = fill().transactions(limit, &mut 1);
-    assert!(some.iter().all(|t| t.bytes.len() <= limit), "{:?}", some.iter().map(|t| t.bytes.len()).collect::<Vec<_>>());
+    assert!(
+        some.iter().all(|t| t.bytes.len() <= limit),
+        "{:?}",
+        some.iter().map(|t| t.bytes.len()).collect::<Vec<_>>()
+    );
     assert_eq!(some.iter().map(|t| headers(&t.bytes).len() - 2).sum::<usize>(), messages);
     // A limit below one message cannot be kept, and is no endless loop.
     assert_eq!(fill().transactions(1, &mut 1).len(), messages);
@@ -99,8 +103,10 @@ fn message(kind: u16, flags: u16, attributes: &[u8]) -> Vec<u8> {
 #[test]
 fn of_rules_chain_and_comment_are_read() {
     let rule = |noted: &[u8]| [attribute(1, b"t\0"), attribute(2, b"output\0"), attribute(7, noted)].concat();
-    let read =
-        |comment: &str| Reply::Rule { sequence: 9, rule: Rule { chain: "output".to_owned(), comment: comment.to_owned() } };
+    let read = |comment: &str| Reply::Rule {
+        sequence: 9,
+        rule: Rule { chain: "output".to_owned(), comment: comment.to_owned() },
+    };
     // Something that another program noted comes first.
     let noted = [&[1, 2, 0, 0][..], &[0, 4], b"abc\0"].concat();
     assert_eq!(parse(&message(0xa06, 2, &rule(&noted))), Ok(vec![read("abc")]));

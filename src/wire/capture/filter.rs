@@ -132,7 +132,8 @@ pub(super) fn sample_filter(addresses: &[IpAddr], ports: (u16, u16), one_in: u32
 fn place(p: &mut Program) -> [Label; 4] {
     let labels = [p.label(), p.label(), p.label(), p.label()];
     let [v4, v6, ..] = labels;
-    let (begins_4, begins_6, tagged, inner_tag, type_of_inner) = (p.label(), p.label(), p.label(), p.label(), p.label());
+    let (begins_4, begins_6, tagged, inner_tag, type_of_inner) =
+        (p.label(), p.label(), p.label(), p.label(), p.label());
     p.half(PROTOCOL);
     p.if_equal(IPV4, begins_4);
     p.if_equal(IPV6, begins_6);

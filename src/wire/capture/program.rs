@@ -147,7 +147,8 @@ impl Program {
             let to = self.labels[label.0]?;
             self.ops[at].3 = u32::try_from(to.checked_sub(at + 1)?).ok()?;
         }
-        let all: Vec<SockFilter> = self.ops.into_iter().map(|(code, yes, no, k)| SockFilter::new(code, yes, no, k)).collect();
+        let all: Vec<SockFilter> =
+            self.ops.into_iter().map(|(code, yes, no, k)| SockFilter::new(code, yes, no, k)).collect();
         (all.len() <= LONGEST).then_some(all)
     }
 }

@@ -66,7 +66,14 @@ impl Ring {
         // SAFETY: a new shared mapping of a descriptor that is open; the kernel chooses the place, and checks the length against the
         // ring's own.
         let map = unsafe {
-            libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, socket.as_raw_fd(), 0)
+            libc::mmap(
+                std::ptr::null_mut(),
+                length,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                socket.as_raw_fd(),
+                0,
+            )
         };
         if map == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
@@ -101,8 +108,8 @@ impl Ring {
     }
 
     fn status<'a>(&self, n: usize) -> &'a AtomicU32 {
-        const AT: usize =
-            std::mem::offset_of!(libc::tpacket_block_desc, hdr) + std::mem::offset_of!(libc::tpacket_hdr_v1, block_status);
+        const AT: usize = std::mem::offset_of!(libc::tpacket_block_desc, hdr)
+            + std::mem::offset_of!(libc::tpacket_hdr_v1, block_status);
         // SAFETY: a block begins with its descriptor, page-aligned, so that the status is aligned; it lies within the mapping, which lives
         // as long as the ring: the reference is used in functions of the ring only. The kernel changes it at any time, as an atomic allows.
         unsafe { AtomicU32::from_ptr(self.block(n).add(AT).cast_mut().cast()) }

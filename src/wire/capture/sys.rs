@@ -65,8 +65,9 @@ impl PacketOption for libc::tpacket_req3 {}
 pub(super) fn set_option<T: PacketOption>(socket: &Socket, name: libc::c_int, value: &T) -> io::Result<()> {
     let length = size_of::<T>() as libc::socklen_t;
     // SAFETY: the descriptor is open for the borrow, `value` is as long as is said, and the kernel only reads it.
-    let result =
-        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_PACKET, name, std::ptr::from_ref(value).cast(), length) };
+    let result = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_PACKET, name, std::ptr::from_ref(value).cast(), length)
+    };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -77,7 +78,13 @@ pub(super) fn drops(socket: &Socket) -> io::Result<(u32, u32)> {
     // SAFETY: the descriptor is open for the borrow; `stats` and `length` live over the call, and the kernel writes at most
     // `length` bytes (without a ring only the first two numbers).
     let result = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_STATISTICS, (&raw mut stats).cast(), &raw mut length)
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_STATISTICS,
+            (&raw mut stats).cast(),
+            &raw mut length,
+        )
     };
     if result == 0 { Ok((stats.tp_drops, stats.tp_freeze_q_cnt)) } else { Err(io::Error::last_os_error()) }
 }

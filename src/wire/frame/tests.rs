@@ -62,7 +62,10 @@ fn finds_the_datagram_behind_every_link_type() {
         (Link::Null, [vec![2, 0, 0, 0], packet.clone()].concat()),
     ] {
         let (src, dst, payload) = udp_of(link, &frame).unwrap();
-        assert_eq!((src.to_string(), dst.to_string(), payload), ("10.0.0.1:5060".into(), "10.0.0.2:5061".into(), &b"hello"[..]));
+        assert_eq!(
+            (src.to_string(), dst.to_string(), payload),
+            ("10.0.0.1:5060".into(), "10.0.0.2:5061".into(), &b"hello"[..])
+        );
     }
 }
 

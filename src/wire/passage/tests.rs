@@ -28,7 +28,8 @@ fn packet_types_are_those_of_the_kernel() {
 
 #[test]
 fn a_flood_of_forgeries_is_told_at_once_and_then_each_minute() {
-    let who = |n: u8| Impostor { link: Some([2, 0, 0, 0, 0, n]), claims: [10, 0, 0, 100].into(), to: [10, 0, 0, n].into() };
+    let who =
+        |n: u8| Impostor { link: Some([2, 0, 0, 0, 0, n]), claims: [10, 0, 0, 100].into(), to: [10, 0, 0, n].into() };
     let mut all = Impostors::default();
     let mut told = Vec::new();
     // One each 10 ms for 150 s.

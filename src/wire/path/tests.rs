@@ -4,7 +4,8 @@ use proptest::prelude::*;
 const ETHERNET: [u8; 12] = [2; 12];
 
 fn udp(sport: u16, dport: u16, payload: &[u8]) -> Vec<u8> {
-    [&sport.to_be_bytes()[..], &dport.to_be_bytes(), &((8 + payload.len()) as u16).to_be_bytes(), &[0, 0], payload].concat()
+    [&sport.to_be_bytes()[..], &dport.to_be_bytes(), &((8 + payload.len()) as u16).to_be_bytes(), &[0, 0], payload]
+        .concat()
 }
 
 fn tcp(sport: u16, dport: u16, seq: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
@@ -15,7 +16,8 @@ fn tcp(sport: u16, dport: u16, seq: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
 
 fn v4(protocol: u8, id: u16, flags: u16, data: &[u8]) -> Vec<u8> {
     let length = (20 + data.len()) as u16;
-    let head = [&[0x45, 0][..], &length.to_be_bytes(), &id.to_be_bytes(), &flags.to_be_bytes(), &[64, protocol, 0, 0]].concat();
+    let head = [&[0x45, 0][..], &length.to_be_bytes(), &id.to_be_bytes(), &flags.to_be_bytes(), &[64, protocol, 0, 0]]
+        .concat();
     [&head[..], &[10, 0, 0, 1, 10, 0, 0, 2], data].concat()
 }
 
@@ -138,7 +140,8 @@ fn only_the_named_ports_and_hosts_count() {
     let mut path = sip();
     assert_eq!(run(&mut path, &packets).len(), 1);
     assert_eq!(path.counters().other, 3);
-    let with = |ports: Option<Vec<u16>>, host: &str| Path::new(PathSettings { ports, hosts: vec![host.parse().unwrap()] });
+    let with =
+        |ports: Option<Vec<u16>>, host: &str| Path::new(PathSettings { ports, hosts: vec![host.parse().unwrap()] });
     assert_eq!(run(&mut with(Some(vec![5060]), "10.0.0.1"), &packets).len(), 1);
     assert_eq!(run(&mut with(Some(vec![5060]), "10.0.0.2"), &packets).len(), 1);
     assert_eq!(run(&mut with(Some(vec![5060]), "10.0.0.3"), &packets).len(), 0);
@@ -209,8 +212,10 @@ fn a_stream_in_small_segments_with_ends_on_both_sides() {
 fn from_server(message: &[u8]) -> [Vec<Vec<u8>>; 3] {
     let datagram = v4(17, 1, 0, &udp(5060, 7000, message));
     let (one, two) = message.split_at(message.len() / 2);
-    let segments =
-        vec![v4(6, 1, 0, &tcp(5060, 7000, 1, 0x18, one)), v4(6, 1, 0, &tcp(5060, 7000, 1 + one.len() as u32, 0x18, two))];
+    let segments = vec![
+        v4(6, 1, 0, &tcp(5060, 7000, 1, 0x18, one)),
+        v4(6, 1, 0, &tcp(5060, 7000, 1 + one.len() as u32, 0x18, two)),
+    ];
     [vec![datagram.clone()], fragments4(&datagram, 9, 1480), segments]
 }
 
@@ -226,7 +231,8 @@ fn what_comes_in_from_the_servers_address_is_no_word_of_the_server() {
     };
     let (real, forged) = (invite(4000), vec![b'f'; invite(4000).len()]);
     for (mine, theirs) in from_server(&real).into_iter().zip(from_server(&forged)) {
-        let way = |passage: Passage, packets: &[Vec<u8>]| packets.iter().map(|p| (passage, p.clone())).collect::<Vec<_>>();
+        let way =
+            |passage: Passage, packets: &[Vec<u8>]| packets.iter().map(|p| (passage, p.clone())).collect::<Vec<_>>();
         assert_eq!(heard(&mut server(), &way(Passage::Out, &mine)), [&real[..]]);
         assert_eq!(heard(&mut server(), &way(Passage::Within, &mine)), [&real[..]]);
         for passage in [Passage::In, Passage::Past] {

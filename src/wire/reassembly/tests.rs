@@ -12,7 +12,8 @@ fn datagram(payload: &[u8]) -> Vec<u8> {
 fn cut(bytes: &[u8], room: usize, id: u32) -> Vec<Fragment<'_>> {
     let count = bytes.len().div_ceil(room);
     let ip = |n| IpAddr::from([10, 0, 0, n]);
-    let one = |(i, data)| Fragment { src: ip(1), dst: ip(2), protocol: 17, id, offset: i * room, more: i + 1 < count, data };
+    let one =
+        |(i, data)| Fragment { src: ip(1), dst: ip(2), protocol: 17, id, offset: i * room, more: i + 1 < count, data };
     bytes.chunks(room).enumerate().map(one).collect()
 }
 

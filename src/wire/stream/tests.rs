@@ -14,8 +14,11 @@ fn syn(port: u16, seq: u32) -> Tcp<'static> {
 
 fn message(n: usize) -> Vec<u8> {
     let body = "x".repeat(n % 50);
-    format!("OPTIONS sip:a SIP/2.0\r\nCall-ID: {n}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}", body.len())
-        .into_bytes()
+    format!(
+        "OPTIONS sip:a SIP/2.0\r\nCall-ID: {n}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
 }
 
 fn run(streams: &mut Streams, segments: &[Tcp<'_>], now: Time) -> Vec<Vec<u8>> {
@@ -121,12 +124,14 @@ fn a_lost_segment_costs_its_message_and_the_answer_shows_the_loss() {
     // The first half of the second is not seen.
     let rest = &two[20..];
     assert!(
-        run(&mut streams, &[segment(1000, seq + 20, rest), segment(1000, seq + two.len() as u32, &three)], Time::ZERO).is_empty()
+        run(&mut streams, &[segment(1000, seq + 20, rest), segment(1000, seq + two.len() as u32, &three)], Time::ZERO)
+            .is_empty()
     );
     assert!(streams.next_deadline().is_some());
     let mut all = Vec::new();
     let end = seq + (two.len() + three.len()) as u32;
-    let answer = Tcp { sport: 5060, dport: 1000, seq: 70, ack: Some(end), syn: false, fin: false, rst: false, data: b"" };
+    let answer =
+        Tcp { sport: 5060, dport: 1000, seq: 70, ack: Some(end), syn: false, fin: false, rst: false, data: b"" };
     streams.handle_segment(B.into(), A.into(), &answer, Time::ZERO, &mut |_, _, m| all.push(m.to_vec()));
     assert_eq!(all, [&three[..]]);
     let counters = streams.counters();
@@ -224,7 +229,10 @@ fn streams_that_end_or_fall_silent_are_forgotten() {
         let port = (n % 1000) as u16;
         let m = message(1);
         let fin = Tcp { fin: true, ..segment(port, 1 + m.len() as u32, b"") };
-        assert_eq!(run(&mut streams, &[syn(port, 0), segment(port, 1, &m), fin], Time::from_millis(u64::from(n))).len(), 1);
+        assert_eq!(
+            run(&mut streams, &[syn(port, 0), segment(port, 1, &m), fin], Time::from_millis(u64::from(n))).len(),
+            1
+        );
     }
     assert!(streams.streams.is_empty() && streams.queue.len() <= SPARE + 2, "{}", streams.queue.len());
     for port in 0..100 {

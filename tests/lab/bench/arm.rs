@@ -81,7 +81,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 pub(super) fn run(args: &Arm) -> Result<bool> {
     // Before any other thread is there: a thread takes the namespace of the one that started it.
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).context("this makes a network namespace, which needs root")?;
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
+        .context("this makes a network namespace, which needs root")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let mut rows = Vec::new();
     let mut reached = true;

@@ -84,7 +84,13 @@ pub(super) fn run(args: &Forward) -> Result<bool> {
 
 /// Processor time of a packet from the sender's socket through the relay to the receiver's, in nanoseconds. On a virtual wire all of
 /// it is the sender's own time, as long as the kernel does not put it off; so what went through is counted.
-fn send(socket: &UdpSocket, to: SocketAddr, packets: u64, runtime: &tokio::runtime::Runtime, relay: &KernelRelay) -> Result<f64> {
+fn send(
+    socket: &UdpSocket,
+    to: SocketAddr,
+    packets: u64,
+    runtime: &tokio::runtime::Runtime,
+    relay: &KernelRelay,
+) -> Result<f64> {
     let counted = || -> Result<u64> {
         let counts = runtime.block_on(relay.counts_of(&[CALL]))?;
         Ok(counts.get(CALL).into_iter().flatten().map(|c| c.packets).sum())

@@ -85,7 +85,12 @@ pub(crate) fn run(args: &Learn) -> Result<bool> {
         parts.insert("stored".into(), stored::run(&say)?);
     }
     if all || args.live {
-        let wish = live::Wish { rate: args.rate, seconds: args.seconds, audio: !args.no_audio, program: args.keepcall.clone() };
+        let wish = live::Wish {
+            rate: args.rate,
+            seconds: args.seconds,
+            audio: !args.no_audio,
+            program: args.keepcall.clone(),
+        };
         parts.insert("live".into(), live::run(&wish, &say)?);
     }
     println!("{}", Value::Object(parts));

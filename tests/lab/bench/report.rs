@@ -36,7 +36,8 @@ impl Summary {
     /// `None` of no rounds.
     pub(super) fn of(samples: &[Sample]) -> Option<Self> {
         let all: Vec<f64> = samples.iter().map(|s| s.ms).collect();
-        let two: Vec<f64> = samples.iter().map(|s| f64::from(u32::try_from(s.two_hosts_ms).unwrap_or(u32::MAX))).collect();
+        let two: Vec<f64> =
+            samples.iter().map(|s| f64::from(u32::try_from(s.two_hosts_ms).unwrap_or(u32::MAX))).collect();
         Some(Self {
             median: median(&all)?,
             min: round(all.iter().copied().fold(f64::INFINITY, f64::min)),
@@ -88,7 +89,11 @@ pub(super) fn print_table(rows: &[Value]) {
     for r in rows {
         let cell = |v: &Value| match v["median_ms"].as_f64() {
             Some(m) => {
-                format!("{m:.1} ({:.1} to {:.1})", v["min_ms"].as_f64().unwrap_or(0.0), v["max_ms"].as_f64().unwrap_or(0.0))
+                format!(
+                    "{m:.1} ({:.1} to {:.1})",
+                    v["min_ms"].as_f64().unwrap_or(0.0),
+                    v["max_ms"].as_f64().unwrap_or(0.0)
+                )
             }
             None => "-".to_owned(),
         };

@@ -70,11 +70,18 @@ impl Field {
         })?;
         let agents = &mut self.agents;
         let (lan, witness) = (&self.lan, &self.witness);
-        let got =
-            wait::every(SELDOM, "one master that all agree on, with a successor, and the VIP on it alone", SETTLED, || {
+        let got = wait::every(
+            SELDOM,
+            "one master that all agree on, with a successor, and the VIP on it alone",
+            SETTLED,
+            || {
                 for a in agents.iter_mut() {
                     if let Ok(Some(status)) = a.proc.ended() {
-                        return Ok(Err(format!("the agent on {} ended by itself with {status}:\n{}", a.node, a.proc.tail())));
+                        return Ok(Err(format!(
+                            "the agent on {} ended by itself with {status}:\n{}",
+                            a.node,
+                            a.proc.tail()
+                        )));
                     }
                 }
                 let order = order(agents)?;
@@ -83,7 +90,8 @@ impl Field {
                     for vip in [VIP4.into(), VIP6.into()] {
                         let has = a.host().has_address(vip).map_err(|e| format!("{e:#}"))?;
                         if has != (a.node == *master) {
-                            let text = lan.host(&a.node).and_then(|h| h.exec(&["ip", "-o", "addr", "show", "dev", "eth0"]));
+                            let text =
+                                lan.host(&a.node).and_then(|h| h.exec(&["ip", "-o", "addr", "show", "dev", "eth0"]));
                             return Err(format!("{master} is master, and {} has {vip}: {has}; {text:?}", a.node));
                         }
                     }
@@ -95,7 +103,8 @@ impl Field {
                 } else {
                     Err(format!("{master} is master, {owner} answers, and a client's cache holds {cached:?}"))
                 }
-            })?;
+            },
+        )?;
         got.map_err(anyhow::Error::msg)
     }
 }

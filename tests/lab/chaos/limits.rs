@@ -38,7 +38,12 @@ impl Limits {
 
     /// A lease has to run out first.
     pub(crate) fn slow(&self) -> Duration {
-        self.lease_ttl + EXPIRY_TICK + self.hold.mul_f64(1.0 + 2.0 * DRIFT) + self.hold + ETCD_TIMEOUT * 2 + self.allowance
+        self.lease_ttl
+            + EXPIRY_TICK
+            + self.hold.mul_f64(1.0 + 2.0 * DRIFT)
+            + self.hold
+            + ETCD_TIMEOUT * 2
+            + self.allowance
     }
 
     /// The longest silence that is allowed in a round of these faults, and why.
@@ -53,7 +58,10 @@ impl Limits {
             [_] => (self.fast(), "fast: hold, and one commit"),
             several => {
                 let end = several.iter().map(|s| s.at + s.lasts).max().unwrap_or_default();
-                (end + ETCD_ELECTION + self.lease_ttl + self.slow(), "slow, after the last fault has ended and etcd has a leader")
+                (
+                    end + ETCD_ELECTION + self.lease_ttl + self.slow(),
+                    "slow, after the last fault has ended and etcd has a leader",
+                )
             }
         }
     }

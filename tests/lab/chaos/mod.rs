@@ -131,7 +131,8 @@ pub(crate) fn run(args: &Args) -> Result<Report> {
     let result = play(args, &limits, seed, &mut field, &mut report);
     let failed = result.is_err() || !report.violations.is_empty();
     let kept = args.keep_logs.clone().or_else(|| {
-        (failed && !args.without_lease).then(|| std::env::temp_dir().join(format!("keepcall-chaos-{}", std::process::id())))
+        (failed && !args.without_lease)
+            .then(|| std::env::temp_dir().join(format!("keepcall-chaos-{}", std::process::id())))
     });
     if let Some(dir) = kept {
         field.lan.keep_logs(&dir)?;
@@ -221,11 +222,20 @@ fn only(seed: u64, n: u64, kind: &str, nodes: usize, limits: &Limits) -> Result<
     // Among the rounds of the same seed there is one soon.
     let mut all = (0..10_000).flat_map(|i| plan::round(seed.wrapping_add(n), i, nodes, limits.hold));
     let fits = |f: Fault| f.hits().is_none_or(|(w, _)| w == Who::Master);
-    let step = all.find(|s| s.fault.name() == kind && fits(s.fault)).with_context(|| format!("there is no fault {kind}"))?;
+    let step =
+        all.find(|s| s.fault.name() == kind && fits(s.fault)).with_context(|| format!("there is no fault {kind}"))?;
     Ok(Step { at: Duration::ZERO, ..step })
 }
 
-fn judge(f: &Finding, steps: &[Step], limits: &Limits, masters: &[&str], begin: u64, took: Duration, wrong: &mut Vec<String>) {
+fn judge(
+    f: &Finding,
+    steps: &[Step],
+    limits: &Limits,
+    masters: &[&str],
+    begin: u64,
+    took: Duration,
+    wrong: &mut Vec<String>,
+) {
     if f.two_hosts_ms > 0 {
         let (from, to) = f.two_from_to.unwrap_or_default();
         wrong.push(format!(
@@ -238,8 +248,12 @@ fn judge(f: &Finding, steps: &[Step], limits: &Limits, masters: &[&str], begin: 
     }
     let spoke: Vec<&str> = f.owners.iter().map(|o| o.1.as_str()).collect();
     if !record::in_order(&spoke, masters) {
-        let told: Vec<String> =
-            f.owners.iter().take(12).map(|(at, who)| format!("{who} at {:.0} ms", us_to_ms(at.saturating_sub(begin)))).collect();
+        let told: Vec<String> = f
+            .owners
+            .iter()
+            .take(12)
+            .map(|(at, who)| format!("{who} at {:.0} ms", us_to_ms(at.saturating_sub(begin))))
+            .collect();
         wrong.push(format!("{} spoke for the VIP; the masters were {masters:?}", told.join(", ")));
     }
     let (bound, why) = limits.of(steps);
@@ -263,7 +277,8 @@ fn judge(f: &Finding, steps: &[Step], limits: &Limits, masters: &[&str], begin: 
 /// All agents must tell the same history, and it must be the record's.
 fn same_history(field: &Field, story: &Story) -> Result<()> {
     wait::every(Duration::from_millis(500), "the same history on all nodes", HISTORY, || {
-        let all = field.agents.iter().map(|a| a.history().map_err(|e| format!("{e:#}"))).collect::<Result<Vec<_>, _>>()?;
+        let all =
+            field.agents.iter().map(|a| a.history().map_err(|e| format!("{e:#}"))).collect::<Result<Vec<_>, _>>()?;
         let brief = |h: &[Value]| h.iter().map(|e| (e["epoch"].as_u64(), e["master"].clone())).collect::<Vec<_>>();
         let first = brief(&all[0]);
         if let Some(other) = all.iter().find(|h| brief(h) != first) {

@@ -165,7 +165,8 @@ pub(crate) fn round(seed: u64, round: u64, nodes: usize, hold: Duration) -> Vec<
 }
 
 fn fault(dice: &mut Dice, nodes: usize) -> Fault {
-    let all: &[Who] = if nodes > 2 { &[Who::Master, Who::Successor, Who::Third] } else { &[Who::Master, Who::Successor] };
+    let all: &[Who] =
+        if nodes > 2 { &[Who::Master, Who::Successor, Who::Third] } else { &[Who::Master, Who::Successor] };
     // The master is where it hurts.
     let who = if dice.below(3) > 0 { Who::Master } else { dice.one_of(all) };
     let other = dice.one_of(&all.iter().copied().filter(|w| *w != who).collect::<Vec<_>>());

@@ -74,7 +74,11 @@ impl Dialog {
         for (name, value, mine) in [("From", m.get("from"), &self.remote), ("To", m.get("to"), &self.local)] {
             let value = value.unwrap_or_default();
             if uri_of(value) != uri_of(mine) {
-                faults.push(format!("{method}: {name} has the URI {:?}, the dialog has {:?}", uri_of(value), uri_of(mine)));
+                faults.push(format!(
+                    "{method}: {name} has the URI {:?}, the dialog has {:?}",
+                    uri_of(value),
+                    uri_of(mine)
+                ));
             }
         }
         if let Start::Request(_, uri) = &m.start
@@ -83,7 +87,9 @@ impl Dialog {
             faults.push(format!("{method}: the request URI is {uri}, the phone's Contact is {contact}"));
         }
         match (m.cseq(), self.remote_cseq) {
-            (Ok((n, _)), Some(last)) if n <= last => faults.push(format!("{method}: CSeq {n} does not rise above {last}")),
+            (Ok((n, _)), Some(last)) if n <= last => {
+                faults.push(format!("{method}: CSeq {n} does not rise above {last}"))
+            }
             (Ok((n, _)), Some(last)) if n != last + 1 => notes.push(format!("{method}: CSeq went from {last} to {n}")),
             _ => {}
         }
@@ -155,8 +161,10 @@ pub(crate) fn answer_route(m: &Message, source: SocketAddr) -> Option<(String, S
         return None;
     }
     let sent_by = rest.split(';').next()?.trim();
-    let named: Option<SocketAddr> =
-        sent_by.parse().ok().or_else(|| sent_by.trim_matches(['[', ']']).parse().ok().map(|ip| SocketAddr::new(ip, 5060)));
+    let named: Option<SocketAddr> = sent_by
+        .parse()
+        .ok()
+        .or_else(|| sent_by.trim_matches(['[', ']']).parse().ok().map(|ip| SocketAddr::new(ip, 5060)));
     let mut via = top.clone();
     if param(&top, "rport").is_some() {
         let with = format!(";rport={}", source.port());

@@ -93,7 +93,19 @@ impl Line {
     pub(crate) fn new(me: Identity, sip: UdpSocket, rtp: UdpSocket, shared: Shared) -> Self {
         let ssrc = u32::from(me.rtp.port()) << 8 | u32::from(me.sip.port() & 0xff);
         let (mouth, ear) = (Mouth::new(me.tones.0, ssrc), Ear::new(me.tones.1));
-        Self { me, sip, rtp, shared, dialog: None, client: None, server: None, answers: VecDeque::new(), ack: None, mouth, ear }
+        Self {
+            me,
+            sip,
+            rtp,
+            shared,
+            dialog: None,
+            client: None,
+            server: None,
+            answers: VecDeque::new(),
+            ack: None,
+            mouth,
+            ear,
+        }
     }
 
     /// Works until the phone is dropped.
@@ -224,7 +236,8 @@ impl Line {
 
     fn next_timer(&self) -> Instant {
         let far = Instant::now() + Duration::from_secs(3600);
-        let c = self.client.as_ref().map(|c| if c.quiet { c.repeat.give_up } else { c.repeat.at.min(c.repeat.give_up) });
+        let c =
+            self.client.as_ref().map(|c| if c.quiet { c.repeat.give_up } else { c.repeat.at.min(c.repeat.give_up) });
         let s = self.server.as_ref().map(|s| s.repeat.at.min(s.repeat.give_up));
         [c, s].into_iter().flatten().min().unwrap_or(far)
     }

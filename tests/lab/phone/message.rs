@@ -196,7 +196,9 @@ pub(crate) fn uri_of(value: &str) -> String {
 pub(crate) fn target_of(uri: &str) -> Option<std::net::SocketAddr> {
     let rest = uri.strip_prefix("sip:")?;
     let host = rest.rsplit('@').next()?.split([';', '?']).next()?;
-    host.parse().ok().or_else(|| host.trim_matches(['[', ']']).parse().ok().map(|ip| std::net::SocketAddr::new(ip, 5060)))
+    host.parse()
+        .ok()
+        .or_else(|| host.trim_matches(['[', ']']).parse().ok().map(|ip| std::net::SocketAddr::new(ip, 5060)))
 }
 
 /// Writes a message.

@@ -192,9 +192,10 @@ impl Phone {
         let ip: IpAddr = if server.is_ipv4() { host.ip4.into() } else { host.ip6.into() };
         let (sip, rtp, voice) = host.enter(move || {
             let sip = UdpSocket::bind((ip, u16::try_from(number + 10_000)?)).context("SIP port of a phone")?;
-            let rtp = UdpSocket::bind((ip, u16::try_from(30_000 + 2_000 * side + 2 * index)?)).context("RTP port of a phone")?;
-            let voice =
-                UdpSocket::bind((ip, u16::try_from(40_000 + 2_000 * side + 2 * index)?)).context("voice port of a phone")?;
+            let rtp = UdpSocket::bind((ip, u16::try_from(30_000 + 2_000 * side + 2 * index)?))
+                .context("RTP port of a phone")?;
+            let voice = UdpSocket::bind((ip, u16::try_from(40_000 + 2_000 * side + 2 * index)?))
+                .context("voice port of a phone")?;
             for socket in [&sip, &rtp, &voice] {
                 socket.set_nonblocking(true)?;
             }
@@ -242,8 +243,9 @@ impl Phone {
         let state = self.state();
         let a = &state.arrivals;
         let inner = a.windows(2).filter(|w| w[1] >= from && w[0] <= to).map(|w| w[1] - w[0]).max().unwrap_or(0);
-        let tail =
-            a.last().map_or(unix_us().saturating_sub(from), |&l| if l < to { to.min(unix_us()).saturating_sub(l) } else { 0 });
+        let tail = a
+            .last()
+            .map_or(unix_us().saturating_sub(from), |&l| if l < to { to.min(unix_us()).saturating_sub(l) } else { 0 });
         inner.max(tail)
     }
 }

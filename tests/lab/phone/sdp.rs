@@ -84,7 +84,9 @@ impl Sdp {
     /// What RFC 3264 section 8 says against this one as the successor of `before`, from the same side of one dialog.
     pub(crate) fn faults_after(&self, before: &Self) -> Vec<String> {
         let mut faults = Vec::new();
-        for (i, what) in ["user name", "session id", "version", "network type", "address type", "address"].iter().enumerate() {
+        for (i, what) in
+            ["user name", "session id", "version", "network type", "address type", "address"].iter().enumerate()
+        {
             if i != 2 && self.origin[i] != before.origin[i] {
                 faults.push(format!("o= {what} went from {:?} to {:?}", before.origin[i], self.origin[i]));
             }

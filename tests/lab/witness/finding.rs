@@ -121,7 +121,8 @@ pub(super) fn find(notes: &Notes, since: u64, until: u64, name: &dyn Fn([u8; 6])
             }
         }
     }
-    out.cache_late_us = (1..out.owners.len()).map(|i| cache_late(notes, &out.owners, i, until, name)).max().unwrap_or(0);
+    out.cache_late_us =
+        (1..out.owners.len()).map(|i| cache_late(notes, &out.owners, i, until, name)).max().unwrap_or(0);
     out
 }
 

@@ -167,7 +167,8 @@ fn watch_cache(client: &UdpSocket, stop: &AtomicBool, notes: &Mutex<Notes>) {
         let _ = client.send_to(b"keepcall", (VIP4, 9));
         let text = std::fs::read_to_string("/proc/thread-self/net/arp").unwrap_or_default();
         let mac = text.lines().find(|l| l.starts_with(&line)).and_then(|l| {
-            let bytes: Vec<u8> = l.split_whitespace().nth(3)?.split(':').filter_map(|b| u8::from_str_radix(b, 16).ok()).collect();
+            let bytes: Vec<u8> =
+                l.split_whitespace().nth(3)?.split(':').filter_map(|b| u8::from_str_radix(b, 16).ok()).collect();
             <[u8; 6]>::try_from(bytes).ok().filter(|m| *m != [0; 6])
         });
         let mut notes = lock(notes);

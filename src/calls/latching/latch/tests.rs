@@ -195,7 +195,8 @@ fn play(
             let _ = latch.handle(&Sample { from: mine[*place], ssrc: MINE, seq }, at(NAT).ip(), PATIENCE, now);
             check(&sent, mine[*place], count, &latch);
             n += 1;
-            for (whose, ssrc, number) in blows.get(n % blows.len().max(1)).filter(|_| n > spared).into_iter().flatten() {
+            for (whose, ssrc, number) in blows.get(n % blows.len().max(1)).filter(|_| n > spared).into_iter().flatten()
+            {
                 now += Duration::from_millis(1);
                 let from = attackers[whose % attackers.len()];
                 let s = Sample { from, ssrc: ssrc.unwrap_or(MINE), seq: number.unwrap_or(seq.wrapping_add(1)) };

@@ -2,8 +2,14 @@ use super::{same, tail};
 
 #[test]
 fn one_number_in_many_ways_of_writing_is_the_same() {
-    let ways: [&[u8]; 6] =
-        [b"+49301234567", b"0049301234567", b"0301234567", b"49301234567", b"+49-30-(123)45.67", b"0301234567;phone-context=x"];
+    let ways: [&[u8]; 6] = [
+        b"+49301234567",
+        b"0049301234567",
+        b"0301234567",
+        b"49301234567",
+        b"+49-30-(123)45.67",
+        b"0301234567;phone-context=x",
+    ];
     for a in ways {
         for b in ways {
             assert!(same(a, b), "{:?} {:?}", std::str::from_utf8(a), std::str::from_utf8(b));

@@ -146,7 +146,12 @@ fn is_right(pair: &str) -> bool {
 }
 
 fn rewrites() -> impl Strategy<Value = Rewrites> {
-    prop_oneof![Just(Rewrites::Nothing), Just(Rewrites::National), Just(Rewrites::HidesCaller), Just(Rewrites::NamesDevice),]
+    prop_oneof![
+        Just(Rewrites::Nothing),
+        Just(Rewrites::National),
+        Just(Rewrites::HidesCaller),
+        Just(Rewrites::NamesDevice),
+    ]
 }
 
 proptest! {

@@ -12,7 +12,8 @@ fn outbound(n: u32) -> Dialog {
 }
 
 fn pairs(calls: &[Call]) -> Vec<String> {
-    let mut all: Vec<_> = calls.iter().map(|c| c.legs.iter().map(|l| l.call_id.lossy()).collect::<Vec<_>>().join("+")).collect();
+    let mut all: Vec<_> =
+        calls.iter().map(|c| c.legs.iter().map(|l| l.call_id.lossy()).collect::<Vec<_>>().join("+")).collect();
     all.sort();
     all
 }
@@ -132,7 +133,11 @@ fn a_transfer_joins_who_is_left_and_a_hangup_is_no_transfer() {
         let mut lab = Lab::new();
         let (i0, o0) = (inbound(0), outbound(0));
         // The second call of the transferring party: to another phone, or from one.
-        let second = if same_direction { Dialog::new("in5", A, false, "5", "1") } else { Dialog::new("out5", B, true, "1", "5") };
+        let second = if same_direction {
+            Dialog::new("in5", A, false, "5", "1")
+        } else {
+            Dialog::new("out5", B, true, "1", "5")
+        };
         let first = Dialog::new("in1", A, false, "1", "5");
         lab.connected().channels(&["in0", "out0", "in1", "in5", "out5"]);
         lab.b2bua(&i0, &o0).enter("x", &["in0", "out0"]);
@@ -150,7 +155,11 @@ fn a_transfer_joins_who_is_left_and_a_hangup_is_no_transfer() {
         let n = lab.events().len();
         assert_eq!(n, 3, "two calls are no more, one is");
         // BYE of one, then the server's news, then BYE to the other: nothing but the end is told.
-        lab.hung_up(&i0, Phone, 2).leave("y", &["in0", &second.call_id]).wait_ms(50).hung_up(&second, Server, 2).wait_ms(5000);
+        lab.hung_up(&i0, Phone, 2)
+            .leave("y", &["in0", &second.call_id])
+            .wait_ms(50)
+            .hung_up(&second, Server, 2)
+            .wait_ms(5000);
         assert_eq!(lab.events().len(), 1);
     }
 }
@@ -165,10 +174,12 @@ fn conferences_queues_and_announcements_are_named_and_stay_single() {
     lab.answered(&third).enter("x", &["in1"]).wait_ms(1001).is(&["in0", "in1", "out0"]);
     assert!((0..3).all(|n| lab.other_end(n) == Some((ConnectedKind::Conference, String::new()))));
     // And leaves again, into a conference room where it is the only one.
-    lab.told([Fact::Bridge { bridge: "room".into(), kind: BridgeKind::Conference("4711".into()) }]).enter("room", &["in1"]);
+    lab.told([Fact::Bridge { bridge: "room".into(), kind: BridgeKind::Conference("4711".into()) }])
+        .enter("room", &["in1"]);
     lab.is(&["in0+out0", "in1"]);
     assert_eq!(lab.other_end(1), Some((ConnectedKind::Conference, "4711".into())));
-    lab.answered(&waiting).told([Fact::Runs { channel: "in2".into(), application: application("Queue", "sales,t,,,30") }]);
+    lab.answered(&waiting)
+        .told([Fact::Runs { channel: "in2".into(), application: application("Queue", "sales,t,,,30") }]);
     lab.wait_ms(1001).is(&["in0+out0", "in1", "in2"]);
     assert_eq!(lab.other_end(2), Some((ConnectedKind::Queue, "sales".into())));
     lab.told([Fact::Runs { channel: "in2".into(), application: application("Playback", "hello-world") }]);
@@ -202,7 +213,11 @@ fn channel_pairs_inside_the_server_are_followed() {
 #[test]
 fn the_last_fact_before_a_lost_connection_holds_only_while_its_leg_lives() {
     let mut lab = Lab::new();
-    lab.connected().channels(&["in0", "out0"]).b2bua(&inbound(0), &outbound(0)).enter("x", &["in0", "out0"]).told([Fact::Lost]);
+    lab.connected()
+        .channels(&["in0", "out0"])
+        .b2bua(&inbound(0), &outbound(0))
+        .enter("x", &["in0", "out0"])
+        .told([Fact::Lost]);
     // The callee transfers the caller while nobody tells: evidence may speak for the rest.
     lab.hung_up(&outbound(0), Phone, 1).answered(&Dialog::new("out7", B, true, "1", "7"));
     lab.is(&["in0+out7"]);

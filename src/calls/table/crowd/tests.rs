@@ -10,7 +10,11 @@ fn flood(lab: &mut Lab, count: std::ops::Range<usize>, callee: &str) {
 }
 
 fn partnerless(calls: &[Call]) -> Vec<bool> {
-    calls.iter().filter(|c| c.legs.len() == 1).map(|c| c.legs[0].gaps.contains(Gap::Partner) && c.legs[0].partial).collect()
+    calls
+        .iter()
+        .filter(|c| c.legs.len() == 1)
+        .map(|c| c.legs[0].gaps.contains(Gap::Partner) && c.legs[0].partial)
+        .collect()
 }
 
 const WAITING: usize = 500;
@@ -18,7 +22,8 @@ const WAITING: usize = 500;
 #[test]
 fn half_a_call_whose_other_half_gave_way_is_marked_and_keeps_no_mark_once_it_is_whole() {
     let mut lab = Lab::new();
-    let (i, o) = (Dialog::new("in", "203.0.113.1:5060", false, "1000", "2000"), Dialog::new("out", B, true, "1000", "2000"));
+    let (i, o) =
+        (Dialog::new("in", "203.0.113.1:5060", false, "1000", "2000"), Dialog::new("out", B, true, "1000", "2000"));
     lab.invited(&i);
     flood(&mut lab, 0..WAITING + 10, "9");
     lab.invited(&o).picked_up(&o).wait_ms(2000);
@@ -33,7 +38,8 @@ fn half_a_call_whose_other_half_gave_way_is_marked_and_keeps_no_mark_once_it_is_
     // A call that comes meanwhile and is learnt whole is a pair like any other.
     let mut other = Lab::new();
     flood(&mut other, 0..WAITING + 10, "9");
-    let (i, o) = (Dialog::new("in2", "203.0.113.1:5060", false, "1001", "2001"), Dialog::new("out2", B, true, "1001", "2001"));
+    let (i, o) =
+        (Dialog::new("in2", "203.0.113.1:5060", false, "1001", "2001"), Dialog::new("out2", B, true, "1001", "2001"));
     other.b2bua(&i, &o).wait_ms(2000);
     let calls = other.calls();
     assert!(calls.len() == 1 && calls[0].legs.iter().all(|l| l.gaps.is_empty()), "{calls:?}");
@@ -60,7 +66,8 @@ fn who_was_single_before_the_crowd_is_marked_and_who_comes_after_it_is_not() {
 #[test]
 fn invites_that_look_like_the_call_do_not_part_it() {
     let mut lab = Lab::new();
-    let (i, o) = (Dialog::new("in", "203.0.113.1:5060", false, "1000", "2000"), Dialog::new("out", B, true, "1000", "2000"));
+    let (i, o) =
+        (Dialog::new("in", "203.0.113.1:5060", false, "1000", "2000"), Dialog::new("out", B, true, "1000", "2000"));
     flood(&mut lab, 0..200, "2000");
     lab.b2bua(&i, &o).wait_ms(2000);
     let calls = lab.calls();
@@ -77,7 +84,8 @@ fn invites_that_look_like_the_call_do_not_part_it() {
 #[test]
 fn no_half_of_a_stored_call_is_taken_up() {
     let mut lab = Lab::new();
-    let (i, o) = (Dialog::new("in", "203.0.113.1:5060", false, "1000", "2000"), Dialog::new("out", B, true, "1000", "2000"));
+    let (i, o) =
+        (Dialog::new("in", "203.0.113.1:5060", false, "1000", "2000"), Dialog::new("out", B, true, "1000", "2000"));
     lab.b2bua(&i, &o);
     let call = lab.calls().remove(0);
     let mut next = Lab::new();

@@ -135,7 +135,9 @@ impl Tracked {
         self.last
             + match self.leg.session_timer {
                 // A phone may ask for a timer of a hundred years.
-                Some(t) => (Duration::from_secs(u64::from(t.interval_s.max(MIN_SESSION_S))) + SESSION_GRACE).min(MAX_SILENT),
+                Some(t) => {
+                    (Duration::from_secs(u64::from(t.interval_s.max(MIN_SESSION_S))) + SESSION_GRACE).min(MAX_SILENT)
+                }
                 None => MAX_SILENT,
             }
     }

@@ -177,7 +177,10 @@ impl Tracked {
         let reliable = m.rseq().is_some();
         let open = &self.pending[at];
         // An offer in an unreliable response is none (section 13.2.1); what repeats an answer counts for nothing.
-        if open.settled || open.reply.is_some() || (!reliable && (open.asked && open.offer.is_none() || open.early.is_some())) {
+        if open.settled
+            || open.reply.is_some()
+            || (!reliable && (open.asked && open.offer.is_none() || open.early.is_some()))
+        {
             return false;
         }
         let Some(body) = self.body(m) else { return false };
@@ -217,8 +220,13 @@ impl Tracked {
     pub(in crate::calls::tracker) fn prack(&mut self, by_server: bool, m: &Message<'_>) -> Option<Verbatim> {
         let body = self.body(m)?;
         let number = m.rack().map(|r| r.cseq);
-        let asking = |o: &Pending| o.method == Method::Invite && o.by_server == by_server && number.is_none_or(|n| n == o.cseq);
-        match self.pending.iter().position(|o| asking(o) && !o.settled && o.asked && o.offer.is_none() && o.closing.is_none()) {
+        let asking =
+            |o: &Pending| o.method == Method::Invite && o.by_server == by_server && number.is_none_or(|n| n == o.cseq);
+        match self
+            .pending
+            .iter()
+            .position(|o| asking(o) && !o.settled && o.asked && o.offer.is_none() && o.closing.is_none())
+        {
             Some(at) => {
                 self.pending[at].closing = Some(body);
                 self.settle(at);
@@ -324,8 +332,10 @@ impl Tracked {
         if self.before.is_some() {
             return;
         }
-        if let Some(open) =
-            self.pending.iter().find(|o| o.method == Method::Invite && !o.initial && o.asked && !o.accepted() && !o.refused)
+        if let Some(open) = self
+            .pending
+            .iter()
+            .find(|o| o.method == Method::Invite && !o.initial && o.asked && !o.accepted() && !o.refused)
         {
             self.before = Some(Box::new(Before {
                 by_server: open.by_server,

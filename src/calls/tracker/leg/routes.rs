@@ -58,16 +58,25 @@ impl Tracked {
 
     /// RFC 3261 section 12.1.2: the UAC takes Record-Route of the response in reverse order. The values that the INVITE had when it left the
     /// server are at the end of the list; they lead back, not to the phone, whatever names they bear.
-    pub(in crate::calls::tracker) fn routes_of_response(&mut self, m: &Message<'_>, own: &dyn Fn(&[u8]) -> bool) -> bool {
+    pub(in crate::calls::tracker) fn routes_of_response(
+        &mut self,
+        m: &Message<'_>,
+        own: &dyn Fn(&[u8]) -> bool,
+    ) -> bool {
         let all: Values<'_> = m.values(Name::RecordRoute).collect();
-        let beyond: Values<'_> = all.iter().take(all.len().saturating_sub(usize::from(self.own_routes))).rev().copied().collect();
+        let beyond: Values<'_> =
+            all.iter().take(all.len().saturating_sub(usize::from(self.own_routes))).rev().copied().collect();
         self.set_routes(&beyond, own)
     }
 
     /// Learns from a request of the server inside the dialog what it knows itself: section 12.2.1.1 has it put the route set into Route
     /// and the remote target into the request URI. This is what it says, not a guess; so it fills gaps, but does not overrule what the start
     /// of the dialog told.
-    pub(in crate::calls::tracker) fn routes_of_request(&mut self, m: &Message<'_>, own: &dyn Fn(&[u8]) -> bool) -> bool {
+    pub(in crate::calls::tracker) fn routes_of_request(
+        &mut self,
+        m: &Message<'_>,
+        own: &dyn Fn(&[u8]) -> bool,
+    ) -> bool {
         let (set, target) = (self.leg.gaps.contains(Gap::RouteSet), self.leg.gaps.contains(Gap::RemoteTarget));
         let Some(request_uri) = m.request_uri().filter(|_| set || target) else { return false };
         let first = [b"<", request_uri, b">"].concat();

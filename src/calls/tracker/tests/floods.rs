@@ -10,9 +10,11 @@ const WAITING: usize = 250;
 
 /// A first INVITE of a stranger, with a description of so many bytes; `at` is where it comes from.
 fn stray_invite(n: usize, at: &str, bytes: usize) -> Sent {
-    let mut sent = message(&format!("P> INVITE 1 sdp=o at={at} branch=flood{n} ftag=x{n}"), false, &format!("flood-{n}"));
+    let mut sent =
+        message(&format!("P> INVITE 1 sdp=o at={at} branch=flood{n} ftag=x{n}"), false, &format!("flood-{n}"));
     let line = format!("a=x:{}\r\n", "x".repeat(bytes));
-    sent.text = sent.text.replace("Content-Length: ", "Content-Length: 1").replace("s=o\r\n", &format!("s=o\r\n{line}"));
+    sent.text =
+        sent.text.replace("Content-Length: ", "Content-Length: 1").replace("s=o\r\n", &format!("s=o\r\n{line}"));
     let body = sent.text.split("\r\n\r\n").nth(1).unwrap_or_default().len();
     let (head, rest) = sent.text.split_once("\r\n\r\n").unwrap();
     let head: Vec<&str> = head.lines().filter(|l| !l.starts_with("Content-Length")).collect();

@@ -151,7 +151,8 @@ fn a_late_offer_is_each_branch_s_own() {
          P> 200 INVITE 1 tag=two sdp=o2
          S> ACK 1 tag=two sdp=a2",
     );
-    let all: Vec<_> = s.all_up().iter().map(|t| (t.leg.partial, t.leg.sdp_received.as_ref().unwrap().body.lossy())).collect();
+    let all: Vec<_> =
+        s.all_up().iter().map(|t| (t.leg.partial, t.leg.sdp_received.as_ref().unwrap().body.lossy())).collect();
     assert_eq!(all, [(false, super::scene::sdp("o1")), (false, super::scene::sdp("o2"))]);
 }
 

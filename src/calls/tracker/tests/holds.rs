@@ -9,7 +9,8 @@ fn bodies(s: &Scene) -> (String, String) {
 
 #[test]
 fn holds_of_either_side_and_their_end_are_in_force_byte_for_byte() {
-    for (hold, held) in [("sendonly", "recvonly"), ("inactive", "inactive"), ("recvonly", "sendonly"), ("zero", "zero")] {
+    for (hold, held) in [("sendonly", "recvonly"), ("inactive", "inactive"), ("recvonly", "sendonly"), ("zero", "zero")]
+    {
         for by in ["P", "S"] {
             for method in ["reINVITE", "UPDATE"] {
                 let mut s = inbound();

@@ -35,7 +35,10 @@ fn what_one_lost_message_costs() {
         s.play(&without(OUT, &[lost]));
         assert_eq!(s.gaps(), out, "lost {lost}");
         assert_eq!((known(&s), s.cseqs()), (known(&whole), whole.cseqs()), "lost {lost}");
-        assert_eq!((s.leg().local.lossy(), s.leg().remote.lossy()), (whole.leg().local.lossy(), whole.leg().remote.lossy()));
+        assert_eq!(
+            (s.leg().local.lossy(), s.leg().remote.lossy()),
+            (whole.leg().local.lossy(), whole.leg().remote.lossy())
+        );
         let mut s = inbound();
         s.play(&without(IN, &[lost]));
         assert_eq!(s.gaps(), inb, "lost {lost}");
@@ -56,7 +59,10 @@ fn what_one_lost_message_costs() {
 fn only_the_ack_of_a_2xx_confirms() {
     let mut s = outbound();
     s.play(&without(OUT, &[1, 2]));
-    assert_eq!((s.gaps(), s.routes()), (vec![Gap::Description], vec!["<sip:p1;lr>".to_owned(), "<sip:p2;lr>".to_owned()]));
+    assert_eq!(
+        (s.gaps(), s.routes()),
+        (vec![Gap::Description], vec!["<sip:p1;lr>".to_owned(), "<sip:p2;lr>".to_owned()])
+    );
     assert_eq!(s.leg().remote_tag.lossy(), "e");
     // A late 2xx, a copy that another way was slower for, fills the gap.
     s.play("P> 200 INVITE 1 sdp=answer rr=sip:p2;lr,sip:p1;lr se=600;refresher=uas");
@@ -70,7 +76,9 @@ fn only_the_ack_of_a_2xx_confirms() {
 #[test]
 fn lost_parts_of_a_bye_leave_no_ghost() {
     // Of what only the phone's side says one cannot be so sure.
-    for (script, ms) in [("P> BYE 2", 3_601_000), ("S> 200 BYE 2", 0), ("S> BYE 1", 33_000), ("P> 200 BYE 1", 3_601_000)] {
+    for (script, ms) in
+        [("P> BYE 2", 3_601_000), ("S> 200 BYE 2", 0), ("S> BYE 1", 33_000), ("P> 200 BYE 1", 3_601_000)]
+    {
         let mut s = inbound();
         s.up().play(script).wait(ms / 2);
         assert_eq!(s.is_up(), ms > 0, "{script}");
@@ -122,9 +130,16 @@ fn messages_that_overtake_each_other_change_nothing() {
         let mut whole = scene();
         whole.play(script);
         let lines: Vec<&str> = script.lines().collect();
-        for order in
-            [[1, 0, 2, 3], [0, 2, 1, 3], [0, 1, 3, 2], [2, 0, 1, 3], [0, 3, 1, 2], [0, 3, 2, 1], [2, 3, 0, 1], [2, 1, 0, 3]]
-        {
+        for order in [
+            [1, 0, 2, 3],
+            [0, 2, 1, 3],
+            [0, 1, 3, 2],
+            [2, 0, 1, 3],
+            [0, 3, 1, 2],
+            [0, 3, 2, 1],
+            [2, 3, 0, 1],
+            [2, 1, 0, 3],
+        ] {
             let mut s = scene();
             order.iter().for_each(|n| {
                 s.play(lines[*n]);

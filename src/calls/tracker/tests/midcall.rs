@@ -17,7 +17,10 @@ fn a_re_invite_of_the_server_tells_everything() {
     );
     assert_eq!((leg.local_tag.lossy(), leg.remote_tag.lossy()), ("e".into(), "c".into()));
     assert_eq!((s.cseqs(), s.target()), ((Some(40), None), "sip:phone@192.168.1.5".into()));
-    assert_eq!((s.routes(), s.session()), (vec!["<sip:p1;lr>".into(), "<sip:p2;lr>".into()], ("offer".into(), "answer".into())));
+    assert_eq!(
+        (s.routes(), s.session()),
+        (vec!["<sip:p1;lr>".into(), "<sip:p2;lr>".into()], ("offer".into(), "answer".into()))
+    );
     assert_eq!((leg.remote_addr.to_string(), leg.session_timer.is_some()), ("10.0.0.9:5060".into(), true));
     assert_eq!(s.tracker.counters.joined, 1);
 }
@@ -39,7 +42,9 @@ fn a_re_invite_of_the_phone_tells_all_but_the_server_s_own_number() {
 #[test]
 fn behind_proxies_the_route_set_waits_for_a_request_of_the_server() {
     let mut s = outbound();
-    s.play("P> reINVITE 7 sdp=offer vias=2 rr=sip:p1;lr\nS> 200 INVITE 7 sdp=answer vias=2 rr=sip:p1;lr\nP> ACK 7 vias=2");
+    s.play(
+        "P> reINVITE 7 sdp=offer vias=2 rr=sip:p1;lr\nS> 200 INVITE 7 sdp=answer vias=2 rr=sip:p1;lr\nP> ACK 7 vias=2",
+    );
     assert_eq!(s.gaps(), [LocalCseq, RouteSet], "a proxy need not record-route every request");
     s.play("S> INFO 5 route=sip:p1;lr,sip:p2;lr");
     assert_eq!((s.gaps(), s.routes()), (vec![], vec!["<sip:p1;lr>".to_owned(), "<sip:p2;lr>".to_owned()]));

@@ -35,7 +35,11 @@ fn a_late_offer_in_a_re_invite_leaves_the_session_in_doubt_until_the_ack() {
 fn every_way_of_rfc_6337_to_exchange_descriptions_counts() {
     for (name, script, session) in [
         ("answer in 2xx", "S> INVITE 1 sdp=o\nP> 183 INVITE 1\nP> 200 INVITE 1 sdp=a\nS> ACK 1", ("o", "a")),
-        ("preview, then the answer", "S> INVITE 1 sdp=o\nP> 183 INVITE 1 sdp=a\nP> 200 INVITE 1 sdp=a\nS> ACK 1", ("o", "a")),
+        (
+            "preview, then the answer",
+            "S> INVITE 1 sdp=o\nP> 183 INVITE 1 sdp=a\nP> 200 INVITE 1 sdp=a\nS> ACK 1",
+            ("o", "a"),
+        ),
         ("preview only", "S> INVITE 1 sdp=o\nP> 183 INVITE 1 sdp=a\nP> 200 INVITE 1\nS> ACK 1", ("o", "a")),
         ("offer in 2xx", "S> INVITE 1\nP> 200 INVITE 1 sdp=o\nS> ACK 1 sdp=a", ("a", "o")),
         (
@@ -82,7 +86,8 @@ fn every_way_of_rfc_6337_to_exchange_descriptions_counts() {
         // The same with the sides exchanged, and each message twice.
         let mut s = inbound();
         for line in script.lines() {
-            let line = if let Some(rest) = line.strip_prefix('S') { format!("P{rest}") } else { format!("S{}", &line[1..]) };
+            let line =
+                if let Some(rest) = line.strip_prefix('S') { format!("P{rest}") } else { format!("S{}", &line[1..]) };
             s.play(&line).play(&line);
         }
         assert_eq!(s.session(), (session.1.into(), session.0.into()), "{name}");
@@ -98,7 +103,9 @@ fn an_offer_that_is_refused_leaves_the_session_as_it_was() {
                 let mut s = outbound();
                 s.up();
                 let other = if by == "S" { "P" } else { "S" };
-                s.play(&format!("{by}> {method} 7 sdp=new contact=sip:new@h\n{other}> {code} {method} 7\n{by}> nACK 7"));
+                s.play(&format!(
+                    "{by}> {method} 7 sdp=new contact=sip:new@h\n{other}> {code} {method} 7\n{by}> nACK 7"
+                ));
                 assert_eq!(s.session(), ("offer".into(), "answer".into()), "{by} {method} {code}");
                 assert_eq!((s.target(), s.gaps()), ("sip:phone@10.0.0.1:5060".into(), vec![]), "{by} {method} {code}");
                 assert_eq!(s.cseqs(), if by == "S" { (Some(7), None) } else { (Some(1), Some(7)) });

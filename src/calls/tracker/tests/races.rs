@@ -106,9 +106,15 @@ fn who_does_not_know_the_dialog_ends_it() {
 
 #[test]
 fn lesser_doubts_end_the_call_unless_it_shows_life() {
-    for (request, code) in
-        [("INFO", 481), ("MESSAGE", 481), ("INFO", 408), ("OPTIONS", 481), ("reINVITE", 404), ("UPDATE", 482), ("reINVITE", 604)]
-    {
+    for (request, code) in [
+        ("INFO", 481),
+        ("MESSAGE", 481),
+        ("INFO", 408),
+        ("OPTIONS", 481),
+        ("reINVITE", 404),
+        ("UPDATE", 482),
+        ("reINVITE", 604),
+    ] {
         let mut s = outbound();
         s.up().play(&format!("S> {request} 2\nP> {code} {request} 2\nwait 31000"));
         assert!(s.is_up());

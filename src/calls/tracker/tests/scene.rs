@@ -85,7 +85,8 @@ pub(super) fn message(line: &str, calls_out: bool, call_id: &str) -> Sent {
     let written = if code.is_some() { words.next().unwrap() } else { first };
     let cseq = words.next().unwrap();
     let method = written.trim_start_matches("re").trim_start_matches('n');
-    let options: Vec<(&str, &str)> = words.map(|w| w.split_once('=').unwrap_or_else(|| panic!("{w:?} in {line:?}"))).collect();
+    let options: Vec<(&str, &str)> =
+        words.map(|w| w.split_once('=').unwrap_or_else(|| panic!("{w:?} in {line:?}"))).collect();
     let option = |name: &str| options.iter().find(|(n, _)| *n == name).map(|(_, v)| *v);
 
     let asker_is_server = by_server == code.is_none();
@@ -203,7 +204,9 @@ impl Scene {
     /// The confirmed legs.
     pub(super) fn all_up(&self) -> Vec<&Tracked> {
         let mut up: Vec<_> = self.tracker.legs().filter(|t| t.leg.state == LegState::Confirmed).collect();
-        up.sort_by(|a, b| (&a.leg.call_id.0[..], &a.leg.remote_tag.0[..]).cmp(&(&b.leg.call_id.0[..], &b.leg.remote_tag.0[..])));
+        up.sort_by(|a, b| {
+            (&a.leg.call_id.0[..], &a.leg.remote_tag.0[..]).cmp(&(&b.leg.call_id.0[..], &b.leg.remote_tag.0[..]))
+        });
         up
     }
 

@@ -120,7 +120,10 @@ fn a_trunk_that_sends_from_another_host_is_still_reached_where_it_said() {
     s.play("P> reINVITE 2 sdp=o2 at=10.0.0.77:5060");
     assert_eq!(s.leg().remote_addr.to_string(), "10.0.0.1:5060");
     s.play("S> 200 INVITE 2 sdp=a2 at=10.0.0.77:5060\nP> ACK 2 at=10.0.0.77:5060");
-    assert_eq!((s.leg().remote_addr.to_string(), s.target()), ("10.0.0.77:5060".into(), "sip:phone@10.0.0.77:5060".into()));
+    assert_eq!(
+        (s.leg().remote_addr.to_string(), s.target()),
+        ("10.0.0.77:5060".into(), "sip:phone@10.0.0.77:5060".into())
+    );
 }
 
 #[test]

@@ -14,7 +14,10 @@ impl Worker {
         match nodes {
             WatchEvent::Snapshot { entries, .. } => {
                 let nodes = self.p.keys.nodes();
-                entries.iter().filter(|kv| kv.key.starts_with(&nodes)).for_each(|kv| self.learn_node(&kv.key, &kv.value));
+                entries
+                    .iter()
+                    .filter(|kv| kv.key.starts_with(&nodes))
+                    .for_each(|kv| self.learn_node(&kv.key, &kv.value));
             }
             WatchEvent::Put(kv) if kv.key == self.p.keys.paused() => {}
             WatchEvent::Put(kv) => {

@@ -28,7 +28,9 @@ impl Worker {
             let (Change::Differs(d) | Change::Agrees(d)) = c;
             let (node, setting, instance) = (&d.node, &d.setting, d.instance.as_deref().unwrap_or("-"));
             match c {
-                Change::Agrees(_) => tracing::info!(%node, instance, %setting, "the setting no longer differs on that node"),
+                Change::Agrees(_) => {
+                    tracing::info!(%node, instance, %setting, "the setting no longer differs on that node")
+                }
                 Change::Differs(d) => {
                     let cure = d.meaning();
                     tracing::warn!(%node, instance, %setting, here = %d.here, there = %d.there, "a setting differs on that node: {cure}");
@@ -70,14 +72,22 @@ impl Worker {
                     .or_else(|| o.election.unreadable().map(str::to_owned))
                     .or_else(|| o.election.forgotten())
                     .or_else(|| o.election.estranged().map(estranged))
-                    .or_else(|| self.p.kept.error(&o.name).map(|e| kernel_trouble(o.election.role() == Role::Master, e))),
+                    .or_else(|| {
+                        self.p.kept.error(&o.name).map(|e| kernel_trouble(o.election.role() == Role::Master, e))
+                    }),
             }
         });
         let own = NodeStatus {
             name: self.me.clone(),
             address: Some(self.p.socket.to_string()),
             fit: self.all.iter().map(|o| o.election.own_fitness().0).reduce(|a, b| a && b),
-            summary: self.all.iter().map(|o| o.summary.as_str()).filter(|s| !s.is_empty()).collect::<Vec<_>>().join("; "),
+            summary: self
+                .all
+                .iter()
+                .map(|o| o.summary.as_str())
+                .filter(|s| !s.is_empty())
+                .collect::<Vec<_>>()
+                .join("; "),
             last_heard_ms: Some(0),
             priority: self.all.first().map(|o| o.election.own_fitness().1),
             me: true,
@@ -114,7 +124,10 @@ impl Worker {
 }
 
 fn kernel_trouble(master: bool, why: &str) -> String {
-    let what =
-        if master { "master, but the kernel does not answer for the addresses" } else { "the kernel does not obey the election" };
+    let what = if master {
+        "master, but the kernel does not answer for the addresses"
+    } else {
+        "the kernel does not obey the election"
+    };
     format!("{what}: {why}; it is tried again, and if it stays so, a fit node becomes master")
 }

@@ -56,12 +56,12 @@ pub(super) enum Choice {
 impl Choice {
     pub(super) const fn cost(self) -> u8 {
         use Choice::{
-            AgentKilled, Broken, Cut, Deleted, Down, Forgotten, Frozen, HeldUp, HostCrashes, Paused, Preferred, Refused, Stopped,
-            Switchover, Twice, TwiceHeldUp, Unplugged,
+            AgentKilled, Broken, Cut, Deleted, Down, Forgotten, Frozen, HeldUp, HostCrashes, Paused, Preferred,
+            Refused, Stopped, Switchover, Twice, TwiceHeldUp, Unplugged,
         };
         match self {
-            HeldUp | Twice | TwiceHeldUp | Cut | Refused | Broken | Unplugged | Down | HostCrashes | AgentKilled | Frozen
-            | Switchover(_) | Stopped(_) | Deleted | Paused | Preferred(_) | Forgotten(..) => 1,
+            HeldUp | Twice | TwiceHeldUp | Cut | Refused | Broken | Unplugged | Down | HostCrashes | AgentKilled
+            | Frozen | Switchover(_) | Stopped(_) | Deleted | Paused | Preferred(_) | Forgotten(..) => 1,
             _ => 0,
         }
     }
@@ -77,7 +77,9 @@ pub(super) fn faults(w: &World, kinds: Kinds, out: &mut Vec<Choice>) {
         Item::Released { .. } if kinds.process => out.push(HeldUp),
         Item::Serve { request, .. } if kinds.store => {
             out.extend([HeldUp, Refused, Broken, Unplugged, Down]);
-            out.extend((kinds.copies && may_be_copied(w, request)).then_some([Twice, TwiceHeldUp]).into_iter().flatten());
+            out.extend(
+                (kinds.copies && may_be_copied(w, request)).then_some([Twice, TwiceHeldUp]).into_iter().flatten(),
+            );
         }
         Item::Serve { request, .. } if kinds.copies && may_be_copied(w, request) => out.extend([Twice, TwiceHeldUp]),
         Item::Renew { .. } if kinds.store => out.extend([HeldUp, Unplugged, Down]),
@@ -94,7 +96,8 @@ pub(super) fn faults(w: &World, kinds: Kinds, out: &mut Vec<Choice>) {
 /// What may happen when the tick's queue is empty; time going on is always the last.
 pub(super) fn between(w: &World, kinds: Kinds, budget: u8, out: &mut Vec<Choice>) {
     use Choice::{
-        Deleted, Forgotten, Mended, Paused, Plugged, Preferred, Released, Resumed, Started, Stopped, Switchover, Thawed, Tick, Up,
+        Deleted, Forgotten, Mended, Paused, Plugged, Preferred, Released, Resumed, Started, Stopped, Switchover,
+        Thawed, Tick, Up,
     };
     out.clear();
     let small = |n: usize| u8::try_from(n).unwrap_or(u8::MAX);
@@ -225,7 +228,9 @@ pub(super) fn apply(w: &mut World, choice: Choice) {
             let priority = w.nodes[n].priority();
             w.input(n, |e, now| e.set_fitness(true, priority, now));
         }
-        Choice::Forgotten(by, whom) => w.input(usize::from(by), |e, now| e.forget(NAMES[usize::from(whom)].to_owned(), now)),
+        Choice::Forgotten(by, whom) => {
+            w.input(usize::from(by), |e, now| e.forget(NAMES[usize::from(whom)].to_owned(), now))
+        }
         Choice::Switchover(n) => {
             w.asked = true;
             w.input(usize::from(n), |e, now| e.switchover(None, now));
@@ -305,7 +310,9 @@ fn happen(w: &mut World) {
         Item::Hint { node } => w.input(node, Election::hint),
         Item::Keep { node } if w.runs(node) => w.keep(node),
         Item::GiveUp { node, id } => answer(w, node, id, |e, now| e.handle_failure(id, Failure::InDoubt, now)),
-        Item::Released { node, boot, epoch } if w.is_current(node, boot) => w.input(node, |e, now| e.released(epoch, now)),
+        Item::Released { node, boot, epoch } if w.is_current(node, boot) => {
+            w.input(node, |e, now| e.released(epoch, now))
+        }
         Item::Message { from, to, .. } if w.cut.contains(&(from, to)) => {}
         Item::Message { from, to, message } => w.input(to, |e, now| e.handle_message(NAMES[from], message, now)),
         Item::Serve { node, boot, id, request, copied } if reachable(w, node) => {
@@ -318,10 +325,12 @@ fn happen(w: &mut World) {
                 watched(w, before);
             }
         }
-        Item::Served { node, boot, id, answer: reply } if w.is_current(node, boot) => answer(w, node, id, |e, now| match reply {
-            Ok((ok, view)) => e.handle_reply(id, ok, Rc::unwrap_or_clone(view), now),
-            Err(failure) => e.handle_failure(id, failure, now),
-        }),
+        Item::Served { node, boot, id, answer: reply } if w.is_current(node, boot) => {
+            answer(w, node, id, |e, now| match reply {
+                Ok((ok, view)) => e.handle_reply(id, ok, Rc::unwrap_or_clone(view), now),
+                Err(failure) => e.handle_failure(id, failure, now),
+            })
+        }
         Item::Renew { node, boot, sent, lease: asked, base } if reachable(w, node) => {
             let tick = w.tick;
             let store = Rc::make_mut(&mut w.store);

@@ -40,7 +40,9 @@ impl Item {
                 format!("etcd's answer to request {id} of {}: {:?}", NAMES[*node], answer.as_ref().map(|a| a.0))
             }
             Self::Renew { node, lease, .. } => format!("renewal of {}, lease {lease:?}, to etcd", NAMES[*node]),
-            Self::Renewed { node, lease, .. } => format!("etcd's answer to the renewal of {}: lease {lease:?}", NAMES[*node]),
+            Self::Renewed { node, lease, .. } => {
+                format!("etcd's answer to the renewal of {}: lease {lease:?}", NAMES[*node])
+            }
             other => format!("{other:?}"),
         }
     }
@@ -48,7 +50,8 @@ impl Item {
 
 /// Whether nothing that anybody could notice comes of it any more, so that it need not be told apart from a lost one.
 pub(super) fn is_dead(w: &World, since: u32, item: &Item) -> bool {
-    let waits = |node: usize, boot: u64, id: u64| w.is_current(node, boot) && w.nodes[node].open.iter().any(|o| o.0 == id);
+    let waits =
+        |node: usize, boot: u64, id: u64| w.is_current(node, boot) && w.nodes[node].open.iter().any(|o| o.0 == id);
     match item {
         Item::Message { to, message, .. } => w.tick - since > OLDEST || is_dead_ack(w, *to, message),
         Item::Served { node, boot, id, .. } => !waits(*node, *boot, *id),
@@ -66,7 +69,8 @@ pub(super) fn is_dead(w: &World, since: u32, item: &Item) -> bool {
         }
         Item::Renewed { node, boot, sent, .. } => !is_waited_for(w, *node, *boot, *sent),
         Item::Renew { node, boot, sent, lease, base } => {
-            !is_waited_for(w, *node, *boot, *sent) && lease.map_or_else(|| w.store.bound(*node) != *base, |id| !w.store.has(id))
+            !is_waited_for(w, *node, *boot, *sent)
+                && lease.map_or_else(|| w.store.bound(*node) != *base, |id| !w.store.has(id))
         }
         Item::Expire { lease } => !w.store.leases.iter().any(|l| l.0 == *lease && l.1 <= w.tick),
         Item::Released { node, boot, .. } => !w.is_current(*node, *boot),
@@ -90,7 +94,8 @@ fn is_dead_ack(w: &World, to: usize, m: &Message) -> bool {
 
 pub(super) fn fingerprint(w: &World, item: &Item, c: &mut Canon) {
     // Request numbers, boots and beats only matter by what they fit.
-    let open = |node: usize, boot: u64, id: u64| w.is_current(node, boot) && w.nodes[node].open.iter().any(|o| o.0 == id);
+    let open =
+        |node: usize, boot: u64, id: u64| w.is_current(node, boot) && w.nodes[node].open.iter().any(|o| o.0 == id);
     match item {
         Item::Wake { node } => c.number(1 + 16 * node),
         Item::Hint { node } => c.number(2 + 16 * node),
@@ -126,7 +131,17 @@ pub(super) fn fingerprint(w: &World, item: &Item, c: &mut Canon) {
             match &**request {
                 Request::Read => c.number(1),
                 Request::Ticket(t) => c.ticket(Some(t)),
-                Request::Commit(Commit { base, ticket, nodes_gone, runs, alive_gone, automatic, record, alive, drop_alive }) => {
+                Request::Commit(Commit {
+                    base,
+                    ticket,
+                    nodes_gone,
+                    runs,
+                    alive_gone,
+                    automatic,
+                    record,
+                    alive,
+                    drop_alive,
+                }) => {
                     c.revision(*base);
                     c.ticket(Some(ticket));
                     c.names(nodes_gone);
@@ -139,7 +154,8 @@ pub(super) fn fingerprint(w: &World, item: &Item, c: &mut Canon) {
         }
         Item::Served { node, boot, id, answer } => {
             c.number(8 + 16 * node);
-            let reads = w.nodes[*node].election.as_ref().is_some_and(|e| e.inflight.as_ref().is_none_or(|f| f.id != *id));
+            let reads =
+                w.nodes[*node].election.as_ref().is_some_and(|e| e.inflight.as_ref().is_none_or(|f| f.id != *id));
             let doubt = matches!(answer, Err(Failure::InDoubt));
             c.flags(&[open(*node, *boot, *id), reads, answer.is_ok(), doubt, answer.as_ref().is_ok_and(|a| a.0)]);
             if let Ok((_, v)) = answer {

@@ -58,7 +58,11 @@ fn cover(stages: &[Stage], nodes: usize, faults: u8, ticks: u32) -> (usize, Reac
             }
             // An ordinary run covers all that it names; a deeper one names what it covers.
             let deep = std::env::var_os("KEEPCALL_EXPLORE_FAULTS").is_some() && found.ticks > 0;
-            assert!(found.complete || deep, "more than {} states from {stage:?}: the space was not covered", plan.limit);
+            assert!(
+                found.complete || deep,
+                "more than {} states from {stage:?}: the space was not covered",
+                plan.limit
+            );
             println!(
                 "{} {} of {} ticks: {stage:?}, {nodes} nodes, {} faults, slow first {slow_first}: {} states, {} steps",
                 if found.complete { "covered" } else { "covered in part" },
@@ -73,7 +77,10 @@ fn cover(stages: &[Stage], nodes: usize, faults: u8, ticks: u32) -> (usize, Reac
             reached.add(&found.reached, &Reached::default());
         }
     }
-    println!("{nodes} nodes, {} faults, {} ticks: {states} states, {steps} steps, {reached:?}", plan.faults, plan.ticks);
+    println!(
+        "{nodes} nodes, {} faults, {} ticks: {states} states, {steps} steps, {reached:?}",
+        plan.faults, plan.ticks
+    );
     (states, reached)
 }
 
@@ -113,7 +120,10 @@ fn a_first_election_after_the_record_was_deleted() {
             let plan = Plan { faults: 1, ticks: AFTER_LOSS, kinds, limit: 400_000 };
             let found = search(&start, plan);
             if let Some(path) = found.bad {
-                panic!("two holders after a deletion, {nodes} nodes, slow first {slow_first}:\n{}", tell(&start, &path));
+                panic!(
+                    "two holders after a deletion, {nodes} nodes, slow first {slow_first}:\n{}",
+                    tell(&start, &path)
+                );
             }
             println!(
                 "{nodes} nodes, slow first {slow_first}: {} states, {} ticks, {:?}",
@@ -129,5 +139,8 @@ fn a_first_election_after_the_record_was_deleted() {
 #[test]
 fn two_nodes_with_any_two_faults() {
     let (states, r) = cover(&[Stage::Settled, Stage::Switchover, Stage::Silent], 2, 2, 3);
-    assert!(states >= 150_000 && r.fast > 0 && r.handover > 0 && r.resumed > 0 && r.restarted > 0, "{states} states, {r:?}");
+    assert!(
+        states >= 150_000 && r.fast > 0 && r.handover > 0 && r.resumed > 0 && r.restarted > 0,
+        "{states} states, {r:?}"
+    );
 }

@@ -115,7 +115,8 @@ impl Search {
                 if o.left > 0 {
                     faults(&o.world, self.plan.kinds, &mut options);
                     for choice in options.drain(..) {
-                        let mut branch = Open { world: o.world.clone(), left: o.left - choice.cost(), steps: o.steps.clone() };
+                        let mut branch =
+                            Open { world: o.world.clone(), left: o.left - choice.cost(), steps: o.steps.clone() };
                         apply(&mut branch.world, choice);
                         branch.steps.push(choice);
                         self.found.steps += 1;

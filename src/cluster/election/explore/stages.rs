@@ -125,7 +125,8 @@ impl Stage {
             }
             Self::Rewritten => {
                 apply(&mut w, Choice::Deleted);
-                while !matches!(w.queue.front(), Some(Item::Serve { request, .. }) if matches!(**request, Request::Commit(_))) {
+                while !matches!(w.queue.front(), Some(Item::Serve { request, .. }) if matches!(**request, Request::Commit(_)))
+                {
                     apply(&mut w, Choice::Happens(1));
                 }
                 let copies = fault == Some(Fault::FirstCopied);

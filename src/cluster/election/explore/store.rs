@@ -75,7 +75,10 @@ impl Store {
     fn view(&self, me: usize) -> View {
         View {
             revision: self.revision,
-            record: self.record.clone().map_or(Recorded::Missing, |(revision, record)| Recorded::Good { revision, record }),
+            record: self
+                .record
+                .clone()
+                .map_or(Recorded::Missing, |(revision, record)| Recorded::Good { revision, record }),
             alive: self.alive,
             nodes: (0..NAMES.len()).filter(|n| self.nodes[*n] != 0).map(|n| NAMES[n].to_owned()).collect(),
             runs: NAMES.iter().zip(self.runs).filter(|r| r.1 != 0).map(|(n, r)| ((*n).to_owned(), r)).collect(),

@@ -33,7 +33,10 @@ fn must_be_caught(rule: Fault, (stage, unlike): (Stage, Unlike), nodes: usize, p
     let start = stage.world_of(nodes, true, unlike, Some(rule));
     let found = search(&start, plan);
     let Some(path) = found.bad else {
-        panic!("the exploration does not notice {rule:?}: {} states from {stage:?}, complete: {}", found.states, found.complete)
+        panic!(
+            "the exploration does not notice {rule:?}: {} states from {stage:?}, complete: {}",
+            found.states, found.complete
+        )
     };
     println!("{rule:?}, found after {} states from {stage:?}:\n{}", found.states, tell(&start, &path));
     let clean = search(&stage.world_of(nodes, true, unlike, None), plan);
@@ -44,7 +47,8 @@ const HOLDS: [Unlike; 2] = [Unlike::LongFirst, Unlike::ShortFirst];
 
 #[test]
 fn nodes_of_unlike_holds_with_any_one_fault() {
-    let states = cover(&[Stage::Switchover, Stage::Killed, Stage::Stale, Stage::Parked], 2, &HOLDS, plan(Kinds::ALL, 1, 6));
+    let states =
+        cover(&[Stage::Switchover, Stage::Killed, Stage::Stale, Stage::Parked], 2, &HOLDS, plan(Kinds::ALL, 1, 6));
     assert!(states >= 30_000, "only {states} states");
 }
 

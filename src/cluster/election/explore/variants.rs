@@ -12,7 +12,10 @@ fn must_be_caught(rule: Fault, stage: Stage, nodes: usize, kinds: Kinds, faults:
     let start = stage.world(nodes, true, Some(rule));
     let found = search(&start, plan);
     let Some(path) = found.bad else {
-        panic!("the exploration does not notice {rule:?}: {} states from {stage:?}, complete: {}", found.states, found.complete)
+        panic!(
+            "the exploration does not notice {rule:?}: {} states from {stage:?}, complete: {}",
+            found.states, found.complete
+        )
     };
     let told = tell(&start, &path);
     println!("{rule:?}, found after {} states from {stage:?}:\n{told}", found.states);

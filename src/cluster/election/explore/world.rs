@@ -381,7 +381,8 @@ impl World {
         let n = &mut self.nodes[node];
         n.keeping = None;
         let old = n.lease;
-        n.lease = lease.map(|id| LeaseState { id, until: old.filter(|o| o.id == id).map_or(until, |o| o.until.max(until)) });
+        n.lease =
+            lease.map(|id| LeaseState { id, until: old.filter(|o| o.id == id).map_or(until, |o| o.until.max(until)) });
         if asked.is_some() && lease.is_none() {
             n.keep_at = self.tick + 1;
         }

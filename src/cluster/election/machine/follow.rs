@@ -150,7 +150,10 @@ impl Election {
             self.push(crate::cluster::election::types::Action::Switched(Err(why)));
         }
         if self.forget.is_some() {
-            self.answer_forget(Err(format!("{} is the master, and only the master admits and removes members", r.master)));
+            self.answer_forget(Err(format!(
+                "{} is the master, and only the master admits and removes members",
+                r.master
+            )));
         }
         if self.is_out() || self.paused().is_some() || !self.agrees(r) || !self.may_propose(now) {
             return;

@@ -96,7 +96,9 @@ impl Election {
         #[cfg(test)]
         let up = up && !self.broken(crate::cluster::election::types::Fault::ForgetLiving);
         if node == self.s.me || r.successor.as_deref() == Some(&node) || up {
-            self.answer_forget(Err(format!("{node} is up: stop its agent first, and wait until its lease has run out")));
+            self.answer_forget(Err(format!(
+                "{node} is up: stop its agent first, and wait until its lease has run out"
+            )));
             return None;
         }
         self.forgot = Some(node.clone());
@@ -151,7 +153,8 @@ impl Election {
         // Those that it has just begun to speak to have had no time to answer.
         let begun = !heard(self.lead_since);
         let unheard = begun && self.held.is_none() && !self.peers.values().any(|p| p.heard.is_some_and(heard));
-        let due = if unheard { self.next_beat + self.bound_hold().max(self.s.hold) * UNHEARD_PAUSE } else { self.next_beat };
+        let due =
+            if unheard { self.next_beat + self.bound_hold().max(self.s.hold) * UNHEARD_PAUSE } else { self.next_beat };
         if now >= due {
             self.next_beat = now + self.s.heartbeat;
             self.beat += 1;
@@ -204,7 +207,8 @@ impl Election {
 
     /// A record with another successor or more members, if the present one should change.
     fn better_record(&mut self, r: &Record, now: Time) -> Option<Record> {
-        let next = |successor: Option<&String>| Some(Record { successor: successor.cloned(), ..self.with_own_terms(r) });
+        let next =
+            |successor: Option<&String>| Some(Record { successor: successor.cloned(), ..self.with_own_terms(r) });
         let best = || self.best(r.members.iter(), now);
         let fit = |n: &str| self.peers.get(n).is_some_and(|p| p.fit);
         match &r.successor {

@@ -68,7 +68,8 @@ impl Election {
         };
         if self.record.as_deref().is_some_and(handed) {
             // The old master may hold on our acks while it flushes; but not for good, if it never says Go.
-            let patient = self.claim_at.is_none_or(|t| now < t + crate::cluster::election::machine::follow::CLAIM_PATIENCE);
+            let patient =
+                self.claim_at.is_none_or(|t| now < t + crate::cluster::election::machine::follow::CLAIM_PATIENCE);
             if patient {
                 self.ack(from, beat, boot, self.vouches(now), now);
                 return;

@@ -62,7 +62,8 @@ impl Election {
 
     /// The deadline that every record allows which may be the committed one.
     fn deadline(&self) -> (Time, HoldKind) {
-        let unread = || self.inherited.filter(|_| self.view.is_none()).map_or(NEVER, |i| (i.until, HoldKind::Inherited));
+        let unread =
+            || self.inherited.filter(|_| self.view.is_none()).map_or(NEVER, |i| (i.until, HoldKind::Inherited));
         let view = self.record.as_ref().map_or_else(unread, |r| self.right(r));
         #[cfg(test)]
         if self.broken(crate::cluster::election::types::Fault::NoLowering) {
@@ -83,7 +84,10 @@ impl Election {
         self.settle_inherited(now);
         let (until, kind) = self.deadline();
         let inherited = self.inherited.map_or(0, |i| i.epoch);
-        let epoch = self.record.as_ref().map_or(inherited, |r| if self.leaving(r) { r.epoch.saturating_sub(1) } else { r.epoch });
+        let epoch = self
+            .record
+            .as_ref()
+            .map_or(inherited, |r| if self.leaving(r) { r.epoch.saturating_sub(1) } else { r.epoch });
         if let Some(h) = self.held {
             if h.epoch != epoch || until <= now {
                 // One that is on its feet sees the end of its right at once. This node stood still, and so has heard nobody: that says
@@ -102,7 +106,8 @@ impl Election {
                 self.wake_at(until);
             }
         }
-        let Some(r) = self.record.as_ref().filter(|r| self.held.is_none() && r.master == self.s.me && !self.leaving(r)) else {
+        let Some(r) = self.record.as_ref().filter(|r| self.held.is_none() && r.master == self.s.me && !self.leaving(r))
+        else {
             return;
         };
         let epoch = r.epoch;
@@ -154,16 +159,22 @@ impl Election {
     fn why_lost(&self, h: Held, now: Time) -> String {
         let _ = now;
         match &self.record {
-            None if self.view.is_none() => "the agent was restarted, and etcd did not confirm its right in time".to_owned(),
+            None if self.view.is_none() => {
+                "the agent was restarted, and etcd did not confirm its right in time".to_owned()
+            }
             None => "the record in etcd is gone".to_owned(),
             Some(r) if r.master != self.s.me => format!("{} is master, in epoch {}: {}", r.master, r.epoch, r.reason),
             Some(r) if r.epoch != h.epoch => format!("a new epoch {} began", r.epoch),
             Some(r) if !self.agrees(r) => "the addresses of the instance are others than this node's".to_owned(),
             Some(_) => match h.kind {
-                HoldKind::Paired => "the successor no longer answers, and etcd did not confirm another one in time".to_owned(),
+                HoldKind::Paired => {
+                    "the successor no longer answers, and etcd did not confirm another one in time".to_owned()
+                }
                 HoldKind::Failsafe => "etcd cannot be used, and not every member answers".to_owned(),
                 HoldKind::Inherited => "the agent was restarted, and nobody renewed its right in time".to_owned(),
-                HoldKind::Solo => "the lease in etcd could not be renewed, and there is no successor to rest on".to_owned(),
+                HoldKind::Solo => {
+                    "the lease in etcd could not be renewed, and there is no successor to rest on".to_owned()
+                }
             },
         }
     }

@@ -117,7 +117,10 @@ impl Etcd {
     fn view(&self, me: &str) -> View {
         View {
             revision: self.revision,
-            record: self.record.clone().map_or(Recorded::Missing, |(revision, record)| Recorded::Good { revision, record }),
+            record: self
+                .record
+                .clone()
+                .map_or(Recorded::Missing, |(revision, record)| Recorded::Good { revision, record }),
             alive: self.alive,
             nodes: self.nodes.keys().cloned().collect::<BTreeSet<_>>(),
             runs: self.runs.clone(),
@@ -140,8 +143,8 @@ impl Etcd {
             Request::Commit(c) => c,
         };
         let runs = c.runs.iter().all(|(n, r)| self.runs.get(n).copied().unwrap_or(0) == *r);
-        let gone =
-            self.blind || (runs && (!c.alive_gone || self.alive.is_none()) && c.nodes_gone.iter().all(|n| !self.has_key(n)));
+        let gone = self.blind
+            || (runs && (!c.alive_gone || self.alive.is_none()) && c.nodes_gone.iter().all(|n| !self.has_key(n)));
         let good = self.record.as_ref().map_or(0, |r| r.0) == c.base
             && self.tickets.get(me).is_some_and(|t| t.0 == c.ticket)
             && (!c.automatic || self.paused.is_none())

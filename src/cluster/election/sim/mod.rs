@@ -144,7 +144,8 @@ fn every_rule_that_is_left_out_is_noticed() {
         let begun = std::time::Instant::now();
         match run(0..env("KEEPCALL_SEEDS", RULE_SEEDS), Some(fault)).bad {
             Some((seed, why)) => {
-                let why = why.lines().next().unwrap_or_default().split(" of Plan").next().unwrap_or_default().to_owned();
+                let why =
+                    why.lines().next().unwrap_or_default().split(" of Plan").next().unwrap_or_default().to_owned();
                 println!("{fault:?} ({what}): seed {seed}, {:.1} s: {why}", begun.elapsed().as_secs_f64());
             }
             None => missed.push(format!("{fault:?} ({what})")),

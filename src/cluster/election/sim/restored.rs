@@ -256,7 +256,8 @@ fn one(seed: u64, fault: Option<Fault>) -> Result<(), String> {
     let epoch = w.nodes[master].e.record().map_or(0, |r| r.epoch);
     let which = random.below(former.len() as u64) as usize;
     w.restore(former[which].clone());
-    let what = format!("seed {seed}: {nodes} nodes, restored to {which} of {}, cut {cut:?}, dies {dies_at:?}", former.len());
+    let what =
+        format!("seed {seed}: {nodes} nodes, restored to {which} of {}, cut {cut:?}, dies {dies_at:?}", former.len());
     w.run(dies_at.unwrap_or(2_000));
     if dies_at.is_some() {
         w.nodes[master].up = false;

@@ -70,7 +70,11 @@ pub(super) fn run(seeds: std::ops::Range<u64>, fault: Option<Fault>) -> Total {
                     if at.elapsed() >= PROGRESS && fault.is_none() {
                         *at = Instant::now();
                         let (runs, s) = (total.runs, begun.elapsed().as_secs());
-                        println!("{runs} seeds of {} in {s} s: {} masters, no fault", seeds.end - seeds.start, total.masters);
+                        println!(
+                            "{runs} seeds of {} in {s} s: {} masters, no fault",
+                            seeds.end - seeds.start,
+                            total.masters
+                        );
                     }
                 }
             });

@@ -30,8 +30,9 @@ fn unlike() -> Unlike {
 
 /// Each change as `setting here/there`, with `+` if it differs from now on and `!` if it excludes.
 fn words(changes: &[Change]) -> Vec<String> {
-    let one =
-        |sign: &str, d: &Difference| format!("{sign}{} {}/{}{}", d.setting, d.here, d.there, if d.excludes { "!" } else { "" });
+    let one = |sign: &str, d: &Difference| {
+        format!("{sign}{} {}/{}{}", d.setting, d.here, d.there, if d.excludes { "!" } else { "" })
+    };
     changes
         .iter()
         .map(|c| match c {
@@ -61,7 +62,10 @@ fn each_change_is_told_once_with_both_values() {
 fn heartbeats_tell_that_something_differs_while_etcd_does_not_say_what() {
     let mut u = unlike();
     assert!(u.heard("b", "pbx", Some(told(1, 2))).is_empty());
-    assert_eq!(words(&u.heard("b", "pbx", Some(told(7, 8)))), ["+addresses 192.0.2.1/24/not told!", "+settings others/not told"]);
+    assert_eq!(
+        words(&u.heard("b", "pbx", Some(told(7, 8)))),
+        ["+addresses 192.0.2.1/24/not told!", "+settings others/not told"]
+    );
     let found = words(&u.learn(&entry("1.0", Some(settings("192.0.2.9/24", "1-2")))));
     assert_eq!(found, ["-settings others/not told", "+addresses 192.0.2.1/24/192.0.2.9/24!"]);
 }

@@ -13,8 +13,12 @@ pub(in crate::control::cli) fn render(r: &Report, whole: bool) -> String {
     let server = if r.server.addresses.is_empty() { "none was found".to_owned() } else { list(&r.server.addresses) };
     let certainty = kebab(&r.server.certainty);
     let _ = writeln!(text, "server: {server} port {} ({certainty})", list(&r.server.ports));
-    let others: Vec<String> =
-        r.servers.iter().filter(|s| !s.chosen && s.relayed + s.received.min(s.sent) > 0).map(|s| s.address.to_string()).collect();
+    let others: Vec<String> = r
+        .servers
+        .iter()
+        .filter(|s| !s.chosen && s.relayed + s.received.min(s.sent) > 0)
+        .map(|s| s.address.to_string())
+        .collect();
     if !others.is_empty() {
         let _ = writeln!(text, "other servers: {}", others.join(", "));
     }
@@ -22,7 +26,8 @@ pub(in crate::control::cli) fn render(r: &Report, whole: bool) -> String {
         let _ = writeln!(text, "time: {} to {}", moment(first), moment(last));
     }
     let t = &r.traffic;
-    let _ = writeln!(text, "frames: {}, SIP messages: {}, RTP packets: {}", t.frames, t.sip, r.rtp.packets + r.rtp.unknown);
+    let _ =
+        writeln!(text, "frames: {}, SIP messages: {}, RTP packets: {}", t.frames, t.sip, r.rtp.packets + r.rtp.unknown);
     for note in &r.notes {
         let _ = writeln!(text, "note: {}", printable(note));
     }
@@ -40,7 +45,8 @@ pub(in crate::control::cli) fn render(r: &Report, whole: bool) -> String {
         State::Redirected,
         State::Unanswered,
     ];
-    let counts: Vec<String> = states.iter().filter(|s| count(**s) > 0).map(|s| format!("{} {}", count(*s), kebab(s))).collect();
+    let counts: Vec<String> =
+        states.iter().filter(|s| count(**s) > 0).map(|s| format!("{} {}", count(*s), kebab(s))).collect();
     let counts = if counts.is_empty() { String::new() } else { format!(" ({})", counts.join(", ")) };
     let _ = writeln!(text, "calls: {}{counts}", r.calls.len());
     if whole {
@@ -48,7 +54,8 @@ pub(in crate::control::cli) fn render(r: &Report, whole: bool) -> String {
             text.push_str(&block(c));
         }
     } else if !r.calls.is_empty() {
-        let header = ["#", "ID", "STATE", "START", "SECONDS", "FROM", "TO", "CODE", "ENDED BY", "LEGS", "AUDIO", "SIGNALLING"];
+        let header =
+            ["#", "ID", "STATE", "START", "SECONDS", "FROM", "TO", "CODE", "ENDED BY", "LEGS", "AUDIO", "SIGNALLING"];
         text.push('\n');
         text.push_str(&table(&header, r.calls.iter().enumerate().map(|(n, c)| row(n, c)).collect()));
         text.push_str("\nAUDIO and SIGNALLING: what would become of the call if its server failed; --call # shows why, and all else of a call.\n");
@@ -162,8 +169,13 @@ fn leg(n: usize, l: &Leg) -> String {
         Side::Unknown => format!("{} - {}", l.local_addr, l.remote_addr),
     };
     let elsewhere = if l.through_server { "" } else { ", not through the server" };
-    let mut text =
-        format!("   leg {}: {} {}, {way} over {}{elsewhere}\n", n + 1, kebab(&l.state), kebab(&l.direction), kebab(&l.transport));
+    let mut text = format!(
+        "   leg {}: {} {}, {way} over {}{elsewhere}\n",
+        n + 1,
+        kebab(&l.state),
+        kebab(&l.direction),
+        kebab(&l.transport)
+    );
     let number = |n: Option<u32>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
     let code = l.code.map(|code| format!("{code} {}", l.reason.clone().unwrap_or_default())).unwrap_or_default();
     lines(
@@ -185,7 +197,9 @@ fn leg(n: usize, l: &Leg) -> String {
             ("how", l.ended_how.clone().unwrap_or_default()),
             (
                 "session timer",
-                l.session_timer.map(|t| format!("{} s, {} refreshes", t.interval_s, kebab(&t.refresher))).unwrap_or_default(),
+                l.session_timer
+                    .map(|t| format!("{} s, {} refreshes", t.interval_s, kebab(&t.refresher)))
+                    .unwrap_or_default(),
             ),
             ("hold", if l.hold == Hold::None { String::new() } else { format!("by {}", kebab(&l.hold)) }),
             ("user agent", l.user_agent.clone().unwrap_or_default()),
@@ -203,7 +217,8 @@ fn leg(n: usize, l: &Leg) -> String {
 
 fn media(m: &Media) -> String {
     let agreed = if m.agreed { "" } else { ", not agreed" };
-    let mut text = format!("      {} {}{agreed}: {}\n", printable(&m.kind), printable(&m.proto), printable(&m.codecs.join(" ")));
+    let mut text =
+        format!("      {} {}{agreed}: {}\n", printable(&m.kind), printable(&m.proto), printable(&m.codecs.join(" ")));
     for (name, d) in [("local", &m.local), ("remote", &m.remote)] {
         if let Some(d) = d {
             let _ = writeln!(text, "         {name}: {}", printable(&description(d)));

@@ -42,8 +42,10 @@ fn whoever_speaks_never_waits_and_what_is_lost_is_counted() {
     drop(written);
     let text = String::from_utf8(taken.lock().unwrap().clone()).unwrap();
     assert!(text.starts_with("line 0\n"));
-    let lost: usize =
-        text.lines().find_map(|l| l.strip_suffix(" lines of the log are lost here: nobody took them")?.parse().ok()).unwrap();
+    let lost: usize = text
+        .lines()
+        .find_map(|l| l.strip_suffix(" lines of the log are lost here: nobody took them")?.parse().ok())
+        .unwrap();
     assert_eq!(text.lines().filter(|l| l.starts_with("line ")).count() + lost, LINES + 100);
 }
 

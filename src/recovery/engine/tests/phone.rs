@@ -211,7 +211,11 @@ impl Phone {
             ("INFO", _) => "Content-Type: application/dtmf-relay\r\n",
             _ => "Content-Type: application/sdp\r\n",
         };
-        let text = format!("{}{extra}{kind}Content-Length: {}\r\n\r\n{body}", self.head(method, &branch, self.cseq), body.len());
+        let text = format!(
+            "{}{extra}{kind}Content-Length: {}\r\n\r\n{body}",
+            self.head(method, &branch, self.cseq),
+            body.len()
+        );
         if method == "INVITE" {
             self.last_invite = Some((branch.clone(), self.cseq));
         }
@@ -263,7 +267,8 @@ impl Phone {
             let body = if code < 300 { self.late_answer.clone().unwrap_or_default() } else { String::new() };
             let branch = if code < 300 { format!("{branch}ack") } else { branch };
             let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
-            let text = format!("{}{kind}Content-Length: {}\r\n\r\n{body}", self.head("ACK", &branch, m.cseq().0), body.len());
+            let text =
+                format!("{}{kind}Content-Length: {}\r\n\r\n{body}", self.head("ACK", &branch, m.cseq().0), body.len());
             self.out.push((self.target, text.into_bytes()));
         }
     }
@@ -298,7 +303,10 @@ impl Phone {
             }
             _ => {
                 let uri = String::from_utf8_lossy(m.request_uri().unwrap()).into_owned();
-                assert!(uri == self.contact() || (!self.steady && uri.starts_with(&format!("sip:u@{};v=", self.addr))), "{uri}");
+                assert!(
+                    uri == self.contact() || (!self.steady && uri.starts_with(&format!("sip:u@{};v=", self.addr))),
+                    "{uri}"
+                );
                 assert_eq!(routes, self.routes);
             }
         }
@@ -307,10 +315,12 @@ impl Phone {
         if m.method() == Method::Ack {
             // A refusal is ACKed in its transaction, a 2xx in one of its own (RFC 3261 sections 17.1.1.3 and 13.2.2.4).
             let own = format!("{branch}/INVITE");
-            let found = self.given.iter_mut().find(|(key, g)| g.cseq == cseq && (g.ok_invite || **key == own)).map(|(key, g)| {
-                assert!(!g.ok_invite || *key != own, "the ACK of a 2xx has its own branch");
-                g
-            });
+            let found = self.given.iter_mut().find(|(key, g)| g.cseq == cseq && (g.ok_invite || **key == own)).map(
+                |(key, g)| {
+                    assert!(!g.ok_invite || *key != own, "the ACK of a 2xx has its own branch");
+                    g
+                },
+            );
             let given = found.expect("an ACK answers a final answer of ours");
             if given.resend.take().is_some() && given.ok_invite {
                 self.acked += 1;
@@ -319,7 +329,8 @@ impl Phone {
         }
         let key = format!("{branch}/{method}");
         let via = m.header(Name::Via).unwrap();
-        let reply_to = if self.lazy { from } else { port_of(&[b"sip:", via.strip_prefix(b"SIP/2.0/UDP ").unwrap()].concat()) };
+        let reply_to =
+            if self.lazy { from } else { port_of(&[b"sip:", via.strip_prefix(b"SIP/2.0/UDP ").unwrap()].concat()) };
         if let Some(given) = self.given.get(&key) {
             self.out.push((reply_to, given.response.clone()));
             return;
@@ -411,7 +422,17 @@ impl Phone {
     }
 
     #[allow(clippy::too_many_arguments)]
-    fn give(&mut self, key: &str, code: u16, body: &str, cseq: u32, m: &Message<'_>, to: SocketAddr, now: Time, extra: &str) {
+    fn give(
+        &mut self,
+        key: &str,
+        code: u16,
+        body: &str,
+        cseq: u32,
+        m: &Message<'_>,
+        to: SocketAddr,
+        now: Time,
+        extra: &str,
+    ) {
         let response = self.response(code, m, extra, body);
         self.out.push((to, response.clone()));
         let ok_invite = m.method() == Method::Invite && code < 300;

@@ -30,7 +30,10 @@ fn both_parties_are_reinvited_and_either_can_hang_up() {
         let (mut w, _) = recovered(hangs_up as u64);
         assert_eq!(w.flows["call-00000"].len(), 4);
         for p in &w.phones {
-            assert_eq!((p.accepted, p.acked, p.target, p.max_gap), (1, 1, agent(), u32::from(p.call_id.starts_with('b'))));
+            assert_eq!(
+                (p.accepted, p.acked, p.target, p.max_gap),
+                (1, 1, agent(), u32::from(p.call_id.starts_with('b')))
+            );
             assert_eq!(p.got, ["INVITE"]);
         }
         let stored = &w.stored["call-00000"];
@@ -58,8 +61,10 @@ fn an_answer_to_the_packets_source_is_overheard() {
 
 /// The server's answer to a request that phone 0 sent to the server's port.
 fn server_says(w: &mut World, code: u16, method: &str) {
-    let head = format!("SIP/2.0 {code} X\r\nVia: SIP/2.0/UDP {};branch=z9hG4bKown\r\nCall-ID: a0@x\r\n", w.phones[0].addr);
-    let text = format!("{head}From: <sip:alice@p>;tag=a\r\nTo: \"S, 1\" <sip:bob@p>;tag=s1\r\nCSeq: 9 {method}\r\n\r\n");
+    let head =
+        format!("SIP/2.0 {code} X\r\nVia: SIP/2.0/UDP {};branch=z9hG4bKown\r\nCall-ID: a0@x\r\n", w.phones[0].addr);
+    let text =
+        format!("{head}From: <sip:alice@p>;tag=a\r\nTo: \"S, 1\" <sip:bob@p>;tag=s1\r\nCSeq: 9 {method}\r\n\r\n");
     let p = Packet { src: server(), dst: w.phones[0].addr, transport: Transport::Udp, payload: text.as_bytes() };
     assert!(w.engine.handle_packet(&p, Heard::Overheard, w.now), "it belongs to a call of the engine");
     w.drain();
@@ -187,7 +192,11 @@ fn a_silent_party_ends_the_call_after_timer_b() {
     w.run(Duration::from_millis(31_900));
     assert!(w.outcomes.is_empty());
     let to_a = w.phones[0].addr;
-    assert_eq!(w.sent.iter().filter(|(_, to, b)| *to == to_a && b.starts_with(b"INVITE")).count(), 7, "Timer A doubles");
+    assert_eq!(
+        w.sent.iter().filter(|(_, to, b)| *to == to_a && b.starts_with(b"INVITE")).count(),
+        7,
+        "Timer A doubles"
+    );
     w.secs(5);
     assert_eq!(w.outcomes["call-00000"], Outcome::Unreachable);
     assert_eq!((w.phones[0].byes, w.phones[1].byes), (1, 1));
@@ -203,7 +212,8 @@ fn session_timers_are_kept_and_enforced() {
         w.start(vec![call]);
         w.secs(2);
         let invite = w.sent.iter().find(|(_, to, b)| *to == w.phones[0].addr && b.starts_with(b"INVITE")).unwrap();
-        let role = if local { "Session-Expires: 200;refresher=uac\r\n" } else { "Session-Expires: 200;refresher=uas\r\n" };
+        let role =
+            if local { "Session-Expires: 200;refresher=uac\r\n" } else { "Session-Expires: 200;refresher=uas\r\n" };
         assert!(String::from_utf8_lossy(&invite.2).contains(role));
         w.secs(250);
         if local {
@@ -358,7 +368,11 @@ fn every_call_ends_well_over_a_bad_network() {
         w.secs(100);
         for (i, p) in w.phones.iter().enumerate() {
             assert!(p.ended, "seed {seed} phone {i}: {:?} {:?}", p.got, p.results);
-            assert!(p.results.iter().all(|(m, code, _)| m != "BYE" || *code == 200), "seed {seed} phone {i} {:?}", p.results);
+            assert!(
+                p.results.iter().all(|(m, code, _)| m != "BYE" || *code == 200),
+                "seed {seed} phone {i} {:?}",
+                p.results
+            );
             assert!(p.results.iter().all(|(_, code, _)| *code != 0), "seed {seed} phone {i} {:?}", p.results);
             assert!(p.acked == p.accepted && p.all_acked(), "seed {seed} phone {i}: each final answer has its ACK");
         }
@@ -434,7 +448,9 @@ fn a_bye_that_a_proxy_on_the_vip_passes_on_is_answered_through_it() {
         let out = packets(&mut w, "10.9.0.100:5060", agent(), passed.as_bytes(), Heard::RecoveryPort);
         assert!(
             out.len() == 1
-                && out[0].starts_with("10.9.0.100:5060 SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP 10.9.0.100;branch=z9hG4bKproxy\r\n")
+                && out[0].starts_with(
+                    "10.9.0.100:5060 SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP 10.9.0.100;branch=z9hG4bKproxy\r\n"
+                )
         );
         assert_eq!(out[0].matches("Via:").count(), 2);
     }

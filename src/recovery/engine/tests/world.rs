@@ -65,8 +65,10 @@ impl World {
 
     /// Two phones and their call through a B2BUA.
     pub(super) fn b2bua(&mut self, n: u16) -> Call {
-        let mut a = Phone::new(2 * n, &format!("a{n}@x"), "<sip:alice@p>;tag=a", "\"S, 1\" <sip:bob@p>;tag=s1", server());
-        let mut b = Phone::new(2 * n + 1, &format!("b{n}@x"), "Bob <sip:bob@p>;tag=b", "<sip:alice@p>;tag=s2", server());
+        let mut a =
+            Phone::new(2 * n, &format!("a{n}@x"), "<sip:alice@p>;tag=a", "\"S, 1\" <sip:bob@p>;tag=s1", server());
+        let mut b =
+            Phone::new(2 * n + 1, &format!("b{n}@x"), "Bob <sip:bob@p>;tag=b", "<sip:alice@p>;tag=s2", server());
         a.routes = vec!["<sip:10.7.0.1;lr>".into(), "<sip:10.7.0.2:5080;lr;ftag=x>".into()];
         b.peer_cseq = Some(102);
         let call = self.call(n, vec![a.leg(Direction::Inbound), b.leg(Direction::Outbound)], Some(Pairing::Evidence));

@@ -45,14 +45,16 @@ impl Kernel {
     }
 
     fn listed(&self) -> Vec<Vec<Found>> {
-        let found = |(key, value): (&Vec<u8>, &Vec<u8>)| Found { key: key.clone(), value: value.clone(), ..Found::default() };
+        let found =
+            |(key, value): (&Vec<u8>, &Vec<u8>)| Found { key: key.clone(), value: value.clone(), ..Found::default() };
         self.sets.iter().map(|set| set.iter().map(found).collect()).collect()
     }
 
     /// What becomes of a packet, as the rules look it up: where it goes, where it seems to come from, and whether it may be UDPTL.
     fn forwards(&self) -> BTreeMap<Key, (SocketAddr, SocketAddr, bool)> {
-        let ip =
-            |set: &BTreeMap<Vec<u8>, Vec<u8>>, mark: &Vec<u8>| std::net::IpAddr::from(<[u8; 4]>::try_from(&*set[mark]).unwrap());
+        let ip = |set: &BTreeMap<Vec<u8>, Vec<u8>>, mark: &Vec<u8>| {
+            std::net::IpAddr::from(<[u8; 4]>::try_from(&*set[mark]).unwrap())
+        };
         let port = |set: &BTreeMap<Vec<u8>, Vec<u8>>, mark: &Vec<u8>| u16::from_be_bytes([set[mark][0], set[mark][1]]);
         let mut all = BTreeMap::new();
         for (key, mark) in &self.sets[Self::index("flow4")] {

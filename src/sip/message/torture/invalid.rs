@@ -2,7 +2,8 @@
 
 use super::*;
 
-const REST: [&str; 4] = ["From: <sip:caller@example.net>;tag=f1", "To: <sip:user@example.com>", "Call-ID: bad", "CSeq: 1 INVITE"];
+const REST: [&str; 4] =
+    ["From: <sip:caller@example.net>;tag=f1", "To: <sip:user@example.com>", "Call-ID: bad", "CSeq: 1 INVITE"];
 
 fn invite(first: &str, more: &[&str], body: &str) -> String {
     let mut lines = vec![first];
@@ -66,7 +67,8 @@ fn overlarge_scalars() {
     let m = parse(&m);
     assert_eq!((m.min_se(), m.rseq(), m.rack(), m.session_expires()), (None, None, None, None));
     assert_eq!(m.body(), b"", "leading zeros are no size");
-    for (start, cseq) in [(PLAIN, "36893488147419103232 INVITE"), ("SIP/2.0 503 No", "9292394834772304023312 OPTIONS")] {
+    for (start, cseq) in [(PLAIN, "36893488147419103232 INVITE"), ("SIP/2.0 503 No", "9292394834772304023312 OPTIONS")]
+    {
         let m = invite(start, &["Retry-After: 949302838503028349304023988"], "").replace("1 INVITE", cseq);
         assert_eq!(error(&m), ParseError::Missing("CSeq"));
     }
@@ -77,7 +79,10 @@ fn overlarge_scalars() {
 fn an_unterminated_quote() {
     let m = invite(PLAIN, &["Contact: \"Joe <sip:joe@example.org>;q=1"], "").replace("To: <", "To: \"Mr. <");
     let m = parse(&m);
-    assert_eq!((uri::uri_of(m.to()), m.contact_uri()), (&b"sip:user@example.com"[..], Some(&b"sip:joe@example.org"[..])));
+    assert_eq!(
+        (uri::uri_of(m.to()), m.contact_uri()),
+        (&b"sip:user@example.com"[..], Some(&b"sip:joe@example.org"[..]))
+    );
     assert_eq!(uri::uri_of(b"\"Mr <sip:a@b>;tag=1;x=\"y\""), b"sip:a@b", "not even if a parameter closes it");
 }
 
@@ -143,7 +148,8 @@ fn spaces_within_an_address() {
 /// 3.1.2.15 (baddn): a display name with commas, semicolons or quotes in the middle. Verdict: the brackets tell where the URI is.
 #[test]
 fn a_display_name_that_should_be_quoted() {
-    for name in ["Bell, Alexander", "Bell; A", "Bell \"the\" A", "O'Bell (office)", "\"Bell\", \"A; <b>\"", "Caf\u{e9}"] {
+    for name in ["Bell, Alexander", "Bell; A", "Bell \"the\" A", "O'Bell (office)", "\"Bell\", \"A; <b>\"", "Caf\u{e9}"]
+    {
         let m = invite(PLAIN, &[], "").replace("From: <", &format!("From: {name} <"));
         let m = parse(&m);
         assert_eq!((utf8(uri::uri_of(m.from())), m.from_tag()), ("sip:caller@example.net", Some(&b"f1"[..])), "{name}");
@@ -154,9 +160,12 @@ fn a_display_name_that_should_be_quoted() {
 /// 3.1.2.16 (badvers): another version. Verdict: not SIP as far as we know it.
 #[test]
 fn an_unknown_version() {
-    for line in
-        ["OPTIONS sip:t@example.org SIP/7.0", "OPTIONS sip:t@example.org SIP/2.00", "OPTIONS sip:t@example.org", "SIP/3.0 200 OK"]
-    {
+    for line in [
+        "OPTIONS sip:t@example.org SIP/7.0",
+        "OPTIONS sip:t@example.org SIP/2.00",
+        "OPTIONS sip:t@example.org",
+        "SIP/3.0 200 OK",
+    ] {
         assert_eq!(error(&invite(line, &[], "")), ParseError::NotSip, "{line}");
     }
 }
@@ -164,9 +173,10 @@ fn an_unknown_version() {
 /// 3.1.2.17 and 3.1.2.18 (mismatch01, mismatch02): CSeq names another method. Verdict: the request line counts, and it is told.
 #[test]
 fn methods_that_disagree() {
-    for (line, method) in
-        [("OPTIONS sip:user@example.com SIP/2.0", Method::Options), ("NEWMETHOD sip:user@example.com SIP/2.0", Method::Other)]
-    {
+    for (line, method) in [
+        ("OPTIONS sip:user@example.com SIP/2.0", Method::Options),
+        ("NEWMETHOD sip:user@example.com SIP/2.0", Method::Other),
+    ] {
         let m = invite(line, &[], "");
         let m = parse(&m);
         assert_eq!((m.method(), m.cseq_method(), m.cseq_agrees()), (method, Method::Invite, false));
@@ -234,11 +244,17 @@ fn other_uri_schemes() {
 /// 3.3.5 (bext01): option tags that nobody knows. Verdict: listed.
 #[test]
 fn unknown_extensions() {
-    let m = invite(PLAIN, &["Require: nothingSupportsThis, 100rel", "require:Timer", "Proxy-Require: noProxiesSupportThis"], "");
+    let m = invite(
+        PLAIN,
+        &["Require: nothingSupportsThis, 100rel", "require:Timer", "Proxy-Require: noProxiesSupportThis"],
+        "",
+    );
     let m = parse(&m);
     assert_eq!(all(&m, Name::Require), ["nothingSupportsThis", "100rel", "Timer"]);
     assert!(
-        m.lists(Name::Require, "timer") && m.lists(Name::ProxyRequire, "noproxiessupportthis") && !m.lists(Name::Require, "100")
+        m.lists(Name::Require, "timer")
+            && m.lists(Name::ProxyRequire, "noproxiessupportthis")
+            && !m.lists(Name::Require, "100")
     );
 }
 
@@ -276,7 +292,10 @@ fn single_headers_twice() {
         "v=0\r\n",
     );
     let m = parse(&m);
-    assert_eq!((m.call_id(), m.cseq(), m.from_tag(), m.to_tag()), (&b"bad"[..], (1, &b"INVITE"[..]), Some(&b"f1"[..]), None));
+    assert_eq!(
+        (m.call_id(), m.cseq(), m.from_tag(), m.to_tag()),
+        (&b"bad"[..], (1, &b"INVITE"[..]), Some(&b"f1"[..]), None)
+    );
     assert_eq!((m.header(Name::ContentType), m.body()), (Some(&b"text/plain"[..]), &b"v=0"[..]));
 }
 
@@ -285,7 +304,10 @@ fn single_headers_twice() {
 fn a_via_with_a_broadcast_address() {
     let m = invite(
         "SIP/2.0 200 OK",
-        &["Via: SIP/2.0/UDP 192.0.2.198;branch=z9hG4bK1324923", "Via: SIP/2.0/UDP 255.255.255.255;branch=z9hG4bK1saber23"],
+        &[
+            "Via: SIP/2.0/UDP 192.0.2.198;branch=z9hG4bK1324923",
+            "Via: SIP/2.0/UDP 255.255.255.255;branch=z9hG4bK1saber23",
+        ],
         "",
     );
     assert_eq!((parse(&m).code(), parse(&m).branch()), (Some(200), Some(&b"z9hG4bK1324923"[..])));
@@ -328,9 +350,11 @@ fn parameters_of_a_contact() {
 /// Not in RFC 4475, but on real wires: a missing empty line, CR CR LF, no line end at the end, a tag without a value.
 #[test]
 fn what_else_is_on_the_wire() {
-    let m = parse(&invite(PLAIN, &["Content-Type: application/sdp"], "v=0\r\no=- 1 1 IN IP4 h\r\n").replace("\r\n\r\n", "\r\n"))
-        .body()
-        .to_vec();
+    let m = parse(
+        &invite(PLAIN, &["Content-Type: application/sdp"], "v=0\r\no=- 1 1 IN IP4 h\r\n").replace("\r\n\r\n", "\r\n"),
+    )
+    .body()
+    .to_vec();
     assert_eq!(m, b"v=0\r\no=- 1 1 IN IP4 h\r\n");
     let m = invite(PLAIN, &[], "body").replace("\r\n", "\r\r\n");
     assert_eq!((parse(&m).body(), parse(&m).call_id()), (&b"body"[..], &b"bad"[..]));
@@ -340,5 +364,8 @@ fn what_else_is_on_the_wire() {
         assert_eq!(parse(&invite(PLAIN, &[], "").replace(";tag=f1", tag)).from_tag(), None);
     }
     let m = invite(PLAIN, &[" X-Odd: a line that seems to go on with the start line"], "");
-    assert_eq!(parse(&m).header(Name::CSeq), Some(&b"1 INVITE\r\n X-Odd: a line that seems to go on with the start line"[..]));
+    assert_eq!(
+        parse(&m).header(Name::CSeq),
+        Some(&b"1 INVITE\r\n X-Odd: a line that seems to go on with the start line"[..])
+    );
 }

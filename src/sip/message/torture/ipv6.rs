@@ -27,10 +27,17 @@ fn references_in_uris() {
 #[test]
 fn references_in_via() {
     let v = uri::via(b"SIP/2.0/UDP [2001:db8::9:1]:5062;received=[2001:db8::9:255];branch=z9hG4bKas3").unwrap();
-    assert_eq!((utf8(v.host), v.port, v.param("received")), ("2001:db8::9:1", Some(5062), Some(&b"[2001:db8::9:255]"[..])));
+    assert_eq!(
+        (utf8(v.host), v.port, v.param("received")),
+        ("2001:db8::9:1", Some(5062), Some(&b"[2001:db8::9:255]"[..]))
+    );
     let v = uri::via(b"SIP/2.0/UDP [2001:db8::9:1];branch=z9hG4bKas3;received=2001:db8::9:255").unwrap();
     assert_eq!((v.param("received"), v.param("branch")), (Some(&b"2001:db8::9:255"[..]), Some(&b"z9hG4bKas3"[..])));
-    assert_eq!(host("sip:[2001:db8:::192.0.2.1]").unwrap().0, "2001:db8:::192.0.2.1", "kept; who parses the address refuses it");
+    assert_eq!(
+        host("sip:[2001:db8:::192.0.2.1]").unwrap().0,
+        "2001:db8:::192.0.2.1",
+        "kept; who parses the address refuses it"
+    );
 }
 
 /// 4.6 to 4.9: addresses of both families and mapped ones, in headers and descriptions.

@@ -88,7 +88,11 @@ fn valid_escapes_are_kept_and_can_be_read() {
     assert_eq!(user(m.request_uri().unwrap()), b"sips:user@example.com");
     assert_eq!(user(uri::uri_of(m.to())), b"user");
     assert_eq!(user(uri::uri_of(m.from())), b"I have spaces\0and\xff");
-    assert_eq!(utf8(uri::user(uri::uri_of(m.from())).unwrap()), "I%20have%20spaces%00and%ff", "what goes back is verbatim");
+    assert_eq!(
+        utf8(uri::user(uri::uri_of(m.from())).unwrap()),
+        "I%20have%20spaces%00and%ff",
+        "what goes back is verbatim"
+    );
     let contact = m.contact_uri().unwrap();
     assert_eq!(&*uri::unescaped(uri::uri_param(contact, "n%61me").unwrap()), b"value%41", "unescaped once, not twice");
     assert_eq!(uri::uri_param(contact, "lr"), None, "the name of a parameter is compared as it stands");
@@ -141,7 +145,8 @@ fn no_space_before_the_angle_bracket() {
 #[test]
 fn long_values() {
     let long = "long".repeat(120);
-    let vias: Vec<String> = (0..33).map(|i| format!("Via: SIP/2.0/TCP sip{i}.example.com;branch=z9hG4bK{i}{long}")).collect();
+    let vias: Vec<String> =
+        (0..33).map(|i| format!("Via: SIP/2.0/TCP sip{i}.example.com;branch=z9hG4bK{i}{long}")).collect();
     let uri = format!("sip:user{long}@example.com");
     let (start, to) = (format!("INVITE {uri};p{long}=v SIP/2.0"), format!("To: \"{long} {long}\" <{uri}>;tag={long}"));
     let (from, call) = (format!("F: sip:caller@{long}.example.net;tag=12{long}982424"), format!("Call-ID: {long}"));
@@ -232,7 +237,9 @@ fn a_multipart_body_with_binary_parts() {
         "--7a\u{e9}b\r\nContent-Type: application/octet-stream\r\nContent-Transfer-Encoding: binary\r\n\r\n".as_bytes(),
     );
     m.extend_from_slice(b"\x00\xff\r\n--not it\r\nv=0\r\n\x80");
-    m.extend_from_slice("\r\n--7a\u{e9}b\r\nc:application/sdp\r\n\r\nv=0\r\ns=x\r\n--7a\u{e9}b--\r\nepilogue".as_bytes());
+    m.extend_from_slice(
+        "\r\n--7a\u{e9}b\r\nc:application/sdp\r\n\r\nv=0\r\ns=x\r\n--7a\u{e9}b--\r\nepilogue".as_bytes(),
+    );
     let parsed = Message::parse(&m).unwrap();
     assert_eq!(description(&parsed), Description::Sdp(b"v=0\r\ns=x\r\n"));
 }
@@ -241,7 +248,10 @@ fn a_multipart_body_with_binary_parts() {
 #[test]
 fn an_unusual_reason_phrase() {
     let reason = "= 2**3 * 5 \u{43d}\u{43e} \"SIP/2.0\" <x>: \\";
-    let m = text(&[&format!("SIP/2.0 200 {reason}"), "f: <sip:a>;tag=1", "t: <sip:b>;tag=2", "i: u", "CSeq: 35 INVITE"], "");
+    let m = text(
+        &[&format!("SIP/2.0 200 {reason}"), "f: <sip:a>;tag=1", "t: <sip:b>;tag=2", "i: u", "CSeq: 35 INVITE"],
+        "",
+    );
     assert_eq!(parse(&m).start(), Start::Response { code: 200, reason: reason.as_bytes() });
 }
 

@@ -109,11 +109,15 @@ fn an_origin_without_a_username_is_read() {
 #[test]
 fn an_edit_keeps_tabs_counts_and_missing_line_ends_apart() {
     let to = "[2001:db8::7]:20000".parse().unwrap();
-    let move_all =
-        |body: &[u8], n: usize| String::from_utf8(set_media_address(body, &vec![Some((to, None)); n]).unwrap()).unwrap();
+    let move_all = |body: &[u8], n: usize| {
+        String::from_utf8(set_media_address(body, &vec![Some((to, None)); n]).unwrap()).unwrap()
+    };
     assert_eq!(move_all(b"m=audio\t4000/2\tRTP/AVP 0", 1), "m=audio\t20000\tRTP/AVP 0\r\nc=IN IP6 2001:db8::7");
     assert_eq!(move_all(b"m=audio 00 RTP/AVP 0\n", 1), "m=audio 00 RTP/AVP 0\nc=IN IP6 2001:db8::7\n");
-    assert_eq!(move_all(b"c=IN IP4 1.1.1.1\rm= audio  4000 RTP/AVP 0\r", 1), "c=IN IP6 2001:db8::7\rm= audio  20000 RTP/AVP 0\r");
+    assert_eq!(
+        move_all(b"c=IN IP4 1.1.1.1\rm= audio  4000 RTP/AVP 0\r", 1),
+        "c=IN IP6 2001:db8::7\rm= audio  20000 RTP/AVP 0\r"
+    );
 }
 
 #[test]

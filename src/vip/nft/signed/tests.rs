@@ -23,7 +23,9 @@ fn only_all_rules_of_the_same_text_are_in_force() {
     let signed = Signed::new(BODY);
     let whole = rules(&signed, &["a", "a", "c"]);
     assert!(signed.is_in_force(&whole));
-    for other in [&[][..], &["a", "a"], &["a", "c"], &["a", "a", "c", "c"], &["a", "a", "c", "d"], &["a", "a", "b", "c"]] {
+    for other in
+        [&[][..], &["a", "a"], &["a", "c"], &["a", "a", "c", "c"], &["a", "a", "c", "d"], &["a", "a", "b", "c"]]
+    {
         assert!(!signed.is_in_force(&rules(&signed, other)), "{other:?}");
     }
     // Of another text, or of another program.

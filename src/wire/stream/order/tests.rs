@@ -93,7 +93,10 @@ proptest! {
 #[test]
 fn repetitions_and_overlaps_give_only_what_is_new() {
     let mut o = Order::new(&syn(9));
-    assert_eq!(run(&mut o, &[data(10, b"abc"), data(10, b"abc"), data(12, b"cde"), data(10, b"ab"), data(14, b"e")]), "abcde");
+    assert_eq!(
+        run(&mut o, &[data(10, b"abc"), data(10, b"abc"), data(12, b"cde"), data(10, b"ab"), data(14, b"e")]),
+        "abcde"
+    );
     assert_eq!(o.repeated, 3);
     // A keep-alive probe repeats the last byte (RFC 9293 section 3.8.4), or is empty one before.
     assert_eq!(run(&mut o, &[data(14, b"e"), data(14, b""), data(15, b"f")]), "f");
@@ -164,7 +167,14 @@ fn a_reset_counts_only_if_it_fits() {
     assert_eq!(
         run(
             &mut o,
-            &[data(10, b"abc"), rst(13 + (1 << 21)), rst(13_u32.wrapping_sub(1 << 21)), data(13, b"d"), data(15, b"f"), rst(14)]
+            &[
+                data(10, b"abc"),
+                rst(13 + (1 << 21)),
+                rst(13_u32.wrapping_sub(1 << 21)),
+                data(13, b"d"),
+                data(15, b"f"),
+                rst(14)
+            ]
         ),
         "abcd|f$"
     );

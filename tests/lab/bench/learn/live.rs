@@ -94,7 +94,8 @@ fn measure(lan: &Lan, wish: &Wish, seconds: Duration, say: &dyn Fn(&str)) -> Res
     let (master, backup) = wait_armed(&mut agents)?;
     let server = hosts[master];
     let wire = Meter::new(&agents[master].host().clone());
-    let watched = Watched::start(lan.host("e1")?, &etcd.endpoints, &format!("/keepcall/{CLUSTER}/instances/{INSTANCE}/calls/"))?;
+    let watched =
+        Watched::start(lan.host("e1")?, &etcd.endpoints, &format!("/keepcall/{CLUSTER}/instances/{INSTANCE}/calls/"))?;
     let audio = wish.audio.then(|| Audio::new(server, [p1, p2], &places, HOLD / u32::try_from(up)?)).transpose()?;
     let signalling = Signalling::new(server, [p1, p2], &places)?;
 
@@ -161,6 +162,7 @@ fn measure(lan: &Lan, wish: &Wish, seconds: Duration, say: &dyn Fn(&str)) -> Res
     row["etcd_puts_in_all"] = json!(written.puts);
     row["etcd_transactions_per_s"] = rounded(written.transactions as f64 / (RAMP + seconds + HOLD).as_secs_f64(), 1);
     row["lag_ms"] = json!({ "p50": rounded(report.lag.median(), 1), "p99": rounded(report.lag.at(0.99), 1), "max": rounded(report.lag.at(1.0), 1) });
-    row["targets"] = json!({ "percent": TARGET_PERCENT, "writes": TARGET_WRITES, "lag_ms": TARGET_LAG_MS, "dropped": 0 });
+    row["targets"] =
+        json!({ "percent": TARGET_PERCENT, "writes": TARGET_WRITES, "lag_ms": TARGET_LAG_MS, "dropped": 0 });
     Ok(row)
 }

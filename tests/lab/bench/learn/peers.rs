@@ -49,7 +49,13 @@ impl Reader {
             .output()
             .with_context(|| format!("cannot run {}", self.argv[0]))?;
         let (took, wall) = (children_time()?.saturating_sub(before), start.elapsed());
-        ensure!(out.status.success(), "{:?} ended with {}: {}", self.argv, out.status, String::from_utf8_lossy(&out.stderr));
+        ensure!(
+            out.status.success(),
+            "{:?} ended with {}: {}",
+            self.argv,
+            out.status,
+            String::from_utf8_lossy(&out.stderr)
+        );
         self.output = String::from_utf8_lossy(&out.stdout).into_owned();
         if counts {
             self.processor.add(took.as_secs_f64() * 1000.0);
@@ -62,7 +68,9 @@ impl Reader {
 /// User and system time of all children that have ended.
 fn children_time() -> Result<Duration> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
-    let of = |t: TimeVal| Ok::<_, anyhow::Error>(Duration::new(u64::try_from(t.tv_sec())?, u32::try_from(t.tv_usec())? * 1000));
+    let of = |t: TimeVal| {
+        Ok::<_, anyhow::Error>(Duration::new(u64::try_from(t.tv_sec())?, u32::try_from(t.tv_usec())? * 1000))
+    };
     Ok(of(usage.user_time())? + of(usage.system_time())?)
 }
 
@@ -146,7 +154,9 @@ fn found(readers: &[Reader], sngrep: &[&str], dissector: &Reader) -> Result<Valu
     for r in readers {
         let n = match r.name {
             "keepcall path and table" => serde_json::from_str::<Value>(&r.output)?["calls"].as_u64(),
-            "keepcall inspect --json" => serde_json::from_str::<Value>(&r.output)?["calls"].as_array().map(|a| a.len() as u64),
+            "keepcall inspect --json" => {
+                serde_json::from_str::<Value>(&r.output)?["calls"].as_array().map(|a| a.len() as u64)
+            }
             _ => {
                 // It counts aloud without `-q`.
                 let mut loud: Vec<&str> = sngrep.iter().copied().filter(|a| *a != "-q").collect();
@@ -160,7 +170,10 @@ fn found(readers: &[Reader], sngrep: &[&str], dissector: &Reader) -> Result<Valu
         };
         all.insert(r.name.into(), n.map_or(Value::Null, Value::from));
     }
-    let sip = dissector.output.lines().find_map(|l| l.trim().strip_prefix("Number of SIP messages:")?.trim().parse::<u64>().ok());
+    let sip = dissector
+        .output
+        .lines()
+        .find_map(|l| l.trim().strip_prefix("Number of SIP messages:")?.trim().parse::<u64>().ok());
     all.insert(dissector.name.into(), sip.map_or(Value::Null, Value::from));
     Ok(Value::Object(all))
 }
@@ -183,7 +196,12 @@ pub(super) fn replay(path: &Path) -> Result<Value> {
 }
 
 /// Hands the messages of a file to a table, up to a time since 1970; `each` is called after each. How many these were.
-pub(super) fn read(path: &Path, table: &mut Table, end: Option<Duration>, each: &mut dyn FnMut(&mut Table)) -> Result<u64> {
+pub(super) fn read(
+    path: &Path,
+    table: &mut Table,
+    end: Option<Duration>,
+    each: &mut dyn FnMut(&mut Table),
+) -> Result<u64> {
     let file = std::fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     // It has a buffer of its own; one more would only copy everything once more.
     let mut reader = PcapReader::new(file)?;

@@ -98,7 +98,8 @@ impl Traffic {
         let mut all = book.all;
         // Stable: what is sent at one time keeps its order.
         all.sort_by_key(|(at, ..)| *at);
-        let (mut sent, mut text) = (Vec::with_capacity(all.len()), Vec::with_capacity(all.iter().map(|m| m.3.len()).sum()));
+        let (mut sent, mut text) =
+            (Vec::with_capacity(all.len()), Vec::with_capacity(all.iter().map(|m| m.3.len()).sum()));
         for (at, src, dst, bytes) in all {
             debug_assert!(bytes.len() <= LARGEST, "{bytes}");
             sent.push(Sent { at, src, dst, begin: text.len(), len: bytes.len() });
@@ -136,7 +137,8 @@ impl Book<'_> {
     }
 
     fn tell(&mut self, at: Duration, phone: SocketAddr, by: By, text: String) {
-        let (src, dst) = if by == By::Phone { (phone, self.plan.places.server) } else { (self.plan.places.server, phone) };
+        let (src, dst) =
+            if by == By::Phone { (phone, self.plan.places.server) } else { (self.plan.places.server, phone) };
         self.all.push((at, src, dst, text));
     }
 
@@ -144,7 +146,8 @@ impl Book<'_> {
         use By::{Phone, Server};
         let places = &self.plan.places;
         let from_trunk = n % 3 == 2;
-        let a = Dialog::new(n, false, if from_trunk { Kind::Trunk } else { Kind::Phone }, places.caller(n), places.server);
+        let a =
+            Dialog::new(n, false, if from_trunk { Kind::Trunk } else { Kind::Phone }, places.caller(n), places.server);
         let b = Dialog::new(n, true, Kind::Phone, places.called(n), places.server);
         let ms = |ms: u64| start + Duration::from_millis(ms);
         let mut cseq = 1;

@@ -49,7 +49,14 @@ fn scrambled(n: usize, salt: u64) -> u64 {
 
 fn uuid(n: usize, salt: u64) -> String {
     let (a, b) = (scrambled(n, salt), scrambled(n, salt + 1));
-    format!("{:08x}-{:04x}-{:04x}-{:04x}-{:012x}", a >> 32, (a >> 16) & 0xffff, a & 0xffff, b >> 48, b & 0xffff_ffff_ffff)
+    format!(
+        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+        a >> 32,
+        (a >> 16) & 0xffff,
+        a & 0xffff,
+        b >> 48,
+        b & 0xffff_ffff_ffff
+    )
 }
 
 /// Numbers of caller and called: no two calls of a run share one.
@@ -71,7 +78,10 @@ impl Dialog {
         let tag = |salt: u64| format!("{:016x}", scrambled(n, salt));
         let (from, to, uri, phone_uri) = if out {
             (
-                format!("\"Extension {caller}\" <sip:{caller}@{ip}>;tag={}", if asterisk { uuid(n, 31) } else { tag(31) }),
+                format!(
+                    "\"Extension {caller}\" <sip:{caller}@{ip}>;tag={}",
+                    if asterisk { uuid(n, 31) } else { tag(31) }
+                ),
                 format!("<sip:{called}@{phone}>"),
                 format!("sip:{called}@{phone};line={:x}", scrambled(n, 32) & 0xffff_ffff),
                 format!("sip:{called}@{phone};line={:x}", scrambled(n, 32) & 0xffff_ffff),
@@ -172,8 +182,11 @@ impl Dialog {
         if by == By::Phone {
             t += &self.record_route();
         }
-        let _ =
-            write!(t, "From: {from}\r\nTo: {to}\r\nCall-ID: {}\r\nCSeq: {cseq} {method}\r\nMax-Forwards: 70\r\n", self.call_id);
+        let _ = write!(
+            t,
+            "From: {from}\r\nTo: {to}\r\nCall-ID: {}\r\nCSeq: {cseq} {method}\r\nMax-Forwards: 70\r\n",
+            self.call_id
+        );
         t += more;
         self.offer_headers(&mut t, by);
         self.body(&mut t, by, sdp, 0);
@@ -194,8 +207,11 @@ impl Dialog {
                 scrambled(self.n, 33)
             );
         }
-        let _ =
-            write!(t, "From: {from}\r\nTo: {to}\r\nCall-ID: {}\r\nCSeq: {cseq} {method}\r\nMax-Forwards: 70\r\n", self.call_id);
+        let _ = write!(
+            t,
+            "From: {from}\r\nTo: {to}\r\nCall-ID: {}\r\nCSeq: {cseq} {method}\r\nMax-Forwards: 70\r\n",
+            self.call_id
+        );
         t += more;
         if method == "INVITE" {
             self.offer_headers(&mut t, by);

@@ -42,7 +42,8 @@ impl Line {
             faults.extend(self.accepted(&m, c.initial, cseq).await);
         } else if method == "INVITE" {
             // RFC 3261 17.1.1.3: same branch, same CSeq number, the To of the response.
-            let (target, routes) = if c.initial { (uri_of(&d.remote), Vec::new()) } else { (d.target.clone(), d.routes.clone()) };
+            let (target, routes) =
+                if c.initial { (uri_of(&d.remote), Vec::new()) } else { (d.target.clone(), d.routes.clone()) };
             let mut w = Writer::request("ACK", &target);
             w.header("Via", &format!("SIP/2.0/UDP {};branch={branch}", self.me.sip));
             w.header("Max-Forwards", "70");

@@ -49,7 +49,12 @@ impl World {
                     (None, _) => "down".to_owned(),
                     (Some(_), true) => "frozen".to_owned(),
                     (Some(e), _) => {
-                        format!("{:?}, hold {:?}, may become {:?}", e.role(), e.hold(), e.maybe.as_ref().map(|r| r.epoch))
+                        format!(
+                            "{:?}, hold {:?}, may become {:?}",
+                            e.role(),
+                            e.hold(),
+                            e.maybe.as_ref().map(|r| r.epoch)
+                        )
                     }
                 };
                 format!(

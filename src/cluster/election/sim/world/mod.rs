@@ -172,7 +172,8 @@ impl World {
             1.0 + x * plan.drift
         };
         let etcd_rate = 1.0 / rate(&mut r);
-        let nodes: Vec<Node> = (0..plan.nodes).map(|i| Node::new(i, rate(&mut r), r.between(1, 1_000_000) * MS)).collect();
+        let nodes: Vec<Node> =
+            (0..plan.nodes).map(|i| Node::new(i, rate(&mut r), r.between(1, 1_000_000) * MS)).collect();
         let (blind, forgetful) = (fault == Some(Fault::SlowUncompared), fault == Some(Fault::ReturnUnseen));
         let ttl = (plan.ttl as f64 * etcd_rate) as u64;
         let mut w = Self {

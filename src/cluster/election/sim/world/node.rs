@@ -136,7 +136,8 @@ impl World {
         }
         let (fit, priority) = (self.nodes[node].fit, 100 + node as u16);
         let n = &mut self.nodes[node];
-        (n.boot, n.election, n.lease, n.named, n.leaving, n.woken) = (boot, Some(e), None, false, Leaving::No, Time::FAR);
+        (n.boot, n.election, n.lease, n.named, n.leaving, n.woken) =
+            (boot, Some(e), None, false, Leaving::No, Time::FAR);
         (n.up, n.frozen) = (None, false);
         n.open.clear();
         n.copied.clear();

@@ -54,7 +54,8 @@ impl Audio {
             let ip = if out { places.called[0] } else { places.callers[0] };
             let (mut there, mut back) = (Vec::new(), Vec::new());
             for n in 0..SLOTS {
-                let (phone, ours) = (Dialog::media(n, out, By::Phone, ip), Dialog::media(n, out, By::Server, places.server.ip()));
+                let (phone, ours) =
+                    (Dialog::media(n, out, By::Phone, ip), Dialog::media(n, out, By::Server, places.server.ip()));
                 there.push(packet(phone, ours, n)?);
                 back.push(packet(ours, phone, n)?);
             }
@@ -63,7 +64,10 @@ impl Audio {
         let ((by_callers, to_callers), (by_called, to_called)) = (side(false)?, side(true)?);
         let by_server = to_callers.into_iter().zip(to_called).flat_map(|(a, b)| [a, b]).collect();
         Ok(Self {
-            phones: [Side { socket: raw(phones[0])?, packets: by_callers }, Side { socket: raw(phones[1])?, packets: by_called }],
+            phones: [
+                Side { socket: raw(phones[0])?, packets: by_callers },
+                Side { socket: raw(phones[1])?, packets: by_called },
+            ],
             server: Side { socket: raw(server)?, packets: by_server },
             pace,
         })
@@ -96,8 +100,9 @@ impl Audio {
         while at < end {
             std::thread::sleep((start + at).saturating_duration_since(Instant::now()));
             // Calls that were answered by now, and are not over.
-            let number =
-                |age: Duration| at.checked_sub(age).map_or(0, |t| 1 + (t.as_nanos() / self.pace.as_nanos().max(1)) as usize);
+            let number = |age: Duration| {
+                at.checked_sub(age).map_or(0, |t| 1 + (t.as_nanos() / self.pace.as_nanos().max(1)) as usize)
+            };
             slots.clear();
             slots.extend((number(ringing + hold)..number(ringing)).filter(|n| n % PARTS == part).map(|n| n % SLOTS));
             send(&slots)?;
@@ -129,7 +134,8 @@ fn packet(from: SocketAddr, to: SocketAddr, ssrc: usize) -> Result<(Vec<u8>, Soc
 /// A socket whose packets bring their own IP header, so that one socket can speak for all ports.
 fn raw(host: &Host) -> Result<Socket> {
     host.enter(|| {
-        let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW))).context("a raw socket")?;
+        let socket =
+            Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW))).context("a raw socket")?;
         socket.set_send_buffer_size(4 << 20)?;
         Ok(socket)
     })
@@ -140,7 +146,14 @@ fn send<'p>(socket: &Socket, packets: impl Iterator<Item = &'p (Vec<u8>, Sockadd
     let mut headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
     for batch in all.chunks(BATCH) {
         let addresses: Vec<_> = batch.iter().map(|(_, to)| *to).collect();
-        match sendmmsg(socket.as_raw_fd(), &mut headers, batch.iter().map(|(s, _)| s), &addresses, [], MsgFlags::empty()) {
+        match sendmmsg(
+            socket.as_raw_fd(),
+            &mut headers,
+            batch.iter().map(|(s, _)| s),
+            &addresses,
+            [],
+            MsgFlags::empty(),
+        ) {
             // As any network does, this one loses what is too much for it.
             Ok(_) | Err(Errno::ENOBUFS) => {}
             Err(e) => return Err(e).context("the audio"),

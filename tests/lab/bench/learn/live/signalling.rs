@@ -39,7 +39,11 @@ impl Left {
     }
 
     pub(super) fn late(&self) -> usize {
-        self.at.iter().zip(&self.due).filter(|(at, due)| at.saturating_duration_since(self.start + **due) > LATE).count()
+        self.at
+            .iter()
+            .zip(&self.due)
+            .filter(|(at, due)| at.saturating_duration_since(self.start + **due) > LATE)
+            .count()
     }
 }
 

@@ -21,8 +21,11 @@ impl Meter {
 
     /// Received and sent so far.
     fn packets(&self) -> Result<u64> {
-        let text =
-            self.host.exec(&["cat", "/sys/class/net/eth0/statistics/rx_packets", "/sys/class/net/eth0/statistics/tx_packets"])?;
+        let text = self.host.exec(&[
+            "cat",
+            "/sys/class/net/eth0/statistics/rx_packets",
+            "/sys/class/net/eth0/statistics/tx_packets",
+        ])?;
         text.split_whitespace().map(|n| n.parse::<u64>().context("a count of packets")).sum()
     }
 }
@@ -83,7 +86,8 @@ fn run_time(agent: &Agent) -> Result<Duration> {
 pub(super) fn captured(status: &Value) -> Result<(u64, u64)> {
     let all = status["instances"].as_array().context("status has no instances")?;
     let capture = &all.iter().find(|i| i["name"] == INSTANCE).context("status lacks the instance")?["calls"]["capture"];
-    let number = |name: &str| capture[name].as_u64().with_context(|| format!("the agent does not tell {name} of its capture"));
+    let number =
+        |name: &str| capture[name].as_u64().with_context(|| format!("the agent does not tell {name} of its capture"));
     Ok((number("seen")?, number("dropped")?))
 }
 

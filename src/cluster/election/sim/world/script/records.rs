@@ -72,11 +72,21 @@ impl World {
             1 => {
                 // A member is forgotten and comes back at that moment.
                 let d = self.ms(3000, 4500);
-                vec![(0, Step::PowerOff(t)), (d, Step::Forget(h, t)), (d + 3, Step::Start(t)), (d + 1000, Step::HealAll)]
+                vec![
+                    (0, Step::PowerOff(t)),
+                    (d, Step::Forget(h, t)),
+                    (d + 3, Step::Start(t)),
+                    (d + 1000, Step::HealAll),
+                ]
             }
             _ => {
                 let (a, b) = (self.ms(1, 20), self.ms(1, 800));
-                vec![(0, Step::Switch(h)), (a, Step::Switch(s)), (b, Step::Switch(s)), (b + 5, Step::Stop(s, Leaving::Stop))]
+                vec![
+                    (0, Step::Switch(h)),
+                    (a, Step::Switch(s)),
+                    (b, Step::Switch(s)),
+                    (b + 5, Step::Stop(s, Leaving::Stop)),
+                ]
             }
         }
     }
