@@ -2,12 +2,12 @@
 //!
 //! Everything that happens to an instance happens in [`Instance::run`], one event after the other, so no state here is shared.
 
+mod addresses;
 pub(super) mod starting;
 
 use super::calls_part::CallsPart;
 use super::history;
 use super::hooks::Hooks;
-use super::keeper::mend_one;
 use super::takeover::Takeover;
 use crate::clock;
 use crate::cluster::{Cause, Cluster, Fitness};
@@ -17,12 +17,11 @@ use crate::health::CheckStatus;
 use crate::health::Verdict;
 use crate::pbx::driver::ServerStatus;
 use crate::time::Time;
-use crate::vip::address::{AddressEvent, AddressMonitor, Addresses, LIFETIME};
+use crate::vip::address::{AddressMonitor, Addresses, LIFETIME};
 use crate::vip::announce::{Announced, Announcer, Announcing, Pace};
 use crate::vip::conflict::watch::ConflictWatch;
 use crate::vip::fence::FenceState;
 use crate::vip::kernel_lease::KernelLease;
-use starting::set_kernel;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -330,133 +329,6 @@ impl Instance {
             errors.extend(calls.stop().await);
         }
         errors
-    }
-
-    /// The interface may have gone, or come back.
-    async fn look_for_interface(&mut self) {
-        let interface = &self.config.interface;
-        let missing = nix::net::if_::if_nametoindex(interface.as_str())
-            .is_err()
-            .then(|| format!("there is no interface {interface}"));
-        if missing == self.missing {
-            return;
-        }
-        match &missing {
-            Some(why) => warn!(instance = self.config.name, "not ready, and not elected until it is: {why} any more"),
-            None => {
-                // It has the kernel's own settings, and nothing of what was there.
-                set_kernel(&self.config);
-                info!(instance = self.config.name, "ready: the interface {interface} is there again");
-            }
-        }
-        self.missing = missing;
-        self.report_fitness().await;
-    }
-
-    async fn address_event(&mut self, event: AddressEvent) {
-        self.look_for_interface().await;
-        if let AddressEvent::LinkUp { .. } = &event
-            && let Err(e) = self.conflicts.look_again()
-        {
-            warn!(instance = self.config.name, "another host that answers for the addresses would not be noticed: {e}");
-        }
-        if let (AddressEvent::LinkUp { .. }, Some(lease)) = (&event, self.lease.clone()) {
-            // Most kernels take the rules at an interface away with it.
-            let name = self.config.name.clone();
-            tokio::spawn(async move { mend_one(&name, &lease).await });
-        }
-        let name = &self.config.name;
-        // At the end of a right the addresses go before the order to drop them is here.
-        if !self.held.is_some_and(|epoch| self.cluster.holds(name, epoch)) {
-            return;
-        }
-        match event {
-            // It went with its interface.
-            AddressEvent::Vanished { .. } if self.missing.is_some() => {}
-            AddressEvent::Vanished { interface, prefix } => {
-                warn!(
-                    instance = name,
-                    interface,
-                    %prefix,
-                    "somebody removed the address; putting it back. If systemd-networkd manages {interface}, set KeepConfiguration=static there"
-                );
-                self.lacks(format!("somebody removed {prefix} from {interface}; it is put back"));
-            }
-            AddressEvent::LinkUp { .. } => {
-                self.announce_again();
-                // An interface that was taken away, and IPv6 on one that was set down, comes back without the addresses.
-                self.put_back_soon();
-            }
-            AddressEvent::LinkDown { interface } => warn!(instance = name, interface, "the interface is down"),
-            AddressEvent::Missed => self.put_back_soon(),
-        }
-    }
-
-    /// The kernel closed the connection by which it tells of changes: opens another one, and looks at everything.
-    async fn watch_again(&mut self) {
-        let watched: Vec<_> = self.config.addresses.iter().map(|p| (self.config.interface.clone(), *p)).collect();
-        match self.addresses.watch(&watched) {
-            Ok(monitor) => {
-                self.monitor = monitor;
-                self.put_back_soon();
-                self.look_for_interface().await;
-            }
-            Err(e) => {
-                error!(
-                    instance = self.config.name,
-                    "changes of the addresses by others are not noticed: {e}; trying again"
-                );
-                tokio::time::sleep(PUT_BACK_PAUSE).await;
-            }
-        }
-    }
-
-    /// This node is master, and an address is not on its interface.
-    fn lacks(&mut self, why: String) {
-        self.absent = Some(why);
-        self.put_back_soon();
-    }
-
-    // Two programs that undo each other must not take the machine down with them, so the second time waits.
-    fn put_back_soon(&mut self) {
-        let earliest = self.put_back.map_or(Time::ZERO, |last| last + PUT_BACK_PAUSE);
-        self.put_back_at = Some(earliest.max(clock::now()));
-    }
-
-    async fn put_back(&mut self) {
-        self.put_back_at = None;
-        // An interface that comes back is told, and then they are put back.
-        let Some(epoch) = self.held.filter(|_| self.missing.is_none()) else { return };
-        if !self.cluster.holds(&self.config.name, epoch) {
-            return;
-        }
-        self.put_back = Some(clock::now());
-        let added = self.addresses.add(&self.config.interface, &self.config.addresses).await;
-        let before = self.absent.take();
-        if let Err(e) = added {
-            let why = format!(
-                "not all of the addresses are on {}: {e}; it is tried again each second",
-                self.config.interface
-            );
-            self.lacks(why.clone());
-            if before.as_ref() == Some(&why) {
-                return;
-            }
-            error!(instance = self.config.name, "{why}");
-        }
-        self.announce_again();
-    }
-
-    /// Gives the addresses their lifetime anew.
-    async fn refresh(&mut self) {
-        self.refresh_at = clock::now() + REFRESH;
-        if !self.held.is_some_and(|epoch| self.cluster.holds(&self.config.name, epoch)) {
-            return;
-        }
-        // Should the right end meanwhile, the order that says so comes after this, and removes them.
-        if let Err(e) = self.addresses.add(&self.config.interface, &self.config.addresses).await {
-            warn!(instance = self.config.name, "the addresses did not get a new lifetime: {e}");
-        }
     }
 
     fn announce(&self) -> (Announced, Announcing) {
