@@ -62,7 +62,7 @@ impl Unlike {
     pub fn heard(&mut self, node: &str, instance: &str, told: Option<Told>) -> Vec<Change> {
         match self.of(node) {
             Some(there) if there.told.get(instance) != Some(&told) => {
-                drop(there.told.insert(instance.to_owned(), told))
+                there.told.insert(instance.to_owned(), told);
             }
             _ => return Vec::new(),
         }
