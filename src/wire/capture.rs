@@ -1,5 +1,5 @@
-//! SIP as it passes an interface, in both directions, read from a packet socket. The kernel filters by port and host before it copies
-//! anything, so the audio never reaches this process.
+//! Captures SIP on an interface, in both directions, from a packet socket. The kernel filters by port and host before
+//! it copies anything, so audio never reaches this process.
 
 use crate::clock;
 use crate::sip::Transport;
@@ -27,154 +27,155 @@ mod program;
 mod ring;
 mod sys;
 
-/// Memory of the ring. It is full after half a second in which this process does not run, even if each block holds one frame only, and
-/// holds some thousand messages, which a burst of re-registrations can bring.
+/// Ring memory. If this process stalls, the ring fills after half a second even with one frame a block. It holds some
+/// thousand messages, as many as a burst of re-registrations can bring.
 const RING: usize = 8 << 20;
-/// Kernel buffer for frames that wait, where there is no ring.
+/// Kernel receive buffer when there is no ring.
 const BUFFER: usize = 4 << 20;
-/// The longest IP packet that is received without a ring.
+/// Longest IP packet received without a ring.
 const LONGEST: usize = 128 << 10;
-/// Frames read in one go without a ring, so that other work has its turn.
+/// Frames read in one go without a ring, so that other tasks get their turn.
 const BATCH: usize = 256;
-/// How often it is looked whether an interface that went down is still there: the kernel does not say when one goes that is down.
+/// Interval of the check whether a downed interface still exists. The kernel does not report the removal of an
+/// interface that is already down.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Why a capture cannot be.
+/// Reasons for a capture to fail.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
-    /// No such interface.
+    /// The interface does not exist.
     #[error("there is no interface {interface} to capture on; there are: {}", there.join(", "))]
     NoInterface {
-        /// The name that was asked for.
+        /// Requested name.
         interface: String,
-        /// The interfaces that exist.
+        /// Existing interfaces.
         there: Vec<String>,
     },
-    /// More ports than a filter has room for, or none.
+    /// No ports, or more than fit into a filter.
     #[error("a capture takes 1 to {MAX_PORTS} SIP ports, not {count}")]
     Ports {
-        /// How many were asked for.
+        /// Requested number of ports.
         count: usize,
     },
-    /// More addresses than a filter has room for.
+    /// More addresses than fit into a filter.
     #[error("a capture takes at most {MAX_PORTS} addresses, not {count}")]
     Hosts {
-        /// How many were asked for.
+        /// Requested number of addresses.
         count: usize,
     },
-    /// The interface is no longer there, or has another name now.
+    /// The interface was removed or renamed.
     #[error("interface {interface} is gone; it is looked for again")]
     Gone {
-        /// The interface.
+        /// Interface name.
         interface: String,
     },
-    /// The kernel refused for want of a capability.
+    /// The process lacks a capability.
     #[error("cannot capture on {interface}: no privilege; the agent needs CAP_NET_RAW")]
     Privilege {
-        /// The interface.
+        /// Interface name.
         interface: String,
     },
     /// The system refused.
     #[error("cannot capture on {interface}: {source}")]
     Refused {
-        /// The interface.
+        /// Interface name.
         interface: String,
-        /// The system's error.
+        /// Error from the system.
         source: io::Error,
     },
 }
 
-/// A SIP message, or for a sample a UDP datagram, that was seen.
+/// A captured SIP message, or in a sample a UDP datagram.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// Who sent it.
+    /// Source address and port.
     pub src: SocketAddr,
-    /// Who it was sent to.
+    /// Destination address and port.
     pub dst: SocketAddr,
-    /// Over what.
+    /// Transport that carried the message.
     pub transport: Transport,
-    /// What it carries.
+    /// The message or datagram payload.
     pub payload: Vec<u8>,
 }
 
-/// What was seen and what was not.
+/// Counters of one capture.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaptureCounters {
-    /// Messages given out.
+    /// Messages handed out.
     pub seen: u64,
     /// Frames that the kernel dropped because this process was too slow.
     pub dropped: u64,
-    /// How often the ring was full.
+    /// Times the ring was full.
     pub frozen: u64,
     /// IP fragments.
     pub fragments: u64,
-    /// Fragmented packets that never became whole.
+    /// Fragmented packets that stayed incomplete.
     pub incomplete: u64,
-    /// Frames that passed the filter but held no well-formed packet.
+    /// Frames that passed the filter without a well-formed packet.
     pub malformed: u64,
-    /// Frames that were longer than what there is room for.
+    /// Frames too long for their buffer.
     pub cut: u64,
-    /// Whether the kernel shares a ring with this process; else each frame is a system call.
+    /// The kernel shares a ring with this process. Without one, each frame costs a system call.
     pub ring: bool,
-    /// All of it by kind.
+    /// Counts by kind of frame.
     pub path: PathCounters,
 }
 
-/// What to capture.
+/// Settings of one capture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaptureSettings {
-    /// The interface's name. There is no "any": the server's addresses are on one.
+    /// Interface name. There is no "any", because the server's addresses are on one interface.
     pub interface: String,
-    /// Ports of SIP, over UDP and TCP.
+    /// SIP ports, for UDP and TCP.
     pub ports: Vec<u16>,
-    /// The server's addresses: only what goes to or comes from one of them is captured. None for any.
+    /// The server's addresses. Only traffic from or to one of them is captured. An empty list accepts any.
     pub hosts: Vec<IpAddr>,
-    /// Bytes of the ring that the kernel shares with this process; 0 for none.
+    /// Bytes of the ring shared with the kernel. 0 means no ring.
     pub ring: usize,
 }
 
-/// A capture on one interface. Belongs to the network namespace of the thread that opened it.
+/// A capture on one interface, in the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Capture {
-    // Before the socket, so that it is unmapped before that is closed.
+    // Declared before the socket, so that it is unmapped before the socket closes.
     ring: Option<Ring>,
     socket: AsyncFd<Socket>,
     interface: String,
     index: u32,
-    /// The interface went down, and was not seen up since.
+    /// The interface went down and has not come up again.
     down: bool,
     path: Path,
-    /// Everything on the interface stays inside this host.
+    /// The interface is a loopback: all its traffic stays inside this host.
     within: bool,
     impostors: Impostors,
-    /// This host holds the addresses: frames that come in from them are told.
+    /// This host holds the addresses, so frames that come in from them cause a warning.
     holds: bool,
-    /// Messages of a batch that [`Capture::next`] has still to give out.
+    /// Messages of a batch that [`Capture::next`] has yet to hand out.
     waiting: VecDeque<Seen>,
-    /// Messages given out, and frames too long.
+    /// Messages handed out, and frames too long.
     seen: u64,
     cut: u64,
-    /// What the kernel told of its drops so far: it forgets them when it is asked.
+    /// Drops reported by the kernel so far. Each query resets the kernel's count.
     dropped: AtomicU64,
     frozen: AtomicU64,
     buffer: Vec<u8>,
 }
 
 impl Capture {
-    /// Captures SIP over UDP and TCP from or to any of `ports` on `interface`, whoever takes part; needs a tokio runtime.
+    /// Captures SIP over UDP and TCP from or to any of `ports` on `interface`, for all hosts. Needs a tokio runtime.
     ///
     /// # Errors
-    /// As in [`CaptureError`].
+    /// See [`CaptureError`].
     pub fn open(interface: &str, ports: &[u16]) -> Result<Self, CaptureError> {
         Self::open_for(interface, ports, &[])
     }
 
-    /// Captures SIP over UDP and TCP between one of `hosts` (any, if there are none) with one of `ports` at either end, and anybody, on
-    /// `interface`; needs a tokio runtime. Frames with VLAN tags count like others: a host takes what is sent to its addresses from any
-    /// interface.
+    /// Captures SIP over UDP and TCP on `interface`: one end must be in `hosts` (an empty list accepts any), and one
+    /// end must use one of `ports`. Needs a tokio runtime. Frames with VLAN tags count as well, because a host accepts
+    /// packets to its addresses on any interface.
     ///
     /// # Errors
-    /// As in [`CaptureError`].
+    /// See [`CaptureError`].
     pub fn open_for(interface: &str, ports: &[u16], hosts: &[IpAddr]) -> Result<Self, CaptureError> {
         Self::with(CaptureSettings {
             interface: interface.to_owned(),
@@ -184,10 +185,10 @@ impl Capture {
         })
     }
 
-    /// As [`Capture::open_for`]. If the kernel refuses the ring, it goes without.
+    /// Like [`Capture::open_for`], with settings. If the kernel refuses the ring, the capture runs without one.
     ///
     /// # Errors
-    /// As in [`CaptureError`].
+    /// See [`CaptureError`].
     pub fn with(settings: CaptureSettings) -> Result<Self, CaptureError> {
         let CaptureSettings { interface, ports, hosts, ring } = settings;
         if hosts.len() > MAX_PORTS {
@@ -197,21 +198,22 @@ impl Capture {
         Self::start(&interface, PathSettings { ports: Some(ports), hosts }, &program, ring)
     }
 
-    /// Captures a random one of `one_in` of the datagrams to `addresses` and a port of `ports` (first and last), whole ones only:
-    /// enough to learn where media comes from, without reading it. Without a ring: there are few, and each is to be known at once.
+    /// Samples on average one in `one_in` whole datagrams to `addresses` and a port of `ports` (first and last). This
+    /// is enough to learn each media source without reading the media. It uses no ring: samples are few, and each must
+    /// arrive at once.
     ///
     /// # Errors
-    /// As in [`CaptureError`].
+    /// See [`CaptureError`].
     pub fn sample(interface: &str, addresses: &[IpAddr], ports: (u16, u16), one_in: u32) -> Result<Self, CaptureError> {
         let program = sample_filter(addresses, ports, one_in).ok_or(CaptureError::Hosts { count: addresses.len() })?;
-        // The filter has seen to ports; it lets nothing through but whole datagrams.
+        // The filter has checked the ports and passes only whole datagrams.
         Self::start(interface, PathSettings { ports: None, hosts: addresses.to_vec() }, &program, 0)
     }
 
-    /// Changes how many are taken by a capture of [`Capture::sample`].
+    /// Changes the addresses, ports and rate of a capture from [`Capture::sample`].
     ///
     /// # Errors
-    /// As in [`CaptureError`].
+    /// See [`CaptureError`].
     pub fn resample(&mut self, addresses: &[IpAddr], ports: (u16, u16), one_in: u32) -> Result<(), CaptureError> {
         let program = sample_filter(addresses, ports, one_in).ok_or(CaptureError::Hosts { count: addresses.len() })?;
         self.socket.get_ref().attach_filter(&program).map_err(|source| refused(&self.interface, source))
@@ -226,13 +228,13 @@ impl Capture {
                 .unwrap_or_default(),
         })?;
         let bare = || {
-            // Protocol 0: nothing is received before the filter is in place and the socket is bound. DGRAM: frames come without
-            // their link header, so every kind of link looks the same.
+            // Protocol 0: the socket receives nothing before the filter is attached and the socket is bound. DGRAM:
+            // frames come without their link header, so every link type looks the same.
             let socket = Socket::new(Domain::PACKET, Type::DGRAM.nonblocking(), None)?;
             socket.attach_filter(program)?;
             if sys::is_loopback(interface) {
-                // What goes out there comes in again in the same moment. Kernels before 4.20 do not know the option: then each is
-                // seen twice, which changes nothing.
+                // On a loopback, each outgoing packet comes in again at once. Kernels before 4.20 lack the option, and
+                // the capture then sees each packet twice. This is harmless.
                 let _ = sys::set_option(&socket, libc::PACKET_IGNORE_OUTGOING, &1);
             }
             Ok::<_, io::Error>(socket)
@@ -247,14 +249,14 @@ impl Capture {
                         interface,
                         "the kernel gives no ring for the capture ({e}); each frame costs a system call now"
                     );
-                    // The version of the ring would change what the socket says of itself.
+                    // PACKET_VERSION of the failed ring would change the socket's statistics, so open a new socket.
                     socket = bare().map_err(refused)?;
                     None
                 }
             },
         };
         if ring.is_none() {
-            // Beyond net.core.rmem_max if CAP_NET_ADMIN is there; else as much as is allowed.
+            // With CAP_NET_ADMIN the buffer may exceed net.core.rmem_max. Without it, take the allowed maximum.
             if sys::force_buffer(&socket, BUFFER).is_err() {
                 let _ = socket.set_recv_buffer_size(BUFFER);
             }
@@ -279,10 +281,10 @@ impl Capture {
         })
     }
 
-    /// The next message. Cancel safe.
+    /// Returns the next message. Cancel safe.
     ///
     /// # Errors
-    /// The interface went away for good, or the system failed; open a new capture after a pause.
+    /// The interface is gone for good, or the system failed. Open a new capture after a pause.
     pub async fn next(&mut self) -> Result<Seen, CaptureError> {
         loop {
             if let Some(seen) = self.waiting.pop_front() {
@@ -296,16 +298,17 @@ impl Capture {
             self.waiting = waiting;
             taken?;
             if self.waiting.is_empty() {
-                // Frames without a message may fill the ring faster than they are read; nothing else would ever have its turn.
+                // Frames without a message may fill the ring faster than this loop drains it. Yield, or no other task
+                // runs.
                 tokio::task::yield_now().await;
             }
         }
     }
 
-    /// Waits until [`Capture::take`] has something to do. Cancel safe.
+    /// Waits until [`Capture::take`] has work. Cancel safe.
     ///
     /// # Errors
-    /// As [`Capture::next`].
+    /// See [`Capture::next`].
     pub async fn ready(&mut self) -> Result<(), CaptureError> {
         loop {
             if self.ring.as_ref().is_some_and(Ring::is_ready) {
@@ -332,7 +335,8 @@ impl Capture {
                     guard.clear_ready_matching(tokio::io::Ready::ERROR);
                     match error.map_err(|source| refused(&self.interface, source))? {
                         None => {}
-                        // The interface was set down, or deleted: the kernel says both so, once, and goes on if it is up again.
+                        // The interface was set down or deleted. The kernel reports both with this one error, once, and
+                        // resumes when the interface comes up.
                         Some(e) if e.raw_os_error() == Some(libc::ENETDOWN) => self.down = true,
                         Some(source) => return Err(refused(&self.interface, source)),
                     }
@@ -352,11 +356,11 @@ impl Capture {
         }
     }
 
-    /// Hands what is there to `out`, without waiting: a block of the ring, or some frames, and what has waited for long enough. Messages
-    /// are lent, so that nothing is copied.
+    /// Hands the available messages to `out` without waiting: one block of the ring or some frames, and overdue
+    /// messages. Messages are borrowed, so nothing is copied.
     ///
     /// # Errors
-    /// As [`Capture::next`].
+    /// See [`Capture::next`].
     pub fn take(&mut self, out: &mut dyn FnMut(Packet<'_>)) -> Result<(), CaptureError> {
         let now = clock::now();
         let (path, seen) = (&mut self.path, &mut self.seen);
@@ -396,7 +400,8 @@ impl Capture {
         Ok(())
     }
 
-    /// Says whether this host holds the addresses. While it does not, frames that come in from them are the holder's own.
+    /// Sets whether this host holds the addresses. While it does not, frames that come in from them are the holder's
+    /// own.
     pub fn set_holds(&mut self, holds: bool) {
         self.holds = holds;
     }
@@ -413,7 +418,7 @@ impl Capture {
         }
     }
 
-    /// What was seen and what was not, since [`Capture::open`].
+    /// Counters since the capture was opened.
     pub fn counters(&self) -> CaptureCounters {
         match sys::drops(self.socket.get_ref()) {
             Ok((dropped, frozen)) => {

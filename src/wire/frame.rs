@@ -1,10 +1,10 @@
-//! From the bytes of a captured frame to the IP packet in it, and to the UDP datagram or TCP segment in that. Pure; every length is checked against what is there, so a
-//! truncated or lying frame gives nothing instead of a panic.
+//! Parses captured frames into IP packets, UDP datagrams and TCP segments. Pure. Every length is checked against the
+//! bytes at hand, so a truncated or lying frame gives nothing instead of a panic.
 
 use crate::wire::passage::Passage;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// What a captured frame starts with.
+/// Link header at the start of a captured frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Link {
     /// Ethernet II, with any VLAN tags (pcap link type 1).
@@ -13,22 +13,22 @@ pub enum Link {
     Sll,
     /// Linux cooked capture, version 2 (pcap link type 276).
     Sll2,
-    /// Nothing: an IPv4 or IPv6 header comes first (pcap link types 101, 228, 229).
+    /// No link header: the frame starts with an IPv4 or IPv6 header (pcap link types 101, 228, 229).
     RawIp,
-    /// Four bytes of address family in the byte order of the capturing host (pcap link types 0 and 108).
+    /// Address family in four bytes, in the byte order of the capturing host (pcap link types 0 and 108).
     Null,
 }
 
-/// A UDP datagram, or a part of one, inside an IP packet.
+/// A UDP datagram, or one fragment of it, inside an IP packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Udp<'a> {
     /// A whole datagram.
     Whole {
-        /// Who sent it.
+        /// Source address and port.
         src: SocketAddr,
-        /// Who it was sent to.
+        /// Destination address and port.
         dst: SocketAddr,
-        /// What it carries.
+        /// UDP payload.
         payload: &'a [u8],
     },
     /// One IP fragment of a datagram.
@@ -38,29 +38,29 @@ pub enum Udp<'a> {
 /// One IP fragment (RFC 791 section 3.2, RFC 8200 section 4.5) of a UDP datagram or TCP segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fragment<'a> {
-    /// Who sent it.
+    /// Source address.
     pub src: IpAddr,
-    /// Who it was sent to.
+    /// Destination address.
     pub dst: IpAddr,
-    /// What the packet carries: its protocol number.
+    /// Protocol number of the payload.
     pub protocol: u8,
-    /// The identification that the fragments of one datagram share.
+    /// Identification shared by all fragments of one datagram.
     pub id: u32,
-    /// Where `data` belongs in the datagram (its UDP header included), in bytes.
+    /// Offset of `data` in the datagram (its UDP header included), in bytes.
     pub offset: usize,
-    /// Whether further fragments follow this one.
+    /// More fragments follow this one.
     pub more: bool,
-    /// The part of the datagram.
+    /// This fragment's bytes of the datagram.
     pub data: &'a [u8],
 }
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
-/// 802.1Q, 802.1ad, and the number that older QinQ gear uses.
+/// 802.1Q, 802.1ad, and the number used by older QinQ gear.
 const ETHERTYPES_VLAN: [u16; 3] = [0x8100, 0x88a8, 0x9100];
-/// Tags that are looked behind: QinQ has two; more is no traffic of a phone.
+/// VLAN tags to skip at most. QinQ has two, and no phone's traffic has more.
 const MAX_VLAN_TAGS: usize = 4;
-/// IPv6 extension headers that are looked behind; real packets have one or two.
+/// IPv6 extension headers to skip at most. Real packets have one or two.
 const MAX_EXTENSIONS: usize = 8;
 /// The protocol number of TCP.
 pub const TCP: u8 = 6;
@@ -68,7 +68,7 @@ pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 const UDP_HEADER: usize = 8;
 
-/// The whole UDP datagram in `frame`: source, destination, payload. `None` for all else, fragments included.
+/// The whole UDP datagram in `frame`: source, destination, payload. `None` for everything else, fragments included.
 #[must_use]
 pub fn udp_of(link: Link, frame: &[u8]) -> Option<(SocketAddr, SocketAddr, &[u8])> {
     match udp_in_ip(ip_of(link, frame)?)? {
@@ -77,7 +77,7 @@ pub fn udp_of(link: Link, frame: &[u8]) -> Option<(SocketAddr, SocketAddr, &[u8]
     }
 }
 
-/// The IP packet in `frame`, with whatever padding follows it.
+/// The IP packet in `frame`, with any padding behind it.
 #[must_use]
 pub fn ip_of(link: Link, frame: &[u8]) -> Option<&[u8]> {
     let (mut ethertype, mut rest) = match link {
@@ -85,7 +85,7 @@ pub fn ip_of(link: Link, frame: &[u8]) -> Option<&[u8]> {
         Link::Sll => (be16(frame, 14)?, frame.get(16..)?),
         Link::Sll2 => (be16(frame, 0)?, frame.get(20..)?),
         Link::RawIp => return Some(frame),
-        // The family number of IPv6 differs between systems; the IP header says it as well.
+        // Systems use different family numbers for IPv6, but the IP header carries the version as well.
         Link::Null => return frame.get(4..),
     };
     for _ in 0..MAX_VLAN_TAGS {
@@ -98,10 +98,10 @@ pub fn ip_of(link: Link, frame: &[u8]) -> Option<&[u8]> {
     matches!(ethertype, ETHERTYPE_IPV4 | ETHERTYPE_IPV6).then_some(rest)
 }
 
-/// How `frame` passed the host that captured it: cooked captures say so, others do not.
+/// The direction in which `frame` passed the capturing host. Only cooked captures record it.
 #[must_use]
 pub fn passage_of(link: Link, frame: &[u8]) -> Passage {
-    /// The hardware type of a loopback (ARPHRD_LOOPBACK).
+    /// Hardware type of a loopback (ARPHRD_LOOPBACK).
     const LOOPBACK: u16 = 772;
     let (hardware, kind) = match link {
         Link::Sll => (be16(frame, 2), be16(frame, 0)),
@@ -115,14 +115,14 @@ pub fn passage_of(link: Link, frame: &[u8]) -> Passage {
     }
 }
 
-/// The IP packet in what a packet socket hands over without link header: the tags of QinQ may still be in front of it, and what the
-/// system says of the protocol is that before the tags or behind them, as its version likes.
+/// The IP packet in data that a packet socket delivers without a link header. QinQ tags may still precede the packet.
+/// Depending on its version, the kernel reports the protocol before the tags or the one behind them.
 #[must_use]
 pub fn behind_tags(data: &[u8]) -> &[u8] {
     let mut rest = data;
     for _ in 0..MAX_VLAN_TAGS {
-        // Two bytes of tag and the type of what follows. An IP packet that looks so has the length 2048, and then what would be the
-        // length of the packet behind the tag is its flags and fragment offset: these make no fitting length.
+        // Two bytes of tag, then the type of the payload. An IPv4 packet of 2048 bytes looks the same. Its flags and
+        // fragment offset then stand where the inner packet has its length, and they never make a length that fits.
         let (Some(ethertype), Some(next)) = (be16(rest, 2), rest.get(4..)) else { return data };
         let fits = |at, least| be16(next, at).is_some_and(|l| usize::from(l) >= least && usize::from(l) <= next.len());
         match (ethertype, next.first().map(|b| b >> 4)) {
@@ -135,7 +135,8 @@ pub fn behind_tags(data: &[u8]) -> &[u8] {
     data
 }
 
-/// The UDP datagram, or fragment of one, in an IP packet. Bytes after the packet's own length are padding and are left out.
+/// The UDP datagram, or one fragment of it, in an IP packet. Bytes after the packet's own length are padding and are
+/// dropped.
 #[must_use]
 pub fn udp_in_ip(packet: &[u8]) -> Option<Udp<'_>> {
     match ip(packet)? {
@@ -148,48 +149,48 @@ pub fn udp_in_ip(packet: &[u8]) -> Option<Udp<'_>> {
     }
 }
 
-/// What an IP packet carries.
+/// Payload of an IP packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ip<'a> {
-    /// All of it.
+    /// The whole payload.
     Whole {
-        /// Who sent it.
+        /// Source address.
         src: IpAddr,
-        /// Who it was sent to.
+        /// Destination address.
         dst: IpAddr,
-        /// The protocol number of what it carries, extension headers looked behind.
+        /// Protocol number of the payload, behind any extension headers.
         protocol: u8,
-        /// What it carries.
+        /// The payload.
         data: &'a [u8],
-        /// Whether the frame was cut off by whoever captured it, so that `data` lacks its end.
+        /// The capture cut the frame off, so the end of `data` is missing.
         truncated: bool,
     },
-    /// One fragment of it.
+    /// One fragment of the payload.
     Fragment(Fragment<'a>),
 }
 
 /// A TCP segment (RFC 9293 section 3.1) without its addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tcp<'a> {
-    /// The port that it came from.
+    /// Source port.
     pub sport: u16,
-    /// The port that it goes to.
+    /// Destination port.
     pub dport: u16,
-    /// The number of its first byte, or of its SYN.
+    /// Sequence number of the first byte, or of the SYN.
     pub seq: u32,
-    /// The number of the byte that its sender expects next, if it says so.
+    /// Next byte that the sender expects, if the ACK flag is set.
     pub ack: Option<u32>,
-    /// It opens a connection.
+    /// SYN: opens a connection.
     pub syn: bool,
-    /// Nothing comes after it.
+    /// FIN: the last byte of the sender.
     pub fin: bool,
-    /// It breaks a connection.
+    /// RST: aborts a connection.
     pub rst: bool,
-    /// What it carries.
+    /// Data of the segment.
     pub data: &'a [u8],
 }
 
-/// The TCP segment that an IP packet carries.
+/// The TCP segment in the payload of an IP packet.
 #[must_use]
 pub fn tcp(data: &[u8]) -> Option<Tcp<'_>> {
     let header = usize::from(*data.get(12)? >> 4) * 4;
@@ -209,7 +210,7 @@ pub fn tcp(data: &[u8]) -> Option<Tcp<'_>> {
     })
 }
 
-/// What an IP packet carries. Bytes after the packet's own length are padding and are left out.
+/// The payload of an IP packet. Bytes after the packet's own length are padding and are dropped.
 #[must_use]
 pub fn ip(packet: &[u8]) -> Option<Ip<'_>> {
     match packet.first()? >> 4 {
@@ -219,11 +220,11 @@ pub fn ip(packet: &[u8]) -> Option<Ip<'_>> {
     }
 }
 
-/// A datagram put together from its fragments: source and destination port, payload.
+/// Source port, destination port and payload of a whole UDP datagram.
 #[must_use]
 pub fn ports_and_payload(datagram: &[u8]) -> Option<(u16, u16, &[u8])> {
     let length = usize::from(be16(datagram, 4)?);
-    // A length below the header's own is a lie; one beyond the bytes at hand is a truncated capture.
+    // A length below the header's own is a lie. A length beyond the bytes at hand is a truncated capture.
     if length < UDP_HEADER {
         return None;
     }
@@ -233,7 +234,7 @@ pub fn ports_and_payload(datagram: &[u8]) -> Option<(u16, u16, &[u8])> {
 fn ip_v4(packet: &[u8]) -> Option<Ip<'_>> {
     let header = usize::from(packet.first()? & 0x0f) * 4;
     let total = match usize::from(be16(packet, 2)?) {
-        // Segments that the network card would cut up may be longer than the field can say; then it is 0 (Linux, "BIG TCP").
+        // A segment that the network card would split may exceed this 16-bit field. Linux then writes 0 ("BIG TCP").
         0 => packet.len(),
         total => total,
     };
@@ -258,7 +259,7 @@ fn ip_v4(packet: &[u8]) -> Option<Ip<'_>> {
 fn ip_v6(packet: &[u8]) -> Option<Ip<'_>> {
     let rest = packet.get(40..)?;
     let length = match usize::from(be16(packet, 4)?) {
-        // RFC 2675 section 3: a jumbogram, or a long segment as for IPv4.
+        // RFC 2675 section 3: a jumbogram, or a long segment as in IPv4.
         0 => rest.len(),
         length => length,
     };
@@ -273,18 +274,18 @@ fn ip_v6(packet: &[u8]) -> Option<Ip<'_>> {
     }
 }
 
-/// What is behind the extension headers of IPv6.
+/// Payload behind the IPv6 extension headers.
 enum Upper<'a> {
     Whole(u8, &'a [u8]),
     Part { protocol: u8, id: u32, offset: usize, more: bool, data: &'a [u8] },
 }
 
-/// What is behind the extension headers that a packet put together from fragments of IPv6 may begin with: protocol number and data.
+/// Protocol number and data behind the extension headers of a reassembled packet. Only IPv6 packets have them.
 #[must_use]
 pub fn behind_extensions(next: u8, data: &[u8]) -> Option<(u8, &[u8])> {
     match upper(next, data)? {
         Upper::Whole(protocol, data) => Some((protocol, data)),
-        // Fragments of fragments are nothing that an honest host sends.
+        // No honest host sends fragments of fragments.
         Upper::Part { .. } => None,
     }
 }
@@ -292,7 +293,8 @@ pub fn behind_extensions(next: u8, data: &[u8]) -> Option<(u8, &[u8])> {
 fn upper(mut next: u8, mut data: &[u8]) -> Option<Upper<'_>> {
     for _ in 0..MAX_EXTENSIONS {
         match next {
-            // Hop-by-hop, routing, destination options: length in units of 8 bytes, not counting the first (RFC 8200 section 4).
+            // Hop-by-hop, routing, destination options: length in units of 8 bytes, without the first 8 (RFC 8200
+            // section 4).
             0 | 43 | 60 => {
                 let skip = (usize::from(*data.get(1)?) + 1) * 8;
                 next = *data.first()?;
@@ -310,7 +312,7 @@ fn upper(mut next: u8, mut data: &[u8]) -> Option<Upper<'_>> {
                 next = *data.first()?;
                 data = data.get(8..)?;
                 let (offset, more) = (usize::from(fragment & 0xfff8), fragment & 1 != 0);
-                // Offset zero and no more to come is an "atomic" fragment (RFC 6946): a whole packet.
+                // An "atomic" fragment (RFC 6946) has offset zero and no successor: it is a whole packet.
                 if more || offset != 0 {
                     return Some(Upper::Part { protocol: next, id, offset, more, data });
                 }

@@ -1,4 +1,4 @@
-//! What passes this host: frames from a packet socket or a file, and the SIP messages in them.
+//! Traffic on this host: frames from a packet socket or a file, and the SIP messages in them.
 
 pub mod capture;
 pub mod frame;

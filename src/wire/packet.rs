@@ -1,17 +1,17 @@
-//! A SIP message on its way.
+//! A SIP message in transit.
 
 use crate::sip::Transport;
 use std::net::SocketAddr;
 
-/// A SIP message as it was seen or received, with where it came from and went to.
+/// A captured or received SIP message with its source and destination.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'a> {
-    /// Who sent it.
+    /// Source address and port.
     pub src: SocketAddr,
-    /// Who it was sent to.
+    /// Destination address and port.
     pub dst: SocketAddr,
-    /// Over what.
+    /// Transport that carried the message.
     pub transport: Transport,
-    /// The message, one datagram.
+    /// One whole SIP message.
     pub payload: &'a [u8],
 }

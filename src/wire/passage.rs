@@ -1,40 +1,43 @@
-//! Whether a packet counts as one between the server and somebody else, by the way it passed this host. Pure.
+//! Decides whether a packet counts as traffic of the server, by the direction in which it passed this host. Pure.
 //!
-//! Any host of a LAN can write the server's address into a frame's source. What the server says *leaves* this host, and what is said to it
-//! comes in; the kernel knows which of the two a frame does, whatever the frame claims. So a frame that comes in from one of the
-//! server's addresses is a forgery, a loop of the network, or another host that answers for the address, and is never the server's word.
+//! Any host on a LAN can write the server's address into a frame's source. The server's own packets *leave* this host,
+//! and packets to the server come in. The kernel knows the direction of a frame, whatever the frame claims. So a frame
+//! that comes in from a server address is a forgery, a network loop, or another host that answers for the address. It
+//! is never the server's word.
 //!
-//! What cannot be told apart by this: a frame that this host itself forwards between two ports or networks leaves it as well. A bridge shows
-//! such frames on its ports and not on itself, so the interface to listen on is the one that has the addresses (the bridge); a
-//! router drops IPv4 packets that come from one of its own addresses before it forwards them.
+//! The direction cannot expose a frame that this host itself forwards between two ports or networks: such a frame
+//! leaves the host as well. A bridge shows forwarded frames on its ports and not on itself, so capture on the interface
+//! that has the addresses (the bridge). A router drops IPv4 packets from one of its own addresses before it forwards
+//! them.
 
 use crate::time::Time;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Between two tellings of frames that claim to be the server's: often enough for a person, and no log fills by it.
+/// Interval between warnings about frames that claim to be the server's. Often enough for an operator, and too rare to
+/// fill a log.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
-/// How a frame passed the host that captured it.
+/// Direction in which a frame passed the capturing host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Passage {
-    /// Nobody knows: it is from a file that does not say.
+    /// Unknown: the frame is from a file without this information.
     #[default]
     Unknown,
-    /// It stayed inside: a host that speaks with itself over its loopback, where every packet leaves and comes in.
+    /// Stayed inside: on a loopback every packet leaves and comes in.
     Within,
-    /// It left this host.
+    /// Left this host.
     Out,
-    /// It came in, to this host's link address or to many.
+    /// Came in, to this host's link address or to a broadcast or multicast address.
     In,
-    /// It came in, to the link address of another host: seen because the interface is promiscuous, or by a mirror.
+    /// Came in, to another host's link address. A promiscuous interface or a mirror port shows such frames.
     Past,
 }
 
 impl Passage {
-    /// By the number that packet(7) names `sll_pkttype`, and that cooked captures have in their header. Numbers that packet sockets never
-    /// give count as frames of others.
+    /// Maps the number that packet(7) calls `sll_pkttype`, also found in the header of a cooked capture. A number that
+    /// packet sockets never give counts as a frame of another host.
     #[must_use]
     pub const fn of_packet_type(number: u16) -> Self {
         match number {
@@ -47,20 +50,21 @@ impl Passage {
     }
 }
 
-/// What a packet is worth.
+/// Verdict on a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is between the server and somebody else.
+    /// Traffic between the server and a peer.
     Heard,
-    /// It bears the server's address as its source, and does not come from this host.
+    /// Has the server's address as its source, and did not come from this host.
     Forged,
-    /// It goes to the server's address and not to this host, or leaves this host from another address than the server's.
+    /// Goes to the server's address and past this host, or leaves this host from an address outside the server's.
     Astray,
 }
 
-/// Judges a packet whose source is one of the server's addresses if `by_server`, and whose destination is one if `to_server`.
+/// Judges a packet. `by_server`: its source is a server address. `to_server`: its destination is one.
 ///
-/// Fragments and segments are judged one by one, before they are put together: a stranger's part never completes a real message.
+/// Fragments and segments are judged one by one, before reassembly, so a stranger's part never completes a real
+/// message.
 #[must_use]
 pub const fn judge(passage: Passage, by_server: bool, to_server: bool) -> Verdict {
     match (passage, by_server, to_server) {
@@ -68,19 +72,19 @@ pub const fn judge(passage: Passage, by_server: bool, to_server: bool) -> Verdic
             Verdict::Heard
         }
         (Passage::In | Passage::Past, true, _) => Verdict::Forged,
-        // What goes past another host's ear was not received by the server here.
+        // The server here never received a frame to another host's link address.
         (Passage::Out | Passage::In | Passage::Past, false, _) => Verdict::Astray,
     }
 }
 
-/// A frame that came in from one of the server's addresses.
+/// A frame that came in from a server address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Impostor {
-    /// The link address that sent it, if the link has such.
+    /// The sender's link address, if the link has one.
     pub link: Option<[u8; 6]>,
-    /// The server's address that it bears.
+    /// The server address in its source field.
     pub claims: IpAddr,
-    /// Who it was sent to.
+    /// Destination address.
     pub to: IpAddr,
 }
 
@@ -93,7 +97,7 @@ impl fmt::Display for Impostor {
     }
 }
 
-/// Gathers such frames until somebody is told: of the first at once, of more once a minute.
+/// Collects such frames for the warnings: the first is reported at once, later ones once a minute.
 #[derive(Debug, Default)]
 pub struct Impostors {
     fresh: u64,
@@ -102,13 +106,13 @@ pub struct Impostors {
 }
 
 impl Impostors {
-    /// Takes one in.
+    /// Counts one frame.
     pub fn handle(&mut self, who: Impostor) {
         self.fresh += 1;
         self.last = Some(who);
     }
 
-    /// How many there were since the last telling, and the newest of them, if it is time to tell.
+    /// The number of frames since the last report and the newest of them, once a report is due.
     pub fn poll(&mut self, now: Time) -> Option<(u64, Impostor)> {
         if self.told.is_some_and(|at| now.since(at) < TELL_EVERY) {
             return None;
@@ -118,7 +122,7 @@ impl Impostors {
         Some((std::mem::take(&mut self.fresh), last))
     }
 
-    /// Forgets what was not told: on a host that does not hold the addresses such frames are another's business.
+    /// Forgets the unreported frames. On a host without the addresses, such frames come from the holder.
     pub fn forget(&mut self) {
         (self.fresh, self.last) = (0, None);
     }

@@ -1,5 +1,5 @@
-//! From captured frames to SIP messages: link headers, IP, fragments, UDP and TCP. The one way that everything takes that is seen on a
-//! wire or read from a file. Pure.
+//! Turns captured frames into SIP messages: link headers, IP, fragments, UDP and TCP. Every captured frame and every
+//! frame from a file takes this path. Pure.
 
 use crate::sip::Transport;
 use crate::sip::framer;
@@ -12,48 +12,50 @@ use crate::wire::stream::{StreamCounters, Streams};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 
-/// What to look for.
+/// Selects the traffic to read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PathSettings {
-    /// Ports of SIP over UDP and TCP; one of the two ends must have one of them. `None` for any: then every UDP datagram is given out,
-    /// and of TCP the streams in which a segment begins like a SIP message.
+    /// SIP ports for UDP and TCP. One end of a packet must use one of them. `None` accepts any port: every UDP datagram
+    /// is handed out, and every TCP stream with a segment that begins like a SIP message.
     pub ports: Option<Vec<u16>>,
-    /// The server's addresses, of which one must be at one of the two ends, and which only packets that leave this host may have as their
-    /// source; none for any.
+    /// The server's addresses. One end of a packet must have one of them, and only packets that leave this host may
+    /// have one as their source. An empty list accepts any address.
     pub hosts: Vec<IpAddr>,
 }
 
-/// What became of the frames.
+/// Counts of frames by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathCounters {
     /// Frames, or IP packets.
     pub frames: u64,
-    /// Frames without an IP packet (ARP and the like), and packets that are neither UDP nor TCP, or of other ports or hosts.
+    /// Frames without an IP packet (ARP and the like), packets of protocols besides UDP and TCP, and packets of other
+    /// ports or hosts.
     pub other: u64,
-    /// Packets that came in with one of the server's addresses as their source: see [`Verdict::Forged`].
+    /// Packets that came in with a server address as their source: see [`Verdict::Forged`].
     #[serde(default)]
     pub forged: u64,
-    /// Packets that go past this host, or leave it from another address than the server's: see [`Verdict::Astray`].
+    /// Packets that go past this host, or leave it from an address outside the server's: see [`Verdict::Astray`].
     #[serde(default)]
     pub astray: u64,
-    /// Packets whose headers contradict themselves or what is there.
+    /// Packets with headers that contradict themselves or the bytes at hand.
     pub malformed: u64,
-    /// Packets whose end is missing because the capture was told to cut them. UDP datagrams are dropped; of TCP the rest is a gap.
+    /// Packets cut off by the capture's snap length. UDP datagrams are dropped. In a TCP stream the missing rest is a
+    /// gap.
     pub truncated: u64,
     /// IP fragments.
     pub fragments: u64,
-    /// Fragmented packets that never became whole.
+    /// Fragmented packets that stayed incomplete.
     pub incomplete: u64,
-    /// UDP datagrams given out.
+    /// UDP datagrams handed out.
     pub datagrams: u64,
-    /// What came of TCP.
+    /// TCP counters.
     pub tcp: StreamCounters,
 }
 
-/// Takes each message with where it came from and went to.
+/// Receives each message with its source and destination.
 pub type Out<'f> = &'f mut dyn FnMut(Packet<'_>);
 
-/// The way from frames to messages, with what is half way.
+/// Turns frames into messages and keeps the partial ones.
 #[derive(Debug)]
 pub struct Path {
     settings: PathSettings,
@@ -63,14 +65,15 @@ pub struct Path {
 }
 
 impl Path {
-    /// An empty one.
+    /// A path without any state.
     #[must_use]
     pub fn new(settings: PathSettings) -> Self {
         let streams = Streams::new(settings.ports.is_none());
         Self { settings, reassembly: Reassembly::new(), streams, counters: PathCounters::default() }
     }
 
-    /// Takes a frame of the given kind and hands each message that it completes to `out`. `now` never goes back.
+    /// Handles one frame of the given link type and hands each message that it completes to `out`. `now` never goes
+    /// back.
     pub fn handle_frame(&mut self, link: Link, frame: &[u8], now: Time, out: Out<'_>) {
         match frame::ip_of(link, frame) {
             Some(packet) => {
@@ -83,8 +86,8 @@ impl Path {
         }
     }
 
-    /// Takes an IP packet, with whatever padding follows it, and hands each message that it completes to `out`. `now` never goes back.
-    /// Returns source and destination of a packet that is forged.
+    /// Handles one IP packet, with any padding behind it, and hands each message that it completes to `out`. `now`
+    /// never goes back. Returns source and destination of a forged packet.
     pub fn handle_ip(&mut self, packet: &[u8], passage: Passage, now: Time, out: Out<'_>) -> Option<(IpAddr, IpAddr)> {
         self.counters.frames += 1;
         let Some(ip) = frame::ip(packet) else {
@@ -125,19 +128,19 @@ impl Path {
         None
     }
 
-    /// When [`Path::handle_timeout`] has something to do.
+    /// The time at which [`Path::handle_timeout`] is due.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
         self.streams.next_deadline()
     }
 
-    /// Gives up on what did not come in time, and hands out what waited for it.
+    /// Gives up on overdue bytes and hands out the messages that waited for them.
     pub fn handle_timeout(&mut self, now: Time, out: Out<'_>) {
         self.streams
             .handle_timeout(now, &mut |src, dst, payload| out(Packet { src, dst, transport: Transport::Tcp, payload }));
     }
 
-    /// What became of the frames so far.
+    /// Counts of frames so far, by outcome.
     #[must_use]
     pub fn counters(&self) -> PathCounters {
         PathCounters { incomplete: self.reassembly.given_up(), tcp: self.streams.counters(), ..self.counters }
@@ -179,7 +182,7 @@ impl Path {
         self.settings.ports.as_ref().is_none_or(|ports| ports.contains(&sport) || ports.contains(&dport))
     }
 
-    /// Where any host is wanted, there is no server to be taken for.
+    /// With an empty host list there is no server to impersonate.
     fn judge(&self, passage: Passage, src: IpAddr, dst: IpAddr) -> Verdict {
         let hosts = &self.settings.hosts;
         if hosts.is_empty() {

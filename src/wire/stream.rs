@@ -1,8 +1,8 @@
-//! SIP messages out of the TCP connections that pass by. Each direction of a connection is a stream of its own; a stream may have been
-//! open before this was there to see it. Pure.
+//! Reads SIP messages out of captured TCP connections. Each direction of a connection is one stream, and a stream may
+//! have been open before the capture began. Pure.
 //!
-//! When there is no room, the stream that was silent for the longest is forgotten. Nothing more is lost by it than a message that was
-//! just being sent: the next segment makes the stream known again, as one that was open before.
+//! When room runs out, the longest idle stream is forgotten. This loses at most the message in transit: the next
+//! segment adds the stream again, as one that was open before.
 
 use crate::sip::framer::{self, Framer};
 use crate::time::Time;
@@ -15,42 +15,43 @@ use std::time::Duration;
 
 mod order;
 
-/// Streams that are known at one time, two a connection: thirty thousand phones that keep a connection open. Some 300 bytes each.
+/// Streams tracked at one time, two a connection: thirty thousand phones with an open connection. A stream takes some
+/// 300 bytes.
 pub const MAX_STREAMS: usize = 65_536;
-/// Bytes of all streams together that wait for others. A message waits for a few milliseconds, so that this much is waiting only where
-/// somebody means harm or the capture loses most of what there is.
+/// Bytes that wait in all streams together. A message waits a few milliseconds, so the limit is reached only in an
+/// attack or when the capture loses most frames.
 pub const MAX_BUFFERED: usize = 32 << 20;
-/// A stream that is silent for so long is forgotten. Keep-alives come every 2 minutes or more often (RFC 5626 section 4.4.1).
+/// Idle time-out of a stream. Keep-alives come every 2 minutes or more often (RFC 5626 section 4.4.1).
 const IDLE: Duration = Duration::from_secs(600);
-/// How often holes, and messages that only silence ends, are looked at.
+/// Interval of the check for holes and for messages that only silence ends.
 const LOOK: Duration = Duration::from_millis(500);
-/// Places of the queue that may be taken by streams that ended, besides as many as there are streams.
+/// Extra queue entries allowed for ended streams, besides one for each live stream.
 const SPARE: usize = 1024;
 
-/// Takes source, destination and bytes of a message.
+/// Receives source, destination and bytes of a message.
 pub type Out<'f> = &'f mut dyn FnMut(SocketAddr, SocketAddr, &[u8]);
 
-/// Who sends to whom.
+/// Sender and receiver.
 type Key = (SocketAddr, SocketAddr);
 
-/// What came of the segments.
+/// Counts of segments by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamCounters {
-    /// Streams that are known now.
+    /// Streams tracked now.
     pub streams: u64,
-    /// Streams that were ever begun.
+    /// Streams ever opened.
     pub opened: u64,
-    /// Streams forgotten for want of room, with whatever waited in them.
+    /// Streams forgotten for lack of room, with all waiting bytes.
     pub evicted: u64,
     /// Segments with data.
     pub segments: u64,
-    /// Segments that brought nothing new.
+    /// Segments without new bytes.
     pub repeated: u64,
-    /// Segments that came before their turn.
+    /// Segments that arrived ahead of missing bytes.
     pub early: u64,
-    /// Places where bytes were missing for good.
+    /// Places with bytes lost for good.
     pub gaps: u64,
-    /// Bytes passed over because no message could be made out of them.
+    /// Bytes skipped because they form no message.
     pub skipped: u64,
     /// Whole messages.
     pub messages: u64,
@@ -68,30 +69,30 @@ impl Stream {
         self.order.held() + self.framer.buffered()
     }
 
-    /// Whether time alone can bring something out of it.
+    /// Time alone can complete something in this stream.
     fn waits(&self) -> bool {
         self.order.has_hole() || self.framer.is_open_ended()
     }
 }
 
-/// The streams that are known.
+/// All tracked streams.
 #[derive(Debug)]
 pub struct Streams {
     streams: HashMap<Key, Stream>,
-    /// Each stream once, in about the order of their last use: one that is found at the front and was used since goes to the back.
+    /// Each stream once, roughly by last use. A stream at the front that was used since it was queued goes to the back.
     queue: VecDeque<(Key, Time)>,
-    /// Only a stream whose first segment begins like SIP is taken up.
+    /// Track a stream only from a segment that begins like a SIP message.
     pick: bool,
     buffered: usize,
-    /// Streams out of which time alone can bring something.
+    /// Streams in which time alone can complete something.
     waiting: usize,
     look_at: Time,
     counters: StreamCounters,
 }
 
 impl Streams {
-    /// No streams. With `pick`, a stream is taken up where a segment of it begins like a message: for when it is not known which ports
-    /// are SIP's.
+    /// No streams yet. With `pick`, a stream is tracked from the first segment that begins like a message. This serves
+    /// captures with unknown SIP ports.
     #[must_use]
     pub fn new(pick: bool) -> Self {
         Self {
@@ -105,7 +106,7 @@ impl Streams {
         }
     }
 
-    /// Takes a segment and hands each message that it completes to `out`.
+    /// Handles one segment and hands each message that it completes to `out`.
     pub fn handle_segment(&mut self, src: IpAddr, dst: IpAddr, tcp: &Tcp<'_>, now: Time, out: Out<'_>) {
         let key = (SocketAddr::new(src, tcp.sport), SocketAddr::new(dst, tcp.dport));
         if let Some(number) = tcp.ack.filter(|_| self.waiting > 0) {
@@ -125,13 +126,13 @@ impl Streams {
         self.sweep(now);
     }
 
-    /// When [`Streams::handle_timeout`] has something to do.
+    /// The time at which [`Streams::handle_timeout`] is due.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
         (self.waiting > 0).then_some(self.look_at)
     }
 
-    /// Gives up on what did not come in time.
+    /// Gives up on overdue bytes.
     pub fn handle_timeout(&mut self, now: Time, out: Out<'_>) {
         if self.waiting == 0 || now < self.look_at {
             return;
@@ -143,7 +144,7 @@ impl Streams {
             .filter(|(_, s)| s.waits() && now.since(s.last) >= LOOK)
             .map(|(key, s)| (s.last, *key))
             .collect();
-        // In the order of time: a request waits in one stream, and its answer in another.
+        // Oldest first: a request waits in one stream, and its response in another.
         late.sort_unstable();
         for (last, key) in late {
             self.with(key, last, out, |order, _, each| order.handle_timeout(now, each));
@@ -158,13 +159,13 @@ impl Streams {
         }
     }
 
-    /// What came of the segments so far.
+    /// Counts of segments so far, by outcome.
     #[must_use]
     pub fn counters(&self) -> StreamCounters {
         StreamCounters { streams: self.streams.len() as u64, ..self.counters }
     }
 
-    /// Runs `f` on the order of a stream, if it is known, and what comes out of that through its framer.
+    /// Runs `f` on the order of a tracked stream and feeds the result to the stream's framer.
     fn with(&mut self, key: Key, now: Time, out: Out<'_>, f: impl FnOnce(&mut Order, Time, &mut dyn FnMut(Piece<'_>))) {
         let Some(stream) = self.streams.get_mut(&key) else { return };
         stream.last = stream.last.max(now);
@@ -215,7 +216,8 @@ impl Streams {
         while self.streams.len() >= MAX_STREAMS && self.evict() {}
         let framer = if part.syn { Framer::new() } else { Framer::joined() };
         self.streams.insert(key, Stream { order: Order::new(part), framer, last: now });
-        // Streams that ended stay in the queue until they come to its front. With many short ones they are thrown out all at once.
+        // Ended streams stay in the queue until they reach the front. A burst of short streams fills it, so drop them
+        // all at once.
         if self.queue.len() > 2 * self.streams.len() + SPARE {
             let mut known = HashSet::new();
             self.queue.retain(|(key, _)| self.streams.contains_key(key) && known.insert(*key));
@@ -230,9 +232,9 @@ impl Streams {
         }
     }
 
-    /// Forgets the stream that was silent for the longest. False if there is none.
+    /// Forgets the longest idle stream. False if there is none.
     fn evict(&mut self) -> bool {
-        // Each that was used since it was queued goes round once, so this ends.
+        // A stream used since it was queued goes round once, so the loop ends.
         while let Some((key, queued)) = self.queue.pop_front() {
             match self.streams.get(&key) {
                 None => {}
@@ -247,8 +249,8 @@ impl Streams {
         false
     }
 
-    /// Looks at the two streams at the front of the queue, so that the cost of tidying up goes with the traffic: those that ended leave
-    /// the queue faster than new ones enter it.
+    /// Checks the two streams at the front of the queue, so the cost of cleaning up follows the traffic. Ended streams
+    /// leave the queue faster than new ones enter it.
     fn sweep(&mut self, now: Time) {
         for _ in 0..2 {
             let Some((key, queued)) = self.queue.pop_front() else { return };
@@ -257,7 +259,7 @@ impl Streams {
                 Some(stream) if now.since(stream.last) >= IDLE => self.remove(key),
                 Some(stream) if stream.last > queued => self.queue.push_back((key, stream.last)),
                 Some(_) => {
-                    // The oldest of all is in use: nothing to do.
+                    // Even the oldest stream is still active.
                     self.queue.push_front((key, queued));
                     return;
                 }

@@ -1,24 +1,24 @@
-//! The filters that the kernel runs on every frame, in classic BPF. They start at the IP header (a DGRAM packet socket).
+//! Kernel filters for every frame, in classic BPF. They start at the IP header (a DGRAM packet socket).
 
 use super::program::{Label, Program};
 use socket2::SockFilter;
 use std::net::IpAddr;
 
-/// Ports, and addresses, that a filter takes: the kernel takes programs of 4096 instructions.
+/// Most ports, and most addresses, in one filter. The kernel accepts programs of 4096 instructions.
 pub(super) const MAX_PORTS: usize = 64;
 
-/// Where the kernel keeps the frame's protocol: SKF_AD_OFF + SKF_AD_PROTOCOL.
+/// Offset of the frame's protocol: SKF_AD_OFF + SKF_AD_PROTOCOL.
 const PROTOCOL: u32 = 0xffff_f000;
-/// Whether it comes or goes: SKF_AD_OFF + SKF_AD_PKTTYPE.
+/// Offset of the frame's direction: SKF_AD_OFF + SKF_AD_PKTTYPE.
 const PACKET_TYPE: u32 = 0xffff_f004;
-/// A random number for each packet: SKF_AD_OFF + SKF_AD_RANDOM.
+/// Offset of a random number, new for each packet: SKF_AD_OFF + SKF_AD_RANDOM.
 const RANDOM: u32 = 0xffff_f038;
 const OUTGOING: u32 = 4;
-/// The first type that is not for this host: PACKET_OTHERHOST.
+/// First packet type that is not for this host: PACKET_OTHERHOST.
 const NOT_FOR_HERE: u32 = 3;
 const IPV4: u32 = 0x0800;
 const IPV6: u32 = 0x86dd;
-/// 802.1Q, 802.1ad, and the number that older QinQ gear uses.
+/// 802.1Q, 802.1ad, and the number used by older QinQ gear.
 const VLAN: [u32; 3] = [0x8100, 0x88a8, 0x9100];
 const UDP: u32 = 17;
 const TCP: u32 = 6;
@@ -26,12 +26,12 @@ const FRAGMENT: u32 = 44;
 /// Hop-by-hop options, routing, authentication, destination options.
 const EXTENSIONS: [u32; 4] = [0, 43, 51, 60];
 
-/// Whole packets of UDP and TCP from or to one of `ports` and one of `hosts` (any, if there are none), and the fragments that may belong
-/// to such. `None` if there are no ports, or too many of either.
+/// Accepts whole UDP and TCP packets from or to one of `ports` and one of `hosts` (an empty list accepts any), and
+/// fragments that may belong to such packets. `None` without ports, or with too many ports or hosts.
 ///
-/// A first fragment has ports and is judged by them; a later one has none, and is judged by its hosts. So is an IPv6 packet with other
-/// extension headers than a fragment header: its ports are anywhere. Ports are looked at before hosts, since RTP is nearly all that there
-/// is, and goes to the same hosts.
+/// A first fragment has ports and is judged by them. A later one has none and is judged by its hosts. An IPv6 packet
+/// with extension headers besides a fragment header is judged by its hosts too, because its ports can be anywhere.
+/// Ports come before hosts: nearly all traffic is RTP, and it goes to the same hosts.
 pub(super) fn ports_filter(ports: &[u16], hosts: &[IpAddr]) -> Option<Vec<SockFilter>> {
     if ports.is_empty() || ports.len() > MAX_PORTS || hosts.len() > MAX_PORTS {
         return None;
@@ -39,13 +39,13 @@ pub(super) fn ports_filter(ports: &[u16], hosts: &[IpAddr]) -> Option<Vec<SockFi
     let mut p = Program::default();
     let [v4, v6, v4_hosts, v6_hosts] = place(&mut p);
 
-    // In each block the scratch register holds where the IP header begins, and X does, unless said otherwise.
+    // In each block, the scratch register and X hold the start of the IP header, unless stated otherwise.
     p.here(v4);
     p.byte_at_x(9);
     udp_or_tcp(&mut p);
     p.half_at_x(6);
     p.if_any_bit(0x1fff, v4_hosts);
-    // X: where the ports are.
+    // X now holds the offset of the ports.
     p.header_length_v4();
     one_port(&mut p, 0, ports, v4_hosts);
 
@@ -78,8 +78,8 @@ pub(super) fn ports_filter(ports: &[u16], hosts: &[IpAddr]) -> Option<Vec<SockFi
     p.assemble()
 }
 
-/// A random one of `one_in` of the whole UDP packets that come in to one of `addresses` and a port of `ports` (first and last). The draw
-/// comes first, so that most packets cost two instructions.
+/// Accepts a random one in `one_in` whole UDP packets that come in to one of `addresses` and a port of `ports` (first
+/// and last). The draw comes first, so most packets cost two instructions.
 pub(super) fn sample_filter(addresses: &[IpAddr], ports: (u16, u16), one_in: u32) -> Option<Vec<SockFilter>> {
     if addresses.is_empty() || addresses.len() > MAX_PORTS {
         return None;
@@ -100,7 +100,7 @@ pub(super) fn sample_filter(addresses: &[IpAddr], ports: (u16, u16), one_in: u32
     p.base(0);
     p.byte_at_x(9);
     p.unless_equal(UDP, no);
-    // Whole: neither more fragments to come nor an offset.
+    // A whole packet has no further fragments and offset 0.
     p.half_at_x(6);
     p.if_any_bit(0x3fff, no);
     addressed(&mut p, addresses, true, 16, v4_port);
@@ -128,7 +128,8 @@ pub(super) fn sample_filter(addresses: &[IpAddr], ports: (u16, u16), one_in: u32
     p.assemble()
 }
 
-/// Finds the IP header: goes on at the first or the second of the returned labels. The other two are for later.
+/// Finds the IP header and jumps to the first label (IPv4) or the second (IPv6). The other two labels are for the host
+/// checks.
 fn place(p: &mut Program) -> [Label; 4] {
     let labels = [p.label(), p.label(), p.label(), p.label()];
     let [v4, v6, ..] = labels;
@@ -141,8 +142,8 @@ fn place(p: &mut Program) -> [Label; 4] {
         p.if_equal(tag, tagged);
     }
     p.reject();
-    // What comes has lost its outer tag to the kernel, and begins with the inner one if there are two. What goes with a tag that the
-    // network card does not set itself begins with the IP header.
+    // The kernel has stripped the outer tag of an incoming frame, so with two tags the data begins with the inner one.
+    // If the network card does not insert tags itself, an outgoing tagged frame begins with the IP header.
     p.here(tagged);
     p.byte(PACKET_TYPE);
     p.unless_equal(OUTGOING, inner_tag);
@@ -171,7 +172,7 @@ fn place(p: &mut Program) -> [Label; 4] {
     labels
 }
 
-/// Goes on if the protocol number that is loaded is that of UDP or TCP; else rejects.
+/// Continues if the loaded protocol number is UDP or TCP. Rejects otherwise.
 fn udp_or_tcp(p: &mut Program) {
     let on = p.label();
     p.if_equal(UDP, on);
@@ -180,7 +181,7 @@ fn udp_or_tcp(p: &mut Program) {
     p.here(on);
 }
 
-/// To `found` if the source or destination port, at X and so many bytes, is one of `ports`; else rejects.
+/// Jumps to `found` if the source or destination port, at X plus `at`, is one of `ports`. Rejects otherwise.
 fn one_port(p: &mut Program, at: u32, ports: &[u16], found: Label) {
     for at in [at, at + 2] {
         p.half_at_x(at);
@@ -191,7 +192,7 @@ fn one_port(p: &mut Program, at: u32, ports: &[u16], found: Label) {
     p.reject();
 }
 
-/// Accepts if there are no hosts, or one of them is at one of the two places; else rejects.
+/// Accepts if `hosts` is empty or has the address at one of the two places. Rejects otherwise.
 fn one_host(p: &mut Program, hosts: &[IpAddr], v4: bool, places: [u32; 2]) {
     let found = p.label();
     if !hosts.is_empty() {
@@ -204,7 +205,7 @@ fn one_host(p: &mut Program, hosts: &[IpAddr], v4: bool, places: [u32; 2]) {
     p.accept();
 }
 
-/// To `found` if the address at X and so many bytes is one of `hosts`; else goes on.
+/// Jumps to `found` if the address at X plus `at` is one of `hosts`. Continues otherwise.
 fn addressed(p: &mut Program, hosts: &[IpAddr], v4: bool, at: u32, found: Label) {
     for host in hosts {
         let octets = match host {

@@ -22,21 +22,21 @@ const IF_AT_LEAST: u16 = 0x35;
 const IF_ANY_BIT: u16 = 0x45;
 const RETURN: u16 = 0x06;
 
-/// The most instructions that the kernel takes: BPF_MAXINSNS.
+/// Most instructions in one kernel program: BPF_MAXINSNS.
 const LONGEST: usize = 4096;
 
-/// A place in a program, which is known when it is reached.
+/// A jump target, placed by [`Program::here`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Label(usize);
 
-/// A program that is being written. Jumps go forward only: the kernel refuses others.
+/// A program under construction. Jumps only go forward, as the kernel requires.
 #[derive(Debug, Default)]
 pub(super) struct Program {
-    /// Code, instructions to skip if a test holds, and if not, operand.
+    /// Code, instructions to skip if the test holds, instructions to skip if it fails, operand.
     ops: Vec<(u16, u8, u8, u32)>,
-    /// For each label, where it is.
+    /// Position of each label.
     labels: Vec<Option<usize>>,
-    /// Instructions that jump to a label.
+    /// Jump instructions with their labels.
     jumps: Vec<(usize, Label)>,
 }
 
@@ -46,7 +46,7 @@ impl Program {
         Label(self.labels.len() - 1)
     }
 
-    /// The label is here.
+    /// Places `label` here.
     pub(super) fn here(&mut self, label: Label) {
         self.labels[label.0] = Some(self.ops.len());
     }
@@ -83,7 +83,7 @@ impl Program {
         self.op(SHIFT_RIGHT, bits);
     }
 
-    /// X, and what [`Program::x_is_base`] brings back, become this.
+    /// Sets X and the value that [`Program::x_is_base`] restores.
     pub(super) fn base(&mut self, at: u32) {
         self.op(X_IS, at);
         self.op(STORE_X, 0);
@@ -93,7 +93,7 @@ impl Program {
         self.op(X_IS_STORED, 0);
     }
 
-    /// X goes from the beginning to the end of an IPv4 header.
+    /// Moves X from the start to the end of the IPv4 header.
     pub(super) fn header_length_v4(&mut self) {
         self.op(LOAD_BYTE_AT_X, 0);
         self.op(AND, 0x0f);
@@ -107,7 +107,7 @@ impl Program {
         self.op(JUMP, 0);
     }
 
-    /// The jump of a test reaches 255 instructions only, so that each test jumps over a jump, which reaches everything.
+    /// A test can jump over at most 255 instructions, so each test skips a plain jump, which reaches any distance.
     fn test(&mut self, code: u16, operand: u32, holds: bool, to: Label) {
         self.ops.push((code, u8::from(!holds), u8::from(holds), operand));
         self.goto(to);
@@ -141,7 +141,7 @@ impl Program {
         self.op(RETURN, 0);
     }
 
-    /// The program as the kernel takes it; `None` if it is too long, or a label is missing or behind its jump.
+    /// The program in the kernel's form. `None` if it is too long, or a label is missing or precedes its jump.
     pub(super) fn assemble(mut self) -> Option<Vec<SockFilter>> {
         for (at, label) in self.jumps {
             let to = self.labels[label.0]?;

@@ -1,5 +1,5 @@
-//! A ring of memory that the kernel shares with this process (TPACKET_V3): it fills blocks with frames, and hands a block over when it is
-//! full or was open for a while. No system call and no copy for a frame.
+//! Ring memory shared with the kernel (TPACKET_V3). The kernel fills blocks with frames and hands a block over when it
+//! is full or was open for a while. A frame costs no system call and no copy.
 
 #![allow(unsafe_code)]
 
@@ -10,15 +10,15 @@ use std::os::fd::AsRawFd as _;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Bytes of a block: the longest frame, a segment of 64 kB that the network card will cut up, and its headers, must fit into one.
+/// Bytes of a block. The longest frame, a 64 kB segment that the network card will split, must fit with its headers.
 pub(super) const BLOCK: usize = 128 << 10;
-/// Milliseconds after which a block is handed over that is not full. It is the most that this adds to the 50 ms that the stored state may
-/// be behind, and a hundred wake-ups a second at most.
+/// Milliseconds until a partly filled block is handed over. This adds at most 8 ms to the 50 ms that the stored state
+/// may lag, and causes at most 125 wake-ups a second.
 const RETIRE_MS: u32 = 8;
-/// Bytes of a frame as the kernel wants to be told, though frames of any length follow each other in a block.
+/// Nominal frame size for the kernel. Frames in a block have any length.
 const FRAME: usize = 2048;
 
-/// The ring. It is unmapped when it drops; whoever has the socket must keep it open as long.
+/// The ring. Dropping it unmaps the memory. The owner of the socket must keep the socket open until then.
 #[derive(Debug)]
 pub(super) struct Ring {
     map: NonNull<u8>,
@@ -34,18 +34,18 @@ unsafe impl Sync for Ring {}
 /// One frame in a block.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Frame<'a> {
-    /// From the network header on.
+    /// Data from the network header on.
     pub(super) data: &'a [u8],
-    /// Whether the frame was longer than what the ring could hold.
+    /// The frame was too long for the ring.
     pub(super) cut: bool,
     /// `sll_pkttype` of packet(7).
     pub(super) packet_type: u16,
-    /// The link address of its sender, if it is one of six bytes.
+    /// The sender's link address, if it has six bytes.
     pub(super) link: Option<[u8; 6]>,
 }
 
 impl Ring {
-    /// Sets up a ring of `bytes` for the socket, which must not be bound yet.
+    /// Sets up a ring of `bytes` for a socket that is not bound yet.
     pub(super) fn set_up(socket: &Socket, bytes: usize) -> io::Result<Self> {
         let blocks = (bytes / BLOCK).max(2);
         let too_large = || io::Error::from_raw_os_error(libc::ENOMEM);
@@ -63,8 +63,8 @@ impl Ring {
             tp_feature_req_word: 0,
         };
         set_option(socket, libc::PACKET_RX_RING, &request)?;
-        // SAFETY: a new shared mapping of a descriptor that is open; the kernel chooses the place, and checks the length against the
-        // ring's own.
+        // SAFETY: a new shared mapping of an open descriptor. The kernel chooses the address and checks the length
+        // against the ring's own.
         let map = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
@@ -82,20 +82,20 @@ impl Ring {
         Ok(Self { map, blocks, next: 0 })
     }
 
-    /// Whether the next block is this process's to read.
+    /// The kernel has handed the next block to this process.
     pub(super) fn is_ready(&self) -> bool {
         self.status(self.next).load(Ordering::Acquire) & libc::TP_STATUS_USER != 0
     }
 
-    /// Hands each frame of the next block to `each`, if there is a block to read, and then gives it back to the kernel. False if there was
-    /// none.
+    /// Hands each frame of the next ready block to `each`, then returns the block to the kernel. False if no block was
+    /// ready.
     pub(super) fn read(&mut self, each: &mut dyn FnMut(Frame<'_>)) -> bool {
         if !self.is_ready() {
             return false;
         }
         let _returned = Returned(self.status(self.next));
-        // SAFETY: the block lies within the mapping. Its status said, by a load that acquires, that the kernel has written all of it and
-        // leaves it alone until the status is set back, which is done when this function ends.
+        // SAFETY: the block lies within the mapping. An acquire load of its status showed that the kernel has written
+        // all of it. The kernel leaves it alone until the status is set back, at the end of this function.
         let block = unsafe { std::slice::from_raw_parts(self.block(self.next), BLOCK) };
         self.next = (self.next + 1) % self.blocks;
         frames(block, each);
@@ -103,29 +103,31 @@ impl Ring {
     }
 
     fn block(&self, n: usize) -> *const u8 {
-        // SAFETY: n is below the number of blocks, so that the place is inside the mapping.
+        // SAFETY: n is below the number of blocks, so the address is inside the mapping.
         unsafe { self.map.as_ptr().add(n * BLOCK) }
     }
 
     fn status<'a>(&self, n: usize) -> &'a AtomicU32 {
         const AT: usize = std::mem::offset_of!(libc::tpacket_block_desc, hdr)
             + std::mem::offset_of!(libc::tpacket_hdr_v1, block_status);
-        // SAFETY: a block begins with its descriptor, page-aligned, so that the status is aligned; it lies within the mapping, which lives
-        // as long as the ring: the reference is used in functions of the ring only. The kernel changes it at any time, as an atomic allows.
+        // SAFETY: a block begins page-aligned with its descriptor, so the status is aligned. It lies within the
+        // mapping, which lives as long as the ring, and only functions of the ring use the reference. The kernel
+        // changes the status at any time, as an atomic allows.
         unsafe { AtomicU32::from_ptr(self.block(n).add(AT).cast_mut().cast()) }
     }
 }
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        // SAFETY: the mapping was made with this length, and nothing points into it any more: frames are lent to closures only.
+        // SAFETY: the mapping was made with this length, and nothing points into it any more, because frames are lent
+        // to closures only.
         unsafe {
             libc::munmap(self.map.as_ptr().cast(), self.blocks * BLOCK);
         }
     }
 }
 
-/// Gives a block back to the kernel, also if its reader panics.
+/// Returns a block to the kernel, even if its reader panics.
 struct Returned<'a>(&'a AtomicU32);
 
 impl Drop for Returned<'_> {
@@ -134,11 +136,11 @@ impl Drop for Returned<'_> {
     }
 }
 
-/// The frames of a block. Every offset is checked, though the kernel is believed not to lie.
+/// Hands out the frames of a block. Every offset is checked, although the kernel is trusted.
 fn frames(block: &[u8], each: &mut dyn FnMut(Frame<'_>)) {
     use std::mem::offset_of;
     const HEADER: usize = offset_of!(libc::tpacket_block_desc, hdr);
-    // The kernel puts the frame's sockaddr_ll behind its header, aligned (TPACKET_ALIGN).
+    // The kernel places the frame's sockaddr_ll behind its header, aligned (TPACKET_ALIGN).
     const ADDRESS: usize = size_of::<libc::tpacket3_hdr>().next_multiple_of(libc::TPACKET_ALIGNMENT);
     let u32_at = |at: usize| Some(u32::from_ne_bytes(block.get(at..at + 4)?.try_into().ok()?) as usize);
     let u16_at = |at: usize| Some(usize::from(u16::from_ne_bytes(block.get(at..at + 2)?.try_into().ok()?)));

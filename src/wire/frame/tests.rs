@@ -22,7 +22,7 @@ fn udp(payload: &[u8]) -> Vec<u8> {
     p
 }
 
-/// An IPv6 UDP packet behind a chain of already built extension headers, the first of kind `next`.
+/// An IPv6 UDP packet behind prebuilt extension headers, the first of kind `next`.
 fn v6(next: u8, extensions: &[u8], payload: &[u8]) -> Vec<u8> {
     let body = [extensions, &udp(payload)].concat();
     let mut p = vec![0x60, 0, 0, 0];

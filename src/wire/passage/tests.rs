@@ -5,7 +5,7 @@ fn only_what_leaves_this_host_is_the_servers_word() {
     use Passage::{In, Out, Past, Unknown, Within};
     use Verdict::{Astray, Forged, Heard};
     let table = [
-        // What a packet does; judged as by the server, to the server, from the server to the server, and neither.
+        // Passage, then verdicts: by the server, to the server, from server to server, neither.
         (Unknown, [Heard, Heard, Heard, Heard]),
         (Within, [Heard, Heard, Heard, Heard]),
         (Out, [Heard, Astray, Heard, Astray]),
@@ -20,7 +20,7 @@ fn only_what_leaves_this_host_is_the_servers_word() {
 
 #[test]
 fn packet_types_are_those_of_the_kernel() {
-    // linux/if_packet.h; what is new or odd is never taken for the server's word.
+    // linux/if_packet.h. A new or odd type never counts as the server's word.
     let all: Vec<_> = (0..9).map(Passage::of_packet_type).collect();
     use Passage::{In, Out, Past};
     assert_eq!(all, [In, In, In, Past, Out, Past, Past, Past, Past]);
@@ -32,7 +32,7 @@ fn a_flood_of_forgeries_is_told_at_once_and_then_each_minute() {
         |n: u8| Impostor { link: Some([2, 0, 0, 0, 0, n]), claims: [10, 0, 0, 100].into(), to: [10, 0, 0, n].into() };
     let mut all = Impostors::default();
     let mut told = Vec::new();
-    // One each 10 ms for 150 s.
+    // One frame each 10 ms for 150 s.
     for n in 0..15_000_u64 {
         all.handle(who(n as u8));
         told.extend(all.poll(Time::from_millis(n * 10)).map(|(count, _)| count));

@@ -9,7 +9,7 @@ fn udp(sport: u16, dport: u16, payload: &[u8]) -> Vec<u8> {
 }
 
 fn tcp(sport: u16, dport: u16, seq: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
-    // With options, as real segments have them.
+    // With options, as in real segments.
     let head = [0x80, flags, 0xff, 0xff, 0, 0, 0, 0, 1, 1, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0];
     [&sport.to_be_bytes()[..], &dport.to_be_bytes(), &seq.to_be_bytes(), &[0; 4], &head, payload].concat()
 }
@@ -94,7 +94,7 @@ fn messages_come_out_of_every_kind_of_packet() {
         let c = path.counters();
         assert_eq!((c.malformed, c.other, c.incomplete, c.truncated), (0, 0, 0, 0), "{name}");
         assert_eq!((c.frames, c.fragments > 0), (packets.len() as u64, packets.len() > 1), "{name}");
-        // The last fragment first.
+        // Last fragment first.
         let mut turned = packets.clone();
         turned.reverse();
         assert_eq!(run(&mut sip(), &turned).len(), 1, "{name}");
@@ -182,7 +182,7 @@ fn what_is_cut_off_is_counted() {
     let whole = v4(17, 1, 0, &udp(5060, 7000, &invite(100)));
     assert!(run(&mut path, &[whole[..90].to_vec()]).is_empty());
     assert_eq!((path.counters().truncated, path.counters().malformed), (1, 0));
-    // Of a TCP stream the rest is missing, and the next message is whole.
+    // In a TCP stream the rest is missing, and the next message is whole.
     let (one, two) = (invite(100), invite(20));
     let first = v4(6, 1, 0, &tcp(7000, 5060, 1, 0x18, &one));
     let second = v4(6, 1, 0, &tcp(7000, 5060, 1 + one.len() as u32, 0x18, &two));
@@ -208,7 +208,7 @@ fn a_stream_in_small_segments_with_ends_on_both_sides() {
     assert_eq!((c.opened, c.streams, c.messages, c.segments), (1, 0, 1, m.len().div_ceil(7) as u64));
 }
 
-/// The message from the server at 10.0.0.1 in each form that can be cut into pieces.
+/// A message from the server at 10.0.0.1 in each form that can be split.
 fn from_server(message: &[u8]) -> [Vec<Vec<u8>>; 3] {
     let datagram = v4(17, 1, 0, &udp(5060, 7000, message));
     let (one, two) = message.split_at(message.len() / 2);
@@ -243,7 +243,8 @@ fn what_comes_in_from_the_servers_address_is_no_word_of_the_server() {
                 (theirs.len() as u64, 0, 0)
             );
         }
-        // Part by part between the real ones, before and after: each real message is whole, and none is made of both.
+        // Interleave forged parts before and after the real ones. Each real message stays whole, and no message mixes
+        // both.
         for first in [true, false] {
             let mut path = server();
             let mut mixed = Vec::new();
@@ -255,7 +256,7 @@ fn what_comes_in_from_the_servers_address_is_no_word_of_the_server() {
             assert_eq!((path.counters().forged, path.counters().incomplete), (theirs.len() as u64, 0));
         }
     }
-    // To the server: only what comes in.
+    // To the server, only incoming packets count.
     let to_server = v4(17, 1, 0, &udp(7000, 5060, &real));
     let turned = [&to_server[..12], &to_server[16..20], &to_server[12..16], &to_server[20..]].concat();
     for (passage, count) in [(Passage::In, 1), (Passage::Within, 1), (Passage::Past, 0), (Passage::Out, 0)] {

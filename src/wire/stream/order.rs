@@ -1,19 +1,19 @@
-//! The bytes of one direction of a TCP connection in their order (RFC 9293 section 3.4), as one who overhears it sees them: segments come
-//! again, overlap, overtake each other, or are never seen at all.
+//! Puts the captured bytes of one direction of a TCP connection in order (RFC 9293 section 3.4). Segments may repeat,
+//! overlap, overtake each other, or be missing.
 
 use crate::time::Time;
 use std::time::Duration;
 
-/// Bytes that wait behind a hole. With more, the hole is given up: a sender with a window of this size has long repeated what its peer
-/// misses, so only this host's capture has missed it.
+/// Bytes held behind a hole. With more, the hole is given up: a sender with such a window has long retransmitted
+/// whatever its peer lacks, so only this host's capture missed the bytes.
 pub(super) const MAX_HELD: usize = 256 << 10;
-/// Segments that wait behind a hole: a bound for tiny ones, which cost more than their bytes.
+/// Segments held behind a hole. This bounds tiny segments, which cost more than their bytes.
 pub(super) const MAX_SEGMENTS: usize = 128;
-/// How long a hole is waited for, if the receiver does not say that it has the bytes: a few of TCP's repetitions, which begin at 200 ms to
-/// 1 s and double.
+/// Time-out of a hole whose bytes the receiver has not acknowledged. It covers a few TCP retransmissions, which begin
+/// at 200 ms to 1 s and double.
 pub(super) const PATIENCE: Duration = Duration::from_secs(4);
-/// A number that is farther from the expected one belongs to another connection, of which the SYN was not seen, or to the time after so
-/// large a loss that nothing of it is worth waiting for.
+/// Largest distance from the expected number. Beyond it the segment belongs to another connection with an unseen SYN,
+/// or follows a loss too large to wait for.
 const REACH: u32 = 1 << 20;
 
 /// A segment, without its addresses.
@@ -26,41 +26,41 @@ pub(super) struct Part<'a> {
     pub(super) data: &'a [u8],
 }
 
-/// What becomes of the stream.
+/// Output of the stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Piece<'a> {
     /// The next bytes.
     Bytes(&'a [u8]),
-    /// Bytes are missing here.
+    /// Bytes are missing at this point.
     Gap,
     /// A new connection begins between the same ports.
     Restart,
-    /// There will be no more.
+    /// End of the stream.
     End,
 }
 
-/// Where a stream stands.
+/// State of one stream.
 #[derive(Debug)]
 pub(super) struct Order {
-    /// The number of the first byte that was not given out.
+    /// Number of the next byte to hand out.
     next: u32,
-    /// The number of the first byte of the connection; that of the first one seen if it was open before.
+    /// Number of the connection's first byte, or of the first one seen if the connection was already open.
     first: u32,
-    /// A SYN of another connection was seen: the number of its first byte.
+    /// First byte's number of a new connection, after a SYN with a new number.
     reborn: Option<u32>,
-    /// The number after the last byte of the stream, if its FIN was seen.
+    /// Number after the stream's last byte, once its FIN was seen.
     end: Option<u32>,
-    /// Segments behind a hole, by their number, each with a byte that the one before lacks.
+    /// Segments behind a hole, sorted by number. Of two with the same number the longer one is kept.
     held: Vec<(u32, Vec<u8>)>,
     held_bytes: usize,
-    /// Since when there is a hole.
+    /// Start of the current hole.
     hole_since: Time,
     pub(super) repeated: u64,
     pub(super) early: u64,
     pub(super) gaps: u64,
 }
 
-/// How far `a` is after `b`; negative if it is before (numbers wrap around).
+/// Distance from `b` to `a`, negative if `a` comes before `b`. Numbers wrap around.
 const fn after(a: u32, b: u32) -> i64 {
     a.wrapping_sub(b).cast_signed() as i64
 }
@@ -70,7 +70,7 @@ fn near(a: u32, b: u32) -> bool {
 }
 
 impl Order {
-    /// A stream of which this is the first segment that was seen.
+    /// A stream that begins with this segment, the first one seen.
     pub(super) fn new(part: &Part<'_>) -> Self {
         let first = if part.syn { part.seq.wrapping_add(1) } else { part.seq };
         Self {
@@ -90,14 +90,14 @@ impl Order {
     pub(super) fn handle(&mut self, part: &Part<'_>, now: Time, out: &mut dyn FnMut(Piece<'_>)) {
         let mut seq = part.seq;
         if part.syn {
-            // RFC 9293 section 3.4: the SYN takes a number of its own; RFC 7413 lets data come with it.
+            // RFC 9293 section 3.4: the SYN takes a number of its own. RFC 7413 allows data with it.
             seq = seq.wrapping_add(1);
             if seq != self.first {
                 self.reborn = Some(seq);
             }
         }
         if part.rst {
-            // RFC 5961 section 3.2: only one that fits counts; others may be forged.
+            // RFC 5961 section 3.2: only a RST near the expected number counts. Others may be forged.
             if near(seq, self.next) {
                 self.release(out);
                 out(Piece::End);
@@ -139,7 +139,7 @@ impl Order {
         self.close(out);
     }
 
-    /// The receiver says that it has everything before this number: what is missing here will not be sent again.
+    /// The receiver acknowledged every byte before `number`, so the sender will not retransmit the missing ones.
     pub(super) fn acknowledged(&mut self, number: u32, out: &mut dyn FnMut(Piece<'_>)) {
         if self.held.is_empty() || !near(number, self.next) {
             return;
@@ -151,7 +151,7 @@ impl Order {
         self.close(out);
     }
 
-    /// Gives a hole up that was there for too long.
+    /// Gives up an overdue hole.
     pub(super) fn handle_timeout(&mut self, now: Time, out: &mut dyn FnMut(Piece<'_>)) {
         if !self.held.is_empty() && now.since(self.hole_since) > PATIENCE {
             self.hole_since = now;
@@ -161,17 +161,17 @@ impl Order {
         }
     }
 
-    /// Bytes that wait behind a hole.
+    /// Bytes held behind a hole.
     pub(super) const fn held(&self) -> usize {
         self.held_bytes
     }
 
-    /// Whether the stream waits for bytes that were not seen.
+    /// The stream waits for missing bytes.
     pub(super) const fn has_hole(&self) -> bool {
         !self.held.is_empty()
     }
 
-    /// Gives out everything that is there, holes or not.
+    /// Hands out all held bytes, across holes.
     fn release(&mut self, out: &mut dyn FnMut(Piece<'_>)) {
         while !self.held.is_empty() {
             self.skip(out);
@@ -182,7 +182,7 @@ impl Order {
     fn hold(&mut self, seq: u32, data: &[u8], now: Time) {
         self.early += 1;
         if data.is_empty() {
-            // A FIN behind a hole: its number is known, and there is nothing to keep.
+            // A FIN behind a hole. Its number is recorded, and there are no bytes to hold.
             return;
         }
         if self.held.is_empty() {
@@ -205,7 +205,7 @@ impl Order {
         }
     }
 
-    /// Gives out what of `data` was not given out yet; it begins at or before the expected number.
+    /// Hands out the new part of `data`, which begins at or before the expected number.
     fn give(&mut self, seq: u32, data: &[u8], out: &mut dyn FnMut(Piece<'_>)) {
         let known = usize::try_from(after(self.next, seq)).unwrap_or(usize::MAX);
         let Some(new) = data.get(known..).filter(|new| !new.is_empty()) else {
@@ -233,7 +233,7 @@ impl Order {
         }
     }
 
-    /// Goes on behind the hole.
+    /// Skips the hole.
     fn skip(&mut self, out: &mut dyn FnMut(Piece<'_>)) {
         if let Some((seq, _)) = self.held.first() {
             self.next = *seq;

@@ -32,7 +32,7 @@ fn run(streams: &mut Streams, segments: &[Tcp<'_>], now: Time) -> Vec<Vec<u8>> {
     all
 }
 
-/// The counts of what waits, made anew.
+/// Recomputes the counts of waiting bytes and streams.
 fn check(streams: &Streams) {
     assert_eq!(streams.buffered, streams.streams.values().map(Stream::buffered).sum::<usize>());
     assert_eq!(streams.waiting, streams.streams.values().filter(|s| s.waits()).count());
@@ -41,10 +41,10 @@ fn check(streams: &Streams) {
 
 #[test]
 fn what_only_silence_ends_comes_in_the_order_of_time() {
-    // Without a length, the message ends with the stream's silence.
+    // Without a Content-Length, silence on the stream ends the message.
     let text = |n: u16| format!("OPTIONS sip:{n} SIP/2.0\r\nCall-ID: {n}\r\nContent-Type: text/plain\r\n\r\nx");
     let mut streams = Streams::new(false);
-    // Neither up nor down, so that no order of ports will do.
+    // Ports in neither rising nor falling order, so that sorting by port fails the test.
     let ports: Vec<u16> = (0..16).map(|n| 1000 + n * 7 % 16).collect();
     for (n, port) in (0..).zip(&ports) {
         let message = text(*port);
@@ -121,7 +121,7 @@ fn a_lost_segment_costs_its_message_and_the_answer_shows_the_loss() {
     let (one, two, three) = (message(1), message(2), message(3));
     assert_eq!(run(&mut streams, &[syn(1000, 0), segment(1000, 1, &one)], Time::ZERO), [&one[..]]);
     let seq = 1 + one.len() as u32;
-    // The first half of the second is not seen.
+    // The first half of the second message is missing.
     let rest = &two[20..];
     assert!(
         run(&mut streams, &[segment(1000, seq + 20, rest), segment(1000, seq + two.len() as u32, &three)], Time::ZERO)
@@ -167,7 +167,7 @@ fn where_ports_are_unknown_only_sip_is_taken_up() {
     run(&mut streams, &[syn(1, 0), segment(1, 1, tls[0]), syn(2, 0), segment(2, 1, tls[1])], Time::ZERO);
     assert_eq!(streams.counters().streams, 0);
     let one = message(1);
-    // Even in very small pieces.
+    // The same in very small pieces.
     let pieces: Vec<Tcp<'_>> = one.chunks(3).enumerate().map(|(n, c)| segment(3, 1 + 3 * n as u32, c)).collect();
     assert_eq!(run(&mut streams, &pieces, Time::ZERO), [&one[..]]);
 }
@@ -194,7 +194,7 @@ fn the_most_silent_stream_gives_way() {
         streams.handle_segment([10, 1, 0, (n / 60_000) as u8].into(), B.into(), &s, at, &mut |_, _, _| {});
     }
     assert_eq!(streams.counters().streams, MAX_STREAMS as u64);
-    // The first says something; so the second is the most silent when a new one comes.
+    // The first stream sends, so the second is the longest idle when a new one comes.
     let from: IpAddr = [10, 1, 0, 0].into();
     streams.handle_segment(from, B.into(), &segment(0, 11, &one[10..20]), Time::from_millis(70_000), &mut |_, _, _| {});
     streams.handle_segment(

@@ -13,7 +13,7 @@ fn fin(seq: u32) -> Part<'static> {
     Part { seq, syn: false, fin: true, rst: false, data: &[] }
 }
 
-/// What came out, as text: bytes as they are, `|` for a gap, `^` for a restart, `$` for the end.
+/// The output as text: bytes as they are, `|` for a gap, `^` for a restart, `$` for the end.
 #[derive(Default)]
 struct Sink(String);
 
@@ -37,7 +37,7 @@ fn run(order: &mut Order, parts: &[Part<'_>]) -> String {
 }
 
 proptest! {
-    /// However a stream is cut up, repeated, overlapped, and mixed up within a window: the same bytes come out.
+    /// Splitting, repeating, overlapping and shuffling within a window all give the same bytes.
     #[test]
     fn any_segments_give_the_same_bytes(
         length in 1_usize..4000,
@@ -48,7 +48,7 @@ proptest! {
     ) {
         let isn = if wraps { u32::MAX - (length / 2) as u32 } else { isn };
         let bytes: Vec<u8> = (0..length).map(|n| b'a' + (n * 7 % 26) as u8).collect();
-        // A whole cover in pieces of 50, and any other pieces besides; then each is moved by up to a dozen places.
+        // Pieces of 50 that cover everything, plus random pieces, each moved by up to a dozen places.
         let cover = (0..length.div_ceil(50)).map(|n| (n * 50, 50));
         let mut pieces: Vec<(usize, usize)> = cover.chain(cuts.iter().map(|(at, l)| (at.index(length), *l))).collect();
         pieces.sort_unstable();
@@ -66,7 +66,7 @@ proptest! {
         prop_assert_eq!((order.held_bytes, order.held.len(), order.gaps), (0, 0, 0));
     }
 
-    /// Whatever comes, memory stays bounded and its count true.
+    /// Any input keeps memory bounded and its count right.
     #[test]
     fn garbage_stays_bounded(parts in proptest::collection::vec((any::<u16>(), 0_usize..2000, 0_u8..40, any::<u8>()), 0..400)) {
         let bytes = [b'x'; 2000];
@@ -98,7 +98,7 @@ fn repetitions_and_overlaps_give_only_what_is_new() {
         "abcde"
     );
     assert_eq!(o.repeated, 3);
-    // A keep-alive probe repeats the last byte (RFC 9293 section 3.8.4), or is empty one before.
+    // A keep-alive probe repeats the last byte (RFC 9293 section 3.8.4), or is empty and one number before.
     assert_eq!(run(&mut o, &[data(14, b"e"), data(14, b""), data(15, b"f")]), "f");
 }
 
@@ -135,7 +135,7 @@ fn a_hole_is_given_up_when_too_much_waits() {
     let parts: Vec<Part<'_>> = (0..200).map(|n| data(101 + 2 * n, b"x")).collect();
     assert!(run(&mut o, &parts).starts_with('|'));
     assert!(o.held.len() <= MAX_SEGMENTS);
-    // And a late segment shows that enough time has passed.
+    // A late segment also shows that enough time has passed.
     let mut o = Order::new(&syn(0));
     run(&mut o, &[data(5, b"e")]);
     let mut sink = Sink::default();
@@ -147,7 +147,7 @@ fn a_hole_is_given_up_when_too_much_waits() {
 fn a_stream_that_was_open_before_begins_anywhere() {
     let mut o = Order::new(&data(500, b"x"));
     assert_eq!(run(&mut o, &[data(500, b"xy"), data(502, b"z")]), "xyz");
-    // From before the beginning: nothing that could be put in its place.
+    // Bytes from before the beginning fill no hole.
     assert_eq!(run(&mut o, &[data(490, b"0123456789")]), "");
 }
 
@@ -183,14 +183,14 @@ fn a_reset_counts_only_if_it_fits() {
 #[test]
 fn a_new_connection_between_the_same_ports_starts_anew() {
     let mut o = Order::new(&syn(9));
-    // A SYN that comes again means nothing, and a new one nothing until data follow: it may be forged or refused.
+    // A repeated SYN means nothing. A new SYN means nothing until data follow, because it may be forged or refused.
     assert_eq!(run(&mut o, &[data(10, b"abc"), syn(9), syn(5_000_000), data(13, b"d")]), "abcd");
     assert_eq!(run(&mut o, &[data(5_000_001, b"new"), syn(5_000_000), data(5_000_004, b"er")]), "^newer");
-    // Its first segments in the wrong order.
+    // The new connection's first segments in the wrong order.
     assert_eq!(run(&mut o, &[syn(9_000_000), data(9_000_003, b"cd"), data(9_000_001, b"ab")]), "^abcd");
-    // Numbers close to the old ones.
+    // New numbers close to the old ones.
     assert_eq!(run(&mut o, &[syn(9_000_100), data(9_000_101, b"x")]), "^x");
-    // No SYN seen.
+    // A new connection with an unseen SYN.
     assert_eq!(run(&mut o, &[data(70_000_000, b"y"), data(70_000_001, b"z")]), "|yz");
 }
 
