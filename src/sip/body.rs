@@ -1,29 +1,30 @@
-//! The session description in a message's body, also inside a multipart body (ISUP and location go with SDP in these).
+//! Finds the session description in a message's body, also inside a multipart body (ISUP and location travel with SDP
+//! this way).
 
 use super::message::{Message, Name};
 use super::uri;
 use memchr::memmem;
 
-/// Largest session description that is kept, in bytes. WebRTC offers have about 6 KiB; what is larger would let one datagram
-/// a call cost far more than the memory that a call is planned with. Beyond it the leg counts as partial.
+/// Largest session description to keep, in bytes. WebRTC offers have about 6 KiB. With larger ones, one datagram a call
+/// would cost far more than the memory planned for a call. Beyond the limit the leg counts as partial.
 pub const MAX_SDP: usize = 16 * 1024;
-/// How deep multipart bodies are looked into: an alternative within a mixed body is the most that is plausible.
+/// Most levels of nested multipart bodies. An alternative within a mixed body is the deepest plausible nesting.
 const MAX_DEPTH: u8 = 3;
 
-/// What a body says about the session.
+/// The session description in a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Description<'a> {
-    /// There is no session description.
+    /// No session description.
     None,
     /// The session description.
     Sdp(&'a [u8]),
-    /// There is one, but it is larger than [`MAX_SDP`] or coded (compressed, encrypted).
+    /// A session description larger than [`MAX_SDP`] or encoded (compressed, encrypted).
     Unreadable,
 }
 
 /// Finds the session description of a message.
 ///
-/// One that is meant for an early session (RFC 3959) is left aside: it describes another session.
+/// A description for an early session (RFC 3959) is ignored, because it describes another session.
 #[must_use]
 pub fn description<'a>(m: &Message<'a>) -> Description<'a> {
     let body = m.body();
@@ -61,7 +62,7 @@ fn find<'a>(kind: &[u8], body: &'a [u8], depth: u8) -> Description<'a> {
 }
 
 fn sdp(body: &[u8]) -> Description<'_> {
-    // Some senders put an empty line too many before it.
+    // Some senders put an extra empty line before the description.
     let body = leading(body);
     if body.len() <= MAX_SDP && body.starts_with(b"v=") { Description::Sdp(body) } else { Description::Unreadable }
 }
@@ -74,17 +75,17 @@ fn is_early(disposition: &[u8]) -> bool {
     disposition.split(|b| *b == b';').next().unwrap_or_default().trim_ascii().eq_ignore_ascii_case(b"early-session")
 }
 
-/// Type and subtype; white space may stand around the slash (RFC 3261 section 25.1).
+/// Type and subtype. White space around the slash is allowed (RFC 3261 section 25.1).
 fn media_type(value: &[u8]) -> (&[u8], &[u8]) {
     let value = &value[..memchr::memchr(b';', value).unwrap_or(value.len())];
     let (main, sub) = value.split_at(memchr::memchr(b'/', value).unwrap_or(value.len()));
     (main.trim_ascii(), sub.get(1..).unwrap_or_default().trim_ascii())
 }
 
-/// The parts between the boundaries (RFC 2046 section 5.1). The last one may lack its closing boundary.
+/// The parts between the boundaries (RFC 2046 section 5.1). The last part may lack its closing boundary.
 fn parts<'a>(body: &'a [u8], boundary: &[u8]) -> impl Iterator<Item = &'a [u8]> {
     let mark = [b"--", boundary].concat();
-    // Where the next boundary begins and ends: at the start of a line, and not within a longer word.
+    // Start and end of the next boundary: at the start of a line, and not part of a longer word.
     let next = move |from: usize| {
         let mut at = from;
         loop {
@@ -110,10 +111,10 @@ fn parts<'a>(body: &'a [u8], boundary: &[u8]) -> impl Iterator<Item = &'a [u8]> 
     })
 }
 
-/// Content-Type of a part, whether it is meant for an early session, and its content.
+/// The Content-Type of a part, whether the part is for an early session, and its content.
 fn head(part: &[u8]) -> (&[u8], bool, &[u8]) {
     let (mut kind, mut early) = (&part[..0], false);
-    // The first line is what is left of the boundary's.
+    // The first line is the rest of the boundary's line.
     let mut at = line_end(part, 0);
     while at < part.len() {
         let next = line_end(part, at);
@@ -131,8 +132,8 @@ fn head(part: &[u8]) -> (&[u8], bool, &[u8]) {
         }
     }
     let content = &part[at..];
-    // The line end before a boundary belongs to the boundary. But where a sender has only one, it is that of the last line as
-    // well, so one is kept.
+    // The line end before a boundary belongs to the boundary. Some senders write only one, and it also ends the last
+    // line of the content. So remove a line end only if another one remains.
     let twice = content.strip_suffix(b"\r\n").filter(|c| c.ends_with(b"\n"));
     let twice = twice.or_else(|| content.strip_suffix(b"\n").filter(|c| c.ends_with(b"\n")));
     (kind, early, twice.unwrap_or(content))

@@ -1,4 +1,4 @@
-//! Writing SIP messages: strict output (CRLF, one value a line, Content-Length always right) from values kept verbatim.
+//! Writes SIP messages: strict output (CRLF, one value a line, Content-Length always right) from verbatim values.
 
 #[cfg(test)]
 mod tests;
@@ -7,11 +7,11 @@ use super::message::{Message, Name, is_token};
 use super::uri;
 use std::net::{IpAddr, SocketAddr};
 
-/// A message that is being written: headers appear in the order in which they are added.
+/// A message under construction. Headers appear in the order of the calls.
 ///
-/// Values are copied as they are, except that CR and LF become spaces: a value that was kept with its folds, or that an attacker
-/// chose, can't begin a new line. In the request line, where a space would end the URI, what may not stand in a URI is escaped. A
-/// byte of a method or header name that is no token character becomes `-`.
+/// Values are copied verbatim, except that CR and LF become spaces, so a folded value or an attacker's value cannot
+/// begin a new line. In the request line a space would end the URI, so bytes that a URI cannot contain are escaped. In
+/// a method or header name, a byte outside the token characters becomes `-`.
 #[derive(Clone, Debug)]
 pub struct Builder {
     out: Vec<u8>,
@@ -19,7 +19,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// A request line; all headers are the caller's.
+    /// Begins a request with its request line. The caller adds all headers.
     #[must_use]
     pub fn request(method: &str, uri: &[u8]) -> Self {
         let mut b = Self { out: Vec::with_capacity(1024), body: Vec::new() };
@@ -27,8 +27,8 @@ impl Builder {
         b.out.push(b' ');
         for &byte in uri {
             match byte {
-                // RFC 3261 section 25.1 has none of these in a URI. Bytes beyond ASCII are not allowed either, but who wrote them
-                // into his Contact looks for them again.
+                // RFC 3261 section 25.1 allows none of these in a URI. Bytes beyond ASCII are not allowed either, but a
+                // phone that put them into its Contact expects them back.
                 0..=b' ' | b'"' | b'<' | b'>' | 0x7f => b.out.extend_from_slice(format!("%{byte:02X}").as_bytes()),
                 _ => b.out.push(byte),
             }
@@ -37,10 +37,11 @@ impl Builder {
         b
     }
 
-    /// A response with what RFC 3261 section 8.2.6.2 has copied from the request: every Via, From, To (with `to_tag` if it has no
-    /// tag yet), Call-ID, CSeq, and Record-Route in a 2xx (section 12.1.1).
+    /// Begins a response with the headers that RFC 3261 section 8.2.6.2 copies from the request: every Via, From, To
+    /// (with `to_tag` if it has no tag yet), Call-ID, CSeq, and Record-Route in a 2xx (section 12.1.1).
     ///
-    /// If `source` is given, the topmost Via gets `received` and fills in `rport` (RFC 3261 section 18.2.1, RFC 3581 section 4).
+    /// With `source`, the topmost Via gets `received` and a filled-in `rport` (RFC 3261 section 18.2.1, RFC 3581
+    /// section 4).
     #[must_use]
     pub fn response_to(
         request: &Message<'_>,
@@ -85,7 +86,7 @@ impl Builder {
         self
     }
 
-    /// Adds Content-Type and the body; an empty body adds neither.
+    /// Adds Content-Type and the body. An empty body adds neither.
     #[must_use]
     pub fn body(mut self, content_type: &str, bytes: &[u8]) -> Self {
         if bytes.is_empty() {
@@ -95,7 +96,7 @@ impl Builder {
         self.header("Content-Type", content_type)
     }
 
-    /// The whole message.
+    /// Finishes the message.
     #[must_use]
     pub fn build(mut self) -> Vec<u8> {
         self.out.extend_from_slice(format!("Content-Length: {}\r\n\r\n", self.body.len()).as_bytes());
@@ -112,11 +113,11 @@ impl Builder {
     }
 }
 
-/// Where a response to a request with this topmost Via goes (RFC 3261 section 18.2.2, RFC 3581 section 4): to the source
-/// address, at the source port if `rport` asks for it, else at the port of sent-by.
+/// Destination of a response to a request with this topmost Via (RFC 3261 section 18.2.2, RFC 3581 section 4): the
+/// source address, at the source port if `rport` is present, otherwise at the sent-by port.
 ///
-/// A sender behind a NAT (its sent-by is not where it comes from) is answered at its source port even without `rport`: nothing
-/// else would pass the NAT.
+/// A sender behind a NAT (its sent-by differs from its source address) is answered at its source port even without
+/// `rport`. Nothing else would pass the NAT.
 #[must_use]
 pub fn response_address(top_via: &[u8], source: SocketAddr) -> SocketAddr {
     if uri::param(top_via, "rport").is_some() {
@@ -133,10 +134,10 @@ fn sent_by(via: &[u8]) -> Option<(IpAddr, Option<u16>)> {
     Some((std::str::from_utf8(via.host).ok()?.parse().ok()?, via.port))
 }
 
-/// A To value with a tag, in place of one that is empty.
+/// A To value with `tag`, which replaces an empty tag.
 fn tagged(to: &[u8], tag: &[u8]) -> Vec<u8> {
     let params = uri::name_addr(to).params;
-    // Parameters are the end of the value.
+    // Parameters come last in the value.
     let mut out = to[..to.len() - params.len()].to_vec();
     for p in uri::params(params).filter(|p| !p.name.eq_ignore_ascii_case(b"tag")) {
         out.push(b';');
@@ -146,7 +147,7 @@ fn tagged(to: &[u8], tag: &[u8]) -> Vec<u8> {
     out.extend_from_slice(b";tag=");
     out.extend_from_slice(tag);
     if uri::tag_of(&out).is_none() {
-        // The angle bracket was never closed, so that all of this would be in the URI.
+        // The angle bracket was never closed, so the tag would be part of the URI.
         out.insert(bare, b'>');
     }
     out
@@ -170,7 +171,7 @@ fn received_from(via: &[u8], source: SocketAddr) -> Vec<u8> {
             out.extend_from_slice(p.whole);
         }
     }
-    // An IPv6 address stands without brackets here (RFC 3261 section 25.1, via-received).
+    // An IPv6 address has no brackets here (RFC 3261 section 25.1, via-received).
     out.extend_from_slice(format!(";received={}", source.ip()).as_bytes());
     out
 }

@@ -1,5 +1,5 @@
-//! SIP messages out of a stream of bytes (TCP), as somebody sees them who only overhears: Content-Length decides where a message ends
-//! (RFC 3261 section 18.3), and whatever contradicts it, or was lost, costs the message that it is in and not the ones after it. Pure.
+//! Splits a captured TCP stream into SIP messages. Content-Length marks the end of a message (RFC 3261 section 18.3). A
+//! wrong length or lost bytes cost the message they are in and spare the ones after it. Pure.
 
 use super::message::{self, MAX_BYTES, Method, Start};
 use head::Head;
@@ -8,27 +8,27 @@ use std::sync::LazyLock;
 
 mod head;
 
-/// Longest message, and so the most that a framer keeps while it waits for the rest of one: what [`message::Message`] takes. What claims
-/// to be longer is passed over up to the next start line.
+/// Longest message ([`message::Message`] accepts no longer one), and so the most that a framer buffers. A message with
+/// a larger claimed length is skipped up to the next start line.
 pub const MAX_MESSAGE: usize = MAX_BYTES;
-/// Longest start line. Real ones have under 300 bytes; without an end of line for so long, it is no SIP.
+/// Longest start line. Real ones have under 300 bytes. A longer line without an end is no SIP.
 const MAX_START_LINE: usize = 8192;
 
-/// Cuts one direction of a connection into SIP messages.
+/// Splits one direction of a connection into SIP messages.
 ///
-/// Either [`Framer::feed`], which hands out messages without copying those that arrive whole, or [`Framer::push`] and then
-/// [`Framer::next`] until it gives nothing more.
+/// Use either [`Framer::feed`], which hands out whole messages without a copy, or [`Framer::push`] and then
+/// [`Framer::next`] until it returns `None`.
 #[derive(Debug)]
 pub struct Framer {
-    /// What has been pushed and not been given out.
+    /// Pushed bytes that have not been handed out.
     buffer: Vec<u8>,
-    /// Where the unread part of `buffer` begins.
+    /// Start of the unread part of `buffer`.
     at: usize,
-    /// What is known of the message that begins at `at`.
+    /// State of the message that begins at `at`.
     head: Head,
-    /// Whether the next byte begins a message, as far as is known; else the next start line is looked for.
+    /// The next byte should begin a message. If false, the framer searches for the next start line.
     synced: bool,
-    /// The rest of the line that comes next is no start line, as its beginning was none.
+    /// The rest of the current line is no start line, because its beginning was none.
     midline: bool,
     skipped: u64,
     resyncs: u64,
@@ -40,13 +40,13 @@ impl Default for Framer {
     }
 }
 
-/// What the next bytes are.
+/// Verdict on the next bytes.
 enum Step {
-    /// More bytes are needed to tell.
+    /// More bytes are needed to decide.
     More,
-    /// No part of a message: so many bytes to pass over.
+    /// Skip this many bytes, which belong to no message.
     Skip(usize),
-    /// A message of so many bytes.
+    /// A message of this many bytes.
     Message(usize),
 }
 
@@ -57,13 +57,13 @@ impl Framer {
         Self::default()
     }
 
-    /// A framer for a stream that is joined somewhere in the middle: begins with the first start line.
+    /// A framer for a stream joined in the middle. It begins with the first start line.
     #[must_use]
     pub fn joined() -> Self {
         Self { synced: false, ..Self::default() }
     }
 
-    /// Takes the next bytes of the stream and hands each message that they complete to `out`.
+    /// Adds the next bytes of the stream and hands each message that they complete to `out`.
     pub fn feed(&mut self, bytes: &[u8], out: &mut dyn FnMut(&[u8])) {
         if self.buffered() > 0 {
             self.push(bytes);
@@ -86,8 +86,8 @@ impl Framer {
         self.buffer.extend_from_slice(rest);
     }
 
-    /// Takes the next bytes of the stream. Call [`Framer::next`] until it gives nothing before the next bytes are pushed: whoever does not
-    /// loses the oldest once two messages of the largest size wait.
+    /// Adds the next bytes of the stream. Call [`Framer::next`] until it returns `None` before the next push. Otherwise
+    /// the oldest bytes are lost once two messages of the largest size wait.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.drain(..self.at);
         self.at = 0;
@@ -97,7 +97,7 @@ impl Framer {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next whole message.
+    /// Returns the next whole message.
     #[allow(clippy::should_implement_trait, reason = "it lends its buffer, which an Iterator cannot")]
     pub fn next(&mut self) -> Option<&[u8]> {
         let buffer = std::mem::take(&mut self.buffer);
@@ -115,26 +115,26 @@ impl Framer {
         }
         self.buffer = buffer;
         if found.is_none() && self.at == self.buffer.len() {
-            // Given back: thousands of phones keep a connection open and say nothing.
+            // Free the buffer: thousands of phones keep an idle connection open.
             self.at = 0;
             self.buffer = Vec::new();
         }
         self.buffer.get(found?)
     }
 
-    /// Bytes of the stream were lost here: what was begun cannot be ended, and the next message begins at the next start line.
+    /// Marks lost bytes. The current message cannot be completed, and the next one begins at the next start line.
     pub fn gap(&mut self) {
         self.skipped += self.buffered() as u64;
         self.buffer = Vec::new();
         self.at = 0;
         self.head = Head::default();
         self.synced = false;
-        // Most segments begin with a message, so the place after the lost bytes may be one.
+        // Most segments begin with a message, so the bytes after the loss may begin one.
         self.midline = false;
     }
 
-    /// The stream ends here, or nothing more came for a while: a message without Content-Length, which only that can end, is handed to
-    /// `out`. After it another message may begin.
+    /// Marks the end of the stream, or a silence. A message without Content-Length ends here and is handed to `out`.
+    /// Another message may follow.
     pub fn finish(&mut self, out: &mut dyn FnMut(&[u8])) {
         if self.is_open_ended() {
             out(&self.buffer[self.at..]);
@@ -144,7 +144,7 @@ impl Framer {
         }
     }
 
-    /// Whether there is a message whose end only the next message, or silence, can tell: it has a body, but no Content-Length.
+    /// The current message has a body without Content-Length. Only the next message or silence ends it.
     #[must_use]
     pub fn is_open_ended(&self) -> bool {
         self.buffered() > 0 && self.head.is_open_ended()
@@ -156,21 +156,21 @@ impl Framer {
         self.buffer.len() - self.at
     }
 
-    /// Bytes passed over because they belong to no message that could be made out. Keep-alives (RFC 5626 section 3.5.1) do not count.
+    /// Bytes skipped because they belong to no recognisable message. Keep-alives (RFC 5626 section 3.5.1) do not count.
     #[must_use]
     pub const fn skipped(&self) -> u64 {
         self.skipped
     }
 
-    /// How often a start line had to be looked for, because what came was none.
+    /// Searches for a start line after unexpected bytes.
     #[must_use]
     pub const fn resyncs(&self) -> u64 {
         self.resyncs
     }
 
-    /// `data` begins where the last step ended, and is at least what the last step saw.
+    /// `data` begins at the end of the last step and holds at least the bytes of the last call.
     fn step(&mut self, data: &[u8]) -> Step {
-        // Where nothing is known, the beginning of a segment is as good a place as that of a line.
+        // Out of sync, the beginning of a segment may hold a start line, just like the beginning of a line.
         if self.midline && !data.is_empty() && !may_begin(data) {
             let end = memchr::memchr(b'\n', data);
             self.midline = end.is_none();
@@ -178,7 +178,8 @@ impl Framer {
         }
         self.midline = false;
         if self.head.is_new() {
-            // RFC 5626 section 3.5.1: CRLFCRLF is a ping and CRLF a pong; RFC 3261 section 7.5: empty lines before a start line do not count.
+            // RFC 5626 section 3.5.1: CRLFCRLF is a ping and CRLF a pong. RFC 3261 section 7.5: empty lines before a
+            // start line do not count.
             let blank = data.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
             if blank > 0 {
                 return Step::Skip(blank);
@@ -199,7 +200,7 @@ impl Framer {
                 self.head = Head::default();
                 Step::Message(length)
             }
-            // A new message begins inside this one, which was cut off.
+            // The message was cut off, and a new one begins inside it.
             head::Verdict::Torn(at) => {
                 self.head = Head::default();
                 self.lose(at)
@@ -208,10 +209,11 @@ impl Framer {
         }
     }
 
-    /// Whether a message begins here; `None` if that cannot be told yet.
+    /// Whether a message begins here. `None` if more bytes are needed.
     fn begins(&self, data: &[u8]) -> Option<bool> {
         let Some(end) = memchr::memchr(b'\n', &data[..data.len().min(MAX_START_LINE)]) else {
-            // All that `start_line` takes for white space: what it would read in the whole line must not be given up in a part of it.
+            // Trim whatever `start_line` treats as white space. A partial line must not be rejected if the whole line
+            // would be accepted.
             let line = data.trim_ascii_start();
             let word = &line[..line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len())];
             let hopeful = if self.synced {
@@ -222,12 +224,12 @@ impl Framer {
             return if hopeful { None } else { Some(false) };
         };
         let line = &data[..end];
-        // Where a message should begin, any method will do; where one is looked for, only those that exist: the end of a torn start
-        // line looks like a whole one.
+        // In sync, any method is accepted. In a search, only a known method is, because the end of a torn start line
+        // looks like a whole one.
         Some(if self.synced { message::start_line(line).is_ok() } else { is_start_line(line) })
     }
 
-    /// Passes over what is no message, up to the next start line at or after `from`.
+    /// Skips to the next start line at or after `from`.
     fn resync(&mut self, data: &[u8], from: usize) -> Step {
         if self.synced {
             self.resyncs += 1;
@@ -238,7 +240,7 @@ impl Framer {
         if at == data.len() {
             self.midline = data.last() != Some(&b'\n');
         }
-        // What was found first is a start line that has no end yet.
+        // Offset 0 is a start line without its end yet.
         if at == 0 { Step::More } else { self.lose(at) }
     }
 
@@ -248,8 +250,8 @@ impl Framer {
     }
 }
 
-/// Where the next start line begins, at or after `from`, or what may become one, as it has no end yet; the end of `data` if there is
-/// none.
+/// Offset of the next start line, or of a possible one without its end yet, at or after `from`. The end of `data` if
+/// there is none.
 fn next_start_line(data: &[u8], from: usize) -> usize {
     let mut at = if from == 0 { 0 } else { memchr::memchr(b'\n', &data[from - 1..]).map_or(data.len(), |n| from + n) };
     while let Some(n) = memchr::memchr(b'\n', &data[at..]) {
@@ -265,15 +267,16 @@ fn next_start_line(data: &[u8], from: usize) -> usize {
     if data.len() - at < MAX_START_LINE && may_begin(&data[at..]) { at } else { data.len() }
 }
 
-/// Where a start line begins in the last line of a body that has no end of line of its own.
+/// Offset of a start line that follows a body without a final line end, on the same line.
 fn behind_body(line: &[u8]) -> Option<usize> {
-    // A method that exists is at most 9 characters long.
+    // Known methods have at most 9 characters.
     const LONGEST: usize = 9;
     let at = memchr::memmem::find(line, b"SIP/2.0")?;
     let start = if line.get(at + 7) == Some(&b' ') {
         at
     } else {
-        // METHOD URI SIP/2.0: the method is behind something that is no space, as it would be in the value of a header.
+        // METHOD URI SIP/2.0. The method must directly follow a character other than a space. After a space it would be
+        // part of a header value.
         let uri = line.get(..at)?.strip_suffix(b" ")?;
         let word = uri.get(..memchr::memrchr(b' ', uri)?)?;
         let first = word.len().saturating_sub(LONGEST);
@@ -283,9 +286,9 @@ fn behind_body(line: &[u8]) -> Option<usize> {
     (glued && is_start_line(&line[start..])).then_some(start)
 }
 
-/// Whether a line in the middle of a stream begins a message: a request line with a method that exists, or a status line.
+/// Whether a line in the middle of a stream begins a message: a request line with a known method, or a status line.
 fn is_start_line(line: &[u8]) -> bool {
-    // It rules nearly all other lines out by their first character, and says the same of a line that is not whole yet.
+    // This check rejects nearly every other line by its first character. It gives the same verdict on a partial line.
     if !may_begin(line) {
         return false;
     }
@@ -296,8 +299,8 @@ fn is_start_line(line: &[u8]) -> bool {
     }
 }
 
-/// Whether bytes from somewhere may be the beginning of a SIP message: as far as they go, they are a method that exists and a space, or
-/// `SIP/2.0`. Cheap: for picking the streams of SIP out of all that there are.
+/// Whether `bytes` may be the beginning of a SIP message: a known method and a space, or `SIP/2.0`, as far as the bytes
+/// go. Cheap enough to pick the SIP streams out of all traffic.
 #[must_use]
 pub fn may_begin(bytes: &[u8]) -> bool {
     const BEGINNINGS: [&[u8]; 15] = [
@@ -320,8 +323,8 @@ pub fn may_begin(bytes: &[u8]) -> bool {
     !bytes.is_empty() && BEGINNINGS.iter().any(|b| bytes.starts_with(b) || b.starts_with(bytes))
 }
 
-/// The messages in one datagram: nearly always one. A network card or kernel that joins datagrams of one sender (UDP GRO) hands over
-/// several as one; they are cut where Content-Length says that one ends, if a start line follows there.
+/// The messages in one datagram, nearly always one. A network card or kernel that joins datagrams of one sender (UDP
+/// GRO) delivers several as one. They are split at the end given by Content-Length, if a start line follows there.
 pub fn datagram(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         if bytes.is_empty() {
@@ -334,9 +337,9 @@ pub fn datagram(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Whether a line after the first looks like a start line: a quick look, since it is asked for every datagram.
+/// Quick check for a start line after the first line. It runs on every datagram.
 fn has_second_start_line(bytes: &[u8]) -> bool {
-    // Made once: to make it costs as much as to look through a message.
+    // Built once, because building it costs as much as searching a message.
     static VERSION: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"SIP/2.0"));
     let Some(first) = memchr::memchr(b'\n', bytes) else { return false };
     VERSION.find_iter(&bytes[first..]).any(|n| {
@@ -354,7 +357,7 @@ fn end_of_first(bytes: &[u8]) -> usize {
         head::Verdict::Whole(end) => {
             let blank = bytes[end..].iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
             let line = bytes[end + blank..].split(|b| *b == b'\n').next().unwrap_or_default();
-            // Whatever else follows is for the parser to judge.
+            // Anything else is left to the parser.
             if is_start_line(line) { end } else { bytes.len() }
         }
         _ => bytes.len(),

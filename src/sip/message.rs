@@ -1,12 +1,13 @@
-//! A zero-copy, lenient SIP parser for messages that were overheard.
+//! A zero-copy, lenient SIP parser for captured messages.
 //!
-//! It reads what phones and servers really send rather than what RFC 3261 allows: compact header names, folded headers, bare LF,
-//! blank space before the colon, bytes that are not UTF-8, a missing or wrong Content-Length. It asks only for a start line and
-//! for Call-ID, From, To and CSeq; the rest is a view that is computed when asked for. It never panics, and allocates nothing for
-//! a message of up to 32 headers. Nothing is decoded or changed: what goes back into a dialog goes back verbatim.
+//! The parser accepts what phones and servers really send, beyond what RFC 3261 allows: compact header names, folded
+//! headers, bare LF, blank space before the colon, bytes that are not UTF-8, a missing or wrong Content-Length. It
+//! requires only a start line and Call-ID, From, To and CSeq. Everything else is a view computed on demand. The parser
+//! never panics, and allocates nothing for a message of up to 32 headers. It decodes and changes nothing: values return
+//! into a dialog verbatim.
 //!
-//! Of a header that may stand only once the first one counts. Later ones are what something on the way has added, and the common
-//! servers take the first too; to read another one than they do would be to learn another dialog than they have.
+//! If a single-value header occurs twice, the first one counts. Later ones were added on the way, and the common
+//! servers use the first as well. With another choice the tracker would learn a different dialog than the server has.
 
 mod name;
 #[cfg(test)]
@@ -19,17 +20,17 @@ pub use typed::{Event, RAck, Reason, Refresher, Replaces, SessionExpires, Sessio
 use super::uri;
 use smallvec::SmallVec;
 
-/// Largest message, in bytes: what fits a UDP datagram, and the reach of the 16-bit offsets.
+/// Largest message, in bytes: the limit of a UDP datagram and of the 16-bit offsets.
 pub const MAX_BYTES: usize = 65_535;
-/// Most header lines in a message. Real messages have under 50; a message with more is refused, so that it can't cost much.
-/// A header's place has to fit a byte, with one value left for "none".
+/// Most header lines in a message. Real messages have under 50. A message with more than the limit is refused, which
+/// bounds its cost. A header's index must fit a byte, with one value left for "none".
 pub const MAX_HEADERS: usize = 250;
-/// Header lines that are kept without an allocation: nearly all real messages have fewer.
+/// Header lines stored without an allocation. Nearly all real messages have fewer.
 const INLINE: usize = 32;
-/// No header line has this name.
+/// Index that stands for "no such header".
 const NONE: u8 = u8::MAX;
 
-/// Why bytes are not a usable SIP message.
+/// Reasons why bytes are no usable SIP message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
     /// A NAT keep-alive (RFC 5626 section 3.5.1, or a datagram of at most four bytes), or an empty datagram.
@@ -44,7 +45,7 @@ pub enum ParseError {
     /// More than [`MAX_HEADERS`] header lines.
     #[error("SIP message has more than {MAX_HEADERS} headers")]
     TooManyHeaders,
-    /// A header without which a message belongs to no dialog or transaction.
+    /// A header is missing without which a message belongs to no dialog or transaction.
     #[error("SIP message has no usable {0} header")]
     Missing(&'static str),
 }
@@ -54,9 +55,9 @@ pub enum ParseError {
 pub enum Start<'a> {
     /// A request line.
     Request {
-        /// The method, as far as it is known.
+        /// The method, or [`Method::Other`] for an unknown one.
         method: Method,
-        /// The method's name as it was written.
+        /// The method's name as written.
         name: &'a [u8],
         /// The request URI.
         uri: &'a [u8],
@@ -65,7 +66,7 @@ pub enum Start<'a> {
     Response {
         /// The status code, 100 to 999.
         code: u16,
-        /// The reason phrase; may be empty.
+        /// The reason phrase, possibly empty.
         reason: &'a [u8],
     },
 }
@@ -80,7 +81,7 @@ struct Header {
     len: u16,
 }
 
-/// A parsed message: a view of the datagram that it was parsed from.
+/// A parsed message: a view of its datagram.
 #[derive(Clone)]
 pub struct Message<'a> {
     bytes: &'a [u8],
@@ -93,13 +94,13 @@ pub struct Message<'a> {
     body: &'a [u8],
     whole: bool,
     headers: SmallVec<[Header; INLINE]>,
-    /// For each name the place of its first line in `headers`, or [`NONE`].
+    /// For each name, the index of its first line in `headers`, or [`NONE`].
     first: [u8; Name::COUNT],
 }
 
 impl std::fmt::Debug for Message<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Header values hold phone numbers and bodies hold keys: neither belongs into a debug print.
+        // Header values hold phone numbers and bodies hold keys. Neither belongs in debug output.
         f.debug_struct("Message").field("method", &self.method).field("code", &self.code()).finish_non_exhaustive()
     }
 }
@@ -108,12 +109,12 @@ impl<'a> Message<'a> {
     /// Parses one datagram.
     ///
     /// # Errors
-    /// See [`ParseError`]. Trailing bytes beyond Content-Length are not an error (RFC 3261 section 18.3 has them discarded).
+    /// See [`ParseError`]. Trailing bytes beyond Content-Length are dropped (RFC 3261 section 18.3).
     pub fn parse(bytes: &'a [u8]) -> Result<Self, ParseError> {
         if bytes.len() > MAX_BYTES {
             return Err(ParseError::TooLarge);
         }
-        // RFC 3261 section 7.5: empty lines before the start line are to be ignored.
+        // RFC 3261 section 7.5: ignore empty lines before the start line.
         let skip = bytes.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
         if bytes.len() - skip <= 4 {
             return Err(ParseError::KeepAlive);
@@ -132,7 +133,7 @@ impl<'a> Message<'a> {
             }
             let mut end = at + text.len();
             let mut after = next;
-            // Folding (RFC 3261 section 7.3.1): a line that begins with white space goes on with the one before it.
+            // Folding (RFC 3261 section 7.3.1): a line that begins with white space continues the line before it.
             while matches!(bytes.get(after), Some(b' ' | b'\t')) {
                 let (more, next) = line(bytes, after);
                 end = after + more.len();
@@ -144,12 +145,13 @@ impl<'a> Message<'a> {
                 }
                 let place = &mut places[header.name as usize];
                 if *place == NONE {
-                    // MAX_HEADERS keeps it below NONE.
+                    // MAX_HEADERS keeps the index below NONE.
                     *place = u8::try_from(headers.len()).unwrap_or(NONE);
                 }
                 headers.push(header);
             } else if text == b"v=0" {
-                // No header looks like this, but each session description begins so: the empty line before it is missing.
+                // Every session description begins with this line, and no header looks like it: the empty line is
+                // missing.
                 body_at = at;
                 break;
             }
@@ -163,7 +165,7 @@ impl<'a> Message<'a> {
         let to = some(Name::To, "To")?;
         let cseq = cseq(some(Name::CSeq, "CSeq")?).ok_or(ParseError::Missing("CSeq"))?;
         let rest = &bytes[body_at..];
-        // A length beyond the datagram is a truncated or wrong message: take what is there.
+        // A length beyond the datagram means a truncated or wrong message. Take the available bytes.
         let length = first(Name::ContentLength).and_then(number).map(|n| usize::try_from(n).unwrap_or(usize::MAX));
         let body = &rest[..length.unwrap_or(rest.len()).min(rest.len())];
         let whole = closed && length.is_none_or(|n| n <= rest.len());
@@ -174,14 +176,14 @@ impl<'a> Message<'a> {
         Ok(Self { bytes, start, method, call_id, from, to, cseq, body, whole, headers, first: places })
     }
 
-    /// The datagram that the message was parsed from, whole.
+    /// The whole datagram of the message.
     #[must_use]
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// Whether the message is complete as far as can be told: an empty line closes its headers, and its body has as many bytes as
-    /// Content-Length says, if it says so. One that was cut on the way may end within a value.
+    /// Whether the message looks complete: an empty line closes its headers, and its body has all the bytes that
+    /// Content-Length claims, if present. A truncated message may end within a value.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.whole
@@ -199,7 +201,7 @@ impl<'a> Message<'a> {
         matches!(self.start, Start::Request { .. })
     }
 
-    /// The method: of the request line, or of CSeq in a response.
+    /// The method, from the request line or from a response's CSeq.
     #[must_use]
     pub fn method(&self) -> Method {
         self.method
@@ -223,7 +225,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The value of the first header `n`, trimmed; folds are kept verbatim.
+    /// The value of the first header `n`, trimmed. Folds are kept verbatim.
     #[must_use]
     pub fn header(&self, n: Name) -> Option<&'a [u8]> {
         self.headers.get(usize::from(self.first[n as usize])).map(|h| slice(self.bytes, h.start, h.len))
@@ -236,12 +238,13 @@ impl<'a> Message<'a> {
         lines.iter().filter(move |h| h.name == n).map(|h| slice(self.bytes, h.start, h.len))
     }
 
-    /// The comma-separated values of all header lines `n`, in order. Commas within quotes or angle brackets don't separate.
+    /// The comma-separated values of all header lines `n`, in order. Commas within quotes or angle brackets do not
+    /// separate.
     pub fn values(&self, n: Name) -> impl Iterator<Item = &'a [u8]> + '_ {
         self.headers(n).flat_map(uri::split_values)
     }
 
-    /// The value of the first header with this name (its long form, in any case).
+    /// The value of the first header with this name (long form, any case).
     #[must_use]
     pub fn named(&self, name: &str) -> Option<&'a [u8]> {
         match Name::of(name.as_bytes()) {
@@ -291,30 +294,30 @@ impl<'a> Message<'a> {
         uri::tag_of(self.to)
     }
 
-    /// The branch of the topmost Via. It may be no more than the magic cookie, or that of an RFC 2543 client, which names no
-    /// transaction for itself.
+    /// The branch of the topmost Via. It may be the bare magic cookie, or the branch of an RFC 2543 client, which
+    /// identifies no transaction on its own.
     #[must_use]
     pub fn branch(&self) -> Option<&'a [u8]> {
         let top = self.values(Name::Via).next()?;
-        // Neither protocol nor sent-by can hold a semicolon.
+        // Neither the protocol nor sent-by can contain a semicolon.
         uri::params(&top[memchr::memchr(b';', top)?..]).find(|p| p.name.eq_ignore_ascii_case(b"branch"))?.value
     }
 
-    /// The body: the rest of the datagram, cut at Content-Length where that is smaller.
+    /// The body: the rest of the datagram, cut at a smaller Content-Length.
     #[must_use]
     pub fn body(&self) -> &'a [u8] {
         self.body
     }
 
-    /// The URI of the first Contact, without angle brackets; `None` for none or `*`.
+    /// The URI of the first Contact, without angle brackets. `None` without a Contact or for `*`.
     #[must_use]
     pub fn contact_uri(&self) -> Option<&'a [u8]> {
         self.values(Name::Contact).next().map(uri::uri_of).filter(|u| !u.is_empty() && *u != b"*")
     }
 }
 
-/// The line that begins at `at` without its end, and the offset of the next line. A CR without LF does not end a line; several
-/// CRs before LF do.
+/// The line that begins at `at`, without its end, and the offset of the next line. A CR without LF does not end a line.
+/// Several CRs before an LF do.
 fn line(bytes: &[u8], at: usize) -> (&[u8], usize) {
     let rest = &bytes[at..];
     let (mut text, next) = match memchr::memchr(b'\n', rest) {
@@ -338,7 +341,7 @@ pub(super) fn start_line(text: &[u8]) -> Result<Start<'_>, ParseError> {
         let rest = text[VERSION.len()..].trim_ascii_start();
         let (code, reason) = rest.split_at(memchr::memchr2(b' ', b'\t', rest).unwrap_or(rest.len()));
         let code = number(code).filter(|c| (100..1000).contains(c)).ok_or(ParseError::NotSip)?;
-        // The range check above keeps it within u16.
+        // The range check above keeps the code within u16.
         return Ok(Start::Response { code: u16::try_from(code).unwrap_or(999), reason: reason.trim_ascii() });
     }
     let (name, rest) = text.split_at(memchr::memchr2(b' ', b'\t', text).ok_or(ParseError::NotSip)?);
@@ -350,14 +353,14 @@ pub(super) fn start_line(text: &[u8]) -> Result<Start<'_>, ParseError> {
     Ok(Start::Request { method: Method::of(name), name, uri })
 }
 
-/// The header in `bytes[at..end]`; `None` for a line that is none, which is passed over.
+/// The header in `bytes[at..end]`. `None` for any other line, which is skipped.
 fn header(bytes: &[u8], at: usize, end: usize) -> Option<Header> {
     let text = &bytes[at..end];
-    // Names are short: looking at each byte is faster than a call that looks at many at a time.
+    // Names are short, so a byte-by-byte search is faster than a vectorised call.
     let colon = text.iter().position(|b| *b == b':')?;
     let written = text[..colon].trim_ascii_end();
     let name = Name::of(written);
-    // A name that is known needs no look at its letters.
+    // A known name consists of token characters.
     if name == Name::Other && (written.is_empty() || !written.iter().all(|b| is_token(*b))) {
         return None;
     }
@@ -373,7 +376,7 @@ fn header(bytes: &[u8], at: usize, end: usize) -> Option<Header> {
     })
 }
 
-/// Whether a byte is a token character of RFC 3261 section 25.1.
+/// Token characters of RFC 3261 section 25.1.
 const TOKEN: [bool; 256] = {
     let mut table = [false; 256];
     let mut b = 0;
@@ -400,7 +403,7 @@ fn cseq(value: &[u8]) -> Option<(u32, &[u8])> {
     Some((number(digits)?, method))
 }
 
-/// A decimal number; `None` if it is empty, no number, or beyond 32 bits.
+/// A decimal number. `None` if the text is empty, no number, or beyond 32 bits.
 fn number(text: &[u8]) -> Option<u32> {
     let text = text.trim_ascii();
     if text.is_empty() {

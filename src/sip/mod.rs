@@ -1,4 +1,4 @@
-//! SIP and SDP as bytes with typed views: what tracker and recovery both speak.
+//! SIP and SDP as bytes with typed views, for the tracker and for recovery.
 
 pub mod body;
 pub mod build;

@@ -1,7 +1,7 @@
 //! Session descriptions (RFC 8866) as bytes with typed views, and edits that leave every untouched line byte-identical.
 //!
-//! Reading is lenient: LF, CR or both end a line, `s=` and `t=` may be missing, unknown lines are carried along, the names of
-//! attributes are read in any case. Only an edit that needs a line insists on it.
+//! Reading is lenient: LF, CR or both end a line, `s=` and `t=` may be missing, unknown lines are kept, and attribute
+//! names match in any case. Only an edit that needs a line requires it.
 
 mod edit;
 mod line;
@@ -16,27 +16,27 @@ use line::{Line, fields, lines, trimmed, trimmed_end, trimmed_start};
 use smallvec::SmallVec;
 use std::net::{IpAddr, SocketAddr};
 
-/// Descriptions with more lines than this are refused: real ones stay below 300 even with ICE, and each line costs work.
+/// Most lines in a description. Real ones stay below 300 even with ICE, and each line costs work.
 const MAX_LINES: usize = 2000;
-/// Descriptions with more m-lines than this are refused; a conference with 30 videos is the most that is plausible.
+/// Most m-lines in a description. A conference with 30 videos is the most that is plausible.
 const MAX_MEDIA: usize = 64;
 
-/// Why a body is not usable as a session description.
+/// Reasons why a body is no usable session description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SdpError {
     /// No line looks like `x=...`.
     #[error("the body is not a session description: it has no line of the form x=value")]
     NotSdp,
-    /// More lines or m-lines than are ever read.
+    /// The description exceeds the limit of lines or m-lines.
     #[error("the session description is too large: at most {MAX_LINES} lines and {MAX_MEDIA} m-lines are read")]
     TooLarge,
-    /// An m-line without kind, port, protocol and format.
+    /// A malformed m-line: its kind, port or protocol is missing or invalid.
     #[error("an m= line is not of the form kind port proto format...")]
     Media,
-    /// The edit needs an `o=` line with six fields and a numeric version.
+    /// The edit needs an `o=` line with six fields and a numeric version below the maximum.
     #[error("the o= line is missing, or lacks fields, or its version is not a number that can grow")]
     Origin,
-    /// The edit was given another number of m-lines than the body has.
+    /// The edit got a different number of entries than the body has m-lines.
     #[error("the number of m-lines differs")]
     MediaCount,
 }
@@ -46,59 +46,59 @@ pub enum SdpError {
 pub struct Origin<'a> {
     /// Username.
     pub username: &'a [u8],
-    /// Session id; kept as bytes because RFC 8866 sets no limit on its digits.
+    /// Session id, kept as bytes because RFC 8866 sets no limit on its digits.
     pub id: &'a [u8],
     /// Session version.
     pub version: u64,
-    /// Network type, address type and address, as they were written.
+    /// Network type, address type and address, as written.
     pub rest: &'a [u8],
 }
 
-/// `a=sendrecv` and its relatives.
+/// `a=sendrecv` and its variants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Direction {
-    /// Both ways; also where nothing is said.
+    /// Both ways, also the default.
     #[default]
     SendRecv,
-    /// The describer only sends (it holds the other).
+    /// The describer only sends (hold).
     SendOnly,
     /// The describer only receives.
     RecvOnly,
-    /// Neither.
+    /// No media in either direction.
     Inactive,
 }
 
-/// One m-line with what belongs to it; session-level values are already applied where the m-line has none of its own.
+/// One m-line with its attributes. Session-level values already apply where the m-line has none of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Media<'a> {
     /// `audio`, `video`, `image`...
     pub kind: &'a [u8],
-    /// The port; 0 means refused or disabled.
+    /// The port. 0 means refused or disabled.
     pub port: u16,
     /// The number after `port/`, 1 if absent.
     pub port_count: u16,
-    /// `RTP/AVP` and so on.
+    /// `RTP/AVP` and others.
     pub proto: &'a [u8],
     /// Payload types, in order of preference.
     pub formats: Vec<&'a [u8]>,
-    /// The address of `c=`; `None` if it is missing or a host name.
+    /// The address in `c=`. `None` if `c=` is missing or has a host name.
     pub connection: Option<IpAddr>,
-    /// The address of `c=` as it was written, also where it is a host name.
+    /// The address or host name in `c=`, as written.
     pub host: Option<&'a [u8]>,
     /// `a=rtcp:` (RFC 3605).
     pub rtcp: Option<(u16, Option<IpAddr>)>,
-    /// Whether `a=rtcp-mux` is there (RFC 5761).
+    /// `a=rtcp-mux` is present (RFC 5761).
     pub rtcp_mux: bool,
     /// Direction.
     pub direction: Direction,
-    /// Whether keys are offered, by `a=crypto` or `a=fingerprint`.
+    /// The m-line has keys, from `a=crypto` or `a=fingerprint`.
     pub crypto: bool,
-    /// The key material: `inline:` parameters of `a=crypto` and values of `a=fingerprint`, in order. Fingerprints of the session
-    /// count where the m-line has none of its own (RFC 8122 section 5).
+    /// Key material: the `inline:` parameters of `a=crypto` and the values of `a=fingerprint`, in order. Session-level
+    /// fingerprints apply to an m-line without its own (RFC 8122 section 5).
     pub keys: Vec<&'a [u8]>,
     /// `a=rtpmap`: payload type and encoding (`opus/48000/2`).
     pub rtpmap: Vec<(&'a [u8], &'a [u8])>,
-    /// The m-line and what belongs to it, as it stands in the body; and what stands before the first m-line.
+    /// The m-line and its lines as written, and the session lines before the first m-line.
     block: &'a [u8],
     session: &'a [u8],
 }
@@ -111,20 +111,20 @@ pub struct Sdp<'a> {
     session: &'a [u8],
 }
 
-/// Where the media of an m-line go: the RTP address, and the RTCP port if it is not the next one.
+/// Media address of an m-line: the RTP address, and the RTCP port if it is not the next port.
 pub type Place = (SocketAddr, Option<u16>);
 
 fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
-    // `parse` would take a leading plus sign.
+    // `parse` would accept a leading plus sign.
     if !digits.first().is_some_and(u8::is_ascii_digit) {
         return None;
     }
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// The address of a `c=` value or of the tail of `a=rtcp`, as it was written: `IN IP4 192.0.2.1/127`.
+/// The address in a `c=` value or in the tail of `a=rtcp`, as written: `IN IP4 192.0.2.1/127`.
 fn host(value: &[u8]) -> Option<&[u8]> {
-    // A multicast address carries a TTL and a count behind slashes.
+    // A multicast address has a TTL and a count behind slashes.
     fields(value).nth(2)?.split(|&b| b == b'/').next().filter(|h| !h.is_empty())
 }
 
@@ -132,10 +132,10 @@ fn address(value: &[u8]) -> Option<IpAddr> {
     std::str::from_utf8(host(value)?).ok()?.parse().ok()
 }
 
-/// The fields of an `o=` value, between which some senders put more than one space. An empty username, which some send too,
-/// leaves the space before the session id.
+/// The fields of an `o=` value. Some senders put several spaces between them. Some send an empty username, which leaves
+/// the space before the session id.
 fn origin(value: &[u8]) -> Option<Origin<'_>> {
-    // With six fields a blank at the start is only one too many.
+    // With six fields, a leading blank is just an extra one.
     let value = if fields(value).count() > 5 { trimmed_start(value) } else { value };
     let (username, rest) = next_field(value);
     let (id, rest) = next_field(trimmed_start(rest));
@@ -157,8 +157,8 @@ fn port_and_count(ports: &[u8]) -> Option<(u16, u16)> {
     Some((port, ports.next().map_or(Some(1), number)?))
 }
 
-/// Where a description wants its streams: [`Media::connection`] and [`Media::port`] of each m-line, and nothing else of it. Nothing for what
-/// [`Sdp::parse`] refuses.
+/// The media addresses of a description: [`Media::connection`] and [`Media::port`] of each m-line, without parsing the
+/// rest. Empty for a description that [`Sdp::parse`] refuses because of its size or an m-line.
 #[must_use]
 pub fn places(body: &[u8]) -> SmallVec<[(Option<IpAddr>, u16); 2]> {
     let (mut all, mut session) = (SmallVec::new(), None);
@@ -218,7 +218,7 @@ fn direction(line: &Line<'_>) -> Option<Direction> {
 }
 
 impl<'a> Media<'a> {
-    /// Takes what an attribute line of the m-line says; `inherited` is how many keys are the session's.
+    /// Applies one attribute line of the m-line. `inherited` is the number of keys from the session level.
     fn take(&mut self, line: &Line<'a>, inherited: &mut usize) {
         if let Some(d) = direction(line) {
             self.direction = d;
@@ -242,13 +242,13 @@ impl<'a> Media<'a> {
         }
     }
 
-    /// The encoding of a payload type: its `a=rtpmap`, else what RFC 3551 fixes, else nothing.
+    /// The encoding of a payload type: its `a=rtpmap`, or else its static assignment in RFC 3551.
     #[must_use]
     pub fn encoding(&self, format: &[u8]) -> Option<&[u8]> {
         self.rtpmap.iter().find(|(pt, _)| *pt == format).map(|(_, e)| *e).or_else(|| well_known(format))
     }
 
-    /// Where RTCP is expected: `a=rtcp`, else the port above RTP (RFC 3605, RFC 3550 section 11).
+    /// The RTCP port: `a=rtcp`, or else the port above RTP (RFC 3605, RFC 3550 section 11).
     #[must_use]
     pub fn rtcp_port(&self) -> Option<u16> {
         self.rtcp.map_or_else(|| self.port.checked_add(1), |(port, _)| Some(port))
@@ -260,7 +260,7 @@ fn split_once(v: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((parts.next()?, parts.next()?))
 }
 
-/// RFC 3551 table 4 and 5, the types that telephony still uses without `a=rtpmap`.
+/// RFC 3551 tables 4 and 5: the static types that telephony still uses without `a=rtpmap`.
 fn well_known(format: &[u8]) -> Option<&'static [u8]> {
     Some(match format {
         b"0" => b"PCMU/8000",
@@ -283,10 +283,10 @@ fn well_known(format: &[u8]) -> Option<&'static [u8]> {
 }
 
 impl<'a> Sdp<'a> {
-    /// Reads a description.
+    /// Parses a description.
     ///
     /// # Errors
-    /// If nothing in the body looks like SDP, an m-line is malformed, or the body is absurdly large.
+    /// The body has no SDP line, an m-line is malformed, or the body is too large.
     pub fn parse(body: &'a [u8]) -> Result<Self, SdpError> {
         let mut sdp = Self { origin: None, media: Vec::new(), session: body };
         let (mut connection, mut host_name, mut session_direction) = (None, None, Direction::SendRecv);
@@ -333,7 +333,7 @@ impl<'a> Sdp<'a> {
         if any { Ok(sdp) } else { Err(SdpError::NotSdp) }
     }
 
-    /// The block that began at `start` ends at `end`.
+    /// Closes the block from `start` to `end`.
     fn close(&mut self, body: &'a [u8], start: usize, end: usize) {
         let block = body.get(start..end).unwrap_or_default();
         match self.media.last_mut() {
@@ -342,7 +342,7 @@ impl<'a> Sdp<'a> {
         }
     }
 
-    /// The `o=` line; `None` if it is missing or malformed.
+    /// The `o=` line. `None` if missing or malformed.
     #[must_use]
     pub const fn origin(&self) -> Option<Origin<'a>> {
         self.origin

@@ -1,8 +1,8 @@
-//! What carries SIP.
+//! SIP transports.
 
 use serde::{Deserialize, Serialize};
 
-/// How SIP travels on a leg.
+/// Transport of SIP on a leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {

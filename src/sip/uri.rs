@@ -1,4 +1,4 @@
-//! Name-addresses, header parameters and URIs as bytes: no copy, no validation beyond what is needed to find the parts.
+//! Name-addresses, header parameters and URIs as bytes. No copy, and only the validation needed to find the parts.
 
 mod parts;
 mod via;
@@ -13,17 +13,17 @@ use std::net::Ipv6Addr;
 /// The parts of a header value such as `"Bob" <sip:bob@example.org;lr>;tag=1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NameAddr<'a> {
-    /// The display name, trimmed, quotes included; empty if there is none.
+    /// The display name, trimmed, with its quotes, or empty.
     pub display: &'a [u8],
     /// The URI without angle brackets.
     pub uri: &'a [u8],
-    /// Header parameters from the first `;` on; empty if there are none.
+    /// Header parameters from the first `;` on, or empty.
     pub params: &'a [u8],
 }
 
-/// Takes a name-addr or addr-spec header value apart.
+/// Splits a name-addr or addr-spec header value.
 ///
-/// Without angle brackets everything from the first `;` on belongs to the header, not to the URI (RFC 3261 section 20.10).
+/// Without angle brackets, everything from the first `;` on belongs to the header (RFC 3261 section 20.10).
 #[must_use]
 pub fn name_addr(value: &[u8]) -> NameAddr<'_> {
     let value = value.trim_ascii();
@@ -42,19 +42,19 @@ pub fn name_addr(value: &[u8]) -> NameAddr<'_> {
     }
 }
 
-/// Where the angle bracket is that opens the URI; `None` for an addr-spec.
+/// Offset of the angle bracket that opens the URI. `None` for an addr-spec.
 fn opening(value: &[u8]) -> Option<usize> {
     let first = memchr::memchr(b'<', value)?;
-    // Most values have neither: quotes are worth the slow walk only if they are there.
+    // Most values have neither a quote nor a semicolon here, so skip the slow scan.
     if memchr::memchr2(b'"', b';', &value[..first]).is_none() {
         return Some(first);
     }
     match outside_quotes(value, [b'<', b';', b';']) {
-        // A stray quote, and another one behind the bracket, only seem to enclose it.
+        // Two stray quotes, one before and one behind the bracket, only seem to enclose it.
         None => Some(first),
         Some(at) if value[at] == b'<' => Some(at),
-        // A `<` in a parameter does not open a URI. But where no URI can have ended yet, the `;` is in a display name that should
-        // have been quoted.
+        // A `<` in a parameter opens no URI. If no URI can have ended yet, the `;` belongs to a display name that
+        // should have been quoted.
         Some(at) if memchr::memchr(b':', &value[..at]).is_some() => None,
         Some(at) => outside_quotes(&value[at..], [b'<'; 3]).map(|n| at + n),
     }
@@ -66,20 +66,20 @@ pub fn uri_of(value: &[u8]) -> &[u8] {
     name_addr(value).uri
 }
 
-/// The `tag` parameter of a From or To value; `None` if it is absent or empty.
+/// The `tag` parameter of a From or To value. `None` if absent or empty.
 #[must_use]
 pub fn tag_of(value: &[u8]) -> Option<&[u8]> {
     param(value, "tag").filter(|t| !t.is_empty())
 }
 
-/// The header parameter `name` of a header value such as From, Contact, Via or Session-Expires; empty for one without a value.
-/// Parameters inside angle brackets belong to the URI: see [`uri_param`].
+/// The header parameter `name` of a header value such as From, Contact, Via or Session-Expires. Empty if it has no
+/// value. Parameters inside angle brackets belong to the URI: see [`uri_param`].
 #[must_use]
 pub fn param<'a>(value: &'a [u8], name: &str) -> Option<&'a [u8]> {
     find_param(name_addr(value).params, name)
 }
 
-/// The URI parameter `name` (such as `lr` or `transport`) of a URI without angle brackets; empty for one without a value.
+/// The URI parameter `name` (such as `lr` or `transport`) of a URI without angle brackets. Empty if it has no value.
 #[must_use]
 pub fn uri_param<'a>(uri: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let rest = after_user(uri);
@@ -87,8 +87,8 @@ pub fn uri_param<'a>(uri: &'a [u8], name: &str) -> Option<&'a [u8]> {
     find_param(&rest[memchr::memchr(b';', rest)?..], name)
 }
 
-/// The header `name` that a URI carries behind `?`, as in `sip:bob@example.org?Replaces=...`; escapes as they were written
-/// (see [`unescaped`]), empty for one without a value.
+/// The header `name` behind the `?` of a URI, as in `sip:bob@example.org?Replaces=...`. Escapes stay as written (see
+/// [`unescaped`]). Empty if it has no value.
 #[must_use]
 pub fn uri_header<'a>(uri: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let rest = after_user(uri);
@@ -98,7 +98,7 @@ pub fn uri_header<'a>(uri: &'a [u8], name: &str) -> Option<&'a [u8]> {
     })
 }
 
-/// A URI without the headers behind `?`, as it may stand in a request line (RFC 3261 section 19.1.1, table 1).
+/// A URI without the headers behind `?`, in the form allowed in a request line (RFC 3261 section 19.1.1, table 1).
 #[must_use]
 pub fn without_headers(uri: &[u8]) -> &[u8] {
     let rest = after_user(uri);
@@ -106,8 +106,7 @@ pub fn without_headers(uri: &[u8]) -> &[u8] {
     &uri[..uri.len() - headers]
 }
 
-/// `text` with each `%` and two hexadecimal digits replaced by the byte that they stand for (RFC 3261 section 19.1.2). A `%` that
-/// begins no escape stands for itself.
+/// `text` with each `%` and two hexadecimal digits decoded to one byte (RFC 3261 section 19.1.2). Any other `%` stays.
 #[must_use]
 pub fn unescaped(text: &[u8]) -> Cow<'_, [u8]> {
     let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
@@ -129,7 +128,7 @@ pub fn unescaped(text: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
-/// The scheme of a URI, without its colon (RFC 3986 section 3.1); `None` for what is not a URI.
+/// The scheme of a URI, without its colon (RFC 3986 section 3.1). `None` if there is no valid scheme.
 #[must_use]
 pub fn scheme(uri: &[u8]) -> Option<&[u8]> {
     let scheme = &uri[..memchr::memchr(b':', uri)?];
@@ -138,10 +137,10 @@ pub fn scheme(uri: &[u8]) -> Option<&[u8]> {
     valid.then_some(scheme)
 }
 
-/// What follows the scheme and the user part of a `sip:` or `sips:` URI: host, port, parameters, headers.
+/// The rest of a `sip:` or `sips:` URI behind the scheme and the user part: host, port, parameters, headers.
 fn after_user(uri: &[u8]) -> &[u8] {
     let rest = sip_rest(uri).unwrap_or(uri);
-    // `@` must be escaped everywhere else, whereas `;` and `?` may stand in a user part (RFC 3261 section 25.1).
+    // `@` must be escaped everywhere else, but a user part may contain `;` and `?` (RFC 3261 section 25.1).
     match memchr::memchr(b'@', rest) {
         Some(n) => &rest[n + 1..],
         None => rest,
@@ -157,7 +156,8 @@ fn strip_scheme<'a>(uri: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
     head.eq_ignore_ascii_case(scheme).then_some(rest)
 }
 
-/// Host (an IPv6 address without its brackets) and port of a `sip:` or `sips:` URI; `None` for other schemes or no host.
+/// Host (an IPv6 address without its brackets) and port of a `sip:` or `sips:` URI. `None` for other schemes or without
+/// a host.
 #[must_use]
 pub fn host_port(uri: &[u8]) -> Option<(&[u8], Option<u16>)> {
     sip_rest(uri)?;
@@ -166,14 +166,14 @@ pub fn host_port(uri: &[u8]) -> Option<(&[u8], Option<u16>)> {
 
 /// Host and port at the start of `host[:port][;...]`, as in a URI behind the user part or in Via's sent-by.
 ///
-/// White space around the colon is passed over (RFC 3261 section 25.1, COLON). An IPv6 address that lacks its brackets is taken
-/// whole, without a port, because the port could not be told from the address.
+/// White space around the colon is skipped (RFC 3261 section 25.1, COLON). An IPv6 address without brackets is taken
+/// whole, without a port, because a port would look like part of the address.
 #[must_use]
 pub fn sent_by(text: &[u8]) -> Option<(&[u8], Option<u16>)> {
     let text = text.trim_ascii_start();
     let (host, rest) = if let Some(inner) = text.strip_prefix(b"[") {
         let close = memchr::memchr(b']', inner)?;
-        // An address, perhaps with a zone (RFC 6874); nothing that ends a host elsewhere.
+        // An address, perhaps with a zone (RFC 6874), and no character that ends a host elsewhere.
         inner[..close].iter().all(|b| b.is_ascii_alphanumeric() || b":.%-_~".contains(b)).then_some(())?;
         (&inner[..close], &inner[close + 1..])
     } else {
@@ -196,20 +196,20 @@ pub fn sent_by(text: &[u8]) -> Option<(&[u8], Option<u16>)> {
 
 fn bare_ipv6(text: &[u8]) -> Option<&[u8]> {
     let mut colons = memchr::memchr_iter(b':', text);
-    // One colon is that of a port: the common case needs no parsing.
+    // A single colon separates a port, so the common case needs no parsing.
     colons.next().and(colons.next())?;
     let end = text.iter().position(|b| !b.is_ascii_hexdigit() && !b":.".contains(b)).unwrap_or(text.len());
     std::str::from_utf8(&text[..end]).ok()?.parse::<Ipv6Addr>().ok()?;
     Some(&text[..end])
 }
 
-/// The user of a `sip:`, `sips:` (without password) or `tel:` URI (without parameters); `None` if there is none. Escapes are as
-/// they were written: see [`unescaped`].
+/// The user of a `sip:`, `sips:` (without password) or `tel:` URI (without parameters). `None` if there is none.
+/// Escapes stay as written: see [`unescaped`].
 #[must_use]
 pub fn user(uri: &[u8]) -> Option<&[u8]> {
     let user = if let Some(rest) = sip_rest(uri) {
         let user = &rest[..memchr::memchr(b'@', rest)?];
-        // `;` begins user parameters such as `phone-context` (RFC 3261 section 19.1.6), not a part of the number.
+        // `;` begins user parameters such as `phone-context` (RFC 3261 section 19.1.6), so the number ends before it.
         &user[..memchr::memchr2(b':', b';', user).unwrap_or(user.len())]
     } else {
         let rest = strip_scheme(uri, b"tel:")?;

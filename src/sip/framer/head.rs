@@ -1,39 +1,40 @@
-//! Where the message ends that begins here: read line by line, each only once however small the pieces are in which it comes.
+//! Finds the end of the current message. Each line is read only once, even if the message arrives in tiny pieces.
 
 use super::{MAX_MESSAGE, MAX_START_LINE, is_start_line, may_begin};
 
-/// What was learnt of a message so far. All offsets count from its first byte.
+/// State of the current message. All offsets count from its first byte.
 #[derive(Debug, Default)]
 pub(super) struct Head {
-    /// Where the next line begins that was not read yet.
+    /// Start of the next unread line.
     line: usize,
-    /// Where the search for the end of that line goes on.
+    /// Offset where the search for the end of that line resumes.
     searched: usize,
     length: Option<usize>,
-    /// The line before is Content-Length without a value yet, which may follow on a folded line (RFC 3261 section 7.3.1).
+    /// The last line was Content-Length without a value. The value may follow on a folded line (RFC 3261 section
+    /// 7.3.1).
     length_open: bool,
-    /// Whether there is a Content-Type, so that a body follows even if Content-Length is missing.
+    /// A Content-Type was seen, so a body follows even without Content-Length.
     typed: bool,
-    /// Whether the body may hold start lines that are its own: message/sipfrag (RFC 3420), message/sip, multipart.
+    /// The body may contain start lines of its own: message/sipfrag (RFC 3420), message/sip, multipart.
     nests: bool,
-    /// Whether the body is a session description, which is made of whole lines.
+    /// The body is a session description and so consists of whole lines.
     sdp: bool,
-    /// Where the body begins, once the empty line was read.
+    /// Start of the body, once the empty line was read.
     body: Option<usize>,
-    /// How far the body was searched for a start line.
+    /// End of the part of the body searched for a start line.
     looked: usize,
 }
 
-/// What is known of a message.
+/// Verdict on a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is not whole yet.
+    /// Incomplete.
     More,
-    /// It is so long.
+    /// Complete, with this length.
     Whole(usize),
-    /// It stops among its headers: another one begins at this offset.
+    /// Cut off among its headers. Another message begins at this offset.
     Torn(usize),
-    /// It claims to be longer than any message may be.
+    /// The claimed length exceeds the limit.
     TooLong,
 }
 
@@ -46,12 +47,12 @@ impl Head {
         self.body.is_some() && self.length.is_none()
     }
 
-    /// Goes on with `data`, which begins with the message and holds at least what it held the last time.
+    /// Continues with `data`, which begins with the message and holds at least the bytes of the last call.
     pub(super) fn read(&mut self, data: &[u8]) -> Verdict {
         while self.body.is_none() {
             let from = self.searched.max(self.line);
             let Some(n) = memchr::memchr(b'\n', &data[from..]) else {
-                // At least 1, so that it is known that the message was begun.
+                // At least 1, which marks the message as begun.
                 self.searched = data.len();
                 return Verdict::More;
             };
@@ -69,7 +70,7 @@ impl Head {
                 self.body = Some(self.line);
                 self.looked = self.line;
             } else if is_start_line(text) {
-                // No header looks like this.
+                // No header looks like a start line.
                 return Verdict::Torn(start);
             } else {
                 self.header(text);
@@ -79,7 +80,8 @@ impl Head {
         match self.length {
             Some(length) => self.counted(data, body, length),
             None if self.typed => self.uncounted(data),
-            // RFC 3261 section 20.14 wants the header over TCP; without it and without a type there is nothing to come.
+            // RFC 3261 section 20.14 requires Content-Length over TCP. Without it and without a Content-Type there is
+            // no body.
             None => Verdict::Whole(body),
         }
     }
@@ -87,13 +89,14 @@ impl Head {
     fn counted(&mut self, data: &[u8], body: usize, length: usize) -> Verdict {
         let Some(end) = body.checked_add(length).filter(|end| *end <= MAX_MESSAGE) else { return Verdict::TooLong };
         if data.len() < end {
-            // A length that is too large would swallow the messages after it.
+            // Too large a length would swallow the messages after it.
             return match self.look(data, data.len()) {
                 Some(at) if !self.nests => Verdict::Whole(at),
                 _ => Verdict::More,
             };
         }
-        // The last line of a session description is not the beginning of a start line, unless the length is a little too large.
+        // The last line of a session description never begins like a start line, unless the length is a little too
+        // large.
         if self.sdp {
             let last = memchr::memrchr(b'\n', &data[body..end]).map_or(body, |n| body + n + 1);
             if last < end && may_begin(&data[last..end]) {
@@ -105,7 +108,7 @@ impl Head {
                 }
             }
         }
-        // What follows is a message, or a keep-alive, or not there yet: then the length is right.
+        // A message, a keep-alive, or no bytes yet behind the end: the length is right.
         let follows = &data[end..];
         let line = &follows[..memchr::memchr(b'\n', follows).unwrap_or(follows.len())];
         let fits =
@@ -113,7 +116,7 @@ impl Head {
         if fits || line.len() == follows.len() || self.nests {
             return Verdict::Whole(end);
         }
-        // Else it is wrong: if a message begins inside the body, this one ended before it.
+        // The length is wrong. If a message begins inside the body, this one ended before it.
         self.looked = body;
         Verdict::Whole(self.look(data, end).unwrap_or(end))
     }
@@ -122,7 +125,7 @@ impl Head {
         self.look(data, data.len()).map_or(Verdict::More, Verdict::Whole)
     }
 
-    /// The next start line in the body that ends before `to`.
+    /// Offset of the next start line in the body, with its line end before `to`.
     fn look(&mut self, data: &[u8], to: usize) -> Option<usize> {
         while let Some(n) = memchr::memchr(b'\n', &data[self.looked..to]) {
             let at = self.looked;
@@ -143,14 +146,14 @@ impl Head {
             return;
         }
         self.length_open = false;
-        // Content-Length, Content-Type and their compact forms l and c; all else is none of this reader's business.
+        // Only Content-Length, Content-Type and their compact forms l and c matter here.
         if !matches!(text[0] | 0x20, b'c' | b'l') {
             return;
         }
         let Some(colon) = memchr::memchr(b':', text) else { return };
         let (name, value) = (text[..colon].trim_ascii_end(), text[colon + 1..].trim_ascii());
         if name.eq_ignore_ascii_case(b"Content-Length") || name.eq_ignore_ascii_case(b"l") {
-            // The first one counts, as for the parser.
+            // The first one counts, as in the parser.
             if self.length.is_none() {
                 self.length_open = value.is_empty();
                 self.length = number(value);
@@ -164,7 +167,7 @@ impl Head {
     }
 }
 
-/// A decimal number; too large a one is as large as can be. `None` if it is none.
+/// A decimal number, saturated if too large. `None` for anything else.
 fn number(text: &[u8]) -> Option<usize> {
     let text = text.trim_ascii();
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {

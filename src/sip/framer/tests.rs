@@ -15,7 +15,7 @@ fn ok() -> Vec<u8> {
     message("SIP/2.0 200 OK", "v=0\r\no=- 1 1 IN IP4 10.0.0.1\r\n")
 }
 
-/// The messages that a framer makes of these pieces, which it is given in both ways.
+/// The messages that a framer makes of these pieces, by `feed` and by `push`.
 fn cut(mut framer: Framer, pieces: &[&[u8]]) -> Vec<Vec<u8>> {
     let mut second = Framer { synced: framer.synced, ..Framer::default() };
     let (mut fed, mut pushed) = (Vec::new(), Vec::new());
@@ -132,7 +132,7 @@ fn without_a_length_the_next_start_line_ends_a_body() {
     let mut all = Vec::new();
     framer.feed(&[&one[..], &ok()].concat(), &mut |m| all.push(m.to_vec()));
     assert_eq!(all, [&one[..], &ok()]);
-    // Or the end of the stream.
+    // The end of the stream ends the message as well.
     framer.feed(one, &mut |_| panic!("not known to be whole"));
     assert!(framer.is_open_ended());
     let mut last = Vec::new();
@@ -162,7 +162,7 @@ fn a_wrong_length_costs_no_other_message() {
                 "{claim} by {size}: {:#?}",
                 texts(&all)
             );
-            // And the message itself is there with as much body as it has, unless it claims what cannot be.
+            // The message itself comes out with the available part of its body, unless it claims an impossible length.
             assert_eq!(all.len(), if claim > MAX_MESSAGE { 3 } else { 4 }, "{claim} by {size}: {:#?}", texts(&all));
         }
     }
@@ -191,7 +191,7 @@ fn after_a_gap_the_next_start_line_counts() {
         let mut all = Vec::new();
         framer.feed(&one[..lost_from], &mut |m| all.push(m.to_vec()));
         framer.gap();
-        // The rest of some message, then a whole one.
+        // The rest of some message, then two whole ones.
         framer.feed(&[&one[one.len() - lost_from..], &ok(), &ok()].concat(), &mut |m| all.push(m.to_vec()));
         assert!(all.ends_with(&[ok(), ok()]), "{lost_from}: {:#?}", texts(&all));
         assert_eq!(all.len(), 2, "{lost_from}: {:#?}", texts(&all));
@@ -252,7 +252,7 @@ fn joined_datagrams_are_cut_and_others_left_alone() {
     assert_eq!(cut(&two), [invite("v=0\r\n"), ok()]);
     let three = [ok(), ok(), message("BYE sip:a SIP/2.0", "")].concat();
     assert_eq!(cut(&three).len(), 3);
-    // A fragment of a message as a body, trailing bytes, a length that is too large: all one.
+    // A message fragment as a body, trailing bytes, too large a length: each datagram is one message.
     let fragment = "SIP/2.0 200 OK\r\n";
     let notify = message("NOTIFY sip:a SIP/2.0", fragment);
     for one in [notify, [&ok()[..], b"trailing"].concat(), invite(""), b"\0\x01".to_vec(), b"\r\n\r\n".to_vec()] {

@@ -1,4 +1,4 @@
-//! The names of methods and headers that the rest of the program asks for.
+//! Names of the methods and headers in use.
 
 /// A request method. Names are case-sensitive (RFC 3261 section 7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,12 +47,12 @@ impl Method {
 
 macro_rules! names {
     ($($variant:ident = $long:literal $(| $compact:literal)?,)+) => {
-        /// A header that the program knows by name; compact forms (RFC 3261 section 7.3.3 and later) are the same header.
+        /// A known header name. Compact forms (RFC 3261 section 7.3.3 and later) are the same header.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[allow(missing_docs, reason = "each variant is the header of that name")]
         pub enum Name { $($variant,)+ Other }
 
-        /// Every spelling, the long ones as nearly everybody writes them.
+        /// Every spelling, long names in their usual case.
         const KNOWN: &[(&[u8], Name)] = &[$(($long, Name::$variant), $(($compact, Name::$variant),)?)+];
     };
 }
@@ -115,17 +115,18 @@ names! {
     Warning = b"Warning",
 }
 
-/// Places of the hash table below; a power of two, several times the number of spellings, so that most lookups compare once.
+/// Slots of the hash table below. A power of two, several times the number of spellings, so most lookups compare once.
 const PLACES: usize = 256;
-/// A place that is not taken.
+/// An empty slot.
 const FREE: u8 = u8::MAX;
-// A full table would make a lookup run in circles; the index of a spelling has to differ from FREE.
+// A full table would make a lookup loop forever, and the index of a spelling must differ from FREE.
 const _: () = assert!(KNOWN.len() < PLACES / 2 && KNOWN.len() < FREE as usize);
 
-/// Where each spelling is looked for first: by its length and three of its letters in any case.
+/// First slot of a name, from its length and three of its letters in any case.
 const fn place(name: &[u8]) -> usize {
     let n = name.len();
-    // Setting bit 5 makes letters lower case. It confuses some other bytes, which the comparison tells apart.
+    // Setting bit 5 makes letters lower case. It maps some other bytes to the same slot, and the comparison separates
+    // them.
     let (first, middle, last) = (name[0] | 0x20, name[n / 2] | 0x20, name[n - 1] | 0x20);
     n.wrapping_mul(37)
         .wrapping_add(first as usize * 5)
@@ -134,7 +135,7 @@ const fn place(name: &[u8]) -> usize {
         % PLACES
 }
 
-/// Indices into [`KNOWN`], by open addressing.
+/// Indices into [`KNOWN`], with open addressing.
 static TABLE: [u8; PLACES] = {
     let mut table = [FREE; PLACES];
     let mut i = 0;
@@ -156,10 +157,10 @@ static TABLE: [u8; PLACES] = {
 };
 
 impl Name {
-    /// How many names there are, [`Name::Other`] included.
+    /// Number of names, [`Name::Other`] included.
     pub(super) const COUNT: usize = Self::Other as usize + 1;
 
-    /// The header with this name, in any case, long or compact.
+    /// The header with this name, long or compact, in any case.
     #[must_use]
     pub fn of(name: &[u8]) -> Self {
         if name.is_empty() {
@@ -168,7 +169,7 @@ impl Name {
         let mut at = place(name);
         loop {
             let Some((spelling, known)) = KNOWN.get(usize::from(TABLE[at])) else { return Self::Other };
-            // Nearly all senders use the usual spelling, and comparing bytes as they are is much faster.
+            // Nearly all senders use the usual spelling, and an exact comparison is much faster.
             if *spelling == name || spelling.eq_ignore_ascii_case(name) {
                 return *known;
             }

@@ -121,7 +121,7 @@ fn a_message_of_the_largest_size_and_header_count_is_read() {
     assert!(m.body().ends_with(b"bb"));
 }
 
-/// A message with these header lines besides the mandatory ones.
+/// A message with these header lines in addition to the mandatory ones.
 fn with(lines: &str) -> String {
     minimal(&format!("{lines}\r\n\r\n"))
 }

@@ -1,8 +1,9 @@
-//! Messages that test parsers, each with its verdict: what is read of it, or which error. They follow the ideas of RFC 4475 (and
-//! RFC 5118 for IPv6), case by case, in messages of our own; the names are those of its cases.
+//! Parser torture tests, each with its verdict: the values read, or the error. They follow RFC 4475 (and RFC 5118 for
+//! IPv6) case by case, with its case names and our own messages.
 //!
-//! An overheard message was meant for somebody else, who decides whether it is valid. So most of what RFC 4475 calls invalid is
-//! read here as its receiver might read it, and the answer tells what he made of it.
+//! A captured message is addressed to another receiver, and that receiver decides whether it is valid. So the parser
+//! reads most of what RFC 4475 calls invalid, in the way its receiver might. The response shows what the receiver made
+//! of it.
 
 mod invalid;
 mod ipv6;
@@ -10,7 +11,7 @@ mod valid;
 
 use super::*;
 
-/// Lines joined with CRLF, closed by an empty line; then the body.
+/// Lines joined with CRLF, an empty line, and the body.
 fn text(lines: &[&str], body: &str) -> String {
     lines.join("\r\n") + "\r\n\r\n" + body
 }

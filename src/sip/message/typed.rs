@@ -1,10 +1,10 @@
-//! Headers with a shape of their own, as values. `None` always means that the header is absent or not to be understood; who needs
-//! to tell the two apart asks [`Message::header`].
+//! Structured headers as typed values. `None` means that the header is absent or unreadable. Use [`Message::header`] to
+//! tell the two apart.
 
 use super::{Message, Method, Name, number};
 use crate::sip::uri;
 
-/// Who refreshes a session (RFC 4028 section 4).
+/// The party that refreshes a session (RFC 4028 section 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refresher {
     /// The sender of the request.
@@ -18,36 +18,37 @@ pub enum Refresher {
 pub struct SessionExpires {
     /// The interval, in seconds.
     pub interval_s: u32,
-    /// Who refreshes, if it says so.
+    /// The refresher, if named.
     pub refresher: Option<Refresher>,
 }
 
-/// RAck (RFC 3262 section 7.2): what a PRACK acknowledges.
+/// RAck (RFC 3262 section 7.2): the provisional response that a PRACK acknowledges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RAck<'a> {
     /// RSeq of the provisional response.
     pub rseq: u32,
-    /// Number in its CSeq.
+    /// CSeq number of the response.
     pub cseq: u32,
-    /// Method in its CSeq.
+    /// CSeq method of the response.
     pub method: &'a [u8],
 }
 
-/// Replaces (RFC 3891 section 6.1), Join (RFC 3911) or Target-Dialog (RFC 4538): another dialog, named from the receiver's view.
+/// Replaces (RFC 3891 section 6.1), Join (RFC 3911) or Target-Dialog (RFC 4538): another dialog, named from the
+/// receiver's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Replaces<'a> {
     /// Call-ID of the dialog.
     pub call_id: &'a [u8],
-    /// The tag on the receiver's side; in Target-Dialog `local-tag`.
+    /// The tag on the receiver's side (`local-tag` in Target-Dialog).
     pub to_tag: &'a [u8],
-    /// The tag on the other side; in Target-Dialog `remote-tag`.
+    /// The tag on the other side (`remote-tag` in Target-Dialog).
     pub from_tag: &'a [u8],
-    /// Whether only an early dialog may be replaced.
+    /// Only an early dialog may be replaced.
     pub early_only: bool,
 }
 
 impl<'a> Replaces<'a> {
-    /// Reads a header value, or what stands unescaped in the `Replaces` header of a Refer-To URI.
+    /// Parses a header value, or the unescaped `Replaces` header of a Refer-To URI.
     #[must_use]
     pub fn parse(value: &'a [u8]) -> Option<Self> {
         let (call_id, params) = value.split_at(memchr::memchr(b';', value)?);
@@ -63,11 +64,11 @@ impl<'a> Replaces<'a> {
 /// A value of Reason (RFC 3326).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reason<'a> {
-    /// `SIP`, `Q.850` and so on.
+    /// `SIP`, `Q.850` and others.
     pub protocol: &'a [u8],
-    /// The cause number of that protocol.
+    /// The cause number in that protocol.
     pub cause: Option<u16>,
-    /// The text, without its quotes; empty if there is none.
+    /// The text without its quotes, possibly empty.
     pub text: &'a [u8],
 }
 
@@ -76,39 +77,39 @@ pub struct Reason<'a> {
 pub struct Event<'a> {
     /// The package, such as `refer` or `dialog`.
     pub package: &'a [u8],
-    /// The `id` parameter, which tells several subscriptions of one dialog apart.
+    /// The `id` parameter, which distinguishes several subscriptions in one dialog.
     pub id: Option<&'a [u8]>,
 }
 
 /// Subscription-State (RFC 6665 section 8.2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SubscriptionState<'a> {
-    /// `active`, `pending`, `terminated`, or another word.
+    /// `active`, `pending`, `terminated` or another state.
     pub state: &'a [u8],
-    /// Why it ended.
+    /// The reason for its end.
     pub reason: Option<&'a [u8]>,
-    /// How long it lasts, in seconds.
+    /// Remaining time, in seconds.
     pub expires_s: Option<u32>,
 }
 
 impl SubscriptionState<'_> {
-    /// Whether the subscription is over.
+    /// The subscription has ended.
     #[must_use]
     pub fn is_terminated(&self) -> bool {
         self.state.eq_ignore_ascii_case(b"terminated")
     }
 }
 
-/// Session-ID (RFC 7989 section 5): the UUIDs of the two ends of a session, as they were written.
+/// Session-ID (RFC 7989 section 5): the UUIDs of both ends of a session, as written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionId<'a> {
-    /// The sender's; `None` for the nil UUID, which stands for "not known yet".
+    /// The sender's UUID. `None` for the nil UUID, which means "not known yet".
     pub local: Option<&'a [u8]>,
-    /// The receiver's; `None` if it is absent (as from devices that know only RFC 7329) or nil.
+    /// The receiver's UUID. `None` if nil or absent (devices that only know RFC 7329 omit it).
     pub remote: Option<&'a [u8]>,
 }
 
-/// What stands before the first `;`, trimmed, and the parameters from it on.
+/// The trimmed text before the first `;`, and the parameters from the `;` on.
 fn head(value: &[u8]) -> (&[u8], &[u8]) {
     let (head, params) = value.split_at(memchr::memchr(b';', value).unwrap_or(value.len()));
     (head.trim_ascii(), params)
@@ -201,21 +202,21 @@ impl<'a> Message<'a> {
         Some(SessionId { local: Some(local).filter(given), remote: param(params, "remote").filter(given) })
     }
 
-    /// The caller as the network vouches for it: the URI of the first P-Asserted-Identity (RFC 3325), else of the first
-    /// Remote-Party-ID.
+    /// The caller's identity as asserted by the network: the URI of the first P-Asserted-Identity (RFC 3325), or else
+    /// of the first Remote-Party-ID.
     #[must_use]
     pub fn asserted(&self) -> Option<&'a [u8]> {
         let vouched = self.values(Name::PAssertedIdentity).chain(self.values(Name::RemotePartyId));
         vouched.map(uri::uri_of).find(|u| !u.is_empty())
     }
 
-    /// Whether a list header such as Require, Supported or Allow has this word; option tags compare in any case.
+    /// Whether a list header such as Require, Supported or Allow contains `word`, in any case.
     #[must_use]
     pub fn lists(&self, n: Name, word: &str) -> bool {
         self.values(n).any(|v| v.eq_ignore_ascii_case(word.as_bytes()))
     }
 
-    /// Whether the method in CSeq is that of the request line. A response has no other than CSeq's.
+    /// Whether the CSeq method matches the request line. Always true for a response.
     #[must_use]
     pub fn cseq_agrees(&self) -> bool {
         match self.start {
@@ -224,7 +225,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The method that CSeq names.
+    /// The method in CSeq.
     #[must_use]
     pub fn cseq_method(&self) -> Method {
         Method::of(self.cseq.1)

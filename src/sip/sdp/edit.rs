@@ -1,23 +1,23 @@
-//! Edits of a session description. Each writes what it was asked to and copies the rest byte by byte.
+//! Edits of a session description. Each edit changes only its target and copies every other byte.
 
 use super::line::{Line, fields, lines};
 use super::{Media, Origin, Place, Sdp, SdpError};
 use std::net::IpAddr;
 
-/// The same description with the session version one higher, as RFC 3264 section 8 wants it of a changed offer.
+/// The description with its session version raised by one, as RFC 3264 section 8 requires for a changed offer.
 ///
 /// # Errors
-/// If the body has no usable `o=` line, or its version is the highest there is.
+/// The body has no usable `o=` line, or its version is already the maximum.
 pub fn continue_origin(body: &[u8]) -> Result<Vec<u8>, SdpError> {
     let origin = Sdp::parse(body)?.origin().ok_or(SdpError::Origin)?;
     let version = origin.version.checked_add(1).ok_or(SdpError::Origin)?;
     with_origin(body, &Origin { version, ..origin })
 }
 
-/// The same description with `origin` in place of its `o=` line, wherever it came from.
+/// The description with `origin` in place of its `o=` line.
 ///
 /// # Errors
-/// If the body has no `o=` line before its first m-line, or isn't SDP.
+/// The body has no `o=` line before its first m-line, or is not SDP.
 pub fn with_origin(body: &[u8], origin: &Origin<'_>) -> Result<Vec<u8>, SdpError> {
     Sdp::parse(body)?;
     let mut out = Vec::with_capacity(body.len() + 16);
@@ -40,24 +40,24 @@ pub fn with_origin(body: &[u8], origin: &Origin<'_>) -> Result<Vec<u8>, SdpError
     if done { Ok(out) } else { Err(SdpError::Origin) }
 }
 
-/// Where a description says that media goes, rewritten for the m-lines that have an entry in `to`: address and RTP port, and
-/// the RTCP port if it isn't the next one.
+/// Rewrites the media address of each m-line with an entry in `to`: address and RTP port, and the RTCP port if it is
+/// not the next port.
 ///
-/// A disabled m-line (port 0) stays disabled, and `c=` of all zeros (hold, RFC 3264 section 8.4) stays, because both say
-/// something that an address must not undo. ICE attributes of a rewritten m-line are left out: their candidates name the old
-/// address. Those of the session then go to the m-lines that keep using them.
+/// A disabled m-line (port 0) stays disabled, and `c=` of all zeros (hold, RFC 3264 section 8.4) stays, because an
+/// address must not undo either. A rewritten m-line loses its ICE attributes, because their candidates name the old
+/// address. Session-level ICE attributes then move to the m-lines that still use them.
 ///
 /// # Errors
-/// If `to` has another length than the description has m-lines, or the body isn't SDP.
+/// The length of `to` differs from the number of m-lines, or the body is not SDP.
 pub fn set_media_address(body: &[u8], to: &[Option<Place>]) -> Result<Vec<u8>, SdpError> {
     let sdp = Sdp::parse(body)?;
     if sdp.media().len() != to.len() {
         return Err(SdpError::MediaCount);
     }
-    // The session-level c= serves the m-lines that have none; those with another new address get one of their own.
+    // The session-level c= serves the m-lines without their own. M-lines with a different new address get their own c=.
     let session_new = to.iter().flatten().map(|(a, _)| a.ip()).next();
     let mut out = Vec::with_capacity(body.len() + 64);
-    // Where the session's c= leads now, and the line as it was if that is a change.
+    // The current address of the session-level c=, and its original line if the address changed.
     let (mut session_c, mut old_c) = (None, None);
     let mut session_ice = Vec::new();
     let mut blocks = blocks(body).into_iter();
@@ -85,7 +85,7 @@ pub fn set_media_address(body: &[u8], to: &[Option<Place>]) -> Result<Vec<u8>, S
                 let last = block.len().saturating_sub(1);
                 for (i, line) in block.iter().enumerate() {
                     push(&mut out, line);
-                    // Its address was the session's; it says so itself now that the session's has changed.
+                    // This m-line used the session's address. Since that has changed, it gets its own c= line.
                     let address = old_c.filter(|_| i == 0 && !own_c);
                     let ice =
                         session_ice.iter().filter(|l| i == last && media.port != 0 && !own_ice(l)).map(|l| l.text);
@@ -117,7 +117,7 @@ fn push_moved(
                 push_port(out, v, to.port())
             }
             out.extend_from_slice(line.ending());
-            // RFC 8866 section 5: i= may stand between m= and c=, but then c= after m= is still read by everyone.
+            // RFC 8866 section 5 allows i= between m= and c=, but every reader accepts c= right after m=.
             if !own_c && !hold && session_c != Some(to.ip()) {
                 insert(out, &connection(to.ip()), line.ending());
             }
@@ -141,7 +141,7 @@ fn push_moved(
     }
 }
 
-/// Writes an m-line's value with another port. How many ports there were is not said again: only one new one is known.
+/// Writes an m-line's value with another port. The port count is dropped, because only one new port is known.
 fn push_port(out: &mut Vec<u8>, value: &[u8], port: u16) {
     let blank = |b: &u8| matches!(b, b' ' | b'\t');
     let kind = value.iter().position(|b| !blank(b)).unwrap_or(0);
@@ -153,11 +153,11 @@ fn push_port(out: &mut Vec<u8>, value: &[u8], port: u16) {
     out.extend_from_slice(&value[end..]);
 }
 
-/// The same description with only some payload types on some m-lines: those that have an entry in `keep`. `a=rtpmap`,
-/// `a=fmtp` and `a=rtcp-fb` of what is dropped go too. An m-line that would keep nothing is left as it is.
+/// Keeps only some payload types on the m-lines with an entry in `keep`. The `a=rtpmap`, `a=fmtp` and `a=rtcp-fb` lines
+/// of dropped types go too. An m-line that would keep no type stays unchanged.
 ///
 /// # Errors
-/// If `keep` has another length than the description has m-lines, or the body isn't SDP.
+/// The length of `keep` differs from the number of m-lines, or the body is not SDP.
 pub fn keep_formats(body: &[u8], keep: &[Option<Vec<Vec<u8>>>]) -> Result<Vec<u8>, SdpError> {
     let sdp = Sdp::parse(body)?;
     if sdp.media().len() != keep.len() {
@@ -190,7 +190,7 @@ pub fn keep_formats(body: &[u8], keep: &[Option<Vec<Vec<u8>>>]) -> Result<Vec<u8
                 .iter()
                 .find_map(|n| line.attribute(n))
                 .and_then(|v| fields(v).next());
-            // `a=rtcp-fb:*` speaks of all.
+            // `a=rtcp-fb:*` applies to all types.
             if subject.is_none_or(|pt| pt == b"*" || kept.contains(&pt)) {
                 push(&mut out, line);
             }
@@ -199,7 +199,7 @@ pub fn keep_formats(body: &[u8], keep: &[Option<Vec<Vec<u8>>>]) -> Result<Vec<u8
     Ok(out)
 }
 
-/// The session's lines, then each m-line's.
+/// The session's lines, then the lines of each m-line.
 fn blocks(body: &[u8]) -> Vec<Vec<Line<'_>>> {
     let mut blocks = vec![Vec::new()];
     for line in lines(body) {
@@ -223,8 +223,8 @@ fn is_ice(line: &Line<'_>) -> bool {
     named || line.value(b'a').and_then(|v| v.get(..4)).is_some_and(|v| v.eq_ignore_ascii_case(b"ice-"))
 }
 
-/// Which of the ICE attributes of a session that its m-lines inherit a line is. `ice-lite` is none of them: it speaks of the
-/// describer, whatever its m-lines do.
+/// The name of a session-level ICE attribute that m-lines inherit. `ice-lite` is not one: it describes the agent,
+/// whatever its m-lines do.
 fn credential(line: &Line<'_>) -> Option<&'static [u8]> {
     [&b"ice-ufrag"[..], b"ice-pwd", b"ice-options"].into_iter().find(|n| line.attribute(n).is_some())
 }
@@ -237,8 +237,8 @@ fn connection(ip: IpAddr) -> Vec<u8> {
     format!("c=IN {} {ip}", family(ip)).into_bytes()
 }
 
-/// Copies a line. A CR ends a line of its own, but not before an LF: an empty line of LF alone that follows one now, since what stood
-/// between them is gone, gets the CR that keeps the two apart.
+/// Copies a line. If a removed line leaves a bare LF (an empty line) behind a CR, the two would merge into one line
+/// end. A CR is then inserted to keep them apart.
 fn push(out: &mut Vec<u8>, line: &Line<'_>) {
     if line.whole == b"\n" && out.last() == Some(&b'\r') {
         out.push(b'\r');
@@ -246,7 +246,8 @@ fn push(out: &mut Vec<u8>, line: &Line<'_>) {
     out.extend_from_slice(line.whole);
 }
 
-/// Adds a line behind one that ended with `ending`. The last line of a body may lack its ending; then the new last one lacks it.
+/// Adds a line behind one that ended with `ending`. If the last line of the body has no ending, the new last line has
+/// none either.
 fn insert(out: &mut Vec<u8>, text: &[u8], ending: &[u8]) {
     if ending.is_empty() {
         out.extend_from_slice(b"\r\n");

@@ -1,6 +1,6 @@
-//! A description line by line.
+//! Splits a description into lines.
 
-/// A line without its ending, and the whole of it as it stands in the body.
+/// A line without its ending, and the whole line as written.
 #[derive(Clone, Copy)]
 pub(super) struct Line<'a> {
     pub(super) text: &'a [u8],
@@ -8,7 +8,7 @@ pub(super) struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    /// What ends the line: CR LF, LF, CR, or nothing at the end of the body.
+    /// The line ending: CR LF, LF, CR, or nothing at the end of the body.
     pub(super) fn ending(&self) -> &'a [u8] {
         self.whole.get(self.text.len()..).unwrap_or_default()
     }
@@ -20,7 +20,8 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// The value of `a=name:value`; empty for `a=name`. Names should be in the one right case, but not everybody writes them so.
+    /// The value of `a=name:value`, empty for `a=name`. Names are case-sensitive by the standard, but some senders use
+    /// another case.
     pub(super) fn attribute(&self, name: &[u8]) -> Option<&'a [u8]> {
         let (head, rest) = self.value(b'a')?.split_at_checked(name.len())?;
         if !head.eq_ignore_ascii_case(name) {
@@ -30,7 +31,7 @@ impl<'a> Line<'a> {
     }
 }
 
-/// The lines of a body. A CR ends a line also without LF: some senders write nothing else, and no field can hold one.
+/// The lines of a body. A CR without LF also ends a line: some senders write only CR, and no field can contain one.
 pub(super) fn lines(body: &[u8]) -> impl Iterator<Item = Line<'_>> {
     let mut rest = body;
     std::iter::from_fn(move || {
@@ -53,8 +54,8 @@ const fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-/// Without the blanks around it. A blank is a space or a tab for every reader of a line: where one takes other controls for blanks as
-/// well, the same line speaks of a format for one and not for the other.
+/// The value without surrounding blanks. A blank is a space or a tab for every function that reads lines. If one of
+/// them also skipped other control characters, two functions could read different formats from the same line.
 pub(super) fn trimmed(value: &[u8]) -> &[u8] {
     trimmed_start(trimmed_end(value))
 }

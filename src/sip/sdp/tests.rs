@@ -78,7 +78,7 @@ fn hold_disabled_lines_and_neighbours_keep_their_meaning() {
     assert_eq!(seen, want.map(|(p, a)| (p, a.to_owned())));
     assert_eq!(sdp.media()[2].rtcp, Some((30007, Some("192.0.2.8".parse().unwrap()))));
     assert!(!out.windows(9).any(|w| w == b"candidate"));
-    // A hold said at session level stays a hold.
+    // A session-level hold stays a hold.
     let held = b"v=0\r\no=- 1 1 IN IP4 10.0.0.1\r\nc=IN IP4 0.0.0.0\r\nm=audio 4000 RTP/AVP 0\r\n";
     let out = set_media_address(held, &[Some((a, None))]).unwrap();
     assert!(Sdp::parse(&out).unwrap().media()[0].connection.unwrap().is_unspecified());
@@ -96,7 +96,7 @@ fn formats_are_dropped_with_all_that_speaks_of_them() {
 
 #[test]
 fn what_goes_joins_no_lines() {
-    // The LF that is an empty line must not become the end of the line before it.
+    // The LF of an empty line must not merge into the end of the line before it.
     let body = b"v=0\rm=audio 4 RTP/AVP 0 8\ra=ptime:20\ra=rtpmap:8 PCMA/8000\r\n\na=x\r";
     let kept = keep_formats(body, &[Some(vec![b"0".to_vec()])]).unwrap();
     assert_eq!(kept.escape_ascii().to_string(), "v=0\\rm=audio 4 RTP/AVP 0\\ra=ptime:20\\r\\r\\na=x\\r");

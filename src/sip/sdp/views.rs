@@ -1,13 +1,14 @@
-//! What a description says beyond addresses and formats: keys, ICE, bundles, packet times, fax. Read from its lines when asked for.
+//! Views of a description beyond addresses and formats: keys, ICE, bundles, packet times, fax. Read from the lines on
+//! demand.
 
 use super::line::{fields, lines, trimmed};
 use super::{Direction, Media, Sdp, number};
 use std::net::IpAddr;
 
-/// A line `a=crypto` (RFC 4568): keys in the description itself.
+/// An `a=crypto` line (RFC 4568) with keys in the description itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Crypto<'a> {
-    /// Its number in the offer, which the answer repeats.
+    /// Its number in the offer, repeated in the answer.
     pub tag: u32,
     /// The suite, such as `AES_CM_128_HMAC_SHA1_80`.
     pub suite: &'a [u8],
@@ -17,33 +18,33 @@ pub struct Crypto<'a> {
 
 impl std::fmt::Debug for Crypto<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // A key must not get into a log.
+        // Keep keys out of logs.
         let suite = String::from_utf8_lossy(self.suite);
         f.debug_struct("Crypto").field("tag", &self.tag).field("suite", &suite).finish_non_exhaustive()
     }
 }
 
-/// `a=setup` (RFC 4145 section 4): who opens the DTLS connection.
+/// `a=setup` (RFC 4145 section 4): the role in opening the DTLS connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Setup {
-    /// The describer does.
+    /// The describer opens it.
     Active,
-    /// The other side does.
+    /// The other side opens it.
     Passive,
-    /// Either; the answer decides.
+    /// Either side. The answer decides.
     ActPass,
-    /// Nobody for now.
+    /// Neither side for now.
     HoldConn,
 }
 
-/// A line `a=candidate` (RFC 8839 section 5.1).
+/// An `a=candidate` line (RFC 8839 section 5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate<'a> {
     /// 1 for RTP, 2 for RTCP.
     pub component: u16,
-    /// `UDP` or `TCP`, as it was written.
+    /// `UDP` or `TCP`, as written.
     pub transport: &'a [u8],
-    /// The address; `None` for a host name (mDNS).
+    /// The address. `None` for a host name (mDNS).
     pub address: Option<IpAddr>,
     /// The port.
     pub port: u16,
@@ -51,12 +52,12 @@ pub struct Candidate<'a> {
     pub kind: &'a [u8],
 }
 
-/// A line `a=group` (RFC 5888).
+/// An `a=group` line (RFC 5888).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group<'a> {
-    /// `BUNDLE`, `LS` and so on.
+    /// `BUNDLE`, `LS` and others.
     pub semantics: &'a [u8],
-    /// The `a=mid` of its m-lines; the first one of a bundle has the address that all share.
+    /// The `a=mid` values of its m-lines. The first one in a bundle has the shared address.
     pub mids: Vec<&'a [u8]>,
 }
 
@@ -65,7 +66,7 @@ fn attributes<'a>(block: &'a [u8], name: &'a [u8]) -> impl Iterator<Item = &'a [
 }
 
 impl<'a> Media<'a> {
-    /// The values of the m-line's own attributes `name`, in order; empty for one without a value.
+    /// The values of the m-line's own attributes `name`, in order. Empty for an attribute without a value.
     pub fn attributes(&self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         attributes(self.block, name.as_bytes())
     }
@@ -76,18 +77,18 @@ impl<'a> Media<'a> {
         self.attributes(name).next()
     }
 
-    /// The same, else that of the session, for attributes that an m-line inherits.
+    /// The value of the m-line's attribute, or else of the session's, for attributes that an m-line inherits.
     fn inherited(&self, name: &'a str) -> Option<&'a [u8]> {
         self.attribute(name).or_else(|| attributes(self.session, name.as_bytes()).next())
     }
 
-    /// The lines of the m-line and of all that belongs to it, as they stand in the body.
+    /// The m-line and all its lines, as written.
     #[must_use]
     pub const fn block(&self) -> &'a [u8] {
         self.block
     }
 
-    /// `a=crypto`, in order; malformed ones are left out.
+    /// `a=crypto` lines, in order, without malformed ones.
     pub fn cryptos(&self) -> impl Iterator<Item = Crypto<'a>> + use<'a> {
         self.attributes("crypto").filter_map(|v| {
             let mut parts = fields(v);
@@ -95,7 +96,7 @@ impl<'a> Media<'a> {
         })
     }
 
-    /// `a=fingerprint`: hash function and value; the session's if the m-line has none of its own.
+    /// `a=fingerprint`: hash function and value, from the session if the m-line has none of its own.
     pub fn fingerprints(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
         let block = if self.attribute("fingerprint").is_some() { self.block } else { self.session };
         attributes(block, b"fingerprint").filter_map(|v| {
@@ -117,19 +118,19 @@ impl<'a> Media<'a> {
         known.iter().find(|(word, _)| word.eq_ignore_ascii_case(value)).map(|(_, s)| *s)
     }
 
-    /// `a=tls-id` (RFC 8842): a new one asks for a new DTLS association.
+    /// `a=tls-id` (RFC 8842). A new value asks for a new DTLS association.
     #[must_use]
     pub fn tls_id(&self) -> Option<&'a [u8]> {
         self.inherited("tls-id")
     }
 
-    /// `a=ice-ufrag` and `a=ice-pwd`; other ones than before mean a restart of ICE.
+    /// `a=ice-ufrag` and `a=ice-pwd`. New values mean an ICE restart.
     #[must_use]
     pub fn ice(&self) -> Option<(&'a [u8], &'a [u8])> {
         Some((self.inherited("ice-ufrag")?, self.inherited("ice-pwd")?))
     }
 
-    /// `a=candidate`, in order; malformed ones are left out.
+    /// `a=candidate` lines, in order, without malformed ones.
     pub fn candidates(&self) -> impl Iterator<Item = Candidate<'a>> + use<'a> {
         self.attributes("candidate").filter_map(|v| {
             let mut parts = fields(v).skip(1);
@@ -150,7 +151,7 @@ impl<'a> Media<'a> {
     /// `a=ptime`, in milliseconds.
     #[must_use]
     pub fn ptime(&self) -> Option<u16> {
-        // Some write a fraction (`32.5`), which no packet has.
+        // Some senders write a fraction (`32.5`), which no packet has.
         self.attribute("ptime").and_then(|v| number(v.split(|b| *b == b'.').next()?))
     }
 
@@ -172,33 +173,33 @@ impl<'a> Media<'a> {
         })
     }
 
-    /// Whether the m-line is refused or switched off: its port is 0, and it is not one that only a bundle gives a port
+    /// The m-line is refused or switched off: its port is 0, and it does not get its port from a bundle
     /// (`a=bundle-only`, RFC 9143 section 6).
     #[must_use]
     pub fn is_disabled(&self) -> bool {
         self.port == 0 && self.attribute("bundle-only").is_none()
     }
 
-    /// Whether the describer wants no media from the other side: `sendonly` or `inactive`, or `c=` of all zeros as in RFC 2543.
+    /// The describer has put the other side on hold: `sendonly` or `inactive`, or `c=` of all zeros as in RFC 2543.
     #[must_use]
     pub fn is_hold(&self) -> bool {
         matches!(self.direction, Direction::SendOnly | Direction::Inactive)
             || self.connection.is_some_and(|ip| ip.is_unspecified())
     }
 
-    /// Whether it is T.38 fax over UDPTL (ITU-T T.38 annex D).
+    /// The m-line is T.38 fax over UDPTL (ITU-T T.38 annex D).
     #[must_use]
     pub fn is_t38(&self) -> bool {
         self.kind.eq_ignore_ascii_case(b"image") && self.formats.iter().any(|f| f.eq_ignore_ascii_case(b"t38"))
     }
 
-    /// Whether it carries RTP, in the clear or encrypted.
+    /// The m-line carries RTP, plain or encrypted.
     #[must_use]
     pub fn is_rtp(&self) -> bool {
         self.proto.windows(4).any(|w| w.eq_ignore_ascii_case(b"RTP/")) || self.is_secure()
     }
 
-    /// Whether its profile is one of the secure ones (`RTP/SAVP`, `UDP/TLS/RTP/SAVPF`).
+    /// The m-line has a secure profile (`RTP/SAVP`, `UDP/TLS/RTP/SAVPF`).
     #[must_use]
     pub fn is_secure(&self) -> bool {
         self.proto.windows(4).any(|w| w.eq_ignore_ascii_case(b"SAVP"))
@@ -219,7 +220,8 @@ impl<'a> Sdp<'a> {
         })
     }
 
-    /// The m-line whose address the m-line number `i` shares (RFC 9143): the first one of its bundle, which may be itself.
+    /// The m-line with the address that m-line `i` shares (RFC 9143): the first enabled one of its bundle, possibly `i`
+    /// itself.
     #[must_use]
     pub fn bundled_with(&self, i: usize) -> Option<usize> {
         let mid = self.media().get(i)?.mid()?;
@@ -227,7 +229,7 @@ impl<'a> Sdp<'a> {
         bundle.mids.iter().find_map(|mid| self.media().iter().position(|m| m.mid() == Some(mid) && m.port != 0))
     }
 
-    /// Whether the describer is an ICE-lite agent (RFC 8839 section 5.3).
+    /// The describer is an ICE-lite agent (RFC 8839 section 5.3).
     #[must_use]
     pub fn is_ice_lite(&self) -> bool {
         self.attributes("ice-lite").next().is_some()

@@ -1,19 +1,19 @@
-//! How header values are cut: at commas into values, at semicolons into parameters, never inside quotes.
+//! Splits header values: at commas into values, at semicolons into parameters, never inside quotes.
 
 /// One parameter of a header or URI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Param<'a> {
-    /// Everything between two semicolons, as it was written.
+    /// The whole text between two semicolons, as written.
     pub whole: &'a [u8],
     /// The name, trimmed.
     pub name: &'a [u8],
-    /// What follows `=`, trimmed, quotes included; `None` without `=`.
+    /// The text behind `=`, trimmed, with its quotes. `None` without `=`.
     pub value: Option<&'a [u8]>,
 }
 
 /// The parameters of `text`, which begins with a semicolon (or is empty). A semicolon within quotes does not separate.
 pub fn params(text: &[u8]) -> impl Iterator<Item = Param<'_>> {
-    // Most parameters have no quotes; then the slow walk is not needed for any of them.
+    // Most parameters have no quotes, and then no parameter needs the slow scan.
     let quotes = memchr::memchr(b'"', text).is_some();
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -28,13 +28,13 @@ pub fn params(text: &[u8]) -> impl Iterator<Item = Param<'_>> {
     })
 }
 
-/// The value of the first parameter called `name`, empty for one without a value. `text` begins with a semicolon.
+/// The value of the first parameter called `name`, empty if it has no value. `text` begins with a semicolon.
 pub(super) fn find_param<'a>(text: &'a [u8], name: &str) -> Option<&'a [u8]> {
     params(text).find(|p| p.name.eq_ignore_ascii_case(name.as_bytes())).map(|p| p.value.unwrap_or_default())
 }
 
-/// Offset of the first of the bytes in `any` that is outside of quoted text. A quote that is never closed hides nothing, so that
-/// one stray quote does not hide a tag.
+/// Offset of the first byte from `any` outside quoted text. An unclosed quote hides nothing, so one stray quote cannot
+/// hide a tag.
 pub(super) fn outside_quotes(text: &[u8], any: [u8; 3]) -> Option<usize> {
     let mut at = 0;
     while at < text.len() {
@@ -53,7 +53,8 @@ pub(super) fn outside_quotes(text: &[u8], any: [u8; 3]) -> Option<usize> {
     None
 }
 
-/// Length of the quoted string that `text` begins with, both quotes included (RFC 3261 section 25.1: `\` escapes one byte).
+/// Length of the quoted string at the start of `text`, both quotes included (RFC 3261 section 25.1: `\` escapes one
+/// byte).
 fn quoted_end(text: &[u8]) -> Option<usize> {
     let mut at = 1;
     loop {
@@ -65,8 +66,8 @@ fn quoted_end(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// The comma-separated values in one header line, each trimmed; empty ones are left out. Commas within quotes or angle brackets
-/// do not separate.
+/// The comma-separated values in one header line, each trimmed, without empty ones. Commas within quotes or angle
+/// brackets do not separate.
 pub fn split_values(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = line;
     std::iter::from_fn(move || {
@@ -93,13 +94,13 @@ fn value_end(text: &[u8]) -> usize {
         if text[at] == b',' {
             return at;
         }
-        // Inside angle brackets quotes mean nothing; a bracket that is never closed hides nothing.
+        // Quotes inside angle brackets mean nothing, and an unclosed bracket hides nothing.
         at += memchr::memchr(b'>', &text[at..]).unwrap_or(0) + 1;
     }
     text.len()
 }
 
-/// The content of a quoted string without its quotes, escapes as they were written; other text is given back as it is.
+/// The content of a quoted string without its quotes, escapes as written. Other text is returned unchanged.
 #[must_use]
 pub fn unquoted(text: &[u8]) -> &[u8] {
     match text {

@@ -6,26 +6,26 @@ use super::sent_by;
 /// The parts of a Via value such as `SIP/2.0/UDP 192.0.2.1:5062;branch=z9hG4bK1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Via<'a> {
-    /// `UDP` and so on, as it was written.
+    /// `UDP` and others, as written.
     pub transport: &'a [u8],
-    /// The host of sent-by; an IPv6 address without its brackets.
+    /// The host in sent-by. An IPv6 address has no brackets.
     pub host: &'a [u8],
-    /// The port of sent-by, if it names one.
+    /// The port in sent-by, if present.
     pub port: Option<u16>,
-    /// Parameters from the first `;` on; empty if there are none.
+    /// Parameters from the first `;` on, or empty.
     pub params: &'a [u8],
 }
 
 impl<'a> Via<'a> {
-    /// The parameter `name`; empty for one without a value.
+    /// The parameter `name`. Empty if it has no value.
     #[must_use]
     pub fn param(&self, name: &str) -> Option<&'a [u8]> {
         find_param(self.params, name)
     }
 }
 
-/// Takes a Via value apart; `None` without a protocol of three parts or without a host. White space may stand around the
-/// slashes and the colon.
+/// Splits a Via value. `None` without a protocol of three parts or without a host. White space around the slashes and
+/// the colon is allowed.
 #[must_use]
 pub fn via(value: &[u8]) -> Option<Via<'_>> {
     let second = memchr::memchr_iter(b'/', value).nth(1)?;

@@ -18,7 +18,7 @@ fn error(message: &str) -> ParseError {
 
 const PLAIN: &str = "INVITE sip:user@example.com SIP/2.0";
 
-/// 3.1.2.1 (badinv01): stray separators. Verdict: read; empty values and parameters count for nothing.
+/// 3.1.2.1 (badinv01): stray separators. Verdict: read. Empty values and parameters do not count.
 #[test]
 fn extraneous_separators() {
     let m = invite(
@@ -33,7 +33,8 @@ fn extraneous_separators() {
     assert_eq!(all(&m, Name::Via).len(), 2, "the lone semicolon remains as a value");
 }
 
-/// 3.1.2.2 (clerr): Content-Length beyond the datagram. Verdict: what is there is read, and said to be cut.
+/// 3.1.2.2 (clerr): Content-Length beyond the datagram. Verdict: the available bytes are read, and the message is
+/// marked as cut off.
 #[test]
 fn a_content_length_beyond_the_message() {
     let m = invite(PLAIN, &["Content-Length: 9999"], "v=0\r\n");
@@ -41,14 +42,15 @@ fn a_content_length_beyond_the_message() {
     assert_eq!((m.body(), m.is_whole()), (&b"v=0\r\n"[..], false));
 }
 
-/// 3.1.2.3 (ncl): a negative Content-Length. Verdict: as if there were none.
+/// 3.1.2.3 (ncl): a negative Content-Length. Verdict: ignored.
 #[test]
 fn a_negative_content_length() {
     let m = invite(PLAIN, &["Content-Length: -999"], "v=0\r\n");
     assert_eq!(parse(&m).body(), b"v=0\r\n");
 }
 
-/// 3.1.2.4 and 3.1.2.5 (scalar02, scalarlg): numbers beyond 32 bits. Verdict: CSeq makes the message useless, all else is absent.
+/// 3.1.2.4 and 3.1.2.5 (scalar02, scalarlg): numbers beyond 32 bits. Verdict: a bad CSeq makes the message useless.
+/// Other such headers count as absent.
 #[test]
 fn overlarge_scalars() {
     let m = invite(
@@ -74,7 +76,7 @@ fn overlarge_scalars() {
     }
 }
 
-/// 3.1.2.6 (quotbal): a quote that is never closed. Verdict: it hides nothing.
+/// 3.1.2.6 (quotbal): an unclosed quote. Verdict: it hides nothing.
 #[test]
 fn an_unterminated_quote() {
     let m = invite(PLAIN, &["Contact: \"Joe <sip:joe@example.org>;q=1"], "").replace("To: <", "To: \"Mr. <");
@@ -86,7 +88,7 @@ fn an_unterminated_quote() {
     assert_eq!(uri::uri_of(b"\"Mr <sip:a@b>;tag=1;x=\"y\""), b"sip:a@b", "not even if a parameter closes it");
 }
 
-/// 3.1.2.7 (ltgtruri): angle brackets around the request URI. Verdict: kept verbatim, and no SIP URI.
+/// 3.1.2.7 (ltgtruri): angle brackets around the request URI. Verdict: kept verbatim, but no SIP URI.
 #[test]
 fn angle_brackets_around_the_request_uri() {
     let m = invite("INVITE <sip:user@example.com> SIP/2.0", &[], "");
@@ -94,8 +96,8 @@ fn angle_brackets_around_the_request_uri() {
     assert_eq!(uri::user(b"<sip:user@example.com>"), None);
 }
 
-/// 3.1.2.8, 3.1.2.9 and 3.1.2.10 (lwsruri, lwsstart, trws): white space in and around the parts of the request line. Verdict: the
-/// URI is all between the method and the version.
+/// 3.1.2.8, 3.1.2.9 and 3.1.2.10 (lwsruri, lwsstart, trws): white space in and around the parts of the request line.
+/// Verdict: the URI is everything between the method and the version.
 #[test]
 fn white_space_in_the_request_line() {
     for (line, uri) in [
@@ -109,7 +111,7 @@ fn white_space_in_the_request_line() {
     }
 }
 
-/// 3.1.2.11 (escruri): headers in the request URI. Verdict: a part of the URI that can be asked for.
+/// 3.1.2.11 (escruri): headers in the request URI. Verdict: a part of the URI, readable on request.
 #[test]
 fn headers_in_the_request_uri() {
     let m = invite("INVITE sip:user@example.com?Route=%3Csip:example.com%3E&X SIP/2.0", &[], "");
@@ -119,7 +121,7 @@ fn headers_in_the_request_uri() {
     assert_eq!(uri::host_port(&uri), Some((&b"example.com"[..], None)));
 }
 
-/// 3.1.2.12 (baddate): a header that nobody here asks for. Verdict: kept.
+/// 3.1.2.12 (baddate): a header without a use here. Verdict: kept.
 #[test]
 fn a_date_of_another_time_zone() {
     assert_eq!(
@@ -128,14 +130,15 @@ fn a_date_of_another_time_zone() {
     );
 }
 
-/// 3.1.2.13 (regbadct): a URI with `?` or `,` that should stand in brackets. Verdict: read up to what would end a value.
+/// 3.1.2.13 (regbadct): a URI with `?` or `,` that should be in brackets. Verdict: read up to the character that would
+/// end a value.
 #[test]
 fn a_contact_that_lacks_its_brackets() {
     let m = invite(PLAIN, &["Contact: sip:user@example.com?Route=%3Csip:sip.example.com%3E"], "");
     assert_eq!(parse(&m).contact_uri(), Some(&b"sip:user@example.com?Route=%3Csip:sip.example.com%3E"[..]));
 }
 
-/// 3.1.2.14 (badaspec): spaces within the brackets. Verdict: those at the ends count for nothing, those inside are kept.
+/// 3.1.2.14 (badaspec): spaces within the brackets. Verdict: outer spaces are trimmed, inner ones are kept.
 #[test]
 fn spaces_within_an_address() {
     let m = invite(PLAIN, &["Contact: < sip:t.watson@example.org >"], "")
@@ -145,7 +148,8 @@ fn spaces_within_an_address() {
     assert_eq!(uri::uri_of(m.from()), b"sip:a. g.bell@example.com");
 }
 
-/// 3.1.2.15 (baddn): a display name with commas, semicolons or quotes in the middle. Verdict: the brackets tell where the URI is.
+/// 3.1.2.15 (baddn): a display name with commas, semicolons or quotes in the middle. Verdict: the brackets mark the
+/// URI.
 #[test]
 fn a_display_name_that_should_be_quoted() {
     for name in ["Bell, Alexander", "Bell; A", "Bell \"the\" A", "O'Bell (office)", "\"Bell\", \"A; <b>\"", "Caf\u{e9}"]
@@ -157,7 +161,7 @@ fn a_display_name_that_should_be_quoted() {
     }
 }
 
-/// 3.1.2.16 (badvers): another version. Verdict: not SIP as far as we know it.
+/// 3.1.2.16 (badvers): another version. Verdict: not SIP.
 #[test]
 fn an_unknown_version() {
     for line in [
@@ -170,7 +174,8 @@ fn an_unknown_version() {
     }
 }
 
-/// 3.1.2.17 and 3.1.2.18 (mismatch01, mismatch02): CSeq names another method. Verdict: the request line counts, and it is told.
+/// 3.1.2.17 and 3.1.2.18 (mismatch01, mismatch02): CSeq names another method. Verdict: the request line counts, and the
+/// mismatch is reported.
 #[test]
 fn methods_that_disagree() {
     for (line, method) in [
@@ -192,7 +197,7 @@ fn an_overlarge_status_code() {
     }
 }
 
-/// 3.2.1 (badbranch): a branch with nothing behind the magic cookie, or none. Verdict: read as it stands.
+/// 3.2.1 (badbranch): a bare magic cookie as branch, or no branch. Verdict: read as written.
 #[test]
 fn a_branch_that_names_no_transaction() {
     for (via, branch) in
@@ -203,7 +208,7 @@ fn a_branch_that_names_no_transaction() {
     }
 }
 
-/// 3.3.1 (insuf): mandatory headers are missing. Verdict: Via and Max-Forwards are not needed, the others are.
+/// 3.3.1 (insuf): mandatory headers are missing. Verdict: Via and Max-Forwards are optional, the others are required.
 #[test]
 fn missing_headers() {
     assert!(parse(&invite(PLAIN, &[], "")).branch().is_none());
@@ -214,7 +219,8 @@ fn missing_headers() {
     }
 }
 
-/// 3.3.2, 3.3.3 and 3.3.4 (unkscm, novelsc, unksm2): URIs of other schemes. Verdict: kept; only what is known of `tel:` is read.
+/// 3.3.2, 3.3.3 and 3.3.4 (unkscm, novelsc, unksm2): URIs of other schemes. Verdict: kept. Only known parts of `tel:`
+/// are read.
 #[test]
 fn other_uri_schemes() {
     for (u, scheme, user) in [
@@ -241,7 +247,7 @@ fn other_uri_schemes() {
     }
 }
 
-/// 3.3.5 (bext01): option tags that nobody knows. Verdict: listed.
+/// 3.3.5 (bext01): unknown option tags. Verdict: listed.
 #[test]
 fn unknown_extensions() {
     let m = invite(
@@ -258,7 +264,8 @@ fn unknown_extensions() {
     );
 }
 
-/// 3.3.6 and 3.3.15 (invut, sdp01): bodies that the receiver may not accept. Verdict: the body is there; only SDP is a description.
+/// 3.3.6 and 3.3.15 (invut, sdp01): bodies that the receiver may refuse. Verdict: the body is kept. Only SDP is a
+/// description.
 #[test]
 fn an_unknown_content_type() {
     use crate::sip::body::{Description, description};
@@ -267,14 +274,14 @@ fn an_unknown_content_type() {
     assert_eq!((m.body(), description(&m)), (&b"<audio/>"[..], Description::None));
 }
 
-/// 3.3.7 (regaut01): an authorization scheme that nobody knows. Verdict: kept.
+/// 3.3.7 (regaut01): an unknown authorization scheme. Verdict: kept.
 #[test]
 fn an_unknown_authorization_scheme() {
     let m = invite(PLAIN, &["Authorization: NoOneKnows opaque=\"x, y\""], "");
     assert_eq!(parse(&m).header(Name::Authorization), Some(&b"NoOneKnows opaque=\"x, y\""[..]));
 }
 
-/// 3.3.8 and 3.3.9 (multi01, mcl01): headers twice that may stand once. Verdict: the first counts.
+/// 3.3.8 and 3.3.9 (multi01, mcl01): single-value headers that occur twice. Verdict: the first counts.
 #[test]
 fn single_headers_twice() {
     let m = invite(
@@ -299,7 +306,7 @@ fn single_headers_twice() {
     assert_eq!((m.header(Name::ContentType), m.body()), (Some(&b"text/plain"[..]), &b"v=0"[..]));
 }
 
-/// 3.3.10 (bcast): a response whose topmost Via names a broadcast address. Verdict: read; nobody answers a response.
+/// 3.3.10 (bcast): a response with a broadcast address in its topmost Via. Verdict: read. A response is never answered.
 #[test]
 fn a_via_with_a_broadcast_address() {
     let m = invite(
@@ -313,14 +320,14 @@ fn a_via_with_a_broadcast_address() {
     assert_eq!((parse(&m).code(), parse(&m).branch()), (Some(200), Some(&b"z9hG4bK1324923"[..])));
 }
 
-/// 3.3.11 (zeromf): Max-Forwards 0. Verdict: a value like any other.
+/// 3.3.11 (zeromf): Max-Forwards 0. Verdict: an ordinary value.
 #[test]
 fn a_max_forwards_of_zero() {
     assert_eq!(parse(&invite(PLAIN, &["Max-Forwards: 0"], "")).header(Name::MaxForwards), Some(&b"0"[..]));
 }
 
-/// 3.3.12, 3.3.13 and 3.3.14 (cparam01, cparam02, regescrt): parameters of a Contact inside and outside of the brackets, headers
-/// in it.
+/// 3.3.12, 3.3.13 and 3.3.14 (cparam01, cparam02, regescrt): Contact parameters inside and outside the brackets, and
+/// headers in the URI.
 #[test]
 fn parameters_of_a_contact() {
     let m = invite(
@@ -347,7 +354,7 @@ fn parameters_of_a_contact() {
     assert_eq!(parse(&invite(PLAIN, &["Contact: *"], "")).contact_uri(), None);
 }
 
-/// Not in RFC 4475, but on real wires: a missing empty line, CR CR LF, no line end at the end, a tag without a value.
+/// Not in RFC 4475, but on real wires: a missing empty line, CR CR LF, no final line end, a tag without a value.
 #[test]
 fn what_else_is_on_the_wire() {
     let m = parse(

@@ -12,9 +12,9 @@ fn host(u: &str) -> Option<(String, Option<u16>)> {
 fn references_in_uris() {
     let some = |h: &str, p| Some((h.to_owned(), p));
     assert_eq!(host("sip:[2001:db8::10]"), some("2001:db8::10", None));
-    // Not valid, but there is one way to read it.
+    // Invalid, but only one reading is possible.
     assert_eq!(host("sip:user@2001:db8::10;lr"), some("2001:db8::10", None));
-    // The port can't be told from the address: inside the brackets it is of the address.
+    // A port would look like part of the address. Inside the brackets it belongs to the address.
     assert_eq!(host("sip:[2001:db8::10:5070]"), some("2001:db8::10:5070", None));
     assert_eq!(host("sip:2001:db8::10:5070"), some("2001:db8::10:5070", None));
     assert_eq!(host("sip:a@[2001:db8::10]:5070;transport=tcp"), some("2001:db8::10", Some(5070)));

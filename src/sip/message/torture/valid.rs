@@ -3,7 +3,7 @@
 use super::*;
 use crate::sip::body::{Description, description};
 
-/// 3.1.1.1 (wsinv): folds, compact and odd-case names, white space wherever it is allowed, empty and unknown headers.
+/// 3.1.1.1 (wsinv): folds, compact and odd-case names, white space in every allowed place, empty and unknown headers.
 #[test]
 fn a_short_tortuous_invite() {
     let m = "INVITE sip:vera@hall.example.com;unknown SIP/2.0\r\n\
@@ -39,7 +39,7 @@ fn a_short_tortuous_invite() {
     assert!(m.is_whole());
 }
 
-/// 3.1.1.2 (intmeth): every character that a token may have, in method, header names, tags and URIs.
+/// 3.1.1.2 (intmeth): every token character, in method, header names, tags and URIs.
 #[test]
 fn a_wide_range_of_valid_characters() {
     let method = "!aZ09-.%*_+`'~";
@@ -98,7 +98,7 @@ fn valid_escapes_are_kept_and_can_be_read() {
     assert_eq!(uri::uri_param(contact, "lr"), None, "the name of a parameter is compared as it stands");
 }
 
-/// 3.1.1.5 (esc02): a percent sign that begins no escape, as in method names.
+/// 3.1.1.5 (esc02): a percent sign that is no escape, as in method names.
 #[test]
 fn a_percent_sign_that_is_no_escape() {
     let m = text(
@@ -141,7 +141,7 @@ fn no_space_before_the_angle_bracket() {
     );
 }
 
-/// 3.1.1.7 (longreq): long values, and many of them.
+/// 3.1.1.7 (longreq): many long values.
 #[test]
 fn long_values() {
     let long = "long".repeat(120);
@@ -162,7 +162,7 @@ fn long_values() {
     assert_eq!(m.body(), b"v=0\r\n");
 }
 
-/// 3.1.1.8 (dblreq): what follows the end of the body in a datagram, here another message, is not of the message.
+/// 3.1.1.8 (dblreq): bytes behind the body in a datagram, here another message, are not part of the message.
 #[test]
 fn extra_octets_in_a_datagram() {
     let first = text(
@@ -189,7 +189,7 @@ fn semicolons_in_the_user_part() {
     let uri = b"sip:user;par=u%40example.net@example.com";
     assert_eq!(uri::host_port(uri), Some((&b"example.com"[..], None)));
     assert_eq!(uri::uri_param(uri, "par"), None);
-    // Telephone numbers have parameters there; the number alone names the party.
+    // Telephone numbers have parameters there. The number alone identifies the party.
     assert_eq!(uri::user(uri), Some(&b"user"[..]));
 }
 
@@ -218,7 +218,7 @@ fn varied_transports() {
     assert_eq!(seen, [("UDP", "z9hG4bKa1"), ("SCTP", "z9hG4bKa2"), ("WSS", "z9hG4bKa3"), ("UNKNOWN", "z9hG4bKa4")]);
 }
 
-/// 3.1.1.11 (mpart01): a multipart body with binary parts, whose boundary is not UTF-8.
+/// 3.1.1.11 (mpart01): a multipart body with binary parts and a boundary that is not UTF-8.
 #[test]
 fn a_multipart_body_with_binary_parts() {
     let mut m = text(
@@ -244,7 +244,7 @@ fn a_multipart_body_with_binary_parts() {
     assert_eq!(description(&parsed), Description::Sdp(b"v=0\r\ns=x\r\n"));
 }
 
-/// 3.1.1.12 (unreason): a reason phrase in UTF-8 with marks that have a meaning elsewhere.
+/// 3.1.1.12 (unreason): a reason phrase in UTF-8 with characters that are special elsewhere.
 #[test]
 fn an_unusual_reason_phrase() {
     let reason = "= 2**3 * 5 \u{43d}\u{43e} \"SIP/2.0\" <x>: \\";
@@ -255,7 +255,7 @@ fn an_unusual_reason_phrase() {
     assert_eq!(parse(&m).start(), Start::Response { code: 200, reason: reason.as_bytes() });
 }
 
-/// 3.1.1.13 (noreason): an empty reason phrase, with the space before it and without.
+/// 3.1.1.13 (noreason): an empty reason phrase, with and without the space before it.
 #[test]
 fn an_empty_reason_phrase() {
     for first in ["SIP/2.0 100 ", "SIP/2.0 100"] {
@@ -264,7 +264,7 @@ fn an_empty_reason_phrase() {
     }
 }
 
-/// 3.4.1 (inv2543): a request of RFC 2543: no branch, no tag, no Max-Forwards, header parameters without brackets.
+/// 3.4.1 (inv2543): an RFC 2543 request: no branch, no tag, no Max-Forwards, header parameters without brackets.
 #[test]
 fn an_invite_of_rfc_2543() {
     let m = text(

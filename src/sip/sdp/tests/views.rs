@@ -1,4 +1,4 @@
-//! Descriptions of the kinds that phones, gateways, browsers and faxes write.
+//! Descriptions in the style of phones, gateways, browsers and fax machines.
 
 use super::*;
 
