@@ -1,4 +1,5 @@
-//! Carrying a call on: what phones ask, answered or passed to the other phone. The smallest B2BUA that ends calls right.
+//! Carries a call on: phones' requests are answered here or relayed to the other phone. The smallest B2BUA that ends
+//! calls correctly.
 
 use super::call::{Carried, Context, MAX_OTHERS, MAX_SERVED, Phase, Purpose};
 use super::plan;
@@ -12,7 +13,7 @@ use crate::sip::sdp::{Origin, Place, Sdp, SdpError, set_media_address, with_orig
 use crate::sip::uri;
 use crate::wire::Packet;
 
-/// The phrase for a status code; phones show it, nobody decides by it.
+/// The reason phrase of a status code. Phones display it and never act on it.
 pub(super) const fn phrase(code: u16) -> &'static str {
     match code {
         100 => "Trying",
@@ -37,14 +38,14 @@ pub(super) const fn phrase(code: u16) -> &'static str {
 
 fn key_of(m: &Message<'_>) -> Key {
     let via = m.values(Name::Via).next().unwrap_or_default();
-    // Protocol and sent-by; parameters other than the branch may differ between an INVITE and its CANCEL.
+    // Protocol and sent-by. Parameters other than the branch may differ between an INVITE and its CANCEL.
     let sent_by = via.split(|&b| b == b';').next().unwrap_or_default().trim_ascii();
     let (cseq, method) = m.cseq();
     Key { via: [sent_by, b";", m.branch().unwrap_or_default()].concat(), cseq, method: method.to_vec() }
 }
 
-/// Another phone's description, made the server's towards this leg: the leg's own `o=` line goes on, media go to the VIP ports
-/// that the phone knows. An unchanged result keeps its version (RFC 3264 section 8).
+/// Turns the other phone's description into the server's towards this leg: the leg's own `o=` line continues, and media
+/// go to the VIP ports that the phone knows. An unchanged result keeps its version (RFC 3264 section 8).
 fn localize(leg: &Leg, anchors: Option<&[Option<Place>]>, body: &[u8]) -> Result<Vec<u8>, SdpError> {
     let sent = leg.sdp_sent.as_ref().map(|d| &*d.body).ok_or(SdpError::Origin)?;
     let parsed = Sdp::parse(sent)?;
@@ -66,7 +67,7 @@ fn localize(leg: &Leg, anchors: Option<&[Option<Place>]>, body: &[u8]) -> Result
 }
 
 impl Carried {
-    /// A request of the phone of `side` that came to the recovery port.
+    /// Handles a request from the phone of `side` at the recovery port.
     pub(super) fn handle_request(&mut self, side: usize, m: &Message<'_>, p: &Packet<'_>, cx: &mut Context<'_>) {
         if m.method() == Method::Ack {
             self.acknowledged(side, m, cx);
@@ -117,7 +118,7 @@ impl Carried {
     }
 
     fn dispatch(&mut self, side: usize, m: &Message<'_>, key: &Key, cx: &mut Context<'_>) {
-        // RFC 3261 section 8.2.2.3: an extension that the phone insists on and the agent doesn't know.
+        // RFC 3261 section 8.2.2.3: the phone requires an extension that the agent does not support.
         let unknown = m.values(Name::Require).find(|v| !v.eq_ignore_ascii_case(b"timer"));
         if let Some(unknown) = unknown {
             self.respond(side, key, 420, cx, |b, _| b.header("Unsupported", unknown));
@@ -134,7 +135,7 @@ impl Carried {
             Method::Options => self.respond(side, key, 200, cx, |b, _| {
                 b.header("Allow", request::ALLOW).header("Accept", "application/sdp").header("Supported", "timer")
             }),
-            // Nothing of ours was sent reliably.
+            // The agent sends no reliable provisional responses.
             Method::Prack => self.reply(side, key, 481, cx),
             method => {
                 let code = if method == Method::Other { 501 } else { 405 };
@@ -145,21 +146,21 @@ impl Carried {
 
     fn invited(&mut self, side: usize, m: &Message<'_>, key: &Key, cx: &mut Context<'_>) {
         if self.offer_open(side) {
-            // RFC 3261 section 14.2: ours is under way.
+            // RFC 3261 section 14.2: our own INVITE is pending.
             return self.reply(side, key, 491, cx);
         }
         if self.phone_busy(side, Some(key)) {
             let after = (cx.rng.next() % 11).to_string();
             return self.respond(side, key, 500, cx, |b, _| b.header("Retry-After", after));
         }
-        // A new INVITE says that the answer to the one before has arrived, whatever became of its ACK.
+        // A new INVITE proves that the previous response arrived, even if its ACK was lost.
         let earlier = self.sides[side].served.iter_mut().filter(|r| r.is_invite() && r.key != *key);
         earlier.for_each(Served::acknowledged);
         if self.too_short(side, m, key, cx) {
             return;
         }
         if m.body().is_empty() {
-            // An offer is wanted (section 14.2): the session as it is.
+            // The phone asks for an offer (section 14.2), so offer the session as it is.
             match self.call.legs[side].sdp_sent.clone() {
                 Some(sent) => {
                     self.sides[side].late_offer = Some(key.cseq);
@@ -186,7 +187,7 @@ impl Carried {
         }
     }
 
-    /// RFC 4028 section 9: an interval below the least is refused.
+    /// RFC 4028 section 9: refuse an interval below the minimum.
     fn too_short(&mut self, side: usize, m: &Message<'_>, key: &Key, cx: &mut Context<'_>) -> bool {
         let asked = m.header(Name::SessionExpires).and_then(leading_number);
         let short = asked.is_some_and(|s| s < request::MIN_SE);
@@ -196,7 +197,7 @@ impl Carried {
         short
     }
 
-    /// INVITE or UPDATE with an offer: answered here if nothing has changed, else it is the other phone's to answer.
+    /// INVITE or UPDATE with an offer. An unchanged offer is answered here, any other is relayed to the other phone.
     fn offered(&mut self, side: usize, m: &Message<'_>, key: &Key, invite: bool, cx: &mut Context<'_>) {
         if !is_sdp(m) {
             return self.respond(side, key, 415, cx, |b, _| b.header("Accept", "application/sdp"));
@@ -209,7 +210,7 @@ impl Carried {
         };
         let same = matches!((known, new), (Some(k), Some(n)) if (k.id, k.version) == (n.id, n.version));
         if let (true, Some(sent)) = (same, leg.sdp_sent.clone()) {
-            // RFC 3264 section 8: the same version is the same description: a mere refresh.
+            // RFC 3264 section 8: the same version means the same description, so this is a plain refresh.
             return self.accept(side, m, key, &sent.body.0, cx);
         }
         let Some(other) = self.other(side) else { return self.reply(side, key, 488, cx) };
@@ -247,7 +248,7 @@ impl Carried {
         }
     }
 
-    /// INFO and MESSAGE go to the other phone as they are.
+    /// INFO and MESSAGE are relayed unchanged.
     fn passed_on(&mut self, side: usize, m: &Message<'_>, key: &Key, cx: &mut Context<'_>) {
         let Some(other) = self.other(side) else { return self.reply(side, key, 481, cx) };
         if self.sides[other].others.len() >= MAX_OTHERS {
@@ -268,8 +269,8 @@ impl Carried {
         }
     }
 
-    /// The phone of `side` has answered (or not) what was relayed for the other phone. For an INVITE or UPDATE `before` is what
-    /// this phone had been sent before, or the offer.
+    /// The phone of `side` has answered a relayed request, or timed out. For an INVITE, `before` is the description
+    /// last sent to this phone before the offer. For an UPDATE it is the offer.
     pub(super) fn relay_answered(
         &mut self,
         side: usize,
@@ -307,16 +308,16 @@ impl Carried {
                 }
                 self.arm(side, cx);
             }
-            // The asker has cancelled, but this phone had already agreed: back to what was.
+            // The asking phone has cancelled, but this phone had already accepted. Return to the old description.
             (true, true, None, _) => self.restore(side, before, cx),
             (_, _, Some(_), m) => {
                 let after = m.and_then(|m| m.header(Name::RetryAfter));
                 let body = m.filter(|_| success).map(|m| m.body()).unwrap_or_default();
                 let kind = m.and_then(|m| m.header(Name::ContentType)).map(|v| String::from_utf8_lossy(v).into_owned());
                 let said = match code {
-                    // What a challenge or redirection asks for, the other phone can't do.
+                    // The other phone cannot satisfy a challenge or redirection meant for us.
                     300..=399 | 401 | 407 => 488,
-                    // These speak of the dialog that they come from, not of the asker's.
+                    // These codes are about this phone's dialog, and the asking phone's dialog still exists.
                     481 | 408 if is_offer => 480,
                     other => other,
                 };
@@ -334,7 +335,7 @@ impl Carried {
         }
     }
 
-    /// Offers a phone again what it had before an offer that was overtaken.
+    /// Offers a phone its old description again, after the relayed offer came to nothing.
     fn restore(&mut self, side: usize, before: Option<Vec<u8>>, cx: &mut Context<'_>) {
         let sent = self.call.legs[side].sdp_sent.as_ref().map(|d| d.body.to_vec()).unwrap_or_default();
         let origin = Sdp::parse(&sent).ok().and_then(|s| s.origin());
@@ -349,7 +350,7 @@ impl Carried {
         }
     }
 
-    /// 2xx to INVITE or UPDATE of the phone of `side`, with what it does to target and session timer.
+    /// Sends a 2xx to INVITE or UPDATE of the phone of `side` and updates target and session timer.
     fn accept(&mut self, side: usize, m: &Message<'_>, key: &Key, sdp: &[u8], cx: &mut Context<'_>) {
         let leg = &mut self.call.legs[side];
         if let Some(target) = m.contact_uri() {
@@ -362,7 +363,7 @@ impl Carried {
         let old = leg.session_timer;
         leg.session_timer = match asked {
             Some((interval_s, role)) => {
-                // Here the phone is the UAC; without a wish the roles stay.
+                // Here the phone is the UAC. Without a refresher parameter the roles stay.
                 let local = match role {
                     Some(role) => role.eq_ignore_ascii_case(b"uas"),
                     None => old.map_or(!knows, |t| t.local_refreshes),
@@ -384,7 +385,7 @@ impl Carried {
                 let role = if t.local_refreshes { "uas" } else { "uac" };
                 b = b.header("Session-Expires", format!("{};refresher={role}", t.interval_s));
                 if knows && !t.local_refreshes {
-                    // RFC 4028 section 9: the phone must know that it is the one.
+                    // RFC 4028 section 9: the phone must learn that it is the refresher.
                     b = b.header("Require", "timer");
                 }
             }
@@ -426,7 +427,7 @@ impl Carried {
         }
     }
 
-    /// Answers what the phone still waits for: the call is over (RFC 3261 section 15.1.2).
+    /// Answers the phone's pending requests, because the call is over (RFC 3261 section 15.1.2).
     pub(super) fn refuse_pending(&mut self, side: usize, cx: &mut Context<'_>) {
         let open: Vec<Key> = self.sides[side].served.iter().filter(|s| !s.is_final()).map(|s| s.key.clone()).collect();
         for key in open {
@@ -438,7 +439,7 @@ impl Carried {
         self.respond(side, key, code, cx, |b, _| b);
     }
 
-    /// Answers a request that is being served, unless it has its final answer.
+    /// Answers a pending request. Does nothing if it already has its final response.
     fn respond(
         &mut self,
         side: usize,
@@ -450,7 +451,7 @@ impl Carried {
         let leg = &self.call.legs[side];
         let Some(served) = self.sides[side].served.iter_mut().find(|s| s.key == *key && !s.is_final()) else { return };
         let Ok(request) = Message::parse(&served.request) else { return };
-        // The packet's source port stands in for rport; `source` may already be sent-by's.
+        // Use the packet's source port for rport. The port in `source` may already come from sent-by.
         let b = Builder::response_to(&request, code, phrase(code), Some(&leg.local_tag.0), Some(served.heard_from));
         let b = if code >= 200 { b.header("Server", request::USER_AGENT) } else { b };
         let bytes = dress(b, leg).build();

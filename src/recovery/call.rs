@@ -1,4 +1,4 @@
-//! One call that the agent has taken over: its two dialogs, the transactions in them, and how far its recovery is.
+//! One call after a takeover: its two dialogs, their transactions, and the progress of its recovery.
 
 use super::plan::{self, Unpassable};
 use super::recoverability::Fate;
@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// What the engine lends to a call while it works.
+/// The engine's state lent to a call for one step.
 pub(super) struct Context<'e> {
     pub(super) settings: &'e Settings,
     pub(super) rng: &'e mut Rng,
@@ -24,46 +24,46 @@ pub(super) struct Context<'e> {
     pub(super) now: Time,
 }
 
-/// A call whose parties have not settled after this no longer holds up the next in the queue: silence lasts 32 s, and a
-/// whole window of dead parties would keep the living waiting. Four sendings of an INVITE fit in.
+/// Time until an unsettled call stops blocking the queue. A time-out takes 32 s, and a window full of dead parties
+/// would delay the living ones. Three sendings of an INVITE fit in.
 const STALL: Duration = Duration::from_secs(2);
 
-/// Between the server's 481 for a phone and our question: the time for the phone's own BYE, if it sends one.
+/// Delay between the server's 481 to a phone and our re-INVITE, so that the phone can send its own BYE first.
 const ASK_AFTER: Duration = Duration::from_millis(500);
 
-/// Where a call is.
+/// Phase of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// In the queue.
     Waiting,
-    /// Re-INVITEs are under way.
+    /// Re-INVITEs are pending.
     Recovering,
-    /// Both parties have answered; the bridge carries the call.
+    /// Both parties have answered, and the bridge carries the call.
     Carrying,
-    /// The agent relays its audio, and says nothing; until then at the latest.
+    /// The agent relays the audio without any signalling, until this time at the latest.
     Relayed(Time),
-    /// The call is over; answers are kept until then for retransmissions.
+    /// The call is over. Responses are kept until this time for retransmissions.
     Over(Time),
 }
 
-/// Why one of our requests was sent.
+/// Purpose of one of our requests.
 #[derive(Clone, Debug)]
 pub(super) enum Purpose {
-    /// Our own re-INVITE, of recovery or of a session timer.
+    /// Our own re-INVITE, for recovery or a session timer.
     Own,
-    /// A request of the other phone, named by its key.
+    /// Relays a request of the other phone, identified by its key.
     Relay(Key),
-    /// BYE or CANCEL: no answer matters.
+    /// BYE or CANCEL, whose response does not matter.
     Last,
 }
 
-/// A request of ours that waits for its final answer.
+/// Our request that waits for its final response.
 pub(super) struct Outgoing {
     pub(super) client: Client,
     pub(super) purpose: Purpose,
-    /// The description that it offers.
+    /// The description offered in it.
     pub(super) offer: Option<Vec<u8>>,
-    /// CANCEL is wanted (as soon as there is a 1xx), or was sent.
+    /// CANCEL is to be sent after the first 1xx, or was sent.
     pub(super) cancel: Cancel,
 }
 
@@ -74,11 +74,12 @@ pub(super) enum Cancel {
     Sent,
 }
 
-/// Requests of ours other than INVITE that may be open in one dialog; more relays than that are answered 500.
+/// Our pending requests other than INVITE in one dialog. At the limit, a relayed offer is answered 491 and INFO or
+/// MESSAGE 500.
 pub(super) const MAX_OTHERS: usize = 8;
-/// Requests of a phone whose answers are remembered, per dialog; the oldest answered one goes first.
+/// Remembered requests of a phone with their responses, per dialog. The oldest completed one gives way.
 pub(super) const MAX_SERVED: usize = 16;
-/// INVITEs of ours whose ACK is remembered, per dialog.
+/// Our INVITEs with a remembered ACK, per dialog.
 pub(super) const MAX_ACKED: usize = 8;
 
 /// One dialog.
@@ -88,22 +89,22 @@ pub(super) struct Side {
     pub(super) others: Vec<Outgoing>,
     pub(super) acked: VecDeque<Acked>,
     pub(super) served: VecDeque<Served>,
-    /// How the recovery's re-INVITE went; `None` while it is open.
+    /// Result of the recovery's re-INVITE. `None` while it is pending.
     pub(super) verdict: Option<Verdict>,
     pub(super) tries: Tries,
-    /// When our own re-INVITE is sent again.
+    /// When to resend our own re-INVITE.
     pub(super) retry: Option<Time>,
-    /// What our own re-INVITE offers; set while one is open or waits for its retry.
+    /// Offer of our own re-INVITE, set while it is pending or waits for a retry.
     pub(super) own_offer: Option<Vec<u8>>,
     pub(super) refresh: Option<Time>,
     pub(super) expires: Option<Time>,
-    /// CSeq of the phone's INVITE without SDP, while the answer to our offer is awaited in ACK.
+    /// CSeq of the phone's INVITE without SDP, while the answer to our offer is due in ACK.
     pub(super) late_offer: Option<u32>,
-    /// Where the server anchored each m-line, as it was at takeover: a disabled line may come back on its old port.
+    /// The server's media address for each m-line at takeover. A disabled line may return on its old port.
     pub(super) anchors: Option<Vec<Option<Place>>>,
 }
 
-/// A call.
+/// One call.
 pub(super) struct Carried {
     pub(super) call: Call,
     pub(super) sides: Vec<Side>,
@@ -139,7 +140,8 @@ impl Carried {
         }
     }
 
-    /// Whether both parties can be re-INVITEd and their audio passes; else the call can only be ended or left.
+    /// Whether both parties can get a re-INVITE and the audio can be forwarded. If not, the call can only be ended or
+    /// left alone.
     pub(super) fn recoverable(&self) -> bool {
         self.fate() == Fate::Reinvited
     }
@@ -148,7 +150,7 @@ impl Carried {
         Fate::of(&self.call, self.unpassable)
     }
 
-    /// Which leg the dialog with these tags is, seen from the server.
+    /// The leg with these tags, seen from the server.
     pub(super) fn side_of(&self, local_tag: Option<&[u8]>, remote_tag: Option<&[u8]>) -> Option<usize> {
         let (local, remote) = (local_tag?, remote_tag?);
         self.call.legs.iter().position(|l| *l.local_tag == *local && *l.remote_tag == *remote)
@@ -159,7 +161,7 @@ impl Carried {
         (other < self.sides.len()).then_some(other)
     }
 
-    /// Starts the recovery: the call's turn has come.
+    /// Starts the recovery when the call's turn comes.
     pub(super) fn begin(&mut self, cx: &mut Context<'_>) {
         if self.phase != Phase::Waiting {
             return;
@@ -194,12 +196,12 @@ impl Carried {
             .and_then(|body| crate::sip::sdp::continue_origin(&body).ok());
         match offer {
             Some(offer) => self.invite_own(side, offer, 1, cx),
-            // Without an o= line to continue, no offer is right.
+            // Without an o= line to continue, no valid offer exists.
             None => self.sides[side].verdict = Some(Verdict::Refused(0)),
         }
     }
 
-    /// Records how a leg took our own re-INVITE.
+    /// Records the result of our own re-INVITE on a leg.
     pub(super) fn judged(&mut self, side: usize, verdict: Verdict, cx: &mut Context<'_>) {
         self.sides[side].own_offer = None;
         self.sides[side].retry = None;
@@ -219,7 +221,7 @@ impl Carried {
             Verdict::Unreachable => self.end(Outcome::Unreachable, "party unreachable", &bye, cx),
             Verdict::Accepted => self.arm(side, cx),
             Verdict::Refused(_) => {
-                // The dialog goes on, but only until the timer that it had runs out.
+                // The dialog continues, but only until its old session timer expires.
                 if self.sides[side].expires.is_none() {
                     self.arm(side, cx);
                 } else if let Some(timer) = self.call.legs[side].session_timer.filter(|t| t.local_refreshes) {
@@ -247,7 +249,7 @@ impl Carried {
         self.report(outcome, cx);
     }
 
-    /// Sets the session timer of a leg anew, from its state.
+    /// Restarts a leg's session timer from its stored state.
     pub(super) fn arm(&mut self, side: usize, cx: &Context<'_>) {
         let (refresh, expires) = match self.call.legs[side].session_timer {
             Some(SessionTimer { interval_s, local_refreshes }) => {
@@ -269,7 +271,7 @@ impl Carried {
         cx.actions.push_back(Action::Outcome { call, outcome, reinvited: self.accepted, answered_after });
     }
 
-    /// Ends the call: BYE to each side that `bye` names, and the call is forgotten in the store and the relay.
+    /// Ends the call: sends BYE to each side set in `bye`, and removes the call from the store and the relay.
     pub(super) fn end(&mut self, outcome: Outcome, reason: &'static str, bye: &[bool; 2], cx: &mut Context<'_>) {
         if matches!(self.phase, Phase::Over(_)) {
             return;
@@ -287,7 +289,7 @@ impl Carried {
     }
 
     pub(super) fn close(&mut self, outcome: Outcome, reason: &'static str, cx: &mut Context<'_>) {
-        // Everything that a phone may still resend has come by then: a BYE's 32 s, and as much for its answer.
+        // By then every retransmission of a phone has arrived: 32 s for a BYE, and as much for its response.
         self.phase = Phase::Over(cx.now + LIFE * 2);
         for side in &mut self.sides {
             (side.retry, side.refresh, side.expires, side.own_offer, side.late_offer) = (None, None, None, None, None);
@@ -300,12 +302,12 @@ impl Carried {
         self.report(outcome, cx);
     }
 
-    /// The stored state has changed; it is written once the packet or deadline has been worked off.
+    /// Marks the stored state as changed. It is written at the end of the current packet or deadline.
     pub(super) const fn touch(&mut self) {
         self.dirty = true;
     }
 
-    /// Emits what changed.
+    /// Stores the call if it changed.
     pub(super) fn flush(&mut self, cx: &mut Context<'_>) {
         if std::mem::take(&mut self.dirty) && !matches!(self.phase, Phase::Over(_)) {
             self.call.epoch = cx.epoch;
@@ -314,7 +316,7 @@ impl Carried {
         }
     }
 
-    /// The audio paths after a description changed; those in place stay if the new ones can't be worked out.
+    /// Updates the audio paths after a description changed. If the new paths cannot be determined, the old ones stay.
     pub(super) fn reflow(&mut self, cx: &mut Context<'_>) {
         if let Ok(plan::Paths { flows, .. }) = plan::paths_of(&self.call, &cx.settings.ground)
             && flows != self.flows
@@ -324,7 +326,7 @@ impl Carried {
         }
     }
 
-    /// A phone hung up by way of the server's port, where the server (which knows nothing of the call) answers it.
+    /// A phone hung up at the server's port. The server does not know the call and answers the BYE itself.
     pub(super) fn overheard_bye(&mut self, side: usize, cx: &mut Context<'_>) {
         let mut bye = [true, true];
         bye[side.min(1)] = false;
@@ -332,9 +334,9 @@ impl Carried {
         self.end(Outcome::HungUp, "hung up", &bye, cx);
     }
 
-    /// The server has answered a phone's request with 481. A phone should then give the call up (RFC 3261 section 12.2.1.2), and
-    /// need not send BYE for it: so it is asked by a re-INVITE, and a phone that lives on learns once more where its requests
-    /// belong. A call that is not carried yet is about to be re-INVITEd anyway.
+    /// The server has answered a phone's request with 481. The phone should then drop the call (RFC 3261 section
+    /// 12.2.1.2) and may do so without BYE. A re-INVITE finds out, and also tells a phone that continues where to send
+    /// its requests. A call that is not yet carried gets its re-INVITE anyway.
     pub(super) fn disowned(&mut self, side: usize, cx: &mut Context<'_>) {
         if self.phase == Phase::Carrying {
             let ask = cx.now + ASK_AFTER;
@@ -343,7 +345,7 @@ impl Carried {
         }
     }
 
-    /// The next instant at which something is due; [`Time::FAR`] if nothing is.
+    /// The call's next deadline, or [`Time::FAR`] if it has none.
     pub(super) fn deadline(&self, now: Time) -> Time {
         let side = |s: &Side| {
             let clients = s.invite.iter().chain(&s.others).map(|o| o.client.deadline());
@@ -360,12 +362,12 @@ impl Carried {
         self.sides.iter().map(side).min().unwrap_or(Time::FAR).min(over).min(stalls)
     }
 
-    /// Whether the call is over and nothing of it has to be remembered.
+    /// The call is over and need not be remembered.
     pub(super) fn forgotten(&self, now: Time) -> bool {
         matches!(self.phase, Phase::Over(until) if now >= until)
     }
 
-    /// Whether the call takes up a place in the window.
+    /// Whether the call occupies a place in the window.
     pub(super) fn busy(&self, now: Time) -> bool {
         let fresh = self.started.is_some_and(|at| now < at + STALL);
         match self.phase {
@@ -435,7 +437,7 @@ impl Carried {
 
 impl Context<'_> {
     pub(super) fn send(&mut self, from: SocketAddr, to: SocketAddr, payload: Vec<u8>) {
-        // Whatever a call believes that it may say: the mode has the last word.
+        // Last check before sending: the mode always decides.
         if self.mode.signals() {
             self.actions.push_back(Action::Send { from, to, payload });
         }

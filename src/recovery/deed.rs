@@ -1,4 +1,5 @@
-//! What is done with a call at a takeover, by the mode and the call's fate. Pure: the engine acts by it, and `history` has it counted.
+//! Decides what a takeover does with a call, from the mode and the call's fate. Pure. The engine follows it, and
+//! `history` counts it.
 
 #[cfg(test)]
 mod tests;
@@ -10,21 +11,21 @@ use crate::config::Mode;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What is done with one call.
+/// Treatment of one call in a takeover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Deed {
     /// Both parties get a re-INVITE, and the agent carries the call on.
     Reinvite,
-    /// The audio is relayed; no SIP is sent.
+    /// The audio is relayed without any signalling.
     Relay,
-    /// Nothing.
+    /// The call is left alone.
     Leave,
     /// The parties get BYE.
     End,
 }
 
 impl Deed {
-    /// What this mode does with a call of this fate; `audio`: there are paths that the relay can forward.
+    /// The treatment of a call in this mode. `audio`: the relay can forward some of its audio.
     #[must_use]
     pub const fn of(mode: Mode, fate: Fate, audio: bool) -> Self {
         match (mode, fate) {
@@ -36,29 +37,29 @@ impl Deed {
     }
 }
 
-/// How many calls of a takeover meet which deed in one mode, and why the others are not kept with a re-INVITE.
+/// Counts of a takeover's calls by treatment in one mode, and the reasons why calls get no re-INVITE.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Forecast {
-    /// The mode that is spoken of.
+    /// The mode of this forecast.
     pub mode: String,
     /// All calls.
     pub total: usize,
     /// Kept with a re-INVITE to both parties.
     pub reinvited: usize,
-    /// Of which the audio is relayed, and nothing else is done.
+    /// Only their audio is relayed.
     pub relayed: usize,
     /// Left alone.
     pub left: usize,
     /// Ended with BYE.
     pub ended: usize,
-    /// Calls by the reason why they are relayed, left alone or ended, and not kept with a re-INVITE.
+    /// Number of calls without a re-INVITE (relayed, left alone or ended), by reason.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub reasons: BTreeMap<String, usize>,
 }
 
 impl Forecast {
-    /// Nothing is counted yet.
+    /// An empty forecast.
     #[must_use]
     pub fn new(mode: Mode) -> Self {
         Self { mode: mode.name().to_owned(), ..Self::default() }
@@ -79,7 +80,7 @@ impl Forecast {
     }
 }
 
-/// Why a call is not kept with a re-INVITE. There are a handful of reasons, so that counting by them is bounded.
+/// The reason why a call gets no re-INVITE. There are only a handful, which bounds the number of counters.
 fn reason(mode: Mode, fate: Fate, deed: Deed) -> String {
     match (mode, deed, fate) {
         (Mode::Observe, ..) => "the mode is observe".to_owned(),
@@ -92,26 +93,26 @@ fn reason(mode: Mode, fate: Fate, deed: Deed) -> String {
     }
 }
 
-/// What `mode` does with calls at these addresses, and each mode above it would do: one forecast for each.
+/// One forecast for `mode` and one for each mode above it.
 #[derive(Clone, Debug)]
 pub struct Forecasts {
     all: Vec<(Mode, Forecast)>,
 }
 
 impl Forecasts {
-    /// Nothing is counted yet.
+    /// Empty forecasts for `mode` and each mode above it.
     #[must_use]
     pub fn from(mode: Mode) -> Self {
         Self { all: Mode::ALL.into_iter().filter(|m| *m >= mode).map(|m| (m, Forecast::new(m))).collect() }
     }
 
-    /// Counts one more call.
+    /// Adds one call to every forecast.
     pub fn add(&mut self, call: &Call, ground: &Ground) {
         let (fate, paths) = recoverability::of(call, ground);
         self.all.iter_mut().for_each(|(mode, forecast)| forecast.add(*mode, fate, !paths.flows.is_empty()));
     }
 
-    /// The mode itself first.
+    /// All forecasts, that of the current mode first.
     #[must_use]
     pub fn list(&self) -> Vec<Forecast> {
         self.all.iter().map(|(_, forecast)| forecast.clone()).collect()

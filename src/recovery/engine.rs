@@ -1,4 +1,4 @@
-//! All calls that were taken over: which are recovered when, and which packet is whose.
+//! All calls after a takeover: schedules their recovery and assigns each packet to its call.
 
 #[cfg(test)]
 mod tests;
@@ -19,23 +19,23 @@ use smallvec::SmallVec;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
-/// Calls that are carried at one time; what comes beyond is reported as refused. Ten times the most that one server's
-/// tracker learns by default.
+/// Most calls carried at one time. Calls beyond the limit are reported as refused. Ten times the default limit of one
+/// server's tracker.
 pub const MAX_CALLS: usize = 100_000;
 
-/// The engine of one instance. Pure: packets and time go in, [`Action`]s come out.
+/// The recovery engine of one instance. Pure: packets and time go in, [`Action`]s come out.
 pub struct Engine {
     settings: Settings,
     rng: Rng,
     epoch: u64,
     mode: Mode,
-    // Boxed: a map has up to twice the places that it needs, and a call is kilobytes.
+    // Boxed, because a map reserves up to twice its entries and a call takes kilobytes.
     calls: HashMap<u64, Box<Carried>>,
     names: HashMap<String, u64>,
     by_call_id: HashMap<Vec<u8>, SmallVec<[u64; 2]>>,
     next_key: u64,
     queue: VecDeque<u64>,
-    /// What can't be recovered: ended only after all that can be.
+    /// Unrecoverable calls, ended only after the recovery of all others.
     hopeless: VecDeque<u64>,
     /// Calls in the window.
     busy: BTreeSet<u64>,
@@ -66,10 +66,10 @@ impl Engine {
         }
     }
 
-    /// How far the engine may go from now on.
+    /// Sets the mode from now on.
     ///
-    /// Less than before: signalling stops at once, also where it is under way, and the audio of calls that were taken over stays
-    /// until they end, since without it they are dead. More than before: it counts for calls that are taken over from now on.
+    /// A lower mode stops all signalling at once, even in mid-recovery. The relayed audio of calls already taken over
+    /// stays until they end, because without it they are dead. A higher mode applies to calls taken over from now on.
     pub fn set_mode(&mut self, mode: Mode, now: Time) {
         let before = std::mem::replace(&mut self.mode, mode);
         if mode >= before {
@@ -82,8 +82,8 @@ impl Engine {
         }
     }
 
-    /// Takes over these calls: their relay paths first, then the re-INVITEs, as many at a time as the window allows; or as much of
-    /// that as the mode allows. Calls that the engine already has stay as they are.
+    /// Takes over these calls, as far as the mode allows: first all relay paths, then the re-INVITEs, as many at a time
+    /// as the window allows. Calls already in the engine stay unchanged.
     pub fn start(&mut self, calls: Vec<Call>, epoch: u64, now: Time) {
         self.epoch = epoch;
         for call in plan::order(calls) {
@@ -145,7 +145,7 @@ impl Engine {
         self.calls.insert(key, Box::new(carried));
     }
 
-    /// Works off one packet. True if it belongs to a call of the engine, so that the tracker must not see it.
+    /// Handles one packet. True if it belongs to a call of the engine and must be hidden from the tracker.
     pub fn handle_packet(&mut self, p: &Packet<'_>, heard: Heard, now: Time) -> bool {
         let Ok(m) = Message::parse(p.payload) else { return false };
         let Some(keys) = self.by_call_id.get(m.call_id()).cloned() else {
@@ -155,11 +155,12 @@ impl Engine {
             return false;
         };
         if heard == Heard::Reported {
-            // Calls that are carried go over UDP: what of them the server gets is overheard as well, and truer.
+            // Carried calls use UDP. The capture shows all their traffic to the server as well, and it is more reliable
+            // than a report.
             return true;
         }
         if heard == Heard::Overheard && self.settings.vips.contains(&p.src.ip()) {
-            // Our own, or what a server that knows nothing of the call says: neither is a phone's.
+            // Our own packet, or one from a server that has never heard of the call. Neither comes from a phone.
             self.said_by_server(&m, p, &keys, now);
             return true;
         }
@@ -181,31 +182,31 @@ impl Engine {
         self.with(key, now, |call, cx| match (m.is_request(), heard) {
             (true, Heard::RecoveryPort) => call.handle_request(side, &m, p, cx),
             (true, Heard::Overheard) if m.method() == Method::Bye => call.overheard_bye(side, cx),
-            // The server answers it, or a proxy passes it on to the recovery port.
+            // The server answers the request, or a proxy forwards it to the recovery port.
             (true, Heard::Overheard | Heard::Reported) => {}
-            // A phone that answers to the packet's source instead of Via is heard on the server's port.
+            // A phone that answers to the packet's source address instead of Via reaches the server's port.
             (false, _) => call.handle_response(side, &m, cx),
         });
         self.advance(now);
         true
     }
 
-    /// A phone that sends everything to the server's port (by an outbound proxy setting) is told there that its call does not
-    /// exist.
+    /// A phone with an outbound proxy setting sends every request to the server's port. The server answers that the
+    /// call does not exist.
     fn said_by_server(&mut self, m: &Message<'_>, p: &Packet<'_>, keys: &[u64], now: Time) {
         let ends_itself = matches!(m.method(), Method::Bye | Method::Cancel | Method::Ack);
         if m.code() != Some(481) || ends_itself || p.src.port() == self.settings.recovery_port {
             return;
         }
-        // The answer to a phone's request: From is the phone.
+        // In the response to a phone's request, From is the phone.
         let found = keys.iter().find_map(|k| Some((*k, self.calls.get(k)?.side_of(m.to_tag(), m.from_tag())?)));
         if let Some((key, side)) = found {
             self.with(key, now, |call, cx| call.disowned(side, cx));
         }
     }
 
-    /// RFC 3261 section 12.2.2: a request outside of every dialog that the agent knows. Kept nowhere: the tag is computed, so
-    /// that a retransmission gets the same (section 8.2.7).
+    /// RFC 3261 section 12.2.2: a request outside every known dialog. It leaves no state: the tag is computed, so a
+    /// retransmission gets the same tag (section 8.2.7).
     fn reject(&mut self, m: &Message<'_>, p: &Packet<'_>) {
         if !m.is_request() || m.method() == Method::Ack || !self.mode.signals() {
             return;
@@ -216,7 +217,7 @@ impl Engine {
             .iter()
             .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
         let tag = format!("{tag:016x}");
-        // Whoever probes the port with OPTIONS outside of a dialog may know that it works; new calls belong elsewhere.
+        // An OPTIONS probe outside a dialog learns that the port works. New calls belong on the server's port.
         let code = match (m.method(), m.to_tag()) {
             (Method::Options, None) => 200,
             _ => 481,
@@ -281,9 +282,9 @@ impl Engine {
         }
     }
 
-    /// Works off what is due at `now`.
+    /// Handles all deadlines due at `now`.
     pub fn handle_timeout(&mut self, now: Time) {
-        // Each call once: what one does never makes another due.
+        // Each call once: no call's work makes another call due.
         let due: Vec<u64> = self.deadlines.iter().take_while(|(at, _)| *at <= now).map(|(_, key)| *key).collect();
         for key in due {
             self.with(key, now, Carried::handle_timeout);
@@ -291,32 +292,32 @@ impl Engine {
         self.advance(now);
     }
 
-    /// Whether this call was taken over and is not over.
+    /// Whether this call was taken over and has not ended.
     #[must_use]
     pub fn carries(&self, id: &str) -> bool {
         let carried = self.names.get(id).and_then(|key| self.calls.get(key));
         carried.is_some_and(|c| c.status().state != CallState::Over)
     }
 
-    /// When [`Self::handle_timeout`] is to be called next, unless something else happens before.
+    /// When to call [`Self::handle_timeout`] next, unless another event comes first.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
         self.deadlines.first().map(|(at, _)| *at)
     }
 
-    /// The next thing to do; to be polled until `None` after each call of the other functions.
+    /// The next action. Poll until `None` after each call of the other functions.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
 
-    /// The VIP is lost: everything is forgotten, nothing more is sent.
+    /// The VIP is lost. Forgets all calls and sends nothing more.
     pub fn stop(&mut self) {
-        // The generator goes on: a later start must not repeat branches.
+        // Keep the generator's state, so that a later start does not repeat branches.
         let rng = self.rng.clone();
         *self = Self { rng, mode: self.mode, ..Self::new(self.settings.clone(), 0) };
     }
 
-    /// All calls, by name.
+    /// All calls, sorted by name.
     #[must_use]
     pub fn status(&self) -> Vec<CallStatus> {
         let mut all: Vec<CallStatus> = self.calls.values().map(|c| c.status()).collect();

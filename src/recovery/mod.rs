@@ -1,4 +1,4 @@
-//! Keeping calls: plan -> media, re-INVITEs -> bridge.
+//! Keeps calls after a takeover: plan -> media, re-INVITEs -> bridge.
 
 mod b2bua;
 mod call;

@@ -1,69 +1,70 @@
-//! Where the relay may take packets from and deliver them to. Pure: arming, recovery, `inspect` and `calls` decide by it.
+//! Decides which addresses the relay may forward from and to. Pure. Arming, recovery, `inspect` and `calls` use it.
 //!
-//! Whoever can call can also write an address into a description: that of another host's service, of this host, of everybody.
-//! What the relay sent there would come from the server's address, with the server's rights. So only what a phone's audio can
-//! be is a destination. (What a packet may be, the relay's own rules decide in the kernel.)
+//! Any caller can write any address into a description: another host's service, this host, a broadcast address. The
+//! relay would send there from the server's address, with the server's rights. So only an address plausible for a
+//! phone's audio is a valid destination. (The relay's kernel rules check the packets themselves.)
 
 use crate::calls::model::{Call, Flow};
 use crate::sip::Transport;
 use std::net::{IpAddr, SocketAddr};
 
-/// The ports of SIP (RFC 3261 section 19.1.2).
+/// SIP ports (RFC 3261 section 19.1.2).
 const SIP: [u16; 2] = [5060, 5061];
-/// The first port that is not a service of the system's. A NAT gives a port from here on to what comes from one (RFC 4787
-/// section 4.2.2), so no phone's audio is below; but DNS, NTP and SNMP are, whose packets look like STUN or DTLS by their first byte.
+/// First port above the system services. A NAT maps ports in this range to ports in this range (RFC 4787 section
+/// 4.2.2), so no phone's audio uses a lower one. DNS, NTP and SNMP do, and the first byte of their packets looks like
+/// STUN or DTLS.
 const FIRST: u16 = 1024;
 
-/// What has to be known of a host and an instance.
+/// Facts about the host and the instance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ground {
     /// The virtual addresses.
     pub vips: Vec<IpAddr>,
-    /// First and last port of the server's RTP at the virtual addresses; the RTCP of the last is one above it.
+    /// First and last RTP port of the server at the virtual addresses. The last port's RTCP is one above it.
     pub media_ports: (u16, u16),
-    /// Ports of SIP beside 5060 and 5061: of the instances here, and their recovery ports.
+    /// SIP ports besides 5060 and 5061: those of the instances on this host, and their recovery ports.
     pub sip_ports: Vec<u16>,
     /// Other addresses of this host.
     pub own: Vec<IpAddr>,
 }
 
-/// Why the relay does not forward a stream.
+/// Reason why the relay refuses to forward a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// IPv4 and IPv6.
+    /// IPv4 and IPv6 are mixed.
     #[error("its ends are not all IPv4 or all IPv6")]
     Families,
-    /// Loopback, multicast, broadcast, unspecified, reserved, or port 0.
+    /// A loopback, multicast, broadcast, unspecified or reserved address, or port 0.
     #[error("{0} is no address of a phone")]
     Nowhere(SocketAddr),
-    /// Not a virtual address.
+    /// Our side is not a virtual address.
     #[error("it does not pass a virtual address of this instance")]
     NotOurs,
-    /// The server's side is elsewhere.
+    /// The server's port is outside its media ports.
     #[error("the server's port {0} is not among its media_ports")]
     NotMediaPort(u16),
-    /// A virtual or another address of this host.
+    /// The address is virtual or another one of this host.
     #[error("{0} is an address of this host")]
     ThisHost(IpAddr),
-    /// SIP is spoken there.
+    /// A SIP port.
     #[error("{0} is a place of SIP, not of audio")]
     Sip(SocketAddr),
-    /// A service of the system may be there.
+    /// A port of system services.
     #[error("{0} is a port of the system's services, not of a phone's audio")]
     Service(SocketAddr),
 }
 
 impl Ground {
-    /// Where nothing but the addresses is known: in a capture.
+    /// A ground with only the virtual addresses known, for reading a capture.
     #[must_use]
     pub fn of(vips: &[IpAddr]) -> Self {
         Self { vips: vips.to_vec(), media_ports: (FIRST, u16::MAX), ..Self::default() }
     }
 
-    /// Whether the relay may forward `flow`.
+    /// Checks whether the relay may forward `flow`.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason for the refusal.
     pub fn permits(&self, flow: &Flow) -> Result<(), Refusal> {
         let v4 = flow.at.is_ipv4();
         let ends = [flow.from, flow.at, flow.to, flow.source];
@@ -86,7 +87,7 @@ impl Ground {
             if self.vips.contains(&phone.ip()) || self.own.contains(&phone.ip()) {
                 return Err(Refusal::ThisHost(phone.ip()));
             }
-            // Of one link only: from there to there, or not at all.
+            // A link-local phone needs link-local addresses on our side, and IPv4.
             if is_link_local(phone.ip()) && !(is_link_local(flow.at.ip()) && is_link_local(flow.source.ip()) && v4) {
                 return Err(Refusal::Nowhere(phone));
             }
@@ -100,10 +101,10 @@ impl Ground {
         Ok(())
     }
 
-    /// [`Ground::permits`] for a flow of `call`: nor may it go where one of the call's parties speaks SIP.
+    /// Like [`Ground::permits`] for a flow of `call`. It also refuses the SIP address of either party.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason for the refusal.
     pub fn permits_of(&self, call: &Call, flow: &Flow) -> Result<(), Refusal> {
         let mut udp = call.legs.iter().filter(|leg| leg.transport == Transport::Udp);
         if udp.any(|leg| leg.remote_addr == flow.to) {
@@ -117,12 +118,12 @@ impl Ground {
     }
 }
 
-/// Whether no packet of a phone comes from there or goes there.
+/// Whether `ip` can never be a phone's address.
 fn is_nowhere(ip: IpAddr) -> bool {
     match ip {
-        // 0.0.0.0/8 is this network (RFC 791), 240.0.0.0/4 is reserved and ends with the broadcast address.
+        // 0.0.0.0/8 is "this network" (RFC 791). 240.0.0.0/4 is reserved and ends with the broadcast address.
         IpAddr::V4(ip) => ip.is_loopback() || ip.is_multicast() || ip.octets()[0] == 0 || ip.octets()[0] >= 240,
-        // What stands for an IPv4 address is on no wire.
+        // An IPv4-mapped address never appears on the wire.
         IpAddr::V6(ip) => ip.is_loopback() || ip.is_multicast() || ip.is_unspecified() || ip.to_ipv4_mapped().is_some(),
     }
 }

@@ -1,4 +1,4 @@
-//! What a call needs to live on: the audio paths for the relay, the offers for the re-INVITEs, and who comes first.
+//! Plans a call's recovery: audio paths for the relay, offers for the re-INVITEs, and the order of the calls.
 
 #[cfg(test)]
 mod tests;
@@ -8,16 +8,16 @@ use crate::calls::model::{Call, Direction, Flow, Leg};
 use crate::sip::sdp::{Media, Place, Sdp, SdpError, keep_formats};
 use std::net::{IpAddr, SocketAddr};
 
-/// Why the audio of a call can't pass through as it is.
+/// Reason why a call's audio cannot be forwarded unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unpassable {
-    /// A leg's session description was not learnt, or can't be read.
+    /// A leg's session description is missing or unreadable.
     #[error("a session description of the call is missing or unreadable")]
     NoDescription,
-    /// The legs have no codec with the same payload type in common: somebody would have to transcode.
+    /// The legs share no codec with the same payload type, so forwarding would need transcoding.
     #[error("the two legs have no codec with the same payload type in common")]
     NoCommonCodec,
-    /// The legs are encrypted with different keys, or only one is encrypted.
+    /// The legs use different keys, or only one is encrypted.
     #[error("the two legs are not encrypted with the same keys")]
     KeysDiffer,
     /// The call does not have two legs.
@@ -25,7 +25,7 @@ pub enum Unpassable {
     OneLeg,
 }
 
-/// Payload formats that carry no speech: alone they make no common codec.
+/// Formats without speech. They alone are no common codec.
 const HELPERS: [&str; 4] = ["telephone-event/", "cn/", "red/", "ulpfec/"];
 
 /// A leg's two descriptions.
@@ -61,7 +61,7 @@ fn stream<'a>(leg: &Leg, ends: &'a Ends<'a>, i: usize) -> Option<Stream<'a>> {
         received,
         direction: leg.direction,
         observed: leg.rtp_sources.get(i).copied().flatten().filter(|source| {
-            // Older versions believed any host that sent enough.
+            // Older versions accepted any host that sent enough packets as the RTP source.
             received.connection.is_none_or(|told| leg.may_send_rtp(told, source.ip()))
         }),
         server: leg.local_addr.ip(),
@@ -72,14 +72,15 @@ fn endpoint(address: Option<IpAddr>, port: u16) -> Option<SocketAddr> {
     address.filter(|ip| !ip.is_unspecified()).map(|ip| SocketAddr::new(ip, port))
 }
 
-/// Held in the old way a phone was told 0.0.0.0, which hides the server's address: its SIP address is the best guess.
+/// An old-style hold told the phone 0.0.0.0, which hides the server's media address. The server's SIP address is the
+/// best guess.
 fn media_address(sent: &Media<'_>, server: IpAddr, vips: &[IpAddr]) -> Option<IpAddr> {
     let ip = sent.connection?;
     Some(if ip.is_unspecified() { server } else { ip }).filter(|ip| vips.contains(ip))
 }
 
 impl<'a> Stream<'a> {
-    /// The VIP address and port of this stream, if the phone was told to send to a VIP at all.
+    /// The VIP address and port of this stream, if the phone was told to send to a VIP.
     fn anchor(&self, vips: &[IpAddr]) -> Option<SocketAddr> {
         media_address(self.sent, self.server, vips).map(|ip| SocketAddr::new(ip, self.sent.port))
     }
@@ -88,13 +89,14 @@ impl<'a> Stream<'a> {
         endpoint(self.received.connection, self.received.port)
     }
 
-    /// Where the phone sends from: what was seen on the wire beats what it says.
+    /// The phone's source address. An observed source takes precedence over the phone's description.
     fn sends_from(&self) -> Option<SocketAddr> {
         self.observed.or_else(|| self.told())
     }
 
-    /// Where the phone listens: what it says, unless its packets come from another address: then a NAT is between, and only
-    /// the mapping that the phone opened leads to it (RFC 4961 makes that the right place for a phone that sends from there).
+    /// The phone's receiving address: its description, unless its packets come from another address. In that case a NAT
+    /// is in between, and only the mapping opened by the phone leads to it (RFC 4961 makes this correct for a phone
+    /// that sends from its receiving port).
     fn listens_at(&self) -> Option<SocketAddr> {
         match (self.observed, self.told()) {
             (Some(seen), Some(told)) if seen.ip() == told.ip() => Some(told),
@@ -125,7 +127,7 @@ impl<'a> Stream<'a> {
             };
             return endpoint(Some(ip), port);
         }
-        // Behind a NAT nothing is known of the RTCP mapping; most NATs keep neighbouring ports together.
+        // Behind a NAT the RTCP mapping is unknown. Most NATs keep neighbouring ports together.
         Some(SocketAddr::new(rtp.ip(), rtp.port().checked_add(1)?))
     }
 
@@ -133,9 +135,10 @@ impl<'a> Stream<'a> {
         self.sent.rtcp_mux && self.received.rtcp_mux
     }
 
-    /// Payload types that both sides of the leg agreed on, with their encoding, preferred first.
+    /// Payload types agreed by both sides of the leg, with their encodings, preferred first.
     fn agreed(&self) -> Vec<(&'a [u8], String)> {
-        // The answer's order says what its reader sends; the first offer came from whoever started the dialog.
+        // The order in the answer determines what the offerer sends. The first offer came from the side that opened the
+        // dialog.
         let (answer, offer) = match self.direction {
             Direction::Inbound => (self.sent, self.received),
             Direction::Outbound => (self.received, self.sent),
@@ -150,7 +153,7 @@ impl<'a> Stream<'a> {
     }
 }
 
-/// Encodings compare without case, and `/1` for one channel says nothing (RFC 8866 section 6.6).
+/// Encodings compare without case, and `/1` (one channel) is the default (RFC 8866 section 6.6).
 fn normal(encoding: &[u8]) -> String {
     let text = String::from_utf8_lossy(encoding).to_ascii_lowercase();
     text.strip_suffix("/1").map(str::to_owned).unwrap_or(text)
@@ -164,7 +167,7 @@ fn is_rtp(proto: &[u8]) -> bool {
     proto.windows(4).any(|w| w.eq_ignore_ascii_case(b"RTP/"))
 }
 
-/// T.38 over UDPTL as it is (RFC 3362); over DTLS (RFC 7345) it looks like DTLS.
+/// Plain T.38 over UDPTL (RFC 3362). Over DTLS (RFC 7345) the packets look like DTLS.
 fn is_udptl(m: &Media<'_>) -> bool {
     m.kind.eq_ignore_ascii_case(b"image") && m.proto.eq_ignore_ascii_case(b"udptl")
 }
@@ -174,7 +177,7 @@ fn common(a: &Stream<'_>, b: &Stream<'_>) -> Vec<(Vec<u8>, String)> {
     a.agreed().into_iter().filter(|f| theirs.contains(f)).map(|(f, e)| (f.to_vec(), e)).collect()
 }
 
-/// Keys pass end to end if the server handed each phone's keys to the other as they were.
+/// Keys work end to end if the server forwarded each phone's keys to the other unchanged.
 fn keys_pass(a: &Stream<'_>, b: &Stream<'_>) -> bool {
     let clear = |s: &Stream<'_>| !s.sent.crypto && !s.received.crypto;
     if clear(a) && clear(b) {
@@ -191,17 +194,18 @@ fn secure(proto: &[u8]) -> bool {
 /// The paths of a call's audio through the VIP.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Paths {
-    /// What the relay may forward: both ways, RTP and RTCP. Empty if the phones send to each other directly, or if nothing is known of
-    /// their addresses.
+    /// Flows that the relay may forward: both ways, RTP and RTCP. Empty if the phones send to each other directly, or
+    /// if their addresses are unknown.
     pub flows: Vec<Flow>,
-    /// What it may not forward, and why. Of a stream that is refused one way the other way is left out as well.
+    /// Flows that the relay must not forward, with the reason. If one direction of a stream is refused, the other is
+    /// left out as well.
     pub refused: Vec<(Flow, Refusal)>,
 }
 
 /// The audio paths of a call through the VIP.
 ///
 /// # Errors
-/// If the audio runs through the VIP but can't be forwarded as it is.
+/// The audio runs through the VIP but cannot be forwarded unchanged.
 pub fn paths_of(call: &Call, ground: &Ground) -> Result<Paths, Unpassable> {
     let mut paths = Paths::default();
     for both in streams_of(call, &ground.vips)? {
@@ -216,7 +220,7 @@ pub fn paths_of(call: &Call, ground: &Ground) -> Result<Paths, Unpassable> {
     Ok(paths)
 }
 
-/// Both ways of each stream, RTP and RTCP apart.
+/// Both directions of each stream, with separate entries for RTP and RTCP.
 fn streams_of(call: &Call, vips: &[IpAddr]) -> Result<Vec<[Flow; 2]>, Unpassable> {
     let [a, b] = call.legs.as_slice() else { return Err(Unpassable::OneLeg) };
     let (ea, eb) = (ends(a)?, ends(b)?);
@@ -252,7 +256,7 @@ fn streams_of(call: &Call, vips: &[IpAddr]) -> Result<Vec<[Flow; 2]>, Unpassable
     Ok(flows)
 }
 
-/// Where a phone's packets come from, and where it wants to get its own: the same, but for some phones.
+/// The addresses a phone sends from and receives at. They are equal for nearly all phones.
 #[derive(Clone, Copy)]
 struct Ways {
     from: SocketAddr,
@@ -266,10 +270,10 @@ fn pair((a, at_a): (Ways, SocketAddr), (b, at_b): (Ways, SocketAddr), udptl: boo
     ]
 }
 
-/// The body to offer to leg `side` (0 or 1), before its version is raised: what it was last sent, without the formats that
-/// the other leg doesn't have where the legs would otherwise use different codecs.
+/// The offer to leg `side` (0 or 1), before its version is raised: the last description sent to the leg. If the legs
+/// would use different codecs, formats that the other leg lacks are removed.
 ///
-/// `None` if the leg was never sent a description.
+/// `None` if no description was ever sent to the leg.
 #[must_use]
 pub fn offer_for(call: &Call, side: usize, vips: &[IpAddr]) -> Option<Vec<u8>> {
     let body = call.legs.get(side)?.sdp_sent.as_ref()?.body.to_vec();
@@ -292,8 +296,8 @@ pub fn offer_for(call: &Call, side: usize, vips: &[IpAddr]) -> Option<Vec<u8>> {
     keep_formats(&body, &keep).ok().or(Some(body))
 }
 
-/// For each m-line of the leg: where its media is told to go at the VIP, with the RTCP port if it is not the next one; `None`
-/// where the media doesn't run through the VIP.
+/// The VIP media address of each m-line of the leg, with the RTCP port if it is not the next port. `None` for media
+/// outside the VIP.
 pub(super) fn anchors(leg: &Leg, vips: &[IpAddr]) -> Option<Vec<Option<Place>>> {
     let sent = Sdp::parse(&leg.sdp_sent.as_ref()?.body.0).ok()?;
     let anchor = |m: &Media<'_>| {
@@ -303,8 +307,8 @@ pub(super) fn anchors(leg: &Leg, vips: &[IpAddr]) -> Option<Vec<Option<Place>>> 
     Some(sent.media().iter().map(anchor).collect())
 }
 
-/// `body` without the payload types that stand for something else on this leg: a mapping must not change during a session
-/// (RFC 3264 section 8.3.2), and the two legs were negotiated apart.
+/// `body` without the payload types that have another meaning on this leg. A mapping must not change during a session
+/// (RFC 3264 section 8.3.2), and each leg negotiated its own.
 pub(super) fn without_conflicts(leg: &Leg, body: &[u8]) -> Result<Vec<u8>, SdpError> {
     let known: Vec<Sdp<'_>> =
         [&leg.sdp_sent, &leg.sdp_received].into_iter().flatten().filter_map(|d| Sdp::parse(&d.body.0).ok()).collect();

@@ -1,4 +1,4 @@
-//! What a takeover does with a call, by what is known of it. Pure: the engine acts by it, and `inspect` tells it.
+//! Decides what a takeover does with a call, from the stored state. Pure. The engine acts on it and `inspect` shows it.
 
 use super::permitted::Ground;
 use super::plan::{self, Paths, Unpassable};
@@ -7,23 +7,24 @@ use crate::sip::Transport;
 use crate::sip::sdp::Media;
 use std::net::{IpAddr, SocketAddr};
 
-/// What a takeover does with a call.
+/// The fate of a call in a takeover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// Both parties get a re-INVITE.
     Reinvited,
-    /// A leg was first seen after its start: nothing true can be said to a phone whose dialog is half known. It is left alone.
+    /// A leg was first seen after its start. Its dialog is only half known, so no correct request can be sent to the
+    /// phone. The call is left alone.
     PartialDialog,
-    /// A leg is not over UDP: only UDP can be sent from the server's port. It is left alone.
+    /// A leg does not use UDP, and the server's port can only be used for UDP. The call is left alone.
     NotUdp,
-    /// No partner is known: the party that is gets BYE.
+    /// Only one party is known, and it gets BYE.
     SingleLeg,
-    /// The audio can't pass: both parties get BYE.
+    /// The audio cannot be forwarded, and both parties get BYE.
     Silent(Unpassable),
 }
 
 impl Fate {
-    /// The fate of a call; `unpassable` says why its audio can't pass, if it can't.
+    /// The fate of a call. `unpassable` is the reason why its audio cannot be forwarded, if any.
     #[must_use]
     pub fn of(call: &Call, unpassable: Option<Unpassable>) -> Self {
         if call.legs.iter().any(|l| l.partial) {
@@ -40,7 +41,7 @@ impl Fate {
     }
 }
 
-/// The fate of a call here, and the paths of its audio: what the relay forwards, and what it may not.
+/// The fate of a call on this host and its audio paths, both the forwarded and the refused ones.
 #[must_use]
 pub fn of(call: &Call, ground: &Ground) -> (Fate, Paths) {
     let (paths, unpassable) = match plan::paths_of(call, ground) {
@@ -50,7 +51,8 @@ pub fn of(call: &Call, ground: &Ground) -> (Fate, Paths) {
     (Fate::of(call, unpassable), paths)
 }
 
-/// Why some of a call's audio is not forwarded, though it passes here; `None` if all is. For people.
+/// Why some of the audio through this host is not forwarded, in words for an operator. `None` if all of it is
+/// forwarded.
 #[must_use]
 pub fn refusal(paths: &Paths) -> Option<String> {
     let (flow, why) = paths.refused.first()?;
@@ -58,20 +60,20 @@ pub fn refusal(paths: &Paths) -> Option<String> {
     Some(format!("{some} from {} is not relayed to {}: {why}", flow.from, flow.to))
 }
 
-/// Which way the audio of a call goes.
+/// The route of a call's audio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// Through the addresses of the server.
+    /// Through the server's addresses.
     Server,
     /// From phone to phone.
     Direct,
-    /// Through another address, which one of the parties was told to send to.
+    /// Through another address, given to one of the parties in its description.
     Elsewhere(SocketAddr),
-    /// The call has no audio, or nothing is known of it.
+    /// The call has no audio, or its route is unknown.
     Unknown,
 }
 
-/// Which way the audio of a call goes, by what its parties were told.
+/// The route of a call's audio, from the descriptions sent to its parties.
 #[must_use]
 pub fn way(call: &Call, vips: &[IpAddr]) -> Way {
     let ends: Vec<_> = call.legs.iter().filter_map(|l| plan::ends(l).ok()).collect();

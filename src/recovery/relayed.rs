@@ -1,15 +1,16 @@
-//! A call of which the audio is relayed and nothing else is done: the agent hears its end, and never speaks.
+//! A call with relayed audio and no signalling. The agent listens for its end and never sends SIP.
 
 use super::call::{Carried, Context, Phase};
 use super::types::{Action, Outcome};
 use std::time::Duration;
 
-/// The longest that audio is relayed for a call whose end may pass unheard: a phone that hangs up somewhere else than at the
-/// server's port is not overheard. Few calls last longer, and the paths lead only between the two that agreed on them.
+/// Longest time to relay audio for a call whose end may go unnoticed: a phone that hangs up through another port than
+/// the server's is not overheard. Few calls last longer, and the paths only connect the two parties that agreed on
+/// them.
 const AT_MOST: Duration = Duration::from_secs(12 * 3600);
 
 impl Carried {
-    /// The call's turn has come in a mode that relays only.
+    /// Starts a call in a mode that only relays audio.
     pub(super) fn relay_only(&mut self, cx: &mut Context<'_>) {
         self.phase = Phase::Relayed(cx.now + AT_MOST);
         let flows = self.flows.clone();
@@ -21,7 +22,7 @@ impl Carried {
         }
     }
 
-    /// Signalling stops here and now: what is under way is forgotten, and the audio stays as it is.
+    /// Stops all signalling now. Pending transactions are forgotten, and the audio stays as it is.
     pub(super) fn silence(&mut self, cx: &mut Context<'_>) {
         for side in &mut self.sides {
             side.invite = None;
@@ -35,11 +36,11 @@ impl Carried {
             Phase::Relayed(_) | Phase::Over(_) => {}
             Phase::Waiting if cx.mode.relays() => self.relay_only(cx),
             Phase::Waiting if !self.recoverable() => {
-                // Nothing was done yet, and in this mode nothing is.
+                // Nothing was done yet, and this mode allows nothing.
                 self.phase = Phase::Over(cx.now);
                 self.report(Outcome::Left, cx);
             }
-            // Its audio is relayed already, and the phones have nothing else.
+            // The audio is already relayed, and the phones depend on it.
             Phase::Waiting | Phase::Recovering | Phase::Carrying => {
                 self.phase = Phase::Relayed(cx.now + AT_MOST);
                 self.report(Outcome::Relayed, cx);
@@ -48,14 +49,14 @@ impl Carried {
         self.flush(cx);
     }
 
-    /// A phone hung up, wherever that was heard.
+    /// A phone hung up, on either port.
     pub(super) fn hung_up_in_silence(&mut self, cx: &mut Context<'_>) {
         if matches!(self.phase, Phase::Relayed(_)) {
             self.close(Outcome::HungUp, "hung up", cx);
         }
     }
 
-    /// Ends a call that has been relayed for too long.
+    /// Ends a call that was relayed for too long.
     pub(super) fn outlived(&mut self, cx: &mut Context<'_>) {
         if matches!(self.phase, Phase::Relayed(until) if cx.now >= until) {
             self.close(Outcome::Gone, "relayed for longer than a call lasts", cx);

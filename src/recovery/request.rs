@@ -1,4 +1,4 @@
-//! Writing requests within a stored dialog (RFC 3261 section 12.2.1.1).
+//! Writes requests within a stored dialog (RFC 3261 section 12.2.1.1).
 
 #[cfg(test)]
 mod tests;
@@ -9,16 +9,16 @@ use crate::sip::build::Builder;
 use crate::sip::uri;
 use std::net::SocketAddr;
 
-/// What the agent understands. UPDATE is there because phones refresh session timers with it.
+/// Methods that the agent handles. UPDATE is included because phones refresh session timers with it.
 pub(super) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, INFO, MESSAGE";
-/// Names the sender in traces.
+/// Identifies the agent in traces.
 pub(super) const USER_AGENT: &str = concat!("keepcall/", env!("CARGO_PKG_VERSION"));
 
-/// Request URI and Route headers towards the phone.
+/// Request URI and Route headers to reach the phone.
 pub(super) fn target(leg: &Leg) -> Target {
     let strict = leg.route_set.first().map(|r| uri::uri_of(&r.0)).filter(|u| uri::uri_param(u, "lr").is_none());
     match strict {
-        // A strict router takes its own URI from the request line, and the remote target goes to the end of the route.
+        // A strict router expects its own URI in the request line. The remote target moves to the end of the route.
         Some(first) => {
             let mut routes: Vec<Vec<u8>> = leg.route_set.iter().skip(1).map(|r| r.to_vec()).collect();
             routes.push([b"<", &*leg.remote_target, b">"].concat());
@@ -31,7 +31,7 @@ pub(super) fn target(leg: &Leg) -> Target {
     }
 }
 
-/// The agent's Contact URI for a leg: the user that the phone knows, on the recovery port.
+/// The agent's Contact URI for a leg: the user known to the phone, at the recovery port.
 pub(super) fn contact(leg: &Leg, port: u16) -> Vec<u8> {
     let at = SocketAddr::new(leg.local_addr.ip(), port);
     match uri::user(&leg.local_target.0).filter(|_| leg.local_target.0.len() >= 4) {
@@ -40,7 +40,7 @@ pub(super) fn contact(leg: &Leg, port: u16) -> Vec<u8> {
     }
 }
 
-/// The start of a request in the dialog: everything up to CSeq.
+/// Begins a request in the dialog, with all headers up to CSeq.
 pub(super) fn start(
     leg: &Leg,
     target: &Target,
@@ -51,7 +51,8 @@ pub(super) fn start(
     to: Option<&[u8]>,
 ) -> Builder {
     let via = SocketAddr::new(leg.local_addr.ip(), port);
-    // No `rport`: the answer shall come to the recovery port in sent-by, not to the server's port that this leaves from.
+    // No `rport`: the response must go to the recovery port in sent-by. The request itself leaves from the server's
+    // port.
     let mut b = Builder::request(method, &target.uri).header("Via", format!("SIP/2.0/UDP {via};branch={branch}"));
     for route in &target.routes {
         b = b.header("Route", route);
@@ -63,14 +64,14 @@ pub(super) fn start(
         .header("CSeq", format!("{cseq} {method}"))
 }
 
-/// The headers of a request that refreshes the target and makes an offer.
+/// Adds the headers of a target refresh request with an offer.
 pub(super) fn offering(b: Builder, leg: &Leg, port: u16, min_se: Option<u32>) -> Builder {
     let mut b = b
         .header("Contact", [b"<", contact(leg, port).as_slice(), b">"].concat())
         .header("Allow", ALLOW)
         .header("User-Agent", USER_AGENT);
     if let Some(timer) = leg.session_timer {
-        // RFC 4028 section 7.1: the roles stay as they were; this side sends, so it is the UAC.
+        // RFC 4028 section 7.1: the roles stay. This side sends the request, so it is the UAC.
         let role = if timer.local_refreshes { "uac" } else { "uas" };
         let interval = timer.interval_s.max(min_se.unwrap_or(0)).max(MIN_SE);
         b = b
@@ -81,5 +82,5 @@ pub(super) fn offering(b: Builder, leg: &Leg, port: u16, min_se: Option<u32>) ->
     b
 }
 
-/// The least interval that RFC 4028 section 4 allows, in seconds.
+/// Smallest interval allowed by RFC 4028 section 4, in seconds.
 pub(super) const MIN_SE: u32 = 90;

@@ -1,8 +1,8 @@
-//! A small seeded generator (splitmix64): the same seed gives the same run, which is what simulations replay.
+//! A small seeded generator (splitmix64). The same seed gives the same run, so simulations can be replayed.
 
 use std::time::Duration;
 
-/// The generator. It makes branches and spreads retries; nothing secret rests on it beyond the seed.
+/// The generator for branches and retry delays. Apart from the seed, nothing here is secret.
 #[derive(Clone, Debug)]
 pub(super) struct Rng(u64);
 
@@ -24,7 +24,7 @@ impl Rng {
         format!("z9hG4bK{:016x}{:08x}", self.next(), self.next() >> 32)
     }
 
-    /// A duration from `low_ms` to `high_ms` in steps of 10 ms (RFC 3261 section 14.1 wants such steps).
+    /// A random duration from `low_ms` to `high_ms` in steps of 10 ms, as RFC 3261 section 14.1 requires.
     pub(super) const fn tens(&mut self, low_ms: u64, high_ms: u64) -> Duration {
         let steps = high_ms.saturating_sub(low_ms) / 10 + 1;
         Duration::from_millis(low_ms + self.next() % steps * 10)

@@ -1,4 +1,4 @@
-//! Transactions over UDP (RFC 3261 section 17) as values: who to resend to, when, and when to give up.
+//! Transactions over UDP (RFC 3261 section 17) as values: when to resend, and when to give up.
 
 use crate::time::Time;
 use std::net::SocketAddr;
@@ -6,19 +6,19 @@ use std::time::Duration;
 
 /// Round-trip estimate (RFC 3261 section 17.1.1.1).
 pub(super) const T1: Duration = Duration::from_millis(500);
-/// Longest interval between two sendings of a non-INVITE request or of an INVITE's final response.
+/// Longest interval between retransmissions of a non-INVITE request or of an INVITE's final response.
 pub(super) const T2: Duration = Duration::from_secs(4);
-/// 64*T1: Timers B, F, H; also how long answers are kept for retransmissions (Timer J), and our cap on Timer C.
+/// 64*T1: Timers B, F and H. Also the lifetime of stored responses (Timer J), and our cap on Timer C.
 pub(super) const LIFE: Duration = Duration::from_secs(32);
 
-/// What a request needs to be built again for the same hop: CANCEL and the ACK of a refusal go where the INVITE went.
+/// Request URI and routes, kept because CANCEL and the ACK of a refusal must go the same way as the INVITE.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
     pub(super) uri: Vec<u8>,
     pub(super) routes: Vec<Vec<u8>>,
 }
 
-/// What a client transaction wants at a deadline.
+/// What to do at a client transaction's deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tick {
     Idle,
@@ -59,7 +59,8 @@ impl Client {
         self.next.map_or(self.until, |n| n.min(self.until))
     }
 
-    /// A 1xx came: an INVITE is no longer resent (section 17.1.1.2) and gets a fresh cap; anything else goes on at T2.
+    /// A 1xx arrived. An INVITE stops resending (section 17.1.1.2) and gets a fresh cap. Any other request continues at
+    /// T2.
     pub(super) fn provisional(&mut self, now: Time) {
         if self.invite {
             if !self.proceeding {
@@ -88,26 +89,26 @@ impl Client {
     }
 }
 
-/// What tells a retransmission from a new request (RFC 3261 section 17.2.3).
+/// Distinguishes a retransmission from a new request (RFC 3261 section 17.2.3).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Key {
-    /// The topmost Via's sent-by and branch.
+    /// Sent-by and branch of the topmost Via.
     pub(super) via: Vec<u8>,
     pub(super) cseq: u32,
     pub(super) method: Vec<u8>,
 }
 
-/// A request of a phone and our answer to it.
+/// A phone's request and our response to it.
 #[derive(Clone, Debug)]
 pub(super) struct Served {
     pub(super) key: Key,
-    /// The request, until it has a final answer.
+    /// The request, kept until its final response.
     pub(super) request: Vec<u8>,
-    /// Where it came from.
+    /// Source address of the request.
     pub(super) heard_from: SocketAddr,
-    /// Where its answers go.
+    /// Destination of the responses.
     pub(super) source: SocketAddr,
-    /// Our own address that it came to: answers leave from there.
+    /// Our address that received the request. Responses leave from it.
     pub(super) at: SocketAddr,
     pub(super) code: u16,
     pub(super) response: Vec<u8>,
@@ -124,7 +125,8 @@ impl Served {
         at: SocketAddr,
         now: Time,
     ) -> Self {
-        // A relayed INVITE may take the other phone's whole transaction; then the answer's own life begins.
+        // A relayed INVITE may last as long as the other phone's whole transaction. After that the response has its own
+        // lifetime.
         Self {
             key,
             request,
@@ -146,7 +148,7 @@ impl Served {
         self.code >= 200
     }
 
-    /// A final answer to an INVITE still waits for its ACK.
+    /// A final response to an INVITE still waits for its ACK.
     pub(super) const fn unacknowledged(&self) -> bool {
         self.resend.is_some()
     }
@@ -156,7 +158,7 @@ impl Served {
         if code >= 200 {
             self.request = Vec::new();
             self.until = now + LIFE;
-            // RFC 3261 sections 13.3.1.4 and 17.2.1: both kinds of final answer are resent until ACK.
+            // RFC 3261 sections 13.3.1.4 and 17.2.1: a final response to INVITE is resent until ACK, 2xx or not.
             self.resend = self.is_invite().then_some((now + T1, T1));
         }
     }
@@ -184,13 +186,13 @@ impl Served {
     }
 }
 
-/// An INVITE of ours that has had its final answer (or was given up), kept so that each retransmitted answer is ACKed.
+/// Our INVITE after its final response (or after we gave it up), kept to ACK every retransmitted response.
 #[derive(Clone, Debug)]
 pub(super) struct Acked {
     pub(super) branch: String,
     pub(super) cseq: u32,
     pub(super) target: Target,
-    /// Whether the answer was a 2xx; `None` if we gave up before one came.
+    /// Whether the response was a 2xx. `None` if we gave up before a response came.
     pub(super) success: Option<bool>,
     pub(super) ack: Vec<u8>,
     pub(super) until: Time,

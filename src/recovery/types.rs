@@ -1,4 +1,4 @@
-//! What goes into the recovery of calls, and what comes out of it.
+//! Inputs and outputs of the recovery engine.
 
 use super::permitted::Ground;
 use crate::calls::model::{CallEvent, Flow};
@@ -6,122 +6,125 @@ use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// What the engine is told once.
+/// Fixed settings of the engine.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The instance whose calls these are.
+    /// The instance that owns the calls.
     pub instance: String,
-    /// This node, as it is written into stored calls.
+    /// This node's name in stored calls.
     pub node: String,
     /// The instance's addresses.
     pub vips: Vec<IpAddr>,
-    /// Where the relay may deliver.
+    /// The addresses the relay may forward to.
     pub ground: Ground,
     /// UDP port of the agent's own SIP socket on each VIP.
     pub recovery_port: u16,
-    /// Recoveries under way at one time; at least one.
+    /// Most recoveries at one time, at least one.
     pub window: usize,
 }
 
-/// How a packet came.
+/// How a packet arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// Delivered to the agent's own socket: it is the agent's to answer.
+    /// Received on the agent's own socket. The agent must answer it.
     RecoveryPort,
-    /// Seen on the server's port: the server gets it as well.
+    /// Captured on the server's port. The server receives it as well.
     Overheard,
-    /// The server says that it sent or received it.
+    /// The server reported that it sent or received the packet.
     Reported,
 }
 
-/// What the driver is to do, in this order.
+/// Instructions to the driver, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Send one datagram.
     Send {
-        /// Our address and port; may be the server's, then it takes a raw socket.
+        /// Our address and port. The server's port needs a raw socket.
         from: SocketAddr,
-        /// The receiver.
+        /// Destination.
         to: SocketAddr,
         /// One SIP message.
         payload: Vec<u8>,
     },
-    /// Store, or remove from the store.
+    /// Writes to the store or deletes from it.
     Store(CallEvent),
-    /// The relay paths of a call: replace what was there; empty removes the call from the relay.
+    /// Replaces the relay paths of a call. An empty list removes the call from the relay.
     Flows {
         /// [`Call::id`](crate::calls::model::Call::id).
         call: String,
-        /// All its paths.
+        /// All paths of the call.
         flows: Vec<Flow>,
     },
-    /// The recovery of a call has ended; exactly one for each call given to [`Engine::start`](super::engine::Engine::start).
+    /// The recovery of a call has ended. Exactly one for each new call given to
+    /// [`Engine::start`](super::engine::Engine::start).
     Outcome {
         /// [`Call::id`](crate::calls::model::Call::id).
         call: String,
-        /// How it ended.
+        /// The result.
         outcome: Outcome,
         /// Parties that accepted the re-INVITE.
         reinvited: u32,
-        /// From the first re-INVITE to the last final answer.
+        /// Time from the first re-INVITE to the last final response.
         answered_after: Duration,
     },
 }
 
-/// How the recovery of a call ended.
+/// Result of a call's recovery.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// Both parties accepted; the call is carried on.
+    /// Both parties accepted, and the call is carried on.
     Recovered,
-    /// A party no longer knew the call; the other was sent BYE.
+    /// A party no longer knew the call, and the other was sent BYE.
     Gone,
-    /// A party refused the re-INVITE and the call is carried on as it was; or (without a code) no re-INVITE was possible.
+    /// A party refused the re-INVITE and the call is carried on as it was, or (without a code) no re-INVITE was
+    /// possible.
     Refused {
         /// The SIP status, if a phone refused.
         code: Option<u16>,
-        /// Why, in words.
+        /// The reason, in words.
         reason: String,
     },
-    /// A party did not answer; both were sent BYE.
+    /// A party did not answer, and both were sent BYE. Also a call with a leg that is not over UDP, which is left
+    /// alone.
     Unreachable,
-    /// The other party is not known: the one that is was sent BYE.
+    /// Only one party is known, and it was sent BYE. Also a call with a partly known dialog, which is left alone.
     Unpaired,
-    /// A party hung up while the recovery was under way.
+    /// A party hung up during the recovery.
     HungUp,
-    /// Its audio is relayed, and no SIP is sent: the mode says so.
+    /// The audio is relayed and no SIP is sent, because of the mode.
     Relayed,
-    /// Nothing is done: the mode says so.
+    /// The call was left alone: the mode forbids more, or there is no audio to relay.
     Left,
 }
 
-/// Where a call is that was taken over.
+/// State of a call after a takeover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CallState {
     /// In the queue.
     Waiting,
-    /// Its re-INVITEs are under way.
+    /// Its re-INVITEs are pending.
     Recovering,
-    /// Both parties have answered; the agent carries it.
+    /// Both parties have answered, and the agent carries the call.
     Carried,
-    /// Its audio is relayed, and no SIP is sent.
+    /// The audio is relayed without any signalling.
     Relayed,
-    /// It has ended; late packets are still answered.
+    /// The call has ended. Late packets are still answered.
     Over,
 }
 
-/// A call as `status` and `calls` show it.
+/// A call as shown by `status` and `calls`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallStatus {
     /// [`Call::id`](crate::calls::model::Call::id).
     pub call: String,
-    /// Where it is.
+    /// State of the call.
     pub state: CallState,
-    /// Whether it is an emergency call.
+    /// The call is an emergency call.
     pub emergency: bool,
-    /// Relay paths in place.
+    /// Number of relay paths in place.
     pub flows: usize,
-    /// How the recovery ended, once it has.
+    /// Result of the recovery, once it has ended.
     pub outcome: Option<Outcome>,
 }

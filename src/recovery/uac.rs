@@ -1,4 +1,5 @@
-//! Requests of ours to a phone, and what its answers do to the dialog (RFC 3261 sections 12.2.1, 13.2.2.4 and 14.1).
+//! Our requests to a phone, and the effect of its responses on the dialog (RFC 3261 sections 12.2.1, 13.2.2.4 and
+//! 14.1).
 
 use super::call::{Cancel, Carried, Context, MAX_ACKED, Outgoing, Phase, Purpose};
 use super::reinvite::{Step, Verdict};
@@ -13,9 +14,9 @@ use crate::sip::uri;
 use crate::time::Time;
 use std::time::Duration;
 
-/// RFC 3261 section 8.1.1.5: CSeq numbers stay below this.
+/// RFC 3261 section 8.1.1.5: upper limit of CSeq numbers.
 const CSEQ_LIMIT: u32 = 1 << 31;
-/// How long a refresh or retry waits if the dialog is busy with another INVITE.
+/// Wait before a refresh or retry in a dialog busy with another INVITE.
 const BUSY: Duration = Duration::from_secs(2);
 
 /// The number at the start of a header value such as Session-Expires or Retry-After.
@@ -24,8 +25,8 @@ pub(super) fn leading_number(value: &[u8]) -> Option<u32> {
     std::str::from_utf8(&digits).ok()?.parse().ok()
 }
 
-/// Takes in the description that the phone now has in force. What was observed of its RTP holds only while it names the same
-/// address.
+/// Stores the description now in force on the phone's side. An observed RTP source stays valid only while the
+/// description names the same address.
 pub(super) fn receive(leg: &mut Leg, body: &[u8]) {
     let Ok(new) = Sdp::parse(body) else { return };
     let old = leg.sdp_received.as_ref().and_then(|d| Sdp::parse(&d.body.0).ok());
@@ -39,7 +40,7 @@ pub(super) fn receive(leg: &mut Leg, body: &[u8]) {
 }
 
 impl Carried {
-    /// The next CSeq of a leg, contiguous unless a gap is wanted; `None` at the end of the numbers.
+    /// The leg's next CSeq, `step` above the last. `None` at the end of the number range.
     fn next_cseq(&mut self, side: usize, step: u32) -> Option<u32> {
         let leg = self.call.legs.get_mut(side)?;
         let next = leg.local_cseq.unwrap_or(0).checked_add(step).filter(|n| *n < CSEQ_LIMIT)?;
@@ -48,7 +49,7 @@ impl Carried {
         Some(next)
     }
 
-    /// Sends a re-INVITE of our own, and remembers its offer until it is settled.
+    /// Sends our own re-INVITE and remembers its offer until the re-INVITE is settled.
     pub(super) fn invite_own(&mut self, side: usize, offer: Vec<u8>, step: u32, cx: &mut Context<'_>) {
         self.sides[side].own_offer = Some(offer.clone());
         self.sides[side].retry = None;
@@ -57,7 +58,7 @@ impl Carried {
         }
     }
 
-    /// Sends an INVITE in the dialog. False if there is no CSeq left, or one is already under way.
+    /// Sends an INVITE in the dialog. False if no CSeq is left or another INVITE is pending.
     pub(super) fn send_invite(
         &mut self,
         side: usize,
@@ -81,7 +82,7 @@ impl Carried {
         true
     }
 
-    /// Sends a request other than INVITE, ACK and CANCEL in the dialog; `dress` adds its own headers and body.
+    /// Sends a request other than INVITE, ACK and CANCEL in the dialog. `dress` adds its own headers and body.
     pub(super) fn send_other(
         &mut self,
         side: usize,
@@ -103,7 +104,7 @@ impl Carried {
     }
 
     pub(super) fn send_bye(&mut self, side: usize, reason: &str, cx: &mut Context<'_>) {
-        // A normal hang-up needs no explanation; the rest says that the network failed (RFC 3326, Q.850 cause 41).
+        // A normal hang-up needs no Reason. Any other BYE reports a network failure (RFC 3326, Q.850 cause 41).
         let why = (reason != "hung up").then(|| format!("Q.850;cause=41;text=\"{reason}\""));
         self.send_other(side, "BYE", Purpose::Last, None, cx, |b, _| {
             let b = b.header("User-Agent", request::USER_AGENT);
@@ -114,7 +115,7 @@ impl Carried {
         });
     }
 
-    /// Gives up on the INVITE that is under way; its answers are still ACKed.
+    /// Gives up on the pending INVITE. Its responses are still ACKed.
     pub(super) fn abandon(&mut self, side: usize, now: Time) {
         if let Some(o) = self.sides[side].invite.take() {
             let Client { branch, cseq, target, .. } = o.client;
@@ -130,7 +131,7 @@ impl Carried {
         list.push_back(acked);
     }
 
-    /// Cancels the INVITE that is under way: now, or once there is a provisional answer (RFC 3261 section 9.1).
+    /// Cancels the pending INVITE, now or after its first provisional response (RFC 3261 section 9.1).
     pub(super) fn cancel_invite(&mut self, side: usize, cx: &mut Context<'_>) {
         let leg = &self.call.legs[side];
         let Some(invite) = &mut self.sides[side].invite else { return };
@@ -150,7 +151,7 @@ impl Carried {
         cx.send(leg.local_addr, leg.remote_addr, bytes);
     }
 
-    /// An answer to a request of ours, in the dialog of `side`.
+    /// Handles a response to one of our requests, in the dialog of `side`.
     pub(super) fn handle_response(&mut self, side: usize, m: &Message<'_>, cx: &mut Context<'_>) {
         let (Some(code), Some(branch)) = (m.code(), m.branch()) else { return };
         if m.method() == Method::Invite {
@@ -207,7 +208,7 @@ impl Carried {
         }
     }
 
-    /// Sends the ACK for a final answer, and returns what is needed to send it again.
+    /// Sends the ACK for a final response and returns the record for resending it.
     fn ack(
         &self,
         side: usize,
@@ -243,16 +244,17 @@ impl Carried {
     ) -> Vec<u8> {
         let (leg, port) = (&self.call.legs[side], cx.settings.recovery_port);
         if success {
-            // RFC 3261 section 13.2.2.4: a transaction of its own, towards the target that the 2xx named.
+            // RFC 3261 section 13.2.2.4: its own transaction, sent to the target in the 2xx.
             let fresh = cx.rng.branch();
             request::start(leg, &request::target(leg), "ACK", cseq, &fresh, port, None).build()
         } else {
-            // Section 17.1.1.3: same branch, request URI and route as the INVITE, To as in the answer.
+            // Section 17.1.1.3: branch, request URI and route of the INVITE, To of the response.
             request::start(leg, target, "ACK", cseq, branch, port, Some(m.to())).build()
         }
     }
 
-    /// A final answer to an INVITE that is settled: the ACK was lost, or it was given up before the answer came.
+    /// Handles a final response to a settled INVITE: the ACK was lost, or the INVITE was given up before the response
+    /// came.
     fn acknowledge_again(&mut self, side: usize, code: u16, branch: &[u8], m: &Message<'_>, cx: &mut Context<'_>) {
         if code < 200 {
             return;
@@ -271,7 +273,7 @@ impl Carried {
         }
     }
 
-    /// What a 2xx to INVITE or UPDATE changes: target, descriptions, session timer.
+    /// Applies a 2xx to INVITE or UPDATE: target, descriptions, session timer.
     pub(super) fn take_answer(&mut self, side: usize, offer: Option<&[u8]>, m: &Message<'_>, port: u16) {
         let leg = &mut self.call.legs[side];
         if let Some(target) = m.contact_uri() {
@@ -283,7 +285,7 @@ impl Carried {
         if is_sdp(m) {
             receive(leg, m.body());
         }
-        // RFC 4028 section 7.2: without Session-Expires in the 2xx there is no timer.
+        // RFC 4028 section 7.2: a 2xx without Session-Expires turns the timer off.
         leg.session_timer = m.header(Name::SessionExpires).and_then(|v| {
             let local = uri::param(v, "refresher").is_none_or(|r| r.eq_ignore_ascii_case(b"uac"));
             Some(SessionTimer { interval_s: leading_number(v)?.max(request::MIN_SE), local_refreshes: local })
@@ -305,14 +307,14 @@ impl Carried {
         }
     }
 
-    /// Whether an INVITE or UPDATE of the phone other than `except`, or its answer to our offer, is still open.
+    /// Whether the phone has an open INVITE or UPDATE other than `except`, or still owes an answer to our late offer.
     pub(super) fn phone_busy(&self, side: usize, except: Option<&Key>) -> bool {
         let s = &self.sides[side];
         let offers = |r: &Served| r.is_invite() || r.key.method == b"UPDATE";
         s.late_offer.is_some() || s.served.iter().any(|r| offers(r) && !r.is_final() && Some(&r.key) != except)
     }
 
-    /// Whether the phone has an offer of ours to answer.
+    /// Whether one of our offers awaits the phone's answer.
     pub(super) fn offer_open(&self, side: usize) -> bool {
         let s = &self.sides[side];
         s.invite.is_some() || s.others.iter().any(|o| o.offer.is_some())
@@ -328,7 +330,7 @@ impl Carried {
         }
     }
 
-    /// The session timer is ours to refresh: a re-INVITE with the description as it is (RFC 4028 section 7.4).
+    /// Refreshes the session timer with a re-INVITE and an unchanged description (RFC 4028 section 7.4).
     pub(super) fn refresh(&mut self, side: usize, cx: &mut Context<'_>) {
         self.sides[side].refresh = None;
         let busy = self.offer_open(side) || self.sides[side].own_offer.is_some() || self.phone_busy(side, None);
@@ -372,7 +374,7 @@ impl Carried {
                 }
                 self.abandon(side, cx.now);
                 match purpose {
-                    // It lives, but can't decide: the session stays as it was.
+                    // The phone is alive but does not decide, so the session stays as it was.
                     Purpose::Own if alive => self.judged(side, Verdict::Refused(408), cx),
                     Purpose::Own => self.judged(side, Verdict::Unreachable, cx),
                     Purpose::Relay(key) => {
@@ -384,7 +386,7 @@ impl Carried {
         }
     }
 
-    /// Ends the call because a relayed request found nobody.
+    /// Ends the call after a relayed request failed with 481 or 408.
     pub(super) fn lost(&mut self, side: usize, code: u16, cx: &mut Context<'_>) {
         let mut bye = [true, true];
         bye[side.min(1)] = code != 481;
@@ -392,7 +394,7 @@ impl Carried {
     }
 }
 
-/// Whether a message has a session description as its body. A missing Content-Type is taken as SDP, as phones do.
+/// Whether the body is a session description. Like phones, treat a missing Content-Type as SDP.
 pub(super) fn is_sdp(m: &Message<'_>) -> bool {
     let kind = m.header(Name::ContentType).map(|v| v.split(|&b| b == b';').next().unwrap_or_default().trim_ascii());
     !m.body().is_empty() && kind.is_none_or(|k| k.eq_ignore_ascii_case(b"application/sdp"))

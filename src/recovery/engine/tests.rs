@@ -1,4 +1,5 @@
-//! The engine against phones that are strict about RFC 3261 and RFC 3264, over a network that loses, doubles and reorders.
+//! The engine against phones that strictly follow RFC 3261 and RFC 3264, over a network that loses, duplicates and
+//! reorders.
 
 mod modes;
 mod offers;

@@ -1,11 +1,12 @@
-//! The kernel relay: forwards the audio of recovered calls inside the kernel, on the VIP ports that the phones already use.
+//! The kernel relay: forwards the audio of recovered calls inside the kernel, on the VIP ports that the phones already
+//! use.
 //!
-//! It is armed on the backups before anything happens: where the VIP is not, no packet reaches the rules, and when the VIP
-//! comes nothing has to be installed. Flows are keyed by sender and port of ours together, so a new call of the new server on a
-//! port of the same range is untouched. A server that handles its own calls has no flows here.
+//! The relay is armed on the standbys in advance. Without the VIP no packet reaches the rules, and when the VIP arrives
+//! nothing has to be installed. A flow's key is its sender together with our port, so a new call of the new server on a
+//! port in the same range is untouched. A server that handles its own calls has no flows here.
 //!
-//! The table is made by one run of nft, unless a predecessor left it as it should be; after that, flows come and go over netlink, in
-//! pieces that the planner makes: see there.
+//! One run of nft creates the table, unless a predecessor left it in the right form. After that, flows are added and
+//! removed over netlink, in pieces made by the planner (see there).
 
 mod tags;
 
@@ -22,94 +23,94 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tracing::warn;
 
-/// Of all relays of this process, only one changes nftables at a time, and rests after it: together they never keep the kernel's
-/// lock for more than half of the time, and a renewal of a kernel lease waits for one piece at most.
+/// Only one relay of this process changes nftables at a time, and it rests afterwards. Together the relays hold the
+/// kernel's lock for at most half of the time, and a lease renewal waits for one piece at most.
 static BUDGET: Mutex<()> = Mutex::const_new(());
-/// A rest is as long as the piece was, in these bounds: at least enough for several renewals (each takes some ten microseconds), and
-/// at most what a busy machine would make of it.
+/// Bounds of the rest, which lasts as long as the piece did. The minimum leaves time for several renewals (some ten
+/// microseconds each). The maximum covers a piece slowed by a busy machine.
 const REST: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(20));
-/// A change that took less needs no rest if nothing else waits: one call.
+/// A shorter change, such as a single call, needs no rest if nothing else waits.
 const SHORT: Duration = Duration::from_millis(1);
 
-/// Why the relay did not take flows.
+/// Reasons why the relay refused flows.
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
-    /// nftables refused; what was in force before still is.
+    /// nftables refused. The previous state remains in force.
     #[error(transparent)]
     Nft(#[from] NftError),
-    /// A flow that cannot be forwarded.
+    /// A flow cannot be forwarded.
     #[error("cannot forward {} to {} for call {call}: {why}", flow.from, flow.to)]
     Impossible {
         /// The call.
         call: String,
         /// The flow.
         flow: Box<Flow>,
-        /// What is wrong with it.
+        /// The reason for the refusal.
         why: Refusal,
     },
     /// The table is full.
     #[error("no room for the audio of call {call}: {} flows are forwarded already", planner::MOST)]
     Full {
-        /// The call that found no room.
+        /// The call without room.
         call: String,
     },
-    /// A call with more streams than any telephone has.
+    /// The call has more streams than any telephone.
     #[error("the audio of call {call} is not forwarded: it has more than {} flows", planner::MOST_OF_A_CALL)]
     TooMany {
         /// The call.
         call: String,
     },
-    /// More instances in one process than marks can tell apart.
+    /// More instances in one process than the marks can distinguish.
     #[error("too many instances: the marks of the kernel relay tell 255 apart")]
     TooManyInstances,
-    /// The elements of the table could not be changed; what is wanted is kept, and tried again with the next change.
+    /// The table's elements could not be changed. The request is kept and retried with the next change.
     #[error("nftables did not take the flows of {what}: {source}")]
     Flows {
-        /// The relay of which instance.
+        /// Name of the relay and its instance.
         what: String,
-        /// What the kernel said.
+        /// Error from the kernel.
         source: NfnlError,
     },
     /// The counters could not be read.
     #[error("cannot read the counters of {what}: {source}")]
     Counters {
-        /// The relay of which instance.
+        /// Name of the relay and its instance.
         what: String,
-        /// What the kernel said.
+        /// Error from the kernel.
         source: NfnlError,
     },
 }
 
-/// What one flow has forwarded.
+/// Traffic forwarded by one flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowCount {
     /// The flow.
     pub flow: Flow,
-    /// Packets since it was set.
+    /// Packets since the flow was added.
     pub packets: u64,
-    /// Bytes of these packets, IP headers included.
+    /// Bytes of these packets, with IP headers.
     pub bytes: u64,
 }
 
-/// Packets of flows that were not forwarded.
+/// Packets of flows that were dropped, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RefusedPackets {
-    /// Not RTP, RTCP, STUN or DTLS, nor UDPTL where it was agreed.
+    /// Neither RTP, RTCP, STUN or DTLS, nor agreed UDPTL.
     pub payload: u64,
-    /// Fragments, and what has other headers before UDP.
+    /// Fragments, and packets with other headers before UDP.
     pub parts: u64,
-    /// To this host or to everybody in a network.
+    /// Addressed to this host or a broadcast address.
     pub this_host: u64,
 }
 
-/// What is wanted for a call.
+/// A request for the flows of one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wish {
     /// The call.
     pub call: String,
-    /// All its flows; none removes it.
+    /// All its flows. An empty list removes the call.
     pub flows: Vec<Flow>,
-    /// Whether it comes before all calls that are none.
+    /// Emergency calls precede all other calls.
     pub emergency: bool,
 }
 
@@ -121,21 +122,21 @@ pub struct KernelRelay {
     what: String,
     ground: Ground,
     link: Link,
-    // Of its own, so that changes do not wait until thousands of counters are read.
+    // A separate link, so that reading thousands of counters does not delay changes.
     counters: Link,
-    // Held across a change: what the maps hold and what is noted here never part.
+    // Locked during a change, so that the maps and this record always agree.
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     planner: Planner,
-    // Whether the last change was refused, and none has succeeded since.
+    // The last change was refused, and none has succeeded since.
     refused: bool,
 }
 
 impl KernelRelay {
-    /// The relay of `instance` on its ground. Touches nothing until the first change.
+    /// The relay of `instance` on its ground. Leaves nftables alone until the first change.
     #[must_use]
     pub fn new(instance: &str, ground: &Ground) -> Self {
         Self {
@@ -149,28 +150,28 @@ impl KernelRelay {
         }
     }
 
-    /// The same with all in one transaction, as it was once: what the benchmark compares with.
+    /// The same relay with a single transaction for everything, as in earlier versions. The benchmark compares with it.
     #[must_use]
     pub fn unbroken(mut self) -> Self {
         self.state.get_mut().planner = Planner::unbroken();
         self
     }
 
-    /// Forwards exactly `flows` for `call`; none removes it. A port of ours and a sender that another call had go to this one:
-    /// the newer knowledge wins.
+    /// Forwards exactly `flows` for `call`. An empty list removes the call. If another call had the same sender and
+    /// port of ours, this call takes them over, because its knowledge is newer.
     ///
     /// # Errors
-    /// As in [`RelayError`]. If it is the call that is refused, nothing is forwarded for it; if nftables refused, what was in
-    /// force before still is, and the next change of any call tries again to bring about all that was asked for.
+    /// See [`RelayError`]. If the call itself is refused, none of its flows is forwarded. If nftables refused, the
+    /// previous state remains in force, and the next change of any call retries every request.
     pub async fn set(&self, call: &str, flows: &[Flow]) -> Result<(), RelayError> {
         self.set_many([(call, flows)]).await?.pop().map_or(Ok(()), Err)
     }
 
-    /// [`KernelRelay::set`] for many calls, piece by piece. A call that is refused (impossible flows, or no room) does not
-    /// keep the others from being set; nothing is forwarded for it, and it is in the list that is returned.
+    /// [`KernelRelay::set`] for many calls, piece by piece. A refused call (impossible flows, or no room) does not stop
+    /// the others. None of its flows is forwarded, and the returned list contains its error.
     ///
     /// # Errors
-    /// nftables refused; as for [`KernelRelay::set`].
+    /// nftables refused: see [`KernelRelay::set`].
     pub async fn set_many<'a>(
         &self,
         calls: impl IntoIterator<Item = (&'a str, &'a [Flow])>,
@@ -183,16 +184,16 @@ impl KernelRelay {
         Ok(refused)
     }
 
-    /// Forwards nothing more for `call`.
+    /// Stops forwarding for `call`.
     ///
     /// # Errors
-    /// nftables refused; as for [`KernelRelay::set`].
+    /// nftables refused: see [`KernelRelay::set`].
     pub async fn remove(&self, call: &str) -> Result<(), RelayError> {
         self.set(call, &[]).await
     }
 
-    /// Notes what is wanted; [`KernelRelay::step`] brings it about. The calls that are refused are returned: nothing is wanted for
-    /// them.
+    /// Records requests for [`KernelRelay::step`] to carry out. Returns an error for each refused call, which then has
+    /// no flows.
     pub async fn want(&self, wishes: impl IntoIterator<Item = Wish>) -> Vec<RelayError> {
         let mut state = self.state.lock().await;
         let mut refused = Vec::new();
@@ -208,11 +209,11 @@ impl KernelRelay {
         refused
     }
 
-    /// Brings a piece of what is wanted into force, and rests; whether there is more. If this is dropped, the next step looks first
-    /// at what the kernel has.
+    /// Brings one piece of the requests into force, then rests. Returns whether more is left. If this future is
+    /// dropped, the next step first reads the kernel's state.
     ///
     /// # Errors
-    /// nftables refused, twice; as for [`KernelRelay::set`].
+    /// nftables refused twice: see [`KernelRelay::set`].
     pub async fn step(&self) -> Result<bool, RelayError> {
         let _budget = BUDGET.lock().await;
         let mut state = self.state.lock().await;
@@ -233,7 +234,7 @@ impl KernelRelay {
                     if std::mem::replace(&mut state.refused, true) {
                         return Err(RelayError::Flows { what: self.what.clone(), source });
                     }
-                    // Somebody flushed the ruleset, most likely.
+                    // Most likely the ruleset was flushed.
                     warn!("{} is looked at anew, since it could not be changed: {source}", self.what);
                 }
             },
@@ -246,10 +247,11 @@ impl KernelRelay {
         Ok(more)
     }
 
-    /// Whether somebody deleted the table. Then [`KernelRelay::step`] puts it back with all that is wanted.
+    /// Whether the table was deleted by somebody else. If so, [`KernelRelay::step`] restores it with all requested
+    /// flows.
     ///
     /// # Errors
-    /// The kernel does not tell.
+    /// The kernel's state could not be read.
     pub async fn is_deleted(&self) -> Result<bool, RelayError> {
         let mut state = self.state.lock().await;
         if !state.planner.is_known() || self.is_there().await? {
@@ -265,7 +267,7 @@ impl KernelRelay {
         &self.table
     }
 
-    /// Removes the whole table. Nothing is forwarded from the first moment on.
+    /// Removes the whole table. Forwarding stops at once.
     ///
     /// # Errors
     /// nftables refused.
@@ -281,7 +283,7 @@ impl KernelRelay {
         Ok(())
     }
 
-    /// What each flow of these calls has forwarded. Changes do not wait for it.
+    /// Traffic forwarded by each flow of these calls. Reading does not delay changes.
     ///
     /// # Errors
     /// The kernel refused.
@@ -299,7 +301,7 @@ impl KernelRelay {
         Ok(all)
     }
 
-    /// What each flow of every call has forwarded. Changes do not wait for it.
+    /// Traffic forwarded by each flow of every call. Reading does not delay changes.
     ///
     /// # Errors
     /// The kernel refused.
@@ -315,7 +317,7 @@ impl KernelRelay {
         Ok(all)
     }
 
-    /// Packets of flows that were not forwarded, since the table was made.
+    /// Packets of flows that were dropped since the table was created.
     ///
     /// # Errors
     /// The kernel refused.
@@ -342,8 +344,8 @@ impl KernelRelay {
         Ok(handle.is_some())
     }
 
-    /// Makes the table with its rules, and tells what its sets hold: what a predecessor left goes on. `anew`: also if all of it seems
-    /// to be there.
+    /// Creates the table with its rules and reads its sets. A predecessor's flows continue. `anew` renews the rules
+    /// even if everything seems to be in place.
     async fn install(&self, anew: bool) -> Result<(Present, u8), RelayError> {
         self.link.idle().await;
         let (mut present, mut whole) =
@@ -360,7 +362,7 @@ impl KernelRelay {
         }
         let script = table::renewed(&self.table, &rules);
         if let Err(e) = nft::run(&self.what, &script).await {
-            // Of another version of this program, perhaps.
+            // Possibly the table of another version of this program.
             warn!("the table of {} that is there cannot be taken over, and is replaced: {e}", self.what);
             self.empty().await;
             nft::run(&self.what, &(nft::without(&self.table) + &script)).await?;
@@ -369,27 +371,27 @@ impl KernelRelay {
         Ok((present, tag))
     }
 
-    /// Whether rules and reasons are there as they should be; if that cannot be read, they are not.
+    /// Whether the rules and drop reasons are in place. False if they cannot be read.
     async fn is_in_force(&self, rules: &Signed) -> bool {
         self.reasons().await.is_ok_and(|found| found.len() == Why::ALL.len())
             && self.counters.rules(Family::Inet, &self.table).await.is_ok_and(|there| rules.is_in_force(&there))
     }
 
-    /// What the sets hold, and whether all of them are there.
+    /// The contents of the sets, and whether all sets exist.
     async fn present(&self) -> Result<(Present, bool), RelayError> {
         let (sets, whole) = self.listed().await?;
-        // Half a second of work with 10,000 calls, which would keep other tasks of this thread waiting.
+        // This takes half a second with 10,000 calls and would block other tasks on this thread.
         let sorted = tokio::task::spawn_blocking(move || Present::of(&sets)).await;
         Ok((sorted.map_err(|_| self.unchanged(NfnlError::Stopping))?, whole))
     }
 
-    /// The elements of each of [`SETS`], and whether all of these are there.
+    /// The elements of each of [`SETS`], and whether all sets exist.
     async fn listed(&self) -> Result<(Vec<Vec<Found>>, bool), RelayError> {
         let (mut sets, mut whole) = (Vec::new(), true);
         for (set, ..) in SETS {
             match self.counters.list_own(Family::Inet, &self.table, set).await {
                 Ok(found) => sets.push(found),
-                // A set that another version of this program has not made.
+                // A set unknown to the version that created the table.
                 Err(NfnlError::Gone) => {
                     sets.push(Vec::new());
                     whole = false;
@@ -400,8 +402,8 @@ impl KernelRelay {
         Ok((sets, whole))
     }
 
-    /// Takes all out of a table that is there: its rules at once, its elements in pieces. To delete the table with them would keep
-    /// the kernel's lock for a tenth of a second.
+    /// Empties an existing table: the rules at once, the elements in pieces. Deleting the table with its elements would
+    /// hold the kernel's lock for a tenth of a second.
     async fn empty(&self) {
         if let Err(e) = self.emptied().await {
             warn!("the table of {} is deleted with all that is in it: {e}", self.what);
@@ -426,7 +428,7 @@ impl KernelRelay {
         Ok(())
     }
 
-    /// Whoever asks has asked the ground before; what reaches the kernel is judged once more.
+    /// Callers have already checked the ground. Check once more before a flow reaches the kernel.
     fn check(&self, call: &str, flow: &Flow) -> Result<(), RelayError> {
         let refused = |why| RelayError::Impossible { call: call.to_owned(), flow: Box::new(*flow), why };
         self.ground.permits(flow).map_err(refused)
@@ -448,7 +450,7 @@ impl Piece {
 }
 
 impl State {
-    /// Adds the counts that were read to `all`.
+    /// Adds the counts in `found` to `all`.
     fn count(&self, found: &[Found], all: &mut BTreeMap<String, Vec<FlowCount>>) {
         for one in found {
             if let Some((call, flow)) = table::ends(&one.key).and_then(|key| self.planner.flow(key)) {

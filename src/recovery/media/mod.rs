@@ -1,4 +1,4 @@
-//! What forwards the audio of a recovered call.
+//! Forwards the audio of recovered calls.
 
 pub mod kernel;
 mod planner;

@@ -1,10 +1,10 @@
-//! Which flows go into the kernel and out of it, in which order and how many at a time. Pure: calls, what the kernel holds and how
-//! long a change took go in, [`Action`]s come out.
+//! Plans which flows enter and leave the kernel, in which order, and how many at a time. Pure: calls, the kernel's
+//! state and the duration of each change go in, [`Action`]s come out.
 //!
-//! The kernel has one lock for all changes of nftables, and holds it for a whole transaction; the kernel lease of every instance
-//! waits for it meanwhile. So what is asked for comes into force in pieces. Each piece is a transaction in which flows come and go
-//! whole, so that at no time, and after no crash, a packet finds half a flow: it goes where its flow says now, where it said
-//! before, or to the server. What a piece does not reach yet is as it was.
+//! The kernel has one lock for all nftables changes and holds it for a whole transaction. Meanwhile the kernel lease of
+//! every instance waits. So requests come into force in pieces. Each piece is one transaction that adds and removes
+//! whole flows. At no time, and after no crash, does a packet meet half a flow: it takes the flow's new way, its old
+//! way, or reaches the server. Flows outside the piece stay unchanged.
 
 use super::present::Present;
 use super::table::{Elements, MAX_FLOWS, mark};
@@ -14,34 +14,35 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Flows that come in one piece at most: 100 calls with RTP and RTCP both ways.
+/// Most flows in one piece: 100 calls with RTP and RTCP both ways.
 const LARGEST: usize = 400;
-/// Flows that a piece may have at least, however slow the kernel is: less than that costs more for the transaction than for them.
+/// Fewest flows in a piece, even on a slow kernel. With fewer, the transaction costs more than the flows.
 const SMALLEST: usize = 16;
-/// How long a piece may keep the lock. The kernel lease's guard lives for 8 ms, so a renewal that meets a piece is not in vain.
+/// Longest time that a piece should hold the lock. The kernel lease's guard lives for 8 ms, so a renewal that waits for
+/// a piece still succeeds.
 const TARGET: Duration = Duration::from_millis(4);
-/// Room for the flows of a piece beside those that they replace.
+/// Room for a piece's new flows beside the flows that they replace.
 const HEADROOM: usize = 1024;
-/// Flows that can be wanted.
+/// Most flows that can be requested.
 pub(super) const MOST: usize = MAX_FLOWS - HEADROOM;
-/// Flows of one call: sixteen streams with RTP and RTCP both ways. More is no telephone's.
+/// Most flows of one call: sixteen streams with RTP and RTCP both ways. No telephone has more.
 pub(super) const MOST_OF_A_CALL: usize = 64;
-/// Elements of a flow, about.
+/// Approximate number of elements of a flow.
 const ELEMENTS: usize = 6;
 
-/// Sender and port of ours.
+/// Sender and our port.
 pub(super) type Key = (SocketAddr, SocketAddr);
 
-/// What the driver is to do.
+/// Instructions to the driver.
 #[derive(Debug)]
 pub(super) enum Action {
-    /// Make the table with its rules if it is not there, and tell what its sets hold.
+    /// Create the table with its rules if it is missing, and report the contents of its sets.
     Read,
-    /// Carry this out in one transaction.
+    /// Commit this piece in one transaction.
     Commit(Piece),
 }
 
-/// One transaction. What goes out comes first.
+/// One transaction. Removals come first.
 #[derive(Debug, Default)]
 pub(super) struct Piece {
     /// Number of the set, and key.
@@ -57,85 +58,86 @@ impl Piece {
     }
 }
 
-/// A call for which there is no room.
+/// A call was refused for lack of room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoRoom {
-    /// In the table.
+    /// The table is full.
     Table,
     /// The call has too many flows.
     Call,
 }
 
-/// Who comes first.
+/// Priority of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Class {
     Emergency,
-    /// What is in force is not what it should be.
+    /// The flow in force differs from the requested one.
     Wrong,
     New,
-    /// A predecessor's flows that nobody asked for.
+    /// Flows of a predecessor that were not requested.
     Left,
 }
 
-/// What is wanted of a call.
+/// The request for a call.
 #[derive(Debug)]
 struct Wanted {
     keys: Vec<Key>,
     emergency: bool,
 }
 
-/// What is to be looked at for a call.
+/// Keys to check for a call.
 #[derive(Debug)]
 struct Due {
     call: String,
     keys: BTreeSet<Key>,
 }
 
-/// What is to be known of a piece that was handed out.
+/// Record of the piece handed out.
 #[derive(Debug, Default)]
 struct UnderWay {
-    /// Numbers that it gives up.
+    /// Numbers freed by the piece.
     given_up: Vec<u16>,
-    /// How many flows it changes.
+    /// Number of flows changed by the piece.
     flows: usize,
 }
 
-/// What is wanted, what is in force, and what lies between.
+/// The requested state, the state in force, and the queue of differences.
 #[derive(Debug, Default)]
 pub(super) struct Planner {
     calls: BTreeMap<String, Wanted>,
-    // What should be there, and for which call.
+    // Requested flow for each key, with its call.
     wanted: HashMap<Key, (Flow, String)>,
-    // What is there once the piece under way is done, with the flow's number.
+    // Flow for each key once the pending piece is done, with its number.
     present: HashMap<Key, (Flow, u16)>,
-    // How many of those speak from a port of ours to a phone.
+    // Number of present flows from our port to a phone.
     spoken: HashMap<Key, u32>,
     strays: Vec<(usize, Data)>,
     queue: BTreeMap<(Class, u64), Due>,
     places: HashMap<String, (Class, u64)>,
     next: u64,
-    // Numbers that no flow has, those that were given up last at the end: a packet that is between the hooks when its flow goes
-    // must not find another flow's addresses.
+    // Unused numbers, the latest freed at the end. A packet between the hooks when its flow is removed must not find
+    // another flow's addresses.
     free: VecDeque<u16>,
     used: u32,
     tag: u8,
-    // Whether it is known what is in force.
+    // The state in force is known.
     known: bool,
     under_way: Option<UnderWay>,
-    // Flows of a piece; the most, while nothing is known of the kernel's speed.
+    // Flows in a piece. The largest size until the kernel's speed is known.
     size: Option<usize>,
     unbroken: bool,
 }
 
 impl Planner {
-    /// One that makes a single piece of all that is wanted.
+    /// A planner that puts all requests into a single piece.
     pub(super) fn unbroken() -> Self {
         Self { unbroken: true, ..Self::default() }
     }
 
-    /// Exactly `flows` are wanted for `call`. A key that another call had goes to this one: the newer knowledge wins.
+    /// Requests exactly `flows` for `call`. If another call had the same key, this call takes it over, because its
+    /// knowledge is newer.
     ///
-    /// If there is no room, nothing is wanted for it: half a call is none.
+    /// Without room, nothing is requested for the call: half a call is useless.
     pub(super) fn handle_set(&mut self, call: &str, flows: &[Flow], emergency: bool) -> Result<(), NoRoom> {
         let room = if flows.len() > MOST_OF_A_CALL {
             Err(NoRoom::Call)
@@ -176,7 +178,7 @@ impl Planner {
         room
     }
 
-    /// The kernel holds this, all of it and nothing else.
+    /// Sets the kernel's complete state.
     pub(super) fn handle_present(&mut self, present: Present, tag: u8) {
         self.handle_unknown();
         (self.known, self.tag, self.strays) = (true, tag, present.strays);
@@ -190,7 +192,7 @@ impl Planner {
             .take_while(|slot| u32::from(*slot) < self.used)
             .filter(|slot| !taken.contains(slot))
             .collect();
-        // In the order in which they were asked for, as far as that is known.
+        // Keep the order of the requests, as far as it is known.
         let mut waiting: Vec<_> =
             std::mem::take(&mut self.queue).into_iter().map(|((_, number), due)| (number, due.call)).collect();
         waiting.sort_unstable();
@@ -205,13 +207,13 @@ impl Planner {
         }
         let left: Vec<Key> = self.present.keys().filter(|key| !self.wanted.contains_key(key)).copied().collect();
         for keys in left.chunks(MOST_OF_A_CALL) {
-            // No call has this place: its id is unknown.
+            // This queue entry belongs to no call.
             let place = (Class::Left, self.number());
             self.queue.insert(place, Due { call: String::new(), keys: keys.iter().copied().collect() });
         }
     }
 
-    /// The piece that was handed out is in force; it took so long.
+    /// The handed out piece is in force. `took` is its duration.
     pub(super) fn handle_done(&mut self, took: Duration) {
         let UnderWay { given_up, flows } = self.under_way.take().unwrap_or_default();
         self.free.extend(given_up);
@@ -226,7 +228,7 @@ impl Planner {
         });
     }
 
-    /// It is not known any more what is in force.
+    /// The state in force is no longer known.
     pub(super) fn handle_unknown(&mut self) {
         self.known = false;
         self.under_way = None;
@@ -237,8 +239,8 @@ impl Planner {
         self.used = 0;
     }
 
-    /// The next thing to do; `None` if all that is wanted is in force. An action whose end was not told counts as one of which it
-    /// is not known whether it was carried out.
+    /// The next action. `None` if all requests are in force. If the result of an action was never reported, its outcome
+    /// counts as unknown.
     pub(super) fn poll_action(&mut self) -> Option<Action> {
         if self.under_way.is_some() {
             self.handle_unknown();
@@ -248,30 +250,30 @@ impl Planner {
         }
         let piece = self.piece();
         if piece.is_empty() {
-            // What was looked at needed nothing.
+            // The checked keys needed no change.
             self.under_way = None;
             return None;
         }
         Some(Action::Commit(piece))
     }
 
-    /// Whether all that is wanted is in force.
+    /// All requests are in force.
     pub(super) fn is_settled(&self) -> bool {
         self.known && self.under_way.is_none() && self.strays.is_empty() && self.queue.is_empty()
     }
 
-    /// Whether it is known what is in force.
+    /// The state in force is known.
     pub(super) const fn is_known(&self) -> bool {
         self.known
     }
 
-    /// The flows that are in force for a call.
+    /// The flows in force for a call.
     pub(super) fn flows(&self, call: &str) -> impl Iterator<Item = Flow> {
         let keys = self.calls.get(call).map(|c| c.keys.as_slice()).unwrap_or_default();
         keys.iter().filter_map(|key| self.present.get(key)).map(|(flow, _)| *flow)
     }
 
-    /// The flow that is in force for a key, and the call that it is for.
+    /// The flow in force for a key, and its call.
     pub(super) fn flow(&self, key: Key) -> Option<(&str, Flow)> {
         let (_, call) = self.wanted.get(&key)?;
         self.present.get(&key).map(|(flow, _)| (call.as_str(), *flow))
@@ -282,7 +284,7 @@ impl Planner {
         self.next
     }
 
-    /// Has these keys of a call looked at. A call that waits already keeps its place, unless it has become more urgent.
+    /// Queues these keys of a call. A call already in the queue keeps its place, unless it becomes more urgent.
     fn enqueue(&mut self, call: &str, mut keys: BTreeSet<Key>, mut class: Class) {
         let differs =
             |key: &Key| self.present.get(key).map(|(flow, _)| *flow) != self.wanted.get(key).map(|(flow, _)| *flow);
@@ -307,7 +309,7 @@ impl Planner {
     fn piece(&mut self) -> Piece {
         let size = if self.unbroken { MAX_FLOWS } else { self.size.unwrap_or(LARGEST) };
         let mut work = Work::default();
-        // A key of theirs may be wanted with another value.
+        // Strays first, because a requested flow may need the same key with another value.
         if !self.strays.is_empty() {
             let rest = self.strays.len().saturating_sub(size * ELEMENTS);
             let strays = self.strays.split_off(rest);
@@ -332,8 +334,8 @@ impl Planner {
         self.close(work)
     }
 
-    /// Takes out what is wanted no more, when hardly a number is left for what is new. There is such, for fewer flows can be wanted
-    /// than there are numbers.
+    /// Removes unrequested flows when few numbers are left for new ones. Some always exist, because fewer flows can be
+    /// requested than there are numbers.
     fn make_room(&mut self, size: usize, work: &mut Work) {
         let unwanted: Vec<Key> =
             self.present.keys().filter(|key| !self.wanted.contains_key(key)).copied().take(size).collect();
@@ -342,14 +344,14 @@ impl Planner {
         }
     }
 
-    /// Makes what is there for a key what should be there; whether there was a number for it.
+    /// Brings the flow of a key into its requested state. False if no number was free.
     fn look_at(&mut self, key: Key, work: &mut Work) -> bool {
         let want = self.wanted.get(&key).map(|(flow, _)| *flow);
         let have = self.present.get(&key).copied();
         if have.map(|(flow, _)| flow) == want {
             return true;
         }
-        // First the number: a flow that cannot be replaced stays.
+        // Get the number first, so that a flow without a replacement stays.
         let slot = match want {
             Some(_) => match self.slot() {
                 Some(slot) => Some(slot),
@@ -373,7 +375,7 @@ impl Planner {
     }
 
     fn slot(&mut self) -> Option<u16> {
-        // New numbers first: those that were given up rest for longest.
+        // New numbers first, so that freed numbers rest as long as possible.
         if let Ok(slot) = u16::try_from(self.used) {
             self.used += 1;
             return Some(slot);
@@ -398,14 +400,14 @@ impl Planner {
     }
 }
 
-/// A piece in the making.
+/// A piece under construction.
 #[derive(Debug, Default)]
 struct Work {
     out: Elements,
     put: Elements,
     given_up: Vec<u16>,
     changed: usize,
-    // How many flows spoke so before, and one of them.
+    // The number of flows before the change for each pair of our port and phone, and one of these flows.
     spoken: BTreeMap<Key, (u32, Flow)>,
 }
 

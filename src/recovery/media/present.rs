@@ -1,4 +1,4 @@
-//! What the sets of a relay's table hold, read back into flows: what a predecessor left goes on, and only what differs is changed.
+//! Reads a relay table's sets back into flows. The flows of a predecessor continue, and only differences are changed.
 
 use super::table::{self, SETS};
 use crate::calls::model::Flow;
@@ -6,19 +6,20 @@ use crate::vip::nfnl::{Data, Found};
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
-/// What a table holds.
+/// Contents of a table.
 #[derive(Debug, Default)]
 pub(super) struct Present {
-    /// The number of the instance in the marks; `None` without flows.
+    /// The instance's number in the marks. `None` without flows.
     pub(super) tag: Option<u8>,
-    /// The flows that are there whole, each with its number.
+    /// Complete flows, each with its number.
     pub(super) flows: Vec<(Flow, u16)>,
-    /// What belongs to none of them: number of the set, and key.
+    /// Elements outside every complete flow: number of the set, and key.
     pub(super) strays: Vec<(usize, Data)>,
 }
 
 impl Present {
-    /// Makes flows of the elements of each of [`SETS`]. A flow is whole if every set has its part, and no other flow has its mark.
+    /// Assembles flows from the elements of each of [`SETS`]. A flow is complete if every set has its part and its mark
+    /// is unique.
     pub(super) fn of(sets: &[Vec<Found>]) -> Self {
         let parts = Parts::of(sets);
         let mut present = Self::default();
@@ -44,9 +45,9 @@ impl Present {
 #[derive(Default)]
 struct Parts {
     senders: Vec<(SocketAddr, SocketAddr, u32)>,
-    // How many senders have the mark.
+    // Number of senders for each mark.
     marks: HashMap<u32, usize>,
-    // By the mark: where a flow goes, and where it seems to come from.
+    // By mark: the flow's destination, and the source it appears to come from.
     to: [HashMap<u32, IpAddr>; 2],
     source: [HashMap<u32, IpAddr>; 2],
     dport: HashMap<u32, u16>,

@@ -1,4 +1,4 @@
-//! The kernel relay's nftables table: what is in it, and how one flow is put in and taken out.
+//! The nftables table of the kernel relay: its contents, and how one flow is added and removed.
 
 use crate::calls::model::Flow;
 use crate::vip::nfnl::{Batch, Data};
@@ -6,28 +6,28 @@ use crate::vip::nft::signed::Signed;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-/// Flows of one instance at one time: the mark that carries a flow's number through the kernel has 16 bits for it. Enough for
-/// 16,384 calls with RTP and RTCP both ways.
+/// Most flows of one instance at one time. The mark carries the flow's number in 16 bits. Enough for 16,384 calls with
+/// RTP and RTCP both ways.
 pub(super) const MAX_FLOWS: usize = 65_536;
-/// Top byte of the mark (`k`): keeps clear of the small marks that policy routing usually has.
+/// Top byte of the mark (`k`). It avoids the small marks common in policy routing.
 const MARK: u32 = 0x6b00_0000;
 
-/// The mark of flow number `slot` of the instance with number `tag`.
+/// The mark of flow `slot` of instance `tag`.
 pub(super) fn mark(tag: u8, slot: u16) -> u32 {
     MARK | u32::from(tag) << 16 | u32::from(slot)
 }
 
-/// The instance's number and the flow's, from a mark that [`mark`] made.
+/// The instance's and the flow's number in a mark made by [`mark`].
 pub(super) const fn of_mark(mark: u32) -> Option<(u8, u16)> {
     if mark & 0xff00_0000 == MARK { Some(((mark >> 16) as u8, mark as u16)) } else { None }
 }
 
-/// A packet's addresses and ports as the sets have them.
+/// A packet's addresses and ports in the form of the sets.
 pub(super) fn key(from: SocketAddr, to: SocketAddr) -> Data {
     Data::new().then_address(from).then_address(to)
 }
 
-/// Sender and port of ours, from the key of an element of a flow map.
+/// Sender and our port, from the key of a flow map's element.
 pub(super) fn ends(key: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
     let address = |bytes: &[u8]| -> Option<SocketAddr> {
         let (ip, port) = bytes.split_last_chunk::<4>()?;
@@ -38,42 +38,42 @@ pub(super) fn ends(key: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
     Some((address(from)?, address(at)?))
 }
 
-/// The map with the flows of one address family, whose elements count.
+/// The flow map of one address family. Its elements have counters.
 pub(super) const fn flow_map(v4: bool) -> &'static str {
     if v4 { SETS[0].0 } else { SETS[1].0 }
 }
 
-/// The sets and maps: name, type of the key and value, and whether each element counts.
+/// The sets and maps: name, type of key and value, and whether elements have counters.
 pub(super) const SETS: [(&str, &str, bool); 11] = [
-    // Who sends to which port of ours -> the flow's mark.
+    // Sender and our port -> the flow's mark.
     ("flow4", "ipv4_addr . inet_service . ipv4_addr . inet_service : mark", true),
     ("flow6", "ipv6_addr . inet_service . ipv6_addr . inet_service : mark", true),
-    // The mark -> what is written into the packet.
+    // The mark -> the values written into the packet.
     ("daddr4", "mark : ipv4_addr", false),
     ("daddr6", "mark : ipv6_addr", false),
     ("saddr4", "mark : ipv4_addr", false),
     ("saddr6", "mark : ipv6_addr", false),
     ("dport", "mark : inet_service", false),
     ("sport", "mark : inet_service", false),
-    // What a server on this host may not send, because the relay speaks from that port to that phone.
+    // Packets that a server on this host must not send, because the relay sends from that port to that phone.
     ("local4", "ipv4_addr . inet_service . ipv4_addr . inet_service", false),
     ("local6", "ipv6_addr . inet_service . ipv6_addr . inet_service", false),
-    // The marks of flows on which T.38 was agreed.
+    // Marks of flows with agreed T.38.
     (UDPTL, "mark", false),
 ];
-/// The set of the flows whose packets may look like anything.
+/// The set of flows whose packets may have any payload.
 const UDPTL: &str = "udptl";
-/// The set with one counter for each reason why packets are dropped.
+/// The set with one counter for each drop reason.
 pub(super) const REFUSED: &str = "refused";
 
-/// Why the relay drops a packet of a flow: the key in the set [`REFUSED`], as a mark.
+/// Reason for dropping a flow's packet: its key in the set [`REFUSED`], as a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Why {
-    /// It is not what phones send: RTP, RTCP, STUN or DTLS, or UDPTL where it was agreed.
+    /// The payload is not what phones send: RTP, RTCP, STUN or DTLS, or agreed UDPTL.
     Payload = 1,
-    /// It is a part of a datagram, or has headers between IP and UDP: what is in it cannot be told.
+    /// A fragment, or a packet with headers between IP and UDP. Its payload cannot be checked.
     Part = 2,
-    /// It would end on this host, or at everybody in its network.
+    /// The packet would end on this host, or at a broadcast address of its network.
     ThisHost = 3,
 }
 
@@ -90,11 +90,11 @@ impl Why {
     }
 }
 
-/// What passes by its first bytes (RFC 7983): the chains `to4` and `to6`, after which a packet is sent on by `send4` or `send6`.
-/// `whole` holds for a packet that is a whole datagram without headers between IP and UDP.
+/// The payload check by first bytes (RFC 7983): the chains `to4` and `to6`, which pass accepted packets to `send4` or
+/// `send6`. `whole` matches whole datagrams without headers between IP and UDP.
 ///
-/// RTP and RTCP have version 2 (RFC 3550), in packets of 8 bytes at least. All but those take the longer way. The bytes are read by
-/// their place after the UDP header, as every kernel with nftables can.
+/// RTP and RTCP have version 2 (RFC 3550) and at least 8 bytes. All other packets take the longer path. The bytes are
+/// matched by their offset behind the UDP header, which every kernel with nftables supports.
 fn passes(v: u8, whole: &str) -> String {
     let (payload, part) = (Why::Payload.rule(), Why::Part.rule());
     format!(
@@ -106,12 +106,12 @@ fn passes(v: u8, whole: &str) -> String {
     )
 }
 
-/// What a flow with mark `mark` is in set number `set` of [`SETS`]: key and value, if it is in that set.
+/// Key and value of a flow with mark `mark` in set number `set` of [`SETS`], if it belongs in that set.
 pub(super) fn of_flow(set: usize, flow: &Flow, mark: u32) -> Option<(Data, Option<Data>)> {
     if (set < 6) && (set % 2 == 1) != flow.at.is_ipv6() {
         return None;
     }
-    // Marks are numbers in the host's order, addresses and ports are as on the wire.
+    // Marks are in host byte order, addresses and ports in network byte order.
     let number = Data::new().then(&mark.to_ne_bytes());
     let ip = |a: SocketAddr| Data::new().then_ip(a.ip());
     let port = |a: SocketAddr| Data::new().then(&a.port().to_be_bytes());
@@ -126,12 +126,12 @@ pub(super) fn of_flow(set: usize, flow: &Flow, mark: u32) -> Option<(Data, Optio
     }
 }
 
-/// The key in set number `set` that keeps everybody on this host from sending what `flow` sends, if it is in that set.
+/// The key in set number `set` that stops this host from sending the packets of `flow`, if it belongs in that set.
 pub(super) fn of_local(set: usize, flow: &Flow) -> Option<Data> {
     (set == 8 + usize::from(flow.at.is_ipv6())).then(|| key(flow.source, flow.to))
 }
 
-/// Flows with their marks, and flows that keep this host silent, that go in or out together.
+/// Flows with their marks, and flows for the local sets, that are added or removed together.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Elements {
     pub(super) flows: Vec<(Flow, u32)>,
@@ -139,17 +139,18 @@ pub(super) struct Elements {
 }
 
 impl Elements {
-    /// Writes their additions.
+    /// Writes the additions.
     pub(super) fn add(&self, batch: &mut Batch) {
         self.each(|set, key, value| batch.add(set, key, value, None));
     }
 
-    /// Writes their deletions.
+    /// Writes the deletions.
     pub(super) fn delete(&self, batch: &mut Batch) {
         self.each(|set, key, _| batch.delete(set, key));
     }
 
-    // Set by set, so that thousands of elements share messages. Nothing is gathered: it would be as large as the batch itself.
+    // Set by set, so that thousands of elements share messages. Collecting them first would take as much memory as the
+    // batch itself.
     pub(super) fn each(&self, mut write: impl FnMut(&str, &Data, Option<&Data>)) {
         for (set, (name, ..)) in SETS.iter().enumerate() {
             for (key, value) in self.flows.iter().filter_map(|(flow, mark)| of_flow(set, flow, *mark)) {
@@ -162,25 +163,26 @@ impl Elements {
     }
 }
 
-/// The script that makes the table or renews its rules. What is in its sets stays, so that audio which a predecessor forwards does not
-/// stop; a table of another make, whose sets do not fit, is refused by nft.
+/// The script that creates the table or renews its rules. The set elements stay, so a predecessor's audio continues.
+/// nft refuses if a table of another version has sets that do not fit.
 pub(super) fn renewed(table: &str, rules: &Signed) -> String {
-    // Flushing a table takes its rules out, and leaves the elements.
+    // Flushing a table removes its rules and keeps the elements.
     format!("add table inet {table}\nflush table inet {table}\n{}", rules.text())
 }
 
 /// The sets and rules.
 ///
-/// Stateless: a packet of a flow is marked with the flow's number and gets its destination in prerouting, and its source in
-/// postrouting, looked up by the mark. Why not the ways that come to mind first:
-/// - NAT needs a connection tracking entry for each flow, decides at a flow's first packet only, and so by-passes elements that
-///   are armed later; it also makes the kernel track everything else on the host.
-/// - the source cannot be rewritten in prerouting too: a packet from one of our own addresses is dropped there as martian;
-/// - a second look-up by addresses instead of the mark sees what the first rewriting left, not what came;
+/// Stateless. In prerouting, a packet of a flow gets the flow's number as its mark, and its new destination. In
+/// postrouting it gets its new source, by the mark. The more obvious ways fail:
+/// - NAT needs a connection tracking entry for each flow. It decides at a flow's first packet only, so it misses
+///   elements that are armed later. It also makes the kernel track all other traffic on the host.
+/// - Rewriting the source in prerouting fails, because a packet from one of our own addresses is dropped there as
+///   martian.
+/// - A second look-up by addresses instead of the mark sees the rewritten packet instead of the original.
 /// - `fwd` at the ingress hook skips routing, and a phone behind a gateway needs routing.
 ///
-/// Raw priority comes before connection tracking (-200), and `notrack` keeps relayed packets out of it. It also comes before
-/// the socket is looked up, so no socket on this host sees a relayed packet.
+/// Raw priority precedes connection tracking (-200), and `notrack` keeps relayed packets out of it. It also precedes
+/// the socket look-up, so no socket on this host sees a relayed packet.
 pub(super) fn rules(table: &str, tag: u8, vips: &[IpAddr]) -> Signed {
     let mut text = format!("table inet {table} {{\n");
     for (name, kind, counts) in SETS {
@@ -205,8 +207,8 @@ pub(super) fn rules(table: &str, tag: u8, vips: &[IpAddr]) -> Signed {
             "oifname != \"lo\" meta l4proto udp {ip} saddr {{ {ours} }} {ip} saddr . udp sport . {ip} daddr . udp dport @local{v} \
              counter drop"
         );
-        // A UDP checksum of zero means "none" in IPv4, and some phones send that. Rewriting the port would make a wrong one of
-        // it, so it is put back to zero before the address, whose rewriting leaves a zero alone.
+        // A UDP checksum of zero means "none" in IPv4, and some phones send it. Rewriting the port would turn it into a
+        // wrong checksum, so it is reset to zero before the address is rewritten. Rewriting the address keeps a zero.
         let bare = |word: &str, chain: &str| {
             format!(
                 "chain {chain} {{\nudp {word}port set meta mark map @{word}port\nudp checksum set 0\nip {word}addr set meta mark map @{word}addr4\n"
@@ -224,7 +226,7 @@ pub(super) fn rules(table: &str, tag: u8, vips: &[IpAddr]) -> Signed {
             zero("bare_to4")
         );
         to.push_str(&passes(v, if v == 4 { "ip frag-off & 0x3fff == 0" } else { "ip6 nexthdr udp" }));
-        // The mark goes at the end: it is nobody else's business.
+        // Clear the mark at the end, because other rules must not see it.
         let _ = writeln!(
             from,
             "chain from{v} {{\n{}udp sport set meta mark map @sport\n{ip} saddr set meta mark map @saddr{v}\nmeta mark set 0\n}}",
@@ -232,14 +234,14 @@ pub(super) fn rules(table: &str, tag: u8, vips: &[IpAddr]) -> Signed {
         );
     }
     if vips.iter().any(IpAddr::is_ipv6) {
-        // IPv4 has a sysctl against redirects, IPv6 has none: a phone that obeyed one would talk past the relay. They leave
-        // only while a relay is armed here, and hosts do well without them.
+        // IPv4 has a sysctl against redirects, IPv6 has none. A phone that obeyed a redirect would bypass the relay.
+        // Redirects are dropped only while a relay is armed here, and hosts work well without them.
         output.push_str("icmpv6 type nd-redirect drop\n");
     }
     let (first, last) = (mark(tag, 0), mark(tag, u16::MAX));
     let all = Why::ALL.map(|why| (why as u32).to_string()).join(", ");
     let _ = writeln!(text, "set {REFUSED} {{ type mark; counter; elements = {{ {all} }} }}");
-    // What the relay has written a destination into never ends here, whatever addresses this host has.
+    // A packet with a destination written by the relay never ends here, whatever addresses this host has.
     let input = format!("meta mark {first:#x}-{last:#x} meta l4proto udp {}\n", Why::ThisHost.rule());
     let mut post = String::new();
     for (v, name, want) in [(4, "ipv4", IpAddr::is_ipv4 as fn(&IpAddr) -> bool), (6, "ipv6", IpAddr::is_ipv6)] {

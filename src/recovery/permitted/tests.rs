@@ -19,7 +19,7 @@ fn only_a_phones_audio_is_a_destination() {
     let place = |s: &str| s.parse::<SocketAddr>().unwrap();
     let nowhere = |s: &str| Refusal::Nowhere(place(s));
     for (to, refusal) in [
-        // The attack that was done: another host's SIP.
+        // The actual attack: another host's SIP port.
         ("10.0.0.2:5060", Refusal::Sip(place("10.0.0.2:5060"))),
         ("10.0.0.2:5061", Refusal::Sip(place("10.0.0.2:5061"))),
         ("10.0.0.2:5080", Refusal::Sip(place("10.0.0.2:5080"))),
@@ -81,7 +81,7 @@ fn the_servers_side_is_a_virtual_address_and_a_media_port() {
     }
     // The RTCP of the last port.
     assert_eq!(ours("10.0.0.9:20001", "10.0.0.9:10002"), Ok(()));
-    // A media range that has the recovery port in it.
+    // A media range that contains the recovery port.
     let within = Ground { sip_ports: vec![10_000], ..ground() };
     assert_eq!(within.permits(&flow("10.0.0.2:4000")), Err(Refusal::NotMediaPort(10_000)));
 }

@@ -91,19 +91,19 @@ fn audio_and_rtcp_run_both_ways_through_the_ports_that_phones_know() {
 
 #[test]
 fn a_description_that_names_a_place_of_sip_gets_no_audio() {
-    // The attack that was done: a phone's description names another host's port 5060.
+    // The actual attack: a phone's description names another host's port 5060.
     let mut c = simple("RTP/AVP 0", "RTP/AVP 0");
     c.legs[1].sdp_received = sdp("10.1.0.66", "m=audio 5060 RTP/AVP 0\r\n");
     let paths = paths_of(&c, &Ground::of(&vips())).unwrap();
     assert_eq!(paths.refused[0].1, Refusal::Sip("10.1.0.66:5060".parse().unwrap()));
     // Its RTCP would go to port 5061.
     assert_eq!((paths.flows, paths.refused.len()), (Vec::new(), 2));
-    // Wherever the other party itself speaks SIP.
+    // The other party's own SIP address.
     c.legs[1].sdp_received = sdp("10.1.0.1", "m=audio 6060 RTP/AVP 0\r\na=rtcp-mux\r\n");
     c.legs[0].remote_addr = "10.1.0.1:6060".parse().unwrap();
     let paths = paths_of(&c, &Ground::of(&vips())).unwrap();
     assert_eq!(paths.refused[0].1, Refusal::Sip("10.1.0.1:6060".parse().unwrap()));
-    // Audio goes on where only the RTCP is not permitted.
+    // Audio continues if only the RTCP is refused.
     c.legs[1].sdp_received = sdp("10.1.0.2", "m=audio 5000 RTP/AVP 0\r\na=rtcp:53\r\n");
     let paths = paths_of(&c, &Ground::of(&vips())).unwrap();
     assert_eq!((paths.flows.len(), paths.refused.len()), (2, 1));
@@ -131,7 +131,7 @@ fn udptl_is_what_both_parties_agreed_on() {
 fn what_was_seen_on_the_wire_beats_what_was_said() {
     let mut c = simple("RTP/AVP 0", "RTP/AVP 0\r\na=rtcp:5009");
     c.legs[0].rtp_sources = vec![Some("203.0.113.5:61000".parse().unwrap())];
-    // A host that no signalling names: an older version may have stored it.
+    // A host without any signalling. An older version may have stored it.
     assert_eq!(flows_of(&c, &vips()).unwrap()[0].from, "10.1.0.1:4000".parse().unwrap());
     c.legs[0].remote_addr = "203.0.113.5:5060".parse().unwrap();
     let flows = flows_of(&c, &vips()).unwrap();
@@ -162,7 +162,7 @@ fn a_held_call_keeps_its_paths_and_direct_media_has_none() {
     zero.legs[1].sdp_sent = sdp("0.0.0.0", "m=audio 10002 RTP/AVP 0\r\n");
     zero.legs[0].rtp_sources = vec![Some("10.1.0.1:4000".parse().unwrap())];
     assert_eq!(flows_of(&zero, &vips()).unwrap().len(), 4);
-    // No codec in common would matter only if the server's host carried the audio.
+    // The lack of a common codec matters only if the server's host carries the audio.
     let direct = simple("RTP/AVP 0", "RTP/AVP 8");
     assert_eq!(flows_of(&direct, &["10.9.0.99".parse().unwrap()]), Ok(vec![]));
 }

@@ -1,4 +1,4 @@
-//! What each mode may do, whatever comes in, and whenever it is changed.
+//! Limits of each mode, for any input and any change of mode.
 
 use super::world::{PORT, VIP, World, server};
 use crate::calls::model::{Call, CallEvent};
@@ -21,7 +21,7 @@ fn state(w: &World, call: &str) -> Option<CallState> {
     w.engine.status().into_iter().find(|s| s.call == call).map(|s| s.state)
 }
 
-/// A request of phone `i` in its dialog; `None` if no call has it.
+/// An in-dialog request from phone `i`. `None` if no call has it.
 fn request(w: &World, i: usize, method: &str) -> Option<Vec<u8>> {
     let mut legs = w.stored.values().flat_map(|c| &c.legs);
     let leg = legs.find(|l| l.remote_addr == w.phones[i].addr)?;
@@ -113,7 +113,7 @@ fn less_than_before_stops_signalling_at_once_and_keeps_the_audio() {
             assert_eq!(w.sent.len(), sent, "{to} after {after:?}");
             assert_eq!(w.flows, flows, "{to} after {after:?}: without their audio these calls are dead");
             assert_eq!(w.outcomes.len(), 4);
-            // More again: what was silenced stays so, and new calls get all.
+            // A higher mode again: silenced calls stay silent, and new calls get everything.
             w.engine.set_mode(Mode::Full, w.now);
             w.secs(60);
             assert_eq!(w.sent.len(), sent);
@@ -126,12 +126,12 @@ fn less_than_before_stops_signalling_at_once_and_keeps_the_audio() {
     }
 }
 
-/// Whether this action is one that the mode forbids. Written from the definition of the modes alone.
+/// Whether the mode forbids this action. Written from the definition of the modes alone.
 fn forbidden(mode: Mode, action: &Action) -> bool {
     match (mode, action) {
         (Mode::Full, _) => false,
         (_, Action::Send { .. }) => true,
-        // To take paths away is no relaying.
+        // Removing paths is no relaying.
         (Mode::Observe, Action::Flows { flows, .. }) => !flows.is_empty(),
         _ => false,
     }
@@ -149,10 +149,10 @@ fn random_call(w: &mut World, n: u16, rng: &mut Rng) -> Call {
     call
 }
 
-/// Runs a history of takeovers, changes of mode, packets and time, and checks each action against the mode in force.
+/// Runs a sequence of takeovers, mode changes, packets and time, and checks each action against the current mode.
 fn history(seed: u64) {
     let mut rng = Rng::new(seed);
-    // Phones only lend their dialogs: what they say is made up.
+    // The phones only provide dialogs. Their messages are made up.
     let mut w = World::new(seed, 3);
     let mut engine = Engine::new(super::world::settings(3), seed);
     let (mut mode, mut now, mut n) = (Mode::Full, Time::from_millis(1_000), 0);
@@ -184,7 +184,7 @@ fn history(seed: u64) {
                 );
             }
             4 | 5 if !sent.is_empty() => {
-                // A phone answers something that was sent to it, be it long ago.
+                // A phone answers an earlier request, however old.
                 let (from, to, payload) = sent[usize::try_from(rng.next()).unwrap_or(0) % sent.len()].clone();
                 let code = [100, 200, 200, 404, 481, 491, 500][usize::try_from(rng.next() % 7).unwrap()];
                 let m = crate::sip::message::Message::parse(&payload).unwrap();

@@ -53,18 +53,18 @@ fn what_needs_no_other_phone_is_answered_here() {
         assert_eq!(w.result(0), (method.into(), code));
     }
     assert_eq!(w.phones[1].got, ["INVITE"], "the other phone hears nothing of it");
-    // INFO passes.
+    // INFO is relayed.
     w.ask(0, "INFO", "Signal=5\r\n");
     w.secs(1);
     assert_eq!(w.result(0), ("INFO".into(), 200));
     assert_eq!(w.phones[1].got, ["INVITE", "INFO"]);
-    // Another number of m-lines can't be mirrored.
+    // A different number of m-lines cannot be relayed.
     let more = format!("{}m=video 4002 RTP/AVP 96\r\n", changed(&w.phones[0], 40, "sendrecv"));
     w.phones[0].late_answer = None;
     w.ask(0, "INVITE", &more);
     w.secs(1);
     assert_eq!(w.result(0), ("INVITE".into(), 488));
-    // UPDATE with an offer passes as UPDATE.
+    // UPDATE with an offer is relayed as UPDATE.
     let body = changed(&w.phones[0], 41, "sendonly");
     w.ask(0, "UPDATE", &body);
     w.secs(1);
@@ -85,7 +85,7 @@ fn a_cancelled_hold_is_cancelled_at_the_other_phone() {
     assert_eq!(w.result(0), ("INVITE".into(), 487));
     assert!(w.sent.iter().any(|(_, to, b)| *to == w.phones[1].addr && b.starts_with(b"CANCEL")));
     assert_eq!(w.engine.status()[0].state, CallState::Carried);
-    // A refusal of the other phone comes back.
+    // The other phone's refusal comes back.
     w.phones[1].answers.push_back(Answer::Code(488, ""));
     let body = changed(&w.phones[0], 10, "sendonly");
     w.ask(0, "INVITE", &body);
@@ -138,7 +138,7 @@ fn two_offers_at_once_collide() {
     w.ask(1, "INVITE", &b);
     w.secs(3);
     assert_eq!((w.result(0).1, w.result(1).1), (491, 491));
-    // Overlapping INVITEs of one phone.
+    // Overlapping INVITEs from one phone.
     w.phones[1].answers.push_back(Answer::Ring);
     let a2 = changed(&w.phones[0], 10, "sendonly");
     w.ask(0, "INVITE", &a2);

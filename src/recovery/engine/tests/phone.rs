@@ -1,4 +1,4 @@
-//! A phone that refuses to overlook a mistake.
+//! A phone that fails the test at any mistake.
 
 use crate::calls::model::{Direction, Leg, LegState, Sdp as Description, SessionTimer};
 use crate::recovery::transaction::{T1, T2};
@@ -11,12 +11,12 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// How the phone treats the next re-INVITE.
+/// The phone's response to the next re-INVITE.
 #[derive(Clone, Debug)]
 pub(super) enum Answer {
     Accept,
     Code(u16, &'static str),
-    /// 180, and the final answer only when cancelled.
+    /// 180, and a final response only to a CANCEL.
     Ring,
     Nothing,
     /// 2xx without SDP.
@@ -35,7 +35,7 @@ pub(super) struct Sent {
 
 struct Given {
     response: Vec<u8>,
-    /// Final answers to INVITE are resent until ACK.
+    /// When to resend the final response to an INVITE, until ACK.
     resend: Option<(Time, Duration)>,
     cseq: u32,
     ok_invite: bool,
@@ -48,11 +48,11 @@ pub(super) struct Phone {
     pub(super) me: String,
     pub(super) peer: String,
     pub(super) routes: Vec<String>,
-    /// Where the phone's requests go: the Contact that it knows of the server.
+    /// Destination of the phone's requests: the Contact it knows.
     pub(super) target: SocketAddr,
     pub(super) cseq: u32,
     pub(super) peer_cseq: Option<u32>,
-    /// The description in force that this phone was sent.
+    /// The description in force that this phone received.
     pub(super) sdp_seen: String,
     pub(super) sdp: String,
     pub(super) answers: VecDeque<Answer>,
@@ -60,15 +60,15 @@ pub(super) struct Phone {
     pub(super) byes: u32,
     pub(super) accepted: u32,
     pub(super) acked: u32,
-    /// Status codes that came for our requests, by method.
+    /// Status codes of our requests, by method.
     pub(super) results: Vec<(String, u16, Vec<u8>)>,
     pub(super) got: Vec<String>,
     pub(super) timer: Option<SessionTimer>,
-    /// Answers go to the packet's source, not to Via.
+    /// Sends responses to the packet's source instead of Via.
     pub(super) lazy: bool,
     pub(super) late_answer: Option<String>,
     pub(super) max_gap: u32,
-    /// Packets come in order, so that requests must name the newest Contact.
+    /// Packets arrive in order, so requests must name the newest Contact.
     pub(super) steady: bool,
     sent: Vec<Sent>,
     given: HashMap<String, Given>,
@@ -151,7 +151,7 @@ impl Phone {
     }
 
     fn contact(&self) -> String {
-        // Another one after each target refresh.
+        // A new one after each target refresh.
         format!("sip:u@{};v={}", self.addr, self.accepted)
     }
 
@@ -161,7 +161,7 @@ impl Phone {
         sent.chain(given).min().unwrap_or(Time::FAR)
     }
 
-    /// Whether each final answer to an INVITE has had its ACK.
+    /// Whether each final response to an INVITE has its ACK.
     pub(super) fn all_acked(&self) -> bool {
         self.given.values().all(|g| g.resend.is_none())
     }
@@ -231,7 +231,7 @@ impl Phone {
         self.out.push((self.target, text.into_bytes()));
     }
 
-    /// One datagram of the server or the agent.
+    /// Handles one datagram from the server or the agent.
     pub(super) fn hear(&mut self, from: SocketAddr, bytes: &[u8], now: Time) {
         let m = Message::parse(bytes).expect("only SIP is sent to phones");
         assert_eq!(m.call_id(), self.call_id.as_bytes());
@@ -313,7 +313,7 @@ impl Phone {
         let branch = String::from_utf8_lossy(m.branch().unwrap()).into_owned();
         assert!(branch.starts_with("z9hG4bK"));
         if m.method() == Method::Ack {
-            // A refusal is ACKed in its transaction, a 2xx in one of its own (RFC 3261 sections 17.1.1.3 and 13.2.2.4).
+            // A refusal is ACKed in its own transaction, a 2xx in a new one (RFC 3261 sections 17.1.1.3 and 13.2.2.4).
             let own = format!("{branch}/INVITE");
             let found = self.given.iter_mut().find(|(key, g)| g.cseq == cseq && (g.ok_invite || **key == own)).map(
                 |(key, g)| {
@@ -442,7 +442,7 @@ impl Phone {
 }
 
 fn m_bytes(m: &Message<'_>) -> Vec<u8> {
-    // Enough of the request to answer it.
+    // Enough of the request for a response.
     let mut out = b"INVITE sip:x SIP/2.0\r\n".to_vec();
     for (name, value) in m.all().filter(|(n, _)| !n.eq_ignore_ascii_case(b"Content-Length")) {
         out.extend_from_slice(&[name, b": ", value, b"\r\n"].concat());

@@ -59,7 +59,7 @@ fn an_answer_to_the_packets_source_is_overheard() {
     assert_eq!(w.outcomes["call-00000"], Outcome::Recovered);
 }
 
-/// The server's answer to a request that phone 0 sent to the server's port.
+/// The server's response to a request from phone 0 to the server's port.
 fn server_says(w: &mut World, code: u16, method: &str) {
     let head =
         format!("SIP/2.0 {code} X\r\nVia: SIP/2.0/UDP {};branch=z9hG4bKown\r\nCall-ID: a0@x\r\n", w.phones[0].addr);
@@ -73,7 +73,7 @@ fn server_says(w: &mut World, code: u16, method: &str) {
 #[test]
 fn a_phone_that_the_server_told_its_call_is_unknown_is_asked() {
     let (mut w, _) = recovered(4);
-    // Neither a progress nor a refusal nor the answer to BYE says anything about the call.
+    // A challenge, a refusal or the response to BYE says nothing about the call.
     for (code, method) in [(401, "INVITE"), (488, "INVITE"), (481, "BYE")] {
         server_says(&mut w, code, method);
     }
@@ -124,12 +124,12 @@ fn bye_on_the_servers_port_during_recovery_ends_the_other_party() {
     for who in [0, 1] {
         let mut w = World::new(7, 50);
         let call = w.b2bua(0);
-        // BYE crosses the answer that names a new Contact.
+        // BYE crosses the response with a new Contact.
         w.phones.iter_mut().for_each(|p| p.steady = false);
         w.start(vec![call]);
         w.ask(who, "BYE", "");
         w.secs(40);
-        // The server's 481 isn't simulated, so the hanging phone gives up by itself.
+        // The server's 481 is not simulated, so the phone that hangs up gives up by itself.
         w.phones[who].ended = true;
         assert_eq!(w.outcomes["call-00000"], Outcome::HungUp);
         assert_eq!(w.phones[1 - who].byes, 1);
@@ -159,7 +159,7 @@ fn glare_is_tried_again_and_refusals_leave_the_call_up() {
         let gap = if matches!(answer, Answer::Code(500, "")) { 100 } else { 1 };
         assert_eq!(w.phones[1].max_gap, gap, "{answer:?}");
         assert!(w.phones[1].all_acked(), "{answer:?}");
-        // Still on the server's port if the re-INVITE was refused: an overheard BYE.
+        // After a refused re-INVITE the phone still uses the server's port: an overheard BYE.
         w.phones[0].target = agent();
         w.ask(0, "BYE", "");
         w.secs(5);

@@ -119,7 +119,7 @@ impl World {
         while let Some(action) = self.engine.poll_action() {
             match action {
                 Action::Send { from, to, payload } => {
-                    // The capture hears our own packets as well; they must change nothing.
+                    // The capture sees our own packets as well. They must not change anything.
                     let p = Packet { src: from, dst: to, transport: Transport::Udp, payload: &payload };
                     let before = self.engine.actions.len();
                     let _ = self.engine.handle_packet(&p, Heard::Overheard, self.now);
@@ -145,14 +145,15 @@ impl World {
         }
         for i in 0..self.phones.len() {
             for (to, bytes) in std::mem::take(&mut self.phones[i].out) {
-                // A resent 2xx is addressed to the phone itself: it goes where the first went.
+                // A resent 2xx is addressed to the phone itself. It goes to the agent like the first one.
                 let to = if to == self.phones[i].addr { agent() } else { to };
                 self.post(self.phones[i].addr, to, bytes);
             }
         }
     }
 
-    /// RFC 3261 section 12.2.1.1: each new request's number is one above the last; a hundred above once a phone complained.
+    /// RFC 3261 section 12.2.1.1: each new request's number is one above the last, or a hundred above after a
+    /// complaint.
     fn check_cseq(&mut self, to: SocketAddr, payload: &[u8]) {
         let m = Message::parse(payload).unwrap();
         if !m.is_request() || matches!(m.method(), Method::Ack | Method::Cancel) {
@@ -163,7 +164,7 @@ impl World {
             if known == branch {
                 assert_eq!(last, number, "a retransmission is the same");
             } else if last > number {
-                // An older request is sent again after a newer one was started.
+                // A retransmission of an older request, after a newer one was started.
                 self.cseqs.insert(to, (last, known));
             } else {
                 assert!(matches!(number - last, 1 | 100), "{last} -> {number}");
@@ -208,14 +209,14 @@ impl World {
         self.run(Duration::from_secs(s));
     }
 
-    /// Asks from phone `i` now.
+    /// Sends a request from phone `i` now.
     pub(super) fn ask(&mut self, i: usize, method: &str, body: &str) {
         let now = self.now;
         self.phones[i].ask(method, "", body, now);
         self.drain();
     }
 
-    /// The code that phone `i` got for its last request.
+    /// The status code of phone `i`'s last request.
     pub(super) fn result(&self, i: usize) -> (String, u16) {
         self.phones[i].results.last().map(|(m, c, _)| (m.clone(), *c)).unwrap()
     }

@@ -1,12 +1,12 @@
-//! A number for each instance of this process, so that the marks of two instances never meet.
+//! A number for each instance of this process, so that the marks of two instances never collide.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 static TAGS: Mutex<BTreeMap<String, u8>> = Mutex::new(BTreeMap::new());
 
-/// The number of an instance: what it has, else `before` (its predecessor's) if no other instance has that; else one that is made of
-/// its name, so that it has the same after most restarts. `None` if all 255 are taken.
+/// The number of an instance. It keeps its current number. Otherwise it gets `before` (its predecessor's), if that is
+/// free, or else one derived from its name, which is the same after most restarts. `None` if all 255 are taken.
 pub(super) fn of(instance: &str, before: Option<u8>) -> Option<u8> {
     choose(&mut TAGS.lock().unwrap_or_else(PoisonError::into_inner), instance, before)
 }
@@ -17,7 +17,7 @@ fn choose(tags: &mut BTreeMap<String, u8>, instance: &str, before: Option<u8>) -
     }
     let first = instance.bytes().fold(0_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte));
     let all = before.into_iter().chain((0..=u8::MAX).map(|n| first.wrapping_add(n)));
-    // Zero is nobody's.
+    // Zero is reserved.
     let tag = all.into_iter().find(|tag| *tag != 0 && !tags.values().any(|taken| taken == tag))?;
     tags.insert(instance.to_owned(), tag);
     Some(tag)
@@ -33,7 +33,7 @@ mod tests {
         assert_eq!(choose(&mut tags, "a", Some(7)), Some(7));
         assert_eq!(choose(&mut tags, "a", Some(9)), Some(7));
         assert_ne!(choose(&mut tags, "b", Some(7)), Some(7));
-        // The same in another process with other instances.
+        // The same number in another process with other instances.
         assert_eq!(choose(&mut BTreeMap::new(), "b", None), tags.get("b").copied());
     }
 

@@ -9,12 +9,12 @@ fn flow(from: u16, at: u16, to: u16, source: u16) -> Flow {
     Flow { from: phone(from), at: ours(at), to: phone(to), source: ours(source), udptl: false }
 }
 
-/// Both ways between phones `2n` and `2n + 1`.
+/// Both directions between phones `2n` and `2n + 1`.
 fn call(n: u16) -> [Flow; 2] {
     [flow(2 * n, 0, 2 * n + 1, 2), flow(2 * n + 1, 2, 2 * n, 0)]
 }
 
-/// The sets as the kernel has them: adding what is there with another value, and deleting what is not there, fails.
+/// The sets as in the kernel. Adding an existing key with another value fails, and so does deleting a missing key.
 #[derive(Clone, Debug, Default)]
 struct Kernel {
     sets: Vec<BTreeMap<Vec<u8>, Vec<u8>>>,
@@ -50,7 +50,7 @@ impl Kernel {
         self.sets.iter().map(|set| set.iter().map(found).collect()).collect()
     }
 
-    /// What becomes of a packet, as the rules look it up: where it goes, where it seems to come from, and whether it may be UDPTL.
+    /// The result of the rules for each packet: its destination, its apparent source, and whether it may be UDPTL.
     fn forwards(&self) -> BTreeMap<Key, (SocketAddr, SocketAddr, bool)> {
         let ip = |set: &BTreeMap<Vec<u8>, Vec<u8>>, mark: &Vec<u8>| {
             std::net::IpAddr::from(<[u8; 4]>::try_from(&*set[mark]).unwrap())
@@ -66,7 +66,7 @@ impl Kernel {
         all
     }
 
-    /// Whom this host may not talk to, from which port.
+    /// Pairs of our port and phone that this host must not send on.
     fn silent(&self) -> BTreeSet<Key> {
         self.sets[Self::index("local4")].keys().map(|key| ends(key).unwrap()).collect()
     }
@@ -110,12 +110,12 @@ fn what_is_as_it_should_be_is_not_touched() {
     assert_eq!(run(&mut planner, &mut kernel), 1);
     planner.handle_set("a", &[call(1)[1], call(1)[0]], true).unwrap();
     assert!(planner.poll_action().is_none());
-    // A successor finds it, and changes nothing.
+    // A successor finds the flows and changes nothing.
     let before = kernel.sets.clone();
     let mut next = Planner::default();
     next.handle_set("a", &call(1), false).unwrap();
     assert_eq!((run(&mut next, &mut kernel), &kernel.sets), (0, &before));
-    // One flow of the call moves: only that is changed.
+    // One flow of the call moves, and only that flow is changed.
     next.handle_set("a", &[call(1)[0], flow(3, 2, 7, 0)], false).unwrap();
     let piece = piece(&mut next);
     assert_eq!((piece.out.flows.len(), piece.put.flows.len()), (1, 1));
@@ -137,7 +137,7 @@ fn emergency_calls_come_first_and_what_is_wrong_before_what_is_new() {
     assert_eq!(put, [call(9002), call(9001)].concat());
     assert!(first.put.flows.len() <= LARGEST);
     planner.handle_done(Duration::from_millis(1));
-    // The rest in the order in which it was asked for.
+    // The rest in the order of the requests.
     assert_eq!(piece(&mut planner).put.flows[0].0, call(197)[0]);
 }
 
@@ -180,7 +180,7 @@ fn the_table_is_bounded_and_full_it_still_changes() {
             .map(|i| Flow { from: SocketAddr::from(([10, 2, (n >> 8) as u8, n as u8], 4000 + i)), ..flow(0, 0, 1, 2) })
             .collect()
     };
-    // All that a predecessor had is unwanted, and as much is wanted instead.
+    // All flows of a predecessor are unrequested, and as many others are requested.
     let flows = (0..MOST / 64).flat_map(many).zip(0..).collect();
     planner.handle_present(Present { tag: Some(1), flows, strays: Vec::new() }, 1);
     for n in 0..MOST / 64 {
@@ -204,11 +204,11 @@ fn the_table_is_bounded_and_full_it_still_changes() {
     assert_eq!(there.into_values().collect::<BTreeSet<_>>(), wanted);
 }
 
-/// What is asked for, in the plainest form.
+/// The requested flows in the plainest form.
 #[derive(Clone, Debug, Default)]
 struct Oracle {
     owners: BTreeMap<Key, (Flow, u8)>,
-    /// Every flow that was ever asked for.
+    /// Every flow that was ever requested.
     ever: BTreeSet<Flow>,
 }
 
@@ -228,17 +228,17 @@ impl Oracle {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A call gets these flows, of a few that calls compete for.
+    /// A call gets these flows, out of a few that calls compete for.
     Set(u8, Vec<Flow>, bool),
-    /// The next piece comes into force after so many milliseconds.
+    /// The next piece comes into force after this many milliseconds.
     Piece(u64),
     /// The kernel refuses the next piece, or does not answer.
     Refused,
-    /// The process ends with a piece that came into force or did not, and the next finds what is there.
+    /// The process ends with a piece that did or did not come into force. The next process reads the kernel's state.
     Crash(bool),
-    /// Somebody flushes the ruleset.
+    /// The ruleset is flushed from outside.
     Flush,
-    /// Somebody else's element.
+    /// An element from outside.
     Stray(u8, u8),
 }
 
@@ -303,7 +303,8 @@ proptest! {
                     spoilt = true;
                 }
                 Step::Stray(set, n) => {
-                    // As far as an element changes no packet: what sends audio is the flow map, and that is ours alone.
+                    // Only elements that change no packet. The flow map decides what is forwarded, and only we write
+                    // it.
                     let set = usize::from(set);
                     if (2..8).contains(&set) && set % 2 == 0 || set >= 6 {
                         let key = if set < 8 { mark(1, 200 + u16::from(n)).to_ne_bytes().to_vec() } else { vec![n; if set == 8 { 16 } else { 40 }] };
@@ -312,8 +313,8 @@ proptest! {
                     }
                 }
             }
-            // Each packet that is forwarded goes the way that was once asked for it, whole; and this host is silent where the
-            // relay speaks.
+            // Each forwarded packet follows one flow that was once requested for it, completely. This host is silent
+            // wherever the relay sends.
             let silent = kernel.silent();
             for ((from, at), (to, source, udptl)) in kernel.forwards() {
                 let flow = Flow { from, at, to, source, udptl };
@@ -321,7 +322,7 @@ proptest! {
                 prop_assert!(silent.contains(&(source, to)));
             }
         }
-        // In the end: all that is wanted and nothing else.
+        // In the end exactly the requested flows are in force.
         planner.handle_unknown();
         run(&mut planner, &mut kernel);
         let wanted: BTreeMap<Key, _> = oracle.owners.iter().map(|(key, (flow, _))| (*key, (flow.to, flow.source, flow.udptl))).collect();
