@@ -4,7 +4,8 @@ use super::super::plan::{MS, Mode};
 use super::World;
 use crate::cluster::election::types::{Fault, HoldKind};
 
-/// A switchover that was asked for so long ago has been carried out or refused, with the latest of its copies.
+/// A switchover requested longer ago has been carried out, refused or withdrawn (after 5 s), with the latest of its
+/// copies.
 const WISH: u64 = 10_000 * MS;
 
 #[derive(Default)]

@@ -83,6 +83,11 @@ enum Event {
         node: usize,
         boot: u64,
     },
+    /// The driver takes an operator's wish back.
+    GivenUp {
+        node: usize,
+        boot: u64,
+    },
     Start {
         node: usize,
     },
@@ -250,6 +255,7 @@ impl World {
             | Event::Released { node, .. }
             | Event::Leave { node, .. }
             | Event::Hint { node, .. }
+            | Event::GivenUp { node, .. }
             | Event::Message { to: node, .. } => Some(*node),
             _ => None,
         };
@@ -273,6 +279,7 @@ impl World {
                     self.with(node, crate::cluster::election::Election::hint);
                 }
             }
+            Event::GivenUp { node, boot } => self.given_up(node, boot),
             Event::Start { node } => self.start(node),
             Event::Resume { node, boot } => self.resume(node, boot),
             Event::Tick => {

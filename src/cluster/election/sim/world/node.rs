@@ -14,6 +14,8 @@ use std::time::Duration;
 /// When a stopping driver no longer waits for a handover, and for anything.
 const HANDOVER_TIME: u64 = 2500 * MS;
 const LEAVE_TIME: u64 = 5000 * MS;
+/// How long the driver waits for a switchover.
+const SWITCH_TIME: u64 = 5000 * MS;
 /// When a parking driver no longer waits.
 const PARK_TIME: u64 = 2000 * MS;
 
@@ -53,6 +55,8 @@ pub(super) struct Node {
     pub(super) fit: bool,
     /// It is without power, for good.
     pub(super) dead: bool,
+    /// When an operator last asked it to hand over.
+    asked: u64,
 }
 
 const NAMES: [&str; 5] = ["n0", "n1", "n2", "n3", "n4"];
@@ -79,6 +83,7 @@ impl Node {
             leaving: Leaving::No,
             fit: true,
             dead: false,
+            asked: 0,
         }
     }
 }
@@ -289,8 +294,17 @@ impl World {
     /// An operator asks the node to hand over.
     pub(super) fn switchover(&mut self, node: usize, to: Option<String>) {
         if self.up(node) {
-            self.watched.asked = Some(self.t);
+            (self.watched.asked, self.nodes[node].asked) = (Some(self.t), self.t);
+            let boot = self.nodes[node].boot;
+            self.at(SWITCH_TIME, Event::GivenUp { node, boot });
             self.with(node, |e, now| e.switchover(to, now));
+        }
+    }
+
+    /// Whoever asked for a switchover waits no longer, and the driver takes the wish back.
+    pub(super) fn given_up(&mut self, node: usize, boot: u64) {
+        if self.present(node, boot) && self.t >= self.nodes[node].asked + SWITCH_TIME {
+            self.with(node, |e, _| e.cancel_switchover());
         }
     }
 
