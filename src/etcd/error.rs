@@ -78,7 +78,8 @@ pub enum EtcdError {
         /// etcd's own words.
         message: String,
     },
-    /// etcd was restored or exchanged since the request was made. A write may have been executed before or after.
+    /// etcd was restored or exchanged since the request. Either the former or the present etcd may have executed a
+    /// write.
     #[error("etcd is another one than before (see `keepcall status`); the request is made again")]
     Changed,
     /// The lease has run out or was revoked.

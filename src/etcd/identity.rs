@@ -11,7 +11,7 @@ use crate::time::Time;
 use std::fmt;
 use std::time::Duration;
 
-/// How long a member may lag behind the others' last answers before we believe that they are gone: several probes.
+/// After this silence of all other members, a lagging member is believed: several probes.
 const LONE: Duration = Duration::from_secs(3);
 
 /// What an answer says about its sender.
