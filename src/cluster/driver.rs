@@ -1,4 +1,4 @@
-//! The handle that the agent holds. The loop behind it is in `driver/worker.rs`.
+//! The agent's handle on the cluster. Its loop is in `driver/worker.rs`.
 
 mod holds;
 mod keeper;
@@ -26,17 +26,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-/// Events that may wait for the agent; what does not fit waits in the loop, and `Changed` is dropped.
+/// Queue of events for the agent. When it is full, events wait in the loop and `Changed` is dropped.
 const EVENTS: usize = 256;
-/// Commands that may wait: they come from people.
+/// Queue of commands; people send them.
 const COMMANDS: usize = 16;
-/// How long `switchover` waits for the new record: several etcd time-outs.
+/// Timeout of `switchover` for the new record: several etcd time-outs.
 const SWITCH_TIME: Duration = Duration::from_secs(5);
-/// How long `park` may take: a renewal and a transaction, with room for an etcd that is slow.
+/// Timeout of `park`: a renewal and a transaction, with room for a slow etcd.
 const PARK_TIME: Duration = Duration::from_secs(2);
-/// How long `stop` may take in all.
+/// Total timeout of `stop`.
 const STOP_TIME: Duration = Duration::from_secs(8);
-/// The shortest key: as long as the hash, so that guessing it is no easier than forging a MAC.
+/// Shortest key: as long as the hash, so that guessing it is no easier than forging a MAC.
 const MIN_KEY: usize = 32;
 
 /// The local server's health, for one instance.
@@ -44,37 +44,37 @@ const MIN_KEY: usize = 32;
 pub struct Fitness {
     /// Whether the server can do its work.
     pub fit: bool,
-    /// Higher is preferred among equally fit nodes.
+    /// A higher priority wins among equally fit nodes.
     pub priority: u16,
-    /// In words, for status.
+    /// Summary in words, for status.
     pub summary: String,
 }
 
-/// What the agent must know.
+/// Events for the agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClusterEvent {
-    /// Hold the addresses, for as long as [`Cluster::holds`] says.
+    /// Hold the addresses, for as long as [`Cluster::holds`] allows.
     Take {
         /// The instance.
         instance: String,
         /// The epoch.
         epoch: u64,
-        /// Why this node.
+        /// Why this node took over.
         cause: Cause,
-        /// The master before.
+        /// The previous master.
         previous: Option<String>,
-        /// When the need was seen.
+        /// When this node detected the need.
         detected: Time,
-        /// When etcd confirmed it.
+        /// When etcd confirmed the takeover.
         committed: Time,
     },
-    /// Let go of the addresses now, then call [`Cluster::released`].
+    /// Drop the addresses now, then call [`Cluster::released`].
     Drop {
         /// The instance.
         instance: String,
         /// The epoch that was held.
         epoch: u64,
-        /// Why, for people.
+        /// The reason, for display.
         reason: String,
         /// The next master waits: flush call state first.
         handover: bool,
@@ -86,7 +86,7 @@ pub enum ClusterEvent {
     },
 }
 
-/// Why the cluster room could not start.
+/// Why the cluster could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
     /// The key cannot be read.
@@ -109,7 +109,7 @@ pub enum ClusterError {
         /// Its length in bytes.
         len: usize,
     },
-    /// The heartbeat socket.
+    /// The heartbeat socket cannot be bound.
     #[error("cannot listen for heartbeats on {address}: {source}; {}", bind_advice(.source))]
     Bind {
         /// The configured address and port.
@@ -117,10 +117,10 @@ pub enum ClusterError {
         /// The system's error.
         source: std::io::Error,
     },
-    /// No random numbers.
+    /// The system returned no random numbers.
     #[error("the system gives no random numbers: {0}")]
     Random(String),
-    /// No thread.
+    /// The election's thread cannot be started.
     #[error(
         "cannot start the election's thread: {0}; see the limits of processes and memory (`ulimit -a`, `TasksMax=`)"
     )]
@@ -148,10 +148,10 @@ fn bind_advice(e: &std::io::Error) -> &'static str {
     }
 }
 
-/// Why a switchover did not happen.
+/// Why a switchover failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SwitchoverError {
-    /// No such instance here.
+    /// This node has no such instance.
     #[error("this node takes no part in an instance named '{0}'")]
     UnknownInstance(String),
     /// Only the master can hand over.
@@ -160,16 +160,16 @@ pub enum SwitchoverError {
         /// The master, if known.
         master: Option<String>,
     },
-    /// Nobody may take over, or not the one that was asked for.
+    /// No node may take over, or the requested node may not.
     #[error("no node can take over: {}", reasons(.candidates))]
     NoCandidate {
         /// Each node and the reason against it.
         candidates: Vec<Candidate>,
     },
-    /// etcd did not confirm it in time.
+    /// etcd did not confirm the switchover in time.
     #[error("etcd did not confirm the switchover within {SWITCH_TIME:?}; see `keepcall status`")]
     Timeout,
-    /// The agent stops.
+    /// The agent is stopping.
     #[error("the agent is stopping")]
     Stopping,
 }
@@ -181,10 +181,10 @@ fn reasons(c: &[Candidate]) -> String {
     c.iter().map(|c| format!("{} {}", c.node, c.against.as_deref().unwrap_or("may"))).collect::<Vec<_>>().join("; ")
 }
 
-/// Why `stop` was not clean. Everything was let go all the same.
+/// Why `stop` was not clean. Every hold was dropped all the same.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StopError {
-    /// Something took too long.
+    /// A step took too long.
     #[error("stopping took longer than {STOP_TIME:?}; the node's lease in etcd runs out by itself")]
     Timeout,
 }
@@ -192,16 +192,16 @@ pub enum StopError {
 /// Why a member was not forgotten.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ForgetError {
-    /// No such instance here.
+    /// This node has no such instance.
     #[error("this node takes no part in an instance named '{0}'")]
     UnknownInstance(String),
     /// The master refused.
     #[error("{0}")]
     Refused(String),
-    /// etcd did not confirm it in time.
+    /// etcd did not confirm the removal in time.
     #[error("etcd did not confirm it within {SWITCH_TIME:?}; see `keepcall status`")]
     Timeout,
-    /// The agent stops.
+    /// The agent is stopping.
     #[error("the agent is stopping")]
     Stopping,
 }
@@ -213,7 +213,7 @@ enum Command {
     Stop(oneshot::Sender<()>),
 }
 
-/// The newest value of what the agent reports; bounded by the number of instances.
+/// Newest reports of the agent; bounded by the number of instances.
 #[derive(Default)]
 struct Inbox {
     ready: HashMap<String, bool>,
@@ -235,7 +235,7 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// `None` while another thread has it.
+/// Locks the mutex; `None` while another thread has the lock.
 fn try_lock<T>(m: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     match m.try_lock() {
         Ok(guard) => Some(guard),
@@ -244,19 +244,19 @@ fn try_lock<T>(m: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     }
 }
 
-/// A handle on this node's part in all its instances. Clones share it.
+/// Handle on all instances of this node. Clones share it.
 #[derive(Clone)]
 pub struct Cluster(Arc<Shared>);
 
 impl Cluster {
-    /// Binds the heartbeat socket and starts. etcd may be down: then it is tried until it answers. `keeper` is told each hold;
-    /// `inherited` is what it finds in force of a process before this one, for each instance.
+    /// Binds the heartbeat socket and starts. etcd may be down: the cluster retries until it answers. `keeper` receives
+    /// each hold. `inherited` lists, for each instance, the hold that an earlier process left in force.
     ///
-    /// The election runs on a thread of its own, in real time where the system permits it; what asks etcd stays in the caller's
-    /// runtime. When that runtime ends without [`Cluster::stop`], the thread ends too, and what is held runs out.
+    /// The election runs on its own thread, in real time if the system permits. Requests to etcd stay in the caller's
+    /// runtime. If that runtime ends without [`Cluster::stop`], the thread ends too, and the holds expire.
     ///
     /// # Errors
-    /// The key, the socket or the thread cannot be had.
+    /// The key, the socket or the thread is unavailable.
     pub async fn start(
         cfg: &Config,
         etcd: Etcd,
@@ -267,10 +267,10 @@ impl Cluster {
     }
 }
 
-/// What of this host the election needs, had before anything is touched: only one agent can have it.
+/// Host resources of the election, acquired before any change to the host. Only one agent can have them.
 pub struct Opened {
     key: Vec<u8>,
-    /// Other keys that are accepted, during a change of key.
+    /// Other accepted keys, during a change of key.
     others: Vec<Vec<u8>>,
     socket: std::net::UdpSocket,
     boot: u64,
@@ -280,7 +280,7 @@ impl Opened {
     /// Reads the keys and binds the heartbeat socket.
     ///
     /// # Errors
-    /// What cannot be had.
+    /// The resource that is unavailable.
     pub fn open(cfg: &Config) -> Result<Self, ClusterError> {
         let key = read_key(&cfg.node.key_file)?;
         let others = cfg.node.accept_key_files.iter().map(|f| read_key(f)).collect::<Result<Vec<_>, _>>()?;
@@ -292,10 +292,10 @@ impl Opened {
         Ok(Self { key, others, socket, boot })
     }
 
-    /// As [`Cluster::start`]. `ready`: whether instances may be elected before [`Cluster::set_ready`] says so.
+    /// Starts as [`Cluster::start`] does. `ready` allows the election of instances before [`Cluster::set_ready`].
     ///
     /// # Errors
-    /// The thread cannot be had.
+    /// The thread cannot be started.
     #[allow(clippy::unused_async)] // Called inside the runtime, in which etcd is asked.
     pub async fn start(
         self,
@@ -352,7 +352,7 @@ impl Opened {
             events,
             commands: command_rx,
             kept: keeper::Kept::new(keeper),
-            // Requests to etcd and their timers live where etcd's connections do, at ordinary priority.
+            // Requests to etcd and their timers run with etcd's connections, at ordinary priority.
             outside: tokio::runtime::Handle::current(),
             ready,
         };
@@ -374,44 +374,45 @@ impl Opened {
 }
 
 impl Cluster {
-    /// Tells whether this node has all that it needs to hold the addresses of an instance. Without, it is never elected.
+    /// Sets whether this node has everything it needs to hold an instance's addresses. Without that it is never
+    /// elected.
     pub fn set_ready(&self, instance: &str, ready: bool) {
         lock(&self.0.inbox).ready.insert(instance.to_owned(), ready);
         self.0.news.notify_one();
     }
 
-    /// How often the election's thread has come around: at least once in a while, or it no longer turns.
+    /// Counts the rounds of the election's thread. The count rises at least every 250 ms, unless the thread hangs.
     #[must_use]
     pub fn rounds(&self) -> u64 {
         self.0.rounds.load(Relaxed)
     }
 
-    /// Tells the local server's health. A change takes effect at once.
+    /// Sets the local server's health. A change takes effect at once.
     pub fn set_fitness(&self, instance: &str, f: Fitness) {
         lock(&self.0.inbox).fitness.insert(instance.to_owned(), f);
         self.0.news.notify_one();
     }
 
-    /// The addresses that were held under `epoch` are down.
+    /// Confirms that the addresses held under `epoch` are down.
     pub fn released(&self, instance: &str, epoch: u64) {
         lock(&self.0.inbox).released.insert(instance.to_owned(), epoch);
         self.0.news.notify_one();
     }
 
-    /// Whether this node may answer for the addresses at this moment, under this epoch.
+    /// Whether this node may answer for the addresses now, under this epoch.
     #[must_use]
     pub fn holds(&self, instance: &str, epoch: u64) -> bool {
         self.holds_until(instance, epoch).is_some()
     }
 
-    /// Until when this node may answer for the addresses, if nothing more is heard; `None` if it may not now.
+    /// End of this node's right to the addresses without further promises; `None` if it has no right now.
     #[must_use]
     pub fn holds_until(&self, instance: &str, epoch: u64) -> Option<Time> {
         let held = self.0.holds.get(instance);
         held.filter(|(e, until)| *e == epoch && clock::now() < *until).map(|h| h.1)
     }
 
-    /// The picture as of now, a few milliseconds old at most.
+    /// Current status, normally at most a few tens of milliseconds old.
     #[must_use]
     pub fn status(&self) -> ClusterStatus {
         let mut s = lock(&self.0.status).clone();
@@ -419,11 +420,11 @@ impl Cluster {
         s
     }
 
-    /// Hands an instance over: to `to`, or to the best candidate. Returns the new epoch once etcd has it; the addresses
+    /// Hands an instance over to `to`, or to the best candidate. Returns the new epoch once etcd has it. The addresses
     /// follow within milliseconds.
     ///
     /// # Errors
-    /// Names each node and the reason against it, or what else stood in the way.
+    /// Names each node and the reason against it, or another obstacle.
     pub async fn switchover(&self, instance: &str, to: Option<String>) -> Result<u64, SwitchoverError> {
         let (tx, rx) = oneshot::channel();
         let command = Command::Switchover(instance.to_owned(), to, tx);
@@ -435,10 +436,10 @@ impl Cluster {
         }
     }
 
-    /// Takes a node that is gone for good out of an instance's members. Only the master can.
+    /// Removes a permanently lost node from an instance's members. Only the master can do this.
     ///
     /// # Errors
-    /// Why it was not done.
+    /// The reason for the refusal.
     pub async fn forget(&self, instance: &str, node: &str) -> Result<(), ForgetError> {
         let (tx, rx) = oneshot::channel();
         let command = Command::Forget(instance.to_owned(), node.to_owned(), tx);
@@ -450,9 +451,9 @@ impl Cluster {
         }
     }
 
-    /// Ends this process's part and keeps what is held, for the next process on this host: rights are rested on the lease, so
-    /// that they last for seconds, and nothing is released. Whether that was done for every instance in time; if not, what is
-    /// held runs out at the end of a hold.
+    /// Ends this process and keeps its holds for the next process on this host. Holds move onto the lease, so that they
+    /// last for seconds, and no address is released. Returns whether every instance finished in time. If not, its hold
+    /// expires at the normal end of a hold.
     pub async fn park(self) -> bool {
         let (tx, rx) = oneshot::channel();
         if self.0.commands.send(Command::Park(tx)).await.is_err() {
@@ -462,11 +463,11 @@ impl Cluster {
         tokio::time::timeout(PARK_TIME * 2, rx).await.is_ok_and(|r| r.unwrap_or(false))
     }
 
-    /// Hands over what can be handed over, lets go of the rest, keeps its promises until they run out, and leaves. The agent
-    /// must go on answering `Drop` events with `released` meanwhile.
+    /// Hands over where possible, drops the other holds, waits until its promises run out, and leaves. Meanwhile the
+    /// agent must keep answering `Drop` events with `released`.
     ///
     /// # Errors
-    /// If it took too long; everything was let go all the same.
+    /// The stop took too long. Every hold was dropped all the same.
     pub async fn stop(self) -> Result<(), StopError> {
         let (tx, rx) = oneshot::channel();
         if self.0.commands.send(Command::Stop(tx)).await.is_err() {

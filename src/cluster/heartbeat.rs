@@ -1,9 +1,9 @@
-//! The datagram between two nodes: one message, authenticated. Layout, big endian:
-//! magic "KC" 1 (3 bytes) | kind | flags | cluster (8) | boot (8) | seq (8) | epoch (8) | beat (8) | beat's boot (8) |
-//! priority (2) | sender length (1), sender | instance length (1), instance | fields | first 16 bytes of HMAC-SHA256 over all
-//! before. A field is its number (1) | length (1) | value. Older releases send no fields and skip what comes after the names; a
-//! receiver skips fields that it does not know. Field 1: hold in ns (8) | drift in millionths (4) | digest of the addresses (8) |
-//! digest of the other settings (8).
+//! The heartbeat datagram between two nodes: one authenticated message. Layout, big endian: magic "KC" 1 (3 bytes) |
+//! kind | flags | cluster (8) | boot (8) | seq (8) | epoch (8) | beat (8) | beat's boot (8) | priority (2) | sender
+//! length (1), sender | instance length (1), instance | fields | first 16 bytes of HMAC-SHA256 over all preceding
+//! bytes. A field is its number (1) | length (1) | value. Older releases send no fields and ignore the bytes after the
+//! names. A receiver skips unknown fields. Field 1: hold in ns (8) | drift in millionths (4) | digest of the addresses
+//! (8) | digest of the other settings (8).
 
 use super::election::{Kind, Message, Told};
 use super::record::{MAX_EPOCH, Terms};
@@ -14,40 +14,40 @@ use std::collections::HashMap;
 /// Protocol version, the third byte.
 const MAGIC: [u8; 3] = [b'K', b'C', 1];
 const HEAD: usize = 3 + 2 + 6 * 8 + 2;
-/// 128 bits of the MAC: as long as anyone can hope to need, and RFC 2104 section 5 allows half of the output.
+/// 128 bits of the MAC: ample strength, and RFC 2104 section 5 allows truncation to half of the output.
 const TAG: usize = 16;
-/// Bytes of a SHA-256.
+/// Output length of SHA-256 in bytes.
 const SHA256: usize = 32;
-/// The longest datagram: names are at most 255 bytes each, by the configuration 63, so that the fields have room. A release that
-/// sends no fields refuses what is longer.
+/// Longest datagram. The format allows names of 255 bytes, the configuration 63, so the fields have room. A release
+/// without fields rejects longer datagrams.
 pub const MAX_DATAGRAM: usize = HEAD + 2 * 256 + TAG;
-/// Number of the field that tells of the sender's settings, and the length of its value.
+/// Number of the field with the sender's settings, and the length of its value.
 const TOLD: u8 = 1;
 const TOLD_LEN: usize = 8 + 4 + 8 + 8;
-/// Senders whose sequence numbers are remembered; only holders of the key can add one.
+/// Limit on senders with remembered sequence numbers. Only a holder of the key can add a sender.
 const MAX_SENDERS: usize = 256;
 
-/// Why a datagram was not accepted.
+/// Why a datagram was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
-    /// Not a datagram of this protocol version.
+    /// The datagram does not have this protocol version.
     #[error("not a heartbeat of this version")]
     Malformed,
-    /// Of another cluster.
+    /// The datagram belongs to another cluster.
     #[error("of another cluster")]
     OtherCluster,
     /// The keys differ, or the bytes were changed.
     #[error("wrong key: the content of `key_file` must be the same on every node")]
     BadMac,
-    /// Seen before, or too old to tell.
+    /// The datagram was seen before, or is too old to check.
     #[error("a replay")]
     Replay,
 }
 
-/// Seals outgoing and opens incoming messages.
+/// Seals outgoing messages and opens incoming ones.
 pub struct Codec {
     mac: Hmac<Sha256>,
-    /// Under other keys that are accepted, during a change of key.
+    /// MACs under the other accepted keys, during a change of key.
     others: Vec<Hmac<Sha256>>,
     cluster: u64,
     node: String,
@@ -56,10 +56,10 @@ pub struct Codec {
     senders: HashMap<String, Window>,
 }
 
-/// Runs of one sender that are remembered: more restarts than anyone records and replays within a hold.
+/// Limit on remembered runs of one sender: more restarts than an attacker can record and replay within a hold.
 const MAX_RUNS: usize = 32;
 
-/// The present run of a sender and those before it.
+/// The current run of a sender and its earlier runs.
 #[derive(Default)]
 struct Window {
     now: Run,
@@ -68,7 +68,7 @@ struct Window {
     registered: Option<u64>,
 }
 
-/// One run of a sender, its newest number, and which of the 64 before it were seen.
+/// One run of a sender: its newest number, and which of the last 64 numbers were seen.
 #[derive(Clone, Copy, Default)]
 struct Run {
     boot: u64,
@@ -77,19 +77,20 @@ struct Run {
 }
 
 fn keyed(key: &[u8]) -> Hmac<Sha256> {
-    // Hashed first, so that a key of any length fits into a block of the hash. RFC 2104 section 2 fills a shorter key up with
-    // zeroes, so this is HMAC under that hash, by a constructor that cannot fail: there is no other key to fall back on.
+    // Hash the key first, so that a key of any length fits into a block of the hash. RFC 2104 section 2 pads a shorter
+    // key with zeroes, so the result is HMAC under that hash. This constructor cannot fail, so no fallback key is
+    // needed.
     let mut block = hmac::digest::Key::<Hmac<Sha256>>::default();
     block[..SHA256].copy_from_slice(&Sha256::digest(key));
     Hmac::new(&block)
 }
 
-/// What the fields after the names tell of the sender's settings; `None` if they do not, as those of an older release.
+/// Reads the sender's settings from the fields after the names; `None` without that field, as from an older release.
 fn told(mut fields: &[u8]) -> Option<Told> {
     while let [number, len, rest @ ..] = fields {
         let (value, rest) = rest.split_at_checked(usize::from(*len))?;
         fields = rest;
-        // A later release may add to the value.
+        // A later release may extend the value.
         if *number == TOLD && value.len() >= TOLD_LEN {
             let word =
                 |from: usize, len: usize| value[from..from + len].iter().fold(0_u64, |n, b| n << 8 | u64::from(*b));
@@ -105,7 +106,7 @@ fn flag(on: bool, bit: u8) -> u8 {
 }
 
 impl Codec {
-    /// A codec of `node` in `cluster`; `boot` is random for each run of the agent.
+    /// Creates the codec of `node` in `cluster`. `boot` is random for each run of the agent.
     #[must_use]
     pub fn new(key: &[u8], cluster: &str, node: &str, boot: u64) -> Self {
         let hash = Sha256::digest(cluster.as_bytes());
@@ -121,14 +122,15 @@ impl Codec {
         }
     }
 
-    /// Also opens what is under one of these keys: the next or the former one, while the cluster's key is changed.
+    /// Also opens datagrams under these keys: the next or the former key, during a change of the cluster's key.
     #[must_use]
     pub fn accepting(mut self, keys: &[Vec<u8>]) -> Self {
         self.others = keys.iter().map(|k| keyed(k)).collect();
         self
     }
 
-    /// The bytes of a message. Names longer than 255 bytes are cut; the configuration refuses them anyway.
+    /// Encodes and authenticates a message. Names longer than 255 bytes are truncated; the configuration rejects them
+    /// anyway.
     pub fn seal(&mut self, instance: &str, m: &Message) -> Vec<u8> {
         self.seq += 1;
         let (kind, beat, boot, vouch) = match m.kind {
@@ -163,10 +165,10 @@ impl Codec {
         out
     }
 
-    /// Sender, instance and message of a datagram that is authentic and new.
+    /// Returns sender, instance and message of an authentic, new datagram.
     ///
     /// # Errors
-    /// Why it is not accepted. Nothing of it may be used then.
+    /// The reason for the rejection. Use no part of a rejected datagram.
     pub fn open(&mut self, bytes: &[u8]) -> Result<(String, String, Message), Rejected> {
         if bytes.len() < HEAD + 2 + TAG || bytes.len() > MAX_DATAGRAM || bytes[..3] != MAGIC {
             return Err(Rejected::Malformed);
@@ -214,8 +216,8 @@ impl Codec {
         let first = || Window { now: Run { boot, ..Run::default() }, ..Window::default() };
         let w = self.senders.entry(sender.to_owned()).or_insert_with(first);
         if w.now.boot != boot {
-            // An old run never comes back: what claims to be it was recorded, or delayed. Only the run that etcd knows does, if
-            // such a datagram of another one, never seen here before, had taken its place.
+            // Reject a datagram of an earlier run: it was recorded or delayed. Exception: the run that etcd knows is
+            // accepted again, because a replayed datagram of a run unknown here may have displaced it.
             let known = w.before.iter().position(|r| r.boot == boot);
             if known.is_some() && w.registered != Some(boot) {
                 return false;
@@ -242,7 +244,7 @@ impl Codec {
         true
     }
 
-    /// Tells which run of a sender is the present one, by its key in etcd.
+    /// Records the sender's current run, as its key in etcd shows it.
     pub fn registered(&mut self, sender: &str, boot: u64) {
         if self.senders.len() >= MAX_SENDERS && !self.senders.contains_key(sender) {
             return;

@@ -8,28 +8,28 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
-/// Renewals in one time to live: several may fail before the lease is lost.
+/// Renewals per time to live: several may fail before the lease is lost.
 const RENEWALS: u32 = 6;
-/// Pause after an error; etcd's own time-outs come on top.
+/// Pause after an error, on top of etcd's own time-outs.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Pause while etcd has been away for long.
+/// Pause after ten failures in a row.
 const LONG_PAUSE: Duration = Duration::from_secs(1);
 
-/// Complaint about a lasting failure, again after this time: the first one may be long gone from a log.
+/// Interval between warnings about a lasting failure; log rotation may have removed the first one.
 const COMPLAIN: Duration = Duration::from_secs(60);
 
-/// Whether this node may speak under its name.
+/// Whether this node may send under its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Name {
     /// etcd was not asked yet.
     Unknown,
-    /// It is this node's.
+    /// The name belongs to this node.
     Ours,
-    /// Another agent, on another host, has it.
+    /// An agent at another address has the name.
     Taken(String),
 }
 
-/// Where this node stands with etcd.
+/// Reports this node's lease and name.
 pub(super) struct Reports {
     pub(super) lease: watch::Sender<Option<LeaseState>>,
     pub(super) name: watch::Sender<Name>,
@@ -48,7 +48,7 @@ impl From<EtcdError> for NotRegistered {
     }
 }
 
-/// Runs until aborted. `again`: the node's key may have vanished or been changed.
+/// Runs until aborted. `again` reports that the node's key may have vanished or changed.
 pub(super) async fn keep(
     etcd: Etcd,
     keys: Keys,
@@ -63,7 +63,7 @@ pub(super) async fn keep(
     let mut complained = (String::new(), clock::now());
     let mut changes = etcd.changes();
     loop {
-        // A lease of the etcd before is none in this one.
+        // A lease granted by the previous etcd is void in the new one.
         changes.borrow_and_update();
         let why = match register(&etcd, (&key, &run), &value, &entry).await {
             Ok(lease) => {
@@ -78,12 +78,12 @@ pub(super) async fn keep(
                         true
                     }
                 });
-                // Less the drift: our clock may run slower than etcd's.
+                // Subtract the drift: our clock may run slower than etcd's.
                 let life = lease.ttl.mul_f64((1.0 - drift).max(0.0));
                 out.send_replace(Some(LeaseState { id: lease.id, until: lease.sent + life }));
                 renew(&etcd, &lease, life, &again, &out, (&key, &value), &mut changes).await;
                 out.send_replace(None);
-                // Its keys should not outlive it; if this fails they run out by themselves.
+                // Remove the keys together with the lease. If the revocation fails, they expire with it.
                 let _ = etcd.revoke(lease.id).await;
                 continue;
             }
@@ -96,7 +96,7 @@ pub(super) async fn keep(
                 });
                 why
             }
-            // Found while it was asked: once more, at once.
+            // The etcd behind the endpoints changed during the request: retry at once.
             Err(NotRegistered::Etcd(EtcdError::Changed)) => continue,
             Err(NotRegistered::Etcd(e)) => e.to_string(),
         };
@@ -116,11 +116,11 @@ async fn register(
     value: &[u8],
     entry: &NodeEntry,
 ) -> Result<Lease, NotRegistered> {
-    // Compared, because a put of an earlier try (or of the process before us) may still be under way: it would bind the key
-    // to a lease that nobody renews, and the key would vanish while this node vouches.
+    // Compare the revision: a put of an earlier attempt, or of the previous process, may still be in flight. It would
+    // bind the key to a lease without renewal, and the key would vanish while this node vouches.
     let there = etcd.get(key).await?;
-    // A predecessor on this host had the same address, and the port that is bound here proves that it is dead. Another address is
-    // another host: two that speak under one name would hold on promises that were made to the other.
+    // A predecessor on this host had the same address, and it is dead, because this process has bound its port. A
+    // different address means another host. Two nodes under one name would each hold on promises made to the other.
     if let Some(kv) = &there
         && let Ok(other) = read_node(key, &kv.value)
         && other.address != entry.address
@@ -134,7 +134,7 @@ async fn register(
     let before = there.map_or(0, |kv| kv.mod_revision);
     let lease = etcd.grant().await?;
     let put = Op::Put { key: key.to_owned(), value: value.to_vec(), lease: lease.id };
-    // Who waits because the key was gone must see that it was there in between, even if it is gone again.
+    // A node that waits because the key was gone must see that the key existed in between, even if it is gone again.
     let mark = Op::Put { key: run.to_owned(), value: entry.boot.to_string().into_bytes(), lease: 0 };
     let done = etcd.txn(vec![Compare::ModRevision(key.to_owned(), before)], vec![put, mark], Vec::new()).await?;
     if done.succeeded {
@@ -144,17 +144,17 @@ async fn register(
     Err(EtcdError::Refused { message }.into())
 }
 
-/// Whether the node's key is as this process put it, and bound to its lease.
+/// Checks that the node's key has this process's value and is bound to its lease.
 async fn is_intact(etcd: &Etcd, lease: &Lease, (key, value): (&str, &[u8])) -> bool {
     match etcd.get(key).await {
         Ok(Some(kv)) => kv.lease == lease.id && kv.value == value,
         Ok(None) => false,
-        // Not known; the key is looked at again when it changes again, and the lease is renewed or lost by itself.
+        // Unknown. The next change of the key triggers another check, and the lease is renewed or lost independently.
         Err(_) => true,
     }
 }
 
-/// Returns when the lease is lost.
+/// Renews the lease; returns when it is lost or the key must be registered again.
 async fn renew(
     etcd: &Etcd,
     lease: &Lease,
@@ -168,7 +168,7 @@ async fn renew(
     let mut wait = pause;
     loop {
         tokio::select! {
-            // Also one of before the lease was granted: the grant would have failed.
+            // This also catches a change from before the grant, although the grant would have failed then.
             Ok(()) = changes.changed() => return,
             () = tokio::time::sleep(wait) => {}
             () = again.notified() => {
@@ -190,7 +190,8 @@ async fn renew(
                 tracing::warn!("the lease in etcd was lost; registering again");
                 return;
             }
-            // The lease may live on at etcd; what we may conclude from it ends at `until` by itself.
+            // The lease may still live at etcd. What this node may conclude from it ends at `until` without further
+            // action.
             Err(e) => {
                 tracing::debug!(error = %e, "the lease was not renewed");
                 wait = PAUSE.min(pause);

@@ -1,4 +1,4 @@
-//! Who is master: the election (pure), its heartbeat, and the driver that runs both.
+//! Decides who is master: the pure election, its heartbeat, and the driver that runs both.
 
 pub mod driver;
 pub mod election;

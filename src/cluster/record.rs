@@ -1,4 +1,4 @@
-//! The keys and values of the election in etcd. Values are JSON with a schema number; what cannot be read is never guessed.
+//! Keys and values of the election in etcd. Values are JSON with a schema number. An unreadable value is never guessed.
 
 use super::settings::Described;
 use serde::{Deserialize, Serialize};
@@ -7,26 +7,26 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The schema that this version writes. A value with a higher number comes from a newer version and is left alone.
+/// Schema that this version writes. A value with a higher number comes from a newer version and stays untouched.
 pub const SCHEMA: u32 = 1;
 
-/// The highest epoch that is read. No epoch is above the revision that etcd had when it was written, which is an i64 and rises by one
-/// with each change: a higher one was made by hand or is damaged, and would leave no room for the next.
+/// Highest accepted epoch. No epoch exceeds etcd's revision at the time of the write, and the revision is an i64 that
+/// rises by one with each change. A higher epoch was made by hand or is damaged, and leaves no room for the next.
 pub const MAX_EPOCH: u64 = 1 << 62;
 /// Most members of a record: as many peers as an election keeps.
 const MAX_MEMBERS: usize = 64;
-/// The end of the year 9999 in milliseconds since 1970: what is later was not written by a clock.
+/// End of the year 9999 in milliseconds since 1970. A clock never wrote a later time.
 const MAX_MS: u64 = 253_402_300_799_999;
 
-/// The longest value that is read. A record with 100 members is below 10 kB; more is not ours.
+/// Longest value that is read. A record with 100 members is below 10 kB; a longer value is not ours.
 const MAX_VALUE: usize = 64 * 1024;
 
-/// No lease is as long, so no hold is: a longer one in a record was not written by an agent.
+/// No lease lasts this long, so no hold does. An agent never writes a longer hold into a record.
 const MAX_HOLD: Duration = Duration::from_secs(24 * 3600);
-/// Clocks that differ by more are none; the configuration allows a fifth.
+/// Upper limit of a plausible clock drift; the configuration allows a fifth.
 const MAX_DRIFT_PPM: u32 = 1_000_000;
 
-/// `instances/<i>/record`: who is master. Changed only by transactions that compare its revision.
+/// `instances/<i>/record`: who is master. Only transactions that compare its revision change it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Schema of this value.
@@ -35,33 +35,33 @@ pub struct Record {
     pub epoch: u64,
     /// The node that may hold the addresses.
     pub master: String,
-    /// The one backup that is armed to take over fast.
+    /// The one standby that is armed for fast takeover.
     pub successor: Option<String>,
-    /// The nodes that may ever take over; admitted by the master.
+    /// Nodes that may take over, admitted by the master.
     pub members: Vec<String>,
-    /// Wall clock at the change of master, in milliseconds since 1970; for people only.
+    /// Wall clock at the change of master, in milliseconds since 1970; for display only.
     pub since_ms: u64,
-    /// Why the master changed, for people.
+    /// Why the master changed, for display.
     pub reason: String,
-    /// The old master, while it hands over to `master` and has perhaps not let go yet.
+    /// The old master, while it hands over to `master` and may still hold the addresses.
     #[serde(default)]
     pub handover: Option<String>,
-    /// How many automatic changes of master followed each other, each within the flap window of the one before.
+    /// Number of consecutive automatic changes of master, each within the flap window of the previous one.
     #[serde(default)]
     pub flaps: u32,
-    /// Where the members' heartbeats go, so that they can be reached while etcd cannot.
+    /// Heartbeat addresses of the members, so that they stay reachable while etcd is not.
     #[serde(default)]
     pub addresses: BTreeMap<String, SocketAddr>,
-    /// What the promises under this record count by; `None` if an older release wrote it.
+    /// Terms of the promises under this record; `None` if an older release wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terms: Option<Terms>,
-    /// The virtual addresses that the instance stands for; empty if an older release wrote it.
+    /// Virtual addresses of the instance; empty if an older release wrote the record.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub vips: BTreeSet<IpAddr>,
 }
 
-/// What a promise counts by. In the record they are what its master counts by at most, and what everybody waits who contends, so
-/// that nodes with unlike settings never count one promise differently.
+/// Hold and drift that a promise counts by. The record states the most that its master counts by, and every contender
+/// waits by it. So nodes with different settings never count one promise differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {
     /// `hold`, in nanoseconds.
@@ -71,29 +71,29 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// The terms of a node with these settings.
+    /// Builds the terms of a node with these settings.
     #[must_use]
     pub fn new(hold: Duration, drift: f64) -> Self {
         let hold_ns = u64::try_from(hold.as_nanos()).unwrap_or(u64::MAX);
-        // A float beyond the range, which the configuration refuses, becomes the end of the range.
+        // An out-of-range float becomes the end of the range. The configuration rejects such values.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let drift_ppm = (drift * 1e6).ceil() as u32;
         Self { hold_ns, drift_ppm }
     }
 
-    /// How long a promise lasts.
+    /// Duration of a promise.
     #[must_use]
     pub const fn hold(self) -> Duration {
         Duration::from_nanos(self.hold_ns)
     }
 
-    /// How far two clocks may differ in rate, as a fraction.
+    /// Largest difference in rate between two clocks, as a fraction.
     #[must_use]
     pub fn drift(self) -> f64 {
         f64::from(self.drift_ppm) / 1e6
     }
 
-    /// The longer hold and the greater drift of the two.
+    /// Takes the longer hold and the greater drift of the two.
     #[must_use]
     pub fn max(self, other: Self) -> Self {
         Self { hold_ns: self.hold_ns.max(other.hold_ns), drift_ppm: self.drift_ppm.max(other.drift_ppm) }
@@ -111,25 +111,25 @@ pub struct NodeEntry {
     pub schema: u32,
     /// The node's name, as in the key.
     pub name: String,
-    /// Where its heartbeats arrive.
+    /// Address that receives the node's heartbeats.
     pub address: SocketAddr,
     /// Random number of this run of the agent.
     pub boot: u64,
     /// The agent's version.
     pub version: String,
-    /// The settings that should be equal on every node; `None` from an older release.
+    /// Settings that should be equal on every node; `None` from an older release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<Described>,
 }
 
-/// `paused`: while the key is there, with whatever value, nothing changes the master by itself.
+/// `paused`: while this key exists, whatever its value, no automatic change of master happens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Paused {
     /// Schema of this value.
     pub schema: u32,
-    /// The node on which it was asked for.
+    /// Node on which the operator requested the pause.
     pub by: String,
-    /// Why, in the operator's words.
+    /// The operator's reason.
     pub reason: String,
     /// Wall-clock milliseconds since 1970.
     pub at_ms: u64,
@@ -138,34 +138,34 @@ pub struct Paused {
 /// `instances/<i>/alive`, bound to the master's lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Alive {
-    /// The epoch that it was put for; 0 if the value could not be read.
+    /// Epoch of the put; 0 if the value is unreadable.
     pub epoch: u64,
-    /// The lease that it is bound to.
+    /// Lease that the key is bound to.
     pub lease: i64,
 }
 
-/// What the record key held at a read.
+/// Content of the record key at a read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Recorded {
-    /// There is no record: no master was ever elected, or someone deleted it.
+    /// No record: no master was ever elected, or someone deleted it.
     Missing,
     /// A record.
     Good {
         /// Revision of its last change.
         revision: i64,
-        /// The record; shared, because it is looked at with every heartbeat.
+        /// The record; shared, because every heartbeat reads it.
         record: Arc<Record>,
     },
-    /// Something that this version cannot read. The instance stays as it is.
+    /// A value that this version cannot read. The instance stays as it is.
     Unreadable {
         /// Revision of its last change.
         revision: i64,
-        /// What is wrong and how to repair it.
+        /// The fault and its repair.
         why: String,
     },
 }
 
-/// One linearizable read of all that an election looks at, at one revision.
+/// One linearizable read of all that an election needs, at one revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     /// The store's revision at the read.
@@ -174,15 +174,15 @@ pub struct View {
     pub record: Recorded,
     /// The master's sign of life.
     pub alive: Option<Alive>,
-    /// The nodes whose keys exist.
+    /// Nodes with an existing key.
     pub nodes: BTreeSet<String>,
-    /// The revision of each node's last registration; it stays when the node's key goes.
+    /// Revision of each node's last registration; it outlives the node's key.
     pub runs: BTreeMap<String, i64>,
     /// The reader's own ticket.
     pub ticket: Option<String>,
-    /// It was written over another one: by this process, or by one of the same name before it.
+    /// The ticket replaced an earlier one: of this process, or of a process with the same name before it.
     pub rewritten: bool,
-    /// Automatic changes of master are paused in the whole cluster: the value of the key that says so.
+    /// The value of the pause key, if automatic changes of master are paused in the whole cluster.
     pub paused: Option<String>,
 }
 
@@ -198,7 +198,7 @@ impl Keys {
     pub fn new(cluster: &str) -> Self {
         Self { root: format!("/keepcall/{cluster}/") }
     }
-    /// The key that pauses the cluster.
+    /// Key that pauses the cluster.
     #[must_use]
     pub fn paused(&self) -> String {
         format!("{}paused", self.root)
@@ -213,13 +213,13 @@ impl Keys {
     pub fn node(&self, name: &str) -> String {
         format!("{}nodes/{name}", self.root)
     }
-    /// Prefix of what each node writes whenever it registers.
+    /// Prefix of the keys that each node writes at registration.
     #[must_use]
     pub fn runs(&self) -> String {
         format!("{}runs/", self.root)
     }
-    /// What one node writes whenever it registers, in the same transaction as its key; not bound to a lease. A key that came back
-    /// and went again leaves this behind.
+    /// Key that a node writes at each registration, in the same transaction as its node key and without a lease. It
+    /// proves a registration even after the node key is gone again.
     #[must_use]
     pub fn run(&self, name: &str) -> String {
         format!("{}runs/{name}", self.root)
@@ -259,12 +259,12 @@ fn decode<T: for<'a> Deserialize<'a>>(value: &[u8]) -> Result<T, String> {
     serde_json::from_slice(value).map_err(|e| e.to_string())
 }
 
-/// Whether a node may have this name: the rule of the configuration.
+/// Checks a node name by the rule of the configuration.
 fn is_name(name: &str) -> bool {
     (1..=63).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
-/// No master writes such a record, whatever the JSON says.
+/// Rejects a record that no master writes, even if its JSON is valid.
 fn check(r: Record) -> Result<Record, String> {
     let names =
         std::iter::once(&r.master).chain(&r.successor).chain(&r.handover).chain(&r.members).chain(r.addresses.keys());
@@ -304,7 +304,7 @@ pub fn read_record(key: &str, value: &[u8], revision: i64) -> Recorded {
 /// Reads the value of a node key.
 ///
 /// # Errors
-/// What is wrong with it, in words.
+/// What is wrong with the value, in words.
 pub fn read_node(key: &str, value: &[u8]) -> Result<NodeEntry, String> {
     let good = |n: NodeEntry| {
         if !is_name(&n.name) {
@@ -320,7 +320,7 @@ pub fn read_node(key: &str, value: &[u8]) -> Result<NodeEntry, String> {
     })
 }
 
-/// Why the cluster is paused, in words, whatever the key holds: its presence is what counts.
+/// Says in words why the cluster is paused. Any value counts: only the presence of the key matters.
 #[must_use]
 pub fn describe_pause(value: &str) -> String {
     match decode::<Paused>(value.as_bytes()) {
@@ -337,7 +337,7 @@ pub fn read_alive(value: &[u8], lease: i64) -> Alive {
     Alive { epoch, lease }
 }
 
-/// The JSON of a value.
+/// Encodes a value as JSON.
 #[must_use]
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     // These types hold only strings, numbers and maps with string keys, which always have a JSON form.

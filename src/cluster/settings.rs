@@ -1,8 +1,9 @@
-//! The settings that should be equal on every node: by name and in words, so that both values of a difference can be shown, and as
-//! digests, which fit into a heartbeat. What may well differ (names, priorities, interfaces, hooks, targets of checks) is left out.
+//! Settings that should be equal on every node. They exist by name and in words, to show both values of a difference,
+//! and as digests that fit into a heartbeat. Settings that may differ (names, priorities, interfaces, hooks, targets of
+//! checks) are left out.
 //!
-//! A digest must not change with the release: values go into it by name, in the order of names. A setting that a later release
-//! adds is to be left out of the description while it has its default, so that an upgrade alone makes no difference.
+//! A digest must not change with the release: values enter it by name, in the order of names. Leave a setting of a
+//! later release out of the description while it has its default, so that an upgrade alone makes no difference.
 
 mod unlike;
 
@@ -15,20 +16,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Settings by their names in the configuration, each as people write it.
+/// Settings by their names in the configuration, each as a person writes it.
 pub type Named = BTreeMap<String, String>;
 
-/// Beyond this many bytes the values stay out of the node's key, which is read up to 64 kB: a hundred instances fit.
+/// Above this many bytes, the node's key omits the values. The key is read up to 64 kB: a hundred instances fit.
 const MAX_TOLD: usize = 32 * 1024;
-/// The setting that nodes must agree on: who has another value cannot become master.
+/// Nodes must agree on this setting: a node with another value cannot become master.
 const ADDRESSES: &str = "addresses";
 
 /// All settings of one node that should be equal on every node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Described {
-    /// Of the whole agent.
+    /// Settings of the whole agent.
     pub node: Named,
-    /// Of each instance.
+    /// Settings of each instance.
     pub instances: BTreeMap<String, Named>,
 }
 
@@ -41,19 +42,19 @@ pub struct Difference {
     pub instance: Option<String>,
     /// The setting's name, as in the configuration.
     pub setting: String,
-    /// The value here.
+    /// The value on this node.
     pub here: String,
-    /// The value there.
+    /// The value on the other node.
     pub there: String,
-    /// The other node cannot become master of the instance because of it (or this one cannot).
+    /// The difference bars the other node, or this one, from becoming master of the instance.
     pub excludes: bool,
 }
 
-/// Stands for a value that the other node does not tell.
+/// Stands for a value that the other node does not report.
 const UNTOLD: &str = "not told";
 
 impl Difference {
-    /// What it means, and what to do.
+    /// Explains the difference and its remedy.
     #[must_use]
     pub fn meaning(&self) -> &'static str {
         match self.setting.as_str() {
@@ -80,7 +81,7 @@ fn list<T: ToString>(all: impl IntoIterator<Item = T>) -> String {
     all.into_iter().map(|t| t.to_string()).collect::<Vec<_>>().join(" ")
 }
 
-/// Describes a configuration. Every field is named here, so that a new one cannot be forgotten.
+/// Describes a configuration. The patterns name every field, so that a new field cannot be forgotten.
 #[must_use]
 pub fn describe(config: &Config) -> Described {
     let Timing { heartbeat, hold, drift, flap_budget, flap_window } = &config.timing;
@@ -102,7 +103,7 @@ fn named<'a>(all: impl IntoIterator<Item = (&'a str, String)>) -> Named {
 }
 
 fn instance(i: &Instance) -> Named {
-    // What the mode is on each node, `keepcall mode` and `status` tell by themselves.
+    // `keepcall mode` and `status` show each node's mode themselves.
     let Instance {
         name: _,
         interface: _,
@@ -166,20 +167,20 @@ fn calls(sip: &Sip) -> Named {
         ("sip.plain_records", if sip.accepts_plain() { "accept" } else { "refuse" }.to_owned()),
         ("sip.window", window.to_string()),
         ("sip.max_calls", max_calls.to_string()),
-        // Where the server reports, and by which secrets, is each host's own.
+        // Each host has its own report targets and secrets.
         ("sip.hep", hep.is_some().to_string()),
         ("sip.ami", ami.is_some().to_string()),
         ("sip.esl", esl.is_some().to_string()),
     ])
 }
 
-/// The virtual addresses of an instance, without prefix lengths and order: what all nodes must agree on.
+/// Virtual addresses of an instance, without prefix lengths and order: all nodes must agree on them.
 #[must_use]
 pub fn vips(i: &Instance) -> BTreeSet<IpAddr> {
     i.addresses.iter().map(ipnet::IpNet::addr).collect()
 }
 
-/// The first 64 bits of SHA-256 over the words, each with its length before it.
+/// First 64 bits of SHA-256 over the words, each preceded by its length.
 fn digest<'a>(words: impl IntoIterator<Item = &'a str>) -> u64 {
     let mut hash = Sha256::new();
     for w in words {
@@ -197,14 +198,14 @@ pub fn digest_of_vips(vips: &BTreeSet<IpAddr>) -> u64 {
 }
 
 impl Described {
-    /// Digest of everything that concerns an instance.
+    /// Digest of all settings that affect an instance.
     #[must_use]
     pub fn digest(&self, instance: &str) -> u64 {
         let own = self.instances.get(instance).into_iter().flatten();
         digest(self.node.iter().chain(own).flat_map(|(name, value)| [name.as_str(), value.as_str()]))
     }
 
-    /// What fits into a node's key.
+    /// Drops the instances' values if they do not fit into a node's key.
     #[must_use]
     pub fn bounded(self) -> Self {
         let words = |n: &Named| n.iter().map(|(a, b)| a.len() + b.len() + 6).sum::<usize>();
@@ -212,7 +213,8 @@ impl Described {
         if all > MAX_TOLD { Self { instances: BTreeMap::new(), ..self } } else { self }
     }
 
-    /// The settings that differ at `node`. What only one of the two knows of (another release, no part in an instance) does not.
+    /// Returns the settings that differ at `node`. A setting or an instance that only one of the two nodes has is no
+    /// difference (another release, or no part in the instance).
     #[must_use]
     pub fn differences(&self, node: &str, there: &Self) -> Vec<Difference> {
         let pairs = self.instances.iter().filter_map(|(i, here)| Some((Some(i), here, there.instances.get(i)?)));
@@ -235,7 +237,7 @@ impl Described {
     }
 }
 
-/// The addresses in a list of prefixes.
+/// Extracts the addresses from a list of prefixes.
 fn addresses(list: &str) -> BTreeSet<&str> {
     list.split(' ').map(|p| p.split_once('/').map_or(p, |(address, _)| address)).collect()
 }

@@ -1,23 +1,23 @@
-//! How long the election stood still, and by what: the one thing that a hold must be longer than.
+//! Measures the election's stalls and their cause. The hold must be longer than any stall.
 
 use crate::time::Time;
 use std::time::Duration;
 
-/// The shortest that is told: a heartbeat or two late is nothing.
+/// Shortest reported stall: a delay of one or two heartbeats is harmless.
 const WORTH_TELLING: Duration = Duration::from_millis(100);
-/// One line about each kind in this time, unless it is worse than all before.
+/// Interval between lines about one kind of stall, unless a stall exceeds all earlier ones.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// By what it stood still.
+/// The cause of a stall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Its thread was to run and did not.
+    /// The thread was ready to run, but was not scheduled.
     Late,
-    /// It ran, or waited for the kernel in a system call.
+    /// The thread ran, or waited in a system call for the kernel.
     Working,
 }
 
-/// The longest of one kind.
+/// The longest stall of one kind.
 #[derive(Clone, Copy, Debug, Default)]
 struct Longest {
     lasted: Duration,
@@ -33,13 +33,13 @@ pub(super) struct Stalls {
 }
 
 impl Stalls {
-    /// Of an election with this hold.
+    /// Starts with no stalls, for an election with this hold.
     pub(super) const fn new(hold: Duration) -> Self {
         let none = Longest { lasted: Duration::ZERO, told: None };
         Self { hold, late: none, working: none }
     }
 
-    /// The longest of a kind.
+    /// Longest stall of a kind.
     pub(super) const fn longest(&self, kind: Kind) -> Duration {
         match kind {
             Kind::Late => self.late.lasted,
@@ -47,7 +47,7 @@ impl Stalls {
         }
     }
 
-    /// Counts one round, and returns what is to be told of it: from a quarter of the hold on.
+    /// Records one round, and returns the log line for a stall of at least a quarter of the hold.
     pub(super) fn note(&mut self, kind: Kind, lasted: Duration, now: Time) -> Option<String> {
         let longest = match kind {
             Kind::Late => &mut self.late,
@@ -89,7 +89,7 @@ mod tests {
         let mut note = |kind, lasted, at| s.note(kind, ms(lasted), Time::from_millis(at)).is_some();
         assert!(!note(Kind::Late, 249, 1000));
         assert!(note(Kind::Late, 250, 2000));
-        // No worse, and just told; another kind has its own line; worse; and later again.
+        // Equal to the last one and too soon; another kind has its own line; a worse stall; a stall after the interval.
         assert!(!note(Kind::Late, 250, 3000));
         assert!(note(Kind::Working, 250, 3000));
         assert!(note(Kind::Late, 900, 4000));

@@ -1,28 +1,28 @@
-//! What the cluster room tells people.
+//! The cluster's status for display.
 
 use super::election::{Candidate, HoldKind, Role};
 use super::settings::Difference;
 use crate::etcd::EndpointHealth;
 use serde::{Deserialize, Serialize};
 
-/// The whole picture, as this node sees it.
+/// The whole cluster, as this node sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterStatus {
     /// Each instance that this node takes part in.
     pub instances: Vec<InstanceStatus>,
-    /// Each node that is known.
+    /// Each known node.
     pub nodes: Vec<NodeStatus>,
     /// Each etcd endpoint.
     pub etcd: Vec<EndpointHealth>,
-    /// Automatic changes of master are paused, and why.
+    /// The reason, if automatic changes of master are paused.
     pub paused: Option<String>,
     /// Settings of other nodes that differ from this node's.
     pub differences: Vec<Difference>,
-    /// Datagrams that were not accepted, since the start.
+    /// Rejected datagrams since the start.
     pub rejected_datagrams: u64,
-    /// The longest that the election's thread was to run and did not, since the start, in milliseconds.
+    /// Longest time the election's thread was ready to run but not scheduled, since the start, in milliseconds.
     pub longest_late_ms: u64,
-    /// The longest that it took for one round, which waits for nobody but the kernel.
+    /// Longest round of the election since the start, in milliseconds; a round waits only for the kernel.
     pub longest_round_ms: u64,
 }
 
@@ -31,9 +31,9 @@ pub struct ClusterStatus {
 pub struct InstanceStatus {
     /// Its name.
     pub name: String,
-    /// This node's part.
+    /// This node's role.
     pub role: Role,
-    /// The master by the record.
+    /// The master, as the record names it.
     pub master: Option<String>,
     /// The armed successor.
     pub successor: Option<String>,
@@ -43,19 +43,19 @@ pub struct InstanceStatus {
     pub since_ms: u64,
     /// Why it changed.
     pub reason: String,
-    /// What this node's hold stands on, if it holds.
+    /// What this node's hold rests on, if it holds.
     pub hold: Option<HoldKind>,
-    /// By which hold promises count now, in milliseconds: the master's, by the record. 0 if it is not known.
+    /// The hold by which promises count now, in milliseconds: the master's, from the record. 0 if unknown.
     pub promise_ms: u64,
-    /// How long the hold lasts without another promise, in milliseconds.
+    /// Remaining time of the hold without another promise, in milliseconds.
     pub remaining_ms: u64,
     /// The members.
     pub members: Vec<String>,
-    /// The other nodes, with what speaks against each as the next master (meaningful on the master).
+    /// The other nodes, with what bars each from being the next master (meaningful on the master).
     pub candidates: Vec<Candidate>,
-    /// After too many quick changes of master: milliseconds until the next one that can wait; 0 if it need not.
+    /// Hold-down after too many quick changes of master: milliseconds until the next deferrable change; 0 without one.
     pub held_down_ms: u64,
-    /// What a person must repair, if anything.
+    /// The fault that needs manual repair, if any.
     pub problem: Option<String>,
 }
 
@@ -64,17 +64,17 @@ pub struct InstanceStatus {
 pub struct NodeStatus {
     /// Its name.
     pub name: String,
-    /// Where its heartbeats go.
+    /// Address that receives its heartbeats.
     pub address: Option<String>,
-    /// Its fitness as last heard; `None` if it was never heard.
+    /// Its fitness in the last message; `None` if no message arrived yet.
     pub fit: Option<bool>,
-    /// Its summary; of this node only.
+    /// Its summary; only this node has one.
     pub summary: String,
-    /// Milliseconds since it was last heard; `None` if never.
+    /// Milliseconds since its last message; `None` if no message arrived yet.
     pub last_heard_ms: Option<u64>,
-    /// Its priority, if it was heard.
+    /// Its priority, if a message arrived.
     pub priority: Option<u16>,
-    /// Whether it is this node.
+    /// True for this node.
     #[serde(rename = "self")]
     pub me: bool,
 }

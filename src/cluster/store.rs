@@ -1,10 +1,10 @@
-//! Turns an election's requests into etcd transactions, and the answers into views.
+//! Turns an election's requests into etcd transactions, and the replies into views.
 
 use super::election::{Commit, Failure, Request};
 use super::record::{Keys, Recorded, View, encode, read_alive, read_record};
 use crate::etcd::{Compare, Etcd, EtcdError, Op, TxnReply};
 
-/// Carries a request out. `Err` holds the error and what it means for the election.
+/// Executes a request. `Err` holds the error and what it means for the election.
 pub(super) async fn ask(
     etcd: &Etcd,
     keys: &Keys,
@@ -32,7 +32,7 @@ pub(super) async fn ask(
             let (compares, mut then) = commit(keys, instance, record, ticket, &c);
             then.extend(reads.clone());
             if c.may_be_copied() {
-                // A lost member must not cost a takeover a time-out.
+                // A lost etcd member must not cost a takeover a time-out.
                 let reply = etcd.txn_guarded(compares, then, reads).await;
                 return match reply {
                     Ok((r, copies)) => settled(&c, r.succeeded, copies, view(keys, instance, &r)),
@@ -52,7 +52,7 @@ fn failed(e: EtcdError) -> (Failure, EtcdError) {
     (if e.is_definite() { Failure::Definite } else { Failure::InDoubt }, e)
 }
 
-/// What the answer to one copy of a commit says about the commit. `copies`: others may still arrive at etcd.
+/// What the reply to one copy of a commit says about the commit. `copies`: other copies may still arrive at etcd.
 fn settled(c: &Commit, succeeded: bool, copies: bool, view: View) -> Result<(bool, View), (Failure, EtcdError)> {
     c.outcome(succeeded, copies, &view).answer(view).map_err(|failure| {
         let message = "one member refused the change, and another was asked and has not answered".to_owned();

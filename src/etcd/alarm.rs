@@ -1,6 +1,6 @@
-//! Alarms that a member tells of itself. Pure.
+//! Alarms that a member reports about itself. Pure.
 
-/// What a member's status says of alarms, with the cure; `None` if it says nothing.
+/// Describes the alarm in a member's status, with the cure; `None` without one.
 pub(super) fn describe(errors: &[String]) -> Option<String> {
     let found = |word: &str| errors.iter().any(|e| e.contains(word));
     if found("CORRUPT") {
@@ -17,7 +17,7 @@ pub(super) fn describe(errors: &[String]) -> Option<String> {
                 .to_owned(),
         );
     }
-    // A kind of a later etcd, in its own words: \"memberID:... alarm:...\".
+    // An alarm kind of a later etcd, in its own words: \"memberID:... alarm:...\".
     errors.iter().find(|e| e.contains("alarm:")).map(|e| format!("alarm of etcd: {e}; see `etcdctl alarm list`"))
 }
 

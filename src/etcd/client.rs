@@ -1,4 +1,4 @@
-//! The handle that the rest of the program holds: each request, and to how many members it may go. `spread.rs` sends it there.
+//! The program's handle on etcd: defines each request and the number of members it may go to. `spread.rs` sends it.
 
 pub(super) mod changes;
 pub(super) mod spread;
@@ -21,10 +21,10 @@ use watch::WatchEvent;
 
 /// A handle on etcd; clones share the connections.
 ///
-/// Reads, lease calls and watches go on to the next endpoint after any failure of a member; small ones also when it is slow to
-/// answer. A write goes on only if it was certainly not sent; otherwise it fails with an error whose
-/// [`EtcdError::is_definite`] is false. From the first call on, every endpoint is tried now and then, so that a dead one is
-/// known before it is needed.
+/// After any failure of a member, reads, lease calls and watches go to the next endpoint. Small ones also do so when
+/// the member is slow. A write goes on only if it was certainly not sent. Otherwise it fails with an error whose
+/// [`EtcdError::is_definite`] is false. From the first call on, a probe checks every endpoint at intervals, so that a
+/// dead one is known before it is needed.
 #[derive(Clone)]
 pub struct Etcd(pub(super) Arc<Inner>);
 
@@ -33,29 +33,30 @@ pub(super) struct Inner {
     pub(super) access: Access,
     pub(super) timeout: Duration,
     lease_ttl: Duration,
-    /// Index of the endpoint that answered last.
+    /// Index of the endpoint with the last answer.
     pub(super) current: AtomicUsize,
-    /// Why the last call was not served, by whichever endpoint.
+    /// Why the last call failed, at any endpoint.
     pub(super) trouble: Mutex<Option<String>>,
-    /// Why the last write was refused, if etcd takes none at all; reads go on meanwhile.
+    /// Why the last write was rejected, if etcd rejects all writes; reads continue meanwhile.
     pub(super) full: Mutex<Option<String>>,
     /// Whether the endpoints are being probed.
     pub(super) probing: AtomicBool,
-    /// Which etcd it is.
+    /// The identity of this etcd.
     pub(super) identity: Mutex<Identity>,
-    /// One at a time finds out which it is, at the start.
+    /// At the start, one call at a time determines the identity.
     pub(super) settling: tokio::sync::Mutex<()>,
     pub(super) changes: tokio::sync::watch::Sender<Changes>,
 }
 
-/// Most bytes of one answer. All calls of a full instance fit; the library's own limit of 4 MiB does not hold a thousand.
+/// Largest answer in bytes. All calls of a full instance fit; the library's own limit of 4 MiB does not hold a
+/// thousand.
 const MAX_ANSWER: usize = 256 << 20;
 
 impl Etcd {
-    /// Reads the password and certificates. Nothing is sent yet, so etcd may be down.
+    /// Reads the password and certificates. It sends nothing, so etcd may be down.
     ///
     /// # Errors
-    /// [`EtcdError::Config`] if a file cannot be read or settings do not fit together.
+    /// [`EtcdError::Config`] if a file is unreadable or settings conflict.
     pub fn connect(cfg: &config::Etcd) -> Result<Self, EtcdError> {
         if cfg.endpoints.is_empty() {
             return Err(EtcdError::Config(
@@ -88,14 +89,14 @@ impl Etcd {
         self.0.timeout
     }
 
-    /// How each endpoint did last.
+    /// State of each endpoint after its last call.
     #[must_use]
     pub fn health(&self) -> Vec<EndpointHealth> {
         self.0.endpoints.iter().map(Endpoint::health).collect()
     }
 
-    /// Why the last call failed, if it did: no member served it, or etcd did not let this node in, or it takes no writes. Else the
-    /// alarm that a member tells of.
+    /// Why the last call failed, if it did: no member served it, etcd denied this node access, or etcd rejects writes.
+    /// Otherwise a member's alarm.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         let get = |m: &Mutex<Option<String>>| m.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -103,10 +104,10 @@ impl Etcd {
         get(&self.0.trouble).or_else(|| get(&self.0.full)).or_else(alarm)
     }
 
-    /// All keys with this prefix, read linearizably, and the revision of the read.
+    /// Reads all keys with this prefix linearizably, with the revision of the read.
     ///
     /// # Errors
-    /// As [`Etcd`] says; a read is tried at every endpoint.
+    /// See [`Etcd`]; a read is tried at every endpoint.
     pub async fn get_prefix(&self, prefix: &str) -> Result<(i64, Vec<KeyValue>), EtcdError> {
         // Not at two members at once: this may be the state of thousands of calls.
         self.call(Spread::InTurn, |c| async move {
@@ -118,10 +119,10 @@ impl Etcd {
         .await
     }
 
-    /// One key, read linearizably.
+    /// Reads one key linearizably.
     ///
     /// # Errors
-    /// As [`Etcd`] says.
+    /// See [`Etcd`].
     pub async fn get(&self, key: &str) -> Result<Option<KeyValue>, EtcdError> {
         self.call(Spread::Hedged, |mut c| async move {
             let mut r = c.get(key, None).await?;
@@ -130,10 +131,10 @@ impl Etcd {
         .await
     }
 
-    /// Sets a key, bound to `lease` (0: to none).
+    /// Sets a key, bound to `lease` (0: no lease).
     ///
     /// # Errors
-    /// As [`Etcd`] says; not repeated after a time-out.
+    /// See [`Etcd`]; not repeated after a time-out.
     pub async fn put(&self, key: &str, value: &[u8], lease: i64) -> Result<(), EtcdError> {
         self.call(Spread::Once, |mut c| async move {
             let r = c.put(key, value, Some(PutOptions::new().with_lease(lease))).await?;
@@ -142,10 +143,10 @@ impl Etcd {
         .await
     }
 
-    /// Deletes a key; no error if there is none.
+    /// Deletes a key; a missing key is no error.
     ///
     /// # Errors
-    /// As [`Etcd`] says; not repeated after a time-out.
+    /// See [`Etcd`]; not repeated after a time-out.
     pub async fn delete(&self, key: &str) -> Result<(), EtcdError> {
         self.call(Spread::Once, |mut c| async move {
             let r = c.delete(key, None).await?;
@@ -154,23 +155,23 @@ impl Etcd {
         .await
     }
 
-    /// If all `compares` hold, does `then`, else `or_else`. etcd takes at most 128 operations by default.
+    /// Executes `then` if all `compares` hold, otherwise `or_else`. etcd takes at most 128 operations by default.
     ///
     /// # Errors
-    /// As [`Etcd`] says; not repeated after a time-out.
+    /// See [`Etcd`]; not repeated after a time-out.
     pub async fn txn(&self, compares: Vec<Compare>, then: Vec<Op>, or_else: Vec<Op>) -> Result<TxnReply, EtcdError> {
         Ok(self.transact(Spread::Once, build(compares, then, or_else)).await?.0)
     }
 
-    /// The same for a transaction that undoes its own conditions, so that a second copy of it changes nothing: if the first
-    /// member is slow to answer, copies go to others. The second value says whether another copy may still be done **if**
-    /// the conditions hold once more; only the caller knows whether they can.
+    /// As [`Etcd::txn`], for a transaction that invalidates its own conditions, so that a second copy changes nothing.
+    /// If the first member is slow, copies go to others. The second value says whether another copy may still succeed
+    /// **if** the conditions hold once more; only the caller knows whether they can.
     ///
-    /// Such a transaction may be done and yet be answered as "the conditions did not hold": that is its second copy. What
-    /// `or_else` read tells the two apart.
+    /// Such a transaction may succeed and still be answered as "the conditions did not hold", by its second copy. The
+    /// reads of `or_else` tell the two apart.
     ///
     /// # Errors
-    /// As [`Etcd`] says, with the whole of it in doubt if one copy is.
+    /// See [`Etcd`]; the whole transaction is in doubt if one copy is.
     pub async fn txn_guarded(
         &self,
         compares: Vec<Compare>,
@@ -180,10 +181,10 @@ impl Etcd {
         self.transact(Spread::Guarded, build(compares, then, or_else)).await
     }
 
-    /// Reads several keys and prefixes at one revision, linearizably.
+    /// Reads several keys and prefixes linearizably, at one revision.
     ///
     /// # Errors
-    /// As [`Etcd`] says; tried at every endpoint.
+    /// See [`Etcd`]; tried at every endpoint.
     pub async fn read(&self, ops: Vec<Op>) -> Result<TxnReply, EtcdError> {
         let reads = ops.into_iter().filter(|o| matches!(o, Op::Get(_) | Op::GetPrefix(_)));
         let txn = Txn::new().and_then(reads.map(operation).collect::<Vec<_>>());
@@ -208,12 +209,12 @@ impl Etcd {
         .await
     }
 
-    /// A new lease with the configured time to live.
+    /// Grants a lease with the configured time to live.
     ///
     /// # Errors
-    /// As [`Etcd`] says. A repeated request may leave a lease behind that runs out by itself.
+    /// See [`Etcd`]. A repeated request may leave an extra lease, which expires.
     pub async fn grant(&self) -> Result<Lease, EtcdError> {
-        // Whole seconds, rounded up: a shorter lease than configured would break what the configuration check has proved.
+        // Whole seconds, rounded up: a shorter lease would break what the configuration check has proved.
         let ttl = i64::try_from(self.0.lease_ttl.as_millis().div_ceil(1000).max(1)).unwrap_or(i64::MAX);
         let sent = clock::now();
         self.call(Spread::InTurn, |mut c| async move {
@@ -224,16 +225,16 @@ impl Etcd {
         .await
     }
 
-    /// Renews a lease: on success it lives for its granted time from the moment at which the call was made.
+    /// Renews a lease: on success it lives for its granted time from the moment of the call.
     ///
     /// # Errors
-    /// [`EtcdError::LeaseGone`] if etcd does not know it any more; else as [`Etcd`] says.
+    /// [`EtcdError::LeaseGone`] if etcd no longer knows the lease; otherwise see [`Etcd`].
     pub async fn keep_alive(&self, id: i64) -> Result<(), EtcdError> {
-        // A stream for each renewal: it costs one small frame more, and there is no stream that can die unseen.
+        // One stream per renewal: it costs one small extra frame, and no stream can die unseen.
         let gone = self
             .call(Spread::Hedged, |mut c| async move {
                 match c.lease_keep_alive(id).await {
-                    // The library keeps the header to itself; probes look at others.
+                    // The library hides this header; probes check others.
                     Ok(_) => Ok((None, false)),
                     Err(etcd_client::Error::LeaseKeepAliveError(m)) if m.contains("lease not found") => {
                         Ok((None, true))
@@ -245,10 +246,10 @@ impl Etcd {
         if gone { Err(EtcdError::LeaseGone { id }) } else { Ok(()) }
     }
 
-    /// Ends a lease; the keys bound to it go with it. A lease that is gone already is no error.
+    /// Revokes a lease and deletes its keys. A missing lease is no error.
     ///
     /// # Errors
-    /// As [`Etcd`] says.
+    /// See [`Etcd`].
     pub async fn revoke(&self, id: i64) -> Result<(), EtcdError> {
         let r = self
             .call(Spread::InTurn, |mut c| async move {
@@ -262,14 +263,14 @@ impl Etcd {
         }
     }
 
-    /// Follows all keys with this prefix: first a snapshot, then each change; after any trouble a snapshot again. Must be
-    /// called inside a tokio runtime. The watch ends when the receiver is dropped.
+    /// Watches all keys with this prefix: a snapshot first, then each change, and another snapshot after any error.
+    /// Call it inside a tokio runtime. The watch ends when the receiver is dropped.
     #[must_use]
     pub fn watch(&self, prefix: &str) -> mpsc::Receiver<WatchEvent> {
         watch::start(self.clone(), prefix.to_owned())
     }
 
-    /// Opens one stream at the first endpoint that accepts it. Returns also which one that is.
+    /// Opens one stream at the first endpoint that accepts it, and returns that endpoint's index too.
     pub(super) async fn open_watch(
         &self,
         prefix: &str,
@@ -286,7 +287,7 @@ impl Etcd {
         Ok((stream, self.0.current.load(Ordering::Relaxed) % self.0.endpoints.len()))
     }
 
-    /// A stream of this endpoint died: other calls should go elsewhere first.
+    /// Reports a dead stream of this endpoint: other calls should try another endpoint first.
     pub(super) fn report(&self, endpoint: usize, why: &str) {
         if let Some(e) = self.0.endpoints.get(endpoint) {
             e.bad(why, clock::now());
@@ -294,12 +295,12 @@ impl Etcd {
     }
 }
 
-/// The header of an answer to a linearizable request.
+/// Header of a linearizable answer.
 pub(super) fn linear(h: Option<&etcd_client::ResponseHeader>) -> Option<Header> {
     h.map(|h| Header { cluster: h.cluster_id(), revision: Some(h.revision()) })
 }
 
-/// The header of an answer that a member gives out of what it has, which may be behind.
+/// Header of an answer from a member's local state, which may lag.
 pub(super) fn local(h: Option<&etcd_client::ResponseHeader>) -> Option<Header> {
     h.map(|h| Header { cluster: h.cluster_id(), revision: None })
 }

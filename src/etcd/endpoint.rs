@@ -1,4 +1,4 @@
-//! One etcd member: its client, built when first needed, and whether it answered last time.
+//! One etcd member: its client, built at first use, and its state after the last call.
 
 use super::error::{EtcdError, Failure, classify};
 use crate::time::Time;
@@ -9,31 +9,31 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long a member that did not answer is tried last, unless a probe finds it well before.
+/// How long a member without an answer is tried last, unless a probe succeeds earlier.
 const SHUN: Duration = Duration::from_secs(10);
 
-/// HTTP/2 ping interval and answer time: a stream to a host without power is seen as dead within their sum.
+/// HTTP/2 ping interval and answer time: a stream to a host without power counts as dead within their sum.
 const PING: Duration = Duration::from_secs(1);
 
-/// How one endpoint did, for status.
+/// State of one endpoint, for status.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointHealth {
     /// The endpoint as configured.
     pub url: String,
-    /// Whether its last call was answered, be it only a probe. One that was never asked counts as healthy.
+    /// Whether its last call, or probe, was answered. An endpoint without a call counts as healthy.
     pub healthy: bool,
     /// The last error, if not healthy.
     pub error: Option<String>,
-    /// The alarm that it tells of, with the cure; it may answer all the same.
+    /// Its alarm, with the cure; it may answer all the same.
     #[serde(default)]
     pub alarm: Option<String>,
 }
 
 #[derive(Default)]
 struct State {
-    /// When it answered last.
+    /// Time of its last answer.
     answered: Option<Time>,
-    /// A call has waited longer for it than calls do.
+    /// A call has waited unusually long for it.
     slow: bool,
     shunned_until: Option<Time>,
     error: Option<String>,
@@ -42,10 +42,10 @@ struct State {
 /// User, password, certificates.
 pub(super) struct Access {
     pub(super) user: Option<String>,
-    /// Where the password is, and what it was at the start.
+    /// Path of the password file, and its content at the start.
     password: Option<(PathBuf, String)>,
     tls: Option<TlsOptions>,
-    /// Whether a client certificate is shown.
+    /// Whether we present a client certificate.
     certified: bool,
     timeout: Duration,
 }
@@ -84,11 +84,12 @@ impl Access {
         let mut o = ConnectOptions::new()
             .with_keep_alive(PING, PING)
             .with_keep_alive_while_idle(true)
-            // Half, so that a host that drops packets fails as "not connected" (certainly not sent) and not as a time-out.
+            // Half the timeout, so that a host that drops packets fails as "not connected" (certainly not sent) and not
+            // as a time-out.
             .with_connect_timeout((self.timeout / 2).max(Duration::from_millis(50)))
             .with_require_leader(true);
         if let (Some(user), Some((file, first))) = (&self.user, &self.password) {
-            // Read at each login: a password that is changed must not need a restart.
+            // Read at each login: a changed password must not need a restart.
             let now = std::fs::read_to_string(file).map_or_else(|_| first.clone(), |text| first_line(&text));
             o = o.with_user(user, now);
         }
@@ -103,15 +104,15 @@ fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
-/// How long a refused login stands before the next try: etcd makes each one cost it dear on purpose, and several tasks ask.
+/// Pause after a rejected login: etcd makes logins expensive on purpose, and several tasks log in.
 const LOGIN_PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 struct Slot {
     client: Option<Client>,
-    /// Which client that is: they are counted.
+    /// Serial number of the client.
     number: u64,
-    /// The last login was refused, and until when nobody tries again.
+    /// The last rejected login, and the end of its pause.
     refused: Option<(EtcdError, Time)>,
 }
 
@@ -132,8 +133,8 @@ impl Endpoint {
         }
     }
 
-    /// The client of this member. With a user this asks etcd for a token, so it can fail as any call can.
-    /// Its number is for [`Endpoint::forget_client`].
+    /// Returns this member's client. With a user, this requests a token from etcd, so it can fail like any call. The
+    /// number is for [`Endpoint::forget_client`].
     pub(super) async fn client(&self, access: &Access) -> Result<(u64, Client), Failure> {
         let mut slot = self.slot.lock().await;
         if let Some(c) = &slot.client {
@@ -162,8 +163,8 @@ impl Endpoint {
         }
     }
 
-    /// Builds a new client at the next use: the only way to a new token that works for every kind of token. Of all the calls
-    /// that an old token failed at once, the first does it: etcd makes each login cost it dear on purpose.
+    /// Builds a new client at the next use: only this gets a new token for every kind of token. When an old token fails
+    /// several calls at once, only the first drops the client, because etcd makes logins expensive on purpose.
     pub(super) async fn forget_client(&self, number: u64) {
         let mut slot = self.slot.lock().await;
         if slot.number == number {
@@ -179,7 +180,7 @@ impl Endpoint {
         *self.state() = State { answered: Some(now), ..State::default() };
     }
 
-    /// A call waits for it longer than calls do. Until it answers, others are asked first.
+    /// Marks the member as slow. Until it answers, other members go first.
     pub(super) fn slow(&self) {
         self.state().slow = true;
     }
@@ -189,7 +190,7 @@ impl Endpoint {
         self.state().error.is_none()
     }
 
-    /// What it tells of alarms now.
+    /// Sets its present alarm.
     pub(super) fn set_alarm(&self, alarm: Option<String>) {
         let mut at = self.alarm.lock().unwrap_or_else(PoisonError::into_inner);
         if *at != alarm {
@@ -201,8 +202,8 @@ impl Endpoint {
         }
     }
 
-    /// What may be the matter if a connection to a member that never answered breaks: a server that wants TLS, or a client
-    /// certificate (which TLS 1.3 asks for after the handshake), just closes it.
+    /// Suggests a cause when the connection to a member that never answered breaks: a server that wants TLS, or a
+    /// client certificate (which TLS 1.3 requests after the handshake), just closes it.
     pub(super) fn hint(&self, access: &Access) -> &'static str {
         if self.state().answered.is_some() {
             ""
@@ -220,7 +221,7 @@ impl Endpoint {
         *s = State { shunned_until: Some(now + SHUN), error: Some(why.to_owned()), ..*s };
     }
 
-    /// Whether others should be asked first.
+    /// Whether other members should go first.
     pub(super) fn shunned(&self, now: Time) -> bool {
         let s = self.state();
         s.slow || s.shunned_until.is_some_and(|t| now < t)

@@ -1,4 +1,4 @@
-//! What can go wrong with etcd, in words that say what to do.
+//! etcd's errors, in words that name the remedy.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -6,16 +6,16 @@ use std::time::Duration;
 /// Why a call to etcd failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum EtcdError {
-    /// The `[etcd]` section cannot be used as it is.
+    /// The `[etcd]` section is unusable.
     #[error("[etcd] cannot be used: {0}")]
     Config(String),
-    /// No endpoint could be reached. For a write: it was sent to none of them.
+    /// No endpoint was reachable. A write was sent to none of them.
     #[error("no etcd endpoint can be reached ({}); check that etcd runs and that no firewall is in between", list(.tried))]
     Unreachable {
-        /// Each endpoint with its error, in the order they were tried.
+        /// Each endpoint with its error, in order of the attempts.
         tried: Vec<(String, String)>,
     },
-    /// etcd did not accept the user or the password.
+    /// etcd rejected the user or the password.
     #[error("etcd refused user '{user}': {message}; check `user` and `password_file` in [etcd]")]
     WrongPassword {
         /// The configured user.
@@ -23,7 +23,7 @@ pub enum EtcdError {
         /// etcd's own words.
         message: String,
     },
-    /// The user may not do this, or etcd wants a user and none is configured.
+    /// The user lacks permission, or etcd requires a user and none is configured.
     #[error(
         "etcd denied the request: {message}; grant the user read and write on the prefix /keepcall/ (or set `user` and `password_file` in [etcd])"
     )]
@@ -31,7 +31,7 @@ pub enum EtcdError {
         /// etcd's own words.
         message: String,
     },
-    /// The TLS connection was not established.
+    /// The TLS connection failed.
     #[error(
         "TLS to etcd failed at {endpoint}: {why}; check `ca_file`, `cert_file`, `key_file` and the name in the endpoint"
     )]
@@ -41,7 +41,7 @@ pub enum EtcdError {
         /// The library's words.
         why: String,
     },
-    /// No answer in time. A write may or may not have been done, or may still be done.
+    /// No answer in time. A write may have been executed, or still may be.
     #[error("etcd endpoint {endpoint} did not answer within {after:?}")]
     Timeout {
         /// The endpoint.
@@ -49,13 +49,13 @@ pub enum EtcdError {
         /// The deadline.
         after: Duration,
     },
-    /// Copies of a write went to several members, and none of them answered. It may or may not have been done.
+    /// Copies of a write went to several members, and none answered. The write may have been executed.
     #[error("no etcd endpoint answered ({}); the change may or may not have been made", list(.tried))]
     Unanswered {
-        /// Each endpoint with its error, in the order they were tried.
+        /// Each endpoint with its error, in order of the attempts.
         tried: Vec<(String, String)>,
     },
-    /// The connection broke during the call. A write may or may not have been done.
+    /// The connection broke during the call. A write may have been executed.
     #[error("the connection to etcd endpoint {endpoint} broke during a call: {why}")]
     Broken {
         /// The endpoint.
@@ -63,13 +63,13 @@ pub enum EtcdError {
         /// The library's words.
         why: String,
     },
-    /// etcd answered that it did not do it.
+    /// etcd answered that it did not execute the request.
     #[error("etcd refused the request: {message}")]
     Refused {
         /// etcd's own words.
         message: String,
     },
-    /// etcd has reached its quota and takes no writes, until a person has made room and disarmed the alarm.
+    /// etcd has reached its quota and rejects writes, until an operator has made room and disarmed the alarm.
     #[error(
         "etcd refuses all writes: {message}; remove its old revisions (`etcdctl compact`, `etcdctl defrag`) or raise \
          --quota-backend-bytes, then run `etcdctl alarm disarm`"
@@ -78,7 +78,8 @@ pub enum EtcdError {
         /// etcd's own words.
         message: String,
     },
-    /// etcd was found to be another one than when the request was made. A write may have been done in either.
+    /// etcd was restored or exchanged since the request. Either the former or the present etcd may have executed a
+    /// write.
     #[error("etcd is another one than before (see `keepcall status`); the request is made again")]
     Changed,
     /// The lease has run out or was revoked.
@@ -99,27 +100,27 @@ fn list(tried: &[(String, String)]) -> String {
 }
 
 impl EtcdError {
-    /// Whether it is certain that a write was not done and will not be. A write that failed otherwise is in doubt.
+    /// Whether a write was certainly not executed and never will be. A write with any other error is in doubt.
     #[must_use]
     pub const fn is_definite(&self) -> bool {
         !matches!(self, Self::Timeout { .. } | Self::Broken { .. } | Self::Unanswered { .. } | Self::Changed)
     }
 }
 
-/// What one try at one endpoint means for the next step.
+/// Consequence of one attempt at one endpoint for the next step.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// Never left this host: another endpoint may be tried, also for a write.
+    /// The request never left this host: another endpoint may be tried, even for a write.
     NotSent(String),
     /// As [`Failure::NotSent`], and the reason is TLS.
     Tls(String),
-    /// May have been done.
+    /// The request may have been executed.
     InDoubt(String),
-    /// This member cannot serve, and did nothing: another endpoint may be tried.
+    /// This member cannot serve and did nothing: another endpoint may be tried.
     Unserved(String),
-    /// The token is no longer known: the client must be built again.
+    /// The token is no longer valid: build a new client.
     StaleToken(String),
-    /// Answered, by a member of which it is not known yet whether it is of the right cluster.
+    /// The answering member's cluster is not confirmed yet.
     Unsettled,
     /// Every member would answer the same.
     Final(EtcdError),
@@ -146,7 +147,7 @@ pub(super) fn classify(e: &etcd_client::Error, user: Option<&str>) -> Failure {
     use etcd_client::Error as E;
     match e {
         E::GRpcStatus(s) => {
-            // A status prints its causes in the form for programmers; the causes themselves read better.
+            // A status prints its causes in debug form; the causes themselves read better.
             let causes = std::error::Error::source(s).map_or_else(|| s.message().to_owned(), chain);
             status(s.code() as i32, s.message(), &causes, user)
         }
@@ -161,7 +162,7 @@ pub(super) fn classify(e: &etcd_client::Error, user: Option<&str>) -> Failure {
 fn transport(text: &str) -> Failure {
     let lower = text.to_lowercase();
     if ["certificate", "tls", "handshake", "corruptmessage", "invalidcontenttype"].iter().any(|w| lower.contains(w)) {
-        // The handshake comes before the request, so nothing was sent.
+        // The handshake precedes the request, so nothing was sent.
         return Failure::Tls(text.to_owned());
     }
     let unsent = [
@@ -209,11 +210,12 @@ fn status(code: i32, message: &str, chain: &str, user: Option<&str>) -> Failure 
     if m.contains("requested lease not found") {
         return Failure::Final(EtcdError::Refused { message: message.to_owned() });
     }
-    // "request timed out" and "leader changed" are etcd's words for "I proposed it and do not know".
+    // With "request timed out" and "leader changed", etcd says that it proposed the request and does not know the
+    // outcome.
     if m.contains("request timed out") || m.contains("leader changed") {
         return Failure::InDoubt(message.to_owned());
     }
-    // etcd rejects without proposing anything while it knows no leader.
+    // Without a leader, etcd rejects requests and proposes nothing.
     if m.contains("no leader")
         || m.contains("too many requests")
         || m.contains("not capable")

@@ -1,29 +1,29 @@
-//! Which etcd answers, and whether it is the one that answered before. Pure.
+//! Identifies the answering etcd, and detects a change. Pure.
 //!
-//! Every answer names its cluster and the revision that the store has. The revision of an answer to a linearizable request is never
-//! below what was known when the request was sent, as long as etcd is the same: a backup that was restored, data that were lost, and
-//! another cluster at the same addresses show by one of the two. What was read before says nothing then.
+//! Every answer names its cluster and the store's revision. As long as etcd is the same, the revision in a linearizable
+//! answer is never below the revision known at the time of the request. So one of the two reveals a restored backup,
+//! lost data, or another cluster at the same addresses. Everything read before is then void.
 //!
-//! The cluster that more than half of the endpoints belong to is the one that is believed. A member of another one, or one whose data
-//! differ from the others', is named and not used: two nodes that asked two clusters would both be given the right to answer.
+//! We believe the cluster of more than half of the endpoints. A member of another cluster, or one whose data differ, is
+//! reported and not used: two nodes that asked two clusters would both get the right to answer.
 
 use crate::time::Time;
 use std::fmt;
 use std::time::Duration;
 
-/// How long a member may be behind all others until it is believed that it is they who are gone: some probes.
+/// After this silence of all other members, a lagging member is believed: several probes.
 const LONE: Duration = Duration::from_secs(3);
 
-/// What an answer says of who gave it.
+/// What an answer says about its sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
-    /// Number of the cluster.
+    /// Cluster number.
     pub(super) cluster: u64,
-    /// The store's revision; `None` if the request was not linearizable, so that a member may be behind.
+    /// The store's revision; `None` after a request that was not linearizable, because the member may lag.
     pub(super) revision: Option<i64>,
 }
 
-/// What was known when a request was sent.
+/// Knowledge at the time of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sent {
     generation: u64,
@@ -31,29 +31,29 @@ pub(super) struct Sent {
     own: i64,
 }
 
-/// What an answer is worth.
+/// Judgement of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It may be used.
+    /// The answer is usable.
     Good,
-    /// It is not known yet which cluster is the right one.
+    /// The right cluster is not known yet.
     Unsettled,
-    /// The request was sent before etcd was found to be another one.
+    /// The request was sent before a change of etcd was detected.
     Stale,
     /// The member belongs to another cluster than the others.
     Stranger(String),
-    /// The member's data are not those of the others.
+    /// The member's data differ from the others'.
     Behind(String),
-    /// etcd is another one from now on; this answer was the first to tell.
+    /// etcd has changed; this answer was the first sign.
     Changed(Change),
 }
 
-/// In what etcd differs from the one before.
+/// How etcd differs from the former one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     /// Another cluster answers at the endpoints.
     OtherCluster { before: u64, now: u64 },
-    /// The store's revision is lower than it was.
+    /// The store's revision went back.
     WentBack { before: i64, now: i64 },
 }
 
@@ -75,22 +75,22 @@ impl fmt::Display for Change {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Member {
-    /// The cluster that it named last.
+    /// The cluster in its last answer.
     cluster: Option<u64>,
-    /// The highest revision that it gave.
+    /// Its highest revision.
     revision: i64,
-    /// When it last answered a linearizable request, as a member of the cluster that is believed.
+    /// Time of its last answer to a linearizable request as a member of the believed cluster.
     judged: Option<Time>,
 }
 
-/// The endpoints of one client, in the order of the configuration.
+/// Endpoints of one client, in the order of the configuration.
 #[derive(Debug)]
 pub(super) struct Identity {
     members: Vec<Member>,
     believed: Option<u64>,
-    /// The highest revision of all.
+    /// Highest revision of all members.
     revision: i64,
-    /// Counts the times that etcd was found to be another one.
+    /// Number of detected changes of etcd.
     generation: u64,
 }
 
@@ -99,21 +99,21 @@ impl Identity {
         Self { members: vec![Member::default(); endpoints], believed: None, revision: 0, generation: 0 }
     }
 
-    /// Whether it is known which cluster is the right one.
+    /// Whether the right cluster is known.
     pub(super) const fn is_settled(&self) -> bool {
         self.believed.is_some()
     }
 
-    /// Every endpoint was asked, and had time to answer: the cluster that most of those belong to which did is believed.
+    /// Every endpoint was asked and had time to answer: believe the cluster with the most endpoints among the answers.
     pub(super) fn settle(&mut self) {
         if self.believed.is_none() {
-            // The first of equals: the order is the operator's.
+            // A tie goes to the first endpoint in the operator's order.
             let best = self.members.iter().filter_map(|m| m.cluster).rev().max_by_key(|c| self.votes(*c));
             self.believed = best;
         }
     }
 
-    /// To be called right before a request leaves for the endpoint.
+    /// Call this right before a request leaves for the endpoint.
     pub(super) fn send(&self, endpoint: usize) -> Sent {
         Sent {
             generation: self.generation,
@@ -122,7 +122,7 @@ impl Identity {
         }
     }
 
-    /// Whether this endpoint answered a linearizable request within the time.
+    /// Whether this endpoint answered a linearizable request within the span.
     pub(super) fn judged_within(&self, endpoint: usize, span: Duration, now: Time) -> bool {
         self.members.get(endpoint).and_then(|m| m.judged).is_some_and(|t| now < t + span)
     }
@@ -135,7 +135,7 @@ impl Identity {
         2 * self.votes(cluster) > self.members.len()
     }
 
-    /// What an answer of the endpoint is worth.
+    /// Judges an endpoint's answer.
     pub(super) fn handle_header(&mut self, endpoint: usize, sent: Sent, header: Header, now: Time) -> Verdict {
         if sent.generation != self.generation {
             return Verdict::Stale;
@@ -159,10 +159,11 @@ impl Identity {
         }
         let Some(revision) = header.revision else { return Verdict::Good };
         if revision < sent.floor {
-            // Nobody else answers, and so nobody can say who is right.
+            // No other member answers, so none can contradict this one.
             let recent = |m: &Member| m.judged.is_some_and(|t| now < t + LONE);
             let lone = !self.members.iter().any(recent);
-            // A member that was never so far says nothing of the others; one that was, and had them agree to this read, does.
+            // A member that never reached this revision itself says nothing about the others. A member whose own
+            // revision went back does: the others agreed to this read.
             if revision < sent.own || lone {
                 return self.change(endpoint, header, Change::WentBack { before: self.revision, now: revision }, now);
             }

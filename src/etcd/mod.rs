@@ -1,8 +1,7 @@
-//! etcd: one client per endpoint, a deadline on every call, streams that are opened again.
+//! etcd: one client per endpoint, a deadline on every call, streams that are reopened.
 //!
-//! `etcd-client` spreads the calls of a client with several endpoints over all of them, dead ones included, so here each
-//! endpoint has a client of its own, and [`Etcd`] tries one after the other, the last good one first and those that a probe
-//! found dead or slow last.
+//! `etcd-client` spreads a client's calls over all its endpoints, dead ones included. So each endpoint here has its own
+//! client, and [`Etcd`] tries them in order: the last good one first, dead or slow ones (by a probe) last.
 
 mod alarm;
 mod client;

@@ -1,4 +1,4 @@
-//! Asks every member now and then, so that a dead, slow or foreign one is known before it is needed.
+//! Probes every member at intervals, so that a dead, slow or foreign one is known before it is needed.
 
 use super::alarm;
 use super::client::spread::Tally;
@@ -12,21 +12,22 @@ use std::sync::Weak;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Time between two probes of a member that nobody else asks. That etcd is another one than before is noticed within it.
+/// Interval between probes of an idle member. It bounds the time to notice a change of etcd.
 const PROBE: Duration = Duration::from_millis(500);
-/// The same after etcd did not let this node in: it makes each login cost it dear on purpose, and nothing changes by asking.
+/// Interval after etcd rejected our login: etcd makes logins expensive on purpose, and repeating them changes nothing.
 const REFUSED: Duration = Duration::from_secs(5);
-/// A probe without an answer for so long makes others be asked first.
+/// After this time without an answer to a probe, other members go first.
 const SLOW: Duration = Duration::from_millis(100);
-/// Read by probes. It is below what a user of ours must be granted, and no key of ours.
+/// Key that probes read. It lies below the prefix that our user must be granted, and is none of our keys.
 const PROBE_KEY: &str = "/keepcall/";
-/// Time between two looks at a member's alarms, which stay for minutes at least.
+/// Interval between reads of a member's alarms, which stay for minutes at least.
 const ALARMS: Duration = Duration::from_secs(2);
-/// How long the start waits for every member to say to which cluster it belongs.
+/// How long the start waits until every member has named its cluster.
 const SETTLE: Duration = Duration::from_secs(1);
 
 impl Inner {
-    /// Asks one member for something small that only a member with a leader can answer. Whether it let this node in.
+    /// Sends one member a small request that only a member with a leader can answer. Returns whether it let this node
+    /// in.
     async fn probe_one(&self, i: usize) -> bool {
         let e = &self.endpoints[i];
         let read = |mut c: Client| async move {
@@ -42,7 +43,7 @@ impl Inner {
             }
         };
         match result {
-            // Not being allowed to read this key is an answer, too; and so is one that says that etcd is another one.
+            // A denied read of this key is an answer too, and so is a sign that etcd has changed.
             Ok(()) | Err(Failure::Final(EtcdError::Denied { .. } | EtcdError::Changed) | Failure::Unsettled) => {
                 e.good(clock::now())
             }
@@ -52,7 +53,7 @@ impl Inner {
         true
     }
 
-    /// Asks one member for its alarms. A member that does not tell is looked at by other means.
+    /// Reads one member's alarms. Without an answer, other checks judge the member.
     async fn look_for_alarms(&self, i: usize) {
         let status = |mut c: Client| async move {
             let r = c.status().await?;
@@ -63,7 +64,7 @@ impl Inner {
         }
     }
 
-    /// At the start: finds out to which cluster most members belong.
+    /// At the start, determines the cluster of most members.
     pub(super) async fn settle(&self) {
         if self.identity().is_settled() {
             return;
@@ -76,14 +77,14 @@ impl Inner {
             let mut open: FuturesUnordered<_> = (0..self.endpoints.len()).map(|i| self.probe_one(i)).collect();
             while open.next().await.is_some() && !self.identity().is_settled() {}
         };
-        // Whoever has not answered by then is taken for dead.
+        // A member without an answer by then counts as dead.
         let _ = tokio::time::timeout(SETTLE.min(self.timeout), ask_all).await;
         self.identity().settle();
     }
 }
 
 impl Etcd {
-    /// Begins to probe the endpoints, once; ends with the last handle.
+    /// Starts the probes once; they end with the last handle.
     pub(super) fn probe(&self) {
         if self.0.probing.swap(true, Ordering::Relaxed) {
             return;

@@ -1,4 +1,4 @@
-//! What is asked of etcd and what it answers, without the client library's types.
+//! Requests to etcd and its answers, without the client library's types.
 
 use crate::time::Time;
 use std::time::Duration;
@@ -6,13 +6,13 @@ use std::time::Duration;
 /// One key as etcd stores it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyValue {
-    /// The key; bytes that are not UTF-8 are replaced (no key of ours has any).
+    /// The key; bytes that are not UTF-8 are replaced (our keys have none).
     pub key: String,
     /// The value, as it was put.
     pub value: Vec<u8>,
     /// Revision of the last change of this key.
     pub mod_revision: i64,
-    /// Revision at which the key came to be.
+    /// Revision of the key's creation.
     pub create_revision: i64,
     /// The lease that the key is bound to; 0 if none.
     pub lease: i64,
@@ -21,9 +21,9 @@ pub struct KeyValue {
 /// A condition of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Compare {
-    /// The key's last change was at this revision; 0 means that there is no such key.
+    /// The key's last change has this revision; 0 means that the key does not exist.
     ModRevision(String, i64),
-    /// There is no such key.
+    /// The key does not exist.
     Missing(String),
     /// The key has this value.
     Value(String, Vec<u8>),
@@ -34,7 +34,7 @@ pub enum Compare {
 /// One operation of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// Sets a key, bound to `lease` (0: to none).
+    /// Sets a key, bound to `lease` (0: no lease).
     Put {
         /// The key.
         key: String,
@@ -43,7 +43,7 @@ pub enum Op {
         /// The lease to bind the key to; 0 for none.
         lease: i64,
     },
-    /// Deletes a key; no error if there is none.
+    /// Deletes a key; a missing key is no error.
     Delete(String),
     /// Deletes all keys with this prefix.
     DeletePrefix(String),
@@ -56,21 +56,21 @@ pub enum Op {
 /// The answer to a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TxnReply {
-    /// Whether the conditions held (and the `then` operations were done, not the `or_else` ones).
+    /// Whether the conditions held, so that etcd executed `then` and not `or_else`.
     pub succeeded: bool,
     /// The store's revision after the transaction.
     pub revision: i64,
-    /// What the reads gave, in the order of the `Get` and `GetPrefix` operations.
+    /// Results of the `Get` and `GetPrefix` operations, in order.
     pub reads: Vec<Vec<KeyValue>>,
 }
 
 /// A granted lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease {
-    /// etcd's number of the lease.
+    /// etcd's lease number.
     pub id: i64,
-    /// The time to live that etcd granted, which may be more than was asked for.
+    /// Time to live that etcd granted; it may exceed the request.
     pub ttl: Duration,
-    /// When the request was sent. Validity counts from here: etcd may have started the lease at any time after it.
+    /// When the request was sent. Validity counts from here: etcd may have started the lease at any later time.
     pub sent: Time,
 }

@@ -1,20 +1,20 @@
-//! What is held, for everybody who acts on it, without a lock: the election's thread is in real time, and must not wait for an ordinary
-//! one that was put aside while it had the lock.
+//! Publishes the holds to every reader without a lock: the election's real-time thread must not wait for a preempted
+//! ordinary thread with the lock.
 
 use crate::time::Time;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Until when each instance is held, and under which epoch. One thread writes.
+/// End and epoch of each instance's hold. Only one thread writes.
 #[derive(Debug, Default)]
 pub(super) struct Holds(BTreeMap<String, Hold>);
 
 #[derive(Debug, Default)]
 struct Hold {
-    /// Odd while the writer is between the first and the last of its stores.
+    /// Odd while the writer is between its first and last store.
     version: AtomicU64,
     epoch: AtomicU64,
-    /// Nanoseconds; 0 if nothing is held.
+    /// Nanoseconds; 0 without a hold.
     until: AtomicU64,
 }
 
@@ -40,7 +40,7 @@ impl Holds {
             if before.is_multiple_of(2) && before == h.version.load(Ordering::SeqCst) {
                 return (until > 0).then(|| (epoch, Time::from_nanos(until)));
             }
-            // The writer is ahead of everything else that runs, so this is over in a moment.
+            // The writer outranks all ordinary threads, so this wait is short.
             std::thread::yield_now();
         }
     }

@@ -1,20 +1,21 @@
-//! Carries each hold into the kernel, and knows what the kernel does not know yet.
+//! Brings each hold into the kernel, and tracks what the kernel has not accepted yet.
 
 use crate::time::Time;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// What lets this host answer for the addresses of an instance, and stops it by itself: the kernel, in an agent.
+/// Lets this host answer for an instance's addresses, and stops it at the deadline: in an agent, the kernel does.
 pub trait Keeper: Send {
-    /// The host answers for the addresses of `instance` until the given time and no longer; `None`: not from now on. Returns
-    /// only when that is in force. It is called on the election's own thread, so it must not block for more than microseconds.
+    /// Lets the host answer for the addresses of `instance` until the given time and no longer; `None` means stop now.
+    /// Returns only when that is in force. The election's own thread calls it, so it must not block for more than
+    /// microseconds.
     ///
     /// # Errors
-    /// It is not in force, in the user's words. What was set before still is.
+    /// The change is not in force, with the reason in the user's words. The previous setting stays in force.
     fn keep(&mut self, instance: &str, hold: Option<(u64, Time)>) -> Result<(), String>;
 }
 
-/// Keeps nothing: for tests and tools that hold no address.
+/// Keeps nothing: for tests and tools without addresses.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoKeeper;
 
@@ -24,19 +25,20 @@ impl Keeper for NoKeeper {
     }
 }
 
-/// Least time between two tries to prolong what the kernel did not take: well within a hold, and no burden to a kernel that is busy.
+/// Shortest pause between attempts to prolong a hold that the kernel refused: well within a hold, and no load on a busy
+/// kernel.
 const AGAIN: Duration = Duration::from_millis(50);
-/// A kernel that takes no hold for so long makes its host silent although it is master: then another node should be.
+/// After refusing every hold for this long, the kernel leaves its master silent: another node should take over.
 const UNFIT_AFTER: Duration = Duration::from_secs(2);
 
-/// Why the kernel is not as it should be, since when, and when it was tried last.
+/// A lasting kernel error, its start, and the last attempt.
 struct Trouble {
     why: String,
     since: Time,
     tried: Time,
 }
 
-/// What the keeper has in force, for each instance.
+/// The keeper's hold in force, for each instance.
 pub(super) struct Kept {
     keeper: Box<dyn Keeper>,
     in_force: HashMap<String, (u64, Time)>,
@@ -48,13 +50,13 @@ impl Kept {
         Self { keeper, in_force: HashMap::new(), errors: HashMap::new() }
     }
 
-    /// What a predecessor left in force.
+    /// Records the hold that a predecessor left in force.
     pub(super) fn inherited(&mut self, instance: &str, epoch: u64, until: Time) {
         self.in_force.insert(instance.to_owned(), (epoch, until));
     }
 
-    /// Brings the keeper to `hold`. Nothing is done if that is in force already. What failed is tried again with each call, but to
-    /// prolong a hold only after a pause.
+    /// Brings the keeper to `hold`, unless that is in force already. Each call retries a failed change, but prolonging
+    /// a hold waits for a pause.
     pub(super) fn set(&mut self, instance: &str, hold: Option<(u64, Time)>, now: Time) {
         let in_force = self.in_force.get(instance).copied();
         let failed = self.errors.get(instance);
@@ -85,18 +87,18 @@ impl Kept {
         }
     }
 
-    /// Whether the kernel has taken nothing for so long that this node is not fit to be master.
+    /// Whether the kernel has refused holds for so long that this node is unfit as master.
     pub(super) fn is_unfit(&self, instance: &str, now: Time) -> bool {
         self.errors.get(instance).is_some_and(|t| now >= t.since + UNFIT_AFTER)
     }
 
-    /// Whether the kernel lets this host answer for longer than `hold` allows, because it could not be told.
+    /// Whether the kernel lets this host answer for longer than `hold` allows, because a change failed.
     pub(super) fn exceeds(&self, instance: &str, hold: Option<(u64, Time)>, now: Time) -> bool {
         let allowed = hold.map_or(Time::ZERO, |h| h.1).max(now);
         self.in_force.get(instance).is_some_and(|h| h.1 > allowed)
     }
 
-    /// Why the kernel is not as it should be.
+    /// The kernel's error, if any.
     pub(super) fn error(&self, instance: &str) -> Option<&str> {
         self.errors.get(instance).map(|t| t.why.as_str())
     }

@@ -1,4 +1,4 @@
-//! The loop: sockets, timers and etcd on one side, the pure elections on the other.
+//! The loop between sockets, timers and etcd on one side and the pure elections on the other.
 
 mod asking;
 mod ending;
@@ -30,19 +30,19 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-/// Answers of etcd that may wait: each election has at most two requests open.
+/// Queue of etcd's answers: each election has at most two open requests.
 const ANSWERS: usize = 256;
-/// When a stop no longer waits for a handover.
+/// A stop waits this long for a handover.
 const HANDOVER_TIME: Duration = Duration::from_millis(2500);
-/// When a stop no longer waits for `released` or for promises to run out.
+/// A stop waits this long for `released` and for promises to run out.
 const LEAVE_TIME: Duration = Duration::from_secs(5);
-/// Keys whose bad values are remembered, so that each is told once.
+/// Limit on keys with remembered bad values, each reported once.
 const MAX_WARNED: usize = 256;
-/// One complaint about each kind of bad datagram in this time.
+/// Interval between warnings about one kind of bad datagram.
 const COMPLAIN: Duration = Duration::from_secs(60);
 
 pub(super) struct Parts {
-    /// Where heartbeats arrive.
+    /// Address that receives heartbeats.
     pub(super) socket: SocketAddr,
     pub(super) codec: Codec,
     pub(super) keys: Keys,
@@ -67,7 +67,7 @@ struct One {
     asked: Option<oneshot::Sender<Result<u64, SwitchoverError>>>,
     forget: Option<oneshot::Sender<Result<(), ForgetError>>>,
     summary: String,
-    /// What the agent said of the server, and whether the election was told that the kernel fails.
+    /// The server's health from the agent, and whether the election knows of a kernel failure.
     fitness: Option<(bool, u16)>,
     kernel_fails: bool,
 }
@@ -89,23 +89,23 @@ pub(super) struct Worker {
     answers: (mpsc::Sender<Answer>, mpsc::Receiver<Answer>),
     pending: VecDeque<ClusterEvent>,
     rejected: u64,
-    /// What kinds of bad datagrams were told of, and when; at most one entry for each kind.
+    /// Kinds of bad datagrams with the time of their warning; at most one entry for each kind.
     complained: Vec<(Rejected, Time)>,
     warned: HashMap<String, String>,
     unlike: Unlike,
     stopping: Option<(Time, Option<oneshot::Sender<()>>)>,
     parking: Option<(Time, oneshot::Sender<bool>)>,
-    /// The status is not made anew before this.
+    /// Earliest time to rebuild the status.
     status_at: Time,
-    /// Something happened since it was made.
+    /// The state has changed since the last status.
     status_due: bool,
     stalls: Stalls,
     changes: watch::Receiver<Changes>,
 }
 
-/// The longest that the loop rests: whoever looks after it (twice a second) sees it turn each time.
+/// Longest rest of the loop: a check twice a second sees it turn each time.
 const ROUND: Duration = Duration::from_millis(250);
-/// At most so often is the status made anew: it costs more memory than all the rest of a heartbeat.
+/// Shortest interval between rebuilds of the status: a rebuild costs more memory than all the rest of a heartbeat.
 const STATUS_PAUSE: Duration = Duration::from_millis(20);
 
 async fn receive(socket: Option<&UdpSocket>, buffer: &mut [u8]) -> std::io::Result<(usize, SocketAddr)> {
@@ -190,7 +190,7 @@ impl Worker {
         }
     }
 
-    /// One task that turns all watches into hints.
+    /// Starts one task per watch that turns its events into hints.
     fn watches(&self) -> (mpsc::Receiver<Hint>, Vec<JoinHandle<()>>) {
         let (tx, rx) = mpsc::channel(64);
         let mut tasks = Vec::new();
@@ -232,7 +232,7 @@ impl Worker {
         let mut woke = clock::now();
         loop {
             let deadline = self.all.iter().map(|o| o.election.next_deadline()).min().unwrap_or(Time::FAR);
-            // While stopping, progress is checked often; it lasts a second or two.
+            // While stopping or parking, check progress often; it lasts a second or two.
             let deadline = if self.stopping.is_some() || self.parking.is_some() {
                 deadline.min(clock::now() + Duration::from_millis(20))
             } else {
@@ -243,7 +243,7 @@ impl Worker {
             self.stood_still(Kind::Working, rests.since(woke));
             let deadline = deadline.min(rests + ROUND);
             shared.rounds.fetch_add(1, Relaxed);
-            // When this thread was let run last, noted before what came is dealt with.
+            // When this thread last ran, noted before it handles the input.
             let polled = Cell::new(rests);
             tokio::select! {
                 biased;
@@ -256,10 +256,10 @@ impl Worker {
                 Ok(()) = self.changes.changed() => self.etcd_changed(),
                 Some(a) = self.answers.1.recv() => self.answer(a),
                 () = shared.news.notified() => self.inbox(),
-                // Looked at where it matters; this only makes the status current.
+                // Each use reads the name itself; this branch only refreshes the status.
                 Ok(()) = self.p.name.changed() => { self.p.name.borrow_and_update(); }
                 changed = self.p.lease.changed() => {
-                    // The runtime outside is gone, and with it everything that could renew a lease or obey.
+                    // The outer runtime has ended. Lease renewals and address changes ended with it.
                     if changed.is_err() {
                         return;
                     }
@@ -275,7 +275,8 @@ impl Worker {
             }
             woke = polled.get();
             self.stood_still(Kind::Late, woke.since(deadline));
-            // Deadlines are looked at after every wake-up: a stalled process must find its right gone before it acts.
+            // Check deadlines after every wake-up: a stalled process must see that its right has expired before it
+            // acts.
             let now = clock::now();
             for i in 0..self.all.len() {
                 if self.all[i].election.next_deadline() <= now {
@@ -286,7 +287,7 @@ impl Worker {
             self.flush_events();
             self.publish_status(now);
             if self.parked(now) {
-                // Neither lease nor key nor kernel is touched: they keep this node's place until the next process is here.
+                // Leave lease, keys and kernel alone: they keep this node's place until the next process starts.
                 return;
             }
             if self.stopped(now) {
@@ -297,7 +298,7 @@ impl Worker {
         self.leave().await;
     }
 
-    /// Counts how long nothing was done, and tells of it if it was long.
+    /// Records a stall, and logs a long one.
     fn stood_still(&mut self, kind: Kind, lasted: Duration) {
         if let Some(told) = self.stalls.note(kind, lasted, clock::now()) {
             tracing::warn!("{told}");
@@ -310,11 +311,12 @@ impl Worker {
         }
     }
 
-    /// One input: then the hold is published and brought into the kernel, and only then the actions are carried out.
+    /// Applies one input, publishes the hold, brings it into the kernel, and only then executes the actions.
     fn with(&mut self, i: usize, f: impl FnOnce(&mut Election, Time)) {
         f(&mut self.all[i].election, clock::now());
         let one = &self.all[i];
-        // While the agent lets go the host goes on answering: calls in progress are heard until the addresses are gone.
+        // The host answers while the agent drops the addresses, so calls in progress keep their audio until the
+        // addresses are gone.
         let hold = one.election.hold().map(|(epoch, until, _)| (epoch, until));
         self.shared.holds.set(&one.name, hold);
         self.p.kept.set(&one.name, hold, clock::now());
@@ -326,18 +328,18 @@ impl Worker {
     fn act(&mut self, i: usize, a: Action) {
         let instance = self.all[i].name.clone();
         if matches!(a, Action::Changed | Action::Switched(_) | Action::Forgot(_)) {
-            // Who is told of it looks at the status next.
+            // The receiver of this event reads the status next.
             self.status_at = Time::ZERO;
         }
         match a {
             Action::Send { to, message } => {
-                // Two hosts that speak under one name would each hold on promises that were made to the other.
+                // Two hosts under one name would each hold on promises made to the other.
                 if !self.is_named() {
                     return;
                 }
                 let Some(address) = self.peers.get(&*to).copied() else { return };
                 let bytes = self.p.codec.seal(&instance, &message);
-                // A full socket buffer loses a heartbeat, which heartbeats are made for.
+                // A full socket buffer drops a heartbeat; the protocol tolerates lost heartbeats.
                 let sent = self.socket.as_ref().map(|s| s.try_send_to(&bytes, address));
                 if let Some(Err(e)) = sent {
                     tracing::trace!(error = %e, %to, "heartbeat not sent");
@@ -358,7 +360,7 @@ impl Worker {
                 if let Some(why) = self.all[i].election.unreadable() {
                     tracing::error!(%instance, "{why}");
                 }
-                // Never kept back: the agent reads the status when it comes to it.
+                // Never queue this event: the agent reads the status when it gets to it.
                 let _ = self.p.events.try_send(ClusterEvent::Changed { instance });
             }
             Action::Forgot(r) => {
@@ -374,7 +376,7 @@ impl Worker {
         }
     }
 
-    /// Whether etcd has this node's name as this host's.
+    /// Whether this node's name in etcd belongs to this host.
     fn is_named(&self) -> bool {
         *self.p.name.borrow() == Name::Ours
     }
@@ -404,7 +406,8 @@ impl Worker {
 
     fn inbox(&mut self) {
         let (ready, fitness, released) = {
-            // Whoever writes it may be put aside meanwhile; this thread does not wait for it, since the news follows the writing.
+            // A writer may be preempted with the lock held. This thread does not wait, because the notification follows
+            // the write.
             let Some(mut b) = try_lock(&self.shared.inbox) else { return };
             (std::mem::take(&mut b.ready), std::mem::take(&mut b.fitness), std::mem::take(&mut b.released))
         };
@@ -424,7 +427,7 @@ impl Worker {
         }
     }
 
-    /// A host whose kernel does not answer for the addresses is no better than one whose server is dead.
+    /// A host whose kernel does not answer for the addresses is no better than one with a dead server.
     fn tell_fitness(&mut self, i: usize) {
         let Some((fit, priority)) = self.all[i].fitness else { return };
         let fit = fit && !self.all[i].kernel_fails;
@@ -455,7 +458,7 @@ impl Worker {
                     let master = self.all[i].election.record().map(|r| r.master.clone());
                     let _ = tx.send(Err(SwitchoverError::NotMaster { master }));
                 } else {
-                    // A second request replaces the first, whose caller sees the channel close.
+                    // A second request replaces the first. The first caller sees its channel close.
                     self.all[i].asked = Some(tx);
                     self.with(i, |e, now| e.switchover(to, now));
                 }
@@ -483,7 +486,7 @@ impl Worker {
 
     fn flush_events(&mut self) {
         while let Some(e) = self.pending.pop_front() {
-            // A right that has run out since is not announced; its Drop follows anyway.
+            // Do not announce a right that has expired since; its `Drop` follows anyway.
             if let ClusterEvent::Take { instance, epoch, .. } = &e {
                 let held = self.shared.holds.get(instance);
                 if held.is_none_or(|(e, until)| e != *epoch || until <= clock::now()) {

@@ -1,5 +1,5 @@
-//! The state of one election and its inputs. What the roles do is in `lead.rs` and `follow.rs`, deadlines in `rights.rs`, what is
-//! asked of etcd in `machine/asking.rs`.
+//! State and inputs of one election. The roles are in `lead.rs` and `follow.rs`, deadlines in `rights.rs`, requests to
+//! etcd in `machine/asking.rs`.
 
 pub(super) mod follow;
 pub(super) mod lead;
@@ -23,40 +23,42 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Heartbeats whose send time is remembered: an ack of an older one would extend nothing, at any sane heartbeat and hold.
+/// Number of heartbeats with a remembered send time. An ack of an older one extends no hold, at any sane heartbeat and
+/// hold.
 pub(super) const REMEMBERED_BEATS: usize = 64;
-/// Pause after etcd failed or refused, before it is asked again.
+/// Pause after an error or a refusal by etcd before the next request.
 pub(super) const RETRY: Duration = Duration::from_millis(200);
-/// The view is read again at this interval even if no watch spoke: watches are hints.
+/// Interval of reads without a watch event: watches are only hints.
 const POLL: Duration = Duration::from_secs(2);
-/// A read that was sent longer ago vouches for nobody: there may be another master since. Reads come each [`POLL`], and again at once
-/// when one fails, so that only a node which cannot read for two seconds loses its vote.
+/// A node stops vouching when its last read was sent longer ago: another master may exist since. Reads come each
+/// [`POLL`], and a failed one again after [`RETRY`], so that only a node without a successful read for two seconds
+/// loses its vote.
 pub(super) const FRESH: Duration = Duration::from_secs(4);
-/// Peers that are kept; names beyond it are ignored. Far above any cluster, and it bounds what etcd's content can cost.
+/// Limit on peers; further names are ignored. It is far above any cluster, and it bounds the cost of etcd's content.
 const MAX_PEERS: usize = 64;
 
-/// What is known of another node.
+/// Known state of another node.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Peer {
-    /// Send time of the newest heartbeat that it acked.
+    /// Send time of the newest heartbeat that the peer acked.
     pub(super) acked: Option<Time>,
-    /// Send time of the newest heartbeat that it acked and vouched for.
+    /// Send time of the newest heartbeat that the peer acked and vouched for.
     pub(super) vouched: Option<Time>,
     pub(super) fit: bool,
     pub(super) priority: u16,
     pub(super) heard: Option<Time>,
-    /// Of its settings.
+    /// The peer's settings.
     pub(super) told: Option<Told>,
 }
 
-/// A transaction of ours that was sent and not answered.
+/// Our transaction that was sent and not answered.
 #[derive(Clone, Debug)]
 pub(super) struct InFlight {
     pub(super) id: u64,
     pub(super) record: Arc<Record>,
 }
 
-/// A read that was sent and not answered, which may write a ticket.
+/// A read that was sent and not answered. It may write a ticket.
 #[derive(Clone, Debug)]
 pub(super) struct Reading {
     id: u64,
@@ -65,7 +67,7 @@ pub(super) struct Reading {
     sent: Time,
 }
 
-/// How this node came to be master, kept until it takes.
+/// How this node became master, kept until it takes the addresses.
 #[derive(Clone, Debug)]
 pub(super) struct Won {
     pub(super) epoch: u64,
@@ -75,56 +77,56 @@ pub(super) struct Won {
     pub(super) committed: Option<Time>,
 }
 
-/// The addresses are ours until `until`.
+/// This node's right to the addresses until `until`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Held {
     pub(super) epoch: u64,
     pub(super) until: Time,
     pub(super) kind: HoldKind,
-    /// `Drop` was said: the agent is letting go.
+    /// `Drop` was sent: the agent is dropping the addresses.
     pub(super) dropping: bool,
 }
 
-/// One instance's election on one node. See the module for the order of calls.
+/// One instance's election on one node. The module documents the order of calls.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 pub struct Election {
     pub(super) s: Settings,
     pub(super) view: Option<View>,
-    /// The record of `view`; the last good one if that is unreadable.
+    /// The record of `view`, or the last good one if that is unreadable.
     pub(super) record: Option<Arc<Record>>,
-    /// The record as it was before somebody deleted it: what was promised under it may still be held on.
+    /// The record before its deletion: a hold may still rest on promises under it.
     pub(super) lost: Option<Arc<Record>>,
-    /// Since when this node knows that there is none.
+    /// When this node learned that the record is missing.
     pub(super) lost_since: Time,
     /// This node held the addresses at that time.
     pub(super) held_at_loss: bool,
     pub(super) revision: i64,
     pub(super) unreadable: Option<String>,
-    /// The highest epoch that was ever read or heard: a record that was deleted must not make epochs start again.
+    /// Highest epoch ever read or heard: a deleted record must not restart the epochs.
     pub(super) top_epoch: u64,
-    /// The longest terms that a record or a master named.
+    /// Longest terms that a record or a master named.
     pub(super) known_terms: Option<Terms>,
     pub(super) lease: Option<LeaseState>,
-    /// The lease under which the record was last read, and when that read was sent.
+    /// The lease at the last read of the record, and the send time of that read.
     read_under: Option<(i64, Time)>,
-    /// A process of this name took part in this election before: it left its ticket.
+    /// An earlier process of this name took part in this election and left its ticket.
     pub(super) was_here: bool,
-    /// When this node last sent an ack, or started: it may have promised just before.
+    /// Time of this node's last ack, or of its start: it may have promised just before.
     pub(super) last_ack: Time,
-    /// Since when this process would have heard a heartbeat of any epoch, and heard none.
+    /// Start of the present silence: no heartbeat of any epoch since, although this process would have received it.
     pub(super) silence: Time,
     pub(super) peers: BTreeMap<String, Peer>,
-    /// All nodes that are known by name, but this one: the members, and who has a key. Follows from record and view.
+    /// All other nodes known by name: the members, and the nodes with a key. Derived from record and view.
     pub(super) others: Vec<Arc<str>>,
     pub(super) sent: VecDeque<(u64, Time)>,
     pub(super) beat: u64,
     pub(super) next_beat: Time,
     pub(super) ticket: Option<String>,
     tickets: u64,
-    /// A transaction of ours, or of the process before us, may still arrive at etcd.
+    /// A transaction of ours, or of the previous process, may still arrive at etcd.
     pub(super) doubt: bool,
-    /// What the record may be instead of `record`.
+    /// The record that etcd may have instead of `record`.
     pub(super) maybe: Option<Arc<Record>>,
     pub(super) inflight: Option<InFlight>,
     reading: Option<Reading>,
@@ -133,7 +135,7 @@ pub struct Election {
     pub(super) propose_not_before: Time,
     next_poll: Time,
     requests: u64,
-    /// Since when the slow takeover's conditions hold.
+    /// Since when the conditions of a slow takeover hold.
     pub(super) gone: Option<Time>,
     /// Since when this node has been master by the record.
     pub(super) lead_since: Time,
@@ -142,27 +144,27 @@ pub struct Election {
     pub(super) released: Option<u64>,
     /// The handover into this epoch is complete: the old master has let go, or its promises ran out.
     pub(super) go_ok: Option<u64>,
-    /// The handover into this epoch is complete: we have let go.
+    /// The handover into this epoch is complete: this node has let go.
     pub(super) gone_epoch: Option<u64>,
     pub(super) won: Option<Won>,
     pub(super) held: Option<Held>,
-    /// The right of the process before this one. It stands on promises that were made under the record as that process left it,
-    /// so it ends with the first change of the record that this process asks for.
+    /// The previous process's right. It rests on promises under the record as that process left it, so it ends with the
+    /// first change of the record that this process requests.
     pub(super) inherited: Option<Inherited>,
-    /// etcd is another one than before, and its record not as new yet.
+    /// etcd was restored or exchanged, and its record is still out of date.
     pub(super) restored: Option<restored::Restored>,
-    /// The longest life of a lease that this node had.
+    /// Longest life of a lease that this node had.
     pub(super) lease_life: Duration,
     pub(super) fit: bool,
-    /// Whether `fit` was ever told: a process that goes on for another one must not hand over before its checks have spoken.
+    /// Whether `fit` was ever set: after a restart, a process must not hand over before its checks have reported.
     pub(super) fit_known: bool,
     pub(super) priority: u16,
     pub(super) better_since: Option<(String, Time)>,
     pub(super) switch: Option<Option<String>>,
     pub(super) forget: Option<String>,
-    /// The member whose removal this node has asked etcd for.
+    /// The member whose removal this node has requested from etcd.
     pub(super) forgot: Option<String>,
-    /// Whether this node has all that it needs to hold the addresses. Without, it takes no role.
+    /// Whether this node has everything it needs to hold the addresses. Without that it takes no role.
     pub(super) ready: bool,
     pub(super) stopping: bool,
     pub(super) parking: bool,
@@ -176,7 +178,7 @@ pub struct Election {
 }
 
 impl Election {
-    /// An election that starts now. It promises nothing and contends for nothing before it has voided what its predecessor left.
+    /// Starts an election. It neither promises nor contends before it has voided its predecessor's transactions.
     #[must_use]
     pub fn new(s: Settings, now: Time) -> Self {
         let mut e = Self {
@@ -248,8 +250,9 @@ impl Election {
         e
     }
 
-    /// To be called right after [`Election::new`], if the kernel still lets this host answer: the addresses stay, until the
-    /// inherited right ends or the record tells of another epoch. This process goes on with rights of its own.
+    /// Takes over an inherited right; call it right after [`Election::new`], if the kernel still lets this host answer.
+    /// The addresses stay until the right ends or the record shows another epoch. Meanwhile this process acquires its
+    /// own rights.
     pub fn adopt(&mut self, inherited: Inherited, now: Time) {
         if inherited.epoch > MAX_EPOCH || inherited.until <= now || self.held.is_some() || self.view.is_some() {
             return;
@@ -265,37 +268,36 @@ impl Election {
         self.s.fault == Some(f)
     }
 
-    /// The next action, in the order in which they must be carried out.
+    /// Returns the next action, in order of execution.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
 
-    /// When [`Election::handle_timeout`] must be called at the latest. Always after the `now` of the last call.
+    /// Latest time for the next [`Election::handle_timeout`]; always after the `now` of the last call.
     #[must_use]
     pub const fn next_deadline(&self) -> Time {
         self.wake
     }
 
-    /// The epoch under which this node holds the addresses, until when, and what that stands on. The end is to be compared
-    /// with the clock at each use.
+    /// Epoch, end and basis of this node's hold. Compare the end with the clock at each use.
     #[must_use]
     pub fn hold(&self) -> Option<(u64, Time, HoldKind)> {
         self.held.map(|h| (h.epoch, h.until, h.kind))
     }
 
-    /// The record as last read.
+    /// The record from the last read.
     #[must_use]
     pub fn record(&self) -> Option<&Record> {
         self.record.as_deref()
     }
 
-    /// What is wrong with the record in etcd, if it cannot be used.
+    /// The fault of an unusable record in etcd.
     #[must_use]
     pub fn unreadable(&self) -> Option<&str> {
         self.unreadable.as_deref()
     }
 
-    /// When a node was last heard in this election, and its fitness and priority.
+    /// When a node was last heard in this election, with its fitness and priority.
     #[must_use]
     pub fn heard(&self, node: &str) -> Option<(Time, bool, u16)> {
         self.peers.get(node).and_then(|p| p.heard.map(|t| (t, p.fit, p.priority)))
@@ -307,7 +309,7 @@ impl Election {
         (self.fit, self.priority)
     }
 
-    /// This node's part now.
+    /// This node's current role.
     #[must_use]
     pub fn role(&self) -> Role {
         let Some(r) = &self.record else { return if self.held.is_some() { Role::Master } else { Role::Unknown } };
@@ -327,22 +329,23 @@ impl Election {
         r.master == self.s.me && r.handover.as_deref().is_some_and(|o| o != self.s.me) && self.go_ok != Some(r.epoch)
     }
 
-    /// Time passed.
+    /// Handles the passage of time.
     pub fn handle_timeout(&mut self, now: Time) {
         self.advance(now);
     }
 
-    /// The lease was granted, renewed or lost. Call with a new lease only when the node's key is bound to it.
+    /// Sets the lease after a grant, a renewal or a loss. Set a new lease only when the node's key is bound to it.
     pub fn set_lease(&mut self, lease: Option<LeaseState>, now: Time) {
         if lease.map(|l| l.id) != self.lease.map(|l| l.id) {
             self.want_read = true;
-            // A node whose name is not its own in etcd yet is told nothing.
+            // Other nodes send nothing until this node owns its name in etcd.
             if self.lease.is_none() {
                 self.silence = now;
             }
-            // What was refused for want of a lease need not wait any longer: a restarted process has only what is left of a hold.
+            // Requests refused for lack of a lease need not wait longer: a restarted process has only the rest of a
+            // hold.
             self.read_not_before = now;
-            // `alive` may be bound to the lease that is lost, and it was what kept others from taking over slowly.
+            // `alive` may be bound to the lost lease, and only `alive` kept others from a slow takeover.
             if self.lease.is_some() {
                 self.inherited = None;
             }
@@ -352,32 +355,33 @@ impl Election {
         self.advance(now);
     }
 
-    /// The view is read again, at once.
+    /// Requests a read of the view at once.
     pub(super) fn want_read(&mut self, now: Time) {
         self.want_read = true;
         self.read_not_before = now;
     }
 
-    /// The local server's health.
+    /// Sets the local server's health.
     pub fn set_fitness(&mut self, fit: bool, priority: u16, now: Time) {
         (self.fit, self.fit_known, self.priority) = (fit, true, priority);
         self.advance(now);
     }
 
-    /// Whether this node has all that it needs to hold the addresses; it has until told otherwise. Without, it neither contends nor
-    /// takes. What it holds goes on, until it can hand over: nobody else answers meanwhile.
+    /// Sets whether this node has everything it needs to hold the addresses; the default is yes. Without that it
+    /// neither contends nor takes over. It keeps a present hold until it can hand over, because no other node answers
+    /// meanwhile.
     pub fn set_ready(&mut self, ready: bool, now: Time) {
         self.ready = ready;
         self.advance(now);
     }
 
-    /// Something under the instance's or the nodes' keys changed, or a watch says that it may have.
+    /// A key of the instance or of the nodes changed, or a watch reports a possible change.
     pub fn hint(&mut self, now: Time) {
         self.want_read = true;
         self.advance(now);
     }
 
-    /// The addresses that were held under `epoch` are down.
+    /// Confirms that the addresses held under `epoch` are down.
     pub fn released(&mut self, epoch: u64, now: Time) {
         self.released = self.released.max(Some(epoch));
         self.advance(now);
@@ -393,7 +397,7 @@ impl Election {
         self.broken(super::types::Fault::KeepInherited)
     }
 
-    /// A node's name to put into an action, copied only if it is new to the record and to etcd.
+    /// Returns a node's name for an action; copies it only if record and etcd lack it.
     pub(super) fn known(&self, node: &str) -> Arc<str> {
         self.others.iter().find(|n| ***n == *node).cloned().unwrap_or_else(|| node.into())
     }
@@ -408,18 +412,18 @@ impl Election {
     }
 
     pub(super) fn wake_at(&mut self, t: Time) {
-        // What is due already is being done, or waits for an answer: a wake-up in the past would only spin.
+        // Work that is already due is in progress or waits for an answer; a wake-up in the past would only spin.
         if t > self.now {
             self.wake = self.wake.min(t);
         }
     }
 
-    /// The first instant after every promise that this node gave.
+    /// First instant after the end of every promise of this node.
     pub(super) fn quiet_at(&self) -> Time {
         self.last_ack + self.long_hold()
     }
 
-    /// Whether an operator has paused automatic changes of master.
+    /// The pause of automatic changes of master, if an operator set one.
     #[must_use]
     pub fn paused(&self) -> Option<&str> {
         #[cfg(test)]
@@ -429,13 +433,13 @@ impl Election {
         self.view.as_ref().and_then(|v| v.paused.as_deref())
     }
 
-    /// Whether `alive` speaks for us, in this epoch, with our present lease.
+    /// Whether `alive` is ours, in this epoch, with our present lease.
     pub(super) fn alive_is_ours(&self, r: &Record) -> bool {
         let alive: Option<Alive> = self.view.as_ref().and_then(|v| v.alive);
         self.lease.is_some_and(|l| alive == Some(Alive { epoch: r.epoch, lease: l.id }))
     }
 
-    /// Notes who else there is, after a new record or view.
+    /// Updates the names of other nodes after a new record or view.
     pub(super) fn name_others(&mut self) {
         let members = self.record.iter().flat_map(|r| r.members.iter());
         let nodes = self.view.iter().flat_map(|v| v.nodes.iter());
@@ -445,9 +449,9 @@ impl Election {
         }
     }
 
-    /// Everything that follows from the state and the time. Each wait on the way notes its end with `wake_at`.
+    /// Derives everything from state and time. Each wait on the way sets its end with `wake_at`.
     pub(super) fn advance(&mut self, now: Time) {
-        // What came while the process was stalled waits to be heard yet.
+        // After a stall, queued messages may still be unread.
         if now > self.wake + self.s.heartbeat {
             self.silence = now;
         }
@@ -468,7 +472,7 @@ impl Election {
         }
     }
 
-    /// The nodes that could take over now or why not, best first; for `switchover` and status.
+    /// All possible next masters, best first, with the reason against each, for `switchover` and status.
     #[must_use]
     pub fn candidates(&self, now: Time) -> Vec<Candidate> {
         let mut nodes: Vec<&str> = self.others.iter().map(|n| &**n).collect();

@@ -1,21 +1,22 @@
-//! What an answer of etcd says about a commit of which copies went to several members.
+//! Judges etcd's answer to a commit whose copies went to several members.
 
 use super::types::{Commit, Failure};
 use crate::cluster::record::{Recorded, View};
 
-/// What is known of a commit once one of its copies was answered.
+/// Known state of a commit after the first answer to one of its copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is done.
+    /// The commit is done.
     Done,
-    /// It is not done, and no copy of it will be.
+    /// The commit is not done, and no copy of it ever will be.
     Refused,
-    /// It is not done, but a copy that is still under way may be.
+    /// The commit is not done, but a copy in flight may still succeed.
     InDoubt,
 }
 
 impl Outcome {
-    /// What the election is told: whether the commit is done, with what etcd had afterwards, or that nobody knows.
+    /// Translates for the election: whether the commit is done, with etcd's content afterwards, or that its outcome is
+    /// unknown.
     ///
     /// # Errors
     /// [`Failure::InDoubt`].
@@ -29,26 +30,27 @@ impl Outcome {
 }
 
 impl Commit {
-    /// Whether copies of it are safe: one that arrives after another finds the record's revision moved for good. A first record has no
-    /// revision; were it deleted later on, a copy that went astray could create it again.
+    /// Whether copies are safe: a copy that arrives after another one finds the record's revision moved for good. A
+    /// first record has no revision, so a stray copy could create it again after a later deletion.
     #[must_use]
     pub const fn may_be_copied(&self) -> bool {
         self.base != 0
     }
 
-    /// What the answer to one copy says. `succeeded`: the conditions held; `copies`: others may still arrive at etcd; `view`: what etcd
-    /// had afterwards.
+    /// Judges the answer to one copy. `succeeded`: the conditions held. `copies`: other copies may still arrive at
+    /// etcd. `view`: etcd's content afterwards.
     #[must_use]
     pub fn outcome(&self, succeeded: bool, copies: bool, view: &View) -> Outcome {
         match &view.record {
             _ if succeeded => Outcome::Done,
-            // Refused for something else than the record's revision, which may hold again when another copy arrives.
+            // The refusal had another cause than the record's revision. That condition may hold again when another copy
+            // arrives.
             Recorded::Good { revision, .. } | Recorded::Unreadable { revision, .. }
                 if copies && *revision == self.base =>
             {
                 Outcome::InDoubt
             }
-            // The conditions no longer hold because another copy is done: nobody else writes this record under this ticket.
+            // The conditions fail because another copy succeeded: no other writer writes this record under this ticket.
             Recorded::Good { revision, record }
                 if *revision != self.base && *record == self.record && view.ticket.as_ref() == Some(&self.ticket) =>
             {
@@ -116,9 +118,9 @@ mod tests {
     #[test]
     fn the_copy_that_came_second_does_not_look_like_a_lost_race() {
         assert_eq!(commit().outcome(false, true, &at(12, record("b", 3))), Outcome::Done);
-        // The race was lost.
+        // A lost race.
         assert_eq!(commit().outcome(false, true, &at(12, record("a", 3))), Outcome::Refused);
-        // Somebody else has written our ticket since: whose record it is cannot be said.
+        // Another process has replaced our ticket since, so the record's author is unknown.
         let other = View { ticket: Some("u".into()), ..at(12, record("b", 3)) };
         assert_eq!(commit().outcome(false, true, &other), Outcome::Refused);
     }
@@ -128,9 +130,9 @@ mod tests {
         let old = at(10, record("a", 2));
         assert_eq!(commit().outcome(false, true, &old), Outcome::InDoubt);
         assert_eq!(commit().outcome(false, false, &old), Outcome::Refused);
-        // The same text that was there before, put again to go with `alive`, was not put.
+        // A put of an unchanged record (to go with `alive`) did not happen.
         assert_eq!(commit().outcome(false, false, &at(10, record("b", 3))), Outcome::Refused);
-        // No copy is done any more once the record is another, or none.
+        // No copy can succeed once the record has changed or is missing.
         assert_eq!(commit().outcome(false, true, &seen(Recorded::Missing)), Outcome::Refused);
         let spoilt = seen(Recorded::Unreadable { revision: 11, why: String::new() });
         assert_eq!(commit().outcome(false, true, &spoilt), Outcome::Refused);

@@ -1,4 +1,4 @@
-//! One node alone with what it is told, for the rules that a whole cluster would hide.
+//! One node alone with its inputs, for rules that a whole cluster would hide.
 
 use super::types::Fault;
 use super::{Action, Election, Kind, LeaseState, Message, Request, Settings, Told};
@@ -67,7 +67,7 @@ impl Alone {
         }
     }
 
-    /// Carries out what is asked for. A commit is noted and never answered.
+    /// Executes the actions. A commit is recorded and never answered.
     fn settle(&mut self) {
         while let Some(action) = self.election.poll_action() {
             match action {
@@ -89,7 +89,7 @@ impl Alone {
         }
     }
 
-    /// Time passes; `b` acks each heartbeat if it does.
+    /// Lets time pass; `b` acks each heartbeat if `acks` is set.
     fn pass(&mut self, time: Duration, acks: bool) {
         let end = self.now + time;
         while self.now < end {
@@ -113,7 +113,7 @@ impl Alone {
         self.settle();
     }
 
-    /// Time passes, in which `b` says each half hold that it is master in epoch 3.
+    /// Lets time pass, in which `b` sends a heartbeat as master in epoch 3 each half hold.
     fn hear(&mut self, time: Duration) {
         let end = self.now + time;
         let mut beat = 0;
@@ -129,7 +129,7 @@ impl Alone {
         }
     }
 
-    /// Somebody deletes the record, and the master's sign of life has run out.
+    /// The record is deleted, and the master's `alive` key has expired.
     fn lose(&mut self) {
         (self.record, self.alive) = (None, None);
         self.election.hint(self.now);
@@ -137,7 +137,7 @@ impl Alone {
     }
 }
 
-/// As long as a node waits that knows of a deleted record: a read that counts for four seconds, and a lease of three holds.
+/// Wait of a node that knows of a deleted record: a read counts for four seconds, and a lease lasts three holds.
 const LOST: Duration = Duration::from_millis(7_200);
 
 fn record(master: &str, successor: &str) -> Record {
@@ -254,7 +254,7 @@ fn a_master_that_stood_still_speaks_at_once_and_is_master_again() {
     let mut a = Alone::new(Some(record("a", "b")));
     a.pass(HOLD * 3, true);
     assert_eq!(a.taken, 1);
-    // Longer than a hold, shorter than the pause of a master that hears nobody.
+    // Longer than a hold, shorter than the pause of a master that hears no node.
     a.now += HOLD + HOLD / 4;
     let lost = a.now;
     a.pass(HOLD / 2, true);

@@ -1,4 +1,4 @@
-//! The values that go in and out of an election.
+//! Inputs and outputs of an election.
 
 use crate::cluster::record::{Record, Terms};
 use crate::time::Time;
@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What does not change while the agent runs.
+/// Settings that stay fixed while the agent runs.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// This node's name.
@@ -23,22 +23,22 @@ pub struct Settings {
     pub drift: f64,
     /// Whether a better node takes over from a working master.
     pub preempt: bool,
-    /// How long it must have been better.
+    /// How long the node must have been better.
     pub preempt_delay: Duration,
-    /// So many automatic changes of master may follow each other quickly; after that, those that can wait do.
+    /// Number of quick automatic changes of master in a row; beyond it, deferrable changes wait.
     pub flap_budget: u32,
     /// Changes further apart than this do not count as quick. Also the longest wait.
     pub flap_window: Duration,
     /// The instance's virtual addresses on this node.
     pub vips: BTreeSet<IpAddr>,
-    /// What this node says of its settings with each message.
+    /// This node's settings, as it sends them with each message.
     pub told: Told,
-    /// A rule that is left out, to prove that the tests would notice.
+    /// A disabled rule, to prove that the tests notice.
     #[cfg(test)]
     pub(crate) fault: Option<Fault>,
 }
 
-/// Rules that a test can switch off.
+/// Rules that a test can disable.
 #[cfg(test)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -67,7 +67,7 @@ pub(crate) enum Fault {
     RestoredBelieved,
     PauseForgotten,
     ForgetLiving,
-    // Of the driver; the simulation plays its part.
+    // Rules of the driver; the simulation plays its part.
     ReturnUnseen,
     LeaseNoDrift,
     LeaseFromReply,
@@ -76,7 +76,7 @@ pub(crate) enum Fault {
     AdoptFull,
     CopyRefusal,
     FirstCopied,
-    // Of nodes with unlike settings.
+    // Rules for nodes with different settings.
     OwnHold,
     OwnWait,
     TermsEarly,
@@ -85,38 +85,38 @@ pub(crate) enum Fault {
     StrangerArmed,
 }
 
-/// What a node says of its settings.
+/// A node's settings, as it reports them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Told {
-    /// What it counts by, if the record does not say less.
+    /// Terms that the node counts by, unless the record names a shorter hold.
     pub terms: Terms,
-    /// Digest of the instance's virtual addresses there.
+    /// Digest of the instance's virtual addresses on that node.
     pub vips: u64,
     /// Digest of all other settings that should be equal on every node.
     pub others: u64,
 }
 
-/// A lease of this node, as the driver knows it. The node's key is bound to it.
+/// This node's lease, as the driver knows it. The node's key is bound to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseState {
-    /// etcd's number of the lease.
+    /// etcd's lease number.
     pub id: i64,
-    /// Until when it certainly lives: *send* time of the last good renewal + granted time, less the drift.
+    /// Certain end of its life: *send* time of the last good renewal + granted time, less the drift.
     pub until: Time,
 }
 
-/// What an election says to another node.
+/// A message from an election to another node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Which message.
+    /// The kind of message.
     pub kind: Kind,
-    /// The sender's epoch (of a `Beat`: the one it holds under).
+    /// The sender's epoch (in a `Beat`: the epoch of its hold).
     pub epoch: u64,
     /// Whether the sender's server is fit.
     pub fit: bool,
     /// The sender's priority.
     pub priority: u16,
-    /// Of the sender's settings; `None` from an older release.
+    /// The sender's settings; `None` from an older release.
     pub told: Option<Told>,
 }
 
@@ -136,16 +136,17 @@ pub enum Kind {
         beat: u64,
         /// The run of the heartbeat's sender.
         boot: u64,
-        /// The sender's lease is valid, and since it was granted it read the record with the heartbeat's sender as master.
+        /// The sender's lease is valid. Since its grant, the sender has read the record with the heartbeat's sender as
+        /// master.
         vouch: bool,
     },
-    /// To the old master: the handover's record is mine, and my sign of life is in etcd.
+    /// To the old master: I am master in the handover's record, and my `alive` key is in etcd.
     Claimed,
     /// To the new master: I have let go.
     Go,
 }
 
-/// Something to ask of etcd. Each request is answered by `handle_reply` or `handle_failure` with its number, once.
+/// A request to etcd. `handle_reply` or `handle_failure` answers each request once, by its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::large_enum_variant)] // Lives for one transaction; a box would only cost an allocation.
 pub enum Request {
@@ -157,20 +158,20 @@ pub enum Request {
     Commit(Commit),
 }
 
-/// A transaction on the record. All compares must hold; either way a view is read in the same transaction.
+/// A transaction on the record. All compares must hold. In either case the transaction also reads a view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
-    /// The record's revision must be this; 0: there must be none.
+    /// Required revision of the record; 0 requires that no record exists.
     pub base: i64,
-    /// This node's ticket must have this value.
+    /// Required value of this node's ticket.
     pub ticket: String,
-    /// These nodes' keys must not exist.
+    /// Nodes whose keys must not exist.
     pub nodes_gone: Vec<String>,
-    /// The last registrations of these nodes must have these revisions: none of them came back and went again meanwhile.
+    /// Required revisions of these nodes' last registrations: no node came back and went away again meanwhile.
     pub runs: Vec<(String, i64)>,
     /// `alive` must not exist.
     pub alive_gone: bool,
-    /// The cluster must not be paused: nobody asked for this change of master.
+    /// The cluster must not be paused: no operator requested this change of master.
     pub automatic: bool,
     /// The new record; the driver fills in the members' addresses.
     pub record: Arc<Record>,
@@ -183,9 +184,9 @@ pub struct Commit {
 /// How a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// It was certainly not done, and will not be.
+    /// The request was certainly not executed, and never will be.
     Definite,
-    /// It may have been done, or may still be.
+    /// The request may have been executed, or still may be.
     InDoubt,
 }
 
@@ -193,24 +194,24 @@ pub enum Failure {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Cause {
-    /// There was no master before.
+    /// No master existed before.
     First,
-    /// The armed successor heard nothing for `hold`.
+    /// The armed successor heard no heartbeat for `hold`.
     Fast,
     /// The master's lease ran out.
     Slow,
     /// The old master handed over.
     Handover {
-        /// Why it did.
+        /// The reason for the handover.
         reason: String,
     },
-    /// This node was master all along, and its right had run out for a while.
+    /// This node stayed master, but its right had lapsed for a while.
     Resumed,
-    /// This node holds all along: its agent was restarted while the right of the process before still ran.
+    /// This node kept holding: its agent restarted while the previous process's right still ran.
     Restarted,
 }
 
-/// Why a master wants another one in its place.
+/// Why a master wants another master in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
     Operator,
@@ -221,11 +222,11 @@ pub(super) enum Wish {
     Settings,
 }
 
-/// What to do, in this order.
+/// Actions, to execute in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::large_enum_variant)] // Lives until it is carried out; a box would only cost an allocation.
 pub enum Action {
-    /// Send to a node.
+    /// Send a message to a node.
     Send {
         /// Its name.
         to: Arc<str>,
@@ -234,7 +235,7 @@ pub enum Action {
     },
     /// Ask etcd.
     Store {
-        /// Number to answer with.
+        /// Number for the answer.
         id: u64,
         /// The request.
         request: Request,
@@ -245,27 +246,27 @@ pub enum Action {
         epoch: u64,
         /// Why.
         cause: Cause,
-        /// The master before.
+        /// The previous master.
         previous: Option<String>,
-        /// When the need was seen.
+        /// When this node detected the need.
         detected: Time,
         /// When etcd's answer arrived.
         committed: Time,
     },
-    /// Let go of the addresses now, and say `released`.
+    /// Drop the addresses now, and confirm with `released`.
     Drop {
         /// The epoch that was held.
         epoch: u64,
-        /// Why, for people.
+        /// The reason, for display.
         reason: String,
-        /// Whether the next master waits for `released` (so that state can be flushed first).
+        /// Whether the next master waits for `released` (which leaves time to flush state first).
         handover: bool,
     },
-    /// The role or the record changed; status is worth a look.
+    /// The role or the record changed: refresh the status.
     Changed,
-    /// The answer to `switchover`: the new epoch, or why not.
+    /// The answer to `switchover`: the new epoch, or the reasons against it.
     Switched(Result<u64, Vec<Candidate>>),
-    /// The answer to `forget`: done, or why not.
+    /// The answer to `forget`: done, or the reason against it.
     Forgot(Result<(), String>),
 }
 
@@ -278,44 +279,44 @@ pub struct Candidate {
     pub against: Option<String>,
 }
 
-/// This node's part in an instance.
+/// This node's role in an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Has not read the record yet, or there is none.
+    /// The record is unread or missing.
     Unknown,
     /// Another node is master.
     Backup,
-    /// Is master, and holds the addresses.
+    /// This node is master and holds the addresses.
     Master,
-    /// Is master by the record, and must not hold the addresses now.
+    /// This node is master by the record, but must not hold the addresses now.
     Waiting,
-    /// Is master, and hands over.
+    /// This node was master and is handing over.
     Leaving,
 }
 
-/// What a hold stands on.
+/// The basis of a hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HoldKind {
     /// The successor's acks.
     Paired,
-    /// The acks of all members, while etcd cannot be asked.
+    /// The acks of all members, while etcd is unusable.
     Failsafe,
-    /// The lease; there is no successor.
+    /// The lease, without a successor.
     Solo,
-    /// What the process before this one held; nothing of its own yet.
+    /// The previous process's hold, before any right of our own.
     Inherited,
 }
 
-/// What a process finds of the right of the process before it on the same host: the kernel still lets the host answer.
+/// The right that a process inherits from the previous process on the same host: the kernel still lets the host answer.
 ///
-/// The kernel's deadline is the only memory of a right. It never is later than the right itself, because it is lowered before
-/// a transaction leaves that would shorten the right.
+/// The kernel's deadline is the only memory of a right. It is never later than the right itself, because it is lowered
+/// before a transaction leaves that would shorten the right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inherited {
-    /// The epoch under which it was held.
+    /// The epoch of the hold.
     pub epoch: u64,
-    /// Until when the kernel lets the host answer.
+    /// The kernel lets the host answer until this time.
     pub until: Time,
 }

@@ -59,7 +59,7 @@ fn a_datagram_of_long_ago_does_not_shut_out_the_run_that_etcd_knows() {
     b.registered("a", 1);
     let heard = a.seal("i", &beat(1));
     assert!(b.open(&heard).is_ok());
-    // Recorded before this receiver was there: it cannot know that this run is an old one.
+    // Recorded before this receiver started, so it cannot know that this run is an old one.
     let (old, older) = (codec("a", 77).seal("i", &beat(1)), codec("a", 78).seal("i", &beat(1)));
     assert!(b.open(&old).is_ok());
     assert!(b.open(&a.seal("i", &beat(2))).is_ok(), "the present run is heard again");
@@ -68,7 +68,7 @@ fn a_datagram_of_long_ago_does_not_shut_out_the_run_that_etcd_knows() {
     assert!(b.open(&older).is_ok() && b.open(&a.seal("i", &beat(3))).is_ok());
 }
 
-/// An older release's tag, made by the constructor of any length that it used.
+/// The tag of an older release, made with the constructor for keys of any length.
 #[test]
 fn the_key_is_the_same_as_that_of_the_releases_before() {
     let key = b"0123456789abcdef0123456789abcdef";
@@ -87,11 +87,12 @@ fn during_a_change_of_key_datagrams_under_either_are_opened_and_under_no_third()
     assert!(changing.open(&of(former, "a", 1).seal("i", &beat(1))).is_ok());
     assert!(changing.open(&of(next, "x", 1).seal("i", &beat(1))).is_ok());
     assert_eq!(changing.open(&of(third, "y", 1).seal("i", &beat(1))), Err(Rejected::BadMac));
-    // What it sends is under its own key alone.
+    // It sends under its own key alone.
     assert_eq!(of(next, "z", 3).open(&changing.seal("i", &beat(1))), Err(Rejected::BadMac));
 }
 
-/// A datagram as a release without fields sent it, and how that release read the names: nothing but the tag's place depends on the length.
+/// A datagram from a release without fields, and how that release reads the names: only the tag's position depends on
+/// the length.
 #[test]
 fn a_release_without_fields_is_understood_and_understands() {
     let mut old = codec("a", 1);
@@ -100,14 +101,14 @@ fn a_release_without_fields_is_understood_and_understands() {
     let (_, _, m) = codec("b", 2).open(&bytes).unwrap();
     assert_eq!(m, Message { told: None, ..beat(4) });
 
-    // The other way round: that release takes what is between the names and the tag for nothing, up to its longest datagram.
+    // The reverse: that release ignores the bytes between the names and the tag, up to its longest datagram.
     let longest = "x".repeat(63);
     let bytes = codec(&longest, 1).seal(&longest, &beat(4));
     assert!(bytes.len() <= 583, "{} bytes", bytes.len());
     let names = HEAD + 2 + 2 * longest.len();
     assert_eq!(bytes.len(), names + 2 + TOLD_LEN + TAG);
     assert!(codec("b", 2).open(&bytes).is_ok_and(|o| o.2.told == Some(settings())));
-    // Names for which there is no room with fields go without.
+    // Without room for both, long names displace the fields.
     let widest = "x".repeat(255);
     let bytes = codec(&widest, 1).seal(&widest, &beat(4));
     assert!(bytes.len() <= MAX_DATAGRAM && codec("b", 2).open(&bytes).is_ok_and(|o| o.2.told.is_none()));

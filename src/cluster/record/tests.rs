@@ -86,7 +86,7 @@ fn every_field_at_its_extremes_is_read_or_named_as_unreadable() {
         let Recorded::Unreadable { why, .. } = read_record("k", &encode(&r), 1) else { panic!("was read: {part}") };
         assert!(why.contains(part) && why.contains("etcdctl del k"), "{part}: {why}");
     }
-    // A million names are more than a value may have, and numbers that are none are none.
+    // A million names exceed the longest value, and an out-of-range number is rejected.
     let many = Record { members: (0..1_000_000).map(|n| n.to_string()).collect(), ..record() };
     for bad in [
         encode(&many),

@@ -14,7 +14,7 @@ fn whole() -> String {
     format!("{NODE}{INSTANCE}{REST}")
 }
 
-/// What a node tells with this change of the text that all others have.
+/// Describes a node whose text differs from that of all others by this change.
 fn with(from: &str, to: &str) -> Described {
     assert!(whole().contains(from), "{from}");
     describe(&config(&whole().replace(from, to)))
@@ -52,7 +52,7 @@ fn each_difference_is_named_with_both_values_and_only_addresses_exclude() {
         let named: Vec<_> = found.iter().map(|d| (d.setting.as_str(), d.there.as_str(), d.excludes)).collect();
         assert_eq!(named, [(setting, there, excludes)], "{from} -> {to}");
         assert!(found.iter().all(|d| d.node == "b" && d.here != d.there));
-        // The other node finds the same, the other way round.
+        // The other node finds the same difference in reverse.
         let back = other.differences("a", &here);
         assert!(
             back.iter().all(|d| d.setting == setting && d.there != d.here && d.excludes == excludes) && back.len() == 1,
@@ -84,7 +84,7 @@ fn what_is_each_hosts_own_makes_no_difference() {
     }
 }
 
-/// These numbers go over the wire between releases: whoever changes them makes every rolling upgrade look like a difference.
+/// These numbers cross the wire between releases: a change makes every rolling upgrade look like a difference.
 #[test]
 fn digests_stay_what_they_are() {
     let text = whole();

@@ -1,35 +1,35 @@
-//! What differs between this node's settings and those of the others, as they tell it: kept current, and each change told once.
+//! Tracks differences between this node's settings and those that other nodes report. Each change is reported once.
 
 use super::{ADDRESSES, Described, Difference, UNTOLD};
 use crate::cluster::election::Told;
 use crate::cluster::record::NodeEntry;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Nodes that are followed: far above any cluster, and it bounds what etcd's content can cost.
+/// Limit on tracked nodes: far above any cluster, and it bounds the cost of etcd's content.
 const MAX_NODES: usize = 64;
-/// A change of what differs.
+/// A change in the set of differences.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A setting differs from now on, or has other values.
     Differs(Difference),
-    /// It does no more.
+    /// The setting no longer differs.
     Agrees(Difference),
 }
 
-/// What another node told.
+/// What another node reported.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct There {
-    /// By its key in etcd: its version, and its settings.
+    /// From its key in etcd: its version and its settings.
     entry: Option<(String, Option<Described>)>,
-    /// By its messages, for each instance; `None`: it sends messages that tell nothing.
+    /// From its messages, for each instance; `None` means messages without settings.
     told: BTreeMap<String, Option<Told>>,
 }
 
-/// Follows the settings of all other nodes.
+/// Tracks the settings of all other nodes.
 #[derive(Debug)]
 pub struct Unlike {
     ours: Described,
-    /// For each instance what this node itself tells.
+    /// What this node itself reports for each instance.
     told: BTreeMap<String, Told>,
     version: &'static str,
     nodes: BTreeMap<String, There>,
@@ -37,18 +37,18 @@ pub struct Unlike {
 }
 
 impl Unlike {
-    /// Of a node with these settings, which tells `told` of its instances.
+    /// Creates the tracker of a node with these settings, which reports `told` for its instances.
     #[must_use]
     pub fn new(ours: Described, told: BTreeMap<String, Told>, version: &'static str) -> Self {
         Self { ours, told, version, nodes: BTreeMap::new(), found: BTreeSet::new() }
     }
 
-    /// What differs now, by node.
+    /// Current differences, ordered by node.
     pub fn differences(&self) -> impl Iterator<Item = &Difference> {
         self.found.iter()
     }
 
-    /// The key of another node was read. What changed by that.
+    /// Takes in another node's key and returns the resulting changes.
     pub fn learn(&mut self, entry: &NodeEntry) -> Vec<Change> {
         let value = Some((entry.version.clone(), entry.settings.clone()));
         match self.of(&entry.name) {
@@ -58,7 +58,7 @@ impl Unlike {
         self.compare()
     }
 
-    /// A message of another node came. What changed by that.
+    /// Takes in a message from another node and returns the resulting changes.
     pub fn heard(&mut self, node: &str, instance: &str, told: Option<Told>) -> Vec<Change> {
         match self.of(node) {
             Some(there) if there.told.get(instance) != Some(&told) => {
@@ -78,7 +78,7 @@ impl Unlike {
         let found: BTreeSet<Difference> = self.nodes.iter().flat_map(|(node, there)| self.at(node, there)).collect();
         let gone = self.found.difference(&found).cloned().map(Change::Agrees);
         let new = found.difference(&self.found).cloned().map(Change::Differs);
-        // Another value of a setting is one change, not two.
+        // A new value of a setting is one change, not two.
         let same = |d: &Difference| {
             found.iter().any(|f| (&f.node, &f.instance, &f.setting) == (&d.node, &d.instance, &d.setting))
         };
@@ -107,7 +107,7 @@ impl Unlike {
             let hold = self.ours.node.get("timing.hold").cloned().unwrap_or_default();
             all.push(one(None, "timing.hold", hold, UNTOLD, false));
         }
-        // Heartbeats tell as long as etcd does not, though only that something differs.
+        // While etcd lacks the values, heartbeats still show that a setting differs, though not which.
         for (instance, told) in &there.told {
             let (Some(told), Some(ours)) = (told, self.told.get(instance)) else { continue };
             let named =

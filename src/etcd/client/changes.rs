@@ -1,4 +1,4 @@
-//! Tells everybody who keeps something of etcd when etcd is another one than before.
+//! Announces a change of etcd to every user of its data.
 
 use super::Etcd;
 use super::Inner;
@@ -9,17 +9,17 @@ use crate::etcd::identity::{Header, Identity, Sent, Verdict};
 use std::sync::{MutexGuard, PoisonError};
 use tokio::sync::watch;
 
-/// How often etcd was found to be another one since the start: restored from a backup, emptied, or exchanged.
+/// Detected changes of etcd since the start: restored from a backup, emptied, or exchanged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// How often.
+    /// Number of changes.
     pub count: u64,
-    /// What was found the last time, in words, and the wall clock then, in milliseconds since 1970.
+    /// The last change in words, and its wall-clock time in milliseconds since 1970.
     pub last: Option<(String, u64)>,
 }
 
 impl Etcd {
-    /// News of every change. What was read under a lower count says nothing of what etcd holds now.
+    /// Announces every change. Data read under a lower count say nothing about etcd's present content.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<Changes> {
         self.0.changes.subscribe()
@@ -31,9 +31,9 @@ impl Inner {
         self.identity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the answer of an endpoint may be used. If it tells that etcd is another one, everybody is told.
+    /// Judges whether an endpoint's answer is usable, and announces a change of etcd.
     pub(in crate::etcd) fn judge(&self, i: usize, sent: Sent, header: Option<Header>) -> Result<(), Failure> {
-        // etcd always sends one; a proxy that takes it away cannot be judged.
+        // etcd always sends a header. An answer whose proxy strips it cannot be judged.
         let Some(header) = header else { return Ok(()) };
         let verdict = self.identity().handle_header(i, sent, header, clock::now());
         match verdict {

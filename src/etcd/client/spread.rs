@@ -1,4 +1,5 @@
-//! To which members a call goes, and when: in order, at once after a failure, and to a second one while the first is slow.
+//! Chooses the members for a call: in order, the next at once after a failure, and a second one while the first is
+//! slow.
 
 use super::{Etcd, Inner};
 use crate::clock;
@@ -11,37 +12,37 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// When a call that may go to two members goes to the next one. A healthy member on an ordinary disk answers in less; a
-/// master's hold at the default timing has room for several.
+/// Wait before a hedged call goes to the next member. A healthy member on an ordinary disk answers sooner, and a
+/// master's hold at the default timing has room for several waits.
 const HEDGE: Duration = Duration::from_millis(40);
-/// When it is sent again to members that have it already: what a member forwards to a leader that has just died is lost, and
-/// the member waits for it in vain while a new leader is there.
+/// Wait before a call goes again to members that already have it: a request forwarded to a leader that has just died is
+/// lost, and its member waits in vain although a new leader exists.
 const AGAIN: Duration = Duration::from_millis(250);
-/// How a call may be spread over the members.
+/// How a call may spread over the members.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::etcd) enum Spread {
-    /// To the next one only if it was certainly not sent before: a write.
+    /// To the next member only if it was certainly not sent before: a write.
     Once,
-    /// To the next one after any failure of a member.
+    /// To the next member after any failure of one.
     InTurn,
-    /// Also while a member is slow to answer, and again to the same ones later on; the first answer counts.
+    /// Also while a member is slow, and later again to the same members; the first answer counts.
     Hedged,
-    /// The same for a write that is done once at most, however many copies of it arrive.
+    /// As `Hedged`, for a write that succeeds at most once, however many copies arrive.
     Guarded,
 }
 
-/// What became of the copies of one call.
+/// Outcome of a call's copies.
 #[derive(Default)]
 pub(in crate::etcd) struct Tally {
-    /// Each endpoint that failed, and why.
+    /// Each failed endpoint with its error.
     tried: Vec<(String, String)>,
     tls: Option<EtcdError>,
-    /// The first failure that leaves it open whether the call was done.
+    /// First failure that leaves the call's outcome open.
     in_doubt: Option<EtcdError>,
 }
 
 impl Tally {
-    /// The error of the whole, once nothing is under way any more.
+    /// The error of the whole call, once no copy is in flight.
     fn error(self, spread: Spread) -> EtcdError {
         match (self.in_doubt, self.tls) {
             (Some(e), _) if spread == Spread::Once => e,
@@ -61,7 +62,7 @@ impl Etcd {
         Ok(self.call_counted(spread, f).await?.0)
     }
 
-    /// The answer, and whether another copy of the call may still be done.
+    /// Returns the answer, and whether another copy of the call may still succeed.
     pub(in crate::etcd) async fn call_counted<T, F, Fut>(&self, spread: Spread, f: F) -> Result<(T, bool), EtcdError>
     where
         F: Fn(Client) -> Fut,
@@ -71,7 +72,7 @@ impl Etcd {
         self.0.settle().await;
         let result = self.spread(spread, f).await;
         let trouble = match &result {
-            // These are answers to the request, and no sign of trouble.
+            // These are answers to the request, not faults.
             Ok(_) | Err(EtcdError::Refused { .. } | EtcdError::LeaseGone { .. } | EtcdError::Changed) => None,
             Err(e) => Some(e.to_string()),
         };
@@ -103,7 +104,7 @@ impl Etcd {
         let end = hedged.then(|| last + hedge * u32::try_from(inner.endpoints.len() + 1).unwrap_or(1));
         let mut tally = Tally::default();
         let mut open = FuturesUnordered::new();
-        // The newest copy: the one that the next copy waits for.
+        // The newest copy, on whose answer the next copy waits.
         let mut newest = None;
         let mut go_on = true;
         loop {
@@ -124,9 +125,9 @@ impl Etcd {
                             return Ok((t, !open.is_empty() || tally.in_doubt.is_some()));
                         }
                         Err(Failure::Final(e)) => {
-                            // The member works; it is the request or the configuration that does not.
+                            // The member works; the request or the configuration is at fault.
                             inner.endpoints[i].good(clock::now());
-                            // Said by one member of a write that another may have done, it proves nothing.
+                            // One member's answer proves nothing about a write that another may have executed.
                             if spread == Spread::Guarded && (!open.is_empty() || tally.in_doubt.is_some()) {
                                 tally.tried.push((inner.endpoints[i].url.clone(), e.to_string()));
                                 return Err(EtcdError::Unanswered { tried: tally.tried });
@@ -143,7 +144,7 @@ impl Etcd {
                     }
                 }
                 () = tokio::time::sleep_until(clock::tokio_at(end.unwrap_or(Time::FAR))), if end.is_some() => {
-                    // Copies of later rounds are still under way.
+                    // Copies of later rounds are still in flight.
                     if tally.in_doubt.is_none() {
                         tally.in_doubt = Some(EtcdError::Unanswered { tried: tally.tried.clone() });
                     }
@@ -162,17 +163,17 @@ impl Etcd {
 }
 
 impl Inner {
-    /// Endpoints in the order to try: the last good one and its successors, members that just failed or are slow at the end.
+    /// Endpoints in order of attempts: the last good one and its successors, then members that just failed or are slow.
     fn order(&self, now: Time) -> Vec<usize> {
         let n = self.endpoints.len();
         let start = self.current.load(Ordering::Relaxed);
         let mut order: Vec<usize> = (0..n).map(|i| (start + i) % n).collect();
-        // The sort is stable: each half keeps its order.
+        // The sort is stable, so each half keeps its order.
         order.sort_by_key(|&i| self.endpoints[i].shunned(now));
         order
     }
 
-    /// Notes that a member failed; whether the call may have been done all the same.
+    /// Records a member's failure. Returns whether the call may have been executed all the same.
     pub(in crate::etcd) fn note(&self, i: usize, failure: Failure, tally: &mut Tally) -> bool {
         let e = &self.endpoints[i];
         let (why, in_doubt) = match failure {
@@ -190,7 +191,7 @@ impl Inner {
             }
             Failure::NotSent(why) | Failure::Unserved(why) | Failure::StaleToken(why) => (why, None),
             Failure::Unsettled => {
-                // It is not the member's fault. The next call finds out first.
+                // This is not the member's fault; the next call determines the cluster first.
                 let why = "it is not known yet whether it belongs to the same cluster as the others".to_owned();
                 tally.in_doubt.get_or_insert(EtcdError::Broken { endpoint: e.url.clone(), why: why.clone() });
                 tally.tried.push((e.url.clone(), why));
@@ -208,7 +209,8 @@ impl Inner {
         doubtful
     }
 
-    /// One try, and a second one with a fresh client if the token was no longer known. A time-out is in doubt, with no text.
+    /// Makes one attempt, and a second one with a fresh client after an invalid token. A time-out is in doubt, with no
+    /// text.
     pub(in crate::etcd) async fn attempt<T, F, Fut>(&self, i: usize, f: &F) -> Result<T, Failure>
     where
         F: Fn(Client) -> Fut,

@@ -1,4 +1,4 @@
-//! Following a prefix. A stream is only a hint that may die unseen: after any error the prefix is read again.
+//! Watches a prefix. A stream is only a hint and may die unseen, so any error triggers another read of the prefix.
 
 use super::changes::Changes;
 use super::{Etcd, key_value_ref, local};
@@ -8,23 +8,24 @@ use etcd_client::EventType;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Changes that may wait for a slow reader. Beyond it the stream itself waits, and etcd buffers or compacts; the next
-/// snapshot puts that right.
+/// Queued changes for a slow reader. Beyond it the stream itself waits, and etcd buffers or compacts; the next snapshot
+/// repairs that.
 const QUEUE: usize = 256;
 
-/// Pause before the prefix is read again: the first short, so that a lost connection is hardly noticed, doubling up to
-/// the last, so that an etcd that is down for hours is not hammered.
+/// Pause before the next read of the prefix. The first is short, so that a lost connection is hardly noticed. It
+/// doubles up to the last, so that an etcd that is down for hours is not hammered.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(2);
 
-/// What a watch tells.
+/// Event of a watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchEvent {
-    /// Everything under the prefix; replaces all that was told before.
+    /// Everything under the prefix; replaces all earlier events.
     Snapshot {
         /// Revision of the read.
         revision: i64,
-        /// [`crate::etcd::Changes::count`] at the read: if it is higher than at the one before, etcd is another one.
+        /// [`crate::etcd::Changes::count`] at the read: a higher count than at the previous snapshot means that etcd
+        /// has changed.
         change: u64,
         /// All keys under the prefix.
         entries: Vec<KeyValue>,
@@ -52,7 +53,7 @@ pub(in crate::etcd) fn start(etcd: Etcd, prefix: String) -> mpsc::Receiver<Watch
     rx
 }
 
-/// Returns when the receiver is gone.
+/// Runs until the receiver is dropped.
 async fn follow(etcd: &Etcd, prefix: &str, tx: &mpsc::Sender<WatchEvent>) {
     let mut pause = FIRST_PAUSE;
     let mut complained = false;
@@ -60,7 +61,7 @@ async fn follow(etcd: &Etcd, prefix: &str, tx: &mpsc::Sender<WatchEvent>) {
     loop {
         let change = changes.borrow_and_update().count;
         match etcd.get_prefix(prefix).await {
-            // Not known of which etcd it tells.
+            // etcd changed meanwhile; the source of this read is unknown.
             Ok(_) if changes.has_changed().unwrap_or(false) => continue,
             Err(EtcdError::Changed) => continue,
             Ok((revision, entries)) => {
@@ -79,7 +80,7 @@ async fn follow(etcd: &Etcd, prefix: &str, tx: &mpsc::Sender<WatchEvent>) {
                             tracing::debug!(prefix, endpoint, %why, "watch ended; reading again");
                             etcd.report(endpoint, &why);
                         }
-                        // A watch waits for a revision that the other etcd may never come to.
+                        // The new etcd may never reach the revision that the watch waits for.
                         End::Changed => continue,
                         End::Compacted => tracing::debug!(prefix, "watch was compacted; reading again"),
                     },

@@ -7,7 +7,7 @@ fn at(ms: u64) -> Time {
     Time::ZERO + Duration::from_millis(ms)
 }
 
-/// Asks and is answered at once.
+/// Sends a request and answers it at once.
 fn answer(it: &mut Identity, endpoint: usize, cluster: u64, revision: i64, ms: u64) -> Verdict {
     let sent = it.send(endpoint);
     it.handle_header(endpoint, sent, Header { cluster, revision: Some(revision) }, at(ms))
@@ -31,10 +31,10 @@ fn a_restored_or_wiped_store_is_noticed_by_the_first_answer() {
         assert_eq!(answer(&mut it, 0, A, 100, 0), Verdict::Good);
         let stale = it.send(0);
         assert_eq!(answer(&mut it, 0, A, now, 500), Verdict::Changed(Change::WentBack { before: 100, now }));
-        // What was asked before says nothing any more, whatever it says.
+        // An answer to an earlier request no longer counts, whatever it says.
         let header = Header { cluster: A, revision: Some(200) };
         assert_eq!(it.handle_header(0, stale, header, at(501)), Verdict::Stale);
-        // From now on this is etcd; the others are no news.
+        // From now on this is etcd; the other members' answers are no further change.
         for i in 0..endpoints {
             assert_eq!(answer(&mut it, i, A, now, 600), Verdict::Good);
         }
@@ -47,7 +47,7 @@ fn answers_that_cross_each_other_are_no_sign() {
     let early = it.send(0);
     assert_eq!(answer(&mut it, 1, A, 140, 1), Verdict::Good);
     assert_eq!(it.handle_header(0, early, Header { cluster: A, revision: Some(120) }, at(2)), Verdict::Good);
-    // What may be behind is not judged by its revision.
+    // A member that may lag is not judged by its revision.
     let sent = it.send(2);
     assert_eq!(it.handle_header(2, sent, Header { cluster: A, revision: None }, at(3)), Verdict::Good);
 }
@@ -79,14 +79,14 @@ fn at_the_start_most_of_those_that_answer_are_right_and_a_foreign_one_is_not() {
     assert_eq!(answer(&mut it, 1, A, 10, 0), Verdict::Unsettled);
     assert_eq!(answer(&mut it, 2, A, 10, 0), Verdict::Good);
     assert!(matches!(answer(&mut it, 0, B, 901, 0), Verdict::Stranger(_)));
-    // Only one answers at all.
+    // Only one member answers at all.
     let mut it = Identity::new(3);
     it.settle();
     assert!(!it.is_settled(), "nobody answered");
     assert_eq!(answer(&mut it, 1, A, 10, 0), Verdict::Unsettled);
     it.settle();
     assert_eq!(answer(&mut it, 1, A, 10, 0), Verdict::Good);
-    // Half and half: the order of the configuration decides.
+    // A tie: the order of the configuration decides.
     let mut it = Identity::new(2);
     assert_eq!(answer(&mut it, 1, B, 10, 0), Verdict::Unsettled);
     assert_eq!(answer(&mut it, 0, A, 10, 0), Verdict::Unsettled);
@@ -98,16 +98,16 @@ fn at_the_start_most_of_those_that_answer_are_right_and_a_foreign_one_is_not() {
 fn one_member_with_less_data_than_the_others_is_not_used_and_not_believed() {
     let mut it = three();
     assert_eq!(answer(&mut it, 0, A, 150, 1_000), Verdict::Good);
-    // It was never beyond 100.
+    // It never went beyond 100.
     assert!(matches!(answer(&mut it, 2, A, 110, 1_100), Verdict::Behind(why) if why.contains("110")));
     assert_eq!(answer(&mut it, 1, A, 151, 1_200), Verdict::Good);
     assert!(matches!(answer(&mut it, 2, A, 111, 2_000), Verdict::Behind(_)));
-    // Unless nobody else is left to say otherwise.
+    // It is believed once no other member can contradict it.
     let verdict = answer(&mut it, 2, A, 111, 1_200 + 3_000);
     assert_eq!(verdict, Verdict::Changed(Change::WentBack { before: 151, now: 111 }));
 }
 
-/// Judged by what each request knew when it was sent, which is all that linearizability promises.
+/// Each answer is judged by what was known at its request; linearizability promises no more.
 #[test]
 fn no_order_of_honest_answers_is_a_sign_and_every_step_back_is_one() {
     use proptest::prelude::*;
@@ -116,7 +116,7 @@ fn no_order_of_honest_answers_is_a_sign_and_every_step_back_is_one() {
         let (mut truth, mut open) = (100, Vec::new());
         for (n, (endpoint, grows, answered)) in steps.into_iter().enumerate() {
             truth += grows;
-            // The member answers with the truth of some moment after the sending; the answer may be late.
+            // The member answers with the truth of some moment after the request; the answer may be late.
             let request = (endpoint, it.send(endpoint), truth);
             open.push(request);
             if answered && let Some((e, sent, revision)) = open.pop() {

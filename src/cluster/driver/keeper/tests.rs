@@ -32,9 +32,9 @@ fn a_kernel_that_could_not_be_lowered_is_known_to_exceed_the_hold() {
     assert!(kept.exceeds("i", Some((1, at(200))), at(0)));
     assert!(kept.exceeds("i", None, at(0)));
     assert_eq!(kept.error("i"), Some("no table"));
-    // Once the kernel's own deadline has passed, nothing exceeds any more.
+    // Once the kernel's own deadline has passed, the hold no longer exceeds.
     assert!(!kept.exceeds("i", None, at(400)));
-    // A hold that could not be prolonged is safe.
+    // A failure to prolong a hold is safe.
     kept.set("i", Some((1, at(800))), at(60));
     assert!(!kept.exceeds("i", Some((1, at(800))), at(0)));
 
@@ -59,7 +59,7 @@ fn a_kernel_that_takes_nothing_for_seconds_makes_the_node_unfit_until_it_does() 
     *broken.lock().unwrap() = false;
     kept.set("i", Some((1, at(2_500))), at(2_100));
     assert!(!kept.is_unfit("i", at(2_100)) && kept.error("i").is_none());
-    // What must be lowered does not wait.
+    // Lowering a hold skips the pause.
     *broken.lock().unwrap() = true;
     let before = calls.lock().unwrap().len();
     for ms in [2_110, 2_111, 2_112] {

@@ -1,4 +1,4 @@
-//! What the elections ask of etcd, and what comes back.
+//! Sends the elections' requests to etcd and handles the answers.
 
 use super::{Answer, Worker};
 use crate::clock;
@@ -14,7 +14,7 @@ impl Worker {
         let against = if !self.is_named() && !matches!(request, Request::Read) {
             Some("this node is not registered under its name")
         } else if matches!(request, Request::Commit(_)) && self.p.kept.exceeds(&one.name, hold, clock::now()) {
-            // The transaction would give others a right while this host still answers.
+            // The transaction would give other nodes a right while this host still answers.
             Some("the kernel could not be told to answer for a shorter time")
         } else {
             None
@@ -22,7 +22,8 @@ impl Worker {
         if let Some(message) = against {
             let message = message.to_owned();
             let answer = Answer { index, id, result: Err((Failure::Definite, EtcdError::Refused { message })) };
-            // With room for more than all elections can have open; were it full, the election would ask again after a restart.
+            // The queue has room for more than all open requests. If it were full, the election would only ask again
+            // after a restart.
             let _ = self.answers.0.try_send(answer);
             return;
         }
@@ -46,14 +47,14 @@ impl Worker {
         });
     }
 
-    /// etcd is another one than before: whatever was read from it says nothing any more.
+    /// etcd was restored or exchanged: discard everything read from it.
     pub(super) fn etcd_changed(&mut self) {
         self.changes.borrow_and_update();
         self.each(Election::etcd_changed);
     }
 
     pub(super) fn answer(&mut self, a: Answer) {
-        // An answer of the new etcd must not come before the news of it.
+        // Handle the change of etcd before any answer from the new one.
         if self.changes.has_changed().unwrap_or(false) {
             self.etcd_changed();
         }

@@ -1,4 +1,4 @@
-//! How the election ends with its agent: it hands over and leaves, or parks for the next process.
+//! Ends the election with its agent: hands over and leaves, or parks for the next process.
 
 use super::{HANDOVER_TIME, LEAVE_TIME, PARK_TIME, Worker};
 use crate::time::Time;
@@ -20,7 +20,7 @@ impl Worker {
 
     pub(super) fn stopped(&mut self, now: Time) -> bool {
         let Some(since) = self.stopping.as_ref().map(|s| s.0) else {
-            // A switchover whose caller has given up must not happen minutes later.
+            // Cancel a switchover after its caller gave up; it must not happen minutes later.
             for o in &mut self.all {
                 if o.asked.as_ref().is_some_and(oneshot::Sender::is_closed) {
                     o.asked = None;
@@ -41,7 +41,7 @@ impl Worker {
         done || now >= since + LEAVE_TIME
     }
 
-    /// The addresses are down and the promises have run out: the lease goes, and all keys with it.
+    /// The addresses are down and the promises have run out: revoke the lease, and with it all keys.
     pub(super) async fn leave(mut self) {
         self.p.lease_task.abort();
         let lease = *self.p.lease.borrow();

@@ -1,4 +1,4 @@
-//! What changes of etcd's keys say of the other nodes: who they are, where they are, and how their settings differ.
+//! Learns about the other nodes from changes of etcd's keys: their names, addresses and differing settings.
 
 use super::{Hint, MAX_WARNED, Worker};
 use crate::cluster::election::Election;
@@ -26,7 +26,7 @@ impl Worker {
                     self.p.again.notify_one();
                 }
             }
-            // The address is kept: the node may be reachable although its lease is not.
+            // Keep the address: the node may be reachable without its lease.
             WatchEvent::Delete { key, .. } => {
                 if key == self.p.keys.node(&self.me) && self.p.lease.borrow().is_some() && self.stopping.is_none() {
                     self.p.again.notify_one();
@@ -50,7 +50,7 @@ impl Worker {
         self.warned.remove(key);
     }
 
-    /// Warns once of what a key holds, until it holds something else.
+    /// Warns once about a key's value, until the value changes.
     pub(super) fn warn_of(&mut self, key: &str, why: String) {
         let full = self.warned.len() >= MAX_WARNED && !self.warned.contains_key(key);
         if !full && self.warned.insert(key.to_owned(), why.clone()).as_ref() != Some(&why) {
@@ -61,7 +61,7 @@ impl Worker {
     pub(super) fn check_alive(&mut self, i: usize, alive: Option<Alive>) {
         let key = self.p.keys.alive(&self.all[i].name);
         match alive {
-            // A master that lives puts its own there at once. Where none lives, it keeps all others from taking over slowly.
+            // A living master replaces this value at once. Without one, the value blocks every slow takeover.
             Some(a) if a.epoch == 0 || a.lease == 0 => {
                 let why = format!(
                     "the value of {key} in etcd is not one of a master (not an epoch, or without a lease): it stands for a master that \
@@ -73,7 +73,7 @@ impl Worker {
         }
     }
 
-    /// Members' addresses from the record, for nodes whose own key is not there.
+    /// Learns members' addresses from the record, for nodes without a key.
     pub(super) fn learn_addresses(&mut self, i: usize) {
         let Some(r) = self.all[i].election.record() else { return };
         for (n, a) in &r.addresses {

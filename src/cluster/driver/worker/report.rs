@@ -1,4 +1,4 @@
-//! The picture that the agent and people see.
+//! Builds the status for the agent and for display.
 
 use super::{STATUS_PAUSE, Worker};
 use crate::cluster::driver::try_lock;
@@ -11,7 +11,7 @@ use crate::cluster::status::{ClusterStatus, InstanceStatus, NodeStatus};
 use crate::time::Time;
 use std::time::Duration;
 
-/// Why this node cannot become master of an instance with this record.
+/// Explains why this node cannot become master of an instance with this record.
 fn estranged(r: &Record) -> String {
     let all: Vec<String> = r.vips.iter().map(ToString::to_string).collect();
     format!(
@@ -22,7 +22,7 @@ fn estranged(r: &Record) -> String {
 }
 
 impl Worker {
-    /// Says which settings of other nodes differ from now on, and which do no more.
+    /// Logs which settings of other nodes now differ and which no longer do.
     pub(super) fn tell(&mut self, changes: &[Change]) {
         for c in changes {
             let (Change::Differs(d) | Change::Agrees(d)) = c;
@@ -115,7 +115,8 @@ impl Worker {
             longest_late_ms: ms(self.stalls.longest(Kind::Late)),
             longest_round_ms: ms(self.stalls.longest(Kind::Working)),
         };
-        // Somebody may read it, and be put aside meanwhile: then it waits for the next time, and this thread for nobody.
+        // A reader may be preempted with the lock held. The status then waits for the next round; this thread never
+        // waits.
         match try_lock(&self.shared.status) {
             Some(mut shared) => *shared = status,
             None => self.status_due = true,

@@ -1,5 +1,5 @@
-//! Turns a state into numbers that are equal for states that behave alike from now on: times become distances from now, names of
-//! leases and tickets the order in which they are met, revisions their rank.
+//! Turns a state into numbers, equal for states with the same future: times become distances from now, names of leases
+//! and tickets their order of appearance, revisions their rank.
 
 use crate::cluster::record::{Record, Recorded, Terms, View};
 use crate::time::Time;
@@ -9,13 +9,13 @@ use std::time::Duration;
 /// Collects the numbers of one state.
 pub(in crate::cluster::election) struct Canon {
     out: Vec<i64>,
-    /// Where in `out` revisions are.
+    /// Positions of revisions in `out`.
     revisions: Vec<usize>,
-    /// Where in `out` epochs are.
+    /// Positions of epochs in `out`.
     epochs: Vec<usize>,
     leases: Vec<i64>,
     tickets: Vec<String>,
-    /// Whether somebody may yet delete the record.
+    /// Whether the record may still be deleted.
     pub(in crate::cluster::election) deletable: bool,
     /// The clock of the node whose state is being written.
     pub(in crate::cluster::election) now: Time,
@@ -43,7 +43,8 @@ impl Canon {
         self.out.push(flags.iter().fold(1, |n, b| n << 1 | i64::from(*b)));
     }
 
-    /// An instant on the node's clock. All that lie more than `back` in the past are alike: nothing waits longer for them.
+    /// An instant on the node's clock. All instants more than `back` in the past are equal: nothing waits longer for
+    /// them.
     pub(in crate::cluster::election) fn time(&mut self, t: Time, back: Duration) {
         let since = self.now.since(t).min(back).as_nanos();
         let until = t.since(self.now).as_nanos();
@@ -63,7 +64,7 @@ impl Canon {
         self.out.push(r);
     }
 
-    /// Only equality, order and whether one follows the other at once matter.
+    /// Only equality, order and direct succession matter.
     pub(in crate::cluster::election) fn epoch(&mut self, e: u64) {
         self.epochs.push(self.out.len());
         self.number(e);
@@ -73,7 +74,7 @@ impl Canon {
         self.epoch(e.unwrap_or(0));
     }
 
-    /// Leases are only compared for equality, so the order in which they are met names them.
+    /// Leases are only compared for equality, so their order of appearance names them.
     pub(in crate::cluster::election) fn lease(&mut self, id: Option<i64>) {
         let Some(id) = id.filter(|id| *id != 0) else { return self.number(-1) };
         let at = self.leases.iter().position(|l| *l == id).unwrap_or_else(|| {
@@ -101,7 +102,7 @@ impl Canon {
         self.number(set);
     }
 
-    /// What of a record decides: the rest is for people.
+    /// The decisive part of a record; the rest is for display.
     pub(in crate::cluster::election) fn record(&mut self, r: Option<&Record>) {
         let Some(r) = r else { return self.number(-1) };
         let Record {
@@ -132,7 +133,7 @@ impl Canon {
         self.number(t.map_or(0, |t| t.hold_ns));
     }
 
-    /// A view that is on its way to a node.
+    /// A view in flight to a node.
     pub(super) fn view(&mut self, v: &View) {
         let View { revision, record, alive, nodes, runs, ticket, rewritten, paused } = v;
         self.revision(*revision);
@@ -151,7 +152,7 @@ impl Canon {
         self.flags(&[paused.is_some(), *rewritten]);
     }
 
-    /// Puts the rank of each number in its place; numbers that do not follow each other at once are `gap` apart.
+    /// Replaces each number by its rank; numbers without direct succession are `gap` apart.
     fn rank(&mut self, places: &[usize], gap: i64) {
         let mut all: Vec<i64> = places.iter().map(|i| self.out[*i]).collect();
         all.sort_unstable();
@@ -166,7 +167,7 @@ impl Canon {
         }
     }
 
-    /// 128 bits that stand for the state.
+    /// Returns 128 bits that identify the state.
     pub(super) fn finish(mut self) -> u128 {
         let (revisions, epochs) = (std::mem::take(&mut self.revisions), std::mem::take(&mut self.epochs));
         self.rank(&revisions, 1);

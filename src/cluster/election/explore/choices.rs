@@ -1,5 +1,5 @@
-//! What may happen next. The head of the queue happens as it should, or one of the faults befalls it; between two ticks whatever
-//! was held up, cut, frozen or killed may come back. A fault costs one of the budget, coming back costs nothing.
+//! The possible next steps. The head of the queue happens normally, or a fault hits it. Between two ticks anything
+//! delayed, cut, frozen or killed may return. A fault costs one of the budget; a return is free.
 
 use super::kinds::Kinds;
 use super::world::{Answer, Item, NAMES, PATIENCE, World, index};
@@ -11,30 +11,30 @@ use std::rc::Rc;
 /// One step. The numbers are nodes, or positions in [`World::stuck`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Choice {
-    /// The head of the queue happens, so many times.
+    /// The head of the queue happens, this many times.
     Happens(u8),
-    /// It is held up: it happens later or never.
+    /// It is delayed: it happens later or never.
     HeldUp,
-    /// It happens, and a copy is held up.
+    /// It happens, and a copy is delayed.
     Twice,
-    /// Two copies of it are held up.
+    /// Two copies of it are delayed.
     TwiceHeldUp,
-    /// Nothing goes that way any more.
+    /// That direction of the network carries nothing any more.
     Cut,
     /// etcd refuses the request.
     Refused,
-    /// The connection breaks: the node is in doubt at once, and the request is held up.
+    /// The connection breaks: the node is in doubt at once, and the request is delayed.
     Broken,
     /// The node cannot reach etcd any more.
     Unplugged,
-    /// etcd serves nobody any more.
+    /// etcd serves no node any more.
     Down,
     HostCrashes,
     AgentKilled,
     Frozen,
-    /// Time goes on.
+    /// One tick passes.
     Tick,
-    /// What was held up happens.
+    /// A delayed item happens.
     Released(u8),
     Mended(u8),
     Plugged(u8),
@@ -43,13 +43,13 @@ pub(super) enum Choice {
     Thawed(u8),
     Switchover(u8),
     Stopped(u8),
-    /// An operator deletes the record, pauses the cluster, or goes on.
+    /// An operator deletes the record, or pauses or resumes the cluster.
     Deleted,
     Paused,
     Resumed,
-    /// A node's priority is raised above the others'.
+    /// A node's priority rises above the others'.
     Preferred(u8),
-    /// The holder is asked to forget the second one.
+    /// The holder must forget the second node.
     Forgotten(u8, u8),
 }
 
@@ -67,7 +67,7 @@ impl Choice {
     }
 }
 
-/// What may befall the head of the queue, besides that it happens.
+/// Faults that may hit the head of the queue.
 pub(super) fn faults(w: &World, kinds: Kinds, out: &mut Vec<Choice>) {
     use Choice::{AgentKilled, Broken, Cut, Down, Frozen, HeldUp, HostCrashes, Refused, Twice, TwiceHeldUp, Unplugged};
     out.clear();
@@ -93,7 +93,7 @@ pub(super) fn faults(w: &World, kinds: Kinds, out: &mut Vec<Choice>) {
     }
 }
 
-/// What may happen when the tick's queue is empty; time going on is always the last.
+/// Possible steps when the tick's queue is empty; the next tick is always the last option.
 pub(super) fn between(w: &World, kinds: Kinds, budget: u8, out: &mut Vec<Choice>) {
     use Choice::{
         Deleted, Forgotten, Mended, Paused, Plugged, Preferred, Released, Resumed, Started, Stopped, Switchover,
@@ -122,7 +122,8 @@ pub(super) fn between(w: &World, kinds: Kinds, budget: u8, out: &mut Vec<Choice>
                     out.extend(others().filter(|o| !w.nodes[*o].preferred).map(|o| Preferred(small(o))));
                 }
                 if kinds.forget {
-                    // What is refused at once is looked at where nothing else happens: elsewhere it would only make the space wider.
+                    // Requests that are refused at once are explored only on their own: elsewhere they would only widen
+                    // the space.
                     let living = kinds == Kinds::FORGET;
                     out.extend(others().filter(|o| living || w.store.bound(*o) == 0).map(|o| Forgotten(i, small(o))));
                 }
@@ -133,7 +134,7 @@ pub(super) fn between(w: &World, kinds: Kinds, budget: u8, out: &mut Vec<Choice>
     out.push(Tick);
 }
 
-/// Assumption 7 of `docs/election.md`: each node was there before, so that none takes what follows for the first election.
+/// Assumption 7 of `docs/election.md`: each node was there before, so that none takes the next election for the first.
 fn may_delete(w: &World) -> bool {
     w.store.record.as_ref().is_some_and(|(_, r)| r.members.len() == w.nodes.len())
 }
@@ -142,7 +143,7 @@ fn may_be_copied(w: &World, request: &Request) -> bool {
     matches!(request, Request::Commit(c) if c.may_be_copied() || w.fault() == Some(Fault::FirstCopied))
 }
 
-/// Carries out one action of a node.
+/// Executes one action of a node.
 pub(super) fn carry_out(w: &mut World, node: usize, action: Action) {
     let boot = w.nodes[node].boot;
     match action {
@@ -244,7 +245,7 @@ pub(super) fn apply(w: &mut World, choice: Choice) {
     }
 }
 
-/// A fault befalls what was about to happen.
+/// A fault hits the next item.
 fn befall(w: &mut World, choice: Choice, item: Item) {
     let tick = w.tick;
     let reader = item.reader();
@@ -273,7 +274,7 @@ fn befall(w: &mut World, choice: Choice, item: Item) {
                 happen(w);
             }
         }
-        // A hint that is late is as good as the next poll.
+        // A late hint equals the next poll.
         (Choice::HeldUp, Item::Hint { .. }) => {}
         (Choice::HeldUp, _) => w.stuck.push((tick, item)),
         (Choice::HostCrashes | Choice::AgentKilled, _) => {
@@ -296,7 +297,7 @@ fn befall(w: &mut World, choice: Choice, item: Item) {
 fn happen(w: &mut World) {
     let Some(item) = w.queue.pop_front() else { return };
     if let Some(n) = item.reader().filter(|n| w.nodes[*n].frozen) {
-        // Its timers are looked at again when it runs again.
+        // Its timers are checked again when it runs again.
         if !matches!(item, Item::Wake { .. } | Item::Keep { .. } | Item::Hint { .. } | Item::GiveUp { .. }) {
             w.nodes[n].backlog.push(item);
         }
@@ -355,7 +356,7 @@ fn happen(w: &mut World) {
     }
 }
 
-/// What the driver makes of etcd's answer. `copied`: another copy of the request may still arrive.
+/// The driver's reading of etcd's answer. `copied`: another copy of the request may still arrive.
 fn said(request: &Request, reply: Option<(bool, View)>, copied: bool) -> Answer {
     match (request, reply) {
         (Request::Commit(c), Some((ok, view))) if copied => {
@@ -366,7 +367,7 @@ fn said(request: &Request, reply: Option<(bool, View)>, copied: bool) -> Answer 
     }
 }
 
-/// A node gets an answer, if it still waits for it.
+/// Delivers an answer, if the node still waits for it.
 fn answer(w: &mut World, node: usize, id: u64, f: impl FnOnce(&mut Election, crate::time::Time)) {
     let open = &mut w.nodes[node].open;
     if let Some(at) = open.iter().position(|o| o.0 == id) {
@@ -375,7 +376,7 @@ fn answer(w: &mut World, node: usize, id: u64, f: impl FnOnce(&mut Election, cra
     }
 }
 
-/// Watches tell everybody that something changed.
+/// Watches report a change to all nodes.
 fn watched(w: &mut World, before: i64) {
     if w.store.revision != before {
         let told: Vec<usize> = (0..w.nodes.len()).filter(|n| w.runs(*n) && !w.nodes[*n].unplugged).collect();

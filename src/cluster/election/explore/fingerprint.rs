@@ -1,5 +1,5 @@
-//! What of an election's state decides what it will do. Every field is named here, so that a new one cannot be forgotten: two
-//! states that differ in it would pass for one, and the exploration would skip what only one of them does.
+//! The part of an election's state that decides its future. The pattern names every field, so that a new one cannot be
+//! forgotten: two states that differ in it would count as one, and the exploration would skip the difference.
 
 use super::{Election, InFlight, POLL, Peer, Reading, Won};
 use crate::cluster::election::explore::canon::Canon;
@@ -26,13 +26,13 @@ impl Election {
             last_ack,
             silence,
             peers,
-            // Follows from record and view.
+            // Derived from record and view.
             others: _,
             sent,
             beat,
             next_beat,
             ticket,
-            // Makes the next ticket unlike all others, and no more.
+            // Only makes the next ticket unique.
             tickets: _,
             doubt,
             maybe,
@@ -42,7 +42,7 @@ impl Election {
             read_not_before,
             propose_not_before,
             next_poll,
-            // Makes the next request unlike all others, and no more.
+            // Only makes the next request unique.
             requests: _,
             gone,
             lead_since,
@@ -63,7 +63,7 @@ impl Election {
             switch,
             forget,
             forgot,
-            // No explored node lacks anything.
+            // Explored nodes always have everything they need.
             ready: _,
             stopping,
             parking,
@@ -72,9 +72,9 @@ impl Election {
             started,
             actions,
             wake,
-            // Set anew by each input.
+            // Each input sets it.
             now: _,
-            // Only decides whether status is worth a look.
+            // Only triggers a refresh of the status.
             last_role: _,
         } = self;
         assert!(actions.is_empty(), "a state is looked at when its actions are out");
@@ -82,14 +82,14 @@ impl Election {
         c.name(forget.as_deref());
         c.name(forgot.as_deref());
         c.number(*priority);
-        // The terms may change: what is over by the present ones may not be by the next.
+        // The terms may change: a promise that is over by the present terms may not be over by the next.
         let (hold, long, past) = (super::super::explore::LONGEST, super::super::explore::LONGEST_BOUND, Duration::ZERO);
         c.terms(Some(s.told.terms));
         c.terms(*known_terms);
         c.number(s.vips.len());
         c.flags(&[view.is_some(), unreadable.is_some(), *doubt, *want_read, *fit, *fit_known, *stopping, *parking]);
         if let Some(v) = view {
-            // Its ticket was looked at when it arrived; its record is below.
+            // Its ticket was compared on arrival; its record is below.
             let View { revision, record: recorded, alive, nodes, runs, ticket: _, rewritten: _, paused } = v;
             c.revision(*revision);
             c.maybe_epoch(alive.map(|a| a.epoch));
@@ -111,7 +111,7 @@ impl Election {
         if record.is_none() || c.deletable {
             c.number(lease_life.as_nanos() as u64);
         }
-        // It matters only whether it is the present lease.
+        // Only whether it is the present lease matters.
         let under = read_under.filter(|(under, _)| Some(*under) == lease.map(|l| l.id));
         c.maybe_time(under.map(|(_, at)| at), crate::cluster::election::machine::FRESH);
         c.time(*last_ack, long);
@@ -124,19 +124,19 @@ impl Election {
             c.maybe_time(*acked, hold);
             c.maybe_time(*vouched, hold);
             c.flags(&[*fit]);
-            // A master pauses if nobody was heard for a hold.
+            // A master pauses if it heard no node for a hold.
             c.maybe_time(*heard, hold);
             c.number(*priority);
             c.terms(told.map(|t| t.terms));
             c.number(told.map_or(0, |t| t.vips));
         }
-        // An ack of a heartbeat that is older than `hold` gives nothing.
+        // An ack of a heartbeat older than `hold` gives no right.
         let now = c.now;
         for (n, at) in sent.iter().filter(|s| s.1 + hold > now) {
             c.number(beat - n);
             c.time(*at, hold);
         }
-        // And counts two holds from when a heartbeat was due.
+        // The pause counts two holds from when a heartbeat was due.
         c.time(*next_beat, hold * 2);
         c.ticket(ticket.as_deref());
         c.record(maybe.as_deref());
@@ -157,7 +157,7 @@ impl Election {
         for e in [claimed, released, go_ok, gone_epoch] {
             c.maybe_epoch(*e);
         }
-        // Who won and how is only told; but the counts of what was reached must be true.
+        // Node and cause are only reported, but the counts of reached cases must be right.
         c.maybe_epoch(won.as_ref().map(|Won { epoch, .. }| *epoch));
         c.number(won.as_ref().map_or(0, |w| match w.cause {
             Cause::First => 1,

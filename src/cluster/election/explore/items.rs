@@ -1,15 +1,15 @@
-//! What is under way: who it is for, whether it can still do anything, and how it is told and compared.
+//! Items in flight: their receivers, whether they can still have an effect, and how to describe and compare them.
 
 use super::canon::Canon;
 use super::world::{HOLD, Item, NAMES, Node, TTL, Unlike, World};
 use crate::cluster::election::types::{Commit, Failure, Kind, Message, Request};
 use std::time::Duration;
 
-/// Messages that were held up for longer than this many ticks are lost: heartbeats and acks of that age give nothing.
+/// Messages delayed by more than this many ticks are lost: heartbeats and acks of that age give no right.
 pub(super) const OLDEST: u32 = 7;
 
 impl Item {
-    /// The node whose process will handle it.
+    /// The node whose process handles the item.
     pub(super) const fn reader(&self) -> Option<usize> {
         match self {
             Self::Wake { node }
@@ -48,7 +48,7 @@ impl Item {
     }
 }
 
-/// Whether nothing that anybody could notice comes of it any more, so that it need not be told apart from a lost one.
+/// Whether the item can have no visible effect any more, so that it equals a lost one.
 pub(super) fn is_dead(w: &World, since: u32, item: &Item) -> bool {
     let waits =
         |node: usize, boot: u64, id: u64| w.is_current(node, boot) && w.nodes[node].open.iter().any(|o| o.0 == id);
@@ -59,7 +59,8 @@ pub(super) fn is_dead(w: &World, since: u32, item: &Item) -> bool {
             !waits(*node, *boot, *id)
                 && match &**request {
                     Request::Read => true,
-                    // The record's revision only rises, unless somebody deletes the record; and no ticket is ever written again.
+                    // The record's revision only rises, unless the record is deleted, and no ticket is ever written
+                    // again.
                     Request::Commit(c) => {
                         let other = c.base != w.store.record.as_ref().map_or(0, |r| r.0);
                         (other && c.base != 0) || !w.store.has_ticket(*node, &c.ticket)
@@ -82,18 +83,18 @@ pub(super) fn is_waited_for(w: &World, node: usize, boot: u64, sent: crate::time
     w.is_current(node, boot) && w.nodes[node].keeping == Some(sent)
 }
 
-/// An ack of another run's heartbeat, or of one that is older than `hold`.
+/// An ack of another run's heartbeat, or of one older than `hold`.
 fn is_dead_ack(w: &World, to: usize, m: &Message) -> bool {
     let Kind::Ack { beat, boot, .. } = m.kind else { return false };
     let now = w.clock(to);
-    // A wrong rule that takes the time of receipt must not be helped by this one.
+    // A broken rule that counts from the receipt must not benefit from this check.
     let old = |at: crate::time::Time| at + HOLD <= now && w.fault().is_none();
     let e = w.nodes[to].election.as_ref().filter(|_| w.nodes[to].boot == boot);
     e.is_none_or(|e| e.sent.iter().find(|s| s.0 == beat).is_none_or(|s| old(s.1)))
 }
 
 pub(super) fn fingerprint(w: &World, item: &Item, c: &mut Canon) {
-    // Request numbers, boots and beats only matter by what they fit.
+    // Request numbers, boots and beats matter only by what they match.
     let open =
         |node: usize, boot: u64, id: u64| w.is_current(node, boot) && w.nodes[node].open.iter().any(|o| o.0 == id);
     match item {
@@ -182,7 +183,7 @@ pub(super) fn fingerprint(w: &World, item: &Item, c: &mut Canon) {
 }
 
 impl World {
-    /// What decides what can happen from here on.
+    /// Everything that decides the future from here on.
     pub(super) fn fingerprint(&self, deletable: bool) -> u128 {
         let mut c = Canon::new(deletable);
         for (i, n) in self.nodes.iter().enumerate() {
@@ -212,7 +213,7 @@ impl World {
             c.maybe_epoch(live.map(|k| k.0));
             c.maybe_time(live.map(|k| k.1), Duration::ZERO);
             open.iter().for_each(|o| c.number(o.1.saturating_sub(self.tick)));
-            // The election was told the same lease.
+            // The election has the same lease.
             c.flags(&[lease.is_some()]);
             c.number(keep_at.saturating_sub(self.tick));
             c.maybe_time(*keeping, TTL);
@@ -220,7 +221,7 @@ impl World {
             backlog.iter().for_each(|item| fingerprint(self, item, &mut c));
         }
         self.store.fingerprint(&mut c, self.tick);
-        // Of a record that is there, master and members are known already.
+        // Master and members of an existing record are already included.
         let deleted = self.newest.as_ref().filter(|_| self.store.record.is_none());
         c.flags(&[self.down, self.asked, deleted.is_some()]);
         if let Some((epoch, master, members)) = deleted {

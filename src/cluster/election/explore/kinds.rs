@@ -1,4 +1,4 @@
-//! Which faults a search may use: a narrow space shows one thing quickly.
+//! The faults that a search may use: a narrow space shows one thing quickly.
 
 /// Kinds of faults that a run may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,13 +7,13 @@ pub(super) struct Kinds {
     pub(super) network: bool,
     /// Requests to etcd or its answers late, lost or refused, etcd unreachable or down, leases that end late.
     pub(super) store: bool,
-    /// Commits that go to two members of etcd, of which the second copy comes late.
+    /// Commits that go to two members of etcd, with a late second copy.
     pub(super) copies: bool,
-    /// Hosts that crash, agents that are killed or frozen, and come back.
+    /// Hosts that crash, agents that are killed or frozen, and their return.
     pub(super) process: bool,
-    /// Switchovers and stops that an operator asks for.
+    /// Switchovers and stops by an operator.
     pub(super) operator: bool,
-    /// An operator deletes the record, as assumption 7 of `docs/election.md` asks.
+    /// An operator deletes the record, within assumption 7 of `docs/election.md`.
     pub(super) deletion: bool,
     /// An operator pauses the cluster.
     pub(super) pause: bool,

@@ -1,17 +1,18 @@
-//! Exhaustive exploration of small clusters on the real state machine: all that can happen from a set of beginnings
-//! (`stages.rs`) with so many faults within so many ticks, each state once, each step checked for two holders.
+//! Exhaustive exploration of small clusters on the real state machine: every event from a set of start states
+//! (`stages.rs`), with a limited number of faults within a limited number of ticks. Each state is visited once, and
+//! each step is checked for two holders.
 //!
-//! What is covered is exactly this. Without a fault everything happens at once and in order; each fault (`choices.rs`) may
-//! befall each message, request, answer, lease and process at each point, and what was held up, cut, frozen or killed may come
-//! back at every later tick or never. A message that is late may be later than any other, so reordering needs no choice of its
-//! own; one that never comes is lost. Time is in ticks, of which five make a hold on a slow clock; clocks run at both ends of the drift bound;
-//! leases end at their end or, as a fault, at any later tick. What happens between two ticks, in longer runs or with more faults
-//! is the business of the seeded simulation.
+//! The coverage is exactly this. Without a fault everything happens at once and in order. Each fault (`choices.rs`) may
+//! hit each message, request, answer, lease and process at each point. Anything delayed, cut, frozen or killed may
+//! return at every later tick or never. A late message may arrive after any other, so reordering needs no choice of its
+//! own; a message that never arrives is lost. Time is in ticks, of which five make a hold on a slow clock. Clocks run
+//! at both ends of the drift bound. Leases end at their end or, as a fault, at any later tick. The seeded simulation
+//! covers events between two ticks, longer runs and more faults.
 //!
-//! `KEEPCALL_EXPLORE_FAULTS` and `KEEPCALL_EXPLORE_HORIZON` go deeper, and `KEEPCALL_EXPLORE_LIMIT` (states per beginning) bounds
-//! memory and time. The search goes tick by tick, so that one which reaches the limit has covered all earlier ticks completely; it
-//! says how many. In an ordinary run of the tests that is a failure. The search is deterministic, so the same test finds the same
-//! path again, and prints it in words.
+//! `KEEPCALL_EXPLORE_FAULTS` and `KEEPCALL_EXPLORE_HORIZON` go deeper, and `KEEPCALL_EXPLORE_LIMIT` (states per start)
+//! bounds memory and time. The search goes tick by tick, so a search that reaches the limit has covered all earlier
+//! ticks completely, and it prints their number. In an ordinary test run that is a failure. The search is
+//! deterministic, so the same test finds the same path again, and prints it in words.
 
 pub(super) mod canon;
 mod choices;
@@ -31,7 +32,7 @@ use search::{Plan, search, tell};
 use stages::Stage;
 use std::time::Duration;
 
-/// The longest hold of any node, and how long a promise can bind under it.
+/// Longest hold of any node, and the longest time that a promise can bind under it.
 pub(super) const LONGEST: Duration = world::HOLD;
 pub(super) const LONGEST_BOUND: Duration = Duration::from_nanos(world::HOLD.as_nanos() as u64 / 4 * 5 + 2);
 
@@ -39,7 +40,7 @@ fn number(name: &str, default: u32) -> u32 {
     std::env::var(name).ok().and_then(|s| s.parse().ok()).unwrap_or(default)
 }
 
-/// Explores from each beginning, with the first node's clock slow and the others' fast, and the other way round.
+/// Explores from each start state, with the first node's clock slow and the others' fast, and the reverse.
 fn cover(stages: &[Stage], nodes: usize, faults: u8, ticks: u32) -> (usize, Reached) {
     let plan = Plan {
         faults: u8::try_from(number("KEEPCALL_EXPLORE_FAULTS", u32::from(faults))).unwrap(),
@@ -56,7 +57,7 @@ fn cover(stages: &[Stage], nodes: usize, faults: u8, ticks: u32) -> (usize, Reac
             if let Some(path) = found.bad {
                 panic!("two holders from {stage:?}, {nodes} nodes, slow first {slow_first}:\n{}", tell(&start, &path));
             }
-            // An ordinary run covers all that it names; a deeper one names what it covers.
+            // An ordinary run must cover its whole space; a deeper one reports its coverage.
             let deep = std::env::var_os("KEEPCALL_EXPLORE_FAULTS").is_some() && found.ticks > 0;
             assert!(
                 found.complete || deep,
@@ -99,7 +100,7 @@ fn two_nodes_with_any_one_fault() {
 
 #[test]
 fn three_nodes_with_any_one_fault() {
-    // Where two nodes may come back at any tick, the space grows fastest.
+    // The space grows fastest where two nodes may return at any tick.
     let (wide, narrow): (Vec<Stage>, _) = Stage::ALL.into_iter().partition(|s| matches!(s, Stage::Solo | Stage::Alone));
     let (mut states, mut reached) = cover(&narrow, 3, 1, 6);
     let (more, r) = cover(&wide, 3, 1, 2);
@@ -108,7 +109,7 @@ fn three_nodes_with_any_one_fault() {
     assert_not_vacuous((states, reached), 140_000);
 }
 
-/// Ticks until nobody waits any longer who knows of a deleted record, and a first election is over.
+/// Ticks until every node that knows of a deleted record has finished its wait, and a first election is over.
 const AFTER_LOSS: u32 = 44;
 
 /// The record of a master that holds on acks alone was deleted, and a third node does not hear that master.
@@ -135,7 +136,7 @@ fn a_first_election_after_the_record_was_deleted() {
     }
 }
 
-/// From the beginnings in which a right is just about to change hands.
+/// Starts from states in which a right is just about to change hands.
 #[test]
 fn two_nodes_with_any_two_faults() {
     let (states, r) = cover(&[Stage::Settled, Stage::Switchover, Stage::Silent], 2, 2, 3);

@@ -1,6 +1,6 @@
-//! What an exploration got to, so that it is known not to be empty.
+//! Cases that an exploration reached, to prove that it is not empty.
 
-/// How often a node came to hold, by cause, on the way here. Not part of the state.
+/// Number of takeovers on this path, by cause. Not part of the state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Reached {
     pub(super) first: u64,
@@ -12,7 +12,7 @@ pub(super) struct Reached {
 }
 
 impl Reached {
-    /// Adds what happened from `before` to `after`.
+    /// Adds the takeovers between `before` and `after`.
     pub(super) const fn add(&mut self, after: &Self, before: &Self) {
         self.first += after.first - before.first;
         self.fast += after.fast - before.fast;

@@ -1,4 +1,5 @@
-//! Goes through all that can happen from a beginning with so many faults in so many ticks, each state once, earliest first.
+//! Explores everything possible from a start state with this many faults in this many ticks, each state once, earliest
+//! first.
 
 use super::choices::{Choice, apply, between, faults};
 use super::items::is_dead;
@@ -7,40 +8,40 @@ use super::reached::Reached;
 use super::world::World;
 use std::collections::{HashMap, VecDeque};
 
-/// The space to go through.
+/// The space to explore.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
-    /// So many faults at most on any path.
+    /// Most faults on any path.
     pub(super) faults: u8,
-    /// For so many ticks from the beginning.
+    /// Number of ticks from the start.
     pub(super) ticks: u32,
     pub(super) kinds: Kinds,
-    /// States beyond which the search gives up, and says so.
+    /// Number of states beyond which the search gives up, and reports it.
     pub(super) limit: usize,
 }
 
-/// What a search found.
+/// Result of a search.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     /// Different states between ticks.
     pub(super) states: usize,
-    /// Steps that were taken, each checked.
+    /// Steps taken, each checked.
     pub(super) steps: u64,
     pub(super) reached: Reached,
-    /// A path to two holders at one instant, of the fewest ticks.
+    /// A path to two holders at one instant, with the fewest ticks.
     pub(super) bad: Option<Vec<Choice>>,
-    /// Whether nothing was left out.
+    /// Whether the search covered the whole space.
     pub(super) complete: bool,
-    /// Ticks from the beginning within which nothing was left out.
+    /// Completely covered ticks from the start.
     pub(super) ticks: u32,
 }
 
 struct Search {
     plan: Plan,
     found: Found,
-    /// The most faults that were left when a state was met. It was met at no later tick than it will be again.
+    /// Most faults left at a visit of the state. No earlier visit was at a later tick than the next.
     met: HashMap<u128, u8>,
-    /// How each state was come by: the state before, and the steps from there.
+    /// Each state's origin: the state before, and the steps from there.
     paths: Vec<(u32, Box<[Choice]>)>,
     end: u32,
 }
@@ -94,7 +95,7 @@ pub(super) fn search(start: &World, plan: Plan) -> Found {
 }
 
 impl Search {
-    /// Lets the queue run empty in each way that the budget allows, and keeps the states that are new.
+    /// Empties the queue in each way that the budget allows, and keeps the new states.
     fn finish_tick(&mut self, first: Open, from: u32, before: &Reached, out: &mut VecDeque<State>) {
         let (mut stack, mut options) = (vec![first], Vec::new());
         while let Some(mut o) = stack.pop() {
@@ -102,7 +103,8 @@ impl Search {
                 if o.world.is_bad() {
                     let mut path = self.path(from);
                     path.append(&mut o.steps);
-                    // Breadth first over ticks, so none is shorter in time; of one tick's, the one with fewer steps is kept.
+                    // Breadth first over ticks, so no other path is shorter in time. Of one tick's paths, the one with
+                    // fewer steps is kept.
                     if self.found.bad.as_ref().is_none_or(|b| path.len() < b.len()) {
                         self.found.bad = Some(path);
                     }
@@ -164,13 +166,13 @@ impl Search {
     }
 }
 
-/// Forgets what was held up and can do nothing any more.
+/// Drops delayed items without any further effect.
 fn prune(w: &mut World) {
     let stuck = std::mem::take(&mut w.stuck);
     w.stuck = stuck.into_iter().filter(|(since, item)| !is_dead(w, *since, item)).collect();
 }
 
-/// The same path again, told in words.
+/// Replays the path and describes it in words.
 pub(super) fn tell(start: &World, path: &[Choice]) -> String {
     let mut w = start.clone();
     w.log = Some(Vec::new());

@@ -1,10 +1,10 @@
-//! Where explorations begin: states from which little must go wrong for something to happen.
+//! Start states of explorations: few faults suffice for an event.
 
 use super::choices::{Choice, apply};
 use super::world::{FAST, Item, SLOW, Unlike, World};
 use crate::cluster::election::types::{Fault, Request};
 
-/// A beginning.
+/// A start state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     /// No record yet; every node waits for the silence before a first election.
@@ -23,20 +23,21 @@ pub(super) enum Stage {
     StoreDown,
     /// Settled, and the master has been frozen for so long that the successor is about to take over.
     Silent,
-    /// The successor has taken over from a master that is frozen and knows nothing of it.
+    /// The successor has taken over from a frozen master that does not know it.
     TakenOver,
-    /// The successor has taken over, and the old master runs again and cannot learn of it: it cannot reach etcd.
+    /// The successor has taken over. The old master runs again and cannot learn of it, because it cannot reach etcd.
     Stale,
-    /// Settled, and the master cannot reach etcd; its lease has run out, and it holds on its successor's acks alone.
+    /// Settled, and the master cannot reach etcd. Its lease has run out, and it holds on its successor's acks alone.
     Leaseless,
-    /// The same, no heartbeat reaches the third node any more, and an operator has just deleted the record.
+    /// As `Leaseless`, but no heartbeat reaches the third node any more, and an operator has just deleted the record.
     Lost,
     /// Settled, and the other nodes are frozen; the master rests on its lease.
     Alone,
-    /// The record was deleted and written again by the first node, which has handed over since; a driver that copies such a write has a
-    /// copy under way.
+    /// The first node rewrote its deleted record, and has handed over since. A driver that copies such a write has a
+    /// copy in flight.
     Rewritten,
-    /// Settled, and the master's agent has ended for an upgrade: the kernel holds on until its lease would have run out.
+    /// Settled, and the master's agent has ended for an upgrade: the kernel holds on until its lease would have run
+    /// out.
     Parked,
 }
 
@@ -57,12 +58,13 @@ impl Stage {
         Self::Parked,
     ];
 
-    /// The world at this stage, with so many nodes. `slow_first`: the first node's clock is slow and the others' are fast.
+    /// The world at this stage, with this many nodes. `slow_first`: the first node's clock is slow and the others' are
+    /// fast.
     pub(super) fn world(self, nodes: usize, slow_first: bool, fault: Option<Fault>) -> World {
         self.world_of(nodes, slow_first, Unlike::No, fault)
     }
 
-    /// The same with nodes whose settings differ.
+    /// As [`Stage::world`], with nodes whose settings differ.
     pub(super) fn world_of(self, nodes: usize, slow_first: bool, unlike: Unlike, fault: Option<Fault>) -> World {
         let rate = |i: usize| if (i == 0) == slow_first { SLOW } else { FAST };
         let rates: Vec<u64> = (0..nodes).map(rate).collect();
@@ -149,7 +151,7 @@ impl Stage {
     }
 }
 
-/// Lets time go on without faults.
+/// Lets time pass without faults.
 pub(super) fn run(w: &mut World, ticks: u32) {
     for _ in 0..ticks {
         settle(w);
@@ -159,7 +161,7 @@ pub(super) fn run(w: &mut World, ticks: u32) {
 }
 
 fn settle(w: &mut World) {
-    // Far more than a tick brings: beyond it nodes would answer each other for ever.
+    // Far more than a tick produces: beyond it nodes would answer each other forever.
     for _ in 0..1000 {
         if w.queue.is_empty() {
             return;
@@ -170,7 +172,7 @@ fn settle(w: &mut World) {
     assert!(rest.is_empty(), "no end of it: {rest:?}");
 }
 
-/// The counts of what was reached begin here.
+/// Restarts the counts of reached cases here.
 fn rebased(mut w: World) -> World {
     w.reached = super::reached::Reached::default();
     w

@@ -1,5 +1,5 @@
-//! etcd as the exploration sees it: one linear history in which each request takes effect at one instant. A lease ends when the
-//! world says so, at its end or later.
+//! etcd in the exploration: one linear history in which each request takes effect at one instant. The world ends a
+//! lease at its end or later.
 
 use super::canon::Canon;
 use super::world::{NAMES, TTL_TICKS};
@@ -10,17 +10,17 @@ use std::sync::Arc;
 #[derive(Clone, Default)]
 pub(super) struct Store {
     pub(super) revision: i64,
-    /// The revision of its last change, and the record.
+    /// Revision of the last change, and the record.
     pub(super) record: Option<(i64, Arc<Record>)>,
     alive: Option<Alive>,
-    /// For each node the lease that its key is bound to; 0: there is no key. Stands for the key's revision, too.
+    /// For each node, the lease of its key; 0 without a key. Stands for the key's revision too.
     nodes: [i64; NAMES.len()],
-    /// For each node the revision of its last registration, which stays when its key goes.
+    /// For each node, the revision of its last registration, which outlives its key.
     runs: [i64; NAMES.len()],
     /// Number, and tick of its end.
     pub(super) leases: Vec<(i64, u32)>,
     tickets: [Option<String>; NAMES.len()],
-    /// Whether each ticket was written over another one.
+    /// Whether each ticket replaced an earlier one.
     rewritten: [bool; NAMES.len()],
     next_lease: i64,
     /// An operator forbids automatic changes of master.
@@ -41,7 +41,7 @@ impl Store {
         }
     }
 
-    /// A new leader gives every lease its full time again.
+    /// A new leader restarts every lease with its full time.
     pub(super) fn new_leader(&mut self, tick: u32) {
         self.leases.iter_mut().for_each(|l| l.1 = tick + TTL_TICKS);
     }
@@ -50,7 +50,7 @@ impl Store {
         self.nodes[node]
     }
 
-    /// A lease with the node's key bound to it, if the key still is as the node read it.
+    /// Grants a lease and binds the node's key to it, if the key has not changed since the node read it.
     pub(super) fn grant(&mut self, node: usize, base: i64, tick: u32) -> Option<i64> {
         if self.nodes[node] != base {
             return None;
@@ -97,7 +97,7 @@ impl Store {
             && c.runs.iter().all(|(n, run)| super::world::index(n).is_none_or(|n| self.runs[n] == *run))
     }
 
-    /// `None`: refused, certainly not done.
+    /// Serves a request; `None` means refused, certainly not executed.
     pub(super) fn serve(&mut self, me: usize, request: &Request) -> Option<(bool, View)> {
         let c = match request {
             Request::Read => return Some((true, self.view(me))),

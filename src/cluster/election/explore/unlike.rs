@@ -1,4 +1,5 @@
-//! Nodes whose settings differ: unlike holds, changed at each restart, and a node that comes back with other addresses.
+//! Nodes with different settings: different holds, changed at each restart, and a node that returns with other
+//! addresses.
 
 use super::kinds::Kinds;
 use super::search::{Plan, search, tell};
@@ -10,7 +11,7 @@ fn plan(kinds: Kinds, faults: u8, ticks: u32) -> Plan {
     Plan { faults, ticks, kinds, limit: 500_000 }
 }
 
-/// Explores from each beginning; how many states there were.
+/// Explores from each start state and returns the number of states.
 fn cover(stages: &[Stage], nodes: usize, unlike: &[Unlike], plan: Plan) -> usize {
     let mut states = 0;
     for (stage, unlike, slow_first) in
@@ -28,7 +29,7 @@ fn cover(stages: &[Stage], nodes: usize, unlike: &[Unlike], plan: Plan) -> usize
     states
 }
 
-/// The same space must be clean with the rule and not without it.
+/// The space must be clean with the rule, and fail without it.
 fn must_be_caught(rule: Fault, (stage, unlike): (Stage, Unlike), nodes: usize, plan: Plan) {
     let start = stage.world_of(nodes, true, unlike, Some(rule));
     let found = search(&start, plan);
@@ -59,7 +60,7 @@ fn a_node_that_comes_back_with_other_addresses_never_holds() {
     assert!(states >= 5_000, "only {states} states");
 }
 
-/// The successor comes back with other addresses: the master rests on its lease from then on.
+/// The successor returns with other addresses: the master rests on its lease from then on.
 #[test]
 fn a_node_that_comes_back_with_other_addresses_is_not_armed() {
     let armed = |rule: Option<Fault>| {
@@ -74,8 +75,8 @@ fn a_node_that_comes_back_with_other_addresses_is_not_armed() {
     assert_eq!(armed(Some(Fault::StrangerArmed)).as_deref(), Some("n1"), "without the rule");
 }
 
-/// The master comes back with other addresses: who has the instance's becomes master; and where all have the new ones, they are
-/// the instance's.
+/// The master returns with other addresses: a node with the instance's addresses becomes master. If all nodes have the
+/// new addresses, the instance adopts them.
 #[test]
 fn a_master_whose_addresses_were_changed_gives_way() {
     let mut w = Stage::Settled.world_of(2, true, Unlike::Vips(0), None);

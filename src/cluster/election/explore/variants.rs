@@ -1,4 +1,5 @@
-//! Shows that the exploration can fail: each of these rules, left out, must be noticed in a small space that is clean with it.
+//! Shows that the exploration can fail: the absence of each of these rules must be noticed in a small space that is
+//! clean with it.
 
 use super::AFTER_LOSS;
 use super::kinds::Kinds;
@@ -6,7 +7,7 @@ use super::search::{Plan, search, tell};
 use super::stages::Stage;
 use crate::cluster::election::types::Fault;
 
-/// The same space must be clean with the rule and not without it.
+/// The space must be clean with the rule, and fail without it.
 fn must_be_caught(rule: Fault, stage: Stage, nodes: usize, kinds: Kinds, faults: u8, ticks: u32) {
     let plan = Plan { faults, ticks, kinds, limit: 500_000 };
     let start = stage.world(nodes, true, Some(rule));
@@ -54,8 +55,8 @@ fn counting_from_the_receipt_of_an_ack() {
     must_be_caught(Fault::ReceiveTime, Stage::Settled, 2, Kinds::NETWORK, 2, 9);
 }
 
-/// A master that missed two changes of master gathers acks of all members: from the one that is master no more, and a last one
-/// from the one that is going to be.
+/// A master that missed two changes of master gathers acks of all members: one from the former master, and a last one
+/// from the next master.
 #[test]
 fn an_ack_to_the_master_of_an_older_epoch() {
     must_be_caught(Fault::AckOldEpoch, Stage::Stale, 3, Kinds::OPERATOR, 1, 5);
@@ -86,14 +87,14 @@ fn an_inherited_right_that_outlives_a_change_of_the_record() {
     must_be_caught(Fault::KeepInherited, Stage::Parked, 2, Kinds::PROCESS, 1, 8);
 }
 
-/// One member of etcd refuses the takeover because of a pause, and the copy for another one comes when the pause is over.
+/// One member of etcd refuses the takeover because of a pause, and the other copy arrives after the pause.
 #[test]
 fn a_refusal_while_a_copy_is_under_way() {
     let kinds = Kinds { copies: true, ..Kinds::PAUSE };
     must_be_caught(Fault::CopyRefusal, Stage::Silent, 2, kinds, 2, 8);
 }
 
-/// A deleted record that its master writes again; the copy comes when the record of the next master is deleted.
+/// A master rewrites its deleted record; the copy arrives after the next master's record is deleted.
 #[test]
 fn a_copy_of_a_first_record() {
     let kinds = Kinds { process: true, ..Kinds::DELETION };
@@ -115,7 +116,8 @@ fn a_living_member_that_is_forgotten() {
     must_be_caught(Fault::ForgetLiving, Stage::Settled, 3, Kinds::FORGET, 1, 4);
 }
 
-/// The record of a master that holds on acks alone is deleted, and a node that does not hear that master goes by nothing.
+/// The record of a master that holds on acks alone is deleted, and a node that does not hear that master has no
+/// information.
 #[test]
 fn a_first_election_that_forgets_the_deleted_record() {
     must_be_caught(Fault::FirstBlind, Stage::Lost, 3, Kinds::NONE, 0, 7);

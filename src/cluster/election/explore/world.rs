@@ -1,5 +1,6 @@
-//! The world of the exploration: nodes that run the real state machine, their kernels, what is under way between them, and etcd.
-//! Time goes in ticks; within a tick everything happens at once, in a fixed order, unless a choice (`choices.rs`) says otherwise.
+//! The world of the exploration: nodes that run the real state machine, their kernels, the items in flight between
+//! them, and etcd. Time runs in ticks. Within a tick everything happens at once, in a fixed order, unless a choice
+//! (`choices.rs`) says otherwise.
 
 use super::reached::Reached;
 use super::store::Store;
@@ -13,39 +14,40 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// The nodes; a cluster of two leaves out the last.
+/// The nodes; a cluster of two omits the last.
 pub(super) const NAMES: [&str; 3] = ["n0", "n1", "n2"];
 
-/// A grain of time in nanoseconds. A slow clock runs 4 grains in a tick, a fast one 5: as far apart as a drift of a quarter
-/// allows. So large a drift makes the waits of both whole ticks, and no rounding hides or makes an overlap.
+/// A grain of time in nanoseconds. A slow clock runs 4 grains in a tick, a fast one 5: as far apart as a drift of a
+/// quarter allows. So large a drift makes both waits whole ticks, and no rounding hides or creates an overlap.
 const GRAIN: u64 = 125_000_000;
 pub(super) const DRIFT: f64 = 0.25;
 pub(super) const SLOW: u64 = 4;
 pub(super) const FAST: u64 = 5;
-/// 5 ticks of a slow clock, and 4 of a fast one: a promiser that forgot the drift would be free a tick too early. The nanosecond less makes up for the one that a promise waits longer: a slow holder's right ends at
-/// exactly the tick at which a fast promiser is free.
+/// 5 ticks of a slow clock, and 4 of a fast one: a promiser that ignored the drift would be free a tick too early. The
+/// missing nanosecond offsets the extra nanosecond of a promise: a slow holder's right ends at exactly the tick at
+/// which a fast promiser is free.
 pub(super) const HOLD: Duration = Duration::from_nanos(20 * GRAIN - 1);
-/// The hold of nodes that have another one: 3 ticks of a slow clock.
+/// The hold of nodes with a different one: 3 ticks of a slow clock.
 const SHORT: Duration = Duration::from_nanos(12 * GRAIN - 1);
 const HEARTBEAT: Duration = Duration::from_nanos(4 * GRAIN);
-/// etcd's clock is a fast one: leases end as early as they may.
+/// etcd's clock is fast: leases end as early as they may.
 pub(super) const TTL_TICKS: u32 = 7;
 pub(super) const TTL: Duration = Duration::from_nanos(TTL_TICKS as u64 * FAST * GRAIN);
 /// Ticks between two renewals of a lease.
 const RENEW: u32 = 2;
-/// Ticks until an answer of etcd is no longer waited for.
+/// Ticks until a node gives up on an answer of etcd.
 pub(super) const PATIENCE: u32 = 2;
-/// Nothing happens before this instant, so that no distance reaches back before boot.
+/// The clock's start, so that no distance reaches back before boot.
 const BASE: u64 = 1_000_000_000_000;
 
 pub(super) fn index(name: &str) -> Option<usize> {
     NAMES.iter().position(|n| *n == name)
 }
 
-/// What a node's driver makes of etcd's answer.
+/// The driver's reading of etcd's answer.
 pub(super) type Answer = Result<(bool, Rc<View>), Failure>;
 
-/// Something that is about to happen. A request that is `copied` is one of two copies.
+/// An imminent event. A `copied` request is one of two copies.
 #[derive(Clone, Debug)]
 pub(super) enum Item {
     Wake { node: usize },
@@ -61,18 +63,19 @@ pub(super) enum Item {
     Expire { lease: i64 },
 }
 
-/// How the settings of the nodes differ. Each process has other ones than the process before it: a change in the configuration.
+/// How the nodes' settings differ. Each process has other settings than the process before it, as after a change in the
+/// configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Unlike {
     #[default]
     No,
     /// The first node has the long hold and the others the short one.
     LongFirst,
-    /// The other way round.
+    /// The first node has the short hold and the others the long one.
     ShortFirst,
     /// This node has the instance's addresses at first, and others after its restart.
     Vips(usize),
-    /// Every node has others after its restart, all the same.
+    /// Every node has other addresses after its restart, the same on all.
     AllVips,
 }
 
@@ -83,18 +86,18 @@ pub(super) struct Node {
     pub(super) boot: u64,
     /// Processes before this one.
     pub(super) starts: u64,
-    /// `None`: no process runs.
+    /// `None` without a running process.
     pub(super) election: Option<Rc<Election>>,
-    /// What the kernel was told: epoch, and until when by the node's clock. It outlives the process.
+    /// The kernel's setting: epoch, and deadline by the node's clock. It outlives the process.
     pub(super) kernel: Option<(u64, Time)>,
     pub(super) frozen: bool,
-    /// What arrived while it was frozen.
+    /// Items that arrived while the process was frozen.
     pub(super) backlog: Vec<Item>,
-    /// Requests that it waits for, and the tick at which it gives up.
+    /// Open requests, each with the tick of its time-out.
     pub(super) open: Vec<(u64, u32)>,
     pub(super) lease: Option<LeaseState>,
     pub(super) keep_at: u32,
-    /// The renewal under way.
+    /// The renewal in flight.
     pub(super) keeping: Option<Time>,
     pub(super) unplugged: bool,
     pub(super) stopping: bool,
@@ -113,28 +116,28 @@ pub(super) struct World {
     pub(super) nodes: Vec<Node>,
     pub(super) store: Rc<Store>,
     pub(super) down: bool,
-    /// What happens next in this tick.
+    /// Next items in this tick.
     pub(super) queue: VecDeque<Item>,
-    /// What was held up, and the tick at which it was: it may still happen, or never.
+    /// Delayed items, with the tick of the delay: they may happen later, or never.
     pub(super) stuck: Vec<(u32, Item)>,
     /// Directions of the network that carry nothing: (from, to).
     pub(super) cut: Vec<(usize, usize)>,
     pub(super) reached: Reached,
     boots: u64,
-    /// An operator has asked for a switchover, or for the end of an agent.
+    /// An operator has requested a switchover, or the end of an agent.
     pub(super) asked: bool,
     /// Epoch, master and members of the newest record.
     pub(super) newest: Option<(u64, String, Vec<String>)>,
-    /// What the record must never have done.
+    /// A forbidden change of the record, if one happened.
     pub(super) wrong: Option<&'static str>,
     pub(super) unlike: Unlike,
     fault: Option<Fault>,
-    /// What happened, in words; only kept when a path is told again.
+    /// Events in words; kept only while a path is replayed.
     pub(super) log: Option<Vec<String>>,
 }
 
 impl World {
-    /// A cluster whose nodes have clocks of these rates; no process runs yet.
+    /// A cluster whose clocks have these rates; no process runs yet.
     pub(super) fn new(rates: &[u64], unlike: Unlike, fault: Option<Fault>) -> Self {
         let node = |rate: &u64| Node {
             rate: *rate,
@@ -199,7 +202,7 @@ impl World {
         self.runs(node) && self.nodes[node].boot == boot
     }
 
-    /// Hold and addresses of the process that starts next.
+    /// Hold and addresses of the next process.
     fn settings(&self, node: usize) -> (Duration, BTreeSet<IpAddr>) {
         let changed = !self.nodes[node].starts.is_multiple_of(2);
         let hold = match self.unlike {
@@ -212,7 +215,7 @@ impl World {
         (hold, std::iter::once(IpAddr::V4(Ipv4Addr::BROADCAST)).chain(other).collect())
     }
 
-    /// A request has changed the record, or has not.
+    /// Checks the record after a request, whether or not it changed.
     pub(super) fn watch_record(&mut self) {
         let Some((_, r)) = &self.store.record else { return };
         if self.newest.as_ref().is_some_and(|n| n.0 == r.epoch && n.1 == r.master && n.2 == r.members) {
@@ -232,16 +235,16 @@ impl World {
         self.newest = Some((r.epoch, r.master.clone(), r.members.clone()));
     }
 
-    /// Whether a holder holds by the record as it is: a change of the record that leaves another host answering makes a second holder
-    /// as soon as the new master learns of it.
+    /// Whether a holder matches the present record: a change of the record that leaves another host answering creates a
+    /// second holder as soon as the new master learns of it.
     fn may_answer(&self, node: usize) -> bool {
         let (Some((_, r)), Some((epoch, _))) = (&self.store.record, self.nodes[node].kernel) else { return true };
         let own = epoch == r.epoch && r.master == NAMES[node];
         own || (epoch + 1 == r.epoch && r.handover.as_deref() == Some(NAMES[node]))
     }
 
-    /// What must never be: two hosts answer, one that the record does not name, one whose addresses are not the instance's, or a record
-    /// that breaks a rule.
+    /// Whether a forbidden state is reached: two hosts answer, an answering host is not named by the record or lacks
+    /// the instance's addresses, or a record breaks a rule.
     pub(super) fn is_bad(&self) -> bool {
         let vips = self.store.record.as_ref().map(|r| &r.1.vips);
         let stranger = |n: usize| {
@@ -259,7 +262,7 @@ impl World {
         holders.next().is_some() || first.is_some_and(stranger)
     }
 
-    /// A process starts, and goes on with what the kernel still holds.
+    /// Starts a process, which takes over its kernel's hold.
     pub(super) fn start(&mut self, node: usize) {
         self.boots += 1;
         let now = self.clock(node);
@@ -273,14 +276,14 @@ impl World {
             drift: DRIFT,
             preempt: true,
             preempt_delay: Duration::ZERO,
-            // No change is held down: that only makes takeovers rarer.
+            // No change is held down: a hold-down only makes takeovers rarer.
             flap_budget: u32::MAX,
             flap_window: Duration::ZERO,
             told: Told { terms: Terms::new(hold, DRIFT), vips: digest_of_vips(&vips), others: 0 },
             vips,
             fault: self.fault,
         };
-        // What the kernel holds are the addresses of the process before. One with others lets go of them.
+        // The kernel holds the former process's addresses. A process with other addresses drops them.
         let alike = self.unlike != Unlike::Vips(node) && self.unlike != Unlike::AllVips;
         let election = Election::new(settings, now);
         let priority = self.nodes[node].priority();
@@ -296,7 +299,7 @@ impl World {
         });
     }
 
-    /// The process is gone. Its kernel goes on unless the host is gone as well.
+    /// Ends the process. Its kernel keeps running unless the host ends as well.
     pub(super) fn kill(&mut self, node: usize, host: bool) {
         let n = &mut self.nodes[node];
         (n.election, n.frozen, n.lease, n.keeping, n.stopping) = (None, false, None, None, false);
@@ -307,7 +310,8 @@ impl World {
         }
     }
 
-    /// One input; then the kernel learns the hold, and only then the actions are carried out: the order that drivers keep.
+    /// Applies one input, then sets the hold in the kernel, and only then executes the actions: the order that drivers
+    /// keep.
     pub(super) fn input(&mut self, node: usize, f: impl FnOnce(&mut Election, Time)) {
         let now = self.clock(node);
         let Some(mut rc) = self.nodes[node].election.take() else { return };
@@ -323,13 +327,13 @@ impl World {
         }
         let wake = e.next_deadline();
         self.nodes[node].election = Some(rc);
-        // The machine asks for another pass in the same instant by a nanosecond more.
+        // The machine requests another pass in the same instant by adding a nanosecond.
         if wake <= now + Duration::from_nanos(1) {
             self.queue.push_back(Item::Wake { node });
         }
     }
 
-    /// Time goes on by one tick: whatever is due then is queued.
+    /// Time advances by one tick: everything due then is queued.
     pub(super) fn tick(&mut self) {
         self.tick += 1;
         let t = self.tick;
@@ -344,13 +348,13 @@ impl World {
         }
     }
 
-    /// Queues what a node's timers ask for.
+    /// Queues the events of a node's timers.
     pub(super) fn due(&mut self, node: usize) {
         let (t, now) = (self.tick, self.clock(node));
         let n = &self.nodes[node];
         let Some(e) = n.election.as_ref().filter(|_| !n.frozen) else { return };
         if n.stopping && e.may_leave(now) {
-            // A clean end takes the lease along.
+            // A clean end revokes the lease.
             if let Some(l) = n.lease.filter(|_| !self.down && !n.unplugged) {
                 Rc::make_mut(&mut self.store).revoke(l.id);
             }
@@ -366,7 +370,7 @@ impl World {
         }
     }
 
-    /// The driver's part of keeping the lease: one renewal at a time.
+    /// The driver's lease keeper: one renewal at a time.
     pub(super) fn keep(&mut self, node: usize) {
         let (sent, base, tick) = (self.clock(node), self.store.bound(node), self.tick);
         let n = &mut self.nodes[node];

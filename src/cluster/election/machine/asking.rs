@@ -1,4 +1,4 @@
-//! What is asked of etcd, one thing at a time, and what is learnt from its answers.
+//! Sends requests to etcd one at a time, and learns from the answers.
 
 use super::{Election, InFlight, POLL, RETRY, Reading};
 use crate::cluster::election::types::{Action, Commit, Failure, Request};
@@ -7,19 +7,19 @@ use crate::time::Time;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What, besides another change of the record, must keep a transaction from being done.
+/// Conditions that must stop a transaction, besides another change of the record.
 pub(in crate::cluster::election) enum Unless {
     Other,
-    /// This node is up, or was since.
+    /// This node is up, or was up in between.
     Up(String),
-    /// The master lives, or one of these nodes is up, or was since: the conditions of a slow takeover.
+    /// The master lives, or one of these nodes is up or was up in between: the guards of a slow takeover.
     Alive(Vec<String>),
 }
 
 impl Election {
     /// Sends a transaction on the record, after lowering the hold to what both outcomes allow.
     ///
-    /// `automatic`: nobody asked for this change of master, so a pause forbids it.
+    /// `automatic`: no operator requested this change of master, so a pause forbids it.
     pub(in crate::cluster::election) fn propose(
         &mut self,
         record: impl Into<Arc<Record>>,
@@ -57,7 +57,7 @@ impl Election {
             record: Arc::clone(&record),
         };
         self.requests += 1;
-        // Only a record that makes us master, or ends that, has two outcomes to live with; a backup holds nothing either way.
+        // Only the master's own transaction needs a hold that suits both outcomes. A standby holds nothing either way.
         let master = self.record.as_ref().is_some_and(|r| r.master == self.s.me);
         self.maybe = master.then(|| Arc::clone(&record));
         self.inflight = Some(InFlight { id: self.requests, record });
@@ -65,7 +65,7 @@ impl Election {
         self.actions.push_back(Action::Store { id: self.requests, request: Request::Commit(commit) });
     }
 
-    /// The answer to a read, a ticket or a commit. `succeeded` matters for commits only.
+    /// Handles the answer to a read, a ticket or a commit. `succeeded` matters for commits only.
     pub fn handle_reply(&mut self, id: u64, succeeded: bool, view: View, now: Time) {
         if self.inflight.as_ref().is_some_and(|f| f.id == id) {
             let f = self.inflight.take();
@@ -76,9 +76,10 @@ impl Election {
                     w.committed = Some(now);
                 }
             } else {
-                // An old ticket means that someone with our name wrote one: our transactions cannot succeed until we write anew.
+                // A different ticket means that another process of our name wrote one. Our transactions cannot succeed
+                // until we write a new one.
                 self.doubt |= view.ticket != self.ticket;
-                // Nothing changed that we can see, and yet it was refused: do not ask in a tight loop.
+                // etcd refused without a visible change: do not retry in a tight loop.
                 self.propose_not_before = now + Duration::from_millis(5);
             }
             self.learn(view, now);
@@ -86,7 +87,7 @@ impl Election {
             self.read_under = read.lease.map(|l| (l, read.sent));
             self.was_here |= self.ticket.is_none() && read.ticket.is_some() && view.rewritten;
             self.learn(view, now);
-            // A ticket that was sent before a later transaction of ours does not void that one.
+            // A ticket sent before a later transaction of ours does not void that transaction.
             if let Some(t) = read.ticket.filter(|_| self.inflight.is_none()) {
                 self.ticket = Some(t);
                 self.doubt = false;
@@ -96,14 +97,14 @@ impl Election {
         self.advance(now);
     }
 
-    /// A request failed.
+    /// Handles a failed request.
     pub fn handle_failure(&mut self, id: u64, failure: Failure, now: Time) {
         if self.inflight.as_ref().is_some_and(|f| f.id == id) {
             self.inflight = None;
             self.propose_not_before = now + RETRY;
             match failure {
                 Failure::Definite => self.maybe = None,
-                // `maybe` stays: until a new ticket is in, both outcomes are possible.
+                // `maybe` stays: until a new ticket is in etcd, both outcomes are possible.
                 Failure::InDoubt => self.doubt = true,
             }
             #[cfg(test)]
@@ -152,13 +153,14 @@ impl Election {
             }
             Recorded::Missing => {
                 (self.unreadable, self.revision) = (None, 0);
-                // Somebody deleted it. While `alive` speaks for us nobody else can be elected, and we write the record again.
+                // The record was deleted. While `alive` is ours no other node can be elected, and we write the record
+                // again.
                 let speaks = |r: &Record| {
                     let own = self.lease.map(|l| Alive { epoch: r.epoch, lease: l.id });
                     r.master == self.s.me && own.is_some() && view.alive == own
                 };
                 if self.record.as_deref().is_some_and(speaks) {
-                    // Ours, still.
+                    // The record is still ours.
                 } else if let Some(r) = self.record.take() {
                     self.held_at_loss = self.held.is_some_and(|h| now < h.until);
                     (self.lost, self.lost_since) = (Some(r), now);
@@ -173,8 +175,8 @@ impl Election {
                 (self.unreadable, self.revision) = (Some(why.clone()), *revision);
             }
         }
-        // Under another record other keys count: the wait begins anew. And a node that registered since, and is gone again, may have
-        // vouched for its master meanwhile, although no view showed its key.
+        // A new record has other guards, so the wait starts again. The same applies to a guard that registered in
+        // between and is gone again: it may have vouched for its master, although no view showed its key.
         let guards = self.slow_guards(&view);
         let again = guards.iter().flatten().any(|n| view.runs.get(n).copied().unwrap_or(0) != self.run(n));
         let since = self.gone.filter(|_| self.revision == old_revision && !again).unwrap_or(now);
@@ -183,12 +185,12 @@ impl Election {
         self.name_others();
     }
 
-    /// The revision of a node's last registration, as last seen; 0 if it never did.
+    /// Revision of a node's last registration, as last seen; 0 without one.
     fn run(&self, node: &str) -> i64 {
         self.view.as_ref().and_then(|v| v.runs.get(node)).copied().unwrap_or(0)
     }
 
-    /// At most one read at a time; a ticket first, if a transaction may still be under way.
+    /// Sends at most one read at a time, with a ticket if a transaction may still be in flight.
     pub(super) fn ask_store(&mut self, now: Time) {
         if self.reading.is_some() {
             return;

@@ -1,4 +1,4 @@
-//! What a node does that is not master: wait, and take over.
+//! A standby's work: wait, and take over.
 
 use super::{Election, FRESH, Unless, Won};
 use crate::cluster::election::types::{Cause, Kind};
@@ -7,43 +7,44 @@ use crate::time::Time;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long the node that is handed to goes on acking the old master after it claimed. The old master flushes call state
-/// and drops the addresses in far less; one that never says Go loses its right after this and `hold`.
+/// How long the next master keeps acking the old one after its claim. The old master flushes call state and drops the
+/// addresses in far less. Without a Go, it loses its right after this time and `hold`.
 pub(in crate::cluster::election) const CLAIM_PATIENCE: Duration = Duration::from_millis(1500);
 
-/// Heartbeats of a master that may be lost on the way to a node which others heard. Less than the pause of a master that has no right
-/// and hears nobody (two holds, and a hold is at least three heartbeats), so that such a one keeps nobody waiting for ever.
+/// Heartbeats of a master that may be lost to this node although others heard them. Shorter than the pause of a master
+/// without a right that hears no node (two holds, and a hold is at least three heartbeats), so that such a master
+/// blocks no node forever.
 pub(in crate::cluster::election) const MISSED_BEATS: u32 = 2;
 
-/// At the very first election an unfit node leaves fit ones this much time: checks need a few seconds for a verdict.
+/// Head start of fit nodes over unfit ones in the very first election: checks need a few seconds for a verdict.
 const UNFIT_FIRST: Duration = Duration::from_secs(5);
 
-/// The nodes that go before a slow takeover: the successor, and the designated master of an unfinished handover.
+/// Nodes with precedence over a slow takeover: the successor, and the designated master of an unfinished handover.
 fn guards(r: &Record) -> Vec<String> {
     r.successor.iter().chain(r.handover.as_ref().map(|_| &r.master)).cloned().collect()
 }
 
 impl Election {
-    /// Whether this node contends for nothing: it ends, or lacks what a master needs.
+    /// Whether this node does not contend: it is ending, or lacks what a master needs.
     const fn is_out(&self) -> bool {
         self.stopping || self.parking || !self.ready
     }
 
-    /// There is no record.
+    /// Contends for mastership while no record exists.
     pub(in crate::cluster::election) fn elect_first(&mut self, now: Time) {
         if self.view.is_none() || self.is_out() || self.paused().is_some() || !self.may_propose(now) {
             return;
         }
         let Some(view) = &self.view else { return };
-        // The record was of other addresses, and its master may hold them still.
+        // The lost record had other addresses, and its master may still hold them.
         if self.lost.as_ref().is_some_and(|r| !self.agrees(r)) {
             return;
         }
-        // With another's `alive` there, a master lives whose record was deleted; the transaction would fail.
+        // Another node's `alive` means a living master with a deleted record; the transaction would fail.
         if view.alive.is_some() && !self.alive_is_left(view) {
             return;
         }
-        // Someone may hold on our acks although the record was deleted: first elections wait for silence, too.
+        // A master may still hold on our acks although the record was deleted: first elections also wait for silence.
         let mut at = self.quiet_at().max(self.unheard_at()).max(self.lost_until());
         if !self.fit {
             at = at.max(self.started + UNFIT_FIRST);
@@ -71,8 +72,8 @@ impl Election {
         self.propose(record, Unless::Alive(Vec::new()), true, now);
     }
 
-    /// An epoch above all that were ever used. Each change of master raises the epoch by one and etcd's revision by at least one, so
-    /// that no epoch is above the revision that etcd had after it; and etcd's revision outlives the record.
+    /// Returns an epoch above all used ones. Each change of master raises the epoch by one and etcd's revision by at
+    /// least one. So no epoch exceeds etcd's revision after it, and that revision outlives the record.
     fn unused_epoch(&self, view: &View) -> u64 {
         #[cfg(test)]
         if self.broken(crate::cluster::election::types::Fault::EpochAgain) {
@@ -81,14 +82,14 @@ impl Election {
         self.top_epoch.max(u64::try_from(view.revision).unwrap_or(0)).saturating_add(1)
     }
 
-    /// Whether `alive` is of our own lease: we became master without learning of it, and the record is deleted since. It would keep
-    /// everybody from being elected for as long as this node lives.
+    /// Whether `alive` belongs to our own lease: this node became master without learning of it, and the record was
+    /// deleted since. This key would block every election as long as this node lives.
     pub(in crate::cluster::election) fn alive_is_left(&self, view: &View) -> bool {
         self.lease.is_some_and(|l| view.alive.is_some_and(|a| a.lease == l.id))
     }
 
-    /// When a master that was heard, of whatever epoch, holds no longer on what others promised it: they heard its last heartbeats
-    /// when this node did, and some of those may have been lost on the way here only.
+    /// When a master that was heard, of any epoch, no longer holds on promises of others. They heard its last
+    /// heartbeats when this node did, except for some that may have been lost only on the way here.
     fn unheard_at(&self) -> Time {
         #[cfg(test)]
         if self.broken(crate::cluster::election::types::Fault::FirstDeaf) {
@@ -97,13 +98,14 @@ impl Election {
         self.silence + self.long_hold() + self.s.heartbeat * MISSED_BEATS
     }
 
-    /// When this node may begin anew if there was a record that somebody deleted. Its master may hold on as long as others promise to
-    /// it, and they do until they read that there is no record.
+    /// Earliest new start after a record was deleted. Its master may hold as long as others promise to it, and they
+    /// promise until they read that the record is gone.
     fn after_loss(&self) -> Time {
         let deleted = self.lost.is_some();
         #[cfg(test)]
         let deleted = deleted && !self.broken(crate::cluster::election::types::Fault::FirstBlind);
-        // An epoch was heard of, or a process of this name was here before: so there was a record, although this one never read it.
+        // An epoch was heard, or an earlier process of this name took part. So a record existed, although this process
+        // never read it.
         let before = self.lost.is_none() && (self.top_epoch > 0 || self.was_here);
         #[cfg(test)]
         let before = before && !self.broken(crate::cluster::election::types::Fault::FirstForgetful);
@@ -111,22 +113,22 @@ impl Election {
             return Time::ZERO;
         }
         let end = self.lost_since + self.lost_patience();
-        // Whoever held when it learnt of the loss knows that nobody else did; and all others wait.
+        // A node that held when it learned of the loss was the only holder, and all others wait.
         if self.held_at_loss { Time::ZERO } else { end }
     }
 
-    /// After this time whoever vouched for the master of a record that was deleted has read that it is gone, or vouches no longer, and
-    /// what that master held on its word is over.
+    /// After this time, every node that vouched for the master of a deleted record has read that it is gone or vouches
+    /// no longer, and the holds on its word have ended.
     pub(in crate::cluster::election) fn lost_patience(&self) -> Duration {
-        // A hold that this node never heard of is shorter than a lease: the configuration check demands it. By the slowest clock of those
-        // that vouch, as the fastest one counts it.
+        // An unknown hold is shorter than a lease: the configuration check demands it. The slowest voucher's clock is
+        // measured here by the fastest clock.
         let slack = 1.0 + 2.0 * self.s.drift;
         (FRESH + self.lease_life).mul_f64(slack).max(FRESH.mul_f64(slack) + self.long_hold())
     }
 
-    /// Whether a slow takeover from the master of this record is open to this node at all.
+    /// Whether this node may attempt a slow takeover from the record's master at all.
     fn may_be_slow(&self, r: &Record) -> bool {
-        // A master that never admitted anyone stands on its lease alone: once `alive` is gone, it has no right left.
+        // A master without other members rests on its lease alone: once `alive` is gone, it has no right left.
         let alone = r.members.len() == 1 && r.members.first() == Some(&r.master) && r.handover.is_none();
         alone || r.members.contains(&self.s.me)
     }
@@ -135,7 +137,7 @@ impl Election {
         self.won = Some(Won { epoch: record.epoch, cause, previous, detected: now, committed: None });
     }
 
-    /// The keys that must not exist for a slow takeover, if by this view none of them does.
+    /// Keys that must not exist for a slow takeover; `None` if this view shows one of them.
     pub(in crate::cluster::election) fn slow_guards(&self, view: &View) -> Option<Vec<String>> {
         let gone = guards(self.record.as_ref()?);
         #[cfg(test)]
@@ -143,7 +145,7 @@ impl Election {
         (view.alive.is_none() && gone.iter().all(|n| !view.nodes.contains(n))).then_some(gone)
     }
 
-    /// Another node is master.
+    /// Acts while another node is master.
     pub(in crate::cluster::election) fn follow(&mut self, r: &Record, now: Time) {
         if self.switch.take().is_some() {
             let why = self.candidates(now);
@@ -187,7 +189,7 @@ impl Election {
             at = quiet;
         }
         if !self.fit {
-            // Fit nodes go first; an address on a sick server is still better than none.
+            // Fit nodes go first, but an address on a sick server is still better than none.
             at += self.bound_hold();
         }
         if now < at {
@@ -204,7 +206,7 @@ impl Election {
         self.propose(record, Unless::Alive(guards), true, now);
     }
 
-    /// The record makes us master, and the old master may still hold on our acks.
+    /// Claims a handover: the record makes us master, and the old master may still hold on our acks.
     pub(in crate::cluster::election) fn claim(&mut self, r: &Arc<Record>, now: Time) {
         let Some(old) = &r.handover else { return };
         if self.won.as_ref().is_none_or(|w| w.epoch != r.epoch) {
@@ -216,7 +218,7 @@ impl Election {
         let quiet = if self.broken(crate::cluster::election::types::Fault::NoClaimWait) { now } else { quiet };
         if now >= quiet && !self.doubt {
             self.go_ok = Some(r.epoch);
-            // The next pass leads; the hold begins as soon as `alive` is ours.
+            // The next pass leads. The hold begins as soon as `alive` is ours.
             self.wake_at(now + Duration::from_nanos(1));
             return;
         }
@@ -226,7 +228,7 @@ impl Election {
         }
         if !self.alive_is_ours(r) {
             if self.may_propose(now) {
-                // With the terms as they are: the old master may still count by them.
+                // Keep the terms: the old master may still count by them.
                 #[cfg(test)]
                 if self.broken(crate::cluster::election::types::Fault::ClaimTerms) {
                     let r = Record { handover: r.handover.clone(), ..self.with_own_terms(r) };

@@ -1,4 +1,4 @@
-//! What a master does: heartbeats, membership, arming a successor, handing over.
+//! A master's work: heartbeats, membership, arming a successor, handing over.
 
 use super::{Election, Unless};
 use crate::cluster::election::types::{Action, Candidate, Kind, Wish};
@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Part of `hold` after which a silent successor is replaced: late enough for a lost heartbeat, early enough for the
-/// transaction to be done before the hold runs out.
+/// transaction to finish within the hold.
 const PATIENCE: f64 = 0.6;
-/// The first wait of a master that changed too often: longer than a server takes to come up, so that it is seen to be well.
+/// First hold-down of a master that changed too often: longer than a server's start, so that its health shows.
 const HOLD_DOWN: Duration = Duration::from_secs(10);
-/// Holds between two heartbeats of a master that has no right and hears nobody. A promise binds its sender for one hold, as any
-/// clock counts it.
+/// Holds between two heartbeats of a master without a right that hears no node. A promise binds its sender for one
+/// hold, by any clock.
 const UNHEARD_PAUSE: u32 = 2;
-/// A node that was heard within this time is not gone.
+/// A node heard within this time is not gone.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3);
 
 impl Election {
@@ -28,8 +28,8 @@ impl Election {
             self.answer_switch(now);
             return;
         }
-        // Each node that hears a heartbeat is bound by it; so a master that cannot take its role is silent, as soon as somebody is armed
-        // who takes over by that.
+        // Each node that receives a heartbeat is bound by it. So a master that cannot hold stays silent once a
+        // successor is armed, which takes over on that silence.
         if !self.ready && self.held.is_none() && r.successor.is_some() {
             return;
         }
@@ -61,7 +61,7 @@ impl Election {
                 since_ms: 0,
                 reason,
                 flaps,
-                // As they are: until the next master has claimed and we have let go, we count by them.
+                // Keep the terms: we count by them until the next master has claimed and we have let go.
                 terms: r.terms.or(Some(self.s.told.terms)),
                 ..(**r).clone()
             };
@@ -80,14 +80,15 @@ impl Election {
         }
     }
 
-    /// The record without the member that an operator wants forgotten, and that member. It could take over slowly as long as it is
-    /// one, and its ack is missed on failsafe; so it must be gone, or it would be admitted again at once.
+    /// Builds the record without the member that an operator wants forgotten, and returns that member. As a member it
+    /// could take over slowly, and failsafe would need its ack. It must be gone, because a living node would be
+    /// admitted again at once.
     fn without_forgotten(&mut self, r: &Record, now: Time) -> Option<(Record, String)> {
         let node = self.forget.clone()?;
         let key = self.view.as_ref().is_some_and(|v| v.nodes.contains(&node));
         let heard = self.peers.get(&node).and_then(|p| p.heard).is_some_and(|t| now < t + FORGOTTEN_AFTER);
         if !r.members.contains(&node) {
-            // The answer to our own transaction, or a name that never was one.
+            // Either our own transaction succeeded, or the name was never a member.
             let known = self.forgot.as_ref() == Some(&node);
             self.answer_forget(if known { Ok(()) } else { Err(format!("{node} is not a member")) });
             return None;
@@ -114,13 +115,13 @@ impl Election {
         }
     }
 
-    /// The number of quick automatic changes, with one more now.
+    /// Number of quick automatic changes, including one now.
     pub(in crate::cluster::election) fn flaps(&self, r: &Record, now: Time) -> u32 {
         if now < self.epoch_since + self.s.flap_window { r.flaps.saturating_add(1) } else { 1 }
     }
 
-    /// Until when a change that can wait is held down: the wait doubles with each quick change beyond the budget. A dead master
-    /// is always replaced at once.
+    /// End of the hold-down for a deferrable change: the wait doubles with each quick change beyond the budget. A dead
+    /// master is always replaced at once.
     #[must_use]
     pub fn held_down(&self) -> Option<Time> {
         let beyond = self.record.as_ref()?.flaps.checked_sub(self.s.flap_budget)?;
@@ -134,7 +135,7 @@ impl Election {
         }
     }
 
-    /// After [`Election::stop`], when time is up: lets go whatever is under way.
+    /// After [`Election::stop`], at the time-out: lets go of any hold, even in mid-handover.
     pub fn stop_at_once(&mut self, now: Time) {
         self.stopping = true;
         if self.held.is_some_and(|h| h.dropping) {
@@ -144,13 +145,13 @@ impl Election {
         self.handle_timeout(now);
     }
 
-    /// Heartbeats to every node, at exact intervals.
+    /// Sends heartbeats to every node, at exact intervals.
     ///
-    /// A host may be heard and hear nothing. Each node that hears it acks, and is bound by that, so a master that has lost its
-    /// right and hears nobody leaves pauses in which its successor's promise runs out.
+    /// A host may be heard and hear nothing itself. Each node that hears it acks and is bound by that. So a master that
+    /// has lost its right and hears no node leaves pauses, in which its successor's promise runs out.
     fn beat(&mut self, epoch: u64, now: Time) {
         let heard = |t: Time| now < t + self.s.hold;
-        // Those that it has just begun to speak to have had no time to answer.
+        // A master that has just begun to send has given its peers no time to answer.
         let begun = !heard(self.lead_since);
         let unheard = begun && self.held.is_none() && !self.peers.values().any(|p| p.heard.is_some_and(heard));
         let due =
@@ -166,7 +167,7 @@ impl Election {
                 self.send(Arc::clone(&self.others[i]), Kind::Beat { beat: self.beat, boot: self.s.boot }, epoch);
             }
         }
-        // The next one, or the end of the pause; what is in the past wakes nobody.
+        // Wake for the next heartbeat or the end of the pause; `wake_at` ignores times in the past.
         self.wake_at(self.next_beat);
         self.wake_at(due);
     }
@@ -179,7 +180,7 @@ impl Election {
             self.wake_at(self.propose_not_before);
             return false;
         }
-        // Without a valid lease the transaction would be refused, or its right would be void.
+        // Without a valid lease etcd would refuse the transaction, or its right would be void.
         self.lease.is_some_and(|l| now < l.until)
     }
 
@@ -187,25 +188,25 @@ impl Election {
         self.record.as_ref().map_or(self.s.hold, |r| self.counted(r)).mul_f64(PATIENCE)
     }
 
-    /// When this peer will have been silent for too long.
+    /// When this peer counts as silent.
     fn silent_at(&self, node: &str) -> Time {
         let vouched = self.peers.get(node).and_then(|p| p.vouched).unwrap_or(self.lead_since);
         vouched.max(self.lead_since) + self.patience()
     }
 
-    /// Answers and vouches now, and has the instance's addresses.
+    /// Whether the node answers and vouches now, and has the instance's addresses.
     fn live(&self, node: &str, now: Time) -> bool {
         let vouches = self.peers.get(node).and_then(|p| p.vouched).is_some_and(|t| now < t + self.patience());
         vouches && self.record.as_ref().is_none_or(|r| self.has_vips_of(node, r))
     }
 
-    /// The best of those that answer and vouch: fit, then priority, then name (so that all nodes agree).
+    /// The best node that answers and vouches: by fitness, then priority, then name (so that all nodes agree).
     fn best<'a>(&self, nodes: impl Iterator<Item = &'a String>, now: Time) -> Option<&'a String> {
         let live = nodes.filter(|n| **n != self.s.me && self.live(n, now));
         live.min_by_key(|n| (self.peers.get(*n).map(|p| Reverse((p.fit, p.priority))), *n))
     }
 
-    /// A record with another successor or more members, if the present one should change.
+    /// Builds a record with another successor, more members or new settings, if the present one should change.
     fn better_record(&mut self, r: &Record, now: Time) -> Option<Record> {
         let next =
             |successor: Option<&String>| Some(Record { successor: successor.cloned(), ..self.with_own_terms(r) });
@@ -214,7 +215,8 @@ impl Election {
         match &r.successor {
             Some(s) if now >= self.silent_at(s) || !self.has_vips_of(s, r) => return next(best()),
             Some(s) => {
-                // Right after a restart the others may answer before it does, and nothing is known of its server.
+                // Right after a restart, others may answer before the successor does, and its server's state is
+                // unknown.
                 let heard = self.peers.get(s).is_some_and(|p| p.heard.is_some());
                 let better = (heard && !fit(s)).then(best).flatten().filter(|b| fit(b));
                 if better.is_some() {
@@ -231,7 +233,7 @@ impl Election {
         }
         let new = || self.others.iter().filter(|n| !r.members.iter().any(|m| **m == ***n) && self.live(n, now));
         if new().next().is_none() {
-            // An inherited right would end with it; it is soon replaced by our own.
+            // A new record would end an inherited right; our own right soon replaces it.
             let differs = r.terms != Some(self.s.told.terms) || r.vips != self.s.vips;
             return (differs && self.inherited.is_none()).then(|| self.with_own_terms(r));
         }
@@ -265,15 +267,15 @@ impl Election {
         }
     }
 
-    /// Who should be master in our place, and why.
+    /// The node that should be master in our place, and why.
     fn wants_handover(&mut self, r: &Record, now: Time) -> Option<(String, Wish, String)> {
-        // Nothing can be handed over that is not held, unless we must not hold it.
+        // Without a hold there is no handover, unless our addresses forbid us to hold.
         if self.held.is_none() {
             self.answer_switch(now);
             if self.agrees(r) || self.paused().is_some() {
                 return None;
             }
-            // Even one that is not fit: an address on a sick server is better than none.
+            // Even an unfit node will do: an address on a sick server is better than none.
             let to = self.best(r.members.iter(), now)?.clone();
             return Some((to, Wish::Settings, format!("{} has other addresses for this instance", self.s.me)));
         }
@@ -289,7 +291,7 @@ impl Election {
                 Some(n) => Some((n, Wish::Operator, "switchover by an operator".into())),
                 None => {
                     let mut why = self.candidates(now);
-                    // A name that nobody knows is named too: it is most likely a typing error.
+                    // Name an unknown node too: it is most likely a typing error.
                     if let Some(Some(n)) =
                         self.switch.take().filter(|n| n.as_ref().is_some_and(|n| why.iter().all(|c| c.node != *n)))
                     {
@@ -334,7 +336,7 @@ impl Election {
         Some((best.clone(), Wish::Preempt, reason))
     }
 
-    /// The record is another's already; we hold on its acks until it has claimed and the agent has let go.
+    /// The record already names the next master. We hold on its acks until it has claimed and the agent has let go.
     pub(in crate::cluster::election) fn hand_over(&mut self, r: &Record, now: Time) {
         if self.switch.take().is_some() {
             self.push(Action::Switched(Ok(r.epoch)));

@@ -1,4 +1,4 @@
-//! What other nodes say: heartbeats, which are promised upon, and the answers to ours.
+//! Handles messages from other nodes: their heartbeats, which this node acks with a promise, and their acks of ours.
 
 use super::{Election, FRESH, MAX_PEERS, Peer};
 use crate::cluster::election::types::{Kind, LeaseState, Message};
@@ -6,7 +6,7 @@ use crate::cluster::record::{MAX_EPOCH, Record};
 use crate::time::Time;
 
 impl Election {
-    /// A message from another node, authenticated and fresh.
+    /// Handles an authenticated, new message from another node.
     pub fn handle_message(&mut self, from: &str, m: Message, now: Time) {
         if m.epoch > MAX_EPOCH {
             return;
@@ -56,7 +56,7 @@ impl Election {
     fn handle_beat(&mut self, from: &str, epoch: u64, beat: u64, boot: u64, now: Time) {
         self.silence = now;
         if epoch > self.top_epoch {
-            // Whoever beats under it has read that it is in etcd.
+            // The sender has read this epoch from etcd.
             self.top_epoch = epoch;
             self.want_read = true;
         }
@@ -67,7 +67,7 @@ impl Election {
             self.designated(r) && r.handover.as_deref() == Some(from) && (self.top_epoch <= r.epoch || self.acks_old())
         };
         if self.record.as_deref().is_some_and(handed) {
-            // The old master may hold on our acks while it flushes; but not for good, if it never says Go.
+            // The old master may hold on our acks while it flushes, but only for a limited time if it never sends Go.
             let patient =
                 self.claim_at.is_none_or(|t| now < t + crate::cluster::election::machine::follow::CLAIM_PATIENCE);
             if patient {
@@ -78,11 +78,11 @@ impl Election {
         if self.nobody_is_master() {
             return;
         }
-        // Neither a record that was deleted nor one that this node has not read for long makes a master of long ago one again.
+        // A deleted record, or one not read for long, must not revive a former master.
         if epoch < self.top_epoch && !self.acks_old() {
             return;
         }
-        // A transaction of ours that may still come to be would break the promise.
+        // A transaction of ours that may still succeed would break the promise.
         if (self.inflight.is_some() || self.doubt) && !self.ack_in_doubt() {
             return;
         }
@@ -102,7 +102,7 @@ impl Election {
     #[cfg(test)]
     fn acks_old(&self) -> bool {
         use crate::cluster::election::types::Fault::{AckOldEpoch, RestoredBelieved};
-        // Whoever believes a record of former times goes by its epoch, too.
+        // A node that believes an outdated record also accepts its epoch.
         self.broken(AckOldEpoch) || self.broken(RestoredBelieved)
     }
 
@@ -124,8 +124,8 @@ impl Election {
         self.send(to, Kind::Ack { beat, boot, vouch }, epoch);
     }
 
-    /// Whether etcd has no record, and nobody who could write it again. Then a master that beats cannot know that it is none any more,
-    /// and may be of an epoch that this process, if it was started since, has never heard of.
+    /// Whether etcd has no record, and no node that could write it again. A master that still sends heartbeats then
+    /// cannot know that it lost its role. Its epoch may be unknown to this process, if this process started since.
     fn nobody_is_master(&self) -> bool {
         #[cfg(test)]
         if self.broken(crate::cluster::election::types::Fault::AckNoRecord) {

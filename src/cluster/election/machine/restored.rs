@@ -1,9 +1,10 @@
-//! When etcd is another one than before: restored from a backup, emptied, or exchanged for another cluster.
+//! Handles an etcd that was restored from a backup, emptied, or exchanged for another cluster.
 //!
-//! Its record is of former times then, or missing, and must give nobody a right: the master of today holds on promises that were made
-//! under the record which etcd has forgotten. So memory counts before etcd. The master that holds writes its record over what is there.
-//! All others forget whom they followed and promise on, and contend only after a time in which that master must have been heard or seen
-//! to write, if it lives: as long as any node may still vouch for it on a lease of the etcd before, and one promise longer.
+//! Its record is then outdated or missing, and must give no node a right: the present master holds on promises under
+//! the record that etcd has lost. So memory takes precedence over etcd. The master that holds writes its record over
+//! the outdated one. All other nodes forget whom they followed and keep promising. They contend only after a time in
+//! which a living master must have been heard or seen to write: as long as any node may still vouch for it on a lease
+//! of the former etcd, and one promise longer.
 
 use super::Election;
 use crate::cluster::election::types::{HoldKind, Inherited};
@@ -11,30 +12,31 @@ use crate::cluster::record::{Record, Recorded, View};
 use crate::time::Time;
 use std::time::Duration;
 
-/// The least wait: several probes and requests, within which a master that lives has noticed, registered, and written its record.
+/// Shortest wait: several probes and requests, in which a living master notices, registers, and writes its record.
 const LEAST_WAIT: Duration = Duration::from_secs(2);
 
-/// What is remembered of the etcd before, until the record of this one is as new.
+/// Memory of the former etcd, until the new one's record is up to date.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cluster::election) struct Restored {
-    /// Since when this node knows.
+    /// When this node noticed.
     since: Time,
-    /// Epoch and master by the record that is lost.
+    /// Epoch and master in the lost record.
     epoch: u64,
     master: String,
-    /// This node held under it.
+    /// This node held under that record.
     ours: bool,
 }
 
 impl Election {
-    /// etcd was found to be another one than before. Call before anything that was read from it since, and take the lease for lost.
+    /// Handles a restored or exchanged etcd. Call it before any input read from the new etcd, and treat the lease as
+    /// lost.
     pub fn etcd_changed(&mut self, now: Time) {
         let held = self.held.filter(|h| !h.dropping);
-        // A record that somebody deleted counts as well: it must not come back from a backup with an epoch of former times.
+        // A deleted record counts as well: it must not return from a backup with an outdated epoch.
         if let Some(r) = self.record.clone().or_else(|| self.lost.take()) {
             let ours = r.master == self.s.me && held.is_some_and(|h| h.epoch == r.epoch);
             if let Some(h) = held.filter(|h| ours && h.kind == HoldKind::Solo) {
-                // Nobody can have taken over on the lease that is lost any sooner than it would have run out.
+                // No node can have taken over on the lost lease before it would have run out.
                 self.inherited = Some(Inherited { epoch: h.epoch, until: h.until });
             }
             if !ours {
@@ -52,7 +54,7 @@ impl Election {
         self.advance(now);
     }
 
-    /// What a person should know while etcd has forgotten who is master.
+    /// Explains to the operator that etcd has lost the master's record.
     #[must_use]
     pub fn forgotten(&self) -> Option<String> {
         let r = self.restored.as_ref()?;
@@ -63,7 +65,7 @@ impl Election {
         ))
     }
 
-    /// Whether the record of a view is of former times, or missing, since etcd is another one.
+    /// Whether a view's record is outdated or missing after a change of etcd.
     pub(in crate::cluster::election) fn is_lost(&self, view: &View) -> bool {
         let Some(was) = &self.restored else { return false };
         #[cfg(test)]
@@ -77,28 +79,28 @@ impl Election {
         }
     }
 
-    /// Two records of one epoch are one only if they name one master.
+    /// Two records of one epoch are the same only if they name the same master.
     fn is_former(&self, record: &Record, was: &Restored) -> bool {
         record.epoch < self.top_epoch || (record.epoch == was.epoch && record.master != was.master)
     }
 
-    /// Learns a view whose record is lost: only its revision counts, for the transaction that replaces it.
+    /// Learns a view with a lost record: only its revision counts, for the transaction that replaces it.
     pub(in crate::cluster::election) fn learn_lost(&mut self, view: View) {
         self.revision = match &view.record {
             Recorded::Good { revision, .. } | Recorded::Unreadable { revision, .. } => *revision,
             Recorded::Missing => 0,
         };
         (self.unreadable, self.gone) = (None, None);
-        // etcd has forgotten the ticket, too, and with it no transaction of ours could succeed.
+        // etcd has lost the ticket too, and without it none of our transactions could succeed.
         self.doubt |= self.ticket.is_some() && view.ticket != self.ticket;
         self.view = Some(view);
         self.name_others();
     }
 
-    /// When this node may write a record in place of the one that etcd has forgotten, at the earliest.
+    /// Earliest time at which this node may replace the record that etcd has lost.
     pub(in crate::cluster::election) fn lost_until(&self) -> Time {
         let Some(was) = self.restored.as_ref().filter(|r| !r.ours) else { return Time::ZERO };
-        // A lease that was renewed right before the change, as the slowest clock counts it.
+        // Assume a lease renewed right before the change, measured by the slowest clock.
         let lease = self.lease_life.mul_f64(1.0 + 2.0 * self.s.drift);
         was.since + lease.max(LEAST_WAIT) + self.long_hold()
     }

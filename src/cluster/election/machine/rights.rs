@@ -1,4 +1,4 @@
-//! Until when this node may hold: the latest of the promises that were made to it, under every record that may be in force.
+//! Computes how long this node may hold: the latest promise made to it, under every record that may be in force.
 
 use super::{Election, Held};
 use crate::cluster::election::types::{Action, Cause, HoldKind};
@@ -22,11 +22,11 @@ impl Election {
         };
         #[cfg(not(test))]
         let paired = |s: &str| self.peers.get(s).and_then(|p| p.vouched).map_or(Time::ZERO, |t| t + hold);
-        // The last holder's epoch, which is ours as long as a handover is not complete.
+        // The last holder's epoch; it is ours until a handover is complete.
         let epoch = if self.leaving(r) { r.epoch.saturating_sub(1) } else { r.epoch };
         let inherited = self.inherited.filter(|i| i.epoch == epoch).map_or(NEVER, |i| (i.until, HoldKind::Inherited));
         if self.leaving(r) {
-            // The record is the other's already; its acks are its promise to wait for us.
+            // The record already names the next master. Its acks are its promise to wait for us.
             let own = (paired(&r.master), HoldKind::Paired);
             return if inherited.0 > own.0 { inherited } else { own };
         }
@@ -42,7 +42,7 @@ impl Election {
         if let Some(s) = &r.successor {
             offer(paired(s), HoldKind::Paired);
         }
-        // Without members there is nobody to be safe from or to ask: then only the lease speaks.
+        // Without other members, no ack is needed and none can come: only the lease counts.
         let others = r.members.iter().filter(|m| **m != self.s.me);
         let acked = others.map(|m| self.peers.get(m).and_then(|p| p.acked));
         #[cfg(test)]
@@ -60,7 +60,7 @@ impl Election {
         best
     }
 
-    /// The deadline that every record allows which may be the committed one.
+    /// The deadline that every possibly committed record allows.
     fn deadline(&self) -> (Time, HoldKind) {
         let unread =
             || self.inherited.filter(|_| self.view.is_none()).map_or(NEVER, |i| (i.until, HoldKind::Inherited));
@@ -79,7 +79,7 @@ impl Election {
         if maybe.0 < view.0 { maybe } else { view }
     }
 
-    /// Takes, extends, lowers or drops the hold: the only place that does.
+    /// Takes, extends, lowers or drops the hold; no other place does.
     pub(in crate::cluster::election) fn settle_hold(&mut self, now: Time) {
         self.settle_inherited(now);
         let (until, kind) = self.deadline();
@@ -90,8 +90,9 @@ impl Election {
             .map_or(inherited, |r| if self.leaving(r) { r.epoch.saturating_sub(1) } else { r.epoch });
         if let Some(h) = self.held {
             if h.epoch != epoch || until <= now {
-                // One that is on its feet sees the end of its right at once. This node stood still, and so has heard nobody: that says
-                // nothing of the others, who get the time to answer that they get at first. Else it would be silent for two holds.
+                // A running node sees the end of its right at once. This node stalled and so received nothing, which
+                // says nothing about the others. Give them the same time to answer as at the start; else it would be
+                // silent for two holds.
                 if now > h.until + self.s.heartbeat {
                     self.lead_since = now;
                 }
@@ -111,7 +112,7 @@ impl Election {
             return;
         };
         let epoch = r.epoch;
-        // A transaction in flight that makes another node master: do not take what is about to go.
+        // A transaction in flight makes another node master: do not take what is about to go.
         if until > now && !self.stopping && self.ready && self.maybe.as_ref().is_none_or(|m| m.master == self.s.me) {
             self.take(epoch, until, kind, now);
         }
@@ -131,13 +132,13 @@ impl Election {
         self.push(Action::Take { epoch, cause, previous, detected, committed });
     }
 
-    /// Ends the inherited right as soon as it has run out, is another epoch's, or a right of our own has taken its place.
+    /// Ends the inherited right when it has run out, belongs to another epoch, or our own right has replaced it.
     fn settle_inherited(&mut self, now: Time) {
         let Some(i) = self.inherited else { return };
         let known = match &self.record {
             None => self.view.is_none(),
             Some(r) if self.leaving(r) => i.epoch + 1 == r.epoch,
-            // Once `alive` hangs on our own lease, that lease says how long we may rest on it.
+            // Once `alive` is bound to our own lease, that lease sets the deadline.
             Some(r) => r.master == self.s.me && i.epoch == r.epoch && (r.successor.is_some() || !self.alive_is_ours(r)),
         };
         #[cfg(test)]
@@ -149,7 +150,7 @@ impl Election {
         }
     }
 
-    /// Once a hold that was being handed over has ended, it must not come back by a late ack.
+    /// After a hold ends during its handover, a late ack must not bring it back.
     fn give_up_handover(&mut self) {
         if let Some(r) = self.record.as_ref().filter(|r| self.leaving(r)) {
             self.gone_epoch = Some(r.epoch);

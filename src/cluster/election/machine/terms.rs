@@ -1,8 +1,9 @@
-//! What holds between nodes whose settings differ: by which hold a promise counts, and who may be master of which addresses.
+//! Rules between nodes with different settings: by which hold a promise counts, and which node may be master of which
+//! addresses.
 //!
-//! The record names the terms. Its master counts by them or by less, and whoever contends waits for all of them; each takeover
-//! compares the record's revision, so the terms that were waited for are those in force. Only a master that leads changes them: then
-//! nobody else has a right that could rest on the old ones.
+//! The record names the terms. Its master counts by them or by less, and every contender waits for all of them. Each
+//! takeover compares the record's revision, so the terms of the wait are the terms in force. Only a leading master
+//! changes them: at that time no other node has a right that could rest on the old ones.
 
 use super::Election;
 use crate::cluster::record::{Record, Terms};
@@ -10,7 +11,7 @@ use crate::cluster::settings::digest_of_vips;
 use std::time::Duration;
 
 impl Election {
-    /// How long an ack gives a right under this record, to this node.
+    /// Length of the right that an ack gives this node under this record.
     pub(in crate::cluster::election) fn counted(&self, r: &Record) -> Duration {
         #[cfg(test)]
         if self.broken(crate::cluster::election::types::Fault::OwnHold) {
@@ -19,8 +20,8 @@ impl Election {
         r.terms.map_or(self.s.hold, |t| self.s.hold.min(t.hold()))
     }
 
-    /// What an ack of this node binds it to. A record of an older release tells nothing, and that release counts by its own hold: then
-    /// the longest that is known counts, as for a record that is gone.
+    /// The terms that bind this node by its ack. A record of an older release names none, and that release counts by
+    /// its own hold. The longest known terms apply then, as for a missing record.
     fn bound(&self) -> Terms {
         #[cfg(test)]
         if self.broken(crate::cluster::election::types::Fault::OwnWait) {
@@ -30,12 +31,12 @@ impl Election {
         self.record.as_ref().and_then(|r| r.terms).unwrap_or_else(known)
     }
 
-    /// How long an ack of this node binds it, on the clock of who counts on it.
+    /// How long an ack binds this node, on the master's clock.
     pub(in crate::cluster::election) fn bound_hold(&self) -> Duration {
         self.bound().hold()
     }
 
-    /// How long a promise binds this node, as another node's clock may count it.
+    /// How long a promise binds this node, with room for another node's clock.
     pub(in crate::cluster::election) fn long_hold(&self) -> Duration {
         let bound = self.bound();
         #[cfg(test)]
@@ -52,7 +53,8 @@ impl Election {
         }
     }
 
-    /// Whether the record's addresses are this node's. Who has others must not become master of the instance.
+    /// Whether the record's addresses are this node's. A node with other addresses must not become master of the
+    /// instance.
     pub(in crate::cluster::election) fn agrees(&self, r: &Record) -> bool {
         #[cfg(test)]
         if self.broken(crate::cluster::election::types::Fault::StrangerTakes) {
@@ -61,13 +63,13 @@ impl Election {
         r.vips.is_empty() || r.vips == self.s.vips
     }
 
-    /// The record's addresses, if this node has others.
+    /// The record, if this node has other addresses.
     #[must_use]
     pub fn estranged(&self) -> Option<&Record> {
         self.record().filter(|r| !self.agrees(r))
     }
 
-    /// Whether a peer has the record's addresses, as far as it tells.
+    /// Whether a peer has the record's addresses; yes for a peer that does not report them.
     pub(in crate::cluster::election) fn has_vips_of(&self, node: &str, r: &Record) -> bool {
         #[cfg(test)]
         if self.broken(crate::cluster::election::types::Fault::StrangerArmed) {
@@ -78,7 +80,7 @@ impl Election {
         r.vips.is_empty() || told.is_none_or(|t| t.vips == wanted())
     }
 
-    /// The record with this node's own terms, for a master that leads: no other right rests on the old ones.
+    /// The record with this node's own terms, for a leading master: no other right rests on the old ones.
     pub(in crate::cluster::election) fn with_own_terms(&self, r: &Record) -> Record {
         let mut r = Record { terms: Some(self.s.told.terms), handover: None, ..r.clone() };
         if r.vips.is_empty() {
@@ -87,9 +89,9 @@ impl Election {
         r
     }
 
-    /// This node is master by the record, and the record's addresses are not its own: they were changed in its configuration, or are
-    /// about to be changed on every node. It never holds then. A node that has them becomes master in its place (`wants_handover`);
-    /// once every other member tells of this node's addresses, they are the instance's.
+    /// This node is master by the record, but the record's addresses are not its own: its configuration changed, or is
+    /// about to change on every node. It does not hold in this state. A node with the record's addresses takes over
+    /// (`wants_handover`). Once every other member reports this node's addresses, the record adopts them.
     pub(in crate::cluster::election) fn estranged_record(&self, r: &Record) -> Option<Record> {
         let alike = |m: &String| self.peers.get(m).and_then(|p| p.told).is_some_and(|t| t.vips == self.s.told.vips);
         let all = r.members.iter().filter(|m| **m != self.s.me).all(alike);

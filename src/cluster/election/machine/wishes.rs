@@ -1,53 +1,55 @@
-//! What people want: another master, a member forgotten, the end of the agent.
+//! Operators' requests: another master, a forgotten member, the end of the agent.
 
 use super::Election;
 use crate::cluster::election::types::HoldKind;
 use crate::time::Time;
 
 impl Election {
-    /// An operator wants another master: `to`, or the best candidate. Answered by [`Action::Switched`](crate::cluster::election::Action::Switched).
+    /// Requests another master: `to`, or the best candidate.
+    /// [`Action::Switched`](crate::cluster::election::Action::Switched) answers.
     pub fn switchover(&mut self, to: Option<String>, now: Time) {
         self.switch = Some(to);
         self.advance(now);
     }
 
-    /// Gives up the pending switchover.
+    /// Cancels the pending switchover.
     pub fn cancel_switchover(&mut self) {
         self.switch = None;
     }
 
-    /// An operator wants a node that is gone for good out of the members. Answered by [`Action::Forgot`](crate::cluster::election::Action::Forgot).
+    /// Requests the removal of a permanently lost node from the members.
+    /// [`Action::Forgot`](crate::cluster::election::Action::Forgot) answers.
     pub fn forget(&mut self, node: String, now: Time) {
         self.forget = Some(node);
         self.advance(now);
     }
 
-    /// Gives up the pending wish to forget a node.
+    /// Cancels the pending removal of a node.
     pub fn cancel_forget(&mut self) {
         (self.forget, self.forgot) = (None, None);
     }
 
-    /// The process will end and another one on this host take its place: rests the right on the lease, which lasts for
-    /// seconds, instead of on acks, which last for `hold`. [`Election::parked`] says when that is done.
+    /// Prepares for the next process on this host: moves the right onto the lease, which lasts for seconds, from acks,
+    /// which last for `hold`. [`Election::parked`] tells when that is done.
     pub fn park(&mut self, now: Time) {
         self.parking = true;
         self.advance(now);
     }
 
-    /// After `park`: the process may end. On a node that holds nothing that is always so.
+    /// After `park`: whether the process may end. A node without a hold may end once no transaction is in flight.
     #[must_use]
     pub fn parked(&self) -> bool {
         let solo = self.held.is_some_and(|h| h.kind == HoldKind::Solo && !h.dropping);
         self.inflight.is_none() && (self.held.is_none() || solo)
     }
 
-    /// Hands over if it can, else lets go; promises nothing any more.
+    /// Hands over if possible, otherwise lets go. Makes no more promises.
     pub fn stop(&mut self, now: Time) {
         self.stopping = true;
         self.advance(now);
     }
 
-    /// After `stop`: whether nothing is held or under way, and every promise has run out, so that the node's key may go.
+    /// After `stop`: whether no hold or handover remains and every promise has run out, so that the node's key may go.
     #[must_use]
     pub fn may_leave(&self, now: Time) -> bool {
         let leaving = self.record.as_ref().is_some_and(|r| self.leaving(r));

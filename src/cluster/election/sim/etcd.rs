@@ -1,15 +1,15 @@
 //! A model of etcd: one linear history, the transactions that elections use, and leases as etcd really keeps them.
 //!
-//! What counts here and is easily forgotten: a lease is ended by a loop that looks every 500 ms, so it outlives its time; a
-//! new leader gives every lease its full time again; while there is no leader nothing expires; and a leader that has lost
-//! its place answers renewals a little longer, which is harmless only because the next one begins all leases anew.
+//! Four properties matter and are easily forgotten. A loop checks leases every 500 ms, so a lease outlives its time. A
+//! new leader restarts every lease with its full time. Without a leader nothing expires. A deposed leader answers
+//! renewals a little longer, which is harmless only because the next leader restarts all leases.
 
 use crate::cluster::election::types::Request;
 use crate::cluster::record::{Alive, Record, Recorded, View};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// How often etcd looks for leases that have run out, in nanoseconds.
+/// Interval of etcd's check for expired leases, in nanoseconds.
 pub(super) const TICK: u64 = 500_000_000;
 
 /// A node's key.
@@ -25,20 +25,20 @@ pub(super) struct Etcd {
     pub(super) record: Option<(i64, Arc<Record>)>,
     pub(super) alive: Option<Alive>,
     nodes: BTreeMap<String, NodeKey>,
-    /// The revision of each node's last registration.
+    /// Revision of each node's last registration.
     runs: BTreeMap<String, i64>,
     leases: BTreeMap<i64, u64>,
-    /// Each node's ticket, and whether it was written over another one.
+    /// Each node's ticket, and whether it replaced an earlier one.
     tickets: BTreeMap<String, (String, bool)>,
     pub(super) paused: Option<String>,
     next_lease: i64,
-    /// The time to live that is granted, in nanoseconds of the world.
+    /// Granted time to live, in nanoseconds of the world.
     ttl: u64,
-    /// Nothing is served, and nothing expires: no leader, or no members at all.
+    /// etcd serves nothing and nothing expires: no leader, or no members at all.
     pub(super) down: bool,
-    /// A transaction's guards are not compared: a test shows that this is noticed.
+    /// Skips the comparison of a transaction's guards: a test shows that this is noticed.
     blind: bool,
-    /// Registrations leave nothing behind.
+    /// Registrations leave no trace.
     forgetful: bool,
 }
 
@@ -47,7 +47,7 @@ impl Etcd {
         Self { ttl, blind, forgetful, ..Self::default() }
     }
 
-    /// The loop that ends leases. Whether a key vanished.
+    /// Ends expired leases. Returns whether a key vanished.
     pub(super) fn tick(&mut self, t: u64) -> bool {
         if self.down {
             return false;
@@ -65,13 +65,13 @@ impl Etcd {
         }
     }
 
-    /// A leader was elected: every lease has its full time again.
+    /// A leader was elected: every lease restarts with its full time.
     pub(super) fn elected(&mut self, t: u64) {
         self.down = false;
         self.leases.values_mut().for_each(|end| *end = t + self.ttl);
     }
 
-    /// The revision of a node's key; 0 if there is none.
+    /// Revision of a node's key; 0 without one.
     pub(super) fn key(&self, node: &str) -> i64 {
         self.nodes.get(node).map_or(0, |k| k.revision)
     }
@@ -86,7 +86,7 @@ impl Etcd {
         self.next_lease
     }
 
-    /// Puts a node's key, if it is still as the node read it and the lease lives.
+    /// Puts a node's key, if it has not changed since the node read it and the lease lives.
     pub(super) fn register(&mut self, node: &str, base: i64, lease: i64) -> bool {
         if self.key(node) != base || !self.leases.contains_key(&lease) {
             return false;
@@ -130,7 +130,7 @@ impl Etcd {
         }
     }
 
-    /// `None`: refused, certainly not done.
+    /// Serves a request; `None` means refused, certainly not executed.
     pub(super) fn serve(&mut self, me: &str, request: &Request) -> Option<(bool, View)> {
         let c = match request {
             Request::Read => return Some((true, self.view(me))),

@@ -1,8 +1,8 @@
-//! Seeded simulation of whole clusters on the real state machine. Hosts, their kernels and clocks, the network, etcd with its
-//! leases, and everything that goes wrong with them, are modelled; see `plan.rs` for what a seed stands for.
+//! Seeded simulation of whole clusters on the real state machine. It models hosts, their kernels and clocks, the
+//! network, etcd with its leases, and the faults of all of them; `plan.rs` says what a seed stands for.
 //!
-//! Each run of the tests takes the same seeds as every other one, and as many that nobody has chosen. With `KEEPCALL_FIRST_SEED`
-//! it takes the seeds from that one up to `KEEPCALL_SEEDS` only. A failing seed is printed with the command that replays it exactly.
+//! Each test run takes one fixed set of seeds, and as many random ones. With `KEEPCALL_FIRST_SEED` it takes only the
+//! seeds from that one up to `KEEPCALL_SEEDS`. A failing seed is printed with the command that replays it exactly.
 
 mod etcd;
 mod plan;
@@ -18,7 +18,7 @@ use std::ops::Range;
 
 /// Seeds of an ordinary test run.
 const SEEDS: u64 = 2400;
-/// Seeds in which each rule that is left out must be noticed; most are within some hundred.
+/// Seeds in which the absence of each rule must be noticed; most show within some hundred.
 const RULE_SEEDS: u64 = 4 * SEEDS;
 
 fn env(name: &str, default: u64) -> u64 {
@@ -32,10 +32,10 @@ fn replay(seed: u64) -> String {
     )
 }
 
-/// Seeds that no run had before, by chance.
+/// Returns random seeds, most likely unused so far.
 fn fresh(count: u64) -> Range<u64> {
     use std::hash::{BuildHasher, Hasher};
-    // The standard library takes the keys of its maps from the system's randomness.
+    // The standard library takes its hash keys from the system's randomness.
     let first = std::hash::RandomState::new().build_hasher().finish() >> 16;
     first..first + count
 }
@@ -47,7 +47,7 @@ fn never_two_holders_and_a_holder_again_after_the_faults_end() {
     }
     hold(0..env("KEEPCALL_SEEDS", SEEDS));
     let new = fresh(SEEDS);
-    // Past the capture of tests' output: what was looked at is known also when all went well.
+    // Bypass the capture of test output, so that the seeds are known after a success too.
     let told = format!(
         "new seeds: KEEPCALL_FIRST_SEED={} KEEPCALL_SEEDS={} cargo test --lib cluster::election::sim::never\n",
         new.start, new.end
@@ -56,7 +56,7 @@ fn never_two_holders_and_a_holder_again_after_the_faults_end() {
     hold(new);
 }
 
-/// Runs these seeds, each of which must hold.
+/// Runs these seeds; every one must hold.
 fn hold(seeds: Range<u64>) {
     let begun = std::time::Instant::now();
     let total = run(seeds, None);
@@ -77,7 +77,7 @@ fn hold(seeds: Range<u64>) {
         total.slowest.0,
         total.slowest.1
     );
-    // A simulation in which nothing happens would prove nothing.
+    // A simulation without events would prove nothing.
     if total.runs >= 100 {
         assert!(total.masters > 2 * total.runs, "only {} masters: the world is too quiet", total.masters);
         assert!(total.handovers > total.runs / 5, "only {} handovers: the world is too quiet", total.handovers);
@@ -85,16 +85,18 @@ fn hold(seeds: Range<u64>) {
     }
 }
 
-/// The rules, each with what happens if it is left out.
+/// The rules, each with the consequence of its absence.
 ///
-/// A rule that only a node needs which is no member is shown with that node alone (`election/tests.rs`): no first election while a
-/// master is heard. Members make no promise without a record, so nobody who needs all of them could hold.
+/// One rule concerns only a node that is no member: no first election while a master is heard. `election/tests.rs`
+/// shows it with that node alone. Members make no promise without a record, so a master that needs all of them could
+/// not hold.
 ///
-/// Another one is not here because nothing else depends on it alone: that a leaving node deletes its key only when its promises have
-/// run out. Let it delete the key at once, at time `d`, after its last ack at `a <= d`. The master's right that rests on that ack
-/// ends before `a + hold`. Whoever takes over slowly sees the key gone at `d` or later, sees the wait begin anew if the node
-/// registered since (its run's revision), waits `hold` with the allowance for its clock, and so comes after `d + hold >= a + hold`.
-/// The rule stays as a second line: it makes the key's absence mean the same however it came about.
+/// Another rule is missing here because nothing depends on it alone: a leaving node deletes its key only after its
+/// promises have run out. Let it delete the key at once, at time `d`, after its last ack at `a <= d`. The master's
+/// right that rests on that ack ends before `a + hold`. A slow contender sees the key gone at `d` or later, restarts
+/// its wait if the node registered since (its run's revision), waits `hold` with the allowance for its clock, and so
+/// comes after `d + hold >= a + hold`. The rule stays as a second line: a missing key then always means the same,
+/// however it vanished.
 const RULES: [(Fault, &str); 35] = [
     (Fault::AckInDoubt, "an ack while a transaction is in doubt"),
     (Fault::NoLowering, "arming a successor without lowering the hold first"),

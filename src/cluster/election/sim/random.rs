@@ -5,7 +5,7 @@ pub(super) struct Random(u64);
 
 impl Random {
     pub(super) const fn new(seed: u64) -> Self {
-        // Neighbouring seeds must not begin alike; and the state must not be zero.
+        // Neighbouring seeds must start differently, and the state must not be zero.
         Self(seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
     pub(super) const fn next(&mut self) -> u64 {
@@ -17,7 +17,7 @@ impl Random {
     pub(super) const fn below(&mut self, n: u64) -> u64 {
         self.next() % n
     }
-    /// From `low` to `high`, both included.
+    /// Draws from `low` to `high`, both included.
     pub(super) const fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high - low + 1)
     }

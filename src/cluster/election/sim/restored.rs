@@ -1,5 +1,6 @@
-//! etcd goes back to a former state, or loses everything, while nodes run: a small world of its own, because the simulation's etcd has
-//! one history. Whoever asks it learns that it is another one, as the driver makes sure; the others learn it from a probe.
+//! etcd goes back to an earlier state, or loses everything, while nodes run. This is a separate small world, because
+//! the simulation's etcd has one history. A node that asks etcd learns of the change, as the driver ensures; the others
+//! learn of it from a probe.
 
 use super::etcd::Etcd;
 use super::random::Random;
@@ -11,11 +12,11 @@ use crate::time::Time;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-/// Milliseconds of one step; what is sent in one arrives in the next.
+/// Length of a step in milliseconds; messages of one step arrive in the next.
 const STEP: u64 = 5;
 const HOLD: u64 = 400;
 const TTL: u64 = 3_000;
-/// Between two probes of etcd.
+/// Interval of probes of etcd.
 const PROBE: u64 = 500;
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
@@ -26,12 +27,12 @@ fn nanos(ms: u64) -> u64 {
 struct Node {
     e: Election,
     up: bool,
-    /// Reaches etcd.
+    /// The node can reach etcd.
     online: bool,
     lease: Option<(i64, u64)>,
     renew_at: u64,
     probe_at: u64,
-    /// The generation of etcd that it knows.
+    /// The generation of etcd that the node knows.
     knows: u32,
     asked: VecDeque<(u64, Request)>,
 }
@@ -112,7 +113,7 @@ impl World {
             }
             self.act(i, at);
         }
-        // A node that was killed is silenced by its kernel at the end of its hold.
+        // The kernel of a killed node silences it at the end of its hold.
         let holders: Vec<&str> = (0..self.nodes.len())
             .filter(|i| self.nodes[*i].e.hold().is_some_and(|(_, until, _)| at < until))
             .map(|i| NAMES[i])
@@ -138,7 +139,7 @@ impl World {
             return;
         }
         if !self.nodes[i].online {
-            // What is asked fails, and the lease runs out by its holder's own count.
+            // Requests fail, and the lease runs out by its holder's own clock.
             while let Some((id, _)) = self.nodes[i].asked.pop_front() {
                 self.nodes[i].e.handle_failure(id, Failure::InDoubt, at);
             }
@@ -199,7 +200,7 @@ impl World {
         }
     }
 
-    /// etcd is what it was then, and its leases have their full time again.
+    /// Restores etcd to that state; its leases restart with their full time.
     fn restore(&mut self, mut former: Etcd) {
         former.elected(nanos(self.now));
         self.etcd = former;
@@ -211,7 +212,7 @@ impl World {
     }
 
     fn switch_over(&mut self, random: &mut Random) {
-        // Any of them may be the next one, and its successor.
+        // Any node may become the next master, or its successor.
         for n in &mut self.nodes {
             n.e.set_fitness(true, random.below(3) as u16, Time::from_millis(self.now));
         }
@@ -222,7 +223,7 @@ impl World {
     }
 }
 
-/// A cluster that has seen some masters, with what etcd was in the epochs before.
+/// A cluster after several masters, with etcd's states in the epochs before.
 fn grown(nodes: usize, fault: Option<Fault>, random: &mut Random) -> (World, Vec<Etcd>) {
     let mut w = World::new(nodes, fault);
     let mut former = vec![w.etcd.clone()];
@@ -246,7 +247,7 @@ fn one(seed: u64, fault: Option<Fault>) -> Result<(), String> {
         n.probe_at = w.now + random.below(PROBE);
     }
     let master = w.master().ok_or("no master")?;
-    // Somebody may not reach etcd for a while, or die about then.
+    // A node may lose etcd for a while, or die about then.
     let cut = (random.below(3) == 0).then(|| random.below(nodes as u64) as usize);
     let dies_at = (random.below(2) == 0 && nodes > 1).then(|| random.below(2_000));
     if let Some(c) = cut {
@@ -274,7 +275,7 @@ fn one(seed: u64, fault: Option<Fault>) -> Result<(), String> {
     if now != master && after <= epoch {
         return Err(format!("{what}: epoch {after} after {epoch}"));
     }
-    // And it is replaced as always.
+    // A killed master is replaced as usual.
     if nodes > 1 && w.nodes.iter().filter(|n| n.up).count() > 1 {
         let left = w.nodes[now].e.record().cloned();
         w.nodes[now].up = false;
@@ -292,7 +293,7 @@ fn a_restored_or_emptied_etcd_gives_nobody_a_right_beside_the_master_and_failove
     assert!(wrong.is_empty(), "{} of 400:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// etcd is restored to a record of two nodes which learn of it before the master of today does, a third one.
+/// etcd is restored to a record of two nodes, and both learn of it before the present master, a third node.
 fn two_against_one(fault: Option<Fault>) -> World {
     let mut w = World::new(3, fault);
     w.run(8_000);
@@ -302,7 +303,7 @@ fn two_against_one(fault: Option<Fault>) -> World {
     let third = 3 - m - s;
     let former = w.etcd.clone();
     w.nodes[m].e.switchover(Some(NAMES[third].to_owned()), Time::from_millis(w.now));
-    // Not when it looks at etcd by itself.
+    // Avoid the moment of its own read of etcd.
     w.run(1_300);
     assert_eq!(w.master(), Some(third));
     w.restore(former);

@@ -1,4 +1,4 @@
-//! Many seeds on all processors.
+//! Runs many seeds on all processors.
 
 use super::plan::Mode;
 use super::world::{Outcome, World};
@@ -7,20 +7,20 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// A line of progress is printed this often.
+/// Interval between progress lines.
 const PROGRESS: Duration = Duration::from_secs(10);
 
-/// What came of many runs.
+/// Results of many runs.
 #[derive(Default)]
 pub(super) struct Total {
     pub(super) runs: u64,
     pub(super) masters: u64,
     pub(super) handovers: u64,
     pub(super) restarts: u64,
-    /// The longest time without the final holder after the faults, and the bound of that run, in milliseconds.
+    /// Longest time without the final holder after the faults, and the bound of that run, in milliseconds.
     pub(super) slowest: (u64, u64),
     pub(super) modes: [u64; 4],
-    /// The lowest seed that failed, and why.
+    /// The lowest failed seed, with the reason.
     pub(super) bad: Option<(u64, String)>,
 }
 
@@ -36,7 +36,7 @@ impl Total {
             Mode::Etcd => 2,
             Mode::Agent => 3,
         }] += 1;
-        // By its part of the bound, which differs between runs.
+        // Compare by the share of the bound, which differs between runs.
         if o.back_ms * self.slowest.1.max(1) > self.slowest.0 * o.bound_ms {
             self.slowest = (o.back_ms, o.bound_ms);
         }

@@ -28,7 +28,8 @@ fn unlike() -> Unlike {
     Unlike::new(settings("192.0.2.1/24", "1-2"), BTreeMap::from([("pbx".to_owned(), told(1, 2))]), "1.0")
 }
 
-/// Each change as `setting here/there`, with `+` if it differs from now on and `!` if it excludes.
+/// Each change as `setting here/there`, with `+` if it differs from now on, `-` if it agrees again, and `!` if it
+/// excludes.
 fn words(changes: &[Change]) -> Vec<String> {
     let one = |sign: &str, d: &Difference| {
         format!("{sign}{} {}/{}{}", d.setting, d.here, d.there, if d.excludes { "!" } else { "" })

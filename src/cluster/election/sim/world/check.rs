@@ -18,19 +18,18 @@ pub(super) struct Watched {
     dark: Option<u64>,
     /// The last instant after the faults without a holder, or with a new one.
     pub(super) last_trouble: u64,
-    /// The newest epoch that was taken, and by whom.
+    /// The newest epoch of a takeover, and its node.
     top: Option<(u64, usize)>,
-    /// Epoch, master and members of the record as it was last.
+    /// Epoch, master and members of the last record.
     record: Option<(u64, String, Vec<String>)>,
-    /// When an operator last asked for a switchover, or an agent was told to stop.
+    /// When an operator last requested a switchover or the stop of an agent.
     pub(super) asked: Option<u64>,
-    /// An operator deleted the record, and there is no new one yet.
+    /// An operator deleted the record, and no new one exists yet.
     pub(super) deleted: bool,
 }
 
 impl World {
-    /// What is no second holder counts for the whole protocol only: a rule that is left out must be missed by its absence of
-    /// safety, not by a hiccup.
+    /// Fails only with all rules in force. A missing rule must show by a second holder, not by a lesser fault.
     fn fail_softly(&mut self, why: &str) {
         if self.fault.is_none() {
             self.fail(why);
@@ -91,8 +90,8 @@ impl World {
         }
     }
 
-    /// What the kernel of a host is told: until when it answers. Only here it can become longer, so that looking at the other
-    /// hosts here finds every instant with two.
+    /// Sets how long a host's kernel answers. Only this call can prolong it, so a check of the other hosts here finds
+    /// every instant with two.
     pub(super) fn set_kernel(&mut self, node: usize, hold: Option<(u64, u64)>) {
         let t = self.t;
         let last = self.nodes.iter().map(|n| n.kernel).max().unwrap_or(0);
@@ -124,8 +123,8 @@ impl World {
         }
     }
 
-    /// Whoever answers does so by the record as it is in etcd. A change of the record that leaves another host answering is a
-    /// second holder in waiting: the new master may know of it at once.
+    /// Every answering host must match etcd's record. A change of the record that leaves another host answering is a
+    /// second holder in waiting: the new master may learn of it at once.
     fn check_rights(&mut self) {
         let Some((_, r)) = &self.etcd.record else { return };
         let wrong = self.nodes.iter().find(|n| {
@@ -139,14 +138,14 @@ impl World {
         }
     }
 
-    /// A transaction changed the record.
+    /// Checks the record after a transaction changed it.
     pub(super) fn check_record(&mut self) {
         let Some((_, record)) = &self.etcd.record else { return };
         let (epoch, master, members) = (record.epoch, record.master.clone(), record.members.clone());
         if let Some((before, old, were)) = &self.watched.record {
             let moved = *old != master;
             let dropped = were.iter().find(|m| !members.contains(m) && self.etcd.has_key(m)).cloned();
-            // Also if the record was deleted meanwhile; only the same master writes the same one again.
+            // Even if the record was deleted meanwhile: only the same master writes the same one again.
             if epoch < *before || (moved && epoch == *before) {
                 self.fail("the epoch did not rise");
             }
@@ -170,7 +169,7 @@ impl World {
         self.check_rights();
     }
 
-    /// An agent was told to take the addresses.
+    /// An agent must take the addresses.
     pub(super) fn check_take(&mut self, node: usize, epoch: u64) {
         self.watched.masters += 1;
         let n = &self.nodes[node];
@@ -183,7 +182,7 @@ impl World {
         self.watched.top = Some((epoch, node));
     }
 
-    /// The end of a run: one holds, and another one is ready to follow.
+    /// At the end of a run, one node must hold and another must be ready to follow.
     pub(super) fn check_end(&mut self) {
         let t = self.t;
         let Some(holder) = self.nodes.iter().position(|n| n.kernel > t) else {

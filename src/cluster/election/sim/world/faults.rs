@@ -1,4 +1,4 @@
-//! What goes wrong, and the end of it.
+//! Faults, and their end.
 
 use super::super::plan::{MS, Mode};
 use super::node::Leaving;
@@ -26,7 +26,7 @@ impl World {
         self.r.below(self.nodes.len() as u64) as usize
     }
 
-    /// etcd has no leader for a while; the next one begins all leases anew.
+    /// etcd has no leader for a while; the next one restarts all leases.
     pub(super) fn leader_change(&mut self, time: u64) {
         self.etcd.down = true;
         self.outage += 1;
@@ -131,11 +131,11 @@ impl World {
         }
     }
 
-    /// A process is away for less than what it holds lasts: a part of a hold, or the lease if that was prepared.
+    /// A process is away for less than its hold lasts: a part of a hold, or the lease after a park.
     fn agent_fault(&mut self) {
         self.fault_in(3000, 4000);
         let x = self.any_node();
-        // Half of what an ack is worth, less the heartbeat that its age may be.
+        // Half of an ack's lifetime, less the heartbeat that its age may be.
         let most = (self.plan.holds[0] / 2 - self.plan.heartbeat) / MS;
         let d = self.r.between(1, most) * MS;
         match self.r.below(4) {
@@ -148,7 +148,7 @@ impl World {
         }
     }
 
-    /// The faults end: everything heals, except perhaps one host.
+    /// The faults end: everything recovers, except perhaps one host.
     pub(super) fn calm(&mut self) {
         self.net.heal();
         self.outage += 1;

@@ -1,5 +1,5 @@
-//! The keeper of a node's lease, as `cluster/lease.rs` has it: look at the key, be granted a lease, put the key if it is still
-//! as it was, renew; one request at a time, each with a time-out.
+//! The keeper of a node's lease, as in `cluster/lease.rs`: read the key, get a lease, put the key if it has not
+//! changed, renew. One request at a time, each with a time-out.
 
 use super::super::plan::{PAUSE, RPC_TIMEOUT};
 use super::network::Ask;
@@ -9,7 +9,7 @@ use crate::cluster::election::types::{Fault, LeaseState};
 use crate::time::Time;
 use std::time::Duration;
 
-/// Renewals in one time to live.
+/// Renewals per time to live.
 const RENEWALS: u64 = 6;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,9 +34,9 @@ pub(super) enum Phase {
 #[derive(Default)]
 pub(super) struct Keeper {
     phase: Phase,
-    /// Number of the request under way; answers to older ones are not heard any more.
+    /// Number of the request in flight; answers to older ones are ignored.
     seq: u64,
-    /// When the request was sent, and when the lease was asked for.
+    /// Send times of the request, and of the grant.
     sent: Time,
     granted: Time,
 }

@@ -1,4 +1,4 @@
-//! A cluster of agents, its network, its etcd and what goes wrong, driven by one queue of events.
+//! A cluster of agents with its network, its etcd and its faults, driven by one queue of events.
 
 mod check;
 mod faults;
@@ -37,20 +37,20 @@ enum Event {
         boot: u64,
         ask: Box<Ask>,
     },
-    /// etcd's answer reaches the driver; `None`: it is known not to have been done.
+    /// etcd's answer reaches the driver; `None` means certainly not executed.
     Stored {
         node: usize,
         boot: u64,
         id: u64,
         answer: Option<Box<Stored>>,
     },
-    /// No answer came in time.
+    /// The driver's time-out for an answer.
     Expired {
         node: usize,
         boot: u64,
         id: u64,
     },
-    /// The lease's keeper: an answer, the end of its patience, or the end of its pause.
+    /// Events of the lease keeper: an answer, a time-out, or the end of its pause.
     LeaseDone {
         node: usize,
         boot: u64,
@@ -73,7 +73,7 @@ enum Event {
         boot: u64,
         epoch: u64,
     },
-    /// A stopping or parking agent looks whether it is done.
+    /// A stopping or parking agent checks whether it is done.
     Leave {
         node: usize,
         boot: u64,
@@ -95,9 +95,9 @@ enum Event {
         node: usize,
         boot: u64,
     },
-    /// etcd's loop.
+    /// etcd's lease check.
     Tick,
-    /// etcd has a leader again, after the outage of this number.
+    /// etcd has a leader again, after the outage with this number.
     Elected(u64),
     Fault,
     Step(Step),
@@ -130,12 +130,12 @@ impl Ord for Entry {
 pub(in super::super) struct World {
     plan: Plan,
     r: Random,
-    /// Which hold a process starts with.
+    /// Chooses each process's hold.
     unlike: Random,
-    /// Which commits go to two members of etcd, and when the second copy arrives.
+    /// Chooses the commits that go to two members of etcd, and the second copy's arrival.
     copies: Random,
     fault: Option<Fault>,
-    /// The world's time, in nanoseconds.
+    /// World time in nanoseconds.
     t: u64,
     n: u64,
     queue: BinaryHeap<Reverse<Entry>>,
@@ -144,21 +144,21 @@ pub(in super::super) struct World {
     /// Nanoseconds of the world in a nanosecond of etcd's clock.
     etcd_rate: f64,
     net: Network,
-    /// The number of etcd's newest outage; elections that belong to an older one are not held.
+    /// Number of etcd's newest outage; elections of an older one are skipped.
     outage: u64,
     watched: Watched,
-    /// Prints every action; set by `KEEPCALL_TRACE` when a seed is replayed.
+    /// Prints every action; `KEEPCALL_TRACE` sets it for a replay.
     trace: bool,
 }
 
-/// What came of a run.
+/// Result of a run.
 pub(in super::super) struct Outcome {
     pub(in super::super) bad: Option<String>,
     pub(in super::super) mode: Mode,
     pub(in super::super) masters: u64,
     pub(in super::super) handovers: u64,
     pub(in super::super) restarts: u64,
-    /// From the end of the faults to the last instant without the final holder, in milliseconds.
+    /// Time from the end of the faults to the last instant without the final holder, in milliseconds.
     pub(in super::super) back_ms: u64,
     pub(in super::super) bound_ms: u64,
 }
@@ -171,7 +171,8 @@ impl World {
         if trace {
             println!("seed {seed}: {plan:?}");
         }
-        // Of any two clocks one runs at most 1 + drift times as fast as the other, etcd's too; most pairs that differ are at that bound.
+        // Of any two clocks, etcd's included, one runs at most 1 + drift times as fast as the other. Most differing
+        // pairs are at that bound.
         let rate = |r: &mut Random| {
             let x = if r.chance(70) { *r.one(&[0.0, 1.0]) } else { r.below(101) as f64 / 100.0 };
             1.0 + x * plan.drift
@@ -200,7 +201,7 @@ impl World {
         };
         let late = w.plan.mode == Mode::Script && w.r.chance(40);
         for i in 0..w.plan.nodes {
-            // Most agents start together; a script may want one that is no member yet.
+            // Most agents start together; a script may want a node that is no member yet.
             if !(late && i == w.plan.nodes - 1) {
                 let d = w.r.below(100) * MS;
                 w.at(d, Event::Start { node: i });
@@ -243,7 +244,7 @@ impl World {
         }
     }
 
-    /// What concerns a frozen process waits for it.
+    /// Events for a frozen process wait for it.
     fn handle(&mut self, e: Event) {
         let to = match &e {
             Event::Wake { node, .. }

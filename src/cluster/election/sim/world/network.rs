@@ -1,4 +1,4 @@
-//! What lies between nodes, and between them and etcd.
+//! The network between nodes, and between nodes and etcd.
 
 use super::super::plan::{LATEST, MS, Mode, Plan};
 use super::lease::{LeaseAnswer, Phase};
@@ -15,34 +15,33 @@ pub(super) enum Ask {
     Revoke { lease: i64 },
 }
 
-/// Datagrams that are remembered, to be said again much later.
+/// Number of recorded datagrams for a replay much later.
 const RECORDED: usize = 64;
 
 pub(super) struct Network {
-    /// Datagrams from the first to the second are lost.
+    /// Datagrams from the first node to the second are lost.
     pub(super) cut: BTreeSet<(usize, usize)>,
-    /// etcd cannot be reached from here.
+    /// These nodes cannot reach etcd.
     pub(super) ecut: BTreeSet<usize>,
-    /// Percentage of datagrams that are lost.
+    /// Percentage of lost datagrams.
     pub(super) loss: u64,
-    /// Percentage of datagrams that come late, twice or long after.
+    /// Percentage of datagrams that arrive late, twice or long after.
     pub(super) disorder: u64,
-    /// Percentage of requests, and of answers, that are lost.
+    /// Percentage of lost requests, and of lost answers.
     pub(super) rpc_loss: u64,
-    /// Percentage of requests that take long on their way.
+    /// Percentage of slow requests.
     pub(super) rpc_late: u64,
     /// Percentage of commits that go to two members.
     pub(super) copies: u64,
-    /// The next change of the record that this node asks for goes to two members: the delay of the first copy, and when the second
-    /// one arrives.
+    /// This node's next change of the record goes to two members: delay of the first copy, and arrival of the second.
     pub(super) two_copies: Option<(usize, u64, u64)>,
-    /// etcd's disk: each request takes up to this time.
+    /// etcd's disk: the longest time of a request.
     pub(super) disk: u64,
-    /// Each answer takes so much longer on its way back.
+    /// Extra delay of each answer.
     pub(super) slow_answers: u64,
-    /// Reads of this node are lost, and nothing else: its lease lives, and it learns nothing.
+    /// Only this node's reads are lost: its lease lives, and it learns nothing.
     pub(super) unread: Option<usize>,
-    /// The next change of the record that this node asks for comes so late.
+    /// Delay of this node's next change of the record.
     pub(super) late_commit: Option<(usize, u64)>,
     pub(super) recorded: VecDeque<(usize, usize, Message)>,
 }
@@ -159,8 +158,8 @@ impl World {
         self.at(d, Event::Serve { node, boot, ask: Box::new(ask) });
     }
 
-    /// A commit of which copies may go to several members of etcd: one that is slow to answer has the driver ask another, and either
-    /// copy may be the first to arrive.
+    /// Returns a commit that may have copies at several members of etcd: after a slow answer the driver asks another
+    /// member, and either copy may arrive first.
     fn may_be_copied(&self, ask: &Ask) -> Option<(u64, Commit)> {
         let Ask::Store { id, request } = ask else { return None };
         let Request::Commit(c) = &**request else { return None };
@@ -182,7 +181,7 @@ impl World {
             return;
         }
         let before = self.etcd.revision;
-        // A ticket changes nothing that anybody watches.
+        // A ticket changes no watched key.
         let watched = !matches!(&ask, Ask::Store { request, .. } if matches!(**request, Request::Ticket(_)));
         let answer = match ask {
             Ask::Store { id, request } => {
@@ -217,7 +216,7 @@ impl World {
         }
     }
 
-    /// A watch tells everybody that something changed, mostly.
+    /// Mostly, watches report a change to all nodes.
     pub(super) fn hint_all(&mut self) {
         for i in 0..self.nodes.len() {
             if !self.net.ecut.contains(&i) && self.nodes[i].election.is_some() && self.r.chance(self.plan.hints) {

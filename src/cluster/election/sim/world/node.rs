@@ -1,4 +1,4 @@
-//! A host with its kernel and its agent: the part that the driver plays around an election.
+//! A host with its kernel and its agent: the driver's part around an election.
 
 use super::super::plan::{FLAP_WINDOW, MS, Mode, PREEMPT_DELAY, RPC_TIMEOUT};
 use super::lease::Keeper;
@@ -11,7 +11,7 @@ use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// When a stopping driver no longer waits for a handover, and for anything.
+/// A stopping driver waits this long for a handover, and this long in total.
 const HANDOVER_TIME: u64 = 2500 * MS;
 const LEAVE_TIME: u64 = 5000 * MS;
 /// How long the driver waits for a switchover.
@@ -21,7 +21,7 @@ const PARK_TIME: u64 = 2000 * MS;
 
 pub(super) type Stored = (bool, View);
 
-/// How an agent leaves by itself.
+/// How an agent ends by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Leaving {
     No,
@@ -37,15 +37,15 @@ pub(super) struct Node {
     pub(super) election: Option<Box<Election>>,
     pub(super) lease: Option<LeaseState>,
     pub(super) keeper: Keeper,
-    /// The name is ours in etcd: nothing is said or written before.
+    /// The name is ours in etcd; before that the node neither sends nor writes.
     pub(super) named: bool,
     pub(super) frozen: bool,
-    /// What arrived while it was frozen, in order.
+    /// Events that arrived while the process was frozen, in order.
     pub(super) waiting: Vec<Event>,
     open: BTreeSet<u64>,
-    /// Those of the open requests that went to two members of etcd.
+    /// Open requests that went to two members of etcd.
     pub(super) copied: BTreeMap<u64, Commit>,
-    /// Until when, in the world's time, the kernel lets the host answer, and under which epoch. Outlives the agent.
+    /// How long the kernel lets the host answer, in the world's time, and under which epoch. Outlives the agent.
     pub(super) kernel: u64,
     pub(super) kernel_epoch: u64,
     pub(super) woken: Time,
@@ -53,7 +53,7 @@ pub(super) struct Node {
     up: Option<u64>,
     pub(super) leaving: Leaving,
     pub(super) fit: bool,
-    /// It is without power, for good.
+    /// The node is without power for good.
     pub(super) dead: bool,
     /// When an operator last asked it to hand over.
     asked: u64,
@@ -132,7 +132,7 @@ impl World {
         };
         let mut e = Box::new(Election::new(s, now));
         if self.nodes[node].kernel > self.t {
-            // What the kernel says is rounded down: it must never be later than the truth.
+            // Round the kernel's deadline down: it must never be later than the truth.
             let left = Duration::from_nanos(self.nodes[node].kernel - self.t).mul_f64(self.nodes[node].rate);
             let until = now + left.saturating_sub(Duration::from_millis(1));
             let until = if self.broken(Fault::AdoptFull) { now + hold } else { until };
@@ -151,14 +151,14 @@ impl World {
         self.register(node);
     }
 
-    /// The process is gone; what the kernel was told last goes on.
+    /// The process ends; the kernel keeps its last setting.
     pub(super) fn kill(&mut self, node: usize) {
         let n = &mut self.nodes[node];
         (n.election, n.lease, n.frozen, n.up) = (None, None, false, None);
         n.waiting.clear();
     }
 
-    /// The host is gone, and its clock starts at another time.
+    /// The host ends, and its clock restarts at another time.
     pub(super) fn power_off(&mut self, node: usize) {
         self.kill(node);
         self.set_kernel(node, None);
@@ -179,7 +179,7 @@ impl World {
         }
         self.nodes[node].frozen = false;
         let mut waiting = std::mem::take(&mut self.nodes[node].waiting);
-        // Sockets, timers and answers are looked at in no certain order.
+        // A resumed process handles sockets, timers and answers in no certain order.
         if self.r.chance(50) {
             for i in (1..waiting.len()).rev() {
                 let j = self.r.below(i as u64 + 1) as usize;
@@ -191,7 +191,7 @@ impl World {
         }
     }
 
-    /// Runs one input, brings the hold into the kernel, then carries out the actions: the order that drivers must keep.
+    /// Applies one input, brings the hold into the kernel, then executes the actions: the order that drivers must keep.
     pub(super) fn with(&mut self, node: usize, f: impl FnOnce(&mut Election, Time)) {
         let now = self.clock(node);
         let Some(mut e) = self.nodes[node].election.take() else { return };
@@ -232,7 +232,7 @@ impl World {
         }
         let at = e.next_deadline();
         self.nodes[node].election = Some(e);
-        // A deadline that has moved away is looked for when its old time comes: most move with each message.
+        // A postponed deadline is rechecked at its old time: most deadlines move with each message.
         if at < self.nodes[node].woken {
             self.wake(node, at);
         }
@@ -244,7 +244,7 @@ impl World {
         self.at(when - self.t, Event::Wake { node, boot, at });
     }
 
-    /// The time has come that was a node's next deadline when it was noted.
+    /// A node's noted deadline has come.
     pub(super) fn woken(&mut self, node: usize, boot: u64, at: Time) {
         if !self.present(node, boot) || self.nodes[node].woken != at {
             return;
@@ -348,7 +348,7 @@ impl World {
         }
         self.kill(node);
         if !park {
-            // A clean stop takes the kernel's lease away.
+            // A clean stop clears the kernel's deadline.
             self.set_kernel(node, None);
         }
         let d = match (self.plan.mode, park) {

@@ -1,4 +1,4 @@
-//! Sequences of faults, each aimed at one rule, that chance alone would hardly bring about. Their times are random.
+//! Sequences of faults at random times, each aimed at one rule, that chance alone would rarely produce.
 
 mod records;
 
@@ -6,7 +6,7 @@ use super::super::plan::MS;
 use super::node::Leaving;
 use super::{Event, World};
 
-/// One thing that goes wrong, or is healed.
+/// One fault, or its repair.
 pub(super) enum Step {
     /// Nothing passes between the two, in either direction.
     Cut(usize, usize),
@@ -22,14 +22,14 @@ pub(super) enum Step {
     Freeze(usize, u64),
     Stop(usize, Leaving),
     Switch(usize),
-    /// The next change of the record that this node asks for arrives so late.
+    /// Delay of this node's next change of the record.
     Late(usize, u64),
-    /// The next change of the record that this node asks for goes to two members of etcd: after how long the first copy arrives,
-    /// and when, from the beginning of the sequence, the second one.
+    /// This node's next change of the record goes to two members of etcd: delay of the first copy, and arrival of the
+    /// second from the start of the sequence.
     Copies(usize, u64, u64),
-    /// The reads of this node are lost from now on.
+    /// This node's reads are lost from now on.
     Unread(usize),
-    /// An operator pauses the cluster, or goes on.
+    /// An operator pauses or resumes the cluster.
     Pause(bool),
     /// etcd has no leader for this time.
     Leaderless(u64),
@@ -37,12 +37,12 @@ pub(super) enum Step {
     SlowAnswers(u64),
     Forget(usize, usize),
     LoseRecord,
-    /// As soon as the second one has seen the first one's key gone: freezes it for this time, and lets the first one return.
-    /// How that one goes again, and when, is the last part.
+    /// As soon as the second node has seen the first one's key gone, freezes the second for this time and lets the
+    /// first return. The last part says how and when the first leaves again.
     Flicker(usize, usize, u64, Gone),
 }
 
-/// How a successor that came back for a moment goes again.
+/// How a briefly returned successor leaves again.
 #[derive(Clone, Copy)]
 pub(super) enum Gone {
     Cut(u64),
@@ -52,7 +52,7 @@ pub(super) enum Gone {
 type Steps = Vec<(u64, Step)>;
 
 impl World {
-    /// The holder, its successor and a third one, as far as they are known.
+    /// The holder, its successor and a third node, as far as known.
     fn cast(&mut self) -> (usize, usize, usize) {
         let k = self.nodes.len();
         let by_name = |n: &Option<String>| n.as_ref().and_then(|n| self.nodes.iter().position(|m| m.name == *n));
@@ -60,7 +60,7 @@ impl World {
         let h = by_name(&r.map(|r| r.master.clone())).unwrap_or(0);
         let s = by_name(&r.and_then(|r| r.successor.clone())).filter(|s| *s != h).unwrap_or((h + 1) % k);
         let others: Vec<usize> = (0..k).filter(|i| *i != h && *i != s).collect();
-        // One that has not been started yet is the most interesting.
+        // Prefer a node that has not started yet: it is the most interesting.
         let idle = others.iter().copied().find(|i| self.nodes[*i].election.is_none());
         let t = idle.unwrap_or_else(|| *self.r.one(&others));
         (h, s, t)
@@ -98,17 +98,17 @@ impl World {
         self.r.between(low, high)
     }
 
-    /// Everybody but these two is cut from `h`.
+    /// Cuts every node except these two from `h`.
     fn island(&self, h: usize, s: usize, at: u64) -> Steps {
         (0..self.nodes.len()).filter(|i| *i != h && *i != s).map(|i| (at, Step::Cut(h, i))).collect()
     }
 
-    /// Holder and successor hear each other and nobody else, and not etcd: the right lives on a successor whose key runs out.
+    /// Holder and successor hear only each other, and not etcd: the right rests on a successor whose key expires.
     fn isolation(&mut self, h: usize, s: usize, t: usize) -> Steps {
         let mut v = self.island(h, s, 0);
         let slow = self.r.chance(40);
         if slow {
-            // Below the time after which an answer counts as lost.
+            // Shorter than the time-out for an answer.
             v.push(if self.r.chance(40) { (0, Step::Disk(500)) } else { (0, Step::SlowAnswers(650)) });
         }
         let at = self.ms(100, 900);
@@ -125,7 +125,7 @@ impl World {
             v.push((at, Step::Stop(s, Leaving::Stop)));
         }
         if slow {
-            // When both have had their last answer.
+            // After both have had their last answer.
             v.push((at + 250, Step::Disk(1)));
             v.push((at + 250, Step::SlowAnswers(0)));
         }
@@ -136,7 +136,7 @@ impl World {
         v
     }
 
-    /// An old master that cannot see etcd comes back among nodes that have gone on, to one that it did not know.
+    /// An old master without etcd returns among nodes that have moved on, to one that it did not know.
     fn stale_epoch(&mut self, h: usize, s: usize, t: usize) -> Steps {
         let mut v = self.island(h, s, 0);
         v.push((0, Step::EtcdCut(h)));
@@ -158,7 +158,7 @@ impl World {
         v
     }
 
-    /// A takeover that is asked for arrives long after its sender has made new promises.
+    /// A takeover request arrives long after its sender has made new promises.
     fn late_takeover(&mut self, h: usize, s: usize, t: usize) -> Steps {
         let hold = self.plan.holds[1] / MS;
         let late = self.ms(300, 2400);
@@ -180,7 +180,7 @@ impl World {
         v
     }
 
-    /// A master that stands on its lease alone is replaced by a new process, which arms a successor at once.
+    /// A new process replaces a master that rests on its lease alone, and arms a successor at once.
     fn inherit(&mut self, h: usize, s: usize) -> Steps {
         let hold = self.plan.holds[1] / MS;
         let mut v: Steps = (0..self.nodes.len()).filter(|i| *i != h).map(|i| (0, Step::Cut(h, i))).collect();
@@ -216,11 +216,11 @@ impl World {
         v
     }
 
-    /// The holder's agent comes back with another hold, and etcd does not learn of it, or late.
+    /// The holder's agent returns with another hold, and etcd learns of it late or never.
     fn rising_hold(&mut self, h: usize, s: usize) -> Steps {
         let back = self.ms(1, 60);
         let mut v = vec![(0, Step::Kill(h)), (back, Step::Start(h))];
-        // By then its sign of life is there; its hold follows when the inherited right is over.
+        // By then its `alive` key exists; its hold follows when the inherited right ends.
         let known = back + self.ms(15, 100);
         if self.r.chance(50) {
             v.push((known, Step::EtcdCut(h)));
@@ -239,10 +239,11 @@ impl World {
         let mut v = self.island(h, s, 0);
         let ttl = self.plan.ttl / MS;
         v.push((0, Step::EtcdCut(h)));
-        // The holder's sign of life must be gone, so that only the successor's key is in the way.
+        // The holder's `alive` key must be gone, so that only the successor's key is in the way.
         let gone = ttl + self.ms(0, 900);
         if self.r.chance(50) {
-            // Its key is gone for a moment, and back before the third one has waited: who saw it gone may not have seen it back.
+            // Its key is gone for a moment, and returns before the third node has waited: a node that saw it gone may
+            // not have seen it return.
             v.push((ms_before(gone, ttl), Step::EtcdCut(s)));
             v.push((gone, Step::EtcdHeal(s)));
         }
@@ -256,7 +257,7 @@ impl World {
         v
     }
 
-    /// A handover whose messages are lost, or whose partners die.
+    /// A handover with lost messages or dying partners.
     fn broken_handover(&mut self, h: usize, s: usize, t: usize) -> Steps {
         let mut v = Vec::new();
         if self.r.chance(30) {
@@ -292,7 +293,7 @@ impl World {
         v
     }
 
-    /// The successor's key is gone for so long that another one takes over slowly, late, while it comes back.
+    /// The successor's key is gone for so long that another node takes over slowly, late, while the successor returns.
     fn passed_over(&mut self, h: usize, s: usize, t: usize) -> Steps {
         let mut v = self.island(h, s, 0);
         let ttl = self.plan.ttl / MS;
@@ -311,12 +312,12 @@ impl World {
         v
     }
 
-    /// The successor's key is gone, comes back for its shortest life, and is gone again, while the one that would take over slowly
-    /// does not look.
+    /// The successor's key is gone, returns for its shortest life, and is gone again, while the slow contender does not
+    /// look.
     fn flicker(&mut self, h: usize, s: usize, t: usize) -> Steps {
         let mut v = self.island(h, s, 0);
         let ttl = self.plan.ttl / MS;
-        // The others would take over while this one is frozen.
+        // The others would take over while this node is frozen.
         for i in (0..self.nodes.len()).filter(|i| ![h, s, t].contains(i)) {
             v.push((0, Step::EtcdCut(i)));
         }
@@ -334,7 +335,7 @@ impl World {
         v
     }
 
-    /// Waits for the moment.
+    /// Waits for the right moment.
     fn try_flicker(&mut self, s: usize, t: usize, away: u64, gone: Gone) {
         let seen = self.nodes[t].election.as_ref().is_some_and(|e| e.gone.is_some());
         if !seen {
@@ -347,7 +348,7 @@ impl World {
             Gone::Cut(d) => (d, Step::EtcdCut(s)),
             Gone::Stop(d) => (d, Step::Stop(s, Leaving::Stop)),
         };
-        // Its keeper looks again within a pause.
+        // Its keeper checks again within a pause.
         self.at((d + 250) * MS, Event::Step(step));
     }
 

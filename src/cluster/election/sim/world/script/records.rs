@@ -1,13 +1,14 @@
-//! Sequences about the record as a whole: it is deleted, written twice, or changed by an operator.
+//! Sequences about the whole record: deleted, written twice, or changed by an operator.
 
 use super::super::node::Leaving;
 use super::super::{MS, World};
 use super::{Step, Steps};
 
 impl World {
-    /// A takeover goes to two members of etcd; one refuses it, because of a pause that is over when the other is reached.
+    /// A takeover goes to two members of etcd. One refuses it because of a pause, and the pause ends before the other
+    /// copy arrives.
     pub(super) fn refused_copy(&mut self, h: usize, s: usize) -> Steps {
-        // The promise to the old master has run out, and the takeover is on its way.
+        // The promise to the old master has run out, and the takeover is in flight.
         let asked = (self.plan.holds[1] as f64 * (1.0 + self.plan.drift)) as u64 / MS;
         let first = self.ms(250, 600);
         let paused = asked + self.ms(10, first);
@@ -24,33 +25,33 @@ impl World {
         ]
     }
 
-    /// A record that its master writes again after it was deleted, a copy of which arrives when another master's is deleted.
+    /// A master rewrites its deleted record, and a copy of that write arrives when another master's record is deleted.
     pub(super) fn copy_of_a_first_record(&mut self, h: usize) -> Steps {
         let again = self.ms(2700, 3200);
         let second = again + self.ms(1, 400);
         vec![
             (0, Step::Copies(h, 1, second)),
             (1, Step::LoseRecord),
-            // By then it has been read, also without a hint.
+            // By then the record has been read, even without a hint.
             (self.ms(2100, 2400), Step::Switch(h)),
             (again, Step::LoseRecord),
             (second + 1000, Step::HealAll),
         ]
     }
 
-    /// A master whose record was deleted stands still until another one is elected, and comes back to a successor that has read nothing
-    /// since. The other one was started after the deletion.
+    /// A master stalls after its record was deleted, until another node is elected. Then it returns to a successor that
+    /// has read nothing since. The other node started after the deletion.
     pub(super) fn returning_master(&mut self, h: usize, s: usize, t: usize) -> Steps {
-        // Its sign of life has run out by then.
+        // The master's `alive` key has expired by then.
         let lost = self.plan.ttl / MS + self.ms(600, 1500);
         let hold = self.plan.holds[1] / MS;
         let start = lost + self.ms(2, 2 * hold);
-        // So long that a first election is over; or one that waits because a record was deleted.
+        // Long enough for a first election, or for one that waits because of a deleted record.
         let patience = ((4000 + self.plan.ttl / MS) as f64 * (1.0 + 2.0 * self.plan.drift)) as u64 + 2 * hold;
         let away = self.ms(2 * hold, 2 * hold + 1500) + if self.r.chance(50) { 0 } else { patience };
         vec![
             (0, Step::EtcdCut(h)),
-            // The successor believes that the cluster is paused, so it does not ask for the record either.
+            // The successor believes that the cluster is paused, so it does not contend for the record either.
             (0, Step::Pause(true)),
             (lost - 1, Step::Unread(s)),
             (lost, Step::Pause(false)),
@@ -66,11 +67,11 @@ impl World {
     pub(super) fn operator(&mut self, h: usize, s: usize, t: usize) -> Steps {
         match self.r.below(3) {
             0 => {
-                // While all is well: an instance that is made to begin afresh under the agents' feet.
+                // In normal operation: an operator resets an instance while its agents run.
                 vec![(0, Step::LoseRecord), (3000, Step::HealAll)]
             }
             1 => {
-                // A member is forgotten and comes back at that moment.
+                // A member is forgotten and returns at that moment.
                 let d = self.ms(3000, 4500);
                 vec![
                     (0, Step::PowerOff(t)),
@@ -91,13 +92,13 @@ impl World {
         }
     }
 
-    /// The record is deleted while its master cannot see that, or while nobody is master.
+    /// The record is deleted while its master cannot see that, or while no master exists.
     pub(super) fn lost_record(&mut self, h: usize, s: usize, t: usize) -> Steps {
         let ttl = self.plan.ttl / MS;
         let mut v = Vec::new();
         let hold = self.plan.holds[1] / MS;
         let lost = match self.r.below(5) {
-            // Between the commit of a handover and its end there is no sign of life.
+            // Between the commit of a handover and its end, no `alive` key exists.
             0 => {
                 let (d, lost) = (self.ms(0, 12), self.ms(1, 20));
                 v.push((0, Step::Switch(h)));
@@ -111,7 +112,7 @@ impl World {
                 }
                 lost
             }
-            // The master holds on its successor's acks, and its sign of life has run out.
+            // The master holds on its successor's acks, and its `alive` key has expired.
             1 | 2 => {
                 if self.r.chance(50) {
                     v.extend(self.island(h, s, 0));
@@ -129,14 +130,14 @@ impl World {
                 }
                 lost
             }
-            // A master of an older epoch comes back to nodes of which none remembers a newer one.
+            // A master of an older epoch returns to nodes that do not remember a newer one.
             3 => {
                 let lost = 2 * hold + self.ms(200, 900);
                 v.push((0, Step::EtcdCut(h)));
                 let away = lost + ttl + self.ms(500, 1200);
                 v.push((0, Step::Freeze(h, away)));
                 for i in (0..self.nodes.len()).filter(|i| *i != h) {
-                    // The last sign of life of the newer epoch is gone when they start.
+                    // The newer epoch's last `alive` key is gone when they start.
                     let (d, back) = (self.ms(0, 300), self.ms(300, 900));
                     v.push((lost + d, Step::Kill(i)));
                     v.push((lost + ttl + back, Step::Start(i)));
@@ -144,7 +145,7 @@ impl World {
                 v.push((away + 3000, Step::EtcdHeal(h)));
                 lost
             }
-            // Nobody holds, and no process remembers.
+            // No node holds, and no process remembers.
             _ => {
                 let lost = self.ms(0, 1000);
                 for i in 0..self.nodes.len() {
@@ -168,7 +169,7 @@ impl World {
         v
     }
 
-    /// Deletes the record, if that is done as assumption 7 asks.
+    /// Deletes the record, if assumption 7 permits it.
     pub(in super::super) fn lose_record(&mut self) {
         let Some((_, r)) = &self.etcd.record else { return };
         // Every node is a member, so that none could take it for the first election.
