@@ -5,10 +5,12 @@
 //!
 //! | stage | room, in legs | beyond it |
 //! |---|---|---|
-//! | claimed: only a phone speaks of the dialog | an eighth of `max_legs` | the oldest goes |
-//! | waiting: the server has not answered | a quarter, 64 at least | the oldest of a source above its share, else the oldest |
-//! | early and up: the server has answered | `max_legs` together | the oldest that still rings; one that is up never |
-//! | ended: kept for late copies | `max_legs` | the oldest goes |
+//! | claimed: only a phone speaks of the dialog | an eighth of `max_legs`, 64 at least | (1) |
+//! | waiting: the server has not answered | a quarter, 64 at least | (1) |
+//! | early and up: the server has answered | `max_legs` together | (1) of those that still ring; one that is up never |
+//! | ended: kept for late copies | `max_legs`, 64 at least | the oldest goes |
+//!
+//! (1) The oldest of a source above its share goes, else the oldest.
 //!
 //! Emergency calls have an eighth more in each, and no other calls displace them.
 
