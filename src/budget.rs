@@ -1,9 +1,9 @@
-//! Memory that others can fill, counted in bytes against a limit. Pure.
+//! Counts memory that outsiders can fill against a limit in bytes. Pure.
 //!
-//! A limit on how many things are kept is none while a stranger chooses how large each of them is. What keeps strangers' bytes counts them
-//! here; docs/learning.md has a table of all limits, and of what happens beyond each.
+//! A limit on the number of things is void if a stranger chooses the size of each. Code that keeps strangers' bytes
+//! counts them here. docs/learning.md has a table of all limits and of what happens beyond each.
 
-/// How many bytes may be kept, and how many are.
+/// A limit in bytes, and the bytes in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
     limit: usize,
@@ -11,47 +11,48 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Room for `limit` bytes, all of it free.
+    /// A free budget of `limit` bytes.
     #[must_use]
     pub const fn new(limit: usize) -> Self {
         Self { limit, used: 0 }
     }
 
-    /// Bytes that are kept.
+    /// Bytes in use.
     #[must_use]
     pub const fn used(&self) -> usize {
         self.used
     }
 
-    /// Whether so many bytes more have room.
+    /// Whether `bytes` more fit.
     #[must_use]
     pub const fn fits(&self, bytes: usize) -> bool {
         self.used.saturating_add(bytes) <= self.limit
     }
 
-    /// Whether more is kept than may be: somebody has to give way.
+    /// Whether the use exceeds the limit, so that something has to give way.
     #[must_use]
     pub const fn is_over(&self) -> bool {
         self.used > self.limit
     }
 
-    /// Counts so many bytes more, also beyond the limit.
+    /// Adds bytes, even beyond the limit.
     pub const fn take(&mut self, bytes: usize) {
         self.used = self.used.saturating_add(bytes);
     }
 
-    /// Counts so many bytes less.
+    /// Returns bytes.
     pub const fn give(&mut self, bytes: usize) {
         self.used = self.used.saturating_sub(bytes);
     }
 
-    /// Nothing is kept any more.
+    /// Resets the use to nothing.
     pub const fn clear(&mut self) {
         self.used = 0;
     }
 }
 
-/// What `len` bytes cost in memory of their own: two counters of their sharers, a word of the allocator, and sizes in steps of 16.
+/// Heap cost of a shared allocation of `len` bytes: two reference counters, a word of the allocator, and sizes in steps
+/// of 16.
 #[must_use]
 pub const fn allocated(len: usize) -> usize {
     const COUNTERS: usize = 16;

@@ -1,13 +1,13 @@
-//! HEP, the "homer encapsulation protocol": a SIP server sends a copy of each message that it received or sent, before it was
-//! encrypted or after it was decrypted, with the addresses of both ends. So calls over TLS and WebSocket can be learnt as well,
-//! which no capture can read.
+//! HEP, the "homer encapsulation protocol". A SIP server sends a copy of each message that it received or sent, before
+//! encryption or after decryption, with the addresses of both ends. keepcall thereby learns calls over TLS and
+//! WebSocket, which no capture can read.
 //!
-//! This is the codec: bytes to values, no sockets. [`intake`] decides who is believed and what it means, [`listener`] has the
-//! sockets.
+//! This file is the codec: bytes to values, no sockets. [`intake`] decides which sender is trusted and what its packets
+//! mean. [`listener`] has the sockets.
 //!
-//! Three versions are about, which their first bytes tell apart. Version 3 is `HEP3`, a length, and a list of chunks, each with
-//! vendor, type and length, all in network byte order. Versions 1 and 2 are C structures as they lie in the sender's memory; see
-//! `v1v2` for what that means.
+//! Three versions are in use, and their first bytes tell them apart. Version 3 is `HEP3`, a length, and a list of
+//! chunks, each with vendor, type and length, all in network byte order. Versions 1 and 2 are C structures in the
+//! sender's memory layout; see `v1v2` for the consequences.
 
 mod dialect;
 mod framer;
@@ -26,12 +26,12 @@ use std::borrow::Cow;
 use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The longest payload that a compressed chunk may unfold to, in bytes: what a UDP datagram could have carried. A bomb of zeros
-/// is given up there.
+/// Longest inflated payload of a compressed chunk, in bytes: the most that a UDP datagram could carry. A zip bomb stops
+/// there.
 const MAX_INFLATED: usize = 65_535;
-/// Most chunks of one packet that are looked at. The known types are 18; without a bound, 64 KiB could hold ten thousand.
+/// Most chunks read from one packet. 18 types are known, and without a bound 64 KiB could hold ten thousand.
 const MAX_CHUNKS: usize = 64;
-/// The beginning of version 3.
+/// The start of version 3.
 const MAGIC: &[u8; 4] = b"HEP3";
 /// `HEP3` and the length.
 const HEADER: usize = 6;
@@ -41,36 +41,36 @@ const CHUNK_HEADER: usize = 6;
 /// Why bytes are no usable HEP packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HepError {
-    /// Neither of the three versions begins so.
+    /// The start fits none of the three versions.
     #[error("it does not begin like HEP of any version")]
     NotHep,
-    /// It ends before its lengths say.
+    /// The packet ends before its lengths say.
     #[error("it is shorter than its lengths say")]
     Truncated,
     /// A length contradicts another, or a field has the wrong size.
     #[error("the field {0} is malformed")]
     Malformed(&'static str),
-    /// It has more chunks than any sender writes.
+    /// More chunks than any sender writes.
     #[error("it has more than {MAX_CHUNKS} chunks")]
     TooManyChunks,
-    /// A field without which it means nothing is not there.
+    /// A mandatory field is missing.
     #[error("it has no {0}")]
     Missing(&'static str),
-    /// The compressed payload cannot be unfolded, or grows beyond all measure.
+    /// The compressed payload cannot be inflated, or exceeds the limit.
     #[error("its compressed payload cannot be unfolded")]
     Inflate,
 }
 
-/// What a packet carries.
+/// Type of the payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A SIP message.
     Sip,
-    /// Something else: RTCP reports, logs, what a server says of its own state. The number is HEP's.
+    /// Something else: RTCP reports, logs, state reports of the server. The number is HEP's.
     Other(u8),
 }
 
-/// A payload as it was on the way.
+/// The payload as received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Body<'a> {
     Whole(&'a [u8]),
@@ -82,32 +82,31 @@ enum Body<'a> {
 pub struct Hep<'a> {
     /// 1, 2 or 3.
     pub version: u8,
-    /// Who sent the message, as the server says.
+    /// Sender of the message according to the server.
     pub src: SocketAddr,
-    /// Who it was sent to, as the server says.
+    /// Receiver of the message according to the server.
     pub dst: SocketAddr,
-    /// IP protocol number, as the server says; what that means differs, see [`transport_of`].
+    /// IP protocol number according to the server. Its meaning differs between servers; see [`transport_of`].
     pub protocol: u8,
-    /// When it was sent or received by the server's wall clock, microseconds since 1970.
+    /// Server's wall clock when the message was sent or received, in microseconds since 1970.
     pub at: Option<u64>,
-    /// What the payload is.
+    /// Type of the payload.
     pub kind: Kind,
-    /// The key that the sender has been given; version 3 only.
+    /// The key from the sender's configuration. Version 3 only.
     pub auth_key: Option<&'a [u8]>,
     /// The sender's number.
     pub agent_id: Option<u32>,
     /// The sender's name.
     pub agent_name: Option<&'a [u8]>,
-    /// What joins it to other packets: a Call-ID or the name of a channel.
+    /// Links the packet to others: a Call-ID or the name of a channel.
     pub correlation_id: Option<&'a [u8]>,
     body: Body<'a>,
 }
 
 impl<'a> Hep<'a> {
-    /// The message. It is unfolded here and not before, so that strangers cannot make the agent work for them.
+    /// The message. Inflates only here, so that strangers cannot make the agent work for them.
     ///
-    /// # Errors
-    /// [`HepError::Inflate`].
+    /// # Errors [`HepError::Inflate`].
     pub fn payload(&self) -> Result<Cow<'a, [u8]>, HepError> {
         let packed = match self.body {
             Body::Whole(bytes) => return Ok(Cow::Borrowed(bytes)),
@@ -122,10 +121,10 @@ impl<'a> Hep<'a> {
     }
 }
 
-/// Reads one packet of any version, which `bytes` must hold whole. Of version 3, bytes beyond its length are left alone.
+/// Decodes one packet of any version, which `bytes` must hold completely. For version 3, bytes beyond its length are
+/// ignored.
 ///
-/// # Errors
-/// As in [`HepError`]. Chunks of unknown vendors and types are no error.
+/// # Errors As in [`HepError`]. Chunks of unknown vendors and types are no error.
 pub fn decode(bytes: &[u8]) -> Result<Hep<'_>, HepError> {
     if bytes.starts_with(MAGIC) {
         return version3(bytes);
@@ -153,7 +152,7 @@ fn version3(bytes: &[u8]) -> Result<Hep<'_>, HepError> {
         if count > MAX_CHUNKS {
             return Err(HepError::TooManyChunks);
         }
-        // Types of other vendors have meanings of their own.
+        // Types of other vendors have other meanings.
         if vendor == 0 {
             chunks.take(kind, data)?;
         }
@@ -161,7 +160,7 @@ fn version3(bytes: &[u8]) -> Result<Hep<'_>, HepError> {
     chunks.finish()
 }
 
-/// What the chunks of a packet say; of a type that comes twice, the last counts.
+/// Values of a packet's chunks. If a type comes twice, the last one counts.
 #[derive(Default)]
 struct Chunks<'a> {
     protocol: Option<u8>,
@@ -183,7 +182,7 @@ impl<'a> Chunks<'a> {
     fn take(&mut self, kind: u16, data: &'a [u8]) -> Result<(), HepError> {
         match kind {
             0x01 => {
-                // The address chunks say the same; it is held against its size only.
+                // The address chunks show the family, so only its size is checked.
                 fixed::<1>(data, "family")?;
             }
             0x02 => self.protocol = Some(u8::from_be_bytes(fixed(data, "protocol")?)),
@@ -202,7 +201,7 @@ impl<'a> Chunks<'a> {
             0x10 => self.body = Some(Body::Zlib(data)),
             0x11 => self.correlation_id = Some(data),
             0x13 => self.agent_name = Some(data),
-            // Keep-alive timer (0x0d), VLAN (0x12), and what is invented later: it changes nothing of what is learnt.
+            // Keep-alive timer (0x0d), VLAN (0x12), and later types do not affect what is learnt.
             _ => {}
         }
         Ok(())
@@ -213,7 +212,8 @@ impl<'a> Chunks<'a> {
             1 => Kind::Sip,
             n => Kind::Other(n),
         };
-        // What is passed over anyway may lack what only SIP has: OpenSIPS writes its log lines without addresses of a peer.
+        // A payload that will be ignored may lack fields that only SIP has: OpenSIPS writes its log lines without peer
+        // addresses.
         let needed = |field: Option<IpAddr>, name| match (field, kind) {
             (Some(ip), _) => Ok(ip),
             (None, Kind::Other(_)) => Ok(Ipv4Addr::UNSPECIFIED.into()),
@@ -232,7 +232,7 @@ impl<'a> Chunks<'a> {
             version: 3,
             src: SocketAddr::new(src, self.src_port.unwrap_or(0)),
             dst: SocketAddr::new(dst, self.dst_port.unwrap_or(0)),
-            // Absent in no known dialect; UDP is what the oldest senders mean.
+            // Every known dialect has it. UDP is what the oldest senders mean.
             protocol: self.protocol.unwrap_or(dialect::UDP),
             at: self.seconds.map(|s| u64::from(s) * 1_000_000 + u64::from(self.micros.unwrap_or(0))),
             kind,

@@ -1,7 +1,8 @@
-//! Where phones really send their RTP from, learnt from a few sampled packets. Pure.
+//! Latches each phone's real RTP source from a few sampled packets. Pure.
 //!
-//! A phone behind a NAT, or one that sends from another port than it listens on, cannot be known from its SDP alone. The relay
-//! of a recovered call goes by the real source, so it is learnt while the call is healthy. What is believed is decided in `latch.rs`.
+//! SDP alone cannot locate a phone behind a NAT, or one that sends from another port than it listens on. The relay of a
+//! recovered call uses the real source, so this module learns it while the call is healthy. `latch.rs` decides which
+//! source to believe.
 
 mod latch;
 mod rtp;
@@ -19,26 +20,26 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// The index is made anew at most this often: it reads every description, and a change waits this long without harm.
+/// Least time between two rebuilds of the index. A rebuild reads every description, and a change can wait this long.
 const REBUILD: Duration = Duration::from_secs(1);
-/// Between two tellings of samples that are not believed.
+/// Least time between two reports of samples that were not believed.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
-/// Packets a second of one phone's RTP: nearly all phones send one each 20 ms.
+/// RTP packets a second of one phone: nearly all phones send one each 20 ms.
 const PACKETS: u32 = 50;
-/// Samples a second of each phone while one of them is still to be looked at: [`AGREE`] of them within seconds.
+/// Samples a second of each phone while one phone is still open, so that [`AGREE`] samples arrive within seconds.
 const SEEKING: u32 = 2;
-/// Samples a second in all while one is still to be looked at: what one core does not feel.
+/// Samples a second in total while one phone is still open. One core does not notice this rate.
 const MOST: u32 = 100;
-/// Samples a second in all when every phone is known: enough to notice in time that a NAT has given another port.
+/// Samples a second in total when every phone is known: enough to notice in time that a NAT has assigned another port.
 const SETTLED: u32 = 5;
-/// A stream that is there goes unsampled for so many times the mean interval once in e^10 times; twice that, since the sampler may take half
-/// as many as it is asked for.
+/// Mean sampling intervals without a sample before a stream counts as silent. A live stream stays unsampled for 10 mean
+/// intervals once in e^10 times. The value is twice that, because the sampler may take half as many as requested.
 const UNSAMPLED: u32 = 20;
-/// The least that counts as silence, whatever the rate.
+/// Shortest time that counts as silence, at any sampling rate.
 const LEAST_SILENCE: Duration = Duration::from_secs(10);
 
-/// Of how many RTP packets one is to be sampled, with so many `legs`.
+/// Sampling ratio for `legs` legs: one RTP packet in this many.
 #[must_use]
 pub fn one_in(legs: usize, seeking: bool) -> u32 {
     let legs = u32::try_from(legs).unwrap_or(u32::MAX).max(1);
@@ -46,47 +47,47 @@ pub fn one_in(legs: usize, seeking: bool) -> u32 {
     (legs.saturating_mul(PACKETS) / wanted).max(1)
 }
 
-/// How long a phone that sends may go without a sample at most, with so many `legs`, while one is sought.
+/// Longest time that a sending phone may stay unsampled, with `legs` legs, while the sampler seeks a source.
 #[must_use]
 pub fn quiet(legs: usize) -> Duration {
     Duration::from_secs(1) * one_in(legs, true) / PACKETS * UNSAMPLED
 }
 
-/// News of one phone.
+/// A change in the known source of one phone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Observed {
     /// The leg.
     pub leg: LegId,
     /// The m-line, counted from 0.
     pub media: usize,
-    /// The real source, or `None` if it is the address that the phone itself has named.
+    /// The real source. `None` if it is the address in the phone's own description.
     pub source: Option<SocketAddr>,
 }
 
-/// What became of the samples.
+/// Results of the samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MediaCounters {
-    /// RTP packets to ports of calls that were looked at.
+    /// RTP packets checked, sent to ports of known calls.
     pub samples: u64,
-    /// Of these, those from a host that neither the call's description nor its signalling names.
+    /// Of these, packets from a host that neither the call's description nor its signalling names.
     pub foreign: u64,
-    /// Of these, those that could not be believed although their host is named: the stream that was there does not go on in them, or
-    /// several send at once.
+    /// Of these, packets from a named host that could still not be believed: they do not continue the existing stream,
+    /// or several hosts send at once.
     pub doubtful: u64,
-    /// How often an address was believed anew.
+    /// Number of times that a new address was believed.
     pub believed: u64,
 }
 
 /// Samples that were not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unbelieved {
-    /// How many there were since the last telling.
+    /// Samples since the last report.
     pub count: u64,
-    /// Where the last of them came from.
+    /// Source of the last one.
     pub from: SocketAddr,
-    /// The server's port that it went to.
+    /// Destination of the last one: a port of the server.
     pub at: SocketAddr,
-    /// Where the audio of that port goes on being believed to come from.
+    /// The source that stays believed for that port.
     pub kept: SocketAddr,
 }
 
@@ -105,19 +106,19 @@ struct Port {
     leg: LegId,
     media: usize,
     latch: Latch,
-    /// The host that the phone's SIP comes from.
+    /// Source host of the phone's SIP.
     signalling: IpAddr,
     /// The phone's description.
     body: Verbatim,
-    /// Samples in a row that were not believed: a few are what is left of the call that had the port before.
+    /// Consecutive samples that were not believed. A few are leftovers of the previous call on the port.
     unbelieved: u8,
 }
 
-/// The server's RTP ports that are in use, and what was sampled on each.
+/// The server's RTP ports in use, with the samples of each.
 #[derive(Default)]
 pub struct Sources {
     ports: HashMap<SocketAddr, Port>,
-    /// Of these, those whose phone is not known for certain: asked for with each message.
+    /// Of these, ports whose phone is uncertain. A counter, because each message asks for it.
     open: usize,
     built: Option<Time>,
     stale: bool,
@@ -127,35 +128,35 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Legs have changed: the index is made anew with one of the next samples.
+    /// Marks the index as outdated after a change of legs. One of the next samples rebuilds it.
     pub fn forget(&mut self) {
         self.stale = true;
     }
 
-    /// Forgets all ports; the counters stay.
+    /// Forgets all ports. The counters stay.
     pub fn clear(&mut self) {
         *self = Self { counters: self.counters, told: self.told, ..Self::default() };
     }
 
-    /// Whether there are changed legs that the index does not know.
+    /// Whether the index lacks changed legs.
     #[must_use]
     pub const fn is_stale(&self) -> bool {
         self.stale
     }
 
-    /// Ports whose phone is not known for certain yet.
+    /// Ports whose phone is still uncertain.
     #[must_use]
     pub const fn open(&self) -> usize {
         self.open
     }
 
-    /// What became of the samples so far.
+    /// Results of the samples so far.
     #[must_use]
     pub const fn counters(&self) -> MediaCounters {
         self.counters
     }
 
-    /// What was not believed since the last telling, if it is time to tell.
+    /// Samples not believed since the last report, if a report is due.
     pub fn poll_unbelieved(&mut self, now: Time) -> Option<Unbelieved> {
         if self.told.is_some_and(|at| now.since(at) < TELL_EVERY) {
             return None;
@@ -165,8 +166,8 @@ impl Sources {
         Some(news)
     }
 
-    /// Handles a datagram to the server's address `dst`, one of `one_in`; `legs` are the confirmed legs, read only when something
-    /// has changed.
+    /// Handles a datagram to the server's address `dst`, one of `one_in`. `legs` are the confirmed legs, and only a
+    /// rebuild reads them.
     pub fn handle_sample<'a>(
         &mut self,
         (src, dst, datagram): (SocketAddr, SocketAddr, &[u8]),
@@ -208,7 +209,7 @@ impl Sources {
         None
     }
 
-    /// The leg whose phone sends from `src` to the server's address `dst`, as far as is believed.
+    /// The leg whose phone is believed to send from `src` to the server's address `dst`.
     #[must_use]
     pub fn leg_of(&self, src: SocketAddr, dst: SocketAddr) -> Option<LegId> {
         let port = self.ports.get(&dst)?;
@@ -227,7 +228,7 @@ impl Sources {
                 }
                 let told = SocketAddr::new(there, theirs);
                 let at = SocketAddr::new(here, ours);
-                // Of m-lines that share a port (RFC 9143) the first stands for all.
+                // Of m-lines that share a port (RFC 9143) the first represents all.
                 if self.ports.get(&at).is_some_and(|p| p.leg == id) {
                     continue;
                 }

@@ -1,33 +1,34 @@
-//! What is stored of the calls of one instance, as this node knows it. Pure.
+//! This node's view of the stored calls of one instance. Pure.
 
 use crate::budget::Budget;
 use crate::calls::model::Call;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Emergency calls have room of their own beyond the limit: this part of it.
+/// Emergency calls have extra room beyond the limit: this fraction of it.
 const EMERGENCY_PART: usize = 8;
-/// Bytes for each call of the limit: as many as the tracker has for its two legs.
+/// Bytes for each call of the limit, as many as the tracker has for its two legs.
 const CALL: usize = 16 << 10;
 
-/// The calls in etcd, by id. Bounded: a master with a higher limit, or somebody else, may have written more than this node is to
-/// keep.
+/// The calls in etcd, by id. Bounded, because a master with a higher limit, or a stranger, may have written more than
+/// this node should keep.
 ///
-/// The limit is that of the tracker: two legs for each of `max_calls`, and 16 KiB. Beyond it new calls are left out, and counted; emergency
-/// calls have an eighth more. What was left out is not recovered by this node; once there is room again, a new read brings it.
+/// The limit equals the tracker's: two legs for each of `max_calls`, and 16 KiB. Beyond it new calls are left out and
+/// counted. Emergency calls have an eighth more. This node does not recover a call that was left out. Once there is
+/// room again, a new read brings it.
 #[derive(Debug)]
 pub struct Stored {
-    // Boxed: a tree has up to twice the places that it needs.
+    // Boxed: a tree allocates up to twice the places that it needs.
     calls: BTreeMap<String, Box<Call>>,
     legs: usize,
     max_legs: usize,
     bytes: Budget,
     left_out: BTreeSet<String>,
-    /// More were left out than are remembered.
+    /// More calls were left out than `left_out` remembers.
     more_left_out: bool,
 }
 
 impl Stored {
-    /// Nothing is stored; see [`crate::calls::table::TableSettings::max_calls`].
+    /// An empty mirror; see [`crate::calls::table::TableSettings::max_calls`].
     #[must_use]
     pub fn new(max_calls: usize) -> Self {
         Self {
@@ -40,7 +41,7 @@ impl Stored {
         }
     }
 
-    /// Takes the stored state of a call; `false` if it was left out. A call that is here always has room.
+    /// Stores the state of a call. `false` if it was left out. A call that is already here always has room.
     pub fn put(&mut self, call: Box<Call>) -> bool {
         let before = self.calls.get(&call.id).map(|c| (c.legs.len(), c.bytes()));
         let room = if call.emergency { self.max_legs + self.max_legs / EMERGENCY_PART } else { self.max_legs };
@@ -59,9 +60,9 @@ impl Stored {
         true
     }
 
-    /// Takes what etcd holds after it was found to be another one: what is known stands, whatever etcd says of it, and only
-    /// calls that are not known are added, if `add` says so. The ids of those that etcd does not hold as they are here, and of those
-    /// that are not known here.
+    /// Compares with a read of a replaced etcd. Known calls stay as they are here, whatever etcd says. Unknown calls
+    /// are added if `add` is set. Returns the ids of known calls that etcd lacks or holds in another state, and the ids
+    /// of unknown calls.
     pub fn compare(&mut self, calls: Vec<Call>, add: bool) -> (Vec<String>, Vec<String>) {
         let (known, unknown): (Vec<_>, Vec<_>) = calls.into_iter().partition(|c| self.contains(&c.id));
         let right: BTreeSet<&str> =
@@ -77,7 +78,7 @@ impl Stored {
     }
 
     fn leave_out(&mut self, id: String) {
-        // A tenth is enough to tell of; the rest is known to be "more".
+        // A tenth is enough to report. The rest counts as "more".
         if self.left_out.len() < self.max_legs / 10 + 10 {
             self.left_out.insert(id);
         } else {
@@ -85,7 +86,7 @@ impl Stored {
         }
     }
 
-    /// Takes a call away.
+    /// Removes a call.
     pub fn remove(&mut self, id: &str) -> Option<Box<Call>> {
         self.left_out.remove(id);
         let call = self.calls.remove(id)?;
@@ -94,9 +95,10 @@ impl Stored {
         Some(call)
     }
 
-    /// Replaces everything but what `keep` names, emergency calls first and then the oldest. The calls that are no longer there.
+    /// Replaces everything except what `keep` names, emergency calls first and then the oldest. Returns the calls that
+    /// are no longer there.
     ///
-    /// What did not change keeps its memory, which the tracker or the engine may share.
+    /// An unchanged call keeps its memory, which the tracker or the engine may share.
     pub fn replace(&mut self, mut calls: Vec<Call>, keep: impl Fn(&str) -> bool) -> Vec<Box<Call>> {
         let mut old = std::mem::take(&mut self.calls);
         (self.legs, self.more_left_out) = (0, false);
@@ -120,7 +122,7 @@ impl Stored {
         gone
     }
 
-    /// How many calls were left out, at least.
+    /// Least number of calls that were left out.
     #[must_use]
     pub fn left_out(&self) -> usize {
         self.left_out.len() + usize::from(self.more_left_out)

@@ -1,4 +1,4 @@
-//! Learning calls: messages -> legs -> calls -> etcd.
+//! Learns calls: messages -> legs -> calls -> etcd.
 
 pub mod latching;
 pub mod mirror;

@@ -1,6 +1,6 @@
-//! What is known of a call: the values that the tracker fills, etcd stores, and recovery works from.
+//! The data of a call: the tracker fills it, etcd stores it, and recovery works from it.
 //!
-//! "Local" is the side of the server that keepcall guards; "remote" is the phone or trunk on the other end of a leg.
+//! "Local" is the side of the server that keepcall guards. "Remote" is the phone or trunk on the other end of a leg.
 
 mod common;
 mod gaps;
@@ -18,21 +18,22 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// Bytes kept exactly as they were on the wire. JSON shows them as text where they are UTF-8, else as `{"base64": ...}`.
+/// Bytes exactly as they were on the wire. JSON shows them as text if they are UTF-8, else as `{"base64": ...}`.
 ///
-/// They never change, and a clone shares them: what the tracker follows, what waits to be written, and what is stored of one call
-/// is the same memory.
+/// The bytes never change, and clones share them. The tracker's copy, the copy that waits for its write and the stored
+/// copy of a call are the same memory.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct Verbatim(pub Arc<[u8]>);
 
 impl Verbatim {
-    /// Bytes that many calls have in common (lists of methods, the server's own Contact): equal ones share one place in memory.
+    /// Bytes that many calls have in common (lists of methods, the server's own Contact). Equal values share one
+    /// allocation.
     #[must_use]
     pub fn common(bytes: &[u8]) -> Self {
         common::shared(bytes)
     }
 
-    /// The bytes as text; invalid UTF-8 is replaced. For people, never for the wire.
+    /// The bytes as text, with invalid UTF-8 replaced. For people, never for the wire.
     #[must_use]
     pub fn lossy(&self) -> String {
         String::from_utf8_lossy(&self.0).into_owned()
@@ -87,7 +88,7 @@ impl<'de> Deserialize<'de> for Verbatim {
     }
 }
 
-/// Reads either form, and makes a value of the bytes without a copy between.
+/// Reads either form and builds the value from the bytes without an intermediate copy.
 struct Visitor<F>(F);
 
 impl<'de, F: FnOnce(&[u8]) -> Verbatim> serde::de::Visitor<'de> for Visitor<F> {
@@ -109,7 +110,7 @@ impl<'de, F: FnOnce(&[u8]) -> Verbatim> serde::de::Visitor<'de> for Visitor<F> {
     }
 }
 
-/// Reads a field of which equal values share memory; see [`Verbatim::common`].
+/// Reads a field whose equal values share memory; see [`Verbatim::common`].
 fn common<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Verbatim, D::Error> {
     d.deserialize_any(Visitor(Verbatim::common))
 }
@@ -143,7 +144,7 @@ pub enum LegState {
     Ended,
 }
 
-/// A session description (RFC 8866) that is in force.
+/// A session description (RFC 8866) in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sdp {
     /// The body as it was on the wire.
@@ -164,82 +165,82 @@ pub struct SessionTimer {
 pub struct Leg {
     /// Call-ID, verbatim.
     pub call_id: Verbatim,
-    /// Who started the dialog. Of a leg that was first seen after its start: who sent the first request that was seen.
+    /// Who started the dialog. If the start was missed: who sent the first request seen.
     pub direction: Direction,
-    /// Where the leg is in its life.
+    /// The leg's state in its life.
     pub state: LegState,
-    /// The whole value of the header that names the server's side, tag included, verbatim: it goes into From of what the
-    /// agent sends.
+    /// Whole value of the header that names the server's side, tag included, verbatim. The agent sends it in From.
     pub local: Verbatim,
-    /// The whole value of the header that names the phone's side, tag included, verbatim: it goes into To.
+    /// Whole value of the header that names the phone's side, tag included, verbatim. The agent sends it in To.
     pub remote: Verbatim,
     /// The server's tag.
     pub local_tag: Verbatim,
-    /// The phone's tag; empty until the phone has given one.
+    /// The phone's tag. Empty until the phone has given one.
     pub remote_tag: Verbatim,
-    /// Highest CSeq number that the server has used towards the phone; `None` if it has sent no request.
+    /// Highest CSeq number that the server has used towards the phone. `None` if it has sent no request.
     pub local_cseq: Option<u32>,
-    /// Highest CSeq number that the phone has used towards the server; `None` if it has sent no request.
+    /// Highest CSeq number that the phone has used towards the server. `None` if it has sent no request.
     pub remote_cseq: Option<u32>,
-    /// Route set from the server towards the phone, in the order of the Route headers to send (RFC 3261 section 12.1):
-    /// each a whole `<sip:...;lr>` value, verbatim. Entries of the server itself (a proxy that record-routes) are left out.
+    /// Route set from the server towards the phone, in the order of the Route headers to send (RFC 3261 section 12.1).
+    /// Each is a whole `<sip:...;lr>` value, verbatim. Entries of the server itself (a proxy that record-routes) are
+    /// left out.
     pub route_set: Vec<Verbatim>,
-    /// The phone's Contact URI (without angle brackets), verbatim; the request URI of what the agent sends.
+    /// The phone's Contact URI (without angle brackets), verbatim: the request URI of the agent's requests.
     pub remote_target: Verbatim,
     /// The server's own Contact URI as the phone knows it.
     #[serde(deserialize_with = "common")]
     pub local_target: Verbatim,
-    /// How SIP travels.
+    /// Transport of the leg's SIP.
     pub transport: Transport,
-    /// The server's address and port on the wire: what the phone knows.
+    /// The server's address and port on the wire, as the phone knows it.
     pub local_addr: SocketAddr,
-    /// Where the phone's (or its proxy's) packets really come from, and the server's go to.
+    /// Real source address of the phone's (or its proxy's) packets, and destination of the server's.
     pub remote_addr: SocketAddr,
-    /// The session description that the phone was last sent, and that is in force (rejected offers do not count).
+    /// The last session description sent to the phone that is in force (rejected offers do not count).
     pub sdp_sent: Option<Sdp>,
-    /// The session description that the phone last sent, and that is in force.
+    /// The last session description from the phone that is in force.
     pub sdp_received: Option<Sdp>,
-    /// Where the phone's RTP really comes from, one per m-line of `sdp_received`, where it was observed.
+    /// Real source of the phone's RTP, one per m-line of `sdp_received`, where it was observed.
     #[serde(default)]
     pub rtp_sources: Vec<Option<SocketAddr>>,
-    /// The session timer, if there is one.
+    /// The session timer, if the leg has one.
     pub session_timer: Option<SessionTimer>,
-    /// The phone's Allow, joined by commas; empty if it sent none.
+    /// The phone's Allow, joined by commas. Empty if it sent none.
     #[serde(deserialize_with = "common")]
     pub allow: Verbatim,
-    /// The phone's Supported, joined by commas; empty if it sent none.
+    /// The phone's Supported, joined by commas. Empty if it sent none.
     #[serde(deserialize_with = "common")]
     pub supported: Verbatim,
-    /// Whether something that recovery needs is not known, or not any more; such a leg is not recovered. `gaps` says what.
+    /// Whether a fact that recovery needs is unknown or lost. Such a leg is not recovered. `gaps` says what is missing.
     #[serde(default)]
     pub partial: bool,
-    /// What is not known.
+    /// What is missing.
     #[serde(default, skip_serializing_if = "Gaps::is_empty")]
     pub gaps: Gaps,
-    /// An agent carries this leg: it was recovered, and the phone was given the Contact of the recovery port.
+    /// An agent carries this leg: it recovered the leg and gave the phone the Contact of the recovery port.
     #[serde(default)]
     pub carried: bool,
 }
 
 impl Leg {
-    /// Whether the phone's RTP may come from `host` though it has described the host `told`: only that one, and the one that its SIP
-    /// comes from, are named by signalling.
+    /// Whether the phone's RTP may come from `host` although its SDP says `told`. Signalling vouches for only two
+    /// hosts: `told`, and the source of the phone's SIP.
     #[must_use]
     pub fn may_send_rtp(&self, told: IpAddr, host: IpAddr) -> bool {
         host == told || host == self.remote_addr.ip()
     }
 
-    /// Why the leg, taken by itself, would not be recovered; `None` if it would.
+    /// Why the leg, taken by itself, would not be recovered. `None` if it would.
     #[must_use]
     pub fn obstacle(&self) -> Option<String> {
         let mut why: Vec<&str> = self.gaps.iter().map(Gap::why).collect();
         if why.is_empty() && self.partial {
-            // Stored by a version that did not keep the reason.
+            // A version that did not keep the reason stored this leg.
             why.push(Gap::Other.why());
         }
         match self.transport {
             Transport::Udp => {}
-            // The phone has opened the connection, and it ended with the server.
+            // The phone opened the connection, and the connection died with the server.
             Transport::Tcp | Transport::Tls | Transport::Ws => {
                 why.push("it runs over a connection that only the phone can open")
             }
@@ -258,9 +259,9 @@ pub enum Pairing {
     Header,
     /// Session-ID (RFC 7989).
     SessionId,
-    /// Identities, time and media agreed, and no other leg agreed as well.
+    /// Identities, time and media agreed, and no other leg agreed equally.
     Evidence,
-    /// The server itself said that the two are in one bridge.
+    /// The server itself reported both legs in one bridge.
     Bridge,
 }
 
@@ -273,30 +274,30 @@ pub struct Call {
     pub id: String,
     /// The instance (VIP group) whose server carries the call.
     pub instance: String,
-    /// The node that wrote this.
+    /// The node that wrote this record.
     pub node: String,
-    /// Epoch of the instance in which this was written.
+    /// Epoch of the instance at the time of writing.
     pub epoch: u64,
-    /// Wall-clock milliseconds since 1970 at which the call was confirmed.
+    /// Time of confirmation, in wall-clock milliseconds since 1970.
     pub confirmed_ms: u64,
     /// How the legs were paired; `None` for a single leg.
     pub pairing: Option<Pairing>,
-    /// How certain the pairing is, from 0 to 100 (see [`crate::calls::pairing`]); 100: the server said so, or it is one dialog. `None`
-    /// for a single leg.
+    /// Confidence of the pairing, from 0 to 100 (see [`crate::calls::pairing`]). 100 means that the server reported it,
+    /// or that both legs are one dialog. `None` for a single leg.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confidence: Option<u8>,
-    /// What a single leg is connected to, if the server tells.
+    /// What a single leg is connected to, if the server reports it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub other_end: Option<ConnectedTo>,
-    /// One leg (the server itself is the other party, or the partner is not known for certain), or two.
+    /// Two legs, or one if the server itself is the other party or the partner is uncertain.
     pub legs: Vec<Shared<Leg>>,
-    /// Whether a leg is an emergency call (RFC 5031 service URN, or a number that the configuration names).
+    /// Whether a leg is an emergency call (RFC 5031 service URN, or a number from the configuration).
     #[serde(default)]
     pub emergency: bool,
 }
 
 impl Call {
-    /// Gives back the memory that reading left over: lists grow in steps that are larger than calls are.
+    /// Frees the memory that parsing over-allocated, because lists grow in steps larger than a call needs.
     pub fn shrink(&mut self) {
         self.legs.shrink_to_fit();
         for leg in &mut self.legs {
@@ -306,10 +307,10 @@ impl Call {
     }
 }
 
-/// Version of [`Call`]'s JSON. A reader refuses what is newer than it knows.
+/// Version of [`Call`]'s JSON. A reader refuses a newer version than it knows.
 pub const SCHEMA: u32 = 1;
 
-/// What happens to the set of confirmed calls.
+/// A change in the set of confirmed calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallEvent {
     /// The call was confirmed, or its state changed: store this.
@@ -323,8 +324,8 @@ pub enum CallEvent {
     },
 }
 
-/// One direction of audio that the kernel relay forwards: packets `from` a phone that reach the VIP `at` a port go `to` the
-/// other phone, and seem to come from `source`, the VIP port which that phone knows.
+/// One direction of audio in the kernel relay. A packet `from` a phone to the VIP port `at` goes `to` the other phone.
+/// It leaves from `source`, the VIP port that the other phone knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Flow {
     /// The sending phone.
@@ -335,6 +336,6 @@ pub struct Flow {
     pub to: SocketAddr,
     /// The VIP address and port that the receiving phone expects packets from.
     pub source: SocketAddr,
-    /// Whether both parties have agreed on T.38 over UDPTL here: its packets look like anything.
+    /// Whether both parties have agreed on T.38 over UDPTL here. UDPTL packets have no recognisable pattern.
     pub udptl: bool,
 }

@@ -1,27 +1,28 @@
-//! Legs to calls: finds the two legs that a B2BUA or a proxy joined, from what the legs themselves show. Pure.
+//! Pairs the two legs that a B2BUA or a proxy joined, from evidence in the legs themselves. Pure.
 //!
-//! Evidence is used strongest first: one dialog seen twice, a header that the operator named, Session-ID, the charging vector, the
-//! phone's media address in the other leg's description, then identities with time. Two legs are paired only if each is the other's only
-//! fit, counting also legs that still ring; where several fit, only the order of the answers may decide: a B2BUA answers the
-//! caller right after the callee has answered, so a moment later it is seen who else it could have been. What remains in doubt stays unpaired: a wrong pair would join strangers.
+//! The pairer tries the strongest evidence first: one dialog seen twice, a header that the operator named, Session-ID,
+//! the charging vector, the phone's media address in the other leg's description, then identities with time. It pairs
+//! two legs only if each is the other's only fit, and it counts legs that still ring as fits. Among several fits only
+//! the order of the answers may decide: a B2BUA answers the caller right after the callee has answered, so a moment
+//! later the rivals are known. What remains in doubt stays unpaired, because a wrong pair would join strangers.
 //!
-//! What the server itself says of its bridges ranks above all of this, and is not found here: see [`crate::pbx::bridges`].
+//! The server's own report of its bridges ranks above all of this; see [`crate::pbx::bridges`].
 //!
-//! How certain a pair is, from 0 to 100:
+//! Confidence of a pair, from 0 to 100:
 //!
 //! | found by | confidence |
 //! |---|---|
-//! | the server's own word, or one dialog seen twice | 100 |
+//! | the server's own report, or one dialog seen twice | 100 |
 //! | the operator's header, or Session-ID | 95 |
 //! | the ICID of P-Charging-Vector (RFC 7315) | 95 |
 //! | media: each leg was sent the other phone's address (direct media) | 95 |
 //! | media: one of them was | 90 |
-//! | caller agrees exactly / as a number written otherwise | +35 / +25 |
-//! | callee agrees exactly / as a number written otherwise | +35 / +25 |
+//! | caller agrees exactly / as a number in another notation | +35 / +25 |
+//! | callee agrees exactly / as a number in another notation | +35 / +25 |
 //! | the caller was answered within 200 ms after the callee | +15 |
 //! | there were other fits, and only the order of the answers told them apart | -10 |
 //!
-//! The last four rows add up for a pair by identities; below 35 there is no pair.
+//! The last four rows add up for a pair by identities. Below 35 there is no pair.
 
 mod number;
 
@@ -36,16 +37,16 @@ use std::hash::BuildHasher as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// How long after the caller's INVITE the callee's may come: longer than most announcements before a transfer, and short enough that a
-/// forgotten leg is no rival for the calls of the next minutes.
+/// Longest time from the caller's INVITE to the callee's: longer than most announcements before a transfer, and short
+/// enough that a forgotten leg does not rival the calls of the next minutes.
 pub const SETUP_WINDOW: Duration = Duration::from_secs(180);
-/// How long after the callee's answer the caller's may come for their order to tell equal candidates apart: a server needs
-/// milliseconds. Equal calls that are answered closer to each other than this are not told apart by it.
+/// Longest time from the callee's answer to the caller's at which their order still tells equal candidates apart. A
+/// server needs milliseconds. Equal calls answered closer together than this stay undecided.
 pub const ANSWER_WINDOW: Duration = Duration::from_millis(200);
-/// Most legs with one identity that are looked at. Beyond it the case counts as ambiguous, which is safe and bounds the work.
+/// Most legs checked per identity. Beyond it the case counts as ambiguous, which is safe and bounds the work.
 const MAX_RIVALS: usize = 64;
 
-/// Confidence of what is certain by construction; the table above has the reasons.
+/// Confidence of what is certain by construction. The table above has the reasons.
 pub const CERTAIN: u8 = 100;
 const NAMED: u8 = 95;
 const MEDIA: [u8; 2] = [90, 95];
@@ -53,7 +54,7 @@ const EXACT: u8 = 35;
 const OTHERWISE_WRITTEN: u8 = 25;
 const IN_ORDER: u8 = 15;
 const ORDER_DECIDED: u8 = 10;
-/// One party that agrees exactly. A number written otherwise is not enough by itself.
+/// One party that agrees exactly. A number in another notation is not enough by itself.
 const LEAST: u8 = 35;
 
 type Ids = SmallVec<[LegId; 4]>;
@@ -71,7 +72,7 @@ enum Level {
 
 impl Level {
     const ALL: [Self; 6] = [Self::Dialog, Self::Header, Self::SessionId, Self::Charging, Self::Media, Self::Parties];
-    /// Without what is in the descriptions.
+    /// All levels except the one that reads descriptions.
     const SIGNALLED: [Self; 5] = [Self::Dialog, Self::Header, Self::SessionId, Self::Charging, Self::Parties];
 
     const fn pairing(self) -> Pairing {
@@ -89,14 +90,15 @@ impl Level {
 pub struct Partner {
     /// The other leg.
     pub leg: LegId,
-    /// How it was found.
+    /// Evidence of the pairing.
     pub pairing: Pairing,
-    /// How certain it is, from 0 to 100.
+    /// Confidence, from 0 to 100.
     pub confidence: u8,
 }
 
-/// What a leg may have in common with another, in the order of the levels; and where the keys of each level end. Most legs have a Call-ID, an
-/// address that was told and one that was sent, and a caller and a called party, each whole and by its last digits.
+/// Hashes of what a leg may have in common with another, in the order of the levels, and the end of each level's keys.
+/// Most legs have a Call-ID, a media address in each description, and a caller and a called party, each whole and by
+/// its last digits.
 #[derive(Default)]
 struct Keys {
     all: SmallVec<[u64; 8]>,
@@ -112,13 +114,13 @@ impl Keys {
 }
 
 struct Entry {
-    /// Kept, since what they are made of changes with the leg, and making them costs more than all else here.
+    /// Kept, because the fields behind the keys change with the leg, and computing keys costs more than all else here.
     keys: Keys,
-    /// From when on the other leg may come: the start of the leg, or the end of the partner that it had.
+    /// Earliest start of the other leg: the start of this leg, or the end of its former partner.
     open: Time,
 }
 
-/// The unpaired legs, found by what they have in common.
+/// The unpaired legs, indexed by their evidence.
 #[derive(Default)]
 pub struct Pairer {
     index: QuickMap<u64, Ids>,
@@ -126,7 +128,7 @@ pub struct Pairer {
     hasher: RandomState,
 }
 
-/// Reads a leg.
+/// Read access to legs.
 pub trait Legs {
     /// The leg, if it is still known.
     fn leg(&self, id: LegId) -> Option<&Tracked>;
@@ -139,7 +141,7 @@ impl Legs for crate::calls::tracker::Tracker {
 }
 
 impl Pairer {
-    /// Makes a leg a candidate (and a rival); `open` is when it began to seek.
+    /// Adds a leg as a candidate (and a rival). `open` is when it began to look for a partner.
     pub fn add(&mut self, id: LegId, t: &Tracked, open: Time) {
         self.remove(id);
         let keys = self.keys(t, &Level::ALL);
@@ -152,14 +154,14 @@ impl Pairer {
         self.entries.insert(id, Entry { keys, open });
     }
 
-    /// Takes what has changed in a leg into account, if it is a candidate.
+    /// Updates the keys of a changed leg, if it is a candidate.
     pub fn refresh(&mut self, id: LegId, t: &Tracked) {
         if let Some(open) = self.entries.get(&id).map(|e| e.open) {
             self.add(id, t, open);
         }
     }
 
-    /// Takes a leg out: it is paired, or over.
+    /// Removes a leg that is paired or over.
     pub fn remove(&mut self, id: LegId) {
         self.take(id);
     }
@@ -183,10 +185,11 @@ impl Pairer {
         self.entries.clear();
     }
 
-    /// Takes a leg out, like [`Pairer::remove`]. The unpaired legs that have something in common with it: its fate may settle theirs.
+    /// Removes a leg, like [`Pairer::remove`]. Returns the unpaired legs with common keys, because this may settle
+    /// their case.
     #[must_use]
     pub fn remove_from_neighbours(&mut self, id: LegId, t: &Tracked) -> Vec<LegId> {
-        // One that was no candidate was no rival for its media either, and to read its descriptions costs the most.
+        // A leg that was no candidate was no media rival either, and reading its descriptions costs the most.
         let keys = self.take(id).map_or_else(|| self.keys(t, &Level::SIGNALLED), |e| e.keys);
         let mut all: Vec<_> =
             keys.all.iter().filter_map(|k| self.index.get(k)).flatten().copied().take(MAX_RIVALS).collect();
@@ -215,7 +218,7 @@ impl Pairer {
         None
     }
 
-    /// The one of the candidates that it is, and whether there was no other.
+    /// The right one of the candidates, and whether it was the only one.
     fn decide(
         &self,
         id: LegId,
@@ -243,19 +246,19 @@ impl Pairer {
         }
     }
 
-    /// Of several callers that fit the callee's leg `id`, the one that was answered right after it, if the order of the answers leaves
-    /// no other.
+    /// Of several callers that fit the callee's leg `id`, the one answered right after it, if the order of the answers
+    /// excludes all others.
     ///
-    /// What this rests on: a caller who was not answered before is answered within [`ANSWER_WINDOW`] after the callee. So once
-    /// that has passed, the caller is among those that were answered by then; one who was answered before the callee may have heard
-    /// an announcement first, and leaves the case open.
+    /// The premise: a caller not answered before is answered within [`ANSWER_WINDOW`] after the callee. Once that
+    /// window has passed, the caller is among those answered by then. A caller answered before the callee may have
+    /// heard an announcement first, and leaves the case open.
     fn caller_of(&self, id: LegId, callee: &Tracked, level: Level, legs: &impl Legs, now: Time) -> Option<LegId> {
         let answered = callee.confirmed?;
         let until = answered + ANSWER_WINDOW;
         if now < until {
             return None;
         }
-        // Whom the server has not answered by now is not its caller, however well it fits.
+        // A caller still unanswered by now is not the callee's caller, however well it fits.
         let mut callers = self.best(id, callee, level, legs, false)?;
         callers.retain(|i| legs.leg(*i).and_then(|t| t.confirmed).is_some_and(|at| at <= until));
         let [only] = callers.as_slice() else { return None };
@@ -268,7 +271,7 @@ impl Pairer {
         (callees.contains(&id) && !callees.iter().any(rival)).then_some(*only)
     }
 
-    /// Whether a leg has rivals that the server has not answered: without them it might have been clear whose partner it is.
+    /// Whether a leg has rivals that the server has not answered. Without them its partner might have been certain.
     #[must_use]
     pub fn is_crowded(&self, id: LegId, legs: &impl Legs) -> bool {
         let Some(me) = legs.leg(id) else { return false };
@@ -279,10 +282,11 @@ impl Pairer {
         Level::ALL.into_iter().any(unanswered)
     }
 
-    /// The legs that fit `id` best, with or without those that the server has not answered; `None` if there are too many to look at.
+    /// The best fits for `id`, with or without legs that the server has not answered. `None` if there are too many to
+    /// check.
     fn best(&self, id: LegId, me: &Tracked, level: Level, legs: &impl Legs, unanswered: bool) -> Option<Ids> {
         let mut found: SmallVec<[(u8, LegId); 4]> = SmallVec::new();
-        // A leg without an entry is no candidate, and fits nobody.
+        // A leg without an entry is no candidate and fits nothing.
         for key in self.entries.get(&id).map_or(&[][..], |e| e.keys.of(level)) {
             let Some(ids) = self.index.get(key) else { continue };
             let (mut looked, mut idle) = (0, 0);
@@ -291,7 +295,8 @@ impl Pairer {
                 if t.leg.direction == me.leg.direction {
                     continue;
                 }
-                // Legs that the server has not answered are rivals, but any number of them costs a stranger nothing.
+                // Legs that the server has not answered are rivals, but a stranger can create any number of them for
+                // free.
                 if t.is_unanswered() {
                     idle += 1;
                     if idle > MAX_RIVALS || !unanswered {
@@ -332,14 +337,14 @@ impl Pairer {
 
     fn level_keys(&self, t: &Tracked, level: Level) -> SmallVec<[u64; 8]> {
         let c = &t.clues;
-        // A number in front keeps a caller from meeting a callee of the same number.
+        // The number in front keeps a caller from matching a callee of the same number.
         let key = |kind: u8, value: &[u8]| self.hasher.hash_one((kind, value));
         match level {
             Level::Dialog => [key(0, &t.leg.call_id.0)].into_iter().collect(),
             Level::Header => c.header.iter().map(|v| key(1, v)).collect(),
             Level::SessionId => c.session_id.iter().map(|v| key(2, v)).collect(),
             Level::Charging => c.charging.iter().map(|v| key(8, v)).collect(),
-            // Before the answer there is nothing to compare, and nothing to be parsed.
+            // Before the answer there is nothing to compare and nothing to parse.
             Level::Media if t.confirmed.is_none() => SmallVec::new(),
             Level::Media => own_media(t).chain(told_media(t)).map(|a| self.hasher.hash_one((5_u8, a))).collect(),
             Level::Parties => {
@@ -352,13 +357,13 @@ impl Pairer {
         }
     }
 
-    /// How well two legs of opposite direction fit; 0 for not at all.
+    /// How well two legs of opposite direction fit. 0 means not at all.
     fn fits(&self, a: (LegId, &Tracked), b: (LegId, &Tracked), level: Level) -> u8 {
         let ((caller_id, caller), (_, callee)) = if a.1.leg.direction == Direction::Inbound { (a, b) } else { (b, a) };
         let same_call_id = caller.leg.call_id == callee.leg.call_id;
         let (x, y) = (&caller.clues, &callee.clues);
         let fits = match level {
-            // The server's side of the one is the phone's side of the other. Tags that are not known yet are those to come.
+            // The server's side of one leg is the phone's side of the other. An unknown tag may still match.
             Level::Dialog => {
                 let tag = |x: &[u8], y: &[u8]| x.is_empty() || y.is_empty() || x == y;
                 same_call_id
@@ -376,7 +381,8 @@ impl Pairer {
                 if same_call_id || headers_differ || !in_order {
                     return 0;
                 }
-                // How a number is written never decides between two: it only counts whether it can be the same party.
+                // The notation of a number never decides between two candidates. It only counts whether both can be the
+                // same party.
                 return u8::from(agree(&x.caller, &y.caller) > 0) + u8::from(agree(&x.callee, &y.callee) > 0);
             }
         };
@@ -402,7 +408,7 @@ fn confidence(a: &Tracked, b: &Tracked, level: Level, sole: bool) -> u8 {
     sum.saturating_sub(if sole { 0 } else { ORDER_DECIDED })
 }
 
-/// What it is worth that a party of the one may be that party of the other.
+/// Points for the match between a party of one leg and that party of the other.
 fn agree(a: &[Option<Box<[u8]>>; 2], b: &[Option<Box<[u8]>>; 2]) -> u8 {
     let mut pairs = a.iter().flatten().flat_map(|x| b.iter().flatten().map(move |y| (x, y)));
     if pairs.clone().any(|(x, y)| x == y) {
@@ -414,12 +420,12 @@ fn agree(a: &[Option<Box<[u8]>>; 2], b: &[Option<Box<[u8]>>; 2]) -> u8 {
     }
 }
 
-/// In how many directions the one phone was told the other phone's own address: 0, 1 or 2. Only a server that lets two phones talk
-/// directly says that.
+/// Number of directions in which one phone was sent the other phone's own address: 0, 1 or 2. Only a server that lets
+/// two phones exchange media directly does that.
 fn media(a: &Tracked, b: &Tracked) -> u8 {
     type Addresses = SmallVec<[SocketAddr; 2]>;
     let (a_own, b_own): (Addresses, Addresses) = (own_media(a).collect(), own_media(b).collect());
-    // Behind two NATs both may have the same private address: that says nothing.
+    // Behind two NATs both may have the same private address, which proves nothing.
     if a_own.iter().any(|at| b_own.contains(at)) {
         return 0;
     }
@@ -434,13 +440,13 @@ fn told_media(t: &Tracked) -> impl Iterator<Item = SocketAddr> {
     addresses(t.leg.sdp_sent.as_ref())
 }
 
-/// Where a description wants its streams; the first two are enough to tell two phones apart.
+/// Media addresses of a description. The first two are enough to tell two phones apart.
 fn addresses(sdp: Option<&crate::calls::model::Sdp>) -> impl Iterator<Item = SocketAddr> {
     let places = sdp.map(|s| sdp::places(&s.body)).unwrap_or_default();
     places
         .into_iter()
         .filter_map(|(ip, port)| Some(SocketAddr::new(ip?, port)).filter(|_| port > 1))
-        // A held stream (0.0.0.0) and a host's own name for itself are the same for many.
+        // A held stream (0.0.0.0) and the loopback address are the same for many phones.
         .filter(|a| !a.ip().is_unspecified() && !a.ip().is_loopback())
         .take(2)
 }

@@ -1,13 +1,13 @@
-//! Maps with keys that the program itself has made: numbers that it counts, and hashes that were drawn with a secret. Nobody outside
-//! can choose them, so they need no hash that withstands attacks.
+//! Maps with keys that the program itself makes: counters, and hashes with a secret seed. Outsiders cannot choose the
+//! keys, so the hash need not withstand attacks.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// Such a map.
+/// A hash map with the fast hasher.
 pub(super) type QuickMap<K, V> = HashMap<K, V, BuildHasherDefault<Quick>>;
 
-/// Spreads numbers over all bits: the product with an odd constant, both halves of it.
+/// Spreads numbers over all bits: multiplies by an odd constant and combines both halves of the product.
 #[derive(Default)]
 pub(super) struct Quick(u64);
 
@@ -29,7 +29,7 @@ impl Hasher for Quick {
     fn write_u64(&mut self, n: u64) {
         /// 2^64 divided by the golden ratio: its multiples lie far apart.
         const SPREAD: u128 = 0x9e37_79b9_7f4a_7c15;
-        // Turned, so that the parts of a key have places of their own.
+        // The rotation gives each part of a key its own place.
         let product = u128::from(self.0.rotate_left(26) ^ n) * SPREAD;
         #[allow(clippy::cast_possible_truncation, reason = "both halves are taken")]
         let (low, high) = (product as u64, (product >> 64) as u64);
@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn numbers_in_a_row_fall_into_places_of_their_own() {
-        // What a map of this size looks at: low bits for the place, high bits for the tag.
+        // The bits that a map of this size uses: low bits for the place, high bits for the tag.
         let (mut low, mut high) = (HashSet::new(), HashSet::new());
         for n in 0..1024_u32 {
             let mut h = Quick::default();

@@ -1,4 +1,4 @@
-//! Calls in etcd: written by the master, followed by everyone. The driver around `queue`, `echo` and `value`.
+//! Calls in etcd: the master writes them, every node follows them. The driver around `queue`, `echo` and `value`.
 
 mod echo;
 mod follow;
@@ -21,36 +21,36 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use value::{Coder, Trust};
 
-/// Events that wait for a slow reader; beyond it the watch waits, and etcd keeps the rest.
+/// Events that may wait for a slow reader. Beyond it the watch waits, and etcd keeps the rest.
 const EVENTS: usize = 256;
 /// Least time between two warnings of the same kind.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
-/// What the store has to know of its instance.
+/// Settings of the store for its instance.
 #[derive(Clone)]
 pub struct StoreSettings {
     /// Name of the cluster.
     pub cluster: String,
     /// Name of the instance.
     pub instance: String,
-    /// Most calls that are followed at a time; as many with two legs, and twice as many with one, may wait to be written.
+    /// Most calls followed at a time. As many two-leg calls, or twice as many single legs, may wait for their write.
     pub max_calls: usize,
-    /// The cluster's shared key, under which calls are encrypted.
+    /// The cluster's shared key, which encrypts calls.
     pub cluster_key: Vec<u8>,
-    /// Further keys under which calls are read, during a change of key. The writer encrypts those calls anew.
+    /// Further keys accepted for reading during a change of key. The writer encrypts those calls again.
     pub accepted_keys: Vec<Vec<u8>>,
     /// Whether calls are encrypted.
     pub encrypt: bool,
-    /// Whether calls that are not encrypted are read. Whoever can write etcd can then steer their audio.
+    /// Whether unencrypted calls are read. Anyone who can write etcd can then steer their audio.
     pub accept_plain: bool,
 }
 
-/// What the store tells.
+/// A report of the store.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StoreEvent {
     /// A call was stored, or its stored state changed.
     Put {
-        /// The call. What this node wrote itself shares its memory with what was handed to [`StoreHandle::apply`].
+        /// The call. For this node's own write it shares memory with the call given to [`StoreHandle::apply`].
         call: Box<Call>,
         /// This node is known to have written it.
         own: bool,
@@ -59,34 +59,34 @@ pub enum StoreEvent {
     Delete {
         /// [`Call::id`].
         id: String,
-        /// This node did it.
+        /// This node removed it.
         own: bool,
     },
-    /// The stored value cannot be used any more: somebody else wrote it.
+    /// The stored value has become unusable: somebody else wrote it.
     Spoiled {
         /// [`Call::id`].
         id: String,
     },
-    /// A full read: these calls replace everything that was told before.
+    /// A full read: these calls replace everything reported before.
     Synced {
-        /// The calls that are stored.
+        /// The stored calls.
         calls: Vec<Call>,
-        /// What is known besides and stands.
+        /// Earlier calls that stay.
         keep: Keep,
     },
 }
 
-/// What a reader keeps of calls that a full read does not tell.
+/// Calls that a reader keeps although a full read does not contain them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// The calls of these ids: their stored values cannot be used.
+    /// The calls of these ids, whose stored values are unusable.
     These(BTreeSet<String>),
-    /// Every call: etcd has forgotten what it held, and its master has not stored it again yet.
+    /// Every call: etcd has lost its data, and its master has not stored the calls again yet.
     All,
 }
 
 impl Keep {
-    /// Whether the call stands.
+    /// Whether the call stays.
     #[must_use]
     pub fn has(&self, id: &str) -> bool {
         match self {
@@ -96,18 +96,18 @@ impl Keep {
     }
 }
 
-/// Why not everything is known to be written.
+/// Why some changes are not known to be written.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum FlushError {
-    /// It took too long.
+    /// Time-out.
     #[error("{pending} changed calls could not be written to etcd in time{}", last_error.as_ref().map(|e| format!(": {e}")).unwrap_or_default())]
     Late {
         /// Calls whose newest state is not known to be written.
         pending: usize,
-        /// What etcd said last, if it failed.
+        /// etcd's last error, if it failed.
         last_error: Option<String>,
     },
-    /// Another node is named as the writer: this one may not write any more.
+    /// etcd names another node as the writer, so this one may no longer write.
     #[error("this node is no longer allowed to write the calls of the instance")]
     Refused,
     /// The store's task has ended.
@@ -115,35 +115,35 @@ pub enum FlushError {
     Stopped,
 }
 
-/// Numbers for status.
+/// Status figures.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoreStatus {
     /// Calls whose newest state is not known to be written.
     pub pending: usize,
-    /// Changes that found no room, or that etcd did not take.
+    /// Changes dropped for lack of room, or refused by etcd.
     pub dropped: u64,
-    /// Values that are in etcd and cannot be used, for whatever reason.
+    /// Unusable values in etcd, for whatever reason.
     pub bad_values: usize,
-    /// Of these: not encrypted, which is not allowed.
+    /// Of these: unencrypted although encryption is required.
     pub plain_refused: usize,
-    /// Of these: encrypted by somebody without this cluster's key, or changed, moved, or put back from former times.
+    /// Of these: encrypted without this cluster's key, or altered, moved, or replayed.
     pub foreign_refused: usize,
-    /// Calls that are used although they are not encrypted, or under a former key. The next writer encrypts them anew.
+    /// Usable calls that are unencrypted or under a former key. The next writer encrypts them again.
     pub outdated: usize,
-    /// Times that another node was found to be named as the writer.
+    /// Number of times that etcd named another node as the writer.
     pub refused: u64,
-    /// Puts and deletes that are known to be done.
+    /// Puts and deletes confirmed by etcd.
     pub written: u64,
-    /// What etcd said last, if the last write failed.
+    /// etcd's last error, if the last write failed.
     pub last_error: Option<String>,
 }
 
 struct State {
     queue: Queue,
     echo: Echo,
-    /// The epoch in which this node writes; without one nothing is written.
+    /// The epoch in which this node writes. `None` means no writing.
     writing: Option<u64>,
-    /// Counts changes of `writing`: what was found for an older one says nothing of the new one.
+    /// Counts changes of `writing`. A result for an older version says nothing about the new one.
     version: u64,
     refused_now: bool,
     warned: Option<Time>,
@@ -153,19 +153,20 @@ struct State {
 /// Writes and follows the calls of one instance.
 pub struct Store;
 
-/// The way to write. Clones write to the same queue; when the last is dropped, what is pending is tried once more and the writer ends.
+/// The write side. Clones share one queue. When the last one is dropped, the writer tries the pending changes once more
+/// and ends.
 #[derive(Clone)]
 pub struct StoreHandle {
     state: Arc<Mutex<State>>,
     bell: mpsc::Sender<()>,
     again: mpsc::Sender<()>,
-    /// Bumped after each batch, written or not.
+    /// Incremented after each batch, written or not.
     progress: watch::Receiver<u64>,
 }
 
 impl Store {
-    /// Starts following the calls of an instance; they are written once [`StoreHandle::write_as`] was called. Must be called
-    /// inside a tokio runtime.
+    /// Starts to follow the calls of an instance. Writing starts with [`StoreHandle::write_as`]. Must be called inside
+    /// a tokio runtime.
     #[must_use]
     pub fn start(etcd: Etcd, settings: StoreSettings) -> (StoreHandle, mpsc::Receiver<StoreEvent>) {
         let StoreSettings { cluster, instance, max_calls, cluster_key, accepted_keys, encrypt, accept_plain } =
@@ -181,7 +182,7 @@ impl Store {
         }));
         let coder =
             Arc::new(Coder::new(&cluster, &instance, &Trust { cluster_key, accepted_keys, encrypt, accept_plain }));
-        // One ring is enough: the writer looks at the whole queue.
+        // One ring is enough: the writer checks the whole queue.
         let (bell, rung) = mpsc::channel(1);
         let (again, reread) = mpsc::channel(1);
         let (done, progress) = watch::channel(0);
@@ -193,7 +194,7 @@ impl Store {
 }
 
 impl StoreHandle {
-    /// Takes a change to write; never waits. Changes of the same call replace each other until they are written.
+    /// Queues a change; never waits. Changes of one call replace each other until they are written.
     pub fn apply(&self, event: CallEvent) {
         let mut state = lock(&self.state);
         if !state.queue.push(event) && state.warned.is_none_or(|at| clock::now().since(at) >= WARN_EVERY) {
@@ -205,12 +206,12 @@ impl StoreHandle {
             );
         }
         drop(state);
-        // Full means that a ring is waiting already.
+        // A full channel means that a ring is already waiting.
         let _ = self.bell.try_send(());
     }
 
-    /// From now on this node writes, as the master of `epoch`: it is named as the writer first, and nothing is written before
-    /// that is done, or after another node was named. See `write` for why no late write of anybody can undo a newer one.
+    /// Starts writing as the master of `epoch`. The store first names this node as the writer. It writes nothing before
+    /// that, and nothing after another node was named. `write` explains why no late write can undo a newer one.
     pub fn write_as(&self, epoch: u64) {
         let mut state = lock(&self.state);
         state.writing = Some(epoch);
@@ -220,13 +221,13 @@ impl StoreHandle {
         drop(state);
         let _ = self.bell.try_send(());
         if outdated {
-            // Who may write makes good what is stored in plain or under a former key, and that begins with a new read.
+            // The writer re-encrypts calls stored in plain or under a former key, and that starts with a new read.
             self.read_again();
         }
     }
 
-    /// This node is no longer master: nothing more is written, and what waits is thrown away. How many changes that were. A write
-    /// that is under way may still succeed, if nobody else was named as the writer yet; it is not repeated.
+    /// Stops writing because this node is no longer master, and discards the waiting changes. Returns their number. A
+    /// write in progress may still succeed if nobody else was named as the writer yet; it is not repeated.
     pub fn stop_writing(&self) -> usize {
         let mut state = lock(&self.state);
         state.writing = None;
@@ -235,27 +236,26 @@ impl StoreHandle {
         state.queue.clear()
     }
 
-    /// Reads everything again; a [`StoreEvent::Synced`] tells it.
+    /// Reads everything again. A [`StoreEvent::Synced`] reports the result.
     pub fn read_again(&self) {
         let _ = self.again.try_send(());
     }
 
-    /// Whether another node was found to be the writer.
+    /// Whether etcd names another node as the writer.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         lock(&self.state).refused_now
     }
 
-    /// Waits until everything was written, at most for `within`.
+    /// Waits until everything is written, at most for `within`.
     ///
-    /// # Errors
-    /// See [`FlushError`]; what is pending is still tried afterwards.
+    /// # Errors See [`FlushError`]. The writer keeps trying the pending changes afterwards.
     pub async fn flush(&self, within: Duration) -> Result<(), FlushError> {
         let mut progress = self.progress.clone();
         let _ = self.bell.try_send(());
         let all = async {
             loop {
-                // Marked seen before the look, so that a batch that ends in between is not missed.
+                // Marked as seen before the check, so that a batch that ends in between is not missed.
                 progress.borrow_and_update();
                 {
                     let state = lock(&self.state);
@@ -278,7 +278,7 @@ impl StoreHandle {
         }
     }
 
-    /// Numbers for status.
+    /// Status figures.
     #[must_use]
     pub fn status(&self) -> StoreStatus {
         let state = lock(&self.state);
@@ -290,7 +290,8 @@ impl StoreHandle {
     }
 }
 
-/// No code panics while it holds the lock, and the state is whole after each statement; so a poisoned lock is still good.
+/// No code panics while it holds the lock, and the state is consistent after each statement, so a poisoned lock is
+/// usable.
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }

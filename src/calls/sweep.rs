@@ -1,10 +1,11 @@
-//! Finds calls that are stored and that nobody carries any more: written by a former master, or by a process that is no more, and
-//! their end was never seen. Pure.
+//! Finds stored calls that no agent carries: a former master or a dead process wrote them, and nobody saw their end.
+//! Pure.
 //!
-//! Only a master looks, and only at calls that neither its tracker nor its engine has. Age alone says nothing, since a call may
-//! last for days; so a call without a carrier is first handed to the tracker, like those that a restarted agent finds. There it
-//! lives by the tracker's rules (its session timer, or a day without any signalling), and its end is noticed if it lives. What
-//! the tracker does not take is removed when it had no carrier for as long as the tracker would have waited, without a break.
+//! Only a master looks, and only at calls that neither its tracker nor its engine has. Age alone proves nothing, since
+//! a call may last for days. The sweep therefore first hands a call without a carrier to the tracker, as a restarted
+//! agent does. There the tracker's rules apply (its session timer, or a day without signalling), and the tracker sees
+//! the end of a live call. If the tracker refuses a call, the sweep removes it once it has had no carrier, without a
+//! break, for as long as the tracker would have waited.
 
 use crate::calls::mirror::Stored;
 use crate::calls::tracker::MAX_SILENT;
@@ -14,19 +15,19 @@ use std::time::Duration;
 
 /// Time between two looks.
 pub const EVERY: Duration = Duration::from_secs(60);
-/// Most calls that one look covers; the next goes on behind them.
+/// Most calls that one look covers. The next look continues behind them.
 const PER_LOOK: usize = 4096;
-/// Most calls that one look hands to the tracker, which has to compare each with all that it has.
+/// Most calls that one look hands to the tracker, because the tracker compares each with all of its calls.
 const ADOPTIONS: usize = 256;
-/// Most calls without a carrier that are remembered. Beyond it the others wait their turn.
+/// Most calls without a carrier in memory. Further ones wait their turn.
 const MAX_ORPHANS: usize = 16_384;
-/// How long a call must have had no carrier before the tracker is asked: longer than a takeover, in which calls change hands.
+/// Time without a carrier before the tracker gets the call. Longer than a takeover, during which calls change hands.
 const ADOPT_AFTER: Duration = Duration::from_secs(110);
-/// How long a call that the tracker does not take must have had no carrier before it is removed: as long as the tracker waits for
-/// a silent one, and an hour.
+/// Time without a carrier before a call that the tracker refuses is removed: the tracker's wait for a silent call plus
+/// an hour.
 const REMOVE_AFTER: Duration = Duration::from_secs(MAX_SILENT.as_secs() + 3600);
 
-/// What is to be done with a call.
+/// What to do with a call.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// Let the tracker follow it.
@@ -35,20 +36,20 @@ pub enum Verdict {
     Remove(String),
 }
 
-/// Looks through the stored calls of a master, some at a time.
+/// Walks the stored calls of a master, a batch per look.
 #[derive(Debug, Default)]
 pub struct Sweep {
-    /// The last id that was looked at.
+    /// Id of the last call looked at.
     cursor: String,
     /// Calls without a carrier, and since when.
     orphans: BTreeMap<String, Time>,
 }
 
 impl Sweep {
-    /// One look; `carried` says whether the tracker or the engine has a call, or will get it.
+    /// One look. `carried` says whether the tracker or the engine has a call, or will get it.
     pub fn look(&mut self, stored: &Stored, carried: impl Fn(&str) -> bool, now: Time) -> Vec<Verdict> {
         let seen: Vec<&str> = stored.ids_after(&self.cursor).take(PER_LOOK).collect();
-        // What was passed by is no longer stored.
+        // An orphan inside the range of this look that is absent from `seen` is no longer stored.
         let end = if seen.len() < PER_LOOK { None } else { seen.last().map(|id| (*id).to_owned()) };
         let passed = |id: &String| *id > self.cursor && end.as_ref().is_none_or(|end| id <= end);
         self.orphans.retain(|id, _| !passed(id) || (seen.binary_search(&id.as_str()).is_ok() && !carried(id)));
@@ -70,7 +71,7 @@ impl Sweep {
         verdicts
     }
 
-    /// Forgets everything: this node is no longer master, or is one anew.
+    /// Forgets everything, because this node is no longer master or has just become it again.
     pub fn clear(&mut self) {
         *self = Self::default();
     }

@@ -1,4 +1,4 @@
-//! Tracker and pairing joined: packets in, changes to the set of confirmed calls out. Pure.
+//! Joins tracker and pairing: packets in, changes to the set of confirmed calls out. Pure.
 
 mod adopted;
 mod audio;
@@ -21,21 +21,22 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// How long a confirmed leg waits for its partner before it is stored as a call of its own, how long the other leg of an ended
-/// call waits for its own BYE, and how long evidence waits for the word of a server that tells of its bridges: a B2BUA needs
-/// milliseconds for each; a shorter wait would store and delete for nothing.
+/// Three waits: a confirmed leg for its partner before it is stored as a call of its own, the other leg of an ended
+/// call for its own BYE, and evidence for the report of a server that reports its bridges. A B2BUA needs milliseconds
+/// for each, and a shorter wait would store and delete for nothing.
 const SETTLE: Duration = Duration::from_secs(1);
-/// Hexadecimal digits of SHA-256 in a call's id: 96 bits do not collide among any number of calls that memory can hold.
+/// Hexadecimal digits of SHA-256 in a call's id. 96 bits do not collide among any number of calls that fits into
+/// memory.
 const ID_DIGITS: usize = 24;
 
-/// Reason of a [`CallEvent::Delete`] of a single leg that was found to be a part of a two-leg call.
+/// Reason of a [`CallEvent::Delete`]: the single leg became part of a two-leg call.
 pub const PAIRED: &str = "paired with another leg";
-/// Reason of a [`CallEvent::Delete`] of a two-leg call of which a leg was joined to another.
+/// Reason of a [`CallEvent::Delete`]: a leg of the two-leg call was joined to another leg.
 pub const REJOINED: &str = "a leg was joined to another";
-/// Reason of a [`CallEvent::Delete`] of a two-leg call whose legs the server has taken apart.
+/// Reason of a [`CallEvent::Delete`]: the server separated the legs of the two-leg call.
 pub const PARTED: &str = "the server took the legs apart";
 
-/// What a [`Table`] has to know of its instance.
+/// Settings of a [`Table`] for its instance.
 #[derive(Clone, Debug)]
 pub struct TableSettings {
     /// Name of the instance.
@@ -46,22 +47,22 @@ pub struct TableSettings {
     pub vips: Vec<IpAddr>,
     /// SIP ports of the server.
     pub sip_ports: Vec<u16>,
-    /// A header whose value is the same in the first INVITE of both legs of a call, if the server writes one.
+    /// A header with the same value in the first INVITE of both legs of a call, if the server writes one.
     pub pair_header: Option<String>,
     /// Called users that are emergency numbers, besides `urn:service:sos`.
     pub emergency: Vec<String>,
-    /// Most calls that are followed at a time; beyond it new calls are not learnt, and counted.
+    /// Most calls followed at a time. Beyond it new calls are counted, but not learnt.
     pub max_calls: usize,
 }
 
 struct Slot {
     id: String,
     legs: SmallVec<[LegId; 2]>,
-    /// How the legs were paired, and how certain that is.
+    /// Evidence of the pairing, and its confidence.
     pairing: Option<(Pairing, u8)>,
     /// What a single leg is connected to.
     other_end: Option<ConnectedTo>,
-    /// A Put for it waits to be polled; it will show the newest state.
+    /// A Put for it waits to be polled. It will show the newest state.
     queued: bool,
 }
 
@@ -74,7 +75,7 @@ enum Queued {
 #[derive(Default)]
 struct Member {
     call: Option<u64>,
-    /// Whether the leg was ever part of a call that was told.
+    /// Whether the leg was ever part of a reported call.
     told: bool,
 }
 
@@ -87,19 +88,19 @@ pub struct Table {
     members: QuickMap<LegId, Member>,
     calls: QuickMap<u64, Slot>,
     next_call: u64,
-    /// Single legs that wait for a partner. The wait is the same for all, so the order is that of the deadlines.
+    /// Single legs that wait for a partner. All wait equally long, so they are in the order of their deadlines.
     waiting: VecDeque<(Time, LegId)>,
-    /// Legs that were answered, until it is seen who else was answered then. In the order of time.
+    /// Answered legs, until it is clear who else was answered in the same window. In order of time.
     answered: VecDeque<(Time, LegId)>,
     events: VecDeque<Queued>,
     epoch: u64,
     tell_short: bool,
-    /// What happened to legs, for reports.
+    /// Events of legs, for reports.
     leg_events: VecDeque<LegEvent>,
     sources: Sources,
-    /// What the server itself says.
+    /// Reports of the server itself.
     told: Told,
-    /// Until when a leg without a partner may be half of a call of which the other half was not learnt.
+    /// Until when a leg without a partner may be half of a call whose other half was not learnt.
     crowded: Option<Time>,
 }
 
@@ -138,14 +139,14 @@ impl Table {
         }
     }
 
-    /// A table that also tells of single-leg calls that were over before they settled, and of every leg: for reports, where nothing
-    /// may be left out.
+    /// A table for reports, where nothing may be missing. It also reports single-leg calls that ended before they
+    /// settled, and every leg.
     #[must_use]
     pub(crate) fn for_report(settings: TableSettings) -> Self {
         Self { tell_short: true, ..Self::with_tracker(settings, true) }
     }
 
-    /// The next thing that happened to a leg, confirmed or not; only of a table for reports, where it must be polled.
+    /// The next event of a leg, confirmed or not. Only a table for reports has these, and it must be polled.
     pub(crate) fn poll_leg(&mut self) -> Option<LegEvent> {
         self.leg_events.pop_front()
     }
@@ -155,13 +156,13 @@ impl Table {
         self.tracker.get(id)
     }
 
-    /// Handles one datagram; `unix_ms` is the wall clock in milliseconds since 1970.
+    /// Handles one datagram. `unix_ms` is the wall clock in milliseconds since 1970.
     pub fn handle_packet(&mut self, p: &Packet<'_>, unix_ms: u64, now: Time) {
         self.tracker.handle_packet(p, unix_ms, now);
         self.drain(now);
     }
 
-    /// Handles what is due: legs that are given up, single legs that have waited long enough.
+    /// Handles what is due: legs to give up, and single legs that have waited long enough.
     pub fn handle_timeout(&mut self, now: Time) {
         self.tracker.handle_timeout(now);
         self.drain(now);
@@ -178,7 +179,7 @@ impl Table {
             self.waiting.pop_front();
             self.waited(id, now);
         }
-        // What was noted of legs must not wait for the next message, which it would be mixed with.
+        // Leg events must not wait for the next message, because they would mix with its events.
         self.drain(now);
     }
 
@@ -189,7 +190,7 @@ impl Table {
         own.chain(self.tracker.next_deadline()).min()
     }
 
-    /// The next change to store. A call that changed several times since the last poll is told once, as it is now.
+    /// The next change to store. Several changes of a call since the last poll are reported once, in the newest state.
     pub fn poll_event(&mut self) -> Option<CallEvent> {
         loop {
             match self.events.pop_front()? {
@@ -207,12 +208,12 @@ impl Table {
         }
     }
 
-    /// Sets the epoch that is written into calls from now on.
+    /// Sets the epoch for calls written from now on.
     pub fn set_epoch(&mut self, epoch: u64) {
         self.epoch = epoch;
     }
 
-    /// All calls as they are now.
+    /// All calls in their current state.
     pub fn calls(&self) -> impl Iterator<Item = Call> {
         self.calls.values().filter_map(|s| self.call(s))
     }
@@ -222,36 +223,36 @@ impl Table {
         self.calls.values().map(|s| s.id.as_str())
     }
 
-    /// One call as it is now.
+    /// One call in its current state.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<Call> {
         self.calls.values().find(|s| s.id == id).and_then(|s| self.call(s))
     }
 
-    /// All legs that have not ended, also those that are not confirmed.
+    /// All legs that have not ended, confirmed or not.
     pub fn legs(&self) -> impl Iterator<Item = &Leg> {
         self.tracker.legs().map(|t| &*t.leg)
     }
 
-    /// How many legs there is memory for: those of [`Table::legs`], and those that ended not long ago.
+    /// Number of legs in memory: those of [`Table::legs`], and those that ended recently.
     #[must_use]
     pub fn remembered(&self) -> usize {
         self.tracker.remembered()
     }
 
-    /// What is kept now, and what was not learnt.
+    /// Current load, and counters of what was not learnt.
     #[must_use]
     pub fn learning(&self) -> Learning {
         Learning { load: self.tracker.load(), counters: self.tracker.counters }
     }
 
-    /// What was seen, and what was not learnt.
+    /// Counters of what was seen and what was not learnt.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.tracker.counters
     }
 
-    /// Forgets everything, without events: what is stored is left to the one that holds the instance now.
+    /// Forgets everything, without events: the stored calls belong to the node that now holds the instance.
     pub fn clear(&mut self) {
         self.tracker.clear();
         self.pairer.clear();
@@ -272,7 +273,7 @@ impl Table {
             }
             match event {
                 LegEvent::Started(id) => {
-                    // A leg whose INVITE was overtaken is told again; it may be part of a call by then.
+                    // The tracker reports a leg again if its INVITE was overtaken. By then it may be part of a call.
                     let free = self.members.get(&id).is_none_or(|m| m.call.is_none());
                     if let Some(t) = self.tracker.get(id).filter(|_| free) {
                         self.pairer.add(id, t, t.started);
@@ -300,7 +301,7 @@ impl Table {
                     if let Some(key) = call {
                         self.queue_put(key);
                     }
-                    // A description may have come that shows whom a single leg talks to.
+                    // A new description may show the partner of a single leg.
                     if self.refresh(id) {
                         self.settle(vec![id], now);
                     }
@@ -311,14 +312,14 @@ impl Table {
         self.look_around(now);
     }
 
-    /// Pairs what is certain now, beginning with `open`; each pair may settle the case of others.
+    /// Pairs what is certain now, starting with `open`. Each pair may settle the case of others.
     fn settle(&mut self, mut open: Vec<LegId>, now: Time) {
         while let Some(id) = open.pop() {
             let Some(found) = self.pairer.partner(id, &self.tracker, now) else { continue };
             if !self.may_guess(id, found.pairing) || !self.may_guess(found.leg, found.pairing) {
                 continue;
             }
-            // The server's word may be on the way; the one that has waited longer brings the other along.
+            // The server's report may be on the way. The leg that has waited longer will pair both.
             if found.pairing == Pairing::Evidence && self.told.is_live() && !self.has_waited(id, now) {
                 continue;
             }
@@ -326,10 +327,10 @@ impl Table {
         }
     }
 
-    /// Makes two legs a call, whatever they were before; the legs whose case this may settle.
+    /// Makes two legs a call, whatever they were before. Returns the legs whose case this may settle.
     fn join(&mut self, a: LegId, b: LegId, pairing: Pairing, confidence: u8, now: Time) -> Vec<LegId> {
         let mut both = [a, b];
-        // The caller first; of two callers, or two that were called, the one that came first.
+        // The caller first. Of two callers, or two callees, the one that started first.
         both.sort_by_key(|id| {
             self.tracker.get(*id).map(|t| (t.leg.direction == Direction::Outbound, t.started, t.leg.call_id.0.clone()))
         });
@@ -350,7 +351,7 @@ impl Table {
         open
     }
 
-    /// Takes a call apart; its legs wait for what becomes of them.
+    /// Splits a call. Its legs then wait for a new partner or their end.
     fn part(&mut self, key: u64, reason: &'static str, now: Time) -> SmallVec<[LegId; 2]> {
         let legs = self.calls.get(&key).map(|s| s.legs.clone()).unwrap_or_default();
         self.drop_call(key, reason);
@@ -360,7 +361,7 @@ impl Table {
         legs
     }
 
-    /// A leg without a call waits like a new one: a B2BUA may hang it up, or join it to another.
+    /// Lets a leg without a call wait like a new one, because a B2BUA may hang it up or join it to another.
     fn release(&mut self, leg: LegId, now: Time) {
         let Some(m) = self.members.get_mut(&leg) else { return };
         m.call = None;
@@ -370,7 +371,7 @@ impl Table {
         self.waiting.push_back((now + SETTLE, leg));
     }
 
-    /// Has the pairer look at a leg again; whether it is one that seeks.
+    /// Updates a leg in the pairer. Returns whether the leg looks for a partner.
     fn refresh(&mut self, id: LegId) -> bool {
         let single = self
             .members
@@ -393,7 +394,7 @@ impl Table {
                         .get(&key)
                         .map(|s| s.legs.iter().copied().filter(|l| *l != id).collect())
                         .unwrap_or_default();
-                    // The event may not have been polled; then it shows what there was, with the leg ended.
+                    // The event may not have been polled yet. It then shows the former call with this leg ended.
                     if self.tell_short
                         && let Some(slot) = self.calls.get(&key)
                         && slot.queued
@@ -477,12 +478,12 @@ impl Table {
         })
     }
 
-    /// A name that is the same for the same dialogs on every node and at every time.
+    /// An id that is the same for the same dialogs on every node and at every time.
     fn name(&self, legs: &[LegId]) -> String {
         let mut hash = Sha256::new();
         for t in legs.iter().filter_map(|id| self.tracker.get(*id)) {
             for part in [&t.leg.call_id, &t.leg.local_tag, &t.leg.remote_tag] {
-                // The length in front keeps the parts apart.
+                // The length prefix keeps the parts apart.
                 hash.update((part.0.len() as u64).to_be_bytes());
                 hash.update(&part.0);
             }

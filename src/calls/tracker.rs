@@ -1,8 +1,8 @@
-//! Packets to legs: follows every INVITE dialog between the server and its phones. Pure.
+//! Turns packets into legs: follows every INVITE dialog between the server and its phones. Pure.
 //!
-//! A leg is one dialog as seen from the server in one direction. A proxied call is therefore two legs with the same Call-ID: the
-//! dialog once as received from the caller and once as sent to the callee. Tags tell the two apart, because the server's side of
-//! the one is the phone's side of the other.
+//! A leg is one dialog as seen from the server in one direction. A proxied call is therefore two legs with the same
+//! Call-ID: the dialog as received from the caller, and the dialog as sent to the callee. Tags tell the two apart,
+//! because the server's side of one is the phone's side of the other.
 
 mod answers;
 mod branch;
@@ -39,50 +39,51 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long an unconfirmed leg lives after its last message: Timer C (more than 3 minutes, RFC 3261 section 16.6) and a reserve.
+/// Lifetime of an unconfirmed leg after its last message: Timer C (more than 3 minutes, RFC 3261 section 16.6) and a
+/// reserve.
 const UNCONFIRMED: Duration = Duration::from_secs(300);
-/// How long an ended leg is remembered, so that retransmissions are not taken for unknown dialogs, and how long a BYE may stay without an
-/// answer: 64 x T1 (RFC 3261 section 17.1.2.2).
+/// How long an ended leg is kept, so that retransmissions do not look like unknown dialogs, and how long a BYE may stay
+/// unanswered: 64 x T1 (RFC 3261 section 17.1.2.2).
 const LINGER: Duration = Duration::from_secs(32);
-/// How much longer than its session timer a leg lives: the refresh and its retransmissions (Timer B or F, 32 s) and a reserve.
+/// Lifetime of a leg beyond its session timer: the refresh with its retransmissions (Timer B or F, 32 s) and a reserve.
 const SESSION_GRACE: Duration = Duration::from_secs(60);
-/// The least Session-Expires that RFC 4028 section 4 allows, in seconds; a smaller one is read as this.
+/// Least Session-Expires that RFC 4028 section 4 allows, in seconds. A smaller value is raised to this.
 const MIN_SESSION_S: u32 = 90;
-/// How long a confirmed leg without a session timer lives with no signalling at all: longer than conversations are, so that only
-/// calls whose BYE was lost are swept.
+/// Lifetime of a confirmed leg without a session timer and without signalling. Longer than conversations last, so that
+/// the sweep takes only calls whose BYE was lost.
 pub const MAX_SILENT: Duration = Duration::from_secs(24 * 3600);
-/// The longest that a timer runs before the leg is looked at again. Timers of ended legs stay in the heap until they are due, so this bounds
-/// how many there can be.
+/// Longest run of a timer before the leg is checked again. Timers of ended legs stay in the heap until they are due, so
+/// this bounds their number.
 const RECHECK: Duration = UNCONFIRMED;
-/// Most legs with one Call-ID: forks of one INVITE, or spirals. Beyond it they are not learnt (and counted).
+/// Most legs with one Call-ID: forks of one INVITE, or spirals. Further ones are counted, but not learnt.
 const MAX_SAME_CALL_ID: usize = 32;
-/// Longest Call-ID, From or To that is learnt, in bytes; a call with longer ones is not learnt (and counted).
+/// Longest Call-ID, From or To that is learnt, in bytes. A call with a longer one is counted, but not learnt.
 const MAX_NAME: usize = 1024;
 
-/// Most m-lines of a leg whose RTP source is noted. Calls have one or two.
+/// Most m-lines of a leg with a recorded RTP source. Calls have one or two.
 const MAX_STREAMS: usize = 8;
 
-/// A leg's place in the tracker; never used twice.
+/// Identifies a leg in the tracker. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LegId {
     slot: u32,
     generation: u32,
 }
 
-/// What happened to a leg.
+/// An event of a leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LegEvent {
-    /// A new leg, not confirmed yet.
+    /// A new, unconfirmed leg.
     Started(LegId),
     /// The first 2xx.
     Confirmed(LegId),
-    /// A confirmed leg changed in what is stored of it.
+    /// The stored data of a confirmed leg changed.
     Changed(LegId),
-    /// The leg is over; it can still be read while this event is handled.
+    /// The leg is over. It can still be read while this event is handled.
     Ended(LegId, &'static str),
 }
 
-/// Keys are hashes already; hashing them again would be waste.
+/// Passes keys through, because they are hashes already.
 #[derive(Default)]
 struct Ready(u64);
 
@@ -114,21 +115,21 @@ pub struct Tracker {
     slots: Vec<Slot>,
     free: Vec<u32>,
     room: Room,
-    /// Legs that may be over.
+    /// Number of legs that may be over.
     doubted: usize,
     silence: Silence,
-    /// When a leg was last not learnt, or not kept, for want of room.
+    /// When a leg was last refused or dropped for lack of room.
     lost: Option<Time>,
     by_call_id: HashMap<u64, SmallVec<[u32; 2]>, BuildHasherDefault<Ready>>,
     hasher: RandomState,
     timers: BinaryHeap<Reverse<(Time, u32, u32)>>,
     events: VecDeque<LegEvent>,
-    /// What was seen.
+    /// Counters of what was seen.
     pub counters: Counters,
 }
 
 impl Tracker {
-    /// A tracker that knows no legs.
+    /// A tracker without legs.
     #[must_use]
     pub fn new(settings: TrackerSettings) -> Self {
         Self {
@@ -147,19 +148,19 @@ impl Tracker {
         }
     }
 
-    /// A leg by its place; `None` once it is forgotten.
+    /// A leg by its id. `None` once it is forgotten.
     #[must_use]
     pub fn get(&self, id: LegId) -> Option<&Tracked> {
         self.slots.get(id.slot as usize).filter(|s| s.generation == id.generation)?.tracked.as_deref()
     }
 
-    /// The legs with this Call-ID, ended ones included.
+    /// The legs with this Call-ID, including ended ones.
     pub fn with_call_id<'s>(&'s self, call_id: &'s [u8]) -> impl Iterator<Item = (LegId, &'s Tracked)> {
         self.same_call(self.hash(call_id), call_id)
             .filter_map(|(slot, t)| Some((LegId { slot, generation: self.slots.get(slot as usize)?.generation }, t)))
     }
 
-    /// The leg whose place this one takes, as its INVITE says (RFC 3891), if it is known; it may have ended.
+    /// The leg that this one replaces according to its INVITE (RFC 3891), if it is known. It may have ended.
     #[must_use]
     pub fn replaced(&self, by: &Tracked) -> Option<LegId> {
         let r = by.clues.replaces.as_deref()?;
@@ -172,53 +173,53 @@ impl Tracker {
         self.slots.iter().filter_map(|s| s.tracked.as_deref()).filter(|t| t.leg.state != LegState::Ended)
     }
 
-    /// How many legs are kept, those that ended not long ago included.
+    /// Number of legs in memory, including those that ended recently.
     #[must_use]
     pub fn remembered(&self) -> usize {
         self.room.all()
     }
 
-    /// What is kept now.
+    /// The current load.
     #[must_use]
     pub fn load(&self) -> Load {
         let (answered, unanswered) = (self.room.answered(), self.room.unanswered());
         Load { answered, unanswered, doubted: self.doubted, bytes: self.room.bytes() }
     }
 
-    /// When a leg was last not learnt, or not kept, for want of room: the partner of another may have been among them.
+    /// When a leg was last refused or dropped for lack of room. The partner of another leg may have been among them.
     #[must_use]
     pub const fn lost(&self) -> Option<Time> {
         self.lost
     }
 
-    /// The leg that this one is connected to is over: if a BYE for this one was in doubt, it was true.
+    /// The partner of this leg is over. If a BYE of this leg was in doubt, it was genuine.
     pub fn confirm_doubt(&mut self, id: LegId, now: Time) {
         if self.get(id).is_some_and(|t| t.is_doubted() && t.ending.is_some_and(|(_, why)| why.is_bye())) {
             self.with(id.slot, now, |t| {
-                // An ended leg is remembered from its end on: a copy of its last messages is no new leg.
+                // The ended leg is kept from its end on, so that a copy of its last messages starts no new leg.
                 t.last = now;
                 t.end("BYE")
             });
         }
     }
 
-    /// Messages were lost on their way here: legs may have been among them.
+    /// Records that messages were lost on their way here. Legs may have been among them.
     pub const fn lose(&mut self, now: Time) {
         self.lost = Some(now);
     }
 
-    /// Whether so many legs of a call can be adopted.
+    /// Whether this many legs of a call can be adopted.
     #[must_use]
     pub fn fits(&self, legs: usize, emergency: bool) -> bool {
         self.room.fits(legs, emergency)
     }
 
-    /// Sets how long a phone that sends audio may go unheard at most: it depends on how many packets are sampled.
+    /// Sets how long the audio of a sending phone may go unsampled. It depends on the sampling rate.
     pub const fn set_quiet(&mut self, quiet: Duration) {
         self.silence.quiet = quiet;
     }
 
-    /// The audio of a leg's phone was heard.
+    /// Records audio of a leg's phone.
     pub fn hear_audio(&mut self, id: LegId, now: Time) {
         if let Some(t) = self.slots.get_mut(id.slot as usize).filter(|s| s.generation == id.generation)
             && let Some(t) = t.tracked.as_deref_mut()
@@ -227,7 +228,7 @@ impl Tracker {
         }
     }
 
-    /// Notes whether the leg that this one is connected to may be one that is not known.
+    /// Notes whether the partner of this leg may be unknown.
     pub fn miss_partner(&mut self, id: LegId, missed: bool, now: Time) {
         if self.get(id).is_some_and(|t| t.leg.gaps.contains(Gap::Partner) != missed) {
             self.with(id.slot, now, |t| {
@@ -236,12 +237,12 @@ impl Tracker {
         }
     }
 
-    /// The next thing that happened to a leg. Poll after each call to a `handle_*` until `None`.
+    /// The next event. Poll after each call to a `handle_*` until `None`.
     pub fn poll_event(&mut self) -> Option<LegEvent> {
         self.events.pop_front()
     }
 
-    /// Follows a leg whose past is known from elsewhere; `None` if the table is full.
+    /// Follows a leg with a known past. `None` if the table is full.
     pub fn adopt(&mut self, leg: Shared<Leg>, confirmed_ms: u64, emergency: bool, now: Time) -> Option<LegId> {
         let hash = self.hash(&leg.call_id.0);
         if !self.fits(1, emergency) || !self.has_place(hash) {
@@ -254,7 +255,7 @@ impl Tracker {
         self.settle_in(id.slot, now).then_some(id)
     }
 
-    /// Handles one datagram; `unix_ms` is the wall clock in milliseconds since 1970, for people.
+    /// Handles one datagram. `unix_ms` is the wall clock in milliseconds since 1970, for people.
     pub fn handle_packet(&mut self, p: &Packet<'_>, unix_ms: u64, now: Time) {
         self.counters.packets += 1;
         let is_server = |end, other| self.settings.is_server(p.transport, end, other);
@@ -282,7 +283,7 @@ impl Tracker {
         self.hear(&Heard { m: &m, p, out: by_server, branch, own: &own, at: At { now, unix_ms } });
     }
 
-    /// Sweeps legs of which nothing was heard for too long.
+    /// Sweeps legs that were silent for too long.
     pub fn handle_timeout(&mut self, now: Time) {
         while let Some(Reverse((at, slot, generation))) = self.timers.peek().copied() {
             if at > now {
@@ -314,7 +315,8 @@ impl Tracker {
                     _ => "never answered",
                 };
                 t.last = now;
-                // Its timer is spent: without another one the ended leg would stay for ever, and in the end there would be no room.
+                // Its timer is spent. Without another one the ended leg would stay for ever, and in the end there would
+                // be no room.
                 s.armed = Time::FAR;
                 self.with(slot, now, |t| t.end(reason));
             }
@@ -329,7 +331,7 @@ impl Tracker {
 
     /// Forgets every leg, without events.
     pub fn clear(&mut self) {
-        // Generations go on, so that an old LegId never names a new leg.
+        // Generations continue, so that an old LegId never names a new leg.
         for slot in 0..self.slots.len() {
             if self.slots[slot].tracked.is_some() {
                 self.forget(u32::try_from(slot).unwrap_or(u32::MAX));
@@ -367,7 +369,7 @@ impl Tracker {
         slots.into_iter().filter_map(|s| Some((s, self.tracked(s)?))).filter(move |(_, t)| *t.leg.call_id.0 == *call_id)
     }
 
-    /// The leg with these tags; of several (a call that passes the server twice) the one with this peer.
+    /// The leg with these tags. If there are several (a call that passes the server twice), the one with this peer.
     fn in_dialog(&self, hash: u64, call_id: &[u8], local: &[u8], remote: &[u8], peer: SocketAddr) -> Option<u32> {
         let mut found = None;
         for (slot, t) in self.same_call(hash, call_id) {
@@ -387,7 +389,7 @@ impl Tracker {
         }
     }
 
-    /// Notes where the phone's RTP of the leg's m-line `media` really comes from; told as a change if it is news.
+    /// Records the real source of the phone's RTP for m-line `media` of the leg. Reported as a change if it is new.
     pub fn observe_rtp(&mut self, id: LegId, media: usize, source: Option<SocketAddr>, now: Time) {
         if self.get(id).is_none() || media >= MAX_STREAMS {
             return;

@@ -1,4 +1,4 @@
-//! What the protocol number of a HEP packet means: IP has no number for TLS or WebSocket, and each server writes its own.
+//! Meaning of a HEP packet's protocol number. IP has no number for TLS or WebSocket, and each server writes its own.
 //!
 //! | server | udp | tcp | tls | ws | wss |
 //! |---|---|---|---|---|---|
@@ -8,8 +8,9 @@
 //! | Asterisk (res_hep_pjsip.c) | 17 | 6 | 6 | 6 | 6 |
 //! | Asterisk before it filled the field in | 17 | 17 | 17 | 17 | 17 |
 //!
-//! The message itself knows better: the topmost Via names the transport of the hop that the message is on, in both directions (RFC 3261
-//! sections 18.1.1 and 18.2.2). So Via decides; the number decides where Via names plain TCP or UDP and the server says more.
+//! The message is more reliable: the topmost Via names the transport of the current hop, in both directions (RFC 3261
+//! sections 18.1.1 and 18.2.2). Via decides. The number decides only if Via names plain TCP or UDP and the number says
+//! more.
 
 use crate::sip::Transport;
 use crate::sip::message::{Message, Name};
@@ -19,17 +20,17 @@ use crate::sip::uri;
 const TCP: u8 = 6;
 /// IPPROTO_UDP.
 pub(super) const UDP: u8 = 17;
-/// IPPROTO_IDP, which nobody uses any more: it stands for TLS, at Kamailio for WebSocket too.
+/// IPPROTO_IDP, which is obsolete. It means TLS, and for Kamailio also WebSocket.
 const IDP: u8 = 22;
-/// IPPROTO_ESP, which stands for WebSocket.
+/// IPPROTO_ESP, which means WebSocket.
 const ESP: u8 = 50;
 /// IPPROTO_SCTP.
 const SCTP: u8 = 132;
 
-/// How a message travels that came in HEP with this protocol number; `None` for a transport that is not learnt (SCTP).
+/// Transport of a message from HEP with this protocol number. `None` for a transport that is not learnt (SCTP).
 ///
-/// A mistake towards "not UDP" costs a call its re-INVITE, a mistake towards UDP sends one to where nobody listens. So UDP is believed
-/// only if neither the number nor Via says otherwise.
+/// An error towards "not UDP" costs a call its re-INVITE. An error towards UDP sends one to a port where nobody
+/// listens. UDP is therefore assumed only if neither the number nor Via contradicts.
 #[must_use]
 pub fn transport_of(message: &Message<'_>, protocol: u8) -> Option<Transport> {
     let via = message.values(Name::Via).next().and_then(uri::via);

@@ -1,20 +1,20 @@
-//! HEP over TCP: cuts the stream into packets by the length that version 3 begins with.
+//! HEP over TCP: splits the stream into packets by version 3's length field.
 
 use super::{HEADER, MAGIC, u16_at};
 
-/// Why a stream cannot be read on. There is no second place at which to begin again for sure: the four letters may well stand in a
-/// message. So the connection is to be closed; the sender opens a new one.
+/// Why a stream is unreadable. Resynchronising is unsafe, because the four letters may occur inside a message. The
+/// connection must be closed, and the sender opens a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// It does not begin with `HEP3`. Versions 1 and 2 have no length, so no stream can carry them.
+    /// The stream does not begin with `HEP3`. Versions 1 and 2 have no length, so no stream can carry them.
     #[error("it is not HEP version 3, which alone can be sent over TCP")]
     NotHep3,
-    /// The length is smaller than what it counts.
+    /// The length is smaller than its own header.
     #[error("a packet says it has {0} bytes, which is less than its header")]
     Length(usize),
 }
 
-/// Puts bytes together to packets. It holds one packet that is not whole at most: 64 KiB and what was read with it.
+/// Reassembles packets. It holds at most one incomplete packet: 64 KiB and what was read with it.
 #[derive(Debug, Default)]
 pub struct Framer {
     buffer: Vec<u8>,
@@ -22,7 +22,7 @@ pub struct Framer {
 }
 
 impl Framer {
-    /// Takes in what the stream brought.
+    /// Adds bytes of the stream.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.read == self.buffer.len() {
             self.buffer.clear();
@@ -33,10 +33,10 @@ impl Framer {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next whole packet; `None` until more is pushed. Call it until then after each [`Framer::push`]: else the buffer grows.
+    /// The next complete packet, or `None` until more is pushed. Call it until `None` after each [`Framer::push`], or
+    /// the buffer grows.
     ///
-    /// # Errors
-    /// As in [`FrameError`]; each further call says the same.
+    /// # Errors As in [`FrameError`]. Each further call returns the same error.
     pub fn next_packet(&mut self) -> Result<Option<&[u8]>, FrameError> {
         let rest = &self.buffer[self.read..];
         let known = rest.len().min(MAGIC.len());
@@ -55,7 +55,7 @@ impl Framer {
         Ok(Some(&self.buffer[start..start + length]))
     }
 
-    /// Whether a packet has begun and is not whole.
+    /// Whether an incomplete packet is buffered.
     #[must_use]
     pub fn is_amid(&self) -> bool {
         self.read < self.buffer.len()

@@ -1,18 +1,18 @@
-//! How long a connection may go on without a packet, so that nobody holds a place by sending a byte now and then.
+//! Idle timeout of a connection; only whole packets extend it (slowloris).
 
 use crate::time::Time;
 use std::time::Duration;
 
-/// From its start, or from the first byte of a packet, until a whole packet is there.
+/// Time-out from the connection's start, or from the first byte of a packet, until the packet is complete.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Between packets. Servers without calls are silent; those that are gone are found out by keep-alives of TCP.
+/// Time-out between packets. Servers without calls are silent, and TCP keep-alives detect the dead ones.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// The time that one connection has left.
+/// Remaining time of one connection.
 #[derive(Debug)]
 pub(super) struct IdleTimeout {
     since: Time,
-    /// Whether it has sent a packet that was taken in, and none has begun after it.
+    /// Whether it has sent an accepted packet, and no new one has begun since.
     idle: bool,
 }
 
@@ -21,12 +21,12 @@ impl IdleTimeout {
         Self { since: now, idle: false }
     }
 
-    /// When it is to be closed, if nothing comes.
+    /// When to close the connection if nothing comes.
     pub(super) fn end(&self) -> Time {
         self.since + if self.idle { IDLE } else { PATIENCE }
     }
 
-    /// Something was read: whole packets that were taken in, and perhaps the beginning of one (`amid`).
+    /// Records a read: complete accepted packets, and perhaps the start of one (`amid`).
     pub(super) fn read(&mut self, packets: bool, amid: bool, now: Time) {
         if packets || self.idle {
             self.since = now;
@@ -50,11 +50,11 @@ mod tests {
         assert_eq!(leash.end(), at(1) + PATIENCE);
         leash.read(true, false, at(10));
         assert_eq!(leash.end(), at(10) + IDLE);
-        // A packet begins, and does not come to an end.
+        // A packet begins and is never completed.
         leash.read(false, true, at(100));
         leash.read(false, true, at(105));
         assert_eq!(leash.end(), at(100) + PATIENCE);
-        // It does, and with its end the next begins.
+        // It is completed, and the next one begins in the same read.
         leash.read(true, true, at(109));
         assert_eq!(leash.end(), at(109) + PATIENCE);
         leash.read(true, false, at(110));

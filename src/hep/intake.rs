@@ -1,7 +1,7 @@
-//! Whose HEP is believed, and which end of a message the server is. Pure.
+//! Decides which HEP senders are trusted, and which end of a message is the server. Pure.
 //!
-//! Whoever can bring a packet in here can make calls up, and end calls that are up: with a forged BYE, a call is no longer stored and
-//! not recovered. So nothing is taken in from just anybody.
+//! A forged packet can invent calls, and a forged BYE can end a real one, which is then no longer stored or recovered.
+//! So only packets from trusted senders are accepted.
 
 use super::{Hep, HepError, Kind, decode, strikes::Strikes, transport_of};
 use crate::sip::Transport;
@@ -13,18 +13,18 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::{IpAddr, SocketAddr};
 
-/// The key that senders must show. Kept as a hash, so that comparing takes the same time whatever was shown.
+/// The senders' key. Stored as a hash, so that a comparison takes the same time for any input.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Key([u8; 32]);
 
 impl Key {
-    /// The key of these bytes.
+    /// The key with these bytes.
     #[must_use]
     pub fn new(secret: &[u8]) -> Self {
         Self(Sha256::digest(secret).into())
     }
 
-    /// Whether `shown` is the key. How long it takes depends on the length of `shown` alone.
+    /// Whether `shown` is the key. The time depends only on the length of `shown`.
     fn is(&self, shown: &[u8]) -> bool {
         let shown = Sha256::digest(shown);
         let differing = self.0.iter().zip(shown).fold(0, |sum, (a, b)| sum | (a ^ b));
@@ -38,78 +38,78 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Who is believed, and what the server is called.
+/// Trusted senders, and the server's addresses.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// The key that each packet must show; then only version 3 is taken in, which can carry one.
+    /// The key required in each packet. With a key only version 3 is accepted, because only that can carry one.
     pub key: Option<Key>,
-    /// The addresses that packets may come from; `None`: from anywhere, which is for use with a key only.
+    /// Permitted source addresses. `None` permits all, which is safe only with a key.
     pub from: Option<Vec<IpAddr>>,
     /// The floating addresses of the server.
     pub vips: Vec<IpAddr>,
-    /// Other addresses that the server may name as its own; each stands for the first floating address of its family. A server
-    /// that calls a phone over TCP or TLS does so from the host's own address, unless it is told otherwise.
+    /// Other addresses that the server may report as its own. Each stands for the first floating address of its family.
+    /// Unless configured otherwise, a server calls a phone over TCP or TLS from the host's own address.
     pub server: Vec<IpAddr>,
     /// SIP ports of the server over UDP and TCP.
     pub sip_ports: Vec<u16>,
 }
 
-/// What came, and what became of it.
+/// Counters of the input by result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counters {
-    /// SIP messages that were taken in.
+    /// Accepted SIP messages.
     pub received: u64,
-    /// Packets of senders that are not believed, and connections beyond the limit.
+    /// Packets of untrusted senders, and connections beyond the limit.
     pub refused: u64,
-    /// What is no well-formed HEP, or holds a SIP message that was cut short.
+    /// Malformed HEP, or HEP with a truncated SIP message.
     pub malformed: u64,
-    /// Payloads that are no SIP: RTCP reports, logs, keep-alives.
+    /// Payloads other than SIP: RTCP reports, logs, keep-alives.
     pub not_sip: u64,
-    /// SIP of which neither end, or both ends, are the server's.
+    /// SIP with the server at neither end, or at both ends.
     pub elsewhere: u64,
-    /// Datagrams that the kernel dropped because they came faster than they were read.
+    /// Datagrams that the kernel dropped because the agent read too slowly.
     pub dropped: u64,
 }
 
-/// A SIP message that a server reported.
+/// A SIP message reported by a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reported {
-    /// Who sent it.
+    /// Sender.
     pub src: SocketAddr,
-    /// Who it was sent to.
+    /// Receiver.
     pub dst: SocketAddr,
-    /// Over what.
+    /// Transport.
     pub transport: Transport,
     /// The message.
     pub payload: Vec<u8>,
     /// Whether it is a request.
     pub is_request: bool,
-    /// The same for a request and its responses (RFC 3261 section 17.1.3: branch and CSeq), and hardly ever for others.
+    /// Equal for a request and its responses (RFC 3261 section 17.1.3: branch and CSeq), and hardly ever for others.
     pub transaction: u64,
 }
 
-/// Why something is not taken in that somebody may want to change.
+/// Why a packet is refused, if an operator may want to change that.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The sender's address is not one of those that are believed.
+    /// The sender's address is not permitted.
     #[error("{0} may not send here; if it is the server, name it in `from` of [instance.sip.hep]")]
     Source(IpAddr),
     /// Versions 1 and 2 cannot carry a key.
     #[error("{0} sends HEP version {1}, which cannot carry the key of `key_file`; let it send version 3")]
     Version(IpAddr, u8),
-    /// No key was shown.
+    /// The packet has no key.
     #[error(
         "{0} shows no key, and `key_file` asks for one; set it in the server, or remove `key_file` and name senders in `from`"
     )]
     NoKey(IpAddr),
-    /// The wrong key was shown.
+    /// The packet has the wrong key.
     #[error("{0} shows a key that is not the one of `key_file`")]
     WrongKey(IpAddr),
-    /// It is no HEP.
+    /// Not HEP.
     #[error("{0} sends what cannot be read: {1}")]
     Malformed(IpAddr, HepError),
-    /// The SIP message is not whole.
+    /// The SIP message is truncated.
     #[error("{0} sends SIP messages that are cut short; raise the size that it reports at most")]
     Cut(IpAddr),
     /// Neither end is the server.
@@ -121,21 +121,21 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Whether the sender is not believed: nothing more is to be read from it.
+    /// Whether the sender is untrusted, so that nothing more should be read from it.
     #[must_use]
     pub const fn is_stranger(&self) -> bool {
         matches!(self, Self::Source(_) | Self::Version(..) | Self::NoKey(_) | Self::WrongKey(_))
     }
 }
 
-/// What became of a packet.
+/// Result of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Taken {
     /// A SIP message of the server.
     Report(Reported),
     /// Nothing to learn from.
     PassedOver,
-    /// It was not taken in; `tell`: warn of it, for this sender for the first time in a while.
+    /// Refused. `tell` asks for a warning, the first about this sender in a while.
     Refused {
         /// Why.
         why: Refusal,
@@ -144,26 +144,25 @@ pub enum Taken {
     },
 }
 
-/// Judges what comes.
+/// Checks incoming packets.
 #[derive(Debug)]
 pub struct Intake {
     rules: Rules,
     strikes: Strikes,
-    /// What came, and what became of it.
+    /// Counters of the input by result.
     pub counters: Counters,
 }
 
 impl Intake {
-    /// One that goes by `rules`.
+    /// An intake with these rules.
     #[must_use]
     pub fn new(rules: Rules) -> Self {
         Self { rules, strikes: Strikes::default(), counters: Counters::default() }
     }
 
-    /// Whether packets from `source` are looked at, as far as its address goes.
+    /// Whether the address of `source` permits its packets.
     ///
-    /// # Errors
-    /// They are not: the refusal, and whether to warn of it.
+    /// # Errors The refusal if it does not, and whether to warn of it.
     pub fn admit(&mut self, source: IpAddr, now: Time) -> Result<(), (Refusal, bool)> {
         let source = source.to_canonical();
         if self.rules.from.as_ref().is_none_or(|from| from.contains(&source)) {
@@ -173,7 +172,7 @@ impl Intake {
         Err((Refusal::Source(source), self.strikes.tell(source, now)))
     }
 
-    /// Judges one packet from `source`.
+    /// Checks one packet from `source`.
     pub fn take(&mut self, bytes: &[u8], source: IpAddr, now: Time) -> Taken {
         let source = source.to_canonical();
         if let Err((why, tell)) = self.admit(source, now) {
@@ -227,7 +226,7 @@ impl Intake {
             (Some(from), None) => (from, dst, true),
             (None, Some(to)) => (src, to, false),
             (None, None) => return Err(Refusal::Elsewhere(source, src, dst)),
-            // The server with itself, which is no call of a phone.
+            // The server to itself, which is no call of a phone.
             (Some(_), Some(_)) => {
                 self.counters.elsewhere += 1;
                 return Ok(None);
@@ -235,7 +234,7 @@ impl Intake {
         };
         let (mut src, mut dst) = (SocketAddr::new(from, hep.src.port()), SocketAddr::new(to, hep.dst.port()));
         let own = if sent { &mut src } else { &mut dst };
-        // The port of a connection that the server opened says nothing, and no phone could reach it there.
+        // The port of a connection that the server opened is arbitrary, and no phone could reach the server there.
         if transport == Transport::Tcp
             && !self.rules.sip_ports.contains(&own.port())
             && let Some(port) = self.rules.sip_ports.first()
@@ -246,13 +245,13 @@ impl Intake {
         Ok(Some(Reported { src, dst, transport, payload: payload.into_owned(), is_request, transaction }))
     }
 
-    /// The floating address that `ip` means; `None` if it is not the server's.
+    /// The floating address for `ip`. `None` if `ip` is not the server's.
     fn own(&self, ip: IpAddr) -> Option<IpAddr> {
         if self.rules.vips.contains(&ip) {
             return Some(ip);
         }
-        // The server may name the address that it is bound to (0.0.0.0), or one that it has beside the floating ones. What phones
-        // know is the floating one.
+        // The server may report its bind address (0.0.0.0), or a host address beside the floating ones. Phones know the
+        // floating one.
         let named = self.rules.server.contains(&ip);
         named.then(|| self.rules.vips.iter().copied().find(|v| v.is_ipv4() == ip.is_ipv4())).flatten()
     }

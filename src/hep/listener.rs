@@ -1,4 +1,4 @@
-//! The sockets on which servers report what they send and receive.
+//! Sockets for servers that report their SIP messages.
 
 use super::intake::{Counters, Intake, Reported, Rules, Taken};
 use super::{Framer, Reorder, idle_timeout::IdleTimeout};
@@ -17,22 +17,22 @@ use tracing::{debug, warn};
 
 mod datagrams;
 
-/// Reports that may wait for the instance's loop. Beyond it datagrams wait in the kernel, and streams with their sender.
+/// Reports that may wait for the instance's loop. Beyond it datagrams wait in the kernel, and streams at their sender.
 const WAITING: usize = 1024;
-/// Kernel buffer for datagrams that wait: at 1 kB a message some thousand, as for the capture.
+/// Kernel buffer for waiting datagrams: some thousand at 1 kB a message, as for the capture.
 const RECEIVE_BUFFER: usize = 4 << 20;
-/// Connections to one socket. A server needs one for each of its processes.
+/// Most connections to one socket. A server needs one for each of its processes.
 const MAX_CONNECTIONS: usize = 64;
-/// Connections that the kernel keeps until they are accepted.
+/// Connections that the kernel queues until they are accepted.
 const BACKLOG: i32 = 64;
-/// From the last sign of life of a peer to the first question whether it is there, and between the questions.
+/// Silence of a peer before the first keep-alive probe, and the interval between probes.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// After the system refused to read or accept (out of descriptors, say): so no error can spin.
+/// Pause after a failed read or accept (out of descriptors, say), so that no error spins.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Read from a stream in one go.
+/// Bytes per read of a stream.
 const CHUNK: usize = 16 * 1024;
 
-/// A socket for HEP could not be had.
+/// A HEP socket could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen for HEP on {listen}: {source}; {advice}")]
 pub struct HepOpenError {
@@ -48,11 +48,11 @@ struct Shared {
 
 impl Shared {
     fn intake(&self) -> MutexGuard<'_, Intake> {
-        // It holds counters and rules, which no panic can leave half changed.
+        // The intake holds counters and rules, which no panic leaves half changed.
         self.intake.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a packet tells; whether its sender may go on.
+    /// The report in a packet, and whether its sender may continue.
     fn take(&self, packet: &[u8], source: IpAddr) -> (Option<Reported>, bool) {
         let taken = self.intake().take(packet, source, clock::now());
         match taken {
@@ -70,15 +70,14 @@ impl Shared {
     }
 }
 
-/// The bound sockets of one instance, which may be listened to more than once: whoever begins last is to be the only one.
+/// The bound sockets of one instance. Several listeners may share them, and the latest one must be the only one.
 #[derive(Debug)]
 pub struct Sockets(Vec<(HepAddress, Socket)>);
 
 impl Sockets {
     /// Binds each of `listen`.
     ///
-    /// # Errors
-    /// An address cannot be bound.
+    /// # Errors An address cannot be bound.
     pub fn bind(listen: &[HepAddress]) -> Result<Self, HepOpenError> {
         let one = |at: HepAddress| {
             let socket = match at.carrier {
@@ -116,23 +115,21 @@ pub struct Listener {
     patience: Reorder,
     shared: Arc<Shared>,
     addresses: Vec<HepAddress>,
-    /// They end when this is dropped, and the connections with them.
+    /// The tasks and their connections end when this is dropped.
     _tasks: JoinSet<()>,
 }
 
 impl Listener {
-    /// Listens on each of `listen`; needs a tokio runtime. `instance` is for messages.
+    /// Listens on each of `listen`. Needs a tokio runtime. `instance` is for messages.
     ///
-    /// # Errors
-    /// An address cannot be bound.
+    /// # Errors An address cannot be bound.
     pub fn open(instance: &str, listen: &[HepAddress], rules: Rules) -> Result<Self, HepOpenError> {
         Self::start(instance, &Sockets::bind(listen)?, rules)
     }
 
-    /// Listens on these sockets; needs a tokio runtime. `instance` is for messages.
+    /// Listens on these sockets. Needs a tokio runtime. `instance` is for messages.
     ///
-    /// # Errors
-    /// The system gives no more descriptors.
+    /// # Errors The system has no more descriptors.
     pub fn start(instance: &str, sockets: &Sockets, rules: Rules) -> Result<Self, HepOpenError> {
         let shared = Arc::new(Shared { instance: instance.to_owned(), intake: Mutex::new(Intake::new(rules)) });
         let (tx, reports) = mpsc::channel(WAITING);
@@ -157,7 +154,7 @@ impl Listener {
         Ok(Self { reports, patience: Reorder::default(), shared, addresses: bound, _tasks: tasks })
     }
 
-    /// Where it listens, in the order of `listen`; port 0 has become the one that the system chose.
+    /// Listening addresses in the order of `listen`. Port 0 is replaced by the system's choice.
     #[must_use]
     pub fn addresses(&self) -> &[HepAddress] {
         &self.addresses
@@ -177,14 +174,14 @@ impl Listener {
         }
     }
 
-    /// What came so far, and what became of it.
+    /// Counters of the input by result.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.shared.intake().counters
     }
 }
 
-/// The addresses that this host has now, loopback included. A server on it may name any of them as its own.
+/// This host's current addresses, loopback included. A server on it may report any of them as its own.
 #[must_use]
 pub fn own_addresses() -> Vec<IpAddr> {
     let all = nix::ifaddrs::getifaddrs().map(Iterator::collect::<Vec<_>>).unwrap_or_default();
@@ -209,11 +206,11 @@ async fn clock_at(due: Option<crate::time::Time>) {
 fn bound(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind.nonblocking(), Some(protocol))?;
     if address.is_ipv6() {
-        // [::] is not to take 0.0.0.0, which may be configured beside it.
+        // [::] must not take 0.0.0.0, which may be configured beside it.
         socket.set_only_v6(true)?;
     }
     if kind == Type::STREAM {
-        // Connections of a process before this one must not keep the port for a minute.
+        // Connections of an earlier process must not hold the port for a minute.
         socket.set_reuse_address(true)?;
     }
     socket.bind(&address.into())?;
@@ -222,7 +219,7 @@ fn bound(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Sock
 
 fn udp(address: SocketAddr) -> io::Result<Socket> {
     let socket = bound(address, Type::DGRAM, Protocol::UDP)?;
-    // As much as the host allows; that a smaller one overflows is counted.
+    // As much as the host allows. Overflows of a smaller buffer are counted.
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     datagrams::count_drops(&socket);
     Ok(socket)
@@ -266,7 +263,7 @@ async fn accept(socket: TcpListener, shared: Arc<Shared>, tx: mpsc::Sender<Repor
 
 async fn connection(mut stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>, tx: mpsc::Sender<Reported>) {
     let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE);
-    // Without it a peer that vanished is found out when its time is over.
+    // Without it a vanished peer is detected by the idle timeout.
     let _ = SockRef::from(&stream).set_tcp_keepalive(&keep_alive);
     let mut framer = Framer::default();
     let mut buffer = vec![0; CHUNK];

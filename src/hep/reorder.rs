@@ -1,12 +1,13 @@
-//! Puts reports into order before they are believed.
+//! Orders reports before they are used.
 //!
-//! What a server reports over UDP or TCP was on the wire as well, and the capture has it without the server's word; its addresses are
-//! true, whereas a server may name what it is bound to. A report that comes later changes nothing of what is known, and fills in
-//! what the capture has missed. So those reports wait until the wire has spoken.
+//! A report over UDP or TCP was on the wire as well, and the capture sees it independently of the server. The capture's
+//! addresses are real, while a server may report its bind address. A report that comes after the capture changes
+//! nothing known and fills in what the capture missed. These reports therefore wait for the wire.
 //!
-//! Those over TLS and WebSocket nobody else can read. But each process of a server may report on a connection of its own, and a
-//! response that overtakes its request there says nothing to whom has not seen the request. So these wait a little, too, and a
-//! response waits for its request. The times in the packets do not help: Asterisk cuts those of what it received to milliseconds.
+//! Nobody else can read those over TLS and WebSocket. Each process of a server may report on a connection of its own,
+//! and a response that overtakes its request there is useless without the request. These reports therefore wait a
+//! little as well, and a response waits for its request. The packets' timestamps do not help: Asterisk truncates those
+//! of received messages to milliseconds.
 
 use super::intake::Reported;
 use crate::budget::{Budget, allocated};
@@ -15,18 +16,18 @@ use crate::time::Time;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// How long a report waits that the wire may show: longer than the capture takes to hand a frame on (a block of its ring is given
-/// up after milliseconds), shorter than anything that a call's state waits for.
+/// Wait of a report that the wire may show: longer than the capture takes to deliver a frame (the kernel hands over a
+/// ring block after milliseconds), shorter than anything that a call's state waits for.
 const HEAD_START: Duration = Duration::from_millis(100);
-/// How long one waits that only the server can give: as long as its connections may be read in another order than they were written.
+/// Wait of a report that only the server can give: the longest disorder between reads of its connections.
 const OVERTAKING: Duration = Duration::from_millis(25);
-/// Reports that wait at a time in either line: 100 ms at 40,000 messages a second. Beyond it the oldest goes on at once.
+/// Most waiting reports in either line: 100 ms at 40,000 messages a second. Beyond it the oldest is passed on at once.
 const MAX_WAITING: usize = 4096;
 
-/// Bytes of all reports in a line: what 16,000 ordinary messages have. Beyond it the oldest goes on at once, too.
+/// Bytes of all reports in a line: 16,000 ordinary messages. Beyond it the oldest is passed on at once as well.
 const MAX_BYTES: usize = 16 << 20;
 
-/// A line in which all wait the same time, so that the first is due first.
+/// A line with the same wait for all, so that the first is due first.
 #[derive(Debug)]
 struct Line {
     all: VecDeque<(Time, Reported)>,
@@ -39,7 +40,7 @@ impl Default for Line {
     }
 }
 
-/// What a report takes.
+/// Bytes of a report.
 fn bytes(report: &Reported) -> usize {
     size_of::<(Time, Reported)>() + allocated(report.payload.capacity())
 }
@@ -55,7 +56,7 @@ impl Line {
         Some(if self.all.len() > MAX_WAITING || self.bytes.is_over() { Time::ZERO } else { *at })
     }
 
-    /// The first, or the request that it answers.
+    /// The first report, or the request that it answers.
     fn pop(&mut self) -> Option<Reported> {
         let (_, first) = self.all.front()?;
         let request = match first.is_request {
@@ -71,7 +72,7 @@ impl Line {
     }
 }
 
-/// Reports in the order in which they are to be believed.
+/// Reports in the order of their use.
 #[derive(Debug, Default)]
 pub struct Reorder {
     overheard: Line,
@@ -79,7 +80,7 @@ pub struct Reorder {
 }
 
 impl Reorder {
-    /// Takes in a report.
+    /// Adds a report.
     pub fn push(&mut self, report: Reported, now: Time) {
         let (line, wait) = match report.transport {
             Transport::Udp | Transport::Tcp => (&mut self.overheard, HEAD_START),
@@ -98,7 +99,7 @@ impl Reorder {
         if earlier.due()? <= now { earlier.pop() } else { None }
     }
 
-    /// When [`Reorder::pop`] is to be called.
+    /// When [`Reorder::pop`] is due.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
         self.overheard.due().into_iter().chain(self.secret.due()).min()

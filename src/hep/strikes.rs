@@ -1,16 +1,16 @@
-//! Who is warned about, and how often: a stranger who sends a thousand packets a second makes one line a minute.
+//! Limits warnings per source: a stranger with a thousand packets a second causes one line a minute.
 
 use crate::time::Time;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// One warning for each source in this time.
+/// Least time between two warnings about a source.
 const QUIET: Duration = Duration::from_secs(60);
-/// Sources that are remembered. With more of them in a minute (forged addresses) the rest is counted and not told.
+/// Most sources in memory. With more of them in a minute (forged addresses) the rest is counted, but not logged.
 const MAX_SOURCES: usize = 64;
 
-/// Remembers of whom was warned.
+/// Sources that were recently warned about.
 #[derive(Debug, Default)]
 pub(super) struct Strikes {
     told: HashMap<IpAddr, Time>,

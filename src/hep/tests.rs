@@ -1,4 +1,4 @@
-//! What the codec makes of packets as the servers write them, and of garbage.
+//! Decodes packets as the servers write them, and garbage.
 
 pub(crate) mod encode;
 mod intake;
@@ -19,7 +19,7 @@ pub(super) fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-/// A request whose topmost Via names `via`.
+/// A request with `via` in its topmost Via.
 pub(super) fn options(via: &str) -> Vec<u8> {
     format!(
         "OPTIONS sip:192.0.2.10 SIP/2.0\r\nVia: SIP/2.0/{via} 198.51.100.7:5061;branch=z9hG4bK1\r\nVia: SIP/2.0/UDP 10.0.0.9;branch=z9hG4bK0\r\n\
@@ -70,7 +70,7 @@ fn versions_1_and_2_of_each_server_say_the_same() {
     }
 }
 
-/// The very bytes, so that a mistake that encoder and decoder share does not hide.
+/// Literal bytes, so that encoder and decoder cannot share a mistake.
 #[test]
 fn bytes_by_hand() {
     let v1 = b"\x01\x10\x02\x11\x13\xc6\x13\xc4\xc6\x33\x64\x07\xc0\x00\x02\x0aOPTIONS sip:a SIP/2.0\r\n\r\n";
@@ -133,7 +133,7 @@ fn a_compressed_payload_is_unfolded_up_to_a_bound() {
     let sip = options("UDP");
     assert_eq!(*decode(&with(&zlib(&sip))).unwrap().payload().unwrap(), *sip);
     assert_eq!(decode(&with(&zlib(&[b'a'; 65_535]))).unwrap().payload().unwrap().len(), 65_535);
-    // 65 kB hold 64 MB of zeros; one byte too many is enough to give up.
+    // 65 kB hold 64 MB of zeros. One byte too many is enough to give up.
     for bomb in [zlib(&[b'a'; 65_536]), zlib(&vec![0; 64 << 20])] {
         assert_eq!(decode(&with(&bomb)).unwrap().payload(), Err(HepError::Inflate));
     }
@@ -203,7 +203,7 @@ fn a_packet_cut_anywhere_is_an_error() {
     assert_eq!(decode(&wrong), Err(HepError::NotHep));
     assert_eq!(decode(b"OPTIONS sip:a SIP/2.0"), Err(HepError::NotHep));
     assert_eq!(decode(b""), Err(HepError::NotHep));
-    // A chunk that is shorter than its own header would be read for ever.
+    // A chunk shorter than its own header would loop for ever.
     let short = [b"HEP3\x00\x0c".as_slice(), &[0, 0, 0, 15, 0, 5]].concat();
     assert_eq!(decode(&short), Err(HepError::Truncated));
 }

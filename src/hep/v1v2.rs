@@ -1,25 +1,26 @@
-//! HEP versions 1 and 2: C structures, written as they lie in the sender's memory.
+//! HEP versions 1 and 2: C structures in the sender's memory layout.
 //!
-//! Eight bytes (version, length, family, protocol, and both ports in network byte order), then both addresses, in version 2 then
-//! a time, then the message to the end of the datagram. There is no length of the message and no key: neither version can be sent over
-//! a stream, and neither proves who sent it.
+//! Eight bytes (version, length, family, protocol, and both ports in network byte order), then both addresses, in
+//! version 2 then a time, then the message to the end of the datagram. There is no length of the message and no key.
+//! Neither version works over a stream, and neither authenticates the sender.
 //!
-//! What the servers make of it:
-//! - Kamailio (siptrace_hep.c, `trace_send_hep2_duplicate`): the length counts the eight bytes and the addresses, without the time.
-//!   The numbers of the time are little-endian whatever the machine is.
-//! - OpenSIPS (proto_hep/hep.c, `create_hep12_message`): the same; and `build_hep12_buf` makes room for the addresses twice, so 8 or
-//!   32 zeros follow the message.
-//! - FreeSWITCH (sofia-sip tport_logging.c, `tport_capt_msg_hepv2`): the length counts the time as well. Of an IPv6 address only four
-//!   bytes are copied, from the wrong place: such a packet says nothing, and is passed over for its addresses.
+//! Differences between servers:
+//! - Kamailio (siptrace_hep.c, `trace_send_hep2_duplicate`): the length covers the eight bytes and the addresses,
+//!   without the time. The numbers of the time are little-endian on every machine.
+//! - OpenSIPS (proto_hep/hep.c, `create_hep12_message`): the same. `build_hep12_buf` also reserves room for the
+//!   addresses twice, so 8 or 32 zeros follow the message.
+//! - FreeSWITCH (sofia-sip tport_logging.c, `tport_capt_msg_hepv2`): the length covers the time as well. Only four
+//!   bytes of an IPv6 address are copied, from the wrong place. Such a packet is useless, and its addresses cause it to
+//!   be ignored.
 
 use super::{Body, Hep, HepError, Kind, u16_at};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Version, length, family, protocol, two ports.
 const FIXED: usize = 8;
-/// Seconds, microseconds, a 16-bit number, and two bytes that fill the C structure up to a multiple of four.
+/// Seconds, microseconds, a 16-bit number, and two padding bytes up to a multiple of four.
 const TIME: usize = 12;
-/// The same from a compiler that was told to leave the fill out; only a length that counts it can tell.
+/// The same without the padding, from a packed structure. Only a length that includes the time shows it.
 const TIME_PACKED: usize = 10;
 /// `AF_INET` of every system.
 const INET: u8 = 2;
@@ -57,7 +58,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Hep<'_>, HepError> {
         dst: SocketAddr::new(dst, dst_port),
         protocol,
         at: number(0).map(|s| u64::from(s) * 1_000_000 + u64::from(number(4).unwrap_or(0))),
-        // There is no field for anything else.
+        // There is no field for another type.
         kind: Kind::Sip,
         auth_key: None,
         agent_id: when.get(8..10).and_then(|n| Some(u32::from(u16::from_le_bytes(n.try_into().ok()?)))),

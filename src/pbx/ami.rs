@@ -1,9 +1,10 @@
 //! The manager interface of Asterisk (AMI, version 12 and later). Pure.
 //!
-//! After the login everything is asked for once (`Status`, `BridgeList`), then events keep it up to date. A channel is known by
-//! its Uniqueid; its name follows the SIP dialog when Asterisk exchanges two channels' insides (`Rename`), so a renamed channel
-//! is asked for its dialog anew. Only the events of class `call` are taken: what a single channel runs is asked for where no bridge
-//! says what it is connected to, which costs the server less than an event for every step of every dial plan.
+//! After the login the client requests the full state once (`Status`, `BridgeList`), then events keep it up to date. A
+//! channel's id is its Uniqueid. When Asterisk exchanges the insides of two channels (`Rename`), the name follows the
+//! SIP dialog, so the client queries a renamed channel's dialog again. It subscribes only to events of class `call`. If
+//! no bridge shows what a channel is connected to, the client queries the channel's application. That costs the server
+//! less than an event for every step of every dial plan.
 
 use super::blocks::{Block, Inbox};
 use super::{Dialect, Refusal};
@@ -14,48 +15,49 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// How long an answer may take. Asterisk answers within milliseconds; a manager session that is stuck is opened anew.
+/// Answer time-out. Asterisk answers within milliseconds, and a stuck manager session is reopened.
 const ANSWER: Duration = Duration::from_secs(10);
-/// A silent connection is asked for a sign of life after this.
+/// Silence before a ping.
 const IDLE: Duration = Duration::from_secs(10);
-/// Questions under way at a time. Asterisk works on one after the other; more would only wait there.
+/// Most open queries. Asterisk handles one after the other, so more would only wait there.
 const WINDOW: usize = 16;
-/// Most channels that are followed, and questions that wait. Beyond it further channels are not known.
+/// Most followed channels, and most waiting queries. Channels beyond it stay unknown.
 const MAX_CHANNELS: usize = 200_000;
-/// From when on a channel in no bridge is asked what it runs: most are joined to a party within that time.
+/// Delays before a channel outside of bridges is queried for its application. Most channels join a party before the
+/// first.
 const LOOK: [Duration; 4] =
     [Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(10), Duration::from_secs(30)];
-/// What the operator is to write if a permission lacks.
+/// Advice to the operator if a permission is missing.
 const GRANT: &str = "give the user in manager.conf `read = call` and `write = reporting`";
 
-/// How far the connection is.
+/// Progress of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Banner,
     Challenge,
     Login,
-    /// The lists have been asked for; how many are still to end.
+    /// The lists were requested. The number of lists that have not ended.
     Listing(u8),
     Ready,
 }
 
-/// What a response will answer.
+/// The query that a response answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Ask {
     Challenge,
     Login,
     Channels,
     Bridges,
-    /// The Call-ID of the channel of this Uniqueid, which had this name.
+    /// The Call-ID of the channel with this Uniqueid, which had this name.
     Dialog(String, String),
-    /// What the channel of this Uniqueid and name runs.
+    /// The application of the channel with this Uniqueid and name.
     Runs(String, String),
     Ping,
 }
 
 struct Channel {
     name: String,
-    /// Whether its Call-ID is known, or asked for.
+    /// Whether its Call-ID is known or was requested.
     dialog: bool,
     up: bool,
     bridged: bool,
@@ -73,7 +75,7 @@ pub struct Ami {
     out: VecDeque<Vec<u8>>,
     facts: VecDeque<Fact>,
     next_id: u64,
-    /// By ActionID, with the time by which it has to be answered.
+    /// Open queries by ActionID, with their deadline.
     asked: HashMap<u64, (Ask, Time)>,
     waiting: VecDeque<Ask>,
     /// By Uniqueid.
@@ -85,7 +87,7 @@ pub struct Ami {
 }
 
 impl Ami {
-    /// A connection that was made at `now`, with the name and secret of a manager's user.
+    /// A connection made at `now`, with a manager user's name and secret.
     #[must_use]
     pub fn new(user: &str, secret: &str, now: Time) -> Self {
         Self {
@@ -115,7 +117,7 @@ impl Ami {
         let action: &[(&str, &str)] = match &ask {
             Ask::Challenge => &[("Action", "Challenge"), ("AuthType", "MD5")],
             Ask::Login => &[],
-            // All channels: where they are, and what they run.
+            // All channels: their bridges and their applications.
             Ask::Channels => &[("Action", "Status")],
             Ask::Bridges => &[("Action", "BridgeList")],
             Ask::Dialog(_, name) => {
@@ -131,7 +133,7 @@ impl Ami {
         self.next_id += 1;
         let mut text = String::new();
         for (name, value) in lines {
-            // A line break in a value would begin a header, or an action, of its own.
+            // A line break in a value would start a header or an action of its own.
             let value: String = value.chars().filter(|c| !c.is_control()).collect();
             let _ = write!(text, "{name}: {value}\r\n");
         }
@@ -189,7 +191,7 @@ impl Ami {
                     self.facts.push_back(Fact::Dialog { channel: id, call_id: value.as_bytes().to_vec() });
                 }
                 None if message().contains("ermission") => return Err(Refusal::Permission(message(), GRANT)),
-                // It is gone, has another name, under which it was asked for again, or has no dialog yet.
+                // The channel is gone, was renamed and queried again, or has no dialog yet.
                 _ => {
                     if let Some(c) = self.channels.get_mut(&id).filter(|c| c.name == name) {
                         c.dialog = false;
@@ -207,7 +209,8 @@ impl Ami {
             match event {
                 "StatusComplete" | "BridgeListComplete" => {
                     if let Stage::Listing(n) = &mut self.stage {
-                        // Each answer to a single question ends in the same way, but none is asked before the lists are here.
+                        // Each answer to a single query ends the same way, but none is sent before the lists have
+                        // ended.
                         *n = n.saturating_sub(1);
                     }
                 }
@@ -241,7 +244,8 @@ impl Ami {
                 self.bridge(b);
                 if let (Some(bridge), Some(c)) = (b.get("BridgeUniqueid"), self.channels.get_mut(&id)) {
                     c.bridged = true;
-                    // The one whose place it takes is told to leave only after this: for a moment there would be three.
+                    // The channel being replaced leaves only after this event. Without an early leave there would be
+                    // three for a moment.
                     if let Some(other) = b.get("SwapUniqueid") {
                         self.facts.push_back(Fact::Leave { bridge: bridge.to_owned(), channel: other.to_owned() });
                     }
@@ -254,7 +258,7 @@ impl Ami {
                     c.bridged = false;
                     c.looked = 0;
                     self.facts.push_back(Fact::Leave { bridge: bridge.to_owned(), channel: id.clone() });
-                    // What it ran before it entered is long over.
+                    // Its earlier application has ended.
                     self.facts.push_back(Fact::Runs { channel: id.clone(), application: None });
                 }
                 self.state(&id, b, now);
@@ -265,9 +269,9 @@ impl Ami {
         Ok(())
     }
 
-    /// Notes a channel, and asks for what its name promises.
+    /// Records a channel, and queries what its name implies.
     fn know(&mut self, id: &str, name: &str, now: Time) {
-        // Asterisk names the halves of an exchange so for a moment; what is left of the one half has no dialog any more.
+        // Asterisk uses these names for a moment during an exchange. The zombie half has no dialog any more.
         if name.ends_with("<ZOMBIE>") {
             self.facts.push_back(Fact::Channel { channel: id.to_owned(), is_sip: false });
         }
@@ -297,7 +301,7 @@ impl Ami {
             c.dialog = false;
         }
         self.seek(id, now);
-        // The halves of a Local channel have one name, with an end of its own each.
+        // The halves of a Local channel share a name, with a different suffix each.
         let half = name
             .strip_suffix(";1")
             .map(|n| format!("{n};2"))
@@ -307,7 +311,7 @@ impl Ami {
         }
     }
 
-    /// Asks a SIP channel for its dialog, unless that is known or asked for.
+    /// Queries the dialog of a SIP channel, unless it is known or was requested.
     fn seek(&mut self, id: &str, now: Time) {
         let Some(c) = self.channels.get_mut(id).filter(|c| !c.dialog && call_id_of(&c.name).is_some()) else { return };
         c.dialog = true;
@@ -315,11 +319,11 @@ impl Ami {
         self.ask(ask, now);
     }
 
-    /// What `Status` says of a channel beyond its name.
+    /// Applies the fields of `Status` other than the name.
     fn status(&mut self, id: &str, b: &Block) {
         let Some(c) = self.channels.get_mut(id) else { return };
         let bridge = b.get("BridgeID");
-        // To a single question the answer may be older than an event that has come since; the lists begin the picture.
+        // The answer to a single query may be older than an event. Only the lists set the initial state.
         if matches!(self.stage, Stage::Listing(_)) {
             c.bridged = bridge.is_some();
             if let Some(bridge) = bridge {
@@ -347,7 +351,7 @@ impl Ami {
         self.facts.push_back(Fact::Bridge { bridge: bridge.to_owned(), kind });
     }
 
-    /// Whether the channel is to be asked what it runs.
+    /// Schedules or cancels the query for the channel's application.
     fn state(&mut self, id: &str, b: &Block, now: Time) {
         /// `AST_STATE_UP`.
         const UP: &str = "6";
@@ -380,7 +384,7 @@ impl Ami {
         self.facts.push_back(Fact::Gone { channel: id });
     }
 
-    /// The picture is whole when the lists have ended and every channel of them was asked for its dialog.
+    /// The initial state is complete once the lists have ended and every channel's dialog query is answered.
     fn complete(&mut self) {
         if self.stage != Stage::Listing(0) {
             return;
@@ -411,7 +415,7 @@ impl Dialect for Ami {
     }
 
     fn handle_timeout(&mut self, now: Time) -> Result<(), Refusal> {
-        // The list of a great many channels may take longer than an answer, but not in silence.
+        // The list of very many channels may take longer than an answer, but not in silence.
         let late = self.asked.values().any(|(_, by)| *by <= now);
         if (late || self.stage != Stage::Ready) && now >= self.heard + ANSWER {
             return Err(Refusal::Silent);
@@ -460,7 +464,7 @@ impl Dialect for Ami {
     }
 }
 
-/// What to ask a channel of this name for, to get its Call-ID; `None` if it is no SIP dialog.
+/// The variable that holds the Call-ID of a channel with this name. `None` if it is no SIP dialog.
 fn call_id_of(name: &str) -> Option<&'static str> {
     match name.split_once('/')?.0 {
         "PJSIP" => Some("CHANNEL(pjsip,call-id)"),

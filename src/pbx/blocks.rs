@@ -1,17 +1,18 @@
-//! Blocks of `Name: value` lines that end with an empty line: what both protocols are made of. Pure.
+//! Blocks of `Name: value` lines that end with an empty line, the format of both protocols. Pure.
 
 use super::Refusal;
 
-/// Longest block, in bytes. Events of FreeSWITCH carry every variable of a channel, some 20 KB; those of Asterisk a few KB.
+/// Longest block, in bytes. Events of FreeSWITCH carry every variable of a channel, some 20 KB. Those of Asterisk have
+/// a few KB.
 const MAX_BLOCK: usize = 1 << 20;
 
-/// Bytes that have come and are not read yet.
+/// Received bytes that are not parsed yet.
 #[derive(Default)]
 pub(super) struct Inbox {
     bytes: Vec<u8>,
-    /// Up to here they are read.
+    /// End of the parsed part.
     read: usize,
-    /// Up to here no end of a block was found.
+    /// End of the part without an end of block.
     searched: usize,
 }
 
@@ -25,7 +26,7 @@ impl Inbox {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// One line, without its end.
+    /// One line, without its line break.
     pub(super) fn line(&mut self) -> Result<Option<String>, Refusal> {
         let rest = &self.bytes[self.read..];
         let Some(end) = memchr::memchr(b'\n', rest) else {
@@ -36,13 +37,13 @@ impl Inbox {
         Ok(Some(line))
     }
 
-    /// One whole block. Empty lines before it are passed over.
+    /// One complete block. Skips empty lines before it.
     pub(super) fn block(&mut self) -> Result<Option<Block>, Refusal> {
         while matches!(self.bytes.get(self.read), Some(b'\r' | b'\n')) {
             self.skip(1);
         }
         let rest = &self.bytes[self.read..];
-        // The end may have begun with the last bytes of what was searched before.
+        // The end of the block may start in the last bytes of the part already searched.
         let from = (self.searched.max(self.read) - self.read).saturating_sub(3);
         let end = memchr::memchr_iter(b'\n', &rest[from..]).map(|n| from + n).find_map(|n| match &rest[n + 1..] {
             [b'\n', ..] => Some((n, n + 2)),
@@ -58,7 +59,7 @@ impl Inbox {
         Ok(Some(block))
     }
 
-    /// So many bytes, as soon as they are here.
+    /// `n` bytes, once they have arrived.
     pub(super) fn exactly(&mut self, n: usize) -> Result<Option<Vec<u8>>, Refusal> {
         if n > MAX_BLOCK * 64 {
             return Err(Refusal::TooLong);
@@ -92,18 +93,18 @@ impl Block {
         Self(bytes.split(|b| *b == b'\n').filter_map(line).collect())
     }
 
-    /// The first value of this name, which is compared without regard to case; an empty one counts as absent.
+    /// The first value of this name, compared without regard to case. An empty value counts as absent.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str()).filter(|v| !v.is_empty())
     }
 
-    /// As [`Block::get`], with the percent encoding of FreeSWITCH's plain events undone.
+    /// Like [`Block::get`], but decodes the percent encoding of FreeSWITCH's plain events.
     pub(super) fn decoded(&self, name: &str) -> Option<String> {
         self.get(name).map(decode)
     }
 }
 
-/// `%41` is `A`; what is no such code stays as it is.
+/// Decodes `%41` to `A`. An invalid code stays as it is.
 fn decode(value: &str) -> String {
     let mut out = Vec::with_capacity(value.len());
     let mut rest = value.as_bytes();

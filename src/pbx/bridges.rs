@@ -1,8 +1,8 @@
-//! What a server itself tells of its bridges, in no server's own words. Pure.
+//! A server's own report of its bridges, independent of its protocol. Pure.
 //!
-//! A server names its channels; a channel may be a SIP dialog, half of a channel pair that joins two bridges inside the server, or
-//! something else. [`Told`] keeps the picture that follows from the facts, and answers one question: what is this dialog
-//! connected to?
+//! A server names its channels. A channel may be a SIP dialog, half of a channel pair that joins two bridges inside the
+//! server, or something else. [`Told`] builds the state from the reported facts and answers one question: what is this
+//! dialog connected to?
 
 mod topology;
 
@@ -12,27 +12,27 @@ use crate::pbx::ConnectedKind;
 use crate::pbx::ConnectedTo;
 use topology::Topology;
 
-/// A bridge's way of joining who is in it.
+/// How a bridge joins its members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BridgeKind {
-    /// All hear each other; with two in it, it is a call.
+    /// All hear each other. With two members it is a call.
     Talk,
-    /// A conference by intent, however many are in it now; its name, or an empty one.
+    /// A conference by intent, with any number of members. Its name, or an empty one.
     Conference(String),
-    /// Those in it wait, and hear nobody: parking. Its name, or an empty one.
+    /// The members wait and hear nobody: parking. Its name, or an empty one.
     Holding(String),
 }
 
-/// One thing that a server told. Channels and bridges go by the server's own unique names.
+/// One report of a server. Channels and bridges have the server's own unique names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
-    /// A connection was made: what follows, up to [`Fact::Complete`], is the whole picture; what was told before goes with it.
+    /// A connection was made. The facts up to [`Fact::Complete`] are the full state and replace all earlier facts.
     Begin,
-    /// The picture is whole. From now on, what is not told is not so.
+    /// The state is complete. From now on, whatever is not reported does not exist.
     Complete,
-    /// The connection is lost. What was known is kept, as long as nothing speaks against it.
+    /// The connection is lost. The known state stays as long as nothing contradicts it.
     Lost,
-    /// There is such a channel; if it `is_sip`, its dialog will be told.
+    /// A channel exists. If it `is_sip`, its dialog will be reported.
     Channel {
         /// The channel.
         channel: String,
@@ -46,21 +46,21 @@ pub enum Fact {
         /// Call-ID, verbatim.
         call_id: Vec<u8>,
     },
-    /// Two channels are the ends of one inside the server: what goes in at the one comes out at the other.
+    /// Two channels are the ends of one link inside the server: audio into one comes out of the other.
     Linked {
         /// The one end.
         one: String,
         /// The other end.
         other: String,
     },
-    /// There is such a bridge, and it is of this kind now.
+    /// A bridge exists and now has this kind.
     Bridge {
         /// The bridge.
         bridge: String,
         /// Its kind.
         kind: BridgeKind,
     },
-    /// The channel is in this bridge now, and in no other.
+    /// The channel is now in this bridge, and in no other.
     Enter {
         /// The bridge.
         bridge: String,
@@ -74,30 +74,31 @@ pub enum Fact {
         /// The channel.
         channel: String,
     },
-    /// The bridge is no more.
+    /// The bridge no longer exists.
     BridgeGone {
         /// The bridge.
         bridge: String,
     },
-    /// What the channel is connected to as long as it is in no bridge; `None` if nothing that a caller would hear.
+    /// What the channel is connected to outside of bridges. `None` if it is nothing that a caller would hear.
     Runs {
         /// The channel.
         channel: String,
         /// The application.
         application: Option<ConnectedTo>,
     },
-    /// The channel is no more.
+    /// The channel no longer exists.
     Gone {
         /// The channel.
         channel: String,
     },
 }
 
-/// A server's application as what a leg is connected to. `None` if it only joins parties, or goes on at once: what the leg is
-/// connected to follows from the bridges then.
+/// What a leg in this application is connected to. `None` if the application only joins parties or ends at once,
+/// because the bridges then show the connection.
 #[must_use]
 pub fn application(name: &str, data: &str) -> Option<ConnectedTo> {
-    // The first argument of Queue, ConfBridge, callcenter, conference names it; both servers part arguments with a comma or another of these.
+    // Queue, ConfBridge, callcenter and conference have their name in the first argument. Both servers separate
+    // arguments with a comma or one of the other characters.
     let first = || data.split([',', '|', '+', '!', ' ']).next().unwrap_or_default().to_owned();
     let (kind, name) = match name.to_ascii_lowercase().as_str() {
         "" | "dial" | "appdial" | "appdial2" | "appqueue" | "bridge" | "intercept" | "answer" | "set" | "export"
@@ -119,24 +120,24 @@ pub fn application(name: &str, data: &str) -> Option<ConnectedTo> {
     Some(ConnectedTo { kind, name: clean(&name) })
 }
 
-/// Names come from the server's files and from what is dialled; people read them.
+/// Names come from the server's files and from dialled numbers, and people read them.
 fn clean(name: &str) -> String {
-    /// Longer names are cut: they are shown in a table.
+    /// Longer names are truncated, because they appear in a table.
     const LONGEST: usize = 64;
     name.chars().filter(|c| !c.is_control()).take(LONGEST).collect()
 }
 
-/// All that one server told.
+/// All reports of one server.
 #[derive(Default)]
 pub struct Told {
     known: Topology,
-    /// The picture that a new connection is drawing.
+    /// State under construction for a new connection.
     drawn: Option<Topology>,
     live: bool,
 }
 
 impl Told {
-    /// Takes a fact in; the Call-IDs of the dialogs whose place it may have changed.
+    /// Applies a fact. Returns the Call-IDs of dialogs whose place may have changed.
     pub fn handle(&mut self, fact: &Fact) -> Vec<Box<[u8]>> {
         match fact {
             Fact::Begin => {
@@ -167,7 +168,7 @@ impl Told {
         }
     }
 
-    /// Whether the picture is whole and kept up to date: then what is not told is not so.
+    /// Whether the state is complete and up to date. Then whatever is not reported does not exist.
     #[must_use]
     pub const fn is_live(&self) -> bool {
         self.live
@@ -177,7 +178,7 @@ impl Told {
     #[must_use]
     pub fn place(&self, call_id: &[u8]) -> Place<'_> {
         match self.known.place(call_id) {
-            // What may have changed since within the next second is no knowledge once nobody tells of it.
+            // Without live reports, a state that may have changed within the next second is no longer knowledge.
             Place::At(ConnectedTo { kind: ConnectedKind::Nobody | ConnectedKind::Elsewhere, .. }) if !self.live => {
                 Place::Unknown
             }

@@ -1,13 +1,13 @@
-//! What a server connects a leg to that has no partner.
+//! What a server connects a leg without a partner to.
 
 use serde::{Deserialize, Serialize};
 
-/// What a single leg is connected to, as the server itself says.
+/// What a single leg is connected to, as reported by the server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ConnectedTo {
-    /// Of what kind it is.
+    /// Its kind.
     pub kind: ConnectedKind,
-    /// Its name at the server (of the conference, the queue, the application), where it has one.
+    /// The server's name for it (the conference, the queue, the application), if it has one.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
 }
@@ -18,15 +18,15 @@ pub struct ConnectedTo {
 pub enum ConnectedKind {
     /// A conference, or a bridge of more than two.
     Conference,
-    /// A queue, in which it waits.
+    /// A queue in which the caller waits.
     Queue,
-    /// A parking lot, or another bridge that only holds who is in it.
+    /// A parking lot, or another bridge that only holds its members.
     Parked,
     /// A mailbox.
     Voicemail,
     /// An application of the server: an announcement, a menu, an echo.
     Application,
-    /// A party that is no SIP dialog of this server's address: another technology, another address.
+    /// A party outside of this server's SIP address: another technology, another address.
     Elsewhere,
     /// Nobody, for the moment.
     Nobody,

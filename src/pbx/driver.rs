@@ -1,4 +1,4 @@
-//! The connection to a server that tells of its bridges: made, kept, and made again.
+//! Keeps a connection to a server that reports its bridges, and reconnects.
 
 use super::ami::Ami;
 use super::esl::Esl;
@@ -16,23 +16,23 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
-/// How long a connection may take to be made, or a write to be taken.
+/// Time-out of a connection attempt, and of a write.
 const CONNECT: Duration = Duration::from_secs(3);
-/// The pause after a failure, doubled each time up to the longest: a server that restarts is back within seconds, and one that refuses
-/// the login shall not write its log full.
+/// Pause after a failure, doubled each time up to the longest. A server that restarts is back within seconds, and a
+/// server that refuses the login must not fill its log.
 const PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-/// Facts that wait to be taken. When so many do, the server is read no further, and its own buffers hold the rest.
+/// Facts that may wait. Beyond it the client stops reading, and the server's buffers hold the rest.
 const QUEUE: usize = 4096;
-/// Bytes read at a time.
+/// Bytes per read.
 const CHUNK: usize = 64 * 1024;
 
-/// A server, and how to log in. The secret is read from its file each time that a connection is made.
+/// A server and its login. The secret is read from its file for each connection.
 #[derive(Clone, Debug)]
 pub enum Login {
     /// The manager interface of Asterisk.
     Ami {
-        /// Where it listens.
+        /// Its address.
         address: SocketAddr,
         /// Name of the user in manager.conf.
         user: String,
@@ -41,7 +41,7 @@ pub enum Login {
     },
     /// The event socket of FreeSWITCH.
     Esl {
-        /// Where it listens.
+        /// Its address.
         address: SocketAddr,
         /// File whose first line is the password.
         password_file: PathBuf,
@@ -63,14 +63,14 @@ impl Login {
     }
 }
 
-/// How the connection is.
+/// State of the connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerStatus {
     /// `ami` or `esl`.
     pub protocol: String,
-    /// Where the server is.
+    /// Address of the server.
     pub address: String,
-    /// Whether all that the server told is known and kept up to date.
+    /// Whether the state of the server is complete and up to date.
     pub connected: bool,
     /// Wall-clock milliseconds since 1970 of the last change of `connected`.
     pub since_ms: u64,
@@ -79,7 +79,7 @@ pub struct ServerStatus {
     pub error: Option<String>,
 }
 
-/// A kept connection. It ends when this is dropped.
+/// A maintained connection. It ends when this is dropped.
 pub struct Server {
     facts: mpsc::Receiver<Fact>,
     status: Arc<Mutex<ServerStatus>>,
@@ -87,7 +87,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Begins to connect. Must be called in a tokio runtime.
+    /// Starts to connect. Must be called in a tokio runtime.
     #[must_use]
     pub fn start(login: Login) -> Self {
         let (sender, facts) = mpsc::channel(QUEUE);
@@ -102,16 +102,16 @@ impl Server {
         Self { facts, status, task: tokio::spawn(keeper.run()) }
     }
 
-    /// The next thing that the server tells. Cancel safe.
+    /// The next report of the server. Cancel safe.
     pub async fn next(&mut self) -> Fact {
         match self.facts.recv().await {
             Some(fact) => fact,
-            // The task ends only with this.
+            // The task ends only together with this handle.
             None => std::future::pending().await,
         }
     }
 
-    /// How the connection is now.
+    /// Current state of the connection.
     #[must_use]
     pub fn status(&self) -> ServerStatus {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -145,7 +145,7 @@ struct Keeper {
     login: Login,
     facts: mpsc::Sender<Fact>,
     status: Arc<Mutex<ServerStatus>>,
-    /// The failure that was logged last: the same one is not logged again and again.
+    /// Last logged failure, so that the same one is not logged repeatedly.
     reported: Option<String>,
 }
 
@@ -181,7 +181,7 @@ impl Keeper {
         let connecting = timeout(CONNECT, TcpStream::connect(self.login.address())).await;
         let mut stream =
             connecting.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())).map_err(Failure::Connect)?;
-        // Small questions, each waited for.
+        // Queries are small, and each waits for its answer.
         stream.set_nodelay(true).map_err(Failure::Connect)?;
         let mut buffer = vec![0; CHUNK];
         loop {
@@ -224,7 +224,7 @@ impl Keeper {
         })
     }
 
-    /// Notes how the connection is; how it was.
+    /// Records the state of the connection. Returns the previous one.
     fn set(&self, connected: bool, error: Option<String>) -> bool {
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         let was = std::mem::replace(&mut status.connected, connected);

@@ -1,8 +1,9 @@
 //! The event socket of FreeSWITCH (inbound mode, mod_event_socket). Pure.
 //!
-//! Answers come in the order of the commands, so a queue of what was asked is enough. Events are subscribed to first; then the
-//! lists are asked for (`show channels`, `show bridged_calls`). FreeSWITCH fills those from a database that is written a moment
-//! later than the events are sent: what an event has said since is not taken from a list.
+//! Answers come in the order of the commands, so a queue of open commands is enough. The client first subscribes to
+//! events, then requests the lists (`show channels`, `show bridged_calls`). FreeSWITCH fills the lists from a database
+//! that is updated a moment later than the events are sent. The client therefore ignores list rows of channels with a
+//! newer event.
 
 use super::blocks::{Block, Inbox};
 use super::{Dialect, Refusal};
@@ -14,32 +15,32 @@ use serde::Deserialize;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-/// How long an answer may take.
+/// Answer time-out.
 const ANSWER: Duration = Duration::from_secs(10);
-/// A silent connection is asked for a sign of life after this.
+/// Silence before a ping.
 const IDLE: Duration = Duration::from_secs(10);
-/// Commands under way at a time: FreeSWITCH works on one after the other.
+/// Most open commands: FreeSWITCH handles one after the other.
 const WINDOW: usize = 16;
-/// Most channels that are followed, and commands that wait. Beyond it further channels are not known.
+/// Most followed channels, and most waiting commands. Channels beyond it stay unknown.
 const MAX_CHANNELS: usize = 200_000;
-/// CUSTOM comes last: what follows it are its subclasses.
+/// CUSTOM comes last, because its subclasses follow it.
 const SUBSCRIBE: &str = "event plain CHANNEL_CREATE CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_ANSWER CHANNEL_BRIDGE \
     CHANNEL_UNBRIDGE CHANNEL_EXECUTE CHANNEL_EXECUTE_COMPLETE CHANNEL_PARK CHANNEL_UNPARK CHANNEL_UUID \
     CHANNEL_HANGUP_COMPLETE CHANNEL_DESTROY CUSTOM conference::maintenance";
-/// What the operator is to write if a permission lacks.
+/// Advice to the operator if a permission is missing.
 const GRANT: &str = "allow the api commands show and uuid_getvar, and all events";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Nothing has been heard.
+    /// Nothing received so far.
     Greeting,
     Login,
-    /// How many lists are still to come.
+    /// Number of lists still to come.
     Listing(u8),
     Ready,
 }
 
-/// What an answer will belong to.
+/// The command that an answer belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Ask {
     Auth,
@@ -54,7 +55,7 @@ enum Ask {
 #[derive(Default)]
 struct Channel {
     is_sip: bool,
-    /// Whether its Call-ID is known, or asked for.
+    /// Whether its Call-ID is known or was requested.
     dialog: bool,
 }
 
@@ -63,19 +64,19 @@ pub struct Esl {
     password: String,
     stage: Stage,
     inbox: Inbox,
-    /// Headers whose body has not come yet.
+    /// Headers whose body has not arrived yet.
     head: Option<Block>,
     out: VecDeque<Vec<u8>>,
     facts: VecDeque<Fact>,
     asked: VecDeque<(Ask, Time)>,
     waiting: VecDeque<Ask>,
     channels: HashMap<String, Channel>,
-    /// Channels that an event has placed, or ended, since the lists were asked for.
+    /// Channels with an event (joined, left or ended) since the lists were requested.
     touched: HashSet<String>,
     heard: Time,
 }
 
-/// One row of a list, as far as it is of use.
+/// One row of a list, with the useful columns.
 #[derive(Deserialize)]
 struct Row {
     uuid: String,
@@ -97,7 +98,7 @@ struct Rows {
 }
 
 impl Esl {
-    /// A connection that was made at `now`, with the socket's password.
+    /// A connection made at `now`, with the socket's password.
     #[must_use]
     pub fn new(password: &str, now: Time) -> Self {
         Self {
@@ -123,7 +124,7 @@ impl Esl {
             return;
         }
         let command = match &ask {
-            // A line break would begin a command of its own.
+            // A line break would start a command of its own.
             Ask::Auth => format!("auth {}", self.password.replace(char::is_control, "")),
             Ask::Subscribe => SUBSCRIBE.to_owned(),
             Ask::Channels => "api show channels as json".to_owned(),
@@ -170,7 +171,7 @@ impl Esl {
                 self.ask(Ask::Bridges, now);
             }
             Ask::Channels | Ask::Bridges => {
-                // Anything else is a refusal, or a FreeSWITCH that was built without its database.
+                // Anything else is a refusal, or a FreeSWITCH built without its database.
                 let rows: Rows = serde_json::from_str(text).map_err(|_| refused(text))?;
                 rows.rows
                     .into_iter()
@@ -182,7 +183,7 @@ impl Esl {
             Ask::Dialog(_) if text.contains("permission denied") => return Err(refused(text)),
             Ask::Subscribe => return Err(refused(text)),
             Ask::Dialog(uuid) => {
-                // Not before the INVITE is sent; a later event brings it, or has it asked for again.
+                // The Call-ID exists once the INVITE is sent. A later event brings it or triggers another query.
                 if text.is_empty() || text.starts_with("_undef_") || text.starts_with("-ERR") {
                     if let Some(c) = self.channels.get_mut(&uuid) {
                         c.dialog = false;
@@ -298,12 +299,12 @@ impl Esl {
         }
     }
 
-    /// Notes a channel; whether it is one that is followed.
+    /// Records a channel. Returns whether it is followed.
     fn know(&mut self, uuid: &str, name: &str) -> bool {
         let is_sip = name.starts_with("sofia/");
         let is_full = self.channels.len() >= MAX_CHANNELS;
         match self.channels.get_mut(uuid) {
-            // Some events do not name it.
+            // Some events lack the name.
             Some(c) if c.is_sip == is_sip || name.is_empty() => return true,
             Some(c) => *c = Channel { is_sip, dialog: false },
             None if is_full || !is_id(uuid) => return false,
@@ -315,7 +316,7 @@ impl Esl {
         true
     }
 
-    /// Asks a SIP channel for its dialog, unless that is known or asked for.
+    /// Queries the dialog of a SIP channel, unless it is known or was requested.
     fn seek(&mut self, uuid: &str, now: Time) {
         let Some(c) = self.channels.get_mut(uuid).filter(|c| c.is_sip && !c.dialog) else { return };
         c.dialog = true;
@@ -328,7 +329,7 @@ impl Esl {
         }
     }
 
-    /// The picture is whole when the lists have come and every channel of them was asked for its dialog.
+    /// The initial state is complete once the lists have arrived and every channel's dialog query is answered.
     fn complete(&mut self) {
         if self.stage != Stage::Listing(0) {
             return;
@@ -370,7 +371,7 @@ impl Dialect for Esl {
 
     fn handle_timeout(&mut self, now: Time) -> Result<(), Refusal> {
         let late = self.asked.front().is_some_and(|(_, by)| *by <= now);
-        // Answers have an order: one that is late holds up all others, whatever else is heard.
+        // Answers have an order, so one late answer blocks all others, whatever else arrives.
         if late || self.stage != Stage::Ready && now >= self.heard + ANSWER {
             return Err(Refusal::Silent);
         }
@@ -404,13 +405,13 @@ fn refused(text: &str) -> Refusal {
     Refusal::Permission(text.lines().next().unwrap_or_default().chars().take(200).collect(), GRANT)
 }
 
-/// Two channels are at most in one bridge with each other, whichever of them is named first.
+/// Two channels share at most one bridge, so both orders give the same name.
 fn bridge(mut both: [&str; 2]) -> String {
     both.sort_unstable();
     both.join(" ")
 }
 
-/// Whether it can stand in a command. FreeSWITCH makes UUIDs, and takes any word that the dial plan gives instead
+/// Whether the id is safe in a command. FreeSWITCH generates UUIDs, and accepts any word from the dial plan instead
 /// (`origination_uuid`).
 fn is_id(uuid: &str) -> bool {
     !uuid.is_empty() && uuid.len() <= 256 && uuid.bytes().all(|b| b.is_ascii_graphic() && b != b';' && b != b'|')

@@ -1,17 +1,18 @@
-//! Which address a phone's RTP is believed to come from: latching (RFC 7362 section 4), for somebody who only overhears. Pure.
+//! Decides which address a phone's RTP comes from: latching (RFC 7362 section 4), by a passive observer. Pure.
 //!
-//! Audio goes where it is believed to come from, so a guess that can be steered hands a conversation to whoever sends enough packets.
-//! Three samples are believed only from a host that the signalling names: that of the session description, or the one that the phone's
-//! SIP comes from (what a NAT shows of a phone). Beyond that:
+//! The relay sends audio to the believed address. If an attacker could steer it, the conversation would go to whoever
+//! sends enough packets. Three samples are therefore believed only from a host that the signalling names: the host in
+//! the session description, or the source of the phone's SIP (a NAT's public side). Further rules:
 //!
-//! - the described address, seen sending, is never beaten by another one;
-//! - a stream that is there is followed to another address only if its SSRC goes on there, with sequence numbers that are near, and the
-//!   old address has fallen silent: silence alone is a hold, or a phone that sends nothing while nobody speaks;
-//! - of two that send at once neither is taken;
-//! - in doubt the address stays as it is.
+//! - The described address, once seen sending, never loses to another one.
+//! - A live stream moves to another address only if its SSRC continues there with nearby sequence numbers, and the old
+//!   address is silent. Silence alone proves nothing: it may be a hold, or a phone that sends nothing while nobody
+//!   speaks.
+//! - If two addresses send at once, neither is taken.
+//! - In doubt the address stays.
 //!
-//! A phone may begin a stream with another SSRC when the session is negotiated anew; for a stream of which only the address is known (from a
-//! record of the store) nothing else can be said either. Then silence of the old address for [`Latch::handle`]'s `patience` counts.
+//! A phone may start a new SSRC after a renegotiation. A source from a stored record has no known SSRC at all. In both
+//! cases silence of the old address for [`Latch::handle`]'s `patience` is enough.
 
 use super::rtp::Sample;
 use crate::time::Time;
@@ -19,27 +20,27 @@ use smallvec::SmallVec;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// Samples of one stream that must agree. One alone could be a stray packet of the call that had the port before.
+/// Samples of one stream that must agree. A single one could be a stray packet of the previous call on the port.
 pub(super) const AGREE: u8 = 3;
-/// Streams that may wait to be believed. More than two that send to one port at a time are an attack, and then none is believed.
+/// Streams that may wait to be believed. More than two at a time on one port are an attack, and then none is believed.
 pub(super) const RIVALS: usize = 3;
-/// Packets that may be missing between two samples of one stream, besides those of the time between them (RFC 3550 appendix A.1,
-/// MAX_DROPOUT), and how far the second may be behind (MAX_MISORDER).
+/// Packets that may be missing between two samples of one stream, in addition to those of the elapsed time (RFC 3550
+/// appendix A.1, MAX_DROPOUT), and how far the second may be behind (MAX_MISORDER).
 const DROPOUT: u64 = 3000;
 const MISORDER: u16 = 100;
-/// Packets a second that a stream has at most: video of several Mbit/s. Audio has 50 to 100.
+/// Highest packet rate of a stream: video of several Mbit/s. Audio has 50 to 100 packets a second.
 const FASTEST: u64 = 1000;
 
-/// What a sample led to.
+/// The result of a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// Nothing yet, or what was known already.
+    /// Nothing yet, or nothing new.
     Nothing,
-    /// From now on RTP is believed to come from here.
+    /// RTP is now believed to come from this address.
     Believed(SocketAddr),
-    /// It comes from a host that the signalling does not name.
+    /// The sample comes from a host that the signalling does not name.
     Foreign,
-    /// It comes from a host that the signalling names, and still cannot be believed.
+    /// The sample comes from a named host, but cannot be believed.
     Doubtful,
 }
 
@@ -47,7 +48,7 @@ pub(super) enum Outcome {
 #[derive(Clone, Copy, Debug)]
 struct Stream {
     from: SocketAddr,
-    /// SSRC and last sequence number; `None` if only the address is known.
+    /// SSRC and last sequence number. `None` if only the address is known.
     id: Option<(u32, u16)>,
     first: Time,
     last: Time,
@@ -63,7 +64,7 @@ impl Stream {
         self.from == s.from && self.id.is_none_or(|(ssrc, _)| ssrc == s.ssrc)
     }
 
-    /// Whether a sample goes on with this stream, from wherever it comes.
+    /// Whether a sample continues this stream, from any address.
     fn goes_on(&self, s: &Sample, now: Time) -> bool {
         self.id.is_some_and(|(ssrc, seq)| ssrc == s.ssrc && near(seq, s.seq, now.since(self.last)))
     }
@@ -78,16 +79,16 @@ impl Stream {
     }
 }
 
-/// Whether a sequence number can follow another after so long. Over minutes the numbers wrap around and exclude nothing; then the SSRC
-/// alone speaks.
+/// Whether `after` can follow `before` within `elapsed`. Over minutes the numbers wrap around and exclude nothing, and
+/// the SSRC alone decides.
 fn near(before: u16, after: u16, elapsed: Duration) -> bool {
     let ahead = after.wrapping_sub(before);
     let missed = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).saturating_mul(FASTEST) / 1000;
     u64::from(ahead) <= missed.saturating_add(DROPOUT) || before.wrapping_sub(after) <= MISORDER
 }
 
-/// An address that nobody reaches from outside of its own network, so that a NAT is between if it is described (RFC 1918, RFC 6598,
-/// RFC 4193, RFC 3927, RFC 4291).
+/// Whether an address is unreachable from outside of its own network (RFC 1918, RFC 6598, RFC 4193, RFC 3927, RFC
+/// 4291). A phone that describes such an address sits behind a NAT.
 fn is_inside(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {
@@ -105,12 +106,12 @@ pub(super) struct Latch {
     told: SocketAddr,
     current: Option<Stream>,
     rivals: SmallVec<[Stream; RIVALS]>,
-    /// Since when the stream may go on with another SSRC, and how often it has gone on as it was since then.
+    /// Since when the stream may continue with another SSRC, and how many samples have continued the old one since.
     loose: Option<(Time, u8)>,
 }
 
 impl Latch {
-    /// For a phone that has described `told`. `kept`: where its RTP came from by what was stored of it.
+    /// For a phone that has described `told`. `kept` is the source of its RTP in the stored record.
     pub(super) fn new(told: SocketAddr, kept: Option<SocketAddr>, now: Time) -> Self {
         let current = kept.map(|from| Stream { from, id: None, first: now, last: now, agreed: 0 });
         Self { told, loose: current.map(|_| (now, 0)), current, rivals: SmallVec::new() }
@@ -120,25 +121,25 @@ impl Latch {
         self.told
     }
 
-    /// Where RTP is believed to come from.
+    /// The believed source of the RTP.
     pub(super) fn source(&self) -> SocketAddr {
         self.current.map_or(self.told, |c| c.from)
     }
 
-    /// Whether more samples are wanted soon.
+    /// Whether more samples are needed soon.
     pub(super) fn is_open(&self) -> bool {
         self.current.is_none_or(|c| c.agreed < AGREE) || !self.rivals.is_empty()
     }
 
-    /// The session was negotiated anew, and the phone describes the same address.
+    /// The session was renegotiated, and the phone describes the same address.
     pub(super) fn renegotiated(&mut self, now: Time) {
         if self.current.is_some() {
             self.loose = Some((now, 0));
         }
     }
 
-    /// Takes a sample. `signalling` is the host that the phone's SIP comes from; `patience` is how long a stream that is there goes unsampled
-    /// by no chance.
+    /// Takes a sample. `signalling` is the source host of the phone's SIP. `patience` is longer than chance can keep a
+    /// live stream unsampled.
     pub(super) fn handle(&mut self, s: &Sample, signalling: IpAddr, patience: Duration, now: Time) -> Outcome {
         if s.from.ip() != self.told.ip() && s.from.ip() != signalling {
             return Outcome::Foreign;
@@ -166,7 +167,7 @@ impl Latch {
         if moved { Outcome::Believed(rival.from) } else { Outcome::Nothing }
     }
 
-    /// Whether a sample of another stream than the current one is worth a place among the rivals.
+    /// Whether a sample outside the current stream deserves a place among the rivals.
     fn may_wait(&self, s: &Sample, now: Time) -> bool {
         let Some(current) = &self.current else { return true };
         let waits = self.rivals.iter().any(|r| r.from == s.from && r.goes_on(s, now));
@@ -179,7 +180,7 @@ impl Latch {
             return *known;
         }
         if self.rivals.len() >= RIVALS {
-            // What has been seen least gives way, so that a flood of new streams pushes out its own.
+            // The rival with the fewest samples gives way, so a flood of new streams displaces its own.
             let least = self.rivals.iter().enumerate().min_by_key(|(_, r)| (r.agreed, r.last)).map(|(n, _)| n);
             least.map(|n| self.rivals.remove(n));
         }
@@ -188,22 +189,22 @@ impl Latch {
         new
     }
 
-    /// Whether a stream that was sampled often enough takes the place of what is there.
+    /// Whether a stream with enough samples replaces the current one.
     fn may_follow(&self, new: &Stream, patience: Duration, now: Time) -> bool {
         let described = new.from == self.told;
-        // Another that sends as well; of the described address one sample is enough.
+        // Another address sends as well. For the described address one sample is enough.
         let others = self.rivals.iter().filter(|r| r.from != new.from);
         let contested = others.clone().any(|r| r.last >= new.first || r.from == self.told);
         let Some(current) = &self.current else { return described || !contested };
         let silent = current.last < new.first;
         let long_silent = now.since(current.last.max(self.loose.map_or(current.last, |(since, _)| since))) > patience;
         if current.from == new.from {
-            // Another SSRC at the same address leads nobody astray; it must not stand for a stream that goes on.
+            // A new SSRC at the same address misdirects nobody, but it must not replace a stream that continues.
             return long_silent || (silent && self.loose.is_some());
         }
         let same = current.id.zip(new.id).is_some_and(|((before, _), (after, _))| before == after);
         if described {
-            // Nobody but the phone has the described address, unless it is one that others have as well in their own networks.
+            // Only the phone has the described address, unless it is private and others use it in their own networks.
             return current.from.ip() == self.told.ip()
                 || !is_inside(self.told.ip())
                 || (same && silent)

@@ -12,10 +12,10 @@ fn few_packets_are_sampled_and_never_more_than_one_core_feels() {
     }
 }
 
-/// The server's RTP address in the scripts, and the phone's own: the same, since one description serves both.
+/// RTP address of the server in the scripts, and of the phone: one description serves both.
 const HERE: &str = "10.0.0.1:4000";
 const NAT: &str = "198.51.100.7:61000";
-/// Where the SIP of a phone behind that NAT comes from.
+/// Source of the SIP of a phone behind that NAT.
 const NAT_SIP: &str = "198.51.100.7:30000";
 const STRANGER: &str = "192.0.2.66:9";
 
@@ -73,7 +73,7 @@ fn a_source_counts_when_three_samples_agree_whatever_a_stranger_sends_between() 
     stranger.send(&mut lab, STRANGER, 1000);
     assert_eq!(lab.table.poll_unbelieved(lab.now), None, "told once a minute");
 
-    // The phone's NAT gives it another port; then it is seen where it says it is.
+    // The phone's NAT assigns another port. Later the phone appears at its described address.
     lab.wait_ms(5000);
     phone.send(&mut lab, "198.51.100.7:61002", 3);
     assert_eq!(sources_told(&mut lab), [vec![Some("198.51.100.7:61002".parse().unwrap())]]);
@@ -99,7 +99,7 @@ fn what_is_no_rtp_says_nothing() {
 
 #[test]
 fn a_flood_of_samples_costs_the_phone_none_of_its_own() {
-    // 600 packets a second against the phone's 50, of which the kernel hands over a random one in so many.
+    // 600 packets a second against the phone's 50, sampled at random by the kernel.
     let (mut lab, _, mut phone) = call();
     let mut stranger = Stream { ssrc: 6, seq: 1 };
     let one_in = lab.table.wants_one_in().unwrap();
@@ -136,12 +136,12 @@ fn what_was_seen_is_forgotten_with_the_call_and_with_a_new_description() {
     let (mut lab, d, mut phone) = call();
     phone.send(&mut lab, NAT, 3);
     lab.events();
-    // The phone describes itself anew, at the same place (it holds the call, say): what was seen is still so.
+    // The phone renegotiates at the same address (to hold the call, say). The observed source stays valid.
     lab.see(d.request(Phone, "INVITE", 2, "X-In-Dialog: 1\r\n", "held"))
         .see(d.response(Server, 200, "INVITE", 2, "", "answer"))
         .see(d.request(Phone, "ACK", 2, "", ""));
     assert_eq!(sources_told(&mut lab), [vec![Some(NAT.parse().unwrap())]]);
-    // At another place: what was seen before says nothing of it.
+    // At a new address the old observation says nothing.
     lab.see(d.request(Phone, "INVITE", 3, "X-In-Dialog: 1\r\n", "moved:4002"))
         .see(d.response(Server, 200, "INVITE", 3, "", "answer"))
         .see(d.request(Phone, "ACK", 3, "", ""));
@@ -164,7 +164,7 @@ fn a_stored_source_is_kept_only_if_signalling_names_its_host() {
         lab.wait_ms(100);
         let mut phone = Stream { ssrc: 5, seq: 100 };
         phone.send(&mut lab, HERE, 3);
-        // Of the stored one it is not known that it is silent.
+        // The stored source is not known to be silent.
         let expected: &[Vec<_>] = if kept { &[] } else { &[vec![None]] };
         assert_eq!(sources_told(&mut lab), expected, "{stored}");
     }

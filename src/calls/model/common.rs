@@ -1,26 +1,26 @@
-//! Values that many calls have in common are kept once.
+//! Keeps values that many calls have in common once.
 
 use super::Verbatim;
 use std::collections::HashSet;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-/// Most values that are kept: phones come in some hundred makes and releases. What finds no room is kept per call.
+/// Most values in the pool: phones come in some hundred makes and releases. Without room, each call keeps its own copy.
 const MAX_SHARED: usize = 1024;
-/// Longest value that is kept, in bytes, so that the whole is bounded; Allow has about 120.
+/// Longest pooled value in bytes, which bounds the pool. Allow has about 120.
 const MAX_LEN: usize = 1024;
 
 static POOL: LazyLock<Mutex<Pool>> = LazyLock::new(Mutex::default);
 
 /// `bytes`, in the memory of an equal value if there is one.
 pub(super) fn shared(bytes: &[u8]) -> Verbatim {
-    // A pool is a set: whole after each statement, also if a thread died between.
+    // The pool is a set and consistent after each statement, even if a thread panicked in between.
     Verbatim(POOL.lock().unwrap_or_else(PoisonError::into_inner).get(bytes))
 }
 
 #[derive(Default)]
 struct Pool {
     values: HashSet<Arc<[u8]>>,
-    /// Values that found no room since the last look for ones that nobody uses any more: looking costs a walk over all of them.
+    /// Values refused since the last purge of unused ones. A purge walks the whole pool, so it runs only now and then.
     refused: usize,
 }
 
@@ -59,7 +59,7 @@ mod tests {
         let held = pool.get(b"INVITE, ACK");
         assert!(Arc::ptr_eq(&held, &pool.get(b"INVITE, ACK")));
         assert!(!Arc::ptr_eq(&pool.get(&[b'x'; MAX_LEN + 1]), &pool.get(&[b'x'; MAX_LEN + 1])));
-        // A flood of made-up values neither grows the pool nor keeps real ones out for ever.
+        // A flood of made-up values neither grows the pool nor keeps real ones out for good.
         for n in 0..10 * MAX_SHARED {
             pool.get(format!("flood {n}").as_bytes());
             assert!(pool.values.len() <= MAX_SHARED);

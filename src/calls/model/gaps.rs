@@ -1,24 +1,24 @@
-//! What is not known of a leg, in words that people can read.
+//! What is unknown about a leg, in words for people.
 
 use serde::{Deserialize, Serialize};
 
-/// Something that has to be known for a leg to be recovered, and is not.
+/// A fact that recovery of a leg needs and that is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Gap {
-    /// A tag: without both no request belongs to the dialog.
+    /// A tag. Without both tags no request matches the dialog.
     Tag,
-    /// The server's own CSeq: a request with a lower one is refused (RFC 3261 section 12.2.2).
+    /// The server's own CSeq. The phone refuses a request with a lower one (RFC 3261 section 12.2.2).
     LocalCseq,
     /// The phone's Contact.
     RemoteTarget,
     /// The route set.
     RouteSet,
-    /// The session descriptions that are in force.
+    /// The session descriptions in force.
     Description,
-    /// The leg that it is connected to: others were not learnt while this one was, for want of room.
+    /// The other leg. A lack of room kept other legs unlearnt while this one was learnt.
     Partner,
-    /// Something that this version has no name for.
+    /// A gap that this version has no name for.
     #[serde(other)]
     Other,
 }
@@ -48,13 +48,13 @@ impl Gap {
     }
 }
 
-/// A set of [`Gap`]s; a list of words in JSON.
+/// A set of [`Gap`]s. A list of words in JSON.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(from = "Vec<Gap>", into = "Vec<Gap>")]
 pub struct Gaps(u8);
 
 impl Gaps {
-    /// Everything that a dialog's start would have told, its tags apart.
+    /// Everything that the start of a dialog would have shown, except the tags.
     pub const UNMET: Self =
         Self(Gap::LocalCseq.bit() | Gap::RemoteTarget.bit() | Gap::RouteSet.bit() | Gap::Description.bit());
 
@@ -64,25 +64,25 @@ impl Gaps {
         self.0 == 0
     }
 
-    /// Whether this is missing.
+    /// Whether `gap` is missing.
     #[must_use]
     pub const fn contains(self, gap: Gap) -> bool {
         self.0 & gap.bit() != 0
     }
 
-    /// The set with this one as well.
+    /// The set plus `gap`.
     #[must_use]
     pub const fn with(self, gap: Gap) -> Self {
         Self(self.0 | gap.bit())
     }
 
-    /// The set without this one.
+    /// The set minus `gap`.
     #[must_use]
     pub const fn without(self, gap: Gap) -> Self {
         Self(self.0 & !gap.bit())
     }
 
-    /// What is missing.
+    /// The missing facts.
     pub fn iter(self) -> impl Iterator<Item = Gap> {
         Gap::ALL.into_iter().filter(move |g| self.contains(*g))
     }

@@ -1,12 +1,13 @@
-//! A value that is shared until somebody changes it.
+//! A copy-on-write value.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-/// A value that clones share. The first change through one of them makes a copy for that one; the others keep what they had. So the
-/// tracker goes on with a leg while what it has told of it stays as it was told, and no leg is in memory twice for nothing.
+/// A value that clones share. The first change through a clone copies the value for that clone, and the others keep the
+/// old one. The tracker can change a leg while the record it has already handed out stays the same, and memory holds
+/// each leg only once.
 #[derive(PartialEq, Eq, Default)]
 pub struct Shared<T>(Arc<T>);
 
@@ -24,7 +25,7 @@ impl<T> From<T> for Shared<T> {
     }
 }
 
-// Not derived: that would ask for `T: Clone`.
+// Not derived: a derive would require `T: Clone`.
 impl<T> Clone for Shared<T> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))

@@ -1,11 +1,11 @@
-//! What a call costs in memory.
+//! Memory cost of a call.
 
 use super::{Call, Leg, Verbatim};
 use crate::budget::allocated;
 use std::net::SocketAddr;
 
 impl Leg {
-    /// Bytes that the leg takes, with all that it holds; what it shares with others counts as if it were its own.
+    /// Bytes of the leg with everything that it holds. Shared memory counts as its own.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let texts = [
@@ -28,7 +28,7 @@ impl Leg {
 }
 
 impl Call {
-    /// Bytes that the call takes, as for [`Leg::bytes`].
+    /// Bytes of the call, counted like [`Leg::bytes`].
     #[must_use]
     pub fn bytes(&self) -> usize {
         let texts = [&self.id, &self.instance, &self.node].into_iter().map(|s| allocated(s.len())).sum::<usize>();

@@ -1,19 +1,18 @@
-//! Telephone numbers that are the same although they are written otherwise: `+49 30 1234567`, `0049301234567`, `0301234567`.
+//! Matches telephone numbers across notations: `+49 30 1234567`, `0049301234567`, `0301234567`.
 
 use smallvec::SmallVec;
 
-/// Numbers with fewer digits are extensions and short codes, where each digit counts. Seven are a subscriber's number in
-/// every numbering plan that lets one leave the rest out.
+/// Numbers with fewer digits are extensions and short codes, where each digit counts. Seven digits are a subscriber
+/// number in every numbering plan that allows local dialling.
 const LEAST: usize = 7;
-/// E.164 allows 15 digits; prefixes for carriers and trunks come on top.
+/// E.164 allows 15 digits. Carrier and trunk prefixes come on top.
 const MOST: usize = 24;
-/// What one way of writing may have in front that another has not: a country code of three digits, and a trunk prefix of one
-/// or two.
+/// Longest extra prefix of one notation over another: a country code of three digits and a trunk prefix of one or two.
 const PREFIX: usize = 5;
 
 type Digits = SmallVec<[u8; MOST]>;
 
-/// The digits, without what only says how they are dialled. `None` if it is no telephone number.
+/// The digits of a number without its dialling prefixes. `None` if it is no telephone number.
 fn digits(user: &[u8]) -> Option<Digits> {
     let mut out = Digits::new();
     for (i, b) in user.iter().enumerate() {
@@ -32,13 +31,13 @@ fn digits(user: &[u8]) -> Option<Digits> {
     (out.len() >= LEAST).then_some(out)
 }
 
-/// The last digits: equal for all ways to write one number, and a place to look for them.
+/// The last digits: equal in all notations of a number, so they serve as an index key.
 pub(super) fn tail(user: &[u8]) -> Option<SmallVec<[u8; LEAST]>> {
     let digits = digits(user)?;
     Some(digits[digits.len() - LEAST..].into())
 }
 
-/// Whether both may be one number.
+/// Whether both may be the same number.
 pub(super) fn same(a: &[u8], b: &[u8]) -> bool {
     let (Some(a), Some(b)) = (digits(a), digits(b)) else { return false };
     let (long, short) = if a.len() >= b.len() { (a, b) } else { (b, a) };

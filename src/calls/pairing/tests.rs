@@ -56,13 +56,13 @@ fn the_order_of_answers_separates_calls_between_the_same_numbers() {
     let mut lab = Lab::new();
     let (i0, i1, o0, o1) = (inbound(0, "1", "2"), inbound(1, "1", "2"), outbound(0, "1", "2"), outbound(1, "1", "2"));
     lab.invited(&i0).invited(&i1).invited(&o0).invited(&o1);
-    // The second caller's call is answered first. Whose answer it was is seen when nobody else was answered then.
+    // The second caller's call is answered first. The pair is clear once nobody else was answered in that window.
     lab.wait_ms(1000).picked_up(&o1).wait_ms(5).picked_up(&i1);
     assert_eq!(lab.calls().len(), 0);
     lab.wait_ms(250).picked_up(&o0).wait_ms(5).picked_up(&i0);
     assert_eq!(pairs(&lab.calls()), ["in0+out0", "in1+out1"]);
     let confidence: Vec<_> = lab.calls().iter().map(|c| c.confidence).collect();
-    // Order decided the first; of the second there was no doubt any more.
+    // The order of the answers decided the first pair. The second was then certain.
     assert_eq!(confidence, [Some(85), Some(75)]);
 }
 
@@ -84,10 +84,10 @@ fn a_series_of_calls_between_the_same_numbers_is_paired_one_by_one() {
 fn a_leg_that_still_rings_is_a_rival() {
     let mut lab = Lab::new();
     let (i0, i1, o) = (inbound(0, "1", "2"), inbound(1, "1", "2"), outbound(0, "1", "2"));
-    // The first caller was answered by an announcement; whose call the callee has answered is open while both wait.
+    // An announcement answered the first caller. The callee's caller stays open while both wait.
     lab.invited(&i0).picked_up(&i0).wait_ms(600).invited(&i1).invited(&o).picked_up(&o).wait_ms(100);
     assert!(lab.calls().iter().all(|c| c.legs.len() == 1));
-    // The rival gives up: now there is no doubt.
+    // The rival gives up, which removes the doubt.
     lab.see(i1.response(crate::calls::table::script::Server, 486, "INVITE", 1, "", "")).wait_ms(1);
     assert_eq!(pairs(&lab.calls()), ["in0+out0"]);
 }
@@ -158,7 +158,7 @@ fn an_announcement_that_ends_in_that_moment_does_not_catch_a_callee() {
     let mut lab = Lab::new();
     let (i0, i1, o1) = (inbound(0, "1", "2"), inbound(1, "1", "2"), outbound(1, "1", "2"));
     lab.invited(&i0).invited(&i1).invited(&o1).wait_ms(1000);
-    // The callee answers; an announcement answers the other caller just before the server answers the right one.
+    // The callee answers. An announcement answers the other caller just before the server answers the right one.
     lab.picked_up(&o1).wait_ms(5).picked_up(&i0).wait_ms(5).picked_up(&i1).wait_ms(3000);
     assert_eq!(pairs(&lab.calls()), ["in0", "in1", "out1"]);
 }
@@ -169,7 +169,7 @@ fn numbers_that_are_written_otherwise_count_less_and_do_not_decide() {
     lab.b2bua(&inbound(0, "+4930123456", "+49409876543"), &outbound(0, "030123456", "0409876543"));
     assert_eq!(pairs(&lab.calls()), ["in0+out0"]);
     assert_eq!(lab.calls()[0].confidence, Some(65));
-    // Only one number, and that written otherwise: with the order of the answers it is enough.
+    // Only one number, in another notation: with the order of the answers it is enough.
     let mut lab = Lab::new();
     lab.b2bua(&inbound(0, "anonymous", "+49409876543"), &outbound(0, "anonymous", "0409876543"));
     assert_eq!(lab.calls()[0].confidence, Some(40));
@@ -177,7 +177,7 @@ fn numbers_that_are_written_otherwise_count_less_and_do_not_decide() {
     lab.answered(&inbound(0, "anonymous", "+49409876543")).wait_ms(500);
     lab.answered(&outbound(0, "anonymous", "0409876543")).wait_ms(3000);
     assert_eq!(pairs(&lab.calls()), ["in0", "out0"]);
-    // Of two callees, the one that is written the same is not the likelier one.
+    // Of two callees, the one in the same notation is not the likelier one.
     let mut lab = Lab::new();
     let (i, o0, o1) = (inbound(0, "+4930123456", "2"), outbound(0, "+4930123456", "2"), outbound(1, "030123456", "2"));
     lab.invited(&i).invited(&o0).invited(&o1).picked_up(&o0).picked_up(&o1).picked_up(&i).wait_ms(3000);
@@ -189,7 +189,7 @@ fn sdp(ip: &str, port: u16) -> String {
     format!("v=0\r\no=- 1 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio {port} RTP/AVP 0\r\n")
 }
 
-/// Puts a description of its own into each message of a script.
+/// Replaces the description in a message of a script.
 fn with_sdp(
     (by, phone, text): (crate::calls::table::script::By, String, String),
     sdp: &str,
@@ -202,7 +202,7 @@ fn with_sdp(
 fn phones_that_were_told_each_others_address_are_one_call() {
     use crate::calls::table::script::{Phone, Server};
     let vip = sdp("10.0.0.100", 9000);
-    // Equal calls, answered at once; then the server sends one pair's addresses to each other.
+    // Equal calls, answered at once. Then the server sends one pair's addresses to each other.
     let mut lab = Lab::new();
     let legs: Vec<_> = (0..2).flat_map(|n| [inbound(n, "1", "2"), outbound(n, "1", "2")]).collect();
     let own = |n: usize| sdp(&format!("10.0.0.{}", n + 1), 4000);
@@ -222,10 +222,10 @@ fn phones_that_were_told_each_others_address_are_one_call() {
         lab.see(with_sdp(legs[n].response(Phone, 200, "INVITE", 10, "", "x"), &own(n)));
     };
     reinvite(&mut lab, 1, 2);
-    // And with these two, there is no doubt about the others any more.
+    // That pair removes the doubt about the others.
     assert_eq!(pairs(&lab.calls()), ["in0+out1", "in1+out0"]);
     assert_eq!(lab.calls().iter().map(|c| c.confidence).collect::<Vec<_>>(), [Some(85), Some(90)]);
-    // The same private address on both sides says nothing.
+    // The same private address on both sides proves nothing.
     let mut lab = Lab::new();
     let (i, o) = (inbound(0, "1", "2"), outbound(0, "7", "8"));
     for leg in [&i, &o] {
@@ -256,7 +256,7 @@ fn one_charging_vector_is_one_call() {
 fn who_was_transferred_late_may_still_find_the_new_party() {
     let mut lab = Lab::new();
     lab.b2bua(&inbound(0, "1", "2"), &outbound(0, "1", "2")).wait_ms(3_600_000);
-    // The callee transfers the caller: a new leg, and the old one ends.
+    // The callee transfers the caller: a new leg starts, and the old one ends.
     lab.answered(&outbound(1, "1", "3"))
         .hung_up(&outbound(0, "1", "2"), crate::calls::table::script::Server, 2)
         .wait_ms(2000);

@@ -1,14 +1,14 @@
-//! What this node wrote and has not heard back from etcd yet. Pure.
+//! This node's own writes that etcd's watch has not returned yet. Pure.
 //!
-//! The watch brings each write of a node back to it. Told apart from what others write, it costs no second copy in memory (what was
-//! written is what the tracker has), and no decoding.
+//! The watch returns each write to the node that made it. Recognising it saves a second copy in memory (the tracker has
+//! the call already) and the decoding.
 
 use super::queue::{Change, Taken};
 use super::value::Stamp;
 use crate::calls::model::Call;
 use std::collections::{HashMap, VecDeque};
 
-/// Most writes that are remembered: some batches. What comes back after more of them is read like anybody's.
+/// Most writes kept: some batches. An echo beyond that is read like anybody's write.
 const MAX: usize = 1024;
 
 enum Sent {
@@ -16,16 +16,16 @@ enum Sent {
     Delete,
 }
 
-/// Writes that are under way, or not heard back.
+/// Writes in progress, or without an echo.
 #[derive(Default)]
 pub(super) struct Echo {
     sent: HashMap<String, Sent>,
-    /// Oldest first; a call that was written again has several places.
+    /// Oldest first. A call that was written again has several places.
     order: VecDeque<String>,
 }
 
 impl Echo {
-    /// Before a write is sent: it may be heard of before it is answered.
+    /// Called before a write is sent, because its echo may arrive before its answer.
     pub(super) fn sending(&mut self, taken: &Taken, value: Vec<u8>, stamp: Stamp) {
         let sent = match &taken.change {
             Change::Put(call) => Sent::Put { value, call: call.clone(), stamp },
@@ -40,14 +40,14 @@ impl Echo {
         }
     }
 
-    /// Whether something of this call is under way, or not heard back.
+    /// Whether a write of this call is in progress or without an echo.
     pub(super) fn contains(&self, id: &str) -> bool {
         self.sent.contains_key(id)
     }
 
-    /// The call and its stamp, if this very value was written by this node.
+    /// The call and its stamp, if this node wrote exactly this value.
     pub(super) fn put(&mut self, id: &str, value: &[u8]) -> Option<(Box<Call>, Stamp)> {
-        // Something else that this node wrote of the call may still be on its way.
+        // Another write of this node for the call may still be on its way.
         if !matches!(self.sent.get(id), Some(Sent::Put { value: sent, .. }) if sent == value) {
             return None;
         }
@@ -66,14 +66,14 @@ impl Echo {
         own
     }
 
-    /// These were not written.
+    /// Removes changes that were not written.
     pub(super) fn unsent(&mut self, batch: &[Taken]) {
         for taken in batch {
             self.sent.remove(&taken.id);
         }
     }
 
-    /// Everything was read: what comes later was written later.
+    /// Clears after a full read: whatever comes later was written later.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }

@@ -1,4 +1,4 @@
-//! Follows the calls in etcd and tells what they are.
+//! Follows the calls in etcd and reports them.
 
 use super::value::{BadValue, Coder, Decoded, Stamp};
 use super::{Keep, State, StoreEvent, WARN_EVERY};
@@ -12,25 +12,25 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::warn;
 
-/// After etcd was found to be another one, what was known of calls stands for so long: the master stores its calls again within
-/// seconds, and if there is none, another node has taken over by then.
+/// How long known calls stay after etcd was replaced. The master stores its calls again within seconds, and without a
+/// master another node has taken over by then.
 const REMEMBER: Duration = Duration::from_secs(30);
-/// Bad values that are named one by one within [`WARN_EVERY`]; who wrote so many knows where they are.
+/// Bad values named individually within [`WARN_EVERY`]. Whoever wrote more knows where they are.
 const NAMED: usize = 10;
 
 struct Follower {
     coder: Arc<Coder>,
-    /// Values that are not used, by key, since a lost connection has every value read again.
+    /// Unusable values by key, because a lost connection makes the watch read every value again.
     bad: BTreeMap<String, BadValue>,
-    /// When each call's known state was written.
+    /// Stamp of each call's known state.
     stamps: HashMap<String, Stamp>,
-    /// Calls whose values are to be written anew.
+    /// Calls whose values need a rewrite.
     outdated: HashSet<String>,
-    /// The etcd that was read last, counted.
+    /// Counter of the etcd that was read last.
     change: Option<u64>,
-    /// When what is known besides what etcd tells is no longer kept.
+    /// When calls missing from etcd are no longer kept.
     forget_at: Time,
-    /// Bad values that were met, and not named, since `since`.
+    /// Bad values met since `since`.
     met: usize,
     since: Time,
 }
@@ -64,7 +64,7 @@ pub(super) async fn run(
         if matches!(told, Some(StoreEvent::Synced { .. }))
             && let Some(bell) = bell.upgrade()
         {
-            // Full means that a ring is waiting already.
+            // A full channel means that a ring is already waiting.
             let _ = bell.try_send(());
         }
         if let Some(event) = told
@@ -94,7 +94,7 @@ impl Follower {
             WatchEvent::Snapshot { entries, change, .. } => {
                 let mut known = std::mem::take(&mut self.stamps);
                 if self.change.replace(change).is_some_and(|c| c != change) {
-                    // Stamps count revisions, and these begin anew.
+                    // Stamps count revisions, and a replaced etcd starts them again.
                     known.clear();
                     self.forget_at = clock::now() + REMEMBER;
                 }
@@ -112,7 +112,7 @@ impl Follower {
                     }
                     match self.read(&id, kv) {
                         Some(call) => calls.push(call),
-                        // What was known of it is better than what stands there now.
+                        // The known state is better than the value there now.
                         None => drop(keep.insert(id)),
                     }
                 }
@@ -160,15 +160,15 @@ impl Follower {
                 })
             }
         };
-        // Before the event is told: who hears of it may look at the status.
+        // Counted before the event is reported, because its receiver may look at the status.
         self.count(&mut super::lock(state));
         event
     }
 
-    /// Queues the writer's own copy of values that are not as they should be: in plain, or under a former key.
+    /// Queues the writer's copy of values that are in plain or under a former key.
     fn renew(&self, calls: &[Call], state: &mut State) {
         for call in calls.iter().filter(|c| self.outdated.contains(&c.id)) {
-            // What is under way, or waits, is newer.
+            // A change that waits or is in progress is newer.
             if !state.echo.contains(&call.id) {
                 state.queue.renew(call);
             }
@@ -208,7 +208,7 @@ impl Follower {
         }
     }
 
-    /// Leaves a value out, and tells of the first ones.
+    /// Skips a value, and names the first ones in the log.
     fn skip(&mut self, key: &str, why: BadValue) {
         let now = clock::now();
         if now.since(self.since) >= WARN_EVERY {

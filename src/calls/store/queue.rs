@@ -1,4 +1,4 @@
-//! What still has to be written: the newest state of each call, oldest change first. Pure.
+//! Pending writes: the newest state of each call, oldest change first. Pure.
 
 use crate::calls::model::{Call, CallEvent};
 use std::collections::hash_map::RandomState;
@@ -8,7 +8,7 @@ use std::hash::BuildHasher as _;
 /// Most operations in one transaction: etcd's default `--max-txn-ops`.
 pub(super) const MAX_OPS: usize = 128;
 
-/// The newest known wish for one call.
+/// The newest pending change of one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     /// Write this.
@@ -17,7 +17,7 @@ pub(super) enum Change {
     Delete,
 }
 
-/// A change that is on its way to etcd.
+/// A change in flight to etcd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Taken {
     pub(super) id: String,
@@ -31,9 +31,9 @@ pub(super) struct Taken {
 pub(super) enum End {
     /// All of it is in etcd.
     Written,
-    /// None of it is, and none of it will be.
+    /// None of it is in etcd, and none of it will be.
     Nothing,
-    /// Nobody knows.
+    /// The result is unknown.
     Doubt,
 }
 
@@ -45,21 +45,21 @@ pub(super) struct Queue {
     max_puts: usize,
     puts: usize,
     in_flight: usize,
-    /// What is in flight was forgotten meanwhile: it must not come back, should it fail.
+    /// The changes in flight were discarded meanwhile, so they must not return if they fail.
     forgotten: bool,
-    /// Changes that found no room.
+    /// Changes dropped for lack of room.
     pub(super) dropped: u64,
-    /// Calls of which a state may be in etcd, as hashes of their ids. A false "may be" costs a needless delete; a false "cannot
-    /// be" would leave a ghost, so only what is sure takes a call off.
+    /// Calls that may have a state in etcd, as hashes of their ids. A wrong entry costs a needless delete. A missing
+    /// entry would leave a ghost, so only certain knowledge removes one.
     there: HashSet<u64>,
-    /// Whether etcd was read; before that every call may be there.
+    /// Whether etcd was read. Before that every call may be there.
     was_read: bool,
     hasher: RandomState,
 }
 
 impl Queue {
-    /// `max_calls`: what a tracker follows at most. Each of the two legs of a call may be stored as a call of its own, so there is
-    /// room for twice as many, and what is learnt always has room.
+    /// `max_calls` is the tracker's limit. Each of the two legs of a call may be stored as a call of its own, so the
+    /// queue has room for twice as many, and every learnt call fits.
     pub(super) fn new(max_calls: usize) -> Self {
         Self {
             order: VecDeque::new(),
@@ -75,10 +75,10 @@ impl Queue {
         }
     }
 
-    /// Takes a change; it replaces an older one of the same call. `false` if there was no room.
+    /// Queues a change in place of an older one of the same call. `false` if there was no room.
     ///
-    /// When full, an emergency call takes the place of the newest other one. A change of a call that waits already always has
-    /// room. The end of a call whose beginning never left takes both away. Ends have as much room again as puts: a lost end
+    /// In a full queue an emergency call replaces the newest other one. A change of a call that already waits always
+    /// has room. A delete whose put was never sent removes both. Deletes have as much room again as puts: a lost delete
     /// would leave a ghost for a day, and it is only a name.
     pub(super) fn push(&mut self, event: CallEvent) -> bool {
         let (id, change) = match event {
@@ -91,7 +91,7 @@ impl Queue {
             *old = change;
             self.puts = self.puts + usize::from(is_put) - usize::from(was_put);
             if was_put && !is_put && !self.may_be_there(&id) {
-                // Its place in the order is passed over later.
+                // `take` skips its place in the order later.
                 self.newest.remove(&id);
                 self.compact();
             }
@@ -111,7 +111,7 @@ impl Queue {
         true
     }
 
-    /// Has a call written again as it is in etcd, unless a change of it waits. What finds no room is left as it is.
+    /// Queues another write of a call as it is in etcd, unless a change of it waits. Without room it is left alone.
     pub(super) fn renew(&mut self, call: &Call) {
         if !self.newest.contains_key(&call.id) && self.puts < self.max_puts {
             self.push(CallEvent::Put(Box::new(call.clone())));
@@ -127,16 +127,17 @@ impl Queue {
         true
     }
 
-    /// Forgets places of changes that are no more, when these are the most: calls that come and go while etcd is away must not add up.
+    /// Removes stale places once they are the majority, so that short calls during an etcd outage do not add up.
     fn compact(&mut self) {
         if self.order.len() > 2 * self.newest.len() + MAX_OPS {
-            // A call may have left two places; the first counts.
+            // A call may have left two places. The first counts.
             let mut seen = HashSet::new();
             self.order.retain(|id| self.newest.contains_key(id) && seen.insert(id.clone()));
         }
     }
 
-    /// The oldest changes, `most` of them and never more than a transaction takes, while they `fit`; at least one, if there is any.
+    /// The oldest changes, at most `most` and one transaction's worth, while they `fit`. At least one if any is
+    /// pending.
     pub(super) fn take(&mut self, most: usize, mut fit: impl FnMut(&Change) -> bool) -> Vec<Taken> {
         let mut batch = Vec::new();
         while batch.len() < most.min(MAX_OPS)
@@ -160,7 +161,7 @@ impl Queue {
         batch
     }
 
-    /// Only a part of the batch that was taken last is sent: `rest` comes first next time.
+    /// Only part of the last batch is sent. `rest` comes first next time.
     pub(super) fn shorten(&mut self, rest: Vec<Taken>, sent: usize) {
         let forgotten = self.forgotten;
         self.ended(rest, End::Nothing);
@@ -168,8 +169,8 @@ impl Queue {
         self.forgotten = forgotten;
     }
 
-    /// What became of the batch that was taken last. What is not known to be written comes first again, save for calls that changed
-    /// since, and unless it was forgotten.
+    /// Result of the last batch. Changes not known to be written come first again, unless the call changed since or the
+    /// queue was cleared.
     pub(super) fn ended(&mut self, batch: Vec<Taken>, end: End) {
         self.in_flight = 0;
         let forgotten = std::mem::take(&mut self.forgotten);
@@ -183,7 +184,7 @@ impl Queue {
                 continue;
             }
             match self.newest.get(&id) {
-                // It began and ended while the attempt to write it was under way, and failed.
+                // The call began and ended while its failed write was in flight.
                 Some(Change::Delete) if gone => {
                     self.newest.remove(&id);
                 }
@@ -203,12 +204,12 @@ impl Queue {
         self.there.insert(self.hasher.hash_one(id));
     }
 
-    /// This call is not in etcd any more, and nobody here writes it.
+    /// This call is no longer in etcd, and this node does not write it.
     pub(super) fn unseen(&mut self, id: &str) {
         self.there.remove(&self.hasher.hash_one(id));
     }
 
-    /// Everything in etcd was read; `exact` says that nobody here writes, so that nothing else can be there.
+    /// Everything in etcd was read. `exact` means that this node does not write, so nothing else can be there.
     pub(super) fn seen_all<'a>(&mut self, ids: impl Iterator<Item = &'a str>, exact: bool) {
         if exact {
             self.there.clear();
@@ -221,8 +222,9 @@ impl Queue {
         !self.was_read || self.there.contains(&self.hasher.hash_one(id))
     }
 
-    /// Forgets all; how many changes that were. What is in flight may still be written, but is not tried again: else it would
-    /// wait here for this node's next right, and then overwrite what the master between has stored.
+    /// Discards all changes and returns their number. A batch in flight may still be written, but is not retried. A
+    /// retry would wait until this node is master again, and then overwrite the state that the master in between has
+    /// stored.
     pub(super) fn clear(&mut self) -> usize {
         let n = self.len();
         self.order = VecDeque::new();

@@ -1,4 +1,4 @@
-//! Calls under the cluster's key: descriptions hold the keys of SRTP, and numbers are nobody's business. Pure.
+//! Encrypts calls under the cluster's key, because descriptions hold SRTP keys and phone numbers are private. Pure.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,41 +8,41 @@ use hkdf::Hkdf;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-/// The schema number of a sealed value: versions that know only plain calls name it, and say that they are too old. The layout of
-/// the call inside has its own number.
+/// Schema number of a sealed value. A version that knows only plain calls names this number and reports that it is too
+/// old. The call inside has its own schema number.
 pub(super) const SCHEMA: u32 = 2;
-/// Bytes of the nonce: so long that random ones never meet (draft-irtf-cfrg-xchacha section 2.1).
+/// Bytes of the nonce. Random nonces of this length do not collide (draft-irtf-cfrg-xchacha section 2.1).
 pub(super) const NONCE: usize = 24;
 const CIPHER: &str = "xchacha20-poly1305";
 
-/// Why a sealed value cannot be read.
+/// Why a sealed value cannot be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unsealable {
-    /// No envelope of ours.
+    /// Not an envelope of this program.
     Form,
     /// Sealed under another cluster key.
     Key,
-    /// Changed, or moved here from another key of etcd.
+    /// Altered, or moved here from another key of etcd.
     Content,
 }
 
-/// Seals under the cluster's key, and opens what was sealed under it or under another one that is accepted.
+/// Seals under the cluster's key. Opens values under that key or another accepted one.
 pub(super) struct Sealer {
-    /// The key that seals.
+    /// The sealing key.
     own: KeyOf,
     accepted: Vec<KeyOf>,
 }
 
-/// What is made of one cluster key.
+/// Material derived from one cluster key.
 struct KeyOf {
     cipher: XChaCha20Poly1305,
-    /// Tells keys apart without telling anything of the key.
+    /// Identifies the key without revealing it.
     id: String,
 }
 
 impl KeyOf {
     fn new(cluster_key: &[u8]) -> Self {
-        // One output for each purpose (RFC 5869), so that this key is none that signs heartbeats.
+        // One HKDF output per purpose (RFC 5869), so that this key differs from the one that signs heartbeats.
         let hkdf = Hkdf::<Sha256>::new(Some(b"keepcall"), cluster_key);
         let derive = |purpose: &[u8]| {
             let mut out = [0; 32];
@@ -54,10 +54,10 @@ impl KeyOf {
     }
 }
 
-/// What was sealed, opened.
+/// An opened value.
 pub(super) struct Opened {
     pub(super) plain: Vec<u8>,
-    /// Whether it was sealed under the key that seals now.
+    /// Whether the current sealing key sealed it.
     pub(super) own_key: bool,
 }
 
@@ -75,7 +75,8 @@ impl Sealer {
         Self { own: KeyOf::new(cluster_key), accepted: accepted.iter().map(|k| KeyOf::new(k)).collect() }
     }
 
-    /// `plain` as a value for `key` of etcd, to which it is bound; `None` if it cannot be sealed (it never is that large).
+    /// Seals `plain` for `key` of etcd and binds it to that key. `None` if it is too large to seal, which does not
+    /// occur.
     pub(super) fn seal(&self, key: &str, nonce: [u8; NONCE], plain: &[u8]) -> Option<Vec<u8>> {
         let sealed = self.own.cipher.encrypt(&XNonce::from(nonce), Payload { msg: plain, aad: key.as_bytes() }).ok()?;
         serde_json::to_vec(&Envelope {
@@ -88,7 +89,7 @@ impl Sealer {
         .ok()
     }
 
-    /// What was sealed for `key`.
+    /// Opens a value sealed for `key`.
     pub(super) fn open(&self, key: &str, value: &[u8]) -> Result<Opened, Unsealable> {
         let envelope: Envelope<'_> = serde_json::from_slice(value).map_err(|_| Unsealable::Form)?;
         if envelope.schema != SCHEMA || envelope.cipher != CIPHER {

@@ -24,7 +24,7 @@ fn coder_of(trust: Trust) -> Coder {
 
 const FIRST: Stamp = Stamp(5, 1);
 
-/// The call alone.
+/// Only the call of a decoded value.
 fn decode(coder: &Coder, key: &str, value: &[u8]) -> Result<Call, BadValue> {
     coder.decode(key, value).map(|d| d.call)
 }
@@ -96,7 +96,7 @@ fn a_sealed_call_opens_with_its_key_in_its_place_only() {
     assert_eq!(elsewhere.decode(&elsewhere.key("abc"), &sealed), Err(BadValue::Forged), "copied to another instance");
     let text = String::from_utf8(sealed.clone()).unwrap();
     assert!(!text.contains("example.org") && !text.contains(&call.legs[0].call_id.lossy()));
-    // Every byte counts: what opens after a change of one is the same, or nothing.
+    // Every byte counts: after a change of one byte the value opens to the same call or not at all.
     for at in 0..sealed.len() {
         let mut changed = sealed.clone();
         changed[at] ^= 1;
@@ -111,7 +111,7 @@ fn what_is_not_encrypted_is_refused_unless_allowed_and_then_it_is_to_be_written_
         coder_of(Trust { cluster_key: vec![7; 32], accepted_keys: Vec::new(), encrypt, accept_plain })
     };
     let (call, place) = (a_call(), trust(true, true).key("abc"));
-    // As an older release writes it, and as somebody would who knows of stamps.
+    // As an older release writes it, and as an attacker would who knows of stamps.
     for plain in [json(&call), trust(false, true).encode(&call, FIRST, None).unwrap()] {
         assert_eq!(trust(true, false).decode(&place, &plain), Err(BadValue::Plain));
         let read = trust(true, true).decode(&place, &plain).unwrap();
@@ -139,7 +139,7 @@ fn while_the_key_is_changed_calls_under_the_former_one_open_and_are_to_be_writte
 #[test]
 fn a_very_large_call_still_fits_a_transaction() {
     let mut call = a_call();
-    // The worst that a phone can send: bytes of which JSON makes six.
+    // The worst that a phone can send: bytes that JSON expands to six characters each.
     for leg in &mut call.legs {
         let worst = |n: usize| crate::calls::model::Verbatim::from(vec![1; n]);
         let leg = &mut **leg;
@@ -156,7 +156,7 @@ fn a_very_large_call_still_fits_a_transaction() {
     assert_eq!(decode(&coder, &coder.key("abc"), &value), Ok(call));
 }
 
-/// Operations that reach etcd if every message is written on its own, the worst case: nothing is collected.
+/// Operations that reach etcd if every message is written on its own. The worst case, without collecting.
 fn writes(story: impl FnOnce(&mut dyn FnMut(&mut Lab))) -> usize {
     let (mut queue, mut writes) = (Queue::new(100), 0);
     queue.seen_all(std::iter::empty(), true);
@@ -192,7 +192,7 @@ fn an_ordinary_call_costs_at_most_four_writes() {
             lab.wait_ms(5_000);
             write(&mut lab);
             for n in 0..refreshes {
-                // Answered well before what was collected is written.
+                // Answered well before the collected changes are written.
                 lab.see(i.request(Phone, "UPDATE", 2 + n, "", "")).see(i.response(
                     Server,
                     200,
@@ -213,7 +213,7 @@ fn an_ordinary_call_costs_at_most_four_writes() {
             write(&mut lab);
         })
     };
-    // Put when both legs are up, put or not for the BYE, and the delete.
+    // A put when both legs are up, perhaps one for the BYE, and the delete.
     assert!(life(0) <= 3, "{}", life(0));
     assert!(life(1) <= 4, "{}", life(1));
     assert_eq!(life(9) - life(1), 8, "one more for each further refresh");

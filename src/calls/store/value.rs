@@ -4,18 +4,18 @@ use super::seal::{self, Sealer, Unsealable};
 use crate::calls::model::{Call, SCHEMA};
 use serde::{Deserialize, Serialize};
 
-/// Largest value that is read, in bytes: more than the largest call has, and less than etcd accepts.
+/// Largest value read, in bytes: more than the largest call has, and less than etcd accepts.
 const MAX_VALUE: usize = 1024 * 1024;
-/// No epoch is higher: they count changes of master, and what names a higher one was not written by a master.
+/// Highest valid epoch. Epochs count changes of master, so no master wrote a higher one.
 pub(super) const MAX_EPOCH: u64 = 1 << 62;
 /// The end of the year 9999 in milliseconds since 1970.
 const MAX_MS: u64 = 253_402_300_799_999;
-/// Longest id, in bytes; ours have 24.
+/// Longest id in bytes. Real ones have 24.
 const MAX_ID: usize = 64;
-/// The oldest layout that is read: fields that came later have defaults.
+/// Oldest schema accepted. Later fields have defaults.
 const OLDEST: u32 = 1;
 
-/// Why a value under a calls prefix is not used. It says nothing of the value's content.
+/// Why a value under a calls prefix is unusable. It reveals nothing of the value's content.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadValue {
     /// The last part of the key can't be the id of a call.
@@ -30,7 +30,7 @@ pub enum BadValue {
     /// The value names another call or instance than its key.
     #[error("the value does not belong to this key")]
     Mismatch,
-    /// Not encrypted, and that is not allowed here.
+    /// Unencrypted, which is not allowed here.
     #[error(
         "the value is not encrypted, and so anybody who can write etcd may have made it. If nodes of an older release still write such \
          calls, set `plain_records = \"accept\"` in [instance.sip] until they are upgraded"
@@ -45,49 +45,49 @@ pub enum BadValue {
     /// Encrypted with this node's key, but it does not open.
     #[error("the encrypted value was changed, or moved here from another key")]
     Forged,
-    /// An older state of the call than is known.
+    /// An older state of the call than the known one.
     #[error("the value is an older state of the call, which somebody put back")]
     Replayed,
 }
 
-/// When a state of a call was written: the revision at which its writer was named, and a count in that time. A later state has a
-/// higher one, as long as etcd does not go backwards.
+/// Order of a call's states: the revision at which its writer was named, and a count since then. A later state has a
+/// higher stamp, as long as etcd does not go backwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Stamp(pub(super) i64, pub(super) u64);
 
-/// A value that was read.
+/// A decoded value.
 #[derive(Debug, PartialEq)]
 pub(super) struct Decoded {
     pub(super) call: Call,
-    /// `None` of a value that an older release wrote, or that is not encrypted: nobody vouches for it then.
+    /// `None` if an older release wrote the value or it is unencrypted, because its stamp is then not authentic.
     pub(super) stamp: Option<Stamp>,
-    /// Whether it is to be written anew: not encrypted though it should be, or under another key.
+    /// Whether the value needs a rewrite: unencrypted against the settings, or under another key.
     pub(super) outdated: bool,
 }
 
-/// How values are written, and which are believed.
+/// How values are written, and which are trusted.
 #[derive(Clone, Debug)]
 pub(super) struct Trust {
     pub(super) cluster_key: Vec<u8>,
     pub(super) accepted_keys: Vec<Vec<u8>>,
     /// Whether new values are encrypted.
     pub(super) encrypt: bool,
-    /// Whether values that are not encrypted are read.
+    /// Whether unencrypted values are read.
     pub(super) accept_plain: bool,
 }
 
-/// The prefix under which the calls of an instance are; it ends with a slash.
+/// Key prefix of an instance's calls, with a slash at the end.
 #[must_use]
 pub fn prefix(cluster: &str, instance: &str) -> String {
     format!("/keepcall/{cluster}/instances/{instance}/calls/")
 }
 
-/// The key that holds the epoch which may write calls.
+/// Key of the epoch that may write calls.
 pub(super) fn writer_key(cluster: &str, instance: &str) -> String {
     format!("/keepcall/{cluster}/instances/{instance}/writer")
 }
 
-/// Turns calls into values and back.
+/// Encodes calls as values and decodes them.
 pub(super) struct Coder {
     pub(super) prefix: String,
     instance: String,
@@ -119,16 +119,16 @@ impl Coder {
         (!id.is_empty() && id.len() <= MAX_ID && id.bytes().all(good)).then_some(id)
     }
 
-    /// The value of a call; encrypted if there is a nonce, which must be random.
+    /// Encodes a call. Encrypts it if there is a nonce, which must be random.
     pub(super) fn encode(&self, call: &Call, stamp: Stamp, nonce: Option<[u8; seal::NONCE]>) -> Option<Vec<u8>> {
-        // A field more, which older releases pass over.
+        // An extra field, which older releases ignore.
         #[derive(Serialize)]
         struct Stamped<'a> {
             #[serde(flatten)]
             call: &'a Call,
             written: Stamp,
         }
-        // Encoding plain structs with string keys does not fail; were it to, one call would be missing and the others not.
+        // Encoding plain structs with string keys does not fail. If it did, only this call would be missing.
         let plain = serde_json::to_vec(&Stamped { call, written: stamp }).ok()?;
         match nonce {
             Some(nonce) => self.sealer.seal(&self.key(&call.id), nonce, &plain),
@@ -136,7 +136,7 @@ impl Coder {
         }
     }
 
-    /// Reads a call, and checks that it belongs where it was found.
+    /// Decodes a call and checks that it belongs to its key.
     pub(super) fn decode(&self, key: &str, value: &[u8]) -> Result<Decoded, BadValue> {
         let id = self.id_in(key).ok_or(BadValue::Key)?;
         if value.len() > MAX_VALUE {
@@ -144,7 +144,7 @@ impl Coder {
         }
         if versioned(value)?.schema != seal::SCHEMA {
             let (call, _) = self.plain(id, value)?;
-            // Last, so that junk is called junk.
+            // Checked last, so that junk is reported as junk.
             return if self.accepts_plain {
                 Ok(Decoded { call, stamp: None, outdated: self.encrypts })
             } else {
@@ -177,7 +177,7 @@ impl Coder {
         if call.legs.is_empty() || call.legs.len() > 2 || call.epoch > MAX_EPOCH || call.confirmed_ms > MAX_MS {
             return Err(BadValue::Content);
         }
-        // As it will be written from now on.
+        // The next write uses the current schema.
         call.schema = SCHEMA;
         call.shrink();
         Ok((call, written))
@@ -191,7 +191,7 @@ struct Versioned {
     written: Option<Stamp>,
 }
 
-/// The version first: a newer layout need not have the fields of this one.
+/// Reads the version first, because a newer schema may lack this one's fields.
 fn versioned(value: &[u8]) -> Result<Versioned, BadValue> {
     serde_json::from_slice(value).map_err(|_| BadValue::Content)
 }

@@ -1,10 +1,10 @@
-//! Writes what waits, in batches, as the one writer that is named in etcd.
+//! Writes pending changes in batches, as the only writer that etcd names.
 //!
-//! The writer's key holds the epoch of the master that may write calls. Each transaction compares the revision of that key, and
-//! naming a writer is a put of the key, also where it stood there before. So whatever was sent before the naming is void after it,
-//! however late it arrives: what a former master wrote when it was frozen, what a former process on this host wrote, and what
-//! this one wrote without hearing whether it was done. After a write in doubt the node therefore names itself anew before it
-//! writes anything else; and nothing is ever written by a node that is not named.
+//! The writer's key holds the epoch of the master that may write calls. Each transaction compares the revision of that
+//! key. Naming a writer puts the key, even if it already has that value. The naming therefore voids every write sent
+//! before it, however late it arrives: a write of a former master that was frozen, a write of a former process on this
+//! host, and a write of this process without an answer. After a write in doubt the node names itself again before it
+//! writes anything else. A node that is not named never writes.
 
 use super::State;
 use super::queue::{Change, End, MAX_OPS, Taken};
@@ -17,23 +17,25 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-/// How long changes are collected before they are written: with two round trips to etcd, of which one may just have begun, well under
-/// the 50 ms that the stored state may be behind, and long enough that what belongs to one step of a call makes one write.
+/// How long changes are collected before a write. With two round trips to etcd, one of which may have just begun, this
+/// stays well under the 50 ms by which the stored state may lag. It is long enough to merge one step of a call into one
+/// write.
 const COLLECT: Duration = Duration::from_millis(20);
-/// Pause after a failed write: the first, and the longest; each is twice the one before.
+/// Pause after a failed write: the first and the longest. Each is twice the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_millis(500);
-/// Most bytes of values in one transaction: etcd refuses requests over 1.5 MiB by default; keys and framing need some of it.
+/// Most bytes of values in one transaction. etcd refuses requests over 1.5 MiB by default, and keys and framing need
+/// some.
 const MAX_BATCH_BYTES: usize = 1024 * 1024;
-/// What a call has besides its descriptions, at most in bytes, for a guess before it is encoded.
+/// Estimate of a call's size in bytes without its descriptions, before it is encoded.
 const FRAME: usize = 4096;
 
 enum Step {
-    /// There is nothing to do until the bell rings.
+    /// Nothing to do until the bell rings.
     Idle,
-    /// Go on.
+    /// Continue at once.
     Done,
-    /// Try again after a pause.
+    /// Retry after a pause.
     Failed,
 }
 
@@ -42,13 +44,13 @@ struct Writer {
     state: Arc<Mutex<State>>,
     coder: Arc<Coder>,
     key: String,
-    /// For which version of `State::writing` this node is named, and the revision of that.
+    /// The version of `State::writing` for which this node is named, and the revision of the naming.
     named: Option<(u64, i64)>,
     /// Most changes in the next transaction.
     most: usize,
-    /// Transactions in a row that found another revision of the writer's key.
+    /// Consecutive transactions that found another revision of the writer's key.
     misses: u32,
-    /// Values that were encoded: the count of the next stamp.
+    /// Values encoded so far: the count of the next stamp.
     count: u64,
 }
 
@@ -70,7 +72,7 @@ pub(super) async fn run(
             match step {
                 Step::Idle => break,
                 Step::Done => pause = FIRST_PAUSE,
-                // Nobody waits any more; the backups keep what was stored.
+                // Nobody waits any more, and the backups keep what is stored.
                 Step::Failed if !open => break,
                 Step::Failed => {
                     tokio::time::sleep(pause).await;
@@ -117,7 +119,7 @@ impl Writer {
             if state.version != version {
                 return Step::Done;
             }
-            // A guess, so that not much is encoded for nothing.
+            // An estimate, so that little is encoded in vain.
             let mut bytes = 0;
             state.queue.take(self.most, |c| {
                 bytes += guess(c);
@@ -133,7 +135,8 @@ impl Writer {
         self.settle(batch, result)
     }
 
-    /// Makes this node the writer, and voids all that was sent before. The revision of it; `None` if a later epoch is named.
+    /// Names this node as the writer, which voids all earlier writes. Returns the revision, or `None` if a later epoch
+    /// is named.
     async fn name(&self, epoch: u64) -> Result<Option<i64>, EtcdError> {
         let there = self.etcd.get(&self.key).await?;
         let named = there.as_ref().map(|kv| {
@@ -146,12 +149,12 @@ impl Writer {
         }
         let compare = Compare::ModRevision(self.key.clone(), there.map_or(0, |kv| kv.mod_revision));
         let put = Op::Put { key: self.key.clone(), value: epoch.to_string().into_bytes(), lease: 0 };
-        // A second copy finds another revision, and does nothing.
+        // A duplicate of this transaction finds another revision and does nothing.
         let (reply, _) = self.etcd.txn_guarded(vec![compare], vec![put], Vec::new()).await?;
         if reply.succeeded {
             return Ok(Some(reply.revision));
         }
-        // Either another node was quicker, or this was the answer to a second copy. What stands there now, tells.
+        // Either another node was quicker, or this was the answer to a duplicate. The current value decides.
         let there = self.etcd.get(&self.key).await?;
         match there {
             Some(kv) if kv.value == epoch.to_string().as_bytes() => Ok(Some(kv.mod_revision)),
@@ -159,7 +162,8 @@ impl Writer {
         }
     }
 
-    /// The operations of as much of the batch as fits; the rest goes back. `None` if nothing can be encoded at present.
+    /// Encodes as much of the batch as fits and returns the rest to the queue. `None` if nothing can be encoded at
+    /// present.
     fn encode(&mut self, batch: Vec<Taken>, named: i64) -> Option<(Vec<Taken>, Vec<Op>)> {
         let (mut fits, mut ops, mut values, mut bytes) = (Vec::with_capacity(batch.len()), Vec::new(), Vec::new(), 0);
         let mut rest = batch.into_iter();
@@ -226,7 +230,7 @@ impl Writer {
                 self.misses = 0;
                 Step::Done
             }
-            // The key was changed: by another node, by hand, or by a naming of our own that was done late. Naming finds out.
+            // Another node, a person, or a late naming of this node changed the key. The next naming finds out.
             Ok(_) => {
                 state.echo.unsent(&batch);
                 state.queue.ended(batch, End::Nothing);
@@ -235,7 +239,7 @@ impl Writer {
                 if self.misses > 1 { Step::Failed } else { Step::Done }
             }
             Err(EtcdError::Refused { message }) if batch.len() == 1 => {
-                // It would be refused for ever, and hold up all others.
+                // etcd would refuse it for ever, and it would block all other changes.
                 warn!(call = batch[0].id, %message, "etcd does not take this call; its change is not stored");
                 state.status.dropped += 1;
                 batch.clear();
@@ -249,7 +253,7 @@ impl Writer {
                     End::Nothing | End::Written => state.echo.unsent(&batch),
                 }
                 if end == End::Doubt || matches!(e, EtcdError::Refused { .. }) {
-                    // Perhaps it is too much in one go for this etcd.
+                    // The batch may be too large for this etcd.
                     self.most = (batch.len() / 2).max(1);
                 }
                 state.queue.ended(batch, end);

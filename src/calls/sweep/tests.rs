@@ -14,7 +14,7 @@ fn stored(ids: &[String]) -> Stored {
     stored
 }
 
-/// What is decided of each call over `hours`, with a look every minute.
+/// The verdicts on each call over `hours`, with a look every minute.
 fn over(
     sweep: &mut Sweep,
     stored: &Stored,
@@ -50,7 +50,7 @@ fn a_carrier_in_between_begins_the_wait_anew() {
     assert!(!over(&mut sweep, &stored, &none, start, 24).iter().any(|(_, v)| matches!(v, Verdict::Remove(_))));
     assert!(sweep.look(&stored, |_| true, hour(24)).is_empty());
     assert!(!over(&mut sweep, &stored, &none, hour(24), 24).iter().any(|(_, v)| matches!(v, Verdict::Remove(_))));
-    // What is no longer stored is forgotten.
+    // The sweep forgets a call that is no longer stored.
     sweep.look(&super::Stored::new(1), |_| false, hour(48));
     assert!(sweep.orphans.is_empty());
 }

@@ -1,4 +1,4 @@
-//! What is heard of the audio: where phones send from, and that they send.
+//! Sampled audio: the phones' sources, and signs that the phones still send.
 
 use super::Table;
 use crate::calls::latching::{self, MediaCounters, Unbelieved};
@@ -6,7 +6,7 @@ use crate::time::Time;
 use std::net::SocketAddr;
 
 impl Table {
-    /// Handles one sampled datagram that came to the server: `src` is where the phone really sends from.
+    /// Handles one sampled datagram to the server. `src` is the phone's real source.
     pub fn handle_rtp(&mut self, src: SocketAddr, dst: SocketAddr, datagram: &[u8], now: Time) {
         let one_in = self.wants_one_in().unwrap_or(1);
         let legs = self.members.keys().filter_map(|id| Some((*id, &*self.tracker.get(*id)?.leg)));
@@ -19,18 +19,18 @@ impl Table {
         }
     }
 
-    /// Samples of RTP that were not believed, if it is time to tell somebody.
+    /// RTP samples that were not believed, if a report is due.
     pub fn poll_unbelieved(&mut self, now: Time) -> Option<Unbelieved> {
         self.sources.poll_unbelieved(now)
     }
 
-    /// What became of the samples of RTP.
+    /// Results of the RTP samples.
     #[must_use]
     pub fn media_counters(&self) -> MediaCounters {
         self.sources.counters()
     }
 
-    /// Of how many RTP packets to the server one should be handed to [`Table::handle_rtp`]; `None` if there is no call to learn of.
+    /// Sampling ratio for [`Table::handle_rtp`]: one RTP packet to the server in this many. `None` if there is no call.
     #[must_use]
     pub fn wants_one_in(&self) -> Option<u32> {
         let seeking = self.sources.open() > 0 || self.sources.is_stale() || self.tracker.load().doubted > 0;

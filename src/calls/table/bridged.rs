@@ -1,4 +1,4 @@
-//! What the server says of its bridges, applied to the calls: it ranks above all evidence.
+//! Applies the server's reports of its bridges to the calls. They rank above all evidence.
 
 use super::{PARTED, SETTLE, Table};
 use crate::calls::model::{LegState, Pairing};
@@ -9,19 +9,19 @@ use crate::pbx::ConnectedTo;
 use crate::pbx::bridges::{Fact, Place};
 use crate::time::Time;
 
-/// What the server says of a leg.
+/// The server's report on a leg.
 #[derive(Debug, PartialEq, Eq)]
 enum Word {
-    /// Nothing, or nothing that still counts.
+    /// No report, or none that still counts.
     Nothing,
-    /// It talks to this leg.
+    /// The leg talks to this leg.
     With(LegId),
-    /// It talks to no leg.
+    /// The leg talks to no other leg.
     At(ConnectedTo),
 }
 
 impl Table {
-    /// Handles what the server told of its channels and bridges.
+    /// Handles a report of the server on its channels and bridges.
     pub fn handle_fact(&mut self, fact: &Fact, now: Time) {
         for call_id in self.told.handle(fact) {
             if let Some(id) = self.leg_of(&call_id) {
@@ -31,7 +31,7 @@ impl Table {
         self.drain(now);
     }
 
-    /// Whether the server tells of its bridges now.
+    /// Whether the server reports its bridges now.
     #[must_use]
     pub const fn is_told(&self) -> bool {
         self.told.is_live()
@@ -42,7 +42,8 @@ impl Table {
         let mut all =
             self.tracker.with_call_id(call_id).filter(|(_, t)| t.leg.state == LegState::Confirmed).map(|(id, _)| id);
         let first = all.next()?;
-        // A proxy's two views of one dialog, or a fork that was answered twice: which of them is meant was not told.
+        // Several match if a proxy shows one dialog twice or two forks were answered. The report does not say which one
+        // it means.
         all.next().is_none().then_some(first)
     }
 
@@ -56,7 +57,8 @@ impl Table {
             Place::At(end) => Word::At(end),
             Place::With(other) => match self.leg_of(other) {
                 Some(other) => Word::With(other),
-                // Its answer was not seen (yet), or it has just ended and the server has not said so (yet).
+                // The other leg's answer was not seen (yet), or the leg has just ended and the server has not reported
+                // it (yet).
                 None if self.told.is_live() => {
                     Word::At(ConnectedTo { kind: ConnectedKind::Elsewhere, name: String::new() })
                 }
@@ -65,7 +67,7 @@ impl Table {
         }
     }
 
-    /// What a single leg is connected to, if the server tells.
+    /// What a single leg is connected to, if the server reports it.
     pub(super) fn other_end(&self, id: LegId) -> Option<ConnectedTo> {
         match self.word(id) {
             Word::At(end) => Some(end),
@@ -73,25 +75,25 @@ impl Table {
         }
     }
 
-    /// Whether anything else may speak for the leg: only where the server does not.
+    /// Whether evidence may decide for the leg: only where the server reports nothing.
     pub(super) fn may_guess(&self, id: LegId, by: Pairing) -> bool {
-        // What is one dialog is no guess.
+        // One dialog seen twice is no guess.
         by == Pairing::SameDialog || self.word(id) == Word::Nothing
     }
 
-    /// Whether the server has had the time to tell of the leg.
+    /// Whether the server has had the time to report the leg.
     pub(super) fn has_waited(&self, id: LegId, now: Time) -> bool {
         self.tracker.get(id).and_then(|t| t.confirmed).is_none_or(|at| now >= at + SETTLE)
     }
 
-    /// Puts a confirmed leg where the server says that it is.
+    /// Places a confirmed leg where the server reports it.
     pub(super) fn place(&mut self, id: LegId, now: Time) {
         let Some(call) = self.members.get(&id).map(|m| m.call) else { return };
         let slot = call.and_then(|key| Some((key, self.calls.get(&key)?)));
         match (self.word(id), slot) {
             (Word::With(other), Some((key, slot))) if slot.legs.len() == 2 && slot.legs.contains(&other) => {
                 let certain = Some((Pairing::Bridge, CERTAIN));
-                // One dialog seen twice is as certain, and says more.
+                // One dialog seen twice is equally certain and says more.
                 if slot.pairing != certain && slot.pairing.is_none_or(|(how, _)| how != Pairing::SameDialog) {
                     if let Some(slot) = self.calls.get_mut(&key) {
                         slot.pairing = certain;
@@ -103,12 +105,12 @@ impl Table {
                 let open = self.join(id, other, Pairing::Bridge, CERTAIN, now);
                 self.settle(open, now);
             }
-            // It may be on its way from one bridge into another, or hung up in this moment; and a third one may be in the bridge only
-            // until one of the two has left, as in a transfer.
+            // The leg may be moving between bridges, or just hanging up. A third leg may share the bridge only until
+            // one of the two has left, as in a transfer.
             (Word::At(_), Some((_, slot))) if slot.legs.len() == 2 => self.waiting.push_back((now + SETTLE, id)),
             (word, Some((key, slot))) => {
                 let end = if let Word::At(end) = word { Some(end) } else { None };
-                // What was said once stays said while nobody says otherwise.
+                // A report stays valid until the server reports something else.
                 if slot.legs.len() == 1 && slot.other_end != end && (end.is_some() || self.told.is_live()) {
                     if let Some(slot) = self.calls.get_mut(&key) {
                         slot.other_end = end;
@@ -120,12 +122,12 @@ impl Table {
         }
     }
 
-    /// A leg has waited long enough for its partner, or for its next bridge.
+    /// A leg has waited long enough for its partner or its next bridge.
     pub(super) fn waited(&mut self, id: LegId, now: Time) {
         let Some(call) = self.members.get(&id).map(|m| m.call) else { return };
         match call.and_then(|key| Some((key, self.calls.get(&key)?.legs.len()))) {
             Some((key, 2)) => {
-                // Only the word of the server takes legs apart that both live.
+                // Only the server's report separates two live legs.
                 if matches!(self.word(id), Word::At(_)) {
                     let legs = self.part(key, PARTED, now);
                     self.settle(legs.to_vec(), now);

@@ -1,4 +1,4 @@
-//! Legs without a partner, while others are not learnt: the partner may be one of those, so that nobody may say that there is none.
+//! Marks legs without a partner while other legs are not learnt, because the partner may be among those.
 
 use super::Table;
 use crate::calls::latching;
@@ -7,21 +7,21 @@ use crate::calls::tracker::LegId;
 use crate::time::Time;
 
 impl Table {
-    /// Messages of the server were lost before they came here: a single leg may be half of a call.
+    /// Records that messages of the server were lost on their way here. A single leg may then be half of a call.
     pub fn handle_loss(&mut self, now: Time) {
         self.tracker.lose(now);
         self.drain(now);
     }
 
-    /// Looks whether legs were not learnt since the last look.
+    /// Checks whether legs were lost since the last check.
     pub(super) fn look_around(&mut self, now: Time) {
         self.tracker.set_quiet(latching::quiet(self.members.len()));
         let Some(lost) = self.tracker.lost() else { return };
-        // A partner may come so long after the other leg, and is missed as long as that.
+        // A partner may come this long after the other leg, so it may be missing for as long.
         let until = lost + SETUP_WINDOW;
         if now < until && self.crowded.is_none_or(|before| before <= now) {
-            // Those that were single before may have got a partner now that was not learnt. Once in a while, not with each leg: each call that
-            // becomes single later is noted by itself.
+            // A leg that was single before may now have a partner that was not learnt. This runs once in a while and
+            // not per leg, because `note_partners` covers each call that becomes single later.
             let single = |legs: &[LegId]| if let [only] = legs { Some(*only) } else { None };
             let all: Vec<LegId> = self.calls.values().filter_map(|slot| single(&slot.legs)).collect();
             self.crowded = Some(until);
@@ -34,7 +34,7 @@ impl Table {
         }
     }
 
-    /// Notes of the legs of a new call whether a partner may be missing.
+    /// Notes on the legs of a new call whether a partner may be missing.
     pub(super) fn note_partners(&mut self, legs: &[LegId], now: Time) {
         let missed = match legs {
             [only] => {

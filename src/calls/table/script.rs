@@ -23,7 +23,7 @@ pub(crate) fn settings() -> TableSettings {
     }
 }
 
-/// A dialog between a phone and the server; `out` is the server's call to the phone.
+/// A dialog between a phone and the server. `out` marks the server's call to the phone.
 #[derive(Clone)]
 pub(crate) struct Dialog {
     pub(crate) call_id: String,
@@ -36,7 +36,7 @@ pub(crate) struct Dialog {
     pub(crate) extra: String,
 }
 
-/// Who sends.
+/// The sender of a message.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum By {
     Phone,
@@ -71,7 +71,7 @@ impl Dialog {
         if by == self.caller() { (self.from.clone(), to) } else { (to, self.from.clone()) }
     }
 
-    /// A request; `method` may be followed by ` reliable`-like words only through `more`, which holds whole header lines.
+    /// A request. `more` holds whole extra header lines.
     pub(crate) fn request(&self, by: By, method: &str, cseq: u32, more: &str, sdp: &str) -> (By, String, String) {
         let first = method == "INVITE" && self.caller() == by && !more.contains("X-In-Dialog") || method == "CANCEL";
         let (from, to) = self.sides(by, !first);
@@ -120,7 +120,7 @@ fn body(sdp: &str) -> String {
     format!("Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{sdp}", sdp.len())
 }
 
-/// The description that a script names `name`; a port may follow behind a colon.
+/// The description that a script calls `name`. A port may follow after a colon.
 pub(crate) fn sdp_text(name: &str) -> String {
     let port = name.split_once(':').map_or("4000", |(_, port)| port);
     format!("v=0\r\no=- 1 1 IN IP4 10.0.0.1\r\ns={name}\r\nc=IN IP4 10.0.0.1\r\nt=0 0\r\nm=audio {port} RTP/AVP 0\r\n")
@@ -148,7 +148,7 @@ impl Lab {
         self
     }
 
-    /// Lets time pass in one step; all that falls due is handled at its end.
+    /// Lets time pass in one step, and handles everything due at its end.
     pub(crate) fn wait_ms(&mut self, ms: u64) -> &mut Self {
         self.now += std::time::Duration::from_millis(ms);
         self.table.handle_timeout(self.now);

@@ -96,7 +96,7 @@ fn who_takes_a_place_gets_the_partner_of_the_one_who_had_it() {
     let calls = lab.calls();
     assert_eq!(of(&calls), [["new", "out"]]);
     assert_eq!((calls[0].pairing, calls[0].confidence), (Some(Pairing::Evidence), Some(95)));
-    // The tags of somebody else's dialog name nobody.
+    // The tags of somebody else's dialog match no leg.
     let mut lab = Lab::new();
     lab.b2bua(&i, &o);
     lab.answered(&pickup("in;to-tag=f-in;from-tag=t-in")).wait_ms(2000);
@@ -120,7 +120,7 @@ fn a_bye_without_an_answer_leaves_no_ghost_and_one_that_is_challenged_ends_nothi
 #[test]
 fn a_proxied_call_is_one_dialog_seen_twice_and_only_routes_beyond_the_proxy_count() {
     let mut lab = Lab::new();
-    // The caller sits behind an edge proxy, the callee behind another; the server record-routes between them.
+    // The caller sits behind an edge proxy, the callee behind another, and the server record-routes between them.
     let mut i = Dialog::new("c", A, false, "1000", "2000");
     i.extra = "Record-Route: <sip:edge-a;lr>\r\n".into();
     let mut o = i.clone();
@@ -166,7 +166,7 @@ fn only_the_fork_that_answered_is_a_call() {
     let leg = &calls[0].legs[0];
     assert_eq!((leg.remote_tag.lossy(), body(&leg.sdp_received)), ("two".into(), sdp_text("two")));
     assert_eq!(leg.route_set, ["<sip:two;lr>".into()]);
-    // A fork that answers late is a dialog as well: its 200 has to be answered with ACK and BYE.
+    // A fork that answers late is a dialog as well: its 200 needs an ACK and a BYE.
     lab.see(fork("one").response(Phone, 200, "INVITE", 1, "", "late"));
     lab.wait_ms(33_000);
     assert_eq!((lab.calls().len(), lab.table.legs().count()), (2, 2), "the third fork is gone");
@@ -247,7 +247,7 @@ fn update_and_prack_carry_offers_in_an_early_dialog() {
     lab.invited(&o).see(o.response(Phone, 183, "INVITE", 1, "RSeq: 1\r\nRequire: 100rel\r\n", "answer1"));
     lab.see(o.request(Server, "PRACK", 2, "", "offer2")).see(o.response(Phone, 200, "PRACK", 2, "", "answer2"));
     lab.see(o.request(Phone, "UPDATE", 1, "", "offer3")).see(o.response(Server, 200, "UPDATE", 1, "", "answer3"));
-    // A repeated description in the 2xx is not an answer any more.
+    // A description repeated in the 2xx is no longer an answer.
     lab.see(o.response(Phone, 200, "INVITE", 1, "", "answer1")).wait_ms(1001);
     let leg = &lab.calls()[0].legs[0];
     assert_eq!((body(&leg.sdp_received), body(&leg.sdp_sent)), (sdp_text("offer3"), sdp_text("answer3")));
@@ -387,7 +387,7 @@ fn any_step() -> impl Strategy<Value = (bool, bool, u8, u8, u8, bool)> {
 }
 
 proptest! {
-    /// Any order of well-formed and damaged messages leaves the table whole: no panic, no ghost after silence.
+    /// No order of well-formed and damaged messages causes a panic or a ghost after silence.
     #[test]
     fn any_messages_leave_no_panic_and_no_ghost(steps in proptest::collection::vec((any_step(), any::<u16>(), any::<u8>(), 0u64..3000), 1..60)) {
         const METHODS: [&str; 8] = ["INVITE", "ACK", "BYE", "CANCEL", "UPDATE", "PRACK", "INFO", "INVITE"];
@@ -418,7 +418,7 @@ proptest! {
         prop_assert_eq!((lab.calls().len(), lab.table.legs().count(), lab.table.next_deadline()), (0, 0, None));
     }
 
-    /// What polled events build is what the table says it holds.
+    /// The polled events add up to the table's own view.
     #[test]
     fn events_add_up_to_the_calls(order in proptest::collection::vec((0usize..6, 0u8..6, 0u64..700), 1..60)) {
         let mut lab = Lab::new();

@@ -1,4 +1,4 @@
-//! What each response does to its leg (RFC 3261 sections 12.2.1.2, 13.2.2 and 15.1, RFC 5057): by whom, and to what that was asked.
+//! Effects of each response on its leg, by sender and request (RFC 3261 sections 12.2.1.2, 13.2.2 and 15.1, RFC 5057).
 
 use super::cseq::Order;
 use super::dialog::Heard;
@@ -8,11 +8,12 @@ use super::leg::{At, Effect, Tracked};
 use crate::calls::model::{Gap, LegState};
 use crate::sip::message::Method;
 
-/// The highest CSeq that there is (RFC 3261 section 8.1.1.5).
+/// Highest valid CSeq (RFC 3261 section 8.1.1.5).
 const MAX_CSEQ: u32 = i32::MAX as u32;
 
-/// Whether a refusal tells that the far side has given up the call: RFC 3261 section 12.2.1.2 names 481 and 408 (which stands for no answer
-/// at all), RFC 5057 section 5.1 those by which a dialog can't be reached any more.
+/// Whether a refusal means that the far side has given up the call. RFC 3261 section 12.2.1.2 names 481 and 408 (which
+/// also stands for no answer at all). RFC 5057 section 5.1 names the codes after which a dialog can't be reached any
+/// more.
 const fn destroys(code: u16) -> bool {
     matches!(code, 404 | 408 | 410 | 416 | 481 | 482 | 483 | 484 | 485 | 502 | 604)
 }
@@ -61,8 +62,8 @@ impl Tracked {
         if moved { Effect::Changed } else { effect }
     }
 
-    /// Whether what comes in may be an answer to the server's request of this number: where that was seen, the branch is that which the server
-    /// gave it (RFC 3261 section 17.1.3); where it was not, the number is one that the server may have come to.
+    /// Whether an incoming response may answer the server's request of this number. If the request was seen, the branch
+    /// must be the server's (RFC 3261 section 17.1.3). If it was not, the number must be within the server's reach.
     fn may_answer(&self, cseq: u32, method: Method, branch: u64) -> bool {
         match self.pending_at(true, cseq, method) {
             Some(place) => {
@@ -73,13 +74,13 @@ impl Tracked {
         }
     }
 
-    /// A final answer to BYE.
+    /// A final response to BYE.
     fn bye_answered(&mut self, h: &Heard<'_>, code: u16) -> Effect {
         if code < 200 {
             return Effect::None;
         }
         let (cseq, _) = h.m.cseq();
-        // RFC 3261 section 15.1.1: the one who sent it has left, unless it will come again with credentials.
+        // RFC 3261 section 15.1.1: the sender of the BYE has left, unless it sends it again with credentials.
         let again = matches!(code, 401 | 407);
         let accepted = matches!(code, 200..=299 | 408 | 481);
         if h.out {
@@ -89,7 +90,7 @@ impl Tracked {
                     Effect::None
                 }
                 (_, true) => self.end("BYE"),
-                // The server goes on. The phone may have left all the same.
+                // The server continues. The phone may have left all the same.
                 _ => {
                     self.doubt(Ending::PhoneBye, h.at.now);
                     Effect::None
@@ -107,7 +108,7 @@ impl Tracked {
                 }
                 self.end("BYE")
             }
-            // The server's BYE was not seen: if there was one, it has a number that was not there before.
+            // The server's BYE was not seen. If there was one, its number is new.
             _ if accepted && self.order(true, cseq) != Order::Known => {
                 self.doubt(Ending::ByeAnswered(cseq), h.at.now);
                 Effect::None
@@ -116,7 +117,7 @@ impl Tracked {
         }
     }
 
-    /// A response to a request that was not seen, or that needs no transaction, or that is done with.
+    /// A response whose request was not seen, needs no transaction, or is settled.
     fn response_alone(&mut self, h: &Heard<'_>, code: u16) -> Effect {
         let m = h.m;
         let (by_server, (cseq, _), method) = (!h.out, m.cseq(), m.method());
@@ -127,7 +128,7 @@ impl Tracked {
                 self.raise_cseq(by_server, cseq);
                 effect = Effect::Changed;
             }
-            // The To of a response to a request that was not seen tells what was given to it.
+            // The To of a response to an unseen request shows its receiver.
             if (200..300).contains(&code) && matches!(method, Method::Invite | Method::Update | Method::Prack) {
                 let mut open = Pending::new(by_server, cseq, method, h.at.now);
                 open.asked = false;
@@ -144,18 +145,18 @@ impl Tracked {
         match (method, code) {
             (_, 101..=199) => effect,
             (_, 200..=299) => effect,
-            // The server's word, or somebody's who may be the phone.
+            // The server's word, or that of a sender that may be the phone.
             (Method::Invite | Method::Update, 408 | 481) if order != Order::Known && h.out => self.end(GONE),
             (Method::Invite | Method::Update, 408 | 481) if order != Order::Known => {
                 self.doubt(Ending::Doubted, h.at.now);
                 effect
             }
-            // Credentials, another interval, or a better moment are asked for: it will be tried again.
+            // The responder asks for credentials, another interval, or a better moment, so the sender will try again.
             (Method::Invite, 401 | 407 | 422 | 488 | 491 | 500 | 504) => effect,
             (Method::Invite, _) if order != Order::Known && self.is_inviting() && h.out => {
                 self.end("refused or cancelled")
             }
-            // It may have been the first INVITE, of a dialog that was taken for one that is up.
+            // The response may belong to the first INVITE of a dialog that seemed to be up.
             (Method::Invite, _) if order != Order::Known && (self.is_unmet() || self.is_inviting()) => {
                 self.doubt(Ending::Doubted, h.at.now);
                 effect
@@ -184,7 +185,7 @@ impl Tracked {
                 return self.end("this branch refused");
             }
         } else if !self.pending[place].initial && m.rseq().is_some() {
-            // RFC 6141 section 4: a reliable provisional response makes a target refresh count as a 2xx does.
+            // RFC 6141 section 4: a reliable provisional response makes a target refresh effective, as a 2xx does.
             changed = self.apply_target_early(place, h);
         }
         Effect::changed(self.early_reply(place, m) || changed)
@@ -208,12 +209,13 @@ impl Tracked {
         let (initial, answered, by_server, cseq, method) =
             (open.initial, open.answered, open.by_server, open.cseq, open.method);
         if answered {
-            // A retransmission; the ACK is still to come.
+            // A retransmission. The ACK is still to come.
             return Effect::None;
         }
         let mut changed = false;
         if initial {
-            // RFC 3261 section 13.2.2.4: the 2xx sets the route set anew, also where an early dialog had one; then it is fixed.
+            // RFC 3261 section 13.2.2.4: the 2xx sets the route set again, even after an early dialog. Then it is
+            // fixed.
             changed |= self.bind(m, h.out, h.own);
         }
         changed |= self.apply(place, Some(m), h);
@@ -239,8 +241,8 @@ impl Tracked {
             Method::Invite => self.end_of_reinvite(open.by_server, open.cseq, false),
             _ => false,
         };
-        // The server's word counts, and the phone's to a request that was seen. 481 to PRACK only says that there is nothing to acknowledge
-        // (RFC 3262 section 3).
+        // The server's word counts, and the phone's in response to a request that was seen. 481 to PRACK only says that
+        // there is nothing to acknowledge (RFC 3262 section 3).
         match (open.method, code) {
             (Method::Invite | Method::Update, 408 | 481) if !open.by_server || open.asked => self.end(GONE),
             (Method::Invite | Method::Update, code) if destroys(code) => {

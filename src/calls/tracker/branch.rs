@@ -1,4 +1,4 @@
-//! One more branch of an INVITE that forked (RFC 3261 section 13.2.2.4).
+//! A further branch of an INVITE that forked (RFC 3261 section 13.2.2.4).
 
 use super::cseq::Seen;
 use super::leg::Tracked;
@@ -9,11 +9,11 @@ use crate::sip::message::Method;
 use crate::time::Time;
 
 impl Tracked {
-    /// Another early dialog of the same INVITE (a fork): the same as this one before any response.
+    /// Another early dialog of the same INVITE (a fork), in the state of this one before any response.
     pub(super) fn fork(&self, now: Time) -> Self {
         let by_server = self.is_caller();
         let offer = self.offer_of_invite();
-        // Once a later exchange is in force, what was offered first is not kept.
+        // Once a later exchange is in force, the first offer is gone.
         let lost = offer.is_some()
             && !self.is_inviting()
             && self.first_offer.is_none()
@@ -55,7 +55,7 @@ impl Tracked {
         new.first_offer = None;
         new.before = None;
         new.last = now;
-        // The first 2xx ends the early dialogs of all other branches, those as well that are heard of later.
+        // The first 2xx ends the early dialogs of all other branches, including those that appear later.
         new.ending = match self.ending {
             Some((at, Ending::Cancelled)) => Some((at, Ending::Cancelled)),
             _ if self.leg.state == LegState::Confirmed => Some((now, Ending::OtherBranch)),

@@ -1,21 +1,22 @@
-//! Which requests of one direction of a dialog were seen. CSeq orders them (RFC 3261 section 12.2.1.1), the network and a capture may not.
+//! Requests seen in one direction of a dialog. CSeq orders them (RFC 3261 section 12.2.1.1), but the network or a
+//! capture may not.
 
-/// How far behind the highest number a request may come and still be told from a retransmission. Requests of one side are rarely even two
-/// apart on the wire.
+/// How far behind the highest number a late request still differs from a retransmission. Requests of one side are
+/// rarely even two apart on the wire.
 pub(super) const REACH: u32 = 64;
 
-/// How a request stands to those before it.
+/// Position of a request relative to earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
     /// Higher than all so far.
     New,
-    /// Overtaken by a later one, or by its own answer, and not seen before.
+    /// Overtaken by a later request or by its own answer, and not seen before.
     Late,
     /// Seen before, or too old to be sure.
     Known,
 }
 
-/// The requests up to the highest number, which the leg keeps: bit `n` stands for `n` below it.
+/// The requests up to the highest number, which the leg keeps. Bit `n` is the number `n` below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Seen(u64);
 
@@ -24,7 +25,7 @@ impl Seen {
     pub(super) const NONE: Self = Self(0);
     /// The highest, and none below.
     pub(super) const HIGHEST: Self = Self(1);
-    /// All that there were: a leg whose past somebody else has followed.
+    /// All of them, for a leg whose past somebody else has followed.
     pub(super) const ALL: Self = Self(u64::MAX);
 
     pub(super) fn order(self, highest: Option<u32>, cseq: u32) -> Order {
@@ -36,7 +37,7 @@ impl Seen {
         }
     }
 
-    /// Notes the request; the result is the highest number from now on.
+    /// Records the request. Returns the new highest number.
     pub(super) fn note(&mut self, highest: Option<u32>, cseq: u32) -> u32 {
         let top = self.raise(highest, cseq);
         if top - cseq < REACH {
@@ -45,7 +46,7 @@ impl Seen {
         top
     }
 
-    /// Notes that there was such a request, which itself was not seen.
+    /// Records that such a request existed, although it was not seen.
     pub(super) fn raise(&mut self, highest: Option<u32>, cseq: u32) -> u32 {
         match highest {
             Some(h) if cseq <= h => h,

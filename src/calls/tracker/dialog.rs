@@ -1,4 +1,4 @@
-//! What each request inside a dialog does to its leg (RFC 3261 sections 12.2, 14 and 15, RFC 3311).
+//! Effects of each request inside a dialog on its leg (RFC 3261 sections 12.2, 14 and 15, RFC 3311).
 
 use super::cseq::{Order, REACH, Seen};
 use super::leg::doubt::Ending;
@@ -12,7 +12,7 @@ use crate::wire::Packet;
 /// Longest Refer-To URI that is kept, in bytes.
 const MAX_REFER: usize = 512;
 
-/// A message with what its handling needs besides.
+/// A message with the context of its handling.
 #[derive(Clone, Copy)]
 pub(super) struct Heard<'h> {
     pub(super) m: &'h Message<'h>,
@@ -26,7 +26,7 @@ pub(super) struct Heard<'h> {
     pub(super) at: At,
 }
 
-/// Requests whose Contact becomes the dialog's target if they are accepted (RFC 5057 section 5.4 names them all).
+/// Requests whose Contact becomes the dialog's target once they are accepted (RFC 5057 section 5.4 names them all).
 const fn refreshes_target(method: Method) -> bool {
     matches!(method, Method::Invite | Method::Update | Method::Subscribe | Method::Notify | Method::Refer)
 }
@@ -56,7 +56,7 @@ impl Tracked {
         self.guessed &= !by_server;
     }
 
-    /// There was a request of this number, which was not seen itself.
+    /// A request of this number existed, although it was not seen.
     pub(super) fn raise_cseq(&mut self, by_server: bool, cseq: u32) {
         let highest = self.highest(by_server);
         let top = self.seen[usize::from(by_server)].raise(highest, cseq);
@@ -71,7 +71,8 @@ impl Tracked {
         let (cseq, _) = m.cseq();
         match m.method() {
             Method::Ack => return self.ack(h, cseq),
-            // It repeats the CSeq of its INVITE and changes nothing by itself: 487, or a 2xx that it crossed, does.
+            // CANCEL repeats the CSeq of its INVITE and changes nothing by itself. A 487 does, or a 2xx that crossed
+            // it.
             Method::Cancel => return Effect::None,
             _ => {}
         }
@@ -81,7 +82,7 @@ impl Tracked {
             && self.guessed
             && self.highest(true).is_some_and(|h| h.saturating_sub(cseq) >= REACH)
         {
-            // The server itself knows its number better than whoever has answered for a phone.
+            // The server knows its own number better than whoever answered for a phone.
             (self.leg.local_cseq, self.seen[1], order) = (Some(cseq), Seen::NONE, Order::New);
         }
         if order == Order::Known {
@@ -89,7 +90,7 @@ impl Tracked {
             return Effect::None;
         }
         if !out && self.is_far_ahead(out, cseq) {
-            // Once the server accepts it, its answer counts. Else it would have all that the phone says later taken for old.
+            // The number counts once the server answers it. Otherwise all later requests of the phone would look old.
             return Effect::None;
         }
         if !self.pending.is_empty() {
@@ -133,7 +134,8 @@ impl Tracked {
         if speaks { self.prove(h.at) } else { Effect::Changed }
     }
 
-    /// Notes that something was heard. What comes in does not prolong the life of a leg that is up: anybody can send it.
+    /// Records that a message was heard. An incoming one does not prolong the life of a leg that is up, because anybody
+    /// can send it.
     pub(super) fn touched(&mut self, h: &Heard<'_>) {
         self.spoken |= h.out && h.m.code().is_none_or(|code| code > 100);
         if h.out || self.is_inviting() || self.known == Known::Claimed {
@@ -141,28 +143,29 @@ impl Tracked {
         }
     }
 
-    /// Whether a number is further ahead of what was seen than lost messages explain.
+    /// Whether a number is further ahead of the highest one than lost messages explain.
     pub(super) fn is_far_ahead(&self, by_server: bool, cseq: u32) -> bool {
         self.highest(by_server).is_some_and(|h| cseq > h && cseq - h > REACH)
     }
 
-    /// Whether the server has spoken now in a dialog that its phone had taken for answered.
+    /// Whether the server has now spoken in a dialog that its phone had treated as answered.
     pub(super) fn is_claimed_up(&self) -> bool {
         self.claimed_up && self.spoken && self.is_inviting()
     }
 
-    /// Whether the server itself has now shown that there is a dialog of which so far only the phone had spoken.
+    /// Whether the server itself has now confirmed a dialog that so far only the phone had mentioned.
     pub(super) fn speaks(&mut self, out: bool) -> bool {
         out && self.known == Known::Claimed
     }
 
-    /// A dialog whose start was not seen is real. It counts as confirmed: an early one will be answered or refused before long.
+    /// A dialog with an unseen start is real. It counts as confirmed, because an early one will soon be answered or
+    /// refused.
     pub(super) fn prove(&mut self, at: At) -> Effect {
         self.known = Known::Middle;
         self.confirm(at)
     }
 
-    /// Contact of a target refresh request, if it is not the target already.
+    /// Contact of a target refresh request, if it differs from the current target.
     fn new_target(&self, m: &Message<'_>, out: bool) -> Option<Verbatim> {
         let known = if out { &self.leg.local_target } else { &self.leg.remote_target };
         let gap = !out && self.leg.gaps.contains(Gap::RemoteTarget);
@@ -185,7 +188,7 @@ impl Tracked {
         };
         let open = &mut self.pending[place];
         (open.asked, open.branch, open.timer) = (true, h.branch, Asked::of(m));
-        // Without the request it may have seemed that there was nothing to agree on.
+        // Without the request there may have seemed to be nothing to agree on.
         open.settled = false;
         (open.offer, open.target) = (offer, target);
         open.source = refused.then_some(h.p.src);
@@ -198,13 +201,13 @@ impl Tracked {
         }
     }
 
-    /// What an accepted request does besides its descriptions; `answer` is the 2xx, if it is that which was seen now.
+    /// Effects of an accepted request besides its descriptions. `answer` is the 2xx, if it was seen just now.
     pub(super) fn apply(&mut self, place: usize, answer: Option<&Message<'_>>, h: &Heard<'_>) -> bool {
         let open = &mut self.pending[place];
         let (by_server, method, cseq, source) = (open.by_server, open.method, open.cseq, open.source.take());
         let (target, asked, refer) = (open.target.take(), open.timer, open.closing.clone());
         if self.newest[usize::from(by_server)].is_some_and(|n| n > cseq) {
-            // A later request of the same side has been agreed on already.
+            // A later request of the same side is already in force.
             return false;
         }
         let mut changed = false;
@@ -243,8 +246,8 @@ impl Tracked {
             return Effect::None;
         }
         if !open.answered && open.branch != 0 && open.branch == h.branch {
-            // RFC 3261 section 17.1.1.3: the ACK of a refusal has the INVITE's branch. (Some old phones send that of a 2xx so too; then the
-            // 2xx decides.)
+            // RFC 3261 section 17.1.1.3: the ACK of a refusal has the INVITE's branch. Some old phones send the ACK of
+            // a 2xx that way as well; then the 2xx decides.
             if open.initial {
                 self.ending.get_or_insert((h.at.now, Ending::Refused));
                 return Effect::None;
@@ -272,7 +275,7 @@ impl Tracked {
         changed |= self.end_of_reinvite(out, cseq, true);
         let proved = self.speaks(out);
         match (initial, proved) {
-            // Whoever sends INVITE can send ACK: an answer of the server is needed besides.
+            // Whoever sends INVITE can send ACK, so an answer of the server is needed as well.
             (true, _) if !self.spoken => {
                 self.claimed_up = true;
                 Effect::changed(changed)
@@ -291,7 +294,7 @@ impl Tracked {
         }
         self.raise_cseq(out, cseq);
         if let Some(body) = self.body(m) {
-            // Only the ACK of a 2xx has a description: the answer to an offer that is still to be seen.
+            // Only the ACK of a 2xx carries a description: the answer to an offer that is still to come.
             let mut open = Pending::new(out, cseq, Method::Invite, h.at.now);
             (open.asked, open.acked, open.closing) = (false, true, Some(body));
             let place = self.open(open);

@@ -1,4 +1,5 @@
-//! One leg: its birth, the parts of its dialog that its first transaction sets, and its end (RFC 3261 sections 12 to 15).
+//! One leg: its start, the parts of its dialog that the first transaction sets, and its end (RFC 3261 sections 12 to
+//! 15).
 
 pub(super) mod doubt;
 pub(super) mod offer_answer;
@@ -15,12 +16,13 @@ use doubt::Ending;
 use offer_answer::{Before, Pending};
 use routes::Arrival;
 
-/// Longest Allow or Supported that is kept, in bytes; a longer one is left out (it only guides what recovery may offer).
+/// Longest Allow or Supported that is kept, in bytes. A longer one is left out, since it only guides what recovery may
+/// offer.
 const MAX_LIST: usize = 512;
 /// More Record-Route values than any INVITE has.
 const MANY: u8 = u8::MAX;
 
-/// What a message did to a leg.
+/// Effect of a message on a leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     None,
@@ -40,11 +42,11 @@ impl Effect {
 pub(super) enum Known {
     /// Its first INVITE.
     Start,
-    /// Somebody else has followed it from its start.
+    /// Somebody else has followed the leg from its start.
     Adopted,
-    /// A message inside the dialog, by which the server has shown that there is one.
+    /// A message inside the dialog, and the server has confirmed the dialog.
     Middle,
-    /// A message inside a dialog that perhaps does not exist: only the phone has spoken.
+    /// A message inside a dialog that may not exist: only the phone has spoken.
     Claimed,
 }
 
@@ -56,55 +58,55 @@ pub(super) struct At {
     pub(super) unix_ms: u64,
 }
 
-/// A leg with what is needed to follow it, but not to recover it.
+/// A leg with the data to follow it, which recovery does not need.
 #[derive(Clone, Debug)]
 pub struct Tracked {
-    /// What is stored of it.
+    /// The stored part.
     pub leg: Shared<Leg>,
     /// Evidence for pairing.
     pub clues: Box<Evidence>,
-    /// When its first INVITE was seen (its first message, if that was not the INVITE).
+    /// Time of the first INVITE (of the first message, if that was not the INVITE).
     pub started: Time,
-    /// When its first 2xx (or the ACK of one) was seen.
+    /// Time of the first 2xx (or of its ACK).
     pub confirmed: Option<Time>,
-    /// Wall clock of that, milliseconds since 1970.
+    /// Wall clock of that, in milliseconds since 1970.
     pub confirmed_ms: u64,
     /// Whether it is an emergency call.
     pub emergency: bool,
-    /// Where the last REFER that was accepted in this dialog wants its receiver to go.
+    /// Target of the last REFER that was accepted in this dialog.
     pub referred: Option<Box<Referred>>,
     pub(super) known: Known,
-    /// The server has said something of it: it called, or answered with more than that it is trying.
+    /// The server has spoken: it called, or answered with more than 100.
     pub(super) spoken: bool,
-    /// The phone has acknowledged an answer of a server that was not heard to say anything.
+    /// The phone has acknowledged an answer, but the server was not heard.
     pub(super) claimed_up: bool,
-    /// From where the phone's last request came, if that is not known to be its address.
+    /// Source of the phone's last request, if that is not its known address.
     pub(super) arrival: Option<Box<Arrival>>,
-    /// The server's CSeq is known by a phone's answer alone, which may be made up.
+    /// Only a phone's response, which may be forged, shows the server's CSeq.
     pub(super) guessed: bool,
     /// CSeq of the server's BYE, and the hash of its branch.
     pub(super) bye: Option<Box<(u32, u64)>>,
-    /// The same of its last request that needs no transaction here.
+    /// The same for its last request that needs no transaction here.
     pub(super) probe: Option<Box<(u32, u64)>>,
-    /// When the phone's audio was last heard.
+    /// Time of the last audio from the phone.
     pub(super) audio: Option<Time>,
     /// Hash of the first INVITE's topmost Via branch.
     pub(super) branch: u64,
     /// CSeq of the first INVITE.
     pub(super) invite_cseq: u32,
-    /// Record-Route values that the INVITE already had when the server sent it: they lie behind the server, not before it.
+    /// Record-Route values that the INVITE already had when the server sent it. They lie behind the server, not ahead.
     pub(super) own_routes: u8,
-    /// The first INVITE had no description: the offer comes with the answer to it.
+    /// The first INVITE had no description, so the offer comes with its answer.
     pub(super) late_offer: bool,
-    /// When the last message was seen.
+    /// Time of the last message.
     pub(super) last: Time,
     pub(super) ending: Option<(Time, Ending)>,
     /// The requests of the phone, and of the server.
     pub(super) seen: [Seen; 2],
-    /// CSeq of the newest request of the phone, and of the server, whose descriptions were put in force.
+    /// CSeq of the newest request of the phone, and of the server, whose descriptions came into force.
     pub(super) newest: [Option<u32>; 2],
     pub(super) pending: Vec<Pending>,
-    /// What the first INVITE offered, once something else is in force while it is open.
+    /// Offer of the first INVITE, kept once something else is in force while the INVITE is open.
     pub(super) first_offer: Option<Verbatim>,
     pub(super) before: Option<Box<Before>>,
 }
@@ -112,16 +114,16 @@ pub struct Tracked {
 /// A REFER (RFC 3515) inside a dialog: a transfer is under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Referred {
-    /// Whether the phone sent it (and the server is to act on it).
+    /// Whether the phone sent it (and the server should act on it).
     pub by_phone: bool,
-    /// The URI of Refer-To, verbatim; for an attended transfer it has a `Replaces` header.
+    /// The URI of Refer-To, verbatim. For an attended transfer it has a `Replaces` header.
     pub to: Verbatim,
 }
 
 impl Tracked {
     fn blank(m: &Message<'_>, p: &Packet<'_>, out: bool, request: bool, direction: Direction, at: At) -> Self {
         let (local_addr, remote_addr) = if out { (p.src, p.dst) } else { (p.dst, p.src) };
-        // The sender of a request, and the receiver of a response, is named by From.
+        // From names the sender of a request, and the receiver of a response.
         let (local, remote) = if out == request { (m.from(), m.to()) } else { (m.to(), m.from()) };
         let (local_tag, remote_tag) =
             if out == request { (m.from_tag(), m.to_tag()) } else { (m.to_tag(), m.from_tag()) };
@@ -180,7 +182,7 @@ impl Tracked {
         this
     }
 
-    /// Takes in the first INVITE.
+    /// Applies the first INVITE.
     #[allow(clippy::too_many_arguments, reason = "two call sites; the values have no life together")]
     pub(super) fn meet(
         &mut self,
@@ -216,7 +218,7 @@ impl Tracked {
                 self.know(Gap::RemoteTarget);
             }
         }
-        // From now on what was not seen was not there.
+        // From here on, a message that was not seen did not exist.
         self.know(Gap::LocalCseq);
         self.know(Gap::Description);
         let place = match self.pending_at(out, cseq, Method::Invite) {
@@ -242,7 +244,7 @@ impl Tracked {
         self.confirm(at)
     }
 
-    /// A leg from a message inside its dialog. Its direction is that of the message: who began is not known.
+    /// A leg from a message inside its dialog. It takes the direction of the message, because the initiator is unknown.
     pub(super) fn from_middle(m: &Message<'_>, p: &Packet<'_>, out: bool, at: At) -> Self {
         let request = m.is_request();
         let direction = if out == request { Direction::Outbound } else { Direction::Inbound };
@@ -256,7 +258,7 @@ impl Tracked {
         this
     }
 
-    /// A leg that was stored before: its past is known, its evidence is not.
+    /// A leg from a stored record: its past is known, its evidence is not.
     pub(super) fn adopted(mut leg: Shared<Leg>, confirmed_ms: u64, emergency: bool, now: Time) -> Self {
         if leg.partial && leg.gaps.is_empty() {
             leg.gaps = Gaps::default().with(Gap::Other);
@@ -291,7 +293,7 @@ impl Tracked {
         }
     }
 
-    /// Whether the server has said nothing of it yet.
+    /// Whether the server has not answered it yet.
     #[must_use]
     pub const fn is_unanswered(&self) -> bool {
         !self.spoken
@@ -302,7 +304,7 @@ impl Tracked {
         self.leg.direction == Direction::Outbound
     }
 
-    /// The tag that the answering side gave: what tells forks apart.
+    /// The tag of the answering side, which tells forks apart.
     pub(super) fn far_tag(&self) -> &[u8] {
         if self.is_caller() { &self.leg.remote_tag.0 } else { &self.leg.local_tag.0 }
     }
@@ -322,7 +324,7 @@ impl Tracked {
         matches!(self.known, Known::Middle | Known::Claimed)
     }
 
-    /// Notes that something is not known; true if it was, or seemed so.
+    /// Records that a fact is missing. True if that is new.
     pub(super) fn lack(&mut self, gap: Gap) -> bool {
         if self.leg.gaps.contains(gap) {
             return false;
@@ -332,7 +334,7 @@ impl Tracked {
         true
     }
 
-    /// Notes that something is known; true if it was not.
+    /// Records that a fact is known. True if that is new.
     pub(super) fn know(&mut self, gap: Gap) -> bool {
         if !self.leg.gaps.contains(gap) {
             return false;
@@ -342,7 +344,7 @@ impl Tracked {
         true
     }
 
-    /// Takes what a response to the first INVITE says about the dialog itself: tags, header values, route set, target.
+    /// Applies the dialog data of a response to the first INVITE: tags, header values, route set, target.
     pub(super) fn bind(&mut self, m: &Message<'_>, out: bool, own: &dyn Fn(&[u8]) -> bool) -> bool {
         let mut changed = self.name_far(m.to(), m.to_tag().unwrap_or_default());
         if !out {
@@ -354,7 +356,7 @@ impl Tracked {
         self.learn_phone(m, out) || changed
     }
 
-    /// Names the answering side: the whole header value, and its tag.
+    /// Sets the answering side: the whole header value and its tag.
     pub(super) fn name_far(&mut self, value: &[u8], tag: &[u8]) -> bool {
         let (known, known_tag) = if self.is_caller() {
             (&self.leg.remote, &self.leg.remote_tag)
@@ -409,7 +411,7 @@ impl Tracked {
             return gap;
         }
         if of_server {
-            // The server's own is nearly always the same.
+            // The server's own Contact is nearly always the same.
             self.leg.local_target = Verbatim::common(contact);
         } else {
             self.leg.remote_target = contact.into();
@@ -448,7 +450,7 @@ impl Tracked {
         changed
     }
 
-    /// Ends the leg; what is kept only lets late retransmissions be recognized.
+    /// Ends the leg. The rest of its data only serves to recognize late retransmissions.
     pub(super) fn end(&mut self, reason: &'static str) -> Effect {
         if self.leg.state == LegState::Ended {
             return Effect::None;

@@ -1,4 +1,4 @@
-//! Which leg a message belongs to, and which messages begin one (RFC 3261 sections 12.2.2, 13.2.2 and 17.1.3).
+//! Matches messages to legs, and decides which messages start one (RFC 3261 sections 12.2.2, 13.2.2 and 17.1.3).
 
 use super::dialog::Heard;
 use super::leg::doubt::Ending;
@@ -42,13 +42,13 @@ impl Tracker {
             self.with(slot, h.at.now, |t| t.request(h));
             return;
         }
-        // ACK to a refusal carries the tag of a dialog that never was.
+        // The ACK of a refusal carries the tag of a dialog that never existed.
         if matches!(m.method(), Method::Ack | Method::Cancel) {
             return;
         }
         self.counters.unknown_dialog += 1;
-        // Only these belong to a call for certain: NOTIFY and SUBSCRIBE have dialogs of their own, and the answered PRACK is of a call that
-        // is not up yet. A BYE is kept so that what was late is not taken for a call that is up.
+        // Only these certainly belong to a call. NOTIFY and SUBSCRIBE have dialogs of their own, and an answered PRACK
+        // belongs to a call that is not up yet. A BYE is kept so that late messages do not look like a live call.
         if matches!(m.method(), Method::Invite | Method::Update | Method::Info | Method::Bye)
             && let Some(slot) = self.join(h, hash)
         {
@@ -56,7 +56,7 @@ impl Tracker {
         }
     }
 
-    /// A leg from a message inside an unknown dialog; `None` if there are too many.
+    /// A leg from a message inside an unknown dialog. `None` if there are too many.
     fn join(&mut self, h: &Heard<'_>, hash: u64) -> Option<u32> {
         if h.m.from_tag().is_none() || h.m.to_tag().is_none() || has_long_names(h) || !self.has_place(hash) {
             return None;
@@ -65,7 +65,7 @@ impl Tracker {
         self.settle_in(id.slot, h.at.now).then_some(id.slot)
     }
 
-    /// One more leg, if there is room; it is counted if there is none.
+    /// Adds a leg if there is room, and counts it if there is none.
     fn begin(&mut self, hash: u64, tracked: Tracked, now: Time) -> Option<LegId> {
         if !self.has_place(hash) {
             self.counters.not_learnt += 1;
@@ -116,9 +116,9 @@ impl Tracker {
         }
         let clues = || Evidence::of(m, out, self.settings.pair_header.as_deref());
         if let Some(slot) = unmet {
-            // Overtaken by what came after it.
+            // Later messages overtook this INVITE.
             let (clues, emergency) = (clues(), self.is_emergency(m));
-            // Its evidence is new.
+            // The INVITE brings new evidence.
             let id = self.id(slot);
             self.events.extend(id.map(LegEvent::Started));
             self.with(slot, h.at.now, |t| t.meet(m, out, h.branch, clues, emergency, h.own, h.at));
@@ -140,7 +140,7 @@ impl Tracker {
         self.begin(hash, tracked, h.at.now);
     }
 
-    /// The legs that the first INVITE with this branch and CSeq began; several if it forked.
+    /// The legs that the first INVITE with this branch and CSeq started. Several if it forked.
     fn family(&self, h: &Heard<'_>, hash: u64, by_server: bool) -> Places {
         let direction = if by_server { Direction::Outbound } else { Direction::Inbound };
         let cseq = h.m.cseq().0;
@@ -163,7 +163,7 @@ impl Tracker {
             }
         }
         let (from_tag, to_tag) = (m.from_tag().unwrap_or_default(), m.to_tag().unwrap_or_default());
-        // A response sent by the server answers the phone's request: From is the phone.
+        // A response from the server answers the phone's request, so From is the phone.
         let (local, remote) = if h.out { (to_tag, from_tag) } else { (from_tag, to_tag) };
         let peer = if h.out { h.p.dst } else { h.p.src };
         let found = self.in_dialog(hash, m.call_id(), local, remote, peer);
@@ -188,7 +188,7 @@ impl Tracker {
     fn first_response(&mut self, h: &Heard<'_>, code: u16, family: &[u32], hash: u64) {
         let (m, out) = (h.m, h.out);
         if code >= 300 {
-            // A refusal is for the whole transaction: every early dialog ends (RFC 3261 section 13.2.2.3).
+            // A refusal applies to the whole transaction: every early dialog ends (RFC 3261 section 13.2.2.3).
             for slot in family {
                 self.with(*slot, h.at.now, |t| if t.is_inviting() { t.response(h, code) } else { Effect::None });
             }
@@ -204,7 +204,7 @@ impl Tracker {
             |tag: &[u8]| family.iter().copied().find(|s| self.tracked(*s).is_some_and(|t| t.far_tag() == tag));
         let mut own = with_tag(tag);
         if own.is_none() && !tag.is_empty() {
-            // What was seen of this dialog alone, its BYE perhaps, before its INVITE.
+            // A message of this dialog, perhaps its BYE, may have come before its INVITE.
             let (local, remote) = if out { (tag, from_tag) } else { (from_tag, tag) };
             let peer = if out { h.p.dst } else { h.p.src };
             own = self.in_dialog(hash, m.call_id(), local, remote, peer);
@@ -213,7 +213,7 @@ impl Tracker {
             match self.fork(family, hash, h) {
                 Some(slot) => self.answer(h, code, slot, family),
                 None if code >= 200 && family.iter().all(|s| self.is_over(*s)) => {
-                    // A proxy may let a 2xx through after a refusal (RFC 3261 section 16.7).
+                    // A proxy may pass a 2xx after a refusal (RFC 3261 section 16.7).
                     self.counters.unknown_dialog += 1;
                     if let Some(slot) = self.join(h, hash) {
                         self.with(slot, h.at.now, |t| t.response(h, code));
@@ -229,7 +229,7 @@ impl Tracker {
     fn answer(&mut self, h: &Heard<'_>, code: u16, slot: u32, family: &[u32]) {
         let alone = !family.iter().any(|s| *s != slot && self.tracked(*s).is_some_and(Tracked::is_inviting));
         if code == 199 && alone {
-            // RFC 6228: this branch has refused; the INVITE is still open, so the leg waits for another.
+            // RFC 6228: this branch has refused. The INVITE is still open, so the leg waits for another.
             self.with(slot, h.at.now, |t| {
                 if t.is_inviting() {
                     *t = t.fork(h.at.now);
@@ -256,18 +256,18 @@ impl Tracker {
         self.tracked(slot).is_none_or(|t| t.leg.state == LegState::Ended)
     }
 
-    /// The leg of an INVITE that nobody has answered yet.
+    /// The leg of an INVITE without an answer so far.
     fn blank_branch(&self, family: &[u32]) -> Option<u32> {
         family.iter().copied().find(|s| self.tracked(*s).is_some_and(|t| t.far_tag().is_empty() && !self.is_over(*s)))
     }
 
-    /// One more branch of the INVITE.
+    /// Another branch of the INVITE.
     fn fork(&mut self, family: &[u32], hash: u64, h: &Heard<'_>) -> Option<u32> {
         let new = family.iter().filter(|s| !self.is_over(**s)).find_map(|s| self.tracked(*s))?.fork(h.at.now);
         self.begin(hash, new, h.at.now).map(|id| id.slot)
     }
 
-    /// The leg of an INVITE for a message of a branch whose responses were not seen. The message names the branch.
+    /// The leg of an INVITE for a message of a branch with unseen responses. Names the branch after the message.
     fn in_new_branch(&mut self, h: &Heard<'_>, hash: u64, local: &[u8], remote: &[u8]) -> Option<u32> {
         let m = h.m;
         if m.method() == Method::Cancel || local.is_empty() || remote.is_empty() {
@@ -281,12 +281,12 @@ impl Tracker {
             }
         }
         let first = self.tracked(*family.first()?)?;
-        // It names the caller of an INVITE of a phone, and that of one of the server: nobody can say whose branch it is of.
+        // The tag fits the caller of a phone's INVITE and of the server's INVITE, so the branch is ambiguous.
         if family.iter().any(|s| self.tracked(*s).is_some_and(|t| t.is_caller() != first.is_caller())) {
             return None;
         }
         if m.method() == Method::Ack && first.branch == h.branch {
-            // To a refusal that was not seen; whose tag it bears means nothing.
+            // The ACK of an unseen refusal. Its tag means nothing.
             for slot in family {
                 self.with(slot, h.at.now, |t| {
                     t.ending.get_or_insert((h.at.now, Ending::Refused));
@@ -298,7 +298,7 @@ impl Tracker {
         if m.method() == Method::Ack && first.invite_cseq != m.cseq().0 {
             return None;
         }
-        // The far side is the one of the two that did not call; it is named where it stands in this message.
+        // The far side is the party that did not call. This message names it in From or To.
         let far_sent = m.is_request() == (first.is_caller() != h.out);
         let (value, tag) = if far_sent { (m.from(), m.from_tag()) } else { (m.to(), m.to_tag()) };
         let tag = tag.unwrap_or_default();

@@ -1,47 +1,51 @@
-//! Who has room among the legs, and who gives way. Pure.
+//! Assigns room to legs, and decides which leg gives way. Pure.
 //!
-//! A leg that the server has answered was paid for with the server's own work; one that it has not answered costs a stranger one packet.
-//! So the two are kept apart, each with room of its own in legs and in bytes, and no number of the ones takes the place of one of the others:
+//! A leg that the server has answered cost the server work. An unanswered leg costs a stranger one packet. The two are
+//! kept apart, each with its own room in legs and in bytes, so no number of unanswered legs displaces an answered one:
 //!
 //! | stage | room, in legs | beyond it |
 //! |---|---|---|
-//! | claimed: only a phone speaks of the dialog | an eighth of `max_legs` | the oldest goes |
-//! | waiting: the server has not answered | a quarter, 64 at least | the oldest of a source that has more than its share, else the oldest |
-//! | early and up: the server has answered | `max_legs` together | the oldest that still rings; one that is up never |
-//! | ended: kept for late copies | `max_legs` | the oldest goes |
+//! | claimed: only a phone speaks of the dialog | an eighth of `max_legs`, 64 at least | (1) |
+//! | waiting: the server has not answered | a quarter, 64 at least | (1) |
+//! | early and up: the server has answered | `max_legs` together | (1) of those that still ring; one that is up never |
+//! | ended: kept for late copies | `max_legs`, 64 at least | the oldest goes |
 //!
-//! Emergency calls have an eighth more in each, and nobody else's calls displace them.
+//! (1) The oldest of a source above its share goes, else the oldest.
+//!
+//! Emergency calls have an eighth more in each, and no other calls displace them.
 
 use super::TrackerSettings;
 use crate::budget::Budget;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Of the room for legs, the part for dialogs of which only a phone has spoken.
+/// Divisor of the room for dialogs that only a phone has mentioned.
 const CLAIMED: usize = 8;
-/// The part for legs that the server has not answered: 10,000 calls with a hundred new ones a second, which the server leaves alone for 50 s.
+/// Divisor of the room for legs that the server has not answered. With 10,000 calls it holds a hundred new ones a
+/// second for 50 s.
 const WAITING: usize = 4;
-/// The part that emergency calls have besides.
+/// Divisor of the extra room for emergency calls.
 const URGENT: usize = 8;
-/// The least room of a stage, so that a small table still has some.
+/// Least room of a stage, for small tables.
 const LEAST: usize = 64;
-/// A source that has more than this part of a stage's room gives way first. A trunk has hundreds of calls that wait, but not for long.
+/// A source above this fraction of a stage's room gives way first. A trunk has hundreds of waiting calls, but not for
+/// long.
 const SHARE: usize = 8;
-/// Bytes for each leg that waits or is claimed: one takes 3 KiB with an ordinary description.
+/// Bytes for each leg that waits or is claimed. One takes 3 KiB with an ordinary description.
 const SMALL_LEG: usize = 4 << 10;
-/// Bytes for each leg that the server has answered: one takes 3 to 4 KiB, up to 10 with video, keys and candidates.
+/// Bytes for each answered leg. One takes 3 to 4 KiB, up to 10 with video, keys and candidates.
 const LEG: usize = 8 << 10;
-/// Bytes for each leg that has ended.
+/// Bytes for each ended leg.
 const ENDED_LEG: usize = 2 << 10;
-/// Bytes for long descriptions of legs that wait, for each of them: browsers and video phones are some, not all.
+/// Bytes for long descriptions, for each waiting leg. Browsers and video phones send these, but not all phones.
 const LONG: usize = 1 << 10;
-/// A source may have this part of the room for long descriptions.
+/// Largest share of one source in the room for long descriptions.
 const LONG_SHARE: usize = 4;
 
-/// How far a leg is.
+/// Progress of a leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// A message inside a dialog that perhaps does not exist.
+    /// A message inside a dialog that may not exist.
     Claimed,
     /// The server has not answered.
     Waiting,
@@ -65,13 +69,13 @@ impl Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Guest {
     pub(super) stage: Stage,
-    /// It is an emergency call.
+    /// An emergency call.
     pub(super) urgent: bool,
-    /// Where the phone is.
+    /// Address of the phone.
     pub(super) source: IpAddr,
-    /// All that it takes.
+    /// Bytes of the whole leg.
     pub(super) bytes: usize,
-    /// Of these, those of long descriptions.
+    /// Of these, bytes of long descriptions.
     pub(super) long: usize,
 }
 
@@ -90,7 +94,7 @@ impl Guest {
     }
 }
 
-/// A place in a line; it counts as long as the slot has the same number.
+/// A place in a line. Valid while the slot has the same number.
 type Ticket = (u64, u32);
 
 struct Seat {
@@ -98,7 +102,7 @@ struct Seat {
     guest: Guest,
 }
 
-/// Legs of one source, or of one stage, in the order in which they came.
+/// Legs of one source or one stage in order of arrival.
 #[derive(Default)]
 struct Line {
     tickets: VecDeque<Ticket>,
@@ -109,7 +113,7 @@ impl Line {
     fn push(&mut self, ticket: Ticket, seats: &[Option<Seat>]) {
         self.tickets.push_back(ticket);
         self.count += 1;
-        // Those who left stay in line until they come to the front, or are too many.
+        // Stale tickets stay in line until they reach the front or become too many.
         if self.tickets.len() > 2 * self.count + LEAST {
             self.tickets.retain(|t| holds(seats, *t));
         }
@@ -130,14 +134,14 @@ fn holds(seats: &[Option<Seat>], (number, slot): Ticket) -> bool {
     seats.get(slot as usize).and_then(Option::as_ref).is_some_and(|s| s.number == number)
 }
 
-/// Who of a stage gives way.
+/// Which leg of a stage gives way.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Giving {
-    /// Nobody; so that nothing has to be kept of their order.
+    /// None, so no order has to be kept.
     Nobody,
     /// The oldest.
     Oldest,
-    /// The oldest of a source that has too many, else the oldest.
+    /// The oldest of a source above its share, else the oldest.
     Greedy,
 }
 
@@ -148,7 +152,7 @@ struct Ward {
     bytes: Budget,
     line: Line,
     sources: HashMap<IpAddr, Line>,
-    /// The sources by how many legs they have.
+    /// The sources by their number of legs.
     heaviest: BTreeSet<(usize, IpAddr)>,
 }
 
@@ -199,13 +203,13 @@ pub(super) struct Room {
     wards: [Ward; Stage::ALL * 2],
     next: u64,
     max_legs: usize,
-    /// Bytes of all legs that the server has answered.
+    /// Bytes of all answered legs.
     answered: Budget,
-    /// Long descriptions of legs that wait, in the order in which they came.
+    /// Long descriptions of waiting legs in order of arrival.
     long: VecDeque<(Ticket, IpAddr, usize)>,
     long_bytes: Budget,
     long_share: usize,
-    /// With so many of them those that are no more are taken out.
+    /// Length of `long` that triggers the removal of stale entries.
     long_look: usize,
 }
 
@@ -220,7 +224,7 @@ impl Room {
             Ward::new(more(claimed), SMALL_LEG, Giving::Greedy),
             Ward::new(waiting, SMALL_LEG, Giving::Greedy),
             Ward::new(more(waiting), SMALL_LEG, Giving::Greedy),
-            // What the server has answered is bounded as a whole; see `is_full`.
+            // Answered legs are bounded together; see `is_full`.
             Ward::new(legs, LEG, Giving::Greedy),
             Ward::new(legs, LEG, Giving::Greedy),
             Ward::new(legs, LEG, Giving::Nobody),
@@ -241,7 +245,7 @@ impl Room {
         }
     }
 
-    /// A leg comes, or is another than it was. A new stage is a new place in line.
+    /// Adds or updates a leg. A new stage means a new place in line.
     pub(super) fn put(&mut self, slot: u32, guest: Guest) {
         let place = slot as usize;
         if let Some(seat) = self.seats.get_mut(place).and_then(Option::as_mut)
@@ -266,7 +270,7 @@ impl Room {
         self.note_long(ticket, 0, &guest);
     }
 
-    /// A leg is forgotten.
+    /// Removes a forgotten leg.
     pub(super) fn leave(&mut self, slot: u32) {
         let Some(Seat { guest, .. }) = self.seats.get_mut(slot as usize).and_then(Option::take) else { return };
         self.wards[guest.ward()].leave(guest.origin());
@@ -300,46 +304,47 @@ impl Room {
         }
     }
 
-    /// How far a leg is, as it was told.
+    /// Stage of a leg at its last update.
     pub(super) fn stage(&self, slot: u32) -> Option<Stage> {
         Some(self.seats.get(slot as usize)?.as_ref()?.guest.stage)
     }
 
-    /// The leg that has to give way so that there is room for all; of those that the server has not answered, and that have ended.
+    /// The leg that gives way in an overfull stage of unanswered or ended legs.
     pub(super) fn displaced(&mut self, stage: Stage, urgent: bool) -> Option<u32> {
         let ward = &mut self.wards[stage as usize * 2 + usize::from(urgent)];
         if ward.is_over() { ward.first(&self.seats) } else { None }
     }
 
-    /// Whether more legs are answered than there is room for, with regard to a leg that has just been.
+    /// Whether more legs are answered than there is room for, after a leg was just answered.
     pub(super) fn is_full(&self, urgent: bool) -> bool {
         !self.fits(0, urgent)
     }
 
-    /// Whether so many answered legs more have room.
+    /// Whether this many further answered legs have room.
     pub(super) fn fits(&self, legs: usize, urgent: bool) -> bool {
         let more = self.max_legs / URGENT + 1;
         let early = Stage::Early as usize * 2;
         let emergencies = self.wards[early + 1].line.count + self.wards[early + 3].line.count;
-        // What emergency calls have besides is taken by no other.
+        // No other call takes the extra room of emergency calls.
         let others = if urgent { self.answered() } else { self.answered() - emergencies.min(more) };
         others + legs <= self.max_legs + if urgent { more } else { 0 }
     }
 
-    /// The leg that gives way where too many are answered: the oldest that still rings, no emergency call if it can be helped.
+    /// The leg that gives way if too many are answered: the oldest that still rings, an emergency call only as the last
+    /// resort.
     pub(super) fn ringing(&mut self, urgent: bool) -> Option<u32> {
         let early = Stage::Early as usize * 2;
         let other = self.wards[early].first(&self.seats);
         if urgent { other.or_else(|| self.wards[early + 1].first(&self.seats)) } else { other }
     }
 
-    /// Whether the legs that the server has answered take more bytes than they may.
+    /// Whether the answered legs exceed their bytes.
     pub(super) const fn is_heavy(&self) -> bool {
         self.answered.is_over()
     }
 
-    /// The waiting leg whose long descriptions are given up, because there are too many bytes of them: the oldest, or that of a source that has
-    /// more than its part.
+    /// The waiting leg that loses its long descriptions because there are too many bytes of them: the oldest, or the
+    /// oldest of a source above its share.
     pub(super) fn long_winded(&mut self) -> Option<u32> {
         let Self { long, seats, .. } = self;
         while long.front().is_some_and(|(ticket, ..)| !is_long(seats, *ticket)) {

@@ -1,4 +1,4 @@
-//! The legs' places: how they come, change, give way to others and are forgotten.
+//! Slots of the legs: how legs arrive, change, give way and are forgotten.
 
 use super::leg::{Effect, Known, Tracked};
 use super::room::{Guest, Stage};
@@ -7,15 +7,15 @@ use crate::calls::model::LegState;
 use crate::time::Time;
 use std::cmp::Reverse;
 
-/// The server did not answer it, and newer ones came.
+/// The server did not answer the leg, and newer ones came.
 const GAVE_WAY: &str = "forgotten: too many calls are not answered";
-/// The server answered it, but too many others are up.
+/// The server answered the leg, but too many others are up.
 const NO_ROOM: &str = "not learnt: too many calls are up";
-/// Entries of the timers' heap for each slot that may be of the past; beyond it they are taken out.
+/// Most timer heap entries per slot, stale ones included. Beyond it the stale ones are removed.
 const STALE: usize = 4;
 
 impl Tracker {
-    /// Whether one more leg with this Call-ID can be learnt; what has ended makes room.
+    /// Whether one more leg with this Call-ID can be learnt. An ended or claimed leg makes room.
     pub(super) fn has_place(&mut self, hash: u64) -> bool {
         let all = self.by_call_id.get(&hash).map_or(&[][..], |all| all);
         if all.len() < MAX_SAME_CALL_ID {
@@ -35,7 +35,7 @@ impl Tracker {
         let expiry = tracked.expiry(self.silence).min(tracked.last + RECHECK);
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: 0, hash, armed: expiry, tracked: None });
-            // More than 2^32 legs do not fit the memory of any machine.
+            // No machine has memory for more than 2^32 legs.
             u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
         });
         let s = &mut self.slots[slot as usize];
@@ -76,7 +76,7 @@ impl Tracker {
         self.free.push(slot);
     }
 
-    /// Gives the leg its place among the others, and has those give way for whom there is no room then. False if it is the leg itself.
+    /// Assigns room to the leg, and evicts legs that no longer have room. False if that is this leg itself.
     pub(super) fn settle_in(&mut self, slot: u32, now: Time) -> bool {
         let Some(t) = self.tracked(slot) else { return false };
         let guest = t.guest();
@@ -120,7 +120,7 @@ impl Tracker {
         true
     }
 
-    /// A leg is given up that has not ended.
+    /// Evicts a leg that has not ended.
     fn give_way(&mut self, slot: u32, reason: &'static str, now: Time) {
         self.counters.not_learnt += 1;
         self.lost = Some(now);
@@ -139,7 +139,7 @@ impl Tracker {
         }
     }
 
-    /// Gives up the long descriptions of a leg; false if there are none.
+    /// Drops the long descriptions of a leg. False if there are none.
     fn cut(&mut self, slot: u32) -> bool {
         let Some(id) = self.id(slot) else { return false };
         let Some(t) = self.slots.get_mut(slot as usize).and_then(|s| s.tracked.as_deref_mut()) else { return false };
@@ -155,7 +155,7 @@ impl Tracker {
         true
     }
 
-    /// Brings a leg's timer forward where it is now due sooner.
+    /// Brings a leg's timer forward if it is now due sooner.
     fn rearm(&mut self, slot: u32) {
         let Some(s) = self.slots.get_mut(slot as usize) else { return };
         let Some(t) = s.tracked.as_deref() else { return };
@@ -167,7 +167,7 @@ impl Tracker {
         }
     }
 
-    /// Changes a leg, and tells what happened.
+    /// Changes a leg, and queues the resulting events.
     pub(super) fn with(&mut self, slot: u32, now: Time, change: impl FnOnce(&mut Tracked) -> Effect) {
         let Some(id) = self.id(slot) else { return };
         let Some(t) = self.slots.get_mut(slot as usize).and_then(|s| s.tracked.as_deref_mut()) else { return };

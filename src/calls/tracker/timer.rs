@@ -3,11 +3,11 @@
 use crate::calls::model::SessionTimer;
 use crate::sip::message::{Message, Name, Refresher};
 
-/// What a request says of session timers.
+/// Session timer fields of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Asked {
     refresher: Option<Refresher>,
-    /// The sender can't refresh, as far as its Supported says.
+    /// The sender can't refresh according to its Supported.
     unable: bool,
 }
 
@@ -18,8 +18,8 @@ impl Asked {
     }
 }
 
-/// RFC 4028 section 9: the 2xx says who refreshes; one without Session-Expires ends the timer. Where it does not say who, the request does,
-/// and where that does not either it is the sender of the request, if it can.
+/// RFC 4028 section 9: the 2xx names the refresher, and a 2xx without Session-Expires ends the timer. If the 2xx names
+/// none, the request does. If neither does, the sender of the request refreshes, if it can.
 pub(super) fn agreed(m: &Message<'_>, asked: Asked, request_by_server: bool) -> Option<SessionTimer> {
     let answer = m.session_expires()?;
     let default = if asked.unable { Refresher::Uas } else { Refresher::Uac };

@@ -1,4 +1,4 @@
-//! What a leg takes, and what of it can be given up.
+//! Memory of a leg, and what it can give up.
 
 use super::evidence::{Clue, Evidence};
 use super::leg::offer_answer::Pending;
@@ -7,11 +7,12 @@ use super::room::{Guest, Stage};
 use crate::budget::allocated;
 use crate::calls::model::{Gap, Leg, LegState, Sdp, Verbatim};
 
-/// A description up to here is kept of any leg: what phones for audio send has 300 to 900 bytes, 2,000 at most. In bytes.
+/// Longest description kept for any leg, in bytes. Audio phones send 300 to 900, at most 2,000.
 const SHORT: usize = 2048;
-/// What the open transactions of one leg may hold together: two of the longest descriptions that are read, and their answers. In bytes.
+/// Bytes that the open transactions of one leg may hold together: two of the longest readable descriptions and their
+/// answers.
 const MAX_OPEN: usize = 64 << 10;
-/// What a leg takes besides itself: its slot, its places in lines and maps, and the keys by which it is paired. In bytes.
+/// Bytes of a leg outside of itself: its slot, its places in lines and maps, and its pairing keys.
 const AROUND: usize = 768;
 
 impl Evidence {
@@ -29,7 +30,7 @@ impl Pending {
         [&self.offer, &self.reply, &self.early, &self.closing].into_iter().flatten()
     }
 
-    /// Bytes of what its messages brought.
+    /// Bytes of its collected descriptions and target.
     fn bytes(&self) -> usize {
         self.held().chain(&self.target).map(|d| allocated(d.len())).sum()
     }
@@ -53,7 +54,7 @@ impl Tracked {
             Stage::Waiting => self.pending.iter().flat_map(Pending::held).filter(|d| is_long(d)).map(|d| d.len()).sum(),
             _ => 0,
         };
-        // What is long has a room of its own.
+        // Long descriptions have a room of their own.
         Guest { stage, urgent: self.emergency, source: self.leg.remote_addr.ip(), bytes: self.bytes() - long, long }
     }
 
@@ -68,13 +69,14 @@ impl Tracked {
         AROUND + size_of::<Self>() + self.leg.bytes() + self.clues.bytes() + pending + before + other
     }
 
-    /// Gives up the descriptions that are long; false if there are none. What is lost is named as a gap, which the next whole exchange closes.
+    /// Drops the long descriptions. False if there are none. The loss is recorded as a gap, which the next complete
+    /// exchange closes.
     pub(super) fn cut(&mut self) -> bool {
         let mut any = false;
         for open in &mut self.pending {
             if open.offer.take_if(|d| is_long(d)).is_some() {
                 any = true;
-                // The request is as good as unseen.
+                // The request counts as unseen.
                 open.asked = false;
             }
             for place in [&mut open.reply, &mut open.early, &mut open.closing] {
@@ -96,7 +98,7 @@ impl Tracked {
         any
     }
 
-    /// Has the open transactions hold no more than they may: the oldest is given up.
+    /// Limits the bytes of the open transactions by dropping the oldest.
     pub(super) fn tighten(&mut self) -> bool {
         let mut changed = false;
         while self.pending.len() > 1 && self.pending.iter().map(Pending::bytes).sum::<usize>() > MAX_OPEN {
@@ -106,7 +108,7 @@ impl Tracked {
         changed
     }
 
-    /// Of a leg that is over, keeps what late copies of its messages are known by.
+    /// Reduces an ended leg to what identifies late copies of its messages.
     pub(super) fn slim(&mut self) {
         self.leg.sdp_sent = None;
         self.leg.sdp_received = None;

@@ -1,4 +1,4 @@
-//! HEP over UDP, and what of it the kernel had to drop.
+//! HEP over UDP, with a count of the kernel's drops.
 
 use super::{PAUSE, Shared};
 use crate::hep::intake::Reported;
@@ -13,19 +13,19 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tracing::debug;
 
-/// The largest UDP payload there is.
+/// Largest UDP payload.
 const DATAGRAM: usize = 65_535;
 
-/// Asks the kernel to say with each datagram how many were dropped before it (`SO_RXQ_OVFL`).
+/// Asks the kernel to report with each datagram how many were dropped before it (`SO_RXQ_OVFL`).
 pub(super) fn count_drops(socket: &Socket) {
-    // Without it, drops are not counted, and nothing else changes.
+    // Without it drops are not counted, and nothing else changes.
     let _ = setsockopt(socket, sockopt::RxqOvfl, &1);
 }
 
 struct Datagram {
     length: usize,
     source: SocketAddr,
-    /// All that this socket has dropped so far.
+    /// All drops of this socket so far.
     dropped: Option<u32>,
 }
 
@@ -40,7 +40,7 @@ fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Datagram> {
     let address = got.address.as_ref();
     let v4 = address.and_then(SockaddrStorage::as_sockaddr_in).map(|a| SocketAddr::from(*a));
     let source = v4.or_else(|| address.and_then(SockaddrStorage::as_sockaddr_in6).map(|a| SocketAddr::from(*a)));
-    // A socket of these families always tells; if not, nobody is believed from nowhere.
+    // Sockets of these families always report it. A datagram without a sender must not be trusted.
     let source = source.ok_or_else(|| io::Error::other("a datagram without a sender"))?;
     Ok(Datagram { length: got.bytes, source, dropped })
 }
@@ -60,7 +60,7 @@ pub(super) async fn read(socket: UdpSocket, shared: Arc<Shared>, tx: mpsc::Sende
         #[cfg(feature = "faults")]
         crate::faults::point("hep");
         if let Some(dropped) = datagram.dropped {
-            // The kernel's count goes round at 2^32.
+            // The kernel's count wraps around at 2^32.
             shared.intake().counters.dropped += u64::from(dropped.wrapping_sub(seen));
             seen = dropped;
         }

@@ -45,7 +45,8 @@ fn time() -> Vec<u8> {
     [chunk(0, 9, &SECONDS.to_be_bytes()), chunk(0, 10, &MICROS.to_be_bytes())].concat()
 }
 
-/// Kamailio, siptrace_hep.c `trace_send_hep3_duplicate`: family, protocol, addresses, ports, time, kind, agent, correlation id, key, payload.
+/// Kamailio, siptrace_hep.c `trace_send_hep3_duplicate`: family, protocol, addresses, ports, time, kind, agent,
+/// correlation id, key, payload.
 pub(crate) fn kamailio3(src: SocketAddr, dst: SocketAddr, protocol: u8, key: Option<&str>, payload: &[u8]) -> Vec<u8> {
     packet(&[
         chunk(0, 1, &[family(src)]),
@@ -60,8 +61,8 @@ pub(crate) fn kamailio3(src: SocketAddr, dst: SocketAddr, protocol: u8, key: Opt
     ])
 }
 
-/// `struct hep_generic`, which OpenSIPS (proto_hep/hep.h), Asterisk (res_hep.c) and sofia-sip (tport_internal.h) share: family,
-/// protocol, ports, time, kind, agent; the addresses come after it.
+/// `struct hep_generic`, which OpenSIPS (proto_hep/hep.h), Asterisk (res_hep.c) and sofia-sip (tport_internal.h) share:
+/// family, protocol, ports, time, kind, agent. The addresses follow.
 fn generic(src: SocketAddr, dst: SocketAddr, protocol: u8, kind: u8, agent: u32) -> Vec<u8> {
     [
         chunk(0, 1, &[family(src)]),
@@ -79,7 +80,8 @@ pub(crate) fn freeswitch3(src: SocketAddr, dst: SocketAddr, protocol: u8, payloa
     packet(&[generic(src, dst, protocol, 1, 200), addresses(src, dst), chunk(0, 15, payload)])
 }
 
-/// OpenSIPS, proto_hep/hep.c `create_hep3_message` and `build_hep3_buf`, with the JSON of its correlation in a chunk of its own (101).
+/// OpenSIPS, proto_hep/hep.c `create_hep3_message` and `build_hep3_buf`, with its correlation JSON in a chunk of its
+/// own (101).
 pub(crate) fn opensips3(src: SocketAddr, dst: SocketAddr, protocol: u8, kind: u8, payload: Vec<u8>) -> Vec<u8> {
     packet(&[
         generic(src, dst, protocol, kind, 1),
@@ -109,7 +111,7 @@ fn plain_length(src: SocketAddr) -> usize {
     if src.is_ipv4() { 16 } else { 40 }
 }
 
-/// `struct hep_timehdr` of a little-endian machine; what fills it up is whatever the stack held.
+/// `struct hep_timehdr` of a little-endian machine. The padding is whatever the stack held.
 fn timehdr(agent: u16) -> Vec<u8> {
     [&SECONDS.to_le_bytes()[..], &MICROS.to_le_bytes(), &agent.to_le_bytes(), &[0x7f, 0x41]].concat()
 }
@@ -124,12 +126,13 @@ pub(crate) fn kamailio2(src: SocketAddr, dst: SocketAddr, protocol: u8, payload:
     [plain(2, plain_length(src), src, dst, protocol), timehdr(241), payload.to_vec()].concat()
 }
 
-/// FreeSWITCH, sofia-sip tport_logging.c `tport_capt_msg_hepv2` with `hep=2`: the length counts the time.
+/// FreeSWITCH, sofia-sip tport_logging.c `tport_capt_msg_hepv2` with `hep=2`: the length includes the time.
 pub(crate) fn freeswitch2(src: SocketAddr, dst: SocketAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     [plain(2, plain_length(src) + 12, src, dst, protocol), timehdr(200), payload.to_vec()].concat()
 }
 
-/// OpenSIPS, proto_hep/hep.c `build_hep12_buf` with `version=2`: as Kamailio, then zeros where it counted the addresses twice.
+/// OpenSIPS, proto_hep/hep.c `build_hep12_buf` with `version=2`: like Kamailio, then zeros because it counts the
+/// addresses twice.
 pub(crate) fn opensips2(src: SocketAddr, dst: SocketAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let zeros = vec![0; if src.is_ipv4() { 8 } else { 32 }];
     [plain(2, plain_length(src), src, dst, protocol), timehdr(1), payload.to_vec(), zeros].concat()

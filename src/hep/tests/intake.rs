@@ -1,4 +1,4 @@
-//! Who is believed, and which end is the server.
+//! Which senders are trusted, and which end is the server.
 
 use super::{addr, encode, options};
 use crate::hep::Reorder;
@@ -70,11 +70,11 @@ fn with_a_key_only_the_key_decides() {
         assert_eq!(why(intake.take(&shown(Some(wrong)), far, NOW)).0, Refusal::WrongKey(far), "{wrong:?}");
     }
     assert_eq!(why(intake.take(&shown(None), far, NOW)).0, Refusal::NoKey(far));
-    // Not even from this host: the versions without a key would be a way around it.
+    // Not even from this host, because versions without a key would bypass it.
     let near = ip("127.0.0.1");
     assert_eq!(why(intake.take(&encode::kamailio2(phone, vip, 22, &sip), near, NOW)).0, Refusal::Version(near, 2));
     assert_eq!((intake.counters.received, intake.counters.refused), (1, 7));
-    // Both: the address, and the key.
+    // Both the address and the key.
     let mut both = Intake::new(Rules { from: Some(vec![near]), ..keyed() });
     assert_eq!(why(both.take(&shown(Some("secret")), far, NOW)).0, Refusal::Source(far));
     assert!(matches!(both.take(&shown(Some("secret")), near, NOW), Taken::Report(_)));
@@ -95,10 +95,10 @@ fn the_servers_other_names_become_the_floating_address() {
     for (src, dst, expected) in [
         ("198.51.100.7:40001", "0.0.0.0:5061", ("198.51.100.7:40001", "192.0.2.10:5061")),
         ("10.0.0.5:5061", "198.51.100.7:40001", ("192.0.2.10:5061", "198.51.100.7:40001")),
-        // One of several: what it says is kept.
+        // One of several: the reported address is kept.
         ("192.0.2.11:5061", "198.51.100.7:40001", ("192.0.2.11:5061", "198.51.100.7:40001")),
         ("[fd00::5]:5061", "[2001:db8::7]:1", ("[2001:db8::10]:5061", "[2001:db8::7]:1")),
-        // An IPv6 socket that serves IPv4 names both ends so.
+        // An IPv6 socket that serves IPv4 names both ends like this.
         ("[::ffff:198.51.100.7]:40001", "[::ffff:192.0.2.10]:5061", ("198.51.100.7:40001", "192.0.2.10:5061")),
     ] {
         let got = report(&mut intake, &tls(src, dst)).unwrap();
@@ -116,7 +116,7 @@ fn the_servers_other_names_become_the_floating_address() {
     let local = ip("127.0.0.1");
     let elsewhere = intake.take(&tls("198.51.100.7:40001", "10.0.0.6:5061"), local, NOW);
     assert_eq!(why(elsewhere), (Refusal::Elsewhere(local, ip("198.51.100.7"), ip("10.0.0.6")), true));
-    // The server with itself; and older versions of OpenSIPS, which write the sender of IPv6 messages as receiver too.
+    // The server to itself, and older versions of OpenSIPS, which write the sender of IPv6 messages as receiver too.
     for (src, dst) in [("192.0.2.10:5061", "10.0.0.5:5061"), ("[2001:db8::10]:5061", "[2001:db8::10]:40001")] {
         assert_eq!(intake.take(&tls(src, dst), local, NOW), Taken::PassedOver);
     }
@@ -144,7 +144,7 @@ fn garbage_and_messages_cut_short_are_malformed() {
     let mut intake = Intake::new(rules());
     let (a, b, local) = (addr("198.51.100.7:40001"), addr("192.0.2.10:5061"), ip("127.0.0.1"));
     assert!(matches!(why(intake.take(b"garbage", local, NOW)).0, Refusal::Malformed(..)));
-    // FreeSWITCH leaves out what is beyond 16,000 bytes.
+    // FreeSWITCH drops what is beyond 16,000 bytes.
     let text = String::from_utf8(options("TLS")).unwrap().replace("Content-Length: 0", "Content-Length: 99");
     let cut = encode::freeswitch3(a, b, 22, text.as_bytes());
     assert_eq!(why(intake.take(&cut, local, NOW)).0, Refusal::Cut(local));
@@ -201,11 +201,11 @@ fn the_wire_speaks_first() {
     for i in 0..5000 {
         patience.push(reported(i, Transport::Udp), NOW);
     }
-    // Beyond its bound the oldest go on, none is lost.
+    // Beyond the bound the oldest are passed on, and none is lost.
     assert_eq!(patience.next_deadline(), Some(Time::ZERO));
     assert_eq!(popped(&mut patience, 0), (0..904).collect::<Vec<_>>());
     assert_eq!(popped(&mut patience, 100), (904..5000).collect::<Vec<_>>());
-    // So do a few that are long: their bytes count.
+    // So are a few long ones, because their bytes count.
     for i in 0..1000 {
         patience.push(Reported { payload: vec![0; 60_000], ..reported(i, Transport::Udp) }, NOW);
     }
@@ -226,7 +226,7 @@ fn a_response_waits_for_the_request_that_it_overtook() {
     patience.push(reported(9, Transport::Tls), NOW + Duration::from_millis(20));
     // The request comes with the first response, although it is not due itself.
     assert_eq!(popped(&mut patience, 25), [9, 1, 2, 7, 8]);
-    // What comes too late is not waited for.
+    // A response does not wait for a request that comes too late.
     patience.push(answer(1, 5), NOW + Duration::from_millis(30));
     assert_eq!(popped(&mut patience, 60), [1]);
     patience.push(reported(5, Transport::Tls), NOW + Duration::from_millis(60));

@@ -1,4 +1,4 @@
-//! The same call seen on the wire and reported by HEP is one call, however late and shuffled the reports are.
+//! One call seen on the wire and reported by HEP stays one call, however late and shuffled the reports are.
 
 use super::encode;
 use crate::calls::model::{Call, CallEvent};
@@ -12,14 +12,14 @@ use crate::wire::Packet;
 use proptest::prelude::*;
 use std::net::SocketAddr;
 
-/// Where the server's packets are on the wire: its second floating address.
+/// Source of the server's packets on the wire: its second floating address.
 const WIRE: &str = "10.0.0.101:5060";
-/// What it says of itself: that it is bound to all, which would be taken for the first.
+/// The server's reported address: it is bound to all, which stands for the first floating address.
 const CLAIMED: &str = "0.0.0.0:5060";
 
 type Message = (By, String, String);
 
-/// A B2BUA call with a re-INVITE, so many ms after the start, hung up by the callee.
+/// A B2BUA call with a re-INVITE, each message with its time in ms after the start, hung up by the callee.
 fn script() -> Vec<(u64, Message)> {
     let (i, o) = (Dialog::new("in", A, false, "1000", "2000"), Dialog::new("out", B, true, "1000", "2000"));
     let again = "X-In-Dialog: 1\r\n";
@@ -48,7 +48,7 @@ fn ends(by: By, phone: &str, server: &str) -> (SocketAddr, SocketAddr) {
     if by == Phone { (phone, server) } else { (server, phone) }
 }
 
-/// What was told: the state of each call at each change, and in the end.
+/// The reported state of each call at each change, and its end.
 #[derive(Debug, Default, PartialEq)]
 struct Told {
     puts: Vec<Call>,
@@ -57,7 +57,7 @@ struct Told {
 }
 
 impl Told {
-    /// As etcd would hold it: a state that was told twice is one.
+    /// The states as etcd would hold them: a repeated state counts once.
     fn states(&self) -> Vec<&Call> {
         let mut states: Vec<&Call> = self.puts.iter().collect();
         states.dedup();
@@ -65,7 +65,7 @@ impl Told {
     }
 }
 
-/// Plays the script on the wire, but for the messages in `missed`, and by HEP with a delay for each message.
+/// Plays the script on the wire, except the messages in `missed`, and by HEP with a delay for each message.
 fn play(wire: bool, missed: &[usize], delays: Option<&[u64]>, transport: Transport) -> Told {
     let vips = || vec!["10.0.0.100".parse().unwrap(), "10.0.0.101".parse().unwrap()];
     let mut table = Table::new(TableSettings { vips: vips(), ..settings() });
@@ -133,14 +133,14 @@ proptest! {
     fn reports_late_and_shuffled_change_nothing(delays in proptest::collection::vec(0_u64..=300, 16)) {
         let alone = play(true, &[], None, Transport::Udp);
         let both = play(true, &[], Some(&delays), Transport::Udp);
-        // The addresses of the wire are in every state that was told.
+        // Every reported state has the addresses of the wire.
         prop_assert_eq!(both.states(), alone.states());
         prop_assert_eq!((both.deleted, both.unknown), (alone.deleted, alone.unknown));
     }
 }
 
-/// One message that the capture missed, whichever it is: the legs are as whole as if it had not. If it is the first of all, the
-/// order of the INVITEs is no evidence any more for which legs belong together.
+/// One message that the capture missed, whichever it is: the legs are as complete as without the loss. Without the very
+/// first message the order of the INVITEs is no longer evidence for the pairing.
 #[test]
 fn a_report_fills_in_what_the_wire_lost() {
     let alone = play(true, &[], None, Transport::Udp);
@@ -148,7 +148,7 @@ fn a_report_fills_in_what_the_wire_lost() {
         let all = told.puts.iter().rev().flat_map(|c| c.legs.clone());
         let mut leg = all.into_iter().find(|l| l.call_id == call_id.as_bytes().into()).unwrap();
         leg.local_addr.set_ip("10.0.0.101".parse().unwrap());
-        // A leg that is a call of its own for an instant shows the BYE that ends it.
+        // A leg that is briefly a call of its own shows the BYE that ends it.
         leg.local_cseq = leg.local_cseq.filter(|n| *n < 7);
         leg
     };
@@ -156,7 +156,7 @@ fn a_report_fills_in_what_the_wire_lost() {
         let both = play(true, &[missed], Some(&[20]), Transport::Udp);
         assert!(!both.deleted.is_empty(), "without message {missed}");
         if script()[missed].0 >= 9000 {
-            // From the first BYE on the call only ends, which `play` holds it to.
+            // From the first BYE on the call only ends, which `play` checks.
             continue;
         }
         for call_id in ["in", "out"] {
@@ -169,7 +169,7 @@ fn a_report_fills_in_what_the_wire_lost() {
 
 #[test]
 fn by_hep_alone_it_is_the_same_call_over_tls() {
-    // The second is one where all responses overtake their requests by a little.
+    // In the second, all responses slightly overtake their requests.
     for delays in [vec![0; 16], vec![20, 0, 20, 5, 0, 0, 20, 0, 20, 20, 0, 20, 20, 0, 20, 0]] {
         let told = play(false, &[], Some(&delays), Transport::Tls);
         assert_eq!((told.deleted.len(), told.unknown), (1, 0));

@@ -1,4 +1,4 @@
-//! Which end of a message the tracker takes for the server, by transport.
+//! Which end of a message the tracker identifies as the server, by transport.
 
 use super::{addr, options};
 use crate::calls::table::script::settings;
@@ -7,7 +7,7 @@ use crate::sip::Transport;
 use crate::time::Time;
 use crate::wire::Packet;
 
-/// Counted as foreign, or not.
+/// Whether the packet counts as foreign.
 fn is_foreign(transport: Transport, src: &str, dst: &str) -> bool {
     let vips = vec!["10.0.0.100".parse().unwrap(), "10.0.0.101".parse().unwrap()];
     let mut table = Table::new(TableSettings { vips, sip_ports: vec![5060], ..settings() });
@@ -25,7 +25,7 @@ fn tls_and_websocket_on_any_port_the_others_on_configured_ones() {
             // A connection that the server opened.
             ("10.0.0.1:5061", "10.0.0.100:49152", false),
             ("10.0.0.1:5061", "10.0.0.2:5061", true),
-            // The server with itself.
+            // The server to itself.
             ("10.0.0.100:49152", "10.0.0.101:5061", true),
         ] {
             assert_eq!(is_foreign(transport, src, dst), foreign, "{transport:?} {src} {dst}");

@@ -1,4 +1,4 @@
-//! HEP out of a stream.
+//! HEP from a stream.
 
 use super::{addr, encode, options};
 use crate::hep::{FrameError, Framer};

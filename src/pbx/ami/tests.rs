@@ -3,13 +3,13 @@ use crate::pbx::ConnectedKind;
 use crate::pbx::bridges::Place;
 use crate::pbx::bridges::Told;
 
-/// Both ends of a conversation: what the server says, and what the client made of it.
+/// Both ends of a conversation: the server's messages, and the client's result.
 struct Talk {
     ami: Ami,
     now: Time,
     told: Told,
     facts: Vec<Fact>,
-    /// Actions that are not answered yet, as `(ActionID, text)`.
+    /// Unanswered actions, as `(ActionID, text)`.
     asked: Vec<(String, String)>,
 }
 
@@ -45,7 +45,7 @@ impl Talk {
         }
     }
 
-    /// Answers the oldest action that has this in it.
+    /// Answers the oldest action that contains `part`.
     fn answer(&mut self, part: &str, lines: &str) {
         let at = self
             .asked
@@ -109,7 +109,7 @@ fn the_secret_is_proved_and_never_sent() {
     talk.login();
     let mut seen = talk.asked.iter().map(|(_, t)| t.as_str()).collect::<String>();
     assert!(!seen.contains("s3cret"));
-    // What `printf 840415273s3cret | md5sum` says.
+    // The output of `printf 840415273s3cret | md5sum`.
     let mut talk = Talk::new();
     talk.answer("Challenge", "Response: Success|ID|Challenge: 840415273");
     seen = talk.asked[0].1.clone();
@@ -191,7 +191,7 @@ fn events_keep_the_picture_up_to_date() {
     talk.bridge("BridgeLeave", "x", SIMPLE, "PJSIP/b-2", "1.2");
     talk.bridge("BridgeEnter", "x", SIMPLE, "PJSIP/c-3", "1.3");
     assert_eq!((talk.told.place(b"A"), talk.end("B").map(|e| e.0)), (Place::With(b"C"), Some(ConnectedKind::Nobody)));
-    // An attended transfer: b takes the place of c, and for a moment no third one is in the bridge.
+    // An attended transfer: b replaces c, and the bridge never has three members.
     talk.bridge("BridgeEnter", "x", &format!("{SIMPLE}|SwapUniqueid: 1.3"), "PJSIP/b-2", "1.2");
     assert_eq!((talk.told.place(b"A"), talk.end("C").map(|e| e.0)), (Place::With(b"B"), Some(ConnectedKind::Nobody)));
     talk.bridge("BridgeLeave", "x", SIMPLE, "PJSIP/c-3", "1.3");
@@ -219,7 +219,7 @@ fn a_channel_that_takes_anothers_dialog_over_is_asked_again() {
     talk.channel("PJSIP/b-2", "1.3", "B");
     talk.bridge("BridgeEnter", "x", SIMPLE, "Local/1@x-0;1", "1.1");
     talk.bridge("BridgeEnter", "x", SIMPLE, "PJSIP/b-2", "1.3");
-    // Asterisk exchanges the insides of the two, and so their names.
+    // Asterisk exchanges the insides of the two, and with them their names.
     for (id, from, to) in [
         ("1.2", "PJSIP/a-1", "PJSIP/a-1<MASQ>"),
         ("1.1", "Local/1@x-0;1", "PJSIP/a-1"),
@@ -257,7 +257,7 @@ fn a_channel_in_no_bridge_is_asked_what_it_runs_less_and_less_often() {
     }
     assert_eq!(asked, [500, 2500, 12_500, 42_500, 72_500, 102_500]);
     assert_eq!(talk.end("A"), Some((ConnectedKind::Application, "Playback".into())));
-    // In a bridge nobody asks, and what it ran before is over when it leaves.
+    // A channel in a bridge is not queried, and its earlier application is over when it leaves.
     talk.channel("PJSIP/b-2", "1.2", "B");
     talk.bridge("BridgeEnter", "x", SIMPLE, "PJSIP/b-2", "1.2");
     talk.bridge("BridgeEnter", "x", SIMPLE, "PJSIP/a-1", "1.1");
@@ -306,7 +306,7 @@ fn questions_are_few_at_a_time_and_silence_ends_the_connection() {
 fn no_value_begins_a_line_of_its_own() {
     let mut talk = Talk::new();
     talk.listed();
-    // A lone carriage return inside a name: the block is split at line feeds.
+    // A lone carriage return inside a name. Blocks are split at line feeds.
     talk.event("Newchannel|Channel: PJSIP/a\rAction: Originate-1|ChannelState: 0|Uniqueid: 1.1");
     let text = &talk.asked[0].1;
     assert_eq!(text.matches("Action:").count() - text.matches("Channel: PJSIP/aAction:").count(), 1, "{text:?}");

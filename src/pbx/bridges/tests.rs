@@ -111,8 +111,8 @@ fn applications_that_only_join_parties_are_none() {
 }
 
 proptest! {
-    /// Whatever is told in whatever order: if one dialog is with another, the other is with the one, and the news of a place that
-    /// changed named both.
+    /// For any facts in any order: places are mutual between two dialogs, and every change of a place is reported for
+    /// both.
     #[test]
     fn who_is_with_whom_is_mutual_and_every_change_is_told(
         script in proptest::collection::vec((0..8_u8, 0..6_usize, 0..6_usize), 1..200)

@@ -7,22 +7,22 @@ use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-/// How many channels inside the server are followed from one dialog to the other. A queue with a Local member has one pair, agents that
-/// forward have a few; a chain that never ends must not hold us.
+/// Most channels inside the server between two dialogs. A queue with a Local member has one pair, and agents that
+/// forward have a few. An endless chain must not block the agent.
 const MAX_HOPS: usize = 16;
-/// Most channels that are kept. Beyond it further ones are not known, and their dialogs are paired by evidence.
+/// Most channels in memory. Further ones stay unknown, and evidence pairs their dialogs.
 const MAX_CHANNELS: usize = 200_000;
-/// Most members of a bridge that are kept: more than two are a conference, however many.
+/// Most stored members of a bridge. More than two are a conference, however many there are.
 const MAX_MEMBERS: usize = 10_000;
 
 /// What a dialog is connected to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place<'a> {
-    /// The server has not told (yet).
+    /// The server has not reported it (yet).
     Unknown,
     /// The dialog with this Call-ID, and nobody else.
     With(&'a [u8]),
-    /// This.
+    /// This end.
     At(ConnectedTo),
 }
 
@@ -44,7 +44,7 @@ struct Bridge {
 pub(super) struct Topology {
     channels: HashMap<String, Channel>,
     bridges: HashMap<String, Bridge>,
-    /// The channel of each Call-ID. `None`: several have it, so that it names none of them.
+    /// The channel of each Call-ID. `None` if several channels have it, because it then identifies none.
     dialogs: HashMap<Box<[u8]>, Option<String>>,
 }
 
@@ -57,17 +57,17 @@ impl Topology {
         self.dialogs.keys().map(AsRef::as_ref)
     }
 
-    /// Takes a fact in; the Call-IDs whose place it may have changed.
+    /// Applies a fact. Returns the Call-IDs whose place may have changed.
     pub(super) fn handle(&mut self, fact: &Fact) -> Vec<Box<[u8]>> {
         let mut touched = Vec::new();
         if let Fact::Bridge { bridge, kind } = fact {
             let known = self.bridges.get(bridge);
-            // Told again with each that enters, and rarely new.
+            // Reported again with each new member, and rarely different.
             if known.is_some_and(|b| b.kind == *kind) || known.is_none() && self.bridges.len() >= MAX_CHANNELS {
                 return touched;
             }
         }
-        // Around the channel both before and after: those that it leaves, and those that it joins.
+        // Collected both before and after the change: the dialogs that the channel leaves and those that it joins.
         let around: SmallVec<[Cow<'_, str>; 2]> = match fact {
             Fact::Begin | Fact::Complete | Fact::Lost => return touched,
             Fact::Channel { channel, .. }
@@ -93,7 +93,7 @@ impl Topology {
         touched
     }
 
-    /// Whether anything is other than before.
+    /// Applies a fact. Returns whether anything changed.
     fn change(&mut self, fact: &Fact) -> bool {
         match fact {
             Fact::Begin | Fact::Complete | Fact::Lost => false,
@@ -160,7 +160,7 @@ impl Topology {
             }
             Fact::Leave { bridge, channel } => {
                 let Some(c) = self.channels.get_mut(channel) else { return false };
-                // Late news of a bridge that it has changed for another meanwhile.
+                // Late news of a bridge that the channel has left for another.
                 if c.bridge.as_ref() != Some(bridge) {
                     return false;
                 }
@@ -216,7 +216,7 @@ impl Topology {
     fn take_out(&mut self, bridge: &str, channel: &str) {
         if let Some(b) = self.bridges.get_mut(bridge) {
             b.members.retain(|m| m != channel);
-            // The kind is told again with the next that enters.
+            // The next member brings the kind again.
             if b.members.is_empty() {
                 self.bridges.remove(bridge);
             }
@@ -241,7 +241,7 @@ impl Topology {
         }
     }
 
-    /// The dialogs that a change at `channel` may concern: its own, and those at the far ends of bridges and links.
+    /// Dialogs that a change at `channel` may affect: its own, and those at the far ends of bridges and links.
     fn reach(&self, channel: &str, out: &mut Vec<Box<[u8]>>) {
         let mut seen: SmallVec<[&str; 8]> = SmallVec::new();
         let mut open: SmallVec<[(&str, usize); 8]> = SmallVec::new();
@@ -256,7 +256,7 @@ impl Topology {
             out.extend(c.call_id.clone());
             let mates =
                 c.bridge.as_ref().and_then(|b| self.bridges.get(b)).map(|b| b.members.as_slice()).unwrap_or_default();
-            // Beyond three the kind of a bridge does not change any more by one that comes or goes.
+            // In a bridge of more than three, one arrival or departure does not change its kind.
             if mates.len() <= 4 || hops == 0 && mates.len() <= 64 {
                 open.extend(mates.iter().map(|m| (m.as_str(), hops + 1)));
             }
@@ -272,7 +272,7 @@ impl Topology {
             let Some(c) = self.channels.get(at) else { return Place::Unknown };
             let alone = || c.runs.clone().map_or_else(|| end(ConnectedKind::Nobody, ""), Place::At);
             let Some(bridge) = c.bridge.as_ref().and_then(|b| self.bridges.get(b)) else {
-                // A channel inside the server whose far end has not been joined to anything yet.
+                // A channel inside the server whose far end is not joined to anything yet.
                 return if first || c.runs.is_some() { alone() } else { end(ConnectedKind::Nobody, "") };
             };
             match &bridge.kind {

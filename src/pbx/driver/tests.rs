@@ -4,10 +4,10 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream as Socket};
 use std::time::Instant;
 
-/// More than any step takes on a busy machine.
+/// Longer than any step takes on a busy machine.
 const LONG: Duration = Duration::from_secs(20);
 
-/// Serves one connection as an Asterisk without calls; returns it, logged in, with all lists sent.
+/// Serves one connection as an Asterisk without calls. Returns it logged in, with all lists sent.
 fn serve(listener: &TcpListener, login: &str) -> Socket {
     let (mut socket, _) = listener.accept().unwrap();
     socket.write_all(b"Asterisk Call Manager/5.0.4\r\n").unwrap();
@@ -59,7 +59,7 @@ async fn a_connection_is_made_again_and_its_end_is_told() {
     let secret_file = dir.path().join("secret");
     let mut server = Server::start(Login::Ami { address, user: "u".into(), secret_file: secret_file.clone() });
     let mut told = Told::default();
-    // No file, then a wrong secret, then the right one; each is read anew.
+    // No file, then a wrong secret, then the right one. Each attempt reads the file again.
     until(&mut server, &mut told, |s, _| s.error.as_deref().is_some_and(|e| e.contains("cannot read"))).await;
     std::fs::write(&secret_file, "s\n").unwrap();
     let refusing = std::thread::spawn(move || {
@@ -77,7 +77,7 @@ async fn a_connection_is_made_again_and_its_end_is_told() {
     let serving = std::thread::spawn(move || (serve(&listener, "Success"), listener));
     let facts = until(&mut server, &mut told, |s, t| s.connected && t.is_live()).await;
     assert_eq!(facts, [Fact::Begin, Fact::Complete]);
-    // Dropped, it leaves.
+    // A drop closes the connection.
     let (mut socket, _listener) = serving.join().unwrap();
     socket.set_read_timeout(Some(LONG)).unwrap();
     drop(server);

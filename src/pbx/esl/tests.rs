@@ -1,5 +1,5 @@
-//! Against a stand-in that frames and names things as mod_event_socket does: headers, an empty line, a body of `Content-Length`
-//! bytes; values of events percent-encoded; answers in the order of the commands.
+//! Tests against a stand-in with mod_event_socket's framing and names: headers, an empty line, a body of
+//! `Content-Length` bytes; percent-encoded values in events; answers in the order of the commands.
 
 use super::*;
 use crate::pbx::bridges::{Place, Told};
@@ -20,7 +20,7 @@ fn encoded(value: &str) -> String {
     value.bytes().map(|b| if keep(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
-/// A plain event with these headers; the first is its name.
+/// A plain event with these headers, named `name`.
 fn event(name: &str, headers: &[(&str, &str)]) -> String {
     let mut body =
         format!("Event-Name: {name}\nCore-UUID: 6d2375b0-5183-11e1-b24c-f527b57af954\nEvent-Sequence: 712\n");
@@ -43,7 +43,7 @@ impl Talk {
     }
 
     fn try_say(&mut self, text: &str) -> Result<(), Refusal> {
-        // In odd pieces: nothing depends on how the bytes come.
+        // In odd pieces, because nothing may depend on how the bytes arrive.
         let result = text.as_bytes().chunks(7).try_for_each(|part| self.esl.handle_bytes(part, self.now));
         while let Some(bytes) = self.esl.poll_send() {
             let text = String::from_utf8(bytes).unwrap();
@@ -152,7 +152,7 @@ fn refusals_are_told_in_the_servers_words() {
     talk.listed();
     let bye = "Content-Type: text/disconnect-notice\nControlled-Session-UUID: x\nContent-Disposition: disconnect\nContent-Length: 4\n\nbye\n";
     assert_eq!(talk.try_say(bye), Err(Refusal::Bye));
-    // A line break in the password is no command of its own.
+    // A line break in the password starts no command of its own.
     let mut esl = Esl::new("x\n\nexit", Time::ZERO);
     esl.handle_bytes(b"Content-Type: auth/request\n\n", Time::ZERO).unwrap();
     assert_eq!(esl.poll_send().unwrap(), b"auth xexit\n\n");
@@ -213,7 +213,8 @@ fn bridges_transfers_and_hangups_are_followed() {
     let a = b"a@10.0.0.1;x=%41";
     talk.bridged("CHANNEL_BRIDGE", A, B);
     assert_eq!(talk.told.place(a), Place::With(b"b@h"));
-    // An attended transfer; the old bridge's end is told after the new one's beginning, and by the other side.
+    // An attended transfer: the end of the old bridge is reported after the start of the new one, and by the other
+    // side.
     talk.bridged("CHANNEL_BRIDGE", C, A);
     talk.bridged("CHANNEL_UNBRIDGE", B, A);
     assert_eq!((talk.told.place(a), talk.told.place(b"c@h")), (Place::With(b"c@h"), Place::With(a)));
@@ -271,7 +272,7 @@ fn loopback_channels_are_followed_and_an_outbound_dialog_is_asked_for_until_it_i
         ));
     }
     talk.channel(A, "a@h");
-    // An outbound one has its Call-ID when the INVITE is sent.
+    // An outbound channel has its Call-ID once the INVITE is sent.
     let outbound = [("Unique-ID", B), ("Channel-Name", "sofia/internal/2000"), ("Call-Direction", "outbound")];
     talk.say(&event("CHANNEL_CREATE", &outbound));
     assert_eq!(talk.asked(), format!("api uuid_getvar {B} sip_call_id"));

@@ -12,7 +12,7 @@ fn at(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-/// A latch with a clock that goes on by 500 ms with each sample.
+/// A latch with a clock that advances by 500 ms with each sample.
 struct Bench {
     latch: Latch,
     now: Time,
@@ -47,7 +47,7 @@ fn a_phone_behind_a_nat_is_believed_from_the_host_of_its_signalling_only() {
     assert!(b.feed("198.51.100.66:9", MINE, 0..100).iter().all(|o| *o == Outcome::Foreign));
     assert_eq!(b.feed(NAT, MINE, [1, 26, 51, 76]).last(), Some(&Outcome::Nothing));
     assert_eq!(b.source(), NAT);
-    // From another port than it describes: a phone's own choice.
+    // The phone may send from another port than it describes.
     let mut b = Bench::new("198.51.100.20:4000");
     assert_eq!(b.feed("198.51.100.20:5000", MINE, [1, 26, 51])[2], Outcome::Believed(at("198.51.100.20:5000")));
 }
@@ -62,12 +62,12 @@ fn the_described_address_is_not_beaten_while_it_sends_nor_while_it_is_silent() {
             b.feed(told, MINE, [100]);
             assert!(b.feed(other, 7, 50..100).iter().all(|o| *o == Outcome::Doubtful));
         }
-        // Held, for longer than anything is waited for.
+        // On hold, longer than any patience.
         b.wait(3600);
         assert!(b.feed(NAT, 7, 0..200).iter().all(|o| *o == Outcome::Doubtful));
         assert_eq!(b.source(), told);
     }
-    // Seen once is enough to keep others out, for a while.
+    // One sample is enough to keep others out for a while.
     let mut b = Bench::new(TOLD);
     b.feed(TOLD, MINE, [1]);
     assert_eq!(b.feed(NAT, 7, 0..5)[4], Outcome::Doubtful);
@@ -95,10 +95,10 @@ fn a_stream_is_followed_to_another_port_by_its_ssrc_and_numbers() {
         assert_eq!(b.source(), NAT);
         b
     };
-    // Over the end of the numbers.
+    // Across the wrap of the sequence numbers.
     let mut b = latched();
     assert_eq!(b.feed(OTHER_PORT, MINE, [65_500, 10, 35])[2], Outcome::Believed(at(OTHER_PORT)));
-    // Another SSRC; numbers far away; the old port sends on; a host that nobody names.
+    // Rejected: another SSRC, distant numbers, an old port that still sends, and an unnamed host.
     let mut b = latched();
     assert!(b.feed(OTHER_PORT, 7, [65_075, 65_100, 65_125, 65_150]).iter().all(|o| *o == Outcome::Doubtful));
     assert!(b.feed(OTHER_PORT, MINE, [30_000, 30_025, 30_050, 30_075]).iter().all(|o| *o == Outcome::Doubtful));
@@ -140,12 +140,12 @@ fn after_a_new_exchange_a_stream_may_go_on_with_another_ssrc_when_the_old_one_is
     assert_eq!(b.feed(OTHER_PORT, 7, [1, 26, 51])[2], Outcome::Doubtful, "not yet");
     b.wait(8);
     assert!(b.feed(OTHER_PORT, 7, [400, 425, 450]).contains(&Outcome::Believed(at(OTHER_PORT))));
-    // Only for as long as it does not go on as it was.
+    // Only until the old stream continues.
     b.latch.renegotiated(b.now);
     b.feed(OTHER_PORT, 7, [475, 500, 525]);
     b.wait(300);
     assert!(b.feed(NAT, 8, 0..50).iter().all(|o| *o == Outcome::Doubtful));
-    // At the same address the SSRC alone changes; then that stream is the one to follow.
+    // At the same address only the SSRC changes; then that stream is the one to follow.
     b.latch.renegotiated(b.now);
     assert!(b.feed(OTHER_PORT, 9, [1, 26, 51, 76]).iter().all(|o| *o == Outcome::Nothing));
     assert_eq!(b.feed(NAT, 9, [101, 126, 151])[2], Outcome::Believed(at(NAT)));
@@ -168,14 +168,14 @@ fn what_was_stored_is_kept_until_it_is_silent() {
     assert!(b.feed(OTHER_PORT, MINE, [500, 525, 550, 575]).contains(&Outcome::Believed(at(OTHER_PORT))));
 }
 
-/// Where a phone sends from for a while: which of its addresses, how many samples, and the pause before, in seconds.
+/// A phone's source for a while: index of its address, number of samples, and the pause before in seconds.
 type Phase = (usize, u16, u64);
-/// An attacker's samples after each of the phone's: place among his addresses, SSRC (`None`: the phone's own), sequence number (`None`: the
-/// phone's next).
+/// An attacker's sample after each of the phone's: index of its address, SSRC (`None`: the phone's own), sequence
+/// number (`None`: the phone's next).
 type Blow = (usize, Option<u32>, Option<u16>);
 
-/// Plays a phone and an attacker; calls `check` with where the phone has sent from so far, where it sends from for how many samples now, and
-/// what is believed.
+/// Plays a phone and an attacker. Calls `check` with the phone's sources so far, its current source, the number of its
+/// samples from there, and the latch.
 fn play(
     phases: &[Phase],
     blows: &[Vec<Blow>],
@@ -218,7 +218,7 @@ fn blows() -> impl Strategy<Value = Vec<Vec<Blow>>> {
 }
 
 proptest! {
-    /// Whoever sends from a host that the signalling does not name changes nothing, though he knows SSRC and numbers.
+    /// An attacker on an unnamed host changes nothing, even with the right SSRC and sequence numbers.
     #[test]
     fn a_strangers_host_neither_draws_audio_nor_keeps_the_phone_from_being_followed(phases in phases(), blows in blows()) {
         let strangers = ["198.51.100.66:9", "192.168.1.6:4000", "203.0.113.8:61000", "[2001:db8::7]:4000"].map(at);
@@ -229,7 +229,7 @@ proptest! {
         });
     }
 
-    /// Who shares the phone's NAT, and comes later, does not take its stream while he does not know its SSRC.
+    /// A later sender behind the phone's NAT does not take its stream without its SSRC.
     #[test]
     fn a_neighbour_behind_the_same_nat_does_not_take_the_stream(phases in phases(), blows in blows()) {
         let neighbours = ["203.0.113.7:5", "203.0.113.7:6", "192.168.1.5:8", "203.0.113.7:61001"].map(at);

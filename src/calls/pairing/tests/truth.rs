@@ -1,4 +1,4 @@
-//! Calls whose truth is known, in any order that a server could make of them.
+//! Calls with a known truth, in any order that a server could produce.
 
 use super::{inbound, outbound, pairs};
 use crate::calls::model::CallEvent;
@@ -6,7 +6,7 @@ use crate::calls::table::script::{By, Dialog, Lab};
 use proptest::prelude::*;
 use std::time::Duration;
 
-/// One call through the server; times are in milliseconds.
+/// One call through the server. Times are in milliseconds.
 #[derive(Clone, Debug)]
 struct Story {
     caller: u8,
@@ -14,16 +14,16 @@ struct Story {
     begins: u64,
     /// From the caller's INVITE to the callee's.
     routed: u64,
-    /// From the callee's INVITE to its answer; `None`: it is refused.
+    /// From the callee's INVITE to its answer. `None`: it is refused.
     rings: Option<u64>,
-    /// From the callee's answer to the caller's: below the window that the order of answers rests on.
+    /// From the callee's answer to the caller's, below the window of the answer order.
     answers: u64,
     /// An announcement answers the caller before the callee is called.
     announced: bool,
     talks: u64,
 }
 
-/// How the server writes the parties of the second leg; it does so for all calls alike.
+/// Notation of the parties in the second leg, the same for all calls.
 #[derive(Clone, Copy, Debug)]
 enum Rewrites {
     Nothing,
@@ -72,7 +72,7 @@ enum Step {
     Over,
 }
 
-/// Plays all stories; every pair that was ever told, as `in3+out3`.
+/// Plays all stories. Returns every pair that was ever reported, as `in3+out3`.
 fn play(stories: &[Story], how: Rewrites) -> Vec<String> {
     let mut told = Vec::new();
     let mut note = |lab: &mut Lab| {
@@ -157,7 +157,7 @@ fn rewrites() -> impl Strategy<Value = Rewrites> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// Few parties, many calls at once: whatever is paired at any moment is right.
+    /// Few parties, many calls at once: every pair at any moment is right.
     #[test]
     fn what_is_paired_is_right(stories in proptest::collection::vec(story(2, 2000), 2..16), how in rewrites()) {
         let wrong: Vec<String> = play(&stories, how).into_iter().filter(|p| !is_right(p)).collect();
@@ -168,7 +168,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// Everybody calls somebody else, and nothing is hidden: all calls that are answered are paired, and right.
+    /// All parties differ and nothing is hidden: every answered call is paired, and rightly.
     #[test]
     fn what_can_be_told_apart_is_paired(
         stories in proptest::collection::vec(story(1, 6000), 1..14),

@@ -29,7 +29,7 @@ fn the_newest_state_of_each_call_wins() {
     assert_eq!(ids(&batch), ["a", "-b", "c"], "before etcd was read, b may be there");
     assert!(matches!(&batch[0].change, Change::Put(c) if c.epoch == 2));
     assert_eq!(q.len(), 3, "in flight counts as not written");
-    // While it was under way c ended; a failed batch must not bring it back.
+    // Call c ended while the batch was in flight. A failed batch must not bring it back.
     q.push(gone("c"));
     q.ended(batch, End::Doubt);
     let batch = all(&mut q);
@@ -48,12 +48,12 @@ fn what_never_left_goes_without_a_trace() {
     assert_eq!(q.len(), 2);
     let batch = all(&mut q);
     assert_eq!(ids(&batch), ["-old", "b"]);
-    // Surely not sent: its end takes b away too; but not if nobody knows.
+    // Certainly not sent: the delete removes b as well. In doubt it would not.
     q.push(gone("b"));
     q.ended(batch, End::Nothing);
     assert_eq!(ids(&all(&mut q)), ["-old"]);
     q.ended(Vec::new(), End::Written);
-    // Calls that come and go while etcd is away do not add up.
+    // Short calls during an etcd outage do not add up.
     for n in 0..100_000 {
         q.push(put(&n.to_string(), 1));
         q.push(gone(&n.to_string()));
@@ -68,7 +68,7 @@ fn what_was_forgotten_in_flight_does_not_come_back() {
     let batch = all(&mut q);
     q.push(put("b", 1));
     assert_eq!(q.clear(), 2);
-    // Learnt under the next right, while the old write is still under way.
+    // Learnt in the next mastership, while the old write is still in flight.
     q.push(put("c", 2));
     q.ended(batch, End::Doubt);
     assert_eq!(ids(&all(&mut q)), ["c"]);
@@ -108,16 +108,17 @@ fn batches_and_the_queue_are_bounded_and_emergency_calls_come_in_all_the_same() 
     assert!(seen.contains(&"help".to_owned()) && !seen.contains(&"p199".to_owned()), "the newest other one made room");
 }
 
-/// What may happen between two batches, or while one is under way.
+/// An event between two batches, or during one.
 #[derive(Clone, Debug)]
 enum Happening {
     Put(u8),
     Delete(u8),
-    /// A batch of at most so many changes, what happens meanwhile, and how it ends: written, not, in doubt and done, in doubt and not.
+    /// A batch of at most this many changes, the events meanwhile, and its end: written, not, in doubt and done, in
+    /// doubt and not.
     Batch(u8, Vec<Self>, u8),
-    /// The watch tells of what is in etcd.
+    /// The watch reports the content of etcd.
     Heard,
-    /// Everything was read some time ago, and is heard of now.
+    /// A full read from some time ago arrives now.
     Snapshot,
 }
 
@@ -136,7 +137,7 @@ fn happening() -> impl Strategy<Value = Happening> {
 struct World {
     q: Queue,
     etcd: BTreeMap<String, u64>,
-    /// What a read gave that is not heard of yet.
+    /// Result of a read that has not arrived yet.
     read: Vec<String>,
     truth: BTreeMap<String, u64>,
     version: u64,
@@ -151,7 +152,7 @@ impl World {
                 self.q.push(put(&n.to_string(), self.version));
             }
             Happening::Delete(n) => {
-                // A table tells the end of what it has told of.
+                // A table reports the end only of what it has reported before.
                 if self.truth.remove(&n.to_string()).is_some() {
                     self.q.push(gone(&n.to_string()));
                 }

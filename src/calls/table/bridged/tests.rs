@@ -81,7 +81,7 @@ fn bridges_tell_apart_what_evidence_cannot() {
 
 #[test]
 fn the_word_of_the_server_comes_before_evidence_and_corrects_it() {
-    // Evidence first, since no server told then: these two fit by all that is seen.
+    // The server did not report yet, so evidence decides first: these two fit by everything visible.
     let mut lab = Lab::new();
     let (i, o, other) = (inbound(0), outbound(0), Dialog::new("in9", A, false, "7", "8"));
     lab.b2bua(&i, &o).answered(&other).wait_ms(1001);
@@ -94,7 +94,7 @@ fn the_word_of_the_server_comes_before_evidence_and_corrects_it() {
     lab.is(&["in9+out0"]);
     let events = lab.events();
     assert!(events.iter().any(|e| matches!(e, CallEvent::Delete { id, .. } if *id == wrong)), "{events:?}");
-    // The leg that was left over is talking to nobody, and is told so after a while.
+    // The leg left over talks to nobody, and is reported so after a while.
     lab.wait_ms(1001).is(&["in0", "in9+out0"]);
     assert_eq!(lab.other_end(0), Some((ConnectedKind::Nobody, String::new())));
 }
@@ -108,7 +108,7 @@ fn the_same_pair_by_evidence_is_confirmed_in_place() {
     lab.told([Fact::Begin]).channels(&["in0", "out0"]).enter("x", &["in0", "out0"]).told([Fact::Complete]);
     let after = lab.only_put();
     assert_eq!((after.id, after.pairing, after.confidence), (before.id, Some(Pairing::Bridge), Some(100)));
-    // What a lost connection leaves is kept.
+    // A lost connection changes nothing.
     lab.told([Fact::Lost]).wait_ms(10_000).is(&["in0+out0"]);
     assert_eq!(lab.events(), []);
 }
@@ -119,7 +119,7 @@ fn a_leg_that_the_server_joins_to_nobody_is_not_paired_by_evidence() {
     lab.connected().channels(&["in0", "out0"]).b2bua(&inbound(0), &outbound(0)).wait_ms(30_000);
     lab.is(&["in0", "out0"]);
     assert_eq!(lab.other_end(0), Some((ConnectedKind::Nobody, String::new())));
-    // Of a leg that it has not told of, evidence speaks after a while; here of two such.
+    // Evidence decides for legs that the server does not report, after a while. Here both are unreported.
     let mut lab = Lab::new();
     lab.connected().b2bua(&inbound(0), &outbound(0)).wait_ms(999);
     assert_eq!(lab.calls().len(), 0);
@@ -146,7 +146,7 @@ fn a_transfer_joins_who_is_left_and_a_hangup_is_no_transfer() {
         expected.sort();
         assert_eq!(pairs(&lab.calls()), expected);
         lab.events();
-        // Attended transfer of in0's party to the second: it takes the place of the first in that bridge.
+        // Attended transfer of in0's party to the second phone: in0 replaces the transferring party in that bridge.
         lab.leave("y", &["in1"]).leave("x", &["out0"]).enter("y", &["in0"]);
         let joined = format!("in0+{}", second.call_id);
         assert_eq!(pairs(&lab.calls()), std::slice::from_ref(&joined));
@@ -154,7 +154,7 @@ fn a_transfer_joins_who_is_left_and_a_hangup_is_no_transfer() {
         assert_eq!(pairs(&lab.calls()), [joined]);
         let n = lab.events().len();
         assert_eq!(n, 3, "two calls are no more, one is");
-        // BYE of one, then the server's news, then BYE to the other: nothing but the end is told.
+        // BYE of one, then the server's report, then BYE to the other: only the end is reported.
         lab.hung_up(&i0, Phone, 2)
             .leave("y", &["in0", &second.call_id])
             .wait_ms(50)
@@ -169,11 +169,11 @@ fn conferences_queues_and_announcements_are_named_and_stay_single() {
     let mut lab = Lab::new();
     lab.connected().channels(&["in0", "out0", "in1", "in2"]);
     lab.b2bua(&inbound(0), &outbound(0)).enter("x", &["in0", "out0"]).is(&["in0+out0"]);
-    // A third one is added to the bridge of two.
+    // A third leg joins the bridge of two.
     let (third, waiting) = (Dialog::new("in1", A, false, "3", "4"), Dialog::new("in2", A, false, "5", "6"));
     lab.answered(&third).enter("x", &["in1"]).wait_ms(1001).is(&["in0", "in1", "out0"]);
     assert!((0..3).all(|n| lab.other_end(n) == Some((ConnectedKind::Conference, String::new()))));
-    // And leaves again, into a conference room where it is the only one.
+    // It leaves again, into a conference room where it is alone.
     lab.told([Fact::Bridge { bridge: "room".into(), kind: BridgeKind::Conference("4711".into()) }])
         .enter("room", &["in1"]);
     lab.is(&["in0+out0", "in1"]);
@@ -184,7 +184,7 @@ fn conferences_queues_and_announcements_are_named_and_stay_single() {
     assert_eq!(lab.other_end(2), Some((ConnectedKind::Queue, "sales".into())));
     lab.told([Fact::Runs { channel: "in2".into(), application: application("Playback", "hello-world") }]);
     assert_eq!(lab.other_end(2), Some((ConnectedKind::Application, "Playback".into())));
-    // A lost connection forgets none of it, except who was between two bridges.
+    // A lost connection forgets none of it, except a leg between two bridges.
     lab.told([Fact::Lost]).wait_ms(2000).is(&["in0+out0", "in1", "in2"]);
     assert_eq!(lab.other_end(2), Some((ConnectedKind::Application, "Playback".into())));
 }
@@ -201,7 +201,7 @@ fn channel_pairs_inside_the_server_are_followed() {
     lab.enter("a", &["in0", "l1;1"]).enter("b", &["l1;2", "l2;1"]).is(&[]);
     lab.enter("c", &["l2;2", "out0"]).is(&["in0+out0"]);
     assert_eq!(lab.calls()[0].pairing, Some(Pairing::Bridge));
-    // Optimised away: the one moves into the other's bridge.
+    // Optimised away: one leg moves into the other's bridge.
     lab.events();
     lab.enter("c", &["in0"]).leave("c", &["l2;2"]).leave("a", &["in0", "l1;1"]);
     lab.told(["l1;1", "l1;2", "l2;1", "l2;2"].map(|c| Fact::Gone { channel: c.into() }));
@@ -218,7 +218,7 @@ fn the_last_fact_before_a_lost_connection_holds_only_while_its_leg_lives() {
         .b2bua(&inbound(0), &outbound(0))
         .enter("x", &["in0", "out0"])
         .told([Fact::Lost]);
-    // The callee transfers the caller while nobody tells: evidence may speak for the rest.
+    // The callee transfers the caller while the server reports nothing. Evidence may decide for the rest.
     lab.hung_up(&outbound(0), Phone, 1).answered(&Dialog::new("out7", B, true, "1", "7"));
     lab.is(&["in0+out7"]);
     assert_eq!(lab.calls()[0].pairing, Some(Pairing::Evidence));

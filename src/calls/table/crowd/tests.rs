@@ -29,13 +29,13 @@ fn half_a_call_whose_other_half_gave_way_is_marked_and_keeps_no_mark_once_it_is_
     lab.invited(&o).picked_up(&o).wait_ms(2000);
     let calls = lab.calls();
     assert_eq!(partnerless(&calls), [true], "{calls:?}");
-    // Its other half is answered: it is half known, which is named, and the two are a pair by their media.
+    // The other half is answered. It is known only in part, which is recorded, and the two pair by their media.
     lab.picked_up(&i).wait_ms(2000);
     let calls = lab.calls();
     assert!(calls.len() == 1 && calls[0].legs.len() == 2, "{calls:?}");
     let gaps = |n: usize| calls[0].legs[n].gaps;
     assert!(gaps(0).contains(Gap::Description) && !gaps(0).contains(Gap::Partner) && gaps(1).is_empty());
-    // A call that comes meanwhile and is learnt whole is a pair like any other.
+    // A call that is learnt completely meanwhile pairs like any other.
     let mut other = Lab::new();
     flood(&mut other, 0..WAITING + 10, "9");
     let (i, o) =
@@ -72,7 +72,7 @@ fn invites_that_look_like_the_call_do_not_part_it() {
     lab.b2bua(&i, &o).wait_ms(2000);
     let calls = lab.calls();
     assert!(calls.len() == 1 && calls[0].legs.len() == 2, "{calls:?}");
-    // Where they leave it open whose partner it is, nobody says that there is none.
+    // If unanswered calls leave the partner open, the leg is marked as missing its partner.
     let mut lab = Lab::new();
     lab.invited(&i).picked_up(&i).wait_ms(500);
     flood(&mut lab, 0..200, "2000");

@@ -1,7 +1,8 @@
-//! When a leg is over, and when that is only said (docs/learning.md, "The end").
+//! Decides when a leg is over, and when a message only claims so (docs/learning.md, "The end").
 //!
-//! Anybody can send to the server in a phone's name. So a message that came in ends nothing by itself; what the server sends does. What only a
-//! phone has said is a doubt, which the server's next word in the dialog clears, and which ends the leg after a time of silence.
+//! Anybody can send to the server in a phone's name, so an incoming message alone ends nothing. A message from the
+//! server does. A phone's claim is a doubt: the server's next message in the dialog clears it, and a period of silence
+//! ends the leg.
 
 use super::{Known, Tracked};
 use crate::calls::model::LegState;
@@ -10,47 +11,49 @@ use crate::sip::sdp::{Direction, Sdp};
 use crate::time::Time;
 use std::time::Duration;
 
-/// How long a doubt lasts where no audio can tell: while a party holds, or where it goes past this host. A session timer of the usual half an
-/// hour clears it twice in that time; and a call that is over and kept costs little: at a takeover its phones say that they don't know it.
+/// How long a doubt lasts without audio as evidence: on hold, or if the audio bypasses this host. A session timer of
+/// the usual half an hour clears it twice in that time. An ended call that is kept costs little: at a takeover its
+/// phones answer that they don't know it.
 const UNHEARD: Duration = Duration::from_secs(3600);
-/// A request of the server that was on its way while the phone's BYE came says nothing of the time after: Timer F's first retransmissions.
+/// A request of the server that crossed the phone's BYE says nothing about the time after it: Timer F's first
+/// retransmissions.
 const CROSSING: Duration = Duration::from_secs(2);
 
-/// How long silence has to last before it says something.
+/// How long silence must last before it counts.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::calls::tracker) struct Silence {
-    /// Of a phone that was heard: the time in which it would have been heard again, with so few packets sampled.
+    /// For a phone that was heard: the time in which it would have been sampled again at the current sampling rate.
     pub(in crate::calls::tracker) quiet: Duration,
-    /// Of one that was not.
+    /// For a phone that was not heard.
     pub(in crate::calls::tracker) unheard: Duration,
 }
 
 impl Silence {
-    /// `believing`: what a phone says of the end is taken for true, as in a report on what was captured long ago.
+    /// `believing` takes a phone's claim of the end as true, as in a report on an old capture.
     pub(in crate::calls::tracker) const fn new(believing: bool) -> Self {
         Self { quiet: Duration::ZERO, unheard: if believing { LINGER } else { UNHEARD } }
     }
 }
 
-/// Why a leg has not long to live.
+/// Why a leg has little time left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::calls::tracker) enum Ending {
-    /// The server sent BYE, and has no answer.
+    /// The server sent BYE and has no answer.
     Bye,
-    /// CANCEL was sent; without an answer to the INVITE after 64 x T1 it counts as cancelled (RFC 3261 section 9.1).
+    /// CANCEL was sent. Without an answer to the INVITE after 64 x T1 it counts as cancelled (RFC 3261 section 9.1).
     Cancelled,
-    /// Another branch answered: early dialogs end 64 x T1 after the first 2xx (section 13.2.2.4).
+    /// Another branch answered. Early dialogs end 64 x T1 after the first 2xx (section 13.2.2.4).
     OtherBranch,
-    /// The ACK of a refusal was seen, the refusal was not.
+    /// The ACK of a refusal was seen, but the refusal was not.
     Refused,
-    /// A BYE came in, which the server did not accept, or its answer was not seen.
+    /// A BYE came in, and the server did not accept it or its answer was not seen.
     PhoneBye,
-    /// An answer to a BYE of this number came in, and no such BYE of the server was seen.
+    /// A response to a BYE of this number came in, but no such BYE of the server was seen.
     ByeAnswered(u32),
-    /// A request in the dialog was refused with a status by which its sender should give the dialog up (section 12.2.1.2, RFC 5057 section
-    /// 5.1), by the server, or by whom the server has asked.
+    /// A request in the dialog was refused with a status that tells its sender to give the dialog up (section 12.2.1.2,
+    /// RFC 5057 section 5.1). The server refused it, or the party that the server had asked.
     Refuted,
-    /// The same, but nobody was seen to ask, or the server has refused what anybody may have sent.
+    /// The same, but no request was seen, or the server refused a request that anybody may have sent.
     Doubted,
 }
 
@@ -71,19 +74,19 @@ impl Ending {
         matches!(self, Self::PhoneBye | Self::ByeAnswered(_) | Self::Refuted | Self::Doubted)
     }
 
-    /// Whether it is about a BYE, which may overtake the answer that it ends.
+    /// Whether it concerns a BYE, which may overtake the response that it ends.
     pub(in crate::calls::tracker) const fn is_bye(self) -> bool {
         matches!(self, Self::Bye | Self::PhoneBye | Self::ByeAnswered(_))
     }
 }
 
 impl Tracked {
-    /// Whether the leg is up, and may be over.
+    /// Whether the leg is up, but may be over.
     pub(in crate::calls::tracker) fn is_doubted(&self) -> bool {
         self.leg.state == LegState::Confirmed && self.ending.is_some_and(|(_, why)| why.is_doubt())
     }
 
-    /// Something speaks against the leg. What stands against it already counts from then, unless that says less.
+    /// Raises a doubt. An earlier reason keeps its time, unless it is a weaker doubt.
     pub(in crate::calls::tracker) fn doubt(&mut self, why: Ending, now: Time) {
         match self.ending {
             Some((_, Ending::Doubted)) if why != Ending::Doubted => self.ending = Some((now, why)),
@@ -92,13 +95,13 @@ impl Tracked {
         }
     }
 
-    /// The server acts in the dialog: it is up.
+    /// The server acts in the dialog, so the dialog is up.
     pub(in crate::calls::tracker) fn shows_life(&mut self, now: Time) {
         let crossed = |since: Time, why: Ending| why.is_bye() && now.since(since) < CROSSING;
         self.ending = self.ending.filter(|(since, why)| !why.is_doubt() || crossed(*since, *why));
     }
 
-    /// Until when a doubt lasts that has stood `since`. Where the phone was heard, and has something to say, its silence tells.
+    /// End of a doubt raised at `since`. If the phone was heard and has agreed to send, its silence counts.
     fn doubted_until(&self, since: Time, why: Ending, silence: Silence) -> Time {
         match self.audio.filter(|_| self.may_speak()) {
             Some(heard) => since.max(heard) + LINGER.max(silence.quiet.min(UNHEARD)),
@@ -116,7 +119,7 @@ impl Tracked {
         })
     }
 
-    /// When the leg is given up if no more is heard; see the constants in the parent module.
+    /// When the leg is given up if it stays silent; see the constants in the parent module.
     pub(in crate::calls::tracker) fn expiry(&self, silence: Silence) -> Time {
         match (self.leg.state, self.ending) {
             (LegState::Ended, _) => self.last + LINGER,
@@ -130,7 +133,7 @@ impl Tracked {
         }
     }
 
-    /// Until when the leg lives without any word.
+    /// How long the leg lives in silence.
     fn silent_until(&self) -> Time {
         self.last
             + match self.leg.session_timer {

@@ -1,9 +1,9 @@
-//! Offers and answers (RFC 3264) in the transactions that carry them: INVITE, PRACK and UPDATE (RFC 3261 section 13.2.1, RFC 3262 section 5,
-//! RFC 3311, RFC 6337 section 2).
+//! Offers and answers (RFC 3264) in the transactions that carry them: INVITE, PRACK and UPDATE (RFC 3261 section
+//! 13.2.1, RFC 3262 section 5, RFC 3311, RFC 6337 section 2).
 //!
-//! A transaction collects what its messages bring, in whatever order they are seen, and puts a pair of descriptions in force as soon as
-//! it is certain which is the offer and which the answer. What can't become certain leaves the leg with [`Gap::Description`], until a
-//! later exchange is seen whole.
+//! A transaction collects descriptions in any order of its messages. It puts a pair in force as soon as offer and
+//! answer are certain. If they can't become certain, the leg gets [`Gap::Description`] until a complete later exchange
+//! is seen.
 
 use super::Tracked;
 use crate::calls::model::{Gap, Leg, Sdp, Verbatim};
@@ -15,14 +15,14 @@ use crate::time::Time;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Most transactions of one leg that are open at a time. A dialog has at most one INVITE each way and a few others; beyond it the oldest
-/// is forgotten.
+/// Most open transactions of one leg. A dialog has at most one INVITE each way and a few others. Beyond it the oldest
+/// is dropped.
 const MAX_PENDING: usize = 8;
-/// After this a request other than INVITE has its answer or never gets one (64 x T1, RFC 3261 section 17.1.2.2); what became of an offer whose
-/// answer was not seen by then is unknown.
+/// Answer time-out of a request other than INVITE (64 x T1, RFC 3261 section 17.1.2.2). If the answer to an offer was
+/// not seen by then, the result of the offer is unknown.
 const SETTLED_BY: Duration = Duration::from_secs(32);
 
-/// A transaction that is not settled: its final response, or a part of its descriptions, is still to come.
+/// An unsettled transaction: its final response, or part of its descriptions, is still to come.
 #[derive(Clone, Debug)]
 pub(in crate::calls::tracker) struct Pending {
     pub(in crate::calls::tracker) by_server: bool,
@@ -30,7 +30,7 @@ pub(in crate::calls::tracker) struct Pending {
     pub(in crate::calls::tracker) method: Method,
     /// The first INVITE of the leg.
     pub(in crate::calls::tracker) initial: bool,
-    /// Hash of an INVITE's branch, which tells the ACK of a refusal (same branch) from that of a 2xx (section 13.2.2.4).
+    /// Hash of an INVITE's branch. It tells the ACK of a refusal (same branch) from that of a 2xx (section 13.2.2.4).
     pub(in crate::calls::tracker) branch: u64,
     /// The request itself was seen.
     pub(in crate::calls::tracker) asked: bool,
@@ -38,22 +38,23 @@ pub(in crate::calls::tracker) struct Pending {
     pub(in crate::calls::tracker) answered: bool,
     /// The ACK of a 2xx was seen.
     pub(in crate::calls::tracker) acked: bool,
-    /// The ACK of a refusal seems to have been seen; the final response itself was not, and decides if it comes.
+    /// The ACK of a refusal was probably seen, but its final response was not. That response decides if it comes.
     pub(in crate::calls::tracker) refused: bool,
-    /// A provisional response was seen: an INVITE may now take its time.
+    /// A provisional response was seen, so an INVITE may now take its time.
     pub(in crate::calls::tracker) ringing: bool,
-    /// Its descriptions are in force, or there are none.
+    /// Its descriptions are in force, or it has none.
     pub(in crate::calls::tracker) settled: bool,
-    /// Contact of a target refresh request that names another target: it counts if the request is accepted (section 12.2.1.1).
+    /// New target in the Contact of a target refresh request. It counts once the request is accepted (section
+    /// 12.2.1.1).
     pub(in crate::calls::tracker) target: Option<Verbatim>,
     pub(in crate::calls::tracker) timer: Asked,
-    /// Where a phone's request came from, if that is not taken for its address yet.
+    /// Source of a phone's request, if it is not yet the phone's known address.
     pub(in crate::calls::tracker) source: Option<SocketAddr>,
     /// Description in the request.
     pub(in crate::calls::tracker) offer: Option<Verbatim>,
     /// Description in a reliable provisional response or the 2xx: the answer, or the offer if the request had none.
     pub(in crate::calls::tracker) reply: Option<Verbatim>,
-    /// Description in an unreliable provisional response: the answer, if the 2xx brings none.
+    /// Description in an unreliable provisional response: the answer, if the 2xx has none.
     pub(in crate::calls::tracker) early: Option<Verbatim>,
     /// Description in ACK, or in the PRACK for an offer: the answer to `reply`.
     pub(in crate::calls::tracker) closing: Option<Verbatim>,
@@ -93,7 +94,7 @@ impl Pending {
         self.answered || self.acked
     }
 
-    /// The pair that is certain by now: whether the server made the offer, the offer, the answer.
+    /// The pair that is certain so far: whether the server made the offer, the offer, the answer.
     fn pair(&self) -> Option<(bool, &Verbatim, &Verbatim)> {
         match (&self.offer, &self.reply, &self.closing) {
             (Some(offer), Some(answer), _) => Some((self.by_server, offer, answer)),
@@ -103,17 +104,18 @@ impl Pending {
         }
     }
 
-    /// Whether it is certain that there is nothing to agree on.
+    /// Whether there is certainly nothing to agree on.
     fn is_void(&self) -> bool {
         match self.method {
-            // Without an offer in the request the 2xx must bring one (section 13.2.1), or the call has no description at all.
+            // Without an offer in the request the 2xx must carry one (section 13.2.1), or the call has no description
+            // at all.
             Method::Invite => self.asked && self.answered && self.offer.is_none() && self.reply.is_none(),
             _ => self.answered && self.offer.is_none() && self.reply.is_none(),
         }
     }
 }
 
-/// What an open re-INVITE found in force.
+/// The descriptions that were in force before an open re-INVITE.
 #[derive(Clone, Debug)]
 pub(in crate::calls::tracker) struct Before {
     by_server: bool,
@@ -135,7 +137,7 @@ impl Tracked {
         self.pending.iter().position(|o| o.is(by_server, cseq, method))
     }
 
-    /// Opens a transaction and tells its place.
+    /// Opens a transaction and returns its place.
     pub(in crate::calls::tracker) fn open(&mut self, new: Pending) -> usize {
         if self.pending.len() >= MAX_PENDING {
             self.pending.remove(0);
@@ -144,7 +146,7 @@ impl Tracked {
         self.pending.len() - 1
     }
 
-    /// Forgets the transaction if nothing more can come of it.
+    /// Drops the transaction if nothing more can come of it.
     fn close(&mut self, at: usize) {
         if self.pending.get(at).is_some_and(|o| o.settled && o.answered && o.asked) {
             self.drop_pending(at);
@@ -154,13 +156,13 @@ impl Tracked {
     pub(in crate::calls::tracker) fn drop_pending(&mut self, at: usize) -> Pending {
         let gone = self.pending.remove(at);
         if self.pending.is_empty() {
-            // Most legs spend their life without an open transaction.
+            // Most legs have no open transaction most of the time.
             self.pending = Vec::new();
         }
         gone
     }
 
-    /// The description in `m`; one that can't be kept makes the leg partial.
+    /// The description in `m`. An unreadable one makes the leg partial.
     pub(in crate::calls::tracker) fn body(&mut self, m: &Message<'_>) -> Option<Verbatim> {
         match description(m) {
             Description::Sdp(b) => Some(b.into()),
@@ -176,7 +178,7 @@ impl Tracked {
     pub(in crate::calls::tracker) fn early_reply(&mut self, at: usize, m: &Message<'_>) -> bool {
         let reliable = m.rseq().is_some();
         let open = &self.pending[at];
-        // An offer in an unreliable response is none (section 13.2.1); what repeats an answer counts for nothing.
+        // An offer in an unreliable response does not count (section 13.2.1), and neither does a repeated answer.
         if open.settled
             || open.reply.is_some()
             || (!reliable && (open.asked && open.offer.is_none() || open.early.is_some()))
@@ -193,7 +195,7 @@ impl Tracked {
         }
     }
 
-    /// A 2xx: its description, if one is still wanted.
+    /// A 2xx: takes its description, if one is still needed.
     pub(in crate::calls::tracker) fn final_reply(&mut self, at: usize, m: &Message<'_>) -> bool {
         let open = &mut self.pending[at];
         open.answered = true;
@@ -216,7 +218,8 @@ impl Tracked {
         self.settle(at)
     }
 
-    /// The description in a PRACK: the answer, if the provisional response made an offer (RFC 3262 section 5), else an offer.
+    /// The description in a PRACK: the answer, if the provisional response made an offer (RFC 3262 section 5), else an
+    /// offer.
     pub(in crate::calls::tracker) fn prack(&mut self, by_server: bool, m: &Message<'_>) -> Option<Verbatim> {
         let body = self.body(m)?;
         let number = m.rack().map(|r| r.cseq);
@@ -251,7 +254,8 @@ impl Tracked {
             changed = self.put_in_force(key, sent, received);
             let apart = self.pending[at].method != Method::Invite;
             for (n, o) in self.pending.iter_mut().enumerate() {
-                // No offer may be made while another is open (RFC 3311 section 5.1, RFC 3262 section 5): that of an INVITE had its answer before.
+                // No offer may be made while another is open (RFC 3311 section 5.1, RFC 3262 section 5), so an INVITE's
+                // offer had its answer.
                 o.settled |= n == at || apart && o.method == Method::Invite && o.offer.is_some();
             }
         } else if open.is_void() || self.is_repeated(at) {
@@ -263,7 +267,7 @@ impl Tracked {
         changed
     }
 
-    /// An accepted offer that says what was in force before changes nothing, whatever its answer was called.
+    /// An accepted offer that repeats the description in force changes nothing, whatever its answer.
     fn is_repeated(&self, at: usize) -> bool {
         let open = &self.pending[at];
         let force = if open.by_server { &self.leg.sdp_sent } else { &self.leg.sdp_received };
@@ -273,7 +277,8 @@ impl Tracked {
             && !self.leg.gaps.contains(Gap::Description)
     }
 
-    /// An ACK without a description shows that the 2xx had the answer: that side is known, though the offer was not seen.
+    /// An ACK without a description shows that the 2xx had the answer. That side is known, although the offer was not
+    /// seen.
     fn half(&mut self, at: usize) -> bool {
         let open = &self.pending[at];
         if open.asked || !open.answered || !(open.acked || open.method != Method::Invite) {
@@ -287,13 +292,13 @@ impl Tracked {
 
     fn put_in_force(&mut self, (by_server, cseq): (bool, u32), sent: Verbatim, received: Verbatim) -> bool {
         if self.newest[usize::from(by_server)].is_some_and(|n| n > cseq) {
-            // Overtaken: a later request of this side has already been agreed on.
+            // Overtaken: a later request of this side is already in force.
             return false;
         }
         self.newest[usize::from(by_server)] = Some(cseq);
         self.keep_before();
         if self.is_inviting() && self.first_offer.is_none() {
-            // Another fork may answer the first offer yet.
+            // Another fork may still answer the first offer.
             self.first_offer = described(&self.leg, self.is_caller());
         }
         let is = |sdp: &Option<Sdp>, body: &Verbatim| sdp.as_ref().is_some_and(|s| s.body == *body);
@@ -308,7 +313,7 @@ impl Tracked {
         true
     }
 
-    /// What was observed of the phone's RTP holds only while it names the same address for it.
+    /// The observed source of the phone's RTP stays valid only while the phone describes the same address.
     fn keep_sources(&mut self, received: &Verbatim) {
         if self.leg.rtp_sources.iter().all(Option::is_none) {
             return;
@@ -326,8 +331,8 @@ impl Tracked {
         }
     }
 
-    /// A re-INVITE that changes the session before it is accepted (by a reliable provisional response, PRACK or UPDATE) takes all that back if
-    /// it is refused (RFC 3261 section 14.1, RFC 6141 section 3).
+    /// Saves the session before a re-INVITE changes it ahead of its acceptance (by a reliable provisional response,
+    /// PRACK or UPDATE). A refusal takes all of that back (RFC 3261 section 14.1, RFC 6141 section 3).
     fn keep_before(&mut self) {
         if self.before.is_some() {
             return;
@@ -363,7 +368,7 @@ impl Tracked {
         true
     }
 
-    /// Gives up what can't be answered any more; a change if that leaves it open which descriptions are in force.
+    /// Drops transactions that can't be answered any more. True if the descriptions in force are now unknown.
     pub(in crate::calls::tracker) fn tidy(&mut self, now: Time) -> bool {
         let inviting = self.is_inviting();
         let waits = |o: &Pending| (o.initial && inviting) || (o.ringing && !o.answered);
@@ -388,7 +393,7 @@ impl Tracked {
     }
 }
 
-/// What the server, or else the phone, has said of itself.
+/// The description of the server if `server` is set, else of the phone.
 fn described(leg: &Leg, server: bool) -> Option<Verbatim> {
     let side = if server { &leg.sdp_sent } else { &leg.sdp_received };
     side.as_ref().map(|s| s.body.clone())

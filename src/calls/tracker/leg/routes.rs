@@ -1,4 +1,4 @@
-//! Where requests to the phone go: route set, remote target, address (RFC 3261 sections 12.1, 12.2 and 16.12).
+//! Destination of requests to the phone: route set, remote target, address (RFC 3261 sections 12.1, 12.2 and 16.12).
 
 use super::Tracked;
 use crate::calls::model::{Gap, Leg, Verbatim};
@@ -9,18 +9,18 @@ use crate::wire::Packet;
 use smallvec::SmallVec;
 use std::net::{IpAddr, SocketAddr};
 
-/// Most entries of a route set; with more the leg is partial.
+/// Most entries of a route set. With more the leg is partial.
 const MAX_ROUTES: usize = 32;
-/// Most bytes of a route set; with more the leg is partial.
+/// Most bytes of a route set. With more the leg is partial.
 const MAX_ROUTE_BYTES: usize = 4096;
-/// Values of one message; few have more, and then it costs an allocation.
+/// Values of one message. Few messages have more, and then it costs an allocation.
 type Values<'a> = SmallVec<[&'a [u8]; 6]>;
 
-/// Port of a SIP URI that names none.
+/// Port of a SIP URI without a port.
 const SIP_PORT: u16 = 5060;
 
-/// What lies behind the server is left out: a proxy that record-routes finds its own entry in the list (two of them if it changes the
-/// transport or the network), and from its own place only what follows the last of them is ahead.
+/// Removes the entries behind the server. A proxy that record-routes has its own entry in the list (two of them if it
+/// changes the transport or the network), and only the entries after the last of them are ahead of it.
 fn ahead<'r>(routes: &'r [&'r [u8]], own: &dyn Fn(&[u8]) -> bool) -> &'r [&'r [u8]] {
     let from = routes.iter().rposition(|r| own(uri::uri_of(r))).map_or(0, |n| n + 1);
     &routes[from..]
@@ -36,7 +36,7 @@ pub(in crate::calls::tracker) struct Arrival {
 }
 
 impl Tracked {
-    /// Sets the route set, as it is to be sent.
+    /// Sets the route set in sending order.
     fn set_routes(&mut self, routes: &[&[u8]], own: &dyn Fn(&[u8]) -> bool) -> bool {
         let routes = ahead(routes, own);
         if routes.len() > MAX_ROUTES || routes.iter().map(|r| r.len()).sum::<usize>() > MAX_ROUTE_BYTES {
@@ -56,8 +56,9 @@ impl Tracked {
         self.set_routes(&all, own)
     }
 
-    /// RFC 3261 section 12.1.2: the UAC takes Record-Route of the response in reverse order. The values that the INVITE had when it left the
-    /// server are at the end of the list; they lead back, not to the phone, whatever names they bear.
+    /// RFC 3261 section 12.1.2: the UAC takes Record-Route of the response in reverse order. The values already in the
+    /// INVITE when it left the server are at the end of the list. They lead back instead of to the phone, whatever
+    /// their names.
     pub(in crate::calls::tracker) fn routes_of_response(
         &mut self,
         m: &Message<'_>,
@@ -69,9 +70,9 @@ impl Tracked {
         self.set_routes(&beyond, own)
     }
 
-    /// Learns from a request of the server inside the dialog what it knows itself: section 12.2.1.1 has it put the route set into Route
-    /// and the remote target into the request URI. This is what it says, not a guess; so it fills gaps, but does not overrule what the start
-    /// of the dialog told.
+    /// Learns from the server's request inside the dialog: section 12.2.1.1 puts the route set into Route and the
+    /// remote target into the request URI. This is the server's own word and no guess. It fills gaps, but does not
+    /// overrule the start of the dialog.
     pub(in crate::calls::tracker) fn routes_of_request(
         &mut self,
         m: &Message<'_>,
@@ -84,7 +85,7 @@ impl Tracked {
         let mut to = request_uri;
         let strict = routes.first().is_some_and(|r| uri::uri_param(uri::uri_of(r), "lr").is_none());
         if strict && let Some(last) = routes.pop() {
-            // A strict router has the request URI for itself; the remote target stands at the end.
+            // A strict router takes the request URI for itself, and the remote target stands at the end.
             to = uri::uri_of(last);
             routes.insert(0, &first);
         }
@@ -96,8 +97,8 @@ impl Tracked {
         news
     }
 
-    /// A proxy that has put itself into the route set sees every request of the dialog (section 16.6), and adds its Via. So a request of
-    /// the phone with one Via has met none, and the route set is empty.
+    /// A proxy in the route set sees every request of the dialog (section 16.6) and adds its Via. A request of the
+    /// phone with one Via has passed no proxy, so the route set is empty.
     pub(in crate::calls::tracker) fn routes_by_via(&mut self, m: &Message<'_>) -> bool {
         self.leg.gaps.contains(Gap::RouteSet) && m.values(Name::Via).nth(1).is_none() && {
             self.leg.route_set = Vec::new();
@@ -105,7 +106,8 @@ impl Tracked {
         }
     }
 
-    /// A target refresh of the phone is accepted: where it came from counts, unless the new target says otherwise.
+    /// The server accepted a target refresh of the phone. Its source counts, unless the new target names the known
+    /// address.
     pub(in crate::calls::tracker) fn moved_with_target(&mut self, source: SocketAddr) -> bool {
         if self.leg.remote_addr == source || next_hop(&self.leg) == Some(self.leg.remote_addr) {
             return false;
@@ -114,10 +116,11 @@ impl Tracked {
         true
     }
 
-    /// Takes the addresses of a new request, or notes them. The server's word for where it sends to is final. A phone's packet from elsewhere
-    /// is a NAT that has given it another port, or a new connection, once the server accepts what it brought: else whoever sends one packet
-    /// in the phone's name would have its calls. But if the server goes by an address that the phone or its proxy has named, and the leg has
-    /// it, then packets from another host are only that: some trunks send from one host and listen on another.
+    /// Takes the addresses of a new request, or records them. The server's own destination is final. A phone's packet
+    /// from a new address is a NAT that has assigned another port, or a new connection. It counts once the server
+    /// accepts the request. Otherwise one packet in the phone's name would redirect its calls. Exception: if the leg
+    /// already has an address that the phone or its proxy has named, then packets from another host change nothing,
+    /// because some trunks send from one host and listen on another.
     pub(in crate::calls::tracker) fn moves(&mut self, p: &Packet<'_>, out: bool, cseq: u32) -> bool {
         let (local, remote) = if out { (p.src, p.dst) } else { (p.dst, p.src) };
         let leg = &self.leg;
@@ -151,7 +154,7 @@ impl Tracked {
     }
 }
 
-/// The address that the phone or its proxy has named for requests to it, if it is no host name.
+/// The address named by the phone or its proxy for requests to it, unless it is a host name.
 fn next_hop(leg: &Leg) -> Option<SocketAddr> {
     let to = leg.route_set.first().map_or(&leg.remote_target.0[..], |r| uri::uri_of(&r.0));
     let (host, port) = uri::host_port(to)?;

@@ -53,7 +53,7 @@ fn stage() -> impl Strategy<Value = Stage> {
 }
 
 proptest! {
-    /// However legs come, change and go: the sums are those of a plain list, and whoever obeys has no stage over its room.
+    /// Whatever legs do, the sums equal those of a plain list. If the caller evicts as told, no stage exceeds its room.
     #[test]
     fn sums_are_right_and_limits_hold(
         steps in proptest::collection::vec((0..300_u32, stage(), any::<bool>(), 0..40_u8, 0..9000_usize, 0..6000_usize, 0..8_u8), 1..400)

@@ -1,14 +1,14 @@
-//! What strangers send in masses, and the calls beside it.
+//! Floods of strangers' messages, and the calls during them.
 
 use super::scene::{PHONE, Scene, Sent, VIP, inbound, message, outbound, settings};
 use crate::calls::model::{Gap, LegState};
 use crate::calls::tracker::{Tracker, TrackerSettings};
 use std::time::Duration;
 
-/// Legs that the server has not answered, of `max_legs` 1000: a quarter.
+/// Room for unanswered legs with `max_legs` 1000: a quarter.
 const WAITING: usize = 250;
 
-/// A first INVITE of a stranger, with a description of so many bytes; `at` is where it comes from.
+/// A first INVITE of a stranger, with a description of `bytes` bytes. `at` is its source.
 fn stray_invite(n: usize, at: &str, bytes: usize) -> Sent {
     let mut sent =
         message(&format!("P> INVITE 1 sdp=o at={at} branch=flood{n} ftag=x{n}"), false, &format!("flood-{n}"));
@@ -49,7 +49,7 @@ fn unanswered_invites_cost_no_call_that_is_up_and_none_that_comes() {
     assert_eq!((load.answered, load.unanswered, s.all_up().len()), (400, WAITING, 400));
     assert_eq!((s.tracker.counters.gave_way, s.tracker.counters.no_room), (5000 - WAITING as u64, 0));
     assert!(s.tracker.lost().is_some());
-    // In the midst of it a call comes up, of both directions.
+    // During the flood a call comes up in each direction.
     for (call, out) in [("in", false), ("out", true)] {
         s.calls_out = out;
         s.call_id = call.into();
@@ -72,7 +72,7 @@ fn who_floods_gives_way_to_who_does_not() {
     let mut s = inbound();
     s.call_id = "patient".into();
     s.play("P> INVITE 1 sdp=offer\nS> 100 INVITE 1");
-    // One source, and one IPv6 network of many addresses.
+    // One source, and one IPv6 network with many addresses.
     flood(&mut s, 0..2000, |_| "198.51.100.7:5060".into(), 0);
     flood(&mut s, 2000..4000, |n| format!("[2001:db8:7::{n:x}]:5060"), 0);
     assert_eq!(state_of(&s, "patient"), Some(LegState::Calling));
@@ -99,7 +99,7 @@ fn emergency_calls_have_room_of_their_own() {
     s.play("P> INVITE 1 sdp=offer uri=urn:service:sos at=198.51.100.9:5060");
     flood(&mut s, 0..3000, spoofed, 0);
     assert_eq!(state_of(&s, "sos"), Some(LegState::Calling));
-    // The table full of calls that are up leaves room for them, too.
+    // A table full of calls that are up leaves room for them as well.
     for n in 0..1200 {
         s.call_id = format!("up-{n}");
         s.up();
@@ -138,7 +138,7 @@ fn whoever_sends_invite_and_ack_makes_no_call() {
         s.play("P> INVITE 1 sdp=o\nP> ACK 1 sdp=x");
     }
     assert_eq!((s.all_up().len(), s.tracker.load().unanswered), (0, WAITING));
-    // If the server has answered after all, its next word says so.
+    // If the server has answered after all, its next message shows it.
     s.call_id = "real".into();
     s.play("P> INVITE 1 sdp=o\nP> ACK 1");
     assert!(!s.is_up());
@@ -150,13 +150,13 @@ fn whoever_sends_invite_and_ack_makes_no_call() {
 
 #[test]
 fn memory_is_bounded_in_bytes_whatever_is_sent() {
-    // What may be kept by the constants of `room`: waiting legs with their long descriptions, claims, and legs that have ended.
+    // The room's limits: waiting legs with their long descriptions, claims, and ended legs.
     const MOST: usize = 250 * (4096 + 1024) + 125 * 4096 + 1000 * 2048 + 200 * 8192;
     let mut s = inbound();
     flood(&mut s, 0..3000, spoofed, 15_000);
     assert!(s.tracker.load().bytes < MOST, "{:?}", s.tracker.load());
     assert!(s.tracker.counters.cut > 2000);
-    // Refused ones, registrations, keep-alive requests, answers to nothing.
+    // Refused requests, registrations, keep-alives, answers to nothing.
     for n in 3000..6000 {
         let sent = stray_invite(n, &spoofed(n), 15_000);
         s.hear(&sent);
@@ -165,7 +165,7 @@ fn memory_is_bounded_in_bytes_whatever_is_sent() {
         s.play("P> OPTIONS 1 tag=q\nP> SUBSCRIBE 1 tag=q\nP> NOTIFY 2 tag=q\nP> 200 INVITE 1 sdp=o\nP> 200 BYE 1\nP> 481 INFO 3");
     }
     assert!(s.tracker.load().bytes < MOST, "{:?}", s.tracker.load());
-    // Forks without end of one INVITE.
+    // Endless forks of one INVITE.
     s.call_id = "forks".into();
     s.calls_out = true;
     s.play("S> INVITE 1 sdp=o");

@@ -63,7 +63,7 @@ fn a_branch_that_rings_after_another_answered_does_not_stay() {
 
 #[test]
 fn a_proxy_in_the_middle_forks_on_both_of_its_sides() {
-    // The server passes one INVITE on to two phones; both sides have the Call-ID and tags of the two ends.
+    // The server forwards one INVITE to two phones. Both sides have the Call-ID and tags of the two ends.
     let mut s = inbound();
     s.play(
         "P> INVITE 1 sdp=offer

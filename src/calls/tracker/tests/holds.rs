@@ -67,7 +67,7 @@ fn codecs_video_and_fax_come_and_go() {
         s.play(&format!("S> reINVITE {cseq} sdp={offer}\nP> 200 INVITE {cseq} sdp={answer}\nS> ACK {cseq}"));
         assert_eq!(bodies(&s), (sdp(offer), sdp(answer)));
     }
-    // A fax that the other side does not take.
+    // A fax offer that the other side rejects.
     s.play("S> reINVITE 7 sdp=o~v7~t38\nP> 488 INVITE 7\nS> nACK 7");
     assert_eq!(bodies(&s), (sdp("o~v6~p4100"), sdp("a~v6~p4200")));
 }

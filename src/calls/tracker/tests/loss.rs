@@ -22,7 +22,7 @@ fn known(s: &Scene) -> (Vec<String>, String) {
 #[test]
 fn what_one_lost_message_costs() {
     use Gap::{Description, LocalCseq, RemoteTarget, RouteSet};
-    // The INVITE: of a call to the phone the offer; the server's ACK has the rest.
+    // A lost INVITE of a call to the phone costs only the offer. The server's ACK has the rest.
     for (lost, out, inb) in [
         (0, vec![Description], vec![LocalCseq, RemoteTarget, RouteSet, Description]),
         (1, vec![], vec![]),
@@ -64,7 +64,7 @@ fn only_the_ack_of_a_2xx_confirms() {
         (vec![Gap::Description], vec!["<sip:p1;lr>".to_owned(), "<sip:p2;lr>".to_owned()])
     );
     assert_eq!(s.leg().remote_tag.lossy(), "e");
-    // A late 2xx, a copy that another way was slower for, fills the gap.
+    // A late 2xx, a copy that came by a slower way, fills the gap.
     s.play("P> 200 INVITE 1 sdp=answer rr=sip:p2;lr,sip:p1;lr se=600;refresher=uas");
     assert_eq!((s.gaps(), s.session()), (vec![], ("offer".into(), "answer".into())));
     assert_eq!(s.leg().session_timer.map(|t| t.interval_s), Some(600));
@@ -75,7 +75,7 @@ fn only_the_ack_of_a_2xx_confirms() {
 
 #[test]
 fn lost_parts_of_a_bye_leave_no_ghost() {
-    // Of what only the phone's side says one cannot be so sure.
+    // A claim from the phone's side alone is less certain.
     for (script, ms) in
         [("P> BYE 2", 3_601_000), ("S> 200 BYE 2", 0), ("S> BYE 1", 33_000), ("P> 200 BYE 1", 3_601_000)]
     {
@@ -116,7 +116,7 @@ fn a_re_invite_of_which_a_part_was_lost_leaves_the_session_unknown_until_the_nex
         s.play("P> reINVITE 9 sdp=o9\nS> 200 INVITE 9 sdp=a9\nP> ACK 9");
         assert_eq!((s.gaps(), s.session()), (vec![], ("a9".into(), "o9".into())), "{script}");
     }
-    // The offer of a leg at rest is given up by time alone.
+    // Time alone drops the offer of an idle leg.
     let mut s = inbound();
     s.up().play("P> UPDATE 2 sdp=o2\nwait 301000");
     assert_eq!(s.gaps(), [Gap::Description]);

@@ -136,7 +136,7 @@ fn an_adopted_call_that_was_partial_stays_so_by_its_reason() {
     assert_eq!(next.gaps(), [LocalCseq]);
     next.play("S> INFO 9");
     assert_eq!(next.gaps(), []);
-    // Of an older version there is no reason; nothing clears that.
+    // A record of an older version has no reason, so nothing clears it.
     leg.gaps = crate::calls::model::Gaps::default();
     let mut next = outbound();
     next.tracker.adopt(leg.into(), 0, false, next.now);

@@ -189,7 +189,7 @@ fn a_re_invite_that_is_refused_takes_back_what_it_had_changed() {
          P> nACK 2",
     );
     assert_eq!((s.session(), s.gaps()), (("answer".into(), "offer".into()), vec![]));
-    // Accepted, it stays.
+    // An accepted one stays.
     s.play(
         "P> reINVITE 5 sdp=o5
          S> 183 INVITE 5 rseq=2 sdp=a5

@@ -41,7 +41,7 @@ fn bye_ends_the_call_however_it_is_answered_but_by_a_challenge() {
         let mut s = outbound();
         s.up().play(&format!("S> BYE 9\nP> {code} BYE 9"));
         over(&mut s, "BYE");
-        // The phone's counts if the server accepts it; else the server goes on.
+        // The phone's BYE counts if the server accepts it. Otherwise the call goes on.
         let mut s = outbound();
         s.up().play(&format!("P> BYE 9\nS> {code} BYE 9"));
         if code >= 500 {
@@ -124,7 +124,7 @@ fn lesser_doubts_end_the_call_unless_it_shows_life() {
         s.up().play(&format!("S> {request} 2\nP> {code} {request} 2\nS> INFO 3\nP> 200 INFO 3\nwait 60000"));
         assert!(s.is_up(), "{request} {code}");
     }
-    // Subscriptions have lives of their own (RFC 5057), and a busy phone is no stranger.
+    // Subscriptions have lives of their own (RFC 5057), and a busy phone still knows the dialog.
     for (request, code) in [
         ("NOTIFY", 481),
         ("SUBSCRIBE", 481),
@@ -180,7 +180,7 @@ fn a_transfer_is_noted_and_ends_nothing() {
     let referred = s.all_up()[0].referred.clone().unwrap();
     assert_eq!((referred.by_phone, referred.to.lossy()), (true, "sip:third@example.org".into()));
     assert_eq!(s.cseqs(), (Some(3), Some(1)));
-    // Attended: the new leg names the one whose place it takes.
+    // Attended: the new leg names the one that it replaces.
     let mut attended = inbound();
     attended.tracker = s.tracker;
     attended.call_id = "second".into();
@@ -190,7 +190,7 @@ fn a_transfer_is_noted_and_ends_nothing() {
     assert_eq!((&replaces.local_tag[..], &replaces.remote_tag[..]), (&b"c"[..], &b"e"[..]));
     let old = attended.tracker.replaced(new).unwrap();
     assert_eq!(attended.tracker.get(old).unwrap().leg.call_id.lossy(), "call");
-    // Refused, it is none; outside of a dialog it makes no leg.
+    // A refused REFER counts for nothing, and outside of a dialog it makes no leg.
     let mut s = outbound();
     s.up().play("P> REFER 1 h=Refer-To:<sip:third@example.org>\nS> 603 REFER 1");
     assert_eq!(s.all_up()[0].referred, None);
@@ -204,14 +204,14 @@ fn an_ack_of_a_refusal_that_was_not_seen_ends_the_call_soon() {
     let mut s = outbound();
     s.play("S> INVITE 1 sdp=o\nP> 180 INVITE 1\nS> nACK 1\nwait 33000");
     over(&mut s, "refused or cancelled");
-    // Some send the ACK of a 2xx with the INVITE's branch; then the 2xx decides.
+    // Some phones send the ACK of a 2xx with the INVITE's branch; then the 2xx decides.
     let mut s = outbound();
     s.play("S> INVITE 1 sdp=o\nS> nACK 1\nP> 200 INVITE 1 sdp=a\nwait 60000");
     assert_eq!(s.session(), ("o".into(), "a".into()));
     let mut s = outbound();
     s.play("S> INVITE 1\nP> 200 INVITE 1 sdp=o\nS> nACK 1 sdp=a");
     assert_eq!((s.session(), s.gaps()), (("a".into(), "o".into()), vec![]));
-    // The same of a re-INVITE: refused it leaves the session, accepted it changes it, though the ACK was seen first.
+    // The same for a re-INVITE: a refusal keeps the session and a 2xx changes it, although the ACK was seen first.
     let mut s = outbound();
     s.up().play("P> reINVITE 2 sdp=x\nP> nACK 2\nwait 40000\nP> INFO 3");
     assert_eq!((s.session(), s.gaps()), (("offer".into(), "answer".into()), vec![]));

@@ -4,7 +4,7 @@ use super::scene::{Scene, Sent, inbound, message, outbound};
 use crate::calls::model::Leg;
 use proptest::prelude::*;
 
-/// A call from its INVITE on: whether the server begins it, what is said, and whether it is hung up at the end.
+/// A call from its INVITE on: whether the server starts it, its messages, and whether it is hung up at the end.
 const CALLS: [(bool, &str, bool); 10] = [
     (
         false,
@@ -153,8 +153,8 @@ fn in_order() -> Vec<Leg> {
     legs(&s)
 }
 
-/// Plays all calls, each in the order that its `delays` make: a message is seen that many places later, and again after as many more if the
-/// second number is not 0. `turns` says whose message comes next.
+/// Plays all calls, each in the order of its `delays`: a message is seen that many places later, and again after as
+/// many more if the second number is not 0. `turns` picks the call of the next message.
 fn mixed(delays: &[Vec<(usize, usize)>], turns: &[usize]) -> Vec<(usize, usize, Sent)> {
     let mut queues: Vec<Vec<(usize, Sent)>> = Vec::new();
     for (call, delays) in calls().into_iter().zip(delays) {
@@ -190,7 +190,7 @@ fn delays(late: usize, copy: usize) -> impl Strategy<Value = Vec<Vec<(usize, usi
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
-    /// Calls side by side, with copies that come at any time later: the same as one after the other.
+    /// Interleaved calls, with copies at any later time, end like calls one after the other.
     #[test]
     fn interleaved_and_repeated_messages_end_in_the_same_state(delays in delays(0, 8), turns in proptest::collection::vec(any::<usize>(), 40)) {
         let mut s = scene();
@@ -201,7 +201,7 @@ proptest! {
         prop_assert_eq!(legs(&s), in_order());
     }
 
-    /// Messages that overtake others of their call as well.
+    /// Messages may also overtake others of their call.
     #[test]
     fn overtaken_messages_end_in_the_same_state(delays in delays(2, 4), turns in proptest::collection::vec(any::<usize>(), 40)) {
         let mut s = scene();
@@ -221,7 +221,7 @@ proptest! {
         }
     }
 
-    /// Any order and any losses: no panic, no call that is up though its BYE and the answer were seen, nothing for ever.
+    /// Any order and any losses: no panic, no ghost after a BYE and its answer were seen, and no leg for ever.
     #[test]
     fn lost_and_shuffled_messages_leave_no_ghost(delays in delays(12, 9), turns in proptest::collection::vec(any::<usize>(), 40), lost in proptest::collection::vec(0u8..4, 60)) {
         let mut s = scene();

@@ -1,9 +1,10 @@
 //! A small language for one dialog between the server and a phone.
 //!
-//! One message a line: `S> INVITE 1 sdp=offer` is a request of the server, `P> 200 INVITE 1 sdp=answer` a response of the phone. `INVITE` is the first
-//! one, `reINVITE` one inside the dialog, `ACK` that of a 2xx, `nACK` that of a refusal. `wait 500` lets milliseconds pass.
-//! Options: `sdp=name`, `tag=` (of the answering side), `ftag=` (of the calling side), `contact=uri`, `rr=a,b` (Record-Route), `route=a,b`,
-//! `uri=`, `vias=n`, `branch=`, `se=` (Session-Expires), `rseq=`, `rack=`, `at=ip:port` (the phone's address), `over=tcp`, `h=Name:value`.
+//! One message a line: `S> INVITE 1 sdp=offer` is a request of the server, `P> 200 INVITE 1 sdp=answer` a response of
+//! the phone. `INVITE` is the first one, `reINVITE` one inside the dialog, `ACK` that of a 2xx, `nACK` that of a
+//! refusal. `wait 500` lets milliseconds pass. Options: `sdp=name`, `tag=` (of the answering side), `ftag=` (of the
+//! calling side), `contact=uri`, `rr=a,b` (Record-Route), `route=a,b`, `uri=`, `vias=n`, `branch=`, `se=`
+//! (Session-Expires), `rseq=`, `rack=`, `at=ip:port` (the phone's address), `over=tcp`, `h=Name:value`.
 
 use crate::calls::model::{Gap, Leg, LegState};
 use crate::calls::tracker::{LegEvent, Tracked, Tracker, TrackerSettings};
@@ -16,7 +17,7 @@ use std::time::Duration;
 pub(super) const VIP: &str = "10.0.0.100:5060";
 pub(super) const PHONE: &str = "10.0.0.1:5060";
 
-/// A message on its way.
+/// A message in transit.
 #[derive(Clone, Debug)]
 pub(super) struct Sent {
     pub(super) by_server: bool,
@@ -54,8 +55,8 @@ pub(super) fn inbound() -> Scene {
     Scene { calls_out: false, ..outbound() }
 }
 
-/// The body that a script names `name`. Behind a `~` each: `v3` (version), `p4002` (port), a direction, `zero` (the old hold), `g722`,
-/// `video`, `t38`.
+/// The body that a script calls `name`. Options, each after a `~`: `v3` (version), `p4002` (port), a direction, `zero`
+/// (the old hold), `g722`, `video`, `t38`.
 pub(super) fn sdp(name: &str) -> String {
     let (mut version, mut port, mut direction, mut host, mut codec, mut more) = ("1", "4000", "", "10.0.0.1", "0", "");
     for word in name.split('~').skip(1) {
@@ -222,7 +223,7 @@ impl Scene {
         !self.all_up().is_empty()
     }
 
-    /// What is in force: names of the descriptions sent to the phone, and received from it.
+    /// Names of the descriptions in force: sent to the phone, and received from it.
     pub(super) fn session(&self) -> (String, String) {
         let leg = self.leg();
         (name(leg.sdp_sent.as_ref()), name(leg.sdp_received.as_ref()))
@@ -246,7 +247,7 @@ impl Scene {
         self.leg().route_set.iter().map(crate::calls::model::Verbatim::lossy).collect()
     }
 
-    /// What was told since the last look, in words.
+    /// The events since the last call, in words.
     pub(super) fn told(&mut self) -> Vec<String> {
         std::iter::from_fn(|| self.tracker.poll_event())
             .map(|e| match e {

@@ -1,4 +1,4 @@
-//! What a stranger can send to the server in a phone's name: it ends no call, and keeps none that is over.
+//! Messages that a stranger can send to the server in a phone's name. They end no call, and keep none that is over.
 
 use super::scene::{Scene, inbound, message, outbound};
 use crate::calls::tracker::LegId;
@@ -8,14 +8,14 @@ use std::time::Duration;
 const HOUR: u64 = 3_600_000;
 
 impl Scene {
-    /// The phone's audio is heard.
+    /// Audio from the phone.
     fn audio(&mut self) {
         let ids: Vec<LegId> = self.tracker.with_call_id(self.call_id.clone().as_bytes()).map(|(id, _)| id).collect();
         let now = self.now;
         ids.into_iter().for_each(|id| self.tracker.hear_audio(id, now));
     }
 
-    /// Lets time pass in which the phone is heard each ten seconds.
+    /// Lets time pass with audio from the phone every ten seconds.
     fn talk(&mut self, seconds: u64) {
         for _ in 0..seconds / 10 {
             self.audio();
@@ -24,7 +24,7 @@ impl Scene {
     }
 }
 
-/// Each of them, with the tags of the dialog.
+/// Stray messages with the tags of the dialog.
 const STRAYS: [&str; 26] = [
     "P> 200 BYE 2",
     "P> 481 BYE 2",
@@ -54,7 +54,7 @@ const STRAYS: [&str; 26] = [
     "P> 407 BYE 2",
 ];
 
-/// What makes it somebody else's: tags, or a branch.
+/// What makes a message a stranger's: tags, or a branch.
 const MARKS: [&str; 4] = ["", " tag=other", " ftag=other", " branch=other"];
 
 #[test]
@@ -69,7 +69,7 @@ fn no_stray_message_ends_a_call_whose_phone_is_heard() {
                 assert!(s.is_up(), "{stray}{mark} at once");
                 s.talk(7200);
                 assert_eq!(s.all_up().len(), 1, "{stray}{mark} in two hours");
-                // The true end is not hidden by it.
+                // The stray does not hide the true end.
                 s.play("S> BYE 90\nP> 200 BYE 90");
                 assert!(!s.is_up(), "{stray}{mark} keeps the call up");
             }
@@ -80,7 +80,7 @@ fn no_stray_message_ends_a_call_whose_phone_is_heard() {
 #[test]
 fn a_doubt_ends_with_the_next_word_of_the_server_or_with_silence() {
     for stray in ["P> 200 BYE 2", "P> BYE 2", "P> 481 INFO 2", "P> 408 UPDATE 3"] {
-        // The server goes on.
+        // The server continues.
         let mut s = outbound();
         s.up().play(stray).wait(10_000);
         assert_eq!(s.tracker.load().doubted, 1, "{stray}");
@@ -95,7 +95,7 @@ fn a_doubt_ends_with_the_next_word_of_the_server_or_with_silence() {
         assert!(s.is_up(), "{stray}");
         s.wait(2000);
         assert!(!s.is_up(), "{stray}");
-        // With few samples it takes longer to be sure.
+        // With few samples certainty takes longer.
         let mut s = outbound();
         s.tracker.set_quiet(Duration::from_secs(300));
         s.up().audio();
@@ -103,7 +103,7 @@ fn a_doubt_ends_with_the_next_word_of_the_server_or_with_silence() {
         assert!(s.is_up(), "{stray}");
         s.wait(2000);
         assert!(!s.is_up(), "{stray}");
-        // A party that holds says nothing anyway, and neither does one that was never heard.
+        // A party on hold is silent anyway, and so is one that was never heard.
         for held in [true, false] {
             let mut s = outbound();
             s.up();
@@ -121,14 +121,14 @@ fn a_doubt_ends_with_the_next_word_of_the_server_or_with_silence() {
 
 #[test]
 fn what_confirms_a_doubt_ends_the_call_at_once() {
-    // A BYE that was overtaken by its answer; an answer that was overtaken by nothing.
+    // A BYE overtaken by its answer, and an answer in the right order.
     for script in ["P> 200 BYE 2\nS> BYE 2", "P> BYE 2\nS> 200 BYE 2", "S> 200 BYE 2", "P> BYE 2\nS> 481 BYE 2"] {
         let mut s = outbound();
         s.up().audio();
         s.play(script);
         assert!(!s.is_up(), "{script}");
     }
-    // What was asked, with the branch of the question.
+    // A response to a real request, with the right branch.
     let mut s = outbound();
     s.up().play("S> reINVITE 2 sdp=x\nP> 481 INVITE 2 branch=guessed");
     assert!(s.is_up());
@@ -143,18 +143,18 @@ fn a_stray_number_makes_nothing_that_comes_later_old() {
     assert_eq!(s.cseqs(), (Some(5), Some(1)));
     s.play("P> reINVITE 2 sdp=o2\nS> 200 INVITE 2 sdp=a2\nP> ACK 2");
     assert_eq!((s.session(), s.cseqs()), (("a2".into(), "o2".into()), (Some(5), Some(2))));
-    // Where nothing is known of the server's number, the first guess is as good as any, until the server speaks.
+    // If the server's number is unknown, the first guess stands until the server speaks.
     let mut t = inbound();
     t.up().play("P> 200 OPTIONS 2000000000\nS> INFO 4\nP> 200 INFO 4");
     assert_eq!(t.cseqs().0, Some(4));
     t.play("P> 200 OPTIONS 9\nS> INFO 4\nS> BYE 10\nP> 200 BYE 10");
     assert!(!t.is_up());
-    // What the server accepts counts, however far ahead it is.
+    // A number that the server accepts counts, however far ahead it is.
     s.play("P> INFO 1000\nS> 200 INFO 1000");
     assert_eq!(s.cseqs().1, Some(1000));
 }
 
-/// How a call ends for certain, and what of that is seen.
+/// Certain ends of a call, and what is seen of them.
 const ENDS: [(&str, u64); 7] = [
     ("S> BYE {s}\nP> 200 BYE {s}", 0),
     ("P> BYE {p}\nS> 200 BYE {p}", 0),
@@ -162,17 +162,17 @@ const ENDS: [(&str, u64); 7] = [
     ("S> BYE {s}", 33_000),
     ("P> 200 BYE {s}", HOUR + 1000),
     ("P> BYE {p}", HOUR + 1000),
-    // Nothing at all: a day without a word of the server.
+    // Nothing at all: a day without a message of the server.
     ("", 24 * HOUR + 1000),
 ];
 
-/// A call as it truly is: the oracle.
+/// The true state of a call: the oracle.
 #[derive(Clone, Debug)]
 struct Truth {
     out: bool,
-    /// Its parties talk; else one holds, and the server refreshes the session.
+    /// Its parties talk. Otherwise one holds, and the server refreshes the session.
     talks: bool,
-    /// In ten seconds.
+    /// In units of ten seconds.
     ends_at: u64,
     end: usize,
 }
@@ -189,7 +189,7 @@ fn truth() -> impl Strategy<Value = Truth> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Calls that live are up, and calls that are over go, whatever else comes in.
+    /// Live calls stay up and ended calls go, whatever else comes in.
     #[test]
     fn strangers_neither_end_calls_nor_keep_them(
         calls in proptest::collection::vec(truth(), 1..5),
@@ -226,7 +226,7 @@ proptest! {
             for (_, n, stray, mark, at) in strays.iter().filter(|(at, ..)| *at == tick) {
                 let Some(call) = calls.get(*n) else { continue };
                 for line in STRAYS[*stray].lines() {
-                    // The server tells nobody of a dialog that it no longer has, but that it has none.
+                    // The server has dropped the dialog and reports only that it has none.
                     if line.starts_with('S') && tick >= call.ends_at {
                         continue;
                     }
@@ -240,7 +240,7 @@ proptest! {
                 let up = s.all_up().iter().any(|t| *t.leg.call_id.0 == *name(n).as_bytes());
                 match passed(call) {
                     None => prop_assert!(up, "call {n} was erased: {call:?}"),
-                    // A stray before it may have been the first doubt; one behind it adds none.
+                    // An earlier stray may have been the first doubt. A later one adds none.
                     Some(ms) => prop_assert!(!up || ms <= ENDS[call.end].1 + 10_000, "call {n} stays for {ms} ms: {call:?}"),
                 }
             }

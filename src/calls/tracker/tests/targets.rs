@@ -11,7 +11,7 @@ fn each_accepted_target_refresh_moves_the_target() {
         ("P> NOTIFY 2 contact=sip:new@h h=Event:refer\nS> 200 NOTIFY 2", "sip:new@h"),
         ("S> reINVITE 2 sdp=o\nP> 200 INVITE 2 sdp=a contact=sip:new@h\nS> ACK 2", "sip:new@h"),
         ("S> UPDATE 2\nP> 200 UPDATE 2 contact=sip:new@h", "sip:new@h"),
-        // A reliable provisional response counts as the 2xx does (RFC 6141), an unreliable one does not.
+        // A reliable provisional response counts like the 2xx (RFC 6141), an unreliable one does not.
         ("S> reINVITE 2 sdp=o\nP> 183 INVITE 2 rseq=1 sdp=a contact=sip:new@h", "sip:new@h"),
         ("P> reINVITE 2 sdp=o contact=sip:new@h\nS> 183 INVITE 2 rseq=1 sdp=a", "sip:new@h"),
         ("S> reINVITE 2 sdp=o\nP> 183 INVITE 2 contact=sip:new@h", "sip:phone@10.0.0.1:5060"),
@@ -63,7 +63,7 @@ fn a_uas_takes_record_route_in_order_strict_routers_and_parameters_included() {
 
 #[test]
 fn entries_of_the_server_itself_lead_nowhere_whatever_they_are_called() {
-    // A proxy with two interfaces writes two entries, one of them with a host name that nobody here can resolve.
+    // A proxy with two interfaces writes two entries, one of them with an unresolvable host name.
     let own = "sip:10.0.0.100;r2=on;lr,sip:proxy.example.org:5080;transport=tcp;r2=on;lr";
     let mut s = outbound();
     s.play(&format!(
@@ -80,7 +80,7 @@ fn entries_of_the_server_itself_lead_nowhere_whatever_they_are_called() {
          P> ACK 1"
     ));
     assert_eq!(s.routes(), ["<sip:edge-a;lr>"]);
-    // A call that passes the server a second time finds its own address before it.
+    // A call that passes the server a second time finds the server's own address in front.
     let mut s = inbound();
     s.play(
         "P> INVITE 1 sdp=o rr=sip:edge;lr,sip:10.0.0.100;lr,sip:far;lr
@@ -99,14 +99,14 @@ fn a_phone_whose_nat_gives_it_another_port_is_followed() {
          P> ACK 1 at=198.51.100.1:40000
          P> INFO 2 at=198.51.100.9:41000",
     );
-    // Anybody may have sent that; the server knows.
+    // Anybody may have sent that, so the server's answer decides.
     assert_eq!(s.leg().remote_addr.to_string(), "198.51.100.1:40000");
     s.play("P> INFO 3 at=192.0.2.66:5060\nS> 481 INFO 3 at=192.0.2.66:5060\nP> INFO 4 at=198.51.100.9:41000\nS> 200 INFO 4 at=198.51.100.9:41000");
     assert_eq!(s.leg().remote_addr.to_string(), "198.51.100.9:41000");
     // A copy of an old message with another address, as a late report may have it, is no move.
     s.play("P> INFO 4 at=192.0.2.66:5060").play("P> INVITE 1 sdp=o at=192.0.2.66:5060");
     assert_eq!(s.leg().remote_addr.to_string(), "198.51.100.9:41000");
-    // Where the server sends to is what it knows.
+    // The server's own destination is final.
     s.play("S> OPTIONS 1 at=198.51.100.9:42000");
     assert_eq!(s.leg().remote_addr.to_string(), "198.51.100.9:42000");
 }
@@ -139,7 +139,7 @@ fn each_transport_is_told_with_the_addresses_of_its_connection() {
         assert_eq!((leg.transport, leg.remote_addr.to_string()), (transport, "10.0.0.1:39001".into()));
         assert_eq!((leg.local_addr.to_string(), leg.partial), (VIP.to_owned(), false));
         assert!(leg.obstacle().is_some_and(|why| why.contains("connection")), "the reason is said");
-        // A new connection is the leg's from the first request on that the server accepts.
+        // A new connection becomes the leg's with the first request that the server accepts.
         s.play(&format!("P> INFO 2 at=10.0.0.1:39555 over={word}\nS> 200 INFO 2 at=10.0.0.1:39555 over={word}"));
         assert_eq!(s.leg().remote_addr.to_string(), "10.0.0.1:39555");
     }
@@ -188,7 +188,7 @@ fn a_connection_that_the_server_opened_has_a_port_of_the_systems_choice() {
             let p = Packet { src, dst, transport: sent.transport, payload: sent.text.as_bytes() };
             s.tracker.handle_packet(&p, 0, s.now);
         }
-        // On one address it is another server's connection to this one; the port says which of them is meant.
+        // On one address this is another server's connection to this one. The port shows which of them is meant.
         assert_eq!(s.tracker.legs().filter(|t| t.leg.local_addr == own).count(), learnt, "{phone}");
     }
 }

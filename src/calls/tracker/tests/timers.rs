@@ -12,7 +12,7 @@ fn the_refresher_is_who_the_2xx_names_else_the_request_else_the_sender_if_it_can
         ("se=1800;refresher=uas h=Supported:timer", "se=900", false),
         ("se=1800;refresher=uac h=Supported:timer", "se=900", true),
         ("se=1800 h=k:timer,100rel", "se=900", true),
-        // A proxy asked for it; the caller knows nothing of timers.
+        // A proxy asked for it, and the caller does not support timers.
         ("", "se=900", false),
         ("", "se=900;refresher=UAS", false),
     ] {
@@ -36,12 +36,12 @@ fn refreshes_change_interval_and_refresher_and_one_without_a_timer_ends_it() {
     // The other side refreshes now.
     s.play("P> reINVITE 1 sdp=a se=300;refresher=uac h=Supported:timer\nS> 200 INVITE 1 sdp=o se=300;refresher=uac\nP> ACK 1");
     assert_eq!(timer(&s), Some((300, false)));
-    // Too small, refused; then what the other side wants.
+    // Too small and refused, then with the other side's minimum.
     s.play("S> UPDATE 3 se=90 h=Supported:timer\nP> 422 UPDATE 3 h=Min-SE:1000");
     assert_eq!(timer(&s), Some((300, false)));
     s.play("S> UPDATE 4 se=1000;refresher=uac h=Supported:timer\nP> 200 UPDATE 4 se=1000;refresher=uac");
     assert_eq!(timer(&s), Some((1000, true)));
-    // Neither INFO nor its answer speak of timers.
+    // Neither INFO nor its answer mentions timers.
     s.play("S> INFO 5\nP> 200 INFO 5");
     assert_eq!(timer(&s), Some((1000, true)));
     s.play("S> UPDATE 6\nP> 200 UPDATE 6");
