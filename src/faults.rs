@@ -1,9 +1,9 @@
-//! Faults that tests put into an agent. Only with the cargo feature `faults`, which no release has.
+//! Fault injection for tests. It needs the cargo feature `faults`, and no release has that feature.
 //!
-//! `KEEPCALL_FAULT` names them, as `learning:panic@/tmp/one,control:loop@/tmp/two`: part (`learning`, `recovery`, `control`, `hep`, `ami`,
-//! `esl`), kind (`panic` or `loop`), and the file whose appearance brings it about. Each happens once. `lease:refuse@/tmp/three` lasts as long
-//! as the file is there: the kernel takes no hold. `store:panic` makes the first stored call that is met one on which the part panics
-//! whenever it handles it.
+//! `KEEPCALL_FAULT` lists the faults, such as `learning:panic@/tmp/one,control:loop@/tmp/two`. Each fault has a part
+//! (`learning`, `recovery`, `control`, `hep`, `ami`, `esl`), a kind (`panic` or `loop`) and a file. The fault fires
+//! once, when the file appears. `lease:refuse@/tmp/three` lasts while the file exists: the kernel refuses every hold.
+//! `store:panic` poisons the first stored call: the part panics each time it handles that call.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -34,12 +34,12 @@ fn faults() -> &'static Faults {
     })
 }
 
-/// The faults of a part that are asked for now.
+/// The part's faults whose files exist now.
 fn asked(part: &str) -> impl Iterator<Item = &'static Fault> {
     faults().all.iter().filter(move |f| f.part == part && f.file.exists())
 }
 
-/// Panics, or never comes back, if that is asked for. The panic is told with the place that this is called from.
+/// Panics or loops for ever if a fault asks for it. The panic message shows the caller's location.
 #[track_caller]
 #[allow(clippy::panic)] // what this is for
 pub(crate) fn point(part: &str) {
@@ -56,7 +56,7 @@ pub(crate) fn point(part: &str) {
     }
 }
 
-/// Whether the part is to refuse what it is asked for.
+/// Whether a fault makes the part refuse requests.
 pub(crate) fn refuses(part: &str) -> bool {
     asked(part).any(|f| f.kind == "refuse")
 }

@@ -1,7 +1,7 @@
-//! keepcall moves a floating IP between SIP or media servers and keeps the calls that are up.
+//! keepcall moves a floating IP between SIP or media servers and keeps the active calls.
 //!
-//! The rooms, and which way data flows, are described in `docs/architecture.md`. In each room the decisions are pure (values
-//! in, actions out), and thin drivers do the I/O.
+//! `docs/architecture.md` describes the modules and the data flow. In each module the decisions are pure (values in,
+//! actions out), and thin drivers do the I/O.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 

@@ -27,7 +27,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let Arguments { global, command } = Arguments::parse();
-    // Its end writes the last lines.
+    // Dropping the guard writes the last lines.
     let _written = match logging::init(global.log.as_deref(), global.log_json) {
         Ok(written) => written,
         Err(e) => {
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
 
 fn agent(global: &cli::Global) -> u8 {
     let origin = global.config_path().display().to_string();
-    // Files that it names may come later, with what they lie on: the agent waits for them.
+    // Files named in the configuration, and their file systems, may appear later. The agent waits for them.
     let read = || {
         let text = config::text_of(global.config_path())?;
         config::parse(&text, &origin, config::Files::Ignore).map(|loaded| (text, loaded))

@@ -1,4 +1,4 @@
-//! The time that decisions run on: a value handed in, never read.
+//! Time for decisions: the caller passes it in.
 //!
 //! Pure code takes `now: Time` in every call. Only drivers turn a clock into a [`Time`] (see `crate::clock`).
 
@@ -8,14 +8,14 @@ use std::time::Duration;
 
 /// An instant on this node's `CLOCK_BOOTTIME`, in nanoseconds since boot.
 ///
-/// Times of two nodes are never compared; only the rates of their clocks are, by `drift` (see `docs/election.md`).
+/// Code never compares times of two nodes, only the rates of their clocks, by `drift` (see `docs/election.md`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(u64);
 
 impl Time {
-    /// The instant of boot; earlier than anything that a clock returns.
+    /// The instant of boot, earlier than any clock value.
     pub const ZERO: Self = Self(0);
-    /// Later than anything that a clock returns.
+    /// Later than any clock value.
     pub const FAR: Self = Self(u64::MAX);
 
     /// The instant `nanos` nanoseconds after boot.
@@ -36,7 +36,7 @@ impl Time {
         self.0
     }
 
-    /// How long after `earlier` this is; zero if it is not later.
+    /// The time from `earlier` to this instant; zero if this instant is not later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

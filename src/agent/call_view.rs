@@ -1,4 +1,4 @@
-//! A stored call as the command line shows it.
+//! The command line's view of a stored call.
 
 use crate::calls::model::{Call, Leg};
 use crate::control::api::{CallRow, LegRow};
@@ -32,7 +32,7 @@ fn state(call: &Call, carried: Option<&CallStatus>) -> &'static str {
         Some(CallState::Carried) => "carried",
         Some(CallState::Relayed) => "relayed",
         Some(CallState::Over) => "over",
-        // On a backup: what the master has written of it.
+        // On a standby: the state that the master has stored.
         None if call.legs.iter().any(|l| l.carried) => "carried",
         None => "up",
     }
@@ -55,12 +55,12 @@ fn leg(leg: &Leg) -> LegRow {
     }
 }
 
-/// A value by its name in JSON.
+/// A value's name in JSON.
 fn named(value: impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
-/// Where the first stream is received, and the formats it lists.
+/// The receive address and the formats of the first media stream.
 fn media(body: &[u8]) -> (Option<SocketAddr>, Vec<String>) {
     let Ok(sdp) = Sdp::parse(body) else { return (None, Vec::new()) };
     let Some(first) = sdp.media().first() else { return (None, Vec::new()) };
@@ -69,7 +69,7 @@ fn media(body: &[u8]) -> (Option<SocketAddr>, Vec<String>) {
     (address, first.formats.iter().map(name).collect())
 }
 
-/// Every address at which the phones of a call can be reached: what a server that lost the call must not talk to.
+/// Every address of a call's phones. A server that lost the call must not talk to them.
 pub(super) fn phones(call: &Call) -> Vec<SocketAddr> {
     let mut all = Vec::new();
     for leg in &call.legs {

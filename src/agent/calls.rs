@@ -1,9 +1,9 @@
-//! The calls of one instance: what the wire, the store and the clock say goes to tracker and recovery engine, and what these
-//! decide is carried out.
+//! The calls of one instance. Feeds the wire, the store and the clock into the tracker and the recovery engine, and
+//! carries out their decisions.
 //!
-//! Roles: as *backup* the stored calls are followed and the relay is armed for each; nothing is sent. As *master* the local
-//! server's traffic is learnt and stored, and the calls of the master before are recovered and carried; or as much of that as the
-//! instance's mode allows (`obey.rs`).
+//! Roles: a *standby* follows the stored calls and arms the relay for each, but sends nothing. A *master* learns and
+//! stores the local server's calls, and recovers and carries the former master's calls. The instance's mode may limit
+//! all of this (`obey.rs`).
 
 mod carry;
 mod follow;
@@ -41,30 +41,30 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::warn;
 
-/// Longest time that a restart waits for stored calls to be written.
+/// Longest wait of a restart for call writes.
 const PARK: Duration = Duration::from_millis(250);
-/// Longest time that re-INVITEs wait for the relay to be armed, and then for the server to be let out: short of what the instance
-/// waits, which opens the fence then in any case.
+/// Longest wait of the re-INVITEs for the relay to be armed, and then for the fence to open. It is shorter than the
+/// instance's own wait, after which the instance opens the fence in any case.
 const ARMED: Duration = Duration::from_millis(900);
-/// How often it is looked whether messages were lost before they came here.
+/// How often the capture's loss counters are checked.
 const LOSSES_EVERY: Duration = Duration::from_secs(1);
-/// Messages of the wire that are handled in one go: some tenths of a millisecond, so that nothing else waits for long.
+/// Wire messages handled in one go: some tenths of a millisecond, so that no other event waits long.
 const HEARD: usize = 64;
 
-/// Whether the instance's addresses are here.
+/// Whether this node holds the instance's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Backup,
     Master,
 }
 
-/// Something that happened to the calls of an instance.
+/// An event for the calls of an instance.
 #[derive(Debug)]
 pub(super) enum Event {
     Heard(tap::Heard),
     Received(Datagram),
     Stored(StoreEvent),
-    /// What is known of the mode changed.
+    /// The mode or its source changed.
     Mode,
     Deadline,
 }
@@ -72,48 +72,48 @@ pub(super) enum Event {
 /// The calls of one instance.
 pub(super) struct CallsSide {
     instance: String,
-    /// Where its audio may come from and go to.
+    /// Where the instance's audio may come from and go to.
     ground: Ground,
     role: Role,
     table: Table,
     engine: Engine,
     store: StoreHandle,
     store_events: mpsc::Receiver<StoreEvent>,
-    /// What etcd holds, by call id: on a backup, what a takeover would recover.
+    /// The calls in etcd, by call id. On a standby: the calls that a takeover would recover.
     stored: Stored,
     left_out: LeftOut,
     not_learnt: NotLearnt,
     losses_at: Time,
     lost: u64,
     modes: watch::Receiver<Picture>,
-    /// The mode in force; `None` until it is known. Nothing is followed, and so nothing done with a call, before that.
+    /// The mode in force; `None` until it is known. Until then this node follows no stored calls, so it acts on none.
     mode: Option<Mode>,
-    /// Calls of this takeover that history does not speak of yet.
+    /// Calls of this takeover that are not in the forecast yet.
     untold: Vec<Call>,
     sweep: Sweep,
     ears: Tap,
     sockets: RecoverySockets,
     raw: RawUdp,
-    /// When the master looks next for stored calls that nobody carries.
+    /// When the master next looks for abandoned stored calls.
     sweep_at: Time,
     relay: Arc<Relay>,
     takeover: Option<Takeover>,
     epoch: u64,
     node: String,
-    /// Whether the stored calls have been read.
+    /// Whether the first read of the stored calls is done.
     synced: bool,
-    /// Whether the local server works; `None` while its checks have not decided.
+    /// Whether the local server works; `None` until its checks decide.
     server: Option<bool>,
-    /// The stored calls of the local server are neither adopted nor recovered yet; see [`CallsSide::settle_own`].
+    /// The local server's stored calls are neither adopted nor recovered yet; see [`CallsSide::settle_own`].
     own_open: bool,
-    /// The relay's table is a predecessor's, who may have carried other calls than are stored now.
+    /// The relay's table is a predecessor's, which may have carried other calls than etcd holds now.
     inherited: bool,
     turn: Turn,
 }
 
 impl CallsSide {
-    /// Opens what one run of the part needs. Its tables stay as a run or a process before it left them, with the audio of the calls
-    /// that it carried, until this one knows what they should be.
+    /// Opens everything that one run of the part needs. The tables of a former run or process stay in force, together
+    /// with the audio of its calls, until this run knows the right contents.
     pub(super) async fn open(setup: &Setup, turn: &Turn) -> Result<Self, CallsError> {
         let Setup { node, instance, sip, footing, .. } = setup;
         let vips: Vec<IpAddr> = instance.addresses.iter().map(ipnet::IpNet::addr).collect();
@@ -142,7 +142,7 @@ impl CallsSide {
             },
             seed()?,
         );
-        // Until more is known to be allowed.
+        // Observe only, until the mode is known.
         engine.set_mode(Mode::Observe, clock::now());
         let mut modes = setup.modes.clone();
         modes.mark_changed();
@@ -156,11 +156,11 @@ impl CallsSide {
             accept_plain: sip.accepts_plain(),
         };
         let (relay, (store, store_events)) = {
-            // Their tasks live where nothing waits for this run.
+            // Their tasks run in the core runtime, where nothing depends on this run.
             let _core = footing.core.enter();
             (Arc::new(Relay::start(&instance.name, relay)), Store::start(setup.etcd.clone(), settings))
         };
-        // Not for a run that was given up meanwhile.
+        // The licence keeps a run that was given up from connecting.
         turn.licence.act(|| footing.connect(&relay, &store));
         Ok(Self {
             instance: instance.name.clone(),
@@ -195,10 +195,10 @@ impl CallsSide {
         })
     }
 
-    /// The next thing that happens. Nothing is lost when the wait is dropped.
+    /// The next event. Dropping the wait loses nothing.
     ///
     /// # Errors
-    /// What feeds this has ended, and nothing would come any more.
+    /// An event source has ended, so no further event would come.
     pub(super) async fn next(&mut self) -> Result<Event, String> {
         let deadlines = [self.engine.next_deadline(), self.table.next_deadline()];
         let deadline = deadlines.into_iter().flatten().fold(self.sweep_at, Time::min);
@@ -217,10 +217,10 @@ impl CallsSide {
     pub(super) async fn handle(&mut self, event: Event) {
         let now = clock::now();
         match event {
-            // Without the addresses the server's traffic is none of this node's business.
+            // Without the addresses this node ignores the server's traffic.
             Event::Heard(_) if self.role == Role::Backup => {}
             Event::Heard(first) => {
-                // Each time around costs as much as some messages do.
+                // One pass through the loop costs as much as several messages.
                 let (mut heard, mut n) = (Some(first), 0);
                 while let Some(one) = heard {
                     self.hear(one, now);
@@ -258,7 +258,7 @@ impl CallsSide {
         self.carry_out().await;
     }
 
-    /// Messages that the kernel threw away may have begun calls: then nobody knows that a single leg has no partner.
+    /// Dropped messages may have begun calls. After a loss a single leg may have a partner that the tracker never saw.
     fn look_for_losses(&mut self, now: Time) {
         if self.role != Role::Master || now < self.losses_at {
             return;
@@ -266,7 +266,7 @@ impl CallsSide {
         self.losses_at = now + LOSSES_EVERY;
         let capture = self.ears.capture_counts().map_or(0, |c| c.dropped);
         let lost = capture + self.ears.hep_counts().map_or(0, |h| h.dropped);
-        // A capture that was opened anew counts from zero.
+        // A reopened capture counts from zero.
         if lost > self.lost {
             self.table.handle_loss(now);
         }
@@ -308,10 +308,11 @@ impl CallsSide {
         }
     }
 
-    /// The addresses are here: recover what the master before had. `waits`: told when the relay is armed, and waited for until the
-    /// server may speak; absent if it speaks already.
+    /// Takes over the calls of the former master: this node now holds the addresses. `waits` is absent if the server
+    /// already speaks. Otherwise its sender reports the armed relay, and its receiver waits until the server may speak.
     ///
-    /// `resumed`: this node was master before, and nobody took over meanwhile. Then its server may still have its calls.
+    /// `resumed`: this node was the last master, and no other node took over since. Its server may still have its
+    /// calls.
     pub(super) async fn take(
         &mut self,
         epoch: u64,
@@ -333,7 +334,7 @@ impl CallsSide {
         self.sweep_at = now + sweep::EVERY;
         let lost: Vec<Call> = self.stored.values().filter(|c| !(resumed && self.is_own(c))).cloned().collect();
         self.expect(lost, now);
-        // Audio first: nearly always it was armed before, and this is no wait.
+        // Audio first. The relay is nearly always armed already, so this seldom waits.
         let messages = self.decide();
         let armed = tokio::time::timeout(ARMED, self.relay.settled()).await.is_ok();
         if let Some(takeover) = self.takeover.as_mut().filter(|_| armed) {
@@ -351,7 +352,7 @@ impl CallsSide {
         self.settle_own().await;
     }
 
-    /// What the checks say of the local server; `None` while they have not decided.
+    /// The health of the local server; `None` until its checks decide.
     pub(super) async fn server_is(&mut self, working: Option<bool>) {
         self.server = working;
         self.settle_own().await;
@@ -367,7 +368,7 @@ impl CallsSide {
         self.engine.start(calls, self.epoch, now);
     }
 
-    /// Before a planned handover: what is known must be in etcd before the addresses go.
+    /// Brings all known calls into etcd before a planned handover drops the addresses.
     pub(super) async fn flush(&mut self, within: Duration) {
         self.carry_out().await;
         if let Err(e) = self.store.flush(within).await {
@@ -375,7 +376,8 @@ impl CallsSide {
         }
     }
 
-    /// The addresses are gone: the server is off the wire already; arm the relay for all that may come back here.
+    /// Enters the standby role after the addresses are gone. The server is already off the wire. Arms the relay for
+    /// every call that may come back here.
     pub(super) fn drop_role(&mut self) {
         self.role = Role::Backup;
         self.sweep_at = Time::FAR;
@@ -386,14 +388,14 @@ impl CallsSide {
         if let Some(takeover) = self.takeover.take() {
             takeover.save();
         }
-        // What was still to be written is of a master that is no more.
+        // Pending writes belong to a finished mastership.
         while self.engine.poll_action().is_some() {}
         while self.table.poll_event().is_some() {}
         self.store.stop_writing();
         self.arm_all();
     }
 
-    /// Leaves so that the next process on this host goes on: only what it could not know is brought to etcd.
+    /// Ends for a restart: stores only data that the next process on this host could not know.
     pub(super) async fn park(&mut self) {
         self.flush(PARK).await;
         if let Some(takeover) = &self.takeover {
@@ -402,15 +404,16 @@ impl CallsSide {
     }
 }
 
-/// Tells messages apart, for this process only.
+/// A hash that distinguishes messages, for this process only.
 fn hash(payload: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     payload.hash(&mut hasher);
-    // 0 means nothing.
+    // Zero means "no message".
     hasher.finish().max(1)
 }
 
-/// Randomness for branches and tags; the engine itself draws none. Whoever could guess them could answer in a phone's name.
+/// The seed for branches and tags, because the engine draws no randomness itself. Anybody who guessed them could answer
+/// in a phone's name.
 fn seed() -> Result<u64, CallsError> {
     getrandom::u64().map_err(CallsError::Random)
 }

@@ -1,4 +1,4 @@
-//! Why an instance's calls cannot be learnt or kept.
+//! Why this node cannot learn or keep an instance's calls.
 
 use super::sockets::RecoveryPortError;
 use super::tap::TapError;
@@ -7,36 +7,36 @@ use crate::vip::nft::NftError;
 use crate::vip::rawudp::RawUdpError;
 use std::path::PathBuf;
 
-/// Why calls cannot be learnt or kept on this node.
+/// Why this node cannot learn or keep calls.
 #[derive(Debug, thiserror::Error)]
 pub enum CallsError {
-    /// The server cannot be listened to.
+    /// Listening to the server failed.
     #[error(transparent)]
     Tap(#[from] TapError),
-    /// The key that stored calls may be encrypted with cannot be read.
+    /// The encryption key of stored calls is unreadable.
     #[error("cannot read the cluster's key {}: {error}", file.display())]
     Key {
         /// The `key_file`.
         file: PathBuf,
-        /// What the system says.
+        /// The system's error.
         error: std::io::Error,
     },
-    /// The ports that are bound cannot be read.
+    /// Reading from the bound ports failed.
     #[error("cannot read the recovery port: {0}")]
     Ports(#[source] std::io::Error),
-    /// No random numbers.
+    /// The system provides no random numbers.
     #[error("the system gives no random numbers: {0}")]
     Random(getrandom::Error),
-    /// The recovery port cannot be had.
+    /// The recovery port is not available.
     #[error(transparent)]
     RecoveryPort(#[from] RecoveryPortError),
-    /// The server's port cannot be spoken from.
+    /// The raw socket for the server's port failed.
     #[error(transparent)]
     Raw(#[from] RawUdpError),
-    /// The fence cannot be set up.
+    /// Setting up the fence failed.
     #[error(transparent)]
     Nft(#[from] NftError),
-    /// The relay cannot be set up.
+    /// Setting up the relay failed.
     #[error(transparent)]
     Relay(#[from] RelayError),
 }

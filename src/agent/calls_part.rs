@@ -1,4 +1,4 @@
-//! The calls of an instance as the rest of the agent sees them: a part that may fail. What is asked of it waits for a while at most.
+//! The agent's interface to an instance's calls. They run in a part that may fail, so every request has a time-out.
 
 use super::calls::CallsSide;
 use super::calls_setup::Setup;
@@ -17,21 +17,21 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::{error, warn};
 
-/// Longest time that a handover waits for stored calls to be written. The right to hold the addresses ends soon after anyway.
+/// Longest wait of a handover for call writes. The right to the addresses ends soon after anyway.
 const FLUSH: Duration = Duration::from_millis(250);
-/// Longest time that re-INVITEs, and the server's way to the wire, wait for the relay to be armed: audio comes first, but neither a
-/// firewall that hangs nor a part that does must cost the calls.
+/// Longest wait of the re-INVITEs and of the fence for the relay to be armed. Audio comes first, but neither a hung
+/// firewall nor a hung part may cost the calls.
 const ARMED: Duration = Duration::from_secs(1);
 /// Longest wait for an answer, and for the part's end.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Orders that may wait: far more than there are changes of role while one is carried out.
+/// Orders that may wait: far more than the role changes during one order.
 const ORDERS: usize = 64;
 
-/// What the instance asks of its calls.
+/// A request of the instance to its calls.
 pub(super) enum Order {
-    /// What the checks say of the local server.
+    /// The health of the local server.
     Server(Option<bool>),
-    /// The addresses are here.
+    /// This node now holds the addresses.
     Take {
         epoch: u64,
         resumed: bool,
@@ -41,11 +41,11 @@ pub(super) enum Order {
     },
     /// The addresses are gone.
     Drop,
-    /// Before a handover: bring to etcd what is known.
+    /// Before a handover: store all known calls in etcd.
     Flush(oneshot::Sender<()>),
-    /// Leave everything for the next process.
+    /// End, and leave everything for the next process.
     Park(oneshot::Sender<()>),
-    /// Leave: the phones of the calls that stay closed to the local server.
+    /// End. Answers with the phones that stay blocked for the local server.
     Stop(oneshot::Sender<Vec<SocketAddr>>),
     /// For `status`.
     Counts(oneshot::Sender<Counts>),
@@ -56,18 +56,18 @@ pub(super) enum Order {
 /// The calls' part of the status.
 pub(super) type Counts = (api::CallCounts, Option<ServerStatus>);
 
-/// What every run must know, and the way to the one that is under way.
+/// The state that every run needs, and the channel to the current run.
 #[derive(Default)]
 struct Line {
     orders: Option<mpsc::Sender<Order>>,
-    /// The arrival of the addresses, while no run has heard of it.
+    /// A take order that no run has received yet.
     missed: Option<Order>,
     /// The epoch in which this node holds the addresses.
     held: Option<u64>,
     server: Option<bool>,
 }
 
-/// See the head of this file.
+/// The calls of one instance, as a supervised part.
 pub(super) struct CallsPart {
     instance: String,
     line: Arc<Mutex<Line>>,
@@ -76,13 +76,14 @@ pub(super) struct CallsPart {
     supervisor: JoinHandle<()>,
 }
 
-/// No code panics while it holds the lock, and the state is whole after each statement; so a poisoned lock is still good.
+/// No code panics while it holds the lock, and the state is consistent after each statement. So a poisoned lock is
+/// still good.
 fn lock(line: &Mutex<Line>) -> MutexGuard<'_, Line> {
     line.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl CallsPart {
-    /// Starts it, and whatever follows its failures.
+    /// Starts the part and its supervisor.
     pub(super) fn start(setup: Setup, parts: &Parts, beats: Beats) -> Self {
         let (instance, footing) = (setup.instance.name.clone(), Arc::clone(&setup.footing));
         let line = Arc::<Mutex<Line>>::default();
@@ -98,8 +99,8 @@ impl CallsPart {
         &self.footing.fence
     }
 
-    /// Hands an order to the run that is under way. Where there is none, or it does not listen, the order is dropped: the next run
-    /// begins with what `note` has noted, and with the addresses' arrival if that was missed.
+    /// Sends an order to the current run. Without a run, or with a full queue, the order is dropped. The next run
+    /// starts from the state that `note` sets, and gets a missed take order.
     fn tell(&self, order: Order, note: impl FnOnce(&mut Line)) {
         let mut line = lock(&self.line);
         note(&mut line);
@@ -122,9 +123,10 @@ impl CallsPart {
         self.tell(Order::Server(working), |line| line.server = working);
     }
 
-    /// The addresses are here: recover what the master before had, and let the server speak.
+    /// Recovers the former master's calls, then lets the server speak. This node now holds the addresses.
     ///
-    /// `resumed`: this node was master before, and nobody took over meanwhile. Then its server may still have its calls.
+    /// `resumed`: this node was the last master, and no other node took over since. Its server may still have its
+    /// calls.
     pub(super) async fn take(&self, epoch: u64, resumed: bool, takeover: Takeover) {
         let (tell_armed, armed) = oneshot::channel();
         let (tell_opened, opened) = oneshot::channel();
@@ -133,14 +135,14 @@ impl CallsPart {
         if tokio::time::timeout(ARMED, armed).await.is_err() {
             warn!(instance = self.instance, "the relay is not armed within {ARMED:?}; going on without");
         }
-        // Then the server, whose silence until now costs new calls a retransmission at most.
+        // The server comes second. Its silence until now costs new calls one retransmission at most.
         if let Err(e) = self.fence().open().await {
             error!(instance = self.instance, epoch, "the server's ports are still closed: {e}");
         }
         let _ = tell_opened.send(());
     }
 
-    /// Before a planned handover: what is known must be in etcd before the addresses go.
+    /// Brings all known calls into etcd before a planned handover drops the addresses.
     pub(super) async fn flush(&self) {
         if self.ask(FLUSH * 2, Order::Flush).await.is_none() {
             warn!(
@@ -154,7 +156,7 @@ impl CallsPart {
         self.tell(Order::Drop, |line| (line.held, line.missed) = (None, None));
     }
 
-    /// Asks for the counts; the answer is waited for elsewhere.
+    /// Requests the counts. The caller awaits the answer elsewhere.
     pub(super) fn counts(&self) -> impl Future<Output = Option<Counts>> + Send + use<> {
         self.ask_later(Order::Counts)
     }
@@ -172,7 +174,7 @@ impl CallsPart {
         async { tokio::time::timeout(PATIENCE, answer).await.ok()?.ok() }
     }
 
-    /// Leaves so that the next process on this host goes on.
+    /// Ends for a restart: the next process on this host continues.
     pub(super) async fn park(&self) {
         self.mending.abort();
         if self.ask(PATIENCE, Order::Park).await.is_none() {
@@ -181,7 +183,8 @@ impl CallsPart {
         self.supervisor.abort();
     }
 
-    /// Leaves: own tables away, but phones of calls that moved stay closed to the server that still believes in them.
+    /// Ends: removes our own tables, but keeps the phones of moved calls blocked for the server, which still believes
+    /// in those calls.
     pub(super) async fn stop(&self) -> Vec<String> {
         self.mending.abort();
         let relay = self.footing.relay();
@@ -215,10 +218,10 @@ async fn run(setup: Arc<Setup>, turn: Turn, line: Arc<Mutex<Line>>) -> Result<()
         (None, None) => {}
     }
     loop {
-        // While the ring is never empty, there is always something that need not be waited for. Without this neither the sign of life nor
-        // anything else on this thread would have its turn in a flood, and the watchdog would give the run up.
+        // In a flood the capture ring is never empty, so no await on this thread would yield. Without this yield
+        // neither the heartbeat nor any other task here would run, and the watchdog would give the run up.
         tokio::task::yield_now().await;
-        // A run that comes back after it was given up does nothing more.
+        // A run that returns after the watchdog gave it up must stop here.
         if turn.licence.act(|| ()).is_none() {
             return Ok(());
         }
@@ -269,7 +272,7 @@ async fn obey(calls: &mut CallsSide, order: Order) {
         Order::Rows(reply) => {
             let _ = reply.send(calls.rows());
         }
-        // Handled by `run`, which returns after them.
+        // `run` handles both and returns.
         Order::Stop(_) | Order::Park(_) => {}
     }
 }

@@ -1,4 +1,4 @@
-//! What a run of an instance's calls is made from.
+//! The inputs of a run of an instance's calls.
 
 use super::footing::Footing;
 use super::history;
@@ -11,7 +11,7 @@ use crate::etcd::Etcd;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// What a run of the part is made from.
+/// The inputs of one run of the part.
 pub(super) struct Setup {
     pub(super) node: config::Node,
     pub(super) instance: config::Instance,
@@ -20,12 +20,12 @@ pub(super) struct Setup {
     pub(super) modes: watch::Receiver<Picture>,
     pub(super) history: history::Writer,
     pub(super) footing: Arc<Footing>,
-    /// A process before this one left its tables in force.
+    /// A former process left its tables in force.
     pub(super) inherited: bool,
 }
 
 impl Setup {
-    /// The story of a run that follows one which failed while this node was master.
+    /// The history record of a run that follows a failed one while this node is master.
     pub(super) fn story(&self, epoch: u64, after: Option<&str>) -> Takeover {
         let entry = api::HistoryEntry {
             instance: self.instance.name.clone(),

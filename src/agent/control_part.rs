@@ -1,4 +1,4 @@
-//! The command line's side of the agent: a part that may fail.
+//! The control socket's side of the agent: a part that may fail.
 
 use super::part::{Beats, Parts, Turn, Work};
 use super::requests::Answers;
@@ -12,7 +12,7 @@ pub(super) fn start(socket: Arc<Socket>, answers: Answers, parts: &Parts, beats:
         Box::pin(async move {
             let (_serving, mut requests) = socket.serve().map_err(|e| format!("the socket cannot be served: {e}"))?;
             loop {
-                // What a run that was given up would answer, another has answered.
+                // Another run has already answered in place of a run that was given up.
                 if turn.licence.act(|| ()).is_none() {
                     return Ok(());
                 }

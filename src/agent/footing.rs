@@ -1,5 +1,5 @@
-//! What the runs of an instance's calls part stand on, and what outlives each of them: bound ports, the fence, and the ends by which
-//! a run that failed is cut off from relay and store.
+//! The resources that outlive each run of an instance's calls part: bound ports, the fence, and the handles that cut a
+//! failed run off from the relay and the store.
 
 use super::calls_error::CallsError;
 use super::ground;
@@ -22,19 +22,19 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tracing::warn;
 
-/// From the news that a table of ours may be gone until it is looked for: our own changes replace tables, too.
+/// Delay between a report of a deleted table and the check for it, because our own changes also replace tables.
 const MEND: Duration = Duration::from_millis(100);
-/// Pause before tables that could not be put back are tried again.
+/// Pause before the next try to restore tables.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// The ends by which a run acts on what is not its own.
+/// The handles through which a run changes things outside of itself.
 #[derive(Default)]
 struct Ends {
     relay: Option<Arc<Relay>>,
     store: Option<StoreHandle>,
 }
 
-/// See the head of this file.
+/// The resources of one instance's calls part.
 pub(super) struct Footing {
     instance: String,
     /// Where audio may come from and go to.
@@ -42,22 +42,23 @@ pub(super) struct Footing {
     pub(super) fence: Fence,
     pub(super) port: RecoveryPort,
     pub(super) hep: Option<HepPort>,
-    /// The key that stored calls may be encrypted with.
+    /// The encryption key of stored calls.
     pub(super) key: Vec<u8>,
-    /// Keys that stored calls may be under beside it, during a change of key.
+    /// Further keys that stored calls may use while the key changes.
     pub(super) accepted_keys: Vec<Vec<u8>>,
-    /// Where etcd's connections and the relay's changes live: a run's own runtime may stop turning.
+    /// The runtime of etcd's connections and of the relay's changes: a run's own runtime may hang.
     pub(super) core: Handle,
     ends: Mutex<Ends>,
 }
 
 impl Footing {
-    /// `inherited`: a process before this one left while this node was master, and its right still runs. Then its tables stay in
-    /// force, with the audio of the calls that it carried. Else the server is closed in: until this node is master, it stays off the
-    /// wire.
+    /// `inherited`: a former process ended while this node was master, and the right is still valid. Its tables then
+    /// stay in force, together with the audio of its calls. Otherwise the fence closes, and the server stays off the
+    /// wire until this node is master.
     ///
     /// # Errors
-    /// What a run would fail for as well for reasons of this host is tried here, so that a refused start leaves nothing behind.
+    /// Every failure on this host that would also fail a run. The check happens here, so that a refused start leaves
+    /// nothing behind.
     pub(super) async fn open(
         config: &config::Config,
         instance: &config::Instance,
@@ -92,17 +93,19 @@ impl Footing {
         })
     }
 
-    /// No code panics while it holds the lock, and the state is whole after each statement; so a poisoned lock is still good.
+    /// No code panics while it holds the lock, and the state is consistent after each statement. So a poisoned lock is
+    /// still good.
     fn ends(&self) -> MutexGuard<'_, Ends> {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A run acts on these from now on.
+    /// Connects a run to its relay and store.
     pub(super) fn connect(&self, relay: &Arc<Relay>, store: &StoreHandle) {
         *self.ends() = Ends { relay: Some(Arc::clone(relay)), store: Some(store.clone()) };
     }
 
-    /// A run has failed: neither relay nor store obeys it any more. What is in force in the kernel stays, with the audio of calls.
+    /// Cuts a failed run off: relay and store no longer obey it. The kernel's tables stay in force, together with the
+    /// audio of calls.
     pub(super) fn cut(&self) {
         let Ends { relay, store } = std::mem::take(&mut *self.ends());
         if let Some(relay) = relay {
@@ -113,17 +116,17 @@ impl Footing {
         }
     }
 
-    /// The relay, while a run has one.
+    /// The relay of the current run, if any.
     pub(super) fn relay(&self) -> Option<Arc<Relay>> {
         self.ends().relay.clone()
     }
 
-    /// Removes the relay's table when no run has a relay: what a run before left in force.
+    /// Removes a former run's relay table while no run has a relay.
     pub(super) async fn clear_relay(&self) -> Result<(), RelayError> {
         KernelRelay::new(&self.instance, &self.ground).clear().await
     }
 
-    /// Puts back those of our tables that somebody deletes. Ends only if the kernel does not tell.
+    /// Restores our tables whenever somebody deletes them. Ends only if the table watch fails.
     pub(super) async fn mend(self: Arc<Self>) {
         let instance = &self.instance;
         let relay = KernelRelay::new(instance, &self.ground);
@@ -147,7 +150,7 @@ impl Footing {
         }
     }
 
-    /// Puts the tables back; whether they are whole.
+    /// Restores the tables. Returns whether they are complete.
     async fn mended(&self) -> bool {
         let relay = self.relay();
         let relayed = async {

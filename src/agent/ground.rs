@@ -1,12 +1,12 @@
-//! What the relay of an instance has to know of this host.
+//! The facts about this host for an instance's relay.
 
 use crate::config;
 use crate::recovery::permitted::Ground;
 use std::net::IpAddr;
 use tracing::warn;
 
-/// The ground of an instance. A virtual address of another instance counts as its own host's, wherever it is at the moment: while it
-/// is here, the relay's rules drop what goes there.
+/// The ground of an instance. Another instance's virtual address does not count as this host's own, wherever it is now.
+/// While that address is here, the relay's rules drop packets to it.
 pub(super) fn of(config: &config::Config, sip: &config::Sip, vips: &[IpAddr]) -> Ground {
     let virtual_ones: Vec<IpAddr> =
         config.instances.iter().flat_map(|i| i.addresses.iter().map(ipnet::IpNet::addr)).collect();

@@ -1,7 +1,7 @@
-//! The story of each change of master, kept in etcd for `keepcall history`.
+//! The history of master changes, kept in etcd for `keepcall history`.
 //!
-//! Entries live under `instances/<i>/history/<epoch>-<time>`; only the node that took over then writes its entry. The time tells
-//! apart the takeover of an epoch and a later return of the same master in it.
+//! Entries live under `instances/<i>/history/<epoch>-<time>`, and only the master of that time writes its entry. The
+//! time separates the takeover of an epoch from a later return of the same master in that epoch.
 
 use crate::cluster::Cluster;
 use crate::control::api::{HistoryEntry, Phase};
@@ -11,25 +11,25 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-/// Entries that are kept for each instance; older ones are deleted by the writer of a new one.
+/// Entries per instance. The writer of a new entry deletes older ones.
 pub(super) const KEPT: usize = 100;
-/// Entries that may wait while etcd is away. Only the newest states matter; an older one is lost beyond this.
+/// Entries that may wait while etcd is away. Beyond this a new entry is dropped.
 const WAITING: usize = 64;
-/// Pause before a failed write is tried again.
+/// Pause before the next try of a failed write.
 const RETRY: Duration = Duration::from_secs(1);
-/// Tries for one entry: with [`RETRY`] a minute, which outlasts an etcd election by far.
+/// Tries per entry. With [`RETRY`] they last a minute, far longer than an etcd election.
 const TRIES: usize = 60;
 
 pub(super) fn prefix(cluster: &str, instance: &str) -> String {
     format!("/keepcall/{cluster}/instances/{instance}/history/")
 }
 
-// Twenty digits hold any u64, so that the order of keys is the order of epochs, and of times within one.
+// Twenty digits hold any u64, so the keys sort by epoch, and by time within one.
 fn key(prefix: &str, entry: &HistoryEntry) -> String {
     format!("{prefix}{:020}-{:020}", entry.epoch, entry.at_ms)
 }
 
-/// Hands entries to a task that writes them, so that no takeover waits for it.
+/// Passes entries to a writer task, so that no takeover waits for etcd.
 #[derive(Clone, Debug)]
 pub(super) struct Writer(mpsc::Sender<HistoryEntry>);
 
@@ -58,8 +58,8 @@ impl Writer {
     }
 }
 
-/// Writes into the history of each instance of which this node is master when etcd was found to be another one: who looks for why a
-/// history has holes, or why calls were stored twice, finds it there. Ends with the process.
+/// Adds an entry when etcd was replaced by another one, to the history of each instance with this node as master. The
+/// entry explains holes in a history and calls that were stored twice. Ends with the process.
 pub(super) async fn note_changes(etcd: Etcd, cluster: Cluster, name: String, node: String) {
     let mut changes = etcd.changes();
     let mut writers = BTreeMap::new();
@@ -92,7 +92,7 @@ async fn write(etcd: &Etcd, prefix: &str, entry: &HistoryEntry) -> Result<(), Et
     Ok(())
 }
 
-/// The newest `limit` entries, newest first. An entry that cannot be read is left out, with a warning.
+/// The newest `limit` entries, newest first. Unreadable entries are skipped with a warning.
 pub(super) async fn read(
     etcd: &Etcd,
     cluster: &str,
@@ -117,7 +117,8 @@ pub(super) async fn read(
     Ok(entries)
 }
 
-/// Names the moment `unix_us` in an entry; the first time counts, but the end of the re-INVITEs moves on.
+/// Records the moment `unix_us` in an entry. The first time counts, except for `last-reinvite` and `settled`, which
+/// move on.
 pub(super) fn mark(entry: &mut HistoryEntry, name: &str, unix_us: u64) {
     match entry.phases.iter_mut().find(|p| p.name == name) {
         Some(phase) if matches!(name, "last-reinvite" | "settled") => phase.unix_us = unix_us,

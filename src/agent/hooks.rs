@@ -1,26 +1,25 @@
-//! The operator's commands at changes of role: no shell, one at a time, with a time limit.
+//! Runs the operator's commands on role changes: without a shell, one at a time, with a time limit.
 
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-/// A hook that runs longer is killed: the next change of role must not wait for it for ever.
+/// A longer hook is killed, because the next role change must not wait for ever.
 const LIMIT: Duration = Duration::from_secs(30);
-/// Changes of role that may wait for a slow hook; beyond that the oldest story is no longer worth telling, and the new one is
-/// dropped with a warning.
+/// Role changes that may wait for a slow hook. Beyond this a new run is dropped with a warning.
 const WAITING: usize = 16;
 
 /// One run of a hook.
 #[derive(Debug)]
 pub(super) struct Run {
-    /// Program and arguments.
+    /// The program and its arguments.
     pub(super) command: Vec<String>,
-    /// `KEEPCALL_*` variables.
+    /// The `KEEPCALL_*` variables.
     pub(super) environment: Vec<(&'static str, String)>,
 }
 
-/// Runs hooks in the order in which they were asked for.
+/// Runs hooks in the order of the requests.
 #[derive(Clone, Debug)]
 pub(super) struct Hooks(mpsc::Sender<Run>);
 
@@ -67,7 +66,7 @@ async fn execute(instance: &str, run: Run) {
         Ok(Err(e)) => warn!(instance, program, "hook lost: {e}"),
         Err(_) => {
             warn!(instance, program, "hook killed: it ran longer than {LIMIT:?}");
-            // The hook leads its own process group, so its children go with it.
+            // The hook leads its own process group, so the signal also kills its children.
             if let Some(pid) = child.id().and_then(|p| i32::try_from(p).ok()) {
                 let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
             }

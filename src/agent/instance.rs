@@ -1,6 +1,6 @@
-//! One group of addresses and the calls behind it: the loop that joins election, health, VIP, calls and recovery.
+//! One group of addresses and its calls: the loop that joins election, health, VIP, calls and recovery.
 //!
-//! Everything that happens to an instance happens in [`Instance::run`], one event after the other, so no state here is shared.
+//! [`Instance::run`] handles every event of an instance, one after the other, so no state here is shared.
 
 mod addresses;
 pub(super) mod starting;
@@ -27,25 +27,25 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
-/// Pause before an address is put back a second time, so that a fight with a network manager stays slow.
+/// Pause before an address is restored a second time, so that a fight with a network manager stays slow.
 const PUT_BACK_PAUSE: Duration = Duration::from_secs(1);
-/// How often the addresses get their whole lifetime again: a few times within it, so that one that fails does no harm.
+/// How often the addresses get a fresh lifetime: several times per lifetime, so that one failed refresh does no harm.
 const REFRESH: Duration = LIFETIME.checked_div(4).expect("four is not zero");
 
-/// What the agent asks of an instance.
+/// A request of the agent to an instance.
 #[derive(Debug)]
 pub(super) enum Order {
-    /// The election made this node master: bring the addresses up.
+    /// The election made this node master: add the addresses.
     Take { epoch: u64, cause: Cause, previous: Option<String>, detected: Time, committed: Time },
-    /// This node's right ends: the addresses go down at once.
+    /// This node's right ends: drop the addresses at once.
     Drop { epoch: u64, reason: String, handover: bool },
     /// For `status`.
     Summary(oneshot::Sender<Summary>),
     /// For `calls`.
     Calls(oneshot::Sender<Vec<api::CallRow>>),
-    /// Leave: addresses down, own tables away. Answers with what could not be undone.
+    /// Stop: drop the addresses and remove our own tables. Answers with the failures.
     Stop(oneshot::Sender<Vec<String>>),
-    /// End, and leave addresses and tables as they are: the next process on this host takes them up.
+    /// End, and leave addresses and tables for the next process on this host.
     Park(oneshot::Sender<()>),
 }
 
@@ -53,7 +53,7 @@ pub(super) enum Order {
 #[derive(Debug, Default)]
 pub(super) struct Summary {
     pub(super) not_ready: Option<String>,
-    /// Why this node is master without all of the addresses.
+    /// Why addresses are missing on this master.
     pub(super) absent: Option<String>,
     pub(super) checks: Vec<CheckStatus>,
     pub(super) conflicts: Vec<api::Conflict>,
@@ -74,27 +74,28 @@ pub(super) struct Instance {
     pub(super) calls: Option<CallsPart>,
     pub(super) hooks: Hooks,
     pub(super) history: history::Writer,
-    /// What lets the host answer; there is one for every instance.
+    /// The kernel lease that lets the host answer; every instance has one.
     pub(super) lease: Option<Arc<KernelLease>>,
-    /// When the addresses get a new lifetime; while they are held.
+    /// When the held addresses get their next lifetime.
     pub(super) refresh_at: Time,
-    /// What this node needs for the instance and has not, since it is there no more.
+    /// Why this node cannot run the instance now (its interface disappeared).
     pub(super) missing: Option<String>,
-    /// A process before this one held the addresses, and its right still ran when this one began.
+    /// A former process held the addresses, and its right was still valid when this process started.
     pub(super) restarted: bool,
-    /// The epoch in which this node holds the addresses; `None` while it does not.
+    /// The epoch in which this node holds the addresses; `None` while it does not hold them.
     pub(super) held: Option<u64>,
     pub(super) announcing: Option<Announcing>,
-    /// When addresses that somebody removed were last put back.
+    /// When removed addresses were last restored.
     pub(super) put_back: Option<Time>,
-    /// When they are to be put back next.
+    /// When the next restore is due.
     pub(super) put_back_at: Option<Time>,
-    /// Why they are not all here, while they are held.
+    /// Why held addresses are missing.
     pub(super) absent: Option<String>,
 }
 
 impl Instance {
-    /// Runs until [`Order::Stop`], [`Order::Park`], or until the agent is gone. `take`: what was ordered before it could run.
+    /// Runs until [`Order::Stop`], [`Order::Park`], or the end of the agent. `take` is a take order from before the
+    /// start.
     pub(super) async fn run(mut self, take: Option<Order>, mut orders: mpsc::Receiver<Order>) {
         self.report_fitness().await;
         if let Some(take) = take {
@@ -102,7 +103,7 @@ impl Instance {
         }
         loop {
             tokio::select! {
-                // In this order: the end of a right goes before everything else.
+                // Biased: the end of a right comes before everything else.
                 biased;
                 order = orders.recv() => match order {
                     Some(Order::Stop(done)) => {
@@ -123,7 +124,8 @@ impl Instance {
                         return;
                     }
                 },
-                // An error means that there is no check, and so never news: this arm must then not be taken again and again.
+                // A closed channel means that there are no checks and no news. The pattern then disables this arm, so
+                // the loop does not spin.
                 Ok(()) = self.verdict.changed() => self.report_fitness().await,
                 event = self.monitor.next() => match event {
                     Some(event) => self.address_event(event).await,
@@ -146,7 +148,7 @@ impl Instance {
                 let (not_ready, absent, conflicts) = (self.missing.clone(), self.absent.clone(), self.rivals());
                 let checks = self.verdict.borrow().checks.clone();
                 let counts = self.calls.as_ref().map(CallsPart::counts);
-                // The calls' part may be stuck; this must not wait for it.
+                // The calls' part may hang, so this answer must not block the loop.
                 tokio::spawn(async move {
                     let (calls, server) = match counts {
                         Some(counts) => counts.await.unwrap_or_default(),
@@ -165,7 +167,7 @@ impl Instance {
                     let _ = reply.send(rows);
                 });
             }
-            // Handled by `run`, which must return after it.
+            // `run` handles both and returns.
             Order::Stop(_) | Order::Park(_) => {}
         }
     }
@@ -181,7 +183,7 @@ impl Instance {
             self.cluster.set_fitness(&self.config.name, Fitness { fit: false, priority, summary });
             return;
         }
-        // What the process before this one knew of the server still holds until the checks have spoken.
+        // The former process's verdict on the server stays valid until the checks decide.
         if self.restarted && verdict.decided().is_none() {
             return;
         }
@@ -193,7 +195,7 @@ impl Instance {
 
     async fn take(&mut self, epoch: u64, cause: Cause, previous: Option<String>, detected: Time, committed: Time) {
         let name = self.config.name.clone();
-        // The order may have waited while this process was stalled: the right is looked at again, now.
+        // The order may have waited while this process stalled, so check the right again now.
         if !self.cluster.holds(&name, epoch) {
             warn!(instance = name, epoch, "came too late to hold the addresses: the right has run out");
             return;
@@ -215,13 +217,13 @@ impl Instance {
         if let Some(lease) = &self.lease {
             lease.allow();
         }
-        // The addresses and their announcement first: nothing may come between the commit and them.
+        // The addresses and their announcement come first: nothing may delay them after the commit.
         let added = self.addresses.add(&self.config.interface, &self.config.addresses).await;
         takeover.mark("address", clock::now());
         self.held = Some(epoch);
         let (announced, announcing) = self.announce();
         takeover.mark("announced", clock::now());
-        // The question whether somebody else has them leaves behind the announcement, and nothing waits for an answer.
+        // The conflict probe follows the announcement, and nothing waits for an answer.
         self.conflicts.taken();
         self.refresh_at = clock::now() + REFRESH;
         self.announcing = Some(announcing);
@@ -250,7 +252,7 @@ impl Instance {
     async fn drop_right(&mut self, epoch: u64, reason: &str, handover: bool) {
         let name = self.config.name.clone();
         if self.held.is_none() {
-            // Nothing was brought up by this process. What the one before it left must go all the same.
+            // This process added nothing, but a former process's addresses must still go.
             for e in self.release().await {
                 error!(instance = name, epoch, "release is not complete: {e}");
             }
@@ -258,23 +260,23 @@ impl Instance {
             return;
         }
         if handover && let Some(calls) = &self.calls {
-            // Neither may outlive the right: another node may hold the addresses after it. The fence is closed before the
-            // addresses go, so that the server says nothing more once the next master may speak.
+            // Neither step may outlast the right, because another node may hold the addresses after it. The fence
+            // closes before the addresses go, so that the server is silent once the next master may speak.
             let cluster = self.cluster.clone();
             let prepare = async {
                 calls.flush().await;
                 calls.fence().closed().await
             };
             tokio::select! {
-                // What failed is tried again, and told, with the release.
+                // The release retries a failed step and reports it.
                 _ = prepare => {}
                 () = until_lost(&cluster, &name, epoch) => warn!(instance = name, "the right ran out before the calls were handed over"),
             }
         }
         self.announcing = None;
         let mut errors = self.close_fence().await;
-        // The other node may take the addresses as soon as this host does not answer for them; everything that follows is not
-        // waited for, unless the kernel could not be told.
+        // The other node may take the addresses once this host stops answering for them. It need not wait for the
+        // remaining steps, unless the kernel did not confirm the silence.
         let silent = self
             .lease
             .as_ref()
@@ -296,7 +298,7 @@ impl Instance {
         self.hooks.run(self.config.hooks.on_backup.as_ref(), environment("backup", epoch));
     }
 
-    /// Takes the addresses away and closes the server in, both at once; goes on to the end whatever fails.
+    /// Removes the addresses and closes the fence at the same time. A failure does not stop the other step.
     async fn release(&mut self) -> Vec<String> {
         self.announcing = None;
         self.held = None;
@@ -311,7 +313,7 @@ impl Instance {
         errors
     }
 
-    /// Closes the server in, if it is not.
+    /// Closes the fence if it is not closed.
     async fn close_fence(&self) -> Vec<String> {
         let Some(calls) = &self.calls else { return Vec::new() };
         if calls.fence().state().await == FenceState::Closed {
@@ -321,7 +323,7 @@ impl Instance {
     }
 
     async fn stop(&mut self) -> Vec<String> {
-        // The election is over: whatever it could not end ends here.
+        // The election is over, so end here any hold that it could not end.
         let ended = self.lease.as_ref().map_or(Ok(()), |lease| lease.end());
         let mut errors = self.release().await;
         errors.extend(ended.err().map(|e| e.to_string()));
@@ -346,7 +348,8 @@ impl Instance {
     }
 }
 
-/// Returns when this node no longer holds. Asked often, since the end of a right moves with every heartbeat.
+/// Returns when this node no longer holds the instance. It polls often, because each heartbeat moves the end of the
+/// right.
 async fn until_lost(cluster: &Cluster, instance: &str, epoch: u64) {
     while cluster.holds(instance, epoch) {
         tokio::time::sleep(Duration::from_millis(2)).await;
@@ -361,7 +364,7 @@ fn environment(role: &str, epoch: u64) -> Vec<(&'static str, String)> {
     vec![("KEEPCALL_ROLE", role.to_owned()), ("KEEPCALL_EPOCH", epoch.to_string())]
 }
 
-/// The cause in one word, as history has it.
+/// The cause as one word for history.
 const fn word(cause: &Cause) -> &'static str {
     match cause {
         Cause::First => "first",

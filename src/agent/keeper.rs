@@ -1,4 +1,5 @@
-//! The kernel leases of all instances: what the election holds is in the kernel, and what a predecessor left there is found.
+//! The kernel leases of all instances: writes the election's holds into the kernel, and finds a predecessor's holds
+//! there.
 
 use crate::cluster::{Inherited, Keeper};
 use crate::config::Config;
@@ -12,22 +13,22 @@ use std::sync::Arc;
 use std::time::Duration;
 use tracing::{debug, error, warn};
 
-/// Pause after tables were put back. Two programs that undo each other must not take the machine down with them.
+/// Pause after restoring tables. Two programs that undo each other must not overload the machine.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Pause after tables could not be put back.
+/// Pause after a failed restore.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// The leases of this node, by instance.
+/// This node's leases, by instance.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Leases {
     all: BTreeMap<String, Arc<KernelLease>>,
-    /// Those whose tables this process made from nothing.
+    /// The instances whose tables this process created.
     new: Vec<String>,
 }
 
 impl Leases {
-    /// Makes or takes over the tables of every instance where that is possible now; the others do so when they have what they need.
-    /// Also returns what a predecessor still holds.
+    /// Creates or takes over the tables of every instance that is ready now. The other instances do so once they are
+    /// ready. Also returns the holds of a predecessor.
     pub(super) async fn install(config: &Config) -> (Self, Vec<(String, Inherited)>) {
         let mut leases = Self::default();
         let mut inherited = Vec::new();
@@ -42,7 +43,7 @@ impl Leases {
                         leases.new.push(instance.name.clone());
                     }
                 }
-                // Told when it is tried again, which is soon.
+                // The next try, which comes soon, reports the error.
                 Err(e) => debug!(instance = instance.name, "no kernel lease yet: {e}"),
             }
             leases.all.insert(instance.name.clone(), Arc::new(lease));
@@ -50,12 +51,12 @@ impl Leases {
         (leases, inherited)
     }
 
-    /// The lease of an instance. The instances are those that the leases were installed for.
+    /// The lease of an instance from the configuration.
     pub(super) fn of(&self, instance: &str) -> Option<Arc<KernelLease>> {
         self.all.get(instance).cloned()
     }
 
-    /// After a start that failed: tables that were there before may be those of an agent that runs.
+    /// Cleans up after a failed start. Existing tables stay, because they may belong to a running agent.
     pub(super) async fn undo(&self) {
         for lease in self.new.iter().filter_map(|name| self.all.get(name)) {
             if let Err(e) = lease.remove().await {
@@ -64,7 +65,8 @@ impl Leases {
         }
     }
 
-    /// At a clean stop: removes the tables, unless an address is still here, which nothing would silence then.
+    /// Removes the tables at a clean stop. If an address is still here, its tables stay, because nothing else would
+    /// silence the host.
     pub(super) async fn remove(&self, config: &Config, addresses: &Addresses) {
         for instance in &config.instances {
             let Some(lease) = self.all.get(&instance.name) else { continue };
@@ -78,7 +80,7 @@ impl Leases {
                     );
                     continue;
                 }
-                // Without the interface there is no address either.
+                // Without the interface there is no address.
                 Ok(_) | Err(AddressError::NoInterface { .. }) => {}
                 Err(e) => {
                     error!(
@@ -102,7 +104,7 @@ impl Leases {
         all.flat_map(|lease| lease.families().into_iter().map(|family| (family, lease.table_name().to_owned())))
     }
 
-    /// Puts tables back that somebody deletes. Where the kernel does not tell of it, they are looked for each second.
+    /// Restores tables that somebody deletes. If the table watch fails, it restores the tables each second.
     pub(super) async fn mend(self) {
         let mut watch: Option<TableWatch> = None;
         let mut told = false;
@@ -111,7 +113,7 @@ impl Leases {
                 Some(open) => open.next().await.map(Some),
                 None => TableWatch::open(self.tables()).map(|open| {
                     watch = Some(open);
-                    // What was deleted before is not told.
+                    // The watch does not report earlier deletions, so check every instance.
                     None
                 }),
             };
@@ -136,7 +138,7 @@ impl Leases {
     }
 }
 
-/// Puts the tables of one instance back if they are not whole, and returns how long to leave them alone.
+/// Restores the tables of one instance if they are incomplete. Returns how long to leave them alone.
 pub(super) async fn mend_one(instance: &str, lease: &KernelLease) -> Duration {
     let mut told = false;
     loop {

@@ -1,9 +1,8 @@
-//! The agent: starts every room, hands each instance what concerns it, and leaves in order.
+//! The agent: starts every module, routes events to the instances, and shuts down in order.
 //!
-//! Tasks: this one (cluster events, signals); one for each instance (`instance.rs`), which owns its addresses; the drivers' own tasks.
-//! The calls of an instance and the command line have threads of their own, and may fail (`part.rs`).
-//! All of them end with the process; only an instance has something to undo, and it
-//! is asked to before this returns.
+//! Tasks: this task (cluster events, signals), one task per instance (`instance.rs`) with its addresses, and the
+//! drivers' own tasks. The calls of an instance and the control socket have their own threads and may fail (`part.rs`).
+//! All tasks end with the process. Only an instance has something to undo, and it does so before `run` returns.
 
 mod call_view;
 mod calls;
@@ -56,57 +55,57 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
-/// Orders that may wait for an instance: far more than the election gives in the time that an instance needs for one.
+/// Orders that may wait for an instance: far more than the election sends while an instance handles one.
 const ORDERS: usize = 64;
-/// How long a clean stop may take in all: a handover, then a hold until the node's own key may go.
+/// Time limit of a clean stop: a handover, then a hold until the node's own key may go.
 const STOP: Duration = Duration::from_secs(10);
 
-/// How long the start waits for the first try of every instance. nftables alone may take ten seconds, when it hangs.
+/// How long the start waits for the first try of every instance. A hung nftables alone may take ten seconds.
 const FIRST_TRY: Duration = Duration::from_secs(10);
 
-/// Why the agent could not start, or cannot go on.
+/// Why the agent could not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// A file that the configuration names is not there, or not usable.
+    /// A file in the configuration is missing or unusable.
     #[error("{0}")]
     Files(String),
-    /// etcd's settings cannot be used.
+    /// The etcd settings are unusable.
     #[error(transparent)]
     Etcd(#[from] EtcdError),
-    /// The election cannot start.
+    /// The election failed to start.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
-    /// The control socket cannot be opened.
+    /// The control socket failed to open.
     #[error(transparent)]
     Control(#[from] ServeError),
-    /// No addresses can be managed.
+    /// The address driver failed.
     #[error(transparent)]
     Addresses(AddressError),
-    /// The addresses of an instance cannot be managed.
+    /// The addresses of an instance failed.
     #[error("instance {instance:?}: {source}")]
     Address {
         /// The instance.
         instance: String,
-        /// What went wrong.
+        /// The cause.
         source: AddressError,
     },
-    /// The kernel cannot be made to keep this host from answering without a right.
+    /// The kernel lease of an instance failed, so this host might answer without a right.
     #[error("instance {instance:?}: {source}")]
     Lease {
         /// The instance.
         instance: String,
-        /// What went wrong.
+        /// The cause.
         source: KernelLeaseError,
     },
-    /// The addresses of an instance cannot be announced.
+    /// Announcing an instance's addresses failed.
     #[error("instance {instance:?}: {source}")]
     Announce {
         /// The instance.
         instance: String,
-        /// What went wrong.
+        /// The cause.
         source: AnnounceError,
     },
-    /// What the neighbours say of the addresses of an instance cannot be heard.
+    /// Listening to the neighbours of an instance failed.
     #[error("instance {instance:?}: cannot hear ARP and neighbour discovery: {source}; the agent needs CAP_NET_RAW")]
     Neighbours {
         /// The instance.
@@ -114,47 +113,47 @@ pub enum AgentError {
         /// The system's error.
         source: std::io::Error,
     },
-    /// The election has ended although nobody asked it to.
+    /// The election has ended unexpectedly.
     #[error("the election has ended, and nothing may be held without it; see the log before this")]
     ElectionEnded,
-    /// The calls of an instance cannot be learnt or kept.
+    /// Learning or keeping an instance's calls failed.
     #[error("instance {instance:?}: {source}")]
     Calls {
         /// The instance.
         instance: String,
-        /// What went wrong.
+        /// The cause.
         source: CallsError,
     },
-    /// The control socket cannot be served.
+    /// Serving the control socket failed.
     #[error("cannot serve the control socket: {0}")]
     Socket(#[source] std::io::Error),
-    /// Nothing can look after the parts that may fail.
+    /// The watchdog thread failed to start.
     #[error(
         "cannot start the watchdog's thread: {0}; see the limits of processes and memory (`ulimit -a`, `TasksMax=`)"
     )]
     Watchdog(#[source] std::io::Error),
-    /// The process cannot listen to signals.
+    /// Signal handling failed to start.
     #[error("cannot listen to signals: {0}")]
     Signals(#[source] std::io::Error),
 }
 
-/// The control socket, and what is asked there.
+/// The control socket and its requests.
 type Control = (server::Socket, server::Serving, mpsc::Receiver<Asked>);
 
-/// The orders' ends of the instances, by name.
+/// The instances' order channels, by name.
 type Instances = BTreeMap<String, mpsc::Sender<Order>>;
-/// What is known of the modes of the instances that have calls, by name.
+/// The mode of each instance with calls, by name.
 type Modes = BTreeMap<String, watch::Receiver<mode::Picture>>;
 
-/// Runs the agent until SIGTERM or SIGINT, or, with the addresses left for the next process, until SIGUSR2. `files`: whether the files
-/// that the configuration names are usable now.
+/// Runs the agent until SIGTERM or SIGINT. SIGUSR2 also ends it, but leaves the addresses for the next process. `files`
+/// checks whether the files in the configuration are usable now.
 ///
 /// # Errors
-/// See [`AgentError`]: what no waiting helps against. What is missing on this host, or in etcd, is tried again.
+/// The permanent failures in [`AgentError`]. Anything missing on this host or in etcd is retried.
 pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + Send + Sync) -> Result<(), AgentError> {
     sys::one_heap();
     part::listen_to_panics();
-    // Reading it may take a while on a cold disk: better now than at a takeover.
+    // Loading the program may take a while on a cold disk, so do it now and not during a takeover.
     if let Err(e) = sys::lock_memory().and_then(|()| sys::load_program()) {
         warn!(
             "memory is not locked ({e}): on a host that swaps, the address may move; give the agent CAP_IPC_LOCK (the systemd unit does)"
@@ -163,10 +162,10 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
     let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Signals)?;
     let mut restart_signal = signal(SignalKind::user_defined2()).map_err(AgentError::Signals)?;
-    // Without a handler SIGHUP kills the process, and with it the calls that it carries.
+    // Without a handler SIGHUP kills the process, and the calls it carries with it.
     let mut hang_up = signal(SignalKind::hangup()).map_err(AgentError::Signals)?;
 
-    // Until all that the node needs is there, nothing is touched.
+    // Change nothing on this host until everything for this node is available.
     let mut control = None;
     let mut waiting = Waiting::default();
     let (etcd, opened) = loop {
@@ -178,7 +177,7 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
                 }
             }
         }
-        // systemd waits for no longer than a minute and a half, and would begin anew.
+        // systemd waits at most a minute and a half for READY, and would then start the agent anew.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         let again = clock::tokio_at(waiting.next());
         loop {
@@ -193,11 +192,11 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
         }
     };
     let Some((socket, serving, requests)) = control else { return Ok(()) };
-    // From here on a part of its own serves it.
+    // From here on its own part serves the socket.
     drop((serving, requests));
     let socket = Arc::new(socket);
-    // The kernel's tables come before all else, and leave what is held as it is: an agent that runs is not disturbed, and what a
-    // predecessor held is known before the election begins.
+    // The kernel's tables come first and keep any hold in force. So a running agent is not disturbed, and the
+    // predecessor's holds are known before the election begins.
     let (leases, inherited) = Leases::install(&config).await;
     let found = inherited.clone();
     let started = opened.start(&config, etcd.clone(), Box::new(leases.clone()), inherited, false).await;
@@ -208,7 +207,7 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
             return Err(e.into());
         }
     };
-    // Not what ran out before the election looked at it: of that it says nothing more.
+    // Skip rights that ran out before the election started: the election will not report their end.
     let now = clock::now();
     let kept: BTreeSet<String> =
         found.into_iter().filter(|(_, right)| right.until > now).map(|(name, _)| name).collect();
@@ -221,7 +220,7 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
     let addresses = match open_addresses(&config, &kept).await {
         Ok(addresses) => addresses,
         Err(source) => {
-            // What was set up before the failure is undone, and etcd forgets this node at once.
+            // Undo everything set up before the failure, and make etcd forget this node at once.
             leave(&config, None, cluster, events, instances).await;
             match Addresses::open() {
                 Ok(addresses) => leases.remove(&config, &addresses).await,
@@ -251,9 +250,9 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
         tried.push(told);
         instances.insert(instance.name.clone(), orders);
     }
-    // One that hangs must not keep the others from being told what the election says.
+    // One hung instance must not keep the election's orders from the others.
     let _ = tokio::time::timeout(FIRST_TRY, futures::future::join_all(tried)).await;
-    // Ended when it is dropped: these have nothing to undo.
+    // Dropping the set ends these tasks; they have nothing to undo.
     let mut tasks_of_agent = tokio::task::JoinSet::new();
     let answers =
         requests::Answers::new(&config, cluster.clone(), etcd.clone(), instances.clone(), modes, parts.clone());
@@ -269,7 +268,7 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     info!(node = config.node.name, cluster = config.node.cluster, "keepcall {} is up", env!("CARGO_PKG_VERSION"));
 
-    // While systemd is asked whether this is a restart, everything goes on.
+    // Everything continues while systemd answers whether this is a restart.
     let mut asked: Option<JoinHandle<bool>> = None;
     let mut election_ended = false;
     let restart = loop {
@@ -304,7 +303,7 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
     info!("stopping: handing over, then releasing the addresses");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     leave(&config, Some(&addresses), cluster, events, instances).await;
-    // Nobody may put back what is removed now.
+    // From here on no task may restore what is removed.
     tasks_of_agent.shutdown().await;
     leases.remove(&config, &addresses).await;
     socket.close();
@@ -314,9 +313,9 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
     if election_ended { Err(AgentError::ElectionEnded) } else { Ok(()) }
 }
 
-/// What must be there before anything of this host is touched. The control socket and the heartbeat port are what only one agent can
-/// have: an agent that is started a second time by mistake must not take the addresses from the one that holds them. The control
-/// socket, once it was had, is kept.
+/// Opens everything that must exist before the agent changes this host. Only one agent can have the control socket and
+/// the heartbeat port, so a second agent, started by mistake, cannot take the addresses from the first. Once open, the
+/// control socket stays open.
 async fn open(
     config: &Config,
     files: &(impl Fn() -> Result<(), ConfigError> + Sync),
@@ -331,7 +330,7 @@ async fn open(
     Ok((Etcd::connect(&config.etcd)?, Opened::open(config)?))
 }
 
-/// The problems alone, without their places in the file.
+/// The problems alone, without their positions in the file.
 fn in_words(error: &ConfigError) -> String {
     let ConfigError::Invalid { problems, .. } = error else { return error.to_string() };
     let one = |p: &Problem| p.help.as_ref().map_or_else(|| p.message.clone(), |help| format!("{}: {help}", p.message));
@@ -347,12 +346,12 @@ async fn asked(control: Option<&mut Control>) -> Asked {
     std::future::pending().await
 }
 
-/// Waits for a part's supervisor, and ends it when it is no longer waited for.
+/// Waits for a part's supervisor, and aborts it when the wait is dropped.
 async fn watched(supervisor: JoinHandle<()>) {
     let _ = tokio_util::task::AbortOnDropHandle::new(supervisor).await;
 }
 
-/// The answer of a task, once one was started.
+/// The result of a task once it has started; waits for ever before that.
 async fn answered(task: Option<&mut JoinHandle<bool>>) -> bool {
     match task {
         Some(task) => task.await.unwrap_or(false),
@@ -360,8 +359,8 @@ async fn answered(task: Option<&mut JoinHandle<bool>>) -> bool {
     }
 }
 
-/// Opens the address driver and removes what a dead predecessor left on interfaces or for instances that are no longer configured. What
-/// is held still, by the instances in `kept`, stays; of the others each sees to its own.
+/// Opens the address driver. Removes a dead predecessor's addresses from interfaces and instances that are no longer
+/// configured. Addresses of the instances in `kept` stay; every other instance clears its own.
 async fn open_addresses(config: &Config, kept: &BTreeSet<String>) -> Result<Arc<Addresses>, AddressError> {
     let addresses = Addresses::open()?;
     let held = config.instances.iter().filter(|i| kept.contains(&i.name));
@@ -372,7 +371,7 @@ async fn open_addresses(config: &Config, kept: &BTreeSet<String>) -> Result<Arc<
     Ok(Arc::new(addresses))
 }
 
-/// Begins to follow the mode of each instance that has calls.
+/// Starts to follow the mode of each instance with calls.
 fn follow_modes(config: &Config, etcd: &Etcd) -> Modes {
     let node = &config.node;
     let with_calls = config.instances.iter().filter(|i| i.sip.is_some());
@@ -382,7 +381,8 @@ fn follow_modes(config: &Config, etcd: &Etcd) -> Modes {
 }
 
 async fn pass_on(config: &Config, addresses: Option<&Addresses>, instances: &Instances, event: ClusterEvent) {
-    // The end of a right does not wait for what the instance is doing: the addresses go now, and the order makes sure of it.
+    // The end of a right does not wait for the instance's current work: the addresses go now, and the order repeats the
+    // removal.
     if let ClusterEvent::Drop { instance, handover: false, .. } = &event
         && let Some(addresses) = addresses
         && let Some(it) = config.instances.iter().find(|i| i.name == *instance)
@@ -404,7 +404,8 @@ async fn pass_on(config: &Config, addresses: Option<&Addresses>, instances: &Ins
     }
 }
 
-/// Hands over or releases: the addresses first, then the lease, then the own tables. Collects what fails and goes on.
+/// Hands over or releases: passes on the last drops while this node leaves the cluster, then stops every instance.
+/// Failures are logged and do not stop the rest.
 async fn leave(
     config: &Config,
     addresses: Option<&Addresses>,

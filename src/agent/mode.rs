@@ -1,7 +1,9 @@
-//! The mode of an instance: the configuration says it, and `keepcall mode` sets another for the whole cluster, in etcd.
+//! The mode of an instance. The configuration sets it per node, and `keepcall mode` overrides it for the whole cluster,
+//! in etcd.
 //!
-//! `instances/<i>/mode` holds what was set; without it each node obeys its configuration. `instances/<i>/modes/<node>` holds what
-//! a node obeys, so that nodes that do not agree are told of. Neither is bound to a lease: what an operator set outlasts restarts.
+//! `instances/<i>/mode` holds the override; without it each node obeys its configuration. `instances/<i>/modes/<node>`
+//! holds the mode that a node obeys, so that `status` can show nodes that disagree. Neither key has a lease: the
+//! operator's override outlasts restarts.
 
 use crate::clock;
 use crate::config::Mode;
@@ -13,27 +15,27 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-/// Schema of both values; one with a higher number comes from a newer release and is not read.
+/// Schema of both values. A value with another number is from another release and is not read.
 const SCHEMA: u32 = 1;
-/// The longest value that is read: a mode, a name and a time.
+/// Size limit of a value: a mode, a name and a time.
 const MAX_VALUE: usize = 4 * 1024;
-/// Nodes whose modes are kept. A cluster has a handful; what is beyond is somebody's mistake.
+/// Limit of nodes with a known mode. A cluster has a handful; more are a mistake.
 const MAX_NODES: usize = 256;
-/// Pause before a report that etcd did not take is put again.
+/// Pause before the next try of a failed report.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// What was set by an operator, or what a node obeys.
+/// The operator's override, or the mode that a node obeys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Value {
     schema: u32,
     mode: Mode,
-    /// The node on which it was set; of a report, the node itself.
+    /// The node where the operator set the mode; in a report, the node itself.
     by: String,
     /// Wall-clock milliseconds since 1970.
     at_ms: u64,
 }
 
-/// Why a value is not read.
+/// Why a value is unreadable.
 #[derive(Debug, thiserror::Error)]
 enum Unreadable {
     #[error("it has {0} bytes")]
@@ -58,16 +60,17 @@ fn read(value: &[u8]) -> Result<Value, Unreadable> {
     }
 }
 
-/// What is known of an instance's mode. Pure.
+/// The known state of an instance's mode. Pure.
 #[derive(Clone, Debug)]
 pub(super) struct Picture {
     configured: Mode,
-    /// What was set, by whom and when.
+    /// The override, its node and its time.
     set: Option<(Mode, String, u64)>,
-    /// Why what was set cannot be read.
+    /// Why the override is unreadable.
     problem: Option<String>,
     nodes: BTreeMap<String, Mode>,
-    /// Whether etcd has told what was set. Before that nothing is done with a call: the operator may have said "observe".
+    /// Whether etcd has delivered the override. Until then nothing happens to any call, because the operator may have
+    /// set "observe".
     known: bool,
 }
 
@@ -76,12 +79,12 @@ impl Picture {
         Self { configured, set: None, problem: None, nodes: BTreeMap::new(), known: false }
     }
 
-    /// The mode to obey; `None` while it is not known what was set.
+    /// The mode to obey; `None` until the override is known.
     pub(super) fn mode(&self) -> Option<Mode> {
         self.known.then(|| self.set.as_ref().map_or(self.configured, |s| s.0))
     }
 
-    /// A value that cannot be read leaves in force what was.
+    /// An unreadable value leaves the former mode in force.
     fn see_set(&mut self, value: &[u8]) {
         match read(value) {
             Ok(Value { mode, by, at_ms, .. }) => (self.set, self.problem) = (Some((mode, by, at_ms)), None),
@@ -98,7 +101,8 @@ impl Picture {
         }
     }
 
-    /// For `status`: where the mode comes from, and which of `nodes` obey another. A node that tells of none is of an older release.
+    /// For `status`: the source of the mode, and the mode of each of `nodes`. A node without a report runs an older
+    /// release.
     pub(super) fn status(&self, nodes: &[String]) -> ModeStatus {
         let mode = self.mode();
         let told = nodes.iter().map(|n| NodeMode { node: n.clone(), mode: self.nodes.get(n).copied() });
@@ -113,7 +117,7 @@ impl Picture {
     }
 }
 
-/// The keys of an instance.
+/// The etcd keys of an instance.
 struct Keys {
     set: String,
     nodes: String,
@@ -126,7 +130,7 @@ impl Keys {
     }
 }
 
-/// Follows the mode of `instance`, and tells in etcd what this node obeys. Ends with the process.
+/// Follows the mode of `instance`, and reports this node's mode in etcd. Ends with the process.
 pub(super) fn follow(
     etcd: Etcd,
     cluster: &str,
@@ -138,7 +142,7 @@ pub(super) fn follow(
     let (tell, picture) = watch::channel(Picture::new(configured));
     let (instance, node) = (instance.to_owned(), node.to_owned());
     tokio::spawn(async move {
-        // One watch for both: the name of one key is the beginning of the others'.
+        // One watch covers both, because the override's key is a prefix of the report keys.
         let mut news = etcd.watch(&keys.set);
         let mut reported = false;
         loop {
@@ -211,7 +215,7 @@ async fn put(etcd: &Etcd, key: &str, by: &str, mode: Mode) -> Result<(), EtcdErr
     etcd.put(key, &serde_json::to_vec(&value).unwrap_or_default(), 0).await
 }
 
-/// Sets the mode for the whole cluster; `None`: each node obeys its configuration again.
+/// Sets the mode for the whole cluster. With `None` each node obeys its configuration again.
 pub(super) async fn set(
     etcd: &Etcd,
     cluster: &str,

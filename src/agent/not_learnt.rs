@@ -1,13 +1,14 @@
-//! When to tell that calls are not learnt, and why.
+//! Decides when to warn about calls that are not learnt, and why.
 
 use crate::calls::tracker::Counters;
 use crate::time::Time;
 use std::time::Duration;
 
-/// Least time between two warnings: a flood is one piece of news, not thousands. What was never told before is news at once.
+/// Least time between two warnings, because a flood is one piece of news and not thousands. A reason that is new is
+/// reported at once.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// What was told of the legs that found no room.
+/// The last report about legs that are not learnt.
 #[derive(Default)]
 pub(super) struct NotLearnt {
     told: Option<Time>,
@@ -15,7 +16,7 @@ pub(super) struct NotLearnt {
 }
 
 impl NotLearnt {
-    /// The news since it was last told, as a sentence for people; `None` if there is none, or it is too early.
+    /// The news since the last report, as readable text; `None` if there is none, or if it is too early.
     pub(super) fn news(&mut self, now: Counters, at: Time) -> Option<String> {
         let kinds = |c: &Counters| [c.gave_way, c.no_room, c.same_call_id, c.too_long, c.cut];
         let (kinds_now, kinds_before) = (kinds(&now), kinds(&self.before));
@@ -51,7 +52,7 @@ mod tests {
         assert!(told.news(counted(7), at(1)).is_some_and(|t| t.starts_with("7 that the server did not answer")));
         assert_eq!(told.news(counted(9_000), at(60)), None);
         let later = Counters { no_room: 2, not_learnt: 9_002, ..counted(9_000) };
-        // Another reason does not wait.
+        // A new reason does not wait.
         let text = told.news(later, at(60)).unwrap_or_default();
         assert!(text.starts_with("8993 that") && text.contains("; 2 found no room"), "{text}");
         assert_eq!(told.news(later, at(200)), None, "no news is no news");

@@ -1,8 +1,10 @@
-//! Parts of the agent that may fail without the rest: each has a thread and a runtime of its own, and a supervisor that starts it again.
+//! Parts of the agent that may fail on their own. Each part has its own thread and runtime, and a supervisor that
+//! restarts it.
 //!
-//! A panic ends the thread; so does one in any task of its runtime, which the panic hook tells. A thread that never comes back cannot
-//! be ended: it is abandoned, and its licence is taken away, without which nothing leaves it any more. Whoever waits for a part
-//! waits with a time limit, and holds no lock that a part takes for longer than a statement.
+//! A panic ends the thread. So does a panic in any task of its runtime, because the panic hook reports it. A hung
+//! thread cannot be ended: the supervisor abandons it and revokes its licence, and without a licence no action leaves
+//! the thread. Every wait for a part has a time-out, and no code outside holds a lock of a part for longer than one
+//! statement.
 
 mod licence;
 mod policy;
@@ -26,20 +28,22 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
-/// How often a part shows that it still turns.
+/// How often a part shows that its runtime still turns.
 const BEAT: Duration = Duration::from_millis(200);
-/// Messages on which a part failed that are remembered, so that they are passed over: each cost a restart, and these are bounded.
+/// Limit of remembered messages that made a part fail and are now skipped. Each of them cost a restart, and restarts
+/// are limited.
 const MOST_POISON: usize = 64;
 
-/// The work of one run of a part, on its own thread. Returns when it is no longer wanted, or why it cannot go on.
+/// The work of one run of a part, on its own thread. Returns `Ok` when it is no longer needed, or the reason of its
+/// failure.
 pub(super) type Work = Pin<Box<dyn Future<Output = Result<(), String>>>>;
 
-/// What one run of a part is given.
+/// The inputs of one run of a part.
 #[derive(Clone)]
 pub(super) struct Turn {
-    /// Counts the runs from 0.
+    /// The number of the run, counted from 0.
     pub(super) number: u32,
-    /// Why the run before this one failed.
+    /// Why the former run failed.
     pub(super) after: Option<String>,
     pub(super) licence: Licence,
     pub(super) pulse: Arc<Pulse>,
@@ -47,7 +51,7 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    /// Notes what is being handled now. `false`: the part failed on it before, and must pass it over.
+    /// Notes the message that is being handled. Returns `false` if the part failed on it before and must skip it.
     pub(super) fn begins(&self, message: u64) -> bool {
         if self.passes_over(message) {
             return false;
@@ -56,18 +60,18 @@ impl Turn {
         true
     }
 
-    /// Whether the part failed on this before.
+    /// Whether the part failed on this message before.
     pub(super) fn passes_over(&self, message: u64) -> bool {
         self.poison.contains(&message)
     }
 
-    /// Nothing particular is being handled.
+    /// Notes that no message is being handled.
     pub(super) fn ends(&self) {
         self.pulse.handles(0);
     }
 }
 
-/// What is known of a part, for `status`.
+/// The state of a part, for `status`.
 #[derive(Debug, Default)]
 struct State {
     state: &'static str,
@@ -78,14 +82,15 @@ struct State {
     pulse: Option<Arc<Pulse>>,
 }
 
-/// A part by its name.
+/// A part with its name.
 type Named = (String, Arc<Mutex<State>>);
 
 /// All parts.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Parts(Arc<Mutex<Vec<Named>>>);
 
-/// No code panics while it holds the lock, and the state is whole after each statement; so a poisoned lock is still good.
+/// No code panics while it holds the lock, and the state is consistent after each statement. So a poisoned lock is
+/// still good.
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -110,8 +115,9 @@ impl Parts {
             .collect()
     }
 
-    /// Runs a part until its work is done, in a task of the caller's runtime. `work` makes each run's; it is called on the run's own
-    /// thread. `cut` is called when a run has failed, before the next: it ends what the run has left outside of its thread.
+    /// Supervises a part in a task of the caller's runtime until its work is done. `work` makes the work of each run,
+    /// on the run's own thread. `cut` runs after a failure, before the next run, and ends everything that the failed
+    /// run left outside of its thread.
     pub(super) fn supervise(
         &self,
         name: &str,
@@ -161,7 +167,7 @@ async fn supervise(
             }
             Err(e) => (Failure::Ended, format!("its thread could not be started: {e}")),
         };
-        // First of all: what fails must not speak any more.
+        // First of all: a failed run must not act any more.
         licence.revoke();
         cut();
         beats.remove(&pulse);
@@ -210,7 +216,7 @@ async fn supervise(
     }
 }
 
-/// Starts one run; its end comes by the receiver.
+/// Starts one run. The receiver gets its result.
 fn start(
     name: &str,
     turn: Turn,
@@ -232,13 +238,13 @@ fn start(
                 }
             })
         }));
-        // Not waited for: a request to the kernel may be under way on another thread.
+        // Do not wait, because a kernel request may be pending on another thread.
         runtime.shutdown_background();
         let result = result.unwrap_or_else(|_| Err(pulse.panic().unwrap_or_else(|| "it panicked".to_owned())));
-        // Nobody waits for a run that was abandoned.
+        // An abandoned run has no receiver any more.
         let _ = done.send(result);
     };
-    // The system's limit for a thread's name.
+    // The system's length limit of a thread name.
     let short: String = name.chars().take(15).collect();
     std::thread::Builder::new().name(short).spawn(run)?;
     Ok(ended)

@@ -1,14 +1,14 @@
-//! The pause of the whole cluster: one key in etcd, whose absence every automatic change of master compares.
+//! The pause of the whole cluster: one key in etcd. Every automatic change of master requires that the key is absent.
 
 use crate::clock;
 use crate::cluster::record::{Keys, Paused, SCHEMA, encode};
 use crate::control::api::{ApiError, ErrorKind, PauseState};
 use crate::etcd::{Etcd, EtcdError};
 
-/// The longest reason that is kept: it is for a line of `status`.
+/// Length limit of the reason: it goes into one line of `status`.
 const MAX_REASON: usize = 200;
 
-/// Pauses automatic changes of master. Asked for twice, the newer reason stands.
+/// Pauses automatic changes of master. On a repeated pause the newer reason counts.
 pub(super) async fn pause(etcd: &Etcd, cluster: &str, by: &str, reason: &str) -> Result<PauseState, ApiError> {
     let key = Keys::new(cluster).paused();
     let reason: String = reason.chars().filter(|c| !c.is_control()).take(MAX_REASON).collect();

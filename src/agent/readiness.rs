@@ -1,19 +1,20 @@
-//! What is waited for at the start, and how: in one process, with longer and longer pauses, told once.
+//! Waits for missing resources at the start: in one process, with growing pauses, and with one report per problem.
 //!
-//! Before this node may take any role: the control socket, the settings of etcd, the cluster's key and the heartbeat port. Before it
-//! may take that of one instance, in this order: its interface and kernel lease, the news of its addresses, the socket for
-//! announcements, the neighbours' news, and of its calls the recovery ports, the capture, HEP, the server's port, relay and fence.
-//! `starting.rs` opens them. etcd itself need not answer: without it nobody is elected.
+//! Before this node may take any role it needs the control socket, the settings of etcd, the cluster's key and the
+//! heartbeat port. Before it may take the role of one instance it needs, in this order: the interface and the kernel
+//! lease, the address monitor, the announcement socket, the conflict watch, and for calls the recovery ports, the
+//! capture, HEP, the server's port, the relay and the fence. `starting.rs` opens them. etcd itself need not answer,
+//! because without etcd no node is elected.
 
 use crate::time::Time;
 use std::time::Duration;
 
-/// The first pause: what was let go of a moment ago is there soon.
+/// The first pause: a resource that was released a moment ago is available soon.
 const FIRST: Duration = Duration::from_millis(100);
-/// The longest pause: what is repaired by hand is noticed before the hand has left the keyboard.
+/// The longest pause: the agent notices a manual repair within seconds.
 const LONGEST: Duration = Duration::from_secs(3);
 
-/// Waits for what is not there.
+/// The retry state for missing resources.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     tries: u32,
@@ -24,7 +25,7 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// A try failed; whether that is news.
+    /// Records a failed try. Returns whether the reason is new.
     pub(super) fn failed(&mut self, why: &str, now: Time) -> bool {
         let pause = FIRST.saturating_mul(2_u32.saturating_pow(self.tries)).min(LONGEST);
         self.tries = self.tries.saturating_add(1);
@@ -35,12 +36,12 @@ impl Waiting {
         news
     }
 
-    /// When to try again.
+    /// The time of the next try.
     pub(super) fn next(&self) -> Time {
         self.next.unwrap_or(Time::ZERO)
     }
 
-    /// How long it has been waited for.
+    /// How long the wait has lasted.
     pub(super) fn lasts(&self, now: Time) -> Duration {
         self.since.map_or(Duration::ZERO, |since| now.since(since))
     }

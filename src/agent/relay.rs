@@ -1,5 +1,6 @@
-//! Changes of the kernel relay, off the instance's loop: a change waits for the kernel's own lock on nftables, which another
-//! program's large change may hold, and ten thousand calls come in pieces for a second or two. The loop's SIP must not wait for that.
+//! Changes the kernel relay outside of the instance's loop. A change waits for the kernel's nftables lock, which
+//! another program's large change may hold, and ten thousand calls go in pieces over a second or two. The loop's SIP
+//! must not wait for that.
 
 use crate::recovery::media::kernel::{KernelRelay, RefusedPackets, RelayError, Wish};
 use std::collections::BTreeMap;
@@ -9,26 +10,26 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::warn;
 
-/// Pause before what nftables refused is tried again.
+/// Pause before the next try after nftables refused.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// What is wanted and not yet asked of the kernel.
+/// The wanted changes that are not in the kernel yet.
 #[derive(Debug, Default)]
 struct Wanted {
-    /// By call id: one entry for each call, so the number of calls bounds it.
+    /// By call id: one entry per call, so the number of calls limits it.
     wishes: BTreeMap<String, Wish>,
-    /// Counts what was asked for.
+    /// Counts the requests.
     version: u64,
 }
 
-/// The relay of one instance and the task that changes it. What comes while a change is under way is sorted in after
-/// the piece that it is at: an emergency call does not wait for a thousand others.
+/// The relay of one instance and its task. A request that arrives during a change is merged in after the current piece,
+/// so an emergency call does not wait for a thousand others.
 #[derive(Debug)]
 pub(super) struct Relay {
     kernel: Arc<KernelRelay>,
     wanted: Arc<Mutex<Wanted>>,
     bell: mpsc::Sender<()>,
-    /// Up to which version all is done.
+    /// The version up to which everything is done.
     done: watch::Receiver<u64>,
     task: JoinHandle<()>,
 }
@@ -36,14 +37,14 @@ pub(super) struct Relay {
 impl Relay {
     pub(super) fn start(instance: &str, kernel: KernelRelay) -> Self {
         let (kernel, wanted) = (Arc::new(kernel), Arc::<Mutex<Wanted>>::default());
-        // One ring is enough: the task looks at all that is wanted.
+        // One ring is enough, because the task reads all wanted changes.
         let (bell, rung) = mpsc::channel(1);
         let (tell, done) = watch::channel(0);
         let task = tokio::spawn(work(instance.to_owned(), Arc::clone(&kernel), Arc::clone(&wanted), rung, tell));
         Self { kernel, wanted, bell, done, task }
     }
 
-    /// Forwards exactly these flows for these calls, soon; the newest word for a call counts.
+    /// Forwards exactly these flows for these calls, soon. The newest request for a call counts.
     pub(super) fn set(&self, wishes: Vec<Wish>) {
         if wishes.is_empty() {
             return;
@@ -53,24 +54,24 @@ impl Relay {
             wanted.wishes.extend(wishes.into_iter().map(|wish| (wish.call.clone(), wish)));
             wanted.version += 1;
         }
-        // Full means that a ring is waiting already.
+        // A full channel already holds a ring.
         let _ = self.bell.try_send(());
     }
 
-    /// Brings the kernel to what was set and nothing else, also if nothing was: the table may be a predecessor's.
+    /// Brings the kernel to exactly the requested flows, even without a new request: the table may be a predecessor's.
     pub(super) fn refresh(&self) {
         lock(&self.wanted).version += 1;
         let _ = self.bell.try_send(());
     }
 
-    /// Returns once all that was set before is in force, or was refused.
+    /// Returns once every earlier request is in force or was refused.
     pub(super) async fn settled(&self) {
         let version = lock(&self.wanted).version;
-        // An error means that the task has ended: then nothing more will change.
+        // An error means that the task has ended, so nothing will change any more.
         let _ = self.done.clone().wait_for(|done| *done >= version).await;
     }
 
-    /// Puts the table back if somebody deleted it; whether that was so.
+    /// Restores the table if somebody deleted it. Returns whether the table was gone.
     pub(super) async fn renew(&self) -> Result<bool, RelayError> {
         let deleted = self.kernel.is_deleted().await?;
         if deleted {
@@ -79,17 +80,17 @@ impl Relay {
         Ok(deleted)
     }
 
-    /// Packets that were not forwarded since the table was made; none while there is no table.
+    /// The packets that the current table refused to forward; zero without a table.
     pub(super) async fn refused(&self) -> RefusedPackets {
         self.kernel.refused().await.unwrap_or_default()
     }
 
-    /// Ends the changes; the table stays as it is.
+    /// Stops the changes. The table stays as it is.
     pub(super) fn end(&self) {
         self.task.abort();
     }
 
-    /// Ends the changes and removes the whole table.
+    /// Stops the changes and removes the whole table.
     pub(super) async fn clear(&self) -> Result<(), RelayError> {
         lock(&self.wanted).wishes.clear();
         self.task.abort();
@@ -103,7 +104,8 @@ impl Drop for Relay {
     }
 }
 
-/// No code panics while it holds the lock, and the state is whole after each statement; so a poisoned lock is still good.
+/// No code panics while it holds the lock, and the state is consistent after each statement. So a poisoned lock is
+/// still good.
 fn lock(wanted: &Mutex<Wanted>) -> MutexGuard<'_, Wanted> {
     wanted.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -138,7 +140,7 @@ async fn work(
                             "the relay of calls' audio is not as it should be: {e}; trying again each second"
                         );
                     }
-                    // Nobody waits for what may never be.
+                    // A waiter must not wait for a change that may never succeed.
                     done.send_replace(version);
                     tokio::time::sleep(AGAIN).await;
                 }

@@ -1,4 +1,4 @@
-//! What the agent answers to the command line.
+//! Answers the command line's requests.
 
 pub(super) mod forwarded;
 
@@ -17,16 +17,17 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
-/// How long a switchover may take from etcd's commit until this node has let go: the hold of the old master, with room.
+/// Time limit of a switchover, from etcd's commit until this node has dropped the addresses: the old master's hold,
+/// with a margin.
 const SETTLE: Duration = Duration::from_secs(5);
-/// How often the role is looked at while a switchover settles.
+/// How often the role is checked while a switchover settles.
 const LOOK: Duration = Duration::from_millis(5);
-/// How long a change of mode is waited for: what nodes that are up need to tell that they obey it, with room.
+/// How long a mode change waits: the time that running nodes need to report the new mode, with a margin.
 const OBEY: Duration = Duration::from_secs(2);
-/// An instance answers between two events; one that does not within this time is shown without its part.
+/// Timeout for an instance's answer, which comes between two events. A slower instance is shown without its part.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Everything that answers are made from.
+/// The sources of all answers.
 #[derive(Clone)]
 pub(super) struct Answers {
     config: Config,
@@ -35,7 +36,7 @@ pub(super) struct Answers {
     instances: Instances,
     modes: Modes,
     parts: Parts,
-    /// Where etcd is asked: what answers the command line may fail, and must not take etcd's connections with it.
+    /// The runtime for etcd requests: the control part may fail, and must not take etcd's connections with it.
     core: Handle,
 }
 
@@ -51,15 +52,15 @@ impl Answers {
         Self { config: config.clone(), cluster, etcd, instances, modes, parts, core: Handle::current() }
     }
 
-    /// Answers in a task of its own: a slow etcd must not hold up the agent.
+    /// Answers in a separate task, so that a slow etcd does not block the agent.
     pub(super) fn answer(self, request: Request, reply: oneshot::Sender<Reply>) {
         tokio::spawn(async move {
-            // Who asked may have gone away meanwhile.
+            // The client may have disconnected.
             let _ = reply.send(self.make(request).await.unwrap_or_else(Reply::Error));
         });
     }
 
-    /// Makes the answer here, or lets the master make it where only the master can.
+    /// Makes the answer here, or forwards the request to the master if only the master can answer.
     async fn make(&self, request: Request) -> Result<Reply, ApiError> {
         let (name, request) = match request {
             Request::Candidates { instance } => {
@@ -95,7 +96,7 @@ impl Answers {
         self.seen(instance).is_some_and(|i| i.role == Role::Master)
     }
 
-    /// Makes the answer of this node, and asks no other.
+    /// Makes this node's answer without asking another node.
     pub(super) async fn make_here(&self, request: Request) -> Result<Reply, ApiError> {
         Ok(match request {
             Request::Status => Reply::Status(self.status().await),
@@ -142,7 +143,7 @@ impl Answers {
         })
     }
 
-    /// Asks etcd, in the runtime where its connections live.
+    /// Runs an etcd request in the runtime of etcd's connections.
     async fn at_core<T: Send + 'static>(
         &self,
         question: impl Future<Output = Result<T, ApiError>> + Send + 'static,
@@ -253,13 +254,13 @@ impl Answers {
         }
     }
 
-    /// How the mode of an instance is; `None` if it has no calls.
+    /// The mode of an instance; `None` if it has no calls.
     fn mode_status(&self, instance: &str) -> Option<api::ModeStatus> {
         let nodes: Vec<String> = self.cluster.status().nodes.into_iter().map(|n| n.name).collect();
         Some(self.modes.get(instance)?.borrow().status(&nodes))
     }
 
-    /// Changes the mode of an instance, if that is asked for, and waits a moment for the nodes that are up to say that they obey it.
+    /// Changes the mode of an instance on request, and waits briefly until the running nodes report that they obey it.
     async fn mode(&self, instance: String, change: Option<api::ModeChange>) -> Result<api::ModeReply, ApiError> {
         let Some(picture) = self.modes.get(&instance) else {
             return Err(ApiError {
@@ -288,7 +289,7 @@ impl Answers {
                 Some(mode) => p.mode() == Some(mode) && self.mode_status(&instance).is_none_or(|s| s.mixed().is_none()),
                 None => p.status(&[]).set_by.is_none(),
             };
-            // Nodes that are away do not say anything: the answer names them.
+            // Absent nodes do not report; the answer names them.
             let obeyed = async { while !done(&picture.borrow_and_update()) && picture.changed().await.is_ok() {} };
             let _ = tokio::time::timeout(OBEY, obeyed).await;
         }
@@ -304,7 +305,7 @@ impl Answers {
             return Err(not_master(found.master.as_deref()));
         }
         let priority = |node: &str| status.nodes.iter().find(|n| n.name == node).and_then(|n| n.priority).unwrap_or(0);
-        // Leases run out while etcd is away; that alone would send people to the wrong place.
+        // Leases run out while etcd is away. That reason alone would mislead the operator.
         let no_etcd = (!status.etcd.is_empty() && status.etcd.iter().all(|e| !e.healthy))
             .then(|| "etcd, where a change of master is written, cannot be used now: see `keepcall status`".to_owned());
         Ok(api::Candidates {
@@ -327,7 +328,7 @@ impl Answers {
         let started = Instant::now();
         let from = self.seen(&instance).and_then(|i| i.master);
         let epoch = self.cluster.switchover(&instance, to).await.map_err(|e| refusal(&e))?;
-        // Committed; it is done when this node has let go and knows its successor.
+        // The switchover is committed. It is done when this node has dropped the addresses and knows its successor.
         while started.elapsed() < SETTLE {
             if let Some(now) = self.seen(&instance)
                 && now.epoch >= epoch
@@ -374,7 +375,7 @@ impl Answers {
     }
 }
 
-/// The answer of an agent that waits for what it needs before it may begin.
+/// The answer of an agent that still waits for missing resources.
 pub(super) fn not_ready(config: &Config, request: &Request, waiting: &Waiting) -> Reply {
     let why = waiting.why().unwrap_or("it begins").to_owned();
     if !matches!(request, Request::Status) {

@@ -1,7 +1,7 @@
-//! Whether the end of this process is a restart: then the addresses stay where they are.
+//! Detects whether the end of this process is a restart. In a restart the addresses stay.
 //!
-//! systemd sends the same SIGTERM for `systemctl stop` and for `systemctl restart` (and for a package upgrade, which restarts);
-//! only its list of jobs tells them apart. Where there is no systemd, SIGUSR2 says that this is a restart.
+//! systemd sends the same SIGTERM for `systemctl stop` and for `systemctl restart` (and for a package upgrade, which
+//! restarts). Only systemd's job list distinguishes them. Without systemd, SIGUSR2 means a restart.
 
 use super::instance::Order;
 use super::{Instances, pass_on};
@@ -14,13 +14,13 @@ use tokio::process::Command;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
-/// Set by the unit file to the unit's own name.
+/// The unit file sets this variable to the unit's own name.
 const UNIT: &str = "KEEPCALL_UNIT";
-/// How long systemd may take to answer, while everything goes on. Far below its own time limit for a stop.
+/// Timeout for systemd's answer, far below its time limit for a stop. The agent works on while it waits.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Leaves everything in force for the next process: rights rest on the lease, which outlasts a restart; what calls need is in
-/// etcd; addresses, tables and keys stay.
+/// Leaves everything in force for the next process. Rights rest on the lease, which outlasts a restart. The calls are
+/// in etcd. Addresses, tables and keys stay.
 pub(super) async fn park(
     config: &Config,
     addresses: &Addresses,
@@ -32,7 +32,7 @@ pub(super) async fn park(
     let parked = loop {
         tokio::select! {
             biased;
-            // A right may still end while the others are put in order.
+            // Another right may still end while the cluster parks.
             Some(event) = events.recv() => pass_on(config, Some(addresses), &instances, event).await,
             done = &mut parking => break done.unwrap_or(false),
         }
@@ -45,14 +45,14 @@ pub(super) async fn park(
     for orders in instances.into_values() {
         let (done, flushed) = oneshot::channel();
         if orders.send(Order::Park(done)).await.is_ok() {
-            // An error means that the instance has ended: then there is nothing to wait for.
+            // An error means that the instance has ended, so there is nothing to wait for.
             let _ = flushed.await;
         }
     }
 }
 
-/// Asks systemd whether it will start this unit again. Without systemd, or without an answer, this is an ordinary stop: then
-/// the addresses are handed over, which is safe in any case.
+/// Asks systemd whether it will start this unit again. Without systemd or an answer this is an ordinary stop with a
+/// handover, which is safe in any case.
 pub(super) async fn is_asked_for() -> bool {
     let Ok(unit) = std::env::var(UNIT) else { return false };
     let mut ask = Command::new("systemctl");
@@ -71,7 +71,7 @@ pub(super) async fn is_asked_for() -> bool {
     }
 }
 
-/// Whether one of these lines (`JOB UNIT TYPE STATE`) is a restart of `unit`.
+/// Whether one of these lines (`JOB UNIT TYPE STATE`) restarts `unit`.
 fn restarts(jobs: &str, unit: &str) -> bool {
     jobs.lines().any(|line| {
         let mut words = line.split_whitespace().skip(1);

@@ -1,4 +1,4 @@
-//! Another host that answers for an address of an instance: asked for, answered, and told.
+//! Probes for another host that answers for an instance's address, defends the address, and reports the conflict.
 
 use super::instance::Instance;
 use crate::clock;
@@ -13,7 +13,7 @@ impl Instance {
         let Some(epoch) = self.held.filter(|epoch| self.cluster.holds(instance, *epoch)) else { return };
         let sent = match action {
             Action::Probe(address) => {
-                // A network card may have been added, and the interface be another one of the same name.
+                // A new network card may be present, or a new interface with the same name.
                 if let Err(e) = self.conflicts.look_again() {
                     debug!(instance, "neighbours are not heard for the moment: {e}");
                 }

@@ -1,20 +1,20 @@
-//! Reads a few random RTP packets while the server carries calls, so that it is known where phones really send from.
+//! Samples a few random RTP packets during calls, to learn where phones really send from.
 
 use crate::wire::capture::{Capture, Seen};
 use std::net::IpAddr;
 use tracing::warn;
 
-/// The rate is changed only when it is off by this factor: each change is a system call, and calls come and go.
+/// The rate changes only when it is off by this factor: each change is a system call, and calls come and go.
 const SLACK: u32 = 2;
 
-/// The sampler of one instance. Without a socket while there is nothing to learn: then RTP costs nothing at all.
+/// The sampler of one instance. It has no socket while there is nothing to learn, so RTP then costs nothing at all.
 pub(super) struct Sampler {
     interface: String,
     vips: Vec<IpAddr>,
     ports: (u16, u16),
     capture: Option<Capture>,
     one_in: u32,
-    /// Whether it was said already that sampling does not work here.
+    /// Whether a failure of sampling was already reported.
     failed: bool,
 }
 
@@ -23,7 +23,7 @@ impl Sampler {
         Self { interface: interface.to_owned(), vips: vips.to_vec(), ports, capture: None, one_in: 0, failed: false }
     }
 
-    /// The next sample; never ends while there is no capture. Cancel safe.
+    /// The next sample. Never returns without a capture. Cancel safe.
     pub(super) async fn next(&mut self) -> Seen {
         loop {
             let Some(capture) = &mut self.capture else { return std::future::pending().await };
@@ -34,7 +34,7 @@ impl Sampler {
         }
     }
 
-    /// Takes one of `wanted` packets from now on, none if `None`.
+    /// Samples one in `wanted` packets from now on; none if `None`.
     pub(super) fn adjust(&mut self, wanted: Option<u32>) {
         let Some(wanted) = wanted else {
             self.capture = None;

@@ -1,4 +1,4 @@
-//! The agent's own SIP sockets: the recovery port on each virtual address, bound before the address is here.
+//! The agent's own SIP sockets: the recovery port on each virtual address, bound before the address arrives.
 
 use super::part::Licence;
 use crate::sip::Transport;
@@ -10,14 +10,14 @@ use std::sync::Arc;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
-/// Datagrams that may wait for the instance's loop; a phone retransmits what is dropped beyond that.
+/// Datagrams that may wait for the instance's loop. Beyond this they are dropped, and the phone retransmits.
 const WAITING: usize = 1024;
-/// The largest UDP payload there is.
+/// The largest UDP payload.
 const DATAGRAM: usize = 65_535;
 /// Room for the answers of a thousand phones at once.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
-/// The recovery port could not be had.
+/// The recovery port is not available.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot use UDP port {port} of {address} as recovery port: {source}; {advice}")]
 pub struct RecoveryPortError {
@@ -27,7 +27,7 @@ pub struct RecoveryPortError {
     advice: &'static str,
 }
 
-/// A datagram that reached the recovery port.
+/// A datagram from the recovery port.
 #[derive(Debug)]
 pub(super) struct Datagram {
     pub(super) src: SocketAddr,
@@ -41,7 +41,7 @@ impl Datagram {
     }
 }
 
-/// One socket for each virtual address, all read into one queue.
+/// One socket per virtual address, all read into one queue.
 #[derive(Debug)]
 pub(super) struct RecoverySockets {
     sockets: Vec<(SocketAddr, Arc<UdpSocket>)>,
@@ -77,7 +77,7 @@ impl RecoveryPort {
 }
 
 impl RecoverySockets {
-    /// Reads the port in the runtime of the caller.
+    /// Reads the port in the caller's runtime.
     pub(super) fn start(port: &RecoveryPort) -> io::Result<Self> {
         let (tx, queue) = mpsc::channel(WAITING);
         let (mut sockets, mut readers) = (Vec::new(), Vec::new());
@@ -93,7 +93,8 @@ impl RecoverySockets {
         self.queue.recv().await
     }
 
-    /// Sends from the recovery port of `from`'s address, as long as the licence allows it; false if that is not one of ours.
+    /// Sends from the recovery port of `from`'s address while the licence is valid. Returns false if `from` is not a
+    /// recovery port.
     pub(super) async fn send(
         &self,
         from: SocketAddr,
@@ -130,7 +131,7 @@ fn bind(local: SocketAddr) -> io::Result<std::net::UdpSocket> {
     } else {
         socket.set_freebind_v4(true)?;
     }
-    // The kernel caps this at net.core.rmem_max; less is worse but works.
+    // The kernel caps the size at net.core.rmem_max. A smaller buffer still works.
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     socket.bind(&local.into())?;
     Ok(socket.into())
@@ -146,7 +147,8 @@ async fn read(local: SocketAddr, socket: Arc<UdpSocket>, queue: mpsc::Sender<Dat
                     return;
                 }
             }
-            // An ICMP error of an earlier send shows up here; the socket itself goes on. The pause bounds what a lasting error costs.
+            // An ICMP error of an earlier send appears here, and the socket still works. The pause limits the cost of a
+            // lasting error.
             Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
         }
     }

@@ -1,4 +1,4 @@
-//! How memory is handed out and kept, and how a thread that never ends is kept from the processor.
+//! Controls the heap, locks memory, and moves hung threads off the processor.
 #![allow(unsafe_code)] // mallopt(3), mlockall(2) with MCL_ONFAULT and sched_setscheduler(2) have no safe wrapper in libc or nix
 
 use std::io;
@@ -6,21 +6,23 @@ use std::io;
 /// The bit of `CAP_IPC_LOCK` in a capability set (capabilities(7)).
 const CAP_IPC_LOCK: u32 = 14;
 
-/// One heap for all threads. glibc makes one for each thread that meets another in the allocator, and what each has used once
-/// stays in it. This agent's threads are few and seldom allocate at the same time. Other C libraries have one heap anyway.
+/// One heap for all threads. glibc makes a heap for each thread that meets contention in the allocator, and memory once
+/// used stays in that heap. This agent has few threads, and they seldom allocate at the same time. Other C libraries
+/// have one heap anyway.
 pub(super) fn one_heap() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: the call takes two integers, and sets a limit that is looked at when a heap would be made.
+    // SAFETY: the call takes two integers and sets a limit that glibc checks before it makes a heap.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
     }
 }
 
-/// Keeps all memory of this process from being swapped out, each page from its first use on: an agent that waits for a disk
-/// loses its right. Pages that are never used stay unused, so this costs no memory.
+/// Locks all memory of this process, each page from its first use on, because an agent that waits for a disk loses its
+/// right. Unused pages stay unused, so the lock costs no memory.
 ///
 /// # Errors
-/// The system's, or `PermissionDenied` without `CAP_IPC_LOCK`: with a mere limit, later allocations could fail.
+/// The system's error, or `PermissionDenied` without `CAP_IPC_LOCK`: with only a resource limit, later allocations
+/// could fail.
 pub(super) fn lock_memory() -> io::Result<()> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let effective =
@@ -33,25 +35,25 @@ pub(super) fn lock_memory() -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Gives a thread of this process only the processor's time that nobody else wants.
+/// Gives a thread of this process only idle processor time.
 ///
 /// # Errors
-/// The system's.
+/// The system's error.
 pub(super) fn idle_thread(thread: i32) -> io::Result<()> {
     let param = libc::sched_param { sched_priority: 0 };
-    // SAFETY: `param` lives through the call, which only reads it; a thread that is gone is an error.
+    // SAFETY: `param` outlives the call, which only reads it. An ended thread is an error.
     let done = unsafe { libc::sched_setscheduler(thread, libc::SCHED_IDLE, &raw const param) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Reads this program and its libraries into memory, whole, and keeps them there. What a takeover needs may never have run before,
-/// and would come from the disk page by page in that moment, behind whatever else the disk does.
+/// Reads this program and its libraries into memory completely, and locks them there. A takeover may run code for the
+/// first time, and would otherwise read it from the disk page by page, behind all other disk work.
 ///
 /// # Errors
-/// The system's; what was read by then stays.
+/// The system's error. Parts already read stay locked.
 pub(super) fn load_program() -> io::Result<()> {
     for (start, length) in program(&std::fs::read_to_string("/proc/self/maps")?) {
-        // SAFETY: mlock reads no memory of ours and changes none; a range that is no longer mapped is an error.
+        // SAFETY: mlock neither reads nor changes our memory. An unmapped range is an error.
         if unsafe { libc::mlock(start as *const libc::c_void, length) } != 0 {
             return Err(io::Error::last_os_error());
         }
@@ -59,7 +61,7 @@ pub(super) fn load_program() -> io::Result<()> {
     Ok(())
 }
 
-/// Start and length of each part of a file that is mapped and not writable: code and constants (proc_pid_maps(5)).
+/// The start and length of each readable, non-writable file mapping: code and constants (proc_pid_maps(5)).
 fn program(maps: &str) -> Vec<(usize, usize)> {
     let part = |line: &str| {
         let mut words = line.split_whitespace();

@@ -1,4 +1,4 @@
-//! The record of one takeover while it goes on: the moment of each phase and how each call came through.
+//! The record of one running takeover: the time of each phase and the outcome of each call.
 
 use super::history::{self, Writer};
 use crate::calls::model::Call;
@@ -10,20 +10,20 @@ use crate::recovery::engine::Outcome;
 use crate::recovery::permitted::Ground;
 use crate::time::Time;
 
-/// Wall-clock microseconds since 1970 of an instant on this node's clock.
+/// The wall-clock microseconds since 1970 of an instant on this node's clock.
 pub(super) fn unix_us(at: Time) -> u64 {
     let ago = u64::try_from(clock::now().since(at).as_micros()).unwrap_or(u64::MAX);
     clock::unix_us().saturating_sub(ago)
 }
 
-/// One change of master, as seen by the node that became master.
+/// One change of master, as the new master sees it.
 #[derive(Debug)]
 pub(super) struct Takeover {
     entry: HistoryEntry,
     writer: Writer,
-    /// Calls whose outcome is not known yet.
+    /// Calls without an outcome yet.
     open: usize,
-    /// What each mode does with these calls; made with the first of them.
+    /// What each mode does with these calls. The first calls create it.
     forecasts: Option<Forecasts>,
 }
 
@@ -36,7 +36,7 @@ impl Takeover {
         history::mark(&mut self.entry, phase, unix_us(at));
     }
 
-    /// A re-INVITE leaves. Those of later, when every call is settled, are not of the takeover.
+    /// Records a re-INVITE. Once every call is settled, later re-INVITEs do not belong to the takeover.
     pub(super) fn invited(&mut self, at: Time) {
         if self.open > 0 {
             self.mark("first-reinvite", at);
@@ -44,13 +44,14 @@ impl Takeover {
         }
     }
 
-    /// `calls` more are to be recovered, as far as the mode allows.
+    /// Adds `calls` to recover, as far as the mode allows.
     pub(super) fn expect(&mut self, calls: usize) {
         self.open += calls;
         self.entry.calls.total += calls;
     }
 
-    /// Counts what `mode` does with these calls, and each mode above it would do, by what the engine decides by; all of them so far.
+    /// Counts what `mode` does with these calls, and what each mode above it would do, by the engine's own rules.
+    /// Returns the totals so far.
     pub(super) fn forecast(&mut self, calls: &[Call], mode: Mode, ground: &Ground) -> &[Forecast] {
         let forecasts = self.forecasts.get_or_insert_with(|| Forecasts::from(mode));
         calls.iter().for_each(|call| forecasts.add(call, ground));
@@ -76,7 +77,7 @@ impl Takeover {
         }
     }
 
-    /// Hands what is known so far to the writer.
+    /// Passes the current record to the writer.
     pub(super) fn save(&self) {
         self.writer.write(self.entry.clone());
     }

@@ -1,5 +1,5 @@
-//! All that an agent hears of its server's calls, in one place: what passes the wire, what the server itself reports and tells of
-//! its bridges, and the few RTP packets that tell where phones really send from.
+//! All sources about the server's calls in one place: captured SIP, the server's own reports and bridge events, and a
+//! few RTP packets that show where phones really send from.
 
 use super::sampler::Sampler;
 use crate::clock;
@@ -16,51 +16,51 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tracing::{debug, info, warn};
 
-/// Pause before the capture is opened again, after the system took it away.
+/// Pause before the capture is reopened after the system closed it.
 const REOPEN: Duration = Duration::from_secs(1);
 
-/// One thing that was heard.
+/// One received item.
 #[derive(Debug)]
 pub(super) enum Heard {
-    /// A SIP message between the server and somebody.
+    /// A captured SIP message to or from the server.
     Message(Seen),
-    /// A SIP message that the server says it sent or received.
+    /// A SIP message that the server reports as sent or received.
     Reported(Reported),
     /// A sampled RTP packet to the server.
     Rtp(Seen),
-    /// What the server told of its channels and bridges.
+    /// An event about the server's channels and bridges.
     Told(Fact),
 }
 
-/// What listens to one instance's server.
+/// Listens to one instance's server.
 pub(super) struct Tap {
     instance: String,
     interface: String,
     ports: Vec<u16>,
     vips: Vec<IpAddr>,
-    /// `None` for a while after the system took it away.
+    /// `None` for a while after the system closed it.
     capture: Option<Capture>,
     reopen_at: Time,
-    /// This host holds the addresses.
+    /// Whether this host holds the addresses.
     holds: bool,
     sampler: Sampler,
     hep: Option<Listener>,
-    /// How to ask the server itself, if that is configured.
+    /// How to query the server itself, if configured.
     login: Option<Login>,
-    /// The connection to it, while it is asked.
+    /// The connection to the server, while it is queried.
     server: Option<Server>,
 }
 
-/// Why a server cannot be listened to.
+/// Why listening to a server failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TapError {
-    /// Not to what passes the wire.
+    /// The packet capture failed.
     #[error(transparent)]
     Capture(#[from] CaptureError),
-    /// Not to what it reports.
+    /// The HEP listener failed.
     #[error(transparent)]
     Hep(#[from] HepOpenError),
-    /// The key that its reports must show cannot be read.
+    /// The HEP key is unreadable.
     #[error("cannot read the HEP key in {}: {source}; the first line of the file is the key", path.display())]
     HepKey {
         /// The file.
@@ -70,10 +70,10 @@ pub enum TapError {
     },
 }
 
-/// Where the server's reports come, and who is believed.
+/// The bound sockets for the server's reports, and the rules for accepting them.
 pub(super) type HepPort = (Sockets, Rules);
 
-/// Binds where the server reports, if it is to.
+/// Binds the sockets for the server's reports, if configured.
 pub(super) fn hep_port(
     config: &config::Config,
     sip: &config::Sip,
@@ -110,28 +110,28 @@ impl Tap {
         })
     }
 
-    /// Asks the server itself from now on, or no longer. A backup's server has no calls to tell of; and each connection begins with
-    /// all that there is.
+    /// Starts or stops querying the server. A standby's server has no calls to report, and each new connection starts
+    /// with the full state.
     pub(super) fn ask_server(&mut self, wanted: bool) {
         self.server = self.login.clone().filter(|_| wanted).map(Server::start);
     }
 
-    /// How the connection to the server is; `None` if it is not asked.
+    /// The state of the connection to the server; `None` while it is not queried.
     pub(super) fn server_status(&self) -> Option<ServerStatus> {
         self.server.as_ref().map(Server::status)
     }
 
-    /// What passed the wire, and what became of it; `None` while it cannot be listened to.
+    /// The capture's counters; `None` while there is no capture.
     pub(super) fn capture_counts(&self) -> Option<CaptureCounters> {
         self.capture.as_ref().map(Capture::counters)
     }
 
-    /// What the server reported, and what became of it; `None` if HEP is not configured.
+    /// The HEP counters; `None` if HEP is not configured.
     pub(super) fn hep_counts(&self) -> Option<Counters> {
         self.hep.as_ref().map(Listener::counters)
     }
 
-    /// The next thing that is heard. Cancel safe.
+    /// The next received item. Cancel safe.
     pub(super) async fn next(&mut self) -> Heard {
         loop {
             let lost = tokio::select! {
@@ -151,7 +151,7 @@ impl Tap {
         }
     }
 
-    /// A message that has passed the wire already, if there is one.
+    /// A message that the capture already holds, if any.
     pub(super) fn more(&mut self) -> Option<Heard> {
         match self.capture.as_mut()?.next().now_or_never()? {
             Ok(seen) => Some(Heard::Message(seen)),
@@ -168,7 +168,7 @@ impl Tap {
         self.reopen_at = clock::now() + REOPEN;
     }
 
-    /// Says whether this host holds the addresses: then frames that come in from them are warned of.
+    /// Sets whether this host holds the addresses. The capture then warns about inbound frames from them.
     pub(super) fn set_holds(&mut self, holds: bool) {
         self.holds = holds;
         if let Some(capture) = &mut self.capture {
@@ -176,7 +176,7 @@ impl Tap {
         }
     }
 
-    /// Listens to one of `wanted` RTP packets from now on; to none if `None`.
+    /// Samples one in `wanted` RTP packets from now on; none if `None`.
     pub(super) fn sample(&mut self, wanted: Option<u32>) {
         self.sampler.adjust(wanted);
     }
@@ -228,7 +228,7 @@ fn login(sip: &config::Sip) -> Option<Login> {
     ami.or(esl)
 }
 
-/// Without a word in the configuration, a key is enough; without a key, only this host is believed.
+/// The default for `from`: with a key any sender may report, without a key only this host may.
 fn rules(hep: &config::Hep, config: &config::Config, vips: &[IpAddr], sip_ports: &[u16]) -> Result<Rules, TapError> {
     let key = match &hep.key_file {
         Some(path) => Some(key_of(path).map_err(|source| TapError::HepKey { path: path.clone(), source })?),
@@ -244,7 +244,7 @@ fn rules(hep: &config::Hep, config: &config::Config, vips: &[IpAddr], sip_ports:
         (None, Some(_)) => None,
         (None, None) => Some(here().collect()),
     };
-    // What this host has, but for the floating addresses of other instances, which are other servers.
+    // This host's addresses, except for the floating addresses of other instances, which belong to other servers.
     let floats = |ip: &IpAddr| config.instances.iter().flat_map(|i| &i.addresses).any(|net| net.addr() == *ip);
     let mut server = own_addresses();
     server.retain(|ip| !floats(ip));

@@ -1,7 +1,8 @@
-//! The addresses themselves, over rtnetlink. One connection stays open, and the requests of one change are sent together.
+//! Adds and removes the addresses over rtnetlink. One connection stays open, and the requests of one change go out
+//! together.
 //!
-//! Every address that this module adds carries [`PROTOCOL`] as its `IFA_PROTO` (Linux 5.18), so that what a crashed
-//! predecessor left is told from what others configured.
+//! Every address from this module carries [`PROTOCOL`] as its `IFA_PROTO` (Linux 5.18). The tag separates the leftovers
+//! of a crashed predecessor from addresses that others configured.
 
 use super::removals::Removals;
 use futures::StreamExt as _;
@@ -24,46 +25,47 @@ use tokio::task::JoinHandle;
 
 /// The `IFA_PROTO` of our addresses. The kernel uses 1 to 3 itself; `ip -d address` shows the number.
 pub const PROTOCOL: u8 = 0x4b;
-/// How long an address stays that nobody adds again. The kernel lease silences a host whose agent is gone; this takes the address
-/// away, too, so that the host itself can talk to the new master. Far longer than a restart or an upgrade of the agent takes.
+/// Lifetime of an address that no agent refreshes. The kernel lease silences a host without an agent. This time-out
+/// also removes the address, so the host itself can talk to the new master. The lifetime is far longer than a restart
+/// or an upgrade of the agent.
 pub const LIFETIME: Duration = Duration::from_secs(60);
-/// Events kept for a slow reader; beyond it they are dropped and [`AddressEvent::Missed`] is told, so nobody relies on a hole.
+/// Events kept for a slow reader. Further events are dropped, and [`AddressEvent::Missed`] reports the gap.
 const EVENTS: usize = 256;
 
-/// Why an address could not be added, removed or listed.
+/// Why adding, removing or listing an address failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
     /// No such interface.
     #[error("there is no interface {name}; there are: {}", there.join(", "))]
     NoInterface {
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
         /// The interfaces that exist.
         there: Vec<String>,
     },
-    /// The kernel refused for want of a capability.
+    /// The kernel refused because a capability is missing.
     #[error("cannot {doing}: no privilege; the agent needs CAP_NET_ADMIN")]
     Privilege {
-        /// What was tried.
+        /// The attempted operation.
         doing: String,
     },
     /// The kernel refused.
     #[error("cannot {doing}: {source}")]
     Refused {
-        /// What was tried.
+        /// The attempted operation.
         doing: String,
         /// The system's error.
         source: io::Error,
     },
-    /// The netlink connection is gone.
+    /// The netlink connection is lost.
     #[error("lost the netlink connection to the kernel; restart the agent")]
     Lost,
-    /// Several of the addresses failed; the others were done.
+    /// Several addresses failed; the others are done.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Several(Vec<Self>),
 }
 
-/// An open connection to the kernel's addresses. Belongs to the network namespace of the thread that opened it.
+/// An open connection to the kernel's address table, in the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Addresses {
     handle: Handle,
@@ -83,22 +85,22 @@ impl Drop for Addresses {
 }
 
 impl Addresses {
-    /// Opens the connection; needs a tokio runtime.
+    /// Opens the connection. Needs a tokio runtime.
     ///
     /// # Errors
-    /// The system has no netlink socket to give.
+    /// The system cannot provide a netlink socket.
     pub fn open() -> Result<Self, AddressError> {
         let (connection, handle, _) = rtnetlink::new_connection()
             .map_err(|source| AddressError::Refused { doing: "open a netlink socket".to_owned(), source })?;
         Ok(Self { handle, connection: tokio::spawn(connection), removals: Arc::default() })
     }
 
-    /// Adds `prefixes` to `interface`, for [`LIFETIME`]. An address that is there already is success, and gets that time anew. IPv6 addresses come without duplicate
-    /// address detection: they must answer at once, and a predecessor that is still there for a moment must not leave them in
-    /// the state `dadfailed`.
+    /// Adds `prefixes` to `interface` for [`LIFETIME`]. An existing address counts as success and gets a fresh
+    /// lifetime. IPv6 addresses skip duplicate address detection: they must answer at once, and a predecessor that
+    /// lingers for a moment must not push them into the state `dadfailed`.
     ///
     /// # Errors
-    /// As in [`AddressError`]; every address is tried.
+    /// As in [`AddressError`]. The call tries every address.
     pub async fn add(&self, interface: &str, prefixes: &[IpNet]) -> Result<(), AddressError> {
         let index = self.index(interface).await?;
         let requests = prefixes.iter().map(|prefix| {
@@ -118,11 +120,11 @@ impl Addresses {
         collect(join_all(requests).await)
     }
 
-    /// Removes `prefixes` from `interface`. An address that is not there is success, and so is an interface that is not there:
+    /// Removes `prefixes` from `interface`. A missing address counts as success. So does a missing interface, because
     /// its addresses went with it.
     ///
     /// # Errors
-    /// As in [`AddressError`]; every address is tried.
+    /// As in [`AddressError`]. The call tries every address.
     pub async fn remove(&self, interface: &str, prefixes: &[IpNet]) -> Result<(), AddressError> {
         let index = match self.index(interface).await {
             Err(AddressError::NoInterface { .. }) => return Ok(()),
@@ -132,8 +134,8 @@ impl Addresses {
         collect(join_all(requests).await)
     }
 
-    /// What `interface` has now of these addresses, in their order. With whatever prefix length: a host answers for the address, not for the
-    /// prefix.
+    /// The subset of `addresses` that `interface` has now, in the order of `addresses`. Any prefix length matches,
+    /// because a host answers for the address and not for the prefix.
     ///
     /// # Errors
     /// As in [`AddressError`].
@@ -146,11 +148,12 @@ impl Addresses {
         Ok(found)
     }
 
-    /// Removes every address with our tag, on any interface, that is not in `keep` (interface and prefix): what a crashed
-    /// predecessor, or an older configuration, left. Foreign addresses are never touched. Returns what was removed.
+    /// Removes every tagged address, on any interface, that is not in `keep` (interface and prefix). Such addresses are
+    /// leftovers of a crashed predecessor or of an older configuration. Foreign addresses stay. Returns the removed
+    /// addresses.
     ///
     /// # Errors
-    /// As in [`AddressError`]; every address is tried.
+    /// As in [`AddressError`]. The call tries every address.
     pub async fn remove_stale(&self, keep: &[(&str, IpNet)]) -> Result<Vec<(String, IpNet)>, AddressError> {
         let links = self.links().await?;
         let mut removed = Vec::new();
@@ -173,7 +176,7 @@ impl Addresses {
         collect(errors.into_iter().map(Err).collect()).map(|()| removed)
     }
 
-    /// Watches `addresses`, as [`AddressMonitor::open`]; removals that this object carries out are not told.
+    /// Watches `addresses` like [`AddressMonitor::open`], but does not report removals by this object.
     ///
     /// # Errors
     /// As [`AddressMonitor::open`].
@@ -182,7 +185,7 @@ impl Addresses {
     }
 
     async fn delete(&self, index: u32, prefix: IpNet, interface: &str) -> Result<(), AddressError> {
-        // The message of an addition names the address in the way in which a removal does.
+        // An addition's message names the address the way a removal needs it.
         let mut request = self.handle.address().add(index, prefix.addr(), prefix.prefix_len());
         let message = std::mem::take(request.message_mut());
         lock(&self.removals).asked((index, prefix));
@@ -190,7 +193,7 @@ impl Addresses {
         if matches!(result, Err(rtnetlink::Error::NetlinkError(_))) {
             lock(&self.removals).refused((index, prefix));
         }
-        // The interface may go at any moment, and the address with it.
+        // The interface may disappear at any moment, together with the address.
         forgive(result, &[libc::EADDRNOTAVAIL, libc::ENODEV], || format!("remove {prefix} from {interface}"))
     }
 
@@ -211,12 +214,13 @@ impl Addresses {
         Ok(all.iter().filter_map(|link| Some((link.header.index, link_name(link)?))).collect())
     }
 
-    // Asked each time: an interface that was taken away and came back has another index.
+    // Looked up each time: an interface that was removed and came back has a new index.
     async fn index(&self, interface: &str) -> Result<u32, AddressError> {
         if let Ok(index) = nix::net::if_::if_nametoindex(interface) {
             return Ok(index);
         }
-        // It may have failed for another reason (no descriptor left), and a missing interface counts as a released address.
+        // The lookup may have failed for another reason (no free descriptor), and a missing interface counts as a
+        // released address.
         let links = self.links().await?;
         if let Some((index, _)) = links.iter().find(|(_, name)| name == interface) {
             return Ok(*index);
@@ -226,7 +230,7 @@ impl Addresses {
     }
 }
 
-/// What happened to an address of ours or its interface.
+/// A change of one of our addresses or its interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AddressEvent {
     /// An address vanished, and this process did not remove it.
@@ -241,16 +245,16 @@ pub enum AddressEvent {
         /// The interface.
         interface: String,
     },
-    /// The interface works (again): time to announce anew.
+    /// The interface works again: announce the addresses anew.
     LinkUp {
         /// The interface.
         interface: String,
     },
-    /// Events were lost; look at everything again.
+    /// Events were lost: check everything again.
     Missed,
 }
 
-/// Watches the kernel's changes. Ends when dropped.
+/// Watches the kernel's address and link changes until dropped.
 #[derive(Debug)]
 pub struct AddressMonitor {
     events: mpsc::Receiver<AddressEvent>,
@@ -267,11 +271,11 @@ impl Drop for AddressMonitor {
 }
 
 impl AddressMonitor {
-    /// Watches `addresses`, each with its interface, which need not exist yet. The present state is not told, only changes
-    /// from now on; the first link event of an interface may repeat what was so before.
+    /// Watches `addresses`, each on its interface; the interface may appear later. The monitor reports only changes
+    /// from now on. The first link event of an interface may repeat the present state.
     ///
     /// # Errors
-    /// The system has no netlink socket to give.
+    /// The system cannot provide a netlink socket.
     pub fn open(addresses: &[(String, IpNet)]) -> Result<Self, AddressError> {
         Self::with(addresses, Arc::default())
     }
@@ -282,11 +286,11 @@ impl AddressMonitor {
             .map_err(|source| AddressError::Refused { doing: "watch the addresses".to_owned(), source })?;
         let watched = addresses.to_vec();
         let prefixes: Vec<IpNet> = watched.iter().map(|(_, prefix)| *prefix).collect();
-        // The socket listens already: whatever is asked for from now on will be told.
+        // The socket already listens, so it sees every removal from now on.
         lock(&removals).watch(prefixes.iter().copied());
         let own = Arc::clone(&removals);
         let (sender, events) = mpsc::channel(EVENTS);
-        // Up or down as last told, so that the kernel's many other link messages are not events.
+        // The last reported state, up or down, filters out the kernel's many other link messages.
         let mut links: Vec<(String, Option<bool>)> = watched.iter().map(|(name, _)| (name.clone(), None)).collect();
         links.sort();
         links.dedup();
@@ -331,7 +335,7 @@ fn event_of(
     match message {
         RouteNetlinkMessage::DelAddress(m) => {
             let prefix = prefix_of(&m)?;
-            // By the address alone where the interface has gone with it: its name can no longer be asked.
+            // Without the interface the kernel cannot name the index, so the address alone decides.
             let name = nix::net::if_::if_indextoname(m.header.index).ok().and_then(|n| n.into_string().ok());
             let ours = |(i, p): &&(String, IpNet)| *p == prefix && name.as_ref().is_none_or(|n| n == i);
             let (interface, _) = watched.iter().find(ours)?;
@@ -366,7 +370,7 @@ fn link_name(link: &LinkMessage) -> Option<String> {
 fn prefix_of(message: &AddressMessage) -> Option<IpNet> {
     let local = |a: &AddressAttribute| if let AddressAttribute::Local(ip) = a { Some(*ip) } else { None };
     let address = |a: &AddressAttribute| if let AddressAttribute::Address(ip) = a { Some(*ip) } else { None };
-    // IPv6 has no IFA_LOCAL unless there is a peer; IPv4 has both, and "local" is the address.
+    // IPv6 has IFA_LOCAL only with a peer. IPv4 has both attributes, and "local" is the address.
     let ip: IpAddr =
         message.attributes.iter().find_map(local).or_else(|| message.attributes.iter().find_map(address))?;
     IpNet::new(ip, message.header.prefix_len).ok()
@@ -374,7 +378,7 @@ fn prefix_of(message: &AddressMessage) -> Option<IpNet> {
 
 fn lifetime() -> CacheInfo {
     let mut info = CacheInfo::default();
-    // No address is to be avoided towards its end: it gets a new one, or goes.
+    // The address stays preferred until its end: the agent refreshes it or lets it expire.
     info.ifa_valid = u32::try_from(LIFETIME.as_secs()).unwrap_or(u32::MAX);
     info.ifa_preferred = info.ifa_valid;
     info

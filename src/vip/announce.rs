@@ -1,5 +1,5 @@
-//! Telling the LAN where the addresses are now: gratuitous ARP (RFC 5227 section 3, RFC 2002 section 4.6) and unsolicited
-//! neighbour advertisements (RFC 4861 section 7.2.6), as raw frames.
+//! Announces the addresses on the LAN with raw frames: gratuitous ARP (RFC 5227 section 3, RFC 2002 section 4.6) and
+//! unsolicited neighbour advertisements (RFC 4861 section 7.2.6).
 
 use super::{sys, sysctl};
 use pnet_base::MacAddr;
@@ -21,23 +21,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
-/// Time between the announcements of a burst: far enough apart that one full queue on the way does not lose them all.
+/// Spacing of the announcements in a burst: wide enough that one full queue on the way does not lose them all.
 const BURST_SPACING: Duration = Duration::from_millis(10);
 const ETHERNET: usize = 14;
 const ARP: usize = 28;
 const IPV6: usize = 40;
 /// An advertisement with one option: the target's link-layer address.
 const ADVERTISEMENT: usize = 24 + 8;
-/// A solicitation without options: one from nobody has no link-layer address (RFC 4861 section 4.3).
+/// A solicitation without options: an unspecified source carries no link-layer address (RFC 4861 section 4.3).
 const SOLICITATION: usize = 24;
 /// ff02::1 as an Ethernet address (RFC 2464 section 7).
 const ALL_NODES_MAC: MacAddr = MacAddr(0x33, 0x33, 0, 0, 0, 1);
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
-/// Why announcing cannot work on this host or interface.
+/// Why announcing fails on this host or interface.
 #[derive(Debug, thiserror::Error)]
 pub enum AnnounceError {
-    /// No packet socket.
+    /// The system refused the packet socket.
     #[error("cannot open a packet socket to announce addresses on {interface}: {source}{}", need_raw(source))]
     Socket {
         /// The interface.
@@ -57,23 +57,23 @@ fn need_raw(e: &io::Error) -> &'static str {
     if e.kind() == io::ErrorKind::PermissionDenied { "; the agent needs CAP_NET_RAW" } else { "" }
 }
 
-/// What one round of announcements did.
+/// The result of one round of announcements.
 #[derive(Debug, Default)]
 pub struct Announced {
-    /// Frames that left.
+    /// Frames sent.
     pub sent: usize,
-    /// Frames that did not, with the system's errors.
+    /// The system's errors for the frames that were not sent.
     pub errors: Vec<io::Error>,
 }
 
-/// When announcements are repeated.
+/// The schedule of repeated announcements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
-    /// Rounds in the burst, the one sent at once included.
+    /// Rounds in the burst, including the immediate one.
     pub burst: u32,
-    /// Time between the refreshes that follow the burst.
+    /// Time between the refreshes after the burst.
     pub interval: Duration,
-    /// How many refreshes follow.
+    /// Number of refreshes.
     pub refreshes: u32,
 }
 
@@ -88,12 +88,13 @@ pub struct Announcer {
 }
 
 impl Announcer {
-    /// Opens the socket, so that an announcement later costs only the sending. Belongs to the network namespace of the thread.
+    /// Opens the socket early, so that a later announcement costs only the sending. The socket belongs to the thread's
+    /// network namespace.
     ///
     /// # Errors
     /// No privilege, or no such interface.
     pub fn open(interface: &str, addresses: &[IpAddr]) -> Result<Self, AnnounceError> {
-        // Protocol 0: a packet socket that only sends, and never receives a frame.
+        // Protocol 0 makes a send-only packet socket.
         let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking(), None)
             .map_err(|source| AnnounceError::Socket { interface: interface.to_owned(), source })?;
         let it = Self {
@@ -109,8 +110,8 @@ impl Announcer {
         }
     }
 
-    /// Sends one round: for each IPv4 address an ARP request and an ARP reply, for each IPv6 address an advertisement. Returns
-    /// when the frames are with the interface. Does not wait: a frame that finds the queue full is an error in the result.
+    /// Sends one round: an ARP request and an ARP reply for each IPv4 address, an advertisement for each IPv6 address.
+    /// Returns once the interface has the frames, without waiting: a full queue shows up as an error in the result.
     pub fn announce_now(&self) -> Announced {
         let mut done = Announced::default();
         let Some((index, mac)) = self.link() else {
@@ -137,10 +138,10 @@ impl Announcer {
         done
     }
 
-    /// Announces one address once, in answer to another host that claims it: a single frame (RFC 5227 section 2.4).
+    /// Announces one address with a single frame, in answer to another host that claims it (RFC 5227 section 2.4).
     ///
     /// # Errors
-    /// The frame did not leave.
+    /// The frame was not sent.
     pub fn defend(&self, address: IpAddr) -> io::Result<()> {
         let (index, mac) = self.link().ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
         let frame = match address {
@@ -150,10 +151,10 @@ impl Announcer {
         frame.map_or(Ok(()), |frame| self.send(index, &frame))
     }
 
-    /// Asks who has an address, in a way that no neighbour learns anything from (RFC 5227 section 2.1.1, RFC 4862 section 5.4.2).
+    /// Probes an address. No neighbour updates its cache from a probe (RFC 5227 section 2.1.1, RFC 4862 section 5.4.2).
     ///
     /// # Errors
-    /// The frame did not leave.
+    /// The frame was not sent.
     pub fn probe(&self, address: IpAddr) -> io::Result<()> {
         let (index, mac) = self.link().ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
         let frame = match address {
@@ -163,20 +164,20 @@ impl Announcer {
         frame.map_or(Ok(()), |frame| self.send(index, &frame))
     }
 
-    /// Sends a whole frame to where its header says.
+    /// Sends a whole frame to the destination in its header.
     fn send(&self, index: u32, frame: &[u8]) -> io::Result<()> {
         let to = EthernetPacket::new(frame).map_or(MacAddr::broadcast(), |header| header.get_destination());
         sys::link_address(index, to.octets()).and_then(|to| self.socket.send_to(frame, &to)).map(drop)
     }
 
-    /// Sends one round at once, before this returns, then the rest of the burst and the refreshes in a task. Dropping the
-    /// [`Announcing`] stops it: no frame leaves after that.
+    /// Sends one round before it returns. A task then sends the rest of the burst and the refreshes. Dropping the
+    /// [`Announcing`] stops the task, and no frame leaves after that.
     pub fn start(self: &Arc<Self>, pace: Pace) -> (Announced, Announcing) {
         self.start_while(pace, || true)
     }
 
-    /// The same, but no round of the task leaves unless `may` says so at that moment: a process that was frozen must not call
-    /// the LAN back to a host that has lost the address meanwhile.
+    /// Like [`Announcer::start`], but the task checks `may` before each round. A process that was frozen must not pull
+    /// the LAN back to a host that has lost the address in the meantime.
     pub fn start_while(
         self: &Arc<Self>,
         pace: Pace,
@@ -208,7 +209,7 @@ impl Announcer {
         (self.sent.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
     }
 
-    // Asked at each round: a bond changes its address when it fails over, and a replaced interface its index.
+    // Looked up each round: a bond changes its MAC address on failover, and a replaced interface changes its index.
     fn link(&self) -> Option<(u32, MacAddr)> {
         let all = nix::ifaddrs::getifaddrs().ok()?;
         all.filter(|i| i.interface_name == self.interface).find_map(|i| {
@@ -220,24 +221,24 @@ impl Announcer {
     }
 }
 
-/// Announcements under way; dropping it stops them at once.
+/// Running announcements. Dropping the value stops them at once.
 #[derive(Debug)]
 pub struct Announcing {
     announcer: Arc<Announcer>,
-    // False after the end. Held for each round, so that none is half sent when the address is dropped: aborting alone does not
-    // wait for a round that another thread is in.
+    // False after the end. Each round holds the lock, so that a drop never leaves a round half sent: an abort alone
+    // does not wait for a round on another thread.
     gate: Arc<Mutex<bool>>,
     task: JoinHandle<()>,
 }
 
 impl Announcing {
-    /// Whether burst and refreshes are all sent.
+    /// Whether the burst and all refreshes are done.
     #[must_use]
     pub fn finished(&self) -> bool {
         self.task.is_finished()
     }
 
-    /// The announcer, for a round out of turn.
+    /// The announcer, for an extra round.
     #[must_use]
     pub fn announcer(&self) -> &Announcer {
         &self.announcer
@@ -262,24 +263,25 @@ fn arp(operation: ArpOperation, ip: Ipv4Addr, mac: MacAddr) -> Option<Vec<u8>> {
     arp.set_operation(operation);
     arp.set_sender_hw_addr(mac);
     arp.set_sender_proto_addr(ip);
-    // Not used in a request (RFC 826); a reply is meant for everyone.
+    // A request does not use the field (RFC 826). A reply addresses every host.
     let target = if operation == ArpOperations::Request { MacAddr::zero() } else { MacAddr::broadcast() };
     arp.set_target_hw_addr(target);
     arp.set_target_proto_addr(ip);
     Some(frame)
 }
 
-/// The question who has `ip`, with no sender's address (RFC 5227 section 2.1.1).
+/// An ARP probe for `ip`, with an all-zero sender address (RFC 5227 section 2.1.1).
 fn arp_probe(ip: Ipv4Addr, mac: MacAddr) -> Option<Vec<u8>> {
     let mut frame = arp(ArpOperations::Request, ip, mac)?;
     MutableArpPacket::new(frame.get_mut(ETHERNET..)?)?.set_sender_proto_addr(Ipv4Addr::UNSPECIFIED);
     Some(frame)
 }
 
-/// The question who has `ip`, as in duplicate address detection: from nobody, so the answer goes to all nodes.
+/// A solicitation for `ip`, as in duplicate address detection: its source is unspecified, so the answer goes to all
+/// nodes.
 fn solicitation(ip: Ipv6Addr, mac: MacAddr) -> Option<Vec<u8>> {
     let [.., a, b, c] = ip.octets();
-    // RFC 4291 section 2.7.1, and RFC 2464 section 7 for its Ethernet address.
+    // RFC 4291 section 2.7.1 defines the group, RFC 2464 section 7 its Ethernet address.
     let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), u16::from_be_bytes([b, c]));
     let mut frame = ethernet(MacAddr(0x33, 0x33, 0xff, a, b, c), mac, EtherTypes::Ipv6, IPV6 + SOLICITATION)?;
     let (head, body) = frame.get_mut(ETHERNET..)?.split_at_mut_checked(IPV6)?;
@@ -297,7 +299,7 @@ fn ipv6_header(bytes: &mut [u8], payload: usize, from: Ipv6Addr, to: Ipv6Addr) -
     header.set_version(6);
     header.set_payload_length(u16::try_from(payload).ok()?);
     header.set_next_header(IpNextHeaderProtocols::Icmpv6);
-    // RFC 4861 section 7.1: receivers discard anything else, as it may come from off the link.
+    // RFC 4861 section 7.1: receivers discard any other value, because the packet may come from off the link.
     header.set_hop_limit(255);
     header.set_source(from);
     header.set_destination(to);

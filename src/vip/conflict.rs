@@ -1,12 +1,13 @@
-//! Another host that answers for an address of ours: noticed, told, and answered at a limited rate (RFC 5227, RFC 4862 section 5.4).
+//! Detects, reports and answers another host that claims one of our addresses, at a limited rate (RFC 5227, RFC 4862
+//! section 5.4).
 //!
-//! No takeover waits for this. Another keepcall node is silenced by its kernel, so whoever else has the address is a stranger, who
-//! would be contested in any case; and a question before the announcement would cost each takeover its milliseconds. So the address is
-//! announced first, and the question goes out right behind it.
+//! No takeover waits for conflict detection. The kernel of another keepcall node silences that node, so any other
+//! claimant is a stranger and would be contested in any case. A probe before the announcement would cost each takeover
+//! its milliseconds. So the announcement goes first, and the probe follows right behind it.
 //!
-//! Noticed is who claims an address: an ARP packet with the address as its sender, or a neighbour advertisement for it. While this
-//! node holds the address, it also asks from now and then (a probe tells the neighbours nothing), since a host that is not spoken to
-//! may stay silent for hours.
+//! A claim is an ARP packet with the address as its sender, or a neighbour advertisement for the address. While this
+//! node holds the address, it also probes from time to time, because a host without traffic may stay silent for hours.
+//! A probe changes no neighbour's cache.
 
 pub mod frame;
 pub mod watch;
@@ -18,33 +19,33 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// The former master's frames of the moment before may be under way when this node takes over: in a switch, or in the queue of a host
-/// that stood still. They are answered, and are no conflict yet.
+/// Late frames of the former master may still be in a switch, or in the queue of a stalled host, when this node takes
+/// over. The node answers them and does not report a conflict yet.
 const GRACE: Duration = Duration::from_secs(2);
-/// At most one announcement in answer to a claim in this time, however many claims there are: two hosts that both answer each
-/// other's must not fill the LAN (`DEFEND_INTERVAL`, RFC 5227 section 1.1).
+/// At most one announcement per interval in answer to claims. Two hosts that answer each other must not flood the LAN
+/// (`DEFEND_INTERVAL`, RFC 5227 section 1.1).
 const DEFEND: Duration = Duration::from_secs(10);
-/// Time between two probes while there is no conflict: one small broadcast frame for each address.
+/// Time between two probes without a conflict: one small broadcast frame per address.
 const PROBE: Duration = Duration::from_secs(30);
 /// Time between two probes during a conflict.
 const PROBE_AGAIN: Duration = Duration::from_secs(10);
-/// A conflict is over when nobody has claimed the address for so long: three probes went without an answer (`PROBE_NUM`, RFC 5227
-/// section 1.1), and a bit more.
+/// A conflict ends after this long without a claim: three unanswered probes (`PROBE_NUM`, RFC 5227 section 1.1) plus a
+/// margin.
 const OVER: Duration = Duration::from_secs(35);
-/// Another host of the same address takes the place of the one that was told at most so often: who sends frames with a new hardware
-/// address each time must not fill the log.
+/// Minimum time before another claimant replaces the reported one. A host that sends each frame with a new hardware
+/// address must not fill the log.
 const RENAME: Duration = Duration::from_secs(60);
 
-/// What is to be done, or was noticed.
+/// An action to take, or a conflict event to report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Ask who answers for this address.
+    /// Probe this address.
     Probe(IpAddr),
     /// Announce this address once.
     Defend(IpAddr),
-    /// Another host answers for the address, since now.
+    /// Another host now claims the address.
     Begun(Claim),
-    /// That host has not been heard for a while.
+    /// The claimant has been silent for a while.
     Over(Claim),
 }
 
@@ -52,26 +53,26 @@ pub enum Action {
 struct Address {
     ip: IpAddr,
     defended: Option<Time>,
-    /// A claim that came too soon after the takeover to be told.
+    /// A claim arrived too soon after the takeover to be reported.
     early: bool,
-    /// The host that was told, and when.
+    /// The reported claimant, and when it was reported.
     told: Option<(MacAddr, Time)>,
     last: Time,
 }
 
-/// What is known of the addresses of one instance.
+/// The conflict state of one instance's addresses.
 #[derive(Debug)]
 pub struct Conflicts {
     addresses: Vec<Address>,
     own: Vec<MacAddr>,
-    /// Since when this node holds the addresses.
+    /// The time at which this node took the addresses.
     held: Option<Time>,
     probe_at: Time,
     actions: VecDeque<Action>,
 }
 
 impl Conflicts {
-    /// Of a node that does not hold the addresses.
+    /// The state of a node without the addresses.
     #[must_use]
     pub fn new(addresses: &[IpAddr]) -> Self {
         let fresh = |ip: &IpAddr| Address { ip: *ip, defended: None, early: false, told: None, last: Time::ZERO };
@@ -84,12 +85,12 @@ impl Conflicts {
         }
     }
 
-    /// The hardware addresses of this host, on all of its interfaces: Linux may answer for an address on any of them.
+    /// The hardware addresses of all interfaces of this host: Linux may answer for an address on any of them.
     pub fn set_own(&mut self, own: Vec<MacAddr>) {
         self.own = own;
     }
 
-    /// The addresses are here and announced. An address that is held already goes on as it was.
+    /// The addresses are here and announced. A repeated call for held addresses changes nothing.
     pub fn taken(&mut self, now: Time) {
         if self.held.is_none() {
             self.held = Some(now);
@@ -97,7 +98,7 @@ impl Conflicts {
         }
     }
 
-    /// The addresses are no longer here: whoever answers for them now is nobody's business here.
+    /// This node dropped the addresses, so other claimants no longer matter.
     pub fn dropped(&mut self) {
         self.held = None;
         self.probe_at = Time::FAR;
@@ -107,23 +108,23 @@ impl Conflicts {
         }
     }
 
-    /// The hosts that are told to answer for an address of ours.
+    /// The reported claimants of our addresses.
     pub fn others(&self) -> impl Iterator<Item = Claim> + '_ {
         self.addresses.iter().filter_map(|a| a.told.map(|(mac, _)| Claim { address: a.ip, mac }))
     }
 
-    /// A host says that it has an address.
+    /// Handles a claim by a host.
     pub fn handle_claim(&mut self, claim: Claim, now: Time) {
         let Some(since) = self.held.filter(|_| !self.own.contains(&claim.mac)) else { return };
         let Some(a) = self.addresses.iter_mut().find(|a| a.ip == claim.address) else { return };
         a.last = now;
-        // The neighbours believe the claim until they hear otherwise, so this is for the early ones, too.
+        // Neighbours believe the claim until they hear another one, so early claims get an answer too.
         if a.defended.is_none_or(|at| now >= at + DEFEND) {
             a.defended = Some(now);
             self.actions.push_back(Action::Defend(claim.address));
         }
         if now < since + GRACE {
-            // Who has the address for good answers the question at the end of that time.
+            // A host that really keeps the address answers the probe at the end of the grace time.
             if !std::mem::replace(&mut a.early, true) {
                 self.probe_at = self.probe_at.min(since + GRACE);
             }
@@ -140,7 +141,7 @@ impl Conflicts {
         }
     }
 
-    /// Time passed.
+    /// Handles the passing of time.
     pub fn handle_timeout(&mut self, now: Time) {
         if self.held.is_none() {
             return;
@@ -172,7 +173,8 @@ impl Conflicts {
         self.actions.extend(self.addresses.iter().map(|a| Action::Probe(a.ip)));
         let pause = if self.addresses.iter().any(|a| a.told.is_some()) { PROBE_AGAIN } else { PROBE };
         self.probe_at = now + pause;
-        // The first question may have met the queue of a host that still stood still; the second one ends the time of grace.
+        // The first probe may have met the queue of a stalled host. The second probe goes out at the end of the grace
+        // time.
         if let Some(end) = self.held.map(|since| since + GRACE).filter(|end| now < *end) {
             self.probe_at = end;
         }

@@ -1,12 +1,13 @@
-//! The fence: keeps the server of a node that is not master off the wire.
+//! The fence keeps the server of a standby off the wire.
 //!
-//! A server that lost the address still believes in its dialogs: its session timers and RTP time-outs send BYEs with the right
-//! tags, and phones obey them, whatever the source address. So what it sends is dropped in the output hook of a table of our
-//! own. Other tables are never touched, and loopback stays open so that health checks go on. The sender sees the drop as
-//! `EPERM` from `sendto`.
+//! A server that lost the address still believes in its dialogs. Its session timers and RTP time-outs send BYEs with
+//! the right tags, and phones obey them, whatever the source address. So the fence drops the server's packets in the
+//! output hook of its own table. It leaves other tables alone, and loopback stays open for health checks. The sender
+//! sees the drop as `EPERM` from `sendto`.
 //!
-//! The table is made once, with rules that ask sets, and a new process goes on with the table that it finds. Every change is one of
-//! elements over netlink, well under a millisecond: the address of a planned handover waits for it.
+//! The table is built once, with rules that look up sets, and a new process reuses the table it finds. Every change
+//! replaces elements over netlink and takes well under a millisecond, because the address of a planned handover waits
+//! for it.
 
 use super::nfnl::{Batch, Data, Family, Link};
 use super::nft::signed::Signed;
@@ -19,28 +20,28 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tracing::warn;
 
-/// Entries of the set of phones: two addresses for each leg of the most calls that an instance tracks by default, doubled.
+/// Size limit of the phone sets: two addresses per leg at the default limit of tracked calls, doubled.
 const MAX_PHONES: usize = 65_536;
-/// How long a phone stays closed off after a clean stop: longer than a call that was up is likely to go on, so that the old
-/// server's session timers and time-outs have all fired.
+/// How long the fence blocks a phone after a clean stop: longer than an active call is likely to last, so that all
+/// session timers and time-outs of the old server have fired.
 const PHONE_TIMEOUT: Duration = Duration::from_secs(3600);
-/// The set of transport protocols in which the server may not speak at all.
+/// The set of transport protocols that are fully blocked for the server.
 const CLOSED: &str = "closed";
-/// The sets of phones to which it may not speak, by address family.
+/// The sets of blocked phones, one per address family.
 const PHONES: [&str; 2] = ["phones4", "phones6"];
 
-/// What the fence holds back at present.
+/// The traffic that the fence drops now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FenceState {
-    /// Nothing was set by this process yet; a table of a predecessor may be in force.
+    /// This process has not set the fence yet. A predecessor's table may be in force.
     Unknown,
-    /// All SIP and media that the server sends.
+    /// All SIP and media from the server.
     Closed,
-    /// Nothing.
+    /// No traffic.
     Open,
-    /// What the server sends to the phones of calls that moved.
+    /// The server's traffic to the phones of calls that moved.
     Left,
-    /// The table is gone.
+    /// The table is deleted.
     Removed,
 }
 
@@ -52,20 +53,21 @@ pub struct Fence {
     ports: Vec<u16>,
     media: (u16, u16),
     link: Link,
-    // Held across a change: two changes of one table never overtake each other.
+    // Held during a change, so that two changes of one table never overtake each other.
     now: Mutex<Now>,
 }
 
-/// What is in force.
+/// The state in force.
 #[derive(Debug)]
 struct Now {
     state: FenceState,
-    // Whether the table is there as this version of the program makes it.
+    // Whether the table is installed as this program version builds it.
     installed: bool,
 }
 
 impl Fence {
-    /// The fence of `instance`, whose server sends SIP from `ports` and RTP from `media` (first and last port). Touches nothing.
+    /// The fence of `instance`, whose server sends SIP from `ports` and RTP from `media` (first and last port). Changes
+    /// nothing yet.
     #[must_use]
     pub fn new(instance: &str, ports: &[u16], media: (u16, u16)) -> Self {
         Self {
@@ -78,27 +80,27 @@ impl Fence {
         }
     }
 
-    /// For a backup: drops all SIP (UDP and TCP) and media that the server sends by anything but loopback.
+    /// For a standby: drops all SIP (UDP and TCP) and media from the server, except on loopback.
     ///
     /// # Errors
-    /// nftables refused; then the former state is still in force.
+    /// nftables refused. The former state stays in force.
     pub async fn closed(&self) -> Result<(), NftError> {
         self.change(FenceState::Closed, &[]).await
     }
 
-    /// For the master: drops nothing. (What collides with calls that the kernel relay carries, the relay's own table drops.)
+    /// For the master: drops nothing. (The relay's own table drops packets that collide with relayed calls.)
     ///
     /// # Errors
-    /// nftables refused; then the former state is still in force.
+    /// nftables refused. The former state stays in force.
     pub async fn open(&self) -> Result<(), NftError> {
         self.change(FenceState::Open, &[]).await
     }
 
-    /// For a clean stop after which calls moved: drops what the server sends to `phones`, each for an hour, so that the table
-    /// expires in effect by itself. Of more than 65,536 phones the rest is left out.
+    /// For a clean stop after calls moved: drops the server's packets to `phones`, each for an hour, so that the table
+    /// in effect expires by itself. The fence ignores phones beyond 65,536.
     ///
     /// # Errors
-    /// nftables refused; then the former state is still in force.
+    /// nftables refused. The former state stays in force.
     pub async fn left(&self, phones: &[SocketAddr]) -> Result<(), NftError> {
         self.change(FenceState::Left, phones).await
     }
@@ -106,7 +108,7 @@ impl Fence {
     /// Deletes the table.
     ///
     /// # Errors
-    /// nftables refused; then the former state is still in force.
+    /// nftables refused. The former state stays in force.
     pub async fn removed(&self) -> Result<(), NftError> {
         let mut now = self.now.lock().await;
         now.installed = false;
@@ -115,7 +117,7 @@ impl Fence {
         Ok(())
     }
 
-    /// Puts the table back if somebody deleted it; whether that was so.
+    /// Restores the table if somebody deleted it. Returns whether the table was restored.
     ///
     /// # Errors
     /// nftables refused.
@@ -131,13 +133,13 @@ impl Fence {
         Ok(true)
     }
 
-    /// The name of its table.
+    /// The name of the fence's table.
     #[must_use]
     pub fn table_name(&self) -> &str {
         &self.table
     }
 
-    /// What this process set last.
+    /// The state that this process set last.
     pub async fn state(&self) -> FenceState {
         self.now.lock().await.state
     }
@@ -146,21 +148,21 @@ impl Fence {
         let mut now = self.now.lock().await;
         let rules = self.rules();
         if now.installed || now.state == FenceState::Unknown && self.is_in_force(&rules).await {
-            // Until the kernel has answered it is not known what is in force (this future may be dropped).
+            // The state in force is unknown until the kernel has answered (a drop of this future may come first).
             now.installed = false;
             match self.link.commit(self.batch(to, phones)).await {
                 Ok(()) => {
                     *now = Now { state: to, installed: true };
                     return Ok(());
                 }
-                // Somebody flushed the ruleset, most likely. The long way says what is wrong if it fails, too.
+                // Most likely somebody flushed the ruleset. If the full rebuild fails too, its error names the cause.
                 Err(e) => warn!("{} is made anew, since it could not be changed: {e}", self.what),
             }
         }
         self.link.idle().await;
         nft::run(&self.what, &self.whole(&rules, to)).await?;
         if to == FenceState::Left {
-            // The table came closed, so nothing gets out in between.
+            // The new table starts closed, so no packet escapes in between.
             self.link
                 .commit(self.batch(to, phones))
                 .await
@@ -175,12 +177,12 @@ impl Fence {
         Ok(handle.map_err(|source| NftError::Unseen { what: self.what.clone(), source })?.is_some())
     }
 
-    /// Whether a predecessor left these rules; if that cannot be read, it did not.
+    /// Whether a predecessor left exactly these rules. A read error counts as no.
     async fn is_in_force(&self, rules: &Signed) -> bool {
         self.link.rules(Family::Inet, &self.table).await.is_ok_and(|there| rules.is_in_force(&there))
     }
 
-    /// What brings an existing table to state `to`, whatever it was in before.
+    /// The changes that bring an existing table to state `to` from any state.
     fn batch(&self, to: FenceState, phones: &[SocketAddr]) -> Batch {
         let mut batch = Batch::new(Family::Inet, &self.table);
         for set in [CLOSED, PHONES[0], PHONES[1]] {
@@ -199,7 +201,7 @@ impl Fence {
         batch
     }
 
-    /// First and last media port. The RTCP of an RTP stream on the last port is one above it (RFC 3550 section 11).
+    /// First and last media port. The RTCP port of the last RTP port is one higher (RFC 3550 section 11).
     fn media_range(&self) -> RangeInclusive<u16> {
         self.media.0..=self.media.1.saturating_add(1)
     }
@@ -209,8 +211,8 @@ impl Fence {
         format!("{}-{}", range.start(), range.end())
     }
 
-    /// Replaces the whole table in one transaction: what a crashed predecessor left is replaced without a moment in which nothing
-    /// is fenced. It comes open for [`FenceState::Open`] and closed for all others.
+    /// Replaces the whole table in one transaction, so that the replacement of a crashed predecessor's table leaves no
+    /// gap. The new table starts open for [`FenceState::Open`] and closed for all other states.
     fn whole(&self, rules: &Signed, to: FenceState) -> String {
         let mut text = nft::without(&self.table) + rules.text();
         if to != FenceState::Open {
@@ -219,7 +221,7 @@ impl Fence {
         text
     }
 
-    /// The table, its sets empty. Raw priority comes before connection tracking, so fenced packets leave no entries.
+    /// The table with empty sets. Raw priority runs before connection tracking, so fenced packets leave no entries.
     fn rules(&self) -> Signed {
         let mut text = format!("table inet {} {{\nset {CLOSED} {{ type inet_proto; }}\n", self.table);
         for (name, kind) in PHONES.iter().zip(["ipv4_addr", "ipv6_addr"]) {
@@ -230,12 +232,12 @@ impl Fence {
             let ports: Vec<String> = self.ports.iter().map(u16::to_string).collect();
             let _ = writeln!(text, "meta l4proto @{CLOSED} th sport {{ {} }} counter drop", ports.join(", "));
         }
-        // Ports of both kinds may overlap, which a set without a name does not take.
+        // SIP ports may lie in the media range, and an anonymous set refuses overlaps.
         let apart: BTreeSet<u16> =
             self.ports.iter().copied().filter(|port| !self.media_range().contains(port)).collect();
         let server: Vec<String> = apart.iter().map(u16::to_string).chain([self.media_ports()]).collect();
         let server = server.join(", ");
-        // Media is UDP; a TCP connection from one of these ports may be anybody's.
+        // Media is UDP only. Any program may use one of these ports for a TCP connection.
         let _ = writeln!(text, "meta l4proto @{CLOSED} udp sport {} counter drop", self.media_ports());
         for (name, family) in PHONES.iter().zip(["ip", "ip6"]) {
             let _ = writeln!(

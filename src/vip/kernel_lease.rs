@@ -1,21 +1,24 @@
-//! The right to answer for the addresses, in the kernel: the host answers for them only while an element with a time limit lives
-//! in a set of nftables.
+//! Keeps the right to the addresses in the kernel: the host answers for an address only while a timed element lives in
+//! an nftables set.
 //!
-//! An agent that is killed or frozen cannot remove its addresses. So rules of our own drop what comes to an address, and what
-//! leaves from it (ARP, neighbour discovery, IP), unless the address is in the set; and the agent puts it there for as long as
-//! its right lasts, again and again. Whatever becomes of the agent, the host falls silent when the right runs out. What others
-//! say of the address is let through, so a backup learns where it is, and talks to it like any client.
+//! A killed or frozen agent cannot remove its addresses. So our rules drop every packet to or from an address (ARP,
+//! neighbour discovery, IP) unless the address is in the set. The agent refreshes the set element again and again, each
+//! time only up to the end of its right. Whatever happens to the agent, the host falls silent when the right runs out.
+//! Packets from other hosts about the address pass, so a standby learns where the address is and talks to it like any
+//! client.
 //!
-//! Three tables of one name: at the interface (`netdev`, ingress and egress; Linux 5.16), which also stops raw frames; and, as a
-//! second barrier on all interfaces (Linux answers for an address on any of them) and in place of the first where it cannot be
-//! had, in address resolution (`arp`) and the IP layer (`inet`). Nobody else's tables are touched.
+//! Three tables share one name. The first works at the interface (`netdev`, ingress and egress; Linux 5.16) and also
+//! stops raw frames. The other two work in address resolution (`arp`) and in the IP layer (`inet`). They are a second
+//! barrier on all interfaces, because Linux answers for an address on any of them, and they replace the first table
+//! where the kernel lacks it. Foreign tables stay untouched.
 //!
-//! Time: the kernel counts an element's time from the moment in which it handles the request, and this process may be stopped
-//! between computing a time and asking for it, or wait for another program's change of nftables. So each hold needs a *guard*,
-//! an element that no rule asks and that lives for milliseconds: it is set first, then the clock is read, and the transaction
-//! with the hold also deletes the guard. If the guard has run out by then the kernel refuses all of it; else the hold was
-//! handled within the guard's time, which was taken off. So no stall makes a hold outlast the right. (A kernel without time of
-//! its own, a suspended host or a paused virtual machine, also does not count it.)
+//! Time: the kernel counts an element's timeout from the moment it handles the request. But this process may stall
+//! between computing the timeout and sending it, or wait for another program's nftables change. So each hold needs a
+//! *guard*: an element that no rule looks up and that lives for milliseconds. The agent sets the guard, then reads the
+//! clock, and the transaction with the hold also deletes the guard. If the guard has expired by then, the kernel
+//! refuses the whole transaction. Otherwise the kernel handled the hold within the guard's lifetime, and the hold is
+//! shorter by that lifetime. So no stall makes a hold outlast the right. (While the kernel's own time stands still, on
+//! a suspended host or in a paused virtual machine, the timeout stands still too.)
 
 mod guards;
 mod rules;
@@ -32,45 +35,45 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tracing::{info, warn};
 
-/// What is left of a right that is shorter is not worth holding for.
+/// A shorter remainder of a right is not worth a hold.
 const SHORTEST: Duration = Duration::from_millis(1);
 
 const WITHOUT_NETDEV: [Kind; 2] = [INET, ARP];
 const ALL: [Kind; 3] = [NETDEV, INET, ARP];
 
-/// By what a host is kept from answering.
+/// Where the kernel stops the host from answering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Enforcement {
     /// At the interface, and in the IP layer and address resolution.
     Netdev,
-    /// In the IP layer and address resolution only. Raw frames, which the agent alone sends, are not stopped.
+    /// In the IP layer and address resolution only. Raw frames pass, but only the agent sends them.
     Fallback,
 }
 
-/// Why the kernel lease is not as it should be.
+/// Why the kernel lease failed.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelLeaseError {
     /// No such interface.
     #[error("there is no interface {name}; there are: {}", there.join(", "))]
     NoInterface {
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
         /// The interfaces that exist.
         there: Vec<String>,
     },
-    /// nft did not make the tables.
+    /// nft failed to build the tables.
     #[error(transparent)]
     Nft(#[from] NftError),
-    /// The tables are not there.
+    /// The tables are missing.
     #[error("the nftables tables `{table}` are gone; they are put back. If it stays so, restart the agent")]
     Gone {
-        /// Their name.
+        /// The name of the tables.
         table: String,
     },
-    /// The kernel did not take a hold.
+    /// The kernel refused a hold.
     #[error("nftables does not take the hold of the addresses: {source}")]
     Kernel {
-        /// What it said.
+        /// The kernel's error.
         #[from]
         source: NfnlError,
     },
@@ -82,18 +85,18 @@ pub enum KernelLeaseError {
     Busy,
 }
 
-/// What [`KernelLease::install`] found.
+/// The result of [`KernelLease::install`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Installed {
-    /// By what the host is kept from answering.
+    /// Where the kernel stops the host from answering.
     pub enforcement: Enforcement,
-    /// Whether there were tables of a predecessor.
+    /// Whether a predecessor left tables.
     pub found: bool,
-    /// The epoch of a predecessor's hold that still runs, and when it ends (or a little before).
+    /// The epoch of a predecessor's running hold, and its end (or a little earlier).
     pub left: Option<(u64, Time)>,
 }
 
-/// The kernel lease of one instance. Belongs to the network namespace of the threads that use it.
+/// The kernel lease of one instance, in the network namespace of the threads that use it.
 #[derive(Debug)]
 pub struct KernelLease {
     instance: String,
@@ -102,28 +105,28 @@ pub struct KernelLease {
     addresses: Vec<IpAddr>,
     netdev: bool,
     now: Mutex<Now>,
-    // Held while the tables are made. A hold never waits for that.
+    // Held while nft builds the tables. A hold never waits for it.
     making: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct Now {
     socket: Option<Nfnl>,
-    // What was asked for last.
+    // The last requested hold.
     wish: Option<(u64, Time)>,
-    // No hold of this epoch or an earlier one is taken.
+    // Holds of this epoch or an earlier one are refused.
     let_go: u64,
     guards: Guards,
-    // Whether the kernel has confirmed that nothing is held, and was not asked for anything since.
+    // Whether the kernel has confirmed that it holds nothing, with no request since.
     silent: bool,
-    // Whether rules at the interface were possible at first.
+    // Whether the kernel accepted interface rules at installation.
     capable: bool,
-    // `None` while there are no tables of ours.
+    // `None` while our tables are missing.
     enforcement: Option<Enforcement>,
 }
 
 impl KernelLease {
-    /// The lease of the addresses of `instance` on `interface`. Touches nothing.
+    /// The lease of the addresses of `instance` on `interface`. Changes nothing yet.
     #[must_use]
     pub fn new(instance: &str, interface: &str, addresses: &[IpAddr]) -> Self {
         Self {
@@ -137,21 +140,21 @@ impl KernelLease {
         }
     }
 
-    /// The same without the table at the interface: as on a kernel before Linux 5.16.
+    /// The same lease without the table at the interface, as on a kernel before Linux 5.16.
     #[must_use]
     pub const fn without_netdev(mut self) -> Self {
         self.netdev = false;
         self
     }
 
-    /// Makes the tables, or takes over those of a predecessor; what it holds goes on. From here on the host does not answer for
-    /// the addresses unless they are held.
+    /// Builds the tables, or takes over a predecessor's tables together with its hold. From here on the host answers
+    /// for the addresses only while they are held.
     ///
     /// # Errors
-    /// As in [`KernelLeaseError`]; then nothing has changed.
+    /// As in [`KernelLeaseError`]. After an error nothing has changed.
     pub async fn install(&self) -> Result<Installed, KernelLeaseError> {
         let _making = self.making.lock().await;
-        // nft's own words for it would be mistaken for those of an old kernel.
+        // nft's error text for a missing interface would look like that of an old kernel.
         if !self.has_interface() {
             let all = nix::net::if_::if_nameindex();
             let names =
@@ -178,14 +181,15 @@ impl KernelLease {
         }
         let left = self.left()?;
         if left.is_none() {
-            // A right to other addresses is not this process's, which would not know of it when it changes the record.
+            // A right to other addresses is not this process's right, and this process would not notice when it changes
+            // the record.
             self.end()?;
         }
         Ok(Installed { enforcement, found, left })
     }
 
-    /// Makes the tables anew if somebody deleted one, or a chain went with its interface; whether that was so. What is held is
-    /// held from the first moment.
+    /// Rebuilds the tables if somebody deleted one, or if a chain disappeared with its interface. Returns whether
+    /// anything changed. The hold is in force from the first moment.
     ///
     /// # Errors
     /// As in [`KernelLeaseError`].
@@ -194,16 +198,18 @@ impl KernelLease {
         if self.enforcement().is_none() {
             return Ok(false);
         }
-        // To try what cannot be would delete a table each time, which looks like somebody's doing again.
+        // On a kernel without netdev hooks each try would delete a table again, which would look like another deletion
+        // by somebody else.
         let netdev = self.lock().capable && self.has_interface();
         self.make(netdev).await.map(|(.., changed)| changed)
     }
 
-    /// Holds the addresses under `epoch` until `until` and no longer, whatever was before: in one transaction, which is in force
-    /// when this returns. It blocks for some ten microseconds, or until other programs' changes of nftables are over.
+    /// Holds the addresses under `epoch` until `until` and no longer, whatever was in force before. One transaction
+    /// does it, and it is in force when this returns. The call blocks for some ten microseconds, or until other
+    /// programs' nftables changes are over.
     ///
     /// # Errors
-    /// As in [`KernelLeaseError`]. Then what was in force before still is, up to its own end.
+    /// As in [`KernelLeaseError`]. The former hold then stays in force until its own end.
     pub fn renew(&self, epoch: u64, until: Time) -> Result<(), KernelLeaseError> {
         let mut now = self.lock();
         now.wish = (epoch > now.let_go).then_some((epoch, until));
@@ -220,19 +226,19 @@ impl KernelLease {
         self.put(&mut now)
     }
 
-    /// Ends the hold at once, and takes no other one under this epoch or an earlier one until [`KernelLease::allow`].
+    /// Ends the hold at once, and refuses holds of this epoch or an earlier one until [`KernelLease::allow`].
     ///
     /// # Errors
     /// As in [`KernelLeaseError`].
     pub fn let_go(&self, epoch: u64) -> Result<(), KernelLeaseError> {
         let mut now = self.lock();
         now.let_go = now.let_go.max(epoch);
-        // A newer hold is another matter.
+        // A hold of a newer epoch stays.
         now.wish = now.wish.filter(|(held, _)| *held > epoch);
         self.put(&mut now)
     }
 
-    /// Takes back what [`KernelLease::let_go`] forbids.
+    /// Lifts the refusal of [`KernelLease::let_go`].
     pub fn allow(&self) {
         self.lock().let_go = 0;
     }
@@ -244,21 +250,21 @@ impl KernelLease {
         now.silent && now.enforcement.is_some()
     }
 
-    /// What the kernel says is held: the epoch, and when it ends (or a little before). Nothing, unless it holds all our addresses and
-    /// no other: a process before this one that had others held a right to those.
+    /// The hold in the kernel: its epoch, and its end (or a little earlier). `None` unless the kernel holds exactly our
+    /// addresses: a predecessor with other addresses had the right to those.
     ///
     /// # Errors
     /// As in [`KernelLeaseError`].
     pub fn left(&self) -> Result<Option<(u64, Time)>, KernelLeaseError> {
         let mut now = self.lock();
-        // Read before asking: what the kernel says is left was left at that time or later.
+        // Read the clock before the query: the remaining times that the kernel reports count from then or later.
         let asked = clock::now();
         let (mut left, mut held) = (None, BTreeSet::new());
         for set in Plan::told() {
             let socket = open(&mut now.socket)?;
             for element in socket.list(Family::Inet, &self.table, set).map_err(|e| self.explain(e))? {
                 let epoch = element.comment.strip_prefix("epoch ").and_then(|n| n.parse::<u64>().ok());
-                // Anything else was put there by others, who keep no right.
+                // Any other element is foreign and keeps no right.
                 let (Some(epoch), Some(expires)) = (epoch, element.expires) else { continue };
                 let one = (epoch, asked + expires);
                 left = Some(left.map_or(one, |least: (u64, Time)| if one.1 < least.1 { one } else { least }));
@@ -270,13 +276,13 @@ impl KernelLease {
         Ok(left.filter(|(_, until)| *until > asked && held == ours))
     }
 
-    /// By what the host is kept from answering; `None` while there are no tables of this process.
+    /// Where the kernel stops the host from answering; `None` while this process has no tables.
     #[must_use]
     pub fn enforcement(&self) -> Option<Enforcement> {
         self.lock().enforcement
     }
 
-    /// The families of the tables that there are.
+    /// The families of the existing tables.
     #[must_use]
     pub fn families(&self) -> Vec<Family> {
         let kinds: &[Kind] = if self.enforcement() == Some(Enforcement::Netdev) { &ALL } else { &WITHOUT_NETDEV };
@@ -289,14 +295,14 @@ impl KernelLease {
         &self.table
     }
 
-    /// Deletes the tables: from here on nothing keeps the host from answering for an address that it has.
+    /// Deletes the tables. From here on the kernel lets the host answer for any address it has.
     ///
     /// # Errors
     /// nftables refused.
     pub async fn remove(&self) -> Result<(), KernelLeaseError> {
         let _making = self.making.lock().await;
         let what = self.what();
-        // A kernel without the family netdev has no such table either.
+        // A kernel without the netdev family has no such table either.
         if nft::run(&what, &self.plan().without(&ALL)).await.is_err() {
             nft::run(&what, &self.plan().without(&WITHOUT_NETDEV)).await?;
         }
@@ -305,8 +311,8 @@ impl KernelLease {
         Ok(())
     }
 
-    /// Makes what is not there as it should be: by what the host is kept from answering now, whether there was a table before,
-    /// and whether anything was changed.
+    /// Repairs missing or outdated tables. Returns where the kernel now stops the host from answering, whether a table
+    /// existed before, and whether anything changed.
     async fn make(&self, netdev: bool) -> Result<(Enforcement, bool, bool), KernelLeaseError> {
         let (plan, what) = (self.plan(), self.what());
         let mut there = self.chains().await?;
@@ -316,11 +322,13 @@ impl KernelLease {
             self.lock().enforcement = Some(Enforcement::Netdev);
             return Ok((Enforcement::Netdev, found, false));
         }
-        // Sets first, then what is held, then the rules that ask: the addresses are answered for throughout.
+        // The sets come first, then the hold, then the rules that look it up. So the host answers for the addresses
+        // throughout.
         let mut kinds: &[Kind] = if netdev { &ALL } else { &WITHOUT_NETDEV };
         let mut made = nft::run(&what, &plan.sets(kinds)).await;
         if made.is_err() && found {
-            // Sets of another make under our name. They cannot be kept, so the host is silent until the next hold.
+            // The sets under our name come from a different build and cannot stay, so the host is silent until the next
+            // hold.
             warn!(instance = self.instance, "the tables `{}` are of another make and are replaced", self.table);
             let _ = nft::run(&what, &(plan.without(kinds) + &plan.sets(kinds))).await;
             there = self.chains().await?;
@@ -345,7 +353,7 @@ impl KernelLease {
             if changed {
                 nft::run(&what, &plan.chains(&WITHOUT_NETDEV, &there)).await?;
             }
-            // Only now: what was there at the interface did its work up to here.
+            // Deleted only now, because the interface table has worked until this point.
             if there.iter().any(|c| c.family == NETDEV.word) || netdev {
                 let _ = nft::run(&what, &plan.without(&[NETDEV])).await;
             }
@@ -354,11 +362,11 @@ impl KernelLease {
         Ok((enforcement, found, changed))
     }
 
-    /// Puts what was asked for last into sets that were just made.
+    /// Puts the last requested hold into new sets.
     fn hold_in(&self, enforcement: Enforcement) {
         let mut now = self.lock();
         now.enforcement = Some(enforcement);
-        // Without a wish of this process, a predecessor's hold goes on.
+        // Without a request of this process, a predecessor's hold continues.
         if now.wish.is_some()
             && let Err(e) = self.put(&mut now)
         {
@@ -366,7 +374,7 @@ impl KernelLease {
         }
     }
 
-    /// Brings the kernel to what was asked for last.
+    /// Brings the kernel to the last requested hold.
     fn put(&self, now: &mut Now) -> Result<(), KernelLeaseError> {
         let plan = self.plan();
         let kinds: &[Kind] = if now.enforcement == Some(Enforcement::Netdev) { &ALL } else { &WITHOUT_NETDEV };
@@ -376,14 +384,14 @@ impl KernelLease {
         let at = clock::now();
         let left = wish.map_or(Duration::ZERO, |(_, until)| until.since(at));
         for (number, guard) in now.guards.now(at, left) {
-            // With nothing worth holding left, silence is what is asked for.
+            // If the remainder is too short for a hold, the request becomes silence.
             let Some((epoch, until)) = wish.filter(|(_, until)| until.since(clock::now()) >= guard + SHORTEST) else {
                 commit(plan.end(kinds)).map_err(|e| self.explain(e))?;
                 now.silent = true;
                 return Ok(());
             };
             commit(plan.guard(guard)).map_err(|e| self.explain(e))?;
-            // After the guard began and not before: see above.
+            // Read the clock after the guard starts, never before (see the module's text on time).
             let began = clock::now();
             let timeout = until.since(began).saturating_sub(guard);
             if timeout < SHORTEST {
@@ -391,7 +399,7 @@ impl KernelLease {
             }
             match commit(plan.hold(kinds, epoch, timeout)) {
                 Ok(()) => return Ok(()),
-                // A guard lives for half its time at least, so this is not about the guard.
+                // A guard lives for at least half its time, so the guard is not the missing element.
                 Err(NfnlError::Gone) if clock::now().since(began) < guard / 4 => {
                     return Err(self.explain(NfnlError::Gone));
                 }
@@ -402,7 +410,7 @@ impl KernelLease {
         Err(KernelLeaseError::Busy)
     }
 
-    /// Our chains that exist.
+    /// Our existing chains.
     async fn chains(&self) -> Result<Vec<Chain>, KernelLeaseError> {
         let json = nft::ask(&self.what(), &["list", "chains"]).await?;
         let all = json["nftables"].as_array().into_iter().flatten().map(|entry| &entry["chain"]);
@@ -431,7 +439,7 @@ impl KernelLease {
         }
     }
 
-    /// No code panics while it holds the lock, and what it guards is whole after each statement.
+    /// No code panics while it holds the lock, and the guarded state is consistent after each statement.
     fn lock(&self) -> MutexGuard<'_, Now> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,4 @@
-//! The virtual addresses: adding, announcing, removing, and fencing the server of a node that does not hold them.
+//! The virtual addresses: adding, announcing and removing them, and fencing the server of a standby.
 
 pub mod address;
 pub mod announce;

@@ -1,5 +1,5 @@
-//! Elements of nftables sets, changed and read over a netlink socket: no program is run, so a change takes well under a
-//! millisecond also on a busy host. (Tables, chains and rules are made by [`super::nft`]; here they are only read.)
+//! Changes and reads elements of nftables sets over a netlink socket. No program runs, so a change takes well under a
+//! millisecond even on a busy host. ([`super::nft`] builds tables, chains and rules. This module only reads those.)
 
 mod batch;
 mod link;
@@ -19,33 +19,33 @@ use reply::Reply;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
-/// How long an answer may take. The kernel writes it before the request's system call returns, so this only ends a wait for
-/// something that never comes.
+/// Timeout for an answer. The kernel writes it before the request's system call returns, so the timeout only ends a
+/// wait for an answer that never comes.
 const ANSWER_MS: i64 = 2_000;
-/// The largest datagram that the kernel answers with is 32 KiB (`netlink_dump`).
+/// The kernel's largest datagram is 32 KiB (`netlink_dump`).
 const DATAGRAM: usize = 64 * 1024;
-/// The largest batch: far beyond what all 65,536 flows of an instance need for being replaced (some 60 MB).
+/// The largest batch: far more than a replacement of all 65,536 flows of an instance needs (some 60 MB).
 const LARGEST: usize = 256 * 1024 * 1024;
-/// What the kernel takes off the send buffer for itself (`netlink_sendmsg`), with some more.
+/// The kernel's own share of the send buffer (`netlink_sendmsg`), with a margin.
 const SEND_OVERHEAD: usize = 256;
-/// Receive buffer: each answer about one element is billed with the 8 KiB that are reserved for it at first.
+/// Receive buffer: the kernel charges each answer about one element with the 8 KiB that it reserves at first.
 const RECEIVE_BUFFER: usize = 2 * 1024 * 1024;
-/// Elements that are asked for at once: their answers fit into the receive buffer also if it cannot be enlarged.
+/// Elements per query: their answers fit into the receive buffer even if it cannot grow.
 const QUESTIONS: usize = 32;
-/// How often a listing is begun anew because the set changed under it. After that what came is good enough: no element is
-/// missed that was there all the time.
+/// How often a listing restarts because the set changed during it. The last listing is good enough: it has every
+/// element that was there throughout.
 const LISTINGS: u32 = 3;
 
 const LOST: &str = "was lost for want of room";
 const SILENT: &str = "did not come";
 
-/// Why elements could not be changed or read.
+/// Why a change or read of elements failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NfnlError {
-    /// The table or set is not there, or an element that was to be deleted.
+    /// The table or set is missing, or an element to delete is missing.
     #[error("the table, a set or an element in it is not there")]
     Gone,
-    /// The kernel refused for want of a capability.
+    /// The kernel refused because a capability is missing.
     #[error("no privilege to change nftables; the agent needs CAP_NET_ADMIN")]
     Privilege,
     /// The kernel refused.
@@ -54,13 +54,13 @@ pub enum NfnlError {
     /// The socket cannot be opened or used.
     #[error("no netlink connection to nftables: {0}; the kernel needs nf_tables")]
     Socket(#[source] io::Error),
-    /// The kernel's answer was not understood, or lost.
+    /// The kernel's answer was lost, or unreadable.
     #[error("the kernel's answer about nftables {0}")]
     Answer(&'static str),
-    /// The batch is larger than any that can be needed.
+    /// The batch is larger than any legitimate one.
     #[error("a change of {0} bytes is too large for nftables; at most {LARGEST} are sent")]
     TooLarge(usize),
-    /// The process is ending.
+    /// The process is stopping.
     #[error("the change was not carried out: the agent is stopping")]
     Stopping,
 }
@@ -78,16 +78,16 @@ impl NfnlError {
 fn socket_error(error: Errno) -> NfnlError {
     match error {
         Errno::EPERM | Errno::EACCES => NfnlError::Privilege,
-        // The kernel had more to say than the receive buffer holds.
+        // The answers exceeded the receive buffer.
         Errno::ENOBUFS => NfnlError::Answer(LOST),
         Errno::EAGAIN => NfnlError::Answer(SILENT),
         other => NfnlError::Socket(other.into()),
     }
 }
 
-/// A netlink socket to nf_tables. Belongs to the network namespace of the thread that opened it.
+/// A netlink socket to nf_tables, in the network namespace of the thread that opened it.
 ///
-/// Worth keeping open: closing one makes the kernel wait until all that was deleted is freed.
+/// Keep it open: on close the kernel waits until all deleted objects are freed.
 #[derive(Debug)]
 pub struct Nfnl {
     socket: OwnedFd,
@@ -99,7 +99,7 @@ impl Nfnl {
     /// Opens the socket.
     ///
     /// # Errors
-    /// The kernel has no such socket to give.
+    /// The kernel cannot provide such a socket.
     pub fn open() -> Result<Self, NfnlError> {
         let open = || -> nix::Result<OwnedFd> {
             let socket = socket::socket(
@@ -109,12 +109,13 @@ impl Nfnl {
                 SockProtocol::NetlinkNetFilter,
             )?;
             socket::bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
-            // Port 0 is the kernel; a connected socket takes nothing from anybody else.
+            // Port 0 is the kernel. A connected socket receives from the kernel alone.
             socket::connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
             setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(ANSWER_MS))?;
             setsockopt(&socket, sockopt::SendTimeout, &TimeVal::milliseconds(ANSWER_MS))?;
             if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-                // In a container the limit holds; then there is less room for errors, and their loss is an error as well.
+                // In a container the limit applies. There is then less room for errors, and losing them is an error
+                // too.
                 setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
             }
             Ok(socket)
@@ -124,18 +125,18 @@ impl Nfnl {
         Ok(Self { socket, sequence: 1, buffer: vec![0; DATAGRAM] })
     }
 
-    /// Carries out `batch` in one transaction. Only where the send buffer cannot be made as large as the batch (in a
-    /// container), a batch beyond some 400 KB is several transactions, in order.
+    /// Commits `batch` in one transaction. If the send buffer cannot grow to the size of the batch (in a container), a
+    /// batch beyond some 400 KB becomes several transactions, in order.
     ///
     /// # Errors
-    /// As in [`NfnlError`]. If the kernel refused, nothing of the transaction is in force; after [`NfnlError::Answer`] it is
-    /// not known.
+    /// As in [`NfnlError`]. If the kernel refused, nothing of the transaction is in force. After [`NfnlError::Answer`]
+    /// the outcome is unknown.
     pub fn commit(&mut self, batch: Batch) -> Result<(), NfnlError> {
         let size = batch.size();
         if size > LARGEST {
             return Err(NfnlError::TooLarge(size));
         }
-        // Begin and end come on top, and a little for the rounding of the buffer's size.
+        // The begin and end messages come on top, and the buffer's size is rounded.
         let wanted = size + 2 * SEND_OVERHEAD;
         let room =
             |socket: &OwnedFd| socket::getsockopt(socket, sockopt::SndBuf).unwrap_or(0).saturating_sub(SEND_OVERHEAD);
@@ -153,10 +154,10 @@ impl Nfnl {
         Ok(())
     }
 
-    /// The elements of `set` with these keys; those that are not there are left out.
+    /// The elements of `set` with these keys. Missing elements are left out.
     ///
     /// # Errors
-    /// As in [`NfnlError`]; a set that is not there is as one without elements.
+    /// As in [`NfnlError`]. A missing set counts as empty.
     pub fn get(&mut self, family: Family, table: &str, set: &str, keys: &[Data]) -> Result<Vec<Found>, NfnlError> {
         let mut all = Vec::new();
         for keys in keys.chunks(QUESTIONS) {
@@ -202,8 +203,8 @@ impl Nfnl {
         }
     }
 
-    /// All elements of a set that nobody else changes. [`Nfnl::list`] begins anew when anything in nftables changes meanwhile, be it
-    /// in another table.
+    /// All elements of a set that no other program changes. [`Nfnl::list`] restarts on any nftables change during the
+    /// listing, even in another table.
     ///
     /// # Errors
     /// As in [`NfnlError`].
@@ -213,7 +214,8 @@ impl Nfnl {
         self.elements(number).map(|(found, _)| found)
     }
 
-    /// All rules of a table whose rules nobody else changes; none if it is not there. Waits for no change of nftables.
+    /// All rules of a table whose rules no other program changes; none if the table is missing. The query does not wait
+    /// for nftables changes.
     ///
     /// # Errors
     /// As in [`NfnlError`].
@@ -229,7 +231,8 @@ impl Nfnl {
         Ok(all)
     }
 
-    /// The kernel's number of a table, which no other table ever has; `None` if it is not there. Waits for no change of nftables.
+    /// The kernel's unique handle of a table; `None` if the table is missing. The query does not wait for nftables
+    /// changes.
     ///
     /// # Errors
     /// As in [`NfnlError`].
@@ -255,7 +258,7 @@ impl Nfnl {
         }
     }
 
-    /// The answer to listing `number` of a set, and whether it changed meanwhile.
+    /// The elements from listing `number`, and whether nftables changed during it.
     fn elements(&mut self, number: u32) -> Result<(Vec<Found>, bool), NfnlError> {
         let mut all = Vec::new();
         let torn = self.listed(number, |reply| {
@@ -266,7 +269,7 @@ impl Nfnl {
         Ok((all, torn))
     }
 
-    /// Hands what answers listing `number` to `take`; whether anything changed meanwhile.
+    /// Passes the answers of listing `number` to `take`. Returns whether nftables changed during it.
     fn listed(&mut self, number: u32, mut take: impl FnMut(Reply)) -> Result<bool, NfnlError> {
         let mut torn = false;
         loop {
@@ -290,9 +293,9 @@ impl Nfnl {
         }
     }
 
-    /// What became of the transaction with messages `first` to `last`, the last of which is acknowledged. The kernel has
-    /// written all answers before the sending returned, errors of single messages in no order that matters here: so whatever is
-    /// there is read, and the first error counts.
+    /// The outcome of the transaction with messages `first` to `last`; the kernel acknowledges `last`. The kernel has
+    /// written all answers before the send returned, and the order of single errors does not matter. So this reads
+    /// every answer, and the first error counts.
     fn result(&mut self, first: u32, last: u32) -> Result<(), NfnlError> {
         let mut error = None;
         let mut acknowledged = false;
@@ -318,7 +321,7 @@ impl Nfnl {
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<(), NfnlError> {
-        // What a request that was given up left must not be taken for the answer to this one.
+        // Leftover answers of an abandoned request must not count as the answer to this one.
         self.drain();
         loop {
             return match socket::send(self.socket.as_raw_fd(), bytes, MsgFlags::empty()) {
@@ -331,7 +334,7 @@ impl Nfnl {
     }
 
     fn drain(&mut self) {
-        // Ends: nothing new is written to this socket without a request, and a loss is told once.
+        // The loop ends: the socket receives nothing new without a request, and the kernel reports a loss once.
         while matches!(self.receive(MsgFlags::MSG_DONTWAIT), Ok(_) | Err(NfnlError::Answer(LOST))) {}
     }
 
@@ -349,7 +352,7 @@ impl Nfnl {
     }
 }
 
-/// Whether `first` ≤ `number` ≤ `last`, for numbers that begin anew after the largest.
+/// Whether `first` ≤ `number` ≤ `last`, for numbers that wrap around.
 const fn within(first: u32, number: u32, last: u32) -> bool {
     number.wrapping_sub(first) <= last.wrapping_sub(first)
 }

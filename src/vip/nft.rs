@@ -1,4 +1,4 @@
-//! Running nftables scripts: one script is one transaction, so either all of it is in force or none.
+//! Runs nftables scripts. One script is one transaction, so either all of it takes effect or none.
 
 pub mod signed;
 pub mod watch;
@@ -8,67 +8,68 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
-/// A run that takes longer than this hangs: 20,000 map elements load in a quarter of a second.
+/// A longer run counts as hung: 20,000 map elements load in a quarter of a second.
 const LIMIT: Duration = Duration::from_secs(10);
-/// How much of what nft says goes into an error: it repeats the whole script line, which may hold thousands of elements.
+/// How much of nft's error text goes into an error: nft repeats the whole script line, which may hold thousands of
+/// elements.
 const SAID: usize = 600;
-/// Longest name of an instance that is taken over as it is; nftables allows 255 bytes with our prefix.
+/// Longest instance name that goes into a table name unchanged; nftables allows 255 bytes including our prefix.
 const LONGEST: usize = 128;
 
 /// Why nftables did not take a script.
 #[derive(Debug, thiserror::Error)]
 pub enum NftError {
-    /// The program is not there.
+    /// The program `nft` is missing.
     #[error("cannot run `nft`: {0}; install the package nftables")]
     Missing(#[source] std::io::Error),
-    /// The kernel refused for want of a capability.
+    /// The kernel refused because a capability is missing.
     #[error("nftables refused {what}: no privilege; the agent needs CAP_NET_ADMIN")]
     Privilege {
-        /// What was to be changed.
+        /// The attempted change.
         what: String,
     },
-    /// nft said no.
+    /// nft refused the script.
     #[error("nftables refused {what}: {said}")]
     Refused {
-        /// What was to be changed.
+        /// The attempted change.
         what: String,
-        /// nft's own words, shortened.
+        /// nft's own error text, shortened.
         said: String,
     },
-    /// nft did not end in time.
+    /// nft timed out.
     #[error("nft did not finish {what} within {} s", LIMIT.as_secs())]
     Hung {
-        /// What was to be changed.
+        /// The attempted change.
         what: String,
     },
-    /// What nft listed is not the JSON that it is documented to be.
+    /// nft's list is not the documented JSON.
     #[error("nft's list of {what} is not understood ({source}); is `nft` of this kernel's release?")]
     Unreadable {
-        /// What was asked for.
+        /// The requested list.
         what: String,
-        /// What is wrong with it.
+        /// The parse error.
         source: serde_json::Error,
     },
-    /// It could not be looked for.
+    /// The lookup failed.
     #[error("cannot look for {what} in nftables: {source}")]
     Unseen {
-        /// What was looked for.
+        /// The object of the lookup.
         what: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: super::nfnl::NfnlError,
     },
-    /// The elements could not be put in.
+    /// The kernel refused the elements.
     #[error("nftables did not take the elements of {what}: {source}")]
     Netlink {
-        /// What was to be changed.
+        /// The attempted change.
         what: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: super::nfnl::NfnlError,
     },
     /// Reading or writing the pipe to nft failed.
     #[error("lost the pipe to nft during {what}: {source}")]
     Pipe {
-        /// What was to be changed.
+        /// The attempted change.
         what: String,
         /// The system's error.
         source: std::io::Error,
@@ -78,15 +79,15 @@ pub enum NftError {
 /// Runs `script` as one transaction. `what` names the change in errors ("the fence of instance x").
 ///
 /// # Errors
-/// As in [`NftError`]; then nothing of the script is in force (except, perhaps, after [`NftError::Hung`]).
+/// As in [`NftError`]. After an error nothing of the script is in force (except, perhaps, after [`NftError::Hung`]).
 pub async fn run(what: &str, script: &str) -> Result<(), NftError> {
     talk(what, &["-f", "-"], script).await.map(drop)
 }
 
-/// What `nft -j` answers to `arguments`.
+/// The answer of `nft -j` to `arguments`.
 ///
 /// # Errors
-/// As in [`NftError`]. An answer that is not understood is never taken for an empty one: our own tables would seem to be gone.
+/// As in [`NftError`]. An unreadable answer never counts as an empty one, because our own tables would seem to be gone.
 pub async fn ask(what: &str, arguments: &[&str]) -> Result<serde_json::Value, NftError> {
     let mut all = vec!["-j"];
     all.extend(arguments);
@@ -97,7 +98,7 @@ pub async fn ask(what: &str, arguments: &[&str]) -> Result<serde_json::Value, Nf
 async fn talk(what: &str, arguments: &[&str], input: &str) -> Result<Vec<u8>, NftError> {
     let mut child = Command::new("nft")
         .args(arguments)
-        // Errors are matched and shown in one language.
+        // One fixed language, because the code matches error texts and shows them.
         .env("LC_ALL", "C")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -108,7 +109,8 @@ async fn talk(what: &str, arguments: &[&str], input: &str) -> Result<Vec<u8>, Nf
     let stdin = child.stdin.take();
     let feed = async {
         if let Some(mut pipe) = stdin {
-            // nft may end before it has read all (a refused first line): its own words tell more than a broken pipe.
+            // nft may exit before it has read everything (after a refused first line). Its own error text says more
+            // than a broken pipe.
             let _ = pipe.write_all(input.as_bytes()).await;
         }
     };
@@ -127,23 +129,23 @@ async fn talk(what: &str, arguments: &[&str], input: &str) -> Result<Vec<u8>, Nf
     Err(NftError::Refused { what: what.to_owned(), said: said.trim().chars().take(SAID).collect() })
 }
 
-/// The name of the table `kind` of an instance. Letters, digits, `-`, `_` and `.` stay; a name with anything else, or a very
-/// long one, gets a number derived from the whole of it, so that two instances never share a table.
+/// The name of the table `kind` of an instance. Letters, digits, `-`, `_` and `.` stay. A name with other characters,
+/// or a very long one, gets a hash of the whole name, so that two instances never share a table.
 #[must_use]
 pub fn table_name(kind: &str, instance: &str) -> String {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if instance.len() <= LONGEST && !instance.is_empty() && instance.chars().all(fits) {
         return format!("keepcall-{kind}-{instance}");
     }
-    // FNV-1a, 64 bits: a stable number is wanted (the table must be found again after a restart), not a secret.
+    // FNV-1a, 64 bits: the hash must be stable (the agent must find the table after a restart), not secret.
     let hash =
         instance.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
     let clean: String = instance.chars().take(LONGEST).map(|c| if fits(c) { c } else { '_' }).collect();
     format!("keepcall-{kind}-{clean}/{hash:016x}")
 }
 
-/// The start of a script that leaves no table `name`, whether there was one or not, without an error: adding an existing table
-/// is a no-op, deleting a missing one is not.
+/// The start of a script that deletes table `name` without an error, whether it exists or not. Adding an existing table
+/// is a no-op; deleting a missing table is an error.
 #[must_use]
 pub fn without(name: &str) -> String {
     format!("add table inet {name}\ndelete table inet {name}\n")

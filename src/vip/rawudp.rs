@@ -1,36 +1,36 @@
-//! UDP datagrams from an address and port that another process owns: the server keeps its socket, and phones behind NAT only
-//! let packets from that very address and port in.
+//! Sends UDP datagrams from an address and port that another process owns. The server keeps its socket, and phones
+//! behind NAT accept packets only from that address and port.
 
 use super::sys;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The most that a UDP datagram over IPv4 without options can carry (65,535 - 20 - 8); IPv6 could carry 20 bytes more.
+/// The largest payload of a UDP datagram over IPv4 without options (65,535 - 20 - 8). IPv6 could carry 20 bytes more.
 pub const MAX_PAYLOAD: usize = 65_507;
-/// Every IPv6 link carries this much (RFC 8200 section 5), and every IPv4 path of today: the size to fall back to where the
-/// route takes less than the interface.
+/// The fallback size for a route with a smaller MTU than the interface. Every IPv6 link carries this much (RFC 8200
+/// section 5), and so does every IPv4 path of today.
 const SAFE_MTU: usize = 1280;
 const UDP_HEADER: usize = 8;
 const V4_HEADER: usize = 20;
 const V6_HEADER: usize = 40;
 const FRAGMENT_HEADER: usize = 8;
-/// What hosts give their own packets (RFC 1700's default).
+/// The usual TTL of a host's own packets (RFC 1700's default).
 const TTL: u8 = 64;
 const UDP: u8 = 17;
 /// IPv6 next header of a fragment header.
 const FRAGMENT: u8 = 44;
 
-/// Why a datagram did not leave.
+/// Why a datagram was not sent.
 #[derive(Debug, thiserror::Error)]
 pub enum RawUdpError {
-    /// No raw socket.
+    /// The system refused the raw socket.
     #[error("cannot open a raw socket: {source}{}", if source.kind() == io::ErrorKind::PermissionDenied { "; the agent needs CAP_NET_RAW" } else { "" })]
     Socket {
         /// The system's error.
         source: io::Error,
     },
-    /// Source and destination are not of one family.
+    /// Source and destination have different families.
     #[error("cannot send from {from} to {to}: one is IPv4 and the other IPv6")]
     Families {
         /// The source.
@@ -38,7 +38,7 @@ pub enum RawUdpError {
         /// The destination.
         to: SocketAddr,
     },
-    /// More than fits into a datagram.
+    /// The payload exceeds a datagram.
     #[error("a datagram of {length} bytes is too long; {MAX_PAYLOAD} is the most")]
     TooLong {
         /// Bytes of payload.
@@ -56,22 +56,22 @@ pub enum RawUdpError {
     },
 }
 
-/// Raw sockets of both families. Belongs to the network namespace of the thread that opened it.
+/// Raw sockets of both families, in the network namespace of the thread that opened them.
 #[derive(Debug)]
 pub struct RawUdp {
     interface: String,
     v4: Socket,
-    // A host without IPv6 has none, and no IPv6 address to send from.
+    // `None` on a host without IPv6, which has no IPv6 address to send from either.
     v6: Option<Socket>,
 }
 
 impl RawUdp {
-    /// Opens the sockets. The MTU of `interface` decides above what size datagrams are fragmented.
+    /// Opens the sockets. The MTU of `interface` decides when datagrams are fragmented.
     ///
     /// # Errors
-    /// No privilege.
+    /// The privilege is missing.
     pub fn open(interface: &str) -> Result<Self, RawUdpError> {
-        // IPPROTO_RAW means "the header is included" for both families, and such sockets never receive.
+        // IPPROTO_RAW means "header included" for both families, and such sockets never receive.
         let raw = |domain| Socket::new(domain, Type::RAW.nonblocking(), Some(Protocol::from(libc::IPPROTO_RAW)));
         let v4 = raw(Domain::IPV4).map_err(|source| RawUdpError::Socket { source })?;
         let v6 = match raw(Domain::IPV6) {
@@ -82,7 +82,7 @@ impl RawUdp {
         Ok(Self { interface: interface.to_owned(), v4, v6 })
     }
 
-    /// Sends one datagram. Does not wait: a full queue is an error.
+    /// Sends one datagram without waiting. A full queue is an error.
     ///
     /// # Errors
     /// As in [`RawUdpError`].
@@ -93,7 +93,7 @@ impl RawUdp {
         let failed = |source| RawUdpError::Send { from, to, source };
         let mtu = sys::mtu(&self.v4, &self.interface).unwrap_or(SAFE_MTU).max(SAFE_MTU);
         match self.send_in(from, to, payload, mtu) {
-            // The route has a smaller MTU than the interface (a tunnel, or a learnt path MTU).
+            // The route's MTU is smaller than the interface's (a tunnel, or a learnt path MTU).
             Err(Some(e)) if e.raw_os_error() == Some(libc::EMSGSIZE) && mtu > SAFE_MTU => self
                 .send_in(from, to, payload, SAFE_MTU)
                 .map_err(|e| e.map_or(RawUdpError::Families { from, to }, failed)),
@@ -101,7 +101,7 @@ impl RawUdp {
         }
     }
 
-    /// `Err(None)`: the families differ.
+    /// `Err(None)` means that the families differ.
     fn send_in(&self, from: SocketAddr, to: SocketAddr, payload: &[u8], mtu: usize) -> Result<(), Option<io::Error>> {
         let (socket, packets) = match (from.ip(), to.ip()) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
@@ -113,7 +113,7 @@ impl RawUdp {
             }
             _ => return Err(None),
         };
-        // A raw IPv6 socket takes the port of the address for a protocol number: it has to be zero. The scope stays.
+        // A raw IPv6 socket reads the port as a protocol number, so the port must be zero. The scope stays.
         let mut target = to;
         target.set_port(0);
         let target = SockAddr::from(target);
@@ -124,8 +124,8 @@ impl RawUdp {
     }
 }
 
-/// An identification for the fragments of one datagram. Random, so that it does not repeat what the kernel or a predecessor
-/// used a moment ago (RFC 7739); zero is left out, because the kernel puts its own number in its place.
+/// An identification for the fragments of one datagram. It is random, so that it does not repeat a recent value of the
+/// kernel or a predecessor (RFC 7739). It is never zero, because the kernel replaces zero with its own number.
 fn random() -> u32 {
     getrandom::u32().map_or(1, |n| n | 0x0001_0001)
 }
@@ -139,7 +139,8 @@ fn datagram(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
     bytes.extend((length as u16).to_be_bytes());
     bytes.extend([0, 0]);
     bytes.extend(payload);
-    // The pseudo header: both families sum to the same words plus length and protocol (RFC 768, RFC 8200 section 8.1).
+    // The pseudo header of both families sums to the same words, plus length and protocol (RFC 768, RFC 8200 section
+    // 8.1).
     let mut sum = length as u64 + u64::from(UDP);
     for ip in [from.ip(), to.ip()] {
         sum += match ip {
@@ -158,9 +159,9 @@ fn datagram(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The IPv4 packets that carry `datagram`; header checksum and length are the kernel's to fill in (raw(7)).
+/// The IPv4 packets for `datagram`. The kernel fills in the header checksum and the length (raw(7)).
 fn v4_packets(src: Ipv4Addr, dst: Ipv4Addr, datagram: &[u8], mtu: usize, id: u32) -> Vec<Vec<u8>> {
-    // Offsets count in units of 8 bytes, so all fragments but the last are a multiple of that.
+    // Offsets count in units of 8 bytes, so every fragment but the last is a multiple of 8 bytes.
     let room = if datagram.len() + V4_HEADER <= mtu { datagram.len() } else { (mtu - V4_HEADER) & !7 };
     let count = datagram.len().div_ceil(room);
     let packet = |(index, part): (usize, &[u8])| {
@@ -178,7 +179,7 @@ fn v4_packets(src: Ipv4Addr, dst: Ipv4Addr, datagram: &[u8], mtu: usize, id: u32
     datagram.chunks(room).enumerate().map(packet).collect()
 }
 
-/// The IPv6 packets that carry `datagram`, with fragment headers (RFC 8200 section 4.5) only where needed.
+/// The IPv6 packets for `datagram`, with fragment headers (RFC 8200 section 4.5) only where needed.
 fn v6_packets(src: Ipv6Addr, dst: Ipv6Addr, datagram: &[u8], mtu: usize, id: u32) -> Vec<Vec<u8>> {
     let header = |next: u8, length: usize| {
         let mut p = vec![0x60, 0, 0, 0];

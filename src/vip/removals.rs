@@ -1,8 +1,9 @@
-//! Which removals of an address are our own. The kernel tells of each, and does not say by whom (for IPv6 not even by number).
+//! Tells our own address removals from foreign ones. The kernel reports each removal without its author (for IPv6 not
+//! even the request's number).
 //!
-//! The kernel handles one request after the other and tells of each removal once, in that order. So each removal that this process
-//! asked for, and that the kernel did not refuse, accounts for exactly one of the removals that it tells of; any other one is somebody
-//! else's. It is noted before the request leaves, since the news may be here before the answer.
+//! The kernel handles requests one by one and reports each removal once, in that order. So each request of this process
+//! that the kernel accepts accounts for exactly one reported removal. Any other removal is foreign. The request is
+//! counted before it leaves, because the report may arrive before the answer.
 
 use ipnet::IpNet;
 use std::collections::BTreeMap;
@@ -10,7 +11,8 @@ use std::collections::BTreeMap;
 /// An address on an interface, by the interface's index.
 pub type Place = (u32, IpNet);
 
-/// The removals of our own that the kernel has not told of yet, for the addresses that are watched: of others no news comes.
+/// Our own removals that the kernel has not reported yet. Only watched addresses count, because no report arrives for
+/// others.
 #[derive(Debug, Default)]
 pub struct Removals {
     watched: Vec<IpNet>,
@@ -18,35 +20,35 @@ pub struct Removals {
 }
 
 impl Removals {
-    /// News of these addresses is read from now on.
+    /// Starts to track reports for these addresses.
     pub fn watch(&mut self, addresses: impl IntoIterator<Item = IpNet>) {
         self.watched.extend(addresses);
     }
 
-    /// News of these addresses is no longer read.
+    /// Stops tracking reports for these addresses.
     pub fn unwatch(&mut self, addresses: &[IpNet]) {
         self.watched.retain(|a| !addresses.contains(a));
         self.open.retain(|(_, a), _| !addresses.contains(a));
     }
 
-    /// A removal is about to be asked for.
+    /// Counts a removal just before its request leaves.
     pub fn asked(&mut self, place: Place) {
         if self.watched.contains(&place.1) {
             *self.open.entry(place).or_default() += 1;
         }
     }
 
-    /// The kernel refused it (the address was not there): no news comes.
+    /// The kernel refused the removal (the address was missing), so no report will come.
     pub fn refused(&mut self, place: Place) {
         self.settle(place);
     }
 
-    /// The kernel tells of a removal: whether it is one of ours.
+    /// Handles a reported removal. Returns whether it is our own.
     pub fn told(&mut self, place: Place) -> bool {
         self.settle(place)
     }
 
-    /// News was lost, so nothing more is expected for certain: from here on a removal counts as somebody else's.
+    /// Reports were lost, so no report is certain any more. Every removal from now on counts as foreign.
     pub fn lost(&mut self) {
         self.open.clear();
     }

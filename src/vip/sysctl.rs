@@ -1,16 +1,16 @@
-//! Kernel settings that the address and the relay need. Each is written only where it differs, and what was changed is told.
+//! Kernel settings for the address and the relay. The agent writes only settings that differ, and reports each change.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// One setting that was changed.
+/// One changed setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// The setting in sysctl's own spelling with slashes, such as `net/ipv4/ip_nonlocal_bind`.
     pub name: String,
-    /// What it was.
+    /// The old value.
     pub from: String,
-    /// What it is now.
+    /// The new value.
     pub to: String,
 }
 
@@ -20,7 +20,7 @@ impl fmt::Display for Change {
     }
 }
 
-/// Why a setting could not be brought about.
+/// Why a setting could not be changed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot set {name} to {to}: {source}; set it by sysctl.d, or give the agent the right to write /proc/sys/net")]
 pub struct SysctlError {
@@ -32,44 +32,45 @@ pub struct SysctlError {
     pub source: std::io::Error,
 }
 
-/// What was done, and what could not be.
+/// The result of the preparation.
 #[derive(Debug, Default)]
 pub struct Prepared {
-    /// Settings that were changed.
+    /// The changed settings.
     pub changes: Vec<Change>,
-    /// Settings that could not be changed; the others were done all the same.
+    /// The failures. The other settings are still changed.
     pub errors: Vec<SysctlError>,
-    /// What an operator should know: side effects, and what of others stands in the way.
+    /// Warnings for the operator: side effects, and foreign rules that are in the way.
     pub warnings: Vec<String>,
 }
 
-/// Lets the server bind the address before it is here, for both families, and keeps the removal of one address from taking
-/// others in its subnet with it.
+/// Lets the server bind the address before it arrives, for both families. Keeps the removal of one address from
+/// removing other addresses of its subnet.
 #[must_use]
 pub fn for_address(interface: &str) -> Prepared {
     let mut done = Prepared::default();
     done.set("net/ipv4/ip_nonlocal_bind", "1");
     done.set("net/ipv6/ip_nonlocal_bind", "1");
-    // Without it the kernel removes all secondary addresses of a subnet with its primary one: dropping the address of one
-    // instance would drop those of another.
+    // Without this setting the kernel removes all secondary addresses of a subnet with the primary one: dropping the
+    // address of one instance would drop the addresses of another.
     done.set(&format!("net/ipv4/conf/{interface}/promote_secondaries"), "1");
     done
 }
 
-/// Lets the kernel relay forward in and out by `interface`: forwarding on for packets that arrive there, redirects off (the
-/// relay sends packets back out of the interface they came by, and a redirect would tell phones to talk past it).
+/// Lets the kernel relay forward in and out of `interface`: turns forwarding on for packets that arrive there, and
+/// redirects off. The relay sends packets back out of their ingress interface, and a redirect would tell phones to
+/// bypass it.
 #[must_use]
 pub fn for_relay(interface: &str) -> Prepared {
     let mut done = Prepared::default();
     done.set(&format!("net/ipv4/conf/{interface}/forwarding"), "1");
-    // The kernel sends redirects if either of the two is on.
+    // The kernel sends redirects if either setting is on.
     done.set("net/ipv4/conf/all/send_redirects", "0");
     done.set(&format!("net/ipv4/conf/{interface}/send_redirects"), "0");
     if path("net/ipv6").exists() {
         let forced = format!("net/ipv6/conf/{interface}/force_forwarding");
         if path(&forced).exists() {
-            // Linux 6.17 and later: forwards what arrives here, and leaves conf/all and the acceptance of router
-            // advertisements as they are.
+            // Linux 6.17 and later: forwards packets that arrive here, and leaves conf/all and router advertisements as
+            // they are.
             done.set(&forced, "1");
         } else {
             done.forward_all_v6();
@@ -78,7 +79,7 @@ pub fn for_relay(interface: &str) -> Prepared {
     done
 }
 
-/// Whether IPv6 forwarding is on for `interface`: a neighbour advertisement then says that a router speaks.
+/// Whether IPv6 forwarding is on for `interface`. A neighbour advertisement then sets the router flag.
 #[must_use]
 pub fn forwards_v6(interface: &str) -> bool {
     let on = |name: &str| read(name).is_some_and(|v| v == "1");
@@ -86,9 +87,9 @@ pub fn forwards_v6(interface: &str) -> bool {
 }
 
 impl Prepared {
-    /// Before 6.17 only conf/all decides whether IPv6 is forwarded; that of an interface merely makes the interface
-    /// behave as a router's (`ip6_forward` in the kernel). Turning it on stops interfaces from accepting router
-    /// advertisements, unless `accept_ra` is 2, so that is set first wherever they are accepted now.
+    /// Before 6.17 only conf/all decides whether IPv6 is forwarded. An interface's own setting only makes the interface
+    /// behave as a router's (`ip6_forward` in the kernel). Turning conf/all on stops interfaces from accepting router
+    /// advertisements unless `accept_ra` is 2. So `accept_ra` becomes 2 first, wherever it is 1 now.
     fn forward_all_v6(&mut self) {
         if read("net/ipv6/conf/all/forwarding").is_some_and(|v| v == "1") {
             return;
@@ -108,11 +109,11 @@ impl Prepared {
         );
     }
 
-    /// Sets `name` to `to` unless it is that already.
+    /// Sets `name` to `to` unless it already has that value.
     fn set(&mut self, name: &str, to: &str) {
         let from = match std::fs::read_to_string(path(name)) {
             Ok(text) => text.trim().to_owned(),
-            // A kernel without IPv6 has no such setting and no need of it.
+            // A kernel without IPv6 lacks this setting and does not need it.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && name.starts_with("net/ipv6/") => return,
             Err(source) => return self.errors.push(SysctlError { name: name.to_owned(), to: to.to_owned(), source }),
         };
@@ -126,11 +127,11 @@ impl Prepared {
     }
 }
 
-/// Tables of others whose forward chain drops by default: they stop the relay unless they let it pass. (Chains of
-/// `iptables-legacy` are not seen by nftables.)
+/// Foreign tables whose forward chain drops by default. Such a chain stops the relay unless a rule lets relayed packets
+/// pass. (nftables does not list chains of `iptables-legacy`.)
 ///
 /// # Errors
-/// nft could not be asked.
+/// The query to nft failed.
 pub async fn forward_drops() -> Result<Vec<String>, super::nft::NftError> {
     let json = super::nft::ask("the list of chains", &["list", "chains"]).await?;
     let chains = json["nftables"].as_array().into_iter().flatten().map(|entry| &entry["chain"]);

@@ -1,4 +1,4 @@
-//! What tracker and engine have decided, carried out.
+//! Carries out the decisions of tracker and engine.
 
 use super::CallsSide;
 use super::Role;
@@ -8,17 +8,17 @@ use crate::recovery::media::kernel::Wish;
 use std::net::SocketAddr;
 use tracing::{debug, info};
 
-/// One SIP message: our address, the receiver's, and the bytes.
+/// One SIP message: our address, the receiver's address, and the bytes.
 pub(super) type Message = (SocketAddr, SocketAddr, Vec<u8>);
 
 impl CallsSide {
-    /// Carries out all that tracker and engine have decided.
+    /// Carries out all pending decisions of tracker and engine.
     pub(super) async fn carry_out(&mut self) {
         let messages = self.decide();
         self.send(messages).await;
     }
 
-    /// Hands on what tracker and engine have decided, but for the messages that are to be sent.
+    /// Carries out the pending decisions, except for SIP messages. Returns those messages to send.
     pub(super) fn decide(&mut self) -> Vec<Message> {
         let mut messages = Vec::new();
         let mut wishes = Vec::new();
@@ -62,7 +62,7 @@ impl CallsSide {
                 }
                 Err(e) => Err(e.to_string()),
             };
-            // SIP retransmits; a lasting failure ends as an unreachable party.
+            // SIP retransmits. A lasting failure ends as an unreachable party.
             if let Err(e) = sent {
                 debug!(instance = self.instance, "a SIP message was not sent: {e}");
             }

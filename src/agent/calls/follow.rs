@@ -1,4 +1,4 @@
-//! What etcd holds of the calls, followed: what is armed, recovered, adopted, put back, and swept away.
+//! Follows the calls in etcd: arms the relay, recovers, adopts and restores calls, and sweeps abandoned ones.
 
 use super::{CallsSide, Role, hash};
 use crate::agent::part::Doing;
@@ -14,12 +14,12 @@ use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 use tracing::{debug, info, warn};
 
-/// Least time between two warnings, and between two tries to read, of calls that found no room here.
+/// Least time between two warnings, and between two re-reads, about calls beyond this node's limit.
 const LEFT_OUT_EVERY: Duration = Duration::from_secs(60);
-/// Events of the store that are handled in one go, so that a thousand calls make one change of the relay.
+/// Store events handled in one go, so that a thousand calls make one change of the relay.
 const BATCH: usize = 1024;
 
-/// When it was told, and tried again, that not all stored calls are kept.
+/// When the limit on stored calls was last reported, and when the calls were last read again.
 #[derive(Default)]
 pub(super) struct LeftOut {
     told: Option<Time>,
@@ -36,7 +36,7 @@ impl LeftOut {
     }
 }
 
-/// At most once in a while.
+/// True at most once per interval.
 fn due(last: &mut Option<Time>, now: Time) -> bool {
     let due = last.is_none_or(|at| now.since(at) >= LEFT_OUT_EVERY);
     if due {
@@ -46,15 +46,15 @@ fn due(last: &mut Option<Time>, now: Time) -> bool {
 }
 
 impl CallsSide {
-    /// After a master came back: the calls that its server had before. If the server works, it has them still, and they are
-    /// learnt again; else they are recovered. Until both the calls and the server's health are known, their audio goes on by
-    /// the relay, if it was armed.
+    /// Settles the local server's former calls after this node became master again. A working server still has them, so
+    /// the tracker learns them again. Otherwise the engine recovers them. Until the calls and the server's health are
+    /// known, an armed relay keeps carrying their audio.
     pub(super) async fn settle_own(&mut self) {
         let (true, true, Some(working)) = (self.own_open && self.role == Role::Master, self.synced, self.server) else {
             return;
         };
         self.own_open = false;
-        // What the server has begun since is in the table already.
+        // The table already has the calls that the server began since.
         let learnt: BTreeSet<String> = self.table.calls().map(|c| c.id).collect();
         let own: Vec<Call> =
             self.stored.values().filter(|c| self.is_own(c) && !learnt.contains(&c.id)).cloned().collect();
@@ -75,20 +75,20 @@ impl CallsSide {
         self.tell_forecast();
     }
 
-    /// Whether a stored call is the local server's, and not one that an agent carries.
+    /// Whether a stored call is the local server's own, not carried by an agent.
     pub(super) fn is_own(&self, call: &Call) -> bool {
         call.node == self.node && call.legs.iter().all(|l| !l.carried)
     }
 
-    /// Whether a call that is read only now, as master, was a master's before: it is to be recovered too.
+    /// Whether this master reads a former master's call only now. Such a call also needs recovery.
     pub(super) fn is_late(&self, call: &Call) -> bool {
         let before = call.epoch < self.epoch || !self.synced;
         before && !self.stored.contains(&call.id) && !(self.own_open && self.is_own(call))
     }
 
-    /// Looks for stored calls that nobody carries any more.
+    /// Removes or adopts abandoned stored calls.
     pub(super) fn sweep(&mut self, now: Time) {
-        // Until the calls from before have gone to tracker or engine, nobody has them.
+        // Former calls belong to nobody until the tracker or the engine has them.
         if self.role != Role::Master || !self.synced || self.own_open {
             return;
         }
@@ -107,7 +107,7 @@ impl CallsSide {
         }
     }
 
-    /// Stores a call again that somebody else deleted or overwrote, if it is still up here.
+    /// Stores a call again that somebody else deleted or overwrote, if the call is still active here.
     pub(super) fn put_back(&mut self, id: &str) -> bool {
         let up = self.store_again(id);
         if up {
@@ -120,7 +120,7 @@ impl CallsSide {
         up
     }
 
-    /// Stores a call again, if it is still up here.
+    /// Stores a call again if it is still active here.
     fn store_again(&mut self, id: &str) -> bool {
         let call = match self.table.get(id) {
             Some(call) => Some(Box::new(call)),
@@ -132,9 +132,9 @@ impl CallsSide {
         true
     }
 
-    /// etcd is another one than before, and holds other calls than this node knows. The calls that changed here.
+    /// Compares the calls after etcd was replaced by another one. Returns the ids of the calls that changed here.
     fn compare(&mut self, calls: Vec<Call>) -> Vec<String> {
-        // Until the calls from before have gone to tracker or engine, nobody knows which of those in etcd are up.
+        // Until the tracker or the engine has the former calls, this node cannot tell which stored calls are active.
         let sure = self.role == Role::Master && !self.own_open;
         let (missing, unknown) = self.stored.compare(calls, !sure);
         if !sure {
@@ -188,7 +188,8 @@ impl CallsSide {
                         changed.push(id);
                     }
                 }
-                // A backup keeps what it knew: the master writes it again, and if there is none it is the best there is.
+                // A standby keeps its copy: the master writes the call again, and without a master this copy is the
+                // best there is.
                 StoreEvent::Spoiled { id } => {
                     if self.role == Role::Master {
                         self.put_back(&id);
@@ -244,7 +245,7 @@ impl CallsSide {
         self.arm(all);
     }
 
-    /// Makes the relay of a backup carry exactly what is stored of these calls, if the mode allows it.
+    /// Makes a standby's relay carry exactly the stored flows of these calls, if the mode allows it.
     pub(super) fn arm(&self, ids: Vec<String>) {
         let relays = self.mode.is_some_and(Mode::relays);
         self.turn.pulse.does(Doing::Recovery);

@@ -1,7 +1,7 @@
-//! The mode: how far this node goes with calls, and what it would do if it went further.
+//! The mode: how far this node goes with calls, and what it would do in the modes beyond.
 //!
-//! The fence is the same in every mode. It belongs to the addresses, not to the calls: a host without them does not speak from
-//! them, whatever becomes of its calls.
+//! The fence is the same in every mode, because it belongs to the addresses and not to the calls. A host without the
+//! addresses never speaks from them, whatever happens to its calls.
 
 use super::{CallsSide, Role};
 use crate::config::Mode;
@@ -9,7 +9,7 @@ use crate::time::Time;
 use tracing::info;
 
 impl CallsSide {
-    /// Brings what is done with calls to the mode that is in force now.
+    /// Applies the mode in force.
     pub(super) fn obey(&mut self, now: Time) {
         let mode = self.modes.borrow_and_update().mode();
         let Some(mode) = mode.filter(|_| mode != self.mode) else { return };
@@ -21,8 +21,8 @@ impl CallsSide {
         self.own_relay();
     }
 
-    /// Makes the relay this process's own, once it is known what it should carry. A process before this one may have carried calls:
-    /// their audio goes on meanwhile, and as long as the mode is one in which no audio is relayed anew.
+    /// Takes over the relay's table once its right contents are known. A former process may have carried calls. Their
+    /// audio continues until then, and for as long as the mode relays no new audio.
     pub(super) fn own_relay(&mut self) {
         let waits = self.role == Role::Master && !self.mode.is_some_and(Mode::relays);
         if self.inherited && self.synced && !waits {
@@ -31,8 +31,8 @@ impl CallsSide {
         }
     }
 
-    /// Tells, in the log and in history, what is done with the calls of this takeover and what other modes would have done. After the
-    /// calls have got what they get: no audio waits for figures.
+    /// Reports, in the log and in history, what this takeover does with its calls and what other modes would have done.
+    /// It runs after the calls are handled, because no audio may wait for figures.
     pub(super) fn tell_forecast(&mut self) {
         let calls = std::mem::take(&mut self.untold);
         let (Some(takeover), Some(mode), false) = (&mut self.takeover, self.mode, calls.is_empty()) else { return };

@@ -1,4 +1,4 @@
-//! What status and `calls` tell of an instance's calls.
+//! The data about an instance's calls for `status` and `calls`.
 
 use super::{CallsSide, Role};
 use crate::agent::call_view;
@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 impl CallsSide {
-    /// The phones of all stored calls: what a server that lost them must not speak to. None where nothing was recovered.
+    /// The phones of all stored calls. A server that lost these calls must not speak to them. Empty in a mode without
+    /// relayed audio.
     pub(in crate::agent) fn stored_phones(&self) -> Vec<SocketAddr> {
         let relays = self.mode.is_some_and(Mode::relays);
         self.stored.values().filter(|_| relays).flat_map(call_view::phones).collect()
@@ -54,12 +55,12 @@ impl CallsSide {
         }
     }
 
-    /// How the connection to the server is; `None` if it is not asked for its bridges now.
+    /// The state of the connection to the server; `None` while the agent does not ask for bridges.
     pub(in crate::agent) fn server_status(&self) -> Option<ServerStatus> {
         self.ears.server_status()
     }
 
-    /// The stored calls as `calls` shows them.
+    /// The stored calls as rows for `calls`.
     pub(in crate::agent) fn rows(&self) -> Vec<api::CallRow> {
         let carried: BTreeMap<String, CallStatus> =
             self.engine.status().into_iter().map(|s| (s.call.clone(), s)).collect();

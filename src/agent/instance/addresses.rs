@@ -1,4 +1,4 @@
-//! The interface and the addresses of an instance: what becomes of them without us, and how they are put back.
+//! Watches the interface and the addresses of an instance, and restores addresses that others remove.
 
 use super::starting::set_kernel;
 use super::{Instance, PUT_BACK_PAUSE, REFRESH};
@@ -9,7 +9,7 @@ use crate::vip::address::AddressEvent;
 use tracing::{error, info, warn};
 
 impl Instance {
-    /// The interface may have gone, or come back.
+    /// Checks whether the interface disappeared or came back.
     pub(super) async fn look_for_interface(&mut self) {
         let interface = &self.config.interface;
         let missing = nix::net::if_::if_nametoindex(interface.as_str())
@@ -21,7 +21,7 @@ impl Instance {
         match &missing {
             Some(why) => warn!(instance = self.config.name, "not ready, and not elected until it is: {why} any more"),
             None => {
-                // It has the kernel's own settings, and nothing of what was there.
+                // A new interface has the kernel's default settings and none of the former addresses.
                 set_kernel(&self.config);
                 info!(instance = self.config.name, "ready: the interface {interface} is there again");
             }
@@ -38,17 +38,17 @@ impl Instance {
             warn!(instance = self.config.name, "another host that answers for the addresses would not be noticed: {e}");
         }
         if let (AddressEvent::LinkUp { .. }, Some(lease)) = (&event, self.lease.clone()) {
-            // Most kernels take the rules at an interface away with it.
+            // On most kernels an interface takes its rules with it when it goes.
             let name = self.config.name.clone();
             tokio::spawn(async move { mend_one(&name, &lease).await });
         }
         let name = &self.config.name;
-        // At the end of a right the addresses go before the order to drop them is here.
+        // At the end of a right the addresses go before the drop order arrives.
         if !self.held.is_some_and(|epoch| self.cluster.holds(name, epoch)) {
             return;
         }
         match event {
-            // It went with its interface.
+            // The address disappeared with its interface.
             AddressEvent::Vanished { .. } if self.missing.is_some() => {}
             AddressEvent::Vanished { interface, prefix } => {
                 warn!(
@@ -61,7 +61,8 @@ impl Instance {
             }
             AddressEvent::LinkUp { .. } => {
                 self.announce_again();
-                // An interface that was taken away, and IPv6 on one that was set down, comes back without the addresses.
+                // A recreated interface comes back without its addresses, and an interface that was down comes back
+                // without its IPv6 addresses.
                 self.put_back_soon();
             }
             AddressEvent::LinkDown { interface } => warn!(instance = name, interface, "the interface is down"),
@@ -69,7 +70,7 @@ impl Instance {
         }
     }
 
-    /// The kernel closed the connection by which it tells of changes: opens another one, and looks at everything.
+    /// The kernel closed the monitor's connection: opens a new one and checks everything.
     pub(super) async fn watch_again(&mut self) {
         let watched: Vec<_> = self.config.addresses.iter().map(|p| (self.config.interface.clone(), *p)).collect();
         match self.addresses.watch(&watched) {
@@ -88,13 +89,13 @@ impl Instance {
         }
     }
 
-    /// This node is master, and an address is not on its interface.
+    /// Notes that this master lacks an address on its interface.
     pub(super) fn lacks(&mut self, why: String) {
         self.absent = Some(why);
         self.put_back_soon();
     }
 
-    // Two programs that undo each other must not take the machine down with them, so the second time waits.
+    // Two programs that undo each other must not overload the machine, so the second restore waits.
     pub(super) fn put_back_soon(&mut self) {
         let earliest = self.put_back.map_or(Time::ZERO, |last| last + PUT_BACK_PAUSE);
         self.put_back_at = Some(earliest.max(clock::now()));
@@ -102,7 +103,7 @@ impl Instance {
 
     pub(super) async fn put_back(&mut self) {
         self.put_back_at = None;
-        // An interface that comes back is told, and then they are put back.
+        // Without the interface, wait for its link-up event, which triggers the next restore.
         let Some(epoch) = self.held.filter(|_| self.missing.is_none()) else { return };
         if !self.cluster.holds(&self.config.name, epoch) {
             return;
@@ -124,13 +125,13 @@ impl Instance {
         self.announce_again();
     }
 
-    /// Gives the addresses their lifetime anew.
+    /// Gives the addresses a fresh lifetime.
     pub(super) async fn refresh(&mut self) {
         self.refresh_at = clock::now() + REFRESH;
         if !self.held.is_some_and(|epoch| self.cluster.holds(&self.config.name, epoch)) {
             return;
         }
-        // Should the right end meanwhile, the order that says so comes after this, and removes them.
+        // If the right ends during this call, the drop order comes later and removes the addresses.
         if let Err(e) = self.addresses.add(&self.config.interface, &self.config.addresses).await {
             warn!(instance = self.config.name, "the addresses did not get a new lifetime: {e}");
         }

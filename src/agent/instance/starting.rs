@@ -1,5 +1,5 @@
-//! Opens what one instance needs, in the order that `readiness.rs` names, until all of it is there; then the instance runs. The other
-//! instances of this agent are not disturbed, and this one is not elected meanwhile.
+//! Opens everything that one instance needs, in the order of `readiness.rs`, and retries until it succeeds. Then the
+//! instance runs. Until then the instance is not elected, and the agent's other instances are not disturbed.
 
 use super::{Instance, Order, Summary};
 use crate::agent::calls_part::CallsPart;
@@ -25,10 +25,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
-/// After a restart the server lives, and what its predecessor let go of is there in a moment: that alone moves no address.
+/// Grace after a restart. The server still runs, and the predecessor releases its resources in a moment, so this delay
+/// alone must not move an address.
 const RESTARTED: Duration = Duration::from_secs(1);
 
-/// An instance that does not run yet.
+/// An instance before its start.
 pub(in crate::agent) struct Starting {
     pub(in crate::agent) config: Arc<Config>,
     pub(in crate::agent) instance: config::Instance,
@@ -36,28 +37,28 @@ pub(in crate::agent) struct Starting {
     pub(in crate::agent) etcd: Etcd,
     pub(in crate::agent) addresses: Arc<Addresses>,
     pub(in crate::agent) lease: Option<Arc<KernelLease>>,
-    /// How far the agent may go with its calls; `None` if it has none.
+    /// The mode for its calls; `None` for an instance without calls.
     pub(in crate::agent) mode: Option<watch::Receiver<mode::Picture>>,
-    /// What may fail without the rest, and who looks after it.
+    /// The parts that may fail on their own, and their watchdog.
     pub(in crate::agent) parts: Parts,
     pub(in crate::agent) beats: Beats,
-    /// A process before this one held the addresses, and its right still ran when this one began.
+    /// A former process held the addresses, and its right was still valid when this process started.
     pub(in crate::agent) inherited: bool,
 }
 
 impl Starting {
-    /// Runs until the instance has ended. `tried`: told after the first try, whatever came of it.
+    /// Runs until the instance has ended. `tried` fires after the first try, whatever its result.
     pub(in crate::agent) async fn run(self, mut orders: mpsc::Receiver<Order>, tried: oneshot::Sender<()>) {
         let mut tried = Some(tried);
         let mut waiting = Waiting::default();
-        // The order to take, if it came before everything was there: of a right that a process before this one left.
+        // A take order that came before the instance was ready, for a right that a former process left.
         let mut take = None;
         let instance = loop {
             match self.open().await {
                 Ok(instance) => break instance,
                 Err(e) => self.lacks(&e.to_string(), &mut waiting),
             }
-            // Nobody may be waiting any more.
+            // The receiver may have given up waiting.
             let _ = tried.take().map(|tried| tried.send(()));
             loop {
                 tokio::select! {
@@ -106,7 +107,7 @@ impl Starting {
         }
     }
 
-    /// Ends what a process before this one left: the host no longer answers, then the addresses go.
+    /// Ends a former process's hold: first the host stops answering, then the addresses go.
     async fn release(&self, epoch: Option<u64>) -> Vec<String> {
         let ended =
             self.lease.as_ref().filter(|lease| lease.enforcement().is_some()).map_or(Ok(()), |lease| match epoch {
@@ -127,7 +128,7 @@ impl Starting {
         let ips: Vec<IpAddr> = it.addresses.iter().map(ipnet::IpNet::addr).collect();
         if let Some(lease) = self.lease.as_ref().filter(|lease| lease.enforcement().is_none()) {
             let error = |source| AgentError::Lease { instance: name.clone(), source };
-            // This process holds nothing: what was left was not there to be seen when its election began.
+            // The hold appeared too late for this process's election, so this process has no right to it.
             if lease.install().await.map_err(error)?.left.is_some() {
                 lease.end().map_err(error)?;
             }
@@ -193,7 +194,7 @@ impl Starting {
         })
     }
 
-    /// Nothing may answer for an address without a right.
+    /// Removes leftover addresses: no host may answer for an address without a right.
     async fn remove_left(&self, ips: &[IpAddr]) -> Result<(), crate::vip::address::AddressError> {
         let left = self.addresses.present(&self.instance.interface, ips).await?;
         for prefix in &left {
@@ -204,7 +205,7 @@ impl Starting {
     }
 }
 
-/// Brings about the kernel's settings that an instance needs on its interface, which has them anew each time it comes.
+/// Applies the kernel settings for an instance's interface. Every new interface needs them again.
 pub(in crate::agent) fn set_kernel(instance: &config::Instance) {
     let name = &instance.name;
     let mut prepared = vec![sysctl::for_address(&instance.interface)];

@@ -43,7 +43,7 @@ fn what_is_set_goes_before_the_configuration_until_it_is_deleted() {
     let status = scene.tell.borrow().status(&[]);
     assert_eq!((status.source.as_str(), status.set_by.as_deref(), status.set_ms), ("etcd", Some("a"), Some(5)));
     assert_eq!(scene.see(WatchEvent::Delete { key: SET.to_owned(), revision: 9 }), Some(Mode::Full));
-    // A watch that was away tells of the deletion by what it no longer finds.
+    // A reconnected watch shows the deletion only by the missing key.
     scene.snapshot(vec![kv(SET, &value("audio"))]);
     assert_eq!(scene.snapshot(Vec::new()), Some(Mode::Full));
 }

@@ -1,11 +1,11 @@
-//! The licence of one run of a part: what leaves the run asks it first.
+//! The licence of one run of a part. The run checks it before each action that leaves the run.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::Poll;
 
-/// Whether a run may still act. Clones are one licence.
+/// Whether a run may still act. All clones share one licence.
 #[derive(Clone, Debug)]
 pub(in crate::agent) struct Licence(Arc<RwLock<bool>>);
 
@@ -16,23 +16,23 @@ impl Default for Licence {
 }
 
 impl Licence {
-    /// Does it, unless the licence is gone. It is not taken away meanwhile, so this must be over in an instant.
+    /// Runs `deed` unless the licence is revoked. A revocation waits for `deed`, so `deed` must end in an instant.
     pub(in crate::agent) fn act<T>(&self, deed: impl FnOnce() -> T) -> Option<T> {
-        // Nothing is changed under the lock but the flag itself: a panic in `deed` leaves it whole.
+        // The lock guards only the flag, so a panic in `deed` leaves the state consistent.
         let valid = self.0.read().unwrap_or_else(PoisonError::into_inner);
         valid.then(deed)
     }
 
-    /// Takes it away. When this returns, nothing acts by it any more.
+    /// Revokes the licence. After the return nothing acts by it any more.
     pub(in crate::agent) fn revoke(&self) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = false;
     }
 
-    /// The same future, which goes no step further once the licence is gone: then `None`.
+    /// Runs `future` only while the licence is valid; `None` once it is revoked.
     pub(in crate::agent) async fn bind<F: Future>(&self, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
         poll_fn(|cx| {
-            // Not under the lock: a step may take long, or for ever.
+            // Poll without the lock, because a step may take long or hang.
             if self.act(|| ()).is_none() {
                 return Poll::Ready(None);
             }

@@ -1,31 +1,32 @@
-//! When a part that failed is started again, and when it stays off. Pure.
+//! Decides when a failed part restarts, and when it stays off. Pure.
 
 use crate::time::Time;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// The pause before the first new start, doubled with each failure that follows within [`WINDOW`].
+/// The pause before the first restart. Each further failure within [`WINDOW`] doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// Failures that are remembered: what happened longer ago says nothing of the next.
+/// How long failures count. Older failures say nothing about the next one.
 const WINDOW: Duration = Duration::from_secs(600);
-/// So many failures within [`WINDOW`] leave the part off: what fails that often fails again, and each start costs calls a re-INVITE.
+/// This many failures within [`WINDOW`] turn the part off: it would fail again, and each restart costs calls a
+/// re-INVITE.
 const MOST: usize = 6;
-/// So many threads may ever be left running without end: each takes a processor's idle time, and what it had in memory.
+/// Limit of abandoned threads. Each takes a processor's idle time and keeps its memory.
 const MOST_ABANDONED: u32 = 3;
 
 /// How a part failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// It ended: a panic, or an error that it could not go on with.
+    /// The part ended with a panic or a fatal error.
     Ended,
-    /// It never came back from something; its thread was abandoned.
+    /// The part hung, and its thread was abandoned.
     Stuck,
 }
 
-/// What follows a failure.
+/// The reaction to a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Start again after this.
+    /// Restart after this pause.
     After(Duration),
     /// Stay off, for this reason.
     Off(&'static str),
@@ -39,7 +40,7 @@ pub(super) struct Policy {
 }
 
 impl Policy {
-    /// Notes a failure at `now`.
+    /// Records a failure at `now`.
     pub(super) fn failed(&mut self, how: Failure, now: Time) -> Next {
         self.failures.retain(|at| now.since(*at) < WINDOW);
         self.failures.push_back(now);

@@ -1,4 +1,4 @@
-//! The signs of life of one run of a part, and what it was about when there were no more.
+//! The heartbeat of one run of a part, and its activity when the heartbeat stopped.
 
 use super::lock;
 use std::cell::RefCell;
@@ -13,25 +13,25 @@ thread_local! {
     static HERE: RefCell<Option<Arc<Pulse>>> = const { RefCell::new(None) };
 }
 
-/// What a run is about.
+/// The activity of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(in crate::agent) enum Doing {
     /// Nothing in particular.
     Other,
-    /// Learning calls from what is heard.
+    /// Learning calls from captured and reported messages.
     Learning,
     /// Recovering and carrying calls.
     Recovery,
 }
 
-/// One run's signs of life.
+/// One run's heartbeat and activity.
 #[derive(Debug)]
 pub(in crate::agent) struct Pulse {
     part: String,
     beats: AtomicU64,
     doing: AtomicU8,
-    /// What is being handled; 0: nothing particular.
+    /// The message being handled; 0 means none.
     message: AtomicU64,
     thread: AtomicI32,
     longest_stall_ms: AtomicU64,
@@ -57,7 +57,7 @@ impl Pulse {
         }
     }
 
-    /// The calling thread is the run's from now on.
+    /// Makes the calling thread the run's thread.
     pub(super) fn begins(self: &Arc<Self>) {
         self.thread.store(nix::unistd::gettid().as_raw(), Relaxed);
         HERE.with(|here| *here.borrow_mut() = Some(Arc::clone(self)));
@@ -75,12 +75,12 @@ impl Pulse {
         self.beats.load(Relaxed)
     }
 
-    /// Says what the run is about from now on.
+    /// Sets the run's activity.
     pub(in crate::agent) fn does(&self, doing: Doing) {
         self.doing.store(doing as u8, Relaxed);
     }
 
-    /// What it was about last, in words.
+    /// The last activity, as text.
     pub(super) fn doing(&self) -> String {
         match self.doing.load(Relaxed) {
             d if d == Doing::Learning as u8 => "learning".to_owned(),
@@ -97,7 +97,7 @@ impl Pulse {
         Some(self.message.load(Relaxed)).filter(|m| *m != 0)
     }
 
-    /// No beat was seen for so long, and then there was one; or there is none yet.
+    /// Records a stall: the time without a beat, of a stall that is over or still lasts.
     pub(super) fn stalled(&self, for_: Duration) {
         let ms = u64::try_from(for_.as_millis()).unwrap_or(u64::MAX);
         self.longest_stall_ms.fetch_max(ms, Relaxed);
@@ -107,13 +107,13 @@ impl Pulse {
         self.longest_stall_ms.load(Relaxed)
     }
 
-    /// The watchdog has given the run up.
+    /// Marks the run as given up by the watchdog.
     pub(super) fn give_up(&self, after: Duration) {
         *lock(&self.stuck) = Some(after);
         self.found_stuck.notify_one();
     }
 
-    /// Waits until the watchdog gives the run up; for how long there was no beat.
+    /// Waits until the watchdog gives the run up. Returns the time without a beat.
     pub(super) async fn stuck(&self) -> Duration {
         loop {
             if let Some(after) = *lock(&self.stuck) {
@@ -128,12 +128,12 @@ impl Pulse {
         self.panicked.notify_one();
     }
 
-    /// What it said when it panicked.
+    /// The panic message, if any.
     pub(super) fn panic(&self) -> Option<String> {
         lock(&self.panic).clone()
     }
 
-    /// Waits until something on the run's thread has panicked, be it a task whose panic the runtime has caught.
+    /// Waits for a panic on the run's thread, including panics of tasks that the runtime caught.
     pub(super) async fn panicked(&self) -> String {
         loop {
             if let Some(why) = self.panic() {
@@ -144,7 +144,7 @@ impl Pulse {
     }
 }
 
-/// From now on panics are told to the run on whose thread they happen, and then to whom they were told before.
+/// Reports each panic to the run on its thread, and then to the former panic hook.
 pub(in crate::agent) fn listen_to_panics() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -153,7 +153,7 @@ pub(in crate::agent) fn listen_to_panics() {
             payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
         let text = text.unwrap_or("without a word");
         let place = info.location().map(|l| format!(" ({}:{})", l.file(), l.line())).unwrap_or_default();
-        // Not available while the thread is being torn down; then nobody is told.
+        // The thread-local is gone while the thread ends. The panic then goes unreported.
         let _ = HERE.try_with(|here| {
             if let Ok(here) = here.try_borrow()
                 && let Some(pulse) = here.as_ref()

@@ -14,7 +14,7 @@ async fn until(what: &str, good: impl Fn() -> bool) {
     }
 }
 
-/// Runs a part whose runs do what `work` says, by their number; the runs that began.
+/// Runs a part with `work`, which decides by the run's number. Returns the parts and the runs that began.
 async fn run(work: fn(Turn) -> Work, runs: usize) -> (Parts, Vec<Turn>) {
     listen_to_panics();
     let (parts, turns) = (Parts::default(), Arc::<Mutex<Vec<Turn>>>::default());
@@ -29,7 +29,7 @@ async fn run(work: fn(Turn) -> Work, runs: usize) -> (Parts, Vec<Turn>) {
         || {},
     );
     until("the runs to begin", || turns.lock().unwrap().len() >= runs).await;
-    // Its last run waits for ever.
+    // The last run waits for ever.
     task.abort();
     let turns = turns.lock().unwrap().clone();
     (parts, turns)
@@ -41,7 +41,7 @@ async fn a_panic_anywhere_on_the_thread_starts_the_part_again_without_its_licenc
         Box::pin(async move {
             match turn.number {
                 0 => panic!("of the work itself"),
-                // One that the runtime catches.
+                // The runtime catches this panic.
                 1 => drop(tokio::spawn(async { panic!("of a task") })),
                 2 => return Err("an error".to_owned()),
                 _ => {}
@@ -109,7 +109,7 @@ async fn a_thread_that_never_ends_is_abandoned_and_can_do_nothing_when_it_comes_
     until("the second run", || turns.lock().unwrap().len() == 2).await;
     assert!(turns.lock().unwrap()[1].after.as_ref().unwrap().contains("did not come back for 10s"));
     FREE.store(true, SeqCst);
-    // The thread has gone when nobody else has its licence: the work's, and its own.
+    // The thread has ended when this test holds the last reference to its pulse.
     let pulse = Arc::downgrade(&first.pulse);
     turns.lock().unwrap().clear();
     drop(first);

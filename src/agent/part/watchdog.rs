@@ -1,4 +1,4 @@
-//! A thread that looks after the others: it finds runs that never come back, and tells systemd that the election turns.
+//! The watchdog thread: it finds hung runs, and tells systemd that the election still turns.
 
 use super::lock;
 use super::pulse::Pulse;
@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tracing::error;
 
-/// How often the beats are looked at.
+/// How often the watchdog checks the beats.
 const LOOK: Duration = Duration::from_millis(500);
-/// So many looks without a beat, and a run is stuck: 10 s. The longest that a run takes in one go is a full read of 10,000 calls,
-/// below a second, and twenty times as long on a host with ten times its load. Looks are counted and not the clock, so that an
-/// agent that was frozen or suspended gives nobody up.
+/// This many checks without a beat mean a hung run: 10 s. The longest step of a run is a full read of 10,000 calls:
+/// below a second, and twenty times as long on a host with ten times its load. The limit counts checks and not clock
+/// time, so that an agent that was frozen or suspended gives no run up.
 const STUCK: u32 = 20;
 
-/// The runs that are looked after.
+/// The watched runs.
 #[derive(Clone, Debug, Default)]
 pub(in crate::agent) struct Beats(Arc<Mutex<Vec<Arc<Pulse>>>>);
 
@@ -27,7 +27,7 @@ impl Beats {
     }
 }
 
-/// How many looks in a row saw the same count. Pure.
+/// How many checks in a row saw the same count. Pure.
 #[derive(Debug, Default)]
 pub(super) struct Stillness {
     last: u64,
@@ -35,7 +35,7 @@ pub(super) struct Stillness {
 }
 
 impl Stillness {
-    /// One look: for how many in a row the count has stood still.
+    /// One check. Returns how many checks in a row saw no change.
     pub(super) fn look(&mut self, count: u64) -> u32 {
         self.looks = if count == self.last { self.looks + 1 } else { 0 };
         self.last = count;
@@ -43,11 +43,11 @@ impl Stillness {
     }
 }
 
-/// Starts looking, until the process ends. `election` counts the rounds of the election's thread: systemd is told while it turns,
-/// and of nothing else. A part that is stuck must not restart the whole.
+/// Starts the watchdog until the process ends. `election` counts the rounds of the election's thread. Only these rounds
+/// feed systemd's watchdog, because a hung part must not restart the whole agent.
 ///
 /// # Errors
-/// The system gives no thread.
+/// The system cannot start a thread.
 pub(in crate::agent) fn watch(beats: Beats, election: impl Fn() -> u64 + Send + 'static) -> std::io::Result<()> {
     let asked_for = sd_notify::watchdog_enabled().is_some();
     let run = move || {

@@ -16,7 +16,7 @@ fn pauses_grow_and_have_an_end() {
     assert_eq!(pauses[0], Duration::from_millis(100));
     assert!(pauses.windows(2).all(|w| w[1] >= w[0]), "{pauses:?}");
     assert_eq!(pauses[79], Duration::from_secs(3));
-    // What comes two seconds later is found within four.
+    // A resource that appears two seconds later is found within four.
     assert!(
         pauses
             .iter()

@@ -1,9 +1,9 @@
-//! A switchover, or another request that only the master can meet, asked for on another node: it goes to the master through etcd, and its answer
+//! Forwards a switchover, or another request that only the master can serve, to the master through etcd. The answer
 //! comes back the same way.
 //!
-//! `instances/<i>/wishes/<id>` holds the request, bound to a lease that nobody renews: what the master does not take up within
-//! seconds is gone, so that nothing happens minutes later. The master deletes the key in a transaction before it acts, so that
-//! no wish is fulfilled twice. `instances/<i>/answers/<id>` holds the answer, bound to such a lease, too.
+//! `instances/<i>/wishes/<id>` holds the request, under a lease that nobody renews. A request that the master does not
+//! take up within seconds disappears, so it cannot act minutes later. The master deletes the key in a transaction
+//! before it acts, so no request runs twice. `instances/<i>/answers/<id>` holds the answer, also under such a lease.
 
 use super::Answers;
 use crate::control::api::{ApiError, ErrorKind, Reply, Request};
@@ -12,22 +12,22 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tracing::{info, warn};
 
-/// Schema of a wish; one with another number is left alone.
+/// Schema of a request. The master ignores other numbers.
 const SCHEMA: u32 = 1;
-/// The longest wish that is read: a name or two.
+/// Size limit of a request: a name or two.
 const MAX_WISH: usize = 16 * 1024;
-/// How long the master may take to answer a question, and to hand over and settle, each with room and within what the command
-/// line waits.
+/// Time limits of the master for a question, and for a handover that settles. Both have a margin and fit into the
+/// command line's own wait.
 const QUESTION: Duration = Duration::from_secs(5);
 const SWITCHOVER: Duration = Duration::from_secs(12);
 
-/// How often etcd is asked when it does not answer: with its usual time-out of a second, as long as the one who asked waits.
+/// Tries when etcd does not answer. With etcd's usual time-out of a second they last as long as the client waits.
 const TRIES: usize = 3;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Wish {
     schema: u32,
-    /// The node that asks.
+    /// The requesting node.
     from: String,
     request: Request,
 }
@@ -83,12 +83,13 @@ pub(in crate::agent) async fn ask(
             .unwrap_or_else(|_| Err(format!("it did not answer within {patience:?}"))),
         Err(e) => Err(e.to_string()),
     };
-    // Takes the wish along if nobody took it up; if this fails it runs out by itself.
+    // Revoking the lease also deletes a request that the master did not take. If this fails, the lease runs out by
+    // itself.
     let _ = etcd.revoke(lease).await;
     reply.map_err(failed)
 }
 
-/// Fulfils the wishes of other nodes whenever this one is master, one after the other. Ends with the process.
+/// Serves other nodes' requests while this node is master, one after the other. Ends with the process.
 pub(in crate::agent) async fn serve(etcd: Etcd, cluster: String, instance: String, local: Answers) {
     let prefix = wishes(&cluster, &instance);
     let mut news = etcd.watch(&prefix);
@@ -130,7 +131,8 @@ async fn fulfil(
             }
             local.make_here(wish.request).await.unwrap_or_else(Reply::Error)
         }
-        // Most likely taken up by the try whose answer was lost; but the asker may have withdrawn it.
+        // Most likely an earlier try took the request and its answer was lost. But the client may also have withdrawn
+        // it.
         Taken::Perhaps => Reply::Error(ApiError {
             message: "etcd did not tell the master in time whether the request may be carried out, and it was not"
                 .to_owned(),
@@ -140,7 +142,7 @@ async fn fulfil(
         Taken::Gone => return Ok(()),
     };
     let value = serde_json::to_vec(&reply).unwrap_or_default();
-    // The answer may be written twice: nobody else has this key, and who asked reads it once.
+    // Writing the answer twice is harmless: the key is unique, and the client reads it once.
     for _ in 1..TRIES {
         match answer(etcd, answer_key, &value).await {
             Err(e) => warn!(instance, "the answer to a request of another node is not in etcd yet: {e}"),
@@ -155,14 +157,14 @@ async fn answer(etcd: &Etcd, key: &str, value: &[u8]) -> Result<(), EtcdError> {
     etcd.put(key, value, lease).await
 }
 
-/// Whether a wish is this node's to fulfil.
+/// Whether this node may serve a request.
 enum Taken {
     Now,
     Perhaps,
     Gone,
 }
 
-/// Deletes a wish, which is what gives the right to fulfil it.
+/// Deletes a request. The node that deletes it may serve it.
 async fn take_up(etcd: &Etcd, kv: &KeyValue) -> Result<Taken, EtcdError> {
     let mut doubt = false;
     for tried in 1.. {
@@ -178,7 +180,7 @@ async fn take_up(etcd: &Etcd, kv: &KeyValue) -> Result<Taken, EtcdError> {
     Ok(Taken::Gone)
 }
 
-/// The instance of a request that may come from another node.
+/// The instance in a request that another node may send.
 fn asks_for(request: &Request) -> Option<&str> {
     match request {
         Request::Candidates { instance } | Request::Switchover { instance, .. } | Request::Forget { instance, .. } => {

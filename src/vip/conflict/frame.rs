@@ -1,4 +1,4 @@
-//! Who claims an address in a packet of ARP or neighbour discovery. Whatever the bytes are, the answer is a claim or none.
+//! Reads claims from ARP and neighbour discovery packets. Any input yields a claim or `None`.
 
 use pnet_base::MacAddr;
 use pnet_packet::Packet as _;
@@ -10,7 +10,7 @@ use pnet_packet::ip::IpNextHeaderProtocols;
 use pnet_packet::ipv6::Ipv6Packet;
 use std::net::IpAddr;
 
-/// A host says that an address is its own.
+/// A host's claim to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// The address.
@@ -19,8 +19,8 @@ pub struct Claim {
     pub mac: MacAddr,
 }
 
-/// The claim in an ARP packet (without its link header): request or reply, its sender is the claimant (RFC 5227 section 2.4). A probe has
-/// no sender yet, and claims nothing.
+/// The claim in an ARP packet (without its link header). In a request or a reply the sender is the claimant (RFC 5227
+/// section 2.4). A probe has no sender address and claims nothing.
 #[must_use]
 pub fn arp(bytes: &[u8]) -> Option<Claim> {
     let arp = ArpPacket::new(bytes)?;
@@ -31,15 +31,15 @@ pub fn arp(bytes: &[u8]) -> Option<Claim> {
         .then(|| Claim { address: sender.into(), mac: arp.get_sender_hw_addr() })
 }
 
-/// The claim in an IPv6 packet that `from` sent: a neighbour advertisement. One that a router sent on, or that is damaged, counts for
-/// nobody (RFC 4861 section 7.1.2).
+/// The claim in an IPv6 packet from `from`: a neighbour advertisement. A forwarded or damaged advertisement claims
+/// nothing (RFC 4861 section 7.1.2).
 #[must_use]
 pub fn ipv6(bytes: &[u8], from: MacAddr) -> Option<Claim> {
     let ip = Ipv6Packet::new(bytes)?;
     if ip.get_version() != 6 || ip.get_next_header() != IpNextHeaderProtocols::Icmpv6 || ip.get_hop_limit() != 255 {
         return None;
     }
-    // A frame may be padded; what the header does not count is no part of the packet.
+    // A frame may be padded. Bytes beyond the header's length are not part of the packet.
     let body = ip.payload().get(..usize::from(ip.get_payload_length()))?;
     let icmp = Icmpv6Packet::new(body)?;
     if icmp.get_icmpv6_type() != Icmpv6Types::NeighborAdvert || icmp.get_icmpv6_code().0 != 0 {

@@ -19,7 +19,7 @@ fn claim(mac: MacAddr) -> Claim {
     Claim { address: VIP, mac }
 }
 
-/// A node that took the address at 0.
+/// A node that took the address at time 0.
 fn held() -> Conflicts {
     let mut c = Conflicts::new(&[VIP]);
     c.set_own(vec![OURS]);
@@ -31,7 +31,7 @@ fn actions(c: &mut Conflicts) -> Vec<Action> {
     std::iter::from_fn(|| c.poll_action()).collect()
 }
 
-/// Lets time pass until `end`, with nothing heard; what is done meanwhile, and when.
+/// Lets time pass in silence until `end`. Returns the actions with their times.
 fn pass(c: &mut Conflicts, end: Time) -> Vec<(Time, Action)> {
     let mut all = Vec::new();
     while c.next_deadline() <= end {
@@ -49,7 +49,7 @@ fn the_question_goes_out_with_the_takeover_again_soon_and_then_seldom() {
     assert_eq!(actions(&mut c), [Action::Probe(VIP)]);
     let asked: Vec<Time> = pass(&mut c, ms(100_000)).into_iter().map(|(at, _)| at).collect();
     assert_eq!(asked, [ms(2_000), ms(32_000), ms(62_000), ms(92_000)]);
-    // An address that is put back is no takeover.
+    // Restoring an address is not a takeover.
     c.taken(ms(100_000));
     assert!(actions(&mut c).is_empty());
     c.dropped();
@@ -65,7 +65,7 @@ fn a_host_that_answers_for_the_address_is_told_once_and_told_when_it_has_gone() 
     }
     assert_eq!(actions(&mut c), [Action::Defend(VIP), Action::Begun(claim(OTHER))]);
     assert_eq!(c.others().collect::<Vec<_>>(), [claim(OTHER)]);
-    // It is asked three times more, and says nothing.
+    // The host gets three more probes and stays silent.
     let done = pass(&mut c, ms(41_000));
     let probes = done.iter().filter(|(_, a)| *a == Action::Probe(VIP)).count();
     assert!(probes >= 3, "{done:?}");
@@ -82,7 +82,7 @@ fn a_conflict_lasts_for_as_long_as_the_host_answers() {
         c.handle_timeout(now);
         for action in actions(&mut c) {
             match action {
-                // It answers each question.
+                // The host answers each probe.
                 Action::Probe(_) => c.handle_claim(claim(OTHER), now),
                 Action::Begun(_) => told += 1,
                 Action::Over(_) => panic!("it is still there"),
@@ -100,12 +100,12 @@ fn frames_of_the_former_master_are_answered_and_are_no_conflict() {
     for i in 0..10 {
         c.handle_claim(claim(OTHER), ms(i * 150));
     }
-    // The neighbours are called back at once, and the question is asked at the end of the grace.
+    // The node calls the neighbours back at once, and probes at the end of the grace time.
     assert_eq!(actions(&mut c), [Action::Defend(VIP)]);
     let done = pass(&mut c, ms(60_000));
     assert_eq!(done.first(), Some(&(ms(2_000), Action::Probe(VIP))));
     assert!(done.iter().all(|(_, a)| *a == Action::Probe(VIP)), "{done:?}");
-    // Whoever answers it then is one.
+    // A host that answers that probe is a conflict.
     c.handle_claim(claim(OTHER), ms(60_001));
     assert!(actions(&mut c).contains(&Action::Begun(claim(OTHER))));
 }
@@ -136,8 +136,8 @@ fn the_next_takeover_begins_anew() {
 }
 
 proptest! {
-    /// Two hosts that answer each other, and hosts without number, never make more than an announcement in ten seconds and a line in
-    /// a minute.
+    /// Two hosts that answer each other, or any number of hosts, cause at most one announcement in ten seconds and one
+    /// log line in a minute.
     #[test]
     fn no_flood_makes_us_one(steps in prop::collection::vec((0_u64..3_000, any::<u8>()), 1..400)) {
         let mut c = held();
@@ -163,7 +163,7 @@ proptest! {
     fn any_bytes_are_a_claim_or_none(bytes in prop::collection::vec(any::<u8>(), 0..200), six in any::<bool>()) {
         let mut bytes = bytes;
         if six && bytes.len() > 45 {
-            // As far as a random packet seldom comes: an advertisement with random options and lengths.
+            // Random packets seldom get this far: an advertisement with random options and lengths.
             (bytes[0], bytes[6], bytes[7], bytes[40], bytes[41]) = (0x60, 58, 255, 136, 0);
         }
         let _ = frame::arp(&bytes);
@@ -171,7 +171,7 @@ proptest! {
     }
 }
 
-/// A packet as RFC 826 has it, written without the code that reads it.
+/// A packet in the format of RFC 826, built independently of the parser.
 fn arp_packet(operation: u8, sender: MacAddr, from: [u8; 4], to: [u8; 4]) -> Vec<u8> {
     let mut p = vec![0, 1, 8, 0, 6, 4, 0, operation];
     p.extend(sender.octets());
@@ -186,7 +186,7 @@ fn requests_and_replies_claim_their_senders_address() {
     let vip = [10, 0, 0, 100];
     for operation in [1, 2] {
         assert_eq!(frame::arp(&arp_packet(operation, OTHER, vip, [10, 0, 0, 9])), Some(claim(OTHER)));
-        // Padded to the least length of a frame.
+        // Padded to the minimum frame length.
         let mut padded = arp_packet(operation, OTHER, vip, vip);
         padded.resize(46, 0);
         assert_eq!(frame::arp(&padded), Some(claim(OTHER)));
@@ -198,7 +198,7 @@ fn requests_and_replies_claim_their_senders_address() {
     assert_eq!(frame::arp(&arp_packet(1, OTHER, vip, vip)[..27]), None, "cut");
 }
 
-/// An advertisement as RFC 4861 section 4.4 has it, with the checksum of RFC 4443 section 2.3.
+/// An advertisement in the format of RFC 4861 section 4.4, with the checksum of RFC 4443 section 2.3.
 fn advertisement(target: Ipv6Addr, from: Ipv6Addr) -> Vec<u8> {
     let to: Ipv6Addr = "ff02::1".parse().unwrap();
     let mut body = vec![136, 0, 0, 0, 0x20, 0, 0, 0];

@@ -1,4 +1,4 @@
-//! The sockets behind [`Conflicts`]: what the neighbours say of the addresses.
+//! The sockets behind [`Conflicts`]: they receive the neighbours' claims.
 
 use super::frame::{self, Claim};
 use super::{Action, Conflicts};
@@ -13,32 +13,33 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use tokio::io::unix::AsyncFd;
 
-/// An ARP packet has 28 bytes, an advertisement with its options and all headers rarely 100. What is cut has no valid checksum.
+/// An ARP packet has 28 bytes; an advertisement with options and all headers rarely exceeds 100. A truncated packet has
+/// no valid checksum.
 const LONGEST: usize = 512;
-/// Frames that are read in one go, so that a flood leaves room for everything else.
+/// Frames read in one go, so that a flood leaves time for other work.
 const BATCH: usize = 64;
-/// Bytes of frames that wait to be read; what a flood brings beyond that is lost, and a host that stays is heard again.
+/// Receive buffer. A flood loses the frames beyond it, and a persistent claimant is heard again.
 const BUFFER: usize = 64 * 1024;
-/// Addresses that fit into one filter: a jump of BPF reaches 255 instructions.
+/// Addresses that fit into one filter: a BPF jump reaches 255 instructions.
 const FILTERED: usize = 200;
 
-/// Listens on one interface. Belongs to the network namespace of the thread that opened it.
+/// Listens on one interface, in the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct ConflictWatch {
     interface: String,
     addresses: Vec<IpAddr>,
     conflicts: Conflicts,
-    /// The index of the interface that is listened to.
+    /// The index of the watched interface.
     index: u32,
     arp: Option<AsyncFd<OwnedFd>>,
     ipv6: Option<AsyncFd<OwnedFd>>,
 }
 
 impl ConflictWatch {
-    /// Needs a tokio runtime. An interface that is not there is looked for again.
+    /// Opens the sockets. Needs a tokio runtime. [`ConflictWatch::look_again`] retries a missing interface.
     ///
     /// # Errors
-    /// The system's: there is no packet socket to be had.
+    /// The system cannot provide a packet socket.
     pub fn open(interface: &str, addresses: &[IpAddr]) -> io::Result<Self> {
         let mut it = Self {
             interface: interface.to_owned(),
@@ -57,20 +58,20 @@ impl ConflictWatch {
         self.conflicts.taken(clock::now());
     }
 
-    /// The addresses are gone.
+    /// This node dropped the addresses.
     pub fn dropped(&mut self) {
         self.conflicts.dropped();
     }
 
-    /// The hosts that answer for an address of ours.
+    /// The other hosts that claim our addresses.
     pub fn others(&self) -> Vec<Claim> {
         self.conflicts.others().collect()
     }
 
-    /// Learns this host's hardware addresses anew, and listens to the interface that has the name now.
+    /// Refreshes this host's hardware addresses, and listens on the interface that has the name now.
     ///
     /// # Errors
-    /// As [`ConflictWatch::open`]. Then nothing is heard until the next time.
+    /// As [`ConflictWatch::open`]. The watch then hears nothing until the next call.
     pub fn look_again(&mut self) -> io::Result<()> {
         let links = getifaddrs()?.filter_map(|i| i.address?.as_link_addr().and_then(LinkAddr::addr));
         self.conflicts.set_own(links.map(MacAddr::from).collect());
@@ -94,7 +95,7 @@ impl ConflictWatch {
         Ok(())
     }
 
-    /// The next thing to do or to tell. Cancel safe.
+    /// The next action or event. Cancel safe.
     pub async fn next(&mut self) -> Action {
         loop {
             if let Some(action) = self.conflicts.poll_action() {
@@ -109,7 +110,7 @@ impl ConflictWatch {
             let now = clock::now();
             match claims {
                 Ok(claims) => claims.into_iter().for_each(|claim| self.conflicts.handle_claim(claim, now)),
-                // The interface is gone, or set down: it is looked for with the next probe, and when it is up.
+                // The interface is gone or down. The next probe and a link-up event each trigger another lookup.
                 Err(_) => (self.index, self.arp, self.ipv6) = (0, None, None),
             }
             self.conflicts.handle_timeout(now);
@@ -137,7 +138,8 @@ async fn read(
 }
 
 fn listen(index: u32, protocol: libc::c_int, filter: &[SockFilter]) -> io::Result<AsyncFd<OwnedFd>> {
-    // Protocol 0: nothing is received before the filter is in place. DGRAM: the packet begins behind the link's header.
+    // Protocol 0 keeps the socket silent until the filter is in place. With DGRAM the packet begins behind the link
+    // header.
     let socket = Socket::new(Domain::PACKET, Type::DGRAM.nonblocking().cloexec(), None)?;
     if !filter.is_empty() {
         socket.attach_filter(filter)?;
@@ -147,7 +149,7 @@ fn listen(index: u32, protocol: libc::c_int, filter: &[SockFilter]) -> io::Resul
     sys::readable(socket.into())
 }
 
-/// Passes ARP packets whose sender is one of `addresses`: the ARP of a large LAN wakes nobody.
+/// Passes ARP packets whose sender is one of `addresses`, so the ARP traffic of a large LAN does not wake the agent.
 fn claims_of(addresses: &[Ipv4Addr]) -> Vec<SockFilter> {
     if addresses.len() > FILTERED {
         return Vec::new();
@@ -155,7 +157,7 @@ fn claims_of(addresses: &[Ipv4Addr]) -> Vec<SockFilter> {
     const SENDER: u32 = 14;
     let mut all = vec![load(libc::BPF_W, SENDER)];
     for (i, address) in addresses.iter().enumerate() {
-        // On to the last instruction but one, which is as far away as there are addresses to come, plus one.
+        // Jumps to the last instruction but one. Its distance is the number of remaining addresses plus one.
         let to_come = u8::try_from(addresses.len() - i).unwrap_or(u8::MAX);
         all.push(equals(u32::from(*address), to_come, 0));
     }
@@ -163,7 +165,7 @@ fn claims_of(addresses: &[Ipv4Addr]) -> Vec<SockFilter> {
     all
 }
 
-/// Passes neighbour advertisements without extension headers, as all are (RFC 6980).
+/// Passes neighbour advertisements without extension headers. RFC 6980 forbids fragmented ones.
 fn advertisements() -> Vec<SockFilter> {
     const NEXT_HEADER: u32 = 6;
     const TYPE: u32 = 40;

@@ -1,20 +1,21 @@
-//! How long the guard lives: short, unless the kernel was busy for longer just now.
+//! The guard's lifetime: short, unless the kernel was busy for longer just now.
 
 use crate::time::Time;
 use std::time::Duration;
 
-/// From one try to the next. The first is two ticks of the slowest clock that kernels for servers have (250 Hz): what is less than one
-/// tick may be over at once. The others are for a change of nftables by another program that keeps the kernel busy meanwhile.
+/// The lifetimes of successive tries. The first is two ticks of the slowest server kernel clock (250 Hz), because less
+/// than one tick may expire at once. The others cover another program's nftables change that keeps the kernel busy.
 const ALL: [Duration; 4] =
     [Duration::from_millis(8), Duration::from_millis(16), Duration::from_millis(32), Duration::from_millis(64)];
-/// For so long the one that was needed is begun with. A hold that the kernel refuses costs more than a shorter one: it takes it back under
-/// the lock of all of nftables, and waits meanwhile until every processor has passed a point of rest, which busy ones take long for.
+/// How long tries start with the guard that was needed last. A refused hold costs more than a hold that a longer guard
+/// shortens: the kernel rolls the hold back under the lock of all nftables, and waits for an RCU grace period, which
+/// busy processors prolong.
 const BUSY: Duration = Duration::from_secs(10);
 
-/// The longest.
+/// The longest guard.
 pub(super) const LONGEST: Duration = ALL[ALL.len() - 1];
 
-/// With which guard to begin.
+/// Selects the guard for the first try.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Guards {
     first: usize,
@@ -22,15 +23,15 @@ pub(super) struct Guards {
 }
 
 impl Guards {
-    /// Those to try now for a right that is left for so long, with their numbers. A guard is taken off the right, so what is begun with is
-    /// a quarter of it at most, however busy the kernel was.
+    /// The guards to try now, with their numbers, for a right with `left` remaining. The guard's time comes off the
+    /// right, so the first guard is at most a quarter of it, however busy the kernel was.
     pub(super) fn now(self, now: Time, left: Duration) -> impl Iterator<Item = (usize, Duration)> {
         let needed = if now < self.until { self.first } else { 0 };
         let first = ALL.iter().take(needed + 1).rposition(|guard| *guard * 4 <= left).unwrap_or(0);
         ALL.into_iter().enumerate().skip(first)
     }
 
-    /// The kernel was too slow for this guard, at this time.
+    /// The kernel was too slow for this guard at time `now`.
     pub(super) fn ran_out(&mut self, number: usize, now: Time) {
         self.first = (number + 1).min(ALL.len() - 1);
         self.until = now + BUSY;
@@ -52,7 +53,7 @@ mod tests {
         guards.ran_out(0, Time::from_millis(1000));
         assert_eq!(begins(guards, 10_999), [16, 32, 64]);
         guards.ran_out(3, Time::from_millis(2000));
-        // The longest is tried always.
+        // The longest guard is always tried.
         assert_eq!(begins(guards, 11_999), [64]);
         assert_eq!(begins(guards, 12_000), [8, 16, 32, 64]);
     }

@@ -1,48 +1,48 @@
-//! What is in the tables of a kernel lease: pure, from names and addresses to nftables scripts and batches.
+//! The contents of a kernel lease's tables. Pure: names and addresses in, nftables scripts and batches out.
 
 use crate::vip::nfnl::{Batch, Data, Family};
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// The element of the set [`GUARD`].
+/// The only element of the set [`GUARD`].
 const GUARD_KEY: u32 = 1;
-/// No rule asks this set: see `put` in `kernel_lease.rs`.
+/// No rule looks up this set: see `put` in `kernel_lease.rs`.
 const GUARD: &str = "guard";
-/// Begins the name of an empty chain whose end is a number derived from all that a table was made of.
+/// Prefix of an empty chain's name. The name ends in a hash of everything that the table was built from.
 const MADE: &str = "made_";
 
-/// A table of a lease: its family, nft's word for it, and its sets.
+/// A lease table: its family, nft's keyword for it, and its sets.
 pub(super) struct Kind {
     pub(super) family: Family,
     pub(super) word: &'static str,
     sets: &'static [Set],
 }
 
-/// A set with one element for each address that is held: name, type, and whether it is of IPv6.
+/// A set with one element per held address: its name, its type, and whether it is for IPv6.
 struct Set(&'static str, &'static str, bool);
 
 const HELD4: Set = Set("held4", "type ipv4_addr", false);
 const HELD6: Set = Set("held6", "type ipv6_addr", true);
-/// The same addresses as [`HELD6`], for the targets of neighbour discovery: nft has a name for that field since 1.0.8 only, and
-/// does not look a nameless one up in a set of addresses.
+/// The addresses of [`HELD6`] again, for neighbour discovery targets. nft names that field only since 1.0.8, and cannot
+/// look up an unnamed field in a set of addresses.
 const TARGET6: Set = Set("target6", "typeof @th,64,128", true);
 
-/// At the interface, both ways: nothing of this host gets past it, raw frames included.
+/// At the interface, both ways: it stops every packet of this host, raw frames included.
 pub(super) const NETDEV: Kind = Kind { family: Family::Netdev, word: "netdev", sets: &[HELD4, HELD6, TARGET6] };
 /// In the IP layer, for all interfaces.
 pub(super) const INET: Kind = Kind { family: Family::Inet, word: "inet", sets: &[HELD4, HELD6, TARGET6] };
 /// In address resolution, for all interfaces.
 pub(super) const ARP: Kind = Kind { family: Family::Arp, word: "arp", sets: &[HELD4] };
 
-/// What tables are made of.
+/// The inputs of a lease's tables.
 pub(super) struct Plan<'a> {
     pub(super) table: &'a str,
     pub(super) interface: &'a str,
     pub(super) addresses: &'a [IpAddr],
 }
 
-/// A chain that exists.
+/// An existing chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Chain {
     pub(super) family: String,
@@ -50,7 +50,7 @@ pub(super) struct Chain {
 }
 
 impl Plan<'_> {
-    /// Makes the tables with their sets. What is in sets that are there already stays in them.
+    /// Builds the tables with their sets. Existing sets keep their elements.
     pub(super) fn sets(&self, kinds: &[Kind]) -> String {
         let mut text = String::new();
         for kind in kinds {
@@ -66,11 +66,11 @@ impl Plan<'_> {
         text
     }
 
-    /// Puts the rules in, in place of those that are in the chains `there`. The sets are not touched.
+    /// Installs the rules in place of those in the chains `there`. The sets stay untouched.
     pub(super) fn chains(&self, kinds: &[Kind], there: &[Chain]) -> String {
         let mut text = String::new();
         for kind in kinds {
-            // Rules refer to chains, so all of them go before the first chain.
+            // Rules refer to chains, so all rules go before the first chain.
             let _ = writeln!(text, "flush table {} {}", kind.word, self.table);
             for chain in there.iter().filter(|c| c.family == kind.word) {
                 let _ = writeln!(text, "delete chain {} {} {}", kind.word, self.table, chain.name);
@@ -82,7 +82,7 @@ impl Plan<'_> {
         text
     }
 
-    /// Leaves none of the tables.
+    /// Deletes all of the tables.
     pub(super) fn without(&self, kinds: &[Kind]) -> String {
         let mut text = String::new();
         for kind in kinds {
@@ -91,14 +91,14 @@ impl Plan<'_> {
         text
     }
 
-    /// Whether the table of this kind is there as it would be made now.
+    /// Whether the table of this kind exists as this version would build it.
     pub(super) fn intact(&self, kind: &Kind, there: &[Chain]) -> bool {
         let has = |name: &str| there.iter().any(|c| c.family == kind.word && c.name == name);
-        // Chains at an interface go with it, on most kernels.
+        // On most kernels an interface takes its chains with it when it goes.
         has(&self.mark(kind)) && (kind.family != Family::Netdev || has("ingress") && has("egress"))
     }
 
-    /// Lets the addresses be held for `timeout`, and nothing else in the sets. Refused if the guard has run out.
+    /// Holds exactly these addresses for `timeout`. The kernel refuses the batch if the guard has expired.
     pub(super) fn hold(&self, kinds: &[Kind], epoch: u64, timeout: Duration) -> Batch {
         let mut batch = self.end(kinds);
         let comment = format!("epoch {epoch}");
@@ -115,12 +115,12 @@ impl Plan<'_> {
         batch
     }
 
-    /// Lets no address be held.
+    /// Ends every hold.
     pub(super) fn end(&self, kinds: &[Kind]) -> Batch {
         let mut batch = Batch::new(Family::Inet, self.table);
         for kind in kinds {
             batch.turn_to(kind.family, self.table);
-            // Not element by element: to delete one that has just run out would be an error.
+            // A flush, because deleting an element that has just expired would be an error.
             self.used(kind).for_each(|set| batch.flush(set.0));
         }
         batch
@@ -134,7 +134,7 @@ impl Plan<'_> {
         batch
     }
 
-    /// The sets of the inet table that tell what is held.
+    /// The sets of the inet table that show the hold.
     pub(super) const fn told() -> [&'static str; 2] {
         [HELD4.0, HELD6.0]
     }
@@ -144,7 +144,7 @@ impl Plan<'_> {
     }
 
     fn mark(&self, kind: &Kind) -> String {
-        // FNV-1a: two makes of a table must differ in name, and nobody chooses them to be alike.
+        // FNV-1a: two versions of a table need different names, and nobody tries to make the names collide.
         let text = self.sets(std::slice::from_ref(kind)) + &self.rules(kind);
         let hash =
             text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
@@ -162,13 +162,13 @@ impl Plan<'_> {
         };
         let v4 = list(false, ToString::to_string);
         let (v6, targets) = (list(true, ToString::to_string), list(true, number));
-        // In and out, in this order: what concerns an address that is not held at this moment.
+        // Inbound and outbound, in this order: rules for packets of an address that is not held now.
         let mut arp = [String::new(), String::new()];
         let mut ip = [String::new(), String::new()];
         let [lapsed_in, lapsed_out] =
             if kind.family == Family::Inet { ["goto lapsed_in", "goto lapsed_out"] } else { ["counter drop"; 2] };
         if let Some(v4) = &v4 {
-            // What the address itself says is heard: it says where the master is now.
+            // ARP from the address itself passes, because it shows where the master is now.
             let _ = writeln!(arp[0], "arp daddr ip {v4} arp saddr ip != {v4} arp daddr ip != @held4 counter drop");
             let _ = writeln!(arp[1], "arp saddr ip {v4} arp saddr ip != @held4 counter drop");
             let _ = writeln!(ip[0], "ip daddr {v4} ip daddr != @held4 {lapsed_in}");
@@ -177,7 +177,8 @@ impl Plan<'_> {
         if let (Some(v6), Some(targets)) = (&v6, &targets) {
             let _ = writeln!(ip[0], "ip6 daddr {v6} ip6 daddr != @held6 {lapsed_in}");
             let _ = writeln!(ip[1], "ip6 saddr {v6} ip6 saddr != @held6 {lapsed_out}");
-            // Solicitations go to a group. Another host's that comes from the address itself asks for something else.
+            // Solicitations go to a multicast group. A solicitation that another host sends from the address itself
+            // asks for a different target.
             let _ = writeln!(
                 ip[0],
                 "icmpv6 type nd-neighbor-solicit @th,64,128 {targets} @th,64,128 != @target6 counter drop"
@@ -193,7 +194,7 @@ impl Plan<'_> {
         };
         let dev = self.interface;
         match kind.family {
-            // In: before everything else. Out: after everything else, so that it sees what really leaves.
+            // Ingress runs before everything else. Egress runs after everything else, so it sees what really leaves.
             Family::Netdev => {
                 chain("ingress", &format!("ingress device \"{dev}\" priority -500"), &(arp_in + &ip_in))
                     + &chain("egress", &format!("egress device \"{dev}\" priority 500"), &(arp_out + &ip_out))
@@ -201,9 +202,9 @@ impl Plan<'_> {
             Family::Arp => {
                 chain("input", "input priority -500", &arp_in) + &chain("output", "output priority 500", &arp_out)
             }
-            // Before the relay (raw, -300) and connection tracking; and after the relay and NAT. Loopback is left alone: there
-            // the host talks to itself. On other interfaces only an address that this host still has is meant: a host that is a
-            // gateway too forwards to the one that holds it.
+            // Inbound runs before the relay (raw, -300) and connection tracking, outbound after the relay and NAT.
+            // Loopback is exempt, because there the host talks to itself. On other interfaces the rules cover only
+            // addresses that this host still has, because a host that is also a gateway forwards to the holder.
             Family::Inet => {
                 let lapsed = |name: &str, way: &str, end: &str| {
                     format!(

@@ -25,7 +25,7 @@ fn a_table_is_intact_only_if_it_was_made_of_the_same() {
         let elsewhere = Plan { interface: "eth1", ..plan(&all) };
         assert_eq!(elsewhere.intact(kind, &there), kind.word == "arp");
     }
-    // Chains at an interface go with it.
+    // An interface takes its chains with it.
     let mut there = made(&plan(&all), &NETDEV);
     there.retain(|c| c.name != "egress");
     assert!(!plan(&all).intact(&NETDEV, &there));
@@ -48,7 +48,7 @@ fn rules_are_of_the_families_that_there_are() {
     assert!(v6.contains("@th,64,128 { 0xfd000000000000000000000000000009 }") && !v6.contains("arp daddr"), "{v6}");
 }
 
-/// Runs `f` in a network namespace of its own, which goes with its thread.
+/// Runs `f` in its own network namespace, which ends with its thread.
 fn apart(f: impl FnOnce() + Send + 'static) {
     let thread = std::thread::spawn(|| {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("this test needs root");
@@ -72,11 +72,11 @@ fn a_hold_that_reaches_the_kernel_late_is_refused() {
         socket.commit(lease.plan().guard(guards::LONGEST)).unwrap();
         socket.commit(hold()).unwrap();
         assert_eq!(lease.left().unwrap().map(|l| l.0), Some(1));
-        // A guard serves once.
+        // A guard works only once.
         assert!(matches!(socket.commit(hold()), Err(NfnlError::Gone)));
         lease.end().unwrap();
         assert_eq!(lease.left().unwrap(), None);
-        // This process is stopped between computing the hold and asking for it.
+        // This process stalls between computing the hold and sending it.
         for (_, guard) in Guards::default().now(Time::ZERO, Duration::ZERO) {
             let began = clock::now();
             socket.commit(lease.plan().guard(guard)).unwrap();
@@ -90,7 +90,7 @@ fn a_hold_that_reaches_the_kernel_late_is_refused() {
         }
         lease.renew(2, clock::now() + Duration::from_secs(5)).unwrap();
         assert!(!lease.is_silent());
-        // Too little is left to hold for.
+        // The remaining time is too short for a hold.
         lease.renew(2, clock::now() + Duration::from_millis(5)).unwrap();
         assert!(lease.is_silent() && lease.left().unwrap().is_none());
     });

@@ -1,18 +1,18 @@
-//! Writing messages to nf_tables: pure, from elements to bytes.
+//! Writes messages to nf_tables. Pure: elements in, bytes out.
 //!
 //! A message is a netlink header, a netfilter header and attributes (`linux/netlink.h`, `linux/netfilter/nfnetlink.h`,
-//! `linux/netfilter/nf_tables.h`). Numbers inside of attributes are big endian, those of headers are of the host.
+//! `linux/netfilter/nf_tables.h`). Numbers in attributes are big endian. Numbers in headers use the host's byte order.
 
 use std::time::Duration;
 
-/// Bytes of elements after which a new message begins: the length of an attribute has 16 bits, and one element is far smaller
-/// than the rest of them. Small enough that one message fits into the send buffer that a socket has by default.
+/// Bytes of elements after which a new message begins. An attribute's length has 16 bits, and the headroom above this
+/// limit far exceeds one element. One message also fits into a socket's default send buffer.
 const MESSAGE: usize = 32 * 1024;
-/// Longest key or value that is written: the kernel's own limit (`NFT_DATA_VALUE_MAXLEN`).
+/// Longest key or value: the kernel's own limit (`NFT_DATA_VALUE_MAXLEN`).
 pub const MAX_DATA: usize = 64;
 
 pub(super) const HEADER: usize = 16;
-/// Of the netfilter header: family, version, resource.
+/// Size of the netfilter header: family, version, resource.
 pub(super) const GENERIC: usize = 4;
 
 const SUBSYSTEM: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;
@@ -50,10 +50,10 @@ const ELEM_TIMEOUT: u16 = 4;
 pub(super) const ELEM_EXPIRATION: u16 = 5;
 pub(super) const ELEM_USERDATA: u16 = 6;
 pub(super) const ELEM_EXPR: u16 = 7;
-/// What the kernel keeps for user space beside an element or a rule is a list of (type, length, value); nft shows this type as the
-/// comment (`NFTNL_UDATA_SET_ELEM_COMMENT` and `NFTNL_UDATA_RULE_COMMENT` of libnftnl).
+/// The kernel stores user data with an element or a rule, as a list of (type, length, value). nft shows this type as
+/// the comment (`NFTNL_UDATA_SET_ELEM_COMMENT` and `NFTNL_UDATA_RULE_COMMENT` of libnftnl).
 pub(super) const COMMENT: u8 = 0;
-/// Longest comment that is written; nft's own limit is 128, and a length has 8 bits.
+/// Longest comment. nft's own limit is 128, and a length has 8 bits.
 const MAX_COMMENT: usize = 64;
 // enum nft_data_attributes
 pub(super) const DATA_VALUE: u16 = 1;
@@ -90,7 +90,7 @@ impl Family {
     }
 }
 
-/// One key of a concatenation, or a value, as the kernel has it: each part begins at a multiple of four bytes.
+/// A key or a value in the kernel's form. Each part of a concatenation begins at a multiple of four bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Data {
     bytes: [u8; MAX_DATA],
@@ -104,14 +104,14 @@ impl Default for Data {
 }
 
 impl Data {
-    /// No parts yet.
+    /// Empty data.
     #[must_use]
     pub const fn new() -> Self {
         Self { bytes: [0; MAX_DATA], length: 0 }
     }
 
-    /// With `part` at the end: bytes in network order for addresses and ports, in the host's order for marks. Parts beyond 64
-    /// bytes in all are left out: the kernel refuses such a key for its length.
+    /// Appends `part`: in network byte order for addresses and ports, in the host's order for marks. Parts beyond 64
+    /// bytes in total are left out, and the kernel refuses such a key for its length.
     #[must_use]
     pub fn then(mut self, part: &[u8]) -> Self {
         let start = self.length.next_multiple_of(4);
@@ -122,17 +122,17 @@ impl Data {
         self
     }
 
-    /// With an address and a port at the end.
+    /// Appends an address and a port.
     #[must_use]
     pub fn then_address(self, address: std::net::SocketAddr) -> Self {
         let with_ip = self.then_ip(address.ip());
         let mut done = with_ip.then(&address.port().to_be_bytes());
-        // Inside of a concatenation a part is padded, also the last one.
+        // Every part of a concatenation is padded, even the last one.
         done.length = done.length.next_multiple_of(4).min(MAX_DATA);
         done
     }
 
-    /// With an address at the end.
+    /// Appends an address.
     #[must_use]
     pub fn then_ip(self, ip: std::net::IpAddr) -> Self {
         match ip {
@@ -148,16 +148,16 @@ impl Data {
     }
 }
 
-/// Changes of the elements of the sets of one table or several, all of which come into force at once, or none.
+/// Changes to set elements in one or more tables. All of them take effect at once, or none.
 ///
-/// They are carried out in order. Neighbouring changes of one kind in one set share messages, so set by set is the cheapest
-/// order.
+/// The changes run in order. Adjacent changes of one kind in one set share messages, so the cheapest order is set by
+/// set.
 #[derive(Debug)]
 pub struct Batch {
     family: Family,
     table: String,
     messages: Vec<Vec<u8>>,
-    // What the last message does to which set, as long as elements can be added to it.
+    // The kind and set of the last message, while it can take more elements.
     open: Option<Open>,
     bytes: usize,
 }
@@ -166,31 +166,32 @@ pub struct Batch {
 struct Open {
     kind: u16,
     set: String,
-    // Where the list of elements begins.
+    // The start of the element list.
     list: usize,
 }
 
 impl Batch {
-    /// No changes yet.
+    /// An empty batch.
     #[must_use]
     pub fn new(family: Family, table: &str) -> Self {
         Self { family, table: table.to_owned(), messages: Vec::new(), open: None, bytes: 0 }
     }
 
-    /// What is added from here on concerns this table.
+    /// Further changes apply to this table.
     pub fn turn_to(&mut self, family: Family, table: &str) {
         self.end_list();
         self.family = family;
         table.clone_into(&mut self.table);
     }
 
-    /// Adds an element. One that is there already with the same value is left as it is, with its timeout; with another value
-    /// the kernel refuses the whole batch (`EBUSY`). `timeout` needs a set with that flag, and is in whole milliseconds.
+    /// Adds an element. An existing element with the same value stays as it is, with its timeout. If the value differs,
+    /// the kernel refuses the whole batch (`EBUSY`). `timeout` is in whole milliseconds and needs a set with the
+    /// timeout flag.
     pub fn add(&mut self, set: &str, key: &Data, value: Option<&Data>, timeout: Option<Duration>) {
         self.add_noted(set, key, value, timeout, "");
     }
 
-    /// As [`Batch::add`], with a comment that `nft list` shows; of more than 64 bytes the rest is left out.
+    /// Like [`Batch::add`], with a comment for `nft list`. The comment is cut at 64 bytes.
     pub fn add_noted(&mut self, set: &str, key: &Data, value: Option<&Data>, timeout: Option<Duration>, comment: &str) {
         let Some(message) = self.message(NEW, set) else { return };
         let element = begin(message, LIST_ELEM);
@@ -204,7 +205,7 @@ impl Batch {
             attribute(message, ELEM_TIMEOUT, &ms.to_be_bytes());
         }
         if !comment.is_empty() {
-            // Ends with a zero byte, which the length counts.
+            // The text ends with a zero byte, which counts in the length.
             let text: Vec<u8> = comment.bytes().take(MAX_COMMENT).chain([0]).collect();
             let noted: Vec<u8> = [COMMENT, text.len() as u8].into_iter().chain(text).collect();
             attribute(message, ELEM_USERDATA, &noted);
@@ -212,7 +213,7 @@ impl Batch {
         end(message, element);
     }
 
-    /// Deletes an element. If it is not there, the kernel refuses the whole batch (`ENOENT`).
+    /// Deletes an element. If the element is missing, the kernel refuses the whole batch (`ENOENT`).
     pub fn delete(&mut self, set: &str, key: &Data) {
         let Some(message) = self.message(DELETE, set) else { return };
         let element = begin(message, LIST_ELEM);
@@ -220,26 +221,26 @@ impl Batch {
         end(message, element);
     }
 
-    /// Deletes all elements of a set; none is fine, too.
+    /// Deletes all elements of a set. An empty set is fine.
     pub fn flush(&mut self, set: &str) {
         self.close();
         let message = named(self.family, DELETE, REQUEST, &self.table, set);
         self.messages.push(message);
     }
 
-    /// Whether nothing is to be changed.
+    /// Whether the batch is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }
 
-    /// About how many bytes it is.
+    /// The approximate size in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         self.bytes + self.messages.last().map_or(0, Vec::len)
     }
 
-    /// The message to which an element of `set` is added, its list of elements open.
+    /// The open message for elements of `set`.
     fn message(&mut self, kind: u16, set: &str) -> Option<&mut Vec<u8>> {
         let fits = self.open.as_ref().is_some_and(|o| o.kind == kind && o.set == set)
             && self.messages.last().is_some_and(|m| m.len() < MESSAGE);
@@ -265,8 +266,8 @@ impl Batch {
         self.bytes += self.messages.last().map_or(0, Vec::len);
     }
 
-    /// The transactions, each of at most `limit` bytes unless one message is longer: one, if `limit` allows. `sequence` is the
-    /// number of the next message, and is counted up.
+    /// Splits the batch into transactions of at most `limit` bytes, or of one message if that message is longer. There
+    /// is a single transaction if `limit` allows. `sequence` is the number of the next message and counts up.
     pub(super) fn transactions(mut self, limit: usize, sequence: &mut u32) -> Vec<Transaction> {
         self.close();
         let frame = 2 * (HEADER + GENERIC);
@@ -285,7 +286,7 @@ impl Batch {
                 bytes.append(&mut message);
             }
             let last = sequence.wrapping_sub(1);
-            // One acknowledgement tells of the whole transaction: an error in any message comes by itself.
+            // One acknowledgement covers the whole transaction. An error in any message arrives by itself.
             let flags = acknowledged + 6;
             if let Some(two) = bytes.get_mut(flags..flags + 2) {
                 let with = two.first_chunk::<2>().map_or(REQUEST, |b| u16::from_ne_bytes(*b)) | ACK;
@@ -298,18 +299,18 @@ impl Batch {
     }
 }
 
-/// What is sent in one system call and comes into force at once.
+/// The bytes of one system call. They take effect at once.
 #[derive(Debug)]
 pub(super) struct Transaction {
     pub(super) bytes: Vec<u8>,
-    /// The number of the message that begins it: errors that concern the whole come under this number.
+    /// The number of the begin message. Errors about the whole transaction carry it.
     pub(super) first: u32,
-    /// The number of the last message before the end, the one that is acknowledged.
+    /// The number of the last message before the end message; the kernel acknowledges it.
     pub(super) last: u32,
 }
 
-/// Questions for single elements, each a message of its own: one that is missing does not keep the others from being answered.
-/// The last one is acknowledged, or refused, after all answers; its number comes along.
+/// Queries for single elements, each as its own message, so that a missing element does not block the other answers.
+/// The kernel acknowledges or refuses the last one after all answers. Returns its number too.
 pub(super) fn questions(family: Family, table: &str, set: &str, keys: &[Data], sequence: &mut u32) -> (Vec<u8>, u32) {
     let mut all = Vec::new();
     for (n, key) in keys.iter().enumerate() {
@@ -326,14 +327,14 @@ pub(super) fn questions(family: Family, table: &str, set: &str, keys: &[Data], s
     (all, sequence.wrapping_sub(1))
 }
 
-/// The question for all elements of a set.
+/// The query for all elements of a set.
 pub(super) fn listing(family: Family, table: &str, set: &str, sequence: &mut u32) -> (Vec<u8>, u32) {
     let mut message = named(family, GET, REQUEST | DUMP, table, set);
     seal(&mut message, sequence);
     (message, sequence.wrapping_sub(1))
 }
 
-/// The question for a table; acknowledged after its answer, or refused.
+/// The query for a table. The kernel acknowledges it after the answer, or refuses it.
 pub(super) fn table_question(family: Family, table: &str, sequence: &mut u32) -> (Vec<u8>, u32) {
     let mut message = header(GET_TABLE, REQUEST | ACK, family.number(), 0);
     attribute(&mut message, TABLE_NAME, &zero_ended(table));
@@ -341,7 +342,7 @@ pub(super) fn table_question(family: Family, table: &str, sequence: &mut u32) ->
     (message, sequence.wrapping_sub(1))
 }
 
-/// The question for all rules of a table.
+/// The query for all rules of a table.
 pub(super) fn rule_listing(family: Family, table: &str, sequence: &mut u32) -> (Vec<u8>, u32) {
     let mut message = header(GET_RULE, REQUEST | DUMP, family.number(), 0);
     attribute(&mut message, RULE_TABLE, &zero_ended(table));
@@ -349,7 +350,7 @@ pub(super) fn rule_listing(family: Family, table: &str, sequence: &mut u32) -> (
     (message, sequence.wrapping_sub(1))
 }
 
-/// A message that names a set, its length and number not yet written.
+/// A message that names a set. Length and number are still open.
 fn named(family: Family, kind: u16, flags: u16, table: &str, set: &str) -> Vec<u8> {
     let mut message = header(kind, flags, family.number(), 0);
     for (kind, name) in [(LIST_TABLE, table), (LIST_SET, set)] {
@@ -358,7 +359,7 @@ fn named(family: Family, kind: u16, flags: u16, table: &str, set: &str) -> Vec<u
     message
 }
 
-/// A name as the kernel wants it.
+/// A name with the kernel's zero terminator.
 fn zero_ended(name: &str) -> Vec<u8> {
     name.bytes().chain([0]).collect()
 }
@@ -374,16 +375,16 @@ fn header(kind: u16, flags: u16, family: u8, resource: u16) -> Vec<u8> {
     message
 }
 
-/// The begin or end of a transaction.
+/// Writes the begin or end message of a transaction.
 fn border(bytes: &mut Vec<u8>, kind: u16, sequence: &mut u32) {
     let mut message = header(kind, REQUEST, libc::AF_UNSPEC as u8, SUBSYSTEM);
     seal(&mut message, sequence);
     bytes.append(&mut message);
 }
 
-/// Writes length and number into a message's header.
+/// Writes the length and number into a message's header.
 fn seal(message: &mut [u8], sequence: &mut u32) {
-    // A message is a little over MESSAGE at most.
+    // A message is at most a little longer than MESSAGE.
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
     if let Some(head) = message.first_chunk_mut::<HEADER>() {
         head[..4].copy_from_slice(&length.to_ne_bytes());
@@ -406,7 +407,7 @@ fn attribute(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
     end(message, start);
 }
 
-/// Opens a nested attribute; [`end`] takes what this returns.
+/// Opens a nested attribute and returns its start for [`end`].
 fn begin(message: &mut Vec<u8>, kind: u16) -> usize {
     let start = message.len();
     message.extend([0; 2]);
@@ -414,7 +415,7 @@ fn begin(message: &mut Vec<u8>, kind: u16) -> usize {
     start
 }
 
-/// Writes the length of the attribute that begins at `start`, and pads it.
+/// Writes the length of the attribute at `start`, and pads it.
 fn end(message: &mut Vec<u8>, start: usize) {
     let length = u16::try_from(message.len() - start).unwrap_or(u16::MAX);
     if let Some(place) = message.get_mut(start..start + 2) {

@@ -1,18 +1,18 @@
-//! A netlink socket for tasks.
+//! A netlink socket for async tasks.
 
 use super::{Batch, Data, Family, Found, Nfnl, NfnlError, Rule};
 use crate::vip::sys;
 use std::sync::Arc;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-/// Batches up to this size (some 500 elements, about a millisecond) are sent on the thread that asks: on a busy host handing
-/// them to another thread costs several times more. Larger ones would keep other tasks from running.
+/// Batches up to this size (some 500 elements, about a millisecond) run on the calling thread: on a busy host a
+/// handover to another thread costs several times more. Larger batches would block other tasks.
 const AT_ONCE: usize = 32 * 1024;
-/// Elements that are read on the thread that asks, for the same reason.
+/// Largest read on the calling thread, in elements, for the same reason.
 const READ_AT_ONCE: usize = 128;
 
-/// A netlink socket that is opened at its first use, in the network namespace of the thread that uses it, and kept. One request
-/// after the other: also one whose task was dropped ends before the next begins.
+/// A netlink socket that opens at its first use, in the network namespace of the calling thread, and stays open.
+/// Requests run one at a time. A request whose task was dropped still ends before the next one begins.
 #[derive(Debug, Default)]
 pub struct Link {
     socket: Arc<Mutex<Option<Nfnl>>>,
@@ -20,14 +20,15 @@ pub struct Link {
 }
 
 impl Link {
-    /// A link whose larger changes run ahead of ordinary work, where that is permitted. The kernel has one lock for all changes of
-    /// nftables, and whoever has it and is put aside for a compiler makes the kernel lease wait just as long.
+    /// A link whose larger changes run at real-time priority where the system permits it. The kernel has one lock for
+    /// all nftables changes. A lock holder that loses the processor to a compiler makes the kernel lease wait just as
+    /// long.
     #[must_use]
     pub fn ahead() -> Self {
         Self { ahead: true, ..Self::default() }
     }
 
-    /// [`Nfnl::commit`].
+    /// Runs [`Nfnl::commit`].
     ///
     /// # Errors
     /// As in [`NfnlError`].
@@ -44,7 +45,7 @@ impl Link {
         .await
     }
 
-    /// [`Nfnl::get`].
+    /// Runs [`Nfnl::get`].
     ///
     /// # Errors
     /// As in [`NfnlError`].
@@ -53,7 +54,7 @@ impl Link {
         self.run(keys.len() <= READ_AT_ONCE, move |socket| socket.get(family, &table, &set, &keys)).await
     }
 
-    /// [`Nfnl::list`].
+    /// Runs [`Nfnl::list`].
     ///
     /// # Errors
     /// As in [`NfnlError`].
@@ -62,7 +63,7 @@ impl Link {
         self.run(false, move |socket| socket.list(family, &table, &set)).await
     }
 
-    /// [`Nfnl::list_own`].
+    /// Runs [`Nfnl::list_own`].
     ///
     /// # Errors
     /// As in [`NfnlError`].
@@ -71,7 +72,7 @@ impl Link {
         self.run(false, move |socket| socket.list_own(family, &table, &set)).await
     }
 
-    /// [`Nfnl::table`].
+    /// Runs [`Nfnl::table`].
     ///
     /// # Errors
     /// As in [`NfnlError`].
@@ -80,7 +81,7 @@ impl Link {
         self.run(true, move |socket| socket.table(family, &table)).await
     }
 
-    /// [`Nfnl::rules`].
+    /// Runs [`Nfnl::rules`].
     ///
     /// # Errors
     /// As in [`NfnlError`].
@@ -89,7 +90,7 @@ impl Link {
         self.run(false, move |socket| socket.rules(family, &table)).await
     }
 
-    /// Waits until a request whose task was dropped has ended.
+    /// Waits for the end of a request whose task was dropped.
     pub async fn idle(&self) {
         drop(self.socket.lock().await);
     }
@@ -99,9 +100,9 @@ impl Link {
         short: bool,
         job: impl FnOnce(&mut Nfnl) -> Result<T, NfnlError> + Send + 'static,
     ) -> Result<T, NfnlError> {
-        // The lock goes with the job, not with the task: see above.
+        // The job owns the lock, not the task: a dropped task must not let the next request in early.
         let mut guard = Arc::clone(&self.socket).lock_owned().await;
-        // Opened here: a thread of the pool might be in another network namespace.
+        // Opened here, because a pool thread might be in another network namespace.
         if guard.is_none() {
             *guard = Some(Nfnl::open()?);
         }

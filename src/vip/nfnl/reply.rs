@@ -1,4 +1,4 @@
-//! Reading what nf_tables answers: pure, and never in trust that an answer is whole.
+//! Reads nf_tables answers. Pure, and it never trusts an answer to be complete.
 
 use super::batch::{
     COMMENT, COUNTER_BYTES, COUNTER_PACKETS, DATA_VALUE, ELEM_DATA, ELEM_EXPIRATION, ELEM_EXPR, ELEM_KEY,
@@ -13,56 +13,57 @@ const ERROR: u16 = libc::NLMSG_ERROR as u16;
 const INTERRUPTED: u16 = libc::NLM_F_DUMP_INTR as u16;
 const OVERRUN: u16 = libc::NLMSG_OVERRUN as u16;
 
-/// An element of a set, as read.
+/// An element of a set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// Its key, as in [`super::Data`].
+    /// Its key, in the form of [`super::Data`].
     pub key: Vec<u8>,
-    /// What a map has for the key; empty in a set.
+    /// The map's value for the key; empty in a set.
     pub value: Vec<u8>,
-    /// Packets of its counter; zero without one.
+    /// The counter's packets; zero without a counter.
     pub packets: u64,
-    /// Bytes of its counter; zero without one.
+    /// The counter's bytes; zero without a counter.
     pub bytes: u64,
-    /// How long it is there yet, in whole milliseconds; `None` if it stays.
+    /// The remaining lifetime in whole milliseconds; `None` if the element is permanent.
     pub expires: Option<Duration>,
-    /// Its comment; empty without one.
+    /// The comment; empty if there is none.
     pub comment: String,
 }
 
-/// A rule of a table, as read.
+/// A rule of a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rule {
-    /// The chain that it is in.
+    /// The rule's chain.
     pub chain: String,
-    /// Its comment; empty without one.
+    /// The comment; empty if there is none.
     pub comment: String,
 }
 
 /// One message of an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Reply {
-    /// What became of message number `sequence`: zero, or an error number of the system.
+    /// The result of message number `sequence`: zero, or a system error number.
     Result { sequence: u32, code: i32 },
-    /// Elements that were asked for.
+    /// The requested elements.
     Elements { sequence: u32, found: Vec<Found> },
-    /// A table that was asked for: the number that no other table ever has.
+    /// The requested table's unique handle.
     Table { sequence: u32, handle: u64 },
-    /// A rule of a table that was asked for.
+    /// A rule of the requested table.
     Rule { sequence: u32, rule: Rule },
-    /// The end of a listing: zero, or an error number.
+    /// The end of a listing: zero, or a system error number.
     Done { sequence: u32, code: i32 },
-    /// What is listed may have changed meanwhile: the answer to message number `sequence` may lack something.
+    /// The listed data may have changed during the listing, so the answer to message number `sequence` may be
+    /// incomplete.
     Interrupted { sequence: u32 },
     /// The kernel dropped answers.
     Overrun,
 }
 
-/// An answer that is not what the kernel writes.
+/// The answer is not in the kernel's format.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
 
-/// The messages in one datagram.
+/// Parses the messages in one datagram.
 pub(super) fn parse(mut bytes: &[u8]) -> Result<Vec<Reply>, Malformed> {
     let mut replies = Vec::new();
     while !bytes.is_empty() {
@@ -89,17 +90,17 @@ pub(super) fn parse(mut bytes: &[u8]) -> Result<Vec<Reply>, Malformed> {
                 let attributes = payload.get(GENERIC..).ok_or(Malformed)?;
                 replies.push(Reply::Rule { sequence, rule: rule(attributes)? });
             }
-            // What else there may be (a no-op) says nothing about a request.
+            // Other messages (a no-op) say nothing about a request.
             _ => {}
         }
         let length = usize::try_from(message.length()).map_err(|_| Malformed)?;
-        // A checked header is never zero long, so this ends. The last message need not be padded.
+        // A checked header never has length zero, so the loop ends. The last message may lack padding.
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     Ok(replies)
 }
 
-/// The system's error number, positive.
+/// The system's error number, as a positive number.
 fn code(payload: &[u8]) -> Result<i32, Malformed> {
     let number = payload.first_chunk::<4>().map(|b| i32::from_ne_bytes(*b)).ok_or(Malformed)?;
     Ok(number.saturating_neg())
@@ -141,12 +142,12 @@ fn rule(attributes: &[u8]) -> Result<Rule, Malformed> {
     Ok(Rule { chain: text(chain), comment: first(attributes, RULE_USERDATA)?.map(comment).unwrap_or_default() })
 }
 
-/// What comes before the zero byte.
+/// The text before the zero byte.
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.split(|b| *b == 0).next().unwrap_or_default()).into_owned()
 }
 
-/// The comment among what user space noted. That is anybody's, so what is not understood is no comment.
+/// The comment in the user data. Any program can write user data, so unreadable data counts as no comment.
 fn comment(mut noted: &[u8]) -> String {
     while let [kind, length, rest @ ..] = noted {
         let Some((value, rest)) = rest.split_at_checked(usize::from(*length)) else { break };
@@ -173,7 +174,7 @@ fn first(attributes: &[u8], kind: u16) -> Result<Option<&[u8]>, Malformed> {
     Ok(None)
 }
 
-/// Kind (without flags) and value of each attribute; ends after the first that is not whole.
+/// The kind (without flags) and the value of each attribute. The iterator ends after the first truncated attribute.
 fn each(mut rest: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), Malformed>> {
     std::iter::from_fn(move || {
         if rest.is_empty() {
@@ -186,7 +187,7 @@ fn each(mut rest: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), Malformed>
         let length = usize::from(u16::from_ne_bytes([*l0, *l1]));
         let Some(value) = whole.get(4..length) else { return Some(Err(Malformed)) };
         rest = whole.get(length.next_multiple_of(4)..).unwrap_or_default();
-        // The other flag says in which order bytes are; it is never set here.
+        // The other flag marks the byte order; it is never set here.
         Some(Ok((u16::from_ne_bytes([*k0, *k1]) & !NESTED, value)))
     })
 }

@@ -7,7 +7,7 @@ fn key(n: u32) -> Data {
     Data::new().then(&n.to_be_bytes())
 }
 
-/// Type, flags and number of each message.
+/// The type, flags and number of each message.
 fn headers(mut bytes: &[u8]) -> Vec<(u16, u16, u32)> {
     let mut all = Vec::new();
     while !bytes.is_empty() {
@@ -67,12 +67,12 @@ fn many_elements_are_many_messages_and_split_where_the_buffer_ends() {
         some.iter().map(|t| t.bytes.len()).collect::<Vec<_>>()
     );
     assert_eq!(some.iter().map(|t| headers(&t.bytes).len() - 2).sum::<usize>(), messages);
-    // A limit below one message cannot be kept, and is no endless loop.
+    // A limit below one message cannot be kept, and must not loop for ever.
     assert_eq!(fill().transactions(1, &mut 1).len(), messages);
     assert!(Batch::new(Family::Inet, "t").transactions(1, &mut 1).is_empty());
 }
 
-/// An answer to a question for one element with a counter, in the form that the kernel writes.
+/// The kernel's answer to a query for one element with a counter.
 fn answer() -> Vec<u8> {
     let counter = [attribute(1, &700_u64.to_be_bytes()), attribute(2, &7_u64.to_be_bytes())].concat();
     let expression = [attribute(1, b"counter\0"), attribute(0x8002, &counter)].concat();
@@ -88,7 +88,7 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A message with number 9, about something of the family inet.
+/// A message with number 9, for the family inet.
 fn message(kind: u16, flags: u16, attributes: &[u8]) -> Vec<u8> {
     let mut message = (attributes.len() as u32 + 20).to_ne_bytes().to_vec();
     message.extend(kind.to_ne_bytes());
@@ -107,12 +107,12 @@ fn of_rules_chain_and_comment_are_read() {
         sequence: 9,
         rule: Rule { chain: "output".to_owned(), comment: comment.to_owned() },
     };
-    // Something that another program noted comes first.
+    // User data of another program comes first.
     let noted = [&[1, 2, 0, 0][..], &[0, 4], b"abc\0"].concat();
     assert_eq!(parse(&message(0xa06, 2, &rule(&noted))), Ok(vec![read("abc")]));
     assert_eq!(parse(&message(0xa06, 2, &rule(&noted[..7]))), Ok(vec![read("")]));
     let plain = [attribute(1, b"t\0"), attribute(2, b"output\0")].concat();
-    // Other rules came or went while these were listed.
+    // Other rules appeared or disappeared during the listing.
     assert_eq!(parse(&message(0xa06, 0x12, &plain)), Ok(vec![Reply::Interrupted { sequence: 9 }, read("")]));
     assert_eq!(parse(&message(0xa06, 2, &attribute(1, b"t\0"))), Err(Malformed));
 }

@@ -1,27 +1,29 @@
-//! A table of our own that a new process recognizes: each of its rules bears, as its comment, a number made of the text that it
-//! comes from. Then rules that are as they should be are left alone. To run nft for them would hold the kernel's lock on nftables
-//! until every processor has passed a point of rest, and the kernel lease waits for that lock.
+//! A table of our own that a new process recognizes. Each rule carries a number as its comment: a digest of the table's
+//! text. The new process leaves matching rules alone. A run of nft would hold the kernel's nftables lock for an RCU
+//! grace period, and the kernel lease waits for that lock.
 //!
-//! Why on rules: the kernel keeps the comment of a table or chain as it was at first, and also when all rules are flushed.
+//! The rules carry the number because the kernel keeps the first comment of a table or chain, even after a flush of all
+//! rules.
 
 use crate::vip::nfnl::Rule;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 
-/// Bytes of the digest that make the number. It tells versions and configurations apart, and keeps nobody out.
+/// Digest bytes in the number. The number distinguishes versions and configurations; it is no protection against
+/// forgery.
 const BYTES: usize = 8;
 
-/// What a table is made of.
+/// A table's script, signature and rule counts.
 #[derive(Debug)]
 pub struct Signed {
     text: String,
     signature: String,
-    // How many each chain has.
+    // Number of rules per chain.
     rules: BTreeMap<String, usize>,
 }
 
 impl Signed {
-    /// Signs the rules of `body`, which has a line for each rule, for the begin of each chain and for its end.
+    /// Signs the rules of `body`, which has one line for each rule, for the start of each chain and for its end.
     #[must_use]
     pub fn new(body: &str) -> Self {
         let digest = Sha256::digest(body);
@@ -46,13 +48,13 @@ impl Signed {
         Self { text, signature, rules }
     }
 
-    /// What nft makes the table of.
+    /// The script for nft.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Whether `there`, all rules of the table, are these: none is missing, none is of another text, and none is a stranger's.
+    /// Whether `there`, all rules of the table, match exactly: no rule is missing, altered or foreign.
     #[must_use]
     pub fn is_in_force(&self, there: &[Rule]) -> bool {
         let mut count: BTreeMap<&str, usize> = BTreeMap::new();

@@ -1,18 +1,18 @@
-//! Tells when somebody deletes one of our tables: `nft flush ruleset`, and every reload of a firewall that begins with it, takes
-//! them away with all others.
+//! Detects the deletion of our tables. `nft flush ruleset` deletes every table, and so does each firewall reload that
+//! starts with it.
 //!
-//! The kernel would tell of it by itself. But as long as anybody listens, it writes a notification for each element that anybody
-//! changes, while it holds the lock on nftables: a change of 100 calls of the relay then takes 30 ms instead of 4, and the kernel
-//! lease waits for that lock. So the tables are asked for instead, which waits for no lock and makes nobody wait.
+//! The kernel can send notifications. But while any program listens, the kernel writes one notification per changed
+//! element and holds the nftables lock: a change of 100 relayed calls then takes 30 ms instead of 4, and the kernel
+//! lease waits for that lock. So the watch polls the tables. A poll takes no lock and delays nobody.
 
 use crate::vip::nfnl::{Family, Nfnl, NfnlError};
 use std::time::Duration;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-/// Time between two looks. A look at a table is a system call of some microseconds.
+/// Polling interval. A poll of one table is a system call of some microseconds.
 const EVERY: Duration = Duration::from_millis(50);
 
-/// A look at our tables, again and again.
+/// Polls our tables.
 #[derive(Debug)]
 pub struct TableWatch {
     socket: Nfnl,
@@ -20,7 +20,7 @@ pub struct TableWatch {
     ticks: Interval,
 }
 
-/// A table, and the kernel's number of it when it was last there.
+/// A table, and the kernel's handle of it at the last poll.
 #[derive(Debug)]
 struct Seen {
     family: Family,
@@ -29,8 +29,8 @@ struct Seen {
 }
 
 impl TableWatch {
-    /// Looks at these tables from now on; one that is not there yet is looked at once it is. Needs a tokio runtime and
-    /// `CAP_NET_ADMIN`, and looks in the network namespace of this thread.
+    /// Polls these tables from now on. A table that is missing now counts once it appears. Needs a tokio runtime and
+    /// `CAP_NET_ADMIN`, and works in the network namespace of this thread.
     ///
     /// # Errors
     /// As in [`NfnlError`].
@@ -46,8 +46,8 @@ impl TableWatch {
         Ok(Self { socket, tables, ticks })
     }
 
-    /// Waits until tables are gone, or others are in their place (as our own changes leave them, too): their names. Nothing is
-    /// lost when the wait is dropped.
+    /// Waits until tables are deleted or replaced, and returns their names. Our own changes count as replacements too.
+    /// Dropping the wait loses nothing.
     ///
     /// # Errors
     /// As in [`NfnlError`].
@@ -68,7 +68,7 @@ impl TableWatch {
     }
 }
 
-/// Whether the table that was there is not there any more.
+/// Whether the table was deleted or replaced since the last poll.
 fn is_gone(before: Option<u64>, now: Option<u64>) -> bool {
     before.is_some() && before != now
 }

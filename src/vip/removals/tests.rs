@@ -27,7 +27,7 @@ fn what_was_asked_for_is_ours_once_and_the_next_is_somebody_elses() {
 #[test]
 fn a_removal_that_found_nothing_accounts_for_nothing() {
     let mut r = watching();
-    // The end of a right removes twice: at once, and again with the order.
+    // The end of a right removes the address twice: at once, and again with the order.
     r.asked(here());
     r.asked(here());
     r.refused(here());
@@ -57,7 +57,7 @@ fn after_a_loss_everything_is_looked_at_as_somebody_elses() {
     assert!(!r.told(here()));
 }
 
-/// What happens to the address in the kernel, one after the other.
+/// One change of the address in the kernel.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Add,
@@ -66,8 +66,9 @@ enum Step {
 }
 
 proptest! {
-    /// The kernel as it is: a removal succeeds if the address is there, and is told once, later, in order. However late the news is
-    /// read, every removal of others is noticed as long as we remove nothing meanwhile, and none of ours is taken for theirs.
+    /// Models the kernel: a removal succeeds if the address exists, and the kernel reports it once, later, in order.
+    /// However late the reports are read, every foreign removal is noticed as long as this process removes nothing in
+    /// between, and no own removal counts as foreign.
     #[test]
     fn ours_and_theirs_are_told_apart(
         steps in prop::collection::vec(prop_oneof![Just(Step::Add), Just(Step::WeRemove), Just(Step::TheyRemove)], 0..40),

@@ -28,7 +28,7 @@ fn only_all_rules_of_the_same_text_are_in_force() {
     {
         assert!(!signed.is_in_force(&rules(&signed, other)), "{other:?}");
     }
-    // Of another text, or of another program.
+    // Another text, or another program's rule.
     assert!(!Signed::new(&BODY.replace("goto b", "goto c")).is_in_force(&whole));
     let mut changed = whole;
     changed[1].comment.clear();

@@ -17,8 +17,8 @@ fn deletion_and_replacement_are_told_and_nobody_listens_to_the_kernel() {
             nft::run("the test", make).await.unwrap();
             let names = [(Family::Inet, "a"), (Family::Arp, "b"), (Family::Inet, "later")];
             let mut watch = TableWatch::open(names.map(|(family, name)| (family, name.to_owned()))).unwrap();
-            // Netlink sockets of this namespace that are members of a group of netfilter (protocol 12): a listener would make
-            // each change of an element ten times as slow for everybody.
+            // Netlink sockets of this namespace that are members of a netfilter group (protocol 12). A listener would
+            // make each element change ten times as slow for every program.
             let sockets = std::fs::read_to_string("/proc/thread-self/net/netlink").unwrap();
             for line in sockets.lines() {
                 let fields: Vec<&str> = line.split_whitespace().collect();
