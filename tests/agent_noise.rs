@@ -44,7 +44,8 @@ const INVITE: &[u8] = b"INVITE sip:1000@10.44.0.100 SIP/2.0\r\nVia: SIP/2.0/UDP 
 From: <sip:x@10.44.0.30>;tag=1\r\nTo: <sip:1000@10.44.0.100>\r\nCall-ID: noise\r\nCSeq: 1 INVITE\r\nContact: <sip:x@10.44.0.30>\r\n\
 Content-Type: application/sdp\r\nContent-Length: 99\r\n\r\nv=0\r\no=- 1 1 IN IP4 10.44.0.30\r\ns=-\r\nc=IN IP4 10.44.0.30\r\nt=0 0\r\nm=audio 4000 RTP/AVP 8\r\n";
 
-/// Random bytes, cut messages and messages with changed bytes, to the SIP port, the recovery port and the heartbeat ports.
+/// Random bytes, cut messages and messages with changed bytes, to the SIP port, the recovery port and the heartbeat
+/// ports.
 fn make_noise(from: &Host, to: &[String], rounds: usize) {
     let to = to.to_vec();
     from.enter(move || {
