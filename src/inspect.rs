@@ -1,8 +1,8 @@
-//! A capture file as keepcall would see it: every call in it, what would be known of it, and what would become of it. Offline; it reads a
-//! file and nothing else.
+//! Analyses a capture file offline: lists every call, what keepcall would learn of it, and what a takeover would do
+//! with it. Reads that file and nothing else.
 //!
-//! The file is read twice: first to find out who the server is, then to follow each hop of each call. Only one frame is in memory at
-//! a time; what is kept of calls, addresses and RTP is bounded (see the constants here and in the modules below).
+//! Two passes over the file: the first finds the server, the second follows each hop of each call. Memory holds one
+//! frame at a time; records of calls, addresses and RTP are bounded (see the constants here and in the modules below).
 
 mod assemble;
 mod file;
@@ -28,58 +28,59 @@ use std::time::Duration;
 use survey::{Certainty, Survey};
 use wire::{Item, Traffic, Wire};
 
-/// How long time goes on after the last packet, so that single legs settle.
+/// Time that runs on after the last packet, so that single legs settle.
 const AFTER: Duration = Duration::from_secs(2);
 
-/// What to look for in a capture file.
+/// Settings for one capture file.
 #[derive(Clone, Debug, Default)]
 pub struct InspectSettings {
-    /// Addresses of the server. If there are none, the likeliest is found out: see `docs/inspect.md`.
+    /// Addresses of the server. If empty, the likeliest address is chosen: see `docs/inspect.md`.
     pub vips: Vec<IpAddr>,
-    /// SIP ports of the server. If there are none: all ports of it that SIP was seen on.
+    /// SIP ports of the server. If empty, every server port with SIP traffic counts.
     pub sip_ports: Vec<u16>,
     /// See [`TableSettings::pair_header`](crate::calls::table::TableSettings::pair_header).
     pub pair_header: Option<String>,
     /// See [`TableSettings::emergency`](crate::calls::table::TableSettings::emergency).
     pub emergency: Vec<String>,
-    /// See [`TableSettings::max_calls`](crate::calls::table::TableSettings::max_calls); 0 for as many as a report may have.
+    /// See [`TableSettings::max_calls`](crate::calls::table::TableSettings::max_calls); 0 means the report's own limit.
     pub max_calls: usize,
 }
 
-/// Why a file gave no report at all. A file that is cut off or damaged further on gives [`Report::truncated`] instead.
+/// Why a file gave no report. A file that is cut off or damaged further on still gives a report, with
+/// [`Report::truncated`] set.
 #[derive(Debug, thiserror::Error)]
 pub enum InspectError {
-    /// It can't be opened or read.
+    /// The file cannot be opened or read.
     #[error("cannot read {}: {source}", path.display())]
     Open {
         /// The file.
         path: PathBuf,
-        /// The system's words.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// There is nothing in it.
+    /// The file is empty.
     #[error("{} is empty: no pcap or pcapng file; record one with `tcpdump -i any -w FILE.pcap udp port 5060`", path.display())]
     Empty {
         /// The file.
         path: PathBuf,
     },
-    /// It is packed, or something that a capture can be made of.
+    /// The file is compressed, or in a format that converts to a capture.
     #[error("{} is {what}, and no pcap or pcapng file: {cure} first", path.display())]
     Packed {
         /// The file.
         path: PathBuf,
-        /// What it is.
+        /// The format found.
         what: &'static str,
-        /// What to do.
+        /// The command that converts it.
         cure: &'static str,
     },
-    /// It does not begin as a capture does.
+    /// The file does not begin like a capture.
     #[error("{} is no pcap or pcapng file; record one with `tcpdump -i any -w FILE.pcap udp port 5060`", path.display())]
     NotACapture {
         /// The file.
         path: PathBuf,
     },
-    /// Its file header is damaged.
+    /// The file header is damaged.
     #[error("the header of {} is cut off or damaged ({why}); record the file again", path.display())]
     Header {
         /// The file.
@@ -89,10 +90,9 @@ pub enum InspectError {
     },
 }
 
-/// Reads a capture file and tells the calls in it.
+/// Reads a capture file and reports the calls in it.
 ///
-/// # Errors
-/// See [`InspectError`].
+/// # Errors See [`InspectError`].
 pub fn inspect(path: &Path, settings: &InspectSettings) -> Result<Report, InspectError> {
     let mut survey = Survey::default();
     walk(path, &mut |_, item| {
@@ -149,7 +149,7 @@ fn ms(at: Time) -> u64 {
     at.as_nanos() / 1_000_000
 }
 
-/// What should be known of the file as a whole.
+/// Notes on the file as a whole.
 fn notes(r: &Report, malformed: u64) -> Vec<String> {
     let (t, mut notes) = (&r.traffic, Vec::new());
     if t.frames == 0 {

@@ -1,5 +1,5 @@
-//! The real agent where it cannot start, or cannot start yet: it says what is wrong and what to do, and ends with the documented
-//! code, or goes on trying quietly where waiting may help.
+//! The real agent where it cannot start, or cannot start yet. It says what is wrong and what to do, and ends with the
+//! documented code, or keeps trying quietly where waiting may help.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
@@ -12,10 +12,11 @@ use nix::sys::signal::Signal;
 use node::{Member, Node, secret};
 use std::time::Duration;
 
-/// An agent that stops waits for nobody longer than eight seconds; the rest is for a machine that stands still.
+/// A stopping agent waits eight seconds at most; the rest is for a stalled machine.
 const STOP: Duration = Duration::from_secs(20);
 
-/// An agent that says each of these words, waits, holds nothing meanwhile, and leaves nothing when it is stopped.
+/// An agent that logs each of these words, waits, holds nothing in the meantime, and leaves nothing behind when
+/// stopped.
 fn waits(node: &Node, before: &[&str], words: &[&str]) {
     let mut agent = node.start_by(before);
     for word in words {
@@ -49,7 +50,7 @@ fn what_is_wrong_with_this_host_is_told_and_waited_for() {
     waits(&good, &[], &["32"]);
     good.key(b"0123456789abcdef0123456789abcdef");
 
-    // Rights: a user that is not root, and root without one capability or the other.
+    // Rights: a user other than root, and root without one capability or the other.
     let own = |path: &str| host.exec(&["chown", "-R", "nobody", path]).unwrap();
     own(good.dir.to_str().unwrap());
     waits(&good, &["setpriv", "--reuid", "nobody", "--clear-groups"], &["CAP_NET_"]);
@@ -63,12 +64,12 @@ fn what_is_wrong_with_this_host_is_told_and_waited_for() {
     std::os::unix::fs::symlink("/usr/bin/env", bin.join("env")).unwrap();
     waits(&good, &["env", &format!("PATH={}", bin.display())], &["nft", "install"]);
 
-    // All of that is repaired, and it starts; what failed before left nothing that stands in the way.
+    // After all repairs it starts: the failures before left nothing in the way.
     let master = good.start();
     master.is_master();
     assert!(good.has_vip());
 
-    // A second agent with the same configuration must not touch what the first one holds, for as long as it waits.
+    // A second agent with the same configuration must not touch what the first one holds, however long it waits.
     for (second, word) in [
         (good.clone(), "another agent answers on"),
         (good.clone().with("/sock\"", "/other.sock\""), "another program has this port"),
@@ -101,14 +102,15 @@ fn etcd_that_is_away_is_waited_for() {
     assert!(agent.log().lines().count() < 40, "{}", agent.log());
     assert!(agent.stops() < STOP);
 
-    // SIGTERM while it starts, at several moments, and a second one.
+    // SIGTERM at several moments of the start, and a second one.
     for ms in [0, 5, 20, 60] {
         let mut agent = node.start();
         std::thread::sleep(Duration::from_millis(ms));
         for _ in 0..2 {
             let _ = agent.proc.signal(Signal::SIGTERM);
         }
-        // Before it has its handlers, the signal itself ends it (-1); that leaves nothing, since it has done nothing.
+        // Before its handlers are in place, the signal itself ends it (-1). It leaves nothing behind, since it has done
+        // nothing yet.
         let code = agent.ends();
         assert!(code == 0 || code == -1, "{code} {}", agent.log());
         assert!(!agent.log().contains("panicked"));
@@ -120,12 +122,12 @@ fn etcd_that_is_away_is_waited_for() {
     agent.says("registered in etcd");
     assert!(node.has_vip());
     agent.comes_to("etcd to be well", |s| s["etcd"]["healthy"] == true && s["etcd"]["error"].is_null());
-    // SIGHUP is told and ignored.
+    // SIGHUP is logged and ignored.
     agent.proc.signal(Signal::SIGHUP).unwrap();
     agent.says("SIGHUP is ignored");
     agent.is_master();
     agent.is_calm();
-    // Twice SIGTERM is as once.
+    // A second SIGTERM changes nothing.
     agent.proc.signal(Signal::SIGTERM).unwrap();
     agent.stops();
     assert!(!node.has_vip());
@@ -159,7 +161,7 @@ fn etcd_that_lets_nobody_in_is_asked_slowly_until_it_does() {
     assert!(agent.log().contains("`user` and `password_file`"), "{}", agent.log());
     agent.stops();
 
-    // A wrong password, until it is made right in etcd.
+    // A wrong password, until etcd gets the matching one.
     secret(&file, "wrong\n");
     let agent = with_user.start();
     agent.says("etcd refused user 'keepcall'");
@@ -171,7 +173,7 @@ fn etcd_that_lets_nobody_in_is_asked_slowly_until_it_does() {
     assert!(load < 0.5, "logins cost etcd {load:.2} of a core");
     etcd.fed(&["user", "passwd", "keepcall", "--interactive=false"], "wrong\n");
 
-    // Then it is let in, but not to our keys, until that is put right, too.
+    // Then etcd accepts the user, but refuses our keys until the role is granted.
     agent.says("grant the user read and write on the prefix /keepcall/");
     assert!(agent.status().unwrap()["etcd"]["healthy"] == false);
     agent.is_calm();
@@ -179,7 +181,7 @@ fn etcd_that_lets_nobody_in_is_asked_slowly_until_it_does() {
     etcd.ctl(&["user", "grant-role", "keepcall", "keepcall"]);
     agent.says("registered in etcd");
     agent.is_master();
-    // Tokens are lost with a restart of etcd, and got anew.
+    // etcd loses its tokens at a restart; the agent gets new ones.
     etcd.proc = None;
     agent.comes_to("etcd to be missed", |s| s["etcd"]["healthy"] == false);
     etcd.start();

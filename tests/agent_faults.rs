@@ -1,5 +1,6 @@
-//! Faults in the parts of a real agent: the part comes back, and neither address nor role takes note of it. With the cargo feature
-//! `faults`, by which the agent does to itself what `KEEPCALL_FAULT` says as soon as the file that it names is there (`src/faults.rs`).
+//! Faults in the parts of a real agent: the part comes back, and address and role stay untouched. Needs the cargo
+//! feature `faults`: the agent then does to itself what `KEEPCALL_FAULT` says, as soon as the file named there exists
+//! (`src/faults.rs`).
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
@@ -14,8 +15,8 @@ use serde_json::Value;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-/// What the observer may miss of the address while the machine is busy with everything else; a move of it takes a hold, which is
-/// five times as long here.
+/// Longest silence the observer may see while the machine is busy. A move of the address takes a hold, which is five
+/// times as long here.
 const SILENCE_MS: f64 = 400.0;
 
 /// A program that starts the agent with these faults.
@@ -27,7 +28,7 @@ fn with_faults(scene: &Scene, i: usize, faults: &str) -> PathBuf {
     path
 }
 
-/// Waits until the status satisfies `good`; a command line that is stuck is asked again.
+/// Waits until the status satisfies `good`; retries if the command line is stuck.
 fn comes_to(agent: &Agent, what: &str, good: impl Fn(&Value) -> bool) -> Value {
     wait::until(what, SOON, || {
         let status = agent.ask(&["status"]).map_err(|e| format!("{e:#}"))?;
@@ -66,7 +67,7 @@ fn what_fails_starts_again_and_neither_address_nor_role_takes_note() {
         &[("learning:panic", CALLS, "learning panicked")],
         &[("recovery:panic", CALLS, "recovery panicked")],
         &[("control:panic", CONTROL, "command line panicked")],
-        // At once: each takes the watchdog's ten seconds.
+        // Both at once: each takes the watchdog's ten seconds.
         &[
             ("learning:loop", CALLS, "learning did not come back"),
             ("control:loop", CONTROL, "command line did not come back"),
@@ -78,7 +79,7 @@ fn what_fails_starts_again_and_neither_address_nor_role_takes_note() {
             let n = &mut restarts[usize::from(*name == CONTROL)];
             *n += 1;
             let (n, at) = (*n, unix_us());
-            // The server has its calls still: they are learnt again.
+            // The server still has its calls, and the agent learns them again.
             let status = comes_to(agent, &format!("the part to come back after {kind}"), |s| {
                 let p = part(s, name);
                 p["restarts"] == n && p["state"] == "running" && s["instances"][0]["calls"]["tracked"] == 2
@@ -97,7 +98,7 @@ fn what_fails_starts_again_and_neither_address_nor_role_takes_note() {
     let (_, text) = (0, agent.run(&["status"]).unwrap());
     assert!(text.contains("calls of sip: running, started again 3 times"), "{text}");
 
-    // It is as good as before: it sees the calls end, which the server has carried all the time.
+    // The part works as before: it sees the end of the calls, which the server carried all the time.
     assert_eq!(calls.hang_up(SOON).unwrap(), 2);
     scene.wait_stored(0, 0).unwrap();
     assert!(calls.violations().is_empty() && calls.phones().all(|p| p.state().reinvites.is_empty()));

@@ -1,5 +1,5 @@
-//! Faults in what listens to the server (HEP, AMI, ESL), a recovery that never comes back, and a kernel that takes no hold: role and
-//! address stay, or go to whom they should. With the cargo feature `faults`, see `src/faults.rs`.
+//! Faults in the listeners to the server (HEP, AMI, ESL), a recovery that never returns, and a kernel that refuses
+//! holds. Role and address stay, or go to the right node. Needs the cargo feature `faults`, see `src/faults.rs`.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
@@ -19,7 +19,8 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-/// What the witness may miss while the machine is busy with everything else; a move of the address takes a hold, which is five times as long.
+/// Longest silence the witness may see while the machine is busy; a move of the address takes a hold, which is five
+/// times as long.
 const SILENCE_US: u64 = 400_000;
 
 fn node(lan: &Lan, name: &str, etcd: &Member) -> Node {
@@ -27,7 +28,7 @@ fn node(lan: &Lan, name: &str, etcd: &Member) -> Node {
     Node::new(lan.host(name).unwrap(), name, &etcd.url()).with(&format!("\"{VIP4}/24\""), &both)
 }
 
-/// Starts the agent with these faults, each of which comes about when a file of its name is there.
+/// Starts the agent with these faults, each triggered by a file of its name.
 fn start(node: &Node, faults: &[&str]) -> Agent {
     let all: Vec<String> = faults.iter().map(|f| format!("{f}@{}", file(node, f))).collect();
     node.start_by(&["env", &format!("KEEPCALL_FAULT={}", all.join(","))])
@@ -45,7 +46,7 @@ fn is_master(status: &Value, epoch: &Value) -> bool {
     status["instances"][0]["role"] == "master" && status["instances"][0]["epoch"] == *epoch
 }
 
-/// Has the fault come about, again and again by `stir` if it needs something to happen, until the part was started again for it `n` times.
+/// Triggers the fault until the part has restarted `n` times for it; `stir` causes events, if the fault needs some.
 fn fails(agent: &Agent, fault: &str, why: &str, n: u32, stir: impl Fn()) {
     let epoch = agent.status().unwrap()["instances"][0]["epoch"].clone();
     let at = unix_us();
@@ -108,11 +109,11 @@ fn panics_in_hep_and_ami_cost_neither_address_nor_calls() {
     fails(&agent, "hep:panic", "src/hep/listener", 1, report);
     knows();
     is_connected(&agent, "ami");
-    // It comes about with the next word of the server, which is asked for one every ten seconds.
+    // The server's next message triggers it; the agent asks the server something every ten seconds.
     fails(&agent, "ami:panic", "src/pbx/driver", 2, || {});
     knows();
     is_connected(&agent, "ami");
-    // It is listened to again.
+    // HEP is received again.
     let hep = |s: &Value| s["instances"][0]["calls"]["hep"]["malformed"].as_u64();
     agent.comes_to("HEP to be listened to", |s| {
         report();
@@ -124,10 +125,10 @@ fn panics_in_hep_and_ami_cost_neither_address_nor_calls() {
     assert_eq!(calls.violations(), Vec::<String>::new());
 }
 
-/// An event socket of a server without calls, with an event now and then.
+/// The event socket of a server without calls, with an event now and then.
 fn event_socket(host: &Host) {
     let socket = host.enter(|| Ok(TcpListener::bind("127.0.0.1:8021")?)).unwrap();
-    // It ends with the process, as the connections do.
+    // The thread ends with the process, as the connections do.
     std::thread::spawn(move || {
         for stream in socket.incoming().flatten() {
             std::thread::spawn(move || tell(stream));
@@ -178,14 +179,14 @@ fn a_panic_in_esl_and_a_recovery_that_never_comes_back_leave_the_address() {
 
     let epoch = agent.status().unwrap()["instances"][0]["epoch"].clone();
     std::fs::write(file(&a, "recovery:loop"), "").unwrap();
-    // Long before it is given up, status tells for how long it has not come back.
+    // Status reports the length of the stall long before the watchdog gives up.
     let status = agent.comes_to("the stall to be told", |s| {
         assert!(is_master(s, &epoch), "{s}\n{}", agent.log());
         part(s)["restarts"] == 1 && part(s)["longest_stall_ms"].as_u64() >= Some(3000)
     });
     println!("{}", part(&status));
     fails(&agent, "recovery:loop", "recovery did not come back for 10s", 2, || {});
-    // That was the run before.
+    // That stall belonged to the run before.
     agent.comes_to("the new run to come back", |s| part(s)["longest_stall_ms"].as_u64() < Some(3000));
     was_held(&witness, since);
 }
@@ -206,7 +207,7 @@ fn a_kernel_that_takes_no_hold_is_told_repaired_and_handed_over() {
         witness.sole_owner(Duration::from_millis(300)).map_or_else(|_| Ok(()), |owner| Err(format!("{owner} answers")))
     };
 
-    // Nobody else is there: it stays master, and the kernel itself silences it when the last hold is over.
+    // Without another node it stays master, and the kernel itself silences it at the end of the last hold.
     std::fs::write(file(&a, "lease:refuse"), "").unwrap();
     first.comes_to("the kernel's fault to be told", |s| {
         is_master(s, &epoch) && trouble(s, "needs repair: master, but the kernel does not answer for the addresses")
@@ -218,7 +219,7 @@ fn a_kernel_that_takes_no_hold_is_told_repaired_and_handed_over() {
     println!("alone: answers {} ms after the kernel was well", (unix_us() - at) / 1000);
     first.comes_to("all to be well", |s| is_master(s, &epoch) && !trouble(s, "needs repair"));
 
-    // With another node there, that one becomes master.
+    // With another node, that node becomes master.
     let second = b.start();
     first.is_armed("b");
     let since = unix_us();

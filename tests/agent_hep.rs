@@ -1,4 +1,5 @@
-//! The real agent learns a TLS call from HEP: it stores it, shows it, and forgets it when it ends; strangers cannot.
+//! The real agent learns a TLS call from HEP: it stores it, shows it, and forgets it at its end. Strangers can do none
+//! of this.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
@@ -16,7 +17,7 @@ use std::net::{SocketAddr, UdpSocket};
 
 const KEY: &str = "the server's key";
 
-/// What a server on this host sends to its agent.
+/// A server on this host that reports to its agent.
 struct Server {
     socket: UdpSocket,
     phone: SocketAddr,
@@ -35,7 +36,7 @@ impl Server {
         self.socket.send_to(&bytes, "127.0.0.1:9060").unwrap();
     }
 
-    /// A message of the one call; `sdp`: with a description that names this port.
+    /// A message of the one call; `sdp` adds a description with this port.
     fn message(&self, start: &str, method: &str, cseq: u32, tag: bool, sdp: Option<u16>) -> String {
         let body = sdp.map(|p| {
             format!("v=0\r\no=- 1 1 IN IP4 198.51.100.7\r\ns=-\r\nc=IN IP4 198.51.100.7\r\nt=0 0\r\nm=audio {p} RTP/AVP 0\r\n")
@@ -62,7 +63,7 @@ impl Server {
     }
 }
 
-/// Waits until `calls` shows so many.
+/// Waits until `calls` shows this many calls.
 fn shows(node: &Node, count: usize) -> Value {
     wait::until(&format!("{count} calls"), SOON, || {
         let (code, out, err) = node.run(&["calls", "--json"]);
@@ -85,7 +86,7 @@ fn a_call_over_tls_is_learnt_by_its_key() {
         "[instance.sip.hep]\nlisten = [\"udp:127.0.0.1:9060\", \"tcp:127.0.0.1:9060\"]\nkey_file = {key:?}\n"
     ));
 
-    // A port that another has, and a key that is not there.
+    // A port that is already taken, and a missing key.
     let taken = host.enter(|| Ok(std::net::TcpListener::bind("127.0.0.1:9060")?)).unwrap();
     let other = node.clone().with("hep.key", "no.key").start();
     other.says("no.key");
@@ -113,7 +114,7 @@ fn a_call_over_tls_is_learnt_by_its_key() {
         "{calls}"
     );
     assert_eq!(calls[0]["state"], "up");
-    // A forged end changes nothing, the true one does.
+    // A forged end changes nothing; the true one ends the call.
     server.hang_up("not the key");
     agent.comes_to("five refusals", |s| s["instances"][0]["calls"]["hep"]["refused"] == 5);
     shows(&node, 1);

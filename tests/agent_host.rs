@@ -1,4 +1,4 @@
-//! The real agent on a host and a LAN that are not as they should be: what it needs comes late or goes away, and another host has its
+//! The real agent on a host or LAN in bad shape: something it needs comes late or goes away, or another host has its
 //! address.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
@@ -13,7 +13,7 @@ use node::{Agent, Member, Node, SOON};
 use serde_json::Value;
 use std::time::Duration;
 
-/// A second instance, on an interface that may not be there.
+/// A second instance, on an interface that may be missing.
 const SECOND: &str = "\n[[instance]]\nname = \"late\"\ninterface = \"eth9\"\naddresses = [\"10.99.0.100/24\"]\n";
 
 fn instance<'a>(status: &'a Value, name: &str) -> &'a Value {
@@ -62,7 +62,7 @@ fn what_is_missing_is_waited_for_in_one_process_and_disturbs_no_other_instance()
     agent.says("/dev/urandom");
     node.key(b"0123456789abcdef0123456789abcdef");
 
-    // The recovery port of one instance, the interface of the other. Neither is elected.
+    // The recovery port of one instance, the interface of the other. Neither instance elects this node.
     agent.says("UDP port 5070");
     agent.says("no interface eth9");
     let status =
@@ -82,7 +82,7 @@ fn what_is_missing_is_waited_for_in_one_process_and_disturbs_no_other_instance()
     add_interface(host);
     agent.comes_to("the second instance to be master", |s| master(s, "late") && has_late());
     host.exec(&["ip", "link", "del", "eth9"]).unwrap();
-    // The host is told unfit by the next look at its instances, which may be after the reason is shown.
+    // The host becomes unfit at the next look at its instances, which may come after the reason shows.
     agent.comes_to("the interface to be missed, and the host to be unfit", |s| {
         let summary = s["nodes"][0]["summary"].as_str().unwrap_or_default();
         reason(s, "late").contains("eth9") && s["nodes"][0]["fit"] == false && summary.contains("not ready")
@@ -92,7 +92,7 @@ fn what_is_missing_is_waited_for_in_one_process_and_disturbs_no_other_instance()
     let settings = host.exec(&["cat", "/proc/sys/net/ipv4/conf/eth9/promote_secondaries"]).unwrap();
     assert_eq!(settings.trim(), "1", "a new interface has the kernel's own settings");
 
-    // All of it in one process, told once, and the first instance went on.
+    // All of this in one process, each message logged once, and the first instance kept running.
     assert!(agent.is_alive());
     for what in ["another program has this port", "UDP port 5070", "there is no interface eth9;", "eth9 any more"] {
         is_told_once(&agent, what);
@@ -112,7 +112,7 @@ fn another_host_with_the_address_is_told_with_its_hardware_address() {
     let node = Node::new(host, "a", &etcd.url())
         .with(&format!("\"{VIP4}/24\""), &format!("\"{VIP4}/24\", \"{}/64\"", lab::lan::VIP6));
     let mac = other.mac().unwrap().map(|b| format!("{b:02x}")).join(":");
-    // It was there before, and says nothing unless it is asked.
+    // The other host had the address before, and only speaks when asked.
     for address in [VIP4.into(), lab::lan::VIP6.into()] {
         other.add_address(address).unwrap();
     }
@@ -146,7 +146,7 @@ fn a_right_that_ends_and_comes_back_is_nobodys_doing() {
     first.is_master();
     let second = b.start();
     first.is_armed("b");
-    // Both stand still for longer than a hold: nobody takes over, and the master is master again.
+    // Both freeze for longer than a hold: there is no takeover, and the master resumes as master.
     let freeze = |signal| {
         for agent in [&first, &second] {
             agent.proc.signal(signal).unwrap();

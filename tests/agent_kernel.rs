@@ -1,4 +1,4 @@
-//! A master whose kernel does not do what it is told: addresses that somebody takes away, tables that cannot be made again.
+//! A master whose kernel fails it: addresses removed by somebody, and tables that cannot be restored.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
@@ -38,7 +38,7 @@ fn an_address_that_is_held_and_not_there_is_told_and_put_back() {
     agent.is_master();
     let before = epoch(&agent);
 
-    // The second time it waits a second, in which the state is told.
+    // The second time the agent waits a second, and reports the state meanwhile.
     let remove = || drop(host.exec(&["ip", "addr", "del", &format!("{VIP4}/24"), "dev", "eth0"]).unwrap());
     let put_back =
         || {
@@ -59,7 +59,7 @@ fn an_address_that_is_held_and_not_there_is_told_and_put_back() {
     .unwrap();
     agent.comes_to("all to be well", |s| !reason(s).contains("needs repair"));
 
-    // Of an address that cannot be put back the other one takes no notice, and it comes back as soon as it can.
+    // An address that cannot be put back leaves the other one untouched, and comes back as soon as possible.
     let six = || host.has_address(VIP6.into()).unwrap();
     host.sysctl("net/ipv6/conf/eth0/disable_ipv6", "1").unwrap();
     let status = agent.comes_to("the address that is not there to be told", |s| {
@@ -69,7 +69,7 @@ fn an_address_that_is_held_and_not_there_is_told_and_put_back() {
     assert!(node.has_vip() && !six(), "{status}");
     assert!(node.run(&["status"]).1.contains("not all of the addresses are on eth0"));
     host.sysctl("net/ipv6/conf/eth0/disable_ipv6", "0").unwrap();
-    // Well before the addresses get a new lifetime, which is four times a minute.
+    // Well before the addresses get a new lifetime, which happens four times a minute.
     let limit = Duration::from_secs(8);
     wait::until("the address to be put back", limit, || if six() { Ok(()) } else { Err(agent.log()) }).unwrap();
     agent.comes_to("all to be well", |s| !reason(s).contains("needs repair"));
@@ -85,7 +85,7 @@ fn a_master_that_cannot_make_its_tables_again_hands_over_and_repairs_itself_late
     let mut etcd = Member::new(&lan, "http", &[], &[]);
     etcd.start();
     let (a, b) = (both_addresses(&lan, "a", &etcd), both_addresses(&lan, "b", &etcd));
-    // An nft that fails as long as a file is there.
+    // An nft that fails as long as a file exists.
     let (bin, broken) = (a.dir.join("bin"), a.dir.join("broken"));
     std::fs::create_dir(&bin).unwrap();
     let nft = bin.join("nft");
@@ -126,7 +126,7 @@ fn a_master_that_cannot_make_its_tables_again_hands_over_and_repairs_itself_late
     println!("silent for {} ms; two hosts for {} ms; {:?}", seen.silence_us / 1000, seen.two_hosts_ms, seen.owners);
     assert_eq!(seen.two_hosts_ms, 0, "{seen:?}");
     assert_eq!(seen.owners.len(), 2, "{:?}", seen.owners);
-    // It can be master again, once the master has heard that it is fit.
+    // The node can be master again once the master has heard that it is fit.
     second.comes_to("the other node to be fit", |s| {
         s["nodes"].as_array().is_some_and(|all| all.iter().any(|n| n["name"] == "a" && n["fit"] == true))
     });

@@ -1,4 +1,4 @@
-//! What becomes of the address when an agent can do nothing about it: the kernel of its host knows until when it may answer.
+//! The address when an agent can do nothing: its host's kernel knows until when it may answer.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
@@ -56,14 +56,14 @@ fn the_host_of_an_agent_that_is_killed_or_frozen_falls_silent_before_the_other_a
         if seen.owners().len() > 1 { Ok(()) } else { Err("it does not".into()) }
     })
     .unwrap();
-    // The address is on both hosts, and one of them answers.
+    // Both hosts have the address, and one of them answers.
     assert!(on_a.has_vip() && on_b.has_vip());
     let gap = seen.gap_at_change(killed).unwrap();
     println!("killed: {:.1} ms without an answer", gap.millis());
     let macs = || [lan.host("a").unwrap().mac().unwrap(), lan.host("b").unwrap().mac().unwrap()];
     assert_eq!((seen.owners(), seen.returns()), (macs().to_vec(), 0));
 
-    // It comes back as a backup, without the address, and then the other one freezes.
+    // The first node returns as a backup without the address; then the other one freezes.
     let mut a = on_a.start();
     b.is_armed("a");
     assert!(!on_a.has_vip());
@@ -76,7 +76,7 @@ fn the_host_of_an_agent_that_is_killed_or_frozen_falls_silent_before_the_other_a
     .unwrap();
     println!("frozen: {:.1} ms without an answer", seen.gap_at_change(frozen).unwrap().millis());
     assert!(on_b.has_vip());
-    // Awake again it finds its right gone, and never answers.
+    // On waking it finds its hold gone, and never answers.
     b.proc.signal(Signal::SIGCONT).unwrap();
     wait::until("the address to leave the host that was frozen", SOON, || {
         if on_b.has_vip() { Err(b.log()) } else { Ok(()) }
@@ -112,7 +112,7 @@ fn an_agent_that_is_killed_and_started_again_in_time_goes_on_with_the_address() 
         a.says("is up");
         assert!(on_a.has_vip(), "{}", a.log());
         a.is_master();
-        // Longer than what the process before left.
+        // Longer than the hold left by the process before.
         std::thread::sleep(Duration::from_secs(3));
         assert_eq!(epoch(&a), before);
         let log = a.log();

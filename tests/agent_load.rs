@@ -1,4 +1,4 @@
-//! A host whose processors are all busy: the election goes on in real time.
+//! A host with every processor busy: the election runs in real time.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
@@ -22,7 +22,7 @@ fn policies(pid: u32) -> Vec<(String, u32, u32)> {
             let stat = std::fs::read_to_string(path.join("stat")).unwrap();
             let fields: Vec<u32> =
                 stat.rsplit(')').next().unwrap().split_whitespace().map(|f| f.parse().unwrap_or(0)).collect();
-            // Counted from the state, which is field 3.
+            // The fields count from the state, which is field 3.
             (name, fields[41 - 3], fields[40 - 3])
         })
         .collect()
@@ -32,7 +32,7 @@ fn epoch(agent: &Agent) -> u64 {
     agent.status().unwrap()["instances"][0]["epoch"].as_u64().unwrap()
 }
 
-/// The longest that the election's thread was late, and that it took for one round, in milliseconds.
+/// The election thread's longest delay and its longest round, in milliseconds.
 fn stalls(agent: &Agent) -> (u64, u64) {
     let election = &agent.status().unwrap()["election"];
     (election["longest_late_ms"].as_u64().unwrap(), election["longest_round_ms"].as_u64().unwrap())
@@ -43,7 +43,8 @@ fn busy_processors_do_not_move_the_address() {
     let lan = Lan::new().unwrap();
     let mut etcd = Member::new(&lan, "http", &[], &[]);
     etcd.start();
-    // A second bears what a noisy machine itself does to the test; ordinary threads would wait longer behind this many hogs.
+    // A hold of a second bears the noise of a busy test machine; ordinary threads would wait longer behind this many
+    // hogs.
     let node = |name: &str| Node::new(lan.host(name).unwrap(), name, &etcd.url());
     let (a, b) = (node("a"), node("b"));
     let first = a.start();
@@ -51,7 +52,7 @@ fn busy_processors_do_not_move_the_address() {
     let second = b.start();
     first.is_armed("b");
 
-    // SCHED_FIFO is policy 1. Nothing but the election may have it: it would starve the rest of the host.
+    // SCHED_FIFO is policy 1. Only the election may have it: any other thread would starve the rest of the host.
     for (name, policy, priority) in policies(first.proc.pid()) {
         assert_eq!((policy, priority > 0), if name == "election" { (1, true) } else { (0, false) }, "{name}");
     }
@@ -75,8 +76,8 @@ fn busy_processors_do_not_move_the_address() {
     first.stops();
 }
 
-/// What builds do to a machine: processors, disk, memory, processes without number; and a firewall that is looked at all the time, which
-/// makes the kernel wait for others under the lock that each renewal of the kernel lease needs.
+/// The load of builds: processors, disk, memory, endless processes. Constant firewall listings make the kernel wait
+/// under the lock that each renewal of the kernel lease needs.
 fn builds(at: &str) -> [String; 6] {
     [
         format!("while :; do dd if=/dev/zero of={at}/f$$ bs=1M count=64 conv=fsync 2>/dev/null; rm -f {at}/f$$; done"),
@@ -93,7 +94,8 @@ fn builds_do_not_move_the_address() {
     let lan = Lan::new().unwrap();
     let mut etcd = Member::new(&lan, "http", &[], &[]);
     etcd.start();
-    // The election waits for no ordinary thread: under this load it is milliseconds late (docs/election.md), so a second is plenty.
+    // The election waits for no ordinary thread: under this load it is milliseconds late (docs/election.md), so a
+    // second is plenty.
     let node = |name: &str| {
         Node::new(lan.host(name).unwrap(), name, &etcd.url()).with_sip().with("hold = \"2s\"", "hold = \"1s\"")
     };
@@ -103,7 +105,7 @@ fn builds_do_not_move_the_address() {
     let second = b.start();
     first.is_armed("b");
     let before = epoch(&first);
-    // Not on the tmpfs of the lab: a disk is to be busy.
+    // A real disk, to keep it busy; the lab's tmpfs would not do.
     let disk = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let builds = builds(disk.path().to_str().unwrap());
     let hogs: Vec<Proc> = (0..12)
@@ -121,7 +123,7 @@ fn builds_do_not_move_the_address() {
     for word in ["no longer master", "somebody removed", "does not keep"] {
         assert!(!first.log().contains(word), "{}", first.log());
     }
-    // Half a hold: it stays where it is long before that decides anything.
+    // Half a hold: the delay stays far below the limit.
     for agent in [&first, &second] {
         let (late, round) = stalls(agent);
         assert!(late < 500 && round < 500, "late by {late} ms, a round took {round} ms\n{}", agent.log());
@@ -138,7 +140,8 @@ fn a_log_that_nobody_takes_holds_up_nothing() {
     let node =
         |name: &str| Node::new(lan.host(name).unwrap(), name, &etcd.url()).with("hold = \"2s\"", "hold = \"500ms\"");
     let (a, b) = (node("a"), node("b"));
-    // A pipe that is open at both ends and full after the first lines of the finest log: as a journal that waits for its disk.
+    // A pipe open at both ends and full after the first lines of the finest log, like a journal that waits for its
+    // disk.
     let pipe = a.dir.join("log");
     let script = format!("mkfifo {0}; exec 3<>{0}; shift 2; exec env KEEPCALL_LOG=trace \"$@\" 2>{0}", pipe.display());
     let first = a.start_by(&["sh", "-c", &script, "sh"]);
@@ -153,7 +156,7 @@ fn a_log_that_nobody_takes_holds_up_nothing() {
     })
     .unwrap();
     assert_eq!(epoch(&first), before);
-    // It ends in time, although its last lines reach nobody.
+    // It stops in time, although its last lines reach nobody.
     first.stops();
     second.is_master();
     second.stops();

@@ -1,4 +1,5 @@
-//! Real agents, real Asterisk and calls that are up, while everything that can be sent or written wrong is: nothing is lost.
+//! Real agents, a real Asterisk and established calls, while everything that can be sent or written wrong is: nothing
+//! is lost.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
@@ -18,7 +19,7 @@ use std::time::Duration;
 const CALLS: usize = 3;
 const AUDIO: Duration = Duration::from_secs(60);
 
-/// Numbers that look random and are the same in every run.
+/// Pseudo-random numbers, the same in every run.
 struct Noise(u64);
 
 impl Noise {
@@ -43,7 +44,8 @@ const INVITE: &[u8] = b"INVITE sip:1000@10.44.0.100 SIP/2.0\r\nVia: SIP/2.0/UDP 
 From: <sip:x@10.44.0.30>;tag=1\r\nTo: <sip:1000@10.44.0.100>\r\nCall-ID: noise\r\nCSeq: 1 INVITE\r\nContact: <sip:x@10.44.0.30>\r\n\
 Content-Type: application/sdp\r\nContent-Length: 99\r\n\r\nv=0\r\no=- 1 1 IN IP4 10.44.0.30\r\ns=-\r\nc=IN IP4 10.44.0.30\r\nt=0 0\r\nm=audio 4000 RTP/AVP 8\r\n";
 
-/// Random bytes, cut messages and messages with changed bytes, to the SIP port, the recovery port and the heartbeat ports.
+/// Random bytes, cut messages and messages with changed bytes, to the SIP port, the recovery port and the heartbeat
+/// ports.
 fn make_noise(from: &Host, to: &[String], rounds: usize) {
     let to = to.to_vec();
     from.enter(move || {
@@ -72,11 +74,11 @@ fn make_noise(from: &Host, to: &[String], rounds: usize) {
                         m
                     }
                 };
-                // A refused port answers with ICMP, which a later send reports; that is no matter here.
+                // A refused port answers with ICMP, and a later send reports it; that does not matter here.
                 let _ = socket.send_to(&datagram, target.as_str());
             }
         }
-        // The shortest and the longest.
+        // The shortest and the longest datagram.
         for target in &to {
             let _ = socket.send_to(b"", target.as_str());
             let _ = socket.send_to(&noise.bytes(65_000), target.as_str());
@@ -141,7 +143,7 @@ fn calls_outlive_noise_and_spoilt_keys() {
     a.says("heartbeat not accepted");
     a.is_armed("b");
 
-    // Calls that somebody spoils or deletes in etcd are stored again; others stay as they are.
+    // Calls spoiled or deleted in etcd are stored again; the others stay as they are.
     etcd.put(&format!("instances/sip/calls/{}", ids[0]), "nonsense");
     etcd.ctl(&["del", &node::path(&format!("instances/sip/calls/{}", ids[1]))]);
     etcd.put("instances/sip/calls/nonsense", "nonsense");
@@ -151,7 +153,7 @@ fn calls_outlive_noise_and_spoilt_keys() {
     };
     wait::until("the calls to be whole again", SOON, || ids.iter().try_for_each(whole)).unwrap();
     a.says("it is stored again");
-    // So does the key that names their writer: a change of a call is written again afterwards.
+    // So is the writer's key: a call changed after that is written again.
     etcd.put("instances/sip/writer", "nonsense");
     etcd.ctl(&["del", &node::path(&format!("instances/sip/calls/{}", ids[2]))]);
     wait::until("the calls to be whole again", SOON, || ids.iter().try_for_each(whole)).unwrap();
@@ -159,13 +161,13 @@ fn calls_outlive_noise_and_spoilt_keys() {
     assert_eq!(calls.wait_for(AUDIO, |c| has_audio(c, since)), CALLS);
     knows(&b, CALLS);
 
-    // The firewall of the backup is reloaded just before it is needed.
+    // The backup's firewall is reloaded just before it is needed.
     b.node.host.exec(&["nft", "flush", "ruleset"]).unwrap();
     b.says("somebody deleted");
     let at = unix_us();
     lan.cut("a").unwrap();
     b.is_master();
-    // Noise again, while the calls are recovered and carried by the agent itself.
+    // Noise again, while the agent itself recovers and carries the calls.
     make_noise(lan.host("obs").unwrap(), &targets, 200);
     assert_eq!(
         calls.wait_for(AUDIO, |c| has_audio(c, at + 1_000_000) && is_reinvited(c, at)),
@@ -176,7 +178,7 @@ fn calls_outlive_noise_and_spoilt_keys() {
     );
     b.node.host.exec(&["nft", "flush", "ruleset"]).unwrap();
     let since = unix_us();
-    // A carried call that is deleted in etcd is put back, too.
+    // A carried call deleted in etcd is also put back.
     etcd.ctl(&["del", "--prefix", &node::path("instances/sip/calls/")]);
     wait::until("the calls to be whole again", SOON, || ids.iter().try_for_each(whole)).unwrap();
     assert_eq!(calls.wait_for(AUDIO, |c| has_audio(c, since + 1_000_000)), CALLS, "{}", b.log());

@@ -1,4 +1,4 @@
-//! The command line against real agents: what an operator gets to read, and the exit codes.
+//! The command line against real agents: its output for the operator, and the exit codes.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
@@ -26,10 +26,10 @@ fn commands_without_an_agent_say_where_it_should_be() {
         let (code, _, err) = node.run(&[command, "--socket", "/proc/version"]);
         assert!(code == 4 && err.contains("/proc/version"), "{command}: {code} {err}");
     }
-    // An agent that was killed leaves its socket, and the next one takes it over.
+    // A killed agent leaves its socket, and the next one takes it over.
     let mut agent = node.start();
     agent.comes_to("its status", |s| s["node"] == "a");
-    // Another user may not talk to it.
+    // Another user has no permission.
     let socket = node.socket();
     let argv = [
         "setpriv",
@@ -88,7 +88,7 @@ fn a_switchover_and_every_reason_against_it() {
     // The server of b dies, and comes back.
     server_of_b.kill();
     wait::until("b to be unfit", SOON, || {
-        // Nobody is there to ask, so this only shows the table.
+        // Without a terminal there is no question, so this only shows the table.
         let (code, out, err) = a.run(&["switchover", "--to", "b"]);
         if code == 5 && err.contains("not fit") && out.contains("not fit") {
             Ok(())
@@ -117,7 +117,7 @@ fn a_switchover_and_every_reason_against_it() {
         .unwrap();
     second.is_armed("a");
 
-    // Asked for on the backup: the master does it, and its refusals come back.
+    // A request on the backup: the master does it, and its refusals come back.
     let (code, out, err) = a.run(&["switchover", "--to", "a"]);
     assert!(
         code == 5 && out.contains("master b") && out.contains("can take over") && err.contains("--yes"),
@@ -132,12 +132,13 @@ fn a_switchover_and_every_reason_against_it() {
     let (code, out, err) = b.run(&["switchover", "--yes", "--json"]);
     let answer: Value = serde_json::from_str(&out).unwrap();
     assert!(code == 0 && answer["to"] == "b" && answer["from"] == "a", "{code} {out} {err}");
-    // What somebody else puts there is left alone, and told.
+    // Foreign content there is left alone, and logged.
     etcd.put("instances/sip/wishes/x", "nonsense");
     second.says("sip/wishes/x");
     second.is_armed("a");
 
-    // SIGTERM right after a takeover has begun: the address goes back in order, or stays; never both, never lost.
+    // SIGTERM right after a takeover has begun: the address goes back in order, or stays. It is never on both nodes,
+    // and never lost.
     let (code, _, err) = b.run(&["switchover", "--yes"]);
     assert_eq!(code, 0, "{err}");
     first.stops();

@@ -1,4 +1,5 @@
-//! Two real agents that do not get along, and hands that change what is theirs: keys in etcd, the address, nftables.
+//! Two real agents with conflicting settings, and foreign changes to what is theirs: keys in etcd, the address,
+//! nftables.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
@@ -37,7 +38,7 @@ fn nodes_that_do_not_belong_together_are_told_apart() {
     // Another key.
     b.key(b"another key, which is long enough to be one");
     let second = b.start();
-    // Only a master sends heartbeats; nobody answers one that is not accepted.
+    // Only a master sends heartbeats; a heartbeat that is not accepted gets no answer.
     second.says("heartbeat not accepted");
     assert!(second.log().contains("key_file") && second.log().contains("10.44.0.1:"), "{}", second.log());
     let against = |out: &str| out.contains("was never heard") && out.contains("key_file");
@@ -52,7 +53,7 @@ fn nodes_that_do_not_belong_together_are_told_apart() {
     second.stops();
     b.key(b"0123456789abcdef0123456789abcdef");
 
-    // The same name: the later one stays quiet until the name is free.
+    // The same name: the later agent stays quiet until the name is free.
     let twin = b.clone().with("name = \"b\"", "name = \"a\"");
     let other = twin.start();
     other.says("uses the name of this node");
@@ -124,7 +125,7 @@ fn keys_in_etcd_that_somebody_spoils() {
     etcd.put("instances/sip/writer", "nonsense");
     etcd.ctl(&["del", "--prefix", &node::path("instances/sip/alive")]);
     a.is_armed("b");
-    // The record itself: the master stays, says what is wrong, and goes on when it is put right.
+    // The record itself: the master stays, reports the problem, and continues once the record is repaired.
     etcd.put("instances/sip/record", "nonsense");
     let problem = |s: &Value| s["instances"][0]["reason"].as_str().is_some_and(|r| r.contains("needs repair"));
     for agent in [&a, &b] {
@@ -140,7 +141,7 @@ fn keys_in_etcd_that_somebody_spoils() {
     a.is_armed("b");
     let now: Value = serde_json::from_str(&etcd.get("instances/sip/record").unwrap()).unwrap();
     assert_eq!(now["epoch"], before["epoch"], "nothing may have moved: {now}");
-    // Deleted, it is written again by the master that lives.
+    // The living master writes a deleted record again.
     etcd.ctl(&["del", &node::path("instances/sip/record")]);
     wait::until("the record to be written again", SOON, || {
         etcd.get("instances/sip/record").map(drop).ok_or("gone".into())
@@ -195,7 +196,7 @@ fn the_address_and_the_tables_are_put_back() {
     b.stops();
 }
 
-/// The rules of all tables, without what counts, and without what is held for how long.
+/// The rules of all tables, without counters and without the holds.
 fn tables(agent: &Agent) -> String {
     let text = agent.node.host.exec(&["nft", "-s", "list", "ruleset"]).unwrap();
     text.lines().filter(|l| !l.contains("epoch")).collect::<Vec<_>>().join("\n")

@@ -1,5 +1,5 @@
-//! What an operator may ask of the election beside a switchover: a pause, and to forget a node; and what it does by itself when
-//! the master changes too often.
+//! Orders to the election besides a switchover: a pause, and forgetting a node. Also its own reaction when the master
+//! changes too often.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
@@ -56,7 +56,7 @@ fn while_paused_nothing_moves_but_by_an_operator() {
     let before = epoch(&first);
     server_of_a.kill();
     unfit(&first);
-    // An operator's wish does.
+    // An operator's order does.
     let (code, out, err) = a.run(&["switchover", "--yes"]);
     assert!(code == 0 && out.contains(&format!("b is master (was a), epoch {}", before + 1)), "{code} {out} {err}");
     server_of_a = a.server();
@@ -66,7 +66,7 @@ fn while_paused_nothing_moves_but_by_an_operator() {
     assert_eq!(code, 0, "{err}");
     first.is_armed("b");
 
-    // The host of the master dies: the other one stays what it is, for longer than the slow way would take, and says so.
+    // The master's host dies. The other node stays backup for longer than the slow way would take, and says so.
     let before = epoch(&second);
     first.proc.signal(Signal::SIGKILL).unwrap();
     first.ends();
@@ -92,7 +92,7 @@ fn while_paused_nothing_moves_but_by_an_operator() {
     let (code, out, _) = b.run(&["resume"]);
     assert!(code == 0 && out.contains("was not paused"), "{out}");
 
-    // What somebody else writes there counts, too: a pause by hand must work while no agent answers.
+    // A pause written by hand counts too: it must work while no agent answers.
     etcd.put("paused", "by hand");
     second.comes_to("the pause by hand", |s| s["paused"].as_str().is_some_and(|p| p.contains("cannot be read")));
     let (code, ..) = b.run(&["resume"]);
@@ -124,7 +124,7 @@ fn a_node_that_is_gone_is_forgotten_and_one_that_is_up_is_not() {
     })
     .unwrap();
     first.comes_to("a to be the only member", |s| s["instances"][0]["members"] == serde_json::json!(["a"]));
-    // It is admitted again when it returns.
+    // The node is admitted again on its return.
     let second = b.start();
     first.is_armed("b");
     assert_eq!(members(&first), serde_json::json!(["a", "b"]));
@@ -151,10 +151,10 @@ fn changes_that_can_wait_are_held_down_after_too_many() {
         });
         at.unwrap()
     };
-    // Twice the server dies, and twice the other node is master.
+    // The server dies twice, and both times the other node becomes master.
     for _ in 0..2 {
         let (at, before) = (master(), epoch(&agents[0]));
-        // The other one must be well by now.
+        // The other node must be well by now.
         all_well(&agents[at]);
         servers[at].kill();
         agents[1 - at].comes_to("the other to be master", |s| {
@@ -168,13 +168,13 @@ fn changes_that_can_wait_are_held_down_after_too_many() {
     assert!(left > 0 && left <= 10_000, "{status}");
     servers[at].kill();
     let status = unfit(&agents[at]);
-    // As long as it is held down it stays, though its server is dead and the other one is well.
+    // While held down it stays, though its server is dead and the other node is well.
     if status["instances"][0]["held_down_ms"].as_u64() > Some(1000) {
         assert_eq!((&status["instances"][0]["role"], epoch(&agents[at])), (&"master".into(), before), "{status}");
         let (_, text, _) = nodes[at].run(&["status"]);
         assert!(text.contains("changed too often"), "{text}");
     }
-    // Then it goes, by itself.
+    // Then it goes by itself.
     agents[1 - at].comes_to("the other to be master in the end", |s| {
         s["instances"][0]["role"] == "master" && s["instances"][0]["epoch"] == before + 1
     });

@@ -1,4 +1,4 @@
-//! A restart of the agent, planned or not: the address stays where it is and goes on answering.
+//! A restart of the agent, planned or not: the address stays in place and keeps answering.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
@@ -14,11 +14,11 @@ use node::{Agent, Member, Node, SOON};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt as _;
 
-/// What a client may miss of the address while the machine is busy with everything else; a move of it takes a hold, which is
-/// far longer here.
+/// Longest silence a client may see while the machine is busy. A move of the address takes a hold, which is far longer
+/// here.
 const SILENCE_MS: f64 = 400.0;
 
-/// Holds are long, so that a start on a busy machine is within them.
+/// Holds are long, so that a start on a busy machine fits in one.
 fn node(lan: &Lan, name: &str, etcd: &Member) -> Node {
     Node::new(lan.host(name).unwrap(), name, &etcd.url()).with_sip()
 }
@@ -34,7 +34,7 @@ fn observer(lan: &Lan) -> Observer {
     observer
 }
 
-/// Since `at` the address has been answered for by the host of `agent` alone, and never been silent for long.
+/// Since `at` only the host of `agent` answered for the address, without a long silence.
 fn stayed(observer: &Observer, agent: &Agent, at: u64) {
     wait::until("the address to answer", SOON, || if observer.is_answered() { Ok(()) } else { Err("silence".into()) })
         .unwrap();
@@ -78,10 +78,10 @@ fn the_address_stays_through_a_planned_restart_and_through_a_kill() {
     stayed(&watch, &first, at);
     assert_eq!(epoch(&first), before);
 
-    // Killed, and started again within the hold.
+    // Killed, and restarted within the hold.
     let at = unix_us();
     first.proc.signal(Signal::SIGKILL).unwrap();
-    // What it had bound is free only then.
+    // Its sockets are free only then.
     first.ends();
     first = a.start();
     first.is_armed("b");
@@ -103,7 +103,7 @@ fn the_address_stays_through_a_planned_restart_and_through_a_kill() {
     stayed(&watch, &first, at);
     assert_eq!(epoch(&first), before);
 
-    // It is as good as before: it hands over when it is asked to, and leaves nothing behind when it stops.
+    // It works as before: it hands over on request, and leaves nothing behind when it stops.
     first.stops();
     second.is_master();
     assert!(b.has_vip() && !a.has_vip());
@@ -141,7 +141,7 @@ fn systemd_is_asked_whether_a_stop_is_a_restart() {
     let mut etcd = Member::new(&lan, "http", &[], &[]);
     etcd.start();
     let (a, b) = (node(&lan, "a", &etcd), node(&lan, "b", &etcd));
-    // systemctl, as it answers while a job runs (systemctl(1), list-jobs).
+    // A systemctl that answers as during a job (systemctl(1), list-jobs).
     let systemctl = a.dir.join("systemctl");
     let job = |what: &str| {
         std::fs::write(

@@ -1,4 +1,5 @@
-//! Two real agents whose settings differ: unlike holds, other addresses, and a rolling change of settings and of releases.
+//! Two real agents with different settings: unequal holds, other addresses, and a rolling change of settings and of
+//! releases.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
@@ -14,7 +15,7 @@ use node::{Agent, Member, Node, SOON};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// The program of an older release, for `releases_are_mixed_step_by_step`; this one if it is not set.
+/// The program of an older release, for `releases_are_mixed_step_by_step`; without it, this release.
 const OLDER: &str = "KEEPCALL_OLDER";
 
 fn lab() -> (Lan, Member) {
@@ -28,21 +29,21 @@ fn node(lan: &Lan, name: &str, etcd: &Member) -> Node {
     Node::new(lan.host(name).unwrap(), name, &etcd.url()).with_sip()
 }
 
-/// Here and there, for each setting that differs.
+/// For each differing setting, the values here and there.
 fn differences(status: &Value) -> BTreeSet<(String, String, String)> {
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     let all = status["differences"].as_array().unwrap().iter();
     all.map(|d| (text(&d["setting"]), text(&d["here"]), text(&d["there"]))).collect()
 }
 
-/// Waits until exactly these settings differ, in whatever order.
+/// Waits until exactly these settings differ, in any order.
 fn differs(agent: &Agent, expected: &[(&str, &str, &str)]) {
     let expected: BTreeSet<_> =
         expected.iter().map(|(a, b, c)| ((*a).to_owned(), (*b).to_owned(), (*c).to_owned())).collect();
     agent.comes_to(&format!("{expected:?} to differ"), |s| differences(s) == expected);
 }
 
-/// Hands over to a node, as soon as it is fit.
+/// Hands over to a node as soon as it is fit.
 fn switch(from: &Agent, to: &Agent) {
     let name = to.node.dir.file_name().unwrap().to_string_lossy().into_owned();
     wait::until("the switchover", SOON, || match from.node.run(&["switchover", "--yes", "--to", &name]) {
@@ -71,7 +72,8 @@ fn a_long_hold_and_a_short_one_make_one_master() {
     a.is_armed("b");
     a.comes_to("its own hold to be in force", |s| s["instances"][0]["promise_ms"] == 2000);
 
-    // The long hold is a's own count, and b, which would take over after 400 ms by its own, hears nothing of it any more.
+    // The long hold is a's own count. b hears nothing of it any more, and by its own count would take over after 400
+    // ms.
     let cut = unix_us();
     lan.lose("out", &["a"], &["b", "e1"], 100).unwrap();
     lan.lose("in", &["b", "e1"], &["a"], 100).unwrap();
@@ -113,7 +115,7 @@ fn a_node_with_other_addresses_never_becomes_master() {
     let status = first.status().unwrap();
     assert!(status["instances"][0]["successor"].is_null(), "{status}");
 
-    // Nor does it take over slowly. Were it to, the epoch would rise.
+    // It does not take over slowly either, which would raise the epoch.
     let epoch = &status["instances"][0]["epoch"];
     assert!(epoch.is_u64(), "{status}");
     kill(first);
@@ -129,11 +131,11 @@ fn a_node_with_other_addresses_never_becomes_master() {
     assert!(&after["instances"][0]["epoch"] == epoch && !stranger.has_vip(), "{after}\n{}", b.log());
     b.stops();
 
-    // Put right, it is armed.
+    // Once corrected, it is armed.
     let b = node(&lan, "b", &etcd).start();
     again.is_armed("b");
     differs(&again, &[]);
-    // The master itself comes back with other addresses: the other one, which has the instance's, is master then.
+    // The master returns with other addresses: then the other node, which has the instance's addresses, is master.
     kill(again);
     let a = a.with("10.44.0.100/24", "10.44.0.102/24").start();
     b.is_master();
@@ -161,7 +163,7 @@ fn a_rolling_change_of_settings_has_failover_in_force_at_each_step() {
     kill(a);
     b.is_master();
     b.comes_to("its hold to be in force", |s| s["instances"][0]["promise_ms"] == 1000);
-    // A step back, as one who finds the change to be wrong would take: the long hold again, on a, armed below the short one.
+    // A step back, as when the change turns out wrong: the long hold again, on a, armed below the short one.
     let a = old("a").start();
     b.is_armed("a");
     kill(b);
@@ -179,7 +181,7 @@ fn a_rolling_change_of_settings_has_failover_in_force_at_each_step() {
     a.stops();
 }
 
-/// With the program of an older release in `KEEPCALL_OLDER`; else with this one, which then passes for it.
+/// Uses the older release in `KEEPCALL_OLDER`; without it, this release stands in.
 #[test]
 fn releases_are_mixed_step_by_step() {
     let program = std::env::var(OLDER).unwrap_or_else(|_| node::KEEPCALL.to_owned());
@@ -189,7 +191,7 @@ fn releases_are_mixed_step_by_step() {
     let old = |name: &str| Node { program: program.clone(), ..new(name) };
     let a = old("a").start();
     a.is_master();
-    // The new one is armed by the old one, taken over to, and handed over to, and back.
+    // The old node arms the new one; then takeover, handover, and back.
     let b = new("b").start();
     a.is_armed("b");
     if program != node::KEEPCALL {
@@ -201,14 +203,14 @@ fn releases_are_mixed_step_by_step() {
     a.is_armed("b");
     kill(a);
     b.is_master();
-    // The old one is armed by the new one and takes over.
+    // The new node arms the old one, which takes over.
     let a = old("a").start();
     b.is_armed("a");
     kill(b);
     a.is_master();
     let b = new("b").start();
     a.is_armed("b");
-    // The upgrade of the second node, in which nothing moves but by the handover of its stop.
+    // The upgrade of the second node moves nothing but the handover at its stop.
     a.stops();
     b.is_master();
     let a = new("a").start();

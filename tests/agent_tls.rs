@@ -1,4 +1,4 @@
-//! The real agent with an etcd that wants TLS and client certificates.
+//! The real agent with an etcd that requires TLS and client certificates.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
@@ -13,7 +13,7 @@ use lab::lan::Lan;
 use node::{Agent, Member, Node};
 use std::path::Path;
 
-/// An agent that goes on trying, and says each of these words in its log and in its status.
+/// An agent that keeps trying, with each of these words in its log and in its status.
 fn complains(agent: Agent, words: &[&str]) {
     agent.says("cannot register in etcd");
     let status = agent.comes_to("its status", |s| s["etcd"]["healthy"] == false && s["etcd"]["error"].is_string());

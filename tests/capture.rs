@@ -14,7 +14,7 @@ use keepcall::wire::capture::{Capture, CaptureCounters, CaptureError, Seen};
 use netns::{LONG, Lan};
 use std::time::Duration;
 
-/// Runs a capture in host `a` for these ports while `traffic` runs, until a datagram "end" is seen.
+/// Captures these ports in host `a` while `traffic` runs, until a datagram "end" arrives.
 fn seen(lan: &Lan, ports: Vec<u16>, traffic: impl FnOnce() + Send + 'static) -> (Vec<Seen>, CaptureCounters) {
     lan.block_on("a", move || async move {
         let mut capture = Capture::open("eth0", &ports).unwrap();
@@ -35,7 +35,7 @@ fn seen(lan: &Lan, ports: Vec<u16>, traffic: impl FnOnce() + Send + 'static) -> 
 
 #[test]
 fn sip_both_ways_and_no_audio() {
-    // With many ports too: the filter's jumps are then at their longest.
+    // Many ports too: then the filter's jumps are longest.
     let many: Vec<u16> = (5060..5124).collect();
     for ports in [vec![5060], many] {
         let lan = Lan::new(&["a", "b"]);
@@ -114,7 +114,7 @@ fn a_sample_holds_only_rtp_that_comes_to_the_given_addresses() {
         }
         traffic.join().unwrap();
         let mut few = 0;
-        // What is there was there before the end.
+        // Everything sent before the end has arrived.
         while tokio::time::timeout(Duration::from_millis(100), rare.next()).await.is_ok() {
             few += 1;
         }
@@ -127,7 +127,7 @@ fn a_sample_holds_only_rtp_that_comes_to_the_given_addresses() {
         all.last()
     );
     assert!(all.iter().all(|s| (10_000..=20_000).contains(&s.dst.port())));
-    // One in fifty of 801 is 16; less than a quarter of all is beyond any chance.
+    // One in fifty of 801 is 16; 200 is beyond any chance.
     assert!((1..200).contains(&rare), "{rare} of 801");
 }
 
@@ -144,7 +144,7 @@ fn fragmented_messages_are_put_together() {
             socket.send_to(&sent, phone.local_addr().unwrap()).unwrap();
             phone.send_to(&sent, socket.local_addr().unwrap()).unwrap();
         }
-        // Large, but none of ours.
+        // Large, but for none of our ports.
         audio.send_to(&sent, "10.77.0.1:7004").unwrap();
         phones[0].send_to(b"end", "10.77.0.1:5060").unwrap();
     });

@@ -1,7 +1,7 @@
-//! Real agents, a real etcd of three members, and what goes wrong for them: the VIP never has two hosts, is silent for no
-//! longer than the fault allows, and comes back.
+//! Real agents, a real etcd of three members, and faults. The VIP never has two hosts, is silent no longer than the
+//! fault allows, and comes back.
 //!
-//! Other rounds are played with `KEEPCALL_CHAOS_SEED` and `KEEPCALL_CHAOS_ROUNDS`; `scripts/soak.sh` plays hundreds.
+//! `KEEPCALL_CHAOS_SEED` and `KEEPCALL_CHAOS_ROUNDS` play other rounds; `scripts/soak.sh` plays hundreds.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
@@ -11,7 +11,7 @@ mod lab;
 use lab::chaos::{Args, Report, run};
 use std::sync::{Mutex, PoisonError};
 
-/// Two labs at one time would stall each other.
+/// Two labs at once would stall each other.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 fn play(args: &Args) -> Report {
@@ -19,14 +19,14 @@ fn play(args: &Args) -> Report {
     run(args).unwrap()
 }
 
-/// Ten heartbeats to a hold of a second: a machine that stalls for half a second is not taken for a dead one.
+/// Ten heartbeats to a hold of a second: a machine that stalls for half a second does not count as dead.
 fn args(nodes: usize, rounds: u64, seed: u64) -> Args {
     let number = |name: &str| std::env::var(name).ok().map(|v| v.parse().unwrap());
     Args {
         rounds: number("KEEPCALL_CHAOS_ROUNDS").unwrap_or(rounds),
         seed: Some(number("KEEPCALL_CHAOS_SEED").unwrap_or(seed)),
         nodes,
-        // On a machine that runs other tests as well.
+        // For a machine that runs other tests as well.
         allowance_ms: 1500,
         ..Args::default()
     }
@@ -34,9 +34,9 @@ fn args(nodes: usize, rounds: u64, seed: u64) -> Args {
 
 fn is_clean(report: &Report, kinds: &[&str]) {
     assert!(report.violations.is_empty(), "{:#}", report.json());
-    // Something happened, and it was looked at.
+    // Faults happened, and probes saw them.
     assert!(report.epochs > 0 && report.asked > 5000, "{:#}", report.json());
-    // What the seed was chosen for; other seeds have other faults.
+    // The faults this seed was chosen for; other seeds have other faults.
     if std::env::var_os("KEEPCALL_CHAOS_SEED").is_none() {
         assert!(kinds.iter().all(|k| report.faults.contains_key(k)), "{:#}", report.json());
     }
@@ -54,14 +54,14 @@ fn three_nodes_in_chaos_have_one_vip() {
     is_clean(&play(&args(3, 4, 106)), &kinds);
 }
 
-/// Each node that hears the master is bound by its answer. A master that gets no answer must leave it a way out.
+/// A node that hears the master is bound by its answer. A master that gets no answer must leave it a way out.
 #[test]
 fn a_master_that_is_heard_and_hears_nobody_is_replaced() {
     let report = play(&Args { rounds: 1, only: Some("deaf".into()), lasts_ms: Some(12_000), ..args(2, 1, 5) });
     assert!(report.violations.is_empty() && report.epochs == 1, "{:#}", report.json());
 }
 
-/// What the kernel lease is for, and the proof that the tests above would notice its loss.
+/// The purpose of the kernel lease, and the proof that the tests above would notice its loss.
 #[test]
 fn without_the_kernel_lease_a_frozen_agent_makes_two_hosts() {
     let report = play(&Args {

@@ -1,4 +1,4 @@
-//! The command as a user runs it: exit codes, JSON, broken pipes, and an agent's socket that a test answers on.
+//! The command as a user runs it: exit codes, JSON, broken pipes, and a test that answers on the agent's socket.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests fail by panicking, as the tests do
 
@@ -22,7 +22,7 @@ fn said(output: &Output) -> (Option<i32>, String, String) {
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
-/// An agent's socket whose answers are `answer`'s.
+/// An agent's socket; `answer` gives the answers.
 fn agent(
     socket: &Path,
     mut answer: impl FnMut(Request) -> Reply + Send + 'static,
@@ -75,7 +75,7 @@ fn check_config_tells_good_from_bad() {
     assert_eq!((code, &report["ok"]), (Some(3), &serde_json::json!(false)));
     assert_eq!(report["errors"][0]["line"], 1);
     assert_eq!(said(&keepcall(&["check-config", "/nowhere.toml"])).0, Some(3));
-    // The annotated example is good as it is; that its key file is not here is said, but is no fault of the file.
+    // The annotated example is valid as it is. Its missing key file is reported, but is no fault of the file.
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/config/keepcall.toml");
     let (code, out, _) = said(&keepcall(&["check-config", example]));
     assert_eq!(code, Some(0), "{out}");
@@ -105,7 +105,7 @@ fn inspect_tells_what_is_no_capture() {
         let answer: serde_json::Value = serde_json::from_str(&out).unwrap();
         assert!(code == Some(1) && answer["error"]["message"].as_str().is_some_and(|m| m.contains(word)), "{out}");
     }
-    // A capture without a packet is a good one.
+    // A capture without a packet is valid.
     let header = [0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 1, 0, 0, 0];
     let (code, out, err) = said(&keepcall(&["inspect", &file("none.pcap", &header)]));
     assert!(code == Some(0) && out.contains("calls: 0"), "{out}{err}");
@@ -159,7 +159,7 @@ fn a_switchover_shows_candidates_and_asks_or_refuses() {
     );
     let (code, out, _) = said(&keepcall(&["--socket", path, "status", "--json"]));
     assert_eq!((code, serde_json::from_str::<Status>(&out).unwrap().node), (Some(0), "a".to_owned()));
-    // An answer that the command did not ask for.
+    // An answer of the wrong kind.
     assert_eq!(said(&keepcall(&["--socket", path, "history"])).0, Some(1));
 }
 
@@ -174,7 +174,7 @@ fn a_closed_pipe_ends_the_output_quietly() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // Nobody reads: the first line that is written after this ends even a watch.
+    // The reader is gone: the next line written ends even a watch.
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap()), (Some(0), String::new()));

@@ -13,14 +13,14 @@ use keepcall::time::Time;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// Thirty heartbeats: a machine that stands still for a second or two must not change who is master here.
+/// Thirty heartbeats: a machine that stalls for a second or two must not change the master here.
 const HOLD: Duration = Duration::from_secs(3);
-/// Longer than a stop takes, so that what is gone after it was taken away and did not run out.
+/// Longer than a stop takes: a lease that is gone after the stop was revoked, and did not run out.
 const LEASE: Duration = Duration::from_secs(20);
 
 type Log = Arc<Mutex<Vec<Taken>>>;
 
-/// A `Take`, as the agent got it.
+/// A `Take` as the agent received it.
 #[derive(Clone, Debug)]
 struct Taken {
     node: String,
@@ -28,11 +28,11 @@ struct Taken {
     cause: Cause,
     committed: Time,
     at: Time,
-    /// Whether it had the right when it was told.
+    /// Whether the node had the hold at that moment.
     held: bool,
 }
 
-/// One node in a runtime of its own, so that a crash is the end of that runtime.
+/// One node in its own runtime, so that ending the runtime is a crash.
 struct Node {
     name: String,
     runtime: Option<tokio::runtime::Runtime>,
@@ -80,7 +80,7 @@ impl Node {
         self.cluster.set_fitness("vip", Fitness { fit, priority: 100, summary: String::new() });
     }
 
-    /// Until when it holds, if it does.
+    /// The end of its hold, if it has one.
     fn holds_until(&self) -> Option<Time> {
         let epoch = self.cluster.status().instances.first().map_or(0, |i| i.epoch);
         self.runtime.as_ref().and_then(|_| self.cluster.holds_until("vip", epoch))
@@ -122,12 +122,12 @@ fn takes(log: &Log) -> Vec<Taken> {
     log.lock().unwrap().clone()
 }
 
-/// The first `Take` after `before` of them that is as wanted. A right is there a moment before it is told.
+/// The first matching `Take` after the first `before`. A hold exists a moment before its `Take` arrives.
 fn take(what: &str, log: &Log, before: usize, wanted: impl Fn(&Taken) -> bool) -> Taken {
     wait(what, || takes(log).into_iter().skip(before).find(&wanted))
 }
 
-/// The index of the holder, once there is one with an armed successor.
+/// The index of the holder, once it has an armed successor.
 fn settled(nodes: &[Node]) -> usize {
     wait("a master with a successor", || nodes.iter().position(|n| n.holds() && n.successor().is_some()))
 }
@@ -140,7 +140,7 @@ fn first_election_switchover_unfit_server_and_crash() {
     let m = settled(&nodes);
     assert_eq!(take("the first election", &log, 0, |_| true).cause, Cause::First);
 
-    // Only the master hands over, and it says why somebody cannot have it.
+    // Only the master hands over, and it says why a node cannot take over.
     let other = (m + 1) % 3;
     let name = nodes[m].name.clone();
     wait("the others know the master", || (nodes[other].master().as_ref() == Some(&name)).then_some(()));
@@ -157,7 +157,7 @@ fn first_election_switchover_unfit_server_and_crash() {
     let taken = take("the target holds", &log, 0, |t| t.node == target && t.epoch == epoch);
     assert!(matches!(taken.cause, Cause::Handover { .. }), "{taken:?}");
 
-    // The server dies: to a fit node, and not by waiting for a hold to run out.
+    // The server dies: the address goes to a fit node, without waiting for a hold to run out.
     let m = settled(&nodes);
     let (unfit, before, begin) = (nodes[m].name.clone(), takes(&log).len(), clock::now());
     nodes[m].fit(false);
@@ -165,12 +165,12 @@ fn first_election_switchover_unfit_server_and_crash() {
     println!("unfit server to Take: {:?}", taken.at.since(begin));
     assert!(matches!(&taken.cause, Cause::Handover { reason } if reason.contains("fatal check")), "{taken:?}");
 
-    // The host dies: the successor after the hold.
+    // The host dies: the successor takes over after the hold.
     let m = settled(&nodes);
     let (crashed, before, begin) = (nodes[m].name.clone(), takes(&log).len(), clock::now());
     let held_until = nodes[m].holds_until().unwrap();
     nodes[m].crash();
-    // Which one was armed at that instant may have just changed.
+    // The armed node may have changed at just that instant.
     let watcher = nodes.iter().find(|n| n.runtime.is_some()).unwrap();
     let etcd = Etcd::connect(&toml::from_str(&server.patient()).unwrap()).unwrap();
     let record = watcher.run(etcd.get("/keepcall/default/instances/vip/record")).unwrap().unwrap();
@@ -180,7 +180,7 @@ fn first_election_switchover_unfit_server_and_crash() {
     println!("crash to Take: {:?}", taken.at.since(begin));
     assert_eq!(taken.cause, Cause::Fast, "{record}");
     assert_eq!(record["successor"], taken.node.as_str(), "{record}");
-    // The clock of both is the same; what the crashed node may have renewed since only makes it later.
+    // Both share one clock. A renewal by the crashed node in the meantime only makes the end later.
     assert!(taken.committed > held_until, "{taken:?} before the end of the hold, {held_until:?}");
 
     let mut all = takes(&log);
@@ -216,7 +216,7 @@ fn a_corrupt_record_is_named_and_nobody_takes_over() {
         node.cluster.status().instances.first().is_some_and(|i| i.problem.is_some()).then_some(())
     });
     assert!(takes(&log).is_empty());
-    // The cure that the message names.
+    // The cure named in the message.
     server.must(&["del", "/keepcall/default/instances/vip/record"]);
     wait("a master", || node.holds_until());
 }

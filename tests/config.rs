@@ -1,7 +1,7 @@
-//! Configuration files: which are accepted, and what is said about the others, word for word.
+//! Configuration files: which are accepted, and the exact messages about the others.
 //!
-//! `tests/config/invalid/NAME.toml` must give exactly `NAME.txt`; with `KEEPCALL_BLESS=1` the texts are written anew (read the
-//! difference before you keep it). Warnings of accepted files are compared the same way.
+//! `tests/config/invalid/NAME.toml` must give exactly `NAME.txt`. `KEEPCALL_BLESS=1` rewrites the texts; read the
+//! difference before you keep it. Warnings of accepted files are compared the same way.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests fail by panicking, as the tests do
 
@@ -59,7 +59,7 @@ fn every_example_is_accepted_without_a_warning() {
     }
 }
 
-/// What stands behind `#` below a header that does is to be right when the `#` are taken away.
+/// Commented-out settings below a commented-out header must be valid once the `#` are removed.
 #[test]
 fn every_example_of_hep_is_accepted() {
     let mut count = 0;
@@ -132,7 +132,8 @@ fn files_that_are_named_must_be_there_and_private() {
 #[test]
 fn no_text_makes_the_reader_panic() {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/keepcall.toml")).unwrap();
-    // Every cut of a good file, and every good file with one character replaced by one that TOML or a name minds.
+    // Every cut of a good file, and every good file with one character replaced by one with a meaning in TOML or in a
+    // name.
     for (i, _) in text.char_indices().step_by(7) {
         let _ = parse(&text[..i], "x", Files::Ignore).map_err(|e| e.to_string());
         for other in ["\"", "[", "=", "\n", "é", "0"] {

@@ -1,4 +1,4 @@
-//! The etcd room against a real etcd.
+//! The etcd client against a real etcd.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
@@ -22,13 +22,13 @@ fn settings(endpoints: &[&str], user: Option<(&str, &Path)>) -> config::Etcd {
         ca_file: None,
         cert_file: None,
         key_file: None,
-        // Long against any stall of this machine; only the test of a silent member waits for it.
+        // Longer than any stall of this machine; only the test of a silent member waits for it.
         timeout: Duration::from_secs(5),
         lease_ttl: Duration::from_secs(60),
     }
 }
 
-/// An address on which nobody listens.
+/// An address without a listener.
 fn dead(server: &EtcdServer, host: u8) -> String {
     format!("http://{}:2379", server.net.ip(host))
 }
@@ -51,7 +51,7 @@ async fn a_dead_endpoint_is_passed_over_and_all_dead_ones_are_named() {
     assert!(text.contains(&gone) && text.contains(&other) && text.to_lowercase().contains("refused"), "{text}");
 }
 
-/// A second way to a member, which falls silent when told: connections stay, and nothing comes through any more.
+/// A second way to a member that falls silent on command: connections stay open, and nothing passes.
 struct Way {
     url: String,
     silent: Arc<AtomicBool>,
@@ -113,10 +113,10 @@ async fn a_guarded_transaction_does_not_wait_for_a_silent_member() {
     let (reply, copies) = etcd.txn_guarded(vec![Compare::Missing("/g".into())], put(1), vec![]).await.unwrap();
     assert!(reply.succeeded && copies, "{reply:?}");
     assert!(begin.elapsed() < Duration::from_millis(800), "{:?}", begin.elapsed());
-    // From now on the silent member is asked last, so there is one copy only.
+    // From now on the silent member is tried last, so there is one copy only.
     let (reply, copies) = etcd.txn_guarded(vec![Compare::Missing("/g".into())], put(2), vec![]).await.unwrap();
     assert!(!reply.succeeded && !copies, "{reply:?}");
-    // And it is named, although nobody has to wait for it.
+    // The silent member is named, although no request waits for it.
     let end = Instant::now() + Duration::from_secs(20);
     while etcd.health()[0].healthy {
         assert!(Instant::now() < end, "{:?}", etcd.health());
@@ -175,7 +175,7 @@ async fn passwords_and_permissions_are_told_apart() {
         &["user", "grant-role", "root", "root"],
         &["auth", "enable"],
     ] {
-        // The role of root is made by etcd itself in 3.4 only if it is missing.
+        // etcd 3.4 only creates the root role itself if it is missing.
         let _ = server.ctl(&["role", "add", "root"]);
         assert!(server.ctl(args), "{args:?}");
     }

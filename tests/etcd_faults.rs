@@ -1,4 +1,4 @@
-//! Real agents while a real etcd of three members fails in every way that it can.
+//! Real agents while a real etcd of three members fails in every possible way.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
@@ -20,13 +20,13 @@ use node::{SOON, secret};
 use scene::{HOLD, Scene, outage};
 use std::time::{Duration, Instant};
 
-/// Longer than the time to live of a lease: what is lost by it must have been lost.
+/// Longer than a lease's time to live: whatever depends on it is lost by then.
 const FAULT: Duration = Duration::from_secs(4);
 
 #[test]
 fn a_member_dies_freezes_or_is_cut_off() {
     scene::each(["killed", "frozen", "cut off"], |fault| {
-        // Every agent uses the first member at the start, and then the one that served it last, whichever that is.
+        // Every agent uses the first member at the start, and later whichever served it last.
         let mut s = Scene::new(2);
         for member in 0..if fault == "killed" { 1 } else { 3 } {
             let what = format!("member {member} {fault}");
@@ -101,7 +101,7 @@ fn all_of_etcd_is_down_for_long() {
         for words in ["NOT healthy (0 of 3 endpoints)", "failsafe", &s.etcd.urls[0], &s.etcd.urls[1], &s.etcd.urls[2]] {
             assert!(code == 0 && text.contains(words), "{words:?} is not in\n{text}");
         }
-        // What cannot be done is said, and nothing moves by it.
+        // An impossible order is refused with a reason, and moves nothing.
         let (code, out, err) = s.agents[0].node.run(&["switchover", "--yes"]);
         assert!(code != 0 && out.contains("etcd, where a change of master is written"), "{code} {out} {err}");
         (0..3).for_each(|i| if round == "killed" { s.etcd.launch(i) } else { s.etcd.thaw(i) });
@@ -115,7 +115,7 @@ fn all_of_etcd_is_down_for_long() {
 fn without_etcd_a_lost_member_ends_the_hold() {
     let mut s = Scene::new(3);
     (0..3).for_each(|i| s.etcd.kill(i));
-    // The successor's lease runs out, and with it what it vouches for.
+    // The successor's lease runs out, and so does its vouching.
     s.agents[0].comes_to("failsafe", |s| s["instances"][0]["hold"]["kind"] == "failsafe");
     let killed = unix_us();
     s.kill_agent(2);
@@ -143,11 +143,11 @@ fn without_etcd_a_lost_member_ends_the_hold() {
     s.agents.swap(0, master);
     s.settle(0);
 
-    // The master dies while etcd is down: nobody may know whether it is dead.
+    // The master dies while etcd is down: no node can know that it is dead.
     (0..3).for_each(|i| s.etcd.kill(i));
     s.agents[0].comes_to("failsafe", |s| s["instances"][0]["hold"]["kind"] == "failsafe");
     s.kill_agent(0);
-    // The dead agent's address answers on: that it does is another matter. Its host is cut off, as it would be without power.
+    // The dead agent's address still answers, which is another test's matter. Its host is cut off, as if without power.
     let name = s.agents[0].node.host.name.clone();
     s.lan.cut(&name).unwrap();
     s.nobody_answers(HOLD * 4);
@@ -168,7 +168,7 @@ fn without_etcd_a_lost_member_ends_the_hold() {
 #[test]
 fn the_master_dies_together_with_the_member_that_all_use() {
     scene::each([false, true], |leader| {
-        // One time-out would be longer than all that is allowed here.
+        // One time-out would be longer than the whole allowance here.
         let mut s = Scene::with(2, |n| {
             n.with("timeout = \"2s\"", "timeout = \"4s\"").with("lease_ttl = \"6s\"", "lease_ttl = \"13s\"")
         });
@@ -198,7 +198,7 @@ fn hands_that_revoke_leases_and_delete_keys() {
         let text = s.etcd.ctl(&["lease", "list"]);
         text.lines().skip(1).map(|l| l.trim().to_owned()).collect()
     };
-    // One after the other, among them the master's, and then all at once.
+    // One after the other, the master's among them, and then all at once.
     for lease in leases(&s) {
         let _ = s.etcd.try_ctl(&["lease", "revoke", &lease]);
         s.stays("lease revoked", Duration::from_millis(400));
@@ -216,7 +216,7 @@ fn hands_that_revoke_leases_and_delete_keys() {
         s.stays(key, Duration::from_millis(400));
         s.returns(&format!("{key} deleted"));
     }
-    // The master whose sign of life stands writes the record again.
+    // The master, whose sign of life still stands, writes the record again.
     let before = s.since();
     s.etcd.ctl(&["del", "--prefix", &node::path("instances/sip/record")]);
     s.settle(0);
@@ -225,7 +225,8 @@ fn hands_that_revoke_leases_and_delete_keys() {
     s.stays("the record deleted", Duration::from_secs(1));
     s.returns("the record deleted");
     s.switches_over();
-    // Without any key nobody is master by right. Who held knows that nobody else did, and begins anew; all others wait.
+    // Without any key there is no rightful master. The holder knows that no other node held, and begins anew; all
+    // others wait.
     let before = s.since();
     s.etcd.ctl(&["del", "--prefix", &node::path("")]);
     s.begins_anew();
@@ -242,7 +243,8 @@ fn the_record_is_deleted_and_its_master_dies() {
     s.kill_agent(0);
     s.etcd.ctl(&["del", &node::path("instances/sip/record")]);
     let dead = s.agents.remove(0);
-    // Four seconds in which another node may still vouch for the dead master, and a lease of six; its kernel answers for one of them.
+    // Four seconds in which another node may still vouch for the dead master, and a lease of six; its kernel answers
+    // for one of them.
     let found = wait::until("another master", Duration::from_secs(12), || {
         (0..2).find(|i| s.holds(*i)).ok_or_else(|| s.agents[0].log())
     });
@@ -259,7 +261,7 @@ fn the_record_is_deleted_and_its_master_dies() {
 fn etcd_goes_backwards() {
     let mut s = Scene::new(2);
     let snapshot = s.etcd.save();
-    // What is restored names another master, and another epoch.
+    // The restored data names another master, and another epoch.
     s.switches_over();
     for fault in ["restored from a snapshot", "emptied", "exchanged for another cluster"] {
         let count = |s: &serde_json::Value| s["etcd"]["changed"]["count"].as_u64().unwrap_or(0);
@@ -278,7 +280,7 @@ fn etcd_goes_backwards() {
         s.returns(&format!("etcd {fault}"));
         let (_, text, _) = s.agents[0].node.run(&["history"]);
         assert!(text.contains("etcd went back") || text.contains("another etcd cluster"), "{text}");
-        // And the master that dies is replaced as always.
+        // A dying master is replaced as always.
         let before = s.since();
         s.kill_agent(0);
         let dead = s.agents.remove(0);
@@ -306,7 +308,7 @@ fn etcd_goes_backwards() {
 #[test]
 fn history_is_compacted_while_watches_lag() {
     let mut s = Scene::new(2);
-    // The watches of both agents lag behind by what happens while their member is frozen.
+    // The watches of both agents lag by the events during the freeze of their member.
     s.etcd.freeze(0);
     for i in 0..40 {
         let put = wait::until("a put", SOON, || {
@@ -343,13 +345,13 @@ fn etcd_has_no_space_left() {
     })
     .unwrap();
     for agent in &s.agents {
-        // Before a write of its own meets it.
+        // Before one of its own writes hits the alarm.
         agent.comes_to("the alarm of a member", |s| {
             let told = |e: &serde_json::Value| e["alarm"].as_str().is_some_and(|a| a.contains("alarm disarm"));
             s["etcd"]["endpoints"].as_array().is_some_and(|all| all.iter().any(told))
         });
     }
-    // A new lease is a write, and makes the agent want others.
+    // A new lease is a write, and sends the agent to other members.
     let leases = s.etcd.ctl(&["lease", "list"]);
     for lease in leases.lines().skip(1) {
         let _ = s.etcd.try_ctl(&["lease", "revoke", lease.trim()]);
@@ -386,7 +388,7 @@ fn the_disks_of_etcd_are_slow() {
         let _ = s.etcd.ctl(&["del", &node::path("instances/sip/calls/x")]);
         s.returns(&format!("each write of etcd to its disk took {delay}"));
     }
-    // A slow disk is no reason for not being able to hand over.
+    // A slow disk is no reason to refuse a handover.
     s.etcd.slow_disks("60ms");
     s.switches_over();
     s.etcd.fast_disks();
@@ -395,7 +397,7 @@ fn the_disks_of_etcd_are_slow() {
 
 #[test]
 fn tokens_expire_and_are_forgotten_behind_tls() {
-    // A token of its own kind each: etcd forgets simple ones when it restarts; the others end by their own time, used or not.
+    // Both kinds of token: etcd forgets simple ones at a restart; jwt ones expire by their own time, used or not.
     scene::each(["simple", "jwt"], |kind| {
         let lan = Lan::new().unwrap();
         let authority = Authority::new(lan.dir(), "ca");
@@ -425,7 +427,7 @@ fn tokens_expire_and_are_forgotten_behind_tls() {
             )
         });
         let mut s = Scene::of(lan, etcd, nodes.into());
-        // Every token is used up several times.
+        // Every token expires several times.
         s.stays(&format!("{kind} tokens expire"), Duration::from_secs(5));
         s.returns(&format!("{kind} tokens expire"));
         for i in 0..3 {
@@ -435,7 +437,7 @@ fn tokens_expire_and_are_forgotten_behind_tls() {
             s.etcd.answers();
         }
         s.returns(&format!("{kind} tokens forgotten by restarts of all members"));
-        // What was written into the store of users makes older tokens of this kind invalid.
+        // Changes to the user store invalidate older tokens of this kind.
         s.etcd.ctl(&["user", "add", "other:o"]);
         s.etcd.ctl(&["role", "add", "more"]);
         s.stays(&format!("{kind} users changed"), Duration::from_secs(1));
@@ -448,7 +450,7 @@ fn tokens_expire_and_are_forgotten_behind_tls() {
     });
 }
 
-/// The new one comes to the agents late: meanwhile they stay where they are and say what is wrong.
+/// The new password reaches the agents late: meanwhile they stay in place and report the problem.
 fn a_password_changes(s: &mut Scene) {
     s.etcd.fed(&["user", "passwd", "kc", "--interactive=false"], "changed");
     for agent in &s.agents {
@@ -457,7 +459,7 @@ fn a_password_changes(s: &mut Scene) {
         });
     }
     s.stays("password changed", Duration::from_secs(4));
-    // Once the successor's lease has run out it vouches for nothing.
+    // Once its lease has run out, the successor vouches for nothing.
     s.agents[0].comes_to("failsafe", |s| s["instances"][0]["hold"]["kind"] == "failsafe");
     s.agents.iter().for_each(node::Agent::is_calm);
     s.agents.iter().for_each(|a| secret(&a.node.dir.join("password"), "changed\n"));

@@ -1,5 +1,5 @@
-//! Replays the saved inputs of the fuzzer, and mutations of them, without the fuzzer; and holds the same invariants on messages
-//! that are made up from parts.
+//! Replays the fuzzer's saved inputs, and mutations of them, without the fuzzer. Checks the same invariants on messages
+//! assembled from parts.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 type Target = (&'static str, fn(&[u8]), u32);
 
-/// Name, body, and how many mutations of each saved input are tried: together they take a few seconds without optimization.
+/// Name, body, and number of mutations per saved input: together they take a few seconds without optimization.
 const TARGETS: &[Target] = &[
     ("message", bodies::message, 40),
     ("uri", bodies::uri, 100),
@@ -24,7 +24,7 @@ const TARGETS: &[Target] = &[
     ("path", bodies::path, 6),
 ];
 
-/// What parsers look for: a mutation with one of these gets further than one with any byte.
+/// Words that the parsers look for: a mutation with one of these gets further than one with a random byte.
 const WORDS: &[&[u8]] = &[
     b"\r\n",
     b"\n",
@@ -69,7 +69,7 @@ fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let mut all: Vec<_> =
         fs::read_dir(&dir).unwrap().map(|e| e.unwrap().path()).map(|p| (p.clone(), fs::read(&p).unwrap())).collect();
-    // The order of a folder is not the same everywhere; the mutations shall be.
+    // The order of a folder varies between machines; the mutations must not.
     all.sort();
     all
 }
@@ -124,7 +124,7 @@ fn check(name: &str, body: fn(&[u8]), data: &[u8], what: &str) {
     }
 }
 
-/// How many times as many mutations are tried: for a longer search by hand, where there is no fuzzer.
+/// Factor for the number of mutations: for a longer search by hand, where there is no fuzzer.
 fn times() -> u32 {
     std::env::var("KEEPCALL_MUTATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(1)
 }
@@ -146,7 +146,7 @@ fn saved_inputs_and_their_mutations_break_nothing() {
     }
 }
 
-/// A broken invariant must be noticed: else the test above proves nothing.
+/// A broken invariant must be noticed; otherwise the test above proves nothing.
 #[test]
 fn a_finding_is_told() {
     let told = catch_unwind(|| check("x", |d| assert!(d.len() > 3, "too short"), b"abc", "here"));
@@ -154,7 +154,7 @@ fn a_finding_is_told() {
     assert!(why.contains("too short") && why.contains("input: abc"), "{why}");
 }
 
-/// Every saved input has its purpose: of those that are made to be read, each is.
+/// Every saved input has its purpose: the readable ones really parse.
 #[test]
 fn the_saved_inputs_reach_what_they_are_for() {
     use keepcall::sip::message::Message;
@@ -182,7 +182,7 @@ fn line_end() -> impl Strategy<Value = &'static str> {
     prop_oneof![4 => Just("\r\n"), 2 => Just("\n"), 1 => Just("\r\r\n")]
 }
 
-/// A value as phones write them, with folds and quotes.
+/// A value as phones write it, with folds and quotes.
 fn value() -> impl Strategy<Value = String> {
     let quoted = "\"([^\"\\\\\r\n]|\\\\[ -~]){0,10}\"";
     let uri = "(sips?|tel|urn):[a-z0-9%;=:.+]{0,10}@?(\\[::1\\]|[a-z0-9.]{1,10})(:[0-9]{1,5})?(;[a-z]{1,4}(=[a-z0-9]{0,3})?){0,2}(\\?a=b)?";

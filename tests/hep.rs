@@ -1,4 +1,4 @@
-//! Calls learnt from what real servers report by HEP, and the sockets that it comes in on.
+//! Calls learnt from HEP reports of real servers, and the sockets that receive them.
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests fail by panicking, as the tests do
 
 #[path = "hep/asterisk.rs"]

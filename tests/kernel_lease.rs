@@ -1,4 +1,4 @@
-//! The kernel lease on real interfaces: what a LAN sees of a host while it holds its addresses, and after.
+//! The kernel lease on real interfaces: a LAN's view of a host while it holds its addresses, and after.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod netns;
@@ -34,17 +34,17 @@ fn the_lan_is_answered_while_the_hold_lasts_and_no_longer() {
         assert_eq!(all(true), [true; 4], "{enforcement:?}: held");
         assert_eq!(scene.neighbour("client", V4), Some(scene.lan.mac("server")));
         assert!(stdout(&scene.lan.exec("server", "nft list ruleset")).contains("comment \"epoch 3\""));
-        // Lowered, and over by itself.
+        // Lowered, then over by itself.
         scene.renew(3, soon(300));
         until("the hold is over", || scene.left().is_none());
-        // The client knows the host's MAC still.
+        // The client still knows the host's MAC.
         assert_eq!(all(false), [false; 4], "{enforcement:?}: over");
         assert_eq!(all(true), [false; 4], "{enforcement:?}: over, asked anew");
         assert_eq!((scene.neighbour("client", V4), scene.neighbour("client", V6)), (None, None));
-        // The host itself goes on as it did.
+        // The host itself works as before.
         assert!(scene.answers("server", V4, false) && scene.answers("server", V6, false), "loopback is closed");
         assert!(scene.pings("10.77.0.1") && scene.pings("fd77::1"));
-        // And again; then ended at once.
+        // Held again, then ended at once.
         scene.renew(4, soon(20_000));
         assert_eq!(all(true), [true; 4], "{enforcement:?}: held again");
         scene.lease.end().unwrap();
@@ -70,8 +70,8 @@ fn a_host_that_no_longer_renews_is_silent_at_the_deadline_and_never_later() {
                 let (last, next) = (probed.last.unwrap(), probed.next.unwrap());
                 println!("{enforcement:?}: the last answer was {:?} before the deadline", deadline.since(last));
                 assert!(last <= deadline + SLACK, "answered {:?} after the deadline", last.since(deadline));
-                // Not much earlier either: the guard, two ticks of the kernel's clock, and a busy machine. What counts is the
-                // first probe that had no answer: the one before it may be old because the prober itself had to wait.
+                // Not much earlier either: the guard, two ticks of the kernel's clock, and a busy machine. The first
+                // probe without an answer counts; the one before it may be old because the prober itself had to wait.
                 assert!(
                     deadline.since(next) < Duration::from_millis(150),
                     "silent {:?} too early",
@@ -126,7 +126,7 @@ fn nothing_leaves_from_the_addresses_after_the_end() {
                     let _ = raw.send(from, phone.parse().unwrap(), &[0; 4000]);
                     let socket = UdpSocket::bind(SocketAddr::new(from.ip(), 0)).unwrap();
                     let _ = socket.send_to(b"plain", phone.parse::<SocketAddr>().unwrap());
-                    // To a neighbour that must be asked for first, with whatever sender the kernel takes.
+                    // To a neighbour that must be resolved first, with whatever sender address the kernel takes.
                     let _ = socket.send_to(b"plain", if from.is_ipv4() { "10.77.0.3:7" } else { "[fd77::3]:7" });
                 }
                 if frames {
@@ -144,7 +144,7 @@ fn nothing_leaves_from_the_addresses_after_the_end() {
         scene.lease.end().unwrap();
         std::thread::sleep(QUIET);
         sniffer.told_by_vips();
-        // Without the table at the interface raw frames are not stopped.
+        // Without the table at the interface, raw frames pass.
         send(enforcement == Enforcement::Netdev);
         assert!(!scene.answers("client", V4, true) && !scene.answers("client", V6, true));
         std::thread::sleep(QUIET);
@@ -164,10 +164,10 @@ fn a_host_without_a_hold_talks_to_the_one_that_has_it() {
             assert!(scene.answers("other", ip, true), "{enforcement:?}: {ip}");
             assert_eq!(scene.neighbour("other", ip), Some(scene.lan.mac("server")));
         }
-        // The holder asks the backup first, as the address.
+        // The holder resolves the backup first, from the virtual address.
         scene.lan.exec("server", "ip neigh flush all");
         assert!(scene.answers("other", V4, false) && scene.answers("other", V6, false));
-        // A new master announces itself: the backup learns it.
+        // A new master announces itself, and the backup learns it.
         scene.lan.inside("client", || Announcer::open("eth0", &vips()).unwrap().announce_now());
         for ip in [V4, V6] {
             until("the backup knows the new master", || scene.neighbour("other", ip) == Some(scene.lan.mac("client")));
@@ -215,7 +215,8 @@ fn another_interface_of_the_host_does_not_answer_either() {
             scene.lan.ip(host, &format!("addr add 10.78.0.{n}/24 dev eth1"));
             scene.lan.ip(host, &format!("addr add fd78::{n}/64 dev eth1 nodad"));
         }
-        // The client takes the other way; for IPv6 by a gateway, since Linux does not answer for it there.
+        // The client takes the other path. For IPv6 it uses a gateway, since Linux does not answer there for the
+        // address.
         scene.lan.ip("client", "link set eth0 down");
         scene.lan.ip("client", &format!("route add {V4}/32 dev eth1 src 10.78.0.2"));
         scene.lan.ip("client", &format!("-6 route add {V6}/128 via fd78::1 dev eth1 src fd78::2"));
@@ -247,7 +248,7 @@ fn a_flushed_ruleset_is_put_back_with_what_is_held() {
         assert!(matches!(error, KernelLeaseError::Gone { .. }), "{error}");
         assert!(put_back());
         assert_eq!(scene.left().map(|l| l.0), Some(5));
-        // One table alone.
+        // Only one of the tables.
         scene.lan.exec("server", "nft delete table inet keepcall-lease-test");
         assert!(put_back() && !put_back());
         scene.lan.exec("server", "nft delete table arp keepcall-lease-test");
@@ -264,7 +265,7 @@ fn a_flushed_ruleset_is_put_back_with_what_is_held() {
         }
         scene.renew(5, soon(100));
         until("the hold is over", || scene.left().is_none());
-        // Not held, not answered for, and nothing comes back with the tables.
+        // A hold that is over is not answered for, and restoring the tables does not bring it back.
         scene.lan.exec("server", "nft flush ruleset");
         assert!(put_back());
         assert_eq!(scene.left(), None);
@@ -287,7 +288,7 @@ fn a_successor_finds_what_is_held_and_nothing_is_lost_on_the_way() {
             let found = install(lease);
             let (epoch, until) = found.left.unwrap();
             assert!(found.found && epoch == 7 && until <= deadline, "{found:?}");
-            // Little but what a machine that stands still takes away.
+            // Little is lost, except on a stalled machine.
             assert!(deadline.since(until) < Duration::from_secs(1), "{:?} are lost", deadline.since(until));
         };
         adopt(lease(enforcement));
@@ -295,7 +296,7 @@ fn a_successor_finds_what_is_held_and_nothing_is_lost_on_the_way() {
         for probe in probes {
             assert_eq!(probe.join().unwrap().missed, 0, "{enforcement:?}: probes were lost");
         }
-        // With another list of addresses the rules are others, and what was held is nobody's: a right is to all addresses or none.
+        // Another list of addresses means other rules, and ends the hold: a hold covers all addresses or none.
         let more = [vips(), vec!["10.77.0.10".parse().unwrap()]].concat();
         let found = install(match enforcement {
             Enforcement::Netdev => KernelLease::new("test", "eth0", &more),
@@ -304,7 +305,7 @@ fn a_successor_finds_what_is_held_and_nothing_is_lost_on_the_way() {
         assert!(found.found && found.left.is_none(), "{found:?}");
         assert!(stdout(&scene.lan.exec("server", "nft list ruleset")).contains("10.77.0.10"));
         assert!(!scene.answers("client", V4, true) && !scene.answers("client", V6, true));
-        // What cannot be taken over is closed.
+        // A table that cannot be adopted is closed.
         scene.lan.exec("server", "nft flush ruleset");
         scene.lan.exec("server", "nft add table inet keepcall-lease-test");
         scene.lan.exec("server", "nft add chain inet keepcall-lease-test old");
@@ -371,7 +372,7 @@ fn a_kernel_that_is_busy_with_other_tables_never_makes_a_hold_longer() {
     );
     std::fs::write(&path, script).unwrap();
     let file = path.clone();
-    // Another program that changes its tables all the time, in large pieces.
+    // Another program that changes its own tables all the time, in large pieces.
     let noise = std::thread::spawn(move || {
         while !stop.load(Ordering::Relaxed) {
             let mut nft = std::process::Command::new("ip");

@@ -1,5 +1,5 @@
-//! `keepcall inspect` on captures of real servers and phones, made in the lab, compared with what tshark reads in the same files. Needs
-//! root, tshark and tcpdump.
+//! `keepcall inspect` on lab captures of real servers and phones, compared with what tshark reads in the same files.
+//! Needs root, tshark and tcpdump.
 
 #[path = "lab/mod.rs"]
 mod lab;
@@ -29,7 +29,7 @@ use tshark::Message;
 
 const SOON: Duration = Duration::from_secs(40);
 
-/// A capture that is under way.
+/// A running capture.
 struct Capture {
     proc: Proc,
     file: PathBuf,
@@ -74,7 +74,7 @@ fn places(leg: &Value, side: &str) -> Vec<(String, u16)> {
     all.map(|d| (text(d, "address").to_owned(), u16::try_from(d["port"].as_u64().unwrap_or(0)).unwrap_or(0))).collect()
 }
 
-/// Everything in which the report and tshark differ.
+/// Every difference between the report and tshark.
 fn differences(report: &Value, messages: &[Message]) -> Vec<String> {
     let mut wrong = Vec::new();
     let calls = report["calls"].as_array().cloned().unwrap_or_default();
@@ -169,7 +169,7 @@ fn expect(report: &Value, from: u16, to: u16, state: &str, legs: usize) -> Resul
     Ok(c.clone())
 }
 
-/// Waits until these parties are through with their scenario.
+/// Waits until these parties have finished their scenario.
 fn done(parties: &mut [Proc]) -> Result<()> {
     for p in parties {
         wait::until("a party to be done", SOON, || match p.ended() {
@@ -192,7 +192,7 @@ fn lab(test: impl FnOnce(&Lan) -> Result<()>, name: &str) -> Result<()> {
     result
 }
 
-/// A pair of parties with this fate, the called one first, so that it listens.
+/// A pair of parties with these fates, the called one first, so that it listens.
 fn pair<'l>(hosts: [&'l Host; 2], n: u16, tcp: bool, fates: [Fate; 2]) -> [Party<'l>; 2] {
     [
         Party { host: hosts[1], number: 2000 + n, tcp, fate: fates[1] },
@@ -209,7 +209,8 @@ fn listens(host: &Host, number: u16) -> Result<()> {
     })
 }
 
-/// Calls of every fate by way of `by` (or direct), each with its number; which parties will end by themselves, and which not.
+/// Calls of every fate through `by` (or direct), each with its number. Returns the parties that end by themselves, and
+/// those that stay.
 fn place(lan: &Lan, by: Option<SocketAddr>, calls: &[(u16, bool, [Fate; 2])]) -> Result<(Vec<Proc>, Vec<Proc>)> {
     let hosts = [lan.host("p1")?, lan.host("p2")?];
     let (mut ending, mut staying) = (Vec::new(), Vec::new());
@@ -229,7 +230,7 @@ fn place(lan: &Lan, by: Option<SocketAddr>, calls: &[(u16, bool, [Fate; 2])]) ->
     Ok((ending, staying))
 }
 
-/// Both ways of naming the same report: all fates that calls may have.
+/// Checks the state of each of these calls in the report: every fate that a call may have.
 fn fates(report: &Value, legs: usize, numbers: &[(u16, &str)]) -> Result<()> {
     for (n, state) in numbers {
         expect(report, 1000 + n, 2000 + n, state, legs)?;
@@ -248,7 +249,7 @@ fn calls_through_asterisk_are_told_as_tshark_reads_them() {
             let capture = Capture::start(host, "any")?;
             let rt = Runtime::new()?;
             let server = SocketAddr::from((VIP4, 5060));
-            // Phones with sound: one pair holds and resumes, and stays; one hangs up.
+            // Phones with sound: one pair holds, resumes and stays; one pair hangs up.
             let phones = Calls::new(lan, &rt, 2, Manner::default())?;
             phones.set_up(SOON)?;
             let one = &phones.pairs[0].0;
@@ -269,7 +270,7 @@ fn calls_through_asterisk_are_told_as_tshark_reads_them() {
                     (505, false, [Fate::Stays, Fate::Stays]),
                 ],
             )?;
-            // A caller who has the other party transferred to a third one, by REFER.
+            // A caller transfers the other party to a third one, by REFER.
             let party = |host, number, fate| Party { host, number, tcp: false, fate };
             let (p1, p2) = (lan.host("p1")?, lan.host("p2")?);
             for number in [2506, 2777] {
@@ -312,7 +313,7 @@ fn answered(phone: &Phone, n: usize) -> Result<()> {
     })
 }
 
-/// Waits until the capture has the answer of the called party at this port.
+/// Waits until the capture holds the answer of the called party at this port.
 fn answers(file: &Path, port: &str, hops: usize) -> Result<()> {
     wait::every(Duration::from_millis(300), "the call to be in the capture", SOON, || {
         let report = inspect(file, &[]).map_err(|e| format!("{e:#}"))?;
@@ -323,7 +324,7 @@ fn answers(file: &Path, port: &str, hops: usize) -> Result<()> {
     })
 }
 
-/// The RTP of the phones is where they sent it.
+/// The report shows the phones' RTP where the phones sent it.
 fn sound(report: &Value, phones: &Calls) -> Result<()> {
     let pair = &phones.pairs[0];
     let all = report["calls"].as_array().into_iter().flatten();
@@ -418,7 +419,7 @@ fn proxied_and_direct_calls_are_told_as_tshark_reads_them() {
     .unwrap();
 }
 
-/// Both files as one: several interfaces of different link types, and much of the traffic twice.
+/// Merges both files: several interfaces of different link types, and much of the traffic twice.
 fn joined(to: &Path, files: &[&Path]) -> Result<()> {
     let out = Command::new("mergecap").arg("-w").arg(to).args(files).output().context("mergecap")?;
     ensure!(out.status.success(), "mergecap: {}", String::from_utf8_lossy(&out.stderr));

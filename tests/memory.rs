@@ -1,8 +1,9 @@
-//! What a stored call costs in memory, counted by the allocator: on a backup, which follows the store, and on the master, which also
-//! tracks the call; and what floods cost. `cargo test --test memory -- --nocapture` prints the numbers as one line of JSON.
+//! Memory cost of a stored call, counted by the allocator: on a backup, which follows the store, and on the master,
+//! which also tracks the call. Also the cost of floods. `cargo test --test memory -- --nocapture` prints the numbers as
+//! one line of JSON.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
-// The allocator is the only place where all memory is seen.
+// Only the allocator sees all memory.
 #![allow(unsafe_code)]
 
 use keepcall::calls::model::{Call, CallEvent};
@@ -20,13 +21,13 @@ use std::time::Duration;
 /// Most bytes that one stored call may cost.
 const LIMIT: usize = 6 * 1024;
 const CALLS: usize = 5000;
-/// All memory is counted, so that one test at a time may use some.
+/// All memory counts, so only one test at a time may allocate.
 static ALONE: Mutex<()> = Mutex::new(());
 
 struct Counting;
 static USED: AtomicUsize = AtomicUsize::new(0);
 
-/// What the allocator of the C library really takes: a word in front, sizes in steps of 16, at least 32.
+/// The C library's real allocation: a word in front, sizes in steps of 16, at least 32.
 fn taken(layout: Layout) -> usize {
     (layout.size() + 8).next_multiple_of(16).max(32)
 }
@@ -101,7 +102,7 @@ impl Side {
         }
     }
 
-    /// One message; `by_caller` says who sends it.
+    /// One message; `by_caller` gives the sender.
     fn message(&self, start: &str, by_caller: bool, cseq: &str, tag: bool, body: &str) -> (bool, String) {
         let to = if tag { format!("{};tag={}", self.to, self.to_tag) } else { self.to.clone() };
         let lists = if by_caller == self.out {
@@ -175,7 +176,7 @@ fn settings() -> TableSettings {
     }
 }
 
-/// The calls that the table tells to store.
+/// The calls that the table puts for storage.
 fn told(table: &mut Table) -> impl Iterator<Item = Box<Call>> {
     std::iter::from_fn(|| table.poll_event()).filter_map(|e| match e {
         CallEvent::Put(call) => Some(call),
@@ -189,7 +190,7 @@ fn a_stored_call_is_small_in_memory() {
     let start = used();
     let mut table = table();
     let mut now = Time::from_millis(1000);
-    // As in the agent: what the table tells of a call is kept as stored.
+    // As in the agent: the calls that the table puts are kept as stored.
     let mut stored: BTreeMap<String, Box<Call>> = BTreeMap::new();
     for n in 0..CALLS {
         call(&mut table, n, now);
@@ -220,13 +221,14 @@ fn a_stored_call_is_small_in_memory() {
     assert!(backup <= LIMIT && master <= LIMIT, "a call costs {backup} bytes on a backup and {master} on the master");
 }
 
-/// Memory of the process that is in use, in bytes, as the system sees it.
+/// Resident memory of the process in bytes, as the system counts it.
 fn resident() -> usize {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap();
     text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
 
-/// Sends one message of each kind that strangers send, for 21,000 dialogs, with descriptions of 16 KiB; each comes from another address.
+/// Dialog `n` of a flood: a stranger's INVITE with a description of more than 15,000 bytes, then one of seven kinds of
+/// message. Each dialog comes from another address.
 fn flood(table: &mut Table, n: usize, now: Time) {
     let side = Side::new(n, false);
     let long = format!("{}a=x:{}\r\n", sdp("-", "198.51.100.1", 4000, n, true), "x".repeat(15_000));
@@ -246,8 +248,8 @@ fn flood(table: &mut Table, n: usize, now: Time) {
 #[test]
 fn floods_take_no_more_than_their_room() {
     const MIB: usize = 1 << 20;
-    /// At `max_calls` = 10,000, by docs/learning.md: 25 MiB of legs that wait, 10 of claims, 40 of what has ended; and what the allocator
-    /// keeps of what was freed.
+    /// At `max_calls` = 10,000, from docs/learning.md: 25 MiB of waiting legs, 10 of claims, 40 of ended calls; plus
+    /// freed memory that the allocator keeps.
     const MOST: usize = 96 * MIB;
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let (start, before) = (used(), resident());

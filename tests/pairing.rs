@@ -1,4 +1,4 @@
-//! Legs of a real Asterisk, paired by what it says of its bridges. Needs root.
+//! Legs of a real Asterisk, paired by its own reports of its bridges. Needs root.
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests fail by panicking, as the tests do
 
 #[path = "lab/mod.rs"]
@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(15);
-/// Calls between equal parties at one moment.
+/// Simultaneous calls between identical parties.
 const EQUAL: usize = 8;
 const MODULES: &[&str] = &[
     "res_pjsip_refer",
@@ -53,7 +53,7 @@ fn asterisk(lan: &Lan) -> Result<(Asterisk, PathBuf)> {
     let manager = "[general]\nenabled=yes\nbindaddr=127.0.0.1\n[keepcall]\nsecret=a long: secret\nread=call\n\
          write=reporting\ndeny=0.0.0.0/0.0.0.0\npermit=127.0.0.1/255.255.255.255\n";
     let p2 = lan.host("p2")?.ip4;
-    // The truth goes with each call: the Call-ID of the leg that it is made for.
+    // Each call carries the truth: the Call-ID of the leg that caused it.
     let dial = format!("Dial(PJSIP/p2/sip:${{EXTEN}}@{p2}:6000,60,b(truth^s^1))");
     let extensions = format!(
         "\n[truth]\nexten => s,1,Set(PJSIP_HEADER(add,X-Truth)=${{TRUTH}})\n same => n,Return()\n\n\
@@ -72,7 +72,7 @@ fn asterisk(lan: &Lan) -> Result<(Asterisk, PathBuf)> {
     ];
     let mut asterisk = Asterisk::start_with(lan, host, Extra { modules: MODULES, files, extensions })?;
     asterisk.wait_ready()?;
-    // Before that it takes no notice of what comes, and these phones send nothing twice.
+    // Before that it ignores all traffic, and these phones do not retransmit.
     asterisk.console("core waitfullybooted")?;
     let secret = host.dir.join("ami.secret");
     std::fs::write(&secret, "a long: secret\n")?;
@@ -108,7 +108,7 @@ impl Scene {
         })
     }
 
-    /// Calls from one and the same party to one and the same number, all answered at once; their Call-IDs.
+    /// Calls from one party to one number, all answered at once; returns their Call-IDs.
     fn equal_calls(&self, to: &str) -> Result<Vec<String>> {
         let before = self.callers.up();
         self.called.answer_in_bundles_of(EQUAL);
@@ -120,7 +120,7 @@ impl Scene {
         Ok(ids)
     }
 
-    /// The leg that Asterisk made for the leg with this Call-ID, last of all.
+    /// The latest leg that Asterisk made for the leg with this Call-ID.
     fn made_for(&self, call_id: &str) -> Result<String> {
         wait::until("the leg that is made for another", SOON, || {
             let found = self.called.calls().into_iter().rev().find(|c| c.truth == call_id && c.up && !c.over);
@@ -128,7 +128,7 @@ impl Scene {
         })
     }
 
-    /// Waits until these two are one call, by the server's word.
+    /// Waits until these two legs are one call, by the server's report.
     fn wait_pair(&self, one: &str, other: &str) -> Result<Call> {
         wait::until("two legs to be one call", SOON, || {
             let calls = self.listener.calls();
@@ -166,7 +166,7 @@ impl Scene {
     }
 }
 
-/// Runs a test on a scene of its own; on failure the logs of all hosts are kept, and their place is printed.
+/// Runs a test on its own scene; on failure keeps the logs of all hosts, and prints where.
 fn on_scene(test: impl FnOnce(&Scene) -> Result<()>) {
     let scene = Scene::new().unwrap();
     if let Err(e) = test(&scene) {
@@ -184,7 +184,7 @@ fn shown(calls: &[Call]) -> Vec<String> {
 #[test]
 fn asterisk_says_which_legs_are_one_call() {
     on_scene(|scene| {
-        // Nothing tells these calls apart: none is paired, for a guess would join strangers.
+        // These calls look alike: none is paired, since a guess would join strangers.
         let before = scene.equal_calls("7000")?;
         wait::until("the legs to be learnt", SOON, || {
             let calls = scene.listener.calls();
@@ -192,12 +192,12 @@ fn asterisk_says_which_legs_are_one_call() {
         })?;
         ensure!(scene.listener.calls().iter().all(|c| c.legs.len() == 1), "{:?}", shown(&scene.listener.calls()));
 
-        // What there was before the connection is asked for.
+        // The listener asks for calls from before the connection.
         scene.connect()?;
         for id in &before {
             scene.wait_pair(id, &scene.made_for(id)?)?;
         }
-        // And what comes is told, at once and once.
+        // New calls are reported, at once and only once.
         scene.listener.events();
         let after = scene.equal_calls("7000")?;
         for id in &after {
@@ -215,7 +215,7 @@ fn asterisk_says_which_legs_are_one_call() {
         })?;
         scene.wait_pair(caller, &scene.made_for(caller)?)?;
 
-        // Attended transfer: the caller has two calls, and joins the two parties that it called.
+        // Attended transfer: the caller has two calls, and joins its two called parties.
         let (first, second) = (&after[1], &after[2]);
         let (one, other) = (scene.made_for(first)?, scene.made_for(second)?);
         scene.callers.join(first, second)?;
@@ -252,7 +252,7 @@ fn legs_that_talk_to_the_server_itself_are_marked_and_local_channels_are_followe
             scene.wait_pair(id, &scene.made_for(id)?)?;
         }
         scene.hang_up_all()?;
-        // A server that is gone is an error in the status, and no more.
+        // A lost server is an error in the status, and nothing more.
         scene.asterisk.proc.signal(nix::sys::signal::Signal::SIGKILL)?;
         wait::until("the lost connection to be shown", SOON, || match scene.listener.status() {
             Some(s) if !s.connected && s.error.is_some() => Ok(()),

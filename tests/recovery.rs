@@ -1,4 +1,5 @@
-//! Recovery with servers and phones of other kinds than the demo's: real agents, real etcd, hosts made of namespaces. Needs root.
+//! Recovery with other kinds of servers and phones than the demo's: real agents, real etcd, hosts made of namespaces.
+//! Needs root.
 
 #[path = "recovery/b2bua.rs"]
 mod b2bua;
@@ -15,7 +16,7 @@ mod stray;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// One lab at a time: two would take each other's time, and a hold of less than a second would run out.
+/// One lab at a time: two would compete for the processor, and a hold of less than a second would run out.
 fn alone() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     ONE.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,4 +1,4 @@
-//! The kernel relay carries audio between two phones through a virtual address, on real packets.
+//! The kernel relay forwards audio between two phones through a virtual address, with real packets.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod netns;
@@ -12,7 +12,7 @@ use netns::{Lan, receive, silent, stdout, uninterrupted};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// Long enough for a packet on a virtual wire, when it must not come.
+/// Long enough for a packet on a virtual wire; used where none may come.
 const QUIET: Duration = Duration::from_millis(300);
 
 fn flow(from: &str, at: &str, to: &str, source: &str) -> Flow {
@@ -20,7 +20,8 @@ fn flow(from: &str, at: &str, to: &str, source: &str) -> Flow {
     Flow { from: a(from), at: a(at), to: a(to), source: a(source), udptl: false }
 }
 
-/// Both directions between 10.77.0.1:4000 and 10.77.0.2:4002 (or the same of fd77::), by ports 10000 and 10004 of .9.
+/// Both directions between 10.77.0.1:4000 and 10.77.0.2:4002 (or the same of fd77::), through ports 10000 and 10004 of
+/// .9.
 fn both_ways(v6: bool) -> Vec<Flow> {
     let ip = |n: u8, port: u16| if v6 { format!("[fd77::{n}]:{port}") } else { format!("10.77.0.{n}:{port}") };
     vec![
@@ -42,7 +43,7 @@ fn rtp(text: &str) -> Vec<u8> {
     [&[0x80, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3], text.as_bytes()].concat()
 }
 
-/// Reads one packet of RTP: who sent it, and the text in it.
+/// Reads one RTP packet: its sender, and the text in it.
 fn heard(socket: &std::net::UdpSocket) -> (String, String) {
     let mut buffer = [0; 2048];
     let (length, from) =
@@ -74,7 +75,7 @@ fn audio_runs_both_ways_through_an_address_that_comes_after_the_relay_was_armed(
         arm(&lan, vec![("call", both_ways(v6))]);
         add_vips(&lan, "h");
         let ip = |n: u8, port: u16| if v6 { format!("[fd77::{n}]:{port}") } else { format!("10.77.0.{n}:{port}") };
-        // A server's socket on the very port, of a process that knows nothing of the call.
+        // A server's socket on the same port, in a process without knowledge of the call.
         let server = lan.socket("h", &ip(9, 10000));
         let (a, b) = (lan.socket("a", &ip(1, 4000)), lan.socket("b", &ip(2, 4002)));
         for n in 0..5 {
@@ -84,16 +85,16 @@ fn audio_runs_both_ways_through_an_address_that_comes_after_the_relay_was_armed(
             assert_eq!(heard(&a), (ip(9, 10000), format!("from b {n}")));
         }
         assert!(silent(&server, QUIET), "the server's socket saw relayed audio");
-        // The same port with another peer is the server's own business, both ways.
+        // Packets to or from another peer on the same port still belong to the server.
         let new = lan.socket("a", &ip(1, 4100));
         new.send_to(b"new call", ip(9, 10000)).unwrap();
         assert_eq!(receive(&server), (ip(1, 4100), "new call".to_owned()));
         server.send_to(b"answer", ip(1, 4100)).unwrap();
         assert_eq!(receive(&new), (ip(9, 10000), "answer".to_owned()));
-        // What would mix into the relayed audio does not leave.
+        // Packets that would mix into the relayed audio do not leave.
         let _ = server.send_to(b"stale", ip(1, 4000));
         assert!(silent(&a, QUIET), "a stale server's audio reached the phone");
-        // No redirect was sent to the phones, or they would talk past the relay.
+        // The phones got no redirect, with which they would bypass the relay.
         let redirects = stdout(&lan.exec("h", "nstat -asz IcmpOutRedirects Icmp6OutRedirects"));
         for line in redirects.lines().filter(|l| l.contains("Redirects")) {
             assert_eq!(line.split_whitespace().nth(1), Some("0"), "{redirects}");
@@ -109,8 +110,8 @@ fn checksums_are_right_for_senders_that_compute_them_and_for_senders_that_have_n
     add_vips(&lan, "h");
     let b4 = lan.socket("b", "10.77.0.2:4002");
     let b6 = lan.socket("b", "[fd77::2]:4002");
-    // Raw packets come with whole checksums, as from a real wire, so the receiver checks what the relay made of them. (What a
-    // socket sends over veth has its checksum left for hardware that is not there, and nobody checks it.)
+    // Raw packets carry complete checksums, as from a real wire, so the receiver checks the relay's work. (A socket
+    // over veth leaves the checksum to hardware that is not there, and it stays unchecked.)
     lan.inside("a", || {
         let raw = RawUdp::open("eth0").unwrap();
         let send = |from: &str, to: &str, n: u32| {
@@ -126,7 +127,7 @@ fn checksums_are_right_for_senders_that_compute_them_and_for_senders_that_have_n
             assert_eq!(heard(b).1, n.to_string());
         }
     }
-    // RFC 768: a checksum of zero is none. Some phones send that.
+    // RFC 768: a checksum of zero means none. Some phones send that.
     lan.inside("a", || {
         let socket = std::net::UdpSocket::bind("10.77.0.1:4000").unwrap();
         nix::sys::socket::setsockopt(&socket, NoCheck, &true).unwrap();
@@ -174,7 +175,7 @@ fn calls_are_changed_counted_and_removed() {
     lan.block_on("h", move || async move {
         assert!(sysctl::for_relay("eth0").errors.is_empty());
         let relay = KernelRelay::new("test", &ground());
-        // Many more calls in the same transaction, as a takeover brings them.
+        // Many more calls in the same transaction, as in a takeover.
         let many: Vec<(String, Vec<Flow>)> = (0..2000_u16)
             .map(|n| {
                 let phone = |side: u8, port: u16| format!("10.{side}.{}.{}:{port}", n >> 8, n & 0xff);
@@ -184,7 +185,7 @@ fn calls_are_changed_counted_and_removed() {
                 (format!("other-{n}"), vec![one, two])
             })
             .collect();
-        // One that cannot be does not keep the others out.
+        // One impossible call does not keep the others out.
         let bad = [flow("10.0.0.1:0", "10.77.0.9:10000", "10.0.0.2:1", "10.77.0.9:10002")];
         let all = many.iter().map(|(call, flows)| (&call[..], &flows[..])).chain([("bad", &bad[..])]);
         assert_eq!(relay.set_many(all).await.unwrap().len(), 1);
@@ -203,7 +204,8 @@ fn calls_are_changed_counted_and_removed() {
         let few = relay.counts_of(&["call", "other-7", "nobody"]).await.unwrap();
         assert_eq!((few.len(), few["call"].len(), sent(&few["call"])), (2, 2, (3, 3 * 41)));
 
-        // The far phone moves (a re-INVITE): the next packet goes there. The untouched flow of the call keeps its count.
+        // The far phone moves (a re-INVITE): the next packet goes to the new address. The call's unchanged flow keeps
+        // its count.
         let mut flows = both_ways(false);
         flows[0].to = "10.77.0.2:4010".parse().unwrap();
         relay.set("call", &flows).await.unwrap();
@@ -216,7 +218,7 @@ fn calls_are_changed_counted_and_removed() {
         assert_eq!(heard(&server).1, "gone");
         assert_eq!(relay.counts().await.unwrap().len(), 2000);
 
-        // A new process takes over what a crashed one left, whole.
+        // A new process takes over a crashed one's flows, all of them.
         let next = KernelRelay::new("test", &ground());
         next.set("call", &both_ways(false)).await.unwrap();
         a.send_to(&rtp("again"), "10.77.0.9:10000").unwrap();
@@ -280,7 +282,7 @@ fn ten_thousand_calls_of_both_families_and_a_flush_of_all_rules() {
         assert_eq!((counts.len(), counts.values().map(Vec::len).sum::<usize>()), (10_001, 40_002));
         a.send_to(&rtp("x"), "10.77.0.9:10000").unwrap();
         assert_eq!(heard(&b).1, "x");
-        // The same again is nothing; half of them removed, others changed, in one go.
+        // The same set again changes nothing. Then one batch removes half of them and changes others.
         relay.set_many(all()).await.unwrap();
         assert_eq!(relay.counts_of(&["call"]).await.unwrap()["call"].iter().map(|c| c.packets).sum::<u64>(), 1);
         let moved = |flows: &[Flow]| -> Vec<Flow> {
@@ -295,14 +297,14 @@ fn ten_thousand_calls_of_both_families_and_a_flush_of_all_rules() {
         assert_eq!(relay.counts().await.unwrap().len(), 5_001);
         a.send_to(&rtp("y"), "10.77.0.9:10000").unwrap();
         assert_eq!(heard(&b).1, "y");
-        // Somebody takes everything away: the next change of any call brings all of it back.
+        // Somebody removes everything: the next change of any call restores all of it.
         flush();
         assert!(relay.counts().await.unwrap_err().to_string().contains("not there"));
         relay.remove("other-1").await.unwrap();
         assert_eq!(relay.counts().await.unwrap().len(), 5_000);
         a.send_to(&rtp("z"), "10.77.0.9:10000").unwrap();
         assert_eq!(heard(&b).1, "z");
-        // A process that ends in the middle leaves whole calls, and its successor goes on from there.
+        // A process that ends halfway leaves complete calls, and its successor continues from there.
         let some: Vec<(String, Vec<Flow>)> = many.iter().take(1_000).cloned().collect();
         relay.set_many(some.iter().map(|(call, _)| (&call[..], &[][..]))).await.unwrap();
         let wishes = some.iter().map(|(call, flows)| Wish {
@@ -330,7 +332,7 @@ fn ten_thousand_calls_of_both_families_and_a_flush_of_all_rules() {
             kept["call"].iter().any(|flow| flow.packets > 0),
             "what a successor leaves as it is keeps its counters"
         );
-        // A successor changes its mind about what a crashed process left.
+        // A successor changes the flows of a crashed process.
         let next = KernelRelay::new("test", &ground());
         next.set("call", &both_ways(false)).await.unwrap();
         assert_eq!(next.counts().await.unwrap().len(), 1);
@@ -344,7 +346,7 @@ fn ten_thousand_calls_of_both_families_and_a_flush_of_all_rules() {
     });
 }
 
-/// What phones send, and what only looks like a datagram to the right port.
+/// Real media of phones, and other datagrams to the right port.
 fn packets() -> [Vec<(&'static str, Vec<u8>)>; 2] {
     let stun = |kind: u8, cookie: u32| [&[kind, 1, 0, 0][..], &cookie.to_be_bytes(), &[7; 12]].concat();
     let dtls = |first: u8| [&[first, 0xfe, 0xfd][..], &[0; 10]].concat();
@@ -384,7 +386,7 @@ fn packets() -> [Vec<(&'static str, Vec<u8>)>; 2] {
 fn nothing_but_what_phones_send_is_forwarded() {
     let lan = Lan::new(&["a", "b", "h"]);
     add_vips(&lan, "h");
-    // The very port: what is refused must not reach the server either.
+    // The same port: refused packets must not reach the server either.
     let server = lan.socket("h", "10.77.0.9:10000");
     for v6 in [false, true] {
         let ip = move |n: u8, port: u16| if v6 { format!("[fd77::{n}]:{port}") } else { format!("10.77.0.{n}:{port}") };
@@ -404,7 +406,7 @@ fn nothing_but_what_phones_send_is_forwarded() {
             };
             for (what, packet) in &bad {
                 a.send_to(packet, &at).unwrap();
-                // What comes next is what was sent next: the wire keeps the order.
+                // The wire keeps the order: the next packet received is the next one sent.
                 a.send_to(&rtp(what), &at).unwrap();
                 next(what, &rtp(what));
             }
@@ -414,12 +416,12 @@ fn nothing_but_what_phones_send_is_forwarded() {
             }
             let refused = relay.refused().await.unwrap();
             assert_eq!(refused, RefusedPackets { payload: before.payload + bad.len() as u64, ..before });
-            // More than the wire carries at once: the first fragment has the ports, and starts like RTP.
+            // Longer than the wire carries at once: the first fragment has the ports, and starts like RTP.
             a.send_to(&rtp(&"long".repeat(700)), &at).unwrap();
             a.send_to(&rtp("whole"), &at).unwrap();
             next("a fragment", &rtp("whole"));
             assert_eq!(relay.refused().await.unwrap().parts, refused.parts + 1);
-            // Where T.38 was agreed, packets look like anything.
+            // With T.38 agreed, packets may look like anything.
             let fax: Vec<Flow> = both_ways(v6).into_iter().map(|flow| Flow { udptl: true, ..flow }).collect();
             relay.set("call", &fax).await.unwrap();
             for (what, packet) in good.iter().chain(&bad) {
@@ -441,7 +443,7 @@ fn what_would_end_on_this_host_is_dropped_whatever_addresses_it_has() {
     let lan = Lan::new(&["a", "b", "h"]);
     add_vips(&lan, "h");
     let a = lan.socket("a", "10.77.0.1:4000");
-    // Of addresses that came after the relay was armed, and that it was never told of.
+    // Addresses added after the relay was armed, and unknown to it.
     let server = lan.socket("h", "0.0.0.0:7000");
     lan.block_on("h", move || async move {
         assert!(sysctl::for_relay("eth0").errors.is_empty());
@@ -464,7 +466,7 @@ fn what_would_end_on_this_host_is_dropped_whatever_addresses_it_has() {
 #[derive(Clone, Copy)]
 struct NoCheck;
 
-/// SO_NO_CHECK, which nix has no name for.
+/// SO_NO_CHECK, for which nix has no name.
 impl nix::sys::socket::SetSockOpt for NoCheck {
     type Val = bool;
     fn set<F: std::os::fd::AsFd>(&self, fd: &F, on: &bool) -> nix::Result<()> {
@@ -472,7 +474,7 @@ impl nix::sys::socket::SetSockOpt for NoCheck {
         let size = u32::try_from(size_of::<i32>()).unwrap();
         let raw = std::os::fd::AsRawFd::as_raw_fd(&fd.as_fd());
         #[allow(unsafe_code)]
-        // SAFETY: the descriptor is open for the borrow; the option is an int, and `on` lives over the call.
+        // SAFETY: the descriptor is open for the borrow; the option is an int, and `on` outlives the call.
         let result =
             unsafe { libc::setsockopt(raw, libc::SOL_SOCKET, libc::SO_NO_CHECK, (&raw const on).cast(), size) };
         nix::errno::Errno::result(result).map(drop)

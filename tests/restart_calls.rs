@@ -1,4 +1,5 @@
-//! Calls on real servers while the agent is restarted: those that the server carries, and those that the agent carries.
+//! Calls on real servers during a restart of the agent: calls that the server carries, and calls that the agent
+//! carries.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
@@ -20,7 +21,7 @@ fn restart(scene: &mut Scene, agent: usize, signal: Signal) {
     scene.agents[agent].start_again().unwrap();
 }
 
-/// Waits until the agent counts so many calls of its server and so many of its own.
+/// Waits until the agent counts this many calls of its server, and this many of its own.
 fn counts(scene: &Scene, agent: usize, tracked: u64, carried: u64) {
     wait::until("the calls to be counted", SOON, || {
         let s = scene.agents[agent].instance().map_err(|e| format!("{e:#}"))?;
@@ -37,14 +38,14 @@ fn counts(scene: &Scene, agent: usize, tracked: u64, carried: u64) {
 #[test]
 fn calls_outlive_restarts_of_the_agent_before_and_after_a_takeover() {
     let mut scene = Scene::new(&["a", "b"]).unwrap();
-    // A start on a busy machine is within it.
+    // A start on a busy machine fits in it.
     for setup in &mut scene.setups {
         setup.hold = std::time::Duration::from_secs(3);
     }
     let (old, new) = scene.start_agents().unwrap();
     let calls = scene.calls(3, &[old, new]).unwrap();
 
-    // The server has its calls all the time: nobody is re-INVITEd, and no audio is missed.
+    // The server keeps its calls all the time: no re-INVITEs, and no gap in the audio.
     for signal in [Signal::SIGUSR2, Signal::SIGKILL] {
         restart(&mut scene, old, signal);
         assert_eq!(scene.armed().unwrap(), (old, new));
@@ -53,13 +54,13 @@ fn calls_outlive_restarts_of_the_agent_before_and_after_a_takeover() {
     }
     assert!(calls.phones().all(|p| p.state().reinvites.is_empty()), "a call that the server still has was re-INVITEd");
 
-    // What the agents have learnt again is good for a takeover.
+    // The calls learnt anew are good for a takeover.
     let at = unix_us();
     scene.lan.cut(&scene.agents[old].node).unwrap();
     scene.recovered(&calls, at).unwrap();
     counts(&scene, new, 0, 3);
 
-    // Now the agent carries the calls. The relay goes on in the kernel, and the next process takes them up.
+    // Now the agent carries the calls. The kernel keeps relaying, and the next process resumes the calls.
     for signal in [Signal::SIGUSR2, Signal::SIGKILL] {
         let at = unix_us();
         restart(&mut scene, new, signal);

@@ -1,4 +1,4 @@
-//! The store of calls on a real etcd: outages, compaction, late writes, encryption, and how far it lags.
+//! The store of calls on a real etcd: outages, compaction, late writes, encryption, and its lag.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
@@ -18,7 +18,7 @@ fn client(server: &EtcdServer) -> Etcd {
     Etcd::connect(&toml::from_str(&server.patient()).unwrap()).unwrap()
 }
 
-/// A client that gives up quickly, as an agent's does.
+/// A client that gives up quickly, like an agent's.
 fn hasty(server: &EtcdServer) -> Etcd {
     Etcd::connect(&toml::from_str(&server.patient().replace("20s", "1s")).unwrap()).unwrap()
 }
@@ -48,7 +48,7 @@ fn gone(id: &str) -> CallEvent {
     CallEvent::Delete { id: id.into(), reason: "BYE" }
 }
 
-/// One who follows: what it knows, by id the epoch.
+/// A follower of the store; it maps each known id to its epoch.
 struct Follower {
     handle: StoreHandle,
     events: mpsc::Receiver<StoreEvent>,
@@ -124,7 +124,7 @@ async fn an_outage_of_seconds_loses_nothing_of_500_changing_calls() {
         for n in 0..500 {
             all = change(&master, n, version);
         }
-        // Calls that begin and end meanwhile, and one that only ends.
+        // Calls that begin and end in the meantime, and one that only ends.
         master.apply(put(&format!("short-{version}"), version));
         master.apply(gone(&format!("short-{version}")));
         version += 1;
@@ -154,7 +154,7 @@ async fn what_was_deleted_while_the_watch_was_away_is_noticed_in_spite_of_compac
     master.write_as(1);
     ["stays", "changes", "goes"].iter().for_each(|id| master.apply(put(id, 1)));
     master.flush(LONG).await.unwrap();
-    // The backup reaches etcd through a way that can be cut.
+    // The backup reaches etcd over a path that can be cut.
     let mut way = Way::open(&server).await;
     let cut = Etcd::connect(&toml::from_str(&server.patient().replace(&server.url, &way.url)).unwrap()).unwrap();
     let mut backup = Follower::start(cut, settings());
@@ -172,7 +172,7 @@ async fn what_was_deleted_while_the_watch_was_away_is_noticed_in_spite_of_compac
         [("stays", 1), ("changes", 2), ("comes", 2)].map(|(id, e)| (id.to_owned(), e)).into();
     backup.knows(&all).await;
     assert_eq!(backup.synced, 2);
-    // And it follows on.
+    // Then it follows again.
     master.apply(gone("comes"));
     backup.until(|f| !f.known.contains_key("comes")).await;
     backup.handle.read_again();
@@ -180,7 +180,7 @@ async fn what_was_deleted_while_the_watch_was_away_is_noticed_in_spite_of_compac
     server.stop();
 }
 
-/// A TCP way to etcd that can be cut and mended.
+/// A TCP path to etcd that can be cut and restored.
 struct Way {
     url: String,
     task: Option<tokio::task::JoinHandle<()>>,
@@ -208,7 +208,7 @@ impl Way {
         }));
     }
 
-    /// Connections die with it, and new ones are refused.
+    /// Its connections die, and new ones are refused.
     fn cut(&mut self) {
         self.task.take().unwrap().abort();
     }
@@ -219,7 +219,7 @@ async fn only_the_named_writer_writes_and_late_writes_are_void() {
     let server = EtcdServer::start();
     let etcd = client(&server);
     let (old, _events) = Store::start(etcd.clone(), settings());
-    // Before it is named it writes nothing.
+    // Before it is the named writer it writes nothing.
     old.apply(put("a", 1));
     assert!(matches!(old.flush(Duration::from_millis(100)).await, Err(FlushError::Late { pending: 1, .. })));
     assert!(epochs(&etcd).await.is_empty() && etcd.get(WRITER).await.unwrap().is_none());
@@ -227,7 +227,7 @@ async fn only_the_named_writer_writes_and_late_writes_are_void() {
     old.flush(LONG).await.unwrap();
     let named = etcd.get(WRITER).await.unwrap().unwrap();
     assert_eq!(named.value, b"4");
-    // What it sent and did not hear of compares the revision of its naming.
+    // A write sent without a known result compares the revision of its naming.
     let late = |revision| {
         let op = Op::Put {
             key: format!("{}a", prefix("c", "main")),
@@ -237,14 +237,14 @@ async fn only_the_named_writer_writes_and_late_writes_are_void() {
         etcd.txn(vec![Compare::ModRevision(WRITER.into(), revision)], vec![op], Vec::new())
     };
 
-    // A new process with the same right: whatever the old one has under way is void.
+    // A new process with the same epoch voids every write that the old one has under way.
     let (again, _events) = Store::start(etcd.clone(), settings());
     again.write_as(4);
     again.apply(put("a", 2));
     again.flush(LONG).await.unwrap();
     assert!(!late(named.mod_revision).await.unwrap().succeeded);
     assert_eq!(epochs(&etcd).await["a"], 2);
-    // Somebody removes the key, or writes nonsense: it is put right, and nothing is lost.
+    // Somebody removes the key, or writes nonsense: it is repaired, and nothing is lost.
     for broken in [None, Some("nonsense"), Some("3")] {
         match broken {
             Some(value) => server.must(&["put", WRITER, value]),
@@ -265,7 +265,7 @@ async fn only_the_named_writer_writes_and_late_writes_are_void() {
     assert!(again.is_refused() && again.status().refused > 0);
     assert_eq!(epochs(&etcd).await, BTreeMap::from([("a".to_owned(), 5)]));
     assert_eq!(again.stop_writing(), 2);
-    // With a new right it writes again.
+    // With a new epoch it writes again.
     again.write_as(6);
     assert!(!again.is_refused());
     again.apply(put("b", 6));
@@ -273,7 +273,7 @@ async fn only_the_named_writer_writes_and_late_writes_are_void() {
     assert_eq!(epochs(&etcd).await.len(), 2);
 }
 
-/// What this release has by default.
+/// The defaults of this release.
 fn sealing() -> StoreSettings {
     StoreSettings { encrypt: true, accept_plain: false, ..settings() }
 }
@@ -282,7 +282,7 @@ async fn value(etcd: &Etcd, id: &str) -> Vec<u8> {
     etcd.get(&format!("{}{id}", prefix("c", "main"))).await.unwrap().unwrap().value
 }
 
-/// The release before writes plain calls by default, and reads both kinds.
+/// The previous release writes plain calls by default, and reads both kinds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_with_plain_calls_is_upgraded_node_by_node_without_losing_one() {
     let server = EtcdServer::start();
@@ -293,7 +293,7 @@ async fn a_cluster_with_plain_calls_is_upgraded_node_by_node_without_losing_one(
     before.handle.apply(put("both", 1));
     before.handle.flush(LONG).await.unwrap();
     let all: BTreeMap<String, u64> = [("still", 1), ("both", 1)].map(|(id, e)| (id.to_owned(), e)).into();
-    // Forgetting `plain_records` is told.
+    // A missing `plain_records` shows in the status.
     let mut hasty = Follower::start(etcd.clone(), sealing());
     hasty.until(|f| f.synced == 1).await;
     assert_eq!((hasty.known.len(), hasty.handle.status().plain_refused), (0, 2));
@@ -301,19 +301,19 @@ async fn a_cluster_with_plain_calls_is_upgraded_node_by_node_without_losing_one(
     let mut first = Follower::start(etcd.clone(), StoreSettings { accept_plain: true, ..sealing() });
     first.knows(&all).await;
     assert_eq!(first.handle.status().outdated, 2);
-    // It becomes master, and the one that is still of the release before follows.
+    // It becomes master, and the node with the previous release follows.
     first.handle.write_as(2);
     first.handle.apply(put("both", 2));
     first.handle.apply(put("after", 2));
     let all: BTreeMap<String, u64> = [("still", 1), ("both", 2), ("after", 2)].map(|(id, e)| (id.to_owned(), e)).into();
     before.knows(&all).await;
     first.knows(&all).await;
-    // Nobody changed `still`; it is written anew all the same.
+    // `still` has not changed; it is rewritten all the same.
     first.until(|f| f.handle.status().outdated == 0).await;
     for id in ["still", "both", "after"] {
         assert!(!String::from_utf8(value(&etcd, id).await).unwrap().contains("example.org"), "{id}");
     }
-    // The other one is upgraded; `plain_records` goes.
+    // The other node is upgraded; `plain_records` goes.
     let mut second = Follower::start(etcd.clone(), sealing());
     second.knows(&all).await;
     assert_eq!((second.handle.status().bad_values, hasty.handle.status().plain_refused), (0, 0));
@@ -345,11 +345,11 @@ async fn the_key_is_changed_node_by_node_without_losing_a_call() {
     b.handle.flush(LONG).await.unwrap();
     a.knows(&all).await;
     a.until(|f| f.handle.status().outdated == 1).await;
-    // Then nobody accepts the former key any more.
+    // Then no node accepts the former key any more.
     let mut last = follow(with(2, &[]));
     last.knows(&all).await;
     assert_eq!((last.handle.status().bad_values, last.handle.status().outdated), (0, 0));
-    // Somebody puts back what was stored under the former key: it is told, and what is known stands.
+    // Somebody puts back a value under the former key: the status counts it, and the known call stands.
     etcd.put(&format!("{}long", prefix("c", "main")), &old, 0).await.unwrap();
     last.until(|f| f.handle.status().foreign_refused == 1).await;
     last.handle.read_again();
@@ -408,7 +408,7 @@ async fn garbage_is_skipped_and_counted_and_left_where_it_is() {
     master.handle.apply(put("b", 1));
     master.until(|f| f.known.contains_key("b")).await;
     assert_eq!(master.handle.status().bad_values, 0, "what is no longer there is no longer counted");
-    // What this node wrote comes back as what it handed over, not as a copy.
+    // This node's own write comes back as the object it handed over, not as a copy.
     let ours = Box::new(call("c", 1));
     let leg = ours.legs[0].clone();
     master.handle.apply(CallEvent::Put(ours));
@@ -453,6 +453,6 @@ async fn a_change_is_in_etcd_within_50_ms() {
     let mut lags = tokio::time::timeout(LONG, watched).await.unwrap().unwrap();
     lags.sort_unstable();
     println!("{{\"store_lag_ms\":{{\"p50\":{:?},\"p99\":{:?},\"max\":{:?}}}}}", lags[200], lags[395], lags[399]);
-    // The machine of a test may stand still at times; half of the changes see none of that.
+    // A test machine may stall at times; the median is free of that.
     assert!(lags[200] < Duration::from_millis(50), "{:?}", lags[200]);
 }

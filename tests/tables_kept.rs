@@ -1,4 +1,4 @@
-//! A new process goes on with the tables that the one before it left, without a run of nft, if they are as it would make them; else it
+//! A new process keeps its predecessor's tables, without a run of nft, if they match what it would make; otherwise it
 //! makes them anew.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -18,7 +18,7 @@ const FENCE: &str = "keepcall-fence-test";
 /// A packet of RTP (RFC 3550 section 5.1).
 const RTP: &[u8] = b"\x80\0\0\x01\0\0\0\x02\0\0\0\x03audio";
 
-/// What nft prints of a table, without counts, which change.
+/// The output of nft for a table, without the changing counts.
 fn listed(lan: &Lan, table: &str) -> String {
     let words = |line: &str| {
         let mut words: Vec<&str> = line.split_whitespace().collect();
@@ -30,7 +30,7 @@ fn listed(lan: &Lan, table: &str) -> String {
     stdout(&lan.exec("h", &format!("nft -a list table inet {table}"))).lines().map(words).collect()
 }
 
-/// The kernel's numbers of the table and of each rule: a rule that is made anew has another one, or is in another table.
+/// The kernel's handles of the table and of each rule: a rule made anew has another handle, or is in another table.
 fn handles(lan: &Lan, table: &str) -> BTreeSet<(u64, u64)> {
     let text = listed(lan, table);
     let handle = |line: &str| line.rsplit_once("# handle ")?.1.parse::<u64>().ok();
@@ -40,7 +40,7 @@ fn handles(lan: &Lan, table: &str) -> BTreeSet<(u64, u64)> {
     rules.filter_map(|line| Some((table, handle(line)?))).collect()
 }
 
-/// Changes a table as somebody else might.
+/// Changes a table as a stranger might.
 fn damage(lan: &Lan, script: &str) {
     let script = script.to_owned();
     lan.block_on(
@@ -53,7 +53,7 @@ fn vip(n: u8, port: u16) -> SocketAddr {
     SocketAddr::new([10, 77, 0, n].into(), port)
 }
 
-/// A new process takes the relay over, with a call by each of these addresses: between 10.77.0.1 and 10.77.0.2.
+/// A new process takes over the relay, with a call at each of these addresses, between 10.77.0.1 and 10.77.0.2.
 fn relay(lan: &Lan, vips: &'static [u8]) {
     lan.block_on("h", move || async move {
         assert!(sysctl::for_relay("eth0").errors.is_empty());
@@ -80,7 +80,7 @@ fn scene() -> (Lan, impl Fn(u8, &str)) {
     }
     let (a, b) = (lan.socket("a", "10.77.0.1:4000"), lan.socket("b", "10.77.0.2:4002"));
     let forwards = move |n: u8, when: &str| {
-        // Shown if the audio does not come.
+        // Printed if the audio does not arrive.
         println!("{when}");
         a.send_to(RTP, vip(n, 10_000)).unwrap();
         assert_eq!(receive(&b).0, vip(n, 10_004).to_string(), "{when}");
@@ -157,7 +157,7 @@ fn a_relay_that_is_not_as_it_should_be_is_made_anew() {
     assert!(!listed(&lan, RELAY).contains("10.77.0.8"));
 }
 
-/// Rules as they should be, over sets that hold less: what is refused in spite of the signature leads to nft as well.
+/// Correct rules over sets that hold less: a refusal in spite of the signature leads to nft as well.
 #[test]
 fn a_relay_that_takes_no_flows_is_made_anew_although_its_rules_are_right() {
     let (lan, forwards) = scene();
@@ -172,7 +172,7 @@ fn a_relay_that_takes_no_flows_is_made_anew_although_its_rules_are_right() {
     assert!(!listed(&lan, RELAY).contains("size 1\n"));
 }
 
-/// A new process takes the fence over.
+/// A new process takes over the fence.
 fn fence(lan: &Lan, to: FenceState, ports: &'static [u16]) {
     lan.block_on("h", move || async move {
         let fence = Fence::new("test", ports, (10_000, 20_000));
@@ -196,7 +196,7 @@ fn a_fence_is_turned_by_a_new_process_and_made_anew_only_if_it_must_be() {
         assert!(passed.all(|passed| passed == first), "{what}");
         first
     };
-    // A port of SIP among those of media does not matter.
+    // A SIP port among the media ports does not matter.
     const PORTS: &[u16] = &[5060, 10_000, 5060];
     fence(&lan, FenceState::Closed, PORTS);
     let first = handles(&lan, FENCE);

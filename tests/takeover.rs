@@ -1,4 +1,4 @@
-//! Calls on real servers, and what happens to them when the master changes: planned, by death, and more than once.
+//! Calls on real servers at changes of master: planned, by death, and repeated.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
@@ -10,7 +10,7 @@ use lab::phone::{Command, Manner, Phase};
 use lab::scene::{SOON, Scene};
 use lab::{unix_us, wait};
 
-/// A hold and a resume of the first call's caller, through whatever carries the call now.
+/// The first call's caller holds and resumes, through whatever carries the call now.
 fn hold_and_resume(calls: &Calls) {
     let (caller, called) = &calls.pairs[0];
     for (command, theirs, ours) in [(Command::Hold, "recvonly", "sendonly"), (Command::Resume, "sendrecv", "sendrecv")]
@@ -41,7 +41,7 @@ fn the_server_that_lost_the_address_does_not_reach_the_phones() {
     let at = scene.switch_from(old).unwrap();
     scene.recovered(&calls, at).unwrap();
 
-    // It still has all dialogs, with the right tags: its BYEs would end the calls.
+    // The old server still has all dialogs, with the right tags: its BYEs would end the calls.
     let channels = || scene.servers[old].console("core show channels count").unwrap();
     assert!(channels().contains("8 active channels"), "{}", channels());
     scene.servers[old].console("channel request hangup all").unwrap();
@@ -71,7 +71,7 @@ fn calls_outlive_a_switchover_the_way_back_and_then_the_death_of_the_host() {
 
     let at = scene.switch_from(first).unwrap();
     scene.recovered(&calls, at).unwrap();
-    // The hook has restarted the server: it is fit again, and knows nothing of the calls.
+    // The hook has restarted the server: it is fit again, and has no knowledge of the calls.
     assert_eq!(scene.armed().unwrap(), (second, first));
     scene.wait_stored(first, 4).unwrap();
 
@@ -79,7 +79,7 @@ fn calls_outlive_a_switchover_the_way_back_and_then_the_death_of_the_host() {
     scene.recovered(&calls, at).unwrap();
     assert_eq!(scene.armed().unwrap(), (first, second));
     hold_and_resume(&calls);
-    // What was agreed in the last moments before a host dies, dies with it: a call's state is some 50 ms behind in etcd.
+    // An agreement from a host's last moments dies with it: a call's state in etcd lags some 50 ms.
     scene.in_conversation(&calls).unwrap();
 
     let at = unix_us();
@@ -94,7 +94,7 @@ fn phones_that_speak_from_another_port_than_they_listen_on_keep_their_audio() {
     let mut scene = Scene::new(&["a", "b"]).unwrap();
     let (old, new) = scene.start_agents().unwrap();
     let calls = scene.calls_of(3, Manner { speak_elsewhere: true, ..Manner::default() }, &[new]).unwrap();
-    // The relay goes by the real source, which is learnt from a few packets of each phone.
+    // The relay uses the real source, which is learnt from a few packets of each phone.
     wait::until("the source of every phone's audio", SOON, || {
         let rows = scene.agents[new].ask(&["calls"]).map_err(|e| format!("{e:#}"))?;
         let legs: Vec<_> = rows.as_array().into_iter().flatten().flat_map(|c| c["legs"].as_array()).flatten().collect();
@@ -119,7 +119,7 @@ fn an_agent_that_is_stopped_hands_over_and_comes_back_as_backup() {
 
     let host = scene.host(old).clone();
     assert!(!host.has_address(lab::lan::VIP4.into()).unwrap() && !host.has_address(lab::lan::VIP6.into()).unwrap());
-    // What is left: the phones of the calls that moved stay closed to the server, which lives.
+    // What remains: the moved calls' phones stay closed to the living server.
     assert_eq!(host.exec(&["nft", "list", "tables"]).unwrap().trim(), "table inet keepcall-fence-sip");
     scene.servers[old].console("channel request hangup all").unwrap();
     scene.in_conversation(&calls).unwrap();
@@ -130,7 +130,7 @@ fn an_agent_that_is_stopped_hands_over_and_comes_back_as_backup() {
     scene.wait_stored(old, 3).unwrap();
     scene.in_conversation(&calls).unwrap();
 
-    // And it is good for the calls that it handed over.
+    // The old node can take back the calls that it handed over.
     let at = scene.switch_from(new).unwrap();
     scene.recovered(&calls, at).unwrap();
     scene.end(&calls, &[old, new, old]).unwrap();
@@ -160,7 +160,7 @@ fn a_single_node_adopts_its_own_calls_after_a_restart_of_the_agent() {
     let s = scene.agents[0].instance().unwrap();
     assert_eq!((s["calls"]["tracked"].as_u64(), s["calls"]["carried"].as_u64()), (Some(3), Some(0)), "{s}");
 
-    // The server ends them, and the agent that adopted them takes note.
+    // The server ends them, and the agent that adopted them notices.
     assert_eq!(calls.hang_up(SOON).unwrap(), 3);
     scene.wait_stored(0, 0).unwrap();
     assert!(calls.phones().all(|p| p.state().phase == Phase::Ended));
@@ -179,7 +179,7 @@ fn an_address_that_was_left_behind_is_removed_at_the_start() {
         if scene.host(0).has_address(lab::lan::VIP4.into()).unwrap() { Ok(()) } else { Err("not yet".into()) }
     })
     .unwrap();
-    // By hand, as a /32 and a /128: whatever their prefix, they would be answered for.
+    // Added by hand, as a /32 and a /128: the kernel would answer for them whatever their prefix.
     for vip in [lab::lan::VIP4.into(), lab::lan::VIP6.into()] {
         scene.host(1).add_address(vip).unwrap();
     }
@@ -194,7 +194,7 @@ fn an_address_that_was_left_behind_is_removed_at_the_start() {
     scene.answered_by(&[0]).unwrap();
 }
 
-/// What `host` sends from the virtual address by UDP: one line a packet, from now on.
+/// UDP packets that `host` sends from the virtual address, one line each, from now on.
 fn overhear(host: &lab::lan::Host) -> lab::proc::Proc {
     let vip = lab::lan::VIP4.to_string();
     let filter = ["udp", "and", "src", "host", vip.as_str()];
@@ -216,7 +216,7 @@ fn packets(dump: &lab::proc::Proc) -> Vec<String> {
     log.lines().filter(|l| l.contains(" IP ")).map(str::to_owned).collect()
 }
 
-/// The newest change of master, once so much is known of its three calls.
+/// The newest change of master, once its three calls have this outcome.
 fn newest(agent: &lab::agent::Agent, calls: &str) -> serde_json::Value {
     wait::until("the takeover in the history", SOON, || {
         let all = agent.history().map_err(|e| format!("{e:#}"))?;
@@ -255,7 +255,7 @@ fn observe_touches_no_call_audio_relays_it_and_history_tells_what_would_have_bee
     let tables = scene.host(new).exec(&["nft", "list", "ruleset"]).unwrap();
     assert!(!tables.contains(&scene.lan.host("p1").unwrap().ip4.to_string()), "{tables}");
 
-    // A word on either node counts for both, at once.
+    // An order on either node counts for both, at once.
     assert_eq!(scene.armed().unwrap(), (new, old));
     let reply = scene.agents[old].ask(&["mode", lab::agent::INSTANCE, "audio", "--yes"]).unwrap();
     assert!(reply["now"]["mode"] == "audio" && reply["now"]["nodes"].as_array().unwrap().len() == 2, "{reply}");

@@ -14,7 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Long enough for a packet on a virtual wire, when it must not come.
+/// Long enough for a packet on a virtual wire; used where none may come.
 const QUIET: Duration = Duration::from_millis(300);
 
 fn vips() -> Vec<IpNet> {
@@ -86,7 +86,7 @@ fn removing_one_address_leaves_another_of_the_same_subnet() {
         assert!(sysctl::for_address("eth0").errors.is_empty());
         let addresses = Addresses::open().unwrap();
         addresses.add("eth0", &two).await.unwrap();
-        // The first is the primary one; by the kernel's default the other would go with it.
+        // The first is the primary one; by the kernel's default the other would be removed with it.
         addresses.remove("eth0", &two[..1]).await.unwrap();
         assert_eq!(addresses.present("eth0", &bare(&two)).await.unwrap(), two[1..].to_vec());
     });
@@ -102,11 +102,11 @@ fn a_missing_interface_and_missing_privilege_are_named() {
     assert!(error.to_string().contains("eth0"), "{error}");
     let error = lan.inside("a", || Announcer::open("eth7", &ips()).unwrap_err());
     assert!(error.to_string().contains("eth7"), "{error}");
-    // The thread alone gives up its capabilities, for good.
+    // Only this thread gives up its capabilities, for good.
     let (address, announce, raw) = lan.block_on("a", || async {
         let mut nobody = Caps { header: CapHeader { version: 0x2008_0522, pid: 0 }, data: [CapData::default(); 2] };
         #[allow(unsafe_code)]
-        // SAFETY: version 3 of capset takes a header and two data blocks, both of which live over the call.
+        // SAFETY: version 3 of capset takes a header and two data blocks; both outlive the call.
         let result = unsafe { libc::syscall(libc::SYS_capset, &raw mut nobody.header, nobody.data.as_ptr()) };
         assert_eq!(result, 0);
         let address = Addresses::open().unwrap().add("eth0", &vips()).await.unwrap_err().to_string();
@@ -180,7 +180,7 @@ fn what_this_process_removes_is_not_told_and_what_others_remove_is() {
         addresses.add("eth0", &vips()).await.unwrap();
         let watched: Vec<(String, IpNet)> = vips().into_iter().map(|v| ("eth0".to_owned(), v)).collect();
         let mut monitor = addresses.watch(&watched).unwrap();
-        // As at the end of a right that comes back: twice removed, and added again.
+        // As at the end of a hold that comes back: removed twice, and added again.
         for _ in 0..3 {
             addresses.remove("eth0", &vips()).await.unwrap();
             addresses.remove("eth0", &vips()).await.unwrap();
@@ -218,7 +218,7 @@ fn a_lifetime_is_renewed_without_noise_and_ends() {
             addresses.add("eth0", &vips()).await.unwrap();
         }
         assert!(tokio::time::timeout(QUIET, monitor.next()).await.is_err(), "a renewal is told");
-        // The kernel ends it as it ends any: as if the agent were gone for good.
+        // The kernel expires it like any address, as if the agent were gone for good.
         let ip = format!("-n {space} addr change 10.77.0.9/24 dev eth0 valid_lft 1 preferred_lft 1");
         assert!(std::process::Command::new("ip").args(ip.split_whitespace()).status().unwrap().success());
         let event = tokio::time::timeout(Duration::from_secs(10), monitor.next()).await.unwrap().unwrap();
@@ -227,7 +227,7 @@ fn a_lifetime_is_renewed_without_noise_and_ends() {
     });
     let whole = LIFETIME.as_secs();
     assert!(left(&lan).len() == 3 && left(&lan).iter().all(|s| (whole - 5..=whole).contains(s)), "{:?}", left(&lan));
-    // The host's own address has its route still, and without an end.
+    // The host's own address still has its route, without an expiry.
     assert_eq!(lan.ip("a", "-6 route show fd77::/64"), route);
     lan.block_on("a", || async { Addresses::open().unwrap().remove("eth0", &vips()).await.unwrap() });
     assert_eq!(lan.ip("a", "-6 route show fd77::/64"), route);
@@ -250,7 +250,7 @@ fn a_client_on_the_lan_follows_the_announcement_from_one_host_to_the_other() {
     };
     take("a");
     for ip in ["10.77.0.9", "fd77::9"] {
-        // The client talks to it, so it has an entry.
+        // The client talks to it, and so has a neighbour entry.
         let to = SocketAddr::new(ip.parse().unwrap(), 5060);
         lan.inside("client", move || {
             std::net::UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })
@@ -270,9 +270,9 @@ fn a_client_on_the_lan_follows_the_announcement_from_one_host_to_the_other() {
 #[test]
 fn frames_are_what_the_rfcs_ask_for_and_stop_when_told() {
     let lan = Lan::new(&["a", "client"]);
-    // Immediate mode, or what comes last would wait in the kernel while tcpdump ends.
+    // Immediate mode; otherwise the last packets would wait in the kernel while tcpdump ends.
     let mut dump = lan.spawn("client", "tcpdump --immediate-mode -nnvv -e -l -i eth0 -Q in arp or icmp6[0]==136");
-    // tcpdump says on stderr when it listens.
+    // tcpdump reports on stderr that it listens.
     let mut heard = std::io::BufReader::new(dump.stderr.take().unwrap());
     let mut line = String::new();
     while !line.contains("listening on") {
@@ -295,7 +295,7 @@ fn frames_are_what_the_rfcs_ask_for_and_stop_when_told() {
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert_eq!(announcer.counters().0, sent, "it announces on after its end");
     });
-    // It was sent 25 times at least; three of it are enough to read, and tell that none is half written.
+    // It was sent at least 25 times; three are enough to read, and prove that none is half written.
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(dump.stdout.take().unwrap()));
     let mut text = String::new();
     while text.matches("tgt is fd77::9").count() < 3 {
@@ -334,7 +334,7 @@ fn the_fence_holds_the_server_back_and_nothing_else() {
     };
     let fence = |state: FenceState, phones: &'static [&'static str]| {
         lan.block_on("server", move || async move {
-            // A new process each time: it adopts what is there.
+            // A new process each time, which adopts the existing table.
             let fence = Fence::new("test", &[5060, 5080], (10_000, 20_000));
             match state {
                 FenceState::Closed => fence.closed().await.unwrap(),
@@ -410,7 +410,7 @@ fn one_fence_turns_often_and_survives_a_flush_of_the_ruleset() {
     ] {
         turn(to);
     }
-    // A firewall that loads its own rules takes ours away.
+    // A firewall that loads its own rules removes ours.
     lan.exec("server", "nft flush ruleset");
     turn(FenceState::Closed);
     lan.exec("server", "nft flush ruleset");

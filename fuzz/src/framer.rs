@@ -1,19 +1,19 @@
-//! Streams of bytes cut into messages.
+//! Cuts streams of bytes into messages.
 
 use super::{choices, show};
 use keepcall::sip::framer::{Framer, MAX_MESSAGE, datagram};
 use keepcall::sip::message::{Message, ParseError};
 
-/// What comes whole behind any gap.
+/// A message found whole behind any gap.
 const NEXT: &[u8] = b"BYE sip:a@h SIP/2.0\r\nFrom: <sip:a>;tag=1\r\nTo: <sip:b>;tag=2\r\nCall-ID: next\r\nCSeq: 2 BYE\r\nContent-Length: 0\r\n\r\n";
 
-/// `data` as one direction of a connection, as a part of one, and as a datagram.
+/// Reads `data` as one direction of a connection, as a part of one, and as a datagram.
 pub fn framer(data: &[u8]) {
     let whole = cut(data, usize::MAX, Framer::new());
     for most in [1, 2 + (choices(data) % 60) as usize] {
         let pieces = cut(data, most, Framer::new());
-        // Where a Content-Length is wrong, a start line inside of a body tells so, but only while the body is not whole: so what was
-        // there at once may be read in another way.
+        // A start line inside a body exposes a wrong Content-Length, but only while the body is incomplete. So bytes
+        // that arrive at once may be read differently from the same bytes in pieces.
         if whole.1 == 0 && start_lines(data) == whole.0.len() && whole.0.iter().all(|m| is_whole(m)) {
             assert_eq!(pieces, whole, "however the stream is cut: {most}");
         }
@@ -25,7 +25,7 @@ pub fn framer(data: &[u8]) {
     assert!(pieces.iter().all(|p| !p.is_empty()) && pieces.concat() == data, "a datagram is cut without loss");
 }
 
-/// The messages in a stream that is there at once.
+/// The messages in a stream that arrives at once.
 pub fn messages(data: &[u8]) -> Vec<Vec<u8>> {
     cut(data, usize::MAX, Framer::new()).0
 }
@@ -40,7 +40,7 @@ fn is_whole(m: &[u8]) -> bool {
     Message::parse(m).is_ok_and(|m| m.is_whole())
 }
 
-/// The messages, and how many bytes were passed over.
+/// The messages, and the number of skipped bytes.
 fn cut(data: &[u8], most: usize, mut framer: Framer) -> (Vec<Vec<u8>>, u64) {
     let mut all = Vec::new();
     let mut bytes = 0;
@@ -69,7 +69,7 @@ fn check(m: &[u8]) {
     assert!(!matches!(read, Some(ParseError::NotSip | ParseError::TooLarge)), "{read:?}: {}", show(m));
 }
 
-/// The other way to use it gives the same.
+/// `push` and `next` give the same messages as `feed`.
 fn pushed(data: &[u8]) {
     let (mut fed, mut pushed) = (Framer::new(), Framer::new());
     let (mut a, mut b) = (Vec::new(), Vec::new());
@@ -86,7 +86,7 @@ fn pushed(data: &[u8]) {
     );
 }
 
-/// Whatever was before, after lost bytes the next whole message is found.
+/// After lost bytes the next whole message is found, whatever came before.
 fn behind_a_gap(data: &[u8]) {
     let mut framer = Framer::new();
     framer.feed(data, &mut check);

@@ -1,4 +1,4 @@
-//! HEP: packets, streams of them, and whom to believe.
+//! HEP: packets, streams of packets, and trusted senders.
 
 use super::packet::Run;
 use super::{choices, inside, show};
@@ -14,7 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 /// The key in the saved inputs.
 const SECRET: &[u8] = b"secret";
 
-/// `data` as a datagram from a server, and as a stream.
+/// Reads `data` as a datagram from a server, and as a stream.
 pub fn hep(data: &[u8]) {
     datagram(data);
     stream(data);
@@ -54,7 +54,7 @@ fn datagram(data: &[u8]) {
         assert_eq!(h.kind, Kind::Sip);
         let own = |a: SocketAddr| a.ip() == source || a.ip() == "2001:db8::100".parse::<IpAddr>().unwrap();
         assert!(own(r.src) != own(r.dst), "the server is one end: {} {}", r.src, r.dst);
-        // The port of a TCP connection that the server opened becomes its own.
+        // For a TCP connection opened by the server, the server's SIP port replaces its source port.
         let kept = |was: SocketAddr, is: SocketAddr| {
             was.port() == is.port() || r.transport == Transport::Tcp && own(is) && is.port() == 5060
         };
@@ -71,7 +71,7 @@ fn judged(c: Counters) -> u64 {
     c.received + c.refused + c.malformed + c.not_sip + c.elsewhere
 }
 
-/// What the framer gives, with the stream cut into pieces of at most `most` bytes.
+/// The framer's packets, with the stream cut into pieces of at most `most` bytes.
 fn packets(data: &[u8], most: usize) -> (Vec<Vec<u8>>, bool) {
     let mut framer = Framer::default();
     let mut all = Vec::new();

@@ -1,5 +1,5 @@
-//! What must hold for any input. The fuzzer calls these functions, and so does an ordinary test, with the saved inputs and with
-//! mutations of them: a broken invariant is a panic in both.
+//! Invariants that hold for any input. The fuzzer calls these functions, and so does an ordinary test, with the saved
+//! inputs and mutations of them. A broken invariant panics in both.
 
 #![allow(
     clippy::unwrap_used,
@@ -25,19 +25,19 @@ pub use path::{path, walked};
 pub use sdp::sdp;
 pub use uri::uri;
 
-/// Whether `part` lies inside of `whole`, byte for byte in the same memory: a view, not a copy. An empty one may stand for
-/// "nothing".
+/// Whether `part` lies inside `whole`, byte for byte in the same memory: a view, not a copy. An empty part may stand
+/// for "nothing".
 pub fn inside(whole: &[u8], part: &[u8]) -> bool {
     let (whole, part) = (whole.as_ptr_range(), part.as_ptr_range());
     part.is_empty() || (whole.start <= part.start && part.end <= whole.end)
 }
 
-/// A number that depends on all of `data` (FNV-1a): where an invariant needs choices, the input makes them.
+/// A number that depends on all of `data` (FNV-1a). Where an invariant needs choices, the input makes them.
 pub fn choices(data: &[u8]) -> u64 {
     data.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3))
 }
 
-/// Bytes for people.
+/// Bytes in readable form.
 pub fn show(bytes: &[u8]) -> String {
     bytes.escape_ascii().to_string()
 }

@@ -25,7 +25,7 @@ const NAMES: [Name; 16] = [
     Name::Other,
 ];
 
-/// `data` as a datagram.
+/// Reads `data` as a datagram.
 pub fn message(data: &[u8]) {
     let Ok(m) = Message::parse(data) else { return };
     views(data, &m);
@@ -101,7 +101,7 @@ fn typed(data: &[u8], m: &Message<'_>) {
     );
 }
 
-/// What is written is strict: CRLF only, tokens for names, one Content-Length, and that is right.
+/// Written messages are strict: CRLF only, tokens for names, and one correct Content-Length.
 fn strict(out: &[u8]) -> Message<'_> {
     let end = out.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
     let (head, body) = (&out[..end], &out[end + 4..]);
@@ -126,7 +126,7 @@ fn strict(out: &[u8]) -> Message<'_> {
     m
 }
 
-/// A value as it is written: folds become spaces.
+/// A value in its written form: folds become spaces.
 fn flat(value: &[u8]) -> Vec<u8> {
     value.iter().map(|b| if matches!(b, b'\r' | b'\n') { b' ' } else { *b }).collect()
 }

@@ -1,4 +1,4 @@
-//! Datagrams into a call table: whatever comes, what it tells is consistent, and in the end it forgets everything.
+//! Feeds datagrams into a call table: whatever arrives, its output is consistent, and in the end it forgets everything.
 
 use super::show;
 use keepcall::calls::model::{Call, CallEvent, LegState};
@@ -13,16 +13,17 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// Between two datagrams in the input: a byte that no message has.
+/// Separates two datagrams in the input: a byte that occurs in no message.
 pub const SEPARATOR: u8 = 0x1e;
 const MAX_CALLS: usize = 8;
-/// Two legs for each call, and an eighth, at least one, for emergency calls.
+/// Two legs for each call, plus an eighth (at least one) for emergency calls.
 const ANSWERED: usize = 2 * MAX_CALLS + 3;
-/// The least room of legs that the server has not answered, and of dialogs of which only a phone speaks; an eighth more for emergency calls.
+/// The least room for legs that the server has not answered, and for dialogs with a phone alone; plus an eighth for
+/// emergency calls.
 const UNANSWERED: usize = 2 * (64 + 8);
 
-/// `data` as datagrams between a server and two phones. Each begins with a byte that says who sends it: `<` the server to phone A,
-/// `>` phone A to the server, `(` and `)` the same for phone B; `t` lets a minute pass instead.
+/// Reads `data` as datagrams between a server and two phones. Each begins with a byte for its direction: `<` server to
+/// phone A, `>` phone A to server, `(` and `)` the same for phone B. `t` lets a minute pass instead.
 pub fn packet(data: &[u8]) {
     let mut run = Run::new();
     for record in data.split(|b| *b == SEPARATOR) {
@@ -48,7 +49,7 @@ fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-/// A table with what it has told so far.
+/// A table and its output so far.
 pub struct Run {
     table: Table,
     vips: Vec<IpAddr>,
@@ -73,7 +74,7 @@ impl Run {
         Self { table: Table::new(settings), vips, stored: BTreeSet::new(), packets: 0, now: Time::ZERO }
     }
 
-    /// Hands in a datagram, and again: a retransmission, or the same one heard at another place, changes nothing.
+    /// Hands in a datagram twice: a retransmission, or the same datagram heard at another place, changes nothing.
     pub fn hear(&mut self, p: &Packet<'_>) {
         self.packets += 2;
         self.table.handle_packet(p, 1, self.now);
@@ -96,7 +97,7 @@ impl Run {
         assert!(self.table.next_deadline().is_none_or(|at| at > self.now), "what is due is done");
     }
 
-    /// Lets all timers run out: then nothing may be left, neither in the table nor in what it had stored.
+    /// Lets all timers run out. Nothing may be left then, neither in the table nor in its stored calls.
     pub fn finish(mut self) {
         let mut rounds = 0;
         while let Some(at) = self.table.next_deadline() {

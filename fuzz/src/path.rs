@@ -1,4 +1,4 @@
-//! The whole way of a packet: frames to messages to calls.
+//! The whole path of a packet: frames to messages to calls.
 
 use super::packet::Run;
 use super::show;
@@ -7,7 +7,7 @@ use keepcall::wire::frame::Link;
 use keepcall::wire::path::{Path, PathSettings};
 use std::time::Duration;
 
-/// `data` as frames, each behind three bytes: what kind of link, and its length, the higher byte first.
+/// Reads `data` as frames, each behind three bytes: the kind of link, and its length, high byte first.
 pub fn path(data: &[u8]) {
     let settings = PathSettings { ports: Some(vec![5060]), hosts: Vec::new() };
     let plain = walk(data, &settings, false);
@@ -20,7 +20,7 @@ pub fn path(data: &[u8]) {
     });
     assert_eq!(packets, plain.len());
     run.finish();
-    // Any port: as in a report on a file.
+    // Any port, as in a report on a file.
     let any = walk(data, &PathSettings::default(), false);
     assert!(
         plain.iter().filter(|p| p.starts_with("Udp")).all(|p| any.contains(p)),
@@ -28,7 +28,7 @@ pub fn path(data: &[u8]) {
     );
 }
 
-/// The packets that come of the frames in `data`, whatever their ports.
+/// The packets in the frames of `data`, whatever their ports.
 pub fn walked(data: &[u8]) -> Vec<String> {
     walk(data, &PathSettings::default(), false)
 }
@@ -61,7 +61,7 @@ fn frames(data: &[u8], settings: &PathSettings, tagged: bool, out: &mut dyn FnMu
         let frame = if tag { [&frame[..12], &[0x81, 0x00, 0x00, 0x07], &frame[12..]].concat() } else { frame.to_vec() };
         path.handle_frame(link, &frame, now, out);
         count += 1;
-        // The highest bit lets time pass, so that what waits is given up.
+        // The highest bit lets time pass, so that waiting parts time out.
         now += Duration::from_millis(if kind & 0x80 == 0 { 1 } else { 5000 });
         if path.next_deadline().is_some_and(|at| at <= now) {
             path.handle_timeout(now, out);

@@ -4,7 +4,7 @@ use super::{choices, inside, show};
 use keepcall::sip::sdp::{Media, Place, Sdp, continue_origin, keep_formats, set_media_address, with_origin};
 use std::net::SocketAddr;
 
-/// `data` as a session description. Which m-lines an edit changes follows from the data.
+/// Reads `data` as a session description. The data itself chooses the m-lines to edit.
 pub fn sdp(data: &[u8]) {
     let Ok(sdp) = Sdp::parse(data) else {
         assert!(
@@ -18,7 +18,7 @@ pub fn sdp(data: &[u8]) {
     formats(data, &sdp);
 }
 
-/// The lines with their ends: the independent reading that the edits are measured by.
+/// The lines with their ends: an independent reading to measure the edits by.
 fn lines(data: &[u8]) -> Vec<&[u8]> {
     let mut out = Vec::new();
     let mut start = 0;
@@ -34,8 +34,8 @@ fn lines(data: &[u8]) -> Vec<&[u8]> {
     out
 }
 
-/// A line as an edit must leave it. How an empty one ends is not looked at: LF alone, behind a line that ends with CR alone, would become
-/// that line's end once what stood between them is gone.
+/// A line as an edit must leave it. The end of an empty line does not count: a lone LF behind a line that ends with a
+/// lone CR would become that line's end once the text between them is gone.
 fn kept(line: &[u8]) -> &[u8] {
     if text(line).is_empty() { b"" } else { line }
 }
@@ -80,7 +80,7 @@ fn views(data: &[u8], sdp: &Sdp<'_>) {
         assert!(!m.is_disabled() || m.port == 0);
         assert!(sdp.bundled_with(i).is_none_or(|j| j < sdp.media().len()));
     }
-    // What is not of an m-line is of the session.
+    // Lines outside every m-line belong to the session.
     let first = lines(data).iter().take_while(|l| !l.starts_with(b"m=")).map(|l| l.len()).sum::<usize>();
     assert_eq!(first + blocks, data.len());
     let _ = (sdp.is_ice_lite(), sdp.groups().count(), sdp.attributes("x").count());
@@ -113,7 +113,7 @@ fn is_ice(line: &[u8]) -> bool {
         || lower.starts_with(b"a=ice-")
 }
 
-/// The lines that a move of addresses has no business with, without the end of the last one: a line that is added behind it may
+/// The lines that a change of addresses must not touch, without the end of the last one: a line added behind it may
 /// need one.
 fn untouched(data: &[u8]) -> Vec<String> {
     let rtcp = |l: &[u8]| l.len() >= 6 && l[..6].eq_ignore_ascii_case(b"a=rtcp") && !l[6..].starts_with(b"-");
@@ -203,7 +203,7 @@ fn formats(data: &[u8], sdp: &Sdp<'_>) {
             Some(keep) => old.formats.iter().copied().filter(|f| keep.iter().any(|k| k == f)).collect(),
             None => Vec::new(),
         };
-        // An m-line that would keep nothing is left as it is.
+        // An m-line that would lose all its formats stays as it is.
         if want.is_empty() || want.len() == old.formats.len() {
             assert_eq!(new.block(), old.block());
         } else {

@@ -3,7 +3,7 @@
 use super::{inside, show};
 use keepcall::sip::uri;
 
-/// `data` as a header value, and what is found in it as a URI.
+/// Reads `data` as a header value, and its parts as URIs.
 pub fn uri(data: &[u8]) {
     value(data);
     let mut last = data.as_ptr();

@@ -1,4 +1,4 @@
-//! The rules that span fields. Each names the value that breaks it, and what to write instead.
+//! The rules that span fields. Each names the offending value, and what to write instead.
 
 mod hep;
 mod instance;
@@ -9,25 +9,25 @@ use super::source::Source;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// What the rules found.
+/// Findings of the rules.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     /// Broken rules.
     pub(super) errors: Vec<Problem>,
-    /// Allowed, but hardly meant.
+    /// Allowed, but probably mistaken.
     pub(super) warnings: Vec<Problem>,
 }
 
-/// Shorter heartbeats cost more than they give: a wake-up of a loaded host is late by a few milliseconds anyway.
+/// Shorter heartbeats cost more than they gain: a loaded host wakes up a few milliseconds late anyway.
 const MIN_HEARTBEAT: Duration = Duration::from_millis(5);
-/// etcd's smallest lease with its default election timeout of 1 s is 2 s; what is asked below that is silently raised.
+/// etcd's smallest lease with its default election timeout of 1 s is 2 s; etcd silently raises shorter requests.
 const MIN_LEASE: Duration = Duration::from_secs(2);
-/// Above this the nodes' clocks are broken, not drifting, and the hold would have to grow with it.
+/// Above this a node's clock is broken, and the hold would have to grow with it.
 const MAX_DRIFT: f64 = 0.2;
-/// `sun_path` of a unix socket address holds 108 bytes, the closing zero included.
+/// `sun_path` of a unix socket address holds 108 bytes, including the closing zero.
 const MAX_SOCKET_PATH: usize = 107;
 
-/// Holds `config` against every rule.
+/// Checks `config` against every rule.
 pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
     node(&config.node, source, found);
     etcd(&config.etcd, source, found);
@@ -51,7 +51,7 @@ fn name(value: &str, path: &str, source: &Source<'_>, found: &mut Found) {
     }
 }
 
-/// A change of key needs one more than `key_file`; each is tried at each datagram that fits no other.
+/// A key change needs one key besides `key_file`. A datagram that fits no other key is tried with each.
 const MAX_ACCEPTED_KEYS: usize = 4;
 
 fn node(node: &Node, source: &Source<'_>, found: &mut Found) {
@@ -178,7 +178,7 @@ fn endpoint(url: &str) -> Result<(), &'static str> {
 
 fn timing(timing: &Timing, etcd: &Etcd, source: &Source<'_>, found: &mut Found) {
     let Timing { heartbeat, hold, drift, flap_budget, flap_window: _ } = *timing;
-    // When only one of a pair is written, the message must stand at that one.
+    // If the file sets only one of the pair, the message points at that one.
     let hold_at = if source.has("timing.hold") { "timing.hold" } else { "timing.heartbeat" };
     if heartbeat < MIN_HEARTBEAT {
         let message = format!("a heartbeat of {} is below {}", show(heartbeat), show(MIN_HEARTBEAT));
@@ -219,7 +219,7 @@ fn timing(timing: &Timing, etcd: &Etcd, source: &Source<'_>, found: &mut Found) 
     }
 }
 
-/// A duration as the file writes it.
+/// A duration in the file's notation.
 fn show(d: Duration) -> String {
     humantime::format_duration(d).to_string()
 }

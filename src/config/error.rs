@@ -1,28 +1,28 @@
-//! What is wrong in a configuration file, where, and what to write instead.
+//! Mistakes in a configuration file: what, where, and what to write instead.
 
 use serde::Serialize;
 use std::fmt;
 use std::io;
 
-/// One mistake (or one warning) in a configuration file.
+/// One mistake or warning in a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
     /// Line, from 1; 0 if the problem has no place in the file.
     pub line: usize,
     /// Column in characters, from 1; 0 if the problem has no place in the file.
     pub column: usize,
-    /// How many characters of the line are meant.
+    /// Number of characters to mark.
     pub width: usize,
     /// The line as it stands in the file.
     pub text: String,
     /// What is wrong.
     pub message: String,
-    /// What was expected, or what to write instead.
+    /// The expected form, or what to write instead.
     pub help: Option<String>,
 }
 
 impl Problem {
-    /// Writes the problem as people read it: `word` is "error" or "warning".
+    /// Writes the problem for people: `word` is "error" or "warning".
     fn render(&self, f: &mut fmt::Formatter<'_>, origin: &str, word: &str) -> fmt::Result {
         if self.line == 0 {
             write!(f, "{origin}: {word}: {}", self.message)?;
@@ -30,7 +30,7 @@ impl Problem {
             let gutter = self.line.to_string().len();
             write!(f, "{origin}:{}:{}: {word}: {}", self.line, self.column, self.message)?;
             write!(f, "\n{:gutter$} |\n{} | {}", "", self.line, self.text)?;
-            // A tab stays a tab, so that the caret stands below what it means whatever the tab width is.
+            // A tab stays a tab, so that the caret lines up whatever the tab width.
             let indent: String =
                 self.text.chars().take(self.column - 1).map(|c| if c == '\t' { c } else { ' ' }).collect();
             write!(f, "\n{:gutter$} | {indent}{}", "", "^".repeat(self.width.max(1)))?;
@@ -41,7 +41,7 @@ impl Problem {
         }
     }
 
-    /// The problem as text for people, as a warning about the file `origin`.
+    /// The problem as a warning about the file `origin`, for people.
     #[must_use]
     pub fn as_warning(&self, origin: &str) -> String {
         struct Shown<'a>(&'a Problem, &'a str);
@@ -61,14 +61,14 @@ pub enum ConfigError {
     Read {
         /// The file.
         origin: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The file was read, and is wrong.
+    /// The file is wrong.
     Invalid {
         /// The file.
         origin: String,
-        /// Every mistake that was found, in the order of the file; at least one.
+        /// Every mistake, in the order of the file; at least one.
         problems: Vec<Problem>,
     },
 }

@@ -1,4 +1,4 @@
-//! Reads a configuration file, and looks at the files that it names.
+//! Reads a configuration file, and checks the files named in it.
 
 mod files;
 
@@ -10,39 +10,37 @@ use serde::Deserialize as _;
 use std::path::Path;
 use toml::de::DeTable;
 
-/// Whether the files (and the group) that the configuration names are looked at.
+/// Whether to check the files (and the group) named in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Files {
     /// They must exist and be usable: for the agent.
     Check,
-    /// They are not looked at: to check a file on a host that it is not meant for.
+    /// They are ignored: for checking another host's configuration here.
     Ignore,
 }
 
-/// A configuration that holds every rule.
+/// A configuration that passes every rule.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// The typed values.
     pub config: Config,
-    /// What is allowed but hardly meant, in the order of the file.
+    /// Values that are allowed but probably mistaken, in the order of the file.
     pub warnings: Vec<Problem>,
 }
 
-/// A configuration larger than this is a mistake (a log file, a device): 1 MiB holds thousands of instances.
+/// A larger file is a mistake (a log file, a device): 1 MiB holds thousands of instances.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Reads and checks the file at `path`, and looks at the files that it names.
+/// Reads and checks the file at `path`, and checks the files named in it.
 ///
-/// # Errors
-/// The file cannot be read, or it is wrong; then the error lists every mistake with its place.
+/// # Errors The file cannot be read, or it is wrong; then the error lists every mistake with its place.
 pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
     load_with(path, Files::Check)
 }
 
-/// As [`load`], with a choice about the files that the configuration names.
+/// Like [`load`], with a choice about the files named in the configuration.
 ///
-/// # Errors
-/// As [`load`].
+/// # Errors As [`load`].
 pub fn load_with(path: &Path, files: Files) -> Result<Loaded, ConfigError> {
     parse(&text_of(path)?, &path.display().to_string(), files)
 }

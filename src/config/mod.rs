@@ -1,7 +1,7 @@
-//! TOML to checked, typed configuration.
+//! Turns TOML into checked, typed configuration.
 //!
-//! A file is read in three passes, so that one run names every mistake: `schema` looks at keys and the form of single values,
-//! serde makes the typed values of `model`, and `check` holds the rules that span fields.
+//! Three passes over a file let one run report every mistake: `schema` checks keys and the form of single values, serde
+//! builds the typed values of `model`, and `check` applies the rules that span fields.
 
 mod check;
 mod duration;

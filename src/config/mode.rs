@@ -1,15 +1,15 @@
-//! How far the agent may go with the calls of an instance.
+//! What the agent may do with the calls of an instance.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// What an agent may do with calls. Each mode may do what the ones before it may, and more.
+/// What an agent may do with calls. Each mode includes the ones before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// Learns and stores calls, and says what it would have done with them. Sends nothing, relays nothing.
+    /// Learns and stores calls, and reports what it would have done with them. Sends nothing, relays nothing.
     Observe,
-    /// Relays the audio of calls that were taken over, and sends no SIP.
+    /// Relays the audio of calls after a takeover; sends no SIP.
     Audio,
     /// Relays and signals: re-INVITE, BYE, and answers to phones.
     #[default]
@@ -17,10 +17,10 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// All, from the one that does least.
+    /// All modes, from the least to the most.
     pub const ALL: [Self; 3] = [Self::Observe, Self::Audio, Self::Full];
 
-    /// Its name, as in the configuration.
+    /// Its name in the configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

@@ -1,5 +1,5 @@
-//! The configuration as typed values. `config::load` has checked every rule that spans fields; the rest of the program
-//! takes these values as they are.
+//! The configuration as typed values. `config::load` has checked every rule that spans fields, so the rest of the
+//! program uses these values as they are.
 
 use super::mode::Mode;
 use serde::Deserialize;
@@ -23,28 +23,29 @@ pub struct Config {
     /// The control socket.
     #[serde(default)]
     pub control: Control,
-    /// The groups of addresses that this node takes part in.
+    /// The groups of addresses on this node.
     #[serde(rename = "instance")]
     pub instances: Vec<Instance>,
 }
 
-/// `[node]`: who this agent is.
+/// `[node]`: this agent's identity.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Node {
     /// Unique in the cluster; letters, digits, `-`, `_` and `.`.
     pub name: String,
-    /// The cluster that this node belongs to; part of every key in etcd.
+    /// This node's cluster; part of every key in etcd.
     #[serde(default = "default_cluster")]
     pub cluster: String,
-    /// The address that peers send heartbeats to: the node's own, never a VIP.
+    /// Peers send heartbeats to this address: the node's own, never a VIP.
     pub address: IpAddr,
     /// UDP port of the heartbeats.
     #[serde(default = "default_heartbeat_port")]
     pub port: u16,
     /// File with the cluster's shared key (32 bytes or more, any content); the same on every node, mode 0600.
     pub key_file: PathBuf,
-    /// Files with further keys that are accepted, beside `key_file`: the next or the former one, while the cluster's key is changed.
+    /// Files with further keys accepted beside `key_file`: the next or the former key while the cluster changes its
+    /// key.
     #[serde(default)]
     pub accept_key_files: Vec<PathBuf>,
     /// Higher is preferred among equally healthy nodes.
@@ -76,26 +77,27 @@ pub struct Etcd {
     /// Deadline of one call to one member.
     #[serde(default = "default_etcd_timeout", with = "super::duration")]
     pub timeout: Duration,
-    /// Lease time to ask for, in whole seconds; etcd may grant more.
+    /// Requested lease time, in whole seconds; etcd may grant more.
     #[serde(default = "default_lease_ttl", with = "super::duration")]
     pub lease_ttl: Duration,
 }
 
-/// `[timing]`: the promises between the nodes. The same on every node.
+/// `[timing]`: the promises between the nodes. Identical on every node.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timing {
     /// Time between two heartbeats.
     #[serde(with = "super::duration")]
     pub heartbeat: Duration,
-    /// How long an acknowledged heartbeat lets the master hold; a silent master is replaced after this.
+    /// How long one acknowledged heartbeat lets the master hold; after this time a silent master is replaced.
     #[serde(with = "super::duration")]
     pub hold: Duration,
     /// How far the clocks of two nodes may differ in rate, as a fraction (0.01 is 1 %).
     pub drift: f64,
-    /// So many automatic changes of master may follow each other quickly; then those that can wait do, twice as long each time.
+    /// Number of automatic changes of master allowed in quick succession. Further changes that can wait do wait, twice
+    /// as long each time.
     pub flap_budget: u32,
-    /// Changes further apart than this are not quick. Also the longest wait.
+    /// Longest gap between changes that count as quick. Also the longest wait.
     #[serde(with = "super::duration")]
     pub flap_window: Duration,
 }
@@ -112,13 +114,13 @@ impl Default for Timing {
     }
 }
 
-/// `[control]`: the socket that the command line talks to.
+/// `[control]`: the socket for the command line.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Control {
     /// Path of the unix socket.
     pub socket: PathBuf,
-    /// Group that may use it beside root.
+    /// Group that may use the socket, besides root.
     pub group: Option<String>,
 }
 
@@ -128,7 +130,7 @@ impl Default for Control {
     }
 }
 
-/// `[[instance]]`: addresses that move as one.
+/// `[[instance]]`: addresses that move together.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Instance {
@@ -141,10 +143,10 @@ pub struct Instance {
     /// Whether a healthier or higher-priority node takes over from a working master.
     #[serde(default)]
     pub preempt: bool,
-    /// How long a node must have been better, without a break, before it preempts.
+    /// How long a node must be better without a break before it preempts.
     #[serde(default = "default_preempt_delay", with = "super::duration")]
     pub preempt_delay: Duration,
-    /// How far the agent may go with calls, unless `keepcall mode` has set another mode for the whole cluster.
+    /// What the agent may do with calls, unless `keepcall mode` has set another mode for the whole cluster.
     #[serde(default)]
     pub mode: Mode,
     /// Gratuitous ARP and unsolicited NA.
@@ -153,10 +155,10 @@ pub struct Instance {
     /// Probes of the local server.
     #[serde(default, rename = "check")]
     pub checks: Vec<Check>,
-    /// Learning and recovering calls; without it only the addresses move.
+    /// Learning and recovering calls. Without this section only the addresses move.
     #[serde(default)]
     pub sip: Option<Sip>,
-    /// Commands of the operator at changes of role.
+    /// Commands that run at changes of role.
     #[serde(default)]
     pub hooks: Hooks,
 }
@@ -167,10 +169,10 @@ pub struct Instance {
 pub struct Announce {
     /// Announcements sent back to back (10 ms apart) at a takeover, for each address.
     pub burst: u32,
-    /// Time between the refreshes that follow.
+    /// Time between the later refreshes.
     #[serde(with = "super::duration")]
     pub interval: Duration,
-    /// How many refreshes follow.
+    /// Number of later refreshes.
     pub refreshes: u32,
 }
 
@@ -184,24 +186,24 @@ impl Default for Announce {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Check {
-    /// Name in status and history; unique in the instance.
+    /// Name in status and history; unique within the instance.
     pub name: String,
     /// Time between two probes.
     #[serde(default = "default_interval", with = "super::duration")]
     pub interval: Duration,
-    /// How long one probe may take; below `interval`.
+    /// Time limit of one probe; below `interval`.
     #[serde(default = "default_timeout", with = "super::duration")]
     pub timeout: Duration,
-    /// Good results in a row that make a failed check good.
+    /// Good results in a row that recover a failed check.
     #[serde(default = "default_rise")]
     pub rise: u32,
-    /// Bad results in a row that make a good check failed.
+    /// Bad results in a row that fail a good check.
     #[serde(default = "default_fall")]
     pub fall: u32,
-    /// Whether a failure makes the node unfit to be master.
+    /// Whether a failure makes the node unfit for master.
     #[serde(default = "default_true")]
     pub fatal: bool,
-    /// `[instance.check.sip-options]`: ask with SIP OPTIONS over UDP.
+    /// `[instance.check.sip-options]`: probe with SIP OPTIONS over UDP.
     #[serde(default, rename = "sip-options")]
     pub sip_options: Option<SipOptions>,
     /// `[instance.check.process]`: watch a process.
@@ -213,32 +215,32 @@ pub struct Check {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SipOptions {
-    /// Where the server listens, as this host reaches it (loopback, for a server that is bound to the VIP).
+    /// The server's listening address as this host reaches it (loopback, for a server bound to the VIP).
     pub target: SocketAddr,
-    /// Request URI; `sip:keepcall@target` if absent.
+    /// Request URI; `sip:keepcall@target` by default.
     #[serde(default)]
     pub uri: Option<String>,
-    /// Answers that count as good: codes (`"200"`), classes (`"2xx"`).
+    /// Answers that count as good: codes (`"200"`) or classes (`"2xx"`).
     #[serde(default = "default_codes")]
     pub codes: Vec<String>,
 }
 
-/// A process to watch; exactly one of the three.
+/// A process to watch; set exactly one of the three.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Process {
     /// File with the process id.
     #[serde(default)]
     pub pidfile: Option<PathBuf>,
-    /// Name as in `/proc/PID/comm`.
+    /// Name in `/proc/PID/comm`.
     #[serde(default)]
     pub name: Option<String>,
-    /// systemd unit, by its control group.
+    /// systemd unit, found by its control group.
     #[serde(default)]
     pub unit: Option<String>,
 }
 
-/// `[instance.sip]`: which traffic is the server's, and how calls are recovered.
+/// `[instance.sip]`: the server's traffic, and the recovery of calls.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sip {
@@ -248,74 +250,74 @@ pub struct Sip {
     /// First and last UDP port of the server's RTP on the VIP, `"10000-20000"`.
     #[serde(default = "default_media_ports", with = "super::port_range")]
     pub media_ports: (u16, u16),
-    /// UDP port on the VIP on which the agent carries recovered calls on; nothing else may listen on it.
+    /// UDP port on the VIP for the signalling of recovered calls; nothing else may listen on it.
     #[serde(default = "default_recovery_port")]
     pub recovery_port: u16,
-    /// Header that has one value on both legs of a B2BUA's call, for exact pairing.
+    /// Header with the same value on both legs of a B2BUA call, for exact pairing.
     #[serde(default)]
     pub pair_header: Option<String>,
-    /// Called numbers whose calls are recovered first.
+    /// Called numbers whose calls recover first.
     #[serde(default = "default_emergency")]
     pub emergency: Vec<String>,
-    /// Whether calls are encrypted in etcd, with a key made of the cluster's.
+    /// Whether calls are encrypted in etcd, with a key derived from the cluster key.
     #[serde(default = "default_true")]
     pub encrypt: bool,
-    /// What becomes of calls in etcd that are not encrypted. If absent: refused, unless `encrypt` is off.
+    /// Use of unencrypted calls in etcd. By default refused, unless `encrypt` is off.
     #[serde(default)]
     pub plain_records: Option<PlainRecords>,
-    /// Recoveries under way at one time.
+    /// Most recoveries under way at once.
     #[serde(default = "default_window")]
     pub window: usize,
-    /// The most calls that are tracked at one time; further ones are not learnt, and counted.
+    /// Most calls tracked at once; further calls are counted and not learnt.
     #[serde(default = "default_max_calls")]
     pub max_calls: usize,
-    /// Messages that the server itself reports; without it calls over TLS and WebSocket are not learnt.
+    /// Messages reported by the server itself; without them calls over TLS and WebSocket are not learnt.
     #[serde(default)]
     pub hep: Option<Hep>,
-    /// `[instance.sip.ami]`: learn from Asterisk itself which legs are one call.
+    /// `[instance.sip.ami]`: Asterisk itself says which legs form one call.
     #[serde(default)]
     pub ami: Option<Ami>,
-    /// `[instance.sip.esl]`: learn from FreeSWITCH itself which legs are one call.
+    /// `[instance.sip.esl]`: FreeSWITCH itself says which legs form one call.
     #[serde(default)]
     pub esl: Option<Esl>,
 }
 
-/// What becomes of calls in etcd that are not encrypted: anybody who can write etcd may have made them.
+/// Use of unencrypted calls in etcd: anybody who can write etcd may have made them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PlainRecords {
-    /// They are not used, and counted.
+    /// Counted, and not used.
     Refuse,
-    /// They are used. Who can write etcd can then steer audio.
+    /// Used. Whoever can write etcd can then steer audio.
     Accept,
 }
 
 impl Sip {
-    /// Whether calls in etcd that are not encrypted are used.
+    /// Whether unencrypted calls in etcd are used.
     #[must_use]
     pub fn accepts_plain(&self) -> bool {
         self.plain_records.map_or(!self.encrypt, |p| p == PlainRecords::Accept)
     }
 }
 
-/// `[instance.sip.hep]`: where the server reports what it sends and receives, and who is believed.
+/// `[instance.sip.hep]`: where the server reports its traffic, and which senders are trusted.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hep {
-    /// Where to listen, `"udp:127.0.0.1:9060"` or `"tcp:127.0.0.1:9060"`; no other instance listens there.
+    /// Listening addresses, `"udp:127.0.0.1:9060"` or `"tcp:127.0.0.1:9060"`; no other instance listens there.
     pub listen: Vec<HepAddress>,
-    /// File whose first line is the key that every packet must show. Only version 3 can.
+    /// File whose first line is the key required in every packet. Only version 3 carries a key.
     #[serde(default)]
     pub key_file: Option<PathBuf>,
-    /// Addresses that packets may come from. If absent: without a key this host alone, with a key any.
+    /// Allowed source addresses. By default: without a key only this host, with a key any address.
     #[serde(default)]
     pub from: Option<Vec<IpAddr>>,
-    /// Addresses beside the virtual ones that mean the server; each stands for the first virtual address of its family.
+    /// Addresses of the server besides the virtual ones; each stands for the first virtual address of its family.
     #[serde(default)]
     pub server: Vec<IpAddr>,
 }
 
-/// An address on which HEP is received.
+/// A listening address for HEP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
 pub struct HepAddress {
@@ -325,12 +327,12 @@ pub struct HepAddress {
     pub address: SocketAddr,
 }
 
-/// What carries HEP.
+/// Transport of HEP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Carrier {
-    /// One packet a datagram.
+    /// One packet per datagram.
     Udp,
-    /// Packets of version 3, one after the other.
+    /// Packets of version 3, back to back.
     Tcp,
 }
 
@@ -374,10 +376,10 @@ impl TryFrom<String> for HepAddress {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ami {
-    /// Where it listens.
+    /// Its listening address.
     #[serde(default = "default_ami_address")]
     pub address: SocketAddr,
-    /// Name of the user in manager.conf.
+    /// User name in manager.conf.
     pub user: String,
     /// File whose first line is the user's secret.
     pub secret_file: PathBuf,
@@ -387,7 +389,7 @@ pub struct Ami {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Esl {
-    /// Where it listens.
+    /// Its listening address.
     #[serde(default = "default_esl_address")]
     pub address: SocketAddr,
     /// File whose first line is the password.
@@ -398,9 +400,9 @@ pub struct Esl {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Hooks {
-    /// Run after this node became master and holds the addresses.
+    /// Runs once this node is master and holds the addresses.
     pub on_master: Option<Vec<String>>,
-    /// Run after this node stopped being master: the place to restart a server that still believes in its old calls.
+    /// Runs once this node is no longer master: the place to restart a server that still believes in its old calls.
     pub on_backup: Option<Vec<String>>,
 }
 
@@ -416,7 +418,7 @@ const fn default_priority() -> u16 {
 const fn default_etcd_timeout() -> Duration {
     Duration::from_millis(1000)
 }
-// etcd raises anything below 1.5 election timeouts; 3 s is above that with the defaults of etcd.
+// etcd raises any lease below 1.5 election timeouts; with etcd's defaults 3 s is above that.
 const fn default_lease_ttl() -> Duration {
     Duration::from_secs(3)
 }

@@ -1,6 +1,7 @@
-//! The keys of the file and the form of each value: finds every unknown key, missing key and malformed value in one pass.
+//! The keys of the file and the form of each value. Finds every unknown key, missing key and malformed value in one
+//! pass.
 //!
-//! Serde stops at its first mistake; an operator wants all of them. A test holds this table and `model` together.
+//! Serde stops at its first mistake; an operator wants the whole list. A test keeps this table and `model` in step.
 
 use super::error::Problem;
 use super::model::HepAddress;
@@ -25,7 +26,7 @@ pub(super) enum Form {
     Whole(u64, u64),
     /// An array of ports.
     Ports,
-    /// A number with or without a fraction.
+    /// A number, fraction allowed.
     Number,
     /// `"100ms"`.
     Duration,
@@ -39,7 +40,7 @@ pub(super) enum Form {
     Socket,
     /// An array of addresses.
     Addresses,
-    /// An array of addresses with port and `udp:` or `tcp:` before it.
+    /// An array of addresses with port, each prefixed `udp:` or `tcp:`.
     Carriers,
     /// A table with the given keys.
     Table(&'static [Key]),
@@ -149,7 +150,7 @@ const AMI: &[Key] = &[may("address", Form::Socket), must("user", Form::Text), mu
 const ESL: &[Key] = &[may("address", Form::Socket), must("password_file", Form::Text)];
 const HOOKS: &[Key] = &[may("on_master", Form::Texts), may("on_backup", Form::Texts)];
 
-/// Walks the document: notes where everything stands, and returns every mistake of form.
+/// Walks the document: notes the place of every value, and returns every mistake of form.
 pub(super) fn walk(document: &Spanned<DeTable<'_>>, source: &mut Source<'_>) -> Vec<Problem> {
     let mut problems = Vec::new();
     table(document.get_ref(), None, ROOT, "", source, &mut problems);
@@ -229,7 +230,7 @@ fn value(v: &Spanned<DeValue<'_>>, form: Form, path: &str, source: &mut Source<'
     out.push(wrong(v, form, false, path, source));
 }
 
-/// Whether one value (`item`: of an array) has the form.
+/// Whether one value has the form; `item` means an element of an array.
 fn fits(v: &DeValue<'_>, form: Form, item: bool) -> bool {
     match (form, v) {
         (Form::Text, DeValue::String(_)) | (Form::Bool, DeValue::Boolean(_)) => true,
@@ -335,7 +336,7 @@ fn item_name(form: Form) -> String {
     }
 }
 
-/// A line that is right for a key of this form.
+/// An example line for a key of this form.
 fn example_line(name: &str, form: Form) -> String {
     let value = match (form, name) {
         (Form::Text, "interface") => "\"eth0\"",
@@ -395,7 +396,7 @@ fn unknown(name: &Spanned<std::borrow::Cow<'_, str>>, keys: &[Key], path: &str, 
     source.problem_at(Some(name.span()), format!("unknown key `{given}` {place}"), Some(help))
 }
 
-/// The first section that has a key of this name.
+/// The first section with a key of this name.
 fn home_of(name: &str, keys: &[Key], path: &str) -> Option<String> {
     keys.iter().find_map(|k| {
         let (Form::Table(inner) | Form::Tables(inner)) = k.form else { return None };
@@ -408,19 +409,19 @@ fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-/// `instance[0].check[1]` as the name of a section: `instance.check`.
+/// Section name of a path: `instance[0].check[1]` becomes `instance.check`.
 fn section(path: &str) -> String {
     path.split('.').map(|part| part.split('[').next().unwrap_or(part)).collect::<Vec<_>>().join(".")
 }
 
-/// A section as its header in the file.
+/// A section's header in the file.
 fn title(path: &str) -> String {
     let name = section(path);
     let many = matches!(name.as_str(), "instance" | "instance.check");
     if many { format!("[[{name}]]") } else { format!("[{name}]") }
 }
 
-/// Edit distance (insert, delete, replace), for suggestions. Both strings are names of keys: short.
+/// Edit distance (insert, delete, replace), for suggestions. Both strings are short key names.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -1,4 +1,4 @@
-//! The text of a configuration file, and where each key stands in it.
+//! The text of a configuration file, with the place of each key.
 
 use super::error::Problem;
 use std::collections::BTreeMap;
@@ -20,12 +20,12 @@ impl<'a> Source<'a> {
         self.spans.insert(path.to_owned(), span);
     }
 
-    /// Whether the file itself gives `path` a value, rather than a default.
+    /// Whether the file itself sets `path`; otherwise the value is a default.
     pub(super) fn has(&self, path: &str) -> bool {
         self.spans.contains_key(path)
     }
 
-    /// A problem with the value at `path`; if the file leaves it out, with the nearest table around it that is there.
+    /// A problem with the value at `path`. If the file omits the value, points at the nearest enclosing table.
     pub(super) fn problem(&self, path: &str, message: impl Into<String>, help: impl Into<String>) -> Problem {
         let mut at = path;
         loop {
@@ -39,7 +39,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// A problem with the bytes `span` of the file.
+    /// A problem at the bytes `span` of the file.
     pub(super) fn problem_at(
         &self,
         span: Option<Range<usize>>,

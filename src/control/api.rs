@@ -1,8 +1,7 @@
-//! What the command line and the agent say to each other: one JSON line with a [`Request`], one with a [`Reply`].
+//! The protocol between command line and agent: one JSON line with a [`Request`], one with a [`Reply`].
 //!
-//! Plain data: the agent maps its own state into these values, and `--json` prints them as they are. Fields are only ever
-//! added, and readers ignore what they do not know, so that a command line and an agent of different versions understand
-//! each other.
+//! Plain data: the agent maps its own state into these values, and `--json` prints them unchanged. Fields are only ever
+//! added, and readers ignore unknown fields, so that a command line and an agent of different versions work together.
 
 mod status;
 
@@ -30,12 +29,12 @@ pub use status::{
 pub enum Request {
     /// The state of everything; answered by [`Reply::Status`].
     Status,
-    /// Who could become master, and why others could not; answered by [`Reply::Candidates`].
+    /// The nodes that could become master, and the reasons against the others; answered by [`Reply::Candidates`].
     Candidates {
         /// Name of the instance; may be absent if the agent has only one.
         instance: Option<String>,
     },
-    /// Hand the instance over; answered by [`Reply::Switchover`] when it is done, or [`Reply::Error`].
+    /// Hand the instance over; answered by [`Reply::Switchover`] once done, or by [`Reply::Error`].
     Switchover {
         /// Name of the instance; may be absent if the agent has only one.
         instance: Option<String>,
@@ -44,36 +43,36 @@ pub enum Request {
     },
     /// Pause automatic changes of master in the whole cluster; answered by [`Reply::Paused`].
     Pause {
-        /// Why, for those who look at the status; may be empty.
+        /// The reason shown in the status; may be empty.
         reason: String,
     },
     /// End the pause; answered by [`Reply::Paused`].
     Resume,
-    /// Take a node that is gone for good out of an instance's members; answered by [`Reply::Forgot`].
+    /// Remove a node that is gone for good from an instance's members; answered by [`Reply::Forgot`].
     Forget {
         /// Name of the instance; may be absent if the agent has only one.
         instance: Option<String>,
         /// The node.
         node: String,
     },
-    /// Show or change how far the agents may go with an instance's calls, in the whole cluster; answered by [`Reply::Mode`].
+    /// Show or change what agents may do with an instance's calls, in the whole cluster; answered by [`Reply::Mode`].
     Mode {
         /// Name of the instance; may be absent if the agent has only one.
         instance: Option<String>,
-        /// What to change; nothing if absent.
+        /// The change; absent to show only.
         #[serde(default)]
         change: Option<ModeChange>,
     },
-    /// The calls that are stored or carried; answered by [`Reply::Calls`].
+    /// The stored or carried calls; answered by [`Reply::Calls`].
     Calls {
-        /// Only those of this instance.
+        /// Only the calls of this instance.
         instance: Option<String>,
     },
     /// Changes of master, newest first; answered by [`Reply::History`].
     History {
-        /// Only those of this instance.
+        /// Only the changes of this instance.
         instance: Option<String>,
-        /// At most so many entries.
+        /// Most entries to return.
         limit: usize,
     },
 }
@@ -107,11 +106,11 @@ pub enum Reply {
 pub struct PauseState {
     /// Whether automatic changes of master are paused now.
     pub paused: bool,
-    /// Whether they were before.
+    /// Whether they were paused before.
     pub before: bool,
 }
 
-/// A node that was taken out of the members.
+/// A node removed from the members.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forgot {
     /// The instance.
@@ -120,56 +119,56 @@ pub struct Forgot {
     pub node: String,
 }
 
-/// What becomes of the mode that is set in etcd.
+/// A change of the mode in etcd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ModeChange {
-    /// This one counts from now on, on every node.
+    /// This mode applies from now on, on every node.
     Set(Mode),
-    /// None is set any more: each node obeys its configuration.
+    /// The mode in etcd is removed: each node follows its configuration.
     Configured,
 }
 
-/// The mode of an instance, as it is or was made.
+/// The mode of an instance, possibly just changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModeReply {
     /// The instance.
     pub instance: String,
-    /// How it is now.
+    /// The current mode.
     pub now: ModeStatus,
     /// Calls that this node carries or relays after a takeover.
     pub carried: usize,
 }
 
-/// How far agents may go with the calls of an instance.
+/// What agents may do with the calls of an instance.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ModeStatus {
-    /// What this node obeys; `None` while etcd has not told what was set: then calls wait.
+    /// The mode in force on this node; `None` until etcd says whether a mode was set. Until then calls wait.
     pub mode: Option<Mode>,
-    /// `configuration`, or `etcd` if it was set by `keepcall mode`.
+    /// `configuration`, or `etcd` if `keepcall mode` set it.
     pub source: String,
     /// The node on which it was set.
     pub set_by: Option<String>,
     /// When it was set, in wall-clock milliseconds since 1970.
     pub set_ms: Option<u64>,
-    /// What each node says that it obeys.
+    /// The mode in force on each node, as reported by that node.
     pub nodes: Vec<NodeMode>,
-    /// Why what is in etcd cannot be read; then what was in force stays.
+    /// Why the mode in etcd cannot be read; the previous mode then stays in force.
     pub problem: Option<String>,
 }
 
-/// The mode that a node obeys.
+/// The mode in force on a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeMode {
     /// The node.
     pub node: String,
-    /// Its mode; `None` if it tells of none: an older release, which does all.
+    /// Its mode; `None` if it reports none: an older release, which does everything.
     pub mode: Option<Mode>,
 }
 
 impl ModeStatus {
-    /// In words, which nodes do not obey this node's mode; `None` if all do.
+    /// The nodes with another mode than this node, in words; `None` if all agree.
     #[must_use]
     pub fn mixed(&self) -> Option<String> {
         let mode = self.mode?;
@@ -178,7 +177,7 @@ impl ModeStatus {
             .iter()
             .filter_map(|n| n.mode.filter(|m| *m != mode).map(|m| format!("{} obeys {m}", n.node)))
             .collect();
-        // What an older release does is what `full` does.
+        // An older release does what `full` does.
         let silent: Vec<&str> = self.nodes.iter().filter(|n| n.mode.is_none()).map(|n| n.node.as_str()).collect();
         if !silent.is_empty() && mode != Mode::Full {
             parts.push(format!("{} told of no mode: an older release does all", silent.join(" and ")));
@@ -195,7 +194,7 @@ pub struct ApiError {
     /// What to do about it; may be empty.
     #[serde(default)]
     pub advice: String,
-    /// Of what kind it is, for exit codes.
+    /// Its kind, for exit codes.
     #[serde(default)]
     pub kind: ErrorKind,
 }
@@ -204,11 +203,11 @@ pub struct ApiError {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
-    /// It was tried, and failed.
+    /// Tried, and failed.
     #[default]
     Failed,
     /// The request makes no sense to this agent: an unknown instance or node.
     Invalid,
-    /// It was not tried: no node is a candidate, or the one that was asked for is none.
+    /// Not tried: no node is a candidate, or the requested node is none.
     Refused,
 }

@@ -1,4 +1,4 @@
-//! Asks the agent over its unix socket.
+//! Sends requests to the agent over its unix socket.
 
 use super::MAX_REPLY;
 use super::api::{Reply, Request};
@@ -10,26 +10,26 @@ use std::time::Duration;
 /// Why the agent gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// There is no socket.
+    /// The socket does not exist.
     #[error(
         "no agent at {0}: there is no such socket\n  = start it (systemctl start keepcall), or name its socket with --socket or its file with --config"
     )]
     Missing(PathBuf),
-    /// There is a socket, and nobody behind it.
+    /// The socket exists, but no agent listens.
     #[error("no agent at {0}: it has stopped without removing its socket\n  = start it: systemctl start keepcall")]
     Dead(PathBuf),
-    /// This user may not.
+    /// This user lacks permission.
     #[error("permission denied on {0}\n  = run this as root, or join the group of the socket ([control] group)")]
     Denied(PathBuf),
     /// The agent took too long.
     #[error("the agent at {0} did not answer within {t}\n  = look at its log (journalctl -u keepcall), or wait longer with --timeout", t = humantime::format_duration(*.1))]
     Timeout(PathBuf, Duration),
-    /// What came is no answer.
+    /// The answer cannot be parsed.
     #[error("the answer of the agent at {path} cannot be read: {why}\n  = use the command line of the agent's version")]
     Garbled {
         /// The socket.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The parse error.
         why: String,
     },
     /// Something else went wrong.
@@ -39,8 +39,8 @@ pub enum ClientError {
 
 /// Sends `request` to the agent at `socket` and waits for its answer, at most `wait`.
 ///
-/// # Errors
-/// [`ClientError`] says why there is no answer, and what to do. A refusal by the agent is an answer: [`Reply::Error`].
+/// # Errors [`ClientError`] says why there is no answer, and what to do. A refusal by the agent is an answer:
+/// [`Reply::Error`].
 pub fn ask(socket: &Path, request: &Request, wait: Duration) -> Result<Reply, ClientError> {
     let path = || socket.to_owned();
     let failed = |e: io::Error| match e.kind() {
@@ -56,7 +56,7 @@ pub fn ask(socket: &Path, request: &Request, wait: Duration) -> Result<Reply, Cl
     let garbled = |why: String| ClientError::Garbled { path: path(), why };
     let mut line = serde_json::to_vec(request).map_err(|e| garbled(e.to_string()))?;
     line.push(b'\n');
-    // A server that is full answers and closes without reading: then the write fails, and the answer is still there to read.
+    // A full server answers and closes without reading. The write then fails, but the answer can still be read.
     let written = stream.write_all(&line);
     let mut answer = Vec::new();
     BufReader::new(stream.take(MAX_REPLY)).read_until(b'\n', &mut answer).map_err(failed)?;

@@ -22,21 +22,21 @@ pub struct LogError {
     why: String,
 }
 
-/// Starts logging at `level` (as `--log` or `KEEPCALL_LOG` gives it; "info" if absent).
+/// Starts logging at `level` (as in `--log` or `KEEPCALL_LOG`; "info" by default).
 ///
-/// What is logged in the agent's threads is written by another one, which does so until the value that is returned is dropped.
+/// A thread of its own writes the lines of all threads, until the returned value is dropped.
 ///
-/// Below systemd (`JOURNAL_STREAM` is set) each line begins with its priority, `<4>`, and has no time: the journal has its own.
+/// Under systemd (`JOURNAL_STREAM` is set) each line begins with its priority, `<4>`, and has no time: the journal adds
+/// its own.
 ///
-/// # Errors
-/// `level` is no filter, or logging has been started before.
+/// # Errors `level` is no filter, or logging was already started.
 pub fn init(level: Option<&str>, json: bool) -> Result<Option<Written>, LogError> {
     let filter = level.unwrap_or("info");
     let failed = |why: String| LogError { filter: filter.to_owned(), why };
     let parsed = EnvFilter::try_new(filter).map_err(|e| failed(e.to_string()))?;
     let (writer, written) = match beside::start(std::io::stderr()) {
         Ok((lines, written)) => (BoxMakeWriter::new(lines), Some(written)),
-        // It is written by who speaks, then.
+        // Without that thread, each thread writes its own lines.
         Err(_) => (BoxMakeWriter::new(std::io::stderr), None),
     };
     let builder = tracing_subscriber::fmt()

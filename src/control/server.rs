@@ -14,22 +14,22 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
-/// Clients at one time: people and a few scripts. Who comes beyond that is told so.
+/// Most clients at once: people and a few scripts. Further clients are refused with a message.
 const MAX_CLIENTS: usize = 32;
-/// Requests that wait for the agent; beyond that clients wait.
+/// Requests queued for the agent; further clients wait.
 const MAX_WAITING: usize = 32;
 /// A request is a name or two.
 const MAX_REQUEST: u64 = 16 * 1024;
-/// A client that connects has its request ready.
+/// A client has its request ready when it connects.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
-/// The longest a request may take in the agent (a switchover waits for two other hosts).
+/// Longest time for a request in the agent (a switchover waits for two other hosts).
 const ANSWER_TIME: Duration = Duration::from_secs(120);
-/// A client that does not read its answer is given up.
+/// A client that does not read its answer is dropped.
 const WRITE_TIME: Duration = Duration::from_secs(10);
-/// After a failed accept (no descriptors left) the loop must not spin.
+/// Pause after a failed accept (no descriptors left), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A request with the place for its answer; dropping that place answers "the agent is stopping".
+/// A request and the place for its answer; dropping that place answers "the agent is stopping".
 pub type Asked = (Request, oneshot::Sender<Reply>);
 
 /// Why there is no control socket.
@@ -38,7 +38,7 @@ pub enum ServeError {
     /// Another agent answers there.
     #[error("another agent answers on {0}: stop it first, or give this one a socket of its own ([control] socket)")]
     InUse(PathBuf),
-    /// Something that is no socket is in the way.
+    /// The path exists and is no socket.
     #[error("{0} is there and no socket: remove it, or name another path ([control] socket)")]
     NotASocket(PathBuf),
     /// The group does not exist.
@@ -49,14 +49,14 @@ pub enum ServeError {
     Io {
         /// The socket's path.
         path: PathBuf,
-        /// What was tried.
+        /// The failed step.
         what: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// The socket, which may be served more than once; dropping it removes the file.
+/// The socket. It can be served more than once; dropping it removes the file.
 #[derive(Debug)]
 pub struct Socket {
     path: PathBuf,
@@ -64,7 +64,7 @@ pub struct Socket {
     listener: StdListener,
 }
 
-/// Serves the socket until it is dropped, or the runtime that it was begun in ends.
+/// Serves the socket until dropped, or until its runtime ends.
 #[derive(Debug)]
 pub struct Serving(tokio::task::JoinHandle<()>);
 
@@ -82,11 +82,10 @@ impl Drop for Socket {
 
 /// Opens the socket. Must be called in a tokio runtime.
 ///
-/// The socket has mode 0660 and the configured group; a directory that has to be made gets mode 0750. A socket that is left over from
-/// a dead agent is replaced.
+/// The socket gets mode 0660 and the configured group; a directory created for it gets mode 0750. A dead agent's socket
+/// is replaced.
 ///
-/// # Errors
-/// [`ServeError`] says what is in the way.
+/// # Errors [`ServeError`] says what is in the way.
 pub async fn open(config: &Control) -> Result<Socket, ServeError> {
     let path = config.socket.clone();
     let listener = bind(&path, config.group.as_deref()).await?;
@@ -95,18 +94,18 @@ pub async fn open(config: &Control) -> Result<Socket, ServeError> {
 }
 
 impl Socket {
-    /// Removes the file: nobody finds the socket any more.
+    /// Removes the file, so that no new client finds the socket.
     pub fn close(&self) {
-        // A successor may have put its own socket there already.
+        // A successor may already have put its own socket there.
         if fs::metadata(&self.path).is_ok_and(|m| m.ino() == self.inode) {
             let _ = fs::remove_file(&self.path);
         }
     }
 
-    /// Hands each request out, in the runtime of the caller. Who served before it and has not ended takes no more clients.
+    /// Passes on each request, in the caller's runtime. An earlier server that is still running accepts no more
+    /// clients.
     ///
-    /// # Errors
-    /// The system's: it is out of descriptors, say.
+    /// # Errors The system's, such as no descriptors left.
     pub fn serve(&self) -> io::Result<(Serving, mpsc::Receiver<Asked>)> {
         let listener = UnixListener::from_std(self.listener.try_clone()?)?;
         let (requests, receiver) = mpsc::channel(MAX_WAITING);
@@ -135,7 +134,7 @@ async fn bind(path: &Path, group: Option<&str>) -> Result<StdListener, ServeErro
     match fs::symlink_metadata(path) {
         Ok(meta) if !meta.file_type().is_socket() => return Err(ServeError::NotASocket(path.to_owned())),
         Ok(_) => {
-            // A live agent accepts, or at least its full queue answers with EAGAIN; a dead one's socket refuses.
+            // A live agent accepts, or answers EAGAIN if its queue is full; a dead agent's socket refuses.
             match UnixStream::connect(path).await {
                 Ok(_) => return Err(ServeError::InUse(path.to_owned())),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Err(ServeError::InUse(path.to_owned())),
@@ -144,7 +143,7 @@ async fn bind(path: &Path, group: Option<&str>) -> Result<StdListener, ServeErro
         }
         Err(_) => {}
     }
-    // Made under another name and renamed, so that nobody can connect before mode and group are right.
+    // Created under another name and renamed, so that no client connects before mode and group are set.
     let mut fresh = path.as_os_str().to_owned();
     fresh.push(".new");
     let fresh = PathBuf::from(fresh);
@@ -176,7 +175,7 @@ async fn accept(listener: UnixListener, requests: mpsc::Sender<Asked>) {
         };
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
             let busy = refusal("too many clients at the control socket", "try again in a moment");
-            // A new socket's buffer takes this little at once.
+            // A new socket's buffer takes a line this short at once.
             let _ = stream.try_write(&line(&busy));
             continue;
         };
@@ -229,7 +228,7 @@ fn refusal(message: &str, advice: &str) -> Reply {
 }
 
 fn line(reply: &Reply) -> Vec<u8> {
-    // These types have string keys and finite numbers only, which JSON always takes.
+    // These types have only string keys and finite numbers, and always convert to JSON.
     let mut text = serde_json::to_vec(reply).unwrap_or_default();
     text.push(b'\n');
     text

@@ -1,4 +1,4 @@
-//! When results become a state: so many good ones in a row, so many bad ones, and hard evidence at once.
+//! Turns results into a state: several good or bad results in a row change it, and hard evidence changes it at once.
 //!
 //! Pure: results in, state out.
 
@@ -11,18 +11,18 @@ use std::time::Duration;
 pub enum Sample {
     /// The server did what was expected.
     Good,
-    /// It did not: counted, because one lost packet looks the same.
+    /// The server did not, but a lost packet looks the same, so the result only counts.
     Bad,
-    /// It is certain that the server does not work (its process is gone): nothing is counted.
+    /// The server certainly does not work (its process is gone): the state changes at once.
     Dead,
 }
 
 /// The state of one check.
 ///
-/// At the start the state is unknown and the first good result decides at once: a server that has just been seen to work must not
-/// be kept out. Bad results before that are counted as always, and excused for `grace` from the start: a server that starts
-/// together with its agent takes longer to answer than `fall` probes. The state is never unknown longer than `fall` bad results
-/// or the grace, whichever is later.
+/// The state starts unknown, and the first good result decides at once: a server that has just been seen to work must
+/// not be kept out. Bad results before that count as always, but are excused for `grace` from the start: a server that
+/// starts together with its agent takes longer to answer than `fall` probes. The state is never unknown longer than
+/// `fall` bad results or the grace, whichever is later.
 #[derive(Clone, Debug)]
 pub struct Hysteresis {
     rise: u32,
@@ -39,13 +39,13 @@ impl Hysteresis {
         Self { rise: rise.max(1), fall: fall.max(1), state: CheckState::Unknown, streak: 0, excused_until: now + grace }
     }
 
-    /// The state now.
+    /// The current state.
     #[must_use]
     pub const fn state(&self) -> CheckState {
         self.state
     }
 
-    /// Takes a result; says whether the state has changed.
+    /// Takes a result; returns whether the state has changed.
     pub fn handle(&mut self, sample: Sample, now: Time) -> bool {
         let before = self.state;
         match (self.state, sample) {

@@ -1,6 +1,7 @@
 //! Whether the local server works: checks, hysteresis, and the verdict.
 //!
-//! `hysteresis` decides (pure), `options` and `process` look, `monitor` runs one task for each check and joins their results.
+//! `options` and `process` probe, `hysteresis` decides (pure), and `monitor` runs one task per check and joins the
+//! results.
 
 pub mod hysteresis;
 mod monitor;

@@ -1,4 +1,4 @@
-//! Runs the checks of one instance, one task for each, and joins their states.
+//! Runs the checks of one instance, one task each, and joins their states.
 
 use super::hysteresis::{Hysteresis, Sample};
 use super::options::Options;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-/// Servers that start with the agent need some seconds until they answer; until then they are "unknown", which is not fit
+/// A server that starts with the agent needs some seconds to answer. Until then it is "unknown", which is not fit
 /// either, but does not read as a failure.
 const START_GRACE: Duration = Duration::from_secs(10);
 
@@ -23,7 +23,7 @@ pub struct Monitor {
 
 impl Monitor {
     /// Starts a task for each check. The receiver always holds the newest results, and is notified when a state or the
-    /// summary changes. The tasks end when every receiver is gone. Must be called in a tokio runtime.
+    /// summary changes. The tasks end with the last receiver. Must be called in a tokio runtime.
     #[must_use]
     pub fn start(checks: &[Check]) -> watch::Receiver<Verdict> {
         let since_ms = clock::unix_ms();
@@ -50,7 +50,7 @@ impl Monitor {
         receiver
     }
 
-    /// Puts the state of one check in; wakes the receivers only if something changed that they act on or show at once.
+    /// Enters the state of one check. Wakes the receivers only for changes that they act on or show at once.
     fn report(&self, index: usize, state: CheckState, changed: bool, last: Probe) {
         self.verdict.send_if_modified(|verdict| {
             let mut checks = std::mem::take(&mut verdict.checks);
@@ -68,7 +68,7 @@ impl Monitor {
     }
 }
 
-/// One check under way.
+/// A running check.
 struct Runner<'a> {
     monitor: &'a Monitor,
     check: &'a Check,
@@ -121,7 +121,7 @@ impl Runner<'_> {
         }
     }
 
-    /// Watches one process until it has ended or is no longer the one that is meant.
+    /// Watches one process until it ends or is no longer the target.
     async fn stay(&mut self, target: &Target, process: &Attached) {
         let pid = process.pid;
         let mut tick = interval(self.check.interval);
@@ -137,14 +137,15 @@ impl Runner<'_> {
             let (sample, detail) = match process.stat().map(|s| s.state) {
                 None | Some('Z' | 'X') => (Sample::Dead, format!("process {pid} has ended")),
                 Some('T') => (Sample::Dead, format!("process {pid} is stopped")),
-                // A tracer stops its process for a moment at each system call: only a run of such looks is a failure.
+                // A tracer stops its process for a moment at each system call: only a run of such results is a failure.
                 Some('t') => (Sample::Bad, format!("process {pid} is stopped by a debugger")),
                 Some(_) => (Sample::Good, format!("process {pid} runs")),
             };
             let dead = sample == Sample::Dead;
             self.report(sample, detail, Duration::ZERO);
-            // A zombie may wait for its parent for ever, beside its own replacement; and a server may have been replaced while the old
-            // process still ends its calls: look again. A file or unit that is gone for the moment changes nothing: this process runs.
+            // A zombie may wait for its parent for ever beside its replacement, and a server may be replaced while the
+            // old process still ends its calls: look again. If the file or unit is gone for the moment, nothing
+            // changes: this process runs.
             let replaced = !target.is(pid) && target.find().is_ok_and(|now| now != pid);
             if replaced || (dead && process.stat().is_none_or(|s| s.state == 'Z')) {
                 return;

@@ -1,4 +1,4 @@
-//! Asks the server with SIP OPTIONS over UDP: a non-INVITE client transaction (RFC 3261 section 17.1.2) for each probe.
+//! Probes the server with SIP OPTIONS over UDP: one non-INVITE client transaction (RFC 3261 section 17.1.2) per probe.
 
 use super::Probe;
 use crate::config::SipOptions;
@@ -11,21 +11,21 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// T1 of RFC 3261 section 17.1.1.1: the wait before the first retransmission.
 const T1: Duration = Duration::from_millis(500);
-/// Answers are small; what exceeds this is cut by the kernel and still parses as far as it matters.
+/// Answers are small. The kernel cuts longer ones, and the part that matters still parses.
 const MAX_DATAGRAM: usize = 8192;
 
-/// What one check has seen, beside its results.
+/// Counts of one check, besides its results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counters {
-    /// Requests, retransmissions not counted.
+    /// Requests, without retransmissions.
     pub(super) sent: u64,
-    /// Requests sent again.
+    /// Retransmissions.
     pub(super) retransmitted: u64,
-    /// Datagrams that did not answer the request under way: late, garbled, or of somebody else.
+    /// Datagrams that did not answer the current request: late, garbled, or from another sender.
     pub(super) ignored: u64,
 }
 
-/// A checker of one server.
+/// Probes one server.
 #[derive(Debug)]
 pub(super) struct Options {
     target: SocketAddr,
@@ -72,7 +72,7 @@ impl Options {
                 Probe { ok, detail: if ok { detail } else { format!("answered {detail}") }, took_ms }
             }
             Err(e) => {
-                // A new socket next time: a pending ICMP error of this one must not fail the next probe.
+                // The next probe opens a new socket, so that a pending ICMP error of this one cannot fail it.
                 self.socket = None;
                 Probe { ok: false, detail: e, took_ms }
             }
@@ -87,14 +87,14 @@ impl Options {
             None => open(target).await.map_err(|e| format!("no socket towards {target}: {e}"))?,
         };
         let local = socket.local_addr().map_err(|e| format!("no socket towards {target}: {e}"))?;
-        // CSeq numbers are below 2^31 (RFC 3261 section 8.1.1.5); after that many probes they begin again.
+        // CSeq numbers stay below 2^31 (RFC 3261 section 8.1.1.5); after that many probes they start again at one.
         self.cseq = if self.cseq >= i32::MAX as u32 { 1 } else { self.cseq + 1 };
         let branch = format!("z9hG4bK{}", token());
         let request = self.request(local, &branch);
         self.counters.sent += 1;
         send(&socket, &request, target).await?;
-        // Section 17.1.1.1 allows a smaller T1 in closed networks; this is the same host, and a probe that gives up at 500 ms would
-        // else never send again what a full socket buffer dropped.
+        // Section 17.1.1.1 allows a smaller T1 in closed networks, and this is the same host. With T1, a probe that
+        // gives up at 500 ms would never resend what a full socket buffer dropped.
         let mut wait = T1.min(timeout / 4).max(Duration::from_millis(5));
         let mut again = started + wait;
         let mut proceeding = false;
@@ -150,7 +150,7 @@ impl Options {
     }
 }
 
-/// A socket that hears only the server, and hears of its ICMP errors: that is what connecting a UDP socket is for.
+/// A connected UDP socket: receives only from the server, and gets its ICMP errors.
 async fn open(target: SocketAddr) -> io::Result<UdpSocket> {
     let any = if target.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
     let socket = UdpSocket::bind((any, 0)).await?;
@@ -189,7 +189,7 @@ fn answer(datagram: &[u8], branch: &str, cseq: u32) -> Option<(u16, String)> {
             sequence = Some(value.to_owned());
         }
     }
-    // The topmost Via is ours; its branch is compared without regard to case, as every token (section 7.3.1).
+    // The topmost Via is ours; its branch, like every token, compares without regard to case (section 7.3.1).
     let via = via?;
     let ours = via.split(',').next()?.split(';').skip(1).any(|p| {
         p.split_once('=')
@@ -198,12 +198,12 @@ fn answer(datagram: &[u8], branch: &str, cseq: u32) -> Option<(u16, String)> {
     let sequence = sequence?;
     let mut words = sequence.split_ascii_whitespace();
     let matches = words.next()?.parse::<u32>().ok()? == cseq && words.next()? == "OPTIONS";
-    // The reason phrase is shown on terminals: no control characters, and not without end.
+    // Terminals show the reason phrase: no control characters, and a limited length.
     let reason = reason.chars().filter(|c| !c.is_control()).take(60).collect();
     (ours && matches).then_some((code, reason))
 }
 
-/// Whether `pattern` (`"200"`, `"2xx"`, lower case) takes `code`.
+/// Whether `pattern` (`"200"`, `"2xx"`, lower case) matches `code`.
 fn accepts(pattern: &str, code: u16) -> bool {
     match pattern.strip_suffix("xx") {
         Some(class) => class.parse() == Ok(code / 100),
@@ -215,11 +215,11 @@ fn show(d: Duration) -> String {
     humantime::format_duration(d).to_string()
 }
 
-/// Sixteen hexadecimal digits that no other transaction has.
+/// Sixteen hexadecimal digits, unique to a transaction.
 fn token() -> String {
     let mut bytes = [0; 8];
     if getrandom::fill(&mut bytes).is_err() {
-        // Only a kernel without its random device fails here; the clock still makes the token unique on this host.
+        // This fails only in a kernel without its random device; the clock still makes the token unique on this host.
         bytes = crate::clock::now().as_nanos().to_be_bytes();
     }
     bytes.iter().fold(String::with_capacity(16), |mut s, b| {

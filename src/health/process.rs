@@ -1,5 +1,5 @@
-//! Watches the server's process: the kernel tells of its death at once through a pidfd, and `/proc` of what is not death but
-//! as bad (stopped, or a zombie that nobody has reaped).
+//! Watches the server's process. A pidfd reports its death at once; `/proc` reports states that are as bad as death
+//! (stopped, or a zombie that nobody has reaped).
 
 use super::sys::{pidfd_open, watch};
 use crate::config::Process;
@@ -10,16 +10,17 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use tokio::io::unix::AsyncFd;
 
-/// Where control groups are mounted: v2, then the places that systemd uses on v1 and hybrid hosts.
+/// Mount points of control groups: v2, then the places that systemd uses on v1 and hybrid hosts.
 const CGROUPS: [&str; 3] = ["/sys/fs/cgroup", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"];
-/// Slices nest a few levels (`system.slice/system-asterisk.slice/asterisk@1.service`); deeper is a container's inside.
+/// Slices nest a few levels (`system.slice/system-asterisk.slice/asterisk@1.service`); anything deeper is inside a
+/// container.
 const MAX_DEPTH: usize = 6;
-/// A host with more control groups than this would be searched for too long each time; the unit counts as not found.
+/// On a host with more control groups each search would take too long; the unit counts as not found.
 const MAX_GROUPS: usize = 20_000;
-/// A pidfile holds a number; more is something else.
+/// A pidfile holds a number; a longer file is something else.
 const MAX_PIDFILE: u64 = 64;
 
-/// How the process is found.
+/// How to find the process.
 #[derive(Clone, Debug)]
 pub(super) enum Target {
     /// By the number in a file.
@@ -51,7 +52,7 @@ pub(super) enum Gone {
     NoWatch(i32, io::Error),
 }
 
-/// What `/proc/PID/stat` says.
+/// Fields of `/proc/PID/stat`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stat {
     pub(super) state: char,
@@ -59,7 +60,7 @@ pub(super) struct Stat {
     started: u64,
 }
 
-/// A process that is being watched.
+/// A watched process.
 #[derive(Debug)]
 pub(super) struct Attached {
     pub(super) pid: i32,
@@ -68,20 +69,21 @@ pub(super) struct Attached {
 }
 
 impl Attached {
-    /// Waits for the end of the process; the kernel wakes us at that moment.
+    /// Waits for the end of the process; the kernel wakes the task at that moment.
     pub(super) async fn ended(&self) {
-        // An error of epoll would mean a closed descriptor, which we own: then we can't watch, and say so the same way.
+        // epoll only fails on a closed descriptor, and this one is ours and open. If it fails all the same, the watch
+        // is over, and the process counts as ended.
         let _ = self.fd.readable().await;
     }
 
-    /// The process now; `None` if it has ended (or its number belongs to another process).
+    /// The process's current state; `None` if it has ended (or its number belongs to another process).
     pub(super) fn stat(&self) -> Option<Stat> {
         stat(self.pid).filter(|s| s.started == self.started)
     }
 }
 
 impl Target {
-    /// What the configuration names; `None` if it names nothing.
+    /// The target in the configuration; `None` without one.
     pub(super) fn of(process: &Process) -> Option<Self> {
         match process {
             Process { pidfile: Some(path), .. } => Some(Self::Pidfile(path.clone())),
@@ -91,12 +93,12 @@ impl Target {
         }
     }
 
-    /// Finds the process and holds on to it. Must run in a tokio runtime.
+    /// Finds the process and attaches to it. Must run in a tokio runtime.
     pub(super) fn attach(&self) -> Result<Attached, Gone> {
         let pid = self.find()?;
         let fd = pidfd_open(pid).map_err(|e| Gone::NoWatch(pid, e))?;
-        // Between finding and opening, the number may have passed to another process: then it is not what we look for, and
-        // the next look finds the right one.
+        // Between finding and opening, the number may have passed to another process. Then it is the wrong one, and the
+        // next look finds the right one.
         let started = stat(pid)
             .filter(|_| self.is(pid))
             .ok_or_else(|| Gone::NoWatch(pid, io::ErrorKind::NotFound.into()))?
@@ -105,7 +107,7 @@ impl Target {
         Ok(Attached { pid, started, fd })
     }
 
-    /// The process that is meant now. Of several (a server with worker processes) it is the one that started the others; of
+    /// The process to watch now. Of several (a server with worker processes), the one that started the others; of
     /// several such, the oldest.
     pub(super) fn find(&self) -> Result<i32, Gone> {
         match self {
@@ -120,7 +122,7 @@ impl Target {
                 let group = CGROUPS.iter().find_map(|root| group_of(Path::new(root), unit));
                 match group {
                     Some(group) => first(members(&group).into_iter()).ok_or_else(|| Gone::NoUnit(unit.clone())),
-                    // sd_booted(3): this directory exists exactly where systemd runs.
+                    // sd_booted(3): this directory exists only where systemd runs.
                     None if !Path::new("/run/systemd/system").exists() => Err(Gone::NoSystemd(unit.clone())),
                     None => Err(Gone::NoUnit(unit.clone())),
                 }
@@ -128,7 +130,7 @@ impl Target {
         }
     }
 
-    /// Whether `pid` is still what is looked for; cheaper than [`Target::find`] where that means a walk over all processes.
+    /// Whether `pid` is still the target; cheaper than [`Target::find`] where that walks over all processes.
     pub(super) fn is(&self, pid: i32) -> bool {
         match self {
             Self::Name(name) => comm(pid).as_ref() == Some(name),
@@ -167,8 +169,8 @@ pub(super) fn stat(pid: i32) -> Option<Stat> {
     parse_stat(&String::from_utf8_lossy(&line))
 }
 
-/// Fields 3 (state), 4 (parent) and 22 (start, in ticks since boot) of proc(5). The name before them may hold spaces and
-/// parentheses, so they are counted from the last parenthesis.
+/// Fields 3 (state), 4 (parent) and 22 (start, in ticks since boot) of proc(5). The name before them may hold spaces
+/// and parentheses, so the count starts at the last parenthesis.
 fn parse_stat(line: &str) -> Option<Stat> {
     let fields = line.rsplit_once(')')?.1;
     let mut fields = fields.split_ascii_whitespace();
@@ -178,7 +180,7 @@ fn parse_stat(line: &str) -> Option<Stat> {
     Some(Stat { state, parent, started })
 }
 
-/// The oldest process whose parent is none of the set; zombies do not count while any other is there.
+/// The oldest process without a parent in the set. Zombies count only if there is nothing else.
 fn first(pids: impl Iterator<Item = i32>) -> Option<i32> {
     let all: Vec<(i32, Stat)> = pids.filter_map(|pid| Some((pid, stat(pid)?))).collect();
     let alive: BTreeSet<i32> = all.iter().filter(|(_, s)| s.state != 'Z').map(|(pid, _)| *pid).collect();
@@ -191,7 +193,7 @@ fn first(pids: impl Iterator<Item = i32>) -> Option<i32> {
 
 /// The control group of `unit` below `root`.
 fn group_of(root: &Path, unit: &str) -> Option<PathBuf> {
-    // Nearly every service is here; the search is for the others.
+    // Nearly every service is here; the search serves the rest.
     let usual = root.join("system.slice").join(unit);
     if usual.join("cgroup.procs").exists() {
         return Some(usual);
@@ -202,7 +204,7 @@ fn group_of(root: &Path, unit: &str) -> Option<PathBuf> {
         let mut below = Vec::new();
         for directory in level {
             for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-                // A symbolic link (v1 has some between controllers) is no directory here, so nothing is walked twice.
+                // A symbolic link (v1 has some between controllers) is no directory here, so no group is walked twice.
                 if !entry.file_type().is_ok_and(|t| t.is_dir()) {
                     continue;
                 }
@@ -221,7 +223,7 @@ fn group_of(root: &Path, unit: &str) -> Option<PathBuf> {
     None
 }
 
-/// The processes of a control group and of the groups inside it (a service may make some: `Delegate=`).
+/// The processes of a control group and of the groups inside it (a service may create some: `Delegate=`).
 fn members(group: &Path) -> Vec<i32> {
     let mut pids = Vec::new();
     let mut left = vec![(group.to_owned(), 0)];

@@ -1,12 +1,12 @@
-//! What the checks say, as values that the status shows.
+//! Results of the checks, as values for the status.
 
 use serde::{Deserialize, Serialize};
 
-/// What a check says of the server.
+/// A check's view of the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckState {
-    /// It has not decided yet.
+    /// Undecided.
     #[default]
     Unknown,
     /// The server works.
@@ -22,7 +22,7 @@ pub struct Probe {
     pub ok: bool,
     /// What was seen, in a few words.
     pub detail: String,
-    /// How long the probe took, in milliseconds, rounded down.
+    /// Duration of the probe in milliseconds, rounded down.
     pub took_ms: u64,
 }
 
@@ -31,7 +31,7 @@ pub struct Probe {
 pub struct CheckStatus {
     /// Its name in the configuration.
     pub name: String,
-    /// What it says now.
+    /// Its current state.
     pub state: CheckState,
     /// Whether its failure makes the node unfit.
     pub fatal: bool,
@@ -44,8 +44,8 @@ pub struct CheckStatus {
 /// All checks of one instance, joined.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// Whether every fatal check is good. One that has not decided yet counts as not good, so that a node which has just
-    /// started is no candidate before its server has been seen to work.
+    /// Whether every fatal check is good. An undecided check counts as not good, so that a node which has just started
+    /// is no candidate before its server has been seen to work.
     pub fit: bool,
     /// Why, in a few words for status and history.
     pub summary: String,
@@ -54,7 +54,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Whether the server works, once the fatal checks have said so: all are good, or one has failed.
+    /// Whether the server works, once the fatal checks agree: all are good, or one has failed.
     #[must_use]
     pub fn decided(&self) -> Option<bool> {
         let mut fatal = self.checks.iter().filter(|c| c.fatal);
@@ -62,7 +62,7 @@ impl Verdict {
         if failed { Some(false) } else { fatal.all(|c| c.state == CheckState::Good).then_some(true) }
     }
 
-    /// Joins the states of all checks of an instance. Without any check the node is fit: there is nothing against it.
+    /// Joins the states of all checks of an instance. Without any check the node is fit: nothing speaks against it.
     #[must_use]
     pub fn of(checks: Vec<CheckStatus>) -> Self {
         let list = |state: CheckState, fatal: bool| -> Vec<String> {

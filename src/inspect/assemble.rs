@@ -1,4 +1,4 @@
-//! From legs to calls, as people count them: what belongs together by pairing, or by its Call-ID. Pure.
+//! Groups legs into calls, as people count them: by pairing, or by Call-ID. Pure.
 
 use super::observer::{Observer, Stored};
 use super::record::{Record, text};
@@ -10,19 +10,19 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Hexadecimal digits of a call's name: enough for all calls of a file, and few enough to type.
+/// Hexadecimal digits of a call's name: unique among the calls of a file, and short enough to type.
 const ID_DIGITS: usize = 12;
-/// RTP of less than this many packets is not called one-way: the other side may just begin.
+/// RTP of fewer packets is not reported as one-way: the other side may only just begin.
 const ONE_WAY: u64 = 50;
-/// Other address pairs of one leg that are told.
+/// Most other address pairs reported for one leg.
 const MAX_ALSO: usize = 8;
 
-/// How long after a caller's INVITE the server's own may follow: a dial plan takes milliseconds, a menu before it seconds.
+/// Longest gap from the caller's INVITE to the server's own: a dial plan takes milliseconds, a menu before it seconds.
 const SETUP: Duration = Duration::from_secs(30);
-/// Most unanswered legs between the same two parties that are compared.
+/// Most unanswered legs compared between the same two parties.
 const MAX_ALIKE: usize = 200;
 
-/// Which records are one call.
+/// Groups records into calls.
 struct Groups(Vec<u32>);
 
 impl Groups {
@@ -42,7 +42,7 @@ impl Groups {
     }
 }
 
-/// All calls of a file, in the order in which they began. `end` is the time of its end.
+/// All calls of a file, in order of their start. `end` is the time of the last packet.
 pub(super) fn calls(mut o: Observer, end: Time) -> Vec<Call> {
     let mut rtp: HashMap<u32, Vec<(Place, Rtp)>> = HashMap::new();
     for (place, found) in std::mem::take(&mut o.streams).found() {
@@ -81,10 +81,10 @@ pub(super) fn calls(mut o: Observer, end: Time) -> Vec<Call> {
     calls
 }
 
-/// The same INVITE on other addresses is no other hop: its topmost Via would be another. It was captured on both sides of an address
-/// translation. Of such records one is told, that of the server of the report if there is one.
+/// The same INVITE on other addresses is not another hop, whose topmost Via would differ. It was captured on both sides
+/// of an address translation. One of these records is reported: the one at the report's server, if there is one.
 fn mark_copies(o: &mut Observer) {
-    // By Call-ID, branch and CSeq.
+    // Call-ID, branch and CSeq.
     type Key = (Box<[u8]>, Box<[u8]>, u32);
     let mut seen: HashMap<Key, u32> = HashMap::new();
     for n in 0..o.records.len() {
@@ -110,9 +110,9 @@ fn mark_copies(o: &mut Observer) {
     }
 }
 
-/// Early dialogs of a fork that was answered by another are over.
+/// An answer on one branch of a fork ends the other early dialogs.
 fn lose_forks(records: &mut [Record]) {
-    // By viewpoint, Call-ID and branch.
+    // Viewpoint, Call-ID and branch.
     type Key = (u32, Box<[u8]>, Box<[u8]>);
     let mut answered: HashMap<Key, Time> = HashMap::new();
     for r in records.iter() {
@@ -130,8 +130,8 @@ fn lose_forks(records: &mut [Record]) {
     }
 }
 
-/// Hops of one dialog, and forks of one INVITE, share the Call-ID. A Call-ID that is used once more for another call (a device
-/// that counts them anew, a test tool) comes with another tag, after the first is over.
+/// Hops of one dialog, and forks of one INVITE, share the Call-ID. A Call-ID reused for another call (a device that
+/// restarts its numbering, a test tool) comes with another tag, after the first call has ended.
 fn by_call_id(records: &[Record], groups: &mut Groups) {
     let mut by_id: HashMap<&[u8], Vec<u32>> = HashMap::new();
     for (n, r) in (0u32..).zip(records) {
@@ -148,8 +148,8 @@ fn by_call_id(records: &[Record], groups: &mut Groups) {
     }
 }
 
-/// The two legs of a B2BUA's call that was not answered, which no table pairs since nothing is to be kept of it: the caller's INVITE came
-/// in, and went out while it was open; caller and called agree, and no other leg agrees as well.
+/// The two legs of an unanswered B2BUA call. No table pairs them, since unanswered calls are not kept. The server's
+/// INVITE went out while the caller's was open, caller and callee agree, and no other leg fits as well.
 fn pair_unanswered(records: &[Record], stored: &[Stored]) -> Vec<(u32, u32)> {
     let mut alike: HashMap<(u32, &str, &str), [Vec<u32>; 2]> = HashMap::new();
     let known: HashSet<u32> =
@@ -164,7 +164,7 @@ fn pair_unanswered(records: &[Record], stored: &[Stored]) -> Vec<(u32, u32)> {
     }
     let mut pairs = Vec::new();
     for [inbound, outbound] in alike.values() {
-        // Many calls between the same two parties: whose is whose would be a guess, and a costly one.
+        // Among many calls between the same two parties, a pairing would be a guess, and a costly one.
         if inbound.len() > MAX_ALIKE || outbound.len() > MAX_ALIKE {
             continue;
         }
@@ -206,7 +206,7 @@ fn call(
             leg
         })
         .collect();
-    // What the caller saw: the first hop, which is the first that was captured.
+    // The caller's view: the first hop, which was captured first.
     let main =
         records.iter().find(|r| of(r).side != Side::Unknown).or(records.first()).map_or_else(|| &o.records[0], of);
     let answered = records.iter().filter_map(|r| of(r).answered).min();
@@ -231,7 +231,7 @@ fn call(
     let partial = main.side == Side::Unknown;
     let since = answered.or(partial.then_some(started));
     let duration = since.filter(|_| matches!(state, State::Up | State::Ended)).map(|at| ended.unwrap_or(end).since(at));
-    // The last word on the whole call: what has the most legs, and of these what is newest.
+    // The final version of the whole call: the most legs, then the newest.
     let kept = stored.iter().filter(|s| !s.merged).max_by_key(|s| (s.main, s.records.len(), s.up));
     let through_server = records.iter().any(|r| through(of(r)));
     let mut from = main.from.clone();
@@ -282,7 +282,7 @@ fn call(
     call
 }
 
-/// Who ended the leg `r`, seen from the whole call, which began with `main`.
+/// Who ended the leg `r`, in terms of the whole call, which began with `main`.
 fn by(r: &Record, main: &Record, alone: bool) -> Option<By> {
     let local = r.ended_by? == End::Local;
     let caller_side = match r.side {
@@ -291,7 +291,8 @@ fn by(r: &Record, main: &Record, alone: bool) -> Option<By> {
         Side::Unknown => return None,
     };
     Some(match (caller_side, std::ptr::eq(r, main)) {
-        // What comes from the middle on a leg of two comes from a server: nobody further out was seen to send it.
+        // On a call of several legs, an end from the middle comes from a server: the capture shows no sender further
+        // out.
         (true, true) => By::Caller,
         (true, false) => By::Server,
         (false, _) if r.side == Side::Inbound && !alone => By::Server,
@@ -318,9 +319,9 @@ fn name(r: &Record) -> String {
     hash.finalize().iter().take(ID_DIGITS / 2).map(|b| format!("{b:02x}")).collect()
 }
 
-/// Puts the RTP that was found to the m-lines of a leg.
+/// Assigns the captured RTP to the m-lines of a leg.
 fn measure(media: &mut [Media], mut found: Vec<(Place, Rtp)>) {
-    // The order of a hash table is not that of a report.
+    // Sorted, since a hash table has no stable order.
     found.sort_by_key(|(p, r)| (p.line, p.received, r.first_ms, r.source, r.destination));
     for (place, rtp) in found {
         if let Some(m) = media.get_mut(usize::from(place.line)) {
@@ -340,7 +341,7 @@ fn measure(media: &mut [Media], mut found: Vec<(Place, Rtp)>) {
     }
 }
 
-/// What would become of the call.
+/// What a takeover would do with the call.
 fn recovery(o: &Observer, call: &Call, kept: Option<&Stored>) -> Recovery {
     let server = o.roles.vips.first().map_or_else(|| "the server".to_owned(), |ip| format!("the server {ip}"));
     if !call.through_server {

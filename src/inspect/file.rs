@@ -1,21 +1,21 @@
-//! A capture file as a series of frames with their times.
+//! Reads a capture file as a series of frames with their times.
 //!
-//! Read by hand rather than by a library: files from strangers have lengths beyond the snap length that their header names,
-//! reserved fields that are not zero, and options that nobody knows; none of that keeps the packets from being read. One frame is
-//! in memory at a time.
+//! Hand-written instead of a library: files in the field have records longer than the snap length in their header,
+//! reserved fields that are not zero, and unknown options. Their packets are readable all the same. Memory holds one
+//! frame at a time.
 
 use super::InspectError;
 use crate::time::Time;
 use std::io::{BufReader, ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
-/// Longest frame that is looked at; of a longer one only the beginning is. No link carries more in one frame, offload included.
+/// Longest frame kept; a longer one keeps only its beginning. No link carries more in one frame, offload included.
 const MAX_FRAME: usize = 256 * 1024;
-/// A record that claims more than this is damage: what follows can't be found any more.
+/// A record that claims more than this is damaged, and the next record cannot be found.
 const MAX_RECORD: u64 = 1 << 30;
-/// Most interfaces of one section that are told apart; frames of others count as unsupported.
+/// Most interfaces of one section; frames of further ones count as unsupported.
 const MAX_INTERFACES: usize = 65_536;
-/// Bytes that are read from the disk at once.
+/// Bytes per read from disk.
 const BUFFER: usize = 256 * 1024;
 
 /// Block types of pcapng (draft-ietf-opsawg-pcapng).
@@ -28,18 +28,18 @@ const ENHANCED: u32 = 6;
 /// One captured frame.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Frame<'a> {
-    /// Since 1970.
+    /// Time since 1970.
     pub(super) at: Time,
-    /// Link type (<https://www.tcpdump.org/linktypes.html>); `None` if the file does not say.
+    /// Link type (<https://www.tcpdump.org/linktypes.html>); `None` if the file does not give one.
     pub(super) link: Option<u32>,
     pub(super) data: &'a [u8],
-    /// Whether the frame was longer on the wire than what was kept of it.
+    /// Whether the frame was longer on the wire than the bytes kept.
     pub(super) cut: bool,
 }
 
 pub(super) type Each<'f> = &'f mut dyn FnMut(Frame<'_>);
 
-/// What was in the file.
+/// Result of reading a file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Read {
     pub(super) frames: u64,
@@ -47,9 +47,9 @@ pub(super) struct Read {
     pub(super) truncated: Option<String>,
 }
 
-/// Why reading goes no further.
+/// Why reading stopped.
 enum Stop {
-    /// The file is over, inside a record if `inside`.
+    /// End of the file; `inside` means in the middle of a record.
     End {
         inside: bool,
     },
@@ -63,7 +63,7 @@ impl From<std::io::Error> for Stop {
     }
 }
 
-/// Calls `each` with every frame in the file, in order. `path` is only named in errors.
+/// Calls `each` with every frame in the file, in order. `path` only appears in errors.
 pub(super) fn read(path: &Path, file: std::fs::File, each: Each<'_>) -> Result<Read, InspectError> {
     let failed = |source| InspectError::Open { path: path.to_owned(), source };
     if file.metadata().map_err(failed)?.is_dir() {
@@ -101,7 +101,7 @@ pub(super) fn read(path: &Path, file: std::fs::File, each: Each<'_>) -> Result<R
     Ok(input.read)
 }
 
-/// What a file is that is no capture, and what makes one of it.
+/// Names a known format that is no capture, and the command that converts it.
 fn packed(start: &[u8]) -> Option<(&'static str, &'static str)> {
     Some(match start {
         [0x1f, 0x8b, ..] => ("compressed by gzip", "unpack it with `gunzip`"),
@@ -143,7 +143,7 @@ impl PcapKind {
 struct Interface {
     link: u32,
     snap: usize,
-    /// Ticks in a second.
+    /// Ticks per second.
     rate: u128,
     /// Seconds to add.
     offset: i64,
@@ -157,7 +157,7 @@ struct Input<'f> {
 }
 
 impl Input<'_> {
-    /// Reads until `into` is full or the file ends; how many bytes there were.
+    /// Reads until `into` is full or the file ends; returns the number of bytes read.
     fn fill(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
         let mut got = 0;
         while got < into.len() {
@@ -171,7 +171,7 @@ impl Input<'_> {
         Ok(got)
     }
 
-    /// The next bytes; the file may end before the first of them.
+    /// The next `N` bytes. End of file before the first byte is a clean end.
     fn next<const N: usize>(&mut self) -> Result<[u8; N], Stop> {
         let mut bytes = [0u8; N];
         match self.fill(&mut bytes)? {
@@ -181,7 +181,7 @@ impl Input<'_> {
         }
     }
 
-    /// Takes the next `length` bytes into `frame`, at most [`MAX_FRAME`] of them; the rest is passed over.
+    /// Reads the next `length` bytes into `frame`, at most [`MAX_FRAME`] of them, and skips the rest.
     fn take(&mut self, length: u64) -> Result<(), Stop> {
         let keep = usize::try_from(length).unwrap_or(usize::MAX).min(MAX_FRAME);
         let mut frame = std::mem::take(&mut self.frame);
@@ -202,7 +202,7 @@ impl Input<'_> {
         Ok(())
     }
 
-    /// Whether the file's own header was read whole.
+    /// Whether the file's own header was complete.
     fn has_header(&mut self) -> bool {
         // The shortest headers: 24 bytes of pcap, 28 of pcapng.
         self.file.seek(SeekFrom::End(0)).is_ok_and(|n| n >= 24)
@@ -211,12 +211,12 @@ impl Input<'_> {
     fn pcap(&mut self, mut kind: PcapKind) -> Result<(), Stop> {
         let inside = |s| if matches!(s, Stop::End { .. }) { Stop::End { inside: true } } else { s };
         let header: [u8; 20] = self.next().map_err(inside)?;
-        // The upper bits say how long a checksum at the end of each frame is.
+        // The upper bits give the length of a checksum at the end of each frame.
         let mut link = word(&header, 16, kind.big).map(|l| l & 0x03ff_ffff);
         loop {
             let head: [u8; 16] = self.next()?;
             if let Some(again) = head.first_chunk().and_then(PcapKind::of) {
-                // Files that were joined with `cat`: no clock shows this second.
+                // Files joined with `cat`: the magic number is no plausible second.
                 kind = again;
                 let rest: [u8; 8] = self.next().map_err(inside)?;
                 link = word(&rest, 4, kind.big).map(|l| l & 0x03ff_ffff);
@@ -245,7 +245,7 @@ impl Input<'_> {
     fn pcapng(&mut self) -> Result<(), Stop> {
         let inside = |s| if matches!(s, Stop::End { .. }) { Stop::End { inside: true } } else { s };
         let (mut big, mut interfaces) = (false, Vec::new());
-        // Simple packets carry no time: they count as of the packet before.
+        // Simple packets carry no time; they take the time of the packet before.
         let mut last = Time::ZERO;
         let mut first = true;
         loop {
@@ -253,7 +253,7 @@ impl Input<'_> {
             let length: [u8; 4] = self.next().map_err(inside)?;
             let mut done = 8;
             if kind == SECTION.to_le_bytes() {
-                // A new section: its byte order is its own, and its interfaces are counted anew.
+                // A new section has its own byte order, and its interfaces count from zero.
                 big = match self.next::<4>().map_err(inside)? {
                     [0x1a, 0x2b, 0x3c, 0x4d] => true,
                     [0x4d, 0x3c, 0x2b, 0x1a] => false,
@@ -267,7 +267,7 @@ impl Input<'_> {
             if length < done + 4 || length > MAX_RECORD {
                 return Err(Stop::Damaged("a block's length is absurd"));
             }
-            // The length stands once more at the end, which nobody needs who reads forwards; blocks are padded to four bytes.
+            // The length is repeated at the end, for backward readers only. Blocks are padded to four bytes.
             self.take((length - done).next_multiple_of(4))?;
             let body = self.frame.len().saturating_sub(4);
             self.frame.truncate(body);
@@ -337,7 +337,7 @@ fn interface(body: &[u8], big: bool) -> Option<Interface> {
     while let (Some(code @ 1..), Some(length)) = (half(at), half(at + 2)) {
         let value = body.get(at + 4..at + 4 + length).unwrap_or_default();
         match (code, value) {
-            // The high bit says that the rest is a power of two, else of ten; beyond these no clock counts.
+            // The high bit marks a power of two, otherwise of ten. No clock counts beyond these.
             (9, [r @ 0x80..=0xbf, ..]) => rate = 1 << (r & 0x7f),
             (9, [r @ 0..=18, ..]) => rate = 10u128.pow(u32::from(*r)),
             (14, [..]) => {

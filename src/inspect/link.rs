@@ -1,27 +1,27 @@
-//! From a frame of any kind of link that telephony is captured on to the IP packet in it, behind tags, labels and tunnels. Pure.
+//! Finds the IP packet in a frame of any link type used in telephony captures, behind tags, labels and tunnels. Pure.
 
 use crate::wire::frame::{self, Link};
 use std::borrow::Cow;
 
-/// Tunnels within tunnels that are followed: mirrored traffic of an overlay has two.
+/// Most nested tunnels followed: mirrored traffic of an overlay has two.
 const MAX_TUNNELS: usize = 3;
-/// MPLS labels of one packet that are passed over.
+/// Most MPLS labels skipped per packet.
 const MAX_LABELS: usize = 8;
 const PPPOE: [u8; 2] = [0x88, 0x64];
 const MPLS: [[u8; 2]; 2] = [[0x88, 0x47], [0x88, 0x48]];
 const VLAN: [[u8; 2]; 3] = [[0x81, 0x00], [0x88, 0xa8], [0x91, 0x00]];
 const IP: [[u8; 2]; 2] = [[0x08, 0x00], [0x86, 0xdd]];
-/// UDP ports of VXLAN (RFC 7348, and Linux's own), in which clouds deliver mirrored traffic.
+/// UDP ports of VXLAN (RFC 7348, and Linux's own); clouds deliver mirrored traffic in it.
 const VXLAN: [u16; 2] = [4789, 8472];
 
-/// What is in a frame.
+/// Content of a frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Inside<'a> {
-    /// An IP packet, with whatever padding follows it.
+    /// An IP packet, including any padding behind it.
     Ip(&'a [u8]),
     /// Something else: ARP, spanning tree, a part of a Wi-Fi exchange.
     Else,
-    /// The link type is not known.
+    /// Unknown link type.
     Unsupported,
 }
 
@@ -30,17 +30,17 @@ pub(super) fn inside(link: u32, data: &[u8]) -> Inside<'_> {
     let found = match link {
         0 | 108 => frame::ip_of(Link::Null, data),
         1 => ethernet(data),
-        // PPP, in HDLC framing or without.
+        // PPP, with or without HDLC framing.
         9 => data.strip_prefix(&[0xff, 0x03]).or(Some(data)).and_then(ppp),
         50 => data.get(2..).filter(|_| data.starts_with(&[0xff, 0x03])).or(Some(data)).and_then(ppp),
         51 => pppoe(data),
-        // The same number means raw IP on different systems.
+        // All these numbers mean raw IP, on different systems.
         12 | 14 | 101 | 228 | 229 => Some(data),
         // Cisco HDLC.
         104 => data.get(2..).and_then(tagged),
         105 => wifi(data),
         113 => data.get(14..).and_then(tagged),
-        // Radiotap says how long it is.
+        // Radiotap gives its own length.
         127 => data.get(2..4).and_then(|l| data.get(usize::from(u16::from_le_bytes([l[0], l[1]]))..)).and_then(wifi),
         276 => data.first_chunk::<2>().and_then(|kind| behind(*kind, data.get(20..)?)),
         _ => return Inside::Unsupported,
@@ -55,13 +55,13 @@ fn ethernet(data: &[u8]) -> Option<&[u8]> {
     tagged(data.get(12..)?)
 }
 
-/// What follows an ethertype.
+/// The packet behind an ethertype.
 fn tagged(data: &[u8]) -> Option<&[u8]> {
     behind(*data.first_chunk::<2>()?, data.get(2..)?)
 }
 
 fn behind(mut kind: [u8; 2], mut rest: &[u8]) -> Option<&[u8]> {
-    // QinQ has two tags; more is no traffic of a phone.
+    // QinQ has two tags; phone traffic never has more.
     for _ in 0..4 {
         if !VLAN.contains(&kind) {
             break;
@@ -91,7 +91,7 @@ fn ppp(data: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Behind the last label the first nibble tells IPv4 and IPv6 (RFC 4928 section 3); Ethernet may be there as well.
+/// Behind the last label, the first nibble tells IPv4 from IPv6 (RFC 4928 section 3). Ethernet is possible too.
 fn labelled(mut data: &[u8]) -> Option<&[u8]> {
     for _ in 0..MAX_LABELS {
         let (label, rest) = data.split_first_chunk::<4>()?;
@@ -108,7 +108,7 @@ fn labelled(mut data: &[u8]) -> Option<&[u8]> {
     None
 }
 
-/// A data frame of 802.11 that is not encrypted: its header, then LLC and SNAP.
+/// An unencrypted data frame of 802.11: its header, then LLC and SNAP.
 fn wifi(data: &[u8]) -> Option<&[u8]> {
     let (control, flags) = (*data.first()?, *data.get(1)?);
     if control & 0x0c != 0x08 || control & 0x40 != 0 || flags & 0x40 != 0 {
@@ -126,7 +126,7 @@ fn tunnelled(ip: &[u8], depth: usize) -> Option<&[u8]> {
     let Some(depth) = depth.checked_sub(1) else { return Some(ip) };
     let (protocol, rest) = match ip.first()? >> 4 {
         4 => {
-            // Of a fragment only the first could be read, and it not to its end.
+            // Only the first fragment would be readable, and that only in part.
             let fragment = ip.get(6)? & 0x3f != 0 || *ip.get(7)? != 0;
             let header = usize::from(ip[0] & 0x0f) * 4;
             if fragment || header < 20 {
@@ -141,13 +141,13 @@ fn tunnelled(ip: &[u8], depth: usize) -> Option<&[u8]> {
         4 | 41 => Some(rest),
         47 => gre(rest),
         17 => rest.get(2..4).filter(|p| VXLAN.contains(&u16::from_be_bytes([p[0], p[1]]))).and_then(|_| {
-            // The flag says that there is a network id; all else is reserved.
+            // The flag marks a network id; all other bits are reserved.
             let vxlan = rest.get(8..)?;
             (vxlan.first()? & 0x08 != 0).then(|| ethernet(vxlan.get(8..)?)).flatten()
         }),
         _ => None,
     };
-    // A tunnel that holds something else is told as what it is.
+    // A tunnel with other content stays as it is.
     match inner.filter(|i| matches!(i.first().map(|b| b >> 4), Some(4 | 6))) {
         Some(inner) => tunnelled(inner, depth),
         None => Some(ip),
@@ -169,8 +169,8 @@ fn gre(data: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// An IP packet whose lengths are those of the bytes at hand: what was cut off by the capture is taken for never sent, and a
-/// length of zero (the network card was to fill it in) for all there is.
+/// An IP packet whose lengths match the bytes at hand. Bytes that the capture cut off count as never sent. A length of
+/// zero (left for the network card to fill in) means all the bytes there are.
 pub(super) fn fitted(ip: &[u8], cut: bool) -> Cow<'_, [u8]> {
     let there = ip.len().min(usize::from(u16::MAX));
     let be = |at: usize| ip.get(at..at + 2).map_or(0, |b| usize::from(u16::from_be_bytes([b[0], b[1]])));

@@ -1,5 +1,5 @@
-//! Follows every leg in a file: each hop is handed to a table of the server that it is seen from, and what the messages and the table
-//! tell is noted. Pure.
+//! Follows every leg in a file: feeds each hop to the table of the server it is viewed from, and records what messages
+//! and table say. Pure.
 
 use super::prospect;
 use super::record::{Learnt, Record};
@@ -21,15 +21,15 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// Most legs in one report; beyond it they are counted only. A report of more is nothing that a person reads, and each takes some
+/// Most legs in one report; further legs are only counted. Nobody reads a longer report, and each leg takes some
 /// kilobytes.
 pub(super) const MAX_LEGS: usize = 100_000;
-/// Most legs with one Call-ID that are told apart.
+/// Most legs kept apart under one Call-ID.
 const MAX_SAME: usize = 256;
-/// How often servers without traffic are asked what is due.
+/// Interval at which tables without traffic get their time-outs.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// One server, with all that is known of the calls at it.
+/// One server, with all that is known of its calls.
 pub(super) struct View {
     table: Table,
     pub(super) main: bool,
@@ -39,7 +39,7 @@ pub(super) struct View {
     stored: HashMap<String, usize>,
 }
 
-/// A call that a table told.
+/// A call that a table put.
 #[derive(Debug)]
 pub(super) struct Stored {
     pub(super) id: String,
@@ -47,16 +47,16 @@ pub(super) struct Stored {
     pub(super) pairing: Option<Pairing>,
     pub(super) confidence: Option<u8>,
     pub(super) recovery: Recovery,
-    /// The call as it was told last, as long as it has not been judged.
+    /// The latest version of the call, until `judge` takes it.
     last: Option<Box<Call>>,
     pub(super) emergency: bool,
     pub(super) up: bool,
-    /// It was found to be a part of another.
+    /// The call turned out to be part of another.
     pub(super) merged: bool,
     pub(super) main: bool,
 }
 
-/// Everything that is learnt from a file.
+/// Everything learnt from a file.
 pub(super) struct Observer {
     pub(super) roles: Roles,
     settings: InspectSettings,
@@ -71,7 +71,7 @@ pub(super) struct Observer {
     swept: Time,
 }
 
-/// A message with where it belongs.
+/// A message and its place.
 #[derive(Clone, Copy)]
 struct Seen<'a> {
     m: &'a Message<'a>,
@@ -99,7 +99,7 @@ impl Observer {
         }
     }
 
-    /// What the trackers counted.
+    /// Sum of the trackers' counters.
     pub(super) fn counters(&self) -> Counters {
         let mut sum = Counters { packets: self.foreign, foreign: self.foreign, ..Counters::default() };
         for c in self.views.iter().map(|v| v.table.counters()) {
@@ -147,7 +147,7 @@ impl Observer {
         }
     }
 
-    /// The file is over: time goes on until single legs have settled, and what is still up is taken down.
+    /// End of file: time runs on until single legs have settled, and legs that are still up go into their records.
     pub(super) fn finish(&mut self, end: Time) {
         for view in 0..self.views.len() {
             self.views[view].table.handle_timeout(end);
@@ -214,7 +214,7 @@ impl Observer {
         self.views.len() - 1
     }
 
-    /// Takes in what the table says of legs; `seen` is the message that it has just handled.
+    /// Handles the table's leg events; `seen` is the message that the table has just handled.
     fn legs(&mut self, view: usize, seen: Option<Seen<'_>>, now: Time) {
         while let Some(event) = self.views[view].table.poll_leg() {
             match event {
@@ -240,7 +240,7 @@ impl Observer {
         }
     }
 
-    /// Notes what the table knows of a leg.
+    /// Copies the table's view of a leg into its record.
     fn learn(&mut self, view: usize, id: LegId, record: u32) {
         if let (Some(t), Some(r)) = (self.views[view].table.tracked(id), self.records.get_mut(record as usize)) {
             r.emergency |= t.emergency;
@@ -266,7 +266,7 @@ impl Observer {
         }
     }
 
-    /// The record of a first INVITE: a new one, or the one of the same caller that was refused before.
+    /// The record of a first INVITE: a new one, or that of the same caller's refused INVITE.
     fn first(&mut self, seen: Seen<'_>) -> Option<u32> {
         let Seen { m, p, out, view, now, .. } = seen;
         let side = if out { Side::Outbound } else { Side::Inbound };
@@ -306,7 +306,7 @@ impl Observer {
         ids.into_iter().flatten().copied().filter(|r| *self.records[*r as usize].call_id == *call_id).collect()
     }
 
-    /// The newest record of the INVITE transaction that a message belongs to.
+    /// The newest record of the message's INVITE transaction.
     fn family(&self, seen: Seen<'_>) -> Option<u32> {
         let m = seen.m;
         let branch = m.branch().unwrap_or_default();
@@ -318,7 +318,7 @@ impl Observer {
         })
     }
 
-    /// The record that a message belongs to.
+    /// The record of a message's leg.
     fn find(&self, seen: Seen<'_>) -> Option<u32> {
         let Seen { m, p, out, .. } = seen;
         let (from, to) = (m.from_tag().unwrap_or_default(), m.to_tag().unwrap_or_default());
@@ -340,7 +340,8 @@ impl Observer {
                 (true, _, true) => 6,
                 (true, _, false) => 4,
                 (false, true, true) => 3,
-                // An early dialog that answered under another tag, or the refusal of a fork: any of the family.
+                // An early dialog that answered under another tag, or the refusal of a fork: any record of the
+                // transaction will do.
                 (false, false, true) => 2,
                 (false, true, false) if !to.is_empty() || m.method() == Method::Cancel => 1,
                 _ => continue,
@@ -353,7 +354,7 @@ impl Observer {
         best.map(|(_, id)| id)
     }
 
-    /// Notes a message in the record that it belongs to.
+    /// Notes a message in the record of its leg.
     fn note(&mut self, seen: Seen<'_>) {
         let Seen { m, p, view, out, cut, now } = seen;
         let method = m.method();
@@ -367,7 +368,7 @@ impl Observer {
             found = self.insert(view, Record::new(index(view), m, p, out, now));
         }
         let Some(id) = found else { return };
-        // A refusal is for the whole transaction: every early dialog ends (RFC 3261 section 13.2.2.3). CANCEL too is for all.
+        // A refusal ends the whole transaction, with every early dialog (RFC 3261 section 13.2.2.3). So does CANCEL.
         let whole = method == Method::Cancel || method == Method::Invite && m.code().is_some_and(|c| c >= 300);
         if whole {
             let branch = m.branch().unwrap_or_default();
@@ -390,7 +391,7 @@ impl Observer {
         }
     }
 
-    /// Takes in what the table says of calls.
+    /// Handles the table's call events.
     fn calls(&mut self, view: usize) {
         while let Some(event) = self.views[view].table.poll_event() {
             match event {
@@ -445,15 +446,15 @@ impl Observer {
     }
 }
 
-/// Has a call judged, as it was when it was last told; once, since that costs more than all else about it.
+/// Judges the latest version of a call, and only once: judging costs more than all other work on the call.
 fn judge(s: &mut Stored, addresses: &[IpAddr]) {
     if let Some(call) = s.last.take() {
         s.recovery = prospect::of_takeover(&call, addresses);
     }
 }
 
-/// Whether a message of an unknown dialog shows that there is, or was, a call. ACK may be of a refusal; NOTIFY and the like are of
-/// subscriptions, mostly.
+/// Whether a message of an unknown dialog proves a call. ACK may belong to a refusal; NOTIFY and the like mostly belong
+/// to subscriptions.
 fn begins_late(m: &Message<'_>) -> bool {
     let tagged = m.to_tag().is_some() && m.from_tag().is_some();
     match (m.method(), m.code()) {

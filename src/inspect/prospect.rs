@@ -1,4 +1,5 @@
-//! What would become of a call, in the words of the report. Recovery itself is asked, so that a report says what an agent does.
+//! Says in the report's terms what a takeover would do with a call. The recovery code itself decides, so the report
+//! matches the agent.
 
 use super::report::{Audio, Recovery, Signalling};
 use crate::calls::model::Call;
@@ -6,7 +7,7 @@ use crate::recovery::permitted::Ground;
 use crate::recovery::recoverability::{self, Fate, Way};
 use std::net::IpAddr;
 
-/// What a takeover would do with a call that was learnt so, at a server with these addresses.
+/// What a takeover would do with this call, at a server with these addresses.
 pub(super) fn of_takeover(call: &Call, vips: &[IpAddr]) -> Recovery {
     let (fate, paths) = recoverability::of(call, &Ground::of(vips));
     let flows = &paths.flows;

@@ -1,5 +1,5 @@
-//! What the messages of one leg told of its course: who, when, with which answers. Pure. What a leg is by the rules of SIP (tags, route
-//! set, CSeq, descriptions) is the tracker's to know.
+//! Course of one leg from its messages: parties, times, answers. Pure. The SIP rules of a leg (tags, route set, CSeq,
+//! descriptions) belong to the tracker.
 
 mod described;
 
@@ -12,18 +12,18 @@ use crate::time::Time;
 use crate::wire::Packet;
 use std::net::SocketAddr;
 
-/// Longest text that is taken from a message into a report.
+/// Longest text copied from a message into a report.
 const MAX_TEXT: usize = 512;
-/// Most REFERs, refusals and address pairs of one leg that are told.
+/// Most REFERs, refusals and address pairs reported for one leg.
 const MAX_TOLD: usize = 16;
 
-/// One leg, as its messages told it.
+/// One leg, as seen in its messages.
 #[derive(Debug)]
 pub(super) struct Record {
     /// Index of the viewpoint.
     pub(super) view: u32,
     pub(super) call_id: Box<[u8]>,
-    /// Unknown until an INVITE without a To tag was seen.
+    /// Unknown until an INVITE without a To tag appears.
     pub(super) side: Side,
     pub(super) local_tag: Box<[u8]>,
     pub(super) remote_tag: Box<[u8]>,
@@ -46,12 +46,12 @@ pub(super) struct Record {
     pub(super) code: Option<u16>,
     reason: Option<String>,
     retried: Vec<u16>,
-    /// CANCEL or BYE.
+    /// Sender of CANCEL or BYE.
     pub(super) ended_by: Option<End>,
     cancelled: bool,
     hung_up: bool,
     pub(super) how: Option<String>,
-    /// What the tracker says of its end.
+    /// Reason the tracker gives for the end.
     pub(super) tracker_end: Option<&'static str>,
     local_cseq: Option<u32>,
     remote_cseq: Option<u32>,
@@ -65,20 +65,20 @@ pub(super) struct Record {
     pub(super) emergency: bool,
     /// The record that this one repeats, on the other side of an address translation.
     pub(super) copy_of: Option<u32>,
-    /// The description that each side sent last, local first; until what is agreed is known.
+    /// Last description from each side, local first. Cleared once the agreement is known.
     said: [Option<Box<[u8]>>; 2],
-    /// What the tracker knows of it, once it is over or the file is.
+    /// The tracker's view of the leg, set when the leg or the file ends.
     pub(super) learnt: Option<Box<Learnt>>,
 }
 
-/// What the tracker knows of a leg.
+/// The tracker's view of a leg.
 #[derive(Debug)]
 pub(super) struct Learnt {
     pub(super) leg: Leg,
     pub(super) partial: bool,
 }
 
-/// Text for a report: what is not UTF-8 replaced, what is long cut.
+/// Text for a report: replaces bytes that are not UTF-8, and cuts long text.
 pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_TEXT)]).into_owned()
 }
@@ -95,7 +95,7 @@ pub(super) fn party(value: &[u8]) -> Party {
 }
 
 impl Record {
-    /// A leg from the first message of it that was seen; `out` says that the local side sent it.
+    /// A leg from its first captured message; `out` means that the local side sent it.
     pub(super) fn new(view: u32, m: &Message<'_>, p: &Packet<'_>, out: bool, now: Time) -> Self {
         let first = m.method() == Method::Invite && m.is_request() && m.to_tag().is_none();
         let side = match (first, out) {
@@ -103,7 +103,7 @@ impl Record {
             (true, true) => Side::Outbound,
             (true, false) => Side::Inbound,
         };
-        // From is the side that sent the request.
+        // From names the sender of the request.
         let local_is_from = out == m.is_request();
         let (from, to) = (m.from_tag().unwrap_or_default(), m.to_tag().unwrap_or_default());
         let (local_tag, remote_tag) = if local_is_from { (from, to) } else { (to, from) };
@@ -193,7 +193,7 @@ impl Record {
         }
     }
 
-    /// The caller tries again after a refusal: a new INVITE of the same leg.
+    /// The caller retries after a refusal: a new INVITE of the same leg.
     pub(super) fn again(&mut self, m: &Message<'_>) {
         if let Some(code) = self.code.take()
             && self.retried.len() < MAX_TOLD
@@ -209,7 +209,7 @@ impl Record {
         self.cseq = m.cseq().0;
     }
 
-    /// Another branch of the fork was answered, at this time.
+    /// Another branch of the fork was answered at this time.
     pub(super) fn lost_to_fork(&mut self, at: Time) {
         self.cancelled = true;
         self.ended.get_or_insert(at);
@@ -220,17 +220,17 @@ impl Record {
         if self.side == Side::Inbound { &self.remote_tag } else { &self.local_tag }
     }
 
-    /// Whether it can end no more.
+    /// Whether the leg has ended.
     pub(super) const fn is_over(&self) -> bool {
         self.ended.is_some()
     }
 
-    /// Whether its first INVITE has no final answer yet.
+    /// Whether the first INVITE still lacks a final answer.
     pub(super) const fn is_inviting(&self) -> bool {
         self.answered.is_none() && self.ended.is_none() && !matches!(self.side, Side::Unknown)
     }
 
-    /// Takes in a message of the leg.
+    /// Records a message of the leg.
     pub(super) fn see(&mut self, m: &Message<'_>, p: &Packet<'_>, out: bool, cut: bool, now: Time) {
         self.last = now;
         self.messages += 1;
@@ -254,7 +254,8 @@ impl Record {
             // The same transaction on other addresses: captured on both sides of an address translation.
             self.also_seen.push(pair);
         }
-        // Retransmissions that another copy of the server's network shows must not move the addresses of the leg back and forth.
+        // Only a higher CSeq moves the leg's addresses: retransmissions captured elsewhere in the server's network must
+        // not move them back and forth.
         if m.is_request() && m.method() != Method::Ack {
             let highest = if out { &mut self.local_cseq } else { &mut self.remote_cseq };
             if m.method() != Method::Cancel && highest.is_none_or(|h| cseq > h) {
@@ -271,7 +272,7 @@ impl Record {
         }
     }
 
-    /// Takes in what the tracker knows.
+    /// Records the tracker's view.
     pub(super) fn learn(&mut self, learnt: Learnt) {
         if !learnt.leg.media.is_empty() {
             self.said = [None, None];
@@ -313,12 +314,12 @@ impl Record {
             (!reason.is_empty()).then(|| text(reason))
         };
         if !initial {
-            // A BYE that wants credentials is no end yet (RFC 3261 section 22).
+            // A BYE challenged for credentials does not end the call yet (RFC 3261 section 22).
             if m.method() == Method::Bye && matches!(code, 401 | 407) && self.hung_up {
                 (self.hung_up, self.ended, self.ended_by) = (false, None, None);
             }
             if self.side == Side::Unknown && m.method() == Method::Invite {
-                // The request was not captured: it may be the first one or a later one.
+                // The request was not captured: it may be the first INVITE or a later one.
                 match code {
                     101..=199 => {
                         self.ringing.get_or_insert(now);
@@ -360,7 +361,7 @@ impl Record {
         }
     }
 
-    /// Where the leg is, at the end.
+    /// The leg's state at the end of the file.
     pub(super) fn state(&self) -> State {
         if self.answered.is_some() || self.side == Side::Unknown && self.code.is_none() {
             let over = self.hung_up || self.tracker_end.is_some();
@@ -389,7 +390,7 @@ impl Record {
         }
     }
 
-    /// The leg as it is told. `end` is the time of the end of the file.
+    /// The leg for the report.
     pub(super) fn told(&self, through_server: bool) -> Leg {
         let ms = |t: Option<Time>| t.map(super::ms);
         let learnt = self.learnt.as_deref();

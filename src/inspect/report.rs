@@ -1,5 +1,6 @@
-//! What an inspection found, as plain data. `docs/inspect.md` describes the JSON of these types field by field, and a test holds both
-//! together: a field is added there and here, and none is removed or changes its meaning while [`SCHEMA`] stays.
+//! Result of an inspection, as plain data. `docs/inspect.md` describes the JSON of these types field by field, and a
+//! test holds both together: a new field goes in both places, and no field disappears or changes its meaning while
+//! [`SCHEMA`] stays.
 
 pub use super::survey::{Certainty, Server};
 pub use super::wire::Traffic;
@@ -25,23 +26,23 @@ pub struct Report {
     pub servers: Vec<Server>,
     /// Time of the first SIP message or datagram, milliseconds since 1970.
     pub first_ms: Option<u64>,
-    /// Time of the last one.
+    /// Time of the last SIP message or datagram.
     pub last_ms: Option<u64>,
-    /// All calls, in the order in which they began.
+    /// All calls, in order of their start.
     pub calls: Vec<Call>,
     /// Legs beyond the limit of a report.
     pub legs_left_out: u64,
-    /// Requests that are of no call, by method.
+    /// Requests outside calls, by method.
     pub other_requests: BTreeMap<String, u64>,
-    /// What was in the frames.
+    /// Counts of the frames.
     pub traffic: Traffic,
     /// RTP in the file.
     pub rtp: RtpTotals,
-    /// What the tracker counted, at all servers together.
+    /// The trackers' counters, summed over all servers.
     pub counters: Counters,
-    /// What should be known of the file as a whole, in words.
+    /// Notes on the file as a whole.
     pub notes: Vec<String>,
-    /// Why the file was not read to its end; `None` if it was.
+    /// Why reading stopped early; `None` if it reached the end.
     pub truncated: Option<String>,
 }
 
@@ -52,7 +53,7 @@ pub struct Chosen {
     pub addresses: Vec<IpAddr>,
     /// Its SIP ports.
     pub ports: Vec<u16>,
-    /// How sure this is.
+    /// How certain the choice is.
     pub certainty: Certainty,
 }
 
@@ -61,21 +62,21 @@ pub struct Chosen {
 pub struct RtpTotals {
     /// Packets that belong to a call.
     pub packets: u64,
-    /// Packets that look like RTP and belong to no call that is known.
+    /// Packets that look like RTP and belong to no known call.
     pub unknown: u64,
 }
 
-/// Where a call, or one leg of it, is at the end of the file.
+/// State of a call or leg at the end of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// Answered, and not over.
+    /// Answered, and still up.
     Up,
-    /// INVITE was sent; nobody rings yet.
+    /// INVITE sent; no ringing yet.
     Calling,
-    /// It rings.
+    /// Ringing.
     Ringing,
-    /// Answered, and over.
+    /// Answered, then ended.
     Ended,
     /// The caller gave up before an answer.
     Cancelled,
@@ -83,7 +84,7 @@ pub enum State {
     Redirected,
     /// Refused with 4xx to 6xx.
     Failed,
-    /// No final answer was seen, and nothing was heard for minutes.
+    /// No final answer was seen, and minutes of silence followed.
     Unanswered,
 }
 
@@ -95,11 +96,11 @@ pub enum By {
     Caller,
     /// The called party.
     Callee,
-    /// A server between both.
+    /// A server between them.
     Server,
 }
 
-/// A party, as the first INVITE names it.
+/// A party, as named in the first INVITE.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Party {
     /// The display name.
@@ -108,7 +109,7 @@ pub struct Party {
     pub user: Option<String>,
     /// The URI.
     pub uri: String,
-    /// Where its SIP comes from, or goes to, as far out as was seen.
+    /// Where its SIP comes from or goes to, as far out as the capture shows.
     pub address: Option<SocketAddr>,
 }
 
@@ -117,15 +118,15 @@ pub struct Party {
 pub struct Call {
     /// Name of the call: the same in each inspection of the same file.
     pub id: String,
-    /// Where it is.
+    /// Its state.
     pub state: State,
-    /// Whether its start is not in the file.
+    /// Whether its start is missing from the file.
     pub partial: bool,
-    /// Whether a leg of it passes the server.
+    /// Whether one of its legs passes the server.
     pub through_server: bool,
-    /// Who calls.
+    /// The calling party.
     pub from: Party,
-    /// Who is called.
+    /// The called party.
     pub to: Party,
     /// Whether it is an emergency call.
     pub emergency: bool,
@@ -135,44 +136,44 @@ pub struct Call {
     pub ringing_ms: Option<u64>,
     /// First 2xx.
     pub answered_ms: Option<u64>,
-    /// When it was over.
+    /// Its end.
     pub ended_ms: Option<u64>,
     /// From the answer (or the first message, if the start is not in the file) to the end, or to the end of the file.
     pub duration_ms: Option<u64>,
-    /// The final status code that the caller got.
+    /// The final status code sent to the caller.
     pub code: Option<u16>,
     /// Its reason phrase.
     pub reason: Option<String>,
-    /// Who ended it.
+    /// The party that ended it.
     pub ended_by: Option<By>,
     /// How it ended, in words: the Reason header if there is one.
     pub ended_how: Option<String>,
-    /// How its legs were paired; `None` where nothing was to be paired, or it is not certain.
+    /// How its legs were paired; `None` if there was nothing to pair, or the pairing is uncertain.
     pub pairing: Option<Pairing>,
     /// How certain the pairing is, from 0 to 100.
     pub confidence: Option<u8>,
-    /// The id under which keepcall would have stored it; `None` if it would not.
+    /// The id under which keepcall would store it; `None` if keepcall would not.
     pub stored_id: Option<String>,
     /// Its Call-IDs.
     pub call_ids: Vec<String>,
     /// Each dialog on each hop.
     pub legs: Vec<Leg>,
-    /// What would become of it if its server's host failed.
+    /// What a takeover would do with it if its server's host failed.
     pub recovery: Recovery,
-    /// What should be known of it, in words.
+    /// Notes on this call.
     pub notes: Vec<String>,
 }
 
-/// One dialog as it was seen at one server: a hop of a call.
+/// One dialog as seen at one server: a hop of a call.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Leg {
     /// Call-ID.
     pub call_id: String,
-    /// Who called whom, seen from the local side.
+    /// Direction of the first INVITE, seen from the local side.
     pub direction: Side,
     /// Whether the local side is the server of the report.
     pub through_server: bool,
-    /// Where it is.
+    /// Its state.
     pub state: State,
     /// Whether it is incompletely known: such a leg is not recovered.
     pub partial: bool,
@@ -188,13 +189,13 @@ pub struct Leg {
     pub remote_tag: String,
     /// The request URI of the first INVITE.
     pub request_uri: Option<String>,
-    /// How SIP travelled.
+    /// Transport of its SIP.
     pub transport: Transport,
     /// The local side's address.
     pub local_addr: SocketAddr,
-    /// The other side's address, as its packets have it.
+    /// The other side's address, as in its packets.
     pub remote_addr: SocketAddr,
-    /// The same messages on other address pairs: the capture saw them before and after address translation.
+    /// Other address pairs with the same messages: the capture holds both sides of an address translation.
     pub also_seen: Vec<[SocketAddr; 2]>,
     /// First message, milliseconds since 1970.
     pub started_ms: u64,
@@ -202,17 +203,17 @@ pub struct Leg {
     pub ringing_ms: Option<u64>,
     /// First 2xx.
     pub answered_ms: Option<u64>,
-    /// When it was over.
+    /// Its end.
     pub ended_ms: Option<u64>,
     /// Final status code of its first INVITE.
     pub code: Option<u16>,
     /// Its reason phrase.
     pub reason: Option<String>,
-    /// Status codes of refusals after which the caller tried again (401 and 407, mostly).
+    /// Status codes of refusals after which the caller retried (mostly 401 and 407).
     pub retried: Vec<u16>,
-    /// Who ended it.
+    /// The side that ended it.
     pub ended_by: Option<End>,
-    /// How it ended: the Reason header, or what the tracker says.
+    /// How it ended: the Reason header, or the tracker's reason.
     pub ended_how: Option<String>,
     /// Highest CSeq of the local side.
     pub local_cseq: Option<u32>,
@@ -226,7 +227,7 @@ pub struct Leg {
     pub local_target: String,
     /// The session timer.
     pub session_timer: Option<Timer>,
-    /// Who holds the audio.
+    /// The side that holds the audio.
     pub hold: Hold,
     /// The other side's Allow.
     pub allow: String,
@@ -234,7 +235,7 @@ pub struct Leg {
     pub supported: String,
     /// The other side's User-Agent or Server, as it came over this hop.
     pub user_agent: Option<String>,
-    /// Messages of it, each as often as it was captured.
+    /// Messages of the leg; each captured copy counts.
     pub messages: u64,
     /// re-INVITEs and UPDATEs in it.
     pub reinvites: u64,
@@ -246,7 +247,7 @@ pub struct Leg {
     pub media: Vec<Media>,
 }
 
-/// Who sent the first INVITE of a leg.
+/// Sender of a leg's first INVITE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Side {
@@ -254,11 +255,11 @@ pub enum Side {
     Inbound,
     /// The local side.
     Outbound,
-    /// It was not seen.
+    /// The capture lacks the first INVITE.
     Unknown,
 }
 
-/// Who sent BYE or CANCEL on a leg.
+/// Sender of BYE or CANCEL on a leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum End {
@@ -273,21 +274,21 @@ pub enum End {
 pub struct Timer {
     /// Session-Expires, in seconds.
     pub interval_s: u32,
-    /// Who refreshes.
+    /// The side that refreshes.
     pub refresher: End,
 }
 
-/// Who holds the audio of a leg.
+/// The side that holds the audio of a leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Hold {
-    /// Nobody.
+    /// Neither side.
     None,
     /// The local side.
     Local,
     /// The other side.
     Remote,
-    /// Both.
+    /// Both sides.
     Both,
 }
 
@@ -298,13 +299,13 @@ pub struct Media {
     pub kind: String,
     /// `RTP/AVP` and so on.
     pub proto: String,
-    /// Whether offer and answer were both seen and accepted; if not, this is the last that each side said.
+    /// Whether offer and answer were both seen and accepted; otherwise these are the last descriptions of each side.
     pub agreed: bool,
-    /// What the local side told the other.
+    /// The local side's description.
     pub local: Option<Description>,
-    /// What the other side said.
+    /// The other side's description.
     pub remote: Option<Description>,
-    /// Codecs that both named, the answerer's order.
+    /// Codecs that both sides named, in the answerer's order.
     pub codecs: Vec<String>,
     /// Whether this is fax (T.38).
     pub t38: bool,
@@ -317,36 +318,36 @@ pub struct Media {
 /// One side's description of an m-line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Description {
-    /// Where it listens; `None` if the description has a name instead.
+    /// Its media address; `None` if the description has a name instead.
     pub address: Option<IpAddr>,
     /// Its port; 0 for a refused stream.
     pub port: u16,
-    /// Where it listens for RTCP.
+    /// Its RTCP port.
     pub rtcp_port: Option<u16>,
     /// `sendrecv`, `sendonly`, `recvonly` or `inactive`.
     pub direction: String,
-    /// Formats, by encoding name where the description gives it, else by number.
+    /// Formats, by encoding name where the description gives one, otherwise by number.
     pub codecs: Vec<String>,
-    /// How it is encrypted.
+    /// How the media is encrypted.
     pub crypto: Crypto,
     /// Whether RTP and RTCP may share a port.
     pub rtcp_mux: bool,
     /// Whether it offers ICE.
     pub ice: bool,
-    /// Payload types with their encoding: to name the packets that were seen.
+    /// Payload types with their encoding, for naming captured packets.
     #[serde(skip)]
     pub(super) types: Vec<(u8, String)>,
 }
 
-/// How media are encrypted. Keys are never told.
+/// How media is encrypted. A report never shows keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Crypto {
-    /// Not at all.
+    /// No encryption.
     None,
-    /// With keys in the description (RFC 4568).
+    /// Keys in the description (RFC 4568).
     Sdes,
-    /// With keys agreed on the media path (RFC 5763).
+    /// Keys agreed on the media path (RFC 5763).
     Dtls,
 }
 
@@ -357,7 +358,7 @@ pub struct Rtp {
     pub packets: u64,
     /// Bytes of these, RTP header included.
     pub bytes: u64,
-    /// Packets that are missing by their numbers.
+    /// Packets missing by sequence number.
     pub lost: u64,
     /// RTCP packets.
     pub rtcp: u64,
@@ -365,15 +366,16 @@ pub struct Rtp {
     pub first_ms: u64,
     /// Last packet.
     pub last_ms: u64,
-    /// Where the most packets came from.
+    /// Source of most packets.
     pub source: Option<SocketAddr>,
-    /// Where they went to.
+    /// Destination of most packets.
     pub destination: Option<SocketAddr>,
-    /// Whether the source is not the address that the sender's description names: a NAT is between, or it sends from another port.
+    /// Whether the source differs from the address in the sender's description: a NAT is between, or the sender uses
+    /// another port.
     pub source_differs: bool,
-    /// Sources (SSRC) in it.
+    /// Sources (SSRC).
     pub ssrcs: u32,
-    /// Payload types in it with their packets.
+    /// Payload types with their packet counts.
     pub payload_types: Vec<PayloadType>,
 }
 
@@ -382,42 +384,42 @@ pub struct Rtp {
 pub struct PayloadType {
     /// Its number.
     pub number: u8,
-    /// What the descriptions call it.
+    /// Its name in the descriptions.
     pub codec: Option<String>,
     /// Packets with it.
     pub packets: u64,
 }
 
-/// What would become of the audio of a call.
+/// What a takeover would do with the audio of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Audio {
-    /// The relay in the kernel carries it on.
+    /// The relay in the kernel forwards it.
     Relayed,
-    /// The phones send to each other directly: it does not depend on the server.
+    /// The phones send to each other directly, independent of the server.
     Direct,
-    /// It goes by an address that is neither a phone's nor the server's.
+    /// The audio passes an address that is neither a phone's nor the server's.
     Elsewhere,
-    /// It is lost.
+    /// The audio is lost.
     No,
 }
 
-/// What would become of the signalling of a call.
+/// What a takeover would do with the signalling of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Signalling {
-    /// Both parties get a re-INVITE, and their dialogs are carried on.
+    /// Both parties get a re-INVITE, and their dialogs continue.
     ReInvite,
-    /// It ends.
+    /// The signalling ends.
     No,
 }
 
-/// What would become of a call if its server's host failed; of a call that is over: while it was up.
+/// What a takeover would do with a call if its server's host failed. For an ended call: while it was up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Recovery {
-    /// Of its audio.
+    /// Fate of the audio.
     pub audio: Audio,
-    /// Of its signalling.
+    /// Fate of the signalling.
     pub signalling: Signalling,
     /// Why, in words.
     pub why: String,
@@ -430,11 +432,11 @@ pub struct Recovery {
 pub struct Path {
     /// The sending phone.
     pub from: SocketAddr,
-    /// The server's address that it sends to.
+    /// The server's address to which that phone sends.
     pub at: SocketAddr,
     /// The phone to forward to.
     pub to: SocketAddr,
-    /// The server's address that it expects packets from.
+    /// The server's address from which the receiving phone expects packets.
     pub source: SocketAddr,
 }
 

@@ -1,4 +1,4 @@
-//! RTP in the file: which packets are of which m-line of which leg, and what they tell. Pure.
+//! Assigns RTP packets to the m-lines of legs and measures them. Pure.
 
 use super::report::{PayloadType, Rtp, RtpTotals};
 use crate::sip::sdp::Sdp;
@@ -8,47 +8,47 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Most address pairs that are followed; packets of others are counted only.
+/// Most address pairs followed; packets of further pairs are only counted.
 const MAX_FLOWS: usize = 100_000;
-/// Most addresses that descriptions have named and that are waited for.
+/// Most addresses from descriptions that are watched.
 const MAX_ADDRESSES: usize = 200_000;
-/// Most m-lines of a leg that are looked at, and most legs that one address is the media address of (a proxied call has two a hop).
+/// Most m-lines read per leg, and most legs that share one media address (a proxied call has two a hop).
 pub(super) const MAX_LINES: usize = 8;
 const MAX_OWNERS: usize = 16;
-/// Payload types of one direction that are told apart.
+/// Most payload types kept apart per direction.
 const MAX_TYPES: usize = 8;
-/// Packets still come for a moment after BYE; later the port may be another call's.
+/// Packets still arrive for a moment after BYE; after that the port may serve another call.
 const LINGER: Duration = Duration::from_secs(2);
-/// Numbers further ahead than this are a new beginning, not losses.
+/// A sequence jump beyond this is a new stream, not loss.
 const MAX_GAP: u16 = 3000;
 
-/// A side of an m-line of a leg.
+/// One side of an m-line of a leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Owner {
     record: u32,
     line: u8,
     /// Whether the local side listens at the address.
     local: bool,
-    /// When its leg was over.
+    /// When the leg ended.
     over: Option<Time>,
 }
 
-/// Packets of one direction of an m-line.
+/// One direction of an m-line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) record: u32,
     pub(super) line: u8,
-    /// Whether they go to the local side.
+    /// Whether the packets go to the local side.
     pub(super) received: bool,
 }
 
 #[derive(Debug, Default)]
 struct Flow {
     owners: SmallVec<[Place; 2]>,
-    /// The index that `owners` were found with.
+    /// Generation of the index that gave `owners`.
     generation: u64,
     stat: Stat,
-    /// The earlier packets of the same addresses, of other calls.
+    /// Earlier packets between the same addresses, for other calls.
     earlier: Vec<(SmallVec<[Place; 2]>, Stat)>,
 }
 
@@ -59,7 +59,7 @@ struct Stat {
     sequence: u16,
 }
 
-/// What a datagram is.
+/// Kind of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Rtp,
@@ -76,13 +76,13 @@ pub(super) struct Streams {
     pub(super) totals: RtpTotals,
 }
 
-/// A packet that may tell where a phone sends from.
+/// A packet that may show a phone's real RTP source.
 pub(super) struct Sample {
     pub(super) record: u32,
 }
 
 impl Streams {
-    /// A side of a leg has described where it listens.
+    /// Records the listening addresses in a side's description.
     pub(super) fn described(&mut self, record: u32, local: bool, sdp: &Sdp<'_>, now: Time) {
         for (line, m) in sdp.media().iter().take(MAX_LINES).enumerate() {
             let Some(ip) = m.connection.filter(|ip| !ip.is_unspecified() && m.port != 0) else { continue };
@@ -104,7 +104,7 @@ impl Streams {
         }
     }
 
-    /// A leg is over: its addresses are soon others'.
+    /// The leg has ended: other calls soon reuse its addresses.
     pub(super) fn over(&mut self, record: u32, now: Time) {
         for at in self.of_record.remove(&record).unwrap_or_default() {
             if let Some(owners) = self.addresses.get_mut(&at) {
@@ -120,8 +120,8 @@ impl Streams {
         self.generation += 1;
     }
 
-    /// A datagram that is not SIP. Returns the leg that it tells about if it goes to the local side and is worth a look by what
-    /// learns real sources.
+    /// Handles a datagram that is not SIP. Returns a sample if the packet goes to the local side and is worth a look
+    /// for latching.
     pub(super) fn handle(&mut self, src: SocketAddr, dst: SocketAddr, payload: &[u8], now: Time) -> Option<Sample> {
         let kind = kind(payload)?;
         if !self.flows.contains_key(&(src, dst)) && self.flows.len() >= MAX_FLOWS {
@@ -145,13 +145,13 @@ impl Streams {
         }
         self.totals.packets += 1;
         flow.stat.count(kind, payload, now);
-        // Each fourth packet: enough for the three that must agree, also of a short call.
+        // Every fourth packet. Latching needs three that agree, and a short call must supply them too.
         let tell = kind == Kind::Rtp && flow.stat.rtp.packets % 4 == 1;
         let record = flow.owners.iter().find(|o| o.received).filter(|_| tell)?.record;
         Some(Sample { record })
     }
 
-    /// What was found, for each direction of each m-line.
+    /// The RTP of each direction of each m-line.
     pub(super) fn found(self) -> impl Iterator<Item = (Place, Rtp)> {
         self.flows.into_iter().flat_map(|((src, dst), flow)| {
             let all = flow.earlier.into_iter().chain([(flow.owners, flow.stat)]);
@@ -163,8 +163,8 @@ impl Streams {
     }
 }
 
-/// Whose packets these are: of those who named the destination, else of those who named the source (their packets to a phone behind
-/// a NAT, whose address no description has). RTCP is mostly one port further.
+/// Owners of a packet: the legs that named the destination, otherwise the legs that named the source (packets to a
+/// phone behind a NAT, whose address is in no description). RTCP is mostly one port higher.
 fn owners(
     addresses: &HashMap<SocketAddr, SmallVec<[Owner; 2]>>,
     src: SocketAddr,
@@ -186,7 +186,7 @@ fn owners(
         .unwrap_or_default()
 }
 
-/// RTP and RTCP by their first bytes (RFC 3550, RFC 5761 section 4).
+/// Tells RTP from RTCP by the first bytes (RFC 3550, RFC 5761 section 4).
 fn kind(payload: &[u8]) -> Option<Kind> {
     if payload.len() < 8 || payload[0] >> 6 != 2 {
         return None;
@@ -222,13 +222,13 @@ impl Stat {
         let ssrc = payload.get(8..12).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes);
         if self.ssrc == ssrc {
             match sequence.wrapping_sub(self.sequence) {
-                // Captured twice.
+                // A packet captured twice.
                 0 => {}
                 ahead @ 1..=MAX_GAP => {
                     r.lost += u64::from(ahead - 1);
                     self.sequence = sequence;
                 }
-                // Late: it was counted as lost.
+                // A late packet, counted as lost before.
                 behind if behind > u16::MAX - MAX_GAP => r.lost = r.lost.saturating_sub(1),
                 _ => self.sequence = sequence,
             }
@@ -239,7 +239,7 @@ impl Stat {
     }
 }
 
-/// Several pairs of addresses of one direction as one: the counts together, the addresses of the busiest.
+/// Merges several address pairs of one direction: sums the counts, keeps the addresses of the busiest.
 pub(super) fn join(into: &mut Option<Rtp>, more: Rtp) {
     let Some(all) = into else {
         *into = Some(more);

@@ -1,4 +1,4 @@
-//! Who is who in a capture: what each address does in calls, and which of them is the server. Pure.
+//! Finds each address's role in the calls of a capture, and picks the server. Pure.
 
 use crate::sip::Transport;
 use crate::sip::message::{Message, Method, Name, Start};
@@ -10,18 +10,18 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, SocketAddr};
 
-/// Most parties that are told apart; calls between others are counted only.
+/// Most parties kept apart; calls between further ones are only counted.
 const MAX_PARTIES: usize = 10_000;
-/// Most pairs of party and call that are remembered to compare parties, 9 bytes each. Beyond it the first ones decide.
+/// Most pairs of party and call kept for comparing parties, 17 bytes each. Once full, the first pairs decide.
 const MAX_PAIRS: usize = 4_000_000;
-/// Most ports of one party, and most partners of it, that are remembered.
+/// Most ports of one party, and most of its peers.
 const MAX_PORTS: usize = 1024;
 const MAX_PEERS: usize = 1024;
-/// Other methods that are counted by name; real ones are some ten.
+/// Other methods counted by name; about ten exist.
 const MAX_METHODS: usize = 32;
-/// Candidates that a report names.
+/// Most candidates named in a report.
 const MAX_TOLD: usize = 10;
-/// Words in User-Agent by which servers, and by which phones, name themselves.
+/// Words in User-Agent that mark a server, and words that mark a phone.
 const SERVERS: [&str; 28] = [
     "asterisk",
     "freeswitch",
@@ -79,14 +79,14 @@ const PHONES: [&str; 24] = [
     "phonerlite",
 ];
 
-/// Whom an address stands for: a host, or one port of a host that talks to itself (all on loopback, say).
+/// The party behind an address: a host, or one port of a host that talks to itself (as on loopback).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Party {
     pub(super) ip: IpAddr,
     pub(super) port: Option<u16>,
 }
 
-/// Bits of what a party did in a call.
+/// Bits for what a party did in a call.
 const RECEIVED: u8 = 1;
 const SENT: u8 = 2;
 
@@ -94,9 +94,9 @@ const SENT: u8 = 2;
 struct Deeds {
     calls: HashMap<u64, u8>,
     received: u64,
-    /// Where it was sent requests to, and (over UDP) sent them from.
+    /// Ports on which the party received requests, and ports from which it sent requests over UDP.
     listens: BTreeSet<u16>,
-    /// Every port of it that SIP was seen on.
+    /// Every port of the party with SIP traffic.
     ports: BTreeSet<u16>,
     peers: HashSet<IpAddr>,
     registers: bool,
@@ -105,46 +105,46 @@ struct Deeds {
     agent: Option<String>,
 }
 
-/// One address that could be the server, in the order of likelihood.
+/// One candidate for the server, likeliest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Server {
     /// The address.
     pub address: IpAddr,
     /// Its SIP ports.
     pub ports: Vec<u16>,
-    /// How likely it is: see `docs/inspect.md`.
+    /// Likelihood: see `docs/inspect.md`.
     pub score: u64,
-    /// Call-IDs that it took part in.
+    /// Call-IDs in which this address took part.
     pub calls: usize,
-    /// Call-IDs whose INVITE it received and sent on.
+    /// Call-IDs whose INVITE this address received and sent on.
     pub relayed: usize,
-    /// Call-IDs whose INVITE it only received.
+    /// Call-IDs whose INVITE this address only received.
     pub received: usize,
-    /// Call-IDs whose INVITE it only sent.
+    /// Call-IDs whose INVITE this address only sent.
     pub sent: usize,
-    /// Addresses that it spoke SIP with.
+    /// Addresses that exchanged SIP with this one.
     pub peers: usize,
-    /// Whether it accepted a registration.
+    /// Whether this address accepted a registration.
     pub registrar: bool,
-    /// Whether its address is in a Record-Route.
+    /// Whether a Record-Route names this address.
     pub record_routes: bool,
-    /// What it calls itself, where it is certain that the header is its own.
+    /// Its User-Agent, where the header is certainly its own.
     pub user_agent: Option<String>,
-    /// Whether it was taken for the server of this report.
+    /// Whether the report takes this address for the server.
     pub chosen: bool,
 }
 
-/// How sure the choice of the server is.
+/// How certain the choice of the server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Certainty {
-    /// It was named on the command line.
+    /// The command line named the server.
     Given,
-    /// It receives and sends calls, and no other address does so as often.
+    /// The address receives and sends calls, and no other does so as often.
     Likely,
-    /// More than one address fits, or none does really.
+    /// Several addresses fit, or none fits well.
     Guess,
-    /// There is no SIP call in the file.
+    /// The file has no SIP call.
     None,
 }
 
@@ -152,19 +152,19 @@ pub enum Certainty {
 #[derive(Default)]
 pub(super) struct Survey {
     ips: HashMap<SocketAddr, Deeds>,
-    /// Hosts that were seen to talk SIP to themselves.
+    /// Hosts that talk SIP to themselves.
     split: HashSet<IpAddr>,
     pairs: usize,
     hasher: RandomState,
-    /// Addresses that Record-Route names.
+    /// Addresses in Record-Route.
     routes: HashSet<(IpAddr, Option<u16>)>,
-    /// Requests that are not of calls, by method.
+    /// Requests outside calls, by method.
     pub(super) others: BTreeMap<String, u64>,
-    /// SIP that can't be parsed.
+    /// SIP messages that do not parse.
     pub(super) malformed: u64,
 }
 
-/// The roles that the survey found.
+/// The roles found by the survey.
 pub(super) struct Roles {
     pub(super) servers: Vec<Server>,
     pub(super) certainty: Certainty,
@@ -215,7 +215,7 @@ impl Survey {
         }
         for (end, other, sends) in [(p.src, p.dst, true), (p.dst, p.src, false)] {
             let Some(deeds) = deeds(&mut self.ips, end) else { continue };
-            // The port that a TCP connection comes from is any.
+            // The source port of a TCP connection is arbitrary.
             if request && (!sends || p.transport == Transport::Udp) && deeds.listens.len() < MAX_PORTS {
                 deeds.listens.insert(end.port());
             }
@@ -254,7 +254,7 @@ impl Survey {
         }
     }
 
-    /// Ranks the parties. `vips` and `ports` are what the operator named.
+    /// Ranks the parties. The operator named `vips` and `ports`.
     pub(super) fn roles(mut self, vips: &[IpAddr], ports: &[u16]) -> Roles {
         let mut parties: HashMap<Party, Deeds> = HashMap::new();
         for (at, deeds) in self.ips.drain() {
@@ -299,7 +299,7 @@ impl Survey {
             }
         };
         let chosen = |p: &Party| if vips.is_empty() { Some(*p) == best } else { named(p) };
-        // All on one host: of the addresses given without a port, the likeliest is meant.
+        // A host that talks to itself: an address given without a port means its likeliest port.
         let main: Vec<Party> = if vips.is_empty() {
             best.into_iter().collect()
         } else {
@@ -323,7 +323,7 @@ impl Survey {
             .iter()
             .enumerate()
             .map(|(rank, p)| {
-                // The main server's parties are one.
+                // All parties of the main server rank as one.
                 let rank = if main.contains(p) { 0 } else { rank + 1 };
                 (*p, (rank, parties[p].ports.iter().copied().collect()))
             })
@@ -340,8 +340,8 @@ impl Survey {
     }
 }
 
-/// By port until it is known whether the host talks to itself; ports of one host are joined at the end. Beyond the bound all further
-/// ports of a host count as one.
+/// Keeps ports apart until it is clear whether the host talks to itself; `roles` joins the ports of one host. Once the
+/// table is full, all further ports of a host count as one.
 fn deeds(all: &mut HashMap<SocketAddr, Deeds>, end: SocketAddr) -> Option<&mut Deeds> {
     let key = if all.len() < MAX_PARTIES || all.contains_key(&end) { end } else { SocketAddr::new(end.ip(), 0) };
     if all.len() >= MAX_PARTIES * 2 && !all.contains_key(&key) {
@@ -359,8 +359,9 @@ impl Deeds {
     fn told(&self, party: Party) -> Server {
         let count = |flags: u8| self.calls.values().filter(|f| **f == flags).count();
         let (relayed, received, sent) = (count(RECEIVED | SENT), count(RECEIVED), count(SENT));
-        // A proxy sends on what it receives under the same Call-ID, a B2BUA under another; a phone does neither. Who is called is
-        // likelier a server than who calls, and a registrar is one. The rest only tells equals apart.
+        // A proxy forwards what it receives under the same Call-ID, a B2BUA under another; a phone does neither. The
+        // called side is likelier to be a server than the calling side, and a registrar always is one. The rest only
+        // breaks ties.
         let registered = if self.registers { self.calls.len() } else { 0 };
         let named = if self.looks > 0 { self.calls.len() } else { 0 };
         let score = 4 * relayed + 2 * received.min(sent) + received + self.calls.len() + registered + named;
@@ -384,7 +385,7 @@ impl Deeds {
 }
 
 impl Roles {
-    /// Whom this address stands for.
+    /// The party behind this address.
     pub(super) fn party(&self, at: SocketAddr) -> Party {
         let by_port = self.split.contains(&at.ip()) || (self.given_ports && self.vips.contains(&at.ip()));
         Party { ip: at.ip(), port: by_port.then_some(at.port()) }
@@ -400,14 +401,14 @@ impl Roles {
         Some(((*rank).max(1), party))
     }
 
-    /// Whether this is an address of the server of the report.
+    /// Whether this address belongs to the server of the report.
     pub(super) fn is_main(&self, at: SocketAddr) -> bool {
         let by_port = self.given_ports || self.split.contains(&at.ip());
         self.vips.contains(&at.ip()) && (!by_port || self.ports.contains(&at.port()))
     }
 
-    /// From which end a packet is looked at: the party that is likelier a server, and whether it is the sender. `None` if neither
-    /// is known, or both are the same.
+    /// The end from which a packet is viewed: the party likelier to be a server, and whether it is the sender. `None`
+    /// if neither party is known, or both are the same.
     pub(super) fn viewpoint(&self, src: SocketAddr, dst: SocketAddr) -> Option<(usize, Party, bool)> {
         let (s, d) = (self.rank(src), self.rank(dst));
         match (s, d) {
@@ -419,7 +420,7 @@ impl Roles {
         }
     }
 
-    /// The ports of a party that SIP was seen on.
+    /// The ports of a party with SIP traffic.
     pub(super) fn ports_of(&self, rank: usize, party: Party) -> Vec<u16> {
         if rank == 0 && (self.given_ports || party.port.is_some()) {
             return self.ports.clone();

@@ -10,7 +10,7 @@ use super::report::{Call, Report};
 use super::*;
 use build::Shot;
 
-/// What `inspect` makes of these bytes, with recovery left out (it is another room's).
+/// Inspects these bytes as a capture file.
 fn run(bytes: &[u8], settings: &InspectSettings) -> Result<Report, InspectError> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();

@@ -1,4 +1,4 @@
-//! From frames to SIP messages and other datagrams, whatever carries them. Pure.
+//! Turns frames into SIP messages and other datagrams, whatever their transport. Pure.
 
 use super::file::Frame;
 use super::link::{self, Inside};
@@ -14,44 +14,44 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// A first line longer than this is no start line of SIP.
+/// A first line longer than this is no SIP start line.
 const MAX_START: usize = 4096;
-/// Longer than anything waits for a missing part.
+/// Longer than any wait for a missing part.
 const PATIENCE: Duration = Duration::from_secs(3600);
-/// Link types that are named in a report.
+/// Most link types named in a report.
 const MAX_LINKS: usize = 32;
 
-/// What a frame brought.
+/// One item from the frames.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Item<'a> {
-    /// Something that begins as SIP does; `cut` if the capture did not keep all of it.
+    /// A payload that begins like SIP; `cut` if the capture kept only a part of it.
     Sip { packet: Packet<'a>, cut: bool },
     /// Any other datagram.
     Datagram { src: SocketAddr, dst: SocketAddr, payload: &'a [u8] },
 }
 
-/// What was in the frames of a file.
+/// Counts of the frames of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Traffic {
     /// Frames in the file.
     pub frames: u64,
     /// Link types of the frames, by number.
     pub link_types: BTreeSet<u32>,
-    /// Frames of a link type that is not understood.
+    /// Frames of an unsupported link type.
     pub unsupported_frames: u64,
     /// Frames of which the capture kept only the beginning.
     pub cut_frames: u64,
-    /// Frames whose time is before that of an earlier frame; they count as of the latest time so far.
+    /// Frames older than an earlier frame; they take the latest time so far.
     pub back_in_time: u64,
-    /// UDP datagrams, those put together from fragments included.
+    /// UDP datagrams, including those reassembled from fragments.
     pub udp: u64,
-    /// TCP segments of streams with SIP in them.
+    /// TCP segments of streams that carry SIP.
     pub tcp: u64,
-    /// HEP packets with SIP in them.
+    /// HEP packets that carry SIP.
     pub hep: u64,
-    /// SIP messages, each as often as it was captured.
+    /// SIP messages; each captured copy counts.
     pub sip: u64,
-    /// SIP messages of which a part was not captured.
+    /// SIP messages captured only in part.
     pub sip_cut: u64,
 }
 
@@ -61,7 +61,7 @@ pub(super) struct Wire {
     sorter: Sorter,
 }
 
-/// What tells the kinds of items apart, and counts them.
+/// Sorts and counts the items.
 #[derive(Default)]
 struct Sorter {
     last: Time,
@@ -73,7 +73,7 @@ impl Wire {
         Self { path: Path::new(PathSettings { ports: None, hosts: Vec::new() }), sorter: Sorter::default() }
     }
 
-    /// Calls `each` with what the frame brings to an end; time never steps back in what `each` is told.
+    /// Calls `each` with every item that the frame completes. Time never steps back for `each`.
     pub(super) fn handle_frame(&mut self, frame: &Frame<'_>, each: &mut dyn FnMut(Time, Item<'_>)) {
         let Self { path, sorter } = self;
         let t = &mut sorter.traffic;
@@ -95,7 +95,8 @@ impl Wire {
                     path.handle_timeout(now, &mut |p| sorter.message(p, false, each));
                 }
                 let ip = link::fitted(ip, frame.cut);
-                // Whose host captured it, and when that host was the server, nobody knows: no frame of a file is refused for its way.
+                // A file does not say which host captured it, or whether that host was the server: no frame is refused
+                // for its direction.
                 path.handle_ip(&ip, Passage::Unknown, now, &mut |p| sorter.message(p, frame.cut, each));
             }
             Inside::Else => {}
@@ -103,7 +104,7 @@ impl Wire {
         }
     }
 
-    /// The file is over: what waited for missing parts is handed out without them.
+    /// End of file: hands out what still waits for missing parts.
     pub(super) fn finish(&mut self, each: &mut dyn FnMut(Time, Item<'_>)) -> Traffic {
         let Self { path, sorter } = self;
         path.handle_timeout(sorter.last + PATIENCE, &mut |p| sorter.message(p, false, each));
@@ -130,9 +131,10 @@ impl Sorter {
         each(self.last, Item::Sip { packet, cut });
     }
 
-    /// What a server reported by HEP counts as if it had been captured; its addresses are those that the server names.
+    /// Messages that a server reports by HEP count as captured; their addresses are the ones in the report.
     fn reported(&mut self, bytes: &[u8], cut: bool, each: &mut dyn FnMut(Time, Item<'_>)) -> bool {
-        // Version 3 has a name; 1 and 2 have a number that is also the beginning of other things, so that only SIP tells them.
+        // HEP version 3 has a magic word. Versions 1 and 2 begin with a number that other protocols use too, so only
+        // SIP inside identifies them.
         if !bytes.starts_with(b"HEP3") && !matches!(bytes.first(), Some(1 | 2)) {
             return false;
         }
@@ -148,13 +150,13 @@ impl Sorter {
     }
 }
 
-/// Whether bytes begin with a start line of SIP. Ports say nothing: SIP runs on any.
+/// Whether the bytes begin with a SIP start line. Ports do not tell: SIP runs on any.
 pub(super) fn is_sip(payload: &[u8]) -> bool {
     let text = payload.trim_ascii_start();
     if text.get(..8).is_some_and(|v| v.eq_ignore_ascii_case(b"SIP/2.0 ")) {
         return true;
     }
-    // All methods that exist begin with a capital letter.
+    // Every real method begins with a capital letter.
     if !text.first().is_some_and(u8::is_ascii_uppercase) {
         return false;
     }

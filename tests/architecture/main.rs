@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tree::Module;
 
-/// For each room, the rooms that it may import. Data flows from left to right in `docs/architecture.md`; nobody imports
+/// For each room, the rooms it may import. Data flows from left to right in `docs/architecture.md`. No room imports
 /// `agent`, and only `agent` and `main` import `control`.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
-    // Only with the cargo feature for tests.
+    // Only with the test feature.
     ("faults", &[]),
     ("budget", &[]),
     ("time", &[]),
@@ -43,7 +43,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The only files that may do I/O or read a clock. Whatever is not named here is pure: values in, actions out.
+/// The only files that may do I/O or read a clock. Every other file is pure: values in, actions out.
 const DRIVERS: &[&str] = &[
     "agent/",
     "clock.rs",
@@ -79,7 +79,7 @@ const DRIVERS: &[&str] = &[
     "wire/capture/",
 ];
 
-/// What a pure file must not name.
+/// Names that a pure file must not use.
 const IMPURE: &[&[&str]] = &[
     &["tokio"],
     &["socket2"],
@@ -99,12 +99,12 @@ const IMPURE: &[&[&str]] = &[
     &["SystemTime"],
 ];
 
-/// Lines of the longest file that is one idea.
+/// Most lines in one file: one idea.
 const LONGEST: usize = 500;
-/// The part of all lines from which on a room is more than one.
+/// A room with this part of all lines is more than one room.
 const BIGGEST: f64 = 0.2;
 
-/// Tests, and what only tests are made of: the simulation and the exploration of the election.
+/// Tests, and their own material: the simulation and the exploration of the election.
 fn is_test(file: &str) -> bool {
     let proofs = ["cluster/election/sim/", "cluster/election/explore/"];
     file.ends_with("tests.rs") || file.contains("/tests/") || proofs.iter().any(|p| file.starts_with(p))

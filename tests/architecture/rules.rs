@@ -1,4 +1,4 @@
-//! The rules, each a function from modules to what is wrong.
+//! The rules; each is a function from modules to violations.
 
 use super::tree::{Module, Name};
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +8,7 @@ pub(crate) fn room(path: &[String]) -> &str {
     path.first().map_or("", String::as_str)
 }
 
-/// A room imports what it may, and hands on nothing of another room.
+/// A room imports only its allowed rooms, and re-exports nothing from another room.
 pub(crate) fn imports(modules: &[Module], may: &BTreeMap<&str, &[&str]>) -> Vec<String> {
     let mut wrong = Vec::new();
     for m in modules {
@@ -37,12 +37,12 @@ pub(crate) fn imports(modules: &[Module], may: &BTreeMap<&str, &[&str]>) -> Vec<
     wrong
 }
 
-/// What is no driver names nothing of the world.
+/// A file that is no driver names nothing of the outside world.
 pub(crate) fn purity(modules: &[Module], drivers: &[&str], impure: &[&[&str]]) -> Vec<String> {
     let is_driver = |m: &Module| drivers.iter().any(|d| m.file.starts_with(d));
     let names = |n: &Name, what: &[&str]| {
         let starts = n.path.len() >= what.len() && n.path.iter().zip(what).all(|(a, b)| a == b);
-        // A type of the world by its own name, wherever it is from.
+        // An outside type by its own name, whatever its path.
         let ends = what.len() == 1 && n.path.iter().any(|p| p == what[0]);
         starts || (ends && !n.own)
     };
@@ -57,12 +57,12 @@ pub(crate) fn purity(modules: &[Module], drivers: &[&str], impure: &[&[&str]]) -
     wrong
 }
 
-/// The module that a path leads into: the longest beginning that is one.
+/// The module of a path: its longest prefix that is a module.
 fn module_of<'a>(path: &[String], all: &BTreeSet<&'a [String]>) -> Option<&'a [String]> {
     (1..=path.len()).rev().find_map(|n| all.get(&path[..n]).copied())
 }
 
-/// Modules that import each other, also by way of others. A module and what is inside it belong together and may.
+/// Modules that import each other, directly or through others. A module and its submodules belong together and may.
 pub(crate) fn circles(modules: &[Module]) -> Vec<BTreeSet<String>> {
     let all: BTreeSet<&[String]> = modules.iter().map(|m| &m.path[..]).filter(|p| !p.is_empty()).collect();
     let mut edges: BTreeMap<&[String], BTreeSet<&[String]>> = BTreeMap::new();
@@ -97,7 +97,7 @@ pub(crate) fn circles(modules: &[Module]) -> Vec<BTreeSet<String>> {
     circles.into_iter().collect()
 }
 
-/// Files that are longer than one idea.
+/// Files longer than one idea.
 pub(crate) fn too_long(modules: &[Module], most: usize) -> Vec<String> {
     modules
         .iter()

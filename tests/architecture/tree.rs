@@ -1,4 +1,4 @@
-//! The source as modules: what each names, by whole paths.
+//! The source as modules, with the full paths that each module names.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,25 +7,25 @@ use syn::visit::Visit;
 
 /// One file.
 pub(crate) struct Module {
-    /// Below `src`, with slashes.
+    /// Relative to `src`, with slashes.
     pub(crate) file: String,
     /// Its path in the crate: `["calls", "tracker", "leg"]`.
     pub(crate) path: Vec<String>,
     /// Lines of the file.
     pub(crate) lines: usize,
-    /// All that its code names, tests left out.
+    /// All names in its code, without tests.
     pub(crate) names: Vec<Name>,
 }
 
-/// A path that is named somewhere.
+/// A path named in the code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Name {
     pub(crate) line: usize,
-    /// From the crate's root, with `crate` left out; of another crate: that crate's name first.
+    /// From the crate's root, with `crate` left out; for another crate, that crate's name first.
     pub(crate) path: Vec<String>,
-    /// It begins at the root of this crate.
+    /// The path begins at the root of this crate.
     pub(crate) own: bool,
-    /// It is handed on: `pub use`.
+    /// The path is re-exported: `pub use`.
     pub(crate) again: bool,
 }
 
@@ -55,8 +55,7 @@ pub(crate) fn read(src: &Path) -> Vec<Module> {
 }
 
 impl Module {
-    /// # Panics
-    /// It is not Rust.
+    /// # Panics The text is not Rust.
     pub(crate) fn parse(file: &str, text: &str) -> Self {
         let path = module_path(file);
         let parsed = syn::parse_file(text).unwrap_or_else(|e| panic!("{file}: {e}"));
@@ -76,16 +75,16 @@ fn module_path(file: &str) -> Vec<String> {
     path
 }
 
-/// Gathers names, and resolves what they begin with.
+/// Gathers names, and resolves their first words.
 struct Found {
     at: Vec<String>,
-    /// What a first word stands for in this file, by its `use` lines.
+    /// The meaning of a first word in this file, from its `use` lines.
     known: BTreeMap<String, (Vec<String>, bool)>,
     names: Vec<Name>,
 }
 
 impl Found {
-    /// Notes what the `use` lines of these items bring in.
+    /// Notes the names that the `use` lines of these items import.
     fn learn(&mut self, items: &[syn::Item]) {
         for item in items {
             if let syn::Item::Use(u) = item
@@ -100,7 +99,7 @@ impl Found {
         }
     }
 
-    /// From the root; `None` for what is local (a variable, a type parameter, an item of this file).
+    /// The path from the root; `None` for a local name (a variable, a type parameter, an item of this file).
     fn resolved(&self, path: &[String]) -> Option<(Vec<String>, bool)> {
         let first = path.first()?.as_str();
         let mut base = self.at.clone();
@@ -131,7 +130,7 @@ impl Found {
         }
     }
 
-    /// Macros are not parsed; their words are looked through for paths.
+    /// Macros are not parsed; their tokens are searched for paths.
     fn tokens(&mut self, tokens: &str, line: usize) {
         let words: Vec<&str> = tokens.split_whitespace().collect();
         let mut i = 0;
@@ -216,7 +215,7 @@ impl<'a> Visit<'a> for Found {
     }
 }
 
-/// Whether something is compiled for tests only.
+/// Whether an item is compiled for tests only.
 fn is_test(attrs: &[syn::Attribute]) -> bool {
     attrs.iter().any(|a| {
         a.path().is_ident("test")
@@ -224,7 +223,7 @@ fn is_test(attrs: &[syn::Attribute]) -> bool {
     })
 }
 
-/// Each path of a `use` line, with the name that it has here.
+/// Each path of a `use` line, with its local name.
 fn flat(tree: &syn::UseTree) -> Vec<(Vec<String>, String)> {
     fn go(tree: &syn::UseTree, before: &[String], out: &mut Vec<(Vec<String>, String)>) {
         let with = |name: String| before.iter().cloned().chain([name]).collect::<Vec<_>>();

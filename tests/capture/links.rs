@@ -41,7 +41,7 @@ fn v4(flags: u16, data: &[u8]) -> Vec<u8> {
     let length = (20 + data.len()) as u16;
     let head = [&[0x45, 0][..], &length.to_be_bytes(), &[0, 7], &flags.to_be_bytes(), &[64, 17, 0, 0]].concat();
     let mut head = [&head[..], &[10, 77, 0, 2, 10, 77, 0, 1]].concat();
-    // A bridge drops what has no right sum.
+    // A bridge drops packets with a wrong checksum.
     let sum: u32 = head.chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum();
     head[10..12].copy_from_slice(&(!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes());
     [&head[..], data].concat()
@@ -76,7 +76,7 @@ fn tagged_frames_are_seen_with_one_tag_and_with_two() {
         frames.push(frame(tags, &v6(17, &audio)));
     }
     for ring in [8 << 20, 0] {
-        // Coming in, and, since the other side of the link is the same, going out.
+        // Inbound, and outbound too, since the other side of the link is the same.
         for host in ["b", "a"] {
             let send = frames.clone();
             let lan = &lan;
@@ -117,7 +117,7 @@ fn on_a_loopback_each_message_is_seen_once() {
             }
             sockets[1].send_to(b"end", "127.0.0.1:5060").unwrap();
         });
-        // Each once, in whatever order the two transports have them.
+        // Each exactly once, in whatever order the two transports deliver them.
         for n in 0..10 {
             for size in [3000, 20, 200] {
                 assert_eq!(all.iter().filter(|s| s.payload == message(n, size)).count(), 1, "{n} {size} {counters:?}");
@@ -157,7 +157,7 @@ fn an_interface_may_go_down_and_come_back_or_be_another() {
             ip(&a, "link set x0 up");
             say("after").unwrap();
             assert_eq!(next(&mut capture).await.unwrap().payload, b"after");
-            // Deleted while it is up, or while it is down.
+            // Deleted while up, or while down.
             if ring == 0 {
                 ip(&a, "link set x0 down");
                 assert!(tokio::time::timeout(std::time::Duration::from_millis(50), capture.next()).await.is_err());
@@ -196,7 +196,7 @@ fn link_address(index: u32) -> nix::sys::socket::LinkAddr {
         sll_addr: [0xff; 8],
     };
     let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-    // SAFETY: the address lives over the call, is a sockaddr_ll as its family says, and is as long as is said.
+    // SAFETY: the address lives over the call, is a sockaddr_ll as its family says, and has the given length.
     unsafe { nix::sys::socket::LinkAddr::from_raw((&raw const address).cast(), Some(length)) }.unwrap()
 }
 
@@ -207,14 +207,14 @@ fn frames_without_a_message_leave_others_their_turn() {
     let wire = std::sync::Arc::clone(&lan);
     let (all, first) = lan.block_on("a", move || async move {
         let mut capture = Capture::open("eth0", &[5060]).unwrap();
-        // First fragments, of which the rest never comes: more than a block of the ring holds.
+        // First fragments whose rest never comes: more than one block of the ring holds.
         let frames = vec![frame(&[], &v4(0x2000, &udp(5060, &[b'x'; 40]))); FRAMES as usize];
         tokio::task::spawn_blocking(move || send_frames(&wire, "b", frames)).await.unwrap();
         let end = tokio::time::Instant::now() + LONG;
         let mut first = None;
         while capture.counters().path.frames < FRAMES {
             assert!(tokio::time::Instant::now() < end, "{:?}", capture.counters());
-            // Looked at once: what is there is read up to the end of a block, and then it is somebody else's turn.
+            // Polled once: reads up to the end of a block, then yields.
             if capture.next().now_or_never().is_none() && first.is_none() {
                 first = Some(capture.counters().path.frames).filter(|n| *n > 0);
             }

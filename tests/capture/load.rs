@@ -1,4 +1,4 @@
-//! What a capture costs and loses when there is much.
+//! Cost and losses of a capture under load.
 
 use crate::netns::{LONG, Lan, until};
 use crate::tcp::on;
@@ -20,7 +20,7 @@ fn what_was_dropped_is_counted() {
         let phone = lan.socket("b", "10.77.0.2:7000");
         let (seen, counters) = lan.block_on("a", move || async move {
             let mut capture = Capture::with(on("eth0", ring)).unwrap();
-            // Nobody reads while this comes: more than there is room for.
+            // Nobody reads in the meantime, and more arrives than there is room for.
             let big = vec![b'x'; 1400];
             for _ in 0..20_000 {
                 let _ = phone.send_to(&big, "10.77.0.1:5060");
@@ -28,7 +28,7 @@ fn what_was_dropped_is_counted() {
             until("frames are dropped", || capture.counters().dropped > 0);
             phone.send_to(b"end", "10.77.0.1:5060").unwrap();
             let mut seen = 0_u64;
-            // It goes on where there is room again.
+            // It continues once there is room again.
             let mut ended = false;
             let end = Instant::now() + LONG;
             while !ended {
@@ -44,7 +44,7 @@ fn what_was_dropped_is_counted() {
             }
             (seen, capture.counters())
         });
-        // How full a block is when the kernel hands it over is a matter of time, on a busy machine, too.
+        // How full the kernel hands over a block depends on time, also on a busy machine.
         assert!(seen > 20 && counters.dropped > 1000 && counters.seen == seen, "{seen} {counters:?}");
         assert!(!counters.ring || counters.frozen > 0, "{counters:?}");
     }
@@ -75,7 +75,7 @@ fn a_message_is_known_soon_and_audio_costs_nothing() {
             let seen = tokio::time::timeout(LONG, capture.next()).await.expect("it is seen").unwrap();
             assert_eq!(seen.payload, b"hello");
             delays.push(sent.elapsed());
-            // Not in step with the kernel's own rhythm.
+            // Out of step with the kernel's own rhythm.
             tokio::time::sleep(Duration::from_millis(7)).await;
         }
         delays.sort();
@@ -91,6 +91,6 @@ fn a_message_is_known_soon_and_audio_costs_nothing() {
     assert!(sent > 1000);
     // Far from the limit of 50 ms, though other tests run at the same time.
     assert!(delays[25] < Duration::from_millis(30), "{delays:?}");
-    // The thread that sends in this namespace does not receive: what it spends is its own messages.
+    // The sending thread in this namespace does not receive: it only spends time on its own messages.
     assert!(spent < took / 5, "{spent:?} of {took:?} for {sent} packets");
 }

@@ -11,7 +11,7 @@ pub(crate) fn message(n: usize, body: usize) -> Vec<u8> {
     [head.into_bytes(), vec![b'x'; body]].concat()
 }
 
-/// Runs a capture in host `a` while `traffic` runs, until so many messages were seen.
+/// Captures in host `a` while `traffic` runs, until this many messages were seen.
 pub(crate) fn seen(
     lan: &Lan,
     settings: CaptureSettings,
@@ -34,7 +34,7 @@ pub(crate) fn seen(
     })
 }
 
-/// Who sent what to whom, for a message of a failure.
+/// Source, destination and beginning of each message, for a failure's text.
 fn brief(all: &[Seen]) -> Vec<String> {
     let head = |s: &Seen| String::from_utf8_lossy(&s.payload[..s.payload.len().min(60)]).into_owned();
     all.iter().map(|s| format!("{} {} {} {}", s.src, s.dst, s.payload.len(), head(s))).collect()
@@ -44,7 +44,7 @@ pub(crate) fn on(interface: &str, ring: usize) -> CaptureSettings {
     CaptureSettings { interface: interface.to_owned(), ports: vec![5060], hosts: Vec::new(), ring }
 }
 
-/// A connection between hosts whose segments carry at most `mss` bytes: the phone's end in `b`, the server's in `a`.
+/// A connection between the hosts with segments of at most `mss` bytes: the phone's end in `b`, the server's in `a`.
 fn connection(lan: &Lan, ip: &str, mss: u32) -> (TcpStream, TcpStream) {
     let at: SocketAddr = format!("{ip}:5060").parse().unwrap();
     let listener = lan.inside("a", move || TcpListener::bind(at).unwrap());
@@ -65,7 +65,8 @@ fn connection(lan: &Lan, ip: &str, mss: u32) -> (TcpStream, TcpStream) {
 fn messages_of_a_connection_come_whole_both_ways() {
     let lan = Lan::new(&["a", "b"]);
     for ip in ["10.77.0.1", "[fd77::1]"] {
-        // Small segments, and those that the network card would cut up, of up to 64 kB, and without a ring.
+        // Small segments, and segments of up to 64 kB that the network card would split; the latter also without a
+        // ring.
         for (mss, ring) in [(88, 8 << 20), (0, 8 << 20), (0, 0)] {
             let sizes: Vec<usize> = (0..60).map(|n| [0, 700, 3000, 60_000][n % 4]).collect();
             let (total, sent) = (sizes.len(), sizes.clone());
@@ -118,6 +119,6 @@ fn only_the_named_hosts_are_seen() {
         "{all:?}"
     );
     assert_eq!(all.iter().filter(|s| s.payload == big).count(), 4);
-    // The kernel kept the rest away, fragments included.
+    // The kernel filtered out the rest, fragments included.
     assert_eq!(counters.path.other, 0, "{counters:?}");
 }

@@ -1,4 +1,4 @@
-//! Three etcd members on hosts of the lab, each of which can be killed, frozen, cut off and started again.
+//! Three etcd members on hosts of the lab; each can be killed, frozen, cut off and restarted.
 
 use crate::lab::lan::{Host, Lan};
 use crate::lab::proc::Proc;
@@ -18,7 +18,7 @@ struct Member {
     proc: Option<Proc>,
 }
 
-/// The cluster; it ends with its processes.
+/// The cluster; dropping it ends its processes.
 pub(crate) struct EtcdCluster {
     members: Vec<Member>,
     pub(crate) urls: Vec<String>,
@@ -27,7 +27,7 @@ pub(crate) struct EtcdCluster {
 }
 
 impl EtcdCluster {
-    /// A cluster on e1, e2 and e3 that answers.
+    /// A running cluster on e1, e2 and e3.
     pub(crate) fn start(lan: &Lan) -> Self {
         let mut etcd = Self::new(lan, Vec::new(), &|_| Vec::new(), Vec::new());
         etcd.launch_all();
@@ -67,12 +67,12 @@ impl EtcdCluster {
         self.answers();
     }
 
-    /// From the next start on, the members wait for their disks as etcd does by default.
+    /// From the next start on, the members wait for their disks, as etcd does by default.
     pub(crate) fn sync(&mut self) {
         self.members.iter_mut().for_each(|m| m.argv.retain(|a| a != "--unsafe-no-fsync"));
     }
 
-    /// Makes every `fdatasync` of every member take so much longer: etcd waits for it as for a disk that is slow or busy.
+    /// Delays every `fdatasync` of every member by this much: etcd waits as for a slow or busy disk.
     pub(crate) fn slow_disks(&mut self, delay: &str) {
         let inject = format!("inject=fdatasync:delay_exit={delay}");
         for m in &self.members {
@@ -91,31 +91,31 @@ impl EtcdCluster {
 
     pub(crate) fn fast_disks(&mut self) {
         for mut t in self.tracers.drain(..) {
-            // Asked to end, it lets go of what it traces; killed, so does the kernel.
+            // On SIGTERM strace detaches from its tracees; if it is killed, the kernel detaches.
             let _ = t.stop(Duration::from_secs(5));
         }
     }
 
-    /// The endpoints as a configuration has them.
+    /// The endpoints in the form of a configuration.
     pub(crate) fn endpoints(&self) -> String {
         self.urls.join("\", \"")
     }
 
-    /// Makes `kc` a user who may do what an agent must, and switches authentication on.
+    /// Makes `kc` a user with the rights an agent needs, and enables authentication.
     pub(crate) fn authenticate(&mut self, password: &str) {
         self.ctl(&["user", "add", "root:r"]);
         self.ctl(&["user", "add", &format!("kc:{password}")]);
         self.ctl(&["role", "add", "keepcall"]);
         self.ctl(&["role", "grant-permission", "keepcall", "--prefix=true", "readwrite", "/keepcall/"]);
         self.ctl(&["user", "grant-role", "kc", "keepcall"]);
-        // etcd makes the role of root itself if it is missing.
+        // etcd itself creates the root role if it is missing.
         let _ = self.try_ctl(&["role", "add", "root"]);
         self.ctl(&["user", "grant-role", "root", "root"]);
         self.ctl(&["auth", "enable"]);
         self.ctl.push("--user=root:r".into());
     }
 
-    /// Starts a member, with what it has on its disk.
+    /// Starts a member with the data on its disk.
     pub(crate) fn launch(&mut self, i: usize) {
         let m = &mut self.members[i];
         let argv: Vec<&str> = m.argv.iter().map(String::as_str).collect();
@@ -126,7 +126,7 @@ impl EtcdCluster {
         self.members[i].proc = None;
     }
 
-    /// SIGSTOP: its connections stay, and new ones are accepted, by the kernel.
+    /// SIGSTOP: its connections stay, and the kernel accepts new ones.
     pub(crate) fn freeze(&self, i: usize) {
         self.members[i].proc.as_ref().unwrap().signal(Signal::SIGSTOP).unwrap();
     }
@@ -135,7 +135,7 @@ impl EtcdCluster {
         self.members[i].proc.as_ref().unwrap().signal(Signal::SIGCONT).unwrap();
     }
 
-    /// Writes all that etcd has to a file, which is returned.
+    /// Saves all of etcd's data to a file; returns the file.
     pub(crate) fn save(&self) -> String {
         let file = self.members[0].host.dir.join("snapshot").display().to_string();
         let _ = std::fs::remove_file(&file);
@@ -143,7 +143,7 @@ impl EtcdCluster {
         file
     }
 
-    /// Every member loses what it has, and begins with the snapshot, as the manual of etcd says.
+    /// Every member loses its data and starts from the snapshot, as in etcd's manual.
     pub(crate) fn restore(&mut self, snapshot: &str) {
         self.erase();
         for m in &self.members {
@@ -162,7 +162,7 @@ impl EtcdCluster {
         self.launch_all();
     }
 
-    /// Every member begins with nothing, under this name of the cluster.
+    /// Every member starts empty, under this cluster name.
     pub(crate) fn begin_anew(&mut self, token: &str) {
         self.erase();
         for m in &mut self.members {
@@ -179,7 +179,7 @@ impl EtcdCluster {
         }
     }
 
-    /// A member is a cluster of its own, until [`EtcdCluster::launch`].
+    /// The member forms a cluster of its own, until [`EtcdCluster::launch`].
     pub(crate) fn launch_alone(&mut self, i: usize) {
         let m = &mut self.members[i];
         m.proc = None;
@@ -194,7 +194,7 @@ impl EtcdCluster {
         m.proc = Some(m.host.spawn("etcd", &argv).unwrap());
     }
 
-    /// Drops every packet from and to a member's host, without a word to anyone.
+    /// Silently drops every packet from and to a member's host.
     pub(crate) fn cut(&self, i: usize) {
         let rules = "table inet cut { chain i { type filter hook input priority 0; iif lo accept; drop; }; \
                      chain o { type filter hook output priority 0; oif lo accept; drop; }; }";
@@ -226,12 +226,12 @@ impl EtcdCluster {
         self.try_ctl(args).unwrap()
     }
 
-    /// Runs etcdctl with this standard input, which must succeed.
+    /// Runs etcdctl with this standard input; it must succeed.
     pub(crate) fn fed(&self, args: &[&str], input: &str) {
         assert!(self.try_fed(args, input), "etcdctl {args:?} failed");
     }
 
-    /// The same; whether it succeeded.
+    /// The same; returns whether it succeeded.
     pub(crate) fn try_fed(&self, args: &[&str], input: &str) -> bool {
         use std::io::Write as _;
         let endpoints = format!("--endpoints={}", self.urls.join(","));
@@ -257,7 +257,7 @@ impl EtcdCluster {
         wait::until("all members of etcd to answer", READY, || self.try_ctl(&["endpoint", "health"])).unwrap();
     }
 
-    /// The member that leads.
+    /// The leader.
     pub(crate) fn leader(&self) -> usize {
         wait::until("a leader", READY, || {
             let led: Vec<usize> = (0..3)
@@ -272,7 +272,7 @@ impl EtcdCluster {
         .unwrap()
     }
 
-    /// The number of a member, as etcdctl wants it.
+    /// A member's id in etcdctl's form.
     pub(crate) fn id(&self, i: usize) -> String {
         let text = self.try_ctl_at(i, &["endpoint", "status", "-w", "json"]).unwrap();
         let v: Value = serde_json::from_str(&text).unwrap();
@@ -289,7 +289,7 @@ impl Drop for EtcdCluster {
     }
 }
 
-/// Whether every thread of a process has a tracer: what strace is told to delay, the others would do at once.
+/// Whether every thread of a process has a tracer: strace delays only the threads it traces.
 fn is_traced(pid: u32) -> bool {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return false };
     threads.flatten().all(|t| {

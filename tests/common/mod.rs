@@ -1,6 +1,6 @@
-//! A real etcd on loopback, with a directory and addresses of its own, killed when dropped.
+//! A real etcd on loopback, with its own directory and addresses, killed when dropped.
 
-// Each test that includes it uses a part of it.
+// Each test that includes this uses a part of it.
 #![allow(dead_code)]
 
 use std::hash::{BuildHasher as _, RandomState};
@@ -8,14 +8,14 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Longest wait for anything: a machine may stand still for seconds at a time.
+/// Longest wait for anything: a machine may stall for seconds at a time.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
-/// A network of the loopback, 127.x.y.0/24, that no other test uses while this lives. A port that was free a moment ago may be another
-/// program's now; on an address of one's own every port stays free, also while a server is down.
+/// A network of the loopback, 127.x.y.0/24, reserved for this test while the value lives. A port that was free a moment
+/// ago may be taken by another program; on a reserved address every port stays free, even while a server is down.
 pub(crate) struct Net {
     prefix: String,
-    /// Shows others that the network is taken.
+    /// Shows other tests that the network is taken.
     _claim: TcpListener,
 }
 
@@ -59,7 +59,7 @@ impl EtcdServer {
             .args(["--data-dir", dir.path().join("d").to_str().unwrap(), "--name", "t"])
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            // A slow disk must not decide what is found here.
+            // A slow disk must not decide the result.
             .args(["--initial-cluster", &format!("t={peer}"), "--unsafe-no-fsync"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -87,14 +87,14 @@ impl EtcdServer {
         self.ready();
     }
 
-    /// Runs etcdctl; whether it succeeded.
+    /// Runs etcdctl; returns whether it succeeded.
     pub(crate) fn ctl(&self, args: &[&str]) -> bool {
         let mut c = Command::new("etcdctl");
         c.env("ETCDCTL_API", "3").arg(format!("--endpoints={}", self.url)).args(args);
         c.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
     }
 
-    /// The same until it succeeds: for what may be done twice.
+    /// The same until it succeeds: for commands that may run twice.
     pub(crate) fn must(&self, args: &[&str]) {
         let until = Instant::now() + LONG;
         while !self.ctl(args) {
@@ -102,7 +102,7 @@ impl EtcdServer {
         }
     }
 
-    /// The `[etcd]` settings of a client that a stall of seconds does not drive into a time-out.
+    /// The `[etcd]` settings of a client that survives a stall of seconds without a time-out.
     pub(crate) fn patient(&self) -> String {
         format!("endpoints = [\"{}\"]\ntimeout = \"20s\"\nlease_ttl = \"60s\"", self.url)
     }

@@ -1,4 +1,4 @@
-//! Agents on a LAN with three etcd members, and an observer that writes down which host answers for the address.
+//! Agents on a LAN with three etcd members, and an observer that records the host that answers for the address.
 
 use crate::etcd_cluster::EtcdCluster;
 use crate::lab::lan::{Lan, VIP4};
@@ -9,20 +9,21 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-/// The promise of an ack. Ten heartbeats: nothing here is about the speed of the machine.
+/// The promise of an ack. Ten heartbeats: nothing here depends on the speed of the machine.
 pub(crate) const HOLD: Duration = Duration::from_secs(1);
-/// The longest silence of an address that does not move. It stays on its host, so only the machine itself can cause one.
+/// The longest silence of an address that does not move. It stays on its host, so only the machine itself can cause
+/// one.
 const STILL: f64 = 400.0;
 /// The hosts of the agents.
 const HOSTS: [&str; 3] = ["a", "b", "p1"];
 
-/// What a run of the test lasts where a person would wait for minutes.
+/// Length of an outage, where a person would wait for minutes.
 pub(crate) fn outage() -> Duration {
     let seconds = std::env::var("KEEPCALL_OUTAGE_SECONDS").ok().and_then(|s| s.parse().ok());
     Duration::from_secs(seconds.unwrap_or(15))
 }
 
-/// Runs a scene for each, all at once: they wait most of the time, each for its own etcd.
+/// Runs a scene for each value, all at once: each mostly waits for its own etcd.
 pub(crate) fn each<T: Send>(of: impl IntoIterator<Item = T>, run: impl Fn(T) + Sync) {
     let run = &run;
     std::thread::scope(|s| {
@@ -33,7 +34,7 @@ pub(crate) fn each<T: Send>(of: impl IntoIterator<Item = T>, run: impl Fn(T) + S
     });
 }
 
-/// Fields in the order in which they must end.
+/// The fields are in the order in which they must end.
 pub(crate) struct Scene {
     pub(crate) observer: Observer,
     /// The first is master at the start.
@@ -44,18 +45,18 @@ pub(crate) struct Scene {
     since: u64,
 }
 
-/// An agent's node by the name of its host; `etcd`: the endpoints.
+/// An agent's node, named after its host; `etcd` lists the endpoints.
 pub(crate) fn node(lan: &Lan, host: &str, etcd: &str) -> Node {
     Node::new(lan.host(host).unwrap(), host, etcd).with("hold = \"2s\"", &format!("hold = \"{}ms\"", HOLD.as_millis()))
 }
 
 impl Scene {
-    /// A plain cluster and so many agents.
+    /// A plain cluster and this many agents.
     pub(crate) fn new(agents: usize) -> Self {
         Self::with(agents, |node| node)
     }
 
-    /// The same with nodes that are changed a bit.
+    /// The same with modified nodes.
     pub(crate) fn with(agents: usize, change: impl Fn(Node) -> Node) -> Self {
         let lan = Lan::new().unwrap();
         let etcd = EtcdCluster::start(&lan);
@@ -63,7 +64,7 @@ impl Scene {
         Self::of(lan, etcd, nodes)
     }
 
-    /// A cluster that waits for its disks, with so many agents.
+    /// A cluster that waits for its disks, with this many agents.
     pub(crate) fn slow_disks(agents: usize) -> Self {
         let lan = Lan::new().unwrap();
         let mut etcd = EtcdCluster::new(&lan, Vec::new(), &|_| Vec::new(), Vec::new());
@@ -91,7 +92,7 @@ impl Scene {
         scene
     }
 
-    /// Waits until `master` has a successor and every agent is a member, and takes that as the state that must not change.
+    /// Waits until `master` has a successor and every agent is a member; from then on this state must not change.
     pub(crate) fn settle(&mut self, master: usize) {
         let count = self.agents.len();
         let status = self.agents[master].comes_to("a master with a successor and all members", |s| {
@@ -117,7 +118,7 @@ impl Scene {
         self.since = unix_us();
     }
 
-    /// Waits until the master is one of a later epoch.
+    /// Waits for a master in a later epoch.
     pub(crate) fn begins_anew(&mut self) {
         let of_later =
             |s: Value| s["instances"][0]["epoch"].as_u64() > Some(self.epoch) && s["instances"][0]["role"] == "master";
@@ -132,7 +133,8 @@ impl Scene {
         self.agents.iter().filter_map(|a| a.status().ok()).collect()
     }
 
-    /// Lets time pass while `fault` lasts, and looks at every node all the while: one holder, the same one, in the same epoch.
+    /// Lets `span` pass during a fault and checks every node throughout: one holder, always the same, in the same
+    /// epoch.
     pub(crate) fn stays(&self, what: &str, span: Duration) {
         let end = Instant::now() + span;
         loop {
@@ -151,8 +153,8 @@ impl Scene {
         }
     }
 
-    /// After a fault: the master is armed again, etcd is healthy at all endpoints in the eyes of every node, nothing moved
-    /// since the last `settle`, and the address answered all the time. How long it took, and the longest silence in ms.
+    /// After a fault: the master is armed again, every node sees all etcd endpoints healthy, nothing moved since the
+    /// last `settle`, and the address answered all the time. Returns how long that took, and the longest silence in ms.
     pub(crate) fn returns(&mut self, what: &str) -> (Duration, f64) {
         let since = Instant::now();
         for agent in &self.agents {
@@ -176,10 +178,10 @@ impl Scene {
         (took, gap)
     }
 
-    /// An operator moves the address, which proves that etcd, the heartbeats and the address work. The new master becomes the
-    /// first of `agents`.
+    /// An operator moves the address, which proves that etcd, the heartbeats and the address work. The new master
+    /// becomes the first of `agents`.
     pub(crate) fn switches_over(&mut self) {
-        // A node is armed also while its lease is not yet known to be good again.
+        // A node is armed even while its lease is not yet confirmed again.
         wait::until("the switchover to be accepted", SOON, || {
             let (code, out, err) = self.agents[0].node.run(&["switchover", "--yes"]);
             if code == 0 { Ok(()) } else { Err(format!("{out}{err}\n{}", self.agents[0].log())) }
@@ -200,14 +202,13 @@ impl Scene {
         self.agents[i].status().is_ok_and(|s| s["instances"][0]["role"] == "master")
     }
 
-    /// Ends an agent as a power cut does.
+    /// Ends an agent as abruptly as a power cut.
     pub(crate) fn kill_agent(&mut self, i: usize) {
         self.agents[i].proc.signal(Signal::SIGKILL).unwrap();
         let _ = self.agents[i].proc.ended();
     }
 
-    /// Waits until no host answers for the address, and then watches that for a while. How long the last answer is ago at the
-    /// first look that finds none.
+    /// Waits until no host answers for the address, and keeps watching for `span`.
     pub(crate) fn nobody_answers(&self, span: Duration) {
         wait::until("the address to be let go", SOON, || {
             if self.observer.is_answered() { Err(format!("{:?}", self.statuses())) } else { Ok(()) }

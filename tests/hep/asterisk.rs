@@ -1,4 +1,4 @@
-//! A real Asterisk with res_hep, between two real phones over TLS: the two legs of a B2BUA that no capture can read.
+//! A real Asterisk with res_hep between two real phones over TLS: two legs of a B2BUA that no capture can read.
 
 use crate::netns::{LONG, Lan, until};
 use crate::phone::{Certificate, Phone};
@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 const KEY: &str = "what hep.conf calls a password";
 const VIP: &str = "10.77.0.100";
-/// What such a call needs, and nothing else: a short list starts in about a second.
+/// The modules such a call needs, and nothing else: a short list starts in about a second.
 const MODULES: &[&str] = &[
     "res_sorcery_config",
     "res_sorcery_memory",
@@ -172,7 +172,7 @@ fn both_legs_of_a_tls_call_through_asterisk_are_learnt() {
         assert!(text(&sent.body.0).contains(&format!("c=IN IP4 {VIP}\r\n")), "{leg:#?}");
         assert!(text(&received.body.0).contains(&format!("c=IN IP4 {phone}\r\n")), "{leg:#?}");
     }
-    // It ends with the namespace, too; this way no child is left to init.
+    // The namespace would end it too, but this way no child is left to init.
     asterisk.kill().unwrap();
     asterisk.wait().unwrap();
 }

@@ -1,4 +1,5 @@
-//! A real Kamailio with siptrace, real phones: over UDP with each version of HEP, and over TLS, where HEP is all there is.
+//! A real Kamailio with siptrace, and real phones: over UDP with each version of HEP, and over TLS, where HEP is the
+//! only source.
 
 use crate::netns::{Lan, until};
 use crate::phone::{Certificate, Phone};
@@ -10,7 +11,7 @@ use std::process::{Command, Stdio};
 
 const KEY: &str = "a key of HEP";
 
-/// One Kamailio: its address, where it reports to, and in which version.
+/// One Kamailio: its address, and the target and version of its reports.
 struct Server {
     vip: &'static str,
     version: u8,
@@ -30,13 +31,13 @@ impl Server {
         self.transport == Transport::Tls
     }
 
-    /// Where phones send to.
+    /// The address for the phones.
     fn target(&self) -> String {
         let vip = self.vip;
         if self.is_tls() { format!("{vip}:5061;transport=tls") } else { format!("{vip}:5060;transport=udp") }
     }
 
-    /// A proxy that stays in the path, and reports everything: the lines of siptrace are those of the handbook.
+    /// A proxy that stays in the path and reports everything; the siptrace lines are those of the handbook.
     fn config(&self, certificate: &Certificate) -> String {
         let (vip, port, version) = (self.vip, self.port, self.version);
         let callee = if self.is_tls() { "10.77.0.3:15063;transport=tls" } else { "10.77.0.3:15060" };
@@ -52,7 +53,7 @@ impl Server {
             ),
             false => ("disable_tcp=yes\n".to_owned(), String::new()),
         };
-        // The first two report from the server's own socket, as they do by default.
+        // The first two report from the server's own socket, as by default.
         let from = match version {
             3 => format!(
                 "modparam(\"siptrace\", \"send_sock_addr\", \"sip:127.0.0.1:{port}1\")\n\
@@ -122,7 +123,7 @@ request_route {{
     }
 }
 
-/// What is known of a proxied call that is up: both dialogs of it, with all that recovery and people need.
+/// An established proxied call: both dialogs, with everything that recovery and people need.
 fn assert_whole(call: &Call, server: &Server, caller: &str) {
     assert_eq!((call.legs.len(), call.pairing), (2, Some(Pairing::SameDialog)), "{call:#?}");
     for leg in &call.legs {
@@ -134,7 +135,7 @@ fn assert_whole(call: &Call, server: &Server, caller: &str) {
         assert!(text(&leg.remote).contains(user), "{leg:#?}");
         assert!(text(&leg.remote_target).contains(other), "{leg:#?}");
         assert!(!leg.local_tag.0.is_empty() && !leg.remote_tag.0.is_empty());
-        // What the proxy wrote into Record-Route itself is no hop on the way to the phone.
+        // The proxy's own Record-Route entry is no hop on the way to the phone.
         assert!(leg.route_set.is_empty(), "{leg:#?}");
         let (sent, received) = (leg.sdp_sent.as_ref().unwrap(), leg.sdp_received.as_ref().unwrap());
         assert!(text(&received.body).contains(&format!("c=IN IP4 {other}\r\n")), "{leg:#?}");
@@ -222,7 +223,7 @@ fn calls_are_learnt_from_kamailio_in_each_version_and_over_tls() {
         assert_eq!((hep.refused, hep.malformed, hep.dropped), (0, 0, 0), "{name}: {hep:?}");
         // INVITE, 100, 180, 200, ACK, BYE, 200 on both legs, at least.
         assert!(hep.received >= 12, "{name}: {hep:?}");
-        // One call by all its names: seen on the wire as well, it is the same.
+        // One call with one id, also if the wire shows it as well.
         assert_eq!(puts.iter().map(|c| &c.id).collect::<std::collections::BTreeSet<_>>().len(), 1, "{name}: {puts:#?}");
         assert_eq!(deleted, 1, "{name}");
         assert_eq!(seen > 0, server.port == 9063, "{name}");

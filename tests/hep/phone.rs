@@ -1,10 +1,10 @@
-//! baresip as a phone: over UDP or TLS, with one account, that calls or takes calls.
+//! baresip as a phone: over UDP or TLS, with one account; it calls or takes calls.
 
 use crate::netns::Lan;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// A certificate with its key, in one file each and in one together; whoever takes part in a test trusts anything.
+/// A certificate with its key, in one file each and in one together. Every party in a test trusts any certificate.
 pub(crate) struct Certificate {
     pub(crate) cert: PathBuf,
     pub(crate) key: PathBuf,
@@ -23,14 +23,14 @@ impl Certificate {
     }
 }
 
-/// A phone that runs.
+/// A running phone.
 pub(crate) struct Phone {
     child: Child,
     log: PathBuf,
 }
 
 impl Phone {
-    /// A phone in `host` with the address `ip` and SIP port `port` (TLS: one above), which belongs to `user` at `server`.
+    /// A phone in `host` with the address `ip` and SIP port `port` (TLS: one above), registered as `user` at `server`.
     #[allow(clippy::too_many_arguments, reason = "a test says all of it at one place")]
     pub(crate) fn start(
         lan: &Lan,
@@ -75,7 +75,7 @@ impl Phone {
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
     }
 
-    /// What it has said so far.
+    /// Its output so far.
     pub(crate) fn said(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -83,13 +83,13 @@ impl Phone {
 
 impl Drop for Phone {
     fn drop(&mut self) {
-        // It may have ended, which is what is wanted.
+        // It may already have ended, which is fine.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Half a minute of nothing: 8 kHz, 16 bits, one channel.
+/// Half a minute of silence: 8 kHz, 16 bits, one channel.
 fn silence(path: &Path) {
     let length = 30 * 16_000_u32;
     let mut wav = b"RIFF".to_vec();

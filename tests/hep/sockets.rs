@@ -1,4 +1,4 @@
-//! The sockets themselves: streams that are cut anywhere, strangers, garbage, too many connections, floods.
+//! The sockets themselves: streams cut anywhere, strangers, garbage, too many connections, floods.
 
 use crate::encode::{self, kamailio3, opensips3};
 use crate::netns::LONG;
@@ -21,7 +21,7 @@ fn rules(key: Option<&str>) -> Rules {
     }
 }
 
-/// A listener on a free port, and where it is.
+/// A listener on a free port, and its address.
 fn open(carrier: Carrier, key: Option<&str>) -> (Listener, SocketAddr) {
     let listen = HepAddress { carrier, address: "127.0.0.1:0".parse().unwrap() };
     let listener = Listener::open("main", &[listen], rules(key)).unwrap();
@@ -64,7 +64,7 @@ async fn counted(listener: &mut Listener, what: impl Fn(Counters) -> bool) {
 
 /// Whether the peer closes a connection.
 async fn closed(stream: &mut TcpStream) -> bool {
-    // A reset is a closing too: it comes if the other side had not read everything.
+    // A reset also counts: it comes if the other side had not read everything.
     matches!(tokio::time::timeout(LONG, stream.read(&mut [0; 16])).await.expect("an end"), Ok(0) | Err(_))
 }
 
@@ -72,7 +72,7 @@ async fn closed(stream: &mut TcpStream) -> bool {
 async fn opensips_sends_streams_that_are_cut_anywhere() {
     let (mut listener, at) = open(Carrier::Tcp, None);
     let packet = |n| opensips3(phone(), vip(), 22, 1, encode::chunk(0, 15, &invite(n)));
-    // Two of its processes, each with a connection of its own; one sends a log line between.
+    // Two of its processes, each with its own connection; one sends a log line in between.
     let (mut a, mut b) = (TcpStream::connect(at).await.unwrap(), TcpStream::connect(at).await.unwrap());
     a.set_nodelay(true).unwrap();
     let log = opensips3(phone(), vip(), 17, 0x56, encode::chunk(0, 15, b"a line"));
@@ -107,7 +107,7 @@ async fn strangers_and_garbage_end_a_connection_but_not_the_others() {
         bad.write_all(&bytes).await.unwrap();
         assert!(closed(&mut bad).await);
     }
-    // What came after a good packet does not make garbage better.
+    // Garbage behind a good packet is still garbage.
     let mut turned = TcpStream::connect(at).await.unwrap();
     turned.write_all(&[keyed(2, "secret"), b"HEX".to_vec()].concat()).await.unwrap();
     assert_eq!(next(&mut listener).await.payload, invite(2));
@@ -134,7 +134,7 @@ async fn there_is_room_for_so_many_connections_and_again_when_some_end() {
     loop {
         let mut again = TcpStream::connect(at).await.unwrap();
         let _ = again.write_all(&kamailio3(phone(), vip(), 22, None, &invite(2))).await;
-        // A place is free once the listener has noticed that one is gone.
+        // A place is free once the listener has noticed a closed connection.
         if tokio::time::timeout(Duration::from_millis(200), listener.next()).await.is_ok_and(|r| r.payload == invite(2))
         {
             break;
@@ -173,12 +173,12 @@ async fn what_the_kernel_drops_is_counted() {
     let (mut listener, at) = open(Carrier::Udp, None);
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let bytes = kamailio3(phone(), vip(), 22, None, &invite(1));
-    // Nothing is read meanwhile: this test's runtime has one thread, and it is here.
+    // Nothing is read in the meantime: this test's runtime has one thread, and it is busy here.
     let sent = 40_000;
     for _ in 0..sent {
         socket.send_to(&bytes, at).unwrap();
     }
-    // The count comes with the next datagram that finds room.
+    // The count arrives with the next datagram that finds room.
     counted(&mut listener, |c| c.received > 0).await;
     while tokio::time::timeout(Duration::from_millis(50), listener.next()).await.is_ok() {}
     socket.send_to(&bytes, at).unwrap();

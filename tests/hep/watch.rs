@@ -1,4 +1,4 @@
-//! What an agent does with HEP, and with the wire, without the rest of the agent.
+//! An agent's handling of HEP and of the wire, without the rest of the agent.
 
 use crate::netns::LONG;
 use keepcall::calls::model::{Call, CallEvent};
@@ -24,7 +24,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Of the server at `vip`; with the wire, too, if `wire`. Runs in the server's host.
+    /// Watches the server at `vip`; `wire` adds a capture. Runs in the server's host.
     pub(crate) fn open(vip: &str, listen: &str, key: Option<&str>, wire: bool) -> Self {
         let vip: IpAddr = vip.parse().unwrap();
         let mut server = own_addresses();

@@ -1,7 +1,7 @@
-//! A real Kamailio that takes SIP over WebSocket (RFC 7118) and brings it to a phone over UDP.
+//! A real Kamailio that takes SIP over WebSocket (RFC 7118) and forwards it to a phone over UDP.
 //!
-//! What it says of messages that it sends over WebSocket is half true: the number is that of TCP, and the port of the browser is
-//! lost. The call is learnt all the same.
+//! Its reports of messages sent over WebSocket are half true: they carry TCP's protocol number, and lose the browser's
+//! port. The call is learnt all the same.
 
 use crate::netns::{LONG, Lan, stdout, until};
 use crate::phone::{Certificate, Phone};
@@ -23,7 +23,7 @@ impl Browser {
     fn connect() -> Self {
         let mut stream = TcpStream::connect((VIP, 8080)).unwrap();
         stream.set_read_timeout(Some(LONG)).unwrap();
-        // RFC 6455 section 1.3, with its example of a key; the server's proof is not looked at.
+        // RFC 6455 section 1.3, with its example key; the server's proof is ignored.
         let hello = format!(
             "GET / HTTP/1.1\r\nHost: {VIP}:8080\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: sip\r\nSec-WebSocket-Version: 13\r\nContent-Length: 0\r\n\r\n"
@@ -39,7 +39,7 @@ impl Browser {
         Self(stream)
     }
 
-    /// One text frame, masked as a client's must be (RFC 6455 section 5.2).
+    /// One text frame, masked as required of a client (RFC 6455 section 5.2).
     fn send(&mut self, message: &str) {
         let mask = [1, 2, 3, 4];
         let length = u16::try_from(message.len()).unwrap().to_be_bytes();

@@ -1,4 +1,4 @@
-//! A LAN with a host that holds addresses, and what is asked of that host from outside.
+//! A LAN with a host that holds addresses, and probes of that host from outside.
 
 use super::netns::Lan;
 use ipnet::IpNet;
@@ -16,9 +16,10 @@ use std::time::Duration;
 
 pub(crate) const V4: &str = "10.77.0.9";
 pub(crate) const V6: &str = "fd77::9";
-/// Long enough for an answer on a virtual wire, when none must come.
+/// Long enough for an answer on a virtual wire; used where none may come.
 pub(crate) const QUIET: Duration = Duration::from_millis(150);
-/// What a probe may be late by on a busy machine although the host answered in time: it is counted by when it was sent.
+/// A busy machine may delay a probe by this much although the host answered in time: a probe counts at its sending
+/// time.
 pub(crate) const SLACK: Duration = Duration::from_millis(5);
 
 pub(crate) fn vips() -> Vec<IpAddr> {
@@ -58,7 +59,7 @@ impl Scene {
         self.lan.block_on(host, || async { Addresses::open().unwrap().add("eth0", &prefixes()).await.unwrap() });
     }
 
-    /// Answers each datagram on the addresses with itself.
+    /// Echoes each datagram sent to the addresses.
     pub(crate) fn echo(&mut self, host: &str) {
         for ip in vips() {
             let socket = self.lan.socket(host, &SocketAddr::new(ip, 5060).to_string());
@@ -91,7 +92,7 @@ impl Scene {
         self.lan.inside("server", move || lease.left().unwrap())
     }
 
-    /// Whether a host gets an answer from an address, without knowing beforehand whose it is if `anew`.
+    /// Whether a host gets an answer from an address; `anew` clears its neighbour entry first.
     pub(crate) fn answers(&self, from: &str, ip: &str, anew: bool) -> bool {
         if anew {
             self.lan.exec(from, &format!("ip neigh flush to {ip}"));
@@ -113,7 +114,7 @@ impl Scene {
             };
             let mut socket = Socket::new(domain, Type::RAW, Some(protocol)).unwrap();
             socket.set_read_timeout(Some(QUIET)).unwrap();
-            // Number and sequence are zero, so the sum is that of the type alone; IPv6 has it written by the kernel.
+            // Number and sequence are zero, so the checksum only covers the type; for IPv6 the kernel writes it.
             let mut packet = [0_u8; 8];
             packet[0] = request;
             packet[2] = !request;
@@ -123,7 +124,7 @@ impl Scene {
             let mut buffer = [0; 256];
             while std::time::Instant::now() < end {
                 let Ok(n) = socket.read(&mut buffer) else { return false };
-                // A raw IPv4 socket gets the IP header, too.
+                // A raw IPv4 socket also gets the IP header.
                 let kind = if ip.is_ipv4() { buffer[..n].get(20) } else { buffer[..n].first() };
                 if kind == Some(&reply) {
                     return true;
@@ -154,7 +155,7 @@ pub(crate) fn lease(enforcement: Enforcement) -> KernelLease {
     if enforcement == Enforcement::Netdev { lease } else { lease.without_netdev() }
 }
 
-/// All frames that a host gets, from now on.
+/// All frames that reach a host, from now on.
 pub(crate) struct Sniffer(Socket);
 
 impl Sniffer {
@@ -167,7 +168,7 @@ impl Sniffer {
         }))
     }
 
-    /// How many frames came that say that they are from one of the addresses.
+    /// The number of frames that claim to come from one of the addresses.
     pub(crate) fn told_by_vips(&mut self) -> usize {
         let (v4, v6) =
             (V4.parse::<std::net::Ipv4Addr>().unwrap().octets(), V6.parse::<std::net::Ipv6Addr>().unwrap().octets());
@@ -179,7 +180,7 @@ impl Sniffer {
             count += usize::from(match f.get(12..14) {
                 Some([8, 6]) => at(28, &v4),
                 Some([8, 0]) => at(26, &v4),
-                // The source, or the target of an advertisement.
+                // The source address, or the target of an advertisement.
                 Some([0x86, 0xdd]) => at(22, &v6) || (at(54, &[136]) && at(62, &v6)),
                 _ => false,
             });
@@ -188,13 +189,13 @@ impl Sniffer {
     }
 }
 
-/// What became of the probes of an address.
+/// Results of the probes of an address.
 pub(crate) struct Probed {
-    /// When the last one that was answered left.
+    /// Sending time of the last answered probe.
     pub(crate) last: Option<Time>,
-    /// When the one after it left.
+    /// Sending time of the probe after it.
     pub(crate) next: Option<Time>,
-    /// How many were not answered of those that left before `last`.
+    /// Unanswered probes among those sent before `last`.
     pub(crate) missed: usize,
 }
 

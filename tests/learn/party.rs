@@ -7,20 +7,20 @@ use anyhow::Result;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// What becomes of a call.
+/// The course of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// The caller hangs up after a moment.
     Ends,
-    /// The called party answers and nobody hangs up.
+    /// The called party answers, and neither hangs up.
     Stays,
     /// The called party refuses with this code.
     Refused(u16),
     /// The caller gives up while it rings.
     Cancelled,
-    /// It rings and rings.
+    /// It keeps ringing.
     Rings,
-    /// The caller holds the call, resumes it, has it transferred (REFER), and hangs up.
+    /// The caller holds the call, resumes it, transfers the other party (REFER), and hangs up.
     Moved,
 }
 
@@ -29,7 +29,7 @@ const SDP: &str = "v=0\no=party 53655765 2353687637 IN IP4 [local_ip]\ns=-\nc=IN
 
 fn request(start: &str, to: &str, cseq: &str, more: &str, body: &str) -> String {
     let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\n" };
-    // CANCEL, and ACK of a refusal, have the branch of their INVITE (RFC 3261 sections 9.1 and 17.1.1.3).
+    // CANCEL, and ACK of a refusal, carry the branch of their INVITE (RFC 3261 sections 9.1 and 17.1.1.3).
     let branch =
         if to.is_empty() || start.contains("[remote_ip]") { "z9hG4bKfirst[pid]x[call_number]" } else { "[branch]" };
     format!(
@@ -112,7 +112,7 @@ fn caller(fate: Fate) -> String {
                 return out + "<pause milliseconds=\"60000\"/>\n";
             }
             out += &ask("BYE", bye, "", "");
-            // A server that was asked to transfer reports how it goes meanwhile.
+            // A server that handles a transfer reports its progress in the meantime.
             for method in ["NOTIFY", "NOTIFY", "NOTIFY", "BYE"].iter().filter(|_| fate == Fate::Moved) {
                 out += &format!("<recv request=\"{method}\" optional=\"true\"/>\n");
             }
@@ -125,7 +125,8 @@ fn caller(fate: Fate) -> String {
 fn called(fate: Fate) -> String {
     let mut out = "<recv request=\"INVITE\" rrs=\"true\"/>\n".to_owned();
     if fate == Fate::Cancelled {
-        // The answer to CANCEL, then the one to the INVITE, whose header lines SIPp no longer has: only its CSeq differs.
+        // The answer to CANCEL, then the answer to the INVITE. SIPp no longer has the INVITE's header lines, but only
+        // its CSeq differs.
         out = "<recv request=\"INVITE\"><action><ereg regexp=\"[0-9]+\" search_in=\"hdr\" header=\"CSeq:\" assign_to=\"1\"/></action></recv>\n"
             .to_owned();
     }
@@ -158,7 +159,7 @@ fn called(fate: Fate) -> String {
     out
 }
 
-/// A party; `peer` is whom a caller calls by way of, and `tcp` how.
+/// A party; `peer` is the next hop of a caller, and `tcp` the transport.
 pub(crate) struct Party<'a> {
     pub(crate) host: &'a Host,
     pub(crate) number: u16,
@@ -167,7 +168,7 @@ pub(crate) struct Party<'a> {
 }
 
 impl Party<'_> {
-    /// Starts the called party, on the port that belongs to its number.
+    /// Starts the called party, on the port for its number.
     pub(crate) fn called(&self) -> Result<Proc> {
         let peer = SocketAddr::from((self.host.ip4, 5060));
         self.start(&called(self.fate), peer, &[])
@@ -186,7 +187,7 @@ impl Party<'_> {
         let path = self.host.dir.join(format!("{name}.xml"));
         std::fs::write(&path, text)?;
         let (path, peer) = (path.to_string_lossy().into_owned(), peer.to_string());
-        // SIPp takes some ports in a row for media.
+        // SIPp takes several consecutive ports for media.
         let (ip, port, media) = (
             self.host.ip4.to_string(),
             (self.number + 10_000).to_string(),

@@ -1,4 +1,4 @@
-//! What RFC 3261 says of a dialog on one hop, worked out from tshark's list of messages and nothing else: a second opinion.
+//! A dialog on one hop by RFC 3261, derived only from tshark's list of messages: a second opinion.
 
 use super::tshark::Message;
 use std::net::{IpAddr, SocketAddr};
@@ -11,17 +11,17 @@ pub(crate) struct Dialog {
     pub(crate) remote_cseq: Option<u32>,
     /// The final answer to the last INVITE without a To tag.
     pub(crate) code: Option<u16>,
-    /// Section 12.1, and target refreshes of section 12.2; only of a dialog that was answered.
+    /// Section 12.1, and target refreshes of section 12.2; only for an answered dialog.
     pub(crate) remote_target: Option<String>,
     pub(crate) route_set: Vec<String>,
-    /// The last description that each end sent and that was part of an exchange that succeeded: `o=`, addresses and ports.
+    /// The last description from each end that was part of a successful exchange: `o=`, addresses and ports.
     pub(crate) local_sdp: Option<Vec<(String, u16)>>,
     pub(crate) remote_sdp: Option<Vec<(String, u16)>>,
     /// Whether a BYE was seen.
     pub(crate) bye: bool,
 }
 
-/// Which dialog: Call-ID, local and remote address, local and remote tag (empty if there is none).
+/// The identity of a dialog: Call-ID, local and remote address, local and remote tag (empty if missing).
 #[derive(Clone, Debug)]
 pub(crate) struct Name<'a> {
     pub(crate) call_id: &'a str,
@@ -36,7 +36,7 @@ pub(crate) fn dialog(all: &[Message], name: &Name<'_>) -> Dialog {
     let here = |m: &&Message| m.call_id == name.call_id && pairs.contains(&(m.src, m.dst));
     let hop: Vec<&Message> = all.iter().filter(here).collect();
     let out = |m: &Message| m.src == Some(name.local);
-    // The tag of the local end is From's in its requests and in the answers to them.
+    // The local end's tag is From's in its requests and in the answers to them.
     let local_tag = |m: &Message| if out(m) == m.method.is_some() { m.from_tag.clone() } else { m.to_tag.clone() };
     let remote_tag = |m: &Message| if out(m) == m.method.is_some() { m.to_tag.clone() } else { m.from_tag.clone() };
     let mine = |m: &Message| local_tag(m) == name.tags[0] && remote_tag(m) == name.tags[1];
@@ -53,7 +53,7 @@ pub(crate) fn dialog(all: &[Message], name: &Name<'_>) -> Dialog {
         .iter()
         .find(|m| m.cseq_method == "INVITE" && m.cseq == first.cseq && m.code.is_some_and(|c| c >= 200))
         .and_then(|m| m.code);
-    // After the answer to BYE only other usages of the dialog go on (RFC 5057): NOTIFY of a transfer.
+    // After the answer to BYE only other usages of the dialog continue (RFC 5057): NOTIFY of a transfer.
     let over = hop
         .iter()
         .position(|m| m.cseq_method == "BYE" && m.code.is_some_and(|c| c >= 200) && mine(m))
@@ -70,7 +70,7 @@ pub(crate) fn dialog(all: &[Message], name: &Name<'_>) -> Dialog {
     let Some(answered) = answered else { return d };
     let ok = hop[answered];
     if out(first) {
-        // Section 12.1.2: reversed. A proxy counts only what is ahead of its own entry, that is: was put on top of it.
+        // Section 12.1.2: reversed. A proxy only counts the entries ahead of its own, which were put on top of it.
         let own = ok.record_route.iter().position(|r| host(r) == Some(own_ip)).unwrap_or(ok.record_route.len());
         d.route_set = ok.record_route[..own].iter().rev().cloned().collect();
         d.remote_target.clone_from(&ok.contact);
@@ -101,7 +101,7 @@ pub(crate) fn dialog(all: &[Message], name: &Name<'_>) -> Dialog {
         let ack = hop.iter().find(|r| r.method.as_deref() == Some("ACK") && r.cseq == m.cseq && out(r) == out(asked));
         let exchange = match (&asked.sdp, &m.sdp, ack.and_then(|a| a.sdp.as_ref())) {
             (Some(offer), Some(answer), _) => Some((offer, answer)),
-            // The offer was late: the 2xx has it, and ACK the answer.
+            // A late offer: the 2xx carries it, and ACK the answer.
             (None, Some(offer), Some(answer)) => Some((answer, offer)),
             _ => None,
         };

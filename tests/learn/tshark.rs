@@ -1,18 +1,18 @@
-//! What tshark reads in a capture, as a list of SIP messages.
+//! Reads a capture with tshark, as a list of SIP messages.
 
 use anyhow::{Context, Result, ensure};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-/// A SIP message as tshark dissects it.
+/// A SIP message as dissected by tshark.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Message {
     pub(crate) src: Option<SocketAddr>,
     pub(crate) dst: Option<SocketAddr>,
-    /// Of a request.
+    /// The method, for a request.
     pub(crate) method: Option<String>,
-    /// Of a response.
+    /// The status code, for a response.
     pub(crate) code: Option<u16>,
     pub(crate) call_id: String,
     pub(crate) from_tag: String,
@@ -41,7 +41,7 @@ pub(crate) fn messages(pcap: &Path) -> Result<Vec<Message>> {
     Ok(parse(&String::from_utf8_lossy(&out.stdout)))
 }
 
-/// PDML is flat enough to be read line by line: each field stands on a line of its own, with what it shows in `show`.
+/// PDML is flat enough for reading line by line: each field is on its own line, with its value in `show`.
 fn parse(pdml: &str) -> Vec<Message> {
     let mut all: Vec<Message> = Vec::new();
     let (mut ips, mut ports) = ([String::new(), String::new()], [0u16; 2]);
@@ -90,7 +90,7 @@ fn field(m: &mut Message, name: &str, show: String, address: &mut String, sessio
         "sip.Record-Route" => m.record_route.extend(show.split(',').map(|v| v.trim().to_owned())),
         "sdp.owner" => m.sdp = Some((show, Vec::new())),
         "sdp.connection_info.address" => match &mut m.sdp {
-            // `c=` of a stream comes after its m-line.
+            // The `c=` of a stream comes after its m-line.
             Some((_, media)) if !media.is_empty() => {
                 if let Some(last) = media.last_mut() {
                     last.0 = show;

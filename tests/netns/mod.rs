@@ -1,6 +1,6 @@
-//! Hosts made of network namespaces on one LAN (a bridge in a namespace of its own), for tests that need real packets.
+//! Hosts made of network namespaces on one LAN (a bridge in its own namespace), for tests that need real packets.
 //!
-//! Needs root. Everything is taken down when the [`Lan`] is dropped, also when a test panics.
+//! Needs root. Dropping the [`Lan`] removes everything, also when a test panics.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set its hosts up has failed")]
@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// Longest wait for anything that must come: a machine may stand still for seconds.
+/// Longest wait for anything expected: a machine may stall for seconds.
 pub const LONG: Duration = Duration::from_secs(60);
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -40,7 +40,8 @@ impl Lan {
             lan.ip(name, &format!("addr add 10.77.0.{n}/24 dev eth0"));
             lan.ip(name, &format!("addr add fd77::{n}/64 dev eth0 nodad"));
         }
-        // Link-local addresses (there is no server or router to wait for) leave duplicate address detection.
+        // Waits until the link-local addresses (there is no server or router to wait for) have passed duplicate address
+        // detection.
         for name in names {
             until("an interface is ready", || {
                 !stdout(&lan.exec(name, "ip -6 addr show dev eth0 tentative")).contains("inet6")
@@ -72,13 +73,14 @@ impl Lan {
         Command::new("ip").args(all.split_whitespace()).output().unwrap()
     }
 
-    /// Starts a command in a host; it is killed with the LAN if not before.
+    /// Starts a command in a host; it ends with the LAN at the latest.
     pub fn spawn(&self, host: &str, command: &str) -> Child {
         let all = format!("netns exec {} {command}", self.space(host));
         Command::new("ip").args(all.split_whitespace()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
-    /// Runs `f` in a thread inside a host's namespace: its sockets, its /proc/sys/net and the programs that it starts are there.
+    /// Runs `f` in a thread inside a host's namespace: its sockets, its /proc/sys/net and the programs it starts belong
+    /// there.
     pub fn inside<T: Send + 'static>(&self, host: &str, f: impl FnOnce() -> T + Send + 'static) -> T {
         let path = format!("/run/netns/{}", self.space(host));
         let thread = std::thread::spawn(move || {
@@ -92,7 +94,7 @@ impl Lan {
         }
     }
 
-    /// Runs a future to its end inside a host, on a runtime of that thread alone.
+    /// Runs a future to completion inside a host, on its own single-threaded runtime.
     pub fn block_on<T: Send + 'static, F: Future<Output = T>>(
         &self,
         host: &str,
@@ -101,7 +103,7 @@ impl Lan {
         self.inside(host, || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(f()))
     }
 
-    /// A UDP socket in a host, with a time limit for reading.
+    /// A UDP socket in a host, with a read time-out.
     pub fn socket(&self, host: &str, address: &str) -> std::net::UdpSocket {
         let address = address.to_owned();
         let socket =
@@ -120,9 +122,9 @@ impl Lan {
 impl Drop for Lan {
     fn drop(&mut self) {
         for space in &self.hosts {
-            // Processes first: a namespace lives on while one is in it.
+            // Processes first: a namespace lives as long as a process is in it.
             if let Ok(pids) = Command::new("ip").args(["netns", "pids", space]).output() {
-                // Not this process itself: a thread that a panic left behind may still be in the namespace.
+                // Not this process itself: a thread left behind by a panic may still be in the namespace.
                 let own = std::process::id().to_string();
                 for pid in stdout(&pids).split_whitespace().filter(|pid| *pid != own) {
                     let _ = Command::new("kill").args(["-9", pid]).status();
@@ -133,7 +135,7 @@ impl Drop for Lan {
     }
 }
 
-/// What a command printed.
+/// The standard output of a command.
 pub fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
@@ -155,7 +157,7 @@ pub fn silent(socket: &std::net::UdpSocket, wait: Duration) -> bool {
     result.is_err()
 }
 
-/// A read with a time limit is not begun again by itself when the process was stopped for a while.
+/// Retries a read with a time-out that was interrupted because the process was stopped for a while.
 pub fn uninterrupted<T>(mut f: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
     loop {
         match f() {
@@ -165,7 +167,7 @@ pub fn uninterrupted<T>(mut f: impl FnMut() -> std::io::Result<T>) -> std::io::R
     }
 }
 
-/// Reads one datagram: who sent it, and its text.
+/// Reads one datagram: its sender, and its text.
 pub fn receive(socket: &std::net::UdpSocket) -> (String, String) {
     let mut buffer = [0; 2048];
     let (length, from) =

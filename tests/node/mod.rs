@@ -1,6 +1,6 @@
-//! The agent and the command line as an operator has them: one host of the lab, a configuration, and what they say.
+//! The agent and the command line as an operator has them: one host of the lab, a configuration, and their output.
 
-// Each test file uses a part of it.
+// Each test file uses a part of this.
 #![allow(dead_code)]
 
 use crate::lab::lan::{Host, Lan, VIP4};
@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// Longest wait for anything here: a busy machine, and waits of the agent of a few seconds.
+/// Longest wait for anything here, for a busy machine and an agent that itself waits a few seconds.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// The program under test.
 pub(crate) const KEEPCALL: &str = env!("CARGO_BIN_EXE_keepcall");
 const CLUSTER: &str = "test";
 
-/// A single etcd member on e1, started by hand so that a test may stop it and change its settings.
+/// A single etcd member on e1. Tests start it themselves, so that they can stop it and change its settings.
 pub(crate) struct Member {
     host: Host,
     scheme: &'static str,
@@ -28,7 +28,7 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// A member that does not run yet. `more`: etcd's arguments; `client`: etcdctl's.
+    /// A member that is not running yet. `more` are etcd's arguments, `client` etcdctl's.
     pub(crate) fn new(lan: &Lan, scheme: &'static str, more: &[&str], client: &[&str]) -> Self {
         let own = |all: &[&str]| all.iter().map(|s| (*s).to_owned()).collect();
         Self { host: lan.host("e1").unwrap().clone(), scheme, more: own(more), client: own(client), proc: None }
@@ -67,13 +67,13 @@ impl Member {
         self.try_ctl(args).unwrap()
     }
 
-    /// The value of a key below the cluster's root; `None` if there is none.
+    /// The value of a key below the cluster's root; `None` if it is missing.
     pub(crate) fn get(&self, key: &str) -> Option<String> {
         let text = self.ctl(&["get", "--print-value-only", &path(key)]);
         (!text.is_empty()).then(|| text.trim_end_matches('\n').to_owned())
     }
 
-    /// Sets a key; by standard input, since values may be large or begin with a dash.
+    /// Sets a key through standard input, since values may be large or begin with a dash.
     pub(crate) fn put(&self, key: &str, value: &str) {
         self.fed(&["put", &path(key)], value);
     }
@@ -91,7 +91,7 @@ impl Member {
         assert!(child.wait().unwrap().success(), "etcdctl {args:?} failed");
     }
 
-    /// The part of a core that it uses, over a second.
+    /// Its use of one core, over a second.
     pub(crate) fn load(&self) -> f64 {
         load(self.proc.as_ref().unwrap().pid())
     }
@@ -108,12 +108,12 @@ pub(crate) struct Node {
     pub(crate) host: Host,
     pub(crate) dir: PathBuf,
     pub(crate) config: String,
-    /// The agent's program; of another release, where releases are mixed.
+    /// The agent's program; another release where releases are mixed.
     pub(crate) program: String,
 }
 
 impl Node {
-    /// A node with addresses only, and a good key.
+    /// A node with addresses only, and a valid key.
     pub(crate) fn new(host: &Host, name: &str, etcd: &str) -> Self {
         let dir = host.dir.join(name);
         std::fs::create_dir_all(&dir).unwrap();
@@ -135,7 +135,7 @@ impl Node {
         self
     }
 
-    /// The same with a check of what [`Node::server`] starts.
+    /// The same with a check of the process from [`Node::server`].
     pub(crate) fn checked(mut self) -> Self {
         let pidfile = self.dir.join("server.pid");
         self.config.push_str(&format!(
@@ -145,7 +145,7 @@ impl Node {
         self
     }
 
-    /// Starts a process that stands for a server.
+    /// Starts a process that stands in for a server.
     pub(crate) fn server(&self) -> Proc {
         let server = self.host.spawn("server", &["sleep", "600"]).unwrap();
         std::fs::write(self.dir.join("server.pid"), server.pid().to_string()).unwrap();
@@ -180,18 +180,18 @@ impl Node {
         self.start_by(&[])
     }
 
-    /// Starts the agent by a program before it, such as setpriv.
+    /// Starts the agent through another program, such as setpriv.
     pub(crate) fn start_by(&self, before: &[&str]) -> Agent {
         let config = self.config_file();
         let log = format!("{}-agent", self.dir.file_name().unwrap().to_str().unwrap());
-        // What an agent before this one said is of no interest.
+        // The log of an earlier agent does not matter.
         let _ = std::fs::remove_file(self.host.dir.join(format!("{log}.log")));
         let agent = ["env", "KEEPCALL_LOG=info", &self.program, "agent", "--config", config.to_str().unwrap()];
         let proc = self.host.spawn(&log, &[before, &agent].concat()).unwrap();
         Agent { node: self.clone(), proc }
     }
 
-    /// Runs the agent that is expected to give up by itself: exit code and what it said.
+    /// Runs an agent that is expected to give up by itself; returns its exit code and its log.
     pub(crate) fn fails(&self, before: &[&str]) -> (i32, String) {
         let mut agent = self.start_by(before);
         let status = agent.ends();
@@ -224,12 +224,12 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// All that it has said.
+    /// Its whole log.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.proc.log).unwrap_or_default()
     }
 
-    /// Waits until it has said this.
+    /// Waits until its log contains this.
     pub(crate) fn says(&self, what: &str) {
         wait::until(&format!("the agent to say {what:?}"), SOON, || {
             let log = self.log();
@@ -255,7 +255,7 @@ impl Agent {
         .unwrap()
     }
 
-    /// Waits until it is master and has the address, which comes a moment later.
+    /// Waits until it is master and has the address, which arrives a moment later.
     pub(crate) fn is_master(&self) -> Value {
         self.comes_to("this node to be master", |s| s["instances"][0]["role"] == "master" && self.node.has_vip())
     }
@@ -266,7 +266,7 @@ impl Agent {
         })
     }
 
-    /// Waits until it has ended; its exit code, or -1 after a signal.
+    /// Waits for its end; returns its exit code, or -1 after a signal.
     pub(crate) fn ends(&mut self) -> i32 {
         let status = wait::until("the agent to end", SOON, || match self.proc.ended() {
             Ok(Some(status)) => Ok(status),
@@ -276,7 +276,7 @@ impl Agent {
         status.unwrap_or_else(|e| panic!("{e:#}\n{}", self.log())).code().unwrap_or(-1)
     }
 
-    /// Ends it with SIGTERM; how long it took. It must end with 0 and without a panic.
+    /// Stops it with SIGTERM, and returns how long that took. It must exit with 0 and without a panic.
     pub(crate) fn stops(mut self) -> Duration {
         let since = Instant::now();
         self.proc.signal(nix::sys::signal::Signal::SIGTERM).unwrap();
@@ -290,17 +290,17 @@ impl Agent {
         matches!(self.proc.ended(), Ok(None))
     }
 
-    /// Fails if it spins: a debug build that idles needs a few percent of a core.
+    /// Fails if it spins: an idle debug build needs a few percent of a core.
     pub(crate) fn is_calm(&self) {
         let load = load(self.proc.pid());
         assert!(load < 0.35, "it uses {load:.2} of a core\n{}", self.proc.tail());
     }
 }
 
-/// The part of one core that a process uses, over a second.
+/// A process's use of one core, over a second.
 fn load(pid: u32) -> f64 {
     let (before, since) = (cpu(pid), Instant::now());
-    // The time is what is measured over, not what something is waited for.
+    // This sleep is the measuring interval; it waits for nothing.
     std::thread::sleep(Duration::from_secs(1));
     (cpu(pid) - before) / since.elapsed().as_secs_f64()
 }
@@ -308,7 +308,7 @@ fn load(pid: u32) -> f64 {
 /// Processor time of a process, in seconds.
 fn cpu(pid: u32) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    // The name in parentheses may hold anything; utime and stime are the 12th and 13th after it.
+    // The name in parentheses may hold anything; utime and stime are the 12th and 13th fields after it.
     let fields: Vec<&str> = text.rsplit(')').next().unwrap().split_whitespace().collect();
     let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
     // USER_HZ is 100 on every Linux that this runs on.

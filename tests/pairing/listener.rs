@@ -1,4 +1,4 @@
-//! The part of the agent that these tests are about, on a host of the lab: the wire, the server's own word, and the table.
+//! The part of the agent under test, on a host of the lab: the wire, the server's own reports, and the table.
 
 use crate::lab::lan::{Host, VIP4};
 use anyhow::{Context, Result};
@@ -72,7 +72,7 @@ impl Listener {
                             _ = &mut stopped => return Ok(()),
                         };
                         let now = clock::now();
-                        // In one go: who sees the table sees the events that led to it.
+                        // Under one lock: a reader of the table also sees the events that led to it.
                         let mut shared = lock(&me);
                         match heard {
                             Heard::Packet(Seen { src, dst, payload, .. }) => {
@@ -96,7 +96,7 @@ impl Listener {
         Ok(Self { shared, logins, _stop: stop })
     }
 
-    /// Connects to the server, or leaves it.
+    /// Connects to the server, or disconnects.
     pub(crate) fn login(&self, login: Option<Login>) {
         let _ = self.logins.send(login);
     }
@@ -109,7 +109,7 @@ impl Listener {
         lock(&self.shared).status.clone()
     }
 
-    /// What was told since the last look.
+    /// The events since the last look.
     pub(crate) fn events(&self) -> Vec<CallEvent> {
         std::mem::take(&mut lock(&self.shared).events)
     }

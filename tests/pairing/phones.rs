@@ -1,4 +1,4 @@
-//! Phones that share one socket and one number: any number of calls, transfers, and answers that wait for a word.
+//! Phones that share one socket and one number: any number of calls, transfers, and answers held back on demand.
 
 use crate::lab::lan::{Host, VIP4};
 use anyhow::{Context, Result};
@@ -13,24 +13,24 @@ use std::time::Duration;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Call {
     pub(crate) call_id: String,
-    /// The header that the dial plan writes: Call-ID of the leg that the server made this call for.
+    /// The header from the dial plan: Call-ID of the leg for which the server made this call.
     pub(crate) truth: String,
     pub(crate) up: bool,
     pub(crate) over: bool,
-    /// The last word about a transfer that was asked for here: a status line.
+    /// The latest report on a transfer requested here: a status line.
     pub(crate) transferred: String,
     local: String,
     remote: String,
     target: String,
     cseq: u32,
-    /// The INVITE that is not answered yet.
+    /// The INVITE still without an answer.
     open: Option<Vec<u8>>,
 }
 
 #[derive(Default)]
 struct Inner {
     calls: Vec<Call>,
-    /// Answer when so many ring.
+    /// Answer once this many ring.
     hold_for: usize,
     next: u32,
 }
@@ -83,12 +83,12 @@ impl Phones {
         self.inner().calls.clone()
     }
 
-    /// How many calls are up.
+    /// The number of established calls.
     pub(crate) fn up(&self) -> usize {
         self.inner().calls.iter().filter(|c| c.up && !c.over).count()
     }
 
-    /// From now on calls are answered all at once, when so many ring.
+    /// From now on, answers all calls at once when this many ring.
     pub(crate) fn answer_in_bundles_of(&self, n: usize) {
         self.inner().hold_for = n;
     }
@@ -97,7 +97,7 @@ impl Phones {
         let _ = self.socket.send_to(bytes, (VIP4, 5060));
     }
 
-    /// Calls `to` as `from`; the Call-ID.
+    /// Calls `to` as `from`; returns the Call-ID.
     pub(crate) fn call(&self, from: &str, to: &str) -> String {
         let mut inner = self.inner();
         inner.next += 1;
@@ -138,7 +138,7 @@ impl Phones {
         self.in_dialog(call_id, "BYE", &[])
     }
 
-    /// Sends the other party of a call to this number.
+    /// Transfers the other party of a call to this number.
     pub(crate) fn transfer(&self, call_id: &str, to: &str) -> Result<()> {
         self.in_dialog(call_id, "REFER", &[("Refer-To", format!("<sip:{to}@{VIP4}>"))])
     }
@@ -198,7 +198,8 @@ impl Inner {
                 } else {
                     call.over = true;
                 }
-                // With the number of the INVITE; that the ACK of a 2xx is a transaction of its own need not show in the Via here.
+                // With the number of the INVITE. The ACK of a 2xx is its own transaction, but its Via need not show
+                // that here.
                 let ack = Call { cseq: m.cseq().0, ..call.clone() };
                 vec![ack.request("ACK", at).build()]
             }
@@ -244,7 +245,7 @@ impl Inner {
                     }
                     out
                 }
-                // A re-INVITE; a repeated first one is answered by the first answer.
+                // A re-INVITE; a repeated first INVITE gets the first answer again.
                 Some(n) if m.to_tag().is_some() => {
                     let ok =
                         Builder::response_to(m, 200, "OK", None, None).header("Contact", format!("<sip:phone@{at}>"));

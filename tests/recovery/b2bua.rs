@@ -1,4 +1,4 @@
-//! A B2BUA that is not Asterisk, with phones of every manner.
+//! A B2BUA other than Asterisk, with every kind of phone.
 
 use crate::alone;
 use crate::lab::b2bua::B2bua;
@@ -29,7 +29,7 @@ fn calls(ground: &Ground<B2bua>, vip: IpAddr, n: usize) -> Result<Calls> {
     Ok(Calls::of((0..n).map(pair).collect::<Result<_>>()?))
 }
 
-/// Tells a phone to send a re-INVITE and waits for 200, and for the other phone to hear of the direction.
+/// Tells a phone to send a re-INVITE; waits for its 200, and for the other phone to see the direction.
 fn reinvite(one: &Phone, other: &Phone, command: Command, seen: &str) -> Result<()> {
     let before = one.state().own_reinvites.len();
     one.tell(command)?;
@@ -58,13 +58,13 @@ fn each<'p>(
     Ok(())
 }
 
-/// Every kind of call that can be recovered, over one address family.
+/// Every kind of recoverable call, over one address family.
 fn recovered(name: &str, vip: IpAddr) -> Result<()> {
     let _alone = alone();
     ground(vip)?.run(name, |ground| {
         let calls = calls(ground, vip, 10)?;
         calls.set_up(SOON)?;
-        // The server's CSeq and o= versions rise before it fails, and two calls are on hold when it does.
+        // The server's CSeq and o= versions rise before it fails, and two calls are on hold at that moment.
         ground.servers[ground.master].stir();
         wait::until("the server's re-INVITEs", SOON, || {
             let n = calls.phones().filter(|p| p.state().reinvites.iter().any(|r| r.acked_at.is_some())).count();
@@ -82,7 +82,7 @@ fn recovered(name: &str, vip: IpAddr) -> Result<()> {
         let at = ground.cut_power()?;
         let taken = unix_us();
         ground.wait_reinvited(&calls, at, SOON)?;
-        // Those on hold stay so, by the word of the one who held.
+        // Held calls stay on hold, by the holder's description.
         ensure!(
             pairs[0].1.state().remote_direction == "sendonly" && pairs[1].0.state().remote_direction == "sendonly",
             "held"
@@ -120,7 +120,7 @@ fn calls_through_another_b2bua_are_recovered_over_ipv6() {
     recovered("b2bua6", VIP6.into()).unwrap();
 }
 
-/// What was recovered is recovered again: the agent's own changes of a call are stored like the server's.
+/// A recovered call can be recovered again: the agent stores its own changes of a call like the server's.
 #[test]
 fn calls_survive_a_second_failure() {
     let _alone = alone();
@@ -132,7 +132,7 @@ fn calls_survive_a_second_failure() {
         let at = ground.cut_power()?;
         ground.wait_reinvited(&calls, at, SOON)?;
         let pairs = &calls.pairs;
-        // CSeq, o= versions and targets of both dialogs move on under the agent.
+        // CSeq, o= versions and targets of both dialogs change under the agent.
         reinvite(&pairs[0].0, &pairs[0].1, Command::Hold, "sendonly")?;
         reinvite(&pairs[0].0, &pairs[0].1, Command::Resume, "sendrecv")?;
         reinvite(&pairs[1].1, &pairs[1].0, Command::Hold, "sendonly")?;
@@ -155,7 +155,8 @@ fn calls_survive_a_second_failure() {
     ground(vip).and_then(|g| g.run("second", run)).unwrap();
 }
 
-/// Phones that refuse, know nothing any more, or are gone: each call ends or goes on as it should, and the others are not touched.
+/// Phones that refuse, have lost the call, or are gone: each call ends or continues as it should, and the others stay
+/// untouched.
 #[test]
 fn phones_that_do_not_agree_get_what_they_deserve() {
     let _alone = alone();
@@ -176,11 +177,12 @@ fn phones_that_do_not_agree_get_what_they_deserve() {
         ] {
             phone.tell(Command::Behave(Manner { reinvite, ..Manner::default() }))?;
         }
-        // A hold into the silence: the new server answers it, sooner than a strict phone can be told of the agent.
+        // A hold during the silence: the new server answers it before a strict phone can learn of the agent.
         let at = ground.cut_power_and(|| pairs[8].1.tell(Command::Hold))?;
         let taken = unix_us();
         each("the good calls to be recovered", &pairs[4..8], |c| is_reinvited(c, at))?;
-        // All that two phones send goes to the server: BYE is overheard; a phone that gave up on hearing 481 is asked.
+        // These two phones send everything to the server. The agent overhears a BYE; it asks a phone that gave up on a
+        // 481.
         pairs[6].0.tell(Command::Hangup)?;
         pairs[7].0.tell(Command::Hold)?;
         each("the other party of a phone with an outbound proxy to get BYE", &pairs[6..8], |(_, b)| {
@@ -197,15 +199,15 @@ fn phones_that_do_not_agree_get_what_they_deserve() {
                 Err(format!("{:?}", pairs[0].1.state().phase))
             }
         })?;
-        // Refused: audio goes on as it was, and the call can be hung up from either side.
+        // Refused: the audio continues, and either side can hang up.
         each("audio of a refused call", [&pairs[1], &pairs[3], &pairs[4], &pairs[5]], |c| has_audio(c, taken))?;
         pairs[1].0.tell(Command::Hangup)?;
         pairs[3].1.tell(Command::Hangup)?;
-        // The one has the server's Contact still, and is answered 481 there; the other party hears of it all the same.
+        // One phone still has the server's Contact, and gets 481 there; the other party hears of the BYE all the same.
         each("a refused call to end", [&pairs[1], &pairs[3]], |(a, b)| {
             a.state().phase == Phase::Ended && b.state().phase == Phase::Ended
         })?;
-        // Timer B: 32 s of silence end the call of the phone that is gone.
+        // Timer B: 32 s of silence end the call of the vanished phone.
         wait::until("the party of a dead phone to get BYE", Duration::from_secs(100), || {
             if pairs[2].1.state().phase == Phase::Ended {
                 Ok(())

@@ -1,5 +1,5 @@
-//! A host of the LAN floods the server with INVITEs that nobody answers: the calls that are up stay learnt whole, others are learnt
-//! meanwhile, the agent's memory stays where it is, and the takeover keeps every call.
+//! A host of the LAN floods the server with unanswered INVITEs: established calls stay completely known, new calls are
+//! learnt meanwhile, the agent's memory stays level, and the takeover keeps every call.
 
 use crate::alone;
 use crate::lab::agent::Agent;
@@ -18,22 +18,22 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(60);
 const MAX_CALLS: u64 = 200;
-/// Calls that are up before the flood, and calls that are made while it lasts; the last of these is an emergency call.
+/// Calls from before the flood, and calls made during it; the last of these is an emergency call.
 const BEFORE: usize = 2;
 const DURING: usize = 3;
 const ALL: usize = BEFORE + DURING;
-/// Unanswered INVITEs that must have come and gone: kept, they would be 45 MB.
+/// Unanswered INVITEs that must have come and gone; kept, they would take 45 MB.
 const GONE: u64 = 3000;
-/// So many at once overflow the ring, and so many do not.
+/// This many at once overflow the ring, and that many do not.
 const TOO_MANY: usize = 2000;
 const MANY: usize = 200;
-/// Bytes of each description, which come in eleven fragments.
+/// Bytes of each description, which arrive in eleven fragments.
 const SDP: usize = 15_000;
-/// By how much the agent's memory may grow, in kB. What may be kept of a flood with this `max_calls` is below 2 MB, and of fragments 4 MB;
-/// the rest is what the allocator does not give back.
+/// Limit for the growth of the agent's memory, in kB. With this `max_calls` the agent may keep less than 2 MB of a
+/// flood, and 4 MB of fragments; the allocator does not return the rest.
 const GROWTH: u64 = 16 * 1024;
 
-/// 67 INVITEs a second, until this drops; more at once where that is asked for.
+/// 67 INVITEs a second until dropped, and more at once on demand.
 struct Flood {
     socket: Arc<UdpSocket>,
     stop: Arc<AtomicBool>,
@@ -82,8 +82,8 @@ impl Flood {
         Ok(())
     }
 
-    /// Waits until the agent has read all that was sent before. What comes here last has a name that is too long, which is counted; while
-    /// the ring is full it is lost.
+    /// Waits until the agent has read everything sent before. A last INVITE with an overlong name is counted; while the
+    /// ring is full it is lost.
     fn is_read(&self, agent: &Agent) -> Result<()> {
         let me = self.socket.local_addr()?;
         let long = "x".repeat(1100);
@@ -95,7 +95,7 @@ impl Flood {
         })
     }
 
-    /// What anybody has sent to it, in its first line.
+    /// The first line of anything sent to this socket.
     fn heard(&self) -> Result<Option<String>> {
         self.socket.set_nonblocking(true)?;
         let mut buffer = [0; 65_536];
@@ -111,7 +111,7 @@ impl Drop for Flood {
     }
 }
 
-/// Memory that the agent's process has now, in kB.
+/// The agent's resident memory, in kB.
 fn memory(agent: &Agent) -> Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/{}/status", agent.proc.pid()))?;
     let kb = text.lines().find_map(|l| l.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok());
@@ -122,14 +122,14 @@ fn learning(agent: &Agent) -> Result<Value, String> {
     Ok(agent.instance().map_err(|e| format!("{e:#}"))?["calls"]["learning"].clone())
 }
 
-/// How the part is that has the calls.
+/// The state of the part with the calls.
 fn part(agent: &Agent) -> Result<Value> {
     let status = agent.ask(&["status"])?;
     let found = status["parts"].as_array().into_iter().flatten().find(|p| p["name"] == "calls of sip");
     found.cloned().with_context(|| status.to_string())
 }
 
-/// Waits until the agent knows exactly these calls, each with both legs and nothing that would keep it from being recovered.
+/// Waits until the agent knows exactly these calls, each with both legs and without an obstacle to recovery.
 fn knows_whole(agent: &Agent, count: usize) -> Result<Vec<Value>> {
     wait::until("every call to be known whole", SOON, || {
         let calls = agent.ask(&["calls"]).map_err(|e| format!("{e:#}"))?;
@@ -153,7 +153,7 @@ fn a_flood_of_unanswered_invites_costs_no_call_and_no_memory() {
 
 fn flooded(ground: &mut Ground<B2bua>) -> Result<()> {
     let stranger = ground.lan.host("obs")?.clone();
-    // The servers' own firewall: they hear nothing of the flood, and so they answer nothing.
+    // The servers' own firewall: they receive nothing of the flood, and so answer nothing.
     for agent in &ground.agents {
         let drop = format!(
             "table ip own {{ chain in {{ type filter hook input priority 0; ip saddr {} drop; }}; }}",
@@ -187,7 +187,7 @@ fn flooded(ground: &mut Ground<B2bua>) -> Result<()> {
         }
         ensure!(wave < 20, "only {gone} INVITEs gave way");
     }
-    // Others call while the flood goes on.
+    // Others call during the flood.
     flood.at_once(1000, MANY)?;
     during.set_up(SOON)?;
     ground.wait_stored(ALL)?;
@@ -197,7 +197,7 @@ fn flooded(ground: &mut Ground<B2bua>) -> Result<()> {
     let now = learning(master).map_err(anyhow::Error::msg)?;
     let part = part(master)?;
     ensure!(part["restarts"] == 0, "{part}");
-    // The eighth more is for emergency calls.
+    // The extra eighth is for emergency calls.
     ensure!(now["unanswered"].as_u64() <= Some(MAX_CALLS / 2) && now["no_room"] == 0, "{now}");
     let grown = memory(master)?.saturating_sub(at_first);
     println!("{now}\nVmRSS {at_first} kB before the flood, and {grown} kB more in it");
@@ -208,7 +208,7 @@ fn flooded(ground: &mut Ground<B2bua>) -> Result<()> {
     ensure!(log.contains("that the server did not answer gave way to newer ones"), "{}", master.proc.tail());
     ensure!(!log.contains("panicked"), "{}", master.proc.tail());
 
-    // The flood goes on at the next master, which knows the calls only from the store.
+    // The flood continues at the next master, which knows the calls only from the store.
     let at = ground.cut_power()?;
     let taken = unix_us();
     for calls in [&before, &during] {

@@ -1,4 +1,4 @@
-//! A proxy behind the VIP: both legs of a call are one dialog, media goes from phone to phone.
+//! A proxy behind the VIP: both legs of a call are one dialog, and media goes from phone to phone.
 
 use crate::alone;
 use crate::lab::calls::{Calls, has_audio};
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// Calls from p1: to p2 from even phones, to p1 itself from odd ones; with every manner of phone among them.
+/// Calls from p1: even phones call p2, odd ones p1 itself; every kind of phone is among them.
 fn calls(ground: &Ground<Kamailio>, n: usize) -> Result<Calls> {
     let _in_runtime = ground.rt.enter();
     let (p1, p2) = (ground.lan.host("p1")?, ground.lan.host("p2")?);
@@ -75,7 +75,7 @@ fn calls_through_a_record_routing_proxy_are_recovered() {
     proxied("proxy", "").unwrap();
 }
 
-/// Both parties of two calls are SIPp: independent user agents, whose scenarios check the re-INVITE and end the call from
+/// Both parties of two calls are SIPp: independent user agents, whose scenarios check the re-INVITE and hang up from
 /// either side.
 #[test]
 fn independent_user_agents_are_re_invited_and_hang_up() {

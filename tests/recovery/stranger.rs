@@ -1,4 +1,5 @@
-//! A stranger on the LAN speaks as the server and floods every port with RTP: no call is invented, changed or ended, no audio comes to him.
+//! A stranger on the LAN speaks as the server and floods every port with RTP: no call is invented, changed or ended,
+//! and no audio reaches the stranger.
 
 use crate::alone;
 use crate::lab::b2bua::{B2bua, Secrets};
@@ -16,15 +17,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(60);
-/// The address of a phone inside of its NAT.
+/// The address of a phone inside its NAT.
 const INSIDE: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 5);
 const CALLS: usize = 4;
 
-/// A phone behind a NAT of p1, which gives its audio a port of its own choice.
+/// A phone behind a NAT of p1; the NAT chooses another port for its audio.
 fn phone_behind_nat(ground: &Ground<B2bua>, server: SocketAddr) -> Result<(Phone, Phone)> {
     let (p1, p2) = (ground.lan.host("p1")?, ground.lan.host("p2")?);
     p1.exec(&["ip", "addr", "add", &format!("{INSIDE}/32"), "dev", "lo"])?;
-    // SIP keeps its port, as these phones ask for no rport.
+    // SIP keeps its port, as these phones do not ask for rport.
     p1.exec(&[
         "nft",
         &format!(
@@ -62,7 +63,8 @@ fn invented(n: usize, start: &str, cseq: &str, tag: &str, me: SocketAddr, contac
     )
 }
 
-/// The frames of two legs of an invented call, and a BYE and a re-INVITE of the server in each real call. How many speak as the server.
+/// The frames of two legs of an invented call, and the server's BYE and re-INVITE in each real call. Returns the number
+/// of frames that speak as the server.
 fn forge(host: &Host, master: [u8; 6], me: SocketAddr, real: &[Secrets]) -> Result<u64> {
     let vip = SocketAddr::from((VIP4, 5060));
     let mut frames = Vec::new();
@@ -91,7 +93,7 @@ fn forge(host: &Host, master: [u8; 6], me: SocketAddr, real: &[Secrets]) -> Resu
     Ok(4 + 2 * real.len() as u64)
 }
 
-/// 600 RTP packets a second to each port, until this drops; what comes back is counted.
+/// 600 RTP packets a second to each port until dropped; counts the packets that come back.
 struct Flood {
     stop: Arc<AtomicBool>,
     drawn: Arc<AtomicUsize>,
@@ -155,7 +157,7 @@ fn attacked(ground: &mut Ground<B2bua>) -> Result<()> {
     })?;
     ground.wait_stored(CALLS + 1)?;
 
-    // Nobody's port is known but the NAT's: the phone describes an address that nobody here has.
+    // Only the NAT's port is known: the phone describes an address that no host here has.
     let told = SocketAddr::from((INSIDE, 30_000 + 2 * CALLS as u16)).to_string();
     let behind = |leg: &Value| leg["media"] == told.as_str();
     wait::until("the NAT's port to be learnt", SOON, || {
@@ -189,7 +191,7 @@ fn attacked(ground: &mut Ground<B2bua>) -> Result<()> {
     let log = ground.agents[ground.master].run(&["status"])?;
     ensure!(log.contains("FORGED") && log.contains("FOREIGN"), "{log}");
 
-    // The successor goes by what was learnt, while the flood goes on.
+    // The successor uses what was learnt, while the flood continues.
     let at = ground.cut_power()?;
     let taken = unix_us();
     ground.wait_reinvited(&calls, at, SOON)?;

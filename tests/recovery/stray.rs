@@ -1,4 +1,4 @@
-//! Messages in a phone's name that have to do with nothing that was said before: they end no call, whoever carries it.
+//! Messages in a phone's name without any relation to earlier ones: they end no call, whoever carries it.
 
 use crate::alone;
 use crate::lab::b2bua::{B2bua, Secrets};
@@ -15,13 +15,13 @@ use std::time::Duration;
 const SOON: Duration = Duration::from_secs(60);
 const CALLS: usize = 2;
 
-/// A dialog as the server has it, and the phone of it.
+/// A dialog from the server's view, and its phone.
 struct Dialog<'a> {
     call_id: &'a str,
     server: &'a str,
     phone: &'a str,
     at: SocketAddr,
-    /// The last number of a request of the server in it.
+    /// The CSeq of the server's last request in the dialog.
     cseq: u32,
 }
 
@@ -44,7 +44,7 @@ fn dialogs<'a>(calls: &'a [Secrets], hosts: [&Host; 2]) -> Vec<Dialog<'a>> {
     all.collect()
 }
 
-/// What the phone of this dialog never said. `me`: where answers to it may go.
+/// Messages that the phone of this dialog never sent. Answers to them may go to `me`.
 fn strays(d: &Dialog, me: SocketAddr) -> Vec<String> {
     let vip = SocketAddr::from((VIP4, 5060));
     let answer = |code: &str, cseq: u32, method: &str| {
@@ -114,14 +114,14 @@ fn told_wrong(ground: &mut Ground<B2bua>) -> Result<()> {
         let doubted = now["learning"]["doubted"].as_u64();
         if now["tracked"] == CALLS && doubted == Some(2 * CALLS as u64) { Ok(()) } else { Err(now.to_string()) }
     })?;
-    // The successor has them still; audio goes on.
+    // The successor still has the calls, and the audio continues.
     let now = unix_us();
     ensure!(calls.wait_for(SOON, |c| has_audio(c, now)) == CALLS, "{:?}", calls.violations());
     ground.wait_stored(CALLS)?;
 
     let at = ground.cut_power()?;
     ground.wait_reinvited(&calls, at, SOON)?;
-    // The same to the agent that carries them now, as if the server still did, and to the agent's own port.
+    // The same to the agent that carries the calls now: to the server's port, and to the agent's own.
     for port in [5060, 5070] {
         tell(ground, &secrets, port)?;
     }

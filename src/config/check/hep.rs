@@ -1,4 +1,4 @@
-//! The rules of `[instance.sip.hep]`: each address is listened on once, and not just anybody is believed.
+//! The rules of `[instance.sip.hep]`: one listener per address, and only trusted senders.
 
 use super::Found;
 use crate::config::model::{Carrier, Config, Hep, HepAddress, Instance, Sip};
@@ -6,7 +6,7 @@ use crate::config::source::Source;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-/// Holds every instance's HEP against the rules, and against the others'.
+/// Checks the HEP section of every instance, alone and against the others.
 pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
     let vips: Vec<IpAddr> = config.instances.iter().flat_map(|i| &i.addresses).map(ipnet::IpNet::addr).collect();
     let mut taken: BTreeMap<HepAddress, &str> = BTreeMap::new();
@@ -54,14 +54,14 @@ fn unusable(listen: HepAddress, config: &Config, sip: &Sip, vips: &[IpAddr]) -> 
     }
 }
 
-/// Whether the kernel would refuse the second.
+/// Whether the kernel would refuse the second listener.
 fn overlap(a: HepAddress, b: HepAddress) -> bool {
     let (x, y) = (a.address, b.address);
     let everywhere = x.ip().is_unspecified() || y.ip().is_unspecified();
     a.carrier == b.carrier && x.port() == y.port() && (x.ip() == y.ip() || everywhere && x.is_ipv4() == y.is_ipv4())
 }
 
-/// Whoever is believed can end calls and make them up.
+/// A trusted sender can end calls and invent them.
 fn senders(hep: &Hep, at: &str, source: &Source<'_>, found: &mut Found) {
     let far = hep.listen.iter().find(|l| !l.address.ip().is_loopback());
     if let (Some(listen), None) = (far, &hep.key_file) {

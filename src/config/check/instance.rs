@@ -1,4 +1,4 @@
-//! Rules about instances: their addresses, checks, SIP and hooks.
+//! Rules for instances: their addresses, checks, SIP and hooks.
 
 use super::{Found, Source, name, show};
 use crate::config::model::{Check, Config, Instance, Process, Sip, SipOptions};
@@ -8,13 +8,13 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-/// A burst is sent 10 ms apart; more than this would still be sending when the phones have long heard it.
+/// Burst packets go out 10 ms apart; a longer burst would still be running long after every phone has heard it.
 const MAX_BURST: u32 = 100;
 /// Closer probes load the server more than they tell.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
-/// Announcements closer than this are a flood, which switches limit.
+/// Closer announcements are a flood, and switches limit floods.
 const MIN_ANNOUNCE: Duration = Duration::from_millis(10);
-/// `IFNAMSIZ` is 16, the closing zero included.
+/// `IFNAMSIZ` is 16, including the closing zero.
 const MAX_INTERFACE: usize = 15;
 /// The kernel keeps 15 bytes of a process name (`TASK_COMM_LEN` is 16).
 const MAX_COMM: usize = 15;
@@ -51,7 +51,7 @@ pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
             }
         }
     }
-    // Every VIP is known only now: a check of one instance may name the address of another.
+    // Only now is every VIP known: a check of one instance may name an address of another.
     for (i, instance) in config.instances.iter().enumerate() {
         for (j, check) in instance.checks.iter().enumerate() {
             if let Some(options) = &check.sip_options
@@ -72,7 +72,7 @@ pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
     }
 }
 
-/// Why no host can answer for this address, and what to write.
+/// Why no host can use this address, and what to write.
 fn unusable(net: IpNet) -> Option<(String, &'static str)> {
     let ip = net.addr();
     let (what, help) = if ip.is_unspecified() {
@@ -168,7 +168,7 @@ fn probe(check: &Check, at: &str, source: &Source<'_>, found: &mut Found) {
         let message = format!("an interval of {} is below {}", show(check.interval), show(MIN_INTERVAL));
         found.errors.push(source.problem(&format!("{at}.interval"), message, "write interval = \"1s\"; at least 10ms"));
     } else if check.sip_options.is_some() && (check.timeout >= check.interval || check.timeout.is_zero()) {
-        // A process check has no timeout: it looks at the kernel's state, which does not wait.
+        // A process check has no timeout: reading the kernel's state never blocks.
         let path =
             if source.has(&format!("{at}.timeout")) { format!("{at}.timeout") } else { format!("{at}.interval") };
         let message =
@@ -229,7 +229,7 @@ fn sip_options(options: &SipOptions, at: &str, source: &Source<'_>, found: &mut 
     }
 }
 
-/// A final status: 1xx does not end a transaction, so it cannot be a result.
+/// A final status: 1xx does not end a transaction, so it is no result.
 fn is_code(code: &str) -> bool {
     let bytes = code.as_bytes();
     bytes.len() == 3
@@ -286,7 +286,7 @@ fn process(process: &Process, at: &str, source: &Source<'_>, found: &mut Found) 
     }
 }
 
-/// Who may have made what is believed of stored calls.
+/// Which stored calls are trusted.
 fn records(sip: &Sip, at: &str, source: &Source<'_>, found: &mut Found) {
     let path = format!("{at}.plain_records");
     if !sip.encrypt && !sip.accepts_plain() {
@@ -344,7 +344,7 @@ fn sip(sip: &Sip, at: &str, source: &Source<'_>, found: &mut Found) {
         }
     }
     if let Some(header) = &sip.pair_header {
-        // token of RFC 3261 section 25.1: what a header's name is made of
+        // A header name is a token (RFC 3261 section 25.1).
         let token = |b: u8| b.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&b);
         if header.is_empty() || !header.bytes().all(token) {
             let message = format!("{header:?} is no name of a SIP header");
@@ -368,7 +368,7 @@ fn sip(sip: &Sip, at: &str, source: &Source<'_>, found: &mut Found) {
     }
 }
 
-/// Where the server tells of its bridges.
+/// Where the server reports its bridges.
 fn server(sip: &Sip, at: &str, source: &Source<'_>, found: &mut Found) {
     let ami = sip.ami.as_ref().map(|a| (a.address, "ami", 5038));
     let esl = sip.esl.as_ref().map(|e| (e.address, "esl", 8021));

@@ -1,4 +1,4 @@
-//! The files and the group that the configuration names must be there and usable on this host.
+//! Checks that the files and the group named in the configuration exist and are usable on this host.
 
 use crate::config::check::Found;
 use crate::config::model::Config;
@@ -8,9 +8,9 @@ use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-/// A shorter key could be guessed; 32 bytes are what the authentication code uses.
+/// A shorter key can be guessed; the authentication code uses 32 bytes.
 const MIN_KEY_BYTES: usize = 32;
-/// Neither a key nor a password is longer; a device or a log file is not read to its end.
+/// No key or password is longer. The limit keeps a device or a log file from being read to its end.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
 pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
@@ -100,10 +100,10 @@ fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// The content of a file, or `None` after an error has been noted.
+/// The content of a file; `None` once an error is noted.
 fn readable(path: &Path, key: &str, source: &Source<'_>, found: &mut Found) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
-    // A FIFO would block the open for ever, a directory opens and then fails: only plain files are opened at all.
+    // Opening a FIFO would block for ever, and a directory opens but cannot be read: only plain files are opened.
     let read = match std::fs::metadata(path) {
         Ok(meta) if !meta.is_file() => Err(std::io::Error::other("it is no regular file")),
         Ok(_) => File::open(path).and_then(|f| f.take(MAX_SECRET_BYTES).read_to_end(&mut bytes)),
@@ -128,7 +128,7 @@ fn readable(path: &Path, key: &str, source: &Source<'_>, found: &mut Found) -> O
     }
 }
 
-/// As [`readable`], for content that nobody else may see.
+/// Like [`readable`], with a warning if every user can read the secret.
 fn secret(path: &Path, key: &str, source: &Source<'_>, found: &mut Found) -> Option<Vec<u8>> {
     let bytes = readable(path, key, source, found)?;
     if let Ok(meta) = std::fs::metadata(path)

@@ -48,7 +48,7 @@ fn every_key_of_the_schema_is_a_field_of_the_model() {
     assert!(config.instances[0].checks[0].process.is_some());
 }
 
-/// The fields that serde knows: it names them in its complaint about an unknown one.
+/// The fields that serde knows: its error about an unknown field lists them.
 fn fields_of(section: &str) -> Vec<String> {
     let mut text = String::new();
     whole(ROOT, "", &mut text);

@@ -1,4 +1,4 @@
-//! The state of an agent, its calls and its history, as they are told.
+//! The state of an agent, its calls and its history, as sent to the command line.
 
 use super::{
     CaptureCounters, CheckStatus, ConnectedTo, Difference, Forecast, HepCounts, Learning, MediaCounters, ModeStatus,
@@ -18,78 +18,78 @@ pub struct Status {
     pub version: String,
     /// The arbiter.
     pub etcd: EtcdStatus,
-    /// Automatic changes of master are paused: on which node that was asked for, and why.
+    /// Automatic changes of master are paused: the node that asked for the pause, and the reason.
     #[serde(default)]
     pub paused: Option<String>,
-    /// The instances that this agent takes part in.
+    /// The instances of this agent.
     pub instances: Vec<InstanceStatus>,
-    /// Every node that was heard of, this one included.
+    /// Every node heard from, this one included.
     pub nodes: Vec<NodeStatus>,
-    /// Settings of other nodes that differ from those of this one.
+    /// Settings of other nodes that differ from this node's.
     #[serde(default)]
     pub differences: Vec<Difference>,
-    /// The parts of this agent that may fail without the rest.
+    /// The parts of this agent that may fail on their own.
     #[serde(default)]
     pub parts: Vec<PartStatus>,
-    /// How long the election stood still at most.
+    /// The longest stalls of the election.
     #[serde(default)]
     pub election: ElectionStatus,
 }
 
-/// A part of the agent that may fail without the rest.
+/// A part of the agent that may fail on its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PartStatus {
     /// `calls of` an instance, or `command line`.
     pub name: String,
-    /// `running`, `restarting`, or `off`: then it failed too often, and stays so until the agent is restarted.
+    /// `running`, `restarting`, or `off`: it failed too often, and stays off until the agent restarts.
     pub state: String,
-    /// How often it was started again.
+    /// Number of restarts.
     pub restarts: u32,
     /// Wall-clock milliseconds since 1970 of the last failure, or of the start.
     pub since_ms: u64,
-    /// How it failed last.
+    /// Its last failure.
     pub why: Option<String>,
-    /// Messages on which it failed, and which are passed over since.
+    /// Messages that made it fail; it has skipped them since.
     pub passed_over: usize,
-    /// The longest that it did not come back from something since it was started last, as the watchdog saw it: half a second at least.
+    /// Its longest stall since its last start, as the watchdog saw it: half a second at least.
     pub longest_stall_ms: u64,
 }
 
-/// How long the election stood still at most, since the agent started.
+/// The longest stalls of the election since the agent started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ElectionStatus {
-    /// The longest that its thread was to run and was not let run.
+    /// The longest time its thread was ready and did not get the processor.
     pub longest_late_ms: u64,
-    /// The longest that it was at work, or in the kernel, in one go.
+    /// The longest round: at work, or in the kernel, without a break.
     pub longest_round_ms: u64,
 }
 
 /// Health of etcd as seen from this agent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EtcdStatus {
-    /// Whether the last request was answered by some endpoint.
+    /// Whether some endpoint answered the last request.
     pub healthy: bool,
-    /// Why not: no endpoint answered, or etcd did not let this node in.
+    /// Why not: no endpoint answered, or etcd refused this node.
     #[serde(default)]
     pub error: Option<String>,
-    /// Each endpoint of the configuration.
+    /// The endpoints of the configuration.
     pub endpoints: Vec<EndpointStatus>,
-    /// etcd was found to be another one than before: restored from a backup, emptied, or exchanged. The last time since the start of
-    /// the agent.
+    /// The last time since the agent's start that etcd turned out to be another one: restored from a backup, emptied,
+    /// or replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed: Option<EtcdChange>,
 }
 
-/// A moment at which etcd was found to be another one than before.
+/// A moment at which etcd turned out to be another one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EtcdChange {
     /// What was found.
     pub what: String,
     /// Wall-clock milliseconds since 1970.
     pub at_ms: u64,
-    /// How often that was since the start of the agent.
+    /// How often this has happened since the agent's start.
     pub count: u64,
 }
 
@@ -100,9 +100,9 @@ pub struct EndpointStatus {
     pub url: String,
     /// Whether its last answer was good.
     pub healthy: bool,
-    /// What went wrong last, if it is not.
+    /// Its last error, if it is not healthy.
     pub error: Option<String>,
-    /// The alarm that it tells of, with the cure.
+    /// Its alarm, with the cure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alarm: Option<String>,
 }
@@ -114,57 +114,57 @@ pub struct InstanceStatus {
     pub name: String,
     /// Its virtual addresses with prefix lengths.
     pub addresses: Vec<String>,
-    /// What this node is to it, in lower case: `master`, `backup`, or a state between.
+    /// This node's role, in lower case: `master`, `backup`, or a state between.
     pub role: String,
     /// The master, if there is one.
     pub master: Option<String>,
-    /// Wall-clock milliseconds since 1970 at which it became master; 0 if there is none.
+    /// Wall-clock milliseconds since 1970 at which the master took over; 0 without a master.
     pub since_ms: u64,
-    /// Why it became master.
+    /// Why that node became master.
     pub reason: String,
     /// Rises with every change of master.
     pub epoch: u64,
     /// The backup that is armed to take over fast.
     pub successor: Option<String>,
-    /// What this node's right to hold the addresses rests on, if it is master.
+    /// The basis of this node's hold on the addresses, if it is master.
     pub hold: Option<HoldStatus>,
-    /// By which `hold` promises count now, in milliseconds: the master's. 0 if it is not known.
+    /// The `hold` that promises use now, in milliseconds: the master's. 0 if unknown.
     #[serde(default)]
     pub promise_ms: u64,
-    /// The nodes that the master has admitted.
+    /// The nodes admitted by the master.
     pub members: Vec<String>,
-    /// The master changed too often: milliseconds until the next change that can wait; 0 if it need not.
+    /// The master changed too often: milliseconds until the next change that can wait; 0 if there is no wait.
     #[serde(default)]
     pub held_down_ms: u64,
-    /// What this node needs for it and has not: it is not elected until that is there.
+    /// What this node lacks for the instance; until then it is not elected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_ready: Option<String>,
     /// Other hosts that answer for its addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conflicts: Vec<Conflict>,
-    /// How far the agent may go with calls; `None` if the agent is older, or the instance has no calls.
+    /// What the agent may do with calls; `None` if the agent is older, or the instance has no calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<ModeStatus>,
     /// Counts of calls.
     pub calls: CallCounts,
-    /// The connection to the server itself, which tells of its bridges; `None` if it is not asked: not configured, or this node is
-    /// not master.
+    /// The connection to the server itself, for its bridges; `None` without one: not configured, or this node is not
+    /// master.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<ServerStatus>,
     /// The checks of the local server.
     pub checks: Vec<CheckStatus>,
 }
 
-/// A right to answer for the virtual addresses.
+/// A hold on the virtual addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HoldStatus {
     /// `paired`, `failsafe`, `solo`, or `inherited` for an instant after a restart.
     pub kind: String,
-    /// Milliseconds until it ends, if nothing renews it.
+    /// Milliseconds until it ends, unless renewed.
     pub remaining_ms: u64,
 }
 
-/// A host that answers for an address of ours, and is not this one.
+/// Another host that answers for an address of ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conflict {
     /// The address.
@@ -173,41 +173,41 @@ pub struct Conflict {
     pub mac: String,
 }
 
-/// How many calls there are.
+/// Counts of calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallCounts {
     /// In etcd.
     pub stored: usize,
     /// Learnt from the local server's traffic.
     pub tracked: usize,
-    /// Carried on by this agent after a takeover.
+    /// Carried by this agent after a takeover.
     pub carried: usize,
-    /// How storing them goes, and what is stored that is not used.
+    /// Storing of calls, and stored calls that are not used.
     #[serde(default)]
     pub store: StoreCounts,
-    /// What was captured of the server's traffic since the capture was opened; `None` while there is none.
+    /// Packets captured from the server since the capture opened; `None` without a capture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capture: Option<CaptureCounters>,
-    /// What became of the sampled RTP packets.
+    /// Counts of the sampled RTP packets.
     #[serde(default)]
     pub media: MediaCounters,
-    /// What the server reported by HEP; `None` if that is not configured.
+    /// HEP reports of the server; `None` if not configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hep: Option<HepCounts>,
-    /// What the audio relay does not forward; `None` from an older agent.
+    /// Traffic the audio relay does not forward; `None` from an older agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay: Option<RelayCounts>,
-    /// What is kept of the local server's dialogs, and what was not learnt; `None` on a backup, which learns nothing.
+    /// The tracked dialogs of the local server, and what was not learnt; `None` on a backup, which learns nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learning: Option<Learning>,
 }
 
-/// What the audio relay of an instance does not forward.
+/// Traffic that the audio relay of an instance does not forward.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelayCounts {
-    /// Stored calls that have audio which may not be relayed; `calls` says why.
+    /// Stored calls with audio that may not be relayed; `calls` says why.
     pub refused_calls: usize,
-    /// Packets of relayed calls that were dropped: neither RTP, RTCP, STUN nor DTLS, nor UDPTL where T.38 was agreed.
+    /// Dropped packets of relayed calls: neither RTP, RTCP, STUN nor DTLS, nor UDPTL where T.38 was agreed.
     pub not_media: u64,
     /// Fragments, and packets with other headers before UDP.
     pub parts: u64,
@@ -215,20 +215,20 @@ pub struct RelayCounts {
     pub this_host: u64,
 }
 
-/// How storing calls goes.
+/// Counts of the storing of calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreCounts {
-    /// Calls whose newest state is not known to be in etcd.
+    /// Calls whose newest state is not confirmed in etcd.
     pub waiting: usize,
-    /// Changes that were not stored, since the start of the agent.
+    /// Changes that were not stored, since the agent's start.
     pub dropped: u64,
     /// Stored values that are no calls, or of a newer version.
     pub unreadable: usize,
-    /// Stored values that are not encrypted, and are refused for that.
+    /// Stored values refused because they are not encrypted.
     pub plain_refused: usize,
-    /// Stored values that are refused because somebody without this cluster's key made, changed, moved or put back them.
+    /// Stored values refused because somebody without this cluster's key made, changed, moved or put back them.
     pub foreign_refused: usize,
-    /// Stored calls that are used although they are not encrypted, or under a former key.
+    /// Stored calls in use although they are not encrypted, or under a former key.
     pub outdated: usize,
 }
 
@@ -237,35 +237,35 @@ pub struct StoreCounts {
 pub struct NodeStatus {
     /// Its name.
     pub name: String,
-    /// Where its agent hears heartbeats.
+    /// Where its agent receives heartbeats.
     pub address: Option<SocketAddr>,
-    /// Whether it is fit to be master.
+    /// Whether it is fit for master.
     pub fit: bool,
-    /// Why it is, or is not.
+    /// Why it is fit, or why not.
     pub summary: String,
-    /// Milliseconds since it was last heard; `None` if it never was.
+    /// Milliseconds since its last heartbeat; `None` if it was never heard.
     pub last_heard_ms: Option<u64>,
     /// Higher is preferred among equally healthy nodes.
     pub priority: u16,
-    /// Whether it is the node that answers.
+    /// Whether this is the answering node.
     #[serde(rename = "self")]
     pub is_self: bool,
 }
 
-/// Who could take an instance over.
+/// The nodes that could take over an instance.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Candidates {
     /// The instance.
     pub instance: String,
-    /// Its master now.
+    /// Its current master.
     pub master: Option<String>,
-    /// The epoch now.
+    /// The current epoch.
     pub epoch: u64,
     /// Every other node, the best candidate first.
     pub candidates: Vec<Candidate>,
 }
 
-/// One node that could take over, or could not.
+/// A node that could take over, or the reasons against it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Candidate {
     /// The node.
@@ -276,7 +276,7 @@ pub struct Candidate {
     pub against: Vec<String>,
 }
 
-/// A switchover that was done.
+/// A completed switchover.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Switchover {
     /// The instance.
@@ -294,18 +294,18 @@ pub struct Switchover {
 /// A call in the table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallRow {
-    /// Its name in etcd.
+    /// Its key in etcd.
     pub id: String,
     /// Its instance.
     pub instance: String,
     /// The node that wrote it.
     pub node: String,
-    /// The epoch that it was written in.
+    /// The epoch in which it was written.
     pub epoch: u64,
-    /// `up` (stored, the server carries it), `recovering`, `carried` (the agent carries it), `relayed` (the agent relays its audio and
-    /// says nothing), or how its recovery ended.
+    /// `up` (stored, the server carries it), `recovering`, `carried` (the agent carries it), `relayed` (the agent
+    /// relays its audio and sends no SIP), or the outcome of its recovery.
     pub state: String,
-    /// Wall-clock milliseconds since 1970 at which it was confirmed.
+    /// Wall-clock milliseconds since 1970 of its confirmation.
     pub confirmed_ms: u64,
     /// Whether it is an emergency call.
     pub emergency: bool,
@@ -314,12 +314,12 @@ pub struct CallRow {
     /// How certain the pairing is, from 0 to 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confidence: Option<u8>,
-    /// What a single leg is connected to, if the server tells.
+    /// What a single leg is connected to, if the server says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub other_end: Option<ConnectedTo>,
     /// Its legs.
     pub legs: Vec<LegRow>,
-    /// Why audio of it would not be relayed, if some may not.
+    /// Why some of its audio would not be relayed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_relayed: Option<String>,
 }
@@ -331,23 +331,23 @@ pub struct LegRow {
     pub call_id: String,
     /// `inbound` or `outbound`, as the server sees it.
     pub direction: String,
-    /// How its SIP travels: `udp`, `tcp`, `tls` or `ws`.
+    /// Transport of its SIP: `udp`, `tcp`, `tls` or `ws`.
     #[serde(default)]
     pub transport: String,
     /// URI of the server's side.
     pub local: String,
     /// URI of the phone's side.
     pub remote: String,
-    /// Where the phone's SIP really comes from.
+    /// The real source of the phone's SIP.
     pub remote_addr: Option<SocketAddr>,
-    /// Where the phone receives audio, if it has told.
+    /// Where the phone receives audio, if known.
     pub media: Option<SocketAddr>,
-    /// Where its audio really comes from, if that was seen to be another address.
+    /// The real source of its audio, if different.
     #[serde(default)]
     pub media_source: Option<SocketAddr>,
-    /// Codecs in force, by name.
+    /// Names of the codecs in force.
     pub codecs: Vec<String>,
-    /// Why a takeover would not re-INVITE this party, if it would not: what is not known of the dialog, or its transport.
+    /// Why a takeover would not re-INVITE this party: an incompletely known dialog, or its transport.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub obstacle: Option<String>,
 }
@@ -357,25 +357,25 @@ pub struct LegRow {
 pub struct HistoryEntry {
     /// The instance.
     pub instance: String,
-    /// Its epoch since then.
+    /// The epoch that began with it.
     pub epoch: u64,
     /// The new master.
     pub master: String,
     /// The master before.
     pub previous: Option<String>,
-    /// `first`, `fast`, `slow`, `handover`, `resumed` or `restarted`; `conflict` tells of another host that answers for an address
-    /// while `master` holds it, and `part` that the master's part that has the calls failed and was started again.
+    /// `first`, `fast`, `slow`, `handover`, `resumed` or `restarted`. Also `conflict`: another host answers for an
+    /// address that `master` holds; and `part`: the master's part with the calls failed and was restarted.
     pub cause: String,
     /// Why, in words.
     pub reason: String,
     /// Wall-clock milliseconds since 1970.
     pub at_ms: u64,
-    /// When each step was done, in the order of time.
+    /// Time of each step, in order.
     pub phases: Vec<Phase>,
-    /// How the calls came through.
+    /// Outcome of the calls.
     pub calls: Outcomes,
-    /// What was to be done with the calls in the mode that was in force (the first), and what each mode above it would have done.
-    /// Empty in entries of older releases.
+    /// What the mode in force (the first) was to do with the calls, and what each mode above it would have done. Empty
+    /// in entries of older releases.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forecast: Vec<Forecast>,
 }
@@ -389,24 +389,24 @@ pub struct Phase {
     pub unix_us: u64,
 }
 
-/// How the calls of a takeover came through.
+/// Outcome of the calls of a takeover.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Outcomes {
-    /// All that were stored.
+    /// All stored calls.
     pub total: usize,
-    /// Both parties took the re-INVITE.
+    /// Both parties accepted the re-INVITE.
     pub recovered: usize,
-    /// A party had hung up meanwhile.
+    /// A party had hung up in the meantime.
     pub gone: usize,
     /// A party refused the re-INVITE.
     pub refused: usize,
     /// A party did not answer.
     pub unreachable: usize,
-    /// The second leg was not known.
+    /// The second leg was unknown.
     pub unpaired: usize,
-    /// Its audio is relayed, and no SIP was sent: the mode was `audio`.
+    /// The audio is relayed without SIP: the mode was `audio`.
     pub relayed: usize,
-    /// Nothing was done: the mode was `observe`, or `audio` and there is no audio to relay.
+    /// Left alone: the mode was `observe`, or `audio` without audio to relay.
     pub left: usize,
 }

@@ -30,7 +30,7 @@ pub(super) fn run(global: &Global, args: &CallsArgs) -> Result<(), u8> {
     Ok(())
 }
 
-/// `bridge`, `evidence 85`, or for a single leg what it is connected to: `conference 4711`.
+/// `bridge`, `evidence 85`, or the other end of a single leg: `conference 4711`.
 fn pairing(c: &CallRow) -> String {
     match (&c.pairing, &c.other_end) {
         (Some(how), _) => match c.confidence {
@@ -71,7 +71,7 @@ pub(super) fn render(calls: &[CallRow]) -> String {
     format!("{}{}", table(&head, rows.collect()), obstacles(calls))
 }
 
-/// What stands in the way of re-INVITEs, one line a leg, and of audio, one line a call; empty if nothing does.
+/// Obstacles to re-INVITEs, one line per leg, and to audio, one line per call; empty without any.
 fn obstacles(calls: &[CallRow]) -> String {
     let legs = calls.iter().flat_map(|c| c.legs.iter().map(move |l| (c, l)));
     let lines: Vec<String> = legs

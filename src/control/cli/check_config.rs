@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 pub struct CheckArgs {
     /// The file [default: that of --config]
     file: Option<PathBuf>,
-    /// Do not look at the files and the group that it names: for a file that is meant for another host
+    /// Ignore the files and the group named in it: for checking another host's configuration
     #[arg(long)]
     no_files: bool,
     /// The result as one JSON object on one line
@@ -52,8 +52,8 @@ pub(super) fn run(global: &Global, args: &CheckArgs) -> Result<(), u8> {
     }
 }
 
-/// A file whose only faults are files that are not usable here (yet) is a good one: those faults become warnings. The agent itself
-/// waits for them.
+/// A file whose only faults are files not usable here (yet) passes, and those faults become warnings: the agent itself
+/// waits for those files.
 fn files_to_come(path: &Path, e: ConfigError) -> Result<Loaded, ConfigError> {
     let ConfigError::Invalid { origin, problems } = e else { return Err(e) };
     let Ok(mut loaded) = config::load_with(path, Files::Ignore) else {

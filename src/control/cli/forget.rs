@@ -5,7 +5,7 @@ use super::{Global, unexpected};
 use crate::control::api::{Reply, Request};
 use std::time::Duration;
 
-/// As long as a master is asked through etcd, with room.
+/// Longer than a request to a master through etcd takes.
 const WAIT: Duration = Duration::from_secs(15);
 
 /// Arguments of `keepcall forget`.

@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 pub struct HistoryArgs {
     /// Only the changes of this instance
     instance: Option<String>,
-    /// At most so many, the newest first
+    /// Number of changes to show, newest first
     #[arg(long, default_value_t = 20, value_name = "N")]
     limit: usize,
     /// A JSON array on one line
@@ -35,7 +35,7 @@ pub(super) fn run(global: &Global, args: &HistoryArgs) -> Result<(), u8> {
     Ok(())
 }
 
-/// One block for each change: a line that says what happened, then its steps, then the calls.
+/// One block per change: a line about the change, then its steps, then the calls.
 pub(super) fn render(entries: &[HistoryEntry]) -> String {
     let mut text = String::new();
     for e in entries {
@@ -99,7 +99,7 @@ fn forecast(in_force: bool, f: &Forecast) -> String {
     text
 }
 
-/// Each step in the order of time, with the milliseconds after the first.
+/// Each step in order of time, with the milliseconds since the first.
 fn phases(entry: &HistoryEntry) -> String {
     let mut steps: Vec<_> = entry.phases.iter().collect();
     steps.sort_by_key(|p| p.unix_us);

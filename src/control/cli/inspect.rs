@@ -16,13 +16,13 @@ use std::path::PathBuf;
 pub struct InspectArgs {
     /// Capture of the server's SIP (pcap or pcapng)
     pub file: PathBuf,
-    /// The server's address in the capture; several are possible [default: found out from the traffic]
+    /// The server's address in the capture; may be repeated [default: detected from the traffic]
     #[arg(long = "vip", value_name = "IP")]
     pub vips: Vec<IpAddr>,
-    /// UDP port of the server's SIP; several are possible [default: found out from the traffic]
+    /// UDP port of the server's SIP; may be repeated [default: detected from the traffic]
     #[arg(long = "port", value_name = "PORT")]
     pub ports: Vec<u16>,
-    /// All that is known of one call: its id (or the beginning of it), its number in the table, or a Call-ID of it
+    /// Show everything about one call: its id (or the beginning of it), its number in the table, or one of its Call-IDs
     #[arg(long = "call", value_name = "CALL")]
     call: Option<String>,
     /// The report as one JSON object on one line
@@ -30,7 +30,7 @@ pub struct InspectArgs {
     json: bool,
 }
 
-/// Shows what is in the capture; returns the exit code.
+/// Shows the calls in the capture; returns the exit code.
 pub fn inspect(args: &InspectArgs) -> u8 {
     let mut out = Output::new();
     let settings =
@@ -64,7 +64,7 @@ pub fn inspect(args: &InspectArgs) -> u8 {
     OK
 }
 
-/// The place of the call that is meant.
+/// The index of the requested call.
 fn find(report: &Report, wanted: &str) -> Option<usize> {
     let calls = &report.calls;
     let by_id = |c: &crate::inspect::report::Call| c.id == wanted || c.stored_id.as_deref() == Some(wanted);

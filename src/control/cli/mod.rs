@@ -1,4 +1,4 @@
-//! The commands of the operator: what they ask the agent, and how they show the answer.
+//! The operator's commands: their requests to the agent, and the display of the answers.
 
 mod calls;
 mod check_config;
@@ -21,29 +21,29 @@ use output::Output;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Done as asked.
+/// Done.
 pub const OK: u8 = 0;
 /// Tried, and failed.
 pub const FAILED: u8 = 1;
-/// The command line makes no sense (clap's own code).
+/// Wrong usage (clap's own code).
 pub const USAGE: u8 = 2;
 /// The configuration is wrong.
 pub const BAD_CONFIG: u8 = 3;
 /// The agent is not reachable.
 pub const NO_AGENT: u8 = 4;
-/// Not done: refused by the operator or the agent, or there is no candidate.
+/// Not done: the operator or the agent refused, or there is no candidate.
 pub const REFUSED: u8 = 5;
 
-/// Where the configuration is if nothing else is said.
+/// The default configuration file.
 pub const DEFAULT_CONFIG: &str = "/etc/keepcall/keepcall.toml";
-/// Status, calls and history are ready in the agent; who waits longer has a stuck agent.
+/// Timeout for requests answered from memory (status, calls, history); a longer wait means a hung agent.
 const QUICK: Duration = Duration::from_secs(10);
 
 /// The exit codes, for `--help`.
 pub const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 configuration invalid, 4 agent not reachable, \
 5 refused or no candidate";
 
-/// What every command takes.
+/// Options of every command.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Global {
     /// Configuration file [default: /etc/keepcall/keepcall.toml]
@@ -61,13 +61,14 @@ pub struct Global {
 }
 
 impl Global {
-    /// The configuration file that is meant.
+    /// The configuration file to use.
     #[must_use]
     pub fn config_path(&self) -> &Path {
         self.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG))
     }
 
-    /// The agent's socket. An explicit `--config` must be readable and right; the default file may be out of an operator's reach.
+    /// The agent's socket. An explicit `--config` must be readable and correct; the default file may be unreadable for
+    /// this operator.
     fn socket(&self) -> Result<PathBuf, u8> {
         if let Some(socket) = &self.socket {
             return Ok(socket.clone());
@@ -82,7 +83,7 @@ impl Global {
         }
     }
 
-    /// Asks the agent; what went wrong is told, and becomes the exit code.
+    /// Asks the agent; reports an error, and turns it into the exit code.
     fn ask(&self, request: &Request, wait: Duration, json: bool) -> Result<Reply, u8> {
         let reply = client::ask(&self.socket()?, request, wait);
         match reply {
@@ -110,7 +111,7 @@ impl Global {
 /// The commands that need no agent code of their own.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum Command {
-    /// Show who is master of what, since when and why; nodes, checks and calls
+    /// Show the master of each instance, since when and why; nodes, checks and calls
     Status(status::StatusArgs),
     /// Hand an instance over to another node
     Switchover(switchover::SwitchoverArgs),
@@ -118,13 +119,13 @@ pub enum Command {
     Pause(pause::PauseArgs),
     /// End the pause
     Resume(pause::ResumeArgs),
-    /// Take a node that is gone for good out of the members
+    /// Remove a node that is gone for good from the members
     Forget(forget::ForgetArgs),
-    /// Show or change what becomes of calls: observe, audio or full
+    /// Show or change what happens to calls at a change of master: observe, audio or full
     Mode(mode::ModeArgs),
-    /// List the calls that are kept
+    /// List the stored calls
     Calls(calls::CallsArgs),
-    /// List the changes of master with their times and the outcome of calls
+    /// List the changes of master with their times and the outcome of their calls
     History(history::HistoryArgs),
     /// Check a configuration file
     CheckConfig(check_config::CheckArgs),
@@ -150,7 +151,7 @@ pub fn run(global: &Global, command: &Command) -> u8 {
     }
 }
 
-/// An answer of the wrong kind: the agent is of another version.
+/// An answer of the wrong kind: the agent has another version.
 fn unexpected() -> u8 {
     complain("the agent answered something else\n  = use the command line of the agent's version");
     FAILED

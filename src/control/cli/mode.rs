@@ -12,10 +12,10 @@ use std::io::{IsTerminal as _, Write as _};
 pub struct ModeArgs {
     /// The instance; may be left out, with the mode, if the agent has only one
     instance: Option<String>,
-    /// What agents may do with calls from now on, on every node; without it the mode is shown
+    /// The new mode on every node; without it, the current mode is shown
     #[arg(value_enum)]
     mode: Option<Wanted>,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long, short)]
     yes: bool,
     /// The result as one JSON object on one line
@@ -23,16 +23,16 @@ pub struct ModeArgs {
     json: bool,
 }
 
-/// A mode, or the end of what was set.
+/// A mode, or back to the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Wanted {
-    /// Learn and tell what would have been done; send nothing, relay nothing
+    /// Learn, and report what would have been done; send nothing, relay nothing
     Observe,
     /// Relay audio; send no SIP
     Audio,
-    /// Relay audio, re-INVITE, and carry calls on
+    /// Relay audio, re-INVITE, and carry calls
     Full,
-    /// What each node's configuration says
+    /// The mode in each node's configuration
     Configured,
 }
 
@@ -70,7 +70,7 @@ pub(super) fn run(global: &Global, args: &ModeArgs) -> Result<(), u8> {
     Ok(())
 }
 
-/// What a change does to the calls that are up now, as far as it is not plain.
+/// The effect of a change on calls that are up now, where it is not obvious.
 pub(super) fn consequence(now: &ModeReply, wanted: Wanted) -> Option<String> {
     let before = now.now.mode.unwrap_or_default();
     let ModeChange::Set(after) = ModeChange::from(wanted) else { return None };
@@ -88,7 +88,7 @@ fn agree(out: &mut Output, now: &ModeReply, wanted: Wanted) -> Result<(), u8> {
         complain("nobody is there to ask\n  = add --yes to change the mode without asking");
         return Err(REFUSED);
     }
-    // The question is for the terminal, not for the output that may be a file.
+    // The question goes to the terminal; the output may be a file.
     let mut terminal = std::io::stderr();
     let word = format!("{wanted:?}").to_ascii_lowercase();
     let consequence = consequence(now, wanted).unwrap_or_default();
@@ -103,7 +103,7 @@ fn agree(out: &mut Output, now: &ModeReply, wanted: Wanted) -> Result<(), u8> {
     Err(REFUSED)
 }
 
-/// The mode and where it comes from, in a few words.
+/// The mode and its source, in a few words.
 pub(super) fn words(status: &ModeStatus) -> String {
     let mode = status.mode.map_or_else(|| "not known yet".to_owned(), |m| m.to_string());
     match (&status.set_by, status.set_ms) {
@@ -112,7 +112,7 @@ pub(super) fn words(status: &ModeStatus) -> String {
     }
 }
 
-/// What is not as it should be with the mode of an instance.
+/// Problems with the mode of an instance.
 pub(super) fn warnings(instance: &str, status: &ModeStatus) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.

@@ -1,4 +1,4 @@
-//! Standard output as commands use it: a closed pipe ends the output, not the program with a panic.
+//! Standard output for commands: a closed pipe ends the output without a panic.
 
 use comfy_table::Table;
 use serde::Serialize;
@@ -15,7 +15,7 @@ impl Output {
         Self::default()
     }
 
-    /// Writes `text`; once nobody reads any more, nothing.
+    /// Writes `text`, unless the reader has gone.
     pub(super) fn text(&mut self, text: &str) {
         if self.closed {
             return;
@@ -44,12 +44,12 @@ impl Output {
     }
 }
 
-/// Writes an error for the operator; if even standard error is gone there is nobody to tell.
+/// Writes an error for the operator. Without standard error there is nowhere left to report.
 pub fn complain(text: &str) {
     let _ = writeln!(io::stderr(), "keepcall: {text}");
 }
 
-/// A table without lines: easy on the eyes, and for grep and awk. Colours are not used at all.
+/// A table without lines: easy on the eyes, and easy for grep and awk. No colours.
 pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING).set_header(header.to_vec());
@@ -65,7 +65,8 @@ pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     out
 }
 
-/// `text` with a dot for whatever could steer a terminal: values come from other hosts and from the wire.
+/// Replaces control characters in `text` by dots, since they could steer a terminal: values come from other hosts and
+/// from the wire.
 pub(super) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '.' } else { c }).collect()
 }
@@ -75,17 +76,17 @@ pub(super) fn ago(unix_ms: u64) -> String {
     span(crate::clock::unix_ms().saturating_sub(unix_ms))
 }
 
-/// `ms` milliseconds ago, in the two largest units: who reads "3days 4h" has no use for the seconds.
+/// `ms` milliseconds ago, in the two largest units: next to "3days 4h" the seconds do not matter.
 pub(super) fn span(ms: u64) -> String {
     let text = humantime::format_duration(std::time::Duration::from_secs(ms / 1000)).to_string();
     let largest: Vec<&str> = text.split(' ').take(2).collect();
     format!("{} ago", largest.join(" "))
 }
 
-/// A moment in UTC, to the millisecond.
+/// A time in UTC, to the millisecond.
 pub(super) fn moment(unix_ms: u64) -> String {
     let time = std::time::UNIX_EPOCH.checked_add(std::time::Duration::from_millis(unix_ms));
-    // Year 10000 is where RFC 3339 ends; such a time came from a broken clock.
+    // RFC 3339 ends at year 10000; a later time comes from a broken clock.
     match time.filter(|_| unix_ms < 253_402_300_800_000) {
         Some(time) => humantime::format_rfc3339_millis(time).to_string(),
         None => format!("{unix_ms} ms"),

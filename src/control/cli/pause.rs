@@ -7,7 +7,7 @@ use crate::control::api::{PauseState, Reply, Request};
 /// Arguments of `keepcall pause`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct PauseArgs {
-    /// Why; `status` shows it on every node
+    /// The reason; `status` shows it on every node
     #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
     reason: String,
     /// The result as one JSON object on one line

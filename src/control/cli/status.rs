@@ -15,7 +15,7 @@ use std::time::Duration;
 /// Arguments of `keepcall status`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct StatusArgs {
-    /// Show it again each second, until interrupted
+    /// Refresh each second, until interrupted
     #[arg(long)]
     watch: bool,
     /// One JSON object on one line
@@ -23,9 +23,9 @@ pub struct StatusArgs {
     json: bool,
 }
 
-/// A node that was last heard so many milliseconds ago is shown as silent: far more than any heartbeat.
+/// A node last heard this many milliseconds ago shows as silent: far longer than any heartbeat.
 const SILENT: u64 = 5000;
-/// A human cannot follow more, and the agent has better things to do.
+/// A human cannot follow a faster refresh, and each one costs the agent work.
 const EACH: Duration = Duration::from_secs(1);
 
 pub(super) fn run(global: &Global, args: &StatusArgs) -> Result<(), u8> {
@@ -35,13 +35,13 @@ pub(super) fn run(global: &Global, args: &StatusArgs) -> Result<(), u8> {
         match reply {
             Ok(Reply::Status(status)) if args.json => out.json(&status),
             Ok(Reply::Status(status)) => {
-                // Home and clear: only where it is a screen.
+                // Home and clear, only on a terminal.
                 let clear = if args.watch && std::io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
                 out.text(&format!("{clear}{}", render(&status)));
             }
             Ok(_) => return Err(unexpected()),
             Err(code) if !args.watch => return Err(code),
-            // While watching, an agent that restarts comes back.
+            // While watching, wait for a restarting agent to come back.
             Err(_) => complain("trying again"),
         }
         if !args.watch || out.is_closed() {
@@ -203,7 +203,7 @@ pub(super) fn render(status: &Status) -> String {
             ["SIP SEEN OF", "MESSAGES", "DROPPED", "TCP STREAMS", "TCP GAPS", "INCOMPLETE", "MALFORMED", "FORGED"];
         let _ = write!(text, "\n{}", table(&head, wire));
     }
-    // Only where there is something to see.
+    // Shown only if there is something to show.
     let relayed =
         status.instances.iter().filter_map(|i| Some((i, i.calls.relay.filter(|r| *r != RelayCounts::default())?)));
     let refused = relayed.map(|(i, r)| {
@@ -258,7 +258,7 @@ pub(super) fn render(status: &Status) -> String {
     text
 }
 
-/// Of an instance of which everything was learnt, nothing.
+/// `None` for an instance that learnt everything.
 fn learning_row(instance: &str, l: &Learning) -> Option<Vec<String>> {
     let (c, now) = (l.counters, l.load);
     let counts = [c.no_room, c.gave_way, c.same_call_id, c.too_long, c.cut, now.unanswered as u64, now.doubted as u64];
@@ -266,7 +266,7 @@ fn learning_row(instance: &str, l: &Learning) -> Option<Vec<String>> {
     any.then(|| std::iter::once(instance.to_owned()).chain(counts.map(|n| n.to_string())).collect())
 }
 
-/// What came near the hold is for people: the next time it may be longer.
+/// Warns about a stall of more than a quarter of the hold: the next one may be longer.
 fn stood_still(text: &mut String, status: &Status) {
     let hold = status.instances.iter().map(|i| i.promise_ms).filter(|ms| *ms > 0).min().unwrap_or(u64::MAX);
     let election = &status.election;
@@ -277,7 +277,7 @@ fn stood_still(text: &mut String, status: &Status) {
     }
 }
 
-/// What is stored and not as it should be, each with its cure.
+/// Problems with stored calls, each with its cure.
 fn stored_apart(text: &mut String, i: &InstanceStatus) {
     let s = i.calls.store;
     let lines = [
@@ -299,7 +299,7 @@ fn stored_apart(text: &mut String, i: &InstanceStatus) {
     }
 }
 
-/// The settings that differ, each with what that means; nothing if none does.
+/// The differing settings, each with its meaning; empty without any.
 fn differences(status: &Status) -> String {
     let row = |d: &Difference| {
         let instance = or_dash(&d.instance);

@@ -14,7 +14,7 @@ pub struct SwitchoverArgs {
     /// The node to hand over to [default: the best candidate]
     #[arg(long, value_name = "NODE")]
     to: Option<String>,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long, short)]
     yes: bool,
     /// The result as one JSON object on one line
@@ -64,7 +64,7 @@ pub(super) fn run(global: &Global, args: &SwitchoverArgs) -> Result<(), u8> {
     Ok(())
 }
 
-/// The node that will take over, or why none can with the exit code.
+/// The node that will take over; otherwise the reason, with the exit code.
 pub(super) fn choose(candidates: &Candidates, to: Option<&str>) -> Result<String, (String, u8)> {
     let instance = &candidates.instance;
     match to {
@@ -118,7 +118,7 @@ fn agree(out: &mut Output, candidates: &Candidates, to: &str) -> Result<(), u8> 
         complain("nobody is there to ask\n  = add --yes to hand over without asking");
         return Err(REFUSED);
     }
-    // The question is for the terminal, not for the output that may be a file.
+    // The question goes to the terminal; the output may be a file.
     let mut terminal = std::io::stderr();
     let _ = write!(terminal, "hand {} over to {to}? [y/N] ", candidates.instance);
     let _ = terminal.flush();

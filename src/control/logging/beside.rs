@@ -1,5 +1,5 @@
-//! Log lines are written by a thread of their own: a journal that waits for its disk, or a terminal that nobody reads, must not hold up
-//! the election, whose thread speaks too.
+//! A thread of its own writes the log lines. A journal that waits for its disk, or a terminal that nobody reads, must
+//! not hold up the election thread, which logs too.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -8,16 +8,17 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines that may wait.
+/// Most lines in the queue.
 const LINES: usize = 4096;
-/// Bytes that may wait, of all lines together.
+/// Most bytes in the queue, over all lines.
 const BYTES: usize = 4 << 20;
-/// How long the end of the program waits for what is not written yet.
+/// How long the program waits at its end for lines not yet written.
 const LAST: Duration = Duration::from_secs(1);
-/// How often a full queue is looked at then.
+/// How often it then retries a full queue.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Where lines are handed in. What finds no room is lost, and its number is told as soon as there is room again.
+/// Takes the lines. A line without room is dropped, and the writer logs the number of dropped lines once there is room
+/// again.
 #[derive(Clone, Debug)]
 pub(super) struct Lines {
     queue: SyncSender<Vec<u8>>,
@@ -30,7 +31,7 @@ struct Shared {
     lost: AtomicU64,
 }
 
-/// The writing thread. When it is dropped, it has written what was handed in, or two seconds have passed.
+/// The writing thread. Dropping this value waits until every line is written, two seconds at most.
 #[derive(Debug)]
 pub struct Written {
     lines: Lines,
@@ -39,8 +40,7 @@ pub struct Written {
 
 /// Writes lines to `out` from now on.
 ///
-/// # Errors
-/// There is no thread to be had.
+/// # Errors The thread cannot be started.
 pub(super) fn start(out: impl Write + Send + 'static) -> io::Result<(Lines, Written)> {
     let (queue, waiting) = sync_channel(LINES);
     let (tell, done) = sync_channel(1);
@@ -48,20 +48,20 @@ pub(super) fn start(out: impl Write + Send + 'static) -> io::Result<(Lines, Writ
     let shared = Arc::clone(&lines.shared);
     std::thread::Builder::new().name("log".into()).spawn(move || {
         write_all(out, &waiting, &shared);
-        // Nobody may be waiting any more.
+        // The other side may have stopped waiting.
         let _ = tell.send(());
     })?;
     Ok((lines.clone(), Written { lines, done }))
 }
 
-/// Ends with an empty line, which no event makes.
+/// An empty line ends the loop; no event produces one.
 fn write_all(mut out: impl Write, waiting: &Receiver<Vec<u8>>, shared: &Shared) {
     while let Ok(line) = waiting.recv() {
         if line.is_empty() {
             return;
         }
         shared.bytes.fetch_sub(line.len(), Ordering::Relaxed);
-        // Nobody can be told that the log cannot be written.
+        // A failure to write the log has nowhere to be reported.
         let _ = out.write_all(&line);
         let lost = shared.lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
@@ -100,7 +100,7 @@ impl<'a> MakeWriter<'a> for Lines {
 impl Drop for Written {
     fn drop(&mut self) {
         let since = Instant::now();
-        // A full queue has no room for the end, either.
+        // A full queue has no room for the closing line either.
         while self.lines.queue.try_send(Vec::new()).is_err() {
             if since.elapsed() > LAST {
                 return;

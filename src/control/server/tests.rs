@@ -39,7 +39,7 @@ async fn a_request_reaches_the_agent_and_its_answer_the_client() {
             reply.send(Reply::Status(Status { node: "a".to_owned(), ..Status::default() })).unwrap();
             seen.push(request);
         }
-        // The third finds nobody.
+        // The third request finds no agent.
         drop(requests);
         seen
     });
@@ -82,7 +82,7 @@ async fn garbage_too_long_lines_and_too_many_clients_are_answered_and_closed() {
         tokio::task::spawn_blocking(move || {
             let mut stream = UnixStream::connect(path).unwrap();
             stream.set_read_timeout(Some(WAIT)).unwrap();
-            // Who writes more than is read gets a reset, which is as good as an answer.
+            // A client that writes more than the server reads gets a reset, which is as good as an answer.
             let _ = stream.write_all(&bytes);
             let mut text = String::new();
             let _ = stream.read_to_string(&mut text);
@@ -93,7 +93,7 @@ async fn garbage_too_long_lines_and_too_many_clients_are_answered_and_closed() {
     let long = talk(vec![b'x'; 1 << 20]).await.unwrap();
     assert!(long.is_empty() || long.contains("no request"), "{long}");
     assert!(requests.try_recv().is_err());
-    // Clients that say nothing take all the places; the next one is told at once, not after their time.
+    // Silent clients take all the places. The next client is refused at once, without waiting for their time-out.
     let idle: Vec<_> = (0..MAX_CLIENTS).map(|_| UnixStream::connect(&path).unwrap()).collect();
     let deadline = Instant::now() + Duration::from_secs(3);
     loop {

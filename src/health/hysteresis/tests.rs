@@ -63,7 +63,7 @@ fn death_after_a_good_result_is_not_excused_by_the_grace() {
 }
 
 proptest! {
-    /// The states that the words "so many in a row" mean, computed from the whole sequence at every step.
+    /// The expected state, computed from the whole sequence of results at every step.
     #[test]
     fn states_follow_from_runs(rise in 1u32..5, fall in 1u32..5, samples in prop::collection::vec(any::<bool>(), 1..60)) {
         let mut h = Hysteresis::new(rise, fall, Duration::ZERO, Time::ZERO);

@@ -47,7 +47,7 @@ async fn the_death_of_a_process_is_told_at_once_and_not_by_polling() {
     let mut took = Vec::new();
     for _ in 0..5 {
         let child = sleeper(&pidfile);
-        // With an hour between two looks only the kernel's event can tell.
+        // With an hour between two looks, only the kernel's event can report the death.
         let mut verdict = Monitor::start(&[process(&pidfile, Duration::from_secs(3600))]);
         until(&mut verdict, "fit", |v| v.fit).await;
         let killed = Instant::now();
@@ -59,7 +59,7 @@ async fn the_death_of_a_process_is_told_at_once_and_not_by_polling() {
     }
     took.sort();
     eprintln!("from kill(2) to the verdict: {took:?}");
-    // Without load it is some 200 microseconds. Polling would take an hour; so would an event that was missed, in any round.
+    // Without load it takes some 200 microseconds. Polling, or a missed event in any round, would take an hour.
     assert!(took[0] < Duration::from_secs(1), "{took:?}");
 }
 
@@ -84,7 +84,7 @@ async fn a_new_process_is_followed_even_beside_the_zombie_of_the_old_one() {
     let old = sleeper(&pidfile);
     let mut verdict = Monitor::start(&[process(&pidfile, Duration::from_millis(20))]);
     until(&mut verdict, "fit", |v| v.fit).await;
-    // Not waited for: it stays a zombie.
+    // Left unreaped: it stays a zombie.
     signal(&old, nix::sys::signal::Signal::SIGKILL);
     until(&mut verdict, "unfit", |v| !v.fit).await;
     let new = sleeper(&pidfile);
@@ -100,9 +100,10 @@ async fn a_check_that_is_not_fatal_fails_without_making_the_node_unfit() {
     let mut minor = Check { sip_options: Some(options), ..check("minor", Duration::from_secs(1), false) };
     minor.fall = 1;
     let verdict = Monitor::start(std::slice::from_ref(&minor));
-    // Within the grace after the start the state stays unknown, and nobody is woken: look until the probe is there.
+    // Within the grace after the start the state stays unknown, and no receiver is woken: poll until the probe is
+    // there.
     let deadline = Instant::now() + Duration::from_secs(60);
-    // A probe that had to wait for the processor longer than for the answer only says that there was none.
+    // A probe that waited longer for the processor than for the answer only reports that no answer came.
     while verdict.borrow().checks[0].last.as_ref().is_none_or(|p| !p.detail.contains("port unreachable")) {
         assert!(Instant::now() < deadline, "never probed");
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -10,14 +10,14 @@ fn options(target: SocketAddr, codes: &[&str]) -> Options {
     Options::new(&SipOptions { target, uri: None, codes: codes.iter().map(|c| (*c).to_owned()).collect() })
 }
 
-/// The response to `request` with its Via, From, To, Call-ID and CSeq copied, as RFC 3261 section 8.2.6.2 has it.
+/// The response to `request` with its Via, From, To, Call-ID and CSeq copied, as RFC 3261 section 8.2.6.2 requires.
 fn respond(request: &str, status: &str) -> String {
     let keep = |l: &&str| ["Via:", "From:", "To:", "Call-ID:", "CSeq:"].iter().any(|h| l.starts_with(h));
     let copied: Vec<&str> = request.split("\r\n").filter(keep).collect();
     format!("SIP/2.0 {status}\r\n{}\r\nContent-Length: 0\r\n\r\n", copied.join("\r\n"))
 }
 
-/// A server that gives each request, as text, to `reply`, and sends what that returns.
+/// A server that passes each request, as text, to `reply`, and sends what `reply` returns.
 async fn server(reply: impl Fn(usize, &str) -> Vec<String> + Send + 'static) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
@@ -84,7 +84,7 @@ async fn each_probe_is_a_transaction_of_its_own() {
     let log = std::sync::Arc::clone(&seen);
     let target = server(move |_, r| {
         let mut log = log.lock().unwrap();
-        // A busy machine may have it sent twice.
+        // On a busy machine the request may go out twice.
         if log.last().is_none_or(|l| l != r) {
             log.push(r.to_owned());
         }
@@ -115,7 +115,7 @@ async fn a_silent_server_fails_at_the_timeout_and_a_provisional_answer_is_none()
     assert!(!probe.ok && probe.detail.contains("no answer") && probe.detail.contains("120ms"), "{probe:?}");
     assert!(started.elapsed() >= Duration::from_millis(120));
     let trying = server(|_, r| vec![respond(r, "100 Trying")]).await;
-    // Where the provisional answer comes too late, as on a busy machine, there was none and the request is sent again.
+    // If the provisional answer comes too late, as on a busy machine, the request is retransmitted; try again.
     let end = Instant::now() + LONG;
     loop {
         let mut check = options(trying, &["1xx", "2xx"]);
@@ -130,7 +130,7 @@ async fn a_silent_server_fails_at_the_timeout_and_a_provisional_answer_is_none()
 #[tokio::test]
 async fn a_closed_port_fails_at_once_and_recovers_when_the_server_is_there() {
     let target = {
-        // On an address that nobody else takes ports of, so that it is free again below.
+        // On an address where no other test takes ports, so that the port is free again below.
         let socket = UdpSocket::bind("127.61.44.7:0").await.unwrap();
         socket.local_addr().unwrap()
     };

@@ -42,7 +42,7 @@ fn a_process_is_found_by_the_name_that_the_kernel_knows() {
     assert!(until(|| target.is(pid(&younger)).then_some(true)));
     assert_eq!(target.find().unwrap(), pid(&older), "of several, the oldest");
     older.0.kill().unwrap();
-    // Not waited for, the older one is a zombie now: the living one counts.
+    // The unreaped older process is now a zombie: the living one counts.
     assert_eq!(until(|| target.find().ok().filter(|p| *p != pid(&older))), pid(&younger));
 }
 

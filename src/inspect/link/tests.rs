@@ -34,6 +34,6 @@ fn lengths_are_fitted_to_what_is_there() {
     assert_eq!(fitted(&whole, true), Cow::<[u8]>::Borrowed(&whole));
     let cut = fitted(&whole[..40], true);
     assert_eq!((cut[3], cut[25]), (40, 20));
-    // A damaged frame that was not cut is left as it is.
+    // A damaged frame that was captured whole stays as it is.
     assert_eq!(fitted(&whole[..40], false), Cow::<[u8]>::Borrowed(&whole[..40]));
 }

@@ -50,7 +50,7 @@ fn recovery_itself_says_what_would_become_of_a_call() {
     assert!(r.signalling == Signalling::No && r.why.contains("incompletely known"), "{}", r.why);
     let r = judged(vec![a.clone(), Leg { transport: Transport::Tcp, ..b.clone() }]);
     assert!(r.signalling == Signalling::No && r.why.contains("not over UDP"), "{}", r.why);
-    // The phones were told of each other.
+    // The server gave the phones each other's address.
     let direct = [leg("i", false, "10.0.0.1:4000", "10.0.0.2:4002"), leg("o", true, "10.0.0.2:4002", "10.0.0.1:4000")];
     let r = judged(direct.to_vec());
     assert_eq!((r.audio, r.signalling, r.flows.len()), (Audio::Direct, Signalling::ReInvite, 0));

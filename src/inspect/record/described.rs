@@ -1,4 +1,4 @@
-//! What a leg's descriptions and the tracker tell of its media.
+//! A leg's media, from its descriptions and from the tracker.
 
 use super::super::report::{Crypto, Description, End, Hold, Leg, Media, Side, State, Timer};
 use super::super::rtp::MAX_LINES;
@@ -7,7 +7,7 @@ use crate::calls::model::{self, Direction};
 use crate::sip::sdp;
 
 impl Record {
-    /// What both sides said last, for a leg without an agreement.
+    /// Last descriptions of both sides, for a leg without an agreement.
     pub(super) fn described(&self) -> Vec<Media> {
         let [local, remote] = self.said.each_ref().map(|said| {
             let parsed = said.as_deref().and_then(|b| sdp::Sdp::parse(b).ok());
@@ -83,7 +83,7 @@ fn lines(parsed: &sdp::Sdp<'_>) -> Vec<(Description, String, String, bool)> {
 }
 
 impl Learnt {
-    /// What a leg of the tracker tells.
+    /// Converts a leg of the tracker.
     pub(in crate::inspect) fn new(leg: &model::Leg) -> Self {
         let lossy = model::Verbatim::lossy;
         let parse = |d: &Option<model::Sdp>| match d {
@@ -152,7 +152,7 @@ impl Learnt {
     }
 }
 
-/// Who holds the audio: who says that it does not want to receive, or to be sent nothing at all.
+/// The side that holds the audio: it wants to receive nothing, or wants no media in either direction.
 fn hold(audio: Option<&Media>) -> Hold {
     let holds = |d: &Option<Description>| {
         d.as_ref().is_some_and(|d| {

@@ -1,8 +1,8 @@
-//! Captures made by hand: SIP text, packets around it, files around these.
+//! Builds captures: SIP text, packets around it, files around the packets.
 
 use std::net::{IpAddr, SocketAddr};
 
-/// When the first packet of a made capture was, in milliseconds since 1970.
+/// Time of the first packet in a built capture, milliseconds since 1970.
 pub(crate) const START: u64 = 1_700_000_000_000;
 
 /// A datagram: milliseconds after [`START`], from, to, payload.
@@ -14,7 +14,7 @@ pub(crate) struct Shot {
     pub(crate) payload: Vec<u8>,
 }
 
-/// One dialog on one hop, of which messages are written.
+/// One dialog on one hop, as a source of messages.
 #[derive(Clone)]
 pub(crate) struct Hop {
     pub(crate) id: String,
@@ -27,7 +27,7 @@ pub(crate) struct Hop {
     pub(crate) to_tag: String,
     pub(crate) branch: String,
     pub(crate) cseq: u32,
-    /// Further header lines of every message, and Contacts.
+    /// Further header lines of every message, and both Contacts.
     pub(crate) more: String,
     pub(crate) contacts: [String; 2],
 }
@@ -61,7 +61,7 @@ impl Hop {
         );
         let (f, t) = if by_a { (f, t) } else { (t, f) };
         let response = start.starts_with("SIP/2.0");
-        // Who sends Contact: the sender, which of a response is the other one.
+        // Contact is the sender's. The sender of a response is the other end.
         let contact = &self.contacts[usize::from(by_a == response)];
         let branch = if method == "INVITE" || method == "CANCEL" || (method == "ACK" && !tagged) {
             format!("{}{}", self.branch, if cseq == self.cseq { String::new() } else { cseq.to_string() })
@@ -95,7 +95,7 @@ impl Hop {
         self.shot(true, self.text(&start, "INVITE", self.cseq, true, false, more, sdp))
     }
 
-    /// The answer of the called end to the first INVITE.
+    /// The called end's answer to the first INVITE.
     pub(crate) fn answer(&self, code: u16, sdp: &str) -> Shot {
         self.shot(false, self.text(&format!("SIP/2.0 {code} Word"), "INVITE", self.cseq, true, code > 100, "", sdp))
     }
@@ -115,7 +115,7 @@ impl Hop {
         self.shot(by_a, self.text(&start, method, cseq, by_a, true, more, sdp))
     }
 
-    /// The answer to a request within the dialog; `by_a` is who answers.
+    /// The answer to a request within the dialog; `by_a` names the answering end.
     pub(crate) fn response(&self, by_a: bool, code: u16, method: &str, cseq: u32, sdp: &str) -> Shot {
         self.shot(by_a, self.text(&format!("SIP/2.0 {code} Word"), method, cseq, !by_a, true, "", sdp))
     }
@@ -157,7 +157,7 @@ pub(crate) fn rtp(src: &str, dst: &str, n: u16) -> Vec<Shot> {
     (0..n).map(one).collect()
 }
 
-/// The shots in order, each this many milliseconds after the one before.
+/// The shots in order, spaced by this many milliseconds.
 pub(crate) fn paced(shots: Vec<Shot>, step: u64) -> Vec<Shot> {
     shots.into_iter().zip(0u64..).map(|(s, n)| Shot { at: n * step, ..s }).collect()
 }
@@ -214,13 +214,13 @@ pub(crate) fn fragments(packet: &[u8], size: usize) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// An Ethernet frame, with what comes before the ethertype of IP (tags).
+/// An Ethernet frame; `tags` go before the ethertype of IP.
 pub(crate) fn ethernet(tags: &[u8], packet: &[u8]) -> Vec<u8> {
     let kind: [u8; 2] = if packet[0] >> 4 == 4 { [8, 0] } else { [0x86, 0xdd] };
     [&[2; 12][..], tags, &kind, packet].concat()
 }
 
-/// What kind of pcap file to write.
+/// The kind of pcap file to write.
 #[derive(Clone, Copy)]
 pub(crate) struct Kind {
     pub(crate) magic: u32,

@@ -1,4 +1,4 @@
-//! Calls of every fate.
+//! Calls with every outcome.
 
 use super::build::{Hop, Shot, audio, file, ip, paced, pcap};
 use super::report::{By, Side, State};
@@ -94,7 +94,7 @@ fn a_cancelled_call_says_who_gave_up_and_why() {
     // The answer to CANCEL was not captured.
     let r = told(vec![h.invite(&a()), h.answer(180, ""), cancel.clone()]);
     assert_eq!(only(&r).state, State::Cancelled);
-    // It came too late: the call was answered, and is up.
+    // CANCEL came too late: the call was answered and is up.
     let r = told(vec![h.invite(&a()), h.answer(180, ""), cancel, h.answer(200, &b()), h.ack()]);
     assert_eq!((only(&r).state, only(&r).ended_by), (State::Up, None));
 }
@@ -108,7 +108,7 @@ fn calls_that_are_not_answered_yet_are_told() {
     let c = only(&r);
     assert_eq!((c.state, c.ended_ms, c.code, c.duration_ms), (State::Ringing, None, None, None));
     assert!(c.recovery.why.contains("not answered yet"));
-    // Nothing more for longer than any call rings.
+    // A gap longer than any call rings.
     let mut shots = paced(vec![h.invite(&a()), h.answer(180, "")], 100);
     let other = Hop::new("later", A, S, "1000", "3000");
     shots.push(Shot { at: 400_000, ..other.invite(&a()) });
@@ -137,7 +137,7 @@ fn hops(route: &[&str], record: &[&str]) -> Vec<Hop> {
     let one = |(n, p): (usize, &&[&str])| {
         let mut h = Hop::new("c", p[0], p[1], "1000", "2000");
         h.contacts = [format!("sip:1000@{}", route[0]), format!("sip:2000@{}", route[route.len() - 1])];
-        // Each proxy puts itself on top.
+        // Each proxy adds itself on top.
         h.more = record[..n].iter().rev().map(|r| format!("Record-Route: <sip:{r};lr>\r\n")).collect();
         h
     };
@@ -146,7 +146,7 @@ fn hops(route: &[&str], record: &[&str]) -> Vec<Hop> {
 
 fn along(hops: &[Hop]) -> Vec<Shot> {
     let mut shots: Vec<Shot> = hops.iter().map(|h| h.invite(&a())).collect();
-    // Responses carry what the last INVITE had.
+    // Responses carry the headers of the last INVITE.
     let all = hops.last().unwrap().more.clone();
     let back: Vec<Hop> = hops.iter().rev().map(|h| Hop { more: all.clone(), ..h.clone() }).collect();
     for code in [180, 200] {
@@ -174,7 +174,7 @@ fn one_dialog_on_several_hops_is_one_call() {
     let r = told(shots.clone());
     let c = only(&r);
     assert_eq!((c.legs.len(), c.state, c.ended_by, c.call_ids.len()), (3, State::Ended, Some(By::Callee), 1));
-    // Seen from the second proxy the first one is a phone that records a route.
+    // Viewed from the second proxy, the first one is a phone that records a route.
     let r = with_vip(shots, "10.0.0.102");
     let c = only(&r);
     let through: Vec<_> = c.legs.iter().filter(|l| l.through_server).collect();
@@ -219,7 +219,7 @@ fn forks_behind_the_next_hop_are_early_dialogs_of_their_own() {
 fn a_call_that_was_up_before_the_file_is_partial() {
     let h = Hop::new("c", A, S, "1000", "2000");
     let all = h.up(&a(), &b());
-    // Only the 200 and what follows.
+    // Only the 200 and what follows it.
     let r = told(all[3..].to_vec());
     let c = only(&r);
     assert_eq!((c.state, c.partial, c.legs[0].partial), (State::Up, true, true));
@@ -228,11 +228,11 @@ fn a_call_that_was_up_before_the_file_is_partial() {
     let c = only(&r);
     assert_eq!((c.state, c.partial, c.duration_ms), (State::Up, true, Some(100)));
     assert!(c.legs[0].missing[0].contains("start"));
-    // Its end.
+    // The end of the call.
     let r = told(h.over(true, 9));
     assert_eq!((only(&r).state, only(&r).partial), (State::Ended, true));
     assert_eq!(only(&r).ended_ms, Some(super::build::START));
-    // The refusal of an INVITE that was before the file.
+    // The refusal of an INVITE from before the capture.
     let r = told(vec![h.answer(486, "")]);
     assert_eq!((only(&r).state, only(&r).code, only(&r).partial), (State::Failed, Some(486), true));
 }
@@ -260,7 +260,7 @@ fn packets_that_were_captured_twice_are_one_call() {
     let r = told(shots.clone());
     let c = only(&r);
     assert_eq!((c.legs.len(), c.legs[0].messages, c.state, c.ended_by), (1, 14, State::Ended, Some(By::Caller)));
-    // Before and after address translation: each message once more, to the address behind it.
+    // Each message twice: before address translation, and after it to the inside address.
     let inside: std::net::SocketAddr = "172.17.0.2:5060".parse().unwrap();
     let server = S.parse().unwrap();
     let twice = shots.iter().step_by(2).flat_map(|s| {
@@ -348,7 +348,7 @@ fn both_legs_of_an_unanswered_call_are_one_call_if_nothing_else_fits() {
     let two = [j.invite(&a()), p.invite(&a()), p.answer(486, ""), j.answer(486, "")];
     let r = told([&one[..], &two].concat());
     assert_eq!(r.calls.iter().map(|c| c.legs.len()).collect::<Vec<_>>(), [2, 2]);
-    // Both at once: nobody can know.
+    // Both at once: no telling which leg belongs to which.
     let r = told(vec![i.invite(&a()), j.invite(&a()), o.invite(&a()), p.invite(&a())]);
     assert_eq!(r.calls.len(), 4);
 }

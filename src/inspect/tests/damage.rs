@@ -1,4 +1,4 @@
-//! Files that are damaged in every way: there is no panic and no endless loop, and what is told can be written as JSON.
+//! Damages files in every way: no panic, no endless loop, and every report converts to JSON.
 
 use super::build::{Hop, audio, block, enhanced, ethernet, file, interface, ip, paced, pcap, rtp, section};
 use super::*;
@@ -7,12 +7,12 @@ use std::time::Instant;
 /// Damaged copies of each file.
 const COPIES: u64 = 700;
 
-/// Numbers that are the same in each run.
+/// Random numbers, the same in each run.
 struct Dice(u64);
 
 impl Dice {
     fn below(&mut self, n: usize) -> usize {
-        // Of Vigna's xorshift64*.
+        // Vigna's xorshift64*.
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -23,7 +23,7 @@ impl Dice {
 fn damage(bytes: &mut Vec<u8>, dice: &mut Dice) {
     for _ in 0..=dice.below(6) {
         let n = bytes.len();
-        // The first bytes of a file, and of each record, are where a reader believes too much.
+        // A reader trusts the first bytes of a file, and of each record, the most.
         let at = if dice.below(4) == 0 { dice.below(n.min(200)) } else { dice.below(n) };
         match dice.below(6) {
             0 => bytes[at] ^= 1 << dice.below(8),
@@ -81,6 +81,6 @@ fn damaged_files_are_read_as_far_as_they_go() {
         }
     }
     assert!(read > COPIES, "only {read} files could be read at all: the damage is too great to try anything");
-    // Some 0.3 ms each, in a debug build on a slow machine ten times that.
+    // Some 0.3 ms each; ten times that in a debug build on a slow machine.
     assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
 }

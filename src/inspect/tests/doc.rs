@@ -5,9 +5,9 @@ use super::*;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// Objects whose keys are not ours to list.
+/// Objects with free keys.
 const OPEN: [&str; 2] = ["other_requests", "counters"];
-/// Objects that are like another, which is listed.
+/// Objects with the same fields as a listed one.
 const LIKE: [&str; 2] = [".remote", ".sent"];
 
 fn fields(value: &Value, at: &str, out: &mut BTreeSet<String>) {
@@ -27,7 +27,7 @@ fn fields(value: &Value, at: &str, out: &mut BTreeSet<String>) {
     }
 }
 
-/// A report in which every object is there once.
+/// A report that contains every object once.
 fn full() -> Value {
     let (a, s, b) = ("10.0.0.1:5060", "10.0.0.100:5060", "10.0.0.2:5060");
     let more = "Session-Expires: 1800;refresher=uas\r\nSupported: timer\r\n";

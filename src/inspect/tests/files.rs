@@ -98,7 +98,7 @@ fn every_kind_of_pcap_is_read() {
             good(&pcap(Kind { magic, big, ..RAW }, &plain), &format!("{magic:x} {big}"));
         }
     }
-    // The upper bits of the link type tell of a checksum; the snap length of the header may be any.
+    // The upper bits of the link type announce a checksum; the header's snap length may be any.
     good(&pcap(Kind { link: 101 | 0x5000_0000, ..RAW }, &plain), "with a checksum");
     let mut odd = pcap(RAW, &plain);
     odd[16..20].copy_from_slice(&[0; 4]);
@@ -146,7 +146,7 @@ fn pcapng_with_several_interfaces_and_sections_is_read() {
         out.extend(interface(big, 101, 0, &[]));
         out.extend(interface(big, 1, 0, &nanos));
         out.extend(interface(big, 113, 0, &offset));
-        // A block that nobody knows.
+        // An unknown block.
         out.extend(block(big, 0x0bad, &[1, 2, 3]));
         for (n, s) in shots.iter().enumerate() {
             let p = ip(s);
@@ -159,7 +159,7 @@ fn pcapng_with_several_interfaces_and_sections_is_read() {
         }
         good(&out, &format!("big {big}"));
     }
-    // Sections in different byte orders; the second begins its interfaces anew.
+    // Sections in different byte orders; the second counts its interfaces from zero.
     let mut out = [section(false), interface(false, 101, 0, &[])].concat();
     out.extend(shots[..3].iter().flat_map(|s| enhanced(false, 0, micros(s.at), &ip(s))));
     out.extend([section(true), interface(true, 1, 0, &[])].concat());
@@ -245,7 +245,7 @@ fn what_is_no_capture_is_named() {
     assert_eq!((r.calls.len(), r.notes.as_slice()), (0, &["there is no packet in the file".to_owned()][..]));
 }
 
-/// The shots as a server reports them: HEP version 3 from it to a collector.
+/// The shots as a server's reports: HEP version 3 from the server to a collector.
 fn reported(shots: &[Shot], protocol: u8) -> Vec<Shot> {
     let chunk = |kind: u16, data: &[u8]| {
         let length = u16::try_from(data.len() + 6).unwrap();
@@ -276,11 +276,11 @@ fn what_a_server_reported_by_hep_is_told_as_if_it_had_been_captured() {
     let shots = call(A, S);
     let r = good(&file(&reported(&shots, 17)), "HEP");
     assert_eq!((r.traffic.hep, r.traffic.sip, only(&r).legs[0].transport), (7, 7, crate::sip::Transport::Udp));
-    // On the wire as well: still one call.
+    // Also on the wire: still one call.
     let both: Vec<Shot> = shots.iter().zip(reported(&shots, 17)).flat_map(|(s, h)| [s.clone(), h]).collect();
     let r = good(&file(&both), "both");
     assert_eq!(only(&r).legs[0].messages, 14);
-    // TLS, which Kamailio marks so.
+    // TLS, marked as such by Kamailio.
     let tls: Vec<Shot> = shots
         .iter()
         .map(|s| Shot {
@@ -292,7 +292,7 @@ fn what_a_server_reported_by_hep_is_told_as_if_it_had_been_captured() {
     assert_eq!(only(&r).legs[0].transport, crate::sip::Transport::Tls);
 }
 
-/// The shots as TCP: each message in two segments, but those of one sender in a row as one stream of bytes in odd pieces.
+/// The shots as TCP streams, cut into segments of `piece` bytes.
 fn streamed(shots: &[Shot], piece: usize) -> Vec<(u64, Vec<u8>)> {
     let mut next = std::collections::HashMap::new();
     let mut out = Vec::new();
@@ -323,7 +323,7 @@ fn sip_over_tcp_is_read_in_whatever_pieces_it_comes() {
         assert_eq!((only(&r).legs[0].transport, r.traffic.sip), (crate::sip::Transport::Tcp, 7));
         assert_eq!(r.server.ports, [5060]);
     }
-    // Keep-alives in between, and a stream that is something else.
+    // Keep-alives in between, and a stream of another protocol.
     let mut mixed = shots.clone();
     mixed.insert(2, Shot { payload: b"\r\n\r\n".to_vec(), ..shots[0].clone() });
     let web =

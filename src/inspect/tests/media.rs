@@ -1,4 +1,4 @@
-//! Media: what was agreed, and what RTP says of it.
+//! Media: the agreement, and the RTP.
 
 use super::build::{Hop, Shot, audio, file, paced, rtp};
 use super::*;
@@ -8,9 +8,9 @@ const A: &str = "10.0.0.1:5060";
 const B: &str = "10.0.0.2:5060";
 const S: &str = "10.0.0.100:5060";
 
-/// A call through a B2BUA whose caller says that it listens at `told` and sends from `real`.
+/// A call through a B2BUA. The caller's description names `told_at`, and its packets come from `real`.
 fn conversation(told_at: &str, real: &str, packets: [u16; 2]) -> Report {
-    // The NAT shows of SIP the address that it shows of RTP.
+    // The NAT gives SIP and RTP the same address.
     let caller = format!("{}:5060", real.split(':').next().unwrap());
     let (i, o) = (Hop::new("in", &caller, S, "1000", "2000"), Hop::new("out", S, B, "1000", "2000"));
     let mut shots = vec![i.invite(&audio(told_at, "")), o.invite(&audio("10.0.0.100:9002", ""))];

@@ -1,4 +1,4 @@
-//! Who is the server.
+//! Which address is the server.
 
 use super::build::{Hop, Shot, audio, file, paced};
 use super::*;
@@ -40,7 +40,7 @@ fn who_receives_and_sends_calls_is_the_server() {
 
 #[test]
 fn a_registrar_or_a_name_tells_equals_apart() {
-    // One phone that makes all calls looks like the server otherwise.
+    // Without a registrar, one phone that makes all calls looks like the server.
     let h = Hop::new("c", S, PHONES[0], "1000", "2000");
     let call = h.up(&sdp(), &sdp());
     assert_eq!(
@@ -72,7 +72,7 @@ fn calls_at_another_server_are_told_as_such() {
     assert_eq!(r.servers.iter().map(|s| s.address.to_string()).collect::<Vec<_>>()[..2], ["10.0.0.100", "10.0.0.200"]);
     let elsewhere: Vec<_> = r.calls.iter().filter(|c| !c.through_server).collect();
     let [c] = elsewhere.as_slice() else { panic!("{:#?}", r.calls) };
-    // It is known as well as the others.
+    // The call is as well known as the others.
     assert_eq!((c.legs.len(), c.state, c.stored_id.as_deref()), (2, State::Up, None));
     assert!(c.recovery.why.contains("does not pass the server 10.0.0.100"), "{}", c.recovery.why);
     let r = with_vip(shots.clone(), "10.0.0.200");

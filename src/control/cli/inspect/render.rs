@@ -1,4 +1,4 @@
-//! A report as people read it: a line for each call, or all that is known of one.
+//! A report for people: a line for each call, or all details of one.
 
 use crate::control::cli::output::{moment, printable, table};
 use crate::inspect::report::{
@@ -6,7 +6,7 @@ use crate::inspect::report::{
 };
 use std::fmt::{Display, Write as _};
 
-/// The report, with a table of its calls or (`whole`) all that is known of each.
+/// The report, with a table of its calls or (`whole`) all details of each.
 pub(in crate::control::cli) fn render(r: &Report, whole: bool) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -99,7 +99,7 @@ fn seconds(ms: u64) -> String {
     format!("{}.{}", ms / 1000, ms % 1000 / 100)
 }
 
-/// A value by the name that it has in JSON.
+/// A value under its JSON name.
 fn kebab<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }
@@ -108,7 +108,7 @@ fn list<T: Display>(items: &[T]) -> String {
     if items.is_empty() { "-".to_owned() } else { items.iter().map(T::to_string).collect::<Vec<_>>().join(", ") }
 }
 
-/// Lines of a name and a value, the empty ones left out.
+/// Lines of name and value; empty values are left out.
 fn lines(text: &mut String, indent: &str, all: &[(&str, String)]) {
     for (name, value) in all.iter().filter(|(_, v)| !v.is_empty()) {
         let _ = writeln!(text, "{indent}{name}: {}", printable(value));

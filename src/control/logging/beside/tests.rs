@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// Takes a line only when it is allowed to.
+/// Takes one line per permission.
 struct Slow {
     taken: Arc<Mutex<Vec<u8>>>,
     allowed: Receiver<()>,
@@ -12,7 +12,7 @@ struct Slow {
 
 impl Write for Slow {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // The other end is dropped to let everything through.
+        // Once the other end is dropped, every line passes.
         let _ = self.allowed.recv();
         self.taken.lock().unwrap().extend_from_slice(bytes);
         Ok(bytes.len())
@@ -36,7 +36,7 @@ fn whoever_speaks_never_waits_and_what_is_lost_is_counted() {
     for i in 0..LINES + 100 {
         (&lines).write_all(format!("line {i}\n").as_bytes()).unwrap();
     }
-    // Far below what one blocked write would take: for ever.
+    // A write that blocked would never return; this bound is far below that.
     assert!(since.elapsed() < Duration::from_secs(20));
     drop(allow);
     drop(written);
