@@ -61,7 +61,7 @@ struct Channel {
     dialog: bool,
     up: bool,
     bridged: bool,
-    /// When it is asked what it runs, and how often it was.
+    /// When the next query for its application is due. `looked` counts the queries so far.
     look: Option<Time>,
     looked: usize,
 }

@@ -71,7 +71,7 @@ pub struct Esl {
     asked: VecDeque<(Ask, Time)>,
     waiting: VecDeque<Ask>,
     channels: HashMap<String, Channel>,
-    /// Channels with an event (joined, left or ended) since the lists were requested.
+    /// Channels whose place or application an event changed, or that ended, since the lists were requested.
     touched: HashSet<String>,
     heard: Time,
 }
