@@ -1,5 +1,5 @@
-//! Holds the shape of the house: which room may import which, which files may touch the world, and how long a file may be. The source is
-//! parsed, so that `use` trees, `super::` and re-exports count as what they are.
+//! Holds the shape of the house: which room may import which, which files may touch the world, and how long a file may
+//! be. The source is parsed, so that `use` trees, `super::` and re-exports count as what they are.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 

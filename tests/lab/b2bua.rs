@@ -1,5 +1,5 @@
-//! A B2BUA of the lab, as unlike Asterisk as RFC 3261 allows: odd tags, Call-IDs and Contacts, several formats, its own `o=`
-//! lines, media through sockets on the VIP. It repeats no requests of its own, since the lab loses no packets.
+//! A B2BUA of the lab, as unlike Asterisk as RFC 3261 allows: odd tags, Call-IDs and Contacts, several formats, its own
+//! `o=` lines, media through sockets on the VIP. It repeats no requests of its own, since the lab loses no packets.
 
 mod media;
 

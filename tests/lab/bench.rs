@@ -1,5 +1,5 @@
-//! What a LAN client sees when something goes, keepcall and keepalived in turn on the same hosts: how long the VIP is silent,
-//! and for how long two hosts answer for it.
+//! What a LAN client sees when something goes, keepcall and keepalived in turn on the same hosts: how long the VIP is
+//! silent, and for how long two hosts answer for it.
 
 mod arm;
 mod forward;
@@ -52,7 +52,8 @@ struct Failover {
     /// Print the last line only; progress goes to standard error.
     #[arg(long)]
     json: bool,
-    /// Only these events. All if absent; with heartbeats of a second or more power, stop and switchover, for the time it takes.
+    /// Only these events. All if absent; with heartbeats of a second or more power, stop and switchover, for the time
+    /// it takes.
     #[arg(long, value_delimiter = ',', value_enum)]
     events: Vec<Event>,
     /// The keepcall program; the one built along with this one if absent.
@@ -136,8 +137,9 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
 /// Both stand the loss of as many heartbeats: VRRP's master-down interval is three advertisements plus the skew.
 const HOLD: u32 = 3;
 
-/// For how long after the event an agent's host that was left with the VIP is watched; at least, and for as many heartbeats.
-/// Without an end two hosts would answer until somebody comes, so the figure is this window less the takeover.
+/// For how long after the event an agent's host that was left with the VIP is watched; at least, and for as many
+/// heartbeats. Without an end two hosts would answer until somebody comes, so the figure is this window less the
+/// takeover.
 const WINDOW: Duration = Duration::from_secs(2);
 const WINDOW_HEARTBEATS: u32 = 6;
 
@@ -313,8 +315,8 @@ impl Bench<'_> {
         sample
     }
 
-    /// Watches the VIP move from one host to the other. `None` if it moved before the event: on a machine that is too busy for
-    /// the heartbeat, both programs do that.
+    /// Watches the VIP move from one host to the other. `None` if it moved before the event: on a machine that is too
+    /// busy for the heartbeat, both programs do that.
     fn measure(
         &self,
         old: &str,
@@ -354,7 +356,8 @@ impl Bench<'_> {
         }
         std::thread::sleep(Duration::from_micros(until.saturating_sub(unix_us())));
         let ms = match strike.event {
-            // The address answers on after the death of the server; the client's loss lasts until the other host has it.
+            // The address answers on after the death of the server; the client's loss lasts until the other host has
+            // it.
             Event::KillServer => us_to_ms(first - at),
             _ => observer.gap_between(at, until)?.millis(),
         };

@@ -77,8 +77,8 @@ impl Calls {
         }
     }
 
-    /// Ends each call from one side, callers and called in turn; waits until the other side has seen a BYE too. How many
-    /// calls ended with 200 on one side and a BYE on the other.
+    /// Ends each call from one side, callers and called in turn; waits until the other side has seen a BYE too. How
+    /// many calls ended with 200 on one side and a BYE on the other.
     pub(crate) fn hang_up(&self, limit: Duration) -> Result<usize> {
         for (i, (a, b)) in self.pairs.iter().enumerate() {
             let one = if i % 2 == 0 { a } else { b };

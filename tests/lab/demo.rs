@@ -325,8 +325,8 @@ const SILENCE_US: u64 = 60_000;
 /// The takeover is over, for the audio, this long after the VIP has moved.
 const SOON_US: u64 = 200_000;
 
-/// When the first packet came after the longest silence that follows `at` and began soon after `moved` at the latest, if there
-/// was a silence. (What a busy machine does to packets later is no part of the takeover.)
+/// When the first packet came after the longest silence that follows `at` and began soon after `moved` at the latest,
+/// if there was a silence. (What a busy machine does to packets later is no part of the takeover.)
 fn after_silence(arrivals: &[u64], at: u64, moved: u64) -> Option<u64> {
     let of_takeover = arrivals.windows(2).filter(|w| w[1] >= at && w[0] <= moved + SOON_US);
     let longest = of_takeover.max_by_key(|w| w[1] - w[0])?;

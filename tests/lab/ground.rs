@@ -1,4 +1,5 @@
-//! The ground of a recovery test: two servers of one kind behind the VIP, an agent beside each, etcd, and calls to lose.
+//! The ground of a recovery test: two servers of one kind behind the VIP, an agent beside each, etcd, and calls to
+//! lose.
 
 use super::agent::{Agent, INSTANCE, Setup, built_program, wait_armed};
 use super::calls::{Calls, is_reinvited};

@@ -1,4 +1,5 @@
-//! A real Kamailio on a host of the lab: a proxy on the VIP that stays in the path by Record-Route and leaves media alone.
+//! A real Kamailio on a host of the lab: a proxy on the VIP that stays in the path by Record-Route and leaves media
+//! alone.
 
 use super::lan::{Host, Lan, VIP4};
 use super::proc::Proc;
@@ -15,8 +16,8 @@ pub(crate) struct Kamailio {
 }
 
 impl Kamailio {
-    /// Starts it and waits until it has its sockets; with it, where it writes its process id. `more` goes to the global part of
-    /// its configuration.
+    /// Starts it and waits until it has its sockets; with it, where it writes its process id. `more` goes to the global
+    /// part of its configuration.
     pub(crate) fn start(lan: &Lan, host: &Host, more: &str) -> Result<(Self, PathBuf)> {
         host.sysctl("net/ipv4/ip_nonlocal_bind", "1")?;
         let dir = host.dir.join("kamailio");

@@ -14,11 +14,12 @@ pub(crate) struct Keepalived {
 }
 
 impl Keepalived {
-    /// Starts it as one of two equals (state BACKUP, priority 100): neither preempts the other, and a lower priority hands over.
+    /// Starts it as one of two equals (state BACKUP, priority 100): neither preempts the other, and a lower priority
+    /// hands over.
     ///
-    /// `server`: a process without which it gives the VIP up. It asks by a script, once a second, which is the shortest interval
-    /// that it takes. Its other way, `vrrp_track_process`, needs the kernel's process events, which it does not get in a
-    /// namespace ("Failed to set/clear process event listen").
+    /// `server`: a process without which it gives the VIP up. It asks by a script, once a second, which is the shortest
+    /// interval that it takes. Its other way, `vrrp_track_process`, needs the kernel's process events, which it does
+    /// not get in a namespace ("Failed to set/clear process event listen").
     pub(crate) fn start(host: &Host, advert: Duration, server: Option<u32>) -> Result<Self> {
         let dir = host.dir.join("keepalived");
         std::fs::create_dir_all(&dir)?;

@@ -115,8 +115,8 @@ impl Lan {
         ip(&["-n", &self.bridge(), "link", "set", &port(host), "up"])
     }
 
-    /// Loses this part (in percent) of what goes from some hosts to others; an empty list is every host. Each loss has a name
-    /// (letters and digits), by which it ends.
+    /// Loses this part (in percent) of what goes from some hosts to others; an empty list is every host. Each loss has
+    /// a name (letters and digits), by which it ends.
     pub(crate) fn lose(&self, name: &str, from: &[&str], to: &[&str], percent: u8) -> Result<()> {
         let ports = |key: &str, hosts: &[&str]| {
             let all: Vec<String> = hosts.iter().map(|h| format!("\"{}\"", port(h))).collect();

@@ -1,6 +1,7 @@
 //! The lab: hosts made of network namespaces on one bridge, with the real parts that keepcall works among.
 //!
-//! `program.rs` makes the demo and the benchmark of it; integration tests include it with `#[path = "lab/mod.rs"] mod lab;`.
+//! `program.rs` makes the demo and the benchmark of it; integration tests include it with `#[path = "lab/mod.rs"] mod
+//! lab;`.
 
 // Each program that includes the lab uses a part of it.
 #![allow(dead_code)]

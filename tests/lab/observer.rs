@@ -94,10 +94,11 @@ impl Observer {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner).last().is_some_and(|a| a.at + 50_000 > unix_us())
     }
 
-    /// The longest silence that begins at or after `event` (less a period, for the answer that was under way) and is over.
+    /// The longest silence that begins at or after `event` (less a period, for the answer that was under way) and is
+    /// over.
     ///
-    /// Where the observer did not ask, nobody kept silent: on a busy machine it has to wait for its turn, now and then for
-    /// tens of milliseconds. So a silence is at most as long as the questions in it last.
+    /// Where the observer did not ask, nobody kept silent: on a busy machine it has to wait for its turn, now and then
+    /// for tens of milliseconds. So a silence is at most as long as the questions in it last.
     pub(crate) fn gap_after(&self, event: u64) -> Result<Gap> {
         self.gap_between(event, u64::MAX)
     }

@@ -117,7 +117,8 @@ impl Scene {
         self.in_conversation(calls)
     }
 
-    /// Waits until each party of each call has heard the other for two seconds from now on; all calls must be up after it.
+    /// Waits until each party of each call has heard the other for two seconds from now on; all calls must be up after
+    /// it.
     pub(crate) fn in_conversation(&self, calls: &Calls) -> Result<()> {
         let now = unix_us();
         let n = calls.wait_for(SOON, |c| has_audio(c, now));

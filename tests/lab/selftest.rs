@@ -101,8 +101,8 @@ fn trial(args: &Args, lan: &Lan, start: Instant) -> Result<bool> {
     Ok(ended == args.calls && violations.is_empty() && seen)
 }
 
-/// Gives the VIP to a second host as well, and takes it away again: the witness must see that, and only that. Whether it did, and
-/// what was seen.
+/// Gives the VIP to a second host as well, and takes it away again: the witness must see that, and only that. Whether
+/// it did, and what was seen.
 fn two_hosts(witness: &Witness, observer: &Observer, a: &Host, b: &Host) -> Result<(bool, String)> {
     const SOON: Duration = Duration::from_secs(5);
     b.add_address(VIP6.into())?;

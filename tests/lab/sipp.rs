@@ -72,7 +72,8 @@ fn scenario(steps: &str) -> String {
         .replace("@NEXT@", &(VERSION + 1).to_string())
 }
 
-/// The variables: 1 is the other side as the dialog began to name it, 3 and 11 are From and To of the re-INVITE, 6 its Contact.
+/// The variables: 1 is the other side as the dialog began to name it, 3 and 11 are From and To of the re-INVITE, 6 its
+/// Contact.
 const CALLER: &str = r#"<send retrans="500"><![CDATA[
 
 INVITE sip:[service]@[remote_ip] SIP/2.0
@@ -157,7 +158,8 @@ a=rtpmap:8 PCMA/8000
 <recv request="ACK"/>
 "#;
 
-/// The agent's re-INVITE: the dialog is named as it was, the other side's `o=` line goes on, Contact is the recovery port.
+/// The agent's re-INVITE: the dialog is named as it was, the other side's `o=` line goes on, Contact is the recovery
+/// port.
 const REINVITED: &str = r#"<recv request="INVITE" rrs="true"><action>
 <ereg regexp=".*" search_in="hdr" header="From:" assign_to="3"/>
 <ereg regexp=".*" search_in="hdr" header="To:" assign_to="11"/>
@@ -210,8 +212,8 @@ Content-Length: 0
 ]]></send>
 "#
         .to_owned(),
-        // From and To of the re-INVITE change places, and its Contact is the new target (SIPp's own [next_url] stays the first
-        // one). The pause is a person's: the other party shall have had its ACK.
+        // From and To of the re-INVITE change places, and its Contact is the new target (SIPp's own [next_url] stays
+        // the first one). The pause is a person's: the other party shall have had its ACK.
         End::HangsUp => r#"<pause milliseconds="500"/>
 <send retrans="500"><![CDATA[
 

@@ -1,6 +1,6 @@
-//! How long a renewal of a kernel lease waits while thousands of calls are armed, changed, taken over and removed: in pieces, as the
-//! relay does it, and in one transaction while somebody listens to the kernel, as it once did. And while fences are turned and
-//! taken over.
+//! How long a renewal of a kernel lease waits while thousands of calls are armed, changed, taken over and removed: in
+//! pieces, as the relay does it, and in one transaction while somebody listens to the kernel, as it once did. And while
+//! fences are turned and taken over.
 
 use super::learn::figures::{Figures, rounded};
 use anyhow::{Context as _, Result, ensure};
@@ -74,7 +74,8 @@ const PHASES: [&str; 11] = [
     "removed",
     "cleared",
 ];
-/// How often the fences are turned and taken over in each round: each is over in a moment, and one of them tells little of the longest.
+/// How often the fences are turned and taken over in each round: each is over in a moment, and one of them tells little
+/// of the longest.
 const FENCES: usize = 20;
 /// Between two of them, so that renewals come.
 const PAUSE: Duration = Duration::from_millis(20);

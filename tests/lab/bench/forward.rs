@@ -1,5 +1,5 @@
-//! What it costs a packet of a carried call that the relay looks at what it is: packets through the relay as it is, and through the
-//! same rules without that look, in turn.
+//! What it costs a packet of a carried call that the relay looks at what it is: packets through the relay as it is, and
+//! through the same rules without that look, in turn.
 
 use super::learn::figures::{Figures, rounded};
 use crate::lab::lan::{Lan, VIP4, end_after};
@@ -82,8 +82,9 @@ pub(super) fn run(args: &Forward) -> Result<bool> {
     Ok(true)
 }
 
-/// Processor time of a packet from the sender's socket through the relay to the receiver's, in nanoseconds. On a virtual wire all of
-/// it is the sender's own time, as long as the kernel does not put it off; so what went through is counted.
+/// Processor time of a packet from the sender's socket through the relay to the receiver's, in nanoseconds. On a
+/// virtual wire all of it is the sender's own time, as long as the kernel does not put it off; so what went through is
+/// counted.
 fn send(
     socket: &UdpSocket,
     to: SocketAddr,

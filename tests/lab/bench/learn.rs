@@ -1,4 +1,5 @@
-//! How fast calls are learnt, and what it costs: from memory, from a capture file beside sngrep, stored, and on a live wire.
+//! How fast calls are learnt, and what it costs: from memory, from a capture file beside sngrep, stored, and on a live
+//! wire.
 
 pub(super) mod figures;
 mod live;
@@ -52,7 +53,8 @@ pub(crate) struct Learn {
     /// The keepcall program; the one built along with this one if absent.
     #[arg(long)]
     keepcall: Option<PathBuf>,
-    /// Read this capture file through path and table, tell what was learnt, and end: what the measurement runs as a process of its own.
+    /// Read this capture file through path and table, tell what was learnt, and end: what the measurement runs as a
+    /// process of its own.
     #[arg(long, hide = true)]
     replay: Option<PathBuf>,
     /// Instead, hold the calls of that file in memory as a node of this role, and tell how much that is.

@@ -11,8 +11,8 @@ use anyhow::{Result, bail};
 use std::path::Path;
 use std::time::Duration;
 
-/// Longest time from the end of the last fault until everything is as at the beginning: a lease that runs out, an election of
-/// etcd, a returned node that is admitted and armed, on a busy machine.
+/// Longest time from the end of the last fault until everything is as at the beginning: a lease that runs out, an
+/// election of etcd, a returned node that is admitted and armed, on a busy machine.
 const SETTLED: Duration = Duration::from_secs(60);
 /// Between two looks at the agents: each look starts three processes or more.
 const SELDOM: Duration = Duration::from_millis(200);
@@ -61,8 +61,9 @@ impl Field {
         Ok(Self { witness, agents, etcd, lan })
     }
 
-    /// Waits until all is well: etcd whole, one master that every agent agrees on, every node a member, a successor armed, the
-    /// VIP on the master's host and answered for by it alone, and an ordinary client's cache with the same mind.
+    /// Waits until all is well: etcd whole, one master that every agent agrees on, every node a member, a successor
+    /// armed, the VIP on the master's host and answered for by it alone, and an ordinary client's cache with the same
+    /// mind.
     pub(crate) fn settled(&mut self) -> Result<Order> {
         let etcd = &self.etcd;
         wait::every(SELDOM, "every member of etcd to be healthy", SETTLED, || {

@@ -19,7 +19,8 @@ const DRIFT: f64 = 0.01;
 const EXPIRY_TICK: Duration = Duration::from_millis(500);
 /// One call to a member that does not answer, before the next one is asked: the default of the agents' configuration.
 const ETCD_TIMEOUT: Duration = Duration::from_secs(1);
-/// etcd elects a new leader within two election timeouts of a second each; that refreshes every lease by its whole time.
+/// etcd elects a new leader within two election timeouts of a second each; that refreshes every lease by its whole
+/// time.
 const ETCD_ELECTION: Duration = Duration::from_secs(2);
 
 /// The kernel answers all the while; so many lost questions are a witness that was stalled in the middle of one.
@@ -50,7 +51,8 @@ impl Limits {
     pub(crate) fn of(&self, steps: &[Step]) -> (Duration, &'static str) {
         match steps {
             [] => (self.allowance, "nothing happens"),
-            // What the master sends arrives: it may still drop the successor from the record, and never learn that it did.
+            // What the master sends arrives: it may still drop the successor from the record, and never learn that it
+            // did.
             [Step { fault: Fault::Deaf(Who::Master), .. }] => {
                 (self.slow(), "slow: the master may drop the successor unknowingly")
             }

@@ -1,7 +1,8 @@
 //! Chaos with real agents: seeded faults for a number of rounds, under the eyes of a witness on the LAN.
 //!
-//! After each round it must be true that the VIP was never answered for by two hosts; that it was silent for no longer than
-//! the faults allow; that those who answered were the masters of etcd's record, in its order; and that all is well again.
+//! After each round it must be true that the VIP was never answered for by two hosts; that it was silent for no longer
+//! than the faults allow; that those who answered were the masters of etcd's record, in its order; and that all is well
+//! again.
 
 mod field;
 mod limits;
@@ -51,8 +52,8 @@ pub(crate) struct Args {
     /// What is added to the bound of each silence, for a machine that stalls.
     #[arg(long, default_value_t = 500)]
     pub(crate) allowance_ms: u64,
-    /// Only this kind of fault, on the master, once in each round (kill-agent, stop-agent, restart-agent, freeze-agent, cut-link,
-    /// deaf, mute, lossy, apart, no-etcd, kill-etcd, freeze-etcd, switchover).
+    /// Only this kind of fault, on the master, once in each round (kill-agent, stop-agent, restart-agent, freeze-agent,
+    /// cut-link, deaf, mute, lossy, apart, no-etcd, kill-etcd, freeze-etcd, switchover).
     #[arg(long)]
     pub(crate) only: Option<String>,
     /// How long each fault of `--only` lasts; as the seed has it if absent.
@@ -96,8 +97,8 @@ impl Default for Args {
 /// Longest wait for the agents' histories to be written and the same.
 const HISTORY: Duration = Duration::from_secs(20);
 
-/// Plays the rounds. An error is a lab that does not work, or a cluster that does not come to rest; what the agents did wrong
-/// otherwise is in the report.
+/// Plays the rounds. An error is a lab that does not work, or a cluster that does not come to rest; what the agents did
+/// wrong otherwise is in the report.
 pub(crate) fn run(args: &Args) -> Result<Report> {
     let limits = Limits {
         heartbeat: Duration::from_millis(args.heartbeat_ms),

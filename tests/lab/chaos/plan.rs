@@ -1,7 +1,7 @@
 //! What goes wrong, when, and for how long: the same for the same seed.
 //!
-//! Only the plan can be replayed exactly; how the machine's scheduler, the agents' random numbers and etcd's elections fall
-//! out around it cannot.
+//! Only the plan can be replayed exactly; how the machine's scheduler, the agents' random numbers and etcd's elections
+//! fall out around it cannot.
 
 use std::fmt;
 use std::time::Duration;
@@ -132,8 +132,8 @@ impl Dice {
     }
 }
 
-/// The faults of round `round`: one, or now and then two or three that overlap. A round does not depend on the rounds before
-/// it, so that any one can be run again alone.
+/// The faults of round `round`: one, or now and then two or three that overlap. A round does not depend on the rounds
+/// before it, so that any one can be run again alone.
 pub(crate) fn round(seed: u64, round: u64, nodes: usize, hold: Duration) -> Vec<Step> {
     let mut dice = Dice::new(seed ^ round.wrapping_mul(0xd6e8_feb8_6659_fd93));
     // A few idle throws: neighbouring rounds begin with states that look alike.
@@ -152,7 +152,8 @@ pub(crate) fn round(seed: u64, round: u64, nodes: usize, hold: Duration) -> Vec<
             Fault::Switchover => Duration::ZERO,
             // As a service manager does it: the lease must not run out.
             Fault::Restart(_) => dice.millis(hold / 10, hold * 8 / 10),
-            // A host that is heard, and hears nothing, shows only in the long run whether others wait for it without an end.
+            // A host that is heard, and hears nothing, shows only in the long run whether others wait for it without an
+            // end.
             Fault::Deaf(_) if dice.below(4) == 0 => dice.millis(10_000, 15_000),
             // Within the hold: whatever was promised before is still in force when it ends.
             _ if dice.below(3) == 0 => dice.millis(hold / 10, hold * 8 / 10),

@@ -86,8 +86,8 @@ impl Story {
     }
 }
 
-/// Whether the hosts that spoke for the VIP are, in this order, among the masters: who speaks without being master, or speaks
-/// again after the next one, is not.
+/// Whether the hosts that spoke for the VIP are, in this order, among the masters: who speaks without being master, or
+/// speaks again after the next one, is not.
 pub(crate) fn in_order(spoke: &[&str], masters: &[&str]) -> bool {
     let mut rest = masters.iter();
     spoke.iter().all(|s| rest.any(|m| m == s))

@@ -138,7 +138,8 @@ impl<'a> Strike<'a> {
             Fault::Stop(w) | Fault::Restart(w) => {
                 let place = self.place(w);
                 let agent = &mut self.field.agents[place];
-                // It hands over, or rests on its lease, in its own time; if another fault keeps it from that, it is killed.
+                // It hands over, or rests on its lease, in its own time; if another fault keeps it from that, it is
+                // killed.
                 if !agent.proc.stop(STOPPED)? {
                     self.notes.push(format!("the agent on {} did not end within {STOPPED:?}", agent.node));
                 }

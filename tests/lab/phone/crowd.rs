@@ -1,4 +1,5 @@
-//! A crowd of phones on one socket: it takes every re-INVITE as it comes, and has no audio. For a thousand calls at a time.
+//! A crowd of phones on one socket: it takes every re-INVITE as it comes, and has no audio. For a thousand calls at a
+//! time.
 
 use super::dialog::answer_route;
 use super::message::{Message, Start, Writer};
@@ -21,7 +22,8 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    /// On this port of a host. The number of a call follows the last `~` of its Call-ID; its RTP port is `rtp_port` of that.
+    /// On this port of a host. The number of a call follows the last `~` of its Call-ID; its RTP port is `rtp_port` of
+    /// that.
     pub(crate) fn start(host: &Host, port: u16, rtp_port: fn(u16) -> u16) -> Result<Self> {
         let at = SocketAddr::from((host.ip4, port));
         let socket = host.enter(move || UdpSocket::bind(at).context("SIP port of the crowd"))?;

@@ -184,9 +184,9 @@ impl Identity {
 }
 
 impl Phone {
-    /// Phone `index` on a host: `side` 0 is a caller with number 1000 + index on p1, 1 is called as 2000 + index on p2, and 2
-    /// is called as 3000 + index on p1. Its SIP port is its number plus 10000, its RTP port 30000 + 2000 × side + 2 × index.
-    /// To be called within a tokio runtime.
+    /// Phone `index` on a host: `side` 0 is a caller with number 1000 + index on p1, 1 is called as 2000 + index on p2,
+    /// and 2 is called as 3000 + index on p1. Its SIP port is its number plus 10000, its RTP port 30000 + 2000 × side +
+    /// 2 × index. To be called within a tokio runtime.
     pub(crate) fn new(host: &Host, side: usize, index: usize, server: SocketAddr, manner: Manner) -> Result<Self> {
         let number = (side + 1) * 1000 + index;
         let ip: IpAddr = if server.is_ipv4() { host.ip4.into() } else { host.ip6.into() };

@@ -1,4 +1,5 @@
-//! What follows from the witness's notes: who had the VIP when, how long it was silent, and whether two hosts had it at once.
+//! What follows from the witness's notes: who had the VIP when, how long it was silent, and whether two hosts had it at
+//! once.
 
 use super::frames::Kind;
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,8 +59,8 @@ pub(crate) struct Finding {
     pub(crate) first_two: Option<String>,
     /// When the first and the last of them was asked, in wall-clock microseconds.
     pub(crate) two_from_to: Option<(u64, u64)>,
-    /// Who spoke for the VIP, one after the other, with the moment of the first word (wall-clock microseconds). A host is in it
-    /// again if it spoke again after another.
+    /// Who spoke for the VIP, one after the other, with the moment of the first word (wall-clock microseconds). A host
+    /// is in it again if it spoke again after another.
     pub(crate) owners: Vec<(u64, String)>,
     /// When each host spoke last, in wall-clock microseconds.
     pub(crate) last_words: BTreeMap<String, u64>,
@@ -126,8 +127,8 @@ pub(super) fn find(notes: &Notes, since: u64, until: u64, name: &dyn Fn([u8; 6])
     out
 }
 
-/// How long after the first word of this owner the cache still held another host; at most until the next owner's. An empty
-/// entry misleads nobody.
+/// How long after the first word of this owner the cache still held another host; at most until the next owner's. An
+/// empty entry misleads nobody.
 fn cache_late(notes: &Notes, owners: &[(u64, String)], i: usize, until: u64, name: &dyn Fn([u8; 6]) -> String) -> u64 {
     let (at, owner) = &owners[i];
     let end = owners.get(i + 1).map_or(until, |next| next.0);

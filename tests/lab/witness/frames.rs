@@ -1,7 +1,7 @@
 //! The witness's questions as Ethernet frames, and what it hears.
 //!
-//! Each question goes to the broadcast hardware address: every host that believes it has the VIP gets it at one and the same
-//! moment, and must answer. A client's neighbour cache, which would hide a second host, has no part in it.
+//! Each question goes to the broadcast hardware address: every host that believes it has the VIP gets it at one and the
+//! same moment, and must answer. A client's neighbour cache, which would hide a second host, has no part in it.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

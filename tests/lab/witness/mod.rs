@@ -1,4 +1,5 @@
-//! A host on the LAN that asks each millisecond who has the VIP, of every host at once, and writes down which hosts answered.
+//! A host on the LAN that asks each millisecond who has the VIP, of every host at once, and writes down which hosts
+//! answered.
 //!
 //! Beside it runs an ordinary client: what its neighbour cache holds is where a phone's packets would have gone.
 

@@ -1,5 +1,5 @@
-//! Calls on a live wire: two agents, etcd, a server on the VIP and its phones, with the audio of all calls. What the agents need for it,
-//! and how far behind the wire the store is.
+//! Calls on a live wire: two agents, etcd, a server on the VIP and its phones, with the audio of all calls. What the
+//! agents need for it, and how far behind the wire the store is.
 
 mod audio;
 mod signalling;

@@ -1,4 +1,5 @@
-//! Messages a second on one core, from memory: the parser alone, and parser and tracker with all that the agent asks of them.
+//! Messages a second on one core, from memory: the parser alone, and parser and tracker with all that the agent asks of
+//! them.
 
 use super::figures::{Figures, rounded};
 use super::traffic::Traffic;
@@ -114,7 +115,8 @@ pub(super) fn settings(traffic_server: std::net::SocketAddr) -> TableSettings {
     }
 }
 
-/// Runs all messages through a new table, as the agent does: what is due before each message, and what is to be stored after it.
+/// Runs all messages through a new table, as the agent does: what is due before each message, and what is to be stored
+/// after it.
 pub(super) fn learn(traffic: &Traffic) -> Result<Learnt> {
     let mut table = Table::new(settings(super::traffic::Places::wide().server));
     let mut book = Vec::with_capacity(3 * traffic.calls);

@@ -85,7 +85,8 @@ pub(super) fn run(rounds: usize, calls: usize, program: Option<PathBuf>, say: &d
     let me = std::env::current_exe()?;
     let program = program.map_or_else(built_program, Ok)?;
     let (me, program) = (me.to_string_lossy(), program.to_string_lossy());
-    // Beyond its limit sngrep leaves calls out. With `-c` it keeps calls only, and no registrations: less work than without.
+    // Beyond its limit sngrep leaves calls out. With `-c` it keeps calls only, and no registrations: less work than
+    // without.
     let limit = (traffic.call_ids + 1000).to_string();
     let sngrep = ["sngrep", "-F", "-N", "-q", "-l", &limit, "-I", &file];
     let mut readers = vec![

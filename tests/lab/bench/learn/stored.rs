@@ -1,5 +1,5 @@
-//! Memory of a stored call, by the resident size of a process that holds many: as a backup, which reads them from etcd, and as the
-//! master, which follows them too.
+//! Memory of a stored call, by the resident size of a process that holds many: as a backup, which reads them from etcd,
+//! and as the master, which follows them too.
 
 use super::figures::rounded;
 use super::memory::{EPOCH_MS, settings};

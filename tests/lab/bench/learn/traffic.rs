@@ -1,8 +1,9 @@
-//! Traffic of a server with many calls, made in memory: what a B2BUA and its phones, trunks and registrations put on the wire.
+//! Traffic of a server with many calls, made in memory: what a B2BUA and its phones, trunks and registrations put on
+//! the wire.
 //!
-//! A call has two legs. Two of three come from a phone that is asked for its password first, one from a trunk whose proxies
-//! record-route. Half of the calls are in the words of Asterisk, half in those of FreeSWITCH. Each is refreshed by a re-INVITE.
-//! Three messages of ten are registrations and qualifications that belong to no call.
+//! A call has two legs. Two of three come from a phone that is asked for its password first, one from a trunk whose
+//! proxies record-route. Half of the calls are in the words of Asterisk, half in those of FreeSWITCH. Each is refreshed
+//! by a re-INVITE. Three messages of ten are registrations and qualifications that belong to no call.
 
 use super::words::{By, Dialog, Kind, options, register};
 use std::net::{IpAddr, SocketAddr};

@@ -1,5 +1,5 @@
-//! The RTP of all calls that are up: 50 packets a second and direction of each leg, from the phones to the server and back.
-//! Nobody listens; the packets are dropped where a socket would get them.
+//! The RTP of all calls that are up: 50 packets a second and direction of each leg, from the phones to the server and
+//! back. Nobody listens; the packets are dropped where a socket would get them.
 
 use super::super::pcap;
 use super::super::traffic::Places;

@@ -1,4 +1,5 @@
-//! The SIP of the live measurement: each message leaves the socket of who sends it, at its time, and is read by who it is for.
+//! The SIP of the live measurement: each message leaves the socket of who sends it, at its time, and is read by who it
+//! is for.
 
 use super::super::traffic::{Places, Traffic};
 use crate::lab::lan::Host;
