@@ -359,8 +359,8 @@ async fn answered(task: Option<&mut JoinHandle<bool>>) -> bool {
     }
 }
 
-/// Opens the address driver. Removes a dead predecessor's addresses from interfaces and instances that are no longer
-/// configured. Addresses of the instances in `kept` stay; every other instance clears its own.
+/// Opens the address driver. Removes every address that a dead predecessor or an older configuration left, except for
+/// the addresses of the instances in `kept`, which still hold them.
 async fn open_addresses(config: &Config, kept: &BTreeSet<String>) -> Result<Arc<Addresses>, AddressError> {
     let addresses = Addresses::open()?;
     let held = config.instances.iter().filter(|i| kept.contains(&i.name));
