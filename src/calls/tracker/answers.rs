@@ -1,15 +1,12 @@
 //! Effects of each response on its leg, by sender and request (RFC 3261 sections 12.2.1.2, 13.2.2 and 15.1, RFC 5057).
 
-use super::cseq::Order;
+use super::cseq::{MAX_CSEQ, Order};
 use super::dialog::Heard;
 use super::leg::doubt::Ending;
 use super::leg::offer_answer::Pending;
 use super::leg::{At, Effect, Tracked};
 use crate::calls::model::{Gap, LegState};
 use crate::sip::message::Method;
-
-/// Highest valid CSeq (RFC 3261 section 8.1.1.5).
-const MAX_CSEQ: u32 = i32::MAX as u32;
 
 /// Whether a refusal means that the far side has given up the call. RFC 3261 section 12.2.1.2 names 481 and 408 (which
 /// also stands for no answer at all). RFC 5057 section 5.1 names the codes after which a dialog can't be reached any
@@ -124,7 +121,9 @@ impl Tracked {
         let order = self.order(by_server, cseq);
         let mut effect = Effect::None;
         if order != Order::Known {
-            if order == Order::New && ((200..300).contains(&code) || !self.is_far_ahead(by_server, cseq)) {
+            // A refusal proves a number only next to numbers that are known. The server refuses strangers, too.
+            let likely = (by_server || self.highest(by_server).is_some()) && !self.is_far_ahead(by_server, cseq);
+            if order == Order::New && cseq <= MAX_CSEQ && ((200..300).contains(&code) || likely) {
                 self.raise_cseq(by_server, cseq);
                 effect = Effect::Changed;
             }

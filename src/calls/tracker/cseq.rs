@@ -5,6 +5,9 @@
 /// rarely even two apart on the wire.
 pub(super) const REACH: u32 = 64;
 
+/// Highest valid CSeq (RFC 3261 section 8.1.1.5).
+pub(super) const MAX_CSEQ: u32 = i32::MAX as u32;
+
 /// Position of a request relative to earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {

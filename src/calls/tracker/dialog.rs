@@ -1,6 +1,6 @@
 //! Effects of each request inside a dialog on its leg (RFC 3261 sections 12.2, 14 and 15, RFC 3311).
 
-use super::cseq::{Order, REACH, Seen};
+use super::cseq::{MAX_CSEQ, Order, REACH, Seen};
 use super::leg::doubt::Ending;
 use super::leg::offer_answer::Pending;
 use super::leg::{At, Effect, Known, Referred, Tracked};
@@ -89,14 +89,24 @@ impl Tracked {
             // A retransmission, or older than what has been seen (RFC 3261 section 12.2.2).
             return Effect::None;
         }
-        if !out && self.is_far_ahead(out, cseq) {
-            // The number counts once the server answers it. Otherwise all later requests of the phone would look old.
+        if !out && (cseq > MAX_CSEQ || self.is_far_ahead(out, cseq)) {
+            // No phone sends a number above 2^31 (RFC 3261 section 8.1.1.5). The number counts once the server answers it. Otherwise all later requests of the phone would look old.
             return Effect::None;
         }
         if !self.pending.is_empty() {
             self.tidy(h.at.now);
         }
-        self.note_cseq(out, cseq);
+        // Anybody can send a request with any number. As long as the phone's own numbers are unknown, only the server's
+        // answer proves one: a stranger's number would make the phone's true BYE look old. Requests with an offer or
+        // a transaction of their own keep their number, because the answer must find them.
+        let alone = !matches!(
+            m.method(),
+            Method::Invite | Method::Update | Method::Prack | Method::Notify | Method::Subscribe | Method::Refer
+        );
+        let unproven = !out && alone && self.highest(out).is_none();
+        if !unproven {
+            self.note_cseq(out, cseq);
+        }
         let refused = order == Order::New && !self.moves(h.p, out, cseq) && !out && h.p.src != self.leg.remote_addr;
         if out {
             self.routes_of_request(m, h.own);

@@ -1,6 +1,7 @@
 //! The loop between sockets, timers and etcd on one side and the pure elections on the other.
 
 mod asking;
+mod commands;
 mod ending;
 mod learning;
 mod report;
@@ -8,7 +9,7 @@ mod report;
 use super::keeper::Kept;
 use super::{ClusterEvent, Command, ForgetError, PARK_TIME, Shared, SwitchoverError, try_lock};
 use crate::clock;
-use crate::cluster::election::{Action, Election, Failure, Inherited, LeaseState, Role, Settings, Told};
+use crate::cluster::election::{Action, Election, Failure, Inherited, LeaseState, Settings, Told};
 use crate::cluster::heartbeat::{Codec, MAX_DATAGRAM, Rejected};
 use crate::cluster::lease::Name;
 use crate::cluster::record::{Keys, Terms, View};
@@ -440,46 +441,6 @@ impl Worker {
             let fails = self.p.kept.is_unfit(&one.name, now);
             if std::mem::replace(&mut one.kernel_fails, fails) != fails {
                 self.tell_fitness(i);
-            }
-        }
-    }
-
-    fn command(&mut self, c: Command) {
-        match c {
-            Command::Switchover(instance, to, tx) => {
-                let Some(i) = self.all.iter().position(|o| o.name == instance) else {
-                    let _ = tx.send(Err(SwitchoverError::UnknownInstance(instance)));
-                    return;
-                };
-                let role = self.all[i].election.role();
-                if self.stopping.is_some() || self.parking.is_some() {
-                    let _ = tx.send(Err(SwitchoverError::Stopping));
-                } else if role != Role::Master {
-                    let master = self.all[i].election.record().map(|r| r.master.clone());
-                    let _ = tx.send(Err(SwitchoverError::NotMaster { master }));
-                } else {
-                    // A second request replaces the first. The first caller sees its channel close.
-                    self.all[i].asked = Some(tx);
-                    self.with(i, |e, now| e.switchover(to, now));
-                }
-            }
-            Command::Forget(instance, node, tx) => match self.all.iter().position(|o| o.name == instance) {
-                None => drop(tx.send(Err(ForgetError::UnknownInstance(instance)))),
-                Some(_) if self.stopping.is_some() || self.parking.is_some() => {
-                    drop(tx.send(Err(ForgetError::Stopping)))
-                }
-                Some(i) => {
-                    self.all[i].forget = Some(tx);
-                    self.with(i, |e, now| e.forget(node, now));
-                }
-            },
-            Command::Park(tx) => {
-                self.parking = Some((clock::now(), tx));
-                self.each(Election::park);
-            }
-            Command::Stop(tx) => {
-                self.stopping = Some((clock::now(), Some(tx)));
-                self.each(Election::stop);
             }
         }
     }

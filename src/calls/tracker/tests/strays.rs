@@ -25,7 +25,7 @@ impl Scene {
 }
 
 /// Stray messages with the tags of the dialog.
-const STRAYS: [&str; 26] = [
+const STRAYS: [&str; 27] = [
     "P> 200 BYE 2",
     "P> 481 BYE 2",
     "P> 200 BYE 2000000000",
@@ -41,6 +41,7 @@ const STRAYS: [&str; 26] = [
     "P> BYE 2",
     "P> BYE 1",
     "P> BYE 4000000000",
+    "P> BYE 2000000000",
     "P> BYE 2\nS> 403 BYE 2",
     "P> BYE 1\nS> 500 BYE 1",
     "P> CANCEL 1",
@@ -134,6 +135,20 @@ fn what_confirms_a_doubt_ends_the_call_at_once() {
     assert!(s.is_up());
     s.play("P> 481 INVITE 2");
     assert!(!s.is_up());
+}
+
+#[test]
+fn a_strangers_bye_does_not_hide_the_phones_own_when_the_phone_has_never_asked() {
+    for number in ["4000000000", "2000000000", "11"] {
+        let mut s = outbound();
+        s.up().play(&format!("P> BYE {number} branch=other at=10.0.0.66:5060"));
+        // Later than a BYE and a request could cross.
+        s.wait(60_000);
+        s.play("S> UPDATE 10\nP> 200 UPDATE 10").wait(HOUR + 33_000);
+        assert!(s.is_up(), "{number}");
+        s.play("P> BYE 10").wait(HOUR + 11_000);
+        assert!(!s.is_up(), "{number} hides the true BYE");
+    }
 }
 
 #[test]
