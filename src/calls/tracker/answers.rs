@@ -81,6 +81,10 @@ impl Tracked {
         let again = matches!(code, 401 | 407);
         let accepted = matches!(code, 200..=299 | 408 | 481);
         if h.out {
+            if accepted && cseq <= MAX_CSEQ && self.order(false, cseq) == Order::New {
+                // The server's answer proves the number of the phone's BYE.
+                self.raise_cseq(false, cseq);
+            }
             return match (again, accepted) {
                 (true, _) => {
                     self.ending = self.ending.filter(|(_, why)| *why != Ending::PhoneBye);
