@@ -8,13 +8,16 @@ use super::lan::{Host, Lan};
 use super::{unix_us, wait};
 use anyhow::{Result, anyhow};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 /// Longest waits; a takeover by the slow path (a lease that runs out) is within them.
 const READY: Duration = Duration::from_secs(60);
 /// Long enough that a busy machine is not taken for a dead master.
 const HEARTBEAT: Duration = Duration::from_millis(200);
+
+/// No change for so long means that all changes are written.
+const STILL: Duration = Duration::from_millis(300);
 
 /// Everything that a test needs, ready for calls. `S` is the server.
 pub(crate) struct Ground<S> {
@@ -60,12 +63,24 @@ impl<S> Ground<S> {
         Ok(Self { agents, servers, etcd, rt, lan, master, successor })
     }
 
-    /// Waits until `n` calls are in etcd and the successor knows them.
+    /// Waits until `n` calls are in etcd, the successor knows them, and their last changes are written: nothing in etcd
+    /// has changed for ten times the 20 ms in which an agent collects changes, and more.
     pub(crate) fn wait_stored(&self, n: usize) -> Result<()> {
         wait::until("the calls to be stored", READY, || {
             let known =
                 self.agents[self.successor].instance().map_err(|e| format!("{e:#}"))?["calls"]["stored"].as_u64();
             if known == Some(n as u64) { Ok(()) } else { Err(format!("{known:?} of {n} are at the successor")) }
+        })?;
+        let mut seen = (String::new(), Instant::now());
+        wait::until("the calls' last changes to be written", READY, || {
+            let args = ["get", "--prefix", "/keepcall/test/instances/", "-w", "fields"];
+            let text = self.etcd.ctl(&self.lan, &args).map_err(|e| format!("{e:#}"))?;
+            // The header names the member that answered and its term.
+            let keys: String = text.lines().filter(|l| l.contains("ModRevision")).collect();
+            if keys != seen.0 {
+                seen = (keys, Instant::now());
+            }
+            if seen.1.elapsed() >= STILL { Ok(()) } else { Err("they still change".into()) }
         })
     }
 
