@@ -67,6 +67,14 @@ pub(super) struct Reading {
     sent: Time,
 }
 
+/// A read that was answered.
+#[derive(Clone, Copy, Debug)]
+struct LastRead {
+    /// The lease under which it was sent.
+    lease: Option<i64>,
+    sent: Time,
+}
+
 /// How this node became master, kept until it takes the addresses.
 #[derive(Clone, Debug)]
 pub(super) struct Won {
@@ -97,7 +105,7 @@ pub struct Election {
     pub(super) record: Option<Arc<Record>>,
     /// The record before its deletion: a hold may still rest on promises under it.
     pub(super) lost: Option<Arc<Record>>,
-    /// When this node learned that the record is missing.
+    /// When this node learned that the record is missing, or could last have missed another one's deletion.
     pub(super) lost_since: Time,
     /// This node held the addresses at that time.
     pub(super) held_at_loss: bool,
@@ -108,10 +116,11 @@ pub struct Election {
     /// Longest terms that a record or a master named.
     pub(super) known_terms: Option<Terms>,
     pub(super) lease: Option<LeaseState>,
-    /// The lease at the last read of the record, and the send time of that read.
-    read_under: Option<(i64, Time)>,
-    /// An earlier process of this name took part in this election and left its ticket.
-    pub(super) was_here: bool,
+    /// The last answered read.
+    last_read: Option<LastRead>,
+    /// A record may have existed that this process never read: an earlier process of its name took part in this
+    /// election and left its ticket, or there was time for a record between two reads that found none.
+    pub(super) unseen: bool,
     /// Time of this node's last ack, or of its start: it may have promised just before.
     pub(super) last_ack: Time,
     /// Start of the present silence: no heartbeat of any epoch since, although this process would have received it.
@@ -192,8 +201,8 @@ impl Election {
             top_epoch: 0,
             known_terms: None,
             lease: None,
-            read_under: None,
-            was_here: false,
+            last_read: None,
+            unseen: false,
             last_ack: now,
             silence: now,
             peers: BTreeMap::new(),

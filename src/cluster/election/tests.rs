@@ -1,7 +1,7 @@
 //! One node alone with its inputs, for rules that a whole cluster would hide.
 
 use super::types::Fault;
-use super::{Action, Election, Kind, LeaseState, Message, Request, Settings, Told};
+use super::{Action, Election, Failure, Kind, LeaseState, Message, Request, Settings, Told};
 use crate::cluster::record::{Alive, Record, Recorded, SCHEMA, Terms, View};
 use crate::cluster::settings::digest_of_vips;
 use crate::time::Time;
@@ -23,6 +23,8 @@ struct Alone {
     commits: Vec<Record>,
     beats: Vec<Time>,
     taken: usize,
+    /// etcd answers reads.
+    answers: bool,
 }
 
 impl Alone {
@@ -48,7 +50,17 @@ impl Alone {
         };
         let alive = record.as_ref().filter(|r| r.master == "a").map(|r| Alive { epoch: r.epoch, lease: LEASE });
         let election = Election::new(settings, now);
-        Self { election, now, record, alive, ticket: None, commits: Vec::new(), beats: Vec::new(), taken: 0 }
+        Self {
+            election,
+            now,
+            record,
+            alive,
+            ticket: None,
+            commits: Vec::new(),
+            beats: Vec::new(),
+            taken: 0,
+            answers: true,
+        }
     }
 
     fn view(&self) -> View {
@@ -73,6 +85,10 @@ impl Alone {
             match action {
                 Action::Store { id, request } => {
                     match request {
+                        Request::Read if !self.answers => {
+                            self.election.handle_failure(id, Failure::Definite, self.now);
+                            continue;
+                        }
                         Request::Read => {}
                         Request::Ticket(t) => self.ticket = Some(t),
                         Request::Commit(c) => {
@@ -92,17 +108,22 @@ impl Alone {
     /// Lets time pass; `b` acks each heartbeat if `acks` is set.
     fn pass(&mut self, time: Duration, acks: bool) {
         let end = self.now + time;
+        let mut before = self.beats.len();
+        self.settle();
         while self.now < end {
+            if acks && self.beats.len() > before {
+                self.ack();
+            }
             self.now = self.election.next_deadline().clamp(self.now, end);
-            let before = self.beats.len();
+            before = self.beats.len();
             let lease = LeaseState { id: LEASE, until: self.now + HOLD * 3 };
             self.election.set_lease(Some(lease), self.now);
             self.settle();
             self.election.handle_timeout(self.now);
             self.settle();
-            if acks && self.beats.len() > before {
-                self.ack();
-            }
+        }
+        if acks && self.beats.len() > before {
+            self.ack();
         }
     }
 
@@ -203,6 +224,61 @@ fn all_others_wait_until_nobody_can_vouch_for_the_master_of_a_deleted_record() {
         a.pass(LOST - Duration::from_secs(7), false);
         assert_eq!(a.commits.len(), 1, "{successor}");
     }
+}
+
+#[test]
+fn a_node_that_could_not_read_for_long_waits_anew_for_a_record_that_it_may_have_missed() {
+    for (fault, early) in [(None, 0), (Some(Fault::GapForgotten), 1)] {
+        let mut a = Alone::with(Some(record("b", "a")), fault);
+        a.hear(HOLD * 3);
+        a.lose();
+        a.election.set_ready(false, a.now);
+        a.pass(LOST, false);
+        a.answers = false;
+        a.pass(Duration::from_secs(5), false);
+        a.answers = true;
+        a.election.set_ready(true, a.now);
+        a.pass(Duration::from_secs(7), false);
+        assert_eq!(a.commits.len(), early, "{fault:?}");
+        a.pass(LOST - Duration::from_secs(6), false);
+        assert_eq!(a.commits.len(), 1, "{fault:?}");
+    }
+}
+
+#[test]
+fn a_node_without_a_fresh_read_is_not_elected_first() {
+    let mut a = Alone::new(Some(record("b", "a")));
+    a.hear(HOLD * 3);
+    a.lose();
+    a.answers = false;
+    a.pass(LOST * 3, false);
+    assert!(a.commits.is_empty(), "another record may have come and gone: {:?}", a.commits);
+}
+
+#[test]
+fn the_alive_key_of_an_unknown_epoch_starts_the_wait_again() {
+    let mut a = Alone::new(Some(record("b", "a")));
+    a.hear(HOLD * 3);
+    a.lose();
+    a.pass(HOLD * 3, false);
+    a.alive = Some(Alive { epoch: 12, lease: 99 });
+    a.pass(Duration::from_secs(2), false);
+    a.alive = None;
+    a.pass(Duration::from_secs(4), false);
+    assert!(a.commits.is_empty(), "{:?}", a.commits);
+    a.pass(LOST, false);
+    assert_eq!(a.commits.len(), 1);
+}
+
+#[test]
+fn a_lost_ticket_starts_the_wait_again() {
+    let mut a = Alone::new(Some(record("b", "a")));
+    a.hear(HOLD * 3);
+    a.lose();
+    a.pass(HOLD * 3, false);
+    a.ticket = None;
+    a.pass(Duration::from_secs(4), false);
+    assert!(a.commits.is_empty(), "{:?}", a.commits);
 }
 
 #[test]

@@ -64,6 +64,7 @@ pub(crate) enum Fault {
     AckNoRecord,
     OldVouch,
     FirstForgetful,
+    GapForgotten,
     RestoredBelieved,
     PauseForgotten,
     ForgetLiving,

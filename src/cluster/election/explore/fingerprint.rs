@@ -1,7 +1,7 @@
 //! The part of an election's state that decides its future. The pattern names every field, so that a new one cannot be
 //! forgotten: two states that differ in it would count as one, and the exploration would skip the difference.
 
-use super::{Election, InFlight, POLL, Peer, Reading, Won};
+use super::{Election, InFlight, LastRead, POLL, Peer, Reading, Won};
 use crate::cluster::election::explore::canon::Canon;
 use crate::cluster::election::types::Cause;
 use crate::cluster::record::{Recorded, View};
@@ -21,8 +21,8 @@ impl Election {
             top_epoch,
             known_terms,
             lease,
-            read_under,
-            was_here,
+            last_read,
+            unseen,
             last_ack,
             silence,
             peers,
@@ -101,7 +101,7 @@ impl Election {
         c.record(record.as_deref());
         c.record(lost.as_deref());
         if record.is_none() {
-            c.flags(&[*was_here, *held_at_loss]);
+            c.flags(&[*unseen, *held_at_loss]);
             c.time(*lost_since, self.lost_patience());
         }
         c.revision(*revision);
@@ -111,9 +111,11 @@ impl Election {
         if record.is_none() || c.deletable {
             c.number(lease_life.as_nanos() as u64);
         }
-        // Only whether it is the present lease matters.
-        let under = read_under.filter(|(under, _)| Some(*under) == lease.map(|l| l.id));
-        c.maybe_time(under.map(|(_, at)| at), crate::cluster::election::machine::FRESH);
+        // A vouch counts only a read under the present lease, a first election any read.
+        let present = |r: &LastRead| r.lease.is_some() && r.lease == lease.map(|l| l.id);
+        c.flags(&[last_read.as_ref().is_some_and(present)]);
+        let counts = last_read.filter(|r| record.is_none() || present(r));
+        c.maybe_time(counts.map(|r| r.sent), crate::cluster::election::machine::FRESH);
         c.time(*last_ack, long);
         if record.is_none() || c.deletable {
             c.time(*silence, long + s.heartbeat * crate::cluster::election::machine::follow::MISSED_BEATS);

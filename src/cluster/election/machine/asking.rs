@@ -1,6 +1,6 @@
 //! Sends requests to etcd one at a time, and learns from the answers.
 
-use super::{Election, InFlight, POLL, RETRY, Reading};
+use super::{Election, FRESH, InFlight, LastRead, POLL, RETRY, Reading};
 use crate::cluster::election::types::{Action, Commit, Failure, Request};
 use crate::cluster::record::{Alive, MAX_EPOCH, Record, Recorded, View};
 use crate::time::Time;
@@ -82,10 +82,14 @@ impl Election {
                 // etcd refused without a visible change: do not retry in a tight loop.
                 self.propose_not_before = now + Duration::from_millis(5);
             }
+            self.look_for_gap(&view, view.ticket.is_none(), now);
             self.learn(view, now);
         } else if let Some(read) = self.reading.take_if(|r| r.id == id) {
-            self.read_under = read.lease.map(|l| (l, read.sent));
-            self.was_here |= self.ticket.is_none() && read.ticket.is_some() && view.rewritten;
+            // A ticket that this read wrote replaced the former one, if that was still there.
+            let kept = if read.ticket.is_some() { view.rewritten } else { view.ticket.is_some() };
+            self.unseen |= self.ticket.is_none() && read.ticket.is_some() && view.rewritten;
+            self.look_for_gap(&view, !kept, now);
+            self.last_read = Some(LastRead { lease: read.lease, sent: read.sent });
             self.learn(view, now);
             // A ticket sent before a later transaction of ours does not void that transaction.
             if let Some(t) = read.ticket.filter(|_| self.inflight.is_none()) {
@@ -117,6 +121,38 @@ impl Election {
             self.read_not_before = now + RETRY;
         }
         self.advance(now);
+    }
+
+    /// Starts the wait for a first election again if another record may have come and gone between two views without a
+    /// record. Its master may hold as long as others vouch, as after the first deletion.
+    ///
+    /// A record that existed for less than [`FRESH`] leaves its master's `alive`, which lives as long as a lease. If all
+    /// keys were deleted, this node's ticket is gone too.
+    fn look_for_gap(&mut self, view: &View, ticket_gone: bool, now: Time) {
+        let Some(before) = self.view.as_ref().filter(|v| v.record == Recorded::Missing) else { return };
+        let epoch = |v: &View| v.alive.map_or(0, |a| a.epoch);
+        let ticket_lost = ticket_gone && self.ticket.is_some();
+        let newer = epoch(view) > epoch(before).max(self.lost.as_ref().map_or(0, |r| r.epoch));
+        let gap = self.last_read.is_none_or(|r| now > r.sent + FRESH);
+        #[cfg(test)]
+        let (newer, gap) = if self.broken(crate::cluster::election::types::Fault::GapForgotten) {
+            (false, false)
+        } else {
+            (newer, gap)
+        };
+        if view.record == Recorded::Missing && self.record.is_none() && (newer || gap || ticket_lost) {
+            (self.lost_since, self.held_at_loss, self.unseen) = (now, false, true);
+            self.doubt |= ticket_lost;
+        }
+    }
+
+    /// Whether the last read is young enough that no record can have come and gone unseen since.
+    pub(in crate::cluster::election) fn has_read_lately(&self, now: Time) -> bool {
+        #[cfg(test)]
+        if self.broken(crate::cluster::election::types::Fault::GapForgotten) {
+            return true;
+        }
+        self.last_read.is_some_and(|r| now < r.sent + FRESH)
     }
 
     fn learn(&mut self, view: View, now: Time) {

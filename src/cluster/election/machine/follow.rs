@@ -36,6 +36,10 @@ impl Election {
             return;
         }
         let Some(view) = &self.view else { return };
+        // On an older read, a record may have come and gone since. The next read decides.
+        if !self.has_read_lately(now) {
+            return;
+        }
         // The lost record had other addresses, and its master may still hold them.
         if self.lost.as_ref().is_some_and(|r| !self.agrees(r)) {
             return;
@@ -104,9 +108,9 @@ impl Election {
         let deleted = self.lost.is_some();
         #[cfg(test)]
         let deleted = deleted && !self.broken(crate::cluster::election::types::Fault::FirstBlind);
-        // An epoch was heard, or an earlier process of this name took part. So a record existed, although this process
-        // never read it.
-        let before = self.lost.is_none() && (self.top_epoch > 0 || self.was_here);
+        // An epoch was heard, an earlier process of this name took part, or this process could not read for a while. So
+        // a record existed, or may have existed, although this process never read it.
+        let before = self.lost.is_none() && (self.top_epoch > 0 || self.unseen);
         #[cfg(test)]
         let before = before && !self.broken(crate::cluster::election::types::Fault::FirstForgetful);
         if !deleted && !before {
@@ -120,10 +124,11 @@ impl Election {
     /// After this time, every node that vouched for the master of a deleted record has read that it is gone or vouches
     /// no longer, and the holds on its word have ended.
     pub(in crate::cluster::election) fn lost_patience(&self) -> Duration {
-        // An unknown hold is shorter than a lease: the configuration check demands it. The slowest voucher's clock is
-        // measured here by the fastest clock.
+        // An unknown hold is shorter than a lease: the configuration check demands it. etcd grants whole seconds, of
+        // which this node saw some less. The slowest voucher's clock is measured here by the fastest clock.
         let slack = 1.0 + 2.0 * self.s.drift;
-        (FRESH + self.lease_life).mul_f64(slack).max(FRESH.mul_f64(slack) + self.long_hold())
+        let lease = Duration::from_secs(self.lease_life.as_secs() + u64::from(self.lease_life.subsec_nanos() > 0));
+        (FRESH + lease).mul_f64(slack).max(FRESH.mul_f64(slack) + self.long_hold())
     }
 
     /// Whether this node may attempt a slow takeover from the record's master at all.

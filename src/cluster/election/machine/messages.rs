@@ -142,7 +142,7 @@ impl Election {
         let fresh = |sent: Time| now < sent + FRESH;
         #[cfg(test)]
         let fresh = |sent: Time| fresh(sent) || self.broken(crate::cluster::election::types::Fault::OldVouch);
-        let read = |l: &LeaseState| self.read_under.is_some_and(|(lease, sent)| lease == l.id && fresh(sent));
+        let read = |l: &LeaseState| self.last_read.is_some_and(|r| r.lease == Some(l.id) && fresh(r.sent));
         self.lease.is_some_and(|l| now < l.until && read(&l)) && self.unreadable.is_none()
     }
 }

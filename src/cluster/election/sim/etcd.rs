@@ -80,6 +80,11 @@ impl Etcd {
         self.nodes.contains_key(node)
     }
 
+    /// Whether a process of this node ever wrote its ticket.
+    pub(super) fn has_ticket(&self, node: &str) -> bool {
+        self.tickets.contains_key(node)
+    }
+
     pub(super) fn grant(&mut self, t: u64) -> i64 {
         self.next_lease += 1;
         self.leases.insert(self.next_lease, t + self.ttl);

@@ -97,7 +97,7 @@ fn hold(seeds: Range<u64>) {
 /// its wait if the node registered since (its run's revision), waits `hold` with the allowance for its clock, and so
 /// comes after `d + hold >= a + hold`. The rule stays as a second line: a missing key then always means the same,
 /// however it vanished.
-const RULES: [(Fault, &str); 35] = [
+const RULES: [(Fault, &str); 36] = [
     (Fault::AckInDoubt, "an ack while a transaction is in doubt"),
     (Fault::NoLowering, "arming a successor without lowering the hold first"),
     (Fault::NoRestartSilence, "contending right after a restart"),
@@ -123,6 +123,7 @@ const RULES: [(Fault, &str); 35] = [
     (Fault::FirstBlind, "a first election that does not look at what the deleted record said"),
     (Fault::OldVouch, "a vouch on a read of long ago"),
     (Fault::FirstForgetful, "a first election at once, although an epoch was heard of"),
+    (Fault::GapForgotten, "a first election that takes two views without a record for one and the same absence"),
     (Fault::AckNoRecord, "an ack to a master although there is no record"),
     (Fault::AdoptFull, "a restarted agent that adopts a full hold"),
     (Fault::OwnHold, "a hold counted by the master's own settings, whatever the record says"),

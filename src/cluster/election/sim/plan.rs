@@ -51,7 +51,9 @@ pub(super) struct Plan {
     pub(super) preempt: bool,
     /// One node stays without power after the faults.
     pub(super) dead: bool,
-    /// The record was deleted.
+    /// The script deletes the record, and the next one as well.
+    pub(super) twice: bool,
+    /// The record was deleted, or a node may believe so.
     pub(super) deleted: bool,
     pub(super) first_fault: u64,
     /// The faults end here.
@@ -86,6 +88,7 @@ impl Plan {
             hints: r.pick(&[100, 100, 30, 0]),
             preempt: r.chance(25),
             dead: mode == Mode::Chaos && r.chance(30),
+            twice: false,
             deleted: false,
             first_fault: 500 * MS,
             calm: 14_000 * MS,
@@ -102,6 +105,12 @@ impl Plan {
                     // Long enough for the difference in rates to add up to about etcd's tick.
                     (p.ttl, p.calm) = (5000 * MS, 20_000 * MS);
                 }
+                p.twice = unlike.chance(8);
+                if p.twice {
+                    // The sequence takes a wait with the slower clock, two leases' ends, and some seconds.
+                    let wait = (p.patience() as f64 * (1.0 + p.drift)) as u64;
+                    p.calm = p.first_fault + wait + p.ttl + 8500 * MS;
+                }
             }
             Mode::Etcd | Mode::Agent => {
                 (p.first_fault, p.preempt, p.calm) = (5000 * MS, false, 15_000 * MS);
@@ -115,6 +124,11 @@ impl Plan {
     pub(super) fn settle(&mut self) {
         self.steady = self.calm + self.bound();
         self.end = self.steady + 3000 * MS;
+    }
+
+    /// How long a node waits that knows of a deleted record, by its own clock.
+    pub(super) fn patience(&self) -> u64 {
+        ((FRESH + self.ttl) as f64 * (1.0 + 2.0 * self.drift)) as u64
     }
 
     /// Within this time after the faults a holder exists again, and it stays.
@@ -137,8 +151,7 @@ impl Plan {
         let slow = self.ttl + TICK + POLL + 2 * hold;
         let claim = CLAIM_PATIENCE + hold;
         let preempt = if self.preempt { PREEMPT_DELAY + FLAP_WINDOW } else { 0 };
-        let patience = ((FRESH + self.ttl) as f64 * (1.0 + 2.0 * self.drift)) as u64;
-        let lost = if self.deleted { POLL + patience + hold } else { 0 };
+        let lost = if self.deleted { POLL + self.patience() + hold } else { 0 };
         LATEST + slow.max(claim).max(lost) + 2 * (RPC_TIMEOUT + PAUSE) + preempt
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct Watched {
     pub(super) asked: Option<u64>,
     /// An operator deleted the record, and no new one exists yet.
     pub(super) deleted: bool,
+    /// When an operator last deleted it.
+    pub(super) lost_at: Option<u64>,
 }
 
 impl World {

@@ -151,6 +151,11 @@ impl World {
     /// The faults end: everything recovers, except perhaps one host.
     pub(super) fn calm(&mut self) {
         self.net.heal();
+        if self.etcd.record.is_none() {
+            // A node that could not read for a while waits as if a record had been deleted meanwhile.
+            self.plan.deleted = true;
+            self.plan.settle();
+        }
         self.outage += 1;
         if self.etcd.down {
             self.etcd.elected(self.t);

@@ -27,8 +27,8 @@ pub(super) enum Step {
     /// This node's next change of the record goes to two members of etcd: delay of the first copy, and arrival of the
     /// second from the start of the sequence.
     Copies(usize, u64, u64),
-    /// This node's reads are lost from now on.
-    Unread(usize),
+    /// This node's reads are lost from now on; none's, without a node.
+    Unread(Option<usize>),
     /// An operator pauses or resumes the cluster.
     Pause(bool),
     /// etcd has no leader for this time.
@@ -68,8 +68,10 @@ impl World {
 
     pub(super) fn script(&mut self) {
         let (h, s, t) = self.cast();
+        let twice = self.plan.twice;
         let rising = self.plan.holds[0] != self.plan.holds[1] && self.unlike.chance(40);
         let steps = match self.r.below(17) {
+            _ if twice => self.deleted_twice(h, s, t),
             _ if rising => self.rising_hold(h, s),
             _ if self.copies.chance(10) => self.refused_copy(h, s),
             _ if self.copies.chance(10) => self.copy_of_a_first_record(h),
@@ -377,7 +379,7 @@ impl World {
             Step::Stop(a, how) => self.stop(a, how),
             Step::Switch(a) => self.switchover(a, None),
             Step::Late(a, d) => self.net.late_commit = Some((a, d * MS)),
-            Step::Unread(a) => self.net.unread = Some(a),
+            Step::Unread(a) => self.net.unread = a,
             Step::Copies(a, first, second) => self.net.two_copies = Some((a, first * MS, self.t + second * MS)),
             Step::Pause(on) => {
                 self.etcd.pause(on.then(|| "by an operator".to_owned()));

@@ -1,8 +1,13 @@
 //! Sequences about the whole record: deleted, written twice, or changed by an operator.
 
-use super::super::node::Leaving;
+use super::super::node::{Leaving, Node};
 use super::super::{MS, World};
 use super::{Step, Steps};
+use crate::cluster::election::Election;
+
+/// Least time between two deletions of which a node may have missed the record in between. It sees both as one if its
+/// reads are no further apart than four seconds. The fifth second covers a late answer and the clocks.
+const TWICE: u64 = 5000 * MS;
 
 impl World {
     /// A takeover goes to two members of etcd. One refuses it because of a pause, and the pause ends before the other
@@ -53,7 +58,7 @@ impl World {
             (0, Step::EtcdCut(h)),
             // The successor believes that the cluster is paused, so it does not contend for the record either.
             (0, Step::Pause(true)),
-            (lost - 1, Step::Unread(s)),
+            (lost - 1, Step::Unread(Some(s))),
             (lost, Step::Pause(false)),
             (lost, Step::LoseRecord),
             (lost + 1, Step::Cut(s, t)),
@@ -62,6 +67,35 @@ impl World {
             (start, Step::Start(t)),
             (lost + away + 1000, Step::HealAll),
         ]
+    }
+
+    /// A record is deleted, and the next one as well, while a node cannot read. That node sees no record before and
+    /// after; the second master then holds on a successor that cannot read either.
+    pub(super) fn deleted_twice(&mut self, h: usize, s: usize, t: usize) -> Steps {
+        let ttl = self.plan.ttl / MS;
+        // Without a hint, nodes read that the record is missing after up to two seconds. The pause keeps all from
+        // contending until then, and the node that cannot read until the end.
+        let read = self.ms(2100, 2300);
+        let elected = read + (self.plan.patience() as f64 * (1.0 + self.plan.drift)) as u64 / MS;
+        let cut = elected + self.ms(300, 1200);
+        let lost = cut + ttl + self.ms(600, 1200);
+        let (d, back) = (self.ms(0, 800), self.ms(5, 300));
+        let others = (0..self.nodes.len()).filter(|i| ![s, t].contains(i));
+        let mut v: Steps = others.map(|i| (0, Step::PowerOff(i))).collect();
+        v.extend([
+            (0, Step::Pause(true)),
+            (1, Step::LoseRecord),
+            (read, Step::Unread(Some(t))),
+            (read, Step::Cut(s, t)),
+            (read + 1, Step::Pause(false)),
+            (read + 2, Step::Start(h)),
+            (cut, Step::EtcdCut(s)),
+            (lost - d, Step::EtcdCut(h)),
+            (lost, Step::LoseRecord),
+            (lost + back, Step::Unread(None)),
+            (lost + back + 2500, Step::HealAll),
+        ]);
+        v
     }
 
     pub(super) fn operator(&mut self, h: usize, s: usize, t: usize) -> Steps {
@@ -172,8 +206,16 @@ impl World {
     /// Deletes the record, if assumption 7 permits it.
     pub(in super::super) fn lose_record(&mut self) {
         let Some((_, r)) = &self.etcd.record else { return };
-        // Every node is a member, so that none could take it for the first election.
-        if r.members.len() == self.nodes.len() {
+        // Every node is a member, so the master holds on nobody's word without this node's. Of the second deletion of
+        // `deleted_twice` a node may have been a member before: nobody stays cut off from etcd for long after it.
+        let apart = self.plan.twice && self.watched.lost_at.is_some_and(|at| self.t > at + TWICE);
+        let knows = |n: &Node| {
+            let was_here = |e: &Election| e.record.is_some() || e.lost.is_some() || e.top_epoch > 0 || e.unseen;
+            r.members.iter().any(|m| m == n.name)
+                || (apart && self.etcd.has_ticket(n.name) && n.election.as_deref().is_none_or(was_here))
+        };
+        if self.nodes.iter().all(knows) {
+            self.watched.lost_at = Some(self.t);
             self.watched.deleted = true;
             self.plan.deleted = true;
             self.plan.settle();
