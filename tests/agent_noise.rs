@@ -140,7 +140,7 @@ fn calls_outlive_noise_and_spoilt_keys() {
     make_noise(lan.host("obs").unwrap(), &targets, 400);
     let since = unix_us();
     assert!(a.is_alive());
-    a.says("heartbeat not accepted");
+    a.says("heartbeat refused");
     a.is_armed("b");
 
     // Calls spoiled or deleted in etcd are stored again; the others stay as they are.

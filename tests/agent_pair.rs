@@ -39,7 +39,7 @@ fn nodes_that_do_not_belong_together_are_told_apart() {
     b.key(b"another key, which is long enough to be one");
     let second = b.start();
     // Only a master sends heartbeats; a heartbeat that is not accepted gets no answer.
-    second.says("heartbeat not accepted");
+    second.says("heartbeat refused");
     assert!(second.log().contains("key_file") && second.log().contains("10.44.0.1:"), "{}", second.log());
     let against = |out: &str| out.contains("was never heard") && out.contains("key_file");
     wait::until("b to be a candidate", SOON, || {
