@@ -68,10 +68,7 @@ fn what_fails_starts_again_and_neither_address_nor_role_takes_note() {
         &[("recovery:panic", CALLS, "recovery panicked")],
         &[("control:panic", CONTROL, "command line panicked")],
         // Both at once: each takes the watchdog's ten seconds.
-        &[
-            ("learning:loop", CALLS, "learning did not come back"),
-            ("control:loop", CONTROL, "command line did not come back"),
-        ],
+        &[("learning:loop", CALLS, "learning was stuck"), ("control:loop", CONTROL, "command line was stuck")],
     ];
     for step in steps {
         step.iter().for_each(|(kind, ..)| do_it(kind));

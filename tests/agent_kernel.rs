@@ -47,7 +47,7 @@ fn an_address_that_is_held_and_not_there_is_told_and_put_back() {
             })
             .unwrap();
         };
-    let removed = format!("needs repair: somebody removed {VIP4}/24 from eth0");
+    let removed = format!("needs repair: another program removed {VIP4}/24 from eth0");
     wait::until("a removal to be told by status", SOON, || {
         remove();
         put_back();

@@ -59,7 +59,7 @@ fn commands_without_an_agent_say_where_it_should_be() {
         assert!(code == 2 && err.contains("nonsense") && err.contains("`keepcall status`"), "{command}: {code} {err}");
     }
     let (code, _, err) = node.run(&["switchover", "--yes"]);
-    assert!(code == 5 && err.contains("nobody is master"), "{code} {err}");
+    assert!(code == 5 && err.contains("no node is master"), "{code} {err}");
     agent.stops();
 }
 

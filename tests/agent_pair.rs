@@ -176,7 +176,7 @@ fn the_address_and_the_tables_are_put_back() {
         })
         .unwrap();
     }
-    a.says("somebody removed the address");
+    a.says("another program removed the address");
     for agent in [&a, &b] {
         let host = &agent.node.host;
         let before = tables(agent);
@@ -187,8 +187,8 @@ fn the_address_and_the_tables_are_put_back() {
             if now == before { Ok(()) } else { Err(now) }
         })
         .unwrap();
-        agent.says("somebody deleted the fence");
-        agent.says("answer for the addresses with a right only");
+        agent.says("another program deleted the fence");
+        agent.says("another program deleted the kernel lease");
         agent.is_calm();
     }
     assert_eq!(epoch(&a), before);
