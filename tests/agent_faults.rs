@@ -93,7 +93,7 @@ fn what_fails_starts_again_and_neither_address_nor_role_takes_note() {
     let parts = agent.history().unwrap().iter().filter(|e| e["cause"] == "part").count();
     assert_eq!(parts, 3, "each failure of the part that has the calls is told");
     let (_, text) = (0, agent.run(&["status"]).unwrap());
-    assert!(text.contains("calls of sip: running, started again 3 times"), "{text}");
+    assert!(text.contains("calls of sip: running, restarted 3 times"), "{text}");
 
     // The part works as before: it sees the end of the calls, which the server carried all the time.
     assert_eq!(calls.hang_up(SOON).unwrap(), 2);

@@ -59,7 +59,7 @@ fn fails(agent: &Agent, fault: &str, why: &str, n: u32, stir: impl Fn()) {
     println!("{fault}: seen again after {} ms", (unix_us() - at) / 1000);
     assert!(part(&status)["why"].as_str().unwrap().contains(why), "{status}");
     let (_, text, _) = agent.node.run(&["status"]);
-    assert!(text.contains(&format!("calls of sip: running, started again {n} time")), "{text}");
+    assert!(text.contains(&format!("calls of sip: running, restarted {n} time")), "{text}");
 }
 
 fn is_connected(agent: &Agent, protocol: &str) {

@@ -45,7 +45,7 @@ pub(super) fn run(global: &Global, args: &CheckArgs) -> Result<(), u8> {
                 };
                 out.json(&serde_json::json!({ "ok": false, "file": origin, "errors": errors, "warnings": [] }));
             } else {
-                complain(&format!("the configuration cannot be used\n\n{e}"));
+                complain(&format!("cannot use the configuration\n\n{e}"));
             }
             Err(BAD_CONFIG)
         }
@@ -60,7 +60,7 @@ fn files_to_come(path: &Path, e: ConfigError) -> Result<Loaded, ConfigError> {
         return Err(ConfigError::Invalid { origin, problems });
     };
     loaded.warnings.extend(problems.into_iter().map(|mut p| {
-        p.message.push_str("; the agent waits for it");
+        p.message.push_str("; the agent waits until this is repaired");
         p
     }));
     Ok(loaded)

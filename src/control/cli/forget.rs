@@ -28,7 +28,7 @@ pub(super) fn run(global: &Global, args: &ForgetArgs) -> Result<(), u8> {
     if args.json {
         out.json(&done);
     } else {
-        out.line(&format!("{}: {} is no member any more", done.instance, done.node));
+        out.line(&format!("{}: {} is no longer a member", done.instance, done.node));
     }
     Ok(())
 }

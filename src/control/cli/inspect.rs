@@ -47,11 +47,11 @@ pub fn inspect(args: &InspectArgs) -> u8 {
     };
     if let Some(wanted) = &args.call {
         let Some(call) = find(&report, wanted) else {
-            let why = format!("no call {wanted} among the {} of the file", report.calls.len());
+            let why = format!("no call {wanted} among the {} calls in the file", report.calls.len());
             if args.json {
                 out.json(&serde_json::json!({ "error": { "message": why } }));
             }
-            complain(&format!("{why}\n  = run it without --call to see them all"));
+            complain(&format!("{why}\n  = omit --call to list all calls"));
             return USAGE;
         };
         report.calls = vec![report.calls.swap_remove(call)];

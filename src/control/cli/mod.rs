@@ -153,7 +153,7 @@ pub fn run(global: &Global, command: &Command) -> u8 {
 
 /// An answer of the wrong kind: the agent has another version.
 fn unexpected() -> u8 {
-    complain("the agent answered something else\n  = use the command line of the agent's version");
+    complain("the agent sent an answer of the wrong kind\n  = use the keepcall command of the agent's release");
     FAILED
 }
 

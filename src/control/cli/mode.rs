@@ -76,8 +76,8 @@ pub(super) fn consequence(now: &ModeReply, wanted: Wanted) -> Option<String> {
     let ModeChange::Set(after) = ModeChange::from(wanted) else { return None };
     (after < before && before == Mode::Full && now.carried > 0).then(|| {
         format!(
-            "{} calls are carried here: they keep their audio, but nobody answers their phones any more; who hangs up leaves the other \
-             party in silence\n",
+            "{} calls are carried on this node: the calls keep their audio, but the agent no longer answers the \
+             phones, so a party that hangs up leaves the other party in silence\n",
             now.carried
         )
     })
@@ -85,7 +85,7 @@ pub(super) fn consequence(now: &ModeReply, wanted: Wanted) -> Option<String> {
 
 fn agree(out: &mut Output, now: &ModeReply, wanted: Wanted) -> Result<(), u8> {
     if !std::io::stdin().is_terminal() {
-        complain("nobody is there to ask\n  = add --yes to change the mode without asking");
+        complain("no terminal to ask for confirmation\n  = add --yes to change the mode without confirmation");
         return Err(REFUSED);
     }
     // The question goes to the terminal; the output may be a file.
@@ -99,7 +99,7 @@ fn agree(out: &mut Output, now: &ModeReply, wanted: Wanted) -> Result<(), u8> {
     if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
         return Ok(());
     }
-    out.line("nothing was done");
+    out.line("cancelled: nothing was changed");
     Err(REFUSED)
 }
 
@@ -117,10 +117,14 @@ pub(super) fn warnings(instance: &str, status: &ModeStatus) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     if let Some(mixed) = status.mixed() {
-        let _ = writeln!(text, "{instance}: NOT the same mode on every node: {}", printable(&mixed));
+        let _ = writeln!(text, "{instance}: the mode is NOT the same on every node: {}", printable(&mixed));
     }
     if let Some(problem) = &status.problem {
-        let _ = writeln!(text, "{instance}: the mode in etcd cannot be read ({}): set it again", printable(problem));
+        let _ = writeln!(
+            text,
+            "{instance}: cannot read the mode in etcd ({}): set the mode again with `keepcall mode {instance} MODE`",
+            printable(problem)
+        );
     }
     text
 }

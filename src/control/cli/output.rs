@@ -34,7 +34,7 @@ impl Output {
     pub(super) fn json(&mut self, value: &impl Serialize) {
         match serde_json::to_string(value) {
             Ok(text) => self.line(&text),
-            Err(e) => complain(&format!("cannot be written as JSON: {e}")),
+            Err(e) => complain(&format!("cannot write the answer as JSON: {e}")),
         }
     }
 

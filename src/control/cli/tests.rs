@@ -142,7 +142,7 @@ fn the_status_shows_master_nodes_checks_and_calls() {
         "83",
         "never",
         "evil .[2J",
-        "STOOD STILL for 977 ms",
+        "STALLED for up to 977 ms",
     ] {
         assert!(text.contains(part), "{part} in\n{text}");
     }
