@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 /// Arguments of `keepcall check-config`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct CheckArgs {
-    /// The file [default: that of --config]
+    /// Configuration file [default: the file of --config]
     file: Option<PathBuf>,
-    /// Ignore the files and the group named in it: for checking another host's configuration
+    /// Do not check the files and the group that the configuration names (for the configuration of another host)
     #[arg(long)]
     no_files: bool,
-    /// The result as one JSON object on one line
+    /// Print one JSON object on one line
     #[arg(long)]
     json: bool,
 }

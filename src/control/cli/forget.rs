@@ -11,12 +11,12 @@ const WAIT: Duration = Duration::from_secs(15);
 /// Arguments of `keepcall forget`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ForgetArgs {
-    /// The node; its agent must be stopped
+    /// Node to remove; its agent must be stopped
     node: String,
-    /// The instance; may be left out if the agent has only one
+    /// Instance; optional if the agent has only one
     #[arg(long, value_name = "NAME")]
     instance: Option<String>,
-    /// The result as one JSON object on one line
+    /// Print one JSON object on one line
     #[arg(long)]
     json: bool,
 }

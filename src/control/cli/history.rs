@@ -9,12 +9,12 @@ use std::fmt::Write as _;
 /// Arguments of `keepcall history`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct HistoryArgs {
-    /// Only the changes of this instance
+    /// Show only the changes of this instance
     instance: Option<String>,
     /// Number of changes to show, newest first
     #[arg(long, default_value_t = 20, value_name = "N")]
     limit: usize,
-    /// A JSON array on one line
+    /// Print one JSON array on one line
     #[arg(long)]
     json: bool,
 }

@@ -16,16 +16,16 @@ use std::path::PathBuf;
 pub struct InspectArgs {
     /// Capture of the server's SIP (pcap or pcapng)
     pub file: PathBuf,
-    /// The server's address in the capture; may be repeated [default: detected from the traffic]
+    /// Address of the server in the capture; may be repeated [default: detected from the traffic]
     #[arg(long = "vip", value_name = "IP")]
     pub vips: Vec<IpAddr>,
-    /// UDP port of the server's SIP; may be repeated [default: detected from the traffic]
+    /// UDP port of the server for SIP; may be repeated [default: detected from the traffic]
     #[arg(long = "port", value_name = "PORT")]
     pub ports: Vec<u16>,
-    /// Show everything about one call: its id (or the beginning of it), its number in the table, or one of its Call-IDs
+    /// Show all details of one call: its id (or the start of its id), its number in the table, or one of its Call-IDs
     #[arg(long = "call", value_name = "CALL")]
     call: Option<String>,
-    /// The report as one JSON object on one line
+    /// Print one JSON object on one line
     #[arg(long)]
     json: bool,
 }

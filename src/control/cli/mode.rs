@@ -10,15 +10,15 @@ use std::io::{IsTerminal as _, Write as _};
 /// Arguments of `keepcall mode`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ModeArgs {
-    /// The instance; may be left out, with the mode, if the agent has only one
+    /// Instance; without a mode, optional if the agent has only one
     instance: Option<String>,
-    /// The new mode on every node; without it, the current mode is shown
+    /// New mode on every node; without it, the command shows the current mode
     #[arg(value_enum)]
     mode: Option<Wanted>,
     /// Do not ask for confirmation
     #[arg(long, short)]
     yes: bool,
-    /// The result as one JSON object on one line
+    /// Print one JSON object on one line
     #[arg(long)]
     json: bool,
 }
@@ -26,13 +26,13 @@ pub struct ModeArgs {
 /// A mode, or back to the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Wanted {
-    /// Learn, and report what would have been done; send nothing, relay nothing
+    /// Learn calls, and report what the other modes would do; send no SIP, relay no audio
     Observe,
     /// Relay audio; send no SIP
     Audio,
-    /// Relay audio, re-INVITE, and carry calls
+    /// Relay audio, send re-INVITEs, and carry calls
     Full,
-    /// The mode in each node's configuration
+    /// Use the mode in each node's configuration
     Configured,
 }
 

@@ -7,10 +7,10 @@ use crate::control::api::{PauseState, Reply, Request};
 /// Arguments of `keepcall pause`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct PauseArgs {
-    /// The reason; `status` shows it on every node
+    /// Reason, which `status` shows on every node
     #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
     reason: String,
-    /// The result as one JSON object on one line
+    /// Print one JSON object on one line
     #[arg(long)]
     json: bool,
 }
@@ -18,7 +18,7 @@ pub struct PauseArgs {
 /// Arguments of `keepcall resume`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ResumeArgs {
-    /// The result as one JSON object on one line
+    /// Print one JSON object on one line
     #[arg(long)]
     json: bool,
 }

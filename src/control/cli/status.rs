@@ -15,10 +15,10 @@ use std::time::Duration;
 /// Arguments of `keepcall status`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct StatusArgs {
-    /// Refresh each second, until interrupted
+    /// Repeat every second, until interrupted
     #[arg(long)]
     watch: bool,
-    /// One JSON object on one line
+    /// Print one JSON object on one line
     #[arg(long)]
     json: bool,
 }

@@ -9,18 +9,18 @@ use std::time::Duration;
 /// Arguments of `keepcall switchover`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SwitchoverArgs {
-    /// The instance; may be left out if the agent has only one
+    /// Instance; optional if the agent has only one
     instance: Option<String>,
-    /// The node to hand over to [default: the best candidate]
+    /// Node to hand over to [default: the best candidate]
     #[arg(long, value_name = "NODE")]
     to: Option<String>,
     /// Do not ask for confirmation
     #[arg(long, short)]
     yes: bool,
-    /// The result as one JSON object on one line
+    /// Print one JSON object on one line
     #[arg(long)]
     json: bool,
-    /// How long to wait for the result
+    /// Time to wait for the result
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration, value_name = "TIME")]
     timeout: Duration,
 }
