@@ -1,7 +1,7 @@
 //! `keepcall status`
 
 use super::mode;
-use super::output::{Output, ago, complain, or_dash, printable, span, table};
+use super::output::{Output, ago, complain, duration, or_dash, printable, span, table};
 use super::{Global, QUICK, unexpected};
 use crate::calls::tracker::Learning;
 use crate::cluster::settings::Difference;
@@ -97,7 +97,7 @@ pub(super) fn render(status: &Status) -> String {
             text,
             "{}: the master changed too often; the next change that can wait is possible in {}",
             i.name,
-            span(i.held_down_ms)
+            duration(i.held_down_ms)
         );
     }
     for (i, c) in status.instances.iter().flat_map(|i| i.conflicts.iter().map(move |c| (i, c))) {
