@@ -103,8 +103,8 @@ impl Prepared {
         }
         self.set("net/ipv6/conf/all/forwarding", "1");
         self.warnings.push(
-            "the agent has set net.ipv6.conf.all.forwarding, because this kernel (before 6.17) forwards IPv6 on all \
-             interfaces or on none; add ip6 filter rules if this host must not route between its networks"
+            "net.ipv6.conf.all.forwarding is on, because this kernel (before 6.17) forwards IPv6 on all interfaces or on \
+             none; add ip6 filter rules if this host must not route between its networks"
                 .to_owned(),
         );
     }
