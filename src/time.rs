@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// An instant on this node's `CLOCK_BOOTTIME`, in nanoseconds since boot.
 ///
-/// Code never compares times of two nodes, only the rates of their clocks, by `drift` (see `docs/election.md`).
+/// Code never compares times of two nodes, only the rates of their clocks, by `drift` (see `docs/election-proof.md`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(u64);
 
