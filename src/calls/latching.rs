@@ -95,8 +95,8 @@ impl fmt::Display for Unbelieved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} sampled RTP packets were not believed, the last to {} from {}: neither SDP nor signalling names that host, or it does not \
-             go on with the phone's stream; for that call {} stays",
+            "keepcall did not believe {} RTP samples, the last to {} from {}: neither SDP nor signalling names that \
+             host, or the samples do not continue the phone's stream; latching keeps {} for that call",
             self.count, self.at, self.from, self.kept
         )
     }

@@ -242,7 +242,7 @@ impl Leg {
             Transport::Udp => {}
             // The phone opened the connection, and the connection died with the server.
             Transport::Tcp | Transport::Tls | Transport::Ws => {
-                why.push("it runs over a connection that only the phone can open")
+                why.push("the leg uses TCP, TLS or WebSocket, and only the phone can open a new connection")
             }
         }
         (!why.is_empty()).then(|| why.join("; "))

@@ -100,7 +100,7 @@ impl Keep {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum FlushError {
     /// Time-out.
-    #[error("{pending} changed calls could not be written to etcd in time{}", last_error.as_ref().map(|e| format!(": {e}")).unwrap_or_default())]
+    #[error("etcd did not store {pending} changed calls in time{}", last_error.as_ref().map(|e| format!(": {e}")).unwrap_or_default())]
     Late {
         /// Calls whose newest state is not known to be written.
         pending: usize,
@@ -108,7 +108,7 @@ pub enum FlushError {
         last_error: Option<String>,
     },
     /// etcd names another node as the writer, so this one may no longer write.
-    #[error("this node is no longer allowed to write the calls of the instance")]
+    #[error("this node may no longer write the calls of the instance: etcd names another node as the writer")]
     Refused,
     /// The store's task has ended.
     #[error("the call store has stopped")]
@@ -200,10 +200,7 @@ impl StoreHandle {
         if !state.queue.push(event) && state.warned.is_none_or(|at| clock::now().since(at) >= WARN_EVERY) {
             state.warned = Some(clock::now());
             let dropped = state.queue.dropped;
-            tracing::warn!(
-                dropped,
-                "changed calls are not stored: too many wait for etcd; raise max_calls or check etcd"
-            );
+            tracing::warn!(dropped, "dropping changed calls: too many wait for etcd; check etcd, or raise max_calls");
         }
         drop(state);
         // A full channel means that a ring is already waiting.

@@ -32,9 +32,9 @@ const ID_DIGITS: usize = 24;
 /// Reason of a [`CallEvent::Delete`]: the single leg became part of a two-leg call.
 pub const PAIRED: &str = "paired with another leg";
 /// Reason of a [`CallEvent::Delete`]: a leg of the two-leg call was joined to another leg.
-pub const REJOINED: &str = "a leg was joined to another";
+pub const REJOINED: &str = "a leg of the call now has another partner";
 /// Reason of a [`CallEvent::Delete`]: the server separated the legs of the two-leg call.
-pub const PARTED: &str = "the server took the legs apart";
+pub const PARTED: &str = "the server separated the legs";
 
 /// Settings of a [`Table`] for its instance.
 #[derive(Clone, Debug)]

@@ -310,7 +310,7 @@ impl Tracker {
                     (_, Some((_, why))) => why.reason(),
                     (LegState::Confirmed, None) => {
                         self.counters.swept += 1;
-                        "nothing was heard of it for too long"
+                        "no sign of life for too long"
                     }
                     _ => "never answered",
                 };

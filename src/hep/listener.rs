@@ -60,9 +60,9 @@ impl Shared {
             Taken::PassedOver => (None, true),
             Taken::Refused { why, tell } => {
                 if tell {
-                    warn!(instance = self.instance, "HEP is not taken in: {why}");
+                    warn!(instance = self.instance, "ignoring HEP: {why}");
                 } else {
-                    debug!(instance = self.instance, "HEP is not taken in: {why}");
+                    debug!(instance = self.instance, "ignoring HEP: {why}");
                 }
                 (None, !why.is_stranger())
             }
@@ -238,7 +238,7 @@ async fn accept(socket: TcpListener, shared: Arc<Shared>, tx: mpsc::Sender<Repor
             accepted = socket.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(e) => {
-                    debug!(instance = shared.instance, "a HEP connection was not accepted: {e}");
+                    debug!(instance = shared.instance, "cannot accept a HEP connection: {e}");
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 }
@@ -248,13 +248,13 @@ async fn accept(socket: TcpListener, shared: Arc<Shared>, tx: mpsc::Sender<Repor
         let admitted = shared.intake().admit(peer.ip(), clock::now());
         if let Err((why, tell)) = admitted {
             if tell {
-                warn!(instance = shared.instance, "a HEP connection is refused: {why}");
+                warn!(instance = shared.instance, "refusing a HEP connection: {why}");
             }
             continue;
         }
         if connections.len() >= MAX_CONNECTIONS {
             shared.intake().counters.refused += 1;
-            debug!(instance = shared.instance, %peer, "a HEP connection is refused: there are {MAX_CONNECTIONS}");
+            debug!(instance = shared.instance, %peer, "refusing a HEP connection: {MAX_CONNECTIONS} are open");
             continue;
         }
         connections.spawn(connection(stream, peer, Arc::clone(&shared), tx.clone()));
@@ -277,7 +277,7 @@ async fn connection(mut stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>
                 return;
             }
             Err(_) => {
-                debug!(instance = shared.instance, %peer, "a HEP connection sent no packet for too long: closed");
+                debug!(instance = shared.instance, %peer, "closing a HEP connection: no packet for too long");
                 return;
             }
         };
@@ -300,7 +300,7 @@ async fn connection(mut stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>
                 Ok(None) => break,
                 Err(e) => {
                     shared.intake().counters.malformed += 1;
-                    debug!(instance = shared.instance, %peer, "a HEP connection is closed: {e}");
+                    debug!(instance = shared.instance, %peer, "closing a HEP connection: {e}");
                     return;
                 }
             }

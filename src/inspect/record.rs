@@ -213,7 +213,7 @@ impl Record {
     pub(super) fn lost_to_fork(&mut self, at: Time) {
         self.cancelled = true;
         self.ended.get_or_insert(at);
-        self.how.get_or_insert_with(|| "another branch of the fork was answered".to_owned());
+        self.how.get_or_insert_with(|| "another branch of the fork answered".to_owned());
     }
 
     pub(super) fn near_tag(&self) -> &[u8] {
@@ -400,7 +400,7 @@ impl Record {
             missing.push("the start of the dialog is not in the file".to_owned());
         }
         if self.cut {
-            missing.push("the capture kept only the beginning of some of its messages".to_owned());
+            missing.push("the capture truncated some messages of the leg".to_owned());
         }
         let blank = || Leg {
             call_id: text(&self.call_id),
@@ -447,15 +447,15 @@ impl Record {
         if let Some(l) = learnt.filter(|_| self.answered.is_some() || state == State::Up) {
             if l.partial && missing.is_empty() {
                 missing.push(if leg.remote_target.is_empty() {
-                    "the other side gave no Contact".to_owned()
+                    "the remote side gave no Contact".to_owned()
                 } else if leg.remote_tag.is_empty() || leg.local_tag.is_empty() {
                     "a tag is missing".to_owned()
                 } else {
-                    "a session description or a route set could not be read".to_owned()
+                    "keepcall could not read a session description or the route set".to_owned()
                 });
             }
         } else if learnt.is_none() && missing.is_empty() {
-            missing.push("it was not learnt: see the counters".to_owned());
+            missing.push("keepcall did not learn the leg: see the counters".to_owned());
         }
         leg.partial = !missing.is_empty();
         leg.missing = missing;

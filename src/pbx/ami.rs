@@ -28,7 +28,7 @@ const MAX_CHANNELS: usize = 200_000;
 const LOOK: [Duration; 4] =
     [Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(10), Duration::from_secs(30)];
 /// Advice to the operator if a permission is missing.
-const GRANT: &str = "give the user in manager.conf `read = call` and `write = reporting`";
+const GRANT: &str = "set `read = call` and `write = reporting` for the user in manager.conf";
 
 /// Progress of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

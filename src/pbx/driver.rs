@@ -137,7 +137,7 @@ enum Failure {
     Closed,
     #[error(transparent)]
     Refused(#[from] Refusal),
-    #[error("nobody wants to know any more")]
+    #[error("the reports are no longer needed")]
     Unwanted,
 }
 
@@ -167,7 +167,7 @@ impl Keeper {
             }
             if self.reported.as_ref() != Some(&failure) {
                 let (protocol, address) = (self.login.protocol(), self.login.address());
-                warn!(protocol, %address, "the server does not tell of its bridges; calls are paired by evidence: {failure}");
+                warn!(protocol, %address, "no bridge reports from the server; pairing calls by evidence: {failure}");
                 self.reported = Some(failure);
             }
             sleep(pause).await;
@@ -196,7 +196,7 @@ impl Keeper {
             }
             if dialect.is_ready() && !self.set(true, None) {
                 let (protocol, address) = (self.login.protocol(), self.login.address());
-                info!(protocol, %address, "the server tells of its bridges");
+                info!(protocol, %address, "the server reports bridges");
                 self.reported = None;
             }
             tokio::select! {

@@ -100,7 +100,7 @@ impl Engine {
                 continue;
             }
             if self.calls.len() >= MAX_CALLS || call.legs.is_empty() || call.legs.len() > 2 {
-                let reason = "more calls or legs than can be carried".to_owned();
+                let reason = "more calls or legs than keepcall can carry".to_owned();
                 let outcome = Outcome::Refused { code: None, reason };
                 self.actions.push_back(Action::Outcome {
                     call: call.id,

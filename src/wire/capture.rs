@@ -64,13 +64,13 @@ pub enum CaptureError {
         count: usize,
     },
     /// The interface was removed or renamed.
-    #[error("interface {interface} is gone; it is looked for again")]
+    #[error("interface {interface} is gone; looking for the interface again")]
     Gone {
         /// Interface name.
         interface: String,
     },
     /// The process lacks a capability.
-    #[error("cannot capture on {interface}: no privilege; the agent needs CAP_NET_RAW")]
+    #[error("cannot capture on {interface}: no permission; give the agent CAP_NET_RAW")]
     Privilege {
         /// Interface name.
         interface: String,
@@ -247,7 +247,7 @@ impl Capture {
                 Err(e) => {
                     warn!(
                         interface,
-                        "the kernel gives no ring for the capture ({e}); each frame costs a system call now"
+                        "the kernel refused a ring for the capture ({e}); each frame now costs a system call"
                     );
                     // PACKET_VERSION of the failed ring would change the socket's statistics, so open a new socket.
                     socket = bare().map_err(refused)?;
@@ -412,8 +412,9 @@ impl Capture {
         } else if let Some((count, last)) = self.impostors.poll(now) {
             warn!(
                 interface = self.interface,
-                "{count} frames came in with an address of this host's server as their source, the last {last}: another host answers \
-                 for the address, the network has a loop, or somebody forges them; none of them is believed"
+                "{count} frames came in with an address of this host's server as their source, the last {last}: \
+                 another host answers for the address, the network has a loop, or somebody forges frames; keepcall \
+                 ignores them"
             );
         }
     }
@@ -425,7 +426,7 @@ impl Capture {
                 self.dropped.fetch_add(u64::from(dropped), Ordering::Relaxed);
                 self.frozen.fetch_add(u64::from(frozen), Ordering::Relaxed);
             }
-            Err(e) => debug!(interface = self.interface, "the kernel does not tell its drops: {e}"),
+            Err(e) => debug!(interface = self.interface, "cannot read the kernel's counter of dropped frames: {e}"),
         }
         let path = self.path.counters();
         CaptureCounters {

@@ -216,9 +216,9 @@ impl Follower {
         }
         self.met += 1;
         if self.met <= NAMED {
-            warn!(key, "a value in etcd is skipped: {why}. `etcdctl del {key}` removes it");
+            warn!(key, "skipping a value in etcd: {why}. `etcdctl del {key}` removes the value");
         } else if self.met == NAMED + 1 {
-            warn!(prefix = self.coder.prefix, "more values in etcd are skipped; status counts them");
+            warn!(prefix = self.coder.prefix, "skipping more values in etcd; `keepcall status` counts them");
         }
         self.bad.insert(key.to_owned(), why);
     }

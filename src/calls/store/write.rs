@@ -144,7 +144,7 @@ impl Writer {
         });
         match named {
             Some(Some(named)) if named > epoch => return Ok(None),
-            Some(None) => warn!(key = self.key, "the value of this key in etcd is not an epoch; it is written again"),
+            Some(None) => warn!(key = self.key, "the value of this key in etcd is not an epoch; writing the key again"),
             _ => {}
         }
         let compare = Compare::ModRevision(self.key.clone(), there.map_or(0, |kv| kv.mod_revision));
@@ -180,7 +180,7 @@ impl Writer {
                         let mut random = [0; NONCE];
                         if let Err(e) = getrandom::fill(&mut random) {
                             super::lock(&self.state).status.last_error =
-                                Some(format!("no randomness to encrypt with: {e}"));
+                                Some(format!("cannot encrypt calls: the kernel gives no random bytes: {e}"));
                             back.push(taken);
                             break;
                         }
@@ -222,7 +222,7 @@ impl Writer {
         match result {
             Ok(reply) if reply.succeeded => {
                 if state.status.last_error.take().is_some() {
-                    info!("calls are stored again");
+                    info!("storing calls again");
                 }
                 state.status.written += batch.len() as u64;
                 state.queue.ended(batch, End::Written);
@@ -240,7 +240,7 @@ impl Writer {
             }
             Err(EtcdError::Refused { message }) if batch.len() == 1 => {
                 // etcd would refuse it for ever, and it would block all other changes.
-                warn!(call = batch[0].id, %message, "etcd does not take this call; its change is not stored");
+                warn!(call = batch[0].id, %message, "etcd refused to store this call; dropping the change");
                 state.status.dropped += 1;
                 batch.clear();
                 state.queue.ended(batch, End::Nothing);
@@ -266,7 +266,7 @@ impl Writer {
     fn failed(&self, e: &EtcdError) -> Step {
         let mut state = super::lock(&self.state);
         if state.status.last_error.is_none() {
-            warn!(error = %e, "cannot store calls; their newest state is kept and tried again");
+            warn!(error = %e, "cannot store calls; keeping the newest state of each and trying again");
         }
         state.status.last_error = Some(e.to_string());
         Step::Failed
@@ -282,7 +282,7 @@ impl Writer {
             let changes = state.queue.len();
             warn!(
                 changes,
-                "etcd no longer lets this node write the calls of the instance: another node is named as their writer"
+                "this node may no longer write the calls of the instance: etcd names another node as the writer"
             );
         }
         state.refused_now = true;

@@ -52,7 +52,7 @@ pub(super) async fn read(socket: UdpSocket, shared: Arc<Shared>, tx: mpsc::Sende
         let datagram = match socket.async_io(Interest::READABLE, || receive(&socket, &mut buffer)).await {
             Ok(datagram) => datagram,
             Err(e) => {
-                debug!(instance = shared.instance, "HEP cannot be read for the moment: {e}");
+                debug!(instance = shared.instance, "cannot receive HEP, trying again: {e}");
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
