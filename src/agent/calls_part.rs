@@ -133,11 +133,14 @@ impl CallsPart {
         let order = Order::Take { epoch, resumed, takeover: Box::new(takeover), armed: tell_armed, opened };
         self.tell(order, |line| line.held = Some(epoch));
         if tokio::time::timeout(ARMED, armed).await.is_err() {
-            warn!(instance = self.instance, "the relay is not armed within {ARMED:?}; going on without");
+            warn!(instance = self.instance, "the audio relay was not armed within {ARMED:?}; continuing without it");
         }
         // The server comes second. Its silence until now costs new calls one retransmission at most.
         if let Err(e) = self.fence().open().await {
-            error!(instance = self.instance, epoch, "the server's ports are still closed: {e}");
+            error!(
+                instance = self.instance,
+                epoch, "cannot open the fence, so the server's ports are still closed: {e}"
+            );
         }
         let _ = tell_opened.send(());
     }
@@ -147,7 +150,7 @@ impl CallsPart {
         if self.ask(FLUSH * 2, Order::Flush).await.is_none() {
             warn!(
                 instance = self.instance,
-                "not every call was stored before the handover: the calls' part does not answer"
+                "some calls may not have been stored before the handover: the part that handles calls does not answer"
             );
         }
     }
@@ -178,7 +181,10 @@ impl CallsPart {
     pub(super) async fn park(&self) {
         self.mending.abort();
         if self.ask(PATIENCE, Order::Park).await.is_none() {
-            warn!(instance = self.instance, "not every call is known to be stored: the calls' part does not answer");
+            warn!(
+                instance = self.instance,
+                "some calls may not have been stored before the restart: the part that handles calls does not answer"
+            );
         }
         self.supervisor.abort();
     }

@@ -33,7 +33,7 @@ impl Setup {
             master: self.node.name.clone(),
             previous: Some(self.node.name.clone()),
             cause: "part".to_owned(),
-            reason: format!("its calls were taken up again after a failure: {}", after.unwrap_or("unknown")),
+            reason: format!("the part that handles calls failed and was restarted: {}", after.unwrap_or("unknown")),
             at_ms: clock::unix_ms(),
             ..api::HistoryEntry::default()
         };

@@ -133,7 +133,13 @@ impl Footing {
         let own = [self.fence.table_name(), relay.table_name()].map(|name| (Family::Inet, name.to_owned()));
         let mut watch = match TableWatch::open(own) {
             Ok(watch) => watch,
-            Err(e) => return warn!(instance, "tables of nftables that somebody deletes will not be put back: {e}"),
+            Err(e) => {
+                return warn!(
+                    instance,
+                    "cannot watch nftables, so fence and audio relay are not restored if another program deletes \
+                     them: {e}"
+                );
+            }
         };
         loop {
             match watch.next().await {
@@ -144,7 +150,11 @@ impl Footing {
                     }
                 }
                 Err(e) => {
-                    return warn!(instance, "tables of nftables that somebody deletes are no longer put back: {e}");
+                    return warn!(
+                        instance,
+                        "cannot watch nftables any more, so fence and audio relay are not restored if another \
+                         program deletes them: {e}"
+                    );
                 }
             }
         }
@@ -168,11 +178,11 @@ impl Footing {
                 Ok(false) => {}
                 Ok(true) => warn!(
                     instance = self.instance,
-                    "somebody deleted {what} from nftables; it was put back. `nft flush ruleset` does that: let the firewall's reload \
-                     delete its own tables only"
+                    "another program deleted {what} from nftables; restored. If `nft flush ruleset` did this, let \
+                     the firewall's reload delete only its own tables"
                 ),
                 Err(e) => {
-                    warn!(instance = self.instance, "{what} could not be put back: {e}; trying again");
+                    warn!(instance = self.instance, "cannot restore {what}: {e}; retrying");
                     whole = false;
                 }
             }

@@ -20,7 +20,7 @@ pub(super) fn of(config: &config::Config, sip: &config::Sip, vips: &[IpAddr]) ->
             .filter(|ip| !virtual_ones.contains(ip))
             .collect(),
         Err(e) => {
-            warn!("the addresses of this host are not known, so calls that name one are told as relayed: {e}");
+            warn!("cannot list the addresses of this host, so calls whose audio goes to one are shown as relayed: {e}");
             Vec::new()
         }
     };

@@ -28,11 +28,11 @@ impl NotLearnt {
         let b = self.before;
         (self.told, self.before) = (Some(at), now);
         let parts = [
-            (now.gave_way - b.gave_way, "that the server did not answer gave way to newer ones (a flood of INVITE?)"),
-            (now.no_room - b.no_room, "found no room among those that are answered (raise max_calls)"),
-            (now.same_call_id - b.same_call_id, "were too many with one Call-ID"),
-            (now.too_long - b.too_long, "have a Call-ID, From or To that is too long"),
-            (now.cut - b.cut, "are learnt without their session description, which is long"),
+            (now.gave_way - b.gave_way, "unanswered legs gave way to newer legs (perhaps a flood of INVITEs)"),
+            (now.no_room - b.no_room, "answered legs found no room (raise max_calls)"),
+            (now.same_call_id - b.same_call_id, "legs exceeded the limit for one Call-ID"),
+            (now.too_long - b.too_long, "legs have a Call-ID, From or To that is too long"),
+            (now.cut - b.cut, "legs are learnt without their session description, which is too long"),
         ];
         let text: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, why)| format!("{n} {why}")).collect();
         Some(text.join("; "))
@@ -49,12 +49,12 @@ mod tests {
         let at = |s| Time::ZERO + Duration::from_secs(s);
         let counted = |n| Counters { not_learnt: n, gave_way: n, ..Counters::default() };
         assert_eq!(told.news(Counters::default(), at(0)), None);
-        assert!(told.news(counted(7), at(1)).is_some_and(|t| t.starts_with("7 that the server did not answer")));
+        assert!(told.news(counted(7), at(1)).is_some_and(|t| t.starts_with("7 unanswered legs gave way")));
         assert_eq!(told.news(counted(9_000), at(60)), None);
         let later = Counters { no_room: 2, not_learnt: 9_002, ..counted(9_000) };
         // A new reason does not wait.
         let text = told.news(later, at(60)).unwrap_or_default();
-        assert!(text.starts_with("8993 that") && text.contains("; 2 found no room"), "{text}");
+        assert!(text.starts_with("8993 unanswered") && text.contains("; 2 answered legs found no room"), "{text}");
         assert_eq!(told.news(later, at(200)), None, "no news is no news");
     }
 }

@@ -158,14 +158,14 @@ async fn supervise(
                     done = ended => match done {
                         Ok(Ok(())) => return,
                         Ok(Err(why)) => (Failure::Ended, why),
-                        Err(_) => (Failure::Ended, "its thread ended without a word".to_owned()),
+                        Err(_) => (Failure::Ended, "the thread ended without a message".to_owned()),
                     },
                     stuck = pulse.stuck() => {
-                        (Failure::Stuck, format!("{} did not come back for {}", pulse.doing(), humantime::format_duration(stuck)))
+                        (Failure::Stuck, format!("{} was stuck for {}", pulse.doing(), humantime::format_duration(stuck)))
                     }
                 }
             }
-            Err(e) => (Failure::Ended, format!("its thread could not be started: {e}")),
+            Err(e) => (Failure::Ended, format!("cannot start the thread: {e}")),
         };
         // First of all: a failed run must not act any more.
         licence.revoke();
@@ -174,7 +174,7 @@ async fn supervise(
         if failure == Failure::Stuck
             && let Err(e) = sys::idle_thread(pulse.thread())
         {
-            warn!(part = name, "the thread that never ended keeps its share of the processor: {e}");
+            warn!(part = name, "cannot lower the priority of the stuck thread: {e}");
         }
         if let Some(message) = pulse.handled().filter(|_| poison.len() < MOST_POISON) {
             poison.insert(message);
@@ -194,14 +194,15 @@ async fn supervise(
             Next::After(pause) => {
                 error!(
                     part = name,
-                    "failed, and starts again: {why}. Master and addresses are not touched; please report this"
+                    "part failed, restarting: {why}. The role and the addresses stay; please report this"
                 );
                 tokio::time::sleep(pause).await;
             }
             Next::Off(reason) => {
                 error!(
                     part = name,
-                    "failed, and stays off, since {reason}: {why}. Master and addresses are not touched; restart the agent"
+                    "part failed and stays off, because {reason}: {why}. The role and the addresses stay; restart \
+                     the agent"
                 );
                 return;
             }
@@ -211,7 +212,7 @@ async fn supervise(
             let mut state = lock(&state);
             (state.state, state.restarts) = ("running", number);
         }
-        info!(part = name, restarts = number, "started again");
+        info!(part = name, restarts = number, "part restarted");
         after = Some(why);
     }
 }
@@ -240,7 +241,7 @@ fn start(
         }));
         // Do not wait, because a kernel request may be pending on another thread.
         runtime.shutdown_background();
-        let result = result.unwrap_or_else(|_| Err(pulse.panic().unwrap_or_else(|| "it panicked".to_owned())));
+        let result = result.unwrap_or_else(|_| Err(pulse.panic().unwrap_or_else(|| "the thread panicked".to_owned())));
         // An abandoned run has no receiver any more.
         let _ = done.send(result);
     };

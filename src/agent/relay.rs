@@ -125,7 +125,7 @@ async fn work(
                 (std::mem::take(&mut wanted.wishes), wanted.version)
             };
             for refused in kernel.want(wishes.into_values()).await {
-                warn!(instance, "a call's audio is not relayed: {refused}");
+                warn!(instance, "cannot relay the audio of a call: {refused}");
             }
             match kernel.step().await {
                 Ok(true) => {}
@@ -135,10 +135,7 @@ async fn work(
                 }
                 Err(e) => {
                     if !std::mem::replace(&mut told, true) {
-                        warn!(
-                            instance,
-                            "the relay of calls' audio is not as it should be: {e}; trying again each second"
-                        );
+                        warn!(instance, "cannot change the audio relay: {e}; retrying every second");
                     }
                     // A waiter must not wait for a change that may never succeed.
                     done.send_replace(version);

@@ -62,16 +62,15 @@ impl Stalls {
         longest.told = Some(now);
         let why = match kind {
             Kind::Late => {
-                "its thread was to run and was not let run. It comes before all ordinary work, so it is the machine that stands still: \
-                 a virtual one that is paused or moved, or short of processors (`steal` in /proc/stat), or an agent that was stopped"
+                "the host did not run the thread, although it has real-time priority; look for a virtual machine \
+                 that was paused or migrated, too few processors (`steal` in /proc/stat), or a stopped agent"
             }
             Kind::Working => {
-                "it waited in the kernel, or was stopped there: for a change of nftables that another program made, mostly, or for the \
-                 machine"
+                "the thread waited in the kernel; look for another program that changes nftables, or an overloaded host"
             }
         };
         let (stood, hold) = (lasted.as_millis(), self.hold.as_millis());
-        Some(format!("the election stood still for {stood} ms, and {hold} ms (`hold`) move the address: {why}"))
+        Some(format!("the election stalled for {stood} ms, and a stall of {hold} ms (`hold`) causes a takeover: {why}"))
     }
 }
 
@@ -104,7 +103,9 @@ mod tests {
         assert_eq!(s.note(Kind::Late, ms(99), Time::from_millis(1000)), None);
         let told = s.note(Kind::Late, ms(100), Time::from_millis(1000)).unwrap();
         assert!(
-            told.starts_with("the election stood still for 100 ms, and 60 ms (`hold`) move the address: its thread"),
+            told.starts_with(
+                "the election stalled for 100 ms, and a stall of 60 ms (`hold`) causes a takeover: the host"
+            ),
             "{told}"
         );
     }

@@ -60,7 +60,7 @@ impl Etcd {
     pub fn connect(cfg: &config::Etcd) -> Result<Self, EtcdError> {
         if cfg.endpoints.is_empty() {
             return Err(EtcdError::Config(
-                "`endpoints` is empty; name at least one, as \"http://127.0.0.1:2379\"".into(),
+                "`endpoints` is empty; write at least one, like \"http://127.0.0.1:2379\"".into(),
             ));
         }
         for url in &cfg.endpoints {

@@ -71,7 +71,7 @@ impl Access {
             match (&cfg.cert_file, &cfg.key_file) {
                 (Some(cert), Some(key)) => tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?)),
                 (None, None) => {}
-                _ => return Err(bad("`cert_file` and `key_file` go together".into())),
+                _ => return Err(bad("`cert_file` needs `key_file`, and `key_file` needs `cert_file`".into())),
             }
             Some(tls)
         } else {
@@ -159,7 +159,7 @@ impl Endpoint {
                 }
                 other => other,
             }),
-            Err(_) => Err(Failure::NotSent(format!("no answer to the login within {:?}", access.timeout))),
+            Err(_) => Err(Failure::NotSent(format!("etcd did not answer the login within {:?}", access.timeout))),
         }
     }
 
@@ -196,7 +196,7 @@ impl Endpoint {
         if *at != alarm {
             match &alarm {
                 Some(alarm) => tracing::error!(endpoint = self.url, "{alarm}"),
-                None => tracing::info!(endpoint = self.url, "the alarm of etcd is over"),
+                None => tracing::info!(endpoint = self.url, "the etcd alarm is cleared"),
             }
             *at = alarm;
         }
@@ -208,11 +208,11 @@ impl Endpoint {
         if self.state().answered.is_some() {
             ""
         } else if !self.url.starts_with("https://") {
-            " (if etcd speaks TLS there, write https:// in `endpoints` and set `ca_file`)"
+            " (if this endpoint uses TLS, write https:// in `endpoints` and set `ca_file`)"
         } else if access.certified {
-            " (etcd may not accept the client certificate: check `cert_file` and `key_file`)"
+            " (etcd may have refused the client certificate: check `cert_file` and `key_file`)"
         } else {
-            " (if etcd wants client certificates, set `cert_file` and `key_file`)"
+            " (if etcd requires client certificates, set `cert_file` and `key_file`)"
         }
     }
 

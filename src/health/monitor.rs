@@ -139,7 +139,7 @@ impl Runner<'_> {
                 Some('T') => (Sample::Dead, format!("process {pid} is stopped")),
                 // A tracer stops its process for a moment at each system call: only a run of such results is a failure.
                 Some('t') => (Sample::Bad, format!("process {pid} is stopped by a debugger")),
-                Some(_) => (Sample::Good, format!("process {pid} runs")),
+                Some(_) => (Sample::Good, format!("process {pid} is running")),
             };
             let dead = sample == Sample::Dead;
             self.report(sample, detail, Duration::ZERO);

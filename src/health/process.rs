@@ -34,21 +34,23 @@ pub(super) enum Target {
 /// Why there is no process to watch, in words for the status.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Gone {
-    #[error("no pidfile {0}")]
+    #[error("the pidfile {0} does not exist")]
     NoPidfile(PathBuf),
     #[error("cannot read the pidfile {0}: {1}")]
     Unreadable(PathBuf, io::Error),
-    #[error("the pidfile {0} holds no process number")]
+    #[error("the pidfile {0} contains no process id")]
     NoNumber(PathBuf),
-    #[error("no process {0} (from {1})")]
+    #[error("process {0} (from {1}) does not exist")]
     Stale(i32, PathBuf),
-    #[error("no process named {0:?}")]
+    #[error("no process has the name {0:?}")]
     NoName(String),
     #[error("unit {0} has no process")]
     NoUnit(String),
-    #[error("systemd does not run here, so there is no unit {0}: watch by pidfile or name instead")]
+    #[error(
+        "systemd does not run on this host, so unit {0} cannot be watched: use `pidfile` or `name` instead of `unit`"
+    )]
     NoSystemd(String),
-    #[error("process {0} cannot be watched: {1}")]
+    #[error("cannot watch process {0}: {1}")]
     NoWatch(i32, io::Error),
 }
 
@@ -143,7 +145,7 @@ fn pidfile(path: &Path) -> Result<String, Gone> {
     use io::Read as _;
     let read = || {
         if !fs::metadata(path)?.is_file() {
-            return Err(io::Error::other("it is no regular file"));
+            return Err(io::Error::other("not a regular file"));
         }
         let mut text = String::new();
         fs::File::open(path)?.take(MAX_PIDFILE).read_to_string(&mut text)?;

@@ -44,7 +44,7 @@ pub enum AddressError {
         there: Vec<String>,
     },
     /// The kernel refused because a capability is missing.
-    #[error("cannot {doing}: no privilege; the agent needs CAP_NET_ADMIN")]
+    #[error("cannot {doing}: permission denied; give the agent CAP_NET_ADMIN")]
     Privilege {
         /// The attempted operation.
         doing: String,

@@ -38,7 +38,7 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 #[derive(Debug, thiserror::Error)]
 pub enum AnnounceError {
     /// The system refused the packet socket.
-    #[error("cannot open a packet socket to announce addresses on {interface}: {source}{}", need_raw(source))]
+    #[error("cannot open a packet socket for announcements on {interface}: {source}{}", need_raw(source))]
     Socket {
         /// The interface.
         interface: String,
@@ -46,7 +46,7 @@ pub enum AnnounceError {
         source: io::Error,
     },
     /// The interface does not exist or has no Ethernet address.
-    #[error("cannot announce on {interface}: it does not exist or has no Ethernet address")]
+    #[error("cannot announce addresses on {interface}: the interface does not exist or has no Ethernet address")]
     NoEthernet {
         /// The interface.
         interface: String,
@@ -54,7 +54,7 @@ pub enum AnnounceError {
 }
 
 fn need_raw(e: &io::Error) -> &'static str {
-    if e.kind() == io::ErrorKind::PermissionDenied { "; the agent needs CAP_NET_RAW" } else { "" }
+    if e.kind() == io::ErrorKind::PermissionDenied { "; give the agent CAP_NET_RAW" } else { "" }
 }
 
 /// The result of one round of announcements.

@@ -156,7 +156,7 @@ impl Fence {
                     return Ok(());
                 }
                 // Most likely somebody flushed the ruleset. If the full rebuild fails too, its error names the cause.
-                Err(e) => warn!("{} is made anew, since it could not be changed: {e}", self.what),
+                Err(e) => warn!("cannot change {}, rebuilding it: {e}", self.what),
             }
         }
         self.link.idle().await;

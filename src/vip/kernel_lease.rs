@@ -65,13 +65,15 @@ pub enum KernelLeaseError {
     #[error(transparent)]
     Nft(#[from] NftError),
     /// The tables are missing.
-    #[error("the nftables tables `{table}` are gone; they are put back. If it stays so, restart the agent")]
+    #[error(
+        "the nftables tables `{table}` are missing; the agent restores them. If the fault stays, restart the agent"
+    )]
     Gone {
         /// The name of the tables.
         table: String,
     },
     /// The kernel refused a hold.
-    #[error("nftables does not take the hold of the addresses: {source}")]
+    #[error("nftables refused the hold: {source}")]
     Kernel {
         /// The kernel's error.
         #[from]
@@ -79,8 +81,8 @@ pub enum KernelLeaseError {
     },
     /// The kernel was busy for too long.
     #[error(
-        "nftables was busy for too long for the hold of the addresses; see which program changes it for more than {} ms at a time \
-         (`nft monitor`)", guards::LONGEST.as_millis()
+        "nftables was busy for too long to change the hold; find the program that changes nftables for more than {} \
+         ms at a time (`nft monitor`)", guards::LONGEST.as_millis()
     )]
     Busy,
 }
@@ -169,13 +171,14 @@ impl KernelLease {
         match enforcement {
             Enforcement::Netdev => info!(
                 instance = self.instance,
-                "the kernel keeps this host from answering for the addresses without a right (netdev tables `{}`)",
+                "kernel lease ready: without a hold, the kernel silences the addresses on this host (netdev tables \
+                 `{}`)",
                 self.table
             ),
             Enforcement::Fallback => warn!(
                 instance = self.instance,
-                "the kernel keeps this host from answering for the addresses without a right, by arp and inet tables `{}` only: it \
-                 has no nftables hook for what leaves an interface (Linux 5.16)",
+                "kernel lease ready: without a hold, the kernel silences the addresses on this host, but with arp \
+                 and inet tables `{}` only: this kernel has no nftables egress hook (Linux 5.16 has)",
                 self.table
             ),
         }
@@ -329,7 +332,10 @@ impl KernelLease {
         if made.is_err() && found {
             // The sets under our name come from a different build and cannot stay, so the host is silent until the next
             // hold.
-            warn!(instance = self.instance, "the tables `{}` are of another make and are replaced", self.table);
+            warn!(
+                instance = self.instance,
+                "another build of keepcall made the tables `{}`; replacing them", self.table
+            );
             let _ = nft::run(&what, &(plan.without(kinds) + &plan.sets(kinds))).await;
             there = self.chains().await?;
             made = nft::run(&what, &plan.sets(kinds)).await;
@@ -344,7 +350,7 @@ impl KernelLease {
         if enforcement == Enforcement::Netdev
             && let Err(e) = nft::run(&what, &plan.chains(&ALL, &there)).await
         {
-            info!(instance = self.instance, "no rules at the interface: {e}");
+            info!(instance = self.instance, "cannot add rules at the interface: {e}");
             enforcement = Enforcement::Fallback;
         }
         let mut changed = true;
@@ -370,7 +376,10 @@ impl KernelLease {
         if now.wish.is_some()
             && let Err(e) = self.put(&mut now)
         {
-            warn!(instance = self.instance, "the addresses are not answered for until the next heartbeat: {e}");
+            warn!(
+                instance = self.instance,
+                "cannot set the hold, so this host does not answer for the addresses until the next heartbeat: {e}"
+            );
         }
     }
 

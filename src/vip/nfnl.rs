@@ -36,32 +36,32 @@ const QUESTIONS: usize = 32;
 /// element that was there throughout.
 const LISTINGS: u32 = 3;
 
-const LOST: &str = "was lost for want of room";
-const SILENT: &str = "did not come";
+const LOST: &str = "was lost because the receive buffer was full";
+const SILENT: &str = "did not arrive";
 
 /// Why a change or read of elements failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NfnlError {
     /// The table or set is missing, or an element to delete is missing.
-    #[error("the table, a set or an element in it is not there")]
+    #[error("the nftables table, a set or an element is not there")]
     Gone,
     /// The kernel refused because a capability is missing.
-    #[error("no privilege to change nftables; the agent needs CAP_NET_ADMIN")]
+    #[error("cannot change nftables: permission denied; give the agent CAP_NET_ADMIN")]
     Privilege,
     /// The kernel refused.
     #[error("the kernel refused: {0}")]
     Refused(#[source] io::Error),
     /// The socket cannot be opened or used.
-    #[error("no netlink connection to nftables: {0}; the kernel needs nf_tables")]
+    #[error("cannot open a netlink connection to nftables: {0}; load the kernel module nf_tables")]
     Socket(#[source] io::Error),
     /// The kernel's answer was lost, or unreadable.
     #[error("the kernel's answer about nftables {0}")]
     Answer(&'static str),
     /// The batch is larger than any legitimate one.
-    #[error("a change of {0} bytes is too large for nftables; at most {LARGEST} are sent")]
+    #[error("a change of {0} bytes is too large for nftables; the limit is {LARGEST} bytes")]
     TooLarge(usize),
     /// The process is stopping.
-    #[error("the change was not carried out: the agent is stopping")]
+    #[error("nftables was not changed: the agent is stopping")]
     Stopping,
 }
 
@@ -326,7 +326,7 @@ impl Nfnl {
         loop {
             return match socket::send(self.socket.as_raw_fd(), bytes, MsgFlags::empty()) {
                 Ok(sent) if sent == bytes.len() => Ok(()),
-                Ok(_) => Err(NfnlError::Answer("is about a part only")),
+                Ok(_) => Err(NfnlError::Answer("covers only a part of the request")),
                 Err(Errno::EINTR) => continue,
                 Err(e) => Err(socket_error(e)),
             };
@@ -343,7 +343,7 @@ impl Nfnl {
             match socket::recv(self.socket.as_raw_fd(), &mut self.buffer, flags | MsgFlags::MSG_TRUNC) {
                 Ok(length) => {
                     let bytes = self.buffer.get(..length).ok_or(NfnlError::Answer("is too long"))?;
-                    return reply::parse(bytes).map_err(|_| NfnlError::Answer("is not understood"));
+                    return reply::parse(bytes).map_err(|_| NfnlError::Answer("cannot be parsed"));
                 }
                 Err(Errno::EINTR) => {}
                 Err(e) => return Err(socket_error(e)),

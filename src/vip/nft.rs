@@ -20,10 +20,10 @@ const LONGEST: usize = 128;
 #[derive(Debug, thiserror::Error)]
 pub enum NftError {
     /// The program `nft` is missing.
-    #[error("cannot run `nft`: {0}; install the package nftables")]
+    #[error("cannot run `nft`: {0}; install the package `nftables`")]
     Missing(#[source] std::io::Error),
     /// The kernel refused because a capability is missing.
-    #[error("nftables refused {what}: no privilege; the agent needs CAP_NET_ADMIN")]
+    #[error("nftables refused {what}: permission denied; give the agent CAP_NET_ADMIN")]
     Privilege {
         /// The attempted change.
         what: String,
@@ -37,13 +37,16 @@ pub enum NftError {
         said: String,
     },
     /// nft timed out.
-    #[error("nft did not finish {what} within {} s", LIMIT.as_secs())]
+    #[error("`nft` did not finish {what} within {} s", LIMIT.as_secs())]
     Hung {
         /// The attempted change.
         what: String,
     },
     /// nft's list is not the documented JSON.
-    #[error("nft's list of {what} is not understood ({source}); is `nft` of this kernel's release?")]
+    #[error(
+        "cannot parse the output of `nft` for {what} ({source}); check that `nft` and the kernel are of the same \
+         release"
+    )]
     Unreadable {
         /// The requested list.
         what: String,
@@ -51,7 +54,7 @@ pub enum NftError {
         source: serde_json::Error,
     },
     /// The lookup failed.
-    #[error("cannot look for {what} in nftables: {source}")]
+    #[error("cannot find {what} in nftables: {source}")]
     Unseen {
         /// The object of the lookup.
         what: String,
@@ -59,7 +62,7 @@ pub enum NftError {
         source: super::nfnl::NfnlError,
     },
     /// The kernel refused the elements.
-    #[error("nftables did not take the elements of {what}: {source}")]
+    #[error("nftables refused the elements of {what}: {source}")]
     Netlink {
         /// The attempted change.
         what: String,
@@ -67,7 +70,7 @@ pub enum NftError {
         source: super::nfnl::NfnlError,
     },
     /// Reading or writing the pipe to nft failed.
-    #[error("lost the pipe to nft during {what}: {source}")]
+    #[error("lost the pipe to `nft` during {what}: {source}")]
     Pipe {
         /// The attempted change.
         what: String,

@@ -25,7 +25,8 @@ const FRAGMENT: u8 = 44;
 #[derive(Debug, thiserror::Error)]
 pub enum RawUdpError {
     /// The system refused the raw socket.
-    #[error("cannot open a raw socket: {source}{}", if source.kind() == io::ErrorKind::PermissionDenied { "; the agent needs CAP_NET_RAW" } else { "" })]
+    #[error("cannot open a raw socket: {source}{}", if source.kind() == io::ErrorKind::PermissionDenied {
+        "; give the agent CAP_NET_RAW" } else { "" })]
     Socket {
         /// The system's error.
         source: io::Error,
@@ -39,7 +40,7 @@ pub enum RawUdpError {
         to: SocketAddr,
     },
     /// The payload exceeds a datagram.
-    #[error("a datagram of {length} bytes is too long; {MAX_PAYLOAD} is the most")]
+    #[error("a datagram of {length} bytes is too long; the limit is {MAX_PAYLOAD} bytes")]
     TooLong {
         /// Bytes of payload.
         length: usize,

@@ -58,7 +58,7 @@ impl CallsSide {
         let learnt: BTreeSet<String> = self.table.calls().map(|c| c.id).collect();
         let own: Vec<Call> =
             self.stored.values().filter(|c| self.is_own(c) && !learnt.contains(&c.id)).cloned().collect();
-        info!(instance = self.instance, calls = own.len(), working, "calls of the local server from before");
+        info!(instance = self.instance, calls = own.len(), working, "found stored calls of the local server");
         let now = clock::now();
         if working {
             for call in &own {
@@ -97,12 +97,19 @@ impl CallsSide {
         let verdicts = self.sweep.look(&self.stored, carried, now);
         let removed = verdicts.iter().filter(|v| matches!(v, Verdict::Remove(_))).count();
         if removed > 0 {
-            info!(instance = self.instance, calls = removed, "stored calls that nobody carries any more are removed");
+            info!(
+                instance = self.instance,
+                calls = removed,
+                "removing stored calls that neither the server nor the agent carries any more"
+            );
         }
         for verdict in verdicts {
             match verdict {
                 Verdict::Adopt(id) => self.stored.get(&id).into_iter().for_each(|call| self.table.adopt(call, now)),
-                Verdict::Remove(id) => self.store.apply(CallEvent::Delete { id, reason: "nobody carries it any more" }),
+                Verdict::Remove(id) => self.store.apply(CallEvent::Delete {
+                    id,
+                    reason: "neither the server nor the agent carries the call any more",
+                }),
             }
         }
     }
@@ -114,7 +121,7 @@ impl CallsSide {
             warn!(
                 instance = self.instance,
                 call = id,
-                "somebody deleted or changed this call in etcd; it is stored again"
+                "another etcd client deleted or changed this call; storing the call again"
             );
         }
         up
@@ -144,7 +151,7 @@ impl CallsSide {
             instance = self.instance,
             missing = missing.len(),
             former = unknown.len(),
-            "etcd is another one: calls that are up are stored again, and calls of former times are removed"
+            "etcd was replaced or restored: storing the calls that are up again, and removing outdated calls"
         );
         for id in missing {
             if !self.store_again(&id) {
@@ -152,7 +159,7 @@ impl CallsSide {
             }
         }
         for id in unknown {
-            self.store.apply(CallEvent::Delete { id, reason: "of an etcd of former times" });
+            self.store.apply(CallEvent::Delete { id, reason: "outdated call in a replaced or restored etcd" });
         }
         Vec::new()
     }
@@ -230,7 +237,8 @@ impl CallsSide {
             warn!(
                 instance = self.instance,
                 left_out,
-                "etcd holds more calls than this node keeps: those left out would not be recovered by it; raise max_calls"
+                "etcd has more calls than this node keeps, and this node would not recover the calls left out; raise \
+                 max_calls"
             );
         }
         if self.stored.wants_reading() && self.left_out.may_read(clock::now()) {
@@ -265,7 +273,7 @@ impl CallsSide {
                         paths.flows
                     }
                     Some(Err(e)) => {
-                        debug!(call = id, "its audio cannot be relayed as it is: {e}");
+                        debug!(call = id, "cannot relay the audio of this call: {e}");
                         Vec::new()
                     }
                     None => Vec::new(),

@@ -19,11 +19,11 @@ impl Instance {
             return;
         }
         match &missing {
-            Some(why) => warn!(instance = self.config.name, "not ready, and not elected until it is: {why} any more"),
+            Some(why) => warn!(instance = self.config.name, "not ready, and not elected until ready: {why} any more"),
             None => {
                 // A new interface has the kernel's default settings and none of the former addresses.
                 set_kernel(&self.config);
-                info!(instance = self.config.name, "ready: the interface {interface} is there again");
+                info!(instance = self.config.name, "ready: the interface {interface} is back");
             }
         }
         self.missing = missing;
@@ -35,7 +35,7 @@ impl Instance {
         if let AddressEvent::LinkUp { .. } = &event
             && let Err(e) = self.conflicts.look_again()
         {
-            warn!(instance = self.config.name, "another host that answers for the addresses would not be noticed: {e}");
+            warn!(instance = self.config.name, "cannot detect other hosts that answer for the addresses: {e}");
         }
         if let (AddressEvent::LinkUp { .. }, Some(lease)) = (&event, self.lease.clone()) {
             // On most kernels an interface takes its rules with it when it goes.
@@ -55,9 +55,10 @@ impl Instance {
                     instance = name,
                     interface,
                     %prefix,
-                    "somebody removed the address; putting it back. If systemd-networkd manages {interface}, set KeepConfiguration=static there"
+                    "another program removed the address; restoring it. If systemd-networkd manages {interface}, set \
+                     KeepConfiguration=static for it"
                 );
-                self.lacks(format!("somebody removed {prefix} from {interface}; it is put back"));
+                self.lacks(format!("another program removed {prefix} from {interface}; the agent restores it"));
             }
             AddressEvent::LinkUp { .. } => {
                 self.announce_again();
@@ -82,7 +83,7 @@ impl Instance {
             Err(e) => {
                 error!(
                     instance = self.config.name,
-                    "changes of the addresses by others are not noticed: {e}; trying again"
+                    "cannot watch the addresses for changes by other programs: {e}; retrying"
                 );
                 tokio::time::sleep(PUT_BACK_PAUSE).await;
             }
@@ -112,10 +113,7 @@ impl Instance {
         let added = self.addresses.add(&self.config.interface, &self.config.addresses).await;
         let before = self.absent.take();
         if let Err(e) = added {
-            let why = format!(
-                "not all of the addresses are on {}: {e}; it is tried again each second",
-                self.config.interface
-            );
+            let why = format!("not all of the addresses are on {}: {e}; retrying every second", self.config.interface);
             self.lacks(why.clone());
             if before.as_ref() == Some(&why) {
                 return;
@@ -133,7 +131,7 @@ impl Instance {
         }
         // If the right ends during this call, the drop order comes later and removes the addresses.
         if let Err(e) = self.addresses.add(&self.config.interface, &self.config.addresses).await {
-            warn!(instance = self.config.name, "the addresses did not get a new lifetime: {e}");
+            warn!(instance = self.config.name, "cannot refresh the lifetime of the addresses: {e}");
         }
     }
 }

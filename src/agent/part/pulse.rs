@@ -151,7 +151,7 @@ pub(in crate::agent) fn listen_to_panics() {
         let payload = info.payload();
         let text =
             payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-        let text = text.unwrap_or("without a word");
+        let text = text.unwrap_or("no message");
         let place = info.location().map(|l| format!(" ({}:{})", l.file(), l.line())).unwrap_or_default();
         // The thread-local is gone while the thread ends. The panic then goes unreported.
         let _ = HERE.try_with(|here| {

@@ -68,7 +68,7 @@ pub(in crate::agent) fn watch(beats: Beats, election: impl Fn() -> u64 + Send + 
                 let looks = stillness.look(pulse.beats());
                 pulse.stalled(LOOK * looks);
                 if looks == STUCK {
-                    error!("{} does not come back", pulse.doing());
+                    error!("{} is stuck", pulse.doing());
                     pulse.give_up(LOOK * looks);
                 }
             }

@@ -220,7 +220,7 @@ impl Worker {
         match UdpSocket::from_std(socket) {
             Ok(s) => self.socket = Some(s),
             Err(e) => {
-                tracing::error!("the heartbeat socket cannot be watched: {e}; restart the agent");
+                tracing::error!("cannot wait for heartbeats: {e}; restart the agent");
                 return;
             }
         }
@@ -252,7 +252,7 @@ impl Worker {
                 r = receive(self.socket.as_ref(), &mut buffer) => match r {
                     Ok((n, from)) => self.datagram(&buffer[..n], from),
                     // An ICMP error of an earlier send; the next receive works.
-                    Err(e) => tracing::trace!(error = %e, "heartbeat socket"),
+                    Err(e) => tracing::trace!(error = %e, "cannot receive a heartbeat"),
                 },
                 Ok(()) = self.changes.changed() => self.etcd_changed(),
                 Some(a) = self.answers.1.recv() => self.answer(a),
@@ -343,7 +343,7 @@ impl Worker {
                 // A full socket buffer drops a heartbeat; the protocol tolerates lost heartbeats.
                 let sent = self.socket.as_ref().map(|s| s.try_send_to(&bytes, address));
                 if let Some(Err(e)) = sent {
-                    tracing::trace!(error = %e, %to, "heartbeat not sent");
+                    tracing::trace!(error = %e, %to, "cannot send a heartbeat");
                 }
             }
             Action::Store { id, request } => self.ask(i, id, request),
@@ -399,7 +399,7 @@ impl Worker {
                 self.complained.retain(|(_, at)| now < *at + COMPLAIN);
                 if self.complained.iter().all(|(kind, _)| *kind != why) {
                     self.complained.push((why, now));
-                    tracing::warn!(%from, %why, total = self.rejected, "heartbeat not accepted");
+                    tracing::warn!(%from, %why, total = self.rejected, "heartbeat refused");
                 }
             }
         }

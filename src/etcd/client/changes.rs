@@ -42,7 +42,7 @@ impl Inner {
             Verdict::Stale => Err(Failure::Final(EtcdError::Changed)),
             Verdict::Stranger(why) | Verdict::Behind(why) => Err(Failure::Unserved(why)),
             Verdict::Changed(change) => {
-                tracing::error!("{change}; everything is read anew, and what this node knows is written again");
+                tracing::error!("{change}; this node reads everything again and restores its own keys");
                 self.changes.send_modify(|c| {
                     c.count += 1;
                     c.last = Some((change.to_string(), clock::unix_ms()));

@@ -192,7 +192,8 @@ impl Inner {
             Failure::NotSent(why) | Failure::Unserved(why) | Failure::StaleToken(why) => (why, None),
             Failure::Unsettled => {
                 // This is not the member's fault; the next call determines the cluster first.
-                let why = "it is not known yet whether it belongs to the same cluster as the others".to_owned();
+                let why =
+                    "not checked yet whether this endpoint belongs to the same etcd cluster as the others".to_owned();
                 tally.in_doubt.get_or_insert(EtcdError::Broken { endpoint: e.url.clone(), why: why.clone() });
                 tally.tried.push((e.url.clone(), why));
                 return true;

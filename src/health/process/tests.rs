@@ -104,5 +104,5 @@ fn the_process_that_started_the_others_is_the_one() {
 fn without_systemd_a_unit_is_refused_with_advice() {
     let error = Target::Unit("kc-none.service".to_owned()).find().unwrap_err();
     let booted = std::path::Path::new("/run/systemd/system").exists();
-    assert_eq!(error.to_string().contains("systemd does not run here"), !booted, "{error}");
+    assert_eq!(error.to_string().contains("systemd does not run on this host"), !booted, "{error}");
 }
