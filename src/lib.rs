@@ -8,7 +8,6 @@
 pub mod agent;
 pub mod budget;
 pub mod calls;
-pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod control;
@@ -18,6 +17,7 @@ mod faults;
 pub mod health;
 pub mod hep;
 pub mod inspect;
+pub mod os;
 pub mod pbx;
 pub mod recovery;
 pub mod sip;

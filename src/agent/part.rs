@@ -15,9 +15,8 @@ pub(super) use licence::Licence;
 pub(super) use pulse::{Doing, Pulse, listen_to_panics};
 pub(super) use watchdog::{Beats, watch};
 
-use super::sys;
-use crate::clock;
 use crate::control::api;
+use crate::os::{clock, priority};
 use policy::{Failure, Next, Policy};
 use std::collections::HashSet;
 use std::future::Future;
@@ -172,7 +171,7 @@ async fn supervise(
         cut();
         beats.remove(&pulse);
         if failure == Failure::Stuck
-            && let Err(e) = sys::idle_thread(pulse.thread())
+            && let Err(e) = priority::idle_thread(pulse.thread())
         {
             warn!(part = name, "the thread that never ended keeps its share of the processor: {e}");
         }

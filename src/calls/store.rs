@@ -10,8 +10,8 @@ mod write;
 pub use value::{BadValue, prefix};
 
 use crate::calls::model::{Call, CallEvent};
-use crate::clock;
 use crate::etcd::Etcd;
+use crate::os::clock;
 use crate::time::Time;
 use echo::Echo;
 use queue::Queue;

@@ -2,7 +2,6 @@
 
 mod holds;
 mod keeper;
-mod realtime;
 mod worker;
 
 pub use keeper::{Keeper, NoKeeper};
@@ -13,9 +12,9 @@ use super::lease;
 use super::record::{Keys, NodeEntry, SCHEMA};
 use super::settings::describe;
 use super::status::ClusterStatus;
-use crate::clock;
 use crate::config::Config;
 use crate::etcd::Etcd;
+use crate::os::{clock, priority};
 use crate::time::Time;
 use holds::Holds;
 use std::collections::HashMap;
@@ -360,7 +359,7 @@ impl Opened {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ClusterError::Thread)?;
         let run = move || {
-            if let Err(e) = realtime::raise() {
+            if let Err(e) = priority::raise() {
                 tracing::warn!(
                     "the election runs without real-time priority ({e}): on a loaded host heartbeats may come late; give the agent \
                      CAP_SYS_NICE (the systemd unit does)"

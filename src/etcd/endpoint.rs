@@ -1,8 +1,9 @@
 //! One etcd member: its client, built at first use, and its state after the last call.
 
 use super::error::{EtcdError, Failure, classify};
+use crate::config;
+use crate::os::clock;
 use crate::time::Time;
-use crate::{clock, config};
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};

@@ -1,8 +1,9 @@
 //! Watches the server's process. A pidfd reports its death at once; `/proc` reports states that are as bad as death
 //! (stopped, or a zombie that nobody has reaped).
 
-use super::sys::{pidfd_open, watch};
 use crate::config::Process;
+use crate::os::pidfd::pidfd_open;
+use crate::os::readiness::watch;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;

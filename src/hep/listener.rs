@@ -2,8 +2,8 @@
 
 use super::intake::{Counters, Intake, Reported, Rules, Taken};
 use super::{Framer, Reorder, idle_timeout::IdleTimeout};
-use crate::clock;
 use crate::config::{Carrier, HepAddress};
+use crate::os::clock;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -3,7 +3,7 @@
 use super::ami::Ami;
 use super::esl::Esl;
 use super::{Dialect, Refusal};
-use crate::clock;
+use crate::os::clock;
 use crate::pbx::bridges::Fact;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;

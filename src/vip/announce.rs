@@ -1,7 +1,8 @@
 //! Announces the addresses on the LAN with raw frames: gratuitous ARP (RFC 5227 section 3, RFC 2002 section 4.6) and
 //! unsolicited neighbour advertisements (RFC 4861 section 7.2.6).
 
-use super::{sys, sysctl};
+use super::sysctl;
+use crate::os::packet;
 use pnet_base::MacAddr;
 use pnet_packet::Packet as _;
 use pnet_packet::arp::{ArpHardwareTypes, ArpOperation, ArpOperations, MutableArpPacket};
@@ -167,7 +168,7 @@ impl Announcer {
     /// Sends a whole frame to the destination in its header.
     fn send(&self, index: u32, frame: &[u8]) -> io::Result<()> {
         let to = EthernetPacket::new(frame).map_or(MacAddr::broadcast(), |header| header.get_destination());
-        sys::link_address(index, to.octets()).and_then(|to| self.socket.send_to(frame, &to)).map(drop)
+        packet::link_address(index, to.octets()).and_then(|to| self.socket.send_to(frame, &to)).map(drop)
     }
 
     /// Sends one round before it returns. A task then sends the rest of the burst and the refreshes. Dropping the

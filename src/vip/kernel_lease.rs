@@ -25,7 +25,7 @@ mod rules;
 
 use super::nfnl::{Batch, Data, Family, Nfnl, NfnlError};
 use super::nft::{self, NftError};
-use crate::clock;
+use crate::os::clock;
 use crate::time::Time;
 use guards::Guards;
 use rules::{ARP, Chain, INET, Kind, NETDEV, Plan};

@@ -9,7 +9,7 @@ pub use batch::{Batch, Data, Family, MAX_DATA};
 pub use link::Link;
 pub use reply::{Found, Rule};
 
-use super::sys;
+use crate::os::netlink;
 use nix::errno::Errno;
 use nix::sys::socket::{
     self, AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, setsockopt, sockopt,
@@ -121,7 +121,7 @@ impl Nfnl {
             Ok(socket)
         };
         let socket = open().map_err(|e| NfnlError::Socket(e.into()))?;
-        sys::short_netlink_errors(&socket).map_err(NfnlError::Socket)?;
+        netlink::short_netlink_errors(&socket).map_err(NfnlError::Socket)?;
         Ok(Self { socket, sequence: 1, buffer: vec![0; DATAGRAM] })
     }
 

@@ -1,7 +1,7 @@
 //! Sends UDP datagrams from an address and port that another process owns. The server keeps its socket, and phones
 //! behind NAT accept packets only from that address and port.
 
-use super::sys;
+use crate::os::interface;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -91,7 +91,7 @@ impl RawUdp {
             return Err(RawUdpError::TooLong { length: payload.len() });
         }
         let failed = |source| RawUdpError::Send { from, to, source };
-        let mtu = sys::mtu(&self.v4, &self.interface).unwrap_or(SAFE_MTU).max(SAFE_MTU);
+        let mtu = interface::mtu(&self.v4, &self.interface).unwrap_or(SAFE_MTU).max(SAFE_MTU);
         match self.send_in(from, to, payload, mtu) {
             // The route's MTU is smaller than the interface's (a tunnel, or a learnt path MTU).
             Err(Some(e)) if e.raw_os_error() == Some(libc::EMSGSIZE) && mtu > SAFE_MTU => self

@@ -1,7 +1,8 @@
 //! Captures SIP on an interface, in both directions, from a packet socket. The kernel filters by port and host before
 //! it copies anything, so audio never reaches this process.
 
-use crate::clock;
+use crate::os::ring::Ring;
+use crate::os::{clock, interface as link, packet, readiness};
 use crate::sip::Transport;
 use crate::time::Time;
 use crate::wire::Packet;
@@ -10,7 +11,6 @@ use crate::wire::passage::{Impostor, Impostors, Passage};
 use crate::wire::path::{Path, PathCounters, PathSettings};
 use filter::{MAX_PORTS, ports_filter, sample_filter};
 use nix::net::if_::if_nametoindex;
-use ring::Ring;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockFilter, Socket, Type};
 use std::collections::VecDeque;
@@ -23,9 +23,6 @@ use tokio::io::unix::AsyncFd;
 use tracing::{debug, warn};
 
 mod filter;
-mod program;
-mod ring;
-mod sys;
 
 /// Ring memory. If this process stalls, the ring fills after half a second even with one frame a block. It holds some
 /// thousand messages, as many as a burst of re-registrations can bring.
@@ -232,10 +229,10 @@ impl Capture {
             // frames come without their link header, so every link type looks the same.
             let socket = Socket::new(Domain::PACKET, Type::DGRAM.nonblocking(), None)?;
             socket.attach_filter(program)?;
-            if sys::is_loopback(interface) {
+            if link::is_loopback(interface) {
                 // On a loopback, each outgoing packet comes in again at once. Kernels before 4.20 lack the option, and
                 // the capture then sees each packet twice. This is harmless.
-                let _ = sys::set_option(&socket, libc::PACKET_IGNORE_OUTGOING, &1);
+                let _ = packet::set_option(&socket, libc::PACKET_IGNORE_OUTGOING, &1);
             }
             Ok::<_, io::Error>(socket)
         };
@@ -257,11 +254,11 @@ impl Capture {
         };
         if ring.is_none() {
             // With CAP_NET_ADMIN the buffer may exceed net.core.rmem_max. Without it, take the allowed maximum.
-            if sys::force_buffer(&socket, BUFFER).is_err() {
+            if packet::force_buffer(&socket, BUFFER).is_err() {
                 let _ = socket.set_recv_buffer_size(BUFFER);
             }
         }
-        socket.bind(&sys::all_protocols_on(index).map_err(refused)?).map_err(refused)?;
+        socket.bind(&packet::all_protocols_on(index).map_err(refused)?).map_err(refused)?;
         Ok(Self {
             buffer: if ring.is_some() { Vec::new() } else { vec![0; LONGEST] },
             seen: 0,
@@ -269,12 +266,12 @@ impl Capture {
             dropped: AtomicU64::new(0),
             frozen: AtomicU64::new(0),
             ring,
-            socket: sys::register(socket).map_err(refused)?,
+            socket: readiness::register(socket).map_err(refused)?,
             interface: interface.to_owned(),
             index,
             down: false,
             path: Path::new(path),
-            within: sys::is_loopback(interface),
+            within: link::is_loopback(interface),
             impostors: Impostors::default(),
             holds: false,
             waiting: VecDeque::new(),
@@ -351,7 +348,7 @@ impl Capture {
                 if if_nametoindex(self.interface.as_str()) != Ok(self.index) {
                     return Err(CaptureError::Gone { interface: self.interface.clone() });
                 }
-                self.down = !sys::is_up(&self.interface);
+                self.down = !link::is_up(&self.interface);
             }
         }
     }
@@ -387,7 +384,7 @@ impl Capture {
             self.cut += cut;
         } else {
             for _ in 0..BATCH {
-                match self.socket.try_io(Interest::READABLE, |s| sys::receive(s, &mut self.buffer)) {
+                match self.socket.try_io(Interest::READABLE, |s| packet::receive(s, &mut self.buffer)) {
                     Ok(got) => handle(&self.buffer[..got.length.min(LONGEST)], got.packet_type, got.link),
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                     Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -420,7 +417,7 @@ impl Capture {
 
     /// Counters since the capture was opened.
     pub fn counters(&self) -> CaptureCounters {
-        match sys::drops(self.socket.get_ref()) {
+        match packet::drops(self.socket.get_ref()) {
             Ok((dropped, frozen)) => {
                 self.dropped.fetch_add(u64::from(dropped), Ordering::Relaxed);
                 self.frozen.fetch_add(u64::from(frozen), Ordering::Relaxed);

@@ -3,7 +3,7 @@
 use super::starting::set_kernel;
 use super::{Instance, PUT_BACK_PAUSE, REFRESH};
 use crate::agent::keeper::mend_one;
-use crate::clock;
+use crate::os::clock;
 use crate::time::Time;
 use crate::vip::address::AddressEvent;
 use tracing::{error, info, warn};

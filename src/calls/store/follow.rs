@@ -3,8 +3,8 @@
 use super::value::{BadValue, Coder, Decoded, Stamp};
 use super::{Keep, State, StoreEvent, WARN_EVERY};
 use crate::calls::model::Call;
-use crate::clock;
 use crate::etcd::{Etcd, KeyValue, WatchEvent};
+use crate::os::clock;
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};

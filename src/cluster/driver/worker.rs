@@ -8,7 +8,6 @@ mod report;
 
 use super::keeper::Kept;
 use super::{ClusterEvent, Command, ForgetError, PARK_TIME, Shared, SwitchoverError, try_lock};
-use crate::clock;
 use crate::cluster::election::{Action, Election, Failure, Inherited, LeaseState, Settings, Told};
 use crate::cluster::heartbeat::{Codec, MAX_DATAGRAM, Rejected};
 use crate::cluster::lease::Name;
@@ -17,6 +16,7 @@ use crate::cluster::settings::{self, Unlike};
 use crate::cluster::stalls::{Kind, Stalls};
 use crate::config::Config;
 use crate::etcd::{Changes, EtcdError, WatchEvent};
+use crate::os::clock;
 use crate::time::Time;
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, VecDeque};

@@ -2,10 +2,10 @@
 
 use super::Etcd;
 use super::Inner;
-use crate::clock;
 use crate::etcd::error::EtcdError;
 use crate::etcd::error::Failure;
 use crate::etcd::identity::{Header, Identity, Sent, Verdict};
+use crate::os::clock;
 use std::sync::{MutexGuard, PoisonError};
 use tokio::sync::watch;
 

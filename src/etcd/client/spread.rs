@@ -2,9 +2,9 @@
 //! slow.
 
 use super::{Etcd, Inner};
-use crate::clock;
 use crate::etcd::error::{EtcdError, Failure, classify};
 use crate::etcd::identity::Header;
+use crate::os::clock;
 use crate::time::Time;
 use etcd_client::Client;
 use futures::stream::{FuturesUnordered, StreamExt as _};

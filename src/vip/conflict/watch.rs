@@ -2,8 +2,8 @@
 
 use super::frame::{self, Claim};
 use super::{Action, Conflicts};
-use crate::clock;
-use crate::vip::sys;
+use crate::os::clock;
+use crate::os::{packet, readiness};
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{LinkAddr, recvfrom};
 use pnet_base::MacAddr;
@@ -145,8 +145,8 @@ fn listen(index: u32, protocol: libc::c_int, filter: &[SockFilter]) -> io::Resul
         socket.attach_filter(filter)?;
     }
     socket.set_recv_buffer_size(BUFFER)?;
-    socket.bind(&sys::listen_address(index, protocol)?)?;
-    sys::readable(socket.into())
+    socket.bind(&packet::listen_address(index, protocol)?)?;
+    readiness::readable(socket.into())
 }
 
 /// Passes ARP packets whose sender is one of `addresses`, so the ARP traffic of a large LAN does not wake the agent.
