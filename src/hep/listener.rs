@@ -3,7 +3,7 @@
 use super::intake::{Counters, Intake, Reported, Rules, Taken};
 use super::{Framer, Reorder, idle_timeout::IdleTimeout};
 use crate::config::{Carrier, HepAddress};
-use crate::os::clock;
+use crate::os::{clock, datagram, interface};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -184,13 +184,7 @@ impl Listener {
 /// This host's current addresses, loopback included. A server on it may report any of them as its own.
 #[must_use]
 pub fn own_addresses() -> Vec<IpAddr> {
-    let all = nix::ifaddrs::getifaddrs().map(Iterator::collect::<Vec<_>>).unwrap_or_default();
-    let stored = all.iter().filter_map(|i| i.address.as_ref());
-    let mut out: Vec<IpAddr> = stored
-        .filter_map(|a| {
-            a.as_sockaddr_in().map(|v4| v4.ip().into()).or_else(|| a.as_sockaddr_in6().map(|v6| v6.ip().into()))
-        })
-        .collect();
+    let mut out = interface::addresses().unwrap_or_default();
     out.sort();
     out.dedup();
     out
@@ -221,7 +215,7 @@ fn udp(address: SocketAddr) -> io::Result<Socket> {
     let socket = bound(address, Type::DGRAM, Protocol::UDP)?;
     // As much as the host allows. Overflows of a smaller buffer are counted.
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
-    datagrams::count_drops(&socket);
+    datagram::count_drops(&socket);
     Ok(socket)
 }
 

@@ -5,11 +5,14 @@
 
 pub(crate) mod bpf;
 pub mod clock;
+pub(crate) mod datagram;
 pub(crate) mod interface;
 pub(crate) mod memory;
 pub(crate) mod netlink;
+pub(crate) mod nf_tables;
 pub(crate) mod packet;
 pub(crate) mod pidfd;
 pub(crate) mod priority;
+pub(crate) mod process;
 pub(crate) mod readiness;
 pub(crate) mod ring;

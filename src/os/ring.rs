@@ -1,15 +1,15 @@
 //! Ring memory shared with the kernel (TPACKET_V3). The kernel fills blocks with frames and hands a block over when it
 //! is full or was open for a while. A frame costs no system call and no copy.
 
-use super::packet::set_option;
-use socket2::Socket;
+use super::packet::PacketSocket;
+use nix::errno::Errno;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Bytes of a block. The longest frame, a 64 kB segment that the network card will split, must fit with its headers.
-pub(crate) const BLOCK: usize = 128 << 10;
+const BLOCK: usize = 128 << 10;
 /// Milliseconds until a partly filled block is handed over. This adds at most 8 ms to the 50 ms that the stored state
 /// may lag, and causes at most 125 wake-ups a second.
 const RETIRE_MS: u32 = 8;
@@ -44,13 +44,13 @@ pub(crate) struct Frame<'a> {
 
 impl Ring {
     /// Sets up a ring of `bytes` for a socket that is not bound yet.
-    pub(crate) fn set_up(socket: &Socket, bytes: usize) -> io::Result<Self> {
+    pub(crate) fn set_up(socket: &PacketSocket, bytes: usize) -> io::Result<Self> {
         let blocks = (bytes / BLOCK).max(2);
-        let too_large = || io::Error::from_raw_os_error(libc::ENOMEM);
+        let too_large = || io::Error::from(Errno::ENOMEM);
         let small = |n: usize| u32::try_from(n).map_err(|_| too_large());
         let length = blocks.checked_mul(BLOCK).ok_or_else(too_large)?;
         let version = libc::tpacket_versions::TPACKET_V3 as libc::c_int;
-        set_option(socket, libc::PACKET_VERSION, &version)?;
+        socket.set_option(libc::PACKET_VERSION, &version)?;
         let request = libc::tpacket_req3 {
             tp_block_size: small(BLOCK)?,
             tp_block_nr: small(blocks)?,
@@ -60,7 +60,7 @@ impl Ring {
             tp_sizeof_priv: 0,
             tp_feature_req_word: 0,
         };
-        set_option(socket, libc::PACKET_RX_RING, &request)?;
+        socket.set_option(libc::PACKET_RX_RING, &request)?;
         // SAFETY: a new shared mapping of an open descriptor. The kernel chooses the address and checks the length
         // against the ring's own.
         let map = unsafe {

@@ -5,6 +5,7 @@
 //! of a crashed predecessor from addresses that others configured.
 
 use super::removals::Removals;
+use crate::os;
 use futures::StreamExt as _;
 use futures::TryStreamExt as _;
 use futures::future::join_all;
@@ -15,6 +16,7 @@ use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, CacheInfo,
 };
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use nix::errno::Errno;
 use rtnetlink::{Handle, MulticastGroup};
 use std::io;
 use std::net::IpAddr;
@@ -114,7 +116,7 @@ impl Addresses {
             }
             async move {
                 let result = request.execute().await;
-                forgive(result, &[libc::EEXIST], || format!("add {prefix} to {interface}"))
+                forgive(result, &[Errno::EEXIST], || format!("add {prefix} to {interface}"))
             }
         });
         collect(join_all(requests).await)
@@ -194,7 +196,7 @@ impl Addresses {
             lock(&self.removals).refused((index, prefix));
         }
         // The interface may disappear at any moment, together with the address.
-        forgive(result, &[libc::EADDRNOTAVAIL, libc::ENODEV], || format!("remove {prefix} from {interface}"))
+        forgive(result, &[Errno::EADDRNOTAVAIL, Errno::ENODEV], || format!("remove {prefix} from {interface}"))
     }
 
     async fn dump(&self) -> Result<Vec<AddressMessage>, AddressError> {
@@ -216,7 +218,7 @@ impl Addresses {
 
     // Looked up each time: an interface that was removed and came back has a new index.
     async fn index(&self, interface: &str) -> Result<u32, AddressError> {
-        if let Ok(index) = nix::net::if_::if_nametoindex(interface) {
+        if let Some(index) = os::interface::index(interface) {
             return Ok(index);
         }
         // The lookup may have failed for another reason (no free descriptor), and a missing interface counts as a
@@ -336,7 +338,7 @@ fn event_of(
         RouteNetlinkMessage::DelAddress(m) => {
             let prefix = prefix_of(&m)?;
             // Without the interface the kernel cannot name the index, so the address alone decides.
-            let name = nix::net::if_::if_indextoname(m.header.index).ok().and_then(|n| n.into_string().ok());
+            let name = os::interface::name(m.header.index);
             let ours = |(i, p): &&(String, IpNet)| *p == prefix && name.as_ref().is_none_or(|n| n == i);
             let (interface, _) = watched.iter().find(ours)?;
             if lock(removals).told((m.header.index, prefix)) {
@@ -386,18 +388,18 @@ fn lifetime() -> CacheInfo {
 
 fn forgive(
     result: Result<(), rtnetlink::Error>,
-    codes: &[i32],
+    codes: &[Errno],
     doing: impl Fn() -> String,
 ) -> Result<(), AddressError> {
     match result {
-        Err(rtnetlink::Error::NetlinkError(e)) if codes.contains(&-e.raw_code()) => Ok(()),
+        Err(rtnetlink::Error::NetlinkError(e)) if codes.contains(&Errno::from_raw(-e.raw_code())) => Ok(()),
         other => other.map_err(|e| explain(e, doing)),
     }
 }
 
 fn explain(error: rtnetlink::Error, doing: impl Fn() -> String) -> AddressError {
     match error {
-        rtnetlink::Error::NetlinkError(e) if matches!(-e.raw_code(), libc::EPERM | libc::EACCES) => {
+        rtnetlink::Error::NetlinkError(e) if matches!(Errno::from_raw(-e.raw_code()), Errno::EPERM | Errno::EACCES) => {
             AddressError::Privilege { doing: doing() }
         }
         rtnetlink::Error::NetlinkError(e) => AddressError::Refused { doing: doing(), source: e.to_io() },

@@ -2,7 +2,9 @@
 //! unsolicited neighbour advertisements (RFC 4861 section 7.2.6).
 
 use super::sysctl;
-use crate::os::packet;
+use crate::os::interface;
+use crate::os::packet::PacketSocket;
+use nix::errno::Errno;
 use pnet_base::MacAddr;
 use pnet_packet::Packet as _;
 use pnet_packet::arp::{ArpHardwareTypes, ArpOperation, ArpOperations, MutableArpPacket};
@@ -14,7 +16,6 @@ use pnet_packet::icmpv6::{Icmpv6Code, Icmpv6Packet, Icmpv6Types, checksum};
 use pnet_packet::ip::IpNextHeaderProtocols;
 use pnet_packet::ipv6::MutableIpv6Packet;
 
-use socket2::{Domain, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -83,7 +84,7 @@ pub struct Pace {
 pub struct Announcer {
     interface: String,
     addresses: Vec<IpAddr>,
-    socket: Socket,
+    socket: PacketSocket,
     sent: AtomicU64,
     failed: AtomicU64,
 }
@@ -95,8 +96,8 @@ impl Announcer {
     /// # Errors
     /// No privilege, or no such interface.
     pub fn open(interface: &str, addresses: &[IpAddr]) -> Result<Self, AnnounceError> {
-        // Protocol 0 makes a send-only packet socket.
-        let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking(), None)
+        // It is never bound, so it only sends.
+        let socket = PacketSocket::with_link_header()
             .map_err(|source| AnnounceError::Socket { interface: interface.to_owned(), source })?;
         let it = Self {
             interface: interface.to_owned(),
@@ -116,7 +117,7 @@ impl Announcer {
     pub fn announce_now(&self) -> Announced {
         let mut done = Announced::default();
         let Some((index, mac)) = self.link() else {
-            done.errors.push(io::Error::from_raw_os_error(libc::ENODEV));
+            done.errors.push(io::Error::from(Errno::ENODEV));
             self.failed.fetch_add(1, Ordering::Relaxed);
             return done;
         };
@@ -144,7 +145,7 @@ impl Announcer {
     /// # Errors
     /// The frame was not sent.
     pub fn defend(&self, address: IpAddr) -> io::Result<()> {
-        let (index, mac) = self.link().ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
+        let (index, mac) = self.link().ok_or_else(|| io::Error::from(Errno::ENODEV))?;
         let frame = match address {
             IpAddr::V4(ip) => arp(ArpOperations::Request, ip, mac),
             IpAddr::V6(ip) => advertisement(ip, mac, sysctl::forwards_v6(&self.interface)),
@@ -157,7 +158,7 @@ impl Announcer {
     /// # Errors
     /// The frame was not sent.
     pub fn probe(&self, address: IpAddr) -> io::Result<()> {
-        let (index, mac) = self.link().ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
+        let (index, mac) = self.link().ok_or_else(|| io::Error::from(Errno::ENODEV))?;
         let frame = match address {
             IpAddr::V4(ip) => arp_probe(ip, mac),
             IpAddr::V6(ip) => solicitation(ip, mac),
@@ -168,7 +169,7 @@ impl Announcer {
     /// Sends a whole frame to the destination in its header.
     fn send(&self, index: u32, frame: &[u8]) -> io::Result<()> {
         let to = EthernetPacket::new(frame).map_or(MacAddr::broadcast(), |header| header.get_destination());
-        packet::link_address(index, to.octets()).and_then(|to| self.socket.send_to(frame, &to)).map(drop)
+        self.socket.send(frame, index, to.octets())
     }
 
     /// Sends one round before it returns. A task then sends the rest of the burst and the refreshes. Dropping the
@@ -212,13 +213,7 @@ impl Announcer {
 
     // Looked up each round: a bond changes its MAC address on failover, and a replaced interface changes its index.
     fn link(&self) -> Option<(u32, MacAddr)> {
-        let all = nix::ifaddrs::getifaddrs().ok()?;
-        all.filter(|i| i.interface_name == self.interface).find_map(|i| {
-            let link = *i.address?.as_link_addr()?;
-            let m = link.addr()?;
-            let index = u32::try_from(link.ifindex()).ok()?;
-            Some((index, MacAddr(m[0], m[1], m[2], m[3], m[4], m[5])))
-        })
+        interface::link(&self.interface).map(|(index, mac)| (index, MacAddr::from(mac)))
     }
 }
 

@@ -95,6 +95,9 @@ const IMPURE: &[&[&str]] = &[
     &["SystemTime"],
 ];
 
+/// Names that only the room `os` may use: there, each has a safe interface.
+const RAW: &[&str] = &["unsafe", "unsafe_code", "libc"];
+
 /// Most lines in one file: one idea.
 const LONGEST: usize = 500;
 /// A room with this part of all lines is more than one room.
@@ -140,6 +143,14 @@ fn no_two_rooms_may_import_each_other() {
 #[test]
 fn decisions_touch_neither_socket_nor_clock() {
     none(&rules::purity(&program(), DRIVERS, IMPURE));
+}
+
+#[test]
+fn only_one_room_calls_the_system_raw() {
+    let all = tree::read(&src());
+    none(&rules::raw(&all, "os/", RAW));
+    // Without raw calls there the rule would look in the wrong place.
+    assert!(!rules::raw(&all, "no room/", RAW).is_empty());
 }
 
 #[test]
@@ -226,6 +237,28 @@ mod each_rule_can_fail {
             rules::purity(&modules(&[("a/x.rs", "use std::time::Duration; use std::net::IpAddr;")]), &[], IMPURE),
             [""; 0]
         );
+    }
+
+    #[test]
+    fn a_raw_call_outside_its_room() {
+        for text in [
+            "fn f() { unsafe { g() } }",
+            "unsafe fn f() {}",
+            "unsafe impl Send for X {}",
+            "#![allow(unsafe_code)]",
+            "#[allow(unsafe_code)] fn f() {}",
+            "#[cfg(test)] mod tests { fn f() { unsafe { g() } } }",
+            "fn f() { println!(\"{}\", unsafe { g() }); }",
+            "fn f() { libc::getpid(); }",
+            "use libc::getpid;",
+            "const N: i32 = { use ::libc as c; c::ENOENT };",
+        ] {
+            assert!(!rules::raw(&modules(&[("a/x.rs", text)]), "os/", RAW).is_empty(), "{text}");
+            assert_eq!(rules::raw(&modules(&[("os/x.rs", text)]), "os/", RAW), [""; 0], "{text}");
+        }
+        for text in ["// unsafe\nfn f() {}", "/// libc\nfn f() {}", "fn f() { g(\"unsafe\") }"] {
+            assert_eq!(rules::raw(&modules(&[("a/x.rs", text)]), "os/", RAW), [""; 0], "{text}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The heartbeat of one run of a part, and its activity when the heartbeat stopped.
 
 use super::lock;
+use crate::os::process;
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering::Relaxed};
@@ -59,7 +60,7 @@ impl Pulse {
 
     /// Makes the calling thread the run's thread.
     pub(super) fn begins(self: &Arc<Self>) {
-        self.thread.store(nix::unistd::gettid().as_raw(), Relaxed);
+        self.thread.store(process::this_thread(), Relaxed);
         HERE.with(|here| *here.borrow_mut() = Some(Arc::clone(self)));
     }
 
