@@ -21,6 +21,7 @@ pub mod os;
 pub mod pbx;
 pub mod recovery;
 pub mod sip;
+pub(crate) mod sync;
 pub mod time;
 pub mod vip;
 pub mod wire;

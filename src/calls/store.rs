@@ -12,11 +12,12 @@ pub use value::{BadValue, prefix};
 use crate::calls::model::{Call, CallEvent};
 use crate::etcd::Etcd;
 use crate::os::clock;
+use crate::sync::Locked as _;
 use crate::time::Time;
 use echo::Echo;
 use queue::Queue;
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use value::{Coder, Trust};
@@ -196,7 +197,7 @@ impl Store {
 impl StoreHandle {
     /// Queues a change; never waits. Changes of one call replace each other until they are written.
     pub fn apply(&self, event: CallEvent) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.locked();
         if !state.queue.push(event) && state.warned.is_none_or(|at| clock::now().since(at) >= WARN_EVERY) {
             state.warned = Some(clock::now());
             let dropped = state.queue.dropped;
@@ -213,7 +214,7 @@ impl StoreHandle {
     /// Starts writing as the master of `epoch`. The store first names this node as the writer. It writes nothing before
     /// that, and nothing after another node was named. `write` explains why no late write can undo a newer one.
     pub fn write_as(&self, epoch: u64) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.locked();
         state.writing = Some(epoch);
         state.version += 1;
         state.refused_now = false;
@@ -229,7 +230,7 @@ impl StoreHandle {
     /// Stops writing because this node is no longer master, and discards the waiting changes. Returns their number. A
     /// write in progress may still succeed if nobody else was named as the writer yet; it is not repeated.
     pub fn stop_writing(&self) -> usize {
-        let mut state = lock(&self.state);
+        let mut state = self.state.locked();
         state.writing = None;
         state.version += 1;
         state.refused_now = false;
@@ -244,7 +245,7 @@ impl StoreHandle {
     /// Whether etcd names another node as the writer.
     #[must_use]
     pub fn is_refused(&self) -> bool {
-        lock(&self.state).refused_now
+        self.state.locked().refused_now
     }
 
     /// Waits until everything is written, at most for `within`.
@@ -258,7 +259,7 @@ impl StoreHandle {
                 // Marked as seen before the check, so that a batch that ends in between is not missed.
                 progress.borrow_and_update();
                 {
-                    let state = lock(&self.state);
+                    let state = self.state.locked();
                     if state.refused_now {
                         return Err(FlushError::Refused);
                     }
@@ -281,19 +282,13 @@ impl StoreHandle {
     /// Status figures.
     #[must_use]
     pub fn status(&self) -> StoreStatus {
-        let state = lock(&self.state);
+        let state = self.state.locked();
         StoreStatus {
             pending: state.queue.len(),
             dropped: state.queue.dropped + state.status.dropped,
             ..state.status.clone()
         }
     }
-}
-
-/// No code panics while it holds the lock, and the state is consistent after each statement, so a poisoned lock is
-/// usable.
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

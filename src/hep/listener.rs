@@ -4,10 +4,11 @@ use super::intake::{Counters, Intake, Reported, Rules, Taken};
 use super::{Framer, Reorder, idle_timeout::IdleTimeout};
 use crate::config::{Carrier, HepAddress};
 use crate::os::{clock, datagram, interface};
+use crate::sync::Locked as _;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -49,7 +50,7 @@ struct Shared {
 impl Shared {
     fn intake(&self) -> MutexGuard<'_, Intake> {
         // The intake holds counters and rules, which no panic leaves half changed.
-        self.intake.lock().unwrap_or_else(PoisonError::into_inner)
+        self.intake.locked()
     }
 
     /// The report in a packet, and whether its sender may continue.

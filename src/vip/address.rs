@@ -6,6 +6,7 @@
 
 use super::removals::Removals;
 use crate::os;
+use crate::sync::Locked as _;
 use futures::StreamExt as _;
 use futures::TryStreamExt as _;
 use futures::future::join_all;
@@ -20,7 +21,7 @@ use nix::errno::Errno;
 use rtnetlink::{Handle, MulticastGroup};
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -73,11 +74,6 @@ pub struct Addresses {
     handle: Handle,
     connection: JoinHandle<()>,
     removals: Arc<Mutex<Removals>>,
-}
-
-/// No code panics while it holds the lock.
-fn lock(removals: &Mutex<Removals>) -> MutexGuard<'_, Removals> {
-    removals.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Addresses {
@@ -190,10 +186,10 @@ impl Addresses {
         // An addition's message names the address the way a removal needs it.
         let mut request = self.handle.address().add(index, prefix.addr(), prefix.prefix_len());
         let message = std::mem::take(request.message_mut());
-        lock(&self.removals).asked((index, prefix));
+        self.removals.locked().asked((index, prefix));
         let result = self.handle.address().del(message).execute().await;
         if matches!(result, Err(rtnetlink::Error::NetlinkError(_))) {
-            lock(&self.removals).refused((index, prefix));
+            self.removals.locked().refused((index, prefix));
         }
         // The interface may disappear at any moment, together with the address.
         forgive(result, &[Errno::EADDRNOTAVAIL, Errno::ENODEV], || format!("remove {prefix} from {interface}"))
@@ -268,7 +264,7 @@ pub struct AddressMonitor {
 impl Drop for AddressMonitor {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
-        lock(&self.removals).unwatch(&self.watched);
+        self.removals.locked().unwatch(&self.watched);
     }
 }
 
@@ -289,7 +285,7 @@ impl AddressMonitor {
         let watched = addresses.to_vec();
         let prefixes: Vec<IpNet> = watched.iter().map(|(_, prefix)| *prefix).collect();
         // The socket already listens, so it sees every removal from now on.
-        lock(&removals).watch(prefixes.iter().copied());
+        removals.locked().watch(prefixes.iter().copied());
         let own = Arc::clone(&removals);
         let (sender, events) = mpsc::channel(EVENTS);
         // The last reported state, up or down, filters out the kernel's many other link messages.
@@ -302,7 +298,7 @@ impl AddressMonitor {
                 let event = match message.payload {
                     NetlinkPayload::InnerMessage(inner) => event_of(inner, &watched, &mut links, &own),
                     NetlinkPayload::Overrun(_) => {
-                        lock(&own).lost();
+                        own.locked().lost();
                         Some(AddressEvent::Missed)
                     }
                     _ => None,
@@ -341,7 +337,7 @@ fn event_of(
             let name = os::interface::name(m.header.index);
             let ours = |(i, p): &&(String, IpNet)| *p == prefix && name.as_ref().is_none_or(|n| n == i);
             let (interface, _) = watched.iter().find(ours)?;
-            if lock(removals).told((m.header.index, prefix)) {
+            if removals.locked().told((m.header.index, prefix)) {
                 return None;
             }
             Some(AddressEvent::Vanished { interface: interface.clone(), prefix })

@@ -4,6 +4,7 @@
 use super::sysctl;
 use crate::os::interface;
 use crate::os::packet::PacketSocket;
+use crate::sync::Locked as _;
 use nix::errno::Errno;
 use pnet_base::MacAddr;
 use pnet_packet::Packet as _;
@@ -19,7 +20,7 @@ use pnet_packet::ipv6::MutableIpv6Packet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
@@ -193,7 +194,7 @@ impl Announcer {
             let burst = (1..pace.burst).map(|_| BURST_SPACING);
             for pause in burst.chain((0..pace.refreshes).map(|_| pace.interval)) {
                 tokio::time::sleep(pause).await;
-                let open = open.lock().unwrap_or_else(PoisonError::into_inner);
+                let open = open.locked();
                 if !*open {
                     return;
                 }
@@ -243,7 +244,7 @@ impl Announcing {
 
 impl Drop for Announcing {
     fn drop(&mut self) {
-        *self.gate.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        *self.gate.locked() = false;
         self.task.abort();
     }
 }

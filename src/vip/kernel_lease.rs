@@ -26,12 +26,13 @@ mod rules;
 use super::nfnl::{Batch, Data, Family, Nfnl, NfnlError};
 use super::nft::{self, NftError};
 use crate::os::{clock, interface};
+use crate::sync::Locked as _;
 use crate::time::Time;
 use guards::Guards;
 use rules::{ARP, Chain, INET, Kind, NETDEV, Plan};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 use tracing::{info, warn};
 
@@ -433,9 +434,8 @@ impl KernelLease {
         }
     }
 
-    /// No code panics while it holds the lock, and the guarded state is consistent after each statement.
     fn lock(&self) -> MutexGuard<'_, Now> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+        self.now.locked()
     }
 }
 

@@ -5,6 +5,7 @@ use super::{Keep, State, StoreEvent, WARN_EVERY};
 use crate::calls::model::Call;
 use crate::etcd::{Etcd, KeyValue, WatchEvent};
 use crate::os::clock;
+use crate::sync::Locked as _;
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -116,7 +117,7 @@ impl Follower {
                         None => drop(keep.insert(id)),
                     }
                 }
-                let mut state = super::lock(state);
+                let mut state = state.locked();
                 if state.writing.is_some() {
                     self.renew(&calls, &mut state);
                 }
@@ -132,7 +133,7 @@ impl Follower {
             }
             WatchEvent::Put(kv) => self.coder.id_in(&kv.key).map(str::to_owned).map(|id| {
                 let own = {
-                    let mut state = super::lock(state);
+                    let mut state = state.locked();
                     state.queue.seen(&id);
                     state.echo.put(&id, &kv.value)
                 };
@@ -152,7 +153,7 @@ impl Follower {
                 self.coder.id_in(&key).map(|id| {
                     self.stamps.remove(id);
                     self.outdated.remove(id);
-                    let mut state = super::lock(state);
+                    let mut state = state.locked();
                     if state.writing.is_none() {
                         state.queue.unseen(id);
                     }
@@ -161,7 +162,7 @@ impl Follower {
             }
         };
         // Counted before the event is reported, because its receiver may look at the status.
-        self.count(&mut super::lock(state));
+        self.count(&mut state.locked());
         event
     }
 
