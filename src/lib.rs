@@ -14,6 +14,7 @@ pub mod control;
 pub mod etcd;
 #[cfg(feature = "faults")]
 mod faults;
+mod fnv;
 pub mod health;
 pub mod hep;
 pub mod inspect;
@@ -21,7 +22,7 @@ pub mod os;
 pub mod pbx;
 pub mod recovery;
 pub mod sip;
-pub(crate) mod sync;
+mod sync;
 pub mod time;
 pub mod vip;
 pub mod wire;

@@ -16,6 +16,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Only with the test feature.
     ("faults", &["sync"]),
     ("budget", &[]),
+    ("fnv", &[]),
     ("sync", &[]),
     ("time", &[]),
     ("os", &["time"]),
@@ -27,9 +28,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("etcd", &["config", "time", "os", "sync"]),
     ("cluster", &["config", "etcd", "time", "os", "sync"]),
     ("health", &["config", "sip", "time", "os"]),
-    ("vip", &["config", "time", "os", "sync"]),
+    ("vip", &["config", "fnv", "time", "os", "sync"]),
     ("calls", &["budget", "config", "faults", "sip", "etcd", "pbx", "time", "os", "wire", "sync"]),
-    ("recovery", &["calls", "config", "sip", "vip", "time", "os", "wire", "sync"]),
+    ("recovery", &["calls", "config", "fnv", "sip", "vip", "time", "os", "wire", "sync"]),
     ("inspect", &["calls", "hep", "recovery", "sip", "time", "wire"]),
     ("control", &["config", "calls", "cluster", "health", "hep", "inspect", "pbx", "recovery", "time", "os", "wire"]),
     (
