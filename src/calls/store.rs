@@ -13,7 +13,7 @@ use crate::calls::model::{Call, CallEvent};
 use crate::etcd::Etcd;
 use crate::os::clock;
 use crate::sync::Locked as _;
-use crate::time::Time;
+use crate::time::OnceAMinute;
 use echo::Echo;
 use queue::Queue;
 use std::collections::BTreeSet;
@@ -24,8 +24,6 @@ use value::{Coder, Trust};
 
 /// Events that may wait for a slow reader. Beyond it the watch waits, and etcd keeps the rest.
 const EVENTS: usize = 256;
-/// Least time between two warnings of the same kind.
-const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// Settings of the store for its instance.
 #[derive(Clone)]
@@ -147,7 +145,7 @@ struct State {
     /// Counts changes of `writing`. A result for an older version says nothing about the new one.
     version: u64,
     refused_now: bool,
-    warned: Option<Time>,
+    warned: OnceAMinute,
     status: StoreStatus,
 }
 
@@ -178,7 +176,7 @@ impl Store {
             writing: None,
             version: 0,
             refused_now: false,
-            warned: None,
+            warned: OnceAMinute::new(),
             status: StoreStatus::default(),
         }));
         let coder =
@@ -198,8 +196,7 @@ impl StoreHandle {
     /// Queues a change; never waits. Changes of one call replace each other until they are written.
     pub fn apply(&self, event: CallEvent) {
         let mut state = self.state.locked();
-        if !state.queue.push(event) && state.warned.is_none_or(|at| clock::now().since(at) >= WARN_EVERY) {
-            state.warned = Some(clock::now());
+        if !state.queue.push(event) && state.warned.take(clock::now()) {
             let dropped = state.queue.dropped;
             tracing::warn!(
                 dropped,
