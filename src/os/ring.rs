@@ -26,7 +26,7 @@ pub(crate) struct Ring {
 
 // SAFETY: the mapping belongs to the whole process, and only this value, which is not Clone, points into it.
 unsafe impl Send for Ring {}
-// SAFETY: nothing is read from the mapping through a shared reference.
+// SAFETY: through a shared reference only the status of a block is read, which is atomic.
 unsafe impl Sync for Ring {}
 
 /// One frame in a block.
