@@ -1,6 +1,10 @@
 //! Time for decisions: the caller passes it in.
 //!
-//! Pure code takes `now: Time` in every call. Only drivers turn a clock into a [`Time`] (see `crate::clock`).
+//! Pure code takes `now: Time` in every call. Only drivers turn a clock into a [`Time`] (see `crate::os::clock`).
+
+mod once_a_minute;
+
+pub use once_a_minute::OnceAMinute;
 
 use std::fmt;
 use std::ops::{Add, AddAssign, Sub};

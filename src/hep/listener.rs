@@ -2,12 +2,13 @@
 
 use super::intake::{Counters, Intake, Reported, Rules, Taken};
 use super::{Framer, Reorder, idle_timeout::IdleTimeout};
-use crate::clock;
 use crate::config::{Carrier, HepAddress};
+use crate::os::{clock, datagram, interface};
+use crate::sync::Locked as _;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -49,7 +50,7 @@ struct Shared {
 impl Shared {
     fn intake(&self) -> MutexGuard<'_, Intake> {
         // The intake holds counters and rules, which no panic leaves half changed.
-        self.intake.lock().unwrap_or_else(PoisonError::into_inner)
+        self.intake.locked()
     }
 
     /// The report in a packet, and whether its sender may continue.
@@ -184,13 +185,7 @@ impl Listener {
 /// This host's current addresses, loopback included. A server on it may report any of them as its own.
 #[must_use]
 pub fn own_addresses() -> Vec<IpAddr> {
-    let all = nix::ifaddrs::getifaddrs().map(Iterator::collect::<Vec<_>>).unwrap_or_default();
-    let stored = all.iter().filter_map(|i| i.address.as_ref());
-    let mut out: Vec<IpAddr> = stored
-        .filter_map(|a| {
-            a.as_sockaddr_in().map(|v4| v4.ip().into()).or_else(|| a.as_sockaddr_in6().map(|v6| v6.ip().into()))
-        })
-        .collect();
+    let mut out = interface::addresses().unwrap_or_default();
     out.sort();
     out.dedup();
     out
@@ -221,7 +216,7 @@ fn udp(address: SocketAddr) -> io::Result<Socket> {
     let socket = bound(address, Type::DGRAM, Protocol::UDP)?;
     // As much as the host allows. Overflows of a smaller buffer are counted.
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
-    datagrams::count_drops(&socket);
+    datagram::count_drops(&socket);
     Ok(socket)
 }
 

@@ -1,9 +1,10 @@
 //! Course of one leg from its messages: parties, times, answers. Pure. The SIP rules of a leg (tags, route set, CSeq,
 //! descriptions) belong to the tracker.
 
+mod blank;
 mod described;
 
-use super::report::{End, Hold, Leg, Party, Side, State};
+use super::report::{End, Leg, Party, Side, State};
 use crate::sip::Transport;
 use crate::sip::body::{self, description};
 use crate::sip::message::{Message, Method, Name};
@@ -402,48 +403,17 @@ impl Record {
         if self.cut {
             missing.push("the capture truncated some messages of the leg".to_owned());
         }
-        let blank = || Leg {
+        let unlearnt = || Leg {
             call_id: text(&self.call_id),
-            direction: self.side,
-            through_server,
-            state,
-            partial: false,
-            missing: Vec::new(),
             local: self.local.clone(),
             remote: self.remote.clone(),
             local_tag: text(&self.local_tag),
             remote_tag: text(&self.remote_tag),
-            request_uri: self.request_uri.clone(),
-            transport: self.transport,
-            local_addr: self.local_addr,
-            remote_addr: self.remote_addr,
-            also_seen: Vec::new(),
-            started_ms: super::ms(self.started),
-            ringing_ms: None,
-            answered_ms: None,
-            ended_ms: None,
-            code: None,
-            reason: None,
-            retried: Vec::new(),
-            ended_by: None,
-            ended_how: None,
             local_cseq: self.local_cseq,
             remote_cseq: self.remote_cseq,
-            route_set: Vec::new(),
-            remote_target: String::new(),
-            local_target: String::new(),
-            session_timer: None,
-            hold: Hold::None,
-            allow: String::new(),
-            supported: String::new(),
-            user_agent: None,
-            messages: 0,
-            reinvites: 0,
-            refers: Vec::new(),
-            replaces: None,
-            media: Vec::new(),
+            ..Leg::blank(self.side, self.transport, self.local_addr, self.remote_addr)
         };
-        let mut leg = learnt.map_or_else(blank, |l| l.leg.clone());
+        let mut leg = learnt.map_or_else(unlearnt, |l| l.leg.clone());
         if let Some(l) = learnt.filter(|_| self.answered.is_some() || state == State::Up) {
             if l.partial && missing.is_empty() {
                 missing.push(if leg.remote_target.is_empty() {

@@ -3,12 +3,13 @@
 use super::ami::Ami;
 use super::esl::Esl;
 use super::{Dialect, Refusal};
-use crate::clock;
+use crate::os::clock;
 use crate::pbx::bridges::Fact;
+use crate::sync::Locked as _;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -114,7 +115,7 @@ impl Server {
     /// Current state of the connection.
     #[must_use]
     pub fn status(&self) -> ServerStatus {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.status.locked().clone()
     }
 }
 
@@ -226,7 +227,7 @@ impl Keeper {
 
     /// Records the state of the connection. Returns the previous one.
     fn set(&self, connected: bool, error: Option<String>) -> bool {
-        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut status = self.status.locked();
         let was = std::mem::replace(&mut status.connected, connected);
         if was != connected {
             status.since_ms = clock::unix_ms();

@@ -8,11 +8,15 @@ pub mod bridges;
 mod connected_to;
 pub mod driver;
 pub mod esl;
+mod questions;
 
 pub use connected_to::{ConnectedKind, ConnectedTo};
 
 use crate::pbx::bridges::Fact;
 use crate::time::Time;
+
+/// Most channels that a client follows. Channels beyond it stay unknown.
+const MAX_CHANNELS: usize = 200_000;
 
 /// Why a connection to a server was given up. It is made again after a pause.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
