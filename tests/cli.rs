@@ -96,8 +96,8 @@ fn inspect_tells_what_is_no_capture() {
     };
     let here = directory.path().to_str().unwrap().to_owned();
     for (path, word) in [
-        (file("empty", b""), "no pcap or pcapng file"),
-        (file("text", b"This is no capture, but a text of some length.\n"), "no pcap or pcapng file"),
+        (file("empty", b""), "not a pcap or pcapng file"),
+        (file("text", b"This is no capture, but a text of some length.\n"), "not a pcap or pcapng file"),
         (file("cut", b"\xd4\xc3\xb2\xa1\x02\x00"), "cut"),
         (here, "directory"),
         ("/nowhere.pcap".to_owned(), "No such file"),

@@ -5,10 +5,10 @@
 mod common;
 
 use common::{EtcdServer, LONG};
-use keepcall::clock;
 use keepcall::cluster::{Cause, Cluster, ClusterEvent, Fitness, NoKeeper, SwitchoverError};
 use keepcall::config::Config;
 use keepcall::etcd::Etcd;
+use keepcall::os::clock;
 use keepcall::time::Time;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

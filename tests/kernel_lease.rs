@@ -5,7 +5,7 @@ mod netns;
 #[path = "kernel_lease/scene.rs"]
 mod scene;
 
-use keepcall::clock;
+use keepcall::os::clock;
 use keepcall::vip::announce::Announcer;
 use keepcall::vip::kernel_lease::{Enforcement, KernelLease, KernelLeaseError};
 use keepcall::vip::rawudp::RawUdp;

@@ -4,10 +4,10 @@ use super::footing::Footing;
 use super::history;
 use super::mode::Picture;
 use super::takeover::Takeover;
-use crate::clock;
 use crate::config;
 use crate::control::api;
 use crate::etcd::Etcd;
+use crate::os::clock;
 use std::sync::Arc;
 use tokio::sync::watch;
 

@@ -10,6 +10,7 @@ use crate::calls::store::StoreHandle;
 use crate::config;
 use crate::recovery::media::kernel::{KernelRelay, RelayError};
 use crate::recovery::permitted::Ground;
+use crate::sync::Locked as _;
 use crate::vip::fence::Fence;
 use crate::vip::nfnl::Family;
 use crate::vip::nft::watch::TableWatch;
@@ -17,7 +18,7 @@ use crate::vip::rawudp::RawUdp;
 use crate::wire::capture::Capture;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tracing::warn;
@@ -96,7 +97,7 @@ impl Footing {
     /// No code panics while it holds the lock, and the state is consistent after each statement. So a poisoned lock is
     /// still good.
     fn ends(&self) -> MutexGuard<'_, Ends> {
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ends.locked()
     }
 
     /// Connects a run to its relay and store.

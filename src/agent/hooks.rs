@@ -1,5 +1,6 @@
 //! Runs the operator's commands on role changes: without a shell, one at a time, with a time limit.
 
+use crate::os::process;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -68,7 +69,7 @@ async fn execute(instance: &str, run: Run) {
             warn!(instance, program, "hook killed: it ran longer than {LIMIT:?}");
             // The hook leads its own process group, so the signal also kills its children.
             if let Some(pid) = child.id().and_then(|p| i32::try_from(p).ok()) {
-                let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+                process::kill_group(pid);
             }
             let _ = child.wait().await;
         }

@@ -27,18 +27,17 @@ mod restart;
 mod rivals;
 mod sampler;
 mod sockets;
-mod sys;
 mod takeover;
 mod tap;
 
 pub use calls_error::CallsError;
 pub use sockets::RecoveryPortError;
 
-use crate::clock;
 use crate::cluster::{Cluster, ClusterError, ClusterEvent, Opened};
 use crate::config::{Config, ConfigError, Problem};
 use crate::control::server::{self, Asked, ServeError};
 use crate::etcd::{Etcd, EtcdError};
+use crate::os::{clock, memory};
 use crate::vip::address::{AddressError, Addresses};
 use crate::vip::announce::AnnounceError;
 use crate::vip::kernel_lease::KernelLeaseError;
@@ -153,10 +152,10 @@ type Modes = BTreeMap<String, watch::Receiver<mode::Picture>>;
 /// # Errors
 /// The permanent failures in [`AgentError`]. Anything missing on this host or in etcd is retried.
 pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + Send + Sync) -> Result<(), AgentError> {
-    sys::one_heap();
+    memory::one_heap();
     part::listen_to_panics();
     // Loading the program may take a while on a cold disk, so do it now and not during a takeover.
-    if let Err(e) = sys::lock_memory().and_then(|()| sys::load_program()) {
+    if let Err(e) = memory::lock_memory().and_then(|()| memory::load_program()) {
         warn!(
             "cannot lock memory ({e}), so swapping may cause a takeover; give the agent CAP_IPC_LOCK (the systemd \
              unit does)"

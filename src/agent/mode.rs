@@ -5,10 +5,10 @@
 //! holds the mode that a node obeys, so that `status` can show nodes that disagree. Neither key has a lease: the
 //! operator's override outlasts restarts.
 
-use crate::clock;
 use crate::config::Mode;
 use crate::control::api::{ModeStatus, NodeMode};
 use crate::etcd::{Etcd, EtcdError, KeyValue, WatchEvent};
+use crate::os::clock;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -15,15 +15,15 @@ pub(super) use licence::Licence;
 pub(super) use pulse::{Doing, Pulse, listen_to_panics};
 pub(super) use watchdog::{Beats, watch};
 
-use super::sys;
-use crate::clock;
 use crate::control::api;
+use crate::os::{clock, priority};
+use crate::sync::Locked as _;
 use policy::{Failure, Next, Policy};
 use std::collections::HashSet;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
@@ -89,19 +89,13 @@ type Named = (String, Arc<Mutex<State>>);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Parts(Arc<Mutex<Vec<Named>>>);
 
-/// No code panics while it holds the lock, and the state is consistent after each statement. So a poisoned lock is
-/// still good.
-fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
-    m.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Parts {
     /// For `status`.
     pub(super) fn status(&self) -> Vec<api::PartStatus> {
-        let all = lock(&self.0).clone();
+        let all = self.0.locked().clone();
         all.iter()
             .map(|(name, state)| {
-                let s = lock(state);
+                let s = state.locked();
                 api::PartStatus {
                     name: name.clone(),
                     state: s.state.to_owned(),
@@ -126,7 +120,7 @@ impl Parts {
         cut: impl Fn() + Send + 'static,
     ) -> tokio::task::JoinHandle<()> {
         let state = Arc::new(Mutex::new(State { state: "running", since_ms: clock::unix_ms(), ..State::default() }));
-        lock(&self.0).push((name.to_owned(), Arc::clone(&state)));
+        self.0.locked().push((name.to_owned(), Arc::clone(&state)));
         tokio::spawn(supervise(name.to_owned(), state, beats, Arc::new(work), cut))
     }
 }
@@ -150,7 +144,7 @@ async fn supervise(
             pulse: Arc::clone(&pulse),
             poison: Arc::new(poison.clone()),
         };
-        lock(&state).pulse = Some(Arc::clone(&pulse));
+        state.locked().pulse = Some(Arc::clone(&pulse));
         let (failure, why) = match start(&name, turn, Arc::clone(&work)) {
             Ok(ended) => {
                 beats.add(&pulse);
@@ -172,7 +166,7 @@ async fn supervise(
         cut();
         beats.remove(&pulse);
         if failure == Failure::Stuck
-            && let Err(e) = sys::idle_thread(pulse.thread())
+            && let Err(e) = priority::idle_thread(pulse.thread())
         {
             warn!(part = name, "cannot lower the priority of the stuck thread: {e}");
         }
@@ -181,7 +175,7 @@ async fn supervise(
         }
         let next = policy.failed(failure, clock::now());
         {
-            let mut state = lock(&state);
+            let mut state = state.locked();
             state.why = Some(why.clone());
             state.since_ms = clock::unix_ms();
             state.passed_over = poison.len();
@@ -209,7 +203,7 @@ async fn supervise(
         }
         number += 1;
         {
-            let mut state = lock(&state);
+            let mut state = state.locked();
             (state.state, state.restarts) = ("running", number);
         }
         info!(part = name, restarts = number, "part restarted");

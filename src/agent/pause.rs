@@ -1,9 +1,9 @@
 //! The pause of the whole cluster: one key in etcd. Every automatic change of master requires that the key is absent.
 
-use crate::clock;
 use crate::cluster::record::{Keys, Paused, SCHEMA, encode};
 use crate::control::api::{ApiError, ErrorKind, PauseState};
 use crate::etcd::{Etcd, EtcdError};
+use crate::os::clock;
 
 /// Length limit of the reason: it goes into one line of `status`.
 const MAX_REASON: usize = 200;

@@ -1,8 +1,8 @@
 //! Probes for another host that answers for an instance's address, defends the address, and reports the conflict.
 
 use super::instance::Instance;
-use crate::clock;
 use crate::control::api;
+use crate::os::clock;
 use crate::vip::conflict::Action;
 use crate::vip::conflict::frame::Claim;
 use tracing::{debug, info, warn};

@@ -2,10 +2,10 @@
 //! few RTP packets that show where phones really send from.
 
 use super::sampler::Sampler;
-use crate::clock;
 use crate::config;
 use crate::hep::intake::{Counters, Key, Reported, Rules};
 use crate::hep::listener::{HepOpenError, Listener, Sockets, own_addresses};
+use crate::os::clock;
 use crate::pbx::bridges::Fact;
 use crate::pbx::driver::{Login, Server, ServerStatus};
 use crate::time::Time;

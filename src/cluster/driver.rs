@@ -2,7 +2,6 @@
 
 mod holds;
 mod keeper;
-mod realtime;
 mod worker;
 
 pub use keeper::{Keeper, NoKeeper};
@@ -13,16 +12,17 @@ use super::lease;
 use super::record::{Keys, NodeEntry, SCHEMA};
 use super::settings::describe;
 use super::status::ClusterStatus;
-use crate::clock;
 use crate::config::Config;
 use crate::etcd::Etcd;
+use crate::os::{clock, priority};
+use crate::sync::Locked as _;
 use crate::time::Time;
 use holds::Holds;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -236,19 +236,6 @@ struct Shared {
     rounds: AtomicU64,
 }
 
-fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
-    m.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Locks the mutex; `None` while another thread has the lock.
-fn try_lock<T>(m: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
-    match m.try_lock() {
-        Ok(guard) => Some(guard),
-        Err(TryLockError::Poisoned(e)) => Some(e.into_inner()),
-        Err(TryLockError::WouldBlock) => None,
-    }
-}
-
 /// Handle on all instances of this node. Clones share it.
 #[derive(Clone)]
 pub struct Cluster(Arc<Shared>);
@@ -365,7 +352,7 @@ impl Opened {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ClusterError::Thread)?;
         let run = move || {
-            if let Err(e) = realtime::raise() {
+            if let Err(e) = priority::raise() {
                 tracing::warn!(
                     "the election runs without real-time priority ({e}), so heartbeats may be late on a loaded host; \
                      give the agent CAP_SYS_NICE (the systemd unit does)"
@@ -382,7 +369,7 @@ impl Cluster {
     /// Sets whether this node has everything it needs to hold an instance's addresses. Without that it is never
     /// elected.
     pub fn set_ready(&self, instance: &str, ready: bool) {
-        lock(&self.0.inbox).ready.insert(instance.to_owned(), ready);
+        self.0.inbox.locked().ready.insert(instance.to_owned(), ready);
         self.0.news.notify_one();
     }
 
@@ -394,13 +381,13 @@ impl Cluster {
 
     /// Sets the local server's health. A change takes effect at once.
     pub fn set_fitness(&self, instance: &str, f: Fitness) {
-        lock(&self.0.inbox).fitness.insert(instance.to_owned(), f);
+        self.0.inbox.locked().fitness.insert(instance.to_owned(), f);
         self.0.news.notify_one();
     }
 
     /// Confirms that the addresses held under `epoch` are down.
     pub fn released(&self, instance: &str, epoch: u64) {
-        lock(&self.0.inbox).released.insert(instance.to_owned(), epoch);
+        self.0.inbox.locked().released.insert(instance.to_owned(), epoch);
         self.0.news.notify_one();
     }
 
@@ -420,7 +407,7 @@ impl Cluster {
     /// Current status, normally at most a few tens of milliseconds old.
     #[must_use]
     pub fn status(&self) -> ClusterStatus {
-        let mut s = lock(&self.0.status).clone();
+        let mut s = self.0.status.locked().clone();
         s.etcd = self.0.etcd.health();
         s
     }

@@ -2,8 +2,8 @@
 
 use super::election::LeaseState;
 use super::record::{Keys, NodeEntry, encode, read_node};
-use crate::clock;
 use crate::etcd::{Changes, Compare, Etcd, EtcdError, Lease, Op};
+use crate::os::clock;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};

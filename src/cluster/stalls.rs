@@ -1,12 +1,10 @@
 //! Measures the election's stalls and their cause. The hold must be longer than any stall.
 
-use crate::time::Time;
+use crate::time::{OnceAMinute, Time};
 use std::time::Duration;
 
 /// Shortest reported stall: a delay of one or two heartbeats is harmless.
 const WORTH_TELLING: Duration = Duration::from_millis(100);
-/// Interval between lines about one kind of stall, unless a stall exceeds all earlier ones.
-const AGAIN: Duration = Duration::from_secs(60);
 
 /// The cause of a stall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +19,7 @@ pub(super) enum Kind {
 #[derive(Clone, Copy, Debug, Default)]
 struct Longest {
     lasted: Duration,
-    told: Option<Time>,
+    told: OnceAMinute,
 }
 
 /// The longest stalls since the start.
@@ -35,7 +33,7 @@ pub(super) struct Stalls {
 impl Stalls {
     /// Starts with no stalls, for an election with this hold.
     pub(super) const fn new(hold: Duration) -> Self {
-        let none = Longest { lasted: Duration::ZERO, told: None };
+        let none = Longest { lasted: Duration::ZERO, told: OnceAMinute::new() };
         Self { hold, late: none, working: none }
     }
 
@@ -55,11 +53,11 @@ impl Stalls {
         };
         let worst = lasted > longest.lasted;
         longest.lasted = longest.lasted.max(lasted);
-        let silent = longest.told.is_some_and(|told| now < told + AGAIN);
-        if lasted < WORTH_TELLING.max(self.hold / 4) || (silent && !worst) {
+        // A stall that exceeds all earlier ones does not wait.
+        if lasted < WORTH_TELLING.max(self.hold / 4) || !(longest.told.is_due(now) || worst) {
             return None;
         }
-        longest.told = Some(now);
+        longest.told.happens(now);
         let why = match kind {
             Kind::Late => {
                 "the host did not run the thread, although it has real-time priority; look for a virtual machine \

@@ -8,13 +8,14 @@ use super::endpoint::{Access, Endpoint, EndpointHealth};
 use super::error::EtcdError;
 use super::identity::{Header, Identity};
 use super::types::{Compare, KeyValue, Lease, Op, TxnReply};
-use crate::{clock, config};
+use crate::config;
+use crate::os::clock;
+use crate::sync::Locked as _;
 use changes::Changes;
 use etcd_client::{Client, CompareOp, DeleteOptions, GetOptions, PutOptions, Txn, TxnOp, TxnOpResponse};
 use spread::Spread;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use watch::WatchEvent;
@@ -99,7 +100,7 @@ impl Etcd {
     /// Otherwise a member's alarm.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        let get = |m: &Mutex<Option<String>>| m.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let get = |m: &Mutex<Option<String>>| m.locked().clone();
         let alarm = || self.0.endpoints.iter().find_map(Endpoint::alarm);
         get(&self.0.trouble).or_else(|| get(&self.0.full)).or_else(alarm)
     }

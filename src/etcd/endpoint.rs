@@ -1,12 +1,14 @@
 //! One etcd member: its client, built at first use, and its state after the last call.
 
 use super::error::{EtcdError, Failure, classify};
+use crate::config;
+use crate::os::clock;
+use crate::sync::Locked as _;
 use crate::time::Time;
-use crate::{clock, config};
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 /// How long a member without an answer is tried last, unless a probe succeeds earlier.
@@ -173,7 +175,7 @@ impl Endpoint {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.locked()
     }
 
     pub(super) fn good(&self, now: Time) {
@@ -192,7 +194,7 @@ impl Endpoint {
 
     /// Sets its present alarm.
     pub(super) fn set_alarm(&self, alarm: Option<String>) {
-        let mut at = self.alarm.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut at = self.alarm.locked();
         if *at != alarm {
             match &alarm {
                 Some(alarm) => tracing::error!(endpoint = self.url, "{alarm}"),
@@ -228,7 +230,7 @@ impl Endpoint {
     }
 
     pub(super) fn alarm(&self) -> Option<String> {
-        self.alarm.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.alarm.locked().clone()
     }
 
     pub(super) fn health(&self) -> EndpointHealth {

@@ -220,7 +220,7 @@ fn token() -> String {
     let mut bytes = [0; 8];
     if getrandom::fill(&mut bytes).is_err() {
         // This fails only in a kernel without its random device; the clock still makes the token unique on this host.
-        bytes = crate::clock::now().as_nanos().to_be_bytes();
+        bytes = crate::os::clock::now().as_nanos().to_be_bytes();
     }
     bytes.iter().fold(String::with_capacity(16), |mut s, b| {
         let _ = write!(s, "{b:02x}");

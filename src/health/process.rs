@@ -1,13 +1,16 @@
 //! Watches the server's process. A pidfd reports its death at once; `/proc` reports states that are as bad as death
 //! (stopped, or a zombie that nobody has reaped).
 
-use super::sys::{pidfd_open, watch};
 use crate::config::Process;
+use crate::os::pidfd::pidfd_open;
+use crate::os::process::{Stat, comm, processes, stat};
+use crate::os::readiness::watch;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// Mount points of control groups: v2, then the places that systemd uses on v1 and hybrid hosts.
@@ -54,14 +57,6 @@ pub(super) enum Gone {
     NoWatch(i32, io::Error),
 }
 
-/// Fields of `/proc/PID/stat`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stat {
-    pub(super) state: char,
-    parent: i32,
-    started: u64,
-}
-
 /// A watched process.
 #[derive(Debug)]
 pub(super) struct Attached {
@@ -105,7 +100,7 @@ impl Target {
             .filter(|_| self.is(pid))
             .ok_or_else(|| Gone::NoWatch(pid, io::ErrorKind::NotFound.into()))?
             .started;
-        let fd = watch(fd).map_err(|e| Gone::NoWatch(pid, e))?;
+        let fd = watch(fd, Interest::READABLE).map_err(|e| Gone::NoWatch(pid, e))?;
         Ok(Attached { pid, started, fd })
     }
 
@@ -155,31 +150,6 @@ fn pidfile(path: &Path) -> Result<String, Gone> {
         io::ErrorKind::NotFound => Gone::NoPidfile(path.to_owned()),
         _ => Gone::Unreadable(path.to_owned(), e),
     })
-}
-
-fn processes() -> impl Iterator<Item = i32> {
-    fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok())
-}
-
-fn comm(pid: i32) -> Option<String> {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-    Some(name.strip_suffix('\n').unwrap_or(&name).to_owned())
-}
-
-pub(super) fn stat(pid: i32) -> Option<Stat> {
-    let line = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    parse_stat(&String::from_utf8_lossy(&line))
-}
-
-/// Fields 3 (state), 4 (parent) and 22 (start, in ticks since boot) of proc(5). The name before them may hold spaces
-/// and parentheses, so the count starts at the last parenthesis.
-fn parse_stat(line: &str) -> Option<Stat> {
-    let fields = line.rsplit_once(')')?.1;
-    let mut fields = fields.split_ascii_whitespace();
-    let state = fields.next()?.chars().next()?;
-    let parent = fields.next()?.parse().ok()?;
-    let started = fields.nth(17)?.parse().ok()?;
-    Some(Stat { state, parent, started })
 }
 
 /// The oldest process without a parent in the set. Zombies count only if there is nothing else.

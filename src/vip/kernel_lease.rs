@@ -25,13 +25,14 @@ mod rules;
 
 use super::nfnl::{Batch, Data, Family, Nfnl, NfnlError};
 use super::nft::{self, NftError};
-use crate::clock;
+use crate::os::{clock, interface};
+use crate::sync::Locked as _;
 use crate::time::Time;
 use guards::Guards;
 use rules::{ARP, Chain, INET, Kind, NETDEV, Plan};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 use tracing::{info, warn};
 
@@ -158,13 +159,7 @@ impl KernelLease {
         let _making = self.making.lock().await;
         // nft's error text for a missing interface would look like that of an old kernel.
         if !self.has_interface() {
-            let all = nix::net::if_::if_nameindex();
-            let names =
-                |all: nix::net::if_::Interfaces| all.iter().map(|i| i.name().to_string_lossy().into_owned()).collect();
-            return Err(KernelLeaseError::NoInterface {
-                name: self.interface.clone(),
-                there: all.map(names).unwrap_or_default(),
-            });
+            return Err(KernelLeaseError::NoInterface { name: self.interface.clone(), there: interface::names() });
         }
         let (enforcement, found, _) = self.make(self.netdev).await?;
         self.lock().capable = enforcement == Enforcement::Netdev;
@@ -430,7 +425,7 @@ impl KernelLease {
     }
 
     fn has_interface(&self) -> bool {
-        nix::net::if_::if_nametoindex(self.interface.as_str()).is_ok()
+        interface::index(&self.interface).is_some()
     }
 
     fn plan(&self) -> Plan<'_> {
@@ -448,9 +443,8 @@ impl KernelLease {
         }
     }
 
-    /// No code panics while it holds the lock, and the guarded state is consistent after each statement.
     fn lock(&self) -> MutexGuard<'_, Now> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+        self.now.locked()
     }
 }
 

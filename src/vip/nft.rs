@@ -3,6 +3,7 @@
 pub mod signed;
 pub mod watch;
 
+use crate::fnv::fnv1a;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
@@ -140,9 +141,8 @@ pub fn table_name(kind: &str, instance: &str) -> String {
     if instance.len() <= LONGEST && !instance.is_empty() && instance.chars().all(fits) {
         return format!("keepcall-{kind}-{instance}");
     }
-    // FNV-1a, 64 bits: the hash must be stable (the agent must find the table after a restart), not secret.
-    let hash =
-        instance.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    // The agent must find the table after a restart, and after an upgrade.
+    let hash = fnv1a(instance.as_bytes());
     let clean: String = instance.chars().take(LONGEST).map(|c| if fits(c) { c } else { '_' }).collect();
     format!("keepcall-{kind}-{clean}/{hash:016x}")
 }

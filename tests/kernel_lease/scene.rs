@@ -2,7 +2,7 @@
 
 use super::netns::Lan;
 use ipnet::IpNet;
-use keepcall::clock;
+use keepcall::os::clock;
 use keepcall::time::Time;
 use keepcall::vip::address::Addresses;
 use keepcall::vip::kernel_lease::{Enforcement, KernelLease};

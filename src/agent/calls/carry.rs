@@ -2,7 +2,7 @@
 
 use super::CallsSide;
 use super::Role;
-use crate::clock;
+use crate::os::clock;
 use crate::recovery::engine::Action;
 use crate::recovery::media::kernel::Wish;
 use std::net::SocketAddr;

@@ -5,44 +5,32 @@ use crate::agent::part::Doing;
 use crate::calls::model::{Call, CallEvent};
 use crate::calls::store::{Keep, StoreEvent};
 use crate::calls::sweep::Verdict;
-use crate::clock;
 use crate::config::Mode;
+use crate::os::clock;
 use crate::recovery::media::kernel::Wish;
 use crate::recovery::{plan, recoverability};
-use crate::time::Time;
+use crate::time::{OnceAMinute, Time};
 use std::collections::{BTreeSet, HashSet};
-use std::time::Duration;
 use tracing::{debug, info, warn};
 
-/// Least time between two warnings, and between two re-reads, about calls beyond this node's limit.
-const LEFT_OUT_EVERY: Duration = Duration::from_secs(60);
 /// Store events handled in one go, so that a thousand calls make one change of the relay.
 const BATCH: usize = 1024;
 
 /// When the limit on stored calls was last reported, and when the calls were last read again.
 #[derive(Default)]
 pub(super) struct LeftOut {
-    told: Option<Time>,
-    read: Option<Time>,
+    told: OnceAMinute,
+    read: OnceAMinute,
 }
 
 impl LeftOut {
     fn is_news(&mut self, left_out: usize, now: Time) -> bool {
-        left_out > 0 && due(&mut self.told, now)
+        left_out > 0 && self.told.take(now)
     }
 
     fn may_read(&mut self, now: Time) -> bool {
-        due(&mut self.read, now)
+        self.read.take(now)
     }
-}
-
-/// True at most once per interval.
-fn due(last: &mut Option<Time>, now: Time) -> bool {
-    let due = last.is_none_or(|at| now.since(at) >= LEFT_OUT_EVERY);
-    if due {
-        *last = Some(now);
-    }
-    due
 }
 
 impl CallsSide {

@@ -3,7 +3,7 @@
 use super::starting::set_kernel;
 use super::{Instance, PUT_BACK_PAUSE, REFRESH};
 use crate::agent::keeper::mend_one;
-use crate::clock;
+use crate::os::{clock, interface};
 use crate::time::Time;
 use crate::vip::address::AddressEvent;
 use tracing::{error, info, warn};
@@ -11,10 +11,9 @@ use tracing::{error, info, warn};
 impl Instance {
     /// Checks whether the interface disappeared or came back.
     pub(super) async fn look_for_interface(&mut self) {
-        let interface = &self.config.interface;
-        let missing = nix::net::if_::if_nametoindex(interface.as_str())
-            .is_err()
-            .then(|| format!("there is no interface {interface}"));
+        let name = &self.config.interface;
+        let missing =
+            interface::index(&self.config.interface).is_none().then(|| format!("there is no interface {name}"));
         if missing == self.missing {
             return;
         }
@@ -23,7 +22,7 @@ impl Instance {
             None => {
                 // A new interface has the kernel's default settings and none of the former addresses.
                 set_kernel(&self.config);
-                info!(instance = self.config.name, "ready: the interface {interface} is back");
+                info!(instance = self.config.name, "ready: the interface {name} is back");
             }
         }
         self.missing = missing;

@@ -7,8 +7,7 @@ mod learning;
 mod report;
 
 use super::keeper::Kept;
-use super::{ClusterEvent, Command, ForgetError, PARK_TIME, Shared, SwitchoverError, try_lock};
-use crate::clock;
+use super::{ClusterEvent, Command, ForgetError, PARK_TIME, Shared, SwitchoverError};
 use crate::cluster::election::{Action, Election, Failure, Inherited, LeaseState, Settings, Told};
 use crate::cluster::heartbeat::{Codec, MAX_DATAGRAM, Rejected};
 use crate::cluster::lease::Name;
@@ -17,6 +16,8 @@ use crate::cluster::settings::{self, Unlike};
 use crate::cluster::stalls::{Kind, Stalls};
 use crate::config::Config;
 use crate::etcd::{Changes, EtcdError, WatchEvent};
+use crate::os::clock;
+use crate::sync::Locked as _;
 use crate::time::Time;
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -409,7 +410,7 @@ impl Worker {
         let (ready, fitness, released) = {
             // A writer may be preempted with the lock held. This thread does not wait, because the notification follows
             // the write.
-            let Some(mut b) = try_lock(&self.shared.inbox) else { return };
+            let Some(mut b) = self.shared.inbox.try_locked() else { return };
             (std::mem::take(&mut b.ready), std::mem::take(&mut b.fitness), std::mem::take(&mut b.released))
         };
         for i in 0..self.all.len() {

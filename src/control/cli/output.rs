@@ -73,7 +73,7 @@ pub(super) fn printable(text: &str) -> String {
 
 /// How long ago `unix_ms` was, rounded to seconds.
 pub(super) fn ago(unix_ms: u64) -> String {
-    span(crate::clock::unix_ms().saturating_sub(unix_ms))
+    span(crate::os::clock::unix_ms().saturating_sub(unix_ms))
 }
 
 /// `ms` milliseconds ago.

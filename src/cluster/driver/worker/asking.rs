@@ -1,10 +1,10 @@
 //! Sends the elections' requests to etcd and handles the answers.
 
 use super::{Answer, Worker};
-use crate::clock;
 use crate::cluster::election::{Election, Failure, Request};
 use crate::cluster::store;
 use crate::etcd::EtcdError;
+use crate::os::clock;
 use std::sync::Arc;
 
 impl Worker {

@@ -1,13 +1,13 @@
 //! Builds the status for the agent and for display.
 
 use super::{STATUS_PAUSE, Worker};
-use crate::cluster::driver::try_lock;
 use crate::cluster::election::Role;
 use crate::cluster::lease::Name;
 use crate::cluster::record::{Record, describe_pause};
 use crate::cluster::settings::Change;
 use crate::cluster::stalls::Kind;
 use crate::cluster::status::{ClusterStatus, InstanceStatus, NodeStatus};
+use crate::sync::Locked as _;
 use crate::time::Time;
 use std::time::Duration;
 
@@ -124,7 +124,7 @@ impl Worker {
         };
         // A reader may be preempted with the lock held. The status then waits for the next round; this thread never
         // waits.
-        match try_lock(&self.shared.status) {
+        match self.shared.status.try_locked() {
             Some(mut shared) => *shared = status,
             None => self.status_due = true,
         }
