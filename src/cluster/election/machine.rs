@@ -1,5 +1,5 @@
 //! State and inputs of one election. The roles are in `lead.rs` and `follow.rs`, deadlines in `rights.rs`, requests to
-//! etcd in `machine/asking.rs`.
+//! etcd in `machine/asking.rs`, its answers in `machine/learning.rs`.
 
 pub(super) mod follow;
 pub(super) mod lead;
@@ -8,6 +8,7 @@ pub(super) mod rights;
 pub(super) mod terms;
 
 mod asking;
+mod learning;
 mod messages;
 mod wishes;
 
