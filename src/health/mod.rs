@@ -11,4 +11,4 @@ mod report;
 mod sys;
 
 pub use monitor::Monitor;
-pub use report::{CheckState, CheckStatus, Probe, Verdict};
+pub use report::{CheckState, CheckStatus, ProbeResult, Verdict};

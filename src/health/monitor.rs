@@ -3,7 +3,7 @@
 use super::hysteresis::{Hysteresis, Sample};
 use super::options::Options;
 use super::process::{Attached, Target};
-use super::{CheckState, CheckStatus, Probe, Verdict};
+use super::{CheckState, CheckStatus, ProbeResult, Verdict};
 use crate::clock;
 use crate::config::Check;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ impl Monitor {
     }
 
     /// Enters the state of one check. Wakes the receivers only for changes that they act on or show at once.
-    fn report(&self, index: usize, state: CheckState, changed: bool, last: Probe) {
+    fn report(&self, index: usize, state: CheckState, changed: bool, last: ProbeResult) {
         self.verdict.send_if_modified(|verdict| {
             let mut checks = std::mem::take(&mut verdict.checks);
             if let Some(check) = checks.get_mut(index) {
@@ -97,7 +97,7 @@ impl Runner<'_> {
             }
         }
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        self.monitor.report(self.index, state, changed, Probe { ok: sample == Sample::Good, detail, took_ms });
+        self.monitor.report(self.index, state, changed, ProbeResult { ok: sample == Sample::Good, detail, took_ms });
     }
 
     async fn ask(&mut self, mut options: Options) {

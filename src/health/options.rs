@@ -1,6 +1,6 @@
 //! Probes the server with SIP OPTIONS over UDP: one non-INVITE client transaction (RFC 3261 section 17.1.2) per probe.
 
-use super::Probe;
+use super::ProbeResult;
 use crate::config::SipOptions;
 use std::fmt::Write as _;
 use std::io;
@@ -58,7 +58,7 @@ impl Options {
     }
 
     /// One probe; takes at most `timeout`.
-    pub(super) async fn probe(&mut self, timeout: Duration) -> Probe {
+    pub(super) async fn probe(&mut self, timeout: Duration) -> ProbeResult {
         let started = Instant::now();
         let result = self.transaction(timeout, started).await;
         let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -69,12 +69,12 @@ impl Options {
             Ok((code, reason)) => {
                 let ok = self.codes.iter().any(|c| accepts(c, code));
                 let detail = format!("{code} {reason}");
-                Probe { ok, detail: if ok { detail } else { format!("answered {detail}") }, took_ms }
+                ProbeResult { ok, detail: if ok { detail } else { format!("answered {detail}") }, took_ms }
             }
             Err(e) => {
                 // The next probe opens a new socket, so that a pending ICMP error of this one cannot fail it.
                 self.socket = None;
-                Probe { ok: false, detail: e, took_ms }
+                ProbeResult { ok: false, detail: e, took_ms }
             }
         }
     }
