@@ -1,7 +1,13 @@
-//! The part of an election's state that decides its future. The pattern names every field, so that a new one cannot be
+//! The part of an election's state that decides its future. The patterns name every field, so that a new one cannot be
 //! forgotten: two states that differ in it would count as one, and the exploration would skip the difference.
 
-use super::{Election, InFlight, LastRead, POLL, Peer, Reading, Won};
+use super::asking::{InFlight, Reading, Requests};
+use super::lead::{Handover, Leading};
+use super::learning::{EtcdState, LastRead, LostRecord};
+use super::messages::{Peer, Promises};
+use super::rights::{Right, Won};
+use super::wishes::Wishes;
+use super::{Election, NodeState, POLL};
 use crate::cluster::election::explore::canon::Canon;
 use crate::cluster::election::types::Cause;
 use crate::cluster::record::{Recorded, View};
@@ -11,26 +17,29 @@ impl Election {
     pub(in crate::cluster::election) fn fingerprint(&self, c: &mut Canon) {
         let Self {
             s,
-            view,
-            record,
-            lost,
-            lost_since,
-            held_at_loss,
-            revision,
-            unreadable,
-            top_epoch,
-            known_terms,
-            lease,
-            last_read,
-            unseen,
-            last_ack,
-            silence,
+            // Explored nodes always have everything they need.
+            node: NodeState { lease, lease_life, fit, fit_known, priority, ready: _, started },
+            // The explored settings never hold a change down and never count one as quick.
+            etcd: EtcdState { view, record, revision, unreadable, last_read, gone, epoch_since: _ },
+            lost: LostRecord { record: lost, since: lost_since, held: held_at_loss, unseen },
+            restored,
+            requests,
             peers,
             // Derived from record and view.
             others: _,
-            sent,
-            beat,
-            next_beat,
+            promises: Promises { last_ack, silence, known_terms, top_epoch },
+            right: Right { held, inherited, won },
+            leading: Leading { since: lead_since, sent, beat, next_beat, better_since },
+            handover: Handover { claim_at, claimed, released, go_ok, gone_epoch },
+            wishes: Wishes { switch, forget, forgot, stopping, parking },
+            actions,
+            wake,
+            // Each input sets it.
+            now: _,
+            // Only triggers a refresh of the status.
+            last_role: _,
+        } = self;
+        let Requests {
             ticket,
             // Only makes the next ticket unique.
             tickets: _,
@@ -43,40 +52,8 @@ impl Election {
             propose_not_before,
             next_poll,
             // Only makes the next request unique.
-            requests: _,
-            gone,
-            lead_since,
-            claim_at,
-            claimed,
-            released,
-            go_ok,
-            gone_epoch,
-            won,
-            held,
-            inherited,
-            restored,
-            lease_life,
-            fit,
-            fit_known,
-            priority,
-            better_since,
-            switch,
-            forget,
-            forgot,
-            // Explored nodes always have everything they need.
-            ready: _,
-            stopping,
-            parking,
-            // The explored settings never hold a change down and never count one as quick.
-            epoch_since: _,
-            started,
-            actions,
-            wake,
-            // Each input sets it.
-            now: _,
-            // Only triggers a refresh of the status.
-            last_role: _,
-        } = self;
+            count: _,
+        } = requests;
         assert!(actions.is_empty(), "a state is looked at when its actions are out");
         assert!(restored.is_none(), "etcd stays what it is in the exploration");
         c.name(forget.as_deref());

@@ -90,7 +90,7 @@ fn is_dead_ack(w: &World, to: usize, m: &Message) -> bool {
     // A broken rule that counts from the receipt must not benefit from this check.
     let old = |at: crate::time::Time| at + HOLD <= now && w.fault().is_none();
     let e = w.nodes[to].election.as_ref().filter(|_| w.nodes[to].boot == boot);
-    e.is_none_or(|e| e.sent.iter().find(|s| s.0 == beat).is_none_or(|s| old(s.1)))
+    e.is_none_or(|e| e.leading.sent.iter().find(|s| s.0 == beat).is_none_or(|s| old(s.1)))
 }
 
 pub(super) fn fingerprint(w: &World, item: &Item, c: &mut Canon) {
@@ -112,7 +112,7 @@ pub(super) fn fingerprint(w: &World, item: &Item, c: &mut Canon) {
             c.epoch(*epoch);
             let beats = |node: usize, boot: u64| {
                 let e = w.nodes[node].election.as_ref().filter(|_| w.nodes[node].boot == boot);
-                e.map(|e| e.beat)
+                e.map(|e| e.leading.beat)
             };
             let (kind, back, vouch) = match kind {
                 Kind::Beat { beat, boot } => (1, beats(*from, *boot).map(|b| b - beat), false),
@@ -155,8 +155,10 @@ pub(super) fn fingerprint(w: &World, item: &Item, c: &mut Canon) {
         }
         Item::Served { node, boot, id, answer } => {
             c.number(8 + 16 * node);
-            let reads =
-                w.nodes[*node].election.as_ref().is_some_and(|e| e.inflight.as_ref().is_none_or(|f| f.id != *id));
+            let reads = w.nodes[*node]
+                .election
+                .as_ref()
+                .is_some_and(|e| e.requests.inflight.as_ref().is_none_or(|f| f.id != *id));
             let doubt = matches!(answer, Err(Failure::InDoubt));
             c.flags(&[open(*node, *boot, *id), reads, answer.is_ok(), doubt, answer.as_ref().is_ok_and(|a| a.0)]);
             if let Ok((_, v)) = answer {

@@ -27,8 +27,8 @@ impl Election {
         if self.broken(crate::cluster::election::types::Fault::OwnWait) {
             return self.s.told.terms;
         }
-        let known = || self.known_terms.map_or(self.s.told.terms, |t| t.max(self.s.told.terms));
-        self.record.as_ref().and_then(|r| r.terms).unwrap_or_else(known)
+        let known = || self.promises.known_terms.map_or(self.s.told.terms, |t| t.max(self.s.told.terms));
+        self.etcd.record.as_ref().and_then(|r| r.terms).unwrap_or_else(known)
     }
 
     /// How long an ack binds this node, on the master's clock.
@@ -49,7 +49,7 @@ impl Election {
     /// Keeps the longest terms that a record or a master names.
     pub(in crate::cluster::election) fn learn_terms(&mut self, terms: Option<Terms>) {
         if let Some(t) = terms {
-            self.known_terms = Some(self.known_terms.map_or(t, |k| k.max(t)));
+            self.promises.known_terms = Some(self.promises.known_terms.map_or(t, |k| k.max(t)));
         }
     }
 
