@@ -63,6 +63,7 @@ const DRIVERS: &[&str] = &[
     "faults.rs",
     "health/monitor.rs",
     "health/options.rs",
+    "health/probe.rs",
     "health/process.rs",
     "health/sys.rs",
     "hep/listener.rs",
