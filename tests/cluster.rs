@@ -6,7 +6,7 @@ mod common;
 
 use common::{EtcdServer, LONG};
 use keepcall::clock;
-use keepcall::cluster::{Cause, Cluster, ClusterEvent, Fitness, NoKeeper, SwitchoverError};
+use keepcall::cluster::{Cause, Cluster, ClusterEvent, Fitness, MasterChange, NoKeeper, SwitchoverError};
 use keepcall::config::Config;
 use keepcall::etcd::Etcd;
 use keepcall::time::Time;
@@ -65,7 +65,7 @@ impl Node {
                 if let ClusterEvent::Drop { instance, epoch, .. } = &e {
                     agent.released(instance, *epoch);
                 }
-                if let ClusterEvent::Take { instance, epoch, cause, committed, .. } = e {
+                if let ClusterEvent::Take { instance, change: MasterChange { epoch, cause, committed, .. } } = e {
                     let (held, at) = (agent.holds(&instance, epoch), clock::now());
                     log.lock().unwrap().push(Taken { node: me.clone(), epoch, cause, committed, at, held });
                 }

@@ -391,9 +391,7 @@ async fn pass_on(config: &Config, addresses: Option<&Addresses>, instances: &Ins
         error!(instance, "the addresses could not be removed at once: {e}");
     }
     let (instance, order) = match event {
-        ClusterEvent::Take { instance, epoch, cause, previous, detected, committed } => {
-            (instance, Order::Take { epoch, cause, previous, detected, committed })
-        }
+        ClusterEvent::Take { instance, change } => (instance, Order::Take(change)),
         ClusterEvent::Drop { instance, epoch, reason, handover } => (instance, Order::Drop { epoch, reason, handover }),
         ClusterEvent::Changed { .. } => return,
     };

@@ -7,7 +7,7 @@ mod worker;
 
 pub use keeper::{Keeper, NoKeeper};
 
-use super::election::{Candidate, Cause, Inherited};
+use super::election::{Candidate, Inherited, MasterChange};
 use super::heartbeat::Codec;
 use super::lease;
 use super::record::{Keys, NodeEntry, SCHEMA};
@@ -57,16 +57,8 @@ pub enum ClusterEvent {
     Take {
         /// The instance.
         instance: String,
-        /// The epoch.
-        epoch: u64,
-        /// Why this node took over.
-        cause: Cause,
-        /// The previous master.
-        previous: Option<String>,
-        /// When this node detected the need.
-        detected: Time,
-        /// When etcd confirmed the takeover.
-        committed: Time,
+        /// How this node became its master.
+        change: MasterChange,
     },
     /// Drop the addresses now, then call [`Cluster::released`].
     Drop {

@@ -13,5 +13,5 @@ mod store;
 pub use driver::{
     Cluster, ClusterError, ClusterEvent, Fitness, ForgetError, Keeper, NoKeeper, Opened, SwitchoverError,
 };
-pub use election::{Candidate, Cause, HoldKind, Inherited, Role};
+pub use election::{Candidate, Cause, HoldKind, Inherited, MasterChange, Role};
 pub use status::{ClusterStatus, InstanceStatus, NodeStatus};

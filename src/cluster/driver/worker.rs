@@ -347,10 +347,10 @@ impl Worker {
                 }
             }
             Action::Store { id, request } => self.ask(i, id, request),
-            Action::Take { epoch, cause, previous, detected, committed } => {
-                self.all[i].up = Some(epoch);
-                tracing::info!(%instance, epoch, ?cause, "master");
-                self.pending.push_back(ClusterEvent::Take { instance, epoch, cause, previous, detected, committed });
+            Action::Take(change) => {
+                self.all[i].up = Some(change.epoch);
+                tracing::info!(%instance, epoch = change.epoch, cause = ?change.cause, "master");
+                self.pending.push_back(ClusterEvent::Take { instance, change });
             }
             Action::Drop { epoch, reason, handover } => {
                 tracing::info!(%instance, epoch, %reason, "no longer master");
@@ -448,9 +448,9 @@ impl Worker {
     fn flush_events(&mut self) {
         while let Some(e) = self.pending.pop_front() {
             // Do not announce a right that has expired since; its `Drop` follows anyway.
-            if let ClusterEvent::Take { instance, epoch, .. } = &e {
+            if let ClusterEvent::Take { instance, change } = &e {
                 let held = self.shared.holds.get(instance);
-                if held.is_none_or(|(e, until)| e != *epoch || until <= clock::now()) {
+                if held.is_none_or(|(e, until)| e != change.epoch || until <= clock::now()) {
                     continue;
                 }
             }

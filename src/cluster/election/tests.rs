@@ -99,7 +99,7 @@ impl Alone {
                     self.election.handle_reply(id, true, self.view(), self.now);
                 }
                 Action::Send { message, .. } if matches!(message.kind, Kind::Beat { .. }) => self.beats.push(self.now),
-                Action::Take { .. } => self.taken += 1,
+                Action::Take(_) => self.taken += 1,
                 _ => {}
             }
         }

@@ -212,6 +212,21 @@ pub enum Cause {
     Restarted,
 }
 
+/// A change of master to this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MasterChange {
+    /// The new epoch.
+    pub epoch: u64,
+    /// Why this node became master.
+    pub cause: Cause,
+    /// The previous master.
+    pub previous: Option<String>,
+    /// When this node detected the need.
+    pub detected: Time,
+    /// When etcd's answer confirmed it.
+    pub committed: Time,
+}
+
 /// Why a master wants another master in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
@@ -242,18 +257,7 @@ pub enum Action {
         request: Request,
     },
     /// Hold the addresses from now on, until [`super::Election::hold`] says otherwise.
-    Take {
-        /// The epoch.
-        epoch: u64,
-        /// Why.
-        cause: Cause,
-        /// The previous master.
-        previous: Option<String>,
-        /// When this node detected the need.
-        detected: Time,
-        /// When etcd's answer arrived.
-        committed: Time,
-    },
+    Take(MasterChange),
     /// Drop the addresses now, and confirm with `released`.
     Drop {
         /// The epoch that was held.

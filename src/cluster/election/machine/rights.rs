@@ -1,7 +1,7 @@
 //! Computes how long this node may hold: the latest promise made to it, under every record that may be in force.
 
 use super::Election;
-use crate::cluster::election::types::{Action, Cause, HoldKind, Inherited};
+use crate::cluster::election::types::{Action, Cause, HoldKind, Inherited, MasterChange};
 use crate::cluster::record::Record;
 use crate::time::Time;
 
@@ -171,7 +171,7 @@ impl Election {
                 (cause, Some(self.s.me.clone()), now, now)
             }
         };
-        self.push(Action::Take { epoch, cause, previous, detected, committed });
+        self.push(Action::Take(MasterChange { epoch, cause, previous, detected, committed }));
     }
 
     /// Ends the inherited right when it has run out, belongs to another epoch, or our own right has replaced it.

@@ -218,9 +218,9 @@ impl World {
                     self.at(RPC_TIMEOUT, Event::Expired { node, boot, id });
                     self.ask(node, Ask::Store { id, request: Box::new(request) });
                 }
-                Action::Take { epoch, .. } => {
-                    self.nodes[node].up = Some(epoch);
-                    self.check_take(node, epoch);
+                Action::Take(change) => {
+                    self.nodes[node].up = Some(change.epoch);
+                    self.check_take(node, change.epoch);
                 }
                 Action::Drop { epoch, handover, .. } => {
                     self.watched.handovers += u64::from(handover);
