@@ -26,7 +26,7 @@ use crate::sip::message::{Message, ParseError};
 use crate::sip::uri;
 use crate::time::Time;
 use crate::wire::Packet;
-use dialog::Heard;
+use dialog::Input;
 use leg::doubt::Silence;
 use leg::{At, Effect};
 use room::Room;
@@ -280,7 +280,7 @@ impl Tracker {
         let settings = Arc::clone(&self.settings);
         let own = |u: &[u8]| settings.is_own(u);
         let branch = m.branch().map_or(0, |b| self.hash(b));
-        self.hear(&Heard { m: &m, p, out: by_server, branch, own: &own, at: At { now, unix_ms } });
+        self.hear(&Input { m: &m, p, out: by_server, branch, own: &own, at: At { now, unix_ms } });
     }
 
     /// Sweeps legs that were silent for too long.

@@ -8,7 +8,7 @@ use super::call::{Carried, Context, Phase};
 use super::plan;
 use super::request;
 use super::rng::Rng;
-pub use super::types::{Action, CallState, CallStatus, Heard, Outcome, Settings};
+pub use super::types::{Action, CallState, CallStatus, Origin, Outcome, Settings};
 use crate::calls::model::Call;
 use crate::config::Mode;
 use crate::sip::build::{Builder, response_address};
@@ -146,20 +146,20 @@ impl Engine {
     }
 
     /// Handles one packet. True if it belongs to a call of the engine and must be hidden from the tracker.
-    pub fn handle_packet(&mut self, p: &Packet<'_>, heard: Heard, now: Time) -> bool {
+    pub fn handle_packet(&mut self, p: &Packet<'_>, origin: Origin, now: Time) -> bool {
         let Ok(m) = Message::parse(p.payload) else { return false };
         let Some(keys) = self.by_call_id.get(m.call_id()).cloned() else {
-            if heard == Heard::RecoveryPort {
+            if origin == Origin::RecoveryPort {
                 self.reject(&m, p);
             }
             return false;
         };
-        if heard == Heard::Reported {
+        if origin == Origin::Reported {
             // Carried calls use UDP. The capture shows all their traffic to the server as well, and it is more reliable
             // than a report.
             return true;
         }
-        if heard == Heard::Overheard && self.settings.vips.contains(&p.src.ip()) {
+        if origin == Origin::Overheard && self.settings.vips.contains(&p.src.ip()) {
             // Our own packet, or one from a server that has never heard of the call. Neither comes from a phone.
             self.said_by_server(&m, p, &keys, now);
             return true;
@@ -168,7 +168,7 @@ impl Engine {
         let (local, remote) = if m.is_request() { (to, from) } else { (from, to) };
         let found = keys.iter().find_map(|k| Some((*k, self.calls.get(k)?.side_of(local, remote)?)));
         let Some((key, side)) = found else {
-            if heard == Heard::RecoveryPort {
+            if origin == Origin::RecoveryPort {
                 self.reject(&m, p);
             }
             return true;
@@ -179,11 +179,11 @@ impl Engine {
             }
             return true;
         }
-        self.with(key, now, |call, cx| match (m.is_request(), heard) {
-            (true, Heard::RecoveryPort) => call.handle_request(side, &m, p, cx),
-            (true, Heard::Overheard) if m.method() == Method::Bye => call.overheard_bye(side, cx),
+        self.with(key, now, |call, cx| match (m.is_request(), origin) {
+            (true, Origin::RecoveryPort) => call.handle_request(side, &m, p, cx),
+            (true, Origin::Overheard) if m.method() == Method::Bye => call.overheard_bye(side, cx),
             // The server answers the request, or a proxy forwards it to the recovery port.
-            (true, Heard::Overheard | Heard::Reported) => {}
+            (true, Origin::Overheard | Origin::Reported) => {}
             // A phone that answers to the packet's source address instead of Via reaches the server's port.
             (false, _) => call.handle_response(side, &m, cx),
         });

@@ -1,7 +1,7 @@
 //! Effects of each response on its leg, by sender and request (RFC 3261 sections 12.2.1.2, 13.2.2 and 15.1, RFC 5057).
 
 use super::cseq::{MAX_CSEQ, Order};
-use super::dialog::Heard;
+use super::dialog::Input;
 use super::leg::doubt::Ending;
 use super::leg::offer_answer::Pending;
 use super::leg::{At, Effect, Tracked};
@@ -17,7 +17,7 @@ const fn destroys(code: u16) -> bool {
 
 impl Tracked {
     /// A response inside the dialog, or to its first INVITE.
-    pub(super) fn response(&mut self, h: &Heard<'_>, code: u16) -> Effect {
+    pub(super) fn response(&mut self, h: &Input<'_>, code: u16) -> Effect {
         self.touched(h);
         let m = h.m;
         let (by_server, (cseq, _), method) = (!h.out, m.cseq(), m.method());
@@ -72,7 +72,7 @@ impl Tracked {
     }
 
     /// A final response to BYE.
-    fn bye_answered(&mut self, h: &Heard<'_>, code: u16) -> Effect {
+    fn bye_answered(&mut self, h: &Input<'_>, code: u16) -> Effect {
         if code < 200 {
             return Effect::None;
         }
@@ -119,7 +119,7 @@ impl Tracked {
     }
 
     /// A response whose request was not seen, needs no transaction, or is settled.
-    fn response_alone(&mut self, h: &Heard<'_>, code: u16) -> Effect {
+    fn response_alone(&mut self, h: &Input<'_>, code: u16) -> Effect {
         let m = h.m;
         let (by_server, (cseq, _), method) = (!h.out, m.cseq(), m.method());
         let order = self.order(by_server, cseq);
@@ -173,7 +173,7 @@ impl Tracked {
         }
     }
 
-    fn provisional(&mut self, place: usize, h: &Heard<'_>, code: u16) -> Effect {
+    fn provisional(&mut self, place: usize, h: &Input<'_>, code: u16) -> Effect {
         let m = h.m;
         self.pending[place].ringing = true;
         let mut changed = false;
@@ -194,7 +194,7 @@ impl Tracked {
         Effect::changed(self.early_reply(place, m) || changed)
     }
 
-    fn apply_target_early(&mut self, place: usize, h: &Heard<'_>) -> bool {
+    fn apply_target_early(&mut self, place: usize, h: &Input<'_>) -> bool {
         let by_server = self.pending[place].by_server;
         let mut changed = false;
         if let Some(target) = self.pending[place].target.take() {
@@ -206,7 +206,7 @@ impl Tracked {
         changed
     }
 
-    fn accepted(&mut self, place: usize, h: &Heard<'_>) -> Effect {
+    fn accepted(&mut self, place: usize, h: &Input<'_>) -> Effect {
         let m = h.m;
         let open = &self.pending[place];
         let (initial, answered, by_server, cseq, method) =

@@ -14,7 +14,7 @@ const MAX_REFER: usize = 512;
 
 /// A message with the context of its handling.
 #[derive(Clone, Copy)]
-pub(super) struct Heard<'h> {
+pub(super) struct Input<'h> {
     pub(super) m: &'h Message<'h>,
     pub(super) p: &'h Packet<'h>,
     /// The server sent it.
@@ -65,7 +65,7 @@ impl Tracked {
     }
 
     /// A request inside the dialog.
-    pub(super) fn request(&mut self, h: &Heard<'_>) -> Effect {
+    pub(super) fn request(&mut self, h: &Input<'_>) -> Effect {
         let (m, out) = (h.m, h.out);
         self.touched(h);
         let (cseq, _) = m.cseq();
@@ -146,7 +146,7 @@ impl Tracked {
 
     /// Records that a message was heard. An incoming one does not prolong the life of a leg that is up, because anybody
     /// can send it.
-    pub(super) fn touched(&mut self, h: &Heard<'_>) {
+    pub(super) fn touched(&mut self, h: &Input<'_>) {
         self.spoken |= h.out && h.m.code().is_none_or(|code| code > 100);
         if h.out || self.is_inviting() || self.known == Known::Claimed {
             self.last = h.at.now;
@@ -183,7 +183,7 @@ impl Tracked {
     }
 
     /// Opens the transaction of a request that may carry an offer or a target.
-    fn asked(&mut self, h: &Heard<'_>, cseq: u32, refused: bool) {
+    fn asked(&mut self, h: &Input<'_>, cseq: u32, refused: bool) {
         let (m, method) = (h.m, h.m.method());
         let offer = match method {
             Method::Invite | Method::Update => self.body(m),
@@ -212,7 +212,7 @@ impl Tracked {
     }
 
     /// Effects of an accepted request besides its descriptions. `answer` is the 2xx, if it was seen just now.
-    pub(super) fn apply(&mut self, place: usize, answer: Option<&Message<'_>>, h: &Heard<'_>) -> bool {
+    pub(super) fn apply(&mut self, place: usize, answer: Option<&Message<'_>>, h: &Input<'_>) -> bool {
         let open = &mut self.pending[place];
         let (by_server, method, cseq, source) = (open.by_server, open.method, open.cseq, open.source.take());
         let (target, asked, refer) = (open.target.take(), open.timer, open.closing.clone());
@@ -248,7 +248,7 @@ impl Tracked {
         changed
     }
 
-    fn ack(&mut self, h: &Heard<'_>, cseq: u32) -> Effect {
+    fn ack(&mut self, h: &Input<'_>, cseq: u32) -> Effect {
         let (m, out) = (h.m, h.out);
         let Some(place) = self.pending_at(out, cseq, Method::Invite) else { return self.ack_of_unseen(h, cseq) };
         let open = &self.pending[place];
@@ -296,7 +296,7 @@ impl Tracked {
         }
     }
 
-    fn ack_of_unseen(&mut self, h: &Heard<'_>, cseq: u32) -> Effect {
+    fn ack_of_unseen(&mut self, h: &Input<'_>, cseq: u32) -> Effect {
         let (m, out) = (h.m, h.out);
         let fills = if out { self.routes_of_request(m, h.own) } else { self.routes_by_via(m) };
         if self.order(out, cseq) != Order::New {

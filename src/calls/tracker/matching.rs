@@ -1,6 +1,6 @@
 //! Matches messages to legs, and decides which messages start one (RFC 3261 sections 12.2.2, 13.2.2 and 17.1.3).
 
-use super::dialog::Heard;
+use super::dialog::Input;
 use super::leg::doubt::Ending;
 use super::leg::{Effect, Known, Tracked};
 use super::{Evidence, LegEvent, LegId, MAX_NAME, Tracker};
@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 type Places = SmallVec<[u32; 4]>;
 
 impl Tracker {
-    pub(super) fn hear(&mut self, h: &Heard<'_>) {
+    pub(super) fn hear(&mut self, h: &Input<'_>) {
         let hash = self.hash(h.m.call_id());
         match h.m.code() {
             None => self.hear_request(h, hash),
@@ -20,7 +20,7 @@ impl Tracker {
         }
     }
 
-    fn hear_request(&mut self, h: &Heard<'_>, hash: u64) {
+    fn hear_request(&mut self, h: &Input<'_>, hash: u64) {
         let m = h.m;
         let Some(to_tag) = m.to_tag() else {
             match m.method() {
@@ -57,7 +57,7 @@ impl Tracker {
     }
 
     /// A leg from a message inside an unknown dialog. `None` if there are too many.
-    fn join(&mut self, h: &Heard<'_>, hash: u64) -> Option<u32> {
+    fn join(&mut self, h: &Input<'_>, hash: u64) -> Option<u32> {
         if h.m.from_tag().is_none() || h.m.to_tag().is_none() || has_long_names(h) || !self.has_place(hash) {
             return None;
         }
@@ -78,7 +78,7 @@ impl Tracker {
         self.settle_in(id.slot, now).then_some(id)
     }
 
-    fn first_invite(&mut self, h: &Heard<'_>, hash: u64) {
+    fn first_invite(&mut self, h: &Input<'_>, hash: u64) {
         let (m, out) = (h.m, h.out);
         let direction = if out { Direction::Outbound } else { Direction::Inbound };
         let from_tag = m.from_tag().unwrap_or_default();
@@ -141,7 +141,7 @@ impl Tracker {
     }
 
     /// The legs that the first INVITE with this branch and CSeq started. Several if it forked.
-    fn family(&self, h: &Heard<'_>, hash: u64, by_server: bool) -> Places {
+    fn family(&self, h: &Input<'_>, hash: u64, by_server: bool) -> Places {
         let direction = if by_server { Direction::Outbound } else { Direction::Inbound };
         let cseq = h.m.cseq().0;
         self.same_call(hash, h.m.call_id())
@@ -152,7 +152,7 @@ impl Tracker {
             .collect()
     }
 
-    fn hear_response(&mut self, h: &Heard<'_>, code: u16, hash: u64) {
+    fn hear_response(&mut self, h: &Input<'_>, code: u16, hash: u64) {
         let m = h.m;
         let invite = m.method() == Method::Invite;
         if invite {
@@ -185,7 +185,7 @@ impl Tracker {
     }
 
     /// A response to the first INVITE of the legs in `family`.
-    fn first_response(&mut self, h: &Heard<'_>, code: u16, family: &[u32], hash: u64) {
+    fn first_response(&mut self, h: &Input<'_>, code: u16, family: &[u32], hash: u64) {
         let (m, out) = (h.m, h.out);
         if code >= 300 {
             // A refusal applies to the whole transaction: every early dialog ends (RFC 3261 section 13.2.2.3).
@@ -226,7 +226,7 @@ impl Tracker {
         self.answer(h, code, slot, family);
     }
 
-    fn answer(&mut self, h: &Heard<'_>, code: u16, slot: u32, family: &[u32]) {
+    fn answer(&mut self, h: &Input<'_>, code: u16, slot: u32, family: &[u32]) {
         let alone = !family.iter().any(|s| *s != slot && self.tracked(*s).is_some_and(Tracked::is_inviting));
         if code == 199 && alone {
             // RFC 6228: this branch has refused. The INVITE is still open, so the leg waits for another.
@@ -262,13 +262,13 @@ impl Tracker {
     }
 
     /// Another branch of the INVITE.
-    fn fork(&mut self, family: &[u32], hash: u64, h: &Heard<'_>) -> Option<u32> {
+    fn fork(&mut self, family: &[u32], hash: u64, h: &Input<'_>) -> Option<u32> {
         let new = family.iter().filter(|s| !self.is_over(**s)).find_map(|s| self.tracked(*s))?.fork(h.at.now);
         self.begin(hash, new, h.at.now).map(|id| id.slot)
     }
 
     /// The leg of an INVITE for a message of a branch with unseen responses. Names the branch after the message.
-    fn in_new_branch(&mut self, h: &Heard<'_>, hash: u64, local: &[u8], remote: &[u8]) -> Option<u32> {
+    fn in_new_branch(&mut self, h: &Input<'_>, hash: u64, local: &[u8], remote: &[u8]) -> Option<u32> {
         let m = h.m;
         if m.method() == Method::Cancel || local.is_empty() || remote.is_empty() {
             return None;
@@ -315,6 +315,6 @@ impl Tracker {
     }
 }
 
-fn has_long_names(h: &Heard<'_>) -> bool {
+fn has_long_names(h: &Input<'_>) -> bool {
     [h.m.call_id(), h.m.from(), h.m.to()].iter().any(|v| v.len() > MAX_NAME)
 }
