@@ -84,7 +84,7 @@ pub(super) const MAX_ACKED: usize = 8;
 
 /// One dialog.
 #[derive(Default)]
-pub(super) struct Side {
+pub(super) struct Dialog {
     pub(super) invite: Option<Outgoing>,
     pub(super) others: Vec<Outgoing>,
     pub(super) acked: VecDeque<Acked>,
@@ -107,7 +107,7 @@ pub(super) struct Side {
 /// One call.
 pub(super) struct Carried {
     pub(super) call: Call,
-    pub(super) sides: Vec<Side>,
+    pub(super) sides: Vec<Dialog>,
     pub(super) phase: Phase,
     pub(super) flows: Vec<Flow>,
     pub(super) unpassable: Option<Unpassable>,
@@ -124,7 +124,7 @@ impl Carried {
             Ok(paths) => (paths.flows, None),
             Err(why) => (Vec::new(), Some(why)),
         };
-        let side = |leg: &Leg| Side { anchors: plan::anchors(leg, &cx.settings.vips), ..Side::default() };
+        let side = |leg: &Leg| Dialog { anchors: plan::anchors(leg, &cx.settings.vips), ..Dialog::default() };
         let sides = call.legs.iter().map(|leg| side(leg)).collect();
         Self {
             call,
@@ -347,7 +347,7 @@ impl Carried {
 
     /// The call's next deadline, or [`Time::FAR`] if it has none.
     pub(super) fn deadline(&self, now: Time) -> Time {
-        let side = |s: &Side| {
+        let side = |s: &Dialog| {
             let clients = s.invite.iter().chain(&s.others).map(|o| o.client.deadline());
             let served = s.served.iter().map(Served::deadline);
             let acked = s.acked.iter().map(|a| a.until);

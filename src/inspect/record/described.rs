@@ -1,6 +1,6 @@
 //! A leg's media, from its descriptions and from the tracker.
 
-use super::super::report::{Crypto, Description, End, Hold, Leg, Media, Side, State, Timer};
+use super::super::report::{Crypto, Description, End, Hold, Leg, LegDirection, Media, State, Timer};
 use super::super::rtp::MAX_LINES;
 use super::{Learnt, Record, text};
 use crate::calls::model::{self, Direction};
@@ -25,7 +25,7 @@ impl Record {
                     false,
                     l.map(|l| l.0.clone()),
                     r.map(|r| r.0.clone()),
-                    self.side == Side::Inbound,
+                    self.side == LegDirection::Inbound,
                 )
             })
             .collect()
@@ -109,7 +109,7 @@ impl Learnt {
             partial: leg.partial,
             leg: Leg {
                 call_id: lossy(&leg.call_id),
-                direction: if inbound { Side::Inbound } else { Side::Outbound },
+                direction: if inbound { LegDirection::Inbound } else { LegDirection::Outbound },
                 through_server: false,
                 state: State::Calling,
                 partial: leg.partial,
