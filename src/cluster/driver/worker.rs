@@ -9,7 +9,7 @@ mod report;
 use super::keeper::Kept;
 use super::{ClusterEvent, Command, ForgetError, PARK_TIME, Shared, SwitchoverError, try_lock};
 use crate::clock;
-use crate::cluster::election::{Action, Election, Failure, Inherited, LeaseState, Settings, Told};
+use crate::cluster::election::{Action, Election, Failure, Inherited, LeaseState, ReportedSettings, Settings};
 use crate::cluster::heartbeat::{Codec, MAX_DATAGRAM, Rejected};
 use crate::cluster::lease::Name;
 use crate::cluster::record::{Keys, Terms, View};
@@ -125,12 +125,12 @@ impl Worker {
     pub(super) fn new(cfg: &Config, shared: Arc<Shared>, p: Parts, inherited: Vec<(String, Inherited)>) -> Self {
         let now = clock::now();
         let described = settings::describe(cfg);
-        let told = |i: &crate::config::Instance| Told {
+        let reported = |i: &crate::config::Instance| ReportedSettings {
             terms: Terms::new(cfg.timing.hold, cfg.timing.drift),
             vips: settings::digest_of_vips(&settings::vips(i)),
             others: described.digest(&i.name),
         };
-        let all_told = cfg.instances.iter().map(|i| (i.name.clone(), told(i))).collect();
+        let all_reported = cfg.instances.iter().map(|i| (i.name.clone(), reported(i))).collect();
         let one = |i: &crate::config::Instance| One {
             name: i.name.clone(),
             election: Election::new(
@@ -145,7 +145,7 @@ impl Worker {
                     flap_budget: cfg.timing.flap_budget,
                     flap_window: cfg.timing.flap_window,
                     vips: settings::vips(i),
-                    told: told(i),
+                    reported: reported(i),
                     #[cfg(test)]
                     fault: None,
                 },
@@ -182,7 +182,7 @@ impl Worker {
             rejected: 0,
             complained: Vec::new(),
             warned: HashMap::new(),
-            unlike: Unlike::new(described, all_told, env!("CARGO_PKG_VERSION")),
+            unlike: Unlike::new(described, all_reported, env!("CARGO_PKG_VERSION")),
             stopping: None,
             parking: None,
             status_at: now,
@@ -387,7 +387,7 @@ impl Worker {
             Ok((sender, instance, message)) if sender != self.me && self.is_named() => {
                 if let Some(i) = self.all.iter().position(|o| o.name == instance) {
                     self.peers.entry(sender.clone()).or_insert(from);
-                    let changes = self.unlike.heard(&sender, &instance, message.told);
+                    let changes = self.unlike.heard(&sender, &instance, message.reported);
                     self.tell(&changes);
                     self.with(i, |e, now| e.handle_message(&sender, message, now));
                 }

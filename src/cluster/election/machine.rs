@@ -295,7 +295,7 @@ impl Election {
 
     pub(super) fn send(&mut self, to: Arc<str>, kind: Kind, epoch: u64) {
         let message =
-            Message { kind, epoch, fit: self.node.fit, priority: self.node.priority, told: Some(self.s.told) };
+            Message { kind, epoch, fit: self.node.fit, priority: self.node.priority, reported: Some(self.s.reported) };
         self.actions.push_back(Action::Send { to, message });
     }
 

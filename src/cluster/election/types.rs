@@ -32,7 +32,7 @@ pub struct Settings {
     /// The instance's virtual addresses on this node.
     pub vips: BTreeSet<IpAddr>,
     /// This node's settings, as it sends them with each message.
-    pub told: Told,
+    pub reported: ReportedSettings,
     /// A disabled rule, to prove that the tests notice.
     #[cfg(test)]
     pub(crate) fault: Option<Fault>,
@@ -88,7 +88,7 @@ pub(crate) enum Fault {
 
 /// A node's settings, as it reports them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct ReportedSettings {
     /// Terms that the node counts by, unless the record names a shorter hold.
     pub terms: Terms,
     /// Digest of the instance's virtual addresses on that node.
@@ -118,7 +118,7 @@ pub struct Message {
     /// The sender's priority.
     pub priority: u16,
     /// The sender's settings; `None` from an older release.
-    pub told: Option<Told>,
+    pub reported: Option<ReportedSettings>,
 }
 
 /// The kinds of [`Message`].

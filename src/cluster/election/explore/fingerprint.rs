@@ -61,7 +61,7 @@ impl Election {
         c.number(*priority);
         // The terms may change: a promise that is over by the present terms may not be over by the next.
         let (hold, long, past) = (super::super::explore::LONGEST, super::super::explore::LONGEST_BOUND, Duration::ZERO);
-        c.terms(Some(s.told.terms));
+        c.terms(Some(s.reported.terms));
         c.terms(*known_terms);
         c.number(s.vips.len());
         c.flags(&[view.is_some(), unreadable.is_some(), *doubt, *want_read, *fit, *fit_known, *stopping, *parking]);
@@ -98,7 +98,7 @@ impl Election {
             c.time(*silence, long + s.heartbeat * crate::cluster::election::machine::follow::MISSED_BEATS);
         }
         for (name, p) in peers {
-            let Peer { acked, vouched, fit, priority, heard, told } = p;
+            let Peer { acked, vouched, fit, priority, heard, reported } = p;
             c.name(Some(name));
             c.maybe_time(*acked, hold);
             c.maybe_time(*vouched, hold);
@@ -106,8 +106,8 @@ impl Election {
             // A master pauses if it heard no node for a hold.
             c.maybe_time(*heard, hold);
             c.number(*priority);
-            c.terms(told.map(|t| t.terms));
-            c.number(told.map_or(0, |t| t.vips));
+            c.terms(reported.map(|t| t.terms));
+            c.number(reported.map_or(0, |t| t.vips));
         }
         // An ack of a heartbeat older than `hold` gives no right.
         let now = c.now;

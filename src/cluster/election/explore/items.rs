@@ -108,7 +108,7 @@ pub(super) fn fingerprint(w: &World, item: &Item, c: &mut Canon) {
         }
         Item::Message { from, to, message } => {
             c.number(6 + 16 * (from + 8 * to));
-            let Message { kind, epoch, fit, priority: _, told } = message;
+            let Message { kind, epoch, fit, priority: _, reported } = message;
             c.epoch(*epoch);
             let beats = |node: usize, boot: u64| {
                 let e = w.nodes[node].election.as_ref().filter(|_| w.nodes[node].boot == boot);
@@ -123,8 +123,8 @@ pub(super) fn fingerprint(w: &World, item: &Item, c: &mut Canon) {
             c.number(kind);
             c.number(back.map_or(-1, |b| i64::try_from(b).unwrap_or(i64::MAX)));
             c.flags(&[*fit, vouch]);
-            c.terms(told.map(|t| t.terms));
-            c.number(told.map_or(0, |t| t.vips));
+            c.terms(reported.map(|t| t.terms));
+            c.number(reported.map_or(0, |t| t.vips));
         }
         Item::Serve { node, boot, id, request, copied } => {
             c.number(7 + 16 * node);

@@ -70,7 +70,7 @@ impl Election {
             handover: None,
             flaps: 0,
             addresses: std::collections::BTreeMap::new(),
-            terms: Some(self.s.told.terms),
+            terms: Some(self.s.reported.terms),
             vips: self.s.vips.clone(),
         };
         self.win(&record, Cause::First, None, now);

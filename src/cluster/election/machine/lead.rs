@@ -101,7 +101,7 @@ impl Election {
                 reason,
                 flaps,
                 // Keep the terms: we count by them until the next master has claimed and we have let go.
-                terms: r.terms.or(Some(self.s.told.terms)),
+                terms: r.terms.or(Some(self.s.reported.terms)),
                 ..(**r).clone()
             };
             self.propose(next, Unless::Other, !matches!(wish, Wish::Operator | Wish::Stop), now);
@@ -284,7 +284,7 @@ impl Election {
         let new = || self.others.iter().filter(|n| !r.members.iter().any(|m| **m == ***n) && self.live(n, now));
         if new().next().is_none() {
             // A new record would end an inherited right; our own right soon replaces it.
-            let differs = r.terms != Some(self.s.told.terms) || r.vips != self.s.vips;
+            let differs = r.terms != Some(self.s.reported.terms) || r.vips != self.s.vips;
             return (differs && self.right.inherited.is_none()).then(|| self.with_own_terms(r));
         }
         let mut members = r.members.clone();

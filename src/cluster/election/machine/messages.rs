@@ -1,7 +1,7 @@
 //! Handles messages from other nodes: their heartbeats, which this node acks with a promise, and their acks of ours.
 
 use super::{Election, FRESH, MAX_PEERS};
-use crate::cluster::election::types::{Kind, LeaseState, Message, Told};
+use crate::cluster::election::types::{Kind, LeaseState, Message, ReportedSettings};
 use crate::cluster::record::{MAX_EPOCH, Record, Terms};
 use crate::time::Time;
 
@@ -16,7 +16,7 @@ pub(in crate::cluster::election) struct Peer {
     pub(super) priority: u16,
     pub(super) heard: Option<Time>,
     /// The peer's settings.
-    pub(super) told: Option<Told>,
+    pub(super) reported: Option<ReportedSettings>,
 }
 
 /// What this node has promised to others, and which silence and epoch bind it. `messages.rs` changes it;
@@ -52,7 +52,7 @@ impl Election {
             self.peers.insert(from.to_owned(), Peer::default());
         }
         if let Some(peer) = self.peers.get_mut(from) {
-            (peer.fit, peer.priority, peer.heard, peer.told) = (m.fit, m.priority, Some(now), m.told);
+            (peer.fit, peer.priority, peer.heard, peer.reported) = (m.fit, m.priority, Some(now), m.reported);
         }
         match m.kind {
             Kind::Beat { beat, boot } => self.handle_beat(from, m.epoch, beat, boot, now),
@@ -155,7 +155,7 @@ impl Election {
     }
 
     fn ack(&mut self, to: &str, beat: u64, boot: u64, vouch: bool, now: Time) {
-        self.learn_terms(self.peers.get(to).and_then(|p| p.told).map(|t| t.terms));
+        self.learn_terms(self.peers.get(to).and_then(|p| p.reported).map(|t| t.terms));
         self.promises.last_ack = self.promises.last_ack.max(now);
         let epoch = self.etcd.record.as_ref().map_or(0, |r| r.epoch);
         let to = self.known(to);
