@@ -1,8 +1,8 @@
 //! A server's own report of its bridges, independent of its protocol. Pure.
 //!
 //! A server names its channels. A channel may be a SIP dialog, half of a channel pair that joins two bridges inside the
-//! server, or something else. [`ServerReports`] builds the state from the reported facts and answers one question: what is this
-//! dialog connected to?
+//! server, or something else. [`ServerReports`] builds the state from the reported facts and answers one question: what
+//! is this dialog connected to?
 
 mod topology;
 
