@@ -6,7 +6,7 @@ mod common;
 
 use common::{EtcdServer, LONG};
 use keepcall::clock;
-use keepcall::cluster::{Cause, Cluster, ClusterEvent, Fitness, MasterChange, NoKeeper, SwitchoverError};
+use keepcall::cluster::{Cause, Cluster, ClusterEvent, Fitness, MasterChange, NoEnforcer, SwitchoverError};
 use keepcall::config::Config;
 use keepcall::etcd::Etcd;
 use keepcall::time::Time;
@@ -57,7 +57,7 @@ impl Node {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (cluster, mut events) = runtime.block_on(async {
             let etcd = Etcd::connect(&cfg.etcd).unwrap();
-            Cluster::start(&cfg, etcd, Box::new(NoKeeper), Vec::new()).await.unwrap()
+            Cluster::start(&cfg, etcd, Box::new(NoEnforcer), Vec::new()).await.unwrap()
         });
         let (agent, me, log) = (cluster.clone(), name.clone(), Arc::clone(log));
         runtime.spawn(async move {

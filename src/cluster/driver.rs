@@ -1,11 +1,11 @@
 //! The agent's handle on the cluster. Its loop is in `driver/worker.rs`.
 
+mod enforcer;
 mod holds;
-mod keeper;
 mod realtime;
 mod worker;
 
-pub use keeper::{Keeper, NoKeeper};
+pub use enforcer::{Enforcer, NoEnforcer};
 
 use super::election::{Candidate, Inherited, MasterChange};
 use super::heartbeat::Codec;
@@ -241,8 +241,8 @@ fn try_lock<T>(m: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
 pub struct Cluster(Arc<Shared>);
 
 impl Cluster {
-    /// Binds the heartbeat socket and starts. etcd may be down: the cluster retries until it answers. `keeper` receives
-    /// each hold. `inherited` lists, for each instance, the hold that an earlier process left in force.
+    /// Binds the heartbeat socket and starts. etcd may be down: the cluster retries until it answers. `enforcer`
+    /// receives each hold. `inherited` lists, for each instance, the hold that an earlier process left in force.
     ///
     /// The election runs on its own thread, in real time if the system permits. Requests to etcd stay in the caller's
     /// runtime. If that runtime ends without [`Cluster::stop`], the thread ends too, and the holds expire.
@@ -252,10 +252,10 @@ impl Cluster {
     pub async fn start(
         cfg: &Config,
         etcd: Etcd,
-        keeper: Box<dyn Keeper>,
+        enforcer: Box<dyn Enforcer>,
         inherited: Vec<(String, Inherited)>,
     ) -> Result<(Self, mpsc::Receiver<ClusterEvent>), ClusterError> {
-        Opened::open(cfg)?.start(cfg, etcd, keeper, inherited, true).await
+        Opened::open(cfg)?.start(cfg, etcd, enforcer, inherited, true).await
     }
 }
 
@@ -293,7 +293,7 @@ impl Opened {
         self,
         cfg: &Config,
         etcd: Etcd,
-        keeper: Box<dyn Keeper>,
+        enforcer: Box<dyn Enforcer>,
         inherited: Vec<(String, Inherited)>,
         ready: bool,
     ) -> Result<(Cluster, mpsc::Receiver<ClusterEvent>), ClusterError> {
@@ -343,7 +343,7 @@ impl Opened {
             lease_task,
             events,
             commands: command_rx,
-            kept: keeper::Kept::new(keeper),
+            enforced: enforcer::Enforced::new(enforcer),
             // Requests to etcd and their timers run with etcd's connections, at ordinary priority.
             outside: tokio::runtime::Handle::current(),
             ready,

@@ -11,7 +11,7 @@ pub mod status;
 mod store;
 
 pub use driver::{
-    Cluster, ClusterError, ClusterEvent, Fitness, ForgetError, Keeper, NoKeeper, Opened, SwitchoverError,
+    Cluster, ClusterError, ClusterEvent, Enforcer, Fitness, ForgetError, NoEnforcer, Opened, SwitchoverError,
 };
 pub use election::{Candidate, Cause, HoldKind, Inherited, MasterChange, Role};
 pub use status::{ClusterStatus, InstanceStatus, NodeStatus};

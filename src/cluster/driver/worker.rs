@@ -6,7 +6,7 @@ mod ending;
 mod learning;
 mod report;
 
-use super::keeper::Kept;
+use super::enforcer::Enforced;
 use super::{ClusterEvent, Command, ForgetError, PARK_TIME, Shared, SwitchoverError, try_lock};
 use crate::clock;
 use crate::cluster::election::{Action, Election, Failure, Inherited, LeaseState, ReportedSettings, Settings};
@@ -54,7 +54,7 @@ pub(super) struct Parts {
     pub(super) lease_task: JoinHandle<()>,
     pub(super) events: mpsc::Sender<ClusterEvent>,
     pub(super) commands: mpsc::Receiver<Command>,
-    pub(super) kept: Kept,
+    pub(super) enforced: Enforced,
     pub(super) outside: Handle,
     /// Whether instances may be elected before the agent says so.
     pub(super) ready: bool,
@@ -165,7 +165,7 @@ impl Worker {
         }
         for (name, right) in inherited {
             if let Some(o) = all.iter_mut().find(|o| o.name == name) {
-                p.kept.inherited(&name, right.epoch, right.until);
+                p.enforced.inherited(&name, right.epoch, right.until);
                 o.election.adopt(right, now);
             }
         }
@@ -320,7 +320,7 @@ impl Worker {
         // addresses are gone.
         let hold = one.election.hold().map(|(epoch, until, _)| (epoch, until));
         self.shared.holds.set(&one.name, hold);
-        self.p.kept.set(&one.name, hold, clock::now());
+        self.p.enforced.set(&one.name, hold, clock::now());
         while let Some(a) = self.all[i].election.poll_action() {
             self.act(i, a);
         }
@@ -438,7 +438,7 @@ impl Worker {
     fn look_at_kernel(&mut self, now: Time) {
         for i in 0..self.all.len() {
             let one = &mut self.all[i];
-            let fails = self.p.kept.is_unfit(&one.name, now);
+            let fails = self.p.enforced.is_unfit(&one.name, now);
             if std::mem::replace(&mut one.kernel_fails, fails) != fails {
                 self.tell_fitness(i);
             }

@@ -13,7 +13,7 @@ impl Worker {
         let hold = one.election.hold().map(|(epoch, until, _)| (epoch, until));
         let against = if !self.is_named() && !matches!(request, Request::Read) {
             Some("this node is not registered under its name")
-        } else if matches!(request, Request::Commit(_)) && self.p.kept.exceeds(&one.name, hold, clock::now()) {
+        } else if matches!(request, Request::Commit(_)) && self.p.enforced.exceeds(&one.name, hold, clock::now()) {
             // The transaction would give other nodes a right while this host still answers.
             Some("the kernel could not be told to answer for a shorter time")
         } else {

@@ -73,7 +73,7 @@ impl Worker {
                     .or_else(|| o.election.forgotten())
                     .or_else(|| o.election.estranged().map(estranged))
                     .or_else(|| {
-                        self.p.kept.error(&o.name).map(|e| kernel_trouble(o.election.role() == Role::Master, e))
+                        self.p.enforced.error(&o.name).map(|e| kernel_trouble(o.election.role() == Role::Master, e))
                     }),
             }
         });
