@@ -1,9 +1,9 @@
-//! The agent's handle on the cluster. Its loop is in `driver/worker.rs`.
+//! The agent's handle on the cluster. Its loop is in `driver/event_loop.rs`.
 
 mod enforcer;
+mod event_loop;
 mod holds;
 mod realtime;
-mod worker;
 
 pub use enforcer::{Enforcer, NoEnforcer};
 
@@ -332,14 +332,14 @@ impl Opened {
         });
         let codec = Codec::new(&key, &cfg.node.cluster, &cfg.node.name, boot).accepting(&others);
         let lease_task = tokio::spawn(keep);
-        let parts = worker::Parts {
-            socket: address,
+        let setup = event_loop::Setup {
+            address,
             codec,
             keys,
             boot,
             lease: lease_rx,
             name,
-            again,
+            register_again: again,
             lease_task,
             events,
             commands: command_rx,
@@ -348,7 +348,7 @@ impl Opened {
             outside: tokio::runtime::Handle::current(),
             ready,
         };
-        let worker = worker::Worker::new(cfg, Arc::clone(&shared), parts, inherited);
+        let event_loop = event_loop::EventLoop::new(cfg, Arc::clone(&shared), setup, inherited);
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ClusterError::Thread)?;
         let run = move || {
@@ -358,7 +358,7 @@ impl Opened {
                      CAP_SYS_NICE (the systemd unit does)"
                 );
             }
-            runtime.block_on(worker.run(socket));
+            runtime.block_on(event_loop.run(socket));
         };
         std::thread::Builder::new().name("election".into()).spawn(run).map_err(ClusterError::Thread)?;
         Ok((Cluster(shared), event_rx))

@@ -1,19 +1,19 @@
 //! Sends the elections' requests to etcd and handles the answers.
 
-use super::{Answer, Worker};
+use super::{Answer, EventLoop};
 use crate::clock;
 use crate::cluster::election::{Election, Failure, Request};
 use crate::cluster::store;
 use crate::etcd::EtcdError;
 use std::sync::Arc;
 
-impl Worker {
+impl EventLoop {
     pub(super) fn ask(&self, index: usize, id: u64, mut request: Request) {
-        let one = &self.all[index];
-        let hold = one.election.hold().map(|(epoch, until, _)| (epoch, until));
+        let instance = &self.elections[index];
+        let hold = instance.election.hold().map(|(epoch, until, _)| (epoch, until));
         let against = if !self.is_named() && !matches!(request, Request::Read) {
             Some("this node is not registered under its name")
-        } else if matches!(request, Request::Commit(_)) && self.p.enforced.exceeds(&one.name, hold, clock::now()) {
+        } else if matches!(request, Request::Commit(_)) && self.enforced.exceeds(&instance.name, hold, clock::now()) {
             // The transaction would give other nodes a right while this host still answers.
             Some("the kernel could not be told to answer for a shorter time")
         } else {
@@ -33,15 +33,15 @@ impl Worker {
                 record.since_ms = clock::unix_ms();
             }
             for m in &record.members {
-                let own = (*m == self.me).then_some(self.p.socket);
+                let own = (*m == self.me).then_some(self.address);
                 if let Some(a) = self.peers.get(m).copied().or(own) {
                     record.addresses.insert(m.clone(), a);
                 }
             }
         }
-        let (etcd, keys, me) = (self.shared.etcd.clone(), self.p.keys.clone(), self.me.clone());
-        let (instance, tx) = (self.all[index].name.clone(), self.answers.0.clone());
-        self.p.outside.spawn(async move {
+        let (etcd, keys, me) = (self.shared.etcd.clone(), self.keys.clone(), self.me.clone());
+        let (instance, tx) = (self.elections[index].name.clone(), self.answers.0.clone());
+        self.outside.spawn(async move {
             let result = store::ask(&etcd, &keys, &instance, &me, request).await;
             let _ = tx.send(Answer { index, id, result }).await;
         });
@@ -64,7 +64,7 @@ impl Worker {
                 self.with(a.index, |e, now| e.handle_reply(a.id, succeeded, view, now));
             }
             Err((failure, error)) => {
-                tracing::debug!(instance = %self.all[a.index].name, %error, "etcd did not answer the election");
+                tracing::debug!(instance = %self.elections[a.index].name, %error, "etcd did not answer the election");
                 self.with(a.index, |e, now| e.handle_failure(a.id, failure, now));
             }
         }
