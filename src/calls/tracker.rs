@@ -194,10 +194,10 @@ impl Tracker {
 
     /// The partner of this leg is over. If a BYE of this leg was in doubt, it was genuine.
     pub fn confirm_doubt(&mut self, id: LegId, now: Time) {
-        if self.get(id).is_some_and(|t| t.is_doubted() && t.ending.is_some_and(|(_, why)| why.is_bye())) {
+        if self.get(id).is_some_and(|t| t.is_doubted() && t.life.ending.is_some_and(|(_, why)| why.is_bye())) {
             self.with(id.slot, now, |t| {
                 // The ended leg is kept from its end on, so that a copy of its last messages starts no new leg.
-                t.last = now;
+                t.life.last = now;
                 t.end("BYE")
             });
         }
@@ -224,7 +224,7 @@ impl Tracker {
         if let Some(t) = self.slots.get_mut(id.slot as usize).filter(|s| s.generation == id.generation)
             && let Some(t) = t.tracked.as_deref_mut()
         {
-            t.audio = Some(now);
+            t.life.audio = Some(now);
         }
     }
 
@@ -300,13 +300,13 @@ impl Tracker {
                 let expiry = expiry.min(now + RECHECK);
                 s.armed = expiry;
                 self.timers.push(Reverse((expiry, slot, generation)));
-                if t.leg.state != LegState::Ended && !t.pending.is_empty() {
+                if t.leg.state != LegState::Ended && !t.offers.pending.is_empty() {
                     self.with(slot, now, |t| Effect::changed(t.tidy(now)));
                 }
             } else if t.leg.state == LegState::Ended {
                 self.forget(slot);
             } else {
-                let reason = match (t.leg.state, t.ending) {
+                let reason = match (t.leg.state, t.life.ending) {
                     (_, Some((_, why))) => why.reason(),
                     (LegState::Confirmed, None) => {
                         self.counters.swept += 1;
@@ -314,7 +314,7 @@ impl Tracker {
                     }
                     _ => "never answered",
                 };
-                t.last = now;
+                t.life.last = now;
                 // Its timer is spent. Without another one the ended leg would stay for ever, and in the end there would
                 // be no room.
                 s.armed = Time::FAR;
@@ -385,7 +385,7 @@ impl Tracker {
 
     fn touch(&mut self, slot: u32, now: Time) {
         if let Some(t) = self.slots.get_mut(slot as usize).and_then(|s| s.tracked.as_deref_mut()) {
-            t.last = now;
+            t.life.last = now;
         }
     }
 

@@ -98,14 +98,14 @@ impl Tracker {
                 continue;
             }
             let known = if out { t.leg.local_cseq } else { t.leg.remote_cseq };
-            if (t.branch == h.branch && t.invite_cseq == cseq)
-                || (t.known == Known::Adopted && known.is_some_and(|k| cseq <= k))
+            if (t.invite.branch == h.branch && t.invite.cseq == cseq)
+                || (t.proof.known == Known::Adopted && known.is_some_and(|k| cseq <= k))
             {
                 again = Some(slot);
                 break;
             }
             // The same caller tried again (with credentials, say) and the refusal was not seen.
-            if t.is_inviting() && t.invite_cseq < cseq {
+            if t.is_inviting() && t.invite.cseq < cseq {
                 replaced.push(slot);
             }
         }
@@ -136,7 +136,7 @@ impl Tracker {
         }
         let emergency = self.is_emergency(m);
         let mut tracked = Tracked::new(m, h.p, out, h.branch, clues, emergency, h.own, h.at);
-        tracked.spoken |= self.settings.one_sided;
+        tracked.proof.spoken |= self.settings.one_sided;
         self.begin(hash, tracked, h.at.now);
     }
 
@@ -146,7 +146,7 @@ impl Tracker {
         let cseq = h.m.cseq().0;
         self.same_call(hash, h.m.call_id())
             .filter(|(_, t)| {
-                t.branch == h.branch && t.invite_cseq == cseq && t.leg.direction == direction && !t.is_unmet()
+                t.invite.branch == h.branch && t.invite.cseq == cseq && t.leg.direction == direction && !t.is_unmet()
             })
             .map(|(slot, _)| slot)
             .collect()
@@ -244,7 +244,7 @@ impl Tracker {
                 // RFC 3261 section 13.2.2.4: early dialogs end 64 x T1 after the first 2xx.
                 self.with(*other, h.at.now, |t| {
                     if t.is_inviting() {
-                        t.ending.get_or_insert((h.at.now, Ending::OtherBranch));
+                        t.life.ending.get_or_insert((h.at.now, Ending::OtherBranch));
                     }
                     Effect::None
                 });
@@ -285,17 +285,17 @@ impl Tracker {
         if family.iter().any(|s| self.tracked(*s).is_some_and(|t| t.is_caller() != first.is_caller())) {
             return None;
         }
-        if m.method() == Method::Ack && first.branch == h.branch {
+        if m.method() == Method::Ack && first.invite.branch == h.branch {
             // The ACK of an unseen refusal. Its tag means nothing.
             for slot in family {
                 self.with(slot, h.at.now, |t| {
-                    t.ending.get_or_insert((h.at.now, Ending::Refused));
+                    t.life.ending.get_or_insert((h.at.now, Ending::Refused));
                     Effect::None
                 });
             }
             return None;
         }
-        if m.method() == Method::Ack && first.invite_cseq != m.cseq().0 {
+        if m.method() == Method::Ack && first.invite.cseq != m.cseq().0 {
             return None;
         }
         // The far side is the party that did not call. This message names it in From or To.
