@@ -35,7 +35,7 @@ pub use calls_error::CallsError;
 pub use sockets::RecoveryPortError;
 
 use crate::clock;
-use crate::cluster::{Cluster, ClusterError, ClusterEvent, Opened};
+use crate::cluster::{Cluster, ClusterError, ClusterEvent, ElectionResources};
 use crate::config::{Config, ConfigError, Problem};
 use crate::control::server::{self, Asked, ServeError};
 use crate::etcd::{Etcd, EtcdError};
@@ -320,14 +320,14 @@ async fn open(
     config: &Config,
     files: &(impl Fn() -> Result<(), ConfigError> + Sync),
     control: &mut Option<Control>,
-) -> Result<(Etcd, Opened), AgentError> {
+) -> Result<(Etcd, ElectionResources), AgentError> {
     if control.is_none() {
         let socket = server::open(&config.control).await?;
         let (serving, requests) = socket.serve().map_err(AgentError::Socket)?;
         *control = Some((socket, serving, requests));
     }
     files().map_err(|e| AgentError::Files(in_words(&e)))?;
-    Ok((Etcd::connect(&config.etcd)?, Opened::open(config)?))
+    Ok((Etcd::connect(&config.etcd)?, ElectionResources::open(config)?))
 }
 
 /// The problems alone, without their positions in the file.

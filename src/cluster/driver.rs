@@ -255,12 +255,12 @@ impl Cluster {
         enforcer: Box<dyn Enforcer>,
         inherited: Vec<(String, Inherited)>,
     ) -> Result<(Self, mpsc::Receiver<ClusterEvent>), ClusterError> {
-        Opened::open(cfg)?.start(cfg, etcd, enforcer, inherited, true).await
+        ElectionResources::open(cfg)?.start(cfg, etcd, enforcer, inherited, true).await
     }
 }
 
 /// Host resources of the election, acquired before any change to the host. Only one agent can have them.
-pub struct Opened {
+pub struct ElectionResources {
     key: Vec<u8>,
     /// Other accepted keys, during a change of key.
     others: Vec<Vec<u8>>,
@@ -268,7 +268,7 @@ pub struct Opened {
     boot: u64,
 }
 
-impl Opened {
+impl ElectionResources {
     /// Reads the keys and binds the heartbeat socket.
     ///
     /// # Errors

@@ -229,7 +229,7 @@ pub struct MasterChange {
 
 /// Why a master wants another master in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(super) enum HandoverReason {
     Operator,
     Stop,
     Unfit,

@@ -18,7 +18,7 @@ pub enum Change {
 
 /// What another node reported.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct There {
+struct OtherNode {
     /// From its key in etcd: its version and its settings.
     entry: Option<(String, Option<Described>)>,
     /// From its messages, for each instance; `None` means messages without settings.
@@ -32,7 +32,7 @@ pub struct Unlike {
     /// What this node itself reports for each instance.
     reported: BTreeMap<String, ReportedSettings>,
     version: &'static str,
-    nodes: BTreeMap<String, There>,
+    nodes: BTreeMap<String, OtherNode>,
     found: BTreeSet<Difference>,
 }
 
@@ -69,7 +69,7 @@ impl Unlike {
         self.compare()
     }
 
-    fn of(&mut self, node: &str) -> Option<&mut There> {
+    fn of(&mut self, node: &str) -> Option<&mut OtherNode> {
         let room = self.nodes.len() < MAX_NODES || self.nodes.contains_key(node);
         room.then(|| self.nodes.entry(node.to_owned()).or_default())
     }
@@ -87,7 +87,7 @@ impl Unlike {
         changes
     }
 
-    fn at(&self, node: &str, there: &There) -> Vec<Difference> {
+    fn at(&self, node: &str, there: &OtherNode) -> Vec<Difference> {
         let one = |instance: Option<&String>, setting: &str, here: String, there: &str, excludes: bool| Difference {
             node: node.to_owned(),
             instance: instance.cloned(),

@@ -2,7 +2,7 @@
 
 use super::rights::Held;
 use super::{Election, Unless};
-use crate::cluster::election::types::{Action, Candidate, Kind, Wish};
+use crate::cluster::election::types::{Action, Candidate, HandoverReason, Kind};
 use crate::cluster::record::Record;
 use crate::time::Time;
 use std::cmp::Reverse;
@@ -88,9 +88,9 @@ impl Election {
         }
         if let Some((to, wish, reason)) = self.wants_handover(r, now) {
             let flaps = match wish {
-                Wish::Operator => 0,
-                Wish::Stop => r.flaps,
-                Wish::Unfit | Wish::Preempt | Wish::Settings => self.flaps(r, now),
+                HandoverReason::Operator => 0,
+                HandoverReason::Stop => r.flaps,
+                HandoverReason::Unfit | HandoverReason::Preempt | HandoverReason::Settings => self.flaps(r, now),
             };
             let next = Record {
                 epoch: r.epoch + 1,
@@ -104,7 +104,7 @@ impl Election {
                 terms: r.terms.or(Some(self.s.reported.terms)),
                 ..(**r).clone()
             };
-            self.propose(next, Unless::Other, !matches!(wish, Wish::Operator | Wish::Stop), now);
+            self.propose(next, Unless::Other, !matches!(wish, HandoverReason::Operator | HandoverReason::Stop), now);
             return;
         }
         if self.wishes.stopping {
@@ -318,7 +318,7 @@ impl Election {
     }
 
     /// The node that should be master in our place, and why.
-    fn wants_handover(&mut self, r: &Record, now: Time) -> Option<(String, Wish, String)> {
+    fn wants_handover(&mut self, r: &Record, now: Time) -> Option<(String, HandoverReason, String)> {
         // Without a hold there is no handover, unless our addresses forbid us to hold.
         if self.right.held.is_none() {
             self.answer_switch(now);
@@ -327,7 +327,11 @@ impl Election {
             }
             // Even an unfit node will do: an address on a sick server is better than none.
             let to = self.best(r.members.iter(), now)?.clone();
-            return Some((to, Wish::Settings, format!("{} has other addresses for this instance", self.s.me)));
+            return Some((
+                to,
+                HandoverReason::Settings,
+                format!("{} has other addresses for this instance", self.s.me),
+            ));
         }
         let unfit = !self.node.fit && self.node.fit_known;
         if self.wishes.switch.is_none() && !self.wishes.stopping && !unfit && !self.s.preempt {
@@ -338,7 +342,7 @@ impl Election {
         if let Some(to) = self.wishes.switch.clone() {
             let to = to.or_else(|| best.cloned());
             return match to.filter(|n| self.against(n, now).is_none()) {
-                Some(n) => Some((n, Wish::Operator, "switchover by an operator".into())),
+                Some(n) => Some((n, HandoverReason::Operator, "switchover by an operator".into())),
                 None => {
                     let mut why = self.candidates(now);
                     // Name an unknown node too: it is most likely a typing error.
@@ -358,7 +362,7 @@ impl Election {
         }
         let best = best?;
         if self.wishes.stopping {
-            return Some((best.clone(), Wish::Stop, format!("the agent on {} stops", self.s.me)));
+            return Some((best.clone(), HandoverReason::Stop, format!("the agent on {} stops", self.s.me)));
         }
         if self.paused().is_some() {
             return None;
@@ -368,7 +372,7 @@ impl Election {
             return None;
         }
         if unfit {
-            return Some((best.clone(), Wish::Unfit, format!("a fatal check failed on {}", self.s.me)));
+            return Some((best.clone(), HandoverReason::Unfit, format!("a fatal check failed on {}", self.s.me)));
         }
         let better = self.peers.get(best).is_some_and(|p| p.priority > self.node.priority);
         if !self.s.preempt || !better {
@@ -386,7 +390,7 @@ impl Election {
         }
         self.leading.better_since = None;
         let reason = format!("{best} has a higher priority");
-        Some((best.clone(), Wish::Preempt, reason))
+        Some((best.clone(), HandoverReason::Preempt, reason))
     }
 
     /// The record already names the next master. We hold on its acks until it has claimed and the agent has let go.
