@@ -85,9 +85,9 @@ pub enum LegEvent {
 
 /// Passes keys through, because they are hashes already.
 #[derive(Default)]
-struct Ready(u64);
+struct PassThrough(u64);
 
-impl Hasher for Ready {
+impl Hasher for PassThrough {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -120,7 +120,7 @@ pub struct Tracker {
     silence: Silence,
     /// When a leg was last refused or dropped for lack of room.
     lost: Option<Time>,
-    by_call_id: HashMap<u64, SmallVec<[u32; 2]>, BuildHasherDefault<Ready>>,
+    by_call_id: HashMap<u64, SmallVec<[u32; 2]>, BuildHasherDefault<PassThrough>>,
     hasher: RandomState,
     timers: BinaryHeap<Reverse<(Time, u32, u32)>>,
     events: VecDeque<LegEvent>,

@@ -7,7 +7,7 @@
 //! writes anything else. A node that is not named never writes.
 
 use super::State;
-use super::queue::{Change, End, MAX_OPS, Taken};
+use super::queue::{Change, End, InFlight, MAX_OPS};
 use super::seal::NONCE;
 use super::value::{Coder, MAX_EPOCH, Stamp};
 use crate::calls::model::Leg;
@@ -164,7 +164,7 @@ impl Writer {
 
     /// Encodes as much of the batch as fits and returns the rest to the queue. `None` if nothing can be encoded at
     /// present.
-    fn encode(&mut self, batch: Vec<Taken>, named: i64) -> Option<(Vec<Taken>, Vec<Op>)> {
+    fn encode(&mut self, batch: Vec<InFlight>, named: i64) -> Option<(Vec<InFlight>, Vec<Op>)> {
         let (mut fits, mut ops, mut values, mut bytes) = (Vec::with_capacity(batch.len()), Vec::new(), Vec::new(), 0);
         let mut rest = batch.into_iter();
         let mut back = Vec::new();
@@ -217,7 +217,7 @@ impl Writer {
     }
 
     /// Books the result of a batch.
-    fn settle(&mut self, mut batch: Vec<Taken>, result: Result<TxnReply, EtcdError>) -> Step {
+    fn settle(&mut self, mut batch: Vec<InFlight>, result: Result<TxnReply, EtcdError>) -> Step {
         let mut state = super::lock(&self.state);
         match result {
             Ok(reply) if reply.succeeded => {

@@ -4,7 +4,7 @@ use super::cseq::{MAX_CSEQ, Order, REACH, Seen};
 use super::leg::doubt::Ending;
 use super::leg::offer_answer::Pending;
 use super::leg::{At, Effect, Known, Referred, Tracked};
-use super::timer::{self, Asked};
+use super::timer::{self, RequestedTimer};
 use crate::calls::model::{Gap, Verbatim};
 use crate::sip::message::{Message, Method};
 use crate::wire::Packet;
@@ -198,7 +198,7 @@ impl Tracked {
             None => self.open(Pending::new(h.out, cseq, method, h.at.now)),
         };
         let open = &mut self.offers.pending[place];
-        (open.asked, open.branch, open.timer) = (true, h.branch, Asked::of(m));
+        (open.asked, open.branch, open.timer) = (true, h.branch, RequestedTimer::of(m));
         // Without the request there may have seemed to be nothing to agree on.
         open.settled = false;
         (open.offer, open.target) = (offer, target);

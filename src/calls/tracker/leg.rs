@@ -7,7 +7,7 @@ pub(super) mod routes;
 
 use super::cseq::{Numbers, Seen};
 use super::evidence::Evidence;
-use super::timer::Asked;
+use super::timer::RequestedTimer;
 use crate::calls::model::{Direction, Gap, Gaps, Leg, LegState, Shared, Verbatim};
 use crate::sip::message::{Message, Method, Name};
 use crate::time::Time;
@@ -227,7 +227,7 @@ impl Tracked {
         let offer = self.body(m);
         self.invite.late_offer = offer.is_none();
         let open = &mut self.offers.pending[place];
-        (open.initial, open.asked, open.branch, open.timer) = (true, true, branch, Asked::of(m));
+        (open.initial, open.asked, open.branch, open.timer) = (true, true, branch, RequestedTimer::of(m));
         open.offer = offer;
         let accepted = open.answered || open.acked;
         self.learn_phone(m, out);

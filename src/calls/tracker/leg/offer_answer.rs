@@ -7,7 +7,7 @@
 
 use super::Tracked;
 use crate::calls::model::{Gap, Leg, Sdp, Verbatim};
-use crate::calls::tracker::timer::Asked;
+use crate::calls::tracker::timer::RequestedTimer;
 use crate::sip::body::{Description, description};
 use crate::sip::message::{Message, Method};
 use crate::sip::sdp;
@@ -47,7 +47,7 @@ pub(in crate::calls::tracker) struct Pending {
     /// New target in the Contact of a target refresh request. It counts once the request is accepted (section
     /// 12.2.1.1).
     pub(in crate::calls::tracker) target: Option<Verbatim>,
-    pub(in crate::calls::tracker) timer: Asked,
+    pub(in crate::calls::tracker) timer: RequestedTimer,
     /// Source of a phone's request, if it is not yet the phone's known address.
     pub(in crate::calls::tracker) source: Option<SocketAddr>,
     /// Description in the request.
@@ -76,7 +76,7 @@ impl Pending {
             ringing: false,
             settled: false,
             target: None,
-            timer: Asked::default(),
+            timer: RequestedTimer::default(),
             source: None,
             offer: None,
             reply: None,
