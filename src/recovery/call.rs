@@ -4,7 +4,7 @@ use super::plan::{self, Unpassable};
 use super::recoverability::Fate;
 use super::reinvite::{Tries, Verdict};
 use super::rng::Rng;
-use super::transaction::{Acked, Client, Key, LIFE, Served, Tick};
+use super::transaction::{AckedInvite, Client, Key, LIFE, ServedRequest, Tick};
 use super::types::{Action, CallState, CallStatus, Outcome, Settings};
 use crate::calls::model::{Call, CallEvent, Flow, Leg, SessionTimer};
 use crate::config::Mode;
@@ -87,8 +87,8 @@ pub(super) const MAX_ACKED: usize = 8;
 pub(super) struct Dialog {
     pub(super) invite: Option<Outgoing>,
     pub(super) others: Vec<Outgoing>,
-    pub(super) acked: VecDeque<Acked>,
-    pub(super) served: VecDeque<Served>,
+    pub(super) acked: VecDeque<AckedInvite>,
+    pub(super) served: VecDeque<ServedRequest>,
     /// Result of the recovery's re-INVITE. `None` while it is pending.
     pub(super) verdict: Option<Verdict>,
     pub(super) tries: Tries,
@@ -105,7 +105,7 @@ pub(super) struct Dialog {
 }
 
 /// One call.
-pub(super) struct Carried {
+pub(super) struct CarriedCall {
     pub(super) call: Call,
     pub(super) sides: Vec<Dialog>,
     pub(super) phase: Phase,
@@ -118,7 +118,7 @@ pub(super) struct Carried {
     dirty: bool,
 }
 
-impl Carried {
+impl CarriedCall {
     pub(super) fn new(call: Call, cx: &Context<'_>) -> Self {
         let (flows, unpassable) = match plan::paths_of(&call, &cx.settings.ground) {
             Ok(paths) => (paths.flows, None),
@@ -349,7 +349,7 @@ impl Carried {
     pub(super) fn deadline(&self, now: Time) -> Time {
         let side = |s: &Dialog| {
             let clients = s.invite.iter().chain(&s.others).map(|o| o.client.deadline());
-            let served = s.served.iter().map(Served::deadline);
+            let served = s.served.iter().map(ServedRequest::deadline);
             let acked = s.acked.iter().map(|a| a.until);
             let own = [s.retry, s.refresh, s.expires].into_iter().flatten();
             clients.chain(served).chain(acked).chain(own).min().unwrap_or(Time::FAR)

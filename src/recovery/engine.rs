@@ -4,7 +4,7 @@
 mod tests;
 
 use super::b2bua::phrase;
-use super::call::{Carried, Context, Phase};
+use super::call::{CarriedCall, Context, Phase};
 use super::plan;
 use super::request;
 use super::rng::Rng;
@@ -30,7 +30,7 @@ pub struct Engine {
     epoch: u64,
     mode: Mode,
     // Boxed, because a map reserves up to twice its entries and a call takes kilobytes.
-    calls: HashMap<u64, Box<Carried>>,
+    calls: HashMap<u64, Box<CarriedCall>>,
     names: HashMap<String, u64>,
     by_call_id: HashMap<Vec<u8>, SmallVec<[u64; 2]>>,
     next_key: u64,
@@ -78,7 +78,7 @@ impl Engine {
         let waiting: Vec<u64> = self.queue.drain(..).chain(self.hopeless.drain(..)).collect();
         let others: Vec<u64> = self.calls.keys().copied().filter(|key| !waiting.contains(key)).collect();
         for key in waiting.into_iter().chain(others) {
-            self.with(key, now, Carried::silence);
+            self.with(key, now, CarriedCall::silence);
         }
     }
 
@@ -128,10 +128,10 @@ impl Engine {
         let id = call.id.clone();
         let Self { settings, rng, actions, epoch, mode, .. } = self;
         let mode = *mode;
-        let carried = Carried::new(call, &Context { settings, rng, actions, epoch: *epoch, mode, now });
+        let carried = CarriedCall::new(call, &Context { settings, rng, actions, epoch: *epoch, mode, now });
         if !mode.signals() {
             self.calls.insert(key, Box::new(carried));
-            self.with(key, now, Carried::relay_only);
+            self.with(key, now, CarriedCall::relay_only);
             return;
         }
         if carried.recoverable() {
@@ -175,7 +175,7 @@ impl Engine {
         };
         if !self.mode.signals() || self.calls.get(&key).is_some_and(|c| matches!(c.phase, Phase::Relayed(_))) {
             if m.is_request() && m.method() == Method::Bye {
-                self.with(key, now, Carried::hung_up_in_silence);
+                self.with(key, now, CarriedCall::hung_up_in_silence);
             }
             return true;
         }
@@ -229,7 +229,7 @@ impl Engine {
         self.actions.push_back(Action::Send { from: p.dst, to: response_address(via, p.src), payload });
     }
 
-    fn with(&mut self, key: u64, now: Time, work: impl FnOnce(&mut Carried, &mut Context<'_>)) {
+    fn with(&mut self, key: u64, now: Time, work: impl FnOnce(&mut CarriedCall, &mut Context<'_>)) {
         let Self { settings, rng, actions, epoch, mode, calls, .. } = self;
         let Some(call) = calls.get_mut(&key) else { return };
         let mut cx = Context { settings, rng, actions, epoch: *epoch, mode: *mode, now };
@@ -269,7 +269,7 @@ impl Engine {
         let window = self.settings.window.max(1);
         while self.busy.len() < window {
             let Some(key) = self.queue.pop_front() else { break };
-            self.with(key, now, Carried::begin);
+            self.with(key, now, CarriedCall::begin);
         }
         if !self.queue.is_empty()
             || self.busy.iter().any(|k| self.calls.get(k).is_some_and(|c| c.phase == Phase::Recovering))
@@ -278,7 +278,7 @@ impl Engine {
         }
         while self.busy.len() < window {
             let Some(key) = self.hopeless.pop_front() else { break };
-            self.with(key, now, Carried::begin);
+            self.with(key, now, CarriedCall::begin);
         }
     }
 
@@ -287,7 +287,7 @@ impl Engine {
         // Each call once: no call's work makes another call due.
         let due: Vec<u64> = self.deadlines.iter().take_while(|(at, _)| *at <= now).map(|(_, key)| *key).collect();
         for key in due {
-            self.with(key, now, Carried::handle_timeout);
+            self.with(key, now, CarriedCall::handle_timeout);
         }
         self.advance(now);
     }
