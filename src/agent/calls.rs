@@ -14,7 +14,7 @@ use super::calls_error::CallsError;
 use super::calls_setup::Setup;
 use super::mode::Picture;
 use super::not_learnt::NotLearnt;
-use super::part::{Doing, Turn};
+use super::part::{Activity, Turn};
 use super::relay::Relay;
 use super::sockets::{Datagram, RecoverySockets};
 use super::takeover::Takeover;
@@ -230,7 +230,7 @@ impl CallsSide {
             }
             Event::Received(datagram) => {
                 if self.role == Role::Master && self.turn.begins(hash(&datagram.payload)) {
-                    self.turn.pulse.does(Doing::Recovery);
+                    self.turn.pulse.does(Activity::Recovery);
                     self.engine.handle_packet(&datagram.packet(), Origin::RecoveryPort, now);
                     self.turn.ends();
                 }
@@ -242,9 +242,9 @@ impl CallsSide {
                     self.sweep_at = now + sweep::EVERY;
                     self.sweep(now);
                 }
-                self.turn.pulse.does(Doing::Recovery);
+                self.turn.pulse.does(Activity::Recovery);
                 self.engine.handle_timeout(now);
-                self.turn.pulse.does(Doing::Learning);
+                self.turn.pulse.does(Activity::Learning);
                 self.table.handle_timeout(now);
             }
         }
@@ -282,20 +282,20 @@ impl CallsSide {
                 (Packet { src: r.src, dst: r.dst, transport: r.transport, payload: &r.payload }, Origin::Reported)
             }
             tap::Input::Rtp(seen) => {
-                self.turn.pulse.does(Doing::Learning);
+                self.turn.pulse.does(Activity::Learning);
                 return self.hear_rtp(seen, now);
             }
             tap::Input::Fact(fact) => {
-                self.turn.pulse.does(Doing::Learning);
+                self.turn.pulse.does(Activity::Learning);
                 return self.table.handle_fact(fact, now);
             }
         };
         if !self.turn.begins(hash(packet.payload)) {
             return;
         }
-        self.turn.pulse.does(Doing::Recovery);
+        self.turn.pulse.does(Activity::Recovery);
         if !self.engine.handle_packet(&packet, origin, now) {
-            self.turn.pulse.does(Doing::Learning);
+            self.turn.pulse.does(Activity::Learning);
             self.table.handle_packet(&packet, clock::unix_ms(), now);
         }
         self.turn.ends();
@@ -360,7 +360,7 @@ impl CallsSide {
 
     fn expect(&mut self, mut calls: Vec<Call>, now: Time) {
         calls.retain(|c| !self.turn.passes_over(hash(c.id.as_bytes())));
-        self.turn.pulse.does(Doing::Recovery);
+        self.turn.pulse.does(Activity::Recovery);
         if let Some(takeover) = &mut self.takeover {
             takeover.expect(calls.len());
         }

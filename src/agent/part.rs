@@ -12,13 +12,13 @@ mod pulse;
 mod watchdog;
 
 pub(super) use licence::Licence;
-pub(super) use pulse::{Doing, Pulse, listen_to_panics};
+pub(super) use pulse::{Activity, Pulse, listen_to_panics};
 pub(super) use watchdog::{Beats, watch};
 
 use super::sys;
 use crate::clock;
 use crate::control::api;
-use policy::{Failure, Next, Policy};
+use policy::{Failure, Policy, Reaction};
 use std::collections::HashSet;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -186,19 +186,19 @@ async fn supervise(
             state.since_ms = clock::unix_ms();
             state.passed_over = poison.len();
             state.state = match next {
-                Next::After(_) => "restarting",
-                Next::Off(_) => "off",
+                Reaction::After(_) => "restarting",
+                Reaction::Off(_) => "off",
             };
         }
         match next {
-            Next::After(pause) => {
+            Reaction::After(pause) => {
                 error!(
                     part = name,
                     "failed, and starts again: {why}. Master and addresses are not touched; please report this"
                 );
                 tokio::time::sleep(pause).await;
             }
-            Next::Off(reason) => {
+            Reaction::Off(reason) => {
                 error!(
                     part = name,
                     "failed, and stays off, since {reason}: {why}. Master and addresses are not touched; restart the agent"
