@@ -5,7 +5,7 @@
 mod common;
 
 use common::{EtcdServer, LONG};
-use keepcall::cluster::{Cause, Cluster, ClusterEvent, Fitness, NoKeeper, SwitchoverError};
+use keepcall::cluster::{Cause, Cluster, ClusterEvent, Fitness, MasterChange, NoEnforcer, SwitchoverError};
 use keepcall::config::Config;
 use keepcall::etcd::Etcd;
 use keepcall::os::clock;
@@ -57,7 +57,7 @@ impl Node {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (cluster, mut events) = runtime.block_on(async {
             let etcd = Etcd::connect(&cfg.etcd).unwrap();
-            Cluster::start(&cfg, etcd, Box::new(NoKeeper), Vec::new()).await.unwrap()
+            Cluster::start(&cfg, etcd, Box::new(NoEnforcer), Vec::new()).await.unwrap()
         });
         let (agent, me, log) = (cluster.clone(), name.clone(), Arc::clone(log));
         runtime.spawn(async move {
@@ -65,7 +65,7 @@ impl Node {
                 if let ClusterEvent::Drop { instance, epoch, .. } = &e {
                     agent.released(instance, *epoch);
                 }
-                if let ClusterEvent::Take { instance, epoch, cause, committed, .. } = e {
+                if let ClusterEvent::Take { instance, change: MasterChange { epoch, cause, committed, .. } } = e {
                     let (held, at) = (agent.holds(&instance, epoch), clock::now());
                     log.lock().unwrap().push(Taken { node: me.clone(), epoch, cause, committed, at, held });
                 }

@@ -14,7 +14,7 @@ use super::calls_error::CallsError;
 use super::calls_setup::Setup;
 use super::mode::Picture;
 use super::not_learnt::NotLearnt;
-use super::part::{Doing, Turn};
+use super::part::{Activity, Turn};
 use super::relay::Relay;
 use super::sockets::{Datagram, RecoverySockets};
 use super::takeover::Takeover;
@@ -26,7 +26,7 @@ use crate::calls::sweep::{self, Sweep};
 use crate::calls::table::{Table, TableSettings};
 use crate::config::Mode;
 use crate::os::clock;
-use crate::recovery::engine::{Engine, Heard, Settings};
+use crate::recovery::engine::{Engine, Origin, Settings};
 use crate::recovery::media::kernel::KernelRelay;
 use crate::recovery::permitted::Ground;
 use crate::time::Time;
@@ -61,7 +61,7 @@ enum Role {
 /// An event for the calls of an instance.
 #[derive(Debug)]
 pub(super) enum Event {
-    Heard(tap::Heard),
+    Input(tap::Input),
     Received(Datagram),
     Stored(StoreEvent),
     /// The mode or its source changed.
@@ -203,7 +203,7 @@ impl CallsSide {
         let deadlines = [self.engine.next_deadline(), self.table.next_deadline()];
         let deadline = deadlines.into_iter().flatten().fold(self.sweep_at, Time::min);
         Ok(tokio::select! {
-            heard = self.ears.next() => Event::Heard(heard),
+            input = self.ears.next() => Event::Input(input),
             Some(datagram) = self.sockets.next() => Event::Received(datagram),
             Ok(()) = self.modes.changed() => Event::Mode,
             event = self.store_events.recv(), if self.mode.is_some() => match event {
@@ -218,8 +218,8 @@ impl CallsSide {
         let now = clock::now();
         match event {
             // Without the addresses this node ignores the server's traffic.
-            Event::Heard(_) if self.role == Role::Backup => {}
-            Event::Heard(first) => {
+            Event::Input(_) if self.role == Role::Backup => {}
+            Event::Input(first) => {
                 // One pass through the loop costs as much as several messages.
                 let (mut heard, mut n) = (Some(first), 0);
                 while let Some(one) = heard {
@@ -230,8 +230,8 @@ impl CallsSide {
             }
             Event::Received(datagram) => {
                 if self.role == Role::Master && self.turn.begins(hash(&datagram.payload)) {
-                    self.turn.pulse.does(Doing::Recovery);
-                    self.engine.handle_packet(&datagram.packet(), Heard::RecoveryPort, now);
+                    self.turn.pulse.does(Activity::Recovery);
+                    self.engine.handle_packet(&datagram.packet(), Origin::RecoveryPort, now);
                     self.turn.ends();
                 }
             }
@@ -242,9 +242,9 @@ impl CallsSide {
                     self.sweep_at = now + sweep::EVERY;
                     self.sweep(now);
                 }
-                self.turn.pulse.does(Doing::Recovery);
+                self.turn.pulse.does(Activity::Recovery);
                 self.engine.handle_timeout(now);
-                self.turn.pulse.does(Doing::Learning);
+                self.turn.pulse.does(Activity::Learning);
                 self.table.handle_timeout(now);
             }
         }
@@ -273,29 +273,29 @@ impl CallsSide {
         self.lost = lost;
     }
 
-    fn hear(&mut self, heard: tap::Heard, now: Time) {
-        let (packet, how) = match &heard {
-            tap::Heard::Message(s) => {
-                (Packet { src: s.src, dst: s.dst, transport: s.transport, payload: &s.payload }, Heard::Overheard)
+    fn hear(&mut self, input: tap::Input, now: Time) {
+        let (packet, origin) = match &input {
+            tap::Input::Message(s) => {
+                (Packet { src: s.src, dst: s.dst, transport: s.transport, payload: &s.payload }, Origin::Overheard)
             }
-            tap::Heard::Reported(r) => {
-                (Packet { src: r.src, dst: r.dst, transport: r.transport, payload: &r.payload }, Heard::Reported)
+            tap::Input::Reported(r) => {
+                (Packet { src: r.src, dst: r.dst, transport: r.transport, payload: &r.payload }, Origin::Reported)
             }
-            tap::Heard::Rtp(seen) => {
-                self.turn.pulse.does(Doing::Learning);
+            tap::Input::Rtp(seen) => {
+                self.turn.pulse.does(Activity::Learning);
                 return self.hear_rtp(seen, now);
             }
-            tap::Heard::Told(fact) => {
-                self.turn.pulse.does(Doing::Learning);
+            tap::Input::Fact(fact) => {
+                self.turn.pulse.does(Activity::Learning);
                 return self.table.handle_fact(fact, now);
             }
         };
         if !self.turn.begins(hash(packet.payload)) {
             return;
         }
-        self.turn.pulse.does(Doing::Recovery);
-        if !self.engine.handle_packet(&packet, how, now) {
-            self.turn.pulse.does(Doing::Learning);
+        self.turn.pulse.does(Activity::Recovery);
+        if !self.engine.handle_packet(&packet, origin, now) {
+            self.turn.pulse.does(Activity::Learning);
             self.table.handle_packet(&packet, clock::unix_ms(), now);
         }
         self.turn.ends();
@@ -360,7 +360,7 @@ impl CallsSide {
 
     fn expect(&mut self, mut calls: Vec<Call>, now: Time) {
         calls.retain(|c| !self.turn.passes_over(hash(c.id.as_bytes())));
-        self.turn.pulse.does(Doing::Recovery);
+        self.turn.pulse.does(Activity::Recovery);
         if let Some(takeover) = &mut self.takeover {
             takeover.expect(calls.len());
         }

@@ -4,7 +4,7 @@ use super::calls::CallsSide;
 use super::calls_setup::Setup;
 use super::footing::Footing;
 #[cfg(feature = "faults")]
-use super::part::Doing;
+use super::part::Activity;
 use super::part::{Beats, Parts, Turn, Work};
 use super::takeover::Takeover;
 use crate::control::api;
@@ -227,7 +227,7 @@ async fn run(setup: Arc<Setup>, turn: Turn, line: Arc<Mutex<Line>>) -> Result<()
             return Ok(());
         }
         #[cfg(feature = "faults")]
-        for (part, doing) in [("learning", Doing::Learning), ("recovery", Doing::Recovery)] {
+        for (part, doing) in [("learning", Activity::Learning), ("recovery", Activity::Recovery)] {
             turn.pulse.does(doing);
             crate::faults::point(part);
         }

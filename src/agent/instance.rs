@@ -9,7 +9,7 @@ use super::calls_part::CallsPart;
 use super::history;
 use super::hooks::Hooks;
 use super::takeover::Takeover;
-use crate::cluster::{Cause, Cluster, Fitness};
+use crate::cluster::{Cause, Cluster, Fitness, MasterChange};
 use crate::config;
 use crate::control::api;
 use crate::health::CheckStatus;
@@ -36,7 +36,7 @@ const REFRESH: Duration = LIFETIME.checked_div(4).expect("four is not zero");
 #[derive(Debug)]
 pub(super) enum Order {
     /// The election made this node master: add the addresses.
-    Take { epoch: u64, cause: Cause, previous: Option<String>, detected: Time, committed: Time },
+    Take(MasterChange),
     /// This node's right ends: drop the addresses at once.
     Drop { epoch: u64, reason: String, handover: bool },
     /// For `status`.
@@ -140,9 +140,7 @@ impl Instance {
 
     async fn obey(&mut self, order: Order) {
         match order {
-            Order::Take { epoch, cause, previous, detected, committed } => {
-                self.take(epoch, cause, previous, detected, committed).await
-            }
+            Order::Take(change) => self.take(change).await,
             Order::Drop { epoch, reason, handover } => self.drop_right(epoch, &reason, handover).await,
             Order::Summary(reply) => {
                 let (not_ready, absent, conflicts) = (self.missing.clone(), self.absent.clone(), self.rivals());
@@ -193,7 +191,8 @@ impl Instance {
         );
     }
 
-    async fn take(&mut self, epoch: u64, cause: Cause, previous: Option<String>, detected: Time, committed: Time) {
+    async fn take(&mut self, change: MasterChange) {
+        let MasterChange { epoch, cause, previous, detected, committed } = change;
         let name = self.config.name.clone();
         // The order may have waited while this process stalled, so check the right again now.
         if !self.cluster.holds(&name, epoch) {

@@ -15,7 +15,7 @@ mod ground;
 mod history;
 mod hooks;
 mod instance;
-mod keeper;
+mod kernel_leases;
 mod mode;
 mod not_learnt;
 mod part;
@@ -33,7 +33,7 @@ mod tap;
 pub use calls_error::CallsError;
 pub use sockets::RecoveryPortError;
 
-use crate::cluster::{Cluster, ClusterError, ClusterEvent, Opened};
+use crate::cluster::{Cluster, ClusterError, ClusterEvent, ElectionResources};
 use crate::config::{Config, ConfigError, Problem};
 use crate::control::server::{self, Asked, ServeError};
 use crate::etcd::{Etcd, EtcdError};
@@ -43,7 +43,7 @@ use crate::vip::announce::AnnounceError;
 use crate::vip::kernel_lease::KernelLeaseError;
 use instance::Order;
 use instance::starting::Starting;
-use keeper::Leases;
+use kernel_leases::Leases;
 use part::{Beats, Parts};
 use readiness::Waiting;
 use std::collections::{BTreeMap, BTreeSet};
@@ -325,14 +325,14 @@ async fn open(
     config: &Config,
     files: &(impl Fn() -> Result<(), ConfigError> + Sync),
     control: &mut Option<Control>,
-) -> Result<(Etcd, Opened), AgentError> {
+) -> Result<(Etcd, ElectionResources), AgentError> {
     if control.is_none() {
         let socket = server::open(&config.control).await?;
         let (serving, requests) = socket.serve().map_err(AgentError::Socket)?;
         *control = Some((socket, serving, requests));
     }
     files().map_err(|e| AgentError::Files(in_words(&e)))?;
-    Ok((Etcd::connect(&config.etcd)?, Opened::open(config)?))
+    Ok((Etcd::connect(&config.etcd)?, ElectionResources::open(config)?))
 }
 
 /// The problems alone, without their positions in the file.
@@ -396,9 +396,7 @@ async fn pass_on(config: &Config, addresses: Option<&Addresses>, instances: &Ins
         error!(instance, "cannot remove the addresses at once: {e}");
     }
     let (instance, order) = match event {
-        ClusterEvent::Take { instance, epoch, cause, previous, detected, committed } => {
-            (instance, Order::Take { epoch, cause, previous, detected, committed })
-        }
+        ClusterEvent::Take { instance, change } => (instance, Order::Take(change)),
         ClusterEvent::Drop { instance, epoch, reason, handover } => (instance, Order::Drop { epoch, reason, handover }),
         ClusterEvent::Changed { .. } => return,
     };

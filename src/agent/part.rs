@@ -12,13 +12,13 @@ mod pulse;
 mod watchdog;
 
 pub(super) use licence::Licence;
-pub(super) use pulse::{Doing, Pulse, listen_to_panics};
+pub(super) use pulse::{Activity, Pulse, listen_to_panics};
 pub(super) use watchdog::{Beats, watch};
 
 use crate::control::api;
 use crate::os::{clock, priority};
 use crate::sync::Locked as _;
-use policy::{Failure, Next, Policy};
+use policy::{Failure, Policy, Reaction};
 use std::collections::HashSet;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -180,19 +180,19 @@ async fn supervise(
             state.since_ms = clock::unix_ms();
             state.passed_over = poison.len();
             state.state = match next {
-                Next::After(_) => "restarting",
-                Next::Off(_) => "off",
+                Reaction::After(_) => "restarting",
+                Reaction::Off(_) => "off",
             };
         }
         match next {
-            Next::After(pause) => {
+            Reaction::After(pause) => {
                 error!(
                     part = name,
                     "part failed, restarting: {why}. The role and the addresses stay; please report this"
                 );
                 tokio::time::sleep(pause).await;
             }
-            Next::Off(reason) => {
+            Reaction::Off(reason) => {
                 error!(
                     part = name,
                     "part failed and stays off, because {reason}: {why}. The role and the addresses stay; restart \

@@ -21,7 +21,7 @@ const REOPEN: Duration = Duration::from_secs(1);
 
 /// One received item.
 #[derive(Debug)]
-pub(super) enum Heard {
+pub(super) enum Input {
     /// A captured SIP message to or from the server.
     Message(Seen),
     /// A SIP message that the server reports as sent or received.
@@ -29,7 +29,7 @@ pub(super) enum Heard {
     /// A sampled RTP packet to the server.
     Rtp(Seen),
     /// An event about the server's channels and bridges.
-    Told(Fact),
+    Fact(Fact),
 }
 
 /// Listens to one instance's server.
@@ -132,16 +132,16 @@ impl Tap {
     }
 
     /// The next received item. Cancel safe.
-    pub(super) async fn next(&mut self) -> Heard {
+    pub(super) async fn next(&mut self) -> Input {
         loop {
             let lost = tokio::select! {
                 seen = overhear(self.capture.as_mut()) => match seen {
-                    Ok(seen) => return Heard::Message(seen),
+                    Ok(seen) => return Input::Message(seen),
                     Err(e) => Some(e),
                 },
-                report = reported(self.hep.as_mut()) => return Heard::Reported(report),
-                seen = self.sampler.next() => return Heard::Rtp(seen),
-                fact = told(self.server.as_mut()) => return Heard::Told(fact),
+                report = reported(self.hep.as_mut()) => return Input::Reported(report),
+                seen = self.sampler.next() => return Input::Rtp(seen),
+                fact = told(self.server.as_mut()) => return Input::Fact(fact),
                 () = tokio::time::sleep_until(clock::tokio_at(self.reopen_at)) => None,
             };
             match lost {
@@ -152,9 +152,9 @@ impl Tap {
     }
 
     /// A message that the capture already holds, if any.
-    pub(super) fn more(&mut self) -> Option<Heard> {
+    pub(super) fn more(&mut self) -> Option<Input> {
         match self.capture.as_mut()?.next().now_or_never()? {
-            Ok(seen) => Some(Heard::Message(seen)),
+            Ok(seen) => Some(Input::Message(seen)),
             Err(e) => {
                 self.lose(&e);
                 None

@@ -11,7 +11,7 @@ use crate::calls::model::{Call, CallEvent, Direction, Leg, Pairing, SCHEMA};
 use crate::calls::pairing::{ANSWER_WINDOW, Pairer};
 use crate::calls::tracker::{Counters, Learning, LegEvent, LegId, Tracked, Tracker, TrackerSettings};
 use crate::pbx::ConnectedTo;
-use crate::pbx::bridges::Told;
+use crate::pbx::bridges::ServerReports;
 use crate::time::Time;
 use crate::wire::Packet;
 use rustc_hash::FxHashMap;
@@ -99,7 +99,7 @@ pub struct Table {
     leg_events: VecDeque<LegEvent>,
     sources: Sources,
     /// Reports of the server itself.
-    told: Told,
+    told: ServerReports,
     /// Until when a leg without a partner may be half of a call whose other half was not learnt.
     crowded: Option<Time>,
 }
@@ -134,7 +134,7 @@ impl Table {
             tell_short: false,
             leg_events: VecDeque::new(),
             sources: Sources::default(),
-            told: Told::default(),
+            told: ServerReports::default(),
             crowded: None,
         }
     }
@@ -262,7 +262,7 @@ impl Table {
         self.answered.clear();
         self.events.clear();
         self.sources.clear();
-        self.told = Told::default();
+        self.told = ServerReports::default();
         self.crowded = None;
     }
 

@@ -26,7 +26,7 @@ use crate::sip::message::{Message, ParseError};
 use crate::sip::uri;
 use crate::time::Time;
 use crate::wire::Packet;
-use dialog::Heard;
+use dialog::Input;
 use leg::doubt::Silence;
 use leg::{At, Effect};
 use room::Room;
@@ -180,10 +180,10 @@ impl Tracker {
 
     /// The partner of this leg is over. If a BYE of this leg was in doubt, it was genuine.
     pub fn confirm_doubt(&mut self, id: LegId, now: Time) {
-        if self.get(id).is_some_and(|t| t.is_doubted() && t.ending.is_some_and(|(_, why)| why.is_bye())) {
+        if self.get(id).is_some_and(|t| t.is_doubted() && t.life.ending.is_some_and(|(_, why)| why.is_bye())) {
             self.with(id.slot, now, |t| {
                 // The ended leg is kept from its end on, so that a copy of its last messages starts no new leg.
-                t.last = now;
+                t.life.last = now;
                 t.end("BYE")
             });
         }
@@ -210,7 +210,7 @@ impl Tracker {
         if let Some(t) = self.slots.get_mut(id.slot as usize).filter(|s| s.generation == id.generation)
             && let Some(t) = t.tracked.as_deref_mut()
         {
-            t.audio = Some(now);
+            t.life.audio = Some(now);
         }
     }
 
@@ -266,7 +266,7 @@ impl Tracker {
         let settings = Arc::clone(&self.settings);
         let own = |u: &[u8]| settings.is_own(u);
         let branch = m.branch().map_or(0, |b| self.hash(b));
-        self.hear(&Heard { m: &m, p, out: by_server, branch, own: &own, at: At { now, unix_ms } });
+        self.hear(&Input { m: &m, p, out: by_server, branch, own: &own, at: At { now, unix_ms } });
     }
 
     /// Sweeps legs that were silent for too long.
@@ -286,13 +286,13 @@ impl Tracker {
                 let expiry = expiry.min(now + RECHECK);
                 s.armed = expiry;
                 self.timers.push(Reverse((expiry, slot, generation)));
-                if t.leg.state != LegState::Ended && !t.pending.is_empty() {
+                if t.leg.state != LegState::Ended && !t.offers.pending.is_empty() {
                     self.with(slot, now, |t| Effect::changed(t.tidy(now)));
                 }
             } else if t.leg.state == LegState::Ended {
                 self.forget(slot);
             } else {
-                let reason = match (t.leg.state, t.ending) {
+                let reason = match (t.leg.state, t.life.ending) {
                     (_, Some((_, why))) => why.reason(),
                     (LegState::Confirmed, None) => {
                         self.counters.swept += 1;
@@ -300,7 +300,7 @@ impl Tracker {
                     }
                     _ => "never answered",
                 };
-                t.last = now;
+                t.life.last = now;
                 // Its timer is spent. Without another one the ended leg would stay for ever, and in the end there would
                 // be no room.
                 s.armed = Time::FAR;
@@ -371,7 +371,7 @@ impl Tracker {
 
     fn touch(&mut self, slot: u32, now: Time) {
         if let Some(t) = self.slots.get_mut(slot as usize).and_then(|s| s.tracked.as_deref_mut()) {
-            t.last = now;
+            t.life.last = now;
         }
     }
 

@@ -1,12 +1,12 @@
-//! The agent's handle on the cluster. Its loop is in `driver/worker.rs`.
+//! The agent's handle on the cluster. Its loop is in `driver/event_loop.rs`.
 
+mod enforcer;
+mod event_loop;
 mod holds;
-mod keeper;
-mod worker;
 
-pub use keeper::{Keeper, NoKeeper};
+pub use enforcer::{Enforcer, NoEnforcer};
 
-use super::election::{Candidate, Cause, Inherited};
+use super::election::{Candidate, Inherited, MasterChange};
 use super::heartbeat::Codec;
 use super::lease;
 use super::record::{Keys, NodeEntry, SCHEMA};
@@ -57,16 +57,8 @@ pub enum ClusterEvent {
     Take {
         /// The instance.
         instance: String,
-        /// The epoch.
-        epoch: u64,
-        /// Why this node took over.
-        cause: Cause,
-        /// The previous master.
-        previous: Option<String>,
-        /// When this node detected the need.
-        detected: Time,
-        /// When etcd confirmed the takeover.
-        committed: Time,
+        /// How this node became its master.
+        change: MasterChange,
     },
     /// Drop the addresses now, then call [`Cluster::released`].
     Drop {
@@ -241,8 +233,8 @@ struct Shared {
 pub struct Cluster(Arc<Shared>);
 
 impl Cluster {
-    /// Binds the heartbeat socket and starts. etcd may be down: the cluster retries until it answers. `keeper` receives
-    /// each hold. `inherited` lists, for each instance, the hold that an earlier process left in force.
+    /// Binds the heartbeat socket and starts. etcd may be down: the cluster retries until it answers. `enforcer`
+    /// receives each hold. `inherited` lists, for each instance, the hold that an earlier process left in force.
     ///
     /// The election runs on its own thread, in real time if the system permits. Requests to etcd stay in the caller's
     /// runtime. If that runtime ends without [`Cluster::stop`], the thread ends too, and the holds expire.
@@ -252,15 +244,15 @@ impl Cluster {
     pub async fn start(
         cfg: &Config,
         etcd: Etcd,
-        keeper: Box<dyn Keeper>,
+        enforcer: Box<dyn Enforcer>,
         inherited: Vec<(String, Inherited)>,
     ) -> Result<(Self, mpsc::Receiver<ClusterEvent>), ClusterError> {
-        Opened::open(cfg)?.start(cfg, etcd, keeper, inherited, true).await
+        ElectionResources::open(cfg)?.start(cfg, etcd, enforcer, inherited, true).await
     }
 }
 
 /// Host resources of the election, acquired before any change to the host. Only one agent can have them.
-pub struct Opened {
+pub struct ElectionResources {
     key: Vec<u8>,
     /// Other accepted keys, during a change of key.
     others: Vec<Vec<u8>>,
@@ -268,7 +260,7 @@ pub struct Opened {
     boot: u64,
 }
 
-impl Opened {
+impl ElectionResources {
     /// Reads the keys and binds the heartbeat socket.
     ///
     /// # Errors
@@ -293,7 +285,7 @@ impl Opened {
         self,
         cfg: &Config,
         etcd: Etcd,
-        keeper: Box<dyn Keeper>,
+        enforcer: Box<dyn Enforcer>,
         inherited: Vec<(String, Inherited)>,
         ready: bool,
     ) -> Result<(Cluster, mpsc::Receiver<ClusterEvent>), ClusterError> {
@@ -332,23 +324,23 @@ impl Opened {
         });
         let codec = Codec::new(&key, &cfg.node.cluster, &cfg.node.name, boot).accepting(&others);
         let lease_task = tokio::spawn(keep);
-        let parts = worker::Parts {
-            socket: address,
+        let setup = event_loop::Setup {
+            address,
             codec,
             keys,
             boot,
             lease: lease_rx,
             name,
-            again,
+            register_again: again,
             lease_task,
             events,
             commands: command_rx,
-            kept: keeper::Kept::new(keeper),
+            enforced: enforcer::Enforced::new(enforcer),
             // Requests to etcd and their timers run with etcd's connections, at ordinary priority.
             outside: tokio::runtime::Handle::current(),
             ready,
         };
-        let worker = worker::Worker::new(cfg, Arc::clone(&shared), parts, inherited);
+        let event_loop = event_loop::EventLoop::new(cfg, Arc::clone(&shared), setup, inherited);
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ClusterError::Thread)?;
         let run = move || {
@@ -358,7 +350,7 @@ impl Opened {
                      give the agent CAP_SYS_NICE (the systemd unit does)"
                 );
             }
-            runtime.block_on(worker.run(socket));
+            runtime.block_on(event_loop.run(socket));
         };
         std::thread::Builder::new().name("election".into()).spawn(run).map_err(ClusterError::Thread)?;
         Ok((Cluster(shared), event_rx))

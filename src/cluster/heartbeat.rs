@@ -5,7 +5,7 @@
 //! names. A receiver skips unknown fields. Field 1: hold in ns (8) | drift in millionths (4) | digest of the addresses
 //! (8) | digest of the other settings (8).
 
-use super::election::{Kind, Message, Told};
+use super::election::{Kind, Message, ReportedSettings};
 use super::record::{MAX_EPOCH, Terms};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
@@ -86,7 +86,7 @@ fn keyed(key: &[u8]) -> Hmac<Sha256> {
 }
 
 /// Reads the sender's settings from the fields after the names; `None` without that field, as from an older release.
-fn told(mut fields: &[u8]) -> Option<Told> {
+fn reported(mut fields: &[u8]) -> Option<ReportedSettings> {
     while let [number, len, rest @ ..] = fields {
         let (value, rest) = rest.split_at_checked(usize::from(*len))?;
         fields = rest;
@@ -95,7 +95,7 @@ fn told(mut fields: &[u8]) -> Option<Told> {
             let word =
                 |from: usize, len: usize| value[from..from + len].iter().fold(0_u64, |n, b| n << 8 | u64::from(*b));
             let terms = Terms { hold_ns: word(0, 8), drift_ppm: u32::try_from(word(8, 4)).unwrap_or(u32::MAX) };
-            return Some(Told { terms, vips: word(12, 8), others: word(20, 8) });
+            return Some(ReportedSettings { terms, vips: word(12, 8), others: word(20, 8) });
         }
     }
     None
@@ -151,7 +151,7 @@ impl Codec {
             out.push(u8::try_from(bytes.len()).unwrap_or(255));
             out.extend_from_slice(bytes);
         }
-        if let Some(t) = m.told.filter(|_| out.len() + 2 + TOLD_LEN + TAG <= MAX_DATAGRAM) {
+        if let Some(t) = m.reported.filter(|_| out.len() + 2 + TOLD_LEN + TAG <= MAX_DATAGRAM) {
             out.extend_from_slice(&[TOLD, TOLD_LEN as u8]);
             out.extend_from_slice(&t.terms.hold_ns.to_be_bytes());
             out.extend_from_slice(&t.terms.drift_ppm.to_be_bytes());
@@ -201,12 +201,12 @@ impl Codec {
             String::from_utf8(name.to_vec()).ok()
         };
         let (Some(sender), Some(instance)) = (name(), name()) else { return Err(Rejected::Malformed) };
-        let told = told(rest);
+        let reported = reported(rest);
         if !self.fresh(&sender, boot, seq) {
             return Err(Rejected::Replay);
         }
         let priority = u16::from_be_bytes([body[HEAD - 2], body[HEAD - 1]]);
-        Ok((sender, instance, Message { kind, epoch, fit: body[4] & 1 != 0, priority, told }))
+        Ok((sender, instance, Message { kind, epoch, fit: body[4] & 1 != 0, priority, reported }))
     }
 
     fn fresh(&mut self, sender: &str, boot: u64, seq: u64) -> bool {

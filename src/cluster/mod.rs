@@ -11,7 +11,7 @@ pub mod status;
 mod store;
 
 pub use driver::{
-    Cluster, ClusterError, ClusterEvent, Fitness, ForgetError, Keeper, NoKeeper, Opened, SwitchoverError,
+    Cluster, ClusterError, ClusterEvent, ElectionResources, Enforcer, Fitness, ForgetError, NoEnforcer, SwitchoverError,
 };
-pub use election::{Candidate, Cause, HoldKind, Inherited, Role};
+pub use election::{Candidate, Cause, HoldKind, Inherited, MasterChange, Role};
 pub use status::{ClusterStatus, InstanceStatus, NodeStatus};

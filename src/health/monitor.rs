@@ -1,15 +1,14 @@
 //! Runs the checks of one instance, one task each, and joins their states.
 
 use super::hysteresis::{Hysteresis, Sample};
-use super::options::Options;
-use super::process::{Attached, Target};
-use super::{CheckState, CheckStatus, Probe, Verdict};
+use super::kinds::CheckKind;
+use super::probe::{Observation, Probe as _};
+use super::{CheckState, CheckStatus, ProbeResult, Verdict};
 use crate::config::Check;
 use crate::os::clock;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, sleep};
 
 /// A server that starts with the agent needs some seconds to answer. Until then it is "unknown", which is not fit
 /// either, but does not read as a failure.
@@ -32,6 +31,7 @@ impl Monitor {
         let (verdict, receiver) = watch::channel(Verdict::of(checks.iter().map(status).collect()));
         let monitor = Arc::new(Self { verdict });
         for (index, check) in checks.iter().enumerate() {
+            let Some(probe) = CheckKind::of(check) else { continue };
             let check = check.clone();
             let monitor = Arc::clone(&monitor);
             tokio::spawn(async move {
@@ -42,7 +42,7 @@ impl Monitor {
                     index,
                 };
                 tokio::select! {
-                    () = runner.run() => {}
+                    () = runner.run(probe) => {}
                     () = monitor.verdict.closed() => {}
                 }
             });
@@ -51,7 +51,7 @@ impl Monitor {
     }
 
     /// Enters the state of one check. Wakes the receivers only for changes that they act on or show at once.
-    fn report(&self, index: usize, state: CheckState, changed: bool, last: Probe) {
+    fn report(&self, index: usize, state: CheckState, changed: bool, last: ProbeResult) {
         self.verdict.send_if_modified(|verdict| {
             let mut checks = std::mem::take(&mut verdict.checks);
             if let Some(check) = checks.get_mut(index) {
@@ -77,16 +77,14 @@ struct Runner<'a> {
 }
 
 impl Runner<'_> {
-    async fn run(mut self) {
-        if let Some(config) = &self.check.sip_options {
-            let options = Options::new(config);
-            self.ask(options).await;
-        } else if let Some(target) = self.check.process.as_ref().and_then(Target::of) {
-            self.watch(target).await;
+    async fn run(mut self, mut probe: CheckKind) {
+        loop {
+            let result = probe.next().await;
+            self.report(result);
         }
     }
 
-    fn report(&mut self, sample: Sample, detail: String, took: Duration) {
+    fn report(&mut self, Observation { sample, detail, took }: Observation) {
         let changed = self.hysteresis.handle(sample, clock::now());
         let state = self.hysteresis.state();
         if changed {
@@ -97,60 +95,7 @@ impl Runner<'_> {
             }
         }
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        self.monitor.report(self.index, state, changed, Probe { ok: sample == Sample::Good, detail, took_ms });
-    }
-
-    async fn ask(&mut self, mut options: Options) {
-        let mut tick = interval(self.check.interval);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tick.tick().await;
-            let probe = options.probe(self.check.timeout).await;
-            let sample = if probe.ok { Sample::Good } else { Sample::Bad };
-            self.report(sample, probe.detail, Duration::from_millis(probe.took_ms));
-        }
-    }
-
-    async fn watch(&mut self, target: Target) {
-        loop {
-            match target.attach() {
-                Ok(process) => self.stay(&target, &process).await,
-                Err(gone) => self.report(Sample::Dead, gone.to_string(), Duration::ZERO),
-            }
-            sleep(self.check.interval).await;
-        }
-    }
-
-    /// Watches one process until it ends or is no longer the target.
-    async fn stay(&mut self, target: &Target, process: &Attached) {
-        let pid = process.pid;
-        let mut tick = interval(self.check.interval);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                biased;
-                () = process.ended() => {
-                    return self.report(Sample::Dead, format!("process {pid} has ended"), Duration::ZERO);
-                }
-                _ = tick.tick() => {}
-            }
-            let (sample, detail) = match process.stat().map(|s| s.state) {
-                None | Some('Z' | 'X') => (Sample::Dead, format!("process {pid} has ended")),
-                Some('T') => (Sample::Dead, format!("process {pid} is stopped")),
-                // A tracer stops its process for a moment at each system call: only a run of such results is a failure.
-                Some('t') => (Sample::Bad, format!("process {pid} is stopped by a debugger")),
-                Some(_) => (Sample::Good, format!("process {pid} is running")),
-            };
-            let dead = sample == Sample::Dead;
-            self.report(sample, detail, Duration::ZERO);
-            // A zombie may wait for its parent for ever beside its replacement, and a server may be replaced while the
-            // old process still ends its calls: look again. If the file or unit is gone for the moment, nothing
-            // changes: this process runs.
-            let replaced = !target.is(pid) && target.find().is_ok_and(|now| now != pid);
-            if replaced || (dead && process.stat().is_none_or(|s| s.state == 'Z')) {
-                return;
-            }
-        }
+        self.monitor.report(self.index, state, changed, ProbeResult { ok: sample == Sample::Good, detail, took_ms });
     }
 }
 

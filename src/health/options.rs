@@ -1,13 +1,15 @@
 //! Probes the server with SIP OPTIONS over UDP: one non-INVITE client transaction (RFC 3261 section 17.1.2) per probe.
 
-use super::Probe;
-use crate::config::SipOptions;
+use super::ProbeResult;
+use super::hysteresis::Sample;
+use super::probe::{Observation, Probe, ticks};
+use crate::config::{Check, SipOptions};
 use std::fmt::Write as _;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 use tokio::net::UdpSocket;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, Interval, sleep_until, timeout_at};
 
 /// T1 of RFC 3261 section 17.1.1.1: the wait before the first retransmission.
 const T1: Duration = Duration::from_millis(500);
@@ -38,6 +40,29 @@ pub(super) struct Options {
     counters: Counters,
 }
 
+/// Probes one server at each interval.
+#[derive(Debug)]
+pub(super) struct OptionsCheck {
+    options: Options,
+    tick: Interval,
+    timeout: Duration,
+}
+
+impl OptionsCheck {
+    pub(super) fn new(config: &SipOptions, check: &Check) -> Self {
+        Self { options: Options::new(config), tick: ticks(check.interval), timeout: check.timeout }
+    }
+}
+
+impl Probe for OptionsCheck {
+    async fn next(&mut self) -> Observation {
+        self.tick.tick().await;
+        let result = self.options.probe(self.timeout).await;
+        let sample = if result.ok { Sample::Good } else { Sample::Bad };
+        Observation { sample, detail: result.detail, took: Duration::from_millis(result.took_ms) }
+    }
+}
+
 impl Options {
     pub(super) fn new(config: &SipOptions) -> Self {
         Self {
@@ -58,7 +83,7 @@ impl Options {
     }
 
     /// One probe; takes at most `timeout`.
-    pub(super) async fn probe(&mut self, timeout: Duration) -> Probe {
+    pub(super) async fn probe(&mut self, timeout: Duration) -> ProbeResult {
         let started = Instant::now();
         let result = self.transaction(timeout, started).await;
         let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -69,12 +94,12 @@ impl Options {
             Ok((code, reason)) => {
                 let ok = self.codes.iter().any(|c| accepts(c, code));
                 let detail = format!("{code} {reason}");
-                Probe { ok, detail: if ok { detail } else { format!("answered {detail}") }, took_ms }
+                ProbeResult { ok, detail: if ok { detail } else { format!("answered {detail}") }, took_ms }
             }
             Err(e) => {
                 // The next probe opens a new socket, so that a pending ICMP error of this one cannot fail it.
                 self.socket = None;
-                Probe { ok: false, detail: e, took_ms }
+                ProbeResult { ok: false, detail: e, took_ms }
             }
         }
     }

@@ -1,7 +1,9 @@
 //! Watches the server's process. A pidfd reports its death at once; `/proc` reports states that are as bad as death
 //! (stopped, or a zombie that nobody has reaped).
 
-use crate::config::Process;
+use super::hysteresis::Sample;
+use super::probe::{Observation, Probe, ticks};
+use crate::config::{Check, Process};
 use crate::os::pidfd::pidfd_open;
 use crate::os::process::{Stat, comm, processes, stat};
 use crate::os::readiness::watch;
@@ -10,8 +12,10 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::time::{Interval, sleep};
 
 /// Mount points of control groups: v2, then the places that systemd uses on v1 and hybrid hosts.
 const CGROUPS: [&str; 3] = ["/sys/fs/cgroup", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"];
@@ -65,7 +69,100 @@ pub(super) struct Attached {
     fd: AsyncFd<OwnedFd>,
 }
 
+/// Watches one process, and the next one when that has ended or is no longer the target.
+#[derive(Debug)]
+pub(super) struct ProcessCheck {
+    target: Target,
+    interval: Duration,
+    watched: Option<Watched>,
+    /// No process is there to watch: look again after the interval.
+    pause: bool,
+}
+
+#[derive(Debug)]
+struct Watched {
+    process: Attached,
+    tick: Interval,
+    /// The last look's sample, until it is known whether the process is still the target.
+    seen: Option<Sample>,
+}
+
+impl ProcessCheck {
+    /// The check of this process; `None` if the configuration names none.
+    pub(super) fn of(process: &Process, check: &Check) -> Option<Self> {
+        Some(Self { target: Target::of(process)?, interval: check.interval, watched: None, pause: false })
+    }
+
+    fn leave(&mut self) {
+        (self.watched, self.pause) = (None, true);
+    }
+}
+
+impl Probe for ProcessCheck {
+    async fn next(&mut self) -> Observation {
+        loop {
+            if std::mem::take(&mut self.pause) {
+                sleep(self.interval).await;
+            }
+            let Some(watched) = &mut self.watched else {
+                match self.target.attach() {
+                    Ok(process) => {
+                        self.watched = Some(Watched { process, tick: ticks(self.interval), seen: None });
+                        continue;
+                    }
+                    Err(gone) => {
+                        self.leave();
+                        return dead(gone.to_string());
+                    }
+                }
+            };
+            if watched.seen.take().is_some_and(|seen| watched.process.is_over(&self.target, seen)) {
+                self.leave();
+                continue;
+            }
+            let ended = tokio::select! {
+                biased;
+                () = watched.process.ended() => true,
+                _ = watched.tick.tick() => false,
+            };
+            if ended {
+                let pid = watched.process.pid;
+                self.leave();
+                return dead(format!("process {pid} has ended"));
+            }
+            let (sample, detail) = watched.process.look();
+            watched.seen = Some(sample);
+            return Observation { sample, detail, took: Duration::ZERO };
+        }
+    }
+}
+
+const fn dead(detail: String) -> Observation {
+    Observation { sample: Sample::Dead, detail, took: Duration::ZERO }
+}
+
 impl Attached {
+    /// The process's state, as a result.
+    fn look(&self) -> (Sample, String) {
+        let pid = self.pid;
+        match self.stat().map(|s| s.state) {
+            None | Some('Z' | 'X') => (Sample::Dead, format!("process {pid} has ended")),
+            Some('T') => (Sample::Dead, format!("process {pid} is stopped")),
+            // A tracer stops its process for a moment at each system call: only a run of such results is a failure.
+            Some('t') => (Sample::Bad, format!("process {pid} is stopped by a debugger")),
+            Some(_) => (Sample::Good, format!("process {pid} is running")),
+        }
+    }
+
+    /// Whether to look for another process after a result.
+    ///
+    /// A zombie may wait for its parent for ever beside its replacement, and a server may be replaced while the old
+    /// process still ends its calls. If the file or unit is gone for the moment, nothing changes: this process runs.
+    fn is_over(&self, target: &Target, seen: Sample) -> bool {
+        let replaced = !target.is(self.pid) && target.find().is_ok_and(|now| now != self.pid);
+        replaced || (seen == Sample::Dead && self.stat().is_none_or(|s| s.state == 'Z'))
+    }
+
     /// Waits for the end of the process; the kernel wakes the task at that moment.
     pub(super) async fn ended(&self) {
         // epoll only fails on a closed descriptor, and this one is ours and open. If it fails all the same, the watch

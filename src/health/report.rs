@@ -17,7 +17,7 @@ pub enum CheckState {
 
 /// The result of one probe.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Probe {
+pub struct ProbeResult {
     /// Whether the server did what was expected.
     pub ok: bool,
     /// What was seen, in a few words.
@@ -38,7 +38,7 @@ pub struct CheckStatus {
     /// Wall-clock milliseconds since 1970 of the last change of state (of the start, if there was none).
     pub since_ms: u64,
     /// The last probe, if there was one.
-    pub last: Option<Probe>,
+    pub last: Option<ProbeResult>,
 }
 
 /// All checks of one instance, joined.

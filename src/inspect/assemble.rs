@@ -2,7 +2,7 @@
 
 use super::observer::{Observer, Stored};
 use super::record::{Record, text};
-use super::report::{Audio, By, Call, End, Leg, Media, Recovery, Rtp, Side, State};
+use super::report::{Audio, By, Call, End, Leg, LegDirection, Media, Recovery, Rtp, State};
 use super::rtp::{Place, join};
 use crate::time::Time;
 use sha2::{Digest as _, Sha256};
@@ -89,7 +89,7 @@ fn mark_copies(o: &mut Observer) {
     let mut seen: HashMap<Key, u32> = HashMap::new();
     for n in 0..o.records.len() {
         let r = &o.records[n];
-        if r.side == Side::Unknown || r.branch.is_empty() {
+        if r.side == LegDirection::Unknown || r.branch.is_empty() {
             continue;
         }
         let id = u32::try_from(n).unwrap_or(u32::MAX);
@@ -121,7 +121,7 @@ fn lose_forks(records: &mut [Record]) {
         }
     }
     for r in records.iter_mut().filter(|r| r.is_inviting() || r.answered.is_none() && r.code.is_none()) {
-        if r.side == Side::Unknown {
+        if r.side == LegDirection::Unknown {
             continue;
         }
         if let Some(at) = answered.get(&(r.view, r.call_id.clone(), r.branch.clone())) {
@@ -155,11 +155,11 @@ fn pair_unanswered(records: &[Record], stored: &[Stored]) -> Vec<(u32, u32)> {
     let known: HashSet<u32> =
         stored.iter().filter(|s| s.records.len() > 1).flat_map(|s| s.records.iter().copied()).collect();
     for (n, r) in (0u32..).zip(records) {
-        if r.side == Side::Unknown || r.copy_of.is_some() || known.contains(&n) {
+        if r.side == LegDirection::Unknown || r.copy_of.is_some() || known.contains(&n) {
             continue;
         }
         if let (Some(from), Some(to)) = (&r.from.user, &r.to.user) {
-            alike.entry((r.view, from, to)).or_default()[usize::from(r.side == Side::Outbound)].push(n);
+            alike.entry((r.view, from, to)).or_default()[usize::from(r.side == LegDirection::Outbound)].push(n);
         }
     }
     let mut pairs = Vec::new();
@@ -207,8 +207,11 @@ fn call(
         })
         .collect();
     // The caller's view: the first hop, which was captured first.
-    let main =
-        records.iter().find(|r| of(r).side != Side::Unknown).or(records.first()).map_or_else(|| &o.records[0], of);
+    let main = records
+        .iter()
+        .find(|r| of(r).side != LegDirection::Unknown)
+        .or(records.first())
+        .map_or_else(|| &o.records[0], of);
     let answered = records.iter().filter_map(|r| of(r).answered).min();
     let states: Vec<State> = legs.iter().map(|l| l.state).collect();
     let state = if states.contains(&State::Up) {
@@ -228,7 +231,7 @@ fn call(
     };
     let ender = if state == State::Ended { first_end } else { Some(main) };
     let ended_by = ender.filter(|_| over).and_then(|r| by(r, main, records.len() == 1));
-    let partial = main.side == Side::Unknown;
+    let partial = main.side == LegDirection::Unknown;
     let since = answered.or(partial.then_some(started));
     let duration = since.filter(|_| matches!(state, State::Up | State::Ended)).map(|at| ended.unwrap_or(end).since(at));
     // The final version of the whole call: the most legs, then the newest.
@@ -286,32 +289,35 @@ fn call(
 fn by(r: &Record, main: &Record, alone: bool) -> Option<By> {
     let local = r.ended_by? == End::Local;
     let caller_side = match r.side {
-        Side::Inbound => !local,
-        Side::Outbound => local,
-        Side::Unknown => return None,
+        LegDirection::Inbound => !local,
+        LegDirection::Outbound => local,
+        LegDirection::Unknown => return None,
     };
     Some(match (caller_side, std::ptr::eq(r, main)) {
         // On a call of several legs, an end from the middle comes from a server: the capture shows no sender further
         // out.
         (true, true) => By::Caller,
         (true, false) => By::Server,
-        (false, _) if r.side == Side::Inbound && !alone => By::Server,
+        (false, _) if r.side == LegDirection::Inbound && !alone => By::Server,
         (false, _) => By::Callee,
     })
 }
 
 fn caller_end(r: &Record) -> SocketAddr {
-    if r.side == Side::Outbound { r.local_addr } else { r.remote_addr }
+    if r.side == LegDirection::Outbound { r.local_addr } else { r.remote_addr }
 }
 
 fn callee_end(r: &Record) -> SocketAddr {
-    if r.side == Side::Inbound { r.local_addr } else { r.remote_addr }
+    if r.side == LegDirection::Inbound { r.local_addr } else { r.remote_addr }
 }
 
 fn name(r: &Record) -> String {
     let mut hash = Sha256::new();
-    let near =
-        if r.side == Side::Unknown { r.local_tag.clone().min(r.remote_tag.clone()) } else { r.near_tag().into() };
+    let near = if r.side == LegDirection::Unknown {
+        r.local_tag.clone().min(r.remote_tag.clone())
+    } else {
+        r.near_tag().into()
+    };
     for part in [&r.call_id, &near] {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
@@ -392,7 +398,7 @@ fn notes(call: &Call) -> Vec<String> {
                 });
             }
         }
-        if leg.direction != Side::Outbound
+        if leg.direction != LegDirection::Outbound
             && let Some(ip) = contact_ip(&leg.remote_target).filter(|ip| *ip != leg.remote_addr.ip())
             && leg.route_set.is_empty()
         {

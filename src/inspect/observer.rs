@@ -3,7 +3,7 @@
 
 use super::prospect;
 use super::record::{Learnt, Record};
-use super::report::{Recovery, Side};
+use super::report::{LegDirection, Recovery};
 use super::rtp::Streams;
 use super::survey::{Party, Roles};
 use super::{InspectSettings, ms};
@@ -269,7 +269,7 @@ impl Observer {
     /// The record of a first INVITE: a new one, or that of the same caller's refused INVITE.
     fn first(&mut self, seen: Seen<'_>) -> Option<u32> {
         let Seen { m, p, out, view, now, .. } = seen;
-        let side = if out { Side::Outbound } else { Side::Inbound };
+        let side = if out { LegDirection::Outbound } else { LegDirection::Inbound };
         let peer = if out { p.dst } else { p.src };
         let from = m.from_tag().unwrap_or_default();
         let again = self.same(view, m.call_id()).into_iter().rev().find(|r| {
@@ -313,7 +313,7 @@ impl Observer {
         let caller_is_local = seen.out == m.is_request();
         self.same(seen.view, m.call_id()).into_iter().rev().find(|r| {
             let r = &self.records[*r as usize];
-            let side = if caller_is_local { Side::Outbound } else { Side::Inbound };
+            let side = if caller_is_local { LegDirection::Outbound } else { LegDirection::Inbound };
             r.side == side && *r.branch == *branch && r.cseq == m.cseq().0
         })
     }
@@ -332,8 +332,8 @@ impl Observer {
             let open = (*r.local_tag == *local || r.local_tag.is_empty())
                 && (*r.remote_tag == *remote || r.remote_tag.is_empty());
             let near = if out == m.is_request() { local } else { remote };
-            let from_caller = r.side != Side::Unknown
-                && (out == m.is_request()) == (r.side == Side::Outbound)
+            let from_caller = r.side != LegDirection::Unknown
+                && (out == m.is_request()) == (r.side == LegDirection::Outbound)
                 && r.near_tag() == near;
             let same_transaction = from_caller && *r.branch == *branch && r.cseq == m.cseq().0;
             let fit = match (tags, open, same_transaction) {

@@ -4,7 +4,7 @@
 use super::report::{Audio, Recovery, Signalling};
 use crate::calls::model::Call;
 use crate::recovery::permitted::Ground;
-use crate::recovery::recoverability::{self, Fate, Way};
+use crate::recovery::recoverability::{self, AudioRoute, Fate};
 use std::net::IpAddr;
 
 /// What a takeover would do with this call, at a server with these addresses.
@@ -17,10 +17,10 @@ pub(super) fn of_takeover(call: &Call, vips: &[IpAddr]) -> Recovery {
         (Fate::SingleLeg | Fate::Silent(_), _) => (Audio::No, String::new()),
         (Fate::Reinvited, _) if !flows.is_empty() => (Audio::Relayed, "the relay forwards the audio".to_owned()),
         (Fate::Reinvited, _) if !paths.refused.is_empty() => (Audio::No, String::new()),
-        (_, Way::Direct) => {
+        (_, AudioRoute::Direct) => {
             (Audio::Direct, "the audio goes from phone to phone and does not need the server".to_owned())
         }
-        (_, Way::Elsewhere(at)) => {
+        (_, AudioRoute::Elsewhere(at)) => {
             (Audio::Elsewhere, format!("the audio passes {at}, which is the address of neither a phone nor the server"))
         }
         (Fate::Reinvited, _) => (Audio::No, "the parties agreed on no audio that the relay could forward".to_owned()),

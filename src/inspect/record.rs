@@ -4,7 +4,7 @@
 mod blank;
 mod described;
 
-use super::report::{End, Leg, Party, Side, State};
+use super::report::{End, Leg, LegDirection, Party, State};
 use crate::sip::Transport;
 use crate::sip::body::{self, description};
 use crate::sip::message::{Message, Method, Name};
@@ -25,7 +25,7 @@ pub(super) struct Record {
     pub(super) view: u32,
     pub(super) call_id: Box<[u8]>,
     /// Unknown until an INVITE without a To tag appears.
-    pub(super) side: Side,
+    pub(super) side: LegDirection,
     pub(super) local_tag: Box<[u8]>,
     pub(super) remote_tag: Box<[u8]>,
     pub(super) local_addr: SocketAddr,
@@ -100,9 +100,9 @@ impl Record {
     pub(super) fn new(view: u32, m: &Message<'_>, p: &Packet<'_>, out: bool, now: Time) -> Self {
         let first = m.method() == Method::Invite && m.is_request() && m.to_tag().is_none();
         let side = match (first, out) {
-            (false, _) => Side::Unknown,
-            (true, true) => Side::Outbound,
-            (true, false) => Side::Inbound,
+            (false, _) => LegDirection::Unknown,
+            (true, true) => LegDirection::Outbound,
+            (true, false) => LegDirection::Inbound,
         };
         // From names the sender of the request.
         let local_is_from = out == m.is_request();
@@ -204,7 +204,7 @@ impl Record {
         (self.reason, self.ended, self.ended_by, self.how, self.tracker_end) = (None, None, None, None, None);
         (self.ringing, self.cancelled) = (None, false);
         self.learnt = None;
-        let tag = if self.side == Side::Inbound { &mut self.local_tag } else { &mut self.remote_tag };
+        let tag = if self.side == LegDirection::Inbound { &mut self.local_tag } else { &mut self.remote_tag };
         *tag = Box::default();
         self.branch = m.branch().unwrap_or_default().into();
         self.cseq = m.cseq().0;
@@ -218,7 +218,7 @@ impl Record {
     }
 
     pub(super) fn near_tag(&self) -> &[u8] {
-        if self.side == Side::Inbound { &self.remote_tag } else { &self.local_tag }
+        if self.side == LegDirection::Inbound { &self.remote_tag } else { &self.local_tag }
     }
 
     /// Whether the leg has ended.
@@ -228,7 +228,7 @@ impl Record {
 
     /// Whether the first INVITE still lacks a final answer.
     pub(super) const fn is_inviting(&self) -> bool {
-        self.answered.is_none() && self.ended.is_none() && !matches!(self.side, Side::Unknown)
+        self.answered.is_none() && self.ended.is_none() && !matches!(self.side, LegDirection::Unknown)
     }
 
     /// Records a message of the leg.
@@ -237,7 +237,7 @@ impl Record {
         self.messages += 1;
         self.cut |= cut;
         let (cseq, _) = m.cseq();
-        let initial = m.method() == Method::Invite && cseq == self.cseq && self.side != Side::Unknown;
+        let initial = m.method() == Method::Invite && cseq == self.cseq && self.side != LegDirection::Unknown;
         if !out {
             let agent = m.header(Name::UserAgent).or_else(|| m.header(Name::Server));
             if let Some(agent) = agent.filter(|_| self.user_agent.is_none()) {
@@ -319,7 +319,7 @@ impl Record {
             if m.method() == Method::Bye && matches!(code, 401 | 407) && self.hung_up {
                 (self.hung_up, self.ended, self.ended_by) = (false, None, None);
             }
-            if self.side == Side::Unknown && m.method() == Method::Invite {
+            if self.side == LegDirection::Unknown && m.method() == Method::Invite {
                 // The request was not captured: it may be the first INVITE or a later one.
                 match code {
                     101..=199 => {
@@ -364,7 +364,7 @@ impl Record {
 
     /// The leg's state at the end of the file.
     pub(super) fn state(&self) -> State {
-        if self.answered.is_some() || self.side == Side::Unknown && self.code.is_none() {
+        if self.answered.is_some() || self.side == LegDirection::Unknown && self.code.is_none() {
             let over = self.hung_up || self.tracker_end.is_some();
             return if over {
                 State::Ended
@@ -397,7 +397,7 @@ impl Record {
         let learnt = self.learnt.as_deref();
         let state = self.state();
         let mut missing = Vec::new();
-        if self.side == Side::Unknown {
+        if self.side == LegDirection::Unknown {
             missing.push("the start of the dialog is not in the file".to_owned());
         }
         if self.cut {

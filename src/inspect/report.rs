@@ -170,7 +170,7 @@ pub struct Leg {
     /// Call-ID.
     pub call_id: String,
     /// Direction of the first INVITE, seen from the local side.
-    pub direction: Side,
+    pub direction: LegDirection,
     /// Whether the local side is the server of the report.
     pub through_server: bool,
     /// Its state.
@@ -250,7 +250,7 @@ pub struct Leg {
 /// Sender of a leg's first INVITE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Side {
+pub enum LegDirection {
     /// The other side.
     Inbound,
     /// The local side.

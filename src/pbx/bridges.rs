@@ -1,8 +1,8 @@
 //! A server's own report of its bridges, independent of its protocol. Pure.
 //!
 //! A server names its channels. A channel may be a SIP dialog, half of a channel pair that joins two bridges inside the
-//! server, or something else. [`Told`] builds the state from the reported facts and answers one question: what is this
-//! dialog connected to?
+//! server, or something else. [`ServerReports`] builds the state from the reported facts and answers one question: what
+//! is this dialog connected to?
 
 mod topology;
 
@@ -129,14 +129,14 @@ fn clean(name: &str) -> String {
 
 /// All reports of one server.
 #[derive(Default)]
-pub struct Told {
+pub struct ServerReports {
     known: Topology,
     /// State under construction for a new connection.
     drawn: Option<Topology>,
     live: bool,
 }
 
-impl Told {
+impl ServerReports {
     /// Applies a fact. Returns the Call-IDs of dialogs whose place may have changed.
     pub fn handle(&mut self, fact: &Fact) -> Vec<Box<[u8]>> {
         match fact {

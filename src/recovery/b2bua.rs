@@ -1,10 +1,10 @@
 //! Carries a call on: phones' requests are answered here or relayed to the other phone. The smallest B2BUA that ends
 //! calls correctly.
 
-use super::call::{Carried, Context, MAX_OTHERS, MAX_SERVED, Phase, Purpose};
+use super::call::{CarriedCall, Context, MAX_OTHERS, MAX_SERVED, Phase, Purpose};
 use super::plan;
 use super::request;
-use super::transaction::{Key, Served};
+use super::transaction::{Key, ServedRequest};
 use super::uac::{is_sdp, leading_number, receive};
 use crate::calls::model::{Leg, Sdp as Description, SessionTimer};
 use crate::sip::build::{Builder, response_address};
@@ -66,7 +66,7 @@ fn localize(leg: &Leg, anchors: Option<&[Option<Place>]>, body: &[u8]) -> Result
     with_origin(&moved, &Origin { version, ..origin })
 }
 
-impl Carried {
+impl CarriedCall {
     /// Handles a request from the phone of `side` at the recovery port.
     pub(super) fn handle_request(&mut self, side: usize, m: &Message<'_>, p: &Packet<'_>, cx: &mut Context<'_>) {
         if m.method() == Method::Ack {
@@ -85,7 +85,14 @@ impl Carried {
         if !self.make_room(side) {
             return;
         }
-        self.sides[side].served.push_back(Served::new(key.clone(), p.payload.to_vec(), p.src, source, p.dst, cx.now));
+        self.sides[side].served.push_back(ServedRequest::new(
+            key.clone(),
+            p.payload.to_vec(),
+            p.src,
+            source,
+            p.dst,
+            cx.now,
+        ));
         if m.method() == Method::Cancel {
             self.cancelled(side, m, &key, cx);
         } else if matches!(self.phase, Phase::Over(_)) {
@@ -155,7 +162,7 @@ impl Carried {
         }
         // A new INVITE proves that the previous response arrived, even if its ACK was lost.
         let earlier = self.sides[side].served.iter_mut().filter(|r| r.is_invite() && r.key != *key);
-        earlier.for_each(Served::acknowledged);
+        earlier.for_each(ServedRequest::acknowledged);
         if self.too_short(side, m, key, cx) {
             return;
         }
@@ -396,7 +403,7 @@ impl Carried {
     fn acknowledged(&mut self, side: usize, m: &Message<'_>, cx: &mut Context<'_>) {
         let cseq = m.cseq().0;
         let s = &mut self.sides[side];
-        s.served.iter_mut().filter(|r| r.is_invite() && r.key.cseq == cseq).for_each(Served::acknowledged);
+        s.served.iter_mut().filter(|r| r.is_invite() && r.key.cseq == cseq).for_each(ServedRequest::acknowledged);
         if s.late_offer == Some(cseq) {
             s.late_offer = None;
             if is_sdp(m) {

@@ -4,7 +4,7 @@ use super::plan::{self, Unpassable};
 use super::recoverability::Fate;
 use super::reinvite::{Tries, Verdict};
 use super::rng::Rng;
-use super::transaction::{Acked, Client, Key, LIFE, Served, Tick};
+use super::transaction::{AckedInvite, Client, Key, LIFE, ServedRequest, Tick};
 use super::types::{Action, CallState, CallStatus, Outcome, Settings};
 use crate::calls::model::{Call, CallEvent, Flow, Leg, SessionTimer};
 use crate::config::Mode;
@@ -84,11 +84,11 @@ pub(super) const MAX_ACKED: usize = 8;
 
 /// One dialog.
 #[derive(Default)]
-pub(super) struct Side {
+pub(super) struct Dialog {
     pub(super) invite: Option<Outgoing>,
     pub(super) others: Vec<Outgoing>,
-    pub(super) acked: VecDeque<Acked>,
-    pub(super) served: VecDeque<Served>,
+    pub(super) acked: VecDeque<AckedInvite>,
+    pub(super) served: VecDeque<ServedRequest>,
     /// Result of the recovery's re-INVITE. `None` while it is pending.
     pub(super) verdict: Option<Verdict>,
     pub(super) tries: Tries,
@@ -105,9 +105,9 @@ pub(super) struct Side {
 }
 
 /// One call.
-pub(super) struct Carried {
+pub(super) struct CarriedCall {
     pub(super) call: Call,
-    pub(super) sides: Vec<Side>,
+    pub(super) sides: Vec<Dialog>,
     pub(super) phase: Phase,
     pub(super) flows: Vec<Flow>,
     pub(super) unpassable: Option<Unpassable>,
@@ -118,13 +118,13 @@ pub(super) struct Carried {
     dirty: bool,
 }
 
-impl Carried {
+impl CarriedCall {
     pub(super) fn new(call: Call, cx: &Context<'_>) -> Self {
         let (flows, unpassable) = match plan::paths_of(&call, &cx.settings.ground) {
             Ok(paths) => (paths.flows, None),
             Err(why) => (Vec::new(), Some(why)),
         };
-        let side = |leg: &Leg| Side { anchors: plan::anchors(leg, &cx.settings.vips), ..Side::default() };
+        let side = |leg: &Leg| Dialog { anchors: plan::anchors(leg, &cx.settings.vips), ..Dialog::default() };
         let sides = call.legs.iter().map(|leg| side(leg)).collect();
         Self {
             call,
@@ -350,9 +350,9 @@ impl Carried {
 
     /// The call's next deadline, or [`Time::FAR`] if it has none.
     pub(super) fn deadline(&self, now: Time) -> Time {
-        let side = |s: &Side| {
+        let side = |s: &Dialog| {
             let clients = s.invite.iter().chain(&s.others).map(|o| o.client.deadline());
-            let served = s.served.iter().map(Served::deadline);
+            let served = s.served.iter().map(ServedRequest::deadline);
             let acked = s.acked.iter().map(|a| a.until);
             let own = [s.retry, s.refresh, s.expires].into_iter().flatten();
             clients.chain(served).chain(acked).chain(own).min().unwrap_or(Time::FAR)

@@ -4,11 +4,11 @@
 mod tests;
 
 use super::b2bua::phrase;
-use super::call::{Carried, Context, Phase};
+use super::call::{CarriedCall, Context, Phase};
 use super::plan;
 use super::request;
 use super::rng::Rng;
-pub use super::types::{Action, CallState, CallStatus, Heard, Outcome, Settings};
+pub use super::types::{Action, CallState, CallStatus, Origin, Outcome, Settings};
 use crate::calls::model::Call;
 use crate::config::Mode;
 use crate::fnv::fnv1a;
@@ -31,7 +31,7 @@ pub struct Engine {
     epoch: u64,
     mode: Mode,
     // Boxed, because a map reserves up to twice its entries and a call takes kilobytes.
-    calls: HashMap<u64, Box<Carried>>,
+    calls: HashMap<u64, Box<CarriedCall>>,
     names: HashMap<String, u64>,
     by_call_id: HashMap<Vec<u8>, SmallVec<[u64; 2]>>,
     next_key: u64,
@@ -79,7 +79,7 @@ impl Engine {
         let waiting: Vec<u64> = self.queue.drain(..).chain(self.hopeless.drain(..)).collect();
         let others: Vec<u64> = self.calls.keys().copied().filter(|key| !waiting.contains(key)).collect();
         for key in waiting.into_iter().chain(others) {
-            self.with(key, now, Carried::silence);
+            self.with(key, now, CarriedCall::silence);
         }
     }
 
@@ -129,10 +129,10 @@ impl Engine {
         let id = call.id.clone();
         let Self { settings, rng, actions, epoch, mode, .. } = self;
         let mode = *mode;
-        let carried = Carried::new(call, &Context { settings, rng, actions, epoch: *epoch, mode, now });
+        let carried = CarriedCall::new(call, &Context { settings, rng, actions, epoch: *epoch, mode, now });
         if !mode.signals() {
             self.calls.insert(key, Box::new(carried));
-            self.with(key, now, Carried::relay_only);
+            self.with(key, now, CarriedCall::relay_only);
             return;
         }
         if carried.recoverable() {
@@ -147,20 +147,20 @@ impl Engine {
     }
 
     /// Handles one packet. True if it belongs to a call of the engine and must be hidden from the tracker.
-    pub fn handle_packet(&mut self, p: &Packet<'_>, heard: Heard, now: Time) -> bool {
+    pub fn handle_packet(&mut self, p: &Packet<'_>, origin: Origin, now: Time) -> bool {
         let Ok(m) = Message::parse(p.payload) else { return false };
         let Some(keys) = self.by_call_id.get(m.call_id()).cloned() else {
-            if heard == Heard::RecoveryPort {
+            if origin == Origin::RecoveryPort {
                 self.reject(&m, p);
             }
             return false;
         };
-        if heard == Heard::Reported {
+        if origin == Origin::Reported {
             // Carried calls use UDP. The capture shows all their traffic to the server as well, and it is more reliable
             // than a report.
             return true;
         }
-        if heard == Heard::Overheard && self.settings.vips.contains(&p.src.ip()) {
+        if origin == Origin::Overheard && self.settings.vips.contains(&p.src.ip()) {
             // Our own packet, or one from a server that has never heard of the call. Neither comes from a phone.
             self.said_by_server(&m, p, &keys, now);
             return true;
@@ -169,22 +169,22 @@ impl Engine {
         let (local, remote) = if m.is_request() { (to, from) } else { (from, to) };
         let found = keys.iter().find_map(|k| Some((*k, self.calls.get(k)?.side_of(local, remote)?)));
         let Some((key, side)) = found else {
-            if heard == Heard::RecoveryPort {
+            if origin == Origin::RecoveryPort {
                 self.reject(&m, p);
             }
             return true;
         };
         if !self.mode.signals() || self.calls.get(&key).is_some_and(|c| matches!(c.phase, Phase::Relayed(_))) {
             if m.is_request() && m.method() == Method::Bye {
-                self.with(key, now, Carried::hung_up_in_silence);
+                self.with(key, now, CarriedCall::hung_up_in_silence);
             }
             return true;
         }
-        self.with(key, now, |call, cx| match (m.is_request(), heard) {
-            (true, Heard::RecoveryPort) => call.handle_request(side, &m, p, cx),
-            (true, Heard::Overheard) if m.method() == Method::Bye => call.overheard_bye(side, cx),
+        self.with(key, now, |call, cx| match (m.is_request(), origin) {
+            (true, Origin::RecoveryPort) => call.handle_request(side, &m, p, cx),
+            (true, Origin::Overheard) if m.method() == Method::Bye => call.overheard_bye(side, cx),
             // The server answers the request, or a proxy forwards it to the recovery port.
-            (true, Heard::Overheard | Heard::Reported) => {}
+            (true, Origin::Overheard | Origin::Reported) => {}
             // A phone that answers to the packet's source address instead of Via reaches the server's port.
             (false, _) => call.handle_response(side, &m, cx),
         });
@@ -225,7 +225,7 @@ impl Engine {
         self.actions.push_back(Action::Send { from: p.dst, to: response_address(via, p.src), payload });
     }
 
-    fn with(&mut self, key: u64, now: Time, work: impl FnOnce(&mut Carried, &mut Context<'_>)) {
+    fn with(&mut self, key: u64, now: Time, work: impl FnOnce(&mut CarriedCall, &mut Context<'_>)) {
         let Self { settings, rng, actions, epoch, mode, calls, .. } = self;
         let Some(call) = calls.get_mut(&key) else { return };
         let mut cx = Context { settings, rng, actions, epoch: *epoch, mode: *mode, now };
@@ -265,7 +265,7 @@ impl Engine {
         let window = self.settings.window.max(1);
         while self.busy.len() < window {
             let Some(key) = self.queue.pop_front() else { break };
-            self.with(key, now, Carried::begin);
+            self.with(key, now, CarriedCall::begin);
         }
         if !self.queue.is_empty()
             || self.busy.iter().any(|k| self.calls.get(k).is_some_and(|c| c.phase == Phase::Recovering))
@@ -274,7 +274,7 @@ impl Engine {
         }
         while self.busy.len() < window {
             let Some(key) = self.hopeless.pop_front() else { break };
-            self.with(key, now, Carried::begin);
+            self.with(key, now, CarriedCall::begin);
         }
     }
 
@@ -283,7 +283,7 @@ impl Engine {
         // Each call once: no call's work makes another call due.
         let due: Vec<u64> = self.deadlines.iter().take_while(|(at, _)| *at <= now).map(|(_, key)| *key).collect();
         for key in due {
-            self.with(key, now, Carried::handle_timeout);
+            self.with(key, now, CarriedCall::handle_timeout);
         }
         self.advance(now);
     }

@@ -104,19 +104,19 @@ impl<'a> Stream<'a> {
         }
     }
 
-    fn ways(&self) -> Option<Ways> {
-        Some(Ways { from: self.sends_from()?, to: self.listens_at()? })
+    fn ways(&self) -> Option<PhoneAddresses> {
+        Some(PhoneAddresses { from: self.sends_from()?, to: self.listens_at()? })
     }
 
     fn anchor_rtcp(&self, anchor: SocketAddr) -> Option<SocketAddr> {
         self.sent.rtcp_port().map(|port| SocketAddr::new(anchor.ip(), port))
     }
 
-    fn ways_rtcp(&self) -> Option<Ways> {
+    fn ways_rtcp(&self) -> Option<PhoneAddresses> {
         let at = self.listens_at()?;
         let to = self.rtcp_of(at)?;
         let from = if self.sends_from()? == at { to } else { self.rtcp_of(self.sends_from()?)? };
-        Some(Ways { from, to })
+        Some(PhoneAddresses { from, to })
     }
 
     fn rtcp_of(&self, rtp: SocketAddr) -> Option<SocketAddr> {
@@ -258,12 +258,12 @@ fn streams_of(call: &Call, vips: &[IpAddr]) -> Result<Vec<[Flow; 2]>, Unpassable
 
 /// The addresses a phone sends from and receives at. They are equal for nearly all phones.
 #[derive(Clone, Copy)]
-struct Ways {
+struct PhoneAddresses {
     from: SocketAddr,
     to: SocketAddr,
 }
 
-fn pair((a, at_a): (Ways, SocketAddr), (b, at_b): (Ways, SocketAddr), udptl: bool) -> [Flow; 2] {
+fn pair((a, at_a): (PhoneAddresses, SocketAddr), (b, at_b): (PhoneAddresses, SocketAddr), udptl: bool) -> [Flow; 2] {
     [
         Flow { from: a.from, at: at_a, to: b.to, source: at_b, udptl },
         Flow { from: b.from, at: at_b, to: a.to, source: at_a, udptl },

@@ -62,7 +62,7 @@ pub fn refusal(paths: &Paths) -> Option<String> {
 
 /// The route of a call's audio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum AudioRoute {
     /// Through the server's addresses.
     Server,
     /// From phone to phone.
@@ -75,7 +75,7 @@ pub enum Way {
 
 /// The route of a call's audio, from the descriptions sent to its parties.
 #[must_use]
-pub fn way(call: &Call, vips: &[IpAddr]) -> Way {
+pub fn way(call: &Call, vips: &[IpAddr]) -> AudioRoute {
     let ends: Vec<_> = call.legs.iter().filter_map(|l| plan::ends(l).ok()).collect();
     let audio = |all: &[Media<'_>]| {
         let m = all.iter().find(|m| m.kind.eq_ignore_ascii_case(b"audio") && m.port != 0)?;
@@ -84,12 +84,12 @@ pub fn way(call: &Call, vips: &[IpAddr]) -> Way {
     let sent: Vec<_> = ends.iter().filter_map(|e| audio(e.sent.media())).collect();
     let received: Vec<_> = ends.iter().filter_map(|e| audio(e.received.media())).collect();
     if sent.is_empty() || ends.len() != call.legs.len() {
-        Way::Unknown
+        AudioRoute::Unknown
     } else if sent.iter().all(|at| vips.contains(&at.ip()) || at.ip().is_unspecified()) {
-        Way::Server
+        AudioRoute::Server
     } else if sent.len() == 2 && sent.iter().all(|at| received.contains(at)) {
-        Way::Direct
+        AudioRoute::Direct
     } else {
-        sent.into_iter().find(|at| !vips.contains(&at.ip())).map_or(Way::Unknown, Way::Elsewhere)
+        sent.into_iter().find(|at| !vips.contains(&at.ip())).map_or(AudioRoute::Unknown, AudioRoute::Elsewhere)
     }
 }

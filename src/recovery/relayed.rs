@@ -1,6 +1,6 @@
 //! A call with relayed audio and no signalling. The agent listens for its end and never sends SIP.
 
-use super::call::{Carried, Context, Phase};
+use super::call::{CarriedCall, Context, Phase};
 use super::types::{Action, Outcome};
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 /// them.
 const AT_MOST: Duration = Duration::from_secs(12 * 3600);
 
-impl Carried {
+impl CarriedCall {
     /// Starts a call in a mode that only relays audio.
     pub(super) fn relay_only(&mut self, cx: &mut Context<'_>) {
         self.phase = Phase::Relayed(cx.now + AT_MOST);

@@ -100,7 +100,7 @@ pub(super) struct Key {
 
 /// A phone's request and our response to it.
 #[derive(Clone, Debug)]
-pub(super) struct Served {
+pub(super) struct ServedRequest {
     pub(super) key: Key,
     /// The request, kept until its final response.
     pub(super) request: Vec<u8>,
@@ -116,7 +116,7 @@ pub(super) struct Served {
     resend: Option<(Time, Duration)>,
 }
 
-impl Served {
+impl ServedRequest {
     pub(super) fn new(
         key: Key,
         request: Vec<u8>,
@@ -188,7 +188,7 @@ impl Served {
 
 /// Our INVITE after its final response (or after we gave it up), kept to ACK every retransmitted response.
 #[derive(Clone, Debug)]
-pub(super) struct Acked {
+pub(super) struct AckedInvite {
     pub(super) branch: String,
     pub(super) cseq: u32,
     pub(super) target: Target,

@@ -25,7 +25,7 @@ pub struct Settings {
 
 /// How a packet arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum Origin {
     /// Received on the agent's own socket. The agent must answer it.
     RecoveryPort,
     /// Captured on the server's port. The server receives it as well.

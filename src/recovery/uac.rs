@@ -1,10 +1,10 @@
 //! Our requests to a phone, and the effect of its responses on the dialog (RFC 3261 sections 12.2.1, 13.2.2.4 and
 //! 14.1).
 
-use super::call::{Cancel, Carried, Context, MAX_ACKED, Outgoing, Phase, Purpose};
+use super::call::{Cancel, CarriedCall, Context, MAX_ACKED, Outgoing, Phase, Purpose};
 use super::reinvite::{Step, Verdict};
 use super::request;
-use super::transaction::{Acked, Client, Key, LIFE, Served, Tick};
+use super::transaction::{AckedInvite, Client, Key, LIFE, ServedRequest, Tick};
 use super::types::Outcome;
 use crate::calls::model::{Leg, Sdp as Description, SessionTimer};
 use crate::sip::build::Builder;
@@ -34,7 +34,7 @@ pub(super) fn receive(leg: &mut Leg, body: &[u8]) {
     leg.sdp_received = Some(Description { body: body.into() });
 }
 
-impl Carried {
+impl CarriedCall {
     /// The leg's next CSeq, `step` above the last. `None` at the end of the number range.
     fn next_cseq(&mut self, side: usize, step: u32) -> Option<u32> {
         let leg = self.call.legs.get_mut(side)?;
@@ -114,11 +114,14 @@ impl Carried {
     pub(super) fn abandon(&mut self, side: usize, now: Time) {
         if let Some(o) = self.sides[side].invite.take() {
             let Client { branch, cseq, target, .. } = o.client;
-            self.remember(side, Acked { branch, cseq, target, success: None, ack: Vec::new(), until: now + LIFE });
+            self.remember(
+                side,
+                AckedInvite { branch, cseq, target, success: None, ack: Vec::new(), until: now + LIFE },
+            );
         }
     }
 
-    fn remember(&mut self, side: usize, acked: Acked) {
+    fn remember(&mut self, side: usize, acked: AckedInvite) {
         let list = &mut self.sides[side].acked;
         if list.len() == MAX_ACKED {
             list.pop_front();
@@ -212,11 +215,11 @@ impl Carried {
         client: &Client,
         m: &Message<'_>,
         cx: &mut Context<'_>,
-    ) -> Acked {
+    ) -> AckedInvite {
         let ack = self.build_ack(side, success, cseq, &client.branch, &client.target, m, cx);
         let leg = &self.call.legs[side];
         cx.send(leg.local_addr, leg.remote_addr, ack.clone());
-        Acked {
+        AckedInvite {
             branch: client.branch.clone(),
             cseq,
             target: client.target.clone(),
@@ -257,7 +260,7 @@ impl Carried {
         let success = code < 300;
         let Some(at) = self.sides[side].acked.iter().position(|a| a.branch.as_bytes() == branch) else { return };
         if self.sides[side].acked[at].success.is_none() {
-            let Acked { branch, cseq, target, .. } = self.sides[side].acked[at].clone();
+            let AckedInvite { branch, cseq, target, .. } = self.sides[side].acked[at].clone();
             let ack = self.build_ack(side, success, cseq, &branch, &target, m, cx);
             let acked = &mut self.sides[side].acked[at];
             (acked.ack, acked.success) = (ack, Some(success));
@@ -305,7 +308,7 @@ impl Carried {
     /// Whether the phone has an open INVITE or UPDATE other than `except`, or still owes an answer to our late offer.
     pub(super) fn phone_busy(&self, side: usize, except: Option<&Key>) -> bool {
         let s = &self.sides[side];
-        let offers = |r: &Served| r.is_invite() || r.key.method == b"UPDATE";
+        let offers = |r: &ServedRequest| r.is_invite() || r.key.method == b"UPDATE";
         s.late_offer.is_some() || s.served.iter().any(|r| offers(r) && !r.is_final() && Some(&r.key) != except)
     }
 

@@ -61,6 +61,7 @@ const DRIVERS: &[&str] = &[
     "faults.rs",
     "health/monitor.rs",
     "health/options.rs",
+    "health/probe.rs",
     "health/process.rs",
     "hep/listener.rs",
     "hep/listener/",

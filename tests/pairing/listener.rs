@@ -20,7 +20,7 @@ struct Shared {
     status: Option<ServerStatus>,
 }
 
-enum Heard {
+enum Input {
     Packet(Seen),
     Fact(Fact),
     Login(Option<Login>),
@@ -65,23 +65,23 @@ impl Listener {
                             }
                         };
                         let heard = tokio::select! {
-                            seen = capture.next() => Heard::Packet(seen?),
-                            fact = fact => Heard::Fact(fact),
-                            login = wanted.recv() => Heard::Login(login.flatten()),
-                            () = tokio::time::sleep(Duration::from_millis(20)) => Heard::Nothing,
+                            seen = capture.next() => Input::Packet(seen?),
+                            fact = fact => Input::Fact(fact),
+                            login = wanted.recv() => Input::Login(login.flatten()),
+                            () = tokio::time::sleep(Duration::from_millis(20)) => Input::Nothing,
                             _ = &mut stopped => return Ok(()),
                         };
                         let now = clock::now();
                         // Under one lock: a reader of the table also sees the events that led to it.
                         let mut shared = lock(&me);
                         match heard {
-                            Heard::Packet(Seen { src, dst, payload, .. }) => {
+                            Input::Packet(Seen { src, dst, payload, .. }) => {
                                 let packet = Packet { src, dst, transport: Transport::Udp, payload: &payload };
                                 shared.table.handle_packet(&packet, clock::unix_ms(), now);
                             }
-                            Heard::Fact(fact) => shared.table.handle_fact(&fact, now),
-                            Heard::Login(login) => server = login.map(Server::start),
-                            Heard::Nothing => {}
+                            Input::Fact(fact) => shared.table.handle_fact(&fact, now),
+                            Input::Login(login) => server = login.map(Server::start),
+                            Input::Nothing => {}
                         }
                         shared.table.handle_timeout(now);
                         while let Some(event) = shared.table.poll_event() {

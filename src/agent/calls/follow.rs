@@ -1,7 +1,7 @@
 //! Follows the calls in etcd: arms the relay, recovers, adopts and restores calls, and sweeps abandoned ones.
 
 use super::{CallsSide, Role, hash};
-use crate::agent::part::Doing;
+use crate::agent::part::Activity;
 use crate::calls::model::{Call, CallEvent};
 use crate::calls::store::{Keep, StoreEvent};
 use crate::calls::sweep::Verdict;
@@ -244,7 +244,7 @@ impl CallsSide {
     /// Makes a standby's relay carry exactly the stored flows of these calls, if the mode allows it.
     pub(super) fn arm(&self, ids: Vec<String>) {
         let relays = self.mode.is_some_and(Mode::relays);
-        self.turn.pulse.does(Doing::Recovery);
+        self.turn.pulse.does(Activity::Recovery);
         let wishes = ids
             .into_iter()
             .filter(|id| self.turn.begins(hash(id.as_bytes())))

@@ -2,7 +2,7 @@
 
 use super::starting::set_kernel;
 use super::{Instance, PUT_BACK_PAUSE, REFRESH};
-use crate::agent::keeper::mend_one;
+use crate::agent::kernel_leases::mend_one;
 use crate::os::{clock, interface};
 use crate::time::Time;
 use crate::vip::address::AddressEvent;

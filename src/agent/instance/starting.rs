@@ -64,7 +64,7 @@ impl Starting {
                 tokio::select! {
                     biased;
                     order = orders.recv() => match order {
-                        Some(order @ Order::Take { .. }) => take = Some(order),
+                        Some(order @ Order::Take(_)) => take = Some(order),
                         Some(Order::Drop { epoch, .. }) => {
                             take = None;
                             self.release(Some(epoch)).await;

@@ -25,7 +25,7 @@ pub(super) enum Failure {
 
 /// The reaction to a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(super) enum Reaction {
     /// Restart after this pause.
     After(Duration),
     /// Stay off, for this reason.
@@ -41,20 +41,20 @@ pub(super) struct Policy {
 
 impl Policy {
     /// Records a failure at `now`.
-    pub(super) fn failed(&mut self, how: Failure, now: Time) -> Next {
+    pub(super) fn failed(&mut self, how: Failure, now: Time) -> Reaction {
         self.failures.retain(|at| now.since(*at) < WINDOW);
         self.failures.push_back(now);
         if how == Failure::Stuck {
             self.abandoned += 1;
         }
         if self.abandoned > MOST_ABANDONED {
-            return Next::Off("too many of its threads are stuck");
+            return Reaction::Off("too many of its threads are stuck");
         }
         if self.failures.len() >= MOST {
-            return Next::Off("it failed too often");
+            return Reaction::Off("it failed too often");
         }
         let doublings = u32::try_from(self.failures.len() - 1).unwrap_or(u32::MAX).min(16);
-        Next::After(FIRST_PAUSE * (1 << doublings))
+        Reaction::After(FIRST_PAUSE * (1 << doublings))
     }
 }
 

@@ -17,7 +17,7 @@ thread_local! {
 /// The activity of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(in crate::agent) enum Doing {
+pub(in crate::agent) enum Activity {
     /// Nothing in particular.
     Other,
     /// Learning calls from captured and reported messages.
@@ -47,7 +47,7 @@ impl Pulse {
         Self {
             part: part.to_owned(),
             beats: AtomicU64::new(0),
-            doing: AtomicU8::new(Doing::Other as u8),
+            doing: AtomicU8::new(Activity::Other as u8),
             message: AtomicU64::new(0),
             thread: AtomicI32::new(0),
             longest_stall_ms: AtomicU64::new(0),
@@ -77,15 +77,15 @@ impl Pulse {
     }
 
     /// Sets the run's activity.
-    pub(in crate::agent) fn does(&self, doing: Doing) {
+    pub(in crate::agent) fn does(&self, doing: Activity) {
         self.doing.store(doing as u8, Relaxed);
     }
 
     /// The last activity, as text.
     pub(super) fn doing(&self) -> String {
         match self.doing.load(Relaxed) {
-            d if d == Doing::Learning as u8 => "learning".to_owned(),
-            d if d == Doing::Recovery as u8 => "recovery".to_owned(),
+            d if d == Activity::Learning as u8 => "learning".to_owned(),
+            d if d == Activity::Recovery as u8 => "recovery".to_owned(),
             _ => self.part.clone(),
         }
     }

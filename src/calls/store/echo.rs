@@ -3,7 +3,7 @@
 //! The watch returns each write to the node that made it. Recognising it saves a second copy in memory (the tracker has
 //! the call already) and the decoding.
 
-use super::queue::{Change, Taken};
+use super::queue::{Change, InFlight};
 use super::value::Stamp;
 use crate::calls::model::Call;
 use std::collections::{HashMap, VecDeque};
@@ -26,7 +26,7 @@ pub(super) struct Echo {
 
 impl Echo {
     /// Called before a write is sent, because its echo may arrive before its answer.
-    pub(super) fn sending(&mut self, taken: &Taken, value: Vec<u8>, stamp: Stamp) {
+    pub(super) fn sending(&mut self, taken: &InFlight, value: Vec<u8>, stamp: Stamp) {
         let sent = match &taken.change {
             Change::Put(call) => Sent::Put { value, call: call.clone(), stamp },
             Change::Delete => Sent::Delete,
@@ -67,7 +67,7 @@ impl Echo {
     }
 
     /// Removes changes that were not written.
-    pub(super) fn unsent(&mut self, batch: &[Taken]) {
+    pub(super) fn unsent(&mut self, batch: &[InFlight]) {
         for taken in batch {
             self.sent.remove(&taken.id);
         }

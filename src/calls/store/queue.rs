@@ -19,7 +19,7 @@ pub(super) enum Change {
 
 /// A change in flight to etcd.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Taken {
+pub(super) struct InFlight {
     pub(super) id: String,
     pub(super) change: Change,
     /// Nothing of this call can have been in etcd before.
@@ -138,7 +138,7 @@ impl Queue {
 
     /// The oldest changes, at most `most` and one transaction's worth, while they `fit`. At least one if any is
     /// pending.
-    pub(super) fn take(&mut self, most: usize, mut fit: impl FnMut(&Change) -> bool) -> Vec<Taken> {
+    pub(super) fn take(&mut self, most: usize, mut fit: impl FnMut(&Change) -> bool) -> Vec<InFlight> {
         let mut batch = Vec::new();
         while batch.len() < most.min(MAX_OPS)
             && let Some(id) = self.order.pop_front()
@@ -154,7 +154,7 @@ impl Queue {
                 self.puts -= 1;
                 self.seen(&id);
             }
-            batch.push(Taken { id, change, fresh });
+            batch.push(InFlight { id, change, fresh });
         }
         self.in_flight = batch.len();
         self.forgotten = false;
@@ -162,7 +162,7 @@ impl Queue {
     }
 
     /// Only part of the last batch is sent. `rest` comes first next time.
-    pub(super) fn shorten(&mut self, rest: Vec<Taken>, sent: usize) {
+    pub(super) fn shorten(&mut self, rest: Vec<InFlight>, sent: usize) {
         let forgotten = self.forgotten;
         self.ended(rest, End::Nothing);
         self.in_flight = sent;
@@ -171,10 +171,10 @@ impl Queue {
 
     /// Result of the last batch. Changes not known to be written come first again, unless the call changed since or the
     /// queue was cleared.
-    pub(super) fn ended(&mut self, batch: Vec<Taken>, end: End) {
+    pub(super) fn ended(&mut self, batch: Vec<InFlight>, end: End) {
         self.in_flight = 0;
         let forgotten = std::mem::take(&mut self.forgotten);
-        for Taken { id, change, fresh } in batch.into_iter().rev() {
+        for InFlight { id, change, fresh } in batch.into_iter().rev() {
             let is_put = change != Change::Delete;
             let gone = (end == End::Written && !is_put) || (end == End::Nothing && fresh);
             if gone {

@@ -55,7 +55,7 @@ impl KeyOf {
 }
 
 /// An opened value.
-pub(super) struct Opened {
+pub(super) struct OpenedValue {
     pub(super) plain: Vec<u8>,
     /// Whether the current sealing key sealed it.
     pub(super) own_key: bool,
@@ -90,7 +90,7 @@ impl Sealer {
     }
 
     /// Opens a value sealed for `key`.
-    pub(super) fn open(&self, key: &str, value: &[u8]) -> Result<Opened, Unsealable> {
+    pub(super) fn open(&self, key: &str, value: &[u8]) -> Result<OpenedValue, Unsealable> {
         let envelope: Envelope<'_> = serde_json::from_slice(value).map_err(|_| Unsealable::Form)?;
         if envelope.schema != SCHEMA || envelope.cipher != CIPHER {
             return Err(Unsealable::Form);
@@ -102,6 +102,6 @@ impl Sealer {
         let (Some(nonce), Ok(sealed)) = (nonce, STANDARD.decode(envelope.sealed)) else { return Err(Unsealable::Form) };
         let payload = Payload { msg: &sealed, aad: key.as_bytes() };
         let plain = with.cipher.decrypt(&XNonce::from(nonce), payload).map_err(|_| Unsealable::Content)?;
-        Ok(Opened { plain, own_key })
+        Ok(OpenedValue { plain, own_key })
     }
 }

@@ -7,7 +7,7 @@
 //! writes anything else. A node that is not named never writes.
 
 use super::State;
-use super::queue::{Change, End, MAX_OPS, Taken};
+use super::queue::{Change, End, InFlight, MAX_OPS};
 use super::seal::NONCE;
 use super::value::{Coder, MAX_EPOCH, Stamp};
 use crate::calls::model::Leg;
@@ -165,7 +165,7 @@ impl Writer {
 
     /// Encodes as much of the batch as fits and returns the rest to the queue. `None` if nothing can be encoded at
     /// present.
-    fn encode(&mut self, batch: Vec<Taken>, named: i64) -> Option<(Vec<Taken>, Vec<Op>)> {
+    fn encode(&mut self, batch: Vec<InFlight>, named: i64) -> Option<(Vec<InFlight>, Vec<Op>)> {
         let (mut fits, mut ops, mut values, mut bytes) = (Vec::with_capacity(batch.len()), Vec::new(), Vec::new(), 0);
         let mut rest = batch.into_iter();
         let mut back = Vec::new();
@@ -180,7 +180,8 @@ impl Writer {
                     if self.coder.encrypts {
                         let mut random = [0; NONCE];
                         if let Err(e) = getrandom::fill(&mut random) {
-                            self.state.locked().status.last_error = Some(format!("cannot encrypt calls: the kernel gives no random bytes: {e}"));
+                            self.state.locked().status.last_error =
+                                Some(format!("cannot encrypt calls: the kernel gives no random bytes: {e}"));
                             back.push(taken);
                             break;
                         }
@@ -217,7 +218,7 @@ impl Writer {
     }
 
     /// Books the result of a batch.
-    fn settle(&mut self, mut batch: Vec<Taken>, result: Result<TxnReply, EtcdError>) -> Step {
+    fn settle(&mut self, mut batch: Vec<InFlight>, result: Result<TxnReply, EtcdError>) -> Step {
         let mut state = self.state.locked();
         match result {
             Ok(reply) if reply.succeeded => {

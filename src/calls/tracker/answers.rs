@@ -1,7 +1,7 @@
 //! Effects of each response on its leg, by sender and request (RFC 3261 sections 12.2.1.2, 13.2.2 and 15.1, RFC 5057).
 
 use super::cseq::{MAX_CSEQ, Order};
-use super::dialog::Heard;
+use super::dialog::Input;
 use super::leg::doubt::Ending;
 use super::leg::offer_answer::Pending;
 use super::leg::{At, Effect, Tracked};
@@ -17,7 +17,7 @@ const fn destroys(code: u16) -> bool {
 
 impl Tracked {
     /// A response inside the dialog, or to its first INVITE.
-    pub(super) fn response(&mut self, h: &Heard<'_>, code: u16) -> Effect {
+    pub(super) fn response(&mut self, h: &Input<'_>, code: u16) -> Effect {
         self.touched(h);
         let m = h.m;
         let (by_server, (cseq, _), method) = (!h.out, m.cseq(), m.method());
@@ -64,7 +64,7 @@ impl Tracked {
     fn may_answer(&self, cseq: u32, method: Method, branch: u64) -> bool {
         match self.pending_at(true, cseq, method) {
             Some(place) => {
-                let open = &self.pending[place];
+                let open = &self.offers.pending[place];
                 !open.asked || open.branch == 0 || open.branch == branch
             }
             None => cseq <= MAX_CSEQ && !self.is_far_ahead(true, cseq),
@@ -72,7 +72,7 @@ impl Tracked {
     }
 
     /// A final response to BYE.
-    fn bye_answered(&mut self, h: &Heard<'_>, code: u16) -> Effect {
+    fn bye_answered(&mut self, h: &Input<'_>, code: u16) -> Effect {
         if code < 200 {
             return Effect::None;
         }
@@ -87,7 +87,7 @@ impl Tracked {
             }
             return match (again, accepted) {
                 (true, _) => {
-                    self.ending = self.ending.filter(|(_, why)| *why != Ending::PhoneBye);
+                    self.life.ending = self.life.ending.filter(|(_, why)| *why != Ending::PhoneBye);
                     Effect::None
                 }
                 (_, true) => self.end("BYE"),
@@ -98,13 +98,13 @@ impl Tracked {
                 }
             };
         }
-        match self.bye.as_deref() {
+        match self.numbers.bye.as_deref() {
             Some((number, branch)) if *number == cseq => {
                 if *branch != 0 && *branch != h.branch {
                     return Effect::None;
                 }
                 if again {
-                    self.ending = self.ending.filter(|(_, why)| *why != Ending::Bye);
+                    self.life.ending = self.life.ending.filter(|(_, why)| *why != Ending::Bye);
                     return Effect::None;
                 }
                 self.end("BYE")
@@ -119,7 +119,7 @@ impl Tracked {
     }
 
     /// A response whose request was not seen, needs no transaction, or is settled.
-    fn response_alone(&mut self, h: &Heard<'_>, code: u16) -> Effect {
+    fn response_alone(&mut self, h: &Input<'_>, code: u16) -> Effect {
         let m = h.m;
         let (by_server, (cseq, _), method) = (!h.out, m.cseq(), m.method());
         let order = self.order(by_server, cseq);
@@ -138,8 +138,8 @@ impl Tracked {
                 open.initial =
                     method == Method::Invite && by_server == self.is_caller() && self.is_inviting() && !self.is_unmet();
                 let place = self.open(open);
-                if self.pending[place].initial {
-                    self.invite_cseq = cseq;
+                if self.offers.pending[place].initial {
+                    self.invite.cseq = cseq;
                     self.lack(Gap::Description);
                 }
                 return self.accepted(place, h);
@@ -165,7 +165,7 @@ impl Tracked {
                 effect
             }
             (Method::Info | Method::Message | Method::Options, 408 | 481) => {
-                let asked = h.out || self.probe.as_deref() == Some(&(cseq, h.branch));
+                let asked = h.out || self.numbers.probe.as_deref() == Some(&(cseq, h.branch));
                 self.doubt(if asked { Ending::Refuted } else { Ending::Doubted }, h.at.now);
                 effect
             }
@@ -173,11 +173,11 @@ impl Tracked {
         }
     }
 
-    fn provisional(&mut self, place: usize, h: &Heard<'_>, code: u16) -> Effect {
+    fn provisional(&mut self, place: usize, h: &Input<'_>, code: u16) -> Effect {
         let m = h.m;
-        self.pending[place].ringing = true;
+        self.offers.pending[place].ringing = true;
         let mut changed = false;
-        if self.pending[place].initial && m.to_tag().is_some() && self.is_inviting() {
+        if self.offers.pending[place].initial && m.to_tag().is_some() && self.is_inviting() {
             changed = self.bind(m, h.out, h.own);
             if self.leg.state != LegState::Early {
                 self.leg.state = LegState::Early;
@@ -187,17 +187,17 @@ impl Tracked {
                 // RFC 6228: this branch has refused, others may go on.
                 return self.end("this branch of the fork refused");
             }
-        } else if !self.pending[place].initial && m.rseq().is_some() {
+        } else if !self.offers.pending[place].initial && m.rseq().is_some() {
             // RFC 6141 section 4: a reliable provisional response makes a target refresh effective, as a 2xx does.
             changed = self.apply_target_early(place, h);
         }
         Effect::changed(self.early_reply(place, m) || changed)
     }
 
-    fn apply_target_early(&mut self, place: usize, h: &Heard<'_>) -> bool {
-        let by_server = self.pending[place].by_server;
+    fn apply_target_early(&mut self, place: usize, h: &Input<'_>) -> bool {
+        let by_server = self.offers.pending[place].by_server;
         let mut changed = false;
-        if let Some(target) = self.pending[place].target.take() {
+        if let Some(target) = self.offers.pending[place].target.take() {
             changed |= self.set_target(by_server, &target.0);
         }
         if let Some(target) = h.m.contact_uri() {
@@ -206,9 +206,9 @@ impl Tracked {
         changed
     }
 
-    fn accepted(&mut self, place: usize, h: &Heard<'_>) -> Effect {
+    fn accepted(&mut self, place: usize, h: &Input<'_>) -> Effect {
         let m = h.m;
-        let open = &self.pending[place];
+        let open = &self.offers.pending[place];
         let (initial, answered, by_server, cseq, method) =
             (open.initial, open.answered, open.by_server, open.cseq, open.method);
         if answered {

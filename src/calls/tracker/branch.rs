@@ -1,9 +1,9 @@
 //! A further branch of an INVITE that forked (RFC 3261 section 13.2.2.4).
 
-use super::cseq::Seen;
+use super::cseq::{Numbers, Seen};
 use super::leg::Tracked;
-use super::leg::doubt::Ending;
-use super::leg::offer_answer::Pending;
+use super::leg::doubt::{Ending, Life};
+use super::leg::offer_answer::{Offers, Pending};
 use crate::calls::model::{Direction, Gap, LegState, Verbatim};
 use crate::sip::message::Method;
 use crate::time::Time;
@@ -16,60 +16,53 @@ impl Tracked {
         // Once a later exchange is in force, the first offer is gone.
         let lost = offer.is_some()
             && !self.is_inviting()
-            && self.first_offer.is_none()
-            && self.newest[usize::from(by_server)].is_some_and(|n| n != self.invite_cseq);
+            && self.offers.first.is_none()
+            && self.numbers.newest[usize::from(by_server)].is_some_and(|n| n != self.invite.cseq);
         let mut new = self.clone();
         new.leg.state = LegState::Calling;
         new.confirmed = None;
         new.referred = None;
         match new.leg.direction {
             Direction::Outbound => {
-                new.leg.local_cseq = Some(self.invite_cseq);
+                new.leg.local_cseq = Some(self.invite.cseq);
                 new.leg.remote_tag = Verbatim::default();
                 new.leg.remote_cseq = None;
                 new.leg.remote_target = Verbatim::default();
                 new.leg.route_set = Vec::new();
             }
             Direction::Inbound => {
-                new.leg.remote_cseq = Some(self.invite_cseq);
+                new.leg.remote_cseq = Some(self.invite.cseq);
                 new.leg.local_tag = Verbatim::default();
                 new.leg.local_cseq = None;
                 new.leg.local_target = Verbatim::default();
             }
         }
-        new.spoken = by_server;
-        new.claimed_up = false;
+        new.proof.spoken = by_server;
+        new.proof.claimed_up = false;
         new.arrival = None;
-        new.guessed = false;
-        new.bye = None;
-        new.probe = None;
-        new.audio = None;
-        new.seen = [Seen::NONE; 2];
-        new.seen[usize::from(by_server)] = Seen::HIGHEST;
-        new.newest = [None; 2];
+        new.numbers = Numbers::new(Seen::NONE);
+        new.numbers.seen[usize::from(by_server)] = Seen::HIGHEST;
         new.leg.sdp_sent = None;
         new.leg.sdp_received = None;
         new.leg.rtp_sources = Vec::new();
         new.leg.session_timer = None;
         new.know(Gap::Description);
-        new.first_offer = None;
-        new.before = None;
-        new.last = now;
         // The first 2xx ends the early dialogs of all other branches, including those that appear later.
-        new.ending = match self.ending {
+        let ending = match self.life.ending {
             Some((at, Ending::Cancelled)) => Some((at, Ending::Cancelled)),
             _ if self.leg.state == LegState::Confirmed => Some((now, Ending::OtherBranch)),
             _ => None,
         };
-        let mut open = Pending::new(by_server, self.invite_cseq, Method::Invite, self.started);
-        (open.initial, open.branch, open.offer) = (true, self.branch, offer);
-        if let Some(old) = self.pending.iter().find(|o| o.initial) {
+        new.life = Life { last: now, ending, audio: None };
+        let mut open = Pending::new(by_server, self.invite.cseq, Method::Invite, self.started);
+        (open.initial, open.branch, open.offer) = (true, self.invite.branch, offer);
+        if let Some(old) = self.offers.pending.iter().find(|o| o.initial) {
             open.timer = old.timer;
         }
         if lost {
             (open.asked, open.offer) = (false, None);
         }
-        new.pending = vec![open];
+        new.offers = Offers { pending: vec![open], ..Offers::default() };
         new
     }
 }

@@ -65,6 +65,28 @@ impl Seen {
     }
 }
 
+/// The requests of both sides, by number. `dialog.rs` changes it, and `offer_answer.rs` when descriptions come into
+/// force. A fork (`branch.rs`) starts anew.
+#[derive(Clone, Debug)]
+pub(super) struct Numbers {
+    /// Only a phone's response, which may be forged, shows the server's CSeq.
+    pub(super) guessed: bool,
+    /// The requests of the phone, and of the server.
+    pub(super) seen: [Seen; 2],
+    /// CSeq of the newest request of the phone, and of the server, whose descriptions came into force.
+    pub(super) newest: [Option<u32>; 2],
+    /// CSeq of the server's BYE, and the hash of its branch.
+    pub(super) bye: Option<Box<(u32, u64)>>,
+    /// The same for its last request that needs no transaction here.
+    pub(super) probe: Option<Box<(u32, u64)>>,
+}
+
+impl Numbers {
+    pub(super) const fn new(seen: Seen) -> Self {
+        Self { guessed: false, seen: [seen; 2], newest: [None; 2], bye: None, probe: None }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

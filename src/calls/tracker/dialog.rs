@@ -4,7 +4,7 @@ use super::cseq::{MAX_CSEQ, Order, REACH, Seen};
 use super::leg::doubt::Ending;
 use super::leg::offer_answer::Pending;
 use super::leg::{At, Effect, Known, Referred, Tracked};
-use super::timer::{self, Asked};
+use super::timer::{self, RequestedTimer};
 use crate::calls::model::{Gap, Verbatim};
 use crate::sip::message::{Message, Method};
 use crate::wire::Packet;
@@ -14,7 +14,7 @@ const MAX_REFER: usize = 512;
 
 /// A message with the context of its handling.
 #[derive(Clone, Copy)]
-pub(super) struct Heard<'h> {
+pub(super) struct Input<'h> {
     pub(super) m: &'h Message<'h>,
     pub(super) p: &'h Packet<'h>,
     /// The server sent it.
@@ -37,7 +37,7 @@ impl Tracked {
     }
 
     pub(super) fn order(&self, by_server: bool, cseq: u32) -> Order {
-        self.seen[usize::from(by_server)].order(self.highest(by_server), cseq)
+        self.numbers.seen[usize::from(by_server)].order(self.highest(by_server), cseq)
     }
 
     fn set_highest(&mut self, by_server: bool, top: u32) {
@@ -51,21 +51,21 @@ impl Tracked {
 
     pub(super) fn note_cseq(&mut self, by_server: bool, cseq: u32) {
         let highest = self.highest(by_server);
-        let top = self.seen[usize::from(by_server)].note(highest, cseq);
+        let top = self.numbers.seen[usize::from(by_server)].note(highest, cseq);
         self.set_highest(by_server, top);
-        self.guessed &= !by_server;
+        self.numbers.guessed &= !by_server;
     }
 
     /// A request of this number existed, although it was not seen.
     pub(super) fn raise_cseq(&mut self, by_server: bool, cseq: u32) {
         let highest = self.highest(by_server);
-        let top = self.seen[usize::from(by_server)].raise(highest, cseq);
+        let top = self.numbers.seen[usize::from(by_server)].raise(highest, cseq);
         self.set_highest(by_server, top);
-        self.guessed |= by_server;
+        self.numbers.guessed |= by_server;
     }
 
     /// A request inside the dialog.
-    pub(super) fn request(&mut self, h: &Heard<'_>) -> Effect {
+    pub(super) fn request(&mut self, h: &Input<'_>) -> Effect {
         let (m, out) = (h.m, h.out);
         self.touched(h);
         let (cseq, _) = m.cseq();
@@ -79,11 +79,11 @@ impl Tracked {
         let mut order = self.order(out, cseq);
         if out
             && order == Order::Known
-            && self.guessed
+            && self.numbers.guessed
             && self.highest(true).is_some_and(|h| h.saturating_sub(cseq) >= REACH)
         {
             // The server knows its own number better than whoever answered for a phone.
-            (self.leg.local_cseq, self.seen[1], order) = (Some(cseq), Seen::NONE, Order::New);
+            (self.leg.local_cseq, self.numbers.seen[1], order) = (Some(cseq), Seen::NONE, Order::New);
         }
         if order == Order::Known {
             // A retransmission, or older than what has been seen (RFC 3261 section 12.2.2).
@@ -93,7 +93,7 @@ impl Tracked {
             // No phone sends a number above 2^31 (RFC 3261 section 8.1.1.5). The number counts once the server answers it. Otherwise all later requests of the phone would look old.
             return Effect::None;
         }
-        if !self.pending.is_empty() {
+        if !self.offers.pending.is_empty() {
             self.tidy(h.at.now);
         }
         // Anybody can send a request with any number. As long as the phone's own numbers are unknown, only the server's
@@ -116,18 +116,19 @@ impl Tracked {
         let speaks = self.speaks(out);
         match m.method() {
             Method::Bye if out => {
-                self.bye = Some(Box::new((cseq, h.branch)));
-                if self.ending.is_some_and(|(_, why)| why == Ending::ByeAnswered(cseq)) {
+                self.numbers.bye = Some(Box::new((cseq, h.branch)));
+                if self.life.ending.is_some_and(|(_, why)| why == Ending::ByeAnswered(cseq)) {
                     return self.end("BYE");
                 }
-                let since = self.ending.filter(|(_, why)| *why == Ending::Bye).map_or(h.at.now, |(since, _)| since);
-                self.ending = Some((since, Ending::Bye));
+                let since =
+                    self.life.ending.filter(|(_, why)| *why == Ending::Bye).map_or(h.at.now, |(since, _)| since);
+                self.life.ending = Some((since, Ending::Bye));
             }
             Method::Bye => self.doubt(Ending::PhoneBye, h.at.now),
             Method::Invite | Method::Update | Method::Prack => self.asked(h, cseq, refused),
             Method::Notify | Method::Subscribe if self.new_target(m, out).is_none() => {}
             Method::Notify | Method::Subscribe | Method::Refer => self.asked(h, cseq, refused),
-            _ if out => self.probe = Some(Box::new((cseq, h.branch))),
+            _ if out => self.numbers.probe = Some(Box::new((cseq, h.branch))),
             _ => {}
         }
         self.learn_phone(m, out);
@@ -146,10 +147,10 @@ impl Tracked {
 
     /// Records that a message was heard. An incoming one does not prolong the life of a leg that is up, because anybody
     /// can send it.
-    pub(super) fn touched(&mut self, h: &Heard<'_>) {
-        self.spoken |= h.out && h.m.code().is_none_or(|code| code > 100);
-        if h.out || self.is_inviting() || self.known == Known::Claimed {
-            self.last = h.at.now;
+    pub(super) fn touched(&mut self, h: &Input<'_>) {
+        self.proof.spoken |= h.out && h.m.code().is_none_or(|code| code > 100);
+        if h.out || self.is_inviting() || self.proof.known == Known::Claimed {
+            self.life.last = h.at.now;
         }
     }
 
@@ -160,18 +161,18 @@ impl Tracked {
 
     /// Whether the server has now spoken in a dialog that its phone had treated as answered.
     pub(super) fn is_claimed_up(&self) -> bool {
-        self.claimed_up && self.spoken && self.is_inviting()
+        self.proof.claimed_up && self.proof.spoken && self.is_inviting()
     }
 
     /// Whether the server itself has now confirmed a dialog that so far only the phone had mentioned.
     pub(super) fn speaks(&mut self, out: bool) -> bool {
-        out && self.known == Known::Claimed
+        out && self.proof.known == Known::Claimed
     }
 
     /// A dialog with an unseen start is real. It counts as confirmed, because an early one will soon be answered or
     /// refused.
     pub(super) fn prove(&mut self, at: At) -> Effect {
-        self.known = Known::Middle;
+        self.proof.known = Known::Middle;
         self.confirm(at)
     }
 
@@ -183,7 +184,7 @@ impl Tracked {
     }
 
     /// Opens the transaction of a request that may carry an offer or a target.
-    fn asked(&mut self, h: &Heard<'_>, cseq: u32, refused: bool) {
+    fn asked(&mut self, h: &Input<'_>, cseq: u32, refused: bool) {
         let (m, method) = (h.m, h.m.method());
         let offer = match method {
             Method::Invite | Method::Update => self.body(m),
@@ -196,8 +197,8 @@ impl Tracked {
             Some(place) => place,
             None => self.open(Pending::new(h.out, cseq, method, h.at.now)),
         };
-        let open = &mut self.pending[place];
-        (open.asked, open.branch, open.timer) = (true, h.branch, Asked::of(m));
+        let open = &mut self.offers.pending[place];
+        (open.asked, open.branch, open.timer) = (true, h.branch, RequestedTimer::of(m));
         // Without the request there may have seemed to be nothing to agree on.
         open.settled = false;
         (open.offer, open.target) = (offer, target);
@@ -212,11 +213,11 @@ impl Tracked {
     }
 
     /// Effects of an accepted request besides its descriptions. `answer` is the 2xx, if it was seen just now.
-    pub(super) fn apply(&mut self, place: usize, answer: Option<&Message<'_>>, h: &Heard<'_>) -> bool {
-        let open = &mut self.pending[place];
+    pub(super) fn apply(&mut self, place: usize, answer: Option<&Message<'_>>, h: &Input<'_>) -> bool {
+        let open = &mut self.offers.pending[place];
         let (by_server, method, cseq, source) = (open.by_server, open.method, open.cseq, open.source.take());
         let (target, asked, refer) = (open.target.take(), open.timer, open.closing.clone());
-        if self.newest[usize::from(by_server)].is_some_and(|n| n > cseq) {
+        if self.numbers.newest[usize::from(by_server)].is_some_and(|n| n > cseq) {
             // A later request of the same side is already in force.
             return false;
         }
@@ -248,10 +249,10 @@ impl Tracked {
         changed
     }
 
-    fn ack(&mut self, h: &Heard<'_>, cseq: u32) -> Effect {
+    fn ack(&mut self, h: &Input<'_>, cseq: u32) -> Effect {
         let (m, out) = (h.m, h.out);
         let Some(place) = self.pending_at(out, cseq, Method::Invite) else { return self.ack_of_unseen(h, cseq) };
-        let open = &self.pending[place];
+        let open = &self.offers.pending[place];
         if open.acked {
             return Effect::None;
         }
@@ -259,10 +260,10 @@ impl Tracked {
             // RFC 3261 section 17.1.1.3: the ACK of a refusal has the INVITE's branch. Some old phones send the ACK of
             // a 2xx that way as well; then the 2xx decides.
             if open.initial {
-                self.ending.get_or_insert((h.at.now, Ending::Refused));
+                self.life.ending.get_or_insert((h.at.now, Ending::Refused));
                 return Effect::None;
             }
-            self.pending[place].refused = true;
+            self.offers.pending[place].refused = true;
             return Effect::changed(self.end_of_reinvite(out, cseq, false));
         }
         let initial = open.initial && self.is_inviting();
@@ -286,8 +287,8 @@ impl Tracked {
         let proved = self.speaks(out);
         match (initial, proved) {
             // Whoever sends INVITE can send ACK, so an answer of the server is needed as well.
-            (true, _) if !self.spoken => {
-                self.claimed_up = true;
+            (true, _) if !self.proof.spoken => {
+                self.proof.claimed_up = true;
                 Effect::changed(changed)
             }
             (true, _) => self.confirm(h.at),
@@ -296,7 +297,7 @@ impl Tracked {
         }
     }
 
-    fn ack_of_unseen(&mut self, h: &Heard<'_>, cseq: u32) -> Effect {
+    fn ack_of_unseen(&mut self, h: &Input<'_>, cseq: u32) -> Effect {
         let (m, out) = (h.m, h.out);
         let fills = if out { self.routes_of_request(m, h.own) } else { self.routes_by_via(m) };
         if self.order(out, cseq) != Order::New {
@@ -315,9 +316,9 @@ impl Tracked {
 
     /// CANCEL of the first INVITE.
     pub(super) fn cancelled(&mut self, at: At) -> Effect {
-        self.last = at.now;
-        if self.is_inviting() && self.ending.is_none() {
-            self.ending = Some((at.now, Ending::Cancelled));
+        self.life.last = at.now;
+        if self.is_inviting() && self.life.ending.is_none() {
+            self.life.ending = Some((at.now, Ending::Cancelled));
         }
         Effect::None
     }

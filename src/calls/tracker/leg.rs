@@ -5,15 +5,15 @@ pub(super) mod doubt;
 pub(super) mod offer_answer;
 pub(super) mod routes;
 
-use super::cseq::Seen;
+use super::cseq::{Numbers, Seen};
 use super::evidence::Evidence;
-use super::timer::Asked;
+use super::timer::RequestedTimer;
 use crate::calls::model::{Direction, Gap, Gaps, Leg, LegState, Shared, Verbatim};
 use crate::sip::message::{Message, Method, Name};
 use crate::time::Time;
 use crate::wire::Packet;
-use doubt::Ending;
-use offer_answer::{Before, Pending};
+use doubt::Life;
+use offer_answer::{Offers, Pending};
 use routes::Arrival;
 
 /// Longest Allow or Supported that is kept, in bytes. A longer one is left out, since it only guides what recovery may
@@ -75,40 +75,36 @@ pub struct Tracked {
     pub emergency: bool,
     /// Target of the last REFER that was accepted in this dialog.
     pub referred: Option<Box<Referred>>,
+    pub(super) proof: Proof,
+    /// Source of the phone's last request, if that is not its known address.
+    pub(super) arrival: Option<Box<Arrival>>,
+    pub(super) numbers: Numbers,
+    pub(super) invite: FirstInvite,
+    pub(super) life: Life,
+    pub(super) offers: Offers,
+}
+
+/// What shows that the dialog exists and is up. `dialog.rs` changes it; `leg.rs`, `branch.rs` and `matching.rs` set its
+/// start.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Proof {
     pub(super) known: Known,
     /// The server has spoken: it called, or answered with more than 100.
     pub(super) spoken: bool,
     /// The phone has acknowledged an answer, but the server was not heard.
     pub(super) claimed_up: bool,
-    /// Source of the phone's last request, if that is not its known address.
-    pub(super) arrival: Option<Box<Arrival>>,
-    /// Only a phone's response, which may be forged, shows the server's CSeq.
-    pub(super) guessed: bool,
-    /// CSeq of the server's BYE, and the hash of its branch.
-    pub(super) bye: Option<Box<(u32, u64)>>,
-    /// The same for its last request that needs no transaction here.
-    pub(super) probe: Option<Box<(u32, u64)>>,
-    /// Time of the last audio from the phone.
-    pub(super) audio: Option<Time>,
-    /// Hash of the first INVITE's topmost Via branch.
+}
+
+/// The leg's first INVITE. `leg.rs` changes it, and `answers.rs` for an INVITE that was not seen.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct FirstInvite {
+    /// Hash of its topmost Via branch.
     pub(super) branch: u64,
-    /// CSeq of the first INVITE.
-    pub(super) invite_cseq: u32,
-    /// Record-Route values that the INVITE already had when the server sent it. They lie behind the server, not ahead.
+    pub(super) cseq: u32,
+    /// Record-Route values that it already had when the server sent it. They lie behind the server, not ahead.
     pub(super) own_routes: u8,
-    /// The first INVITE had no description, so the offer comes with its answer.
+    /// It had no description, so the offer comes with its answer.
     pub(super) late_offer: bool,
-    /// Time of the last message.
-    pub(super) last: Time,
-    pub(super) ending: Option<(Time, Ending)>,
-    /// The requests of the phone, and of the server.
-    pub(super) seen: [Seen; 2],
-    /// CSeq of the newest request of the phone, and of the server, whose descriptions came into force.
-    pub(super) newest: [Option<u32>; 2],
-    pub(super) pending: Vec<Pending>,
-    /// Offer of the first INVITE, kept once something else is in force while the INVITE is open.
-    pub(super) first_offer: Option<Verbatim>,
-    pub(super) before: Option<Box<Before>>,
 }
 
 /// A REFER (RFC 3515) inside a dialog: a transfer is under way.
@@ -155,10 +151,8 @@ impl Tracked {
         };
         Self {
             started: at.now,
-            last: at.now,
-            known: Known::Start,
-            spoken: out,
-            seen: [Seen::NONE; 2],
+            proof: Proof { known: Known::Start, spoken: out, claimed_up: false },
+            numbers: Numbers::new(Seen::NONE),
             ..Self::adopted(leg.into(), 0, false, at.now)
         }
     }
@@ -196,13 +190,13 @@ impl Tracked {
     ) -> Effect {
         let (cseq, _) = m.cseq();
         let now = at.now;
-        self.known = Known::Start;
-        self.last = now;
+        self.proof.known = Known::Start;
+        self.life.last = now;
         self.leg.direction = if out { Direction::Outbound } else { Direction::Inbound };
         *self.clues = clues;
         self.emergency = emergency;
-        self.branch = branch;
-        self.invite_cseq = cseq;
+        self.invite.branch = branch;
+        self.invite.cseq = cseq;
         self.note_cseq(out, cseq);
         if let Some(contact) = m
             .contact_uri()
@@ -211,7 +205,7 @@ impl Tracked {
             self.set_target(out, contact);
         }
         if out {
-            self.own_routes = u8::try_from(m.values(Name::RecordRoute).count()).unwrap_or(MANY);
+            self.invite.own_routes = u8::try_from(m.values(Name::RecordRoute).count()).unwrap_or(MANY);
         } else {
             self.routes_of_invite(m, own);
             if !self.leg.remote_target.0.is_empty() {
@@ -231,9 +225,9 @@ impl Tracked {
             }
         };
         let offer = self.body(m);
-        self.late_offer = offer.is_none();
-        let open = &mut self.pending[place];
-        (open.initial, open.asked, open.branch, open.timer) = (true, true, branch, Asked::of(m));
+        self.invite.late_offer = offer.is_none();
+        let open = &mut self.offers.pending[place];
+        (open.initial, open.asked, open.branch, open.timer) = (true, true, branch, RequestedTimer::of(m));
         open.offer = offer;
         let accepted = open.answered || open.acked;
         self.learn_phone(m, out);
@@ -250,11 +244,11 @@ impl Tracked {
         let direction = if out == request { Direction::Outbound } else { Direction::Inbound };
         let mut this = Self::blank(m, p, out, request, direction, at);
         this.confirmed = None;
-        this.known = Known::Claimed;
+        this.proof.known = Known::Claimed;
         this.leg.gaps = Gaps::UNMET;
         this.leg.partial = true;
         this.leg.state = LegState::Early;
-        this.invite_cseq = m.cseq().0;
+        this.invite.cseq = m.cseq().0;
         this
     }
 
@@ -271,32 +265,19 @@ impl Tracked {
             confirmed_ms,
             emergency,
             referred: None,
-            known: Known::Adopted,
-            spoken: true,
-            claimed_up: false,
+            proof: Proof { known: Known::Adopted, spoken: true, claimed_up: false },
             arrival: None,
-            guessed: false,
-            bye: None,
-            probe: None,
-            audio: None,
-            branch: 0,
-            invite_cseq: 0,
-            own_routes: 0,
-            late_offer: false,
-            last: now,
-            ending: None,
-            seen: [Seen::ALL; 2],
-            newest: [None; 2],
-            pending: Vec::new(),
-            first_offer: None,
-            before: None,
+            numbers: Numbers::new(Seen::ALL),
+            invite: FirstInvite::default(),
+            life: Life { last: now, ending: None, audio: None },
+            offers: Offers::default(),
         }
     }
 
     /// Whether the server has not answered it yet.
     #[must_use]
     pub const fn is_unanswered(&self) -> bool {
-        !self.spoken
+        !self.proof.spoken
     }
 
     /// Whether the server sent the first INVITE.
@@ -321,7 +302,7 @@ impl Tracked {
 
     /// Whether the leg's start was not seen.
     pub(super) fn is_unmet(&self) -> bool {
-        matches!(self.known, Known::Middle | Known::Claimed)
+        matches!(self.proof.known, Known::Middle | Known::Claimed)
     }
 
     /// Records that a fact is missing. True if that is new.
@@ -384,7 +365,7 @@ impl Tracked {
         self.leg.state = LegState::Confirmed;
         self.confirmed = Some(at.now);
         self.confirmed_ms = at.unix_ms;
-        self.ending = self.ending.filter(|(_, why)| why.is_bye());
+        self.life.ending = self.life.ending.filter(|(_, why)| why.is_bye());
         self.check_essentials();
         Effect::Confirmed
     }
@@ -456,9 +437,9 @@ impl Tracked {
             return Effect::None;
         }
         self.leg.state = LegState::Ended;
-        self.pending = Vec::new();
-        self.before = None;
-        self.first_offer = None;
+        self.offers.pending = Vec::new();
+        self.offers.before = None;
+        self.offers.first = None;
         Effect::Ended(reason)
     }
 }

@@ -1,6 +1,6 @@
 //! Matches messages to legs, and decides which messages start one (RFC 3261 sections 12.2.2, 13.2.2 and 17.1.3).
 
-use super::dialog::Heard;
+use super::dialog::Input;
 use super::leg::doubt::Ending;
 use super::leg::{Effect, Known, Tracked};
 use super::{Evidence, LegEvent, LegId, MAX_NAME, Tracker};
@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 type Places = SmallVec<[u32; 4]>;
 
 impl Tracker {
-    pub(super) fn hear(&mut self, h: &Heard<'_>) {
+    pub(super) fn hear(&mut self, h: &Input<'_>) {
         let hash = self.hash(h.m.call_id());
         match h.m.code() {
             None => self.hear_request(h, hash),
@@ -20,7 +20,7 @@ impl Tracker {
         }
     }
 
-    fn hear_request(&mut self, h: &Heard<'_>, hash: u64) {
+    fn hear_request(&mut self, h: &Input<'_>, hash: u64) {
         let m = h.m;
         let Some(to_tag) = m.to_tag() else {
             match m.method() {
@@ -57,7 +57,7 @@ impl Tracker {
     }
 
     /// A leg from a message inside an unknown dialog. `None` if there are too many.
-    fn join(&mut self, h: &Heard<'_>, hash: u64) -> Option<u32> {
+    fn join(&mut self, h: &Input<'_>, hash: u64) -> Option<u32> {
         if h.m.from_tag().is_none() || h.m.to_tag().is_none() || has_long_names(h) || !self.has_place(hash) {
             return None;
         }
@@ -78,7 +78,7 @@ impl Tracker {
         self.settle_in(id.slot, now).then_some(id)
     }
 
-    fn first_invite(&mut self, h: &Heard<'_>, hash: u64) {
+    fn first_invite(&mut self, h: &Input<'_>, hash: u64) {
         let (m, out) = (h.m, h.out);
         let direction = if out { Direction::Outbound } else { Direction::Inbound };
         let from_tag = m.from_tag().unwrap_or_default();
@@ -98,14 +98,14 @@ impl Tracker {
                 continue;
             }
             let known = if out { t.leg.local_cseq } else { t.leg.remote_cseq };
-            if (t.branch == h.branch && t.invite_cseq == cseq)
-                || (t.known == Known::Adopted && known.is_some_and(|k| cseq <= k))
+            if (t.invite.branch == h.branch && t.invite.cseq == cseq)
+                || (t.proof.known == Known::Adopted && known.is_some_and(|k| cseq <= k))
             {
                 again = Some(slot);
                 break;
             }
             // The same caller tried again (with credentials, say) and the refusal was not seen.
-            if t.is_inviting() && t.invite_cseq < cseq {
+            if t.is_inviting() && t.invite.cseq < cseq {
                 replaced.push(slot);
             }
         }
@@ -136,23 +136,23 @@ impl Tracker {
         }
         let emergency = self.is_emergency(m);
         let mut tracked = Tracked::new(m, h.p, out, h.branch, clues, emergency, h.own, h.at);
-        tracked.spoken |= self.settings.one_sided;
+        tracked.proof.spoken |= self.settings.one_sided;
         self.begin(hash, tracked, h.at.now);
     }
 
     /// The legs that the first INVITE with this branch and CSeq started. Several if it forked.
-    fn family(&self, h: &Heard<'_>, hash: u64, by_server: bool) -> Places {
+    fn family(&self, h: &Input<'_>, hash: u64, by_server: bool) -> Places {
         let direction = if by_server { Direction::Outbound } else { Direction::Inbound };
         let cseq = h.m.cseq().0;
         self.same_call(hash, h.m.call_id())
             .filter(|(_, t)| {
-                t.branch == h.branch && t.invite_cseq == cseq && t.leg.direction == direction && !t.is_unmet()
+                t.invite.branch == h.branch && t.invite.cseq == cseq && t.leg.direction == direction && !t.is_unmet()
             })
             .map(|(slot, _)| slot)
             .collect()
     }
 
-    fn hear_response(&mut self, h: &Heard<'_>, code: u16, hash: u64) {
+    fn hear_response(&mut self, h: &Input<'_>, code: u16, hash: u64) {
         let m = h.m;
         let invite = m.method() == Method::Invite;
         if invite {
@@ -185,7 +185,7 @@ impl Tracker {
     }
 
     /// A response to the first INVITE of the legs in `family`.
-    fn first_response(&mut self, h: &Heard<'_>, code: u16, family: &[u32], hash: u64) {
+    fn first_response(&mut self, h: &Input<'_>, code: u16, family: &[u32], hash: u64) {
         let (m, out) = (h.m, h.out);
         if code >= 300 {
             // A refusal applies to the whole transaction: every early dialog ends (RFC 3261 section 13.2.2.3).
@@ -226,7 +226,7 @@ impl Tracker {
         self.answer(h, code, slot, family);
     }
 
-    fn answer(&mut self, h: &Heard<'_>, code: u16, slot: u32, family: &[u32]) {
+    fn answer(&mut self, h: &Input<'_>, code: u16, slot: u32, family: &[u32]) {
         let alone = !family.iter().any(|s| *s != slot && self.tracked(*s).is_some_and(Tracked::is_inviting));
         if code == 199 && alone {
             // RFC 6228: this branch has refused. The INVITE is still open, so the leg waits for another.
@@ -244,7 +244,7 @@ impl Tracker {
                 // RFC 3261 section 13.2.2.4: early dialogs end 64 x T1 after the first 2xx.
                 self.with(*other, h.at.now, |t| {
                     if t.is_inviting() {
-                        t.ending.get_or_insert((h.at.now, Ending::OtherBranch));
+                        t.life.ending.get_or_insert((h.at.now, Ending::OtherBranch));
                     }
                     Effect::None
                 });
@@ -262,13 +262,13 @@ impl Tracker {
     }
 
     /// Another branch of the INVITE.
-    fn fork(&mut self, family: &[u32], hash: u64, h: &Heard<'_>) -> Option<u32> {
+    fn fork(&mut self, family: &[u32], hash: u64, h: &Input<'_>) -> Option<u32> {
         let new = family.iter().filter(|s| !self.is_over(**s)).find_map(|s| self.tracked(*s))?.fork(h.at.now);
         self.begin(hash, new, h.at.now).map(|id| id.slot)
     }
 
     /// The leg of an INVITE for a message of a branch with unseen responses. Names the branch after the message.
-    fn in_new_branch(&mut self, h: &Heard<'_>, hash: u64, local: &[u8], remote: &[u8]) -> Option<u32> {
+    fn in_new_branch(&mut self, h: &Input<'_>, hash: u64, local: &[u8], remote: &[u8]) -> Option<u32> {
         let m = h.m;
         if m.method() == Method::Cancel || local.is_empty() || remote.is_empty() {
             return None;
@@ -285,17 +285,17 @@ impl Tracker {
         if family.iter().any(|s| self.tracked(*s).is_some_and(|t| t.is_caller() != first.is_caller())) {
             return None;
         }
-        if m.method() == Method::Ack && first.branch == h.branch {
+        if m.method() == Method::Ack && first.invite.branch == h.branch {
             // The ACK of an unseen refusal. Its tag means nothing.
             for slot in family {
                 self.with(slot, h.at.now, |t| {
-                    t.ending.get_or_insert((h.at.now, Ending::Refused));
+                    t.life.ending.get_or_insert((h.at.now, Ending::Refused));
                     Effect::None
                 });
             }
             return None;
         }
-        if m.method() == Method::Ack && first.invite_cseq != m.cseq().0 {
+        if m.method() == Method::Ack && first.invite.cseq != m.cseq().0 {
             return None;
         }
         // The far side is the party that did not call. This message names it in From or To.
@@ -315,6 +315,6 @@ impl Tracker {
     }
 }
 
-fn has_long_names(h: &Heard<'_>) -> bool {
+fn has_long_names(h: &Input<'_>) -> bool {
     [h.m.call_id(), h.m.from(), h.m.to()].iter().any(|v| v.len() > MAX_NAME)
 }

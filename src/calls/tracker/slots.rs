@@ -32,7 +32,7 @@ impl Tracker {
     }
 
     pub(super) fn insert(&mut self, hash: u64, tracked: Tracked) -> LegId {
-        let expiry = tracked.expiry(self.silence).min(tracked.last + RECHECK);
+        let expiry = tracked.expiry(self.silence).min(tracked.life.last + RECHECK);
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: 0, hash, armed: expiry, tracked: None });
             // No machine has memory for more than 2^32 legs.
@@ -127,7 +127,7 @@ impl Tracker {
         let Some(id) = self.id(slot) else { return };
         let Some(t) = self.slots.get_mut(slot as usize).and_then(|s| s.tracked.as_deref_mut()) else { return };
         self.doubted -= usize::from(t.is_doubted());
-        t.last = now;
+        t.life.last = now;
         t.end(reason);
         t.slim();
         let guest = t.guest();
@@ -174,9 +174,9 @@ impl Tracker {
         if t.leg.state == LegState::Ended {
             return;
         }
-        let (claimed, doubted) = (t.known == Known::Claimed, t.is_doubted());
+        let (claimed, doubted) = (t.proof.known == Known::Claimed, t.is_doubted());
         let effect = change(t);
-        let joined = claimed && t.known == Known::Middle;
+        let joined = claimed && t.proof.known == Known::Middle;
         self.doubted = self.doubted - usize::from(doubted) + usize::from(t.is_doubted());
         if !self.settle_in(slot, now) {
             return;

@@ -45,13 +45,15 @@ impl Tracked {
     pub(super) fn guest(&self) -> Guest {
         let stage = match self.leg.state {
             LegState::Ended => Stage::Ended,
-            _ if self.known == Known::Claimed => Stage::Claimed,
-            _ if !self.spoken => Stage::Waiting,
+            _ if self.proof.known == Known::Claimed => Stage::Claimed,
+            _ if !self.proof.spoken => Stage::Waiting,
             LegState::Confirmed => Stage::Up,
             LegState::Calling | LegState::Early => Stage::Early,
         };
         let long = match stage {
-            Stage::Waiting => self.pending.iter().flat_map(Pending::held).filter(|d| is_long(d)).map(|d| d.len()).sum(),
+            Stage::Waiting => {
+                self.offers.pending.iter().flat_map(Pending::held).filter(|d| is_long(d)).map(|d| d.len()).sum()
+            }
             _ => 0,
         };
         // Long descriptions have a room of their own.
@@ -59,13 +61,14 @@ impl Tracked {
     }
 
     fn bytes(&self) -> usize {
-        let pending =
-            self.pending.capacity() * size_of::<Pending>() + self.pending.iter().map(Pending::bytes).sum::<usize>();
+        let pending = self.offers.pending.capacity() * size_of::<Pending>()
+            + self.offers.pending.iter().map(Pending::bytes).sum::<usize>();
         let before = self
+            .offers
             .before
             .as_ref()
             .map_or(0, |b| size_of_val(&**b) + b.bodies().map(|d| allocated(d.len())).sum::<usize>());
-        let other = self.first_offer.as_ref().map_or(0, |d| allocated(d.len()));
+        let other = self.offers.first.as_ref().map_or(0, |d| allocated(d.len()));
         AROUND + size_of::<Self>() + self.leg.bytes() + self.clues.bytes() + pending + before + other
     }
 
@@ -73,7 +76,7 @@ impl Tracked {
     /// exchange closes.
     pub(super) fn cut(&mut self) -> bool {
         let mut any = false;
-        for open in &mut self.pending {
+        for open in &mut self.offers.pending {
             if open.offer.take_if(|d| is_long(d)).is_some() {
                 any = true;
                 // The request counts as unseen.
@@ -83,8 +86,8 @@ impl Tracked {
                 any |= place.take_if(|d| is_long(d)).is_some();
             }
         }
-        any |= self.first_offer.take_if(|d| is_long(d)).is_some();
-        any |= self.before.take_if(|b| b.bodies().any(is_long)).is_some();
+        any |= self.offers.first.take_if(|d| is_long(d)).is_some();
+        any |= self.offers.before.take_if(|b| b.bodies().any(is_long)).is_some();
         let Leg { sdp_sent, sdp_received, .. } = &*self.leg;
         if [sdp_sent, sdp_received].into_iter().flatten().any(|s| is_long(&s.body)) {
             any = true;
@@ -101,7 +104,8 @@ impl Tracked {
     /// Limits the bytes of the open transactions by dropping the oldest.
     pub(super) fn tighten(&mut self) -> bool {
         let mut changed = false;
-        while self.pending.len() > 1 && self.pending.iter().map(Pending::bytes).sum::<usize>() > MAX_OPEN {
+        while self.offers.pending.len() > 1 && self.offers.pending.iter().map(Pending::bytes).sum::<usize>() > MAX_OPEN
+        {
             let gone = self.drop_pending(0);
             changed |= !gone.settled && !gone.refused && self.lack(Gap::Description);
         }

@@ -1,5 +1,5 @@
 //! State and inputs of one election. The roles are in `lead.rs` and `follow.rs`, deadlines in `rights.rs`, requests to
-//! etcd in `machine/asking.rs`.
+//! etcd in `machine/asking.rs`, its answers in `machine/learning.rs`.
 
 pub(super) mod follow;
 pub(super) mod lead;
@@ -8,6 +8,7 @@ pub(super) mod rights;
 pub(super) mod terms;
 
 mod asking;
+mod learning;
 mod messages;
 mod wishes;
 
@@ -16,8 +17,15 @@ pub(super) use asking::Unless;
 #[path = "explore/fingerprint.rs"]
 mod fingerprint;
 
-use super::types::{Action, Candidate, Cause, HoldKind, Inherited, Kind, LeaseState, Message, Role, Settings, Told};
-use crate::cluster::record::{Alive, MAX_EPOCH, Record, Terms, View};
+use asking::Requests;
+use lead::{Handover, Leading};
+use learning::{EtcdState, LostRecord};
+use messages::{Peer, Promises};
+use rights::Right;
+use wishes::Wishes;
+
+use super::types::{Action, Candidate, HoldKind, Inherited, Kind, LeaseState, Message, Role, Settings};
+use crate::cluster::record::{Alive, MAX_EPOCH, Record};
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -37,153 +45,61 @@ pub(super) const FRESH: Duration = Duration::from_secs(4);
 /// Limit on peers; further names are ignored. It is far above any cluster, and it bounds the cost of etcd's content.
 const MAX_PEERS: usize = 64;
 
-/// Known state of another node.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Peer {
-    /// Send time of the newest heartbeat that the peer acked.
-    pub(super) acked: Option<Time>,
-    /// Send time of the newest heartbeat that the peer acked and vouched for.
-    pub(super) vouched: Option<Time>,
-    pub(super) fit: bool,
-    pub(super) priority: u16,
-    pub(super) heard: Option<Time>,
-    /// The peer's settings.
-    pub(super) told: Option<Told>,
-}
-
-/// Our transaction that was sent and not answered.
-#[derive(Clone, Debug)]
-pub(super) struct InFlight {
-    pub(super) id: u64,
-    pub(super) record: Arc<Record>,
-}
-
-/// A read that was sent and not answered. It may write a ticket.
-#[derive(Clone, Debug)]
-pub(super) struct Reading {
-    id: u64,
-    lease: Option<i64>,
-    ticket: Option<String>,
-    sent: Time,
-}
-
-/// A read that was answered.
-#[derive(Clone, Copy, Debug)]
-struct LastRead {
-    /// The lease under which it was sent.
-    lease: Option<i64>,
-    sent: Time,
-}
-
-/// How this node became master, kept until it takes the addresses.
-#[derive(Clone, Debug)]
-pub(super) struct Won {
-    pub(super) epoch: u64,
-    pub(super) cause: Cause,
-    pub(super) previous: Option<String>,
-    pub(super) detected: Time,
-    pub(super) committed: Option<Time>,
-}
-
-/// This node's right to the addresses until `until`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Held {
-    pub(super) epoch: u64,
-    pub(super) until: Time,
-    pub(super) kind: HoldKind,
-    /// `Drop` was sent: the agent is dropping the addresses.
-    pub(super) dropping: bool,
-}
-
 /// One instance's election on one node. The module documents the order of calls.
+///
+/// Each part of the state is in the file whose methods use it most.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 pub struct Election {
     pub(super) s: Settings,
-    pub(super) view: Option<View>,
-    /// The record of `view`, or the last good one if that is unreadable.
-    pub(super) record: Option<Arc<Record>>,
-    /// The record before its deletion: a hold may still rest on promises under it.
-    pub(super) lost: Option<Arc<Record>>,
-    /// When this node learned that the record is missing, or could last have missed another one's deletion.
-    pub(super) lost_since: Time,
-    /// This node held the addresses at that time.
-    pub(super) held_at_loss: bool,
-    pub(super) revision: i64,
-    pub(super) unreadable: Option<String>,
-    /// Highest epoch ever read or heard: a deleted record must not restart the epochs.
-    pub(super) top_epoch: u64,
-    /// Longest terms that a record or a master named.
-    pub(super) known_terms: Option<Terms>,
-    pub(super) lease: Option<LeaseState>,
-    /// The last answered read.
-    last_read: Option<LastRead>,
-    /// A record may have existed that this process never read: an earlier process of its name took part in this
-    /// election and left its ticket, or there was time for a record between two reads that found none.
-    pub(super) unseen: bool,
-    /// Time of this node's last ack, or of its start: it may have promised just before.
-    pub(super) last_ack: Time,
-    /// Start of the present silence: no heartbeat of any epoch since, although this process would have received it.
-    pub(super) silence: Time,
+    pub(super) node: NodeState,
+    pub(super) etcd: EtcdState,
+    pub(super) lost: LostRecord,
+    /// etcd was restored or exchanged, and its record is still out of date.
+    pub(super) restored: Option<restored::Restored>,
+    pub(super) requests: Requests,
     pub(super) peers: BTreeMap<String, Peer>,
     /// All other nodes known by name: the members, and the nodes with a key. Derived from record and view.
     pub(super) others: Vec<Arc<str>>,
-    pub(super) sent: VecDeque<(u64, Time)>,
-    pub(super) beat: u64,
-    pub(super) next_beat: Time,
-    pub(super) ticket: Option<String>,
-    tickets: u64,
-    /// A transaction of ours, or of the previous process, may still arrive at etcd.
-    pub(super) doubt: bool,
-    /// The record that etcd may have instead of `record`.
-    pub(super) maybe: Option<Arc<Record>>,
-    pub(super) inflight: Option<InFlight>,
-    reading: Option<Reading>,
-    want_read: bool,
-    read_not_before: Time,
-    pub(super) propose_not_before: Time,
-    next_poll: Time,
-    requests: u64,
-    /// Since when the conditions of a slow takeover hold.
-    pub(super) gone: Option<Time>,
-    /// Since when this node has been master by the record.
-    pub(super) lead_since: Time,
-    pub(super) claim_at: Option<Time>,
-    pub(super) claimed: Option<u64>,
-    pub(super) released: Option<u64>,
-    /// The handover into this epoch is complete: the old master has let go, or its promises ran out.
-    pub(super) go_ok: Option<u64>,
-    /// The handover into this epoch is complete: this node has let go.
-    pub(super) gone_epoch: Option<u64>,
-    pub(super) won: Option<Won>,
-    pub(super) held: Option<Held>,
-    /// The previous process's right. It rests on promises under the record as that process left it, so it ends with the
-    /// first change of the record that this process requests.
-    pub(super) inherited: Option<Inherited>,
-    /// etcd was restored or exchanged, and its record is still out of date.
-    pub(super) restored: Option<restored::Restored>,
+    pub(super) promises: Promises,
+    pub(super) right: Right,
+    pub(super) leading: Leading,
+    pub(super) handover: Handover,
+    pub(super) wishes: Wishes,
+    actions: VecDeque<Action>,
+    wake: Time,
+    now: Time,
+    last_role: Role,
+}
+
+/// What the driver tells about this node. The setters in `machine.rs` change it; `restored.rs` drops the lease when etcd
+/// was exchanged.
+#[derive(Clone, Debug)]
+pub(super) struct NodeState {
+    pub(super) lease: Option<LeaseState>,
     /// Longest life of a lease that this node had.
     pub(super) lease_life: Duration,
     pub(super) fit: bool,
     /// Whether `fit` was ever set: after a restart, a process must not hand over before its checks have reported.
     pub(super) fit_known: bool,
     pub(super) priority: u16,
-    pub(super) better_since: Option<(String, Time)>,
-    pub(super) switch: Option<Option<String>>,
-    pub(super) forget: Option<String>,
-    /// The member whose removal this node has requested from etcd.
-    pub(super) forgot: Option<String>,
     /// Whether this node has everything it needs to hold the addresses. Without that it takes no role.
     pub(super) ready: bool,
-    pub(super) stopping: bool,
-    pub(super) parking: bool,
-    /// Since when this process knows the present epoch.
-    pub(super) epoch_since: Time,
     pub(super) started: Time,
-    actions: VecDeque<Action>,
-    wake: Time,
-    now: Time,
-    last_role: Role,
+}
+
+impl NodeState {
+    const fn new(now: Time) -> Self {
+        Self {
+            lease: None,
+            lease_life: Duration::ZERO,
+            fit: false,
+            fit_known: false,
+            priority: 0,
+            ready: true,
+            started: now,
+        }
+    }
 }
 
 impl Election {
@@ -191,60 +107,18 @@ impl Election {
     #[must_use]
     pub fn new(s: Settings, now: Time) -> Self {
         let mut e = Self {
-            view: None,
-            record: None,
-            lost: None,
-            lost_since: now,
-            held_at_loss: false,
-            revision: 0,
-            unreadable: None,
-            top_epoch: 0,
-            known_terms: None,
-            lease: None,
-            last_read: None,
-            unseen: false,
-            last_ack: now,
-            silence: now,
+            node: NodeState::new(now),
+            etcd: EtcdState::new(now),
+            lost: LostRecord::new(now),
+            restored: None,
+            requests: Requests::new(now),
             peers: BTreeMap::new(),
             others: Vec::new(),
-            sent: VecDeque::new(),
-            beat: 0,
-            next_beat: now,
-            ticket: None,
-            tickets: 0,
-            doubt: true,
-            maybe: None,
-            inflight: None,
-            reading: None,
-            want_read: true,
-            read_not_before: now,
-            propose_not_before: now,
-            next_poll: now,
-            requests: 0,
-            gone: None,
-            lead_since: now,
-            claim_at: None,
-            claimed: None,
-            released: None,
-            go_ok: None,
-            gone_epoch: None,
-            won: None,
-            held: None,
-            inherited: None,
-            restored: None,
-            lease_life: Duration::ZERO,
-            fit: false,
-            fit_known: false,
-            priority: 0,
-            better_since: None,
-            switch: None,
-            forget: None,
-            forgot: None,
-            ready: true,
-            stopping: false,
-            parking: false,
-            epoch_since: now,
-            started: now,
+            promises: Promises::new(now),
+            right: Right::default(),
+            leading: Leading::new(now),
+            handover: Handover::default(),
+            wishes: Wishes::default(),
             actions: VecDeque::new(),
             wake: now,
             now,
@@ -253,7 +127,7 @@ impl Election {
         };
         #[cfg(test)]
         if e.broken(super::types::Fault::NoRestartSilence) {
-            e.last_ack = Time::ZERO;
+            e.promises.last_ack = Time::ZERO;
         }
         e.advance(now);
         e
@@ -263,11 +137,15 @@ impl Election {
     /// The addresses stay until the right ends or the record shows another epoch. Meanwhile this process acquires its
     /// own rights.
     pub fn adopt(&mut self, inherited: Inherited, now: Time) {
-        if inherited.epoch > MAX_EPOCH || inherited.until <= now || self.held.is_some() || self.view.is_some() {
+        if inherited.epoch > MAX_EPOCH
+            || inherited.until <= now
+            || self.right.held.is_some()
+            || self.etcd.view.is_some()
+        {
             return;
         }
-        self.inherited = Some(inherited);
-        self.top_epoch = self.top_epoch.max(inherited.epoch);
+        self.right.inherited = Some(inherited);
+        self.promises.top_epoch = self.promises.top_epoch.max(inherited.epoch);
         self.take(inherited.epoch, inherited.until, HoldKind::Inherited, now);
         self.advance(now);
     }
@@ -291,19 +169,19 @@ impl Election {
     /// Epoch, end and basis of this node's hold. Compare the end with the clock at each use.
     #[must_use]
     pub fn hold(&self) -> Option<(u64, Time, HoldKind)> {
-        self.held.map(|h| (h.epoch, h.until, h.kind))
+        self.right.held.map(|h| (h.epoch, h.until, h.kind))
     }
 
     /// The record from the last read.
     #[must_use]
     pub fn record(&self) -> Option<&Record> {
-        self.record.as_deref()
+        self.etcd.record.as_deref()
     }
 
     /// The fault of an unusable record in etcd.
     #[must_use]
     pub fn unreadable(&self) -> Option<&str> {
-        self.unreadable.as_deref()
+        self.etcd.unreadable.as_deref()
     }
 
     /// When a node was last heard in this election, with its fitness and priority.
@@ -315,14 +193,16 @@ impl Election {
     /// This node's fitness and priority, as last set.
     #[must_use]
     pub const fn own_fitness(&self) -> (bool, u16) {
-        (self.fit, self.priority)
+        (self.node.fit, self.node.priority)
     }
 
     /// This node's current role.
     #[must_use]
     pub fn role(&self) -> Role {
-        let Some(r) = &self.record else { return if self.held.is_some() { Role::Master } else { Role::Unknown } };
-        match &self.held {
+        let Some(r) = &self.etcd.record else {
+            return if self.right.held.is_some() { Role::Master } else { Role::Unknown };
+        };
+        match &self.right.held {
             Some(h) if h.epoch == r.epoch => Role::Master,
             _ if self.leaving(r) => Role::Leaving,
             _ if r.master == self.s.me => Role::Waiting,
@@ -331,11 +211,13 @@ impl Election {
     }
 
     pub(super) fn leaving(&self, r: &Record) -> bool {
-        r.handover.as_deref() == Some(&self.s.me) && self.gone_epoch != Some(r.epoch)
+        r.handover.as_deref() == Some(&self.s.me) && self.handover.gone_epoch != Some(r.epoch)
     }
 
     pub(super) fn designated(&self, r: &Record) -> bool {
-        r.master == self.s.me && r.handover.as_deref().is_some_and(|o| o != self.s.me) && self.go_ok != Some(r.epoch)
+        r.master == self.s.me
+            && r.handover.as_deref().is_some_and(|o| o != self.s.me)
+            && self.handover.go_ok != Some(r.epoch)
     }
 
     /// Handles the passage of time.
@@ -345,34 +227,34 @@ impl Election {
 
     /// Sets the lease after a grant, a renewal or a loss. Set a new lease only when the node's key is bound to it.
     pub fn set_lease(&mut self, lease: Option<LeaseState>, now: Time) {
-        if lease.map(|l| l.id) != self.lease.map(|l| l.id) {
-            self.want_read = true;
+        if lease.map(|l| l.id) != self.node.lease.map(|l| l.id) {
+            self.requests.want_read = true;
             // Other nodes send nothing until this node owns its name in etcd.
-            if self.lease.is_none() {
-                self.silence = now;
+            if self.node.lease.is_none() {
+                self.promises.silence = now;
             }
             // Requests refused for lack of a lease need not wait longer: a restarted process has only the rest of a
             // hold.
-            self.read_not_before = now;
+            self.requests.read_not_before = now;
             // `alive` may be bound to the lost lease, and only `alive` kept others from a slow takeover.
-            if self.lease.is_some() {
-                self.inherited = None;
+            if self.node.lease.is_some() {
+                self.right.inherited = None;
             }
         }
-        self.lease_life = self.lease_life.max(lease.map_or(Duration::ZERO, |l| l.until.since(now)));
-        self.lease = lease;
+        self.node.lease_life = self.node.lease_life.max(lease.map_or(Duration::ZERO, |l| l.until.since(now)));
+        self.node.lease = lease;
         self.advance(now);
     }
 
     /// Requests a read of the view at once.
     pub(super) fn want_read(&mut self, now: Time) {
-        self.want_read = true;
-        self.read_not_before = now;
+        self.requests.want_read = true;
+        self.requests.read_not_before = now;
     }
 
     /// Sets the local server's health.
     pub fn set_fitness(&mut self, fit: bool, priority: u16, now: Time) {
-        (self.fit, self.fit_known, self.priority) = (fit, true, priority);
+        (self.node.fit, self.node.fit_known, self.node.priority) = (fit, true, priority);
         self.advance(now);
     }
 
@@ -380,19 +262,19 @@ impl Election {
     /// neither contends nor takes over. It keeps a present hold until it can hand over, because no other node answers
     /// meanwhile.
     pub fn set_ready(&mut self, ready: bool, now: Time) {
-        self.ready = ready;
+        self.node.ready = ready;
         self.advance(now);
     }
 
     /// A key of the instance or of the nodes changed, or a watch reports a possible change.
     pub fn hint(&mut self, now: Time) {
-        self.want_read = true;
+        self.requests.want_read = true;
         self.advance(now);
     }
 
     /// Confirms that the addresses held under `epoch` are down.
     pub fn released(&mut self, epoch: u64, now: Time) {
-        self.released = self.released.max(Some(epoch));
+        self.handover.released = self.handover.released.max(Some(epoch));
         self.advance(now);
     }
 
@@ -412,7 +294,8 @@ impl Election {
     }
 
     pub(super) fn send(&mut self, to: Arc<str>, kind: Kind, epoch: u64) {
-        let message = Message { kind, epoch, fit: self.fit, priority: self.priority, told: Some(self.s.told) };
+        let message =
+            Message { kind, epoch, fit: self.node.fit, priority: self.node.priority, reported: Some(self.s.reported) };
         self.actions.push_back(Action::Send { to, message });
     }
 
@@ -429,7 +312,7 @@ impl Election {
 
     /// First instant after the end of every promise of this node.
     pub(super) fn quiet_at(&self) -> Time {
-        self.last_ack + self.long_hold()
+        self.promises.last_ack + self.long_hold()
     }
 
     /// The pause of automatic changes of master, if an operator set one.
@@ -439,19 +322,19 @@ impl Election {
         if self.broken(super::types::Fault::PauseForgotten) {
             return None;
         }
-        self.view.as_ref().and_then(|v| v.paused.as_deref())
+        self.etcd.view.as_ref().and_then(|v| v.paused.as_deref())
     }
 
     /// Whether `alive` is ours, in this epoch, with our present lease.
     pub(super) fn alive_is_ours(&self, r: &Record) -> bool {
-        let alive: Option<Alive> = self.view.as_ref().and_then(|v| v.alive);
-        self.lease.is_some_and(|l| alive == Some(Alive { epoch: r.epoch, lease: l.id }))
+        let alive: Option<Alive> = self.etcd.view.as_ref().and_then(|v| v.alive);
+        self.node.lease.is_some_and(|l| alive == Some(Alive { epoch: r.epoch, lease: l.id }))
     }
 
     /// Updates the names of other nodes after a new record or view.
     pub(super) fn name_others(&mut self) {
-        let members = self.record.iter().flat_map(|r| r.members.iter());
-        let nodes = self.view.iter().flat_map(|v| v.nodes.iter());
+        let members = self.etcd.record.iter().flat_map(|r| r.members.iter());
+        let nodes = self.etcd.view.iter().flat_map(|v| v.nodes.iter());
         let names: BTreeSet<&String> = members.chain(nodes).filter(|n| **n != self.s.me).take(MAX_PEERS).collect();
         if !names.iter().map(|n| n.as_str()).eq(self.others.iter().map(|n| &**n)) {
             self.others = names.into_iter().map(|n| n.as_str().into()).collect();
@@ -462,11 +345,11 @@ impl Election {
     pub(super) fn advance(&mut self, now: Time) {
         // After a stall, queued messages may still be unread.
         if now > self.wake + self.s.heartbeat {
-            self.silence = now;
+            self.promises.silence = now;
         }
         (self.wake, self.now) = (Time::FAR, now);
         self.settle_hold(now);
-        match self.record.clone() {
+        match self.etcd.record.clone() {
             Some(r) if self.leaving(&r) => self.hand_over(&r, now),
             Some(r) if self.designated(&r) => self.claim(&r, now),
             Some(r) if r.master == self.s.me => self.lead(&r, now),

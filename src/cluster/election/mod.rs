@@ -23,6 +23,6 @@ mod types;
 pub use machine::Election;
 pub use outcome::Outcome;
 pub use types::{
-    Action, Candidate, Cause, Commit, Failure, HoldKind, Inherited, Kind, LeaseState, Message, Request, Role, Settings,
-    Told,
+    Action, Candidate, Cause, Commit, Failure, HoldKind, Inherited, Kind, LeaseState, MasterChange, Message,
+    ReportedSettings, Request, Role, Settings,
 };

@@ -1,7 +1,7 @@
 //! One node alone with its inputs, for rules that a whole cluster would hide.
 
 use super::types::Fault;
-use super::{Action, Election, Failure, Kind, LeaseState, Message, Request, Settings, Told};
+use super::{Action, Election, Failure, Kind, LeaseState, Message, ReportedSettings, Request, Settings};
 use crate::cluster::record::{Alive, Record, Recorded, SCHEMA, Terms, View};
 use crate::cluster::settings::digest_of_vips;
 use crate::time::Time;
@@ -40,7 +40,11 @@ impl Alone {
             heartbeat: BEAT,
             hold: HOLD,
             drift: 0.01,
-            told: Told { terms: Terms::new(HOLD, 0.01), vips: digest_of_vips(&BTreeSet::new()), others: 0 },
+            reported: ReportedSettings {
+                terms: Terms::new(HOLD, 0.01),
+                vips: digest_of_vips(&BTreeSet::new()),
+                others: 0,
+            },
             vips: BTreeSet::new(),
             preempt: false,
             preempt_delay: Duration::ZERO,
@@ -99,7 +103,7 @@ impl Alone {
                     self.election.handle_reply(id, true, self.view(), self.now);
                 }
                 Action::Send { message, .. } if matches!(message.kind, Kind::Beat { .. }) => self.beats.push(self.now),
-                Action::Take { .. } => self.taken += 1,
+                Action::Take(_) => self.taken += 1,
                 _ => {}
             }
         }
@@ -130,7 +134,11 @@ impl Alone {
     fn ack(&mut self) {
         let beat = u64::try_from(self.beats.len()).unwrap();
         let kind = Kind::Ack { beat, boot: 1, vouch: true };
-        self.election.handle_message("b", Message { kind, epoch: 3, fit: true, priority: 100, told: None }, self.now);
+        self.election.handle_message(
+            "b",
+            Message { kind, epoch: 3, fit: true, priority: 100, reported: None },
+            self.now,
+        );
         self.settle();
     }
 
@@ -143,7 +151,7 @@ impl Alone {
             let kind = Kind::Beat { beat, boot: 9 };
             self.election.handle_message(
                 "b",
-                Message { kind, epoch: 3, fit: true, priority: 100, told: None },
+                Message { kind, epoch: 3, fit: true, priority: 100, reported: None },
                 self.now,
             );
             self.pass(HOLD / 2, false);

@@ -32,7 +32,7 @@ pub struct Settings {
     /// The instance's virtual addresses on this node.
     pub vips: BTreeSet<IpAddr>,
     /// This node's settings, as it sends them with each message.
-    pub told: Told,
+    pub reported: ReportedSettings,
     /// A disabled rule, to prove that the tests notice.
     #[cfg(test)]
     pub(crate) fault: Option<Fault>,
@@ -88,7 +88,7 @@ pub(crate) enum Fault {
 
 /// A node's settings, as it reports them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct ReportedSettings {
     /// Terms that the node counts by, unless the record names a shorter hold.
     pub terms: Terms,
     /// Digest of the instance's virtual addresses on that node.
@@ -118,7 +118,7 @@ pub struct Message {
     /// The sender's priority.
     pub priority: u16,
     /// The sender's settings; `None` from an older release.
-    pub told: Option<Told>,
+    pub reported: Option<ReportedSettings>,
 }
 
 /// The kinds of [`Message`].
@@ -212,9 +212,24 @@ pub enum Cause {
     Restarted,
 }
 
+/// A change of master to this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MasterChange {
+    /// The new epoch.
+    pub epoch: u64,
+    /// Why this node became master.
+    pub cause: Cause,
+    /// The previous master.
+    pub previous: Option<String>,
+    /// When this node detected the need.
+    pub detected: Time,
+    /// When etcd's answer confirmed it.
+    pub committed: Time,
+}
+
 /// Why a master wants another master in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(super) enum HandoverReason {
     Operator,
     Stop,
     Unfit,
@@ -242,18 +257,7 @@ pub enum Action {
         request: Request,
     },
     /// Hold the addresses from now on, until [`super::Election::hold`] says otherwise.
-    Take {
-        /// The epoch.
-        epoch: u64,
-        /// Why.
-        cause: Cause,
-        /// The previous master.
-        previous: Option<String>,
-        /// When this node detected the need.
-        detected: Time,
-        /// When etcd's answer arrived.
-        committed: Time,
-    },
+    Take(MasterChange),
     /// Drop the addresses now, and confirm with `released`.
     Drop {
         /// The epoch that was held.

@@ -6,11 +6,15 @@ fn codec(node: &str, boot: u64) -> Codec {
 }
 
 fn beat(n: u64) -> Message {
-    Message { kind: Kind::Beat { beat: n, boot: 9 }, epoch: 3, fit: true, priority: 101, told: Some(settings()) }
+    Message { kind: Kind::Beat { beat: n, boot: 9 }, epoch: 3, fit: true, priority: 101, reported: Some(settings()) }
 }
 
-fn settings() -> Told {
-    Told { terms: Terms::new(Duration::from_millis(400), 0.01), vips: 0x0102_0304_0506_0708, others: u64::MAX }
+fn settings() -> ReportedSettings {
+    ReportedSettings {
+        terms: Terms::new(Duration::from_millis(400), 0.01),
+        vips: 0x0102_0304_0506_0708,
+        others: u64::MAX,
+    }
 }
 
 #[test]
@@ -18,7 +22,7 @@ fn every_kind_comes_through_once() {
     let (mut a, mut b) = (codec("a", 1), codec("b", 2));
     for kind in [Kind::Beat { beat: 4, boot: 5 }, Kind::Ack { beat: 4, boot: 5, vouch: true }, Kind::Claimed, Kind::Go]
     {
-        let m = Message { kind, epoch: 7, fit: false, priority: 300, told: Some(settings()) };
+        let m = Message { kind, epoch: 7, fit: false, priority: 300, reported: Some(settings()) };
         let bytes = a.seal("vip", &m);
         assert_eq!(b.open(&bytes), Ok(("a".into(), "vip".into(), m)));
         assert_eq!(b.open(&bytes), Err(Rejected::Replay));
@@ -96,10 +100,10 @@ fn during_a_change_of_key_datagrams_under_either_are_opened_and_under_no_third()
 #[test]
 fn a_release_without_fields_is_understood_and_understands() {
     let mut old = codec("a", 1);
-    let bytes = old.seal("vip", &Message { told: None, ..beat(4) });
+    let bytes = old.seal("vip", &Message { reported: None, ..beat(4) });
     assert_eq!(bytes.len(), HEAD + 2 + "a".len() + "vip".len() + TAG, "no field");
     let (_, _, m) = codec("b", 2).open(&bytes).unwrap();
-    assert_eq!(m, Message { told: None, ..beat(4) });
+    assert_eq!(m, Message { reported: None, ..beat(4) });
 
     // The reverse: that release ignores the bytes between the names and the tag, up to its longest datagram.
     let longest = "x".repeat(63);
@@ -107,25 +111,25 @@ fn a_release_without_fields_is_understood_and_understands() {
     assert!(bytes.len() <= 583, "{} bytes", bytes.len());
     let names = HEAD + 2 + 2 * longest.len();
     assert_eq!(bytes.len(), names + 2 + TOLD_LEN + TAG);
-    assert!(codec("b", 2).open(&bytes).is_ok_and(|o| o.2.told == Some(settings())));
+    assert!(codec("b", 2).open(&bytes).is_ok_and(|o| o.2.reported == Some(settings())));
     // Without room for both, long names displace the fields.
     let widest = "x".repeat(255);
     let bytes = codec(&widest, 1).seal(&widest, &beat(4));
-    assert!(bytes.len() <= MAX_DATAGRAM && codec("b", 2).open(&bytes).is_ok_and(|o| o.2.told.is_none()));
+    assert!(bytes.len() <= MAX_DATAGRAM && codec("b", 2).open(&bytes).is_ok_and(|o| o.2.reported.is_none()));
 }
 
 #[test]
 fn fields_of_later_releases_are_skipped_and_cut_ones_tell_nothing() {
     let mut field = vec![TOLD, TOLD_LEN as u8];
     field.extend_from_slice(&[0_u8; TOLD_LEN]);
-    let zero = Some(Told { terms: Terms { hold_ns: 0, drift_ppm: 0 }, vips: 0, others: 0 });
-    assert_eq!(told(&field), zero);
-    assert_eq!(told(&[&[9, 2, 7, 7], field.as_slice()].concat()), zero, "after one that is not known");
+    let zero = Some(ReportedSettings { terms: Terms { hold_ns: 0, drift_ppm: 0 }, vips: 0, others: 0 });
+    assert_eq!(reported(&field), zero);
+    assert_eq!(reported(&[&[9, 2, 7, 7], field.as_slice()].concat()), zero, "after one that is not known");
     let mut longer = field.clone();
     longer[1] += 1;
     longer.push(5);
-    assert_eq!(told(&longer), zero, "a value that was added to");
+    assert_eq!(reported(&longer), zero, "a value that was added to");
     for len in 0..field.len() {
-        assert_eq!(told(&field[..len]), None, "cut at {len}");
+        assert_eq!(reported(&field[..len]), None, "cut at {len}");
     }
 }

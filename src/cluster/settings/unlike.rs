@@ -1,7 +1,7 @@
 //! Tracks differences between this node's settings and those that other nodes report. Each change is reported once.
 
 use super::{ADDRESSES, Described, Difference, UNTOLD};
-use crate::cluster::election::Told;
+use crate::cluster::election::ReportedSettings;
 use crate::cluster::record::NodeEntry;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,11 +18,11 @@ pub enum Change {
 
 /// What another node reported.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct There {
+struct OtherNode {
     /// From its key in etcd: its version and its settings.
     entry: Option<(String, Option<Described>)>,
     /// From its messages, for each instance; `None` means messages without settings.
-    told: BTreeMap<String, Option<Told>>,
+    reported: BTreeMap<String, Option<ReportedSettings>>,
 }
 
 /// Tracks the settings of all other nodes.
@@ -30,17 +30,17 @@ struct There {
 pub struct Unlike {
     ours: Described,
     /// What this node itself reports for each instance.
-    told: BTreeMap<String, Told>,
+    reported: BTreeMap<String, ReportedSettings>,
     version: &'static str,
-    nodes: BTreeMap<String, There>,
+    nodes: BTreeMap<String, OtherNode>,
     found: BTreeSet<Difference>,
 }
 
 impl Unlike {
-    /// Creates the tracker of a node with these settings, which reports `told` for its instances.
+    /// Creates the tracker of a node with these settings. `reported`: what it reports for each of its instances.
     #[must_use]
-    pub fn new(ours: Described, told: BTreeMap<String, Told>, version: &'static str) -> Self {
-        Self { ours, told, version, nodes: BTreeMap::new(), found: BTreeSet::new() }
+    pub fn new(ours: Described, reported: BTreeMap<String, ReportedSettings>, version: &'static str) -> Self {
+        Self { ours, reported, version, nodes: BTreeMap::new(), found: BTreeSet::new() }
     }
 
     /// Current differences, ordered by node.
@@ -59,17 +59,17 @@ impl Unlike {
     }
 
     /// Takes in a message from another node and returns the resulting changes.
-    pub fn heard(&mut self, node: &str, instance: &str, told: Option<Told>) -> Vec<Change> {
+    pub fn heard(&mut self, node: &str, instance: &str, reported: Option<ReportedSettings>) -> Vec<Change> {
         match self.of(node) {
-            Some(there) if there.told.get(instance) != Some(&told) => {
-                there.told.insert(instance.to_owned(), told);
+            Some(there) if there.reported.get(instance) != Some(&reported) => {
+                there.reported.insert(instance.to_owned(), reported);
             }
             _ => return Vec::new(),
         }
         self.compare()
     }
 
-    fn of(&mut self, node: &str) -> Option<&mut There> {
+    fn of(&mut self, node: &str) -> Option<&mut OtherNode> {
         let room = self.nodes.len() < MAX_NODES || self.nodes.contains_key(node);
         room.then(|| self.nodes.entry(node.to_owned()).or_default())
     }
@@ -87,7 +87,7 @@ impl Unlike {
         changes
     }
 
-    fn at(&self, node: &str, there: &There) -> Vec<Difference> {
+    fn at(&self, node: &str, there: &OtherNode) -> Vec<Difference> {
         let one = |instance: Option<&String>, setting: &str, here: String, there: &str, excludes: bool| Difference {
             node: node.to_owned(),
             instance: instance.cloned(),
@@ -103,22 +103,22 @@ impl Unlike {
         }
         if let Some(settings) = settings {
             all.extend(self.ours.differences(node, settings));
-        } else if there.told.values().any(Option::is_none) {
+        } else if there.reported.values().any(Option::is_none) {
             let hold = self.ours.node.get("timing.hold").cloned().unwrap_or_default();
             all.push(one(None, "timing.hold", hold, UNTOLD, false));
         }
         // While etcd lacks the values, heartbeats still show that a setting differs, though not which.
-        for (instance, told) in &there.told {
-            let (Some(told), Some(ours)) = (told, self.told.get(instance)) else { continue };
+        for (instance, reported) in &there.reported {
+            let (Some(reported), Some(ours)) = (reported, self.reported.get(instance)) else { continue };
             let named =
                 |setting: &str| all.iter().any(|d| d.setting == setting && d.instance.as_ref() == Some(instance));
             let value = |setting: &str| {
                 self.ours.instances.get(instance).and_then(|n| n.get(setting)).cloned().unwrap_or_default()
             };
-            if told.vips != ours.vips && !named(ADDRESSES) {
+            if reported.vips != ours.vips && !named(ADDRESSES) {
                 all.push(one(Some(instance), ADDRESSES, value(ADDRESSES), UNTOLD, true));
             }
-            if told.others != ours.others && settings.is_none_or(|s| !s.instances.contains_key(instance)) {
+            if reported.others != ours.others && settings.is_none_or(|s| !s.instances.contains_key(instance)) {
                 all.push(one(Some(instance), "settings", "others".to_owned(), UNTOLD, false));
             }
         }

@@ -1,13 +1,13 @@
 //! A leg about which nothing is known yet, except where its messages went.
 
-use super::super::report::{Hold, Leg, Side, State};
+use super::super::report::{Hold, Leg, LegDirection, State};
 use crate::sip::Transport;
 use std::net::SocketAddr;
 
 impl Leg {
     /// The leg between these addresses, everything else empty.
     pub(super) const fn blank(
-        direction: Side,
+        direction: LegDirection,
         transport: Transport,
         local_addr: SocketAddr,
         remote_addr: SocketAddr,

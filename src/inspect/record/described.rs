@@ -1,6 +1,6 @@
 //! A leg's media, from its descriptions and from the tracker.
 
-use super::super::report::{Crypto, Description, End, Hold, Leg, Media, Side, Timer};
+use super::super::report::{Crypto, Description, End, Hold, Leg, LegDirection, Media, Timer};
 use super::super::rtp::MAX_LINES;
 use super::{Learnt, Record, text};
 use crate::calls::model::{self, Direction};
@@ -25,7 +25,7 @@ impl Record {
                     false,
                     l.map(|l| l.0.clone()),
                     r.map(|r| r.0.clone()),
-                    self.side == Side::Inbound,
+                    self.side == LegDirection::Inbound,
                 )
             })
             .collect()
@@ -105,7 +105,7 @@ impl Learnt {
             refresher: if t.local_refreshes { End::Local } else { End::Remote },
         });
         let hold = hold(media.iter().find(|m| m.kind.eq_ignore_ascii_case("audio")));
-        let side = if inbound { Side::Inbound } else { Side::Outbound };
+        let direction = if inbound { LegDirection::Inbound } else { LegDirection::Outbound };
         Self {
             partial: leg.partial,
             leg: Leg {
@@ -125,7 +125,7 @@ impl Learnt {
                 allow: lossy(&leg.allow),
                 supported: lossy(&leg.supported),
                 media,
-                ..Leg::blank(side, leg.transport, leg.local_addr, leg.remote_addr)
+                ..Leg::blank(direction, leg.transport, leg.local_addr, leg.remote_addr)
             },
         }
     }

@@ -1,7 +1,7 @@
 //! Calls with every outcome.
 
 use super::build::{Hop, Shot, audio, file, ip, paced, pcap};
-use super::report::{By, Side, State};
+use super::report::{By, LegDirection, State};
 use super::{InspectSettings, only, run, told, with_vip};
 use crate::calls::model::Pairing;
 
@@ -33,7 +33,7 @@ fn a_call_from_phone_to_phone_is_told_though_there_is_no_server() {
     assert_eq!((c.started_ms, c.ringing_ms, c.answered_ms), (start, Some(start + 200), Some(start + 300)));
     assert_eq!((c.ended_ms, c.duration_ms), (Some(start + 500), Some(200)));
     let [l] = c.legs.as_slice() else { panic!("{c:#?}") };
-    assert_eq!((l.direction, l.local_tag.as_str(), l.remote_tag.as_str()), (Side::Inbound, "tc", "fc"));
+    assert_eq!((l.direction, l.local_tag.as_str(), l.remote_tag.as_str()), (LegDirection::Inbound, "tc", "fc"));
     assert_eq!((l.local_cseq, l.remote_cseq, l.messages, l.partial), (Some(7), Some(1), 7, false));
     assert_eq!((l.remote_target.as_str(), l.media.len()), ("sip:1000@10.0.0.1:5060", 1));
 }
@@ -58,7 +58,7 @@ fn both_legs_of_a_b2bua_are_one_call() {
         (Some(Pairing::Evidence), 2, State::Ended, Some(By::Callee))
     );
     assert!(c.through_server && c.stored_id.is_some());
-    assert_eq!(c.legs.iter().map(|l| l.direction).collect::<Vec<_>>(), [Side::Inbound, Side::Outbound]);
+    assert_eq!(c.legs.iter().map(|l| l.direction).collect::<Vec<_>>(), [LegDirection::Inbound, LegDirection::Outbound]);
     assert_eq!(c.to.address, Some(B.parse().unwrap()));
 }
 

@@ -1,14 +1,14 @@
 use super::*;
 use crate::pbx::ConnectedKind;
 use crate::pbx::bridges::Place;
-use crate::pbx::bridges::Told;
+use crate::pbx::bridges::ServerReports;
 use crate::pbx::questions::WINDOW;
 
 /// Both ends of a conversation: the server's messages, and the client's result.
 struct Talk {
     ami: Ami,
     now: Time,
-    told: Told,
+    told: ServerReports,
     facts: Vec<Fact>,
     /// Unanswered actions, as `(ActionID, text)`.
     asked: Vec<(String, String)>,
@@ -18,7 +18,7 @@ impl Talk {
     fn new() -> Self {
         let now = Time::from_millis(1000);
         let ami = Ami::new("keepcall", "s3cret", now);
-        let mut talk = Self { ami, now, told: Told::default(), facts: Vec::new(), asked: Vec::new() };
+        let mut talk = Self { ami, now, told: ServerReports::default(), facts: Vec::new(), asked: Vec::new() };
         talk.say("Asterisk Call Manager/5.0.4\r\n");
         talk
     }

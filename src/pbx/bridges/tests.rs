@@ -5,17 +5,17 @@ fn s(text: &str) -> String {
     text.to_owned()
 }
 
-fn channel(told: &mut Told, name: &str) {
+fn channel(told: &mut ServerReports, name: &str) {
     told.handle(&Fact::Channel { channel: s(name), is_sip: true });
     told.handle(&Fact::Dialog { channel: s(name), call_id: name.as_bytes().to_vec() });
 }
 
-fn enter(told: &mut Told, bridge: &str, name: &str) -> Vec<Box<[u8]>> {
+fn enter(told: &mut ServerReports, bridge: &str, name: &str) -> Vec<Box<[u8]>> {
     told.handle(&Fact::Enter { bridge: s(bridge), channel: s(name) })
 }
 
-fn live() -> Told {
-    let mut told = Told::default();
+fn live() -> ServerReports {
+    let mut told = ServerReports::default();
     told.handle(&Fact::Begin);
     told.handle(&Fact::Complete);
     told

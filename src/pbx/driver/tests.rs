@@ -1,5 +1,5 @@
 use super::*;
-use crate::pbx::bridges::Told;
+use crate::pbx::bridges::ServerReports;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream as Socket};
 use std::time::Instant;
@@ -38,7 +38,11 @@ fn serve(listener: &TcpListener, login: &str) -> Socket {
     socket
 }
 
-async fn until(server: &mut Server, told: &mut Told, what: impl Fn(&ServerStatus, &Told) -> bool) -> Vec<Fact> {
+async fn until(
+    server: &mut Server,
+    told: &mut ServerReports,
+    what: impl Fn(&ServerStatus, &ServerReports) -> bool,
+) -> Vec<Fact> {
     let end = Instant::now() + LONG;
     let mut facts = Vec::new();
     while !what(&server.status(), told) {
@@ -58,7 +62,7 @@ async fn a_connection_is_made_again_and_its_end_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let secret_file = dir.path().join("secret");
     let mut server = Server::start(Login::Ami { address, user: "u".into(), secret_file: secret_file.clone() });
-    let mut told = Told::default();
+    let mut told = ServerReports::default();
     // No file, then a wrong secret, then the right one. Each attempt reads the file again.
     until(&mut server, &mut told, |s, _| s.error.as_deref().is_some_and(|e| e.contains("cannot read"))).await;
     std::fs::write(&secret_file, "s\n").unwrap();

@@ -2,12 +2,12 @@
 //! `Content-Length` bytes; percent-encoded values in events; answers in the order of the commands.
 
 use super::*;
-use crate::pbx::bridges::{Place, Told};
+use crate::pbx::bridges::{Place, ServerReports};
 
 struct Talk {
     esl: Esl,
     now: Time,
-    told: Told,
+    told: ServerReports,
     sent: VecDeque<String>,
 }
 
@@ -37,7 +37,8 @@ const C: &str = "2cc33333-5183-11e1-b24c-f527b57af954";
 impl Talk {
     fn new() -> Self {
         let now = Time::from_millis(1000);
-        let mut talk = Self { esl: Esl::new("ClueCon", now), now, told: Told::default(), sent: VecDeque::new() };
+        let mut talk =
+            Self { esl: Esl::new("ClueCon", now), now, told: ServerReports::default(), sent: VecDeque::new() };
         talk.say("Content-Type: auth/request\n\n");
         talk
     }

@@ -12,7 +12,7 @@ mod tags;
 
 use super::planner::{self, Action, NoRoom, Piece, Planner};
 use super::present::Present;
-use super::table::{self, SETS, Why};
+use super::table::{self, DropReason, SETS};
 use crate::calls::model::Flow;
 use crate::recovery::permitted::{Ground, Refusal};
 use crate::vip::nfnl::{Batch, Data, Family, Found, Link, NfnlError};
@@ -326,12 +326,19 @@ impl KernelRelay {
     /// The kernel refused.
     pub async fn refused(&self) -> Result<RefusedPackets, RelayError> {
         let found = self.reasons().await.map_err(|e| self.uncounted(e))?;
-        let of = |why: Why| found.iter().filter(|one| one.key == why.key().as_bytes()).map(|one| one.packets).sum();
-        Ok(RefusedPackets { payload: of(Why::Payload), parts: of(Why::Part), this_host: of(Why::ThisHost) })
+        let of =
+            |why: DropReason| found.iter().filter(|one| one.key == why.key().as_bytes()).map(|one| one.packets).sum();
+        Ok(RefusedPackets {
+            payload: of(DropReason::Payload),
+            parts: of(DropReason::Part),
+            this_host: of(DropReason::ThisHost),
+        })
     }
 
     async fn reasons(&self) -> Result<Vec<Found>, NfnlError> {
-        self.counters.get(Family::Inet, &self.table, table::REFUSED, Why::ALL.map(Why::key).to_vec()).await
+        self.counters
+            .get(Family::Inet, &self.table, table::REFUSED, DropReason::ALL.map(DropReason::key).to_vec())
+            .await
     }
 
     fn uncounted(&self, source: NfnlError) -> RelayError {
@@ -376,7 +383,7 @@ impl KernelRelay {
 
     /// Whether the rules and drop reasons are in place. False if they cannot be read.
     async fn is_in_force(&self, rules: &Signed) -> bool {
-        self.reasons().await.is_ok_and(|found| found.len() == Why::ALL.len())
+        self.reasons().await.is_ok_and(|found| found.len() == DropReason::ALL.len())
             && self.counters.rules(Family::Inet, &self.table).await.is_ok_and(|there| rules.is_in_force(&there))
     }
 

@@ -80,7 +80,7 @@ enum Class {
 
 /// The request for a call.
 #[derive(Debug)]
-struct Wanted {
+struct CallRequest {
     keys: Vec<Key>,
     emergency: bool,
 }
@@ -94,7 +94,7 @@ struct Due {
 
 /// Record of the piece handed out.
 #[derive(Debug, Default)]
-struct UnderWay {
+struct PieceUnderWay {
     /// Numbers freed by the piece.
     given_up: Vec<u16>,
     /// Number of flows changed by the piece.
@@ -104,7 +104,7 @@ struct UnderWay {
 /// The requested state, the state in force, and the queue of differences.
 #[derive(Debug, Default)]
 pub(super) struct Planner {
-    calls: BTreeMap<String, Wanted>,
+    calls: BTreeMap<String, CallRequest>,
     // Requested flow for each key, with its call.
     wanted: HashMap<Key, (Flow, String)>,
     // Flow for each key once the pending piece is done, with its number.
@@ -122,7 +122,7 @@ pub(super) struct Planner {
     tag: u8,
     // The state in force is known.
     known: bool,
-    under_way: Option<UnderWay>,
+    under_way: Option<PieceUnderWay>,
     // Flows in a piece. The largest size until the kernel's speed is known.
     size: Option<usize>,
     unbroken: bool,
@@ -171,7 +171,7 @@ impl Planner {
         }
         let emergency = emergency && !keys.is_empty();
         if !keys.is_empty() {
-            self.calls.insert(call.to_owned(), Wanted { keys, emergency });
+            self.calls.insert(call.to_owned(), CallRequest { keys, emergency });
         }
         let class = if touched.iter().any(|key| self.present.contains_key(key)) { Class::Wrong } else { Class::New };
         self.enqueue(call, touched, if emergency { Class::Emergency } else { class });
@@ -215,7 +215,7 @@ impl Planner {
 
     /// The handed out piece is in force. `took` is its duration.
     pub(super) fn handle_done(&mut self, took: Duration) {
-        let UnderWay { given_up, flows } = self.under_way.take().unwrap_or_default();
+        let PieceUnderWay { given_up, flows } = self.under_way.take().unwrap_or_default();
         self.free.extend(given_up);
         let size = self.size.unwrap_or(LARGEST);
         self.size = Some(if took > TARGET {
@@ -313,7 +313,7 @@ impl Planner {
         if !self.strays.is_empty() {
             let rest = self.strays.len().saturating_sub(size * ELEMENTS);
             let strays = self.strays.split_off(rest);
-            self.under_way = Some(UnderWay { given_up: Vec::new(), flows: strays.len() / ELEMENTS });
+            self.under_way = Some(PieceUnderWay { given_up: Vec::new(), flows: strays.len() / ELEMENTS });
             return Piece { strays, ..Piece::default() };
         }
         if self.free.len() + MAX_FLOWS.saturating_sub(self.used as usize) < MOST_OF_A_CALL {
@@ -330,7 +330,7 @@ impl Planner {
                 break;
             }
         }
-        self.under_way = Some(UnderWay { given_up: std::mem::take(&mut work.given_up), flows: work.changed });
+        self.under_way = Some(PieceUnderWay { given_up: std::mem::take(&mut work.given_up), flows: work.changed });
         self.close(work)
     }
 

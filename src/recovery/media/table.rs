@@ -68,7 +68,7 @@ pub(super) const REFUSED: &str = "refused";
 
 /// Reason for dropping a flow's packet: its key in the set [`REFUSED`], as a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
+pub(super) enum DropReason {
     /// The payload is not what phones send: RTP, RTCP, STUN or DTLS, or agreed UDPTL.
     Payload = 1,
     /// A fragment, or a packet with headers between IP and UDP. Its payload cannot be checked.
@@ -77,7 +77,7 @@ pub(super) enum Why {
     ThisHost = 3,
 }
 
-impl Why {
+impl DropReason {
     pub(super) const ALL: [Self; 3] = [Self::Payload, Self::Part, Self::ThisHost];
 
     pub(super) fn key(self) -> Data {
@@ -96,7 +96,7 @@ impl Why {
 /// RTP and RTCP have version 2 (RFC 3550) and at least 8 bytes. All other packets take the longer path. The bytes are
 /// matched by their offset behind the UDP header, which every kernel with nftables supports.
 fn passes(v: u8, whole: &str) -> String {
-    let (payload, part) = (Why::Payload.rule(), Why::Part.rule());
+    let (payload, part) = (DropReason::Payload.rule(), DropReason::Part.rule());
     format!(
         "chain to{v} {{\n{whole} @th,64,8 & 0xc0 == 0x80 udp length >= 16 goto send{v}\ngoto other{v}\n}}\n\
          chain other{v} {{\n{whole} goto odd{v}\n{part}\ndrop\n}}\n\
@@ -239,10 +239,10 @@ pub(super) fn rules(table: &str, tag: u8, vips: &[IpAddr]) -> Signed {
         output.push_str("icmpv6 type nd-redirect drop\n");
     }
     let (first, last) = (mark(tag, 0), mark(tag, u16::MAX));
-    let all = Why::ALL.map(|why| (why as u32).to_string()).join(", ");
+    let all = DropReason::ALL.map(|why| (why as u32).to_string()).join(", ");
     let _ = writeln!(text, "set {REFUSED} {{ type mark; counter; elements = {{ {all} }} }}");
     // A packet with a destination written by the relay never ends here, whatever addresses this host has.
-    let input = format!("meta mark {first:#x}-{last:#x} meta l4proto udp {}\n", Why::ThisHost.rule());
+    let input = format!("meta mark {first:#x}-{last:#x} meta l4proto udp {}\n", DropReason::ThisHost.rule());
     let mut post = String::new();
     for (v, name, want) in [(4, "ipv4", IpAddr::is_ipv4 as fn(&IpAddr) -> bool), (6, "ipv6", IpAddr::is_ipv6)] {
         if vips.iter().any(want) {

@@ -3,7 +3,7 @@ use super::super::tests::a_call;
 use super::*;
 use crate::calls::model::CallEvent;
 
-fn taken(id: &str, delete: bool) -> Taken {
+fn taken(id: &str, delete: bool) -> InFlight {
     let mut q = Queue::new(1);
     q.push(if delete {
         CallEvent::Delete { id: id.into(), reason: "" }

@@ -11,11 +11,11 @@ fn gone(id: &str) -> CallEvent {
     CallEvent::Delete { id: id.into(), reason: "BYE" }
 }
 
-fn all(q: &mut Queue) -> Vec<Taken> {
+fn all(q: &mut Queue) -> Vec<InFlight> {
     q.take(usize::MAX, |_| true)
 }
 
-fn ids(batch: &[Taken]) -> Vec<String> {
+fn ids(batch: &[InFlight]) -> Vec<String> {
     batch.iter().map(|t| if t.change == Change::Delete { format!("-{}", t.id) } else { t.id.clone() }).collect()
 }
 

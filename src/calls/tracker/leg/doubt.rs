@@ -35,6 +35,17 @@ impl Silence {
     }
 }
 
+/// How long the leg still lives. `doubt.rs` decides it; each message is noted by the file that handles it.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::calls::tracker) struct Life {
+    /// Time of the last message.
+    pub(in crate::calls::tracker) last: Time,
+    /// Why it has little time left, and since when.
+    pub(in crate::calls::tracker) ending: Option<(Time, Ending)>,
+    /// Time of the last audio from the phone.
+    pub(in crate::calls::tracker) audio: Option<Time>,
+}
+
 /// Why a leg has little time left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::calls::tracker) enum Ending {
@@ -83,27 +94,27 @@ impl Ending {
 impl Tracked {
     /// Whether the leg is up, but may be over.
     pub(in crate::calls::tracker) fn is_doubted(&self) -> bool {
-        self.leg.state == LegState::Confirmed && self.ending.is_some_and(|(_, why)| why.is_doubt())
+        self.leg.state == LegState::Confirmed && self.life.ending.is_some_and(|(_, why)| why.is_doubt())
     }
 
     /// Raises a doubt. An earlier reason keeps its time, unless it is a weaker doubt.
     pub(in crate::calls::tracker) fn doubt(&mut self, why: Ending, now: Time) {
-        match self.ending {
-            Some((_, Ending::Doubted)) if why != Ending::Doubted => self.ending = Some((now, why)),
+        match self.life.ending {
+            Some((_, Ending::Doubted)) if why != Ending::Doubted => self.life.ending = Some((now, why)),
             Some(_) => {}
-            None => self.ending = Some((now, why)),
+            None => self.life.ending = Some((now, why)),
         }
     }
 
     /// The server acts in the dialog, so the dialog is up.
     pub(in crate::calls::tracker) fn shows_life(&mut self, now: Time) {
         let crossed = |since: Time, why: Ending| why.is_bye() && now.since(since) < CROSSING;
-        self.ending = self.ending.filter(|(since, why)| !why.is_doubt() || crossed(*since, *why));
+        self.life.ending = self.life.ending.filter(|(since, why)| !why.is_doubt() || crossed(*since, *why));
     }
 
     /// End of a doubt raised at `since`. If the phone was heard and has agreed to send, its silence counts.
     fn doubted_until(&self, since: Time, why: Ending, silence: Silence) -> Time {
-        match self.audio.filter(|_| self.may_speak()) {
+        match self.life.audio.filter(|_| self.may_speak()) {
             Some(heard) => since.max(heard) + LINGER.max(silence.quiet.min(UNHEARD)),
             None if why == Ending::Refuted => since + LINGER,
             None => since + silence.unheard,
@@ -121,21 +132,21 @@ impl Tracked {
 
     /// When the leg is given up if it stays silent; see the constants in the parent module.
     pub(in crate::calls::tracker) fn expiry(&self, silence: Silence) -> Time {
-        match (self.leg.state, self.ending) {
-            (LegState::Ended, _) => self.last + LINGER,
-            (LegState::Confirmed, Some((since, why))) if why.is_doubt() && self.known != Known::Claimed => {
+        match (self.leg.state, self.life.ending) {
+            (LegState::Ended, _) => self.life.last + LINGER,
+            (LegState::Confirmed, Some((since, why))) if why.is_doubt() && self.proof.known != Known::Claimed => {
                 self.doubted_until(since, why, silence).min(self.silent_until())
             }
             (_, Some((since, _))) => since + LINGER,
-            (_, None) if self.known == Known::Claimed => self.last + LINGER,
-            (LegState::Calling | LegState::Early, None) => self.last + UNCONFIRMED,
+            (_, None) if self.proof.known == Known::Claimed => self.life.last + LINGER,
+            (LegState::Calling | LegState::Early, None) => self.life.last + UNCONFIRMED,
             (LegState::Confirmed, None) => self.silent_until(),
         }
     }
 
     /// How long the leg lives in silence.
     fn silent_until(&self) -> Time {
-        self.last
+        self.life.last
             + match self.leg.session_timer {
                 // A phone may ask for a timer of a hundred years.
                 Some(t) => {

@@ -7,7 +7,7 @@
 
 use super::Tracked;
 use crate::calls::model::{Gap, Leg, Sdp, Verbatim};
-use crate::calls::tracker::timer::Asked;
+use crate::calls::tracker::timer::RequestedTimer;
 use crate::sip::body::{Description, description};
 use crate::sip::message::{Message, Method};
 use crate::time::Time;
@@ -46,7 +46,7 @@ pub(in crate::calls::tracker) struct Pending {
     /// New target in the Contact of a target refresh request. It counts once the request is accepted (section
     /// 12.2.1.1).
     pub(in crate::calls::tracker) target: Option<Verbatim>,
-    pub(in crate::calls::tracker) timer: Asked,
+    pub(in crate::calls::tracker) timer: RequestedTimer,
     /// Source of a phone's request, if it is not yet the phone's known address.
     pub(in crate::calls::tracker) source: Option<SocketAddr>,
     /// Description in the request.
@@ -75,7 +75,7 @@ impl Pending {
             ringing: false,
             settled: false,
             target: None,
-            timer: Asked::default(),
+            timer: RequestedTimer::default(),
             source: None,
             offer: None,
             reply: None,
@@ -114,6 +114,16 @@ impl Pending {
     }
 }
 
+/// The leg's open transactions, and the descriptions that may still count. `offer_answer.rs` changes it; the files that
+/// handle requests and answers fill their transaction in, and `weight.rs` takes what has no room.
+#[derive(Clone, Debug, Default)]
+pub(in crate::calls::tracker) struct Offers {
+    pub(in crate::calls::tracker) pending: Vec<Pending>,
+    /// Offer of the first INVITE, kept once something else is in force while the INVITE is open.
+    pub(in crate::calls::tracker) first: Option<Verbatim>,
+    pub(in crate::calls::tracker) before: Option<Box<Before>>,
+}
+
 /// The descriptions that were in force before an open re-INVITE.
 #[derive(Clone, Debug)]
 pub(in crate::calls::tracker) struct Before {
@@ -133,30 +143,30 @@ impl Before {
 
 impl Tracked {
     pub(in crate::calls::tracker) fn pending_at(&self, by_server: bool, cseq: u32, method: Method) -> Option<usize> {
-        self.pending.iter().position(|o| o.is(by_server, cseq, method))
+        self.offers.pending.iter().position(|o| o.is(by_server, cseq, method))
     }
 
     /// Opens a transaction and returns its place.
     pub(in crate::calls::tracker) fn open(&mut self, new: Pending) -> usize {
-        if self.pending.len() >= MAX_PENDING {
-            self.pending.remove(0);
+        if self.offers.pending.len() >= MAX_PENDING {
+            self.offers.pending.remove(0);
         }
-        self.pending.push(new);
-        self.pending.len() - 1
+        self.offers.pending.push(new);
+        self.offers.pending.len() - 1
     }
 
     /// Drops the transaction if nothing more can come of it.
     fn close(&mut self, at: usize) {
-        if self.pending.get(at).is_some_and(|o| o.settled && o.answered && o.asked) {
+        if self.offers.pending.get(at).is_some_and(|o| o.settled && o.answered && o.asked) {
             self.drop_pending(at);
         }
     }
 
     pub(in crate::calls::tracker) fn drop_pending(&mut self, at: usize) -> Pending {
-        let gone = self.pending.remove(at);
-        if self.pending.is_empty() {
+        let gone = self.offers.pending.remove(at);
+        if self.offers.pending.is_empty() {
             // Most legs have no open transaction most of the time.
-            self.pending = Vec::new();
+            self.offers.pending = Vec::new();
         }
         gone
     }
@@ -176,7 +186,7 @@ impl Tracked {
     /// A description in a provisional response.
     pub(in crate::calls::tracker) fn early_reply(&mut self, at: usize, m: &Message<'_>) -> bool {
         let reliable = m.rseq().is_some();
-        let open = &self.pending[at];
+        let open = &self.offers.pending[at];
         // An offer in an unreliable response does not count (section 13.2.1), and neither does a repeated answer.
         if open.settled
             || open.reply.is_some()
@@ -186,33 +196,33 @@ impl Tracked {
         }
         let Some(body) = self.body(m) else { return false };
         if reliable {
-            self.pending[at].reply = Some(body);
+            self.offers.pending[at].reply = Some(body);
             self.settle(at)
         } else {
-            self.pending[at].early = Some(body);
+            self.offers.pending[at].early = Some(body);
             false
         }
     }
 
     /// A 2xx: takes its description, if one is still needed.
     pub(in crate::calls::tracker) fn final_reply(&mut self, at: usize, m: &Message<'_>) -> bool {
-        let open = &mut self.pending[at];
+        let open = &mut self.offers.pending[at];
         open.answered = true;
         let wanted = !open.settled && open.reply.is_none();
         // Only INVITE lets the other side make the offer.
         let wanted = wanted && (open.offer.is_some() || open.method == Method::Invite || !open.asked);
         if wanted && let Some(body) = self.body(m) {
-            self.pending[at].reply = Some(body);
+            self.offers.pending[at].reply = Some(body);
         }
         self.settle(at)
     }
 
     /// The ACK of a 2xx.
     pub(in crate::calls::tracker) fn closed_by_ack(&mut self, at: usize, m: &Message<'_>) -> bool {
-        self.pending[at].acked = true;
-        if !self.pending[at].settled && self.pending[at].offer.is_none() {
+        self.offers.pending[at].acked = true;
+        if !self.offers.pending[at].settled && self.offers.pending[at].offer.is_none() {
             let body = self.body(m);
-            self.pending[at].closing = body;
+            self.offers.pending[at].closing = body;
         }
         self.settle(at)
     }
@@ -225,12 +235,13 @@ impl Tracked {
         let asking =
             |o: &Pending| o.method == Method::Invite && o.by_server == by_server && number.is_none_or(|n| n == o.cseq);
         match self
+            .offers
             .pending
             .iter()
             .position(|o| asking(o) && !o.settled && o.asked && o.offer.is_none() && o.closing.is_none())
         {
             Some(at) => {
-                self.pending[at].closing = Some(body);
+                self.offers.pending[at].closing = Some(body);
                 self.settle(at);
                 None
             }
@@ -240,7 +251,7 @@ impl Tracked {
 
     /// Puts the descriptions of a transaction in force if they are certain. True if that changed the leg.
     pub(in crate::calls::tracker) fn settle(&mut self, at: usize) -> bool {
-        let Some(open) = self.pending.get(at) else { return false };
+        let Some(open) = self.offers.pending.get(at) else { return false };
         if open.settled {
             self.close(at);
             return false;
@@ -251,14 +262,14 @@ impl Tracked {
             let (sent, received) = if by_server { (offer, answer) } else { (answer, offer) };
             let (sent, received) = (sent.clone(), received.clone());
             changed = self.put_in_force(key, sent, received);
-            let apart = self.pending[at].method != Method::Invite;
-            for (n, o) in self.pending.iter_mut().enumerate() {
+            let apart = self.offers.pending[at].method != Method::Invite;
+            for (n, o) in self.offers.pending.iter_mut().enumerate() {
                 // No offer may be made while another is open (RFC 3311 section 5.1, RFC 3262 section 5), so an INVITE's
                 // offer had its answer.
                 o.settled |= n == at || apart && o.method == Method::Invite && o.offer.is_some();
             }
         } else if open.is_void() || self.is_repeated(at) {
-            self.pending[at].settled = true;
+            self.offers.pending[at].settled = true;
         } else if open.accepted() {
             changed = self.lack(Gap::Description) | self.half(at);
         }
@@ -268,7 +279,7 @@ impl Tracked {
 
     /// An accepted offer that repeats the description in force changes nothing, whatever its answer.
     fn is_repeated(&self, at: usize) -> bool {
-        let open = &self.pending[at];
+        let open = &self.offers.pending[at];
         let force = if open.by_server { &self.leg.sdp_sent } else { &self.leg.sdp_received };
         open.answered
             && open.offer.is_some()
@@ -279,7 +290,7 @@ impl Tracked {
     /// An ACK without a description shows that the 2xx had the answer. That side is known, although the offer was not
     /// seen.
     fn half(&mut self, at: usize) -> bool {
-        let open = &self.pending[at];
+        let open = &self.offers.pending[at];
         if open.asked || !open.answered || !(open.acked || open.method != Method::Invite) {
             return false;
         }
@@ -290,15 +301,15 @@ impl Tracked {
     }
 
     fn put_in_force(&mut self, (by_server, cseq): (bool, u32), sent: Verbatim, received: Verbatim) -> bool {
-        if self.newest[usize::from(by_server)].is_some_and(|n| n > cseq) {
+        if self.numbers.newest[usize::from(by_server)].is_some_and(|n| n > cseq) {
             // Overtaken: a later request of this side is already in force.
             return false;
         }
-        self.newest[usize::from(by_server)] = Some(cseq);
+        self.numbers.newest[usize::from(by_server)] = Some(cseq);
         self.keep_before();
-        if self.is_inviting() && self.first_offer.is_none() {
+        if self.is_inviting() && self.offers.first.is_none() {
             // Another fork may still answer the first offer.
-            self.first_offer = described(&self.leg, self.is_caller());
+            self.offers.first = described(&self.leg, self.is_caller());
         }
         let is = |sdp: &Option<Sdp>, body: &Verbatim| sdp.as_ref().is_some_and(|s| s.body == *body);
         let same = is(&self.leg.sdp_sent, &sent) && is(&self.leg.sdp_received, &received);
@@ -315,15 +326,16 @@ impl Tracked {
     /// Saves the session before a re-INVITE changes it ahead of its acceptance (by a reliable provisional response,
     /// PRACK or UPDATE). A refusal takes all of that back (RFC 3261 section 14.1, RFC 6141 section 3).
     fn keep_before(&mut self) {
-        if self.before.is_some() {
+        if self.offers.before.is_some() {
             return;
         }
         if let Some(open) = self
+            .offers
             .pending
             .iter()
             .find(|o| o.method == Method::Invite && !o.initial && o.asked && !o.accepted() && !o.refused)
         {
-            self.before = Some(Box::new(Before {
+            self.offers.before = Some(Box::new(Before {
                 by_server: open.by_server,
                 cseq: open.cseq,
                 sent: self.leg.sdp_sent.clone(),
@@ -335,7 +347,9 @@ impl Tracked {
 
     /// The re-INVITE is over: accepted, or refused.
     pub(in crate::calls::tracker) fn end_of_reinvite(&mut self, by_server: bool, cseq: u32, accepted: bool) -> bool {
-        let Some(before) = self.before.take_if(|b| b.by_server == by_server && b.cseq == cseq) else { return false };
+        let Some(before) = self.offers.before.take_if(|b| b.by_server == by_server && b.cseq == cseq) else {
+            return false;
+        };
         if accepted {
             return false;
         }
@@ -355,7 +369,7 @@ impl Tracked {
         let waits = |o: &Pending| (o.initial && inviting) || (o.ringing && !o.answered);
         let dead = |o: &Pending| now.since(o.since) > SETTLED_BY && !waits(o);
         let mut changed = false;
-        while let Some(at) = self.pending.iter().position(dead) {
+        while let Some(at) = self.offers.pending.iter().position(dead) {
             let gone = self.drop_pending(at);
             if !gone.settled && !gone.refused && (gone.offer.is_some() || gone.reply.is_some()) {
                 changed |= self.lack(Gap::Description);
@@ -366,11 +380,11 @@ impl Tracked {
 
     /// The offer of the first INVITE, as every fork got it.
     pub(in crate::calls::tracker) fn offer_of_invite(&self) -> Option<Verbatim> {
-        if self.late_offer {
+        if self.invite.late_offer {
             return None;
         }
-        let open = self.pending.iter().find(|o| o.initial).and_then(|o| o.offer.clone());
-        open.or_else(|| self.first_offer.clone()).or_else(|| described(&self.leg, self.is_caller()))
+        let open = self.offers.pending.iter().find(|o| o.initial).and_then(|o| o.offer.clone());
+        open.or_else(|| self.offers.first.clone()).or_else(|| described(&self.leg, self.is_caller()))
     }
 }
 

@@ -66,7 +66,7 @@ impl Tracked {
     ) -> bool {
         let all: Values<'_> = m.values(Name::RecordRoute).collect();
         let beyond: Values<'_> =
-            all.iter().take(all.len().saturating_sub(usize::from(self.own_routes))).rev().copied().collect();
+            all.iter().take(all.len().saturating_sub(usize::from(self.invite.own_routes))).rev().copied().collect();
         self.set_routes(&beyond, own)
     }
 

@@ -91,7 +91,7 @@ fn every_way_of_rfc_6337_to_exchange_descriptions_counts() {
             s.play(&line).play(&line);
         }
         assert_eq!(s.session(), (session.1.into(), session.0.into()), "{name}");
-        assert!(s.gaps().is_empty() && s.tracker.legs().all(|t| t.pending.is_empty()), "{name}");
+        assert!(s.gaps().is_empty() && s.tracker.legs().all(|t| t.offers.pending.is_empty()), "{name}");
     }
 }
 
@@ -129,7 +129,7 @@ fn an_offer_that_is_accepted_is_in_force_from_its_answer_on() {
             if ack {
                 s.play(&format!("{by}> ACK 7"));
             }
-            assert!(s.all_up()[0].pending.is_empty());
+            assert!(s.all_up()[0].offers.pending.is_empty());
         }
     }
 }

@@ -248,7 +248,7 @@ proptest! {
         prop_assert!(s.tracker.legs().count() <= CALLS.len() * 4);
         for t in s.all_up() {
             prop_assert_eq!(t.leg.partial, !t.leg.gaps.is_empty());
-            prop_assert!(t.pending.len() <= 8);
+            prop_assert!(t.offers.pending.len() <= 8);
         }
         s.wait(25 * 3_600_000);
         s.wait(33_000);

@@ -157,9 +157,9 @@ pub(super) fn carry_out(w: &mut World, node: usize, action: Action) {
             w.nodes[node].open.push((id, w.tick + PATIENCE));
             w.queue.push_back(Item::Serve { node, boot, id, request: Rc::new(request), copied: false });
         }
-        Action::Take { cause, .. } => {
+        Action::Take(change) => {
             let r = &mut w.reached;
-            *match cause {
+            *match change.cause {
                 Cause::First => &mut r.first,
                 Cause::Fast => &mut r.fast,
                 Cause::Slow => &mut r.slow,

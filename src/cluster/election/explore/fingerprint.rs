@@ -1,7 +1,13 @@
-//! The part of an election's state that decides its future. The pattern names every field, so that a new one cannot be
+//! The part of an election's state that decides its future. The patterns name every field, so that a new one cannot be
 //! forgotten: two states that differ in it would count as one, and the exploration would skip the difference.
 
-use super::{Election, InFlight, LastRead, POLL, Peer, Reading, Won};
+use super::asking::{InFlight, Reading, Requests};
+use super::lead::{Handover, Leading};
+use super::learning::{EtcdState, LastRead, LostRecord};
+use super::messages::{Peer, Promises};
+use super::rights::{Right, Won};
+use super::wishes::Wishes;
+use super::{Election, NodeState, POLL};
 use crate::cluster::election::explore::canon::Canon;
 use crate::cluster::election::types::Cause;
 use crate::cluster::record::{Recorded, View};
@@ -11,26 +17,29 @@ impl Election {
     pub(in crate::cluster::election) fn fingerprint(&self, c: &mut Canon) {
         let Self {
             s,
-            view,
-            record,
-            lost,
-            lost_since,
-            held_at_loss,
-            revision,
-            unreadable,
-            top_epoch,
-            known_terms,
-            lease,
-            last_read,
-            unseen,
-            last_ack,
-            silence,
+            // Explored nodes always have everything they need.
+            node: NodeState { lease, lease_life, fit, fit_known, priority, ready: _, started },
+            // The explored settings never hold a change down and never count one as quick.
+            etcd: EtcdState { view, record, revision, unreadable, last_read, gone, epoch_since: _ },
+            lost: LostRecord { record: lost, since: lost_since, held: held_at_loss, unseen },
+            restored,
+            requests,
             peers,
             // Derived from record and view.
             others: _,
-            sent,
-            beat,
-            next_beat,
+            promises: Promises { last_ack, silence, known_terms, top_epoch },
+            right: Right { held, inherited, won },
+            leading: Leading { since: lead_since, sent, beat, next_beat, better_since },
+            handover: Handover { claim_at, claimed, released, go_ok, gone_epoch },
+            wishes: Wishes { switch, forget, forgot, stopping, parking },
+            actions,
+            wake,
+            // Each input sets it.
+            now: _,
+            // Only triggers a refresh of the status.
+            last_role: _,
+        } = self;
+        let Requests {
             ticket,
             // Only makes the next ticket unique.
             tickets: _,
@@ -43,40 +52,8 @@ impl Election {
             propose_not_before,
             next_poll,
             // Only makes the next request unique.
-            requests: _,
-            gone,
-            lead_since,
-            claim_at,
-            claimed,
-            released,
-            go_ok,
-            gone_epoch,
-            won,
-            held,
-            inherited,
-            restored,
-            lease_life,
-            fit,
-            fit_known,
-            priority,
-            better_since,
-            switch,
-            forget,
-            forgot,
-            // Explored nodes always have everything they need.
-            ready: _,
-            stopping,
-            parking,
-            // The explored settings never hold a change down and never count one as quick.
-            epoch_since: _,
-            started,
-            actions,
-            wake,
-            // Each input sets it.
-            now: _,
-            // Only triggers a refresh of the status.
-            last_role: _,
-        } = self;
+            count: _,
+        } = requests;
         assert!(actions.is_empty(), "a state is looked at when its actions are out");
         assert!(restored.is_none(), "etcd stays what it is in the exploration");
         c.name(forget.as_deref());
@@ -84,7 +61,7 @@ impl Election {
         c.number(*priority);
         // The terms may change: a promise that is over by the present terms may not be over by the next.
         let (hold, long, past) = (super::super::explore::LONGEST, super::super::explore::LONGEST_BOUND, Duration::ZERO);
-        c.terms(Some(s.told.terms));
+        c.terms(Some(s.reported.terms));
         c.terms(*known_terms);
         c.number(s.vips.len());
         c.flags(&[view.is_some(), unreadable.is_some(), *doubt, *want_read, *fit, *fit_known, *stopping, *parking]);
@@ -121,7 +98,7 @@ impl Election {
             c.time(*silence, long + s.heartbeat * crate::cluster::election::machine::follow::MISSED_BEATS);
         }
         for (name, p) in peers {
-            let Peer { acked, vouched, fit, priority, heard, told } = p;
+            let Peer { acked, vouched, fit, priority, heard, reported } = p;
             c.name(Some(name));
             c.maybe_time(*acked, hold);
             c.maybe_time(*vouched, hold);
@@ -129,8 +106,8 @@ impl Election {
             // A master pauses if it heard no node for a hold.
             c.maybe_time(*heard, hold);
             c.number(*priority);
-            c.terms(told.map(|t| t.terms));
-            c.number(told.map_or(0, |t| t.vips));
+            c.terms(reported.map(|t| t.terms));
+            c.number(reported.map_or(0, |t| t.vips));
         }
         // An ack of a heartbeat older than `hold` gives no right.
         let now = c.now;

@@ -90,7 +90,7 @@ fn is_dead_ack(w: &World, to: usize, m: &Message) -> bool {
     // A broken rule that counts from the receipt must not benefit from this check.
     let old = |at: crate::time::Time| at + HOLD <= now && w.fault().is_none();
     let e = w.nodes[to].election.as_ref().filter(|_| w.nodes[to].boot == boot);
-    e.is_none_or(|e| e.sent.iter().find(|s| s.0 == beat).is_none_or(|s| old(s.1)))
+    e.is_none_or(|e| e.leading.sent.iter().find(|s| s.0 == beat).is_none_or(|s| old(s.1)))
 }
 
 pub(super) fn fingerprint(w: &World, item: &Item, c: &mut Canon) {
@@ -108,11 +108,11 @@ pub(super) fn fingerprint(w: &World, item: &Item, c: &mut Canon) {
         }
         Item::Message { from, to, message } => {
             c.number(6 + 16 * (from + 8 * to));
-            let Message { kind, epoch, fit, priority: _, told } = message;
+            let Message { kind, epoch, fit, priority: _, reported } = message;
             c.epoch(*epoch);
             let beats = |node: usize, boot: u64| {
                 let e = w.nodes[node].election.as_ref().filter(|_| w.nodes[node].boot == boot);
-                e.map(|e| e.beat)
+                e.map(|e| e.leading.beat)
             };
             let (kind, back, vouch) = match kind {
                 Kind::Beat { beat, boot } => (1, beats(*from, *boot).map(|b| b - beat), false),
@@ -123,8 +123,8 @@ pub(super) fn fingerprint(w: &World, item: &Item, c: &mut Canon) {
             c.number(kind);
             c.number(back.map_or(-1, |b| i64::try_from(b).unwrap_or(i64::MAX)));
             c.flags(&[*fit, vouch]);
-            c.terms(told.map(|t| t.terms));
-            c.number(told.map_or(0, |t| t.vips));
+            c.terms(reported.map(|t| t.terms));
+            c.number(reported.map_or(0, |t| t.vips));
         }
         Item::Serve { node, boot, id, request, copied } => {
             c.number(7 + 16 * node);
@@ -155,8 +155,10 @@ pub(super) fn fingerprint(w: &World, item: &Item, c: &mut Canon) {
         }
         Item::Served { node, boot, id, answer } => {
             c.number(8 + 16 * node);
-            let reads =
-                w.nodes[*node].election.as_ref().is_some_and(|e| e.inflight.as_ref().is_none_or(|f| f.id != *id));
+            let reads = w.nodes[*node]
+                .election
+                .as_ref()
+                .is_some_and(|e| e.requests.inflight.as_ref().is_none_or(|f| f.id != *id));
             let doubt = matches!(answer, Err(Failure::InDoubt));
             c.flags(&[open(*node, *boot, *id), reads, answer.is_ok(), doubt, answer.as_ref().is_ok_and(|a| a.0)]);
             if let Ok((_, v)) = answer {

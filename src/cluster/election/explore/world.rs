@@ -5,7 +5,9 @@
 use super::reached::Reached;
 use super::store::Store;
 use crate::cluster::election::Election;
-use crate::cluster::election::types::{Failure, Fault, Inherited, LeaseState, Message, Request, Settings, Told};
+use crate::cluster::election::types::{
+    Failure, Fault, Inherited, LeaseState, Message, ReportedSettings, Request, Settings,
+};
 use crate::cluster::record::{Terms, View};
 use crate::cluster::settings::digest_of_vips;
 use crate::time::Time;
@@ -279,7 +281,7 @@ impl World {
             // No change is held down: a hold-down only makes takeovers rarer.
             flap_budget: u32::MAX,
             flap_window: Duration::ZERO,
-            told: Told { terms: Terms::new(hold, DRIFT), vips: digest_of_vips(&vips), others: 0 },
+            reported: ReportedSettings { terms: Terms::new(hold, DRIFT), vips: digest_of_vips(&vips), others: 0 },
             vips,
             fault: self.fault,
         };

@@ -1,6 +1,7 @@
 //! A standby's work: wait, and take over.
 
-use super::{Election, FRESH, Unless, Won};
+use super::rights::Won;
+use super::{Election, FRESH, Unless};
 use crate::cluster::election::types::{Cause, Kind};
 use crate::cluster::record::{Record, SCHEMA, View};
 use crate::time::Time;
@@ -27,21 +28,21 @@ fn guards(r: &Record) -> Vec<String> {
 impl Election {
     /// Whether this node does not contend: it is ending, or lacks what a master needs.
     const fn is_out(&self) -> bool {
-        self.stopping || self.parking || !self.ready
+        self.wishes.stopping || self.wishes.parking || !self.node.ready
     }
 
     /// Contends for mastership while no record exists.
     pub(in crate::cluster::election) fn elect_first(&mut self, now: Time) {
-        if self.view.is_none() || self.is_out() || self.paused().is_some() || !self.may_propose(now) {
+        if self.etcd.view.is_none() || self.is_out() || self.paused().is_some() || !self.may_propose(now) {
             return;
         }
-        let Some(view) = &self.view else { return };
+        let Some(view) = &self.etcd.view else { return };
         // On an older read, a record may have come and gone since. The next read decides.
         if !self.has_read_lately(now) {
             return;
         }
         // The lost record had other addresses, and its master may still hold them.
-        if self.lost.as_ref().is_some_and(|r| !self.agrees(r)) {
+        if self.lost.record.as_ref().is_some_and(|r| !self.agrees(r)) {
             return;
         }
         // Another node's `alive` means a living master with a deleted record; the transaction would fail.
@@ -50,8 +51,8 @@ impl Election {
         }
         // A master may still hold on our acks although the record was deleted: first elections also wait for silence.
         let mut at = self.quiet_at().max(self.unheard_at()).max(self.lost_until());
-        if !self.fit {
-            at = at.max(self.started + UNFIT_FIRST);
+        if !self.node.fit {
+            at = at.max(self.node.started + UNFIT_FIRST);
         }
         at = at.max(self.after_loss());
         if now < at {
@@ -69,7 +70,7 @@ impl Election {
             handover: None,
             flaps: 0,
             addresses: std::collections::BTreeMap::new(),
-            terms: Some(self.s.told.terms),
+            terms: Some(self.s.reported.terms),
             vips: self.s.vips.clone(),
         };
         self.win(&record, Cause::First, None, now);
@@ -81,15 +82,15 @@ impl Election {
     fn unused_epoch(&self, view: &View) -> u64 {
         #[cfg(test)]
         if self.broken(crate::cluster::election::types::Fault::EpochAgain) {
-            return self.top_epoch + 1;
+            return self.promises.top_epoch + 1;
         }
-        self.top_epoch.max(u64::try_from(view.revision).unwrap_or(0)).saturating_add(1)
+        self.promises.top_epoch.max(u64::try_from(view.revision).unwrap_or(0)).saturating_add(1)
     }
 
     /// Whether `alive` belongs to our own lease: this node became master without learning of it, and the record was
     /// deleted since. This key would block every election as long as this node lives.
     pub(in crate::cluster::election) fn alive_is_left(&self, view: &View) -> bool {
-        self.lease.is_some_and(|l| view.alive.is_some_and(|a| a.lease == l.id))
+        self.node.lease.is_some_and(|l| view.alive.is_some_and(|a| a.lease == l.id))
     }
 
     /// When a master that was heard, of any epoch, no longer holds on promises of others. They heard its last
@@ -99,26 +100,26 @@ impl Election {
         if self.broken(crate::cluster::election::types::Fault::FirstDeaf) {
             return Time::ZERO;
         }
-        self.silence + self.long_hold() + self.s.heartbeat * MISSED_BEATS
+        self.promises.silence + self.long_hold() + self.s.heartbeat * MISSED_BEATS
     }
 
     /// Earliest new start after a record was deleted. Its master may hold as long as others promise to it, and they
     /// promise until they read that the record is gone.
     fn after_loss(&self) -> Time {
-        let deleted = self.lost.is_some();
+        let deleted = self.lost.record.is_some();
         #[cfg(test)]
         let deleted = deleted && !self.broken(crate::cluster::election::types::Fault::FirstBlind);
         // An epoch was heard, an earlier process of this name took part, or this process could not read for a while. So
         // a record existed, or may have existed, although this process never read it.
-        let before = self.lost.is_none() && (self.top_epoch > 0 || self.unseen);
+        let before = self.lost.record.is_none() && (self.promises.top_epoch > 0 || self.lost.unseen);
         #[cfg(test)]
         let before = before && !self.broken(crate::cluster::election::types::Fault::FirstForgetful);
         if !deleted && !before {
             return Time::ZERO;
         }
-        let end = self.lost_since + self.lost_patience();
+        let end = self.lost.since + self.lost_patience();
         // A node that held when it learned of the loss was the only holder, and all others wait.
-        if self.held_at_loss { Time::ZERO } else { end }
+        if self.lost.held { Time::ZERO } else { end }
     }
 
     /// After this time, every node that vouched for the master of a deleted record has read that it is gone or vouches
@@ -127,7 +128,8 @@ impl Election {
         // An unknown hold is shorter than a lease: the configuration check demands it. etcd grants whole seconds, of
         // which this node saw some less. The slowest voucher's clock is measured here by the fastest clock.
         let slack = 1.0 + 2.0 * self.s.drift;
-        let lease = Duration::from_secs(self.lease_life.as_secs() + u64::from(self.lease_life.subsec_nanos() > 0));
+        let lease =
+            Duration::from_secs(self.node.lease_life.as_secs() + u64::from(self.node.lease_life.subsec_nanos() > 0));
         (FRESH + lease).mul_f64(slack).max(FRESH.mul_f64(slack) + self.long_hold())
     }
 
@@ -139,12 +141,12 @@ impl Election {
     }
 
     fn win(&mut self, record: &Record, cause: Cause, previous: Option<String>, now: Time) {
-        self.won = Some(Won { epoch: record.epoch, cause, previous, detected: now, committed: None });
+        self.right.won = Some(Won { epoch: record.epoch, cause, previous, detected: now, committed: None });
     }
 
     /// Keys that must not exist for a slow takeover; `None` if this view shows one of them.
     pub(in crate::cluster::election) fn slow_guards(&self, view: &View) -> Option<Vec<String>> {
-        let gone = guards(self.record.as_ref()?);
+        let gone = guards(self.etcd.record.as_ref()?);
         #[cfg(test)]
         let gone = if self.broken(crate::cluster::election::types::Fault::SlowBlind) { Vec::new() } else { gone };
         (view.alive.is_none() && gone.iter().all(|n| !view.nodes.contains(n))).then_some(gone)
@@ -152,11 +154,11 @@ impl Election {
 
     /// Acts while another node is master.
     pub(in crate::cluster::election) fn follow(&mut self, r: &Record, now: Time) {
-        if self.switch.take().is_some() {
+        if self.wishes.switch.take().is_some() {
             let why = self.candidates(now);
             self.push(crate::cluster::election::types::Action::Switched(Err(why)));
         }
-        if self.forget.is_some() {
+        if self.wishes.forget.is_some() {
             self.answer_forget(Err(format!(
                 "only the master, {}, can remove members: run the command there",
                 r.master
@@ -187,13 +189,13 @@ impl Election {
             self.propose(record, Unless::Other, true, now);
             return;
         }
-        let (true, Some(since)) = (self.may_be_slow(r), self.gone) else { return };
-        let mut at = since.max(self.last_ack) + self.long_hold();
+        let (true, Some(since)) = (self.may_be_slow(r), self.etcd.gone) else { return };
+        let mut at = since.max(self.promises.last_ack) + self.long_hold();
         #[cfg(test)]
         if self.broken(crate::cluster::election::types::Fault::NoSlowWait) {
             at = quiet;
         }
-        if !self.fit {
+        if !self.node.fit {
             // Fit nodes go first, but an address on a sick server is still better than none.
             at += self.bound_hold();
         }
@@ -201,7 +203,7 @@ impl Election {
             self.wake_at(at);
             return;
         }
-        let Some(guards) = self.view.as_ref().and_then(|v| self.slow_guards(v)) else { return };
+        let Some(guards) = self.etcd.view.as_ref().and_then(|v| self.slow_guards(v)) else { return };
         let mut record = next(format!("the lease of {} expired", r.master));
         if !record.members.contains(&self.s.me) {
             record.members.push(self.s.me.clone());
@@ -214,21 +216,21 @@ impl Election {
     /// Claims a handover: the record makes us master, and the old master may still hold on our acks.
     pub(in crate::cluster::election) fn claim(&mut self, r: &Arc<Record>, now: Time) {
         let Some(old) = &r.handover else { return };
-        if self.won.as_ref().is_none_or(|w| w.epoch != r.epoch) {
+        if self.right.won.as_ref().is_none_or(|w| w.epoch != r.epoch) {
             self.win(r, Cause::Handover { reason: r.reason.clone() }, Some(old.clone()), now);
         }
-        self.claim_at.get_or_insert(now);
+        self.handover.claim_at.get_or_insert(now);
         let quiet = self.quiet_at();
         #[cfg(test)]
         let quiet = if self.broken(crate::cluster::election::types::Fault::NoClaimWait) { now } else { quiet };
-        if now >= quiet && !self.doubt {
-            self.go_ok = Some(r.epoch);
+        if now >= quiet && !self.requests.doubt {
+            self.handover.go_ok = Some(r.epoch);
             // The next pass leads. The hold begins as soon as `alive` is ours.
             self.wake_at(now + Duration::from_nanos(1));
             return;
         }
         self.wake_at(quiet);
-        if self.stopping {
+        if self.wishes.stopping {
             return;
         }
         if !self.alive_is_ours(r) {
@@ -243,11 +245,11 @@ impl Election {
             }
             return;
         }
-        if now >= self.next_beat {
-            self.next_beat = now + self.s.heartbeat;
+        if now >= self.leading.next_beat {
+            self.leading.next_beat = now + self.s.heartbeat;
             let old = self.known(old);
             self.send(old, Kind::Claimed, r.epoch);
         }
-        self.wake_at(self.next_beat);
+        self.wake_at(self.leading.next_beat);
     }
 }

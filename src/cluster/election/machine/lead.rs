@@ -1,10 +1,12 @@
 //! A master's work: heartbeats, membership, arming a successor, handing over.
 
+use super::rights::Held;
 use super::{Election, Unless};
-use crate::cluster::election::types::{Action, Candidate, Kind, Wish};
+use crate::cluster::election::types::{Action, Candidate, HandoverReason, Kind};
 use crate::cluster::record::Record;
 use crate::time::Time;
 use std::cmp::Reverse;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,29 +21,66 @@ const UNHEARD_PAUSE: u32 = 2;
 /// A node heard within this time is not gone.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3);
 
+/// A master's heartbeats and its comparison with the others. `lead.rs` changes it. It starts again with a new
+/// epoch (`learning.rs`) and after a stall (`rights.rs`); `follow.rs` paces its claims by `next_beat`.
+#[derive(Clone, Debug)]
+pub(in crate::cluster::election) struct Leading {
+    /// Since when this node has been master by the record.
+    pub(super) since: Time,
+    /// Numbers and send times of the last heartbeats.
+    pub(in crate::cluster::election) sent: VecDeque<(u64, Time)>,
+    /// Number of the last heartbeat.
+    pub(in crate::cluster::election) beat: u64,
+    pub(super) next_beat: Time,
+    /// The node that is better than this one, and since when.
+    pub(super) better_since: Option<(String, Time)>,
+}
+
+impl Leading {
+    pub(super) const fn new(now: Time) -> Self {
+        Self { since: now, sent: VecDeque::new(), beat: 0, next_beat: now, better_since: None }
+    }
+}
+
+/// The progress of a handover. `lead.rs` changes the old master's part, `follow.rs` the new one's. `messages.rs` enters
+/// what the other node says, `machine.rs` what the agent has released, and `rights.rs` gives up.
+#[derive(Clone, Debug, Default)]
+pub(in crate::cluster::election) struct Handover {
+    /// When this node began to claim.
+    pub(super) claim_at: Option<Time>,
+    /// The highest epoch that another node has claimed.
+    pub(super) claimed: Option<u64>,
+    /// The highest epoch whose addresses the agent has confirmed as down.
+    pub(super) released: Option<u64>,
+    /// The handover into this epoch is complete: the old master has let go, or its promises ran out.
+    pub(super) go_ok: Option<u64>,
+    /// The handover into this epoch is complete: this node has let go.
+    pub(super) gone_epoch: Option<u64>,
+}
+
 impl Election {
     pub(in crate::cluster::election) fn lead(&mut self, r: &Arc<Record>, now: Time) {
-        if self.ticket.is_none() {
+        if self.requests.ticket.is_none() {
             return;
         }
-        if self.stopping && self.held.is_none() {
+        if self.wishes.stopping && self.right.held.is_none() {
             self.answer_switch(now);
             return;
         }
         // Each node that receives a heartbeat is bound by it. So a master that cannot hold stays silent once a
         // successor is armed, which takes over on that silence.
-        if !self.ready && self.held.is_none() && r.successor.is_some() {
+        if !self.node.ready && self.right.held.is_none() && r.successor.is_some() {
             return;
         }
         self.beat(r.epoch, now);
         if !self.may_propose(now) {
             return;
         }
-        if !self.alive_is_ours(r) || self.revision == 0 {
+        if !self.alive_is_ours(r) || self.etcd.revision == 0 {
             self.propose(Arc::clone(r), Unless::Other, false, now);
             return;
         }
-        if self.parking && !self.stopping {
+        if self.wishes.parking && !self.wishes.stopping {
             if r.successor.is_some() {
                 self.propose(Record { successor: None, handover: None, ..(**r).clone() }, Unless::Other, false, now);
             }
@@ -49,9 +88,9 @@ impl Election {
         }
         if let Some((to, wish, reason)) = self.wants_handover(r, now) {
             let flaps = match wish {
-                Wish::Operator => 0,
-                Wish::Stop => r.flaps,
-                Wish::Unfit | Wish::Preempt | Wish::Settings => self.flaps(r, now),
+                HandoverReason::Operator => 0,
+                HandoverReason::Stop => r.flaps,
+                HandoverReason::Unfit | HandoverReason::Preempt | HandoverReason::Settings => self.flaps(r, now),
             };
             let next = Record {
                 epoch: r.epoch + 1,
@@ -62,13 +101,13 @@ impl Election {
                 reason,
                 flaps,
                 // Keep the terms: we count by them until the next master has claimed and we have let go.
-                terms: r.terms.or(Some(self.s.told.terms)),
+                terms: r.terms.or(Some(self.s.reported.terms)),
                 ..(**r).clone()
             };
-            self.propose(next, Unless::Other, !matches!(wish, Wish::Operator | Wish::Stop), now);
+            self.propose(next, Unless::Other, !matches!(wish, HandoverReason::Operator | HandoverReason::Stop), now);
             return;
         }
-        if self.stopping {
+        if self.wishes.stopping {
             self.let_go("the agent is stopping, and no fit node can take over at once");
             return;
         }
@@ -84,12 +123,12 @@ impl Election {
     /// could take over slowly, and failsafe would need its ack. It must be gone, because a living node would be
     /// admitted again at once.
     fn without_forgotten(&mut self, r: &Record, now: Time) -> Option<(Record, String)> {
-        let node = self.forget.clone()?;
-        let key = self.view.as_ref().is_some_and(|v| v.nodes.contains(&node));
+        let node = self.wishes.forget.clone()?;
+        let key = self.etcd.view.as_ref().is_some_and(|v| v.nodes.contains(&node));
         let heard = self.peers.get(&node).and_then(|p| p.heard).is_some_and(|t| now < t + FORGOTTEN_AFTER);
         if !r.members.contains(&node) {
             // Either our own transaction succeeded, or the name was never a member.
-            let known = self.forgot.as_ref() == Some(&node);
+            let known = self.wishes.forgot.as_ref() == Some(&node);
             self.answer_forget(if known { Ok(()) } else { Err(format!("{node} is not a member")) });
             return None;
         }
@@ -100,44 +139,44 @@ impl Election {
             self.answer_forget(Err(format!("{node} is up: stop its agent, and wait until its lease has expired")));
             return None;
         }
-        self.forgot = Some(node.clone());
+        self.wishes.forgot = Some(node.clone());
         let members = r.members.iter().filter(|m| **m != node).cloned().collect();
         let addresses = r.addresses.iter().filter(|(m, _)| **m != node).map(|(m, a)| (m.clone(), *a)).collect();
         Some((Record { members, addresses, handover: None, ..r.clone() }, node))
     }
 
     pub(in crate::cluster::election) fn answer_forget(&mut self, answer: Result<(), String>) {
-        if self.forget.take().is_some() {
-            self.forgot = None;
+        if self.wishes.forget.take().is_some() {
+            self.wishes.forgot = None;
             self.push(Action::Forgot(answer));
         }
     }
 
     /// Number of quick automatic changes, including one now.
     pub(in crate::cluster::election) fn flaps(&self, r: &Record, now: Time) -> u32 {
-        if now < self.epoch_since + self.s.flap_window { r.flaps.saturating_add(1) } else { 1 }
+        if now < self.etcd.epoch_since + self.s.flap_window { r.flaps.saturating_add(1) } else { 1 }
     }
 
     /// End of the hold-down for a deferrable change: the wait doubles with each quick change beyond the budget. A dead
     /// master is always replaced at once.
     #[must_use]
     pub fn held_down(&self) -> Option<Time> {
-        let beyond = self.record.as_ref()?.flaps.checked_sub(self.s.flap_budget)?;
+        let beyond = self.etcd.record.as_ref()?.flaps.checked_sub(self.s.flap_budget)?;
         let wait = HOLD_DOWN.saturating_mul(2_u32.saturating_pow(beyond)).min(self.s.flap_window);
-        Some(self.epoch_since + wait)
+        Some(self.etcd.epoch_since + wait)
     }
 
     fn let_go(&mut self, why: &str) {
-        if let Some(h) = self.held.take() {
+        if let Some(h) = self.right.held.take() {
             self.push(Action::Drop { epoch: h.epoch, reason: why.to_owned(), handover: false });
         }
     }
 
     /// After [`Election::stop`], at the time-out: lets go of any hold, even in mid-handover.
     pub fn stop_at_once(&mut self, now: Time) {
-        self.stopping = true;
-        if self.held.is_some_and(|h| h.dropping) {
-            self.held = None;
+        self.wishes.stopping = true;
+        if self.right.held.is_some_and(|h| h.dropping) {
+            self.right.held = None;
         }
         self.let_go("the agent is stopping, and the handover did not end in time");
         self.handle_timeout(now);
@@ -150,52 +189,63 @@ impl Election {
     fn beat(&mut self, epoch: u64, now: Time) {
         let heard = |t: Time| now < t + self.s.hold;
         // A master that has just begun to send has given its peers no time to answer.
-        let begun = !heard(self.lead_since);
-        let unheard = begun && self.held.is_none() && !self.peers.values().any(|p| p.heard.is_some_and(heard));
-        let due =
-            if unheard { self.next_beat + self.bound_hold().max(self.s.hold) * UNHEARD_PAUSE } else { self.next_beat };
+        let begun = !heard(self.leading.since);
+        let unheard = begun && self.right.held.is_none() && !self.peers.values().any(|p| p.heard.is_some_and(heard));
+        let due = if unheard {
+            self.leading.next_beat + self.bound_hold().max(self.s.hold) * UNHEARD_PAUSE
+        } else {
+            self.leading.next_beat
+        };
         if now >= due {
-            self.next_beat = now + self.s.heartbeat;
-            self.beat += 1;
-            self.sent.push_back((self.beat, now));
-            if self.sent.len() > super::REMEMBERED_BEATS {
-                self.sent.pop_front();
+            self.leading.next_beat = now + self.s.heartbeat;
+            self.leading.beat += 1;
+            self.leading.sent.push_back((self.leading.beat, now));
+            if self.leading.sent.len() > super::REMEMBERED_BEATS {
+                self.leading.sent.pop_front();
             }
             for i in 0..self.others.len() {
-                self.send(Arc::clone(&self.others[i]), Kind::Beat { beat: self.beat, boot: self.s.boot }, epoch);
+                self.send(
+                    Arc::clone(&self.others[i]),
+                    Kind::Beat { beat: self.leading.beat, boot: self.s.boot },
+                    epoch,
+                );
             }
         }
         // Wake for the next heartbeat or the end of the pause; `wake_at` ignores times in the past.
-        self.wake_at(self.next_beat);
+        self.wake_at(self.leading.next_beat);
         self.wake_at(due);
     }
 
     pub(in crate::cluster::election) fn may_propose(&mut self, now: Time) -> bool {
-        if self.inflight.is_some() || self.doubt || self.ticket.is_none() || self.unreadable.is_some() {
+        if self.requests.inflight.is_some()
+            || self.requests.doubt
+            || self.requests.ticket.is_none()
+            || self.etcd.unreadable.is_some()
+        {
             return false;
         }
-        if now < self.propose_not_before {
-            self.wake_at(self.propose_not_before);
+        if now < self.requests.propose_not_before {
+            self.wake_at(self.requests.propose_not_before);
             return false;
         }
         // Without a valid lease etcd would refuse the transaction, or its right would be void.
-        self.lease.is_some_and(|l| now < l.until)
+        self.node.lease.is_some_and(|l| now < l.until)
     }
 
     fn patience(&self) -> Duration {
-        self.record.as_ref().map_or(self.s.hold, |r| self.counted(r)).mul_f64(PATIENCE)
+        self.etcd.record.as_ref().map_or(self.s.hold, |r| self.counted(r)).mul_f64(PATIENCE)
     }
 
     /// When this peer counts as silent.
     fn silent_at(&self, node: &str) -> Time {
-        let vouched = self.peers.get(node).and_then(|p| p.vouched).unwrap_or(self.lead_since);
-        vouched.max(self.lead_since) + self.patience()
+        let vouched = self.peers.get(node).and_then(|p| p.vouched).unwrap_or(self.leading.since);
+        vouched.max(self.leading.since) + self.patience()
     }
 
     /// Whether the node answers and vouches now, and has the instance's addresses.
     fn live(&self, node: &str, now: Time) -> bool {
         let vouches = self.peers.get(node).and_then(|p| p.vouched).is_some_and(|t| now < t + self.patience());
-        vouches && self.record.as_ref().is_none_or(|r| self.has_vips_of(node, r))
+        vouches && self.etcd.record.as_ref().is_none_or(|r| self.has_vips_of(node, r))
     }
 
     /// The best node that answers and vouches: by fitness, then priority, then name (so that all nodes agree).
@@ -232,8 +282,8 @@ impl Election {
         let new = || self.others.iter().filter(|n| !r.members.iter().any(|m| **m == ***n) && self.live(n, now));
         if new().next().is_none() {
             // A new record would end an inherited right; our own right soon replaces it.
-            let differs = r.terms != Some(self.s.told.terms) || r.vips != self.s.vips;
-            return (differs && self.inherited.is_none()).then(|| self.with_own_terms(r));
+            let differs = r.terms != Some(self.s.reported.terms) || r.vips != self.s.vips;
+            return (differs && self.right.inherited.is_none()).then(|| self.with_own_terms(r));
         }
         let mut members = r.members.clone();
         members.extend(new().map(|n| n.as_ref().to_owned()));
@@ -243,14 +293,14 @@ impl Election {
 
     /// Why a node may not take over from us now.
     pub(in crate::cluster::election) fn against(&self, node: &str, now: Time) -> Option<String> {
-        let member = self.record.as_ref().is_some_and(|r| r.members.iter().any(|m| m == node));
+        let member = self.etcd.record.as_ref().is_some_and(|r| r.members.iter().any(|m| m == node));
         match self.peers.get(node) {
             _ if node == self.s.me => Some("is already the master".into()),
             None => {
                 Some("was never heard: check that its agent is up, its UDP port open, and its key_file the same".into())
             }
             Some(p) if p.acked.is_none_or(|t| now >= t + self.patience()) => Some("does not answer heartbeats".into()),
-            Some(_) if self.record.as_ref().is_some_and(|r| !self.has_vips_of(node, r)) => {
+            Some(_) if self.etcd.record.as_ref().is_some_and(|r| !self.has_vips_of(node, r)) => {
                 Some("has different addresses for this instance: `keepcall status` shows the difference".into())
             }
             Some(_) if !member => Some("is not a member yet".into()),
@@ -261,39 +311,46 @@ impl Election {
     }
 
     fn answer_switch(&mut self, now: Time) {
-        if self.switch.take().is_some() {
+        if self.wishes.switch.take().is_some() {
             let why = self.candidates(now);
             self.push(Action::Switched(Err(why)));
         }
     }
 
     /// The node that should be master in our place, and why.
-    fn wants_handover(&mut self, r: &Record, now: Time) -> Option<(String, Wish, String)> {
+    fn wants_handover(&mut self, r: &Record, now: Time) -> Option<(String, HandoverReason, String)> {
         // Without a hold there is no handover, unless our addresses forbid us to hold.
-        if self.held.is_none() {
+        if self.right.held.is_none() {
             self.answer_switch(now);
             if self.agrees(r) || self.paused().is_some() {
                 return None;
             }
             // Even an unfit node will do: an address on a sick server is better than none.
             let to = self.best(r.members.iter(), now)?.clone();
-            return Some((to, Wish::Settings, format!("{} has different addresses for this instance", self.s.me)));
+            return Some((
+                to,
+                HandoverReason::Settings,
+                format!("{} has different addresses for this instance", self.s.me),
+            ));
         }
-        let unfit = !self.fit && self.fit_known;
-        if self.switch.is_none() && !self.stopping && !unfit && !self.s.preempt {
+        let unfit = !self.node.fit && self.node.fit_known;
+        if self.wishes.switch.is_none() && !self.wishes.stopping && !unfit && !self.s.preempt {
             return None;
         }
         let able = r.members.iter().filter(|n| self.against(n, now).is_none());
         let best = self.best(able, now);
-        if let Some(to) = self.switch.clone() {
+        if let Some(to) = self.wishes.switch.clone() {
             let to = to.or_else(|| best.cloned());
             return match to.filter(|n| self.against(n, now).is_none()) {
-                Some(n) => Some((n, Wish::Operator, "switchover by an operator".into())),
+                Some(n) => Some((n, HandoverReason::Operator, "switchover by an operator".into())),
                 None => {
                     let mut why = self.candidates(now);
                     // Name an unknown node too: it is most likely a typing error.
-                    if let Some(Some(n)) =
-                        self.switch.take().filter(|n| n.as_ref().is_some_and(|n| why.iter().all(|c| c.node != *n)))
+                    if let Some(Some(n)) = self
+                        .wishes
+                        .switch
+                        .take()
+                        .filter(|n| n.as_ref().is_some_and(|n| why.iter().all(|c| c.node != *n)))
                     {
                         let against = Some(self.against(&n, now).unwrap_or_default());
                         why.insert(0, Candidate { node: n, against });
@@ -304,8 +361,8 @@ impl Election {
             };
         }
         let best = best?;
-        if self.stopping {
-            return Some((best.clone(), Wish::Stop, format!("the agent on {} is stopping", self.s.me)));
+        if self.wishes.stopping {
+            return Some((best.clone(), HandoverReason::Stop, format!("the agent on {} is stopping", self.s.me)));
         }
         if self.paused().is_some() {
             return None;
@@ -315,44 +372,44 @@ impl Election {
             return None;
         }
         if unfit {
-            return Some((best.clone(), Wish::Unfit, format!("a fatal check failed on {}", self.s.me)));
+            return Some((best.clone(), HandoverReason::Unfit, format!("a fatal check failed on {}", self.s.me)));
         }
-        let better = self.peers.get(best).is_some_and(|p| p.priority > self.priority);
+        let better = self.peers.get(best).is_some_and(|p| p.priority > self.node.priority);
         if !self.s.preempt || !better {
-            self.better_since = None;
+            self.leading.better_since = None;
             return None;
         }
-        let since = match &self.better_since {
+        let since = match &self.leading.better_since {
             Some((n, t)) if n == best => *t,
-            _ => self.better_since.insert((best.clone(), now)).1,
+            _ => self.leading.better_since.insert((best.clone(), now)).1,
         };
         let due = since + self.s.preempt_delay;
         if now < due {
             self.wake_at(due);
             return None;
         }
-        self.better_since = None;
+        self.leading.better_since = None;
         let reason = format!("{best} has a higher priority");
-        Some((best.clone(), Wish::Preempt, reason))
+        Some((best.clone(), HandoverReason::Preempt, reason))
     }
 
     /// The record already names the next master. We hold on its acks until it has claimed and the agent has let go.
     pub(in crate::cluster::election) fn hand_over(&mut self, r: &Record, now: Time) {
-        if self.switch.take().is_some() {
+        if self.wishes.switch.take().is_some() {
             self.push(Action::Switched(Ok(r.epoch)));
         }
         let old = r.epoch.saturating_sub(1);
-        let Some(h) = self.held else {
+        let Some(h) = self.right.held else {
             // The hold ran out on the way: the new master waits for exactly that.
-            self.gone_epoch = Some(r.epoch);
+            self.handover.gone_epoch = Some(r.epoch);
             return;
         };
         self.beat(old, now);
-        if self.claimed < Some(r.epoch) {
+        if self.handover.claimed < Some(r.epoch) {
             return;
         }
         if !h.dropping {
-            self.held = Some(super::Held { dropping: true, ..h });
+            self.right.held = Some(Held { dropping: true, ..h });
             self.push(Action::Drop {
                 epoch: h.epoch,
                 reason: format!("handed over to {}: {}", r.master, r.reason),
@@ -365,9 +422,9 @@ impl Election {
             self.send(to, Kind::Go, r.epoch);
             return;
         }
-        if self.released >= Some(h.epoch) {
-            self.gone_epoch = Some(r.epoch);
-            self.held = None;
+        if self.handover.released >= Some(h.epoch) {
+            self.handover.gone_epoch = Some(r.epoch);
+            self.right.held = None;
             let to = self.known(&r.master);
             self.send(to, Kind::Go, r.epoch);
         }

@@ -1,9 +1,43 @@
 //! Handles messages from other nodes: their heartbeats, which this node acks with a promise, and their acks of ours.
 
-use super::{Election, FRESH, MAX_PEERS, Peer};
-use crate::cluster::election::types::{Kind, LeaseState, Message};
-use crate::cluster::record::{MAX_EPOCH, Record};
+use super::{Election, FRESH, MAX_PEERS};
+use crate::cluster::election::types::{Kind, LeaseState, Message, ReportedSettings};
+use crate::cluster::record::{MAX_EPOCH, Record, Terms};
 use crate::time::Time;
+
+/// Known state of another node.
+#[derive(Clone, Debug, Default)]
+pub(in crate::cluster::election) struct Peer {
+    /// Send time of the newest heartbeat that the peer acked.
+    pub(super) acked: Option<Time>,
+    /// Send time of the newest heartbeat that the peer acked and vouched for.
+    pub(super) vouched: Option<Time>,
+    pub(super) fit: bool,
+    pub(super) priority: u16,
+    pub(super) heard: Option<Time>,
+    /// The peer's settings.
+    pub(super) reported: Option<ReportedSettings>,
+}
+
+/// What this node has promised to others, and which silence and epoch bind it. `messages.rs` changes it;
+/// `learning.rs` and `terms.rs` raise epoch and terms, and `machine.rs` starts the silence again after a gap.
+#[derive(Clone, Debug)]
+pub(in crate::cluster::election) struct Promises {
+    /// Time of this node's last ack, or of its start: it may have promised just before.
+    pub(super) last_ack: Time,
+    /// Start of the present silence: no heartbeat of any epoch since, although this process would have received it.
+    pub(super) silence: Time,
+    /// Longest terms that a record or a master named.
+    pub(super) known_terms: Option<Terms>,
+    /// Highest epoch ever read or heard: a deleted record must not restart the epochs.
+    pub(in crate::cluster::election) top_epoch: u64,
+}
+
+impl Promises {
+    pub(super) const fn new(now: Time) -> Self {
+        Self { last_ack: now, silence: now, known_terms: None, top_epoch: 0 }
+    }
+}
 
 impl Election {
     /// Handles an authenticated, new message from another node.
@@ -18,19 +52,19 @@ impl Election {
             self.peers.insert(from.to_owned(), Peer::default());
         }
         if let Some(peer) = self.peers.get_mut(from) {
-            (peer.fit, peer.priority, peer.heard, peer.told) = (m.fit, m.priority, Some(now), m.told);
+            (peer.fit, peer.priority, peer.heard, peer.reported) = (m.fit, m.priority, Some(now), m.reported);
         }
         match m.kind {
             Kind::Beat { beat, boot } => self.handle_beat(from, m.epoch, beat, boot, now),
             Kind::Ack { beat, boot, vouch } => self.handle_ack(from, beat, boot, vouch, now),
-            Kind::Claimed => self.claimed = self.claimed.max(Some(m.epoch)),
+            Kind::Claimed => self.handover.claimed = self.handover.claimed.max(Some(m.epoch)),
             Kind::Go => {
-                let ours = self
-                    .record
-                    .as_ref()
-                    .is_some_and(|r| self.designated(r) && r.epoch == m.epoch && r.handover.as_deref() == Some(from));
+                let ours =
+                    self.etcd.record.as_ref().is_some_and(|r| {
+                        self.designated(r) && r.epoch == m.epoch && r.handover.as_deref() == Some(from)
+                    });
                 if ours {
-                    self.go_ok = Some(m.epoch);
+                    self.handover.go_ok = Some(m.epoch);
                 }
             }
         }
@@ -41,7 +75,7 @@ impl Election {
         if boot != self.s.boot {
             return;
         }
-        let Some(at) = self.sent.iter().find(|s| s.0 == beat).map(|s| s.1) else { return };
+        let Some(at) = self.leading.sent.iter().find(|s| s.0 == beat).map(|s| s.1) else { return };
         #[cfg(test)]
         let at = if self.broken(crate::cluster::election::types::Fault::ReceiveTime) { now } else { at };
         let _ = now;
@@ -54,22 +88,26 @@ impl Election {
     }
 
     fn handle_beat(&mut self, from: &str, epoch: u64, beat: u64, boot: u64, now: Time) {
-        self.silence = now;
-        if epoch > self.top_epoch {
+        self.promises.silence = now;
+        if epoch > self.promises.top_epoch {
             // The sender has read this epoch from etcd.
-            self.top_epoch = epoch;
-            self.want_read = true;
+            self.promises.top_epoch = epoch;
+            self.requests.want_read = true;
         }
-        if self.stopping || (self.ticket.is_none() && !self.ack_in_doubt()) {
+        if self.wishes.stopping || (self.requests.ticket.is_none() && !self.ack_in_doubt()) {
             return;
         }
         let handed = |r: &Record| {
-            self.designated(r) && r.handover.as_deref() == Some(from) && (self.top_epoch <= r.epoch || self.acks_old())
+            self.designated(r)
+                && r.handover.as_deref() == Some(from)
+                && (self.promises.top_epoch <= r.epoch || self.acks_old())
         };
-        if self.record.as_deref().is_some_and(handed) {
+        if self.etcd.record.as_deref().is_some_and(handed) {
             // The old master may hold on our acks while it flushes, but only for a limited time if it never sends Go.
-            let patient =
-                self.claim_at.is_none_or(|t| now < t + crate::cluster::election::machine::follow::CLAIM_PATIENCE);
+            let patient = self
+                .handover
+                .claim_at
+                .is_none_or(|t| now < t + crate::cluster::election::machine::follow::CLAIM_PATIENCE);
             if patient {
                 self.ack(from, beat, boot, self.vouches(now), now);
                 return;
@@ -79,14 +117,14 @@ impl Election {
             return;
         }
         // A deleted record, or one not read for long, must not revive a former master.
-        if epoch < self.top_epoch && !self.acks_old() {
+        if epoch < self.promises.top_epoch && !self.acks_old() {
             return;
         }
         // A transaction of ours that may still succeed would break the promise.
-        if (self.inflight.is_some() || self.doubt) && !self.ack_in_doubt() {
+        if (self.requests.inflight.is_some() || self.requests.doubt) && !self.ack_in_doubt() {
             return;
         }
-        let master = self.record.as_ref().map(|r| r.master.as_str());
+        let master = self.etcd.record.as_ref().map(|r| r.master.as_str());
         if master == Some(&self.s.me) {
             return;
         }
@@ -117,9 +155,9 @@ impl Election {
     }
 
     fn ack(&mut self, to: &str, beat: u64, boot: u64, vouch: bool, now: Time) {
-        self.learn_terms(self.peers.get(to).and_then(|p| p.told).map(|t| t.terms));
-        self.last_ack = self.last_ack.max(now);
-        let epoch = self.record.as_ref().map_or(0, |r| r.epoch);
+        self.learn_terms(self.peers.get(to).and_then(|p| p.reported).map(|t| t.terms));
+        self.promises.last_ack = self.promises.last_ack.max(now);
+        let epoch = self.etcd.record.as_ref().map_or(0, |r| r.epoch);
         let to = self.known(to);
         self.send(to, Kind::Ack { beat, boot, vouch }, epoch);
     }
@@ -131,18 +169,18 @@ impl Election {
         if self.broken(crate::cluster::election::types::Fault::AckNoRecord) {
             return false;
         }
-        self.record.is_none() && self.view.as_ref().is_some_and(|v| v.alive.is_none())
+        self.etcd.record.is_none() && self.etcd.view.as_ref().is_some_and(|v| v.alive.is_none())
     }
 
     fn vouches(&self, now: Time) -> bool {
         #[cfg(test)]
         if self.broken(crate::cluster::election::types::Fault::StaleVouch) {
-            return self.lease.is_some_and(|l| now < l.until);
+            return self.node.lease.is_some_and(|l| now < l.until);
         }
         let fresh = |sent: Time| now < sent + FRESH;
         #[cfg(test)]
         let fresh = |sent: Time| fresh(sent) || self.broken(crate::cluster::election::types::Fault::OldVouch);
-        let read = |l: &LeaseState| self.last_read.is_some_and(|r| r.lease == Some(l.id) && fresh(r.sent));
-        self.lease.is_some_and(|l| now < l.until && read(&l)) && self.unreadable.is_none()
+        let read = |l: &LeaseState| self.etcd.last_read.is_some_and(|r| r.lease == Some(l.id) && fresh(r.sent));
+        self.node.lease.is_some_and(|l| now < l.until && read(&l)) && self.etcd.unreadable.is_none()
     }
 }

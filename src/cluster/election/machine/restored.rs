@@ -31,24 +31,24 @@ impl Election {
     /// Handles a restored or exchanged etcd. Call it before any input read from the new etcd, and treat the lease as
     /// lost.
     pub fn etcd_changed(&mut self, now: Time) {
-        let held = self.held.filter(|h| !h.dropping);
+        let held = self.right.held.filter(|h| !h.dropping);
         // A deleted record counts as well: it must not return from a backup with an outdated epoch.
-        if let Some(r) = self.record.clone().or_else(|| self.lost.take()) {
+        if let Some(r) = self.etcd.record.clone().or_else(|| self.lost.record.take()) {
             let ours = r.master == self.s.me && held.is_some_and(|h| h.epoch == r.epoch);
             if let Some(h) = held.filter(|h| ours && h.kind == HoldKind::Solo) {
                 // No node can have taken over on the lost lease before it would have run out.
-                self.inherited = Some(Inherited { epoch: h.epoch, until: h.until });
+                self.right.inherited = Some(Inherited { epoch: h.epoch, until: h.until });
             }
             if !ours {
-                self.record = None;
-                (self.won, self.claim_at) = (None, None);
+                self.etcd.record = None;
+                (self.right.won, self.handover.claim_at) = (None, None);
             }
             self.restored = Some(Restored { since: now, epoch: r.epoch, master: r.master.clone(), ours });
         } else if let Some(r) = &mut self.restored {
             r.since = now;
         }
-        (self.view, self.lease, self.gone) = (None, None, None);
-        (self.unreadable, self.revision) = (None, 0);
+        (self.etcd.view, self.node.lease, self.etcd.gone) = (None, None, None);
+        (self.etcd.unreadable, self.etcd.revision) = (None, 0);
         self.name_others();
         self.want_read(now);
         self.advance(now);
@@ -81,19 +81,19 @@ impl Election {
 
     /// Two records of one epoch are the same only if they name the same master.
     fn is_former(&self, record: &Record, was: &Restored) -> bool {
-        record.epoch < self.top_epoch || (record.epoch == was.epoch && record.master != was.master)
+        record.epoch < self.promises.top_epoch || (record.epoch == was.epoch && record.master != was.master)
     }
 
     /// Learns a view with a lost record: only its revision counts, for the transaction that replaces it.
     pub(in crate::cluster::election) fn learn_lost(&mut self, view: View) {
-        self.revision = match &view.record {
+        self.etcd.revision = match &view.record {
             Recorded::Good { revision, .. } | Recorded::Unreadable { revision, .. } => *revision,
             Recorded::Missing => 0,
         };
-        (self.unreadable, self.gone) = (None, None);
+        (self.etcd.unreadable, self.etcd.gone) = (None, None);
         // etcd has lost the ticket too, and without it none of our transactions could succeed.
-        self.doubt |= self.ticket.is_some() && view.ticket != self.ticket;
-        self.view = Some(view);
+        self.requests.doubt |= self.requests.ticket.is_some() && view.ticket != self.requests.ticket;
+        self.etcd.view = Some(view);
         self.name_others();
     }
 
@@ -101,7 +101,7 @@ impl Election {
     pub(in crate::cluster::election) fn lost_until(&self) -> Time {
         let Some(was) = self.restored.as_ref().filter(|r| !r.ours) else { return Time::ZERO };
         // Assume a lease renewed right before the change, measured by the slowest clock.
-        let lease = self.lease_life.mul_f64(1.0 + 2.0 * self.s.drift);
+        let lease = self.node.lease_life.mul_f64(1.0 + 2.0 * self.s.drift);
         was.since + lease.max(LEAST_WAIT) + self.long_hold()
     }
 }

@@ -1,9 +1,40 @@
 //! Computes how long this node may hold: the latest promise made to it, under every record that may be in force.
 
-use super::{Election, Held};
-use crate::cluster::election::types::{Action, Cause, HoldKind};
+use super::Election;
+use crate::cluster::election::types::{Action, Cause, HoldKind, Inherited, MasterChange};
 use crate::cluster::record::Record;
 use crate::time::Time;
+
+/// How this node became master, kept until it takes the addresses.
+#[derive(Clone, Debug)]
+pub(in crate::cluster::election) struct Won {
+    pub(super) epoch: u64,
+    pub(super) cause: Cause,
+    pub(super) previous: Option<String>,
+    pub(super) detected: Time,
+    pub(super) committed: Option<Time>,
+}
+
+/// This node's right to the addresses until `until`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cluster::election) struct Held {
+    pub(super) epoch: u64,
+    pub(super) until: Time,
+    pub(super) kind: HoldKind,
+    /// `Drop` was sent: the agent is dropping the addresses.
+    pub(super) dropping: bool,
+}
+
+/// What this node may hold, and why. `rights.rs` changes it. `lead.rs` lets go, `follow.rs` notes what was won, and
+/// `machine.rs`, `asking.rs` and `restored.rs` begin or end an inherited right.
+#[derive(Clone, Debug, Default)]
+pub(in crate::cluster::election) struct Right {
+    pub(super) held: Option<Held>,
+    /// The previous process's right. It rests on promises under the record as that process left it, so it ends with the
+    /// first change of the record that this process requests.
+    pub(super) inherited: Option<Inherited>,
+    pub(super) won: Option<Won>,
+}
 
 const NEVER: (Time, HoldKind) = (Time::ZERO, HoldKind::Paired);
 
@@ -24,7 +55,8 @@ impl Election {
         let paired = |s: &str| self.peers.get(s).and_then(|p| p.vouched).map_or(Time::ZERO, |t| t + hold);
         // The last holder's epoch; it is ours until a handover is complete.
         let epoch = if self.leaving(r) { r.epoch.saturating_sub(1) } else { r.epoch };
-        let inherited = self.inherited.filter(|i| i.epoch == epoch).map_or(NEVER, |i| (i.until, HoldKind::Inherited));
+        let inherited =
+            self.right.inherited.filter(|i| i.epoch == epoch).map_or(NEVER, |i| (i.until, HoldKind::Inherited));
         if self.leaving(r) {
             // The record already names the next master. Its acks are its promise to wait for us.
             let own = (paired(&r.master), HoldKind::Paired);
@@ -53,7 +85,7 @@ impl Election {
         let armed = r.successor.is_some();
         #[cfg(test)]
         let armed = armed && !self.broken(crate::cluster::election::types::Fault::SoloArmed);
-        if let Some(l) = self.lease.filter(|_| !armed && self.alive_is_ours(r)) {
+        if let Some(l) = self.node.lease.filter(|_| !armed && self.alive_is_ours(r)) {
             offer(l.until, HoldKind::Solo);
         }
         offer(inherited.0, inherited.1);
@@ -62,17 +94,18 @@ impl Election {
 
     /// The deadline that every possibly committed record allows.
     fn deadline(&self) -> (Time, HoldKind) {
-        let unread =
-            || self.inherited.filter(|_| self.view.is_none()).map_or(NEVER, |i| (i.until, HoldKind::Inherited));
-        let view = self.record.as_ref().map_or_else(unread, |r| self.right(r));
+        let unread = || {
+            self.right.inherited.filter(|_| self.etcd.view.is_none()).map_or(NEVER, |i| (i.until, HoldKind::Inherited))
+        };
+        let view = self.etcd.record.as_ref().map_or_else(unread, |r| self.right(r));
         #[cfg(test)]
         if self.broken(crate::cluster::election::types::Fault::NoLowering) {
             return view;
         }
-        let maybe = self.maybe.as_ref().map_or(view, |r| self.right(r));
+        let maybe = self.requests.maybe.as_ref().map_or(view, |r| self.right(r));
         #[cfg(test)]
         if self.broken(crate::cluster::election::types::Fault::TermsEarly)
-            && self.maybe.as_ref().is_some_and(|m| m.terms != self.record.as_ref().and_then(|r| r.terms))
+            && self.requests.maybe.as_ref().is_some_and(|m| m.terms != self.etcd.record.as_ref().and_then(|r| r.terms))
         {
             return maybe;
         }
@@ -83,45 +116,54 @@ impl Election {
     pub(in crate::cluster::election) fn settle_hold(&mut self, now: Time) {
         self.settle_inherited(now);
         let (until, kind) = self.deadline();
-        let inherited = self.inherited.map_or(0, |i| i.epoch);
+        let inherited = self.right.inherited.map_or(0, |i| i.epoch);
         let epoch = self
+            .etcd
             .record
             .as_ref()
             .map_or(inherited, |r| if self.leaving(r) { r.epoch.saturating_sub(1) } else { r.epoch });
-        if let Some(h) = self.held {
+        if let Some(h) = self.right.held {
             if h.epoch != epoch || until <= now {
                 // A running node sees the end of its right at once. This node stalled and so received nothing, which
                 // says nothing about the others. Give them the same time to answer as at the start; else it would be
                 // silent for two holds.
                 if now > h.until + self.s.heartbeat {
-                    self.lead_since = now;
+                    self.leading.since = now;
                 }
-                self.held = None;
+                self.right.held = None;
                 self.give_up_handover();
                 if !h.dropping {
                     let reason = self.why_lost(h, now);
                     self.push(Action::Drop { epoch: h.epoch, reason, handover: false });
                 }
             } else {
-                self.held = Some(Held { until, kind, ..h });
+                self.right.held = Some(Held { until, kind, ..h });
                 self.wake_at(until);
             }
         }
-        let Some(r) = self.record.as_ref().filter(|r| self.held.is_none() && r.master == self.s.me && !self.leaving(r))
+        let Some(r) = self
+            .etcd
+            .record
+            .as_ref()
+            .filter(|r| self.right.held.is_none() && r.master == self.s.me && !self.leaving(r))
         else {
             return;
         };
         let epoch = r.epoch;
         // A transaction in flight makes another node master: do not take what is about to go.
-        if until > now && !self.stopping && self.ready && self.maybe.as_ref().is_none_or(|m| m.master == self.s.me) {
+        if until > now
+            && !self.wishes.stopping
+            && self.node.ready
+            && self.requests.maybe.as_ref().is_none_or(|m| m.master == self.s.me)
+        {
             self.take(epoch, until, kind, now);
         }
     }
 
     pub(in crate::cluster::election) fn take(&mut self, epoch: u64, until: Time, kind: HoldKind, now: Time) {
-        self.held = Some(Held { epoch, until, kind, dropping: false });
+        self.right.held = Some(Held { epoch, until, kind, dropping: false });
         self.wake_at(until);
-        let won = self.won.take().filter(|w| w.epoch == epoch);
+        let won = self.right.won.take().filter(|w| w.epoch == epoch);
         let (cause, previous, detected, committed) = match won {
             Some(w) => (w.cause, w.previous, w.detected, w.committed.unwrap_or(now)),
             None => {
@@ -129,14 +171,14 @@ impl Election {
                 (cause, Some(self.s.me.clone()), now, now)
             }
         };
-        self.push(Action::Take { epoch, cause, previous, detected, committed });
+        self.push(Action::Take(MasterChange { epoch, cause, previous, detected, committed }));
     }
 
     /// Ends the inherited right when it has run out, belongs to another epoch, or our own right has replaced it.
     fn settle_inherited(&mut self, now: Time) {
-        let Some(i) = self.inherited else { return };
-        let known = match &self.record {
-            None => self.view.is_none(),
+        let Some(i) = self.right.inherited else { return };
+        let known = match &self.etcd.record {
+            None => self.etcd.view.is_none(),
             Some(r) if self.leaving(r) => i.epoch + 1 == r.epoch,
             // Once `alive` is bound to our own lease, that lease sets the deadline.
             Some(r) => r.master == self.s.me && i.epoch == r.epoch && (r.successor.is_some() || !self.alive_is_ours(r)),
@@ -144,23 +186,23 @@ impl Election {
         #[cfg(test)]
         let known = known
             || (self.broken(crate::cluster::election::types::Fault::KeepInherited)
-                && self.record.as_ref().is_some_and(|r| r.master == self.s.me));
+                && self.etcd.record.as_ref().is_some_and(|r| r.master == self.s.me));
         if !known || i.until <= now {
-            self.inherited = None;
+            self.right.inherited = None;
         }
     }
 
     /// After a hold ends during its handover, a late ack must not bring it back.
     fn give_up_handover(&mut self) {
-        if let Some(r) = self.record.as_ref().filter(|r| self.leaving(r)) {
-            self.gone_epoch = Some(r.epoch);
+        if let Some(r) = self.etcd.record.as_ref().filter(|r| self.leaving(r)) {
+            self.handover.gone_epoch = Some(r.epoch);
         }
     }
 
     fn why_lost(&self, h: Held, now: Time) -> String {
         let _ = now;
-        match &self.record {
-            None if self.view.is_none() => {
+        match &self.etcd.record {
+            None if self.etcd.view.is_none() => {
                 "the agent was restarted, and etcd did not confirm the hold in time".to_owned()
             }
             None => "the master's record in etcd was deleted".to_owned(),

@@ -25,10 +25,10 @@ impl Election {
     fn bound(&self) -> Terms {
         #[cfg(test)]
         if self.broken(crate::cluster::election::types::Fault::OwnWait) {
-            return self.s.told.terms;
+            return self.s.reported.terms;
         }
-        let known = || self.known_terms.map_or(self.s.told.terms, |t| t.max(self.s.told.terms));
-        self.record.as_ref().and_then(|r| r.terms).unwrap_or_else(known)
+        let known = || self.promises.known_terms.map_or(self.s.reported.terms, |t| t.max(self.s.reported.terms));
+        self.etcd.record.as_ref().and_then(|r| r.terms).unwrap_or_else(known)
     }
 
     /// How long an ack binds this node, on the master's clock.
@@ -49,7 +49,7 @@ impl Election {
     /// Keeps the longest terms that a record or a master names.
     pub(in crate::cluster::election) fn learn_terms(&mut self, terms: Option<Terms>) {
         if let Some(t) = terms {
-            self.known_terms = Some(self.known_terms.map_or(t, |k| k.max(t)));
+            self.promises.known_terms = Some(self.promises.known_terms.map_or(t, |k| k.max(t)));
         }
     }
 
@@ -75,14 +75,14 @@ impl Election {
         if self.broken(crate::cluster::election::types::Fault::StrangerArmed) {
             return true;
         }
-        let told = self.peers.get(node).and_then(|p| p.told);
-        let wanted = || if r.vips == self.s.vips { self.s.told.vips } else { digest_of_vips(&r.vips) };
-        r.vips.is_empty() || told.is_none_or(|t| t.vips == wanted())
+        let reported = self.peers.get(node).and_then(|p| p.reported);
+        let wanted = || if r.vips == self.s.vips { self.s.reported.vips } else { digest_of_vips(&r.vips) };
+        r.vips.is_empty() || reported.is_none_or(|t| t.vips == wanted())
     }
 
     /// The record with this node's own terms, for a leading master: no other right rests on the old ones.
     pub(in crate::cluster::election) fn with_own_terms(&self, r: &Record) -> Record {
-        let mut r = Record { terms: Some(self.s.told.terms), handover: None, ..r.clone() };
+        let mut r = Record { terms: Some(self.s.reported.terms), handover: None, ..r.clone() };
         if r.vips.is_empty() {
             r.vips.clone_from(&self.s.vips);
         }
@@ -93,7 +93,8 @@ impl Election {
     /// about to change on every node. It does not hold in this state. A node with the record's addresses takes over
     /// (`wants_handover`). Once every other member reports this node's addresses, the record adopts them.
     pub(in crate::cluster::election) fn estranged_record(&self, r: &Record) -> Option<Record> {
-        let alike = |m: &String| self.peers.get(m).and_then(|p| p.told).is_some_and(|t| t.vips == self.s.told.vips);
+        let alike =
+            |m: &String| self.peers.get(m).and_then(|p| p.reported).is_some_and(|t| t.vips == self.s.reported.vips);
         let all = r.members.iter().filter(|m| **m != self.s.me).all(alike);
         all.then(|| Record { vips: self.s.vips.clone(), successor: None, ..self.with_own_terms(r) })
     }

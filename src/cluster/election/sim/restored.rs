@@ -4,7 +4,9 @@
 
 use super::etcd::Etcd;
 use super::random::Random;
-use crate::cluster::election::types::{Action, Failure, Fault, LeaseState, Message, Request, Settings, Told};
+use crate::cluster::election::types::{
+    Action, Failure, Fault, LeaseState, Message, ReportedSettings, Request, Settings,
+};
 use crate::cluster::election::{Election, Role};
 use crate::cluster::record::Terms;
 use crate::cluster::settings::digest_of_vips;
@@ -54,7 +56,7 @@ impl World {
             heartbeat: Duration::from_millis(HOLD / 4),
             hold: Duration::from_millis(HOLD),
             drift: 0.01,
-            told: Told {
+            reported: ReportedSettings {
                 terms: Terms::new(Duration::from_millis(HOLD), 0.01),
                 vips: digest_of_vips(&BTreeSet::new()),
                 others: 0,

@@ -9,8 +9,8 @@ fn settings(addresses: &str, media: &str) -> Described {
     Described { node: named(&[("timing.hold", "400ms")]), instances: BTreeMap::from([("pbx".to_owned(), instance)]) }
 }
 
-fn told(vips: u64, others: u64) -> Told {
-    Told { terms: Terms::new(Duration::from_millis(400), 0.01), vips, others }
+fn reported(vips: u64, others: u64) -> ReportedSettings {
+    ReportedSettings { terms: Terms::new(Duration::from_millis(400), 0.01), vips, others }
 }
 
 fn entry(version: &str, settings: Option<Described>) -> NodeEntry {
@@ -25,7 +25,7 @@ fn entry(version: &str, settings: Option<Described>) -> NodeEntry {
 }
 
 fn unlike() -> Unlike {
-    Unlike::new(settings("192.0.2.1/24", "1-2"), BTreeMap::from([("pbx".to_owned(), told(1, 2))]), "1.0")
+    Unlike::new(settings("192.0.2.1/24", "1-2"), BTreeMap::from([("pbx".to_owned(), reported(1, 2))]), "1.0")
 }
 
 /// Each change as `setting here/there`, with `+` if it differs from now on, `-` if it agrees again, and `!` if it
@@ -49,7 +49,10 @@ fn each_change_is_told_once_with_both_values() {
     let other = |media: &str| entry("1.0", Some(settings("192.0.2.1/24", media)));
     assert!(u.learn(&other("1-2")).is_empty());
     assert_eq!(words(&u.learn(&other("3-4"))), ["+sip.media_ports 1-2/3-4"]);
-    assert!(u.learn(&other("3-4")).is_empty() && u.heard("b", "pbx", Some(told(1, 9))).is_empty(), "it is known which");
+    assert!(
+        u.learn(&other("3-4")).is_empty() && u.heard("b", "pbx", Some(reported(1, 9))).is_empty(),
+        "it is known which"
+    );
     assert_eq!(words(&u.learn(&other("5-6"))), ["+sip.media_ports 1-2/5-6"], "another value");
     assert_eq!(u.differences().count(), 1);
     assert_eq!(words(&u.learn(&other("1-2"))), ["-sip.media_ports 1-2/5-6"]);
@@ -62,9 +65,9 @@ fn each_change_is_told_once_with_both_values() {
 #[test]
 fn heartbeats_tell_that_something_differs_while_etcd_does_not_say_what() {
     let mut u = unlike();
-    assert!(u.heard("b", "pbx", Some(told(1, 2))).is_empty());
+    assert!(u.heard("b", "pbx", Some(reported(1, 2))).is_empty());
     assert_eq!(
-        words(&u.heard("b", "pbx", Some(told(7, 8)))),
+        words(&u.heard("b", "pbx", Some(reported(7, 8)))),
         ["+addresses 192.0.2.1/24/not told!", "+settings others/not told"]
     );
     let found = words(&u.learn(&entry("1.0", Some(settings("192.0.2.9/24", "1-2")))));
@@ -85,7 +88,7 @@ fn an_older_release_is_said_not_to_tell_its_hold_until_it_is_upgraded() {
 fn names_beyond_any_cluster_are_not_followed() {
     let mut u = unlike();
     for i in 0..1000 {
-        u.heard(&format!("n{i}"), "pbx", Some(told(7, 8)));
+        u.heard(&format!("n{i}"), "pbx", Some(reported(7, 8)));
     }
     assert_eq!(u.nodes.len(), MAX_NODES);
 }

@@ -2,7 +2,7 @@
 
 use crate::control::cli::output::{moment, printable, table};
 use crate::inspect::report::{
-    Audio, By, Call, Crypto, Description, End, Hold, Leg, Media, Party, Report, Rtp, Side, Signalling, State,
+    Audio, By, Call, Crypto, Description, End, Hold, Leg, LegDirection, Media, Party, Report, Rtp, Signalling, State,
 };
 use std::fmt::{Display, Write as _};
 
@@ -167,9 +167,9 @@ fn block(c: &Call) -> String {
 
 fn leg(n: usize, l: &Leg) -> String {
     let way = match l.direction {
-        Side::Inbound => format!("{} -> {}", l.remote_addr, l.local_addr),
-        Side::Outbound => format!("{} -> {}", l.local_addr, l.remote_addr),
-        Side::Unknown => format!("{} - {}", l.local_addr, l.remote_addr),
+        LegDirection::Inbound => format!("{} -> {}", l.remote_addr, l.local_addr),
+        LegDirection::Outbound => format!("{} -> {}", l.local_addr, l.remote_addr),
+        LegDirection::Unknown => format!("{} - {}", l.local_addr, l.remote_addr),
     };
     let elsewhere = if l.through_server { "" } else { ", not through the server" };
     let mut text = format!(

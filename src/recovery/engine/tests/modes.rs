@@ -3,7 +3,7 @@
 use super::world::{PORT, VIP, World, server};
 use crate::calls::model::{Call, CallEvent};
 use crate::config::Mode;
-use crate::recovery::engine::{Action, CallState, Engine, Heard, Outcome};
+use crate::recovery::engine::{Action, CallState, Engine, Origin, Outcome};
 use crate::recovery::rng::Rng;
 use crate::sip::Transport;
 use crate::time::Time;
@@ -50,7 +50,7 @@ fn observe_leaves_every_call_alone() {
 
 #[test]
 fn audio_relays_until_a_phone_hangs_up_and_never_speaks() {
-    for heard in [Heard::Overheard, Heard::RecoveryPort] {
+    for heard in [Origin::Overheard, Origin::RecoveryPort] {
         let mut w = world(Mode::Audio);
         let call = w.b2bua(0);
         w.start(vec![call]);
@@ -58,7 +58,7 @@ fn audio_relays_until_a_phone_hangs_up_and_never_speaks() {
         assert_eq!(w.flows["call-00000"].len(), 4);
         assert_eq!((state(&w, "call-00000"), &w.outcomes["call-00000"]), (Some(CallState::Relayed), &Outcome::Relayed));
         let bye = request(&w, 1, "BYE").unwrap();
-        let to = if heard == Heard::Overheard { server() } else { SocketAddr::new(VIP.parse().unwrap(), PORT) };
+        let to = if heard == Origin::Overheard { server() } else { SocketAddr::new(VIP.parse().unwrap(), PORT) };
         let packet = Packet { src: w.phones[1].addr, dst: to, transport: Transport::Udp, payload: &bye };
         assert!(w.engine.handle_packet(&packet, heard, w.now));
         w.drain();
@@ -175,7 +175,7 @@ fn history(seed: u64) {
                     [usize::try_from(rng.next() % 8).unwrap()];
                 let Some(payload) = request(&w, i, method) else { continue };
                 let (port, heard) =
-                    if rng.next().is_multiple_of(2) { (PORT, Heard::RecoveryPort) } else { (5060, Heard::Overheard) };
+                    if rng.next().is_multiple_of(2) { (PORT, Origin::RecoveryPort) } else { (5060, Origin::Overheard) };
                 let dst = SocketAddr::new(VIP.parse().unwrap(), port);
                 engine.handle_packet(
                     &Packet { src: w.phones[i].addr, dst, transport: Transport::Udp, payload: &payload },
@@ -191,7 +191,7 @@ fn history(seed: u64) {
                 if m.is_request() {
                     let answer = crate::sip::build::Builder::response_to(&m, code, "Said", None, None).build();
                     let packet = Packet { src: to, dst: from, transport: Transport::Udp, payload: &answer };
-                    engine.handle_packet(&packet, Heard::RecoveryPort, now);
+                    engine.handle_packet(&packet, Origin::RecoveryPort, now);
                 }
             }
             6 => {
@@ -205,7 +205,7 @@ fn history(seed: u64) {
                 let src = "10.1.1.1:5060".parse().unwrap();
                 engine.handle_packet(
                     &Packet { src, dst, transport: Transport::Udp, payload: text.as_bytes() },
-                    Heard::RecoveryPort,
+                    Origin::RecoveryPort,
                     now,
                 );
             }

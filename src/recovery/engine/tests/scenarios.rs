@@ -2,7 +2,7 @@ use super::offers::changed;
 use super::world::{agent, server, settings};
 use super::*;
 use crate::calls::model::{Call, Direction, Pairing, SessionTimer};
-use crate::recovery::engine::{CallState, Engine, Heard, Outcome};
+use crate::recovery::engine::{CallState, Engine, Origin, Outcome};
 use crate::sip::Transport;
 use crate::time::Time;
 use crate::wire::Packet;
@@ -66,7 +66,7 @@ fn server_says(w: &mut World, code: u16, method: &str) {
     let text =
         format!("{head}From: <sip:alice@p>;tag=a\r\nTo: \"S, 1\" <sip:bob@p>;tag=s1\r\nCSeq: 9 {method}\r\n\r\n");
     let p = Packet { src: server(), dst: w.phones[0].addr, transport: Transport::Udp, payload: text.as_bytes() };
-    assert!(w.engine.handle_packet(&p, Heard::Overheard, w.now), "it belongs to a call of the engine");
+    assert!(w.engine.handle_packet(&p, Origin::Overheard, w.now), "it belongs to a call of the engine");
     w.drain();
 }
 
@@ -327,16 +327,16 @@ fn what_belongs_to_nothing_is_refused_or_ignored() {
             tags.0, tags.1
         )
     };
-    let (ours, out) = count(&req("BYE", "other", ("x", "y")), Heard::RecoveryPort);
+    let (ours, out) = count(&req("BYE", "other", ("x", "y")), Origin::RecoveryPort);
     assert!(!ours && out.len() == 1 && out[0].0 == "10.8.8.8:5099");
     assert!(out[0].1.starts_with("SIP/2.0 481 ") && out[0].1.contains(";rport=5099;received=10.8.8.8"));
-    assert_eq!(count(&req("ACK", "other", ("x", "y")), Heard::RecoveryPort), (false, vec![]));
-    assert_eq!(count("garbage", Heard::RecoveryPort), (false, vec![]));
-    assert_eq!(count(&req("BYE", "other", ("x", "y")), Heard::Overheard), (false, vec![]));
-    let (ours, out) = count(&req("BYE", "a0@x", ("x", "y")), Heard::RecoveryPort);
+    assert_eq!(count(&req("ACK", "other", ("x", "y")), Origin::RecoveryPort), (false, vec![]));
+    assert_eq!(count("garbage", Origin::RecoveryPort), (false, vec![]));
+    assert_eq!(count(&req("BYE", "other", ("x", "y")), Origin::Overheard), (false, vec![]));
+    let (ours, out) = count(&req("BYE", "a0@x", ("x", "y")), Origin::RecoveryPort);
     assert!(ours && out[0].1.starts_with("SIP/2.0 481 "), "our Call-ID, but not our tags");
     // RFC 3261 section 12.2.2: a CSeq below the last.
-    let (_, out) = count(&req("OPTIONS", "a0@x", ("a", "s1")), Heard::RecoveryPort);
+    let (_, out) = count(&req("OPTIONS", "a0@x", ("a", "s1")), Origin::RecoveryPort);
     assert!(out[0].1.starts_with("SIP/2.0 500 "));
     assert_eq!(w.engine.status()[0].state, CallState::Carried);
     w.engine.stop();
@@ -407,7 +407,7 @@ proptest! {
             let at = usize::from(at) % packet.len();
             packet[at] = byte;
         }
-        let heard = if overheard { Heard::Overheard } else { Heard::RecoveryPort };
+        let heard = if overheard { Origin::Overheard } else { Origin::RecoveryPort };
         for payload in [&noise, &packet] {
             let src = w.phones[0].addr;
             w.engine.handle_packet(&Packet { src, dst: agent(), transport: Transport::Udp, payload }, heard, w.now);
@@ -422,7 +422,7 @@ proptest! {
     }
 }
 
-fn packets(w: &mut World, src: &str, dst: std::net::SocketAddr, payload: &[u8], heard: Heard) -> Vec<String> {
+fn packets(w: &mut World, src: &str, dst: std::net::SocketAddr, payload: &[u8], heard: Origin) -> Vec<String> {
     let p = Packet { src: src.parse().unwrap(), dst, transport: Transport::Udp, payload };
     assert!(w.engine.handle_packet(&p, heard, w.now));
     let mut out = Vec::new();
@@ -440,12 +440,12 @@ fn a_bye_that_a_proxy_on_the_vip_passes_on_is_answered_through_it() {
     w.phones[0].ask("BYE", "", "", w.now);
     let (_, bye) = w.phones[0].out.pop().unwrap();
     let src = w.phones[0].addr.to_string();
-    let out = packets(&mut w, &src, server(), &bye, Heard::Overheard);
+    let out = packets(&mut w, &src, server(), &bye, Origin::Overheard);
     assert!(out.len() == 1 && out[0].starts_with("10.1.0.2:5060 BYE "), "{out:?}");
     let text = String::from_utf8(bye).unwrap();
     let passed = text.replacen("Via:", "Via: SIP/2.0/UDP 10.9.0.100;branch=z9hG4bKproxy\r\nVia:", 1);
     for _ in 0..2 {
-        let out = packets(&mut w, "10.9.0.100:5060", agent(), passed.as_bytes(), Heard::RecoveryPort);
+        let out = packets(&mut w, "10.9.0.100:5060", agent(), passed.as_bytes(), Origin::RecoveryPort);
         assert!(
             out.len() == 1
                 && out[0].starts_with(
@@ -464,7 +464,7 @@ fn what_is_kept_for_a_dialog_is_bounded() {
         let method = ["INFO", "OPTIONS", "UPDATE", "MESSAGE"][i % 4];
         w.phones[0].ask(method, "", if i % 4 == 0 { "Signal=1\r\n" } else { "" }, w.now);
         let (_, bytes) = w.phones[0].out.pop().unwrap();
-        packets(&mut w, &src, agent(), &bytes, Heard::RecoveryPort);
+        packets(&mut w, &src, agent(), &bytes, Origin::RecoveryPort);
     }
     for call in w.engine.calls.values() {
         for side in &call.sides {

@@ -122,7 +122,7 @@ impl World {
                     // The capture sees our own packets as well. They must not change anything.
                     let p = Packet { src: from, dst: to, transport: Transport::Udp, payload: &payload };
                     let before = self.engine.actions.len();
-                    let _ = self.engine.handle_packet(&p, Heard::Overheard, self.now);
+                    let _ = self.engine.handle_packet(&p, Origin::Overheard, self.now);
                     assert_eq!(self.engine.actions.len(), before);
                     self.check_cseq(to, &payload);
                     self.sent.push((self.now, to, payload.clone()));
@@ -201,7 +201,7 @@ impl World {
             return;
         }
         assert_eq!(dst.ip(), VIP.parse::<IpAddr>().unwrap());
-        let heard = if dst.port() == PORT { Heard::RecoveryPort } else { Heard::Overheard };
+        let heard = if dst.port() == PORT { Origin::RecoveryPort } else { Origin::Overheard };
         self.engine.handle_packet(&Packet { src, dst, transport: Transport::Udp, payload }, heard, self.now);
     }
 

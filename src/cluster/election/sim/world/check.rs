@@ -55,7 +55,7 @@ impl World {
                             "{:?}, hold {:?}, may become {:?}",
                             e.role(),
                             e.hold(),
-                            e.maybe.as_ref().map(|r| r.epoch)
+                            e.requests.maybe.as_ref().map(|r| r.epoch)
                         )
                     }
                 };

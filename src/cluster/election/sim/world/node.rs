@@ -4,7 +4,9 @@ use super::super::plan::{FLAP_WINDOW, MS, Mode, PREEMPT_DELAY, RPC_TIMEOUT};
 use super::lease::Keeper;
 use super::network::Ask;
 use super::{Event, World};
-use crate::cluster::election::types::{Action, Commit, Failure, Fault, Inherited, LeaseState, Request, Settings, Told};
+use crate::cluster::election::types::{
+    Action, Commit, Failure, Fault, Inherited, LeaseState, ReportedSettings, Request, Settings,
+};
 use crate::cluster::election::{Election, Outcome};
 use crate::cluster::record::{Terms, View};
 use crate::time::Time;
@@ -115,7 +117,7 @@ impl World {
         self.n += 1;
         let (boot, now) = (self.n, self.clock(node));
         let hold = Duration::from_nanos(*self.unlike.one(&self.plan.holds));
-        let told = Told { terms: Terms::new(hold, self.plan.drift), vips: 0, others: 0 };
+        let reported = ReportedSettings { terms: Terms::new(hold, self.plan.drift), vips: 0, others: 0 };
         let s = Settings {
             me: self.nodes[node].name.to_owned(),
             boot,
@@ -127,7 +129,7 @@ impl World {
             flap_budget: 4,
             flap_window: Duration::from_nanos(FLAP_WINDOW),
             vips: BTreeSet::new(),
-            told,
+            reported,
             fault: self.fault,
         };
         let mut e = Box::new(Election::new(s, now));
@@ -218,9 +220,9 @@ impl World {
                     self.at(RPC_TIMEOUT, Event::Expired { node, boot, id });
                     self.ask(node, Ask::Store { id, request: Box::new(request) });
                 }
-                Action::Take { epoch, .. } => {
-                    self.nodes[node].up = Some(epoch);
-                    self.check_take(node, epoch);
+                Action::Take(change) => {
+                    self.nodes[node].up = Some(change.epoch);
+                    self.check_take(node, change.epoch);
                 }
                 Action::Drop { epoch, handover, .. } => {
                     self.watched.handovers += u64::from(handover);

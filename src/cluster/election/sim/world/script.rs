@@ -339,7 +339,7 @@ impl World {
 
     /// Waits for the right moment.
     fn try_flicker(&mut self, s: usize, t: usize, away: u64, gone: Gone) {
-        let seen = self.nodes[t].election.as_ref().is_some_and(|e| e.gone.is_some());
+        let seen = self.nodes[t].election.as_ref().is_some_and(|e| e.etcd.gone.is_some());
         if !seen {
             self.at(10 * MS, Event::Step(Step::Flicker(s, t, away, gone)));
             return;

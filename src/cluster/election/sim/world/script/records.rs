@@ -210,7 +210,9 @@ impl World {
         // `deleted_twice` a node may have been a member before: nobody stays cut off from etcd for long after it.
         let apart = self.plan.twice && self.watched.lost_at.is_some_and(|at| self.t > at + TWICE);
         let knows = |n: &Node| {
-            let was_here = |e: &Election| e.record.is_some() || e.lost.is_some() || e.top_epoch > 0 || e.unseen;
+            let was_here = |e: &Election| {
+                e.etcd.record.is_some() || e.lost.record.is_some() || e.promises.top_epoch > 0 || e.lost.unseen
+            };
             r.members.iter().any(|m| m == n.name)
                 || (apart && self.etcd.has_ticket(n.name) && n.election.as_deref().is_none_or(was_here))
         };

@@ -1,6 +1,6 @@
 //! Builds the status for the agent and for display.
 
-use super::{STATUS_PAUSE, Worker};
+use super::{EventLoop, STATUS_PAUSE};
 use crate::cluster::election::Role;
 use crate::cluster::lease::Name;
 use crate::cluster::record::{Record, describe_pause};
@@ -22,7 +22,7 @@ fn estranged(r: &Record) -> String {
     )
 }
 
-impl Worker {
+impl EventLoop {
     /// Logs which settings of other nodes now differ and which no longer do.
     pub(super) fn tell(&mut self, changes: &[Change]) {
         for c in changes {
@@ -54,15 +54,15 @@ impl Worker {
         }
         (self.status_at, self.status_due) = (now + STATUS_PAUSE, false);
         let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-        let taken = match &*self.p.name.borrow() {
+        let taken = match &*self.name.borrow() {
             Name::Taken(why) => Some(why.clone()),
             Name::Unknown | Name::Ours => None,
         };
-        let instances = self.all.iter().map(|o| {
-            let (r, hold) = (o.election.record(), o.election.hold());
+        let instances = self.elections.iter().map(|it| {
+            let (r, hold) = (it.election.record(), it.election.hold());
             InstanceStatus {
-                name: o.name.clone(),
-                role: o.election.role(),
+                name: it.name.clone(),
+                role: it.election.role(),
                 master: r.map(|r| r.master.clone()),
                 successor: r.and_then(|r| r.successor.clone()),
                 epoch: r.map_or(0, |r| r.epoch),
@@ -72,35 +72,35 @@ impl Worker {
                 promise_ms: r.and_then(|r| r.terms).map_or(0, |t| ms(t.hold())),
                 remaining_ms: hold.map_or(0, |h| ms(h.1.since(now))),
                 members: r.map_or_else(Vec::new, |r| r.members.clone()),
-                candidates: o.election.candidates(now),
-                held_down_ms: o.election.held_down().map_or(0, |at| ms(at.since(now))),
+                candidates: it.election.candidates(now),
+                held_down_ms: it.election.held_down().map_or(0, |at| ms(at.since(now))),
                 problem: taken
                     .clone()
-                    .or_else(|| o.election.unreadable().map(str::to_owned))
-                    .or_else(|| o.election.forgotten())
-                    .or_else(|| o.election.estranged().map(estranged))
+                    .or_else(|| it.election.unreadable().map(str::to_owned))
+                    .or_else(|| it.election.forgotten())
+                    .or_else(|| it.election.estranged().map(estranged))
                     .or_else(|| {
-                        self.p.kept.error(&o.name).map(|e| kernel_trouble(o.election.role() == Role::Master, e))
+                        self.enforced.error(&it.name).map(|e| kernel_trouble(it.election.role() == Role::Master, e))
                     }),
             }
         });
         let own = NodeStatus {
             name: self.me.clone(),
-            address: Some(self.p.socket.to_string()),
-            fit: self.all.iter().map(|o| o.election.own_fitness().0).reduce(|a, b| a && b),
+            address: Some(self.address.to_string()),
+            fit: self.elections.iter().map(|it| it.election.own_fitness().0).reduce(|a, b| a && b),
             summary: self
-                .all
+                .elections
                 .iter()
-                .map(|o| o.summary.as_str())
+                .map(|it| it.summary.as_str())
                 .filter(|s| !s.is_empty())
                 .collect::<Vec<_>>()
                 .join("; "),
             last_heard_ms: Some(0),
-            priority: self.all.first().map(|o| o.election.own_fitness().1),
+            priority: self.elections.first().map(|it| it.election.own_fitness().1),
             me: true,
         };
         let others = self.peers.iter().map(|(n, a)| {
-            let heard = self.all.iter().filter_map(|o| o.election.heard(n)).max_by_key(|h| h.0);
+            let heard = self.elections.iter().filter_map(|it| it.election.heard(n)).max_by_key(|h| h.0);
             NodeStatus {
                 name: n.clone(),
                 address: Some(a.to_string()),
@@ -116,7 +116,7 @@ impl Worker {
             instances: instances.collect(),
             nodes,
             etcd: Vec::new(),
-            paused: self.all.iter().find_map(|o| o.election.paused()).map(describe_pause),
+            paused: self.elections.iter().find_map(|it| it.election.paused()).map(describe_pause),
             differences: self.unlike.differences().cloned().collect(),
             rejected_datagrams: self.rejected,
             longest_late_ms: ms(self.stalls.longest(Kind::Late)),

@@ -6,9 +6,9 @@ mod ending;
 mod learning;
 mod report;
 
-use super::keeper::Kept;
+use super::enforcer::Enforced;
 use super::{ClusterEvent, Command, ForgetError, PARK_TIME, Shared, SwitchoverError};
-use crate::cluster::election::{Action, Election, Failure, Inherited, LeaseState, Settings, Told};
+use crate::cluster::election::{Action, Election, Failure, Inherited, LeaseState, ReportedSettings, Settings};
 use crate::cluster::heartbeat::{Codec, MAX_DATAGRAM, Rejected};
 use crate::cluster::lease::Name;
 use crate::cluster::record::{Keys, Terms, View};
@@ -17,7 +17,6 @@ use crate::cluster::stalls::{Kind, Stalls};
 use crate::config::Config;
 use crate::etcd::{Changes, EtcdError, WatchEvent};
 use crate::os::clock;
-use crate::sync::Locked as _;
 use crate::time::Time;
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -43,25 +42,27 @@ const MAX_WARNED: usize = 256;
 /// Interval between warnings about one kind of bad datagram.
 const COMPLAIN: Duration = Duration::from_secs(60);
 
-pub(super) struct Parts {
+/// What the loop needs, besides the configuration, to start.
+pub(super) struct Setup {
     /// Address that receives heartbeats.
-    pub(super) socket: SocketAddr,
+    pub(super) address: SocketAddr,
     pub(super) codec: Codec,
     pub(super) keys: Keys,
     pub(super) boot: u64,
     pub(super) lease: watch::Receiver<Option<LeaseState>>,
     pub(super) name: watch::Receiver<Name>,
-    pub(super) again: Arc<Notify>,
+    pub(super) register_again: Arc<Notify>,
     pub(super) lease_task: JoinHandle<()>,
     pub(super) events: mpsc::Sender<ClusterEvent>,
     pub(super) commands: mpsc::Receiver<Command>,
-    pub(super) kept: Kept,
+    pub(super) enforced: Enforced,
     pub(super) outside: Handle,
     /// Whether instances may be elected before the agent says so.
     pub(super) ready: bool,
 }
 
-struct One {
+/// The election of one instance, and what the agent asked of it.
+struct InstanceElection {
     name: String,
     election: Election,
     /// The epoch whose addresses may still be up.
@@ -80,13 +81,24 @@ struct Answer {
     result: Result<(bool, View), (Failure, EtcdError)>,
 }
 
-pub(super) struct Worker {
+pub(super) struct EventLoop {
     me: String,
     /// `None` only before `run`.
     socket: Option<UdpSocket>,
     shared: Arc<Shared>,
-    p: Parts,
-    all: Vec<One>,
+    /// Address that receives heartbeats.
+    address: SocketAddr,
+    codec: Codec,
+    keys: Keys,
+    lease: watch::Receiver<Option<LeaseState>>,
+    name: watch::Receiver<Name>,
+    register_again: Arc<Notify>,
+    lease_task: JoinHandle<()>,
+    events: mpsc::Sender<ClusterEvent>,
+    commands: mpsc::Receiver<Command>,
+    enforced: Enforced,
+    outside: Handle,
+    elections: Vec<InstanceElection>,
     peers: BTreeMap<String, SocketAddr>,
     answers: (mpsc::Sender<Answer>, mpsc::Receiver<Answer>),
     pending: VecDeque<ClusterEvent>,
@@ -122,22 +134,37 @@ enum Hint {
     Nodes(WatchEvent),
 }
 
-impl Worker {
-    pub(super) fn new(cfg: &Config, shared: Arc<Shared>, p: Parts, inherited: Vec<(String, Inherited)>) -> Self {
+impl EventLoop {
+    pub(super) fn new(cfg: &Config, shared: Arc<Shared>, setup: Setup, inherited: Vec<(String, Inherited)>) -> Self {
         let now = clock::now();
+        let Setup {
+            address,
+            codec,
+            keys,
+            boot,
+            lease,
+            name,
+            register_again,
+            lease_task,
+            events,
+            commands,
+            mut enforced,
+            outside,
+            ready,
+        } = setup;
         let described = settings::describe(cfg);
-        let told = |i: &crate::config::Instance| Told {
+        let reported = |i: &crate::config::Instance| ReportedSettings {
             terms: Terms::new(cfg.timing.hold, cfg.timing.drift),
             vips: settings::digest_of_vips(&settings::vips(i)),
             others: described.digest(&i.name),
         };
-        let all_told = cfg.instances.iter().map(|i| (i.name.clone(), told(i))).collect();
-        let one = |i: &crate::config::Instance| One {
+        let all_reported = cfg.instances.iter().map(|i| (i.name.clone(), reported(i))).collect();
+        let election = |i: &crate::config::Instance| InstanceElection {
             name: i.name.clone(),
             election: Election::new(
                 Settings {
                     me: cfg.node.name.clone(),
-                    boot: p.boot,
+                    boot,
                     heartbeat: cfg.timing.heartbeat,
                     hold: cfg.timing.hold,
                     drift: cfg.timing.drift,
@@ -146,7 +173,7 @@ impl Worker {
                     flap_budget: cfg.timing.flap_budget,
                     flap_window: cfg.timing.flap_window,
                     vips: settings::vips(i),
-                    told: told(i),
+                    reported: reported(i),
                     #[cfg(test)]
                     fault: None,
                 },
@@ -159,15 +186,14 @@ impl Worker {
             fitness: None,
             kernel_fails: false,
         };
-        let mut all: Vec<One> = cfg.instances.iter().map(one).collect();
-        let mut p = p;
-        if !p.ready {
-            all.iter_mut().for_each(|o| o.election.set_ready(false, now));
+        let mut elections: Vec<InstanceElection> = cfg.instances.iter().map(election).collect();
+        if !ready {
+            elections.iter_mut().for_each(|it| it.election.set_ready(false, now));
         }
-        for (name, right) in inherited {
-            if let Some(o) = all.iter_mut().find(|o| o.name == name) {
-                p.kept.inherited(&name, right.epoch, right.until);
-                o.election.adopt(right, now);
+        for (of, right) in inherited {
+            if let Some(it) = elections.iter_mut().find(|it| it.name == of) {
+                enforced.inherited(&of, right.epoch, right.until);
+                it.election.adopt(right, now);
             }
         }
         Self {
@@ -175,15 +201,25 @@ impl Worker {
             socket: None,
             changes: shared.etcd.changes(),
             shared,
-            all,
-            p,
+            elections,
+            address,
+            codec,
+            keys,
+            lease,
+            name,
+            register_again,
+            lease_task,
+            events,
+            commands,
+            enforced,
+            outside,
             peers: BTreeMap::new(),
             answers: mpsc::channel(ANSWERS),
             pending: VecDeque::new(),
             rejected: 0,
             complained: Vec::new(),
             warned: HashMap::new(),
-            unlike: Unlike::new(described, all_told, env!("CARGO_PKG_VERSION")),
+            unlike: Unlike::new(described, all_reported, env!("CARGO_PKG_VERSION")),
             stopping: None,
             parking: None,
             status_at: now,
@@ -196,7 +232,7 @@ impl Worker {
     fn watches(&self) -> (mpsc::Receiver<Hint>, Vec<JoinHandle<()>>) {
         let (tx, rx) = mpsc::channel(64);
         let mut tasks = Vec::new();
-        let _outside = self.p.outside.enter();
+        let _outside = self.outside.enter();
         let mut follow = |prefix: String, index: Option<usize>| {
             let (tx, mut events) = (tx.clone(), self.shared.etcd.watch(&prefix));
             tasks.push(tokio::spawn(async move {
@@ -208,12 +244,12 @@ impl Worker {
                 }
             }));
         };
-        for (i, one) in self.all.iter().enumerate() {
-            follow(self.p.keys.record(&one.name), Some(i));
-            follow(self.p.keys.alive(&one.name), Some(i));
+        for (i, instance) in self.elections.iter().enumerate() {
+            follow(self.keys.record(&instance.name), Some(i));
+            follow(self.keys.alive(&instance.name), Some(i));
         }
-        follow(self.p.keys.nodes(), None);
-        follow(self.p.keys.paused(), None);
+        follow(self.keys.nodes(), None);
+        follow(self.keys.paused(), None);
         (rx, tasks)
     }
 
@@ -228,12 +264,12 @@ impl Worker {
         let (mut hints, tasks) = self.watches();
         let shared = Arc::clone(&self.shared);
         let mut buffer = [0_u8; MAX_DATAGRAM + 1];
-        for i in 0..self.all.len() {
+        for i in 0..self.elections.len() {
             self.with(i, Election::handle_timeout);
         }
         let mut woke = clock::now();
         loop {
-            let deadline = self.all.iter().map(|o| o.election.next_deadline()).min().unwrap_or(Time::FAR);
+            let deadline = self.elections.iter().map(|it| it.election.next_deadline()).min().unwrap_or(Time::FAR);
             // While stopping or parking, check progress often; it lasts a second or two.
             let deadline = if self.stopping.is_some() || self.parking.is_some() {
                 deadline.min(clock::now() + Duration::from_millis(20))
@@ -259,17 +295,17 @@ impl Worker {
                 Some(a) = self.answers.1.recv() => self.answer(a),
                 () = shared.news.notified() => self.inbox(),
                 // Each use reads the name itself; this branch only refreshes the status.
-                Ok(()) = self.p.name.changed() => { self.p.name.borrow_and_update(); }
-                changed = self.p.lease.changed() => {
+                Ok(()) = self.name.changed() => { self.name.borrow_and_update(); }
+                changed = self.lease.changed() => {
                     // The outer runtime has ended. Lease renewals and address changes ended with it.
                     if changed.is_err() {
                         return;
                     }
-                    let lease = *self.p.lease.borrow_and_update();
+                    let lease = *self.lease.borrow_and_update();
                     self.each(|e, now| e.set_lease(lease, now));
                 }
                 Some(h) = hints.recv() => self.hint(h),
-                c = self.p.commands.recv() => match c {
+                c = self.commands.recv() => match c {
                     Some(c) => self.command(c),
                     None => break,
                 },
@@ -280,8 +316,8 @@ impl Worker {
             // Check deadlines after every wake-up: a stalled process must see that its right has expired before it
             // acts.
             let now = clock::now();
-            for i in 0..self.all.len() {
-                if self.all[i].election.next_deadline() <= now {
+            for i in 0..self.elections.len() {
+                if self.elections[i].election.next_deadline() <= now {
                     self.with(i, Election::handle_timeout);
                 }
             }
@@ -308,27 +344,27 @@ impl Worker {
     }
 
     fn each(&mut self, f: impl Fn(&mut Election, Time)) {
-        for i in 0..self.all.len() {
+        for i in 0..self.elections.len() {
             self.with(i, &f);
         }
     }
 
     /// Applies one input, publishes the hold, brings it into the kernel, and only then executes the actions.
     fn with(&mut self, i: usize, f: impl FnOnce(&mut Election, Time)) {
-        f(&mut self.all[i].election, clock::now());
-        let one = &self.all[i];
+        f(&mut self.elections[i].election, clock::now());
+        let instance = &self.elections[i];
         // The host answers while the agent drops the addresses, so calls in progress keep their audio until the
         // addresses are gone.
-        let hold = one.election.hold().map(|(epoch, until, _)| (epoch, until));
-        self.shared.holds.set(&one.name, hold);
-        self.p.kept.set(&one.name, hold, clock::now());
-        while let Some(a) = self.all[i].election.poll_action() {
+        let hold = instance.election.hold().map(|(epoch, until, _)| (epoch, until));
+        self.shared.holds.set(&instance.name, hold);
+        self.enforced.set(&instance.name, hold, clock::now());
+        while let Some(a) = self.elections[i].election.poll_action() {
             self.act(i, a);
         }
     }
 
     fn act(&mut self, i: usize, a: Action) {
-        let instance = self.all[i].name.clone();
+        let instance = self.elections[i].name.clone();
         if matches!(a, Action::Changed | Action::Switched(_) | Action::Forgot(_)) {
             // The receiver of this event reads the status next.
             self.status_at = Time::ZERO;
@@ -340,7 +376,7 @@ impl Worker {
                     return;
                 }
                 let Some(address) = self.peers.get(&*to).copied() else { return };
-                let bytes = self.p.codec.seal(&instance, &message);
+                let bytes = self.codec.seal(&instance, &message);
                 // A full socket buffer drops a heartbeat; the protocol tolerates lost heartbeats.
                 let sent = self.socket.as_ref().map(|s| s.try_send_to(&bytes, address));
                 if let Some(Err(e)) = sent {
@@ -348,10 +384,10 @@ impl Worker {
                 }
             }
             Action::Store { id, request } => self.ask(i, id, request),
-            Action::Take { epoch, cause, previous, detected, committed } => {
-                self.all[i].up = Some(epoch);
-                tracing::info!(%instance, epoch, ?cause, "master");
-                self.pending.push_back(ClusterEvent::Take { instance, epoch, cause, previous, detected, committed });
+            Action::Take(change) => {
+                self.elections[i].up = Some(change.epoch);
+                tracing::info!(%instance, epoch = change.epoch, cause = ?change.cause, "master");
+                self.pending.push_back(ClusterEvent::Take { instance, change });
             }
             Action::Drop { epoch, reason, handover } => {
                 tracing::info!(%instance, epoch, %reason, "no longer master");
@@ -359,19 +395,19 @@ impl Worker {
             }
             Action::Changed => {
                 self.learn_addresses(i);
-                if let Some(why) = self.all[i].election.unreadable() {
+                if let Some(why) = self.elections[i].election.unreadable() {
                     tracing::error!(%instance, "{why}");
                 }
                 // Never queue this event: the agent reads the status when it gets to it.
-                let _ = self.p.events.try_send(ClusterEvent::Changed { instance });
+                let _ = self.events.try_send(ClusterEvent::Changed { instance });
             }
             Action::Forgot(r) => {
-                if let Some(tx) = self.all[i].forget.take() {
+                if let Some(tx) = self.elections[i].forget.take() {
                     let _ = tx.send(r.map_err(ForgetError::Refused));
                 }
             }
             Action::Switched(r) => {
-                if let Some(tx) = self.all[i].asked.take() {
+                if let Some(tx) = self.elections[i].asked.take() {
                     let _ = tx.send(r.map_err(|candidates| SwitchoverError::NoCandidate { candidates }));
                 }
             }
@@ -380,15 +416,15 @@ impl Worker {
 
     /// Whether this node's name in etcd belongs to this host.
     fn is_named(&self) -> bool {
-        *self.p.name.borrow() == Name::Ours
+        *self.name.borrow() == Name::Ours
     }
 
     fn datagram(&mut self, bytes: &[u8], from: SocketAddr) {
-        match self.p.codec.open(bytes) {
+        match self.codec.open(bytes) {
             Ok((sender, instance, message)) if sender != self.me && self.is_named() => {
-                if let Some(i) = self.all.iter().position(|o| o.name == instance) {
+                if let Some(i) = self.elections.iter().position(|it| it.name == instance) {
                     self.peers.entry(sender.clone()).or_insert(from);
-                    let changes = self.unlike.heard(&sender, &instance, message.told);
+                    let changes = self.unlike.heard(&sender, &instance, message.reported);
                     self.tell(&changes);
                     self.with(i, |e, now| e.handle_message(&sender, message, now));
                 }
@@ -406,41 +442,11 @@ impl Worker {
         }
     }
 
-    fn inbox(&mut self) {
-        let (ready, fitness, released) = {
-            // A writer may be preempted with the lock held. This thread does not wait, because the notification follows
-            // the write.
-            let Some(mut b) = self.shared.inbox.try_locked() else { return };
-            (std::mem::take(&mut b.ready), std::mem::take(&mut b.fitness), std::mem::take(&mut b.released))
-        };
-        for i in 0..self.all.len() {
-            if let Some(ready) = ready.get(&self.all[i].name) {
-                self.with(i, |e, now| e.set_ready(*ready, now));
-            }
-            if let Some(f) = fitness.get(&self.all[i].name) {
-                self.all[i].summary.clone_from(&f.summary);
-                self.all[i].fitness = Some((f.fit, f.priority));
-                self.tell_fitness(i);
-            }
-            if let Some(epoch) = released.get(&self.all[i].name) {
-                self.all[i].up = self.all[i].up.filter(|up| up > epoch);
-                self.with(i, |e, now| e.released(*epoch, now));
-            }
-        }
-    }
-
-    /// A host whose kernel does not answer for the addresses is no better than one with a dead server.
-    fn tell_fitness(&mut self, i: usize) {
-        let Some((fit, priority)) = self.all[i].fitness else { return };
-        let fit = fit && !self.all[i].kernel_fails;
-        self.with(i, |e, now| e.set_fitness(fit, priority, now));
-    }
-
     fn look_at_kernel(&mut self, now: Time) {
-        for i in 0..self.all.len() {
-            let one = &mut self.all[i];
-            let fails = self.p.kept.is_unfit(&one.name, now);
-            if std::mem::replace(&mut one.kernel_fails, fails) != fails {
+        for i in 0..self.elections.len() {
+            let instance = &mut self.elections[i];
+            let fails = self.enforced.is_unfit(&instance.name, now);
+            if std::mem::replace(&mut instance.kernel_fails, fails) != fails {
                 self.tell_fitness(i);
             }
         }
@@ -449,13 +455,13 @@ impl Worker {
     fn flush_events(&mut self) {
         while let Some(e) = self.pending.pop_front() {
             // Do not announce a right that has expired since; its `Drop` follows anyway.
-            if let ClusterEvent::Take { instance, epoch, .. } = &e {
+            if let ClusterEvent::Take { instance, change } = &e {
                 let held = self.shared.holds.get(instance);
-                if held.is_none_or(|(e, until)| e != *epoch || until <= clock::now()) {
+                if held.is_none_or(|(e, until)| e != change.epoch || until <= clock::now()) {
                     continue;
                 }
             }
-            match self.p.events.try_send(e) {
+            match self.events.try_send(e) {
                 Ok(()) => {}
                 Err(mpsc::error::TrySendError::Full(e)) => return self.pending.push_front(e),
                 Err(mpsc::error::TrySendError::Closed(_)) => return self.pending.clear(),

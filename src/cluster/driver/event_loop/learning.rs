@@ -1,11 +1,11 @@
 //! Learns about the other nodes from changes of etcd's keys: their names, addresses and differing settings.
 
-use super::{Hint, MAX_WARNED, Worker};
+use super::{EventLoop, Hint, MAX_WARNED};
 use crate::cluster::election::Election;
 use crate::cluster::record::{Alive, read_node};
 use crate::etcd::WatchEvent;
 
-impl Worker {
+impl EventLoop {
     pub(super) fn hint(&mut self, h: Hint) {
         let nodes = match h {
             Hint::Instance(i) => return self.with(i, Election::hint),
@@ -13,23 +13,23 @@ impl Worker {
         };
         match nodes {
             WatchEvent::Snapshot { entries, .. } => {
-                let nodes = self.p.keys.nodes();
+                let nodes = self.keys.nodes();
                 entries
                     .iter()
                     .filter(|kv| kv.key.starts_with(&nodes))
                     .for_each(|kv| self.learn_node(&kv.key, &kv.value));
             }
-            WatchEvent::Put(kv) if kv.key == self.p.keys.paused() => {}
+            WatchEvent::Put(kv) if kv.key == self.keys.paused() => {}
             WatchEvent::Put(kv) => {
                 self.learn_node(&kv.key, &kv.value);
-                if kv.key == self.p.keys.node(&self.me) && self.p.lease.borrow().is_some_and(|l| l.id != kv.lease) {
-                    self.p.again.notify_one();
+                if kv.key == self.keys.node(&self.me) && self.lease.borrow().is_some_and(|l| l.id != kv.lease) {
+                    self.register_again.notify_one();
                 }
             }
             // Keep the address: the node may be reachable without its lease.
             WatchEvent::Delete { key, .. } => {
-                if key == self.p.keys.node(&self.me) && self.p.lease.borrow().is_some() && self.stopping.is_none() {
-                    self.p.again.notify_one();
+                if key == self.keys.node(&self.me) && self.lease.borrow().is_some() && self.stopping.is_none() {
+                    self.register_again.notify_one();
                 }
             }
         }
@@ -38,8 +38,8 @@ impl Worker {
 
     fn learn_node(&mut self, key: &str, value: &[u8]) {
         match read_node(key, value) {
-            Ok(n) if n.name != self.me && self.p.keys.node(&n.name) == key => {
-                self.p.codec.registered(&n.name, n.boot);
+            Ok(n) if n.name != self.me && self.keys.node(&n.name) == key => {
+                self.codec.registered(&n.name, n.boot);
                 let changes = self.unlike.learn(&n);
                 self.tell(&changes);
                 self.peers.insert(n.name, n.address);
@@ -59,7 +59,7 @@ impl Worker {
     }
 
     pub(super) fn check_alive(&mut self, i: usize, alive: Option<Alive>) {
-        let key = self.p.keys.alive(&self.all[i].name);
+        let key = self.keys.alive(&self.elections[i].name);
         match alive {
             // A living master replaces this value at once. Without one, the value blocks every slow takeover.
             Some(a) if a.epoch == 0 || a.lease == 0 => {
@@ -75,7 +75,7 @@ impl Worker {
 
     /// Learns members' addresses from the record, for nodes without a key.
     pub(super) fn learn_addresses(&mut self, i: usize) {
-        let Some(r) = self.all[i].election.record() else { return };
+        let Some(r) = self.elections[i].election.record() else { return };
         for (n, a) in &r.addresses {
             if *n != self.me {
                 self.peers.entry(n.clone()).or_insert(*a);

@@ -1,19 +1,19 @@
 //! Sends the elections' requests to etcd and handles the answers.
 
-use super::{Answer, Worker};
+use super::{Answer, EventLoop};
 use crate::cluster::election::{Election, Failure, Request};
 use crate::cluster::store;
 use crate::etcd::EtcdError;
 use crate::os::clock;
 use std::sync::Arc;
 
-impl Worker {
+impl EventLoop {
     pub(super) fn ask(&self, index: usize, id: u64, mut request: Request) {
-        let one = &self.all[index];
-        let hold = one.election.hold().map(|(epoch, until, _)| (epoch, until));
+        let instance = &self.elections[index];
+        let hold = instance.election.hold().map(|(epoch, until, _)| (epoch, until));
         let against = if !self.is_named() && !matches!(request, Request::Read) {
             Some("this node's name is not registered in etcd")
-        } else if matches!(request, Request::Commit(_)) && self.p.kept.exceeds(&one.name, hold, clock::now()) {
+        } else if matches!(request, Request::Commit(_)) && self.enforced.exceeds(&instance.name, hold, clock::now()) {
             // The transaction would give other nodes a right while this host still answers.
             Some("the kernel did not accept a shorter hold")
         } else {
@@ -33,15 +33,15 @@ impl Worker {
                 record.since_ms = clock::unix_ms();
             }
             for m in &record.members {
-                let own = (*m == self.me).then_some(self.p.socket);
+                let own = (*m == self.me).then_some(self.address);
                 if let Some(a) = self.peers.get(m).copied().or(own) {
                     record.addresses.insert(m.clone(), a);
                 }
             }
         }
-        let (etcd, keys, me) = (self.shared.etcd.clone(), self.p.keys.clone(), self.me.clone());
-        let (instance, tx) = (self.all[index].name.clone(), self.answers.0.clone());
-        self.p.outside.spawn(async move {
+        let (etcd, keys, me) = (self.shared.etcd.clone(), self.keys.clone(), self.me.clone());
+        let (instance, tx) = (self.elections[index].name.clone(), self.answers.0.clone());
+        self.outside.spawn(async move {
             let result = store::ask(&etcd, &keys, &instance, &me, request).await;
             let _ = tx.send(Answer { index, id, result }).await;
         });
@@ -65,7 +65,7 @@ impl Worker {
             }
             Err((failure, error)) => {
                 tracing::debug!(
-                    instance = %self.all[a.index].name, %error,
+                    instance = %self.elections[a.index].name, %error,
                     "etcd did not answer a request of the election"
                 );
                 self.with(a.index, |e, now| e.handle_failure(a.id, failure, now));

@@ -1,7 +1,7 @@
 //! The kernel leases of all instances: writes the election's holds into the kernel, and finds a predecessor's holds
 //! there.
 
-use crate::cluster::{Inherited, Keeper};
+use crate::cluster::{Enforcer, Inherited};
 use crate::config::Config;
 use crate::time::Time;
 use crate::vip::address::{AddressError, Addresses};
@@ -161,8 +161,8 @@ pub(super) async fn mend_one(instance: &str, lease: &KernelLease) -> Duration {
     }
 }
 
-impl Keeper for Leases {
-    fn keep(&mut self, instance: &str, hold: Option<(u64, Time)>) -> Result<(), String> {
+impl Enforcer for Leases {
+    fn enforce(&mut self, instance: &str, hold: Option<(u64, Time)>) -> Result<(), String> {
         #[cfg(feature = "faults")]
         if crate::faults::refuses("lease") {
             return Err("a fault was asked for".to_owned());

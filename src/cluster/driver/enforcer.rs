@@ -5,22 +5,22 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 /// Lets this host answer for an instance's addresses, and stops it at the deadline: in an agent, the kernel does.
-pub trait Keeper: Send {
+pub trait Enforcer: Send {
     /// Lets the host answer for the addresses of `instance` until the given time and no longer; `None` means stop now.
     /// Returns only when that is in force. The election's own thread calls it, so it must not block for more than
     /// microseconds.
     ///
     /// # Errors
     /// The change is not in force, with the reason in the user's words. The previous setting stays in force.
-    fn keep(&mut self, instance: &str, hold: Option<(u64, Time)>) -> Result<(), String>;
+    fn enforce(&mut self, instance: &str, hold: Option<(u64, Time)>) -> Result<(), String>;
 }
 
-/// Keeps nothing: for tests and tools without addresses.
+/// Enforces nothing: for tests and tools without addresses.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct NoKeeper;
+pub struct NoEnforcer;
 
-impl Keeper for NoKeeper {
-    fn keep(&mut self, _: &str, _: Option<(u64, Time)>) -> Result<(), String> {
+impl Enforcer for NoEnforcer {
+    fn enforce(&mut self, _: &str, _: Option<(u64, Time)>) -> Result<(), String> {
         Ok(())
     }
 }
@@ -38,16 +38,16 @@ struct Trouble {
     tried: Time,
 }
 
-/// The keeper's hold in force, for each instance.
-pub(super) struct Kept {
-    keeper: Box<dyn Keeper>,
+/// The hold in force, for each instance.
+pub(super) struct Enforced {
+    enforcer: Box<dyn Enforcer>,
     in_force: HashMap<String, (u64, Time)>,
     errors: HashMap<String, Trouble>,
 }
 
-impl Kept {
-    pub(super) fn new(keeper: Box<dyn Keeper>) -> Self {
-        Self { keeper, in_force: HashMap::new(), errors: HashMap::new() }
+impl Enforced {
+    pub(super) fn new(enforcer: Box<dyn Enforcer>) -> Self {
+        Self { enforcer, in_force: HashMap::new(), errors: HashMap::new() }
     }
 
     /// Records the hold that a predecessor left in force.
@@ -55,7 +55,7 @@ impl Kept {
         self.in_force.insert(instance.to_owned(), (epoch, until));
     }
 
-    /// Brings the keeper to `hold`, unless that is in force already. Each call retries a failed change, but prolonging
+    /// Brings the enforcer to `hold`, unless that is in force already. Each call retries a failed change, but prolonging
     /// a hold waits for a pause.
     pub(super) fn set(&mut self, instance: &str, hold: Option<(u64, Time)>, now: Time) {
         let in_force = self.in_force.get(instance).copied();
@@ -67,7 +67,7 @@ impl Kept {
         if !lower && failed.is_some_and(|t| now < t.tried + AGAIN) {
             return;
         }
-        match self.keeper.keep(instance, hold) {
+        match self.enforcer.enforce(instance, hold) {
             Ok(()) => {
                 match hold {
                     Some(h) => drop(self.in_force.insert(instance.to_owned(), h)),
