@@ -3,13 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
-#[path = "lab/mod.rs"]
-mod lab;
-mod node;
-
 use lab::lan::Lan;
+use lab::node::{Member, Node, secret};
 use nix::sys::signal::Signal;
-use node::{Member, Node, secret};
 use std::time::Duration;
 
 /// A stopping agent waits eight seconds at most; the rest is for a stalled machine.

@@ -4,9 +4,6 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
-#[path = "lab/mod.rs"]
-mod lab;
-
 use lab::lan::VIP4;
 use lab::observer::Observer;
 use lab::scene::{SOON, Scene};

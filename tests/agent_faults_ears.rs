@@ -3,17 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
-#[path = "lab/mod.rs"]
-mod lab;
-mod node;
-
 use lab::asterisk::{Asterisk, Extra};
 use lab::calls::Calls;
 use lab::lan::{Host, Lan, VIP4, VIP6};
+use lab::node::{Agent, Member, Node, SOON, secret};
 use lab::phone::Manner;
 use lab::witness::Witness;
 use lab::{unix_us, wait};
-use node::{Agent, Member, Node, SOON, secret};
 use serde_json::Value;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};

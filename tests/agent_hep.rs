@@ -3,15 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
-#[path = "../src/hep/tests/encode.rs"]
-mod encode;
-#[path = "lab/mod.rs"]
-mod lab;
-mod node;
-
+use lab::hep as encode;
 use lab::lan::{Host, Lan, VIP4};
+use lab::node::{Member, Node, SOON, secret};
 use lab::wait;
-use node::{Member, Node, SOON, secret};
 use serde_json::Value;
 use std::net::{SocketAddr, UdpSocket};
 

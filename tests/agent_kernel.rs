@@ -2,14 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
-#[path = "lab/mod.rs"]
-mod lab;
-mod node;
-
 use lab::lan::{Lan, VIP4, VIP6};
+use lab::node::{Agent, Member, Node, SOON};
 use lab::wait;
 use lab::witness::Witness;
-use node::{Agent, Member, Node, SOON};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;

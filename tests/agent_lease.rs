@@ -2,15 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
-#[path = "lab/mod.rs"]
-mod lab;
-mod node;
-
 use lab::lan::{Lan, VIP4};
+use lab::node::{Agent, Member, Node, SOON};
 use lab::observer::Observer;
 use lab::{unix_us, wait};
 use nix::sys::signal::Signal;
-use node::{Agent, Member, Node, SOON};
 use std::time::Duration;
 
 fn node(lan: &Lan, etcd: &Member, name: &str) -> Node {

@@ -2,14 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
-#[path = "lab/mod.rs"]
-mod lab;
-mod node;
-
 use lab::lan::Lan;
+use lab::node::{Agent, Member, Node, SOON};
 use lab::proc::Proc;
 use lab::wait;
-use node::{Agent, Member, Node, SOON};
 use std::time::{Duration, Instant};
 
 /// Policy and priority of each thread of a process, by its name. Fields 40 and 41 of `stat` (proc(5)).

@@ -3,16 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
-#[path = "lab/mod.rs"]
-mod lab;
-mod node;
-
 use lab::asterisk::Asterisk;
 use lab::calls::{Calls, ended, has_audio, is_reinvited};
 use lab::lan::{Host, Lan, VIP4};
+use lab::node::{self, Agent, Member, Node, SOON};
 use lab::phone::Manner;
 use lab::{unix_us, wait};
-use node::{Agent, Member, Node, SOON};
 use std::net::UdpSocket;
 use std::time::Duration;
 

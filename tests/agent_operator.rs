@@ -2,14 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
-#[path = "lab/mod.rs"]
-mod lab;
-mod node;
-
 use lab::lan::Lan;
+use lab::node::{self, Member, Node, SOON};
 use lab::wait;
 use nix::sys::signal::Signal;
-use node::{Member, Node, SOON};
 use serde_json::Value;
 
 #[test]
@@ -38,7 +34,7 @@ fn commands_without_an_agent_say_where_it_should_be() {
         "--regid",
         "nogroup",
         "--clear-groups",
-        node::KEEPCALL,
+        &lab::node::keepcall(),
         "status",
         "--socket",
         socket.to_str().unwrap(),

@@ -3,13 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
-#[path = "lab/mod.rs"]
-mod lab;
-mod node;
-
 use lab::lan::{Lan, VIP4};
+use lab::node::{self, Agent, Member, Node, SOON};
 use lab::wait;
-use node::{Agent, Member, Node, SOON};
 use serde_json::Value;
 
 fn start_pair(lan: &Lan, etcd: &Member) -> (Agent, Agent) {

@@ -3,14 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
-#[path = "lab/mod.rs"]
-mod lab;
-mod node;
-
 use lab::lan::Lan;
+use lab::node::{Agent, Member, Node, SOON};
 use lab::wait;
 use nix::sys::signal::Signal;
-use node::{Agent, Member, Node, SOON};
 use serde_json::Value;
 
 /// A node with a check of its server.

@@ -3,15 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
-#[path = "lab/mod.rs"]
-mod lab;
-mod node;
-
 use lab::lan::Lan;
+use lab::node::{Agent, Member, Node, SOON};
 use lab::witness::Witness;
 use lab::{unix_us, wait};
 use nix::sys::signal::Signal;
-use node::{Agent, Member, Node, SOON};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -184,7 +180,7 @@ fn a_rolling_change_of_settings_has_failover_in_force_at_each_step() {
 /// Uses the older release in `KEEPCALL_OLDER`; without it, this release stands in.
 #[test]
 fn releases_are_mixed_step_by_step() {
-    let program = std::env::var(OLDER).unwrap_or_else(|_| node::KEEPCALL.to_owned());
+    let program = std::env::var(OLDER).unwrap_or_else(|_| lab::node::keepcall());
     println!("the older release is {program}");
     let (lan, etcd) = lab();
     let new = |name: &str| node(&lan, name, &etcd);
@@ -194,7 +190,7 @@ fn releases_are_mixed_step_by_step() {
     // The old node arms the new one; then takeover, handover, and back.
     let b = new("b").start();
     a.is_armed("b");
-    if program != node::KEEPCALL {
+    if program != lab::node::keepcall() {
         differs(&b, &[("timing.hold", "2s", "not told")]);
     }
     switch(&a, &b);

@@ -2,15 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
-#[path = "common/authority.rs"]
-mod authority;
-#[path = "lab/mod.rs"]
-mod lab;
-mod node;
-
-use authority::Authority;
+use lab::authority::Authority;
 use lab::lan::Lan;
-use node::{Agent, Member, Node};
+use lab::node::{Agent, Member, Node};
 use std::path::Path;
 
 /// An agent that keeps trying, with each of these words in its log and in its status.

@@ -1,8 +1,6 @@
 //! The capture sees SIP in both directions, over UDP and TCP, and no audio, on real interfaces.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-mod netns;
-
 #[path = "capture/links.rs"]
 mod links;
 #[path = "capture/load.rs"]
@@ -11,7 +9,7 @@ mod load;
 mod tcp;
 
 use keepcall::wire::capture::{Capture, CaptureCounters, CaptureError, Seen};
-use netns::{LONG, Lan};
+use lab::netns::{LONG, Lan};
 use std::time::Duration;
 
 /// Captures these ports in host `a` while `traffic` runs, until a datagram "end" arrives.

@@ -5,9 +5,6 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
-#[path = "lab/mod.rs"]
-mod lab;
-
 use lab::chaos::{Args, Report, run};
 use std::sync::{Mutex, PoisonError};
 

@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
-mod common;
-
-use common::{EtcdServer, LONG};
 use keepcall::clock;
 use keepcall::cluster::{Cause, Cluster, ClusterEvent, Fitness, NoKeeper, SwitchoverError};
 use keepcall::config::Config;
 use keepcall::etcd::Etcd;
 use keepcall::time::Time;
+use lab::loopback::{EtcdServer, LONG};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 

@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
-mod common;
-
-use common::EtcdServer;
 use keepcall::config;
 use keepcall::etcd::{Compare, Etcd, EtcdError, Op, WatchEvent};
+use lab::loopback::EtcdServer;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -153,7 +151,7 @@ async fn a_watch_gives_a_snapshot_then_changes() {
     let etcd = Etcd::connect(&settings(&[&server.url], None)).unwrap();
     etcd.put("/w/1", b"a", 0).await.unwrap();
     let mut watch = etcd.watch("/w/");
-    let mut next = async || tokio::time::timeout(common::LONG, watch.recv()).await.unwrap().unwrap();
+    let mut next = async || tokio::time::timeout(lab::loopback::LONG, watch.recv()).await.unwrap().unwrap();
     assert!(matches!(next().await, WatchEvent::Snapshot { entries, .. } if entries.len() == 1));
     etcd.put("/w/2", b"b", 0).await.unwrap();
     assert!(matches!(next().await, WatchEvent::Put(kv) if kv.key == "/w/2"));

@@ -2,21 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
-#[path = "common/authority.rs"]
-mod authority;
-#[path = "common/etcd_cluster.rs"]
-mod etcd_cluster;
-#[path = "lab/mod.rs"]
-mod lab;
-mod node;
 #[path = "etcd_faults/scene.rs"]
 mod scene;
 
-use authority::Authority;
-use etcd_cluster::EtcdCluster;
+use lab::authority::Authority;
+use lab::etcd_cluster::EtcdCluster;
 use lab::lan::{Host, Lan};
+use lab::node::{self, SOON, secret};
 use lab::{unix_us, wait};
-use node::{SOON, secret};
 use scene::{HOLD, Scene, outage};
 use std::time::{Duration, Instant};
 

@@ -3,11 +3,8 @@
 
 #[path = "hep/asterisk.rs"]
 mod asterisk;
-#[path = "../src/hep/tests/encode.rs"]
-mod encode;
 #[path = "hep/kamailio.rs"]
 mod kamailio;
-mod netns;
 #[path = "hep/phone.rs"]
 mod phone;
 #[path = "hep/sockets.rs"]

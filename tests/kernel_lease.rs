@@ -1,7 +1,6 @@
 //! The kernel lease on real interfaces: a LAN's view of a host while it holds its addresses, and after.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-mod netns;
 #[path = "kernel_lease/scene.rs"]
 mod scene;
 
@@ -9,7 +8,7 @@ use keepcall::clock;
 use keepcall::vip::announce::Announcer;
 use keepcall::vip::kernel_lease::{Enforcement, KernelLease, KernelLeaseError};
 use keepcall::vip::rawudp::RawUdp;
-use netns::{Lan, stdout, until};
+use lab::netns::{Lan, stdout, until};
 use scene::*;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;

@@ -1,8 +1,6 @@
 //! `keepcall inspect` on lab captures of real servers and phones, compared with what tshark reads in the same files.
 //! Needs root, tshark and tcpdump.
 
-#[path = "lab/mod.rs"]
-mod lab;
 #[path = "learn/party.rs"]
 mod party;
 #[path = "learn/rules.rs"]

@@ -1,8 +1,6 @@
 //! Legs of a real Asterisk, paired by its own reports of its bridges. Needs root.
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests fail by panicking, as the tests do
 
-#[path = "lab/mod.rs"]
-mod lab;
 #[path = "pairing/listener.rs"]
 mod listener;
 #[path = "pairing/phones.rs"]

@@ -5,8 +5,6 @@
 mod b2bua;
 #[path = "recovery/flood.rs"]
 mod flood;
-#[path = "lab/mod.rs"]
-mod lab;
 #[path = "recovery/proxy.rs"]
 mod proxy;
 #[path = "recovery/stranger.rs"]

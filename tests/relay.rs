@@ -1,14 +1,12 @@
 //! The kernel relay forwards audio between two phones through a virtual address, with real packets.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-mod netns;
-
 use keepcall::calls::model::Flow;
 use keepcall::recovery::media::kernel::{KernelRelay, RefusedPackets, Wish};
 use keepcall::recovery::permitted::Ground;
 use keepcall::vip::rawudp::RawUdp;
 use keepcall::vip::{nft, sysctl};
-use netns::{Lan, receive, silent, stdout, uninterrupted};
+use lab::netns::{Lan, receive, silent, stdout, uninterrupted};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 

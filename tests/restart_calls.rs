@@ -3,9 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // helpers of tests fail by panicking, as the tests do
 
-#[path = "lab/mod.rs"]
-mod lab;
-
 use lab::scene::{SOON, Scene};
 use lab::{unix_us, wait};
 use nix::sys::signal::Signal;

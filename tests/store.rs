@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
-mod common;
-
-use common::{EtcdServer, LONG};
 use keepcall::calls::model::{Call, CallEvent};
 use keepcall::calls::store::{FlushError, Store, StoreEvent, StoreHandle, StoreSettings, prefix};
 use keepcall::etcd::{Compare, Etcd, Op, WatchEvent};
+use lab::loopback::{EtcdServer, LONG};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;

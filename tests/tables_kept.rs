@@ -2,14 +2,12 @@
 //! makes them anew.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-mod netns;
-
 use keepcall::calls::model::Flow;
 use keepcall::recovery::media::kernel::KernelRelay;
 use keepcall::recovery::permitted::Ground;
 use keepcall::vip::fence::{Fence, FenceState};
 use keepcall::vip::{nft, sysctl};
-use netns::{Lan, receive, stdout};
+use lab::netns::{Lan, receive, stdout};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 

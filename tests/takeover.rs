@@ -2,9 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
-#[path = "lab/mod.rs"]
-mod lab;
-
 use lab::calls::Calls;
 use lab::phone::{Command, Manner, Phase};
 use lab::scene::{SOON, Scene};

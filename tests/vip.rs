@@ -1,15 +1,13 @@
 //! Addresses, announcements, fence and raw UDP, on real interfaces.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-mod netns;
-
 use ipnet::IpNet;
 use keepcall::vip::address::{AddressError, AddressEvent, AddressMonitor, Addresses, LIFETIME};
 use keepcall::vip::announce::{Announcer, Pace};
 use keepcall::vip::fence::{Fence, FenceState};
 use keepcall::vip::rawudp::RawUdp;
 use keepcall::vip::{nft, sysctl};
-use netns::{LONG, Lan, receive, silent, stdout, uninterrupted, until};
+use lab::netns::{LONG, Lan, receive, silent, stdout, uninterrupted, until};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;

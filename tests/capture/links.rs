@@ -1,9 +1,9 @@
 //! Kinds of links: tags, loopback, interfaces that come and go, and hosts without a ring.
 
-use crate::netns::{LONG, Lan};
 use crate::tcp::{message, on, seen};
 use futures::FutureExt as _;
 use keepcall::wire::capture::{Capture, CaptureError};
+use lab::netns::{LONG, Lan};
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd as _;

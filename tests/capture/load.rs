@@ -1,8 +1,8 @@
 //! Cost and losses of a capture under load.
 
-use crate::netns::{LONG, Lan, until};
 use crate::tcp::on;
 use keepcall::wire::capture::Capture;
+use lab::netns::{LONG, Lan, until};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

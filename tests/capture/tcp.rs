@@ -1,8 +1,8 @@
 //! SIP over real TCP connections.
 
-use crate::netns::{LONG, Lan};
 use keepcall::sip::Transport;
 use keepcall::wire::capture::{Capture, CaptureCounters, CaptureSettings, Seen};
+use lab::netns::{LONG, Lan};
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 

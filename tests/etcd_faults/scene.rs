@@ -1,10 +1,10 @@
 //! Agents on a LAN with three etcd members, and an observer that records the host that answers for the address.
 
-use crate::etcd_cluster::EtcdCluster;
-use crate::lab::lan::{Lan, VIP4};
-use crate::lab::observer::Observer;
-use crate::lab::{unix_us, wait};
-use crate::node::{Agent, Node, SOON};
+use lab::etcd_cluster::EtcdCluster;
+use lab::lan::{Lan, VIP4};
+use lab::node::{Agent, Node, SOON};
+use lab::observer::Observer;
+use lab::{unix_us, wait};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::time::{Duration, Instant};

@@ -1,10 +1,10 @@
 //! A real Asterisk with res_hep between two real phones over TLS: two legs of a B2BUA that no capture can read.
 
-use crate::netns::{LONG, Lan, until};
 use crate::phone::{Certificate, Phone};
 use crate::watch::Watch;
 use keepcall::calls::model::{Direction, LegState};
 use keepcall::sip::Transport;
+use lab::netns::{LONG, Lan, until};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -98,7 +98,7 @@ fn start(lan: &Lan, dir: &Path, certificate: &Certificate) -> std::process::Chil
             "Asterisk ended: {}",
             std::fs::read_to_string(dir.join("output")).unwrap()
         );
-        crate::netns::stdout(&lan.exec("a", "ss -Hlnt")).contains(&format!("{VIP}:5061 "))
+        lab::netns::stdout(&lan.exec("a", "ss -Hlnt")).contains(&format!("{VIP}:5061 "))
     });
     // Extensions are loaded last.
     let conf = dir.join("etc/asterisk.conf");
@@ -108,7 +108,7 @@ fn start(lan: &Lan, dir: &Path, certificate: &Certificate) -> std::process::Chil
             .args(["netns", "exec", &lan.space("a"), "asterisk", "-C"])
             .arg(&conf)
             .args(["-rx", "core waitfullybooted"]);
-        crate::netns::stdout(&command.output().unwrap()).contains("fully booted")
+        lab::netns::stdout(&command.output().unwrap()).contains("fully booted")
     });
     child
 }

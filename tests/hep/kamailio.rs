@@ -1,11 +1,11 @@
 //! A real Kamailio with siptrace, and real phones: over UDP with each version of HEP, and over TLS, where HEP is the
 //! only source.
 
-use crate::netns::{Lan, until};
 use crate::phone::{Certificate, Phone};
 use crate::watch::Watch;
 use keepcall::calls::model::{Call, Direction, LegState, Pairing};
 use keepcall::sip::Transport;
+use lab::netns::{Lan, until};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -116,7 +116,7 @@ request_route {{
         // It ends with the namespace.
         drop(command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
         until(&format!("Kamailio reports to {}: {}", self.port, dir.display()), || {
-            let out = crate::netns::stdout(&lan.exec("a", "ss -Hlntu"));
+            let out = lab::netns::stdout(&lan.exec("a", "ss -Hlntu"));
             let open = |port: &str| out.contains(&format!("{}:{port} ", self.vip));
             open("5060") && (!self.is_tls() || open("5061"))
         });

@@ -1,6 +1,6 @@
 //! baresip as a phone: over UDP or TLS, with one account; it calls or takes calls.
 
-use crate::netns::Lan;
+use lab::netns::Lan;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 

@@ -1,11 +1,11 @@
 //! The sockets themselves: streams cut anywhere, strangers, garbage, too many connections, floods.
 
-use crate::encode::{self, kamailio3, opensips3};
-use crate::netns::LONG;
 use keepcall::config::{Carrier, HepAddress};
 use keepcall::hep::intake::{Counters, Key, Reported, Rules};
 use keepcall::hep::listener::Listener;
 use keepcall::sip::Transport;
+use lab::hep::{self as encode, kamailio3, opensips3};
+use lab::netns::LONG;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -1,6 +1,5 @@
 //! An agent's handling of HEP and of the wire, without the rest of the agent.
 
-use crate::netns::LONG;
 use keepcall::calls::model::{Call, CallEvent};
 use keepcall::calls::table::{Table, TableSettings};
 use keepcall::clock;
@@ -10,6 +9,7 @@ use keepcall::hep::listener::{Listener, own_addresses};
 use keepcall::sip::Transport;
 use keepcall::wire::Packet;
 use keepcall::wire::capture::Capture;
+use lab::netns::LONG;
 use std::net::IpAddr;
 
 /// Listens to one server.

@@ -3,12 +3,12 @@
 //! Its reports of messages sent over WebSocket are half true: they carry TCP's protocol number, and lose the browser's
 //! port. The call is learnt all the same.
 
-use crate::netns::{LONG, Lan, stdout, until};
 use crate::phone::{Certificate, Phone};
 use crate::watch::Watch;
 use keepcall::calls::model::{LegState, Pairing};
 use keepcall::sip::Transport;
 use keepcall::sip::message::{Message, Name};
+use lab::netns::{LONG, Lan, stdout, until};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;

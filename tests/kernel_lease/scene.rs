@@ -1,11 +1,11 @@
 //! A LAN with a host that holds addresses, and probes of that host from outside.
 
-use super::netns::Lan;
 use ipnet::IpNet;
 use keepcall::clock;
 use keepcall::time::Time;
 use keepcall::vip::address::Addresses;
 use keepcall::vip::kernel_lease::{Enforcement, KernelLease};
+use lab::netns::Lan;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr, UdpSocket};

@@ -1,9 +1,9 @@
 //! SIPp as the parties of calls, and a Kamailio between them.
 
-use crate::lab::lan::{Host, Lan};
-use crate::lab::proc::Proc;
-use crate::lab::wait;
 use anyhow::Result;
+use lab::lan::{Host, Lan};
+use lab::proc::Proc;
+use lab::wait;
 use std::net::SocketAddr;
 use std::time::Duration;
 

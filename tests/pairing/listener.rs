@@ -1,6 +1,5 @@
 //! The part of the agent under test, on a host of the lab: the wire, the server's own reports, and the table.
 
-use crate::lab::lan::{Host, VIP4};
 use anyhow::{Context, Result};
 use keepcall::calls::model::{Call, CallEvent};
 use keepcall::calls::table::{Table, TableSettings};
@@ -10,6 +9,7 @@ use keepcall::pbx::driver::{Login, Server, ServerStatus};
 use keepcall::sip::Transport;
 use keepcall::wire::Packet;
 use keepcall::wire::capture::{Capture, Seen};
+use lab::lan::{Host, VIP4};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};

@@ -1,9 +1,9 @@
 //! Phones that share one socket and one number: any number of calls, transfers, and answers held back on demand.
 
-use crate::lab::lan::{Host, VIP4};
 use anyhow::{Context, Result};
 use keepcall::sip::build::Builder;
 use keepcall::sip::message::{Message, Method, Start};
+use lab::lan::{Host, VIP4};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,13 +1,13 @@
 //! A B2BUA other than Asterisk, with every kind of phone.
 
 use crate::alone;
-use crate::lab::b2bua::B2bua;
-use crate::lab::calls::{Calls, ended, has_audio, is_reinvited};
-use crate::lab::ground::Ground;
-use crate::lab::lan::{VIP4, VIP6};
-use crate::lab::phone::{Command, Manner, Phase, Phone, Reaction};
-use crate::lab::{unix_us, wait};
 use anyhow::{Result, ensure};
+use lab::b2bua::B2bua;
+use lab::calls::{Calls, ended, has_audio, is_reinvited};
+use lab::ground::Ground;
+use lab::lan::{VIP4, VIP6};
+use lab::phone::{Command, Manner, Phase, Phone, Reaction};
+use lab::{unix_us, wait};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 

@@ -2,14 +2,14 @@
 //! learnt meanwhile, the agent's memory stays level, and the takeover keeps every call.
 
 use crate::alone;
-use crate::lab::agent::Agent;
-use crate::lab::b2bua::B2bua;
-use crate::lab::calls::{Calls, ended, has_audio};
-use crate::lab::ground::Ground;
-use crate::lab::lan::{Host, VIP4};
-use crate::lab::phone::{Manner, Phone};
-use crate::lab::{unix_us, wait};
 use anyhow::{Context as _, Result, ensure};
+use lab::agent::Agent;
+use lab::b2bua::B2bua;
+use lab::calls::{Calls, ended, has_audio};
+use lab::ground::Ground;
+use lab::lan::{Host, VIP4};
+use lab::phone::{Manner, Phone};
+use lab::{unix_us, wait};
 use serde_json::Value;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;

@@ -1,14 +1,14 @@
 //! A proxy behind the VIP: both legs of a call are one dialog, and media goes from phone to phone.
 
 use crate::alone;
-use crate::lab::calls::{Calls, has_audio};
-use crate::lab::ground::Ground;
-use crate::lab::kamailio::Kamailio;
-use crate::lab::lan::VIP4;
-use crate::lab::phone::{Command, Manner, Phone};
-use crate::lab::sipp::{self, End};
-use crate::lab::{unix_us, wait};
 use anyhow::{Result, ensure};
+use lab::calls::{Calls, has_audio};
+use lab::ground::Ground;
+use lab::kamailio::Kamailio;
+use lab::lan::VIP4;
+use lab::phone::{Command, Manner, Phone};
+use lab::sipp::{self, End};
+use lab::{unix_us, wait};
 use std::net::SocketAddr;
 use std::time::Duration;
 

@@ -2,14 +2,14 @@
 //! and no audio reaches the stranger.
 
 use crate::alone;
-use crate::lab::b2bua::{B2bua, Secrets};
-use crate::lab::calls::{Calls, has_audio};
-use crate::lab::forge::{frame, send};
-use crate::lab::ground::Ground;
-use crate::lab::lan::{Host, VIP4};
-use crate::lab::phone::{Command, Manner, Phase, Phone};
-use crate::lab::{unix_us, wait};
 use anyhow::{Result, ensure};
+use lab::b2bua::{B2bua, Secrets};
+use lab::calls::{Calls, has_audio};
+use lab::forge::{frame, send};
+use lab::ground::Ground;
+use lab::lan::{Host, VIP4};
+use lab::phone::{Command, Manner, Phase, Phone};
+use lab::{unix_us, wait};
 use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;

@@ -1,14 +1,14 @@
 //! Messages in a phone's name without any relation to earlier ones: they end no call, whoever carries it.
 
 use crate::alone;
-use crate::lab::b2bua::{B2bua, Secrets};
-use crate::lab::calls::{Calls, has_audio};
-use crate::lab::forge::{frame, send};
-use crate::lab::ground::Ground;
-use crate::lab::lan::{Host, VIP4};
-use crate::lab::phone::{Manner, Phone};
-use crate::lab::{unix_us, wait};
 use anyhow::{Result, ensure};
+use lab::b2bua::{B2bua, Secrets};
+use lab::calls::{Calls, has_audio};
+use lab::forge::{frame, send};
+use lab::ground::Ground;
+use lab::lan::{Host, VIP4};
+use lab::phone::{Manner, Phone};
+use lab::{unix_us, wait};
 use std::net::SocketAddr;
 use std::time::Duration;
 

@@ -1,0 +1,219 @@
+//! What goes wrong, when, and for how long: the same for the same seed.
+//!
+//! Only the plan can be replayed exactly; how the machine's scheduler, the agents' random numbers and etcd's elections
+//! fall out around it cannot.
+
+use std::fmt;
+use std::time::Duration;
+
+/// A node, by the part that it plays when the round begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    Master,
+    Successor,
+    /// Neither; the successor, if there are only two.
+    Third,
+}
+
+/// A member of etcd, by the part that it plays when the round begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Member {
+    Leader,
+    Follower,
+}
+
+/// One thing that goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The agent is killed (SIGKILL), and started again at the end.
+    Kill(Who),
+    /// The agent is told to stop (SIGTERM), and started again at the end.
+    Stop(Who),
+    /// The agent is restarted: told that this is a restart (SIGUSR2), and started again at the end.
+    Restart(Who),
+    /// The agent is frozen (SIGSTOP), and goes on at the end.
+    Freeze(Who),
+    /// The host's link is down.
+    Cut(Who),
+    /// The host hears nothing.
+    Deaf(Who),
+    /// The host is not heard.
+    Mute(Who),
+    /// A part (in percent) of what one node sends to another is lost.
+    Lossy(Who, Who, u8),
+    /// Two nodes cannot reach each other; both reach etcd.
+    Apart(Who, Who),
+    /// A node cannot reach etcd.
+    NoEtcd(Who),
+    /// A member of etcd is killed, and started again at the end.
+    KillEtcd(Member),
+    /// A member of etcd is frozen, and goes on at the end.
+    FreezeEtcd(Member),
+    /// The operator orders a switchover. Has no end.
+    Switchover,
+}
+
+/// A fault in its round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// When it begins, after the beginning of the round.
+    pub at: Duration,
+    /// How long it lasts.
+    pub lasts: Duration,
+    /// What it is.
+    pub fault: Fault,
+}
+
+impl Fault {
+    /// The kind, for the summary.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kill(_) => "kill-agent",
+            Self::Stop(_) => "stop-agent",
+            Self::Restart(_) => "restart-agent",
+            Self::Freeze(_) => "freeze-agent",
+            Self::Cut(_) => "cut-link",
+            Self::Deaf(_) => "deaf",
+            Self::Mute(_) => "mute",
+            Self::Lossy(..) => "lossy",
+            Self::Apart(..) => "apart",
+            Self::NoEtcd(_) => "no-etcd",
+            Self::KillEtcd(_) => "kill-etcd",
+            Self::FreezeEtcd(_) => "freeze-etcd",
+            Self::Switchover => "switchover",
+        }
+    }
+
+    /// The node that it hits, and the other one that it is about.
+    pub const fn hits(self) -> Option<(Who, Option<Who>)> {
+        match self {
+            Self::Kill(w) | Self::Stop(w) | Self::Restart(w) | Self::Freeze(w) => Some((w, None)),
+            Self::Cut(w) | Self::Deaf(w) | Self::Mute(w) | Self::NoEtcd(w) => Some((w, None)),
+            Self::Lossy(w, other, _) | Self::Apart(w, other) => Some((w, Some(other))),
+            Self::Switchover => Some((Who::Master, None)),
+            Self::KillEtcd(_) | Self::FreezeEtcd(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ms {:?} for {} ms", self.at.as_millis(), self.fault, self.lasts.as_millis())
+    }
+}
+
+/// SplitMix64: small, and the same on every machine and in every version.
+#[derive(Clone, Debug)]
+pub struct Dice(u64);
+
+impl Dice {
+    pub const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `n`.
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n.max(1)
+    }
+
+    fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[usize::try_from(self.below(all.len() as u64)).unwrap_or(0)]
+    }
+
+    fn millis(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_millis(from + self.below(to - from))
+    }
+}
+
+/// The faults of round `round`: one, or now and then two or three that overlap. A round does not depend on the rounds
+/// before it, so that any one can be run again alone.
+pub fn round(seed: u64, round: u64, nodes: usize, hold: Duration) -> Vec<Step> {
+    let mut dice = Dice::new(seed ^ round.wrapping_mul(0xd6e8_feb8_6659_fd93));
+    // A few idle throws: neighbouring rounds begin with states that look alike.
+    dice.next();
+    let n = [1, 1, 1, 2, 2, 3][usize::try_from(dice.below(6)).unwrap_or(0)];
+    let mut steps: Vec<Step> = Vec::new();
+    while steps.len() < n {
+        let fault = fault(&mut dice, nodes);
+        // Two of a kind in one round would end each other's.
+        if steps.iter().any(|s| s.fault.name() == fault.name()) {
+            continue;
+        }
+        let at = if steps.is_empty() { Duration::ZERO } else { dice.millis(0, 1500) };
+        let hold = u64::try_from(hold.as_millis()).unwrap_or(u64::MAX);
+        let lasts = match fault {
+            Fault::Switchover => Duration::ZERO,
+            // As a service manager does it: the lease must not run out.
+            Fault::Restart(_) => dice.millis(hold / 10, hold * 8 / 10),
+            // A host that is heard, and hears nothing, shows only in the long run whether others wait for it without an
+            // end.
+            Fault::Deaf(_) if dice.below(4) == 0 => dice.millis(10_000, 15_000),
+            // Within the hold: whatever was promised before is still in force when it ends.
+            _ if dice.below(3) == 0 => dice.millis(hold / 10, hold * 8 / 10),
+            // Long enough for the lease to run out, now and then.
+            _ => dice.millis(hold, hold * 2 + 5000),
+        };
+        steps.push(Step { at, lasts, fault });
+    }
+    steps
+}
+
+fn fault(dice: &mut Dice, nodes: usize) -> Fault {
+    let all: &[Who] =
+        if nodes > 2 { &[Who::Master, Who::Successor, Who::Third] } else { &[Who::Master, Who::Successor] };
+    // The master is where it hurts.
+    let who = if dice.below(3) > 0 { Who::Master } else { dice.one_of(all) };
+    let other = dice.one_of(&all.iter().copied().filter(|w| *w != who).collect::<Vec<_>>());
+    let member = dice.one_of(&[Member::Leader, Member::Follower]);
+    match dice.below(16) {
+        // What only the kernel lease makes safe comes twice as often.
+        0 | 1 => Fault::Kill(who),
+        2 | 3 => Fault::Freeze(who),
+        4 | 5 => Fault::Cut(who),
+        6 => Fault::Deaf(who),
+        7 => Fault::Mute(who),
+        8 => Fault::Lossy(who, other, dice.one_of(&[30, 60, 100])),
+        9 => Fault::Apart(who, other),
+        10 => Fault::NoEtcd(who),
+        11 => Fault::KillEtcd(member),
+        12 => Fault::FreezeEtcd(member),
+        13 => Fault::Stop(who),
+        14 => Fault::Restart(who),
+        _ => Fault::Switchover,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    const HOLD: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_seed_gives_the_same_rounds_and_another_seed_others() {
+        let all = |seed| (0..50).map(|r| round(seed, r, 3, HOLD)).collect::<Vec<_>>();
+        assert_eq!(all(7), all(7));
+        assert_ne!(all(7), all(8));
+    }
+
+    #[test]
+    fn every_kind_of_fault_comes_up_within_a_hundred_rounds() {
+        let kinds: BTreeSet<_> = (0..100).flat_map(|r| round(1, r, 2, HOLD)).map(|s| s.fault.name()).collect();
+        assert_eq!(kinds.len(), 13, "{kinds:?}");
+    }
+
+    #[test]
+    fn with_two_nodes_nothing_happens_to_a_third() {
+        for step in (0..300).flat_map(|r| round(3, r, 2, HOLD)) {
+            assert!(!format!("{:?}", step.fault).contains("Third"), "{step}");
+        }
+    }
+}
