@@ -15,9 +15,13 @@ use std::time::Duration;
 pub struct Setup {
     /// The keepcall program.
     pub program: PathBuf,
+    /// The name of the cluster.
     pub cluster: String,
+    /// One URL for each member of etcd.
     pub endpoints: Vec<String>,
+    /// Time between heartbeats.
     pub heartbeat: Duration,
+    /// How long a right lasts.
     pub hold: Duration,
     /// Process id file of the server to watch; without it there are no checks and no calls, only addresses.
     pub server_pidfile: Option<PathBuf>,
@@ -40,7 +44,9 @@ const READY: Duration = Duration::from_secs(60);
 
 /// A running agent.
 pub struct Agent {
+    /// Its process.
     pub proc: Proc,
+    /// The name of its node.
     pub node: String,
     program: PathBuf,
     config: PathBuf,
@@ -100,13 +106,13 @@ impl Agent {
     }
 
     /// Starts a command of keepcall on the agent's host, and does not wait for it.
-    pub fn start_command(&self, args: &[&str]) -> Result<Proc> {
+    pub(crate) fn start_command(&self, args: &[&str]) -> Result<Proc> {
         let (program, socket) = (self.program.to_string_lossy(), self.socket.to_string_lossy());
         self.host.spawn("command", &[&["timeout", "60", &program][..], args, &["--socket", &socket]].concat())
     }
 
     /// Removes the tables of the kernel lease from its host, as a proof of what they are for; how many there were.
-    pub fn take_kernel_lease_away(&self) -> Result<usize> {
+    pub(crate) fn take_kernel_lease_away(&self) -> Result<usize> {
         let tables = self.host.exec(&["nft", "list", "tables"])?;
         let ours: Vec<&str> = tables.lines().filter(|t| t.contains("keepcall") && t.contains("lease")).collect();
         if ours.is_empty() {

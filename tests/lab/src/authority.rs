@@ -1,5 +1,7 @@
 //! A certificate authority for one test.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test without its certificates has failed")]
+
 use crate::node::secret;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use std::path::{Path, PathBuf};
@@ -12,6 +14,7 @@ pub struct Authority {
 }
 
 impl Authority {
+    /// An authority of this name, with its certificate in `dir`.
     pub fn new(dir: &Path, name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(rcgen::DnType::CommonName, name);

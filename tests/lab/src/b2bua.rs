@@ -30,13 +30,17 @@ pub struct B2bua {
 /// What a thief of the server's secrets would know of a call: the dialog with the caller, and both ports of its media.
 #[derive(Clone, Debug)]
 pub struct Secrets {
+    /// Call-ID of the dialog with the caller.
     pub call_id: String,
+    /// The server's own party in it, with its tag.
     pub local: String,
+    /// The caller in it.
     pub remote: String,
     /// The same of the dialog with the called party; its tag is there once it has answered.
     pub called: [String; 3],
     /// The number of the server's INVITE to the called party.
     pub called_cseq: u32,
+    /// Where the server receives audio, of the caller and of the called party.
     pub media: [SocketAddr; 2],
 }
 

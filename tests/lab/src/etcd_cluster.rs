@@ -1,5 +1,7 @@
 //! Three etcd members on hosts of the lab; each can be killed, frozen, cut off and restarted.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test without its etcd has failed")]
+
 use crate::lan::{Host, Lan};
 use crate::proc::Proc;
 use crate::wait;
@@ -21,6 +23,7 @@ struct Member {
 /// The cluster; dropping it ends its processes.
 pub struct EtcdCluster {
     members: Vec<Member>,
+    /// One URL for each member.
     pub urls: Vec<String>,
     ctl: Vec<String>,
     tracers: Vec<Proc>,
@@ -89,6 +92,7 @@ impl EtcdCluster {
         }
     }
 
+    /// Ends [`EtcdCluster::slow_disks`].
     pub fn fast_disks(&mut self) {
         for mut t in self.tracers.drain(..) {
             // On SIGTERM strace detaches from its tracees; if it is killed, the kernel detaches.
@@ -122,6 +126,7 @@ impl EtcdCluster {
         m.proc = Some(m.host.spawn("etcd", &argv).unwrap());
     }
 
+    /// Kills a member; its data stays.
     pub fn kill(&mut self, i: usize) {
         self.members[i].proc = None;
     }
@@ -131,6 +136,7 @@ impl EtcdCluster {
         self.members[i].proc.as_ref().unwrap().signal(Signal::SIGSTOP).unwrap();
     }
 
+    /// Ends [`EtcdCluster::freeze`].
     pub fn thaw(&self, i: usize) {
         self.members[i].proc.as_ref().unwrap().signal(Signal::SIGCONT).unwrap();
     }
@@ -208,6 +214,7 @@ impl EtcdCluster {
         self.members[i].host.exec(&["nft", rules]).unwrap();
     }
 
+    /// Ends [`EtcdCluster::cut`] and [`EtcdCluster::cut_peers`].
     pub fn heal(&self, i: usize) {
         self.members[i].host.exec(&["nft", "delete table inet cut"]).unwrap();
     }
@@ -222,6 +229,7 @@ impl EtcdCluster {
         self.run_ctl(0, &self.urls.join(","), args)
     }
 
+    /// Runs etcdctl against all members; must succeed.
     pub fn ctl(&self, args: &[&str]) -> String {
         self.try_ctl(args).unwrap()
     }

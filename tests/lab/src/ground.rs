@@ -22,13 +22,19 @@ const STILL: Duration = Duration::from_millis(300);
 /// Everything that a test needs, ready for calls. `S` is the server.
 pub struct Ground<S> {
     // In the order of dropping: what runs on the LAN before the LAN.
+    /// One on each host, a first.
     pub agents: Vec<Agent>,
+    /// One on each host, in the same order.
     pub servers: Vec<S>,
+    /// The members of etcd.
     pub etcd: Etcd,
+    /// Phones and servers run on it.
     pub rt: Runtime,
+    /// The hosts.
     pub lan: Lan,
     /// Places of the master and of its successor in `agents` and `servers`.
     pub master: usize,
+    /// See `master`.
     pub successor: usize,
 }
 

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 /// 2026-01-02 03:04:05.678901 UTC, in seconds and microseconds.
 pub const SECONDS: u32 = 1_767_323_045;
+/// See [`SECONDS`].
 pub const MICROS: u32 = 678_901;
 
 /// One chunk of version 3.

@@ -12,6 +12,7 @@ const READY: Duration = Duration::from_secs(60);
 
 /// A running Kamailio.
 pub struct Kamailio {
+    /// Its process.
     pub proc: Proc,
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 /// A running keepalived with one VRRPv3 instance.
 pub struct Keepalived {
+    /// Its process.
     pub proc: Proc,
     /// Its content (0 or 1) times the weight of -50 is added to the priority.
     track_file: PathBuf,

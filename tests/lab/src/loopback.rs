@@ -19,6 +19,7 @@ pub struct Net {
 }
 
 impl Net {
+    /// Reserves one.
     pub fn claim() -> Self {
         loop {
             let random = RandomState::new().hash_one(0).to_le_bytes();
@@ -30,6 +31,7 @@ impl Net {
         }
     }
 
+    /// An address of it.
     pub fn ip(&self, host: u8) -> String {
         format!("{}.{host}", self.prefix)
     }
@@ -38,12 +40,16 @@ impl Net {
 /// One etcd member.
 pub struct EtcdServer {
     child: Child,
+    /// For clients.
     pub url: String,
+    /// Its data.
     pub dir: tempfile::TempDir,
+    /// Its addresses.
     pub net: Net,
 }
 
 impl EtcdServer {
+    /// A running member, which answers.
     pub fn start() -> Self {
         let (net, dir) = (Net::claim(), tempfile::tempdir().unwrap());
         let child = Self::spawn(&net, &dir);

@@ -21,7 +21,9 @@ pub struct Member {
     host: Host,
     scheme: &'static str,
     more: Vec<String>,
+    /// More arguments for etcdctl.
     pub client: Vec<String>,
+    /// Its process, while it runs.
     pub proc: Option<Proc>,
 }
 
@@ -32,10 +34,12 @@ impl Member {
         Self { host: lan.host("e1").unwrap().clone(), scheme, more: own(more), client: own(client), proc: None }
     }
 
+    /// For clients.
     pub fn url(&self) -> String {
         format!("{}://{}:2379", self.scheme, self.host.ip4)
     }
 
+    /// Starts it, and waits until it answers.
     pub fn start(&mut self) {
         let url = self.url();
         let data = self.host.dir.join("data");
@@ -53,6 +57,7 @@ impl Member {
         wait::until("etcd to answer", SOON, || self.try_ctl(&["endpoint", "health"])).unwrap();
     }
 
+    /// Runs etcdctl: its output, or what it complains about.
     pub fn try_ctl(&self, args: &[&str]) -> Result<String, String> {
         let endpoint = format!("--endpoints={}", self.url());
         let mut argv = vec!["env", "ETCDCTL_API=3", "etcdctl", "--command-timeout=3s", &endpoint];
@@ -61,6 +66,7 @@ impl Member {
         self.host.exec(&argv).map_err(|e| format!("{e:#}"))
     }
 
+    /// Runs etcdctl; must succeed.
     pub fn ctl(&self, args: &[&str]) -> String {
         self.try_ctl(args).unwrap()
     }
@@ -108,8 +114,11 @@ pub fn keepcall() -> String {
 /// One agent's files on a host.
 #[derive(Clone)]
 pub struct Node {
+    /// Where it runs.
     pub host: Host,
+    /// Its files.
     pub dir: PathBuf,
+    /// The text of its configuration file.
     pub config: String,
     /// The agent's program; another release where releases are mixed.
     pub program: String,
@@ -162,6 +171,7 @@ impl Node {
         self
     }
 
+    /// Replaces the cluster's key in its file.
     pub fn key(&self, bytes: &[u8]) {
         let path = self.dir.join("key");
         std::fs::write(&path, bytes).unwrap();
@@ -174,6 +184,7 @@ impl Node {
         path
     }
 
+    /// The socket of its command line.
     pub fn socket(&self) -> PathBuf {
         self.dir.join("sock")
     }
@@ -211,11 +222,13 @@ impl Node {
         said(&self.host.command(&argv).output().unwrap())
     }
 
+    /// Whether its host has the virtual address.
     pub fn has_vip(&self) -> bool {
         self.host.has_address(VIP4.into()).unwrap()
     }
 }
 
+/// Exit code (-1 after a signal), standard output, standard error.
 pub fn said(output: &Output) -> (i32, String, String) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
@@ -223,7 +236,9 @@ pub fn said(output: &Output) -> (i32, String, String) {
 
 /// A running agent.
 pub struct Agent {
+    /// Its files.
     pub node: Node,
+    /// Its process.
     pub proc: Proc,
 }
 
@@ -242,6 +257,7 @@ impl Agent {
         .unwrap();
     }
 
+    /// What `keepcall status` says; an error is what it complains about.
     pub fn status(&self) -> Result<Value, String> {
         let (code, out, err) = self.node.run(&["status", "--json"]);
         if code != 0 {
@@ -264,6 +280,7 @@ impl Agent {
         self.comes_to("this node to be master", |s| s["instances"][0]["role"] == "master" && self.node.has_vip())
     }
 
+    /// Waits until it is master, has the address, and has this successor.
     pub fn is_armed(&self, successor: &str) -> Value {
         self.comes_to("this node to be master with a successor", |s| {
             s["instances"][0]["role"] == "master" && s["instances"][0]["successor"] == successor && self.node.has_vip()
@@ -290,6 +307,7 @@ impl Agent {
         since.elapsed()
     }
 
+    /// Whether it still runs.
     pub fn is_alive(&mut self) -> bool {
         matches!(self.proc.ended(), Ok(None))
     }

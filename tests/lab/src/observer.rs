@@ -35,12 +35,14 @@ pub struct Answer {
 pub struct Gap {
     /// The last answer before it and the first after it, in wall-clock microseconds.
     pub from: u64,
+    /// See `from`.
     pub to: u64,
     /// Who answered first afterwards.
     pub mac: [u8; 6],
 }
 
 impl Gap {
+    /// Its length.
     pub fn millis(&self) -> f64 {
         us_to_ms(self.to - self.from)
     }

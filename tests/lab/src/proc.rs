@@ -15,6 +15,7 @@ pub struct Proc {
 }
 
 impl Proc {
+    /// A program that was just started, with its output in `log`.
     pub const fn new(child: Child, log: PathBuf) -> Self {
         Self { child, log }
     }

@@ -21,12 +21,18 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Hosts a and b with Asterisk and an agent each. Taken down in the order of the fields.
 pub struct Scene {
+    /// A client of the virtual address, while somebody watches.
     pub observer: Option<Observer>,
+    /// The agents, once started.
     pub agents: Vec<Agent>,
+    /// One on each host.
     pub servers: Vec<Asterisk>,
+    /// The members of etcd.
     pub etcd: Etcd,
     rt: Runtime,
+    /// The hosts.
     pub lan: Lan,
+    /// What each agent is started with.
     pub setups: Vec<Setup>,
     _turn: MutexGuard<'static, ()>,
 }

@@ -7,7 +7,9 @@ use anyhow::Result;
 /// What a party does at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
+    /// It ends the call.
     HangsUp,
+    /// The other party ends it.
     IsHungUp,
 }
 

@@ -20,27 +20,27 @@ const SELDOM: Duration = Duration::from_millis(200);
 const STEADY: Duration = Duration::from_millis(300);
 
 /// Everything that runs. Taken down in the order of the fields.
-pub struct Field {
-    pub witness: Witness,
-    pub agents: Vec<Agent>,
-    pub etcd: Etcd,
-    pub lan: Lan,
+pub(crate) struct Field {
+    pub(crate) witness: Witness,
+    pub(crate) agents: Vec<Agent>,
+    pub(crate) etcd: Etcd,
+    pub(crate) lan: Lan,
 }
 
 /// Who is what, when everything is well.
 #[derive(Clone, Debug)]
-pub struct Order {
-    pub epoch: u64,
+pub(crate) struct Order {
+    pub(crate) epoch: u64,
     /// Places in [`Field::agents`].
-    pub master: usize,
-    pub successor: usize,
+    pub(crate) master: usize,
+    pub(crate) successor: usize,
     /// Neither of the two, if there is a third node.
-    pub third: Option<usize>,
+    pub(crate) third: Option<usize>,
 }
 
 impl Field {
     /// Starts everything, with 2 or 3 agents.
-    pub fn new(program: &Path, nodes: usize, limits: &Limits) -> Result<Self> {
+    pub(crate) fn new(program: &Path, nodes: usize, limits: &Limits) -> Result<Self> {
         if !(2..=3).contains(&nodes) {
             bail!("the lab has room for 2 or 3 agents, not {nodes}");
         }
@@ -64,7 +64,7 @@ impl Field {
     /// Waits until all is well: etcd whole, one master that every agent agrees on, every node a member, a successor
     /// armed, the VIP on the master's host and answered for by it alone, and an ordinary client's cache with the same
     /// mind.
-    pub fn settled(&mut self) -> Result<Order> {
+    pub(crate) fn settled(&mut self) -> Result<Order> {
         let etcd = &self.etcd;
         wait::every(SELDOM, "every member of etcd to be healthy", SETTLED, || {
             etcd.ctl(&self.lan, &["endpoint", "health"]).map_err(|e| format!("{e:#}"))

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 /// The times that the agents were configured with, and what this machine may add.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    pub heartbeat: Duration,
-    pub hold: Duration,
-    pub lease_ttl: Duration,
+pub(crate) struct Limits {
+    pub(crate) heartbeat: Duration,
+    pub(crate) hold: Duration,
+    pub(crate) lease_ttl: Duration,
     /// What is allowed for two cores that stall, and for programs that start on them.
-    pub allowance: Duration,
+    pub(crate) allowance: Duration,
 }
 
 /// The clocks' bound on drift, as in the agents' default configuration.
@@ -28,17 +28,17 @@ const STAYS: Duration = Duration::from_millis(20);
 
 impl Limits {
     /// How long a client's neighbour cache may mislead it: announcements are repeated each second, if one is lost.
-    pub fn cache_late(&self) -> Duration {
+    pub(crate) fn cache_late(&self) -> Duration {
         Duration::from_secs(1) + self.allowance
     }
 
     /// A successor that is armed takes over: a heartbeat may just have been acked, then `hold` passes, then one commit.
-    pub fn fast(&self) -> Duration {
+    pub(crate) fn fast(&self) -> Duration {
         self.hold.mul_f64(1.0 + 2.0 * DRIFT) + self.heartbeat + self.allowance
     }
 
     /// A lease has to run out first.
-    pub fn slow(&self) -> Duration {
+    pub(crate) fn slow(&self) -> Duration {
         self.lease_ttl
             + EXPIRY_TICK
             + self.hold.mul_f64(1.0 + 2.0 * DRIFT)
@@ -48,7 +48,7 @@ impl Limits {
     }
 
     /// The longest silence that is allowed in a round of these faults, and why.
-    pub fn of(&self, steps: &[Step]) -> (Duration, &'static str) {
+    pub(crate) fn of(&self, steps: &[Step]) -> (Duration, &'static str) {
         match steps {
             [] => (self.allowance, "nothing happens"),
             // What the master sends arrives: it may still drop the successor from the record, and never learn that it

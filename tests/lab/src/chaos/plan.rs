@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// A node, by the part that it plays when the round begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
+pub(crate) enum Who {
     Master,
     Successor,
     /// Neither; the successor, if there are only two.
@@ -17,14 +17,14 @@ pub enum Who {
 
 /// A member of etcd, by the part that it plays when the round begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Member {
+pub(crate) enum Member {
     Leader,
     Follower,
 }
 
 /// One thing that goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// The agent is killed (SIGKILL), and started again at the end.
     Kill(Who),
     /// The agent is told to stop (SIGTERM), and started again at the end.
@@ -55,18 +55,18 @@ pub enum Fault {
 
 /// A fault in its round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Step {
+pub(crate) struct Step {
     /// When it begins, after the beginning of the round.
-    pub at: Duration,
+    pub(crate) at: Duration,
     /// How long it lasts.
-    pub lasts: Duration,
+    pub(crate) lasts: Duration,
     /// What it is.
-    pub fault: Fault,
+    pub(crate) fault: Fault,
 }
 
 impl Fault {
     /// The kind, for the summary.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Kill(_) => "kill-agent",
             Self::Stop(_) => "stop-agent",
@@ -85,7 +85,7 @@ impl Fault {
     }
 
     /// The node that it hits, and the other one that it is about.
-    pub const fn hits(self) -> Option<(Who, Option<Who>)> {
+    pub(crate) const fn hits(self) -> Option<(Who, Option<Who>)> {
         match self {
             Self::Kill(w) | Self::Stop(w) | Self::Restart(w) | Self::Freeze(w) => Some((w, None)),
             Self::Cut(w) | Self::Deaf(w) | Self::Mute(w) | Self::NoEtcd(w) => Some((w, None)),
@@ -104,10 +104,10 @@ impl fmt::Display for Step {
 
 /// SplitMix64: small, and the same on every machine and in every version.
 #[derive(Clone, Debug)]
-pub struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    pub const fn new(seed: u64) -> Self {
+    pub(crate) const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -134,7 +134,7 @@ impl Dice {
 
 /// The faults of round `round`: one, or now and then two or three that overlap. A round does not depend on the rounds
 /// before it, so that any one can be run again alone.
-pub fn round(seed: u64, round: u64, nodes: usize, hold: Duration) -> Vec<Step> {
+pub(crate) fn round(seed: u64, round: u64, nodes: usize, hold: Duration) -> Vec<Step> {
     let mut dice = Dice::new(seed ^ round.wrapping_mul(0xd6e8_feb8_6659_fd93));
     // A few idle throws: neighbouring rounds begin with states that look alike.
     dice.next();

@@ -9,22 +9,22 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// The cluster of the chaos.
-pub const CLUSTER: &str = "chaos";
+pub(crate) const CLUSTER: &str = "chaos";
 /// Changes of the record in one round, beyond which something is wrong: each step back asks etcd once.
 const MOST_CHANGES: usize = 300;
 
 /// Masters by epoch, since the beginning.
 #[derive(Debug, Default)]
-pub struct Story {
+pub(crate) struct Story {
     /// Revision of the last change that was read.
     revision: i64,
     /// Who was master in each epoch.
-    pub masters: BTreeMap<u64, String>,
+    pub(crate) masters: BTreeMap<u64, String>,
 }
 
 impl Story {
     /// Reads what has changed since the last call; each epoch must have one master, and epochs must rise.
-    pub fn read_on(&mut self, lan: &Lan, etcd: &Etcd) -> Result<()> {
+    pub(crate) fn read_on(&mut self, lan: &Lan, etcd: &Etcd) -> Result<()> {
         let mut new = Vec::new();
         let mut at = 0;
         while let Some((revision, epoch, master)) = read(lan, etcd, at)? {
@@ -59,19 +59,14 @@ impl Story {
     }
 
     /// The masters from this epoch on, in order; a node is in it again if it became master again after another.
-    pub fn since(&self, epoch: u64) -> Vec<&str> {
+    pub(crate) fn since(&self, epoch: u64) -> Vec<&str> {
         let mut all: Vec<&str> = self.masters.range(epoch..).map(|(_, m)| m.as_str()).collect();
         all.dedup();
         all
     }
 
-    /// The newest epoch and its master.
-    pub fn newest(&self) -> Option<(u64, &str)> {
-        self.masters.last_key_value().map(|(e, m)| (*e, m.as_str()))
-    }
-
     /// What an agent's history says must be what the record says.
-    pub fn agrees_with(&self, history: &[Value]) -> Result<(), String> {
+    pub(crate) fn agrees_with(&self, history: &[Value]) -> Result<(), String> {
         for entry in history {
             let (epoch, master) = (entry["epoch"].as_u64().unwrap_or(0), entry["master"].as_str().unwrap_or("?"));
             // Entries of epochs before the first one that was read cannot be; those after it are not read yet.
@@ -88,7 +83,7 @@ impl Story {
 
 /// Whether the hosts that spoke for the VIP are, in this order, among the masters: who speaks without being master, or
 /// speaks again after the next one, is not.
-pub fn in_order(spoke: &[&str], masters: &[&str]) -> bool {
+pub(crate) fn in_order(spoke: &[&str], masters: &[&str]) -> bool {
     let mut rest = masters.iter();
     spoke.iter().all(|s| rest.any(|m| m == s))
 }

@@ -6,9 +6,13 @@ use std::collections::BTreeMap;
 /// What came out.
 #[derive(Debug, Default)]
 pub struct Report {
+    /// What the faults followed from.
     pub seed: u64,
+    /// Rounds that were played.
     pub rounds: u64,
+    /// What the agents did wrong.
     pub violations: Vec<String>,
+    /// Milliseconds in which two hosts answered.
     pub two_hosts_ms: usize,
     /// How often each kind of fault came up.
     pub faults: BTreeMap<&'static str, u64>,
@@ -19,7 +23,7 @@ pub struct Report {
     /// By kind of fault (several in one round: "several"): the silences in milliseconds, and the bound of the last one.
     pub silences: BTreeMap<String, (Vec<f64>, f64)>,
     /// The longest time for which a client's cache misled it after a new host had answered, in milliseconds.
-    pub cache_late_ms: f64,
+    pub(crate) cache_late_ms: f64,
 }
 
 impl Report {

@@ -9,29 +9,29 @@ use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
 
 /// The faults of one round, with the hosts that they hit.
-pub struct Strike<'a> {
+pub(crate) struct Strike<'a> {
     field: &'a mut Field,
     order: &'a Order,
     leader: usize,
     /// Take the kernel lease away with each agent that is killed or frozen: two hosts must be seen then.
     without_lease: bool,
     /// The command of a switchover, which runs on while the round goes on.
-    pub switchover: Option<Proc>,
+    pub(crate) switchover: Option<Proc>,
     /// What did not go as asked.
-    pub notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 /// How long an agent may take to stop after its fault should have ended.
 const STOPPED: Duration = Duration::from_secs(5);
 
 impl<'a> Strike<'a> {
-    pub fn new(field: &'a mut Field, order: &'a Order, without_lease: bool) -> Result<Self> {
+    pub(crate) fn new(field: &'a mut Field, order: &'a Order, without_lease: bool) -> Result<Self> {
         let leader = field.etcd.leader(&field.lan)?;
         Ok(Self { field, order, leader, without_lease, switchover: None, notes: Vec::new() })
     }
 
     /// The node in question, and its place among the agents.
-    pub fn place(&self, who: Who) -> usize {
+    pub(crate) fn place(&self, who: Who) -> usize {
         match who {
             Who::Master => self.order.master,
             Who::Successor => self.order.successor,
@@ -51,7 +51,7 @@ impl<'a> Strike<'a> {
     }
 
     /// The hosts that a fault hits, for the report.
-    pub fn in_words(&self, step: &Step) -> String {
+    pub(crate) fn in_words(&self, step: &Step) -> String {
         let hit = match (step.fault, step.fault.hits()) {
             (Fault::KillEtcd(m) | Fault::FreezeEtcd(m), _) => Etcd::host(self.member(m)).to_owned(),
             (_, Some((w, Some(other)))) => format!("{}, {}", self.node(w), self.node(other)),
@@ -62,7 +62,7 @@ impl<'a> Strike<'a> {
     }
 
     /// Carries the steps out, each at its time; returns when the last one has ended.
-    pub fn carry_out(&mut self, steps: &[Step]) -> Result<()> {
+    pub(crate) fn carry_out(&mut self, steps: &[Step]) -> Result<()> {
         let mut moments: Vec<(Duration, usize, bool)> = Vec::new();
         for (i, s) in steps.iter().enumerate() {
             moments.push((s.at, i, true));

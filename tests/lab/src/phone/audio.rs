@@ -10,13 +10,13 @@ const WINDOW: usize = 8000;
 const PURE: f64 = 0.8;
 
 /// The frequency of a phone's tone, unique among 1,500 pairs of phones. `side` is 0 for callers and 1 for called.
-pub fn tone_of(index: usize, side: usize) -> f64 {
+pub(crate) fn tone_of(index: usize, side: usize) -> f64 {
     let n = u32::try_from((index * 2 + side) % 3000).unwrap_or(0);
     f64::from(300 + n)
 }
 
 /// Makes a phone's packets.
-pub struct Mouth {
+pub(crate) struct Mouth {
     tone: f64,
     ssrc: u32,
     sequence: u16,
@@ -25,11 +25,11 @@ pub struct Mouth {
 }
 
 impl Mouth {
-    pub const fn new(tone: f64, ssrc: u32) -> Self {
+    pub(crate) const fn new(tone: f64, ssrc: u32) -> Self {
         Self { tone, ssrc, sequence: 0, timestamp: 0, phase: 0.0 }
     }
 
-    pub fn packet(&mut self) -> Vec<u8> {
+    pub(crate) fn packet(&mut self) -> Vec<u8> {
         let mut p = Vec::with_capacity(12 + SAMPLES);
         p.extend([0x80, 0]);
         p.extend(self.sequence.to_be_bytes());
@@ -49,7 +49,7 @@ impl Mouth {
 
 /// What an ear made of a second of audio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub(crate) enum Heard {
     /// The second is not over.
     More,
     /// The tone of the other party.
@@ -59,7 +59,7 @@ pub enum Heard {
 }
 
 /// Listens for one tone (Goertzel's filter over whole seconds without a break in the RTP sequence).
-pub struct Ear {
+pub(crate) struct Ear {
     coefficient: f64,
     s1: f64,
     s2: f64,
@@ -70,7 +70,7 @@ pub struct Ear {
 }
 
 impl Ear {
-    pub fn new(tone: f64) -> Self {
+    pub(crate) fn new(tone: f64) -> Self {
         Self { coefficient: 2.0 * (TAU * tone / 8000.0).cos(), s1: 0.0, s2: 0.0, energy: 0.0, n: 0, next: None }
     }
 
@@ -79,7 +79,7 @@ impl Ear {
     }
 
     /// Takes a packet; an error says why it is no audio.
-    pub fn hear(&mut self, packet: &[u8]) -> Result<Heard, String> {
+    pub(crate) fn hear(&mut self, packet: &[u8]) -> Result<Heard, String> {
         if packet.len() != 12 + SAMPLES || packet[0] != 0x80 {
             return Err(format!("{} bytes that are no plain RTP packet of 20 ms", packet.len()));
         }

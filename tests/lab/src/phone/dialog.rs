@@ -5,39 +5,39 @@ use super::sdp::{Own, Sdp};
 use std::net::SocketAddr;
 
 /// The magic cookie of RFC 3261 8.1.1.7.
-pub const COOKIE: &str = "z9hG4bK";
+pub(crate) const COOKIE: &str = "z9hG4bK";
 
 /// A dialog.
-pub struct Dialog {
-    pub call_id: String,
+pub(crate) struct Dialog {
+    pub(crate) call_id: String,
     /// The own side's From (or To) value, tag included.
-    pub local: String,
+    pub(crate) local: String,
     /// The other side's; its tag is missing until the other side gives one.
-    pub remote: String,
+    pub(crate) remote: String,
     /// The other side's Contact.
-    pub target: String,
+    pub(crate) target: String,
     /// Route values in the order to send.
-    pub routes: Vec<String>,
-    pub local_cseq: u32,
+    pub(crate) routes: Vec<String>,
+    pub(crate) local_cseq: u32,
     /// Highest CSeq received.
-    pub remote_cseq: Option<u32>,
+    pub(crate) remote_cseq: Option<u32>,
     /// The other side's last SDP.
-    pub sdp: Option<Sdp>,
-    pub own: Own,
+    pub(crate) sdp: Option<Sdp>,
+    pub(crate) own: Own,
     /// Whether the other side's first message had a Record-Route.
-    pub recorded: bool,
+    pub(crate) recorded: bool,
     /// Whether own INVITEs ask for a session timer.
-    pub timed: bool,
+    pub(crate) timed: bool,
 }
 
 impl Dialog {
     /// Where the next request goes.
-    pub fn next_hop(&self) -> Option<SocketAddr> {
+    pub(crate) fn next_hop(&self) -> Option<SocketAddr> {
         target_of(&self.routes.first().map_or_else(|| self.target.clone(), |r| uri_of(r)))
     }
 
     /// A request within the dialog.
-    pub fn request(&self, method: &str, cseq: u32, via: &str, contact: &str, sdp: Option<&str>) -> Vec<u8> {
+    pub(crate) fn request(&self, method: &str, cseq: u32, via: &str, contact: &str, sdp: Option<&str>) -> Vec<u8> {
         let mut w = Writer::request(method, &self.target);
         w.header("Via", via);
         w.header("Max-Forwards", "70");
@@ -59,7 +59,7 @@ impl Dialog {
     }
 
     /// Whether a request names this dialog by Call-ID and both tags.
-    pub fn is_named_by(&self, m: &Message) -> bool {
+    pub(crate) fn is_named_by(&self, m: &Message) -> bool {
         let (from, to) = (m.get("from").unwrap_or_default(), m.get("to").unwrap_or_default());
         m.call_id() == self.call_id
             && param(to, "tag") == param(&self.local, "tag")
@@ -68,7 +68,7 @@ impl Dialog {
 
     /// What RFC 3261 says against a request (not ACK) within this dialog, from `source` to the phone's `contact` URI;
     /// and what is merely odd.
-    pub fn check_request(&self, m: &Message, contact: &str) -> (Vec<String>, Vec<String>) {
+    pub(crate) fn check_request(&self, m: &Message, contact: &str) -> (Vec<String>, Vec<String>) {
         let (mut faults, mut notes) = (request_faults(m), Vec::new());
         let method = m.method();
         for (name, value, mine) in [("From", m.get("from"), &self.remote), ("To", m.get("to"), &self.local)] {
@@ -103,7 +103,7 @@ impl Dialog {
     }
 
     /// Takes the other side's SDP; what RFC 3264 says against it.
-    pub fn take_sdp(&mut self, text: &str) -> Vec<String> {
+    pub(crate) fn take_sdp(&mut self, text: &str) -> Vec<String> {
         match Sdp::parse(text) {
             Ok(new) => {
                 let mut faults = self.sdp.as_ref().map(|old| new.faults_after(old)).unwrap_or_default();
@@ -119,7 +119,7 @@ impl Dialog {
 }
 
 /// What RFC 3261 says against any request, by itself.
-pub fn request_faults(m: &Message) -> Vec<String> {
+pub(crate) fn request_faults(m: &Message) -> Vec<String> {
     let mut faults = Vec::new();
     let method = m.method();
     if !m.branch().is_some_and(|b| b.starts_with(COOKIE) && b.len() > COOKIE.len()) {
@@ -154,7 +154,7 @@ pub fn request_faults(m: &Message) -> Vec<String> {
 }
 
 /// The top Via of a response, and where the response goes (RFC 3261 18.2.1 and 18.2.2, RFC 3581).
-pub fn answer_route(m: &Message, source: SocketAddr) -> Option<(String, SocketAddr)> {
+pub(crate) fn answer_route(m: &Message, source: SocketAddr) -> Option<(String, SocketAddr)> {
     let top = m.list("via").first()?.clone();
     let (protocol, rest) = top.split_once(char::is_whitespace)?;
     if protocol != "SIP/2.0/UDP" {

@@ -67,7 +67,7 @@ struct Server {
     late_offer: bool,
 }
 
-pub struct Line {
+pub(crate) struct Line {
     me: Identity,
     sip: UdpSocket,
     rtp: UdpSocket,
@@ -90,7 +90,7 @@ fn token() -> String {
 }
 
 impl Line {
-    pub fn new(me: Identity, sip: UdpSocket, rtp: UdpSocket, shared: Shared) -> Self {
+    pub(crate) fn new(me: Identity, sip: UdpSocket, rtp: UdpSocket, shared: Shared) -> Self {
         let ssrc = u32::from(me.rtp.port()) << 8 | u32::from(me.sip.port() & 0xff);
         let (mouth, ear) = (Mouth::new(me.tones.0, ssrc), Ear::new(me.tones.1));
         Self {
@@ -109,7 +109,7 @@ impl Line {
     }
 
     /// Works until the phone is dropped.
-    pub async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Command>) {
+    pub(crate) async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Command>) {
         let (mut sip_buf, mut rtp_buf) = (vec![0; 65_536], vec![0; 2048]);
         let mut tick = interval(Duration::from_millis(20));
         // A late tick is made up for, so that the RTP clock keeps to the wall's.

@@ -87,6 +87,7 @@ impl Message {
         if n >= 1 << 31 { Err(format!("CSeq {n} is not below 2^31")) } else { Ok((n, m.trim().to_owned())) }
     }
 
+    /// The Call-ID; empty if there is none.
     pub fn call_id(&self) -> &str {
         self.get("call-id").unwrap_or_default()
     }
@@ -184,7 +185,7 @@ fn after_name(value: &str) -> &str {
 }
 
 /// The URI of a name-addr or addr-spec.
-pub fn uri_of(value: &str) -> String {
+pub(crate) fn uri_of(value: &str) -> String {
     let rest = after_name(value);
     match (rest.strip_prefix('<'), rest.find('>')) {
         (Some(_), Some(end)) => rest[1..end].to_owned(),
@@ -193,7 +194,7 @@ pub fn uri_of(value: &str) -> String {
 }
 
 /// The host and port that a SIP URI points at.
-pub fn target_of(uri: &str) -> Option<std::net::SocketAddr> {
+pub(crate) fn target_of(uri: &str) -> Option<std::net::SocketAddr> {
     let rest = uri.strip_prefix("sip:")?;
     let host = rest.rsplit('@').next()?.split([';', '?']).next()?;
     host.parse()
@@ -207,6 +208,7 @@ pub struct Writer {
 }
 
 impl Writer {
+    /// Begins a request.
     pub fn request(method: &str, uri: &str) -> Self {
         Self { text: format!("{method} {uri} SIP/2.0\r\n") }
     }
@@ -232,10 +234,12 @@ impl Writer {
         w
     }
 
+    /// Adds a header.
     pub fn header(&mut self, name: &str, value: &str) {
         let _ = write!(self.text, "{name}: {value}\r\n");
     }
 
+    /// Adds the body, and the headers about it.
     pub fn end(mut self, sdp: Option<&str>) -> Vec<u8> {
         if sdp.is_some() {
             self.header("Content-Type", "application/sdp");

@@ -16,8 +16,8 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
 
-pub use audio::tone_of;
-pub use dialog::answer_route;
+pub(crate) use audio::tone_of;
+pub(crate) use dialog::answer_route;
 
 /// What a phone is told to do.
 #[derive(Clone, Debug)]
@@ -41,6 +41,7 @@ pub enum Command {
 /// Where a phone is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
+    /// It has no call.
     #[default]
     Idle,
     /// INVITE is out, or 200 is out and not yet acknowledged.
@@ -56,15 +57,18 @@ pub enum Phase {
 /// One re-INVITE that the phone received; times are wall-clock microseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Reinvite {
+    /// When it came.
     pub at: u64,
     /// The code that the phone answered with.
     pub code: u16,
+    /// When its ACK came.
     pub acked_at: Option<u64>,
 }
 
 /// What a phone saw; times are wall-clock microseconds.
 #[derive(Clone, Debug, Default)]
 pub struct State {
+    /// Where it is.
     pub phase: Phase,
     /// Breaches of the RFCs by the other side; each begins with the phone's number.
     pub violations: Vec<String>,
@@ -77,14 +81,15 @@ pub struct State {
     /// Seconds that were not the right party's tone.
     pub wrong: usize,
     /// How many of them came one after the other, last of all.
-    pub wrong_in_a_row: usize,
+    pub(crate) wrong_in_a_row: usize,
     /// Packets from elsewhere than the negotiated source: when, from where, and what was negotiated.
     pub foreign: Vec<(u64, SocketAddr, SocketAddr)>,
+    /// The other side's re-INVITEs.
     pub reinvites: Vec<Reinvite>,
     /// When the other side's BYE came.
     pub bye_received: Option<u64>,
     /// Code and time of the answer to the own BYE.
-    pub bye_answered: Option<(u16, u64)>,
+    pub(crate) bye_answered: Option<(u16, u64)>,
     /// Code and time of the final answer to each own re-INVITE.
     pub own_reinvites: Vec<(u16, u64)>,
     /// Code and time of the final answer to each own UPDATE.
@@ -127,6 +132,7 @@ pub enum Reaction {
 
 /// A phone; it works by itself on the runtime that it was made on.
 pub struct Phone {
+    /// What it is called by.
     pub number: String,
     shared: Shared,
     commands: mpsc::UnboundedSender<Command>,
@@ -134,21 +140,26 @@ pub struct Phone {
 
 /// Who a phone is.
 #[derive(Clone, Debug)]
-pub struct Identity {
+pub(crate) struct Identity {
+    /// Its number.
     pub number: String,
+    /// Where it receives SIP.
     pub sip: SocketAddr,
+    /// Where it receives audio.
     pub rtp: SocketAddr,
+    /// The server's first address.
     pub server: SocketAddr,
     /// The own tone, and the one that is expected to be heard, in Hz.
-    pub tones: (f64, f64),
+    pub(crate) tones: (f64, f64),
     /// What audio is sent from, if not from where it is received.
-    pub voice: Option<Arc<tokio::net::UdpSocket>>,
+    pub(crate) voice: Option<Arc<tokio::net::UdpSocket>>,
+    /// How it behaves.
     pub manner: Manner,
 }
 
 impl Identity {
     /// The URI of its Contact.
-    pub fn contact_uri(&self) -> String {
+    pub(crate) fn contact_uri(&self) -> String {
         if self.manner.ornate {
             // A user part with parameters, escapes and marks (RFC 3261 section 19.1.1), and URI parameters.
             format!("sip:{};phone-context=%2B49-30;isub=1@{};transport=udp;ob;x=%22", self.number, self.sip)
@@ -158,7 +169,7 @@ impl Identity {
     }
 
     /// The value of its Contact header.
-    pub fn contact(&self) -> String {
+    pub(crate) fn contact(&self) -> String {
         let uri = self.contact_uri();
         if self.manner.ornate {
             let name = r#""O'Hara, \"Scarlett\" <sip:x@y>""#;
@@ -169,7 +180,7 @@ impl Identity {
     }
 
     /// The value of its From header, without a tag.
-    pub fn from(&self) -> String {
+    pub(crate) fn from(&self) -> String {
         let ip = match self.sip.ip() {
             IpAddr::V4(ip) => ip.to_string(),
             IpAddr::V6(ip) => format!("[{ip}]"),
@@ -214,7 +225,7 @@ impl Phone {
     }
 
     /// A phone on these two sockets.
-    pub fn on(me: Identity, sip: tokio::net::UdpSocket, rtp: tokio::net::UdpSocket) -> Self {
+    pub(crate) fn on(me: Identity, sip: tokio::net::UdpSocket, rtp: tokio::net::UdpSocket) -> Self {
         let (number, shared) = (me.number.clone(), Shared::default());
         let (commands, inbox) = mpsc::unbounded_channel();
         let line = line::Line::new(me, sip, rtp, shared.clone());
@@ -239,7 +250,7 @@ impl Phone {
     }
 
     /// The longest silence that touches the time from `from` to `to`: between two packets, or up to now.
-    pub fn longest_gap_us(&self, from: u64, to: u64) -> u64 {
+    pub(crate) fn longest_gap_us(&self, from: u64, to: u64) -> u64 {
         let state = self.state();
         let a = &state.arrivals;
         let inner = a.windows(2).filter(|w| w[1] >= from && w[0] <= to).map(|w| w[1] - w[0]).max().unwrap_or(0);

@@ -6,13 +6,13 @@ use std::net::{IpAddr, SocketAddr};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sdp {
     /// The six parts of `o=`.
-    pub origin: [String; 6],
+    pub(crate) origin: [String; 6],
     /// Kind and transport of each m-line, in order.
     pub media: Vec<(String, String)>,
     /// Where the audio goes; `None` if its port is 0.
     pub audio: Option<SocketAddr>,
     /// Payload types of the audio, in order.
-    pub formats: Vec<String>,
+    pub(crate) formats: Vec<String>,
     /// `sendrecv`, `sendonly`, `recvonly` or `inactive`.
     pub direction: String,
     /// The body as it came.
@@ -82,7 +82,7 @@ impl Sdp {
     }
 
     /// What RFC 3264 section 8 says against this one as the successor of `before`, from the same side of one dialog.
-    pub fn faults_after(&self, before: &Self) -> Vec<String> {
+    pub(crate) fn faults_after(&self, before: &Self) -> Vec<String> {
         let mut faults = Vec::new();
         for (i, what) in
             ["user name", "session id", "version", "network type", "address type", "address"].iter().enumerate()
@@ -115,7 +115,7 @@ impl Sdp {
 
 /// The phone's own description.
 #[derive(Clone, Debug)]
-pub struct Own {
+pub(crate) struct Own {
     id: u64,
     version: u64,
     addr: SocketAddr,
@@ -123,12 +123,13 @@ pub struct Own {
 }
 
 impl Own {
-    pub const fn new(id: u64, addr: SocketAddr) -> Self {
+    /// Audio both ways, received at `addr`.
+    pub(crate) const fn new(id: u64, addr: SocketAddr) -> Self {
         Self { id, version: id, addr, direction: "sendrecv" }
     }
 
     /// The version rises only when the description changes.
-    pub fn set_direction(&mut self, direction: &'static str) {
+    pub(crate) fn set_direction(&mut self, direction: &'static str) {
         if direction != self.direction {
             self.direction = direction;
             self.version += 1;
@@ -136,11 +137,12 @@ impl Own {
     }
 
     /// Whether audio is to be sent.
-    pub fn sends(&self) -> bool {
+    pub(crate) fn sends(&self) -> bool {
         self.direction.starts_with("send")
     }
 
-    pub fn text(&self) -> String {
+    /// The description itself.
+    pub(crate) fn text(&self) -> String {
         let family = if self.addr.is_ipv4() { "IP4" } else { "IP6" };
         let (ip, port) = (self.addr.ip(), self.addr.port());
         format!(
@@ -152,7 +154,7 @@ impl Own {
 }
 
 /// The direction to answer with (RFC 3264 section 6.1).
-pub fn answer_to(offered: &str) -> &'static str {
+pub(crate) fn answer_to(offered: &str) -> &'static str {
     match offered {
         "sendonly" => "recvonly",
         "recvonly" => "sendonly",

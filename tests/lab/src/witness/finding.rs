@@ -58,7 +58,7 @@ pub struct Finding {
     /// The first of them, in words.
     pub first_two: Option<String>,
     /// When the first and the last of them was asked, in wall-clock microseconds.
-    pub two_from_to: Option<(u64, u64)>,
+    pub(crate) two_from_to: Option<(u64, u64)>,
     /// Who spoke for the VIP, one after the other, with the moment of the first word (wall-clock microseconds). A host
     /// is in it again if it spoke again after another.
     pub owners: Vec<(u64, String)>,
@@ -68,9 +68,9 @@ pub struct Finding {
     /// millisecond each, since the witness may have had to wait for its turn between them.
     pub silence_us: u64,
     /// When the first question of that run was asked.
-    pub silent_from: u64,
+    pub(crate) silent_from: u64,
     /// How long the client's neighbour cache still held another host after a new one had answered, at most.
-    pub cache_late_us: u64,
+    pub(crate) cache_late_us: u64,
 }
 
 /// Time between two questions, in microseconds.

@@ -14,7 +14,7 @@ const MARK: [u8; 2] = [0x02, 0x6b];
 
 /// What was asked, or heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// "Who has the IPv4 address?"
     Arp,
     /// An echo from the IPv4 address.

@@ -109,7 +109,7 @@ impl Witness {
     }
 
     /// What an ordinary client's neighbour cache holds for the VIP.
-    pub fn cached(&self) -> Option<String> {
+    pub(crate) fn cached(&self) -> Option<String> {
         let mac = self.notes().cache.last().and_then(|c| c.1)?;
         Some(self.name(mac))
     }
