@@ -16,7 +16,7 @@ done
 [ "$(id -u)" = 0 ] || { echo "demo: this makes network namespaces, which needs root: sudo $0 $*" >&2; exit 1; }
 scripts/setup.sh demo
 command -v cargo >/dev/null || PATH="$HOME/.cargo/bin:$PATH"
-# KEEPCALL_PROFILE=dev takes the build that the tests use anyway.
+# KEEPCALL_PROFILE=dev takes an unoptimized build, as the tests do.
 profile=${KEEPCALL_PROFILE:-release}
 echo "demo: building keepcall (a few minutes the first time)" >&2
 cargo build --profile "$profile" --locked --quiet --workspace --bins >&2
