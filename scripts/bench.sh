@@ -28,7 +28,7 @@ learn) scripts/setup.sh learn ;;
 arm | relay) command -v nft >/dev/null || { echo "bench: nft is missing; install the package nftables" >&2; exit 1; } ;;
 *) scripts/setup.sh bench ;;
 esac
-command -v cargo >/dev/null || PATH="$HOME/.cargo/bin:$PATH"
+. scripts/cargo-path.sh
 # KEEPCALL_PROFILE=dev measures an unoptimized build, for work on the benchmark itself.
 profile=${KEEPCALL_PROFILE:-release}
 case "$profile" in dev) folder=debug ;; *) folder=$profile ;; esac

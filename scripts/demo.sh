@@ -15,7 +15,7 @@ for option in "$@"; do
 done
 [ "$(id -u)" = 0 ] || { echo "demo: this makes network namespaces, which needs root: sudo $0 $*" >&2; exit 1; }
 scripts/setup.sh demo
-command -v cargo >/dev/null || PATH="$HOME/.cargo/bin:$PATH"
+. scripts/cargo-path.sh
 # KEEPCALL_PROFILE=dev takes an unoptimized build, as the tests do.
 profile=${KEEPCALL_PROFILE:-release}
 echo "demo: building keepcall (a few minutes the first time)" >&2

@@ -19,11 +19,9 @@ die() { echo "fuzz: $*" >&2; exit 2; }
 case ${1:-} in -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 0 ;; esac
 target=${1:-all} seconds=${2:-60}
 [[ $seconds =~ ^[1-9][0-9]*$ ]] || die "SECONDS has to be a number above 0, not '$seconds'"
-# shellcheck disable=SC1091
-[ -f "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
+. scripts/cargo-path.sh
 
 command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
-command -v cargo-fuzz >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 
 has() { rustup run "$1" rustc --version >/dev/null 2>&1; }
 cargo=(cargo)

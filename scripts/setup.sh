@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what is missing of the Debian 12 packages that keepcall's scripts use. Quiet if nothing is.
+# Installs what is missing of the Debian 12 packages that keepcall's scripts use, and Rust. Quiet if nothing is.
 #
 #   scripts/setup.sh [build|demo|bench|learn|test|all]
 #
@@ -81,21 +81,38 @@ fi
 # Rust: Debian 12 has 1.63; the version that is needed is in Cargo.toml.
 root=$(cd "$(dirname "$0")/.." && pwd)
 need=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")
-if ! command -v cargo >/dev/null && [ -x "$HOME/.cargo/bin/cargo" ]; then
-    PATH="$HOME/.cargo/bin:$PATH"
-fi
+# shellcheck source=scripts/cargo-path.sh
+. "$root/scripts/cargo-path.sh"
+found() { cargo --version 2>/dev/null || echo missing; }
 rust_is_new_enough() {
-    command -v cargo >/dev/null || return 1
-    have=$(cargo --version 2>/dev/null | sed 's/^cargo \([0-9.]*\).*/\1/')
-    [ -n "$have" ] && [ "$(printf '%s\n%s\n' "$need" "$have" | sort -V | head -n 1)" = "$need" ]
+    have=$(found | sed 's/^cargo \([0-9.]*\).*/\1/')
+    [ "$have" != missing ] && [ "$(printf '%s\n%s\n' "$need" "$have" | sort -V | head -n 1)" = "$need" ]
 }
-if ! rust_is_new_enough && command -v rustup >/dev/null; then
-    say "Rust $need or newer is needed; asking rustup for the stable one"
-    rustup toolchain install stable --profile minimal >&2 || say "rustup could not install it"
-    rustup default stable >&2 || true
-fi
 if ! rust_is_new_enough; then
-    die "Rust $need or newer is needed, and cargo is $(cargo --version 2>/dev/null || echo missing). Install it with
-    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal
-and open a new shell (or: . \"\$HOME/.cargo/env\"), then run this again."
+    say "Rust $need or newer is needed, and cargo is $(found)"
+    if command -v rustup >/dev/null; then
+        say "installing the stable Rust with rustup"
+        rustup toolchain install stable --profile minimal >&2 && rustup default stable >&2 || say "rustup failed"
+    else
+        say "installing Rust with rustup's installer, https://sh.rustup.rs, into ${CARGO_HOME:-$HOME/.cargo}"
+        installer=$(mktemp)
+        if curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs -o "$installer"; then
+            sh "$installer" -y --profile minimal --component rustfmt,clippy >&2 || say "rustup's installer failed"
+        else
+            say "cannot download rustup's installer"
+        fi
+        rm -f "$installer"
+    fi
+    rust_is_new_enough || die "cargo is still $(found). Install Rust $need or newer by other means, and run this again"
 fi
+case "${1:-all}" in
+test | all)
+    for tool in fmt clippy; do
+        cargo $tool --version >/dev/null 2>&1 && continue
+        say "cargo $tool is missing: installing it with rustup"
+        component=clippy
+        [ $tool = clippy ] || component=rustfmt
+        rustup component add $component >&2 || die "cargo $tool is missing, and rustup cannot install it"
+    done
+    ;;
+esac

@@ -44,8 +44,7 @@ if wants chaos || wants demo; then
   [ "$(id -u)" = 0 ] || die "chaos and demo make network namespaces, which needs root"
 fi
 scripts/setup.sh demo
-# shellcheck disable=SC1091
-command -v cargo >/dev/null || . "$HOME/.cargo/env"
+. scripts/cargo-path.sh
 : "${logs:=$(mktemp -d /tmp/keepcall-soak-XXXXXX)}"
 mkdir -p "$logs"
 

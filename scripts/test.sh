@@ -29,8 +29,8 @@ if [ -z "$quick" ]; then
   [ "$root" ] || { echo "test.sh: must run as root: the tests make network namespaces" >&2; exit 1; }
   scripts/setup.sh
 fi
-# shellcheck disable=SC1091
-[ -f "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
+# shellcheck source=scripts/cargo-path.sh
+. scripts/cargo-path.sh
 
 logs=$(mktemp -d)
 status=0
