@@ -123,8 +123,8 @@ beside() {
     xargs -0 -n 3 -P 2 bash -c 'run "$0" "$1" "$2"' || status=1
 }
 # The program of keepcall's unit tests, a little optimized: without that the election's simulation and exploration take
-# three times as long. Only this one program is compiled so, nothing that it depends on. The compiler would leave out
-# assertions and checks for overflow with optimization.
+# three times as long. Only this one program is compiled so, nothing that it depends on. Of its own accord the compiler
+# would leave out assertions and checks for overflow.
 units() {
   local path
   path=$(cargo rustc --locked --lib --profile test --message-format=json-render-diagnostics \
