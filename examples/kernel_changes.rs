@@ -1,6 +1,6 @@
 //! Prints how long changes of the fence and of the kernel relay take on this host, idle and with every core busy.
 //!
-//! Runs in a network namespace of its own, so that nothing of the host is touched. Needs root:
+//! Runs in a network namespace of its own, so that nothing of the host changes. Needs root:
 //! `cargo build --release --example kernel_changes && sudo target/release/examples/kernel_changes`
 
 use keepcall::calls::model::Flow;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 const MANY: [u16; 2] = [1_000, 10_000];
 
 fn main() -> anyhow::Result<()> {
-    // Before any other thread is there: a thread takes the namespace of the one that started it.
+    // Before any other thread exists: a thread starts in the namespace of the thread that creates it.
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     println!("idle");
@@ -29,7 +29,7 @@ fn main() -> anyhow::Result<()> {
             std::thread::spawn(move || while !over.load(Ordering::Relaxed) {})
         })
         .collect();
-    println!("{cores} cores busy");
+    println!("with {cores} cores busy");
     let done = runtime.block_on(async { tokio::spawn(measure()).await });
     over.store(true, Ordering::Relaxed);
     for thread in busy {
@@ -51,7 +51,7 @@ async fn measure() -> anyhow::Result<()> {
         }
         times.push(start.elapsed());
     }
-    tell("fence, one toggle", times);
+    tell("fence, opened or closed", times);
     fence.removed().await?;
 
     let vip = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 9));
@@ -64,7 +64,7 @@ async fn measure() -> anyhow::Result<()> {
         relay.set("one", if n % 2 == 0 { &one } else { &[] }).await?;
         times.push(start.elapsed());
     }
-    tell("relay, one call set or removed", times);
+    tell("relay, one call added or removed", times);
     for many in MANY {
         let calls: Vec<(String, Vec<Flow>)> = (0..many).map(|n| (format!("call-{n}"), flows(vip, n))).collect();
         let mut times = (Vec::new(), Vec::new(), Vec::new());
@@ -80,8 +80,8 @@ async fn measure() -> anyhow::Result<()> {
             relay.set_many(calls.iter().map(|(call, _)| (call.as_str(), &[][..]))).await?;
             times.2.push(start.elapsed());
         }
-        tell(&format!("relay, {many} calls set at once"), times.0);
-        tell(&format!("relay, {many} calls there, counters of one read"), times.1);
+        tell(&format!("relay, {many} calls added at once"), times.0);
+        tell(&format!("relay, counters of one call read, {many} present"), times.1);
         tell(&format!("relay, {many} calls removed at once"), times.2);
     }
     relay.clear().await?;

@@ -5,8 +5,9 @@
 //! once, when the file appears. `lease:refuse@/tmp/three` lasts while the file exists: the kernel refuses every hold.
 //! `store:panic` poisons the first stored call: the part panics each time it handles that call.
 
+use crate::sync::Locked as _;
 use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 
 struct Fault {
     part: String,
@@ -44,7 +45,7 @@ fn asked(part: &str) -> impl Iterator<Item = &'static Fault> {
 #[allow(clippy::panic)] // what this is for
 pub(crate) fn point(part: &str) {
     for fault in asked(part) {
-        if std::mem::replace(&mut *fault.done.lock().unwrap_or_else(PoisonError::into_inner), true) {
+        if std::mem::replace(&mut *fault.done.locked(), true) {
             continue;
         }
         if fault.kind == "loop" {
@@ -65,7 +66,7 @@ pub(crate) fn refuses(part: &str) -> bool {
 pub(crate) fn at_stored(id: &str) {
     let Some(poison) = &faults().poison else { return };
     let is_it = {
-        let mut poison = poison.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut poison = poison.locked();
         poison.get_or_insert_with(|| id.to_owned()) == id
     };
     assert!(!is_it, "a call was asked to be poison");

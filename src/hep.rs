@@ -42,22 +42,22 @@ const CHUNK_HEADER: usize = 6;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HepError {
     /// The start fits none of the three versions.
-    #[error("it does not begin like HEP of any version")]
+    #[error("the packet does not begin like HEP of any version")]
     NotHep,
     /// The packet ends before its lengths say.
-    #[error("it is shorter than its lengths say")]
+    #[error("the packet is shorter than the lengths in it")]
     Truncated,
     /// A length contradicts another, or a field has the wrong size.
     #[error("the field {0} is malformed")]
     Malformed(&'static str),
     /// More chunks than any sender writes.
-    #[error("it has more than {MAX_CHUNKS} chunks")]
+    #[error("the packet has more than {MAX_CHUNKS} chunks")]
     TooManyChunks,
     /// A mandatory field is missing.
-    #[error("it has no {0}")]
+    #[error("the packet has no {0}")]
     Missing(&'static str),
     /// The compressed payload cannot be inflated, or exceeds the limit.
-    #[error("its compressed payload cannot be unfolded")]
+    #[error("the compressed payload cannot be unpacked")]
     Inflate,
 }
 

@@ -59,13 +59,13 @@ pub enum InspectError {
         source: std::io::Error,
     },
     /// The file is empty.
-    #[error("{} is empty: no pcap or pcapng file; record one with `tcpdump -i any -w FILE.pcap udp port 5060`", path.display())]
+    #[error("{} is empty, not a pcap or pcapng file; record one with `tcpdump -i any -w FILE.pcap udp port 5060`", path.display())]
     Empty {
         /// The file.
         path: PathBuf,
     },
     /// The file is compressed, or in a format that converts to a capture.
-    #[error("{} is {what}, and no pcap or pcapng file: {cure} first", path.display())]
+    #[error("{} is {what}, not a pcap or pcapng file: {cure} first", path.display())]
     Packed {
         /// The file.
         path: PathBuf,
@@ -75,7 +75,7 @@ pub enum InspectError {
         cure: &'static str,
     },
     /// The file does not begin like a capture.
-    #[error("{} is no pcap or pcapng file; record one with `tcpdump -i any -w FILE.pcap udp port 5060`", path.display())]
+    #[error("{} is not a pcap or pcapng file; record one with `tcpdump -i any -w FILE.pcap udp port 5060`", path.display())]
     NotACapture {
         /// The file.
         path: PathBuf,
@@ -153,11 +153,11 @@ fn ms(at: Time) -> u64 {
 fn notes(r: &Report, malformed: u64) -> Vec<String> {
     let (t, mut notes) = (&r.traffic, Vec::new());
     if t.frames == 0 {
-        notes.push("there is no packet in the file".to_owned());
+        notes.push("the file has no packets".to_owned());
     } else if t.unsupported_frames > 0 {
         let kinds: Vec<String> = t.link_types.iter().map(u32::to_string).collect();
         notes.push(format!(
-            "{} of {} frames are of a link type that is not understood (in the file: {})",
+            "{} of {} frames have a link type that keepcall cannot read (in the file: {})",
             t.unsupported_frames,
             t.frames,
             kinds.join(", ")
@@ -165,35 +165,33 @@ fn notes(r: &Report, malformed: u64) -> Vec<String> {
     }
     if t.frames > 0 && t.sip == 0 {
         notes.push(format!(
-            "no SIP was found ({} UDP datagrams, and whatever TCP there is); SIP over TLS cannot be read from a capture",
+            "the file shows no SIP ({} UDP datagrams, TCP not counted); a capture of SIP over TLS is unreadable",
             t.udp
         ));
     }
     if t.sip_cut > 0 {
-        notes.push(format!(
-            "the capture kept only the beginning of {} of {} SIP messages: record with `tcpdump -s 0`",
-            t.sip_cut, t.sip
-        ));
+        notes
+            .push(format!("the capture truncated {} of {} SIP messages: record with `tcpdump -s 0`", t.sip_cut, t.sip));
     }
     if t.back_in_time > 0 {
         notes.push(format!(
-            "time steps back in the file ({} frames are older than one before them): packets are taken in the file's order",
+            "time steps back in the file ({} frames are older than an earlier one): the order of the file counts",
             t.back_in_time
         ));
     }
     if malformed > 0 {
-        notes.push(format!("{malformed} messages begin like SIP and lack what every message must have"));
+        notes.push(format!("{malformed} messages begin like SIP but lack what every SIP message must have"));
     }
     if t.sip > 0 && r.calls.is_empty() {
         let others: Vec<String> = r.other_requests.iter().map(|(m, n)| format!("{n} {m}")).collect();
         notes.push(format!(
-            "there is SIP, but no call: {}",
+            "the file has SIP, but no call: {}",
             if others.is_empty() { "no requests".to_owned() } else { others.join(", ") }
         ));
     }
     match r.server.certainty {
         Certainty::Guess if r.servers.len() > 1 => notes.push(format!(
-            "that {} is the server is a guess; name it with --vip (and --port) if it is another",
+            "the server is a guess: {}; name another one with --vip (and --port)",
             r.server
                 .addresses
                 .iter()
@@ -202,12 +200,12 @@ fn notes(r: &Report, malformed: u64) -> Vec<String> {
                 .join(", ")
         )),
         Certainty::Given if !r.calls.is_empty() && r.calls.iter().all(|c| !c.through_server) => {
-            notes.push("no call in the file passes the address that was named".to_owned());
+            notes.push("no call in the file passes the given server address".to_owned());
         }
         _ => {}
     }
     if r.legs_left_out > 0 {
-        notes.push(format!("{} legs are left out: a report has {} at most", r.legs_left_out, observer::MAX_LEGS));
+        notes.push(format!("the report leaves out {} legs: the maximum is {}", r.legs_left_out, observer::MAX_LEGS));
     }
     notes
 }

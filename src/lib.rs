@@ -8,19 +8,21 @@
 pub mod agent;
 pub mod budget;
 pub mod calls;
-pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod control;
 pub mod etcd;
 #[cfg(feature = "faults")]
 mod faults;
+mod fnv;
 pub mod health;
 pub mod hep;
 pub mod inspect;
+pub mod os;
 pub mod pbx;
 pub mod recovery;
 pub mod sip;
+mod sync;
 pub mod time;
 pub mod vip;
 pub mod wire;

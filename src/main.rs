@@ -19,7 +19,7 @@ struct Arguments {
 enum Command {
     /// Run the agent of this node
     Agent,
-    /// Show the calls that are learnt from a capture file
+    /// Show the calls in a capture file, and the fate of each call if the server failed
     Inspect(cli::InspectArgs),
     #[command(flatten)]
     Operator(cli::Command),

@@ -1,6 +1,10 @@
 //! Time for decisions: the caller passes it in.
 //!
-//! Pure code takes `now: Time` in every call. Only drivers turn a clock into a [`Time`] (see `crate::clock`).
+//! Pure code takes `now: Time` in every call. Only drivers turn a clock into a [`Time`] (see `crate::os::clock`).
+
+mod once_a_minute;
+
+pub use once_a_minute::OnceAMinute;
 
 use std::fmt;
 use std::ops::{Add, AddAssign, Sub};
@@ -8,7 +12,7 @@ use std::time::Duration;
 
 /// An instant on this node's `CLOCK_BOOTTIME`, in nanoseconds since boot.
 ///
-/// Code never compares times of two nodes, only the rates of their clocks, by `drift` (see `docs/election.md`).
+/// Code never compares times of two nodes, only the rates of their clocks, by `drift` (see `docs/election-proof.md`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(u64);
 

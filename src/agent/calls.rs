@@ -24,8 +24,8 @@ use crate::calls::model::Call;
 use crate::calls::store::{Store, StoreEvent, StoreHandle, StoreSettings};
 use crate::calls::sweep::{self, Sweep};
 use crate::calls::table::{Table, TableSettings};
-use crate::clock;
 use crate::config::Mode;
+use crate::os::clock;
 use crate::recovery::engine::{Engine, Heard, Settings};
 use crate::recovery::media::kernel::KernelRelay;
 use crate::recovery::permitted::Ground;
@@ -208,7 +208,7 @@ impl CallsSide {
             Ok(()) = self.modes.changed() => Event::Mode,
             event = self.store_events.recv(), if self.mode.is_some() => match event {
                 Some(event) => Event::Stored(event),
-                None => return Err("what follows the stored calls has ended".to_owned()),
+                None => return Err("the task that follows the stored calls has ended".to_owned()),
             },
             () = tokio::time::sleep_until(clock::tokio_at(deadline)) => Event::Deadline,
         })
@@ -252,7 +252,7 @@ impl CallsSide {
         if let Some(why) = self.not_learnt.news(self.table.counters(), now) {
             warn!(
                 instance = self.instance,
-                "legs of calls that are not learnt, or not whole: {why}; calls that are up are not affected"
+                "some legs are not learnt, or only in part: {why}; the calls themselves are not affected"
             );
         }
         self.carry_out().await;
@@ -372,7 +372,7 @@ impl CallsSide {
     pub(super) async fn flush(&mut self, within: Duration) {
         self.carry_out().await;
         if let Err(e) = self.store.flush(within).await {
-            warn!(instance = self.instance, "not every call was stored before the handover: {e}");
+            warn!(instance = self.instance, "some calls were not stored before the handover: {e}");
         }
     }
 

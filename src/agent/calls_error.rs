@@ -14,7 +14,7 @@ pub enum CallsError {
     #[error(transparent)]
     Tap(#[from] TapError),
     /// The encryption key of stored calls is unreadable.
-    #[error("cannot read the cluster's key {}: {error}", file.display())]
+    #[error("cannot read the cluster key {}: {error}", file.display())]
     Key {
         /// The `key_file`.
         file: PathBuf,
@@ -22,10 +22,10 @@ pub enum CallsError {
         error: std::io::Error,
     },
     /// Reading from the bound ports failed.
-    #[error("cannot read the recovery port: {0}")]
+    #[error("cannot receive on the recovery port: {0}")]
     Ports(#[source] std::io::Error),
     /// The system provides no random numbers.
-    #[error("the system gives no random numbers: {0}")]
+    #[error("cannot get random numbers from the kernel: {0}")]
     Random(getrandom::Error),
     /// The recovery port is not available.
     #[error(transparent)]

@@ -9,9 +9,10 @@ use super::part::{Beats, Parts, Turn, Work};
 use super::takeover::Takeover;
 use crate::control::api;
 use crate::pbx::driver::ServerStatus;
+use crate::sync::Locked as _;
 use crate::vip::fence::Fence;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -76,12 +77,6 @@ pub(super) struct CallsPart {
     supervisor: JoinHandle<()>,
 }
 
-/// No code panics while it holds the lock, and the state is consistent after each statement. So a poisoned lock is
-/// still good.
-fn lock(line: &Mutex<Line>) -> MutexGuard<'_, Line> {
-    line.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl CallsPart {
     /// Starts the part and its supervisor.
     pub(super) fn start(setup: Setup, parts: &Parts, beats: Beats) -> Self {
@@ -102,7 +97,7 @@ impl CallsPart {
     /// Sends an order to the current run. Without a run, or with a full queue, the order is dropped. The next run
     /// starts from the state that `note` sets, and gets a missed take order.
     fn tell(&self, order: Order, note: impl FnOnce(&mut Line)) {
-        let mut line = lock(&self.line);
+        let mut line = self.line.locked();
         note(&mut line);
         let missed = match &line.orders {
             Some(orders) => orders.try_send(order).err().map(mpsc::error::TrySendError::into_inner),
@@ -133,11 +128,14 @@ impl CallsPart {
         let order = Order::Take { epoch, resumed, takeover: Box::new(takeover), armed: tell_armed, opened };
         self.tell(order, |line| line.held = Some(epoch));
         if tokio::time::timeout(ARMED, armed).await.is_err() {
-            warn!(instance = self.instance, "the relay is not armed within {ARMED:?}; going on without");
+            warn!(instance = self.instance, "the audio relay was not armed within {ARMED:?}; continuing without it");
         }
         // The server comes second. Its silence until now costs new calls one retransmission at most.
         if let Err(e) = self.fence().open().await {
-            error!(instance = self.instance, epoch, "the server's ports are still closed: {e}");
+            error!(
+                instance = self.instance,
+                epoch, "cannot open the fence, so the server's ports are still closed: {e}"
+            );
         }
         let _ = tell_opened.send(());
     }
@@ -147,7 +145,7 @@ impl CallsPart {
         if self.ask(FLUSH * 2, Order::Flush).await.is_none() {
             warn!(
                 instance = self.instance,
-                "not every call was stored before the handover: the calls' part does not answer"
+                "some calls may not have been stored before the handover: the part that handles calls does not answer"
             );
         }
     }
@@ -178,7 +176,10 @@ impl CallsPart {
     pub(super) async fn park(&self) {
         self.mending.abort();
         if self.ask(PATIENCE, Order::Park).await.is_none() {
-            warn!(instance = self.instance, "not every call is known to be stored: the calls' part does not answer");
+            warn!(
+                instance = self.instance,
+                "some calls may not have been stored before the restart: the part that handles calls does not answer"
+            );
         }
         self.supervisor.abort();
     }
@@ -207,7 +208,7 @@ async fn run(setup: Arc<Setup>, turn: Turn, line: Arc<Mutex<Line>>) -> Result<()
     let mut calls = CallsSide::open(&setup, &turn).await.map_err(|e| e.to_string())?;
     let (orders, mut queue) = mpsc::channel(ORDERS);
     let (missed, held, server) = {
-        let mut line = lock(&line);
+        let mut line = line.locked();
         line.orders = Some(orders);
         (line.missed.take(), line.held, line.server)
     };

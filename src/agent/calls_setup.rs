@@ -4,10 +4,10 @@ use super::footing::Footing;
 use super::history;
 use super::mode::Picture;
 use super::takeover::Takeover;
-use crate::clock;
 use crate::config;
 use crate::control::api;
 use crate::etcd::Etcd;
+use crate::os::clock;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -33,7 +33,7 @@ impl Setup {
             master: self.node.name.clone(),
             previous: Some(self.node.name.clone()),
             cause: "part".to_owned(),
-            reason: format!("its calls were taken up again after a failure: {}", after.unwrap_or("unknown")),
+            reason: format!("the part that handles calls failed and was restarted: {}", after.unwrap_or("unknown")),
             at_ms: clock::unix_ms(),
             ..api::HistoryEntry::default()
         };

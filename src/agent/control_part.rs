@@ -10,7 +10,8 @@ pub(super) fn start(socket: Arc<Socket>, answers: Answers, parts: &Parts, beats:
     let work = move |turn: Turn| -> Work {
         let (socket, answers) = (Arc::clone(&socket), answers.clone());
         Box::pin(async move {
-            let (_serving, mut requests) = socket.serve().map_err(|e| format!("the socket cannot be served: {e}"))?;
+            let (_serving, mut requests) =
+                socket.serve().map_err(|e| format!("cannot serve the control socket: {e}"))?;
             loop {
                 // Another run has already answered in place of a run that was given up.
                 if turn.licence.act(|| ()).is_none() {
@@ -25,7 +26,7 @@ pub(super) fn start(socket: Arc<Socket>, answers: Answers, parts: &Parts, beats:
                 tokio::select! {
                     asked = requests.recv() => match asked {
                         Some((request, reply)) => answers.clone().answer(request, reply),
-                        None => return Err("the socket is no longer served".to_owned()),
+                        None => return Err("the control socket is no longer served".to_owned()),
                     },
                     () = tick => {}
                 }

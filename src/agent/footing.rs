@@ -10,6 +10,7 @@ use crate::calls::store::StoreHandle;
 use crate::config;
 use crate::recovery::media::kernel::{KernelRelay, RelayError};
 use crate::recovery::permitted::Ground;
+use crate::sync::Locked as _;
 use crate::vip::fence::Fence;
 use crate::vip::nfnl::Family;
 use crate::vip::nft::watch::TableWatch;
@@ -17,7 +18,7 @@ use crate::vip::rawudp::RawUdp;
 use crate::wire::capture::Capture;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tracing::warn;
@@ -96,7 +97,7 @@ impl Footing {
     /// No code panics while it holds the lock, and the state is consistent after each statement. So a poisoned lock is
     /// still good.
     fn ends(&self) -> MutexGuard<'_, Ends> {
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ends.locked()
     }
 
     /// Connects a run to its relay and store.
@@ -133,7 +134,13 @@ impl Footing {
         let own = [self.fence.table_name(), relay.table_name()].map(|name| (Family::Inet, name.to_owned()));
         let mut watch = match TableWatch::open(own) {
             Ok(watch) => watch,
-            Err(e) => return warn!(instance, "tables of nftables that somebody deletes will not be put back: {e}"),
+            Err(e) => {
+                return warn!(
+                    instance,
+                    "cannot watch nftables, so fence and audio relay are not restored if another program deletes \
+                     them: {e}"
+                );
+            }
         };
         loop {
             match watch.next().await {
@@ -144,7 +151,11 @@ impl Footing {
                     }
                 }
                 Err(e) => {
-                    return warn!(instance, "tables of nftables that somebody deletes are no longer put back: {e}");
+                    return warn!(
+                        instance,
+                        "cannot watch nftables any more, so fence and audio relay are not restored if another \
+                         program deletes them: {e}"
+                    );
                 }
             }
         }
@@ -168,11 +179,11 @@ impl Footing {
                 Ok(false) => {}
                 Ok(true) => warn!(
                     instance = self.instance,
-                    "somebody deleted {what} from nftables; it was put back. `nft flush ruleset` does that: let the firewall's reload \
-                     delete its own tables only"
+                    "another program deleted {what} from nftables; restored. If `nft flush ruleset` did this, let \
+                     the firewall's reload delete only its own tables"
                 ),
                 Err(e) => {
-                    warn!(instance = self.instance, "{what} could not be put back: {e}; trying again");
+                    warn!(instance = self.instance, "cannot restore {what}: {e}; retrying");
                     whole = false;
                 }
             }

@@ -1,6 +1,7 @@
 //! The facts about this host for an instance's relay.
 
 use crate::config;
+use crate::os::interface;
 use crate::recovery::permitted::Ground;
 use std::net::IpAddr;
 use tracing::warn;
@@ -10,17 +11,10 @@ use tracing::warn;
 pub(super) fn of(config: &config::Config, sip: &config::Sip, vips: &[IpAddr]) -> Ground {
     let virtual_ones: Vec<IpAddr> =
         config.instances.iter().flat_map(|i| i.addresses.iter().map(ipnet::IpNet::addr)).collect();
-    let own = match nix::ifaddrs::getifaddrs() {
-        Ok(all) => all
-            .filter_map(|interface| {
-                let address = interface.address?;
-                let v4 = address.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));
-                v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::from(a.ip())))
-            })
-            .filter(|ip| !virtual_ones.contains(ip))
-            .collect(),
+    let own = match interface::addresses() {
+        Ok(all) => all.into_iter().filter(|ip| !virtual_ones.contains(ip)).collect(),
         Err(e) => {
-            warn!("the addresses of this host are not known, so calls that name one are told as relayed: {e}");
+            warn!("cannot list the addresses of this host, so calls whose audio goes to one are shown as relayed: {e}");
             Vec::new()
         }
     };

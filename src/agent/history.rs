@@ -42,7 +42,7 @@ impl Writer {
                 for _ in 0..TRIES {
                     match write(&etcd, &prefix, &entry).await {
                         Ok(()) => break,
-                        Err(e) => debug!(epoch = entry.epoch, "history entry not written yet: {e}"),
+                        Err(e) => debug!(epoch = entry.epoch, "cannot write a history entry yet: {e}"),
                     }
                     tokio::time::sleep(RETRY).await;
                 }
@@ -53,7 +53,7 @@ impl Writer {
 
     pub(super) fn write(&self, entry: HistoryEntry) {
         if self.0.try_send(entry).is_err() {
-            debug!("history entry dropped: {WAITING} wait already");
+            debug!("history entry dropped: {WAITING} entries are waiting already");
         }
     }
 }
@@ -105,10 +105,13 @@ pub(super) async fn read(
         match serde_json::from_slice::<HistoryEntry>(&kv.value) {
             Ok(entry) if entry.instance == instance => entries.push(entry),
             Ok(_) => {
-                warn!(key = ?kv.key, "the history entry is of another instance; remove it with `etcdctl del {}`", kv.key)
+                warn!(
+                    key = ?kv.key,
+                    "the history entry belongs to another instance; remove it with `etcdctl del {}`", kv.key
+                )
             }
             Err(e) => {
-                warn!(key = ?kv.key, "the history entry cannot be read ({e}); remove it with `etcdctl del {}`", kv.key)
+                warn!(key = ?kv.key, "cannot read the history entry ({e}); remove it with `etcdctl del {}`", kv.key)
             }
         }
     }

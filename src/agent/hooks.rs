@@ -1,5 +1,6 @@
 //! Runs the operator's commands on role changes: without a shell, one at a time, with a time limit.
 
+use crate::os::process;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -37,7 +38,7 @@ impl Hooks {
     pub(super) fn run(&self, command: Option<&Vec<String>>, environment: Vec<(&'static str, String)>) {
         let Some(command) = command else { return };
         if let Err(e) = self.0.try_send(Run { command: command.clone(), environment }) {
-            warn!(hook = command.first(), "hook not run: {WAITING} runs wait already ({e})");
+            warn!(hook = command.first(), "hook not run: {WAITING} runs are waiting already ({e})");
         }
     }
 }
@@ -56,19 +57,19 @@ async fn execute(instance: &str, run: Run) {
     let mut child = match child {
         Ok(child) => child,
         Err(e) => {
-            warn!(instance, program, "hook could not be started: {e}; check the path and its mode");
+            warn!(instance, program, "cannot start the hook: {e}; check its path and file mode");
             return;
         }
     };
     match tokio::time::timeout(LIMIT, child.wait()).await {
         Ok(Ok(status)) if status.success() => info!(instance, program, "hook done"),
         Ok(Ok(status)) => warn!(instance, program, "hook failed: {status}"),
-        Ok(Err(e)) => warn!(instance, program, "hook lost: {e}"),
+        Ok(Err(e)) => warn!(instance, program, "cannot wait for the hook: {e}"),
         Err(_) => {
             warn!(instance, program, "hook killed: it ran longer than {LIMIT:?}");
             // The hook leads its own process group, so the signal also kills its children.
             if let Some(pid) = child.id().and_then(|p| i32::try_from(p).ok()) {
-                let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+                process::kill_group(pid);
             }
             let _ = child.wait().await;
         }

@@ -9,12 +9,12 @@ use super::calls_part::CallsPart;
 use super::history;
 use super::hooks::Hooks;
 use super::takeover::Takeover;
-use crate::clock;
 use crate::cluster::{Cause, Cluster, Fitness};
 use crate::config;
 use crate::control::api;
 use crate::health::CheckStatus;
 use crate::health::Verdict;
+use crate::os::clock;
 use crate::pbx::driver::ServerStatus;
 use crate::time::Time;
 use crate::vip::address::{AddressMonitor, Addresses, LIFETIME};
@@ -197,7 +197,7 @@ impl Instance {
         let name = self.config.name.clone();
         // The order may have waited while this process stalled, so check the right again now.
         if !self.cluster.holds(&name, epoch) {
-            warn!(instance = name, epoch, "came too late to hold the addresses: the right has run out");
+            warn!(instance = name, epoch, "the hold ended before this node added the addresses");
             return;
         }
         let entry = api::HistoryEntry {
@@ -229,16 +229,16 @@ impl Instance {
         self.announcing = Some(announcing);
         self.absent = None;
         if let Err(e) = added {
-            error!(instance = name, epoch, "the addresses are not complete: {e}; trying again");
+            error!(instance = name, epoch, "cannot add all addresses: {e}; retrying");
             self.lacks(format!(
-                "not all of the addresses are on {}: {e}; it is tried again each second",
+                "not all of the addresses are on {}: {e}; retrying every second",
                 self.config.interface
             ));
         }
         for e in &announced.errors {
-            warn!(instance = name, "an announcement was not sent: {e}");
+            warn!(instance = name, "cannot send an announcement: {e}");
         }
-        info!(instance = name, epoch, previous, cause = word(&cause), "master: the addresses are here");
+        info!(instance = name, epoch, previous, cause = word(&cause), "master: the addresses are on this host");
         if let Some(calls) = &self.calls {
             calls.take(epoch, matches!(cause, Cause::Resumed | Cause::Restarted), takeover).await;
         } else {
@@ -254,7 +254,7 @@ impl Instance {
         if self.held.is_none() {
             // This process added nothing, but a former process's addresses must still go.
             for e in self.release().await {
-                error!(instance = name, epoch, "release is not complete: {e}");
+                error!(instance = name, epoch, "cannot release everything: {e}");
             }
             self.cluster.released(&name, epoch);
             return;
@@ -270,7 +270,9 @@ impl Instance {
             tokio::select! {
                 // The release retries a failed step and reports it.
                 _ = prepare => {}
-                () = until_lost(&cluster, &name, epoch) => warn!(instance = name, "the right ran out before the calls were handed over"),
+                () = until_lost(&cluster, &name, epoch) => {
+                    warn!(instance = name, "the hold ended before the calls were handed over");
+                }
             }
         }
         self.announcing = None;
@@ -289,9 +291,9 @@ impl Instance {
             self.cluster.released(&name, epoch);
         }
         for e in errors {
-            error!(instance = name, epoch, "release is not complete: {e}");
+            error!(instance = name, epoch, "cannot release everything: {e}");
         }
-        info!(instance = name, epoch, reason, "backup: the addresses are gone");
+        info!(instance = name, epoch, reason, "backup: the addresses are off this host");
         if let Some(calls) = &self.calls {
             calls.drop_role();
         }
@@ -342,7 +344,7 @@ impl Instance {
     fn announce_again(&mut self) {
         let (announced, announcing) = self.announce();
         for e in &announced.errors {
-            warn!(instance = self.config.name, "an announcement was not sent: {e}");
+            warn!(instance = self.config.name, "cannot send an announcement: {e}");
         }
         self.announcing = Some(announcing);
     }
@@ -379,10 +381,10 @@ const fn word(cause: &Cause) -> &'static str {
 fn reason(cause: &Cause) -> String {
     match cause {
         Cause::First => "there was no master".to_owned(),
-        Cause::Fast => "the master was silent for the whole hold time".to_owned(),
-        Cause::Slow => "the master's lease in etcd ran out".to_owned(),
+        Cause::Fast => "the master was silent for the whole hold".to_owned(),
+        Cause::Slow => "the master's lease in etcd expired".to_owned(),
         Cause::Handover { reason } => reason.clone(),
-        Cause::Resumed => "this node was master already".to_owned(),
-        Cause::Restarted => "the agent was restarted within its right".to_owned(),
+        Cause::Resumed => "this node was already the master".to_owned(),
+        Cause::Restarted => "the agent was restarted during its hold".to_owned(),
     }
 }

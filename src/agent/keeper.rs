@@ -44,7 +44,7 @@ impl Leases {
                     }
                 }
                 // The next try, which comes soon, reports the error.
-                Err(e) => debug!(instance = instance.name, "no kernel lease yet: {e}"),
+                Err(e) => debug!(instance = instance.name, "cannot set up the kernel lease yet: {e}"),
             }
             leases.all.insert(instance.name.clone(), Arc::new(lease));
         }
@@ -75,7 +75,8 @@ impl Leases {
                 Ok(here) if !here.is_empty() => {
                     error!(
                         instance = instance.name,
-                        "an address is still here; the nftables tables `{}` stay, so that this host does not answer for it",
+                        "an address is still on this host; the nftables tables `{}` stay, so that this host does not \
+                         answer for it",
                         lease.table_name()
                     );
                     continue;
@@ -85,15 +86,15 @@ impl Leases {
                 Err(e) => {
                     error!(
                         instance = instance.name,
-                        "it is not known whether an address is still here ({e}); the nftables tables `{}` stay, so that this host does \
-                         not answer for it",
+                        "cannot check whether an address is still on this host ({e}); the nftables tables `{}` stay, \
+                         so that this host does not answer for it",
                         lease.table_name()
                     );
                     continue;
                 }
             }
             if let Err(e) = lease.remove().await {
-                error!(instance = instance.name, "not undone: {e}");
+                error!(instance = instance.name, "cannot remove the kernel lease: {e}");
             }
         }
     }
@@ -120,9 +121,7 @@ impl Leases {
             let names = names.unwrap_or_else(|e| {
                 watch = None;
                 if !std::mem::replace(&mut told, true) {
-                    warn!(
-                        "the kernel does not tell whether the tables of nftables are there ({e}): they are made again each second"
-                    );
+                    warn!("cannot watch the nftables tables of the kernel lease ({e}): rebuilding them every second");
                 }
                 None
             });
@@ -147,14 +146,14 @@ pub(super) async fn mend_one(instance: &str, lease: &KernelLease) -> Duration {
             Ok(true) => {
                 warn!(
                     instance,
-                    "somebody deleted what lets this host answer for the addresses with a right only, from nftables; it was put \
-                     back. `nft flush ruleset` does that: let the firewall's reload delete its own tables only"
+                    "another program deleted the kernel lease from nftables; restored. If `nft flush ruleset` did \
+                     this, let the firewall's reload delete only its own tables"
                 );
                 return PAUSE;
             }
             Err(e) => {
                 if !std::mem::replace(&mut told, true) {
-                    error!(instance, "the kernel lease could not be put back: {e}; trying again each second");
+                    error!(instance, "cannot restore the kernel lease: {e}; retrying every second");
                 }
                 tokio::time::sleep(AGAIN).await;
             }

@@ -27,18 +27,17 @@ mod restart;
 mod rivals;
 mod sampler;
 mod sockets;
-mod sys;
 mod takeover;
 mod tap;
 
 pub use calls_error::CallsError;
 pub use sockets::RecoveryPortError;
 
-use crate::clock;
 use crate::cluster::{Cluster, ClusterError, ClusterEvent, Opened};
 use crate::config::{Config, ConfigError, Problem};
 use crate::control::server::{self, Asked, ServeError};
 use crate::etcd::{Etcd, EtcdError};
+use crate::os::{clock, memory};
 use crate::vip::address::{AddressError, Addresses};
 use crate::vip::announce::AnnounceError;
 use crate::vip::kernel_lease::KernelLeaseError;
@@ -106,7 +105,9 @@ pub enum AgentError {
         source: AnnounceError,
     },
     /// Listening to the neighbours of an instance failed.
-    #[error("instance {instance:?}: cannot hear ARP and neighbour discovery: {source}; the agent needs CAP_NET_RAW")]
+    #[error(
+        "instance {instance:?}: cannot listen to ARP and neighbour discovery: {source}; give the agent CAP_NET_RAW"
+    )]
     Neighbours {
         /// The instance.
         instance: String,
@@ -114,7 +115,7 @@ pub enum AgentError {
         source: std::io::Error,
     },
     /// The election has ended unexpectedly.
-    #[error("the election has ended, and nothing may be held without it; see the log before this")]
+    #[error("the election has ended, and the agent holds no address without it; see the log lines above")]
     ElectionEnded,
     /// Learning or keeping an instance's calls failed.
     #[error("instance {instance:?}: {source}")]
@@ -129,11 +130,11 @@ pub enum AgentError {
     Socket(#[source] std::io::Error),
     /// The watchdog thread failed to start.
     #[error(
-        "cannot start the watchdog's thread: {0}; see the limits of processes and memory (`ulimit -a`, `TasksMax=`)"
+        "cannot start the watchdog thread: {0}; check the limits on processes and memory (`ulimit -a`, `TasksMax=`)"
     )]
     Watchdog(#[source] std::io::Error),
     /// Signal handling failed to start.
-    #[error("cannot listen to signals: {0}")]
+    #[error("cannot listen for signals: {0}")]
     Signals(#[source] std::io::Error),
 }
 
@@ -151,12 +152,13 @@ type Modes = BTreeMap<String, watch::Receiver<mode::Picture>>;
 /// # Errors
 /// The permanent failures in [`AgentError`]. Anything missing on this host or in etcd is retried.
 pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + Send + Sync) -> Result<(), AgentError> {
-    sys::one_heap();
+    memory::one_heap();
     part::listen_to_panics();
     // Loading the program may take a while on a cold disk, so do it now and not during a takeover.
-    if let Err(e) = sys::lock_memory().and_then(|()| sys::load_program()) {
+    if let Err(e) = memory::lock_memory().and_then(|()| memory::load_program()) {
         warn!(
-            "memory is not locked ({e}): on a host that swaps, the address may move; give the agent CAP_IPC_LOCK (the systemd unit does)"
+            "cannot lock memory ({e}), so swapping may cause a takeover; give the agent CAP_IPC_LOCK (the systemd \
+             unit does)"
         );
     }
     let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Signals)?;
@@ -173,7 +175,7 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
             Ok(had) => break had,
             Err(e) => {
                 if waiting.failed(&e.to_string(), clock::now()) {
-                    warn!("not ready, trying again: {e}");
+                    warn!("not ready, retrying: {e}");
                 }
             }
         }
@@ -224,7 +226,7 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
             leave(&config, None, cluster, events, instances).await;
             match Addresses::open() {
                 Ok(addresses) => leases.remove(&config, &addresses).await,
-                Err(e) => warn!("the tables of nftables stay: {e}"),
+                Err(e) => warn!("cannot remove the nftables tables of the kernel lease: {e}"),
             }
             return Err(AgentError::Addresses(source));
         }
@@ -288,19 +290,22 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
             _ = interrupt.recv() => break false,
             _ = restart_signal.recv() => break true,
             _ = hang_up.recv() => {
-                warn!("SIGHUP is ignored: the configuration is read at the start only; restart the agent to use a new one");
+                warn!(
+                    "SIGHUP is ignored: the agent reads the configuration only at its start; restart the agent to \
+                     use a new configuration"
+                );
             }
         }
     };
     if restart {
-        info!("this is a restart: the addresses stay, for the next process to take up");
+        info!("this is a restart: the addresses stay for the next process");
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         restart::park(&config, &addresses, cluster, events, instances).await;
         socket.close();
         return Ok(());
     }
 
-    info!("stopping: handing over, then releasing the addresses");
+    info!("stopping: handing over, then removing the addresses");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     leave(&config, Some(&addresses), cluster, events, instances).await;
     // From here on no task may restore what is removed.
@@ -366,7 +371,7 @@ async fn open_addresses(config: &Config, kept: &BTreeSet<String>) -> Result<Arc<
     let held = config.instances.iter().filter(|i| kept.contains(&i.name));
     let keep: Vec<_> = held.flat_map(|i| i.addresses.iter().map(|a| (i.interface.as_str(), *a))).collect();
     for (interface, prefix) in addresses.remove_stale(&keep).await? {
-        warn!(interface, %prefix, "removed an address that a keepcall before this one left behind");
+        warn!(interface, %prefix, "removed an address that an earlier keepcall process left behind");
     }
     Ok(Arc::new(addresses))
 }
@@ -388,7 +393,7 @@ async fn pass_on(config: &Config, addresses: Option<&Addresses>, instances: &Ins
         && let Some(it) = config.instances.iter().find(|i| i.name == *instance)
         && let Err(e) = addresses.remove(&it.interface, &it.addresses).await
     {
-        error!(instance, "the addresses could not be removed at once: {e}");
+        error!(instance, "cannot remove the addresses at once: {e}");
     }
     let (instance, order) = match event {
         ClusterEvent::Take { instance, epoch, cause, previous, detected, committed } => {
@@ -400,7 +405,7 @@ async fn pass_on(config: &Config, addresses: Option<&Addresses>, instances: &Ins
     if let Some(orders) = instances.get(&instance)
         && orders.send(order).await.is_err()
     {
-        error!(instance, "the instance's task is gone; the agent should be restarted");
+        error!(instance, "the task of the instance has ended; restart the agent");
     }
 }
 
@@ -425,12 +430,12 @@ async fn leave(
             },
             stopped = &mut stopping => {
                 if let Ok(Err(e)) = stopped {
-                    warn!("leaving the cluster was not complete: {e}");
+                    warn!("cannot leave the cluster cleanly: {e}");
                 }
                 break;
             }
             () = &mut limit => {
-                warn!("leaving the cluster took longer than {STOP:?}; going on without");
+                warn!("leaving the cluster took longer than {STOP:?}; stopping all the same");
                 break;
             }
         }
@@ -444,7 +449,7 @@ async fn leave(
             && let Ok(errors) = errors.await
         {
             for e in errors {
-                error!(instance = name, "not undone: {e}");
+                error!(instance = name, "cannot undo everything: {e}");
             }
         }
     }

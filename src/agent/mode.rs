@@ -5,10 +5,10 @@
 //! holds the mode that a node obeys, so that `status` can show nodes that disagree. Neither key has a lease: the
 //! operator's override outlasts restarts.
 
-use crate::clock;
 use crate::config::Mode;
 use crate::control::api::{ModeStatus, NodeMode};
 use crate::etcd::{Etcd, EtcdError, KeyValue, WatchEvent};
+use crate::os::clock;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -38,13 +38,13 @@ struct Value {
 /// Why a value is unreadable.
 #[derive(Debug, thiserror::Error)]
 enum Unreadable {
-    #[error("it has {0} bytes")]
+    #[error("the value has {0} bytes, which is too long")]
     Long(usize),
     #[error("{0}")]
     Json(#[from] serde_json::Error),
-    #[error("its schema {0} is of another release")]
+    #[error("the value has schema {0} of another release")]
     Schema(u32),
-    #[error("no node set it")]
+    #[error("the value names no node that set it")]
     Nobody,
 }
 
@@ -188,7 +188,8 @@ fn see(tell: &watch::Sender<Picture>, keys: &Keys, instance: &str, event: WatchE
         warn!(
             instance,
             key = keys.set,
-            "the mode that is set cannot be read: {problem}; what was in force stays. Set it again with `keepcall mode {instance} MODE`"
+            "cannot read the mode in etcd: {problem}; the previous mode stays in force. Set the mode again with \
+             `keepcall mode {instance} MODE`"
         );
     }
     if let Some(mode) = now.mode().filter(|_| now.mode() != before.mode()) {

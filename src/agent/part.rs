@@ -15,15 +15,15 @@ pub(super) use licence::Licence;
 pub(super) use pulse::{Doing, Pulse, listen_to_panics};
 pub(super) use watchdog::{Beats, watch};
 
-use super::sys;
-use crate::clock;
 use crate::control::api;
+use crate::os::{clock, priority};
+use crate::sync::Locked as _;
 use policy::{Failure, Next, Policy};
 use std::collections::HashSet;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
@@ -89,19 +89,13 @@ type Named = (String, Arc<Mutex<State>>);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Parts(Arc<Mutex<Vec<Named>>>);
 
-/// No code panics while it holds the lock, and the state is consistent after each statement. So a poisoned lock is
-/// still good.
-fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
-    m.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Parts {
     /// For `status`.
     pub(super) fn status(&self) -> Vec<api::PartStatus> {
-        let all = lock(&self.0).clone();
+        let all = self.0.locked().clone();
         all.iter()
             .map(|(name, state)| {
-                let s = lock(state);
+                let s = state.locked();
                 api::PartStatus {
                     name: name.clone(),
                     state: s.state.to_owned(),
@@ -126,7 +120,7 @@ impl Parts {
         cut: impl Fn() + Send + 'static,
     ) -> tokio::task::JoinHandle<()> {
         let state = Arc::new(Mutex::new(State { state: "running", since_ms: clock::unix_ms(), ..State::default() }));
-        lock(&self.0).push((name.to_owned(), Arc::clone(&state)));
+        self.0.locked().push((name.to_owned(), Arc::clone(&state)));
         tokio::spawn(supervise(name.to_owned(), state, beats, Arc::new(work), cut))
     }
 }
@@ -150,7 +144,7 @@ async fn supervise(
             pulse: Arc::clone(&pulse),
             poison: Arc::new(poison.clone()),
         };
-        lock(&state).pulse = Some(Arc::clone(&pulse));
+        state.locked().pulse = Some(Arc::clone(&pulse));
         let (failure, why) = match start(&name, turn, Arc::clone(&work)) {
             Ok(ended) => {
                 beats.add(&pulse);
@@ -158,30 +152,30 @@ async fn supervise(
                     done = ended => match done {
                         Ok(Ok(())) => return,
                         Ok(Err(why)) => (Failure::Ended, why),
-                        Err(_) => (Failure::Ended, "its thread ended without a word".to_owned()),
+                        Err(_) => (Failure::Ended, "the thread ended without a message".to_owned()),
                     },
                     stuck = pulse.stuck() => {
-                        (Failure::Stuck, format!("{} did not come back for {}", pulse.doing(), humantime::format_duration(stuck)))
+                        (Failure::Stuck, format!("{} was stuck for {}", pulse.doing(), humantime::format_duration(stuck)))
                     }
                 }
             }
-            Err(e) => (Failure::Ended, format!("its thread could not be started: {e}")),
+            Err(e) => (Failure::Ended, format!("cannot start the thread: {e}")),
         };
         // First of all: a failed run must not act any more.
         licence.revoke();
         cut();
         beats.remove(&pulse);
         if failure == Failure::Stuck
-            && let Err(e) = sys::idle_thread(pulse.thread())
+            && let Err(e) = priority::idle_thread(pulse.thread())
         {
-            warn!(part = name, "the thread that never ended keeps its share of the processor: {e}");
+            warn!(part = name, "cannot lower the priority of the stuck thread: {e}");
         }
         if let Some(message) = pulse.handled().filter(|_| poison.len() < MOST_POISON) {
             poison.insert(message);
         }
         let next = policy.failed(failure, clock::now());
         {
-            let mut state = lock(&state);
+            let mut state = state.locked();
             state.why = Some(why.clone());
             state.since_ms = clock::unix_ms();
             state.passed_over = poison.len();
@@ -194,24 +188,25 @@ async fn supervise(
             Next::After(pause) => {
                 error!(
                     part = name,
-                    "failed, and starts again: {why}. Master and addresses are not touched; please report this"
+                    "part failed, restarting: {why}. The role and the addresses stay; please report this"
                 );
                 tokio::time::sleep(pause).await;
             }
             Next::Off(reason) => {
                 error!(
                     part = name,
-                    "failed, and stays off, since {reason}: {why}. Master and addresses are not touched; restart the agent"
+                    "part failed and stays off, because {reason}: {why}. The role and the addresses stay; restart \
+                     the agent"
                 );
                 return;
             }
         }
         number += 1;
         {
-            let mut state = lock(&state);
+            let mut state = state.locked();
             (state.state, state.restarts) = ("running", number);
         }
-        info!(part = name, restarts = number, "started again");
+        info!(part = name, restarts = number, "part restarted");
         after = Some(why);
     }
 }
@@ -240,7 +235,7 @@ fn start(
         }));
         // Do not wait, because a kernel request may be pending on another thread.
         runtime.shutdown_background();
-        let result = result.unwrap_or_else(|_| Err(pulse.panic().unwrap_or_else(|| "it panicked".to_owned())));
+        let result = result.unwrap_or_else(|_| Err(pulse.panic().unwrap_or_else(|| "the thread panicked".to_owned())));
         // An abandoned run has no receiver any more.
         let _ = done.send(result);
     };

@@ -1,9 +1,9 @@
 //! The pause of the whole cluster: one key in etcd. Every automatic change of master requires that the key is absent.
 
-use crate::clock;
 use crate::cluster::record::{Keys, Paused, SCHEMA, encode};
 use crate::control::api::{ApiError, ErrorKind, PauseState};
 use crate::etcd::{Etcd, EtcdError};
+use crate::os::clock;
 
 /// Length limit of the reason: it goes into one line of `status`.
 const MAX_REASON: usize = 200;
@@ -28,8 +28,8 @@ pub(super) async fn resume(etcd: &Etcd, cluster: &str) -> Result<PauseState, Api
 
 fn failed(e: EtcdError) -> ApiError {
     ApiError {
-        message: format!("a pause is kept in etcd, and etcd did not confirm the change: {e}"),
-        advice: "nothing is certain until it does; see `keepcall status`, and try again".to_owned(),
+        message: format!("etcd did not confirm the change of the pause: {e}"),
+        advice: "the change may or may not be in force; check etcd with `keepcall status`, and try again".to_owned(),
         kind: ErrorKind::Failed,
     }
 }

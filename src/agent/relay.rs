@@ -3,8 +3,9 @@
 //! must not wait for that.
 
 use crate::recovery::media::kernel::{KernelRelay, RefusedPackets, RelayError, Wish};
+use crate::sync::Locked as _;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -50,7 +51,7 @@ impl Relay {
             return;
         }
         {
-            let mut wanted = lock(&self.wanted);
+            let mut wanted = self.wanted.locked();
             wanted.wishes.extend(wishes.into_iter().map(|wish| (wish.call.clone(), wish)));
             wanted.version += 1;
         }
@@ -60,13 +61,13 @@ impl Relay {
 
     /// Brings the kernel to exactly the requested flows, even without a new request: the table may be a predecessor's.
     pub(super) fn refresh(&self) {
-        lock(&self.wanted).version += 1;
+        self.wanted.locked().version += 1;
         let _ = self.bell.try_send(());
     }
 
     /// Returns once every earlier request is in force or was refused.
     pub(super) async fn settled(&self) {
-        let version = lock(&self.wanted).version;
+        let version = self.wanted.locked().version;
         // An error means that the task has ended, so nothing will change any more.
         let _ = self.done.clone().wait_for(|done| *done >= version).await;
     }
@@ -92,7 +93,7 @@ impl Relay {
 
     /// Stops the changes and removes the whole table.
     pub(super) async fn clear(&self) -> Result<(), RelayError> {
-        lock(&self.wanted).wishes.clear();
+        self.wanted.locked().wishes.clear();
         self.task.abort();
         self.kernel.clear().await
     }
@@ -102,12 +103,6 @@ impl Drop for Relay {
     fn drop(&mut self) {
         self.task.abort();
     }
-}
-
-/// No code panics while it holds the lock, and the state is consistent after each statement. So a poisoned lock is
-/// still good.
-fn lock(wanted: &Mutex<Wanted>) -> MutexGuard<'_, Wanted> {
-    wanted.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn work(
@@ -121,11 +116,11 @@ async fn work(
         let mut told = false;
         loop {
             let (wishes, version) = {
-                let mut wanted = lock(&wanted);
+                let mut wanted = wanted.locked();
                 (std::mem::take(&mut wanted.wishes), wanted.version)
             };
             for refused in kernel.want(wishes.into_values()).await {
-                warn!(instance, "a call's audio is not relayed: {refused}");
+                warn!(instance, "cannot relay the audio of a call: {refused}");
             }
             match kernel.step().await {
                 Ok(true) => {}
@@ -135,10 +130,7 @@ async fn work(
                 }
                 Err(e) => {
                     if !std::mem::replace(&mut told, true) {
-                        warn!(
-                            instance,
-                            "the relay of calls' audio is not as it should be: {e}; trying again each second"
-                        );
+                        warn!(instance, "cannot change the audio relay: {e}; retrying every second");
                     }
                     // A waiter must not wait for a change that may never succeed.
                     done.send_replace(version);

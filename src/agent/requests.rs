@@ -131,8 +131,8 @@ impl Answers {
                     let (etcd, cluster) = (self.etcd.clone(), self.config.node.cluster.clone());
                     let read = async move {
                         history::read(&etcd, &cluster, &name, limit).await.map_err(|e| ApiError {
-                            message: format!("the history is in etcd, and etcd did not give it: {e}"),
-                            advice: "see `keepcall status` for the health of etcd".to_owned(),
+                            message: format!("cannot read the history from etcd: {e}"),
+                            advice: "check etcd with `keepcall status`".to_owned(),
                             kind: ErrorKind::Failed,
                         })
                     };
@@ -150,8 +150,8 @@ impl Answers {
     ) -> Result<T, ApiError> {
         self.core.spawn(question).await.unwrap_or_else(|e| {
             Err(ApiError {
-                message: format!("the agent failed at this: {e}"),
-                advice: "see its log, and please report this".to_owned(),
+                message: format!("the agent failed to handle the request: {e}"),
+                advice: "see the agent's log, and please report this".to_owned(),
                 kind: ErrorKind::Failed,
             })
         })
@@ -264,8 +264,8 @@ impl Answers {
     async fn mode(&self, instance: String, change: Option<api::ModeChange>) -> Result<api::ModeReply, ApiError> {
         let Some(picture) = self.modes.get(&instance) else {
             return Err(ApiError {
-                message: format!("{instance} has no calls: there is no [instance.sip] in the configuration"),
-                advice: "the mode says what is done with calls; the addresses move in every mode".to_owned(),
+                message: format!("instance {instance} handles no calls: its configuration has no [instance.sip]"),
+                advice: "add [instance.sip] to set a mode for its calls; without it only the addresses move".to_owned(),
                 kind: ErrorKind::Invalid,
             });
         };
@@ -278,8 +278,9 @@ impl Answers {
             let (etcd, node, name) = (self.etcd.clone(), node.clone(), instance.clone());
             let set = async move {
                 mode::set(&etcd, &node.cluster, &name, &node.name, wanted).await.map_err(|e| ApiError {
-                    message: format!("the mode is kept in etcd, and etcd did not confirm the change: {e}"),
-                    advice: "nothing is certain until it does; see `keepcall status`, and try again".to_owned(),
+                    message: format!("etcd did not confirm the change of the mode: {e}"),
+                    advice: "the change may or may not be in force; check etcd with `keepcall status`, and try again"
+                        .to_owned(),
                     kind: ErrorKind::Failed,
                 })
             };
@@ -306,8 +307,9 @@ impl Answers {
         }
         let priority = |node: &str| status.nodes.iter().find(|n| n.name == node).and_then(|n| n.priority).unwrap_or(0);
         // Leases run out while etcd is away. That reason alone would mislead the operator.
-        let no_etcd = (!status.etcd.is_empty() && status.etcd.iter().all(|e| !e.healthy))
-            .then(|| "etcd, where a change of master is written, cannot be used now: see `keepcall status`".to_owned());
+        let no_etcd = (!status.etcd.is_empty() && status.etcd.iter().all(|e| !e.healthy)).then(|| {
+            "etcd is unavailable, and a change of master needs etcd: check etcd with `keepcall status`".to_owned()
+        });
         Ok(api::Candidates {
             instance: instance.to_owned(),
             master: found.master.clone(),
@@ -344,7 +346,7 @@ impl Answers {
             message: format!(
                 "the switchover is committed (epoch {epoch}), but the new master has not taken over within {SETTLE:?}"
             ),
-            advice: "see `keepcall status` on both nodes; this node takes over again if the other one stays silent"
+            advice: "see `keepcall status` on both nodes; this node takes over again if the new master stays silent"
                 .to_owned(),
             kind: ErrorKind::Failed,
         })
@@ -367,7 +369,7 @@ impl Answers {
         match (names.pop(), names.is_empty()) {
             (Some(name), true) => Ok(name),
             (last, _) => Err(ApiError {
-                message: "this node takes part in several instances: name one".to_owned(),
+                message: "this node has several instances: name one".to_owned(),
                 advice: format!("one of {}", names.into_iter().chain(last).collect::<Vec<_>>().join(", ")),
                 kind: ErrorKind::Invalid,
             }),
@@ -377,11 +379,11 @@ impl Answers {
 
 /// The answer of an agent that still waits for missing resources.
 pub(super) fn not_ready(config: &Config, request: &Request, waiting: &Waiting) -> Reply {
-    let why = waiting.why().unwrap_or("it begins").to_owned();
+    let why = waiting.why().unwrap_or("the agent is starting").to_owned();
     if !matches!(request, Request::Status) {
         return Reply::Error(ApiError {
             message: format!("the agent is not ready: {why}"),
-            advice: "it tries again until it is; see `keepcall status`".to_owned(),
+            advice: "the agent retries until it is ready; see `keepcall status`".to_owned(),
             kind: ErrorKind::Failed,
         });
     }
@@ -421,7 +423,7 @@ const fn word(role: Role) -> &'static str {
 
 fn unknown(instance: &str) -> ApiError {
     ApiError {
-        message: format!("this node takes no part in an instance named {instance:?}"),
+        message: format!("this node has no instance {instance:?}"),
         advice: "`keepcall status` lists the instances".to_owned(),
         kind: ErrorKind::Invalid,
     }
@@ -430,8 +432,8 @@ fn unknown(instance: &str) -> ApiError {
 fn not_master(master: Option<&str>) -> ApiError {
     ApiError {
         message: match master {
-            Some(master) => format!("this node is not the master; {master} is, and only the master can hand over"),
-            None => "nobody is master now, so nobody can hand over".to_owned(),
+            Some(master) => format!("this node is not the master; only the master, {master}, can hand over"),
+            None => "no node is master now, so no node can hand over".to_owned(),
         },
         advice: match master {
             Some(master) => format!("run the command on {master}"),
@@ -456,7 +458,7 @@ fn refusal(e: &SwitchoverError) -> ApiError {
         SwitchoverError::NotMaster { master } => not_master(master.as_deref()),
         SwitchoverError::NoCandidate { .. } => ApiError {
             message: e.to_string(),
-            advice: "repair what speaks against the node that you want, then try again".to_owned(),
+            advice: "remove the obstacle of the node that you want, then try again".to_owned(),
             kind: ErrorKind::Refused,
         },
         SwitchoverError::Timeout | SwitchoverError::Stopping => {

@@ -39,7 +39,8 @@ pub(super) async fn park(
     };
     if !parked {
         warn!(
-            "etcd did not confirm in time that this node rests on its lease: the next process has a hold to take up the addresses"
+            "etcd did not confirm in time that the hold rests on the lease: the next process must start within \
+             `hold` to keep the addresses"
         );
     }
     for orders in instances.into_values() {
@@ -61,11 +62,11 @@ pub(super) async fn is_asked_for() -> bool {
     match tokio::time::timeout(PATIENCE, ask.output()).await {
         Ok(Ok(output)) => restarts(&String::from_utf8_lossy(&output.stdout), &unit),
         Ok(Err(e)) => {
-            warn!("cannot ask systemd whether this is a restart ({e}); taking it for a stop");
+            warn!("cannot ask systemd whether this is a restart ({e}); stopping");
             false
         }
         Err(_) => {
-            debug!("systemd does not say in time whether this is a restart");
+            debug!("systemd did not answer in time whether this is a restart; stopping");
             false
         }
     }

@@ -1,8 +1,8 @@
 //! Probes for another host that answers for an instance's address, defends the address, and reports the conflict.
 
 use super::instance::Instance;
-use crate::clock;
 use crate::control::api;
+use crate::os::clock;
 use crate::vip::conflict::Action;
 use crate::vip::conflict::frame::Claim;
 use tracing::{debug, info, warn};
@@ -15,7 +15,7 @@ impl Instance {
             Action::Probe(address) => {
                 // A new network card may be present, or a new interface with the same name.
                 if let Err(e) = self.conflicts.look_again() {
-                    debug!(instance, "neighbours are not heard for the moment: {e}");
+                    debug!(instance, "cannot listen to neighbours at the moment: {e}");
                 }
                 self.announcer.probe(address)
             }
@@ -25,15 +25,16 @@ impl Instance {
                     instance,
                     %address,
                     %mac,
-                    "another host answers for the address, too, so some phones talk to it: find it by its hardware address (the switch \
-                     knows its port) and take the address away there. Until then it is called back at most every ten seconds"
+                    "another host also answers for the address, so some phones reach that host: find the host by its \
+                     hardware address (the switch knows the port) and remove the address there. Until then, this \
+                     node announces the address against it, at most every 10 s"
                 );
                 self.history.write(api::HistoryEntry {
                     instance: instance.clone(),
                     epoch,
                     master: self.node.name.clone(),
                     cause: "conflict".to_owned(),
-                    reason: format!("{mac} answers for {address}, too"),
+                    reason: format!("{mac} also answers for {address}"),
                     at_ms: clock::unix_ms(),
                     ..api::HistoryEntry::default()
                 });
@@ -45,7 +46,7 @@ impl Instance {
             }
         };
         if let Err(e) = sent {
-            debug!(instance, "a frame about the address did not leave: {e}");
+            debug!(instance, "cannot send a probe or announcement: {e}");
         }
     }
 

@@ -59,7 +59,7 @@ impl Sampler {
         self.failed = true;
         warn!(
             interface = self.interface,
-            "the RTP sources of phones are not learnt; phones behind a NAT may lose audio at a takeover: {why}"
+            "cannot learn the RTP sources of phones, so phones behind a NAT may lose audio at a takeover: {why}"
         );
     }
 }

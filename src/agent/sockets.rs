@@ -19,7 +19,7 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// The recovery port is not available.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot use UDP port {port} of {address} as recovery port: {source}; {advice}")]
+#[error("cannot use UDP port {port} of {address} as the recovery port: {source}; {advice}")]
 pub struct RecoveryPortError {
     address: IpAddr,
     port: u16,
@@ -63,9 +63,10 @@ impl RecoveryPort {
                 port,
                 advice: match source.kind() {
                     io::ErrorKind::AddrInUse => {
-                        "another program listens there: choose another `recovery_port` in [instance.sip], or stop that program"
+                        "another program listens on the port: choose another `recovery_port` in [instance.sip], or \
+                         stop that program"
                     }
-                    io::ErrorKind::PermissionDenied => "run the agent as root or with CAP_NET_ADMIN",
+                    io::ErrorKind::PermissionDenied => "give the agent CAP_NET_ADMIN, or run it as root",
                     _ => "check `addresses` and `recovery_port`",
                 },
                 source,

@@ -2,9 +2,9 @@
 
 use super::history::{self, Writer};
 use crate::calls::model::Call;
-use crate::clock;
 use crate::config::Mode;
 use crate::control::api::HistoryEntry;
+use crate::os::clock;
 use crate::recovery::deed::{Forecast, Forecasts};
 use crate::recovery::engine::Outcome;
 use crate::recovery::permitted::Ground;

@@ -2,10 +2,10 @@
 //! few RTP packets that show where phones really send from.
 
 use super::sampler::Sampler;
-use crate::clock;
 use crate::config;
 use crate::hep::intake::{Counters, Key, Reported, Rules};
 use crate::hep::listener::{HepOpenError, Listener, Sockets, own_addresses};
+use crate::os::clock;
 use crate::pbx::bridges::Fact;
 use crate::pbx::driver::{Login, Server, ServerStatus};
 use crate::time::Time;
@@ -61,7 +61,7 @@ pub enum TapError {
     #[error(transparent)]
     Hep(#[from] HepOpenError),
     /// The HEP key is unreadable.
-    #[error("cannot read the HEP key in {}: {source}; the first line of the file is the key", path.display())]
+    #[error("cannot read the HEP key in {}: {source}; write the key on the first line of the file", path.display())]
     HepKey {
         /// The file.
         path: PathBuf,
@@ -163,7 +163,7 @@ impl Tap {
     }
 
     fn lose(&mut self, why: &CaptureError) {
-        warn!(instance = self.instance, "calls are not learnt for the moment: {why}");
+        warn!(instance = self.instance, "the capture failed, so no calls are learnt until it reopens: {why}");
         self.capture = None;
         self.reopen_at = clock::now() + REOPEN;
     }
@@ -185,12 +185,12 @@ impl Tap {
         match Capture::open_for(&self.interface, &self.ports, &self.vips) {
             Ok(mut capture) => {
                 capture.set_holds(self.holds);
-                info!(instance = self.instance, "calls are learnt again");
+                info!(instance = self.instance, "the capture is open again; learning calls");
                 self.capture = Some(capture);
                 self.reopen_at = Time::FAR;
             }
             Err(e) => {
-                debug!(instance = self.instance, "still no capture: {e}");
+                debug!(instance = self.instance, "cannot reopen the capture: {e}");
                 self.reopen_at = clock::now() + REOPEN;
             }
         }
@@ -257,7 +257,7 @@ fn key_of(path: &Path) -> std::io::Result<Key> {
     let text = std::fs::read(path)?;
     let line = text.split(|b| *b == b'\n').next().unwrap_or_default().trim_ascii();
     if line.is_empty() {
-        return Err(std::io::Error::other("its first line is empty"));
+        return Err(std::io::Error::other("the first line is empty"));
     }
     Ok(Key::new(line))
 }

@@ -12,7 +12,7 @@ pub use rtp::Sample;
 use crate::calls::model::{Leg, Verbatim};
 use crate::calls::tracker::LegId;
 use crate::sip::sdp;
-use crate::time::Time;
+use crate::time::{OnceAMinute, Time};
 use latch::{AGREE, Latch, Outcome};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -22,8 +22,6 @@ use std::time::Duration;
 
 /// Least time between two rebuilds of the index. A rebuild reads every description, and a change can wait this long.
 const REBUILD: Duration = Duration::from_secs(1);
-/// Least time between two reports of samples that were not believed.
-const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// RTP packets a second of one phone: nearly all phones send one each 20 ms.
 const PACKETS: u32 = 50;
@@ -95,8 +93,8 @@ impl fmt::Display for Unbelieved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} sampled RTP packets were not believed, the last to {} from {}: neither SDP nor signalling names that host, or it does not \
-             go on with the phone's stream; for that call {} stays",
+            "keepcall did not believe {} RTP samples, the last to {} from {}: neither SDP nor signalling names that \
+             host, or the samples do not continue the phone's stream; latching keeps {} for that call",
             self.count, self.at, self.from, self.kept
         )
     }
@@ -124,7 +122,7 @@ pub struct Sources {
     stale: bool,
     counters: MediaCounters,
     news: Option<Unbelieved>,
-    told: Option<Time>,
+    told: OnceAMinute,
 }
 
 impl Sources {
@@ -158,11 +156,11 @@ impl Sources {
 
     /// Samples not believed since the last report, if a report is due.
     pub fn poll_unbelieved(&mut self, now: Time) -> Option<Unbelieved> {
-        if self.told.is_some_and(|at| now.since(at) < TELL_EVERY) {
+        if !self.told.is_due(now) {
             return None;
         }
         let news = self.news.take()?;
-        self.told = Some(now);
+        self.told.happens(now);
         Some(news)
     }
 

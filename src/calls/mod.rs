@@ -4,7 +4,6 @@ pub mod latching;
 pub mod mirror;
 pub mod model;
 pub mod pairing;
-mod quick;
 pub mod store;
 pub mod sweep;
 pub mod table;

@@ -11,7 +11,7 @@ pub use gaps::{Gap, Gaps};
 pub use shared::Shared;
 
 use crate::pbx::ConnectedTo;
-use crate::sip::Transport;
+use crate::sip::{Transport, sdp};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -222,12 +222,37 @@ pub struct Leg {
     pub carried: bool,
 }
 
+/// Whether a phone's RTP may come from `host`. The signalling vouches for only two hosts: the one that the phone's SDP
+/// has `told`, and the source of its SIP (a NAT's public side).
+#[must_use]
+pub fn may_send_rtp(told: IpAddr, sip_source: IpAddr, host: IpAddr) -> bool {
+    host == told || host == sip_source
+}
+
 impl Leg {
-    /// Whether the phone's RTP may come from `host` although its SDP says `told`. Signalling vouches for only two
-    /// hosts: `told`, and the source of the phone's SIP.
+    /// Whether the phone's RTP may come from `host` although its SDP says `told`.
     #[must_use]
     pub fn may_send_rtp(&self, told: IpAddr, host: IpAddr) -> bool {
-        host == told || host == self.remote_addr.ip()
+        may_send_rtp(told, self.remote_addr.ip(), host)
+    }
+
+    /// Before `received` becomes the phone's description: an observed source of its RTP stays valid only while the
+    /// phone describes the same address.
+    pub fn keep_rtp_sources(&mut self, received: &[u8]) {
+        if self.rtp_sources.iter().all(Option::is_none) {
+            return;
+        }
+        let old = self.sdp_received.as_ref().and_then(|d| sdp::Sdp::parse(&d.body.0).ok());
+        let new = sdp::Sdp::parse(received).ok();
+        let place = |d: &Option<sdp::Sdp<'_>>, i: usize| d.as_ref()?.media().get(i).map(|m| (m.connection, m.port));
+        for (i, source) in self.rtp_sources.iter_mut().enumerate() {
+            if place(&old, i).is_none() || place(&old, i) != place(&new, i) {
+                *source = None;
+            }
+        }
+        if self.rtp_sources.iter().all(Option::is_none) {
+            self.rtp_sources = Vec::new();
+        }
     }
 
     /// Why the leg, taken by itself, would not be recovered. `None` if it would.
@@ -242,7 +267,7 @@ impl Leg {
             Transport::Udp => {}
             // The phone opened the connection, and the connection died with the server.
             Transport::Tcp | Transport::Tls | Transport::Ws => {
-                why.push("it runs over a connection that only the phone can open")
+                why.push("the leg uses TCP, TLS or WebSocket, and only the phone can open a new connection")
             }
         }
         (!why.is_empty()).then(|| why.join("; "))

@@ -27,10 +27,10 @@
 mod number;
 
 use crate::calls::model::{Direction, Pairing};
-use crate::calls::quick::QuickMap;
 use crate::calls::tracker::{LegId, Tracked};
 use crate::sip::sdp;
 use crate::time::Time;
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use std::collections::hash_map::{Entry as MapEntry, RandomState};
 use std::hash::BuildHasher as _;
@@ -123,8 +123,10 @@ struct Entry {
 /// The unpaired legs, indexed by their evidence.
 #[derive(Default)]
 pub struct Pairer {
-    index: QuickMap<u64, Ids>,
-    entries: QuickMap<LegId, Entry>,
+    /// Legs by the hash of what they have in common.
+    index: FxHashMap<u64, Ids>,
+    entries: FxHashMap<LegId, Entry>,
+    /// Hashes what strangers write, with a secret seed. So nobody can choose keys of `index` that collide.
     hasher: RandomState,
 }
 

@@ -10,21 +10,20 @@ mod write;
 pub use value::{BadValue, prefix};
 
 use crate::calls::model::{Call, CallEvent};
-use crate::clock;
 use crate::etcd::Etcd;
-use crate::time::Time;
+use crate::os::clock;
+use crate::sync::Locked as _;
+use crate::time::OnceAMinute;
 use echo::Echo;
 use queue::Queue;
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use value::{Coder, Trust};
 
 /// Events that may wait for a slow reader. Beyond it the watch waits, and etcd keeps the rest.
 const EVENTS: usize = 256;
-/// Least time between two warnings of the same kind.
-const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// Settings of the store for its instance.
 #[derive(Clone)]
@@ -100,7 +99,7 @@ impl Keep {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum FlushError {
     /// Time-out.
-    #[error("{pending} changed calls could not be written to etcd in time{}", last_error.as_ref().map(|e| format!(": {e}")).unwrap_or_default())]
+    #[error("etcd did not store {pending} changed calls in time{}", last_error.as_ref().map(|e| format!(": {e}")).unwrap_or_default())]
     Late {
         /// Calls whose newest state is not known to be written.
         pending: usize,
@@ -108,7 +107,7 @@ pub enum FlushError {
         last_error: Option<String>,
     },
     /// etcd names another node as the writer, so this one may no longer write.
-    #[error("this node is no longer allowed to write the calls of the instance")]
+    #[error("this node may no longer write the calls of the instance: etcd names another node as the writer")]
     Refused,
     /// The store's task has ended.
     #[error("the call store has stopped")]
@@ -146,7 +145,7 @@ struct State {
     /// Counts changes of `writing`. A result for an older version says nothing about the new one.
     version: u64,
     refused_now: bool,
-    warned: Option<Time>,
+    warned: OnceAMinute,
     status: StoreStatus,
 }
 
@@ -177,7 +176,7 @@ impl Store {
             writing: None,
             version: 0,
             refused_now: false,
-            warned: None,
+            warned: OnceAMinute::new(),
             status: StoreStatus::default(),
         }));
         let coder =
@@ -196,14 +195,10 @@ impl Store {
 impl StoreHandle {
     /// Queues a change; never waits. Changes of one call replace each other until they are written.
     pub fn apply(&self, event: CallEvent) {
-        let mut state = lock(&self.state);
-        if !state.queue.push(event) && state.warned.is_none_or(|at| clock::now().since(at) >= WARN_EVERY) {
-            state.warned = Some(clock::now());
+        let mut state = self.state.locked();
+        if !state.queue.push(event) && state.warned.take(clock::now()) {
             let dropped = state.queue.dropped;
-            tracing::warn!(
-                dropped,
-                "changed calls are not stored: too many wait for etcd; raise max_calls or check etcd"
-            );
+            tracing::warn!(dropped, "dropping changed calls: too many wait for etcd; check etcd, or raise max_calls");
         }
         drop(state);
         // A full channel means that a ring is already waiting.
@@ -213,7 +208,7 @@ impl StoreHandle {
     /// Starts writing as the master of `epoch`. The store first names this node as the writer. It writes nothing before
     /// that, and nothing after another node was named. `write` explains why no late write can undo a newer one.
     pub fn write_as(&self, epoch: u64) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.locked();
         state.writing = Some(epoch);
         state.version += 1;
         state.refused_now = false;
@@ -229,7 +224,7 @@ impl StoreHandle {
     /// Stops writing because this node is no longer master, and discards the waiting changes. Returns their number. A
     /// write in progress may still succeed if nobody else was named as the writer yet; it is not repeated.
     pub fn stop_writing(&self) -> usize {
-        let mut state = lock(&self.state);
+        let mut state = self.state.locked();
         state.writing = None;
         state.version += 1;
         state.refused_now = false;
@@ -244,7 +239,7 @@ impl StoreHandle {
     /// Whether etcd names another node as the writer.
     #[must_use]
     pub fn is_refused(&self) -> bool {
-        lock(&self.state).refused_now
+        self.state.locked().refused_now
     }
 
     /// Waits until everything is written, at most for `within`.
@@ -258,7 +253,7 @@ impl StoreHandle {
                 // Marked as seen before the check, so that a batch that ends in between is not missed.
                 progress.borrow_and_update();
                 {
-                    let state = lock(&self.state);
+                    let state = self.state.locked();
                     if state.refused_now {
                         return Err(FlushError::Refused);
                     }
@@ -281,19 +276,13 @@ impl StoreHandle {
     /// Status figures.
     #[must_use]
     pub fn status(&self) -> StoreStatus {
-        let state = lock(&self.state);
+        let state = self.state.locked();
         StoreStatus {
             pending: state.queue.len(),
             dropped: state.queue.dropped + state.status.dropped,
             ..state.status.clone()
         }
     }
-}
-
-/// No code panics while it holds the lock, and the state is consistent after each statement, so a poisoned lock is
-/// usable.
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -9,12 +9,12 @@ mod replaced;
 use crate::calls::latching::Sources;
 use crate::calls::model::{Call, CallEvent, Direction, Leg, Pairing, SCHEMA};
 use crate::calls::pairing::{ANSWER_WINDOW, Pairer};
-use crate::calls::quick::QuickMap;
 use crate::calls::tracker::{Counters, Learning, LegEvent, LegId, Tracked, Tracker, TrackerSettings};
 use crate::pbx::ConnectedTo;
 use crate::pbx::bridges::Told;
 use crate::time::Time;
 use crate::wire::Packet;
+use rustc_hash::FxHashMap;
 use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -32,9 +32,9 @@ const ID_DIGITS: usize = 24;
 /// Reason of a [`CallEvent::Delete`]: the single leg became part of a two-leg call.
 pub const PAIRED: &str = "paired with another leg";
 /// Reason of a [`CallEvent::Delete`]: a leg of the two-leg call was joined to another leg.
-pub const REJOINED: &str = "a leg was joined to another";
+pub const REJOINED: &str = "a leg of the call now has another partner";
 /// Reason of a [`CallEvent::Delete`]: the server separated the legs of the two-leg call.
-pub const PARTED: &str = "the server took the legs apart";
+pub const PARTED: &str = "the server separated the legs";
 
 /// Settings of a [`Table`] for its instance.
 #[derive(Clone, Debug)]
@@ -84,9 +84,9 @@ pub struct Table {
     settings: TableSettings,
     tracker: Tracker,
     pairer: Pairer,
-    /// Confirmed legs.
-    members: QuickMap<LegId, Member>,
-    calls: QuickMap<u64, Slot>,
+    /// Confirmed legs. The program makes the keys of this map and the next itself, so a hash without a secret will do.
+    members: FxHashMap<LegId, Member>,
+    calls: FxHashMap<u64, Slot>,
     next_call: u64,
     /// Single legs that wait for a partner. All wait equally long, so they are in the order of their deadlines.
     waiting: VecDeque<(Time, LegId)>,
@@ -124,8 +124,8 @@ impl Table {
             settings,
             tracker,
             pairer: Pairer::default(),
-            members: QuickMap::default(),
-            calls: QuickMap::default(),
+            members: FxHashMap::default(),
+            calls: FxHashMap::default(),
             next_call: 0,
             waiting: VecDeque::new(),
             answered: VecDeque::new(),

@@ -30,11 +30,12 @@ use dialog::Heard;
 use leg::doubt::Silence;
 use leg::{At, Effect};
 use room::Room;
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use std::cmp::Reverse;
 use std::collections::hash_map::RandomState;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
-use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher};
+use std::collections::{BinaryHeap, VecDeque};
+use std::hash::BuildHasher as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,24 +84,6 @@ pub enum LegEvent {
     Ended(LegId, &'static str),
 }
 
-/// Passes keys through, because they are hashes already.
-#[derive(Default)]
-struct Ready(u64);
-
-impl Hasher for Ready {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for b in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*b);
-        }
-    }
-    fn write_u64(&mut self, n: u64) {
-        self.0 = n;
-    }
-}
-
 struct Slot {
     generation: u32,
     hash: u64,
@@ -120,7 +103,10 @@ pub struct Tracker {
     silence: Silence,
     /// When a leg was last refused or dropped for lack of room.
     lost: Option<Time>,
-    by_call_id: HashMap<u64, SmallVec<[u32; 2]>, BuildHasherDefault<Ready>>,
+    /// Slots by the hash of their Call-ID.
+    by_call_id: FxHashMap<u64, SmallVec<[u32; 2]>>,
+    /// Hashes Call-IDs, which strangers choose, with a secret seed. So nobody can choose keys of `by_call_id` that
+    /// collide.
     hasher: RandomState,
     timers: BinaryHeap<Reverse<(Time, u32, u32)>>,
     events: VecDeque<LegEvent>,
@@ -140,7 +126,7 @@ impl Tracker {
             free: Vec::new(),
             doubted: 0,
             lost: None,
-            by_call_id: HashMap::default(),
+            by_call_id: FxHashMap::default(),
             hasher: RandomState::new(),
             timers: BinaryHeap::new(),
             events: VecDeque::new(),
@@ -310,7 +296,7 @@ impl Tracker {
                     (_, Some((_, why))) => why.reason(),
                     (LegState::Confirmed, None) => {
                         self.counters.swept += 1;
-                        "nothing was heard of it for too long"
+                        "no sign of life for too long"
                     }
                     _ => "never answered",
                 };

@@ -2,7 +2,6 @@
 
 mod holds;
 mod keeper;
-mod realtime;
 mod worker;
 
 pub use keeper::{Keeper, NoKeeper};
@@ -13,16 +12,17 @@ use super::lease;
 use super::record::{Keys, NodeEntry, SCHEMA};
 use super::settings::describe;
 use super::status::ClusterStatus;
-use crate::clock;
 use crate::config::Config;
 use crate::etcd::Etcd;
+use crate::os::{clock, priority};
+use crate::sync::Locked as _;
 use crate::time::Time;
 use holds::Holds;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -91,7 +91,8 @@ pub enum ClusterEvent {
 pub enum ClusterError {
     /// The key cannot be read.
     #[error(
-        "cannot read the cluster key {path}: {source}; make one with `head -c 32 /dev/urandom > {path}` and copy it to every node"
+        "cannot read the cluster key {path}: {source}; make a key with `head -c 32 /dev/urandom > {path}` and copy \
+         it to every node"
     )]
     Key {
         /// The file.
@@ -101,7 +102,8 @@ pub enum ClusterError {
     },
     /// The key is too short.
     #[error(
-        "the cluster key {path} has {len} bytes; at least {MIN_KEY} are needed: `head -c 32 /dev/urandom > {path}`"
+        "the cluster key {path} has {len} bytes and needs at least {MIN_KEY}; make a key with `head -c 32 \
+         /dev/urandom > {path}` and copy it to every node"
     )]
     ShortKey {
         /// The file.
@@ -118,11 +120,11 @@ pub enum ClusterError {
         source: std::io::Error,
     },
     /// The system returned no random numbers.
-    #[error("the system gives no random numbers: {0}")]
+    #[error("cannot get random numbers from the kernel: {0}")]
     Random(String),
     /// The election's thread cannot be started.
     #[error(
-        "cannot start the election's thread: {0}; see the limits of processes and memory (`ulimit -a`, `TasksMax=`)"
+        "cannot start the election thread: {0}; check the limits on processes and memory (`ulimit -a`, `TasksMax=`)"
     )]
     Thread(std::io::Error),
 }
@@ -142,7 +144,8 @@ fn bind_advice(e: &std::io::Error) -> &'static str {
             "`address` in [node] must be an address of this host (see `ip address`), not a VIP"
         }
         std::io::ErrorKind::AddrInUse => {
-            "another program has this port (an agent that already runs?); see `ss -lunp`, or set `port` in [node]"
+            "another program has this port (perhaps a running agent); find the program with `ss -lunp`, or set \
+             `port` in [node]"
         }
         _ => "check `address` and `port` in [node]",
     }
@@ -152,10 +155,12 @@ fn bind_advice(e: &std::io::Error) -> &'static str {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SwitchoverError {
     /// This node has no such instance.
-    #[error("this node takes no part in an instance named '{0}'")]
+    #[error("this node has no instance '{0}'; `keepcall status` lists the instances")]
     UnknownInstance(String),
     /// Only the master can hand over.
-    #[error("this node is not master of it; {}", match .master { Some(m) => format!("run it on {m}"), None => "nobody is".to_owned() })]
+    #[error(
+        "this node is not the master of the instance; {}", match .master { Some(m) => format!(
+            "run the command on {m}"), None => "no node is master".to_owned() })]
     NotMaster {
         /// The master, if known.
         master: Option<String>,
@@ -167,7 +172,7 @@ pub enum SwitchoverError {
         candidates: Vec<Candidate>,
     },
     /// etcd did not confirm the switchover in time.
-    #[error("etcd did not confirm the switchover within {SWITCH_TIME:?}; see `keepcall status`")]
+    #[error("etcd did not confirm the switchover within {SWITCH_TIME:?}; check etcd with `keepcall status`")]
     Timeout,
     /// The agent is stopping.
     #[error("the agent is stopping")]
@@ -176,7 +181,7 @@ pub enum SwitchoverError {
 
 fn reasons(c: &[Candidate]) -> String {
     if c.is_empty() {
-        return "there is no other node".to_owned();
+        return "the cluster has no other node".to_owned();
     }
     c.iter().map(|c| format!("{} {}", c.node, c.against.as_deref().unwrap_or("may"))).collect::<Vec<_>>().join("; ")
 }
@@ -185,7 +190,7 @@ fn reasons(c: &[Candidate]) -> String {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StopError {
     /// A step took too long.
-    #[error("stopping took longer than {STOP_TIME:?}; the node's lease in etcd runs out by itself")]
+    #[error("stopping took longer than {STOP_TIME:?}; the node's lease in etcd expires without further action")]
     Timeout,
 }
 
@@ -193,13 +198,13 @@ pub enum StopError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ForgetError {
     /// This node has no such instance.
-    #[error("this node takes no part in an instance named '{0}'")]
+    #[error("this node has no instance '{0}'; `keepcall status` lists the instances")]
     UnknownInstance(String),
     /// The master refused.
     #[error("{0}")]
     Refused(String),
     /// etcd did not confirm the removal in time.
-    #[error("etcd did not confirm it within {SWITCH_TIME:?}; see `keepcall status`")]
+    #[error("etcd did not confirm the removal within {SWITCH_TIME:?}; check etcd with `keepcall status`")]
     Timeout,
     /// The agent is stopping.
     #[error("the agent is stopping")]
@@ -229,19 +234,6 @@ struct Shared {
     etcd: Etcd,
     commands: mpsc::Sender<Command>,
     rounds: AtomicU64,
-}
-
-fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
-    m.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Locks the mutex; `None` while another thread has the lock.
-fn try_lock<T>(m: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
-    match m.try_lock() {
-        Ok(guard) => Some(guard),
-        Err(TryLockError::Poisoned(e)) => Some(e.into_inner()),
-        Err(TryLockError::WouldBlock) => None,
-    }
 }
 
 /// Handle on all instances of this node. Clones share it.
@@ -360,10 +352,10 @@ impl Opened {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ClusterError::Thread)?;
         let run = move || {
-            if let Err(e) = realtime::raise() {
+            if let Err(e) = priority::raise() {
                 tracing::warn!(
-                    "the election runs without real-time priority ({e}): on a loaded host heartbeats may come late; give the agent \
-                     CAP_SYS_NICE (the systemd unit does)"
+                    "the election runs without real-time priority ({e}), so heartbeats may be late on a loaded host; \
+                     give the agent CAP_SYS_NICE (the systemd unit does)"
                 );
             }
             runtime.block_on(worker.run(socket));
@@ -377,7 +369,7 @@ impl Cluster {
     /// Sets whether this node has everything it needs to hold an instance's addresses. Without that it is never
     /// elected.
     pub fn set_ready(&self, instance: &str, ready: bool) {
-        lock(&self.0.inbox).ready.insert(instance.to_owned(), ready);
+        self.0.inbox.locked().ready.insert(instance.to_owned(), ready);
         self.0.news.notify_one();
     }
 
@@ -389,13 +381,13 @@ impl Cluster {
 
     /// Sets the local server's health. A change takes effect at once.
     pub fn set_fitness(&self, instance: &str, f: Fitness) {
-        lock(&self.0.inbox).fitness.insert(instance.to_owned(), f);
+        self.0.inbox.locked().fitness.insert(instance.to_owned(), f);
         self.0.news.notify_one();
     }
 
     /// Confirms that the addresses held under `epoch` are down.
     pub fn released(&self, instance: &str, epoch: u64) {
-        lock(&self.0.inbox).released.insert(instance.to_owned(), epoch);
+        self.0.inbox.locked().released.insert(instance.to_owned(), epoch);
         self.0.news.notify_one();
     }
 
@@ -415,7 +407,7 @@ impl Cluster {
     /// Current status, normally at most a few tens of milliseconds old.
     #[must_use]
     pub fn status(&self) -> ClusterStatus {
-        let mut s = lock(&self.0.status).clone();
+        let mut s = self.0.status.locked().clone();
         s.etcd = self.0.etcd.health();
         s
     }

@@ -31,16 +31,16 @@ const MAX_SENDERS: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
     /// The datagram does not have this protocol version.
-    #[error("not a heartbeat of this version")]
+    #[error("not a heartbeat of this protocol version")]
     Malformed,
     /// The datagram belongs to another cluster.
-    #[error("of another cluster")]
+    #[error("sent by another cluster: give each cluster its own `port`, or correct `cluster`")]
     OtherCluster,
     /// The keys differ, or the bytes were changed.
     #[error("wrong key: the content of `key_file` must be the same on every node")]
     BadMac,
     /// The datagram was seen before, or is too old to check.
-    #[error("a replay")]
+    #[error("a replay, or older than the newest heartbeats of its sender")]
     Replay,
 }
 

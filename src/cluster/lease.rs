@@ -2,8 +2,8 @@
 
 use super::election::LeaseState;
 use super::record::{Keys, NodeEntry, encode, read_node};
-use crate::clock;
 use crate::etcd::{Changes, Compare, Etcd, EtcdError, Lease, Op};
+use crate::os::clock;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -102,7 +102,7 @@ pub(super) async fn keep(
         };
         let now = clock::now();
         if complained.0 != why || now >= complained.1 + COMPLAIN {
-            tracing::warn!("cannot register in etcd, trying again until it works: {why}");
+            tracing::warn!("cannot register in etcd, retrying: {why}");
             complained = (why, now);
         }
         failures = failures.saturating_add(1);
@@ -126,8 +126,8 @@ async fn register(
         && other.address != entry.address
     {
         return Err(NotRegistered::Taken(format!(
-            "another agent, at {}, uses the name of this node ({}); give each node a `name` of its own in [node]. If that agent is \
-             gone for good, this node takes the name over when its lease has run out",
+            "another agent, at {}, uses the name of this node ({}); give each node its own `name` in [node]. If that \
+             agent is gone for good, this node gets the name once the lease of that agent has expired",
             other.address, entry.name
         )));
     }
@@ -140,7 +140,7 @@ async fn register(
     if done.succeeded {
         return Ok(lease);
     }
-    let message = format!("{key} was changed by another process; is a second agent running under this node's name?");
+    let message = format!("another process changed {key}; check that no second agent runs under this node's name");
     Err(EtcdError::Refused { message }.into())
 }
 
@@ -175,7 +175,8 @@ async fn renew(
                 if is_intact(etcd, lease, own).await {
                     continue;
                 }
-                tracing::warn!(key = own.0, "this node's key in etcd was deleted or changed by somebody else; registering again");
+                tracing::warn!(key = own.0,
+                    "another etcd client deleted or changed this node's key; registering again");
                 return;
             }
         }
@@ -187,13 +188,13 @@ async fn renew(
             }
             Err(EtcdError::Changed) => return,
             Err(EtcdError::LeaseGone { .. }) => {
-                tracing::warn!("the lease in etcd was lost; registering again");
+                tracing::warn!("the lease in etcd has expired; registering again");
                 return;
             }
             // The lease may still live at etcd. What this node may conclude from it ends at `until` without further
             // action.
             Err(e) => {
-                tracing::debug!(error = %e, "the lease was not renewed");
+                tracing::debug!(error = %e, "cannot renew the lease in etcd");
                 wait = PAUSE.min(pause);
             }
         }

@@ -248,12 +248,13 @@ struct SchemaOnly {
 
 fn decode<T: for<'a> Deserialize<'a>>(value: &[u8]) -> Result<T, String> {
     if value.len() > MAX_VALUE {
-        return Err(format!("it is {} bytes long, more than {MAX_VALUE}", value.len()));
+        return Err(format!("the value has {} bytes; the limit is {MAX_VALUE}", value.len()));
     }
-    let SchemaOnly { schema } = serde_json::from_slice(value).map_err(|e| format!("it is not one of ours ({e})"))?;
+    let SchemaOnly { schema } =
+        serde_json::from_slice(value).map_err(|e| format!("keepcall did not write the value ({e})"))?;
     if schema > SCHEMA {
         return Err(format!(
-            "it has schema {schema}, and this version reads up to {SCHEMA}: upgrade keepcall on this node"
+            "the value has schema {schema}, and this release reads up to {SCHEMA}: upgrade keepcall on this node"
         ));
     }
     serde_json::from_slice(value).map_err(|e| e.to_string())
@@ -272,16 +273,16 @@ fn check(r: Record) -> Result<Record, String> {
         return Err(format!("epoch {} is out of range", r.epoch));
     }
     if r.members.len().max(r.addresses.len()) > MAX_MEMBERS {
-        return Err(format!("it has more than {MAX_MEMBERS} members"));
+        return Err(format!("the record has more than {MAX_MEMBERS} members"));
     }
     if r.since_ms > MAX_MS {
-        return Err(format!("since_ms {} is no time", r.since_ms));
+        return Err(format!("since_ms {} is not a valid time", r.since_ms));
     }
     if let Some(t) = r.terms.filter(|t| !t.is_sane()) {
-        return Err(format!("a hold of {:?} and a drift of {} are no agent's", t.hold(), t.drift()));
+        return Err(format!("a hold of {:?} and a drift of {} are outside the allowed ranges", t.hold(), t.drift()));
     }
     if let Some(name) = names.into_iter().find(|n| !is_name(n)) {
-        return Err(format!("{name:?} cannot be the name of a node"));
+        return Err(format!("{name:?} is not a valid node name"));
     }
     Ok(r)
 }
@@ -294,8 +295,8 @@ pub fn read_record(key: &str, value: &[u8], revision: i64) -> Recorded {
         Err(e) => Recorded::Unreadable {
             revision,
             why: format!(
-                "the value of {key} in etcd cannot be used: {e}; nobody takes over until it is repaired. To start afresh, stop the \
-                 agents of this cluster, run `etcdctl del {key}`, and start them"
+                "cannot use the value of {key} in etcd: {e}; no node takes over until the value is repaired. To \
+                 start afresh, stop the agents of this cluster, run `etcdctl del {key}`, and start the agents"
             ),
         },
     }
@@ -308,15 +309,15 @@ pub fn read_record(key: &str, value: &[u8], revision: i64) -> Recorded {
 pub fn read_node(key: &str, value: &[u8]) -> Result<NodeEntry, String> {
     let good = |n: NodeEntry| {
         if !is_name(&n.name) {
-            return Err(format!("{:?} cannot be the name of a node", n.name));
+            return Err(format!("{:?} is not a valid node name", n.name));
         }
         if n.address.port() == 0 || n.address.ip().is_unspecified() || n.address.ip().is_multicast() {
-            return Err(format!("no heartbeat can be sent to {}", n.address));
+            return Err(format!("cannot send heartbeats to {}", n.address));
         }
         Ok(n)
     };
     decode(value).and_then(good).map_err(|e| {
-        format!("the value of {key} in etcd cannot be used: {e}; the node's agent writes it again when it restarts")
+        format!("cannot use the value of {key} in etcd: {e}; the node's agent writes the value again at its next start")
     })
 }
 
@@ -326,7 +327,7 @@ pub fn describe_pause(value: &str) -> String {
     match decode::<Paused>(value.as_bytes()) {
         Ok(p) if p.reason.is_empty() => format!("paused on {}", p.by),
         Ok(p) => format!("paused on {}: {}", p.by, p.reason),
-        Err(e) => format!("paused by a value that cannot be read: {e}"),
+        Err(e) => format!("paused by a value that cannot be read ({e}); `keepcall resume` removes the value"),
     }
 }
 

@@ -59,16 +59,15 @@ impl Difference {
     pub fn meaning(&self) -> &'static str {
         match self.setting.as_str() {
             ADDRESSES if self.excludes => {
-                "a node whose addresses are not those of the instance cannot become master of it; give every node the same"
+                "a node with different addresses cannot become master of the instance; give every node the same \
+                 addresses"
             }
             "timing.hold" if self.there == UNTOLD => {
-                "its release does not tell its hold, and counts by that alone; change `hold` only after every node is upgraded"
+                "the node's older release does not report its `hold`; upgrade every node before you change `hold`"
             }
-            "timing.hold" | "timing.drift" => {
-                "promises count by those of the master, whichever that is; give every node the same"
-            }
+            "timing.hold" | "timing.drift" => "the master's value counts; give every node the same value",
             "version" => "finish the upgrade",
-            _ => "after a takeover the other value is in force; give every node the same",
+            _ => "the value changes with each takeover; give every node the same value",
         }
     }
 }

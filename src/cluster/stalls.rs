@@ -1,12 +1,10 @@
 //! Measures the election's stalls and their cause. The hold must be longer than any stall.
 
-use crate::time::Time;
+use crate::time::{OnceAMinute, Time};
 use std::time::Duration;
 
 /// Shortest reported stall: a delay of one or two heartbeats is harmless.
 const WORTH_TELLING: Duration = Duration::from_millis(100);
-/// Interval between lines about one kind of stall, unless a stall exceeds all earlier ones.
-const AGAIN: Duration = Duration::from_secs(60);
 
 /// The cause of a stall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +19,7 @@ pub(super) enum Kind {
 #[derive(Clone, Copy, Debug, Default)]
 struct Longest {
     lasted: Duration,
-    told: Option<Time>,
+    told: OnceAMinute,
 }
 
 /// The longest stalls since the start.
@@ -35,7 +33,7 @@ pub(super) struct Stalls {
 impl Stalls {
     /// Starts with no stalls, for an election with this hold.
     pub(super) const fn new(hold: Duration) -> Self {
-        let none = Longest { lasted: Duration::ZERO, told: None };
+        let none = Longest { lasted: Duration::ZERO, told: OnceAMinute::new() };
         Self { hold, late: none, working: none }
     }
 
@@ -55,23 +53,22 @@ impl Stalls {
         };
         let worst = lasted > longest.lasted;
         longest.lasted = longest.lasted.max(lasted);
-        let silent = longest.told.is_some_and(|told| now < told + AGAIN);
-        if lasted < WORTH_TELLING.max(self.hold / 4) || (silent && !worst) {
+        // A stall that exceeds all earlier ones does not wait.
+        if lasted < WORTH_TELLING.max(self.hold / 4) || !(longest.told.is_due(now) || worst) {
             return None;
         }
-        longest.told = Some(now);
+        longest.told.happens(now);
         let why = match kind {
             Kind::Late => {
-                "its thread was to run and was not let run. It comes before all ordinary work, so it is the machine that stands still: \
-                 a virtual one that is paused or moved, or short of processors (`steal` in /proc/stat), or an agent that was stopped"
+                "the host did not run the thread, although it has real-time priority; look for a virtual machine \
+                 that was paused or migrated, too few processors (`steal` in /proc/stat), or a stopped agent"
             }
             Kind::Working => {
-                "it waited in the kernel, or was stopped there: for a change of nftables that another program made, mostly, or for the \
-                 machine"
+                "the thread waited in the kernel; look for another program that changes nftables, or an overloaded host"
             }
         };
         let (stood, hold) = (lasted.as_millis(), self.hold.as_millis());
-        Some(format!("the election stood still for {stood} ms, and {hold} ms (`hold`) move the address: {why}"))
+        Some(format!("the election stalled for {stood} ms, and a stall of {hold} ms (`hold`) causes a takeover: {why}"))
     }
 }
 
@@ -104,7 +101,9 @@ mod tests {
         assert_eq!(s.note(Kind::Late, ms(99), Time::from_millis(1000)), None);
         let told = s.note(Kind::Late, ms(100), Time::from_millis(1000)).unwrap();
         assert!(
-            told.starts_with("the election stood still for 100 ms, and 60 ms (`hold`) move the address: its thread"),
+            told.starts_with(
+                "the election stalled for 100 ms, and a stall of 60 ms (`hold`) causes a takeover: the host"
+            ),
             "{told}"
         );
     }

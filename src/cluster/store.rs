@@ -55,7 +55,7 @@ fn failed(e: EtcdError) -> (Failure, EtcdError) {
 /// What the reply to one copy of a commit says about the commit. `copies`: other copies may still arrive at etcd.
 fn settled(c: &Commit, succeeded: bool, copies: bool, view: View) -> Result<(bool, View), (Failure, EtcdError)> {
     c.outcome(succeeded, copies, &view).answer(view).map_err(|failure| {
-        let message = "one member refused the change, and another was asked and has not answered".to_owned();
+        let message = "one etcd member refused the change, and another member has not answered yet".to_owned();
         (failure, EtcdError::Refused { message })
     })
 }

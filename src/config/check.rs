@@ -46,7 +46,7 @@ fn name(value: &str, path: &str, source: &Source<'_>, found: &mut Found) {
     let good =
         (1..=63).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
     if !good {
-        let message = format!("{value:?} cannot be a name");
+        let message = format!("{value:?} is not a valid name");
         found.errors.push(source.problem(path, message, "use 1 to 63 of the characters A-Z a-z 0-9 . _ -"));
     }
 }
@@ -56,25 +56,26 @@ const MAX_ACCEPTED_KEYS: usize = 4;
 
 fn node(node: &Node, source: &Source<'_>, found: &mut Found) {
     if node.accept_key_files.len() > MAX_ACCEPTED_KEYS {
-        let message = format!("{} further keys; at most {MAX_ACCEPTED_KEYS} are accepted", node.accept_key_files.len());
-        let help = "name the next or the former key of the cluster only, and only while it is changed";
+        let message =
+            format!("`accept_key_files` names {} keys; the limit is {MAX_ACCEPTED_KEYS}", node.accept_key_files.len());
+        let help = "name only the cluster's next or former key, and only during a change of key";
         found.errors.push(source.problem("node.accept_key_files", message, help));
     }
     name(&node.name, "node.name", source, found);
     name(&node.cluster, "node.cluster", source, found);
     if node.address.is_unspecified() || node.address.is_multicast() {
-        let message = format!("{} is no address that peers can send heartbeats to", node.address);
+        let message = format!("peers cannot send heartbeats to {}", node.address);
         found.errors.push(source.problem(
             "node.address",
             message,
-            "write this node's own address on the network of its peers",
+            "write this node's own address on the network that it shares with its peers",
         ));
     } else if node.address.is_loopback() {
         let message = format!("peers on other hosts cannot reach {}", node.address);
         found.warnings.push(source.problem(
             "node.address",
             message,
-            "write this node's own address on the network of its peers",
+            "write this node's own address on the network that it shares with its peers",
         ));
     }
 }
@@ -82,16 +83,20 @@ fn node(node: &Node, source: &Source<'_>, found: &mut Found) {
 fn etcd(etcd: &Etcd, source: &Source<'_>, found: &mut Found) {
     if etcd.endpoints.is_empty() {
         let help = "write endpoints = [\"http://192.0.2.1:2379\"], one for each etcd member";
-        found.errors.push(source.problem("etcd.endpoints", "no etcd endpoint is named", help));
+        found.errors.push(source.problem("etcd.endpoints", "`endpoints` is empty", help));
     }
     let mut seen = BTreeSet::new();
     for (i, url) in etcd.endpoints.iter().enumerate() {
         let path = format!("etcd.endpoints[{i}]");
         if let Err(why) = endpoint(url) {
-            let help = "write it like \"http://192.0.2.1:2379\" or \"https://etcd1.example.net:2379\"";
-            found.errors.push(source.problem(&path, format!("{url:?} is no etcd endpoint: {why}"), help));
+            let help = "write the endpoint like \"http://192.0.2.1:2379\" or \"https://etcd1.example.net:2379\"";
+            found.errors.push(source.problem(&path, format!("{url:?} is not an etcd endpoint: {why}"), help));
         } else if !seen.insert(url.trim_end_matches('/').to_ascii_lowercase()) {
-            found.errors.push(source.problem(&path, format!("{url:?} is named twice"), "name each etcd member once"));
+            found.errors.push(source.problem(
+                &path,
+                format!("endpoint {url:?} is listed twice"),
+                "list each etcd member once",
+            ));
         }
     }
     let pairs = [
@@ -100,15 +105,9 @@ fn etcd(etcd: &Etcd, source: &Source<'_>, found: &mut Found) {
             etcd.cert_file.is_some(),
             "key_file",
             etcd.key_file.is_some(),
-            "a client certificate and its key go together",
+            "a client certificate needs its key",
         ),
-        (
-            "user",
-            etcd.user.is_some(),
-            "password_file",
-            etcd.password_file.is_some(),
-            "a user and a password go together",
-        ),
+        ("user", etcd.user.is_some(), "password_file", etcd.password_file.is_some(), "a user needs a password"),
     ];
     for (a, has_a, b, has_b, why) in pairs {
         if has_a != has_b {
@@ -134,15 +133,15 @@ fn etcd(etcd: &Etcd, source: &Source<'_>, found: &mut Found) {
         }
     }
     if etcd.timeout < Duration::from_millis(10) {
-        let message = format!("an etcd timeout of {} is too short for any answer", show(etcd.timeout));
-        found.errors.push(source.problem("etcd.timeout", message, "write timeout = \"1s\"; at least 10ms"));
+        let message = format!("an etcd timeout of {} is too short: no answer arrives in that time", show(etcd.timeout));
+        found.errors.push(source.problem("etcd.timeout", message, "write timeout = \"1s\"; the minimum is 10ms"));
     } else if etcd.timeout > etcd.lease_ttl / 3 {
         let message = format!(
-            "with a timeout of {} and a lease of {}, two slow answers in a row cost the lease",
+            "with `timeout` {} and `lease_ttl` {}, the node loses its lease after two slow answers in a row",
             show(etcd.timeout),
             show(etcd.lease_ttl)
         );
-        found.warnings.push(source.problem("etcd.timeout", message, "keep timeout at a third of lease_ttl or below"));
+        found.warnings.push(source.problem("etcd.timeout", message, "set `timeout` to a third of `lease_ttl` or less"));
     }
     if etcd.lease_ttl < MIN_LEASE || etcd.lease_ttl.subsec_nanos() != 0 {
         let message = format!("etcd cannot grant a lease of {}", show(etcd.lease_ttl));
@@ -153,16 +152,18 @@ fn etcd(etcd: &Etcd, source: &Source<'_>, found: &mut Found) {
 
 /// Whether `url` is http or https, with a host, a port, and nothing else.
 fn endpoint(url: &str) -> Result<(), &'static str> {
-    let rest =
-        url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")).ok_or("it needs http:// or https://")?;
+    let rest = url
+        .strip_prefix("http://")
+        .or_else(|| url.strip_prefix("https://"))
+        .ok_or("the endpoint must begin with http:// or https://")?;
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     if authority.contains(['/', '?', '#', '@']) || authority.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err("only host and port may follow the scheme");
     }
     let (host, port) = match authority.strip_prefix('[') {
         Some(v6) => {
-            let (host, port) = v6.split_once("]:").ok_or("an IPv6 host is written [address]:port")?;
-            host.parse::<std::net::Ipv6Addr>().map_err(|_| "the address in brackets is no IPv6 address")?;
+            let (host, port) = v6.split_once("]:").ok_or("an IPv6 host must be written as [address]:port")?;
+            host.parse::<std::net::Ipv6Addr>().map_err(|_| "the address in brackets is not an IPv6 address")?;
             (host, port)
         }
         None => authority.rsplit_once(':').ok_or("the port is missing")?,
@@ -172,7 +173,7 @@ fn endpoint(url: &str) -> Result<(), &'static str> {
     }
     match port.parse::<u16>() {
         Ok(1..) => Ok(()),
-        _ => Err("the port is no number from 1 to 65535"),
+        _ => Err("the port is not a number from 1 to 65535"),
     }
 }
 
@@ -181,36 +182,41 @@ fn timing(timing: &Timing, etcd: &Etcd, source: &Source<'_>, found: &mut Found) 
     // If the file sets only one of the pair, the message points at that one.
     let hold_at = if source.has("timing.hold") { "timing.hold" } else { "timing.heartbeat" };
     if heartbeat < MIN_HEARTBEAT {
-        let message = format!("a heartbeat of {} is below {}", show(heartbeat), show(MIN_HEARTBEAT));
+        let message = format!("a heartbeat of {} is below the minimum of {}", show(heartbeat), show(MIN_HEARTBEAT));
         found.errors.push(source.problem("timing.heartbeat", message, "write heartbeat = \"20ms\" or more"));
     } else if hold < heartbeat * 2 {
         let message = format!(
-            "a hold of {} ends before a second heartbeat (one each {}) can renew it",
+            "a hold of {} ends before the second heartbeat (one every {}) can renew the hold",
             show(hold),
             show(heartbeat)
         );
-        let help = format!("write hold = {:?}: four heartbeats; at least two", show(heartbeat * 4));
+        let help = format!("write hold = {:?} (four heartbeats); the minimum is two heartbeats", show(heartbeat * 4));
         found.errors.push(source.problem(hold_at, message, help));
     } else if hold < heartbeat * 3 {
-        let message = format!("a hold of {} with heartbeats of {} stands on two packets", show(hold), show(heartbeat));
-        let help = format!("two lost packets move the addresses; hold = {:?} bears three", show(heartbeat * 4));
+        let message = format!(
+            "a hold of {} covers only two heartbeats of {}, so two lost packets move the addresses",
+            show(hold),
+            show(heartbeat)
+        );
+        let help = format!("write hold = {:?}, which survives three lost packets", show(heartbeat * 4));
         found.warnings.push(source.problem(hold_at, message, help));
     }
     if hold >= etcd.lease_ttl {
-        let message = format!("a hold of {} is not below the lease of {}", show(hold), show(etcd.lease_ttl));
-        let help = "the lease is the slow way and must outlast a hold: lower `hold`, or raise `lease_ttl` in [etcd]";
+        let message =
+            format!("a hold of {} is not shorter than the etcd lease of {}", show(hold), show(etcd.lease_ttl));
+        let help = "the lease must outlast a hold: lower `hold`, or raise `lease_ttl` in [etcd]";
         found.errors.push(source.problem(hold_at, message, help));
     }
     if flap_budget == 0 {
-        let help = "write flap_budget = 4, or more to wait later; a dead master is replaced at once in any case";
+        let help = "write flap_budget = 4, or more to allow more changes; a dead master is always replaced at once";
         found.errors.push(source.problem(
             "timing.flap_budget",
-            "a flap budget of 0 would hold down every change".to_owned(),
+            "a flap budget of 0 would delay every change of master".to_owned(),
             help,
         ));
     }
     if !(drift > 0.0 && drift <= MAX_DRIFT) {
-        let message = format!("a clock drift of {drift} is outside of 0 to {MAX_DRIFT}");
+        let message = format!("a clock drift of {drift} is outside the range from 0 to {MAX_DRIFT}");
         found.errors.push(source.problem(
             "timing.drift",
             message,

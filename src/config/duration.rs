@@ -6,6 +6,6 @@ use std::time::Duration;
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(d)?;
     humantime::parse_duration(&text).map_err(|e| {
-        serde::de::Error::custom(format!("{text:?} is no duration ({e}); write it like \"100ms\" or \"3s\""))
+        serde::de::Error::custom(format!("{text:?} is not a duration ({e}): write it like \"100ms\" or \"3s\""))
     })
 }

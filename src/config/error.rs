@@ -81,7 +81,7 @@ impl fmt::Display for ConfigError {
                 match source.kind() {
                     io::ErrorKind::NotFound => write!(f, "\n  = name the file with --config FILE"),
                     io::ErrorKind::PermissionDenied => {
-                        write!(f, "\n  = run as root, or give this user the right to read it")
+                        write!(f, "\n  = run keepcall as root, or let this user read the file")
                     }
                     io::ErrorKind::InvalidData => write!(f, "\n  = save the file as UTF-8"),
                     _ => Ok(()),

@@ -55,7 +55,7 @@ pub fn text_of(path: &Path) -> Result<String, ConfigError> {
         let mut text = String::new();
         let taken = std::fs::File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
         if taken as u64 > MAX_BYTES {
-            return Err(std::io::Error::other("it is larger than 1 MiB, so hardly a configuration"));
+            return Err(std::io::Error::other("the file is larger than 1 MiB, the limit for a configuration"));
         }
         Ok(text)
     };
@@ -76,7 +76,7 @@ pub fn parse(text: &str, origin: &str, files: Files) -> Result<Loaded, ConfigErr
     if !errors.is_empty() {
         let mut problems: Vec<Problem> = Vec::new();
         for e in errors {
-            let help = "this is not TOML: write `key = value` lines below [section] headers".to_owned();
+            let help = "the file is not valid TOML: write `key = value` lines below [section] headers".to_owned();
             let problem = source.problem_at(e.span(), tidy(e.message()), Some(help));
             // One slip confuses the parser for the rest of its line.
             if problems.last().is_none_or(|last| last.line != problem.line) {

@@ -358,9 +358,10 @@ impl FromStr for HepAddress {
         let carrier = match carrier {
             "udp" => Carrier::Udp,
             "tcp" => Carrier::Tcp,
-            _ => return Err("it begins with neither \"udp:\" nor \"tcp:\""),
+            _ => return Err("the address must begin with \"udp:\" or \"tcp:\""),
         };
-        let address = address.parse().map_err(|_| "what follows is no address with a port")?;
+        let address =
+            address.parse().map_err(|_| "the text after \"udp:\" or \"tcp:\" is not an address with a port")?;
         Ok(Self { carrier, address })
     }
 }

@@ -8,7 +8,7 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<(u16, u16),
     match range {
         Some((first, last)) if 0 < first && first < last => Ok((first, last)),
         _ => Err(serde::de::Error::custom(format!(
-            "{text:?} is no port range; write it like \"10000-20000\", first below last"
+            "{text:?} is not a port range: write it like \"10000-20000\", the lower port first"
         ))),
     }
 }

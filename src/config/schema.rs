@@ -283,20 +283,20 @@ fn wrong(v: &Spanned<DeValue<'_>>, form: Form, item: bool, path: &str, source: &
             )
         }
         (Form::Duration, DeValue::Integer(i)) => {
-            format!("write it in quotes and with its unit, as \"{0}ms\" or \"{0}s\"", i.as_str())
+            format!("write the value in quotes and with its unit: \"{0}ms\" or \"{0}s\"", i.as_str())
         }
         (Form::Texts, DeValue::String(s)) => format!("write {name} = [{s:?}]"),
         (Form::Nets | Form::Carriers | Form::Addresses, DeValue::String(s)) if !item => {
             format!("write {name} = [{s:?}]")
         }
         (Form::Carriers, DeValue::String(s)) if s.parse::<SocketAddr>().is_ok() => {
-            format!("say how it comes: \"udp:{s}\" or \"tcp:{s}\"")
+            format!("add the transport: \"udp:{s}\" or \"tcp:{s}\"")
         }
         (Form::Address, _) if item => "write it like \"192.0.2.1\", without a prefix length".to_owned(),
         (Form::Carriers, _) if item => "write it like \"udp:127.0.0.1:9060\"".to_owned(),
         (Form::Ports, DeValue::Integer(i)) => format!("write {name} = [{}]", i.as_str()),
-        (Form::Table(_), _) => format!("write it as a section of its own: [{}]", section(path)),
-        (Form::Tables(_), _) => format!("write each as a section of its own: [[{}]]", section(path)),
+        (Form::Table(_), _) => format!("write a separate section: [{}]", section(path)),
+        (Form::Tables(_), _) => format!("write a separate section for each: [[{}]]", section(path)),
         (Form::Nets, _) if item => "write it like \"192.0.2.10/24\"".to_owned(),
         (Form::Whole(..), _) if item => "write it like 5060, without quotes".to_owned(),
         (Form::Text, _) if item => "write it in quotes".to_owned(),
@@ -316,7 +316,7 @@ fn form_name(form: Form) -> String {
         Form::Ports => "an array of ports".to_owned(),
         Form::Number => "a number".to_owned(),
         Form::Duration => "a duration with its unit".to_owned(),
-        Form::PortRange => "a port range, first below last".to_owned(),
+        Form::PortRange => "a port range, the lower port first".to_owned(),
         Form::Address => "an IPv4 or IPv6 address".to_owned(),
         Form::Nets => "an array of addresses with prefix lengths".to_owned(),
         Form::Socket => "an address with a port".to_owned(),
@@ -384,12 +384,12 @@ fn unknown(name: &Spanned<std::borrow::Cow<'_, str>>, keys: &[Key], path: &str, 
         keys.iter().map(|k| (distance(given, k.name), k.name)).min().filter(|(d, n)| *d <= 1.max(n.len() / 3));
     let known: Vec<&str> = keys.iter().map(|k| k.name).collect();
     let help = match nearest {
-        Some((_, n)) => format!("did you mean `{n}`? known here: {}", known.join(", ")),
+        Some((_, n)) => format!("did you mean `{n}`? valid keys: {}", known.join(", ")),
         None => match home_of(given, ROOT, "") {
             Some(section) if section != self::section(path) => {
-                format!("`{given}` belongs into {}; known here: {}", title(&section), known.join(", "))
+                format!("`{given}` belongs in {}; valid keys: {}", title(&section), known.join(", "))
             }
-            _ => format!("known here: {}", known.join(", ")),
+            _ => format!("valid keys: {}", known.join(", ")),
         },
     };
     let place = if path.is_empty() { "at the top of the file".to_owned() } else { format!("in {}", title(path)) };

@@ -175,12 +175,12 @@ impl ModeStatus {
         let mut parts: Vec<String> = self
             .nodes
             .iter()
-            .filter_map(|n| n.mode.filter(|m| *m != mode).map(|m| format!("{} obeys {m}", n.node)))
+            .filter_map(|n| n.mode.filter(|m| *m != mode).map(|m| format!("{} uses {m}", n.node)))
             .collect();
         // An older release does what `full` does.
         let silent: Vec<&str> = self.nodes.iter().filter(|n| n.mode.is_none()).map(|n| n.node.as_str()).collect();
         if !silent.is_empty() && mode != Mode::Full {
-            parts.push(format!("{} told of no mode: an older release does all", silent.join(" and ")));
+            parts.push(format!("no mode reported by {}: an older release works as in mode full", silent.join(" and ")));
         }
         (!parts.is_empty()).then(|| parts.join("; "))
     }

@@ -12,20 +12,33 @@ use std::time::Duration;
 pub enum ClientError {
     /// The socket does not exist.
     #[error(
-        "no agent at {0}: there is no such socket\n  = start it (systemctl start keepcall), or name its socket with --socket or its file with --config"
+        "no agent at {0}: the socket does not exist\n  = start the agent (systemctl start keepcall), or name its \
+         socket with --socket or its configuration with --config"
     )]
     Missing(PathBuf),
     /// The socket exists, but no agent listens.
-    #[error("no agent at {0}: it has stopped without removing its socket\n  = start it: systemctl start keepcall")]
+    #[error(
+        "no agent at {0}: the agent has stopped without removing its socket\n  = start the agent: systemctl start \
+         keepcall"
+    )]
     Dead(PathBuf),
     /// This user lacks permission.
-    #[error("permission denied on {0}\n  = run this as root, or join the group of the socket ([control] group)")]
+    #[error(
+        "permission denied on {0}\n  = run the command as root, or as a member of the group of the socket ([control] \
+         group)"
+    )]
     Denied(PathBuf),
     /// The agent took too long.
-    #[error("the agent at {0} did not answer within {t}\n  = look at its log (journalctl -u keepcall), or wait longer with --timeout", t = humantime::format_duration(*.1))]
+    #[error(
+        "the agent at {0} did not answer within {t}\n  = see the agent's log (journalctl -u keepcall), or wait \
+         longer with --timeout (switchover only)",
+        t = humantime::format_duration(*.1)
+    )]
     Timeout(PathBuf, Duration),
     /// The answer cannot be parsed.
-    #[error("the answer of the agent at {path} cannot be read: {why}\n  = use the command line of the agent's version")]
+    #[error(
+        "cannot read the answer of the agent at {path}: {why}\n  = use the keepcall command of the agent's release"
+    )]
     Garbled {
         /// The socket.
         path: PathBuf,
@@ -62,7 +75,7 @@ pub fn ask(socket: &Path, request: &Request, wait: Duration) -> Result<Reply, Cl
     BufReader::new(stream.take(MAX_REPLY)).read_until(b'\n', &mut answer).map_err(failed)?;
     if answer.is_empty() {
         written.map_err(failed)?;
-        return Err(garbled("it closed the connection without a word".to_owned()));
+        return Err(garbled("the agent closed the connection without an answer".to_owned()));
     }
     serde_json::from_slice(&answer).map_err(|e| garbled(e.to_string()))
 }

@@ -15,7 +15,8 @@ use tracing_subscriber::registry::LookupSpan;
 /// Why logging cannot start.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{filter:?} is no log level: {why}\n  = write error, warn, info, debug or trace, or target=level pairs with commas between"
+    "{filter:?} is not a log level: {why}\n  = write error, warn, info, debug or trace, or target=level pairs \
+     separated by commas"
 )]
 pub struct LogError {
     filter: String,

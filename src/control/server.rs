@@ -36,16 +36,16 @@ pub type Asked = (Request, oneshot::Sender<Reply>);
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// Another agent answers there.
-    #[error("another agent answers on {0}: stop it first, or give this one a socket of its own ([control] socket)")]
+    #[error("another agent answers on {0}: stop that agent, or give this agent its own socket ([control] socket)")]
     InUse(PathBuf),
     /// The path exists and is no socket.
-    #[error("{0} is there and no socket: remove it, or name another path ([control] socket)")]
+    #[error("{0} exists and is not a socket: remove it, or name another path ([control] socket)")]
     NotASocket(PathBuf),
     /// The group does not exist.
-    #[error("there is no group {0:?}: create it with `groupadd --system {0}`, or remove [control] group")]
+    #[error("the group {0:?} does not exist: run `groupadd --system {0}`, or remove [control] group")]
     NoGroup(String),
     /// The system refused.
-    #[error("cannot make the control socket {path}: {what}: {source}")]
+    #[error("cannot create the control socket {path}: cannot {what}: {source}")]
     Io {
         /// The socket's path.
         path: PathBuf,
@@ -89,7 +89,7 @@ impl Drop for Socket {
 pub async fn open(config: &Control) -> Result<Socket, ServeError> {
     let path = config.socket.clone();
     let listener = bind(&path, config.group.as_deref()).await?;
-    let inode = fs::metadata(&path).map_err(|source| fault(&path, "read it back", source))?.ino();
+    let inode = fs::metadata(&path).map_err(|source| fault(&path, "check the new socket", source))?.ino();
     Ok(Socket { path, inode, listener })
 }
 
@@ -128,8 +128,8 @@ async fn bind(path: &Path, group: Option<&str>) -> Result<StdListener, ServeErro
     let directory = path.parent().unwrap_or(Path::new("/"));
     if !directory.is_dir() {
         let made = fs::DirBuilder::new().recursive(true).mode(0o750).create(directory);
-        made.map_err(|e| fault(path, "make its directory", e))?;
-        chown(directory, None, gid).map_err(|e| fault(path, "give its directory to the group", e))?;
+        made.map_err(|e| fault(path, "create its directory", e))?;
+        chown(directory, None, gid).map_err(|e| fault(path, "set the group of its directory", e))?;
     }
     match fs::symlink_metadata(path) {
         Ok(meta) if !meta.file_type().is_socket() => return Err(ServeError::NotASocket(path.to_owned())),
@@ -148,7 +148,7 @@ async fn bind(path: &Path, group: Option<&str>) -> Result<StdListener, ServeErro
     fresh.push(".new");
     let fresh = PathBuf::from(fresh);
     let _ = fs::remove_file(&fresh);
-    let listener = StdListener::bind(&fresh).map_err(|e| fault(path, "bind it", e))?;
+    let listener = StdListener::bind(&fresh).map_err(|e| fault(path, "bind the socket", e))?;
     let ready = || {
         listener.set_nonblocking(true)?;
         fs::set_permissions(&fresh, fs::Permissions::from_mode(0o660))?;
@@ -157,7 +157,7 @@ async fn bind(path: &Path, group: Option<&str>) -> Result<StdListener, ServeErro
     };
     if let Err(e) = ready() {
         let _ = fs::remove_file(&fresh);
-        return Err(fault(path, "set its mode and group", e));
+        return Err(fault(path, "set its file mode and group", e));
     }
     Ok(listener)
 }
@@ -168,7 +168,7 @@ async fn accept(listener: UnixListener, requests: mpsc::Sender<Asked>) {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(e) => {
-                tracing::warn!(error = %e, "control socket: accept failed");
+                tracing::warn!(error = %e, "cannot accept a connection on the control socket");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -183,7 +183,7 @@ async fn accept(listener: UnixListener, requests: mpsc::Sender<Asked>) {
         tokio::spawn(async move {
             let _slot = slot;
             if let Err(e) = client(stream, requests).await {
-                tracing::debug!(error = %e, "control client");
+                tracing::debug!(error = %e, "a connection to the control socket failed");
             }
         });
     }
@@ -194,12 +194,14 @@ async fn client(stream: UnixStream, requests: mpsc::Sender<Asked>) -> io::Result
     let mut reader = BufReader::new(reader.take(MAX_REQUEST));
     let mut text = Vec::new();
     let reply = match timeout(REQUEST_TIME, reader.read_until(b'\n', &mut text)).await {
-        Err(_) => refusal("no request came in time", "send one JSON line"),
+        Err(_) => refusal("no request arrived in time", "send the request as one line of JSON"),
         Ok(read) => {
             read?;
             match serde_json::from_slice(&text) {
                 Ok(request) => answer(request, &requests).await,
-                Err(e) => refusal(&format!("this is no request: {e}"), "use a command line of the agent's version"),
+                Err(e) => {
+                    refusal(&format!("not a valid request: {e}"), "use the keepcall command of the agent's release")
+                }
             }
         }
     };
@@ -218,8 +220,8 @@ async fn answer(request: Request, requests: &mpsc::Sender<Asked>) -> Reply {
     };
     match timeout(ANSWER_TIME, exchange).await {
         Ok(Some(reply)) => reply,
-        Ok(None) => refusal("the agent is stopping", "start it again: systemctl start keepcall"),
-        Err(_) => refusal("the agent did not answer in time", "look at its log: journalctl -u keepcall"),
+        Ok(None) => refusal("the agent is stopping", "start the agent again: systemctl start keepcall"),
+        Err(_) => refusal("the agent did not answer in time", "see the agent's log: journalctl -u keepcall"),
     }
 }
 

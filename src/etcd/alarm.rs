@@ -5,20 +5,21 @@ pub(super) fn describe(errors: &[String]) -> Option<String> {
     let found = |word: &str| errors.iter().any(|e| e.contains(word));
     if found("CORRUPT") {
         return Some(
-            "alarm CORRUPT: the data of a member differ from the others', and etcd refuses requests. Find it with `etcdctl alarm list` and \
-             `etcdctl endpoint hashkv`, remove it, add it anew with an empty data directory, then run `etcdctl alarm disarm`"
+            "alarm CORRUPT: the data of one member differ from the other members' data, and etcd refuses requests. \
+             Find the member with `etcdctl alarm list` and `etcdctl endpoint hashkv`, remove it, add it again with \
+             an empty data directory, then run `etcdctl alarm disarm`"
                 .to_owned(),
         );
     }
     if found("NOSPACE") {
         return Some(
-            "alarm NOSPACE: etcd takes no writes. Remove its old revisions (`etcdctl compact`, `etcdctl defrag`) or raise \
-             --quota-backend-bytes, then run `etcdctl alarm disarm`"
+            "alarm NOSPACE: etcd refuses all writes. Remove old revisions (`etcdctl compact`, `etcdctl defrag`) or \
+             raise --quota-backend-bytes, then run `etcdctl alarm disarm`"
                 .to_owned(),
         );
     }
     // An alarm kind of a later etcd, in its own words: \"memberID:... alarm:...\".
-    errors.iter().find(|e| e.contains("alarm:")).map(|e| format!("alarm of etcd: {e}; see `etcdctl alarm list`"))
+    errors.iter().find(|e| e.contains("alarm:")).map(|e| format!("etcd alarm: {e}; see `etcdctl alarm list`"))
 }
 
 #[cfg(test)]

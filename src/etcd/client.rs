@@ -8,13 +8,14 @@ use super::endpoint::{Access, Endpoint, EndpointHealth};
 use super::error::EtcdError;
 use super::identity::{Header, Identity};
 use super::types::{Compare, KeyValue, Lease, Op, TxnReply};
-use crate::{clock, config};
+use crate::config;
+use crate::os::clock;
+use crate::sync::Locked as _;
 use changes::Changes;
 use etcd_client::{Client, CompareOp, DeleteOptions, GetOptions, PutOptions, Txn, TxnOp, TxnOpResponse};
 use spread::Spread;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use watch::WatchEvent;
@@ -60,7 +61,7 @@ impl Etcd {
     pub fn connect(cfg: &config::Etcd) -> Result<Self, EtcdError> {
         if cfg.endpoints.is_empty() {
             return Err(EtcdError::Config(
-                "`endpoints` is empty; name at least one, as \"http://127.0.0.1:2379\"".into(),
+                "`endpoints` is empty; write at least one, like \"http://127.0.0.1:2379\"".into(),
             ));
         }
         for url in &cfg.endpoints {
@@ -99,7 +100,7 @@ impl Etcd {
     /// Otherwise a member's alarm.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        let get = |m: &Mutex<Option<String>>| m.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let get = |m: &Mutex<Option<String>>| m.locked().clone();
         let alarm = || self.0.endpoints.iter().find_map(Endpoint::alarm);
         get(&self.0.trouble).or_else(|| get(&self.0.full)).or_else(alarm)
     }

@@ -1,12 +1,14 @@
 //! One etcd member: its client, built at first use, and its state after the last call.
 
 use super::error::{EtcdError, Failure, classify};
+use crate::config;
+use crate::os::clock;
+use crate::sync::Locked as _;
 use crate::time::Time;
-use crate::{clock, config};
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 /// How long a member without an answer is tried last, unless a probe succeeds earlier.
@@ -71,7 +73,7 @@ impl Access {
             match (&cfg.cert_file, &cfg.key_file) {
                 (Some(cert), Some(key)) => tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?)),
                 (None, None) => {}
-                _ => return Err(bad("`cert_file` and `key_file` go together".into())),
+                _ => return Err(bad("`cert_file` needs `key_file`, and `key_file` needs `cert_file`".into())),
             }
             Some(tls)
         } else {
@@ -159,7 +161,7 @@ impl Endpoint {
                 }
                 other => other,
             }),
-            Err(_) => Err(Failure::NotSent(format!("no answer to the login within {:?}", access.timeout))),
+            Err(_) => Err(Failure::NotSent(format!("etcd did not answer the login within {:?}", access.timeout))),
         }
     }
 
@@ -173,7 +175,7 @@ impl Endpoint {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.locked()
     }
 
     pub(super) fn good(&self, now: Time) {
@@ -192,11 +194,11 @@ impl Endpoint {
 
     /// Sets its present alarm.
     pub(super) fn set_alarm(&self, alarm: Option<String>) {
-        let mut at = self.alarm.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut at = self.alarm.locked();
         if *at != alarm {
             match &alarm {
                 Some(alarm) => tracing::error!(endpoint = self.url, "{alarm}"),
-                None => tracing::info!(endpoint = self.url, "the alarm of etcd is over"),
+                None => tracing::info!(endpoint = self.url, "the etcd alarm is cleared"),
             }
             *at = alarm;
         }
@@ -208,11 +210,11 @@ impl Endpoint {
         if self.state().answered.is_some() {
             ""
         } else if !self.url.starts_with("https://") {
-            " (if etcd speaks TLS there, write https:// in `endpoints` and set `ca_file`)"
+            " (if this endpoint uses TLS, write https:// in `endpoints` and set `ca_file`)"
         } else if access.certified {
-            " (etcd may not accept the client certificate: check `cert_file` and `key_file`)"
+            " (etcd may have refused the client certificate: check `cert_file` and `key_file`)"
         } else {
-            " (if etcd wants client certificates, set `cert_file` and `key_file`)"
+            " (if etcd requires client certificates, set `cert_file` and `key_file`)"
         }
     }
 
@@ -228,7 +230,7 @@ impl Endpoint {
     }
 
     pub(super) fn alarm(&self) -> Option<String> {
-        self.alarm.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.alarm.locked().clone()
     }
 
     pub(super) fn health(&self) -> EndpointHealth {

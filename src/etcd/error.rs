@@ -7,10 +7,10 @@ use std::time::Duration;
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum EtcdError {
     /// The `[etcd]` section is unusable.
-    #[error("[etcd] cannot be used: {0}")]
+    #[error("cannot use the settings in [etcd]: {0}")]
     Config(String),
     /// No endpoint was reachable. A write was sent to none of them.
-    #[error("no etcd endpoint can be reached ({}); check that etcd runs and that no firewall is in between", list(.tried))]
+    #[error("cannot reach any etcd endpoint ({}); check that etcd runs and that no firewall blocks it", list(.tried))]
     Unreachable {
         /// Each endpoint with its error, in order of the attempts.
         tried: Vec<(String, String)>,
@@ -25,7 +25,8 @@ pub enum EtcdError {
     },
     /// The user lacks permission, or etcd requires a user and none is configured.
     #[error(
-        "etcd denied the request: {message}; grant the user read and write on the prefix /keepcall/ (or set `user` and `password_file` in [etcd])"
+        "etcd denied the request: {message}; grant the user read and write on the prefix /keepcall/, or set `user` \
+         and `password_file` in [etcd]"
     )]
     Denied {
         /// etcd's own words.
@@ -33,7 +34,8 @@ pub enum EtcdError {
     },
     /// The TLS connection failed.
     #[error(
-        "TLS to etcd failed at {endpoint}: {why}; check `ca_file`, `cert_file`, `key_file` and the name in the endpoint"
+        "TLS to etcd failed at {endpoint}: {why}; check `ca_file`, `cert_file`, `key_file` and the host name in the \
+         endpoint"
     )]
     Tls {
         /// The endpoint.
@@ -50,7 +52,7 @@ pub enum EtcdError {
         after: Duration,
     },
     /// Copies of a write went to several members, and none answered. The write may have been executed.
-    #[error("no etcd endpoint answered ({}); the change may or may not have been made", list(.tried))]
+    #[error("no etcd endpoint answered ({}); etcd may or may not have made the change", list(.tried))]
     Unanswered {
         /// Each endpoint with its error, in order of the attempts.
         tried: Vec<(String, String)>,
@@ -71,7 +73,7 @@ pub enum EtcdError {
     },
     /// etcd has reached its quota and rejects writes, until an operator has made room and disarmed the alarm.
     #[error(
-        "etcd refuses all writes: {message}; remove its old revisions (`etcdctl compact`, `etcdctl defrag`) or raise \
+        "etcd refuses all writes: {message}; remove old revisions (`etcdctl compact`, `etcdctl defrag`) or raise \
          --quota-backend-bytes, then run `etcdctl alarm disarm`"
     )]
     Full {
@@ -80,7 +82,7 @@ pub enum EtcdError {
     },
     /// etcd was restored or exchanged since the request. Either the former or the present etcd may have executed a
     /// write.
-    #[error("etcd is another one than before (see `keepcall status`); the request is made again")]
+    #[error("etcd was replaced or restored (see `keepcall status`); retrying the request")]
     Changed,
     /// The lease has run out or was revoked.
     #[error("etcd no longer knows lease {id:x}")]

@@ -61,12 +61,13 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OtherCluster { before, now } => {
-                write!(f, "another etcd cluster answers at its addresses (cluster {now:x}, before {before:x})")
+                write!(f, "another etcd cluster answers at the endpoints (cluster {now:x}, before {before:x})")
             }
             Self::WentBack { before, now } => {
                 write!(
                     f,
-                    "etcd went back from revision {before} to {now}: it was restored from a backup, or has lost its data"
+                    "etcd went back from revision {before} to {now}: etcd was restored from a backup, or has lost \
+                     its data"
                 )
             }
         }
@@ -151,8 +152,9 @@ impl Identity {
             }
             Some(before) => {
                 return Verdict::Stranger(format!(
-                    "it belongs to another etcd cluster ({:x}) than most endpoints ({before:x}), and is not used; take it out of `endpoints`, \
-                     or make it a member of their cluster. If the cluster is to be replaced, start more than half of the new members",
+                    "not used: this endpoint belongs to another etcd cluster ({:x}) than most endpoints \
+                     ({before:x}); remove it from `endpoints`, or make it a member of that cluster. To replace the \
+                     cluster, start more than half of the new members",
                     header.cluster
                 ));
             }
@@ -168,8 +170,9 @@ impl Identity {
                 return self.change(endpoint, header, Change::WentBack { before: self.revision, now: revision }, now);
             }
             return Verdict::Behind(format!(
-                "its data end at revision {revision}, and other members have answered with {}; it is not used. Compare them with `etcdctl \
-                 endpoint hashkv`; remove a member whose data differ, and add it anew",
+                "not used: the member's data end at revision {revision}, and other members have answered with {}; \
+                 compare the members with `etcdctl endpoint hashkv`, remove a member whose data differ, and add it \
+                 again",
                 sent.floor
             ));
         }

@@ -4,7 +4,7 @@ use super::alarm;
 use super::client::spread::Tally;
 use super::client::{Etcd, Inner, linear, local};
 use super::error::{EtcdError, Failure};
-use crate::clock;
+use crate::os::clock;
 use crate::time::Time;
 use etcd_client::Client;
 use futures::stream::{FuturesUnordered, StreamExt as _};

@@ -8,7 +8,6 @@ mod monitor;
 mod options;
 mod process;
 mod report;
-mod sys;
 
 pub use monitor::Monitor;
 pub use report::{CheckState, CheckStatus, Probe, Verdict};

@@ -4,8 +4,8 @@ use super::hysteresis::{Hysteresis, Sample};
 use super::options::Options;
 use super::process::{Attached, Target};
 use super::{CheckState, CheckStatus, Probe, Verdict};
-use crate::clock;
 use crate::config::Check;
+use crate::os::clock;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -139,7 +139,7 @@ impl Runner<'_> {
                 Some('T') => (Sample::Dead, format!("process {pid} is stopped")),
                 // A tracer stops its process for a moment at each system call: only a run of such results is a failure.
                 Some('t') => (Sample::Bad, format!("process {pid} is stopped by a debugger")),
-                Some(_) => (Sample::Good, format!("process {pid} runs")),
+                Some(_) => (Sample::Good, format!("process {pid} is running")),
             };
             let dead = sample == Sample::Dead;
             self.report(sample, detail, Duration::ZERO);

@@ -63,7 +63,7 @@ impl Options {
         let result = self.transaction(timeout, started).await;
         let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         if self.counters.ignored > 0 {
-            tracing::debug!(target = %self.target, counters = ?self.counters, "OPTIONS check");
+            tracing::debug!(target = %self.target, counters = ?self.counters, "OPTIONS probe");
         }
         match result {
             Ok((code, reason)) => {
@@ -84,9 +84,9 @@ impl Options {
         let target = self.target;
         let socket = match self.socket.take() {
             Some(socket) => socket,
-            None => open(target).await.map_err(|e| format!("no socket towards {target}: {e}"))?,
+            None => open(target).await.map_err(|e| format!("cannot open a socket to {target}: {e}"))?,
         };
-        let local = socket.local_addr().map_err(|e| format!("no socket towards {target}: {e}"))?;
+        let local = socket.local_addr().map_err(|e| format!("cannot open a socket to {target}: {e}"))?;
         // CSeq numbers stay below 2^31 (RFC 3261 section 8.1.1.5); after that many probes they start again at one.
         self.cseq = if self.cseq >= i32::MAX as u32 { 1 } else { self.cseq + 1 };
         let branch = format!("z9hG4bK{}", token());
@@ -220,7 +220,7 @@ fn token() -> String {
     let mut bytes = [0; 8];
     if getrandom::fill(&mut bytes).is_err() {
         // This fails only in a kernel without its random device; the clock still makes the token unique on this host.
-        bytes = crate::clock::now().as_nanos().to_be_bytes();
+        bytes = crate::os::clock::now().as_nanos().to_be_bytes();
     }
     bytes.iter().fold(String::with_capacity(16), |mut s, b| {
         let _ = write!(s, "{b:02x}");

@@ -1,13 +1,16 @@
 //! Watches the server's process. A pidfd reports its death at once; `/proc` reports states that are as bad as death
 //! (stopped, or a zombie that nobody has reaped).
 
-use super::sys::{pidfd_open, watch};
 use crate::config::Process;
+use crate::os::pidfd::pidfd_open;
+use crate::os::process::{Stat, comm, processes, stat};
+use crate::os::readiness::watch;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// Mount points of control groups: v2, then the places that systemd uses on v1 and hybrid hosts.
@@ -34,30 +37,24 @@ pub(super) enum Target {
 /// Why there is no process to watch, in words for the status.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Gone {
-    #[error("no pidfile {0}")]
+    #[error("the pidfile {0} does not exist")]
     NoPidfile(PathBuf),
     #[error("cannot read the pidfile {0}: {1}")]
     Unreadable(PathBuf, io::Error),
-    #[error("the pidfile {0} holds no process number")]
+    #[error("the pidfile {0} contains no process id")]
     NoNumber(PathBuf),
-    #[error("no process {0} (from {1})")]
+    #[error("process {0} (from {1}) does not exist")]
     Stale(i32, PathBuf),
-    #[error("no process named {0:?}")]
+    #[error("no process has the name {0:?}")]
     NoName(String),
     #[error("unit {0} has no process")]
     NoUnit(String),
-    #[error("systemd does not run here, so there is no unit {0}: watch by pidfile or name instead")]
+    #[error(
+        "systemd does not run on this host, so unit {0} cannot be watched: use `pidfile` or `name` instead of `unit`"
+    )]
     NoSystemd(String),
-    #[error("process {0} cannot be watched: {1}")]
+    #[error("cannot watch process {0}: {1}")]
     NoWatch(i32, io::Error),
-}
-
-/// Fields of `/proc/PID/stat`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stat {
-    pub(super) state: char,
-    parent: i32,
-    started: u64,
 }
 
 /// A watched process.
@@ -103,7 +100,7 @@ impl Target {
             .filter(|_| self.is(pid))
             .ok_or_else(|| Gone::NoWatch(pid, io::ErrorKind::NotFound.into()))?
             .started;
-        let fd = watch(fd).map_err(|e| Gone::NoWatch(pid, e))?;
+        let fd = watch(fd, Interest::READABLE).map_err(|e| Gone::NoWatch(pid, e))?;
         Ok(Attached { pid, started, fd })
     }
 
@@ -143,7 +140,7 @@ fn pidfile(path: &Path) -> Result<String, Gone> {
     use io::Read as _;
     let read = || {
         if !fs::metadata(path)?.is_file() {
-            return Err(io::Error::other("it is no regular file"));
+            return Err(io::Error::other("not a regular file"));
         }
         let mut text = String::new();
         fs::File::open(path)?.take(MAX_PIDFILE).read_to_string(&mut text)?;
@@ -153,31 +150,6 @@ fn pidfile(path: &Path) -> Result<String, Gone> {
         io::ErrorKind::NotFound => Gone::NoPidfile(path.to_owned()),
         _ => Gone::Unreadable(path.to_owned(), e),
     })
-}
-
-fn processes() -> impl Iterator<Item = i32> {
-    fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok())
-}
-
-fn comm(pid: i32) -> Option<String> {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-    Some(name.strip_suffix('\n').unwrap_or(&name).to_owned())
-}
-
-pub(super) fn stat(pid: i32) -> Option<Stat> {
-    let line = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    parse_stat(&String::from_utf8_lossy(&line))
-}
-
-/// Fields 3 (state), 4 (parent) and 22 (start, in ticks since boot) of proc(5). The name before them may hold spaces
-/// and parentheses, so the count starts at the last parenthesis.
-fn parse_stat(line: &str) -> Option<Stat> {
-    let fields = line.rsplit_once(')')?.1;
-    let mut fields = fields.split_ascii_whitespace();
-    let state = fields.next()?.chars().next()?;
-    let parent = fields.next()?.parse().ok()?;
-    let started = fields.nth(17)?.parse().ok()?;
-    Some(Stat { state, parent, started })
 }
 
 /// The oldest process without a parent in the set. Zombies count only if there is nothing else.

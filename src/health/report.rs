@@ -82,7 +82,7 @@ impl Verdict {
         } else if !waiting.is_empty() {
             format!("waiting for the first results of {}", waiting.join(", "))
         } else if !minor.is_empty() {
-            format!("good, but (not fatal) {}", minor.join("; "))
+            format!("good; failed, but not fatal: {}", minor.join("; "))
         } else if checks.is_empty() {
             "no checks".to_owned()
         } else {

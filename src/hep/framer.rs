@@ -7,10 +7,10 @@ use super::{HEADER, MAGIC, u16_at};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// The stream does not begin with `HEP3`. Versions 1 and 2 have no length, so no stream can carry them.
-    #[error("it is not HEP version 3, which alone can be sent over TCP")]
+    #[error("the sender does not speak HEP version 3, the only version over TCP")]
     NotHep3,
     /// The length is smaller than its own header.
-    #[error("a packet says it has {0} bytes, which is less than its header")]
+    #[error("a packet gives a length of {0} bytes, less than the header")]
     Length(usize),
 }
 

@@ -93,29 +93,30 @@ pub struct Reported {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The sender's address is not permitted.
-    #[error("{0} may not send here; if it is the server, name it in `from` of [instance.sip.hep]")]
+    #[error("{0} may not send HEP here; if {0} is the server, add the address to `from` of [instance.sip.hep]")]
     Source(IpAddr),
     /// Versions 1 and 2 cannot carry a key.
-    #[error("{0} sends HEP version {1}, which cannot carry the key of `key_file`; let it send version 3")]
+    #[error("{0} sends HEP version {1}, which cannot carry the key of `key_file`; set version 3 in the server")]
     Version(IpAddr, u8),
     /// The packet has no key.
     #[error(
-        "{0} shows no key, and `key_file` asks for one; set it in the server, or remove `key_file` and name senders in `from`"
+        "{0} sends no key, and `key_file` asks for one; set the key in the server, or remove `key_file` and name \
+         senders in `from`"
     )]
     NoKey(IpAddr),
     /// The packet has the wrong key.
-    #[error("{0} shows a key that is not the one of `key_file`")]
+    #[error("{0} sends another key than `key_file` holds; set the key of `key_file` in the server")]
     WrongKey(IpAddr),
     /// Not HEP.
-    #[error("{0} sends what cannot be read: {1}")]
+    #[error("{0} sends packets that keepcall cannot read: {1}")]
     Malformed(IpAddr, HepError),
     /// The SIP message is truncated.
-    #[error("{0} sends SIP messages that are cut short; raise the size that it reports at most")]
+    #[error("{0} truncates the SIP messages that it reports; raise the size limit for reports in the server")]
     Cut(IpAddr),
     /// Neither end is the server.
     #[error(
-        "{0} reports SIP between {1} and {2}, of which neither is a virtual address; if one of them is the server, name it in \
-         `server` of [instance.sip.hep]"
+        "{0} reports SIP between {1} and {2}, and neither is a virtual address; if one of them is the server, name \
+         that address in `server` of [instance.sip.hep]"
     )]
     Elsewhere(IpAddr, IpAddr, IpAddr),
 }

@@ -2,12 +2,13 @@
 
 use super::intake::{Counters, Intake, Reported, Rules, Taken};
 use super::{Framer, Reorder, idle_timeout::IdleTimeout};
-use crate::clock;
 use crate::config::{Carrier, HepAddress};
+use crate::os::{clock, datagram, interface};
+use crate::sync::Locked as _;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -49,7 +50,7 @@ struct Shared {
 impl Shared {
     fn intake(&self) -> MutexGuard<'_, Intake> {
         // The intake holds counters and rules, which no panic leaves half changed.
-        self.intake.lock().unwrap_or_else(PoisonError::into_inner)
+        self.intake.locked()
     }
 
     /// The report in a packet, and whether its sender may continue.
@@ -60,9 +61,9 @@ impl Shared {
             Taken::PassedOver => (None, true),
             Taken::Refused { why, tell } => {
                 if tell {
-                    warn!(instance = self.instance, "HEP is not taken in: {why}");
+                    warn!(instance = self.instance, "ignoring HEP: {why}");
                 } else {
-                    debug!(instance = self.instance, "HEP is not taken in: {why}");
+                    debug!(instance = self.instance, "ignoring HEP: {why}");
                 }
                 (None, !why.is_stranger())
             }
@@ -184,13 +185,7 @@ impl Listener {
 /// This host's current addresses, loopback included. A server on it may report any of them as its own.
 #[must_use]
 pub fn own_addresses() -> Vec<IpAddr> {
-    let all = nix::ifaddrs::getifaddrs().map(Iterator::collect::<Vec<_>>).unwrap_or_default();
-    let stored = all.iter().filter_map(|i| i.address.as_ref());
-    let mut out: Vec<IpAddr> = stored
-        .filter_map(|a| {
-            a.as_sockaddr_in().map(|v4| v4.ip().into()).or_else(|| a.as_sockaddr_in6().map(|v6| v6.ip().into()))
-        })
-        .collect();
+    let mut out = interface::addresses().unwrap_or_default();
     out.sort();
     out.dedup();
     out
@@ -221,7 +216,7 @@ fn udp(address: SocketAddr) -> io::Result<Socket> {
     let socket = bound(address, Type::DGRAM, Protocol::UDP)?;
     // As much as the host allows. Overflows of a smaller buffer are counted.
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
-    datagrams::count_drops(&socket);
+    datagram::count_drops(&socket);
     Ok(socket)
 }
 
@@ -238,7 +233,7 @@ async fn accept(socket: TcpListener, shared: Arc<Shared>, tx: mpsc::Sender<Repor
             accepted = socket.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(e) => {
-                    debug!(instance = shared.instance, "a HEP connection was not accepted: {e}");
+                    debug!(instance = shared.instance, "cannot accept a HEP connection: {e}");
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 }
@@ -248,13 +243,13 @@ async fn accept(socket: TcpListener, shared: Arc<Shared>, tx: mpsc::Sender<Repor
         let admitted = shared.intake().admit(peer.ip(), clock::now());
         if let Err((why, tell)) = admitted {
             if tell {
-                warn!(instance = shared.instance, "a HEP connection is refused: {why}");
+                warn!(instance = shared.instance, "refusing a HEP connection: {why}");
             }
             continue;
         }
         if connections.len() >= MAX_CONNECTIONS {
             shared.intake().counters.refused += 1;
-            debug!(instance = shared.instance, %peer, "a HEP connection is refused: there are {MAX_CONNECTIONS}");
+            debug!(instance = shared.instance, %peer, "refusing a HEP connection: {MAX_CONNECTIONS} are open");
             continue;
         }
         connections.spawn(connection(stream, peer, Arc::clone(&shared), tx.clone()));
@@ -277,7 +272,7 @@ async fn connection(mut stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>
                 return;
             }
             Err(_) => {
-                debug!(instance = shared.instance, %peer, "a HEP connection sent no packet for too long: closed");
+                debug!(instance = shared.instance, %peer, "closing a HEP connection: no packet for too long");
                 return;
             }
         };
@@ -300,7 +295,7 @@ async fn connection(mut stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>
                 Ok(None) => break,
                 Err(e) => {
                     shared.intake().counters.malformed += 1;
-                    debug!(instance = shared.instance, %peer, "a HEP connection is closed: {e}");
+                    debug!(instance = shared.instance, %peer, "closing a HEP connection: {e}");
                     return;
                 }
             }

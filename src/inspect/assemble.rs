@@ -345,28 +345,29 @@ fn measure(media: &mut [Media], mut found: Vec<(Place, Rtp)>) {
 fn recovery(o: &Observer, call: &Call, kept: Option<&Stored>) -> Recovery {
     let server = o.roles.vips.first().map_or_else(|| "the server".to_owned(), |ip| format!("the server {ip}"));
     if !call.through_server {
-        return Recovery::no(format!("it does not pass {server}"));
+        return Recovery::no(format!("the call does not pass {server}"));
     }
     match call.state {
         State::Up | State::Ended => {}
-        State::Calling | State::Ringing => return Recovery::no("it is not answered yet: only answered calls are kept"),
+        State::Calling | State::Ringing => {
+            return Recovery::no("nobody has answered the call yet: keepcall recovers only answered calls");
+        }
         State::Cancelled | State::Redirected | State::Failed | State::Unanswered => {
-            return Recovery::no("it was never answered: only answered calls are kept");
+            return Recovery::no("nobody answered the call: keepcall recovers only answered calls");
         }
     }
     match kept.filter(|s| s.main) {
         Some(s) => {
             let mut r = s.recovery.clone();
-            if call.legs.iter().any(|l| l.missing.iter().any(|m| m.starts_with("the capture kept"))) {
-                r.why =
-                    format!("{} (the capture kept only the beginning of some messages, so this may be wrong)", r.why);
+            if call.legs.iter().any(|l| l.missing.iter().any(|m| m.starts_with("the capture truncated"))) {
+                r.why = format!("{} (the capture truncated some messages, so this may be wrong)", r.why);
             }
             r
         }
-        None if call.partial => {
-            Recovery::no("its start is not in the file, and nothing after it was enough to learn the dialog")
-        }
-        None => Recovery::no("its dialog was not learnt"),
+        None if call.partial => Recovery::no(
+            "the start of the call is not in the file, and the later messages do not show the whole dialog",
+        ),
+        None => Recovery::no("keepcall did not learn the dialog"),
     }
 }
 
@@ -385,9 +386,9 @@ fn notes(call: &Call) -> Vec<String> {
                 && let (Some(source), Some(told)) = (r.source, m.remote.as_ref().and_then(|d| d.address))
             {
                 notes.push(if source.ip() == told {
-                    format!("{who} sends its RTP from {source}, another port than it listens on")
+                    format!("{who} sends RTP from {source}, another port than the one in its SDP")
                 } else {
-                    format!("{who} is behind a NAT: its RTP comes from {source}, and its description says {told}")
+                    format!("{who} is behind a NAT: RTP comes from {source}, and the SDP says {told}")
                 });
             }
         }
@@ -395,11 +396,13 @@ fn notes(call: &Call) -> Vec<String> {
             && let Some(ip) = contact_ip(&leg.remote_target).filter(|ip| *ip != leg.remote_addr.ip())
             && leg.route_set.is_empty()
         {
-            notes.push(format!("{who} gives {ip} as its Contact: it is behind a NAT"));
+            notes.push(format!("{who} is behind a NAT: the Contact says {ip}"));
         }
     }
     if call.recovery.audio == Audio::Elsewhere {
-        notes.push("if the address that the audio goes by is the server's too, name it with --vip".to_owned());
+        notes.push(
+            "if the address that the audio passes belongs to the server too, name that address with --vip".to_owned(),
+        );
     }
     notes.dedup();
     notes

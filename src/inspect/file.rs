@@ -92,7 +92,7 @@ pub(super) fn read(path: &Path, file: std::fs::File, each: Each<'_>) -> Result<R
         Stop::End { inside: false } => return Ok(input.read),
         Stop::End { inside: true } => format!("the file ends inside the record after frame {n}"),
         Stop::Damaged(why) => format!("the record after frame {n} is damaged: {why}"),
-        Stop::Io(e) => format!("reading failed after frame {n}: {e}"),
+        Stop::Io(e) => format!("cannot read the file after frame {n}: {e}"),
     };
     if input.read.frames == 0 && !input.has_header() {
         return Err(InspectError::Header { path: path.to_owned(), why });
@@ -228,7 +228,7 @@ impl Input<'_> {
             let field = |n: usize| word(&head, n * 4, kind.big).unwrap_or(0);
             let (seconds, fraction, length, original) = (field(0), field(1), u64::from(field(2)), u64::from(field(3)));
             if length > MAX_RECORD {
-                return Err(Stop::Damaged("its length is absurd"));
+                return Err(Stop::Damaged("the length is impossible"));
             }
             self.take(length)?;
             let at = u64::from(seconds) * 1_000_000_000 + u64::from(fraction) * kind.nanos;
@@ -257,7 +257,7 @@ impl Input<'_> {
                 big = match self.next::<4>().map_err(inside)? {
                     [0x1a, 0x2b, 0x3c, 0x4d] => true,
                     [0x4d, 0x3c, 0x2b, 0x1a] => false,
-                    _ => return Err(Stop::Damaged("the section has no byte order")),
+                    _ => return Err(Stop::Damaged("the section does not give a byte order")),
                 };
                 interfaces.clear();
                 done = 12;
@@ -265,7 +265,7 @@ impl Input<'_> {
             let kind = word(&kind, 0, big).unwrap_or(0);
             let length = u64::from(word(&length, 0, big).unwrap_or(0));
             if length < done + 4 || length > MAX_RECORD {
-                return Err(Stop::Damaged("a block's length is absurd"));
+                return Err(Stop::Damaged("the length of a block is impossible"));
             }
             // The length is repeated at the end, for backward readers only. Blocks are padded to four bytes.
             self.take((length - done).next_multiple_of(4))?;

@@ -15,24 +15,24 @@ pub(super) fn of_takeover(call: &Call, vips: &[IpAddr]) -> Recovery {
     let signalling = if fate == Fate::Reinvited { Signalling::ReInvite } else { Signalling::No };
     let (audio, of_audio) = match (fate, way) {
         (Fate::SingleLeg | Fate::Silent(_), _) => (Audio::No, String::new()),
-        (Fate::Reinvited, _) if !flows.is_empty() => (Audio::Relayed, "the audio is relayed".to_owned()),
+        (Fate::Reinvited, _) if !flows.is_empty() => (Audio::Relayed, "the relay forwards the audio".to_owned()),
         (Fate::Reinvited, _) if !paths.refused.is_empty() => (Audio::No, String::new()),
         (_, Way::Direct) => {
-            (Audio::Direct, "the audio goes from phone to phone and does not depend on the server".to_owned())
+            (Audio::Direct, "the audio goes from phone to phone and does not need the server".to_owned())
         }
         (_, Way::Elsewhere(at)) => {
-            (Audio::Elsewhere, format!("the audio goes by {at}, which is neither a phone's nor the server's address"))
+            (Audio::Elsewhere, format!("the audio passes {at}, which is the address of neither a phone nor the server"))
         }
-        (Fate::Reinvited, _) => (Audio::No, "no audio was agreed that could be relayed".to_owned()),
+        (Fate::Reinvited, _) => (Audio::No, "the parties agreed on no audio that the relay could forward".to_owned()),
         (Fate::PartialDialog | Fate::NotUdp, _) => (Audio::No, "the audio stops".to_owned()),
     };
     let of_signalling = match fate {
         Fate::Reinvited => "both parties get a re-INVITE".to_owned(),
-        Fate::PartialDialog => "a leg is incompletely known, so that nothing true can be said in it".to_owned(),
-        Fate::NotUdp => "a leg is not over UDP, and only UDP can be sent from the server's port".to_owned(),
+        Fate::PartialDialog => "a leg has gaps, so keepcall cannot send a correct re-INVITE or BYE".to_owned(),
+        Fate::NotUdp => "a leg does not use UDP, and keepcall can send only UDP from the server's port".to_owned(),
         Fate::SingleLeg => {
-            "no second leg is known for certain: the server itself is the other party, or which leg is the other is in doubt; \
-             the party gets BYE"
+            "keepcall knows only one leg of the call: the server itself is the other party, or the second leg is in \
+             doubt; the party gets BYE"
                 .to_owned()
         }
         Fate::Silent(why) => format!("{why}; both parties get BYE"),

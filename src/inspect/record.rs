@@ -1,9 +1,10 @@
 //! Course of one leg from its messages: parties, times, answers. Pure. The SIP rules of a leg (tags, route set, CSeq,
 //! descriptions) belong to the tracker.
 
+mod blank;
 mod described;
 
-use super::report::{End, Hold, Leg, Party, Side, State};
+use super::report::{End, Leg, Party, Side, State};
 use crate::sip::Transport;
 use crate::sip::body::{self, description};
 use crate::sip::message::{Message, Method, Name};
@@ -213,7 +214,7 @@ impl Record {
     pub(super) fn lost_to_fork(&mut self, at: Time) {
         self.cancelled = true;
         self.ended.get_or_insert(at);
-        self.how.get_or_insert_with(|| "another branch of the fork was answered".to_owned());
+        self.how.get_or_insert_with(|| "another branch of the fork answered".to_owned());
     }
 
     pub(super) fn near_tag(&self) -> &[u8] {
@@ -400,62 +401,31 @@ impl Record {
             missing.push("the start of the dialog is not in the file".to_owned());
         }
         if self.cut {
-            missing.push("the capture kept only the beginning of some of its messages".to_owned());
+            missing.push("the capture truncated some messages of the leg".to_owned());
         }
-        let blank = || Leg {
+        let unlearnt = || Leg {
             call_id: text(&self.call_id),
-            direction: self.side,
-            through_server,
-            state,
-            partial: false,
-            missing: Vec::new(),
             local: self.local.clone(),
             remote: self.remote.clone(),
             local_tag: text(&self.local_tag),
             remote_tag: text(&self.remote_tag),
-            request_uri: self.request_uri.clone(),
-            transport: self.transport,
-            local_addr: self.local_addr,
-            remote_addr: self.remote_addr,
-            also_seen: Vec::new(),
-            started_ms: super::ms(self.started),
-            ringing_ms: None,
-            answered_ms: None,
-            ended_ms: None,
-            code: None,
-            reason: None,
-            retried: Vec::new(),
-            ended_by: None,
-            ended_how: None,
             local_cseq: self.local_cseq,
             remote_cseq: self.remote_cseq,
-            route_set: Vec::new(),
-            remote_target: String::new(),
-            local_target: String::new(),
-            session_timer: None,
-            hold: Hold::None,
-            allow: String::new(),
-            supported: String::new(),
-            user_agent: None,
-            messages: 0,
-            reinvites: 0,
-            refers: Vec::new(),
-            replaces: None,
-            media: Vec::new(),
+            ..Leg::blank(self.side, self.transport, self.local_addr, self.remote_addr)
         };
-        let mut leg = learnt.map_or_else(blank, |l| l.leg.clone());
+        let mut leg = learnt.map_or_else(unlearnt, |l| l.leg.clone());
         if let Some(l) = learnt.filter(|_| self.answered.is_some() || state == State::Up) {
             if l.partial && missing.is_empty() {
                 missing.push(if leg.remote_target.is_empty() {
-                    "the other side gave no Contact".to_owned()
+                    "the remote side gave no Contact".to_owned()
                 } else if leg.remote_tag.is_empty() || leg.local_tag.is_empty() {
                     "a tag is missing".to_owned()
                 } else {
-                    "a session description or a route set could not be read".to_owned()
+                    "keepcall could not read a session description or the route set".to_owned()
                 });
             }
         } else if learnt.is_none() && missing.is_empty() {
-            missing.push("it was not learnt: see the counters".to_owned());
+            missing.push("keepcall did not learn the leg: see the counters".to_owned());
         }
         leg.partial = !missing.is_empty();
         leg.missing = missing;

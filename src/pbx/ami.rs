@@ -7,7 +7,8 @@
 //! less than an event for every step of every dial plan.
 
 use super::blocks::{Block, Inbox};
-use super::{Dialect, Refusal};
+use super::questions::{ANSWER, Questions};
+use super::{Dialect, MAX_CHANNELS, Refusal};
 use crate::pbx::bridges::{self, BridgeKind, Fact};
 use crate::time::Time;
 use md5::{Digest as _, Md5};
@@ -15,20 +16,14 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// Answer time-out. Asterisk answers within milliseconds, and a stuck manager session is reopened.
-const ANSWER: Duration = Duration::from_secs(10);
 /// Silence before a ping.
 const IDLE: Duration = Duration::from_secs(10);
-/// Most open queries. Asterisk handles one after the other, so more would only wait there.
-const WINDOW: usize = 16;
-/// Most followed channels, and most waiting queries. Channels beyond it stay unknown.
-const MAX_CHANNELS: usize = 200_000;
 /// Delays before a channel outside of bridges is queried for its application. Most channels join a party before the
 /// first.
 const LOOK: [Duration; 4] =
     [Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(10), Duration::from_secs(30)];
 /// Advice to the operator if a permission is missing.
-const GRANT: &str = "give the user in manager.conf `read = call` and `write = reporting`";
+const GRANT: &str = "set `read = call` and `write = reporting` for the user in manager.conf";
 
 /// Progress of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,10 +69,8 @@ pub struct Ami {
     inbox: Inbox,
     out: VecDeque<Vec<u8>>,
     facts: VecDeque<Fact>,
-    next_id: u64,
-    /// Open queries by ActionID, with their deadline.
-    asked: HashMap<u64, (Ask, Time)>,
-    waiting: VecDeque<Ask>,
+    /// The number of each is its ActionID.
+    questions: Questions<Ask>,
     /// By Uniqueid.
     channels: HashMap<String, Channel>,
     /// Uniqueid by name.
@@ -97,9 +90,7 @@ impl Ami {
             inbox: Inbox::default(),
             out: VecDeque::new(),
             facts: VecDeque::new(),
-            next_id: 0,
-            asked: HashMap::new(),
-            waiting: VecDeque::new(),
+            questions: Questions::new(),
             channels: HashMap::new(),
             names: HashMap::new(),
             looks: BTreeSet::new(),
@@ -108,12 +99,7 @@ impl Ami {
     }
 
     fn ask(&mut self, ask: Ask, now: Time) {
-        if self.asked.len() >= WINDOW {
-            if self.waiting.len() < MAX_CHANNELS {
-                self.waiting.push_back(ask);
-            }
-            return;
-        }
+        let Some(ask) = self.questions.admits(ask) else { return };
         let action: &[(&str, &str)] = match &ask {
             Ask::Challenge => &[("Action", "Challenge"), ("AuthType", "MD5")],
             Ask::Login => &[],
@@ -130,25 +116,23 @@ impl Ami {
     }
 
     fn send(&mut self, lines: &[(&str, &str)], ask: Ask, now: Time) {
-        self.next_id += 1;
+        let id = self.questions.open(ask, now);
         let mut text = String::new();
         for (name, value) in lines {
             // A line break in a value would start a header or an action of its own.
             let value: String = value.chars().filter(|c| !c.is_control()).collect();
             let _ = write!(text, "{name}: {value}\r\n");
         }
-        let _ = write!(text, "ActionID: {}\r\n\r\n", self.next_id);
+        let _ = write!(text, "ActionID: {id}\r\n\r\n");
         self.out.push_back(text.into_bytes());
-        self.asked.insert(self.next_id, (ask, now + ANSWER));
     }
 
     fn block(&mut self, b: &Block, now: Time) -> Result<(), Refusal> {
         let id: Option<u64> = b.get("ActionID").and_then(|id| id.parse().ok());
         if let Some(response) = b.get("Response") {
-            let Some((ask, _)) = id.and_then(|id| self.asked.remove(&id)) else { return Ok(()) };
+            let Some(ask) = id.and_then(|id| self.questions.answered(id)) else { return Ok(()) };
             self.response(ask, response.eq_ignore_ascii_case("Success"), b, now)?;
-            while self.asked.len() < WINDOW {
-                let Some(next) = self.waiting.pop_front() else { break };
+            while let Some(next) = self.questions.next_waiting() {
                 self.ask(next, now);
             }
         } else if let Some(event) = b.get("Event") {
@@ -389,7 +373,7 @@ impl Ami {
         if self.stage != Stage::Listing(0) {
             return;
         }
-        if !self.asked.values().map(|(ask, _)| ask).chain(&self.waiting).any(|ask| matches!(ask, Ask::Dialog(..))) {
+        if !self.questions.unanswered().any(|ask| matches!(ask, Ask::Dialog(..))) {
             self.stage = Stage::Ready;
             self.facts.push_back(Fact::Complete);
         }
@@ -416,12 +400,12 @@ impl Dialect for Ami {
 
     fn handle_timeout(&mut self, now: Time) -> Result<(), Refusal> {
         // The list of very many channels may take longer than an answer, but not in silence.
-        let late = self.asked.values().any(|(_, by)| *by <= now);
+        let late = self.questions.is_late(now);
         if (late || self.stage != Stage::Ready) && now >= self.heard + ANSWER {
             return Err(Refusal::Silent);
         }
         if late {
-            self.asked.retain(|_, (_, by)| *by > now);
+            self.questions.give_up_late(now);
             self.complete();
         }
         if self.stage != Stage::Ready {
@@ -437,18 +421,17 @@ impl Dialect for Ami {
             let name = c.name.clone();
             self.ask(Ask::Runs(id, name), now);
         }
-        if now >= self.heard + IDLE && self.asked.is_empty() {
+        if now >= self.heard + IDLE && self.questions.is_idle() {
             self.ask(Ask::Ping, now);
         }
         Ok(())
     }
 
     fn next_deadline(&self) -> Time {
-        let silence = if self.stage == Stage::Ready && self.asked.is_empty() { IDLE } else { ANSWER };
-        let answers = self.asked.values().map(|(_, by)| *by);
+        let silence = if self.stage == Stage::Ready && self.questions.is_idle() { IDLE } else { ANSWER };
         let looks = self.looks.first().map(|(at, _)| *at).filter(|_| self.stage == Stage::Ready);
         let heard = self.heard + silence;
-        answers.chain(looks).fold(heard, Time::min)
+        self.questions.deadline().into_iter().chain(looks).fold(heard, Time::min)
     }
 
     fn poll_send(&mut self) -> Option<Vec<u8>> {

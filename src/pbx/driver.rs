@@ -3,12 +3,13 @@
 use super::ami::Ami;
 use super::esl::Esl;
 use super::{Dialect, Refusal};
-use crate::clock;
+use crate::os::clock;
 use crate::pbx::bridges::Fact;
+use crate::sync::Locked as _;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -114,7 +115,7 @@ impl Server {
     /// Current state of the connection.
     #[must_use]
     pub fn status(&self) -> ServerStatus {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.status.locked().clone()
     }
 }
 
@@ -137,7 +138,7 @@ enum Failure {
     Closed,
     #[error(transparent)]
     Refused(#[from] Refusal),
-    #[error("nobody wants to know any more")]
+    #[error("the reports are no longer needed")]
     Unwanted,
 }
 
@@ -167,7 +168,7 @@ impl Keeper {
             }
             if self.reported.as_ref() != Some(&failure) {
                 let (protocol, address) = (self.login.protocol(), self.login.address());
-                warn!(protocol, %address, "the server does not tell of its bridges; calls are paired by evidence: {failure}");
+                warn!(protocol, %address, "no bridge reports from the server; pairing calls by evidence: {failure}");
                 self.reported = Some(failure);
             }
             sleep(pause).await;
@@ -196,7 +197,7 @@ impl Keeper {
             }
             if dialect.is_ready() && !self.set(true, None) {
                 let (protocol, address) = (self.login.protocol(), self.login.address());
-                info!(protocol, %address, "the server tells of its bridges");
+                info!(protocol, %address, "the server reports bridges");
                 self.reported = None;
             }
             tokio::select! {
@@ -226,7 +227,7 @@ impl Keeper {
 
     /// Records the state of the connection. Returns the previous one.
     fn set(&self, connected: bool, error: Option<String>) -> bool {
-        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut status = self.status.locked();
         let was = std::mem::replace(&mut status.connected, connected);
         if was != connected {
             status.since_ms = clock::unix_ms();

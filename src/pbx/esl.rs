@@ -6,7 +6,8 @@
 //! newer event.
 
 use super::blocks::{Block, Inbox};
-use super::{Dialect, Refusal};
+use super::questions::{ANSWER, Questions};
+use super::{Dialect, MAX_CHANNELS, Refusal};
 use crate::pbx::ConnectedKind;
 use crate::pbx::ConnectedTo;
 use crate::pbx::bridges::{self, BridgeKind, Fact};
@@ -15,14 +16,8 @@ use serde::Deserialize;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-/// Answer time-out.
-const ANSWER: Duration = Duration::from_secs(10);
 /// Silence before a ping.
 const IDLE: Duration = Duration::from_secs(10);
-/// Most open commands: FreeSWITCH handles one after the other.
-const WINDOW: usize = 16;
-/// Most followed channels, and most waiting commands. Channels beyond it stay unknown.
-const MAX_CHANNELS: usize = 200_000;
 /// CUSTOM comes last, because its subclasses follow it.
 const SUBSCRIBE: &str = "event plain CHANNEL_CREATE CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_ANSWER CHANNEL_BRIDGE \
     CHANNEL_UNBRIDGE CHANNEL_EXECUTE CHANNEL_EXECUTE_COMPLETE CHANNEL_PARK CHANNEL_UNPARK CHANNEL_UUID \
@@ -68,8 +63,7 @@ pub struct Esl {
     head: Option<Block>,
     out: VecDeque<Vec<u8>>,
     facts: VecDeque<Fact>,
-    asked: VecDeque<(Ask, Time)>,
-    waiting: VecDeque<Ask>,
+    questions: Questions<Ask>,
     channels: HashMap<String, Channel>,
     /// Channels whose place or application an event changed, or that ended, since the lists were requested.
     touched: HashSet<String>,
@@ -108,8 +102,7 @@ impl Esl {
             head: None,
             out: VecDeque::new(),
             facts: VecDeque::new(),
-            asked: VecDeque::new(),
-            waiting: VecDeque::new(),
+            questions: Questions::new(),
             channels: HashMap::new(),
             touched: HashSet::new(),
             heard: now,
@@ -117,12 +110,7 @@ impl Esl {
     }
 
     fn ask(&mut self, ask: Ask, now: Time) {
-        if self.asked.len() >= WINDOW {
-            if self.waiting.len() < MAX_CHANNELS {
-                self.waiting.push_back(ask);
-            }
-            return;
-        }
+        let Some(ask) = self.questions.admits(ask) else { return };
         let command = match &ask {
             // A line break would start a command of its own.
             Ask::Auth => format!("auth {}", self.password.replace(char::is_control, "")),
@@ -133,7 +121,7 @@ impl Esl {
             Ask::Ping => "api uptime".to_owned(),
         };
         self.out.push_back(format!("{command}\n\n").into_bytes());
-        self.asked.push_back((ask, now + ANSWER));
+        self.questions.open(ask, now);
     }
 
     fn message(&mut self, head: &Block, body: &[u8], now: Time) -> Result<(), Refusal> {
@@ -157,7 +145,7 @@ impl Esl {
     }
 
     fn answer(&mut self, text: &str, now: Time) -> Result<(), Refusal> {
-        let Some((ask, _)) = self.asked.pop_front() else { return Ok(()) };
+        let Some(ask) = self.questions.oldest_answered() else { return Ok(()) };
         let text = text.trim();
         match ask {
             Ask::Auth if text.starts_with("+OK") => {
@@ -194,8 +182,7 @@ impl Esl {
             }
             Ask::Ping => {}
         }
-        while self.asked.len() < WINDOW {
-            let Some(next) = self.waiting.pop_front() else { break };
+        while let Some(next) = self.questions.next_waiting() {
             self.ask(next, now);
         }
         Ok(())
@@ -334,7 +321,7 @@ impl Esl {
         if self.stage != Stage::Listing(0) {
             return;
         }
-        if !self.asked.iter().map(|(ask, _)| ask).chain(&self.waiting).any(|ask| matches!(ask, Ask::Dialog(_))) {
+        if !self.questions.unanswered().any(|ask| matches!(ask, Ask::Dialog(_))) {
             self.stage = Stage::Ready;
             self.touched = HashSet::new();
             self.facts.push_back(Fact::Complete);
@@ -370,22 +357,19 @@ impl Dialect for Esl {
     }
 
     fn handle_timeout(&mut self, now: Time) -> Result<(), Refusal> {
-        let late = self.asked.front().is_some_and(|(_, by)| *by <= now);
+        let late = self.questions.is_late(now);
         // Answers have an order, so one late answer blocks all others, whatever else arrives.
         if late || self.stage != Stage::Ready && now >= self.heard + ANSWER {
             return Err(Refusal::Silent);
         }
-        if self.stage == Stage::Ready && now >= self.heard + IDLE && self.asked.is_empty() {
+        if self.stage == Stage::Ready && now >= self.heard + IDLE && self.questions.is_idle() {
             self.ask(Ask::Ping, now);
         }
         Ok(())
     }
 
     fn next_deadline(&self) -> Time {
-        match self.asked.front() {
-            Some((_, by)) => *by,
-            None => self.heard + IDLE.min(ANSWER),
-        }
+        self.questions.deadline().unwrap_or(self.heard + IDLE.min(ANSWER))
     }
 
     fn poll_send(&mut self) -> Option<Vec<u8>> {

@@ -8,23 +8,27 @@ pub mod bridges;
 mod connected_to;
 pub mod driver;
 pub mod esl;
+mod questions;
 
 pub use connected_to::{ConnectedKind, ConnectedTo};
 
 use crate::pbx::bridges::Fact;
 use crate::time::Time;
 
+/// Most channels that a client follows. Channels beyond it stay unknown.
+const MAX_CHANNELS: usize = 200_000;
+
 /// Why a connection to a server was given up. It is made again after a pause.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Another protocol than expected.
-    #[error("what answers there does not speak {0}; check address and port")]
+    #[error("the other end is not {0}; check address and port")]
     Foreign(&'static str),
     /// Name or secret is wrong, or this host is not permitted.
-    #[error("the server refused the login ({0}); check name, secret and the permitted addresses")]
+    #[error("the server refused the login ({0}); check name, secret and permitted addresses")]
     Login(String),
     /// The login lacks a permission.
-    #[error("the server does not permit what is asked ({0}); {1}")]
+    #[error("the login lacks a permission ({0}); {1}")]
     Permission(String, &'static str),
     /// A line or message longer than any in the protocol.
     #[error("the server sent a message that is too long")]

@@ -171,11 +171,11 @@ impl Carried {
         match self.fate() {
             Fate::PartialDialog => self.close(Outcome::Unpaired, "not recoverable", cx),
             Fate::NotUdp => self.close(Outcome::Unreachable, "not recoverable", cx),
-            Fate::SingleLeg => self.end(Outcome::Unpaired, "no partner known", &[true, true], cx),
+            Fate::SingleLeg => self.end(Outcome::Unpaired, "no second leg known", &[true, true], cx),
             Fate::Silent(why) => {
                 self.end(
                     Outcome::Refused { code: None, reason: why.to_string() },
-                    "audio can't pass",
+                    "audio cannot be relayed",
                     &[true, true],
                     cx,
                 );
@@ -243,7 +243,10 @@ impl Carried {
         });
         let outcome = match refused {
             None => Outcome::Recovered,
-            Some(0) => Outcome::Refused { code: None, reason: "no offer could be made from what is stored".to_owned() },
+            Some(0) => Outcome::Refused {
+                code: None,
+                reason: "keepcall could not build an offer from the stored call".to_owned(),
+            },
             Some(code) => Outcome::Refused { code: Some(code), reason: "a party refused the re-INVITE".to_owned() },
         };
         self.report(outcome, cx);
@@ -388,7 +391,7 @@ impl Carried {
                 self.retry_own(side, cx);
             }
             if self.sides[side].expires.is_some_and(|at| cx.now >= at) {
-                self.end(Outcome::Gone, "session timer ran out", &[true, true], cx);
+                self.end(Outcome::Gone, "session timer expired", &[true, true], cx);
             }
             if self.sides[side].refresh.is_some_and(|at| cx.now >= at) {
                 self.refresh(side, cx);

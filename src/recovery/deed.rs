@@ -85,11 +85,11 @@ fn reason(mode: Mode, fate: Fate, deed: Deed) -> String {
     match (mode, deed, fate) {
         (Mode::Observe, ..) => "the mode is observe".to_owned(),
         (_, Deed::Relay, _) => "the mode is audio".to_owned(),
-        (_, _, Fate::PartialDialog) => "a leg is incompletely known".to_owned(),
-        (_, _, Fate::NotUdp) => "a leg is not over UDP".to_owned(),
-        (_, _, Fate::SingleLeg) => "only one party is known".to_owned(),
+        (_, _, Fate::PartialDialog) => "a leg has gaps".to_owned(),
+        (_, _, Fate::NotUdp) => "a leg does not use UDP".to_owned(),
+        (_, _, Fate::SingleLeg) => "keepcall knows only one leg of the call".to_owned(),
         (_, _, Fate::Silent(why)) => why.to_string(),
-        (_, _, Fate::Reinvited) => "its audio does not pass the server".to_owned(),
+        (_, _, Fate::Reinvited) => "the audio does not pass the server".to_owned(),
     }
 }
 

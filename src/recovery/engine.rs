@@ -11,6 +11,7 @@ use super::rng::Rng;
 pub use super::types::{Action, CallState, CallStatus, Heard, Outcome, Settings};
 use crate::calls::model::Call;
 use crate::config::Mode;
+use crate::fnv::fnv1a;
 use crate::sip::build::{Builder, response_address};
 use crate::sip::message::{Message, Method, Name};
 use crate::time::Time;
@@ -100,7 +101,7 @@ impl Engine {
                 continue;
             }
             if self.calls.len() >= MAX_CALLS || call.legs.is_empty() || call.legs.len() > 2 {
-                let reason = "more calls or legs than can be carried".to_owned();
+                let reason = "more calls or legs than keepcall can carry".to_owned();
                 let outcome = Outcome::Refused { code: None, reason };
                 self.actions.push_back(Action::Outcome {
                     call: call.id,
@@ -211,12 +212,7 @@ impl Engine {
         if !m.is_request() || m.method() == Method::Ack || !self.mode.signals() {
             return;
         }
-        // FNV-1a.
-        let tag = m
-            .call_id()
-            .iter()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
-        let tag = format!("{tag:016x}");
+        let tag = format!("{:016x}", fnv1a(m.call_id()));
         // An OPTIONS probe outside a dialog learns that the port works. New calls belong on the server's port.
         let code = match (m.method(), m.to_tag()) {
             (Method::Options, None) => 200,

@@ -32,25 +32,25 @@ pub struct Ground {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// IPv4 and IPv6 are mixed.
-    #[error("its ends are not all IPv4 or all IPv6")]
+    #[error("the audio would have to cross between IPv4 and IPv6")]
     Families,
     /// A loopback, multicast, broadcast, unspecified or reserved address, or port 0.
-    #[error("{0} is no address of a phone")]
+    #[error("{0} cannot be the audio address of a phone")]
     Nowhere(SocketAddr),
     /// Our side is not a virtual address.
-    #[error("it does not pass a virtual address of this instance")]
+    #[error("the audio does not pass a virtual address of this instance")]
     NotOurs,
     /// The server's port is outside its media ports.
-    #[error("the server's port {0} is not among its media_ports")]
+    #[error("the server's port {0} is outside media_ports, or is a SIP port")]
     NotMediaPort(u16),
     /// The address is virtual or another one of this host.
     #[error("{0} is an address of this host")]
     ThisHost(IpAddr),
     /// A SIP port.
-    #[error("{0} is a place of SIP, not of audio")]
+    #[error("{0} is an address for SIP, not for audio")]
     Sip(SocketAddr),
     /// A port of system services.
-    #[error("{0} is a port of the system's services, not of a phone's audio")]
+    #[error("{0} has a port below 1024, which no phone uses for audio")]
     Service(SocketAddr),
 }
 

@@ -15,13 +15,13 @@ pub enum Unpassable {
     #[error("a session description of the call is missing or unreadable")]
     NoDescription,
     /// The legs share no codec with the same payload type, so forwarding would need transcoding.
-    #[error("the two legs have no codec with the same payload type in common")]
+    #[error("the two legs share no codec under the same payload type")]
     NoCommonCodec,
     /// The legs use different keys, or only one is encrypted.
-    #[error("the two legs are not encrypted with the same keys")]
+    #[error("the two legs encrypt media with different keys, or one leg does not encrypt")]
     KeysDiffer,
     /// The call does not have two legs.
-    #[error("the call has only one known leg")]
+    #[error("keepcall knows only one leg of the call")]
     OneLeg,
 }
 

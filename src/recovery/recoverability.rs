@@ -57,7 +57,7 @@ pub fn of(call: &Call, ground: &Ground) -> (Fate, Paths) {
 pub fn refusal(paths: &Paths) -> Option<String> {
     let (flow, why) = paths.refused.first()?;
     let some = if paths.flows.is_empty() { "the audio" } else { "a part of the audio" };
-    Some(format!("{some} from {} is not relayed to {}: {why}", flow.from, flow.to))
+    Some(format!("the relay does not forward {some} from {} to {}: {why}", flow.from, flow.to))
 }
 
 /// The route of a call's audio.

@@ -59,7 +59,7 @@ impl Carried {
     /// Ends a call that was relayed for too long.
     pub(super) fn outlived(&mut self, cx: &mut Context<'_>) {
         if matches!(self.phase, Phase::Relayed(until) if cx.now >= until) {
-            self.close(Outcome::Gone, "relayed for longer than a call lasts", cx);
+            self.close(Outcome::Gone, "relayed for longer than any call lasts", cx);
         }
     }
 }

@@ -25,17 +25,12 @@ pub(super) fn leading_number(value: &[u8]) -> Option<u32> {
     std::str::from_utf8(&digits).ok()?.parse().ok()
 }
 
-/// Stores the description now in force on the phone's side. An observed RTP source stays valid only while the
-/// description names the same address.
+/// Stores the description now in force on the phone's side.
 pub(super) fn receive(leg: &mut Leg, body: &[u8]) {
-    let Ok(new) = Sdp::parse(body) else { return };
-    let old = leg.sdp_received.as_ref().and_then(|d| Sdp::parse(&d.body.0).ok());
-    let place = |sdp: &Sdp<'_>, i: usize| sdp.media().get(i).map(|m| (m.connection, m.port));
-    for (i, source) in leg.rtp_sources.iter_mut().enumerate() {
-        if old.as_ref().and_then(|old| place(old, i)) != place(&new, i) {
-            *source = None;
-        }
+    if Sdp::parse(body).is_err() {
+        return;
     }
+    leg.keep_rtp_sources(body);
     leg.sdp_received = Some(Description { body: body.into() });
 }
 

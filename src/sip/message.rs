@@ -40,13 +40,13 @@ pub enum ParseError {
     #[error("not SIP: the first line is neither a request line nor a status line of SIP/2.0")]
     NotSip,
     /// More than [`MAX_BYTES`].
-    #[error("SIP message is larger than {MAX_BYTES} bytes")]
+    #[error("the SIP message is larger than {MAX_BYTES} bytes")]
     TooLarge,
     /// More than [`MAX_HEADERS`] header lines.
-    #[error("SIP message has more than {MAX_HEADERS} headers")]
+    #[error("the SIP message has more than {MAX_HEADERS} headers")]
     TooManyHeaders,
     /// A header is missing without which a message belongs to no dialog or transaction.
-    #[error("SIP message has no usable {0} header")]
+    #[error("the SIP message has no usable {0} header")]
     Missing(&'static str),
 }
 

@@ -28,16 +28,16 @@ pub enum SdpError {
     #[error("the body is not a session description: it has no line of the form x=value")]
     NotSdp,
     /// The description exceeds the limit of lines or m-lines.
-    #[error("the session description is too large: at most {MAX_LINES} lines and {MAX_MEDIA} m-lines are read")]
+    #[error("the session description has more than {MAX_LINES} lines or {MAX_MEDIA} m= lines")]
     TooLarge,
     /// A malformed m-line: its kind, port or protocol is missing or invalid.
-    #[error("an m= line is not of the form kind port proto format...")]
+    #[error("an m= line does not have the form `m=kind port proto format...`")]
     Media,
     /// The edit needs an `o=` line with six fields and a numeric version below the maximum.
-    #[error("the o= line is missing, or lacks fields, or its version is not a number that can grow")]
+    #[error("the o= line is missing or lacks fields, or the version cannot be increased")]
     Origin,
     /// The edit got a different number of entries than the body has m-lines.
-    #[error("the number of m-lines differs")]
+    #[error("the session description has another number of m= lines than the change")]
     MediaCount,
 }
 

@@ -5,6 +5,8 @@
 //! of a crashed predecessor from addresses that others configured.
 
 use super::removals::Removals;
+use crate::os;
+use crate::sync::Locked as _;
 use futures::StreamExt as _;
 use futures::TryStreamExt as _;
 use futures::future::join_all;
@@ -15,10 +17,11 @@ use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, CacheInfo,
 };
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use nix::errno::Errno;
 use rtnetlink::{Handle, MulticastGroup};
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -44,7 +47,7 @@ pub enum AddressError {
         there: Vec<String>,
     },
     /// The kernel refused because a capability is missing.
-    #[error("cannot {doing}: no privilege; the agent needs CAP_NET_ADMIN")]
+    #[error("cannot {doing}: permission denied; give the agent CAP_NET_ADMIN")]
     Privilege {
         /// The attempted operation.
         doing: String,
@@ -71,11 +74,6 @@ pub struct Addresses {
     handle: Handle,
     connection: JoinHandle<()>,
     removals: Arc<Mutex<Removals>>,
-}
-
-/// No code panics while it holds the lock.
-fn lock(removals: &Mutex<Removals>) -> MutexGuard<'_, Removals> {
-    removals.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Addresses {
@@ -114,7 +112,7 @@ impl Addresses {
             }
             async move {
                 let result = request.execute().await;
-                forgive(result, &[libc::EEXIST], || format!("add {prefix} to {interface}"))
+                forgive(result, &[Errno::EEXIST], || format!("add {prefix} to {interface}"))
             }
         });
         collect(join_all(requests).await)
@@ -188,13 +186,13 @@ impl Addresses {
         // An addition's message names the address the way a removal needs it.
         let mut request = self.handle.address().add(index, prefix.addr(), prefix.prefix_len());
         let message = std::mem::take(request.message_mut());
-        lock(&self.removals).asked((index, prefix));
+        self.removals.locked().asked((index, prefix));
         let result = self.handle.address().del(message).execute().await;
         if matches!(result, Err(rtnetlink::Error::NetlinkError(_))) {
-            lock(&self.removals).refused((index, prefix));
+            self.removals.locked().refused((index, prefix));
         }
         // The interface may disappear at any moment, together with the address.
-        forgive(result, &[libc::EADDRNOTAVAIL, libc::ENODEV], || format!("remove {prefix} from {interface}"))
+        forgive(result, &[Errno::EADDRNOTAVAIL, Errno::ENODEV], || format!("remove {prefix} from {interface}"))
     }
 
     async fn dump(&self) -> Result<Vec<AddressMessage>, AddressError> {
@@ -216,7 +214,7 @@ impl Addresses {
 
     // Looked up each time: an interface that was removed and came back has a new index.
     async fn index(&self, interface: &str) -> Result<u32, AddressError> {
-        if let Ok(index) = nix::net::if_::if_nametoindex(interface) {
+        if let Some(index) = os::interface::index(interface) {
             return Ok(index);
         }
         // The lookup may have failed for another reason (no free descriptor), and a missing interface counts as a
@@ -266,7 +264,7 @@ pub struct AddressMonitor {
 impl Drop for AddressMonitor {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
-        lock(&self.removals).unwatch(&self.watched);
+        self.removals.locked().unwatch(&self.watched);
     }
 }
 
@@ -287,7 +285,7 @@ impl AddressMonitor {
         let watched = addresses.to_vec();
         let prefixes: Vec<IpNet> = watched.iter().map(|(_, prefix)| *prefix).collect();
         // The socket already listens, so it sees every removal from now on.
-        lock(&removals).watch(prefixes.iter().copied());
+        removals.locked().watch(prefixes.iter().copied());
         let own = Arc::clone(&removals);
         let (sender, events) = mpsc::channel(EVENTS);
         // The last reported state, up or down, filters out the kernel's many other link messages.
@@ -300,7 +298,7 @@ impl AddressMonitor {
                 let event = match message.payload {
                     NetlinkPayload::InnerMessage(inner) => event_of(inner, &watched, &mut links, &own),
                     NetlinkPayload::Overrun(_) => {
-                        lock(&own).lost();
+                        own.locked().lost();
                         Some(AddressEvent::Missed)
                     }
                     _ => None,
@@ -336,10 +334,10 @@ fn event_of(
         RouteNetlinkMessage::DelAddress(m) => {
             let prefix = prefix_of(&m)?;
             // Without the interface the kernel cannot name the index, so the address alone decides.
-            let name = nix::net::if_::if_indextoname(m.header.index).ok().and_then(|n| n.into_string().ok());
+            let name = os::interface::name(m.header.index);
             let ours = |(i, p): &&(String, IpNet)| *p == prefix && name.as_ref().is_none_or(|n| n == i);
             let (interface, _) = watched.iter().find(ours)?;
-            if lock(removals).told((m.header.index, prefix)) {
+            if removals.locked().told((m.header.index, prefix)) {
                 return None;
             }
             Some(AddressEvent::Vanished { interface: interface.clone(), prefix })
@@ -386,18 +384,18 @@ fn lifetime() -> CacheInfo {
 
 fn forgive(
     result: Result<(), rtnetlink::Error>,
-    codes: &[i32],
+    codes: &[Errno],
     doing: impl Fn() -> String,
 ) -> Result<(), AddressError> {
     match result {
-        Err(rtnetlink::Error::NetlinkError(e)) if codes.contains(&-e.raw_code()) => Ok(()),
+        Err(rtnetlink::Error::NetlinkError(e)) if codes.contains(&Errno::from_raw(-e.raw_code())) => Ok(()),
         other => other.map_err(|e| explain(e, doing)),
     }
 }
 
 fn explain(error: rtnetlink::Error, doing: impl Fn() -> String) -> AddressError {
     match error {
-        rtnetlink::Error::NetlinkError(e) if matches!(-e.raw_code(), libc::EPERM | libc::EACCES) => {
+        rtnetlink::Error::NetlinkError(e) if matches!(Errno::from_raw(-e.raw_code()), Errno::EPERM | Errno::EACCES) => {
             AddressError::Privilege { doing: doing() }
         }
         rtnetlink::Error::NetlinkError(e) => AddressError::Refused { doing: doing(), source: e.to_io() },

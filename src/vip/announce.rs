@@ -1,7 +1,11 @@
 //! Announces the addresses on the LAN with raw frames: gratuitous ARP (RFC 5227 section 3, RFC 2002 section 4.6) and
 //! unsolicited neighbour advertisements (RFC 4861 section 7.2.6).
 
-use super::{sys, sysctl};
+use super::sysctl;
+use crate::os::interface;
+use crate::os::packet::PacketSocket;
+use crate::sync::Locked as _;
+use nix::errno::Errno;
 use pnet_base::MacAddr;
 use pnet_packet::Packet as _;
 use pnet_packet::arp::{ArpHardwareTypes, ArpOperation, ArpOperations, MutableArpPacket};
@@ -13,11 +17,10 @@ use pnet_packet::icmpv6::{Icmpv6Code, Icmpv6Packet, Icmpv6Types, checksum};
 use pnet_packet::ip::IpNextHeaderProtocols;
 use pnet_packet::ipv6::MutableIpv6Packet;
 
-use socket2::{Domain, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
@@ -38,7 +41,7 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 #[derive(Debug, thiserror::Error)]
 pub enum AnnounceError {
     /// The system refused the packet socket.
-    #[error("cannot open a packet socket to announce addresses on {interface}: {source}{}", need_raw(source))]
+    #[error("cannot open a packet socket for announcements on {interface}: {source}{}", need_raw(source))]
     Socket {
         /// The interface.
         interface: String,
@@ -46,7 +49,7 @@ pub enum AnnounceError {
         source: io::Error,
     },
     /// The interface does not exist or has no Ethernet address.
-    #[error("cannot announce on {interface}: it does not exist or has no Ethernet address")]
+    #[error("cannot announce addresses on {interface}: the interface does not exist or has no Ethernet address")]
     NoEthernet {
         /// The interface.
         interface: String,
@@ -54,7 +57,7 @@ pub enum AnnounceError {
 }
 
 fn need_raw(e: &io::Error) -> &'static str {
-    if e.kind() == io::ErrorKind::PermissionDenied { "; the agent needs CAP_NET_RAW" } else { "" }
+    if e.kind() == io::ErrorKind::PermissionDenied { "; give the agent CAP_NET_RAW" } else { "" }
 }
 
 /// The result of one round of announcements.
@@ -82,7 +85,7 @@ pub struct Pace {
 pub struct Announcer {
     interface: String,
     addresses: Vec<IpAddr>,
-    socket: Socket,
+    socket: PacketSocket,
     sent: AtomicU64,
     failed: AtomicU64,
 }
@@ -94,8 +97,8 @@ impl Announcer {
     /// # Errors
     /// No privilege, or no such interface.
     pub fn open(interface: &str, addresses: &[IpAddr]) -> Result<Self, AnnounceError> {
-        // Protocol 0 makes a send-only packet socket.
-        let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking(), None)
+        // It is never bound, so it only sends.
+        let socket = PacketSocket::with_link_header()
             .map_err(|source| AnnounceError::Socket { interface: interface.to_owned(), source })?;
         let it = Self {
             interface: interface.to_owned(),
@@ -115,7 +118,7 @@ impl Announcer {
     pub fn announce_now(&self) -> Announced {
         let mut done = Announced::default();
         let Some((index, mac)) = self.link() else {
-            done.errors.push(io::Error::from_raw_os_error(libc::ENODEV));
+            done.errors.push(io::Error::from(Errno::ENODEV));
             self.failed.fetch_add(1, Ordering::Relaxed);
             return done;
         };
@@ -143,7 +146,7 @@ impl Announcer {
     /// # Errors
     /// The frame was not sent.
     pub fn defend(&self, address: IpAddr) -> io::Result<()> {
-        let (index, mac) = self.link().ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
+        let (index, mac) = self.link().ok_or_else(|| io::Error::from(Errno::ENODEV))?;
         let frame = match address {
             IpAddr::V4(ip) => arp(ArpOperations::Request, ip, mac),
             IpAddr::V6(ip) => advertisement(ip, mac, sysctl::forwards_v6(&self.interface)),
@@ -156,7 +159,7 @@ impl Announcer {
     /// # Errors
     /// The frame was not sent.
     pub fn probe(&self, address: IpAddr) -> io::Result<()> {
-        let (index, mac) = self.link().ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
+        let (index, mac) = self.link().ok_or_else(|| io::Error::from(Errno::ENODEV))?;
         let frame = match address {
             IpAddr::V4(ip) => arp_probe(ip, mac),
             IpAddr::V6(ip) => solicitation(ip, mac),
@@ -167,7 +170,7 @@ impl Announcer {
     /// Sends a whole frame to the destination in its header.
     fn send(&self, index: u32, frame: &[u8]) -> io::Result<()> {
         let to = EthernetPacket::new(frame).map_or(MacAddr::broadcast(), |header| header.get_destination());
-        sys::link_address(index, to.octets()).and_then(|to| self.socket.send_to(frame, &to)).map(drop)
+        self.socket.send(frame, index, to.octets())
     }
 
     /// Sends one round before it returns. A task then sends the rest of the burst and the refreshes. Dropping the
@@ -191,7 +194,7 @@ impl Announcer {
             let burst = (1..pace.burst).map(|_| BURST_SPACING);
             for pause in burst.chain((0..pace.refreshes).map(|_| pace.interval)) {
                 tokio::time::sleep(pause).await;
-                let open = open.lock().unwrap_or_else(PoisonError::into_inner);
+                let open = open.locked();
                 if !*open {
                     return;
                 }
@@ -211,13 +214,7 @@ impl Announcer {
 
     // Looked up each round: a bond changes its MAC address on failover, and a replaced interface changes its index.
     fn link(&self) -> Option<(u32, MacAddr)> {
-        let all = nix::ifaddrs::getifaddrs().ok()?;
-        all.filter(|i| i.interface_name == self.interface).find_map(|i| {
-            let link = *i.address?.as_link_addr()?;
-            let m = link.addr()?;
-            let index = u32::try_from(link.ifindex()).ok()?;
-            Some((index, MacAddr(m[0], m[1], m[2], m[3], m[4], m[5])))
-        })
+        interface::link(&self.interface).map(|(index, mac)| (index, MacAddr::from(mac)))
     }
 }
 
@@ -247,7 +244,7 @@ impl Announcing {
 
 impl Drop for Announcing {
     fn drop(&mut self) {
-        *self.gate.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        *self.gate.locked() = false;
         self.task.abort();
     }
 }

@@ -12,6 +12,7 @@
 use super::nfnl::{Batch, Data, Family, Link};
 use super::nft::signed::Signed;
 use super::nft::{self, NftError};
+use pnet_packet::ip::IpNextHeaderProtocols;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -156,7 +157,7 @@ impl Fence {
                     return Ok(());
                 }
                 // Most likely somebody flushed the ruleset. If the full rebuild fails too, its error names the cause.
-                Err(e) => warn!("{} is made anew, since it could not be changed: {e}", self.what),
+                Err(e) => warn!("cannot change {}, rebuilding it: {e}", self.what),
             }
         }
         self.link.idle().await;
@@ -189,8 +190,8 @@ impl Fence {
             batch.flush(set);
         }
         if to == FenceState::Closed {
-            for protocol in [libc::IPPROTO_TCP, libc::IPPROTO_UDP] {
-                batch.add(CLOSED, &Data::new().then(&[protocol as u8]), None, None);
+            for protocol in [IpNextHeaderProtocols::Tcp, IpNextHeaderProtocols::Udp] {
+                batch.add(CLOSED, &Data::new().then(&[protocol.0]), None, None);
             }
         }
         let phones: BTreeSet<SocketAddr> = phones.iter().take(MAX_PHONES).copied().collect();

@@ -25,13 +25,14 @@ mod rules;
 
 use super::nfnl::{Batch, Data, Family, Nfnl, NfnlError};
 use super::nft::{self, NftError};
-use crate::clock;
+use crate::os::{clock, interface};
+use crate::sync::Locked as _;
 use crate::time::Time;
 use guards::Guards;
 use rules::{ARP, Chain, INET, Kind, NETDEV, Plan};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 use tracing::{info, warn};
 
@@ -65,13 +66,15 @@ pub enum KernelLeaseError {
     #[error(transparent)]
     Nft(#[from] NftError),
     /// The tables are missing.
-    #[error("the nftables tables `{table}` are gone; they are put back. If it stays so, restart the agent")]
+    #[error(
+        "the nftables tables `{table}` are missing; the agent restores them. If the fault stays, restart the agent"
+    )]
     Gone {
         /// The name of the tables.
         table: String,
     },
     /// The kernel refused a hold.
-    #[error("nftables does not take the hold of the addresses: {source}")]
+    #[error("nftables refused the hold: {source}")]
     Kernel {
         /// The kernel's error.
         #[from]
@@ -79,8 +82,8 @@ pub enum KernelLeaseError {
     },
     /// The kernel was busy for too long.
     #[error(
-        "nftables was busy for too long for the hold of the addresses; see which program changes it for more than {} ms at a time \
-         (`nft monitor`)", guards::LONGEST.as_millis()
+        "nftables was busy for too long to change the hold; find the program that changes nftables for more than {} \
+         ms at a time (`nft monitor`)", guards::LONGEST.as_millis()
     )]
     Busy,
 }
@@ -156,26 +159,21 @@ impl KernelLease {
         let _making = self.making.lock().await;
         // nft's error text for a missing interface would look like that of an old kernel.
         if !self.has_interface() {
-            let all = nix::net::if_::if_nameindex();
-            let names =
-                |all: nix::net::if_::Interfaces| all.iter().map(|i| i.name().to_string_lossy().into_owned()).collect();
-            return Err(KernelLeaseError::NoInterface {
-                name: self.interface.clone(),
-                there: all.map(names).unwrap_or_default(),
-            });
+            return Err(KernelLeaseError::NoInterface { name: self.interface.clone(), there: interface::names() });
         }
         let (enforcement, found, _) = self.make(self.netdev).await?;
         self.lock().capable = enforcement == Enforcement::Netdev;
         match enforcement {
             Enforcement::Netdev => info!(
                 instance = self.instance,
-                "the kernel keeps this host from answering for the addresses without a right (netdev tables `{}`)",
+                "kernel lease ready: without a hold, the kernel silences the addresses on this host (netdev tables \
+                 `{}`)",
                 self.table
             ),
             Enforcement::Fallback => warn!(
                 instance = self.instance,
-                "the kernel keeps this host from answering for the addresses without a right, by arp and inet tables `{}` only: it \
-                 has no nftables hook for what leaves an interface (Linux 5.16)",
+                "kernel lease ready: without a hold, the kernel silences the addresses on this host, but with arp \
+                 and inet tables `{}` only: this kernel has no nftables egress hook (Linux 5.16 has)",
                 self.table
             ),
         }
@@ -329,7 +327,10 @@ impl KernelLease {
         if made.is_err() && found {
             // The sets under our name come from a different build and cannot stay, so the host is silent until the next
             // hold.
-            warn!(instance = self.instance, "the tables `{}` are of another make and are replaced", self.table);
+            warn!(
+                instance = self.instance,
+                "another build of keepcall made the tables `{}`; replacing them", self.table
+            );
             let _ = nft::run(&what, &(plan.without(kinds) + &plan.sets(kinds))).await;
             there = self.chains().await?;
             made = nft::run(&what, &plan.sets(kinds)).await;
@@ -344,7 +345,7 @@ impl KernelLease {
         if enforcement == Enforcement::Netdev
             && let Err(e) = nft::run(&what, &plan.chains(&ALL, &there)).await
         {
-            info!(instance = self.instance, "no rules at the interface: {e}");
+            info!(instance = self.instance, "cannot add rules at the interface: {e}");
             enforcement = Enforcement::Fallback;
         }
         let mut changed = true;
@@ -370,7 +371,10 @@ impl KernelLease {
         if now.wish.is_some()
             && let Err(e) = self.put(&mut now)
         {
-            warn!(instance = self.instance, "the addresses are not answered for until the next heartbeat: {e}");
+            warn!(
+                instance = self.instance,
+                "cannot set the hold, so this host does not answer for the addresses until the next heartbeat: {e}"
+            );
         }
     }
 
@@ -421,7 +425,7 @@ impl KernelLease {
     }
 
     fn has_interface(&self) -> bool {
-        nix::net::if_::if_nametoindex(self.interface.as_str()).is_ok()
+        interface::index(&self.interface).is_some()
     }
 
     fn plan(&self) -> Plan<'_> {
@@ -439,9 +443,8 @@ impl KernelLease {
         }
     }
 
-    /// No code panics while it holds the lock, and the guarded state is consistent after each statement.
     fn lock(&self) -> MutexGuard<'_, Now> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+        self.now.locked()
     }
 }
 

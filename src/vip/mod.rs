@@ -9,5 +9,4 @@ pub mod nfnl;
 pub mod nft;
 pub mod rawudp;
 pub mod removals;
-mod sys;
 pub mod sysctl;

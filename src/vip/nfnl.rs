@@ -9,15 +9,10 @@ pub use batch::{Batch, Data, Family, MAX_DATA};
 pub use link::Link;
 pub use reply::{Found, Rule};
 
-use super::sys;
+use crate::os::netlink::{Netlink, SEND_OVERHEAD};
 use nix::errno::Errno;
-use nix::sys::socket::{
-    self, AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, setsockopt, sockopt,
-};
-use nix::sys::time::{TimeVal, TimeValLike as _};
 use reply::Reply;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
 
 /// Timeout for an answer. The kernel writes it before the request's system call returns, so the timeout only ends a
 /// wait for an answer that never comes.
@@ -26,8 +21,6 @@ const ANSWER_MS: i64 = 2_000;
 const DATAGRAM: usize = 64 * 1024;
 /// The largest batch: far more than a replacement of all 65,536 flows of an instance needs (some 60 MB).
 const LARGEST: usize = 256 * 1024 * 1024;
-/// The kernel's own share of the send buffer (`netlink_sendmsg`), with a margin.
-const SEND_OVERHEAD: usize = 256;
 /// Receive buffer: the kernel charges each answer about one element with the 8 KiB that it reserves at first.
 const RECEIVE_BUFFER: usize = 2 * 1024 * 1024;
 /// Elements per query: their answers fit into the receive buffer even if it cannot grow.
@@ -36,40 +29,40 @@ const QUESTIONS: usize = 32;
 /// element that was there throughout.
 const LISTINGS: u32 = 3;
 
-const LOST: &str = "was lost for want of room";
-const SILENT: &str = "did not come";
+const LOST: &str = "was lost because the receive buffer was full";
+const SILENT: &str = "did not arrive";
 
 /// Why a change or read of elements failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NfnlError {
     /// The table or set is missing, or an element to delete is missing.
-    #[error("the table, a set or an element in it is not there")]
+    #[error("the nftables table, a set or an element is not there")]
     Gone,
     /// The kernel refused because a capability is missing.
-    #[error("no privilege to change nftables; the agent needs CAP_NET_ADMIN")]
+    #[error("cannot change nftables: permission denied; give the agent CAP_NET_ADMIN")]
     Privilege,
     /// The kernel refused.
     #[error("the kernel refused: {0}")]
     Refused(#[source] io::Error),
     /// The socket cannot be opened or used.
-    #[error("no netlink connection to nftables: {0}; the kernel needs nf_tables")]
+    #[error("cannot open a netlink connection to nftables: {0}; load the kernel module nf_tables")]
     Socket(#[source] io::Error),
     /// The kernel's answer was lost, or unreadable.
     #[error("the kernel's answer about nftables {0}")]
     Answer(&'static str),
     /// The batch is larger than any legitimate one.
-    #[error("a change of {0} bytes is too large for nftables; at most {LARGEST} are sent")]
+    #[error("a change of {0} bytes is too large for nftables; the limit is {LARGEST} bytes")]
     TooLarge(usize),
     /// The process is stopping.
-    #[error("the change was not carried out: the agent is stopping")]
+    #[error("nftables was not changed: the agent is stopping")]
     Stopping,
 }
 
 impl NfnlError {
     fn of(code: i32) -> Self {
-        match code {
-            libc::ENOENT => Self::Gone,
-            libc::EPERM | libc::EACCES => Self::Privilege,
+        match Errno::from_raw(code) {
+            Errno::ENOENT => Self::Gone,
+            Errno::EPERM | Errno::EACCES => Self::Privilege,
             _ => Self::Refused(io::Error::from_raw_os_error(code)),
         }
     }
@@ -90,7 +83,7 @@ fn socket_error(error: Errno) -> NfnlError {
 /// Keep it open: on close the kernel waits until all deleted objects are freed.
 #[derive(Debug)]
 pub struct Nfnl {
-    socket: OwnedFd,
+    socket: Netlink,
     sequence: u32,
     buffer: Vec<u8>,
 }
@@ -101,27 +94,7 @@ impl Nfnl {
     /// # Errors
     /// The kernel cannot provide such a socket.
     pub fn open() -> Result<Self, NfnlError> {
-        let open = || -> nix::Result<OwnedFd> {
-            let socket = socket::socket(
-                AddressFamily::Netlink,
-                SockType::Raw,
-                SockFlag::SOCK_CLOEXEC,
-                SockProtocol::NetlinkNetFilter,
-            )?;
-            socket::bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
-            // Port 0 is the kernel. A connected socket receives from the kernel alone.
-            socket::connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
-            setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(ANSWER_MS))?;
-            setsockopt(&socket, sockopt::SendTimeout, &TimeVal::milliseconds(ANSWER_MS))?;
-            if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-                // In a container the limit applies. There is then less room for errors, and losing them is an error
-                // too.
-                setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
-            }
-            Ok(socket)
-        };
-        let socket = open().map_err(|e| NfnlError::Socket(e.into()))?;
-        sys::short_netlink_errors(&socket).map_err(NfnlError::Socket)?;
+        let socket = Netlink::to_netfilter(ANSWER_MS, RECEIVE_BUFFER).map_err(NfnlError::Socket)?;
         Ok(Self { socket, sequence: 1, buffer: vec![0; DATAGRAM] })
     }
 
@@ -138,14 +111,10 @@ impl Nfnl {
         }
         // The begin and end messages come on top, and the buffer's size is rounded.
         let wanted = size + 2 * SEND_OVERHEAD;
-        let room =
-            |socket: &OwnedFd| socket::getsockopt(socket, sockopt::SndBuf).unwrap_or(0).saturating_sub(SEND_OVERHEAD);
-        let mut limit = room(&self.socket);
+        let mut limit = self.socket.room();
         if limit < wanted {
-            if setsockopt(&self.socket, sockopt::SndBufForce, &wanted).is_err() {
-                let _ = setsockopt(&self.socket, sockopt::SndBuf, &wanted);
-            }
-            limit = room(&self.socket);
+            self.socket.grow(wanted);
+            limit = self.socket.room();
         }
         for transaction in batch.transactions(limit, &mut self.sequence) {
             self.send(&transaction.bytes)?;
@@ -166,11 +135,11 @@ impl Nfnl {
             self.send(&bytes)?;
             let mut over = false;
             while !over {
-                for reply in self.receive(MsgFlags::empty())? {
+                for reply in self.receive(true)? {
                     match reply {
                         Reply::Elements { sequence, found } if within(first, sequence, last) => all.extend(found),
                         Reply::Result { sequence, code } if within(first, sequence, last) => {
-                            if code != 0 && code != libc::ENOENT {
+                            if code != 0 && code != Errno::ENOENT as i32 {
                                 self.drain();
                                 return Err(NfnlError::of(code));
                             }
@@ -241,13 +210,13 @@ impl Nfnl {
         self.send(&bytes)?;
         let mut answer = None;
         loop {
-            for reply in self.receive(MsgFlags::empty())? {
+            for reply in self.receive(true)? {
                 match reply {
                     Reply::Table { sequence, handle } if sequence == number => answer = Some(handle),
                     Reply::Result { sequence, code } if sequence == number => {
                         return match code {
                             0 => Ok(answer),
-                            libc::ENOENT => Ok(None),
+                            code if code == Errno::ENOENT as i32 => Ok(None),
                             code => Err(NfnlError::of(code)),
                         };
                     }
@@ -273,7 +242,7 @@ impl Nfnl {
     fn listed(&mut self, number: u32, mut take: impl FnMut(Reply)) -> Result<bool, NfnlError> {
         let mut torn = false;
         loop {
-            for reply in self.receive(MsgFlags::empty())? {
+            for reply in self.receive(true)? {
                 match reply {
                     Reply::Elements { sequence, .. } | Reply::Rule { sequence, .. } if sequence == number => {
                         take(reply)
@@ -281,7 +250,7 @@ impl Nfnl {
                     Reply::Done { sequence, code } | Reply::Result { sequence, code } if sequence == number => {
                         return match code {
                             0 => Ok(torn),
-                            libc::EINTR => Ok(true),
+                            code if code == Errno::EINTR as i32 => Ok(true),
                             code => Err(NfnlError::of(code)),
                         };
                     }
@@ -301,8 +270,7 @@ impl Nfnl {
         let mut acknowledged = false;
         loop {
             let known = acknowledged || error.is_some();
-            let flags = if known { MsgFlags::MSG_DONTWAIT } else { MsgFlags::empty() };
-            let replies = match self.receive(flags) {
+            let replies = match self.receive(!known) {
                 Ok(replies) => replies,
                 Err(NfnlError::Answer(SILENT)) if known => {
                     return error.map_or(Ok(()), |code| Err(NfnlError::of(code)));
@@ -323,32 +291,22 @@ impl Nfnl {
     fn send(&mut self, bytes: &[u8]) -> Result<(), NfnlError> {
         // Leftover answers of an abandoned request must not count as the answer to this one.
         self.drain();
-        loop {
-            return match socket::send(self.socket.as_raw_fd(), bytes, MsgFlags::empty()) {
-                Ok(sent) if sent == bytes.len() => Ok(()),
-                Ok(_) => Err(NfnlError::Answer("is about a part only")),
-                Err(Errno::EINTR) => continue,
-                Err(e) => Err(socket_error(e)),
-            };
+        match self.socket.send(bytes) {
+            Ok(sent) if sent == bytes.len() => Ok(()),
+            Ok(_) => Err(NfnlError::Answer("covers only a part of the request")),
+            Err(e) => Err(socket_error(e)),
         }
     }
 
     fn drain(&mut self) {
         // The loop ends: the socket receives nothing new without a request, and the kernel reports a loss once.
-        while matches!(self.receive(MsgFlags::MSG_DONTWAIT), Ok(_) | Err(NfnlError::Answer(LOST))) {}
+        while matches!(self.receive(false), Ok(_) | Err(NfnlError::Answer(LOST))) {}
     }
 
-    fn receive(&mut self, flags: MsgFlags) -> Result<Vec<Reply>, NfnlError> {
-        loop {
-            match socket::recv(self.socket.as_raw_fd(), &mut self.buffer, flags | MsgFlags::MSG_TRUNC) {
-                Ok(length) => {
-                    let bytes = self.buffer.get(..length).ok_or(NfnlError::Answer("is too long"))?;
-                    return reply::parse(bytes).map_err(|_| NfnlError::Answer("is not understood"));
-                }
-                Err(Errno::EINTR) => {}
-                Err(e) => return Err(socket_error(e)),
-            }
-        }
+    fn receive(&mut self, wait: bool) -> Result<Vec<Reply>, NfnlError> {
+        let length = self.socket.receive(&mut self.buffer, wait).map_err(socket_error)?;
+        let bytes = self.buffer.get(..length).ok_or(NfnlError::Answer("is too long"))?;
+        reply::parse(bytes).map_err(|_| NfnlError::Answer("cannot be parsed"))
     }
 }
 

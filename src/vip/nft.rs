@@ -3,6 +3,7 @@
 pub mod signed;
 pub mod watch;
 
+use crate::fnv::fnv1a;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
@@ -20,10 +21,10 @@ const LONGEST: usize = 128;
 #[derive(Debug, thiserror::Error)]
 pub enum NftError {
     /// The program `nft` is missing.
-    #[error("cannot run `nft`: {0}; install the package nftables")]
+    #[error("cannot run `nft`: {0}; install the package `nftables`")]
     Missing(#[source] std::io::Error),
     /// The kernel refused because a capability is missing.
-    #[error("nftables refused {what}: no privilege; the agent needs CAP_NET_ADMIN")]
+    #[error("nftables refused {what}: permission denied; give the agent CAP_NET_ADMIN")]
     Privilege {
         /// The attempted change.
         what: String,
@@ -37,13 +38,16 @@ pub enum NftError {
         said: String,
     },
     /// nft timed out.
-    #[error("nft did not finish {what} within {} s", LIMIT.as_secs())]
+    #[error("`nft` did not finish {what} within {} s", LIMIT.as_secs())]
     Hung {
         /// The attempted change.
         what: String,
     },
     /// nft's list is not the documented JSON.
-    #[error("nft's list of {what} is not understood ({source}); is `nft` of this kernel's release?")]
+    #[error(
+        "cannot parse the output of `nft` for {what} ({source}); check that `nft` and the kernel are of the same \
+         release"
+    )]
     Unreadable {
         /// The requested list.
         what: String,
@@ -51,7 +55,7 @@ pub enum NftError {
         source: serde_json::Error,
     },
     /// The lookup failed.
-    #[error("cannot look for {what} in nftables: {source}")]
+    #[error("cannot find {what} in nftables: {source}")]
     Unseen {
         /// The object of the lookup.
         what: String,
@@ -59,7 +63,7 @@ pub enum NftError {
         source: super::nfnl::NfnlError,
     },
     /// The kernel refused the elements.
-    #[error("nftables did not take the elements of {what}: {source}")]
+    #[error("nftables refused the elements of {what}: {source}")]
     Netlink {
         /// The attempted change.
         what: String,
@@ -67,7 +71,7 @@ pub enum NftError {
         source: super::nfnl::NfnlError,
     },
     /// Reading or writing the pipe to nft failed.
-    #[error("lost the pipe to nft during {what}: {source}")]
+    #[error("lost the pipe to `nft` during {what}: {source}")]
     Pipe {
         /// The attempted change.
         what: String,
@@ -137,9 +141,8 @@ pub fn table_name(kind: &str, instance: &str) -> String {
     if instance.len() <= LONGEST && !instance.is_empty() && instance.chars().all(fits) {
         return format!("keepcall-{kind}-{instance}");
     }
-    // FNV-1a, 64 bits: the hash must be stable (the agent must find the table after a restart), not secret.
-    let hash =
-        instance.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    // The agent must find the table after a restart, and after an upgrade.
+    let hash = fnv1a(instance.as_bytes());
     let clean: String = instance.chars().take(LONGEST).map(|c| if fits(c) { c } else { '_' }).collect();
     format!("keepcall-{kind}-{clean}/{hash:016x}")
 }

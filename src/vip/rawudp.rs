@@ -1,7 +1,9 @@
 //! Sends UDP datagrams from an address and port that another process owns. The server keeps its socket, and phones
 //! behind NAT accept packets only from that address and port.
 
-use super::sys;
+use crate::os::interface;
+use nix::errno::Errno;
+use nix::sys::socket::SockProtocol;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -25,7 +27,8 @@ const FRAGMENT: u8 = 44;
 #[derive(Debug, thiserror::Error)]
 pub enum RawUdpError {
     /// The system refused the raw socket.
-    #[error("cannot open a raw socket: {source}{}", if source.kind() == io::ErrorKind::PermissionDenied { "; the agent needs CAP_NET_RAW" } else { "" })]
+    #[error("cannot open a raw socket: {source}{}", if source.kind() == io::ErrorKind::PermissionDenied {
+        "; give the agent CAP_NET_RAW" } else { "" })]
     Socket {
         /// The system's error.
         source: io::Error,
@@ -39,7 +42,7 @@ pub enum RawUdpError {
         to: SocketAddr,
     },
     /// The payload exceeds a datagram.
-    #[error("a datagram of {length} bytes is too long; {MAX_PAYLOAD} is the most")]
+    #[error("a datagram of {length} bytes is too long; the limit is {MAX_PAYLOAD} bytes")]
     TooLong {
         /// Bytes of payload.
         length: usize,
@@ -72,11 +75,11 @@ impl RawUdp {
     /// The privilege is missing.
     pub fn open(interface: &str) -> Result<Self, RawUdpError> {
         // IPPROTO_RAW means "header included" for both families, and such sockets never receive.
-        let raw = |domain| Socket::new(domain, Type::RAW.nonblocking(), Some(Protocol::from(libc::IPPROTO_RAW)));
+        let raw = |domain| Socket::new(domain, Type::RAW.nonblocking(), Some(Protocol::from(SockProtocol::Raw as i32)));
         let v4 = raw(Domain::IPV4).map_err(|source| RawUdpError::Socket { source })?;
         let v6 = match raw(Domain::IPV6) {
             Ok(socket) => Some(socket),
-            Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) => None,
+            Err(e) if e.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32) => None,
             Err(source) => return Err(RawUdpError::Socket { source }),
         };
         Ok(Self { interface: interface.to_owned(), v4, v6 })
@@ -91,10 +94,10 @@ impl RawUdp {
             return Err(RawUdpError::TooLong { length: payload.len() });
         }
         let failed = |source| RawUdpError::Send { from, to, source };
-        let mtu = sys::mtu(&self.v4, &self.interface).unwrap_or(SAFE_MTU).max(SAFE_MTU);
+        let mtu = interface::mtu(&self.v4, &self.interface).unwrap_or(SAFE_MTU).max(SAFE_MTU);
         match self.send_in(from, to, payload, mtu) {
             // The route's MTU is smaller than the interface's (a tunnel, or a learnt path MTU).
-            Err(Some(e)) if e.raw_os_error() == Some(libc::EMSGSIZE) && mtu > SAFE_MTU => self
+            Err(Some(e)) if e.raw_os_error() == Some(Errno::EMSGSIZE as i32) && mtu > SAFE_MTU => self
                 .send_in(from, to, payload, SAFE_MTU)
                 .map_err(|e| e.map_or(RawUdpError::Families { from, to }, failed)),
             other => other.map_err(|e| e.map_or(RawUdpError::Families { from, to }, failed)),
@@ -108,7 +111,7 @@ impl RawUdp {
                 (&self.v4, v4_packets(src, dst, &datagram(from, to, payload), mtu, random()))
             }
             (IpAddr::V6(src), IpAddr::V6(dst)) => {
-                let none = || Some(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
+                let none = || Some(Errno::EAFNOSUPPORT.into());
                 (self.v6.as_ref().ok_or_else(none)?, v6_packets(src, dst, &datagram(from, to, payload), mtu, random()))
             }
             _ => return Err(None),

@@ -22,7 +22,7 @@ impl fmt::Display for Change {
 
 /// Why a setting could not be changed.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot set {name} to {to}: {source}; set it by sysctl.d, or give the agent the right to write /proc/sys/net")]
+#[error("cannot set {name} to {to}: {source}; set the value in sysctl.d, or let the agent write to /proc/sys/net")]
 pub struct SysctlError {
     /// The setting.
     pub name: String,
@@ -103,8 +103,8 @@ impl Prepared {
         }
         self.set("net/ipv6/conf/all/forwarding", "1");
         self.warnings.push(
-            "this kernel (before 6.17) forwards IPv6 for all interfaces or none: net.ipv6.conf.all.forwarding is on; add ip6 \
-             filter rules if this host must not route between its networks"
+            "net.ipv6.conf.all.forwarding is on, because this kernel (before 6.17) forwards IPv6 on all interfaces or on \
+             none; add ip6 filter rules if this host must not route between its networks"
                 .to_owned(),
         );
     }
@@ -140,7 +140,8 @@ pub async fn forward_drops() -> Result<Vec<String>, super::nft::NftError> {
         .map(|c| {
             let word = |key: &str| c[key].as_str().unwrap_or("?").to_owned();
             format!(
-                "{} {} {} drops what it does not know: let untracked UDP pass there, or recovered calls have no audio",
+                "the chain {} {} {} drops packets by default, so recovered calls have no audio: let untracked UDP \
+                 pass in this chain",
                 word("family"),
                 word("table"),
                 word("name")

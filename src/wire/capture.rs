@@ -1,7 +1,9 @@
 //! Captures SIP on an interface, in both directions, from a packet socket. The kernel filters by port and host before
 //! it copies anything, so audio never reaches this process.
 
-use crate::clock;
+use crate::os::packet::{Frames, PacketSocket};
+use crate::os::ring::Ring;
+use crate::os::{clock, interface, readiness};
 use crate::sip::Transport;
 use crate::time::Time;
 use crate::wire::Packet;
@@ -9,10 +11,8 @@ use crate::wire::frame;
 use crate::wire::passage::{Impostor, Impostors, Passage};
 use crate::wire::path::{Path, PathCounters, PathSettings};
 use filter::{MAX_PORTS, ports_filter, sample_filter};
-use nix::net::if_::if_nametoindex;
-use ring::Ring;
 use serde::{Deserialize, Serialize};
-use socket2::{Domain, SockFilter, Socket, Type};
+use socket2::SockFilter;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -23,9 +23,6 @@ use tokio::io::unix::AsyncFd;
 use tracing::{debug, warn};
 
 mod filter;
-mod program;
-mod ring;
-mod sys;
 
 /// Ring memory. If this process stalls, the ring fills after half a second even with one frame a block. It holds some
 /// thousand messages, as many as a burst of re-registrations can bring.
@@ -64,13 +61,13 @@ pub enum CaptureError {
         count: usize,
     },
     /// The interface was removed or renamed.
-    #[error("interface {interface} is gone; it is looked for again")]
+    #[error("interface {interface} is gone; looking for the interface again")]
     Gone {
         /// Interface name.
         interface: String,
     },
     /// The process lacks a capability.
-    #[error("cannot capture on {interface}: no privilege; the agent needs CAP_NET_RAW")]
+    #[error("cannot capture on {interface}: no permission; give the agent CAP_NET_RAW")]
     Privilege {
         /// Interface name.
         interface: String,
@@ -139,7 +136,7 @@ pub struct CaptureSettings {
 pub struct Capture {
     // Declared before the socket, so that it is unmapped before the socket closes.
     ring: Option<Ring>,
-    socket: AsyncFd<Socket>,
+    socket: AsyncFd<PacketSocket>,
     interface: String,
     index: u32,
     /// The interface went down and has not come up again.
@@ -221,21 +218,15 @@ impl Capture {
 
     fn start(interface: &str, path: PathSettings, program: &[SockFilter], ring: usize) -> Result<Self, CaptureError> {
         let refused = |source: io::Error| refused(interface, source);
-        let index = if_nametoindex(interface).map_err(|_| CaptureError::NoInterface {
-            interface: interface.to_owned(),
-            there: nix::net::if_::if_nameindex()
-                .map(|all| all.iter().map(|i| i.name().to_string_lossy().into_owned()).collect())
-                .unwrap_or_default(),
-        })?;
+        let index = interface::index(interface)
+            .ok_or_else(|| CaptureError::NoInterface { interface: interface.to_owned(), there: interface::names() })?;
         let bare = || {
-            // Protocol 0: the socket receives nothing before the filter is attached and the socket is bound. DGRAM:
-            // frames come without their link header, so every link type looks the same.
-            let socket = Socket::new(Domain::PACKET, Type::DGRAM.nonblocking(), None)?;
+            let socket = PacketSocket::without_link_header()?;
             socket.attach_filter(program)?;
-            if sys::is_loopback(interface) {
+            if interface::is_loopback(interface) {
                 // On a loopback, each outgoing packet comes in again at once. Kernels before 4.20 lack the option, and
                 // the capture then sees each packet twice. This is harmless.
-                let _ = sys::set_option(&socket, libc::PACKET_IGNORE_OUTGOING, &1);
+                let _ = socket.ignore_outgoing();
             }
             Ok::<_, io::Error>(socket)
         };
@@ -247,7 +238,7 @@ impl Capture {
                 Err(e) => {
                     warn!(
                         interface,
-                        "the kernel gives no ring for the capture ({e}); each frame costs a system call now"
+                        "the kernel refused a ring for the capture ({e}); each frame now costs a system call"
                     );
                     // PACKET_VERSION of the failed ring would change the socket's statistics, so open a new socket.
                     socket = bare().map_err(refused)?;
@@ -257,11 +248,11 @@ impl Capture {
         };
         if ring.is_none() {
             // With CAP_NET_ADMIN the buffer may exceed net.core.rmem_max. Without it, take the allowed maximum.
-            if sys::force_buffer(&socket, BUFFER).is_err() {
-                let _ = socket.set_recv_buffer_size(BUFFER);
+            if socket.force_buffer(BUFFER).is_err() {
+                let _ = socket.set_buffer(BUFFER);
             }
         }
-        socket.bind(&sys::all_protocols_on(index).map_err(refused)?).map_err(refused)?;
+        socket.bind(index, Frames::All).map_err(refused)?;
         Ok(Self {
             buffer: if ring.is_some() { Vec::new() } else { vec![0; LONGEST] },
             seen: 0,
@@ -269,12 +260,12 @@ impl Capture {
             dropped: AtomicU64::new(0),
             frozen: AtomicU64::new(0),
             ring,
-            socket: sys::register(socket).map_err(refused)?,
+            socket: readiness::watch(socket, Interest::READABLE | Interest::ERROR).map_err(refused)?,
             interface: interface.to_owned(),
             index,
             down: false,
             path: Path::new(path),
-            within: sys::is_loopback(interface),
+            within: interface::is_loopback(interface),
             impostors: Impostors::default(),
             holds: false,
             waiting: VecDeque::new(),
@@ -337,7 +328,7 @@ impl Capture {
                         None => {}
                         // The interface was set down or deleted. The kernel reports both with this one error, once, and
                         // resumes when the interface comes up.
-                        Some(e) if e.raw_os_error() == Some(libc::ENETDOWN) => self.down = true,
+                        Some(e) if e.kind() == io::ErrorKind::NetworkDown => self.down = true,
                         Some(source) => return Err(refused(&self.interface, source)),
                     }
                 } else if self.ring.is_none() || self.ring.as_ref().is_some_and(Ring::is_ready) {
@@ -348,10 +339,10 @@ impl Capture {
                 }
             }
             if self.down {
-                if if_nametoindex(self.interface.as_str()) != Ok(self.index) {
+                if interface::index(&self.interface) != Some(self.index) {
                     return Err(CaptureError::Gone { interface: self.interface.clone() });
                 }
-                self.down = !sys::is_up(&self.interface);
+                self.down = !interface::is_up(&self.interface);
             }
         }
     }
@@ -387,11 +378,11 @@ impl Capture {
             self.cut += cut;
         } else {
             for _ in 0..BATCH {
-                match self.socket.try_io(Interest::READABLE, |s| sys::receive(s, &mut self.buffer)) {
+                match self.socket.try_io(Interest::READABLE, |s| s.receive(&mut self.buffer)) {
                     Ok(got) => handle(&self.buffer[..got.length.min(LONGEST)], got.packet_type, got.link),
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                     Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                    Err(e) if e.raw_os_error() == Some(libc::ENETDOWN) => self.down = true,
+                    Err(e) if e.kind() == io::ErrorKind::NetworkDown => self.down = true,
                     Err(source) => return Err(refused(&self.interface, source)),
                 }
             }
@@ -412,20 +403,21 @@ impl Capture {
         } else if let Some((count, last)) = self.impostors.poll(now) {
             warn!(
                 interface = self.interface,
-                "{count} frames came in with an address of this host's server as their source, the last {last}: another host answers \
-                 for the address, the network has a loop, or somebody forges them; none of them is believed"
+                "{count} frames came in with an address of this host's server as their source, the last {last}: \
+                 another host answers for the address, the network has a loop, or somebody forges frames; keepcall \
+                 ignores them"
             );
         }
     }
 
     /// Counters since the capture was opened.
     pub fn counters(&self) -> CaptureCounters {
-        match sys::drops(self.socket.get_ref()) {
+        match self.socket.get_ref().drops() {
             Ok((dropped, frozen)) => {
                 self.dropped.fetch_add(u64::from(dropped), Ordering::Relaxed);
                 self.frozen.fetch_add(u64::from(frozen), Ordering::Relaxed);
             }
-            Err(e) => debug!(interface = self.interface, "the kernel does not tell its drops: {e}"),
+            Err(e) => debug!(interface = self.interface, "cannot read the kernel's counter of dropped frames: {e}"),
         }
         let path = self.path.counters();
         CaptureCounters {
@@ -443,8 +435,8 @@ impl Capture {
 }
 
 fn refused(interface: &str, source: io::Error) -> CaptureError {
-    match source.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => CaptureError::Privilege { interface: interface.to_owned() },
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => CaptureError::Privilege { interface: interface.to_owned() },
         _ => CaptureError::Refused { interface: interface.to_owned(), source },
     }
 }

@@ -10,14 +10,9 @@
 //! that has the addresses (the bridge). A router drops IPv4 packets from one of its own addresses before it forwards
 //! them.
 
-use crate::time::Time;
+use crate::time::{OnceAMinute, Time};
 use std::fmt;
 use std::net::IpAddr;
-use std::time::Duration;
-
-/// Interval between warnings about frames that claim to be the server's. Often enough for an operator, and too rare to
-/// fill a log.
-const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// Direction in which a frame passed the capturing host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -102,7 +97,7 @@ impl fmt::Display for Impostor {
 pub struct Impostors {
     fresh: u64,
     last: Option<Impostor>,
-    told: Option<Time>,
+    told: OnceAMinute,
 }
 
 impl Impostors {
@@ -114,11 +109,11 @@ impl Impostors {
 
     /// The number of frames since the last report and the newest of them, once a report is due.
     pub fn poll(&mut self, now: Time) -> Option<(u64, Impostor)> {
-        if self.told.is_some_and(|at| now.since(at) < TELL_EVERY) {
+        if !self.told.is_due(now) {
             return None;
         }
         let last = self.last.take()?;
-        self.told = Some(now);
+        self.told.happens(now);
         Some((std::mem::take(&mut self.fresh), last))
     }
 

@@ -71,7 +71,7 @@ fn what_is_wrong_with_this_host_is_told_and_waited_for() {
         let mut second = second.start();
         second.says(word);
         assert!(good.has_vip() && good.socket().exists());
-        assert!(second.is_alive() && !second.log().contains("putting it back"), "{}", second.log());
+        assert!(second.is_alive() && !second.log().contains("restoring it"), "{}", second.log());
         second.stops();
         assert!(good.has_vip() && good.socket().exists());
     }

@@ -92,7 +92,7 @@ fn a_call_over_tls_is_learnt_by_its_key() {
     let server = Server::new(host);
     server.call("not the key");
     agent.comes_to("three refusals", |s| s["instances"][0]["calls"]["hep"]["refused"] == 3);
-    agent.says("shows a key that is not the one");
+    agent.says("sends another key than");
     server.call(KEY);
     let calls = shows(&node, 1);
     let leg = &calls[0]["legs"][0];
@@ -116,7 +116,7 @@ fn a_call_over_tls_is_learnt_by_its_key() {
     let status = agent.status().unwrap();
     let hep = &status["instances"][0]["calls"]["hep"];
     assert_eq!((&hep["received"], &hep["malformed"]), (&5.into(), &0.into()), "{status}");
-    assert_eq!(agent.log().matches("HEP is not taken in").count(), 1, "{}", agent.log());
+    assert_eq!(agent.log().matches("ignoring HEP").count(), 1, "{}", agent.log());
     let (_, text, _) = node.run(&["status"]);
     assert!(text.contains("HEP OF"), "{text}");
     agent.is_calm();

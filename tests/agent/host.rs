@@ -91,7 +91,7 @@ fn what_is_missing_is_waited_for_in_one_process_and_disturbs_no_other_instance()
     for what in ["another program has this port", "UDP port 5070", "there is no interface eth9;", "eth9 any more"] {
         is_told_once(&agent, what);
     }
-    assert!(!agent.log().contains("somebody removed"), "{}", agent.log());
+    assert!(!agent.log().contains("another program removed"), "{}", agent.log());
     assert_eq!(instance(&agent.status().unwrap(), "sip")["epoch"], epoch);
     agent.is_calm();
     agent.stops();
@@ -124,7 +124,7 @@ fn another_host_with_the_address_is_told_with_its_hardware_address() {
     let (_, text, _) = node.run(&["history", "--json"]);
     assert!(text.contains("\"conflict\"") && text.contains(&mac), "{text}");
     // Once for each address.
-    assert_eq!(agent.log().matches("another host answers").count(), 2, "{}", agent.log());
+    assert_eq!(agent.log().matches("another host also answers").count(), 2, "{}", agent.log());
     agent.stops();
 }
 
@@ -165,7 +165,7 @@ fn a_right_that_ends_and_comes_back_is_nobodys_doing() {
         }
     }
     for agent in [first, second] {
-        assert!(!agent.log().contains("somebody removed"), "{}", agent.log());
+        assert!(!agent.log().contains("another program removed"), "{}", agent.log());
         agent.stops();
     }
 }

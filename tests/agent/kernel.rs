@@ -41,7 +41,7 @@ fn an_address_that_is_held_and_not_there_is_told_and_put_back() {
             })
             .unwrap();
         };
-    let removed = format!("needs repair: somebody removed {VIP4}/24 from eth0");
+    let removed = format!("needs repair: another program removed {VIP4}/24 from eth0");
     wait::until("a removal to be told by status", SOON, || {
         remove();
         put_back();
@@ -108,12 +108,12 @@ fn a_master_that_cannot_make_its_tables_again_hands_over_and_repairs_itself_late
     second.is_master();
     wait::until("the address to be away", SOON, || if a.has_vip() { Err(first.log()) } else { Ok(()) }).unwrap();
     first.comes_to("the fault to be told still", |s| {
-        reason(s).contains("needs repair: the kernel does not obey the election")
+        reason(s).contains("needs repair: the kernel does not apply the hold")
     });
     first.says("it is broken");
 
     std::fs::remove_file(&broken).unwrap();
-    first.says("the kernel keeps the addresses again");
+    first.says("the kernel applies the hold again");
     second.is_armed("a");
     first.comes_to("all to be well", |s| !reason(s).contains("needs repair"));
     let seen = witness.finding(since);

@@ -88,8 +88,8 @@ fn builds_do_not_move_the_address() {
     let lan = Lan::new().unwrap();
     let mut etcd = Member::new(&lan, "http", &[], &[]);
     etcd.start();
-    // The election waits for no ordinary thread: under this load it is milliseconds late (docs/election.md), so a
-    // second is plenty.
+    // The election waits for no ordinary thread: under this load it is milliseconds late (docs/election-proof.md), so
+    // a second is plenty.
     let node = |name: &str| {
         Node::new(lan.host(name).unwrap(), name, &etcd.url()).with_sip().with("hold = \"2s\"", "hold = \"1s\"")
     };
@@ -114,7 +114,7 @@ fn builds_do_not_move_the_address() {
     .unwrap();
     drop(hogs);
     assert_eq!(epoch(&first), before, "{}", first.log());
-    for word in ["no longer master", "somebody removed", "does not keep"] {
+    for word in ["no longer master", "another program removed", "does not apply the hold"] {
         assert!(!first.log().contains(word), "{}", first.log());
     }
     // Half a hold: the delay stays far below the limit.

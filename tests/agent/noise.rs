@@ -134,7 +134,7 @@ fn calls_outlive_noise_and_spoilt_keys() {
     make_noise(lan.host("obs").unwrap(), &targets, 400);
     let since = unix_us();
     assert!(a.is_alive());
-    a.says("heartbeat not accepted");
+    a.says("heartbeat refused");
     a.is_armed("b");
 
     // Calls spoiled or deleted in etcd are stored again; the others stay as they are.
@@ -146,7 +146,7 @@ fn calls_outlive_noise_and_spoilt_keys() {
         if value.contains("\"sealed\"") { Ok(()) } else { Err(format!("{id}: {value:.100}")) }
     };
     wait::until("the calls to be whole again", SOON, || ids.iter().try_for_each(whole)).unwrap();
-    a.says("it is stored again");
+    a.says("storing the call again");
     // So is the writer's key: a call changed after that is written again.
     etcd.put("instances/sip/writer", "nonsense");
     etcd.ctl(&["del", &node::path(&format!("instances/sip/calls/{}", ids[2]))]);
@@ -157,7 +157,7 @@ fn calls_outlive_noise_and_spoilt_keys() {
 
     // The backup's firewall is reloaded just before it is needed.
     b.node.host.exec(&["nft", "flush", "ruleset"]).unwrap();
-    b.says("somebody deleted");
+    b.says("another program deleted");
     let at = unix_us();
     lan.cut("a").unwrap();
     b.is_master();

@@ -53,7 +53,7 @@ fn commands_without_an_agent_say_where_it_should_be() {
         assert!(code == 2 && err.contains("nonsense") && err.contains("`keepcall status`"), "{command}: {code} {err}");
     }
     let (code, _, err) = node.run(&["switchover", "--yes"]);
-    assert!(code == 5 && err.contains("nobody is master"), "{code} {err}");
+    assert!(code == 5 && err.contains("no node is master"), "{code} {err}");
     agent.stops();
 }
 
@@ -73,7 +73,7 @@ fn a_switchover_and_every_reason_against_it() {
     let second = b.start();
     first.is_armed("b");
     let (code, _, err) = a.run(&["switchover", "--yes", "--to", "a"]);
-    assert!(code == 5 && err.contains("already master"), "{code} {err}");
+    assert!(code == 5 && err.contains("already the master"), "{code} {err}");
     let (code, _, err) = a.run(&["switchover", "--yes", "--to", "zz"]);
     assert!(code == 2 && err.contains("\"zz\""), "{code} {err}");
     let (code, out, err) = a.run(&["switchover"]);
@@ -118,7 +118,7 @@ fn a_switchover_and_every_reason_against_it() {
         "{out}{err}"
     );
     let (code, _, err) = a.run(&["switchover", "--yes", "--to", "b"]);
-    assert!(code == 5 && err.contains("already master"), "{code} {err}");
+    assert!(code == 5 && err.contains("already the master"), "{code} {err}");
     let (code, out, err) = a.run(&["switchover", "--yes"]);
     assert!(code == 0 && out.contains("a is master (was b), epoch "), "{code} {out} {err}");
     assert_eq!(etcd.get("instances/sip/wishes/").or_else(|| etcd.get("instances/sip/answers/")), None);

@@ -33,7 +33,7 @@ fn nodes_that_do_not_belong_together_are_told_apart() {
     b.key(b"another key, which is long enough to be one");
     let second = b.start();
     // Only a master sends heartbeats; a heartbeat that is not accepted gets no answer.
-    second.says("heartbeat not accepted");
+    second.says("heartbeat refused");
     assert!(second.log().contains("key_file") && second.log().contains("10.44.0.1:"), "{}", second.log());
     let against = |out: &str| out.contains("was never heard") && out.contains("key_file");
     wait::until("b to be a candidate", SOON, || {
@@ -170,7 +170,7 @@ fn the_address_and_the_tables_are_put_back() {
         })
         .unwrap();
     }
-    a.says("somebody removed the address");
+    a.says("another program removed the address");
     for agent in [&a, &b] {
         let host = &agent.node.host;
         let before = tables(agent);
@@ -181,8 +181,8 @@ fn the_address_and_the_tables_are_put_back() {
             if now == before { Ok(()) } else { Err(now) }
         })
         .unwrap();
-        agent.says("somebody deleted the fence");
-        agent.says("answer for the addresses with a right only");
+        agent.says("another program deleted the fence");
+        agent.says("another program deleted the kernel lease");
         agent.is_calm();
     }
     assert_eq!(epoch(&a), before);

@@ -114,7 +114,7 @@ fn a_node_that_is_gone_is_forgotten_and_one_that_is_up_is_not() {
     second.stops();
     wait::until("b to be forgotten", SOON, || {
         let (code, out, err) = a.run(&["forget", "b"]);
-        if code == 0 && out.contains("b is no member") { Ok(()) } else { Err(format!("{code} {out} {err}")) }
+        if code == 0 && out.contains("b is no longer a member") { Ok(()) } else { Err(format!("{code} {out} {err}")) }
     })
     .unwrap();
     first.comes_to("a to be the only member", |s| s["instances"][0]["members"] == serde_json::json!(["a"]));

@@ -98,9 +98,9 @@ fn a_node_with_other_addresses_never_becomes_master() {
     {
         let (code, out, err) = agent.node.run(&["status"]);
         assert!(code == 0 && words.iter().all(|w| out.contains(w)), "{out}{err}");
-        agent.says("a setting differs on that node");
+        agent.says("a setting differs between this node and another");
     }
-    let refused = |out: &str| out.contains("has other addresses");
+    let refused = |out: &str| out.contains("has different addresses");
     wait::until("b to be refused", SOON, || {
         let (code, out, err) = a.run(&["switchover", "--yes", "--to", "b"]);
         if code == 5 && refused(&out) { Ok(()) } else { Err(format!("{code} {out} {err}")) }

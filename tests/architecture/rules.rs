@@ -57,6 +57,17 @@ pub(crate) fn purity(modules: &[Module], drivers: &[&str], impure: &[&[&str]]) -
     wrong
 }
 
+/// Only files below `room` use the words `raw`, in tests and attributes as well.
+pub(crate) fn raw(modules: &[Module], room: &str, raw: &[&str]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for m in modules.iter().filter(|m| !m.file.starts_with(room)) {
+        for (line, word) in m.words.iter().filter(|(_, word)| raw.contains(&word.as_str())) {
+            wrong.push(format!("{}:{line}: {word} belongs into {room}", m.file));
+        }
+    }
+    wrong
+}
+
 /// The module of a path: its longest prefix that is a module.
 fn module_of<'a>(path: &[String], all: &BTreeSet<&'a [String]>) -> Option<&'a [String]> {
     (1..=path.len()).rev().find_map(|n| all.get(&path[..n]).copied())

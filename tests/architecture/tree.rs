@@ -15,6 +15,8 @@ pub(crate) struct Module {
     pub(crate) lines: usize,
     /// All names in its code, without tests.
     pub(crate) names: Vec<Name>,
+    /// All words of its code with their lines, in tests and attributes as well, but not in comments and strings.
+    pub(crate) words: Vec<(usize, String)>,
 }
 
 /// A path named in the code.
@@ -62,7 +64,19 @@ impl Module {
         let mut found = Found { at: path.clone(), known: BTreeMap::new(), names: Vec::new() };
         found.learn(&parsed.items);
         found.visit_file(&parsed);
-        Self { file: file.to_owned(), path, lines: text.lines().count(), names: found.names }
+        let mut all = Vec::new();
+        words(text.parse().unwrap_or_else(|e| panic!("{file}: {e}")), &mut all);
+        Self { file: file.to_owned(), path, lines: text.lines().count(), names: found.names, words: all }
+    }
+}
+
+fn words(tokens: proc_macro2::TokenStream, out: &mut Vec<(usize, String)>) {
+    for token in tokens {
+        match token {
+            proc_macro2::TokenTree::Ident(word) => out.push((word.span().start().line, word.to_string())),
+            proc_macro2::TokenTree::Group(group) => words(group.stream(), out),
+            _ => {}
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! Several cluster drivers in one process, over loopback UDP and a real etcd.
 
-use keepcall::clock;
 use keepcall::cluster::{Cause, Cluster, ClusterEvent, Fitness, NoKeeper, SwitchoverError};
 use keepcall::config::Config;
 use keepcall::etcd::Etcd;
+use keepcall::os::clock;
 use keepcall::time::Time;
 use lab::loopback::{EtcdServer, LONG};
 use std::sync::{Arc, Mutex};

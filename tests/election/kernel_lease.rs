@@ -1,7 +1,7 @@
 //! The kernel lease on real interfaces: a LAN's view of a host while it holds its addresses, and after.
 mod scene;
 
-use keepcall::clock;
+use keepcall::os::clock;
 use keepcall::vip::announce::Announcer;
 use keepcall::vip::kernel_lease::{Enforcement, KernelLease, KernelLeaseError};
 use keepcall::vip::rawudp::RawUdp;

@@ -63,10 +63,7 @@ fn what_fails_starts_again_and_neither_address_nor_role_takes_note() {
         &[("recovery:panic", CALLS, "recovery panicked")],
         &[("control:panic", CONTROL, "command line panicked")],
         // Both at once: each takes the watchdog's ten seconds.
-        &[
-            ("learning:loop", CALLS, "learning did not come back"),
-            ("control:loop", CONTROL, "command line did not come back"),
-        ],
+        &[("learning:loop", CALLS, "learning was stuck"), ("control:loop", CONTROL, "command line was stuck")],
     ];
     for step in steps {
         step.iter().for_each(|(kind, ..)| do_it(kind));
@@ -91,7 +88,7 @@ fn what_fails_starts_again_and_neither_address_nor_role_takes_note() {
     let parts = agent.history().unwrap().iter().filter(|e| e["cause"] == "part").count();
     assert_eq!(parts, 3, "each failure of the part that has the calls is told");
     let (_, text) = (0, agent.run(&["status"]).unwrap());
-    assert!(text.contains("calls of sip: running, started again 3 times"), "{text}");
+    assert!(text.contains("calls of sip: running, restarted 3 times"), "{text}");
 
     // The part works as before: it sees the end of the calls, which the server carried all the time.
     assert_eq!(calls.hang_up(SOON).unwrap(), 2);

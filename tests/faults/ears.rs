@@ -53,7 +53,7 @@ fn fails(agent: &Agent, fault: &str, why: &str, n: u32, stir: impl Fn()) {
     println!("{fault}: seen again after {} ms", (unix_us() - at) / 1000);
     assert!(part(&status)["why"].as_str().unwrap().contains(why), "{status}");
     let (_, text, _) = agent.node.run(&["status"]);
-    assert!(text.contains(&format!("calls of sip: running, started again {n} time")), "{text}");
+    assert!(text.contains(&format!("calls of sip: running, restarted {n} time")), "{text}");
 }
 
 fn is_connected(agent: &Agent, protocol: &str) {
@@ -179,7 +179,7 @@ fn a_panic_in_esl_and_a_recovery_that_never_comes_back_leave_the_address() {
         part(s)["restarts"] == 1 && part(s)["longest_stall_ms"].as_u64() >= Some(3000)
     });
     println!("{}", part(&status));
-    fails(&agent, "recovery:loop", "recovery did not come back for 10s", 2, || {});
+    fails(&agent, "recovery:loop", "recovery was stuck for 10s", 2, || {});
     // That stall belonged to the run before.
     agent.comes_to("the new run to come back", |s| part(s)["longest_stall_ms"].as_u64() < Some(3000));
     was_held(&witness, since);

@@ -48,7 +48,7 @@ fn usage_and_help() {
     assert_eq!(said(&keepcall(&["frobnicate"])).0, Some(2));
     assert_eq!(said(&keepcall(&[])).0, Some(2));
     let (code, _, err) = said(&keepcall(&["--log", "keepcall=loud", "status"]));
-    assert!(code == Some(2) && err.contains("no log level"), "{err}");
+    assert!(code == Some(2) && err.contains("not a log level"), "{err}");
 }
 
 #[test]
@@ -77,7 +77,10 @@ fn check_config_tells_good_from_bad() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/config/keepcall.toml");
     let (code, out, _) = said(&keepcall(&["check-config", example]));
     assert_eq!(code, Some(0), "{out}");
-    assert!(out.contains("/etc/keepcall/cluster.key") && out.contains("the agent waits for it"), "{out}");
+    assert!(
+        out.contains("/etc/keepcall/cluster.key") && out.contains("the agent waits until this is repaired"),
+        "{out}"
+    );
     assert_eq!(said(&keepcall(&["--config", "/nowhere.toml", "status"])).0, Some(3));
 }
 
@@ -91,8 +94,8 @@ fn inspect_tells_what_is_no_capture() {
     };
     let here = directory.path().to_str().unwrap().to_owned();
     for (path, word) in [
-        (file("empty", b""), "no pcap or pcapng file"),
-        (file("text", b"This is no capture, but a text of some length.\n"), "no pcap or pcapng file"),
+        (file("empty", b""), "not a pcap or pcapng file"),
+        (file("text", b"This is no capture, but a text of some length.\n"), "not a pcap or pcapng file"),
         (file("cut", b"\xd4\xc3\xb2\xa1\x02\x00"), "cut"),
         (here, "directory"),
         ("/nowhere.pcap".to_owned(), "No such file"),

@@ -116,7 +116,7 @@ fn files_that_are_named_must_be_there_and_private() {
         .replace("group = \"no-such-group\"", "")
         .replace("user = \"u\"\npassword_file = \"/nowhere/password\"\n", "");
     fs::write(&file, &text).unwrap();
-    assert!(load(&file).unwrap_err().to_string().contains("holds 5 bytes"));
+    assert!(load(&file).unwrap_err().to_string().contains("has 5 bytes"));
     fs::write(&key, "0123456789abcdef0123456789abcdef").unwrap();
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
     let loaded = load(&file).unwrap_or_else(|e| panic!("{e}"));

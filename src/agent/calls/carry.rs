@@ -2,7 +2,7 @@
 
 use super::CallsSide;
 use super::Role;
-use crate::clock;
+use crate::os::clock;
 use crate::recovery::engine::Action;
 use crate::recovery::media::kernel::Wish;
 use std::net::SocketAddr;
@@ -64,7 +64,7 @@ impl CallsSide {
             };
             // SIP retransmits. A lasting failure ends as an unreachable party.
             if let Err(e) = sent {
-                debug!(instance = self.instance, "a SIP message was not sent: {e}");
+                debug!(instance = self.instance, "cannot send a SIP message: {e}");
             }
         }
     }

@@ -5,44 +5,32 @@ use crate::agent::part::Doing;
 use crate::calls::model::{Call, CallEvent};
 use crate::calls::store::{Keep, StoreEvent};
 use crate::calls::sweep::Verdict;
-use crate::clock;
 use crate::config::Mode;
+use crate::os::clock;
 use crate::recovery::media::kernel::Wish;
 use crate::recovery::{plan, recoverability};
-use crate::time::Time;
+use crate::time::{OnceAMinute, Time};
 use std::collections::{BTreeSet, HashSet};
-use std::time::Duration;
 use tracing::{debug, info, warn};
 
-/// Least time between two warnings, and between two re-reads, about calls beyond this node's limit.
-const LEFT_OUT_EVERY: Duration = Duration::from_secs(60);
 /// Store events handled in one go, so that a thousand calls make one change of the relay.
 const BATCH: usize = 1024;
 
 /// When the limit on stored calls was last reported, and when the calls were last read again.
 #[derive(Default)]
 pub(super) struct LeftOut {
-    told: Option<Time>,
-    read: Option<Time>,
+    told: OnceAMinute,
+    read: OnceAMinute,
 }
 
 impl LeftOut {
     fn is_news(&mut self, left_out: usize, now: Time) -> bool {
-        left_out > 0 && due(&mut self.told, now)
+        left_out > 0 && self.told.take(now)
     }
 
     fn may_read(&mut self, now: Time) -> bool {
-        due(&mut self.read, now)
+        self.read.take(now)
     }
-}
-
-/// True at most once per interval.
-fn due(last: &mut Option<Time>, now: Time) -> bool {
-    let due = last.is_none_or(|at| now.since(at) >= LEFT_OUT_EVERY);
-    if due {
-        *last = Some(now);
-    }
-    due
 }
 
 impl CallsSide {
@@ -58,7 +46,7 @@ impl CallsSide {
         let learnt: BTreeSet<String> = self.table.calls().map(|c| c.id).collect();
         let own: Vec<Call> =
             self.stored.values().filter(|c| self.is_own(c) && !learnt.contains(&c.id)).cloned().collect();
-        info!(instance = self.instance, calls = own.len(), working, "calls of the local server from before");
+        info!(instance = self.instance, calls = own.len(), working, "found stored calls of the local server");
         let now = clock::now();
         if working {
             for call in &own {
@@ -97,12 +85,19 @@ impl CallsSide {
         let verdicts = self.sweep.look(&self.stored, carried, now);
         let removed = verdicts.iter().filter(|v| matches!(v, Verdict::Remove(_))).count();
         if removed > 0 {
-            info!(instance = self.instance, calls = removed, "stored calls that nobody carries any more are removed");
+            info!(
+                instance = self.instance,
+                calls = removed,
+                "removing stored calls that neither the server nor the agent carries any more"
+            );
         }
         for verdict in verdicts {
             match verdict {
                 Verdict::Adopt(id) => self.stored.get(&id).into_iter().for_each(|call| self.table.adopt(call, now)),
-                Verdict::Remove(id) => self.store.apply(CallEvent::Delete { id, reason: "nobody carries it any more" }),
+                Verdict::Remove(id) => self.store.apply(CallEvent::Delete {
+                    id,
+                    reason: "neither the server nor the agent carries the call any more",
+                }),
             }
         }
     }
@@ -114,7 +109,7 @@ impl CallsSide {
             warn!(
                 instance = self.instance,
                 call = id,
-                "somebody deleted or changed this call in etcd; it is stored again"
+                "another etcd client deleted or changed this call; storing the call again"
             );
         }
         up
@@ -144,7 +139,7 @@ impl CallsSide {
             instance = self.instance,
             missing = missing.len(),
             former = unknown.len(),
-            "etcd is another one: calls that are up are stored again, and calls of former times are removed"
+            "etcd was replaced or restored: storing the calls that are up again, and removing outdated calls"
         );
         for id in missing {
             if !self.store_again(&id) {
@@ -152,7 +147,7 @@ impl CallsSide {
             }
         }
         for id in unknown {
-            self.store.apply(CallEvent::Delete { id, reason: "of an etcd of former times" });
+            self.store.apply(CallEvent::Delete { id, reason: "outdated call in a replaced or restored etcd" });
         }
         Vec::new()
     }
@@ -230,7 +225,8 @@ impl CallsSide {
             warn!(
                 instance = self.instance,
                 left_out,
-                "etcd holds more calls than this node keeps: those left out would not be recovered by it; raise max_calls"
+                "etcd has more calls than this node keeps, and this node would not recover the calls left out; raise \
+                 max_calls"
             );
         }
         if self.stored.wants_reading() && self.left_out.may_read(clock::now()) {
@@ -265,7 +261,7 @@ impl CallsSide {
                         paths.flows
                     }
                     Some(Err(e)) => {
-                        debug!(call = id, "its audio cannot be relayed as it is: {e}");
+                        debug!(call = id, "cannot relay the audio of this call: {e}");
                         Vec::new()
                     }
                     None => Vec::new(),

@@ -46,7 +46,7 @@ impl CallsSide {
                 relayed = f.relayed,
                 left = f.left,
                 ended = f.ended,
-                "what becomes of the calls"
+                "plan for the calls"
             );
         }
         takeover.save();

@@ -3,7 +3,7 @@
 use super::starting::set_kernel;
 use super::{Instance, PUT_BACK_PAUSE, REFRESH};
 use crate::agent::keeper::mend_one;
-use crate::clock;
+use crate::os::{clock, interface};
 use crate::time::Time;
 use crate::vip::address::AddressEvent;
 use tracing::{error, info, warn};
@@ -11,19 +11,18 @@ use tracing::{error, info, warn};
 impl Instance {
     /// Checks whether the interface disappeared or came back.
     pub(super) async fn look_for_interface(&mut self) {
-        let interface = &self.config.interface;
-        let missing = nix::net::if_::if_nametoindex(interface.as_str())
-            .is_err()
-            .then(|| format!("there is no interface {interface}"));
+        let name = &self.config.interface;
+        let missing =
+            interface::index(&self.config.interface).is_none().then(|| format!("there is no interface {name}"));
         if missing == self.missing {
             return;
         }
         match &missing {
-            Some(why) => warn!(instance = self.config.name, "not ready, and not elected until it is: {why} any more"),
+            Some(why) => warn!(instance = self.config.name, "not ready, and not elected until ready: {why} any more"),
             None => {
                 // A new interface has the kernel's default settings and none of the former addresses.
                 set_kernel(&self.config);
-                info!(instance = self.config.name, "ready: the interface {interface} is there again");
+                info!(instance = self.config.name, "ready: the interface {name} is back");
             }
         }
         self.missing = missing;
@@ -35,7 +34,7 @@ impl Instance {
         if let AddressEvent::LinkUp { .. } = &event
             && let Err(e) = self.conflicts.look_again()
         {
-            warn!(instance = self.config.name, "another host that answers for the addresses would not be noticed: {e}");
+            warn!(instance = self.config.name, "cannot detect other hosts that answer for the addresses: {e}");
         }
         if let (AddressEvent::LinkUp { .. }, Some(lease)) = (&event, self.lease.clone()) {
             // On most kernels an interface takes its rules with it when it goes.
@@ -55,9 +54,10 @@ impl Instance {
                     instance = name,
                     interface,
                     %prefix,
-                    "somebody removed the address; putting it back. If systemd-networkd manages {interface}, set KeepConfiguration=static there"
+                    "another program removed the address; restoring it. If systemd-networkd manages {interface}, set \
+                     KeepConfiguration=static for it"
                 );
-                self.lacks(format!("somebody removed {prefix} from {interface}; it is put back"));
+                self.lacks(format!("another program removed {prefix} from {interface}; the agent restores it"));
             }
             AddressEvent::LinkUp { .. } => {
                 self.announce_again();
@@ -82,7 +82,7 @@ impl Instance {
             Err(e) => {
                 error!(
                     instance = self.config.name,
-                    "changes of the addresses by others are not noticed: {e}; trying again"
+                    "cannot watch the addresses for changes by other programs: {e}; retrying"
                 );
                 tokio::time::sleep(PUT_BACK_PAUSE).await;
             }
@@ -112,10 +112,7 @@ impl Instance {
         let added = self.addresses.add(&self.config.interface, &self.config.addresses).await;
         let before = self.absent.take();
         if let Err(e) = added {
-            let why = format!(
-                "not all of the addresses are on {}: {e}; it is tried again each second",
-                self.config.interface
-            );
+            let why = format!("not all of the addresses are on {}: {e}; retrying every second", self.config.interface);
             self.lacks(why.clone());
             if before.as_ref() == Some(&why) {
                 return;
@@ -133,7 +130,7 @@ impl Instance {
         }
         // If the right ends during this call, the drop order comes later and removes the addresses.
         if let Err(e) = self.addresses.add(&self.config.interface, &self.config.addresses).await {
-            warn!(instance = self.config.name, "the addresses did not get a new lifetime: {e}");
+            warn!(instance = self.config.name, "cannot refresh the lifetime of the addresses: {e}");
         }
     }
 }

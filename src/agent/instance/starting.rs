@@ -8,11 +8,11 @@ use crate::agent::footing::Footing;
 use crate::agent::part::{Beats, Parts};
 use crate::agent::readiness::Waiting;
 use crate::agent::{AgentError, history, hooks, mode};
-use crate::clock;
 use crate::cluster::{Cluster, Fitness};
 use crate::config::{self, Config};
 use crate::etcd::Etcd;
 use crate::health::Monitor;
+use crate::os::clock;
 use crate::time::Time;
 use crate::vip::address::Addresses;
 use crate::vip::announce::Announcer;
@@ -90,7 +90,7 @@ impl Starting {
             }
         };
         if waiting.why().is_some() {
-            info!(instance = self.instance.name, "ready: everything that was missing is there");
+            info!(instance = self.instance.name, "ready: nothing is missing any more");
         }
         let _ = tried.take().map(|tried| tried.send(()));
         instance.run(take, orders).await;
@@ -99,7 +99,7 @@ impl Starting {
     fn lacks(&self, why: &str, waiting: &mut Waiting) {
         let (name, now) = (&self.instance.name, clock::now());
         if waiting.failed(why, now) {
-            warn!(instance = name, "not ready, and not elected until it is; trying again: {why}");
+            warn!(instance = name, "not ready, and not elected until ready; retrying: {why}");
         }
         if !self.inherited || waiting.lasts(now) > RESTARTED {
             let summary = format!("not ready: {why}");
@@ -118,7 +118,7 @@ impl Starting {
         let errors: Vec<String> =
             ended.err().map(|e| e.to_string()).into_iter().chain(removed.err().map(|e| e.to_string())).collect();
         for e in &errors {
-            error!(instance = self.instance.name, "release is not complete: {e}");
+            error!(instance = self.instance.name, "cannot release everything: {e}");
         }
         errors
     }
@@ -167,7 +167,7 @@ impl Starting {
         if it.sip.is_some() {
             match sysctl::forward_drops().await {
                 Ok(chains) => chains.iter().for_each(|chain| warn!(instance = name, "{chain}")),
-                Err(e) => warn!(instance = name, "it is not known whether others drop forwarded audio: {e}"),
+                Err(e) => warn!(instance = name, "cannot check whether other nftables chains drop relayed audio: {e}"),
             }
         }
         Ok(Instance {
@@ -199,7 +199,7 @@ impl Starting {
         let left = self.addresses.present(&self.instance.interface, ips).await?;
         for prefix in &left {
             let instance = &self.instance.name;
-            warn!(instance, %prefix, "removing the virtual address: it is here although no agent holds it");
+            warn!(instance, %prefix, "removing a virtual address that no agent on this host holds");
         }
         self.addresses.remove(&self.instance.interface, &left).await
     }
@@ -214,7 +214,7 @@ pub(in crate::agent) fn set_kernel(instance: &config::Instance) {
     }
     for done in prepared {
         for change in done.changes {
-            info!(instance = name, "set {} from {} to {}", change.name, change.from, change.to);
+            info!(instance = name, "changed {} from {} to {}", change.name, change.from, change.to);
         }
         for warning in done.warnings {
             warn!(instance = name, "{warning}");

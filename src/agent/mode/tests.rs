@@ -85,5 +85,5 @@ fn nodes_that_obey_another_mode_or_tell_of_none_are_told_of() {
     assert_eq!(scene.tell.borrow().status(&names(&["a", "c"])).mixed(), None);
     scene.see(WatchEvent::Put(kv(SET, &value("observe"))));
     let mixed = scene.tell.borrow().status(&names(&["a", "b", "c", "d"])).mixed().unwrap();
-    assert!(mixed.contains("a obeys full") && mixed.contains("c and d told of no mode"), "{mixed}");
+    assert!(mixed.contains("a uses full") && mixed.contains("no mode reported by c and d"), "{mixed}");
 }

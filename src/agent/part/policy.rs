@@ -48,7 +48,7 @@ impl Policy {
             self.abandoned += 1;
         }
         if self.abandoned > MOST_ABANDONED {
-            return Next::Off("too many of its threads never ended");
+            return Next::Off("too many of its threads are stuck");
         }
         if self.failures.len() >= MOST {
             return Next::Off("it failed too often");

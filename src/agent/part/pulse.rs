@@ -1,6 +1,7 @@
 //! The heartbeat of one run of a part, and its activity when the heartbeat stopped.
 
-use super::lock;
+use crate::os::process;
+use crate::sync::Locked as _;
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering::Relaxed};
@@ -59,7 +60,7 @@ impl Pulse {
 
     /// Makes the calling thread the run's thread.
     pub(super) fn begins(self: &Arc<Self>) {
-        self.thread.store(nix::unistd::gettid().as_raw(), Relaxed);
+        self.thread.store(process::this_thread(), Relaxed);
         HERE.with(|here| *here.borrow_mut() = Some(Arc::clone(self)));
     }
 
@@ -109,14 +110,14 @@ impl Pulse {
 
     /// Marks the run as given up by the watchdog.
     pub(super) fn give_up(&self, after: Duration) {
-        *lock(&self.stuck) = Some(after);
+        *self.stuck.locked() = Some(after);
         self.found_stuck.notify_one();
     }
 
     /// Waits until the watchdog gives the run up. Returns the time without a beat.
     pub(super) async fn stuck(&self) -> Duration {
         loop {
-            if let Some(after) = *lock(&self.stuck) {
+            if let Some(after) = *self.stuck.locked() {
                 return after;
             }
             self.found_stuck.notified().await;
@@ -124,13 +125,13 @@ impl Pulse {
     }
 
     fn notes_panic(&self, what: &dyn fmt::Display) {
-        lock(&self.panic).get_or_insert_with(|| format!("{} panicked: {what}", self.doing()));
+        self.panic.locked().get_or_insert_with(|| format!("{} panicked: {what}", self.doing()));
         self.panicked.notify_one();
     }
 
     /// The panic message, if any.
     pub(super) fn panic(&self) -> Option<String> {
-        lock(&self.panic).clone()
+        self.panic.locked().clone()
     }
 
     /// Waits for a panic on the run's thread, including panics of tasks that the runtime caught.
@@ -151,7 +152,7 @@ pub(in crate::agent) fn listen_to_panics() {
         let payload = info.payload();
         let text =
             payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-        let text = text.unwrap_or("without a word");
+        let text = text.unwrap_or("no message");
         let place = info.location().map(|l| format!(" ({}:{})", l.file(), l.line())).unwrap_or_default();
         // The thread-local is gone while the thread ends. The panic then goes unreported.
         let _ = HERE.try_with(|here| {

@@ -107,7 +107,7 @@ async fn a_thread_that_never_ends_is_abandoned_and_can_do_nothing_when_it_comes_
     let first = turns.lock().unwrap()[0].clone();
     first.pulse.give_up(Duration::from_secs(10));
     until("the second run", || turns.lock().unwrap().len() == 2).await;
-    assert!(turns.lock().unwrap()[1].after.as_ref().unwrap().contains("did not come back for 10s"));
+    assert!(turns.lock().unwrap()[1].after.as_ref().unwrap().contains("was stuck for 10s"));
     FREE.store(true, SeqCst);
     // The thread has ended when this test holds the last reference to its pulse.
     let pulse = Arc::downgrade(&first.pulse);

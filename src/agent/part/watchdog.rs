@@ -1,7 +1,7 @@
 //! The watchdog thread: it finds hung runs, and tells systemd that the election still turns.
 
-use super::lock;
 use super::pulse::Pulse;
+use crate::sync::Locked as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tracing::error;
@@ -19,11 +19,11 @@ pub(in crate::agent) struct Beats(Arc<Mutex<Vec<Arc<Pulse>>>>);
 
 impl Beats {
     pub(super) fn add(&self, pulse: &Arc<Pulse>) {
-        lock(&self.0).push(Arc::clone(pulse));
+        self.0.locked().push(Arc::clone(pulse));
     }
 
     pub(super) fn remove(&self, pulse: &Arc<Pulse>) {
-        lock(&self.0).retain(|p| !Arc::ptr_eq(p, pulse));
+        self.0.locked().retain(|p| !Arc::ptr_eq(p, pulse));
     }
 }
 
@@ -57,7 +57,7 @@ pub(in crate::agent) fn watch(beats: Beats, election: impl Fn() -> u64 + Send + 
             if of_election.look(election()) == 0 && asked_for {
                 let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
             }
-            let now = lock(&beats.0).clone();
+            let now = beats.0.locked().clone();
             watched.retain(|(p, _)| now.iter().any(|n| Arc::ptr_eq(n, p)));
             for pulse in now {
                 if !watched.iter().any(|(p, _)| Arc::ptr_eq(p, &pulse)) {
@@ -68,7 +68,7 @@ pub(in crate::agent) fn watch(beats: Beats, election: impl Fn() -> u64 + Send + 
                 let looks = stillness.look(pulse.beats());
                 pulse.stalled(LOOK * looks);
                 if looks == STUCK {
-                    error!("{} does not come back", pulse.doing());
+                    error!("{} is stuck", pulse.doing());
                     pulse.give_up(LOOK * looks);
                 }
             }

@@ -50,7 +50,7 @@ pub(in crate::agent) async fn ask(
     request: Request,
 ) -> Result<Reply, ApiError> {
     let failed = |why: String| ApiError {
-        message: format!("this node is not the master, and could not ask {master}, which is: {why}"),
+        message: format!("this node is not the master, and cannot forward the request to the master, {master}: {why}"),
         advice: format!("run the command on {master}"),
         kind: ErrorKind::Failed,
     };
@@ -71,8 +71,7 @@ pub(in crate::agent) async fn ask(
                 WatchEvent::Delete { .. } => None,
             };
             if let Some(kv) = found {
-                return serde_json::from_slice::<Reply>(&kv.value)
-                    .map_err(|e| format!("its answer cannot be read ({e})"));
+                return serde_json::from_slice::<Reply>(&kv.value).map_err(|e| format!("cannot read its answer ({e})"));
             }
         }
         Err("the watch on etcd ended".to_owned())
@@ -80,7 +79,7 @@ pub(in crate::agent) async fn ask(
     let reply = match put {
         Ok(()) => tokio::time::timeout(patience, waited)
             .await
-            .unwrap_or_else(|_| Err(format!("it did not answer within {patience:?}"))),
+            .unwrap_or_else(|_| Err(format!("the master did not answer within {patience:?}"))),
         Err(e) => Err(e.to_string()),
     };
     // Revoking the lease also deletes a request that the master did not take. If this fails, the lease runs out by
@@ -106,7 +105,7 @@ pub(in crate::agent) async fn serve(etcd: Etcd, cluster: String, instance: Strin
             }
             let answer_key = format!("{}{id}", answers(&cluster, &instance));
             if let Err(e) = fulfil(&etcd, &instance, &kv, &answer_key, &local).await {
-                warn!(instance, "a request of another node was not answered: {e}");
+                warn!(instance, "cannot answer the request of another node: {e}");
             }
         }
     }
@@ -121,20 +120,21 @@ async fn fulfil(
 ) -> Result<(), EtcdError> {
     let wish = Some(&kv.value).filter(|v| v.len() <= MAX_WISH).and_then(|v| serde_json::from_slice::<Wish>(v).ok());
     let Some(wish) = wish.filter(|w| w.schema == SCHEMA && asks_for(&w.request) == Some(instance)) else {
-        warn!(key = ?kv.key, "the request in etcd cannot be read; remove it with `etcdctl del {}`", kv.key);
+        warn!(key = ?kv.key, "cannot read the request in etcd; remove it with `etcdctl del {}`", kv.key);
         return Ok(());
     };
     let reply = match take_up(etcd, kv).await? {
         Taken::Now => {
             if matches!(wish.request, Request::Switchover { .. }) {
-                info!(instance, from = wish.from, "a switchover is asked for on another node");
+                info!(instance, from = wish.from, "another node forwarded a switchover");
             }
             local.make_here(wish.request).await.unwrap_or_else(Reply::Error)
         }
         // Most likely an earlier try took the request and its answer was lost. But the client may also have withdrawn
         // it.
         Taken::Perhaps => Reply::Error(ApiError {
-            message: "etcd did not tell the master in time whether the request may be carried out, and it was not"
+            message: "etcd did not tell the master in time whether the request is still wanted, so the master did not \
+                 carry it out"
                 .to_owned(),
             advice: "run the command again".to_owned(),
             kind: ErrorKind::Failed,
@@ -145,7 +145,7 @@ async fn fulfil(
     // Writing the answer twice is harmless: the key is unique, and the client reads it once.
     for _ in 1..TRIES {
         match answer(etcd, answer_key, &value).await {
-            Err(e) => warn!(instance, "the answer to a request of another node is not in etcd yet: {e}"),
+            Err(e) => warn!(instance, "cannot write the answer for another node to etcd yet: {e}"),
             done => return done,
         }
     }

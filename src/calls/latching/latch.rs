@@ -15,6 +15,7 @@
 //! cases silence of the old address for [`Latch::handle`]'s `patience` is enough.
 
 use super::rtp::Sample;
+use crate::calls::model::may_send_rtp;
 use crate::time::Time;
 use smallvec::SmallVec;
 use std::net::{IpAddr, SocketAddr};
@@ -141,7 +142,7 @@ impl Latch {
     /// Takes a sample. `signalling` is the source host of the phone's SIP. `patience` is longer than chance can keep a
     /// live stream unsampled.
     pub(super) fn handle(&mut self, s: &Sample, signalling: IpAddr, patience: Duration, now: Time) -> Outcome {
-        if s.from.ip() != self.told.ip() && s.from.ip() != signalling {
+        if !may_send_rtp(self.told.ip(), signalling, s.from.ip()) {
             return Outcome::Foreign;
         }
         self.rivals.retain(|r| now.since(r.last) <= patience);

@@ -1,8 +1,9 @@
 //! Keeps values that many calls have in common once.
 
 use super::Verbatim;
+use crate::sync::Locked as _;
 use std::collections::HashSet;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex};
 
 /// Most values in the pool: phones come in some hundred makes and releases. Without room, each call keeps its own copy.
 const MAX_SHARED: usize = 1024;
@@ -14,7 +15,7 @@ static POOL: LazyLock<Mutex<Pool>> = LazyLock::new(Mutex::default);
 /// `bytes`, in the memory of an equal value if there is one.
 pub(super) fn shared(bytes: &[u8]) -> Verbatim {
     // The pool is a set and consistent after each statement, even if a thread panicked in between.
-    Verbatim(POOL.lock().unwrap_or_else(PoisonError::into_inner).get(bytes))
+    Verbatim(POOL.locked().get(bytes))
 }
 
 #[derive(Default)]

@@ -35,15 +35,17 @@ impl Gap {
     #[must_use]
     pub const fn why(self) -> &'static str {
         match self {
-            Self::Tag => "one of its tags was not seen",
-            Self::LocalCseq => "the server's CSeq in it was not seen",
-            Self::RemoteTarget => "the phone's Contact was not seen",
-            Self::RouteSet => "its route set was not seen, or is longer than any that is learnt",
-            Self::Description => "the session descriptions in force were not both seen, or can't be read",
-            Self::Partner => {
-                "it was learnt while there was no room for others, so its other leg may be one that is not known"
+            Self::Tag => "keepcall never saw one of the dialog's tags",
+            Self::LocalCseq => "keepcall never saw a CSeq of the server in the dialog",
+            Self::RemoteTarget => "keepcall never saw the remote target (the phone's Contact)",
+            Self::RouteSet => "keepcall never saw the route set, or the route set is too long to keep",
+            Self::Description => {
+                "keepcall never saw both the offer and the answer in force, or cannot read one of them"
             }
-            Self::Other => "it was first seen after its start",
+            Self::Partner => {
+                "keepcall had no room for more legs then, so the other leg may be one that keepcall does not know"
+            }
+            Self::Other => "keepcall first saw the dialog after its start",
         }
     }
 }

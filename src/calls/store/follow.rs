@@ -1,11 +1,12 @@
 //! Follows the calls in etcd and reports them.
 
 use super::value::{BadValue, Coder, Decoded, Stamp};
-use super::{Keep, State, StoreEvent, WARN_EVERY};
+use super::{Keep, State, StoreEvent};
 use crate::calls::model::Call;
-use crate::clock;
 use crate::etcd::{Etcd, KeyValue, WatchEvent};
-use crate::time::Time;
+use crate::os::clock;
+use crate::sync::Locked as _;
+use crate::time::{OnceAMinute, Time};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use tracing::warn;
 /// How long known calls stay after etcd was replaced. The master stores its calls again within seconds, and without a
 /// master another node has taken over by then.
 const REMEMBER: Duration = Duration::from_secs(30);
-/// Bad values named individually within [`WARN_EVERY`]. Whoever wrote more knows where they are.
+/// Bad values named individually within a minute. Whoever wrote more knows where they are.
 const NAMED: usize = 10;
 
 struct Follower {
@@ -30,9 +31,9 @@ struct Follower {
     change: Option<u64>,
     /// When calls missing from etcd are no longer kept.
     forget_at: Time,
-    /// Bad values met since `since`.
+    /// Bad values met in this minute.
     met: usize,
-    since: Time,
+    minute: OnceAMinute,
 }
 
 pub(super) async fn run(
@@ -85,7 +86,7 @@ impl Follower {
             change: None,
             forget_at: Time::FAR,
             met: 0,
-            since: clock::now(),
+            minute: OnceAMinute::new(),
         }
     }
 
@@ -116,7 +117,7 @@ impl Follower {
                         None => drop(keep.insert(id)),
                     }
                 }
-                let mut state = super::lock(state);
+                let mut state = state.locked();
                 if state.writing.is_some() {
                     self.renew(&calls, &mut state);
                 }
@@ -132,7 +133,7 @@ impl Follower {
             }
             WatchEvent::Put(kv) => self.coder.id_in(&kv.key).map(str::to_owned).map(|id| {
                 let own = {
-                    let mut state = super::lock(state);
+                    let mut state = state.locked();
                     state.queue.seen(&id);
                     state.echo.put(&id, &kv.value)
                 };
@@ -152,7 +153,7 @@ impl Follower {
                 self.coder.id_in(&key).map(|id| {
                     self.stamps.remove(id);
                     self.outdated.remove(id);
-                    let mut state = super::lock(state);
+                    let mut state = state.locked();
                     if state.writing.is_none() {
                         state.queue.unseen(id);
                     }
@@ -161,7 +162,7 @@ impl Follower {
             }
         };
         // Counted before the event is reported, because its receiver may look at the status.
-        self.count(&mut super::lock(state));
+        self.count(&mut state.locked());
         event
     }
 
@@ -210,15 +211,14 @@ impl Follower {
 
     /// Skips a value, and names the first ones in the log.
     fn skip(&mut self, key: &str, why: BadValue) {
-        let now = clock::now();
-        if now.since(self.since) >= WARN_EVERY {
-            (self.met, self.since) = (0, now);
+        if self.minute.take(clock::now()) {
+            self.met = 0;
         }
         self.met += 1;
         if self.met <= NAMED {
-            warn!(key, "a value in etcd is skipped: {why}. `etcdctl del {key}` removes it");
+            warn!(key, "skipping a value in etcd: {why}. `etcdctl del {key}` removes the value");
         } else if self.met == NAMED + 1 {
-            warn!(prefix = self.coder.prefix, "more values in etcd are skipped; status counts them");
+            warn!(prefix = self.coder.prefix, "skipping more values in etcd; `keepcall status` counts them");
         }
         self.bad.insert(key.to_owned(), why);
     }

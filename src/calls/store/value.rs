@@ -19,34 +19,34 @@ const OLDEST: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadValue {
     /// The last part of the key can't be the id of a call.
-    #[error("the key is not the key of a call")]
+    #[error("the key is not one that keepcall gives a call")]
     Key,
     /// No JSON, or not the JSON of a call.
     #[error("the value is not a call")]
     Content,
     /// Written by a newer keepcall.
-    #[error("the value has schema {0}, this version knows {SCHEMA}: upgrade keepcall on this node")]
+    #[error("the value has schema {0}, and this version reads schema {SCHEMA}: upgrade keepcall on this node")]
     Schema(u32),
     /// The value names another call or instance than its key.
-    #[error("the value does not belong to this key")]
+    #[error("the value holds a call of another key or instance")]
     Mismatch,
     /// Unencrypted, which is not allowed here.
     #[error(
-        "the value is not encrypted, and so anybody who can write etcd may have made it. If nodes of an older release still write such \
-         calls, set `plain_records = \"accept\"` in [instance.sip] until they are upgraded"
+        "the value is not encrypted, so anybody who can write to etcd may have made it. If nodes of an older release \
+         still write such calls, set `plain_records = \"accept\"` in [instance.sip] until they are upgraded"
     )]
     Plain,
     /// Encrypted with another key than this node's.
     #[error(
-        "the value was encrypted under another cluster key: the content of `key_file` must be the same on every node (see \
+        "another cluster key encrypted the value: the content of `key_file` must be the same on every node (see \
          `accept_key_files` for a change of key)"
     )]
     OtherKey,
     /// Encrypted with this node's key, but it does not open.
-    #[error("the encrypted value was changed, or moved here from another key")]
+    #[error("somebody changed the encrypted value, or copied it from another key")]
     Forged,
     /// An older state of the call than the known one.
-    #[error("the value is an older state of the call, which somebody put back")]
+    #[error("somebody put back an older state of the call")]
     Replayed,
 }
 

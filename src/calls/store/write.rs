@@ -12,6 +12,7 @@ use super::seal::NONCE;
 use super::value::{Coder, MAX_EPOCH, Stamp};
 use crate::calls::model::Leg;
 use crate::etcd::{Compare, Etcd, EtcdError, Op, TxnReply};
+use crate::sync::Locked as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -89,7 +90,7 @@ pub(super) async fn run(
 impl Writer {
     async fn step(&mut self, collect: bool) -> Step {
         let (epoch, version) = {
-            let state = super::lock(&self.state);
+            let state = self.state.locked();
             let Some(epoch) = state.writing else { return Step::Idle };
             (epoch, state.version)
         };
@@ -98,7 +99,7 @@ impl Writer {
             _ => match self.name(epoch).await {
                 Ok(Some(revision)) => {
                     self.named = Some((version, revision));
-                    let mut state = super::lock(&self.state);
+                    let mut state = self.state.locked();
                     if version == state.version {
                         state.refused_now = false;
                     }
@@ -108,14 +109,14 @@ impl Writer {
                 Err(e) => return self.failed(&e),
             },
         };
-        if super::lock(&self.state).queue.len() == 0 {
+        if self.state.locked().queue.len() == 0 {
             return Step::Idle;
         }
         if collect {
             tokio::time::sleep(COLLECT).await;
         }
         let batch = {
-            let mut state = super::lock(&self.state);
+            let mut state = self.state.locked();
             if state.version != version {
                 return Step::Done;
             }
@@ -144,7 +145,7 @@ impl Writer {
         });
         match named {
             Some(Some(named)) if named > epoch => return Ok(None),
-            Some(None) => warn!(key = self.key, "the value of this key in etcd is not an epoch; it is written again"),
+            Some(None) => warn!(key = self.key, "the value of this key in etcd is not an epoch; writing the key again"),
             _ => {}
         }
         let compare = Compare::ModRevision(self.key.clone(), there.map_or(0, |kv| kv.mod_revision));
@@ -179,8 +180,8 @@ impl Writer {
                     if self.coder.encrypts {
                         let mut random = [0; NONCE];
                         if let Err(e) = getrandom::fill(&mut random) {
-                            super::lock(&self.state).status.last_error =
-                                Some(format!("no randomness to encrypt with: {e}"));
+                            self.state.locked().status.last_error =
+                                Some(format!("cannot encrypt calls: the kernel gives no random bytes: {e}"));
                             back.push(taken);
                             break;
                         }
@@ -189,7 +190,7 @@ impl Writer {
                     match self.coder.encode(call, stamp, nonce) {
                         Some(value) => Some(value),
                         None => {
-                            super::lock(&self.state).status.dropped += 1;
+                            self.state.locked().status.dropped += 1;
                             continue;
                         }
                     }
@@ -208,7 +209,7 @@ impl Writer {
             fits.push(taken);
         }
         back.extend(rest);
-        let mut state = super::lock(&self.state);
+        let mut state = self.state.locked();
         state.queue.shorten(back, fits.len());
         for (taken, (value, stamp)) in fits.iter().zip(values) {
             state.echo.sending(taken, value, stamp);
@@ -218,11 +219,11 @@ impl Writer {
 
     /// Books the result of a batch.
     fn settle(&mut self, mut batch: Vec<Taken>, result: Result<TxnReply, EtcdError>) -> Step {
-        let mut state = super::lock(&self.state);
+        let mut state = self.state.locked();
         match result {
             Ok(reply) if reply.succeeded => {
                 if state.status.last_error.take().is_some() {
-                    info!("calls are stored again");
+                    info!("storing calls again");
                 }
                 state.status.written += batch.len() as u64;
                 state.queue.ended(batch, End::Written);
@@ -240,7 +241,7 @@ impl Writer {
             }
             Err(EtcdError::Refused { message }) if batch.len() == 1 => {
                 // etcd would refuse it for ever, and it would block all other changes.
-                warn!(call = batch[0].id, %message, "etcd does not take this call; its change is not stored");
+                warn!(call = batch[0].id, %message, "etcd refused to store this call; dropping the change");
                 state.status.dropped += 1;
                 batch.clear();
                 state.queue.ended(batch, End::Nothing);
@@ -264,16 +265,16 @@ impl Writer {
     }
 
     fn failed(&self, e: &EtcdError) -> Step {
-        let mut state = super::lock(&self.state);
+        let mut state = self.state.locked();
         if state.status.last_error.is_none() {
-            warn!(error = %e, "cannot store calls; their newest state is kept and tried again");
+            warn!(error = %e, "cannot store calls; keeping the newest state of each and trying again");
         }
         state.status.last_error = Some(e.to_string());
         Step::Failed
     }
 
     fn refused(&self, version: u64) -> Step {
-        let mut state = super::lock(&self.state);
+        let mut state = self.state.locked();
         if version != state.version {
             return Step::Done;
         }
@@ -282,7 +283,7 @@ impl Writer {
             let changes = state.queue.len();
             warn!(
                 changes,
-                "etcd no longer lets this node write the calls of the instance: another node is named as their writer"
+                "this node may no longer write the calls of the instance: etcd names another node as the writer"
             );
         }
         state.refused_now = true;

@@ -185,7 +185,7 @@ impl Tracked {
             }
             if code == 199 {
                 // RFC 6228: this branch has refused, others may go on.
-                return self.end("this branch refused");
+                return self.end("this branch of the fork refused");
             }
         } else if !self.pending[place].initial && m.rseq().is_some() {
             // RFC 6141 section 4: a reliable provisional response makes a target refresh effective, as a 2xx does.
@@ -259,4 +259,4 @@ impl Tracked {
 }
 
 /// RFC 3261 section 12.2.1.2: a party does not know the dialog, or can't be reached.
-const GONE: &str = "the other side no longer knows the dialog (408 or 481)";
+const GONE: &str = "the other party no longer knows the dialog (408 or 481)";

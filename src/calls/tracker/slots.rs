@@ -8,7 +8,7 @@ use crate::time::Time;
 use std::cmp::Reverse;
 
 /// The server did not answer the leg, and newer ones came.
-const GAVE_WAY: &str = "forgotten: too many calls are not answered";
+const GAVE_WAY: &str = "forgotten: too many calls wait for an answer";
 /// The server answered the leg, but too many others are up.
 const NO_ROOM: &str = "not learnt: too many calls are up";
 /// Most timer heap entries per slot, stale ones included. Beyond it the stale ones are removed.

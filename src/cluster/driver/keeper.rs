@@ -74,12 +74,12 @@ impl Kept {
                     None => drop(self.in_force.remove(instance)),
                 }
                 if self.errors.remove(instance).is_some() {
-                    tracing::info!(instance, "the kernel keeps the addresses again");
+                    tracing::info!(instance, "the kernel applies the hold again");
                 }
             }
             Err(why) => {
                 if failed.is_none_or(|t| t.why != why) {
-                    tracing::error!(instance, "the kernel does not keep the addresses as the election has it: {why}");
+                    tracing::error!(instance, "the kernel does not apply the hold: {why}");
                 }
                 let since = failed.map_or(now, |t| t.since);
                 self.errors.insert(instance.to_owned(), Trouble { why, since, tried: now });

@@ -7,8 +7,7 @@ mod learning;
 mod report;
 
 use super::keeper::Kept;
-use super::{ClusterEvent, Command, ForgetError, PARK_TIME, Shared, SwitchoverError, try_lock};
-use crate::clock;
+use super::{ClusterEvent, Command, ForgetError, PARK_TIME, Shared, SwitchoverError};
 use crate::cluster::election::{Action, Election, Failure, Inherited, LeaseState, Settings, Told};
 use crate::cluster::heartbeat::{Codec, MAX_DATAGRAM, Rejected};
 use crate::cluster::lease::Name;
@@ -17,6 +16,8 @@ use crate::cluster::settings::{self, Unlike};
 use crate::cluster::stalls::{Kind, Stalls};
 use crate::config::Config;
 use crate::etcd::{Changes, EtcdError, WatchEvent};
+use crate::os::clock;
+use crate::sync::Locked as _;
 use crate::time::Time;
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -220,7 +221,7 @@ impl Worker {
         match UdpSocket::from_std(socket) {
             Ok(s) => self.socket = Some(s),
             Err(e) => {
-                tracing::error!("the heartbeat socket cannot be watched: {e}; restart the agent");
+                tracing::error!("cannot wait for heartbeats: {e}; restart the agent");
                 return;
             }
         }
@@ -252,7 +253,7 @@ impl Worker {
                 r = receive(self.socket.as_ref(), &mut buffer) => match r {
                     Ok((n, from)) => self.datagram(&buffer[..n], from),
                     // An ICMP error of an earlier send; the next receive works.
-                    Err(e) => tracing::trace!(error = %e, "heartbeat socket"),
+                    Err(e) => tracing::trace!(error = %e, "cannot receive a heartbeat"),
                 },
                 Ok(()) = self.changes.changed() => self.etcd_changed(),
                 Some(a) = self.answers.1.recv() => self.answer(a),
@@ -343,7 +344,7 @@ impl Worker {
                 // A full socket buffer drops a heartbeat; the protocol tolerates lost heartbeats.
                 let sent = self.socket.as_ref().map(|s| s.try_send_to(&bytes, address));
                 if let Some(Err(e)) = sent {
-                    tracing::trace!(error = %e, %to, "heartbeat not sent");
+                    tracing::trace!(error = %e, %to, "cannot send a heartbeat");
                 }
             }
             Action::Store { id, request } => self.ask(i, id, request),
@@ -399,7 +400,7 @@ impl Worker {
                 self.complained.retain(|(_, at)| now < *at + COMPLAIN);
                 if self.complained.iter().all(|(kind, _)| *kind != why) {
                     self.complained.push((why, now));
-                    tracing::warn!(%from, %why, total = self.rejected, "heartbeat not accepted");
+                    tracing::warn!(%from, %why, total = self.rejected, "heartbeat refused");
                 }
             }
         }
@@ -409,7 +410,7 @@ impl Worker {
         let (ready, fitness, released) = {
             // A writer may be preempted with the lock held. This thread does not wait, because the notification follows
             // the write.
-            let Some(mut b) = try_lock(&self.shared.inbox) else { return };
+            let Some(mut b) = self.shared.inbox.try_locked() else { return };
             (std::mem::take(&mut b.ready), std::mem::take(&mut b.fitness), std::mem::take(&mut b.released))
         };
         for i in 0..self.all.len() {

@@ -73,12 +73,12 @@ fn every_field_at_its_extremes_is_read_or_named_as_unreadable() {
         ("epoch 18446744073709551615", Box::new(|r| r.epoch = u64::MAX)),
         ("since_ms", Box::new(|r| r.since_ms = u64::MAX)),
         ("more than 64 members", Box::new(|r| r.members = (0..65).map(|n| n.to_string()).collect())),
-        ("name of a node", Box::new(|r| r.master = String::new())),
-        ("name of a node", Box::new(|r| r.master = "a/b".into())),
-        ("name of a node", Box::new(|r| r.successor = Some(long.clone()))),
-        ("name of a node", Box::new(|r| r.handover = Some("\u{1b}[2J".into()))),
-        ("name of a node", Box::new(|r| r.members.push("ä".into()))),
-        ("name of a node", Box::new(|r| r.addresses.extend([(" ".into(), "[::1]:1".parse().unwrap())]))),
+        ("not a valid node name", Box::new(|r| r.master = String::new())),
+        ("not a valid node name", Box::new(|r| r.master = "a/b".into())),
+        ("not a valid node name", Box::new(|r| r.successor = Some(long.clone()))),
+        ("not a valid node name", Box::new(|r| r.handover = Some("\u{1b}[2J".into()))),
+        ("not a valid node name", Box::new(|r| r.members.push("ä".into()))),
+        ("not a valid node name", Box::new(|r| r.addresses.extend([(" ".into(), "[::1]:1".parse().unwrap())]))),
     ];
     for (part, change) in bad {
         let mut r = record();

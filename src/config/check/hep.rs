@@ -16,15 +16,19 @@ pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
         let at = format!("instance[{i}].sip.hep");
         if hep.listen.is_empty() {
             let help = "write listen = [\"udp:127.0.0.1:9060\"], or remove the section";
-            found.errors.push(source.problem(&format!("{at}.listen"), "HEP has no address to listen on", help));
+            found.errors.push(source.problem(
+                &format!("{at}.listen"),
+                "[instance.sip.hep] has no address to listen on",
+                help,
+            ));
         }
         for (j, listen) in hep.listen.iter().enumerate() {
             let path = format!("{at}.listen[{j}]");
             if let Some((why, help)) = unusable(*listen, config, sip, &vips) {
-                found.errors.push(source.problem(&path, format!("HEP cannot be received on {listen}: {why}"), help));
+                found.errors.push(source.problem(&path, format!("cannot receive HEP on {listen}: {why}"), help));
             } else if let Some((other, name)) = taken.iter().find(|(other, _)| overlap(**other, *listen)) {
-                let message = format!("{listen} cannot be listened on beside {other} (instance {name:?} has it)");
-                let help = "give each `listen` an address and port of its own: the packets do not tell whose they are";
+                let message = format!("{listen} overlaps with {other} of instance {name:?}");
+                let help = "give each `listen` its own address and port: HEP packets do not name their instance";
                 found.errors.push(source.problem(&path, message, help));
             } else {
                 taken.insert(*listen, &instance.name);
@@ -40,15 +44,15 @@ fn unusable(listen: HepAddress, config: &Config, sip: &Sip, vips: &[IpAddr]) -> 
     let is_udp = listen.carrier == Carrier::Udp;
     let near = "listen on loopback (\"udp:127.0.0.1:9060\") if the server is on this host";
     if port == 0 {
-        Some(("it has no port".to_owned(), "write \"udp:127.0.0.1:9060\""))
+        Some(("the port is missing".to_owned(), "write \"udp:127.0.0.1:9060\""))
     } else if ip.is_multicast() {
-        Some(("it is a multicast address".to_owned(), near))
+        Some(("the address is a multicast address".to_owned(), near))
     } else if vips.contains(&ip) {
-        Some(("it is a virtual address, which a backup does not have".to_owned(), near))
+        Some(("the address is a virtual address, which a backup does not have".to_owned(), near))
     } else if is_udp && ip.is_unspecified() && port == sip.recovery_port {
-        Some(("its port is the recovery port".to_owned(), "choose another port"))
+        Some(("the port is the recovery port".to_owned(), "choose another port"))
     } else if is_udp && port == config.node.port && (ip.is_unspecified() || ip == config.node.address) {
-        Some(("its port is that of the heartbeats".to_owned(), "choose another port"))
+        Some(("the port is the heartbeat port".to_owned(), "choose another port"))
     } else {
         None
     }
@@ -66,14 +70,15 @@ fn senders(hep: &Hep, at: &str, source: &Source<'_>, found: &mut Found) {
     let far = hep.listen.iter().find(|l| !l.address.ip().is_loopback());
     if let (Some(listen), None) = (far, &hep.key_file) {
         if hep.from.is_none() {
-            let message = format!("{listen} can be reached from other hosts, and nothing says who may send to it");
-            let help = "add key_file (HEP version 3 only), or from = [\"192.0.2.5\"] with the server's address; or listen on loopback";
+            let message = format!("other hosts can reach {listen}, and no setting restricts the senders");
+            let help = "add key_file (HEP version 3 only), or from = [\"192.0.2.5\"] with the server's address, or \
+                 use loopback";
             found.errors.push(source.problem(at, message, help));
         } else if let Some(listen) =
             hep.listen.iter().find(|l| !l.address.ip().is_loopback() && l.carrier == Carrier::Udp)
         {
             let message = format!(
-                "whoever can send to {listen} can forge the addresses in `from`, and so end calls or make them up"
+                "any host that reaches {listen} can forge the addresses in `from`, and so end calls or invent calls"
             );
             let help =
                 "add key_file if the server can send a key (Kamailio and Asterisk can), or listen on loopback or tcp";
@@ -82,13 +87,14 @@ fn senders(hep: &Hep, at: &str, source: &Source<'_>, found: &mut Found) {
     }
     let Some(from) = &hep.from else { return };
     if from.is_empty() {
-        let help = "write from = [\"127.0.0.1\"] with the server's address, or leave the key out";
-        found.errors.push(source.problem(&format!("{at}.from"), "nobody may send HEP", help));
+        let help = "write from = [\"127.0.0.1\"] with the server's address, or leave `from` out";
+        found.errors.push(source.problem(&format!("{at}.from"), "`from` is empty, so every sender is refused", help));
     }
     for (i, ip) in from.iter().enumerate() {
         if ip.is_unspecified() || ip.is_multicast() {
-            let message = format!("no packet comes from {ip}");
-            let help = "write the address that the server sends from; with key_file and without `from` it may be any";
+            let message = format!("no packet can come from {ip}");
+            let help =
+                "write the address that the server sends from; with key_file and without `from`, any sender may send";
             found.errors.push(source.problem(&format!("{at}.from[{i}]"), message, help));
         }
     }
@@ -99,12 +105,16 @@ fn names(hep: &Hep, instance: &Instance, at: &str, source: &Source<'_>, found: &
         let path = format!("{at}.server[{i}]");
         let vips = || instance.addresses.iter().map(ipnet::IpNet::addr);
         if vips().any(|v| v == *ip) {
-            let message = format!("{ip} is a virtual address, which means the server anyway");
-            found.warnings.push(source.problem(&path, message, "leave it out of `server`"));
+            let message = format!("{ip} is a virtual address, which always counts as the server");
+            found.warnings.push(source.problem(&path, message, "leave the address out of `server`"));
         } else if !vips().any(|v| v.is_ipv4() == ip.is_ipv4()) {
             let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
-            let message = format!("{ip} can stand for no virtual address: the instance has no {family} address");
-            found.errors.push(source.problem(&path, message, "remove it, or add the address to `addresses`"));
+            let message = format!("{ip} cannot stand for a virtual address: the instance has no {family} address");
+            found.errors.push(source.problem(
+                &path,
+                message,
+                "remove the address from `server`, or add a virtual address of the same family to `addresses`",
+            ));
         }
     }
 }

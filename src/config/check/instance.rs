@@ -23,7 +23,7 @@ pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
     if config.instances.is_empty() {
         found.errors.push(source.problem(
             "instance",
-            "there is no instance",
+            "the file has no [[instance]]",
             "add [[instance]] with name, interface and addresses",
         ));
     }
@@ -33,8 +33,8 @@ pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
         let at = format!("instance[{i}]");
         name(&instance.name, &format!("{at}.name"), source, found);
         if !names.insert(instance.name.as_str()) {
-            let message = format!("a second instance is named {:?}", instance.name);
-            found.errors.push(source.problem(&format!("{at}.name"), message, "give each instance a name of its own"));
+            let message = format!("two instances have the name {:?}", instance.name);
+            found.errors.push(source.problem(&format!("{at}.name"), message, "give each instance a different name"));
         }
         one(instance, &at, source, found);
         for (j, net) in instance.addresses.iter().enumerate() {
@@ -43,11 +43,11 @@ pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
                 found.errors.push(source.problem(&path, message, help));
             } else if net.addr() == config.node.address {
                 let message = format!("{} is this node's own address", net.addr());
-                let help = "a virtual address moves between nodes: use one that no host owns";
+                let help = "a virtual address moves between nodes: use an address that no host owns";
                 found.errors.push(source.problem(&path, message, help));
             } else if let Some(other) = addresses.insert(net.addr(), &instance.name) {
-                let message = format!("{} is named twice (instance {other:?} has it)", net.addr());
-                found.errors.push(source.problem(&path, message, "an address belongs to one instance, once"));
+                let message = format!("{} is listed twice (first in instance {other:?})", net.addr());
+                found.errors.push(source.problem(&path, message, "list each address once, in one instance"));
             }
         }
     }
@@ -58,7 +58,7 @@ pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
                 && addresses.contains_key(&options.target.ip())
             {
                 let message = format!(
-                    "{} is a virtual address: a backup's check would ask the master's server",
+                    "{} is a virtual address: on a backup, the check would reach the master's server",
                     options.target.ip()
                 );
                 let help = "let the server listen on loopback as well, and write target = \"127.0.0.1:5060\"";
@@ -85,7 +85,7 @@ fn unusable(net: IpNet) -> Option<(String, &'static str)> {
         ("the broadcast address", "write a unicast address")
     } else if net.prefix_len() + 1 < net.max_prefix_len() && ip == net.network() {
         // With /31 and /127 both addresses are hosts (RFC 3021, RFC 6164).
-        ("the address of its network, not of a host", "write the host's address with the network's prefix length")
+        ("the network address, not a host address", "write the host's address with the network's prefix length")
     } else if matches!(net, IpNet::V4(v4) if v4.prefix_len() < 31 && v4.addr() == v4.broadcast()) {
         ("the broadcast address of its network", "write the host's address with the network's prefix length")
     } else {
@@ -99,8 +99,8 @@ fn one(instance: &Instance, at: &str, source: &Source<'_>, found: &mut Found) {
     if !(1..=MAX_INTERFACE).contains(&interface.len())
         || interface.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control())
     {
-        let message = format!("{interface:?} cannot be the name of an interface");
-        let help = "write it as `ip link` shows it, for example \"eth0\"";
+        let message = format!("{interface:?} is not a valid interface name");
+        let help = "write the name that `ip link` shows, for example \"eth0\"";
         found.errors.push(source.problem(&format!("{at}.interface"), message, help));
     }
     if instance.addresses.is_empty() {
@@ -109,38 +109,41 @@ fn one(instance: &Instance, at: &str, source: &Source<'_>, found: &mut Found) {
     }
     let announce = &instance.announce;
     if !(1..=MAX_BURST).contains(&announce.burst) {
-        let message = format!("a burst of {} announcements", announce.burst);
-        found.errors.push(source.problem(&format!("{at}.announce.burst"), message, "write burst = 5; from 1 to 100"));
+        let message = format!("a burst of {} announcements is outside the range from 1 to {MAX_BURST}", announce.burst);
+        found.errors.push(source.problem(&format!("{at}.announce.burst"), message, "write burst = 5"));
     }
     if announce.refreshes > 0 && announce.interval < MIN_ANNOUNCE {
-        let message = format!("announcements each {} are a flood", show(announce.interval));
+        let message = format!("an announcement every {} is a flood", show(announce.interval));
         found.errors.push(source.problem(
             &format!("{at}.announce.interval"),
             message,
-            "write interval = \"1s\"; at least 10ms",
+            "write interval = \"1s\"; the minimum is 10ms",
         ));
     }
     if instance.checks.is_empty() {
-        let message =
-            format!("instance {:?} has no check: only the death of a host moves its addresses", instance.name);
-        found.warnings.push(source.problem(at, message, "add [[instance.check]], or a dead server goes unnoticed"));
+        let message = format!(
+            "instance {:?} has no check: a takeover happens only if the host or the agent fails",
+            instance.name
+        );
+        found.warnings.push(source.problem(at, message, "add [[instance.check]] to notice a failed server"));
     } else if !instance.checks.iter().any(|c| c.fatal) {
-        let message = format!("no check of instance {:?} is fatal: a failed server stays master", instance.name);
+        let message =
+            format!("no check of instance {:?} is fatal: a node with a failed server stays master", instance.name);
         found.warnings.push(source.problem(
             &format!("{at}.check"),
             message,
-            "leave `fatal` out of one check: true is the default",
+            "leave `fatal` out of one check (the default is true)",
         ));
     }
     let mut names = BTreeSet::new();
     for (j, check) in instance.checks.iter().enumerate() {
         let at = format!("{at}.check[{j}]");
         if !names.insert(check.name.as_str()) {
-            let message = format!("a second check of this instance is named {:?}", check.name);
+            let message = format!("two checks of this instance have the name {:?}", check.name);
             found.errors.push(source.problem(
                 &format!("{at}.name"),
                 message,
-                "give each check of an instance a name of its own",
+                "give each check of an instance a different name",
             ));
         }
         probe(check, &at, source, found);
@@ -160,19 +163,26 @@ fn probe(check: &Check, at: &str, source: &Source<'_>, found: &mut Found) {
     name(&check.name, &format!("{at}.name"), source, found);
     for (key, value) in [("rise", check.rise), ("fall", check.fall)] {
         if value == 0 {
-            let message = format!("`{key}` of 0: no result could ever decide");
+            let message = format!("`{key}` of 0 is not possible: a check needs at least one result");
             found.errors.push(source.problem(&format!("{at}.{key}"), message, format!("write {key} = 1 or more")));
         }
     }
     if check.interval < MIN_INTERVAL {
-        let message = format!("an interval of {} is below {}", show(check.interval), show(MIN_INTERVAL));
-        found.errors.push(source.problem(&format!("{at}.interval"), message, "write interval = \"1s\"; at least 10ms"));
+        let message = format!("an interval of {} is below the minimum of {}", show(check.interval), show(MIN_INTERVAL));
+        found.errors.push(source.problem(
+            &format!("{at}.interval"),
+            message,
+            "write interval = \"1s\"; the minimum is 10ms",
+        ));
     } else if check.sip_options.is_some() && (check.timeout >= check.interval || check.timeout.is_zero()) {
         // A process check has no timeout: reading the kernel's state never blocks.
         let path =
             if source.has(&format!("{at}.timeout")) { format!("{at}.timeout") } else { format!("{at}.interval") };
-        let message =
-            format!("a timeout of {} is not below the interval of {}", show(check.timeout), show(check.interval));
+        let message = format!(
+            "a timeout of {} is not shorter than the interval of {}",
+            show(check.timeout),
+            show(check.interval)
+        );
         found.errors.push(source.problem(
             &path,
             message,
@@ -183,13 +193,13 @@ fn probe(check: &Check, at: &str, source: &Source<'_>, found: &mut Found) {
         (Some(options), None) => sip_options(options, &format!("{at}.sip-options"), source, found),
         (None, Some(p)) => process(p, &format!("{at}.process"), source, found),
         (None, None) => {
-            let message = format!("check {:?} does not say what to check", check.name);
-            let help = "add [instance.check.sip-options] or [instance.check.process] below it";
+            let message = format!("check {:?} has no kind", check.name);
+            let help = "add [instance.check.sip-options] or [instance.check.process] below the check";
             found.errors.push(source.problem(at, message, help));
         }
         (Some(_), Some(_)) => {
-            let message = format!("check {:?} is of two kinds", check.name);
-            let help = "write a [[instance.check]] for each: one with sip-options, one with process";
+            let message = format!("check {:?} has two kinds", check.name);
+            let help = "write two [[instance.check]]: one with sip-options, one with process";
             found.errors.push(source.problem(at, message, help));
         }
     }
@@ -197,7 +207,7 @@ fn probe(check: &Check, at: &str, source: &Source<'_>, found: &mut Found) {
 
 fn sip_options(options: &SipOptions, at: &str, source: &Source<'_>, found: &mut Found) {
     if options.target.ip().is_unspecified() || options.target.ip().is_multicast() || options.target.port() == 0 {
-        let message = format!("{} is no address to send a request to", options.target);
+        let message = format!("cannot send a request to {}", options.target);
         found.errors.push(source.problem(&format!("{at}.target"), message, "write target = \"127.0.0.1:5060\""));
     }
     if let Some(uri) = &options.uri
@@ -205,24 +215,24 @@ fn sip_options(options: &SipOptions, at: &str, source: &Source<'_>, found: &mut 
             && uri.len() > 4
             && uri.bytes().all(|b| b.is_ascii_graphic() && !b"<>\"".contains(&b)))
     {
-        let message = format!("{uri:?} is no SIP URI");
+        let message = format!("{uri:?} is not a SIP URI");
         found.errors.push(source.problem(
             &format!("{at}.uri"),
             message,
-            "write it like \"sip:keepcall@127.0.0.1\", without < and >",
+            "write the URI like \"sip:keepcall@127.0.0.1\", without < and >",
         ));
     }
     if options.codes.is_empty() {
-        let message = "no answer would count as good";
+        let message = "`codes` is empty, so the check always fails";
         found.errors.push(source.problem(
             &format!("{at}.codes"),
             message,
-            "write codes = [\"2xx\"], or leave the key out",
+            "write codes = [\"2xx\"], or leave `codes` out",
         ));
     }
     for (i, code) in options.codes.iter().enumerate() {
         if !is_code(code) {
-            let message = format!("{code:?} is no final SIP status code or class");
+            let message = format!("{code:?} is not a final SIP status code or class");
             let help = "write a code (\"200\", up to \"699\") or a class (\"2xx\" to \"6xx\")";
             found.errors.push(source.problem(&format!("{at}.codes[{i}]"), message, help));
         }
@@ -240,30 +250,30 @@ fn is_code(code: &str) -> bool {
 fn process(process: &Process, at: &str, source: &Source<'_>, found: &mut Found) {
     let given = [process.pidfile.is_some(), process.name.is_some(), process.unit.is_some()];
     if given.iter().filter(|g| **g).count() != 1 {
-        let message = "a process is named by exactly one of `pidfile`, `name` and `unit`";
+        let message = "a process check needs exactly one of `pidfile`, `name` and `unit`";
         found.errors.push(source.problem(
             at,
             message,
-            "write unit = \"asterisk.service\" for what systemd runs, else pidfile or name",
+            "write unit = \"asterisk.service\" if systemd runs the server, else pidfile or name",
         ));
     }
     if let Some(path) = process.pidfile.as_deref().filter(|p| !p.is_absolute()) {
-        let message = format!("the pidfile {} is no absolute path", path.display());
+        let message = format!("the pidfile {} is not an absolute path", path.display());
         let help = "write the whole path, for example \"/run/asterisk/asterisk.pid\"";
         found.errors.push(source.problem(&format!("{at}.pidfile"), message, help));
     }
     if let Some(name) = &process.name {
         if name.is_empty() || name.contains('/') {
-            let message = format!("{name:?} cannot be the name of a process");
+            let message = format!("{name:?} is not a valid process name");
             found.errors.push(source.problem(
                 &format!("{at}.name"),
                 message,
-                "write it as `ps -o comm` shows it, without a path",
+                "write the name that `ps -o comm` shows, without a path",
             ));
         } else if name.len() > MAX_COMM {
             let cut: String = name.chars().take(MAX_COMM).collect();
             let message = format!(
-                "{name:?} has more than {MAX_COMM} characters, and the kernel keeps {MAX_COMM} of a process name"
+                "{name:?} has more than {MAX_COMM} characters; the kernel keeps only {MAX_COMM} of a process name"
             );
             found.errors.push(source.problem(
                 &format!("{at}.name"),
@@ -276,7 +286,7 @@ fn process(process: &Process, at: &str, source: &Source<'_>, found: &mut Found) 
         let known = [".service", ".scope"].iter().any(|s| unit.len() > s.len() && unit.ends_with(s));
         if !known || unit.contains(['/', ' ']) {
             let stem = unit.split(['/', ' ', '.']).next().unwrap_or("asterisk");
-            let message = format!("{unit:?} is no name of a systemd service or scope");
+            let message = format!("{unit:?} is not the name of a systemd service or scope");
             found.errors.push(source.problem(
                 &format!("{at}.unit"),
                 message,
@@ -290,12 +300,12 @@ fn process(process: &Process, at: &str, source: &Source<'_>, found: &mut Found) 
 fn records(sip: &Sip, at: &str, source: &Source<'_>, found: &mut Found) {
     let path = format!("{at}.plain_records");
     if !sip.encrypt && !sip.accepts_plain() {
-        let message = "the calls that this node stores would be refused by itself: they are not encrypted";
-        let help = "leave `encrypt` and `plain_records` out: calls are encrypted then, and nothing else is believed";
+        let message = "this node would store unencrypted calls and refuse them when it reads them back";
+        let help = "leave both keys out: then calls are encrypted, and unencrypted stored calls are refused";
         found.errors.push(source.problem(&path, message, help));
     } else if sip.accepts_plain() {
-        let message = "calls in etcd that are not encrypted are believed: whoever can write etcd can steer their audio";
-        let help = "leave `encrypt` and `plain_records` out as soon as no node of an older release stores calls";
+        let message = "unencrypted calls in etcd are accepted: anyone who can write to etcd can redirect their audio";
+        let help = "leave `encrypt` and `plain_records` out once no node with an older release stores calls";
         found.warnings.push(source.problem(if sip.encrypt { &path } else { at }, message, help));
     }
 }
@@ -305,22 +315,22 @@ fn sip(sip: &Sip, at: &str, source: &Source<'_>, found: &mut Found) {
     let (first, last) = sip.media_ports;
     let in_media = |port: u16| (first..=last).contains(&port);
     if sip.ports.is_empty() {
-        found.errors.push(source.problem(&format!("{at}.ports"), "the server has no SIP port", "write ports = [5060]"));
+        found.errors.push(source.problem(&format!("{at}.ports"), "`ports` is empty", "write ports = [5060]"));
     }
     let mut seen = BTreeSet::new();
     for (i, port) in sip.ports.iter().enumerate() {
         let path = format!("{at}.ports[{i}]");
         if !seen.insert(*port) {
-            found.errors.push(source.problem(&path, format!("port {port} is named twice"), "name each port once"));
+            found.errors.push(source.problem(&path, format!("port {port} is listed twice"), "list each port once"));
         } else if in_media(*port) {
             let message = format!("SIP port {port} is one of the media ports {first}-{last}");
-            let help = "write media_ports as the server's own RTP range, which leaves its SIP ports out";
+            let help = "write the server's RTP range in media_ports, without its SIP ports";
             found.errors.push(source.problem(&path, message, help));
         }
     }
     let recovery = sip.recovery_port;
     let clash = if sip.ports.contains(&recovery) {
-        Some("is a SIP port of the server, which would get the agent's requests".to_owned())
+        Some("is a SIP port of the server: the server would receive the responses to the agent's requests".to_owned())
     } else if in_media(recovery) {
         Some(format!("is one of the media ports {first}-{last}"))
     } else {
@@ -330,16 +340,16 @@ fn sip(sip: &Sip, at: &str, source: &Source<'_>, found: &mut Found) {
         let path =
             if source.has(&format!("{at}.recovery_port")) { format!("{at}.recovery_port") } else { at.to_owned() };
         let free = (5070..5090).chain(6070..6090).find(|p| !sip.ports.contains(p) && !in_media(*p)).unwrap_or(7070);
-        let help =
-            format!("write recovery_port = {free}, or another port of the virtual address that nothing listens on");
+        let help = format!("write recovery_port = {free}, or another free port of the virtual address");
         found.errors.push(source.problem(&path, format!("the recovery port {recovery} {why}"), help));
     }
     for (key, value) in [("window", sip.window), ("max_calls", sip.max_calls)] {
         if value == 0 {
             let message =
-                format!("`{key}` of 0: no call could be {}", if key == "window" { "recovered" } else { "tracked" });
-            let help =
-                format!("write {key} = 1 or more, or leave the key out; without [instance.sip] only addresses move");
+                format!("with `{key}` of 0, no call can be {}", if key == "window" { "recovered" } else { "tracked" });
+            let help = format!(
+                "write {key} = 1 or more, or leave `{key}` out; to move only the addresses, remove [instance.sip]"
+            );
             found.errors.push(source.problem(&format!("{at}.{key}"), message, help));
         }
     }
@@ -347,22 +357,22 @@ fn sip(sip: &Sip, at: &str, source: &Source<'_>, found: &mut Found) {
         // A header name is a token (RFC 3261 section 25.1).
         let token = |b: u8| b.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&b);
         if header.is_empty() || !header.bytes().all(token) {
-            let message = format!("{header:?} is no name of a SIP header");
+            let message = format!("{header:?} is not the name of a SIP header");
             found.errors.push(source.problem(
                 &format!("{at}.pair_header"),
                 message,
-                "write it without colon: \"X-Call-Ref\"",
+                "write the name without a colon: \"X-Call-Ref\"",
             ));
         }
     }
     server(sip, at, source, found);
     for (i, number) in sip.emergency.iter().enumerate() {
         if number.is_empty() || number.chars().any(char::is_whitespace) {
-            let message = format!("{number:?} is no called number");
+            let message = format!("{number:?} is not a number that a phone can dial");
             found.errors.push(source.problem(
                 &format!("{at}.emergency[{i}]"),
                 message,
-                "write it as phones dial it: \"911\"",
+                "write the number as phones dial it: \"911\"",
             ));
         }
     }
@@ -373,10 +383,10 @@ fn server(sip: &Sip, at: &str, source: &Source<'_>, found: &mut Found) {
     let ami = sip.ami.as_ref().map(|a| (a.address, "ami", 5038));
     let esl = sip.esl.as_ref().map(|e| (e.address, "esl", 8021));
     if ami.is_some() && esl.is_some() {
-        let help = "keep the section of the server that has the instance's SIP ports";
+        let help = "keep only the section of the server that uses the instance's SIP ports";
         found.errors.push(source.problem(
             &format!("{at}.esl"),
-            "one server cannot be both Asterisk and FreeSWITCH",
+            "[instance.sip.ami] and [instance.sip.esl] exclude each other: a server is either Asterisk or FreeSWITCH",
             help,
         ));
     }
@@ -387,35 +397,36 @@ fn server(sip: &Sip, at: &str, source: &Source<'_>, found: &mut Found) {
             format!("{at}.{key}")
         };
         if address.ip().is_unspecified() || address.ip().is_multicast() || address.port() == 0 {
-            let message = format!("{address} is no address to connect to");
+            let message = format!("cannot connect to {address}");
             found.errors.push(source.problem(&path, message, format!("write address = \"127.0.0.1:{port}\"")));
         } else if key == "esl" && !address.ip().is_loopback() {
-            let message =
-                format!("the password goes to {address} in clear text, and only this node's own server is of use");
+            let message = format!(
+                "the password goes to {address} in clear text, and the agent needs only this node's own server"
+            );
             found.warnings.push(source.problem(
                 &path,
                 message,
-                "let FreeSWITCH listen on loopback, and write its address there",
+                "let FreeSWITCH listen on loopback, and write that address",
             ));
         }
     }
     if let Some(user) = sip.ami.as_ref().map(|a| &a.user)
         && (user.is_empty() || user.contains(char::is_control))
     {
-        let message = format!("{user:?} cannot be a user of the manager interface");
-        let help = "write the name of its section in manager.conf: user = \"keepcall\"";
+        let message = format!("{user:?} is not a valid user of the manager interface");
+        let help = "write the section name from manager.conf: user = \"keepcall\"";
         found.errors.push(source.problem(&format!("{at}.ami.user"), message, help));
     }
 }
 
 fn hook(command: &[String], at: &str, source: &Source<'_>, found: &mut Found) {
     let Some(program) = command.first() else {
-        let help = "write [\"/usr/bin/systemctl\", \"restart\", \"asterisk\"], or leave the key out";
+        let help = "write [\"/usr/bin/systemctl\", \"restart\", \"asterisk\"], or leave the hook out";
         found.errors.push(source.problem(at, "the hook names no program", help));
         return;
     };
     if !Path::new(program).is_absolute() {
-        let message = format!("{program:?} is no absolute path: hooks run without a shell and without PATH");
+        let message = format!("{program:?} is not an absolute path: hooks run without a shell and without PATH");
         let help = "write the whole path, for example \"/usr/bin/systemctl\"";
         found.errors.push(source.problem(&format!("{at}[0]"), message, help));
     }

@@ -18,7 +18,7 @@ pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
         && bytes.len() < MIN_KEY_BYTES
     {
         let message = format!(
-            "{} holds {} bytes; the cluster's key needs {MIN_KEY_BYTES}",
+            "{} has {} bytes; the cluster key needs at least {MIN_KEY_BYTES} bytes",
             shown(&config.node.key_file),
             bytes.len()
         );
@@ -29,13 +29,12 @@ pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
         if let Some(bytes) = secret(file, &key, source, found)
             && bytes.len() < MIN_KEY_BYTES
         {
-            let message =
-                format!("{} holds {} bytes; a cluster's key has {MIN_KEY_BYTES} at least", shown(file), bytes.len());
-            found.errors.push(source.problem(
-                &key,
-                message,
-                "name the file with the next or the former key of the cluster",
-            ));
+            let message = format!(
+                "{} has {} bytes; a cluster key needs at least {MIN_KEY_BYTES} bytes",
+                shown(file),
+                bytes.len()
+            );
+            found.errors.push(source.problem(&key, message, "name the file with the cluster's next or former key"));
         }
     }
     let etcd = &config.etcd;
@@ -57,9 +56,8 @@ pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
     if let Some(group) = &config.control.group
         && !matches!(nix::unistd::Group::from_name(group), Ok(Some(_)))
     {
-        let message = format!("there is no group {group:?} on this host");
-        let help =
-            format!("create it with `groupadd --system {group}`, or remove `group`: then only root may use the socket");
+        let message = format!("the group {group:?} does not exist on this host");
+        let help = format!("run `groupadd --system {group}`, or remove `group`: then only root may use the socket");
         found.errors.push(source.problem("control.group", message, help));
     }
     for (i, instance) in config.instances.iter().enumerate() {
@@ -76,7 +74,7 @@ pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
                 found.errors.push(source.problem(
                     &key,
                     message,
-                    "write the secret on the first line, the same as in the server",
+                    "write the secret on the first line, the same secret as in the server",
                 ));
             }
         }
@@ -91,7 +89,7 @@ pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
 
 fn make_key(path: &Path) -> String {
     format!(
-        "make it once and copy it to every node: (umask 077; head -c 32 /dev/urandom | base64 > {})",
+        "make the key once and copy it to every node: (umask 077; head -c 32 /dev/urandom | base64 > {})",
         path.display()
     )
 }
@@ -105,7 +103,7 @@ fn readable(path: &Path, key: &str, source: &Source<'_>, found: &mut Found) -> O
     let mut bytes = Vec::new();
     // Opening a FIFO would block for ever, and a directory opens but cannot be read: only plain files are opened.
     let read = match std::fs::metadata(path) {
-        Ok(meta) if !meta.is_file() => Err(std::io::Error::other("it is no regular file")),
+        Ok(meta) if !meta.is_file() => Err(std::io::Error::other("not a regular file")),
         Ok(_) => File::open(path).and_then(|f| f.take(MAX_SECRET_BYTES).read_to_end(&mut bytes)),
         Err(e) => Err(e),
     };
@@ -115,10 +113,10 @@ fn readable(path: &Path, key: &str, source: &Source<'_>, found: &mut Found) -> O
             let help = match (e.kind(), key) {
                 (std::io::ErrorKind::NotFound, "node.key_file") => make_key(path),
                 (std::io::ErrorKind::NotFound, _) => {
-                    "create the file, or correct the path; --no-files leaves files alone".to_owned()
+                    "create the file, or correct the path; --no-files skips the check of files".to_owned()
                 }
                 (std::io::ErrorKind::PermissionDenied, _) => {
-                    "let the user that runs the agent (root) read it".to_owned()
+                    "let the user that runs the agent (root) read the file".to_owned()
                 }
                 _ => "name a regular file that root can read".to_owned(),
             };
@@ -142,11 +140,11 @@ fn secret(path: &Path, key: &str, source: &Source<'_>, found: &mut Found) -> Opt
 
 fn executable(program: &Path, key: &str, source: &Source<'_>, found: &mut Found) {
     let why = match std::fs::metadata(program) {
-        Ok(meta) if !meta.is_file() => "it is no file".to_owned(),
-        Ok(meta) if meta.permissions().mode() & 0o111 == 0 => "it is not executable".to_owned(),
+        Ok(meta) if !meta.is_file() => "not a regular file".to_owned(),
+        Ok(meta) if meta.permissions().mode() & 0o111 == 0 => "the file is not executable".to_owned(),
         Ok(_) => return,
         Err(e) => e.to_string(),
     };
-    let help = "name an executable file; for a script: chmod +x, and a #! line";
+    let help = "name an executable file; a script needs chmod +x and a #! line";
     found.errors.push(source.problem(key, format!("cannot run {}: {why}", shown(program)), help));
 }

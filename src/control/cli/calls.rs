@@ -8,9 +8,9 @@ use crate::control::api::{CallRow, LegRow, Reply, Request};
 /// Arguments of `keepcall calls`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct CallsArgs {
-    /// Only the calls of this instance
+    /// Show only the calls of this instance
     instance: Option<String>,
-    /// A JSON array on one line
+    /// Print one JSON array on one line
     #[arg(long)]
     json: bool,
 }

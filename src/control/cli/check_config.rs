@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 /// Arguments of `keepcall check-config`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct CheckArgs {
-    /// The file [default: that of --config]
+    /// Configuration file [default: the file of --config]
     file: Option<PathBuf>,
-    /// Ignore the files and the group named in it: for checking another host's configuration
+    /// Do not check the files and the group that the configuration names (for the configuration of another host)
     #[arg(long)]
     no_files: bool,
-    /// The result as one JSON object on one line
+    /// Print one JSON object on one line
     #[arg(long)]
     json: bool,
 }
@@ -45,7 +45,7 @@ pub(super) fn run(global: &Global, args: &CheckArgs) -> Result<(), u8> {
                 };
                 out.json(&serde_json::json!({ "ok": false, "file": origin, "errors": errors, "warnings": [] }));
             } else {
-                complain(&format!("the configuration cannot be used\n\n{e}"));
+                complain(&format!("cannot use the configuration\n\n{e}"));
             }
             Err(BAD_CONFIG)
         }
@@ -60,7 +60,7 @@ fn files_to_come(path: &Path, e: ConfigError) -> Result<Loaded, ConfigError> {
         return Err(ConfigError::Invalid { origin, problems });
     };
     loaded.warnings.extend(problems.into_iter().map(|mut p| {
-        p.message.push_str("; the agent waits for it");
+        p.message.push_str("; the agent waits until this is repaired");
         p
     }));
     Ok(loaded)

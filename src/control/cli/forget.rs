@@ -11,12 +11,12 @@ const WAIT: Duration = Duration::from_secs(15);
 /// Arguments of `keepcall forget`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ForgetArgs {
-    /// The node; its agent must be stopped
+    /// Node to remove; its agent must be stopped
     node: String,
-    /// The instance; may be left out if the agent has only one
+    /// Instance; optional if the agent has only one
     #[arg(long, value_name = "NAME")]
     instance: Option<String>,
-    /// The result as one JSON object on one line
+    /// Print one JSON object on one line
     #[arg(long)]
     json: bool,
 }
@@ -28,7 +28,7 @@ pub(super) fn run(global: &Global, args: &ForgetArgs) -> Result<(), u8> {
     if args.json {
         out.json(&done);
     } else {
-        out.line(&format!("{}: {} is no member any more", done.instance, done.node));
+        out.line(&format!("{}: {} is no longer a member", done.instance, done.node));
     }
     Ok(())
 }

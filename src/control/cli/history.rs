@@ -9,12 +9,12 @@ use std::fmt::Write as _;
 /// Arguments of `keepcall history`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct HistoryArgs {
-    /// Only the changes of this instance
+    /// Show only the changes of this instance
     instance: Option<String>,
     /// Number of changes to show, newest first
     #[arg(long, default_value_t = 20, value_name = "N")]
     limit: usize,
-    /// A JSON array on one line
+    /// Print one JSON array on one line
     #[arg(long)]
     json: bool,
 }
@@ -63,7 +63,7 @@ pub(super) fn render(entries: &[HistoryEntry]) -> String {
 fn calls(entry: &HistoryEntry) -> String {
     let c = &entry.calls;
     if c.total == 0 {
-        return "none were up".to_owned();
+        return "no calls were up".to_owned();
     }
     let known = c.recovered + c.gone + c.refused + c.unreachable + c.unpaired + c.relayed + c.left;
     let mut text = format!("{} of {} recovered", c.recovered, c.total);
@@ -86,7 +86,7 @@ fn calls(entry: &HistoryEntry) -> String {
 fn forecast(in_force: bool, f: &Forecast) -> String {
     let deeds =
         [(f.reinvited, "re-INVITEd"), (f.relayed, "relayed"), (f.left, "left alone"), (f.ended, "ended with BYE")];
-    let mut text = format!("{} {}", printable(&f.mode), if in_force { "of" } else { "would have, of" });
+    let mut text = format!("{} {}", printable(&f.mode), if in_force { "handled" } else { "would have handled" });
     let _ = write!(text, " {} calls:", f.total);
     for (n, deed) in deeds.into_iter().filter(|(n, _)| *n > 0) {
         let _ = write!(text, " {n} {deed},");

@@ -16,16 +16,16 @@ use std::path::PathBuf;
 pub struct InspectArgs {
     /// Capture of the server's SIP (pcap or pcapng)
     pub file: PathBuf,
-    /// The server's address in the capture; may be repeated [default: detected from the traffic]
+    /// Address of the server in the capture; may be repeated [default: detected from the traffic]
     #[arg(long = "vip", value_name = "IP")]
     pub vips: Vec<IpAddr>,
-    /// UDP port of the server's SIP; may be repeated [default: detected from the traffic]
+    /// UDP port of the server for SIP; may be repeated [default: detected from the traffic]
     #[arg(long = "port", value_name = "PORT")]
     pub ports: Vec<u16>,
-    /// Show everything about one call: its id (or the beginning of it), its number in the table, or one of its Call-IDs
+    /// Show all details of one call: its id (or the start of its id), its number in the table, or one of its Call-IDs
     #[arg(long = "call", value_name = "CALL")]
     call: Option<String>,
-    /// The report as one JSON object on one line
+    /// Print one JSON object on one line
     #[arg(long)]
     json: bool,
 }
@@ -47,11 +47,11 @@ pub fn inspect(args: &InspectArgs) -> u8 {
     };
     if let Some(wanted) = &args.call {
         let Some(call) = find(&report, wanted) else {
-            let why = format!("no call {wanted} among the {} of the file", report.calls.len());
+            let why = format!("no call {wanted} among the {} calls in the file", report.calls.len());
             if args.json {
                 out.json(&serde_json::json!({ "error": { "message": why } }));
             }
-            complain(&format!("{why}\n  = run it without --call to see them all"));
+            complain(&format!("{why}\n  = omit --call to list all calls"));
             return USAGE;
         };
         report.calls = vec![report.calls.swap_remove(call)];

@@ -49,13 +49,13 @@ pub struct Global {
     /// Configuration file [default: /etc/keepcall/keepcall.toml]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The agent's socket [default: as in the configuration, else /run/keepcall/keepcall.sock]
+    /// Socket of the agent [default: as in the configuration, else /run/keepcall/keepcall.sock]
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// Log level: error, warn, info, debug, trace, or target=level pairs
     #[arg(long, global = true, env = "KEEPCALL_LOG", value_name = "LEVEL", hide_env_values = true)]
     pub log: Option<String>,
-    /// Log as JSON lines
+    /// Write each log line as a JSON object
     #[arg(long, global = true)]
     pub log_json: bool,
 }
@@ -111,21 +111,21 @@ impl Global {
 /// The commands that need no agent code of their own.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum Command {
-    /// Show the master of each instance, since when and why; nodes, checks and calls
+    /// Show the master of each instance, since when and why, and the nodes, checks and calls
     Status(status::StatusArgs),
     /// Hand an instance over to another node
     Switchover(switchover::SwitchoverArgs),
     /// Pause automatic changes of master in the whole cluster, for maintenance
     Pause(pause::PauseArgs),
-    /// End the pause
+    /// End the pause: allow automatic changes of master again
     Resume(pause::ResumeArgs),
-    /// Remove a node that is gone for good from the members
+    /// Remove a node that is gone for good from the members of an instance
     Forget(forget::ForgetArgs),
     /// Show or change what happens to calls at a change of master: observe, audio or full
     Mode(mode::ModeArgs),
     /// List the stored calls
     Calls(calls::CallsArgs),
-    /// List the changes of master with their times and the outcome of their calls
+    /// List the changes of master, with the time of each step and the outcome of the calls
     History(history::HistoryArgs),
     /// Check a configuration file
     CheckConfig(check_config::CheckArgs),
@@ -153,7 +153,7 @@ pub fn run(global: &Global, command: &Command) -> u8 {
 
 /// An answer of the wrong kind: the agent has another version.
 fn unexpected() -> u8 {
-    complain("the agent answered something else\n  = use the command line of the agent's version");
+    complain("the agent sent an answer of the wrong kind\n  = use the keepcall command of the agent's release");
     FAILED
 }
 

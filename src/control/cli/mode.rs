@@ -10,15 +10,15 @@ use std::io::{IsTerminal as _, Write as _};
 /// Arguments of `keepcall mode`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ModeArgs {
-    /// The instance; may be left out, with the mode, if the agent has only one
+    /// Instance; without a mode, optional if the agent has only one
     instance: Option<String>,
-    /// The new mode on every node; without it, the current mode is shown
+    /// New mode on every node; without it, the command shows the current mode
     #[arg(value_enum)]
     mode: Option<Wanted>,
     /// Do not ask for confirmation
     #[arg(long, short)]
     yes: bool,
-    /// The result as one JSON object on one line
+    /// Print one JSON object on one line
     #[arg(long)]
     json: bool,
 }
@@ -26,13 +26,13 @@ pub struct ModeArgs {
 /// A mode, or back to the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Wanted {
-    /// Learn, and report what would have been done; send nothing, relay nothing
+    /// Learn calls, and report what the other modes would do; send no SIP, relay no audio
     Observe,
     /// Relay audio; send no SIP
     Audio,
-    /// Relay audio, re-INVITE, and carry calls
+    /// Relay audio, send re-INVITEs, and carry calls
     Full,
-    /// The mode in each node's configuration
+    /// Use the mode in each node's configuration
     Configured,
 }
 
@@ -76,8 +76,8 @@ pub(super) fn consequence(now: &ModeReply, wanted: Wanted) -> Option<String> {
     let ModeChange::Set(after) = ModeChange::from(wanted) else { return None };
     (after < before && before == Mode::Full && now.carried > 0).then(|| {
         format!(
-            "{} calls are carried here: they keep their audio, but nobody answers their phones any more; who hangs up leaves the other \
-             party in silence\n",
+            "{} calls are carried on this node: the calls keep their audio, but the agent no longer answers the \
+             phones, so a party that hangs up leaves the other party in silence\n",
             now.carried
         )
     })
@@ -85,7 +85,7 @@ pub(super) fn consequence(now: &ModeReply, wanted: Wanted) -> Option<String> {
 
 fn agree(out: &mut Output, now: &ModeReply, wanted: Wanted) -> Result<(), u8> {
     if !std::io::stdin().is_terminal() {
-        complain("nobody is there to ask\n  = add --yes to change the mode without asking");
+        complain("no terminal to ask for confirmation\n  = add --yes to change the mode without confirmation");
         return Err(REFUSED);
     }
     // The question goes to the terminal; the output may be a file.
@@ -99,7 +99,7 @@ fn agree(out: &mut Output, now: &ModeReply, wanted: Wanted) -> Result<(), u8> {
     if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
         return Ok(());
     }
-    out.line("nothing was done");
+    out.line("cancelled: nothing was changed");
     Err(REFUSED)
 }
 
@@ -117,10 +117,14 @@ pub(super) fn warnings(instance: &str, status: &ModeStatus) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     if let Some(mixed) = status.mixed() {
-        let _ = writeln!(text, "{instance}: NOT the same mode on every node: {}", printable(&mixed));
+        let _ = writeln!(text, "{instance}: the mode is NOT the same on every node: {}", printable(&mixed));
     }
     if let Some(problem) = &status.problem {
-        let _ = writeln!(text, "{instance}: the mode in etcd cannot be read ({}): set it again", printable(problem));
+        let _ = writeln!(
+            text,
+            "{instance}: cannot read the mode in etcd ({}): set the mode again with `keepcall mode {instance} MODE`",
+            printable(problem)
+        );
     }
     text
 }

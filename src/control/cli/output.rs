@@ -34,7 +34,7 @@ impl Output {
     pub(super) fn json(&mut self, value: &impl Serialize) {
         match serde_json::to_string(value) {
             Ok(text) => self.line(&text),
-            Err(e) => complain(&format!("cannot be written as JSON: {e}")),
+            Err(e) => complain(&format!("cannot write the answer as JSON: {e}")),
         }
     }
 
@@ -73,14 +73,19 @@ pub(super) fn printable(text: &str) -> String {
 
 /// How long ago `unix_ms` was, rounded to seconds.
 pub(super) fn ago(unix_ms: u64) -> String {
-    span(crate::clock::unix_ms().saturating_sub(unix_ms))
+    span(crate::os::clock::unix_ms().saturating_sub(unix_ms))
 }
 
-/// `ms` milliseconds ago, in the two largest units: next to "3days 4h" the seconds do not matter.
+/// `ms` milliseconds ago.
 pub(super) fn span(ms: u64) -> String {
+    format!("{} ago", duration(ms))
+}
+
+/// `ms` milliseconds, in the two largest units: next to "3days 4h" the seconds do not matter.
+pub(super) fn duration(ms: u64) -> String {
     let text = humantime::format_duration(std::time::Duration::from_secs(ms / 1000)).to_string();
     let largest: Vec<&str> = text.split(' ').take(2).collect();
-    format!("{} ago", largest.join(" "))
+    largest.join(" ")
 }
 
 /// A time in UTC, to the millisecond.

@@ -7,10 +7,10 @@ use crate::control::api::{PauseState, Reply, Request};
 /// Arguments of `keepcall pause`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct PauseArgs {
-    /// The reason; `status` shows it on every node
+    /// Reason, which `status` shows on every node
     #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
     reason: String,
-    /// The result as one JSON object on one line
+    /// Print one JSON object on one line
     #[arg(long)]
     json: bool,
 }
@@ -18,7 +18,7 @@ pub struct PauseArgs {
 /// Arguments of `keepcall resume`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ResumeArgs {
-    /// The result as one JSON object on one line
+    /// Print one JSON object on one line
     #[arg(long)]
     json: bool,
 }
@@ -46,11 +46,11 @@ fn show(json: bool, state: &PauseState) -> Result<(), u8> {
     }
     out.line(match (state.paused, state.before) {
         (true, false) => {
-            "paused: no node takes over and none hands over by itself, in the whole cluster; `keepcall switchover` still works. A \
-             master that dies is NOT replaced until `keepcall resume`"
+            "paused: in the whole cluster, no node takes over or hands over automatically; `keepcall switchover` \
+             still works. A master that fails is NOT replaced until `keepcall resume`"
         }
-        (true, true) => "was paused already; the reason is the new one",
-        (false, true) => "automatic changes of master go on",
+        (true, true) => "was already paused; the reason is updated",
+        (false, true) => "resumed: automatic changes of master are allowed again",
         (false, false) => "was not paused",
     });
     Ok(())

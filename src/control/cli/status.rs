@@ -1,7 +1,7 @@
 //! `keepcall status`
 
 use super::mode;
-use super::output::{Output, ago, complain, or_dash, printable, span, table};
+use super::output::{Output, ago, complain, duration, or_dash, printable, span, table};
 use super::{Global, QUICK, unexpected};
 use crate::calls::tracker::Learning;
 use crate::cluster::settings::Difference;
@@ -15,10 +15,10 @@ use std::time::Duration;
 /// Arguments of `keepcall status`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct StatusArgs {
-    /// Refresh each second, until interrupted
+    /// Repeat every second, until interrupted
     #[arg(long)]
     watch: bool,
-    /// One JSON object on one line
+    /// Print one JSON object on one line
     #[arg(long)]
     json: bool,
 }
@@ -42,7 +42,7 @@ pub(super) fn run(global: &Global, args: &StatusArgs) -> Result<(), u8> {
             Ok(_) => return Err(unexpected()),
             Err(code) if !args.watch => return Err(code),
             // While watching, wait for a restarting agent to come back.
-            Err(_) => complain("trying again"),
+            Err(_) => complain("retrying"),
         }
         if !args.watch || out.is_closed() {
             return Ok(());
@@ -80,12 +80,12 @@ pub(super) fn render(status: &Status) -> String {
     }
     if let Some(changed) = &status.etcd.changed {
         let what = printable(&changed.what);
-        let _ = writeln!(text, "  {}: {what}; what this node knew was written again", ago(changed.at_ms));
+        let _ = writeln!(text, "  {}: {what}; this node has restored its own keys", ago(changed.at_ms));
     }
     if let Some(paused) = &status.paused {
         let _ = writeln!(
             text,
-            "PAUSED: a master that dies is not replaced until `keepcall resume` ({})",
+            "PAUSED: a master that fails is NOT replaced until `keepcall resume` ({})",
             printable(paused)
         );
     }
@@ -95,14 +95,19 @@ pub(super) fn render(status: &Status) -> String {
     for i in status.instances.iter().filter(|i| i.held_down_ms > 0) {
         let _ = writeln!(
             text,
-            "{}: the master changed too often; the next change that can wait comes in {} at the earliest",
+            "{}: the master changed too often; the next change that can wait is possible in {}",
             i.name,
-            span(i.held_down_ms)
+            duration(i.held_down_ms)
         );
     }
     for (i, c) in status.instances.iter().flat_map(|i| i.conflicts.iter().map(move |c| (i, c))) {
-        let _ =
-            writeln!(text, "{}: CONFLICT: the host with {} answers for {}, too", i.name, printable(&c.mac), c.address);
+        let _ = writeln!(
+            text,
+            "{}: CONFLICT: the host with {} also answers for {}; remove the address there",
+            i.name,
+            printable(&c.mac),
+            c.address
+        );
     }
     for (i, mode) in status.instances.iter().filter_map(|i| Some((i, i.mode.as_ref()?))) {
         text.push_str(&mode::warnings(&i.name, mode));
@@ -112,7 +117,7 @@ pub(super) fn render(status: &Status) -> String {
         let state = if part.state == "off" { "OFF, restart the agent" } else { &part.state };
         let _ = writeln!(
             text,
-            "{}: {state}, started again {} times, last {}: {why}",
+            "{}: {state}, restarted {} times, last {}: {why}",
             part.name,
             part.restarts,
             ago(part.since_ms)
@@ -272,8 +277,13 @@ fn stood_still(text: &mut String, status: &Status) {
     let election = &status.election;
     let longest = election.longest_late_ms.max(election.longest_round_ms);
     if longest > hold / 4 {
-        let by = if longest == election.longest_late_ms { "the machine did not let it run" } else { "in the kernel" };
-        let _ = writeln!(text, "ELECTION STOOD STILL for {longest} ms once ({by}); {hold} ms move the address");
+        let by = if longest == election.longest_late_ms {
+            "the host did not run the election thread"
+        } else {
+            "the election thread waited in the kernel"
+        };
+        let _ =
+            writeln!(text, "ELECTION STALLED for up to {longest} ms ({by}); a stall of {hold} ms causes a takeover");
     }
 }
 
@@ -283,16 +293,20 @@ fn stored_apart(text: &mut String, i: &InstanceStatus) {
     let lines = [
         (
             s.plain_refused,
-            "stored calls are refused, because they are not encrypted; if nodes of an older release write them, set plain_records = \
-             \"accept\" until all are upgraded, else somebody else writes to etcd",
+            "stored calls are refused, because they are not encrypted; if nodes of an older release store calls, set \
+             plain_records = \"accept\" until all nodes are upgraded, else find the client that writes to etcd",
         ),
         (
             s.foreign_refused,
-            "stored calls are refused, because they were not made, or were changed, by somebody without this node's key; key_file must be \
-             the same on every node (accept_key_files during a change of key), else somebody else writes to etcd",
+            "stored calls are refused, because a client without this node's key made or changed them; key_file must \
+             be the same on every node (accept_key_files during a change of key), else find the client that writes \
+             to etcd",
         ),
-        (s.outdated, "stored calls are not encrypted, or under a former key; the next master stores them anew"),
-        (s.unreadable, "stored values cannot be read; the log names them"),
+        (
+            s.outdated,
+            "stored calls are not encrypted, or are encrypted under a former key; the next master stores them again",
+        ),
+        (s.unreadable, "stored values cannot be read; the log names their keys"),
     ];
     for (count, what) in lines.into_iter().filter(|(count, _)| *count > 0) {
         let _ = writeln!(text, "{}: {count} {what}", i.name);

@@ -9,18 +9,18 @@ use std::time::Duration;
 /// Arguments of `keepcall switchover`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SwitchoverArgs {
-    /// The instance; may be left out if the agent has only one
+    /// Instance; optional if the agent has only one
     instance: Option<String>,
-    /// The node to hand over to [default: the best candidate]
+    /// Node to hand over to [default: the best candidate]
     #[arg(long, value_name = "NODE")]
     to: Option<String>,
     /// Do not ask for confirmation
     #[arg(long, short)]
     yes: bool,
-    /// The result as one JSON object on one line
+    /// Print one JSON object on one line
     #[arg(long)]
     json: bool,
-    /// How long to wait for the result
+    /// Time to wait for the result
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration, value_name = "TIME")]
     timeout: Duration,
 }
@@ -69,17 +69,17 @@ pub(super) fn choose(candidates: &Candidates, to: Option<&str>) -> Result<String
     let instance = &candidates.instance;
     match to {
         Some(name) if candidates.master.as_deref() == Some(name) => {
-            Err((format!("{name} is already master of {instance}"), REFUSED))
+            Err((format!("{name} is already the master of {instance}"), REFUSED))
         }
         Some(name) => match candidates.candidates.iter().find(|c| c.node == name) {
             None => {
                 let known: Vec<&str> = candidates.candidates.iter().map(|c| c.node.as_str()).collect();
                 let advice = if known.is_empty() {
-                    "there is no other node".to_owned()
+                    "the cluster has no other node".to_owned()
                 } else {
                     format!("one of: {}", known.join(", "))
                 };
-                Err((format!("no node {name:?} takes part in {instance}\n  = {advice}"), USAGE))
+                Err((format!("the instance {instance} has no node {name:?}\n  = {advice}"), USAGE))
             }
             Some(c) if !c.against.is_empty() => {
                 Err((format!("{name} cannot take over {instance}: {}", c.against.join("; ")), REFUSED))
@@ -90,10 +90,10 @@ pub(super) fn choose(candidates: &Candidates, to: Option<&str>) -> Result<String
             Some(c) => Ok(c.node.clone()),
             None if candidates.candidates.is_empty() => {
                 let advice = "start the agent of a second node with this instance, cluster name and key";
-                Err((format!("no node can take over {instance}: there is no other node\n  = {advice}"), REFUSED))
+                Err((format!("no node can take over {instance}: the cluster has no other node\n  = {advice}"), REFUSED))
             }
             None => {
-                let advice = "repair what the table above says against the node that you want, then try again";
+                let advice = "remove the obstacle that the table shows for the node that you want, then try again";
                 Err((format!("no node can take over {instance}\n  = {advice}"), REFUSED))
             }
         },
@@ -115,7 +115,7 @@ pub(super) fn render(candidates: &Candidates) -> String {
 
 fn agree(out: &mut Output, candidates: &Candidates, to: &str) -> Result<(), u8> {
     if !std::io::stdin().is_terminal() {
-        complain("nobody is there to ask\n  = add --yes to hand over without asking");
+        complain("no terminal to ask for confirmation\n  = add --yes to hand over without confirmation");
         return Err(REFUSED);
     }
     // The question goes to the terminal; the output may be a file.
@@ -127,6 +127,6 @@ fn agree(out: &mut Output, candidates: &Candidates, to: &str) -> Result<(), u8> 
     if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
         return Ok(());
     }
-    out.line("nothing was done");
+    out.line("cancelled: nothing was changed");
     Err(REFUSED)
 }

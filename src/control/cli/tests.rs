@@ -63,6 +63,7 @@ fn the_status_shows_master_nodes_checks_and_calls() {
         },
         instances: vec![InstanceStatus {
             promise_ms: 1000,
+            held_down_ms: 75_000,
             name: "pbx".to_owned(),
             master: Some("a".to_owned()),
             hold: Some(HoldStatus { kind: "paired".to_owned(), remaining_ms: 312 }),
@@ -142,7 +143,8 @@ fn the_status_shows_master_nodes_checks_and_calls() {
         "83",
         "never",
         "evil .[2J",
-        "STOOD STILL for 977 ms",
+        "STALLED for up to 977 ms",
+        "is possible in 1m 15s\n",
     ] {
         assert!(text.contains(part), "{part} in\n{text}");
     }

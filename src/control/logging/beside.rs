@@ -65,7 +65,7 @@ fn write_all(mut out: impl Write, waiting: &Receiver<Vec<u8>>, shared: &Shared) 
         let _ = out.write_all(&line);
         let lost = shared.lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            let _ = writeln!(out, "{lost} lines of the log are lost here: nobody took them");
+            let _ = writeln!(out, "{lost} log lines were dropped here: standard error did not accept them in time");
         }
     }
 }

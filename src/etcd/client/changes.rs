@@ -2,11 +2,12 @@
 
 use super::Etcd;
 use super::Inner;
-use crate::clock;
 use crate::etcd::error::EtcdError;
 use crate::etcd::error::Failure;
 use crate::etcd::identity::{Header, Identity, Sent, Verdict};
-use std::sync::{MutexGuard, PoisonError};
+use crate::os::clock;
+use crate::sync::Locked as _;
+use std::sync::MutexGuard;
 use tokio::sync::watch;
 
 /// Detected changes of etcd since the start: restored from a backup, emptied, or exchanged.
@@ -28,7 +29,7 @@ impl Etcd {
 
 impl Inner {
     pub(in crate::etcd) fn identity(&self) -> MutexGuard<'_, Identity> {
-        self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+        self.identity.locked()
     }
 
     /// Judges whether an endpoint's answer is usable, and announces a change of etcd.
@@ -42,7 +43,7 @@ impl Inner {
             Verdict::Stale => Err(Failure::Final(EtcdError::Changed)),
             Verdict::Stranger(why) | Verdict::Behind(why) => Err(Failure::Unserved(why)),
             Verdict::Changed(change) => {
-                tracing::error!("{change}; everything is read anew, and what this node knows is written again");
+                tracing::error!("{change}; this node reads everything again and restores its own keys");
                 self.changes.send_modify(|c| {
                     c.count += 1;
                     c.last = Some((change.to_string(), clock::unix_ms()));

@@ -2,13 +2,13 @@
 //! slow.
 
 use super::{Etcd, Inner};
-use crate::clock;
 use crate::etcd::error::{EtcdError, Failure, classify};
 use crate::etcd::identity::Header;
+use crate::os::clock;
+use crate::sync::Locked as _;
 use crate::time::Time;
 use etcd_client::Client;
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -78,14 +78,12 @@ impl Etcd {
         };
         if matches!(spread, Spread::Once | Spread::Guarded) {
             match &result {
-                Ok(_) => *self.0.full.lock().unwrap_or_else(PoisonError::into_inner) = None,
-                Err(EtcdError::Full { .. }) => {
-                    self.0.full.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&trouble)
-                }
+                Ok(_) => *self.0.full.locked() = None,
+                Err(EtcdError::Full { .. }) => self.0.full.locked().clone_from(&trouble),
                 Err(_) => {}
             }
         }
-        *self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        *self.0.trouble.locked() = trouble;
         result
     }
 
@@ -192,7 +190,8 @@ impl Inner {
             Failure::NotSent(why) | Failure::Unserved(why) | Failure::StaleToken(why) => (why, None),
             Failure::Unsettled => {
                 // This is not the member's fault; the next call determines the cluster first.
-                let why = "it is not known yet whether it belongs to the same cluster as the others".to_owned();
+                let why =
+                    "not checked yet whether this endpoint belongs to the same etcd cluster as the others".to_owned();
                 tally.in_doubt.get_or_insert(EtcdError::Broken { endpoint: e.url.clone(), why: why.clone() });
                 tally.tried.push((e.url.clone(), why));
                 return true;

@@ -70,26 +70,26 @@ async fn follow(etcd: &Etcd, prefix: &str, tx: &mpsc::Sender<WatchEvent>) {
                 }
                 pause = FIRST_PAUSE;
                 if complained {
-                    tracing::info!(prefix, "etcd answers again; watching");
+                    tracing::info!(prefix, "etcd answers again; watching its keys");
                     complained = false;
                 }
                 match etcd.open_watch(prefix, revision + 1).await {
                     Ok((stream, endpoint)) => match pump(etcd, endpoint, stream, &mut changes, tx).await {
                         End::ReceiverGone => return,
                         End::Broken(why) => {
-                            tracing::debug!(prefix, endpoint, %why, "watch ended; reading again");
+                            tracing::debug!(prefix, endpoint, %why, "the watch on etcd ended; reading again");
                             etcd.report(endpoint, &why);
                         }
                         // The new etcd may never reach the revision that the watch waits for.
                         End::Changed => continue,
-                        End::Compacted => tracing::debug!(prefix, "watch was compacted; reading again"),
+                        End::Compacted => tracing::debug!(prefix, "etcd compacted the watched revision; reading again"),
                     },
-                    Err(e) => tracing::debug!(prefix, error = %e, "watch could not be opened"),
+                    Err(e) => tracing::debug!(prefix, error = %e, "cannot open a watch on etcd"),
                 }
             }
             Err(e) => {
                 if !complained {
-                    tracing::warn!(prefix, error = %e, "cannot read from etcd; trying again");
+                    tracing::warn!(prefix, error = %e, "cannot read from etcd; retrying");
                     complained = true;
                 }
             }

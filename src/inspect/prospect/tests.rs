@@ -42,14 +42,14 @@ fn recovery_itself_says_what_would_become_of_a_call() {
     let attack = leg("o", true, "10.0.0.66:5060", "10.0.0.9:9002");
     let r = judged(vec![a.clone(), attack]);
     assert_eq!((r.audio, r.signalling, r.flows.len()), (Audio::No, Signalling::ReInvite, 0));
-    assert!(r.why.contains("not relayed to 10.0.0.66:5060: 10.0.0.66:5060 is a place of SIP"), "{}", r.why);
+    assert!(r.why.contains("to 10.0.0.66:5060: 10.0.0.66:5060 is an address for SIP"), "{}", r.why);
     let r = judged(vec![a.clone()]);
     assert_eq!((r.audio, r.signalling), (Audio::No, Signalling::No));
-    assert!(r.why.contains("no second leg"), "{}", r.why);
+    assert!(r.why.contains("only one leg"), "{}", r.why);
     let r = judged(vec![Leg { partial: true, ..a.clone() }, b.clone()]);
-    assert!(r.signalling == Signalling::No && r.why.contains("incompletely known"), "{}", r.why);
+    assert!(r.signalling == Signalling::No && r.why.contains("a leg has gaps"), "{}", r.why);
     let r = judged(vec![a.clone(), Leg { transport: Transport::Tcp, ..b.clone() }]);
-    assert!(r.signalling == Signalling::No && r.why.contains("not over UDP"), "{}", r.why);
+    assert!(r.signalling == Signalling::No && r.why.contains("does not use UDP"), "{}", r.why);
     // The server gave the phones each other's address.
     let direct = [leg("i", false, "10.0.0.1:4000", "10.0.0.2:4002"), leg("o", true, "10.0.0.2:4002", "10.0.0.1:4000")];
     let r = judged(direct.to_vec());

@@ -1,6 +1,6 @@
 //! A leg's media, from its descriptions and from the tracker.
 
-use super::super::report::{Crypto, Description, End, Hold, Leg, Media, Side, State, Timer};
+use super::super::report::{Crypto, Description, End, Hold, Leg, Media, Side, Timer};
 use super::super::rtp::MAX_LINES;
 use super::{Learnt, Record, text};
 use crate::calls::model::{self, Direction};
@@ -105,33 +105,16 @@ impl Learnt {
             refresher: if t.local_refreshes { End::Local } else { End::Remote },
         });
         let hold = hold(media.iter().find(|m| m.kind.eq_ignore_ascii_case("audio")));
+        let side = if inbound { Side::Inbound } else { Side::Outbound };
         Self {
             partial: leg.partial,
             leg: Leg {
                 call_id: lossy(&leg.call_id),
-                direction: if inbound { Side::Inbound } else { Side::Outbound },
-                through_server: false,
-                state: State::Calling,
                 partial: leg.partial,
-                missing: Vec::new(),
                 local: lossy(&leg.local),
                 remote: lossy(&leg.remote),
                 local_tag: lossy(&leg.local_tag),
                 remote_tag: lossy(&leg.remote_tag),
-                request_uri: None,
-                transport: leg.transport,
-                local_addr: leg.local_addr,
-                remote_addr: leg.remote_addr,
-                also_seen: Vec::new(),
-                started_ms: 0,
-                ringing_ms: None,
-                answered_ms: None,
-                ended_ms: None,
-                code: None,
-                reason: None,
-                retried: Vec::new(),
-                ended_by: None,
-                ended_how: None,
                 local_cseq: leg.local_cseq,
                 remote_cseq: leg.remote_cseq,
                 route_set: leg.route_set.iter().map(lossy).collect(),
@@ -141,12 +124,8 @@ impl Learnt {
                 hold,
                 allow: lossy(&leg.allow),
                 supported: lossy(&leg.supported),
-                user_agent: None,
-                messages: 0,
-                reinvites: 0,
-                refers: Vec::new(),
-                replaces: None,
                 media,
+                ..Leg::blank(side, leg.transport, leg.local_addr, leg.remote_addr)
             },
         }
     }

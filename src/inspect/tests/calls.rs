@@ -107,7 +107,7 @@ fn calls_that_are_not_answered_yet_are_told() {
     let r = told(vec![h.invite(&a()), h.answer(100, ""), h.answer(183, &b())]);
     let c = only(&r);
     assert_eq!((c.state, c.ended_ms, c.code, c.duration_ms), (State::Ringing, None, None, None));
-    assert!(c.recovery.why.contains("not answered yet"));
+    assert!(c.recovery.why.contains("nobody has answered the call yet"));
     // A gap longer than any call rings.
     let mut shots = paced(vec![h.invite(&a()), h.answer(180, "")], 100);
     let other = Hop::new("later", A, S, "1000", "3000");
@@ -211,7 +211,7 @@ fn forks_behind_the_next_hop_are_early_dialogs_of_their_own() {
     let lost = c.legs.iter().find(|l| l.local_tag == "one").unwrap();
     assert_eq!(
         (lost.state, lost.ended_how.as_deref()),
-        (State::Cancelled, Some("another branch of the fork was answered"))
+        (State::Cancelled, Some("another branch of the fork answered"))
     );
 }
 
@@ -303,7 +303,7 @@ fn what_the_capture_cut_off_is_said() {
     let r = run(&pcap(kind, &frames), &InspectSettings::default()).unwrap();
     let c = only(&r);
     assert_eq!((c.state, c.partial, r.traffic.sip_cut, r.traffic.cut_frames), (State::Up, false, 2, 2));
-    assert!(c.legs[0].partial && c.legs[0].missing[0].contains("beginning"), "{:?}", c.legs[0].missing);
+    assert!(c.legs[0].partial && c.legs[0].missing[0].contains("truncated"), "{:?}", c.legs[0].missing);
     assert!(r.notes.iter().any(|n| n.contains("tcpdump -s 0")));
 }
 

@@ -242,7 +242,7 @@ fn what_is_no_capture_is_named() {
         assert!(matches!(e, InspectError::Header { .. }), "{cut}: {e}");
     }
     let r = run(&file(&[]), &InspectSettings::default()).unwrap();
-    assert_eq!((r.calls.len(), r.notes.as_slice()), (0, &["there is no packet in the file".to_owned()][..]));
+    assert_eq!((r.calls.len(), r.notes.as_slice()), (0, &["the file has no packets".to_owned()][..]));
 }
 
 /// The shots as a server's reports: HEP version 3 from the server to a collector.

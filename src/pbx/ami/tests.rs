@@ -2,6 +2,7 @@ use super::*;
 use crate::pbx::ConnectedKind;
 use crate::pbx::bridges::Place;
 use crate::pbx::bridges::Told;
+use crate::pbx::questions::WINDOW;
 
 /// Both ends of a conversation: the server's messages, and the client's result.
 struct Talk {

@@ -49,22 +49,25 @@ pub enum RelayError {
         why: Refusal,
     },
     /// The table is full.
-    #[error("no room for the audio of call {call}: {} flows are forwarded already", planner::MOST)]
+    #[error("no room for the audio of call {call}: the relay already forwards {} flows", planner::MOST)]
     Full {
         /// The call without room.
         call: String,
     },
     /// The call has more streams than any telephone.
-    #[error("the audio of call {call} is not forwarded: it has more than {} flows", planner::MOST_OF_A_CALL)]
+    #[error(
+        "the relay does not forward the audio of call {call}: the call has more than {} flows",
+        planner::MOST_OF_A_CALL
+    )]
     TooMany {
         /// The call.
         call: String,
     },
     /// More instances in one process than the marks can distinguish.
-    #[error("too many instances: the marks of the kernel relay tell 255 apart")]
+    #[error("too many instances: the relay has packet marks for 255 in one process")]
     TooManyInstances,
     /// The table's elements could not be changed. The request is kept and retried with the next change.
-    #[error("nftables did not take the flows of {what}: {source}")]
+    #[error("cannot change the flows of {what} in nftables: {source}")]
     Flows {
         /// Name of the relay and its instance.
         what: String,
@@ -235,7 +238,7 @@ impl KernelRelay {
                         return Err(RelayError::Flows { what: self.what.clone(), source });
                     }
                     // Most likely the ruleset was flushed.
-                    warn!("{} is looked at anew, since it could not be changed: {source}", self.what);
+                    warn!("cannot change {}; reading the table again: {source}", self.what);
                 }
             },
         }
@@ -352,7 +355,7 @@ impl KernelRelay {
             if self.is_there().await? { self.present().await? } else { (Present::default(), false) };
         let tag = tags::of(&self.instance, present.tag).ok_or(RelayError::TooManyInstances)?;
         if present.tag.is_some_and(|before| before != tag) {
-            warn!("the marks of {} are another instance's now; its flows are made anew", self.what);
+            warn!("another instance uses the packet marks of {}; adding the flows again with new marks", self.what);
             self.empty().await;
             (present, whole) = (Present::default(), false);
         }
@@ -363,7 +366,7 @@ impl KernelRelay {
         let script = table::renewed(&self.table, &rules);
         if let Err(e) = nft::run(&self.what, &script).await {
             // Possibly the table of another version of this program.
-            warn!("the table of {} that is there cannot be taken over, and is replaced: {e}", self.what);
+            warn!("cannot continue with the existing table of {}; replacing the table: {e}", self.what);
             self.empty().await;
             nft::run(&self.what, &(nft::without(&self.table) + &script)).await?;
             present = Present::default();
@@ -406,7 +409,7 @@ impl KernelRelay {
     /// hold the kernel's lock for a tenth of a second.
     async fn empty(&self) {
         if let Err(e) = self.emptied().await {
-            warn!("the table of {} is deleted with all that is in it: {e}", self.what);
+            warn!("cannot empty the table of {} first; deleting the table with all flows: {e}", self.what);
         }
     }
 

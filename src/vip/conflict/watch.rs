@@ -2,15 +2,14 @@
 
 use super::frame::{self, Claim};
 use super::{Action, Conflicts};
-use crate::clock;
-use crate::vip::sys;
-use nix::ifaddrs::getifaddrs;
-use nix::sys::socket::{LinkAddr, recvfrom};
+use crate::os::bpf::Program;
+use crate::os::packet::{Frames, PacketSocket};
+use crate::os::{clock, interface, readiness};
 use pnet_base::MacAddr;
-use socket2::{Domain, SockFilter, Socket, Type};
+use socket2::SockFilter;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// An ARP packet has 28 bytes; an advertisement with options and all headers rarely exceeds 100. A truncated packet has
@@ -20,8 +19,6 @@ const LONGEST: usize = 512;
 const BATCH: usize = 64;
 /// Receive buffer. A flood loses the frames beyond it, and a persistent claimant is heard again.
 const BUFFER: usize = 64 * 1024;
-/// Addresses that fit into one filter: a BPF jump reaches 255 instructions.
-const FILTERED: usize = 200;
 
 /// Listens on one interface, in the network namespace of the thread that opened it.
 #[derive(Debug)]
@@ -31,8 +28,8 @@ pub struct ConflictWatch {
     conflicts: Conflicts,
     /// The index of the watched interface.
     index: u32,
-    arp: Option<AsyncFd<OwnedFd>>,
-    ipv6: Option<AsyncFd<OwnedFd>>,
+    arp: Option<AsyncFd<PacketSocket>>,
+    ipv6: Option<AsyncFd<PacketSocket>>,
 }
 
 impl ConflictWatch {
@@ -73,9 +70,9 @@ impl ConflictWatch {
     /// # Errors
     /// As [`ConflictWatch::open`]. The watch then hears nothing until the next call.
     pub fn look_again(&mut self) -> io::Result<()> {
-        let links = getifaddrs()?.filter_map(|i| i.address?.as_link_addr().and_then(LinkAddr::addr));
-        self.conflicts.set_own(links.map(MacAddr::from).collect());
-        let index = nix::net::if_::if_nametoindex(self.interface.as_str()).unwrap_or(0);
+        let links = interface::link_addresses()?;
+        self.conflicts.set_own(links.into_iter().map(MacAddr::from).collect());
+        let index = interface::index(&self.interface).unwrap_or(0);
         if index == self.index && index != 0 {
             return Ok(());
         }
@@ -86,10 +83,10 @@ impl ConflictWatch {
         let v4: Vec<Ipv4Addr> =
             self.addresses.iter().filter_map(|a| if let IpAddr::V4(ip) = a { Some(*ip) } else { None }).collect();
         if !v4.is_empty() {
-            self.arp = Some(listen(index, libc::ETH_P_ARP, &claims_of(&v4))?);
+            self.arp = Some(listen(index, Frames::Arp, claims_of(&v4))?);
         }
         if v4.len() < self.addresses.len() {
-            self.ipv6 = Some(listen(index, libc::ETH_P_IPV6, &advertisements())?);
+            self.ipv6 = Some(listen(index, Frames::Ipv6, advertisements())?);
         }
         self.index = index;
         Ok(())
@@ -119,7 +116,7 @@ impl ConflictWatch {
 }
 
 async fn read(
-    socket: Option<&AsyncFd<OwnedFd>>,
+    socket: Option<&AsyncFd<PacketSocket>>,
     claim: impl Fn(&[u8], Option<MacAddr>) -> Option<Claim>,
 ) -> io::Result<Vec<Claim>> {
     let Some(socket) = socket else { return std::future::pending().await };
@@ -127,8 +124,8 @@ async fn read(
     let mut claims = Vec::new();
     let mut ready = socket.readable().await?;
     for _ in 0..BATCH {
-        match ready.try_io(|fd| Ok(recvfrom::<LinkAddr>(fd.as_raw_fd(), &mut buffer)?)) {
-            Ok(Ok((n, from))) => claims.extend(claim(&buffer[..n], from.and_then(|a| a.addr()).map(MacAddr::from))),
+        match ready.try_io(|socket| socket.get_ref().receive(&mut buffer)) {
+            Ok(Ok(got)) => claims.extend(claim(&buffer[..got.length], got.link.map(MacAddr::from))),
             Ok(Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
             Ok(Err(e)) => return Err(e),
             Err(_would_block) => break,
@@ -137,58 +134,46 @@ async fn read(
     Ok(claims)
 }
 
-fn listen(index: u32, protocol: libc::c_int, filter: &[SockFilter]) -> io::Result<AsyncFd<OwnedFd>> {
-    // Protocol 0 keeps the socket silent until the filter is in place. With DGRAM the packet begins behind the link
-    // header.
-    let socket = Socket::new(Domain::PACKET, Type::DGRAM.nonblocking().cloexec(), None)?;
-    if !filter.is_empty() {
-        socket.attach_filter(filter)?;
+fn listen(index: u32, frames: Frames, filter: Option<Vec<SockFilter>>) -> io::Result<AsyncFd<PacketSocket>> {
+    let socket = PacketSocket::without_link_header()?;
+    if let Some(filter) = filter {
+        socket.attach_filter(&filter)?;
     }
-    socket.set_recv_buffer_size(BUFFER)?;
-    socket.bind(&sys::listen_address(index, protocol)?)?;
-    sys::readable(socket.into())
+    socket.set_buffer(BUFFER)?;
+    socket.bind(index, frames)?;
+    readiness::watch(socket, Interest::READABLE)
 }
 
 /// Passes ARP packets whose sender is one of `addresses`, so the ARP traffic of a large LAN does not wake the agent.
-fn claims_of(addresses: &[Ipv4Addr]) -> Vec<SockFilter> {
-    if addresses.len() > FILTERED {
-        return Vec::new();
-    }
+/// `None` if there are too many addresses for one program.
+fn claims_of(addresses: &[Ipv4Addr]) -> Option<Vec<SockFilter>> {
     const SENDER: u32 = 14;
-    let mut all = vec![load(libc::BPF_W, SENDER)];
-    for (i, address) in addresses.iter().enumerate() {
-        // Jumps to the last instruction but one. Its distance is the number of remaining addresses plus one.
-        let to_come = u8::try_from(addresses.len() - i).unwrap_or(u8::MAX);
-        all.push(equals(u32::from(*address), to_come, 0));
+    let mut p = Program::default();
+    let ours = p.label();
+    p.word(SENDER);
+    for address in addresses {
+        p.if_equal(address.to_bits(), ours);
     }
-    all.extend([result(0), result(u32::MAX)]);
-    all
+    p.reject();
+    p.here(ours);
+    p.accept();
+    p.assemble()
 }
 
 /// Passes neighbour advertisements without extension headers. RFC 6980 forbids fragmented ones.
-fn advertisements() -> Vec<SockFilter> {
+fn advertisements() -> Option<Vec<SockFilter>> {
     const NEXT_HEADER: u32 = 6;
     const TYPE: u32 = 40;
     const ICMPV6: u32 = 58;
     const ADVERTISEMENT: u32 = 136;
-    vec![
-        load(libc::BPF_B, NEXT_HEADER),
-        equals(ICMPV6, 0, 3),
-        load(libc::BPF_B, TYPE),
-        equals(ADVERTISEMENT, 0, 1),
-        result(u32::MAX),
-        result(0),
-    ]
-}
-
-const fn load(size: u32, at: u32) -> SockFilter {
-    SockFilter::new((libc::BPF_LD | libc::BPF_ABS | size) as u16, 0, 0, at)
-}
-
-const fn equals(value: u32, yes: u8, no: u8) -> SockFilter {
-    SockFilter::new((libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, yes, no, value)
-}
-
-const fn result(bytes: u32) -> SockFilter {
-    SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, bytes)
+    let mut p = Program::default();
+    let other = p.label();
+    p.byte(NEXT_HEADER);
+    p.unless_equal(ICMPV6, other);
+    p.byte(TYPE);
+    p.unless_equal(ADVERTISEMENT, other);
+    p.accept();
+    p.here(other);
+    p.reject();
+    p.assemble()
 }

@@ -1,5 +1,6 @@
 //! The contents of a kernel lease's tables. Pure: names and addresses in, nftables scripts and batches out.
 
+use crate::fnv::fnv1a;
 use crate::vip::nfnl::{Batch, Data, Family};
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -144,11 +145,9 @@ impl Plan<'_> {
     }
 
     fn mark(&self, kind: &Kind) -> String {
-        // FNV-1a: two versions of a table need different names, and nobody tries to make the names collide.
+        // Two versions of a table need different names, and nobody tries to make the names collide.
         let text = self.sets(std::slice::from_ref(kind)) + &self.rules(kind);
-        let hash =
-            text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
-        format!("{MADE}{hash:016x}")
+        format!("{MADE}{:016x}", fnv1a(text.as_bytes()))
     }
 
     fn rules(&self, kind: &Kind) -> String {

@@ -3,6 +3,10 @@
 //! A message is a netlink header, a netfilter header and attributes (`linux/netlink.h`, `linux/netfilter/nfnetlink.h`,
 //! `linux/netfilter/nf_tables.h`). Numbers in attributes are big endian. Numbers in headers use the host's byte order.
 
+use crate::os::nf_tables::{
+    self, BEGIN, DELETE_ELEMENT, END, GET_ELEMENT, GET_RULE, GET_TABLE, NEW_ELEMENT, SUBSYSTEM, UNSPECIFIED, VERSION,
+};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST};
 use std::time::Duration;
 
 /// Bytes of elements after which a new message begins. An attribute's length has 16 bits, and the headroom above this
@@ -14,20 +18,6 @@ pub const MAX_DATA: usize = 64;
 pub(super) const HEADER: usize = 16;
 /// Size of the netfilter header: family, version, resource.
 pub(super) const GENERIC: usize = 4;
-
-const SUBSYSTEM: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;
-const fn of_tables(message: libc::c_int) -> u16 {
-    (SUBSYSTEM << 8) | message as u16
-}
-pub(super) const NEW: u16 = of_tables(libc::NFT_MSG_NEWSETELEM);
-pub(super) const GET: u16 = of_tables(libc::NFT_MSG_GETSETELEM);
-const DELETE: u16 = of_tables(libc::NFT_MSG_DELSETELEM);
-const GET_TABLE: u16 = of_tables(libc::NFT_MSG_GETTABLE);
-pub(super) const NEW_TABLE: u16 = of_tables(libc::NFT_MSG_NEWTABLE);
-const GET_RULE: u16 = of_tables(libc::NFT_MSG_GETRULE);
-pub(super) const NEW_RULE: u16 = of_tables(libc::NFT_MSG_NEWRULE);
-const BEGIN: u16 = libc::NFNL_MSG_BATCH_BEGIN as u16;
-const END: u16 = libc::NFNL_MSG_BATCH_END as u16;
 
 pub(super) const NESTED: u16 = 0x8000;
 // enum nft_table_attributes
@@ -64,11 +54,6 @@ pub(super) const EXPR_DATA: u16 = 2;
 pub(super) const COUNTER_BYTES: u16 = 1;
 pub(super) const COUNTER_PACKETS: u16 = 2;
 
-const REQUEST: u16 = libc::NLM_F_REQUEST as u16;
-const CREATE: u16 = libc::NLM_F_CREATE as u16;
-const ACK: u16 = libc::NLM_F_ACK as u16;
-const DUMP: u16 = libc::NLM_F_DUMP as u16;
-
 /// The family of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
@@ -83,9 +68,9 @@ pub enum Family {
 impl Family {
     const fn number(self) -> u8 {
         match self {
-            Self::Inet => libc::NFPROTO_INET as u8,
-            Self::Netdev => libc::NFPROTO_NETDEV as u8,
-            Self::Arp => libc::NFPROTO_ARP as u8,
+            Self::Inet => nf_tables::INET,
+            Self::Netdev => nf_tables::NETDEV,
+            Self::Arp => nf_tables::ARP,
         }
     }
 }
@@ -193,7 +178,7 @@ impl Batch {
 
     /// Like [`Batch::add`], with a comment for `nft list`. The comment is cut at 64 bytes.
     pub fn add_noted(&mut self, set: &str, key: &Data, value: Option<&Data>, timeout: Option<Duration>, comment: &str) {
-        let Some(message) = self.message(NEW, set) else { return };
+        let Some(message) = self.message(NEW_ELEMENT, set) else { return };
         let element = begin(message, LIST_ELEM);
         data(message, ELEM_KEY, key.as_bytes());
         if let Some(value) = value {
@@ -215,7 +200,7 @@ impl Batch {
 
     /// Deletes an element. If the element is missing, the kernel refuses the whole batch (`ENOENT`).
     pub fn delete(&mut self, set: &str, key: &Data) {
-        let Some(message) = self.message(DELETE, set) else { return };
+        let Some(message) = self.message(DELETE_ELEMENT, set) else { return };
         let element = begin(message, LIST_ELEM);
         data(message, ELEM_KEY, key.as_bytes());
         end(message, element);
@@ -224,7 +209,7 @@ impl Batch {
     /// Deletes all elements of a set. An empty set is fine.
     pub fn flush(&mut self, set: &str) {
         self.close();
-        let message = named(self.family, DELETE, REQUEST, &self.table, set);
+        let message = named(self.family, DELETE_ELEMENT, NLM_F_REQUEST, &self.table, set);
         self.messages.push(message);
     }
 
@@ -246,7 +231,7 @@ impl Batch {
             && self.messages.last().is_some_and(|m| m.len() < MESSAGE);
         if !fits {
             self.close();
-            let flags = if kind == NEW { REQUEST | CREATE } else { REQUEST };
+            let flags = if kind == NEW_ELEMENT { NLM_F_REQUEST | NLM_F_CREATE } else { NLM_F_REQUEST };
             let mut message = named(self.family, kind, flags, &self.table, set);
             let list = begin(&mut message, LIST_ELEMENTS);
             self.messages.push(message);
@@ -289,7 +274,7 @@ impl Batch {
             // One acknowledgement covers the whole transaction. An error in any message arrives by itself.
             let flags = acknowledged + 6;
             if let Some(two) = bytes.get_mut(flags..flags + 2) {
-                let with = two.first_chunk::<2>().map_or(REQUEST, |b| u16::from_ne_bytes(*b)) | ACK;
+                let with = two.first_chunk::<2>().map_or(NLM_F_REQUEST, |b| u16::from_ne_bytes(*b)) | NLM_F_ACK;
                 two.copy_from_slice(&with.to_ne_bytes());
             }
             border(&mut bytes, END, sequence);
@@ -314,8 +299,8 @@ pub(super) struct Transaction {
 pub(super) fn questions(family: Family, table: &str, set: &str, keys: &[Data], sequence: &mut u32) -> (Vec<u8>, u32) {
     let mut all = Vec::new();
     for (n, key) in keys.iter().enumerate() {
-        let flags = if n + 1 == keys.len() { REQUEST | ACK } else { REQUEST };
-        let mut message = named(family, GET, flags, table, set);
+        let flags = if n + 1 == keys.len() { NLM_F_REQUEST | NLM_F_ACK } else { NLM_F_REQUEST };
+        let mut message = named(family, GET_ELEMENT, flags, table, set);
         let list = begin(&mut message, LIST_ELEMENTS);
         let element = begin(&mut message, LIST_ELEM);
         data(&mut message, ELEM_KEY, key.as_bytes());
@@ -329,14 +314,14 @@ pub(super) fn questions(family: Family, table: &str, set: &str, keys: &[Data], s
 
 /// The query for all elements of a set.
 pub(super) fn listing(family: Family, table: &str, set: &str, sequence: &mut u32) -> (Vec<u8>, u32) {
-    let mut message = named(family, GET, REQUEST | DUMP, table, set);
+    let mut message = named(family, GET_ELEMENT, NLM_F_REQUEST | NLM_F_DUMP, table, set);
     seal(&mut message, sequence);
     (message, sequence.wrapping_sub(1))
 }
 
 /// The query for a table. The kernel acknowledges it after the answer, or refuses it.
 pub(super) fn table_question(family: Family, table: &str, sequence: &mut u32) -> (Vec<u8>, u32) {
-    let mut message = header(GET_TABLE, REQUEST | ACK, family.number(), 0);
+    let mut message = header(GET_TABLE, NLM_F_REQUEST | NLM_F_ACK, family.number(), 0);
     attribute(&mut message, TABLE_NAME, &zero_ended(table));
     seal(&mut message, sequence);
     (message, sequence.wrapping_sub(1))
@@ -344,7 +329,7 @@ pub(super) fn table_question(family: Family, table: &str, sequence: &mut u32) ->
 
 /// The query for all rules of a table.
 pub(super) fn rule_listing(family: Family, table: &str, sequence: &mut u32) -> (Vec<u8>, u32) {
-    let mut message = header(GET_RULE, REQUEST | DUMP, family.number(), 0);
+    let mut message = header(GET_RULE, NLM_F_REQUEST | NLM_F_DUMP, family.number(), 0);
     attribute(&mut message, RULE_TABLE, &zero_ended(table));
     seal(&mut message, sequence);
     (message, sequence.wrapping_sub(1))
@@ -370,14 +355,14 @@ fn header(kind: u16, flags: u16, family: u8, resource: u16) -> Vec<u8> {
     message.extend(kind.to_ne_bytes());
     message.extend(flags.to_ne_bytes());
     message.extend([0; 8]);
-    message.extend([family, libc::NFNETLINK_V0 as u8]);
+    message.extend([family, VERSION]);
     message.extend(resource.to_be_bytes());
     message
 }
 
 /// Writes the begin or end message of a transaction.
 fn border(bytes: &mut Vec<u8>, kind: u16, sequence: &mut u32) {
-    let mut message = header(kind, REQUEST, libc::AF_UNSPEC as u8, SUBSYSTEM);
+    let mut message = header(kind, NLM_F_REQUEST, UNSPECIFIED, SUBSYSTEM);
     seal(&mut message, sequence);
     bytes.append(&mut message);
 }

@@ -1,7 +1,7 @@
 //! A netlink socket for async tasks.
 
 use super::{Batch, Data, Family, Found, Nfnl, NfnlError, Rule};
-use crate::vip::sys;
+use crate::os::priority;
 use std::sync::Arc;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -40,7 +40,7 @@ impl Link {
         let ahead = self.ahead;
         self.run(
             short,
-            move |socket| if ahead && !short { sys::ahead(|| socket.commit(batch)) } else { socket.commit(batch) },
+            move |socket| if ahead && !short { priority::ahead(|| socket.commit(batch)) } else { socket.commit(batch) },
         )
         .await
     }

@@ -2,16 +2,12 @@
 
 use super::batch::{
     COMMENT, COUNTER_BYTES, COUNTER_PACKETS, DATA_VALUE, ELEM_DATA, ELEM_EXPIRATION, ELEM_EXPR, ELEM_KEY,
-    ELEM_USERDATA, EXPR_DATA, EXPR_NAME, GENERIC, LIST_ELEM, LIST_ELEMENTS, NESTED, NEW, NEW_RULE, NEW_TABLE,
-    RULE_CHAIN, RULE_USERDATA, TABLE_HANDLE,
+    ELEM_USERDATA, EXPR_DATA, EXPR_NAME, GENERIC, LIST_ELEM, LIST_ELEMENTS, NESTED, RULE_CHAIN, RULE_USERDATA,
+    TABLE_HANDLE,
 };
-use netlink_packet_core::NetlinkBuffer;
+use crate::os::nf_tables::{NEW_ELEMENT, NEW_RULE, NEW_TABLE};
+use netlink_packet_core::{NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, NetlinkBuffer};
 use std::time::Duration;
-
-const DONE: u16 = libc::NLMSG_DONE as u16;
-const ERROR: u16 = libc::NLMSG_ERROR as u16;
-const INTERRUPTED: u16 = libc::NLM_F_DUMP_INTR as u16;
-const OVERRUN: u16 = libc::NLMSG_OVERRUN as u16;
 
 /// An element of a set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,16 +65,18 @@ pub(super) fn parse(mut bytes: &[u8]) -> Result<Vec<Reply>, Malformed> {
     while !bytes.is_empty() {
         let message = NetlinkBuffer::new_checked(bytes).map_err(|_| Malformed)?;
         let (sequence, payload) = (message.sequence_number(), message.payload());
-        if matches!(message.message_type(), NEW | NEW_RULE | DONE) && message.flags() & INTERRUPTED != 0 {
+        if matches!(message.message_type(), NEW_ELEMENT | NEW_RULE | NLMSG_DONE)
+            && message.flags() & NLM_F_DUMP_INTR != 0
+        {
             replies.push(Reply::Interrupted { sequence });
         }
         match message.message_type() {
-            ERROR => replies.push(Reply::Result { sequence, code: code(payload)? }),
+            NLMSG_ERROR => replies.push(Reply::Result { sequence, code: code(payload)? }),
             // Older kernels end a listing without a result.
-            DONE if payload.is_empty() => replies.push(Reply::Done { sequence, code: 0 }),
-            DONE => replies.push(Reply::Done { sequence, code: code(payload)? }),
-            OVERRUN => replies.push(Reply::Overrun),
-            NEW => {
+            NLMSG_DONE if payload.is_empty() => replies.push(Reply::Done { sequence, code: 0 }),
+            NLMSG_DONE => replies.push(Reply::Done { sequence, code: code(payload)? }),
+            NLMSG_OVERRUN => replies.push(Reply::Overrun),
+            NEW_ELEMENT => {
                 let attributes = payload.get(GENERIC..).ok_or(Malformed)?;
                 replies.push(Reply::Elements { sequence, found: elements(attributes)? });
             }

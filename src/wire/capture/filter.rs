@@ -1,6 +1,6 @@
 //! Kernel filters for every frame, in classic BPF. They start at the IP header (a DGRAM packet socket).
 
-use super::program::{Label, Program};
+use crate::os::bpf::{Label, Program};
 use socket2::SockFilter;
 use std::net::IpAddr;
 

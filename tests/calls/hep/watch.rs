@@ -2,10 +2,10 @@
 
 use keepcall::calls::model::{Call, CallEvent};
 use keepcall::calls::table::{Table, TableSettings};
-use keepcall::clock;
 use keepcall::config::HepAddress;
 use keepcall::hep::intake::{Counters, Key, Rules};
 use keepcall::hep::listener::{Listener, own_addresses};
+use keepcall::os::clock;
 use keepcall::sip::Transport;
 use keepcall::wire::Packet;
 use keepcall::wire::capture::Capture;

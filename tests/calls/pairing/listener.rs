@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use keepcall::calls::model::{Call, CallEvent};
 use keepcall::calls::table::{Table, TableSettings};
-use keepcall::clock;
+use keepcall::os::clock;
 use keepcall::pbx::bridges::Fact;
 use keepcall::pbx::driver::{Login, Server, ServerStatus};
 use keepcall::sip::Transport;

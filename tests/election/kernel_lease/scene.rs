@@ -1,7 +1,7 @@
 //! A LAN with a host that holds addresses, and probes of that host from outside.
 
 use ipnet::IpNet;
-use keepcall::clock;
+use keepcall::os::clock;
 use keepcall::time::Time;
 use keepcall::vip::address::Addresses;
 use keepcall::vip::kernel_lease::{Enforcement, KernelLease};

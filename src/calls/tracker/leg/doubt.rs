@@ -60,13 +60,13 @@ pub(in crate::calls::tracker) enum Ending {
 impl Ending {
     pub(in crate::calls::tracker) const fn reason(self) -> &'static str {
         match self {
-            Self::Bye => "BYE, never answered",
+            Self::Bye => "nobody answered the BYE",
             Self::Cancelled => "cancelled",
-            Self::OtherBranch => "another branch answered",
+            Self::OtherBranch => "another branch of the fork answered",
             Self::Refused => "refused or cancelled",
-            Self::PhoneBye => "BYE of the phone, and silence since",
-            Self::ByeAnswered(_) => "the phone answered a BYE that was not seen, and silence since",
-            Self::Refuted | Self::Doubted => "a party said that it does not know the call",
+            Self::PhoneBye => "the phone sent BYE, and silence since",
+            Self::ByeAnswered(_) => "the phone answered a BYE that keepcall did not see, and silence since",
+            Self::Refuted | Self::Doubted => "a party answered that the dialog does not exist",
         }
     }
 

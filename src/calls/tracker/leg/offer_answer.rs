@@ -10,7 +10,6 @@ use crate::calls::model::{Gap, Leg, Sdp, Verbatim};
 use crate::calls::tracker::timer::Asked;
 use crate::sip::body::{Description, description};
 use crate::sip::message::{Message, Method};
-use crate::sip::sdp;
 use crate::time::Time;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -307,28 +306,10 @@ impl Tracked {
         if same {
             return closed;
         }
-        self.keep_sources(&received);
+        self.leg.keep_rtp_sources(&received.0);
         self.leg.sdp_sent = Some(Sdp { body: sent });
         self.leg.sdp_received = Some(Sdp { body: received });
         true
-    }
-
-    /// The observed source of the phone's RTP stays valid only while the phone describes the same address.
-    fn keep_sources(&mut self, received: &Verbatim) {
-        if self.leg.rtp_sources.iter().all(Option::is_none) {
-            return;
-        }
-        let old = self.leg.sdp_received.as_ref().map(|s| s.body.clone()).unwrap_or_default();
-        let (old, new) = (sdp::Sdp::parse(&old.0).ok(), sdp::Sdp::parse(&received.0).ok());
-        let place = |d: &Option<sdp::Sdp<'_>>, i: usize| d.as_ref()?.media().get(i).map(|m| (m.connection, m.port));
-        for (i, source) in self.leg.rtp_sources.iter_mut().enumerate() {
-            if place(&old, i).is_none() || place(&old, i) != place(&new, i) {
-                *source = None;
-            }
-        }
-        if self.leg.rtp_sources.iter().all(Option::is_none) {
-            self.leg.rtp_sources = Vec::new();
-        }
     }
 
     /// Saves the session before a re-INVITE changes it ahead of its acceptance (by a reliable provisional response,

@@ -23,7 +23,7 @@ fn each_early_dialog_has_its_own_tag_target_routes_and_answer() {
     assert!(s.gaps().is_empty());
     s.wait(33_000);
     assert_eq!(s.tracker.legs().count(), 1, "the other branches are gone");
-    assert_eq!(s.told().iter().filter(|w| **w == "ended: another branch answered").count(), 2);
+    assert_eq!(s.told().iter().filter(|w| **w == "ended: another branch of the fork answered").count(), 2);
 }
 
 #[test]

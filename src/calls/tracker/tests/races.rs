@@ -47,7 +47,7 @@ fn bye_ends_the_call_however_it_is_answered_but_by_a_challenge() {
         if code >= 500 {
             assert!(s.is_up(), "{code}");
             s.wait(3_601_000);
-            over(&mut s, "BYE of the phone, and silence since");
+            over(&mut s, "the phone sent BYE, and silence since");
         } else {
             over(&mut s, "BYE");
         }
@@ -63,7 +63,7 @@ fn bye_ends_the_call_however_it_is_answered_but_by_a_challenge() {
     s.up().play("S> BYE 2\nwait 31000\nS> BYE 2");
     assert!(s.is_up());
     s.wait(2000);
-    over(&mut s, "BYE, never answered");
+    over(&mut s, "nobody answered the BYE");
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn who_does_not_know_the_dialog_ends_it() {
                 let mut s = outbound();
                 let other = if by == "P" { "S" } else { "P" };
                 s.up().play(&format!("{by}> {method} 5 sdp=x\n{other}> {code} {method} 5"));
-                over(&mut s, "the other side no longer knows the dialog (408 or 481)");
+                over(&mut s, "the other party no longer knows the dialog (408 or 481)");
             }
         }
     }
@@ -119,7 +119,7 @@ fn lesser_doubts_end_the_call_unless_it_shows_life() {
         s.up().play(&format!("S> {request} 2\nP> {code} {request} 2\nwait 31000"));
         assert!(s.is_up());
         s.wait(2000);
-        over(&mut s, "a party said that it does not know the call");
+        over(&mut s, "a party answered that the dialog does not exist");
         let mut s = outbound();
         s.up().play(&format!("S> {request} 2\nP> {code} {request} 2\nS> INFO 3\nP> 200 INFO 3\nwait 60000"));
         assert!(s.is_up(), "{request} {code}");

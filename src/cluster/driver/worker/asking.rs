@@ -1,10 +1,10 @@
 //! Sends the elections' requests to etcd and handles the answers.
 
 use super::{Answer, Worker};
-use crate::clock;
 use crate::cluster::election::{Election, Failure, Request};
 use crate::cluster::store;
 use crate::etcd::EtcdError;
+use crate::os::clock;
 use std::sync::Arc;
 
 impl Worker {
@@ -12,10 +12,10 @@ impl Worker {
         let one = &self.all[index];
         let hold = one.election.hold().map(|(epoch, until, _)| (epoch, until));
         let against = if !self.is_named() && !matches!(request, Request::Read) {
-            Some("this node is not registered under its name")
+            Some("this node's name is not registered in etcd")
         } else if matches!(request, Request::Commit(_)) && self.p.kept.exceeds(&one.name, hold, clock::now()) {
             // The transaction would give other nodes a right while this host still answers.
-            Some("the kernel could not be told to answer for a shorter time")
+            Some("the kernel did not accept a shorter hold")
         } else {
             None
         };
@@ -64,7 +64,10 @@ impl Worker {
                 self.with(a.index, |e, now| e.handle_reply(a.id, succeeded, view, now));
             }
             Err((failure, error)) => {
-                tracing::debug!(instance = %self.all[a.index].name, %error, "etcd did not answer the election");
+                tracing::debug!(
+                    instance = %self.all[a.index].name, %error,
+                    "etcd did not answer a request of the election"
+                );
                 self.with(a.index, |e, now| e.handle_failure(a.id, failure, now));
             }
         }

@@ -1,9 +1,9 @@
 //! Commands of the agent: hand over, forget a node, park, stop.
 
 use super::Worker;
-use crate::clock;
 use crate::cluster::driver::{Command, ForgetError, SwitchoverError};
 use crate::cluster::election::{Election, Role};
+use crate::os::clock;
 
 impl Worker {
     pub(super) fn command(&mut self, c: Command) {

@@ -48,7 +48,7 @@ impl Worker {
         if let Some(l) = lease
             && let Err(e) = self.shared.etcd.revoke(l.id).await
         {
-            tracing::warn!(error = %e, "the lease could not be revoked; it runs out by itself");
+            tracing::warn!(error = %e, "cannot revoke the lease in etcd; the lease expires without further action");
         }
         if let Some((_, Some(tx))) = self.stopping.take() {
             let _ = tx.send(());

@@ -64,8 +64,8 @@ impl Worker {
             // A living master replaces this value at once. Without one, the value blocks every slow takeover.
             Some(a) if a.epoch == 0 || a.lease == 0 => {
                 let why = format!(
-                    "the value of {key} in etcd is not one of a master (not an epoch, or without a lease): it stands for a master that \
-                     lives. If there is none, remove it with `etcdctl del {key}`"
+                    "the value of {key} in etcd was not written by a master (not an epoch, or not bound to a lease), \
+                     and blocks the slow takeover; if no master is running, remove the key with `etcdctl del {key}`"
                 );
                 self.warn_of(&key, why);
             }

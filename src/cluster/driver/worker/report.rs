@@ -1,13 +1,13 @@
 //! Builds the status for the agent and for display.
 
 use super::{STATUS_PAUSE, Worker};
-use crate::cluster::driver::try_lock;
 use crate::cluster::election::Role;
 use crate::cluster::lease::Name;
 use crate::cluster::record::{Record, describe_pause};
 use crate::cluster::settings::Change;
 use crate::cluster::stalls::Kind;
 use crate::cluster::status::{ClusterStatus, InstanceStatus, NodeStatus};
+use crate::sync::Locked as _;
 use crate::time::Time;
 use std::time::Duration;
 
@@ -15,8 +15,9 @@ use std::time::Duration;
 fn estranged(r: &Record) -> String {
     let all: Vec<String> = r.vips.iter().map(ToString::to_string).collect();
     format!(
-        "the instance has the addresses {}, and this node has others, so it cannot become master; give every node the same \
-         `addresses`. If this node's are the new ones and a member is gone for good, take that one out with `keepcall forget`",
+        "the instance has the addresses {}, and this node has different ones, so this node cannot become master; \
+         give every node the same `addresses`. If this node has the new addresses and a member is gone for good, \
+         remove the member with `keepcall forget`",
         all.join(" ")
     )
 }
@@ -29,11 +30,17 @@ impl Worker {
             let (node, setting, instance) = (&d.node, &d.setting, d.instance.as_deref().unwrap_or("-"));
             match c {
                 Change::Agrees(_) => {
-                    tracing::info!(%node, instance, %setting, "the setting no longer differs on that node")
+                    tracing::info!(
+                        %node, instance, %setting,
+                        "a setting no longer differs between this node and another"
+                    )
                 }
                 Change::Differs(d) => {
                     let cure = d.meaning();
-                    tracing::warn!(%node, instance, %setting, here = %d.here, there = %d.there, "a setting differs on that node: {cure}");
+                    tracing::warn!(
+                        %node, instance, %setting, here = %d.here, there = %d.there,
+                        "a setting differs between this node and another: {cure}"
+                    );
                 }
             }
             self.status_due = true;
@@ -117,7 +124,7 @@ impl Worker {
         };
         // A reader may be preempted with the lock held. The status then waits for the next round; this thread never
         // waits.
-        match try_lock(&self.shared.status) {
+        match self.shared.status.try_locked() {
             Some(mut shared) => *shared = status,
             None => self.status_due = true,
         }
@@ -128,7 +135,7 @@ fn kernel_trouble(master: bool, why: &str) -> String {
     let what = if master {
         "master, but the kernel does not answer for the addresses"
     } else {
-        "the kernel does not obey the election"
+        "the kernel does not apply the hold"
     };
-    format!("{what}: {why}; it is tried again, and if it stays so, a fit node becomes master")
+    format!("{what}: {why}; the agent retries, and hands over to a fit node if the fault stays")
 }

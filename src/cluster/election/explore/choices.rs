@@ -134,7 +134,8 @@ pub(super) fn between(w: &World, kinds: Kinds, budget: u8, out: &mut Vec<Choice>
     out.push(Tick);
 }
 
-/// Assumption 7 of `docs/election.md`: each node was there before, so that none takes the next election for the first.
+/// Assumption 7 of `docs/election-proof.md`: each node was there before, so that none takes the next election for the
+/// first.
 fn may_delete(w: &World) -> bool {
     w.store.record.as_ref().is_some_and(|(_, r)| r.members.len() == w.nodes.len())
 }

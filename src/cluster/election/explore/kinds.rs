@@ -13,7 +13,7 @@ pub(super) struct Kinds {
     pub(super) process: bool,
     /// Switchovers and stops by an operator.
     pub(super) operator: bool,
-    /// An operator deletes the record, within assumption 7 of `docs/election.md`.
+    /// An operator deletes the record, within assumption 7 of `docs/election-proof.md`.
     pub(super) deletion: bool,
     /// An operator pauses the cluster.
     pub(super) pause: bool,

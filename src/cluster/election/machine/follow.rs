@@ -158,7 +158,7 @@ impl Election {
         }
         if self.forget.is_some() {
             self.answer_forget(Err(format!(
-                "{} is the master, and only the master admits and removes members",
+                "only the master, {}, can remove members: run the command there",
                 r.master
             )));
         }
@@ -202,7 +202,7 @@ impl Election {
             return;
         }
         let Some(guards) = self.view.as_ref().and_then(|v| self.slow_guards(v)) else { return };
-        let mut record = next(format!("the lease of {} ran out", r.master));
+        let mut record = next(format!("the lease of {} expired", r.master));
         if !record.members.contains(&self.s.me) {
             record.members.push(self.s.me.clone());
             record.members.sort();

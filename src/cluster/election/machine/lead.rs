@@ -69,7 +69,7 @@ impl Election {
             return;
         }
         if self.stopping {
-            self.let_go("the agent stops, and no fit node can take over at once");
+            self.let_go("the agent is stopping, and no fit node can take over at once");
             return;
         }
         let next = if self.agrees(r) { self.better_record(r, now) } else { self.estranged_record(r) };
@@ -97,9 +97,7 @@ impl Election {
         #[cfg(test)]
         let up = up && !self.broken(crate::cluster::election::types::Fault::ForgetLiving);
         if node == self.s.me || r.successor.as_deref() == Some(&node) || up {
-            self.answer_forget(Err(format!(
-                "{node} is up: stop its agent first, and wait until its lease has run out"
-            )));
+            self.answer_forget(Err(format!("{node} is up: stop its agent, and wait until its lease has expired")));
             return None;
         }
         self.forgot = Some(node.clone());
@@ -141,7 +139,7 @@ impl Election {
         if self.held.is_some_and(|h| h.dropping) {
             self.held = None;
         }
-        self.let_go("the agent stops, and the handover did not end in time");
+        self.let_go("the agent is stopping, and the handover did not end in time");
         self.handle_timeout(now);
     }
 
@@ -247,15 +245,17 @@ impl Election {
     pub(in crate::cluster::election) fn against(&self, node: &str, now: Time) -> Option<String> {
         let member = self.record.as_ref().is_some_and(|r| r.members.iter().any(|m| m == node));
         match self.peers.get(node) {
-            _ if node == self.s.me => Some("is master already".into()),
-            None => Some("was never heard (is its agent up, its UDP port open, its key_file the same?)".into()),
+            _ if node == self.s.me => Some("is already the master".into()),
+            None => {
+                Some("was never heard: check that its agent is up, its UDP port open, and its key_file the same".into())
+            }
             Some(p) if p.acked.is_none_or(|t| now >= t + self.patience()) => Some("does not answer heartbeats".into()),
             Some(_) if self.record.as_ref().is_some_and(|r| !self.has_vips_of(node, r)) => {
-                Some("has other addresses for this instance: see the settings that differ in `keepcall status`".into())
+                Some("has different addresses for this instance: `keepcall status` shows the difference".into())
             }
             Some(_) if !member => Some("is not a member yet".into()),
             Some(_) if !self.live(node, now) => Some("has no valid lease in etcd".into()),
-            Some(p) if !p.fit => Some("is not fit: a fatal check fails there".into()),
+            Some(p) if !p.fit => Some("is not fit: a fatal check fails on that node".into()),
             Some(_) => None,
         }
     }
@@ -277,7 +277,7 @@ impl Election {
             }
             // Even an unfit node will do: an address on a sick server is better than none.
             let to = self.best(r.members.iter(), now)?.clone();
-            return Some((to, Wish::Settings, format!("{} has other addresses for this instance", self.s.me)));
+            return Some((to, Wish::Settings, format!("{} has different addresses for this instance", self.s.me)));
         }
         let unfit = !self.fit && self.fit_known;
         if self.switch.is_none() && !self.stopping && !unfit && !self.s.preempt {
@@ -305,7 +305,7 @@ impl Election {
         }
         let best = best?;
         if self.stopping {
-            return Some((best.clone(), Wish::Stop, format!("the agent on {} stops", self.s.me)));
+            return Some((best.clone(), Wish::Stop, format!("the agent on {} is stopping", self.s.me)));
         }
         if self.paused().is_some() {
             return None;

@@ -59,8 +59,8 @@ impl Election {
     pub fn forgotten(&self) -> Option<String> {
         let r = self.restored.as_ref()?;
         Some(format!(
-            "etcd has forgotten who is master in epoch {} ({}): that node writes it again if it lives; else another one takes over in \
-             some seconds",
+            "etcd has lost the master's record (epoch {}, master {}): the master writes the record again if it is \
+             up, else another node takes over within seconds",
             r.epoch, r.master
         ))
     }

@@ -161,21 +161,23 @@ impl Election {
         let _ = now;
         match &self.record {
             None if self.view.is_none() => {
-                "the agent was restarted, and etcd did not confirm its right in time".to_owned()
+                "the agent was restarted, and etcd did not confirm the hold in time".to_owned()
             }
-            None => "the record in etcd is gone".to_owned(),
-            Some(r) if r.master != self.s.me => format!("{} is master, in epoch {}: {}", r.master, r.epoch, r.reason),
+            None => "the master's record in etcd was deleted".to_owned(),
+            Some(r) if r.master != self.s.me => format!("{} is master in epoch {}: {}", r.master, r.epoch, r.reason),
             Some(r) if r.epoch != h.epoch => format!("a new epoch {} began", r.epoch),
-            Some(r) if !self.agrees(r) => "the addresses of the instance are others than this node's".to_owned(),
+            Some(r) if !self.agrees(r) => {
+                "the addresses of this node differ from the addresses of the instance".to_owned()
+            }
             Some(_) => match h.kind {
                 HoldKind::Paired => {
-                    "the successor no longer answers, and etcd did not confirm another one in time".to_owned()
+                    "the successor no longer answers, and etcd did not confirm another successor in time".to_owned()
                 }
-                HoldKind::Failsafe => "etcd cannot be used, and not every member answers".to_owned(),
-                HoldKind::Inherited => "the agent was restarted, and nobody renewed its right in time".to_owned(),
-                HoldKind::Solo => {
-                    "the lease in etcd could not be renewed, and there is no successor to rest on".to_owned()
+                HoldKind::Failsafe => "etcd is unavailable, and not every member answers".to_owned(),
+                HoldKind::Inherited => {
+                    "the agent was restarted, and neither etcd nor a successor renewed the hold in time".to_owned()
                 }
+                HoldKind::Solo => "the lease in etcd was not renewed, and no successor can confirm the hold".to_owned(),
             },
         }
     }

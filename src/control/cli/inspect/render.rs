@@ -10,7 +10,7 @@ use std::fmt::{Display, Write as _};
 pub(in crate::control::cli) fn render(r: &Report, whole: bool) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
-    let server = if r.server.addresses.is_empty() { "none was found".to_owned() } else { list(&r.server.addresses) };
+    let server = if r.server.addresses.is_empty() { "none found".to_owned() } else { list(&r.server.addresses) };
     let certainty = kebab(&r.server.certainty);
     let _ = writeln!(text, "server: {server} port {} ({certainty})", list(&r.server.ports));
     let others: Vec<String> = r
@@ -32,7 +32,7 @@ pub(in crate::control::cli) fn render(r: &Report, whole: bool) -> String {
         let _ = writeln!(text, "note: {}", printable(note));
     }
     if let Some(why) = &r.truncated {
-        let _ = writeln!(text, "note: not read to the end: {}", printable(why));
+        let _ = writeln!(text, "note: the file was not read to its end: {}", printable(why));
     }
     let count = |s: State| r.calls.iter().filter(|c| c.state == s).count();
     let states = [
@@ -58,7 +58,10 @@ pub(in crate::control::cli) fn render(r: &Report, whole: bool) -> String {
             ["#", "ID", "STATE", "START", "SECONDS", "FROM", "TO", "CODE", "ENDED BY", "LEGS", "AUDIO", "SIGNALLING"];
         text.push('\n');
         text.push_str(&table(&header, r.calls.iter().enumerate().map(|(n, c)| row(n, c)).collect()));
-        text.push_str("\nAUDIO and SIGNALLING: what would become of the call if its server failed; --call # shows why, and all else of a call.\n");
+        text.push_str(
+            "\nAUDIO and SIGNALLING: the fate of the call if its server failed; --call # shows the reason and all \
+             details of a call\n",
+        );
     }
     text
 }
@@ -131,7 +134,7 @@ fn block(c: &Call) -> String {
             ("from", long(&c.from)),
             ("to", long(&c.to)),
             ("started", moment(c.started_ms)),
-            ("partial", if c.partial { "its start is not in the file".to_owned() } else { String::new() }),
+            ("partial", if c.partial { "the start of the call is not in the file".to_owned() } else { String::new() }),
             ("ringing", time(c.ringing_ms)),
             ("answered", time(c.answered_ms)),
             ("ended", time(c.ended_ms)),
@@ -143,7 +146,7 @@ fn block(c: &Call) -> String {
                 "legs paired by",
                 c.pairing
                     .as_ref()
-                    .map(|p| format!("{} (certain to {} of 100)", kebab(p), c.confidence.unwrap_or(0)))
+                    .map(|p| format!("{} (confidence {} of 100)", kebab(p), c.confidence.unwrap_or(0)))
                     .unwrap_or_default(),
             ),
             ("stored as", c.stored_id.clone().unwrap_or_default()),
@@ -192,7 +195,7 @@ fn leg(n: usize, l: &Leg) -> String {
             ("route set", l.route_set.join(", ")),
             ("CSeq", format!("local {}, remote {}", number(l.local_cseq), number(l.remote_cseq))),
             ("answer", code.trim().to_owned()),
-            ("tried again after", l.retried.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")),
+            ("retried after", l.retried.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")),
             ("ended by", l.ended_by.as_ref().map(kebab::<End>).unwrap_or_default()),
             ("how", l.ended_how.clone().unwrap_or_default()),
             (

@@ -24,7 +24,7 @@ fn a_report_can_be_read() {
         "2023-11-14T22:13:20.123Z",
         "calls: 0",
         "note: evil .[2J",
-        "not read to the end: the file ends",
+        "not read to its end: the file ends",
     ] {
         assert!(text.contains(part), "{part} in\n{text}");
     }

@@ -44,7 +44,9 @@ fn whoever_speaks_never_waits_and_what_is_lost_is_counted() {
     assert!(text.starts_with("line 0\n"));
     let lost: usize = text
         .lines()
-        .find_map(|l| l.strip_suffix(" lines of the log are lost here: nobody took them")?.parse().ok())
+        .find_map(|l| {
+            l.strip_suffix(" log lines were dropped here: standard error did not accept them in time")?.parse().ok()
+        })
         .unwrap();
     assert_eq!(text.lines().filter(|l| l.starts_with("line ")).count() + lost, LINES + 100);
 }

@@ -1,14 +1,15 @@
 //! A number for each instance of this process, so that the marks of two instances never collide.
 
+use crate::sync::Locked as _;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 static TAGS: Mutex<BTreeMap<String, u8>> = Mutex::new(BTreeMap::new());
 
 /// The number of an instance. It keeps its current number. Otherwise it gets `before` (its predecessor's), if that is
 /// free, or else one derived from its name, which is the same after most restarts. `None` if all 255 are taken.
 pub(super) fn of(instance: &str, before: Option<u8>) -> Option<u8> {
-    choose(&mut TAGS.lock().unwrap_or_else(PoisonError::into_inner), instance, before)
+    choose(&mut TAGS.locked(), instance, before)
 }
 
 fn choose(tags: &mut BTreeMap<String, u8>, instance: &str, before: Option<u8>) -> Option<u8> {

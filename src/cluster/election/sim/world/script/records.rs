@@ -203,7 +203,7 @@ impl World {
         v
     }
 
-    /// Deletes the record, if assumption 7 permits it.
+    /// Deletes the record, if assumption 7 of `docs/election-proof.md` permits it.
     pub(in super::super) fn lose_record(&mut self) {
         let Some((_, r)) = &self.etcd.record else { return };
         // Every node is a member, so the master holds on nobody's word without this node's. Of the second deletion of

@@ -5,7 +5,7 @@
 use super::learn::figures::{Figures, rounded};
 use anyhow::{Context as _, Result, ensure};
 use keepcall::calls::model::Flow;
-use keepcall::clock;
+use keepcall::os::clock;
 use keepcall::recovery::media::kernel::KernelRelay;
 use keepcall::recovery::permitted::Ground;
 use keepcall::vip::fence::Fence;

@@ -1,5 +1,4 @@
-//! Controls the heap, locks memory, and moves hung threads off the processor.
-#![allow(unsafe_code)] // mallopt(3), mlockall(2) with MCL_ONFAULT and sched_setscheduler(2) have no safe wrapper in libc or nix
+//! One heap, and memory that stays locked.
 
 use std::io;
 
@@ -9,7 +8,7 @@ const CAP_IPC_LOCK: u32 = 14;
 /// One heap for all threads. glibc makes a heap for each thread that meets contention in the allocator, and memory once
 /// used stays in that heap. This agent has few threads, and they seldom allocate at the same time. Other C libraries
 /// have one heap anyway.
-pub(super) fn one_heap() {
+pub(crate) fn one_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: the call takes two integers and sets a limit that glibc checks before it makes a heap.
     unsafe {
@@ -23,7 +22,7 @@ pub(super) fn one_heap() {
 /// # Errors
 /// The system's error, or `PermissionDenied` without `CAP_IPC_LOCK`: with only a resource limit, later allocations
 /// could fail.
-pub(super) fn lock_memory() -> io::Result<()> {
+pub(crate) fn lock_memory() -> io::Result<()> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let effective =
         status.lines().find_map(|l| l.strip_prefix("CapEff:")).and_then(|v| u64::from_str_radix(v.trim(), 16).ok());
@@ -35,23 +34,12 @@ pub(super) fn lock_memory() -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Gives a thread of this process only idle processor time.
-///
-/// # Errors
-/// The system's error.
-pub(super) fn idle_thread(thread: i32) -> io::Result<()> {
-    let param = libc::sched_param { sched_priority: 0 };
-    // SAFETY: `param` outlives the call, which only reads it. An ended thread is an error.
-    let done = unsafe { libc::sched_setscheduler(thread, libc::SCHED_IDLE, &raw const param) };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
 /// Reads this program and its libraries into memory completely, and locks them there. A takeover may run code for the
 /// first time, and would otherwise read it from the disk page by page, behind all other disk work.
 ///
 /// # Errors
 /// The system's error. Parts already read stay locked.
-pub(super) fn load_program() -> io::Result<()> {
+pub(crate) fn load_program() -> io::Result<()> {
     for (start, length) in program(&std::fs::read_to_string("/proc/self/maps")?) {
         // SAFETY: mlock neither reads nor changes our memory. An unmapped range is an error.
         if unsafe { libc::mlock(start as *const libc::c_void, length) } != 0 {

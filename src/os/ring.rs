@@ -1,17 +1,15 @@
 //! Ring memory shared with the kernel (TPACKET_V3). The kernel fills blocks with frames and hands a block over when it
 //! is full or was open for a while. A frame costs no system call and no copy.
 
-#![allow(unsafe_code)]
-
-use super::sys::set_option;
-use socket2::Socket;
+use super::packet::PacketSocket;
+use nix::errno::Errno;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Bytes of a block. The longest frame, a 64 kB segment that the network card will split, must fit with its headers.
-pub(super) const BLOCK: usize = 128 << 10;
+const BLOCK: usize = 128 << 10;
 /// Milliseconds until a partly filled block is handed over. This adds at most 8 ms to the 50 ms that the stored state
 /// may lag, and causes at most 125 wake-ups a second.
 const RETIRE_MS: u32 = 8;
@@ -20,7 +18,7 @@ const FRAME: usize = 2048;
 
 /// The ring. Dropping it unmaps the memory. The owner of the socket must keep the socket open until then.
 #[derive(Debug)]
-pub(super) struct Ring {
+pub(crate) struct Ring {
     map: NonNull<u8>,
     blocks: usize,
     next: usize,
@@ -28,31 +26,31 @@ pub(super) struct Ring {
 
 // SAFETY: the mapping belongs to the whole process, and only this value, which is not Clone, points into it.
 unsafe impl Send for Ring {}
-// SAFETY: nothing is read from the mapping through a shared reference.
+// SAFETY: through a shared reference only the status of a block is read, which is atomic.
 unsafe impl Sync for Ring {}
 
 /// One frame in a block.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Frame<'a> {
+pub(crate) struct Frame<'a> {
     /// Data from the network header on.
-    pub(super) data: &'a [u8],
+    pub(crate) data: &'a [u8],
     /// The frame was too long for the ring.
-    pub(super) cut: bool,
+    pub(crate) cut: bool,
     /// `sll_pkttype` of packet(7).
-    pub(super) packet_type: u16,
+    pub(crate) packet_type: u16,
     /// The sender's link address, if it has six bytes.
-    pub(super) link: Option<[u8; 6]>,
+    pub(crate) link: Option<[u8; 6]>,
 }
 
 impl Ring {
     /// Sets up a ring of `bytes` for a socket that is not bound yet.
-    pub(super) fn set_up(socket: &Socket, bytes: usize) -> io::Result<Self> {
+    pub(crate) fn set_up(socket: &PacketSocket, bytes: usize) -> io::Result<Self> {
         let blocks = (bytes / BLOCK).max(2);
-        let too_large = || io::Error::from_raw_os_error(libc::ENOMEM);
+        let too_large = || io::Error::from(Errno::ENOMEM);
         let small = |n: usize| u32::try_from(n).map_err(|_| too_large());
         let length = blocks.checked_mul(BLOCK).ok_or_else(too_large)?;
         let version = libc::tpacket_versions::TPACKET_V3 as libc::c_int;
-        set_option(socket, libc::PACKET_VERSION, &version)?;
+        socket.set_option(libc::PACKET_VERSION, &version)?;
         let request = libc::tpacket_req3 {
             tp_block_size: small(BLOCK)?,
             tp_block_nr: small(blocks)?,
@@ -62,7 +60,7 @@ impl Ring {
             tp_sizeof_priv: 0,
             tp_feature_req_word: 0,
         };
-        set_option(socket, libc::PACKET_RX_RING, &request)?;
+        socket.set_option(libc::PACKET_RX_RING, &request)?;
         // SAFETY: a new shared mapping of an open descriptor. The kernel chooses the address and checks the length
         // against the ring's own.
         let map = unsafe {
@@ -83,13 +81,13 @@ impl Ring {
     }
 
     /// The kernel has handed the next block to this process.
-    pub(super) fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         self.status(self.next).load(Ordering::Acquire) & libc::TP_STATUS_USER != 0
     }
 
     /// Hands each frame of the next ready block to `each`, then returns the block to the kernel. False if no block was
     /// ready.
-    pub(super) fn read(&mut self, each: &mut dyn FnMut(Frame<'_>)) -> bool {
+    pub(crate) fn read(&mut self, each: &mut dyn FnMut(Frame<'_>)) -> bool {
         if !self.is_ready() {
             return false;
         }

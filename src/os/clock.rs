@@ -11,7 +11,7 @@ pub fn now() -> Time {
         // An invented time would make a right last for ever. A stopped agent no longer renews the kernel lease.
         Err(e) => {
             eprintln!(
-                "keepcall: the kernel does not tell CLOCK_BOOTTIME ({e}), and no right can be kept without it: stopping"
+                "keepcall: stopping: cannot read CLOCK_BOOTTIME ({e}), and no right to the addresses holds without it"
             );
             std::process::exit(1);
         }
@@ -22,7 +22,7 @@ fn boottime() -> Result<Time, Box<dyn std::error::Error>> {
     let t = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)?;
     let (secs, nanos) = (u64::try_from(t.tv_sec())?, u64::try_from(t.tv_nsec())?);
     let all = secs.checked_mul(1_000_000_000).and_then(|n| n.checked_add(nanos));
-    Ok(Time::from_nanos(all.ok_or("it is beyond what can be counted")?))
+    Ok(Time::from_nanos(all.ok_or("the time is too large")?))
 }
 
 /// Wall-clock milliseconds since 1970, for display only. No decision depends on it.

@@ -27,11 +27,11 @@ const LONGEST: usize = 4096;
 
 /// A jump target, placed by [`Program::here`].
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Label(usize);
+pub(crate) struct Label(usize);
 
 /// A program under construction. Jumps only go forward, as the kernel requires.
 #[derive(Debug, Default)]
-pub(super) struct Program {
+pub(crate) struct Program {
     /// Code, instructions to skip if the test holds, instructions to skip if it fails, operand.
     ops: Vec<(u16, u8, u8, u32)>,
     /// Position of each label.
@@ -41,13 +41,13 @@ pub(super) struct Program {
 }
 
 impl Program {
-    pub(super) fn label(&mut self) -> Label {
+    pub(crate) fn label(&mut self) -> Label {
         self.labels.push(None);
         Label(self.labels.len() - 1)
     }
 
     /// Places `label` here.
-    pub(super) fn here(&mut self, label: Label) {
+    pub(crate) fn here(&mut self, label: Label) {
         self.labels[label.0] = Some(self.ops.len());
     }
 
@@ -55,46 +55,46 @@ impl Program {
         self.ops.push((code, 0, 0, operand));
     }
 
-    pub(super) fn word(&mut self, at: u32) {
+    pub(crate) fn word(&mut self, at: u32) {
         self.op(LOAD_WORD, at);
     }
 
-    pub(super) fn half(&mut self, at: u32) {
+    pub(crate) fn half(&mut self, at: u32) {
         self.op(LOAD_HALF, at);
     }
 
-    pub(super) fn byte(&mut self, at: u32) {
+    pub(crate) fn byte(&mut self, at: u32) {
         self.op(LOAD_BYTE, at);
     }
 
-    pub(super) fn word_at_x(&mut self, at: u32) {
+    pub(crate) fn word_at_x(&mut self, at: u32) {
         self.op(LOAD_WORD_AT_X, at);
     }
 
-    pub(super) fn half_at_x(&mut self, at: u32) {
+    pub(crate) fn half_at_x(&mut self, at: u32) {
         self.op(LOAD_HALF_AT_X, at);
     }
 
-    pub(super) fn byte_at_x(&mut self, at: u32) {
+    pub(crate) fn byte_at_x(&mut self, at: u32) {
         self.op(LOAD_BYTE_AT_X, at);
     }
 
-    pub(super) fn shift_right(&mut self, bits: u32) {
+    pub(crate) fn shift_right(&mut self, bits: u32) {
         self.op(SHIFT_RIGHT, bits);
     }
 
     /// Sets X and the value that [`Program::x_is_base`] restores.
-    pub(super) fn base(&mut self, at: u32) {
+    pub(crate) fn base(&mut self, at: u32) {
         self.op(X_IS, at);
         self.op(STORE_X, 0);
     }
 
-    pub(super) fn x_is_base(&mut self) {
+    pub(crate) fn x_is_base(&mut self) {
         self.op(X_IS_STORED, 0);
     }
 
     /// Moves X from the start to the end of the IPv4 header.
-    pub(super) fn header_length_v4(&mut self) {
+    pub(crate) fn header_length_v4(&mut self) {
         self.op(LOAD_BYTE_AT_X, 0);
         self.op(AND, 0x0f);
         self.op(SHIFT_LEFT, 2);
@@ -102,7 +102,7 @@ impl Program {
         self.op(X_IS_A, 0);
     }
 
-    pub(super) fn goto(&mut self, to: Label) {
+    pub(crate) fn goto(&mut self, to: Label) {
         self.jumps.push((self.ops.len(), to));
         self.op(JUMP, 0);
     }
@@ -113,36 +113,36 @@ impl Program {
         self.goto(to);
     }
 
-    pub(super) fn if_equal(&mut self, value: u32, to: Label) {
+    pub(crate) fn if_equal(&mut self, value: u32, to: Label) {
         self.test(IF_EQUAL, value, true, to);
     }
 
-    pub(super) fn unless_equal(&mut self, value: u32, to: Label) {
+    pub(crate) fn unless_equal(&mut self, value: u32, to: Label) {
         self.test(IF_EQUAL, value, false, to);
     }
 
-    pub(super) fn if_any_bit(&mut self, bits: u32, to: Label) {
+    pub(crate) fn if_any_bit(&mut self, bits: u32, to: Label) {
         self.test(IF_ANY_BIT, bits, true, to);
     }
 
-    pub(super) fn if_at_least(&mut self, value: u32, to: Label) {
+    pub(crate) fn if_at_least(&mut self, value: u32, to: Label) {
         self.test(IF_AT_LEAST, value, true, to);
     }
 
-    pub(super) fn unless_at_least(&mut self, value: u32, to: Label) {
+    pub(crate) fn unless_at_least(&mut self, value: u32, to: Label) {
         self.test(IF_AT_LEAST, value, false, to);
     }
 
-    pub(super) fn accept(&mut self) {
+    pub(crate) fn accept(&mut self) {
         self.op(RETURN, u32::MAX);
     }
 
-    pub(super) fn reject(&mut self) {
+    pub(crate) fn reject(&mut self) {
         self.op(RETURN, 0);
     }
 
     /// The program in the kernel's form. `None` if it is too long, or a label is missing or precedes its jump.
-    pub(super) fn assemble(mut self) -> Option<Vec<SockFilter>> {
+    pub(crate) fn assemble(mut self) -> Option<Vec<SockFilter>> {
         for (at, label) in self.jumps {
             let to = self.labels[label.0]?;
             self.ops[at].3 = u32::try_from(to.checked_sub(at + 1)?).ok()?;
