@@ -80,7 +80,7 @@ fn nodes_that_obey_another_mode_or_tell_of_none_are_told_of() {
     let status = scene.tell.borrow().status(&names(&["a", "b", "c", "d"]));
     let told: Vec<_> = status.nodes.iter().map(|n| (n.node.as_str(), n.mode)).collect();
     assert_eq!(told, [("a", Some(Mode::Full)), ("b", Some(Mode::Observe)), ("c", None), ("d", None)]);
-    assert!(status.mixed().unwrap().contains("b obeys observe"), "{:?}", status.mixed());
+    assert!(status.mixed().unwrap().contains("b uses observe"), "{:?}", status.mixed());
     assert!(!status.mixed().unwrap().contains('c'), "an older release does what full does: {:?}", status.mixed());
     assert_eq!(scene.tell.borrow().status(&names(&["a", "c"])).mixed(), None);
     scene.see(WatchEvent::Put(kv(SET, &value("observe"))));
