@@ -32,5 +32,5 @@ esac
 # KEEPCALL_PROFILE=dev measures an unoptimized build, for work on the benchmark itself.
 profile=${KEEPCALL_PROFILE:-release}
 case "$profile" in dev) folder=debug ;; *) folder=$profile ;; esac
-cargo build --profile "$profile" --quiet --bin keepcall --example lab >&2
-exec "${CARGO_TARGET_DIR:-target}/$folder/examples/lab" bench "$@"
+cargo build --profile "$profile" --quiet --workspace --bins >&2
+exec "${CARGO_TARGET_DIR:-target}/$folder/lab" bench "$@"

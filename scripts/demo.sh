@@ -16,13 +16,13 @@ done
 [ "$(id -u)" = 0 ] || { echo "demo: this makes network namespaces, which needs root: sudo $0 $*" >&2; exit 1; }
 scripts/setup.sh demo
 . scripts/cargo-path.sh
-# KEEPCALL_PROFILE=dev takes the build that the tests use anyway.
+# KEEPCALL_PROFILE=dev takes an unoptimized build, as the tests do.
 profile=${KEEPCALL_PROFILE:-release}
 echo "demo: building keepcall (a few minutes the first time)" >&2
-cargo build --profile "$profile" --locked --quiet --bin keepcall --example lab >&2
+cargo build --profile "$profile" --locked --quiet --workspace --bins >&2
 # Four sockets for each call in the phones, and as many in Asterisk; the usual limit is 1024.
 limit=$(ulimit -Hn)
 { [ "$limit" != unlimited ] && [ "$limit" -le 65536 ]; } || limit=65536
 ulimit -n "$limit"
 [ "$profile" != dev ] || profile=debug
-exec "${CARGO_TARGET_DIR:-target}/$profile/examples/lab" demo "$@"
+exec "${CARGO_TARGET_DIR:-target}/$profile/lab" demo "$@"

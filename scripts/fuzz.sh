@@ -9,7 +9,7 @@
 # Installs cargo-fuzz if it is missing. Compiles with the nightly toolchain if it is there or can be installed; else with the installed
 # one, which then lets its unstable options be used (RUSTC_BOOTSTRAP=1): the coverage that guides the fuzzer needs one of them. It says
 # which it uses; KEEPCALL_FUZZ_TOOLCHAIN=NAME chooses. New inputs go to fuzz/found/<target>, which is not committed; what is
-# worth keeping is copied to fuzz/corpus/<target>, which `cargo test --test fuzz_corpus` replays. Exit code 0 only if every target ran
+# worth keeping is copied to fuzz/corpus/<target>, which `cargo test --test plain fuzz_corpus` replays. Exit code 0 only if every target ran
 # and nothing was found; an input that breaks something is in fuzz/artifacts/<target>.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -61,10 +61,10 @@ field() { sed -n "s/.*\"$1\":\([0-9]*\).*/\1/p"; }
 passed() { awk '/^test result: ok/ { p += $4 } /^test result: FAILED/ { f = 1 } END { print f ? 0 : p + 0 }' "$1"; }
 
 say "logs in $logs; parts: ${parts[*]}; first seed $seed"
-# As in demo.sh: KEEPCALL_PROFILE=dev takes the build that the tests use anyway.
+# As in demo.sh: KEEPCALL_PROFILE=dev takes an unoptimized build, as the tests do.
 profile=${KEEPCALL_PROFILE:-release}
-if wants chaos || wants demo; then cargo build --profile "$profile" --locked --quiet --bin keepcall --example lab; fi
-lab=${CARGO_TARGET_DIR:-target}/${profile/#dev/debug}/examples/lab
+if wants chaos || wants demo; then cargo build --profile "$profile" --locked --quiet --workspace --bins; fi
+lab=${CARGO_TARGET_DIR:-target}/${profile/#dev/debug}/lab
 if wants sim || wants explore; then cargo test --profile "$profile" --locked --quiet --lib --no-run; fi
 
 # One worker for each processor, each with seeds of its own, in pieces that take a few minutes.

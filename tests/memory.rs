@@ -1,6 +1,6 @@
 //! Memory cost of a stored call, counted by the allocator: on a backup, which follows the store, and on the master,
 //! which also tracks the call. Also the cost of floods. `cargo test --test memory -- --nocapture` prints the numbers as
-//! one line of JSON.
+//! one line of JSON. A program of its own, since the allocator counts what the whole process uses.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 // Only the allocator sees all memory.

@@ -1,6 +1,5 @@
 //! Decodes packets as the servers write them, and garbage.
 
-pub(crate) mod encode;
 mod intake;
 mod one_call;
 mod server_end;
@@ -9,7 +8,7 @@ mod stream;
 use super::{HepError, Kind, decode, transport_of};
 use crate::sip::Transport;
 use crate::sip::message::Message;
-use encode::{MICROS, SECONDS, chunk, packet};
+use lab::hep::{self as encode, MICROS, SECONDS, chunk, packet};
 use proptest::prelude::*;
 use std::net::SocketAddr;
 

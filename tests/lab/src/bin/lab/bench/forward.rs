@@ -1,0 +1,118 @@
+//! What it costs a packet of a carried call that the relay looks at what it is: packets through the relay as it is, and
+//! through the same rules without that look, in turn.
+
+use super::learn::figures::{Figures, rounded};
+use anyhow::{Context as _, Result, ensure};
+use keepcall::calls::model::Flow;
+use keepcall::recovery::media::kernel::KernelRelay;
+use keepcall::recovery::permitted::Ground;
+use keepcall::vip::sysctl;
+use lab::lan::{Lan, VIP4, end_after};
+use nix::time::{ClockId, clock_gettime};
+use serde_json::json;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+#[derive(clap::Args)]
+pub(crate) struct Forward {
+    /// Print the last line only.
+    #[arg(long)]
+    json: bool,
+    /// Rounds, each with both ways.
+    #[arg(long, default_value_t = 15)]
+    rounds: usize,
+    /// Packets of a round.
+    #[arg(long, default_value_t = 20_000)]
+    packets: u64,
+}
+
+const CALL: &str = "call";
+/// RTP with 20 ms of G.711.
+const PACKET: usize = 12 + 160;
+
+pub(super) fn run(args: &Forward) -> Result<bool> {
+    end_after(Duration::from_secs(600));
+    let lan = Lan::new()?;
+    let (host, phones) = (lan.host("a")?, [lan.host("p1")?, lan.host("p2")?]);
+    host.add_address(VIP4.into())?;
+    let phone = |n: usize, port: u16| SocketAddr::new(phones[n].ip4.into(), port);
+    let ours = |port: u16| SocketAddr::new(VIP4.into(), port);
+    let flow = Flow { from: phone(0, 4000), at: ours(10_000), to: phone(1, 4002), source: ours(10_002), udptl: false };
+    let bind = |n: usize, at: SocketAddr| phones[n].enter(move || Ok(UdpSocket::bind(at)?));
+    let (sender, _receiver) = (bind(0, flow.from)?, bind(1, flow.to)?);
+    let (packets, rounds) = (args.packets, args.rounds);
+    let (checked, bare) = host.enter(move || {
+        let prepared = sysctl::for_relay("eth0");
+        ensure!(prepared.errors.is_empty(), "{:?}", prepared.errors);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let relay = KernelRelay::new("bench", &Ground::of(&[IpAddr::from(VIP4)]));
+        runtime.block_on(relay.set(CALL, &[flow]))?;
+        let mut all = (Figures::default(), Figures::default());
+        // The first warms up.
+        for round in 0..=rounds {
+            let one = send(&sender, ours(10_000), packets, &runtime, &relay)?;
+            let table = relay.table_name();
+            nft(&format!("insert rule inet {table} to4 goto send4"))?;
+            let other = send(&sender, ours(10_000), packets, &runtime, &relay)?;
+            let handle = nft(&format!("-a list chain inet {table} to4"))?;
+            let line = handle.lines().find(|l| l.trim_start().starts_with("goto send4 #"));
+            let handle = line.and_then(|l| l.rsplit(' ').next()).context("the rule that was put in is not there")?;
+            nft(&format!("delete rule inet {table} to4 handle {handle}"))?;
+            if round > 0 {
+                all.0.add(one);
+                all.1.add(other);
+            }
+        }
+        Ok(all)
+    })?;
+    let slower = checked.median() / bare.median();
+    if !args.json {
+        println!("a packet takes {:.0} ns, without the look at it {:.0} ns", checked.median(), bare.median());
+    }
+    drop(lan);
+    println!(
+        "{}",
+        json!({
+            "packet_ns": checked.json(0),
+            "packet_ns_without_look": bare.json(0),
+            "packets_per_s": rounded(1e9 / checked.median().max(1.0), 0),
+            "ratio": rounded(slower, 3),
+        })
+    );
+    Ok(true)
+}
+
+/// Processor time of a packet from the sender's socket through the relay to the receiver's, in nanoseconds. On a
+/// virtual wire all of it is the sender's own time, as long as the kernel does not put it off; so what went through is
+/// counted.
+fn send(
+    socket: &UdpSocket,
+    to: SocketAddr,
+    packets: u64,
+    runtime: &tokio::runtime::Runtime,
+    relay: &KernelRelay,
+) -> Result<f64> {
+    let counted = || -> Result<u64> {
+        let counts = runtime.block_on(relay.counts_of(&[CALL]))?;
+        Ok(counts.get(CALL).into_iter().flatten().map(|c| c.packets).sum())
+    };
+    let time = || -> Result<Duration> { Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into()) };
+    let mut packet = [7; PACKET];
+    packet[..2].copy_from_slice(&[0x80, 0]);
+    let (before, started, began) = (counted()?, time()?, Instant::now());
+    for _ in 0..packets {
+        socket.send_to(&packet, to)?;
+    }
+    let took = time()?.saturating_sub(started);
+    while counted()? < before + packets {
+        ensure!(began.elapsed() < Duration::from_secs(30), "packets were lost before the relay");
+        std::thread::yield_now();
+    }
+    Ok(took.as_nanos() as f64 / packets as f64)
+}
+
+fn nft(arguments: &str) -> Result<String> {
+    let done = std::process::Command::new("nft").args(arguments.split(' ')).output().context("cannot run nft")?;
+    ensure!(done.status.success(), "nft {arguments}: {}", String::from_utf8_lossy(&done.stderr));
+    Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+}

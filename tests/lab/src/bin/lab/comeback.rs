@@ -1,0 +1,69 @@
+//! The agent that was killed or frozen comes back to a VIP that is another's.
+
+use anyhow::{Result, bail};
+use lab::agent::Agent;
+use lab::lan::{VIP4, VIP6};
+use lab::unix_us;
+use lab::wait;
+use lab::witness::Finding;
+use nix::sys::signal::Signal;
+use std::time::Duration;
+
+/// Longest time until it is backup: the first hold of a started agent, its checks, and its admission.
+const BACK: Duration = Duration::from_secs(30);
+/// Between two looks, each of which starts processes on a host that carries calls.
+const SELDOM: Duration = Duration::from_millis(100);
+
+/// When what happened, in wall-clock microseconds.
+pub(crate) struct Comeback {
+    /// The agent was started, or went on.
+    pub(crate) woken: u64,
+    /// It is backup under the new master, which has armed it, and its host does not have the addresses.
+    pub(crate) backup: u64,
+}
+
+/// Starts the killed agent, or lets the frozen one go on, and waits until it has found its place.
+pub(crate) fn bring_back(old: &mut Agent, master: &Agent) -> Result<Comeback> {
+    let woken = unix_us();
+    if old.proc.ended()?.is_some() {
+        old.start_again()?;
+    } else {
+        old.proc.signal(Signal::SIGCONT)?;
+    }
+    wait::every(SELDOM, "the old agent to be backup without the VIP", BACK, || {
+        let text = |e: anyhow::Error| format!("{e:#}");
+        let (s, m) = (old.instance().map_err(text)?, master.instance().map_err(text)?);
+        let placed =
+            s["role"] == "backup" && s["master"] == master.node.as_str() && m["successor"] == old.node.as_str();
+        for vip in [VIP4.into(), VIP6.into()] {
+            if old.host().has_address(vip).map_err(text)? {
+                return Err(format!("its host still has {vip}; {s}"));
+            }
+        }
+        if placed { Ok(()) } else { Err(format!("{s}; {m}")) }
+    })?;
+    if let Some(status) = old.proc.ended()? {
+        bail!("the old agent ended with {status}: {}", old.proc.tail());
+    }
+    Ok(Comeback { woken, backup: unix_us() })
+}
+
+/// What the witness holds against the two hosts: `new` must have spoken for the VIP after `old`, and `old` not again.
+pub(crate) fn violations(seen: &Finding, old: &str, new: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    if seen.two_hosts_ms > 0 {
+        out.push(format!(
+            "two hosts answered for the VIP in {} milliseconds: {}",
+            seen.two_hosts_ms,
+            seen.first_two.as_deref().unwrap_or_default()
+        ));
+    }
+    let spoke: Vec<&str> = seen.owners.iter().map(|o| o.1.as_str()).collect();
+    if spoke != [old, new] && spoke != [new] {
+        out.push(format!(
+            "{:?} spoke for the VIP, one after the other, and not {old} and then {new}",
+            &spoke[..spoke.len().min(12)]
+        ));
+    }
+    out
+}

@@ -1,0 +1,358 @@
+//! The demo: calls with audio, then their server goes, and the calls go on.
+
+use crate::comeback;
+use crate::event::Event;
+use crate::timeline::Timeline;
+use anyhow::Result;
+use lab::agent::{Agent, INSTANCE, Setup, built_program, wait_armed};
+use lab::asterisk::Asterisk;
+use lab::calls::{Calls, ended, has_audio, is_reinvited};
+use lab::etcd::Etcd;
+use lab::lan::{Lan, VIP4, end_after};
+use lab::observer::{Observer, us_to_ms};
+use lab::phone::Manner;
+use lab::witness::Witness;
+use lab::{unix_us, wait};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Calls to set up (1 to 999).
+    #[arg(long, default_value_t = 10)]
+    calls: usize,
+    /// What happens to the host that carries them.
+    #[arg(long, value_enum, default_value = "power")]
+    event: Event,
+    /// Time between the agents' heartbeats.
+    #[arg(long, default_value_t = 100)]
+    heartbeat_ms: u64,
+    /// How long a silent master may hold; four heartbeats if absent. Longer than the machine may stand still.
+    #[arg(long)]
+    hold_ms: Option<u64>,
+    /// The phones answer to where a request came from, and not to where its Via says.
+    #[arg(long)]
+    answer_to_source: bool,
+    /// Copy the logs of all hosts there, also after a success.
+    #[arg(long)]
+    keep_logs: Option<PathBuf>,
+    /// Print the last line only.
+    #[arg(long)]
+    json_only: bool,
+    /// The keepcall program; the one built along with this one if absent.
+    #[arg(long)]
+    keepcall: Option<PathBuf>,
+}
+
+/// Longest waits. A takeover over the slow path (a lease that runs out) is within them.
+const READY: Duration = Duration::from_secs(60);
+const TAKEOVER: Duration = Duration::from_secs(60);
+const AUDIO: Duration = Duration::from_secs(60);
+const BYE: Duration = Duration::from_secs(40);
+/// Time between questions to an agent during the takeover: each starts processes, which the takeover would feel.
+const SELDOM: Duration = Duration::from_millis(500);
+
+struct Demo<'a> {
+    args: &'a Args,
+    start: Instant,
+}
+
+pub(crate) fn run(args: &Args) -> Result<bool> {
+    // Far more than all waits together need.
+    end_after(Duration::from_secs(600) + Duration::from_millis(200) * u32::try_from(args.calls)?);
+    let lan = Lan::new()?;
+    let demo = Demo { args, start: Instant::now() };
+    let result = demo.play(&lan);
+    let good = matches!(&result, Ok(report) if report["ok"] == true);
+    let kept = args
+        .keep_logs
+        .clone()
+        .or_else(|| (!good).then(|| std::env::temp_dir().join(format!("keepcall-demo-{}", std::process::id()))));
+    if let Some(dir) = &kept {
+        lan.keep_logs(dir)?;
+        if let Ok(report) = &result {
+            std::fs::write(dir.join("report.json"), format!("{report:#}\n"))?;
+        }
+        eprintln!("logs of all hosts (agents, Asterisk, etcd) are in {}", dir.display());
+    }
+    drop(lan);
+    demo.say("everything is taken down");
+    match result {
+        Ok(report) => println!("{report}"),
+        Err(e) => {
+            eprintln!("demo: {e:#}");
+            println!(
+                "{}",
+                json!({"event": args.event.name(), "calls": args.calls, "recovered": 0, "ok": false, "error": format!("{e:#}")})
+            );
+        }
+    }
+    Ok(good)
+}
+
+impl Demo<'_> {
+    fn say(&self, what: &str) {
+        if !self.args.json_only {
+            println!("{:6.1} s  {what}", self.start.elapsed().as_secs_f64());
+        }
+    }
+
+    fn play(&self, lan: &Lan) -> Result<Value> {
+        let rt = tokio::runtime::Runtime::new()?;
+        let program = self.args.keepcall.clone().map_or_else(built_program, Ok)?;
+        self.say("LAN of namespaces: etcd on e1 e2 e3, servers a b, phones p1 p2, an observer");
+        let hosts = [lan.host("a")?, lan.host("b")?];
+        let mut servers = [Asterisk::start(lan, hosts[0])?, Asterisk::start(lan, hosts[1])?];
+        let etcd = Etcd::start(lan)?;
+        for s in &mut servers {
+            s.wait_ready()?;
+        }
+        self.say("etcd has a leader, Asterisk is ready on a and b");
+        let mut agents = Vec::new();
+        for (host, server) in hosts.iter().zip(&servers) {
+            let heartbeat = Duration::from_millis(self.args.heartbeat_ms);
+            let setup = Setup {
+                program: program.clone(),
+                cluster: "demo".into(),
+                endpoints: etcd.endpoints.clone(),
+                heartbeat,
+                hold: self.args.hold_ms.map_or(heartbeat * 4, Duration::from_millis),
+                server_pidfile: Some(server.pidfile.clone()),
+                on_backup: None,
+            };
+            agents.push(Agent::start(host, &setup)?);
+        }
+        let (old, new) = wait_armed(&mut agents)?;
+        let epoch = agents[old].instance()?["epoch"].as_u64().unwrap_or(0);
+        self.say(&format!("{} is master of {VIP4}, {} is armed to take over", agents[old].node, agents[new].node));
+
+        let observer = Observer::start(lan.host("obs")?, VIP4)?;
+        let witness = Witness::start(lan.host("obs")?, &hosts)?;
+        let calls = Calls::new(
+            lan,
+            &rt,
+            self.args.calls,
+            Manner { answer_to_source: self.args.answer_to_source, ..Manner::default() },
+        )?;
+        calls.set_up(READY + Duration::from_millis(50) * u32::try_from(self.args.calls)?)?;
+        self.say(&format!("{} calls are up, each party hears the other", self.args.calls));
+        wait::until("the calls to be stored", READY, || stored(lan, &etcd, &agents[new], self.args.calls))?;
+        self.say(&format!("the calls are in etcd, and {} knows them", agents[new].node));
+
+        let at = self.strike(lan, &mut servers[old], &agents[old], &agents[new])?;
+        let entry = wait::every(SELDOM, "the other node to be master", TAKEOVER, || taken_over(&agents[new], epoch));
+        let (old, new) = two(&mut agents, old, new);
+        self.judge((at, epoch), &calls, (&observer, &witness), (old, new), entry)
+    }
+
+    /// Does what is to be done to the master; when, in wall-clock microseconds.
+    fn strike(&self, lan: &Lan, server: &mut Asterisk, master: &Agent, other: &Agent) -> Result<u64> {
+        match self.args.event {
+            Event::Power => {
+                self.say(&format!("now host {} is cut off", master.node));
+                let at = unix_us();
+                lan.cut(&master.node)?;
+                Ok(at)
+            }
+            Event::KillServer => {
+                self.say(&format!("now Asterisk on {} is killed", master.node));
+                let at = unix_us();
+                server.proc.signal(Signal::SIGKILL)?;
+                // Reaped, as an init would: a zombie is a process to some.
+                server.proc.kill();
+                Ok(at)
+            }
+            Event::Switchover => {
+                self.say(&format!("now a switchover from {} to {} is ordered", master.node, other.node));
+                let at = unix_us();
+                master.run(&["switchover", INSTANCE, "--yes"])?;
+                Ok(at)
+            }
+            Event::KillAgent | Event::FreezeAgent => {
+                let killed = self.args.event == Event::KillAgent;
+                self.say(&format!("now the agent on {} is {}", master.node, if killed { "killed" } else { "frozen" }));
+                let at = unix_us();
+                master.proc.signal(if killed { Signal::SIGKILL } else { Signal::SIGSTOP })?;
+                Ok(at)
+            }
+        }
+    }
+
+    fn judge(
+        &self,
+        (at, epoch): (u64, u64),
+        calls: &Calls,
+        (observer, witness): (&Observer, &Witness),
+        (old, master): (&mut Agent, &Agent),
+        entry: Result<()>,
+    ) -> Result<Value> {
+        let mut violations: Vec<String> = Vec::new();
+        if let Err(e) = entry {
+            violations.push(format!("{e:#}"));
+        }
+        let n = self.args.calls;
+        let vip = wait::until("the VIP to answer again", TAKEOVER, || {
+            if observer.is_answered() {
+                observer.gap_at_change(at).map_err(|e| e.to_string())
+            } else {
+                Err("silent".into())
+            }
+        });
+        let since = vip.as_ref().map_or(at, |g| g.to.max(at));
+        calls.wait_for(AUDIO, |c| has_audio(c, since));
+        calls.wait_for(AUDIO + Duration::from_millis(40) * u32::try_from(n)?, |c| is_reinvited(c, at));
+        // While the calls are up: they must not notice it.
+        let back = match self.args.event {
+            Event::KillAgent | Event::FreezeAgent => Some(comeback::bring_back(old, master)),
+            _ => None,
+        };
+        let came_back = back.as_ref().and_then(|b| b.as_ref().ok()).map(|b| b.backup);
+        if let Some(since) = came_back {
+            self.say(&format!("the agent on {} is back, as backup, and without the VIP", old.node));
+            calls.wait_for(AUDIO, |c| has_audio(c, since));
+        }
+        let mut gaps = calls.gaps(at);
+        gaps.sort_unstable();
+        // The first audio of all, and the last phone's: where each one's longest silence ended.
+        let heard: Vec<u64> = calls.phones().filter_map(|p| after_silence(&p.state().arrivals, at, since)).collect();
+        let reinvites: Vec<u64> =
+            calls.phones().flat_map(|p| p.state().reinvites.iter().map(|r| r.at).collect::<Vec<_>>()).collect();
+        let hang_up = unix_us();
+        calls.hang_up(BYE)?;
+
+        if let Err(e) = &vip {
+            violations.push(format!("{e:#}"));
+        }
+        if observer.returns() > 0 {
+            violations.push(format!("the VIP went back and forth between two hosts {} times", observer.returns()));
+        }
+        violations.extend(calls.violations());
+        let seen = witness.finding(at);
+        violations.extend(comeback::violations(&seen, &old.node, &master.node));
+        let since = came_back.unwrap_or(since);
+        if let Some(Err(e)) = &back {
+            violations.push(format!("{e:#}"));
+        }
+        let count = |good: &dyn Fn(&(_, _)) -> bool| calls.pairs.iter().filter(|c| good(c)).count();
+        let recovered = count(&|c| has_audio(c, since) && is_reinvited(c, at) && ended(c));
+        let mut line = Timeline::new(at);
+        line.add(Some(at), self.args.event.in_words());
+        // Read after the hang-up, so that every phase is in it.
+        let later = |e: &Value| e["epoch"].as_u64() > Some(epoch);
+        let history = master.history().ok().and_then(|h| h.into_iter().find(later));
+        let phases = history.as_ref().map(|e| line.add_history(e)).unwrap_or_default();
+        line.add(vip.as_ref().ok().map(|g| g.to), "observer: the other host answers for the VIP");
+        line.add(
+            seen.last_words.get(&old.node).copied(),
+            format!("witness: the last word of {} for the VIP", old.node),
+        );
+        if let Some(Ok(b)) = &back {
+            line.add(
+                Some(b.woken),
+                if self.args.event == Event::KillAgent {
+                    "the old agent is started again"
+                } else {
+                    "the old agent goes on (SIGCONT)"
+                },
+            );
+            line.add(Some(b.backup), "the old agent is backup, and its host does not have the VIP");
+        }
+        line.add(heard.iter().min().copied(), "phones: first audio is back");
+        line.add(heard.iter().max().copied(), "phones: audio is back on every call that was silent, both ways");
+        line.add(reinvites.iter().min().copied(), "phones: first re-INVITE is here");
+        line.add(reinvites.iter().max().copied(), "phones: last re-INVITE is here");
+        if gaps.last().is_some_and(|&g| g < SILENCE_US) {
+            line.add(Some(hang_up), "phones: until now no silence of 60 ms on any call");
+        }
+        line.add(Some(hang_up), "phones: hang-up begins");
+        line.add(calls.phones().filter_map(|p| p.state().bye_received).max(), "phones: the last BYE is here");
+        self.tell(&mut line, &violations, &calls.notes(), history.as_ref());
+        self.say(&format!(
+            "every host was asked {} times who has the VIP; two answered in {} milliseconds",
+            seen.asked, seen.two_hosts_ms
+        ));
+        let tenth = |us: u64| (us_to_ms(us) * 10.0).round() / 10.0;
+        Ok(json!({
+            "event": self.args.event.name(),
+            "calls": n,
+            "recovered": recovered,
+            "vip_gap_ms": vip.ok().map(|g| tenth(g.to - g.from)),
+            // The longest of the whole run, whoever answered.
+            "vip_silence_ms": observer.gap_after(at).ok().map(|g| tenth(g.to - g.from)),
+            // Milliseconds in which two hosts answered for the VIP.
+            "two_hosts_ms": seen.two_hosts_ms,
+            "audio_gap_ms": {"median": gaps.get(gaps.len() / 2).map(|&g| tenth(g)), "max": gaps.last().map(|&g| tenth(g))},
+            "audio_both_ways": count(&|c| has_audio(c, since)),
+            "reinvited": count(&|c| is_reinvited(c, at)),
+            "byes_ok": count(&ended),
+            "violations": violations,
+            "phases_ms": phases,
+            "heartbeat_ms": self.args.heartbeat_ms,
+            "ok": recovered == n && violations.is_empty(),
+        }))
+    }
+
+    fn tell(&self, line: &mut Timeline, violations: &[String], notes: &[String], history: Option<&Value>) {
+        if self.args.json_only {
+            return;
+        }
+        println!();
+        for l in line.lines() {
+            println!("{l}");
+        }
+        if let Some(entry) = history {
+            println!(
+                "\nthe new master's record: cause {}, {}; calls {}",
+                entry["cause"], entry["reason"], entry["calls"]
+            );
+        } else {
+            println!("\nthe new master has no record of the takeover");
+        }
+        for v in violations {
+            println!("violation: {v}");
+        }
+        for note in notes.iter().take(10) {
+            println!("note: {note}");
+        }
+        println!();
+    }
+}
+
+/// Two lost packets: a shorter silence is a late packet, and not worth a line.
+const SILENCE_US: u64 = 60_000;
+/// The takeover is over, for the audio, this long after the VIP has moved.
+const SOON_US: u64 = 200_000;
+
+/// When the first packet came after the longest silence that follows `at` and began soon after `moved` at the latest,
+/// if there was a silence. (What a busy machine does to packets later is no part of the takeover.)
+fn after_silence(arrivals: &[u64], at: u64, moved: u64) -> Option<u64> {
+    let of_takeover = arrivals.windows(2).filter(|w| w[1] >= at && w[0] <= moved + SOON_US);
+    let longest = of_takeover.max_by_key(|w| w[1] - w[0])?;
+    (longest[1] - longest[0] >= SILENCE_US).then_some(longest[1])
+}
+
+/// Whether all calls are in etcd and at the backup.
+fn stored(lan: &Lan, etcd: &Etcd, backup: &Agent, calls: usize) -> Result<(), String> {
+    let prefix = format!("/keepcall/demo/instances/{INSTANCE}/calls/");
+    let keys = etcd.ctl(lan, &["get", "--prefix", "--keys-only", &prefix]).map_err(|e| format!("{e:#}"))?;
+    let in_etcd = keys.lines().filter(|l| l.starts_with(&prefix)).count();
+    let known = backup.instance().map_err(|e| format!("{e:#}"))?["calls"]["stored"].as_u64().unwrap_or(0);
+    if in_etcd >= calls && known >= calls as u64 {
+        Ok(())
+    } else {
+        Err(format!("{in_etcd} in etcd, {known} at the backup, of {calls}"))
+    }
+}
+
+fn taken_over(agent: &Agent, epoch: u64) -> Result<(), String> {
+    let s = agent.instance().map_err(|e| format!("{e:#}"))?;
+    if s["role"] == "master" && s["epoch"].as_u64() > Some(epoch) { Ok(()) } else { Err(s.to_string()) }
+}
+
+/// Two different ones of a list, the first to be changed.
+fn two(agents: &mut [Agent], one: usize, other: usize) -> (&mut Agent, &Agent) {
+    let (left, right) = agents.split_at_mut(one.max(other));
+    if one < other { (&mut left[one], &right[0]) } else { (&mut right[0], &left[other]) }
+}

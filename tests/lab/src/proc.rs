@@ -1,0 +1,106 @@
+//! A program that runs on a host of the lab.
+
+use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::path::PathBuf;
+use std::process::{Child, ExitStatus};
+use std::time::{Duration, Instant};
+
+/// A running program; killed when dropped.
+pub struct Proc {
+    child: Child,
+    /// Where its output goes.
+    pub log: PathBuf,
+}
+
+impl Proc {
+    /// A program that was just started, with its output in `log`.
+    pub const fn new(child: Child, log: PathBuf) -> Self {
+        Self { child, log }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.child.id()).context("process id")?;
+        kill(Pid::from_raw(pid), signal).with_context(|| format!("cannot send {signal} to {pid}"))
+    }
+
+    /// It and its descendants, the youngest generation first.
+    pub fn family(&self) -> Result<Vec<Pid>> {
+        let mut parents = Vec::new();
+        for entry in std::fs::read_dir("/proc")?.flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
+            // One that has ended meanwhile is nobody's child. The name, in parentheses, may hold anything.
+            let text = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            let parent =
+                text.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<i32>().ok());
+            parents.extend(parent.map(|parent| (pid, parent)));
+        }
+        let mut family = vec![i32::try_from(self.child.id()).context("process id")?];
+        let mut next = 0;
+        while let Some(&one) = family.get(next) {
+            family.extend(parents.iter().filter(|(_, parent)| *parent == one).map(|(pid, _)| *pid));
+            next += 1;
+        }
+        Ok(family.into_iter().rev().map(Pid::from_raw).collect())
+    }
+
+    /// Whether it has ended, and how.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
+    /// Asks it to stop, and kills it if it has not by `limit`; says whether it stopped by itself.
+    pub fn stop(&mut self, limit: Duration) -> Result<bool> {
+        if self.ended()?.is_some() {
+            return Ok(true);
+        }
+        self.signal(Signal::SIGTERM)?;
+        let end = Instant::now() + limit;
+        while Instant::now() < end {
+            if self.ended()?.is_some() {
+                return Ok(true);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.kill();
+        Ok(false)
+    }
+
+    /// Ends it at once.
+    pub fn kill(&mut self) {
+        // It may be gone already, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// The last lines of its output, for an error message.
+    pub fn tail(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(12)..].join("\n")
+    }
+}
+
+/// Sends a signal to all of these, in this order; one that has ended needs none.
+pub fn signal_all(pids: &[Pid], signal: Signal) -> Result<()> {
+    for &pid in pids {
+        match kill(pid, signal) {
+            Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+            Err(e) => return Err(e).with_context(|| format!("cannot send {signal} to {pid}")),
+        }
+    }
+    Ok(())
+}
+
+impl Drop for Proc {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
