@@ -7,21 +7,21 @@
 #   scripts/bench.sh relay [--json] [--rounds N] [--packets N]
 #   scripts/bench.sh learn [--json] [--memory] [--capture] [--stored] [--live] [--rounds N] [--capture-calls N] [--rate N] [--seconds N] [--no-audio]
 #
-# failover: how long a VIP is silent for a client on the LAN, and how long two hosts answer for it, keepcall and keepalived in turn
-# on the same hosts. Events: power, stop, switchover, kill-server, kill-agent, freeze-agent.
-# costs: memory of the agent with many calls stored, and its processor time while audio runs.
-# arm: how long a renewal of the kernel lease waits while 10,000 calls are armed, changed, taken over and removed, and fences turned and
-# taken over.
-# relay: processor time of a packet through the relay, with and without its look at what the packet is.
-# learn: messages a second through parser and tracker; the same capture file read by keepcall and sngrep in turn; memory of a
-# stored call; the agent on a live wire with 1,000 calls up and their audio. All four, or those that are named.
+# failover: how long the VIP is silent for a client on the LAN, and for how long two hosts answer for it, with keepcall and
+# keepalived in turn on the same hosts. Events: power, stop, switchover, kill-server, kill-agent, freeze-agent.
+# costs: memory of the agent with many stored calls, and processor time while audio runs.
+# arm: how long a renewal of the kernel lease waits while the relay arms, changes, takes over and removes 10,000 calls, and
+# fences open, close and are taken over.
+# relay: processor time of a packet through the relay, with and without the relay's check of the packet.
+# learn: messages per second through parser and tracker; the same capture file read by keepcall and sngrep in turn; memory of
+# a stored call; the agent on a live wire with 1,000 calls up and their audio. Default: all four.
 # Needs root. The last line is one JSON object.
 set -eu
 cd "$(dirname "$0")/.."
 case "${1:-}" in
 -h | --help | "") sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; [ $# -gt 0 ]; exit ;;
 esac
-[ "$(id -u)" = 0 ] || { echo "bench: this makes network namespaces, which needs root: sudo $0 $*" >&2; exit 1; }
+[ "$(id -u)" = 0 ] || { echo "bench: network namespaces need root: sudo $0 $*" >&2; exit 1; }
 case "$1" in
 costs) scripts/setup.sh demo ;;
 learn) scripts/setup.sh learn ;;

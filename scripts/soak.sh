@@ -1,21 +1,20 @@
 #!/usr/bin/env bash
-# Runs what takes longer than a test may: chaos with real agents, simulated clusters by the million, deep exploration, and the
-# demo's events again and again.
+# Runs tests that take hours: chaos with real agents, millions of simulated clusters, deep exploration, and the demo's events
+# again and again.
 #
 #   scripts/soak.sh [--part chaos|sim|explore|demo]... [--minutes N] [--seed N] [--rounds N] [--seeds N] [--faults N] [--runs N]
 #                   [--logs DIR]
 #
-# --part     only this part; may be given more than once. All four if absent.
-# --minutes  each part but explore goes on for that long, and the numbers below do not count.
-# --seed     the first seed of chaos and sim; chosen by the clock if absent, and printed.
+# --part     only this part; may be repeated. Default: all four.
+# --minutes  each part except explore runs for this long, and the numbers below do not count.
+# --seed     the first seed of chaos and sim, printed. Default: from the clock.
 # --rounds   rounds of chaos, half of them with 2 agents and half with 3 (200).
 # --seeds    simulated clusters (2000000).
 # --faults   faults that exploration may place anywhere (2).
 # --runs     runs of each of the demo's events (10).
-# --logs     where the output of every step is kept (a new directory in /tmp).
+# --logs     directory for the output of every step (a new directory in /tmp).
 #
-# Needs root for chaos and demo. Exit code 0 only if every part that was asked for ran, and nothing was found. The last line is
-# the summary.
+# Chaos and demo need root. Exit code 0 only if every requested part ran and found nothing. The last line is the summary.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -41,7 +40,7 @@ done
 [ ${#parts[@]} -gt 0 ] || parts=(sim explore chaos demo)
 wants() { [[ " ${parts[*]} " == *" $1 "* ]]; }
 if wants chaos || wants demo; then
-  [ "$(id -u)" = 0 ] || die "chaos and demo make network namespaces, which needs root"
+  [ "$(id -u)" = 0 ] || die "chaos and demo make network namespaces, which need root"
 fi
 scripts/setup.sh demo
 . scripts/cargo-path.sh
@@ -51,13 +50,13 @@ mkdir -p "$logs"
 failures=0 summary=()
 say() { printf '%s  %s\n' "$(date +%T)" "$*"; }
 wrong() { say "FAILED: $*"; failures=$((failures + 1)); }
-# over START COUNT DONE: whether a part has had its time, or its number.
+# over START COUNT DONE: whether a part has run for its time, or its number of times.
 over() {
   if [ "$minutes" -gt 0 ]; then [ $((SECONDS - $1)) -ge $((minutes * 60)) ]; else [ "$3" -ge "$2" ]; fi
 }
-# The number of a field in a line of JSON.
+# Prints the number in a field of a line of JSON.
 field() { sed -n "s/.*\"$1\":\([0-9]*\).*/\1/p"; }
-# Tests that a run of cargo's had, all of which passed; 0 if there was none, or one failed.
+# Prints how many tests a cargo run passed; 0 if one failed, so that an empty run counts as a failure, too.
 passed() { awk '/^test result: ok/ { p += $4 } /^test result: FAILED/ { f = 1 } END { print f ? 0 : p + 0 }' "$1"; }
 
 say "logs in $logs; parts: ${parts[*]}; first seed $seed"
@@ -67,13 +66,13 @@ if wants chaos || wants demo; then cargo build --profile "$profile" --locked --q
 lab=${CARGO_TARGET_DIR:-target}/${profile/#dev/debug}/lab
 if wants sim || wants explore; then cargo test --profile "$profile" --locked --quiet --lib --no-run; fi
 
-# One worker for each processor, each with seeds of its own, in pieces that take a few minutes.
+# One worker per processor, each with seeds of its own, in pieces of a few minutes.
 sim() {
   local start=$SECONDS done=0 piece=20000 first workers pids i log
   workers=$(nproc)
   until over "$start" "$seeds" "$done"; do
     pids=()
-    # No more than were asked for.
+    # The last piece is smaller.
     [ "$minutes" -gt 0 ] || [ $((done + workers * piece)) -le "$seeds" ] || piece=$(((seeds - done + workers - 1) / workers))
     for ((i = 0; i < workers; i++)); do
       first=$((seed + done + i * piece))
@@ -98,9 +97,9 @@ explore() {
   if ! KEEPCALL_EXPLORE_FAULTS=$faults cargo test --profile "$profile" --locked --lib cluster::election::explore -- --nocapture >"$log" 2>&1; then
     wrong "exploration: $(grep -m1 panicked "$log" || tail -n1 "$log") (in $log)"
   elif [ "$(passed "$log")" = 0 ]; then
-    wrong "exploration: there is no such test"
+    wrong "exploration: no test ran"
   fi
-  # What reached the limit of states says how many ticks it has covered.
+  # A beginning that reached the limit of states prints how many ticks it covered.
   say "explore: $(grep -c '^covered [0-9]' "$log" || true) beginnings covered; $(grep -c '^covered in part' "$log" || true) in part, see $log"
   summary+=("explore with $faults faults: $(passed "$log") passed, $(grep -c '^covered in part' "$log" || true) beginnings in part")
 }
@@ -115,7 +114,7 @@ chaos() {
     last=$(tail -n1 "$log")
     two=$((two + $(echo "$last" | field two_hosts_ms || echo 0) + 0))
     asked=$((asked + $(echo "$last" | field looked_at_ms || echo 0) + 0))
-    # The logs of rounds that went well are of no use.
+    # Nobody needs the logs of good rounds.
     [[ $last != *'"ok":true'* ]] || rm -rf "$logs/chaos-$done"
     done=$((done + piece))
     say "chaos: $done rounds, $two ms of two hosts in $asked ms"

@@ -10,10 +10,10 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// What differs between the agents of a lab.
+/// Settings that differ between the agents of a lab.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// The keepcall program.
+    /// Path of the keepcall program.
     pub program: PathBuf,
     /// The name of the cluster.
     pub cluster: String,
@@ -21,32 +21,32 @@ pub struct Setup {
     pub endpoints: Vec<String>,
     /// Time between heartbeats.
     pub heartbeat: Duration,
-    /// How long a right lasts.
+    /// How long a right lasts: the hold.
     pub hold: Duration,
-    /// Process id file of the server to watch; without it there are no checks and no calls, only addresses.
+    /// Pid file of the server to watch. Without a server the instance has no checks and no calls, only addresses.
     pub server_pidfile: Option<PathBuf>,
-    /// What is run when the node becomes backup.
+    /// Command of the hook `on_backup`.
     pub on_backup: Option<Vec<String>>,
 }
 
 impl Setup {
-    /// The time that leases are asked for: they must outlast the hold, and etcd counts in seconds.
+    /// TTL of the etcd leases. A lease must outlast the hold, and etcd counts in whole seconds.
     pub fn lease_ttl(&self) -> Duration {
         Duration::from_secs((self.hold.as_secs() + 2).max(3))
     }
 }
 
-/// The instance of the lab's agents.
+/// Name of the instance that every agent of the lab has.
 pub const INSTANCE: &str = "sip";
 
-/// Longest wait for two agents to agree; a node that starts contends for nothing during its first hold.
+/// Longest wait for two agents to agree. A node that starts does not contend during its first hold.
 const READY: Duration = Duration::from_secs(60);
 
 /// A running agent.
 pub struct Agent {
-    /// Its process.
+    /// Process of the agent.
     pub proc: Proc,
-    /// The name of its node.
+    /// Name of the agent's node.
     pub node: String,
     program: PathBuf,
     config: PathBuf,
@@ -54,25 +54,25 @@ pub struct Agent {
     host: Host,
 }
 
-/// The keepcall program that was built along with this one.
+/// The keepcall program from the same build as this program.
 pub fn built_program() -> Result<PathBuf> {
     let me = std::env::current_exe()?;
-    let beside = me.parent().context("the place of this program")?;
-    // target/<profile>/lab, but target/<profile>/deps/<test>: the program is in target/<profile>.
+    let beside = me.parent().context("this program has no directory")?;
+    // The lab is in target/<profile>, a test in target/<profile>/deps, and keepcall in target/<profile>.
     let folder = if beside.ends_with("deps") { beside.parent().unwrap_or(beside) } else { beside };
     let path = folder.join("keepcall");
-    // `cargo test` builds it along with keepcall's own integration tests, and with nothing else.
+    // `cargo test` builds keepcall only along with keepcall's own integration tests.
     ensure!(path.exists(), "{} is missing: run `cargo build --bin keepcall` first", path.display());
     Ok(path)
 }
 
 impl Agent {
-    /// Writes its configuration and starts it.
+    /// Writes the agent's configuration and starts the agent.
     pub fn start(host: &Host, setup: &Setup) -> Result<Self> {
         Self::start_with(host, setup, "")
     }
 
-    /// The same with more lines at the end of its configuration, which is within the instance.
+    /// As [`Self::start`], with `more` at the end of the configuration, inside the instance.
     pub fn start_with(host: &Host, setup: &Setup, more: &str) -> Result<Self> {
         use std::io::Write as _;
         let dir = host.dir.join("keepcall");
@@ -86,32 +86,33 @@ impl Agent {
         Ok(Self { proc, node: host.name.clone(), program: setup.program.clone(), config, socket, host: host.clone() })
     }
 
-    /// Starts it again, after it has ended; its log goes on.
+    /// Starts the agent again after its end. The log continues.
     pub fn start_again(&mut self) -> Result<()> {
         self.proc.kill();
         self.proc = spawn(&self.host, &self.program, &self.config)?;
         Ok(())
     }
 
-    /// The host that it runs on.
+    /// The agent's host.
     pub const fn host(&self) -> &Host {
         &self.host
     }
 
-    /// Runs a command of keepcall on the agent's host, on its socket; the parsed JSON of its output.
+    /// Runs a keepcall command against the agent's socket, and parses the JSON that the command prints.
     pub fn ask(&self, args: &[&str]) -> Result<Value> {
         let text = self.run(&[args, &["--json"]].concat())?;
         serde_json::from_str(&text)
             .with_context(|| format!("keepcall {args:?} on {} printed no JSON: {text}", self.node))
     }
 
-    /// Starts a command of keepcall on the agent's host, and does not wait for it.
+    /// Starts a keepcall command on the agent's host without waiting for its end.
     pub(crate) fn start_command(&self, args: &[&str]) -> Result<Proc> {
         let (program, socket) = (self.program.to_string_lossy(), self.socket.to_string_lossy());
         self.host.spawn("command", &[&["timeout", "60", &program][..], args, &["--socket", &socket]].concat())
     }
 
-    /// Removes the tables of the kernel lease from its host, as a proof of what they are for; how many there were.
+    /// Deletes the tables of the kernel lease on the agent's host, to prove what the lease is for. Returns their
+    /// number.
     pub(crate) fn take_kernel_lease_away(&self) -> Result<usize> {
         let tables = self.host.exec(&["nft", "list", "tables"])?;
         let ours: Vec<&str> = tables.lines().filter(|t| t.contains("keepcall") && t.contains("lease")).collect();
@@ -124,7 +125,7 @@ impl Agent {
         Ok(ours.len())
     }
 
-    /// The same with the output as it is.
+    /// As [`Self::ask`], but returns the output as text.
     pub fn run(&self, args: &[&str]) -> Result<String> {
         let (program, socket) = (self.program.to_string_lossy(), self.socket.to_string_lossy());
         // A command that hangs must not hang the lab.
@@ -132,7 +133,7 @@ impl Agent {
         self.host.exec(&argv)
     }
 
-    /// The state of the lab's instance as this agent sees it.
+    /// The lab's instance in `status` of this agent.
     pub fn instance(&self) -> Result<Value> {
         let status = self.ask(&["status"])?;
         let all = status["instances"].as_array().cloned().unwrap_or_default();
@@ -147,13 +148,13 @@ impl Agent {
         h.as_array().cloned().ok_or_else(|| anyhow!("the history of {} is no list: {h}", self.node))
     }
 
-    /// Its configuration file.
+    /// The agent's configuration file.
     pub fn config(&self) -> &Path {
         &self.config
     }
 }
 
-/// Waits until one agent is master and the other its successor; their places.
+/// Waits until one agent is master and the other is armed as its successor. Returns the index of each.
 pub fn wait_armed(agents: &mut [Agent]) -> Result<(usize, usize)> {
     let got = wait::until("one agent to be master with the other armed as its successor", READY, || {
         for a in agents.iter_mut() {
@@ -174,7 +175,7 @@ pub fn wait_armed(agents: &mut [Agent]) -> Result<(usize, usize)> {
             .collect::<Vec<_>>()
             .join("\n"))
     })?;
-    got.context("an agent does not run")
+    got.context("an agent ended")
 }
 
 fn spawn(host: &Host, program: &Path, config: &Path) -> Result<Proc> {

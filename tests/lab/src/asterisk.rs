@@ -1,4 +1,4 @@
-//! A real Asterisk on a host of the lab: its SIP and media on the VIP, a dial plan between the two phone hosts.
+//! A real Asterisk on a host of the lab: SIP and media on the VIP, and a dial plan between the two phone hosts.
 
 use super::lan::{Host, Lan, VIP4};
 use super::proc::Proc;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// A cold start reads some 60 modules from disk.
 const READY: Duration = Duration::from_secs(60);
-/// What a call between two phones needs, and nothing else: a short list starts in about a second.
+/// Only what a call between two phones needs: with a short list Asterisk starts in about a second.
 const MODULES: &[&str] = &[
     "res_sorcery_config",
     "res_sorcery_memory",
@@ -46,30 +46,30 @@ const MODULES: &[&str] = &[
 pub struct Asterisk {
     /// The process.
     pub proc: Proc,
-    /// Where it writes its process id.
+    /// Asterisk writes its process id here.
     pub pidfile: PathBuf,
     conf: PathBuf,
     host: Host,
 }
 
-/// What a test wants of it beyond calls between two phones.
+/// What a test adds to an Asterisk that only connects two phones.
 #[derive(Default)]
 pub struct Extra {
     /// More modules.
     pub modules: &'static [&'static str],
-    /// More files of its configuration, by name.
+    /// More configuration files, by name.
     pub files: Vec<(&'static str, String)>,
-    /// More of its dial plan.
+    /// More of the dial plan.
     pub extensions: String,
 }
 
 impl Asterisk {
-    /// Writes its files and starts it. It binds to the VIP, which the host need not have yet.
+    /// Writes the configuration and starts Asterisk. Asterisk binds to the VIP, which the host may not have yet.
     pub fn start(lan: &Lan, host: &Host) -> Result<Self> {
         Self::start_with(lan, host, Extra::default())
     }
 
-    /// The same, with more in it.
+    /// As [`Self::start`], with more modules, files and extensions.
     pub fn start_with(lan: &Lan, host: &Host, extra: Extra) -> Result<Self> {
         host.sysctl("net/ipv4/ip_nonlocal_bind", "1")?;
         let dir = host.dir.join("asterisk");
@@ -84,7 +84,7 @@ impl Asterisk {
         let proc = &mut self.proc;
         wait::until("Asterisk to listen", READY, || {
             if let Ok(Some(status)) = proc.ended() {
-                return Err(format!("it ended with {status}: {}", proc.tail()));
+                return Err(format!("Asterisk ended with {status}: {}", proc.tail()));
             }
             let out = host.exec(&["asterisk", "-C", &conf.to_string_lossy(), "-rx", "pjsip show transports"]);
             let text = out.map_err(|e| format!("{e:#}"))?;
@@ -92,17 +92,17 @@ impl Asterisk {
         })
     }
 
-    /// The host that it runs on.
+    /// Asterisk's host.
     pub const fn host(&self) -> &Host {
         &self.host
     }
 
-    /// The program and arguments that run a command on its console, for a process of the host itself.
+    /// Program and arguments that run a console command, for a process on the host itself.
     pub fn console_command(&self, command: &str) -> Vec<String> {
         ["/usr/sbin/asterisk", "-C", &self.conf.to_string_lossy(), "-rx", command].map(str::to_owned).to_vec()
     }
 
-    /// Runs a command on its console.
+    /// Runs a command on Asterisk's console.
     pub fn console(&self, command: &str) -> Result<String> {
         self.host.exec(&["asterisk", "-C", &self.conf.to_string_lossy(), "-rx", command])
     }
@@ -113,7 +113,7 @@ fn write_files(lan: &Lan, dir: &Path, extra: Extra) -> Result<PathBuf> {
         std::fs::create_dir_all(dir.join(sub))?;
     }
     let d = dir.display();
-    // "require": without one of them it ends at once, instead of refusing calls later.
+    // With "require" Asterisk ends at once if a module is missing, instead of refusing calls later.
     let mut modules = String::from("[modules]\nautoload=no\n");
     for m in MODULES.iter().chain(extra.modules) {
         let _ = writeln!(modules, "require={m}.so");
@@ -156,13 +156,13 @@ fn pjsip(lan: &Lan) -> Result<String> {
              [{phones}]\ntype=aor\ncontact=sip:{ip}:5060\n\n[{phones}]\ntype=identify\nendpoint={phones}\nmatch={ip}\n"
         );
     }
-    // The checks of the agent come over loopback; an answer of any code shows a living server, 200 shows this one.
+    // The agent's checks come over loopback. Any response would show a living server; 200 shows this one.
     out.push_str("\n[local]\ntype=endpoint\ntransport=checks\ncontext=checks\ndisallow=all\nallow=ulaw\n\n");
     out.push_str("[local]\ntype=identify\nendpoint=local\nmatch=127.0.0.1\n");
     Ok(out)
 }
 
-/// Each phone has a SIP port of its own: its number plus 10000.
+/// The SIP port of each phone is its number plus 10000.
 fn extensions(lan: &Lan) -> Result<String> {
     let (p1, p2) = (lan.host("p1")?.ip4, lan.host("p2")?.ip4);
     Ok(format!(

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// Signs certificates.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    /// Its own certificate.
+    /// The authority's own certificate.
     pub file: PathBuf,
 }
 
@@ -25,7 +25,7 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), file }
     }
 
-    /// Files with a certificate for `subject` and its key.
+    /// Writes a certificate for `subject` and its key, and returns the paths.
     pub fn issue(&self, dir: &Path, subject: &str) -> (String, String) {
         let mut params = CertificateParams::new(vec![subject.to_owned(), "127.0.0.1".to_owned()]).unwrap();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];

@@ -1,5 +1,5 @@
-//! A B2BUA of the lab, as unlike Asterisk as RFC 3261 allows: odd tags, Call-IDs and Contacts, several formats, its own
-//! `o=` lines, media through sockets on the VIP. It repeats no requests of its own, since the lab loses no packets.
+//! A B2BUA as unlike Asterisk as RFC 3261 allows: odd tags, Call-IDs and Contacts, several formats, `o=` lines of its
+//! own, media through sockets on the VIP. The B2BUA does not retransmit its requests, because the lab loses no packets.
 
 mod media;
 
@@ -15,38 +15,36 @@ use tokio::net::UdpSocket;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-/// What a server is told to do.
 enum Order {
-    /// Change the description of every leg by a re-INVITE, then send an UPDATE.
+    /// Send every phone a re-INVITE with a new description, then an UPDATE.
     Stir,
 }
 
-/// A running server.
+/// A running B2BUA.
 pub struct B2bua {
     orders: mpsc::UnboundedSender<Order>,
     calls: Known,
 }
 
-/// What a thief of the server's secrets would know of a call: the dialog with the caller, and both ports of its media.
+/// What somebody who stole the server's secrets would know of a call: the dialog with the caller, and both media ports.
 #[derive(Clone, Debug)]
 pub struct Secrets {
     /// Call-ID of the dialog with the caller.
     pub call_id: String,
-    /// The server's own party in it, with its tag.
+    /// The server's From or To value in that dialog, tag included.
     pub local: String,
-    /// The caller in it.
+    /// The caller's From or To value in that dialog.
     pub remote: String,
-    /// The same of the dialog with the called party; its tag is there once it has answered.
+    /// The dialog with the called party. The tag is there once the called party has answered.
     pub called: [String; 3],
-    /// The number of the server's INVITE to the called party.
+    /// CSeq of the server's INVITE to the called party.
     pub called_cseq: u32,
-    /// Where the server receives audio, of the caller and of the called party.
+    /// Addresses where the server receives audio: from the caller, and from the called party.
     pub media: [SocketAddr; 2],
 }
 
 type Known = Arc<std::sync::Mutex<Vec<Secrets>>>;
 
-/// One leg.
 struct Leg {
     call_id: String,
     local: String,
@@ -58,7 +56,7 @@ struct Leg {
     at: SocketAddr,
     origin: String,
     version: u64,
-    /// The direction last told to the phone, and an attribute that changes when the server is stirred.
+    /// The direction last told to the phone, and an attribute that changes with each [`Order::Stir`].
     direction: String,
     stirred: u32,
     formats: &'static str,
@@ -71,7 +69,7 @@ struct Call {
     media: media::Relay,
 }
 
-/// Why a request was sent.
+/// Why the server sent a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Why {
     First,
@@ -87,7 +85,7 @@ struct Core {
     calls: Vec<Call>,
     /// Call, leg and reason of each request that waits for its answer, by branch.
     open: HashMap<String, (usize, usize, Why)>,
-    /// Answers for repeated requests, by branch and method.
+    /// Answers to retransmitted requests, by branch and method.
     answers: HashMap<(String, String), (Vec<u8>, SocketAddr)>,
     host: Host,
     next: u32,
@@ -95,8 +93,8 @@ struct Core {
 }
 
 impl B2bua {
-    /// Starts it on a host, on an address that the host need not have yet; with it, where a process id is written: this
-    /// program's own, since the server is a task of it.
+    /// Starts the server on a host, on an address that the host may not have yet. Returns a pid file too: the pid of
+    /// this program, in which the server is a task.
     pub fn start(lan: &Lan, host: &Host, rt: &Runtime, vip: IpAddr) -> Result<(Self, PathBuf)> {
         host.sysctl("net/ipv4/ip_nonlocal_bind", "1")?;
         host.sysctl("net/ipv6/ip_nonlocal_bind", "1")?;
@@ -125,19 +123,19 @@ impl B2bua {
         Ok((Self { orders, calls: known }, pidfile))
     }
 
-    /// The calls that were ever begun.
+    /// All calls since the start.
     pub fn secrets(&self) -> Vec<Secrets> {
         self.calls.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
-    /// Makes it send a re-INVITE with a new description, and then an UPDATE, to every phone.
+    /// Sends every phone a re-INVITE with a new description, and then an UPDATE.
     pub fn stir(&self) {
-        // A server that is gone has failed the test already.
+        // If the server has ended, the test has failed already.
         let _ = self.orders.send(Order::Stir);
     }
 }
 
-/// A host as a URI writes it.
+/// The host part of a URI: an IPv6 address in brackets.
 fn literal(ip: IpAddr) -> String {
     if ip.is_ipv4() { ip.to_string() } else { format!("[{ip}]") }
 }
@@ -196,7 +194,7 @@ impl Core {
     }
 
     async fn send(&self, bytes: &[u8], to: SocketAddr) {
-        // Off the wire this is refused; there is nothing else to do about it.
+        // The send fails while the host is cut off, as on any server.
         let _ = self.sip.send_to(bytes, to).await;
     }
 
@@ -410,7 +408,7 @@ impl Core {
         if why == Why::Stirred {
             self.request(call, leg, "UPDATE", None, Why::Rest).await;
         } else if let Some((invite, from)) = self.calls[call].legs[1 - leg].asked.take() {
-            // What this phone does goes to the other one as it is: the server has nothing to say itself.
+            // The server relays what this phone does to the other phone.
             self.calls[call].legs[1 - leg].turn(&direction);
             let (body, contact) =
                 (self.calls[call].legs[1 - leg].sdp(), self.calls[call].legs[1 - leg].contact.clone());
@@ -433,5 +431,5 @@ impl Core {
     }
 }
 
-/// Shared by the halves of a relay.
+/// Both halves of a relay share the value.
 type Targets = Arc<std::sync::Mutex<[Option<SocketAddr>; 2]>>;

@@ -1,4 +1,4 @@
-//! Calls between the two phone hosts, and what is to be true of them.
+//! Calls between the two phone hosts, and checks of them.
 
 use super::lan::{Lan, VIP4};
 use super::phone::{Command, Manner, Phase, Phone};
@@ -11,9 +11,9 @@ use tokio::runtime::Runtime;
 
 /// Pairs of phones, each with one call.
 pub struct Calls {
-    /// Caller and called of each call.
+    /// Caller and called party of each call.
     pub pairs: Vec<(Phone, Phone)>,
-    /// Time between the starts of two calls: a call each 20 ms is what one core sets up with ease.
+    /// Time between the starts of two calls. One core can set up a call every 20 ms.
     pace: Duration,
 }
 
@@ -21,7 +21,7 @@ impl Calls {
     /// Makes `n` pairs of phones.
     pub fn new(lan: &Lan, rt: &Runtime, n: usize, manner: Manner) -> Result<Self> {
         if n == 0 || n > 999 {
-            bail!("the number plan of the lab has room for 1 to 999 calls, not {n}");
+            bail!("the lab has phone numbers for 1 to 999 calls, not {n}");
         }
         let _in_runtime = rt.enter();
         let server = SocketAddr::from((VIP4, 5060));
@@ -32,7 +32,7 @@ impl Calls {
         Ok(Self::of(pairs?))
     }
 
-    /// These pairs of phones, caller first.
+    /// The given pairs of phones, caller first.
     pub const fn of(pairs: Vec<(Phone, Phone)>) -> Self {
         Self { pairs, pace: Duration::from_millis(20) }
     }
@@ -48,7 +48,7 @@ impl Calls {
                 let s = p.state();
                 if s.phase != Phase::Up || s.right.is_empty() {
                     return Err(format!(
-                        "phone {} is {:?} with {} good seconds; {:?}",
+                        "phone {} is {:?}, {} s of the right tone; {:?}",
                         p.number,
                         s.phase,
                         s.right.len(),
@@ -65,7 +65,7 @@ impl Calls {
         self.pairs.iter().flat_map(|(a, b)| [a, b])
     }
 
-    /// Waits until `good` holds for every call, or the time is over; for how many it holds.
+    /// Waits until `good` holds for every call or the time is over. Returns the number of calls for which `good` holds.
     pub fn wait_for(&self, limit: Duration, good: impl Fn(&(Phone, Phone)) -> bool) -> usize {
         let end = Instant::now() + limit;
         loop {
@@ -77,8 +77,8 @@ impl Calls {
         }
     }
 
-    /// Ends each call from one side, callers and called in turn; waits until the other side has seen a BYE too. How
-    /// many calls ended with 200 on one side and a BYE on the other.
+    /// Hangs up each call on one side, callers and called parties in turn, and waits until the other side has seen a
+    /// BYE too. Returns the number of calls that ended with 200 on one side and a BYE on the other.
     pub fn hang_up(&self, limit: Duration) -> Result<usize> {
         for (i, (a, b)) in self.pairs.iter().enumerate() {
             let one = if i % 2 == 0 { a } else { b };
@@ -90,12 +90,12 @@ impl Calls {
         Ok(self.wait_for(limit, ended))
     }
 
-    /// Everything that the phones hold against the other side.
+    /// Breaches of the RFCs that the phones saw.
     pub fn violations(&self) -> Vec<String> {
         self.phones().flat_map(|p| p.state().violations.clone()).collect()
     }
 
-    /// What is odd, but allowed.
+    /// What the phones saw that is odd, but allowed.
     pub fn notes(&self) -> Vec<String> {
         self.phones().flat_map(|p| p.state().notes.clone()).collect()
     }
@@ -113,13 +113,13 @@ pub fn has_audio((a, b): &(Phone, Phone), since: u64) -> bool {
     good(a) && good(b)
 }
 
-/// Whether each party has had a re-INVITE since `since` that it answered with 200, and its ACK.
+/// Whether each party has answered a re-INVITE since `since` with 200, and got the ACK.
 pub fn is_reinvited((a, b): &(Phone, Phone), since: u64) -> bool {
     let done = |p: &Phone| p.state().reinvites.iter().any(|r| r.at >= since && r.code == 200 && r.acked_at.is_some());
     done(a) && done(b)
 }
 
-/// Whether the call ended as it should: 200 for the BYE of one party, and a BYE for the other.
+/// Whether the call ended correctly: 200 for one party's BYE, and a BYE for the other party.
 pub fn ended((a, b): &(Phone, Phone)) -> bool {
     let one = |x: &Phone, y: &Phone| {
         x.state().bye_answered.is_some_and(|(code, _)| code == 200) && y.state().bye_received.is_some()

@@ -6,14 +6,13 @@ use super::wait;
 use anyhow::{Context, Result};
 use std::time::Duration;
 
-/// The hosts of the members.
 const MEMBERS: [&str; 3] = ["e1", "e2", "e3"];
-/// etcd elects within two seconds; a busy machine takes longer to start three programs.
+/// etcd elects a leader within two seconds; a busy machine takes longer to start three programs.
 const READY: Duration = Duration::from_secs(30);
 
-/// A running cluster.
+/// A running cluster of three members.
 pub struct Etcd {
-    /// The members, in the order of the hosts.
+    /// The members on e1, e2 and e3, in this order.
     pub members: Vec<Proc>,
     /// One URL for each member.
     pub endpoints: Vec<String>,
@@ -44,7 +43,7 @@ impl Etcd {
         self.members[member].kill();
     }
 
-    /// Starts a member again, with the data that it has.
+    /// Starts a member again with its old data.
     pub fn start_again(&mut self, lan: &Lan, member: usize) -> Result<()> {
         self.members[member] = spawn(lan.host(MEMBERS[member])?, &self.cluster)?;
         Ok(())
@@ -55,7 +54,7 @@ impl Etcd {
         MEMBERS[member]
     }
 
-    /// The place of the member that leads.
+    /// Index of the leader.
     pub fn leader(&self, lan: &Lan) -> Result<usize> {
         let text = self.ctl(lan, &["endpoint", "status", "--write-out=json"])?;
         let all: serde_json::Value = serde_json::from_str(&text)?;

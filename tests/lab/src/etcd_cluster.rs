@@ -1,4 +1,4 @@
-//! Three etcd members on hosts of the lab; each can be killed, frozen, cut off and restarted.
+//! Three etcd members on hosts of the lab. A test can kill, freeze, cut off and restart each.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test without its etcd has failed")]
 
@@ -20,7 +20,7 @@ struct Member {
     proc: Option<Proc>,
 }
 
-/// The cluster; dropping it ends its processes.
+/// Dropping the cluster ends its processes.
 pub struct EtcdCluster {
     members: Vec<Member>,
     /// One URL for each member.
@@ -37,7 +37,7 @@ impl EtcdCluster {
         etcd
     }
 
-    /// The same with more arguments for all members, for each, and for etcdctl; not started.
+    /// Not started yet, with more arguments for all members, for each, and for etcdctl.
     pub fn new(lan: &Lan, all: Vec<String>, each: &dyn Fn(&Host) -> Vec<String>, ctl: Vec<String>) -> Self {
         let scheme = if ctl.iter().any(|c| c.starts_with("--cacert")) { "https" } else { "http" };
         let hosts: Vec<Host> = MEMBERS.iter().map(|m| lan.host(m).unwrap().clone()).collect();
@@ -64,7 +64,7 @@ impl EtcdCluster {
         }
     }
 
-    /// Starts every member and waits until they answer.
+    /// Starts every member and waits until all answer.
     pub fn launch_all(&mut self) {
         (0..3).for_each(|i| self.launch(i));
         self.answers();
@@ -75,7 +75,7 @@ impl EtcdCluster {
         self.members.iter_mut().for_each(|m| m.argv.retain(|a| a != "--unsafe-no-fsync"));
     }
 
-    /// Delays every `fdatasync` of every member by this much: etcd waits as for a slow or busy disk.
+    /// Delays every `fdatasync` of every member by this much, so that etcd waits as for a slow or busy disk.
     pub fn slow_disks(&mut self, delay: &str) {
         let inject = format!("inject=fdatasync:delay_exit={delay}");
         for m in &self.members {
@@ -86,7 +86,7 @@ impl EtcdCluster {
         for m in &self.members {
             let pid = m.proc.as_ref().unwrap().pid();
             wait::until("a member's disk to be slow", READY, || {
-                if is_traced(pid) { Ok(()) } else { Err("it is not traced".into()) }
+                if is_traced(pid) { Ok(()) } else { Err("strace does not trace it yet".into()) }
             })
             .unwrap();
         }
@@ -95,7 +95,7 @@ impl EtcdCluster {
     /// Ends [`EtcdCluster::slow_disks`].
     pub fn fast_disks(&mut self) {
         for mut t in self.tracers.drain(..) {
-            // On SIGTERM strace detaches from its tracees; if it is killed, the kernel detaches.
+            // On SIGTERM strace detaches from its tracees; if strace is killed, the kernel detaches.
             let _ = t.stop(Duration::from_secs(5));
         }
     }
@@ -126,12 +126,12 @@ impl EtcdCluster {
         m.proc = Some(m.host.spawn("etcd", &argv).unwrap());
     }
 
-    /// Kills a member; its data stays.
+    /// Kills a member. The data stays.
     pub fn kill(&mut self, i: usize) {
         self.members[i].proc = None;
     }
 
-    /// SIGSTOP: its connections stay, and the kernel accepts new ones.
+    /// SIGSTOP: the member's connections stay, and the kernel accepts new ones.
     pub fn freeze(&self, i: usize) {
         self.members[i].proc.as_ref().unwrap().signal(Signal::SIGSTOP).unwrap();
     }
@@ -141,7 +141,7 @@ impl EtcdCluster {
         self.members[i].proc.as_ref().unwrap().signal(Signal::SIGCONT).unwrap();
     }
 
-    /// Saves all of etcd's data to a file; returns the file.
+    /// Saves all of etcd's data to a file. Returns the path.
     pub fn save(&self) -> String {
         let file = self.members[0].host.dir.join("snapshot").display().to_string();
         let _ = std::fs::remove_file(&file);
@@ -229,17 +229,17 @@ impl EtcdCluster {
         self.run_ctl(0, &self.urls.join(","), args)
     }
 
-    /// Runs etcdctl against all members; must succeed.
+    /// Runs etcdctl against all members. Must succeed.
     pub fn ctl(&self, args: &[&str]) -> String {
         self.try_ctl(args).unwrap()
     }
 
-    /// Runs etcdctl with this standard input; it must succeed.
+    /// Runs etcdctl with this standard input. Must succeed.
     pub fn fed(&self, args: &[&str], input: &str) {
         assert!(self.try_fed(args, input), "etcdctl {args:?} failed");
     }
 
-    /// The same; returns whether it succeeded.
+    /// As [`EtcdCluster::fed`], but returns whether etcdctl succeeded.
     pub fn try_fed(&self, args: &[&str], input: &str) -> bool {
         use std::io::Write as _;
         let endpoints = format!("--endpoints={}", self.urls.join(","));
@@ -265,7 +265,7 @@ impl EtcdCluster {
         wait::until("all members of etcd to answer", READY, || self.try_ctl(&["endpoint", "health"])).unwrap();
     }
 
-    /// The leader.
+    /// Index of the leader.
     pub fn leader(&self) -> usize {
         wait::until("a leader", READY, || {
             let led: Vec<usize> = (0..3)
@@ -297,7 +297,7 @@ impl Drop for EtcdCluster {
     }
 }
 
-/// Whether every thread of a process has a tracer: strace delays only the threads it traces.
+/// Whether every thread of a process has a tracer: strace delays only the threads that it traces.
 fn is_traced(pid: u32) -> bool {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return false };
     threads.flatten().all(|t| {

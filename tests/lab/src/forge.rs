@@ -1,11 +1,11 @@
-//! Frames of one host in another one's name.
+//! Frames that a host sends in the name of another host.
 
 use super::lan::Host;
 use anyhow::{Context as _, Result};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
 
-/// A UDP datagram as an Ethernet frame to `to`, whoever it claims to come from.
+/// A UDP datagram as an Ethernet frame to `to`, with any source address.
 pub fn frame(to: [u8; 6], src: SocketAddr, dst: SocketAddr, payload: &str) -> Vec<u8> {
     let ip = |a: SocketAddr| match a.ip() {
         std::net::IpAddr::V4(ip) => ip.octets(),
@@ -26,7 +26,7 @@ pub fn send(host: &Host, frames: Vec<Vec<u8>>) -> Result<()> {
     host.enter(move || {
         let own = nix::ifaddrs::getifaddrs()?
             .find_map(|i| Some(*i.address.filter(|_| i.interface_name == "eth0")?.as_link_addr()?));
-        let link = own.context("the stranger has no link address")?;
+        let link = own.context("the sending host has no link address")?;
         let socket = socket2::Socket::new(socket2::Domain::PACKET, socket2::Type::RAW, None)?;
         for frame in frames {
             nix::sys::socket::sendto(socket.as_raw_fd(), &frame, &link, nix::sys::socket::MsgFlags::empty())?;

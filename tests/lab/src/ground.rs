@@ -1,5 +1,4 @@
-//! The ground of a recovery test: two servers of one kind behind the VIP, an agent beside each, etcd, and calls to
-//! lose.
+//! The setting of a recovery test: two servers of one kind behind the VIP, an agent beside each, etcd, and calls.
 
 use super::agent::{Agent, INSTANCE, Setup, built_program, wait_armed};
 use super::calls::{Calls, is_reinvited};
@@ -11,40 +10,40 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
-/// Longest waits; a takeover by the slow path (a lease that runs out) is within them.
+/// Longest waits. They include a takeover over the slow path, in which a lease expires.
 const READY: Duration = Duration::from_secs(60);
-/// Long enough that a busy machine is not taken for a dead master.
+/// Long enough that a stall of a busy machine does not look like a dead master.
 const HEARTBEAT: Duration = Duration::from_millis(200);
 
-/// No change for so long means that all changes are written.
+/// Without a change for so long, all changes are written.
 const STILL: Duration = Duration::from_millis(300);
 
 /// Everything that a test needs, ready for calls. `S` is the server.
 pub struct Ground<S> {
-    // In the order of dropping: what runs on the LAN before the LAN.
-    /// One on each host, a first.
+    // The order of the fields is the order of dropping: first what runs on the LAN, then the LAN.
+    /// An agent on each host, a first.
     pub agents: Vec<Agent>,
-    /// One on each host, in the same order.
+    /// A server on each host, in the order of `agents`.
     pub servers: Vec<S>,
     /// The members of etcd.
     pub etcd: Etcd,
-    /// Phones and servers run on it.
+    /// Runtime of the phones and servers.
     pub rt: Runtime,
     /// The hosts.
     pub lan: Lan,
-    /// Places of the master and of its successor in `agents` and `servers`.
+    /// Indices of the master and of its successor in `agents` and `servers`.
     pub master: usize,
     /// See `master`.
     pub successor: usize,
 }
 
 impl<S> Ground<S> {
-    /// Builds it. `start` starts a server on a host, and says where its process id is written.
+    /// `start` starts a server on a host, and returns the server's pid file.
     pub fn new(start: impl Fn(&Lan, &Host, &Runtime) -> Result<(S, PathBuf)>) -> Result<Self> {
         Self::with("", start)
     }
 
-    /// The same with more lines at the end of the agents' configuration, which is within `[instance.sip]`.
+    /// As [`Self::new`], with `more` at the end of the agents' configuration, inside `[instance.sip]`.
     pub fn with(more: &str, start: impl Fn(&Lan, &Host, &Runtime) -> Result<(S, PathBuf)>) -> Result<Self> {
         let lan = Lan::new()?;
         let rt = Runtime::new()?;
@@ -69,8 +68,8 @@ impl<S> Ground<S> {
         Ok(Self { agents, servers, etcd, rt, lan, master, successor })
     }
 
-    /// Waits until `n` calls are in etcd, the successor knows them, and their last changes are written: nothing in etcd
-    /// has changed for ten times the 20 ms in which an agent collects changes, and more.
+    /// Waits until `n` calls are in etcd, the successor knows all of them, and their last changes are written: an agent
+    /// collects changes for 20 ms, so no change in etcd for more than ten times as long means that none is under way.
     pub fn wait_stored(&self, n: usize) -> Result<()> {
         wait::until("the calls to be stored", READY, || {
             let known =
@@ -81,21 +80,22 @@ impl<S> Ground<S> {
         wait::until("the calls' last changes to be written", READY, || {
             let args = ["get", "--prefix", "/keepcall/test/instances/", "-w", "fields"];
             let text = self.etcd.ctl(&self.lan, &args).map_err(|e| format!("{e:#}"))?;
-            // The header names the member that answered and its term.
+            // The header names the member that answered and its term, which change without a write.
             let keys: String = text.lines().filter(|l| l.contains("ModRevision")).collect();
             if keys != seen.0 {
                 seen = (keys, Instant::now());
             }
-            if seen.1.elapsed() >= STILL { Ok(()) } else { Err("they still change".into()) }
+            if seen.1.elapsed() >= STILL { Ok(()) } else { Err("the calls still change".into()) }
         })
     }
 
-    /// Cuts the master off and waits until the other node has the VIP; when the cut was, in wall-clock microseconds.
+    /// Cuts the master off and waits until the other node has the VIP. Returns the time of the cut, in wall-clock
+    /// microseconds.
     pub fn cut_power(&mut self) -> Result<u64> {
         self.cut_power_and(|| Ok(()))
     }
 
-    /// The same, with something that is done in the silence.
+    /// As [`Self::cut_power`], with `act` during the silence.
     pub fn cut_power_and(&mut self, act: impl FnOnce() -> Result<()>) -> Result<u64> {
         let at = unix_us();
         self.lan.cut(&self.agents[self.master].node)?;
@@ -104,7 +104,7 @@ impl<S> Ground<S> {
         Ok(at)
     }
 
-    /// Plugs the host in again that was cut off, and waits until it is armed to take over.
+    /// Reconnects the host that was cut off, and waits until its agent is armed to take over.
     pub fn heal(&mut self) -> Result<()> {
         self.lan.heal(&self.agents[self.successor].node)?;
         (self.master, self.successor) = wait_armed(&mut self.agents)?;
@@ -112,7 +112,7 @@ impl<S> Ground<S> {
     }
 
     fn wait_taken(&mut self) -> Result<()> {
-        wait::every(Duration::from_millis(200), "the other node to be master", READY, || {
+        wait::every(Duration::from_millis(200), "the other node to become master", READY, || {
             let s = self.agents[self.successor].instance().map_err(|e| format!("{e:#}"))?;
             if s["role"] == "master" { Ok(()) } else { Err(s.to_string()) }
         })?;
@@ -120,7 +120,7 @@ impl<S> Ground<S> {
         Ok(())
     }
 
-    /// Waits until each party of each call has had a re-INVITE since `at` and the ACK of its 200.
+    /// Waits until each party of each call has answered a re-INVITE since `at` with 200, and got the ACK.
     pub fn wait_reinvited(&self, calls: &Calls, at: u64, limit: Duration) -> Result<()> {
         let n = calls.wait_for(limit, |c| is_reinvited(c, at));
         if n == calls.pairs.len() {
@@ -136,7 +136,7 @@ impl<S> Ground<S> {
         ))
     }
 
-    /// The outcomes that the master's history has for its takeover, once all calls have one.
+    /// The outcomes in the master's history of its takeover, once every call has one.
     pub fn outcomes(&self, total: u64, limit: Duration) -> Result<serde_json::Value> {
         wait::every(Duration::from_millis(200), "every call to have an outcome", limit, || {
             let history = self.agents[self.master].history().map_err(|e| format!("{e:#}"))?;
@@ -149,7 +149,7 @@ impl<S> Ground<S> {
         })
     }
 
-    /// Runs the test proper; on failure the logs of all hosts are kept, and their place is printed.
+    /// Runs the test. After a failure, keeps the logs of all hosts and prints where.
     pub fn run(mut self, name: &str, test: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         let result = test(&mut self);
         if result.is_err() {

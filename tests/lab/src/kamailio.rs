@@ -1,5 +1,5 @@
-//! A real Kamailio on a host of the lab: a proxy on the VIP that stays in the path by Record-Route and leaves media
-//! alone.
+//! A real Kamailio on a host of the lab: a proxy on the VIP that stays in the path by Record-Route and does not touch
+//! media.
 
 use super::lan::{Host, Lan, VIP4};
 use super::proc::Proc;
@@ -12,13 +12,13 @@ const READY: Duration = Duration::from_secs(60);
 
 /// A running Kamailio.
 pub struct Kamailio {
-    /// Its process.
+    /// Process of Kamailio.
     pub proc: Proc,
 }
 
 impl Kamailio {
-    /// Starts it and waits until it has its sockets; with it, where it writes its process id. `more` goes to the global
-    /// part of its configuration.
+    /// Starts Kamailio and waits until its sockets are open. Returns the pid file too. `more` goes into the global part
+    /// of the configuration.
     pub fn start(lan: &Lan, host: &Host, more: &str) -> Result<(Self, PathBuf)> {
         host.sysctl("net/ipv4/ip_nonlocal_bind", "1")?;
         let dir = host.dir.join("kamailio");
@@ -43,7 +43,7 @@ impl Kamailio {
         let mut proc = host.spawn("kamailio", &argv)?;
         wait::until("Kamailio to listen", READY, || {
             if let Ok(Some(status)) = proc.ended() {
-                return Err(format!("it ended with {status}: {}", proc.tail()));
+                return Err(format!("Kamailio ended with {status}: {}", proc.tail()));
             }
             let open = host.exec(&["ss", "-Hlun", "sport", "=", ":5060"]).map_err(|e| format!("{e:#}"))?;
             if open.lines().count() >= 2 && pidfile.exists() { Ok(()) } else { Err(format!("{open}\n{}", proc.tail())) }
@@ -52,7 +52,7 @@ impl Kamailio {
     }
 }
 
-/// As in the handbooks of Kamailio: sequential requests by `loose_route`, each dialog's first INVITE with Record-Route.
+/// As in the handbooks of Kamailio: `loose_route` for requests within a dialog, Record-Route for the first INVITE.
 fn text(lan: &Lan, more: &str) -> Result<String> {
     let (p1, p2) = (lan.host("p1")?.ip4, lan.host("p2")?.ip4);
     Ok(format!(

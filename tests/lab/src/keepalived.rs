@@ -1,4 +1,4 @@
-//! keepalived on a host of the lab, as the measure for the benchmark.
+//! keepalived on a host of the lab, for comparison in the benchmark.
 
 use super::lan::{Host, VIP4, VIP6};
 use super::proc::Proc;
@@ -8,19 +8,19 @@ use std::time::Duration;
 
 /// A running keepalived with one VRRPv3 instance.
 pub struct Keepalived {
-    /// Its process.
+    /// Process of keepalived.
     pub proc: Proc,
-    /// Its content (0 or 1) times the weight of -50 is added to the priority.
+    /// Content 0 or 1, times the weight of -50, is added to the priority.
     track_file: PathBuf,
 }
 
 impl Keepalived {
-    /// Starts it as one of two equals (state BACKUP, priority 100): neither preempts the other, and a lower priority
-    /// hands over.
+    /// Starts keepalived as one of two equals (state BACKUP, priority 100): neither preempts the other, and a lower
+    /// priority hands over.
     ///
-    /// `server`: a process without which it gives the VIP up. It asks by a script, once a second, which is the shortest
-    /// interval that it takes. Its other way, `vrrp_track_process`, needs the kernel's process events, which it does
-    /// not get in a namespace ("Failed to set/clear process event listen").
+    /// `server` is a process without which keepalived gives the VIP up. A script checks for the process once a second,
+    /// the shortest interval that keepalived takes. The alternative `vrrp_track_process` needs the kernel's process
+    /// events, which keepalived does not get in a namespace ("Failed to set/clear process event listen").
     pub fn start(host: &Host, advert: Duration, server: Option<u32>) -> Result<Self> {
         let dir = host.dir.join("keepalived");
         std::fs::create_dir_all(&dir)?;
@@ -35,7 +35,7 @@ impl Keepalived {
                 "  track_script {\n    server\n  }\n",
             )
         });
-        // Defaults where nothing is said: multicast, 5 gratuitous ARPs at once and 5 more 5 s later.
+        // Everything else is keepalived's default: multicast, 5 gratuitous ARPs at once and 5 more after 5 s.
         let text = format!(
             "global_defs {{\n  router_id {name}\n  vrrp_version 3\n  script_user root\n  enable_script_security\n}}\n{script}\
              vrrp_track_file lower {{\n  file \"{d}/lower\"\n  weight -50\n  init_file 0 overwrite\n}}\n\
@@ -64,7 +64,7 @@ impl Keepalived {
         Ok(Self { proc: host.spawn("keepalived", &argv)?, track_file })
     }
 
-    /// The planned way to hand over: the priority falls below the other's, which then preempts.
+    /// The planned way to hand over: this priority falls below the other one, and the other node preempts.
     pub fn lower_priority(&self) -> Result<()> {
         Ok(std::fs::write(&self.track_file, "1\n")?)
     }

@@ -1,5 +1,5 @@
-//! Hosts made of network namespaces, joined by a bridge that lives in a namespace of its own: nothing of it is seen
-//! from, or touches, the machine's own network.
+//! Hosts made of network namespaces. The bridge between them is in a namespace of its own, so that the machine's own
+//! network neither sees nor feels the lab.
 
 use super::proc::Proc;
 use anyhow::{Context, Result, anyhow, bail};
@@ -12,9 +12,9 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// Begins the name of each namespace; the process id of the program that made it follows.
+/// Prefix of the name of each namespace. The pid of the program that made the namespace follows.
 const PREFIX: &str = "kclab";
-/// Where iproute2 keeps its named namespaces.
+/// Directory of iproute2's named namespaces.
 const NETNS: &str = "/run/netns";
 /// The hosts of every LAN, each with the last number of its addresses (10.44.0.N and fd44::N).
 const HOSTS: [(&str, u8); 9] =
@@ -25,34 +25,34 @@ pub const VIP4: Ipv4Addr = Ipv4Addr::new(10, 44, 0, 100);
 /// The virtual IPv6 address of the lab.
 pub const VIP6: Ipv6Addr = Ipv6Addr::new(0xfd44, 0, 0, 0, 0, 0, 0, 0x100);
 
-/// A LAN with its hosts and a directory for their files; all of it goes when this is dropped.
+/// A LAN with its hosts and a directory for their files. Dropping it removes everything.
 pub struct Lan {
     prefix: String,
     dir: PathBuf,
     hosts: Vec<Host>,
 }
 
-/// One host.
+/// A host of the LAN.
 #[derive(Clone, Debug)]
 pub struct Host {
-    /// Its name in the lab.
+    /// Name in the lab.
     pub name: String,
-    /// Its namespace.
+    /// Name of the namespace.
     pub netns: String,
-    /// Its own IPv4 address.
+    /// The host's own IPv4 address.
     pub ip4: Ipv4Addr,
-    /// Its own IPv6 address.
+    /// The host's own IPv6 address.
     pub ip6: Ipv6Addr,
-    /// Its files; on a tmpfs where there is one.
+    /// Directory of the host's files, on a tmpfs if possible.
     pub dir: PathBuf,
 }
 
 impl Lan {
-    /// Makes the LAN; needs root and iproute2. Leftovers of runs that died are removed first.
+    /// Makes the LAN, after removing leftovers of programs that died. Needs root and iproute2.
     pub fn new() -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         if !nix::unistd::geteuid().is_root() {
-            bail!("the lab makes network namespaces, which needs root: run it with sudo");
+            bail!("the lab makes network namespaces, which needs root: run this program with sudo");
         }
         remove_leftovers();
         clean_up_on_signals();
@@ -60,7 +60,7 @@ impl Lan {
         let dir = base_dir().join(&prefix);
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let hosts = HOSTS.iter().map(|&(name, n)| Host::new(name, n, &prefix, &dir)).collect();
-        // From here on the Drop takes down whatever there is of it.
+        // From here on, dropping removes whatever exists.
         let lan = Self { prefix, dir, hosts };
         lan.build()?;
         Ok(lan)
@@ -69,7 +69,7 @@ impl Lan {
     fn build(&self) -> Result<()> {
         let bridge = self.bridge();
         ip(&["netns", "add", &bridge])?;
-        // Without snooping the bridge floods multicast, as VRRP needs it where no router answers for IGMP.
+        // Without snooping the bridge floods multicast. VRRP needs this, because no router here answers for IGMP.
         batch(
             &bridge,
             "link set lo up\nlink add br0 type bridge stp_state 0 mcast_snooping 0 forward_delay 0\nlink set br0 up\n",
@@ -77,7 +77,7 @@ impl Lan {
         for h in &self.hosts {
             std::fs::create_dir_all(&h.dir)?;
             ip(&["netns", "add", &h.netns])?;
-            // Duplicate detection would keep each IPv6 address unusable for a second or more.
+            // Duplicate address detection would keep each IPv6 address unusable for a second or more.
             h.sysctl("net/ipv6/conf/all/accept_dad", "0")?;
             h.sysctl("net/ipv6/conf/default/accept_dad", "0")?;
             h.sysctl("net/ipv6/conf/default/dad_transmits", "0")?;
@@ -105,24 +105,25 @@ impl Lan {
         self.hosts.iter().find(|h| h.name == name).ok_or_else(|| anyhow!("the lab has no host {name}"))
     }
 
-    /// Cuts a host off: its port on the bridge goes down, the host sees its carrier go. What runs on it lives on.
+    /// Cuts a host off: the host's port on the bridge goes down, and the host loses its carrier. What runs on the host
+    /// lives on.
     pub fn cut(&self, host: &str) -> Result<()> {
         ip(&["-n", &self.bridge(), "link", "set", &port(host), "down"])
     }
 
-    /// Plugs a host in again.
+    /// Reconnects a host.
     pub fn heal(&self, host: &str) -> Result<()> {
         ip(&["-n", &self.bridge(), "link", "set", &port(host), "up"])
     }
 
-    /// Loses this part (in percent) of what goes from some hosts to others; an empty list is every host. Each loss has
-    /// a name (letters and digits), by which it ends.
+    /// Drops a part (in percent) of the packets from some hosts to others; an empty list means every host. The name of
+    /// the loss (letters and digits) ends it.
     pub fn lose(&self, name: &str, from: &[&str], to: &[&str], percent: u8) -> Result<()> {
         let ports = |key: &str, hosts: &[&str]| {
             let all: Vec<String> = hosts.iter().map(|h| format!("\"{}\"", port(h))).collect();
             if all.is_empty() { String::new() } else { format!("{key} {{ {} }} ", all.join(", ")) }
         };
-        // nft takes no comparison that is always true.
+        // nft refuses a comparison that is always true.
         let some = if percent < 100 { format!("numgen random mod 100 < {percent} ") } else { String::new() };
         let rules = format!(
             "table bridge faults {{ chain {name} {{ type filter hook forward priority 0; policy accept; {}{}{some}drop; }}; }}",
@@ -138,12 +139,12 @@ impl Lan {
         run(Command::new("ip").args(["netns", "exec", &self.bridge(), "nft", &rules])).map(drop)
     }
 
-    /// The directory that goes with the LAN.
+    /// Directory of the LAN's files.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Copies logs, configurations and captures of all hosts to `to`, for a look after the end.
+    /// Copies logs, configurations and captures of all hosts to `to`.
     pub fn keep_logs(&self, to: &Path) -> Result<()> {
         for h in &self.hosts {
             copy_texts(&h.dir, &to.join(&h.name))
@@ -169,7 +170,7 @@ impl Host {
             name: name.to_owned(),
             netns: format!("{prefix}-{name}"),
             ip4: Ipv4Addr::new(10, 44, 0, n),
-            // fd44::21 for 10.44.0.21: the same digits for the reader's eye.
+            // fd44::21 for 10.44.0.21: the same digits, for the reader's eye.
             ip6: Ipv6Addr::new(0xfd44, 0, 0, 0, 0, 0, 0, u16::from(n / 10) * 16 + u16::from(n % 10)),
             dir: dir.join(name),
         }
@@ -182,12 +183,13 @@ impl Host {
         c
     }
 
-    /// Runs a command to its end; its standard output. An exit code other than 0 is an error with both outputs in it.
+    /// Runs a command to its end. Returns standard output. An exit code other than 0 is an error that contains both
+    /// outputs.
     pub fn exec(&self, argv: &[&str]) -> Result<String> {
         run(&mut self.command(argv)).with_context(|| format!("on host {}", self.name))
     }
 
-    /// Starts a program; its output goes to `<log>.log` in the host's directory.
+    /// Starts a program whose output goes to `<log>.log` in the host's directory.
     pub fn spawn(&self, log: &str, argv: &[&str]) -> Result<Proc> {
         let path = self.dir.join(format!("{log}.log"));
         let out = File::options().create(true).append(true).open(&path)?;
@@ -200,10 +202,11 @@ impl Host {
         Ok(Proc::new(child, path))
     }
 
-    /// Calls `f` in this host's namespace. Sockets that it makes stay there, whichever thread uses them later.
+    /// Runs `f` in the host's namespace. Sockets that `f` opens stay in the namespace, whichever thread uses them
+    /// later.
     pub fn enter<T: Send + 'static>(&self, f: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
         let path = Path::new(NETNS).join(&self.netns);
-        // A thread of its own: the change of namespace ends with it.
+        // A thread of its own, because a change of namespace lasts as long as the thread.
         let thread = std::thread::spawn(move || {
             let ns = File::open(&path).with_context(|| format!("no namespace {}", path.display()))?;
             setns(&ns, CloneFlags::CLONE_NEWNET).context("cannot enter the namespace")?;
@@ -212,7 +215,7 @@ impl Host {
         thread.join().map_err(|_| anyhow!("a thread in the namespace of {} panicked", self.name))?
     }
 
-    /// Writes a value below /proc/sys as this host sees it.
+    /// Writes a value below /proc/sys of the host.
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
         let path = Path::new("/proc/sys").join(key);
         let value = value.to_owned();
@@ -231,7 +234,8 @@ impl Host {
         ip(&["-n", &self.netns, "addr", "del", &cidr, "dev", "eth0"])
     }
 
-    /// Gives this host a fixed entry for another one, so that it need not ask for its hardware address.
+    /// Gives this host a fixed neighbour entry for another host, so that this host need not ask for the hardware
+    /// address.
     pub fn know(&self, other: &Self, mac: [u8; 6]) -> Result<()> {
         let lladdr = mac.map(|b| format!("{b:02x}")).join(":");
         for address in [IpAddr::from(other.ip4), IpAddr::from(other.ip6)] {
@@ -259,7 +263,7 @@ impl Host {
         Ok(all.contains(&format!(" {address}/")))
     }
 
-    /// The hardware address of its LAN interface.
+    /// The hardware address of the host's LAN interface.
     pub fn mac(&self) -> Result<[u8; 6]> {
         let text = self.exec(&["cat", "/sys/class/net/eth0/address"])?;
         let parts: Result<Vec<u8>, _> = text.trim().split(':').map(|p| u8::from_str_radix(p, 16)).collect();
@@ -271,7 +275,7 @@ fn port(host: &str) -> String {
     format!("v-{host}")
 }
 
-/// A tmpfs if there is one: three etcd members that each wait for a disk would measure the disk.
+/// A tmpfs if there is one: otherwise three etcd members that wait for one disk would measure the disk.
 fn base_dir() -> PathBuf {
     let shm = Path::new("/dev/shm");
     if shm.is_dir() { shm.to_owned() } else { PathBuf::from("/run") }
@@ -325,13 +329,13 @@ fn namespaces() -> Vec<String> {
     dir.flatten().filter_map(|e| e.file_name().into_string().ok()).collect()
 }
 
-/// Ends what runs in the namespaces of this prefix, and removes them and their files.
+/// Ends all processes in the namespaces of this prefix, and removes the namespaces and their files.
 fn tear_down(prefix: &str) {
     let begins = format!("{prefix}-");
     for ns in namespaces().into_iter().filter(|n| n.starts_with(&begins)) {
         let pids = run(Command::new("ip").args(["netns", "pids", &ns])).unwrap_or_default();
         for pid in pids.split_whitespace().filter_map(|p| p.parse().ok()) {
-            // This program has threads there only for moments, and its id must not be hit by accident.
+            // This program has threads in these namespaces only for moments, and must not kill itself.
             if pid != i32::try_from(std::process::id()).unwrap_or(0) {
                 let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
             }
@@ -343,7 +347,7 @@ fn tear_down(prefix: &str) {
     let _ = std::fs::remove_dir_all(base_dir().join(prefix));
 }
 
-/// Removes LANs whose program has died without its clean-up (a SIGKILL).
+/// Removes LANs whose program died without cleaning up (SIGKILL).
 fn remove_leftovers() {
     let dirs =
         std::fs::read_dir(base_dir()).into_iter().flatten().flatten().filter_map(|e| e.file_name().into_string().ok());
@@ -356,7 +360,7 @@ fn remove_leftovers() {
     }
 }
 
-/// Takes down every LAN of this program.
+/// Removes every LAN of this program.
 fn tear_down_all() {
     let mine = format!("{PREFIX}-{}-", std::process::id());
     for ns in namespaces().into_iter().filter(|n| n.ends_with("-lan") && n.starts_with(&mine)) {
@@ -364,18 +368,17 @@ fn tear_down_all() {
     }
 }
 
-/// Ends this program, and every LAN of it, if it is still there after `limit`: whatever waits without an end by mistake
-/// must not leave a lab behind.
+/// Ends this program and removes its LANs after `limit`, so that a wait without end leaves no lab behind.
 pub fn end_after(limit: Duration) {
     std::thread::spawn(move || {
         std::thread::sleep(limit);
-        eprintln!("still not done after {limit:?}; taking the lab down");
+        eprintln!("not done after {limit:?}; removing the lab");
         tear_down_all();
         std::process::exit(3);
     });
 }
 
-/// On SIGINT and SIGTERM every LAN of this program is taken down before it ends.
+/// Removes every LAN of this program on SIGINT and SIGTERM before the end.
 fn clean_up_on_signals() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -388,7 +391,7 @@ fn clean_up_on_signals() {
                     return;
                 };
                 tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
-                eprintln!("stopped by a signal; taking the lab down");
+                eprintln!("stopped by a signal; removing the lab");
                 tear_down_all();
                 std::process::exit(130);
             });

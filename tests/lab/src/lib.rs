@@ -1,6 +1,6 @@
-//! The lab: hosts made of network namespaces on one bridge, with the real parts that keepcall works among.
+//! The lab: hosts made of network namespaces on one bridge, with the real programs around keepcall.
 //!
-//! keepcall's integration tests use this library; the program beside it makes the demo and the benchmark of it.
+//! keepcall's integration tests use this library. The program beside it is the demo and the benchmark.
 
 pub mod agent;
 pub mod asterisk;
@@ -27,7 +27,7 @@ pub mod sipp;
 pub mod wait;
 pub mod witness;
 
-/// Wall-clock microseconds since 1970: the scale of the agent's history, so that both fit one timeline.
+/// Wall-clock microseconds since 1970, as in the agent's history, so that both fit one timeline.
 pub fn unix_us() -> u64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)

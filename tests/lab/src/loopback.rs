@@ -10,16 +10,16 @@ use std::time::{Duration, Instant};
 /// Longest wait for anything: a machine may stall for seconds at a time.
 pub const LONG: Duration = Duration::from_secs(60);
 
-/// A network of the loopback, 127.x.y.0/24, reserved for this test while the value lives. A port that was free a moment
-/// ago may be taken by another program; on a reserved address every port stays free, even while a server is down.
+/// A network of the loopback, 127.x.y.0/24, reserved for this test while the value lives. Another program may take a
+/// port that was free a moment ago; on a reserved address every port stays free, even while a server is down.
 pub struct Net {
     prefix: String,
-    /// Shows other tests that the network is taken.
+    /// Holding this socket shows other tests that the network is taken.
     _claim: TcpListener,
 }
 
 impl Net {
-    /// Reserves one.
+    /// Reserves a network.
     pub fn claim() -> Self {
         loop {
             let random = RandomState::new().hash_one(0).to_le_bytes();
@@ -31,7 +31,7 @@ impl Net {
         }
     }
 
-    /// An address of it.
+    /// An address of the network.
     pub fn ip(&self, host: u8) -> String {
         format!("{}.{host}", self.prefix)
     }
@@ -40,16 +40,16 @@ impl Net {
 /// One etcd member.
 pub struct EtcdServer {
     child: Child,
-    /// For clients.
+    /// URL for clients.
     pub url: String,
-    /// Its data.
+    /// Directory of the data.
     pub dir: tempfile::TempDir,
-    /// Its addresses.
+    /// Network of the addresses.
     pub net: Net,
 }
 
 impl EtcdServer {
-    /// A running member, which answers.
+    /// Starts a member and waits until it answers.
     pub fn start() -> Self {
         let (net, dir) = (Net::claim(), tempfile::tempdir().unwrap());
         let child = Self::spawn(&net, &dir);
@@ -64,7 +64,7 @@ impl EtcdServer {
             .args(["--data-dir", dir.path().join("d").to_str().unwrap(), "--name", "t"])
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            // A slow disk must not decide the result.
+            // Otherwise a slow disk would decide the result.
             .args(["--initial-cluster", &format!("t={peer}"), "--unsafe-no-fsync"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -80,7 +80,7 @@ impl EtcdServer {
         }
     }
 
-    /// Kills it; its data stays.
+    /// Kills etcd. Its data stays.
     pub fn stop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -99,7 +99,7 @@ impl EtcdServer {
         c.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
     }
 
-    /// The same until it succeeds: for commands that may run twice.
+    /// Repeats [`EtcdServer::ctl`] until it succeeds, for commands that may run twice.
     pub fn must(&self, args: &[&str]) {
         let until = Instant::now() + LONG;
         while !self.ctl(args) {

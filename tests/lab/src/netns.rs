@@ -1,6 +1,6 @@
-//! Hosts made of network namespaces on one LAN (a bridge in its own namespace), for tests that need real packets.
+//! Hosts made of network namespaces on one LAN (a bridge in a namespace of its own), for tests that need real packets.
 //!
-//! Needs root. Dropping the [`Lan`] removes everything, also when a test panics.
+//! Needs root. Dropping the [`Lan`] removes everything, also after a panic.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set its hosts up has failed")]
 
@@ -39,8 +39,7 @@ impl Lan {
             lan.ip(name, &format!("addr add 10.77.0.{n}/24 dev eth0"));
             lan.ip(name, &format!("addr add fd77::{n}/64 dev eth0 nodad"));
         }
-        // Waits until the link-local addresses (there is no server or router to wait for) have passed duplicate address
-        // detection.
+        // The link-local addresses must pass duplicate address detection. No server or router announces the end of it.
         for name in names {
             until("an interface is ready", || {
                 !stdout(&lan.exec(name, "ip -6 addr show dev eth0 tentative")).contains("inet6")
@@ -61,7 +60,7 @@ impl Lan {
         self.ip(name, "link set lo up");
     }
 
-    /// Runs `ip` in a host; must succeed.
+    /// Runs `ip` in a host. Must succeed.
     pub fn ip(&self, host: &str, arguments: &str) -> String {
         run("ip", &format!("-n {} {arguments}", self.space(host)))
     }
@@ -72,7 +71,7 @@ impl Lan {
         Command::new("ip").args(all.split_whitespace()).output().unwrap()
     }
 
-    /// Starts a command in a host; it ends with the LAN at the latest.
+    /// Starts a command in a host. The command ends with the LAN at the latest.
     pub fn spawn(&self, host: &str, command: &str) -> Child {
         let all = format!("netns exec {} {command}", self.space(host));
         Command::new("ip").args(all.split_whitespace()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
@@ -123,7 +122,7 @@ impl Drop for Lan {
         for space in &self.hosts {
             // Processes first: a namespace lives as long as a process is in it.
             if let Ok(pids) = Command::new("ip").args(["netns", "pids", space]).output() {
-                // Not this process itself: a thread left behind by a panic may still be in the namespace.
+                // Spares this process: a thread that a panic left behind may still be in the namespace.
                 let own = std::process::id().to_string();
                 for pid in stdout(&pids).split_whitespace().filter(|pid| *pid != own) {
                     let _ = Command::new("kill").args(["-9", pid]).status();
@@ -139,11 +138,11 @@ pub fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Waits until `condition` holds; fails after a minute.
+/// Waits until `condition` holds. Fails after a minute.
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + LONG;
     while !condition() {
-        assert!(Instant::now() < end, "waited a minute in vain until {what}");
+        assert!(Instant::now() < end, "waited a minute until {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -170,7 +169,7 @@ pub fn uninterrupted<T>(mut f: impl FnMut() -> std::io::Result<T>) -> std::io::R
 pub fn receive(socket: &std::net::UdpSocket) -> (String, String) {
     let mut buffer = [0; 2048];
     let (length, from) =
-        uninterrupted(|| socket.recv_from(&mut buffer)).unwrap_or_else(|e| panic!("nothing came to {socket:?}: {e}"));
+        uninterrupted(|| socket.recv_from(&mut buffer)).unwrap_or_else(|e| panic!("{socket:?} received nothing: {e}"));
     (from.to_string(), String::from_utf8_lossy(&buffer[..length]).into_owned())
 }
 

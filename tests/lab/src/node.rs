@@ -1,4 +1,4 @@
-//! The agent and the command line as an operator has them: one host of the lab, a configuration, and their output.
+//! The agent and the command line as an operator uses them: one host of the lab, a configuration, and their output.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test without its agent has failed")]
 
@@ -16,30 +16,30 @@ use std::time::{Duration, Instant};
 pub const SOON: Duration = Duration::from_secs(60);
 const CLUSTER: &str = "test";
 
-/// A single etcd member on e1. Tests start it themselves, so that they can stop it and change its settings.
+/// A single etcd member on e1. Tests start the member themselves, so that they can stop it and change its settings.
 pub struct Member {
     host: Host,
     scheme: &'static str,
     more: Vec<String>,
     /// More arguments for etcdctl.
     pub client: Vec<String>,
-    /// Its process, while it runs.
+    /// Process, while the member runs.
     pub proc: Option<Proc>,
 }
 
 impl Member {
-    /// A member that is not running yet. `more` are etcd's arguments, `client` etcdctl's.
+    /// A member that does not run yet. `more` are etcd's arguments, `client` etcdctl's.
     pub fn new(lan: &Lan, scheme: &'static str, more: &[&str], client: &[&str]) -> Self {
         let own = |all: &[&str]| all.iter().map(|s| (*s).to_owned()).collect();
         Self { host: lan.host("e1").unwrap().clone(), scheme, more: own(more), client: own(client), proc: None }
     }
 
-    /// For clients.
+    /// URL for clients.
     pub fn url(&self) -> String {
         format!("{}://{}:2379", self.scheme, self.host.ip4)
     }
 
-    /// Starts it, and waits until it answers.
+    /// Starts the member and waits until it answers.
     pub fn start(&mut self) {
         let url = self.url();
         let data = self.host.dir.join("data");
@@ -57,7 +57,7 @@ impl Member {
         wait::until("etcd to answer", SOON, || self.try_ctl(&["endpoint", "health"])).unwrap();
     }
 
-    /// Runs etcdctl: its output, or what it complains about.
+    /// Runs etcdctl. Returns the output, or the complaint.
     pub fn try_ctl(&self, args: &[&str]) -> Result<String, String> {
         let endpoint = format!("--endpoints={}", self.url());
         let mut argv = vec!["env", "ETCDCTL_API=3", "etcdctl", "--command-timeout=3s", &endpoint];
@@ -66,7 +66,7 @@ impl Member {
         self.host.exec(&argv).map_err(|e| format!("{e:#}"))
     }
 
-    /// Runs etcdctl; must succeed.
+    /// Runs etcdctl. Must succeed.
     pub fn ctl(&self, args: &[&str]) -> String {
         self.try_ctl(args).unwrap()
     }
@@ -95,7 +95,7 @@ impl Member {
         assert!(child.wait().unwrap().success(), "etcdctl {args:?} failed");
     }
 
-    /// Its use of one core, over a second.
+    /// The member's use of one core, measured over a second.
     pub fn load(&self) -> f64 {
         load(self.proc.as_ref().unwrap().pid())
     }
@@ -114,11 +114,11 @@ pub fn keepcall() -> String {
 /// One agent's files on a host.
 #[derive(Clone)]
 pub struct Node {
-    /// Where it runs.
+    /// Host of the agent.
     pub host: Host,
     /// Its files.
     pub dir: PathBuf,
-    /// The text of its configuration file.
+    /// Text of the configuration file.
     pub config: String,
     /// The agent's program; another release where releases are mixed.
     pub program: String,
@@ -141,13 +141,13 @@ impl Node {
         node
     }
 
-    /// The same with calls.
+    /// Adds `[instance.sip]`, so that the agent follows calls.
     pub fn with_sip(mut self) -> Self {
         self.config.push_str("\n[instance.sip]\nports = [5060]\nmedia_ports = \"10000-20000\"\nrecovery_port = 5070\n");
         self
     }
 
-    /// The same with a check of the process from [`Node::server`].
+    /// Adds a check of the process from [`Node::server`].
     pub fn checked(mut self) -> Self {
         let pidfile = self.dir.join("server.pid");
         self.config.push_str(&format!(
@@ -157,21 +157,21 @@ impl Node {
         self
     }
 
-    /// Starts a process that stands in for a server.
+    /// A process that stands in for a server.
     pub fn server(&self) -> Proc {
         let server = self.host.spawn("server", &["sleep", "600"]).unwrap();
         std::fs::write(self.dir.join("server.pid"), server.pid().to_string()).unwrap();
         server
     }
 
-    /// The same with one part of the configuration changed.
+    /// Changes one part of the configuration.
     pub fn with(mut self, from: &str, to: &str) -> Self {
         assert!(self.config.contains(from), "{from} is not in {}", self.config);
         self.config = self.config.replace(from, to);
         self
     }
 
-    /// Replaces the cluster's key in its file.
+    /// Replaces the cluster's key in the key file.
     pub fn key(&self, bytes: &[u8]) {
         let path = self.dir.join("key");
         std::fs::write(&path, bytes).unwrap();
@@ -184,7 +184,7 @@ impl Node {
         path
     }
 
-    /// The socket of its command line.
+    /// Socket for the command line.
     pub fn socket(&self) -> PathBuf {
         self.dir.join("sock")
     }
@@ -222,7 +222,7 @@ impl Node {
         said(&self.host.command(&argv).output().unwrap())
     }
 
-    /// Whether its host has the virtual address.
+    /// Whether the host has the virtual address.
     pub fn has_vip(&self) -> bool {
         self.host.has_address(VIP4.into()).unwrap()
     }
@@ -238,17 +238,17 @@ pub fn said(output: &Output) -> (i32, String, String) {
 pub struct Agent {
     /// Its files.
     pub node: Node,
-    /// Its process.
+    /// Process of the agent.
     pub proc: Proc,
 }
 
 impl Agent {
-    /// Its whole log.
+    /// The agent's whole log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.proc.log).unwrap_or_default()
     }
 
-    /// Waits until its log contains this.
+    /// Waits until the log contains this text.
     pub fn says(&self, what: &str) {
         wait::until(&format!("the agent to say {what:?}"), SOON, || {
             let log = self.log();
@@ -257,7 +257,7 @@ impl Agent {
         .unwrap();
     }
 
-    /// What `keepcall status` says; an error is what it complains about.
+    /// JSON of `keepcall status`, or the complaint of the command.
     pub fn status(&self) -> Result<Value, String> {
         let (code, out, err) = self.node.run(&["status", "--json"]);
         if code != 0 {
@@ -266,7 +266,7 @@ impl Agent {
         serde_json::from_str(&out).map_err(|e| format!("{e}: {out}"))
     }
 
-    /// Waits until its status satisfies `good`.
+    /// Waits until the agent's status satisfies `good`.
     pub fn comes_to(&self, what: &str, good: impl Fn(&Value) -> bool) -> Value {
         wait::until(what, SOON, || {
             let status = self.status()?;
@@ -275,29 +275,30 @@ impl Agent {
         .unwrap()
     }
 
-    /// Waits until it is master and has the address, which arrives a moment later.
+    /// Waits until the agent is master and has the address, which arrives a moment later.
     pub fn is_master(&self) -> Value {
         self.comes_to("this node to be master", |s| s["instances"][0]["role"] == "master" && self.node.has_vip())
     }
 
-    /// Waits until it is master, has the address, and has this successor.
+    /// Waits until the agent is master, has the address, and has armed this successor.
     pub fn is_armed(&self, successor: &str) -> Value {
         self.comes_to("this node to be master with a successor", |s| {
             s["instances"][0]["role"] == "master" && s["instances"][0]["successor"] == successor && self.node.has_vip()
         })
     }
 
-    /// Waits for its end; returns its exit code, or -1 after a signal.
+    /// Waits for the agent's end. Returns the exit code, or -1 after a signal.
     pub fn ends(&mut self) -> i32 {
         let status = wait::until("the agent to end", SOON, || match self.proc.ended() {
             Ok(Some(status)) => Ok(status),
-            Ok(None) => Err("it runs".to_owned()),
+            Ok(None) => Err("the agent still runs".to_owned()),
             Err(e) => Err(e.to_string()),
         });
         status.unwrap_or_else(|e| panic!("{e:#}\n{}", self.log())).code().unwrap_or(-1)
     }
 
-    /// Stops it with SIGTERM, and returns how long that took. It must exit with 0 and without a panic.
+    /// Stops the agent with SIGTERM, and returns the time that this took. The agent must exit with 0 and without a
+    /// panic.
     pub fn stops(mut self) -> Duration {
         let since = Instant::now();
         self.proc.signal(nix::sys::signal::Signal::SIGTERM).unwrap();
@@ -307,22 +308,22 @@ impl Agent {
         since.elapsed()
     }
 
-    /// Whether it still runs.
+    /// Whether the agent still runs.
     pub fn is_alive(&mut self) -> bool {
         matches!(self.proc.ended(), Ok(None))
     }
 
-    /// Fails if it spins: an idle debug build needs a few percent of a core.
+    /// Fails if the agent spins: an idle debug build needs a few percent of a core.
     pub fn is_calm(&self) {
         let load = load(self.proc.pid());
-        assert!(load < 0.35, "it uses {load:.2} of a core\n{}", self.proc.tail());
+        assert!(load < 0.35, "the agent uses {load:.2} of a core\n{}", self.proc.tail());
     }
 }
 
 /// A process's use of one core, over a second.
 fn load(pid: u32) -> f64 {
     let (before, since) = (cpu(pid), Instant::now());
-    // This sleep is the measuring interval; it waits for nothing.
+    // This sleep is the measuring interval, not a wait for an event.
     std::thread::sleep(Duration::from_secs(1));
     (cpu(pid) - before) / since.elapsed().as_secs_f64()
 }
@@ -330,7 +331,7 @@ fn load(pid: u32) -> f64 {
 /// Processor time of a process, in seconds.
 fn cpu(pid: u32) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    // The name in parentheses may hold anything; utime and stime are the 12th and 13th fields after it.
+    // The name in parentheses may contain anything; utime and stime are the 12th and 13th fields after it.
     let fields: Vec<&str> = text.rsplit(')').next().unwrap().split_whitespace().collect();
     let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
     // USER_HZ is 100 on every Linux that this runs on.

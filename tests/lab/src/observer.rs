@@ -1,4 +1,4 @@
-//! A host on the LAN that asks the VIP for an echo each millisecond, and writes down who answered when.
+//! A host on the LAN that sends the VIP an echo request each millisecond, and records which host answered when.
 
 use super::lan::Host;
 use super::unix_us;
@@ -15,34 +15,34 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Time between two questions.
+/// Time between two echo requests.
 const PERIOD: Duration = Duration::from_millis(1);
 const PERIOD_US: u64 = 1000;
-/// The observer's mark on its echo requests.
+/// Mark of the observer's echo requests.
 const ID: u16 = 0x6b63;
 
-/// One answer.
+/// An answer to an echo request.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer {
-    /// When it came, in wall-clock microseconds.
+    /// Time of arrival, in wall-clock microseconds.
     pub at: u64,
-    /// The hardware address that it came from.
+    /// Hardware address of the sender.
     pub mac: [u8; 6],
 }
 
 /// The silence around an event.
 #[derive(Clone, Copy, Debug)]
 pub struct Gap {
-    /// The last answer before it and the first after it, in wall-clock microseconds.
+    /// The last answer before the silence and the first after it, in wall-clock microseconds.
     pub from: u64,
-    /// See `from`.
+    /// Time of the first answer after the silence.
     pub to: u64,
-    /// Who answered first afterwards.
+    /// The host of the first answer after the silence.
     pub mac: [u8; 6],
 }
 
 impl Gap {
-    /// Its length.
+    /// Length of the silence.
     pub fn millis(&self) -> f64 {
         us_to_ms(self.to - self.from)
     }
@@ -53,22 +53,22 @@ pub fn us_to_ms(us: u64) -> f64 {
     Duration::from_micros(us).as_secs_f64() * 1000.0
 }
 
-/// Asks until it is dropped.
+/// Sends echo requests until dropped.
 pub struct Observer {
     stop: Arc<AtomicBool>,
-    /// When each question left, in wall-clock microseconds.
+    /// When each echo request left, in wall-clock microseconds.
     asked: Arc<Mutex<Vec<u64>>>,
     answers: Arc<Mutex<Vec<Answer>>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Observer {
-    /// Begins to ask `vip` from `host`.
+    /// Starts to send echo requests to `vip` from `host`.
     pub fn start(host: &Host, vip: Ipv4Addr) -> Result<Self> {
         let (ask, hear) = host.enter(|| {
             let ask =
                 Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).context("raw socket of the observer")?;
-            // Nothing reads there; the answers are read with their hardware address below.
+            // Nobody reads from this socket. The packet socket below reads the answers with their hardware addresses.
             ask.set_recv_buffer_size(1)?;
             let hear = socket(AddressFamily::Packet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)
                 .context("packet socket of the observer")?;
@@ -96,16 +96,16 @@ impl Observer {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner).last().is_some_and(|a| a.at + 50_000 > unix_us())
     }
 
-    /// The longest silence that begins at or after `event` (less a period, for the answer that was under way) and is
-    /// over.
+    /// The longest finished silence that begins at or after `event` (less one period, for the answer that was under
+    /// way).
     ///
-    /// Where the observer did not ask, nobody kept silent: on a busy machine it has to wait for its turn, now and then
-    /// for tens of milliseconds. So a silence is at most as long as the questions in it last.
+    /// While the observer sends nothing, nobody is silent: on a busy machine the observer has to wait for its turn, now
+    /// and then for tens of milliseconds. So a silence is at most as long as its echo requests last.
     pub fn gap_after(&self, event: u64) -> Result<Gap> {
         self.gap_between(event, u64::MAX)
     }
 
-    /// The same, of silences that end by `until`.
+    /// As [`Self::gap_after`], of silences that end by `until`.
     pub fn gap_between(&self, event: u64, until: u64) -> Result<Gap> {
         let all = self.answers();
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -118,10 +118,10 @@ impl Observer {
                 Gap { from: w[0].at.max(w[1].at.saturating_sub(longest)), to: w[1].at, mac: w[1].mac }
             })
             .max_by_key(|g| g.to - g.from)
-            .ok_or_else(|| anyhow!("the VIP did not answer the observer any more"))
+            .ok_or_else(|| anyhow!("the VIP no longer answered the observer"))
     }
 
-    /// The silence between the last answer of the host that answered at `event` and the first answer of another.
+    /// The silence between the last answer of the host that answered at `event` and the first answer of another host.
     pub fn gap_at_change(&self, event: u64) -> Result<Gap> {
         let all = self.answers();
         let old = all.iter().rev().find(|a| a.at <= event).map(|a| a.mac);
@@ -130,14 +130,14 @@ impl Observer {
         Ok(Gap { from: all[next - 1].at, to: all[next].at, mac: all[next].mac })
     }
 
-    /// Who answered, one after the other; a host is in it again if the VIP came back to it.
+    /// The hosts that answered, in order. A host is listed again if the VIP returned to it.
     pub fn owners(&self) -> Vec<[u8; 6]> {
         let mut owners: Vec<[u8; 6]> = self.answers().iter().map(|a| a.mac).collect();
         owners.dedup();
         owners
     }
 
-    /// Answers from two hosts in turn, after the first change: what must never be. Counts returns to an earlier owner.
+    /// Returns of the VIP to an earlier host after the first change, which must never happen.
     pub fn returns(&self) -> usize {
         let owners = self.owners();
         owners.iter().enumerate().filter(|(i, mac)| owners[..*i].contains(mac)).count()
@@ -153,10 +153,10 @@ impl Drop for Observer {
     }
 }
 
-/// Puts the calling thread before all ordinary ones: a client that waits for its turn would count that as silence.
+/// Gives the calling thread priority over all ordinary ones: a wait for the processor would count as silence.
 pub(super) fn come_first() {
     let tid = nix::unistd::gettid().to_string();
-    // Without the privilege it measures as well as it can.
+    // Without the privilege, the observer measures as well as it can.
     let _ = std::process::Command::new("chrt").args(["--fifo", "--pid", "10", &tid]).output();
 }
 
@@ -171,7 +171,7 @@ fn ask_each_period(socket: &Socket, vip: Ipv4Addr, stop: &AtomicBool, asked: &Mu
         let sum = checksum(&p);
         p[2..4].copy_from_slice(&sum.to_be_bytes());
         asked.lock().unwrap_or_else(PoisonError::into_inner).push(unix_us());
-        // No neighbour at this moment is what is being measured.
+        // A missing neighbour at this moment is what the observer measures.
         let _ = socket.send_to(&p, &to);
         sequence = sequence.wrapping_add(1);
         next += PERIOD;
@@ -189,11 +189,11 @@ fn hear_answers(socket: &OwnedFd, vip: Ipv4Addr, stop: &AtomicBool, answers: &Mu
     come_first();
     let mut buf = [0; 256];
     while !stop.load(Ordering::Relaxed) {
-        // A time-out is the chance to look at `stop`.
+        // The time-out lets the thread check `stop`.
         let Ok((n, from)) = recvfrom::<LinkAddr>(socket.as_raw_fd(), &mut buf) else { continue };
         let now = unix_us();
         let p = &buf[..n];
-        // IPv4 without options, ICMP echo reply, from the VIP, with the own mark.
+        // IPv4 without options, ICMP echo reply, from the VIP, with the observer's mark.
         let ours = n >= 28
             && p[0] == 0x45
             && p[9] == 1

@@ -1,4 +1,4 @@
-//! A program that runs on a host of the lab.
+//! A program on a host of the lab.
 
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
@@ -7,20 +7,20 @@ use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
-/// A running program; killed when dropped.
+/// A running program. Dropping it kills the program.
 pub struct Proc {
     child: Child,
-    /// Where its output goes.
+    /// File of the program's output.
     pub log: PathBuf,
 }
 
 impl Proc {
-    /// A program that was just started, with its output in `log`.
+    /// Takes a started program with its output in `log`.
     pub const fn new(child: Child, log: PathBuf) -> Self {
         Self { child, log }
     }
 
-    /// Its process id.
+    /// Process id of the program.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -31,12 +31,12 @@ impl Proc {
         kill(Pid::from_raw(pid), signal).with_context(|| format!("cannot send {signal} to {pid}"))
     }
 
-    /// It and its descendants, the youngest generation first.
+    /// The process and its descendants, the youngest generation first.
     pub fn family(&self) -> Result<Vec<Pid>> {
         let mut parents = Vec::new();
         for entry in std::fs::read_dir("/proc")?.flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
-            // One that has ended meanwhile is nobody's child. The name, in parentheses, may hold anything.
+            // A process that has ended meanwhile is nobody's child. The name, in parentheses, may contain anything.
             let text = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
             let parent =
                 text.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<i32>().ok());
@@ -51,12 +51,12 @@ impl Proc {
         Ok(family.into_iter().rev().map(Pid::from_raw).collect())
     }
 
-    /// Whether it has ended, and how.
+    /// The exit status, if the program has ended.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
     }
 
-    /// Asks it to stop, and kills it if it has not by `limit`; says whether it stopped by itself.
+    /// Asks the program to stop, and kills it after `limit`. Returns whether the program stopped by itself.
     pub fn stop(&mut self, limit: Duration) -> Result<bool> {
         if self.ended()?.is_some() {
             return Ok(true);
@@ -73,14 +73,14 @@ impl Proc {
         Ok(false)
     }
 
-    /// Ends it at once.
+    /// Kills the program.
     pub fn kill(&mut self) {
-        // It may be gone already, which is what is wanted.
+        // If the program has ended already, there is nothing to do.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// The last lines of its output, for an error message.
+    /// The last lines of the output, for an error message.
     pub fn tail(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
@@ -88,7 +88,7 @@ impl Proc {
     }
 }
 
-/// Sends a signal to all of these, in this order; one that has ended needs none.
+/// Sends a signal to all of these processes, in this order. Skips those that have ended.
 pub fn signal_all(pids: &[Pid], signal: Signal) -> Result<()> {
     for &pid in pids {
         match kill(pid, signal) {

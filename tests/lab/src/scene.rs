@@ -1,4 +1,4 @@
-//! A whole cluster with calls, for tests that make something happen to it.
+//! A whole cluster with calls, for tests that make something happen to the cluster.
 
 use super::agent::{Agent, INSTANCE, Setup, built_program, wait_armed};
 use super::asterisk::Asterisk;
@@ -13,32 +13,32 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
-/// Longest wait for anything that one takeover, one registration or one start brings about, on a busy machine.
+/// Longest wait for the effect of one takeover, one registration or one start, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(60);
 
-/// Two scenes at one time would measure each other.
+/// Two scenes at the same time would slow each other down.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Hosts a and b with Asterisk and an agent each. Taken down in the order of the fields.
+/// Hosts a and b with Asterisk and an agent each. The order of the fields is the order of dropping.
 pub struct Scene {
-    /// A client of the virtual address, while somebody watches.
+    /// A client of the virtual address, once started.
     pub observer: Option<Observer>,
     /// The agents, once started.
     pub agents: Vec<Agent>,
-    /// One on each host.
+    /// A server on each host.
     pub servers: Vec<Asterisk>,
     /// The members of etcd.
     pub etcd: Etcd,
     rt: Runtime,
     /// The hosts.
     pub lan: Lan,
-    /// What each agent is started with.
+    /// Settings of each agent.
     pub setups: Vec<Setup>,
     _turn: MutexGuard<'static, ()>,
 }
 
 impl Scene {
-    /// Starts etcd, a server on each of `hosts`, and no agent yet.
+    /// Starts etcd and a server on each of `hosts`, but no agent yet.
     pub fn new(hosts: &[&str]) -> Result<Self> {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let lan = Lan::new()?;
@@ -53,7 +53,7 @@ impl Scene {
             cluster: "test".into(),
             endpoints: etcd.endpoints.clone(),
             heartbeat: Duration::from_millis(100),
-            // A machine that stands still for a second must not move the VIP in the middle of a test.
+            // A machine that stalls for a second must not move the VIP in the middle of a test.
             hold: Duration::from_secs(2),
             server_pidfile: Some(s.pidfile.clone()),
             on_backup: None,
@@ -62,7 +62,7 @@ impl Scene {
         Ok(Self { observer: None, agents: Vec::new(), servers, etcd, rt, lan, setups, _turn: turn })
     }
 
-    /// Starts the agents of all hosts; the places of the master and the backup.
+    /// Starts the agents of all hosts. Returns the indices of master and backup.
     pub fn start_agents(&mut self) -> Result<(usize, usize)> {
         for (server, setup) in self.servers.iter().zip(&self.setups) {
             self.agents.push(Agent::start(server.host(), setup)?);
@@ -70,7 +70,8 @@ impl Scene {
         self.armed()
     }
 
-    /// Waits until one agent is master and the other armed, and begins to observe the VIP; their places.
+    /// Waits until one agent is master and the other armed, and starts the observer. Returns the indices of master and
+    /// backup.
     pub fn armed(&mut self) -> Result<(usize, usize)> {
         let places = wait_armed(&mut self.agents)?;
         if self.observer.is_none() {
@@ -79,12 +80,12 @@ impl Scene {
         Ok(places)
     }
 
-    /// Sets calls up with audio, and waits until these agents have them in store.
+    /// Sets calls up with audio, and waits until these agents have stored them.
     pub fn calls(&self, n: usize, agents: &[usize]) -> Result<Calls> {
         self.calls_of(n, Manner::default(), agents)
     }
 
-    /// The same with phones of this manner.
+    /// As [`Self::calls`], with phones of this manner.
     pub fn calls_of(&self, n: usize, manner: Manner, agents: &[usize]) -> Result<Calls> {
         let calls = Calls::new(&self.lan, &self.rt, n, manner)?;
         calls.set_up(SOON)?;
@@ -96,15 +97,16 @@ impl Scene {
 
     /// Waits until an agent knows exactly `n` stored calls.
     pub fn wait_stored(&self, agent: usize, n: usize) -> Result<()> {
-        wait::until("the stored calls", SOON, || {
+        wait::until("the agent to know all stored calls", SOON, || {
             let s = self.agents[agent].instance().map_err(|e| format!("{e:#}"))?;
             if s["calls"]["stored"].as_u64() == Some(n as u64) { Ok(()) } else { Err(s["calls"].to_string()) }
         })
     }
 
-    /// Orders a switchover at the master, as soon as the other node can take over; when, in wall-clock microseconds.
+    /// Orders a switchover at the master, as soon as the other node can take over. Returns the time of the order, in
+    /// wall-clock microseconds.
     pub fn switch_from(&self, master: usize) -> Result<u64> {
-        // A node is armed also while its server is unfit, as after a restart.
+        // A node is armed while its server is unfit, too, as after a restart.
         wait::until("the switchover to be accepted", SOON, || {
             let at = unix_us();
             self.agents[master].run(&["switchover", INSTANCE, "--yes"]).map(|_| at).map_err(|e| format!("{e:#}"))
@@ -116,15 +118,21 @@ impl Scene {
         self.servers[i].host()
     }
 
-    /// Waits until all calls have been re-INVITEd since `at`, and then heard each other for two seconds.
+    /// Waits until all calls have been re-INVITEd since `at`, and then both parties have heard each other for two
+    /// seconds.
     pub fn recovered(&self, calls: &Calls, at: u64) -> Result<()> {
         let n = calls.wait_for(SOON, |c| is_reinvited(c, at));
-        ensure!(n == calls.pairs.len(), "{n} of {} calls were re-INVITEd; {:?}", calls.pairs.len(), calls.violations());
+        ensure!(
+            n == calls.pairs.len(),
+            "{n} of {} calls got their re-INVITEs; {:?}",
+            calls.pairs.len(),
+            calls.violations()
+        );
         self.in_conversation(calls)
     }
 
-    /// Waits until each party of each call has heard the other for two seconds from now on; all calls must be up after
-    /// it.
+    /// Waits until each party of each call has heard the other for two seconds from now on. Afterwards all calls must
+    /// be up.
     pub fn in_conversation(&self, calls: &Calls) -> Result<()> {
         let now = unix_us();
         let n = calls.wait_for(SOON, |c| has_audio(c, now));
@@ -142,7 +150,8 @@ impl Scene {
         Ok(())
     }
 
-    /// Ends every call, callers and called in turn, and checks what the phones and the observer saw of the whole scene.
+    /// Hangs up every call, callers and called parties in turn, and checks what the phones and the observer saw of the
+    /// whole scene.
     pub fn end(&self, calls: &Calls, masters: &[usize]) -> Result<()> {
         let ended = calls.hang_up(SOON)?;
         ensure!(
@@ -156,7 +165,7 @@ impl Scene {
             let s = p.state();
             ensure!(
                 s.foreign.is_empty(),
-                "phone {} heard audio from elsewhere than was agreed: {:?}; {s:?}",
+                "phone {} heard audio from another source than agreed: {:?}; {s:?}",
                 p.number,
                 s.foreign
             );
@@ -164,13 +173,13 @@ impl Scene {
         self.answered_by(masters)
     }
 
-    /// The VIP was answered for by these hosts, one after the other, and never by two in turn.
+    /// Exactly these hosts answered for the VIP, in this order, and never two in turn.
     pub fn answered_by(&self, masters: &[usize]) -> Result<()> {
         let expected = masters.iter().map(|&i| self.host(i).mac()).collect::<Result<Vec<_>>>()?;
-        // The last of them may not have been asked yet.
-        wait::until("the VIP to be answered for by its holders, one after the other", SOON, || {
+        // The observer may not have asked the last host yet.
+        wait::until("the holders of the VIP to answer for the VIP in order", SOON, || {
             let seen = self.observer.as_ref().map(Observer::owners).unwrap_or_default();
-            if seen == expected { Ok(()) } else { Err(format!("by {seen:02x?} and not by {expected:02x?}")) }
+            if seen == expected { Ok(()) } else { Err(format!("{seen:02x?} answered, not {expected:02x?}")) }
         })
     }
 }
@@ -181,8 +190,8 @@ impl Drop for Scene {
             let dir =
                 std::env::temp_dir().join("keepcall-test").join(std::thread::current().name().unwrap_or("unnamed"));
             match self.lan.keep_logs(&dir) {
-                Ok(()) => eprintln!("logs of all hosts are in {}", dir.display()),
-                Err(e) => eprintln!("the logs could not be kept: {e:#}"),
+                Ok(()) => eprintln!("the logs of all hosts are in {}", dir.display()),
+                Err(e) => eprintln!("cannot keep the logs: {e:#}"),
             }
         }
     }

@@ -1,27 +1,27 @@
-//! SIPp as a party of a call: user agents that nobody here wrote, with scenarios that check what the re-INVITE says.
+//! SIPp as a party of a call: user agents that nobody here wrote, with scenarios that check the re-INVITE.
 
 use super::lan::{Host, VIP4};
 use super::proc::Proc;
 use anyhow::Result;
 
-/// What a party does at the end.
+/// How a party ends the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// It ends the call.
+    /// This party ends the call.
     HangsUp,
-    /// The other party ends it.
+    /// The other party ends the call.
     IsHungUp,
 }
 
-/// The version in the `o=` line of every first description of SIPp's side.
+/// The version in the `o=` line of SIPp's first description.
 const VERSION: u64 = 2_353_687_637;
 
-/// Starts the called party with this number, on the port that belongs to it.
+/// Starts the called party with this number, on the port of the number.
 pub fn called(host: &Host, number: u16, end: End) -> Result<Proc> {
     start(host, number, &scenario(&format!("{CALLED}{REINVITED}{}", ending(end))), &[])
 }
 
-/// Starts the caller with this number; it calls `to`. Its process ends with 0 if all went as its scenario says.
+/// Starts the caller with this number, which calls `to`. The process exits with 0 if all went as the scenario says.
 pub fn caller(host: &Host, number: u16, to: u16, end: End) -> Result<Proc> {
     start(host, number, &scenario(&format!("{CALLER}{REINVITED}{}", ending(end))), &["-s", &to.to_string()])
 }
@@ -74,7 +74,7 @@ fn scenario(steps: &str) -> String {
         .replace("@NEXT@", &(VERSION + 1).to_string())
 }
 
-/// The variables: 1 is the other side as the dialog began to name it, 3 and 11 are From and To of the re-INVITE, 6 its
+/// The variables: 1 is the other side's name in the dialog, 3 and 11 are From and To of the re-INVITE, 6 is its
 /// Contact.
 const CALLER: &str = r#"<send retrans="500"><![CDATA[
 
@@ -160,8 +160,8 @@ a=rtpmap:8 PCMA/8000
 <recv request="ACK"/>
 "#;
 
-/// The agent's re-INVITE: the dialog is named as it was, the other side's `o=` line goes on, Contact is the recovery
-/// port.
+/// The agent's re-INVITE must name the dialog as before, continue the other side's `o=` line, and have the recovery
+/// port in Contact.
 const REINVITED: &str = r#"<recv request="INVITE" rrs="true"><action>
 <ereg regexp=".*" search_in="hdr" header="From:" assign_to="3"/>
 <ereg regexp=".*" search_in="hdr" header="To:" assign_to="11"/>
@@ -215,7 +215,7 @@ Content-Length: 0
 "#
         .to_owned(),
         // From and To of the re-INVITE change places, and its Contact is the new target (SIPp's own [next_url] stays
-        // the first one). The pause is a person's: the other party shall have had its ACK.
+        // the first one). The pause is that of a person, so that the other party has its ACK.
         End::HangsUp => r#"<pause milliseconds="500"/>
 <send retrans="500"><![CDATA[
 

@@ -1,17 +1,16 @@
-//! Waiting with a deadline and a reason.
+//! Waiting with a deadline, and with a reason for a failure.
 
 use anyhow::{Result, bail};
 use std::time::{Duration, Instant};
 
-/// Time between two looks at a condition.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Polls `f` until it gives a value; the error says what was waited for, and what `f` last said against it.
+/// Polls `f` until it gives a value. The error names what was awaited, and the last objection of `f`.
 pub fn until<T>(what: &str, limit: Duration, f: impl FnMut() -> Result<T, String>) -> Result<T> {
     every(POLL, what, limit, f)
 }
 
-/// The same with a chosen time between two looks, for conditions that cost something to look at.
+/// As [`until`], with a chosen time between two polls, for conditions whose check is expensive.
 pub fn every<T>(pause: Duration, what: &str, limit: Duration, mut f: impl FnMut() -> Result<T, String>) -> Result<T> {
     let end = Instant::now() + limit;
     loop {

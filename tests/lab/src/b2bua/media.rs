@@ -1,4 +1,4 @@
-//! The media of one call of the lab's B2BUA: two sockets on the VIP, what comes to the one leaves from the other.
+//! The media of one call of the lab's B2BUA: two sockets on the VIP. What one socket receives, the other sends on.
 
 use super::{Host, Targets};
 use anyhow::{Context, Result};
@@ -17,7 +17,7 @@ pub(super) fn bind(host: &Host, at: SocketAddr) -> Result<tokio::net::UdpSocket>
     Ok(tokio::net::UdpSocket::from_std(socket)?)
 }
 
-/// The relay of one call; it ends when dropped.
+/// The relay of one call. It ends when dropped.
 pub(super) struct Relay {
     targets: Targets,
     task: JoinHandle<()>,
@@ -37,7 +37,7 @@ impl Relay {
                 };
                 let to = shared.lock().unwrap_or_else(PoisonError::into_inner)[1 - leg];
                 if let (Ok(bytes), Some(to)) = (bytes, to) {
-                    // Refused while the host is off the wire, as on any server.
+                    // The send fails while the host is cut off, as on any server.
                     let _ = if leg == 0 { b.send_to(&bytes, to).await } else { a.send_to(&bytes, to).await };
                 }
             }
@@ -45,7 +45,7 @@ impl Relay {
         Ok(Self { targets, task })
     }
 
-    /// Where the phone of a leg wants its audio.
+    /// Sets the audio address of a leg's phone.
     pub(super) fn send_to(&self, leg: usize, to: Option<SocketAddr>) {
         self.targets.lock().unwrap_or_else(PoisonError::into_inner)[leg] = to;
     }

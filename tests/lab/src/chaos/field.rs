@@ -1,4 +1,4 @@
-//! The ground of the chaos: agents on hosts of their own, three members of etcd on others, and the witness beside them.
+//! The setting of the chaos: agents on hosts of their own, three members of etcd on others, and the witness.
 
 use super::limits::Limits;
 use super::record::CLUSTER;
@@ -11,15 +11,15 @@ use anyhow::{Result, bail};
 use std::path::Path;
 use std::time::Duration;
 
-/// Longest time from the end of the last fault until everything is as at the beginning: a lease that runs out, an
-/// election of etcd, a returned node that is admitted and armed, on a busy machine.
+/// Longest time from the end of the last fault until all is as at the beginning: a lease expires, etcd elects a leader,
+/// a returned node is admitted and armed, all on a busy machine.
 const SETTLED: Duration = Duration::from_secs(60);
-/// Between two looks at the agents: each look starts three processes or more.
+/// Time between two looks at the agents. Each look starts three processes or more.
 const SELDOM: Duration = Duration::from_millis(200);
 /// The VIP must have had one owner for this long.
 const STEADY: Duration = Duration::from_millis(300);
 
-/// Everything that runs. Taken down in the order of the fields.
+/// The order of the fields is the order of dropping.
 pub(crate) struct Field {
     pub(crate) witness: Witness,
     pub(crate) agents: Vec<Agent>,
@@ -27,14 +27,14 @@ pub(crate) struct Field {
     pub(crate) lan: Lan,
 }
 
-/// Who is what, when everything is well.
+/// The roles of the agents once all is well.
 #[derive(Clone, Debug)]
 pub(crate) struct Order {
     pub(crate) epoch: u64,
-    /// Places in [`Field::agents`].
+    /// Indices in [`Field::agents`].
     pub(crate) master: usize,
     pub(crate) successor: usize,
-    /// Neither of the two, if there is a third node.
+    /// The third node, if there is one.
     pub(crate) third: Option<usize>,
 }
 
@@ -61,19 +61,18 @@ impl Field {
         Ok(Self { witness, agents, etcd, lan })
     }
 
-    /// Waits until all is well: etcd whole, one master that every agent agrees on, every node a member, a successor
-    /// armed, the VIP on the master's host and answered for by it alone, and an ordinary client's cache with the same
-    /// mind.
+    /// Waits until all is well: etcd is healthy, every agent agrees on one master, every node is a member, a successor
+    /// is armed, only the master's host has and answers for the VIP, and an ordinary client's cache agrees.
     pub(crate) fn settled(&mut self) -> Result<Order> {
         let etcd = &self.etcd;
-        wait::every(SELDOM, "every member of etcd to be healthy", SETTLED, || {
+        wait::every(SELDOM, "every etcd member to be healthy", SETTLED, || {
             etcd.ctl(&self.lan, &["endpoint", "health"]).map_err(|e| format!("{e:#}"))
         })?;
         let agents = &mut self.agents;
         let (lan, witness) = (&self.lan, &self.witness);
         let got = wait::every(
             SELDOM,
-            "one master that all agree on, with a successor, and the VIP on it alone",
+            "all agents to agree on a master with a successor, with the VIP on the master's host alone",
             SETTLED,
             || {
                 for a in agents.iter_mut() {
@@ -93,7 +92,7 @@ impl Field {
                         if has != (a.node == *master) {
                             let text =
                                 lan.host(&a.node).and_then(|h| h.exec(&["ip", "-o", "addr", "show", "dev", "eth0"]));
-                            return Err(format!("{master} is master, and {} has {vip}: {has}; {text:?}", a.node));
+                            return Err(format!("{master} is master; {} has {vip}: {has}; {text:?}", a.node));
                         }
                     }
                 }
@@ -110,7 +109,7 @@ impl Field {
     }
 }
 
-/// The order that all agents agree on, if they do.
+/// The roles, if all agents agree on them.
 fn order(agents: &[Agent]) -> Result<Order, String> {
     let all = agents.iter().map(|a| a.instance().map_err(|e| format!("{}: {e:#}", a.node)));
     let all = all.collect::<Result<Vec<_>, _>>()?;

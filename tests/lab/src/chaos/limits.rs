@@ -1,43 +1,44 @@
-//! How long the VIP may be silent, which follows from the fault.
+//! How long the VIP may be silent. The bound follows from the fault.
 
 use super::plan::{Fault, Step, Who};
 use std::time::Duration;
 
-/// The times that the agents were configured with, and what this machine may add.
+/// The times in the agents' configuration, and an allowance for this machine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) heartbeat: Duration,
     pub(crate) hold: Duration,
     pub(crate) lease_ttl: Duration,
-    /// What is allowed for two cores that stall, and for programs that start on them.
+    /// Allowance for stalls of the two cores, and for programs that start on them.
     pub(crate) allowance: Duration,
 }
 
-/// The clocks' bound on drift, as in the agents' default configuration.
+/// The bound on clock drift, as in the agents' default configuration.
 const DRIFT: f64 = 0.01;
-/// etcd looks for leases that have run out this often.
+/// How often etcd looks for expired leases.
 const EXPIRY_TICK: Duration = Duration::from_millis(500);
-/// One call to a member that does not answer, before the next one is asked: the default of the agents' configuration.
+/// The agents' default time-out of one call to etcd. After it they ask the next member.
 const ETCD_TIMEOUT: Duration = Duration::from_secs(1);
-/// etcd elects a new leader within two election timeouts of a second each; that refreshes every lease by its whole
-/// time.
+/// etcd elects a new leader within two election timeouts of a second each. The new leader refreshes every lease for its
+/// whole TTL.
 const ETCD_ELECTION: Duration = Duration::from_secs(2);
 
-/// The kernel answers all the while; so many lost questions are a witness that was stalled in the middle of one.
+/// The kernel answers throughout. So many lost questions come from a stall of the witness in the middle of one.
 const STAYS: Duration = Duration::from_millis(20);
 
 impl Limits {
-    /// How long a client's neighbour cache may mislead it: announcements are repeated each second, if one is lost.
+    /// How long a client's neighbour cache may hold the wrong host: if an announcement is lost, the next one follows
+    /// after a second.
     pub(crate) fn cache_late(&self) -> Duration {
         Duration::from_secs(1) + self.allowance
     }
 
-    /// A successor that is armed takes over: a heartbeat may just have been acked, then `hold` passes, then one commit.
+    /// The fast path: a heartbeat may just have been acked, then `hold` passes, then one commit.
     pub(crate) fn fast(&self) -> Duration {
         self.hold.mul_f64(1.0 + 2.0 * DRIFT) + self.heartbeat + self.allowance
     }
 
-    /// A lease has to run out first.
+    /// The slow path: a lease has to expire first.
     pub(crate) fn slow(&self) -> Duration {
         self.lease_ttl
             + EXPIRY_TICK
@@ -47,14 +48,14 @@ impl Limits {
             + self.allowance
     }
 
-    /// The longest silence that is allowed in a round of these faults, and why.
+    /// The longest silence that a round of these faults permits, and why.
     pub(crate) fn of(&self, steps: &[Step]) -> (Duration, &'static str) {
         match steps {
-            [] => (self.allowance, "nothing happens"),
-            // What the master sends arrives: it may still drop the successor from the record, and never learn that it
-            // did.
+            [] => (self.allowance, "no fault"),
+            // The master can still send: it may drop the successor from the record, and never learn that the drop
+            // succeeded.
             [Step { fault: Fault::Deaf(Who::Master), .. }] => {
-                (self.slow(), "slow: the master may drop the successor unknowingly")
+                (self.slow(), "slow: the master may drop the successor without knowing")
             }
             [Step { fault: Fault::Restart(_), .. }] => (STAYS, "the VIP stays where it is during a restart"),
             [_] => (self.fast(), "fast: hold, and one commit"),
@@ -62,7 +63,7 @@ impl Limits {
                 let end = several.iter().map(|s| s.at + s.lasts).max().unwrap_or_default();
                 (
                     end + ETCD_ELECTION + self.lease_ttl + self.slow(),
-                    "slow, after the last fault has ended and etcd has a leader",
+                    "slow, after the end of the last fault and an election in etcd",
                 )
             }
         }

@@ -1,8 +1,8 @@
-//! Chaos with real agents: seeded faults for a number of rounds, under the eyes of a witness on the LAN.
+//! Chaos with real agents: seeded faults for a number of rounds, with a witness on the LAN.
 //!
-//! After each round it must be true that the VIP was never answered for by two hosts; that it was silent for no longer
-//! than the faults allow; that those who answered were the masters of etcd's record, in its order; and that all is well
-//! again.
+//! After each round it must be true that two hosts never answered for the VIP; that the VIP was silent for no longer
+//! than the faults permit; that the hosts that answered were the masters of etcd's record, in the same order; and that
+//! all is well again.
 
 mod field;
 mod limits;
@@ -28,53 +28,53 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use strike::Strike;
 
-/// What is asked for.
+/// Arguments of the chaos.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Rounds to play.
+    /// Rounds to play
     #[arg(long, default_value_t = 10)]
     pub rounds: u64,
-    /// What the faults follow from; printed, so that they can be had again. Chosen by the clock if absent.
+    /// Seed of the faults, printed so that a run can be repeated. Default: from the clock
     #[arg(long)]
     pub seed: Option<u64>,
-    /// Number of the first round: a round does not depend on those before it.
+    /// Number of the first round. A round does not depend on the rounds before it
     #[arg(long, default_value_t = 0)]
     pub first_round: u64,
-    /// Agents: 2 or 3.
+    /// Agents: 2 or 3
     #[arg(long, default_value_t = 2)]
     pub nodes: usize,
-    /// Time between heartbeats.
+    /// Time between heartbeats
     #[arg(long, default_value_t = 100)]
     pub heartbeat_ms: u64,
-    /// The hold.
+    /// The hold
     #[arg(long, default_value_t = 1000)]
     pub hold_ms: u64,
-    /// What is added to the bound of each silence, for a machine that stalls.
+    /// Allowance on the bound of each silence, for a machine that stalls
     #[arg(long, default_value_t = 500)]
     pub allowance_ms: u64,
     /// Only this kind of fault, on the master, once in each round (kill-agent, stop-agent, restart-agent, freeze-agent,
-    /// cut-link, deaf, mute, lossy, apart, no-etcd, kill-etcd, freeze-etcd, switchover).
+    /// cut-link, deaf, mute, lossy, apart, no-etcd, kill-etcd, freeze-etcd, switchover)
     #[arg(long)]
     pub only: Option<String>,
-    /// How long each fault of `--only` lasts; as the seed has it if absent.
+    /// How long each fault of `--only` lasts. Default: from the seed
     #[arg(long, requires = "only")]
     pub lasts_ms: Option<u64>,
-    /// Print what would go wrong, and do nothing.
+    /// Print the faults and do nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Take the kernel lease away with every agent that is killed or frozen: proves that two hosts would be seen.
+    /// Remove the kernel lease with every agent that is killed or frozen: proves that the witness would see two hosts
     #[arg(long)]
     pub without_lease: bool,
-    /// Copy the logs of all hosts there, also after a success.
+    /// Copy the logs of all hosts to this directory, also after a success
     #[arg(long)]
     pub keep_logs: Option<PathBuf>,
-    /// The keepcall program; the one built along with this one if absent.
+    /// The keepcall program. Default: the one from the same build
     #[arg(long)]
     pub keepcall: Option<PathBuf>,
 }
 
 impl Default for Args {
-    /// As on an empty command line.
+    /// The defaults of the command line.
     fn default() -> Self {
         Self {
             rounds: 10,
@@ -94,11 +94,11 @@ impl Default for Args {
     }
 }
 
-/// Longest wait for the agents' histories to be written and the same.
+/// Longest wait until the agents have written their histories, and these agree.
 const HISTORY: Duration = Duration::from_secs(20);
 
-/// Plays the rounds. An error is a lab that does not work, or a cluster that does not come to rest; what the agents did
-/// wrong otherwise is in the report.
+/// Plays the rounds. An error means that the lab does not work, or that the cluster does not settle. The report has
+/// everything else that the agents did wrong.
 pub fn run(args: &Args) -> Result<Report> {
     let limits = Limits {
         heartbeat: Duration::from_millis(args.heartbeat_ms),
@@ -107,7 +107,7 @@ pub fn run(args: &Args) -> Result<Report> {
         allowance: Duration::from_millis(args.allowance_ms),
     };
     let seed = args.seed.unwrap_or_else(unix_us);
-    ensure!(args.rounds > 0, "no rounds, no proof");
+    ensure!(args.rounds > 0, "set at least one round");
     let program = args.keepcall.clone().map_or_else(built_program, Ok)?;
     println!(
         "chaos: seed {seed}, rounds {} to {}, {} agents, heartbeat {:?}, hold {:?}, lease {:?}; fast takeover within {:?}, slow within {:?}",
@@ -159,7 +159,7 @@ fn play(args: &Args, limits: &Limits, seed: u64, field: &mut Field, report: &mut
         let finding = field.witness.finding(begin);
         let took = start.elapsed();
         field.witness.forget(begin);
-        // Among several faults another one may have kept it from ending.
+        // Among several faults, another fault may have kept the agent from ending.
         let mut wrong = if steps.len() == 1 { notes } else { Vec::new() };
         if let Err(e) = story.read_on(&field.lan, &field.etcd) {
             wrong.push(format!("{e:#}"));
@@ -168,7 +168,8 @@ fn play(args: &Args, limits: &Limits, seed: u64, field: &mut Field, report: &mut
         if matches!(&steps[..], [Step { fault: Fault::Restart(_), .. }]) && next.epoch != order.epoch {
             wrong.push(format!("a restart changed the epoch from {} to {}", order.epoch, next.epoch));
         }
-        // Its answer comes when the new master is there; the order that is lost in other faults may end in any way.
+        // The answer comes once the new master is there. With other faults in the round, the order may be lost and the
+        // switchover end in any way.
         if let (Some(mut s), 1) = (switchover, steps.len()) {
             match wait::until("the switchover to end", HISTORY, || s.ended().ok().flatten().ok_or_else(|| s.tail())) {
                 Ok(status) if status.success() => {}
@@ -211,7 +212,6 @@ fn play(args: &Args, limits: &Limits, seed: u64, field: &mut Field, report: &mut
     Ok(())
 }
 
-/// The faults of a round.
 fn steps(args: &Args, limits: &Limits, seed: u64, n: u64) -> Result<Vec<Step>> {
     let Some(kind) = &args.only else { return Ok(plan::round(seed, n, args.nodes, limits.hold)) };
     let step = only(seed, n, kind, args.nodes, limits)?;
@@ -220,11 +220,12 @@ fn steps(args: &Args, limits: &Limits, seed: u64, n: u64) -> Result<Vec<Step>> {
 
 /// A round of one fault of a kind, on the master.
 fn only(seed: u64, n: u64, kind: &str, nodes: usize, limits: &Limits) -> Result<Step> {
-    // Among the rounds of the same seed there is one soon.
+    // Some round of the same seed has such a fault.
     let mut all = (0..10_000).flat_map(|i| plan::round(seed.wrapping_add(n), i, nodes, limits.hold));
     let fits = |f: Fault| f.hits().is_none_or(|(w, _)| w == Who::Master);
-    let step =
-        all.find(|s| s.fault.name() == kind && fits(s.fault)).with_context(|| format!("there is no fault {kind}"))?;
+    let step = all
+        .find(|s| s.fault.name() == kind && fits(s.fault))
+        .with_context(|| format!("no fault is called {kind}; see --help"))?;
     Ok(Step { at: Duration::ZERO, ..step })
 }
 
@@ -240,7 +241,7 @@ fn judge(
     if f.two_hosts_ms > 0 {
         let (from, to) = f.two_from_to.unwrap_or_default();
         wrong.push(format!(
-            "two hosts answered in {} milliseconds, the first {:.0} ms and the last {:.0} ms after the beginning: {}",
+            "two hosts answered in {} ms, first {:.0} ms and last {:.0} ms after the start of the round: {}",
             f.two_hosts_ms,
             us_to_ms(from - begin),
             us_to_ms(to - begin),
@@ -255,12 +256,12 @@ fn judge(
             .take(12)
             .map(|(at, who)| format!("{who} at {:.0} ms", us_to_ms(at.saturating_sub(begin))))
             .collect();
-        wrong.push(format!("{} spoke for the VIP; the masters were {masters:?}", told.join(", ")));
+        wrong.push(format!("these hosts spoke for the VIP: {}; the masters were {masters:?}", told.join(", ")));
     }
     let (bound, why) = limits.of(steps);
     if u128::from(f.silence_us) > bound.as_micros() {
         wrong.push(format!(
-            "the VIP was silent for {:.0} ms, from {:.0} ms after the beginning; allowed are {} ms ({why})",
+            "the VIP was silent for {:.0} ms, from {:.0} ms after the start of the round; the limit is {} ms ({why})",
             us_to_ms(f.silence_us),
             us_to_ms(f.silent_from.saturating_sub(begin)),
             bound.as_millis()
@@ -269,15 +270,15 @@ fn judge(
     if u128::from(f.cache_late_us) > limits.cache_late().as_micros() {
         wrong.push(format!("a client's neighbour cache held the wrong host for {:.0} ms", us_to_ms(f.cache_late_us)));
     }
-    // A witness that did not look saw nothing wrong.
+    // Without enough questions, the witness proves nothing.
     if (f.asked as u128) < took.as_millis() / 3 {
-        wrong.push(format!("the witness looked in {} of {} milliseconds only", f.asked, took.as_millis()));
+        wrong.push(format!("the witness asked in only {} of {} ms", f.asked, took.as_millis()));
     }
 }
 
-/// All agents must tell the same history, and it must be the record's.
+/// All agents must have the same history, and the history must agree with the record.
 fn same_history(field: &Field, story: &Story) -> Result<()> {
-    wait::every(Duration::from_millis(500), "the same history on all nodes", HISTORY, || {
+    wait::every(Duration::from_millis(500), "all nodes to have the same history", HISTORY, || {
         let all =
             field.agents.iter().map(|a| a.history().map_err(|e| format!("{e:#}"))).collect::<Result<Vec<_>, _>>()?;
         let brief = |h: &[Value]| h.iter().map(|e| (e["epoch"].as_u64(), e["master"].clone())).collect::<Vec<_>>();
@@ -286,15 +287,15 @@ fn same_history(field: &Field, story: &Story) -> Result<()> {
             return Err(format!("{first:?} and {:?}", brief(other)));
         }
         if !first.windows(2).all(|w| w[0].0 >= w[1].0) {
-            return Err(format!("epochs do not rise: {first:?}"));
+            return Err(format!("the epochs do not rise: {first:?}"));
         }
         story.agrees_with(&all[0])
     })
 }
 
-/// Plays the rounds as a program: prints what came out, as the last line in JSON. Whether all went well.
+/// Plays the rounds as a program, and prints the result, with JSON as the last line. Returns whether all went well.
 pub fn main(args: &Args) -> Result<bool> {
-    // Far more than all waits of that many rounds need, and an end in any case.
+    // Far more than all waits of that many rounds, so that the run ends in any case.
     end_after(Duration::from_secs(180) * u32::try_from(args.rounds.saturating_add(1))?);
     let report = run(args)?;
     println!("{}", report.json());

@@ -1,66 +1,66 @@
-//! What goes wrong, when, and for how long: the same for the same seed.
+//! The faults, with their times. The same seed gives the same plan.
 //!
-//! Only the plan can be replayed exactly; how the machine's scheduler, the agents' random numbers and etcd's elections
-//! fall out around it cannot.
+//! Only the plan can be repeated exactly. The machine's scheduler, the agents' random numbers and etcd's elections
+//! vary.
 
 use std::fmt;
 use std::time::Duration;
 
-/// A node, by the part that it plays when the round begins.
+/// A node, by its role at the start of the round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Who {
     Master,
     Successor,
-    /// Neither; the successor, if there are only two.
+    /// The third node; with only two nodes, the successor.
     Third,
 }
 
-/// A member of etcd, by the part that it plays when the round begins.
+/// An etcd member, by its role at the start of the round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Member {
     Leader,
     Follower,
 }
 
-/// One thing that goes wrong.
+/// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// The agent is killed (SIGKILL), and started again at the end.
     Kill(Who),
-    /// The agent is told to stop (SIGTERM), and started again at the end.
+    /// The agent gets SIGTERM, and is started again at the end.
     Stop(Who),
-    /// The agent is restarted: told that this is a restart (SIGUSR2), and started again at the end.
+    /// The agent is restarted: SIGUSR2 announces the restart, and the agent is started again at the end.
     Restart(Who),
-    /// The agent is frozen (SIGSTOP), and goes on at the end.
+    /// The agent is frozen (SIGSTOP), and continues at the end.
     Freeze(Who),
     /// The host's link is down.
     Cut(Who),
-    /// The host hears nothing.
+    /// The host receives nothing.
     Deaf(Who),
-    /// The host is not heard.
+    /// Nobody receives what the host sends.
     Mute(Who),
-    /// A part (in percent) of what one node sends to another is lost.
+    /// A part (in percent) of the packets from one node to another is lost.
     Lossy(Who, Who, u8),
     /// Two nodes cannot reach each other; both reach etcd.
     Apart(Who, Who),
     /// A node cannot reach etcd.
     NoEtcd(Who),
-    /// A member of etcd is killed, and started again at the end.
+    /// An etcd member is killed, and started again at the end.
     KillEtcd(Member),
-    /// A member of etcd is frozen, and goes on at the end.
+    /// An etcd member is frozen, and continues at the end.
     FreezeEtcd(Member),
-    /// The operator orders a switchover. Has no end.
+    /// The operator orders a switchover. This has no end.
     Switchover,
 }
 
 /// A fault in its round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Step {
-    /// When it begins, after the beginning of the round.
+    /// Time from the start of the round to the fault.
     pub(crate) at: Duration,
-    /// How long it lasts.
+    /// Duration of the fault.
     pub(crate) lasts: Duration,
-    /// What it is.
+    /// The fault.
     pub(crate) fault: Fault,
 }
 
@@ -84,7 +84,7 @@ impl Fault {
         }
     }
 
-    /// The node that it hits, and the other one that it is about.
+    /// The node that the fault hits, and the other node in it.
     pub(crate) const fn hits(self) -> Option<(Who, Option<Who>)> {
         match self {
             Self::Kill(w) | Self::Stop(w) | Self::Restart(w) | Self::Freeze(w) => Some((w, None)),
@@ -118,7 +118,6 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    /// A number below `n`.
     fn below(&mut self, n: u64) -> u64 {
         self.next() % n.max(1)
     }
@@ -132,17 +131,17 @@ impl Dice {
     }
 }
 
-/// The faults of round `round`: one, or now and then two or three that overlap. A round does not depend on the rounds
-/// before it, so that any one can be run again alone.
+/// The faults of round `round`: one, and now and then two or three that overlap. A round does not depend on the rounds
+/// before it, so any round can be repeated alone.
 pub(crate) fn round(seed: u64, round: u64, nodes: usize, hold: Duration) -> Vec<Step> {
     let mut dice = Dice::new(seed ^ round.wrapping_mul(0xd6e8_feb8_6659_fd93));
-    // A few idle throws: neighbouring rounds begin with states that look alike.
+    // Skips a number, because neighbouring rounds begin with similar states.
     dice.next();
     let n = [1, 1, 1, 2, 2, 3][usize::try_from(dice.below(6)).unwrap_or(0)];
     let mut steps: Vec<Step> = Vec::new();
     while steps.len() < n {
         let fault = fault(&mut dice, nodes);
-        // Two of a kind in one round would end each other's.
+        // Of two faults of a kind, one would end the other.
         if steps.iter().any(|s| s.fault.name() == fault.name()) {
             continue;
         }
@@ -150,14 +149,13 @@ pub(crate) fn round(seed: u64, round: u64, nodes: usize, hold: Duration) -> Vec<
         let hold = u64::try_from(hold.as_millis()).unwrap_or(u64::MAX);
         let lasts = match fault {
             Fault::Switchover => Duration::ZERO,
-            // As a service manager does it: the lease must not run out.
+            // As a service manager does: the restart ends before the lease expires.
             Fault::Restart(_) => dice.millis(hold / 10, hold * 8 / 10),
-            // A host that is heard, and hears nothing, shows only in the long run whether others wait for it without an
-            // end.
+            // Only in the long run does a deaf host show whether others wait for it without end.
             Fault::Deaf(_) if dice.below(4) == 0 => dice.millis(10_000, 15_000),
-            // Within the hold: whatever was promised before is still in force when it ends.
+            // Shorter than the hold: all earlier promises are still in force when the fault ends.
             _ if dice.below(3) == 0 => dice.millis(hold / 10, hold * 8 / 10),
-            // Long enough for the lease to run out, now and then.
+            // Now and then long enough for the lease to expire.
             _ => dice.millis(hold, hold * 2 + 5000),
         };
         steps.push(Step { at, lasts, fault });
@@ -168,12 +166,12 @@ pub(crate) fn round(seed: u64, round: u64, nodes: usize, hold: Duration) -> Vec<
 fn fault(dice: &mut Dice, nodes: usize) -> Fault {
     let all: &[Who] =
         if nodes > 2 { &[Who::Master, Who::Successor, Who::Third] } else { &[Who::Master, Who::Successor] };
-    // The master is where it hurts.
+    // Mostly the master: there a fault does most.
     let who = if dice.below(3) > 0 { Who::Master } else { dice.one_of(all) };
     let other = dice.one_of(&all.iter().copied().filter(|w| *w != who).collect::<Vec<_>>());
     let member = dice.one_of(&[Member::Leader, Member::Follower]);
     match dice.below(16) {
-        // What only the kernel lease makes safe comes twice as often.
+        // Faults that only the kernel lease makes safe come twice as often.
         0 | 1 => Fault::Kill(who),
         2 | 3 => Fault::Freeze(who),
         4 | 5 => Fault::Cut(who),

@@ -1,4 +1,4 @@
-//! The record of the election, change by change, as etcd keeps it: what really was agreed on.
+//! The record of the election, change by change, as etcd keeps it: the truth about who was master.
 
 use crate::agent::INSTANCE;
 use crate::etcd::Etcd;
@@ -8,22 +8,22 @@ use base64::Engine as _;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// The cluster of the chaos.
+/// Name of the cluster in the chaos.
 pub(crate) const CLUSTER: &str = "chaos";
-/// Changes of the record in one round, beyond which something is wrong: each step back asks etcd once.
+/// More changes of the record in one round mean that something is wrong. Each change costs a request to etcd.
 const MOST_CHANGES: usize = 300;
 
-/// Masters by epoch, since the beginning.
+/// Masters by epoch, since the start.
 #[derive(Debug, Default)]
 pub(crate) struct Story {
     /// Revision of the last change that was read.
     revision: i64,
-    /// Who was master in each epoch.
+    /// The master of each epoch.
     pub(crate) masters: BTreeMap<u64, String>,
 }
 
 impl Story {
-    /// Reads what has changed since the last call; each epoch must have one master, and epochs must rise.
+    /// Reads the changes since the last call. Each epoch must have one master, and epochs must rise.
     pub(crate) fn read_on(&mut self, lan: &Lan, etcd: &Etcd) -> Result<()> {
         let mut new = Vec::new();
         let mut at = 0;
@@ -31,7 +31,7 @@ impl Story {
             if revision <= self.revision {
                 break;
             }
-            ensure!(new.len() < MOST_CHANGES, "the record was changed more than {MOST_CHANGES} times in one round");
+            ensure!(new.len() < MOST_CHANGES, "the record changed more than {MOST_CHANGES} times in one round");
             new.push((revision, epoch, master));
             at = revision - 1;
             if at == 0 {
@@ -58,21 +58,21 @@ impl Story {
         Ok(())
     }
 
-    /// The masters from this epoch on, in order; a node is in it again if it became master again after another.
+    /// The masters from this epoch on, in order. A node is listed again if it became master again after another node.
     pub(crate) fn since(&self, epoch: u64) -> Vec<&str> {
         let mut all: Vec<&str> = self.masters.range(epoch..).map(|(_, m)| m.as_str()).collect();
         all.dedup();
         all
     }
 
-    /// What an agent's history says must be what the record says.
+    /// The history of an agent must agree with the record.
     pub(crate) fn agrees_with(&self, history: &[Value]) -> Result<(), String> {
         for entry in history {
             let (epoch, master) = (entry["epoch"].as_u64().unwrap_or(0), entry["master"].as_str().unwrap_or("?"));
-            // Entries of epochs before the first one that was read cannot be; those after it are not read yet.
+            // An earlier entry is older than the first record that was read, and a later one has not been read yet.
             if self.masters.get(&epoch).is_some_and(|m| m != master) {
                 return Err(format!(
-                    "the history has {master} as master of epoch {epoch}, the record {:?}",
+                    "the history names {master} as master of epoch {epoch}, the record names {:?}",
                     self.masters.get(&epoch)
                 ));
             }
@@ -81,14 +81,15 @@ impl Story {
     }
 }
 
-/// Whether the hosts that spoke for the VIP are, in this order, among the masters: who speaks without being master, or
+/// Whether the hosts that spoke for the VIP are among the masters in this order. A host that spoke without being
+/// master, or again after the next master, is not.
 /// speaks again after the next one, is not.
 pub(crate) fn in_order(spoke: &[&str], masters: &[&str]) -> bool {
     let mut rest = masters.iter();
     spoke.iter().all(|s| rest.any(|m| m == s))
 }
 
-/// Revision, epoch and master of the record as of a revision (0: now); `None` if there was none.
+/// Revision, epoch and master of the record at a revision (0: now). `None` without a record.
 fn read(lan: &Lan, etcd: &Etcd, at: i64) -> Result<Option<(i64, u64, String)>> {
     let key = format!("/keepcall/{CLUSTER}/instances/{INSTANCE}/record");
     let rev = format!("--rev={at}");
@@ -96,7 +97,7 @@ fn read(lan: &Lan, etcd: &Etcd, at: i64) -> Result<Option<(i64, u64, String)>> {
     let reply: Value = serde_json::from_str(&text)?;
     let Some(kv) = reply["kvs"].get(0) else { return Ok(None) };
     let value = base64::engine::general_purpose::STANDARD.decode(kv["value"].as_str().unwrap_or_default())?;
-    let record: Value = serde_json::from_slice(&value).context("the record is no JSON")?;
+    let record: Value = serde_json::from_slice(&value).context("the record is not JSON")?;
     let revision = kv["mod_revision"].as_i64();
     match (revision, record["epoch"].as_u64(), record["master"].as_str()) {
         (Some(r), Some(e), Some(m)) => Ok(Some((r, e, m.to_owned()))),

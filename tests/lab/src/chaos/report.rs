@@ -1,33 +1,35 @@
-//! What came out of the chaos.
+//! The result of the chaos.
 
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// What came out.
+/// The result of a run.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// What the faults followed from.
+    /// Seed of the faults.
     pub seed: u64,
-    /// Rounds that were played.
+    /// Number of rounds.
     pub rounds: u64,
     /// What the agents did wrong.
     pub violations: Vec<String>,
     /// Milliseconds in which two hosts answered.
     pub two_hosts_ms: usize,
-    /// How often each kind of fault came up.
+    /// Number of faults of each kind.
     pub faults: BTreeMap<&'static str, u64>,
-    /// Questions asked: milliseconds that were looked at.
+    /// Number of questions: milliseconds that the witness watched.
     pub asked: usize,
-    /// Changes of master that etcd has.
+    /// Changes of master in etcd's record.
     pub epochs: u64,
-    /// By kind of fault (several in one round: "several"): the silences in milliseconds, and the bound of the last one.
+    /// By kind of fault ("several" for rounds with more than one): the silences in milliseconds, and the bound of the
+    /// last one.
     pub silences: BTreeMap<String, (Vec<f64>, f64)>,
-    /// The longest time for which a client's cache misled it after a new host had answered, in milliseconds.
+    /// The longest time for which a client's neighbour cache held the old host after a new host had answered, in
+    /// milliseconds.
     pub(crate) cache_late_ms: f64,
 }
 
 impl Report {
-    /// For the last line.
+    /// The last line of the output.
     pub fn json(&self) -> Value {
         let kinds: BTreeMap<&str, Value> = self
             .silences

@@ -1,4 +1,4 @@
-//! Makes things go wrong, and ends it.
+//! Makes faults happen, and ends them.
 
 use super::field::{Field, Order};
 use super::plan::{Fault, Member, Step, Who};
@@ -13,15 +13,15 @@ pub(crate) struct Strike<'a> {
     field: &'a mut Field,
     order: &'a Order,
     leader: usize,
-    /// Take the kernel lease away with each agent that is killed or frozen: two hosts must be seen then.
+    /// Remove the kernel lease with each agent that is killed or frozen: the witness must then see two hosts.
     without_lease: bool,
-    /// The command of a switchover, which runs on while the round goes on.
+    /// The command of a switchover, which runs while the round goes on.
     pub(crate) switchover: Option<Proc>,
-    /// What did not go as asked.
+    /// Faults that did not go as planned.
     pub(crate) notes: Vec<String>,
 }
 
-/// How long an agent may take to stop after its fault should have ended.
+/// How long an agent may take to stop after the end of its fault.
 const STOPPED: Duration = Duration::from_secs(5);
 
 impl<'a> Strike<'a> {
@@ -30,7 +30,7 @@ impl<'a> Strike<'a> {
         Ok(Self { field, order, leader, without_lease, switchover: None, notes: Vec::new() })
     }
 
-    /// The node in question, and its place among the agents.
+    /// The node, and the index of its agent.
     pub(crate) fn place(&self, who: Who) -> usize {
         match who {
             Who::Master => self.order.master,
@@ -61,7 +61,7 @@ impl<'a> Strike<'a> {
         format!("{step} ({hit})")
     }
 
-    /// Carries the steps out, each at its time; returns when the last one has ended.
+    /// Carries the steps out, each at its time. Returns after the end of the last one.
     pub(crate) fn carry_out(&mut self, steps: &[Step]) -> Result<()> {
         let mut moments: Vec<(Duration, usize, bool)> = Vec::new();
         for (i, s) in steps.iter().enumerate() {
@@ -71,10 +71,10 @@ impl<'a> Strike<'a> {
         moments.sort();
         let start = Instant::now();
         for (at, i, begins) in moments {
-            // The moment is part of the plan; nothing is being waited for.
+            // A moment of the plan, not a wait for an event.
             std::thread::sleep(at.saturating_sub(start.elapsed()));
             let what = if begins { self.begin(i, steps[i].fault) } else { self.end(i, steps[i].fault) };
-            what.with_context(|| format!("{} of {}", if begins { "the beginning" } else { "the end" }, steps[i]))?;
+            what.with_context(|| format!("{} of {}", if begins { "the start" } else { "the end" }, steps[i]))?;
         }
         Ok(())
     }
@@ -138,10 +138,10 @@ impl<'a> Strike<'a> {
             Fault::Stop(w) | Fault::Restart(w) => {
                 let place = self.place(w);
                 let agent = &mut self.field.agents[place];
-                // It hands over, or rests on its lease, in its own time; if another fault keeps it from that, it is
-                // killed.
+                // The agent hands over or waits for its lease in its own time. If another fault keeps it from ending,
+                // it is killed.
                 if !agent.proc.stop(STOPPED)? {
-                    self.notes.push(format!("the agent on {} did not end within {STOPPED:?}", agent.node));
+                    self.notes.push(format!("the agent on {} did not stop within {STOPPED:?}", agent.node));
                 }
                 agent.start_again()
             }
@@ -172,7 +172,7 @@ impl<'a> Strike<'a> {
     }
 }
 
-/// Another fault of the round may have ended it already; its number may be another's by now.
+/// Another fault of the round may have ended the process already, and the pid may belong to another one by now.
 fn signal(proc: &mut Proc, signal: Signal) -> Result<()> {
     if proc.ended()?.is_some() { Ok(()) } else { proc.signal(signal) }
 }

@@ -1,15 +1,16 @@
-//! A tone of its own for each phone, as RTP with G.711 µ-law, and an ear that knows whose tone it hears.
+//! A tone of its own for each phone, as RTP with G.711 µ-law, and an ear that recognises the other party's tone.
 
 use std::f64::consts::TAU;
 
 /// Samples in a packet: 20 ms at 8 kHz.
 const SAMPLES: usize = 160;
-/// Samples in one judgement: a second tells tones apart that are 1 Hz from each other.
+/// Samples in one judgement: one second distinguishes tones that are 1 Hz apart.
 const WINDOW: usize = 8000;
-/// A pure µ-law tone keeps more than 0.99 of its energy at its frequency; anything else in the window takes from it.
+/// A pure µ-law tone has more than 0.99 of its energy at its frequency. Anything else in the window lowers that part.
 const PURE: f64 = 0.8;
 
-/// The frequency of a phone's tone, unique among 1,500 pairs of phones. `side` is 0 for callers and 1 for called.
+/// The frequency of a phone's tone, unique among 1,500 pairs of phones. `side` is 0 for callers and 1 for called
+/// parties.
 pub(crate) fn tone_of(index: usize, side: usize) -> f64 {
     let n = u32::try_from((index * 2 + side) % 3000).unwrap_or(0);
     f64::from(300 + n)
@@ -47,7 +48,7 @@ impl Mouth {
     }
 }
 
-/// What an ear made of a second of audio.
+/// Judgement of a second of audio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
     /// The second is not over.
@@ -78,10 +79,10 @@ impl Ear {
         (self.s1, self.s2, self.energy, self.n) = (0.0, 0.0, 0.0, 0);
     }
 
-    /// Takes a packet; an error says why it is no audio.
+    /// Takes a packet. The error says why the packet is not audio.
     pub(crate) fn hear(&mut self, packet: &[u8]) -> Result<Heard, String> {
         if packet.len() != 12 + SAMPLES || packet[0] != 0x80 {
-            return Err(format!("{} bytes that are no plain RTP packet of 20 ms", packet.len()));
+            return Err(format!("{} bytes that are not a plain RTP packet of 20 ms", packet.len()));
         }
         if packet[1] & 0x7f != 0 {
             return Err(format!("payload type {} was not agreed", packet[1] & 0x7f));
@@ -89,7 +90,7 @@ impl Ear {
         let sequence = u16::from_be_bytes([packet[2], packet[3]]);
         let timestamp = u32::from_be_bytes([packet[4], packet[5], packet[6], packet[7]]);
         let ssrc = u32::from_be_bytes([packet[8], packet[9], packet[10], packet[11]]);
-        // After a loss or another source the phase jumps: begin a new second.
+        // After a loss or another source the phase jumps, so a new second begins.
         if self.next != Some((ssrc, sequence, timestamp)) {
             self.restart();
         }

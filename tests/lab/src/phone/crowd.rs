@@ -1,5 +1,5 @@
-//! A crowd of phones on one socket: it takes every re-INVITE as it comes, and has no audio. For a thousand calls at a
-//! time.
+//! A crowd of phones on one socket, for a thousand calls at a time. The crowd accepts every re-INVITE, and has no
+//! audio.
 
 use super::dialog::answer_route;
 use super::message::{Message, Start, Writer};
@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Answers until it is dropped.
+/// Answers until dropped.
 pub struct Crowd {
-    /// Where it answers.
+    /// Address of the crowd.
     pub at: SocketAddr,
     stop: Arc<AtomicBool>,
     invites: Arc<AtomicUsize>,
@@ -22,8 +22,8 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// On this port of a host. The number of a call follows the last `~` of its Call-ID; its RTP port is `rtp_port` of
-    /// that.
+    /// Listens on this port of a host. The number of a call follows the last `~` of its Call-ID; `rtp_port` gives its
+    /// RTP port.
     pub fn start(host: &Host, port: u16, rtp_port: fn(u16) -> u16) -> Result<Self> {
         let at = SocketAddr::from((host.ip4, port));
         let socket = host.enter(move || UdpSocket::bind(at).context("SIP port of the crowd"))?;
@@ -37,14 +37,14 @@ impl Crowd {
             while !s.load(Ordering::Relaxed) {
                 let Ok((n, from)) = socket.recv_from(&mut buf) else { continue };
                 let Some((bytes, to)) = answer(&buf[..n], from, at, rtp_port, &i) else { continue };
-                // A lost answer is asked for again.
+                // The other side asks again after a lost answer.
                 let _ = socket.send_to(&bytes, to);
             }
         });
         Ok(Self { at, stop, invites, thread: Some(thread) })
     }
 
-    /// INVITEs that were answered.
+    /// Number of answered INVITEs.
     pub fn invites(&self) -> usize {
         self.invites.load(Ordering::Relaxed)
     }

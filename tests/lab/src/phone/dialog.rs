@@ -1,22 +1,22 @@
-//! A phone's half of a dialog (RFC 3261 section 12), and the checks on what the other side sends in it.
+//! A phone's half of a dialog (RFC 3261 section 12), and checks of the other side's messages in the dialog.
 
 use super::message::{Message, Start, Writer, param, target_of, uri_of};
 use super::sdp::{Own, Sdp};
 use std::net::SocketAddr;
 
-/// The magic cookie of RFC 3261 8.1.1.7.
+/// The magic cookie of RFC 3261 section 8.1.1.7.
 pub(crate) const COOKIE: &str = "z9hG4bK";
 
 /// A dialog.
 pub(crate) struct Dialog {
     pub(crate) call_id: String,
-    /// The own side's From (or To) value, tag included.
+    /// The phone's own From (or To) value, tag included.
     pub(crate) local: String,
-    /// The other side's; its tag is missing until the other side gives one.
+    /// The other side's value. The tag is missing until the other side sends one.
     pub(crate) remote: String,
     /// The other side's Contact.
     pub(crate) target: String,
-    /// Route values in the order to send.
+    /// Route values in the order of sending.
     pub(crate) routes: Vec<String>,
     pub(crate) local_cseq: u32,
     /// Highest CSeq received.
@@ -26,12 +26,12 @@ pub(crate) struct Dialog {
     pub(crate) own: Own,
     /// Whether the other side's first message had a Record-Route.
     pub(crate) recorded: bool,
-    /// Whether own INVITEs ask for a session timer.
+    /// Whether the phone's INVITEs ask for a session timer.
     pub(crate) timed: bool,
 }
 
 impl Dialog {
-    /// Where the next request goes.
+    /// Destination of the next request.
     pub(crate) fn next_hop(&self) -> Option<SocketAddr> {
         target_of(&self.routes.first().map_or_else(|| self.target.clone(), |r| uri_of(r)))
     }
@@ -66,8 +66,8 @@ impl Dialog {
             && param(from, "tag") == param(&self.remote, "tag")
     }
 
-    /// What RFC 3261 says against a request (not ACK) within this dialog, from `source` to the phone's `contact` URI;
-    /// and what is merely odd.
+    /// Breaches of RFC 3261 in a request (not ACK) within this dialog, from `source` to the phone's `contact` URI; and
+    /// what is merely odd.
     pub(crate) fn check_request(&self, m: &Message, contact: &str) -> (Vec<String>, Vec<String>) {
         let (mut faults, mut notes) = (request_faults(m), Vec::new());
         let method = m.method();
@@ -97,12 +97,12 @@ impl Dialog {
             faults.push(format!("{method}: a Record-Route where the dialog's first message had none"));
         }
         if !m.list("route").is_empty() {
-            faults.push(format!("{method}: a Route is left that names the phone"));
+            faults.push(format!("{method}: a Route that names the phone was not removed"));
         }
         (faults, notes)
     }
 
-    /// Takes the other side's SDP; what RFC 3264 says against it.
+    /// Takes the other side's SDP. Returns breaches of RFC 3264.
     pub(crate) fn take_sdp(&mut self, text: &str) -> Vec<String> {
         match Sdp::parse(text) {
             Ok(new) => {
@@ -118,7 +118,7 @@ impl Dialog {
     }
 }
 
-/// What RFC 3261 says against any request, by itself.
+/// Breaches of RFC 3261 in any request, taken by itself.
 pub(crate) fn request_faults(m: &Message) -> Vec<String> {
     let mut faults = Vec::new();
     let method = m.method();
@@ -153,7 +153,7 @@ pub(crate) fn request_faults(m: &Message) -> Vec<String> {
     faults
 }
 
-/// The top Via of a response, and where the response goes (RFC 3261 18.2.1 and 18.2.2, RFC 3581).
+/// The top Via of a response, and the destination of the response (RFC 3261 sections 18.2.1 and 18.2.2, RFC 3581).
 pub(crate) fn answer_route(m: &Message, source: SocketAddr) -> Option<(String, SocketAddr)> {
     let top = m.list("via").first()?.clone();
     let (protocol, rest) = top.split_once(char::is_whitespace)?;

@@ -1,4 +1,4 @@
-//! A phone at work: transactions, timers, one call, and its audio.
+//! A phone at work: transactions, timers, one call, and the call's audio.
 
 mod requests;
 mod responses;
@@ -20,17 +20,17 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-/// RFC 3261's T1 and T2, and 64 × T1, after which a transaction has failed.
+/// T1 and T2 of RFC 3261, and 64 × T1, after which a transaction has failed.
 const T1: Duration = Duration::from_millis(500);
 const T2: Duration = Duration::from_secs(4);
 const T64: Duration = Duration::from_secs(32);
-/// Answers kept for retransmitted requests; a phone has one call, so a few are many.
+/// Answers kept for retransmitted requests. A phone has one call, so a few are enough.
 const ANSWERS: usize = 32;
-/// Entries kept in each list of a report; an hour of audio, and more faults than anyone reads.
+/// Entries kept in each list of a report: an hour of audio, and more faults than anyone reads.
 const MAX_ARRIVALS: usize = 200_000;
 const MAX_FAULTS: usize = 50;
 
-/// A message that is sent again until something stops it.
+/// A message that the phone retransmits until something stops it.
 struct Repeat {
     bytes: Vec<u8>,
     to: SocketAddr,
@@ -46,13 +46,13 @@ impl Repeat {
     }
 }
 
-/// The own request that waits for its final answer.
+/// The phone's own request that waits for its final answer.
 struct Client {
     method: String,
     branch: String,
     cseq: u32,
     repeat: Repeat,
-    /// A provisional answer stops the repeats of an INVITE.
+    /// A provisional answer stops the retransmissions of an INVITE.
     quiet: bool,
     initial: bool,
 }
@@ -77,13 +77,13 @@ pub(crate) struct Line {
     server: Option<Server>,
     /// Branch, method, bytes and destination of the answers given.
     answers: VecDeque<(String, String, Vec<u8>, SocketAddr)>,
-    /// The ACK of the last 2xx: sent again for each repeat of the 2xx.
+    /// The ACK of the last 2xx, sent again for each retransmission of the 2xx.
     ack: Option<(u32, Vec<u8>, SocketAddr)>,
     mouth: Mouth,
     ear: Ear,
 }
 
-/// A token that no other has: unlike random, it shows in a trace which message came first.
+/// A unique token. Unlike a random one, it shows in a trace which message came first.
 fn token() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     format!("{:x}k{:x}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
@@ -112,7 +112,7 @@ impl Line {
     pub(crate) async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Command>) {
         let (mut sip_buf, mut rtp_buf) = (vec![0; 65_536], vec![0; 2048]);
         let mut tick = interval(Duration::from_millis(20));
-        // A late tick is made up for, so that the RTP clock keeps to the wall's.
+        // Makes up for a late tick, so that the RTP clock keeps up with the wall clock.
         tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
         loop {
             let next = self.next_timer();
@@ -121,7 +121,7 @@ impl Line {
                     Some(c) => self.obey(c).await,
                     None => return,
                 },
-                // Errors of a UDP socket are of one datagram (ICMP unreachable): the timers see to the rest.
+                // An error of a UDP socket concerns one datagram (ICMP unreachable). The timers handle the loss.
                 r = self.sip.recv_from(&mut sip_buf) => if let Ok((n, from)) = r {
                     self.hear_sip(&sip_buf[..n], from).await;
                 },
@@ -158,11 +158,11 @@ impl Line {
     }
 
     async fn send(&self, bytes: &[u8], to: SocketAddr) {
-        // A host without the address of the server refuses here; the repeats carry on.
+        // A host without the server's address refuses here. The retransmissions continue.
         let _ = self.sip.send_to(bytes, to).await;
     }
 
-    // ---- what it is told ----
+    // ---- commands ----
 
     async fn obey(&mut self, command: Command) {
         match command {
@@ -217,7 +217,6 @@ impl Line {
         self.client = Some(Client { method: "INVITE".into(), branch, cseq, repeat, quiet: false, initial: true });
     }
 
-    /// Sends a request within the dialog.
     async fn start(&mut self, method: &str, sdp: Option<String>) {
         let (via, branch) = self.via();
         let contact = self.contact();
@@ -273,7 +272,7 @@ impl Line {
         }
     }
 
-    // ---- SIP that comes in ----
+    // ---- received SIP ----
 
     async fn hear_sip(&mut self, bytes: &[u8], from: SocketAddr) {
         if self.me.manner.reinvite == Reaction::Deaf {
@@ -300,7 +299,7 @@ impl Line {
 
     fn hear_rtp(&mut self, packet: &[u8], from: SocketAddr) {
         let agreed = self.dialog.as_ref().and_then(|d| d.sdp.as_ref()).and_then(|s| s.audio);
-        // Audio may overtake the answer that says where it comes from, and outlive the BYE by a moment.
+        // Audio may overtake the answer that names its source, and outlive the BYE by a moment.
         let Some(agreed) = agreed else { return };
         if agreed != from {
             return self.note(|s| {
@@ -325,7 +324,7 @@ impl Line {
                 Ok(Heard::Wrong) => {
                     s.wrong += 1;
                     s.wrong_in_a_row += 1;
-                    // One may be a packet that was lost before a server that numbers its packets anew.
+                    // One mismatch may be a packet that was lost before a server that numbers its packets anew.
                     if s.wrong_in_a_row == 2 && s.violations.len() < MAX_FAULTS {
                         s.violations.push(format!("{number}: two seconds of audio that are not the other party's"));
                     }

@@ -1,5 +1,5 @@
-//! SIP messages as the lab's phones read and write them. Written apart from the program's own parser, so that a mistake
-//! of one is not repeated by the other; stricter, too: what RFC 3261 does not allow is an error.
+//! SIP messages as the lab's phones read and write them. Written apart from keepcall's own parser, so that one does not
+//! repeat a mistake of the other; and stricter: what RFC 3261 does not allow is an error.
 
 use std::fmt::Write as _;
 
@@ -12,12 +12,12 @@ pub enum Start {
     Response(u16, String),
 }
 
-/// A message, taken apart.
+/// A parsed message.
 #[derive(Clone, Debug)]
 pub struct Message {
     /// The first line.
     pub start: Start,
-    /// Headers in order, names in their long form and lower case.
+    /// Headers in order, with long names in lower case.
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: String,
@@ -49,7 +49,7 @@ impl Message {
             Some(Ok(n)) if n == body.len() => {}
             Some(Ok(n)) => return Err(format!("Content-Length {n}, but the body has {} bytes", body.len())),
             Some(Err(_)) => return Err("Content-Length is not a number".into()),
-            // RFC 3261 20.14: it may be absent over UDP.
+            // RFC 3261 section 20.14: over UDP the header may be absent.
             None => {}
         }
         for name in ["call-id", "from", "to", "cseq", "via"] {
@@ -71,7 +71,7 @@ impl Message {
         self.headers.iter().filter(|(n, _)| n == name).flat_map(|(_, v)| split_list(v)).collect()
     }
 
-    /// The method: of the request, or of the CSeq for a response.
+    /// The method of the request, or of the CSeq of a response.
     pub fn method(&self) -> String {
         match &self.start {
             Start::Request(m, _) => m.clone(),
@@ -87,7 +87,7 @@ impl Message {
         if n >= 1 << 31 { Err(format!("CSeq {n} is not below 2^31")) } else { Ok((n, m.trim().to_owned())) }
     }
 
-    /// The Call-ID; empty if there is none.
+    /// The Call-ID; empty without the header.
     pub fn call_id(&self) -> &str {
         self.get("call-id").unwrap_or_default()
     }
@@ -154,7 +154,7 @@ fn split_at(value: &str, mark: char) -> Vec<String> {
     out
 }
 
-/// A parameter that follows the URI (or, for Via, the sent-by); the value without quotes, empty for a flag.
+/// A parameter that follows the URI (or, for Via, the sent-by). The value has no quotes, and is empty for a flag.
 pub fn param(value: &str, name: &str) -> Option<String> {
     let rest = after_name(value);
     let after = if rest.starts_with('<') { rest.find('>').map_or("", |i| &rest[i + 1..]) } else { rest };
@@ -164,7 +164,7 @@ pub fn param(value: &str, name: &str) -> Option<String> {
     })
 }
 
-/// What follows a display name; the value itself if it has none.
+/// The value without its display name.
 fn after_name(value: &str) -> &str {
     let value = value.trim();
     if value.starts_with('"') {
@@ -179,7 +179,7 @@ fn after_name(value: &str) -> &str {
         }
         return "";
     }
-    // A name without quotes is of tokens; an addr-spec has no `<`.
+    // A name without quotes consists of tokens; an addr-spec has no `<`.
     let end = value.find(['"', '<']).filter(|&i| value[i..].starts_with('<'));
     end.map_or(value, |i| &value[i..])
 }
@@ -193,7 +193,7 @@ pub(crate) fn uri_of(value: &str) -> String {
     }
 }
 
-/// The host and port that a SIP URI points at.
+/// The host and port of a SIP URI.
 pub(crate) fn target_of(uri: &str) -> Option<std::net::SocketAddr> {
     let rest = uri.strip_prefix("sip:")?;
     let host = rest.rsplit('@').next()?.split([';', '?']).next()?;
@@ -208,12 +208,12 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins a request.
+    /// Starts a request.
     pub fn request(method: &str, uri: &str) -> Self {
         Self { text: format!("{method} {uri} SIP/2.0\r\n") }
     }
 
-    /// A response with all that RFC 3261 8.2.6.2 copies from the request; `via` stands for the top Via.
+    /// A response with everything that RFC 3261 section 8.2.6.2 copies from the request; `via` replaces the top Via.
     pub fn response(request: &Message, code: u16, reason: &str, via: &str, to_tag: Option<&str>) -> Self {
         let mut w = Self { text: format!("SIP/2.0 {code} {reason}\r\n") };
         w.header("Via", via);
@@ -239,7 +239,7 @@ impl Writer {
         let _ = write!(self.text, "{name}: {value}\r\n");
     }
 
-    /// Adds the body, and the headers about it.
+    /// Adds the body with its Content headers.
     pub fn end(mut self, sdp: Option<&str>) -> Vec<u8> {
         if sdp.is_some() {
             self.header("Content-Type", "application/sdp");

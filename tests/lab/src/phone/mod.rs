@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 pub(crate) use audio::tone_of;
 pub(crate) use dialog::answer_route;
 
-/// What a phone is told to do.
+/// An instruction to a phone.
 #[derive(Clone, Debug)]
 pub enum Command {
     /// Call this number through the server.
@@ -30,135 +30,135 @@ pub enum Command {
     Hold,
     /// Send a re-INVITE with `sendrecv`.
     Resume,
-    /// Send a re-INVITE with the description as it is and a session timer, as a refresh of it (RFC 4028).
+    /// Send a re-INVITE with the same description and a session timer, as a session refresh (RFC 4028).
     Refresh,
-    /// Send an UPDATE without a description (RFC 3311), as a refresh.
+    /// Send an UPDATE without a description (RFC 3311), as a session refresh.
     Update,
     /// Behave like this from now on.
     Behave(Manner),
 }
 
-/// Where a phone is.
+/// Phase of a phone's call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
-    /// It has no call.
+    /// The phone has no call.
     #[default]
     Idle,
-    /// INVITE is out, or 200 is out and not yet acknowledged.
+    /// The INVITE is sent, or the 200 is sent and not yet acknowledged.
     Calling,
     /// The dialog is confirmed.
     Up,
-    /// BYE was answered, by either side.
+    /// Either side has answered BYE.
     Ended,
-    /// The call came to nothing, with this status code (408 for no answer).
+    /// The call failed with this status code (408 for no answer).
     Failed(u16),
 }
 
-/// One re-INVITE that the phone received; times are wall-clock microseconds.
+/// A re-INVITE that the phone received. Times are wall-clock microseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Reinvite {
-    /// When it came.
+    /// Time of arrival.
     pub at: u64,
-    /// The code that the phone answered with.
+    /// Status code of the phone's answer.
     pub code: u16,
-    /// When its ACK came.
+    /// Time of the ACK.
     pub acked_at: Option<u64>,
 }
 
-/// What a phone saw; times are wall-clock microseconds.
+/// What a phone saw. Times are wall-clock microseconds.
 #[derive(Clone, Debug, Default)]
 pub struct State {
-    /// Where it is.
+    /// Phase of the call.
     pub phase: Phase,
     /// Breaches of the RFCs by the other side; each begins with the phone's number.
     pub violations: Vec<String>,
-    /// What is allowed but odd.
+    /// Allowed, but odd.
     pub notes: Vec<String>,
-    /// When each audio packet from the negotiated source came.
+    /// Arrival of each audio packet from the negotiated source.
     pub arrivals: Vec<u64>,
-    /// When each second of the right party's tone was complete.
+    /// End of each second of the right party's tone.
     pub right: Vec<u64>,
     /// Seconds that were not the right party's tone.
     pub wrong: usize,
-    /// How many of them came one after the other, last of all.
+    /// How many of these came in a row, up to the last.
     pub(crate) wrong_in_a_row: usize,
-    /// Packets from elsewhere than the negotiated source: when, from where, and what was negotiated.
+    /// Packets from another than the negotiated source: time, source, and negotiated source.
     pub foreign: Vec<(u64, SocketAddr, SocketAddr)>,
-    /// The other side's re-INVITEs.
+    /// Re-INVITEs of the other side.
     pub reinvites: Vec<Reinvite>,
-    /// When the other side's BYE came.
+    /// Arrival of the other side's BYE.
     pub bye_received: Option<u64>,
-    /// Code and time of the answer to the own BYE.
+    /// Code and time of the answer to the phone's own BYE.
     pub(crate) bye_answered: Option<(u16, u64)>,
-    /// Code and time of the final answer to each own re-INVITE.
+    /// Code and time of the final answer to each of the phone's re-INVITEs.
     pub own_reinvites: Vec<(u16, u64)>,
-    /// Code and time of the final answer to each own UPDATE.
+    /// Code and time of the final answer to each of the phone's UPDATEs.
     pub own_updates: Vec<(u16, u64)>,
     /// The direction in the last SDP of the other side.
     pub remote_direction: String,
 }
 
-/// What a phone lets others see, filled while it works.
+/// What a phone reports while it works.
 pub type Shared = Arc<Mutex<State>>;
 
-/// How a phone behaves where the RFCs leave a choice, or where phones are known to depart from them.
+/// How a phone behaves where the RFCs leave a choice, or where phones are known to deviate.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Manner {
-    /// Answer requests to where the packet came from, and not to where the Via says.
+    /// Answer requests to the source of the packet, not to the address in the Via.
     pub answer_to_source: bool,
     /// Send every request to the server's first address, whatever route set and Contact say: an outbound proxy setting.
     pub outbound_proxy: bool,
-    /// Have a display name, a user part and a Contact with everything that the grammar of RFC 3261 allows in them.
+    /// Use a display name, a user part and a Contact with everything that the grammar of RFC 3261 allows in them.
     pub ornate: bool,
-    /// Send audio from another port than the one that it is received on, and that the description names.
+    /// Send audio from another port than the one in the description.
     pub speak_elsewhere: bool,
-    /// What becomes of the other side's re-INVITEs.
+    /// How the phone answers the other side's re-INVITEs.
     pub reinvite: Reaction,
 }
 
-/// What a phone does about a re-INVITE of the other side.
+/// How a phone answers a re-INVITE of the other side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reaction {
-    /// Answers it as it should be answered.
+    /// Correctly.
     #[default]
     Accept,
-    /// Answers the next so many with 491, as if its own was under way.
+    /// The next so many with 491, as if the phone's own re-INVITE was under way.
     Glare(u8),
-    /// Refuses it with this code; with 481 it knows nothing of the call from then on.
+    /// With this code. With 481 the phone no longer knows the call from then on.
     Refuse(u16),
-    /// Hears nothing at all any more, SIP or audio.
+    /// Not at all: the phone receives neither SIP nor audio any more.
     Deaf,
 }
 
-/// A phone; it works by itself on the runtime that it was made on.
+/// A phone. It works by itself on the runtime on which it was created.
 pub struct Phone {
-    /// What it is called by.
+    /// The number of the phone.
     pub number: String,
     shared: Shared,
     commands: mpsc::UnboundedSender<Command>,
 }
 
-/// Who a phone is.
+/// Identity of a phone.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
-    /// Its number.
+    /// The number of the phone.
     pub number: String,
-    /// Where it receives SIP.
+    /// Address for SIP.
     pub sip: SocketAddr,
-    /// Where it receives audio.
+    /// Address for audio.
     pub rtp: SocketAddr,
     /// The server's first address.
     pub server: SocketAddr,
-    /// The own tone, and the one that is expected to be heard, in Hz.
+    /// The phone's own tone, and the expected tone, in Hz.
     pub(crate) tones: (f64, f64),
-    /// What audio is sent from, if not from where it is received.
+    /// Socket for sending audio, if another than the one for receiving.
     pub(crate) voice: Option<Arc<tokio::net::UdpSocket>>,
-    /// How it behaves.
+    /// Behaviour of the phone.
     pub manner: Manner,
 }
 
 impl Identity {
-    /// The URI of its Contact.
+    /// The URI of the phone's Contact.
     pub(crate) fn contact_uri(&self) -> String {
         if self.manner.ornate {
             // A user part with parameters, escapes and marks (RFC 3261 section 19.1.1), and URI parameters.
@@ -168,7 +168,7 @@ impl Identity {
         }
     }
 
-    /// The value of its Contact header.
+    /// The value of the phone's Contact header.
     pub(crate) fn contact(&self) -> String {
         let uri = self.contact_uri();
         if self.manner.ornate {
@@ -179,7 +179,7 @@ impl Identity {
         }
     }
 
-    /// The value of its From header, without a tag.
+    /// The value of the phone's From header, without a tag.
     pub(crate) fn from(&self) -> String {
         let ip = match self.sip.ip() {
             IpAddr::V4(ip) => ip.to_string(),
@@ -195,9 +195,9 @@ impl Identity {
 }
 
 impl Phone {
-    /// Phone `index` on a host: `side` 0 is a caller with number 1000 + index on p1, 1 is called as 2000 + index on p2,
-    /// and 2 is called as 3000 + index on p1. Its SIP port is its number plus 10000, its RTP port 30000 + 2000 × side +
-    /// 2 × index. To be called within a tokio runtime.
+    /// Phone `index` on a host. `side` 0 is a caller with number 1000 + index on p1, 1 is called as 2000 + index on p2,
+    /// and 2 is called as 3000 + index on p1. The SIP port is the number plus 10000, the RTP port 30000 + 2000 × side +
+    /// 2 × index. Must be called within a tokio runtime.
     pub fn new(host: &Host, side: usize, index: usize, server: SocketAddr, manner: Manner) -> Result<Self> {
         let number = (side + 1) * 1000 + index;
         let ip: IpAddr = if server.is_ipv4() { host.ip4.into() } else { host.ip6.into() };
@@ -233,20 +233,20 @@ impl Phone {
         Self { number, shared, commands }
     }
 
-    /// Tells it what to do.
+    /// Gives the phone an instruction.
     pub fn tell(&self, command: Command) -> Result<()> {
         self.commands.send(command).map_err(|_| anyhow!("phone {} is gone", self.number))
     }
 
-    /// What it has seen so far.
+    /// What the phone has seen so far.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What it has seen of the call, in a line.
+    /// What the phone has seen of the call, in one line.
     pub fn summary(&self) -> String {
         let s = self.state();
-        format!("{}: {:?}, re-INVITEs {:?}, {} good seconds", self.number, s.phase, s.reinvites, s.right.len())
+        format!("{}: {:?}, re-INVITEs {:?}, {} s of the right tone", self.number, s.phase, s.reinvites, s.right.len())
     }
 
     /// The longest silence that touches the time from `from` to `to`: between two packets, or up to now.

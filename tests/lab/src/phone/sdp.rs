@@ -1,26 +1,26 @@
-//! SDP as the lab's phones hold the other side to it (RFC 3264, RFC 4566).
+//! SDP, with the rules to which the lab's phones hold the other side (RFC 3264, RFC 4566).
 
 use std::net::{IpAddr, SocketAddr};
 
-/// What a phone reads of a session description.
+/// What a phone reads from a session description.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sdp {
     /// The six parts of `o=`.
     pub(crate) origin: [String; 6],
     /// Kind and transport of each m-line, in order.
     pub media: Vec<(String, String)>,
-    /// Where the audio goes; `None` if its port is 0.
+    /// Destination of the audio; `None` if the port is 0.
     pub audio: Option<SocketAddr>,
     /// Payload types of the audio, in order.
     pub(crate) formats: Vec<String>,
     /// `sendrecv`, `sendonly`, `recvonly` or `inactive`.
     pub direction: String,
-    /// The body as it came.
+    /// The body as received.
     pub text: String,
 }
 
 impl Sdp {
-    /// Reads a body.
+    /// Parses a body.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut origin = None;
         let mut session_ip = None;
@@ -81,7 +81,8 @@ impl Sdp {
         })
     }
 
-    /// What RFC 3264 section 8 says against this one as the successor of `before`, from the same side of one dialog.
+    /// Breaches of RFC 3264 section 8 in this description as the successor of `before`, from the same side of one
+    /// dialog.
     pub(crate) fn faults_after(&self, before: &Self) -> Vec<String> {
         let mut faults = Vec::new();
         for (i, what) in
@@ -136,7 +137,7 @@ impl Own {
         }
     }
 
-    /// Whether audio is to be sent.
+    /// Whether the phone sends audio.
     pub(crate) fn sends(&self) -> bool {
         self.direction.starts_with("send")
     }

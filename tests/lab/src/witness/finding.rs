@@ -1,37 +1,37 @@
-//! What follows from the witness's notes: who had the VIP when, how long it was silent, and whether two hosts had it at
-//! once.
+//! Conclusions from the witness's notes: who had the VIP when, how long the VIP was silent, and whether two hosts had
+//! it at once.
 
 use super::frames::Kind;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Something that was heard.
+/// A frame that the witness received.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Answer {
-    /// When it was read, in wall-clock microseconds.
+    /// Time of reading, in wall-clock microseconds.
     pub(super) at: u64,
-    /// The hardware address that it came from.
+    /// Hardware address of the sender.
     pub(super) mac: [u8; 6],
-    /// Of which kind it is.
+    /// Kind of the frame.
     pub(super) kind: Kind,
-    /// The question's number; `None` if it was not asked for.
+    /// Number of the question; `None` for a frame that answers no question.
     pub(super) question: Option<u32>,
 }
 
-/// Everything that was written down.
+/// Everything that the witness wrote down.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
     /// Number of the first question in `asked`.
     first: u32,
     /// When each question left, in wall-clock microseconds.
     asked: Vec<u64>,
-    /// What was heard, in the order in which it arrived.
+    /// Received frames in the order of arrival.
     pub(super) heard: Vec<Answer>,
-    /// What the client's neighbour cache held, from when on.
+    /// The client's neighbour cache: each change, with its time.
     pub(super) cache: Vec<(u64, Option<[u8; 6]>)>,
 }
 
 impl Notes {
-    /// Writes a question down; its number.
+    /// Writes a question down. Returns its number.
     pub(super) fn next_question(&mut self, at: u64) -> u32 {
         self.asked.push(at);
         self.first.wrapping_add(u32::try_from(self.asked.len() - 1).unwrap_or(0))
@@ -42,50 +42,50 @@ impl Notes {
         self.asked.drain(..n);
         self.first = self.first.wrapping_add(u32::try_from(n).unwrap_or(0));
         self.heard.retain(|a| a.at >= before);
-        // The last one is what holds at that moment.
+        // The last entry before the cut still holds at the cut.
         let n = self.cache.partition_point(|c| c.0 < before);
         self.cache.drain(..n.saturating_sub(1));
     }
 }
 
-/// What was seen in a stretch of time.
+/// The conclusions for a stretch of time.
 #[derive(Clone, Debug, Default)]
 pub struct Finding {
-    /// Questions asked: milliseconds in which the witness looked.
+    /// Number of questions: milliseconds that the witness watched.
     pub asked: usize,
-    /// Questions of which one and the same frame was answered by two hosts: milliseconds in which two had the VIP.
+    /// Questions of which two hosts answered the same frame: milliseconds in which two hosts had the VIP.
     pub two_hosts_ms: usize,
-    /// The first of them, in words.
+    /// The first of these questions, in words.
     pub first_two: Option<String>,
-    /// When the first and the last of them was asked, in wall-clock microseconds.
+    /// When the first and the last of these questions left, in wall-clock microseconds.
     pub(crate) two_from_to: Option<(u64, u64)>,
-    /// Who spoke for the VIP, one after the other, with the moment of the first word (wall-clock microseconds). A host
-    /// is in it again if it spoke again after another.
+    /// The hosts that spoke for the VIP, in order, with the time of the first frame (wall-clock microseconds). A host
+    /// is listed again if it spoke again after another host.
     pub owners: Vec<(u64, String)>,
-    /// When each host spoke last, in wall-clock microseconds.
+    /// Time of each host's last frame, in wall-clock microseconds.
     pub last_words: BTreeMap<String, u64>,
-    /// The longest run of questions that nobody answered with an echo, of both addresses the worse, in microseconds: a
-    /// millisecond each, since the witness may have had to wait for its turn between them.
+    /// The longest run of questions without an echo, for the worse of the two addresses, in microseconds: one
+    /// millisecond for each question, because the witness may have had to wait for its turn in between.
     pub silence_us: u64,
-    /// When the first question of that run was asked.
+    /// When the first question of that run left.
     pub(crate) silent_from: u64,
-    /// How long the client's neighbour cache still held another host after a new one had answered, at most.
+    /// The longest time for which the client's neighbour cache still held another host after a new host had answered.
     pub(crate) cache_late_us: u64,
 }
 
 /// Time between two questions, in microseconds.
 const PERIOD_US: u64 = 1000;
 
-/// Looks at the questions from `since` until `until`.
+/// Evaluates the questions from `since` until `until`.
 pub(super) fn find(notes: &Notes, since: u64, until: u64, name: &dyn Fn([u8; 6]) -> String) -> Finding {
     let from = notes.asked.partition_point(|&t| t < since);
     let to = notes.asked.partition_point(|&t| t <= until);
     let mut out = Finding { asked: to.saturating_sub(from), ..Finding::default() };
-    // For each question and kind of frame, the hosts that answered it.
+    // For each question and kind of frame, the hosts that answered.
     let mut hosts: BTreeMap<(usize, Kind), BTreeSet<[u8; 6]>> = BTreeMap::new();
     let (mut last, mut spoke) = (None, BTreeMap::new());
     for a in notes.heard.iter() {
-        // The question's time counts for an answer, since it is the same for all hosts.
+        // An answer counts at the time of its question, which is the same for all hosts.
         let place = a.question.map(|q| q.wrapping_sub(notes.first) as usize);
         let within = place.map_or(a.at >= since && a.at <= until, |p| (from..to).contains(&p));
         if !within {
@@ -107,7 +107,7 @@ pub(super) fn find(notes: &Notes, since: u64, until: u64, name: &dyn Fn([u8; 6])
     if let (Some(&a), Some(&b)) = (two.first(), two.last()) {
         out.two_from_to = Some((notes.asked[a], notes.asked[b]));
         out.first_two = hosts.iter().find(|(k, h)| k.0 == a && h.len() > 1).map(|((_, kind), h)| {
-            format!("one {kind:?} was answered by {}", h.iter().map(|m| name(*m)).collect::<Vec<_>>().join(" and "))
+            format!("one {kind:?} got answers from {}", h.iter().map(|m| name(*m)).collect::<Vec<_>>().join(" and "))
         });
     }
     for kind in [Kind::Echo4, Kind::Echo6] {
@@ -127,8 +127,8 @@ pub(super) fn find(notes: &Notes, since: u64, until: u64, name: &dyn Fn([u8; 6])
     out
 }
 
-/// How long after the first word of this owner the cache still held another host; at most until the next owner's. An
-/// empty entry misleads nobody.
+/// How long after the first frame of this owner the cache still held another host; at most until the first frame of the
+/// next owner. An empty entry counts as right, because it misleads no client.
 fn cache_late(notes: &Notes, owners: &[(u64, String)], i: usize, until: u64, name: &dyn Fn([u8; 6]) -> String) -> u64 {
     let (at, owner) = &owners[i];
     let end = owners.get(i + 1).map_or(until, |next| next.0);
@@ -145,7 +145,7 @@ mod tests {
     const A: [u8; 6] = [2, 0, 0, 0, 0, 0xa];
     const B: [u8; 6] = [2, 0, 0, 0, 0, 0xb];
 
-    /// One question a millisecond; `answers[n]` says who answers question `n`, each with both echoes.
+    /// One question a millisecond. `answers[n]` names the hosts that answer question `n`, each with both echoes.
     fn notes(answers: &[&[[u8; 6]]]) -> Notes {
         let mut notes = Notes { first: u32::MAX, ..Notes::default() };
         for (i, macs) in answers.iter().enumerate() {

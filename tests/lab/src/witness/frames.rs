@@ -1,31 +1,31 @@
-//! The witness's questions as Ethernet frames, and what it hears.
+//! The witness's questions as Ethernet frames, and the frames that it receives.
 //!
-//! Each question goes to the broadcast hardware address: every host that believes it has the VIP gets it at one and the
-//! same moment, and must answer. A client's neighbour cache, which would hide a second host, has no part in it.
+//! Each question goes to the broadcast hardware address: every host that believes it has the VIP gets the question at
+//! the same moment, and must answer. A neighbour cache, which would hide a second host, plays no part.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 const BROADCAST: [u8; 6] = [0xff; 6];
 /// Mark of the witness's echo requests.
 const ID: u16 = 0x6b77;
-/// First two bytes of the hardware address that an ARP question gives as its sender; the question's number follows. The
-/// answer is addressed to it, which is how an answer is matched to its question. (Locally administered, unicast.)
+/// First two bytes of the sender's hardware address in an ARP question. The question's number follows. A host answers
+/// to this address, so the number matches the answer to the question. (Locally administered, unicast.)
 const MARK: [u8; 2] = [0x02, 0x6b];
 
-/// What was asked, or heard.
+/// Kind of a question or of a received frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     /// "Who has the IPv4 address?"
     Arp,
-    /// An echo from the IPv4 address.
+    /// An echo of the IPv4 address.
     Echo4,
-    /// An echo from the IPv6 address.
+    /// An echo of the IPv6 address.
     Echo6,
-    /// Something that was not asked for and speaks for a VIP: an announcement.
+    /// A frame that speaks for the VIP without a question: an announcement.
     Unasked,
 }
 
-/// The witness's own addresses, and what it asks for.
+/// The witness's own addresses, and the addresses that it asks for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Parties {
     pub(super) mac: [u8; 6],
@@ -82,7 +82,7 @@ impl Parties {
         [self.ethernet(0x86dd), header, echo].concat()
     }
 
-    /// What a frame says for a VIP: who sent it, of which kind, and to which question it is the answer.
+    /// What a frame says about a VIP: the sender, the kind, and the question that it answers.
     pub(super) fn hear(&self, f: &[u8]) -> Option<([u8; 6], Kind, Option<u32>)> {
         let from: [u8; 6] = f.get(6..12)?.try_into().ok()?;
         if from == self.mac {

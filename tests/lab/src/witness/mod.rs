@@ -1,7 +1,6 @@
-//! A host on the LAN that asks each millisecond who has the VIP, of every host at once, and writes down which hosts
-//! answered.
+//! A host on the LAN that asks all hosts at once, each millisecond, who has the VIP, and records which hosts answered.
 //!
-//! Beside it runs an ordinary client: what its neighbour cache holds is where a phone's packets would have gone.
+//! Beside it runs an ordinary client, whose neighbour cache shows where a phone's packets would have gone.
 
 pub mod finding;
 mod frames;
@@ -28,12 +27,12 @@ use std::time::{Duration, Instant};
 
 /// Time between two questions.
 const PERIOD: Duration = Duration::from_millis(1);
-/// Room for some seconds of answers, for when the witness has to wait for its turn.
+/// Room for some seconds of answers, in case the witness has to wait for its turn.
 const BUFFER: usize = 8 << 20;
 /// Time between two packets of the ordinary client, and between two looks at its neighbour cache.
 const CLIENT_PERIOD: Duration = Duration::from_millis(10);
 
-/// Asks until it is dropped.
+/// Asks until dropped.
 pub struct Witness {
     stop: Arc<AtomicBool>,
     notes: Arc<Mutex<Notes>>,
@@ -42,14 +41,14 @@ pub struct Witness {
 }
 
 impl Witness {
-    /// Begins to ask from `host`. `nodes`: the hosts that may have the VIP.
+    /// `nodes`: the hosts that may have the VIP.
     pub fn start(host: &Host, nodes: &[&Host]) -> Result<Self> {
         let (stop, notes) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Notes::default())));
         let (s, n, ip4, ip6) = (stop.clone(), notes.clone(), host.ip4, host.ip6);
-        // Threads stay in the namespace of the one that starts them.
+        // Threads stay in the namespace of the thread that starts them.
         let (mac, threads) = host.enter(move || {
             let raw = |p| socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, p);
-            // Without a protocol: this one hears nothing.
+            // Without a protocol, this socket receives nothing.
             let ask = raw(None).context("packet socket of the witness")?;
             let hear = raw(Some(SockProtocol::EthAll)).context("packet socket of the witness")?;
             setsockopt(&hear, sockopt::ReceiveTimeout, &TimeVal::milliseconds(20))?;
@@ -70,7 +69,8 @@ impl Witness {
         let mut witness = Self { stop, notes, names: BTreeMap::new(), threads };
         for node in nodes {
             witness.names.insert(node.mac()?, node.name.clone());
-            // A host must not keep silent only because it would have to ask first where the answer goes.
+            // Otherwise a host might be silent only because it first has to ask for the hardware address of the
+            // witness.
             node.know(host, mac)?;
         }
         Ok(witness)
@@ -80,15 +80,15 @@ impl Witness {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The host of a hardware address.
+    /// The host with this hardware address.
     pub fn name(&self, mac: [u8; 6]) -> String {
         self.names.get(&mac).cloned().unwrap_or_else(|| format!("{mac:02x?}"))
     }
 
-    /// What was seen from `since` (wall-clock microseconds) until now. Waits a moment for answers that are under way.
+    /// The conclusions from `since` (wall-clock microseconds) until now. Waits a moment for answers that are under way.
     pub fn finding(&self, since: u64) -> Finding {
         let now = unix_us();
-        // The next question has its answers, so this one's are there too: they cannot overtake each other.
+        // Once an answer to a later question is here, so are the answers to this one: they cannot overtake each other.
         let end = Instant::now() + Duration::from_millis(200);
         while Instant::now() < end && self.notes().heard.last().is_none_or(|a| a.at <= now) {
             std::thread::sleep(PERIOD);
@@ -96,25 +96,25 @@ impl Witness {
         finding::find(&self.notes(), since, now, &|mac| self.name(mac))
     }
 
-    /// The host that alone answered all questions of the last `time`, if there is one.
+    /// The host that alone answered all questions of the last `time`.
     pub fn sole_owner(&self, time: Duration) -> Result<String, String> {
         let f = self.finding(unix_us().saturating_sub(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)));
         match &f.owners[..] {
             [(_, one)] if f.silence_us < 20_000 => Ok(one.clone()),
             _ => Err(format!(
-                "in the last {time:?} the VIP was answered for by {:?}, and silent for {} us",
+                "in the last {time:?} these hosts answered for the VIP: {:?}; the VIP was silent for {} us",
                 f.owners, f.silence_us
             )),
         }
     }
 
-    /// What an ordinary client's neighbour cache holds for the VIP.
+    /// The host in the ordinary client's neighbour cache entry for the VIP.
     pub(crate) fn cached(&self) -> Option<String> {
         let mac = self.notes().cache.last().and_then(|c| c.1)?;
         Some(self.name(mac))
     }
 
-    /// Forgets what lies before this moment (wall-clock microseconds).
+    /// Forgets everything before this moment (wall-clock microseconds).
     pub fn forget(&self, before: u64) {
         self.notes().forget(before);
     }
@@ -139,10 +139,10 @@ fn ask_each_period(socket: &OwnedFd, link: &LinkAddr, parties: &Parties, stop: &
     while !stop.load(Ordering::Relaxed) {
         let n = lock(notes).next_question(unix_us());
         for frame in parties.ask(n) {
-            // The header is in the frame; the address only says which interface.
+            // The frame contains the header; the address only names the interface.
             let _ = sendto(socket.as_raw_fd(), &frame, link, MsgFlags::empty());
         }
-        // Questions that were missed while the machine stalled are not made up for: they would all be of one moment.
+        // The witness does not make up for questions that it missed in a stall: all of them would be of one moment.
         next = (next + PERIOD).max(Instant::now());
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
     }
@@ -152,7 +152,7 @@ fn hear_all(socket: &OwnedFd, parties: &Parties, stop: &AtomicBool, notes: &Mute
     come_first();
     let mut buf = [0; 256];
     while !stop.load(Ordering::Relaxed) {
-        // A time-out is the chance to look at `stop`.
+        // The time-out lets the thread check `stop`.
         let Ok(n) = recv(socket.as_raw_fd(), &mut buf, MsgFlags::empty()) else { continue };
         if let Some((mac, kind, question)) = parties.hear(&buf[..n]) {
             lock(notes).heard.push(finding::Answer { at: unix_us(), mac, kind, question });
@@ -160,11 +160,11 @@ fn hear_all(socket: &OwnedFd, parties: &Parties, stop: &AtomicBool, notes: &Mute
     }
 }
 
-/// Sends to the VIP as a phone does, and writes down what the kernel believes the VIP's hardware address to be.
+/// Sends to the VIP as a phone does, and records the VIP's hardware address in the kernel's neighbour cache.
 fn watch_cache(client: &UdpSocket, stop: &AtomicBool, notes: &Mutex<Notes>) {
     let line = format!("{VIP4} ");
     while !stop.load(Ordering::Relaxed) {
-        // Nobody listens on the port of "discard"; the packet is there to keep the cache in use.
+        // Nobody listens on the "discard" port. The packet only keeps the cache entry in use.
         let _ = client.send_to(b"keepcall", (VIP4, 9));
         let text = std::fs::read_to_string("/proc/thread-self/net/arp").unwrap_or_default();
         let mac = text.lines().find(|l| l.starts_with(&line)).and_then(|l| {

@@ -1,5 +1,5 @@
-//! What a LAN client sees when something goes, keepcall and keepalived in turn on the same hosts: how long the VIP is
-//! silent, and for how long two hosts answer for it.
+//! What a LAN client sees when something fails, with keepcall and keepalived in turn on the same hosts: how long the
+//! VIP is silent, and for how long two hosts answer for it.
 
 mod arm;
 mod forward;
@@ -29,37 +29,37 @@ pub(crate) struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// The VIP at a cut link, a stopped, killed or frozen agent, a killed server and a planned switchover.
+    /// Failover of the VIP: a cut link, a stopped, killed or frozen agent, a killed server, a planned switchover
     Failover(Failover),
-    /// Memory and processor time of the agent.
+    /// Memory and processor time of the agent
     Costs(crate::costs::Costs),
-    /// How fast calls are learnt, beside sngrep, and what it costs.
+    /// Speed of learning calls, beside sngrep, and the cost of it
     Learn(learn::Learn),
-    /// How long a renewal of a kernel lease waits while thousands of calls are armed.
+    /// How long a renewal of the kernel lease waits while the relay arms thousands of calls
     Arm(arm::Arm),
-    /// What it costs a packet of a carried call that the relay looks at what it is.
+    /// What the relay's check of packets costs per packet of a carried call
     Relay(forward::Forward),
 }
 
 #[derive(clap::Args)]
 struct Failover {
-    /// Rounds of each event, heartbeat and program.
+    /// Rounds of each event, heartbeat and program
     #[arg(long, default_value_t = 10)]
     rounds: usize,
-    /// Heartbeats (keepalived: advert_int) in milliseconds.
+    /// Heartbeats (keepalived: advert_int) in milliseconds
     #[arg(long, value_delimiter = ',', default_value = "1000,100,20")]
     heartbeat_ms: Vec<u64>,
-    /// Print the last line only; progress goes to standard error.
+    /// Print only the last line; progress goes to standard error
     #[arg(long)]
     json: bool,
-    /// Only these events. All if absent; with heartbeats of a second or more power, stop and switchover, for the time
-    /// it takes.
+    /// Only these events. Default: all; with heartbeats of a second or more only power, stop and switchover, because
+    /// the others take long
     #[arg(long, value_delimiter = ',', value_enum)]
     events: Vec<Event>,
-    /// The keepcall program; the one built along with this one if absent.
+    /// The keepcall program. Default: the one from the same build
     #[arg(long)]
     keepcall: Option<PathBuf>,
-    /// Measure keepalived alone.
+    /// Measure keepalived alone
     #[arg(long)]
     only_keepalived: bool,
 }
@@ -74,28 +74,28 @@ enum Event {
     Switchover,
     /// The server beside the master's agent is killed (SIGKILL).
     KillServer,
-    /// The master's agent is killed (SIGKILL), with all of its processes.
+    /// All processes of the master's agent are killed (SIGKILL).
     KillAgent,
-    /// The master's agent is frozen (SIGSTOP), with all of its processes.
+    /// All processes of the master's agent are frozen (SIGSTOP).
     FreezeAgent,
 }
 
 impl Event {
     const ALL: [Self; 6] =
         [Self::Power, Self::Stop, Self::Switchover, Self::KillServer, Self::KillAgent, Self::FreezeAgent];
-    /// Those that are measured at slow heartbeats too.
+    /// Events that are measured at slow heartbeats too.
     const COMMON: [Self; 3] = [Self::Power, Self::Stop, Self::Switchover];
 
-    /// Whether the daemon cannot take the VIP away any more, while its host lives on.
+    /// Whether the daemon can no longer remove the VIP while its host lives on.
     const fn leaves_the_vip(self) -> bool {
         matches!(self, Self::KillAgent | Self::FreezeAgent)
     }
 }
 
-/// How often a round is begun before the machine counts as too busy for it.
+/// After so many starts of one round the machine counts as too busy.
 const ATTEMPTS: usize = 5;
 
-/// Longest wait for a takeover; keepalived needs 4 s at its slowest here, an etcd lease 6.
+/// Longest wait for a takeover. keepalived needs up to 4 s here, an etcd lease 6 s.
 const LIMIT: Duration = Duration::from_secs(20);
 
 pub(crate) fn run(args: &Args) -> Result<bool> {
@@ -107,7 +107,7 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
         What::Relay(f) => return forward::run(f),
     };
     if f.rounds == 0 || f.heartbeat_ms.is_empty() {
-        bail!("nothing to measure: give at least one round and one heartbeat");
+        bail!("nothing to measure: set at least one round and one heartbeat");
     }
     let runs = u32::try_from(f.rounds * f.plan().len() * 2)?;
     end_after(Duration::from_secs(60) + Duration::from_secs(60) * runs);
@@ -134,20 +134,20 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     Ok(true)
 }
 
-/// Both stand the loss of as many heartbeats: VRRP's master-down interval is three advertisements plus the skew.
+/// keepcall and keepalived tolerate the loss of the same number of heartbeats: VRRP's master-down interval is three
+/// advertisements plus the skew.
 const HOLD: u32 = 3;
 
-/// For how long after the event an agent's host that was left with the VIP is watched; at least, and for as many
-/// heartbeats. Without an end two hosts would answer until somebody comes, so the figure is this window less the
-/// takeover.
+/// How long after the event the benchmark watches a host that still has the VIP: at least this time, and at least so
+/// many heartbeats. Two hosts would answer until somebody intervenes, so the figure is this window less the takeover.
 const WINDOW: Duration = Duration::from_secs(2);
 const WINDOW_HEARTBEATS: u32 = 6;
 
-/// The shortest interval of keepalived's `vrrp_script`. Deaths of the server are spread over it evenly.
+/// The shortest interval of keepalived's `vrrp_script`. The deaths of the server are spread evenly over the interval.
 const SCRIPT_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Failover {
-    /// What is measured, in order.
+    /// The measurements, in order.
     fn plan(&self) -> Vec<(Duration, Event)> {
         let events = |ms| match &self.events[..] {
             [] if ms >= 1000 => Event::COMMON.to_vec(),
@@ -161,11 +161,11 @@ impl Failover {
     }
 }
 
-/// When the master is struck, and how.
+/// When and how the master fails.
 struct Strike {
     event: Event,
     heartbeat: Duration,
-    /// Part of the script's interval that passes before a server is killed.
+    /// Part of the script's interval that passes before the kill of the server.
     phase: Duration,
 }
 
@@ -186,7 +186,7 @@ impl Bench<'_> {
         for round in 0..f.rounds {
             let phase = SCRIPT_INTERVAL * u32::try_from(round)? / u32::try_from(f.rounds)?;
             let strike = Strike { event, heartbeat, phase };
-            // In turn, so that what else the machine does falls on both.
+            // In turn, so that other load on the machine falls on both programs.
             if !f.only_keepalived {
                 ours.push(settled(|| self.keepcall(&strike))?);
             }
@@ -207,7 +207,7 @@ impl Bench<'_> {
             "keepcall_ms": ours.as_ref().map(|s| s.median),
             "keepalived_ms": theirs.as_ref().map(|s| s.median),
             "ratio": ours.as_ref().zip(theirs.as_ref()).and_then(|(o, t)| o.ratio_to(t)),
-            // The worst round: one millisecond in any of them is one too much.
+            // The worst round: one millisecond in any round is too much.
             "keepcall_two_hosts_ms": ours.as_ref().map(|s| s.two_hosts_max),
             "keepalived_two_hosts_ms": theirs.as_ref().map(|s| s.two_hosts_max),
             "n": f.rounds,
@@ -216,7 +216,7 @@ impl Bench<'_> {
         }))
     }
 
-    /// A server on each host, if the event is about it: nothing but a process that both programs watch.
+    /// A server on each host, if the event needs one: only a process that both programs watch.
     fn servers(&self, event: Event) -> Result<Vec<Proc>> {
         if event != Event::KillServer {
             return Ok(Vec::new());
@@ -236,7 +236,7 @@ impl Bench<'_> {
         for (i, host) in self.hosts()?.into_iter().enumerate() {
             let setup = Setup {
                 program: self.program.clone(),
-                // A cluster of its own, so that nothing is left over from the round before.
+                // A cluster name of its own, so that nothing of the round before is left.
                 cluster: format!("bench{}", self.round.get()),
                 endpoints: self.etcd.endpoints.clone(),
                 heartbeat,
@@ -274,7 +274,7 @@ impl Bench<'_> {
         let mut servers = self.servers(strike.event)?;
         let watched = |i: usize| servers.get(i).map(Proc::pid);
         let mut both = [Keepalived::start(a, heartbeat, watched(0))?, Keepalived::start(b, heartbeat, watched(1))?];
-        // A master that has just won may still lose to the other's first advertisement.
+        // A new master may still lose to the other one's first advertisement.
         let mut stable = None;
         let old = wait::until("one keepalived to be master", LIMIT, || {
             let on = [a, b].map(|h| h.has_address(VIP4.into()).unwrap_or(false));
@@ -286,7 +286,7 @@ impl Bench<'_> {
             let since = stable.get_or_insert((now, std::time::Instant::now()));
             if since.0 != now {
                 stable = None;
-                return Err("they are not agreed".to_owned());
+                return Err("the two do not agree yet".to_owned());
             }
             match now.filter(|_| since.1.elapsed() > heartbeat * 2 + Duration::from_millis(300)) {
                 Some(i) => Ok(i),
@@ -305,7 +305,7 @@ impl Bench<'_> {
             Event::FreezeAgent => signal_all(&family, Signal::SIGSTOP),
         });
         if strike.event.leaves_the_vip() {
-            // A frozen one hears no SIGTERM.
+            // A frozen process does not handle SIGTERM.
             signal_all(&family, Signal::SIGKILL)?;
         }
         for k in &mut both {
@@ -315,8 +315,8 @@ impl Bench<'_> {
         sample
     }
 
-    /// Watches the VIP move from one host to the other. `None` if it moved before the event: on a machine that is too
-    /// busy for the heartbeat, both programs do that.
+    /// Watches the VIP move from one host to the other. `None` if the VIP moved before the event, which happens with
+    /// both programs on a machine that is too busy for the heartbeat.
     fn measure(
         &self,
         old: &str,
@@ -348,7 +348,7 @@ impl Bench<'_> {
             let other = all.iter().find(|x| x.mac == new && x.at >= at);
             other.map(|x| x.at).ok_or_else(|| format!("{} answers, none of it", all.len()))
         })?;
-        // What comes back after a first answer shows within this.
+        // A return of the VIP after a first answer shows within this time.
         let mut until = first + 300_000;
         if strike.event.leaves_the_vip() {
             let window = WINDOW.max(strike.heartbeat * WINDOW_HEARTBEATS);
@@ -356,8 +356,8 @@ impl Bench<'_> {
         }
         std::thread::sleep(Duration::from_micros(until.saturating_sub(unix_us())));
         let ms = match strike.event {
-            // The address answers on after the death of the server; the client's loss lasts until the other host has
-            // it.
+            // The address still answers after the death of the server; the client is without a server until the other
+            // host has the address.
             Event::KillServer => us_to_ms(first - at),
             _ => observer.gap_between(at, until)?.millis(),
         };
@@ -365,7 +365,7 @@ impl Bench<'_> {
         Ok(Some(Sample { ms, overlapped: observer.returns() > 0, two_hosts_ms, begun_again: 0 }))
     }
 
-    /// Makes both hosts as they were.
+    /// Restores both hosts.
     fn clear(&self) -> Result<()> {
         for host in self.hosts()? {
             self.lan.heal(&host.name)?;
@@ -382,18 +382,18 @@ impl Bench<'_> {
     }
 }
 
-/// Repeats a round whose VIP moved before the event, and counts that.
+/// Repeats a round whose VIP moved before the event, and counts the repetition.
 fn settled(mut round: impl FnMut() -> Result<Option<Sample>>) -> Result<Sample> {
     for begun_again in 0..ATTEMPTS {
         if let Some(sample) = round()? {
             return Ok(Sample { begun_again, ..sample });
         }
-        eprintln!("the VIP moved before the event: the round begins again");
+        eprintln!("the VIP moved before the event; repeating the round");
     }
-    bail!("{ATTEMPTS} times the VIP moved before the event: the machine is too busy for this heartbeat")
+    bail!("the VIP moved before the event {ATTEMPTS} times: the machine is too busy for this heartbeat")
 }
 
-/// The check by which keepcall watches the server: its process, whose end the kernel tells at once.
+/// The check with which keepcall watches the server: its process, whose end the kernel reports at once.
 fn server_check(host: &Host, server: &Proc) -> Result<String> {
     let pidfile = host.dir.join("server.pid");
     std::fs::write(&pidfile, format!("{}\n", server.pid()))?;
@@ -404,8 +404,8 @@ fn server_check(host: &Host, server: &Proc) -> Result<String> {
     ))
 }
 
-/// Kills one of the servers, and reaps it, as an init would: a zombie is a process to some.
+/// Kills one of the servers and reaps it as an init would, because some checks take a zombie for a live process.
 fn kill_server(servers: &mut [Proc], place: usize) -> Result<()> {
-    servers.get_mut(place).context("there is no server to kill")?.kill();
+    servers.get_mut(place).context("no server to kill")?.kill();
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The agent that was killed or frozen comes back to a VIP that is another's.
+//! A killed or frozen agent comes back while another host has the VIP.
 
 use anyhow::{Result, bail};
 use lab::agent::Agent;
@@ -9,20 +9,20 @@ use lab::witness::Finding;
 use nix::sys::signal::Signal;
 use std::time::Duration;
 
-/// Longest time until it is backup: the first hold of a started agent, its checks, and its admission.
+/// Longest time until the agent is backup: the first hold of a started agent, its checks, and its admission.
 const BACK: Duration = Duration::from_secs(30);
-/// Between two looks, each of which starts processes on a host that carries calls.
+/// Time between two looks. Each look starts processes on a host that carries calls.
 const SELDOM: Duration = Duration::from_millis(100);
 
-/// When what happened, in wall-clock microseconds.
+/// Times in wall-clock microseconds.
 pub(crate) struct Comeback {
-    /// The agent was started, or went on.
+    /// The agent was started or continued.
     pub(crate) woken: u64,
-    /// It is backup under the new master, which has armed it, and its host does not have the addresses.
+    /// The agent is backup, the new master has armed it, and its host does not have the addresses.
     pub(crate) backup: u64,
 }
 
-/// Starts the killed agent, or lets the frozen one go on, and waits until it has found its place.
+/// Starts the killed agent or continues the frozen one, and waits until the agent is backup.
 pub(crate) fn bring_back(old: &mut Agent, master: &Agent) -> Result<Comeback> {
     let woken = unix_us();
     if old.proc.ended()?.is_some() {
@@ -30,14 +30,14 @@ pub(crate) fn bring_back(old: &mut Agent, master: &Agent) -> Result<Comeback> {
     } else {
         old.proc.signal(Signal::SIGCONT)?;
     }
-    wait::every(SELDOM, "the old agent to be backup without the VIP", BACK, || {
+    wait::every(SELDOM, "the old agent to become backup without the VIP", BACK, || {
         let text = |e: anyhow::Error| format!("{e:#}");
         let (s, m) = (old.instance().map_err(text)?, master.instance().map_err(text)?);
         let placed =
             s["role"] == "backup" && s["master"] == master.node.as_str() && m["successor"] == old.node.as_str();
         for vip in [VIP4.into(), VIP6.into()] {
             if old.host().has_address(vip).map_err(text)? {
-                return Err(format!("its host still has {vip}; {s}"));
+                return Err(format!("the host of the old agent still has {vip}; {s}"));
             }
         }
         if placed { Ok(()) } else { Err(format!("{s}; {m}")) }
@@ -48,12 +48,12 @@ pub(crate) fn bring_back(old: &mut Agent, master: &Agent) -> Result<Comeback> {
     Ok(Comeback { woken, backup: unix_us() })
 }
 
-/// What the witness holds against the two hosts: `new` must have spoken for the VIP after `old`, and `old` not again.
+/// What the witness saw of a violation: `new` must have spoken for the VIP after `old`, and `old` never again.
 pub(crate) fn violations(seen: &Finding, old: &str, new: &str) -> Vec<String> {
     let mut out = Vec::new();
     if seen.two_hosts_ms > 0 {
         out.push(format!(
-            "two hosts answered for the VIP in {} milliseconds: {}",
+            "two hosts answered for the VIP in {} ms: {}",
             seen.two_hosts_ms,
             seen.first_two.as_deref().unwrap_or_default()
         ));
@@ -61,7 +61,7 @@ pub(crate) fn violations(seen: &Finding, old: &str, new: &str) -> Vec<String> {
     let spoke: Vec<&str> = seen.owners.iter().map(|o| o.1.as_str()).collect();
     if spoke != [old, new] && spoke != [new] {
         out.push(format!(
-            "{:?} spoke for the VIP, one after the other, and not {old} and then {new}",
+            "hosts spoke for the VIP in the order {:?}, not {old} and then {new}",
             &spoke[..spoke.len().min(12)]
         ));
     }

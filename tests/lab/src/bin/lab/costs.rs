@@ -1,4 +1,4 @@
-//! What the agent costs: memory with a thousand calls stored, and processor time while audio runs.
+//! What the agent costs: memory with a thousand stored calls, and processor time while audio runs.
 
 use anyhow::{Context, Result, bail};
 use lab::agent::{Agent, INSTANCE, Setup, built_program, wait_armed};
@@ -15,38 +15,38 @@ use std::time::{Duration, Instant};
 
 #[derive(clap::Args)]
 pub(crate) struct Costs {
-    /// Calls with audio, for the processor time.
+    /// Calls with audio, for the processor time
     #[arg(long, default_value_t = 10)]
     audio_calls: usize,
-    /// Stored calls, for the memory (at most 9999).
+    /// Stored calls, for the memory (at most 9999)
     #[arg(long, default_value_t = 1000)]
     stored_calls: u16,
-    /// Seconds of each measurement of processor time.
+    /// Seconds of each measurement of processor time
     #[arg(long, default_value_t = 10)]
     seconds: u64,
-    /// Print the last line only.
+    /// Print only the last line
     #[arg(long)]
     json: bool,
-    /// The keepcall program; the one built along with this one if absent.
+    /// The keepcall program. Default: the one from the same build
     #[arg(long)]
     keepcall: Option<PathBuf>,
 }
 
-/// Longest wait for a step; a thousand calls are recovered in seconds.
+/// Longest wait for a step. The recovery of a thousand calls takes seconds.
 const LIMIT: Duration = Duration::from_secs(60);
-/// The agents' cluster.
+/// Name of the agents' cluster.
 const CLUSTER: &str = "costs";
 /// SIP port of the crowds.
 const CROWD: u16 = 5999;
 
-/// The RTP port of a call of the crowd; apart from those of the single phones.
+/// RTP port of a call of the crowd, apart from the ports of the single phones.
 const fn rtp_port(number: u16) -> u16 {
     40_000 + 2 * number
 }
 
 pub(crate) fn run(args: &Costs) -> Result<bool> {
     if args.audio_calls == 0 || args.stored_calls == 0 || args.stored_calls > 9999 || args.seconds == 0 {
-        bail!("give 1 or more audio calls and seconds, and 1 to 9999 stored calls");
+        bail!("set 1 or more audio calls and seconds, and 1 to 9999 stored calls");
     }
     end_after(Duration::from_secs(300 + 4 * args.seconds) + Duration::from_millis(100) * u32::from(args.stored_calls));
     let lan = Lan::new()?;
@@ -106,7 +106,7 @@ impl Bench<'_> {
                 server_pidfile: Some(server.pidfile.clone()),
                 on_backup: None,
             };
-            // Calls are made here of one that the master stored, without the cluster's key.
+            // The measurement copies a call that the master stored, and does not have the cluster's key.
             agents.push(Agent::start_with(host, &setup, "encrypt = false\n")?);
         }
         let (master, backup) = wait_armed(&mut agents)?;
@@ -136,7 +136,7 @@ impl Bench<'_> {
         Ok(rows)
     }
 
-    /// The second half: many stored calls, then their master's death.
+    /// The second half: many stored calls, then the death of their master.
     fn thousand(
         &self,
         rows: &mut Vec<Value>,
@@ -192,7 +192,7 @@ impl Bench<'_> {
         self.cpu(rows, &format!("master that carries {many} calls"), &agents[backup])
     }
 
-    /// Processor time of the agent over some seconds, in milliseconds a second.
+    /// Processor time of the agent over some seconds, in milliseconds per second.
     fn cpu(&self, rows: &mut Vec<Value>, state: &str, agent: &Agent) -> Result<()> {
         let (before, start) = (cpu_ns(agent)?, Instant::now());
         std::thread::sleep(Duration::from_secs(self.args.seconds));
@@ -202,7 +202,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Memory of the agent in MiB: now, and at its highest so far.
+    /// Memory of the agent in MiB: now, and the peak.
     fn memory(&self, rows: &mut Vec<Value>, state: &str, agent: &Agent) -> Result<()> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", agent.proc.pid()))?;
         let mib = |name: &str| {
@@ -224,13 +224,13 @@ impl Bench<'_> {
         Ok(text.trim().to_owned())
     }
 
-    /// Puts `n` calls into etcd, made of the template: the parties are the two crowds.
+    /// Puts `n` copies of the template into etcd, with the two crowds as the parties.
     fn store(&self, etcd: &Etcd, template: &str, n: u16) -> Result<()> {
         let call: Value = serde_json::from_str(template)?;
         let id = call["id"].as_str().context("a stored call has an id")?.to_owned();
         let legs = call["legs"].as_array().context("a stored call has legs")?;
         let call_ids: Vec<String> = legs.iter().filter_map(|l| l["call_id"].as_str().map(str::to_owned)).collect();
-        // Each phone of the template: its SIP address becomes the crowd's, its RTP port one of the crowd's.
+        // Each phone of the template becomes one of the crowd: its SIP address, and an RTP port of the crowd.
         let mut swaps = Vec::new();
         for leg in legs {
             let sip = leg["remote_addr"].as_str().context("a leg has an address")?;
@@ -271,17 +271,17 @@ impl Bench<'_> {
 
 /// Waits until an agent knows exactly `n` stored calls.
 fn stored(agent: &Agent, n: usize) -> Result<()> {
-    wait::until("the stored calls", LIMIT, || {
+    wait::until("the agent to know all stored calls", LIMIT, || {
         let s = agent.instance().map_err(|e| format!("{e:#}"))?;
         if s["calls"]["stored"].as_u64() == Some(n as u64) { Ok(()) } else { Err(s["calls"].to_string()) }
     })
 }
 
-/// Processor time of all threads of the agent so far; finer than the ticks of utime and stime.
+/// Processor time of all threads of the agent so far, finer than the ticks of utime and stime.
 fn cpu_ns(agent: &Agent) -> Result<u64> {
     let mut sum = 0;
     for task in std::fs::read_dir(format!("/proc/{}/task", agent.proc.pid()))? {
-        // A thread that has ended since is not of those that do the work.
+        // A thread that has ended meanwhile did none of the work that is measured.
         let Ok(text) = std::fs::read_to_string(task?.path().join("schedstat")) else { continue };
         sum += text.split_whitespace().next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
     }

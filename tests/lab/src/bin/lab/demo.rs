@@ -1,4 +1,4 @@
-//! The demo: calls with audio, then their server goes, and the calls go on.
+//! The demo: calls with audio lose their server, and continue.
 
 use crate::comeback;
 use crate::event::Event;
@@ -20,38 +20,39 @@ use std::time::{Duration, Instant};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Calls to set up (1 to 999).
+    /// Calls to set up (1 to 999)
     #[arg(long, default_value_t = 10)]
     calls: usize,
-    /// What happens to the host that carries them.
+    /// What happens to the host that carries the calls
     #[arg(long, value_enum, default_value = "power")]
     event: Event,
-    /// Time between the agents' heartbeats.
+    /// Time between the agents' heartbeats
     #[arg(long, default_value_t = 100)]
     heartbeat_ms: u64,
-    /// How long a silent master may hold; four heartbeats if absent. Longer than the machine may stand still.
+    /// How long the right of a silent master lasts. Default: four heartbeats. Set it longer than the machine may stall
     #[arg(long)]
     hold_ms: Option<u64>,
-    /// The phones answer to where a request came from, and not to where its Via says.
+    /// The phones answer to the source of a request, not to the address in the Via
     #[arg(long)]
     answer_to_source: bool,
-    /// Copy the logs of all hosts there, also after a success.
+    /// Copy the logs of all hosts to this directory, also after a success
     #[arg(long)]
     keep_logs: Option<PathBuf>,
-    /// Print the last line only.
+    /// Print only the last line
     #[arg(long)]
     json_only: bool,
-    /// The keepcall program; the one built along with this one if absent.
+    /// The keepcall program. Default: the one from the same build
     #[arg(long)]
     keepcall: Option<PathBuf>,
 }
 
-/// Longest waits. A takeover over the slow path (a lease that runs out) is within them.
+/// Longest waits. They include a takeover over the slow path, in which a lease expires.
 const READY: Duration = Duration::from_secs(60);
 const TAKEOVER: Duration = Duration::from_secs(60);
 const AUDIO: Duration = Duration::from_secs(60);
 const BYE: Duration = Duration::from_secs(40);
-/// Time between questions to an agent during the takeover: each starts processes, which the takeover would feel.
+/// Time between two questions to an agent during the takeover. Each question starts processes, which would slow the
+/// takeover.
 const SELDOM: Duration = Duration::from_millis(500);
 
 struct Demo<'a> {
@@ -60,7 +61,7 @@ struct Demo<'a> {
 }
 
 pub(crate) fn run(args: &Args) -> Result<bool> {
-    // Far more than all waits together need.
+    // Far more than all waits together.
     end_after(Duration::from_secs(600) + Duration::from_millis(200) * u32::try_from(args.calls)?);
     let lan = Lan::new()?;
     let demo = Demo { args, start: Instant::now() };
@@ -75,10 +76,10 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
         if let Ok(report) = &result {
             std::fs::write(dir.join("report.json"), format!("{report:#}\n"))?;
         }
-        eprintln!("logs of all hosts (agents, Asterisk, etcd) are in {}", dir.display());
+        eprintln!("the logs of all hosts (agents, Asterisk, etcd) are in {}", dir.display());
     }
     drop(lan);
-    demo.say("everything is taken down");
+    demo.say("the LAN is removed");
     match result {
         Ok(report) => println!("{report}"),
         Err(e) => {
@@ -102,7 +103,7 @@ impl Demo<'_> {
     fn play(&self, lan: &Lan) -> Result<Value> {
         let rt = tokio::runtime::Runtime::new()?;
         let program = self.args.keepcall.clone().map_or_else(built_program, Ok)?;
-        self.say("LAN of namespaces: etcd on e1 e2 e3, servers a b, phones p1 p2, an observer");
+        self.say("the LAN is up: etcd on e1 e2 e3, servers on a b, phones on p1 p2, an observer");
         let hosts = [lan.host("a")?, lan.host("b")?];
         let mut servers = [Asterisk::start(lan, hosts[0])?, Asterisk::start(lan, hosts[1])?];
         let etcd = Etcd::start(lan)?;
@@ -126,7 +127,7 @@ impl Demo<'_> {
         }
         let (old, new) = wait_armed(&mut agents)?;
         let epoch = agents[old].instance()?["epoch"].as_u64().unwrap_or(0);
-        self.say(&format!("{} is master of {VIP4}, {} is armed to take over", agents[old].node, agents[new].node));
+        self.say(&format!("{} is master of {VIP4}, {} is the armed standby", agents[old].node, agents[new].node));
 
         let observer = Observer::start(lan.host("obs")?, VIP4)?;
         let witness = Witness::start(lan.host("obs")?, &hosts)?;
@@ -137,7 +138,7 @@ impl Demo<'_> {
             Manner { answer_to_source: self.args.answer_to_source, ..Manner::default() },
         )?;
         calls.set_up(READY + Duration::from_millis(50) * u32::try_from(self.args.calls)?)?;
-        self.say(&format!("{} calls are up, each party hears the other", self.args.calls));
+        self.say(&format!("{} calls are up, and each party hears the other", self.args.calls));
         wait::until("the calls to be stored", READY, || stored(lan, &etcd, &agents[new], self.args.calls))?;
         self.say(&format!("the calls are in etcd, and {} knows them", agents[new].node));
 
@@ -147,25 +148,25 @@ impl Demo<'_> {
         self.judge((at, epoch), &calls, (&observer, &witness), (old, new), entry)
     }
 
-    /// Does what is to be done to the master; when, in wall-clock microseconds.
+    /// Makes the master fail. Returns the time, in wall-clock microseconds.
     fn strike(&self, lan: &Lan, server: &mut Asterisk, master: &Agent, other: &Agent) -> Result<u64> {
         match self.args.event {
             Event::Power => {
-                self.say(&format!("now host {} is cut off", master.node));
+                self.say(&format!("now: cutting host {} off", master.node));
                 let at = unix_us();
                 lan.cut(&master.node)?;
                 Ok(at)
             }
             Event::KillServer => {
-                self.say(&format!("now Asterisk on {} is killed", master.node));
+                self.say(&format!("now: killing Asterisk on {}", master.node));
                 let at = unix_us();
                 server.proc.signal(Signal::SIGKILL)?;
-                // Reaped, as an init would: a zombie is a process to some.
+                // Reaped as an init would do, because some checks take a zombie for a live process.
                 server.proc.kill();
                 Ok(at)
             }
             Event::Switchover => {
-                self.say(&format!("now a switchover from {} to {} is ordered", master.node, other.node));
+                self.say(&format!("now: switchover from {} to {}", master.node, other.node));
                 let at = unix_us();
                 master.run(&["switchover", INSTANCE, "--yes"])?;
                 Ok(at)
@@ -203,19 +204,19 @@ impl Demo<'_> {
         let since = vip.as_ref().map_or(at, |g| g.to.max(at));
         calls.wait_for(AUDIO, |c| has_audio(c, since));
         calls.wait_for(AUDIO + Duration::from_millis(40) * u32::try_from(n)?, |c| is_reinvited(c, at));
-        // While the calls are up: they must not notice it.
+        // While the calls are up: they must not notice the return.
         let back = match self.args.event {
             Event::KillAgent | Event::FreezeAgent => Some(comeback::bring_back(old, master)),
             _ => None,
         };
         let came_back = back.as_ref().and_then(|b| b.as_ref().ok()).map(|b| b.backup);
         if let Some(since) = came_back {
-            self.say(&format!("the agent on {} is back, as backup, and without the VIP", old.node));
+            self.say(&format!("the agent on {} is back, as backup and without the VIP", old.node));
             calls.wait_for(AUDIO, |c| has_audio(c, since));
         }
         let mut gaps = calls.gaps(at);
         gaps.sort_unstable();
-        // The first audio of all, and the last phone's: where each one's longest silence ended.
+        // The first audio of all phones, and the last: when the longest silence of each ended.
         let heard: Vec<u64> = calls.phones().filter_map(|p| after_silence(&p.state().arrivals, at, since)).collect();
         let reinvites: Vec<u64> =
             calls.phones().flat_map(|p| p.state().reinvites.iter().map(|r| r.at).collect::<Vec<_>>()).collect();
@@ -226,7 +227,7 @@ impl Demo<'_> {
             violations.push(format!("{e:#}"));
         }
         if observer.returns() > 0 {
-            violations.push(format!("the VIP went back and forth between two hosts {} times", observer.returns()));
+            violations.push(format!("the VIP went back to an earlier host {} times", observer.returns()));
         }
         violations.extend(calls.violations());
         let seen = witness.finding(at);
@@ -239,38 +240,35 @@ impl Demo<'_> {
         let recovered = count(&|c| has_audio(c, since) && is_reinvited(c, at) && ended(c));
         let mut line = Timeline::new(at);
         line.add(Some(at), self.args.event.in_words());
-        // Read after the hang-up, so that every phase is in it.
+        // After the hang-up, so that the history has every phase.
         let later = |e: &Value| e["epoch"].as_u64() > Some(epoch);
         let history = master.history().ok().and_then(|h| h.into_iter().find(later));
         let phases = history.as_ref().map(|e| line.add_history(e)).unwrap_or_default();
-        line.add(vip.as_ref().ok().map(|g| g.to), "observer: the other host answers for the VIP");
-        line.add(
-            seen.last_words.get(&old.node).copied(),
-            format!("witness: the last word of {} for the VIP", old.node),
-        );
+        line.add(vip.as_ref().ok().map(|g| g.to), "observer: the new master's host answers for the VIP");
+        line.add(seen.last_words.get(&old.node).copied(), format!("witness: last packet of {} for the VIP", old.node));
         if let Some(Ok(b)) = &back {
             line.add(
                 Some(b.woken),
                 if self.args.event == Event::KillAgent {
-                    "the old agent is started again"
+                    "the old agent starts again"
                 } else {
-                    "the old agent goes on (SIGCONT)"
+                    "the old agent continues (SIGCONT)"
                 },
             );
-            line.add(Some(b.backup), "the old agent is backup, and its host does not have the VIP");
+            line.add(Some(b.backup), "the old agent is backup, without the VIP on its host");
         }
-        line.add(heard.iter().min().copied(), "phones: first audio is back");
-        line.add(heard.iter().max().copied(), "phones: audio is back on every call that was silent, both ways");
-        line.add(reinvites.iter().min().copied(), "phones: first re-INVITE is here");
-        line.add(reinvites.iter().max().copied(), "phones: last re-INVITE is here");
+        line.add(heard.iter().min().copied(), "phones: first audio after the silence");
+        line.add(heard.iter().max().copied(), "phones: audio again both ways on every call that was silent");
+        line.add(reinvites.iter().min().copied(), "phones: first re-INVITE received");
+        line.add(reinvites.iter().max().copied(), "phones: last re-INVITE received");
         if gaps.last().is_some_and(|&g| g < SILENCE_US) {
-            line.add(Some(hang_up), "phones: until now no silence of 60 ms on any call");
+            line.add(Some(hang_up), "phones: no silence of 60 ms on any call until now");
         }
         line.add(Some(hang_up), "phones: hang-up begins");
-        line.add(calls.phones().filter_map(|p| p.state().bye_received).max(), "phones: the last BYE is here");
+        line.add(calls.phones().filter_map(|p| p.state().bye_received).max(), "phones: last BYE received");
         self.tell(&mut line, &violations, &calls.notes(), history.as_ref());
         self.say(&format!(
-            "every host was asked {} times who has the VIP; two answered in {} milliseconds",
+            "the witness asked every host {} times who has the VIP; two hosts answered in {} ms",
             seen.asked, seen.two_hosts_ms
         ));
         let tenth = |us: u64| (us_to_ms(us) * 10.0).round() / 10.0;
@@ -304,11 +302,11 @@ impl Demo<'_> {
         }
         if let Some(entry) = history {
             println!(
-                "\nthe new master's record: cause {}, {}; calls {}",
+                "\nhistory of the new master: cause {}, {}; calls {}",
                 entry["cause"], entry["reason"], entry["calls"]
             );
         } else {
-            println!("\nthe new master has no record of the takeover");
+            println!("\nthe new master has no history of the takeover");
         }
         for v in violations {
             println!("violation: {v}");
@@ -320,13 +318,13 @@ impl Demo<'_> {
     }
 }
 
-/// Two lost packets: a shorter silence is a late packet, and not worth a line.
+/// Two lost packets. A shorter silence is a late packet.
 const SILENCE_US: u64 = 60_000;
-/// The takeover is over, for the audio, this long after the VIP has moved.
+/// How long after the move of the VIP a silence may begin and still belong to the takeover.
 const SOON_US: u64 = 200_000;
 
-/// When the first packet came after the longest silence that follows `at` and began soon after `moved` at the latest,
-/// if there was a silence. (What a busy machine does to packets later is no part of the takeover.)
+/// When audio came back after the longest silence that ended after `at` and began soon after `moved` at the latest.
+/// `None` without a silence. What a busy machine does to packets later does not belong to the takeover.
 fn after_silence(arrivals: &[u64], at: u64, moved: u64) -> Option<u64> {
     let of_takeover = arrivals.windows(2).filter(|w| w[1] >= at && w[0] <= moved + SOON_US);
     let longest = of_takeover.max_by_key(|w| w[1] - w[0])?;
@@ -351,7 +349,7 @@ fn taken_over(agent: &Agent, epoch: u64) -> Result<(), String> {
     if s["role"] == "master" && s["epoch"].as_u64() > Some(epoch) { Ok(()) } else { Err(s.to_string()) }
 }
 
-/// Two different ones of a list, the first to be changed.
+/// Two different agents of a list, the first one mutable.
 fn two(agents: &mut [Agent], one: usize, other: usize) -> (&mut Agent, &Agent) {
     let (left, right) = agents.split_at_mut(one.max(other));
     if one < other { (&mut left[one], &right[0]) } else { (&mut right[0], &left[other]) }

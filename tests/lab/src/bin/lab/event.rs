@@ -1,22 +1,22 @@
-//! What can happen to the master of the demo.
+//! Events that the demo can make happen to the master.
 
-/// What happens to the master.
+/// An event that hits the master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Event {
-    /// Its link is cut; all that runs on it lives on and knows nothing of it.
+    /// The master's link is cut. Everything on the host lives on and does not know of the cut.
     Power,
-    /// Its server is killed (SIGKILL).
+    /// The master's server is killed (SIGKILL).
     KillServer,
     /// The operator orders a switchover.
     Switchover,
-    /// The agent beside it is killed (SIGKILL); its server lives on.
+    /// The agent on the master's host is killed (SIGKILL); the server lives on.
     KillAgent,
-    /// The agent beside it is frozen (SIGSTOP), and goes on when the calls have been recovered.
+    /// The agent on the master's host is frozen (SIGSTOP), and continues when the calls have been recovered.
     FreezeAgent,
 }
 
 impl Event {
-    /// As on the command line.
+    /// The name on the command line.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Power => "power",
@@ -27,12 +27,12 @@ impl Event {
         }
     }
 
-    /// As a line of the timeline.
+    /// The event as a line of the timeline.
     pub(crate) const fn in_words(self) -> &'static str {
         match self {
-            Self::Power => "the master is cut off",
+            Self::Power => "the master's host is cut off",
             Self::KillServer => "the master's Asterisk is killed",
-            Self::Switchover => "a switchover is ordered",
+            Self::Switchover => "the operator orders a switchover",
             Self::KillAgent => "the master's agent is killed; its Asterisk lives on",
             Self::FreezeAgent => "the master's agent is frozen; its Asterisk lives on",
         }

@@ -1,4 +1,4 @@
-//! The lab's program: the demo, the benchmark, and a test of the lab itself.
+//! The lab's program: the demo, the benchmark, chaos, and a test of the lab itself.
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -12,13 +12,13 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Try the lab without keepcall: calls through an Asterisk whose VIP is set by hand.
+    /// Test the lab without keepcall: calls through an Asterisk whose VIP is set by hand
     Selftest(selftest::Args),
-    /// Set calls up, take the server away, and watch the calls go on.
+    /// Set calls up, take their server away, and show that the calls continue
     Demo(demo::Args),
-    /// Let things go wrong for a number of rounds, and watch that the VIP never has two hosts.
+    /// Make faults happen for a number of rounds, and check that two hosts never have the VIP
     Chaos(lab::chaos::Args),
-    /// Measure.
+    /// Measure
     Bench(bench::Args),
 }
 

@@ -1,4 +1,4 @@
-//! The lab on trial: calls through a server whose VIP is set by hand, and a move of the VIP by hand.
+//! A test of the lab: calls through a server whose VIP is set by hand, and a move of the VIP by hand.
 
 use anyhow::Result;
 use lab::asterisk::Asterisk;
@@ -16,10 +16,10 @@ const READY: Duration = Duration::from_secs(60);
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Calls to set up.
+    /// Calls to set up
     #[arg(long, default_value_t = 10)]
     calls: usize,
-    /// Where to copy the logs of all hosts to.
+    /// Copy the logs of all hosts to this directory
     #[arg(long)]
     keep_logs: Option<std::path::PathBuf>,
 }
@@ -36,7 +36,7 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
 
 fn trial(args: &Args, lan: &Lan, start: Instant) -> Result<bool> {
     let step = |what: &str| println!("{:6.2} s  {what}", start.elapsed().as_secs_f64());
-    step("LAN is up");
+    step("the LAN is up");
     let rt = tokio::runtime::Runtime::new()?;
     let (a, b) = (lan.host("a")?, lan.host("b")?);
     let mut servers = [Asterisk::start(lan, a)?, Asterisk::start(lan, b)?];
@@ -46,21 +46,21 @@ fn trial(args: &Args, lan: &Lan, start: Instant) -> Result<bool> {
     for s in &mut servers {
         s.wait_ready()?;
     }
-    step("both Asterisk are up");
+    step("Asterisk is up on both hosts");
     a.add_address(VIP4.into())?;
     let observer = Observer::start(lan.host("obs")?, VIP4)?;
     let witness = Witness::start(lan.host("obs")?, &[a, b])?;
     let calls = Calls::new(lan, &rt, args.calls, Manner::default())?;
     calls.set_up(READY)?;
-    step("calls are up with audio both ways");
+    step("the calls are up with audio both ways");
     let steady = calls.gaps(unix_us() - 500_000).into_iter().max().unwrap_or(0);
-    step(&format!("longest gap between two packets of a steady call: {:.1} ms", steady as f64 / 1000.0));
+    step(&format!("longest gap between two packets of an undisturbed call: {:.1} ms", steady as f64 / 1000.0));
     let (caller, called) = &calls.pairs[0];
     for (i, (command, direction)) in
         [(Command::Hold, "sendonly"), (Command::Resume, "sendrecv")].into_iter().enumerate()
     {
         caller.tell(command)?;
-        wait::until("the server to answer a re-INVITE", READY, || {
+        wait::until("the server to answer the re-INVITE", READY, || {
             let s = caller.state();
             if s.own_reinvites.len() > i && s.own_reinvites[i].0 == 200 {
                 Ok(())
@@ -76,7 +76,7 @@ fn trial(args: &Args, lan: &Lan, start: Instant) -> Result<bool> {
         ));
     }
     let ended = calls.hang_up(READY)?;
-    step(&format!("{ended} calls hung up from one side, seen by the other"));
+    step(&format!("{ended} calls ended: one side hung up, and the other got the BYE"));
     let violations = calls.violations();
     for v in &violations {
         println!("violation: {v}");
@@ -95,21 +95,26 @@ fn trial(args: &Args, lan: &Lan, start: Instant) -> Result<bool> {
         other => Err(format!("{other:?}")),
     })?;
     let gap = observer.gap_after(at)?;
-    step(&format!("VIP moved by hand: silent for {:.1} ms, {} returns", gap.millis(), observer.returns()));
+    step(&format!(
+        "the VIP, moved by hand, was silent for {:.1} ms, with {} returns",
+        gap.millis(),
+        observer.returns()
+    ));
     let (seen, told) = two_hosts(&witness, &observer, a, b)?;
-    step(&format!("VIP on both hosts by hand: {told}"));
+    step(&format!("the VIP on both hosts by hand: {told}"));
     Ok(ended == args.calls && violations.is_empty() && seen)
 }
 
-/// Gives the VIP to a second host as well, and takes it away again: the witness must see that, and only that. Whether
-/// it did, and what was seen.
+/// Gives the VIP to a second host as well, and removes it there again: the witness must see exactly that. Returns
+/// whether the witness did, and what it saw.
 fn two_hosts(witness: &Witness, observer: &Observer, a: &Host, b: &Host) -> Result<(bool, String)> {
     const SOON: Duration = Duration::from_secs(5);
     b.add_address(VIP6.into())?;
-    let alone = wait::until("b to be alone", SOON, || match witness.sole_owner(Duration::from_millis(100))? {
-        owner if owner == b.name => Ok(unix_us()),
-        other => Err(other),
-    })?;
+    let alone =
+        wait::until("b to be the only owner", SOON, || match witness.sole_owner(Duration::from_millis(100))? {
+            owner if owner == b.name => Ok(unix_us()),
+            other => Err(other),
+        })?;
     let before = witness.finding(alone - 50_000);
     let (at, owners) = (unix_us(), observer.owners().len());
     a.add_address(VIP4.into())?;
@@ -127,7 +132,7 @@ fn two_hosts(witness: &Witness, observer: &Observer, a: &Host, b: &Host) -> Resu
         if f.asked >= 100 { Ok(f) } else { Err(format!("{f:?}")) }
     })?;
     let told = format!(
-        "two answered in {} ms of {} ({}), in {} before and in {} after; a client with a neighbour cache {} it",
+        "two hosts answered in {} ms of {} ({}), in {} ms before and in {} ms after; a client with a neighbour cache {} it",
         during.two_hosts_ms,
         during.asked,
         during.first_two.unwrap_or_default(),

@@ -1,4 +1,4 @@
-//! A list of moments, told relative to the event, in the order in which they came.
+//! Moments in the order of time, relative to the event.
 
 use lab::observer::us_to_ms;
 use serde_json::Value;
@@ -16,14 +16,15 @@ impl Timeline {
         Self { zero, moments: Vec::new() }
     }
 
-    /// Adds a moment, if there was one.
+    /// Adds a moment; `None` adds nothing.
     pub(crate) fn add(&mut self, at: Option<u64>, what: impl Into<String>) {
         if let Some(at) = at {
             self.moments.push((at, what.into()));
         }
     }
 
-    /// Adds the phases of an entry of the agent's history; their times in milliseconds after the event, by name.
+    /// Adds the phases of an entry of the agent's history. Returns their times in milliseconds after the event, by
+    /// name.
     pub(crate) fn add_history(&mut self, entry: &Value) -> BTreeMap<String, f64> {
         let mut out = BTreeMap::new();
         for phase in entry["phases"].as_array().into_iter().flatten() {
@@ -48,21 +49,21 @@ impl Timeline {
     }
 }
 
-/// What a phase of the history means, which depends on how the takeover came about.
+/// What a phase of the history means. The meaning depends on the cause of the takeover.
 fn in_words<'a>(phase: &'a str, cause: &str) -> &'a str {
     match (phase, cause) {
-        ("detected", "fast") => "no heartbeat of the master for the whole hold time",
-        ("detected", "slow") => "the master's lease in etcd has run out",
-        ("detected", "handover") => "reads in etcd that the VIP is handed to it",
-        ("detected", _) => "sees that there is no master",
-        ("committed", "handover") => "its claim is in etcd; the old master may let go",
-        ("committed", _) => "is master on record in etcd",
-        ("address", _) => "has the VIP",
-        ("announced", _) => "has told the LAN so (ARP, NA)",
-        ("relay", _) => "the kernel forwards the audio of every call",
-        ("first-reinvite", _) => "first re-INVITE is out",
-        ("last-reinvite", _) => "last re-INVITE is out",
-        ("settled", _) => "every call is settled",
+        ("detected", "fast") => "no heartbeat of the master for the whole hold",
+        ("detected", "slow") => "the master's lease in etcd has expired",
+        ("detected", "handover") => "the master hands the VIP over (read from etcd)",
+        ("detected", _) => "no node is master",
+        ("committed", "handover") => "claim is in etcd; the old master may let go",
+        ("committed", _) => "master by the record in etcd",
+        ("address", _) => "VIP added",
+        ("announced", _) => "VIP announced to the LAN (ARP, NA)",
+        ("relay", _) => "relay forwards the audio of every call",
+        ("first-reinvite", _) => "first re-INVITE sent",
+        ("last-reinvite", _) => "last re-INVITE sent",
+        ("settled", _) => "every call has an outcome",
         (other, _) => other,
     }
 }

@@ -1,4 +1,4 @@
-//! Requests that come to the phone, and its answers.
+//! Requests to the phone, and the phone's answers.
 
 use super::super::dialog::{Dialog, answer_route, request_faults};
 use super::super::message::{Message, Writer, param, uri_of};
@@ -36,7 +36,7 @@ impl Line {
             _ => None,
         };
         let (code, reason, sdp) = match method.as_str() {
-            // RFC 3261 12.2.2 and 14.2.
+            // RFC 3261 sections 12.2.2 and 14.2.
             _ if stale => (500, "CSeq too low", None),
             "INVITE" if busy_client => (491, "Request Pending", None),
             "INVITE" if refusal.is_some() => (refusal.unwrap_or_default(), "No", None),
@@ -93,13 +93,13 @@ impl Line {
         }
     }
 
-    /// A call for this phone: it rings, and answers at once.
+    /// A call for this phone, which rings and answers at once.
     async fn ring(&mut self, m: Message, from: SocketAddr) {
         self.violations(request_faults(&m));
         let tag = token();
         let own = Own::new(u64::from(self.me.rtp.port()) + 2000, self.me.rtp);
         let mut routes = m.list("record-route");
-        // RFC 3261 12.1.1: the called side keeps the order.
+        // RFC 3261 section 12.1.1: the called side keeps the order.
         let recorded = !routes.is_empty();
         routes.retain(|r| !r.is_empty());
         let mut d = Dialog {
@@ -159,7 +159,7 @@ impl Line {
 
     fn hear_ack(&mut self, m: &Message) {
         let cseq = m.cseq().map(|c| c.0).unwrap_or_default();
-        // The ACK of a refusal, or a repeat.
+        // The ACK of a refusal, or a retransmission.
         let Some(s) = self.server.take_if(|s| s.cseq == cseq) else { return };
         let mut faults = Vec::new();
         if let Some(d) = &mut self.dialog {
@@ -172,7 +172,7 @@ impl Line {
                 faults.extend(d.take_sdp(&m.body));
             }
         }
-        // RFC 3261 13.2.2.4 and 17.1.1.3: the ACK of a 2xx is a transaction of its own.
+        // RFC 3261 sections 13.2.2.4 and 17.1.1.3: the ACK of a 2xx is a transaction of its own.
         if m.branch().as_deref() == Some(s.branch.as_str()) {
             faults.push("ACK: it has the Via branch of the INVITE, but acknowledges a 2xx".to_owned());
         }

@@ -9,7 +9,7 @@ impl Line {
     pub(super) async fn hear_response(&mut self, m: Message) {
         let Start::Response(code, _) = m.start else { return };
         let (Ok((cseq, method)), Some(branch)) = (m.cseq(), m.branch()) else { return };
-        // A repeat of a 2xx that was acknowledged.
+        // A retransmission of a 2xx that was acknowledged.
         if method == "INVITE"
             && (200..300).contains(&code)
             && let Some((n, bytes, to)) = &self.ack
@@ -41,7 +41,7 @@ impl Line {
         if method == "INVITE" && code < 300 {
             faults.extend(self.accepted(&m, c.initial, cseq).await);
         } else if method == "INVITE" {
-            // RFC 3261 17.1.1.3: same branch, same CSeq number, the To of the response.
+            // RFC 3261 section 17.1.1.3: same branch, same CSeq number, the To of the response.
             let (target, routes) =
                 if c.initial { (uri_of(&d.remote), Vec::new()) } else { (d.target.clone(), d.routes.clone()) };
             let mut w = Writer::request("ACK", &target);
@@ -69,7 +69,7 @@ impl Line {
             }
             _ => {}
         });
-        // RFC 3261 12.2.1.2: a dialog that the other side does not know is over.
+        // RFC 3261 section 12.2.1.2: a dialog that the other side does not know is over.
         if method != "BYE" && code == 481 {
             self.note(|s| s.phase = Phase::Failed(481));
         }
@@ -78,7 +78,7 @@ impl Line {
         }
     }
 
-    /// A 2xx to an INVITE: takes what it says and acknowledges it.
+    /// Takes the contents of a 2xx to an INVITE, and acknowledges it.
     async fn accepted(&mut self, m: &Message, initial: bool, cseq: u32) -> Vec<String> {
         let (via, _) = self.via();
         let contact = self.contact();

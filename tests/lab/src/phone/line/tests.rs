@@ -5,14 +5,14 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, sleep, timeout};
 
-/// A server by hand, in a call with a phone on loopback.
+/// A server, driven by the test, in a call with a phone on loopback.
 struct Peer {
     socket: UdpSocket,
     /// Another socket, for a Contact that moves.
     moved: UdpSocket,
     phone: Phone,
     to: SocketAddr,
-    /// The phone's tag, once it gave one.
+    /// The phone's tag, once the phone has sent one.
     tag: Option<String>,
     cseq: u32,
     version: u64,
@@ -85,7 +85,6 @@ impl Peer {
         self.send(&ack).await;
     }
 
-    /// A call that is up.
     async fn up() -> Self {
         let mut peer = Self::new(Manner::default()).await;
         let at = peer.socket.local_addr().unwrap();
@@ -173,7 +172,7 @@ async fn an_answer_is_repeated_until_its_ack() {
     let invite = peer.invite(at);
     assert_eq!(peer.exchange(&invite).await, 200);
     assert_eq!(hear(&peer.socket).await.start, Start::Response(200, "OK".into()), "no ACK, so the 200 comes again");
-    // An ACK with the INVITE's branch would be one of a refusal.
+    // An ACK with the INVITE's branch would acknowledge a refusal.
     peer.branch -= 1;
     peer.ack().await;
     peer.wait(|p| p.state().reinvites.iter().any(|r| r.acked_at.is_some())).await;

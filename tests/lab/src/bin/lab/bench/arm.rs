@@ -1,6 +1,6 @@
-//! How long a renewal of a kernel lease waits while thousands of calls are armed, changed, taken over and removed: in
-//! pieces, as the relay does it, and in one transaction while somebody listens to the kernel, as it once did. And while
-//! fences are turned and taken over.
+//! How long a renewal of the kernel lease waits while the relay arms, changes, takes over and removes thousands of
+//! calls: in pieces, as the relay works, and in one transaction with a listener, as the relay once worked. And while
+//! fences open, close and are taken over.
 
 use super::learn::figures::{Figures, rounded};
 use anyhow::{Context as _, Result, ensure};
@@ -23,35 +23,35 @@ use std::time::{Duration, Instant};
 
 #[derive(clap::Args)]
 pub(crate) struct Arm {
-    /// Print the last line only; progress goes to standard error.
+    /// Print only the last line; progress goes to standard error
     #[arg(long)]
     json: bool,
-    /// Calls, half of them of each of two instances.
+    /// Calls, half of them of each of two instances
     #[arg(long, default_value_t = 10_000)]
     calls: u16,
-    /// Rounds of each way.
+    /// Rounds of each way
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Time between two renewals.
+    /// Time between two renewals
     #[arg(long, default_value_t = 5)]
     renew_ms: u64,
 }
 
 /// A renewal must not wait for longer.
 const TO_REACH_MS: f64 = 20.0;
-/// For this long nothing is changed: what the machine itself makes renewals wait.
+/// Time without any change, to measure how long the machine itself makes renewals wait.
 const IDLE: Duration = Duration::from_secs(2);
 /// The group of nftables among those of netfilter (`NFNLGRP_NFTABLES`), as the bit of a group mask.
 const GROUP: u32 = 1 << (7 - 1);
 const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 9));
 
-/// How flows are brought into the kernel.
+/// How flows get into the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Way {
     name: &'static str,
     /// All in one transaction.
     unbroken: bool,
-    /// Somebody listens to all changes of nftables.
+    /// A program is subscribed to all changes of nftables.
     listened: bool,
 }
 
@@ -74,21 +74,21 @@ const PHASES: [&str; 11] = [
     "removed",
     "cleared",
 ];
-/// How often the fences are turned and taken over in each round: each is over in a moment, and one of them tells little
-/// of the longest.
+/// How often the fences turn, and are taken over, in each round. One time is over in a moment, and shows little of the
+/// longest wait.
 const FENCES: usize = 20;
-/// Between two of them, so that renewals come.
+/// Pause between two of these, so that renewals happen in between.
 const PAUSE: Duration = Duration::from_millis(20);
 
 pub(super) fn run(args: &Arm) -> Result<bool> {
-    // Before any other thread is there: a thread takes the namespace of the one that started it.
+    // Before any other thread exists: a thread starts in the namespace of the thread that creates it.
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
         .context("this makes a network namespace, which needs root")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let mut rows = Vec::new();
     let mut reached = true;
     for way in WAYS {
-        // The one transaction takes seconds; one round of it tells enough.
+        // One transaction takes seconds, so one round is enough.
         let rounds = if way.unbroken { 1 } else { args.rounds };
         let mut all: Vec<Phase> = PHASES.map(Phase::new).into();
         for round in 1..=rounds {
@@ -120,7 +120,6 @@ pub(super) fn run(args: &Arm) -> Result<bool> {
     Ok(true)
 }
 
-/// What happened while one thing was done.
 struct Phase {
     name: &'static str,
     took: Figures,
@@ -159,19 +158,18 @@ async fn round_of(way: Way, calls: u16, log: Log, mut phases: Vec<Phase>) -> Res
     let mut pair = relays();
     let mut fence = fences();
     turn(&fence, false).await?;
-    // What processes before this one had open. A process has ended, and closed it, before its successor starts.
+    // What earlier processes had open. A process ends, and closes this, before its successor starts.
     let mut old = (Vec::new(), Vec::new());
     let half = calls / 2;
     for phase in &mut phases {
         if phase.name == "cleared" {
             both(&pair, |n| set(n * half, half, 0, 0)).await?;
         }
-        // What came before is over.
         log.take();
         let started = Instant::now();
         match phase.name {
             "nothing" => tokio::time::sleep(IDLE).await,
-            // The tables alone, of no call.
+            // Only the tables, without calls.
             "made" => both(&pair, |_| vec![("nobody".to_owned(), Vec::new())]).await?,
             "armed" => both(&pair, |n| set(n * half, half, 0, 0)).await?,
             "changed" => both(&pair, |n| set(n * half, half, 1, half)).await?,
@@ -181,7 +179,7 @@ async fn round_of(way: Way, calls: u16, log: Log, mut phases: Vec<Phase>) -> Res
                     ensure!(counted.len() == usize::from(half), "{} of {half} calls are counted", counted.len());
                 }
             }
-            // A tenth is not as the predecessor left it.
+            // A tenth of the calls differs from what the predecessor left.
             "taken over" => {
                 old.0.push(std::mem::replace(&mut pair, relays()));
                 both(&pair, |n| set(n * half, half, 1, half - half / 10)).await?;
@@ -193,7 +191,7 @@ async fn round_of(way: Way, calls: u16, log: Log, mut phases: Vec<Phase>) -> Res
                     tokio::time::sleep(PAUSE).await;
                 }
             }
-            // As after a restart of a master's agent.
+            // As after a restart of the master's agent.
             "fence taken over" => {
                 for _ in 0..FENCES {
                     old.1.push(std::mem::replace(&mut fence, fences()));
@@ -229,7 +227,6 @@ async fn round_of(way: Way, calls: u16, log: Log, mut phases: Vec<Phase>) -> Res
     Ok(phases)
 }
 
-/// Opens or closes both fences at once.
 async fn turn(pair: &[Fence; 2], open: bool) -> Result<()> {
     let [one, two] = pair;
     if open {
@@ -242,7 +239,7 @@ async fn turn(pair: &[Fence; 2], open: bool) -> Result<()> {
 
 type Calls = Vec<(String, Vec<Flow>)>;
 
-/// The same for both instances at once.
+/// Sets the calls of both instances at once.
 async fn both(pair: &[KernelRelay; 2], calls: impl Fn(u16) -> Calls) -> Result<()> {
     let all = [calls(0), calls(1)];
     let each = |n: usize| pair[n].set_many(all[n].iter().map(|(call, flows)| (call.as_str(), flows.as_slice())));
@@ -261,7 +258,7 @@ fn none(first: u16, count: u16) -> Calls {
     (0..count).map(|n| (format!("call-{}", first + n), Vec::new())).collect()
 }
 
-/// RTP and RTCP both ways of call number `n`, whose phones are at other ports in each version.
+/// RTP and RTCP both ways of call number `n`, whose phones have other ports in each version.
 fn flows(n: u16, version: u16) -> Vec<Flow> {
     let phone = |net: u8, port: u16| {
         let [high, low] = n.to_be_bytes();
@@ -281,7 +278,6 @@ fn flows(n: u16, version: u16) -> Vec<Flow> {
         .collect()
 }
 
-/// How long each renewal took, and whether it succeeded.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<(Duration, bool)>>>);
 
@@ -291,7 +287,7 @@ impl Log {
     }
 }
 
-/// The election's part: a thread in real time that renews the kernel lease of a third instance.
+/// In the role of the election: a real-time thread that renews the kernel lease of a third instance.
 struct Renewer {
     log: Log,
     over: Arc<AtomicBool>,
@@ -324,7 +320,7 @@ impl Renewer {
     }
 }
 
-/// As the election's thread runs.
+/// With the priority of the election's thread.
 #[allow(unsafe_code)] // sched_setscheduler(2) has no safe wrapper in libc or nix
 fn raise() -> std::io::Result<()> {
     let param = libc::sched_param { sched_priority: 20 };
@@ -333,7 +329,7 @@ fn raise() -> std::io::Result<()> {
     if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
-/// Hears of all changes of nftables, as `nft monitor` does.
+/// Subscribes to all changes of nftables, as `nft monitor` does.
 struct Listener {
     over: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -349,7 +345,7 @@ impl Listener {
         let thread = std::thread::spawn(move || {
             let mut buffer = vec![0; 64 * 1024];
             while !over2.load(Ordering::Relaxed) {
-                // Lost notifications are errors, too; what matters is that somebody listens.
+                // Lost notifications are errors, too. Only the subscription matters.
                 let _ = recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty());
             }
         });

@@ -1,5 +1,5 @@
-//! What it costs a packet of a carried call that the relay looks at what it is: packets through the relay as it is, and
-//! through the same rules without that look, in turn.
+//! What the relay's check of packets costs per packet of a carried call: packets through the relay as it is, and
+//! through the same rules without the check, in turn.
 
 use super::learn::figures::{Figures, rounded};
 use anyhow::{Context as _, Result, ensure};
@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 
 #[derive(clap::Args)]
 pub(crate) struct Forward {
-    /// Print the last line only.
+    /// Print only the last line
     #[arg(long)]
     json: bool,
-    /// Rounds, each with both ways.
+    /// Rounds, each with both ways
     #[arg(long, default_value_t = 15)]
     rounds: usize,
-    /// Packets of a round.
+    /// Packets of a round
     #[arg(long, default_value_t = 20_000)]
     packets: u64,
 }
@@ -48,7 +48,7 @@ pub(super) fn run(args: &Forward) -> Result<bool> {
         let relay = KernelRelay::new("bench", &Ground::of(&[IpAddr::from(VIP4)]));
         runtime.block_on(relay.set(CALL, &[flow]))?;
         let mut all = (Figures::default(), Figures::default());
-        // The first warms up.
+        // The first round warms up.
         for round in 0..=rounds {
             let one = send(&sender, ours(10_000), packets, &runtime, &relay)?;
             let table = relay.table_name();
@@ -56,7 +56,7 @@ pub(super) fn run(args: &Forward) -> Result<bool> {
             let other = send(&sender, ours(10_000), packets, &runtime, &relay)?;
             let handle = nft(&format!("-a list chain inet {table} to4"))?;
             let line = handle.lines().find(|l| l.trim_start().starts_with("goto send4 #"));
-            let handle = line.and_then(|l| l.rsplit(' ').next()).context("the rule that was put in is not there")?;
+            let handle = line.and_then(|l| l.rsplit(' ').next()).context("the inserted rule is missing")?;
             nft(&format!("delete rule inet {table} to4 handle {handle}"))?;
             if round > 0 {
                 all.0.add(one);
@@ -67,7 +67,7 @@ pub(super) fn run(args: &Forward) -> Result<bool> {
     })?;
     let slower = checked.median() / bare.median();
     if !args.json {
-        println!("a packet takes {:.0} ns, without the look at it {:.0} ns", checked.median(), bare.median());
+        println!("a packet takes {:.0} ns, without the check {:.0} ns", checked.median(), bare.median());
     }
     drop(lan);
     println!(
@@ -83,8 +83,8 @@ pub(super) fn run(args: &Forward) -> Result<bool> {
 }
 
 /// Processor time of a packet from the sender's socket through the relay to the receiver's, in nanoseconds. On a
-/// virtual wire all of it is the sender's own time, as long as the kernel does not put it off; so what went through is
-/// counted.
+/// virtual wire all of this is the sender's own time unless the kernel postpones work. So the function counts the
+/// packets that went through.
 fn send(
     socket: &UdpSocket,
     to: SocketAddr,

@@ -1,5 +1,4 @@
-//! How fast calls are learnt, and what it costs: from memory, from a capture file beside sngrep, stored, and on a live
-//! wire.
+//! How fast calls are learnt, and the cost: from memory, from a capture file beside sngrep, stored, and on a live wire.
 
 pub(super) mod figures;
 mod live;
@@ -15,49 +14,49 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 use traffic::{Places, Plan, Traffic};
 
-/// Calls are up or ring for twelve seconds; their ports are used again after 2400.
+/// A call is up or rings for twelve seconds; its ports are used again after 2400 calls.
 const MOST_CALLS_A_SECOND: usize = 180;
 
 #[derive(clap::Args)]
 pub(crate) struct Learn {
-    /// Print the last line only; progress goes to standard error.
+    /// Print only the last line; progress goes to standard error
     #[arg(long)]
     json: bool,
-    /// Rounds of each measurement, after one that warms up.
+    /// Rounds of each measurement, after one that warms up
     #[arg(long, default_value_t = 7)]
     rounds: usize,
-    /// Parser and tracker from memory.
+    /// Parser and tracker from memory
     #[arg(long)]
     memory: bool,
-    /// A capture file, read by keepcall and by sngrep in turn.
+    /// A capture file, read by keepcall and by sngrep in turn
     #[arg(long)]
     capture: bool,
-    /// Calls in the capture file.
+    /// Calls in the capture file
     #[arg(long, default_value_t = 5000)]
     capture_calls: usize,
-    /// Memory of a stored call.
+    /// Memory of a stored call
     #[arg(long)]
     stored: bool,
-    /// Calls with their audio on a wire between two agents, phones and a server.
+    /// Calls with audio on a wire between two agents, phones and a server
     #[arg(long)]
     live: bool,
-    /// Calls that are set up and torn down each second; each is up for ten.
+    /// Calls that begin and end each second; each is up for ten seconds
     #[arg(long, default_value_t = 100)]
     rate: usize,
-    /// Seconds of the measurement on the wire.
+    /// Seconds of the measurement on the wire
     #[arg(long, default_value_t = 20)]
     seconds: u64,
-    /// Without audio on the wire.
+    /// No audio on the wire
     #[arg(long)]
     no_audio: bool,
-    /// The keepcall program; the one built along with this one if absent.
+    /// The keepcall program. Default: the one from the same build
     #[arg(long)]
     keepcall: Option<PathBuf>,
-    /// Read this capture file through path and table, tell what was learnt, and end: what the measurement runs as a
-    /// process of its own.
+    /// Read this capture file through path and table, print what was learnt, and end: the measurement runs this as a
+    /// process of its own
     #[arg(long, hide = true)]
     replay: Option<PathBuf>,
-    /// Instead, hold the calls of that file in memory as a node of this role, and tell how much that is.
+    /// Instead, hold the calls of that file in memory as a node of this role, and print the memory
     #[arg(long, hide = true, requires = "replay")]
     hold_as: Option<stored::Role>,
 }
@@ -69,10 +68,10 @@ pub(crate) fn run(args: &Learn) -> Result<bool> {
         return Ok(true);
     }
     if args.rounds == 0 || args.capture_calls == 0 || args.seconds == 0 {
-        bail!("nothing to measure: give at least one round, one call and one second");
+        bail!("nothing to measure: set at least one round, one call and one second");
     }
     if args.rate == 0 || args.rate > MOST_CALLS_A_SECOND {
-        bail!("the ports of the lab's server are enough for 1 to {MOST_CALLS_A_SECOND} calls a second");
+        bail!("the lab's server has ports for 1 to {MOST_CALLS_A_SECOND} calls a second");
     }
     let all = !(args.memory || args.capture || args.stored || args.live);
     let mut parts = serde_json::Map::new();
@@ -99,7 +98,7 @@ pub(crate) fn run(args: &Learn) -> Result<bool> {
     Ok(true)
 }
 
-/// What the traffic of a measurement is like, for its row.
+/// Describes the traffic of a measurement, for its row.
 fn about(traffic: &Traffic, up: usize) -> Value {
     json!({
         "calls": traffic.calls,
@@ -109,7 +108,7 @@ fn about(traffic: &Traffic, up: usize) -> Value {
     })
 }
 
-/// So many calls at a time, and a few more in all, with conversations of a minute.
+/// `up` calls at a time of `calls` in all, with conversations of a minute.
 fn minute_calls(up: usize, calls: usize) -> Traffic {
     Traffic::new(&Plan { calls, up, hold: std::time::Duration::from_secs(60), places: Places::wide() })
 }

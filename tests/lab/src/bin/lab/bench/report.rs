@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 
 /// One measured round.
 pub(super) struct Sample {
-    /// The silence of the VIP, or for a killed server the time until the other host answered; in milliseconds.
+    /// The silence of the VIP in milliseconds; for a killed server, the time until the other host answered.
     pub(super) ms: f64,
-    /// The VIP went back to an earlier owner: a client's packets went to two hosts in turn.
+    /// Returns of the VIP to an earlier owner: a client's packets went to two hosts in turn.
     pub(super) overlapped: bool,
     /// Milliseconds in which two hosts answered for the VIP.
     pub(super) two_hosts_ms: usize,
-    /// How often the round was begun again because the VIP moved before the event.
+    /// How often the round started again because the VIP moved before the event.
     pub(super) begun_again: usize,
 }
 
@@ -21,7 +21,7 @@ impl Sample {
     }
 }
 
-/// What many rounds say, in milliseconds.
+/// Statistics of many rounds, in milliseconds.
 pub(super) struct Summary {
     pub(super) median: f64,
     min: f64,
@@ -33,7 +33,7 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    /// `None` of no rounds.
+    /// `None` without rounds.
     pub(super) fn of(samples: &[Sample]) -> Option<Self> {
         let all: Vec<f64> = samples.iter().map(|s| s.ms).collect();
         let two: Vec<f64> =
@@ -49,7 +49,7 @@ impl Summary {
         })
     }
 
-    /// This median as a part of the other's; `None` where the other is nothing.
+    /// This median as a fraction of the other median. `None` if the other is zero.
     pub(super) fn ratio_to(&self, other: &Self) -> Option<f64> {
         (other.median > 0.0).then(|| (self.median / other.median * 1000.0).round() / 1000.0)
     }

@@ -1,4 +1,4 @@
-//! Median, least and most of repeated measurements.
+//! Median, minimum and maximum of repeated measurements.
 
 use serde_json::{Value, json};
 
@@ -11,13 +11,13 @@ impl Figures {
         self.0.push(value);
     }
 
-    /// The value below which this part of the measurements is; 0 if there are none.
+    /// The quantile at this fraction; 0 without measurements.
     pub(crate) fn at(&self, part: f64) -> f64 {
         let mut all = self.0.clone();
         all.sort_by(f64::total_cmp);
         let Some(last) = all.len().checked_sub(1) else { return 0.0 };
         let place = part.clamp(0.0, 1.0) * last as f64;
-        // Between two neighbours where the place is between them.
+        // Interpolates between two neighbours.
         let (low, high) = (all[place.floor() as usize], all[place.ceil() as usize]);
         low + (high - low) * place.fract()
     }
@@ -31,7 +31,7 @@ impl Figures {
     }
 }
 
-/// A number with so many digits behind the point.
+/// A number with so many decimals.
 pub(crate) fn rounded(value: f64, decimals: i32) -> Value {
     let factor = 10f64.powi(decimals);
     let value = (value * factor).round() / factor;

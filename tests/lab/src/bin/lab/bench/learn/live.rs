@@ -1,5 +1,5 @@
-//! Calls on a live wire: two agents, etcd, a server on the VIP and its phones, with the audio of all calls. What the
-//! agents need for it, and how far behind the wire the store is.
+//! Calls on a live wire: two agents, etcd, a server on the VIP and its phones, with the audio of all calls. Measures
+//! what the agents need, and how far the store lags behind the wire.
 
 mod audio;
 mod signalling;
@@ -23,23 +23,23 @@ use std::time::Duration;
 use usage::{Meter, etcd_counts};
 use watched::Watched;
 
-/// What there is to reach: percent of a core, writes of a call's life, milliseconds from the packet to etcd.
+/// Limits to reach: percent of a core, writes per call, milliseconds from the packet to etcd.
 const TARGET_PERCENT: f64 = 10.0;
 const TARGET_WRITES: f64 = 4.0;
 const TARGET_LAG_MS: f64 = 50.0;
 /// How long a call is up, from the answer to the BYE.
 const HOLD: Duration = Duration::from_secs(10);
-/// Until as many calls end as begin: hold and ringing, and a reserve.
+/// Time until as many calls end as begin: hold and ringing, and a reserve.
 const RAMP: Duration = Duration::from_secs(14);
 /// Ports of each phone host.
 const PORTS: u16 = 64;
 const CLUSTER: &str = "learn";
-/// Longest wait for what is not the measurement.
+/// Longest wait for anything that is not the measurement.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What is wanted of a live measurement.
+/// Parameters of a live measurement.
 pub(super) struct Wish {
-    /// Calls that are set up, and torn down, each second.
+    /// Calls that begin and end each second.
     pub(super) rate: usize,
     pub(super) seconds: u64,
     /// Whether the calls have audio.
@@ -55,7 +55,7 @@ pub(super) fn run(wish: &Wish, say: &dyn Fn(&str)) -> Result<Value> {
     if result.is_err() {
         let dir = std::env::temp_dir().join(format!("keepcall-bench-{}", std::process::id()));
         lan.keep_logs(&dir)?;
-        return result.with_context(|| format!("logs of all hosts are in {}", dir.display()));
+        return result.with_context(|| format!("the logs of all hosts are in {}", dir.display()));
     }
     result
 }
@@ -84,7 +84,7 @@ fn measure(lan: &Lan, wish: &Wish, seconds: Duration, say: &dyn Fn(&str)) -> Res
             cluster: CLUSTER.into(),
             endpoints: etcd.endpoints.clone(),
             heartbeat: Duration::from_millis(200),
-            // The machine is made busy on purpose, and nothing here is about a change of master.
+            // The machine is busy on purpose, and this measurement needs no change of master.
             hold: Duration::from_secs(4),
             server_pidfile: Some(pidfile),
             on_backup: None,
@@ -114,9 +114,9 @@ fn measure(lan: &Lan, wish: &Wish, seconds: Duration, say: &dyn Fn(&str)) -> Res
         let measured = usage::over(seconds, &agents[master], &agents[backup], &wire);
         let audio: Vec<_> = streams.into_iter().flatten().map(|s| s.join()).collect();
         for a in audio {
-            a.map_err(|_| anyhow::anyhow!("a thread of the audio died"))??;
+            a.map_err(|_| anyhow::anyhow!("a thread of the audio panicked"))??;
         }
-        let sent = signals.join().map_err(|_| anyhow::anyhow!("the thread of the signalling died"))??;
+        let sent = signals.join().map_err(|_| anyhow::anyhow!("the thread of the signalling panicked"))??;
         Ok::<_, anyhow::Error>((sent, measured?))
     })?;
     drop(audio);
@@ -129,7 +129,7 @@ fn measure(lan: &Lan, wish: &Wish, seconds: Duration, say: &dyn Fn(&str)) -> Res
     let report = watched.end()?.report(&traffic, &sent, &places)?;
     ensure!(
         report.unknown == 0 && report.missing == 0,
-        "{} calls are missing in etcd, {} are others than there were",
+        "{} calls are missing in etcd, {} calls in etcd are unknown",
         report.missing,
         report.unknown
     );

@@ -1,5 +1,5 @@
-//! Messages a second on one core, from memory: the parser alone, and parser and tracker with all that the agent asks of
-//! them.
+//! Messages per second on one core, from memory: the parser alone, and parser and tracker with all that the agent asks
+//! of them.
 
 use super::figures::{Figures, rounded};
 use super::traffic::Traffic;
@@ -17,13 +17,13 @@ use std::collections::HashSet;
 use std::hint::black_box;
 use std::time::Duration;
 
-/// What there is to reach: messages a second through parser and tracker.
+/// Rate to reach through parser and tracker, in messages per second.
 const TARGET: f64 = 300_000.0;
-/// Calls up at a time, and in all. The last has many times what the caches hold.
+/// Calls up at a time, and in all. The last exceed the caches many times.
 const SIZES: [(usize, usize); 3] = [(100, 4_000), (1_000, 4_000), (10_000, 15_000)];
-/// Wall clock of the first message, milliseconds since 1970.
+/// Wall-clock time of the first message, in milliseconds since 1970.
 pub(super) const EPOCH_MS: u64 = 1_760_000_000_000;
-/// Of the last message, so that all timers run out: longer than an ended leg is remembered.
+/// Time after the last message, so that all timers expire: longer than an ended leg is remembered.
 const AFTER: Duration = Duration::from_secs(600);
 
 pub(super) fn run(rounds: usize, say: &dyn Fn(&str)) -> Result<Value> {
@@ -60,7 +60,7 @@ fn per_second(traffic: &Traffic, took: Duration) -> f64 {
     traffic.len() as f64 / took.as_secs_f64()
 }
 
-/// Processor time of this thread: on a machine with other work it is what one core would need.
+/// Processor time of this thread: on a busy machine this is what one core would need.
 pub(super) fn thread_time() -> Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).context("the clock of this thread")?.into())
 }
@@ -76,7 +76,7 @@ fn parse(traffic: &Traffic) -> Result<Duration> {
     Ok(took)
 }
 
-/// What a table of these settings has learnt.
+/// What a table with these settings has learnt.
 pub(super) struct Learnt {
     pub(super) took: Duration,
     /// Ids of calls with two legs, and of those with one.
@@ -115,8 +115,8 @@ pub(super) fn settings(traffic_server: std::net::SocketAddr) -> TableSettings {
     }
 }
 
-/// Runs all messages through a new table, as the agent does: what is due before each message, and what is to be stored
-/// after it.
+/// Runs all messages through a new table as the agent does: the timers before each message, and the changes to store
+/// after each.
 pub(super) fn learn(traffic: &Traffic) -> Result<Learnt> {
     let mut table = Table::new(settings(super::traffic::Places::wide().server));
     let mut book = Vec::with_capacity(3 * traffic.calls);
@@ -129,7 +129,7 @@ pub(super) fn learn(traffic: &Traffic) -> Result<Learnt> {
         let packet = Packet { src: sent.src, dst: sent.dst, transport: Transport::Udp, payload };
         table.handle_packet(&packet, EPOCH_MS + u64::try_from(sent.at.as_millis())?, now);
         while let Some(event) = table.poll_event() {
-            // The calls themselves go to the store; here they go, too, and only a note is kept.
+            // The calls would go to the store. Here they are dropped, and only a note is kept.
             book.push(match black_box(event) {
                 CallEvent::Put(call) => (call.id, call.legs.len()),
                 CallEvent::Delete { id, .. } => (id, 0),

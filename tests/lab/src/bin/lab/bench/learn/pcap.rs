@@ -8,10 +8,10 @@ use std::time::Duration;
 
 /// Ethernet, IPv4 and UDP header.
 pub(super) const HEADERS: usize = 14 + 20 + 8;
-/// What tcpdump writes for "no frame was cut".
+/// What tcpdump writes for "no frame was truncated".
 const SNAPLEN: u32 = 262_144;
 
-/// Writes all messages; `begin` is the time of the first, since 1970.
+/// Writes all messages. `begin` is the time of the first, since 1970.
 pub(super) fn write(traffic: &Traffic, begin: Duration, mut to: impl Write) -> Result<()> {
     let mut head = Vec::with_capacity(24);
     head.extend(0xa1b2_c3d4_u32.to_le_bytes());
@@ -30,7 +30,7 @@ pub(super) fn write(traffic: &Traffic, begin: Duration, mut to: impl Write) -> R
         to.write_all(&len)?;
         to.write_all(&frame)?;
     }
-    to.flush().context("the capture file")
+    to.flush().context("cannot write the capture file")
 }
 
 /// A frame with this datagram, between made-up hardware addresses.
@@ -41,7 +41,7 @@ pub(super) fn frame(src: SocketAddr, dst: SocketAddr, payload: &[u8]) -> Result<
     Ok(frame)
 }
 
-/// Appends the IPv4 packet with this datagram. It has no UDP checksum, which RFC 768 allows.
+/// Appends the IPv4 packet with this datagram, without UDP checksum, which RFC 768 allows.
 pub(super) fn packet(src: SocketAddr, dst: SocketAddr, payload: &[u8], to: &mut Vec<u8>) -> Result<()> {
     let (IpAddr::V4(from), IpAddr::V4(at)) = (src.ip(), dst.ip()) else { bail!("only IPv4 here, not {src} to {dst}") };
     let udp = u16::try_from(8 + payload.len())?;

@@ -1,4 +1,4 @@
-//! One capture file with the same messages, read by keepcall and by others in turn.
+//! keepcall and other programs read one capture file with the same messages, in turn.
 
 use super::figures::{Figures, rounded};
 use super::memory::{EPOCH_MS, settings};
@@ -20,12 +20,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// What there is to reach: the processor time of sngrep, divided by that of keepcall.
+/// Ratio to reach: processor time of sngrep divided by that of keepcall.
 const TARGET: f64 = 10.0;
 /// Calls that are up at a time in the file.
 const UP: usize = 1000;
 
-/// A program that reads the file, and how often and how fast it did.
+/// A program that reads the file, with its number of runs and its times.
 struct Reader {
     name: &'static str,
     argv: Vec<String>,
@@ -81,11 +81,11 @@ pub(super) fn run(rounds: usize, calls: usize, program: Option<PathBuf>, say: &d
     let file = std::io::BufWriter::new(std::fs::File::create(&path)?);
     pcap::write(&traffic, Duration::from_millis(EPOCH_MS), file)?;
     let size = std::fs::metadata(&path)?.len();
-    let file = path.to_str().context("the path of the capture file")?.to_owned();
+    let file = path.to_str().context("the path of the capture file is not UTF-8")?.to_owned();
     let me = std::env::current_exe()?;
     let program = program.map_or_else(built_program, Ok)?;
     let (me, program) = (me.to_string_lossy(), program.to_string_lossy());
-    // Beyond its limit sngrep leaves calls out. With `-c` it keeps calls only, and no registrations: less work than
+    // Beyond its limit sngrep leaves calls out. With `-c` it keeps only calls, and no registrations: less work than
     // without.
     let limit = (traffic.call_ids + 1000).to_string();
     let sngrep = ["sngrep", "-F", "-N", "-q", "-l", &limit, "-I", &file];
@@ -101,9 +101,9 @@ pub(super) fn run(rounds: usize, calls: usize, program: Option<PathBuf>, say: &d
             r.run(round > 0)?;
         }
         if round == 1 {
-            // For information; it is so slow that one look is enough.
+            // For information: tshark is so slow that one run is enough.
             if let Err(e) = dissector.run(true) {
-                say(&format!("tshark is left out: {e:#}"));
+                say(&format!("leaving tshark out: {e:#}"));
             }
         }
     }
@@ -115,7 +115,7 @@ pub(super) fn run(rounds: usize, calls: usize, program: Option<PathBuf>, say: &d
     );
     let messages = traffic.len() as f64;
     let median = |name: &str| readers.iter().find(|r| r.name == name).map_or(0.0, |r| r.processor.median());
-    // The faster way of the other is the one to be compared with.
+    // Compares with the faster way of sngrep.
     let other = median("sngrep").min(median("sngrep -c"));
     let mut rows = Vec::new();
     readers.push(dissector);
@@ -149,7 +149,8 @@ pub(super) fn run(rounds: usize, calls: usize, program: Option<PathBuf>, say: &d
     Ok(all)
 }
 
-/// What each reader found: calls of keepcall; dialogs of sngrep, or calls by Call-ID with `-c` (two for each of ours).
+/// What each reader found: calls for keepcall; dialogs for sngrep, or calls by Call-ID with `-c` (two for each of
+/// ours).
 fn found(readers: &[Reader], sngrep: &[&str], dissector: &Reader) -> Result<Value> {
     let mut all = serde_json::Map::new();
     for r in readers {
@@ -159,7 +160,7 @@ fn found(readers: &[Reader], sngrep: &[&str], dissector: &Reader) -> Result<Valu
                 serde_json::from_str::<Value>(&r.output)?["calls"].as_array().map(|a| a.len() as u64)
             }
             _ => {
-                // It counts aloud without `-q`.
+                // Without `-q` sngrep prints a running count.
                 let mut loud: Vec<&str> = sngrep.iter().copied().filter(|a| *a != "-q").collect();
                 if r.name.ends_with("-c") {
                     loud.push("-c");
@@ -196,7 +197,8 @@ pub(super) fn replay(path: &Path) -> Result<Value> {
     Ok(json!({ "messages": messages, "calls": calls.len(), "puts": puts }))
 }
 
-/// Hands the messages of a file to a table, up to a time since 1970; `each` is called after each. How many these were.
+/// Hands the messages of a file to a table, up to a time since 1970, and calls `each` after each. Returns the number of
+/// messages.
 pub(super) fn read(
     path: &Path,
     table: &mut Table,
@@ -204,7 +206,7 @@ pub(super) fn read(
     each: &mut dyn FnMut(&mut Table),
 ) -> Result<u64> {
     let file = std::fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    // It has a buffer of its own; one more would only copy everything once more.
+    // The reader has a buffer of its own; another one would only copy everything again.
     let mut reader = PcapReader::new(file)?;
     let server = Places::wide().server;
     let mut frames = Frames::new(PathSettings { ports: Some(vec![server.port()]), hosts: vec![server.ip()] });

@@ -1,5 +1,5 @@
-//! Memory of a stored call, by the resident size of a process that holds many: as a backup, which reads them from etcd,
-//! and as the master, which follows them too.
+//! Memory of a stored call, by the resident size of a process that holds many: as a backup, which reads calls from
+//! etcd, and as the master, which follows the calls too.
 
 use super::figures::rounded;
 use super::memory::{EPOCH_MS, settings};
@@ -17,16 +17,17 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-/// What there is to reach.
+/// Limits to reach.
 const TARGET_BYTES: u64 = 6 * 1024;
-/// Calls that are held: enough that what the process needs anyway is nothing beside them.
+/// So many calls that the rest of the process's memory does not matter.
 const CALLS: usize = 9000;
-/// Calls would be up at a time, if the traffic went on: so all of them are up before the first one ends.
+/// Calls that the traffic would have up at a time: more than in all, so that all of them are up before the first one
+/// ends.
 const UP: usize = 10_000;
-/// All calls are answered, and more than half of them refreshed; none is over.
+/// At this time all calls are answered, more than half of them refreshed, and none over.
 const UNTIL: Duration = Duration::from_secs(58);
 
-/// What a node is.
+/// Role of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Role {
     Backup,
@@ -43,11 +44,11 @@ pub(super) fn run(say: &dyn Fn(&str)) -> Result<Value> {
     let mut row = json!({ "calls": CALLS, "target_bytes": TARGET_BYTES, "value_bytes": json_bytes });
     for (role, name, file) in [(Role::Backup, "backup", &values), (Role::Master, "master", &packets)] {
         let out = Command::new(std::env::current_exe()?)
-            .args(["bench", "learn", "--hold-as", name, "--replay", file.to_str().context("the path of a file")?])
+            .args(["bench", "learn", "--hold-as", name, "--replay", file.to_str().context("path is not UTF-8")?])
             .output()?;
-        ensure!(out.status.success(), "holding calls as {role:?} failed: {}", String::from_utf8_lossy(&out.stderr));
+        ensure!(out.status.success(), "cannot hold calls as {role:?}: {}", String::from_utf8_lossy(&out.stderr));
         let held: Value = serde_json::from_slice(&out.stdout)?;
-        ensure!(held["calls"] == CALLS, "as {role:?} {} of {CALLS} calls were held", held["calls"]);
+        ensure!(held["calls"] == CALLS, "{role:?} held {} of {CALLS} calls", held["calls"]);
         let bytes = held["bytes"].as_f64().context("the bytes")? / CALLS as f64;
         say(&format!("stored, {name}: {bytes:.0} bytes a call ({json_bytes} in etcd)"));
         row[format!("{name}_bytes_per_call")] = rounded(bytes, 0);
@@ -55,7 +56,7 @@ pub(super) fn run(say: &dyn Fn(&str)) -> Result<Value> {
     Ok(row)
 }
 
-/// Writes each call as it is in etcd, one a line; how many bytes it has in the mean.
+/// Writes each call as in etcd, one per line. Returns the mean size in bytes.
 fn write_values(packets: &Path, to: &Path) -> Result<usize> {
     let (_, stored) = learnt(packets)?;
     let (mut file, mut bytes) = (BufWriter::new(File::create(to)?), 0);
@@ -69,7 +70,8 @@ fn write_values(packets: &Path, to: &Path) -> Result<usize> {
     Ok(bytes / stored.len().max(1))
 }
 
-/// What a master has of the calls in a capture file: what follows them, and what it knows to be stored.
+/// What a master holds for the calls of a capture file: the table that follows them, and its knowledge of what is
+/// stored.
 fn learnt(packets: &Path) -> Result<(Table, Stored)> {
     let mut table = Table::new(settings(Places::wide().server));
     let mut stored = Stored::new(2 * CALLS);
@@ -85,7 +87,7 @@ fn learnt(packets: &Path) -> Result<(Table, Stored)> {
     Ok((table, stored))
 }
 
-/// Holds the calls of a file, and tells how much larger that made this process.
+/// Holds the calls of a file, and prints how much this process grew.
 pub(super) fn hold(role: Role, file: &Path) -> Result<Value> {
     let before = resident()?;
     let (table, stored) = match role {

@@ -1,9 +1,9 @@
-//! Traffic of a server with many calls, made in memory: what a B2BUA and its phones, trunks and registrations put on
-//! the wire.
+//! Traffic of a server with many calls, made in memory: everything that a B2BUA and its phones, trunks and
+//! registrations put on the wire.
 //!
-//! A call has two legs. Two of three come from a phone that is asked for its password first, one from a trunk whose
-//! proxies record-route. Half of the calls are in the words of Asterisk, half in those of FreeSWITCH. Each is refreshed
-//! by a re-INVITE. Three messages of ten are registrations and qualifications that belong to no call.
+//! A call has two legs. Two of three calls come from a phone that the server challenges first, one from a trunk whose
+//! proxies record-route. Half of the calls have the words of Asterisk, half those of FreeSWITCH. A re-INVITE refreshes
+//! each call. Three messages of ten are registrations and qualifications, outside of calls.
 
 use super::words::{By, Dialog, Kind, options, register};
 use std::net::{IpAddr, SocketAddr};
@@ -13,10 +13,10 @@ use std::time::Duration;
 pub(crate) const RINGING: Duration = Duration::from_secs(2);
 /// Messages of ten that belong to no call.
 const NOISE_OF_TEN: usize = 3;
-/// Most bytes of a message: what an Ethernet frame holds without fragments.
+/// Largest message in bytes: what an Ethernet frame holds without fragments.
 const LARGEST: usize = 1472;
 
-/// What traffic is wanted.
+/// Parameters of the traffic.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     /// Calls in all.
@@ -25,7 +25,7 @@ pub(crate) struct Plan {
     pub(crate) up: usize,
     /// From the answer to the BYE.
     pub(crate) hold: Duration,
-    /// Where everybody is.
+    /// Addresses of all parties.
     pub(crate) places: Places,
 }
 
@@ -33,7 +33,7 @@ pub(crate) struct Plan {
 #[derive(Clone, Debug)]
 pub(crate) struct Places {
     pub(crate) server: SocketAddr,
-    /// Addresses of the callers and of the called, and how many ports each of these has.
+    /// Addresses of the callers and of the called parties, and the number of ports of each.
     pub(crate) callers: Vec<IpAddr>,
     pub(crate) called: Vec<IpAddr>,
     pub(crate) ports: u16,
@@ -66,7 +66,7 @@ impl Places {
 /// One message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sent {
-    /// When, from the start.
+    /// Time from the start.
     pub(crate) at: Duration,
     pub(crate) src: SocketAddr,
     pub(crate) dst: SocketAddr,
@@ -97,7 +97,7 @@ impl Traffic {
             book.noise(n, end.mul_f64((n as f64 + 0.5) / talks as f64));
         }
         let mut all = book.all;
-        // Stable: what is sent at one time keeps its order.
+        // Stable: messages of the same time keep their order.
         all.sort_by_key(|(at, ..)| *at);
         let (mut sent, mut text) =
             (Vec::with_capacity(all.len()), Vec::with_capacity(all.iter().map(|m| m.3.len()).sum()));
@@ -185,7 +185,7 @@ impl Book<'_> {
         self.say(last(12), &b, b.response(Phone, 200, "BYE", 3, false));
     }
 
-    /// A phone registers, after it was asked for its password, and is asked whether it lives.
+    /// A phone registers after a challenge, and the server qualifies the phone.
     fn noise(&mut self, n: usize, start: Duration) {
         let phone = self.plan.places.called(n);
         let server = self.plan.places.server;

@@ -3,14 +3,14 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-/// Who speaks.
+/// The sender of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum By {
     Phone,
     Server,
 }
 
-/// What is at the other end of a leg.
+/// The other end of a leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Phone,
@@ -20,7 +20,7 @@ pub(crate) enum Kind {
 
 const REALM: &str = "pbx.example.net";
 
-/// One dialog between the server and somebody.
+/// One dialog between the server and a party.
 pub(crate) struct Dialog {
     n: usize,
     /// Whether the server is the caller.
@@ -39,7 +39,7 @@ pub(crate) struct Dialog {
     server_uri: String,
 }
 
-/// A number that looks random, the same at each run.
+/// A number that looks random, and is the same in each run.
 fn scrambled(n: usize, salt: u64) -> u64 {
     let mut z = (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(salt.wrapping_mul(0xbf58_476d_1ce4_e5b9));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -59,7 +59,7 @@ fn uuid(n: usize, salt: u64) -> String {
     )
 }
 
-/// Numbers of caller and called: no two calls of a run share one.
+/// Numbers of caller and called party: no two calls of a run share one.
 fn numbers(n: usize) -> (String, String) {
     (format!("4930{:07}", 1_000_000 + n), format!("4989{:07}", 2_000_000 + n))
 }
@@ -110,9 +110,9 @@ impl Dialog {
         }
     }
 
-    /// Where this leg's audio is described to be, by the one or the other: even ports of the media range.
+    /// The audio address in the description of either side: even ports of the media range.
     pub(crate) fn media(n: usize, out: bool, by: By, ip: std::net::IpAddr) -> SocketAddr {
-        // Four ports for a call on the server's side; the phones have other addresses, and may use the same.
+        // The server has four ports for a call. The phones have other addresses, and may use the same ports.
         let slot = u16::try_from(n % 2400).unwrap_or(0);
         let leg = if out { 2 } else { 0 };
         let base = if by == By::Server { 10_000 } else { 20_000 };
@@ -175,7 +175,7 @@ impl Dialog {
         credentials("Authorization", &caller, &self.uri, method, self.n)
     }
 
-    /// A request outside of a dialog, as the first INVITE is.
+    /// A request outside of a dialog, such as the first INVITE.
     pub(crate) fn request(&self, by: By, method: &str, cseq: u32, more: &str, sdp: bool) -> (By, String) {
         let (from, to) = self.sides(by, false);
         let mut t = format!("{method} {} SIP/2.0\r\n{}", self.uri, self.via(by, method, cseq));
@@ -247,7 +247,7 @@ impl Dialog {
         (by, t)
     }
 
-    /// The server wants a password.
+    /// The server's challenge.
     pub(crate) fn refused(&self, code: u16, cseq: u32) -> (By, String) {
         let (from, to) = self.sides(By::Phone, false);
         let mut t = format!(
@@ -402,7 +402,7 @@ pub(crate) fn register(n: usize, phone: SocketAddr, server: SocketAddr) -> Vec<(
     ]
 }
 
-/// The server asks whether a phone lives.
+/// The server qualifies a phone.
 pub(crate) fn options(n: usize, phone: SocketAddr, server: SocketAddr) -> Vec<(By, String)> {
     let (_, user) = numbers(n);
     let id = uuid(n, 80);

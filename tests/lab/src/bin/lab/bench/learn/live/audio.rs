@@ -1,5 +1,5 @@
-//! The RTP of all calls that are up: 50 packets a second and direction of each leg, from the phones to the server and
-//! back. Nobody listens; the packets are dropped where a socket would get them.
+//! The RTP of all calls that are up: 50 packets per second and direction of each leg, from the phones to the server and
+//! back. Nobody listens; nft drops the packets before they reach a socket.
 
 use super::super::pcap;
 use super::super::traffic::Places;
@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 
 /// Time between two packets of a stream.
 const PTIME: Duration = Duration::from_millis(20);
-/// Parts of that time; each has its part of the calls, so that packets come evenly.
+/// Parts of that time. Each part has its share of the calls, so that the packets are spread evenly.
 const PARTS: usize = 4;
-/// Calls after which ports are used again; the words of a call say which these are.
+/// Calls after which ports are used again; `words` assigns the ports.
 const SLOTS: usize = 2400;
 /// Packets of one system call.
 const BATCH: usize = 256;
@@ -31,14 +31,14 @@ struct Side {
 
 /// All streams, ready to be sent.
 pub(super) struct Audio {
-    /// Callers, called, and the server with both of its streams for each call.
+    /// The callers, the called parties, and the server with both of its streams for each call.
     phones: [Side; 2],
     server: Side,
     pace: Duration,
 }
 
 impl Audio {
-    /// `pace` is the time between the beginnings of two calls.
+    /// `pace` is the time between the starts of two calls.
     pub(super) fn new(server: &Host, phones: [&Host; 2], places: &Places, pace: Duration) -> Result<Self> {
         let drop_media = |host: &Host, ports: &str| {
             let rules = format!(
@@ -99,7 +99,7 @@ impl Audio {
         let mut slots = Vec::new();
         while at < end {
             std::thread::sleep((start + at).saturating_duration_since(Instant::now()));
-            // Calls that were answered by now, and are not over.
+            // Calls that are answered by now, and not over.
             let number = |age: Duration| {
                 at.checked_sub(age).map_or(0, |t| 1 + (t.as_nanos() / self.pace.as_nanos().max(1)) as usize)
             };
@@ -108,7 +108,7 @@ impl Audio {
             send(&slots)?;
             part = (part + 1) % PARTS;
             at += PTIME / PARTS as u32;
-            // What cannot be sent in time is left out, or the rest would come in one burst.
+            // Skips what is late: otherwise the rest would come in one burst.
             let late = Instant::now().saturating_duration_since(start + at);
             if late > PTIME {
                 let skipped = (late.as_nanos() / (PTIME / PARTS as u32).as_nanos()) as usize;
@@ -131,7 +131,7 @@ fn packet(from: SocketAddr, to: SocketAddr, ssrc: usize) -> Result<(Vec<u8>, Soc
     Ok((bytes, SockaddrIn::from(SocketAddrV4::new(ip, 0))))
 }
 
-/// A socket whose packets bring their own IP header, so that one socket can speak for all ports.
+/// A socket whose packets bring their own IP header, so that one socket can send from all ports.
 fn raw(host: &Host) -> Result<Socket> {
     host.enter(|| {
         let socket =
@@ -154,7 +154,7 @@ fn send<'p>(socket: &Socket, packets: impl Iterator<Item = &'p (Vec<u8>, Sockadd
             [],
             MsgFlags::empty(),
         ) {
-            // As any network does, this one loses what is too much for it.
+            // Like any network, this one loses packets under overload.
             Ok(_) | Err(Errno::ENOBUFS) => {}
             Err(e) => return Err(e).context("the audio"),
         }

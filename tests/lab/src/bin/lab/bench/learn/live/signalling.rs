@@ -1,5 +1,4 @@
-//! The SIP of the live measurement: each message leaves the socket of who sends it, at its time, and is read by who it
-//! is for.
+//! The SIP of the live measurement: each message leaves its sender's socket at its time, and its receiver reads it.
 
 use super::super::traffic::{Places, Traffic};
 use anyhow::{Context as _, Result, bail};
@@ -14,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// A message that leaves later than this after its time counts as late.
 const LATE: Duration = Duration::from_millis(20);
-/// Room for what is not read yet.
+/// Room for messages that nobody has read yet.
 const BUFFER: usize = 1 << 20;
 
 /// The sockets of the server and of all phones.
@@ -68,12 +67,12 @@ impl Signalling {
         Ok(Self { sockets })
     }
 
-    /// A moment that is near enough, and leaves time to start what begins then.
+    /// A start that is soon, but leaves time to prepare.
     pub(super) fn start_time(&self) -> Instant {
         Instant::now() + Duration::from_millis(200)
     }
 
-    /// Sends all messages, each at its time after `start`. Each has to arrive.
+    /// Sends all messages, each at its time after `start`. Every message has to arrive.
     pub(super) fn send(&self, traffic: &Traffic, start: Instant) -> Result<Left> {
         let mut left = Left { start, at: Vec::with_capacity(traffic.len()), due: Vec::with_capacity(traffic.len()) };
         let (mut open, mut arrived) = (Vec::new(), 0);
@@ -83,10 +82,12 @@ impl Signalling {
                 arrived += self.read(&mut open);
                 std::thread::sleep(wait);
             }
-            let socket = self.sockets.get(&sent.src).with_context(|| format!("nobody is at {}", sent.src))?;
+            let socket = self.sockets.get(&sent.src).with_context(|| format!("no socket for {}", sent.src))?;
             left.at.push(Instant::now());
             left.due.push(sent.at);
-            socket.send_to(bytes, sent.dst).with_context(|| format!("a message from {} to {}", sent.src, sent.dst))?;
+            socket
+                .send_to(bytes, sent.dst)
+                .with_context(|| format!("cannot send from {} to {}", sent.src, sent.dst))?;
             open.push(sent.dst);
         }
         let end = Instant::now() + Duration::from_secs(2);
@@ -99,7 +100,7 @@ impl Signalling {
         Ok(left)
     }
 
-    /// Reads what is there for these.
+    /// Reads everything that has arrived at these sockets.
     fn read(&self, open: &mut Vec<SocketAddr>) -> usize {
         open.sort_unstable();
         open.dedup();
@@ -116,7 +117,7 @@ fn drain(socket: &UdpSocket) -> usize {
     n
 }
 
-/// Answers the OPTIONS by which the agent of a host sees that the server lives, until it is dropped.
+/// Until dropped, answers the OPTIONS with which the agent of a host checks the server.
 pub(super) struct Checked {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -134,7 +135,7 @@ impl Checked {
                 let Ok((n, from)) = socket.recv_from(&mut buffer) else { continue };
                 let Ok(m) = Message::parse(&buffer[..n]) else { continue };
                 let via = m.list("via").swap_remove(0);
-                // A lost answer is asked for again.
+                // The agent asks again after a lost answer.
                 let _ = socket.send_to(&Writer::response(&m, 200, "OK", &via, Some("check")).end(None), from);
             }
         });

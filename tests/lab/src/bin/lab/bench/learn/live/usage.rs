@@ -9,7 +9,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// The packets that pass a host's interface.
+/// The packet counter of a host's interface.
 pub(super) struct Meter {
     host: Host,
 }
@@ -19,7 +19,7 @@ impl Meter {
         Self { host: host.clone() }
     }
 
-    /// Received and sent so far.
+    /// Packets received and sent so far.
     fn packets(&self) -> Result<u64> {
         let text = self.host.exec(&[
             "cat",
@@ -35,13 +35,13 @@ pub(super) struct Measured {
     /// User and system time of the agents, in percent of one core.
     pub(super) master_percent: f64,
     pub(super) backup_percent: f64,
-    /// Time on a core by the scheduler's count: with what interrupts did meanwhile.
+    /// Time on a core by the scheduler's count, including interrupts in that time.
     pub(super) master_run_percent: f64,
-    /// Through the interface of the master's host, both ways.
+    /// Packets through the interface of the master's host, both ways.
     pub(super) packets_per_s: f64,
 }
 
-/// Measures for so long.
+/// Measures for this time.
 pub(super) fn over(time: Duration, master: &Agent, backup: &Agent, wire: &Meter) -> Result<Measured> {
     let look = || Ok::<_, anyhow::Error>((processor(master)?, processor(backup)?, run_time(master)?, wire.packets()?));
     let (start, before) = (Instant::now(), look()?);
@@ -61,9 +61,9 @@ fn processor(agent: &Agent) -> Result<Duration> {
     let per_second = sysconf(SysconfVar::CLK_TCK)?.context("the ticks of a second")?;
     let mut ticks = 0;
     for pid in agent.proc.family()? {
-        // One that has ended since is not of those that do the work.
+        // A process that has ended meanwhile did none of the work that is measured.
         let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
-        // The name, in parentheses, may hold anything; utime and stime are fields 14 and 15.
+        // The name, in parentheses, may contain anything; utime and stime are fields 14 and 15.
         let Some((_, rest)) = text.rsplit_once(')') else { continue };
         ticks += rest.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum::<u64>();
     }
@@ -82,16 +82,16 @@ fn run_time(agent: &Agent) -> Result<Duration> {
     Ok(Duration::from_nanos(sum))
 }
 
-/// What the capture of an agent has seen and lost, by its own word; the kernel counts the frames that found no room.
+/// Frames that the agent's capture saw and lost, from `status`. The kernel counts the frames for which it had no room.
 pub(super) fn captured(status: &Value) -> Result<(u64, u64)> {
     let all = status["instances"].as_array().context("status has no instances")?;
     let capture = &all.iter().find(|i| i["name"] == INSTANCE).context("status lacks the instance")?["calls"]["capture"];
     let number =
-        |name: &str| capture[name].as_u64().with_context(|| format!("the agent does not tell {name} of its capture"));
+        |name: &str| capture[name].as_u64().with_context(|| format!("status lacks {name} of the agent's capture"));
     Ok((number("seen")?, number("dropped")?))
 }
 
-/// What etcd counts itself.
+/// etcd's own counters.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Counts {
     pub(super) puts: u64,

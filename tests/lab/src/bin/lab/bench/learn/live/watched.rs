@@ -1,4 +1,4 @@
-//! What arrives in etcd, and when: seen by a watch of its own, so with the way to the watcher.
+//! What arrives in etcd, and when, as a watch sees it. The times include the way to the watcher.
 
 use super::super::figures::Figures;
 use super::super::memory::settings;
@@ -20,10 +20,10 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
-/// A change of one call: its id, whether it is there now, and when the change arrived.
+/// A change of one call: the id, whether the call exists now, and the time of arrival.
 type Change = (String, bool, Instant);
 
-/// Watches until it is asked what it saw.
+/// Watches until [`Self::end`] is called.
 pub(super) struct Watched {
     stop: oneshot::Sender<()>,
     deletes: Arc<AtomicUsize>,
@@ -33,13 +33,13 @@ pub(super) struct Watched {
 /// All changes, in order.
 pub(super) struct Seen(Vec<Change>);
 
-/// What they tell.
+/// What the changes tell.
 pub(super) struct Report {
     /// Puts and deletes.
     pub(super) writes: usize,
-    /// Milliseconds from the message that made a call, or ended it, to the arrival.
+    /// Milliseconds from the message that made or ended a call to the arrival of the change.
     pub(super) lag: Figures,
-    /// Calls that never arrived or never went; and changes of calls that there were not.
+    /// Calls that never arrived or never went; and changes of unknown calls.
     pub(super) missing: usize,
     pub(super) unknown: usize,
 }
@@ -83,14 +83,14 @@ impl Watched {
     }
 
     pub(super) fn end(self) -> Result<Seen> {
-        // It may have failed already, which the join tells.
+        // If the watch has failed already, the join returns the error.
         let _ = self.stop.send(());
         Ok(Seen(self.thread.join().map_err(|_| anyhow!("the watching thread died"))??))
     }
 }
 
 impl Seen {
-    /// Which message makes and ends each call is found by a table here that is given the same messages.
+    /// A table here gets the same messages, and shows which message makes and ends each call.
     pub(super) fn report(&self, traffic: &Traffic, left: &Left, places: &Places) -> Result<Report> {
         let mut table = Table::new(settings(places.server));
         let (mut made, mut over) = (HashMap::new(), HashMap::new());
@@ -107,7 +107,7 @@ impl Seen {
         }
         let mut report = Report { writes: self.0.len(), lag: Figures::default(), missing: 0, unknown: 0 };
         for (id, there, at) in &self.0 {
-            // Of several puts the first is that of the call's beginning.
+            // Of several puts, the first is that of the call's start.
             let cause = if *there { made.remove(id) } else { over.remove(id) };
             match cause.and_then(|n| left.at(n)) {
                 Some(sent) => report.lag.add(at.saturating_duration_since(sent).as_secs_f64() * 1000.0),
