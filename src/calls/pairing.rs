@@ -447,7 +447,7 @@ fn addresses(sdp: Option<&crate::calls::model::Sdp>) -> impl Iterator<Item = Soc
     let places = sdp.map(|s| sdp::places(&s.body)).unwrap_or_default();
     places
         .into_iter()
-        .filter_map(|(ip, port)| Some(SocketAddr::new(ip?, port)).filter(|_| port > 1))
+        .filter_map(|(ip, port)| (port > 1).then_some(SocketAddr::new(ip?, port)))
         // A held stream (0.0.0.0) and the loopback address are the same for many phones.
         .filter(|a| !a.ip().is_unspecified() && !a.ip().is_loopback())
         .take(2)

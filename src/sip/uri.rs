@@ -49,7 +49,7 @@ fn opening(value: &[u8]) -> Option<usize> {
     if memchr::memchr2(b'"', b';', &value[..first]).is_none() {
         return Some(first);
     }
-    match outside_quotes(value, [b'<', b';', b';']) {
+    match outside_quotes(value, *b"<;;") {
         // Two stray quotes, one before and one behind the bracket, only seem to enclose it.
         None => Some(first),
         Some(at) if value[at] == b'<' => Some(at),

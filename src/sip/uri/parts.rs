@@ -89,7 +89,7 @@ fn value_end(text: &[u8]) -> usize {
         return text.len();
     }
     let mut at = 0;
-    while let Some(n) = outside_quotes(&text[at..], [b',', b'<', b'<']) {
+    while let Some(n) = outside_quotes(&text[at..], *b",<<") {
         at += n;
         if text[at] == b',' {
             return at;
