@@ -1,4 +1,4 @@
-//! Keeps calls after a takeover: plan -> media, re-INVITEs -> bridge.
+//! Keeps calls after a takeover: plan -> media, re-INVITEs -> B2BUA.
 
 mod b2bua;
 mod call;
