@@ -183,7 +183,11 @@ printf '\n== integration tests\n'
 alone=(agent:load calls:capture election:chaos election:kernel_lease memory:all calls:relay)
 longest=(calls:recovery election:etcd_faults agent:takeover agent:settings agent:bad_start agent:pause agent:pair)
 every=()
-for name in "${!program[@]}"; do mapfile -t -O ${#every[@]} every < <(modules "$name"); done
+for name in "${!program[@]}"; do
+  # The unit tests have run.
+  [ "$name" != units ] || continue
+  mapfile -t -O ${#every[@]} every < <(modules "$name")
+done
 mapfile -t rest < <(printf '%s\n' "${every[@]}" | grep -vxF -f <(printf '%s\n' "${alone[@]}" "${longest[@]}") | sort)
 # Each starts programs of its own, and mostly waits.
 beside "${longest[@]}" "${rest[@]}"

@@ -53,7 +53,7 @@ const MAX_PEERS: usize = 64;
 pub struct Election {
     pub(super) s: Settings,
     pub(super) node: NodeState,
-    pub(super) etcd: EtcdState,
+    pub(in crate::cluster::election) etcd: EtcdState,
     pub(super) lost: LostRecord,
     /// etcd was restored or exchanged, and its record is still out of date.
     pub(super) restored: Option<restored::Restored>,

@@ -279,6 +279,18 @@ fn the_alive_key_of_an_unknown_epoch_starts_the_wait_again() {
 }
 
 #[test]
+fn whoever_held_when_all_keys_were_deleted_begins_anew_at_once() {
+    let mut a = Alone::new(Some(record("a", "b")));
+    a.election.set_fitness(true, 100, a.now);
+    a.pass(BEAT, false);
+    a.pass(HOLD * 3, true);
+    a.ticket = None;
+    a.lose();
+    a.pass(HOLD / 100, false);
+    assert_eq!(a.commits.last().map(|r| (r.master.as_str(), r.epoch > 3)), Some(("a", true)), "{:?}", a.commits);
+}
+
+#[test]
 fn a_lost_ticket_starts_the_wait_again() {
     let mut a = Alone::new(Some(record("b", "a")));
     a.hear(HOLD * 3);

@@ -72,6 +72,6 @@ fn a_dropping_forward_chain_of_others_is_named_and_nfts_own_words_reach_the_oper
         )
     });
     assert_eq!(drops.len(), 1);
-    assert!(drops[0].starts_with("ip filter FORWARD"), "{drops:?}");
+    assert!(drops[0].starts_with("the chain ip filter FORWARD drops"), "{drops:?}");
     assert!(error.contains("the test") && error.contains("syntax error"), "{error}");
 }

@@ -18,7 +18,7 @@ pub(in crate::cluster::election) struct LastRead {
 /// former etcd said.
 #[derive(Clone, Debug)]
 pub(in crate::cluster::election) struct EtcdState {
-    pub(super) view: Option<View>,
+    pub(in crate::cluster::election) view: Option<View>,
     /// The record of `view`, or the last good one if that is unreadable.
     pub(in crate::cluster::election) record: Option<Arc<Record>>,
     /// The record's revision; 0 without a record.
@@ -46,7 +46,7 @@ pub(in crate::cluster::election) struct LostRecord {
     pub(in crate::cluster::election) record: Option<Arc<Record>>,
     /// When this node learned that the record is missing, or could last have missed another one's deletion.
     pub(super) since: Time,
-    /// This node held the addresses at that time.
+    /// This node was master by that record and held the addresses at that time.
     pub(super) held: bool,
     /// A record may have existed that this process never read: an earlier process of its name took part in this
     /// election and left its ticket, or there was time for a record between two reads that found none.
@@ -66,9 +66,17 @@ impl Election {
     /// A record that existed for less than [`FRESH`] leaves its master's `alive`, which lives as long as a lease. If all
     /// keys were deleted, this node's ticket is gone too.
     pub(super) fn look_for_gap(&mut self, view: &View, ticket_gone: bool, now: Time) {
-        let Some(before) = self.etcd.view.as_ref().filter(|v| v.record == Recorded::Missing) else { return };
-        let epoch = |v: &View| v.alive.map_or(0, |a| a.epoch);
+        let before = self.etcd.view.as_ref();
+        if view.record != Recorded::Missing || before.is_some_and(|b| b.revision > view.revision) {
+            return;
+        }
         let ticket_lost = ticket_gone && self.requests.ticket.is_some();
+        if ticket_lost {
+            // No transaction can succeed before a new ticket is there. Each deletion of it counts once.
+            (self.requests.ticket, self.requests.doubt) = (None, true);
+        }
+        let Some(before) = before.filter(|b| b.record == Recorded::Missing) else { return };
+        let epoch = |v: &View| v.alive.map_or(0, |a| a.epoch);
         let newer = epoch(view) > epoch(before).max(self.lost.record.as_ref().map_or(0, |r| r.epoch));
         let gap = self.etcd.last_read.is_none_or(|r| now > r.sent + FRESH);
         #[cfg(test)]
@@ -77,9 +85,8 @@ impl Election {
         } else {
             (newer, gap)
         };
-        if view.record == Recorded::Missing && self.etcd.record.is_none() && (newer || gap || ticket_lost) {
+        if self.etcd.record.is_none() && (newer || gap || ticket_lost) {
             (self.lost.since, self.lost.held, self.lost.unseen) = (now, false, true);
-            self.requests.doubt |= ticket_lost;
         }
     }
 
@@ -136,7 +143,11 @@ impl Election {
                 if self.etcd.record.as_deref().is_some_and(speaks) {
                     // The record is still ours.
                 } else if let Some(r) = self.etcd.record.take() {
-                    self.lost.held = self.right.held.is_some_and(|h| now < h.until);
+                    // Not in a handover, also one whose commit is unanswered: the next master may have claimed and then
+                    // takes the addresses without asking etcd again, even if its `alive` was deleted as well.
+                    let next = self.requests.maybe.as_ref().unwrap_or(&r);
+                    let ours = r.master == self.s.me && next.master == self.s.me;
+                    self.lost.held = ours && self.right.held.is_some_and(|h| now < h.until);
                     (self.lost.record, self.lost.since) = (Some(r), now);
                 } else if self.etcd.view.as_ref().is_none_or(|v| v.record != Recorded::Missing) {
                     self.lost.since = now;

@@ -30,6 +30,8 @@ pub(super) struct Etcd {
     leases: BTreeMap<i64, u64>,
     /// Each node's ticket, and whether it replaced an earlier one.
     tickets: BTreeMap<String, (String, bool)>,
+    /// Tickets that an operator deleted.
+    deleted: BTreeMap<String, String>,
     pub(super) paused: Option<String>,
     next_lease: i64,
     /// Granted time to live, in nanoseconds of the world.
@@ -114,6 +116,13 @@ impl Etcd {
         self.record = None;
     }
 
+    /// An operator deletes all keys of the instance.
+    pub(super) fn lose_all(&mut self) {
+        self.revision += 1;
+        (self.record, self.alive) = (None, None);
+        self.deleted.extend(std::mem::take(&mut self.tickets).into_iter().map(|(node, t)| (node, t.0)));
+    }
+
     pub(super) fn pause(&mut self, value: Option<String>) {
         self.revision += 1;
         self.paused = value;
@@ -141,7 +150,10 @@ impl Etcd {
             Request::Read => return Some((true, self.view(me))),
             Request::Ticket(t) => {
                 self.revision += 1;
-                let rewritten = self.tickets.contains_key(me);
+                // By assumption 7 no agent is started after all keys were deleted. A started one keeps its ticket here.
+                let boot = |ticket: &str| ticket.split('-').next().map(str::to_owned);
+                let started = self.deleted.get(me).is_some_and(|d| boot(d) != boot(t));
+                let rewritten = self.tickets.contains_key(me) || started;
                 self.tickets.insert(me.to_owned(), (t.clone(), rewritten));
                 return Some((true, self.view(me)));
             }

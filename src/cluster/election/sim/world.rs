@@ -134,6 +134,8 @@ pub(in super::super) struct World {
     unlike: Random,
     /// Chooses the commits that go to two members of etcd, and the second copy's arrival.
     copies: Random,
+    /// Whether a deletion takes all keys.
+    whole: Random,
     fault: Option<Fault>,
     /// World time in nanoseconds.
     t: u64,
@@ -191,6 +193,7 @@ impl World {
             r,
             unlike: Random::new(!seed ^ 1),
             copies: Random::new(!seed ^ 2),
+            whole: Random::new(!seed ^ 3),
             fault,
             t: 0,
             n: 0,

@@ -221,7 +221,13 @@ impl World {
             self.watched.deleted = true;
             self.plan.deleted = true;
             self.plan.settle();
-            self.etcd.lose_record();
+            // A process that has read nothing yet is in the case of one that starts after the deletion.
+            let read = self.nodes.iter().all(|n| n.election.as_deref().is_none_or(|e| e.etcd.view.is_some()));
+            if self.whole.chance(30) && read {
+                self.etcd.lose_all();
+            } else {
+                self.etcd.lose_record();
+            }
             self.hint_all();
         }
     }
