@@ -95,10 +95,9 @@ fn typed(data: &[u8], m: &Message<'_>) {
     assert!(m.session_id().is_none_or(|s| s.local.is_none_or(|l| inside(data, l))));
     assert!(m.replaces().is_none_or(|r| !r.call_id.is_empty() && !r.to_tag.is_empty() && !r.from_tag.is_empty()));
     assert!(m.reasons().all(|r| inside(data, r.text)));
-    assert!(
-        !format!("{m:?}").contains(&show(m.call_id())) || m.call_id().len() < 20,
-        "a debug print tells nothing of the call"
-    );
+    // Method and code, and nothing of the call. (A search for the Call-ID in it finds a Call-ID that reads like it.)
+    let shown = format!("Message {{ method: {:?}, code: {:?}, .. }}", m.method(), m.code());
+    assert_eq!(format!("{m:?}"), shown, "a debug print tells nothing of the call");
 }
 
 /// Written messages are strict: CRLF only, tokens for names, and one correct Content-Length.
