@@ -210,6 +210,10 @@ impl Tracker {
             own = self.in_dialog(hash, m.call_id(), local, remote, peer);
         }
         let Some(slot) = own.or_else(|| self.blank_branch(family)).or((tag.is_empty()).then_some(family[0])) else {
+            if code == 199 {
+                // RFC 6228: a branch without a leg has refused.
+                return;
+            }
             match self.fork(family, hash, h) {
                 Some(slot) => self.answer(h, code, slot, family),
                 None if code >= 200 && family.iter().all(|s| self.is_over(*s)) => {
@@ -227,9 +231,9 @@ impl Tracker {
     }
 
     fn answer(&mut self, h: &Input<'_>, code: u16, slot: u32, family: &[u32]) {
-        let alone = !family.iter().any(|s| *s != slot && self.tracked(*s).is_some_and(Tracked::is_inviting));
-        if code == 199 && alone {
-            // RFC 6228: this branch has refused. The INVITE is still open, so the leg waits for another.
+        let last = family.contains(&slot) && family.iter().all(|s| *s == slot || self.is_over(*s));
+        if code == 199 && last {
+            // RFC 6228: this branch has refused. The INVITE is still open, so its last leg waits for another branch.
             self.with(slot, h.at.now, |t| {
                 if t.is_inviting() {
                     *t = t.fork(h.at.now);

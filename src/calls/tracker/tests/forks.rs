@@ -103,6 +103,46 @@ fn a_proxy_in_the_middle_forks_on_both_of_its_sides() {
 }
 
 #[test]
+fn a_199_of_a_branch_that_nobody_saw_opens_none() {
+    for up in [false, true] {
+        let mut s = outbound();
+        s.play("S> INVITE 1 sdp=offer");
+        s.play(if up { "P> 200 INVITE 1 tag=one sdp=a1" } else { "P> 180 INVITE 1 tag=one" });
+        for _ in 0..2 {
+            s.play("P> 199 INVITE 1 tag=two");
+            assert_eq!(s.tracker.legs().count(), 1, "{up}");
+        }
+    }
+}
+
+#[test]
+fn a_199_ends_a_branch_that_rings_after_another_answered() {
+    let mut s = outbound();
+    s.play(
+        "S> INVITE 1 sdp=offer
+         P> 200 INVITE 1 tag=one sdp=a1
+         S> ACK 1 tag=one
+         P> 180 INVITE 1 tag=two
+         P> 199 INVITE 1 tag=two
+         P> 199 INVITE 1 tag=two",
+    );
+    assert_eq!((tags(&s), s.tracker.legs().count()), (vec!["one".to_owned()], 1));
+}
+
+#[test]
+fn a_199_leaves_a_dialog_alone_whose_start_was_not_seen() {
+    // The phone sends a request in a second dialog of the same INVITE. Its start was not seen.
+    let mut s = inbound();
+    s.up().play("P> reINVITE 2 tag=two sdp=offer2");
+    let legs = |s: &Scene| s.tracker.legs().map(|t| t.leg.local_tag.lossy()).collect::<Vec<_>>();
+    assert_eq!(legs(&s), ["e", "two"]);
+    for _ in 0..2 {
+        s.play("S> 199 INVITE 1 tag=two");
+        assert_eq!(legs(&s), ["e", "two"]);
+    }
+}
+
+#[test]
 fn a_branch_that_comes_after_another_has_agreed_reliably_answers_the_first_offer() {
     let mut s = outbound();
     s.play(
