@@ -25,6 +25,8 @@ struct Alone {
     taken: usize,
     /// etcd answers reads.
     answers: bool,
+    /// etcd takes tickets.
+    writes: bool,
 }
 
 impl Alone {
@@ -64,6 +66,7 @@ impl Alone {
             beats: Vec::new(),
             taken: 0,
             answers: true,
+            writes: true,
         }
     }
 
@@ -89,7 +92,9 @@ impl Alone {
             match action {
                 Action::Store { id, request } => {
                     match request {
-                        Request::Read if !self.answers => {
+                        Request::Read | Request::Ticket(_)
+                            if !self.answers || (!self.writes && request != Request::Read) =>
+                        {
                             self.election.handle_failure(id, Failure::Definite, self.now);
                             continue;
                         }
@@ -299,6 +304,24 @@ fn a_lost_ticket_starts_the_wait_again() {
     a.ticket = None;
     a.pass(Duration::from_secs(4), false);
     assert!(a.commits.is_empty(), "{:?}", a.commits);
+}
+
+#[test]
+fn a_master_whose_record_and_ticket_are_gone_goes_on_with_its_heartbeats() {
+    let mut a = Alone::new(Some(record("a", "b")));
+    a.election.set_fitness(true, 100, a.now);
+    a.pass(HOLD * 3, true);
+    // etcd answers reads and refuses writes, as it does without disk space.
+    (a.record, a.ticket, a.writes) = (None, None, false);
+    a.election.hint(a.now);
+    a.settle();
+    let before = a.beats.len();
+    a.pass(HOLD * 2, true);
+    assert!(a.beats.len() >= before + 19, "{} heartbeats in two holds", a.beats.len() - before);
+    assert!(a.election.hold().is_some());
+    a.writes = true;
+    a.pass(HOLD, true);
+    assert_eq!(a.commits.last().map(|r| (r.master.as_str(), r.epoch)), Some(("a", 3)), "{:?}", a.commits);
 }
 
 #[test]

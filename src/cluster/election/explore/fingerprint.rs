@@ -66,14 +66,15 @@ impl Election {
         c.number(s.vips.len());
         c.flags(&[view.is_some(), unreadable.is_some(), *doubt, *want_read, *fit, *fit_known, *stopping, *parking]);
         if let Some(v) = view {
-            // Its ticket was compared on arrival; its record is below.
-            let View { revision, record: recorded, alive, nodes, runs, ticket: _, rewritten: _, paused } = v;
+            // Its ticket was compared on arrival, and counts as lost in the next view only if it was there; its record is
+            // below.
+            let View { revision, record: recorded, alive, nodes, runs, ticket: kept, rewritten: _, paused } = v;
             c.revision(*revision);
             c.maybe_epoch(alive.map(|a| a.epoch));
             c.lease(alive.map(|a| a.lease));
             c.names(nodes);
             runs.values().for_each(|r| c.revision(*r));
-            c.flags(&[paused.is_some(), matches!(recorded, Recorded::Missing)]);
+            c.flags(&[paused.is_some(), kept.is_some(), matches!(recorded, Recorded::Missing)]);
         }
         c.record(record.as_deref());
         c.record(lost.as_deref());

@@ -70,12 +70,12 @@ impl Election {
         if view.record != Recorded::Missing || before.is_some_and(|b| b.revision > view.revision) {
             return;
         }
-        let ticket_lost = ticket_gone && self.requests.ticket.is_some();
-        if ticket_lost {
-            // No transaction can succeed before a new ticket is there. Each deletion of it counts once.
-            (self.requests.ticket, self.requests.doubt) = (None, true);
-        }
+        // Without it none of our transactions can succeed. The ticket stays ours until the next one is written: a master
+        // goes on with its heartbeats.
+        self.requests.doubt |= ticket_gone && self.requests.ticket.is_some();
         let Some(before) = before.filter(|b| b.record == Recorded::Missing) else { return };
+        // There in the view before, gone in this one: each deletion of it counts once.
+        let ticket_lost = ticket_gone && before.ticket.is_some();
         let epoch = |v: &View| v.alive.map_or(0, |a| a.epoch);
         let newer = epoch(view) > epoch(before).max(self.lost.record.as_ref().map_or(0, |r| r.epoch));
         let gap = self.etcd.last_read.is_none_or(|r| now > r.sent + FRESH);
