@@ -2,7 +2,7 @@
 
 use super::packet::Run;
 use super::{choices, inside, show};
-use keepcall::hep::intake::{Counters, Intake, Key, Rules, Taken};
+use keepcall::hep::intake::{Counters, Intake, IntakeResult, Key, Rules};
 use keepcall::hep::{Framer, Kind, decode};
 use keepcall::sip::Transport;
 use keepcall::sip::message::Message;
@@ -33,9 +33,9 @@ fn datagram(data: &[u8]) {
     let (taken, guarded) = (open.take(data, source, Time::ZERO), closed.take(data, source, Time::ZERO));
     assert_eq!((judged(open.counters), judged(closed.counters)), (1, 1), "each packet is counted once");
     let stranger = open.take(data, "10.0.0.66".parse().unwrap(), Time::ZERO);
-    assert!(matches!(&stranger, Taken::Refused { why, .. } if why.is_stranger()), "{stranger:?}");
+    assert!(matches!(&stranger, IntakeResult::Refused { why, .. } if why.is_stranger()), "{stranger:?}");
     let Ok(h) = decode(data) else {
-        assert!(matches!(taken, Taken::Refused { .. }) && matches!(guarded, Taken::Refused { .. }));
+        assert!(matches!(taken, IntakeResult::Refused { .. }) && matches!(guarded, IntakeResult::Refused { .. }));
         return;
     };
     assert!((1..=3).contains(&h.version));
@@ -43,14 +43,14 @@ fn datagram(data: &[u8]) {
     if h.auth_key == Some(SECRET) {
         assert_eq!(guarded, taken);
     } else {
-        assert!(matches!(&guarded, Taken::Refused { why, .. } if why.is_stranger()), "{guarded:?}");
+        assert!(matches!(&guarded, IntakeResult::Refused { why, .. } if why.is_stranger()), "{guarded:?}");
     }
     match h.payload() {
         Ok(Cow::Borrowed(p)) => assert!(inside(data, p)),
         Ok(Cow::Owned(p)) => assert!(p.len() <= 65_535),
-        Err(_) => assert!(!matches!(taken, Taken::Report(_))),
+        Err(_) => assert!(!matches!(taken, IntakeResult::Report(_))),
     }
-    if let Taken::Report(r) = taken {
+    if let IntakeResult::Report(r) = taken {
         assert_eq!(h.kind, Kind::Sip);
         let own = |a: SocketAddr| a.ip() == source || a.ip() == "2001:db8::100".parse::<IpAddr>().unwrap();
         assert!(own(r.src) != own(r.dst), "the server is one end: {} {}", r.src, r.dst);

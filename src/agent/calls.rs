@@ -32,8 +32,8 @@ use crate::recovery::permitted::Ground;
 use crate::time::Time;
 use crate::vip::rawudp::RawUdp;
 use crate::wire::Packet;
-use crate::wire::capture::Seen;
-use follow::LeftOut;
+use crate::wire::capture::Captured;
+use follow::LimitReports;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -81,7 +81,7 @@ pub(super) struct CallsSide {
     store_events: mpsc::Receiver<StoreEvent>,
     /// The calls in etcd, by call id. On a standby: the calls that a takeover would recover.
     stored: Stored,
-    left_out: LeftOut,
+    left_out: LimitReports,
     not_learnt: NotLearnt,
     losses_at: Time,
     lost: u64,
@@ -170,7 +170,7 @@ impl CallsSide {
             store,
             store_events,
             stored: Stored::new(sip.max_calls),
-            left_out: LeftOut::default(),
+            left_out: LimitReports::default(),
             not_learnt: NotLearnt::default(),
             losses_at: Time::ZERO,
             lost: 0,
@@ -301,7 +301,7 @@ impl CallsSide {
         self.turn.ends();
     }
 
-    fn hear_rtp(&mut self, seen: &Seen, now: Time) {
+    fn hear_rtp(&mut self, seen: &Captured, now: Time) {
         self.table.handle_rtp(seen.src, seen.dst, &seen.payload, now);
         if let Some(news) = self.table.poll_unbelieved(now) {
             warn!(instance = self.instance, "{news}");

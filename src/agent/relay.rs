@@ -16,7 +16,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// The wanted changes that are not in the kernel yet.
 #[derive(Debug, Default)]
-struct Wanted {
+struct PendingChanges {
     /// By call id: one entry per call, so the number of calls limits it.
     wishes: BTreeMap<String, Wish>,
     /// Counts the requests.
@@ -28,7 +28,7 @@ struct Wanted {
 #[derive(Debug)]
 pub(super) struct Relay {
     kernel: Arc<KernelRelay>,
-    wanted: Arc<Mutex<Wanted>>,
+    wanted: Arc<Mutex<PendingChanges>>,
     bell: mpsc::Sender<()>,
     /// The version up to which everything is done.
     done: watch::Receiver<u64>,
@@ -37,7 +37,7 @@ pub(super) struct Relay {
 
 impl Relay {
     pub(super) fn start(instance: &str, kernel: KernelRelay) -> Self {
-        let (kernel, wanted) = (Arc::new(kernel), Arc::<Mutex<Wanted>>::default());
+        let (kernel, wanted) = (Arc::new(kernel), Arc::<Mutex<PendingChanges>>::default());
         // One ring is enough, because the task reads all wanted changes.
         let (bell, rung) = mpsc::channel(1);
         let (tell, done) = watch::channel(0);
@@ -108,7 +108,7 @@ impl Drop for Relay {
 async fn work(
     instance: String,
     kernel: Arc<KernelRelay>,
-    wanted: Arc<Mutex<Wanted>>,
+    wanted: Arc<Mutex<PendingChanges>>,
     mut rung: mpsc::Receiver<()>,
     done: watch::Sender<u64>,
 ) {

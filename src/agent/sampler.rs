@@ -1,6 +1,6 @@
 //! Samples a few random RTP packets during calls, to learn where phones really send from.
 
-use crate::wire::capture::{Capture, Seen};
+use crate::wire::capture::{Capture, Captured};
 use std::net::IpAddr;
 use tracing::warn;
 
@@ -24,7 +24,7 @@ impl Sampler {
     }
 
     /// The next sample. Never returns without a capture. Cancel safe.
-    pub(super) async fn next(&mut self) -> Seen {
+    pub(super) async fn next(&mut self) -> Captured {
         loop {
             let Some(capture) = &mut self.capture else { return std::future::pending().await };
             match capture.next().await {

@@ -3,13 +3,13 @@
 
 use super::sampler::Sampler;
 use crate::config;
-use crate::hep::intake::{Counters, Key, Reported, Rules};
+use crate::hep::intake::{Counters, Key, ReportedMessage, Rules};
 use crate::hep::listener::{HepOpenError, Listener, Sockets, own_addresses};
 use crate::os::clock;
 use crate::pbx::bridges::Fact;
 use crate::pbx::driver::{Login, Server, ServerStatus};
 use crate::time::Time;
-use crate::wire::capture::{Capture, CaptureCounters, CaptureError, Seen};
+use crate::wire::capture::{Capture, CaptureCounters, CaptureError, Captured};
 use futures::FutureExt as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -23,11 +23,11 @@ const REOPEN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) enum Input {
     /// A captured SIP message to or from the server.
-    Message(Seen),
+    Message(Captured),
     /// A SIP message that the server reports as sent or received.
-    Reported(Reported),
+    Reported(ReportedMessage),
     /// A sampled RTP packet to the server.
-    Rtp(Seen),
+    Rtp(Captured),
     /// An event about the server's channels and bridges.
     Fact(Fact),
 }
@@ -197,14 +197,14 @@ impl Tap {
     }
 }
 
-async fn overhear(capture: Option<&mut Capture>) -> Result<Seen, CaptureError> {
+async fn overhear(capture: Option<&mut Capture>) -> Result<Captured, CaptureError> {
     match capture {
         Some(capture) => capture.next().await,
         None => std::future::pending().await,
     }
 }
 
-async fn reported(hep: Option<&mut Listener>) -> Reported {
+async fn reported(hep: Option<&mut Listener>) -> ReportedMessage {
     match hep {
         Some(hep) => hep.next().await,
         None => std::future::pending().await,

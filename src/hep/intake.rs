@@ -74,7 +74,7 @@ pub struct Counters {
 
 /// A SIP message reported by a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reported {
+pub struct ReportedMessage {
     /// Sender.
     pub src: SocketAddr,
     /// Receiver.
@@ -131,9 +131,9 @@ impl Refusal {
 
 /// Result of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Taken {
+pub enum IntakeResult {
     /// A SIP message of the server.
-    Report(Reported),
+    Report(ReportedMessage),
     /// Nothing to learn from.
     PassedOver,
     /// Refused. `tell` asks for a warning, the first about this sender in a while.
@@ -174,18 +174,18 @@ impl Intake {
     }
 
     /// Checks one packet from `source`.
-    pub fn take(&mut self, bytes: &[u8], source: IpAddr, now: Time) -> Taken {
+    pub fn take(&mut self, bytes: &[u8], source: IpAddr, now: Time) -> IntakeResult {
         let source = source.to_canonical();
         if let Err((why, tell)) = self.admit(source, now) {
-            return Taken::Refused { why, tell };
+            return IntakeResult::Refused { why, tell };
         }
         let judged = decode(bytes).map_err(|e| Refusal::Malformed(source, e)).and_then(|hep| self.judge(&hep, source));
         match judged {
             Ok(Some(report)) => {
                 self.counters.received += 1;
-                Taken::Report(report)
+                IntakeResult::Report(report)
             }
-            Ok(None) => Taken::PassedOver,
+            Ok(None) => IntakeResult::PassedOver,
             Err(why) => {
                 let count = match why {
                     Refusal::Malformed(..) | Refusal::Cut(_) => &mut self.counters.malformed,
@@ -194,12 +194,12 @@ impl Intake {
                 };
                 *count += 1;
                 let tell = self.strikes.tell(source, now);
-                Taken::Refused { why, tell }
+                IntakeResult::Refused { why, tell }
             }
         }
     }
 
-    fn judge(&mut self, hep: &Hep<'_>, source: IpAddr) -> Result<Option<Reported>, Refusal> {
+    fn judge(&mut self, hep: &Hep<'_>, source: IpAddr) -> Result<Option<ReportedMessage>, Refusal> {
         if let Some(key) = &self.rules.key {
             match hep.auth_key {
                 None if hep.version < 3 => return Err(Refusal::Version(source, hep.version)),
@@ -243,7 +243,7 @@ impl Intake {
             own.set_port(*port);
         }
         let (is_request, transaction) = (message.is_request(), transaction(&message));
-        Ok(Some(Reported { src, dst, transport, payload: payload.into_owned(), is_request, transaction }))
+        Ok(Some(ReportedMessage { src, dst, transport, payload: payload.into_owned(), is_request, transaction }))
     }
 
     /// The floating address for `ip`. `None` if `ip` is not the server's.

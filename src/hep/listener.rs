@@ -1,6 +1,6 @@
 //! Sockets for servers that report their SIP messages.
 
-use super::intake::{Counters, Intake, Reported, Rules, Taken};
+use super::intake::{Counters, Intake, IntakeResult, ReportedMessage, Rules};
 use super::{Framer, Reorder, idle_timeout::IdleTimeout};
 use crate::config::{Carrier, HepAddress};
 use crate::os::{clock, datagram, interface};
@@ -54,12 +54,12 @@ impl Shared {
     }
 
     /// The report in a packet, and whether its sender may continue.
-    fn take(&self, packet: &[u8], source: IpAddr) -> (Option<Reported>, bool) {
+    fn take(&self, packet: &[u8], source: IpAddr) -> (Option<ReportedMessage>, bool) {
         let taken = self.intake().take(packet, source, clock::now());
         match taken {
-            Taken::Report(report) => (Some(report), true),
-            Taken::PassedOver => (None, true),
-            Taken::Refused { why, tell } => {
+            IntakeResult::Report(report) => (Some(report), true),
+            IntakeResult::PassedOver => (None, true),
+            IntakeResult::Refused { why, tell } => {
                 if tell {
                     warn!(instance = self.instance, "ignoring HEP: {why}");
                 } else {
@@ -112,7 +112,7 @@ fn failed(listen: HepAddress, source: io::Error) -> HepOpenError {
 
 /// All HEP sockets of one instance.
 pub struct Listener {
-    reports: mpsc::Receiver<Reported>,
+    reports: mpsc::Receiver<ReportedMessage>,
     patience: Reorder,
     shared: Arc<Shared>,
     addresses: Vec<HepAddress>,
@@ -162,7 +162,7 @@ impl Listener {
     }
 
     /// The next report. Cancel safe.
-    pub async fn next(&mut self) -> Reported {
+    pub async fn next(&mut self) -> ReportedMessage {
         loop {
             if let Some(report) = self.patience.pop(clock::now()) {
                 return report;
@@ -226,7 +226,7 @@ fn tcp(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-async fn accept(socket: TcpListener, shared: Arc<Shared>, tx: mpsc::Sender<Reported>) {
+async fn accept(socket: TcpListener, shared: Arc<Shared>, tx: mpsc::Sender<ReportedMessage>) {
     let mut connections = JoinSet::new();
     loop {
         let (stream, peer) = tokio::select! {
@@ -256,7 +256,7 @@ async fn accept(socket: TcpListener, shared: Arc<Shared>, tx: mpsc::Sender<Repor
     }
 }
 
-async fn connection(mut stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>, tx: mpsc::Sender<Reported>) {
+async fn connection(mut stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>, tx: mpsc::Sender<ReportedMessage>) {
     let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE);
     // Without it a vanished peer is detected by the idle timeout.
     let _ = SockRef::from(&stream).set_tcp_keepalive(&keep_alive);

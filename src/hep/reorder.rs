@@ -9,7 +9,7 @@
 //! little as well, and a response waits for its request. The packets' timestamps do not help: Asterisk truncates those
 //! of received messages to milliseconds.
 
-use super::intake::Reported;
+use super::intake::ReportedMessage;
 use crate::budget::{Budget, allocated};
 use crate::sip::Transport;
 use crate::time::Time;
@@ -30,7 +30,7 @@ const MAX_BYTES: usize = 16 << 20;
 /// A line with the same wait for all, so that the first is due first.
 #[derive(Debug)]
 struct Line {
-    all: VecDeque<(Time, Reported)>,
+    all: VecDeque<(Time, ReportedMessage)>,
     bytes: Budget,
 }
 
@@ -41,12 +41,12 @@ impl Default for Line {
 }
 
 /// Bytes of a report.
-fn bytes(report: &Reported) -> usize {
-    size_of::<(Time, Reported)>() + allocated(report.payload.capacity())
+fn bytes(report: &ReportedMessage) -> usize {
+    size_of::<(Time, ReportedMessage)>() + allocated(report.payload.capacity())
 }
 
 impl Line {
-    fn push(&mut self, at: Time, report: Reported) {
+    fn push(&mut self, at: Time, report: ReportedMessage) {
         self.bytes.take(bytes(&report));
         self.all.push_back((at, report));
     }
@@ -57,7 +57,7 @@ impl Line {
     }
 
     /// The first report, or the request that it answers.
-    fn pop(&mut self) -> Option<Reported> {
+    fn pop(&mut self) -> Option<ReportedMessage> {
         let (_, first) = self.all.front()?;
         let request = match first.is_request {
             true => None,
@@ -81,7 +81,7 @@ pub struct Reorder {
 
 impl Reorder {
     /// Adds a report.
-    pub fn push(&mut self, report: Reported, now: Time) {
+    pub fn push(&mut self, report: ReportedMessage, now: Time) {
         let (line, wait) = match report.transport {
             Transport::Udp | Transport::Tcp => (&mut self.overheard, HEAD_START),
             Transport::Tls | Transport::Ws => (&mut self.secret, OVERTAKING),
@@ -90,7 +90,7 @@ impl Reorder {
     }
 
     /// The next report that is due.
-    pub fn pop(&mut self, now: Time) -> Option<Reported> {
+    pub fn pop(&mut self, now: Time) -> Option<ReportedMessage> {
         let earlier = match (self.overheard.due(), self.secret.due()) {
             (Some(a), Some(b)) if a <= b => &mut self.overheard,
             (Some(_), None) => &mut self.overheard,

@@ -73,7 +73,7 @@ pub(super) struct Observer {
 
 /// A message and its place.
 #[derive(Clone, Copy)]
-struct Seen<'a> {
+struct Sighting<'a> {
     m: &'a Message<'a>,
     p: &'a Packet<'a>,
     view: usize,
@@ -128,7 +128,7 @@ impl Observer {
         v.table.handle_packet(p, ms(now), now);
         match Message::parse(p.payload) {
             Ok(m) => {
-                let seen = Seen { m: &m, p, view, out, cut, now };
+                let seen = Sighting { m: &m, p, view, out, cut, now };
                 self.legs(view, Some(seen), now);
                 self.note(seen);
             }
@@ -215,7 +215,7 @@ impl Observer {
     }
 
     /// Handles the table's leg events; `seen` is the message that the table has just handled.
-    fn legs(&mut self, view: usize, seen: Option<Seen<'_>>, now: Time) {
+    fn legs(&mut self, view: usize, seen: Option<Sighting<'_>>, now: Time) {
         while let Some(event) = self.views[view].table.poll_leg() {
             match event {
                 LegEvent::Started(id) => {
@@ -249,8 +249,8 @@ impl Observer {
     }
 
     /// The table has a new leg: from an INVITE, from another fork's answer, or from the middle of a dialog.
-    fn started(&mut self, id: LegId, seen: Seen<'_>) {
-        let Seen { m, out, view, now, .. } = seen;
+    fn started(&mut self, id: LegId, seen: Sighting<'_>) {
+        let Sighting { m, out, view, now, .. } = seen;
         let first = m.method() == Method::Invite && m.is_request() && m.to_tag().is_none();
         let record = if first {
             self.first(seen)
@@ -267,8 +267,8 @@ impl Observer {
     }
 
     /// The record of a first INVITE: a new one, or that of the same caller's refused INVITE.
-    fn first(&mut self, seen: Seen<'_>) -> Option<u32> {
-        let Seen { m, p, out, view, now, .. } = seen;
+    fn first(&mut self, seen: Sighting<'_>) -> Option<u32> {
+        let Sighting { m, p, out, view, now, .. } = seen;
         let side = if out { LegDirection::Outbound } else { LegDirection::Inbound };
         let peer = if out { p.dst } else { p.src };
         let from = m.from_tag().unwrap_or_default();
@@ -307,7 +307,7 @@ impl Observer {
     }
 
     /// The newest record of the message's INVITE transaction.
-    fn family(&self, seen: Seen<'_>) -> Option<u32> {
+    fn family(&self, seen: Sighting<'_>) -> Option<u32> {
         let m = seen.m;
         let branch = m.branch().unwrap_or_default();
         let caller_is_local = seen.out == m.is_request();
@@ -319,8 +319,8 @@ impl Observer {
     }
 
     /// The record of a message's leg.
-    fn find(&self, seen: Seen<'_>) -> Option<u32> {
-        let Seen { m, p, out, .. } = seen;
+    fn find(&self, seen: Sighting<'_>) -> Option<u32> {
+        let Sighting { m, p, out, .. } = seen;
         let (from, to) = (m.from_tag().unwrap_or_default(), m.to_tag().unwrap_or_default());
         let (local, remote) = if out == m.is_request() { (from, to) } else { (to, from) };
         let peer = if out { p.dst } else { p.src };
@@ -355,8 +355,8 @@ impl Observer {
     }
 
     /// Notes a message in the record of its leg.
-    fn note(&mut self, seen: Seen<'_>) {
-        let Seen { m, p, view, out, cut, now } = seen;
+    fn note(&mut self, seen: Sighting<'_>) {
+        let Sighting { m, p, view, out, cut, now } = seen;
         let method = m.method();
         let first = method == Method::Invite && m.is_request() && m.to_tag().is_none();
         let mut found = self.find(seen);

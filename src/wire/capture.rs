@@ -84,7 +84,7 @@ pub enum CaptureError {
 
 /// A captured SIP message, or in a sample a UDP datagram.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct Captured {
     /// Source address and port.
     pub src: SocketAddr,
     /// Destination address and port.
@@ -148,7 +148,7 @@ pub struct Capture {
     /// This host holds the addresses, so frames that come in from them cause a warning.
     holds: bool,
     /// Messages of a batch that [`Capture::next`] has yet to hand out.
-    waiting: VecDeque<Seen>,
+    waiting: VecDeque<Captured>,
     /// Messages handed out, and frames too long.
     seen: u64,
     cut: u64,
@@ -276,7 +276,7 @@ impl Capture {
     ///
     /// # Errors
     /// The interface is gone for good, or the system failed. Open a new capture after a pause.
-    pub async fn next(&mut self) -> Result<Seen, CaptureError> {
+    pub async fn next(&mut self) -> Result<Captured, CaptureError> {
         loop {
             if let Some(seen) = self.waiting.pop_front() {
                 return Ok(seen);
@@ -284,7 +284,12 @@ impl Capture {
             self.ready().await?;
             let mut waiting = std::mem::take(&mut self.waiting);
             let taken = self.take(&mut |p| {
-                waiting.push_back(Seen { src: p.src, dst: p.dst, transport: p.transport, payload: p.payload.to_vec() });
+                waiting.push_back(Captured {
+                    src: p.src,
+                    dst: p.dst,
+                    transport: p.transport,
+                    payload: p.payload.to_vec(),
+                });
             });
             self.waiting = waiting;
             taken?;

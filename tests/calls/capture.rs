@@ -3,12 +3,12 @@ mod links;
 mod load;
 mod tcp;
 
-use keepcall::wire::capture::{Capture, CaptureCounters, CaptureError, Seen};
+use keepcall::wire::capture::{Capture, CaptureCounters, CaptureError, Captured};
 use lab::netns::{LONG, Lan};
 use std::time::Duration;
 
 /// Captures these ports in host `a` while `traffic` runs, until a datagram "end" arrives.
-fn seen(lan: &Lan, ports: Vec<u16>, traffic: impl FnOnce() + Send + 'static) -> (Vec<Seen>, CaptureCounters) {
+fn seen(lan: &Lan, ports: Vec<u16>, traffic: impl FnOnce() + Send + 'static) -> (Vec<Captured>, CaptureCounters) {
     lan.block_on("a", move || async move {
         let mut capture = Capture::open("eth0", &ports).unwrap();
         let traffic = std::thread::spawn(traffic);
@@ -102,7 +102,7 @@ fn a_sample_holds_only_rtp_that_comes_to_the_given_addresses() {
             phones[0].send_to(b"end", "10.77.0.1:10002").unwrap();
         });
         let mut seen = Vec::new();
-        while seen.last().is_none_or(|s: &Seen| s.payload != b"end") {
+        while seen.last().is_none_or(|s: &Captured| s.payload != b"end") {
             seen.push(tokio::time::timeout(LONG, all.next()).await.expect("the end is sampled").unwrap());
         }
         traffic.join().unwrap();

@@ -18,12 +18,12 @@ const BATCH: usize = 1024;
 
 /// When the limit on stored calls was last reported, and when the calls were last read again.
 #[derive(Default)]
-pub(super) struct LeftOut {
+pub(super) struct LimitReports {
     told: OnceAMinute,
     read: OnceAMinute,
 }
 
-impl LeftOut {
+impl LimitReports {
     fn is_news(&mut self, left_out: usize, now: Time) -> bool {
         left_out > 0 && self.told.take(now)
     }

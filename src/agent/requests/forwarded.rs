@@ -124,7 +124,7 @@ async fn fulfil(
         return Ok(());
     };
     let reply = match take_up(etcd, kv).await? {
-        Taken::Now => {
+        MayServe::Yes => {
             if matches!(wish.request, Request::Switchover { .. }) {
                 info!(instance, from = wish.from, "another node forwarded a switchover");
             }
@@ -132,14 +132,14 @@ async fn fulfil(
         }
         // Most likely an earlier try took the request and its answer was lost. But the client may also have withdrawn
         // it.
-        Taken::Perhaps => Reply::Error(ApiError {
+        MayServe::Perhaps => Reply::Error(ApiError {
             message: "etcd did not tell the master in time whether the request is still wanted, so the master did not \
                  carry it out"
                 .to_owned(),
             advice: "run the command again".to_owned(),
             kind: ErrorKind::Failed,
         }),
-        Taken::Gone => return Ok(()),
+        MayServe::No => return Ok(()),
     };
     let value = serde_json::to_vec(&reply).unwrap_or_default();
     // Writing the answer twice is harmless: the key is unique, and the client reads it once.
@@ -158,26 +158,26 @@ async fn answer(etcd: &Etcd, key: &str, value: &[u8]) -> Result<(), EtcdError> {
 }
 
 /// Whether this node may serve a request.
-enum Taken {
-    Now,
+enum MayServe {
+    Yes,
     Perhaps,
-    Gone,
+    No,
 }
 
 /// Deletes a request. The node that deletes it may serve it.
-async fn take_up(etcd: &Etcd, kv: &KeyValue) -> Result<Taken, EtcdError> {
+async fn take_up(etcd: &Etcd, kv: &KeyValue) -> Result<MayServe, EtcdError> {
     let mut doubt = false;
     for tried in 1.. {
         let only_once = vec![Compare::ModRevision(kv.key.clone(), kv.mod_revision)];
         match etcd.txn(only_once, vec![Op::Delete(kv.key.clone())], Vec::new()).await {
-            Ok(done) if done.succeeded => return Ok(Taken::Now),
-            Ok(_) if doubt => return Ok(Taken::Perhaps),
+            Ok(done) if done.succeeded => return Ok(MayServe::Yes),
+            Ok(_) if doubt => return Ok(MayServe::Perhaps),
             Ok(_) => break,
             Err(e) if tried >= TRIES => return Err(e),
             Err(e) => doubt |= !e.is_definite(),
         }
     }
-    Ok(Taken::Gone)
+    Ok(MayServe::No)
 }
 
 /// The instance in a request that another node may send.

@@ -1,6 +1,6 @@
 //! A further branch of an INVITE that forked (RFC 3261 section 13.2.2.4).
 
-use super::cseq::{Numbers, Seen};
+use super::cseq::{Numbers, SeenNumbers};
 use super::leg::Tracked;
 use super::leg::doubt::{Ending, Life};
 use super::leg::offer_answer::{Offers, Pending};
@@ -40,8 +40,8 @@ impl Tracked {
         new.proof.spoken = by_server;
         new.proof.claimed_up = false;
         new.arrival = None;
-        new.numbers = Numbers::new(Seen::NONE);
-        new.numbers.seen[usize::from(by_server)] = Seen::HIGHEST;
+        new.numbers = Numbers::new(SeenNumbers::NONE);
+        new.numbers.seen[usize::from(by_server)] = SeenNumbers::HIGHEST;
         new.leg.sdp_sent = None;
         new.leg.sdp_received = None;
         new.leg.rtp_sources = Vec::new();

@@ -21,9 +21,9 @@ pub(super) enum Order {
 
 /// The requests up to the highest number, which the leg keeps. Bit `n` is the number `n` below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Seen(u64);
+pub(super) struct SeenNumbers(u64);
 
-impl Seen {
+impl SeenNumbers {
     /// No request was seen.
     pub(super) const NONE: Self = Self(0);
     /// The highest, and none below.
@@ -72,7 +72,7 @@ pub(super) struct Numbers {
     /// Only a phone's response, which may be forged, shows the server's CSeq.
     pub(super) guessed: bool,
     /// The requests of the phone, and of the server.
-    pub(super) seen: [Seen; 2],
+    pub(super) seen: [SeenNumbers; 2],
     /// CSeq of the newest request of the phone, and of the server, whose descriptions came into force.
     pub(super) newest: [Option<u32>; 2],
     /// CSeq of the server's BYE, and the hash of its branch.
@@ -82,7 +82,7 @@ pub(super) struct Numbers {
 }
 
 impl Numbers {
-    pub(super) const fn new(seen: Seen) -> Self {
+    pub(super) const fn new(seen: SeenNumbers) -> Self {
         Self { guessed: false, seen: [seen; 2], newest: [None; 2], bye: None, probe: None }
     }
 }
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn late_requests_are_told_from_repeated_ones() {
-        let mut seen = Seen::NONE;
+        let mut seen = SeenNumbers::NONE;
         let mut high = None;
         for (cseq, order) in [
             (5, Order::New),

@@ -1,6 +1,6 @@
 //! Effects of each request inside a dialog on its leg (RFC 3261 sections 12.2, 14 and 15, RFC 3311).
 
-use super::cseq::{MAX_CSEQ, Order, REACH, Seen};
+use super::cseq::{MAX_CSEQ, Order, REACH, SeenNumbers};
 use super::leg::doubt::Ending;
 use super::leg::offer_answer::Pending;
 use super::leg::{At, Effect, Known, Referred, Tracked};
@@ -83,7 +83,7 @@ impl Tracked {
             && self.highest(true).is_some_and(|h| h.saturating_sub(cseq) >= REACH)
         {
             // The server knows its own number better than whoever answered for a phone.
-            (self.leg.local_cseq, self.numbers.seen[1], order) = (Some(cseq), Seen::NONE, Order::New);
+            (self.leg.local_cseq, self.numbers.seen[1], order) = (Some(cseq), SeenNumbers::NONE, Order::New);
         }
         if order == Order::Known {
             // A retransmission, or older than what has been seen (RFC 3261 section 12.2.2).

@@ -5,7 +5,7 @@ pub(super) mod doubt;
 pub(super) mod offer_answer;
 pub(super) mod routes;
 
-use super::cseq::{Numbers, Seen};
+use super::cseq::{Numbers, SeenNumbers};
 use super::evidence::Evidence;
 use super::timer::RequestedTimer;
 use crate::calls::model::{Direction, Gap, Gaps, Leg, LegState, Shared, Verbatim};
@@ -152,7 +152,7 @@ impl Tracked {
         Self {
             started: at.now,
             proof: Proof { known: Known::Start, spoken: out, claimed_up: false },
-            numbers: Numbers::new(Seen::NONE),
+            numbers: Numbers::new(SeenNumbers::NONE),
             ..Self::adopted(leg.into(), 0, false, at.now)
         }
     }
@@ -267,7 +267,7 @@ impl Tracked {
             referred: None,
             proof: Proof { known: Known::Adopted, spoken: true, claimed_up: false },
             arrival: None,
-            numbers: Numbers::new(Seen::ALL),
+            numbers: Numbers::new(SeenNumbers::ALL),
             invite: FirstInvite::default(),
             life: Life { last: now, ending: None, audio: None },
             offers: Offers::default(),

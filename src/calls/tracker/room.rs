@@ -67,7 +67,7 @@ impl Stage {
 
 /// A leg as the room sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Guest {
+pub(super) struct Footprint {
     pub(super) stage: Stage,
     /// An emergency call.
     pub(super) urgent: bool,
@@ -79,8 +79,8 @@ pub(super) struct Guest {
     pub(super) long: usize,
 }
 
-impl Guest {
-    const fn ward(&self) -> usize {
+impl Footprint {
+    const fn queue_index(&self) -> usize {
         self.stage as usize * 2 + self.urgent as usize
     }
 
@@ -99,7 +99,7 @@ type Ticket = (u64, u32);
 
 struct Seat {
     number: u64,
-    guest: Guest,
+    footprint: Footprint,
 }
 
 /// Legs of one source or one stage in order of arrival.
@@ -136,19 +136,19 @@ fn holds(seats: &[Option<Seat>], (number, slot): Ticket) -> bool {
 
 /// Which leg of a stage gives way.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Giving {
+enum Eviction {
     /// None, so no order has to be kept.
-    Nobody,
+    Never,
     /// The oldest.
     Oldest,
     /// The oldest of a source above its share, else the oldest.
-    Greedy,
+    GreediestSource,
 }
 
 /// The legs of one stage.
-struct Ward {
+struct StageQueue {
     max: usize,
-    giving: Giving,
+    eviction: Eviction,
     bytes: Budget,
     line: Line,
     sources: HashMap<IpAddr, Line>,
@@ -156,10 +156,10 @@ struct Ward {
     heaviest: BTreeSet<(usize, IpAddr)>,
 }
 
-impl Ward {
-    fn new(max: usize, bytes: usize, giving: Giving) -> Self {
+impl StageQueue {
+    fn new(max: usize, bytes: usize, eviction: Eviction) -> Self {
         let bytes = Budget::new(max.saturating_mul(bytes));
-        Self { max, giving, bytes, line: Line::default(), sources: HashMap::new(), heaviest: BTreeSet::new() }
+        Self { max, eviction, bytes, line: Line::default(), sources: HashMap::new(), heaviest: BTreeSet::new() }
     }
 
     fn is_over(&self) -> bool {
@@ -167,10 +167,10 @@ impl Ward {
     }
 
     fn enter(&mut self, ticket: Ticket, origin: IpAddr, seats: &[Option<Seat>]) {
-        match self.giving {
-            Giving::Nobody => return self.line.count += 1,
-            Giving::Oldest => return self.line.push(ticket, seats),
-            Giving::Greedy => self.line.push(ticket, seats),
+        match self.eviction {
+            Eviction::Never => return self.line.count += 1,
+            Eviction::Oldest => return self.line.push(ticket, seats),
+            Eviction::GreediestSource => self.line.push(ticket, seats),
         }
         let line = self.sources.entry(origin).or_default();
         self.heaviest.remove(&(line.count, origin));
@@ -200,7 +200,7 @@ impl Ward {
 /// All legs of a tracker, by their slots.
 pub(super) struct Room {
     seats: Vec<Option<Seat>>,
-    wards: [Ward; Stage::ALL * 2],
+    queues: [StageQueue; Stage::ALL * 2],
     next: u64,
     max_legs: usize,
     /// Bytes of all answered legs.
@@ -219,22 +219,22 @@ impl Room {
         let more = |n: usize| n / URGENT + LEAST / URGENT;
         let (claimed, waiting) = ((legs / CLAIMED).max(LEAST), (legs / WAITING).max(LEAST));
         let ended = legs.max(LEAST);
-        let wards = [
-            Ward::new(claimed, SMALL_LEG, Giving::Greedy),
-            Ward::new(more(claimed), SMALL_LEG, Giving::Greedy),
-            Ward::new(waiting, SMALL_LEG, Giving::Greedy),
-            Ward::new(more(waiting), SMALL_LEG, Giving::Greedy),
+        let queues = [
+            StageQueue::new(claimed, SMALL_LEG, Eviction::GreediestSource),
+            StageQueue::new(more(claimed), SMALL_LEG, Eviction::GreediestSource),
+            StageQueue::new(waiting, SMALL_LEG, Eviction::GreediestSource),
+            StageQueue::new(more(waiting), SMALL_LEG, Eviction::GreediestSource),
             // Answered legs are bounded together; see `is_full`.
-            Ward::new(legs, LEG, Giving::Greedy),
-            Ward::new(legs, LEG, Giving::Greedy),
-            Ward::new(legs, LEG, Giving::Nobody),
-            Ward::new(legs, LEG, Giving::Nobody),
-            Ward::new(ended, ENDED_LEG, Giving::Oldest),
-            Ward::new(more(ended), ENDED_LEG, Giving::Oldest),
+            StageQueue::new(legs, LEG, Eviction::GreediestSource),
+            StageQueue::new(legs, LEG, Eviction::GreediestSource),
+            StageQueue::new(legs, LEG, Eviction::Never),
+            StageQueue::new(legs, LEG, Eviction::Never),
+            StageQueue::new(ended, ENDED_LEG, Eviction::Oldest),
+            StageQueue::new(more(ended), ENDED_LEG, Eviction::Oldest),
         ];
         Self {
             seats: Vec::new(),
-            wards,
+            queues,
             next: 0,
             max_legs: legs,
             answered: Budget::new(legs.saturating_mul(LEG)),
@@ -246,16 +246,16 @@ impl Room {
     }
 
     /// Adds or updates a leg. A new stage means a new place in line.
-    pub(super) fn put(&mut self, slot: u32, guest: Guest) {
+    pub(super) fn put(&mut self, slot: u32, footprint: Footprint) {
         let place = slot as usize;
         if let Some(seat) = self.seats.get_mut(place).and_then(Option::as_mut)
-            && seat.guest.ward() == guest.ward()
-            && seat.guest.origin() == guest.origin()
+            && seat.footprint.queue_index() == footprint.queue_index()
+            && seat.footprint.origin() == footprint.origin()
         {
-            let (was, number) = (seat.guest, seat.number);
-            seat.guest = guest;
-            self.weigh(guest.ward(), was.bytes, guest.bytes);
-            self.note_long((number, slot), was.long, &guest);
+            let (was, number) = (seat.footprint, seat.number);
+            seat.footprint = footprint;
+            self.weigh(footprint.queue_index(), was.bytes, footprint.bytes);
+            self.note_long((number, slot), was.long, &footprint);
             return;
         }
         self.leave(slot);
@@ -264,38 +264,38 @@ impl Room {
         }
         self.next += 1;
         let ticket = (self.next, slot);
-        self.seats[place] = Some(Seat { number: self.next, guest });
-        self.wards[guest.ward()].enter(ticket, guest.origin(), &self.seats);
-        self.weigh(guest.ward(), 0, guest.bytes);
-        self.note_long(ticket, 0, &guest);
+        self.seats[place] = Some(Seat { number: self.next, footprint });
+        self.queues[footprint.queue_index()].enter(ticket, footprint.origin(), &self.seats);
+        self.weigh(footprint.queue_index(), 0, footprint.bytes);
+        self.note_long(ticket, 0, &footprint);
     }
 
     /// Removes a forgotten leg.
     pub(super) fn leave(&mut self, slot: u32) {
-        let Some(Seat { guest, .. }) = self.seats.get_mut(slot as usize).and_then(Option::take) else { return };
-        self.wards[guest.ward()].leave(guest.origin());
-        self.weigh(guest.ward(), guest.bytes, 0);
-        if guest.stage == Stage::Waiting {
-            self.long_bytes.give(guest.long);
+        let Some(Seat { footprint, .. }) = self.seats.get_mut(slot as usize).and_then(Option::take) else { return };
+        self.queues[footprint.queue_index()].leave(footprint.origin());
+        self.weigh(footprint.queue_index(), footprint.bytes, 0);
+        if footprint.stage == Stage::Waiting {
+            self.long_bytes.give(footprint.long);
         }
     }
 
-    fn weigh(&mut self, ward: usize, was: usize, is: usize) {
-        let answered = ward >= Stage::Early as usize * 2 && ward < Stage::Ended as usize * 2;
-        for budget in [&mut self.wards[ward].bytes].into_iter().chain(answered.then_some(&mut self.answered)) {
+    fn weigh(&mut self, queue: usize, was: usize, is: usize) {
+        let answered = queue >= Stage::Early as usize * 2 && queue < Stage::Ended as usize * 2;
+        for budget in [&mut self.queues[queue].bytes].into_iter().chain(answered.then_some(&mut self.answered)) {
             budget.give(was);
             budget.take(is);
         }
     }
 
-    fn note_long(&mut self, ticket: Ticket, was: usize, guest: &Guest) {
-        if guest.stage != Stage::Waiting || was == guest.long {
+    fn note_long(&mut self, ticket: Ticket, was: usize, footprint: &Footprint) {
+        if footprint.stage != Stage::Waiting || was == footprint.long {
             return;
         }
         self.long_bytes.give(was);
-        self.long_bytes.take(guest.long);
-        if guest.long > was {
-            self.long.push_back((ticket, guest.origin(), guest.long));
+        self.long_bytes.take(footprint.long);
+        if footprint.long > was {
+            self.long.push_back((ticket, footprint.origin(), footprint.long));
         }
         if self.long.len() > self.long_look {
             let seats = &self.seats;
@@ -306,13 +306,13 @@ impl Room {
 
     /// Stage of a leg at its last update.
     pub(super) fn stage(&self, slot: u32) -> Option<Stage> {
-        Some(self.seats.get(slot as usize)?.as_ref()?.guest.stage)
+        Some(self.seats.get(slot as usize)?.as_ref()?.footprint.stage)
     }
 
     /// The leg that gives way in an overfull stage of unanswered or ended legs.
     pub(super) fn displaced(&mut self, stage: Stage, urgent: bool) -> Option<u32> {
-        let ward = &mut self.wards[stage as usize * 2 + usize::from(urgent)];
-        if ward.is_over() { ward.first(&self.seats) } else { None }
+        let queue = &mut self.queues[stage as usize * 2 + usize::from(urgent)];
+        if queue.is_over() { queue.first(&self.seats) } else { None }
     }
 
     /// Whether more legs are answered than there is room for, after a leg was just answered.
@@ -324,7 +324,7 @@ impl Room {
     pub(super) fn fits(&self, legs: usize, urgent: bool) -> bool {
         let more = self.max_legs / URGENT + 1;
         let early = Stage::Early as usize * 2;
-        let emergencies = self.wards[early + 1].line.count + self.wards[early + 3].line.count;
+        let emergencies = self.queues[early + 1].line.count + self.queues[early + 3].line.count;
         // No other call takes the extra room of emergency calls.
         let others = if urgent { self.answered() } else { self.answered() - emergencies.min(more) };
         others + legs <= self.max_legs + if urgent { more } else { 0 }
@@ -334,8 +334,8 @@ impl Room {
     /// resort.
     pub(super) fn ringing(&mut self, urgent: bool) -> Option<u32> {
         let early = Stage::Early as usize * 2;
-        let other = self.wards[early].first(&self.seats);
-        if urgent { other.or_else(|| self.wards[early + 1].first(&self.seats)) } else { other }
+        let other = self.queues[early].first(&self.seats);
+        if urgent { other.or_else(|| self.queues[early + 1].first(&self.seats)) } else { other }
     }
 
     /// Whether the answered legs exceed their bytes.
@@ -366,7 +366,7 @@ impl Room {
     }
 
     fn count(&self, stage: Stage) -> usize {
-        self.wards[stage as usize * 2..][..2].iter().map(|w| w.line.count).sum()
+        self.queues[stage as usize * 2..][..2].iter().map(|w| w.line.count).sum()
     }
 
     pub(super) fn answered(&self) -> usize {
@@ -382,13 +382,13 @@ impl Room {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.wards.iter().map(|w| w.bytes.used()).sum()
+        self.queues.iter().map(|w| w.bytes.used()).sum()
     }
 }
 
 fn is_long(seats: &[Option<Seat>], ticket: Ticket) -> bool {
     let seat = seats.get(ticket.1 as usize).and_then(Option::as_ref);
-    seat.is_some_and(|s| s.number == ticket.0 && s.guest.stage == Stage::Waiting && s.guest.long > 0)
+    seat.is_some_and(|s| s.number == ticket.0 && s.footprint.stage == Stage::Waiting && s.footprint.long > 0)
 }
 
 #[cfg(test)]

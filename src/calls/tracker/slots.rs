@@ -1,7 +1,7 @@
 //! Slots of the legs: how legs arrive, change, give way and are forgotten.
 
 use super::leg::{Effect, Known, Tracked};
-use super::room::{Guest, Stage};
+use super::room::{Footprint, Stage};
 use super::{LegEvent, LegId, MAX_SAME_CALL_ID, RECHECK, Slot, Tracker};
 use crate::calls::model::LegState;
 use crate::time::Time;
@@ -79,10 +79,10 @@ impl Tracker {
     /// Assigns room to the leg, and evicts legs that no longer have room. False if that is this leg itself.
     pub(super) fn settle_in(&mut self, slot: u32, now: Time) -> bool {
         let Some(t) = self.tracked(slot) else { return false };
-        let guest = t.guest();
-        let Guest { stage, urgent, .. } = guest;
+        let footprint = t.footprint();
+        let Footprint { stage, urgent, .. } = footprint;
         let before = self.room.stage(slot);
-        self.room.put(slot, guest);
+        self.room.put(slot, footprint);
         if stage.is_answered() {
             if !before.is_some_and(Stage::is_answered) {
                 while self.room.is_full(urgent) {
@@ -130,11 +130,11 @@ impl Tracker {
         t.life.last = now;
         t.end(reason);
         t.slim();
-        let guest = t.guest();
+        let footprint = t.footprint();
         self.events.push_back(LegEvent::Ended(id, reason));
-        self.room.put(slot, guest);
+        self.room.put(slot, footprint);
         self.rearm(slot);
-        while let Some(oldest) = self.room.displaced(Stage::Ended, guest.urgent) {
+        while let Some(oldest) = self.room.displaced(Stage::Ended, footprint.urgent) {
             self.forget(oldest);
         }
     }
@@ -147,11 +147,11 @@ impl Tracker {
             return false;
         }
         self.counters.cut += 1;
-        let guest = t.guest();
-        if guest.stage == Stage::Up {
+        let footprint = t.footprint();
+        if footprint.stage == Stage::Up {
             self.events.push_back(LegEvent::Changed(id));
         }
-        self.room.put(slot, guest);
+        self.room.put(slot, footprint);
         true
     }
 

@@ -3,7 +3,7 @@
 use super::evidence::{Clue, Evidence};
 use super::leg::offer_answer::Pending;
 use super::leg::{Known, Tracked};
-use super::room::{Guest, Stage};
+use super::room::{Footprint, Stage};
 use crate::budget::allocated;
 use crate::calls::model::{Gap, Leg, LegState, Sdp, Verbatim};
 
@@ -42,7 +42,7 @@ fn is_long(body: &Verbatim) -> bool {
 
 impl Tracked {
     /// The leg as the tracker's room sees it.
-    pub(super) fn guest(&self) -> Guest {
+    pub(super) fn footprint(&self) -> Footprint {
         let stage = match self.leg.state {
             LegState::Ended => Stage::Ended,
             _ if self.proof.known == Known::Claimed => Stage::Claimed,
@@ -57,7 +57,7 @@ impl Tracked {
             _ => 0,
         };
         // Long descriptions have a room of their own.
-        Guest { stage, urgent: self.emergency, source: self.leg.remote_addr.ip(), bytes: self.bytes() - long, long }
+        Footprint { stage, urgent: self.emergency, source: self.leg.remote_addr.ip(), bytes: self.bytes() - long, long }
     }
 
     fn bytes(&self) -> usize {

@@ -14,7 +14,7 @@ pub struct ModeArgs {
     instance: Option<String>,
     /// New mode on every node; without it, the command shows the current mode
     #[arg(value_enum)]
-    mode: Option<Wanted>,
+    mode: Option<WantedMode>,
     /// Do not ask for confirmation
     #[arg(long, short)]
     yes: bool,
@@ -25,7 +25,7 @@ pub struct ModeArgs {
 
 /// A mode, or back to the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Wanted {
+pub(super) enum WantedMode {
     /// Learn calls, and report what the other modes would do; send no SIP, relay no audio
     Observe,
     /// Relay audio; send no SIP
@@ -36,13 +36,13 @@ pub(super) enum Wanted {
     Configured,
 }
 
-impl From<Wanted> for ModeChange {
-    fn from(wanted: Wanted) -> Self {
+impl From<WantedMode> for ModeChange {
+    fn from(wanted: WantedMode) -> Self {
         match wanted {
-            Wanted::Observe => Self::Set(Mode::Observe),
-            Wanted::Audio => Self::Set(Mode::Audio),
-            Wanted::Full => Self::Set(Mode::Full),
-            Wanted::Configured => Self::Configured,
+            WantedMode::Observe => Self::Set(Mode::Observe),
+            WantedMode::Audio => Self::Set(Mode::Audio),
+            WantedMode::Full => Self::Set(Mode::Full),
+            WantedMode::Configured => Self::Configured,
         }
     }
 }
@@ -71,7 +71,7 @@ pub(super) fn run(global: &Global, args: &ModeArgs) -> Result<(), u8> {
 }
 
 /// The effect of a change on calls that are up now, where it is not obvious.
-pub(super) fn consequence(now: &ModeReply, wanted: Wanted) -> Option<String> {
+pub(super) fn consequence(now: &ModeReply, wanted: WantedMode) -> Option<String> {
     let before = now.now.mode.unwrap_or_default();
     let ModeChange::Set(after) = ModeChange::from(wanted) else { return None };
     (after < before && before == Mode::Full && now.carried > 0).then(|| {
@@ -83,7 +83,7 @@ pub(super) fn consequence(now: &ModeReply, wanted: Wanted) -> Option<String> {
     })
 }
 
-fn agree(out: &mut Output, now: &ModeReply, wanted: Wanted) -> Result<(), u8> {
+fn agree(out: &mut Output, now: &ModeReply, wanted: WantedMode) -> Result<(), u8> {
     if !std::io::stdin().is_terminal() {
         complain("no terminal to ask for confirmation\n  = add --yes to change the mode without confirmation");
         return Err(REFUSED);

@@ -1,7 +1,7 @@
 //! HEP over UDP, with a count of the kernel's drops.
 
 use super::{PAUSE, Shared};
-use crate::hep::intake::Reported;
+use crate::hep::intake::ReportedMessage;
 use crate::os::datagram::receive;
 use std::sync::Arc;
 use tokio::io::Interest;
@@ -12,7 +12,7 @@ use tracing::debug;
 /// Largest UDP payload.
 const DATAGRAM: usize = 65_535;
 
-pub(super) async fn read(socket: UdpSocket, shared: Arc<Shared>, tx: mpsc::Sender<Reported>) {
+pub(super) async fn read(socket: UdpSocket, shared: Arc<Shared>, tx: mpsc::Sender<ReportedMessage>) {
     let mut buffer = vec![0; DATAGRAM];
     let mut seen = 0_u32;
     loop {

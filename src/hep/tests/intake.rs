@@ -2,7 +2,7 @@
 
 use super::{addr, encode, options};
 use crate::hep::Reorder;
-use crate::hep::intake::{Counters, Intake, Key, Refusal, Reported, Rules, Taken};
+use crate::hep::intake::{Counters, Intake, IntakeResult, Key, Refusal, ReportedMessage, Rules};
 use crate::sip::Transport;
 use crate::time::Time;
 use std::net::{IpAddr, SocketAddr};
@@ -28,16 +28,16 @@ fn keyed() -> Rules {
     Rules { key: Some(Key::new(b"secret")), from: None, ..rules() }
 }
 
-fn report(intake: &mut Intake, bytes: &[u8]) -> Option<Reported> {
+fn report(intake: &mut Intake, bytes: &[u8]) -> Option<ReportedMessage> {
     match intake.take(bytes, ip("127.0.0.1"), NOW) {
-        Taken::Report(report) => Some(report),
+        IntakeResult::Report(report) => Some(report),
         _ => None,
     }
 }
 
-fn why(taken: Taken) -> (Refusal, bool) {
+fn why(taken: IntakeResult) -> (Refusal, bool) {
     match taken {
-        Taken::Refused { why, tell } => (why, tell),
+        IntakeResult::Refused { why, tell } => (why, tell),
         other => panic!("{other:?}"),
     }
 }
@@ -51,11 +51,11 @@ fn without_a_key_the_address_decides() {
     let mut intake = Intake::new(rules());
     let bytes = tls("198.51.100.7:40001", "192.0.2.10:5061");
     for from in ["127.0.0.1", "::1", "192.0.2.10", "::ffff:127.0.0.1"] {
-        assert!(matches!(intake.take(&bytes, ip(from), NOW), Taken::Report(_)), "{from}");
+        assert!(matches!(intake.take(&bytes, ip(from), NOW), IntakeResult::Report(_)), "{from}");
     }
     assert_eq!(why(intake.take(&bytes, ip("192.0.2.77"), NOW)), (Refusal::Source(ip("192.0.2.77")), true));
     let v1 = encode::kamailio1(addr("198.51.100.7:40001"), addr("192.0.2.10:5060"), 17, &options("UDP"));
-    assert!(matches!(intake.take(&v1, ip("127.0.0.1"), NOW), Taken::Report(_)));
+    assert!(matches!(intake.take(&v1, ip("127.0.0.1"), NOW), IntakeResult::Report(_)));
     assert_eq!(intake.counters, Counters { received: 5, refused: 1, ..Counters::default() });
 }
 
@@ -65,7 +65,7 @@ fn with_a_key_only_the_key_decides() {
     let (phone, vip, sip) = (addr("198.51.100.7:40001"), addr("192.0.2.10:5061"), options("TLS"));
     let far = ip("203.0.113.9");
     let shown = |key| encode::kamailio3(phone, vip, 22, key, &sip);
-    assert!(matches!(intake.take(&shown(Some("secret")), far, NOW), Taken::Report(_)));
+    assert!(matches!(intake.take(&shown(Some("secret")), far, NOW), IntakeResult::Report(_)));
     for wrong in ["", "secre", "secret ", "Secret", "secretsecret"] {
         assert_eq!(why(intake.take(&shown(Some(wrong)), far, NOW)).0, Refusal::WrongKey(far), "{wrong:?}");
     }
@@ -77,7 +77,7 @@ fn with_a_key_only_the_key_decides() {
     // Both the address and the key.
     let mut both = Intake::new(Rules { from: Some(vec![near]), ..keyed() });
     assert_eq!(why(both.take(&shown(Some("secret")), far, NOW)).0, Refusal::Source(far));
-    assert!(matches!(both.take(&shown(Some("secret")), near, NOW), Taken::Report(_)));
+    assert!(matches!(both.take(&shown(Some("secret")), near, NOW), IntakeResult::Report(_)));
     assert!(!format!("{:?}", keyed()).contains("secret"));
 }
 
@@ -118,7 +118,7 @@ fn the_servers_other_names_become_the_floating_address() {
     assert_eq!(why(elsewhere), (Refusal::Elsewhere(local, ip("198.51.100.7"), ip("10.0.0.6")), true));
     // The server to itself, and older versions of OpenSIPS, which write the sender of IPv6 messages as receiver too.
     for (src, dst) in [("192.0.2.10:5061", "10.0.0.5:5061"), ("[2001:db8::10]:5061", "[2001:db8::10]:40001")] {
-        assert_eq!(intake.take(&tls(src, dst), local, NOW), Taken::PassedOver);
+        assert_eq!(intake.take(&tls(src, dst), local, NOW), IntakeResult::PassedOver);
     }
     assert_eq!(intake.counters, Counters { received: 9, elsewhere: 3, ..Counters::default() });
 }
@@ -134,7 +134,7 @@ fn what_is_no_sip_is_counted_and_passed_over() {
         encode::kamailio3(a, b, 22, None, b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n"),
         encode::kamailio3(a, b, 132, None, &options("SCTP")),
     ] {
-        assert_eq!(intake.take(&bytes, ip("127.0.0.1"), NOW), Taken::PassedOver);
+        assert_eq!(intake.take(&bytes, ip("127.0.0.1"), NOW), IntakeResult::PassedOver);
     }
     assert_eq!(intake.counters, Counters { not_sip: 5, ..Counters::default() });
 }
@@ -166,9 +166,9 @@ fn each_source_is_warned_about_once_a_minute() {
     assert!(told("203.0.113.1", later + Duration::from_secs(61)));
 }
 
-fn reported(port: u16, transport: Transport) -> Reported {
+fn reported(port: u16, transport: Transport) -> ReportedMessage {
     let src = SocketAddr::new(ip("198.51.100.7"), port);
-    Reported {
+    ReportedMessage {
         src,
         dst: addr("192.0.2.10:5060"),
         transport,
@@ -207,7 +207,7 @@ fn the_wire_speaks_first() {
     assert_eq!(popped(&mut patience, 100), (904..5000).collect::<Vec<_>>());
     // So are a few long ones, because their bytes count.
     for i in 0..1000 {
-        patience.push(Reported { payload: vec![0; 60_000], ..reported(i, Transport::Udp) }, NOW);
+        patience.push(ReportedMessage { payload: vec![0; 60_000], ..reported(i, Transport::Udp) }, NOW);
     }
     let early = popped(&mut patience, 0).len();
     assert!((700..=730).contains(&early), "{early}");
@@ -218,7 +218,8 @@ fn the_wire_speaks_first() {
 #[test]
 fn a_response_waits_for_the_request_that_it_overtook() {
     let mut patience = Reorder::default();
-    let answer = |port, transaction| Reported { is_request: false, transaction, ..reported(port, Transport::Tls) };
+    let answer =
+        |port, transaction| ReportedMessage { is_request: false, transaction, ..reported(port, Transport::Tls) };
     patience.push(answer(1, 9), NOW);
     patience.push(answer(2, 9), NOW);
     patience.push(reported(7, Transport::Tls), NOW);

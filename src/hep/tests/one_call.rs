@@ -5,7 +5,7 @@ use crate::calls::model::{Call, CallEvent};
 use crate::calls::table::script::{A, B, By, Dialog, Phone, Server, settings};
 use crate::calls::table::{Table, TableSettings};
 use crate::hep::Reorder;
-use crate::hep::intake::{Intake, Rules, Taken};
+use crate::hep::intake::{Intake, IntakeResult, Rules};
 use crate::sip::Transport;
 use crate::time::Time;
 use crate::wire::Packet;
@@ -97,7 +97,7 @@ fn play(wire: bool, missed: &[usize], delays: Option<&[u64]>, transport: Transpo
                     [127, 0, 0, 1].into(),
                     now,
                 );
-                let Taken::Report(report) = taken else { panic!("{taken:?}") };
+                let IntakeResult::Report(report) = taken else { panic!("{taken:?}") };
                 patience.push(report, now);
             }
         }

@@ -16,13 +16,13 @@ const EVERY: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct TableWatch {
     socket: Nfnl,
-    tables: Vec<Seen>,
+    tables: Vec<WatchedTable>,
     ticks: Interval,
 }
 
 /// A table, and the kernel's handle of it at the last poll.
 #[derive(Debug)]
-struct Seen {
+struct WatchedTable {
     family: Family,
     name: String,
     handle: Option<u64>,
@@ -38,7 +38,7 @@ impl TableWatch {
         let mut socket = Nfnl::open()?;
         let seen = |(family, name): (Family, String)| {
             let handle = socket.table(family, &name)?;
-            Ok(Seen { family, name, handle })
+            Ok(WatchedTable { family, name, handle })
         };
         let tables = tables.into_iter().map(seen).collect::<Result<_, NfnlError>>()?;
         let mut ticks = interval(EVERY);

@@ -1,7 +1,7 @@
 //! SIP over real TCP connections.
 
 use keepcall::sip::Transport;
-use keepcall::wire::capture::{Capture, CaptureCounters, CaptureSettings, Seen};
+use keepcall::wire::capture::{Capture, CaptureCounters, CaptureSettings, Captured};
 use lab::netns::{LONG, Lan};
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -17,7 +17,7 @@ pub(crate) fn seen(
     settings: CaptureSettings,
     count: usize,
     traffic: impl FnOnce() + Send + 'static,
-) -> (Vec<Seen>, CaptureCounters) {
+) -> (Vec<Captured>, CaptureCounters) {
     lan.block_on("a", move || async move {
         let mut capture = Capture::with(settings).unwrap();
         let traffic = std::thread::spawn(traffic);
@@ -35,8 +35,8 @@ pub(crate) fn seen(
 }
 
 /// Source, destination and beginning of each message, for a failure's text.
-fn brief(all: &[Seen]) -> Vec<String> {
-    let head = |s: &Seen| String::from_utf8_lossy(&s.payload[..s.payload.len().min(60)]).into_owned();
+fn brief(all: &[Captured]) -> Vec<String> {
+    let head = |s: &Captured| String::from_utf8_lossy(&s.payload[..s.payload.len().min(60)]).into_owned();
     all.iter().map(|s| format!("{} {} {} {}", s.src, s.dst, s.payload.len(), head(s))).collect()
 }
 
@@ -83,7 +83,7 @@ fn messages_of_a_connection_come_whole_both_ways() {
             });
             let host: IpAddr = ip.trim_matches(['[', ']']).parse().unwrap();
             for to_server in [true, false] {
-                let way: Vec<&Seen> = all.iter().filter(|s| (s.dst.ip() == host) == to_server).collect();
+                let way: Vec<&Captured> = all.iter().filter(|s| (s.dst.ip() == host) == to_server).collect();
                 assert_eq!(way.len(), total);
                 assert!(way.iter().enumerate().all(|(n, s)| s.payload == message(n, sizes[n])), "{ip} {mss} {ring}");
                 assert!(way.iter().all(|s| s.transport == Transport::Tcp));

@@ -1,7 +1,7 @@
 //! The sockets themselves: streams cut anywhere, strangers, garbage, too many connections, floods.
 
 use keepcall::config::{Carrier, HepAddress};
-use keepcall::hep::intake::{Counters, Key, Reported, Rules};
+use keepcall::hep::intake::{Counters, Key, ReportedMessage, Rules};
 use keepcall::hep::listener::Listener;
 use keepcall::sip::Transport;
 use lab::hep::{self as encode, kamailio3, opensips3};
@@ -49,7 +49,7 @@ fn keyed(n: u32, key: &str) -> Vec<u8> {
     kamailio3(phone(), vip(), 22, Some(key), &invite(n))
 }
 
-async fn next(listener: &mut Listener) -> Reported {
+async fn next(listener: &mut Listener) -> ReportedMessage {
     tokio::time::timeout(LONG, listener.next()).await.expect("a report")
 }
 

@@ -8,7 +8,7 @@ use keepcall::pbx::bridges::Fact;
 use keepcall::pbx::driver::{Login, Server, ServerStatus};
 use keepcall::sip::Transport;
 use keepcall::wire::Packet;
-use keepcall::wire::capture::{Capture, Seen};
+use keepcall::wire::capture::{Capture, Captured};
 use lab::lan::{Host, VIP4};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,7 +21,7 @@ struct Shared {
 }
 
 enum Input {
-    Packet(Seen),
+    Packet(Captured),
     Fact(Fact),
     Login(Option<Login>),
     Nothing,
@@ -75,7 +75,7 @@ impl Listener {
                         // Under one lock: a reader of the table also sees the events that led to it.
                         let mut shared = lock(&me);
                         match heard {
-                            Input::Packet(Seen { src, dst, payload, .. }) => {
+                            Input::Packet(Captured { src, dst, payload, .. }) => {
                                 let packet = Packet { src, dst, transport: Transport::Udp, payload: &payload };
                                 shared.table.handle_packet(&packet, clock::unix_ms(), now);
                             }

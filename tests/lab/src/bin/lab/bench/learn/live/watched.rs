@@ -31,7 +31,7 @@ pub(super) struct Watched {
 }
 
 /// All changes, in order.
-pub(super) struct Seen(Vec<Change>);
+pub(super) struct Captured(Vec<Change>);
 
 /// What the changes tell.
 pub(super) struct Report {
@@ -82,14 +82,14 @@ impl Watched {
         self.deletes.load(Ordering::Relaxed)
     }
 
-    pub(super) fn end(self) -> Result<Seen> {
+    pub(super) fn end(self) -> Result<Captured> {
         // If the watch has failed already, the join returns the error.
         let _ = self.stop.send(());
-        Ok(Seen(self.thread.join().map_err(|_| anyhow!("the watching thread died"))??))
+        Ok(Captured(self.thread.join().map_err(|_| anyhow!("the watching thread died"))??))
     }
 }
 
-impl Seen {
+impl Captured {
     /// A table here gets the same messages, and shows which message makes and ends each call.
     pub(super) fn report(&self, traffic: &Traffic, left: &Left, places: &Places) -> Result<Report> {
         let mut table = Table::new(settings(places.server));
