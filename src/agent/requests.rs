@@ -256,8 +256,12 @@ impl Answers {
 
     /// The mode of an instance; `None` if it has no calls.
     fn mode_status(&self, instance: &str) -> Option<api::ModeStatus> {
-        let nodes: Vec<String> = self.cluster.status().nodes.into_iter().map(|n| n.name).collect();
+        let nodes = self.node_names();
         Some(self.modes.get(instance)?.borrow().status(&nodes))
+    }
+
+    fn node_names(&self) -> Vec<String> {
+        self.cluster.status().nodes.into_iter().map(|n| n.name).collect()
     }
 
     /// Changes the mode of an instance on request, and waits briefly until the running nodes report that they obey it.
@@ -286,9 +290,12 @@ impl Answers {
             };
             self.at_core(set).await?;
             let mut picture = picture.clone();
-            let done = |p: &mode::Picture| match wanted {
-                Some(mode) => p.mode() == Some(mode) && self.mode_status(&instance).is_none_or(|s| s.mixed().is_none()),
-                None => p.status(&[]).set_by.is_none(),
+            // Looks at the borrowed picture only: a second borrow of the same channel may wait for ever.
+            let nodes = self.node_names();
+            let done = |p: &mode::Picture| {
+                let now = p.status(&nodes);
+                let changed = wanted.map_or(now.set_by.is_none(), |mode| p.mode() == Some(mode));
+                changed && now.mixed().is_none()
             };
             // Absent nodes do not report; the answer names them.
             let obeyed = async { while !done(&picture.borrow_and_update()) && picture.changed().await.is_ok() {} };
