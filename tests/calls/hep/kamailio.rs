@@ -153,14 +153,10 @@ fn calls_are_learnt_from_kamailio_in_each_version_and_over_tls() {
         lan.ip("a", &format!("addr add {}/24 dev eth0", server.vip));
         server.start(&lan, dir.path(), &certificate);
     }
-    let take = |port, server: &str| {
-        Phone::start(&lan, "c", dir.path(), "10.77.0.3", port, "2000", server, &certificate.both, None)
+    let take = |port, server: &Server| {
+        Phone::start(&lan.host("c", dir.path()), port, "2000", &server.target(), &certificate, None)
     };
-    let udp = take(15060, &SERVERS[0].target());
-    let tls = take(15062, &SERVERS[3].target());
-    until("the phones are ready", || {
-        tls.said().contains("baresip is ready") && udp.said().contains("baresip is ready")
-    });
+    let _callees = [take(15060, &SERVERS[0]), take(15062, &SERVERS[3])];
     let ((tell, told), (stop, stopped)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel());
     let watching = std::thread::scope(|scope| {
         let lan = &lan;
@@ -191,29 +187,16 @@ fn calls_are_learnt_from_kamailio_in_each_version_and_over_tls() {
             })
         });
         assert_eq!(told.recv().unwrap(), "listening");
-        let mut callers: Vec<Phone> = SERVERS
-            .iter()
-            .zip([14060, 14062, 14064, 14066])
-            .map(|(s, port)| {
-                Phone::start(
-                    lan,
-                    "b",
-                    dir.path(),
-                    "10.77.0.2",
-                    port,
-                    "1000",
-                    &s.target(),
-                    &certificate.both,
-                    Some("2000"),
-                )
-            })
-            .collect();
+        let host = lan.host("b", dir.path());
+        let call =
+            |(s, port): (&Server, u16)| Phone::start(&host, port, "1000", &s.target(), &certificate, Some("2000"));
+        let callers: Vec<Phone> = SERVERS.iter().zip([14060, 14062, 14064, 14066]).map(call).collect();
         for _ in &SERVERS {
             if told.recv().is_err() {
                 break;
             }
         }
-        callers.iter_mut().for_each(Phone::hang_up);
+        callers.iter().for_each(Phone::hang_up);
         let _ = stop.send(());
         watching.join()
     });
