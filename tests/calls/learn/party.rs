@@ -1,11 +1,10 @@
 //! SIPp as the parties of calls, and a Kamailio between them.
 
 use anyhow::Result;
+use lab::kamailio::Kamailio;
 use lab::lan::{Host, Lan};
 use lab::proc::Proc;
-use lab::wait;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 /// The course of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,37 +226,14 @@ impl Party<'_> {
 }
 
 /// A Kamailio on the host's own address, over UDP and TCP: a proxy that stays in the path.
-pub(crate) fn kamailio(lan: &Lan, host: &Host) -> Result<Proc> {
+pub(crate) fn kamailio(lan: &Lan, host: &Host) -> Result<Kamailio> {
     let (ip, p1, p2) = (host.ip4, lan.host("p1")?.ip4, lan.host("p2")?.ip4);
-    let conf = host.dir.join("proxy.conf");
-    std::fs::write(
-        &conf,
-        format!(
-            r#"#!KAMAILIO
-debug=2
-log_stderror=yes
-children=2
-tcp_children=2
-auto_aliases=no
-listen=udp:{ip}:5060
-listen=tcp:{ip}:5060
-tcp_connection_lifetime=600
-loadmodule "tm.so"
-loadmodule "sl.so"
-loadmodule "rr.so"
-loadmodule "pv.so"
-loadmodule "siputils.so"
-loadmodule "textops.so"
+    let global = format!("tcp_connection_lifetime=600\nlisten=udp:{ip}:5060\nlisten=tcp:{ip}:5060\n");
+    let rest = format!(
+        r#"
 modparam("rr", "append_fromtag", 1)
 request_route {{
-    if (is_method("CANCEL")) {{ if (t_check_trans()) t_relay(); exit; }}
-    if (has_totag()) {{
-        if (loose_route()) {{ t_relay(); exit; }}
-        if (is_method("ACK")) {{ if (t_check_trans()) t_relay(); exit; }}
-        sl_send_reply("404", "Not here");
-        exit;
-    }}
-    t_check_trans();
+    route(DIALOG);
     if (is_method("INVITE")) record_route();
     $var(port) = $(rU{{s.int}}) + 10000;
     $var(transport) = $pr;
@@ -267,17 +243,6 @@ request_route {{
     t_relay();
 }}
 "#
-        ),
-    )?;
-    let (conf, dir) = (conf.to_string_lossy().into_owned(), host.dir.to_string_lossy().into_owned());
-    let argv = ["kamailio", "-DD", "-E", "-m", "32", "-M", "4", "-f", &conf, "-Y", &dir];
-    let mut proc = host.spawn("proxy", &argv)?;
-    wait::until("Kamailio to listen", Duration::from_secs(60), || {
-        if let Ok(Some(status)) = proc.ended() {
-            return Err(format!("it ended with {status}: {}", proc.tail()));
-        }
-        let open = host.exec(&["ss", "-Hltun", "sport", "=", ":5060"]).map_err(|e| format!("{e:#}"))?;
-        if open.lines().count() >= 2 { Ok(()) } else { Err(format!("{open}\n{}", proc.tail())) }
-    })?;
-    Ok(proc)
+    );
+    Ok(Kamailio::start(host, &global, &rest)?.0)
 }

@@ -27,10 +27,10 @@ fn calls(ground: &Ground<Kamailio>, n: usize) -> Result<Calls> {
     Ok(Calls::of((0..n).map(pair).collect::<Result<_>>()?))
 }
 
-fn proxied(name: &str, more: &str) -> Result<()> {
+fn proxied() -> Result<()> {
     let _alone = alone();
-    let ground = Ground::new(|lan, host, _| Kamailio::start(lan, host, more))?;
-    ground.run(name, |ground| {
+    let ground = Ground::new(|lan, host, _| Kamailio::proxy(lan, host))?;
+    ground.run("proxy", |ground| {
         let calls = calls(ground, 8)?;
         calls.set_up(SOON)?;
         ground.wait_stored(8)?;
@@ -72,7 +72,7 @@ fn proxied(name: &str, more: &str) -> Result<()> {
 
 #[test]
 fn calls_through_a_record_routing_proxy_are_recovered() {
-    proxied("proxy", "").unwrap();
+    proxied().unwrap();
 }
 
 /// Both parties of two calls are SIPp: independent user agents, whose scenarios check the re-INVITE and hang up from
@@ -103,5 +103,5 @@ fn independent_user_agents_are_re_invited_and_hang_up() {
         ensure!(outcomes["recovered"] == 2, "{outcomes}");
         Ok(())
     };
-    Ground::new(|lan, host, _| Kamailio::start(lan, host, "")).and_then(|g| g.run("sipp", run)).unwrap();
+    Ground::new(|lan, host, _| Kamailio::proxy(lan, host)).and_then(|g| g.run("sipp", run)).unwrap();
 }
