@@ -34,9 +34,9 @@ impl Capture {
     fn start(host: &Host, interface: &str) -> Result<Self> {
         let file = host.dir.join("learn.pcap");
         let path = file.to_string_lossy().into_owned();
-        let argv =
-            ["tcpdump", "-i", interface, "-s", "0", "-U", "--immediate-mode", "-Z", "root", "-w", &path, "udp or tcp"];
-        let proc = host.spawn("tcpdump", &argv)?;
+        // In immediate mode a packet takes as much of the buffer as the longest one: the default of 2 MiB holds eight.
+        let options = ["-s", "0", "-B", "65536", "-U", "--immediate-mode", "-Z", "root", "-w", &path, "udp or tcp"];
+        let proc = host.spawn("tcpdump", &[&["tcpdump", "-i", interface], &options[..]].concat())?;
         wait::until("tcpdump to listen", SOON, || {
             if proc.tail().contains("listening on") { Ok(()) } else { Err(proc.tail()) }
         })?;
