@@ -11,6 +11,7 @@ use lab::calls::Calls;
 use lab::lan::{Host, Lan, VIP4};
 use lab::phone::{Command as Say, Manner, Phone};
 use lab::proc::Proc;
+use lab::sipp::port;
 use lab::wait;
 use party::{Fate, Party};
 use rules::Name;
@@ -34,9 +35,9 @@ impl Capture {
     fn start(host: &Host, interface: &str) -> Result<Self> {
         let file = host.dir.join("learn.pcap");
         let path = file.to_string_lossy().into_owned();
-        let argv =
-            ["tcpdump", "-i", interface, "-s", "0", "-U", "--immediate-mode", "-Z", "root", "-w", &path, "udp or tcp"];
-        let proc = host.spawn("tcpdump", &argv)?;
+        // In immediate mode a packet takes as much of the buffer as the longest one: the default of 2 MiB holds eight.
+        let options = ["-s", "0", "-B", "65536", "-U", "--immediate-mode", "-Z", "root", "-w", &path, "udp or tcp"];
+        let proc = host.spawn("tcpdump", &[&["tcpdump", "-i", interface], &options[..]].concat())?;
         wait::until("tcpdump to listen", SOON, || {
             if proc.tail().contains("listening on") { Ok(()) } else { Err(proc.tail()) }
         })?;
@@ -195,15 +196,6 @@ fn pair<'l>(hosts: [&'l Host; 2], n: u16, tcp: bool, fates: [Fate; 2]) -> [Party
     ]
 }
 
-/// Waits until a called party listens.
-fn listens(host: &Host, number: u16) -> Result<()> {
-    let port = format!(":{}", number + 10_000);
-    wait::until("a called party to listen", SOON, || {
-        let open = host.exec(&["ss", "-Hltun", "sport", "=", &port]).map_err(|e| format!("{e:#}"))?;
-        if open.is_empty() { Err("not yet".to_owned()) } else { Ok(()) }
-    })
-}
-
 /// Calls of every fate through `by` (or direct), each with its number. Returns the parties that end by themselves, and
 /// those that stay.
 fn place(lan: &Lan, by: Option<SocketAddr>, calls: &[(u16, bool, [Fate; 2])]) -> Result<(Vec<Proc>, Vec<Proc>)> {
@@ -218,8 +210,7 @@ fn place(lan: &Lan, by: Option<SocketAddr>, calls: &[(u16, bool, [Fate; 2])]) ->
     }
     for (n, tcp, fates) in calls {
         let [called, caller] = pair(hosts, *n, *tcp, *fates);
-        listens(called.host, called.number)?;
-        let direct = SocketAddr::from((called.host.ip4, called.number + 10_000));
+        let direct = SocketAddr::from((called.host.ip4, port(called.number)));
         sort(caller.calls(called.number, by.unwrap_or(direct))?, fates[0]);
     }
     Ok((ending, staying))
@@ -270,7 +261,6 @@ fn calls_through_asterisk_are_told_as_tshark_reads_them() {
             let (p1, p2) = (lan.host("p1")?, lan.host("p2")?);
             for number in [2506, 2777] {
                 staying.push(party(p2, number, Fate::Stays).called()?);
-                listens(p2, number)?;
             }
             ending.push(party(p1, 1506, Fate::Moved).calls(2506, server)?);
             done(&mut ending)?;

@@ -66,8 +66,6 @@ fn asterisk(lan: &Lan) -> Result<(Asterisk, PathBuf)> {
     ];
     let mut asterisk = Asterisk::start_with(lan, host, Extra { modules: MODULES, files, extensions })?;
     asterisk.wait_ready()?;
-    // Before that it ignores all traffic, and these phones do not retransmit.
-    asterisk.console("core waitfullybooted")?;
     let secret = host.dir.join("ami.secret");
     std::fs::write(&secret, "a long: secret\n")?;
     std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600))?;

@@ -4,6 +4,7 @@
 mod b2bua;
 mod flood;
 mod proxy;
+mod sipp;
 mod stranger;
 mod stray;
 

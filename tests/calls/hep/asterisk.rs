@@ -4,113 +4,37 @@ use super::phone::{Certificate, Phone};
 use super::watch::Watch;
 use keepcall::calls::model::{Direction, LegState};
 use keepcall::sip::Transport;
-use lab::netns::{LONG, Lan, until};
+use lab::asterisk::Asterisk;
+use lab::lan::Host;
+use lab::netns::{LONG, Lan};
 use std::fmt::Write as _;
-use std::path::Path;
-use std::process::{Command, Stdio};
 
 const KEY: &str = "what hep.conf calls a password";
 const VIP: &str = "10.77.0.100";
-/// The modules such a call needs, and nothing else: a short list starts in about a second.
-const MODULES: &[&str] = &[
-    "res_sorcery_config",
-    "res_sorcery_memory",
-    "res_sorcery_astdb",
-    "res_timing_timerfd",
-    "res_pjproject",
-    "res_statsd",
-    "res_pjsip",
-    "res_pjsip_session",
-    "res_pjsip_pubsub",
-    "res_pjsip_sdp_rtp",
-    "res_pjsip_caller_id",
-    "res_pjsip_endpoint_identifier_ip",
-    "res_pjsip_nat",
-    "res_rtp_asterisk",
-    "res_hep",
-    "res_hep_pjsip",
-    "chan_pjsip",
-    "app_dial",
-    "pbx_config",
-    "bridge_simple",
-    "codec_ulaw",
-    "codec_alaw",
-];
-
-fn start(lan: &Lan, dir: &Path, certificate: &Certificate) -> std::process::Child {
-    let dir = dir.join("asterisk");
-    for sub in ["etc", "lib", "run", "spool", "log", "keys", "agi", "db"] {
-        std::fs::create_dir_all(dir.join(sub)).unwrap();
-    }
-    let d = dir.display();
-    let mut modules = String::from("[modules]\nautoload=no\n");
-    for m in MODULES {
-        let _ = writeln!(modules, "require={m}.so");
-    }
+fn start(host: &Host, certificate: &Certificate) -> Asterisk {
     let mut pjsip = format!(
-        "[global]\ntype=global\n[tls]\ntype=transport\nprotocol=tls\nbind={VIP}:5061\ncert_file={}\npriv_key_file={}\nmethod=tlsv1_2\n",
+        "[global]\ntype=global\n[tls]\ntype=transport\nprotocol=tls\nbind={VIP}:5061\n\
+         cert_file={}\npriv_key_file={}\nmethod=tlsv1_2\n",
         certificate.cert.display(),
         certificate.key.display()
     );
     for (name, ip) in [("caller", "10.77.0.2"), ("callee", "10.77.0.3")] {
         let _ = write!(
             pjsip,
-            "[{name}]\ntype=endpoint\ntransport=tls\ncontext=test\ndisallow=all\nallow=ulaw,alaw\ndirect_media=no\nmedia_address={VIP}\n\
-             trust_id_inbound=yes\naors={name}\n[{name}]\ntype=aor\n[{name}]\ntype=identify\nendpoint={name}\nmatch={ip}\n"
+            "[{name}]\ntype=endpoint\ntransport=tls\ncontext=test\ndisallow=all\nallow=ulaw,alaw\ndirect_media=no\n\
+             media_address={VIP}\ntrust_id_inbound=yes\naors={name}\n[{name}]\ntype=aor\n\
+             [{name}]\ntype=identify\nendpoint={name}\nmatch={ip}\n"
         );
     }
-    let files = [
-        (
-            "asterisk.conf",
-            format!(
-                "[directories]\nastetcdir={d}/etc\nastmoddir=/usr/lib/asterisk/modules\nastvarlibdir={d}/lib\nastdbdir={d}/db\n\
-                 astkeydir={d}/keys\nastdatadir=/usr/share/asterisk\nastagidir={d}/agi\nastspooldir={d}/spool\nastrundir={d}/run\n\
-                 astlogdir={d}/log\n"
-            ),
-        ),
-        ("modules.conf", modules),
-        ("logger.conf", "[general]\n[logfiles]\nmessages.log => notice,warning,error,verbose\n".to_owned()),
-        ("rtp.conf", "[general]\nrtpstart=10000\nrtpend=20000\nstrictrtp=no\nicesupport=no\n".to_owned()),
-        ("pjproject.conf", "[startup]\n".to_owned()),
-        ("features.conf", "[general]\n".to_owned()),
-        ("pjsip.conf", pjsip),
-        (
-            "hep.conf",
-            format!(
-                "[general]\nenabled=yes\nuuid_type=call-id\ncapture_address=127.0.0.1:9065\ncapture_password={KEY}\ncapture_id=1234\n"
-            ),
-        ),
-        (
-            "extensions.conf",
-            "[test]\nexten => 2000,1,Dial(PJSIP/callee/sip:2000@10.77.0.3:15061\\;transport=tls,60)\n".to_owned(),
-        ),
-    ];
-    for (name, text) in files {
-        std::fs::write(dir.join("etc").join(name), text).unwrap();
-    }
-    let log = std::fs::File::create(dir.join("output")).unwrap();
-    let mut command = Command::new("ip");
-    command.args(["netns", "exec", &lan.space("a"), "asterisk", "-f", "-n", "-C"]).arg(dir.join("etc/asterisk.conf"));
-    let mut child = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-    until(&format!("Asterisk listens ({d})"), || {
-        assert!(
-            child.try_wait().unwrap().is_none(),
-            "Asterisk ended: {}",
-            std::fs::read_to_string(dir.join("output")).unwrap()
-        );
-        lab::netns::stdout(&lan.exec("a", "ss -Hlnt")).contains(&format!("{VIP}:5061 "))
-    });
-    // Extensions are loaded last.
-    let conf = dir.join("etc/asterisk.conf");
-    until("Asterisk is booted", || {
-        let mut command = Command::new("ip");
-        command
-            .args(["netns", "exec", &lan.space("a"), "asterisk", "-C"])
-            .arg(&conf)
-            .args(["-rx", "core waitfullybooted"]);
-        lab::netns::stdout(&command.output().unwrap()).contains("fully booted")
-    });
-    child
+    let extensions = "[test]\nexten => 2000,1,Dial(PJSIP/callee/sip:2000@10.77.0.3:15061\\;transport=tls,60)\n";
+    let hep = format!(
+        "[general]\nenabled=yes\nuuid_type=call-id\ncapture_address=127.0.0.1:9065\n\
+         capture_password={KEY}\ncapture_id=1234\n"
+    );
+    let modules = ["res_hep", "res_hep_pjsip"];
+    let mut asterisk = Asterisk::launch(host, &modules, &pjsip, extensions, vec![("hep.conf", hep)]).unwrap();
+    asterisk.wait_ready().unwrap();
+    asterisk
 }
 
 #[test]
@@ -119,13 +43,11 @@ fn both_legs_of_a_tls_call_through_asterisk_are_learnt() {
     let dir = tempfile::tempdir().unwrap();
     let certificate = Certificate::new(dir.path());
     lan.ip("a", &format!("addr add {VIP}/24 dev eth0"));
-    let mut asterisk = start(&lan, dir.path(), &certificate);
+    let _server = start(&lan.host("a", dir.path()), &certificate);
     let server = format!("{VIP}:5061;transport=tls");
-    let phone = |host, ip, port, user, dial| {
-        Phone::start(&lan, host, dir.path(), ip, port, user, &server, &certificate.both, dial)
-    };
-    let callee = phone("c", "10.77.0.3", 15060, "2000", None);
-    until("the phone is ready", || callee.said().contains("baresip is ready"));
+    let phone =
+        |host, port, user, dial| Phone::start(&lan.host(host, dir.path()), port, user, &server, &certificate, dial);
+    let _callee = phone("c", 15060, "2000", None);
     let ((tell, told), (stop, stopped)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel::<()>());
     let watched = std::thread::scope(|scope| {
         let lan = &lan;
@@ -142,7 +64,7 @@ fn both_legs_of_a_tls_call_through_asterisk_are_learnt() {
             })
         });
         assert_eq!(told.recv_timeout(LONG).unwrap(), "listening");
-        let mut caller = phone("b", "10.77.0.2", 14060, "1000", Some("2000"));
+        let caller = phone("b", 14060, "1000", Some("2000"));
         if told.recv().is_ok() {
             caller.hang_up();
             let _ = stop.send(());
@@ -172,7 +94,4 @@ fn both_legs_of_a_tls_call_through_asterisk_are_learnt() {
         assert!(text(&sent.body.0).contains(&format!("c=IN IP4 {VIP}\r\n")), "{leg:#?}");
         assert!(text(&received.body.0).contains(&format!("c=IN IP4 {phone}\r\n")), "{leg:#?}");
     }
-    // The namespace would end it too, but this way no child is left to init.
-    asterisk.kill().unwrap();
-    asterisk.wait().unwrap();
 }

@@ -5,9 +5,9 @@ use super::phone::{Certificate, Phone};
 use super::watch::Watch;
 use keepcall::calls::model::{Call, Direction, LegState, Pairing};
 use keepcall::sip::Transport;
-use lab::netns::{Lan, until};
+use lab::kamailio::Kamailio;
+use lab::netns::Lan;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 const KEY: &str = "a key of HEP";
 
@@ -26,6 +26,21 @@ const SERVERS: [Server; 4] = [
     Server { vip: "10.77.0.104", version: 3, port: 9064, transport: Transport::Tls },
 ];
 
+/// The lines of a Kamailio that reports everything to this port, as in the handbook of siptrace.
+pub(super) fn siptrace(version: u8, port: u16) -> String {
+    format!(
+        r#"
+loadmodule "siptrace.so"
+modparam("siptrace", "trace_to_database", 0)
+modparam("siptrace", "trace_on", 1)
+modparam("siptrace", "trace_mode", 1)
+modparam("siptrace", "hep_mode_on", 1)
+modparam("siptrace", "hep_version", {version})
+modparam("siptrace", "duplicate_uri", "sip:127.0.0.1:{port}")
+"#
+    )
+}
+
 impl Server {
     fn is_tls(&self) -> bool {
         self.transport == Transport::Tls
@@ -37,8 +52,8 @@ impl Server {
         if self.is_tls() { format!("{vip}:5061;transport=tls") } else { format!("{vip}:5060;transport=udp") }
     }
 
-    /// A proxy that stays in the path and reports everything; the siptrace lines are those of the handbook.
-    fn config(&self, certificate: &Certificate) -> String {
+    /// Starts it: a proxy that stays in the path and reports everything.
+    fn start(&self, lan: &Lan, dir: &Path, certificate: &Certificate) -> Kamailio {
         let (vip, port, version) = (self.vip, self.port, self.version);
         let callee = if self.is_tls() { "10.77.0.3:15063;transport=tls" } else { "10.77.0.3:15060" };
         let (cert, key) = (certificate.cert.display(), certificate.key.display());
@@ -47,79 +62,39 @@ impl Server {
             true => (
                 format!("enable_tls=yes\nlisten=tls:{vip}:5061\n"),
                 format!(
-                    "loadmodule \"tls.so\"\nmodparam(\"tls\", \"tls_method\", \"TLSv1.2\")\nmodparam(\"tls\", \"certificate\", \"{cert}\")\n\
+                    "loadmodule \"tls.so\"\nmodparam(\"tls\", \"tls_method\", \"TLSv1.2\")\n\
+                     modparam(\"tls\", \"certificate\", \"{cert}\")\n\
                      modparam(\"tls\", \"private_key\", \"{key}\")\nmodparam(\"tls\", \"verify_certificate\", 0)\n"
                 ),
             ),
-            false => ("disable_tcp=yes\n".to_owned(), String::new()),
+            false => Default::default(),
         };
         // The first two report from the server's own socket, as by default.
-        let from = match version {
-            3 => format!(
-                "modparam(\"siptrace\", \"send_sock_addr\", \"sip:127.0.0.1:{port}1\")\n\
-                 modparam(\"siptrace\", \"hep_version\", 3)\nmodparam(\"siptrace\", \"auth_key\", \"{KEY}\")\n",
-                port = port - 8000
+        let own = format!("127.0.0.1:{}1", port - 8000);
+        let (second, from) = match version {
+            3 => (
+                format!("listen=udp:{own}\n"),
+                format!(
+                    "modparam(\"siptrace\", \"send_sock_addr\", \"sip:{own}\")\n\
+                     modparam(\"siptrace\", \"auth_key\", \"{KEY}\")\n"
+                ),
             ),
-            n => format!("modparam(\"siptrace\", \"hep_version\", {n})\n"),
+            _ => Default::default(),
         };
-        let second = if version == 3 { format!("listen=udp:127.0.0.1:{}1\n", port - 8000) } else { String::new() };
-        format!(
-            r#"#!KAMAILIO
-debug=1
-log_stderror=yes
-children=2
-auto_aliases=no
-listen=udp:{vip}:5060
-{second}{listen}
-{tls}loadmodule "tm.so"
-loadmodule "sl.so"
-loadmodule "rr.so"
-loadmodule "pv.so"
-loadmodule "siputils.so"
-loadmodule "textops.so"
-loadmodule "siptrace.so"
-modparam("siptrace", "trace_to_database", 0)
-modparam("siptrace", "trace_on", 1)
-modparam("siptrace", "trace_mode", 1)
-modparam("siptrace", "hep_mode_on", 1)
-modparam("siptrace", "duplicate_uri", "sip:127.0.0.1:{port}")
-{from}
+        let global = format!("listen=udp:{vip}:5060\n{second}{listen}");
+        let rest = format!(
+            r#"{tls}{}{from}
 request_route {{
-    if (is_method("CANCEL")) {{ if (t_check_trans()) t_relay(); exit; }}
-    if (has_totag()) {{
-        if (loose_route()) {{ t_relay(); exit; }}
-        if (is_method("ACK")) {{ if (t_check_trans()) t_relay(); exit; }}
-        sl_send_reply("404", "Not here");
-        exit;
-    }}
-    t_check_trans();
+    route(DIALOG);
     record_route();
     if ($rU != "2000") {{ sl_send_reply("404", "Unknown number"); exit; }}
     $ru = "sip:2000@{callee}";
     t_relay();
 }}
-"#
-        )
-    }
-
-    fn start(&self, lan: &Lan, dir: &Path, certificate: &Certificate) {
-        let dir = dir.join(format!("kamailio-{}", self.port));
-        std::fs::create_dir_all(&dir).unwrap();
-        let config = dir.join("kamailio.cfg");
-        std::fs::write(&config, self.config(certificate)).unwrap();
-        let log = std::fs::File::create(dir.join("log")).unwrap();
-        let mut command = Command::new("ip");
-        command
-            .args(["netns", "exec", &lan.space("a"), "kamailio", "-DD", "-E", "-m", "32", "-M", "4", "-f"])
-            .arg(&config);
-        command.arg("-P").arg(dir.join("pid")).arg("-Y").arg(&dir);
-        // It ends with the namespace.
-        drop(command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
-        until(&format!("Kamailio reports to {}: {}", self.port, dir.display()), || {
-            let out = lab::netns::stdout(&lan.exec("a", "ss -Hlntu"));
-            let open = |port: &str| out.contains(&format!("{}:{port} ", self.vip));
-            open("5060") && (!self.is_tls() || open("5061"))
-        });
+"#,
+            siptrace(version, port)
+        );
+        Kamailio::start(&lan.host("a", &dir.join(port.to_string())), &global, &rest).unwrap().0
     }
 }
 
@@ -149,18 +124,15 @@ fn calls_are_learnt_from_kamailio_in_each_version_and_over_tls() {
     let lan = Lan::new(&["a", "b", "c"]);
     let dir = tempfile::tempdir().unwrap();
     let certificate = Certificate::new(dir.path());
-    for server in &SERVERS {
+    let start = |server: &Server| {
         lan.ip("a", &format!("addr add {}/24 dev eth0", server.vip));
-        server.start(&lan, dir.path(), &certificate);
-    }
-    let take = |port, server: &str| {
-        Phone::start(&lan, "c", dir.path(), "10.77.0.3", port, "2000", server, &certificate.both, None)
+        server.start(&lan, dir.path(), &certificate)
     };
-    let udp = take(15060, &SERVERS[0].target());
-    let tls = take(15062, &SERVERS[3].target());
-    until("the phones are ready", || {
-        tls.said().contains("baresip is ready") && udp.said().contains("baresip is ready")
-    });
+    let _servers = SERVERS.each_ref().map(start);
+    let take = |port, server: &Server| {
+        Phone::start(&lan.host("c", dir.path()), port, "2000", &server.target(), &certificate, None)
+    };
+    let _callees = [take(15060, &SERVERS[0]), take(15062, &SERVERS[3])];
     let ((tell, told), (stop, stopped)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel());
     let watching = std::thread::scope(|scope| {
         let lan = &lan;
@@ -191,29 +163,16 @@ fn calls_are_learnt_from_kamailio_in_each_version_and_over_tls() {
             })
         });
         assert_eq!(told.recv().unwrap(), "listening");
-        let mut callers: Vec<Phone> = SERVERS
-            .iter()
-            .zip([14060, 14062, 14064, 14066])
-            .map(|(s, port)| {
-                Phone::start(
-                    lan,
-                    "b",
-                    dir.path(),
-                    "10.77.0.2",
-                    port,
-                    "1000",
-                    &s.target(),
-                    &certificate.both,
-                    Some("2000"),
-                )
-            })
-            .collect();
+        let host = lan.host("b", dir.path());
+        let call =
+            |(s, port): (&Server, u16)| Phone::start(&host, port, "1000", &s.target(), &certificate, Some("2000"));
+        let callers: Vec<Phone> = SERVERS.iter().zip([14060, 14062, 14064, 14066]).map(call).collect();
         for _ in &SERVERS {
             if told.recv().is_err() {
                 break;
             }
         }
-        callers.iter_mut().for_each(Phone::hang_up);
+        callers.iter().for_each(Phone::hang_up);
         let _ = stop.send(());
         watching.join()
     });

@@ -1,8 +1,8 @@
 //! baresip as a phone: over UDP or TLS, with one account; it calls or takes calls.
 
-use lab::netns::Lan;
+use lab::lan::Host;
+use lab::proc::Proc;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
 /// A certificate with its key, in one file each and in one together. Every party in a test trusts any certificate.
 pub(crate) struct Certificate {
@@ -24,68 +24,50 @@ impl Certificate {
 }
 
 /// A running phone.
-pub(crate) struct Phone {
-    child: Child,
-    log: PathBuf,
-}
+pub(crate) struct Phone(Proc);
 
 impl Phone {
-    /// A phone in `host` with the address `ip` and SIP port `port` (TLS: one above), registered as `user` at `server`.
-    #[allow(clippy::too_many_arguments, reason = "a test says all of it at one place")]
+    /// A phone on `host` with SIP port `port` (TLS: one above), registered as `user` at `server`. It calls `dial`, or
+    /// is ready to be called.
     pub(crate) fn start(
-        lan: &Lan,
-        host: &str,
-        dir: &Path,
-        ip: &str,
+        host: &Host,
         port: u16,
         user: &str,
         server: &str,
-        tls: &Path,
+        certificate: &Certificate,
         dial: Option<&str>,
     ) -> Self {
-        let name = format!("{host}-{port}");
-        let home = dir.join(&name);
+        let name = format!("{}-{port}", host.name);
+        let home = host.dir.join(&name);
         std::fs::create_dir_all(&home).unwrap();
         silence(&home.join("silence.wav"));
-        let h = home.display();
+        let h = home.to_string_lossy();
         let config = format!(
-            "sip_listen {ip}:{port}\nsip_certificate {}\naudio_source aufile,{h}/silence.wav\naudio_player aufile,{h}/heard.wav\n\
-             audio_alert aufile,{h}/none.wav\nmodule_path /usr/lib/baresip/modules\nmodule g711.so\nmodule aufile.so\n\
+            "sip_listen {}:{port}\nsip_certificate {}\naudio_source aufile,{h}/silence.wav\n\
+             audio_player aufile,{h}/heard.wav\naudio_alert aufile,{h}/none.wav\n\
+             module_path /usr/lib/baresip/modules\nmodule g711.so\nmodule aufile.so\n\
              module_tmp account.so\nmodule_app menu.so\n",
-            tls.display()
+            host.ip4,
+            certificate.both.display()
         );
         std::fs::write(home.join("config"), config).unwrap();
         let account = format!("<sip:{user}@{server}>;regint=0;answermode=auto;outbound=\"sip:{server}\"\n");
         std::fs::write(home.join("accounts"), account).unwrap();
         std::fs::write(home.join("contacts"), "").unwrap();
-        let log = dir.join(format!("{name}.log"));
-        let out = std::fs::File::create(&log).unwrap();
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &lan.space(host), "baresip", "-f"]).arg(&home);
         if let Some(number) = dial {
-            command.args(["-e", &format!("/dial sip:{number}@{server}")]);
+            let dial = format!("/dial sip:{number}@{server}");
+            return Self(host.spawn(&name, &["baresip", "-f", &h, "-e", &dial]).unwrap());
         }
-        let child = command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out).spawn().unwrap();
-        Self { child, log }
+        let mut proc = host.spawn(&name, &["baresip", "-f", &h]).unwrap();
+        let log = proc.log.clone();
+        let is_ready = || std::fs::read_to_string(&log).is_ok_and(|said| said.contains("baresip is ready"));
+        proc.wait_ready("baresip", || if is_ready() { Ok(()) } else { Err("not yet".to_owned()) }).unwrap();
+        Self(proc)
     }
 
     /// Hangs up, and ends.
-    pub(crate) fn hang_up(&mut self) {
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-    }
-
-    /// Its output so far.
-    pub(crate) fn said(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
-    }
-}
-
-impl Drop for Phone {
-    fn drop(&mut self) {
-        // It may already have ended, which is fine.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    pub(crate) fn hang_up(&self) {
+        self.0.signal(nix::sys::signal::Signal::SIGTERM).unwrap();
     }
 }
 

@@ -3,16 +3,17 @@
 //! Its reports of messages sent over WebSocket are half true: they carry TCP's protocol number, and lose the browser's
 //! port. The call is learnt all the same.
 
+use super::kamailio::siptrace;
 use super::phone::{Certificate, Phone};
 use super::watch::Watch;
 use keepcall::calls::model::{LegState, Pairing};
 use keepcall::sip::Transport;
 use keepcall::sip::message::{Message, Name};
-use lab::netns::{LONG, Lan, stdout, until};
+use lab::kamailio::Kamailio;
+use lab::lan::Host;
+use lab::netns::{LONG, Lan};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::Path;
-use std::process::{Command, Stdio};
 
 const VIP: &str = "10.77.0.105";
 
@@ -87,58 +88,24 @@ fn request(method: &str, uri: &str, cseq: u32, to: &str, routes: &str, sdp: &str
     )
 }
 
-fn start(lan: &Lan, dir: &Path) {
-    let config = dir.join("kamailio.cfg");
-    let text = format!(
-        r#"#!KAMAILIO
-debug=1
-log_stderror=yes
-children=2
-auto_aliases=no
-tcp_accept_no_cl=yes
-listen=udp:{VIP}:5060
-listen=tcp:{VIP}:8080
-loadmodule "tm.so"
-loadmodule "sl.so"
-loadmodule "rr.so"
-loadmodule "pv.so"
-loadmodule "siputils.so"
-loadmodule "textops.so"
+fn start(host: &Host) -> Kamailio {
+    let global = format!("tcp_accept_no_cl=yes\nlisten=udp:{VIP}:5060\nlisten=tcp:{VIP}:8080\n");
+    let rest = r#"
 loadmodule "xhttp.so"
 loadmodule "websocket.so"
-loadmodule "siptrace.so"
-modparam("siptrace", "trace_to_database", 0)
-modparam("siptrace", "trace_on", 1)
-modparam("siptrace", "trace_mode", 1)
-modparam("siptrace", "hep_mode_on", 1)
-modparam("siptrace", "hep_version", 3)
-modparam("siptrace", "duplicate_uri", "sip:127.0.0.1:9066")
-
-request_route {{
-    if (has_totag()) {{
-        if (loose_route()) {{ t_relay(); exit; }}
-        if (is_method("ACK") && t_check_trans()) t_relay();
-        exit;
-    }}
+request_route {
+    route(DIALOG);
     force_rport();
     record_route();
     $ru = "sip:2000@10.77.0.3:15060";
     t_relay();
-}}
-event_route[xhttp:request] {{
-    if ($hdr(Upgrade) =~ "websocket") {{ if (ws_handle_handshake()) exit; }}
+}
+event_route[xhttp:request] {
+    if ($hdr(Upgrade) =~ "websocket") { if (ws_handle_handshake()) exit; }
     xhttp_reply("404", "Not Found", "", "");
-}}
-"#
-    );
-    std::fs::write(&config, text).unwrap();
-    let log = std::fs::File::create(dir.join("kamailio.log")).unwrap();
-    let mut command = Command::new("ip");
-    command.args(["netns", "exec", &lan.space("a"), "kamailio", "-DD", "-E", "-m", "32", "-M", "4", "-f"]).arg(&config);
-    command.arg("-P").arg(dir.join("pid")).arg("-Y").arg(dir);
-    // It ends with the namespace.
-    drop(command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
-    until("Kamailio listens", || stdout(&lan.exec("a", "ss -Hlnt")).contains(&format!("{VIP}:8080 ")));
+}
+"#;
+    Kamailio::start(host, &global, &(siptrace(3, 9066) + rest)).unwrap().0
 }
 
 #[test]
@@ -146,11 +113,10 @@ fn a_browser_and_a_phone_are_one_call() {
     let lan = Lan::new(&["a", "b", "c"]);
     let dir = tempfile::tempdir().unwrap();
     lan.ip("a", &format!("addr add {VIP}/24 dev eth0"));
-    start(&lan, dir.path());
+    let _server = start(&lan.host("a", dir.path()));
     let certificate = Certificate::new(dir.path());
     let server = format!("{VIP}:5060;transport=udp");
-    let callee = Phone::start(&lan, "c", dir.path(), "10.77.0.3", 15060, "2000", &server, &certificate.both, None);
-    until("the phone is ready", || callee.said().contains("baresip is ready"));
+    let _callee = Phone::start(&lan.host("c", dir.path()), 15060, "2000", &server, &certificate, None);
     let ((tell, told), (stop, stopped)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel::<()>());
     let (call, hep) = std::thread::scope(|scope| {
         let lan = &lan;

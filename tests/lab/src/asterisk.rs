@@ -2,14 +2,10 @@
 
 use super::lan::{Host, Lan, VIP4};
 use super::proc::Proc;
-use super::wait;
 use anyhow::{Context, Result};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-/// A cold start reads some 60 modules from disk.
-const READY: Duration = Duration::from_secs(60);
 /// Only what a call between two phones needs: with a short list Asterisk starts in about a second.
 const MODULES: &[&str] = &[
     "res_sorcery_config",
@@ -50,6 +46,8 @@ pub struct Asterisk {
     pub pidfile: PathBuf,
     conf: PathBuf,
     host: Host,
+    /// Sockets of SIP.
+    transports: usize,
 }
 
 /// What a test adds to an Asterisk that only connects two phones.
@@ -71,24 +69,39 @@ impl Asterisk {
 
     /// As [`Self::start`], with more modules, files and extensions.
     pub fn start_with(lan: &Lan, host: &Host, extra: Extra) -> Result<Self> {
-        host.sysctl("net/ipv4/ip_nonlocal_bind", "1")?;
-        let dir = host.dir.join("asterisk");
-        let conf = write_files(lan, &dir, extra)?;
-        let proc = host.spawn("asterisk", &["asterisk", "-f", "-n", "-C", &conf.to_string_lossy()])?;
-        Ok(Self { proc, pidfile: dir.join("run/asterisk.pid"), conf, host: host.clone() })
+        Self::launch(host, extra.modules, &pjsip(lan)?, &(extensions(lan)? + &extra.extensions), extra.files)
     }
 
-    /// Waits until both SIP sockets are open.
+    /// Starts Asterisk with these two files, with more modules than a plain call needs, and with more files.
+    pub fn launch(
+        host: &Host,
+        modules: &[&str],
+        pjsip: &str,
+        extensions: &str,
+        more: Vec<(&str, String)>,
+    ) -> Result<Self> {
+        host.sysctl("net/ipv4/ip_nonlocal_bind", "1")?;
+        let dir = host.dir.join("asterisk");
+        let conf = dir.join("etc/asterisk.conf");
+        let files = [("pjsip.conf", pjsip.to_owned()), ("extensions.conf", extensions.to_owned())];
+        write_files(&dir, modules, files.into_iter().chain(more))?;
+        let proc = host.spawn("asterisk", &["asterisk", "-f", "-n", "-C", &conf.to_string_lossy()])?;
+        let transports = pjsip.matches("type=transport").count();
+        Ok(Self { proc, pidfile: dir.join("run/asterisk.pid"), conf, host: host.clone(), transports })
+    }
+
+    /// Waits until all sockets of SIP are open, and Asterisk is fully booted: before that it ignores all traffic.
     pub fn wait_ready(&mut self) -> Result<()> {
-        let (conf, host) = (self.conf.clone(), self.host.clone());
-        let proc = &mut self.proc;
-        wait::until("Asterisk to listen", READY, || {
-            if let Ok(Some(status)) = proc.ended() {
-                return Err(format!("Asterisk ended with {status}: {}", proc.tail()));
+        let (conf, host) = (self.conf.to_string_lossy(), &self.host);
+        let found = format!("Objects found: {}", self.transports);
+        self.proc.wait_ready("Asterisk", || {
+            for (command, answer) in [("pjsip show transports", &*found), ("core waitfullybooted", "fully booted")] {
+                let out = host.exec(&["asterisk", "-C", &conf, "-rx", command]).map_err(|e| format!("{e:#}"))?;
+                if !out.contains(answer) {
+                    return Err(out);
+                }
             }
-            let out = host.exec(&["asterisk", "-C", &conf.to_string_lossy(), "-rx", "pjsip show transports"]);
-            let text = out.map_err(|e| format!("{e:#}"))?;
-            if text.contains("Objects found: 2") { Ok(()) } else { Err(text) }
+            Ok(())
         })
     }
 
@@ -108,37 +121,35 @@ impl Asterisk {
     }
 }
 
-fn write_files(lan: &Lan, dir: &Path, extra: Extra) -> Result<PathBuf> {
+fn write_files<'f>(dir: &Path, modules: &[&str], more: impl Iterator<Item = (&'f str, String)>) -> Result<()> {
     for sub in ["etc", "lib", "run", "spool", "log", "keys", "agi", "db"] {
         std::fs::create_dir_all(dir.join(sub))?;
     }
     let d = dir.display();
     // With "require" Asterisk ends at once if a module is missing, instead of refusing calls later.
-    let mut modules = String::from("[modules]\nautoload=no\n");
-    for m in MODULES.iter().chain(extra.modules) {
-        let _ = writeln!(modules, "require={m}.so");
+    let mut list = String::from("[modules]\nautoload=no\n");
+    for m in MODULES.iter().chain(modules) {
+        let _ = writeln!(list, "require={m}.so");
     }
     let files = [
         (
             "asterisk.conf",
             format!(
-                "[directories]\nastetcdir={d}/etc\nastmoddir=/usr/lib/asterisk/modules\nastvarlibdir={d}/lib\nastdbdir={d}/db\n\
-                 astkeydir={d}/keys\nastdatadir=/usr/share/asterisk\nastagidir={d}/agi\nastspooldir={d}/spool\nastrundir={d}/run\n\
-                 astlogdir={d}/log\n[options]\nverbose=3\n"
+                "[directories]\nastetcdir={d}/etc\nastmoddir=/usr/lib/asterisk/modules\n\
+                 astvarlibdir={d}/lib\nastdbdir={d}/db\nastkeydir={d}/keys\nastdatadir=/usr/share/asterisk\n\
+                 astagidir={d}/agi\nastspooldir={d}/spool\nastrundir={d}/run\nastlogdir={d}/log\n[options]\nverbose=3\n"
             ),
         ),
-        ("modules.conf", modules),
+        ("modules.conf", list),
         ("logger.conf", "[general]\n[logfiles]\nmessages.log => notice,warning,error,verbose\n".to_owned()),
         ("rtp.conf", "[general]\nrtpstart=10000\nrtpend=20000\nstrictrtp=no\nicesupport=no\n".to_owned()),
         ("pjproject.conf", "[startup]\n".to_owned()),
         ("features.conf", "[general]\n".to_owned()),
-        ("pjsip.conf", pjsip(lan)?),
-        ("extensions.conf", extensions(lan)? + &extra.extensions),
     ];
-    for (name, text) in files.into_iter().chain(extra.files) {
+    for (name, text) in files.into_iter().chain(more) {
         std::fs::write(dir.join("etc").join(name), text).with_context(|| format!("cannot write {name}"))?;
     }
-    Ok(dir.join("etc/asterisk.conf"))
+    Ok(())
 }
 
 fn pjsip(lan: &Lan) -> Result<String> {

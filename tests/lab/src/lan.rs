@@ -202,6 +202,24 @@ impl Host {
         Ok(Proc::new(child, path))
     }
 
+    /// Whether all these sockets are open, each as `udp:ADDRESS:PORT`, or with another word for one of TCP. The error
+    /// names one that is not, and shows those that are.
+    pub fn listens(&self, sockets: &[&str]) -> Result<(), String> {
+        let open = self.exec(&["ss", "-Hlntu"]).map_err(|e| format!("{e:#}"))?;
+        for socket in sockets {
+            let (kind, address) = socket.split_once(':').unwrap_or_default();
+            let kind = if kind == "udp" { kind } else { "tcp" };
+            let is_open = open.lines().any(|line| {
+                let mut words = line.split_whitespace();
+                words.next() == Some(kind) && words.nth(3) == Some(address)
+            });
+            if !is_open {
+                return Err(format!("{socket} is not open, but:\n{open}"));
+            }
+        }
+        Ok(())
+    }
+
     /// Runs `f` in the host's namespace. Sockets that `f` opens stay in the namespace, whichever thread uses them
     /// later.
     pub fn enter<T: Send + 'static>(&self, f: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {

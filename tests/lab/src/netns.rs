@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set its hosts up has failed")]
 
+use super::lan::Host;
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -51,6 +53,20 @@ impl Lan {
     /// The namespace of a host.
     pub fn space(&self, host: &str) -> String {
         format!("{}{host}", self.prefix)
+    }
+
+    /// A host for what starts programs on hosts of the lab, with a directory for their files.
+    pub fn host(&self, name: &str, dir: &Path) -> Host {
+        let netns = self.space(name);
+        // The bridge is number 0.
+        let n = self.hosts.iter().position(|h| *h == netns).unwrap();
+        Host {
+            name: name.to_owned(),
+            netns,
+            ip4: format!("10.77.0.{n}").parse().unwrap(),
+            ip6: format!("fd77::{n}").parse().unwrap(),
+            dir: dir.to_owned(),
+        }
     }
 
     fn add(&mut self, name: &str) {

@@ -1,11 +1,15 @@
 //! A program on a host of the lab.
 
-use anyhow::{Context, Result};
+use super::wait;
+use anyhow::{Context, Result, anyhow};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
+
+/// A cold start of Asterisk reads some 60 modules from disk.
+const READY: Duration = Duration::from_secs(60);
 
 /// A running program. Dropping it kills the program.
 pub struct Proc {
@@ -56,6 +60,14 @@ impl Proc {
         Ok(self.child.try_wait()?)
     }
 
+    /// Waits until `ready` has no objection. Fails at once if the program has ended.
+    pub fn wait_ready(&mut self, name: &str, mut ready: impl FnMut() -> Result<(), String>) -> Result<()> {
+        wait::until(&format!("{name} to be ready"), READY, || match self.ended() {
+            Ok(Some(status)) => Ok(Err(anyhow!("{name} ended with {status}: {}", self.tail()))),
+            _ => ready().map(Ok).map_err(|why| format!("{why}\n{}", self.tail())),
+        })?
+    }
+
     /// Asks the program to stop, and kills it after `limit`. Returns whether the program stopped by itself.
     pub fn stop(&mut self, limit: Duration) -> Result<bool> {
         if self.ended()?.is_some() {
@@ -102,5 +114,21 @@ pub fn signal_all(pids: &[Pid], signal: Signal) -> Result<()> {
 impl Drop for Proc {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn a_program_that_ends_is_not_waited_for() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let child =
+            Command::new("sh").args(["-c", "echo no such module; exit 3"]).stdout(log.reopen().unwrap()).spawn();
+        let mut proc = Proc::new(child.unwrap(), log.path().to_owned());
+        let why = proc.wait_ready("sh", || Err("not yet".to_owned())).unwrap_err().to_string();
+        assert!(why.starts_with("sh ended with") && why.ends_with("no such module"), "{why}");
     }
 }

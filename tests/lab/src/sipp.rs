@@ -1,237 +1,93 @@
-//! SIPp as a party of a call: user agents that nobody here wrote, with scenarios that check the re-INVITE.
+//! SIPp as a party of a call: user agents that nobody here wrote. A test writes the scenario out of these pieces.
 
-use super::lan::{Host, VIP4};
+use super::lan::Host;
 use super::proc::Proc;
 use anyhow::Result;
+use std::net::SocketAddr;
 
-/// How a party ends the call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// This party ends the call.
-    HangsUp,
-    /// The other party ends the call.
-    IsHungUp,
+/// Starts the called party with this number, whose port is [`port`], and waits until it listens.
+pub fn called(host: &Host, number: u16, tcp: bool, steps: &str) -> Result<Proc> {
+    // SIPp wants an address, and a called party sends only answers.
+    let nobody = SocketAddr::from((host.ip4, 5060));
+    let mut proc = start(host, number, tcp, steps, nobody, "")?;
+    let socket = format!("{}:{}:{}", if tcp { "tcp" } else { "udp" }, host.ip4, port(number));
+    proc.wait_ready("SIPp", || host.listens(&[&socket]))?;
+    Ok(proc)
 }
 
-/// The version in the `o=` line of SIPp's first description.
-const VERSION: u64 = 2_353_687_637;
-
-/// Starts the called party with this number, on the port of the number.
-pub fn called(host: &Host, number: u16, end: End) -> Result<Proc> {
-    start(host, number, &scenario(&format!("{CALLED}{REINVITED}{}", ending(end))), &[])
+/// Starts the caller with this number, which calls `to` by way of `by`. The process exits with 0 if all went as the
+/// scenario says.
+pub fn caller(host: &Host, number: u16, tcp: bool, steps: &str, to: u16, by: SocketAddr) -> Result<Proc> {
+    start(host, number, tcp, steps, by, &format!("-s {to}"))
 }
 
-/// Starts the caller with this number, which calls `to`. The process exits with 0 if all went as the scenario says.
-pub fn caller(host: &Host, number: u16, to: u16, end: End) -> Result<Proc> {
-    start(host, number, &scenario(&format!("{CALLER}{REINVITED}{}", ending(end))), &["-s", &to.to_string()])
+/// The SIP port of the party with this number.
+pub const fn port(number: u16) -> u16 {
+    number + 10_000
 }
 
-fn start(host: &Host, number: u16, text: &str, more: &[&str]) -> Result<Proc> {
+fn start(host: &Host, number: u16, tcp: bool, steps: &str, peer: SocketAddr, more: &str) -> Result<Proc> {
     let name = format!("sipp-{number}");
-    let path = host.dir.join(format!("{name}.xml"));
-    std::fs::write(&path, text)?;
-    let (port, ip, server) = ((number + 10_000).to_string(), host.ip4.to_string(), format!("{VIP4}:5060"));
-    let media = (number + 30_000).to_string();
-    let (messages, errors) =
-        (host.dir.join(format!("{name}.messages.log")), host.dir.join(format!("{name}.errors.log")));
-    let number = number.to_string();
-    let (path, messages, errors) = (path.to_string_lossy(), messages.to_string_lossy(), errors.to_string_lossy());
-    let argv = [
-        "sipp",
-        &server,
-        "-sf",
-        &path,
-        "-i",
-        &ip,
-        "-p",
-        &port,
-        "-mp",
-        &media,
-        "-m",
-        "1",
-        "-nostdin",
-        "-trace_msg",
-        "-message_file",
-        &messages,
-        "-trace_err",
-        "-error_file",
-        &errors,
-        "-timeout",
-        "60s",
-        "-timeout_error",
-        "-cid_str",
-        "%u-%p@%s",
-        "-key",
-        "number",
-        &number,
-    ];
-    host.spawn(&name, &[&argv[..], more].concat())
+    let files = host.dir.join(&name).display().to_string();
+    std::fs::write(
+        format!("{files}.xml"),
+        format!("<?xml version=\"1.0\" encoding=\"ISO-8859-1\" ?>\n<scenario name=\"lab\">\n{steps}</scenario>\n"),
+    )?;
+    let (ip, port, transport) = (host.ip4, port(number), if tcp { "t1" } else { "u1" });
+    // SIPp takes several consecutive ports for media.
+    let media = 20_000 + number % 1000 * 10;
+    let line = format!(
+        "sipp {peer} -sf {files}.xml -i {ip} -p {port} -t {transport} -mp {media} -m 1 -nostdin -key number {number} \
+         -cid_str %u-%p@%s -trace_msg -message_file {files}.messages.log -trace_err -error_file {files}.errors.log \
+         -timeout 60s -timeout_error {more}"
+    );
+    host.spawn(&name, &line.split_whitespace().collect::<Vec<_>>())
 }
 
-fn scenario(steps: &str) -> String {
-    format!("<?xml version=\"1.0\" encoding=\"ISO-8859-1\" ?>\n<scenario name=\"lab\">\n{steps}</scenario>\n")
-        .replace("@VERSION@", &VERSION.to_string())
-        .replace("@NEXT@", &(VERSION + 1).to_string())
+/// The step that sends a message once.
+pub fn send(message: &str) -> String {
+    format!("<send><![CDATA[\n\n{message}\n]]></send>\n")
 }
 
-/// The variables: 1 is the other side's name in the dialog, 3 and 11 are From and To of the re-INVITE, 6 is its
-/// Contact.
-const CALLER: &str = r#"<send retrans="500"><![CDATA[
+/// The step that sends a message until there is an answer.
+pub fn repeat(message: &str) -> String {
+    send(message).replacen("<send>", "<send retrans=\"500\">", 1)
+}
 
-INVITE sip:[service]@[remote_ip] SIP/2.0
-Via: SIP/2.0/UDP [local_ip]:[local_port];branch=[branch]
-From: "sipp, \"the\" caller" <sip:[number]@[local_ip]>;tag=[pid]c[call_number]
-To: <sip:[service]@[remote_ip]>
-Call-ID: [call_id]
-CSeq: 77 INVITE
-Contact: <sip:[number]@[local_ip]:[local_port]>
-Max-Forwards: 70
-Content-Type: application/sdp
-Content-Length: [len]
+/// A request of the caller: its method and target, the tag of To as a parameter, CSeq, more lines, and its body.
+pub fn request(start: &str, tag: &str, cseq: &str, more: &str, body: &str) -> String {
+    // CANCEL, and ACK of a refusal, carry the branch of their INVITE (RFC 3261 sections 9.1 and 17.1.1.3).
+    let branch =
+        if tag.is_empty() || start.contains("[remote_ip]") { "z9hG4bKfirst[pid]x[call_number]" } else { "[branch]" };
+    format!(
+        "{start} SIP/2.0\nVia: SIP/2.0/[transport] [local_ip]:[local_port];branch={branch}\n\
+         From: \"sipp, \\\"the\\\" caller\" <sip:[number]@[local_ip]>;tag=[pid]c[call_number]\n\
+         To: <sip:[service]@[remote_ip]>{tag}\nCall-ID: [call_id]\nCSeq: {cseq}\n\
+         Contact: <sip:[number]@[local_ip]:[local_port]>\nMax-Forwards: 70\n{more}{}",
+        content(body)
+    )
+}
 
-v=0
-o=caller 53655765 @VERSION@ IN IP4 [local_ip]
-s=-
-c=IN IP4 [media_ip]
-t=0 0
-m=audio [media_port] RTP/AVP 8 0
-a=rtpmap:8 PCMA/8000
-a=rtpmap:0 PCMU/8000
+/// The answer to the last request; `tag` adds a tag to To.
+pub fn response(start: &str, tag: bool, body: &str) -> String {
+    let tag = if tag { ";tag=[pid]d[call_number]" } else { "" };
+    format!(
+        "SIP/2.0 {start}\n[last_Via:]\n[last_Record-Route:]\n[last_From:]\n[last_To:]{tag}\n\
+         [last_Call-ID:]\n[last_CSeq:]\nContact: <sip:[number]@[local_ip]:[local_port]>\n{}",
+        content(body)
+    )
+}
 
-]]></send>
-<recv response="100" optional="true"/>
-<recv response="180" optional="true"/>
-<recv response="200" rrs="true"><action>
-<ereg regexp=".*" search_in="hdr" header="To:" assign_to="1"/>
-</action></recv>
-<send><![CDATA[
+fn content(body: &str) -> String {
+    let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\n" };
+    format!("{kind}Content-Length: [len]\n\n{body}")
+}
 
-ACK [next_url] SIP/2.0
-Via: SIP/2.0/UDP [local_ip]:[local_port];branch=[branch]
-[routes]
-[last_From:]
-[last_To:]
-Call-ID: [call_id]
-CSeq: 77 ACK
-Max-Forwards: 70
-Content-Length: 0
-
-]]></send>
-"#;
-
-const CALLED: &str = r#"<recv request="INVITE" rrs="true"><action>
-<ereg regexp=".*" search_in="hdr" header="From:" assign_to="1"/>
-</action></recv>
-<send><![CDATA[
-
-SIP/2.0 180 Ringing
-[last_Via:]
-[last_Record-Route:]
-[last_From:]
-[last_To:];tag=[pid]d[call_number]
-[last_Call-ID:]
-[last_CSeq:]
-Contact: <sip:[number]@[local_ip]:[local_port]>
-Content-Length: 0
-
-]]></send>
-<send retrans="500"><![CDATA[
-
-SIP/2.0 200 OK
-[last_Via:]
-[last_Record-Route:]
-[last_From:]
-[last_To:];tag=[pid]d[call_number]
-[last_Call-ID:]
-[last_CSeq:]
-Contact: <sip:[number]@[local_ip]:[local_port]>
-Content-Type: application/sdp
-Content-Length: [len]
-
-v=0
-o=called 77 @VERSION@ IN IP4 [local_ip]
-s=-
-c=IN IP4 [media_ip]
-t=0 0
-m=audio [media_port] RTP/AVP 8
-a=rtpmap:8 PCMA/8000
-
-]]></send>
-<recv request="ACK"/>
-"#;
-
-/// The agent's re-INVITE must name the dialog as before, continue the other side's `o=` line, and have the recovery
-/// port in Contact.
-const REINVITED: &str = r#"<recv request="INVITE" rrs="true"><action>
-<ereg regexp=".*" search_in="hdr" header="From:" assign_to="3"/>
-<ereg regexp=".*" search_in="hdr" header="To:" assign_to="11"/>
-<strcmp assign_to="4" variable="3" variable2="1"/>
-<test assign_to="5" variable="4" compare="equal" value="0"/>
-<ereg regexp="sip:[^ ]*10.44.0.100:5070" search_in="hdr" header="Contact:" check_it="true" assign_to="6"/>
-<ereg regexp="o=[a-z.0-9-]+ [0-9]+ [0-9]+ IN IP4 [0-9.]+" search_in="body" check_it="true" assign_to="7"/>
-<ereg regexp=" @NEXT@ IN IP4 " search_in="body" check_it="true" assign_to="8"/>
-<ereg regexp="m=audio [0-9]+ RTP/AVP 8" search_in="body" check_it="true" assign_to="9"/>
-</action></recv>
-<nop condexec="5" condexec_inverse="true"><action><error message="From of the re-INVITE is [$3], the dialog's is [$1]"/></action></nop>
-<send retrans="500"><![CDATA[
-
-SIP/2.0 200 OK
-[last_Via:]
-[last_From:]
-[last_To:]
-[last_Call-ID:]
-[last_CSeq:]
-Contact: <sip:[number]@[local_ip]:[local_port]>
-Content-Type: application/sdp
-Content-Length: [len]
-
-v=0
-o=- 77 @NEXT@ IN IP4 [local_ip]
-s=-
-c=IN IP4 [media_ip]
-t=0 0
-m=audio [media_port] RTP/AVP 8
-a=rtpmap:8 PCMA/8000
-
-]]></send>
-<recv request="ACK"/>
-<Reference variables="6,7,8,9,11"/>
-"#;
-
-fn ending(end: End) -> String {
-    match end {
-        End::IsHungUp => r#"<recv request="BYE"/>
-<send><![CDATA[
-
-SIP/2.0 200 OK
-[last_Via:]
-[last_From:]
-[last_To:]
-[last_Call-ID:]
-[last_CSeq:]
-Content-Length: 0
-
-]]></send>
-"#
-        .to_owned(),
-        // From and To of the re-INVITE change places, and its Contact is the new target (SIPp's own [next_url] stays
-        // the first one). The pause is that of a person, so that the other party has its ACK.
-        End::HangsUp => r#"<pause milliseconds="500"/>
-<send retrans="500"><![CDATA[
-
-BYE [$6] SIP/2.0
-Via: SIP/2.0/UDP [local_ip]:[local_port];branch=[branch]
-[routes]
-From:[$11]
-To:[$3]
-Call-ID: [call_id]
-CSeq: 900 BYE
-Max-Forwards: 70
-Content-Length: 0
-
-]]></send>
-<recv response="200"/>
-"#
-        .to_owned(),
-    }
+/// A description with PCMA, and with PCMU if wanted. `origin` is user, session and version of its `o=` line.
+pub fn sdp(origin: &str, pcmu: bool) -> String {
+    let (format, map) = if pcmu { (" 0", "a=rtpmap:0 PCMU/8000\n") } else { ("", "") };
+    format!(
+        "v=0\no={origin} IN IP4 [local_ip]\ns=-\nc=IN IP4 [media_ip]\nt=0 0\nm=audio [media_port] RTP/AVP 8{format}\n\
+         a=rtpmap:8 PCMA/8000\n{map}"
+    )
 }
