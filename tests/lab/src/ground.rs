@@ -141,7 +141,7 @@ impl<S> Ground<S> {
         wait::every(Duration::from_millis(200), "every call to have an outcome", limit, || {
             let history = self.agents[self.master].history().map_err(|e| format!("{e:#}"))?;
             let calls = history.first().map(|h| h["calls"].clone()).unwrap_or_default();
-            let sum = ["recovered", "gone", "refused", "unreachable", "unpaired"]
+            let sum = ["recovered", "gone", "refused", "unreachable", "unpaired", "proxied", "relayed", "left"]
                 .iter()
                 .filter_map(|k| calls[k].as_u64())
                 .sum::<u64>();

@@ -1,7 +1,8 @@
-//! A real Kamailio on a host of the lab: a proxy that stays in the path by Record-Route and does not touch media.
+//! A real Kamailio on a host of the lab: a proxy that stays in the path by Record-Route.
 
 use super::lan::{Host, Lan, VIP4};
 use super::proc::Proc;
+use super::rtpengine::CONTROL;
 use anyhow::Result;
 use std::path::PathBuf;
 
@@ -28,6 +29,9 @@ route[DIALOG] {
         if (loose_route()) {
 #!ifdef RECORD_AGAIN
             if (is_method("INVITE")) record_route();
+#!endif
+#!ifdef WITH_MEDIA
+            route(MEDIA);
 #!endif
             t_relay();
             exit;
@@ -73,15 +77,43 @@ impl Kamailio {
         Ok((Self { proc }, pidfile))
     }
 
-    /// Starts the proxy on the VIP between the two phone hosts.
+    /// Starts the proxy on the VIP between the two phone hosts. Media go from phone to phone.
     pub fn proxy(lan: &Lan, host: &Host) -> Result<(Self, PathBuf)> {
+        Self::between_phones(lan, host, "", "")
+    }
+
+    /// As [`Self::proxy`], with the media through the rtpengine of this host.
+    pub fn media_proxy(lan: &Lan, host: &Host) -> Result<(Self, PathBuf)> {
+        let rest = format!(
+            r#"
+loadmodule "rtpengine.so"
+modparam("rtpengine", "rtpengine_sock", "udp:{CONTROL}")
+
+route[MEDIA] {{
+    if (is_method("INVITE|UPDATE")) {{
+        if (has_body("application/sdp")) rtpengine_manage("replace-origin replace-session-connection ICE=remove");
+        t_on_reply("MEDIA");
+    }} else if (is_method("BYE")) {{
+        rtpengine_delete();
+    }}
+}}
+
+onreply_route[MEDIA] {{
+    if (has_body("application/sdp")) rtpengine_manage("replace-origin replace-session-connection ICE=remove");
+}}
+"#
+        );
+        Self::between_phones(lan, host, "#!define WITH_MEDIA\n", &rest)
+    }
+
+    fn between_phones(lan: &Lan, host: &Host, define: &str, more: &str) -> Result<(Self, PathBuf)> {
         let (p1, p2) = (lan.host("p1")?.ip4, lan.host("p2")?.ip4);
-        let global = format!("#!define RECORD_AGAIN\nlisten=udp:{VIP4}:5060\nlisten=udp:127.0.0.1:5060\n");
+        let global = format!("{define}#!define RECORD_AGAIN\nlisten=udp:{VIP4}:5060\nlisten=udp:127.0.0.1:5060\n");
         let rest = format!(
             r#"
 loadmodule "maxfwd.so"
 modparam("rr", "append_fromtag", 1)
-
+{more}
 request_route {{
     if (is_method("OPTIONS") && src_ip == 127.0.0.1) {{
         sl_send_reply("200", "OK");
@@ -102,6 +134,9 @@ request_route {{
         sl_send_reply("404", "Unknown number");
         exit;
     }}
+#!ifdef WITH_MEDIA
+    route(MEDIA);
+#!endif
     t_relay();
 }}
 "#

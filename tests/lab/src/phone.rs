@@ -126,8 +126,10 @@ pub enum Reaction {
     Glare(u8),
     /// With this code. With 481 the phone no longer knows the call from then on.
     Refuse(u16),
-    /// Not at all: the phone receives neither SIP nor audio any more.
+    /// Not at all: the phone receives neither SIP nor audio any more. It goes on speaking.
     Deaf,
+    /// Not at all: the phone is gone from the network.
+    Gone,
 }
 
 /// A phone. It works by itself on the runtime on which it was created.

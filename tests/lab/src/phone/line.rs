@@ -275,7 +275,7 @@ impl Line {
     // ---- received SIP ----
 
     async fn hear_sip(&mut self, bytes: &[u8], from: SocketAddr) {
-        if self.me.manner.reinvite == Reaction::Deaf {
+        if matches!(self.me.manner.reinvite, Reaction::Deaf | Reaction::Gone) {
             return;
         }
         match Message::parse(bytes) {
@@ -288,6 +288,9 @@ impl Line {
     // ---- audio ----
 
     async fn speak(&mut self) {
+        if self.me.manner.reinvite == Reaction::Gone {
+            return;
+        }
         let Some(d) = &self.dialog else { return };
         let Some(remote) = &d.sdp else { return };
         let wanted = remote.direction == "sendrecv" || remote.direction == "recvonly";
