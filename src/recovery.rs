@@ -1,15 +1,18 @@
 //! Keeps calls after a takeover: plan -> media, re-INVITEs -> B2BUA.
 
+mod audio;
 mod b2bua;
 mod call;
 pub mod deed;
 pub mod engine;
+mod evidence;
+pub mod handed_on;
+mod kept;
 pub mod media;
 pub mod permitted;
 pub mod plan;
 pub mod recoverability;
 mod reinvite;
-mod relayed;
 mod request;
 mod rng;
 mod transaction;

@@ -31,6 +31,7 @@ fn state(call: &Call, carried: Option<&CallStatus>) -> &'static str {
         Some(CallState::Waiting | CallState::Recovering) => "recovering",
         Some(CallState::Carried) => "carried",
         Some(CallState::Relayed) => "relayed",
+        Some(CallState::Left) => "left",
         Some(CallState::Over) => "over",
         // On a standby: the state that the master has stored.
         None if call.legs.iter().any(|l| l.carried) => "carried",

@@ -27,6 +27,7 @@ use crate::calls::table::{Table, TableSettings};
 use crate::config::Mode;
 use crate::os::clock;
 use crate::recovery::engine::{Engine, Origin, Settings};
+use crate::recovery::handed_on::HandedOn;
 use crate::recovery::media::kernel::KernelRelay;
 use crate::recovery::permitted::Ground;
 use crate::time::Time;
@@ -81,6 +82,10 @@ pub(super) struct CallsSide {
     store_events: mpsc::Receiver<StoreEvent>,
     /// The calls in etcd, by call id. On a standby: the calls that a takeover would recover.
     stored: Stored,
+    /// The relayed audio of calls that the server, a proxy, carries.
+    handed_on: HandedOn,
+    /// Calls whose packets the engine wants to know.
+    uncounted: Vec<String>,
     left_out: LimitReports,
     not_learnt: NotLearnt,
     losses_at: Time,
@@ -170,6 +175,8 @@ impl CallsSide {
             store,
             store_events,
             stored: Stored::new(sip.max_calls),
+            handed_on: HandedOn::default(),
+            uncounted: Vec::new(),
             left_out: LimitReports::default(),
             not_learnt: NotLearnt::default(),
             losses_at: Time::ZERO,
@@ -383,6 +390,8 @@ impl CallsSide {
         self.sweep_at = Time::FAR;
         self.untold.clear();
         self.engine.stop();
+        self.handed_on.clear();
+        self.uncounted.clear();
         self.table.clear();
         self.ears.ask_server(false);
         if let Some(takeover) = self.takeover.take() {

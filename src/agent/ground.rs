@@ -20,5 +20,6 @@ pub(super) fn of(config: &config::Config, sip: &config::Sip, vips: &[IpAddr]) ->
     };
     let all = config.instances.iter().filter_map(|i| i.sip.as_ref());
     let sip_ports = all.flat_map(|sip| sip.ports.iter().copied().chain([sip.recovery_port])).collect();
-    Ground { vips: vips.to_vec(), media_ports: sip.media_ports, sip_ports, own }
+    let external = sip.media == config::Media::External;
+    Ground { vips: vips.to_vec(), media_ports: sip.media_ports, sip_ports, own, external }
 }

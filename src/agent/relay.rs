@@ -2,7 +2,7 @@
 //! another program's large change may hold, and ten thousand calls go in pieces over a second or two. The loop's SIP
 //! must not wait for that.
 
-use crate::recovery::media::kernel::{KernelRelay, RefusedPackets, RelayError, Wish};
+use crate::recovery::media::kernel::{FlowCount, KernelRelay, RefusedPackets, RelayError, Wish};
 use crate::sync::Locked as _;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -84,6 +84,11 @@ impl Relay {
     /// The packets that the current table refused to forward; zero without a table.
     pub(super) async fn refused(&self) -> RefusedPackets {
         self.kernel.refused().await.unwrap_or_default()
+    }
+
+    /// The packets that the relay has forwarded for these calls.
+    pub(super) async fn counts_of(&self, calls: &[&str]) -> Result<BTreeMap<String, Vec<FlowCount>>, RelayError> {
+        self.kernel.counts_of(calls).await
     }
 
     /// Stops the changes. The table stays as it is.

@@ -67,6 +67,7 @@ impl Takeover {
             Outcome::Refused { .. } => calls.refused += 1,
             Outcome::Unreachable => calls.unreachable += 1,
             Outcome::Unpaired => calls.unpaired += 1,
+            Outcome::Proxied => calls.proxied += 1,
             Outcome::Relayed => calls.relayed += 1,
             Outcome::Left => calls.left += 1,
         }

@@ -9,7 +9,7 @@ mod unlike;
 
 pub use unlike::{Change, Unlike};
 
-use crate::config::{Check, Config, Etcd, Instance, Sip, Timing};
+use crate::config::{Check, Config, Etcd, Instance, Media, Sip, Timing};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -145,6 +145,7 @@ fn calls(sip: &Sip) -> Named {
     let Sip {
         ports,
         media_ports,
+        media,
         recovery_port,
         pair_header,
         emergency,
@@ -156,7 +157,7 @@ fn calls(sip: &Sip) -> Named {
         ami,
         esl,
     } = sip;
-    named([
+    let mut all = named([
         ("sip.ports", list(ports.iter().collect::<BTreeSet<_>>())),
         ("sip.media_ports", format!("{}-{}", media_ports.0, media_ports.1)),
         ("sip.recovery_port", recovery_port.to_string()),
@@ -170,7 +171,11 @@ fn calls(sip: &Sip) -> Named {
         ("sip.hep", hep.is_some().to_string()),
         ("sip.ami", ami.is_some().to_string()),
         ("sip.esl", esl.is_some().to_string()),
-    ])
+    ]);
+    if *media == Media::External {
+        all.insert("sip.media".to_owned(), "external".to_owned());
+    }
+    all
 }
 
 /// Virtual addresses of an instance, without prefix lengths and order: all nodes must agree on them.

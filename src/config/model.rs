@@ -250,6 +250,9 @@ pub struct Sip {
     /// First and last UDP port of the server's RTP on the VIP, `"10000-20000"`.
     #[serde(default = "default_media_ports", with = "super::port_range")]
     pub media_ports: (u16, u16),
+    /// Who keeps the audio of proxied calls after a takeover.
+    #[serde(default)]
+    pub media: Media,
     /// UDP port on the VIP for the signalling of recovered calls; nothing else may listen on it.
     #[serde(default = "default_recovery_port")]
     pub recovery_port: u16,
@@ -280,6 +283,17 @@ pub struct Sip {
     /// `[instance.sip.esl]`: FreeSWITCH itself says which legs form one call.
     #[serde(default)]
     pub esl: Option<Esl>,
+}
+
+/// Who keeps the audio of proxied calls after a takeover.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Media {
+    /// The relay, until a new description names a port of the new media server.
+    #[default]
+    Relay,
+    /// The media server itself, which shares its calls with the one on the other node (rtpengine with Redis).
+    External,
 }
 
 /// Use of unencrypted calls in etcd: anybody who can write etcd may have made them.

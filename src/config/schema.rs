@@ -129,6 +129,7 @@ const PROCESS: &[Key] = &[may("pidfile", Form::Text), may("name", Form::Text), m
 const SIP: &[Key] = &[
     may("ports", Form::Ports),
     may("media_ports", Form::PortRange),
+    may("media", Form::Choice(&["relay", "external"])),
     may("recovery_port", PORT),
     may("pair_header", Form::Text),
     may("emergency", Form::Texts),

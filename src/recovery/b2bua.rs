@@ -3,6 +3,7 @@
 
 use super::call::{CarriedCall, Context, MAX_OTHERS, MAX_SERVED, Phase, Purpose};
 use super::plan;
+use super::reinvite::Verdict;
 use super::request;
 use super::transaction::{Key, ServedRequest};
 use super::uac::{is_sdp, leading_number, receive};
@@ -74,6 +75,7 @@ impl CarriedCall {
             self.flush(cx);
             return;
         }
+        self.is_there(side);
         let key = key_of(m);
         if let Some(served) = self.sides[side].served.iter().find(|s| s.key == key) {
             if !served.response.is_empty() {
@@ -222,6 +224,9 @@ impl CarriedCall {
         }
         let Some(other) = self.other(side) else { return self.reply(side, key, 488, cx) };
         let o = &self.sides[other];
+        if self.is_lost(other) {
+            return self.reply(side, key, 480, cx);
+        }
         if self.phase != Phase::Carrying
             || self.offer_open(other)
             || o.own_offer.is_some()
@@ -258,6 +263,9 @@ impl CarriedCall {
     /// INFO and MESSAGE are relayed unchanged.
     fn passed_on(&mut self, side: usize, m: &Message<'_>, key: &Key, cx: &mut Context<'_>) {
         let Some(other) = self.other(side) else { return self.reply(side, key, 481, cx) };
+        if self.is_lost(other) {
+            return self.reply(side, key, 480, cx);
+        }
         if self.sides[other].others.len() >= MAX_OTHERS {
             return self.respond(side, key, 500, cx, |b, _| b.header("Retry-After", "2"));
         }
@@ -337,8 +345,10 @@ impl CarriedCall {
             }
             _ => {}
         }
-        if matches!(code, 481 | 408) {
-            self.lost(side, code, cx);
+        match code {
+            481 => self.doubted(side, Verdict::Gone, cx),
+            408 => self.doubted(side, Verdict::Unreachable, cx),
+            _ => {}
         }
     }
 

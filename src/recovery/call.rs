@@ -1,5 +1,6 @@
 //! One call after a takeover: its two dialogs, their transactions, and the progress of its recovery.
 
+use super::audio::{AudioWatch, Doubt};
 use super::plan::{self, Unpassable};
 use super::recoverability::Fate;
 use super::reinvite::{Tries, Verdict};
@@ -40,8 +41,8 @@ pub(super) enum Phase {
     Recovering,
     /// Both parties have answered, and the bridge carries the call.
     Carrying,
-    /// The agent relays the audio without any signalling, until this time at the latest.
-    Relayed(Time),
+    /// No signalling of ours; the relay forwards the audio if it can. Until this time at the latest.
+    Kept(Time),
     /// The call is over. Responses are kept until this time for retransmissions.
     Over(Time),
 }
@@ -89,6 +90,8 @@ pub(super) struct Dialog {
     pub(super) others: Vec<Outgoing>,
     pub(super) acked: VecDeque<AckedInvite>,
     pub(super) served: VecDeque<ServedRequest>,
+    /// Why this party may be gone.
+    pub(super) doubt: Option<Doubt>,
     /// Result of the recovery's re-INVITE. `None` while it is pending.
     pub(super) verdict: Option<Verdict>,
     pub(super) tries: Tries,
@@ -111,8 +114,11 @@ pub(super) struct CarriedCall {
     pub(super) phase: Phase,
     pub(super) flows: Vec<Flow>,
     pub(super) unpassable: Option<Unpassable>,
+    pub(super) audio: AudioWatch,
+    /// When the carried call is looked at next: first by its audio, then by asking.
+    pub(super) look: Option<Time>,
     started: Option<Time>,
-    last_answer: Time,
+    pub(super) last_answer: Time,
     accepted: u32,
     outcome: Option<Outcome>,
     dirty: bool,
@@ -132,6 +138,8 @@ impl CarriedCall {
             phase: Phase::Waiting,
             flows,
             unpassable,
+            audio: AudioWatch::default(),
+            look: None,
             started: None,
             last_answer: Time::ZERO,
             accepted: 0,
@@ -140,13 +148,7 @@ impl CarriedCall {
         }
     }
 
-    /// Whether both parties can get a re-INVITE and the audio can be forwarded. If not, the call can only be ended or
-    /// left alone.
-    pub(super) fn recoverable(&self) -> bool {
-        self.fate() == Fate::Reinvited
-    }
-
-    fn fate(&self) -> Fate {
+    pub(super) fn fate(&self) -> Fate {
         Fate::of(&self.call, self.unpassable)
     }
 
@@ -168,30 +170,15 @@ impl CarriedCall {
         }
         self.started = Some(cx.now);
         self.last_answer = cx.now;
-        match self.fate() {
-            Fate::PartialDialog => self.close(Outcome::Unpaired, "not recoverable", cx),
-            Fate::NotUdp => self.close(Outcome::Unreachable, "not recoverable", cx),
-            Fate::SingleLeg => self.end(Outcome::Unpaired, "no second leg known", &[true, true], cx),
-            Fate::Silent(why) => {
-                self.end(
-                    Outcome::Refused { code: None, reason: why.to_string() },
-                    "audio cannot be relayed",
-                    &[true, true],
-                    cx,
-                );
-            }
-            Fate::Reinvited => {
-                self.phase = Phase::Recovering;
-                for side in 0..self.sides.len() {
-                    self.begin_side(side, cx);
-                }
-                self.settle(cx);
-            }
+        self.phase = Phase::Recovering;
+        for side in 0..self.sides.len() {
+            self.begin_side(side, cx);
         }
+        self.settle(cx);
         self.flush(cx);
     }
 
-    fn begin_side(&mut self, side: usize, cx: &mut Context<'_>) {
+    pub(super) fn begin_side(&mut self, side: usize, cx: &mut Context<'_>) {
         let offer = plan::offer_for(&self.call, side, &cx.settings.vips)
             .and_then(|body| crate::sip::sdp::continue_origin(&body).ok());
         match offer {
@@ -206,19 +193,22 @@ impl CarriedCall {
         self.sides[side].own_offer = None;
         self.sides[side].retry = None;
         self.last_answer = cx.now;
+        if matches!(verdict, Verdict::Gone | Verdict::Unreachable) {
+            self.doubted(side, verdict, cx);
+            if matches!(self.phase, Phase::Over(_)) || !self.is_lost(side) {
+                return;
+            }
+        } else {
+            self.is_there(side);
+        }
         if self.phase == Phase::Recovering {
             if verdict == Verdict::Accepted {
                 self.accepted += 1;
             }
             self.sides[side].verdict = Some(verdict);
         }
-        let mut bye = [true, true];
         match verdict {
-            Verdict::Gone => {
-                bye[side.min(1)] = false;
-                self.end(Outcome::Gone, "party gone", &bye, cx);
-            }
-            Verdict::Unreachable => self.end(Outcome::Unreachable, "party unreachable", &bye, cx),
+            Verdict::Gone | Verdict::Unreachable => {}
             Verdict::Accepted => self.arm(side, cx),
             Verdict::Refused(_) => {
                 // The dialog continues, but only until its old session timer expires.
@@ -237,11 +227,13 @@ impl CarriedCall {
             return;
         }
         self.phase = Phase::Carrying;
+        self.look_later(cx.now);
         let refused = self.sides.iter().find_map(|s| match s.verdict {
             Some(Verdict::Refused(code)) => Some(code),
             _ => None,
         });
         let outcome = match refused {
+            _ if (0..self.sides.len()).any(|side| self.is_lost(side)) => Outcome::Unreachable,
             None => Outcome::Recovered,
             Some(0) => Outcome::Refused {
                 code: None,
@@ -324,8 +316,13 @@ impl CarriedCall {
         if let Ok(plan::Paths { flows, .. }) = plan::paths_of(&self.call, &cx.settings.ground)
             && flows != self.flows
         {
+            // Other paths have other counters.
+            self.audio = AudioWatch::default();
             self.flows.clone_from(&flows);
             cx.actions.push_back(Action::Flows { call: self.call.id.clone(), flows });
+            if self.sides.iter().any(|s| s.doubt.is_some()) {
+                self.watch(cx.now);
+            }
         }
     }
 
@@ -358,11 +355,12 @@ impl CarriedCall {
             clients.chain(served).chain(acked).chain(own).min().unwrap_or(Time::FAR)
         };
         let over = match self.phase {
-            Phase::Over(until) | Phase::Relayed(until) => until,
+            Phase::Over(until) | Phase::Kept(until) => until,
             _ => Time::FAR,
         };
         let stalls = self.started.map(|at| at + STALL).filter(|at| *at > now).unwrap_or(Time::FAR);
-        self.sides.iter().map(side).min().unwrap_or(Time::FAR).min(over).min(stalls)
+        let counts = if matches!(self.phase, Phase::Over(_)) { Time::FAR } else { self.next_count(now) };
+        self.sides.iter().map(side).min().unwrap_or(Time::FAR).min(over).min(stalls).min(counts)
     }
 
     /// The call is over and need not be remembered.
@@ -376,12 +374,15 @@ impl CarriedCall {
         match self.phase {
             Phase::Recovering => fresh,
             Phase::Over(_) => fresh && self.sides.iter().any(|s| !s.others.is_empty()),
-            Phase::Waiting | Phase::Carrying | Phase::Relayed(_) => false,
+            Phase::Waiting | Phase::Carrying | Phase::Kept(_) => false,
         }
     }
 
     pub(super) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         self.outlived(cx);
+        if !matches!(self.phase, Phase::Over(_)) {
+            self.count(cx);
+        }
         for side in 0..self.sides.len() {
             self.time_clients(side, cx);
             self.time_served(side, cx);
@@ -390,8 +391,8 @@ impl CarriedCall {
             if s.retry.is_some_and(|at| cx.now >= at) {
                 self.retry_own(side, cx);
             }
-            if self.sides[side].expires.is_some_and(|at| cx.now >= at) {
-                self.end(Outcome::Gone, "session timer expired", &[true, true], cx);
+            if self.sides[side].expires.take_if(|at| cx.now >= *at).is_some() {
+                self.ask(side, cx.now);
             }
             if self.sides[side].refresh.is_some_and(|at| cx.now >= at) {
                 self.refresh(side, cx);
@@ -408,7 +409,7 @@ impl CarriedCall {
                 Tick::Idle => {}
                 Tick::Resend => cx.send(served.at, served.source, served.response.clone()),
                 Tick::Expired => {
-                    // RFC 3261 section 13.3.1.4: a 2xx without ACK after 64*T1 ends the dialog.
+                    // RFC 3261 section 13.3.1.4: the dialog of a 2xx without ACK after 64*T1 is in doubt.
                     unacknowledged |= served.unacknowledged() && (200..300).contains(&served.code);
                     continue;
                 }
@@ -416,8 +417,8 @@ impl CarriedCall {
             kept.push_back(served);
         }
         self.sides[side].served = kept;
-        if unacknowledged {
-            self.end(Outcome::Unreachable, "no ACK", &[true, true], cx);
+        if unacknowledged && !matches!(self.phase, Phase::Over(_)) {
+            self.ask(side, cx.now);
         }
     }
 
@@ -428,7 +429,8 @@ impl CarriedCall {
                 Phase::Waiting => CallState::Waiting,
                 Phase::Recovering => CallState::Recovering,
                 Phase::Carrying => CallState::Carried,
-                Phase::Relayed(_) => CallState::Relayed,
+                Phase::Kept(_) if self.flows.is_empty() => CallState::Left,
+                Phase::Kept(_) => CallState::Relayed,
                 Phase::Over(_) => CallState::Over,
             },
             emergency: self.call.emergency,

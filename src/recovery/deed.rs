@@ -18,10 +18,11 @@ pub enum Deed {
     Reinvite,
     /// The audio is relayed without any signalling.
     Relay,
+    /// The new server carries the call, because it is a proxy. The relay forwards the audio until the proxy's media
+    /// server does.
+    HandOn,
     /// The call is left alone.
     Leave,
-    /// The parties get BYE.
-    End,
 }
 
 impl Deed {
@@ -29,10 +30,10 @@ impl Deed {
     #[must_use]
     pub const fn of(mode: Mode, fate: Fate, audio: bool) -> Self {
         match (mode, fate) {
-            (Mode::Audio, _) if audio => Self::Relay,
-            (Mode::Observe | Mode::Audio, _) | (Mode::Full, Fate::PartialDialog | Fate::NotUdp) => Self::Leave,
+            (_, Fate::Proxied) => Self::HandOn,
             (Mode::Full, Fate::Reinvited) => Self::Reinvite,
-            (Mode::Full, Fate::SingleLeg | Fate::Silent(_)) => Self::End,
+            (Mode::Audio | Mode::Full, _) if audio => Self::Relay,
+            _ => Self::Leave,
         }
     }
 }
@@ -47,13 +48,13 @@ pub struct Forecast {
     pub total: usize,
     /// Kept with a re-INVITE to both parties.
     pub reinvited: usize,
+    /// Carried by the new server, which is a proxy.
+    pub proxied: usize,
     /// Only their audio is relayed.
     pub relayed: usize,
     /// Left alone.
     pub left: usize,
-    /// Ended with BYE.
-    pub ended: usize,
-    /// Number of calls without a re-INVITE (relayed, left alone or ended), by reason.
+    /// Number of calls without a re-INVITE (relayed or left alone), by reason.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub reasons: BTreeMap<String, usize>,
 }
@@ -70,11 +71,11 @@ impl Forecast {
         let deed = Deed::of(mode, fate, audio);
         *match deed {
             Deed::Reinvite => &mut self.reinvited,
+            Deed::HandOn => &mut self.proxied,
             Deed::Relay => &mut self.relayed,
             Deed::Leave => &mut self.left,
-            Deed::End => &mut self.ended,
         } += 1;
-        if deed != Deed::Reinvite {
+        if matches!(deed, Deed::Relay | Deed::Leave) {
             *self.reasons.entry(reason(mode, fate, deed)).or_default() += 1;
         }
     }
@@ -84,12 +85,12 @@ impl Forecast {
 fn reason(mode: Mode, fate: Fate, deed: Deed) -> String {
     match (mode, deed, fate) {
         (Mode::Observe, ..) => "the mode is observe".to_owned(),
-        (_, Deed::Relay, _) => "the mode is audio".to_owned(),
+        (Mode::Audio, Deed::Relay, _) => "the mode is audio".to_owned(),
         (_, _, Fate::PartialDialog) => "a leg has gaps".to_owned(),
         (_, _, Fate::NotUdp) => "a leg does not use UDP".to_owned(),
         (_, _, Fate::SingleLeg) => "keepcall knows only one leg of the call".to_owned(),
         (_, _, Fate::Silent(why)) => why.to_string(),
-        (_, _, Fate::Reinvited) => "the audio does not pass the server".to_owned(),
+        (_, _, Fate::Reinvited | Fate::Proxied) => "the audio does not pass the server".to_owned(),
     }
 }
 

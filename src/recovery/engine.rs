@@ -6,10 +6,11 @@ mod tests;
 use super::b2bua::phrase;
 use super::call::{CarriedCall, Context, Phase};
 use super::plan;
+use super::recoverability::{self, Fate};
 use super::request;
 use super::rng::Rng;
 pub use super::types::{Action, CallState, CallStatus, Origin, Outcome, Settings};
-use crate::calls::model::Call;
+use crate::calls::model::{Call, Flow};
 use crate::config::Mode;
 use crate::fnv::fnv1a;
 use crate::sip::build::{Builder, response_address};
@@ -36,8 +37,6 @@ pub struct Engine {
     by_call_id: HashMap<Vec<u8>, SmallVec<[u64; 2]>>,
     next_key: u64,
     queue: VecDeque<u64>,
-    /// Unrecoverable calls, ended only after the recovery of all others.
-    hopeless: VecDeque<u64>,
     /// Calls in the window.
     busy: BTreeSet<u64>,
     deadlines: BTreeSet<(Time, u64)>,
@@ -59,7 +58,6 @@ impl Engine {
             by_call_id: HashMap::new(),
             next_key: 0,
             queue: VecDeque::new(),
-            hopeless: VecDeque::new(),
             busy: BTreeSet::new(),
             deadlines: BTreeSet::new(),
             due: HashMap::new(),
@@ -76,7 +74,7 @@ impl Engine {
         if mode >= before {
             return;
         }
-        let waiting: Vec<u64> = self.queue.drain(..).chain(self.hopeless.drain(..)).collect();
+        let waiting: Vec<u64> = self.queue.drain(..).collect();
         let others: Vec<u64> = self.calls.keys().copied().filter(|key| !waiting.contains(key)).collect();
         for key in waiting.into_iter().chain(others) {
             self.with(key, now, CarriedCall::silence);
@@ -89,6 +87,11 @@ impl Engine {
         self.epoch = epoch;
         for call in plan::order(calls) {
             if self.names.contains_key(&call.id) {
+                continue;
+            }
+            let (fate, paths) = recoverability::of(&call, &self.settings.ground);
+            if fate == Fate::Proxied {
+                self.hand_on(call, paths.flows);
                 continue;
             }
             if !self.mode.relays() {
@@ -130,20 +133,36 @@ impl Engine {
         let Self { settings, rng, actions, epoch, mode, .. } = self;
         let mode = *mode;
         let carried = CarriedCall::new(call, &Context { settings, rng, actions, epoch: *epoch, mode, now });
-        if !mode.signals() {
-            self.calls.insert(key, Box::new(carried));
-            self.with(key, now, CarriedCall::relay_only);
-            return;
-        }
-        if carried.recoverable() {
+        let reinvited = mode.signals() && carried.fate() == Fate::Reinvited;
+        if reinvited {
             if !carried.flows.is_empty() {
                 actions.push_back(Action::Flows { call: id, flows: carried.flows.clone() });
             }
             self.queue.push_back(key);
-        } else {
-            self.hopeless.push_back(key);
         }
         self.calls.insert(key, Box::new(carried));
+        if !reinvited {
+            self.with(key, now, CarriedCall::keep);
+        }
+    }
+
+    /// A proxied call: its requests are routed by their route set, to the new server as well. The relay forwards the
+    /// audio that ran through the former server, for as long as the descriptions name its ports.
+    fn hand_on(&mut self, call: Call, flows: Vec<Flow>) {
+        let id = call.id.clone();
+        if self.mode.relays() && !flows.is_empty() {
+            self.actions.push_back(Action::Flows { call: id.clone(), flows });
+        }
+        self.actions.push_back(Action::HandOn(Box::new(call)));
+        let (outcome, answered_after) = (Outcome::Proxied, Duration::ZERO);
+        self.actions.push_back(Action::Outcome { call: id, outcome, reinvited: 0, answered_after });
+    }
+
+    /// The packets that each relay path of a call has forwarded, as [`Action::Count`] asked.
+    pub fn handle_counts(&mut self, call: &str, counts: &[(Flow, u64)], now: Time) {
+        if let Some(key) = self.names.get(call).copied() {
+            self.with(key, now, |call, cx| call.counted(counts, cx));
+        }
     }
 
     /// Handles one packet. True if it belongs to a call of the engine and must be hidden from the tracker.
@@ -174,9 +193,9 @@ impl Engine {
             }
             return true;
         };
-        if !self.mode.signals() || self.calls.get(&key).is_some_and(|c| matches!(c.phase, Phase::Relayed(_))) {
+        if !self.mode.signals() || self.calls.get(&key).is_some_and(|c| matches!(c.phase, Phase::Kept(_))) {
             if m.is_request() && m.method() == Method::Bye {
-                self.with(key, now, CarriedCall::hung_up_in_silence);
+                self.with(key, now, |call, cx| call.hung_up_kept(side, cx));
             }
             return true;
         }
@@ -184,7 +203,7 @@ impl Engine {
             (true, Origin::RecoveryPort) => call.handle_request(side, &m, p, cx),
             (true, Origin::Overheard) if m.method() == Method::Bye => call.overheard_bye(side, cx),
             // The server answers the request, or a proxy forwards it to the recovery port.
-            (true, Origin::Overheard | Origin::Reported) => {}
+            (true, Origin::Overheard | Origin::Reported) => call.is_there(side),
             // A phone that answers to the packet's source address instead of Via reaches the server's port.
             (false, _) => call.handle_response(side, &m, cx),
         });
@@ -265,15 +284,6 @@ impl Engine {
         let window = self.settings.window.max(1);
         while self.busy.len() < window {
             let Some(key) = self.queue.pop_front() else { break };
-            self.with(key, now, CarriedCall::begin);
-        }
-        if !self.queue.is_empty()
-            || self.busy.iter().any(|k| self.calls.get(k).is_some_and(|c| c.phase == Phase::Recovering))
-        {
-            return;
-        }
-        while self.busy.len() < window {
-            let Some(key) = self.hopeless.pop_front() else { break };
             self.with(key, now, CarriedCall::begin);
         }
     }

@@ -26,6 +26,8 @@ pub struct Ground {
     pub sip_ports: Vec<u16>,
     /// Other addresses of this host.
     pub own: Vec<IpAddr>,
+    /// The media server of a proxy restores its calls itself, so their audio is not relayed.
+    pub external: bool,
 }
 
 /// Reason why the relay refuses to forward a stream.

@@ -1,7 +1,7 @@
 //! Plans a call's recovery: audio paths for the relay, offers for the re-INVITEs, and the order of the calls.
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use super::permitted::{Ground, Refusal};
 use crate::calls::model::{Call, Direction, Flow, Leg};

@@ -2,24 +2,28 @@
 
 use super::permitted::Ground;
 use super::plan::{self, Paths, Unpassable};
-use crate::calls::model::Call;
+use crate::calls::model::{Call, Pairing};
 use crate::sip::Transport;
 use crate::sip::sdp::Media;
 use std::net::{IpAddr, SocketAddr};
 
-/// The fate of a call in a takeover.
+/// The fate of a call in a takeover. Only the first gets SIP from the agent. None of them is ended: what is unknown
+/// about a call is no evidence that it is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// Both parties get a re-INVITE.
     Reinvited,
+    /// The server is a proxy, and the dialog is the phones' own. The new server routes it by its route set, so nothing
+    /// is sent.
+    Proxied,
     /// A leg was first seen after its start. Its dialog is only half known, so no correct request can be sent to the
-    /// phone. The call is left alone.
+    /// phone.
     PartialDialog,
-    /// A leg does not use UDP, and the server's port can only be used for UDP. The call is left alone.
+    /// A leg does not use UDP, and the server's port can only be used for UDP.
     NotUdp,
-    /// Only one party is known, and it gets BYE.
+    /// Only one party is known.
     SingleLeg,
-    /// The audio cannot be forwarded, and both parties get BYE.
+    /// The audio cannot be forwarded.
     Silent(Unpassable),
 }
 
@@ -27,7 +31,9 @@ impl Fate {
     /// The fate of a call. `unpassable` is the reason why its audio cannot be forwarded, if any.
     #[must_use]
     pub fn of(call: &Call, unpassable: Option<Unpassable>) -> Self {
-        if call.legs.iter().any(|l| l.partial) {
+        if call.pairing == Some(Pairing::SameDialog) {
+            Self::Proxied
+        } else if call.legs.iter().any(|l| l.partial) {
             Self::PartialDialog
         } else if call.legs.iter().any(|l| l.transport != Transport::Udp) {
             Self::NotUdp
@@ -48,7 +54,11 @@ pub fn of(call: &Call, ground: &Ground) -> (Fate, Paths) {
         Ok(paths) => (paths, None),
         Err(why) => (Paths::default(), Some(why)),
     };
-    (Fate::of(call, unpassable), paths)
+    let fate = Fate::of(call, unpassable);
+    if fate == Fate::Proxied && ground.external {
+        return (fate, Paths::default());
+    }
+    (fate, paths)
 }
 
 /// Why some of the audio through this host is not forwarded, in words for an operator. `None` if all of it is

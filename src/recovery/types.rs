@@ -1,7 +1,7 @@
 //! Inputs and outputs of the recovery engine.
 
 use super::permitted::Ground;
-use crate::calls::model::{CallEvent, Flow};
+use crate::calls::model::{Call, CallEvent, Flow};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -55,6 +55,14 @@ pub enum Action {
         /// All paths of the call.
         flows: Vec<Flow>,
     },
+    /// The new server carries this call. Follow it like the server's own calls. Its relay paths, if any, came before.
+    HandOn(Box<Call>),
+    /// Read the packet counters of a call's relay paths, and hand them to
+    /// [`Engine::handle_counts`](super::engine::Engine::handle_counts).
+    Count {
+        /// [`Call::id`](crate::calls::model::Call::id).
+        call: String,
+    },
     /// The recovery of a call has ended. Exactly one for each new call given to
     /// [`Engine::start`](super::engine::Engine::start).
     Outcome {
@@ -75,7 +83,8 @@ pub enum Action {
 pub enum Outcome {
     /// Both parties accepted, and the call is carried on.
     Recovered,
-    /// A party no longer knew the call, and the other was sent BYE.
+    /// A party was gone for certain, and the other was sent BYE: it did not know the call, twice, and its audio had
+    /// stopped. Or no audio passed the relay for a minute, and no signalling was possible.
     Gone,
     /// A party refused the re-INVITE and the call is carried on as it was, or (without a code) no re-INVITE was
     /// possible.
@@ -85,16 +94,18 @@ pub enum Outcome {
         /// The reason, in words.
         reason: String,
     },
-    /// A party did not answer, and both were sent BYE. Also a call with a leg that is not over UDP, which is left
-    /// alone.
+    /// A party did not answer, or did not know the call. What is left of the call goes on: its audio, and the other
+    /// party's dialog.
     Unreachable,
-    /// Only one party is known, and it was sent BYE. Also a call with a partly known dialog, which is left alone.
+    /// Only one party is known, and the call is left alone.
     Unpaired,
     /// A party hung up during the recovery.
     HungUp,
-    /// The audio is relayed and no SIP is sent, because of the mode.
+    /// The new server carries the call, because it is a proxy.
+    Proxied,
+    /// The audio is relayed and no SIP is sent: the mode forbids it, or none can be sent.
     Relayed,
-    /// The call was left alone: the mode forbids more, or there is no audio to relay.
+    /// The call was left alone: the mode forbids more, or nothing can be done.
     Left,
 }
 
@@ -110,6 +121,8 @@ pub enum CallState {
     Carried,
     /// The audio is relayed without any signalling.
     Relayed,
+    /// Nothing can be done for the call, but it has not ended.
+    Left,
     /// The call has ended. Late packets are still answered.
     Over,
 }

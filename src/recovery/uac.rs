@@ -5,7 +5,6 @@ use super::call::{Cancel, CarriedCall, Context, MAX_ACKED, Outgoing, Phase, Purp
 use super::reinvite::{Step, Verdict};
 use super::request;
 use super::transaction::{AckedInvite, Client, Key, LIFE, ServedRequest, Tick};
-use super::types::Outcome;
 use crate::calls::model::{Leg, Sdp as Description, SessionTimer};
 use crate::sip::build::Builder;
 use crate::sip::message::{Message, Method, Name};
@@ -332,8 +331,11 @@ impl CarriedCall {
     pub(super) fn refresh(&mut self, side: usize, cx: &mut Context<'_>) {
         self.sides[side].refresh = None;
         let busy = self.offer_open(side) || self.sides[side].own_offer.is_some() || self.phone_busy(side, None);
-        if busy || self.phase != Phase::Carrying {
+        let asks_again = self.phase == Phase::Recovering && self.sides[side].doubt.is_some();
+        if busy || !(self.phase == Phase::Carrying || asks_again) {
             self.sides[side].refresh = Some(cx.now + BUSY);
+        } else if asks_again {
+            self.begin_side(side, cx);
         } else if let Some(sdp) = self.call.legs[side].sdp_sent.clone() {
             let min_se = self.sides[side].tries.min_se;
             self.sides[side].tries = super::reinvite::Tries::fresh(min_se);
@@ -382,13 +384,6 @@ impl CarriedCall {
                 }
             }
         }
-    }
-
-    /// Ends the call after a relayed request failed with 481 or 408.
-    pub(super) fn lost(&mut self, side: usize, code: u16, cx: &mut Context<'_>) {
-        let mut bye = [true, true];
-        bye[side.min(1)] = code != 481;
-        self.end(Outcome::Gone, "party gone", &bye, cx);
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod b2bua;
 mod flood;
+mod independent;
 mod proxy;
 mod sipp;
 mod stranger;

@@ -5,8 +5,15 @@ use super::Role;
 use crate::os::clock;
 use crate::recovery::engine::Action;
 use crate::recovery::media::kernel::Wish;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 use tracing::{debug, info};
+
+/// Calls whose counters are read in one request, which takes some tenths of a millisecond.
+const COUNTED_AT_ONCE: usize = 100;
+/// Longest wait for one such answer.
+const COUNTED_WITHIN: Duration = Duration::from_millis(100);
 
 /// One SIP message: our address, the receiver's address, and the bytes.
 pub(super) type Message = (SocketAddr, SocketAddr, Vec<u8>);
@@ -16,12 +23,38 @@ impl CallsSide {
     pub(super) async fn carry_out(&mut self) {
         let messages = self.decide();
         self.send(messages).await;
+        self.count().await;
+    }
+
+    /// Reads the counters that the engine asked for. Without an answer the engine asks again.
+    async fn count(&mut self) {
+        if self.uncounted.is_empty() {
+            return;
+        }
+        let calls = std::mem::take(&mut self.uncounted);
+        let mut found = BTreeMap::new();
+        for some in calls.chunks(COUNTED_AT_ONCE) {
+            let ids: Vec<&str> = some.iter().map(String::as_str).collect();
+            match tokio::time::timeout(COUNTED_WITHIN, self.relay.counts_of(&ids)).await {
+                Ok(Ok(counts)) => found.extend(counts),
+                Ok(Err(e)) => debug!(instance = self.instance, "cannot read the packets of relayed calls: {e}"),
+                Err(_) => debug!(instance = self.instance, "the kernel does not tell the packets of relayed calls"),
+            }
+        }
+        let now = clock::now();
+        for (call, counts) in found {
+            let counts: Vec<_> = counts.into_iter().map(|c| (c.flow, c.packets)).collect();
+            self.engine.handle_counts(&call, &counts, now);
+        }
+        let messages = self.decide();
+        self.send(messages).await;
     }
 
     /// Carries out the pending decisions, except for SIP messages. Returns those messages to send.
     pub(super) fn decide(&mut self) -> Vec<Message> {
         let mut messages = Vec::new();
         let mut wishes = Vec::new();
+        let now = clock::now();
         while let Some(action) = self.engine.poll_action() {
             match action {
                 Action::Send { from, to, payload } => messages.push((from, to, payload)),
@@ -30,6 +63,14 @@ impl CallsSide {
                     let emergency = self.stored.get(&call).is_some_and(|stored| stored.emergency);
                     wishes.push(Wish { call, flows, emergency });
                 }
+                Action::HandOn(call) => {
+                    self.table.adopt(&call, now);
+                    let followed = self.table.get(&call.id).is_some();
+                    if let Some(flows) = self.handed_on.add(&call, followed, &self.ground) {
+                        wishes.push(Wish { call: call.id.clone(), flows, emergency: call.emergency });
+                    }
+                }
+                Action::Count { call } => self.uncounted.push(call),
                 Action::Outcome { call, outcome, .. } => {
                     info!(instance = self.instance, call, ?outcome, "call settled");
                     if let Some(takeover) = &mut self.takeover {
@@ -39,6 +80,10 @@ impl CallsSide {
             }
         }
         while let Some(event) = self.table.poll_event() {
+            if let Some((call, flows)) = self.handed_on.handle(&event, &self.ground) {
+                let emergency = self.stored.get(&call).is_some_and(|stored| stored.emergency);
+                wishes.push(Wish { call, flows, emergency });
+            }
             self.store.apply(event);
         }
         self.relay.set(wishes);

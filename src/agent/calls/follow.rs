@@ -8,7 +8,7 @@ use crate::calls::sweep::Verdict;
 use crate::config::Mode;
 use crate::os::clock;
 use crate::recovery::media::kernel::Wish;
-use crate::recovery::{plan, recoverability};
+use crate::recovery::recoverability;
 use crate::time::{OnceAMinute, Time};
 use std::collections::{BTreeSet, HashSet};
 use tracing::{debug, info, warn};
@@ -253,19 +253,11 @@ impl CallsSide {
                 crate::faults::at_stored(&id);
                 let call = self.stored.get(&id).filter(|_| relays);
                 let emergency = call.is_some_and(|call| call.emergency);
-                let flows = match call.map(|call| plan::paths_of(call, &self.ground)) {
-                    Some(Ok(paths)) => {
-                        if let Some(why) = recoverability::refusal(&paths) {
-                            debug!(call = id, "{why}");
-                        }
-                        paths.flows
-                    }
-                    Some(Err(e)) => {
-                        debug!(call = id, "cannot relay the audio of this call: {e}");
-                        Vec::new()
-                    }
-                    None => Vec::new(),
-                };
+                let paths = call.map(|call| recoverability::of(call, &self.ground).1).unwrap_or_default();
+                if let Some(why) = recoverability::refusal(&paths) {
+                    debug!(call = id, "{why}");
+                }
+                let flows = paths.flows;
                 Wish { call: id, flows, emergency }
             })
             .collect();

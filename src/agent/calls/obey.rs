@@ -43,9 +43,9 @@ impl CallsSide {
                 in_force = f.mode == mode.name(),
                 calls = f.total,
                 reinvited = f.reinvited,
+                proxied = f.proxied,
                 relayed = f.relayed,
                 left = f.left,
-                ended = f.ended,
                 "plan for the calls"
             );
         }

@@ -20,7 +20,8 @@ impl CallsSide {
     }
 
     pub(in crate::agent) async fn counts(&self) -> api::CallCounts {
-        let carried = self.engine.status().iter().filter(|c| c.state != CallState::Over).count();
+        let with_us = |c: &&CallStatus| !matches!(c.state, CallState::Left | CallState::Over);
+        let carried = self.engine.status().iter().filter(with_us).count();
         api::CallCounts {
             stored: self.stored.len(),
             tracked: self.table.ids().count(),

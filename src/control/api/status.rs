@@ -397,16 +397,18 @@ pub struct Outcomes {
     pub total: usize,
     /// Both parties accepted the re-INVITE.
     pub recovered: usize,
-    /// A party had hung up in the meantime.
+    /// A party hung up, or was gone for certain.
     pub gone: usize,
     /// A party refused the re-INVITE.
     pub refused: usize,
-    /// A party did not answer.
+    /// A party did not answer. What is left of the call goes on.
     pub unreachable: usize,
-    /// The second leg was unknown.
+    /// The second leg was unknown. The call is left alone.
     pub unpaired: usize,
-    /// The audio is relayed without SIP: the mode was `audio`.
+    /// The new server, a proxy, carries them.
+    pub proxied: usize,
+    /// The audio is relayed without SIP: the mode was `audio`, or no correct request could be sent.
     pub relayed: usize,
-    /// Left alone: the mode was `observe`, or `audio` without audio to relay.
+    /// Left alone: the mode was `observe`, or there was nothing to relay.
     pub left: usize,
 }

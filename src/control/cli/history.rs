@@ -65,13 +65,14 @@ fn calls(entry: &HistoryEntry) -> String {
     if c.total == 0 {
         return "no calls were up".to_owned();
     }
-    let known = c.recovered + c.gone + c.refused + c.unreachable + c.unpaired + c.relayed + c.left;
+    let known = c.recovered + c.gone + c.refused + c.unreachable + c.unpaired + c.proxied + c.relayed + c.left;
     let mut text = format!("{} of {} recovered", c.recovered, c.total);
     let others = [
         (c.gone, "gone"),
         (c.refused, "refused"),
         (c.unreachable, "unreachable"),
         (c.unpaired, "unpaired"),
+        (c.proxied, "carried by the new proxy"),
         (c.relayed, "relayed"),
         (c.left, "left alone"),
         (c.total.saturating_sub(known), "without a result yet"),
@@ -84,8 +85,12 @@ fn calls(entry: &HistoryEntry) -> String {
 
 /// What a mode does with the calls of a takeover, or would have done.
 fn forecast(in_force: bool, f: &Forecast) -> String {
-    let deeds =
-        [(f.reinvited, "re-INVITEd"), (f.relayed, "relayed"), (f.left, "left alone"), (f.ended, "ended with BYE")];
+    let deeds = [
+        (f.reinvited, "re-INVITEd"),
+        (f.proxied, "left to the new proxy"),
+        (f.relayed, "relayed"),
+        (f.left, "left alone"),
+    ];
     let mut text = format!("{} {}", printable(&f.mode), if in_force { "handled" } else { "would have handled" });
     let _ = write!(text, " {} calls:", f.total);
     for (n, deed) in deeds.into_iter().filter(|(n, _)| *n > 0) {

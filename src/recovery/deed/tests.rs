@@ -3,8 +3,9 @@ use crate::config::Mode;
 use crate::recovery::plan::Unpassable;
 use crate::recovery::recoverability::Fate;
 
-const FATES: [Fate; 6] = [
+const FATES: [Fate; 7] = [
     Fate::Reinvited,
+    Fate::Proxied,
     Fate::PartialDialog,
     Fate::NotUdp,
     Fate::SingleLeg,
@@ -14,7 +15,7 @@ const FATES: [Fate; 6] = [
 
 #[test]
 fn a_mode_does_no_more_than_its_name_says() {
-    for fate in FATES {
+    for fate in FATES.into_iter().filter(|f| *f != Fate::Proxied) {
         for audio in [false, true] {
             assert_eq!(Deed::of(Mode::Observe, fate, audio), Deed::Leave);
             assert_eq!(Deed::of(Mode::Audio, fate, audio), if audio { Deed::Relay } else { Deed::Leave });
@@ -26,8 +27,9 @@ fn a_mode_does_no_more_than_its_name_says() {
         Deed::Reinvite,
         "phones that send to each other still have a dialog"
     );
-    assert_eq!(Deed::of(Mode::Full, Fate::SingleLeg, false), Deed::End);
-    assert_eq!(Deed::of(Mode::Full, Fate::PartialDialog, true), Deed::Leave);
+    assert_eq!(Deed::of(Mode::Full, Fate::SingleLeg, false), Deed::Leave);
+    assert_eq!(Deed::of(Mode::Full, Fate::PartialDialog, true), Deed::Relay);
+    assert!(Mode::ALL.into_iter().all(|mode| Deed::of(mode, Fate::Proxied, true) == Deed::HandOn));
 }
 
 #[test]
@@ -37,14 +39,15 @@ fn every_call_is_counted_once_and_every_one_that_is_not_kept_has_a_reason() {
         for fate in FATES {
             forecast.add(mode, fate, fate == Fate::NotUdp || fate == Fate::Reinvited);
         }
-        let Forecast { total, reinvited, relayed, left, ended, .. } = forecast;
-        assert_eq!((total, reinvited + relayed + left + ended), (FATES.len(), FATES.len()), "{mode}");
-        assert_eq!(forecast.reasons.values().sum::<usize>(), total - reinvited, "{mode}: {:?}", forecast.reasons);
+        let Forecast { total, reinvited, proxied, relayed, left, .. } = forecast;
+        assert_eq!((total, reinvited + proxied + relayed + left), (FATES.len(), FATES.len()), "{mode}");
+        let reasons = forecast.reasons.values().sum::<usize>();
+        assert_eq!(reasons, total - reinvited - proxied, "{mode}: {:?}", forecast.reasons);
         let expected = match mode {
-            Mode::Observe => (0, 0, 6, 0),
-            Mode::Audio => (0, 2, 4, 0),
-            Mode::Full => (1, 0, 2, 3),
+            Mode::Observe => (0, 1, 0, 6),
+            Mode::Audio => (0, 1, 2, 4),
+            Mode::Full => (1, 1, 1, 4),
         };
-        assert_eq!((reinvited, relayed, left, ended), expected, "{mode}");
+        assert_eq!((reinvited, proxied, relayed, left), expected, "{mode}");
     }
 }

@@ -1,6 +1,8 @@
 //! The engine against phones that strictly follow RFC 3261 and RFC 3264, over a network that loses, duplicates and
 //! reorders.
 
+mod gone;
+mod left_alone;
 mod modes;
 mod offers;
 mod phone;

@@ -54,7 +54,7 @@ fn call(a: Leg, b: Leg) -> Call {
     }
 }
 
-fn simple(ma: &str, mb: &str) -> Call {
+pub(in crate::recovery) fn simple(ma: &str, mb: &str) -> Call {
     let line = |port: u16, rest: &str| format!("m=audio {port} {rest}\r\n");
     call(
         leg(Direction::Inbound, &line(10_000, ma), "10.1.0.1", &line(4000, ma)),

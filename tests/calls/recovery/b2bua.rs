@@ -162,9 +162,9 @@ fn phones_that_do_not_agree_get_what_they_deserve() {
     let _alone = alone();
     let vip = VIP4.into();
     let run = |ground: &mut Ground<B2bua>| {
-        let calls = calls(ground, vip, 9)?;
+        let calls = calls(ground, vip, 10)?;
         calls.set_up(SOON)?;
-        ground.wait_stored(9)?;
+        ground.wait_stored(10)?;
         let pairs = &calls.pairs;
         for i in [6, 7] {
             pairs[i].0.tell(Command::Behave(Manner { outbound_proxy: true, ornate: true, ..Manner::default() }))?;
@@ -174,6 +174,7 @@ fn phones_that_do_not_agree_get_what_they_deserve() {
             (&pairs[1].1, Reaction::Refuse(488)),
             (&pairs[2].0, Reaction::Deaf),
             (&pairs[3].1, Reaction::Refuse(407)),
+            (&pairs[9].0, Reaction::Gone),
         ] {
             phone.tell(Command::Behave(Manner { reinvite, ..Manner::default() }))?;
         }
@@ -189,9 +190,9 @@ fn phones_that_do_not_agree_get_what_they_deserve() {
             b.state().bye_received.is_some()
         })?;
         ensure!(pairs[7].0.state().phase == Phase::Failed(481), "{}", pairs[7].0.summary());
-        each("the call with a hold in the silence to end", &pairs[8..], |(a, _)| a.state().phase == Phase::Ended)?;
+        each("the call with a hold in the silence to end", &pairs[8..9], |(a, _)| a.state().phase == Phase::Ended)?;
         ensure!(pairs[8].1.state().phase == Phase::Failed(481), "{}", pairs[8].1.summary());
-        // 481: the other party is told at once.
+        // 481 twice, and no audio any more: the other party is told.
         wait::until("the other party's BYE", SOON, || {
             if pairs[0].1.state().phase == Phase::Ended {
                 Ok(())
@@ -207,22 +208,31 @@ fn phones_that_do_not_agree_get_what_they_deserve() {
         each("a refused call to end", [&pairs[1], &pairs[3]], |(a, b)| {
             a.state().phase == Phase::Ended && b.state().phase == Phase::Ended
         })?;
-        // Timer B: 32 s of silence end the call of the vanished phone.
-        wait::until("the party of a dead phone to get BYE", Duration::from_secs(100), || {
-            if pairs[2].1.state().phase == Phase::Ended {
+        // Two time-outs of 32 s, and no audio: the other party of the vanished phone is told.
+        wait::until("the other party of a vanished phone to get BYE", Duration::from_secs(150), || {
+            if pairs[9].1.state().phase == Phase::Ended {
                 Ok(())
             } else {
-                Err(format!("{:?}", pairs[2].1.state().phase))
+                Err(format!("{:?}", pairs[9].1.state().phase))
             }
         })?;
-        let outcomes = ground.outcomes(9, SOON)?;
+        let outcomes = ground.outcomes(10, SOON)?;
         ensure!(
             outcomes["recovered"] == 4
-                && outcomes["gone"] == 2
+                && outcomes["gone"] == 3
                 && outcomes["refused"] == 2
                 && outcomes["unreachable"] == 1,
             "{outcomes}"
         );
+        // A phone that hears no SIP and still speaks is heard until somebody hangs up.
+        let (deaf, hearer) = &pairs[2];
+        let since = unix_us();
+        each("the voice of a phone that hears no SIP", [&pairs[2]], |(_, b)| {
+            b.state().right.iter().any(|&at| at >= since)
+        })?;
+        ensure!(deaf.state().phase == Phase::Up && hearer.state().phase == Phase::Up, "{}", hearer.summary());
+        hearer.tell(Command::Hangup)?;
+        each("the call with a phone that hears no SIP to end", [&pairs[2]], |(_, b)| b.state().phase == Phase::Ended)?;
         for pair in &pairs[4..6] {
             ensure!(pair.0.state().phase == Phase::Up && pair.1.state().phase == Phase::Up, "a good call was touched");
             pair.1.tell(Command::Hangup)?;

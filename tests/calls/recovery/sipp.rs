@@ -18,12 +18,16 @@ pub(crate) enum End {
 /// The version in the `o=` line of SIPp's first description.
 const VERSION: u64 = 2_353_687_637;
 
+/// Remembers the version of the server's description.
+const ORIGIN: &str = r#"<ereg regexp="o=[^ ]+ [0-9]+ ([0-9]+) IN" search_in="body" check_it="true" assign_to="2,12"/>"#;
+
 /// Starts the called party with this number.
 pub(crate) fn called(host: &Host, number: u16, end: End) -> Result<Proc> {
     let description = sdp(&format!("called 77 {VERSION}"), false);
     let steps = format!(
         r#"<recv request="INVITE" rrs="true"><action>
 <ereg regexp=".*" search_in="hdr" header="From:" assign_to="1"/>
+{ORIGIN}
 </action></recv>
 {}{}<recv request="ACK"/>
 {}"#,
@@ -42,6 +46,7 @@ pub(crate) fn caller(host: &Host, number: u16, to: u16, end: End) -> Result<Proc
 <recv response="180" optional="true"/>
 <recv response="200" rrs="true"><action>
 <ereg regexp=".*" search_in="hdr" header="To:" assign_to="1"/>
+{ORIGIN}
 </action></recv>
 {}{}"#,
         repeat(&request("INVITE sip:[service]@[remote_ip]", "", "77 INVITE", "", &description)),
@@ -55,7 +60,7 @@ pub(crate) fn caller(host: &Host, number: u16, to: u16, end: End) -> Result<Proc
 /// port in Contact. Then the call ends.
 ///
 /// The variables: 1 is the other side's name in the dialog, 3 and 11 are From and To of the re-INVITE, 6 is its
-/// Contact.
+/// Contact. 12 and 13 are the versions in the server's `o=` line, before and in the re-INVITE.
 fn reinvited(end: End) -> String {
     let next = VERSION + 1;
     format!(
@@ -65,14 +70,19 @@ fn reinvited(end: End) -> String {
 <strcmp assign_to="4" variable="3" variable2="1"/>
 <test assign_to="5" variable="4" compare="equal" value="0"/>
 <ereg regexp="sip:[^ ]*10.44.0.100:5070" search_in="hdr" header="Contact:" check_it="true" assign_to="6"/>
-<ereg regexp="o=[a-z.0-9-]+ [0-9]+ [0-9]+ IN IP4 [0-9.]+" search_in="body" check_it="true" assign_to="7"/>
-<ereg regexp=" {next} IN IP4 " search_in="body" check_it="true" assign_to="8"/>
+<ereg regexp="o=[a-z.0-9-]+ [0-9]+ ([0-9]+) IN IP4 [0-9.]+" search_in="body" check_it="true" assign_to="7,13"/>
+<todouble assign_to="14" variable="12"/>
+<todouble assign_to="15" variable="13"/>
+<subtract assign_to="15" variable="14"/>
+<test assign_to="8" variable="15" compare="equal" value="1"/>
 <ereg regexp="m=audio [0-9]+ RTP/AVP 8" search_in="body" check_it="true" assign_to="9"/>
 </action></recv>
 <nop condexec="5" condexec_inverse="true"><action>
 <error message="From of the re-INVITE is [$3], the dialog's is [$1]"/></action></nop>
+<nop condexec="8" condexec_inverse="true"><action>
+<error message="the version in o= is [$13], and was [$12]"/></action></nop>
 {}<recv request="ACK"/>
-<Reference variables="6,7,8,9,11"/>
+<Reference variables="2,6,7,9,11"/>
 {}"#,
         repeat(&response("200 OK", false, &sdp(&format!("- 77 {next}"), false))),
         ending(end)
@@ -82,9 +92,10 @@ fn reinvited(end: End) -> String {
 fn ending(end: End) -> String {
     match end {
         End::IsHungUp => format!("<recv request=\"BYE\"/>\n{}", send(&response("200 OK", false, ""))),
-        // From and To of the re-INVITE change places, and its Contact is the new target (SIPp's own [next_url] stays
-        // the first one). The pause is that of a person, so that the other party has its ACK.
+        // From and To of the re-INVITE change places, and its Contact is the new target (SIPp's own [next_url] and its
+        // destination stay the first ones). The pause is that of a person, so that the other party has its ACK.
         End::HangsUp => r#"<pause milliseconds="500"/>
+<nop><action><setdest host="10.44.0.100" port="5070" protocol="udp"/></action></nop>
 <send retrans="500"><![CDATA[
 
 BYE [$6] SIP/2.0

@@ -52,6 +52,7 @@ fn observe_leaves_every_call_alone() {
 fn audio_relays_until_a_phone_hangs_up_and_never_speaks() {
     for heard in [Origin::Overheard, Origin::RecoveryPort] {
         let mut w = world(Mode::Audio);
+        w.talks = [true, false];
         let call = w.b2bua(0);
         w.start(vec![call]);
         w.secs(3600);
@@ -71,6 +72,7 @@ fn audio_relays_until_a_phone_hangs_up_and_never_speaks() {
 #[test]
 fn relayed_audio_ends_in_the_end_even_if_no_end_is_heard() {
     let mut w = world(Mode::Audio);
+    w.talks = [true; 2];
     let call = w.b2bua(0);
     w.start(vec![call]);
     w.secs(11 * 3600);
@@ -90,7 +92,7 @@ fn calls_without_audio_to_relay_are_left_and_not_ended_in_audio() {
         half
     };
     w.start(vec![alone, half]);
-    w.secs(60);
+    w.secs(50);
     assert!(w.sent.is_empty());
     assert_eq!(w.outcomes["call-00000"], Outcome::Left);
     assert_eq!(w.outcomes["call-00001"], Outcome::Relayed, "its audio can pass, though nothing true can be said in it");
@@ -102,6 +104,7 @@ fn less_than_before_stops_signalling_at_once_and_keeps_the_audio() {
     for to in [Mode::Audio, Mode::Observe] {
         for after in [Duration::ZERO, Duration::from_millis(7), Duration::from_secs(60)] {
             let mut w = world(Mode::Full);
+            w.talks = [true; 2];
             let calls = (0..4).map(|n| w.b2bua(n)).collect();
             w.start(calls);
             w.run(after);

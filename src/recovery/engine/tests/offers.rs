@@ -121,13 +121,13 @@ fn silent_parties_do_not_hold_up_the_others() {
     let mut w = World::new(33, 2);
     let calls: Vec<Call> = (0..6).map(|n| w.b2bua(n)).collect();
     for p in &mut w.phones[..8] {
-        p.answers.extend(std::iter::repeat_n(Answer::Nothing, 20));
+        p.answers.extend(std::iter::repeat_n(Answer::Nothing, 40));
     }
     w.start(calls);
     w.secs(6);
     assert_eq!(w.outcomes.len(), 2, "the last two, after two windows of silence");
-    w.secs(60);
-    assert_eq!(w.outcomes.values().filter(|o| **o == Outcome::Unreachable).count(), 4);
+    w.secs(90);
+    assert_eq!(w.outcomes.values().filter(|o| **o == Outcome::Gone).count(), 4, "asked twice, and silent");
 }
 
 #[test]

@@ -16,6 +16,8 @@ use std::time::Duration;
 pub(super) enum Answer {
     Accept,
     Code(u16, &'static str),
+    /// A refusal by somebody on the way: the phone itself knows nothing of it.
+    Stray(u16),
     /// 180, and a final response only to a CANCEL.
     Ring,
     Nothing,
@@ -358,7 +360,7 @@ impl Phone {
             return;
         }
         let answer = if method == "INVITE" || method == "UPDATE" { self.answers.pop_front() } else { None };
-        if !matches!(answer, Some(Answer::Nothing)) {
+        if !matches!(answer, Some(Answer::Nothing | Answer::Stray(_))) {
             self.peer_cseq = Some(cseq);
         }
         match (method.as_str(), answer.unwrap_or(Answer::Accept)) {
@@ -394,6 +396,7 @@ impl Phone {
                     self.ended = true;
                 }
             }
+            ("INVITE" | "UPDATE", Answer::Stray(code)) => self.give(&key, code, "", cseq, m, reply_to, now, ""),
             ("INVITE", Answer::Ring) => {
                 let text = self.response(180, m, "", "");
                 self.out.push((reply_to, text));

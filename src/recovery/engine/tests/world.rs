@@ -33,6 +33,12 @@ pub(super) struct World {
     pub(super) stored: BTreeMap<String, Call>,
     pub(super) flows: BTreeMap<String, Vec<Flow>>,
     pub(super) outcomes: BTreeMap<String, Outcome>,
+    /// Calls that the new server carries.
+    pub(super) handed_on: Vec<String>,
+    /// Which party of each call sends audio: the first, the second.
+    pub(super) talks: [bool; 2],
+    /// Packets of each party so far.
+    packets: [u64; 2],
     pub(super) rng: Rng,
     pub(super) loss: u64,
     pub(super) chaos: bool,
@@ -52,6 +58,9 @@ impl World {
             stored: BTreeMap::new(),
             flows: BTreeMap::new(),
             outcomes: BTreeMap::new(),
+            handed_on: Vec::new(),
+            talks: [false; 2],
+            packets: [0; 2],
             rng: Rng::new(seed ^ 0x5555),
             loss: 0,
             chaos: false,
@@ -61,6 +70,21 @@ impl World {
             net: BTreeMap::new(),
             serial: 0,
         }
+    }
+
+    /// Two phones and their call through a proxy, with this audio between them.
+    pub(super) fn proxied(&mut self, n: u16, through_server: bool) -> Call {
+        let id = format!("p{n}@x");
+        let mut a = Phone::new(2 * n, &id, "<sip:alice@p>;tag=a", "<sip:bob@p>;tag=b", server());
+        let mut b = Phone::new(2 * n + 1, &id, "<sip:bob@p>;tag=b", "<sip:alice@p>;tag=a", server());
+        if !through_server {
+            (a.sdp_seen, b.sdp_seen) = (b.sdp.clone(), a.sdp.clone());
+        }
+        (a.peer_cseq, b.peer_cseq) = (None, Some(1));
+        let legs = vec![a.leg(Direction::Inbound), b.leg(Direction::Outbound)];
+        let call = self.call(n, legs, Some(Pairing::SameDialog));
+        self.phones.extend([a, b]);
+        call
     }
 
     /// Two phones and their call through a B2BUA.
@@ -137,6 +161,15 @@ impl World {
                 }
                 Action::Flows { call, flows } => {
                     self.flows.insert(call, flows);
+                }
+                Action::HandOn(call) => self.handed_on.push(call.id),
+                Action::Count { call } => {
+                    for (packets, talks) in self.packets.iter_mut().zip(self.talks) {
+                        *packets += u64::from(talks);
+                    }
+                    let flows = self.flows.get(&call).cloned().unwrap_or_default();
+                    let counts: Vec<_> = flows.into_iter().zip(self.packets.into_iter().cycle()).collect();
+                    self.engine.handle_counts(&call, &counts, self.now);
                 }
                 Action::Outcome { call, outcome, .. } => {
                     assert_eq!(self.outcomes.insert(call, outcome), None, "one outcome for each call");

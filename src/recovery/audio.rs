@@ -1,0 +1,76 @@
+//! Whether the parties of a call are heard, from the relay's counters. Pure.
+
+use crate::time::Time;
+use std::time::Duration;
+
+/// How often the packets of a watched call are counted. RTCP alone passes every 5 s or so (RFC 3550 section 6.2), and
+/// audio 50 times a second.
+pub(super) const EVERY: Duration = Duration::from_secs(5);
+/// Silence that counts as the end of a party's audio. Servers' own limits for that are 30 to 300 s.
+pub(super) const RTP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What the relay forwarded of one party.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    packets: u64,
+    /// When the number of packets last changed, or when the watch began.
+    at: Time,
+}
+
+/// The audio of a call's two parties.
+#[derive(Clone, Debug, Default)]
+pub(super) struct AudioWatch {
+    /// When the packets are counted next. `None` while nobody needs to know.
+    pub(super) next: Option<Time>,
+    heard: [Option<Heard>; 2],
+}
+
+impl AudioWatch {
+    /// Begins to count, unless a watch is under way.
+    pub(super) fn begin(&mut self, now: Time) {
+        if self.next.is_none() {
+            (self.next, self.heard) = (Some(now), [None; 2]);
+        }
+    }
+
+    /// Enters the number of packets of a party so far.
+    pub(super) fn count(&mut self, side: usize, packets: u64, now: Time) {
+        let Some(heard) = self.heard.get_mut(side) else { return };
+        // A renewed table counts from zero, so a smaller number is life as well.
+        if heard.is_none_or(|h| h.packets != packets) {
+            *heard = Some(Heard { packets, at: now });
+        }
+    }
+
+    /// When this party was last heard, or when the watch began. `None` if nothing was counted yet.
+    pub(super) fn heard_at(&self, side: usize) -> Option<Time> {
+        self.heard.get(side).copied().flatten().map(|h| h.at)
+    }
+
+    /// Whether this party's audio has stopped. False while that is not known.
+    pub(super) fn is_silent(&self, side: usize, now: Time) -> bool {
+        self.heard_at(side).is_some_and(|at| now >= at + RTP_TIMEOUT)
+    }
+
+    /// Whether a party is heard.
+    pub(super) fn sounds(&self, now: Time) -> bool {
+        (0..2).any(|side| self.heard_at(side).is_some_and(|at| now < at + RTP_TIMEOUT))
+    }
+}
+
+/// A party that may be gone, since a time.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Doubt {
+    /// The party is asked again.
+    Asked(Time),
+    /// The party cannot be asked, but there is no evidence that it is gone.
+    Lost(Time),
+}
+
+impl Doubt {
+    pub(super) const fn since(self) -> Time {
+        match self {
+            Self::Asked(at) | Self::Lost(at) => at,
+        }
+    }
+}
