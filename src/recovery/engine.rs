@@ -4,7 +4,7 @@
 mod tests;
 
 use super::b2bua::phrase;
-use super::call::{CarriedCall, Context, Phase};
+use super::call::{CarriedCall, Context};
 use super::plan;
 use super::recoverability::{self, Fate};
 use super::request;
@@ -174,11 +174,6 @@ impl Engine {
             }
             return false;
         };
-        if origin == Origin::Reported {
-            // Carried calls use UDP. The capture shows all their traffic to the server as well, and it is more reliable
-            // than a report.
-            return true;
-        }
         if origin == Origin::Overheard && self.settings.vips.contains(&p.src.ip()) {
             // Our own packet, or one from a server that has never heard of the call. Neither comes from a phone.
             self.said_by_server(&m, p, &keys, now);
@@ -193,7 +188,13 @@ impl Engine {
             }
             return true;
         };
-        if !self.mode.signals() || self.calls.get(&key).is_some_and(|c| matches!(c.phase, Phase::Kept(_))) {
+        let kept = self.calls.get(&key).is_some_and(|c| c.kept_until().is_some());
+        if origin == Origin::Reported && !kept {
+            // Carried calls use UDP. The capture shows all their traffic to the server as well, and it is more reliable
+            // than a report. Of a call over TLS, only the server can tell.
+            return true;
+        }
+        if !self.mode.signals() || kept {
             if m.is_request() && m.method() == Method::Bye {
                 self.with(key, now, |call, cx| call.hung_up_kept(side, cx));
             }

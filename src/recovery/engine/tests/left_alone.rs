@@ -66,31 +66,38 @@ fn nothing_is_sent_into_a_call_without_evidence_and_its_audio_stays() {
 
 #[test]
 fn when_a_party_hangs_up_the_other_is_told_if_it_can_be() {
+    // Over TLS, only the server's report shows the BYE.
     for (n, (change, _, flows)) in KINDS.into_iter().enumerate() {
-        let mut w = World::new(26, 50);
-        w.talks = [true; 2];
-        let mut call = w.b2bua(0);
-        change(&mut call);
-        let told = call.legs.get(1).is_some_and(|l| l.transport == Transport::Udp && !l.partial);
-        w.start(vec![call.clone()]);
-        w.secs(10);
-        let leg = &call.legs[0];
-        let text = format!(
-            "BYE sip:x SIP/2.0\r\nVia: SIP/2.0/UDP 10.1.0.1;branch=z9hG4bKb\r\nFrom: {}\r\nTo: {}\r\nCall-ID: {}\r\n\
-             CSeq: 700 BYE\r\nContent-Length: 0\r\n\r\n",
-            leg.remote.lossy(),
-            leg.local.lossy(),
-            leg.call_id.lossy()
-        );
-        let (src, dst) = (leg.remote_addr, server());
-        let p = Packet { src, dst, transport: Transport::Udp, payload: text.as_bytes() };
-        assert!(w.engine.handle_packet(&p, Origin::Overheard, w.now));
-        w.drain();
-        w.secs(40);
-        assert_eq!((w.phones[0].byes, w.phones[1].byes), (0, u32::from(told)), "{n}");
-        assert!(w.stored.is_empty(), "{n}");
-        assert!(flows == 0 || w.flows["call-00000"].is_empty(), "{n}");
+        for heard in [Origin::Overheard, Origin::Reported] {
+            one_party_hangs_up(n, change, flows, heard);
+        }
     }
+}
+
+fn one_party_hangs_up(n: usize, change: Change, flows: usize, heard: Origin) {
+    let mut w = World::new(26, 50);
+    w.talks = [true; 2];
+    let mut call = w.b2bua(0);
+    change(&mut call);
+    let told = call.legs.get(1).is_some_and(|l| l.transport == Transport::Udp && !l.partial);
+    w.start(vec![call.clone()]);
+    w.secs(10);
+    let leg = &call.legs[0];
+    let text = format!(
+        "BYE sip:x SIP/2.0\r\nVia: SIP/2.0/UDP 10.1.0.1;branch=z9hG4bKb\r\nFrom: {}\r\nTo: {}\r\nCall-ID: {}\r\n\
+         CSeq: 700 BYE\r\nContent-Length: 0\r\n\r\n",
+        leg.remote.lossy(),
+        leg.local.lossy(),
+        leg.call_id.lossy()
+    );
+    let (src, dst) = (leg.remote_addr, server());
+    let p = Packet { src, dst, transport: Transport::Udp, payload: text.as_bytes() };
+    assert!(w.engine.handle_packet(&p, heard, w.now));
+    w.drain();
+    w.secs(40);
+    assert_eq!((w.phones[0].byes, w.phones[1].byes), (0, u32::from(told)), "{n}");
+    assert!(w.stored.is_empty(), "{n}");
+    assert!(flows == 0 || w.flows["call-00000"].is_empty(), "{n}");
 }
 
 #[test]
