@@ -31,6 +31,8 @@ pub struct Engine {
     rng: Rng,
     epoch: u64,
     mode: Mode,
+    /// All stored calls were read. Until then an unknown dialog may be one of them.
+    complete: bool,
     // Boxed, because a map reserves up to twice its entries and a call takes kilobytes.
     calls: HashMap<u64, Box<CarriedCall>>,
     names: HashMap<String, u64>,
@@ -53,6 +55,7 @@ impl Engine {
             rng: Rng::new(seed),
             epoch: 0,
             mode: Mode::default(),
+            complete: false,
             calls: HashMap::new(),
             names: HashMap::new(),
             by_call_id: HashMap::new(),
@@ -63,6 +66,13 @@ impl Engine {
             due: HashMap::new(),
             actions: VecDeque::new(),
         }
+    }
+
+    /// All stored calls were read and handed in. From now on a request in an unknown dialog is answered with 481.
+    ///
+    /// Before, it gets no answer, and the phone sends it again: a 481 would make the phone drop its call.
+    pub const fn set_complete(&mut self) {
+        self.complete = true;
     }
 
     /// Sets the mode from now on.
@@ -229,7 +239,7 @@ impl Engine {
     /// RFC 3261 section 12.2.2: a request outside every known dialog. It leaves no state: the tag is computed, so a
     /// retransmission gets the same tag (section 8.2.7).
     fn reject(&mut self, m: &Message<'_>, p: &Packet<'_>) {
-        if !m.is_request() || m.method() == Method::Ack || !self.mode.signals() {
+        if !m.is_request() || m.method() == Method::Ack || !self.mode.signals() || !self.complete {
             return;
         }
         let tag = format!("{:016x}", fnv1a(m.call_id()));
@@ -321,7 +331,7 @@ impl Engine {
     pub fn stop(&mut self) {
         // Keep the generator's state, so that a later start does not repeat branches.
         let rng = self.rng.clone();
-        *self = Self { rng, mode: self.mode, ..Self::new(self.settings.clone(), 0) };
+        *self = Self { rng, mode: self.mode, complete: self.complete, ..Self::new(self.settings.clone(), 0) };
     }
 
     /// All calls, sorted by name.

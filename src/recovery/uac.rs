@@ -2,7 +2,7 @@
 //! 14.1).
 
 use super::call::{Cancel, CarriedCall, Context, MAX_ACKED, Outgoing, Phase, Purpose};
-use super::reinvite::{Step, Verdict};
+use super::reinvite::{CSEQ_GAP, Step, Verdict};
 use super::request;
 use super::transaction::{AckedInvite, Client, Key, LIFE, ServedRequest, Tick};
 use crate::calls::model::{Leg, Sdp as Description, SessionTimer};
@@ -257,7 +257,12 @@ impl CarriedCall {
             return;
         }
         let success = code < 300;
-        let Some(at) = self.sides[side].acked.iter().position(|a| a.branch.as_bytes() == branch) else { return };
+        let Some(at) = self.sides[side].acked.iter().position(|a| a.branch.as_bytes() == branch) else {
+            if success {
+                self.acknowledge_former(side, branch, m, cx);
+            }
+            return;
+        };
         if self.sides[side].acked[at].success.is_none() {
             let AckedInvite { branch, cseq, target, .. } = self.sides[side].acked[at].clone();
             let ack = self.build_ack(side, success, cseq, &branch, &target, m, cx);
@@ -268,6 +273,29 @@ impl CarriedCall {
         if acked.success == Some(success) {
             cx.send(leg.local_addr, leg.remote_addr, acked.ack.clone());
         }
+    }
+
+    /// A 2xx to an INVITE that the former server sent in this dialog. Without an ACK the phone ends the session after 32 s
+    /// (RFC 3261 section 13.3.1.4), and takes no other INVITE until then.
+    fn acknowledge_former(&mut self, side: usize, branch: &[u8], m: &Message<'_>, cx: &mut Context<'_>) {
+        let (cseq, _) = m.cseq();
+        let last = self.call.legs[side].local_cseq.unwrap_or(0);
+        // The last numbers may not have been stored in time. Nobody else sends such a number.
+        if cseq > last.saturating_add(CSEQ_GAP) || cseq >= CSEQ_LIMIT || matches!(self.phase, Phase::Over(_)) {
+            return;
+        }
+        let leg = &mut self.call.legs[side];
+        leg.local_cseq = Some(last.max(cseq));
+        if let Some(target) = m.contact_uri() {
+            leg.remote_target = target.into();
+        }
+        self.touch();
+        let Ok(branch) = std::str::from_utf8(branch).map(str::to_owned) else { return };
+        let target = request::target(&self.call.legs[side]);
+        let ack = self.build_ack(side, true, cseq, &branch, &target, m, cx);
+        let leg = &self.call.legs[side];
+        cx.send(leg.local_addr, leg.remote_addr, ack.clone());
+        self.remember(side, AckedInvite { branch, cseq, target, success: Some(true), ack, until: cx.now + LIFE });
     }
 
     /// Applies a 2xx to INVITE or UPDATE: target, descriptions, session timer.

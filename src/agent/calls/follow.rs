@@ -220,6 +220,9 @@ impl CallsSide {
                 self.tell_forecast();
             }
         }
+        if self.synced {
+            self.engine.set_complete();
+        }
         let left_out = self.stored.left_out();
         if self.left_out.is_news(left_out, clock::now()) {
             warn!(

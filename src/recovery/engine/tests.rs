@@ -1,6 +1,7 @@
 //! The engine against phones that strictly follow RFC 3261 and RFC 3264, over a network that loses, duplicates and
 //! reorders.
 
+mod former;
 mod gone;
 mod left_alone;
 mod modes;

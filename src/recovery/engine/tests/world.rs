@@ -119,6 +119,7 @@ impl World {
     pub(super) fn start(&mut self, calls: Vec<Call>) {
         self.stored.extend(calls.iter().map(|c| (c.id.clone(), c.clone())));
         self.engine.start(calls, 2, self.now);
+        self.engine.set_complete();
         self.drain();
     }
 
