@@ -5,6 +5,7 @@ mod doc;
 mod files;
 mod media;
 mod servers;
+mod sources;
 
 use super::report::{Call, Report};
 use super::*;
