@@ -6,6 +6,7 @@
 
 mod assemble;
 mod file;
+mod first_line;
 mod link;
 mod observer;
 mod prospect;

@@ -25,6 +25,9 @@ pub(super) fn of(r: &Report, malformed: u64) -> Vec<String> {
             t.udp
         ));
     }
+    for (what, n) in &t.unread {
+        notes.push(format!("{} is in the file and is not read ({n} packets)", what.words()));
+    }
     if t.sip_cut > 0 {
         notes
             .push(format!("the capture truncated {} of {} SIP messages: record with `tcpdump -s 0`", t.sip_cut, t.sip));

@@ -2,6 +2,7 @@
 //! test holds both together: a new field goes in both places, and no field disappears or changes its meaning while
 //! [`SCHEMA`] stays.
 
+pub use super::link::tunnel::Unread;
 pub use super::survey::{Certainty, Server};
 pub use super::wire::Traffic;
 

@@ -1,6 +1,6 @@
 //! Compressed files, bombs among them, and tunnels in fragments.
 
-use super::build::{Hop, audio, paced};
+use super::build::{Hop, audio, ethernet, fragments, ip, paced, pcap};
 use super::report::State;
 use super::{InspectError, InspectSettings, build, only, run};
 use flate2::Compression;
@@ -68,4 +68,25 @@ fn a_bomb_is_refused() {
         assert!(matches!(&error, Err(InspectError::Bomb { .. })), "{error:?}");
         assert!(error.unwrap_err().to_string().contains("gunzip"));
     }
+}
+
+#[test]
+fn a_tunnelled_packet_in_fragments_is_joined() {
+    let h = Hop::new("c", "10.0.0.1:5060", "10.0.0.100:5060", "1000", "2000");
+    let (a, b) = (audio("10.0.0.1:4000", ""), audio("10.0.0.100:9000", ""));
+    let frames: Vec<(u64, Vec<u8>)> = paced([h.up(&a, &b), h.over(true, 2)].concat(), 100)
+        .iter()
+        .enumerate()
+        .flat_map(|(n, shot)| {
+            let inner = ip(shot);
+            let length = u16::try_from(inner.len()).unwrap().to_be_bytes();
+            let payload = [&[0x30, 0xff][..], &length, &[0, 0, 0, 1], &inner].concat();
+            let (src, dst) = ("198.51.100.1:2152".parse().unwrap(), "198.51.100.2:2152".parse().unwrap());
+            let mut outer = ip(&build::Shot { at: 0, src, dst, payload });
+            outer[5] = u8::try_from(n).unwrap();
+            fragments(&outer, 400).into_iter().map(move |f| (shot.at, ethernet(&[], &f)))
+        })
+        .collect();
+    let r = run(&pcap(build::Kind { link: 1, ..build::RAW }, &frames), &InspectSettings::default()).unwrap();
+    assert_eq!((only(&r).state, r.traffic.sip), (State::Ended, 7));
 }
