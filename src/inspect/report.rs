@@ -371,9 +371,12 @@ pub struct Rtp {
     pub source: Option<SocketAddr>,
     /// Destination of most packets.
     pub destination: Option<SocketAddr>,
-    /// Whether the source differs from the address in the sender's description: a NAT is between, or the sender uses
-    /// another port.
+    /// Whether the source differs from the address in the description that was in force when the packets were sent: a
+    /// NAT is between, or the sender uses another port.
     pub source_differs: bool,
+    /// The address that the sender had described when it sent these packets, if it differs.
+    #[serde(skip)]
+    pub(super) told: Option<SocketAddr>,
     /// Sources (SSRC).
     pub ssrcs: u32,
     /// Payload types with their packet counts.
@@ -439,11 +442,13 @@ pub struct Path {
     pub to: SocketAddr,
     /// The server's address from which the receiving phone expects packets.
     pub source: SocketAddr,
+    /// Whether fax (T.38) may pass as UDPTL.
+    pub udptl: bool,
 }
 
 impl From<&Flow> for Path {
     fn from(f: &Flow) -> Self {
-        Self { from: f.from, at: f.at, to: f.to, source: f.source }
+        Self { from: f.from, at: f.at, to: f.to, source: f.source, udptl: f.udptl }
     }
 }
 

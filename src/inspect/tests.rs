@@ -1,8 +1,10 @@
 mod build;
 mod calls;
+mod cases;
 mod damage;
 mod doc;
 mod files;
+mod halves;
 mod media;
 mod servers;
 mod sources;

@@ -130,7 +130,7 @@ fn inspect_reads_a_pipe() {
     };
     for path in ["-", "/dev/stdin"] {
         let (code, out, err) = inspect(path, capture);
-        assert!(code == Some(0) && out.contains("calls: 1 ("), "{path}: {out}{err}");
+        assert!(code == Some(0) && out.contains("calls: 1 (1 ended)"), "{path}: {out}{err}");
     }
     let (code, _, err) = inspect("-", &[0x55; 1 << 20]);
     assert!(code == Some(1) && err.contains("standard input is not a pcap or pcapng file"), "{err}");
