@@ -15,6 +15,7 @@ mod remarks;
 pub mod report;
 mod rtp;
 mod source;
+mod summary;
 mod survey;
 mod wire;
 
@@ -28,6 +29,7 @@ use source::Source;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use summary::Summary;
 use survey::Survey;
 use wire::{Item, Traffic, Wire};
 
@@ -169,6 +171,7 @@ pub fn inspect(path: &Path, settings: &InspectSettings) -> Result<Report, Inspec
         servers,
         first_ms: first.map(ms),
         last_ms: first.map(|_| ms(last)),
+        summary: Summary::of(&calls),
         calls,
         legs_left_out,
         other_requests: others,

@@ -3,6 +3,7 @@
 //! [`SCHEMA`] stays.
 
 pub use super::link::tunnel::Unread;
+pub use super::summary::{Lost, Summary};
 pub use super::survey::{Certainty, Server};
 pub use super::wire::Traffic;
 
@@ -41,6 +42,8 @@ pub struct Report {
     pub rtp: RtpTotals,
     /// The trackers' counters, summed over all servers.
     pub counters: Counters,
+    /// How many of its calls would be kept.
+    pub summary: Summary,
     /// Notes on the file as a whole.
     pub notes: Vec<String>,
     /// Why reading stopped early; `None` if it reached the end.

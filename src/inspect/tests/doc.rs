@@ -40,6 +40,8 @@ fn full() -> Value {
         shots.extend(rtp(phone, server, 3));
         shots.extend(rtp(server, phone, 3));
     }
+    // A call that would be lost.
+    shots.extend(hop("alone", a, s).up(&audio("10.0.0.1:4010", ""), &audio("10.0.0.100:9010", "")));
     let path = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(path.path(), file(&paced(shots, 400))).unwrap();
     serde_json::to_value(inspect(path.path(), &InspectSettings::default()).unwrap()).unwrap()
