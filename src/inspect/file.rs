@@ -218,7 +218,10 @@ impl Input<'_> {
     /// Whether the file's own header was complete.
     fn has_header(&mut self) -> bool {
         // The shortest headers: 24 bytes of pcap, 28 of pcapng. Reading may have stopped before their end.
-        self.bytes >= 24 || self.fill(&mut [0; 24]).is_ok() && self.bytes >= 24
+        if self.bytes < 24 {
+            let _ = self.fill(&mut [0; 24]);
+        }
+        self.bytes >= 24
     }
 
     fn pcap(&mut self, mut kind: PcapKind) -> Result<(), Stop> {

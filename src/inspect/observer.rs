@@ -323,7 +323,7 @@ impl Observer {
         }
         let Some(id) = found else {
             if method == Method::Ack {
-                self.passed_by(m);
+                self.passed_by(m, p);
             }
             return;
         };
@@ -358,15 +358,18 @@ impl Observer {
         }
     }
 
-    /// The ACK of a 2xx that does not pass the server: the dialog goes on without it, since it did not ask to stay
-    /// in its route (RFC 3261 section 16.6, item 4).
-    fn passed_by(&mut self, m: &Message<'_>) {
+    /// The ACK of a 2xx that goes from phone to phone: the dialog goes on without the server, since it did not ask to
+    /// stay in its route (RFC 3261 section 16.6, item 4).
+    fn passed_by(&mut self, m: &Message<'_>, p: &Packet<'_>) {
         let (Some(from), Some(to)) = (m.from_tag(), m.to_tag()) else { return };
-        let hash = self.hasher.hash_one(m.call_id());
-        for id in self.by_call.get(&hash).into_iter().flatten() {
-            if let Some(r) = self.records.get_mut(*id as usize) {
-                let same = *r.call_id == *m.call_id() && (r.has_tags(from, to));
-                r.passed_by |= same && r.answered.is_some();
+        let all = self.by_call.get(&self.hasher.hash_one(m.call_id()));
+        let of = |id: &u32| &self.records[*id as usize];
+        let same = |r: &Record| *r.call_id == *m.call_id() && r.has_tags(from, to) && r.answered.is_some();
+        let hops: SmallVec<[u32; 4]> = all.into_iter().flatten().copied().filter(|id| same(of(id))).collect();
+        let is_phone = |at: SocketAddr| hops.iter().any(|id| of(id).remote_addr.ip() == at.ip());
+        if is_phone(p.src) && is_phone(p.dst) {
+            for id in hops {
+                self.records[id as usize].passed_by = true;
             }
         }
     }
@@ -439,7 +442,7 @@ fn begins_late(m: &Message<'_>) -> bool {
     let tagged = m.to_tag().is_some() && m.from_tag().is_some();
     match (m.method(), m.code()) {
         (Method::Invite | Method::Bye | Method::Update | Method::Info | Method::Prack, None) => tagged,
-        (Method::Invite, Some(101..)) | (Method::Bye, Some(200..=299)) => tagged,
+        (Method::Invite, Some(101..)) | (Method::Bye | Method::Update, Some(200..=299)) => tagged,
         _ => false,
     }
 }

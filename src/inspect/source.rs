@@ -7,7 +7,7 @@ use flate2::bufread::MultiGzDecoder;
 use std::collections::hash_map::RandomState;
 use std::fs::{File, OpenOptions};
 use std::hash::BuildHasher as _;
-use std::io::{BufRead as _, BufReader, ErrorKind, IsTerminal as _, Read, Seek as _, SeekFrom, Write as _};
+use std::io::{BufRead as _, BufReader, Cursor, ErrorKind, IsTerminal as _, Read, Seek as _, SeekFrom, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -69,7 +69,8 @@ impl Source {
         if !plain.fill_buf().map_err(failed)?.starts_with(&file::GZIP) {
             return Ok(Box::new(plain));
         }
-        let mut unpacked = Unpacked { inner: MultiGzDecoder::new(plain), bytes: 0 };
+        let unpacked = Unpacked { inner: MultiGzDecoder::new(plain), bytes: 0 };
+        let mut unpacked = BufReader::with_capacity(BUFFER, unpacked);
         // What does not even begin to unpack is told as such, not as a capture that ends early.
         let mut start = [0u8; 4];
         let mut got = 0;
@@ -88,7 +89,7 @@ impl Source {
                 cure: "unpack it with `gunzip`",
             });
         }
-        Ok(Box::new(std::io::Cursor::new(start).take(got as u64).chain(unpacked)))
+        Ok(Box::new(Cursor::new(start).take(got as u64).chain(unpacked)))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::report::{Audio, Call, Recovery, Signalling, State};
 use serde::Serialize;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -56,7 +57,7 @@ impl Summary {
             *reasons.entry(if room { why } else { "other reasons".to_owned() }).or_default() += 1;
         }
         sum.lost = reasons.into_iter().map(|(why, calls)| Lost { calls, why }).collect();
-        sum.lost.sort_by(|a, b| b.calls.cmp(&a.calls));
+        sum.lost.sort_by_key(|lost| Reverse(lost.calls));
         sum
     }
 

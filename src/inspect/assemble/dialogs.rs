@@ -5,6 +5,7 @@ use super::super::record::Record;
 use super::super::report::LegDirection;
 use crate::time::Time;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Most records of one Call-ID that are compared with each other.
@@ -23,7 +24,7 @@ pub(super) fn join(o: &mut Observer) {
     for group in groups {
         for (n, later) in group.iter().enumerate() {
             for earlier in &group[..n] {
-                let Some((keep, copy)) = one_leg(&o.records, *earlier, *later) else { continue };
+                let Some((keep, copy)) = one_leg(&o.records, &group, *earlier, *later) else { continue };
                 fold(&mut o.records, keep, copy);
             }
         }
@@ -32,7 +33,7 @@ pub(super) fn join(o: &mut Observer) {
 }
 
 /// Which record of two that are one leg is kept, and which is part of it.
-fn one_leg(records: &[Record], earlier: usize, later: usize) -> Option<(usize, usize)> {
+fn one_leg(records: &[Record], group: &[usize], earlier: usize, later: usize) -> Option<(usize, usize)> {
     let (a, b) = (&records[earlier], &records[later]);
     if a.copy_of.is_some() || b.copy_of.is_some() {
         return None;
@@ -40,8 +41,14 @@ fn one_leg(records: &[Record], earlier: usize, later: usize) -> Option<(usize, u
     let same_dialog = a.has_tags(&b.local_tag, &b.remote_tag) && !a.local_tag.is_empty() && !a.remote_tag.is_empty();
     let known = |r: &Record| r.side != LegDirection::Unknown;
     match (known(a), known(b)) {
-        // What went past the server, from another viewpoint.
-        (true, false) if same_dialog && a.view != b.view => Some((earlier, later)),
+        // What went past the server, from phone to phone. Another hop has a server at one of its ends.
+        (true, false) if same_dialog && a.view != b.view => {
+            let is_phone = |ip: IpAddr| {
+                let mut hops = group.iter().map(|n| &records[*n]).filter(|r| r.view == a.view && known(r));
+                hops.any(|r| r.remote_addr.ip() == ip)
+            };
+            (is_phone(b.local_addr.ip()) && is_phone(b.remote_addr.ip())).then_some((earlier, later))
+        }
         (true, true) if a.view == b.view && a.side == b.side && a.remote_addr.ip() == b.remote_addr.ip() => {
             if a.near_tag() != b.near_tag() || a.cseq == b.cseq {
                 // Branches of a fork.

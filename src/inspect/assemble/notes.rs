@@ -69,7 +69,8 @@ fn fax(call: &Call) -> Option<String> {
     }
 }
 
-fn is_in_use(m: &Media) -> bool {
+/// Whether both sides describe the stream, and neither refuses it.
+pub(super) fn is_in_use(m: &Media) -> bool {
     [&m.local, &m.remote].into_iter().all(|d| d.as_ref().is_some_and(|d| d.port != 0))
 }
 

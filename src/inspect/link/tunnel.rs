@@ -17,6 +17,7 @@ const GTP_U: u16 = 2152;
 const L2TP: u16 = 1701;
 const TZSP: u16 = 37008;
 const NAT_T: u16 = 4500;
+const WIREGUARD: u16 = 51820;
 /// Protocol numbers of IP.
 const IP_IN_IP: u8 = 4;
 const UDP: u8 = 17;
@@ -40,6 +41,8 @@ pub enum Unread {
     Gre,
     /// L2TP with something else than plain PPP.
     L2tp,
+    /// WireGuard, always encrypted.
+    Wireguard,
     /// A fragment of a tunnelled packet.
     TunnelFragment,
     /// More tunnels in each other than are followed.
@@ -56,6 +59,7 @@ impl Unread {
             Self::GtpU => "GTP-U with other content than IP",
             Self::Gre => "GRE with other content than plain IP (PPTP: encrypted or compressed)",
             Self::L2tp => "L2TP with other content than plain IP",
+            Self::Wireguard => "WireGuard",
             Self::TunnelFragment => "a tunnel in fragments",
             Self::Nested => "a tunnel within more than two others",
         }
@@ -141,6 +145,11 @@ fn udp(ports: [u16; 2], payload: &[u8]) -> Option<Content<'_>> {
         // Four zero bytes mark IKE, a single byte a keep-alive (RFC 3948 section 2).
         _ if ports.contains(&NAT_T) => {
             (payload.len() > 16 && payload[..4] != [0; 4]).then_some(Content::Unread(Unread::Esp))
+        }
+        // Type 4 is data, padded to 16 bytes; that without content is a keep-alive.
+        _ if ports.contains(&WIREGUARD) => {
+            let data = payload.starts_with(&[4, 0, 0, 0]) && payload.len() > 32 && payload.len().is_multiple_of(16);
+            data.then_some(Content::Unread(Unread::Wireguard))
         }
         _ => None,
     }

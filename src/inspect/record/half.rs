@@ -131,7 +131,13 @@ impl Record {
                 self.ended_by.get_or_insert(by);
             }
             Method::Invite => self.proven_by_answer(m, code, by_local, reason, now),
-            Method::Update if matches!(code, 401 | 407) => self.half.challenged[usize::from(!by_local)] = true,
+            Method::Update if m.to_tag().is_some() => {
+                // The response shows the request.
+                self.changed(by_local, m);
+                if matches!(code, 401 | 407) {
+                    self.half.challenged[usize::from(!by_local)] = true;
+                }
+            }
             _ => {}
         }
     }

@@ -160,3 +160,48 @@ fn what_goes_past_a_proxy_is_of_its_call() {
     assert_eq!((c.state, c.legs.len(), c.legs[0].reinvites), (State::Ended, 2, 1));
     assert_eq!(c.ended_by, Some(By::Callee));
 }
+
+#[test]
+fn the_half_of_another_hop_is_not_past_the_server() {
+    let hop = |a: &str, b: &str| Hop {
+        branch: format!("z9hG4bK{a}{b}").replace(['.', ':'], ""),
+        ..Hop::new("c", a, b, "1", "2")
+    };
+    let (q, answer) = ("10.0.0.50:5060", audio("10.0.0.2:4002", ""));
+    let (one, two, three) = (hop(A, S), hop(S, q), hop(q, B));
+    let mut shots = vec![one.invite(&a()), two.invite(&a()), three.answer(180, ""), three.answer(200, &answer)];
+    shots.extend([two.answer(200, &answer), one.answer(200, &answer), ack(&one), ack(&two), ack(&three)]);
+    shots.extend(three.over(false, 1));
+    let r = with_vip(shots, "10.0.0.100");
+    let c = only(&r);
+    // The BYE ends the dialog on each hop.
+    assert_eq!((c.state, c.legs.len()), (State::Ended, 3));
+    assert!(!c.notes.iter().any(|n| n.contains("past the server")), "{:?}", c.notes);
+}
+
+#[test]
+fn audio_that_follows_its_description_is_no_nat() {
+    let h = hop();
+    let moved = audio("10.0.0.1:6000", "");
+    let mut shots = h.up(&a(), &b());
+    shots.extend(rtp("10.0.0.1:4000", "10.0.0.100:9000", 30));
+    // Refused: the old port stays.
+    shots.extend([
+        h.request(true, "INVITE", 2, "", &moved),
+        h.response(false, 488, "INVITE", 2, ""),
+        ack_of_refusal(&h),
+    ]);
+    shots.extend(rtp("10.0.0.1:4000", "10.0.0.100:9000", 60));
+    // Offered by the server, without SDP: the ACK has the answer.
+    shots.extend([h.request(false, "INVITE", 1, "", ""), h.response(true, 200, "INVITE", 1, &moved)]);
+    shots.push(h.request(false, "ACK", 1, "", &b()));
+    shots.extend(rtp("10.0.0.1:6000", "10.0.0.100:9000", 30));
+    let r = with_vip(shots.clone(), "10.0.0.100");
+    let port = |r: &super::Report| only(r).notes.iter().any(|n| n.contains("another port"));
+    assert!(!port(&r), "{:?}", only(&r).notes);
+    let received = only(&r).legs[0].media[0].received.as_ref().unwrap();
+    assert_eq!((received.packets, received.source_differs, only(&r).legs[0].reinvites), (120, false, 2));
+    // From a port that nobody described.
+    shots.extend(rtp("10.0.0.1:7000", "10.0.0.100:9000", 300));
+    assert!(port(&with_vip(shots, "10.0.0.100")));
+}

@@ -84,6 +84,7 @@ fn what_is_seen_and_not_read_is_told() {
         (sctp(&[chunk(3, 16, &[]), chunk(64, 20, sip)]), Unread::SipOverSctp),
         (around(ESP, &[9; 60]), Unread::Esp),
         (datagram(NAT_T, &[9; 60]), Unread::Esp),
+        (datagram(WIREGUARD, &behind(&[4, 0, 0, 0], &[9; 76])), Unread::Wireguard),
         (around(GRE, &[0x30, 1, 0x88, 0x0b, 0, 9, 0, 1, 0, 0, 0, 1, 0x00, 0xfd, 1, 2, 3]), Unread::Gre),
         (around(GRE, &[0, 0, 0x99, 0x99, 1, 2, 3]), Unread::Gre),
         (datagram(GTP_U, &[0x30, 0xff, 0, 6, 0, 0, 0, 1, 0, 1, 2, 3, 4, 5]), Unread::GtpU),
@@ -110,6 +111,8 @@ fn what_only_resembles_a_tunnel_is_none() {
         // IKE, a keep-alive, control of L2TP and of PPP, an acknowledgement of PPTP.
         datagram(NAT_T, &[0; 60]),
         datagram(NAT_T, &[0xff]),
+        datagram(WIREGUARD, &behind(&[4, 0, 0, 0], &[9; 28])),
+        datagram(WIREGUARD, &rtp),
         datagram(L2TP, &[0xc8, 2, 0, 12, 0, 1, 0, 0, 0, 1, 0, 1]),
         around(GRE, &[0x30, 1, 0x88, 0x0b, 0, 9, 0, 1, 0, 0, 0, 1, 0xff, 3, 0xc0, 0x21, 1, 1, 0, 4]),
         around(GRE, &[0x20, 0x81, 0x88, 0x0b, 0, 0, 0, 1, 0, 0, 0, 1]),
