@@ -24,12 +24,11 @@ pub use report::{Report, SCHEMA};
 use crate::time::Time;
 use file::Frame;
 use observer::Observer;
-use report::Chosen;
+use report::{Chosen, Summary};
 use source::Source;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use summary::Summary;
 use survey::Survey;
 use wire::{Item, Traffic, Wire};
 

@@ -2,10 +2,12 @@
 //! test holds both together: a new field goes in both places, and no field disappears or changes its meaning while
 //! [`SCHEMA`] stays.
 
+mod sum;
+
 pub use super::link::tunnel::Unread;
-pub use super::summary::{Lost, Summary};
 pub use super::survey::{Certainty, Server};
 pub use super::wire::Traffic;
+pub use sum::{Lost, Summary};
 
 use crate::calls::model::{Flow, Pairing};
 use crate::calls::tracker::Counters;

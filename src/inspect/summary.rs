@@ -1,7 +1,6 @@
 //! How many of the answered calls of a file would be kept, and why the rest would not. Pure.
 
-use super::report::{Audio, Call, Recovery, Signalling, State};
-use serde::Serialize;
+use super::report::{Audio, Call, Lost, Recovery, Signalling, State, Summary};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,30 +10,6 @@ use std::net::{IpAddr, SocketAddr};
 const MAX_REASONS: usize = 100;
 /// Most reasons in the line for people.
 const MAX_TOLD: usize = 5;
-
-/// The fate of the answered calls that pass the server.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Summary {
-    /// Answered calls that pass the server, ended ones included.
-    pub answered: usize,
-    /// Those of them whose audio would go on.
-    pub kept: usize,
-    /// Those of the kept ones whose signalling would not go on.
-    pub audio_only: usize,
-    /// Answered calls that do not pass the server.
-    pub elsewhere: usize,
-    /// The rest by reason, the most frequent first.
-    pub lost: Vec<Lost>,
-}
-
-/// Calls that would not be kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Lost {
-    /// How many.
-    pub calls: usize,
-    /// Why, in words.
-    pub why: String,
-}
 
 impl Summary {
     /// Sums up the calls of a report.
