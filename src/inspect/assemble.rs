@@ -326,7 +326,7 @@ fn recovery(o: &Observer, call: &Call, kept: Option<&Stored>) -> Recovery {
             r
         }
         None if call.partial => Recovery::no(
-            "the start of the call is not in the file, and the later messages do not show the whole dialog",
+            "a part of the call's start is not in the file, and the later messages do not show the whole dialog",
         ),
         None => Recovery::no("keepcall did not learn the dialog"),
     }

@@ -21,7 +21,7 @@ pub(super) fn of(r: &Report, malformed: u64) -> Vec<String> {
     }
     if t.frames > 0 && t.sip == 0 {
         notes.push(format!(
-            "the file shows no SIP ({} UDP datagrams, TCP not counted); a capture of SIP over TLS is unreadable",
+            "the file shows no SIP that can be read ({} UDP datagrams, TCP not counted); a capture of SIP over TLS is unreadable",
             t.udp
         ));
     }

@@ -95,8 +95,7 @@ impl Streams {
         let listens = |ip: &std::net::IpAddr, port: u16| !ip.is_unspecified() && port != 0;
         let lines = sdp.media().iter().take(MAX_LINES);
         let lines = lines.map(|m| Some(SocketAddr::new(m.connection.filter(|ip| listens(ip, m.port))?, m.port)));
-        self.force.described(record, local, lines.collect::<Lines>());
-        self.generation += 1;
+        self.generation += u64::from(self.force.described(record, local, lines.collect::<Lines>()));
         for (line, m) in sdp.media().iter().take(MAX_LINES).enumerate() {
             let Some(ip) = m.connection.filter(|ip| listens(ip, m.port)) else { continue };
             let at = SocketAddr::new(ip, m.port);
@@ -119,14 +118,12 @@ impl Streams {
 
     /// Offer and answer of a leg are concluded.
     pub(super) fn agreed(&mut self, record: u32, now: Time) {
-        self.force.agreed(record, now);
-        self.generation += 1;
+        self.generation += u64::from(self.force.agreed(record, now));
     }
 
     /// The offer of a leg was refused.
     pub(super) fn refused(&mut self, record: u32) {
-        self.force.refused(record);
-        self.generation += 1;
+        self.generation += u64::from(self.force.refused(record));
     }
 
     /// The leg has ended: other calls soon reuse its addresses.

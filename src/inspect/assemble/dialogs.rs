@@ -63,6 +63,11 @@ fn one_leg(records: &[Record], group: &[usize], earlier: usize, later: usize) ->
                 None
             }
         }
+        // Responses only: the caller was asked for credentials, and called again.
+        (false, false) if a.view == b.view && a.remote_addr.ip() == b.remote_addr.ip() => {
+            let caller = a.local_tag == b.local_tag || a.remote_tag == b.remote_tag;
+            (caller && !same_dialog && a.is_challenged() && a.cseq < b.cseq).then_some((later, earlier))
+        }
         _ => None,
     }
 }

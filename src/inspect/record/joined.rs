@@ -1,7 +1,7 @@
 //! Records that turn out to be of one dialog.
 
 use super::super::report::End;
-use super::Record;
+use super::{MAX_TOLD, Record};
 use crate::time::Time;
 
 /// What a part adds to the record of its leg.
@@ -11,11 +11,13 @@ pub(in crate::inspect) struct Part {
     last: Time,
     messages: u64,
     reinvites: u64,
+    refused: Option<u16>,
 }
 
 impl Record {
-    pub(in crate::inspect) const fn part(&self) -> Part {
-        Part { started: self.started, last: self.last, messages: self.messages, reinvites: self.reinvites }
+    pub(in crate::inspect) fn part(&self) -> Part {
+        let refused = self.code.filter(|code| *code >= 300);
+        Part { started: self.started, last: self.last, messages: self.messages, reinvites: self.reinvites, refused }
     }
 
     /// Adds a part of the same leg.
@@ -24,6 +26,14 @@ impl Record {
         self.last = self.last.max(part.last);
         self.messages += part.messages;
         self.reinvites += part.reinvites;
+        if self.retried.len() < MAX_TOLD {
+            self.retried.extend(part.refused);
+        }
+    }
+
+    /// Whether the caller was asked for credentials, and no more is known.
+    pub(in crate::inspect) fn is_challenged(&self) -> bool {
+        matches!(self.code, Some(401 | 407)) && self.answered.is_none() && !self.hung_up
     }
 
     /// Whether the first INVITE has neither an answer nor an end.

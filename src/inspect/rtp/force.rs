@@ -27,32 +27,38 @@ struct Side {
 pub(super) struct Force(HashMap<(u32, bool), Side>);
 
 impl Force {
-    /// A side described where it listens.
-    pub(super) fn described(&mut self, record: u32, local: bool, lines: Lines) {
-        self.0.entry((record, local)).or_default().open = Some(lines);
+    /// A side described where it listens. Like the next two, it returns whether this changes anything.
+    pub(super) fn described(&mut self, record: u32, local: bool, lines: Lines) -> bool {
+        let side = self.0.entry((record, local)).or_default();
+        let changed = side.open.as_ref() != Some(&lines);
+        side.open = Some(lines);
+        changed
     }
 
     /// Offer and answer are concluded.
-    pub(super) fn agreed(&mut self, record: u32, now: Time) {
+    pub(super) fn agreed(&mut self, record: u32, now: Time) -> bool {
+        let mut changed = false;
         for local in [true, false] {
             let Some(side) = self.0.get_mut(&(record, local)) else { continue };
-            match side.open.take() {
-                // A retransmission ends no change-over.
-                Some(lines) if side.force.as_ref() != Some(&lines) => {
-                    side.before = Some((side.force.replace(lines), now));
-                }
-                _ => {}
+            let Some(lines) = side.open.take() else { continue };
+            changed = true;
+            // A retransmission ends no change-over.
+            if side.force.as_ref() != Some(&lines) {
+                side.before = Some((side.force.replace(lines), now));
             }
         }
+        changed
     }
 
     /// The offer was refused, so everything stays as it was (RFC 3261 section 14.1).
-    pub(super) fn refused(&mut self, record: u32) {
+    pub(super) fn refused(&mut self, record: u32) -> bool {
+        let mut changed = false;
         for local in [true, false] {
             if let Some(side) = self.0.get_mut(&(record, local)).filter(|s| s.force.is_some()) {
-                side.open = None;
+                changed |= side.open.take().is_some();
             }
         }
+        changed
     }
 
     /// The address that the sender of a packet has described, if it is another one than that of the packet; and until

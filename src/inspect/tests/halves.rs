@@ -83,6 +83,21 @@ fn the_server_s_packets_alone_tell_the_course() {
     // Challenged, BYE ends nothing.
     assert_eq!(state(vec![h.answer(200, &b()), h.response(false, 401, "BYE", 2, "")]).0, State::Up);
     assert_eq!(state(vec![bye]), (State::Ended, None, true));
+    // The caller was asked for credentials first.
+    let first = Hop { to_tag: "other".into(), ..h.clone() };
+    let again = Hop { cseq: 2, branch: "z9hG4bKagain".into(), ..h };
+    let r = with_vip(vec![first.answer(401, ""), again.answer(180, "")], "10.0.0.100");
+    let c = only(&r);
+    assert_eq!((c.state, c.legs.len(), c.legs[0].retried.as_slice()), (State::Ringing, 1, &[401][..]));
+}
+
+#[test]
+fn only_a_refresh_tells_that_a_call_is_up() {
+    let h = hop();
+    for method in ["INVITE", "UPDATE"] {
+        let r = with_vip(vec![h.response(true, 200, method, 9, &a())], "10.0.0.100");
+        assert_eq!((only(&r).state, only(&r).partial), (State::Up, true), "{method}");
+    }
 }
 
 #[test]

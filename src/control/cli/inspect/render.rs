@@ -153,7 +153,10 @@ fn block(c: &Call) -> String {
             ("from", long(&c.from)),
             ("to", long(&c.to)),
             ("started", moment(c.started_ms)),
-            ("partial", if c.partial { "the start of the call is not in the file".to_owned() } else { String::new() }),
+            (
+                "partial",
+                if c.partial { "a part of the call's start is not in the file".to_owned() } else { String::new() },
+            ),
             ("ringing", time(c.ringing_ms)),
             ("answered", time(c.answered_ms)),
             ("ended", time(c.ended_ms)),

@@ -57,9 +57,14 @@ fn tunnels_that_are_simple_are_read() {
         // The padding of a frame is no content.
         let padded = behind(&packet, &[0; 9]);
         assert!(matches!(content(&padded), Content::Packet(i) if i.starts_with(&ip)), "{packet:x?}");
-        // Every beginning of it gives something, and no panic.
+        // Every beginning of it gives something, and no panic. So does damage.
         for n in 0..packet.len() {
             let _ = content(&packet[..n]);
+            for value in [0, 1, 0x7f, 0xff] {
+                let mut damaged = packet.clone();
+                damaged[n] = value;
+                let _ = content(&damaged);
+            }
         }
     }
 }
