@@ -61,7 +61,7 @@ impl Unread {
             Self::L2tp => "L2TP with other content than plain IP",
             Self::Wireguard => "WireGuard",
             Self::TunnelFragment => "a tunnel in fragments",
-            Self::Nested => "a tunnel within more than two others",
+            Self::Nested => "a tunnel within three others",
         }
     }
 }
