@@ -6,12 +6,16 @@
 
 mod assemble;
 mod file;
+mod first_line;
 mod link;
 mod observer;
 mod prospect;
 mod record;
+mod remarks;
 pub mod report;
 mod rtp;
+mod source;
+mod summary;
 mod survey;
 mod wire;
 
@@ -20,12 +24,12 @@ pub use report::{Report, SCHEMA};
 use crate::time::Time;
 use file::Frame;
 use observer::Observer;
-use report::Chosen;
-use std::fs::File;
-use std::net::{IpAddr, SocketAddr};
+use report::{Chosen, Summary};
+use source::Source;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use survey::{Certainty, Survey};
+use survey::Survey;
 use wire::{Item, Traffic, Wire};
 
 /// Time that runs on after the last packet, so that single legs settle.
@@ -64,7 +68,7 @@ pub enum InspectError {
         /// The file.
         path: PathBuf,
     },
-    /// The file is compressed, or in a format that converts to a capture.
+    /// The file is compressed otherwise than by gzip, or in a format that converts to a capture.
     #[error("{} is {what}, not a pcap or pcapng file: {cure} first", path.display())]
     Packed {
         /// The file.
@@ -79,6 +83,47 @@ pub enum InspectError {
     NotACapture {
         /// The file.
         path: PathBuf,
+    },
+    /// Standard input is the terminal.
+    #[error("standard input is the terminal: pipe a capture into it, as in `tcpdump -w - | keepcall inspect -`")]
+    Terminal,
+    /// A pipe cannot be kept for the second reading.
+    #[error(
+        "cannot keep {} in {}: {source}; set TMPDIR to a directory with room, or write a file and name that",
+        path.display(),
+        directory.display()
+    )]
+    Spool {
+        /// The pipe.
+        path: PathBuf,
+        /// The directory for temporary files.
+        directory: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// A pipe has more bytes than are kept.
+    #[error("{} has more than {gib} GiB: write a file and name that", path.display())]
+    LongPipe {
+        /// The pipe.
+        path: PathBuf,
+        /// Most GiB that are kept.
+        gib: u64,
+    },
+    /// The file begins like gzip, and does not unpack.
+    #[error("{} begins like gzip, but cannot be unpacked: {source}; copy or record it again", path.display())]
+    Gzip {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: std::io::Error,
+    },
+    /// The file unpacks to more than a capture would.
+    #[error("{} unpacks to {why}: if it is a capture, unpack it with `gunzip` first", path.display())]
+    Bomb {
+        /// The file.
+        path: PathBuf,
+        /// The bound that it exceeds.
+        why: String,
     },
     /// The file header is damaged.
     #[error("the header of {} is cut off or damaged ({why}); record the file again", path.display())]
@@ -95,7 +140,8 @@ pub enum InspectError {
 /// # Errors See [`InspectError`].
 pub fn inspect(path: &Path, settings: &InspectSettings) -> Result<Report, InspectError> {
     let mut survey = Survey::default();
-    walk(path, &mut |_, item| {
+    let mut source = Source::open(path)?;
+    walk(&mut source, &mut |_, item| {
         if let Item::Sip { packet, .. } = item {
             survey.see(&packet);
         }
@@ -107,7 +153,7 @@ pub fn inspect(path: &Path, settings: &InspectSettings) -> Result<Report, Inspec
     let (vips, ports) = (roles.vips.clone(), roles.ports.clone());
     let mut observer = Observer::new(roles, settings.clone());
     let (mut first, mut last) = (None, Time::ZERO);
-    let (read, traffic) = walk(path, &mut |at, item| {
+    let (read, traffic) = walk(&mut source, &mut |at, item| {
         first.get_or_insert(at);
         last = at;
         match item {
@@ -124,6 +170,7 @@ pub fn inspect(path: &Path, settings: &InspectSettings) -> Result<Report, Inspec
         servers,
         first_ms: first.map(ms),
         last_ms: first.map(|_| ms(last)),
+        summary: Summary::of(&calls),
         calls,
         legs_left_out,
         other_requests: others,
@@ -133,81 +180,20 @@ pub fn inspect(path: &Path, settings: &InspectSettings) -> Result<Report, Inspec
         notes: Vec::new(),
         truncated: read.truncated,
     };
-    report.notes = notes(&report, malformed);
+    report.notes = remarks::of(&report, malformed);
     Ok(report)
 }
 
-fn walk(path: &Path, each: &mut dyn FnMut(Time, Item<'_>)) -> Result<(file::Read, Traffic), InspectError> {
-    let file = File::open(path).map_err(|source| InspectError::Open { path: path.to_owned(), source })?;
+fn walk(source: &mut Source, each: &mut dyn FnMut(Time, Item<'_>)) -> Result<(file::Read, Traffic), InspectError> {
     let mut wire = Wire::new();
-    let read = file::read(path, file, &mut |frame: Frame<'_>| wire.handle_frame(&frame, each))?;
+    let name = source.name.clone();
+    let read = file::read(&name, source.pass()?, &mut |frame: Frame<'_>| wire.handle_frame(&frame, each))?;
     let traffic = wire.finish(each);
     Ok((read, traffic))
 }
 
 fn ms(at: Time) -> u64 {
     at.as_nanos() / 1_000_000
-}
-
-/// Notes on the file as a whole.
-fn notes(r: &Report, malformed: u64) -> Vec<String> {
-    let (t, mut notes) = (&r.traffic, Vec::new());
-    if t.frames == 0 {
-        notes.push("the file has no packets".to_owned());
-    } else if t.unsupported_frames > 0 {
-        let kinds: Vec<String> = t.link_types.iter().map(u32::to_string).collect();
-        notes.push(format!(
-            "{} of {} frames have a link type that keepcall cannot read (in the file: {})",
-            t.unsupported_frames,
-            t.frames,
-            kinds.join(", ")
-        ));
-    }
-    if t.frames > 0 && t.sip == 0 {
-        notes.push(format!(
-            "the file shows no SIP ({} UDP datagrams, TCP not counted); a capture of SIP over TLS is unreadable",
-            t.udp
-        ));
-    }
-    if t.sip_cut > 0 {
-        notes
-            .push(format!("the capture truncated {} of {} SIP messages: record with `tcpdump -s 0`", t.sip_cut, t.sip));
-    }
-    if t.back_in_time > 0 {
-        notes.push(format!(
-            "time steps back in the file ({} frames are older than an earlier one): the order of the file counts",
-            t.back_in_time
-        ));
-    }
-    if malformed > 0 {
-        notes.push(format!("{malformed} messages begin like SIP but lack what every SIP message must have"));
-    }
-    if t.sip > 0 && r.calls.is_empty() {
-        let others: Vec<String> = r.other_requests.iter().map(|(m, n)| format!("{n} {m}")).collect();
-        notes.push(format!(
-            "the file has SIP, but no call: {}",
-            if others.is_empty() { "no requests".to_owned() } else { others.join(", ") }
-        ));
-    }
-    match r.server.certainty {
-        Certainty::Guess if r.servers.len() > 1 => notes.push(format!(
-            "the server is a guess: {}; name another one with --vip (and --port)",
-            r.server
-                .addresses
-                .iter()
-                .flat_map(|ip| r.server.ports.iter().map(|port| SocketAddr::new(*ip, *port).to_string()))
-                .collect::<Vec<_>>()
-                .join(", ")
-        )),
-        Certainty::Given if !r.calls.is_empty() && r.calls.iter().all(|c| !c.through_server) => {
-            notes.push("no call in the file passes the given server address".to_owned());
-        }
-        _ => {}
-    }
-    if r.legs_left_out > 0 {
-        notes.push(format!("the report leaves out {} legs: the maximum is {}", r.legs_left_out, observer::MAX_LEGS));
-    }
-    notes
 }
 
 #[cfg(test)]

@@ -1,8 +1,13 @@
 //! Groups legs into calls, as people count them: by pairing, or by Call-ID. Pure.
 
+mod copies;
+mod dialogs;
+mod notes;
+mod reworded;
+
 use super::observer::{Observer, Stored};
 use super::record::{Record, text};
-use super::report::{Audio, By, Call, End, Leg, LegDirection, Media, Recovery, Rtp, State};
+use super::report::{By, Call, End, Leg, LegDirection, Media, Recovery, Rtp, State};
 use super::rtp::{Place, join};
 use crate::time::Time;
 use sha2::{Digest as _, Sha256};
@@ -12,11 +17,6 @@ use std::time::Duration;
 
 /// Hexadecimal digits of a call's name: unique among the calls of a file, and short enough to type.
 const ID_DIGITS: usize = 12;
-/// RTP of fewer packets is not reported as one-way: the other side may only just begin.
-const ONE_WAY: u64 = 50;
-/// Most other address pairs reported for one leg.
-const MAX_ALSO: usize = 8;
-
 /// Longest gap from the caller's INVITE to the server's own: a dial plan takes milliseconds, a menu before it seconds.
 const SETUP: Duration = Duration::from_secs(30);
 /// Most unanswered legs compared between the same two parties.
@@ -48,8 +48,9 @@ pub(super) fn calls(mut o: Observer, end: Time) -> Vec<Call> {
     for (place, found) in std::mem::take(&mut o.streams).found() {
         rtp.entry(place.record).or_default().push((place, found));
     }
-    mark_copies(&mut o);
-    lose_forks(&mut o.records);
+    copies::mark(&mut o);
+    copies::lose_forks(&mut o.records);
+    dialogs::join(&mut o);
     let n = u32::try_from(o.records.len()).unwrap_or(u32::MAX);
     let mut groups = Groups((0..n).collect());
     by_call_id(&o.records, &mut groups);
@@ -79,55 +80,6 @@ pub(super) fn calls(mut o: Observer, end: Time) -> Vec<Call> {
         .collect();
     calls.sort_by(|a, b| (a.started_ms, &a.id).cmp(&(b.started_ms, &b.id)));
     calls
-}
-
-/// The same INVITE on other addresses is not another hop, whose topmost Via would differ. It was captured on both sides
-/// of an address translation. One of these records is reported: the one at the report's server, if there is one.
-fn mark_copies(o: &mut Observer) {
-    // Call-ID, branch and CSeq.
-    type Key = (Box<[u8]>, Box<[u8]>, u32);
-    let mut seen: HashMap<Key, u32> = HashMap::new();
-    for n in 0..o.records.len() {
-        let r = &o.records[n];
-        if r.side == LegDirection::Unknown || r.branch.is_empty() {
-            continue;
-        }
-        let id = u32::try_from(n).unwrap_or(u32::MAX);
-        let first = *seen.entry((r.call_id.clone(), r.branch.clone(), r.cseq)).or_insert(id);
-        let other = &o.records[first as usize];
-        let pair = |r: &Record| [caller_end(r), callee_end(r)];
-        // Forks of one hop have the same addresses.
-        if first == id || other.view == r.view || pair(other) == pair(r) {
-            continue;
-        }
-        let (keep, copy) = if o.views[r.view as usize].main { (n, first as usize) } else { (first as usize, n) };
-        let told = pair(&o.records[copy]);
-        o.records[copy].copy_of = Some(u32::try_from(keep).unwrap_or(u32::MAX));
-        let k = &mut o.records[keep];
-        if k.also_seen.len() < MAX_ALSO && !k.also_seen.contains(&told) {
-            k.also_seen.push(told);
-        }
-    }
-}
-
-/// An answer on one branch of a fork ends the other early dialogs.
-fn lose_forks(records: &mut [Record]) {
-    // Viewpoint, Call-ID and branch.
-    type Key = (u32, Box<[u8]>, Box<[u8]>);
-    let mut answered: HashMap<Key, Time> = HashMap::new();
-    for r in records.iter() {
-        if let Some(at) = r.answered {
-            answered.entry((r.view, r.call_id.clone(), r.branch.clone())).or_insert(at);
-        }
-    }
-    for r in records.iter_mut().filter(|r| r.is_inviting() || r.answered.is_none() && r.code.is_none()) {
-        if r.side == LegDirection::Unknown {
-            continue;
-        }
-        if let Some(at) = answered.get(&(r.view, r.call_id.clone(), r.branch.clone())) {
-            r.lost_to_fork(*at);
-        }
-    }
 }
 
 /// Hops of one dialog, and forks of one INVITE, share the Call-ID. A Call-ID reused for another call (a device that
@@ -223,7 +175,9 @@ fn call(
     };
     let over = !matches!(state, State::Up | State::Calling | State::Ringing);
     let started = records.iter().map(|r| of(r).started).min().unwrap_or(Time::ZERO);
-    let first_end = records.iter().filter(|r| of(r).ended.is_some()).min_by_key(|r| of(r).ended).map(of);
+    // On a proxied call, BYE may end two legs at once: its sender is the remote side of one of them.
+    let order = |r: &&u32| (of(r).ended, of(r).ended_by != Some(End::Remote));
+    let first_end = records.iter().filter(|r| of(r).ended.is_some()).min_by_key(order).map(of);
     let ended = if state == State::Ended {
         first_end.filter(|_| over).and_then(|r| r.ended)
     } else {
@@ -231,7 +185,7 @@ fn call(
     };
     let ender = if state == State::Ended { first_end } else { Some(main) };
     let ended_by = ender.filter(|_| over).and_then(|r| by(r, main, records.len() == 1));
-    let partial = main.side == LegDirection::Unknown;
+    let partial = main.is_partial();
     let since = answered.or(partial.then_some(started));
     let duration = since.filter(|_| matches!(state, State::Up | State::Ended)).map(|at| ended.unwrap_or(end).since(at));
     // The final version of the whole call: the most legs, then the newest.
@@ -281,7 +235,11 @@ fn call(
     };
     call.reason = main.told(false).reason.filter(|_| main.code.is_some());
     call.recovery = recovery(o, &call, kept.copied());
-    call.notes = notes(&call);
+    reworded::by_the_wire(&mut call, &o.roles.vips);
+    call.notes = notes::of(&call);
+    if records.iter().any(|r| of(r).passed_by) {
+        call.notes.push(notes::PASSED_BY.to_owned());
+    }
     call
 }
 
@@ -335,10 +293,7 @@ fn measure(media: &mut [Media], mut found: Vec<(Place, Rtp)>) {
         }
     }
     for m in media {
-        for (rtp, sender) in [(&mut m.received, &m.remote), (&mut m.sent, &m.local)] {
-            let Some(rtp) = rtp else { continue };
-            let told = sender.as_ref().and_then(|d| Some(SocketAddr::new(d.address?, d.port)));
-            rtp.source_differs = told.is_some() && rtp.packets > 0 && rtp.source != told;
+        for rtp in [&mut m.received, &mut m.sent].into_iter().flatten() {
             for t in &mut rtp.payload_types {
                 let mut types = [&m.local, &m.remote].into_iter().flatten().flat_map(|d| &d.types);
                 t.codec = types.find(|(n, _)| *n == t.number).map(|(_, c)| c.clone());
@@ -371,49 +326,8 @@ fn recovery(o: &Observer, call: &Call, kept: Option<&Stored>) -> Recovery {
             r
         }
         None if call.partial => Recovery::no(
-            "the start of the call is not in the file, and the later messages do not show the whole dialog",
+            "a part of the call's start is not in the file, and the later messages do not show the whole dialog",
         ),
         None => Recovery::no("keepcall did not learn the dialog"),
     }
-}
-
-fn notes(call: &Call) -> Vec<String> {
-    let mut notes: Vec<String> = Vec::new();
-    for leg in &call.legs {
-        let who = leg.remote_addr;
-        for m in leg.media.iter().filter(|m| m.agreed && m.kind.eq_ignore_ascii_case("audio")) {
-            let count = |r: &Option<Rtp>| r.as_ref().map_or(0, |r| r.packets);
-            let (there, back) = (count(&m.received), count(&m.sent));
-            if leg.hold == super::report::Hold::None && (there == 0) != (back == 0) && there.max(back) >= ONE_WAY {
-                let way = if there == 0 { "to" } else { "from" };
-                notes.push(format!("one-way audio: RTP goes only {way} {who}"));
-            }
-            if let Some(r) = m.received.as_ref().filter(|r| r.source_differs)
-                && let (Some(source), Some(told)) = (r.source, m.remote.as_ref().and_then(|d| d.address))
-            {
-                notes.push(if source.ip() == told {
-                    format!("{who} sends RTP from {source}, another port than the one in its SDP")
-                } else {
-                    format!("{who} is behind a NAT: RTP comes from {source}, and the SDP says {told}")
-                });
-            }
-        }
-        if leg.direction != LegDirection::Outbound
-            && let Some(ip) = contact_ip(&leg.remote_target).filter(|ip| *ip != leg.remote_addr.ip())
-            && leg.route_set.is_empty()
-        {
-            notes.push(format!("{who} is behind a NAT: the Contact says {ip}"));
-        }
-    }
-    if call.recovery.audio == Audio::Elsewhere {
-        notes.push(
-            "if the address that the audio passes belongs to the server too, name that address with --vip".to_owned(),
-        );
-    }
-    notes.dedup();
-    notes
-}
-
-fn contact_ip(target: &str) -> Option<std::net::IpAddr> {
-    std::str::from_utf8(crate::sip::uri::host_port(target.as_bytes())?.0).ok()?.parse().ok()
 }

@@ -6,7 +6,7 @@
 
 use super::InspectError;
 use crate::time::Time;
-use std::io::{BufReader, ErrorKind, Read as _, Seek as _, SeekFrom};
+use std::io::{ErrorKind, Read as Bytes};
 use std::path::Path;
 
 /// Longest frame kept; a longer one keeps only its beginning. No link carries more in one frame, offload included.
@@ -15,8 +15,8 @@ const MAX_FRAME: usize = 256 * 1024;
 const MAX_RECORD: u64 = 1 << 30;
 /// Most interfaces of one section; frames of further ones count as unsupported.
 const MAX_INTERFACES: usize = 65_536;
-/// Bytes per read from disk.
-const BUFFER: usize = 256 * 1024;
+/// The first bytes of a file compressed by gzip.
+pub(super) const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// Block types of pcapng (draft-ietf-opsawg-pcapng).
 const SECTION: u32 = 0x0a0d_0d0a;
@@ -63,25 +63,27 @@ impl From<std::io::Error> for Stop {
     }
 }
 
+/// The file unpacks to more than any capture would: the error of its reader.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Bomb(pub(super) String);
+
 /// Calls `each` with every frame in the file, in order. `path` only appears in errors.
-pub(super) fn read(path: &Path, file: std::fs::File, each: Each<'_>) -> Result<Read, InspectError> {
-    let failed = |source| InspectError::Open { path: path.to_owned(), source };
-    if file.metadata().map_err(failed)?.is_dir() {
-        return Err(failed(ErrorKind::IsADirectory.into()));
-    }
-    let mut input =
-        Input { file: BufReader::with_capacity(BUFFER, file), frame: Vec::new(), each, read: Read::default() };
+pub(super) fn read(path: &Path, file: Box<dyn Bytes + '_>, each: Each<'_>) -> Result<Read, InspectError> {
+    let path = path.to_owned();
+    let failed = |source| InspectError::Open { path: path.clone(), source };
+    let mut input = Input { file, bytes: 0, frame: Vec::new(), each, read: Read::default() };
     let mut magic = [0u8; 4];
     let got = input.fill(&mut magic).map_err(failed)?;
     let stop = match &magic[..got] {
-        [] => return Err(InspectError::Empty { path: path.to_owned() }),
+        [] => return Err(InspectError::Empty { path }),
         [0x0a, 0x0d, 0x0d, 0x0a] => input.pcapng(),
         start => match PcapKind::of(&magic).filter(|_| got == 4) {
             Some(kind) => input.pcap(kind),
             None => {
                 return Err(match packed(start) {
-                    Some((what, cure)) => InspectError::Packed { path: path.to_owned(), what, cure },
-                    None => InspectError::NotACapture { path: path.to_owned() },
+                    Some((what, cure)) => InspectError::Packed { path, what, cure },
+                    None => InspectError::NotACapture { path },
                 });
             }
         },
@@ -92,19 +94,27 @@ pub(super) fn read(path: &Path, file: std::fs::File, each: Each<'_>) -> Result<R
         Stop::End { inside: false } => return Ok(input.read),
         Stop::End { inside: true } => format!("the file ends inside the record after frame {n}"),
         Stop::Damaged(why) => format!("the record after frame {n} is damaged: {why}"),
-        Stop::Io(e) => format!("cannot read the file after frame {n}: {e}"),
+        Stop::Io(e) => match e.get_ref().and_then(|e| e.downcast_ref::<Bomb>()) {
+            Some(Bomb(why)) => return Err(InspectError::Bomb { path, why: why.clone() }),
+            None => format!("cannot read the file after frame {n}: {e}"),
+        },
     };
     if input.read.frames == 0 && !input.has_header() {
-        return Err(InspectError::Header { path: path.to_owned(), why });
+        return Err(InspectError::Header { path, why });
     }
     input.read.truncated = Some(why);
     Ok(input.read)
 }
 
+/// Whether a file that begins so may be a capture, plain or compressed.
+pub(super) fn may_be_capture(start: &[u8]) -> bool {
+    let magic = start.first_chunk::<4>();
+    start.starts_with(&GZIP) || magic.is_some_and(|m| m == &SECTION.to_le_bytes() || PcapKind::of(m).is_some())
+}
+
 /// Names a known format that is no capture, and the command that converts it.
 fn packed(start: &[u8]) -> Option<(&'static str, &'static str)> {
     Some(match start {
-        [0x1f, 0x8b, ..] => ("compressed by gzip", "unpack it with `gunzip`"),
         [0x28, 0xb5, 0x2f, 0xfd] => ("compressed by zstd", "unpack it with `unzstd`"),
         [0xfd, b'7', b'z', b'X'] => ("compressed by xz", "unpack it with `unxz`"),
         [b'B', b'Z', b'h', ..] => ("compressed by bzip2", "unpack it with `bunzip2`"),
@@ -150,7 +160,9 @@ struct Interface {
 }
 
 struct Input<'f> {
-    file: BufReader<std::fs::File>,
+    file: Box<dyn Bytes + 'f>,
+    /// Bytes read so far.
+    bytes: u64,
     frame: Vec<u8>,
     each: Each<'f>,
     read: Read,
@@ -168,6 +180,7 @@ impl Input<'_> {
                 Err(e) => return Err(e),
             }
         }
+        self.bytes += got as u64;
         Ok(got)
     }
 
@@ -204,8 +217,11 @@ impl Input<'_> {
 
     /// Whether the file's own header was complete.
     fn has_header(&mut self) -> bool {
-        // The shortest headers: 24 bytes of pcap, 28 of pcapng.
-        self.file.seek(SeekFrom::End(0)).is_ok_and(|n| n >= 24)
+        // The shortest headers: 24 bytes of pcap, 28 of pcapng. Reading may have stopped before their end.
+        if self.bytes < 24 {
+            let _ = self.fill(&mut [0; 24]);
+        }
+        self.bytes >= 24
     }
 
     fn pcap(&mut self, mut kind: PcapKind) -> Result<(), Stop> {

@@ -1,18 +1,19 @@
 //! Finds the IP packet in a frame of any link type used in telephony captures, behind tags, labels and tunnels. Pure.
 
+pub(super) mod tunnel;
+
 use crate::wire::frame::{self, Link};
 use std::borrow::Cow;
+use tunnel::{Content, Unread};
 
 /// Most nested tunnels followed: mirrored traffic of an overlay has two.
-const MAX_TUNNELS: usize = 3;
+pub(super) const MAX_TUNNELS: usize = 3;
 /// Most MPLS labels skipped per packet.
 const MAX_LABELS: usize = 8;
 const PPPOE: [u8; 2] = [0x88, 0x64];
 const MPLS: [[u8; 2]; 2] = [[0x88, 0x47], [0x88, 0x48]];
 const VLAN: [[u8; 2]; 3] = [[0x81, 0x00], [0x88, 0xa8], [0x91, 0x00]];
 const IP: [[u8; 2]; 2] = [[0x08, 0x00], [0x86, 0xdd]];
-/// UDP ports of VXLAN (RFC 7348, and Linux's own); clouds deliver mirrored traffic in it.
-const VXLAN: [u16; 2] = [4789, 8472];
 
 /// Content of a frame.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,7 +46,7 @@ pub(super) fn inside(link: u32, data: &[u8]) -> Inside<'_> {
         276 => data.first_chunk::<2>().and_then(|kind| behind(*kind, data.get(20..)?)),
         _ => return Inside::Unsupported,
     };
-    match found.and_then(|ip| tunnelled(ip, MAX_TUNNELS)) {
+    match found.filter(|ip| matches!(ip.first().map(|b| b >> 4), Some(4 | 6))) {
         Some(ip) => Inside::Ip(ip),
         None => Inside::Else,
     }
@@ -121,52 +122,21 @@ fn wifi(data: &[u8]) -> Option<&[u8]> {
     llc.strip_prefix(&[0xaa, 0xaa, 0x03, 0, 0, 0]).and_then(tagged)
 }
 
-/// The innermost IP packet.
-fn tunnelled(ip: &[u8], depth: usize) -> Option<&[u8]> {
-    let Some(depth) = depth.checked_sub(1) else { return Some(ip) };
-    let (protocol, rest) = match ip.first()? >> 4 {
-        4 => {
-            // Only the first fragment would be readable, and that only in part.
-            let fragment = ip.get(6)? & 0x3f != 0 || *ip.get(7)? != 0;
-            let header = usize::from(ip[0] & 0x0f) * 4;
-            if fragment || header < 20 {
-                return Some(ip);
-            }
-            (*ip.get(9)?, ip.get(header..)?)
+/// The innermost IP packet, and what it carries that is not read.
+pub(super) fn innermost(mut ip: &[u8]) -> (&[u8], Option<Unread>) {
+    for _ in 0..MAX_TUNNELS {
+        match tunnel::content(ip) {
+            Content::Packet(inner) => ip = inner,
+            Content::Unread(what) => return (ip, Some(what)),
+            Content::Plain => return (ip, None),
         }
-        6 => (*ip.get(6)?, ip.get(40..)?),
-        _ => return None,
-    };
-    let inner = match protocol {
-        4 | 41 => Some(rest),
-        47 => gre(rest),
-        17 => rest.get(2..4).filter(|p| VXLAN.contains(&u16::from_be_bytes([p[0], p[1]]))).and_then(|_| {
-            // The flag marks a network id; all other bits are reserved.
-            let vxlan = rest.get(8..)?;
-            (vxlan.first()? & 0x08 != 0).then(|| ethernet(vxlan.get(8..)?)).flatten()
-        }),
-        _ => None,
-    };
-    // A tunnel with other content stays as it is.
-    match inner.filter(|i| matches!(i.first().map(|b| b >> 4), Some(4 | 6))) {
-        Some(inner) => tunnelled(inner, depth),
-        None => Some(ip),
     }
-}
-
-/// GRE (RFC 2784, RFC 2890), with IP, Ethernet or the mirrors of switches (ERSPAN) inside.
-fn gre(data: &[u8]) -> Option<&[u8]> {
-    let flags = *data.first()?;
-    let optional = [0x80, 0x20, 0x10].iter().filter(|bit| flags & **bit != 0).count() * 4;
-    let rest = data.get(4 + optional..)?;
-    match data.get(2..4)? {
-        [0x08, 0x00] | [0x86, 0xdd] => Some(rest),
-        [0x65, 0x58] => ethernet(rest),
-        // ERSPAN II has 8 bytes, and none without a sequence number (type I); III has 12 and may have 8 more.
-        [0x88, 0xbe] => ethernet(rest.get(if flags & 0x10 == 0 { 0 } else { 8 }..)?),
-        [0x22, 0xeb] => ethernet(rest.get(if rest.get(11)? & 1 == 1 { 20 } else { 12 }..)?),
-        _ => None,
-    }
+    let unread = match tunnel::content(ip) {
+        Content::Packet(_) => Some(Unread::Nested),
+        Content::Unread(what) => Some(what),
+        Content::Plain => None,
+    };
+    (ip, unread)
 }
 
 /// An IP packet whose lengths match the bytes at hand. Bytes that the capture cut off count as never sent. A length of

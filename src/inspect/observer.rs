@@ -1,6 +1,8 @@
 //! Follows every leg in a file: feeds each hop to the table of the server it is viewed from, and records what messages
 //! and table say. Pure.
 
+mod matching;
+
 use super::prospect;
 use super::record::{Learnt, Record};
 use super::report::{LegDirection, Recovery};
@@ -62,6 +64,8 @@ pub(super) struct Observer {
     settings: InspectSettings,
     pub(super) views: Vec<View>,
     of_party: HashMap<(bool, Party), usize>,
+    /// The records of each Call-ID, from whatever viewpoint.
+    by_call: HashMap<u64, SmallVec<[u32; 2]>>,
     pub(super) records: Vec<Record>,
     pub(super) stored: Vec<Stored>,
     pub(super) streams: Streams,
@@ -89,6 +93,7 @@ impl Observer {
             settings,
             views: Vec::new(),
             of_party: HashMap::new(),
+            by_call: HashMap::new(),
             records: Vec::new(),
             stored: Vec::new(),
             streams: Streams::default(),
@@ -228,13 +233,10 @@ impl Observer {
                     let Some(record) = self.views[view].by_leg.get(&id).copied() else { continue };
                     self.learn(view, id, record);
                     self.views[view].by_leg.remove(&id);
-                    if let Some(r) = self.records.get_mut(record as usize) {
-                        r.tracker_end = Some(reason);
-                        if r.ended.is_none() && seen.is_none() {
-                            r.ended = Some(now);
-                        }
+                    let at = seen.is_none().then_some(now);
+                    if self.records.get_mut(record as usize).is_some_and(|r| r.given_up(reason, at)) {
+                        self.streams.over(record, now);
                     }
-                    self.streams.over(record, now);
                 }
             }
         }
@@ -254,6 +256,8 @@ impl Observer {
         let first = m.method() == Method::Invite && m.is_request() && m.to_tag().is_none();
         let record = if first {
             self.first(seen)
+        } else if let Some(known) = (!m.is_request()).then(|| self.branch(seen)).flatten() {
+            Some(known)
         } else if let Some(family) = (!m.is_request()).then(|| self.family(seen)).flatten() {
             let fork = self.records[family as usize].fork(m, out, now);
             self.insert(view, fork)
@@ -276,7 +280,7 @@ impl Observer {
             let r = &self.records[*r as usize];
             r.side == side
                 && r.near_tag() == from
-                && r.answered.is_none()
+                && r.is_refused()
                 && r.cseq < m.cseq().0
                 && r.remote_addr.ip() == peer.ip()
         });
@@ -296,62 +300,12 @@ impl Observer {
         }
         let id = index(self.records.len());
         ids.push(id);
+        let all = self.by_call.entry(hash).or_default();
+        if all.len() < MAX_SAME {
+            all.push(id);
+        }
         self.records.push(record);
         Some(id)
-    }
-
-    /// The records with this Call-ID, oldest first.
-    fn same(&self, view: usize, call_id: &[u8]) -> SmallVec<[u32; 4]> {
-        let ids = self.views[view].by_call.get(&self.hasher.hash_one(call_id));
-        ids.into_iter().flatten().copied().filter(|r| *self.records[*r as usize].call_id == *call_id).collect()
-    }
-
-    /// The newest record of the message's INVITE transaction.
-    fn family(&self, seen: Sighting<'_>) -> Option<u32> {
-        let m = seen.m;
-        let branch = m.branch().unwrap_or_default();
-        let caller_is_local = seen.out == m.is_request();
-        self.same(seen.view, m.call_id()).into_iter().rev().find(|r| {
-            let r = &self.records[*r as usize];
-            let side = if caller_is_local { LegDirection::Outbound } else { LegDirection::Inbound };
-            r.side == side && *r.branch == *branch && r.cseq == m.cseq().0
-        })
-    }
-
-    /// The record of a message's leg.
-    fn find(&self, seen: Sighting<'_>) -> Option<u32> {
-        let Sighting { m, p, out, .. } = seen;
-        let (from, to) = (m.from_tag().unwrap_or_default(), m.to_tag().unwrap_or_default());
-        let (local, remote) = if out == m.is_request() { (from, to) } else { (to, from) };
-        let peer = if out { p.dst } else { p.src };
-        let branch = m.branch().unwrap_or_default();
-        let mut best: Option<(u8, u32)> = None;
-        for id in self.same(seen.view, m.call_id()) {
-            let r = &self.records[id as usize];
-            let tags = (&*r.local_tag, &*r.remote_tag) == (local, remote);
-            let open = (*r.local_tag == *local || r.local_tag.is_empty())
-                && (*r.remote_tag == *remote || r.remote_tag.is_empty());
-            let near = if out == m.is_request() { local } else { remote };
-            let from_caller = r.side != LegDirection::Unknown
-                && (out == m.is_request()) == (r.side == LegDirection::Outbound)
-                && r.near_tag() == near;
-            let same_transaction = from_caller && *r.branch == *branch && r.cseq == m.cseq().0;
-            let fit = match (tags, open, same_transaction) {
-                (true, _, true) => 6,
-                (true, _, false) => 4,
-                (false, true, true) => 3,
-                // An early dialog that answered under another tag, or the refusal of a fork: any record of the
-                // transaction will do.
-                (false, false, true) => 2,
-                (false, true, false) if !to.is_empty() || m.method() == Method::Cancel => 1,
-                _ => continue,
-            };
-            let fit = fit * 2 + u8::from(r.remote_addr == peer);
-            if best.is_none_or(|(b, _)| fit >= b) {
-                best = Some((fit, id));
-            }
-        }
-        best.map(|(_, id)| id)
     }
 
     /// Notes a message in the record of its leg.
@@ -367,7 +321,12 @@ impl Observer {
         if found.is_none() && begins_late(m) {
             found = self.insert(view, Record::new(index(view), m, p, out, now));
         }
-        let Some(id) = found else { return };
+        let Some(id) = found else {
+            if method == Method::Ack {
+                self.passed_by(m, p);
+            }
+            return;
+        };
         // A refusal ends the whole transaction, with every early dialog (RFC 3261 section 13.2.2.3). So does CANCEL.
         let whole = method == Method::Cancel || method == Method::Invite && m.code().is_some_and(|c| c >= 300);
         if whole {
@@ -384,10 +343,34 @@ impl Observer {
         let over = r.is_over();
         if over {
             self.streams.over(id, now);
-        } else if let body::Description::Sdp(b) = description(m)
+            return;
+        }
+        if let body::Description::Sdp(b) = description(m)
             && let Ok(sdp) = Sdp::parse(b)
         {
             self.streams.described(id, out, &sdp, now);
+        }
+        match (method, m.code()) {
+            // The answer is in a 2xx, or in the ACK if that had the offer (RFC 3264, RFC 3261 section 13.2.1).
+            (Method::Invite | Method::Update, Some(200..=299)) | (Method::Ack, None) => self.streams.agreed(id, now),
+            (Method::Invite | Method::Update, Some(300..)) => self.streams.refused(id),
+            _ => {}
+        }
+    }
+
+    /// The ACK of a 2xx that goes from phone to phone: the dialog goes on without the server, since it did not ask to
+    /// stay in its route (RFC 3261 section 16.6, item 4).
+    fn passed_by(&mut self, m: &Message<'_>, p: &Packet<'_>) {
+        let (Some(from), Some(to)) = (m.from_tag(), m.to_tag()) else { return };
+        let all = self.by_call.get(&self.hasher.hash_one(m.call_id()));
+        let of = |id: &u32| &self.records[*id as usize];
+        let same = |r: &Record| *r.call_id == *m.call_id() && r.has_tags(from, to) && r.answered.is_some();
+        let hops: SmallVec<[u32; 4]> = all.into_iter().flatten().copied().filter(|id| same(of(id))).collect();
+        let is_phone = |at: SocketAddr| hops.iter().any(|id| of(id).remote_addr.ip() == at.ip());
+        if is_phone(p.src) && is_phone(p.dst) {
+            for id in hops {
+                self.records[id as usize].passed_by = true;
+            }
         }
     }
 
@@ -459,7 +442,7 @@ fn begins_late(m: &Message<'_>) -> bool {
     let tagged = m.to_tag().is_some() && m.from_tag().is_some();
     match (m.method(), m.code()) {
         (Method::Invite | Method::Bye | Method::Update | Method::Info | Method::Prack, None) => tagged,
-        (Method::Invite, Some(101..)) | (Method::Bye, Some(200..=299)) => tagged,
+        (Method::Invite, Some(101..)) | (Method::Bye | Method::Update, Some(200..=299)) => tagged,
         _ => false,
     }
 }

@@ -2,7 +2,10 @@
 //! descriptions) belong to the tracker.
 
 mod blank;
+mod course;
 mod described;
+mod half;
+mod joined;
 
 use super::report::{End, Leg, LegDirection, Party, State};
 use crate::sip::Transport;
@@ -11,6 +14,7 @@ use crate::sip::message::{Message, Method, Name};
 use crate::sip::uri;
 use crate::time::Time;
 use crate::wire::Packet;
+use half::Half;
 use std::net::SocketAddr;
 
 /// Longest text copied from a message into a report.
@@ -59,6 +63,7 @@ pub(super) struct Record {
     user_agent: Option<String>,
     messages: u64,
     reinvites: u64,
+    half: Half,
     refers: Vec<String>,
     pub(super) replaces: Option<String>,
     pub(super) also_seen: Vec<[SocketAddr; 2]>,
@@ -66,6 +71,8 @@ pub(super) struct Record {
     pub(super) emergency: bool,
     /// The record that this one repeats, on the other side of an address translation.
     pub(super) copy_of: Option<u32>,
+    /// The parties send their requests past the server.
+    pub(super) passed_by: bool,
     /// Last description from each side, local first. Cleared once the agreement is known.
     said: [Option<Box<[u8]>>; 2],
     /// The tracker's view of the leg, set when the leg or the file ends.
@@ -144,12 +151,14 @@ impl Record {
             user_agent: None,
             messages: 0,
             reinvites: 0,
+            half: Half::default(),
             refers: Vec::new(),
             replaces: first.then(|| m.header(Name::Replaces).map(text)).flatten(),
             also_seen: Vec::new(),
             cut: false,
             emergency: false,
             copy_of: None,
+            passed_by: false,
             said: [None, None],
             learnt: None,
         }
@@ -185,6 +194,7 @@ impl Record {
             user_agent: None,
             messages: 0,
             reinvites: 0,
+            half: Half::default(),
             refers: Vec::new(),
             replaces: self.replaces.clone(),
             also_seen: Vec::new(),
@@ -202,7 +212,7 @@ impl Record {
             self.retried.push(code);
         }
         (self.reason, self.ended, self.ended_by, self.how, self.tracker_end) = (None, None, None, None, None);
-        (self.ringing, self.cancelled) = (None, false);
+        (self.ringing, self.cancelled, self.half) = (None, false, Half::default());
         self.learnt = None;
         let tag = if self.side == LegDirection::Inbound { &mut self.local_tag } else { &mut self.remote_tag };
         *tag = Box::default();
@@ -221,14 +231,35 @@ impl Record {
         if self.side == LegDirection::Inbound { &self.remote_tag } else { &self.local_tag }
     }
 
+    pub(super) fn far_tag(&self) -> &[u8] {
+        if self.side == LegDirection::Inbound { &self.local_tag } else { &self.remote_tag }
+    }
+
+    /// Whether the start of the leg is not in the file, or the answer to it.
+    pub(super) fn is_partial(&self) -> bool {
+        self.side == LegDirection::Unknown || self.half.answer_unseen
+    }
+
+    /// Whether the INVITE was refused, so that another one is the next attempt.
+    pub(super) fn is_refused(&self) -> bool {
+        self.answered.is_none() && (self.code.is_some() || self.half.refusal_unseen)
+    }
+
+    /// Whether these are the tags of the dialog, in whatever order.
+    pub(super) fn has_tags(&self, a: &[u8], b: &[u8]) -> bool {
+        let (local, remote) = (&*self.local_tag, &*self.remote_tag);
+        (local, remote) == (a, b) || (local, remote) == (b, a)
+    }
+
     /// Whether the leg has ended.
     pub(super) const fn is_over(&self) -> bool {
         self.ended.is_some()
     }
 
     /// Whether the first INVITE still lacks a final answer.
-    pub(super) const fn is_inviting(&self) -> bool {
-        self.answered.is_none() && self.ended.is_none() && !matches!(self.side, LegDirection::Unknown)
+    pub(super) fn is_inviting(&self) -> bool {
+        let begun = self.side != LegDirection::Unknown || self.half.is_early();
+        self.answered.is_none() && self.ended.is_none() && begun
     }
 
     /// Records a message of the leg.
@@ -237,7 +268,7 @@ impl Record {
         self.messages += 1;
         self.cut |= cut;
         let (cseq, _) = m.cseq();
-        let initial = m.method() == Method::Invite && cseq == self.cseq && self.side != LegDirection::Unknown;
+        let initial = self.is_initial(m, out);
         if !out {
             let agent = m.header(Name::UserAgent).or_else(|| m.header(Name::Server));
             if let Some(agent) = agent.filter(|_| self.user_agent.is_none()) {
@@ -268,7 +299,7 @@ impl Record {
             self.said[usize::from(!out)] = Some(b.into());
         }
         match m.code() {
-            None => self.request(m, out, initial, now),
+            None => self.request(m, out, now),
             Some(code) => self.response(m, code, out, initial, now),
         }
     }
@@ -280,117 +311,9 @@ impl Record {
         }
         self.learnt = Some(Box::new(learnt));
     }
+}
 
-    fn request(&mut self, m: &Message<'_>, out: bool, initial: bool, now: Time) {
-        let end = if out { End::Local } else { End::Remote };
-        let reason = || m.header(Name::Reason).map(text);
-        match m.method() {
-            Method::Invite | Method::Update if !initial => self.reinvites += 1,
-            Method::Cancel if self.is_inviting() => {
-                self.cancelled = true;
-                self.ended_by.get_or_insert(end);
-                self.how = self.how.take().or_else(reason);
-            }
-            Method::Bye if !self.hung_up => {
-                self.hung_up = true;
-                self.ended_by = Some(end);
-                self.how = reason();
-                self.ended.get_or_insert(now);
-            }
-            Method::Refer => {
-                if let Some(to) = m.header(Name::ReferTo).filter(|_| self.refers.len() < MAX_TOLD) {
-                    let to = text(uri::uri_of(to));
-                    if self.refers.last() != Some(&to) {
-                        self.refers.push(to);
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn response(&mut self, m: &Message<'_>, code: u16, out: bool, initial: bool, now: Time) {
-        let reason = || {
-            let crate::sip::message::Start::Response { reason, .. } = m.start() else { return None };
-            (!reason.is_empty()).then(|| text(reason))
-        };
-        if !initial {
-            // A BYE challenged for credentials does not end the call yet (RFC 3261 section 22).
-            if m.method() == Method::Bye && matches!(code, 401 | 407) && self.hung_up {
-                (self.hung_up, self.ended, self.ended_by) = (false, None, None);
-            }
-            if self.side == LegDirection::Unknown && m.method() == Method::Invite {
-                // The request was not captured: it may be the first INVITE or a later one.
-                match code {
-                    101..=199 => {
-                        self.ringing.get_or_insert(now);
-                    }
-                    300.. if self.answered.is_none() && self.reinvites == 0 && self.messages == 1 => {
-                        (self.code, self.reason, self.ended) = (Some(code), reason(), Some(now));
-                    }
-                    _ => {}
-                }
-            }
-            return;
-        }
-        let tag: Box<[u8]> = m.to_tag().unwrap_or_default().into();
-        if code > 100 && !tag.is_empty() && self.answered.is_none() {
-            if out {
-                self.local_tag = tag;
-                self.local = text(m.to());
-            } else {
-                self.remote_tag = tag;
-                self.remote = text(m.to());
-            }
-        }
-        match code {
-            101..=199 => {
-                self.ringing.get_or_insert(now);
-            }
-            200..=299 if self.answered.is_none() => {
-                (self.answered, self.code, self.reason) = (Some(now), Some(code), reason());
-                if !self.hung_up {
-                    // CANCEL came too late.
-                    (self.ended, self.ended_by, self.cancelled) = (None, None, false);
-                }
-            }
-            300.. if self.answered.is_none() && self.code.is_none() => {
-                (self.code, self.reason, self.ended) = (Some(code), reason(), Some(now));
-                self.how = self.how.take().or_else(|| m.header(Name::Reason).map(text));
-            }
-            _ => {}
-        }
-    }
-
-    /// The leg's state at the end of the file.
-    pub(super) fn state(&self) -> State {
-        if self.answered.is_some() || self.side == LegDirection::Unknown && self.code.is_none() {
-            let over = self.hung_up || self.tracker_end.is_some();
-            return if over {
-                State::Ended
-            } else if self.answered.is_none()
-                && self.ringing.is_some()
-                && self.messages > 0
-                && self.local_cseq.is_none()
-                && self.remote_cseq.is_none()
-            {
-                State::Ringing
-            } else {
-                State::Up
-            };
-        }
-        match self.code {
-            Some(487) => State::Cancelled,
-            Some(_) if self.cancelled => State::Cancelled,
-            Some(300..=399) => State::Redirected,
-            Some(_) => State::Failed,
-            None if self.cancelled || self.hung_up => State::Cancelled,
-            None if self.tracker_end.is_some() => State::Unanswered,
-            None if self.ringing.is_some() => State::Ringing,
-            None => State::Calling,
-        }
-    }
-
+impl Record {
     /// The leg for the report.
     pub(super) fn told(&self, through_server: bool) -> Leg {
         let ms = |t: Option<Time>| t.map(super::ms);
@@ -399,6 +322,12 @@ impl Record {
         let mut missing = Vec::new();
         if self.side == LegDirection::Unknown {
             missing.push("the start of the dialog is not in the file".to_owned());
+        }
+        if self.half.answer_unseen {
+            missing.push("the answer (2xx) is not in the file; a later message shows that there was one".to_owned());
+        }
+        if self.half.bye_unseen {
+            missing.push("the BYE is not in the file; the response to it is".to_owned());
         }
         if self.cut {
             missing.push("the capture truncated some messages of the leg".to_owned());
@@ -415,7 +344,9 @@ impl Record {
         };
         let mut leg = learnt.map_or_else(unlearnt, |l| l.leg.clone());
         if let Some(l) = learnt.filter(|_| self.answered.is_some() || state == State::Up) {
-            if l.partial && missing.is_empty() {
+            // A leg that ended without its BYE in the file was whole while it was up.
+            let whole = missing.is_empty() || missing.len() == 1 && self.half.bye_unseen;
+            if l.partial && whole {
                 missing.push(if leg.remote_target.is_empty() {
                     "the remote side gave no Contact".to_owned()
                 } else if leg.remote_tag.is_empty() || leg.local_tag.is_empty() {

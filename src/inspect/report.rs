@@ -2,8 +2,12 @@
 //! test holds both together: a new field goes in both places, and no field disappears or changes its meaning while
 //! [`SCHEMA`] stays.
 
+mod sum;
+
+pub use super::link::tunnel::Unread;
 pub use super::survey::{Certainty, Server};
 pub use super::wire::Traffic;
+pub use sum::{Lost, Summary};
 
 use crate::calls::model::{Flow, Pairing};
 use crate::calls::tracker::Counters;
@@ -40,6 +44,8 @@ pub struct Report {
     pub rtp: RtpTotals,
     /// The trackers' counters, summed over all servers.
     pub counters: Counters,
+    /// How many of its calls would be kept.
+    pub summary: Summary,
     /// Notes on the file as a whole.
     pub notes: Vec<String>,
     /// Why reading stopped early; `None` if it reached the end.
@@ -370,9 +376,12 @@ pub struct Rtp {
     pub source: Option<SocketAddr>,
     /// Destination of most packets.
     pub destination: Option<SocketAddr>,
-    /// Whether the source differs from the address in the sender's description: a NAT is between, or the sender uses
-    /// another port.
+    /// Whether the source differs from the address in the description that was in force when the packets were sent: a
+    /// NAT is between, or the sender uses another port.
     pub source_differs: bool,
+    /// The address that the sender had described when it sent these packets, if it differs.
+    #[serde(skip)]
+    pub(super) told: Option<SocketAddr>,
     /// Sources (SSRC).
     pub ssrcs: u32,
     /// Payload types with their packet counts.
@@ -438,11 +447,13 @@ pub struct Path {
     pub to: SocketAddr,
     /// The server's address from which the receiving phone expects packets.
     pub source: SocketAddr,
+    /// Whether fax (T.38) may pass as UDPTL.
+    pub udptl: bool,
 }
 
 impl From<&Flow> for Path {
     fn from(f: &Flow) -> Self {
-        Self { from: f.from, at: f.at, to: f.to, source: f.source }
+        Self { from: f.from, at: f.at, to: f.to, source: f.source, udptl: f.udptl }
     }
 }
 

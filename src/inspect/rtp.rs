@@ -1,8 +1,11 @@
 //! Assigns RTP packets to the m-lines of legs and measures them. Pure.
 
+mod force;
+
 use super::report::{PayloadType, Rtp, RtpTotals};
 use crate::sip::sdp::Sdp;
 use crate::time::Time;
+use force::{Force, Lines};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -40,6 +43,8 @@ pub(super) struct Place {
     pub(super) line: u8,
     /// Whether the packets go to the local side.
     pub(super) received: bool,
+    /// The address that their sender had described when it sent them, if they come from another one.
+    told: Option<SocketAddr>,
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +52,8 @@ struct Flow {
     owners: SmallVec<[Place; 2]>,
     /// Generation of the index that gave `owners`.
     generation: u64,
+    /// When the judgement in `owners` ends.
+    until: Option<Time>,
     stat: Stat,
     /// Earlier packets between the same addresses, for other calls.
     earlier: Vec<(SmallVec<[Place; 2]>, Stat)>,
@@ -72,6 +79,7 @@ pub(super) struct Streams {
     addresses: HashMap<SocketAddr, SmallVec<[Owner; 2]>>,
     of_record: HashMap<u32, SmallVec<[SocketAddr; 4]>>,
     flows: HashMap<(SocketAddr, SocketAddr), Flow>,
+    force: Force,
     generation: u64,
     pub(super) totals: RtpTotals,
 }
@@ -84,8 +92,12 @@ pub(super) struct Sample {
 impl Streams {
     /// Records the listening addresses in a side's description.
     pub(super) fn described(&mut self, record: u32, local: bool, sdp: &Sdp<'_>, now: Time) {
+        let listens = |ip: &std::net::IpAddr, port: u16| !ip.is_unspecified() && port != 0;
+        let lines = sdp.media().iter().take(MAX_LINES);
+        let lines = lines.map(|m| Some(SocketAddr::new(m.connection.filter(|ip| listens(ip, m.port))?, m.port)));
+        self.generation += u64::from(self.force.described(record, local, lines.collect::<Lines>()));
         for (line, m) in sdp.media().iter().take(MAX_LINES).enumerate() {
-            let Some(ip) = m.connection.filter(|ip| !ip.is_unspecified() && m.port != 0) else { continue };
+            let Some(ip) = m.connection.filter(|ip| listens(ip, m.port)) else { continue };
             let at = SocketAddr::new(ip, m.port);
             let owner = Owner { record, line: u8::try_from(line).unwrap_or(u8::MAX), local, over: None };
             if self.addresses.len() >= MAX_ADDRESSES && !self.addresses.contains_key(&at) {
@@ -102,6 +114,16 @@ impl Streams {
                 self.generation += 1;
             }
         }
+    }
+
+    /// Offer and answer of a leg are concluded.
+    pub(super) fn agreed(&mut self, record: u32, now: Time) {
+        self.generation += u64::from(self.force.agreed(record, now));
+    }
+
+    /// The offer of a leg was refused.
+    pub(super) fn refused(&mut self, record: u32) {
+        self.generation += u64::from(self.force.refused(record));
     }
 
     /// The leg has ended: other calls soon reuse its addresses.
@@ -129,9 +151,15 @@ impl Streams {
             return None;
         }
         let flow = self.flows.entry((src, dst)).or_insert_with(|| Flow { generation: u64::MAX, ..Flow::default() });
-        if flow.generation != self.generation {
+        if flow.generation != self.generation || flow.until.is_some_and(|at| at <= now) {
             flow.generation = self.generation;
-            let owners = owners(&self.addresses, src, dst, now);
+            let mut owners = owners(&self.addresses, src, dst, now);
+            flow.until = None;
+            for o in &mut owners {
+                let (told, until) = self.force.judge(o.record, !o.received, o.line, src, now);
+                o.told = told;
+                flow.until = flow.until.into_iter().chain(until).min();
+            }
             if owners != flow.owners {
                 let old = (std::mem::replace(&mut flow.owners, owners), std::mem::take(&mut flow.stat));
                 if !old.0.is_empty() && old.1.rtp.packets + old.1.rtp.rtcp > 0 {
@@ -157,7 +185,11 @@ impl Streams {
             let all = flow.earlier.into_iter().chain([(flow.owners, flow.stat)]);
             all.flat_map(move |(owners, stat)| {
                 let rtp = Rtp { source: Some(src), destination: Some(dst), ..stat.rtp };
-                owners.into_iter().filter(|_| rtp.packets + rtp.rtcp > 0).map(|o| (o, rtp.clone())).collect::<Vec<_>>()
+                let of = |o: Place| {
+                    let told = o.told.filter(|_| rtp.packets > 0);
+                    (o, Rtp { source_differs: told.is_some(), told, ..rtp.clone() })
+                };
+                owners.into_iter().filter(|_| rtp.packets + rtp.rtcp > 0).map(of).collect::<Vec<_>>()
             })
         })
     }
@@ -176,7 +208,7 @@ fn owners(
         let owners = addresses.get(&at)?;
         let live = owners.iter().filter(|o| o.over.is_none_or(|at| now.since(at) < LINGER));
         let places: SmallVec<[Place; 2]> =
-            live.map(|o| Place { record: o.record, line: o.line, received: o.local == is_dst }).collect();
+            live.map(|o| Place { record: o.record, line: o.line, received: o.local == is_dst, told: None }).collect();
         (!places.is_empty()).then_some(places)
     };
     look(dst, true)
@@ -247,6 +279,7 @@ pub(super) fn join(into: &mut Option<Rtp>, more: Rtp) {
     };
     if more.packets > all.packets {
         (all.source, all.destination) = (more.source, more.destination);
+        (all.source_differs, all.told) = (more.source_differs, more.told);
     }
     all.packets += more.packets;
     all.bytes += more.bytes;

@@ -1,10 +1,13 @@
 mod build;
 mod calls;
+mod cases;
 mod damage;
 mod doc;
 mod files;
+mod halves;
 mod media;
 mod servers;
+mod sources;
 
 use super::report::{Call, Report};
 use super::*;

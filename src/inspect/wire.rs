@@ -1,6 +1,8 @@
 //! Turns frames into SIP messages and other datagrams, whatever their transport. Pure.
 
 use super::file::Frame;
+use super::first_line::is_sip;
+use super::link::tunnel::{self, Content, Unread};
 use super::link::{self, Inside};
 use crate::hep::{self, Kind};
 use crate::sip::Transport;
@@ -10,12 +12,10 @@ use crate::wire::Packet;
 use crate::wire::passage::Passage;
 use crate::wire::path::{Path, PathSettings};
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// A first line longer than this is no SIP start line.
-const MAX_START: usize = 4096;
 /// Longer than any wait for a missing part.
 const PATIENCE: Duration = Duration::from_secs(3600);
 /// Most link types named in a report.
@@ -53,6 +53,8 @@ pub struct Traffic {
     pub sip: u64,
     /// SIP messages captured only in part.
     pub sip_cut: u64,
+    /// Packets in which SIP was seen or may be, and that are not read, by kind.
+    pub unread: BTreeMap<Unread, u64>,
 }
 
 /// Turns frames into items.
@@ -66,6 +68,8 @@ pub(super) struct Wire {
 struct Sorter {
     last: Time,
     traffic: Traffic,
+    /// The packets inside of datagrams that came in fragments.
+    inner: Vec<Vec<u8>>,
 }
 
 impl Wire {
@@ -94,10 +98,24 @@ impl Wire {
                 if path.next_deadline().is_some_and(|d| d <= now) {
                     path.handle_timeout(now, &mut |p| sorter.message(p, false, each));
                 }
+                let (ip, unread) = link::innermost(ip);
+                if let Some(what) = unread {
+                    *sorter.traffic.unread.entry(what).or_default() += 1;
+                }
                 let ip = link::fitted(ip, frame.cut);
                 // A file does not say which host captured it, or whether that host was the server: no frame is refused
                 // for its direction.
                 path.handle_ip(&ip, Passage::Unknown, now, &mut |p| sorter.message(p, frame.cut, each));
+                for _ in 0..link::MAX_TUNNELS {
+                    for inner in std::mem::take(&mut sorter.inner) {
+                        let (ip, unread) = link::innermost(&inner);
+                        if let Some(what) = unread {
+                            *sorter.traffic.unread.entry(what).or_default() += 1;
+                        }
+                        path.handle_ip(ip, Passage::Unknown, now, &mut |p| sorter.message(p, false, each));
+                    }
+                }
+                sorter.inner.clear();
             }
             Inside::Else => {}
             Inside::Unsupported => t.unsupported_frames += 1,
@@ -121,7 +139,11 @@ impl Sorter {
         if is_sip(payload) {
             self.sip(packet, cut && transport == Transport::Udp, each);
         } else if transport == Transport::Udp && !self.reported(payload, cut, each) {
-            each(self.last, Item::Datagram { src, dst, payload });
+            // Whole packets in tunnels were found before. This one came in fragments.
+            match tunnel::of_udp([src.port(), dst.port()], payload) {
+                Content::Packet(inner) => self.inner.push(inner.to_vec()),
+                Content::Plain | Content::Unread(_) => each(self.last, Item::Datagram { src, dst, payload }),
+            }
         }
     }
 
@@ -149,24 +171,3 @@ impl Sorter {
         true
     }
 }
-
-/// Whether the bytes begin with a SIP start line. Ports do not tell: SIP runs on any.
-pub(super) fn is_sip(payload: &[u8]) -> bool {
-    let text = payload.trim_ascii_start();
-    if text.get(..8).is_some_and(|v| v.eq_ignore_ascii_case(b"SIP/2.0 ")) {
-        return true;
-    }
-    // Every real method begins with a capital letter.
-    if !text.first().is_some_and(u8::is_ascii_uppercase) {
-        return false;
-    }
-    let line = &text[..memchr::memchr(b'\n', &text[..text.len().min(MAX_START)]).unwrap_or(0)];
-    line.trim_ascii_end().len() > 12
-        && line
-            .trim_ascii_end()
-            .get(line.trim_ascii_end().len() - 8..)
-            .is_some_and(|v| v.eq_ignore_ascii_case(b" SIP/2.0"))
-}
-
-#[cfg(test)]
-mod tests;

@@ -68,7 +68,7 @@ const DRIVERS: &[&str] = &[
     "hep/listener.rs",
     "hep/listener/",
     "inspect.rs",
-    "inspect/file.rs",
+    "inspect/source.rs",
     "main.rs",
     "os.rs",
     "os/",

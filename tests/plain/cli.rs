@@ -3,6 +3,7 @@
 use keepcall::config::Control;
 use keepcall::control::api::{ApiError, Candidate, Candidates, ErrorKind, Reply, Request, Status, Switchover};
 use keepcall::control::server::{Serving, Socket, open};
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -110,6 +111,31 @@ fn inspect_tells_what_is_no_capture() {
     let header = [0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 1, 0, 0, 0];
     let (code, out, err) = said(&keepcall(&["inspect", &file("none.pcap", &header)]));
     assert!(code == Some(0) && out.contains("calls: 0"), "{out}{err}");
+}
+
+#[test]
+fn inspect_reads_a_pipe() {
+    let capture = include_bytes!("../../src/inspect/tests/cases/only-the-200-of-a-BYE-says-up.pcap");
+    let inspect = |path: &str, bytes: &[u8]| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_keepcall"))
+            .args(["inspect", path])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // One that is no capture is not read to its end.
+        let _ = child.stdin.take().unwrap().write_all(bytes);
+        said(&child.wait_with_output().unwrap())
+    };
+    for path in ["-", "/dev/stdin"] {
+        let (code, out, err) = inspect(path, capture);
+        assert!(code == Some(0) && out.contains("calls: 1 (1 ended)"), "{path}: {out}{err}");
+    }
+    let (code, _, err) = inspect("-", &[0x55; 1 << 20]);
+    assert!(code == Some(1) && err.contains("standard input is not a pcap or pcapng file"), "{err}");
+    let (code, _, err) = inspect("-", b"");
+    assert!(code == Some(1) && err.contains("standard input is empty"), "{err}");
 }
 
 #[test]

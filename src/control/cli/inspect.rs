@@ -14,7 +14,7 @@ use std::path::PathBuf;
 /// Arguments of `keepcall inspect`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct InspectArgs {
-    /// Capture of the server's SIP (pcap or pcapng)
+    /// Capture of the server's SIP (pcap or pcapng, also compressed by gzip); `-` is standard input
     pub file: PathBuf,
     /// Address of the server in the capture; may be repeated [default: detected from the traffic]
     #[arg(long = "vip", value_name = "IP")]

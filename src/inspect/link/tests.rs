@@ -8,8 +8,9 @@ fn tunnels_do_not_go_on_for_ever() {
         outer.extend(&packet);
         packet = outer;
     }
-    let Inside::Ip(inner) = inside(101, &packet) else { panic!() };
-    assert_eq!(packet.len() - inner.len(), 20 * MAX_TUNNELS);
+    let Inside::Ip(outer) = inside(101, &packet) else { panic!() };
+    let (inner, unread) = innermost(outer);
+    assert_eq!((packet.len() - inner.len(), unread), (20 * MAX_TUNNELS, Some(Unread::Nested)));
 }
 
 #[test]

@@ -104,7 +104,10 @@ impl Learnt {
             interval_s: t.interval_s,
             refresher: if t.local_refreshes { End::Local } else { End::Remote },
         });
-        let hold = hold(media.iter().find(|m| m.kind.eq_ignore_ascii_case("audio")));
+        let is_audio = |m: &&Media| m.kind.eq_ignore_ascii_case("audio");
+        let is_refused = |m: &Media| [&m.local, &m.remote].into_iter().flatten().any(|d| d.port == 0);
+        let used = media.iter().find(|m| is_audio(m) && !is_refused(m));
+        let hold = hold(used.or_else(|| media.iter().find(is_audio)));
         let direction = if inbound { LegDirection::Inbound } else { LegDirection::Outbound };
         Self {
             partial: leg.partial,

@@ -66,7 +66,14 @@ fn damaged_files_are_read_as_far_as_they_go() {
     ng.extend(shots.iter().flat_map(|s| enhanced(true, 0, s.at * 1_000_000, &ethernet(&[0x81, 0, 0, 1], &ip(s)))));
     ng.extend(block(true, 3, &[0, 0, 0, 9, 1, 2, 3, 4]));
     let plain: Vec<_> = shots.iter().map(|s| (s.at, ethernet(&[], &ip(s)))).collect();
-    let files = [file(&shots), ng, pcap(build::Kind { link: 1, ..build::RAW }, &plain)];
+    let files = [
+        file(&shots),
+        ng,
+        pcap(build::Kind { link: 1, ..build::RAW }, &plain),
+        include_bytes!("cases/sip-inside-gtp-u-is-not-told.pcap").to_vec(),
+        include_bytes!("cases/sip-over-sctp-is-not-told.pcap").to_vec(),
+        include_bytes!("cases/cancel-of-a-second-copy-of-the-INVITE-ends-the-answered-call.pcap").to_vec(),
+    ];
     let begin = Instant::now();
     let mut read = 0;
     for (n, whole) in (1u64..).zip(&files) {

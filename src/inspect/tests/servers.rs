@@ -2,7 +2,7 @@
 
 use super::build::{Hop, Shot, audio, file, paced};
 use super::*;
-use crate::inspect::report::State;
+use crate::inspect::report::{Certainty, State};
 
 const PHONES: [&str; 3] = ["10.0.0.1:5060", "10.0.0.2:5060", "10.0.0.3:5060"];
 const S: &str = "10.0.0.100:5060";

@@ -49,17 +49,35 @@ pub(in crate::control::cli) fn render(r: &Report, whole: bool) -> String {
         states.iter().filter(|s| count(**s) > 0).map(|s| format!("{} {}", count(*s), kebab(s))).collect();
     let counts = if counts.is_empty() { String::new() } else { format!(" ({})", counts.join(", ")) };
     let _ = writeln!(text, "calls: {}{counts}", r.calls.len());
+    let summary = r.summary.line();
+    if !whole && !summary.is_empty() {
+        let _ = writeln!(text, "if the server failed: {}", printable(&summary));
+    }
     if whole {
         for c in &r.calls {
             text.push_str(&block(c));
         }
     } else if !r.calls.is_empty() {
-        let header =
-            ["#", "ID", "STATE", "START", "SECONDS", "FROM", "TO", "CODE", "ENDED BY", "LEGS", "AUDIO", "SIGNALLING"];
+        let header = [
+            "#",
+            "ID",
+            "STATE",
+            "START",
+            "SECONDS",
+            "FROM",
+            "TO",
+            "CODE",
+            "ENDED BY",
+            "LEGS",
+            "PAIRED",
+            "AUDIO",
+            "SIGNALLING",
+        ];
         text.push('\n');
         text.push_str(&table(&header, r.calls.iter().enumerate().map(|(n, c)| row(n, c)).collect()));
         text.push_str(
-            "\nAUDIO and SIGNALLING: the fate of the call if its server failed; --call # shows the reason and all \
+            "\nPAIRED: how two legs were found to be one call, and the confidence of 100\n\
+             AUDIO and SIGNALLING: the fate of the call if its server failed; --call # shows the reason and all \
              details of a call\n",
         );
     }
@@ -83,6 +101,7 @@ fn row(n: usize, c: &Call) -> Vec<String> {
         c.code.map_or_else(|| "-".to_owned(), |c| c.to_string()),
         c.ended_by.as_ref().map_or_else(|| "-".to_owned(), kebab::<By>),
         if c.through_server { c.legs.len().to_string() } else { format!("{} elsewhere", c.legs.len()) },
+        c.pairing.as_ref().map_or_else(|| "-".to_owned(), |p| format!("{} {}", kebab(p), c.confidence.unwrap_or(0))),
         kebab::<Audio>(&c.recovery.audio),
         kebab::<Signalling>(&c.recovery.signalling),
     ]
@@ -134,7 +153,10 @@ fn block(c: &Call) -> String {
             ("from", long(&c.from)),
             ("to", long(&c.to)),
             ("started", moment(c.started_ms)),
-            ("partial", if c.partial { "the start of the call is not in the file".to_owned() } else { String::new() }),
+            (
+                "partial",
+                if c.partial { "a part of the call's start is not in the file".to_owned() } else { String::new() },
+            ),
             ("ringing", time(c.ringing_ms)),
             ("answered", time(c.answered_ms)),
             ("ended", time(c.ended_ms)),

@@ -1,5 +1,5 @@
 use super::*;
-use crate::inspect::report::{Certainty, Chosen, RtpTotals, Traffic};
+use crate::inspect::report::{Certainty, Chosen, Lost, RtpTotals, Summary, Traffic};
 
 #[test]
 fn a_report_can_be_read() {
@@ -15,6 +15,13 @@ fn a_report_can_be_read() {
         traffic: Traffic::default(),
         rtp: RtpTotals::default(),
         counters: crate::calls::tracker::Counters::default(),
+        summary: Summary {
+            answered: 3,
+            kept: 2,
+            audio_only: 0,
+            elsewhere: 0,
+            lost: vec![Lost { calls: 1, why: "no".to_owned() }],
+        },
         notes: vec!["evil \x1b[2J".to_owned()],
         truncated: Some("the file ends".to_owned()),
     };
@@ -23,6 +30,7 @@ fn a_report_can_be_read() {
         "server: 10.0.0.9 port 5060 (given)",
         "2023-11-14T22:13:20.123Z",
         "calls: 0",
+        "if the server failed: of 3 answered calls 2 would be kept; the rest: 1: no",
         "note: evil .[2J",
         "not read to its end: the file ends",
     ] {
