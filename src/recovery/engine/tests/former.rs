@@ -12,7 +12,7 @@ fn accepts(w: &mut World, cseq: u32, heard: Origin) -> Vec<String> {
     let to = if heard == Origin::Overheard { server() } else { agent() };
     let ok = format!(
         "SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP {to};branch=z9hG4bKold{cseq}\r\nFrom: <sip:alice@p>;tag=s2\r\n\
-         To: Bob <sip:bob@p>;tag=b\r\nCall-ID: b0@x\r\nCSeq: {cseq} INVITE\r\nContact: <sip:u@{addr}>\r\n\
+         To: Bob <sip:bob@p>;tag=b\r\nCall-ID: b0@x\r\nCSeq: {cseq} INVITE\r\nContact: <sip:u@{addr};v=9>\r\n\
          Content-Length: 0\r\n\r\n"
     );
     let p = Packet { src: addr, dst: to, transport: Transport::Udp, payload: ok.as_bytes() };
