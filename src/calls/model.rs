@@ -4,6 +4,7 @@
 
 mod common;
 mod gaps;
+mod next_hop;
 mod shared;
 mod size;
 
@@ -237,7 +238,7 @@ impl Leg {
     }
 
     /// Before `received` becomes the phone's description: an observed source of its RTP stays valid only while the
-    /// phone describes the same address.
+    /// phone describes the same address, or hides it for a hold.
     pub fn keep_rtp_sources(&mut self, received: &[u8]) {
         if self.rtp_sources.iter().all(Option::is_none) {
             return;
@@ -245,8 +246,16 @@ impl Leg {
         let old = self.sdp_received.as_ref().and_then(|d| sdp::Sdp::parse(&d.body.0).ok());
         let new = sdp::Sdp::parse(received).ok();
         let place = |d: &Option<sdp::Sdp<'_>>, i: usize| d.as_ref()?.media().get(i).map(|m| (m.connection, m.port));
+        let held = |ip: Option<IpAddr>| ip.is_some_and(|ip| ip.is_unspecified());
         for (i, source) in self.rtp_sources.iter_mut().enumerate() {
-            if place(&old, i).is_none() || place(&old, i) != place(&new, i) {
+            let stays = match (place(&old, i), place(&new, i)) {
+                // A hold in the old style names 0.0.0.0, and so hides the address for its time.
+                (Some((before, old)), Some((after, new))) => {
+                    old == new && (before == after || held(before) || held(after))
+                }
+                _ => false,
+            };
+            if !stays {
                 *source = None;
             }
         }

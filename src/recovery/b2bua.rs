@@ -212,14 +212,15 @@ impl CarriedCall {
             return self.respond(side, key, 415, cx, |b, _| b.header("Accept", "application/sdp"));
         }
         let leg = &self.call.legs[side];
-        let known = leg.sdp_received.as_ref().and_then(|d| Sdp::parse(&d.body.0).ok()).and_then(|s| s.origin());
-        let new = match Sdp::parse(m.body()) {
-            Ok(sdp) => sdp.origin(),
-            Err(_) => return self.reply(side, key, 488, cx),
-        };
-        let same = matches!((known, new), (Some(k), Some(n)) if (k.id, k.version) == (n.id, n.version));
+        let known = leg.sdp_received.as_ref().and_then(|d| Sdp::parse(&d.body.0).ok());
+        let Ok(new) = Sdp::parse(m.body()) else { return self.reply(side, key, 488, cx) };
+        // Some phones hold and resume without a new version, so the version alone proves nothing.
+        let same = known.is_some_and(|known| {
+            matches!((known.origin(), new.origin()), (Some(k), Some(n)) if (k.id, k.version) == (n.id, n.version))
+                && known.media() == new.media()
+        });
         if let (true, Some(sent)) = (same, leg.sdp_sent.clone()) {
-            // RFC 3264 section 8: the same version means the same description, so this is a plain refresh.
+            // RFC 3264 section 8: the same description, so this is a plain refresh.
             return self.accept(side, m, key, &sent.body.0, cx);
         }
         let Some(other) = self.other(side) else { return self.reply(side, key, 488, cx) };
@@ -369,9 +370,14 @@ impl CarriedCall {
 
     /// Sends a 2xx to INVITE or UPDATE of the phone of `side` and updates target and session timer.
     fn accept(&mut self, side: usize, m: &Message<'_>, key: &Key, sdp: &[u8], cx: &mut Context<'_>) {
+        let source = self.sides[side].served.iter().find(|s| s.key == *key).map(|s| s.heard_from);
         let leg = &mut self.call.legs[side];
         if let Some(target) = m.contact_uri() {
             leg.remote_target = target.into();
+            // A proxy on the virtual address that passes the request on is not where the phone is.
+            if let Some(source) = source.filter(|s| !cx.settings.vips.contains(&s.ip())) {
+                leg.moves_with_target(source);
+            }
         }
         leg.local_target = request::contact(leg, cx.settings.recovery_port).as_slice().into();
         leg.carried = true;

@@ -231,7 +231,7 @@ impl Tracked {
             changed |= self.set_target(h.out, target);
         }
         if let Some(source) = source {
-            changed |= self.moved_with_target(source);
+            changed |= self.leg.moves_with_target(source);
         }
         if method == Method::Refer {
             self.referred = refer.map(|to| Box::new(Referred { by_phone: !by_server, to }));

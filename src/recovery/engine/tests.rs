@@ -5,6 +5,7 @@ mod former;
 mod gone;
 mod left_alone;
 mod modes;
+mod moves;
 mod offers;
 mod phone;
 mod scenarios;

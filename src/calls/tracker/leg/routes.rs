@@ -1,13 +1,13 @@
 //! Destination of requests to the phone: route set, remote target, address (RFC 3261 sections 12.1, 12.2 and 16.12).
 
 use super::Tracked;
-use crate::calls::model::{Gap, Leg, Verbatim};
+use crate::calls::model::{Gap, Verbatim};
 use crate::sip::Transport;
 use crate::sip::message::{Message, Name};
 use crate::sip::uri;
 use crate::wire::Packet;
 use smallvec::SmallVec;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 /// Most entries of a route set. With more the leg is partial.
 const MAX_ROUTES: usize = 32;
@@ -15,9 +15,6 @@ const MAX_ROUTES: usize = 32;
 const MAX_ROUTE_BYTES: usize = 4096;
 /// Values of one message. Few messages have more, and then it costs an allocation.
 type Values<'a> = SmallVec<[&'a [u8]; 6]>;
-
-/// Port of a SIP URI without a port.
-const SIP_PORT: u16 = 5060;
 
 /// Removes the entries behind the server. A proxy that record-routes has its own entry in the list (two of them if it
 /// changes the transport or the network), and only the entries after the last of them are ahead of it.
@@ -106,16 +103,6 @@ impl Tracked {
         }
     }
 
-    /// The server accepted a target refresh of the phone. Its source counts, unless the new target names the known
-    /// address.
-    pub(in crate::calls::tracker) fn moved_with_target(&mut self, source: SocketAddr) -> bool {
-        if self.leg.remote_addr == source || next_hop(&self.leg) == Some(self.leg.remote_addr) {
-            return false;
-        }
-        self.leg.remote_addr = source;
-        true
-    }
-
     /// Takes the addresses of a new request, or records them. The server's own destination is final. A phone's packet
     /// from a new address is a NAT that has assigned another port, or a new connection. It counts once the server
     /// accepts the request. Otherwise one packet in the phone's name would redirect its calls. Exception: if the leg
@@ -125,7 +112,7 @@ impl Tracked {
         let (local, remote) = if out { (p.src, p.dst) } else { (p.dst, p.src) };
         let leg = &self.leg;
         let same = (leg.local_addr, leg.remote_addr, leg.transport) == (local, remote, p.transport);
-        let elsewhere = !out && leg.remote_addr.ip() != remote.ip() && next_hop(leg) == Some(leg.remote_addr);
+        let elsewhere = !out && leg.remote_addr.ip() != remote.ip() && leg.next_hop() == Some(leg.remote_addr);
         if same || elsewhere {
             return false;
         }
@@ -152,12 +139,4 @@ impl Tracked {
         self.leg.remote_addr = remote;
         self.leg.transport = transport;
     }
-}
-
-/// The address named by the phone or its proxy for requests to it, unless it is a host name.
-fn next_hop(leg: &Leg) -> Option<SocketAddr> {
-    let to = leg.route_set.first().map_or(&leg.remote_target.0[..], |r| uri::uri_of(&r.0));
-    let (host, port) = uri::host_port(to)?;
-    let ip: IpAddr = std::str::from_utf8(host).ok()?.parse().ok()?;
-    Some(SocketAddr::new(ip, port.unwrap_or(SIP_PORT)))
 }
