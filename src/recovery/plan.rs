@@ -5,7 +5,7 @@ pub(super) mod tests;
 
 use super::permitted::{Ground, Refusal};
 use crate::calls::model::{Call, Direction, Flow, Leg};
-use crate::sip::sdp::{Media, Place, Sdp, SdpError, keep_formats};
+use crate::sip::sdp::{Direction as Way, Media, Place, Sdp, SdpError, end_hold, keep_formats};
 use std::net::{IpAddr, SocketAddr};
 
 /// Reason why a call's audio cannot be forwarded unchanged.
@@ -129,6 +129,12 @@ impl<'a> Stream<'a> {
         }
         // Behind a NAT the RTCP mapping is unknown. Most NATs keep neighbouring ports together.
         Some(SocketAddr::new(rtp.ip(), rtp.port().checked_add(1)?))
+    }
+
+    /// Whether the phone itself holds the stream, or may: where both sides say `inactive`, nobody knows who began.
+    fn holds(&self) -> bool {
+        matches!(self.received.direction, Way::SendOnly | Way::Inactive)
+            || self.received.connection.is_some_and(|ip| ip.is_unspecified())
     }
 
     fn muxed(&self) -> bool {
@@ -271,7 +277,7 @@ fn pair((a, at_a): (PhoneAddresses, SocketAddr), (b, at_b): (PhoneAddresses, Soc
 }
 
 /// The offer to leg `side` (0 or 1), before its version is raised: the last description sent to the leg. If the legs
-/// would use different codecs, formats that the other leg lacks are removed.
+/// would use different codecs, formats that the other leg lacks are removed. A hold by the server is ended.
 ///
 /// `None` if no description was ever sent to the leg.
 #[must_use]
@@ -293,7 +299,20 @@ pub fn offer_for(call: &Call, side: usize, vips: &[IpAddr]) -> Option<Vec<u8>> {
             both.iter().any(|(_, e)| is_speech(e)).then(|| both.into_iter().map(|(f, _)| f).collect())
         })
         .collect();
-    keep_formats(&body, &keep).ok().or(Some(body))
+    let body = keep_formats(&body, &keep).unwrap_or(body);
+    // A hold of the server died with the server. A hold of a phone goes on.
+    let awake: Vec<Option<IpAddr>> = (0..own.sent.media().len())
+        .map(|i| {
+            let (sa, sb) = (stream(a, &ea, i)?, stream(b, &eb, i)?);
+            let own = if side == 0 { &sa } else { &sb };
+            let held = own.sent.direction != Way::SendRecv || own.sent.connection.is_some_and(|ip| ip.is_unspecified());
+            (held && !sa.holds() && !sb.holds()).then(|| own.anchor(vips)).flatten().map(|at| at.ip())
+        })
+        .collect();
+    if awake.iter().all(Option::is_none) {
+        return Some(body);
+    }
+    end_hold(&body, &awake).ok().or(Some(body))
 }
 
 /// The VIP media address of each m-line of the leg, with the RTCP port if it is not the next port. `None` for media

@@ -9,7 +9,7 @@ mod line;
 mod tests;
 mod views;
 
-pub use edit::{continue_origin, keep_formats, set_media_address, with_origin};
+pub use edit::{continue_origin, end_hold, keep_formats, set_media_address, with_origin};
 pub use views::{Candidate, Crypto, Group, Setup};
 
 use line::{Line, fields, lines, trimmed, trimmed_end, trimmed_start};

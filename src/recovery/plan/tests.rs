@@ -200,6 +200,55 @@ fn offers_bring_both_legs_to_one_codec_and_touch_nothing_else() {
     assert!(offer(1).contains("m=audio 10002 RTP/AVP 0 8\r\n"));
 }
 
+/// A call in which each side was told, and said, these directions: first leg, second leg.
+fn held([a_sent, a_received, b_sent, b_received]: [&str; 4]) -> Call {
+    let mut c = simple("RTP/AVP 0", "RTP/AVP 0");
+    for (leg, sent, received) in [(0, a_sent, a_received), (1, b_sent, b_received)] {
+        let leg = &mut *c.legs[leg];
+        for (d, way) in [(&mut leg.sdp_sent, sent), (&mut leg.sdp_received, received)] {
+            let body = &mut d.as_mut().unwrap().body;
+            *body = match way {
+                "zero" => body.lossy().replace("c=IN IP4 10", "c=IN IP4 0.0.0.0\r\nb=AS:10"),
+                way => format!("{}a={way}\r\n", body.lossy()),
+            }
+            .as_str()
+            .into();
+        }
+    }
+    c
+}
+
+#[test]
+fn a_hold_of_the_server_ends_with_the_server_and_a_hold_of_a_phone_goes_on() {
+    let both = "sendrecv";
+    for (ways, offers) in [
+        // uuid_hold: the server plays music to the first party.
+        (["sendonly", "recvonly", both, both], [Some(both), None]),
+        // Both parked.
+        (["sendonly", "recvonly", "sendonly", "recvonly"], [Some(both), Some(both)]),
+        // The second phone holds, and the server passed that on.
+        (["sendonly", "recvonly", "recvonly", "sendonly"], [None, None]),
+        // The same, and the server plays music itself.
+        ([both, both, "recvonly", "sendonly"], [None, None]),
+        // Nobody knows who began.
+        (["inactive", "inactive", both, both], [None, None]),
+        ([both, both, both, both], [None, None]),
+    ] {
+        let call = held(ways);
+        for (side, offer) in offers.into_iter().enumerate() {
+            let before = call.legs[side].sdp_sent.as_ref().unwrap().body.lossy();
+            let after = String::from_utf8(offer_for(&call, side, &vips()).unwrap()).unwrap();
+            match offer {
+                None => assert_eq!(after, before, "{ways:?} {side}"),
+                Some(way) => assert_eq!(after, before.replace("a=sendonly", &format!("a={way}")), "{ways:?} {side}"),
+            }
+        }
+    }
+    let call = held(["zero", both, both, both]);
+    let after = String::from_utf8(offer_for(&call, 0, &vips()).unwrap()).unwrap();
+    assert!(after.contains(&format!("c=IN IP4 {VIP}\r\n")) && !after.contains("0.0.0.0"), "{after}");
+}
+
 #[test]
 fn payload_types_of_another_meaning_are_not_passed_on() {
     let c = simple("RTP/AVP 0 96\r\na=rtpmap:96 opus/48000/2", "RTP/AVP 0 96\r\na=rtpmap:96 telephone-event/8000");

@@ -1,7 +1,7 @@
 //! Edits of a session description. Each edit changes only its target and copies every other byte.
 
 use super::line::{Line, fields, lines};
-use super::{Media, Origin, Place, Sdp, SdpError};
+use super::{Direction, Media, Origin, Place, Sdp, SdpError};
 use std::net::IpAddr;
 
 /// The description with its session version raised by one, as RFC 3264 section 8 requires for a changed offer.
@@ -194,6 +194,63 @@ pub fn keep_formats(body: &[u8], keep: &[Option<Vec<Vec<u8>>>]) -> Result<Vec<u8
             if subject.is_none_or(|pt| pt == b"*" || kept.contains(&pt)) {
                 push(&mut out, line);
             }
+        }
+    }
+    Ok(out)
+}
+
+/// Ends the hold of each m-line with an address in `to`: its direction becomes `sendrecv`, and `c=` of all zeros the
+/// address.
+///
+/// # Errors
+/// The length of `to` differs from the number of m-lines, or the body is not SDP.
+pub fn end_hold(body: &[u8], to: &[Option<IpAddr>]) -> Result<Vec<u8>, SdpError> {
+    let sdp = Sdp::parse(body)?;
+    if sdp.media().len() != to.len() {
+        return Err(SdpError::MediaCount);
+    }
+    let mut out = Vec::with_capacity(body.len() + 64);
+    let mut blocks = blocks(body).into_iter();
+    // Some phones look at the session's c= alone. It changes if no other m-line rests on it.
+    let session = to.iter().copied().collect::<Option<Vec<_>>>().and_then(|all| all.first().copied());
+    let mut session_ip = None;
+    for line in blocks.next().unwrap_or_default() {
+        match session.filter(|_| line.value(b'c').is_some_and(is_zero)) {
+            Some(ip) => {
+                out.extend_from_slice(&connection(ip));
+                out.extend_from_slice(line.ending());
+                session_ip = Some(ip);
+            }
+            None => push(&mut out, &line),
+        }
+    }
+    for ((block, ip), media) in blocks.zip(to).zip(sdp.media()) {
+        let Some(ip) = *ip else {
+            block.iter().for_each(|line| push(&mut out, line));
+            continue;
+        };
+        let own_c = block.iter().any(|l| l.value(b'c').is_some());
+        let zero = media.connection.is_some_and(|ip| ip.is_unspecified());
+        let mut said = false;
+        for (i, line) in block.iter().enumerate() {
+            if line.value(b'c').is_some_and(is_zero) {
+                out.extend_from_slice(&connection(ip));
+                out.extend_from_slice(line.ending());
+            } else if super::direction(line).is_some() {
+                // The last of several would count, so one is enough.
+                if !std::mem::replace(&mut said, true) {
+                    out.extend_from_slice(b"a=sendrecv");
+                    out.extend_from_slice(line.ending());
+                }
+            } else {
+                push(&mut out, line);
+            }
+            if i == 0 && zero && !own_c && session_ip != Some(ip) {
+                insert(&mut out, &connection(ip), line.ending());
+            }
+        }
+        if let Some(last) = block.last().filter(|_| !said && media.direction != Direction::SendRecv) {
+            insert(&mut out, b"a=sendrecv", last.ending());
         }
     }
     Ok(out)
