@@ -1,8 +1,10 @@
 //! Session descriptions and their edits.
 
 use super::{choices, inside, show};
-use keepcall::sip::sdp::{Media, Place, Sdp, continue_origin, keep_formats, set_media_address, with_origin};
-use std::net::SocketAddr;
+use keepcall::sip::sdp::{
+    Direction, Media, Place, Sdp, continue_origin, end_hold, keep_formats, set_media_address, with_origin,
+};
+use std::net::{IpAddr, SocketAddr};
 
 /// Reads `data` as a session description. The data itself chooses the m-lines to edit.
 pub fn sdp(data: &[u8]) {
@@ -16,6 +18,7 @@ pub fn sdp(data: &[u8]) {
     origin(data, &sdp);
     addresses(data, &sdp);
     formats(data, &sdp);
+    holds(data, &sdp);
 }
 
 /// The lines with their ends: an independent reading to measure the edits by.
@@ -222,4 +225,21 @@ fn formats(data: &[u8], sdp: &Sdp<'_>) {
         lines(d).into_iter().filter(|l| !l.starts_with(b"m=") && !subject(l)).map(kept).map(show).collect::<Vec<_>>()
     };
     assert_eq!(rest(&out), rest(data), "lines that do not speak of formats are byte-identical");
+}
+
+/// Without a hold everything is active, and everything else is as before.
+fn holds(data: &[u8], sdp: &Sdp<'_>) {
+    let (n, ip) = (sdp.media().len(), IpAddr::from([192, 0, 2, 7]));
+    assert_eq!(end_hold(data, &vec![None; n]).as_deref(), Ok(data), "no change, no change");
+    let out = end_hold(data, &vec![Some(ip); n]).unwrap();
+    // The added lines may be too many.
+    let Ok(again) = Sdp::parse(&out) else { return };
+    assert_eq!(again.media().len(), n);
+    assert_eq!(again.origin(), sdp.origin());
+    for (a, b) in sdp.media().iter().zip(again.media()) {
+        assert_eq!((a.kind, a.port, a.proto, &a.formats), (b.kind, b.port, b.proto, &b.formats));
+        assert_eq!(b.direction, Direction::SendRecv, "{}", show(&out));
+        let zero = a.connection.is_some_and(|ip| ip.is_unspecified());
+        assert_eq!(b.connection, if zero { Some(ip) } else { a.connection }, "{}", show(&out));
+    }
 }
