@@ -9,6 +9,7 @@ mod evidence;
 pub mod handed_on;
 mod kept;
 pub mod media;
+pub mod outlook;
 pub mod permitted;
 pub mod plan;
 pub mod recoverability;

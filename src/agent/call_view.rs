@@ -1,15 +1,18 @@
 //! The command line's view of a stored call.
 
 use crate::calls::model::{Call, Leg};
+use crate::config::Mode;
 use crate::control::api::{CallRow, LegRow};
 use crate::recovery::engine::{CallState, CallStatus};
+use crate::recovery::outlook::Outlook;
 use crate::recovery::permitted::Ground;
 use crate::recovery::recoverability;
 use crate::sip::sdp::Sdp;
 use crate::sip::uri;
 use std::net::SocketAddr;
 
-pub(super) fn row(call: &Call, carried: Option<&CallStatus>, ground: &Ground) -> CallRow {
+pub(super) fn row(call: &Call, carried: Option<&CallStatus>, ground: &Ground, mode: Option<Mode>) -> CallRow {
+    let outlook = mode.map(|mode| Outlook::of(call, ground, mode));
     CallRow {
         id: call.id.clone(),
         instance: call.instance.clone(),
@@ -23,6 +26,8 @@ pub(super) fn row(call: &Call, carried: Option<&CallStatus>, ground: &Ground) ->
         other_end: call.other_end.clone(),
         legs: call.legs.iter().map(|l| leg(l)).collect(),
         not_relayed: recoverability::refusal(&recoverability::of(call, ground).1),
+        takeover: outlook.as_ref().map(|o| o.word().to_owned()).unwrap_or_default(),
+        not_kept: outlook.and_then(Outlook::why),
     }
 }
 

@@ -82,7 +82,7 @@ impl Forecast {
 }
 
 /// The reason why a call gets no re-INVITE. There are only a handful, which bounds the number of counters.
-fn reason(mode: Mode, fate: Fate, deed: Deed) -> String {
+pub(super) fn reason(mode: Mode, fate: Fate, deed: Deed) -> String {
     match (mode, deed, fate) {
         (Mode::Observe, ..) => "the mode is observe".to_owned(),
         (Mode::Audio, Deed::Relay, _) => "the mode is audio".to_owned(),

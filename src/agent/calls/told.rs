@@ -65,6 +65,6 @@ impl CallsSide {
     pub(in crate::agent) fn rows(&self) -> Vec<api::CallRow> {
         let carried: BTreeMap<String, CallStatus> =
             self.engine.status().into_iter().map(|s| (s.call.clone(), s)).collect();
-        self.stored.values().map(|call| call_view::row(call, carried.get(&call.id), &self.ground)).collect()
+        self.stored.values().map(|call| call_view::row(call, carried.get(&call.id), &self.ground, self.mode)).collect()
     }
 }

@@ -322,6 +322,13 @@ pub struct CallRow {
     /// Why some of its audio would not be relayed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_relayed: Option<String>,
+    /// What a takeover would leave of it: `kept`, `audio` (the parties hear each other, and nothing else works) or
+    /// `lost`. Empty from an agent of an older release, or while the mode is not known.
+    #[serde(default)]
+    pub takeover: String,
+    /// Why it would not be kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_kept: Option<String>,
 }
 
 /// A leg of a call in the table.

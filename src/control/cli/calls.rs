@@ -63,15 +63,17 @@ pub(super) fn render(calls: &[CallRow]) -> String {
             ),
             ago(c.confirmed_ms),
             pairing(c),
+            if c.takeover.is_empty() { "-".to_owned() } else { c.takeover.clone() },
             codecs,
             c.node.clone(),
         ]
     });
-    let head = ["CALL", "INSTANCE", "STATE", "CALLER", "CALLED", "UP SINCE", "PAIRED BY", "CODECS", "NODE"];
+    let head = ["CALL", "INSTANCE", "STATE", "CALLER", "CALLED", "UP SINCE", "PAIRED BY", "TAKEOVER", "CODECS", "NODE"];
     format!("{}{}", table(&head, rows.collect()), obstacles(calls))
 }
 
-/// Obstacles to re-INVITEs, one line per leg, and to audio, one line per call; empty without any.
+/// Calls that would be lost, obstacles to re-INVITEs, one line per leg, and to audio, one line per call; empty without
+/// any.
 fn obstacles(calls: &[CallRow]) -> String {
     let legs = calls.iter().flat_map(|c| c.legs.iter().map(move |l| (c, l)));
     let lines: Vec<String> = legs
@@ -82,5 +84,9 @@ fn obstacles(calls: &[CallRow]) -> String {
     let audio =
         calls.iter().filter_map(|c| Some(format!("  {}: {}\n", printable(&c.id), printable(c.not_relayed.as_ref()?))));
     let under = |head: &str, lines: String| if lines.is_empty() { lines } else { format!("\n{head}:\n{lines}") };
-    under("not recovered at a takeover", lines.concat()) + &under("not relayed at a takeover", audio.collect())
+    let lost = calls.iter().filter(|c| c.takeover == "lost");
+    let lost = lost.map(|c| format!("  {}: {}\n", printable(&c.id), printable(c.not_kept.as_deref().unwrap_or("-"))));
+    under("lost at a takeover", lost.collect())
+        + &under("not recovered at a takeover", lines.concat())
+        + &under("not relayed at a takeover", audio.collect())
 }

@@ -188,6 +188,8 @@ fn calls_show_both_parties() {
         text.contains("not recovered at a takeover:") && text.contains(": its route set was not seen.[2J"),
         "{text}"
     );
+    let lost = CallRow { takeover: "lost".to_owned(), not_kept: Some("one leg".to_owned()), ..call.clone() };
+    assert!(calls::render(&[lost]).contains("lost at a takeover:\n  : one leg"));
     let refused = CallRow { not_relayed: Some("the audio goes to a place of SIP".to_owned()), ..call.clone() };
     assert!(calls::render(&[refused]).contains("not relayed at a takeover:\n  : the audio goes to a place of SIP"));
     assert!(calls::render(std::slice::from_ref(&single)).contains("(sip:pbx)"));
