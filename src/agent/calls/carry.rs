@@ -38,7 +38,11 @@ impl CallsSide {
             match tokio::time::timeout(COUNTED_WITHIN, self.relay.counts_of(&ids)).await {
                 Ok(Ok(counts)) => found.extend(counts),
                 Ok(Err(e)) => debug!(instance = self.instance, "cannot read the packets of relayed calls: {e}"),
-                Err(_) => debug!(instance = self.instance, "the kernel does not tell the packets of relayed calls"),
+                Err(_) => {
+                    // Nothing else of this part may wait for the rest as well.
+                    debug!(instance = self.instance, "the kernel does not tell the packets of relayed calls");
+                    break;
+                }
             }
         }
         let now = clock::now();
