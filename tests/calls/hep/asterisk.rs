@@ -55,7 +55,7 @@ fn both_legs_of_a_tls_call_through_asterisk_are_learnt() {
             lan.block_on("a", move || async move {
                 let mut watch = Watch::open(VIP, "udp:127.0.0.1:9065", Some(KEY), true);
                 tell.send("listening").unwrap();
-                watch.until("a call of two legs", |w| w.table.calls().any(|c| c.legs.len() == 2)).await;
+                watch.until("a call of two whole legs", Watch::has_whole_call).await;
                 let call = watch.table.calls().next().unwrap();
                 tell.send("up").unwrap();
                 stopped.recv().unwrap();

@@ -151,7 +151,7 @@ fn calls_are_learnt_from_kamailio_in_each_version_and_over_tls() {
                     .collect();
                 tell.send("listening").unwrap();
                 for (watch, server) in watches.iter_mut().zip(&SERVERS) {
-                    watch.until("a call", |w| w.table.calls().any(|c| c.legs.len() == 2)).await;
+                    watch.until("a call of two whole legs", Watch::has_whole_call).await;
                     assert_whole(&watch.table.calls().next().unwrap(), server, "10.77.0.2");
                     tell.send("up").unwrap();
                 }

@@ -24,6 +24,12 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
+    /// Whether a call of two legs is up, and nothing of it is missing. Several processes of a server report, so a report
+    /// may come before the one that completes the leg.
+    pub(crate) fn has_whole_call(&self) -> bool {
+        self.table.calls().any(|c| c.legs.len() == 2 && c.legs.iter().all(|l| !l.partial))
+    }
+
     /// Watches the server at `vip`; `wire` adds a capture. Runs in the server's host.
     pub(crate) fn open(vip: &str, listen: &str, key: Option<&str>, wire: bool) -> Self {
         let vip: IpAddr = vip.parse().unwrap();

@@ -124,7 +124,7 @@ fn a_browser_and_a_phone_are_one_call() {
             lan.block_on("a", move || async move {
                 let mut watch = Watch::open(VIP, "udp:127.0.0.1:9066", None, false);
                 tell.send("listening").unwrap();
-                watch.until("a call of two legs", |w| w.table.calls().any(|c| c.legs.len() == 2)).await;
+                watch.until("a call of two whole legs", Watch::has_whole_call).await;
                 let call = watch.table.calls().next().unwrap();
                 stop.send(()).unwrap();
                 watch.until("the end of the call", |w| w.table.legs().count() == 0 && w.deleted > 0).await;
