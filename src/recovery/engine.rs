@@ -160,10 +160,11 @@ impl Engine {
     /// audio that ran through the former server, for as long as the descriptions name its ports.
     fn hand_on(&mut self, call: Call, flows: Vec<Flow>) {
         let id = call.id.clone();
-        if self.mode.relays() && !flows.is_empty() {
-            self.actions.push_back(Action::Flows { call: id.clone(), flows });
+        let flows = if self.mode.relays() { flows } else { Vec::new() };
+        if !flows.is_empty() {
+            self.actions.push_back(Action::Flows { call: id.clone(), flows: flows.clone() });
         }
-        self.actions.push_back(Action::HandOn(Box::new(call)));
+        self.actions.push_back(Action::HandOn { call: Box::new(call), flows });
         let (outcome, answered_after) = (Outcome::Proxied, Duration::ZERO);
         self.actions.push_back(Action::Outcome { call: id, outcome, reinvited: 0, answered_after });
     }

@@ -21,6 +21,10 @@ const ASK_AGAIN: Duration = Duration::from_secs(11);
 /// How often a carried call is looked at that nobody ends: both phones may be gone without a word.
 const LOOK: Duration = Duration::from_secs(15 * 60);
 
+// A count before a party's answer and one after it; and a silence is many counts long.
+const _: () = assert!(ASK_AGAIN.as_secs() > 2 * EVERY.as_secs() && RTP_TIMEOUT.as_secs() >= 10 * EVERY.as_secs());
+const _: () = assert!(LOOK.as_secs() > 2 * RTP_TIMEOUT.as_secs());
+
 impl CarriedCall {
     /// Begins to count the packets of this call.
     pub(super) fn watch(&mut self, now: Time) {
@@ -167,6 +171,3 @@ fn is_held(leg: &Leg) -> bool {
     };
     ends.sent.media().iter().chain(ends.received.media()).any(off)
 }
-
-#[cfg(test)]
-mod tests;

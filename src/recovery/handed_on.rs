@@ -21,13 +21,13 @@ struct Relayed {
 pub struct HandedOn(BTreeMap<String, Relayed>);
 
 impl HandedOn {
-    /// Adds a call of a takeover. `followed`: the tracker follows the call, so its changes and its end are noticed.
+    /// Adds a call of a takeover with the paths that are relayed. `followed`: the tracker follows the call, so its
+    /// changes and its end are noticed.
     ///
     /// Returns the paths that the relay forwards from now on, if they change: without a follower they would outlive
     /// the call.
     #[must_use]
-    pub fn add(&mut self, call: &Call, followed: bool, ground: &Ground) -> Option<Vec<Flow>> {
-        let flows = recoverability::of(call, ground).1.flows;
+    pub fn add(&mut self, call: &Call, flows: Vec<Flow>, followed: bool, ground: &Ground) -> Option<Vec<Flow>> {
         if flows.is_empty() {
             return None;
         }

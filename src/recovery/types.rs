@@ -55,8 +55,13 @@ pub enum Action {
         /// All paths of the call.
         flows: Vec<Flow>,
     },
-    /// The new server carries this call. Follow it like the server's own calls. Its relay paths, if any, came before.
-    HandOn(Box<Call>),
+    /// The new server carries this call. Follow it like the server's own calls.
+    HandOn {
+        /// The call.
+        call: Box<Call>,
+        /// Its relay paths, which an action before this one has set. Empty if nothing of it is relayed.
+        flows: Vec<Flow>,
+    },
     /// Read the packet counters of a call's relay paths, and hand them to
     /// [`Engine::handle_counts`](super::engine::Engine::handle_counts).
     Count {

@@ -67,10 +67,10 @@ impl CallsSide {
                     let emergency = self.stored.get(&call).is_some_and(|stored| stored.emergency);
                     wishes.push(Wish { call, flows, emergency });
                 }
-                Action::HandOn(call) => {
+                Action::HandOn { call, flows } => {
                     self.table.adopt(&call, now);
                     let followed = self.table.get(&call.id).is_some();
-                    if let Some(flows) = self.handed_on.add(&call, followed, &self.ground) {
+                    if let Some(flows) = self.handed_on.add(&call, flows, followed, &self.ground) {
                         wishes.push(Wish { call: call.id.clone(), flows, emergency: call.emergency });
                     }
                 }

@@ -1,7 +1,8 @@
 use super::HandedOn;
-use crate::calls::model::{Call, CallEvent, Pairing};
+use crate::calls::model::{Call, CallEvent, Flow, Pairing};
 use crate::recovery::permitted::Ground;
 use crate::recovery::plan::tests::simple;
+use crate::recovery::recoverability::of;
 
 const CODEC: &str = "RTP/AVP 0";
 
@@ -28,9 +29,13 @@ fn put(call: Call) -> CallEvent {
     CallEvent::Put(Box::new(call))
 }
 
+fn flows(ground: &Ground) -> Vec<Flow> {
+    of(&proxied(), ground).1.flows
+}
+
 fn handed_on() -> HandedOn {
     let mut all = HandedOn::default();
-    assert_eq!(all.add(&proxied(), true, &ground()), None, "the engine has set these paths");
+    assert_eq!(all.add(&proxied(), flows(&ground()), true, &ground()), None, "the engine has set these paths");
     all
 }
 
@@ -59,15 +64,22 @@ fn the_paths_follow_a_phone_that_moves_and_end_with_the_call() {
 #[test]
 fn a_call_that_nobody_follows_is_not_relayed() {
     let mut all = HandedOn::default();
-    assert_eq!(all.add(&proxied(), false, &ground()), Some(Vec::new()));
+    assert_eq!(all.add(&proxied(), flows(&ground()), false, &ground()), Some(Vec::new()));
     assert_eq!(all.handle(&put(with(0, true, "m=audio 10000", "m=audio 12000")), &ground()), None);
 }
 
 #[test]
 fn media_that_a_media_server_restores_itself_is_not_relayed() {
     let ground = Ground { external: true, ..ground() };
-    assert!(crate::recovery::recoverability::of(&proxied(), &ground).1.flows.is_empty());
+    assert!(flows(&ground).is_empty());
     let bridged = Call { pairing: Some(Pairing::Evidence), ..proxied() };
-    assert_eq!(crate::recovery::recoverability::of(&bridged, &ground).1.flows.len(), 4, "only a proxy's");
-    assert_eq!(HandedOn::default().add(&proxied(), true, &ground), None);
+    assert_eq!(of(&bridged, &ground).1.flows.len(), 4, "only a proxy's");
+}
+
+#[test]
+fn a_call_without_relayed_audio_gets_none_later() {
+    // The mode relays nothing, for example.
+    let mut all = HandedOn::default();
+    assert_eq!(all.add(&proxied(), Vec::new(), true, &ground()), None);
+    assert_eq!(all.handle(&put(with(0, false, "m=audio 4000", "m=audio 4444")), &ground()), None);
 }

@@ -2,6 +2,7 @@
 
 use super::world::{World, server};
 use crate::calls::model::{Call, Gap, Gaps};
+use crate::config::Mode;
 use crate::recovery::engine::{CallState, Origin, Outcome};
 use crate::sip::Transport;
 use crate::wire::Packet;
@@ -126,15 +127,16 @@ fn a_relayed_call_without_audio_for_a_minute_is_over() {
 
 #[test]
 fn a_proxied_call_belongs_to_the_new_server() {
-    for through_server in [false, true] {
+    for (through_server, mode) in [false, true].into_iter().flat_map(|t| Mode::ALL.map(|mode| (t, mode))) {
         let mut w = World::new(5, 50);
+        w.engine.set_mode(mode, w.now);
         let call = w.proxied(0, through_server);
         w.start(vec![call]);
         w.secs(600);
         assert!(w.sent.is_empty(), "{:?}", w.sent);
         assert_eq!(w.outcomes["call-00000"], Outcome::Proxied);
         assert_eq!(w.handed_on, ["call-00000"]);
-        assert_eq!(w.flows.get("call-00000").map_or(0, Vec::len), if through_server { 4 } else { 0 });
+        assert_eq!(w.flows.get("call-00000").map_or(0, Vec::len), if through_server && mode.relays() { 4 } else { 0 });
         assert!(!w.engine.carries("call-00000"), "its messages are the tracker's");
     }
 }

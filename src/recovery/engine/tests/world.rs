@@ -163,7 +163,10 @@ impl World {
                 Action::Flows { call, flows } => {
                     self.flows.insert(call, flows);
                 }
-                Action::HandOn(call) => self.handed_on.push(call.id),
+                Action::HandOn { call, flows } => {
+                    assert_eq!(self.flows.get(&call.id).cloned().unwrap_or_default(), flows);
+                    self.handed_on.push(call.id);
+                }
                 Action::Count { call } => {
                     for (packets, talks) in self.packets.iter_mut().zip(self.talks) {
                         *packets += u64::from(talks);
