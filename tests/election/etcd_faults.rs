@@ -10,7 +10,7 @@ use lab::{unix_us, wait};
 use scene::{HOLD, Scene, outage};
 use std::time::{Duration, Instant};
 
-/// Longer than a lease's time to live: whatever depends on it is lost by then.
+/// Several holds: whatever rests on promises alone is lost by then.
 const FAULT: Duration = Duration::from_secs(4);
 
 #[test]
@@ -441,6 +441,37 @@ fn tokens_expire_and_are_forgotten_behind_tls() {
             a_password_changes(&mut s);
         }
     });
+}
+
+/// The lease goes on, but nothing can be read. Somebody may delete all keys meanwhile, so the lease alone is no right for
+/// long (docs/election-proof.md, rule 16).
+#[test]
+fn a_master_alone_lets_go_when_it_may_not_read_for_long() {
+    let lan = Lan::new().unwrap();
+    let all = ["--auth-token", "simple", "--bcrypt-cost", "4"].map(str::to_owned).to_vec();
+    let mut etcd = EtcdCluster::new(&lan, all, &|_| Vec::new(), Vec::new());
+    etcd.launch_all();
+    etcd.authenticate("pass word");
+    let node = scene::node(&lan, "a", &etcd.endpoints());
+    let password = node.dir.join("password");
+    secret(&password, "pass word\n");
+    let mut agent =
+        node.with("[etcd]\n", &format!("[etcd]\nuser = \"kc\"\npassword_file = \"{}\"\n", password.display())).start();
+    agent.is_master();
+    agent.comes_to("solo", |s| s["instances"][0]["hold"]["kind"] == "solo");
+    etcd.ctl(&["role", "revoke-permission", "keepcall", "--prefix=true", "/keepcall/"]);
+    let since = Instant::now();
+    let status = agent.comes_to("no hold", |s| s["instances"][0]["hold"].is_null());
+    let kept = since.elapsed();
+    let leases = etcd.ctl(&["lease", "list"]);
+    assert_eq!(leases.lines().count(), 2, "the lease was not kept alive: {leases}");
+    // A read of up to two seconds ago counts for four seconds and a lease of six.
+    assert!((Duration::from_secs(7)..Duration::from_secs(11)).contains(&kept), "held for {kept:?}: {status}");
+    println!("without reads: held for {kept:.2?}; {}", status["etcd"]["error"]);
+    assert!(status["etcd"]["error"].as_str().is_some_and(|e| e.contains("permission")), "{status}");
+    etcd.ctl(&["role", "grant-permission", "keepcall", "--prefix=true", "readwrite", "/keepcall/"]);
+    agent.is_master();
+    agent.is_calm();
 }
 
 /// The new password reaches the agents late: meanwhile they stay in place and report the problem.

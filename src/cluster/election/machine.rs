@@ -100,6 +100,11 @@ impl NodeState {
             started: now,
         }
     }
+
+    /// The longest lease in the whole seconds that etcd grants. `lease_life` is less by the allowance for the clocks.
+    const fn lease_seconds(&self) -> Duration {
+        Duration::from_secs(self.lease_life.as_secs() + (self.lease_life.subsec_nanos() > 0) as u64)
+    }
 }
 
 impl Election {

@@ -337,6 +337,23 @@ fn a_master_whose_hold_ran_out_before_the_record_was_deleted_waits_like_all_othe
 }
 
 #[test]
+fn a_lease_alone_gives_no_right_to_a_master_that_cannot_read_for_long() {
+    for (fault, kept) in [(None, false), (Some(Fault::SoloUnread), true)] {
+        let alone = Record { successor: None, members: vec!["a".to_owned()], ..record("a", "b") };
+        let mut a = Alone::with(Some(alone), fault);
+        a.pass(HOLD * 3, false);
+        a.answers = false;
+        a.pass(Duration::from_secs(4), false);
+        assert!(a.election.hold().is_some(), "{fault:?}: etcd may be slow for some seconds");
+        a.pass(LOST - Duration::from_secs(4), false);
+        assert_eq!(a.election.hold().is_some(), kept, "{fault:?}: another node may have been elected first");
+        a.answers = true;
+        a.pass(HOLD, false);
+        assert!(a.election.hold().is_some(), "{fault:?}");
+    }
+}
+
+#[test]
 fn a_successor_that_lacks_something_does_not_take_over() {
     let mut a = Alone::new(Some(record("b", "a")));
     a.election.set_ready(false, a.now);

@@ -56,6 +56,7 @@ pub(crate) enum Fault {
     TicketKept,
     FailsafeSome,
     SoloArmed,
+    SoloUnread,
     PairedUnvouched,
     NoClaimWait,
     EpochAgain,

@@ -17,8 +17,7 @@ impl Election {
     pub(in crate::cluster::election) fn fingerprint(&self, c: &mut Canon) {
         let Self {
             s,
-            // Explored nodes always have everything they need.
-            node: NodeState { lease, lease_life, fit, fit_known, priority, ready: _, started },
+            node,
             // The explored settings never hold a change down and never count one as quick.
             etcd: EtcdState { view, record, revision, unreadable, last_read, gone, epoch_since: _ },
             lost: LostRecord { record: lost, since: lost_since, held: held_at_loss, unseen },
@@ -39,6 +38,8 @@ impl Election {
             // Only triggers a refresh of the status.
             last_role: _,
         } = self;
+        // Explored nodes always have everything they need, and of the life of a lease only its seconds count.
+        let NodeState { lease, lease_life: _, fit, fit_known, priority, ready: _, started } = node;
         let Requests {
             ticket,
             // Only makes the next ticket unique.
@@ -86,14 +87,11 @@ impl Election {
         c.epoch(*top_epoch);
         c.lease(lease.map(|l| l.id));
         c.maybe_time(lease.map(|l| l.until), past);
-        if record.is_none() || c.deletable {
-            c.number(lease_life.as_nanos() as u64);
-        }
-        // A vouch counts only a read under the present lease, a first election any read.
+        c.number(node.lease_seconds().as_secs());
+        // A vouch counts only a read under the present lease; a first election and a solo right count any read.
         let present = |r: &LastRead| r.lease.is_some() && r.lease == lease.map(|l| l.id);
         c.flags(&[last_read.as_ref().is_some_and(present)]);
-        let counts = last_read.filter(|r| record.is_none() || present(r));
-        c.maybe_time(counts.map(|r| r.sent), crate::cluster::election::machine::FRESH);
+        c.maybe_time(last_read.map(|r| r.sent), crate::cluster::election::machine::FRESH + node.lease_seconds());
         c.time(*last_ack, long);
         if record.is_none() || c.deletable {
             c.time(*silence, long + s.heartbeat * crate::cluster::election::machine::follow::MISSED_BEATS);

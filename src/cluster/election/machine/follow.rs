@@ -123,14 +123,12 @@ impl Election {
     }
 
     /// After this time, every node that vouched for the master of a deleted record has read that it is gone or vouches
-    /// no longer, and the holds on its word have ended.
+    /// no longer, and the holds on its word have ended. So has the solo right of a master that cannot read.
     pub(in crate::cluster::election) fn lost_patience(&self) -> Duration {
-        // An unknown hold is shorter than a lease: the configuration check demands it. etcd grants whole seconds, of
-        // which this node saw some less. The slowest voucher's clock is measured here by the fastest clock.
+        // An unknown hold is shorter than a lease: the configuration check demands it. The slowest voucher's clock is
+        // measured here by the fastest clock.
         let slack = 1.0 + 2.0 * self.s.drift;
-        let lease =
-            Duration::from_secs(self.node.lease_life.as_secs() + u64::from(self.node.lease_life.subsec_nanos() > 0));
-        (FRESH + lease).mul_f64(slack).max(FRESH.mul_f64(slack) + self.long_hold())
+        (FRESH + self.node.lease_seconds()).mul_f64(slack).max(FRESH.mul_f64(slack) + self.long_hold())
     }
 
     /// Whether this node may attempt a slow takeover from the record's master at all.

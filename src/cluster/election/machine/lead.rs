@@ -73,7 +73,9 @@ impl Election {
             return;
         }
         self.beat(r.epoch, now);
-        if !self.may_propose(now) {
+        // Without a successor the right ends some time after the last read, so a proposal on an old one could end a
+        // hold. Reads go on until one succeeds.
+        if !self.has_read_lately(now) || !self.may_propose(now) {
             return;
         }
         if !self.alive_is_ours(r) || self.etcd.revision == 0 {

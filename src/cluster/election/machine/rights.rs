@@ -1,6 +1,6 @@
 //! Computes how long this node may hold: the latest promise made to it, under every record that may be in force.
 
-use super::Election;
+use super::{Election, FRESH};
 use crate::cluster::election::types::{Action, Cause, HoldKind, Inherited, MasterChange};
 use crate::cluster::record::Record;
 use crate::time::Time;
@@ -86,10 +86,21 @@ impl Election {
         #[cfg(test)]
         let armed = armed && !self.broken(crate::cluster::election::types::Fault::SoloArmed);
         if let Some(l) = self.node.lease.filter(|_| !armed && self.alive_is_ours(r)) {
-            offer(l.until, HoldKind::Solo);
+            offer(l.until.min(self.solo_until()), HoldKind::Solo);
         }
         offer(inherited.0, inherited.1);
         best
+    }
+
+    /// End of what a read can vouch for. The lease alone proves nothing: while this node cannot read, somebody may
+    /// delete all keys and renewals go on. A first election on another node waits [`FRESH`] and a lease after it saw
+    /// that, see `lost_patience`.
+    fn solo_until(&self) -> Time {
+        #[cfg(test)]
+        if self.broken(crate::cluster::election::types::Fault::SoloUnread) {
+            return Time::FAR;
+        }
+        self.etcd.last_read.map_or(Time::ZERO, |r| r.sent + FRESH + self.node.lease_seconds())
     }
 
     /// The deadline that every possibly committed record allows.
