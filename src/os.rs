@@ -16,3 +16,4 @@ pub(crate) mod priority;
 pub(crate) mod process;
 pub(crate) mod readiness;
 pub(crate) mod ring;
+pub(crate) mod udp_ports;

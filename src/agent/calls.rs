@@ -8,10 +8,12 @@
 mod carry;
 mod follow;
 mod obey;
+mod orphans;
 mod told;
 
 use super::calls_error::CallsError;
 use super::calls_setup::Setup;
+use super::history;
 use super::mode::Picture;
 use super::not_learnt::NotLearnt;
 use super::part::{Activity, Turn};
@@ -35,6 +37,8 @@ use crate::vip::rawudp::RawUdp;
 use crate::wire::Packet;
 use crate::wire::capture::Captured;
 use follow::LimitReports;
+pub(super) use orphans::LocalServer;
+use orphans::Orphans;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -107,8 +111,10 @@ pub(super) struct CallsSide {
     node: String,
     /// Whether the first read of the stored calls is done.
     synced: bool,
-    /// Whether the local server works; `None` until its checks decide.
-    server: Option<bool>,
+    /// What the checks say of the local server.
+    server: LocalServer,
+    orphans: Orphans,
+    history: history::Writer,
     /// The local server's stored calls are neither adopted nor recovered yet; see [`CallsSide::settle_own`].
     own_open: bool,
     /// The relay's table is a predecessor's, which may have carried other calls than etcd holds now.
@@ -195,7 +201,9 @@ impl CallsSide {
             epoch: 0,
             node: node.name.clone(),
             synced: false,
-            server: None,
+            server: LocalServer::default(),
+            orphans: Orphans::default(),
+            history: setup.history.clone(),
             own_open: false,
             inherited: setup.inherited || turn.number > 0,
             turn: turn.clone(),
@@ -207,7 +215,7 @@ impl CallsSide {
     /// # Errors
     /// An event source has ended, so no further event would come.
     pub(super) async fn next(&mut self) -> Result<Event, String> {
-        let deadlines = [self.engine.next_deadline(), self.table.next_deadline()];
+        let deadlines = [self.engine.next_deadline(), self.table.next_deadline(), self.orphans.due()];
         let deadline = deadlines.into_iter().flatten().fold(self.sweep_at, Time::min);
         Ok(tokio::select! {
             input = self.ears.next() => Event::Input(input),
@@ -250,6 +258,7 @@ impl CallsSide {
                     self.sweep(now);
                 }
                 self.turn.pulse.does(Activity::Recovery);
+                self.recover_orphans(now);
                 self.engine.handle_timeout(now);
                 self.turn.pulse.does(Activity::Learning);
                 self.table.handle_timeout(now);
@@ -359,10 +368,14 @@ impl CallsSide {
         self.settle_own().await;
     }
 
-    /// The health of the local server; `None` until its checks decide.
-    pub(super) async fn server_is(&mut self, working: Option<bool>) {
-        self.server = working;
+    /// What the checks say of the local server.
+    pub(super) async fn server_is(&mut self, server: LocalServer) {
+        let other_process = self.server.since_ms != server.since_ms;
+        self.server = server;
         self.settle_own().await;
+        if other_process {
+            self.look_for_orphans(clock::now());
+        }
     }
 
     fn expect(&mut self, mut calls: Vec<Call>, now: Time) {
@@ -388,6 +401,7 @@ impl CallsSide {
     pub(super) fn drop_role(&mut self) {
         self.role = Role::Backup;
         self.sweep_at = Time::FAR;
+        self.orphans = Orphans::default();
         self.untold.clear();
         self.engine.stop();
         self.handed_on.clear();

@@ -1,6 +1,6 @@
 //! The agent's interface to an instance's calls. They run in a part that may fail, so every request has a time-out.
 
-use super::calls::CallsSide;
+use super::calls::{CallsSide, LocalServer};
 use super::calls_setup::Setup;
 use super::footing::Footing;
 #[cfg(feature = "faults")]
@@ -31,7 +31,7 @@ const ORDERS: usize = 64;
 /// A request of the instance to its calls.
 pub(super) enum Order {
     /// The health of the local server.
-    Server(Option<bool>),
+    Server(LocalServer),
     /// This node now holds the addresses.
     Take {
         epoch: u64,
@@ -65,7 +65,7 @@ struct Line {
     missed: Option<Order>,
     /// The epoch in which this node holds the addresses.
     held: Option<u64>,
-    server: Option<bool>,
+    server: LocalServer,
 }
 
 /// The calls of one instance, as a supervised part.
@@ -114,8 +114,8 @@ impl CallsPart {
         tokio::time::timeout(within, answer).await.ok()?.ok()
     }
 
-    pub(super) fn server_is(&self, working: Option<bool>) {
-        self.tell(Order::Server(working), |line| line.server = working);
+    pub(super) fn server_is(&self, server: LocalServer) {
+        self.tell(Order::Server(server), |line| line.server = server);
     }
 
     /// Recovers the former master's calls, then lets the server speak. This node now holds the addresses.
@@ -258,7 +258,7 @@ async fn run(setup: Arc<Setup>, turn: Turn, line: Arc<Mutex<Line>>) -> Result<()
 
 async fn obey(calls: &mut CallsSide, order: Order) {
     match order {
-        Order::Server(working) => calls.server_is(working).await,
+        Order::Server(server) => calls.server_is(server).await,
         Order::Take { epoch, resumed, takeover, armed, opened } => {
             calls.take(epoch, resumed, *takeover, Some((armed, opened))).await;
         }

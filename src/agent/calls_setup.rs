@@ -5,9 +5,7 @@ use super::history;
 use super::mode::Picture;
 use super::takeover::Takeover;
 use crate::config;
-use crate::control::api;
 use crate::etcd::Etcd;
-use crate::os::clock;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -27,16 +25,7 @@ pub(super) struct Setup {
 impl Setup {
     /// The history record of a run that follows a failed one while this node is master.
     pub(super) fn story(&self, epoch: u64, after: Option<&str>) -> Takeover {
-        let entry = api::HistoryEntry {
-            instance: self.instance.name.clone(),
-            epoch,
-            master: self.node.name.clone(),
-            previous: Some(self.node.name.clone()),
-            cause: "part".to_owned(),
-            reason: format!("the part that handles calls failed and was restarted: {}", after.unwrap_or("unknown")),
-            at_ms: clock::unix_ms(),
-            ..api::HistoryEntry::default()
-        };
-        Takeover::new(entry, self.history.clone())
+        let reason = format!("the part that handles calls failed and was restarted: {}", after.unwrap_or("unknown"));
+        Takeover::here(&self.instance.name, &self.node.name, epoch, "part", reason, self.history.clone())
     }
 }

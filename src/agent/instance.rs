@@ -5,6 +5,7 @@
 mod addresses;
 pub(super) mod starting;
 
+use super::calls::LocalServer;
 use super::calls_part::CallsPart;
 use super::history;
 use super::hooks::Hooks;
@@ -173,7 +174,7 @@ impl Instance {
     async fn report_fitness(&mut self) {
         let verdict = self.verdict.borrow_and_update().clone();
         if let Some(calls) = &self.calls {
-            calls.server_is(verdict.decided());
+            calls.server_is(self.local_server(&verdict));
         }
         self.cluster.set_ready(&self.config.name, self.missing.is_none());
         if let Some(why) = &self.missing {
@@ -189,6 +190,17 @@ impl Instance {
             &self.config.name,
             Fitness { fit: verdict.fit, priority: self.node.priority, summary: verdict.summary },
         );
+    }
+
+    fn local_server(&self, verdict: &Verdict) -> LocalServer {
+        let status = self.cluster.status();
+        let candidates = status.instances.iter().find(|i| i.name == self.config.name).map(|i| i.candidates.as_slice());
+        let none_fit = candidates.unwrap_or_default().iter().all(|c| c.against.is_some());
+        LocalServer {
+            working: verdict.decided(),
+            since_ms: verdict.server_since_ms(),
+            stays: none_fit || status.paused.is_some(),
+        }
     }
 
     async fn take(&mut self, change: MasterChange) {

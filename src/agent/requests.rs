@@ -100,7 +100,7 @@ impl Answers {
     pub(super) async fn make_here(&self, request: Request) -> Result<Reply, ApiError> {
         Ok(match request {
             Request::Status => Reply::Status(self.status().await),
-            Request::Candidates { instance } => Reply::Candidates(self.candidates(&self.one(instance)?)?),
+            Request::Candidates { instance } => Reply::Candidates(self.candidates(&self.one(instance)?).await?),
             Request::Switchover { instance, to } => Reply::Switchover(self.switchover(self.one(instance)?, to).await?),
             Request::Pause { reason } => {
                 let (etcd, node) = (self.etcd.clone(), self.config.node.clone());
@@ -306,7 +306,7 @@ impl Answers {
         Ok(api::ModeReply { instance, now, carried })
     }
 
-    fn candidates(&self, instance: &str) -> Result<api::Candidates, ApiError> {
+    async fn candidates(&self, instance: &str) -> Result<api::Candidates, ApiError> {
         let status = self.cluster.status();
         let found = status.instances.iter().find(|i| i.name == instance).ok_or_else(|| unknown(instance))?;
         if !matches!(found.role, Role::Master | Role::Waiting) {
@@ -317,7 +317,9 @@ impl Answers {
         let no_etcd = (!status.etcd.is_empty() && status.etcd.iter().all(|e| !e.healthy)).then(|| {
             "etcd is unavailable, and a change of master needs etcd: check etcd with `keepcall status`".to_owned()
         });
+        let calls = self.ask(instance, Order::Summary).await.and_then(|s| s.calls.takeover);
         Ok(api::Candidates {
+            calls,
             instance: instance.to_owned(),
             master: found.master.clone(),
             epoch: found.epoch,

@@ -32,6 +32,21 @@ impl Takeover {
         Self { entry, writer, open: 0, forecasts: None }
     }
 
+    /// An event of a node that stays master in this epoch.
+    pub(super) fn here(instance: &str, node: &str, epoch: u64, cause: &str, reason: String, writer: Writer) -> Self {
+        let entry = HistoryEntry {
+            instance: instance.to_owned(),
+            epoch,
+            master: node.to_owned(),
+            previous: Some(node.to_owned()),
+            cause: cause.to_owned(),
+            reason,
+            at_ms: clock::unix_ms(),
+            ..HistoryEntry::default()
+        };
+        Self::new(entry, writer)
+    }
+
     pub(super) fn mark(&mut self, phase: &str, at: Time) {
         history::mark(&mut self.entry, phase, unix_us(at));
     }

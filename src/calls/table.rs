@@ -4,6 +4,7 @@ mod adopted;
 mod audio;
 mod bridged;
 mod crowd;
+mod given_up;
 mod replaced;
 
 use crate::calls::latching::Sources;

@@ -315,6 +315,13 @@ impl Tracker {
         self.timers.peek().map(|Reverse((at, _, _))| *at)
     }
 
+    /// Forgets one leg, without an event.
+    pub fn let_go(&mut self, id: LegId) {
+        if self.get(id).is_some() {
+            self.forget(id.slot);
+        }
+    }
+
     /// Forgets every leg, without events.
     pub fn clear(&mut self) {
         // Generations continue, so that an old LegId never names a new leg.

@@ -16,6 +16,7 @@ use crate::hep::intake::Counters as HepCounts;
 use crate::pbx::ConnectedTo;
 use crate::pbx::driver::ServerStatus;
 use crate::recovery::deed::Forecast;
+use crate::recovery::tally::Tally;
 use crate::wire::capture::CaptureCounters;
 pub use status::{
     CallCounts, CallRow, Candidate, Candidates, Conflict, ElectionStatus, EndpointStatus, EtcdChange, EtcdStatus,

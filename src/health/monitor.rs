@@ -3,6 +3,7 @@
 use super::hysteresis::{Hysteresis, Sample};
 use super::kinds::CheckKind;
 use super::probe::{Observation, Probe as _};
+use super::report::WatchedProcess;
 use super::{CheckState, CheckStatus, ProbeResult, Verdict};
 use crate::config::Check;
 use crate::os::clock;
@@ -51,8 +52,16 @@ impl Monitor {
     }
 
     /// Enters the state of one check. Wakes the receivers only for changes that they act on or show at once.
-    fn report(&self, index: usize, state: CheckState, changed: bool, last: ProbeResult) {
+    fn report(
+        &self,
+        index: usize,
+        state: CheckState,
+        changed: bool,
+        last: ProbeResult,
+        process: Option<WatchedProcess>,
+    ) {
         self.verdict.send_if_modified(|verdict| {
+            let since = verdict.server_since_ms();
             let mut checks = std::mem::take(&mut verdict.checks);
             if let Some(check) = checks.get_mut(index) {
                 if changed {
@@ -60,10 +69,11 @@ impl Monitor {
                 }
                 check.state = state;
                 check.last = Some(last);
+                check.process = process.or(check.process);
             }
-            let before = (verdict.fit, std::mem::take(&mut verdict.summary));
+            let before = (verdict.fit, std::mem::take(&mut verdict.summary), since);
             *verdict = Verdict::of(checks);
-            changed || before != (verdict.fit, verdict.summary.clone())
+            changed || before != (verdict.fit, verdict.summary.clone(), verdict.server_since_ms())
         });
     }
 }
@@ -84,7 +94,7 @@ impl Runner<'_> {
         }
     }
 
-    fn report(&mut self, Observation { sample, detail, took }: Observation) {
+    fn report(&mut self, Observation { sample, detail, took, process }: Observation) {
         let changed = self.hysteresis.handle(sample, clock::now());
         let state = self.hysteresis.state();
         if changed {
@@ -95,7 +105,8 @@ impl Runner<'_> {
             }
         }
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        self.monitor.report(self.index, state, changed, ProbeResult { ok: sample == Sample::Good, detail, took_ms });
+        let last = ProbeResult { ok: sample == Sample::Good, detail, took_ms };
+        self.monitor.report(self.index, state, changed, last, process);
     }
 }
 

@@ -59,7 +59,7 @@ impl Probe for OptionsCheck {
         self.tick.tick().await;
         let result = self.options.probe(self.timeout).await;
         let sample = if result.ok { Sample::Good } else { Sample::Bad };
-        Observation { sample, detail: result.detail, took: Duration::from_millis(result.took_ms) }
+        Observation { sample, detail: result.detail, took: Duration::from_millis(result.took_ms), process: None }
     }
 }
 

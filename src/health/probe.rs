@@ -1,6 +1,7 @@
 //! What every kind of check does. Its caller judges the results.
 
 use super::hysteresis::Sample;
+use super::report::WatchedProcess;
 use std::time::Duration;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
@@ -11,6 +12,8 @@ pub(super) struct Observation {
     /// In a few words.
     pub(super) detail: String,
     pub(super) took: Duration,
+    /// The server's process, if the check watches one and knows.
+    pub(super) process: Option<WatchedProcess>,
 }
 
 /// One check's view of the server. It only reports what it sees; the monitor judges the results.

@@ -3,9 +3,10 @@
 
 use super::hysteresis::Sample;
 use super::probe::{Observation, Probe, ticks};
+use super::report::WatchedProcess;
 use crate::config::{Check, Process};
 use crate::os::pidfd::pidfd_open;
-use crate::os::process::{Stat, comm, processes, stat};
+use crate::os::process::{Stat, comm, processes, stat, unix_ms_of};
 use crate::os::readiness::watch;
 use std::collections::BTreeSet;
 use std::fs;
@@ -112,7 +113,9 @@ impl Probe for ProcessCheck {
                     }
                     Err(gone) => {
                         self.leave();
-                        return dead(gone.to_string());
+                        // A missing pidfile may only be in another place.
+                        let ended = matches!(gone, Gone::NoName(_) | Gone::NoUnit(_) | Gone::Stale(..));
+                        return dead(gone.to_string(), ended);
                     }
                 }
             };
@@ -128,17 +131,19 @@ impl Probe for ProcessCheck {
             if ended {
                 let pid = watched.process.pid;
                 self.leave();
-                return dead(format!("process {pid} has ended"));
+                return dead(format!("process {pid} has ended"), true);
             }
             let (sample, detail) = watched.process.look();
             watched.seen = Some(sample);
-            return Observation { sample, detail, took: Duration::ZERO };
+            let process = watched.process.now();
+            return Observation { sample, detail, took: Duration::ZERO, process };
         }
     }
 }
 
-const fn dead(detail: String) -> Observation {
-    Observation { sample: Sample::Dead, detail, took: Duration::ZERO }
+fn dead(detail: String, ended: bool) -> Observation {
+    let process = ended.then_some(WatchedProcess::Ended);
+    Observation { sample: Sample::Dead, detail, took: Duration::ZERO, process }
 }
 
 impl Attached {
@@ -151,6 +156,14 @@ impl Attached {
             // A tracer stops its process for a moment at each system call: only a run of such results is a failure.
             Some('t') => (Sample::Bad, format!("process {pid} is stopped by a debugger")),
             Some(_) => (Sample::Good, format!("process {pid} is running")),
+        }
+    }
+
+    /// The process for the report. A zombie runs no more.
+    fn now(&self) -> Option<WatchedProcess> {
+        match self.stat().map(|s| s.state) {
+            None | Some('Z' | 'X') => Some(WatchedProcess::Ended),
+            Some(_) => Some(WatchedProcess::Running { since_ms: unix_ms_of(self.started)? }),
         }
     }
 

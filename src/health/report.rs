@@ -26,6 +26,18 @@ pub struct ProbeResult {
     pub took_ms: u64,
 }
 
+/// The process that a check watches. The server's calls live no longer than it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WatchedProcess {
+    /// It has ended, and no other one has been found yet.
+    Ended,
+    /// It runs since this moment, in wall-clock milliseconds since 1970.
+    Running {
+        /// The moment.
+        since_ms: u64,
+    },
+}
+
 /// The state of one check of the local server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckStatus {
@@ -39,6 +51,9 @@ pub struct CheckStatus {
     pub since_ms: u64,
     /// The last probe, if there was one.
     pub last: Option<ProbeResult>,
+    /// The watched process, if the check watches one.
+    #[serde(skip)]
+    pub process: Option<WatchedProcess>,
 }
 
 /// All checks of one instance, joined.
@@ -60,6 +75,17 @@ impl Verdict {
         let mut fatal = self.checks.iter().filter(|c| c.fatal);
         let failed = fatal.clone().any(|c| c.state == CheckState::Failed);
         if failed { Some(false) } else { fatal.all(|c| c.state == CheckState::Good).then_some(true) }
+    }
+
+    /// Calls confirmed before this moment (wall-clock milliseconds since 1970) were those of a process that has ended.
+    /// `None` if no fatal check watches a process.
+    #[must_use]
+    pub fn server_since_ms(&self) -> Option<u64> {
+        let since = |p: WatchedProcess| match p {
+            WatchedProcess::Ended => u64::MAX,
+            WatchedProcess::Running { since_ms } => since_ms,
+        };
+        self.checks.iter().filter(|c| c.fatal).filter_map(|c| c.process.map(since)).max()
     }
 
     /// Joins the states of all checks of an instance. Without any check the node is fit: nothing speaks against it.

@@ -1,7 +1,9 @@
 //! Facts about processes and threads, from the kernel and from `/proc` (proc(5)).
 
+use super::clock;
+use crate::time::Time;
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{Pid, gettid};
+use nix::unistd::{Pid, SysconfVar, gettid, sysconf};
 use std::fs;
 
 /// Fields of `/proc/PID/stat`.
@@ -38,6 +40,16 @@ pub(crate) fn comm(pid: i32) -> Option<String> {
 pub(crate) fn stat(pid: i32) -> Option<Stat> {
     let line = fs::read(format!("/proc/{pid}/stat")).ok()?;
     parse_stat(&String::from_utf8_lossy(&line))
+}
+
+/// Wall-clock milliseconds since 1970 of a moment in ticks since boot, by the present clocks. `None` if the kernel tells
+/// no length of a tick.
+pub(crate) fn unix_ms_of(ticks: u64) -> Option<u64> {
+    let per_second = u64::try_from(sysconf(SysconfVar::CLK_TCK).ok()??).ok().filter(|t| *t > 0)?;
+    // Both count from boot, and go on while the host is suspended (proc(5), `starttime`).
+    let since_boot = u64::try_from(clock::now().since(Time::ZERO).as_millis()).ok()?;
+    let ago = since_boot.saturating_sub(ticks.saturating_mul(1000) / per_second);
+    Some(clock::unix_ms().saturating_sub(ago))
 }
 
 /// Fields 3 (state), 4 (parent) and 22 (start, in ticks since boot) of proc(5). The name before them may hold spaces

@@ -14,6 +14,7 @@ mod pair;
 mod pause;
 mod restart;
 mod restart_calls;
+mod server_dies;
 mod settings;
 mod takeover;
 mod tls;

@@ -152,6 +152,7 @@ fn a_switchover_shows_candidates_and_asks_or_refuses() {
                 Candidate { node: "b".to_owned(), priority: 100, against: Vec::new() },
                 Candidate { node: "c".to_owned(), priority: 90, against: vec!["its server is down".to_owned()] },
             ],
+            calls: None,
         }),
         Request::Switchover { instance, to } => {
             assert_eq!(instance.as_deref(), Some("pbx"));

@@ -38,7 +38,9 @@ impl CallsSide {
     /// the tracker learns them again. Otherwise the engine recovers them. Until the calls and the server's health are
     /// known, an armed relay keeps carrying their audio.
     pub(super) async fn settle_own(&mut self) {
-        let (true, true, Some(working)) = (self.own_open && self.role == Role::Master, self.synced, self.server) else {
+        let (true, true, Some(working)) =
+            (self.own_open && self.role == Role::Master, self.synced, self.server.working)
+        else {
             return;
         };
         self.own_open = false;
@@ -61,6 +63,7 @@ impl CallsSide {
         }
         self.carry_out().await;
         self.tell_forecast();
+        self.look_for_orphans(now);
     }
 
     /// Whether a stored call is the local server's own, not carried by an agent.
@@ -100,6 +103,7 @@ impl CallsSide {
                 }),
             }
         }
+        self.look_for_orphans(now);
     }
 
     /// Stores a call again that somebody else deleted or overwrote, if the call is still active here.

@@ -8,6 +8,7 @@ use crate::control::api;
 use crate::pbx::driver::ServerStatus;
 use crate::recovery::engine::{CallState, CallStatus};
 use crate::recovery::plan;
+use crate::recovery::tally::Tally;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -26,6 +27,7 @@ impl CallsSide {
             stored: self.stored.len(),
             tracked: self.table.ids().count(),
             carried,
+            takeover: self.mode.map(|mode| Tally::of(self.stored.values(), &self.ground, mode)),
             store: {
                 let s = self.store.status();
                 api::StoreCounts {

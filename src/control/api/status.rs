@@ -2,7 +2,7 @@
 
 use super::{
     CaptureCounters, CheckStatus, ConnectedTo, Difference, Forecast, HepCounts, Learning, MediaCounters, ModeStatus,
-    ServerStatus,
+    ServerStatus, Tally,
 };
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
@@ -174,7 +174,7 @@ pub struct Conflict {
 }
 
 /// Counts of calls.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallCounts {
     /// In etcd.
     pub stored: usize,
@@ -182,6 +182,9 @@ pub struct CallCounts {
     pub tracked: usize,
     /// Carried by this agent after a takeover.
     pub carried: usize,
+    /// What a takeover now would leave of the stored calls; `None` from an older agent, or while the mode is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub takeover: Option<Tally>,
     /// Storing of calls, and stored calls that are not used.
     #[serde(default)]
     pub store: StoreCounts,
@@ -263,6 +266,9 @@ pub struct Candidates {
     pub epoch: u64,
     /// Every other node, the best candidate first.
     pub candidates: Vec<Candidate>,
+    /// What a takeover now would leave of the calls; `None` from an older agent, or if the agent does not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls: Option<Tally>,
 }
 
 /// A node that could take over, or the reasons against it.

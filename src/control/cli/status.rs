@@ -112,6 +112,13 @@ pub(super) fn render(status: &Status) -> String {
     for (i, mode) in status.instances.iter().filter_map(|i| Some((i, i.mode.as_ref()?))) {
         text.push_str(&mode::warnings(&i.name, mode));
     }
+    for (i, calls) in status.instances.iter().filter_map(|i| Some((i, i.calls.takeover.as_ref()?))) {
+        let Some(lost) = calls.told() else { continue };
+        let _ = writeln!(text, "{}: at a takeover now, {}", i.name, printable(&lost));
+        for cure in calls.cures() {
+            let _ = writeln!(text, "  = {}", printable(cure));
+        }
+    }
     for part in status.parts.iter().filter(|p| p.restarts > 0 || p.state != "running") {
         let why = part.why.as_deref().map_or_else(|| "-".to_owned(), printable);
         let state = if part.state == "off" { "OFF, restart the agent" } else { &part.state };

@@ -1,8 +1,9 @@
 //! `keepcall switchover`
 
-use super::output::{Output, complain, or_dash, table};
+use super::output::{Output, complain, or_dash, printable, table};
 use super::{FAILED, Global, QUICK, REFUSED, USAGE, unexpected};
 use crate::control::api::{Candidates, Reply, Request};
+use crate::recovery::tally::Tally;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
@@ -107,10 +108,32 @@ pub(super) fn render(candidates: &Candidates) -> String {
     });
     let master = or_dash(&candidates.master);
     let head = format!("instance {}, master {master}, epoch {}\n", candidates.instance, candidates.epoch);
+    let calls = candidates.calls.as_ref().map(prospect).unwrap_or_default();
     if candidates.candidates.is_empty() {
-        return head;
+        return format!("{head}{calls}");
     }
-    format!("{head}{}", table(&["CANDIDATE", "PRIORITY", "VERDICT"], rows.collect()))
+    format!("{head}{}{calls}", table(&["CANDIDATE", "PRIORITY", "VERDICT"], rows.collect()))
+}
+
+/// What a takeover would leave of the calls, with the cures; empty without calls.
+fn prospect(calls: &Tally) -> String {
+    let cures: String = calls.cures().iter().map(|cure| format!("  = {}\n", printable(cure))).collect();
+    match calls.told() {
+        Some(lost) => format!("{}\n{cures}", printable(&lost)),
+        None if calls.total == 0 => String::new(),
+        None if calls.audio == 0 => format!("all {} calls would be kept\n", calls.total),
+        None => format!("all {} calls would be kept, {} of them with audio only\n", calls.total, calls.audio),
+    }
+}
+
+/// The questions before a switchover: one, and another if it would cost calls.
+pub(super) fn questions(candidates: &Candidates, to: &str) -> Vec<String> {
+    let mut all = vec![format!("hand {} over to {to}?", candidates.instance)];
+    if let Some(calls) = candidates.calls.as_ref().filter(|c| c.lost > 0) {
+        let what = if calls.lost == 1 { "1 call".to_owned() } else { format!("{} calls", calls.lost) };
+        all.push(format!("this ends the audio of {what}. Hand over all the same?"));
+    }
+    all
 }
 
 fn agree(out: &mut Output, candidates: &Candidates, to: &str) -> Result<(), u8> {
@@ -118,15 +141,17 @@ fn agree(out: &mut Output, candidates: &Candidates, to: &str) -> Result<(), u8> 
         complain("no terminal to ask for confirmation\n  = add --yes to hand over without confirmation");
         return Err(REFUSED);
     }
-    // The question goes to the terminal; the output may be a file.
+    // The questions go to the terminal; the output may be a file.
     let mut terminal = std::io::stderr();
-    let _ = write!(terminal, "hand {} over to {to}? [y/N] ", candidates.instance);
-    let _ = terminal.flush();
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).map_err(|_| FAILED)?;
-    if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
-        return Ok(());
+    for question in questions(candidates, to) {
+        let _ = write!(terminal, "{question} [y/N] ");
+        let _ = terminal.flush();
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer).map_err(|_| FAILED)?;
+        if !matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
+            out.line("cancelled: nothing was changed");
+            return Err(REFUSED);
+        }
     }
-    out.line("cancelled: nothing was changed");
-    Err(REFUSED)
+    Ok(())
 }

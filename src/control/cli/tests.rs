@@ -9,6 +9,7 @@ use crate::hep::intake::Counters as HepCounts;
 use crate::pbx::ConnectedKind;
 use crate::pbx::ConnectedTo;
 use crate::pbx::driver::ServerStatus;
+use crate::recovery::tally::{LostCalls, Tally};
 use crate::wire::capture::CaptureCounters;
 use crate::wire::path::PathCounters;
 
@@ -23,7 +24,38 @@ fn candidates() -> Candidates {
         master: Some("a".to_owned()),
         epoch: 7,
         candidates: vec![one("b", &["not heard for 3s"]), one("c", &[])],
+        calls: Some(Tally { total: 5, kept: 4, audio: 1, ..Tally::default() }),
     }
+}
+
+fn losing() -> Tally {
+    let reasons = vec![
+        LostCalls { calls: 2, why: "in a conference of the server".to_owned(), cure: None },
+        LostCalls { calls: 1, why: "half known".to_owned(), cure: Some("use HEP".to_owned()) },
+    ];
+    Tally { total: 120, kept: 117, lost: 3, lost_emergency: 1, reasons, ..Tally::default() }
+}
+
+#[test]
+fn a_switchover_that_costs_calls_says_so_and_asks_again() {
+    let c = candidates();
+    let text = switchover::render(&c);
+    assert!(text.ends_with("all 5 calls would be kept, 1 of them with audio only\n"), "{text}");
+    assert_eq!(switchover::questions(&c, "c"), ["hand pbx over to c?"]);
+    let c = Candidates { calls: Some(losing()), ..c };
+    let text = switchover::render(&c);
+    assert!(
+        text.ends_with(
+            "3 of 120 calls would be lost, 1 of them an emergency call: 2 (in a conference of the server), 1 (half \
+             known)\n  = use HEP\n"
+        ),
+        "{text}"
+    );
+    let questions = switchover::questions(&c, "c");
+    assert_eq!(questions[1..], ["this ends the audio of 3 calls. Hand over all the same?"]);
+    // An older agent does not tell.
+    let old = Candidates { calls: None, ..c };
+    assert_eq!(switchover::questions(&old, "c").len(), 1);
 }
 
 #[test]
@@ -83,6 +115,7 @@ fn the_status_shows_master_nodes_checks_and_calls() {
                 stored: 41,
                 tracked: 42,
                 carried: 43,
+                takeover: Some(losing()),
                 capture: Some(CaptureCounters {
                     seen: 81,
                     dropped: 82,
@@ -145,6 +178,8 @@ fn the_status_shows_master_nodes_checks_and_calls() {
         "evil .[2J",
         "STALLED for up to 977 ms",
         "is possible in 1m 15s\n",
+        "at a takeover now, 3 of 120 calls would be lost",
+        "  = use HEP\n",
     ] {
         assert!(text.contains(part), "{part} in\n{text}");
     }

@@ -38,6 +38,10 @@ const MODULES: &[&str] = &[
     "func_callerid",
 ];
 
+fn spawn(host: &Host, conf: &Path) -> Result<Proc> {
+    host.spawn("asterisk", &["asterisk", "-f", "-n", "-C", &conf.to_string_lossy()])
+}
+
 /// A running Asterisk.
 pub struct Asterisk {
     /// The process.
@@ -85,7 +89,7 @@ impl Asterisk {
         let conf = dir.join("etc/asterisk.conf");
         let files = [("pjsip.conf", pjsip.to_owned()), ("extensions.conf", extensions.to_owned())];
         write_files(&dir, modules, files.into_iter().chain(more))?;
-        let proc = host.spawn("asterisk", &["asterisk", "-f", "-n", "-C", &conf.to_string_lossy()])?;
+        let proc = spawn(host, &conf)?;
         let transports = pjsip.matches("type=transport").count();
         Ok(Self { proc, pidfile: dir.join("run/asterisk.pid"), conf, host: host.clone(), transports })
     }
@@ -103,6 +107,17 @@ impl Asterisk {
             }
             Ok(())
         })
+    }
+
+    /// Kills Asterisk as abruptly as a crash, and returns when it has ended.
+    pub fn crash(&mut self) {
+        self.proc.kill();
+    }
+
+    /// Starts Asterisk again with the same configuration after [`Self::crash`].
+    pub fn start_again(&mut self) -> Result<()> {
+        self.proc = spawn(&self.host, &self.conf)?;
+        Ok(())
     }
 
     /// Asterisk's host.

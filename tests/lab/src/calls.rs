@@ -20,13 +20,18 @@ pub struct Calls {
 impl Calls {
     /// Makes `n` pairs of phones.
     pub fn new(lan: &Lan, rt: &Runtime, n: usize, manner: Manner) -> Result<Self> {
-        if n == 0 || n > 999 {
-            bail!("the lab has phone numbers for 1 to 999 calls, not {n}");
+        Self::new_from(lan, rt, 0, n, manner)
+    }
+
+    /// Makes `n` pairs of phones beside others: their numbers begin at `first`.
+    pub fn new_from(lan: &Lan, rt: &Runtime, first: usize, n: usize, manner: Manner) -> Result<Self> {
+        if n == 0 || first + n > 999 {
+            bail!("the lab has phone numbers for 1 to 999 calls, not {n} from {first}");
         }
         let _in_runtime = rt.enter();
         let server = SocketAddr::from((VIP4, 5060));
         let (p1, p2) = (lan.host("p1")?, lan.host("p2")?);
-        let pairs: Result<Vec<_>> = (0..n)
+        let pairs: Result<Vec<_>> = (first..first + n)
             .map(|i| Ok((Phone::new(p1, 0, i, server, manner)?, Phone::new(p2, 1, i, server, manner)?)))
             .collect();
         Ok(Self::of(pairs?))

@@ -113,6 +113,11 @@ impl Scene {
         })
     }
 
+    /// The phones' runtime.
+    pub const fn runtime(&self) -> &Runtime {
+        &self.rt
+    }
+
     /// The host of an agent.
     pub fn host(&self, i: usize) -> &Host {
         self.servers[i].host()
