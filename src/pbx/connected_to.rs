@@ -34,3 +34,20 @@ pub enum ConnectedKind {
     #[serde(other)]
     Unknown,
 }
+
+impl ConnectedKind {
+    /// Where the party is, in words that follow its name.
+    #[must_use]
+    pub const fn place(self) -> &'static str {
+        match self {
+            Self::Conference => "in a conference of the server",
+            Self::Queue => "waiting in a queue of the server",
+            Self::Parked => "parked at the server",
+            Self::Voicemail => "in a mailbox of the server",
+            Self::Application => "in an application of the server",
+            Self::Elsewhere => "connected to a party that does not pass the virtual address",
+            Self::Nobody => "connected to nobody",
+            Self::Unknown => "connected to something that this version does not know",
+        }
+    }
+}

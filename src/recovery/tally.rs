@@ -6,7 +6,6 @@ use super::permitted::{Ground, Refusal};
 use super::recoverability::{self, Fate};
 use crate::calls::model::Call;
 use crate::config::Mode;
-use crate::pbx::ConnectedKind;
 use serde::{Deserialize, Serialize};
 
 /// Reasons listed one by one. A phone's description is part of some, so strangers could make any number.
@@ -134,25 +133,12 @@ fn reason(call: &Call, ground: &Ground, mode: Mode, why: String) -> (String, Opt
 
 /// The reason for a call of which one party is known.
 fn single(call: &Call) -> (String, Option<&'static str>) {
-    let place = match call.other_end.as_ref().map(|end| end.kind) {
-        Some(ConnectedKind::Conference) => "in a conference of the server",
-        Some(ConnectedKind::Queue) => "waiting in a queue of the server",
-        Some(ConnectedKind::Parked) => "parked at the server",
-        Some(ConnectedKind::Voicemail) => "in a mailbox of the server",
-        Some(ConnectedKind::Application) => "in an application of the server",
-        Some(ConnectedKind::Elsewhere) => "connected to a party that does not pass the virtual address",
-        Some(ConnectedKind::Nobody | ConnectedKind::Unknown) => "connected to nobody",
-        None => {
-            return (
-                "keepcall knows only one party".to_owned(),
-                Some(
-                    "connect the agent to the server (`[instance.sip.ami]` or `esl`), or have the server report its \
-                     messages by HEP; Kamailio needs `tcp_source_ipv4`: docs/learning.md",
-                ),
-            );
-        }
-    };
-    (place.to_owned(), None)
+    if let Some(end) = &call.other_end {
+        return (end.kind.place().to_owned(), None);
+    }
+    let cure = "connect the agent to the server (`[instance.sip.ami]` or `esl`), or have the server report its messages \
+                by HEP; Kamailio needs `tcp_source_ipv4`: docs/learning.md";
+    ("keepcall knows only one party".to_owned(), Some(cure))
 }
 
 #[cfg(test)]
