@@ -15,6 +15,7 @@
 //! | the server's own report, or one dialog seen twice | 100 |
 //! | the operator's header, or Session-ID | 95 |
 //! | the ICID of P-Charging-Vector (RFC 7315) | 95 |
+//! | a transfer by REFER that the server carried out: attended / blind ([`crate::calls::table`]) | 95 / 90 |
 //! | media: each leg was sent the other phone's address (direct media) | 95 |
 //! | media: one of them was | 90 |
 //! | caller agrees exactly / as a number in another notation | +35 / +25 |
@@ -56,6 +57,12 @@ const IN_ORDER: u8 = 15;
 const ORDER_DECIDED: u8 = 10;
 /// One party that agrees exactly. A number in another notation is not enough by itself.
 const LEAST: u8 = 35;
+
+/// Whether two users are the same party: written alike, or the same telephone number in two notations.
+#[must_use]
+pub fn same_party(a: &[u8], b: &[u8]) -> bool {
+    a == b || number::same(a, b)
+}
 
 type Ids = SmallVec<[LegId; 4]>;
 

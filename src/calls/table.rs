@@ -6,6 +6,7 @@ mod bridged;
 mod crowd;
 mod given_up;
 mod replaced;
+mod transferred;
 
 use crate::calls::latching::Sources;
 use crate::calls::model::{Call, CallEvent, Direction, Leg, Pairing, SCHEMA};
@@ -21,6 +22,7 @@ use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
+use transferred::Transfers;
 
 /// Three waits: a confirmed leg for its partner before it is stored as a call of its own, the other leg of an ended
 /// call for its own BYE, and evidence for the report of a server that reports its bridges. A B2BUA needs milliseconds
@@ -103,6 +105,8 @@ pub struct Table {
     told: ServerReports,
     /// Until when a leg without a partner may be half of a call whose other half was not learnt.
     crowded: Option<Time>,
+    /// Legs that have left their call, until no transfer of theirs is under way any more.
+    transfers: Transfers,
 }
 
 impl Table {
@@ -137,6 +141,7 @@ impl Table {
             sources: Sources::default(),
             told: ServerReports::default(),
             crowded: None,
+            transfers: Transfers::default(),
         }
     }
 
@@ -265,6 +270,7 @@ impl Table {
         self.sources.clear();
         self.told = ServerReports::default();
         self.crowded = None;
+        self.transfers = Transfers::default();
     }
 
     fn drain(&mut self, now: Time) {
@@ -290,6 +296,7 @@ impl Table {
                     self.refresh(id);
                     self.place(id, now);
                     let mut open = self.succeed(id, now);
+                    open.extend(self.transferred(id, now));
                     open.push(id);
                     self.settle(open, now);
                     if self.members.get(&id).is_some_and(|m| m.call.is_none()) {
@@ -390,6 +397,7 @@ impl Table {
         if let Some(member) = self.members.remove(&id) {
             match member.call {
                 Some(key) => {
+                    let pairing = self.calls.get(&key).and_then(|s| s.pairing);
                     let rest: SmallVec<[LegId; 2]> = self
                         .calls
                         .get(&key)
@@ -404,9 +412,16 @@ impl Table {
                         self.events.push_back(Queued::Whole(Box::new(call)));
                     }
                     self.drop_call(key, reason);
-                    for other in rest {
-                        self.release(other, now);
-                        self.tracker.confirm_doubt(other, now);
+                    for other in &rest {
+                        self.release(*other, now);
+                        self.tracker.confirm_doubt(*other, now);
+                    }
+                    if let ([partner], Some((how, _))) = (rest.as_slice(), pairing)
+                        && how != Pairing::SameDialog
+                    {
+                        if let Some(t) = self.tracker.get(id) {
+                            self.transfers.left(id, t, *partner, now);
+                        }
                     }
                 }
                 None if self.tell_short && !member.told => {
@@ -426,6 +441,8 @@ impl Table {
                 None => {}
             }
         }
+        let open = self.transferred(id, now);
+        self.settle(open, now);
         self.settle(neighbours, now);
     }
 

@@ -150,8 +150,14 @@ impl Tracker {
     #[must_use]
     pub fn replaced(&self, by: &Tracked) -> Option<LegId> {
         let r = by.clues.replaces.as_deref()?;
-        let named = |t: &Tracked| *t.leg.local_tag.0 == *r.local_tag && *t.leg.remote_tag.0 == *r.remote_tag;
-        self.with_call_id(&r.call_id).find(|(_, t)| named(t)).map(|(id, _)| id)
+        self.dialog(&r.call_id, &r.local_tag, &r.remote_tag)
+    }
+
+    /// The leg with this Call-ID and these tags of server and phone, if it is known. It may have ended.
+    #[must_use]
+    pub fn dialog(&self, call_id: &[u8], local_tag: &[u8], remote_tag: &[u8]) -> Option<LegId> {
+        let named = |t: &Tracked| *t.leg.local_tag.0 == *local_tag && *t.leg.remote_tag.0 == *remote_tag;
+        self.with_call_id(call_id).find(|(_, t)| named(t)).map(|(id, _)| id)
     }
 
     /// All legs that have not ended.

@@ -234,7 +234,7 @@ impl Tracked {
             changed |= self.leg.moves_with_target(source);
         }
         if method == Method::Refer {
-            self.referred = refer.map(|to| Box::new(Referred { by_phone: !by_server, to }));
+            self.referred = refer.map(|to| Box::new(Referred { by_phone: !by_server, to, at: h.at.now }));
         }
         if matches!(method, Method::Invite | Method::Update)
             && let Some(answer) = answer

@@ -114,6 +114,8 @@ pub struct Referred {
     pub by_phone: bool,
     /// The URI of Refer-To, verbatim. For an attended transfer it has a `Replaces` header.
     pub to: Verbatim,
+    /// When it was accepted.
+    pub at: Time,
 }
 
 impl Tracked {

@@ -113,3 +113,20 @@ fn sip_in_tunnels_is_read_or_told() {
     assert_eq!((r.calls.len(), r.traffic.unread.get(&Unread::SipOverSctp)), (0, Some(&5)));
     assert!(r.notes.iter().any(|n| n.contains("SIP over SCTP") && n.contains("5 packets")), "{:?}", r.notes);
 }
+
+/// Who transferred is out; the legs that stayed are the pair.
+#[test]
+fn after_a_transfer_the_legs_that_talk_are_the_pair() {
+    for (bytes, confidence, up) in [
+        (&include_bytes!("cases/blind-transfer-by-refer.pcap")[..], 90, ["b1@192.0.2.100", "c1@192.0.2.100"]),
+        (include_bytes!("cases/attended-transfer-inside-the-server.pcap"), 95, ["b1@192.0.2.100", "c1@192.0.2.100"]),
+    ] {
+        let r = report(bytes);
+        let c = only(&r);
+        let talking: Vec<&str> = c.legs.iter().filter(|l| l.state == State::Up).map(|l| l.call_id.as_str()).collect();
+        assert_eq!((c.state, c.confidence, talking.as_slice()), (State::Up, Some(confidence), &up[..]), "{c:#?}");
+        let flows = &c.recovery.flows;
+        let parties: std::collections::BTreeSet<_> = flows.iter().map(|f| f.to.ip()).collect();
+        assert_eq!(parties, ["192.0.2.22", "192.0.2.23"].map(|ip| ip.parse().unwrap()).into());
+    }
+}
