@@ -20,7 +20,7 @@ build) wanted=$build ;;
 demo) wanted="$build $lab $asterisk" ;;
 bench) wanted="$build $lab keepalived" ;;
 learn) wanted="$build $lab sngrep" ;;
-test | all) wanted="$build $lab $asterisk keepalived kamailio kamailio-tls-modules kamailio-websocket-modules rtpengine-daemon baresip-core sip-tester tcpdump tshark strace" ;;
+test | all) wanted="$build $lab $asterisk keepalived kamailio kamailio-tls-modules kamailio-websocket-modules rtpengine-daemon redis-server baresip-core sip-tester tcpdump tshark strace" ;;
 *) die "unknown part '$1': build, demo, bench, learn, test or all" ;;
 esac
 

@@ -7,6 +7,7 @@ use lab::ground::Ground;
 use lab::kamailio::Kamailio;
 use lab::lan::{Host, Lan, VIP4};
 use lab::phone::{Command, Manner, Phone};
+use lab::redis::Redis;
 use lab::rtpengine::Rtpengine;
 use lab::{unix_us, wait};
 use std::net::SocketAddr;
@@ -49,6 +50,44 @@ fn change(pairs: &[(Phone, Phone)]) -> Result<()> {
     Ok(())
 }
 
+/// Every other request within the dialogs of these calls reaches the other phone, and its answer comes back.
+fn speak(pairs: &[(Phone, Phone)]) -> Result<()> {
+    const METHODS: [(&str, u16); 8] = [
+        ("REFER", 202),
+        ("NOTIFY", 200),
+        ("SUBSCRIBE", 200),
+        ("INFO", 200),
+        ("MESSAGE", 200),
+        ("UPDATE", 200),
+        ("OPTIONS", 200),
+        // No proxy and no phone knows it: the phone says so itself.
+        ("FOO", 501),
+    ];
+    for (caller, called) in pairs {
+        for (one, other) in [(caller, called), (called, caller)] {
+            for (method, code) in METHODS {
+                let heard = other.state().requests.iter().filter(|m| *m == method).count();
+                let asked = one.state().own_requests.len();
+                let updated = one.state().own_updates.len();
+                one.tell(Command::Request(method))?;
+                wait::until("the answer to a request within the dialog", SOON, || {
+                    let s = one.state();
+                    let answer = match method {
+                        "UPDATE" => s.own_updates.get(updated).map(|(code, _)| *code),
+                        _ => s.own_requests.get(asked).filter(|(m, ..)| m == method).map(|(_, code, _)| *code),
+                    };
+                    let now = other.state().requests.iter().filter(|m| *m == method).count();
+                    if answer == Some(code) && now == heard + 1 {
+                        return Ok(());
+                    }
+                    Err(format!("{method} of {}: {answer:?}, heard {heard} then {now}", one.number))
+                })?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The new proxy routes what the phones send, and the agent sends nothing, also after a second failure.
 #[test]
 fn calls_through_a_record_routing_proxy_are_left_to_the_new_proxy() {
@@ -64,6 +103,7 @@ fn calls_through_a_record_routing_proxy_are_left_to_the_new_proxy() {
             ensure!(outcomes["proxied"] == 8, "{outcomes}");
             let since = unix_us();
             change(&calls.pairs[..4])?;
+            speak(&calls.pairs[..4])?;
             let n = calls.wait_for(SOON, |c| has_audio(c, since));
             ensure!(n == 8, "{n} calls have audio");
             if round == 0 {
@@ -107,6 +147,7 @@ fn audio_through_the_vip_is_relayed_until_the_new_media_server_has_it() {
         let n = calls.wait_for(SOON, |c| has_audio(c, taken));
         ensure!(n == 8, "{n} calls have audio by the relay");
         change(&calls.pairs[..4])?;
+        speak(&calls.pairs[..4])?;
         let changed = unix_us();
         let n = calls.wait_for(SOON, |c| has_audio(c, changed));
         ensure!(n == 8, "{n} calls have audio after half of them were re-INVITEd by their phones");
@@ -123,4 +164,53 @@ fn audio_through_the_vip_is_relayed_until_the_new_media_server_has_it() {
         Ok(((proxy, media), pidfile))
     };
     Ground::new(|lan, host, _| start(lan, host)).and_then(|g| g.run("media-proxy", run)).unwrap();
+}
+
+/// Media servers that share their calls restore them by themselves: neither the relay nor the engine touches anything.
+#[test]
+fn media_servers_that_share_their_calls_are_left_alone() {
+    let _alone = alone();
+    let redis = std::sync::Mutex::new(None);
+    let run = |ground: &mut Ground<(Kamailio, Rtpengine)>| {
+        let calls = calls(ground, 8)?;
+        calls.set_up(SOON)?;
+        let set_up = unix_us();
+        ground.wait_stored(8)?;
+        ground.cut_power()?;
+        let outcomes = ground.outcomes(8, SOON)?;
+        ensure!(outcomes["proxied"] == 8, "{outcomes}");
+        let taken = unix_us();
+        let n = calls.wait_for(SOON, |c| has_audio(c, taken));
+        ensure!(n == 8, "{n} calls have audio by the new media server");
+        let rules = ground.lan.host(&ground.agents[ground.master].node)?.exec(&["nft", "list", "ruleset"])?;
+        let relay = rules.split("table ").find(|table| table.contains("keepcall-relay")).unwrap_or_default();
+        let phone = ground.lan.host("p1")?.ip4.to_string();
+        ensure!(!relay.contains(&phone), "the relay has paths of phones: {relay}");
+        change(&calls.pairs[..4])?;
+        speak(&calls.pairs[..4])?;
+        let changed = unix_us();
+        let n = calls.wait_for(SOON, |c| has_audio(c, changed));
+        ensure!(n == 8, "{n} calls have audio after half of them were re-INVITEd by their phones");
+        let touched = calls.pairs[4..].iter().filter(|c| is_reinvited(c, set_up)).count();
+        ensure!(touched == 0, "{touched} calls got a re-INVITE");
+        let n = calls.hang_up(SOON)?;
+        ensure!(n == 8, "{n} calls hung up as they should");
+        ensure!(calls.violations().is_empty(), "{:#?}", calls.violations());
+        Ok(())
+    };
+    let start = |lan: &Lan, host: &Host| {
+        let mut redis = redis.lock().unwrap();
+        let shared = match redis.take() {
+            Some(shared) => shared,
+            None => Redis::start(lan.host("obs")?)?,
+        };
+        let (own, other) = if host.name == "a" { (1, 2) } else { (2, 1) };
+        let media = Rtpengine::sharing(host, &shared, own, other)?;
+        *redis = Some(shared);
+        let (proxy, pidfile) = Kamailio::media_proxy(lan, host)?;
+        Ok(((proxy, media), pidfile))
+    };
+    Ground::with("media = \"external\"\n", |lan, host, _| start(lan, host))
+        .and_then(|g| g.run("shared-media", run))
+        .unwrap();
 }

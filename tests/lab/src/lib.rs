@@ -22,6 +22,7 @@ pub mod node;
 pub mod observer;
 pub mod phone;
 pub mod proc;
+pub mod redis;
 pub mod rtpengine;
 pub mod scene;
 pub mod sipp;

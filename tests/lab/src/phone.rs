@@ -34,6 +34,8 @@ pub enum Command {
     Refresh,
     /// Send an UPDATE without a description (RFC 3311), as a session refresh.
     Update,
+    /// Send a request of this method within the dialog, with the headers that the method needs.
+    Request(&'static str),
     /// Behave like this from now on.
     Behave(Manner),
 }
@@ -94,6 +96,10 @@ pub struct State {
     pub own_reinvites: Vec<(u16, u64)>,
     /// Code and time of the final answer to each of the phone's UPDATEs.
     pub own_updates: Vec<(u16, u64)>,
+    /// Method, code and time of the final answer to each of the phone's other requests.
+    pub own_requests: Vec<(String, u16, u64)>,
+    /// Methods of the other side's requests within the dialog, re-INVITEs and BYE included.
+    pub requests: Vec<String>,
     /// The direction in the last SDP of the other side.
     pub remote_direction: String,
 }

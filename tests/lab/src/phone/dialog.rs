@@ -48,9 +48,17 @@ impl Dialog {
         w.header("To", &self.remote);
         w.header("Call-ID", &self.call_id);
         w.header("CSeq", &format!("{cseq} {method}"));
-        if method == "INVITE" || method == "UPDATE" {
+        if matches!(method, "INVITE" | "UPDATE" | "REFER" | "SUBSCRIBE" | "NOTIFY") {
             w.header("Contact", contact);
         }
+        // What RFC 3515 and RFC 6665 demand.
+        let more: &[(&str, &str)] = match method {
+            "REFER" => &[("Refer-To", "<sip:nobody@example.org>")],
+            "SUBSCRIBE" => &[("Event", "dialog"), ("Expires", "600")],
+            "NOTIFY" => &[("Event", "dialog"), ("Subscription-State", "active;expires=600")],
+            _ => &[],
+        };
+        more.iter().for_each(|(name, value)| w.header(name, value));
         if method == "INVITE" && self.timed {
             w.header("Supported", "timer");
             w.header("Session-Expires", "1800;refresher=uac");

@@ -182,6 +182,7 @@ impl Line {
                 self.start("INVITE", Some(text)).await;
             }
             Command::Update => self.start("UPDATE", None).await,
+            Command::Request(method) => self.start(method, None).await,
             Command::Behave(manner) => self.me.manner = manner,
         }
     }

@@ -54,7 +54,8 @@ impl Line {
                     (200, "OK", Some(d.own.text()))
                 }
             }
-            "BYE" | "OPTIONS" | "INFO" | "NOTIFY" | "MESSAGE" => (200, "OK", None),
+            "BYE" | "OPTIONS" | "INFO" | "NOTIFY" | "MESSAGE" | "SUBSCRIBE" => (200, "OK", None),
+            "REFER" => (202, "Accepted", None),
             _ => (501, "Not Implemented", None),
         };
         let direction = d.sdp.as_ref().map(|s| s.direction.clone()).unwrap_or_default();
@@ -63,6 +64,7 @@ impl Line {
         self.note(|s| {
             s.remote_direction = direction;
             s.notes.extend(notes.into_iter().take(MAX_FAULTS));
+            s.requests.push(method.clone());
             match method.as_str() {
                 "INVITE" => s.reinvites.push(Reinvite { at: now, code, acked_at: None }),
                 "BYE" if code == 200 => {

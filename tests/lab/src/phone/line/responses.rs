@@ -67,7 +67,7 @@ impl Line {
                 s.bye_answered = Some((code, now));
                 s.phase = Phase::Ended;
             }
-            _ => {}
+            (other, _) => s.own_requests.push((other.to_owned(), code, now)),
         });
         // RFC 3261 section 12.2.1.2: a dialog that the other side does not know is over.
         if method != "BYE" && code == 481 {
