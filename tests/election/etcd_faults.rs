@@ -455,7 +455,7 @@ fn a_master_alone_lets_go_when_it_may_not_read_for_long() {
     let node = scene::node(&lan, "a", &etcd.endpoints());
     let password = node.dir.join("password");
     secret(&password, "pass word\n");
-    let mut agent =
+    let agent =
         node.with("[etcd]\n", &format!("[etcd]\nuser = \"kc\"\npassword_file = \"{}\"\n", password.display())).start();
     agent.is_master();
     agent.comes_to("solo", |s| s["instances"][0]["hold"]["kind"] == "solo");

@@ -21,6 +21,11 @@ pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
             let message = format!("there is no interface {}; there are: {}", instance.interface, there.join(", "));
             let help = "write the name that `ip link` shows; the agent waits for the interface";
             found.warnings.push(source.problem(&format!("instance[{i}].interface"), message, help));
+        } else if !there.is_empty() && interface::link(&instance.interface).is_none() {
+            let message =
+                format!("cannot announce addresses on {}: the interface has no Ethernet address", instance.interface);
+            let help = "name an Ethernet interface, a bridge, a bond or a VLAN: a tunnel has no ARP to announce by";
+            found.warnings.push(source.problem(&format!("instance[{i}].interface"), message, help));
         }
         for (j, listen) in instance.sip.iter().flat_map(|s| &s.hep).flat_map(|h| &h.listen).enumerate() {
             if absent(listen) {
