@@ -234,7 +234,7 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
             return Err(AgentError::Addresses(source));
         }
     };
-    let (shared, router) = (Arc::new(config.clone()), Arc::<Router>::default());
+    let (shared, router) = (Arc::new(config.clone()), Arc::new(Router::new(&config.node.cluster, &config.node.name)));
     let mut tried = Vec::new();
     for instance in &config.instances {
         let (orders, queue) = mpsc::channel(ORDERS);

@@ -5,7 +5,7 @@
 //! not help: every base chain of the hook must let a packet pass.
 //!
 //! The rules are read over netlink, where `nft` and the `iptables` of today (`iptables-nft`) put them. Rules of the
-//! former `iptables` (`iptables-legacy`) are not visible there; [`legacy`] asks that program.
+//! former `iptables` (`iptables-legacy`) are not visible there; `forward/legacy.rs` asks that program.
 
 mod legacy;
 mod verdict;

@@ -14,6 +14,7 @@ use super::nfnl::{Family, Link, NfnlError};
 use super::nft::signed::Signed;
 use super::nft::{self, NftError};
 use super::sysctl::{self, Prepared, Wanted};
+use crate::fnv::fnv1a;
 use ledger::{Ledger, Need};
 use tokio::sync::Mutex;
 
@@ -37,18 +38,26 @@ pub enum RouterError {
 /// The settings of this host for its instances, in the network namespace of the thread that uses it first.
 #[derive(Debug, Default)]
 pub struct Router {
+    /// Tells this agent's needs from those of another agent on this host.
+    owner: u64,
     link: Link,
     // What this process asked for. It is the truth if somebody deletes the table.
     own: Mutex<Ledger>,
 }
 
 impl Router {
+    /// The settings of the agent of `node` in `cluster`. Changes nothing yet.
+    #[must_use]
+    pub fn new(cluster: &str, node: &str) -> Self {
+        Self { owner: fnv1a(format!("{cluster}/{node}").as_bytes()), ..Self::default() }
+    }
+
     /// Brings the settings for `instance` on `interface` into force; `calls`: with those of the relay.
     ///
     /// # Errors
     /// See [`RouterError`]. The instance is remembered, and [`Router::look`] tries again.
     pub async fn prepare(&self, instance: &str, interface: &str, calls: bool) -> Result<Prepared, RouterError> {
-        let need = Need { instance: instance.to_owned(), interface: interface.to_owned(), calls };
+        let need = Need { instance: instance.to_owned(), interface: interface.to_owned(), calls, owner: self.owner };
         self.own.lock().await.needs.insert(need);
         self.look().await
     }
@@ -84,8 +93,9 @@ impl Router {
     pub async fn release(&self, instance: &str) -> Result<Prepared, RouterError> {
         let mut own = self.own.lock().await;
         let mut now = self.merged(&own).await?;
-        own.needs.retain(|need| need.instance != instance);
-        now.needs.retain(|need| need.instance != instance);
+        let others = |need: &Need| need.owner != self.owner || need.instance != instance;
+        own.needs.retain(others);
+        now.needs.retain(others);
         let needed: Vec<Wanted> = now.needs.iter().flat_map(settings).collect();
         let mut done = Prepared::default();
         for (name, value) in now.give_up(&needed) {
@@ -113,6 +123,8 @@ impl Router {
                 Err(e) => return Err(e.into()),
             }
         }
+        // Of this agent, a former process may have had other instances.
+        there.needs.retain(|need| need.owner != self.owner);
         there.needs.extend(own.needs.iter().cloned());
         Ok(there)
     }

@@ -22,6 +22,8 @@ pub(super) struct Need {
     pub(super) instance: String,
     /// It relays calls.
     pub(super) calls: bool,
+    /// The agent whose instance it is.
+    pub(super) owner: u64,
 }
 
 /// The memory.
@@ -58,9 +60,10 @@ impl Ledger {
             match *words.as_slice() {
                 ["set", name, value] => self.was(name, value, false),
                 ["set", name, value, "router"] => self.was(name, value, true),
-                [kind @ ("calls" | "address"), interface, instance] => {
+                [kind @ ("calls" | "address"), interface, instance, owner] => {
+                    let Ok(owner) = u64::from_str_radix(owner, 16) else { continue };
                     let (interface, instance) = (interface.to_owned(), instance.to_owned());
-                    self.needs.insert(Need { interface, instance, calls: kind == "calls" });
+                    self.needs.insert(Need { interface, instance, calls: kind == "calls", owner });
                 }
                 _ => {}
             }
@@ -133,7 +136,7 @@ impl Ledger {
         });
         let needs = self.needs.iter().map(|need| {
             let kind = if need.calls { "calls" } else { "address" };
-            format!("{kind} {} {}", need.interface, need.instance)
+            format!("{kind} {} {} {:x}", need.interface, need.instance, need.owner)
         });
         let mut text = format!("table inet {table} {{\n");
         for (set, comments) in sets.iter().zip([before.collect::<Vec<_>>(), needs.collect()]) {

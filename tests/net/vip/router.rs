@@ -116,24 +116,30 @@ fn a_host_that_was_a_router_stays_one() {
 fn a_clean_stop_puts_every_setting_back_also_after_a_process_that_was_killed() {
     let lan = lan();
     let before = settings(&lan);
-    let router = Arc::default();
+    let agent_of = |node: &str| Arc::new(Router::new("default", node));
+    let (router, other) = (agent_of("a"), agent_of("other"));
     agent(&lan, &router, |r| prepare(r, "pbx"));
-    agent(&lan, &router, |r| prepare(r, "second"));
+    agent(&lan, &router, |r| prepare(r, "renamed"));
+    agent(&lan, &other, |r| prepare(r, "pbx"));
     let during = settings(&lan);
     assert_ne!(during, before);
-    // What was in memory is gone; the next process changes nothing, not even the table.
-    let (there, router) = (table(&lan), Arc::default());
+    // What was in memory is gone. The next process changes nothing but what its new configuration no longer has.
+    let router = agent_of("a");
+    agent(&lan, &router, |r| prepare(r, "pbx"));
+    let there = table(&lan);
+    assert!(there.contains("pbx") && !there.contains("renamed"), "{there}");
+    let router = agent_of("a");
     agent(&lan, &router, |r| prepare(r, "pbx"));
     assert_eq!(table(&lan), there);
-    // The second instance may be another agent's.
+    // Another agent on this host needs the settings.
     agent(&lan, &router, |r| release(r, "pbx"));
     assert_eq!(settings(&lan), during);
     assert_eq!(forwards(&lan), (false, false));
-    let router = Arc::default();
-    agent(&lan, &router, |r| prepare(r, "second"));
+    let other = agent_of("other");
+    agent(&lan, &other, |r| prepare(r, "pbx"));
     // An operator's own choice of today stays.
     lan.exec("h", "sysctl -qw net.ipv4.conf.eth0.send_redirects=1");
-    agent(&lan, &router, |r| release(r, "second"));
+    agent(&lan, &other, |r| release(r, "pbx"));
     assert_eq!(settings(&lan), before);
     assert!(table(&lan).is_empty());
 }

@@ -13,7 +13,7 @@ fn want(names: &[&str]) -> Vec<Wanted> {
 }
 
 fn need(instance: &str, interface: &str) -> Need {
-    Need { instance: instance.to_owned(), interface: interface.to_owned(), calls: true }
+    Need { instance: instance.to_owned(), interface: interface.to_owned(), calls: true, owner: 7 }
 }
 
 /// The rules of the guard.
