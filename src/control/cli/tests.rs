@@ -113,6 +113,7 @@ fn the_status_shows_master_nodes_checks_and_calls() {
     for part in [
         "http://e: refused",
         "alarm NOSPACE",
+        "pbx: WARNING: the firewall chain .[2J inet f x",
         "etcd went back",
         "31 stored calls are refused, because they are not encrypted",
         "accept_key_files",
@@ -146,7 +147,6 @@ fn the_status_shows_master_nodes_checks_and_calls() {
         "evil .[2J",
         "STALLED for up to 977 ms",
         "is possible in 1m 15s\n",
-        "pbx: WARNING: the firewall chain .[2J inet f x",
     ] {
         assert!(text.contains(part), "{part} in\n{text}");
     }
