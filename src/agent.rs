@@ -16,8 +16,10 @@ mod history;
 mod hooks;
 mod instance;
 mod kernel_leases;
+mod kernel_settings;
 mod mode;
 mod not_learnt;
+mod obstacles;
 mod part;
 mod pause;
 mod readiness;
@@ -41,6 +43,7 @@ use crate::os::{clock, memory};
 use crate::vip::address::{AddressError, Addresses};
 use crate::vip::announce::AnnounceError;
 use crate::vip::kernel_lease::KernelLeaseError;
+use crate::vip::router::Router;
 use instance::Order;
 use instance::starting::Starting;
 use kernel_leases::Leases;
@@ -231,7 +234,7 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
             return Err(AgentError::Addresses(source));
         }
     };
-    let shared = Arc::new(config.clone());
+    let (shared, router) = (Arc::new(config.clone()), Arc::new(Router::new(&config.node.cluster, &config.node.name)));
     let mut tried = Vec::new();
     for instance in &config.instances {
         let (orders, queue) = mpsc::channel(ORDERS);
@@ -242,6 +245,7 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
             etcd: etcd.clone(),
             addresses: Arc::clone(&addresses),
             lease: leases.of(&instance.name),
+            router: Arc::clone(&router),
             mode: modes.get(&instance.name).cloned(),
             parts: parts.clone(),
             beats: beats.clone(),
@@ -260,6 +264,7 @@ pub async fn run(config: Config, files: impl Fn() -> Result<(), ConfigError> + S
         requests::Answers::new(&config, cluster.clone(), etcd.clone(), instances.clone(), modes, parts.clone());
     tasks_of_agent.spawn(watched(control_part::start(Arc::clone(&socket), answers.clone(), &parts, beats.clone())));
     tasks_of_agent.spawn(leases.clone().mend());
+    tasks_of_agent.spawn(async move { kernel_settings::keep(&router).await });
     let (cluster_name, node_name) = (config.node.cluster.clone(), config.node.name.clone());
     tasks_of_agent.spawn(history::note_changes(etcd.clone(), cluster.clone(), cluster_name, node_name));
     for instance in instances.keys() {

@@ -6,6 +6,7 @@
 mod check;
 mod duration;
 mod error;
+mod key;
 mod load;
 mod mode;
 mod model;
@@ -14,6 +15,7 @@ mod schema;
 mod source;
 
 pub use error::{ConfigError, Problem};
+pub use key::KeyFault;
 pub use load::{Files, Loaded, load, load_with, parse, text_of};
 pub use mode::Mode;
 pub use model::*;

@@ -9,6 +9,8 @@ use super::calls::LocalServer;
 use super::calls_part::CallsPart;
 use super::history;
 use super::hooks::Hooks;
+use super::kernel_settings;
+use super::obstacles::Obstacles;
 use super::takeover::Takeover;
 use crate::cluster::{Cause, Cluster, Fitness, MasterChange};
 use crate::config;
@@ -23,6 +25,7 @@ use crate::vip::announce::{Announced, Announcer, Announcing, Pace};
 use crate::vip::conflict::watch::ConflictWatch;
 use crate::vip::fence::FenceState;
 use crate::vip::kernel_lease::KernelLease;
+use crate::vip::router::Router;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -60,6 +63,8 @@ pub(super) struct Summary {
     pub(super) conflicts: Vec<api::Conflict>,
     pub(super) calls: api::CallCounts,
     pub(super) server: Option<ServerStatus>,
+    /// What would harm calls, each with its cure.
+    pub(super) warnings: Vec<String>,
 }
 
 /// One instance on this node.
@@ -73,6 +78,9 @@ pub(super) struct Instance {
     pub(super) conflicts: ConflictWatch,
     pub(super) verdict: watch::Receiver<Verdict>,
     pub(super) calls: Option<CallsPart>,
+    /// Foreign firewall rules that would stop its audio; `None` without calls.
+    pub(super) obstacles: Option<Obstacles>,
+    pub(super) router: Arc<Router>,
     pub(super) hooks: Hooks,
     pub(super) history: history::Writer,
     /// The kernel lease that lets the host answer; every instance has one.
@@ -146,6 +154,7 @@ impl Instance {
             Order::Summary(reply) => {
                 let (not_ready, absent, conflicts) = (self.missing.clone(), self.absent.clone(), self.rivals());
                 let checks = self.verdict.borrow().checks.clone();
+                let warnings = self.obstacles.as_ref().map(Obstacles::words).unwrap_or_default();
                 let counts = self.calls.as_ref().map(CallsPart::counts);
                 // The calls' part may hang, so this answer must not block the loop.
                 tokio::spawn(async move {
@@ -153,7 +162,7 @@ impl Instance {
                         Some(counts) => counts.await.unwrap_or_default(),
                         None => Default::default(),
                     };
-                    let _ = reply.send(Summary { not_ready, absent, checks, conflicts, calls, server });
+                    let _ = reply.send(Summary { not_ready, absent, checks, conflicts, calls, server, warnings });
                 });
             }
             Order::Calls(reply) => {
@@ -343,6 +352,8 @@ impl Instance {
         if let Some(calls) = &self.calls {
             errors.extend(calls.stop().await);
         }
+        // Last: without `promote_secondaries` the removal of one address may take others along.
+        errors.extend(kernel_settings::put_back(&self.router, &self.config.name).await);
         errors
     }
 

@@ -251,6 +251,7 @@ impl Answers {
             calls: part.calls,
             server: part.server,
             checks: part.checks,
+            warnings: part.warnings,
         }
     }
 

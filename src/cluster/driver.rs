@@ -12,7 +12,7 @@ use super::lease;
 use super::record::{Keys, NodeEntry, SCHEMA};
 use super::settings::describe;
 use super::status::ClusterStatus;
-use crate::config::Config;
+use crate::config::{Config, KeyFault};
 use crate::etcd::Etcd;
 use crate::os::{clock, priority};
 use crate::sync::Locked as _;
@@ -36,8 +36,6 @@ const SWITCH_TIME: Duration = Duration::from_secs(5);
 const PARK_TIME: Duration = Duration::from_secs(2);
 /// Total timeout of `stop`.
 const STOP_TIME: Duration = Duration::from_secs(8);
-/// Shortest key: as long as the hash, so that guessing it is no easier than forging a MAC.
-const MIN_KEY: usize = 32;
 
 /// The local server's health, for one instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,16 +90,13 @@ pub enum ClusterError {
         /// The system's error.
         source: std::io::Error,
     },
-    /// The key is too short.
-    #[error(
-        "the cluster key {path} has {len} bytes and needs at least {MIN_KEY}; make a key with `head -c 32 \
-         /dev/urandom > {path}` and copy it to every node"
-    )]
-    ShortKey {
+    /// The key can be guessed.
+    #[error("{path} {fault}; {}", .fault.cure(.path))]
+    WeakKey {
         /// The file.
         path: PathBuf,
-        /// Its length in bytes.
-        len: usize,
+        /// What is wrong with its content.
+        fault: KeyFault,
     },
     /// The heartbeat socket cannot be bound.
     #[error("cannot listen for heartbeats on {address}: {source}; {}", bind_advice(.source))]
@@ -125,8 +120,10 @@ fn read_key(file: &Path) -> Result<Vec<u8>, ClusterError> {
     let path = file.to_owned();
     match std::fs::read(file) {
         Err(source) => Err(ClusterError::Key { path, source }),
-        Ok(key) if key.len() < MIN_KEY => Err(ClusterError::ShortKey { path, len: key.len() }),
-        Ok(key) => Ok(key),
+        Ok(key) => match KeyFault::of(&key) {
+            Some(fault) => Err(ClusterError::WeakKey { path, fault }),
+            None => Ok(key),
+        },
     }
 }
 

@@ -1,7 +1,9 @@
 //! The rules that span fields. Each names the offending value, and what to write instead.
 
+mod address;
 mod hep;
 mod instance;
+mod shared;
 
 use super::error::Problem;
 use super::model::{Config, Etcd, Node, Timing};
@@ -22,6 +24,10 @@ pub(super) struct Found {
 const MIN_HEARTBEAT: Duration = Duration::from_millis(5);
 /// etcd's smallest lease with its default election timeout of 1 s is 2 s; etcd silently raises shorter requests.
 const MIN_LEASE: Duration = Duration::from_secs(2);
+/// Above this the slow way of failover is no failover for a caller; still, an operator may have a reason.
+const LONG_LEASE: Duration = Duration::from_secs(30);
+/// Above this it is a slip of the unit.
+const MAX_LEASE: Duration = Duration::from_secs(600);
 /// Above this a node's clock is broken, and the hold would have to grow with it.
 const MAX_DRIFT: f64 = 0.2;
 /// `sun_path` of a unix socket address holds 108 bytes, including the closing zero.
@@ -38,6 +44,7 @@ pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
         found.errors.push(source.problem("control.socket", message, "write socket = \"/run/keepcall/keepcall.sock\""));
     }
     instance::check(config, source, found);
+    shared::check(config, source, found);
     hep::check(config, source, found);
 }
 
@@ -63,7 +70,7 @@ fn node(node: &Node, source: &Source<'_>, found: &mut Found) {
     }
     name(&node.name, "node.name", source, found);
     name(&node.cluster, "node.cluster", source, found);
-    if node.address.is_unspecified() || node.address.is_multicast() {
+    if address::no_peer_reaches(node.address) {
         let message = format!("peers cannot send heartbeats to {}", node.address);
         found.errors.push(source.problem(
             "node.address",
@@ -120,7 +127,18 @@ fn etcd(etcd: &Etcd, source: &Source<'_>, found: &mut Found) {
             ));
         }
     }
-    if !etcd.endpoints.iter().any(|e| e.starts_with("https://")) {
+    let https = etcd.endpoints.iter().position(|e| e.starts_with("https://"));
+    if let (Some(i), None) = (https, &etcd.ca_file) {
+        // `etcd/endpoint.rs` trusts `ca_file` alone, so a public authority cannot speak for etcd.
+        let help = "add ca_file = \"/etc/keepcall/etcd-ca.pem\": the PEM file of the authority that signed etcd's \
+             certificates";
+        found.errors.push(source.problem(
+            &format!("etcd.endpoints[{i}]"),
+            "https endpoints need `ca_file`: the agent does not trust the authorities of the system",
+            help,
+        ));
+    }
+    if https.is_none() {
         for (key, given) in [("ca_file", etcd.ca_file.is_some()), ("cert_file", etcd.cert_file.is_some())] {
             if given {
                 let message = format!("`{key}` has no effect: every endpoint is http://");
@@ -147,6 +165,14 @@ fn etcd(etcd: &Etcd, source: &Source<'_>, found: &mut Found) {
         let message = format!("etcd cannot grant a lease of {}", show(etcd.lease_ttl));
         let help = "write whole seconds, 2s or more: lease_ttl = \"3s\"";
         found.errors.push(source.problem("etcd.lease_ttl", message, help));
+    } else if etcd.lease_ttl > LONG_LEASE {
+        let message = format!(
+            "with a `lease_ttl` of {}, a dead master that has no armed successor is replaced only after that time",
+            show(etcd.lease_ttl)
+        );
+        let problem =
+            source.problem("etcd.lease_ttl", message, "write lease_ttl = \"3s\", or up to 30s for a slow etcd");
+        if etcd.lease_ttl > MAX_LEASE { found.errors.push(problem) } else { found.warnings.push(problem) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Reads a configuration file, and checks the files named in it.
 
 mod files;
+mod host;
 
 use super::error::{ConfigError, Problem};
 use super::model::Config;
@@ -10,7 +11,7 @@ use serde::Deserialize as _;
 use std::path::Path;
 use toml::de::DeTable;
 
-/// Whether to check the files (and the group) named in the configuration.
+/// Whether to check what the configuration names on this host: files, the group, interfaces, addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Files {
     /// They must exist and be usable: for the agent.
@@ -97,6 +98,7 @@ pub fn parse(text: &str, origin: &str, files: Files) -> Result<Loaded, ConfigErr
     check::check(&config, &source, &mut found);
     if files == Files::Check {
         files::check(&config, &source, &mut found);
+        host::check(&config, &source, &mut found);
     }
     problems.append(&mut found.errors);
     if !problems.is_empty() {

@@ -8,8 +8,12 @@ use super::model::HepAddress;
 use super::source::Source;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
+use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+
+/// The longest duration: sums and products of several fit every clock, and nothing here waits longer.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// The form of one value.
 #[derive(Clone, Copy, Debug)]
@@ -240,7 +244,7 @@ fn fits(v: &DeValue<'_>, form: Form, item: bool) -> bool {
         }
         (Form::Choice(all), DeValue::String(s)) => all.contains(&s.as_ref()),
         (Form::Number, DeValue::Integer(_) | DeValue::Float(_)) => true,
-        (Form::Duration, DeValue::String(s)) => humantime::parse_duration(s).is_ok(),
+        (Form::Duration, DeValue::String(s)) => humantime::parse_duration(s).is_ok_and(|d| d <= LONGEST),
         (Form::Address, DeValue::String(s)) => s.parse::<IpAddr>().is_ok(),
         (Form::Nets, DeValue::String(s)) => item && s.parse::<ipnet::IpNet>().is_ok(),
         (Form::Socket, DeValue::String(s)) => s.parse::<SocketAddr>().is_ok(),
@@ -282,6 +286,9 @@ fn wrong(v: &Spanned<DeValue<'_>>, form: Form, item: bool, path: &str, source: &
                 "add the port: \"{}\"",
                 if s.contains(':') { format!("[{s}]:{port}") } else { format!("{s}:{port}") }
             )
+        }
+        (Form::Duration, DeValue::String(s)) if humantime::parse_duration(s).is_ok() => {
+            "write a year at most: \"365d\"".to_owned()
         }
         (Form::Duration, DeValue::Integer(i)) => {
             format!("write the value in quotes and with its unit: \"{0}ms\" or \"{0}s\"", i.as_str())

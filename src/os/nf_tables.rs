@@ -15,6 +15,8 @@ pub(crate) const GET_ELEMENT: u16 = of_tables(libc::NFT_MSG_GETSETELEM);
 pub(crate) const DELETE_ELEMENT: u16 = of_tables(libc::NFT_MSG_DELSETELEM);
 pub(crate) const GET_TABLE: u16 = of_tables(libc::NFT_MSG_GETTABLE);
 pub(crate) const NEW_TABLE: u16 = of_tables(libc::NFT_MSG_NEWTABLE);
+pub(crate) const GET_CHAIN: u16 = of_tables(libc::NFT_MSG_GETCHAIN);
+pub(crate) const NEW_CHAIN: u16 = of_tables(libc::NFT_MSG_NEWCHAIN);
 pub(crate) const GET_RULE: u16 = of_tables(libc::NFT_MSG_GETRULE);
 pub(crate) const NEW_RULE: u16 = of_tables(libc::NFT_MSG_NEWRULE);
 
@@ -23,5 +25,7 @@ pub(crate) const END: u16 = libc::NFNL_MSG_BATCH_END as u16;
 
 pub(crate) const UNSPECIFIED: u8 = libc::AF_UNSPEC as u8;
 pub(crate) const INET: u8 = libc::NFPROTO_INET as u8;
+pub(crate) const IPV4: u8 = libc::NFPROTO_IPV4 as u8;
+pub(crate) const IPV6: u8 = libc::NFPROTO_IPV6 as u8;
 pub(crate) const NETDEV: u8 = libc::NFPROTO_NETDEV as u8;
 pub(crate) const ARP: u8 = libc::NFPROTO_ARP as u8;

@@ -7,7 +7,8 @@ mod reply;
 
 pub use batch::{Batch, Data, Family, MAX_DATA};
 pub use link::Link;
-pub use reply::{Found, Rule};
+pub use reply::{Chain, Found, Rule};
+pub(in crate::vip) use reply::{Malformed, each, first, text};
 
 use crate::os::netlink::{Netlink, SEND_OVERHEAD};
 use nix::errno::Errno;
@@ -25,6 +26,10 @@ const LARGEST: usize = 256 * 1024 * 1024;
 const RECEIVE_BUFFER: usize = 2 * 1024 * 1024;
 /// Elements per query: their answers fit into the receive buffer even if it cannot grow.
 const QUESTIONS: usize = 32;
+/// Most chains in a list: a host of containers has some thousands. Others are left out.
+const MOST_CHAINS: usize = 50_000;
+/// Most bytes of rules in a list (some 100,000 rules). Others are left out.
+const MOST_OF_RULES: usize = 32 * 1024 * 1024;
 /// How often a listing restarts because the set changed during it. The last listing is good enough: it has every
 /// element that was there throughout.
 const LISTINGS: u32 = 3;
@@ -191,11 +196,30 @@ impl Nfnl {
     pub fn rules(&mut self, family: Family, table: &str) -> Result<Vec<Rule>, NfnlError> {
         let (bytes, number) = batch::rule_listing(family, table, &mut self.sequence);
         self.send(&bytes)?;
-        let mut all = Vec::new();
+        let (mut all, mut room) = (Vec::new(), MOST_OF_RULES);
         self.listed(number, |reply| {
-            if let Reply::Rule { rule, .. } = reply {
+            if let Reply::Rule { rule, .. } = reply
+                && room > 0
+            {
+                room = room.saturating_sub(rule.body.len() + size_of::<Rule>());
                 all.push(rule);
             }
+        })?;
+        Ok(all)
+    }
+
+    /// The chains of all tables that can forward IP packets. The query does not wait for nftables changes. A change
+    /// during it may hide a chain, so ask again later.
+    ///
+    /// # Errors
+    /// As in [`NfnlError`].
+    pub fn chains(&mut self) -> Result<Vec<Chain>, NfnlError> {
+        let (bytes, number) = batch::chain_listing(&mut self.sequence);
+        self.send(&bytes)?;
+        let mut all = Vec::new();
+        self.listed(number, |reply| match reply {
+            Reply::Chain { chain, .. } if all.len() < MOST_CHAINS => all.push(chain),
+            _ => {}
         })?;
         Ok(all)
     }
@@ -244,8 +268,10 @@ impl Nfnl {
         loop {
             for reply in self.receive(true)? {
                 match reply {
-                    Reply::Elements { sequence, .. } | Reply::Rule { sequence, .. } if sequence == number => {
-                        take(reply)
+                    Reply::Elements { sequence, .. } | Reply::Rule { sequence, .. } | Reply::Chain { sequence, .. }
+                        if sequence == number =>
+                    {
+                        take(reply);
                     }
                     Reply::Done { sequence, code } | Reply::Result { sequence, code } if sequence == number => {
                         return match code {

@@ -39,44 +39,102 @@ pub struct Prepared {
     pub changes: Vec<Change>,
     /// The failures. The other settings are still changed.
     pub errors: Vec<SysctlError>,
-    /// Warnings for the operator: side effects, and foreign rules that are in the way.
-    pub warnings: Vec<String>,
 }
 
-/// Lets the server bind the address before it arrives, for both families. Keeps the removal of one address from
-/// removing other addresses of its subnet.
+/// A setting and its wanted value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The setting, as in [`Change::name`].
+    pub name: String,
+    /// The value that the agent needs.
+    pub to: &'static str,
+}
+
+impl Wanted {
+    fn new(name: impl Into<String>, to: &'static str) -> Self {
+        Self { name: name.into(), to }
+    }
+}
+
+/// The settings for an address: they let the server bind the address before it arrives, for both families, and keep the
+/// removal of one address from removing other addresses of its subnet.
 #[must_use]
-pub fn for_address(interface: &str) -> Prepared {
-    let mut done = Prepared::default();
-    done.set("net/ipv4/ip_nonlocal_bind", "1");
-    done.set("net/ipv6/ip_nonlocal_bind", "1");
-    // Without this setting the kernel removes all secondary addresses of a subnet with the primary one: dropping the
-    // address of one instance would drop the addresses of another.
-    done.set(&format!("net/ipv4/conf/{interface}/promote_secondaries"), "1");
-    done
+pub fn address_settings(interface: &str) -> Vec<Wanted> {
+    vec![
+        Wanted::new("net/ipv4/ip_nonlocal_bind", "1"),
+        Wanted::new("net/ipv6/ip_nonlocal_bind", "1"),
+        // Without this setting the kernel removes all secondary addresses of a subnet with the primary one: dropping the
+        // address of one instance would drop the addresses of another.
+        Wanted::new(format!("net/ipv4/conf/{interface}/promote_secondaries"), "1"),
+    ]
 }
 
-/// Lets the kernel relay forward in and out of `interface`: turns forwarding on for packets that arrive there, and
+/// The settings for the kernel relay on `interface`: they turn forwarding on for packets that arrive there, and
 /// redirects off. The relay sends packets back out of their ingress interface, and a redirect would tell phones to
 /// bypass it.
 #[must_use]
-pub fn for_relay(interface: &str) -> Prepared {
-    let mut done = Prepared::default();
-    done.set(&format!("net/ipv4/conf/{interface}/forwarding"), "1");
-    // The kernel sends redirects if either setting is on.
-    done.set("net/ipv4/conf/all/send_redirects", "0");
-    done.set(&format!("net/ipv4/conf/{interface}/send_redirects"), "0");
-    if path("net/ipv6").exists() {
-        let forced = format!("net/ipv6/conf/{interface}/force_forwarding");
-        if path(&forced).exists() {
-            // Linux 6.17 and later: forwards packets that arrive here, and leaves conf/all and router advertisements as
-            // they are.
-            done.set(&forced, "1");
-        } else {
-            done.forward_all_v6();
+pub fn relay_settings(interface: &str) -> Vec<Wanted> {
+    let mut all = vec![
+        Wanted::new(forwarding_v4(interface), "1"),
+        // The kernel sends redirects if either setting is on.
+        Wanted::new("net/ipv4/conf/all/send_redirects", "0"),
+        Wanted::new(format!("net/ipv4/conf/{interface}/send_redirects"), "0"),
+    ];
+    if !path("net/ipv6").exists() {
+        return all;
+    }
+    let forced = forwarding_v6(interface);
+    if path(&forced).exists() && read(ALL_V6).is_some_and(|v| v == "1") {
+        // The host is a router already.
+        return all;
+    }
+    if path(&forced).exists() {
+        // Linux 6.17 and later: forwards packets that arrive here, and leaves conf/all and router advertisements as
+        // they are.
+        all.push(Wanted::new(forced, "1"));
+        return all;
+    }
+    // Before 6.17 only conf/all decides whether IPv6 is forwarded. An interface's own setting only makes the interface
+    // behave as a router's (`ip6_forward` in the kernel). Turning conf/all on stops interfaces from accepting router
+    // advertisements unless `accept_ra` is 2. So `accept_ra` becomes 2 first, wherever it is 1 now.
+    if read(ALL_V6).is_some_and(|v| v == "0") {
+        let names = std::fs::read_dir(path("net/ipv6/conf")).into_iter().flatten().flatten();
+        for name in names.filter_map(|entry| entry.file_name().into_string().ok()) {
+            let accept = format!("net/ipv6/conf/{name}/accept_ra");
+            if name != "all" && read(&accept).is_some_and(|v| v == "1") {
+                all.push(Wanted::new(accept, "2"));
+            }
         }
     }
-    done
+    all.push(Wanted::new(ALL_V6, "1"));
+    all
+}
+
+/// Whether this host forwards IPv4 on all interfaces.
+pub(super) const ALL_V4: &str = "net/ipv4/conf/all/forwarding";
+/// Whether this host forwards IPv6 on all interfaces.
+pub(super) const ALL_V6: &str = "net/ipv6/conf/all/forwarding";
+
+/// The setting that forwards IPv4 packets from `interface`.
+pub(super) fn forwarding_v4(interface: &str) -> String {
+    format!("net/ipv4/conf/{interface}/forwarding")
+}
+
+/// The setting that forwards IPv6 packets from `interface`, since Linux 6.17.
+pub(super) fn forwarding_v6(interface: &str) -> String {
+    format!("net/ipv6/conf/{interface}/force_forwarding")
+}
+
+/// Applies [`address_settings`].
+#[must_use]
+pub fn for_address(interface: &str) -> Prepared {
+    Prepared::of(&address_settings(interface))
+}
+
+/// Applies [`relay_settings`].
+#[must_use]
+pub fn for_relay(interface: &str) -> Prepared {
+    Prepared::of(&relay_settings(interface))
 }
 
 /// Whether IPv6 forwarding is on for `interface`. A neighbour advertisement then sets the router flag.
@@ -87,30 +145,17 @@ pub fn forwards_v6(interface: &str) -> bool {
 }
 
 impl Prepared {
-    /// Before 6.17 only conf/all decides whether IPv6 is forwarded. An interface's own setting only makes the interface
-    /// behave as a router's (`ip6_forward` in the kernel). Turning conf/all on stops interfaces from accepting router
-    /// advertisements unless `accept_ra` is 2. So `accept_ra` becomes 2 first, wherever it is 1 now.
-    fn forward_all_v6(&mut self) {
-        if read("net/ipv6/conf/all/forwarding").is_some_and(|v| v == "1") {
-            return;
+    /// Brings every setting to its wanted value.
+    pub(super) fn of(all: &[Wanted]) -> Self {
+        let mut done = Self::default();
+        for Wanted { name, to } in all {
+            done.set(name, to);
         }
-        let names = std::fs::read_dir(path("net/ipv6/conf")).into_iter().flatten().flatten();
-        for name in names.filter_map(|entry| entry.file_name().into_string().ok()) {
-            let accept = format!("net/ipv6/conf/{name}/accept_ra");
-            if name != "all" && read(&accept).is_some_and(|v| v == "1") {
-                self.set(&accept, "2");
-            }
-        }
-        self.set("net/ipv6/conf/all/forwarding", "1");
-        self.warnings.push(
-            "net.ipv6.conf.all.forwarding is on, because this kernel (before 6.17) forwards IPv6 on all interfaces or on \
-             none; add ip6 filter rules if this host must not route between its networks"
-                .to_owned(),
-        );
+        done
     }
 
     /// Sets `name` to `to` unless it already has that value.
-    fn set(&mut self, name: &str, to: &str) {
+    pub(super) fn set(&mut self, name: &str, to: &str) {
         let from = match std::fs::read_to_string(path(name)) {
             Ok(text) => text.trim().to_owned(),
             // A kernel without IPv6 lacks this setting and does not need it.
@@ -127,33 +172,11 @@ impl Prepared {
     }
 }
 
-/// Foreign tables whose forward chain drops by default. Such a chain stops the relay unless a rule lets relayed packets
-/// pass. (nftables does not list chains of `iptables-legacy`.)
-///
-/// # Errors
-/// The query to nft failed.
-pub async fn forward_drops() -> Result<Vec<String>, super::nft::NftError> {
-    let json = super::nft::ask("the list of chains", &["list", "chains"]).await?;
-    let chains = json["nftables"].as_array().into_iter().flatten().map(|entry| &entry["chain"]);
-    let drops = chains.filter(|c| c["hook"] == "forward" && c["policy"] == "drop");
-    Ok(drops
-        .map(|c| {
-            let word = |key: &str| c[key].as_str().unwrap_or("?").to_owned();
-            format!(
-                "the chain {} {} {} drops packets by default, so recovered calls have no audio: let untracked UDP \
-                 pass in this chain",
-                word("family"),
-                word("table"),
-                word("name")
-            )
-        })
-        .collect())
-}
-
 fn path(name: &str) -> PathBuf {
     PathBuf::from("/proc/sys").join(name)
 }
 
-fn read(name: &str) -> Option<String> {
+/// The value of a setting; `None` if this kernel does not have the setting.
+pub(super) fn read(name: &str) -> Option<String> {
     std::fs::read_to_string(path(name)).ok().map(|text| text.trim().to_owned())
 }

@@ -39,9 +39,17 @@ fn what_is_wrong_with_this_host_is_told_and_waited_for() {
     );
 
     std::fs::remove_file(good.dir.join("key")).unwrap();
-    waits(&good, &[], &["key", "/dev/urandom"]);
+    // The agent and `check-config` say the same.
+    let both = |words: &[&str]| {
+        waits(&good, &[], words);
+        let (code, _, said) = good.run(&["check-config"]);
+        assert!(code == 3 && words.iter().all(|word| said.contains(word)), "{code}: {said}");
+    };
+    both(&["cannot read", "/dev/urandom"]);
     good.key(b"short");
-    waits(&good, &[], &["32"]);
+    both(&["has 5 bytes; a cluster key needs at least 32 bytes"]);
+    good.key(&[0; 64]);
+    both(&["repeats one byte (0x00), so everybody can guess the key"]);
     good.key(b"0123456789abcdef0123456789abcdef");
 
     // Rights: a user other than root, and root without one capability or the other.

@@ -4,6 +4,7 @@ use lab::lan::{Lan, VIP4, VIP6};
 use lab::node::{Agent, Member, Node, SOON};
 use lab::wait;
 use lab::witness::Witness;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
@@ -129,4 +130,45 @@ fn a_master_that_cannot_make_its_tables_again_hands_over_and_repairs_itself_late
     first.is_master();
     first.stops();
     second.stops();
+}
+
+#[test]
+fn a_firewall_in_the_way_is_told_and_a_clean_stop_puts_the_kernels_settings_back() {
+    let lan = Lan::new().unwrap();
+    let mut etcd = Member::new(&lan, "http", &[], &[]);
+    etcd.start();
+    let node = Node::new(lan.host("a").unwrap(), "a", &etcd.url()).with_sip();
+    let host = &node.host;
+    let settings = || host.exec(&["sysctl", "-a", "-r", "net.ipv[46].(conf|ip_nonlocal|ip_forward)"]).unwrap();
+    let tables = || host.exec(&["nft", "list", "tables"]).unwrap();
+    let before = settings();
+    let mut agent = node.start();
+    agent.is_master();
+    let during = settings();
+    assert_ne!(during, before);
+    assert!(tables().contains("keepcall-router"));
+
+    host.exec(&["nft", "add", "table", "inet", "f"]).unwrap();
+    let chain = "{ type filter hook forward priority 0 ; policy drop ; }";
+    host.exec(&["nft", "add", "chain", "inet", "f", "onward", chain]).unwrap();
+    let warnings = |s: &Value| s["instances"][0]["warnings"].to_string();
+    let words = "the firewall chain inet f onward drops relayed audio";
+    let status = agent.comes_to("the chain to be told", |s| warnings(s).contains(words));
+    assert!(node.run(&["status"]).1.contains(&format!("sip: WARNING: {words}")), "{status}");
+    let cure = warnings(&status).split('`').nth(1).unwrap().to_owned();
+    host.exec(&cure.split(' ').collect::<Vec<_>>()).unwrap();
+    agent.comes_to("the cure to be seen", |s| s["instances"][0]["warnings"].is_null());
+    assert_eq!(agent.log().matches(words).count(), 1, "{}", agent.log());
+
+    // A restart leaves all; a kill leaves it to the next process, which knows what was before.
+    for signal in [Signal::SIGUSR2, Signal::SIGKILL] {
+        agent.proc.signal(signal).unwrap();
+        agent.ends();
+        assert_eq!(settings(), during, "after {signal}");
+        agent = node.start();
+        agent.is_master();
+    }
+    agent.stops();
+    assert_eq!(settings(), before);
+    assert!(!tables().contains("keepcall"), "{}", tables());
 }

@@ -20,7 +20,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("sync", &[]),
     ("time", &[]),
     ("os", &["time"]),
-    ("config", &[]),
+    ("config", &["os"]),
     ("sip", &[]),
     ("wire", &["sip", "time", "os"]),
     ("hep", &["budget", "config", "faults", "sip", "time", "os", "wire", "sync"]),

@@ -3,7 +3,9 @@
 mod addresses;
 mod announce;
 mod fence;
+mod forward;
 mod host;
+mod router;
 
 use ipnet::IpNet;
 use std::net::IpAddr;

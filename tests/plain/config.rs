@@ -127,6 +127,103 @@ fn files_that_are_named_must_be_there_and_private() {
     assert!(load(directory.path()).is_err());
 }
 
+/// What the agent's start reads on this host, and what `check-config` says about it.
+#[test]
+fn what_this_host_lacks_is_told_by_the_check_that_the_start_uses() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let write = |name: &str, text: &[u8]| fs::write(at(name), text).unwrap();
+    write("key", b"0123456789abcdef0123456789abcdef");
+    write("zero", &[0; 64]);
+    write("text", b"no PEM at all\n");
+    write("cut", b"-----BEGIN CERTIFICATE-----\nMIIB\n");
+    write("latin", b"p\xe4ss\n");
+    for name in ["zero", "text", "cut", "latin", "key"] {
+        fs::set_permissions(at(name), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let text = |node: &str, etcd: &str, more: &str| {
+        format!(
+            "[node]\nname = \"a\"\naddress = \"127.0.0.1\"\nkey_file = \"{}\"\n{node}\n[etcd]\nendpoints = \
+             [\"https://h:1\"]\n{etcd}\n{more}\n[[instance]]\nname = \"i\"\ninterface = \"lo\"\n\
+             addresses = [\"192.0.2.9/24\"]\n",
+            at("key")
+        )
+    };
+    let said = |text: &str| match parse(text, "x", Files::Check) {
+        Ok(_) => String::new(),
+        Err(e) => e.to_string(),
+    };
+    let ca = |name: &str| format!("ca_file = \"{}\"", at(name));
+    let authority = lab::authority::Authority::new(directory.path(), "ca");
+    fs::rename(&authority.file, at("ca")).unwrap();
+    let (cert, key) = authority.issue(directory.path(), "client");
+    let client = format!("{}\ncert_file = \"{cert}\"\nkey_file = \"{key}\"", ca("ca"));
+    assert_eq!(said(&text("", &client, "")), "");
+    let zero = text("", &ca("ca"), "").replace(&at("key"), &at("zero"));
+    for (file, key, words) in [
+        (text("", "", ""), "endpoints", "https endpoints need `ca_file`"),
+        (text("", &ca("none"), ""), "ca_file", "cannot read"),
+        (text("", &ca("text"), ""), "ca_file", "holds no certificate in PEM"),
+        (text("", &ca("cut"), ""), "ca_file", "its PEM cannot be read"),
+        (
+            text("", &format!("{}\ncert_file = \"{1}\"\nkey_file = \"{1}\"", ca("ca"), at("ca")), ""),
+            "key_file",
+            "holds no private key in PEM",
+        ),
+        (
+            text("", &format!("{}\nuser = \"u\"\npassword_file = \"{}\"", ca("ca"), at("latin")), ""),
+            "password_file",
+            "not UTF-8",
+        ),
+        (zero.clone(), "key_file", "repeats one byte (0x00)"),
+        (
+            text(&format!("accept_key_files = [\"{}\"]", at("zero")), &ca("ca"), ""),
+            "accept_key_files",
+            "repeats one byte",
+        ),
+        (text("", &ca("ca"), "[control]\nsocket = \"/dev/null\""), "socket", "exists and is not a socket"),
+    ] {
+        let told = said(&file);
+        assert!(told.contains(words) && told.contains(key) && told.contains("\n  = "), "{words} in\n{told}");
+    }
+    // The words of the agent's own start are those of the check.
+    let config = parse(&zero, "x", Files::Ignore).unwrap().config;
+    let start = keepcall::cluster::ElectionResources::open(&config).err().unwrap().to_string();
+    assert!(said(&zero).contains("repeats one byte (0x00), so everybody can guess the key"));
+    assert!(start.contains("repeats one byte (0x00), so everybody can guess the key"), "{start}");
+    fs::set_permissions(at("key"), fs::Permissions::from_mode(0o602)).unwrap();
+    let told = said(&text("", &ca("ca"), ""));
+    assert!(told.contains("can replace the secret") && told.contains("chmod 600"), "{told}");
+    fs::set_permissions(at("key"), fs::Permissions::from_mode(0o600)).unwrap();
+    // What may come later is a warning.
+    let odd = text("", &ca("ca"), "").replace("\"lo\"", "\"eth99\"").replace("127.0.0.1", "198.51.100.77");
+    let warnings = parse(&odd, "x", Files::Check).unwrap().warnings;
+    for words in ["there is no interface eth99; there are: ", "this host does not have 198.51.100.77"] {
+        assert!(warnings.iter().any(|w| w.message.contains(words)), "{words} in {warnings:?}");
+    }
+    assert!(parse(&odd, "x", Files::Ignore).unwrap().warnings.iter().all(|w| !w.message.contains("eth99")));
+}
+
+/// The check and the capture have the same limit of ports and of addresses.
+#[tokio::test]
+async fn the_capture_takes_every_port_that_the_check_accepts() {
+    use keepcall::wire::capture::{Capture, CaptureError};
+    let ports = |n: u16| (1..=n).map(|p| 5000 + p).collect::<Vec<u16>>();
+    let text = |ports: &[u16]| {
+        format!(
+            "[node]\nname = \"a\"\naddress = \"192.0.2.1\"\nkey_file = \"/k\"\n[etcd]\nendpoints = [\"http://h:1\"]\n\
+             [[instance]]\nname = \"i\"\ninterface = \"eth0\"\naddresses = [\"192.0.2.9/24\"]\n[instance.sip]\n\
+             recovery_port = 9\nports = {ports:?}\n"
+        )
+    };
+    for n in [1, 64, 65, 200] {
+        let checked = parse(&text(&ports(n)), "x", Files::Ignore).is_ok();
+        let captured = !matches!(Capture::open_for("none", &ports(n), &[]), Err(CaptureError::Ports { .. }));
+        assert_eq!((checked, captured), (n <= 64, n <= 64), "{n} ports");
+    }
+}
+
 #[test]
 fn no_text_makes_the_reader_panic() {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/keepcall.toml")).unwrap();

@@ -1,8 +1,8 @@
 //! Watches the interface and the addresses of an instance, and restores addresses that others remove.
 
-use super::starting::set_kernel;
 use super::{Instance, PUT_BACK_PAUSE, REFRESH};
 use crate::agent::kernel_leases::mend_one;
+use crate::agent::kernel_settings;
 use crate::os::{clock, interface};
 use crate::time::Time;
 use crate::vip::address::AddressEvent;
@@ -21,7 +21,7 @@ impl Instance {
             Some(why) => warn!(instance = self.config.name, "not ready, and not elected until ready: {why} any more"),
             None => {
                 // A new interface has the kernel's default settings and none of the former addresses.
-                set_kernel(&self.config);
+                kernel_settings::set(&self.router, &self.config).await;
                 info!(instance = self.config.name, "ready: the interface {name} is back");
             }
         }

@@ -5,9 +5,10 @@ use super::{Instance, Order, Summary};
 use crate::agent::calls_part::CallsPart;
 use crate::agent::calls_setup::Setup;
 use crate::agent::footing::Footing;
+use crate::agent::obstacles::Obstacles;
 use crate::agent::part::{Beats, Parts};
 use crate::agent::readiness::Waiting;
-use crate::agent::{AgentError, history, hooks, mode};
+use crate::agent::{AgentError, history, hooks, kernel_settings, mode};
 use crate::cluster::{Cluster, Fitness};
 use crate::config::{self, Config};
 use crate::etcd::Etcd;
@@ -18,7 +19,7 @@ use crate::vip::address::Addresses;
 use crate::vip::announce::Announcer;
 use crate::vip::conflict::watch::ConflictWatch;
 use crate::vip::kernel_lease::KernelLease;
-use crate::vip::sysctl;
+use crate::vip::router::Router;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,7 @@ pub(in crate::agent) struct Starting {
     pub(in crate::agent) etcd: Etcd,
     pub(in crate::agent) addresses: Arc<Addresses>,
     pub(in crate::agent) lease: Option<Arc<KernelLease>>,
+    pub(in crate::agent) router: Arc<Router>,
     /// The mode for its calls; `None` for an instance without calls.
     pub(in crate::agent) mode: Option<watch::Receiver<mode::Picture>>,
     /// The parts that may fail on their own, and their watchdog.
@@ -80,7 +82,9 @@ impl Starting {
                             return;
                         }
                         Some(Order::Stop(done)) => {
-                            let _ = done.send(self.release(None).await);
+                            let mut errors = self.release(None).await;
+                            errors.extend(kernel_settings::put_back(&self.router, &self.instance.name).await);
+                            let _ = done.send(errors);
                             return;
                         }
                         None => return,
@@ -163,13 +167,7 @@ impl Starting {
             }
             _ => None,
         };
-        set_kernel(it);
-        if it.sip.is_some() {
-            match sysctl::forward_drops().await {
-                Ok(chains) => chains.iter().for_each(|chain| warn!(instance = name, "{chain}")),
-                Err(e) => warn!(instance = name, "cannot check whether other nftables chains drop relayed audio: {e}"),
-            }
-        }
+        kernel_settings::set(&self.router, it).await;
         Ok(Instance {
             verdict: Monitor::start(&it.checks),
             config: it.clone(),
@@ -180,6 +178,8 @@ impl Starting {
             monitor,
             conflicts,
             calls,
+            obstacles: it.sip.as_ref().map(|_| Obstacles::watch(it)),
+            router: Arc::clone(&self.router),
             hooks: hooks::Hooks::start(name.clone()),
             history,
             lease: self.lease.clone(),
@@ -202,25 +202,5 @@ impl Starting {
             warn!(instance, %prefix, "removing a virtual address that no agent on this host holds");
         }
         self.addresses.remove(&self.instance.interface, &left).await
-    }
-}
-
-/// Applies the kernel settings for an instance's interface. Every new interface needs them again.
-pub(in crate::agent) fn set_kernel(instance: &config::Instance) {
-    let name = &instance.name;
-    let mut prepared = vec![sysctl::for_address(&instance.interface)];
-    if instance.sip.is_some() {
-        prepared.push(sysctl::for_relay(&instance.interface));
-    }
-    for done in prepared {
-        for change in done.changes {
-            info!(instance = name, "changed {} from {} to {}", change.name, change.from, change.to);
-        }
-        for warning in done.warnings {
-            warn!(instance = name, "{warning}");
-        }
-        for e in done.errors {
-            warn!(instance = name, "{e}");
-        }
     }
 }

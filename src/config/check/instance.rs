@@ -1,8 +1,7 @@
 //! Rules for instances: their addresses, checks, SIP and hooks.
 
-use super::{Found, Source, name, show};
+use super::{Found, Source, address, name, show};
 use crate::config::model::{Check, Config, Instance, Process, Sip, SipOptions};
-use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
@@ -14,8 +13,11 @@ const MAX_BURST: u32 = 100;
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
 /// Closer announcements are a flood, and switches limit floods.
 const MIN_ANNOUNCE: Duration = Duration::from_millis(10);
-/// `IFNAMSIZ` is 16, including the closing zero.
-const MAX_INTERFACE: usize = 15;
+/// Most SIP ports, and most addresses, of one instance: the capture's filter compares each packet with each of them
+/// (`wire/capture/filter.rs`; `tests/plain/config.rs` compares the limits).
+const MOST: usize = 64;
+/// Most instances with calls: the relay's packet marks have one byte for the instance, and zero is none.
+const MOST_INSTANCES: usize = 255;
 /// The kernel keeps 15 bytes of a process name (`TASK_COMM_LEN` is 16).
 const MAX_COMM: usize = 15;
 
@@ -39,7 +41,12 @@ pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
         one(instance, &at, source, found);
         for (j, net) in instance.addresses.iter().enumerate() {
             let path = format!("{at}.addresses[{j}]");
-            if let Some((message, help)) = unusable(*net) {
+            if let Some((message, help)) = address::doubtful(*net).filter(|_| net.prefix_len() > 0) {
+                found.warnings.push(source.problem(&path, message, help));
+            }
+            let calls = instance.sip.is_some();
+            let fault = address::unusable(*net).or_else(|| address::no_calls(net.addr()).filter(|_| calls));
+            if let Some((message, help)) = fault {
                 found.errors.push(source.problem(&path, message, help));
             } else if net.addr() == config.node.address {
                 let message = format!("{} is this node's own address", net.addr());
@@ -50,6 +57,13 @@ pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
                 found.errors.push(source.problem(&path, message, "list each address once, in one instance"));
             }
         }
+    }
+    let with_calls = config.instances.iter().filter(|i| i.sip.is_some()).count();
+    if with_calls > MOST_INSTANCES {
+        let message = format!(
+            "{with_calls} instances have [instance.sip]; the audio relay has packet marks for {MOST_INSTANCES}"
+        );
+        found.errors.push(source.problem("instance", message, "divide the instances between more hosts"));
     }
     // Only now is every VIP known: a check of one instance may name an address of another.
     for (i, instance) in config.instances.iter().enumerate() {
@@ -72,40 +86,18 @@ pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
     }
 }
 
-/// Why no host can use this address, and what to write.
-fn unusable(net: IpNet) -> Option<(String, &'static str)> {
-    let ip = net.addr();
-    let (what, help) = if ip.is_unspecified() {
-        ("the unspecified address", "write the address that the phones register with")
-    } else if ip.is_loopback() {
-        ("a loopback address", "write the address that the phones register with")
-    } else if ip.is_multicast() {
-        ("a multicast address", "write a unicast address")
-    } else if ip == IpAddr::from([255, 255, 255, 255]) {
-        ("the broadcast address", "write a unicast address")
-    } else if net.prefix_len() + 1 < net.max_prefix_len() && ip == net.network() {
-        // With /31 and /127 both addresses are hosts (RFC 3021, RFC 6164).
-        ("the network address, not a host address", "write the host's address with the network's prefix length")
-    } else if matches!(net, IpNet::V4(v4) if v4.prefix_len() < 31 && v4.addr() == v4.broadcast()) {
-        ("the broadcast address of its network", "write the host's address with the network's prefix length")
-    } else {
-        return None;
-    };
-    Some((format!("{net} is {what}"), help))
-}
-
 fn one(instance: &Instance, at: &str, source: &Source<'_>, found: &mut Found) {
-    let interface = &instance.interface;
-    if !(1..=MAX_INTERFACE).contains(&interface.len())
-        || interface.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control())
-    {
-        let message = format!("{interface:?} is not a valid interface name");
-        let help = "write the name that `ip link` shows, for example \"eth0\"";
+    if let Some((message, help)) = address::interface(&instance.interface) {
         found.errors.push(source.problem(&format!("{at}.interface"), message, help));
     }
     if instance.addresses.is_empty() {
         let help = "write addresses = [\"192.0.2.10/24\"]";
         found.errors.push(source.problem(&format!("{at}.addresses"), "the instance has no address", help));
+    } else if instance.sip.is_some() && instance.addresses.len() > MOST {
+        let message =
+            format!("the instance has {} addresses; the capture takes at most {MOST}", instance.addresses.len());
+        let help = "divide the addresses between instances whose servers have ports of their own";
+        found.errors.push(source.problem(&format!("{at}.addresses"), message, help));
     }
     let announce = &instance.announce;
     if !(1..=MAX_BURST).contains(&announce.burst) {
@@ -316,6 +308,10 @@ fn sip(sip: &Sip, at: &str, source: &Source<'_>, found: &mut Found) {
     let in_media = |port: u16| (first..=last).contains(&port);
     if sip.ports.is_empty() {
         found.errors.push(source.problem(&format!("{at}.ports"), "`ports` is empty", "write ports = [5060]"));
+    } else if sip.ports.len() > MOST {
+        let message = format!("`ports` has {} ports; the capture takes at most {MOST}", sip.ports.len());
+        let help = "name only the ports on which the server speaks SIP; its RTP range belongs in media_ports";
+        found.errors.push(source.problem(&format!("{at}.ports"), message, help));
     }
     let mut seen = BTreeSet::new();
     for (i, port) in sip.ports.iter().enumerate() {

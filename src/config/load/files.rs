@@ -1,56 +1,63 @@
 //! Checks that the files and the group named in the configuration exist and are usable on this host.
 
 use crate::config::check::Found;
+use crate::config::key::{KeyFault, make_key};
 use crate::config::model::Config;
 use crate::config::source::Source;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-/// A shorter key can be guessed; the authentication code uses 32 bytes.
-const MIN_KEY_BYTES: usize = 32;
 /// No key or password is longer. The limit keeps a device or a log file from being read to its end.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
 pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
-    if let Some(bytes) = secret(&config.node.key_file, "node.key_file", source, found)
-        && bytes.len() < MIN_KEY_BYTES
-    {
-        let message = format!(
-            "{} has {} bytes; the cluster key needs at least {MIN_KEY_BYTES} bytes",
-            shown(&config.node.key_file),
-            bytes.len()
-        );
-        found.errors.push(source.problem("node.key_file", message, make_key(&config.node.key_file)));
-    }
-    for (i, file) in config.node.accept_key_files.iter().enumerate() {
-        let key = format!("node.accept_key_files[{i}]");
+    let first = std::iter::once((&config.node.key_file, "node.key_file".to_owned()));
+    let more = config.node.accept_key_files.iter().enumerate();
+    for (file, key) in first.chain(more.map(|(i, file)| (file, format!("node.accept_key_files[{i}]")))) {
         if let Some(bytes) = secret(file, &key, source, found)
-            && bytes.len() < MIN_KEY_BYTES
+            && let Some(fault) = KeyFault::of(&bytes)
         {
-            let message = format!(
-                "{} has {} bytes; a cluster key needs at least {MIN_KEY_BYTES} bytes",
-                shown(file),
-                bytes.len()
-            );
-            found.errors.push(source.problem(&key, message, "name the file with the cluster's next or former key"));
+            found.errors.push(source.problem(&key, format!("{} {fault}", shown(file)), fault.cure(file)));
         }
     }
     let etcd = &config.etcd;
     if let Some(path) = &etcd.password_file
         && let Some(bytes) = secret(path, "etcd.password_file", source, found)
-        && bytes.split(|b| *b == b'\n').next().is_none_or(<[u8]>::is_empty)
     {
-        let message = format!("the first line of {} is empty", shown(path));
-        found.errors.push(source.problem("etcd.password_file", message, "write the password on the first line"));
+        let why = if bytes.split(|b| *b == b'\n').next().is_none_or(<[u8]>::is_empty) {
+            Some("the first line is empty")
+        } else if std::str::from_utf8(&bytes).is_err() {
+            Some("the file is not UTF-8 text")
+        } else {
+            None
+        };
+        if let Some(why) = why {
+            let message = format!("{} holds no password: {why}", shown(path));
+            found.errors.push(source.problem("etcd.password_file", message, "write the password on the first line"));
+        }
     }
-    if let Some(path) = &etcd.key_file {
-        secret(path, "etcd.key_file", source, found);
+    if let Some(path) = &etcd.key_file
+        && let Some(bytes) = secret(path, "etcd.key_file", source, found)
+        && PrivateKeyDer::from_pem_slice(&bytes).is_err()
+    {
+        let message = format!("{} holds no private key in PEM", shown(path));
+        let help = "name the file that begins with -----BEGIN PRIVATE KEY-----; `openssl pkey -in FILE -out NEW` \
+             converts other forms";
+        found.errors.push(source.problem("etcd.key_file", message, help));
     }
     for (path, key) in [(&etcd.ca_file, "etcd.ca_file"), (&etcd.cert_file, "etcd.cert_file")] {
-        if let Some(path) = path {
-            readable(path, key, source, found);
+        if let Some(path) = path
+            && let Some(bytes) = readable(path, key, source, found)
+            && let Some(why) = no_certificate(&bytes)
+        {
+            let message = format!("{} {why}", shown(path));
+            let help = "name the file that begins with -----BEGIN CERTIFICATE-----; `openssl x509 -inform der -in FILE \
+                 -out NEW` converts DER";
+            found.errors.push(source.problem(key, message, help));
         }
     }
     if let Some(group) = &config.control.group
@@ -87,11 +94,13 @@ pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
     }
 }
 
-fn make_key(path: &Path) -> String {
-    format!(
-        "make the key once and copy it to every node: (umask 077; head -c 32 /dev/urandom | base64 > {})",
-        path.display()
-    )
+/// Why the client of etcd would refuse this file of certificates; it reads the file by the same crate.
+fn no_certificate(bytes: &[u8]) -> Option<&'static str> {
+    match CertificateDer::pem_slice_iter(bytes).collect::<Result<Vec<_>, _>>() {
+        Ok(all) if all.is_empty() => Some("holds no certificate in PEM"),
+        Ok(_) => None,
+        Err(_) => Some("is damaged: its PEM cannot be read"),
+    }
 }
 
 fn shown(path: &Path) -> String {
@@ -126,14 +135,18 @@ fn readable(path: &Path, key: &str, source: &Source<'_>, found: &mut Found) -> O
     }
 }
 
-/// Like [`readable`], with a warning if every user can read the secret.
+/// Like [`readable`]; a secret that every user can write is none, and one that every user can read is warned of.
 fn secret(path: &Path, key: &str, source: &Source<'_>, found: &mut Found) -> Option<Vec<u8>> {
     let bytes = readable(path, key, source, found)?;
-    if let Ok(meta) = std::fs::metadata(path)
-        && meta.permissions().mode() & 0o004 != 0
-    {
+    let mode = std::fs::metadata(path).map_or(0, |meta| meta.permissions().mode());
+    let cure = format!("chmod 600 {}", path.display());
+    if mode & 0o002 != 0 {
+        let message =
+            format!("every user of this host can replace the secret in {} (mode {:o})", shown(path), mode & 0o777);
+        found.errors.push(source.problem(key, message, cure));
+    } else if mode & 0o004 != 0 {
         let message = format!("every user of this host can read the secret in {}", shown(path));
-        found.warnings.push(source.problem(key, message, format!("chmod 600 {}", path.display())));
+        found.warnings.push(source.problem(key, message, cure));
     }
     Some(bytes)
 }

@@ -153,6 +153,9 @@ pub struct InstanceStatus {
     pub server: Option<ServerStatus>,
     /// The checks of the local server.
     pub checks: Vec<CheckStatus>,
+    /// What would harm its calls on this host, each with its cure; empty from an older agent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// A hold on the virtual addresses.

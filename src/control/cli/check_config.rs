@@ -2,15 +2,15 @@
 
 use super::output::{Output, complain};
 use super::{BAD_CONFIG, Global};
-use crate::config::{self, ConfigError, Files, Loaded};
-use std::path::{Path, PathBuf};
+use crate::config::{self, ConfigError, Files};
+use std::path::PathBuf;
 
 /// Arguments of `keepcall check-config`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct CheckArgs {
     /// Configuration file [default: the file of --config]
     file: Option<PathBuf>,
-    /// Do not check the files and the group that the configuration names (for the configuration of another host)
+    /// Do not check files, group, interfaces and addresses on this host (for the configuration of another host)
     #[arg(long)]
     no_files: bool,
     /// Print one JSON object on one line
@@ -23,7 +23,7 @@ pub(super) fn run(global: &Global, args: &CheckArgs) -> Result<(), u8> {
     let files = if args.no_files { Files::Ignore } else { Files::Check };
     let origin = path.display().to_string();
     let mut out = Output::new();
-    match config::load_with(path, files).or_else(|e| files_to_come(path, e)) {
+    match config::load_with(path, files) {
         Ok(loaded) if args.json => {
             out.json(&serde_json::json!({ "ok": true, "file": origin, "errors": [], "warnings": loaded.warnings }));
             Ok(())
@@ -50,18 +50,4 @@ pub(super) fn run(global: &Global, args: &CheckArgs) -> Result<(), u8> {
             Err(BAD_CONFIG)
         }
     }
-}
-
-/// A file whose only faults are files not usable here (yet) passes, and those faults become warnings: the agent itself
-/// waits for those files.
-fn files_to_come(path: &Path, e: ConfigError) -> Result<Loaded, ConfigError> {
-    let ConfigError::Invalid { origin, problems } = e else { return Err(e) };
-    let Ok(mut loaded) = config::load_with(path, Files::Ignore) else {
-        return Err(ConfigError::Invalid { origin, problems });
-    };
-    loaded.warnings.extend(problems.into_iter().map(|mut p| {
-        p.message.push_str("; the agent waits until this is repaired");
-        p
-    }));
-    Ok(loaded)
 }

@@ -109,6 +109,9 @@ pub(super) fn render(status: &Status) -> String {
             c.address
         );
     }
+    for (i, warning) in status.instances.iter().flat_map(|i| i.warnings.iter().map(move |w| (i, w))) {
+        let _ = writeln!(text, "{}: WARNING: {}", i.name, printable(warning));
+    }
     for (i, mode) in status.instances.iter().filter_map(|i| Some((i, i.mode.as_ref()?))) {
         text.push_str(&mode::warnings(&i.name, mode));
     }

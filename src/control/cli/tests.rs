@@ -96,6 +96,7 @@ fn the_status_shows_master_nodes_checks_and_calls() {
         instances: vec![InstanceStatus {
             promise_ms: 1000,
             held_down_ms: 75_000,
+            warnings: vec!["the firewall chain \u{1b}[2J inet f x".to_owned()],
             name: "pbx".to_owned(),
             master: Some("a".to_owned()),
             hold: Some(HoldStatus { kind: "paired".to_owned(), remaining_ms: 312 }),
@@ -145,6 +146,7 @@ fn the_status_shows_master_nodes_checks_and_calls() {
     for part in [
         "http://e: refused",
         "alarm NOSPACE",
+        "pbx: WARNING: the firewall chain .[2J inet f x",
         "etcd went back",
         "31 stored calls are refused, because they are not encrypted",
         "accept_key_files",

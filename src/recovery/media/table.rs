@@ -1,6 +1,7 @@
 //! The nftables table of the kernel relay: its contents, and how one flow is added and removed.
 
 use crate::calls::model::Flow;
+use crate::vip::forward;
 use crate::vip::nfnl::{Batch, Data};
 use crate::vip::nft::signed::Signed;
 use std::fmt::Write as _;
@@ -9,8 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 /// Most flows of one instance at one time. The mark carries the flow's number in 16 bits. Enough for 16,384 calls with
 /// RTP and RTCP both ways.
 pub(super) const MAX_FLOWS: usize = 65_536;
-/// Top byte of the mark (`k`). It avoids the small marks common in policy routing.
-const MARK: u32 = 0x6b00_0000;
+/// Top byte of the mark.
+const MARK: u32 = forward::MARK;
 
 /// The mark of flow `slot` of instance `tag`.
 pub(super) fn mark(tag: u8, slot: u16) -> u32 {
@@ -19,7 +20,7 @@ pub(super) fn mark(tag: u8, slot: u16) -> u32 {
 
 /// The instance's and the flow's number in a mark made by [`mark`].
 pub(super) const fn of_mark(mark: u32) -> Option<(u8, u16)> {
-    if mark & 0xff00_0000 == MARK { Some(((mark >> 16) as u8, mark as u16)) } else { None }
+    if mark & forward::MASK == MARK { Some(((mark >> 16) as u8, mark as u16)) } else { None }
 }
 
 /// A packet's addresses and ports in the form of the sets.

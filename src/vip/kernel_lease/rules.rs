@@ -204,7 +204,7 @@ impl Plan<'_> {
             // Inbound runs before the relay (raw, -300) and connection tracking, outbound after the relay and NAT.
             // Loopback is exempt, because there the host talks to itself. On other interfaces the rules cover only
             // addresses that this host still has, because a host that is also a gateway forwards to the holder.
-            Family::Inet => {
+            Family::Inet | Family::Ip | Family::Ip6 => {
                 let lapsed = |name: &str, way: &str, end: &str| {
                     format!(
                         "chain lapsed_{name} {{ {way} \"lo\" accept; {way} \"{dev}\" counter drop; fib {end} type local counter drop; }}\n"

@@ -4,7 +4,8 @@
 //! `linux/netfilter/nf_tables.h`). Numbers in attributes are big endian. Numbers in headers use the host's byte order.
 
 use crate::os::nf_tables::{
-    self, BEGIN, DELETE_ELEMENT, END, GET_ELEMENT, GET_RULE, GET_TABLE, NEW_ELEMENT, SUBSYSTEM, UNSPECIFIED, VERSION,
+    self, BEGIN, DELETE_ELEMENT, END, GET_CHAIN, GET_ELEMENT, GET_RULE, GET_TABLE, NEW_ELEMENT, SUBSYSTEM, UNSPECIFIED,
+    VERSION,
 };
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST};
 use std::time::Duration;
@@ -23,9 +24,17 @@ pub(super) const NESTED: u16 = 0x8000;
 // enum nft_table_attributes
 const TABLE_NAME: u16 = 1;
 pub(super) const TABLE_HANDLE: u16 = 4;
+// enum nft_chain_attributes
+pub(super) const CHAIN_TABLE: u16 = 1;
+pub(super) const CHAIN_NAME: u16 = 3;
+pub(super) const CHAIN_HOOK: u16 = 4;
+pub(super) const CHAIN_POLICY: u16 = 5;
+// enum nft_hook_attributes
+pub(super) const HOOK_NUMBER: u16 = 1;
 // enum nft_rule_attributes
 const RULE_TABLE: u16 = 1;
 pub(super) const RULE_CHAIN: u16 = 2;
+pub(super) const RULE_EXPRESSIONS: u16 = 4;
 pub(super) const RULE_USERDATA: u16 = 7;
 // enum nft_set_elem_list_attributes
 const LIST_TABLE: u16 = 1;
@@ -63,14 +72,30 @@ pub enum Family {
     Netdev,
     /// The address resolution of IPv4.
     Arp,
+    /// IPv4 alone, as `iptables` uses it.
+    Ip,
+    /// IPv6 alone.
+    Ip6,
 }
 
 impl Family {
+    /// The family with this number in a netfilter header, if it is one whose hooks forward IP packets.
+    pub(super) const fn that_forwards(number: u8) -> Option<Self> {
+        match number {
+            nf_tables::INET => Some(Self::Inet),
+            nf_tables::IPV4 => Some(Self::Ip),
+            nf_tables::IPV6 => Some(Self::Ip6),
+            _ => None,
+        }
+    }
+
     const fn number(self) -> u8 {
         match self {
             Self::Inet => nf_tables::INET,
             Self::Netdev => nf_tables::NETDEV,
             Self::Arp => nf_tables::ARP,
+            Self::Ip => nf_tables::IPV4,
+            Self::Ip6 => nf_tables::IPV6,
         }
     }
 }
@@ -323,6 +348,13 @@ pub(super) fn listing(family: Family, table: &str, set: &str, sequence: &mut u32
 pub(super) fn table_question(family: Family, table: &str, sequence: &mut u32) -> (Vec<u8>, u32) {
     let mut message = header(GET_TABLE, NLM_F_REQUEST | NLM_F_ACK, family.number(), 0);
     attribute(&mut message, TABLE_NAME, &zero_ended(table));
+    seal(&mut message, sequence);
+    (message, sequence.wrapping_sub(1))
+}
+
+/// The query for all chains of all tables.
+pub(super) fn chain_listing(sequence: &mut u32) -> (Vec<u8>, u32) {
+    let mut message = header(GET_CHAIN, NLM_F_REQUEST | NLM_F_DUMP, UNSPECIFIED, 0);
     seal(&mut message, sequence);
     (message, sequence.wrapping_sub(1))
 }

@@ -1,6 +1,6 @@
 //! A netlink socket for async tasks.
 
-use super::{Batch, Data, Family, Found, Nfnl, NfnlError, Rule};
+use super::{Batch, Chain, Data, Family, Found, Nfnl, NfnlError, Rule};
 use crate::os::priority;
 use std::sync::Arc;
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -88,6 +88,14 @@ impl Link {
     pub async fn rules(&self, family: Family, table: &str) -> Result<Vec<Rule>, NfnlError> {
         let table = table.to_owned();
         self.run(false, move |socket| socket.rules(family, &table)).await
+    }
+
+    /// Runs [`Nfnl::chains`].
+    ///
+    /// # Errors
+    /// As in [`NfnlError`].
+    pub async fn chains(&self) -> Result<Vec<Chain>, NfnlError> {
+        self.run(false, Nfnl::chains).await
     }
 
     /// Waits for the end of a request whose task was dropped.

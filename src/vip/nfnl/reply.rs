@@ -1,11 +1,11 @@
 //! Reads nf_tables answers. Pure, and it never trusts an answer to be complete.
 
 use super::batch::{
-    COMMENT, COUNTER_BYTES, COUNTER_PACKETS, DATA_VALUE, ELEM_DATA, ELEM_EXPIRATION, ELEM_EXPR, ELEM_KEY,
-    ELEM_USERDATA, EXPR_DATA, EXPR_NAME, GENERIC, LIST_ELEM, LIST_ELEMENTS, NESTED, RULE_CHAIN, RULE_USERDATA,
-    TABLE_HANDLE,
+    CHAIN_HOOK, CHAIN_NAME, CHAIN_POLICY, CHAIN_TABLE, COMMENT, COUNTER_BYTES, COUNTER_PACKETS, DATA_VALUE, ELEM_DATA,
+    ELEM_EXPIRATION, ELEM_EXPR, ELEM_KEY, ELEM_USERDATA, EXPR_DATA, EXPR_NAME, Family, GENERIC, HOOK_NUMBER, LIST_ELEM,
+    LIST_ELEMENTS, NESTED, RULE_CHAIN, RULE_EXPRESSIONS, RULE_USERDATA, TABLE_HANDLE,
 };
-use crate::os::nf_tables::{NEW_ELEMENT, NEW_RULE, NEW_TABLE};
+use crate::os::nf_tables::{NEW_CHAIN, NEW_ELEMENT, NEW_RULE, NEW_TABLE};
 use netlink_packet_core::{NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, NetlinkBuffer};
 use std::time::Duration;
 
@@ -33,6 +33,23 @@ pub struct Rule {
     pub chain: String,
     /// The comment; empty if there is none.
     pub comment: String,
+    /// The expressions, as the kernel writes them.
+    pub body: Vec<u8>,
+}
+
+/// A chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// The family of its table.
+    pub family: Family,
+    /// Its table.
+    pub table: String,
+    /// Its name.
+    pub name: String,
+    /// The number of its hook; `None` if packets reach it by a jump only.
+    pub hook: Option<u32>,
+    /// Whether it drops packets that no rule has judged.
+    pub drops: bool,
 }
 
 /// One message of an answer.
@@ -46,6 +63,8 @@ pub(super) enum Reply {
     Table { sequence: u32, handle: u64 },
     /// A rule of the requested table.
     Rule { sequence: u32, rule: Rule },
+    /// A chain whose family forwards IP packets.
+    Chain { sequence: u32, chain: Chain },
     /// The end of a listing: zero, or a system error number.
     Done { sequence: u32, code: i32 },
     /// The listed data may have changed during the listing, so the answer to message number `sequence` may be
@@ -57,7 +76,7 @@ pub(super) enum Reply {
 
 /// The answer is not in the kernel's format.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub(in crate::vip) struct Malformed;
 
 /// Parses the messages in one datagram.
 pub(super) fn parse(mut bytes: &[u8]) -> Result<Vec<Reply>, Malformed> {
@@ -65,7 +84,7 @@ pub(super) fn parse(mut bytes: &[u8]) -> Result<Vec<Reply>, Malformed> {
     while !bytes.is_empty() {
         let message = NetlinkBuffer::new_checked(bytes).map_err(|_| Malformed)?;
         let (sequence, payload) = (message.sequence_number(), message.payload());
-        if matches!(message.message_type(), NEW_ELEMENT | NEW_RULE | NLMSG_DONE)
+        if matches!(message.message_type(), NEW_ELEMENT | NEW_RULE | NEW_CHAIN | NLMSG_DONE)
             && message.flags() & NLM_F_DUMP_INTR != 0
         {
             replies.push(Reply::Interrupted { sequence });
@@ -87,6 +106,12 @@ pub(super) fn parse(mut bytes: &[u8]) -> Result<Vec<Reply>, Malformed> {
             NEW_RULE => {
                 let attributes = payload.get(GENERIC..).ok_or(Malformed)?;
                 replies.push(Reply::Rule { sequence, rule: rule(attributes)? });
+            }
+            NEW_CHAIN => {
+                let (head, attributes) = payload.split_at_checked(GENERIC).ok_or(Malformed)?;
+                if let Some(family) = head.first().and_then(|number| Family::that_forwards(*number)) {
+                    replies.push(Reply::Chain { sequence, chain: chain(family, attributes)? });
+                }
             }
             // Other messages (a no-op) say nothing about a request.
             _ => {}
@@ -137,11 +162,27 @@ fn element(attributes: &[u8]) -> Result<Found, Malformed> {
 
 fn rule(attributes: &[u8]) -> Result<Rule, Malformed> {
     let chain = first(attributes, RULE_CHAIN)?.ok_or(Malformed)?;
-    Ok(Rule { chain: text(chain), comment: first(attributes, RULE_USERDATA)?.map(comment).unwrap_or_default() })
+    Ok(Rule {
+        chain: text(chain),
+        comment: first(attributes, RULE_USERDATA)?.map(comment).unwrap_or_default(),
+        body: first(attributes, RULE_EXPRESSIONS)?.unwrap_or_default().to_vec(),
+    })
+}
+
+fn chain(family: Family, attributes: &[u8]) -> Result<Chain, Malformed> {
+    let named = |kind| Ok(text(first(attributes, kind)?.ok_or(Malformed)?));
+    let whole = |value: Option<&[u8]>| value.and_then(|v| v.first_chunk::<4>()).map(|b| u32::from_be_bytes(*b));
+    let hook = match first(attributes, CHAIN_HOOK)? {
+        Some(hook) => whole(first(hook, HOOK_NUMBER)?),
+        None => None,
+    };
+    // NF_DROP is zero.
+    let drops = whole(first(attributes, CHAIN_POLICY)?) == Some(0);
+    Ok(Chain { family, table: named(CHAIN_TABLE)?, name: named(CHAIN_NAME)?, hook, drops })
 }
 
 /// The text before the zero byte.
-fn text(bytes: &[u8]) -> String {
+pub(in crate::vip) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.split(|b| *b == 0).next().unwrap_or_default()).into_owned()
 }
 
@@ -162,7 +203,7 @@ fn number(value: Option<&[u8]>) -> Result<u64, Malformed> {
 }
 
 /// The value of the first attribute of `kind`.
-fn first(attributes: &[u8], kind: u16) -> Result<Option<&[u8]>, Malformed> {
+pub(in crate::vip) fn first(attributes: &[u8], kind: u16) -> Result<Option<&[u8]>, Malformed> {
     for attribute in each(attributes) {
         let (this, value) = attribute?;
         if this == kind {
@@ -173,7 +214,7 @@ fn first(attributes: &[u8], kind: u16) -> Result<Option<&[u8]>, Malformed> {
 }
 
 /// The kind (without flags) and the value of each attribute. The iterator ends after the first truncated attribute.
-fn each(mut rest: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), Malformed>> {
+pub(in crate::vip) fn each(mut rest: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), Malformed>> {
     std::iter::from_fn(move || {
         if rest.is_empty() {
             return None;

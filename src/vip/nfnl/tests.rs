@@ -105,7 +105,7 @@ fn of_rules_chain_and_comment_are_read() {
     let rule = |noted: &[u8]| [attribute(1, b"t\0"), attribute(2, b"output\0"), attribute(7, noted)].concat();
     let read = |comment: &str| Reply::Rule {
         sequence: 9,
-        rule: Rule { chain: "output".to_owned(), comment: comment.to_owned() },
+        rule: Rule { chain: "output".to_owned(), comment: comment.to_owned(), ..Rule::default() },
     };
     // User data of another program comes first.
     let noted = [&[1, 2, 0, 0][..], &[0, 4], b"abc\0"].concat();

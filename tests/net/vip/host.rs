@@ -61,17 +61,31 @@ fn sysctls_are_changed_once_and_told() {
 }
 
 #[test]
-fn a_dropping_forward_chain_of_others_is_named_and_nfts_own_words_reach_the_operator() {
+fn nfts_own_words_reach_the_operator() {
     let lan = Lan::new(&["a"]);
-    lan.exec("a", "nft add table ip filter");
-    lan.exec("a", "nft add chain ip filter FORWARD { type filter hook forward priority 0 ; policy drop ; }");
-    let (drops, error) = lan.block_on("a", || async {
-        (
-            sysctl::forward_drops().await.unwrap(),
-            nft::run("the test", "add table inet \"\n").await.unwrap_err().to_string(),
-        )
-    });
-    assert_eq!(drops.len(), 1);
-    assert!(drops[0].starts_with("the chain ip filter FORWARD drops"), "{drops:?}");
+    let error =
+        lan.block_on("a", || async { nft::run("the test", "add table inet \"\n").await.unwrap_err().to_string() });
     assert!(error.contains("the test") && error.contains("syntax error"), "{error}");
+}
+
+#[test]
+fn an_interface_that_cannot_announce_is_told_by_the_check_of_the_configuration() {
+    use keepcall::config::{Files, parse};
+    let lan = Lan::new(&["a"]);
+    lan.ip("a", "tuntap add dev tun0 mode tun");
+    let warnings = lan.inside("a", || {
+        let text = "[node]\nname = \"a\"\naddress = \"10.77.0.1\"\nkey_file = \"/dev/null\"\n[etcd]\nendpoints = [\"http://h:1\"]\n\
+                    [[instance]]\nname = \"i\"\ninterface = \"INTERFACE\"\naddresses = [\"10.77.0.9/24\"]\n";
+        let directory = tempfile::tempdir().unwrap();
+        let key = directory.path().join("key");
+        std::fs::write(&key, b"0123456789abcdef0123456789abcdef").unwrap();
+        ["eth0", "tun0", "tun1"].map(|interface| {
+            let text = text.replace("INTERFACE", interface).replace("/dev/null", key.to_str().unwrap());
+            let loaded = parse(&text, "x", Files::Check).unwrap_or_else(|e| panic!("{e}"));
+            loaded.warnings.iter().map(|w| w.message.clone()).collect::<Vec<_>>().join("\n")
+        })
+    });
+    assert!(!warnings[0].contains("interface") && !warnings[0].contains("does not have"), "{warnings:?}");
+    assert!(warnings[1].contains("cannot announce addresses on tun0"), "{warnings:?}");
+    assert!(warnings[2].contains("there is no interface tun1; there are: "), "{warnings:?}");
 }

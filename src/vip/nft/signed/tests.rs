@@ -4,7 +4,7 @@ const BODY: &str = "table inet t {\nset s { type mark; }\nchain a {\nmeta mark @
                     chain b { type filter hook output priority raw; policy accept;\n}\nchain c {\ndrop\n}\n}\n";
 
 fn rules(signed: &Signed, chains: &[&str]) -> Vec<Rule> {
-    let rule = |chain: &&str| Rule { chain: (*chain).to_owned(), comment: signed.signature.clone() };
+    let rule = |chain: &&str| Rule { chain: (*chain).to_owned(), comment: signed.signature.clone(), ..Rule::default() };
     chains.iter().map(rule).collect()
 }
 

@@ -1,12 +1,12 @@
-//! What the relay's check of packets costs per packet of a carried call: packets through the relay as it is, and
-//! through the same rules without the check, in turn.
+//! What the relay's check of packets, and the guard against strangers' packets, cost per packet of a carried call:
+//! packets through the relay as it is, through the same rules without the check, and without the guard, in turn.
 
 use super::learn::figures::{Figures, rounded};
 use anyhow::{Context as _, Result, ensure};
 use keepcall::calls::model::Flow;
 use keepcall::recovery::media::kernel::KernelRelay;
 use keepcall::recovery::permitted::Ground;
-use keepcall::vip::sysctl;
+use keepcall::vip::router::{Router, TABLE};
 use lab::lan::{Lan, VIP4, end_after};
 use nix::time::{ClockId, clock_gettime};
 use serde_json::json;
@@ -41,13 +41,15 @@ pub(super) fn run(args: &Forward) -> Result<bool> {
     let bind = |n: usize, at: SocketAddr| phones[n].enter(move || Ok(UdpSocket::bind(at)?));
     let (sender, _receiver) = (bind(0, flow.from)?, bind(1, flow.to)?);
     let (packets, rounds) = (args.packets, args.rounds);
-    let (checked, bare) = host.enter(move || {
-        let prepared = sysctl::for_relay("eth0");
-        ensure!(prepared.errors.is_empty(), "{:?}", prepared.errors);
+    let (checked, bare, unguarded) = host.enter(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let router = Router::default();
+        let prepared = runtime.block_on(router.prepare("bench", "eth0", true))?;
+        ensure!(prepared.errors.is_empty(), "{:?}", prepared.errors);
+        ensure!(nft(&format!("list table inet {TABLE}"))?.contains("drop"), "the guard is not in force");
         let relay = KernelRelay::new("bench", &Ground::of(&[IpAddr::from(VIP4)]));
         runtime.block_on(relay.set(CALL, &[flow]))?;
-        let mut all = (Figures::default(), Figures::default());
+        let mut all = (Figures::default(), Figures::default(), Figures::default());
         // The first round warms up.
         for round in 0..=rounds {
             let one = send(&sender, ours(10_000), packets, &runtime, &relay)?;
@@ -58,16 +60,25 @@ pub(super) fn run(args: &Forward) -> Result<bool> {
             let line = handle.lines().find(|l| l.trim_start().starts_with("goto send4 #"));
             let handle = line.and_then(|l| l.rsplit(' ').next()).context("the inserted rule is missing")?;
             nft(&format!("delete rule inet {table} to4 handle {handle}"))?;
+            nft(&format!("delete table inet {TABLE}"))?;
+            let third = send(&sender, ours(10_000), packets, &runtime, &relay)?;
+            runtime.block_on(router.look())?;
             if round > 0 {
                 all.0.add(one);
                 all.1.add(other);
+                all.2.add(third);
             }
         }
         Ok(all)
     })?;
     let slower = checked.median() / bare.median();
     if !args.json {
-        println!("a packet takes {:.0} ns, without the check {:.0} ns", checked.median(), bare.median());
+        println!(
+            "a packet takes {:.0} ns, without the check {:.0} ns, without the guard {:.0} ns",
+            checked.median(),
+            bare.median(),
+            unguarded.median()
+        );
     }
     drop(lan);
     println!(
@@ -75,6 +86,7 @@ pub(super) fn run(args: &Forward) -> Result<bool> {
         json!({
             "packet_ns": checked.json(0),
             "packet_ns_without_look": bare.json(0),
+            "packet_ns_without_guard": unguarded.json(0),
             "packets_per_s": rounded(1e9 / checked.median().max(1.0), 0),
             "ratio": rounded(slower, 3),
         })
