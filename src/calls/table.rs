@@ -418,10 +418,9 @@ impl Table {
                     }
                     if let ([partner], Some((how, _))) = (rest.as_slice(), pairing)
                         && how != Pairing::SameDialog
+                        && let Some(t) = self.tracker.get(id)
                     {
-                        if let Some(t) = self.tracker.get(id) {
-                            self.transfers.left(id, t, *partner, now);
-                        }
+                        self.transfers.left(id, t, *partner, now);
                     }
                 }
                 None if self.tell_short && !member.told => {
