@@ -1,5 +1,6 @@
 //! The rules that span fields. Each names the offending value, and what to write instead.
 
+mod advertised;
 mod hep;
 mod instance;
 
@@ -38,6 +39,7 @@ pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
         found.errors.push(source.problem("control.socket", message, "write socket = \"/run/keepcall/keepcall.sock\""));
     }
     instance::check(config, source, found);
+    advertised::check(config, source, found);
     hep::check(config, source, found);
 }
 
