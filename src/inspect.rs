@@ -21,6 +21,7 @@ mod wire;
 
 pub use report::{Report, SCHEMA};
 
+use crate::sip::advertised::Advertised;
 use crate::time::Time;
 use file::Frame;
 use observer::Observer;
@@ -42,6 +43,8 @@ pub struct InspectSettings {
     pub vips: Vec<IpAddr>,
     /// SIP ports of the server. If empty, every server port with SIP traffic counts.
     pub sip_ports: Vec<u16>,
+    /// Addresses and names by which the outside knows the server's addresses.
+    pub advertised: Advertised,
     /// See [`TableSettings::pair_header`](crate::calls::table::TableSettings::pair_header).
     pub pair_header: Option<String>,
     /// See [`TableSettings::emergency`](crate::calls::table::TableSettings::emergency).
