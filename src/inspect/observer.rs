@@ -13,6 +13,7 @@ use crate::calls::model::{Call, CallEvent, Pairing};
 use crate::calls::table::{PAIRED, Table, TableSettings};
 use crate::calls::tracker::{Counters, LegEvent, LegId};
 use crate::recovery::permitted::Ground;
+use crate::sip::advertised::Advertised;
 use crate::sip::body::{self, description};
 use crate::sip::message::{Message, Method};
 use crate::sip::sdp::Sdp;
@@ -199,6 +200,7 @@ impl Observer {
         }
         let addresses = if main { self.roles.vips.clone() } else { vec![party.ip] };
         let s = &self.settings;
+        let advertised = Advertised::new(&s.advertised);
         let table = Table::for_report(TableSettings {
             instance: String::new(),
             node: String::new(),
@@ -206,13 +208,13 @@ impl Observer {
             sip_ports: self.roles.ports_of(rank, party),
             pair_header: s.pair_header.clone(),
             emergency: s.emergency.clone(),
-            advertised: s.advertised.clone(),
+            advertised: advertised.clone(),
             max_calls: if s.max_calls == 0 { MAX_LEGS } else { s.max_calls },
         });
         self.views.push(View {
             table,
             main,
-            ground: Ground { advertised: s.advertised.clone(), ..Ground::of(&addresses) },
+            ground: Ground { advertised, ..Ground::of(&addresses) },
             by_call: HashMap::new(),
             by_leg: HashMap::new(),
             stored: HashMap::new(),

@@ -34,21 +34,18 @@ impl Towards<'_> {
         if known.is_some_and(|known| new.media().len() < known.media().len()) {
             return Err(SdpError::MediaCount);
         }
-        // A line that the other phone knows no port of ours for would lead nowhere.
-        let has_port = |line: usize| match from.1.map(|anchors| anchors.get(line)) {
-            Some(Some(Some((at, _)))) => at.port() != 0,
-            Some(None) => false,
-            _ => true,
-        };
-        let part = |(line, old): (usize, &'_ Media<'_>)| match (self.partner)(line).filter(|i| has_port(*i)) {
+        // A line for which a phone knows no port of ours would lead nowhere.
+        let carried =
+            |line: usize| (self.partner)(line).filter(|i| has_port(from.1, *i) && has_port(self.anchors, line));
+        let part = |(line, old): (usize, &'_ Media<'_>)| match carried(line) {
             Some(i) if i < new.media().len() => Source::Line(i),
             _ if old.port == 0 => Source::Sent(line),
             _ => Source::Refused(line),
         };
         let sources: Vec<Source> = sent.media().iter().enumerate().map(part).collect();
         let active = |m: &Media<'_>| m.port != 0;
-        let carried = sources.iter().any(|s| matches!(s, Source::Line(i) if active(&new.media()[*i])));
-        if new.media().iter().any(active) && !carried {
+        let any = sources.iter().any(|s| matches!(s, Source::Line(i) if active(&new.media()[*i])));
+        if new.media().iter().any(active) && !any {
             return Err(SdpError::MediaCount);
         }
         self.write(&sources, sent.media(), body)
@@ -69,7 +66,8 @@ impl Towards<'_> {
         let sent = Sdp::parse(&sent.body.0)?;
         let part = |(line, m): (usize, &'_ Media<'_>)| {
             let answered = (self.partner)(line).filter(|i| {
-                let fits = |a: &Media<'_>| a.kind.eq_ignore_ascii_case(m.kind) && a.proto.eq_ignore_ascii_case(m.proto);
+                // Some phones answer RTP/AVPF with RTP/AVP. That is their own answer still.
+                let fits = |a: &Media<'_>| a.kind.eq_ignore_ascii_case(m.kind);
                 m.port != 0 && new.media().get(*i).is_some_and(fits)
             });
             let old = sent.media().get(line).filter(|old| {
@@ -116,6 +114,15 @@ impl Towards<'_> {
         }
         let version = origin.version.checked_add(1).ok_or(SdpError::Origin)?;
         with_origin(&moved, &Origin { version, ..origin })
+    }
+}
+
+/// Whether the phone of a leg may use an m-line: it knows a port of ours there, or an address that is not ours.
+fn has_port(anchors: Option<&Anchors>, line: usize) -> bool {
+    match anchors.map(|anchors| anchors.get(line)) {
+        Some(Some(Some((at, _)))) => at.port() != 0,
+        Some(None) => false,
+        None | Some(Some(None)) => true,
     }
 }
 

@@ -23,6 +23,12 @@ impl Advertised {
         all
     }
 
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.addresses.is_empty() && self.names.is_empty()
+    }
+
     /// Whether `ip` is one of the addresses.
     #[must_use]
     pub fn has(&self, ip: IpAddr) -> bool {

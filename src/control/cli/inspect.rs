@@ -8,7 +8,6 @@ use super::output::{Output, complain};
 use super::{FAILED, OK, USAGE};
 use crate::inspect::report::Report;
 use crate::inspect::{InspectSettings, inspect as learn};
-use crate::sip::advertised::Advertised;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -39,7 +38,7 @@ pub fn inspect(args: &InspectArgs) -> u8 {
     let mut out = Output::new();
     let settings = InspectSettings {
         vips: args.vips.clone(),
-        advertised: Advertised::new(&args.advertised),
+        advertised: args.advertised.clone(),
         sip_ports: args.ports.clone(),
         ..InspectSettings::default()
     };

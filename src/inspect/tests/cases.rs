@@ -2,7 +2,6 @@
 
 use super::report::{Audio, By, Call, Hold, Report, Signalling, State, Unread};
 use super::{InspectSettings, only, run};
-use crate::sip::advertised::Advertised;
 
 /// Time of the first packet of each capture.
 const START: u64 = 1_700_000_000_000;
@@ -156,7 +155,7 @@ fn an_advertised_address_is_the_servers_own() {
     assert!(why.contains("an address that is not the VIP's") && why.contains("203.0.113.10"), "{why}");
     assert!(why.contains("advertised"), "{why}");
     for vips in [vec!["192.0.2.100".parse().unwrap()], Vec::new()] {
-        let advertised = Advertised::new(["203.0.113.10"]);
+        let advertised = vec!["203.0.113.10".to_owned()];
         let r = run(bytes, &InspectSettings { vips, advertised, ..InspectSettings::default() }).unwrap();
         let c = only(&r);
         assert_eq!((c.recovery.audio, c.recovery.flows.len()), (Audio::Relayed, 4), "{:?}", c.recovery);

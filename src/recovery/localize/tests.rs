@@ -1,3 +1,5 @@
+mod random;
+
 use super::*;
 use crate::recovery::permitted::Ground;
 use crate::recovery::plan::tests::{VIP, call_of};
