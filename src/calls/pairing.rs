@@ -413,13 +413,8 @@ fn confidence(a: &Tracked, b: &Tracked, level: Level, sole: bool) -> u8 {
             let parties = if both.contains(&0) { sum } else { sum.max(BOTH_OTHERWISE_WRITTEN) };
             parties
                 + match (callee.confirmed, caller.confirmed) {
-                    (Some(callee), Some(caller)) if caller < callee => {
-                        if both == [EXACT; 2] {
-                            ANSWERED_EARLY
-                        } else {
-                            0
-                        }
-                    }
+                    (Some(callee), Some(caller)) if caller < callee && both == [EXACT; 2] => ANSWERED_EARLY,
+                    (Some(callee), Some(caller)) if caller < callee => 0,
                     (Some(callee), Some(caller)) if caller.since(callee) <= ANSWER_WINDOW => IN_ORDER,
                     _ => 0,
                 }
