@@ -3,7 +3,7 @@
 use crate::sip::advertised::Advertised;
 use std::net::IpAddr;
 
-/// Settings of a [`Table`] for its instance.
+/// Settings of a [`Table`](super::Table) for its instance.
 #[derive(Clone, Debug)]
 pub struct TableSettings {
     /// Name of the instance.
