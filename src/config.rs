@@ -4,6 +4,7 @@
 //! builds the typed values of `model`, and `check` applies the rules that span fields.
 
 mod check;
+mod confidence;
 mod duration;
 mod error;
 mod key;
@@ -14,6 +15,7 @@ mod port_range;
 mod schema;
 mod source;
 
+pub use confidence::MIN_CONFIDENCE;
 pub use error::{ConfigError, Problem};
 pub use key::KeyFault;
 pub use load::{Files, Loaded, load, load_with, parse, text_of};

@@ -21,6 +21,7 @@ mod wire;
 
 pub use report::{Report, SCHEMA};
 
+use crate::sip::advertised::Advertised;
 use crate::time::Time;
 use file::Frame;
 use observer::Observer;
@@ -42,6 +43,8 @@ pub struct InspectSettings {
     pub vips: Vec<IpAddr>,
     /// SIP ports of the server. If empty, every server port with SIP traffic counts.
     pub sip_ports: Vec<u16>,
+    /// Addresses and names by which the outside knows the server's addresses.
+    pub advertised: Vec<String>,
     /// See [`TableSettings::pair_header`](crate::calls::table::TableSettings::pair_header).
     pub pair_header: Option<String>,
     /// See [`TableSettings::emergency`](crate::calls::table::TableSettings::emergency).
@@ -140,6 +143,7 @@ pub enum InspectError {
 /// # Errors See [`InspectError`].
 pub fn inspect(path: &Path, settings: &InspectSettings) -> Result<Report, InspectError> {
     let mut survey = Survey::default();
+    survey.advertised = Advertised::new(&settings.advertised);
     let mut source = Source::open(path)?;
     walk(&mut source, &mut |_, item| {
         if let Item::Sip { packet, .. } = item {

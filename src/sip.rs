@@ -1,5 +1,6 @@
 //! SIP and SDP as bytes with typed views, for the tracker and for recovery.
 
+pub mod advertised;
 pub mod body;
 pub mod build;
 pub mod framer;

@@ -170,6 +170,7 @@ fn settings() -> TableSettings {
         node: "node-1".into(),
         vips: vec!["192.0.2.10".parse().unwrap()],
         sip_ports: vec![5060],
+        advertised: keepcall::sip::advertised::Advertised::default(),
         pair_header: None,
         emergency: Vec::new(),
         max_calls: 20_000,

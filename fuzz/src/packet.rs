@@ -67,6 +67,7 @@ impl Run {
             node: "n1".into(),
             vips: vips.clone(),
             sip_ports: vec![5060],
+            advertised: keepcall::sip::advertised::Advertised::default(),
             pair_header: Some("X-Pair".into()),
             emergency: vec!["112".into()],
             max_calls: MAX_CALLS,
@@ -145,7 +146,7 @@ impl Run {
         let ground = Ground { vips: self.vips.clone(), media_ports: (10_000, 20_000), ..Ground::default() };
         let _ = plan::paths_of(call, &ground);
         for side in 0..call.legs.len() {
-            let offer = plan::offer_for(call, side, &self.vips);
+            let offer = plan::offer_for(call, side, &ground);
             assert_eq!(offer.is_some(), call.legs[side].sdp_sent.is_some());
         }
     }

@@ -7,7 +7,7 @@ use crate::recovery::engine::{CallState, CallStatus};
 use crate::recovery::outlook::Outlook;
 use crate::recovery::permitted::Ground;
 use crate::recovery::recoverability;
-use crate::sip::sdp::Sdp;
+use crate::sip::sdp::{Media, Sdp};
 use crate::sip::uri;
 use std::net::SocketAddr;
 
@@ -46,7 +46,7 @@ fn state(call: &Call, carried: Option<&CallStatus>) -> &'static str {
 
 fn leg(leg: &Leg) -> LegRow {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (media, codecs) = leg.sdp_received.as_ref().map(|s| media(&s.body.0)).unwrap_or_default();
+    let (line, media, codecs) = leg.sdp_received.as_ref().map(|s| media(&s.body.0)).unwrap_or_default();
     LegRow {
         call_id: leg.call_id.lossy(),
         direction: named(leg.direction),
@@ -55,7 +55,7 @@ fn leg(leg: &Leg) -> LegRow {
         remote: text(uri::uri_of(&leg.remote.0)),
         remote_addr: Some(leg.remote_addr),
         media,
-        media_source: leg.rtp_sources.first().copied().flatten(),
+        media_source: leg.rtp_sources.get(line).copied().flatten(),
         codecs,
         obstacle: leg.obstacle(),
     }
@@ -66,13 +66,15 @@ fn named(value: impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
-/// The receive address and the formats of the first media stream.
-fn media(body: &[u8]) -> (Option<SocketAddr>, Vec<String>) {
-    let Ok(sdp) = Sdp::parse(body) else { return (None, Vec::new()) };
-    let Some(first) = sdp.media().first() else { return (None, Vec::new()) };
+/// The first media stream that is switched on (audio, if there is any): its index, receive address and formats.
+fn media(body: &[u8]) -> (usize, Option<SocketAddr>, Vec<String>) {
+    let Ok(sdp) = Sdp::parse(body) else { return Default::default() };
+    let audio = |m: &Media<'_>| m.port != 0 && m.kind.eq_ignore_ascii_case(b"audio");
+    let line = sdp.media().iter().position(audio).or_else(|| sdp.media().iter().position(|m| m.port != 0)).unwrap_or(0);
+    let Some(first) = sdp.media().get(line) else { return Default::default() };
     let address = first.connection.map(|ip| SocketAddr::new(ip, first.port));
     let name = |format: &&[u8]| String::from_utf8_lossy(first.encoding(format).unwrap_or(format)).into_owned();
-    (address, first.formats.iter().map(name).collect())
+    (line, address, first.formats.iter().map(name).collect())
 }
 
 /// Every address of a call's phones. A server that lost the call must not talk to them.

@@ -138,6 +138,7 @@ impl CallsSide {
             node: node.name.clone(),
             vips: vips.clone(),
             sip_ports: sip.ports.clone(),
+            advertised: ground.advertised.clone(),
             pair_header: sip.pair_header.clone(),
             emergency: sip.emergency.clone(),
             max_calls: sip.max_calls,

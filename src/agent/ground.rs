@@ -3,6 +3,7 @@
 use crate::config;
 use crate::os::interface;
 use crate::recovery::permitted::Ground;
+use crate::sip::advertised::Advertised;
 use std::net::IpAddr;
 use tracing::warn;
 
@@ -21,5 +22,13 @@ pub(super) fn of(config: &config::Config, sip: &config::Sip, vips: &[IpAddr]) ->
     let all = config.instances.iter().filter_map(|i| i.sip.as_ref());
     let sip_ports = all.flat_map(|sip| sip.ports.iter().copied().chain([sip.recovery_port])).collect();
     let external = sip.media == config::Media::External;
-    Ground { vips: vips.to_vec(), media_ports: sip.media_ports, sip_ports, own, external }
+    Ground {
+        vips: vips.to_vec(),
+        media_ports: sip.media_ports,
+        sip_ports,
+        own,
+        external,
+        advertised: Advertised::new(&sip.advertised),
+        min_confidence: sip.min_confidence,
+    }
 }

@@ -11,6 +11,7 @@ pub use rtp::Sample;
 
 use crate::calls::model::{Leg, Verbatim};
 use crate::calls::tracker::LegId;
+use crate::sip::advertised::Advertised;
 use crate::sip::sdp;
 use crate::time::{OnceAMinute, Time};
 use latch::{AGREE, Latch, Outcome};
@@ -123,6 +124,8 @@ pub struct Sources {
     counters: MediaCounters,
     news: Option<Unbelieved>,
     told: OnceAMinute,
+    vips: Vec<IpAddr>,
+    advertised: Advertised,
 }
 
 impl Sources {
@@ -131,9 +134,16 @@ impl Sources {
         self.stale = true;
     }
 
+    /// No ports yet, at a server with these addresses.
+    #[must_use]
+    pub fn new(vips: &[IpAddr], advertised: &Advertised) -> Self {
+        Self { vips: vips.to_vec(), advertised: advertised.clone(), ..Self::default() }
+    }
+
     /// Forgets all ports. The counters stay.
     pub fn clear(&mut self) {
-        *self = Self { counters: self.counters, told: self.told, ..Self::default() };
+        let new = Self::new(&self.vips, &self.advertised);
+        *self = Self { counters: self.counters, told: self.told, ..new };
     }
 
     /// Whether the index lacks changed legs.
@@ -225,6 +235,8 @@ impl Sources {
                     continue;
                 }
                 let told = SocketAddr::new(there, theirs);
+                // Packets arrive at the virtual address, whatever name the outside has for it.
+                let here = self.advertised.vip_behind(&self.vips, here, leg.local_addr.ip()).unwrap_or(here);
                 let at = SocketAddr::new(here, ours);
                 // Of m-lines that share a port (RFC 9143) the first represents all.
                 if self.ports.get(&at).is_some_and(|p| p.leg == id) {

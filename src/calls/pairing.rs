@@ -18,12 +18,16 @@
 //! | a transfer by REFER that the server carried out: attended / blind ([`crate::calls::table`]) | 95 / 90 |
 //! | media: each leg was sent the other phone's address (direct media) | 95 |
 //! | media: one of them was | 90 |
-//! | caller agrees exactly / as a number in another notation | +35 / +25 |
-//! | callee agrees exactly / as a number in another notation | +35 / +25 |
+//! | caller and callee agree, both exactly / at least one as a number in another notation | 70 / 66 |
+//! | only one of them agrees, exactly / as a number in another notation | 35 / 25 |
 //! | the caller was answered within 200 ms after the callee | +15 |
+//! | both agree exactly, and the caller had been answered before the callee was | +10 |
 //! | there were other fits, and only the order of the answers told them apart | -10 |
 //!
-//! The last four rows add up for a pair by identities. Below 35 there is no pair.
+//! The last five rows add up for a pair by identities. Below 35 there is no pair, and below `min_confidence` (80) the
+//! legs of a pair are never connected. So the everyday calls are connected: both parties agree, also where a trunk wants
+//! its numbers written otherwise, and the server answers the caller with the callee, or first (an announcement) and then
+//! dials on. One party alone, which any number of calls may share, never suffices.
 
 mod number;
 
@@ -53,7 +57,12 @@ const NAMED: u8 = 95;
 const MEDIA: [u8; 2] = [90, 95];
 const EXACT: u8 = 35;
 const OTHERWISE_WRITTEN: u8 = 25;
+/// Both parties, if one of them is a number in another notation. By itself that is weak, but hardly two calls agree in
+/// two numbers of at least seven digits each.
+const BOTH_OTHERWISE_WRITTEN: u8 = 66;
 const IN_ORDER: u8 = 15;
+/// A dial plan that answers and then dials on. Any announcement begins so, and only the identities say who is called.
+const ANSWERED_EARLY: u8 = 10;
 const ORDER_DECIDED: u8 = 10;
 /// One party that agrees exactly. A number in another notation is not enough by itself.
 const LEAST: u8 = 35;
@@ -406,12 +415,16 @@ fn confidence(a: &Tracked, b: &Tracked, level: Level, sole: bool) -> u8 {
         Level::Header | Level::SessionId | Level::Charging => NAMED,
         Level::Media => MEDIA[usize::from(media(caller, callee) > 1)],
         Level::Parties => {
-            let parties = agree(&a.clues.caller, &b.clues.caller) + agree(&a.clues.callee, &b.clues.callee);
-            let in_order = match (callee.confirmed, caller.confirmed) {
-                (Some(first), Some(then)) => first <= then && then.since(first) <= ANSWER_WINDOW,
-                _ => false,
-            };
-            parties + if in_order { IN_ORDER } else { 0 }
+            let both = [agree(&a.clues.caller, &b.clues.caller), agree(&a.clues.callee, &b.clues.callee)];
+            let sum = both[0] + both[1];
+            let parties = if both.contains(&0) { sum } else { sum.max(BOTH_OTHERWISE_WRITTEN) };
+            parties
+                + match (callee.confirmed, caller.confirmed) {
+                    (Some(callee), Some(caller)) if caller < callee && both == [EXACT; 2] => ANSWERED_EARLY,
+                    (Some(callee), Some(caller)) if caller < callee => 0,
+                    (Some(callee), Some(caller)) if caller.since(callee) <= ANSWER_WINDOW => IN_ORDER,
+                    _ => 0,
+                }
         }
     };
     sum.saturating_sub(if sole { 0 } else { ORDER_DECIDED })

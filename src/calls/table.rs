@@ -6,7 +6,10 @@ mod bridged;
 mod crowd;
 mod given_up;
 mod replaced;
+mod settings;
 mod transferred;
+
+pub use settings::TableSettings;
 
 use crate::calls::latching::Sources;
 use crate::calls::model::{Call, CallEvent, Direction, Leg, Pairing, SCHEMA};
@@ -20,7 +23,6 @@ use rustc_hash::FxHashMap;
 use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::time::Duration;
 use transferred::Transfers;
 
@@ -38,25 +40,6 @@ pub const PAIRED: &str = "paired with another leg";
 pub const REJOINED: &str = "a leg of the call now has another partner";
 /// Reason of a [`CallEvent::Delete`]: the server separated the legs of the two-leg call.
 pub const PARTED: &str = "the server separated the legs";
-
-/// Settings of a [`Table`] for its instance.
-#[derive(Clone, Debug)]
-pub struct TableSettings {
-    /// Name of the instance.
-    pub instance: String,
-    /// Name of this node.
-    pub node: String,
-    /// Floating addresses of the server.
-    pub vips: Vec<IpAddr>,
-    /// SIP ports of the server.
-    pub sip_ports: Vec<u16>,
-    /// A header with the same value in the first INVITE of both legs of a call, if the server writes one.
-    pub pair_header: Option<String>,
-    /// Called users that are emergency numbers, besides `urn:service:sos`.
-    pub emergency: Vec<String>,
-    /// Most calls followed at a time. Beyond it new calls are counted, but not learnt.
-    pub max_calls: usize,
-}
 
 struct Slot {
     id: String,
@@ -120,11 +103,13 @@ impl Table {
         let tracker = Tracker::new(TrackerSettings {
             one_sided,
             vips: settings.vips.clone(),
+            advertised: settings.advertised.clone(),
             sip_ports: settings.sip_ports.clone(),
             pair_header: settings.pair_header.clone(),
             emergency: settings.emergency.clone(),
             max_legs: settings.max_calls.saturating_mul(2),
         });
+        let sources = Sources::new(&settings.vips, &settings.advertised);
         Self {
             settings,
             tracker,
@@ -138,7 +123,7 @@ impl Table {
             epoch: 0,
             tell_short: false,
             leg_events: VecDeque::new(),
-            sources: Sources::default(),
+            sources,
             told: ServerReports::default(),
             crowded: None,
             transfers: Transfers::default(),

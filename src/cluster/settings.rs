@@ -9,7 +9,7 @@ mod unlike;
 
 pub use unlike::{Change, Unlike};
 
-use crate::config::{Check, Config, Etcd, Instance, Media, Sip, Timing};
+use crate::config::{Check, Config, Etcd, Instance, MIN_CONFIDENCE, Media, Sip, Timing};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -148,6 +148,8 @@ fn calls(sip: &Sip) -> Named {
         media,
         recovery_port,
         pair_header,
+        min_confidence,
+        advertised,
         emergency,
         encrypt,
         plain_records: _,
@@ -174,6 +176,12 @@ fn calls(sip: &Sip) -> Named {
     ]);
     if *media == Media::External {
         all.insert("sip.media".to_owned(), "external".to_owned());
+    }
+    if *min_confidence != MIN_CONFIDENCE {
+        all.insert("sip.min_confidence".to_owned(), min_confidence.to_string());
+    }
+    if !advertised.is_empty() {
+        all.insert("sip.advertised".to_owned(), list(advertised.iter().collect::<BTreeSet<_>>()));
     }
     all
 }

@@ -1,6 +1,7 @@
 //! The rules that span fields. Each names the offending value, and what to write instead.
 
 mod address;
+mod advertised;
 mod hep;
 mod instance;
 mod shared;
@@ -45,6 +46,7 @@ pub(super) fn check(config: &Config, source: &Source<'_>, found: &mut Found) {
     }
     instance::check(config, source, found);
     shared::check(config, source, found);
+    advertised::check(config, source, found);
     hep::check(config, source, found);
 }
 

@@ -259,6 +259,12 @@ pub struct Sip {
     /// Header with the same value on both legs of a B2BUA call, for exact pairing.
     #[serde(default)]
     pub pair_header: Option<String>,
+    /// Least confidence of a pair, in percent. Legs of a more doubtful pair are never connected.
+    #[serde(default = "super::confidence::default")]
+    pub min_confidence: u8,
+    /// Addresses and host names by which the outside knows the VIP, behind a 1:1 NAT.
+    #[serde(default)]
+    pub advertised: Vec<String>,
     /// Called numbers whose calls recover first.
     #[serde(default = "default_emergency")]
     pub emergency: Vec<String>,

@@ -3,7 +3,6 @@
 mod copies;
 mod dialogs;
 mod notes;
-mod reworded;
 
 use super::observer::{Observer, Stored};
 use super::record::{Record, text};
@@ -235,7 +234,6 @@ fn call(
     };
     call.reason = main.told(false).reason.filter(|_| main.code.is_some());
     call.recovery = recovery(o, &call, kept.copied());
-    reworded::by_the_wire(&mut call, &o.roles.vips);
     call.notes = notes::of(&call);
     if records.iter().any(|r| of(r).passed_by) {
         call.notes.push(notes::PASSED_BY.to_owned());

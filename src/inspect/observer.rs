@@ -12,6 +12,8 @@ use super::{InspectSettings, ms};
 use crate::calls::model::{Call, CallEvent, Pairing};
 use crate::calls::table::{PAIRED, Table, TableSettings};
 use crate::calls::tracker::{Counters, LegEvent, LegId};
+use crate::recovery::permitted::Ground;
+use crate::sip::advertised::Advertised;
 use crate::sip::body::{self, description};
 use crate::sip::message::{Message, Method};
 use crate::sip::sdp::Sdp;
@@ -35,7 +37,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 pub(super) struct View {
     table: Table,
     pub(super) main: bool,
-    addresses: Vec<IpAddr>,
+    ground: Ground,
     by_call: HashMap<u64, SmallVec<[u32; 2]>>,
     by_leg: HashMap<LegId, u32>,
     stored: HashMap<String, usize>,
@@ -165,7 +167,7 @@ impl Observer {
             let v = &self.views[view];
             for s in v.stored.values() {
                 if let Some(s) = self.stored.get_mut(*s) {
-                    judge(s, &v.addresses);
+                    judge(s, &v.ground, &self.records);
                 }
             }
         }
@@ -198,6 +200,7 @@ impl Observer {
         }
         let addresses = if main { self.roles.vips.clone() } else { vec![party.ip] };
         let s = &self.settings;
+        let advertised = Advertised::new(&s.advertised);
         let table = Table::for_report(TableSettings {
             instance: String::new(),
             node: String::new(),
@@ -205,12 +208,13 @@ impl Observer {
             sip_ports: self.roles.ports_of(rank, party),
             pair_header: s.pair_header.clone(),
             emergency: s.emergency.clone(),
+            advertised: advertised.clone(),
             max_calls: if s.max_calls == 0 { MAX_LEGS } else { s.max_calls },
         });
         self.views.push(View {
             table,
             main,
-            addresses,
+            ground: Ground { advertised, ..Ground::of(&addresses) },
             by_call: HashMap::new(),
             by_leg: HashMap::new(),
             stored: HashMap::new(),
@@ -348,7 +352,9 @@ impl Observer {
         if let body::Description::Sdp(b) = description(m)
             && let Ok(sdp) = Sdp::parse(b)
         {
-            self.streams.described(id, out, &sdp, now);
+            let (ground, server) = (&self.views[view].ground, if out { p.src.ip() } else { p.dst.ip() });
+            let place = |ip| ground.vip_behind(ip, server).filter(|_| out).unwrap_or(ip);
+            self.streams.described((id, out), &sdp, place, now);
         }
         match (method, m.code()) {
             // The answer is in a 2xx, or in the ACK if that had the offer (RFC 3264, RFC 3261 section 13.2.1).
@@ -384,7 +390,7 @@ impl Observer {
                     if let Some(s) = v.stored.get(&id).and_then(|s| self.stored.get_mut(*s)) {
                         s.up = false;
                         s.merged |= reason == PAIRED;
-                        judge(s, &v.addresses);
+                        judge(s, &v.ground, &self.records);
                     }
                 }
             }
@@ -430,9 +436,10 @@ impl Observer {
 }
 
 /// Judges the latest version of a call, and only once: judging costs more than all other work on the call.
-fn judge(s: &mut Stored, addresses: &[IpAddr]) {
+fn judge(s: &mut Stored, ground: &Ground, records: &[Record]) {
     if let Some(call) = s.last.take() {
-        s.recovery = prospect::of_takeover(&call, addresses);
+        let passed_by = s.records.iter().any(|r| records.get(*r as usize).is_some_and(|r| r.passed_by));
+        s.recovery = prospect::of_takeover(&call, ground, passed_by);
     }
 }
 

@@ -4,35 +4,68 @@
 use super::report::{Audio, Recovery, Signalling};
 use crate::calls::model::Call;
 use crate::recovery::permitted::Ground;
+use crate::recovery::plan::{Paths, Unpassable};
 use crate::recovery::recoverability::{self, AudioRoute, Fate};
-use std::net::IpAddr;
 
-/// What a takeover would do with this call, at a server with these addresses.
-pub(super) fn of_takeover(call: &Call, vips: &[IpAddr]) -> Recovery {
-    let (fate, paths) = recoverability::of(call, &Ground::of(vips));
+/// What a takeover would do with this call, at a server on this ground. `passed_by`: the file shows that the parties
+/// send their requests past the server.
+pub(super) fn of_takeover(call: &Call, ground: &Ground, passed_by: bool) -> Recovery {
+    let (fate, paths) = recoverability::of(call, ground);
+    let signalling = if fate == Fate::Reinvited && !passed_by { Signalling::ReInvite } else { Signalling::No };
+    let (audio, of_audio) = audio(fate, &paths, recoverability::way(call, ground));
+    let of_signalling = if passed_by {
+        "the server is not in the dialog (no Record-Route): keepcall sends nothing, and the parties' requests go past \
+         the server"
+            .to_owned()
+    } else {
+        words(fate)
+    };
+    let relayed = audio == Audio::Relayed;
+    let keys = paths.keys_lost.as_ref().filter(|_| relayed).map(ToString::to_string);
+    let why =
+        [Some(of_signalling), Some(of_audio).filter(|text| !text.is_empty()), recoverability::refusal(&paths), keys];
+    let why = why.into_iter().flatten().collect::<Vec<_>>().join("; ");
+    Recovery { audio, signalling, why, flows: paths.flows.iter().map(Into::into).collect() }
+}
+
+/// What becomes of the audio.
+fn audio(fate: Fate, paths: &Paths, route: AudioRoute) -> (Audio, String) {
     let flows = &paths.flows;
-    let way = recoverability::way(call, vips);
-    let signalling = if fate == Fate::Reinvited { Signalling::ReInvite } else { Signalling::No };
-    let (audio, of_audio) = match (fate, way) {
+    // No audio of the call is left, or its path would be there too.
+    let what = if flows.iter().all(|f| f.udptl) { "fax (T.38)" } else { "audio" };
+    match (fate, route) {
         (Fate::Proxied, AudioRoute::Server) if !flows.is_empty() => (
             Audio::Relayed,
-            "the relay forwards the audio until a re-INVITE moves it to the new media server".to_owned(),
+            format!("the relay forwards the {what} until a re-INVITE moves it to the new media server"),
         ),
         (_, AudioRoute::Direct) => {
             (Audio::Direct, "the audio goes from phone to phone and does not need the server".to_owned())
         }
+        (_, AudioRoute::OneDirect { from, to, other_at_server }) => {
+            let rest = if other_at_server { ", and the other phone to the server" } else { "" };
+            let why = format!(
+                "the audio passes {to}, which is the other phone's address: {from} sends its audio there{rest}"
+            );
+            (Audio::Elsewhere, why)
+        }
+        (Fate::Doubtful(_), _) => (Audio::Doubtful, String::new()),
+        (Fate::SingleLeg | Fate::Silent(Unpassable::NotOurs(_)), _) => (Audio::No, String::new()),
         (_, AudioRoute::Elsewhere(at)) => {
             (Audio::Elsewhere, format!("the audio passes {at}, which is the address of neither a phone nor the server"))
         }
-        (Fate::SingleLeg | Fate::Silent(_), _) => (Audio::No, String::new()),
-        _ if !flows.is_empty() => (Audio::Relayed, "the relay forwards the audio".to_owned()),
+        (Fate::Silent(_), _) => (Audio::No, String::new()),
+        _ if !flows.is_empty() => (Audio::Relayed, format!("the relay forwards the {what}")),
         _ if !paths.refused.is_empty() => (Audio::No, String::new()),
         (Fate::Reinvited | Fate::Proxied, _) => {
             (Audio::No, "the parties agreed on no audio that the relay could forward".to_owned())
         }
         (Fate::PartialDialog | Fate::NotUdp, _) => (Audio::No, "the audio stops".to_owned()),
-    };
-    let of_signalling = match fate {
+    }
+}
+
+/// What becomes of the signalling.
+fn words(fate: Fate) -> String {
+    match fate {
         Fate::Reinvited => "both parties get a re-INVITE".to_owned(),
         Fate::Proxied => {
             "the server is a proxy: keepcall sends nothing, and the new server routes the dialog by its route set"
@@ -45,11 +78,9 @@ pub(super) fn of_takeover(call: &Call, vips: &[IpAddr]) -> Recovery {
              doubt; the call is left alone"
                 .to_owned()
         }
+        Fate::Doubtful(why) => format!("{why}; the call is left alone"),
         Fate::Silent(why) => format!("{why}; the call is left alone"),
-    };
-    let why = [Some(of_signalling), Some(of_audio).filter(|text| !text.is_empty()), recoverability::refusal(&paths)];
-    let why = why.into_iter().flatten().collect::<Vec<_>>().join("; ");
-    Recovery { audio, signalling, why, flows: flows.iter().map(Into::into).collect() }
+    }
 }
 
 #[cfg(test)]

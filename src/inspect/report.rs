@@ -407,8 +407,10 @@ pub enum Audio {
     Relayed,
     /// The phones send to each other directly, independent of the server.
     Direct,
-    /// The audio passes an address that is neither a phone's nor the server's.
+    /// The audio passes an address that is neither a phone's nor the server's, or goes to the other phone one way only.
     Elsewhere,
+    /// The pairing of the legs is too uncertain to connect them.
+    Doubtful,
     /// The audio is lost.
     No,
 }

@@ -3,12 +3,12 @@
 mod force;
 
 use super::report::{PayloadType, Rtp, RtpTotals};
-use crate::sip::sdp::Sdp;
+use crate::sip::sdp::{Media, Sdp};
 use crate::time::Time;
 use force::{Force, Lines};
 use smallvec::SmallVec;
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// Most address pairs followed; packets of further pairs are only counted.
@@ -90,14 +90,21 @@ pub(super) struct Sample {
 }
 
 impl Streams {
-    /// Records the listening addresses in a side's description.
-    pub(super) fn described(&mut self, record: u32, local: bool, sdp: &Sdp<'_>, now: Time) {
-        let listens = |ip: &std::net::IpAddr, port: u16| !ip.is_unspecified() && port != 0;
+    /// Records the listening addresses in a side's description. `place` maps an address in it to that on the wire.
+    pub(super) fn described(
+        &mut self,
+        (record, local): (u32, bool),
+        sdp: &Sdp<'_>,
+        place: impl Fn(IpAddr) -> IpAddr,
+        now: Time,
+    ) {
+        let listens = |ip: &IpAddr, port: u16| !ip.is_unspecified() && port != 0;
+        let address = |m: &Media<'_>| m.connection.filter(|ip| listens(ip, m.port)).map(&place);
         let lines = sdp.media().iter().take(MAX_LINES);
-        let lines = lines.map(|m| Some(SocketAddr::new(m.connection.filter(|ip| listens(ip, m.port))?, m.port)));
+        let lines = lines.map(|m| Some(SocketAddr::new(address(m)?, m.port)));
         self.generation += u64::from(self.force.described(record, local, lines.collect::<Lines>()));
         for (line, m) in sdp.media().iter().take(MAX_LINES).enumerate() {
-            let Some(ip) = m.connection.filter(|ip| listens(ip, m.port)) else { continue };
+            let Some(ip) = address(m) else { continue };
             let at = SocketAddr::new(ip, m.port);
             let owner = Owner { record, line: u8::try_from(line).unwrap_or(u8::MAX), local, over: None };
             if self.addresses.len() >= MAX_ADDRESSES && !self.addresses.contains_key(&at) {

@@ -1,8 +1,9 @@
 //! Finds each address's role in the calls of a capture, and picks the server. Pure.
 
 use crate::sip::Transport;
+use crate::sip::advertised::Advertised;
 use crate::sip::message::{Message, Method, Name, Start};
-use crate::sip::uri;
+use crate::sip::{sdp, uri};
 use crate::wire::Packet;
 use serde::Serialize;
 use std::cmp::Reverse;
@@ -101,6 +102,8 @@ struct Deeds {
     peers: HashSet<IpAddr>,
     registers: bool,
     routes: bool,
+    /// Names an advertised host as its own in a message that passed nobody before.
+    advertises: bool,
     looks: i8,
     agent: Option<String>,
 }
@@ -156,6 +159,8 @@ pub(super) struct Survey {
     split: HashSet<IpAddr>,
     pairs: usize,
     hasher: RandomState,
+    /// Hosts by which the outside knows the server.
+    pub(super) advertised: Advertised,
     /// Addresses in Record-Route.
     routes: HashSet<(IpAddr, Option<u16>)>,
     /// Requests outside calls, by method.
@@ -213,6 +218,10 @@ impl Survey {
                 }
             }
         }
+        let names = |u: &[u8]| uri::host_port(u).is_some_and(|(host, _)| self.advertised.has_host(host));
+        // What other hosts pass on names the server too. A request that passed nobody has one Via.
+        let own = request && alone;
+        let advertises = own && (m.contact_uri().is_some_and(names) || has_advertised(&m, &self.advertised));
         for (end, other, sends) in [(p.src, p.dst, true), (p.dst, p.src, false)] {
             let Some(deeds) = deeds(&mut self.ips, end) else { continue };
             // The source port of a TCP connection is arbitrary.
@@ -226,6 +235,7 @@ impl Survey {
                 deeds.peers.insert(other.ip());
             }
             deeds.registers |= registered && sends;
+            deeds.advertises |= advertises && sends;
             if registered {
                 continue;
             }
@@ -268,6 +278,7 @@ impl Survey {
             all.ports.extend(deeds.ports.into_iter().take(MAX_PORTS));
             all.peers.extend(deeds.peers);
             all.registers |= deeds.registers;
+            all.advertises |= deeds.advertises;
             all.looks = if all.looks == 0 { deeds.looks } else { all.looks };
             all.agent = all.agent.take().or(deeds.agent);
         }
@@ -282,7 +293,12 @@ impl Survey {
         order.sort_by_cached_key(|p| {
             let (s, d) = (&told[p], &parties[p]);
             let standard = d.listens.contains(&5060) || d.listens.contains(&5061);
-            (Reverse(named(p)), Reverse((s.score, s.registrar, d.looks, s.peers, d.received, standard)), *p)
+            (
+                Reverse(named(p)),
+                Reverse(d.advertises),
+                Reverse((s.score, s.registrar, d.looks, s.peers, d.received, standard)),
+                *p,
+            )
         });
         let best = order.first().copied();
         let certainty = match (best, order.get(1)) {
@@ -338,6 +354,11 @@ impl Survey {
             given_ports: !ports.is_empty(),
         }
     }
+}
+
+/// Whether the description in a message names an advertised address.
+fn has_advertised(m: &Message<'_>, advertised: &Advertised) -> bool {
+    !advertised.is_empty() && sdp::places(m.body()).iter().any(|(ip, _)| ip.is_some_and(|ip| advertised.has(ip)))
 }
 
 /// Keeps ports apart until it is clear whether the host talks to itself; `roles` joins the ports of one host. Once the

@@ -2,7 +2,7 @@
 //! calls correctly.
 
 use super::call::{CarriedCall, Context, MAX_OTHERS, MAX_SERVED, Phase, Purpose};
-use super::plan;
+use super::localize::Towards;
 use super::reinvite::Verdict;
 use super::request;
 use super::transaction::{Key, ServedRequest};
@@ -10,7 +10,7 @@ use super::uac::{is_sdp, leading_number, receive};
 use crate::calls::model::{Leg, Sdp as Description, SessionTimer};
 use crate::sip::build::{Builder, response_address};
 use crate::sip::message::{Message, Method, Name};
-use crate::sip::sdp::{Origin, Place, Sdp, SdpError, set_media_address, with_origin};
+use crate::sip::sdp::{Origin, Sdp, with_origin};
 use crate::sip::uri;
 use crate::wire::Packet;
 
@@ -43,28 +43,6 @@ fn key_of(m: &Message<'_>) -> Key {
     let sent_by = via.split(|&b| b == b';').next().unwrap_or_default().trim_ascii();
     let (cseq, method) = m.cseq();
     Key { via: [sent_by, b";", m.branch().unwrap_or_default()].concat(), cseq, method: method.to_vec() }
-}
-
-/// Turns the other phone's description into the server's towards this leg: the leg's own `o=` line continues, and media
-/// go to the VIP ports that the phone knows. An unchanged result keeps its version (RFC 3264 section 8).
-fn localize(leg: &Leg, anchors: Option<&[Option<Place>]>, body: &[u8]) -> Result<Vec<u8>, SdpError> {
-    let sent = leg.sdp_sent.as_ref().map(|d| &*d.body).ok_or(SdpError::Origin)?;
-    let parsed = Sdp::parse(sent)?;
-    if Sdp::parse(body)?.media().len() != parsed.media().len() {
-        return Err(SdpError::MediaCount);
-    }
-    let origin = parsed.origin().ok_or(SdpError::Origin)?;
-    let body = plan::without_conflicts(leg, body)?;
-    let moved = match anchors {
-        Some(anchors) => set_media_address(&body, anchors)?,
-        None => body,
-    };
-    let same = with_origin(&moved, &origin)?;
-    if same == sent {
-        return Ok(same);
-    }
-    let version = origin.version.checked_add(1).ok_or(SdpError::Origin)?;
-    with_origin(&moved, &Origin { version, ..origin })
 }
 
 impl CarriedCall {
@@ -238,7 +216,10 @@ impl CarriedCall {
         if self.sides[side].own_offer.is_some() || o.others.len() >= MAX_OTHERS {
             return self.reply(side, key, 491, cx);
         }
-        let Ok(offer) = localize(&self.call.legs[other], o.anchors.as_deref(), m.body()) else {
+        let from = (&*self.call.legs[side], self.sides[side].anchors.as_deref());
+        let partner = |line| self.pairs.partner(other, line);
+        let towards = Towards { leg: &self.call.legs[other], anchors: o.anchors.as_deref(), partner: &partner };
+        let Ok(offer) = towards.offer(from, m.body()) else {
             return self.reply(side, key, 488, cx);
         };
         if invite {
@@ -310,7 +291,11 @@ impl CarriedCall {
                     before = had;
                 }
                 let answer = self.call.legs[side].sdp_received.as_ref().map(|d| d.body.to_vec()).unwrap_or_default();
-                match localize(&self.call.legs[asker], self.sides[asker].anchors.as_deref(), &answer) {
+                let asked = self.call.legs[side].sdp_sent.clone();
+                let partner = |line| self.pairs.partner(asker, line);
+                let anchors = self.sides[asker].anchors.as_deref();
+                let towards = Towards { leg: &self.call.legs[asker], anchors, partner: &partner };
+                match towards.answer(request.body(), asked.as_ref().map(|d| &*d.body.0), &answer) {
                     Ok(answer) => {
                         receive(&mut self.call.legs[asker], request.body());
                         self.call.legs[asker].sdp_sent = Some(Description { body: answer.as_slice().into() });

@@ -4,7 +4,9 @@ use super::audio::{AudioWatch, Doubt};
 use super::plan::{self, Unpassable};
 use super::recoverability::Fate;
 use super::reinvite::{Tries, Verdict};
+use super::request;
 use super::rng::Rng;
+use super::streams::Pairs;
 use super::transaction::{AckedInvite, Client, Key, LIFE, ServedRequest, Tick};
 use super::types::{Action, CallState, CallStatus, Outcome, Settings};
 use crate::calls::model::{Call, CallEvent, Flow, Leg, SessionTimer};
@@ -114,6 +116,8 @@ pub(super) struct CarriedCall {
     pub(super) phase: Phase,
     pub(super) flows: Vec<Flow>,
     pub(super) unpassable: Option<Unpassable>,
+    /// Which m-lines of the two legs belong together. No line gets another partner while the call is carried.
+    pub(super) pairs: Pairs,
     pub(super) audio: AudioWatch,
     /// When the carried call is looked at next: first by its audio, then by asking.
     pub(super) look: Option<Time>,
@@ -125,14 +129,20 @@ pub(super) struct CarriedCall {
 }
 
 impl CarriedCall {
-    pub(super) fn new(call: Call, cx: &Context<'_>) -> Self {
+    pub(super) fn new(mut call: Call, cx: &Context<'_>) -> Self {
+        for leg in &mut call.legs {
+            if let Some(target) = request::own_target(leg, &cx.settings.ground.advertised) {
+                leg.local_target = target.as_slice().into();
+            }
+        }
         let (flows, unpassable) = match plan::paths_of(&call, &cx.settings.ground) {
             Ok(paths) => (paths.flows, None),
             Err(why) => (Vec::new(), Some(why)),
         };
-        let side = |leg: &Leg| Dialog { anchors: plan::anchors(leg, &cx.settings.vips), ..Dialog::default() };
+        let side = |leg: &Leg| Dialog { anchors: plan::anchors(leg, &cx.settings.ground), ..Dialog::default() };
         let sides = call.legs.iter().map(|leg| side(leg)).collect();
         Self {
+            pairs: plan::pairs_of(&call),
             call,
             sides,
             phase: Phase::Waiting,
@@ -179,7 +189,7 @@ impl CarriedCall {
     }
 
     pub(super) fn begin_side(&mut self, side: usize, cx: &mut Context<'_>) {
-        let offer = plan::offer_for(&self.call, side, &cx.settings.vips)
+        let offer = plan::offer_for(&self.call, side, &cx.settings.ground)
             .and_then(|body| crate::sip::sdp::continue_origin(&body).ok());
         match offer {
             Some(offer) => self.invite_own(side, offer, 1, cx),

@@ -5,6 +5,7 @@
 mod tests;
 
 use super::permitted::Ground;
+use super::plan::Unpassable;
 use super::recoverability::{self, Fate};
 use crate::calls::model::Call;
 use crate::config::Mode;
@@ -89,6 +90,9 @@ pub(super) fn reason(mode: Mode, fate: Fate, deed: Deed) -> String {
         (_, _, Fate::PartialDialog) => "a leg has gaps".to_owned(),
         (_, _, Fate::NotUdp) => "a leg does not use UDP".to_owned(),
         (_, _, Fate::SingleLeg) => "keepcall knows only one leg of the call".to_owned(),
+        (_, _, Fate::Doubtful(_)) => "the pairing is less sure than min_confidence".to_owned(),
+        // Each call may name another address.
+        (_, _, Fate::Silent(Unpassable::NotOurs(_))) => "the server names an address that is not the VIP's".to_owned(),
         (_, _, Fate::Silent(why)) => why.to_string(),
         (_, _, Fate::Reinvited | Fate::Proxied) => "the audio does not pass the server".to_owned(),
     }

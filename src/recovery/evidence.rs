@@ -110,7 +110,7 @@ impl CarriedCall {
             self.sides[side].refresh = Some(cx.now + ASK_AGAIN);
             return;
         };
-        let stopped = match (self.audio.heard_at(side), recoverability::way(&self.call, &cx.settings.vips)) {
+        let stopped = match (self.audio.heard_at(side), recoverability::way(&self.call, &cx.settings.ground)) {
             // A packet that was on its way when the party answered is no sign of life.
             (Some(at), _) => at <= doubt.since() + EVERY,
             // The audio ran through the server and cannot pass now.

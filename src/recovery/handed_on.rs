@@ -68,7 +68,7 @@ impl HandedOn {
 }
 
 fn anchors(call: &Call, ground: &Ground) -> Anchors {
-    call.legs.iter().map(|leg| plan::anchors(leg, &ground.vips)).collect()
+    call.legs.iter().map(|leg| plan::anchors(leg, ground)).collect()
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ impl CarriedCall {
         let outcome = match self.fate() {
             _ if !cx.mode.signals() => Outcome::Left,
             Fate::SingleLeg => Outcome::Unpaired,
+            Fate::Doubtful(why) => Outcome::Refused { code: None, reason: why.to_string() },
             Fate::Silent(why) => Outcome::Refused { code: None, reason: why.to_string() },
             _ => Outcome::Left,
         };
@@ -69,8 +70,11 @@ impl CarriedCall {
         }
     }
 
-    /// The sides that a BYE of ours can reach.
+    /// The sides that a BYE of ours can reach. What happens on one leg of an uncertain pair is no news for the other.
     pub(super) fn reachable(&self, cx: &Context<'_>) -> [bool; 2] {
+        if matches!(self.fate(), Fate::Doubtful(_)) {
+            return [false; 2];
+        }
         let can = |side: usize| cx.mode.signals() && self.call.legs.get(side).is_some_and(|leg| is_reachable(leg));
         [can(0), can(1)]
     }

@@ -4,8 +4,10 @@
 //! relay would send there from the server's address, with the server's rights. So only an address plausible for a
 //! phone's audio is a valid destination. (The relay's kernel rules check the packets themselves.)
 
-use crate::calls::model::{Call, Flow};
+use crate::calls::model::{Call, Flow, Pairing};
+use crate::config::MIN_CONFIDENCE;
 use crate::sip::Transport;
+use crate::sip::advertised::Advertised;
 use std::net::{IpAddr, SocketAddr};
 
 /// SIP ports (RFC 3261 section 19.1.2).
@@ -28,6 +30,20 @@ pub struct Ground {
     pub own: Vec<IpAddr>,
     /// The media server of a proxy restores its calls itself, so their audio is not relayed.
     pub external: bool,
+    /// Addresses and names by which the outside knows the virtual addresses.
+    pub advertised: Advertised,
+    /// Least confidence of a pair whose legs may be connected.
+    pub min_confidence: u8,
+}
+
+/// A pair that is too uncertain to connect its legs: they may belong to strangers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the pairing is only {confidence} % sure, below min_confidence {needed}")]
+pub struct Doubtful {
+    /// Confidence of the pairing.
+    pub confidence: u8,
+    /// Confidence that the configuration asks for.
+    pub needed: u8,
 }
 
 /// Reason why the relay refuses to forward a stream.
@@ -60,7 +76,22 @@ impl Ground {
     /// A ground with only the virtual addresses known, for reading a capture.
     #[must_use]
     pub fn of(vips: &[IpAddr]) -> Self {
-        Self { vips: vips.to_vec(), media_ports: (FIRST, u16::MAX), ..Self::default() }
+        Self { vips: vips.to_vec(), media_ports: (FIRST, u16::MAX), min_confidence: MIN_CONFIDENCE, ..Self::default() }
+    }
+
+    /// See [`Advertised::vip_behind`].
+    #[must_use]
+    pub fn vip_behind(&self, told: IpAddr, server: IpAddr) -> Option<IpAddr> {
+        self.advertised.vip_behind(&self.vips, told, server)
+    }
+
+    /// Why the legs of this call must not be connected, if their pairing is too uncertain.
+    ///
+    /// One dialog seen on both sides is no guess. A call of a release that stored no confidence has none to compare.
+    #[must_use]
+    pub fn doubts(&self, call: &Call) -> Option<Doubtful> {
+        let confidence = call.confidence.filter(|_| call.pairing != Some(Pairing::SameDialog))?;
+        (confidence < self.min_confidence).then_some(Doubtful { confidence, needed: self.min_confidence })
     }
 
     /// Checks whether the relay may forward `flow`.

@@ -3,8 +3,9 @@
 #[cfg(test)]
 pub(super) mod tests;
 
-use super::permitted::{Ground, Refusal};
-use crate::calls::model::{Call, Direction, Flow, Leg};
+use super::permitted::{Doubtful, Ground, Refusal};
+use super::streams::{self, Codec, Ends, OwnAddress, Pairs, PhoneAddresses, Stream, common, keys_pass, stream};
+use crate::calls::model::{Call, Flow, Leg};
 use crate::sip::sdp::{Direction as Way, Media, Place, Sdp, SdpError, end_hold, keep_formats};
 use std::net::{IpAddr, SocketAddr};
 
@@ -14,159 +15,51 @@ pub enum Unpassable {
     /// A leg's session description is missing or unreadable.
     #[error("a session description of the call is missing or unreadable")]
     NoDescription,
-    /// The legs share no codec with the same payload type, so forwarding would need transcoding.
-    #[error("the two legs share no codec under the same payload type")]
+    /// The legs share no codec with the same payload type and parameters, so forwarding would need transcoding.
+    #[error("the two legs share no codec under the same payload type and with the same parameters")]
     NoCommonCodec,
     /// The legs use different keys, or only one is encrypted.
     #[error("the two legs encrypt media with different keys, or one leg does not encrypt")]
     KeysDiffer,
+    /// One leg's audio uses IPv4 and the other's IPv6.
+    #[error("one leg's audio uses IPv4 and the other's IPv6, and the relay cannot forward from one to the other")]
+    Families,
+    /// One leg has more audio streams than the other, so it is unknown which belong together.
+    #[error("one leg has more audio streams than the other, and only the server knew which of them it connected")]
+    UnlikeStreams,
+    /// One leg's audio goes to the server, the other's to an address that nobody is known to have.
+    #[error(
+        "the server names an address that is not the VIP's for its audio ({0}); if the outside knows the VIP by that \
+         address, add it to advertised"
+    )]
+    NotOurs(IpAddr),
     /// The call does not have two legs.
     #[error("keepcall knows only one leg of the call")]
     OneLeg,
+    /// The legs may not belong together.
+    #[error("{0}")]
+    Doubtful(Doubtful),
 }
 
-/// Formats without speech. They alone are no common codec.
-const HELPERS: [&str; 4] = ["telephone-event/", "cn/", "red/", "ulpfec/"];
-
-/// A leg's two descriptions.
-pub(super) struct Ends<'a> {
-    pub(super) sent: Sdp<'a>,
-    pub(super) received: Sdp<'a>,
+/// Reason why key presses (DTMF as RTP events, RFC 4733) do not pass the relay, although the audio does.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeysLost {
+    /// The legs agreed on different payload types.
+    #[error(
+        "key presses (DTMF) will not pass: telephone-event has payload type {0} on one leg and {1} on the other, and \
+         the relay changes no payload type"
+    )]
+    Types(String, String),
+    /// Only one leg has them.
+    #[error(
+        "key presses (DTMF) will not pass from one leg: it sends them as telephone-event, which the other leg did not \
+         agree on"
+    )]
+    OneSide,
 }
 
 pub(super) fn ends(leg: &Leg) -> Result<Ends<'_>, Unpassable> {
-    let (Some(sent), Some(received)) = (&leg.sdp_sent, &leg.sdp_received) else {
-        return Err(Unpassable::NoDescription);
-    };
-    let (Ok(sent), Ok(received)) = (Sdp::parse(&sent.body.0), Sdp::parse(&received.body.0)) else {
-        return Err(Unpassable::NoDescription);
-    };
-    Ok(Ends { sent, received })
-}
-
-/// One m-line of a leg, as both sides described it.
-#[derive(Clone, Copy)]
-struct Stream<'a> {
-    sent: &'a Media<'a>,
-    received: &'a Media<'a>,
-    direction: Direction,
-    observed: Option<SocketAddr>,
-    server: IpAddr,
-}
-
-fn stream<'a>(leg: &Leg, ends: &'a Ends<'a>, i: usize) -> Option<Stream<'a>> {
-    let (sent, received) = (ends.sent.media().get(i)?, ends.received.media().get(i)?);
-    (sent.port != 0 && received.port != 0).then(|| Stream {
-        sent,
-        received,
-        direction: leg.direction,
-        observed: leg.rtp_sources.get(i).copied().flatten().filter(|source| {
-            // Older versions accepted any host that sent enough packets as the RTP source.
-            received.connection.is_none_or(|told| leg.may_send_rtp(told, source.ip()))
-        }),
-        server: leg.local_addr.ip(),
-    })
-}
-
-fn endpoint(address: Option<IpAddr>, port: u16) -> Option<SocketAddr> {
-    address.filter(|ip| !ip.is_unspecified()).map(|ip| SocketAddr::new(ip, port))
-}
-
-/// An old-style hold told the phone 0.0.0.0, which hides the server's media address. The server's SIP address is the
-/// best guess.
-fn media_address(sent: &Media<'_>, server: IpAddr, vips: &[IpAddr]) -> Option<IpAddr> {
-    let ip = sent.connection?;
-    Some(if ip.is_unspecified() { server } else { ip }).filter(|ip| vips.contains(ip))
-}
-
-impl<'a> Stream<'a> {
-    /// The VIP address and port of this stream, if the phone was told to send to a VIP.
-    fn anchor(&self, vips: &[IpAddr]) -> Option<SocketAddr> {
-        media_address(self.sent, self.server, vips).map(|ip| SocketAddr::new(ip, self.sent.port))
-    }
-
-    fn told(&self) -> Option<SocketAddr> {
-        endpoint(self.received.connection, self.received.port)
-    }
-
-    /// The phone's source address. An observed source takes precedence over the phone's description.
-    fn sends_from(&self) -> Option<SocketAddr> {
-        self.observed.or_else(|| self.told())
-    }
-
-    /// The phone's receiving address: its description, unless its packets come from another address. In that case a NAT
-    /// is in between, and only the mapping opened by the phone leads to it (RFC 4961 makes this correct for a phone
-    /// that sends from its receiving port).
-    fn listens_at(&self) -> Option<SocketAddr> {
-        match (self.observed, self.told()) {
-            (Some(seen), Some(told)) if seen.ip() == told.ip() => Some(told),
-            (seen, told) => seen.or(told),
-        }
-    }
-
-    fn ways(&self) -> Option<PhoneAddresses> {
-        Some(PhoneAddresses { from: self.sends_from()?, to: self.listens_at()? })
-    }
-
-    fn anchor_rtcp(&self, anchor: SocketAddr) -> Option<SocketAddr> {
-        self.sent.rtcp_port().map(|port| SocketAddr::new(anchor.ip(), port))
-    }
-
-    fn ways_rtcp(&self) -> Option<PhoneAddresses> {
-        let at = self.listens_at()?;
-        let to = self.rtcp_of(at)?;
-        let from = if self.sends_from()? == at { to } else { self.rtcp_of(self.sends_from()?)? };
-        Some(PhoneAddresses { from, to })
-    }
-
-    fn rtcp_of(&self, rtp: SocketAddr) -> Option<SocketAddr> {
-        if self.told() == Some(rtp) {
-            let (port, ip) = match self.received.rtcp {
-                Some((port, ip)) => (port, ip.unwrap_or(rtp.ip())),
-                None => (rtp.port().checked_add(1)?, rtp.ip()),
-            };
-            return endpoint(Some(ip), port);
-        }
-        // Behind a NAT the RTCP mapping is unknown. Most NATs keep neighbouring ports together.
-        Some(SocketAddr::new(rtp.ip(), rtp.port().checked_add(1)?))
-    }
-
-    /// Whether the phone itself holds the stream, or may: where both sides say `inactive`, nobody knows who began.
-    fn holds(&self) -> bool {
-        matches!(self.received.direction, Way::SendOnly | Way::Inactive)
-            || self.received.connection.is_some_and(|ip| ip.is_unspecified())
-    }
-
-    fn muxed(&self) -> bool {
-        self.sent.rtcp_mux && self.received.rtcp_mux
-    }
-
-    /// Payload types agreed by both sides of the leg, with their encodings, preferred first.
-    fn agreed(&self) -> Vec<(&'a [u8], String)> {
-        // The order in the answer determines what the offerer sends. The first offer came from the side that opened the
-        // dialog.
-        let (answer, offer) = match self.direction {
-            Direction::Inbound => (self.sent, self.received),
-            Direction::Outbound => (self.received, self.sent),
-        };
-        let mapped = |m: &'a Media<'a>, f: &'a [u8]| (f, m.encoding(f).map(normal).unwrap_or_default());
-        answer
-            .formats
-            .iter()
-            .map(|f| mapped(answer, f))
-            .filter(|(f, e)| offer.formats.contains(f) && offer.encoding(f).map(normal).unwrap_or_default() == *e)
-            .collect()
-    }
-}
-
-/// Encodings compare without case, and `/1` (one channel) is the default (RFC 8866 section 6.6).
-fn normal(encoding: &[u8]) -> String {
-    let text = String::from_utf8_lossy(encoding).to_ascii_lowercase();
-    text.strip_suffix("/1").map(str::to_owned).unwrap_or(text)
-}
-
-fn is_speech(encoding: &str) -> bool {
-    !HELPERS.iter().any(|h| encoding.starts_with(h))
+    Ends::of(leg).ok_or(Unpassable::NoDescription)
 }
 
 fn is_rtp(proto: &[u8]) -> bool {
@@ -178,25 +71,6 @@ fn is_udptl(m: &Media<'_>) -> bool {
     m.kind.eq_ignore_ascii_case(b"image") && m.proto.eq_ignore_ascii_case(b"udptl")
 }
 
-fn common(a: &Stream<'_>, b: &Stream<'_>) -> Vec<(Vec<u8>, String)> {
-    let theirs = b.agreed();
-    a.agreed().into_iter().filter(|f| theirs.contains(f)).map(|(f, e)| (f.to_vec(), e)).collect()
-}
-
-/// Keys work end to end if the server forwarded each phone's keys to the other unchanged.
-fn keys_pass(a: &Stream<'_>, b: &Stream<'_>) -> bool {
-    let clear = |s: &Stream<'_>| !s.sent.crypto && !s.received.crypto;
-    if clear(a) && clear(b) {
-        return !secure(a.sent.proto) && !secure(b.sent.proto);
-    }
-    let one = |from: &Stream<'_>, to: &Stream<'_>| !from.received.keys.is_empty() && from.received.keys == to.sent.keys;
-    one(a, b) && one(b, a) && a.sent.proto.eq_ignore_ascii_case(b.sent.proto)
-}
-
-fn secure(proto: &[u8]) -> bool {
-    proto.windows(4).any(|w| w.eq_ignore_ascii_case(b"SAVP"))
-}
-
 /// The paths of a call's audio through the VIP.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Paths {
@@ -206,67 +80,105 @@ pub struct Paths {
     /// Flows that the relay must not forward, with the reason. If one direction of a stream is refused, the other is
     /// left out as well.
     pub refused: Vec<(Flow, Refusal)>,
+    /// Why key presses do not pass, if they do not.
+    pub keys_lost: Option<KeysLost>,
 }
 
 /// The audio paths of a call through the VIP.
 ///
 /// # Errors
-/// The audio runs through the VIP but cannot be forwarded unchanged.
+/// The audio runs through the VIP but cannot be forwarded unchanged, or it is uncertain that the legs belong together.
 pub fn paths_of(call: &Call, ground: &Ground) -> Result<Paths, Unpassable> {
+    if let Some(doubtful) = ground.doubts(call) {
+        return Err(Unpassable::Doubtful(doubtful));
+    }
+    let [a, b] = call.legs.as_slice() else { return Err(Unpassable::OneLeg) };
+    let (ea, eb) = (ends(a)?, ends(b)?);
+    let pairs = streams::pairs(&ea, &eb);
+    if pairs.unlike_audio && has_audio(a, &ea, ground) && has_audio(b, &eb, ground) {
+        return Err(Unpassable::UnlikeStreams);
+    }
     let mut paths = Paths::default();
-    for both in streams_of(call, &ground.vips)? {
-        let refused: Vec<_> =
-            both.iter().filter_map(|flow| Some((*flow, ground.permits_of(call, flow).err()?))).collect();
-        if refused.is_empty() {
-            paths.flows.extend(both);
-        } else {
-            paths.refused.extend(refused);
+    for (ia, ib) in pairs.used {
+        let (Some(sa), Some(sb)) = (stream(a, &ea, ia, ground), stream(b, &eb, ib, ground)) else { continue };
+        match passage(&sa, &sb) {
+            Ok(both) => both.into_iter().for_each(|both| add(&mut paths, call, ground, both)),
+            Err(why) if sa.is_audio() => return Err(why),
+            Err(_) => continue,
         }
+        if sa.is_audio() {
+            paths.keys_lost = paths.keys_lost.or_else(|| keys_lost(&sa, &sb));
+        }
+    }
+    if paths.flows.is_empty() {
+        paths.keys_lost = None;
     }
     Ok(paths)
 }
 
-/// Both directions of each stream, with separate entries for RTP and RTCP.
-fn streams_of(call: &Call, vips: &[IpAddr]) -> Result<Vec<[Flow; 2]>, Unpassable> {
-    let [a, b] = call.legs.as_slice() else { return Err(Unpassable::OneLeg) };
-    let (ea, eb) = (ends(a)?, ends(b)?);
-    let mut flows = Vec::new();
-    for i in 0..ea.sent.media().len().min(eb.sent.media().len()) {
-        let (Some(sa), Some(sb)) = (stream(a, &ea, i), stream(b, &eb, i)) else { continue };
-        let (Some(at_a), Some(at_b)) = (sa.anchor(vips), sb.anchor(vips)) else { continue };
-        let audio = sa.sent.kind.eq_ignore_ascii_case(b"audio");
-        if !keys_pass(&sa, &sb) {
-            if audio {
-                return Err(Unpassable::KeysDiffer);
-            }
-            continue;
-        }
-        if is_rtp(sa.sent.proto) && !common(&sa, &sb).iter().any(|(_, e)| is_speech(e)) {
-            if audio {
-                return Err(Unpassable::NoCommonCodec);
-            }
-            continue;
-        }
-        let (Some(pa), Some(pb)) = (sa.ways(), sb.ways()) else { continue };
-        let udptl = [sa.sent, sa.received, sb.sent, sb.received].iter().all(|m| is_udptl(m));
-        flows.push(pair((pa, at_a), (pb, at_b), udptl));
-        if !is_rtp(sa.sent.proto) || sa.muxed() || sb.muxed() {
-            continue;
-        }
-        if let (Some(pa), Some(at_a), Some(pb), Some(at_b)) =
-            (sa.ways_rtcp(), sa.anchor_rtcp(at_a), sb.ways_rtcp(), sb.anchor_rtcp(at_b))
-        {
-            flows.push(pair((pa, at_a), (pb, at_b), false));
-        }
+fn has_audio(leg: &Leg, ends: &Ends<'_>, ground: &Ground) -> bool {
+    let all = (0..ends.sent.media().len()).filter_map(|i| stream(leg, ends, i, ground));
+    all.into_iter().any(|s| s.is_audio() && s.anchor().is_some())
+}
+
+fn add(paths: &mut Paths, call: &Call, ground: &Ground, both: [Flow; 2]) {
+    let refused: Vec<_> = both.iter().filter_map(|flow| Some((*flow, ground.permits_of(call, flow).err()?))).collect();
+    if refused.is_empty() {
+        paths.flows.extend(both);
+    } else {
+        paths.refused.extend(refused);
+    }
+}
+
+/// Both directions of a pair of streams, with separate entries for RTP and RTCP. Empty for media outside the VIP.
+fn passage(sa: &Stream<'_>, sb: &Stream<'_>) -> Result<Vec<[Flow; 2]>, Unpassable> {
+    let (at_a, at_b) = match (sa.anchor(), sb.anchor()) {
+        (Some(a), Some(b)) => (a, b),
+        (None, None) => return Ok(Vec::new()),
+        (Some(_), None) => return half(sb, sa),
+        (None, Some(_)) => return half(sa, sb),
+    };
+    if at_a.is_ipv4() != at_b.is_ipv4() {
+        return Err(Unpassable::Families);
+    }
+    if !keys_pass(sa, sb) {
+        return Err(Unpassable::KeysDiffer);
+    }
+    if is_rtp(sa.sent.proto) && !common(sa, sb).iter().any(Codec::is_speech) {
+        return Err(Unpassable::NoCommonCodec);
+    }
+    let (Some(pa), Some(pb)) = (sa.ways(), sb.ways()) else { return Ok(Vec::new()) };
+    let udptl = [sa.sent, sa.received, sb.sent, sb.received].iter().all(|m| is_udptl(m));
+    let mut flows = vec![pair((pa, at_a), (pb, at_b), udptl)];
+    if !is_rtp(sa.sent.proto) || sa.muxed() || sb.muxed() {
+        return Ok(flows);
+    }
+    if let (Some(pa), Some(at_a), Some(pb), Some(at_b)) =
+        (sa.ways_rtcp(), sa.anchor_rtcp(at_a), sb.ways_rtcp(), sb.anchor_rtcp(at_b))
+    {
+        flows.push(pair((pa, at_a), (pb, at_b), false));
     }
     Ok(flows)
 }
 
-/// The addresses a phone sends from and receives at. They are equal for nearly all phones.
-#[derive(Clone, Copy)]
-struct PhoneAddresses {
-    from: SocketAddr,
-    to: SocketAddr,
+/// Only one phone was told a virtual address. The other phone, `away`, may have the first phone's own address: then its
+/// audio does not need the server.
+fn half(away: &Stream<'_>, near: &Stream<'_>) -> Result<Vec<[Flow; 2]>, Unpassable> {
+    let Some(told) = away.sent.connection.filter(|ip| !ip.is_unspecified()) else { return Ok(Vec::new()) };
+    if near.is_phones(told) || near.is_hidden() { Ok(Vec::new()) } else { Err(Unpassable::NotOurs(told)) }
+}
+
+fn keys_lost(a: &Stream<'_>, b: &Stream<'_>) -> Option<KeysLost> {
+    let keys = |s: &Stream<'_>| s.agreed().into_iter().filter(Codec::is_keys).collect::<Vec<_>>();
+    let (of_a, of_b) = (keys(a), keys(b));
+    let name = |codec: &Codec| String::from_utf8_lossy(&codec.format).into_owned();
+    match (of_a.first(), of_b.first()) {
+        (None, None) => None,
+        (Some(a), Some(b)) => {
+            (!of_a.iter().any(|codec| of_b.contains(codec))).then(|| KeysLost::Types(name(a), name(b)))
+        }
+        _ => Some(KeysLost::OneSide),
+    }
 }
 
 fn pair((a, at_a): (PhoneAddresses, SocketAddr), (b, at_b): (PhoneAddresses, SocketAddr), udptl: bool) -> [Flow; 2] {
@@ -281,32 +193,36 @@ fn pair((a, at_a): (PhoneAddresses, SocketAddr), (b, at_b): (PhoneAddresses, Soc
 ///
 /// `None` if no description was ever sent to the leg.
 #[must_use]
-pub fn offer_for(call: &Call, side: usize, vips: &[IpAddr]) -> Option<Vec<u8>> {
+pub fn offer_for(call: &Call, side: usize, ground: &Ground) -> Option<Vec<u8>> {
     let body = call.legs.get(side)?.sdp_sent.as_ref()?.body.to_vec();
     let [a, b] = call.legs.as_slice() else { return Some(body) };
     let (Ok(ea), Ok(eb)) = (ends(a), ends(b)) else { return Some(body) };
-    let own = if side == 0 { &ea } else { &eb };
+    let (leg, own, other_leg, other) = if side == 0 { (a, &ea, b, &eb) } else { (b, &eb, a, &ea) };
+    let pairs = streams::pairs(&ea, &eb);
+    let both = |i: usize| {
+        let partner = pairs.used_partner(side, i)?;
+        Some((stream(leg, own, i, ground)?, stream(other_leg, other, partner, ground)?))
+    };
     let keep: Vec<Option<Vec<Vec<u8>>>> = (0..own.sent.media().len())
         .map(|i| {
-            let (sa, sb) = (stream(a, &ea, i)?, stream(b, &eb, i)?);
-            sa.anchor(vips).and(sb.anchor(vips))?;
-            let active =
-                |s: &Stream<'_>| s.agreed().into_iter().find(|(_, e)| is_speech(e)).map(|(f, e)| (f.to_vec(), e));
-            if active(&sa) == active(&sb) {
+            let (own, other) = both(i)?;
+            own.anchor().and(other.anchor())?;
+            let active = |s: &Stream<'_>| s.agreed().into_iter().find(Codec::is_speech);
+            if active(&own) == active(&other) {
                 return None;
             }
-            let both = common(&sa, &sb);
-            both.iter().any(|(_, e)| is_speech(e)).then(|| both.into_iter().map(|(f, _)| f).collect())
+            // The order of the first leg counts for both, so that both choose the same codec.
+            let shared = if side == 0 { common(&own, &other) } else { common(&other, &own) };
+            shared.iter().any(Codec::is_speech).then(|| shared.into_iter().map(|codec| codec.format).collect())
         })
         .collect();
     let body = keep_formats(&body, &keep).unwrap_or(body);
     // A hold of the server died with the server. A hold of a phone goes on.
     let awake: Vec<Option<IpAddr>> = (0..own.sent.media().len())
         .map(|i| {
-            let (sa, sb) = (stream(a, &ea, i)?, stream(b, &eb, i)?);
-            let own = if side == 0 { &sa } else { &sb };
+            let (own, other) = both(i)?;
             let held = own.sent.direction != Way::SendRecv || own.sent.connection.is_some_and(|ip| ip.is_unspecified());
-            (held && !sa.holds() && !sb.holds()).then(|| own.anchor(vips)).flatten().map(|at| at.ip())
+            (held && !own.holds() && !other.holds()).then(|| own.known_address()).flatten()
         })
         .collect();
     if awake.iter().all(Option::is_none) {
@@ -315,13 +231,20 @@ pub fn offer_for(call: &Call, side: usize, vips: &[IpAddr]) -> Option<Vec<u8>> {
     end_hold(&body, &awake).ok().or(Some(body))
 }
 
-/// The VIP media address of each m-line of the leg, with the RTCP port if it is not the next port. `None` for media
-/// outside the VIP.
-pub(super) fn anchors(leg: &Leg, vips: &[IpAddr]) -> Option<Vec<Option<Place>>> {
+/// Which m-lines of the two legs belong together. No line has a partner if a leg is missing or unreadable.
+pub(super) fn pairs_of(call: &Call) -> Pairs {
+    let [a, b] = call.legs.as_slice() else { return Pairs::default() };
+    let (Ok(a), Ok(b)) = (ends(a), ends(b)) else { return Pairs::default() };
+    streams::pairs(&a, &b)
+}
+
+/// The server's media address of each m-line of the leg as the phone knows it, with the RTCP port if it is not the next
+/// port. `None` for media outside the VIP.
+pub(super) fn anchors(leg: &Leg, ground: &Ground) -> Option<Vec<Option<Place>>> {
     let sent = Sdp::parse(&leg.sdp_sent.as_ref()?.body.0).ok()?;
     let anchor = |m: &Media<'_>| {
-        let at = SocketAddr::new(media_address(m, leg.local_addr.ip(), vips)?, m.port);
-        Some((at, m.rtcp.map(|(port, _)| port)))
+        let OwnAddress { told, .. } = streams::own_address(leg, m, ground)?;
+        Some((SocketAddr::new(told, m.port), m.rtcp.map(|(port, _)| port)))
     };
     Some(sent.media().iter().map(anchor).collect())
 }
@@ -333,12 +256,12 @@ pub(super) fn without_conflicts(leg: &Leg, body: &[u8]) -> Result<Vec<u8>, SdpEr
         [&leg.sdp_sent, &leg.sdp_received].into_iter().flatten().filter_map(|d| Sdp::parse(&d.body.0).ok()).collect();
     let parsed = Sdp::parse(body)?;
     let conflicts = |i: usize, m: &Media<'_>, f: &[u8]| {
-        let new = m.encoding(f).map(normal);
+        let new = streams::meaning(m, f);
         known
             .iter()
             .filter_map(|k| k.media().get(i))
             .filter(|k| k.formats.contains(&f))
-            .any(|k| k.encoding(f).map(normal) != new)
+            .any(|k| streams::meaning(k, f) != new)
     };
     let keep = parsed.media().iter().enumerate().map(|(i, m)| {
         let kept: Vec<Vec<u8>> = m.formats.iter().filter(|f| !conflicts(i, m, f)).map(|f| f.to_vec()).collect();

@@ -1,11 +1,11 @@
 //! Decides what a takeover does with a call, from the stored state. Pure. The engine acts on it and `inspect` shows it.
 
-use super::permitted::Ground;
+use super::permitted::{Doubtful, Ground};
 use super::plan::{self, Paths, Unpassable};
-use crate::calls::model::{Call, Pairing};
+use super::streams::{self, Ends};
+use crate::calls::model::{Call, Leg, Pairing};
 use crate::sip::Transport;
-use crate::sip::sdp::Media;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 /// The fate of a call in a takeover. Only the first gets SIP from the agent. None of them is ended: what is unknown
 /// about a call is no evidence that it is over.
@@ -23,6 +23,8 @@ pub enum Fate {
     NotUdp,
     /// Only one party is known.
     SingleLeg,
+    /// The two legs may not be one call, so nothing of one is given to the other.
+    Doubtful(Doubtful),
     /// The audio cannot be forwarded.
     Silent(Unpassable),
 }
@@ -33,6 +35,8 @@ impl Fate {
     pub fn of(call: &Call, unpassable: Option<Unpassable>) -> Self {
         if call.pairing == Some(Pairing::SameDialog) {
             Self::Proxied
+        } else if let Some(Unpassable::Doubtful(doubtful)) = unpassable {
+            Self::Doubtful(doubtful)
         } else if call.legs.iter().any(|l| l.partial) {
             Self::PartialDialog
         } else if call.legs.iter().any(|l| l.transport != Transport::Udp) {
@@ -77,29 +81,59 @@ pub enum AudioRoute {
     Server,
     /// From phone to phone.
     Direct,
+    /// One phone was told the other phone's address.
+    OneDirect {
+        /// The phone that sends its audio straight to the other one, by its SIP address.
+        from: SocketAddr,
+        /// Where it sends.
+        to: SocketAddr,
+        /// The other phone sends to the server.
+        other_at_server: bool,
+    },
     /// Through another address, given to one of the parties in its description.
     Elsewhere(SocketAddr),
     /// The call has no audio, or its route is unknown.
     Unknown,
 }
 
+/// The audio of one leg: what the server told the phone, and the stream.
+struct Told<'a> {
+    leg: &'a Leg,
+    at: SocketAddr,
+    stream: streams::Stream<'a>,
+}
+
 /// The route of a call's audio, from the descriptions sent to its parties.
 #[must_use]
-pub fn way(call: &Call, vips: &[IpAddr]) -> AudioRoute {
-    let ends: Vec<_> = call.legs.iter().filter_map(|l| plan::ends(l).ok()).collect();
-    let audio = |all: &[Media<'_>]| {
-        let m = all.iter().find(|m| m.kind.eq_ignore_ascii_case(b"audio") && m.port != 0)?;
-        Some(SocketAddr::new(m.connection?, m.port))
-    };
-    let sent: Vec<_> = ends.iter().filter_map(|e| audio(e.sent.media())).collect();
-    let received: Vec<_> = ends.iter().filter_map(|e| audio(e.received.media())).collect();
-    if sent.is_empty() || ends.len() != call.legs.len() {
-        AudioRoute::Unknown
-    } else if sent.iter().all(|at| vips.contains(&at.ip()) || at.ip().is_unspecified()) {
-        AudioRoute::Server
-    } else if sent.len() == 2 && sent.iter().all(|at| received.contains(at)) {
-        AudioRoute::Direct
-    } else {
-        sent.into_iter().find(|at| !vips.contains(&at.ip())).map_or(AudioRoute::Unknown, AudioRoute::Elsewhere)
+pub fn way(call: &Call, ground: &Ground) -> AudioRoute {
+    let ends: Vec<(&Leg, Ends<'_>)> =
+        call.legs.iter().filter_map(|leg| Some((&**leg, plan::ends(leg).ok()?))).collect();
+    let told: Vec<Told<'_>> = ends
+        .iter()
+        .filter_map(|(leg, ends)| {
+            let mut all = (0..ends.sent.media().len()).filter_map(|i| streams::stream(leg, ends, i, ground));
+            let stream = all.find(streams::Stream::is_audio)?;
+            Some(Told { leg, at: SocketAddr::new(stream.sent.connection?, stream.sent.port), stream })
+        })
+        .collect();
+    let ours = |t: &&Told<'_>| t.stream.anchor().is_some() || t.at.ip().is_unspecified();
+    if told.is_empty() || ends.len() != call.legs.len() {
+        return AudioRoute::Unknown;
     }
+    if told.iter().all(|t| ours(&t)) {
+        return AudioRoute::Server;
+    }
+    if let [a, b] = told.as_slice() {
+        let straight = |t: &Told<'_>, other: &Told<'_>| !ours(&t) && other.stream.is_phones(t.at.ip());
+        if straight(a, b) && straight(b, a) {
+            return AudioRoute::Direct;
+        }
+        for (t, other) in [(a, b), (b, a)] {
+            if straight(t, other) {
+                let (from, other_at_server) = (t.leg.remote_addr, ours(&other));
+                return AudioRoute::OneDirect { from, to: t.at, other_at_server };
+            }
+        }
+    }
+    told.iter().find(|t| !ours(t)).map_or(AudioRoute::Unknown, |t| AudioRoute::Elsewhere(t.at))
 }

@@ -5,9 +5,10 @@ mod tests;
 
 use super::transaction::Target;
 use crate::calls::model::Leg;
+use crate::sip::advertised::Advertised;
 use crate::sip::build::Builder;
 use crate::sip::uri;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Methods that the agent handles. UPDATE is included because phones refresh session timers with it.
 pub(super) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, INFO, MESSAGE";
@@ -33,11 +34,42 @@ pub(super) fn target(leg: &Leg) -> Target {
 
 /// The agent's Contact URI for a leg: the user known to the phone, at the recovery port.
 pub(super) fn contact(leg: &Leg, port: u16) -> Vec<u8> {
-    let at = SocketAddr::new(leg.local_addr.ip(), port);
+    let at = own_place(leg, port);
     match uri::user(&leg.local_target.0).filter(|_| leg.local_target.0.len() >= 4) {
+        Some(user) => [b"sip:", user, b"@", &at].concat(),
+        None => [b"sip:", at.as_slice()].concat(),
+    }
+}
+
+/// The host of the server's Contact, with this port. [`own_target`] has seen to it that requests to this host arrive
+/// here.
+fn own_place(leg: &Leg, port: u16) -> Vec<u8> {
+    let host = uri::host_port(&leg.local_target.0).map(|(host, _)| host);
+    match host {
+        Some(host) if host.contains(&b':') => [b"[", host, format!("]:{port}").as_bytes()].concat(),
+        Some(host) => [host, format!(":{port}").as_bytes()].concat(),
+        None => SocketAddr::new(leg.local_addr.ip(), port).to_string().into_bytes(),
+    }
+}
+
+/// The server's Contact for a leg with the virtual address as its host. `None` if the Contact is right as it is: it has
+/// that host, or an advertised one. Behind a NAT a phone cannot reach the virtual address, so the agent keeps the name
+/// that the server used.
+///
+/// Any other host may be the dead one's own.
+pub(super) fn own_target(leg: &Leg, advertised: &Advertised) -> Option<Vec<u8>> {
+    let ip = leg.local_addr.ip();
+    let right = |host: &[u8]| {
+        advertised.has_host(host) || std::str::from_utf8(host).is_ok_and(|host| host.parse::<IpAddr>() == Ok(ip))
+    };
+    if uri::host_port(&leg.local_target.0).is_some_and(|(host, _)| right(host)) {
+        return None;
+    }
+    let at = leg.local_addr;
+    Some(match uri::user(&leg.local_target.0) {
         Some(user) => [b"sip:", user, format!("@{at}").as_bytes()].concat(),
         None => format!("sip:{at}").into_bytes(),
-    }
+    })
 }
 
 /// Begins a request in the dialog, with all headers up to CSeq.
@@ -50,7 +82,7 @@ pub(super) fn start(
     port: u16,
     to: Option<&[u8]>,
 ) -> Builder {
-    let via = SocketAddr::new(leg.local_addr.ip(), port);
+    let via = String::from_utf8_lossy(&own_place(leg, port)).into_owned();
     // No `rport`: the response must go to the recovery port in sent-by. The request itself leaves from the server's
     // port.
     let mut b = Builder::request(method, &target.uri).header("Via", format!("SIP/2.0/UDP {via};branch={branch}"));

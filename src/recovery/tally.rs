@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 
 /// Reasons listed one by one. A phone's description is part of some, so strangers could make any number.
 const MAX_REASONS: usize = 8;
+/// What tells which legs are one call.
+const ASK: &str = "connect the agent to the server (`[instance.sip.ami]` or `esl`), or have the server report its messages \
+                   by HEP; Kamailio needs `tcp_source_ipv4`: docs/learning.md";
 /// Stands for all reasons beyond these.
 const OTHERS: &str = "other reasons: `keepcall calls` has each";
 
@@ -58,15 +61,22 @@ impl Tally {
     fn add(&mut self, call: &Call, ground: &Ground, mode: Mode) {
         self.total += 1;
         match Outlook::of(call, ground, mode) {
-            Outlook::Kept => self.kept += 1,
+            Outlook::Kept(_) => self.kept += 1,
             Outlook::Audio(_) => self.audio += 1,
             Outlook::Lost(why) => {
-                self.lost += 1;
-                self.lost_emergency += usize::from(call.emergency);
                 let (why, cure) = reason(call, ground, mode, why);
-                self.note(why, cure);
+                self.lose(call, why, cure);
+            }
+            Outlook::Doubtful(_) => {
+                self.lose(call, "the pairing of the legs is less sure than min_confidence".to_owned(), Some(ASK));
             }
         }
+    }
+
+    fn lose(&mut self, call: &Call, why: String, cure: Option<&str>) {
+        self.lost += 1;
+        self.lost_emergency += usize::from(call.emergency);
+        self.note(why, cure);
     }
 
     fn note(&mut self, why: String, cure: Option<&str>) {
@@ -136,9 +146,7 @@ fn single(call: &Call) -> (String, Option<&'static str>) {
     if let Some(end) = &call.other_end {
         return (end.kind.place().to_owned(), None);
     }
-    let cure = "connect the agent to the server (`[instance.sip.ami]` or `esl`), or have the server report its messages \
-                by HEP; Kamailio needs `tcp_source_ipv4`: docs/learning.md";
-    ("keepcall knows only one party".to_owned(), Some(cure))
+    ("keepcall knows only one party".to_owned(), Some(ASK))
 }
 
 #[cfg(test)]

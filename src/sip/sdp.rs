@@ -3,12 +3,14 @@
 //! Reading is lenient: LF, CR or both end a line, `s=` and `t=` may be missing, unknown lines are kept, and attribute
 //! names match in any case. Only an edit that needs a line requires it.
 
+mod arrange;
 mod edit;
 mod line;
 #[cfg(test)]
 mod tests;
 mod views;
 
+pub use arrange::{Part, arrange};
 pub use edit::{continue_origin, end_hold, keep_formats, set_media_address, with_origin};
 pub use views::{Candidate, Crypto, Group, Setup};
 

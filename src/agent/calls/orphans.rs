@@ -59,8 +59,7 @@ impl CallsSide {
                 return;
             }
         };
-        let vips = &self.ground.vips;
-        let lost = old.into_iter().filter(|call| is_orphaned(call, since_ms, vips, |at| bound.has(at)));
+        let lost = old.into_iter().filter(|call| is_orphaned(call, since_ms, &self.ground, |at| bound.has(at)));
         self.orphans.ids = lost.map(|call| call.id).collect();
         self.orphans.at = if self.server.stays { now } else { now + HANDOVER };
     }

@@ -169,3 +169,25 @@ fn a_stored_source_is_kept_only_if_signalling_names_its_host() {
         assert_eq!(sources_told(&mut lab), expected, "{stored}");
     }
 }
+
+#[test]
+fn behind_a_nat_packets_arrive_at_the_virtual_address() {
+    use crate::calls::table::script::settings;
+    use crate::calls::table::{Table, TableSettings};
+    // The server tells the address in HERE.
+    let advertised = crate::sip::advertised::Advertised::new(["10.0.0.1"]);
+    let mut lab = Lab::new();
+    lab.table = Table::new(TableSettings { advertised, ..settings() });
+    lab.answered(&Dialog::new("in", NAT_SIP, false, "1000", "2000")).wait_ms(1100);
+    lab.events();
+    let mut phone = Stream { ssrc: 5, seq: 100 };
+    for at in [HERE, "10.0.0.100:4000"] {
+        for _ in 0..4 {
+            lab.now += Duration::from_millis(20);
+            let packet = phone.packet();
+            lab.table.handle_rtp(NAT.parse().unwrap(), at.parse().unwrap(), &packet, lab.now);
+        }
+        let told = sources_told(&mut lab);
+        assert_eq!(told.len(), usize::from(at != HERE), "{at}: {told:?}");
+    }
+}

@@ -164,11 +164,43 @@ fn an_announcement_that_ends_in_that_moment_does_not_catch_a_callee() {
 }
 
 #[test]
+fn everyday_calls_are_sure_enough_to_be_connected() {
+    let with = |caller: [&str; 2], callee: [&str; 2], early: bool| {
+        let mut lab = Lab::new();
+        let (i, o) = (inbound(0, caller[0], callee[0]), outbound(0, caller[1], callee[1]));
+        if early {
+            lab.invited(&i).picked_up(&i).wait_ms(600).invited(&o).picked_up(&o).wait_ms(3000);
+        } else {
+            lab.b2bua(&i, &o).wait_ms(3000);
+        }
+        lab.calls()[0].confidence
+    };
+    let (exact, otherwise) = (["100", "100"], ["+49409876543", "0409876543"]);
+    for (caller, callee, early, confidence) in [
+        (exact, exact, false, 85),
+        (exact, otherwise, false, 81),
+        (otherwise, otherwise, false, 81),
+        // The dial plan answers, and then dials on.
+        (exact, exact, true, 80),
+        (exact, otherwise, true, 66),
+        // One party may be anybody's: a hidden caller, or a speed dial.
+        (["anonymous", "anonymous"], exact, false, 50),
+        (exact, ["*1", "0409876543"], false, 50),
+        (exact, ["*1", "0409876543"], true, 35),
+    ] {
+        let found = with(caller, callee, early);
+        assert_eq!(found, Some(confidence), "{caller:?} {callee:?} {early}");
+        let everyday = !caller.contains(&"anonymous") && callee[0] != "*1" && !(early && callee == otherwise);
+        assert_eq!(found >= Some(crate::config::MIN_CONFIDENCE), everyday, "{caller:?} {callee:?} {early}");
+    }
+}
+
+#[test]
 fn numbers_that_are_written_otherwise_count_less_and_do_not_decide() {
     let mut lab = Lab::new();
     lab.b2bua(&inbound(0, "+4930123456", "+49409876543"), &outbound(0, "030123456", "0409876543"));
     assert_eq!(pairs(&lab.calls()), ["in0+out0"]);
-    assert_eq!(lab.calls()[0].confidence, Some(65));
+    assert_eq!(lab.calls()[0].confidence, Some(81));
     // Only one number, in another notation: with the order of the answers it is enough.
     let mut lab = Lab::new();
     lab.b2bua(&inbound(0, "anonymous", "+49409876543"), &outbound(0, "anonymous", "0409876543"));

@@ -17,6 +17,7 @@ pub(crate) fn settings() -> TableSettings {
         node: "n1".into(),
         vips: vec!["10.0.0.100".parse().unwrap()],
         sip_ports: vec![5060],
+        advertised: crate::sip::advertised::Advertised::default(),
         pair_header: Some("X-Pair".into()),
         emergency: vec!["112".into()],
         max_calls: 1000,

@@ -1,6 +1,7 @@
 //! Settings and counters of a tracker.
 
 use crate::sip::Transport;
+use crate::sip::advertised::Advertised;
 use crate::sip::uri;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
@@ -46,6 +47,8 @@ pub struct Counters {
 pub struct TrackerSettings {
     /// Its floating addresses.
     pub vips: Vec<IpAddr>,
+    /// Addresses and names by which the outside knows the floating addresses.
+    pub advertised: Advertised,
     /// Its SIP ports.
     pub sip_ports: Vec<u16>,
     /// Header that pairs legs, if the operator named one.
@@ -86,7 +89,7 @@ impl TrackerSettings {
                 || uri::uri_param(u, "transport")
                     .is_some_and(|t| [&b"tls"[..], b"ws", b"wss"].iter().any(|s| t.eq_ignore_ascii_case(s)))
         };
-        ip.is_some_and(|ip| self.vips.contains(&ip))
+        (ip.is_some_and(|ip| self.vips.contains(&ip)) || self.advertised.has_host(host))
             && (port.is_none_or(|p| self.sip_ports.contains(&p)) || elsewhere())
     }
 }

@@ -84,9 +84,13 @@ fn obstacles(calls: &[CallRow]) -> String {
     let audio =
         calls.iter().filter_map(|c| Some(format!("  {}: {}\n", printable(&c.id), printable(c.not_relayed.as_ref()?))));
     let under = |head: &str, lines: String| if lines.is_empty() { lines } else { format!("\n{head}:\n{lines}") };
-    let lost = calls.iter().filter(|c| c.takeover == "lost");
-    let lost = lost.map(|c| format!("  {}: {}\n", printable(&c.id), printable(c.not_kept.as_deref().unwrap_or("-"))));
-    under("lost at a takeover", lost.collect())
+    let of = |words: &[&str]| -> String {
+        let those = calls.iter().filter(|c| words.contains(&c.takeover.as_str()));
+        let told = those.filter_map(|c| Some((c, c.not_kept.as_ref()?)));
+        told.map(|(c, why)| format!("  {}: {}\n", printable(&c.id), printable(why))).collect()
+    };
+    under("lost at a takeover", of(&["lost", "doubtful"]))
+        + &under("kept at a takeover, but", of(&["kept"]))
         + &under("not recovered at a takeover", lines.concat())
         + &under("not relayed at a takeover", audio.collect())
 }

@@ -19,6 +19,9 @@ pub struct InspectArgs {
     /// Address of the server in the capture; may be repeated [default: detected from the traffic]
     #[arg(long = "vip", value_name = "IP")]
     pub vips: Vec<IpAddr>,
+    /// Address or host name by which the outside knows the server, behind a 1:1 NAT; may be repeated
+    #[arg(long = "advertised", value_name = "HOST")]
+    pub advertised: Vec<String>,
     /// UDP port of the server for SIP; may be repeated [default: detected from the traffic]
     #[arg(long = "port", value_name = "PORT")]
     pub ports: Vec<u16>,
@@ -33,8 +36,12 @@ pub struct InspectArgs {
 /// Shows the calls in the capture; returns the exit code.
 pub fn inspect(args: &InspectArgs) -> u8 {
     let mut out = Output::new();
-    let settings =
-        InspectSettings { vips: args.vips.clone(), sip_ports: args.ports.clone(), ..InspectSettings::default() };
+    let settings = InspectSettings {
+        vips: args.vips.clone(),
+        advertised: args.advertised.clone(),
+        sip_ports: args.ports.clone(),
+        ..InspectSettings::default()
+    };
     let mut report = match learn(&args.file, &settings) {
         Ok(report) => report,
         Err(e) => {

@@ -38,7 +38,9 @@ pub(super) fn of(call: &Call) -> Vec<String> {
     }
     if call.recovery.audio == Audio::Elsewhere && to_other_phone(call).is_none() {
         notes.push(
-            "if the address that the audio passes belongs to the server too, name that address with --vip".to_owned(),
+            "if the address that the audio passes belongs to the server too, name that address with --vip, or with \
+             --advertised if a NAT has it"
+                .to_owned(),
         );
     }
     notes.extend(fax(call));

@@ -35,7 +35,7 @@ fn call(legs: Vec<Leg>) -> Call {
 fn recovery_itself_says_what_would_become_of_a_call() {
     let vips = ["10.0.0.9".parse().unwrap()];
     let (a, b) = (leg("i", false, "10.0.0.1:4000", "10.0.0.9:9000"), leg("o", true, "10.0.0.2:4002", "10.0.0.9:9002"));
-    let judged = |legs: Vec<Leg>| of_takeover(&call(legs), &vips);
+    let judged = |legs: Vec<Leg>| of_takeover(&call(legs), &Ground::of(&vips), false);
     let r = judged(vec![a.clone(), b.clone()]);
     assert_eq!((r.audio, r.signalling, r.flows.len()), (Audio::Relayed, Signalling::ReInvite, 4));
     assert_eq!((r.flows[0].from, r.flows[0].to), ("10.0.0.1:4000".parse().unwrap(), "10.0.0.2:4002".parse().unwrap()));
@@ -61,4 +61,27 @@ fn recovery_itself_says_what_would_become_of_a_call() {
         Leg { sdp_received: Some(Sdp { body: "v=0\r\nc=IN IP4 10.0.0.2\r\nm=audio 4002 RTP/AVP 8\r\n".into() }), ..b };
     let r = judged(vec![a, other]);
     assert!(r.signalling == Signalling::No && r.why.contains("codec"), "{}", r.why);
+}
+
+#[test]
+fn a_doubtful_pair_and_a_dialog_past_the_server_are_promised_nothing() {
+    let (a, b) = (leg("i", false, "10.0.0.1:4000", "10.0.0.9:9000"), leg("o", true, "10.0.0.2:4002", "10.0.0.9:9002"));
+    let ground = Ground::of(&["10.0.0.9".parse().unwrap()]);
+    let doubtful = Call { confidence: Some(65), ..call(vec![a.clone(), b.clone()]) };
+    let r = of_takeover(&doubtful, &ground, false);
+    assert_eq!((r.audio, r.signalling, r.flows.len()), (Audio::Doubtful, Signalling::No, 0));
+    assert!(r.why.starts_with("the pairing is only 65 % sure, below min_confidence 80;"), "{}", r.why);
+    let r = of_takeover(&call(vec![a, b]), &ground, true);
+    assert_eq!((r.audio, r.signalling), (Audio::Relayed, Signalling::No));
+    assert!(r.why.contains("no Record-Route") && !r.why.contains("re-INVITE"), "{}", r.why);
+}
+
+#[test]
+fn one_phone_that_has_the_other_ones_address_is_told_so() {
+    let a = leg("i", false, "10.0.0.1:4000", "10.0.0.2:4002");
+    let b = leg("o", true, "10.0.0.2:4002", "10.0.0.9:9002");
+    let r = of_takeover(&call(vec![a, b]), &Ground::of(&["10.0.0.9".parse().unwrap()]), false);
+    assert_eq!(r.audio, Audio::Elsewhere);
+    let told = "10.0.0.2:4002, which is the other phone's address: 10.0.0.1:5060 sends its audio there, and the other";
+    assert!(r.why.contains(told) && !r.why.contains("neither"), "{}", r.why);
 }

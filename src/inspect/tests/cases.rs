@@ -1,6 +1,6 @@
 //! Captures that were once told wrongly, each one of a kind; the folder has them.
 
-use super::report::{Audio, By, Call, Hold, Report, State, Unread};
+use super::report::{Audio, By, Call, Hold, Report, Signalling, State, Unread};
 use super::{InspectSettings, only, run};
 
 /// Time of the first packet of each capture.
@@ -128,5 +128,56 @@ fn after_a_transfer_the_legs_that_talk_are_the_pair() {
         let flows = &c.recovery.flows;
         let parties: std::collections::BTreeSet<_> = flows.iter().map(|f| f.to.ip()).collect();
         assert_eq!(parties, ["192.0.2.22", "192.0.2.23"].map(|ip| ip.parse().unwrap()).into());
+    }
+}
+
+#[test]
+fn streams_pair_whatever_their_index() {
+    for bytes in [
+        &include_bytes!("cases/optional-srtp-two-audio-lines-one-refused-is-silence.pcap")[..],
+        include_bytes!("cases/video-first-on-one-leg-audio-at-another-index.pcap"),
+    ] {
+        let r = report(bytes);
+        let c = only(&r);
+        assert_eq!(
+            (c.recovery.audio, c.recovery.signalling),
+            (Audio::Relayed, Signalling::ReInvite),
+            "{:?}",
+            c.recovery
+        );
+        let rtp = c.recovery.flows[0];
+        let at = |text: &str| text.parse().unwrap();
+        assert_eq!((rtp.from, rtp.at), (at("192.0.2.21:4000"), at("192.0.2.100:10000")));
+        assert_eq!((rtp.to, rtp.source), (at("192.0.2.22:6000"), at("192.0.2.100:10010")));
+        assert_eq!(c.recovery.flows.len(), 4);
+    }
+}
+
+#[test]
+fn key_presses_under_another_payload_type_are_told_as_lost() {
+    let r = report(include_bytes!("cases/telephone-event-payload-type-differs.pcap"));
+    let c = only(&r);
+    assert_eq!((c.recovery.audio, c.recovery.signalling), (Audio::Relayed, Signalling::ReInvite));
+    let why = &c.recovery.why;
+    assert!(why.contains("key presses (DTMF) will not pass") && why.contains("101") && why.contains("96"), "{why}");
+}
+
+#[test]
+fn an_advertised_address_is_the_servers_own() {
+    let bytes = include_bytes!("cases/server-behind-nat-tells-a-public-media-address.pcap");
+    let r = report(bytes);
+    let c = only(&r);
+    assert_eq!((c.recovery.audio, c.recovery.signalling), (Audio::No, Signalling::No), "{:?}", c.recovery);
+    let why = &c.recovery.why;
+    assert!(why.contains("an address that is not the VIP's") && why.contains("203.0.113.10"), "{why}");
+    assert!(why.contains("advertised"), "{why}");
+    for vips in [vec!["192.0.2.100".parse().unwrap()], Vec::new()] {
+        let advertised = vec!["203.0.113.10".to_owned()];
+        let r = run(bytes, &InspectSettings { vips, advertised, ..InspectSettings::default() }).unwrap();
+        let c = only(&r);
+        assert_eq!((c.recovery.audio, c.recovery.flows.len()), (Audio::Relayed, 4), "{:?}", c.recovery);
+        assert!(c.recovery.flows.iter().all(|f| f.at.ip().to_string() == "192.0.2.100"), "{:?}", c.recovery.flows);
+        let received = |leg: usize| c.legs[leg].media[0].received.as_ref().map(|r| r.packets);
+        assert_eq!((received(0), received(1)), (Some(30), Some(30)), "the audio belongs to both legs");
     }
 }

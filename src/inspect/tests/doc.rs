@@ -43,7 +43,7 @@ fn full() -> Value {
     // A call that would be lost.
     shots.extend(hop("alone", a, s).up(&audio("10.0.0.1:4010", ""), &audio("10.0.0.100:9010", "")));
     let path = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(path.path(), file(&paced(shots, 400))).unwrap();
+    std::fs::write(path.path(), file(&paced(shots, 80))).unwrap();
     serde_json::to_value(inspect(path.path(), &InspectSettings::default()).unwrap()).unwrap()
 }
 

@@ -123,3 +123,18 @@ fn given_ports_leave_the_others_out() {
     let r = run(&bytes, &settings(5090)).unwrap();
     assert!(r.calls.iter().all(|c| !c.through_server));
 }
+
+#[test]
+fn a_host_that_names_an_advertised_address_is_the_server() {
+    // One call each way: nothing else tells the two ends apart.
+    let (a, b) = (PHONES[0], "10.0.0.100:5060");
+    let public = sdp().replace("10.0.0.", "203.0.113.");
+    let (i, o) = (Hop::new("i", a, b, "1000", "2000"), Hop::new("o", b, a, "2000", "1000"));
+    let shots = vec![i.invite(&sdp()), i.answer(200, &sdp()), o.invite(&public), o.answer(200, &sdp())];
+    let ip = crate::sip::sdp::places(public.as_bytes())[0].0.unwrap();
+    for (advertised, server) in [(vec![ip.to_string()], "10.0.0.100"), (vec!["203.0.113.99".to_owned()], "")] {
+        let r = run(&file(&paced(shots.clone(), 100)), &InspectSettings { advertised, ..InspectSettings::default() });
+        let r = r.unwrap();
+        assert!(server.is_empty() || address(&r) == server, "{}", address(&r));
+    }
+}

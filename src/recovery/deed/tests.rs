@@ -1,14 +1,16 @@
 use super::{Deed, Forecast};
 use crate::config::Mode;
+use crate::recovery::permitted::Doubtful;
 use crate::recovery::plan::Unpassable;
 use crate::recovery::recoverability::Fate;
 
-const FATES: [Fate; 7] = [
+const FATES: [Fate; 8] = [
     Fate::Reinvited,
     Fate::Proxied,
     Fate::PartialDialog,
     Fate::NotUdp,
     Fate::SingleLeg,
+    Fate::Doubtful(Doubtful { confidence: 65, needed: 80 }),
     Fate::Silent(Unpassable::KeysDiffer),
     Fate::Silent(Unpassable::NoCommonCodec),
 ];
@@ -44,9 +46,9 @@ fn every_call_is_counted_once_and_every_one_that_is_not_kept_has_a_reason() {
         let reasons = forecast.reasons.values().sum::<usize>();
         assert_eq!(reasons, total - reinvited - proxied, "{mode}: {:?}", forecast.reasons);
         let expected = match mode {
-            Mode::Observe => (0, 1, 0, 6),
-            Mode::Audio => (0, 1, 2, 4),
-            Mode::Full => (1, 1, 1, 4),
+            Mode::Observe => (0, 1, 0, 7),
+            Mode::Audio => (0, 1, 2, 5),
+            Mode::Full => (1, 1, 1, 5),
         };
         assert_eq!((reinvited, proxied, relayed, left), expected, "{mode}");
     }

@@ -9,6 +9,7 @@ mod moves;
 mod offers;
 mod phone;
 mod scenarios;
+mod unlike;
 mod world;
 
 use phone::{Answer, Phone};

@@ -12,6 +12,7 @@ fn ground() -> Ground {
         sip_ports: vec![5080, 5070],
         own: vec!["10.0.0.5".parse().unwrap(), "2001:db8::5".parse().unwrap()],
         external: false,
+        ..Ground::default()
     }
 }
 

@@ -81,8 +81,29 @@ fn the_session_timer_keeps_its_roles() {
 #[test]
 fn a_contact_without_user_stays_without() {
     let mut leg = leg();
-    leg.local_target = "sip:10.0.0.1".into();
-    assert_eq!(contact(&leg, 5070), b"sip:[2001:db8::100]:5070");
     leg.local_target = "".into();
     assert_eq!(contact(&leg, 5070), b"sip:[2001:db8::100]:5070");
+}
+
+#[test]
+fn a_contact_has_the_virtual_address_or_an_advertised_host() {
+    let advertised = Advertised::new(["203.0.113.10", "sip.example.com"]);
+    for (told, kept) in [
+        ("sip:srv@203.0.113.10:5060", "sip:srv@203.0.113.10:5070"),
+        ("sip:SIP.example.com", "sip:SIP.example.com:5070"),
+        ("sip:srv@[2001:db8:0::100]", "sip:srv@[2001:db8:0::100]:5070"),
+        ("sip:srv@10.0.0.1", "sip:srv@[2001:db8::100]:5070"),
+        ("sip:10.0.0.1", "sip:[2001:db8::100]:5070"),
+        ("tel:+491", "sip:+491@[2001:db8::100]:5070"),
+        ("", "sip:[2001:db8::100]:5070"),
+    ] {
+        let mut leg = leg();
+        leg.local_target = told.into();
+        if let Some(target) = own_target(&leg, &advertised) {
+            leg.local_target = target.as_slice().into();
+        }
+        assert_eq!(String::from_utf8(contact(&leg, 5070)).unwrap(), kept, "{told}");
+        let host = kept.split('@').next_back().unwrap().trim_start_matches("sip:");
+        assert!(text(&leg).contains(&format!("Via: SIP/2.0/UDP {host};branch=")), "{told}");
+    }
 }

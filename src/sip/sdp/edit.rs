@@ -257,7 +257,7 @@ pub fn end_hold(body: &[u8], to: &[Option<IpAddr>]) -> Result<Vec<u8>, SdpError>
 }
 
 /// The session's lines, then the lines of each m-line.
-fn blocks(body: &[u8]) -> Vec<Vec<Line<'_>>> {
+pub(super) fn blocks(body: &[u8]) -> Vec<Vec<Line<'_>>> {
     let mut blocks = vec![Vec::new()];
     for line in lines(body) {
         if line.value(b'm').is_some() {
@@ -296,7 +296,7 @@ fn connection(ip: IpAddr) -> Vec<u8> {
 
 /// Copies a line. If a removed line leaves a bare LF (an empty line) behind a CR, the two would merge into one line
 /// end. A CR is then inserted to keep them apart.
-fn push(out: &mut Vec<u8>, line: &Line<'_>) {
+pub(super) fn push(out: &mut Vec<u8>, line: &Line<'_>) {
     if line.whole == b"\n" && out.last() == Some(&b'\r') {
         out.push(b'\r');
     }

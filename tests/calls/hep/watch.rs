@@ -43,6 +43,7 @@ impl Watch {
             node: "a".to_owned(),
             vips: vec![vip],
             sip_ports: vec![5060],
+            advertised: keepcall::sip::advertised::Advertised::default(),
             pair_header: None,
             emergency: Vec::new(),
             max_calls: 100,

@@ -41,6 +41,7 @@ impl Listener {
             node: "n".into(),
             vips: vec![VIP4.into()],
             sip_ports: vec![5060],
+            advertised: keepcall::sip::advertised::Advertised::default(),
             pair_header: None,
             emergency: Vec::new(),
             max_calls: 1000,

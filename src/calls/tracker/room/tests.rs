@@ -5,6 +5,7 @@ fn settings(max_legs: usize) -> TrackerSettings {
     TrackerSettings {
         vips: Vec::new(),
         sip_ports: Vec::new(),
+        advertised: crate::sip::advertised::Advertised::default(),
         pair_header: None,
         emergency: Vec::new(),
         max_legs,

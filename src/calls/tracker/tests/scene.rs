@@ -38,6 +38,7 @@ pub(super) fn settings() -> TrackerSettings {
     TrackerSettings {
         vips: vec!["10.0.0.100".parse().unwrap(), "2001:db8::100".parse().unwrap()],
         sip_ports: vec![5060],
+        advertised: crate::sip::advertised::Advertised::default(),
         pair_header: None,
         emergency: Vec::new(),
         max_legs: 1000,

@@ -192,3 +192,18 @@ fn a_connection_that_the_server_opened_has_a_port_of_the_systems_choice() {
         assert_eq!(s.tracker.legs().filter(|t| t.leg.local_addr == own).count(), learnt, "{phone}");
     }
 }
+
+#[test]
+fn a_record_route_by_an_advertised_host_is_the_servers_own() {
+    use super::scene::settings;
+    use crate::calls::tracker::{Tracker, TrackerSettings};
+    let advertised = crate::sip::advertised::Advertised::new(["203.0.113.10", "sip.example.com"]);
+    let mut s = inbound();
+    s.tracker = Tracker::new(TrackerSettings { advertised, ..settings() });
+    s.play(
+        "P> INVITE 1 sdp=o rr=sip:203.0.113.10;lr,sip:SIP.example.com:5060;lr,sip:203.0.113.10:5999;lr,sip:p;lr
+         S> 200 INVITE 1 sdp=a rr=sip:203.0.113.10;lr,sip:SIP.example.com:5060;lr,sip:203.0.113.10:5999;lr,sip:p;lr
+         P> ACK 1",
+    );
+    assert_eq!(s.routes(), ["<sip:203.0.113.10:5999;lr>", "<sip:p;lr>"]);
+}

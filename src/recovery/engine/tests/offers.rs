@@ -58,14 +58,20 @@ fn what_needs_no_other_phone_is_answered_here() {
     w.secs(1);
     assert_eq!(w.result(0), ("INFO".into(), 200));
     assert_eq!(w.phones[1].got, ["INVITE", "INFO"]);
-    // A different number of m-lines cannot be relayed.
+    // A new m-line has no port of ours. It is refused, and the rest goes on.
     let more = format!("{}m=video 4002 RTP/AVP 96\r\n", changed(&w.phones[0], 40, "sendrecv"));
     w.phones[0].late_answer = None;
     w.ask(0, "INVITE", &more);
     w.secs(1);
+    assert_eq!(w.result(0), ("INVITE".into(), 200));
+    assert!(w.phones[0].sdp_seen.contains("m=video 0 RTP/AVP 96") && !w.phones[1].sdp_seen.contains("video"));
+    // An offer with fewer m-lines than before is none (RFC 3264 section 8).
+    let fewer = changed(&w.phones[0], 41, "sendonly");
+    w.ask(0, "INVITE", &fewer);
+    w.secs(1);
     assert_eq!(w.result(0), ("INVITE".into(), 488));
     // UPDATE with an offer is relayed as UPDATE.
-    let body = changed(&w.phones[0], 41, "sendonly");
+    let body = format!("{}m=video 0 RTP/AVP 96\r\n", changed(&w.phones[0], 42, "sendonly"));
     w.ask(0, "UPDATE", &body);
     w.secs(1);
     assert_eq!(w.result(0), ("UPDATE".into(), 200));

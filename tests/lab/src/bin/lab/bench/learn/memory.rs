@@ -109,6 +109,7 @@ pub(super) fn settings(traffic_server: std::net::SocketAddr) -> TableSettings {
         node: "a".into(),
         vips: vec![traffic_server.ip()],
         sip_ports: vec![traffic_server.port()],
+        advertised: keepcall::sip::advertised::Advertised::default(),
         pair_header: None,
         emergency: vec!["110".into(), "112".into()],
         max_calls: 50_000,
