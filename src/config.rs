@@ -5,6 +5,7 @@
 
 mod check;
 mod duration;
+mod ends;
 mod error;
 mod load;
 mod mode;
@@ -13,6 +14,7 @@ mod port_range;
 mod schema;
 mod source;
 
+pub use ends::{DEFAULT_RTP_TIMEOUT, MIN_CARRIED, RTP_TIMEOUT_S};
 pub use error::{ConfigError, Problem};
 pub use load::{Files, Loaded, load, load_with, parse, text_of};
 pub use mode::Mode;

@@ -9,7 +9,7 @@ mod unlike;
 
 pub use unlike::{Change, Unlike};
 
-use crate::config::{Check, Config, Etcd, Instance, Media, Sip, Timing};
+use crate::config::{Check, Config, DEFAULT_RTP_TIMEOUT, Etcd, Instance, Media, Sip, Timing};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -153,6 +153,8 @@ fn calls(sip: &Sip) -> Named {
         plain_records: _,
         window,
         max_calls,
+        rtp_timeout,
+        max_carried,
         hep,
         ami,
         esl,
@@ -174,6 +176,12 @@ fn calls(sip: &Sip) -> Named {
     ]);
     if *media == Media::External {
         all.insert("sip.media".to_owned(), "external".to_owned());
+    }
+    if *rtp_timeout != DEFAULT_RTP_TIMEOUT {
+        all.insert("sip.rtp_timeout".to_owned(), show(*rtp_timeout));
+    }
+    if !max_carried.is_zero() {
+        all.insert("sip.max_carried".to_owned(), show(*max_carried));
     }
     all
 }
