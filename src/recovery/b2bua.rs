@@ -47,7 +47,7 @@ fn key_of(m: &Message<'_>) -> Key {
 
 /// Turns the other phone's description into the server's towards this leg: the leg's own `o=` line continues, and media
 /// go to the VIP ports that the phone knows. An unchanged result keeps its version (RFC 3264 section 8).
-fn localize(leg: &Leg, anchors: Option<&[Option<Place>]>, body: &[u8]) -> Result<Vec<u8>, SdpError> {
+pub(super) fn localize(leg: &Leg, anchors: Option<&[Option<Place>]>, body: &[u8]) -> Result<Vec<u8>, SdpError> {
     let sent = leg.sdp_sent.as_ref().map(|d| &*d.body).ok_or(SdpError::Origin)?;
     let parsed = Sdp::parse(sent)?;
     if Sdp::parse(body)?.media().len() != parsed.media().len() {
@@ -169,14 +169,7 @@ impl CarriedCall {
             return;
         }
         if m.body().is_empty() {
-            // The phone asks for an offer (section 14.2), so offer the session as it is.
-            match self.call.legs[side].sdp_sent.clone() {
-                Some(sent) => {
-                    self.sides[side].late_offer = Some(key.cseq);
-                    self.accept(side, m, key, &sent.body.0, cx);
-                }
-                None => self.reply(side, key, 488, cx),
-            }
+            self.asked_for_offer(side, m, key, cx);
         } else {
             self.offered(side, m, key, true, cx);
         }
@@ -221,7 +214,10 @@ impl CarriedCall {
         });
         if let (true, Some(sent)) = (same, leg.sdp_sent.clone()) {
             // RFC 3264 section 8: the same description, so this is a plain refresh.
-            return self.accept(side, m, key, &sent.body.0, cx);
+            let sent = self.fresh(side, sent.body.to_vec());
+            self.call.legs[side].sdp_sent = Some(Description { body: sent.as_slice().into() });
+            self.sides[side].exchanged();
+            return self.accept(side, m, key, &sent, cx);
         }
         let Some(other) = self.other(side) else { return self.reply(side, key, 488, cx) };
         let o = &self.sides[other];
@@ -241,6 +237,7 @@ impl CarriedCall {
         let Ok(offer) = localize(&self.call.legs[other], o.anchors.as_deref(), m.body()) else {
             return self.reply(side, key, 488, cx);
         };
+        let offer = self.fresh(other, offer);
         if invite {
             self.reply(side, key, 100, cx);
         }
@@ -312,8 +309,10 @@ impl CarriedCall {
                 let answer = self.call.legs[side].sdp_received.as_ref().map(|d| d.body.to_vec()).unwrap_or_default();
                 match localize(&self.call.legs[asker], self.sides[asker].anchors.as_deref(), &answer) {
                     Ok(answer) => {
+                        let answer = self.fresh(asker, answer);
                         receive(&mut self.call.legs[asker], request.body());
                         self.call.legs[asker].sdp_sent = Some(Description { body: answer.as_slice().into() });
+                        self.sides[asker].exchanged();
                         self.accept(asker, &request, key, &answer, cx);
                         self.reflow(cx);
                     }
@@ -354,7 +353,7 @@ impl CarriedCall {
     }
 
     /// Offers a phone its old description again, after the relayed offer came to nothing.
-    fn restore(&mut self, side: usize, before: Option<Vec<u8>>, cx: &mut Context<'_>) {
+    pub(super) fn restore(&mut self, side: usize, before: Option<Vec<u8>>, cx: &mut Context<'_>) {
         let sent = self.call.legs[side].sdp_sent.as_ref().map(|d| d.body.to_vec()).unwrap_or_default();
         let origin = Sdp::parse(&sent).ok().and_then(|s| s.origin());
         let (Some(before), Some(origin)) = (before, origin) else { return };
@@ -363,13 +362,12 @@ impl CarriedCall {
             && self.sides[side].own_offer.is_none()
             && matches!(self.phase, Phase::Carrying)
         {
-            self.sides[side].tries = super::reinvite::Tries::default();
-            self.invite_own(side, offer, 1, cx);
+            self.offer_own(side, offer, cx);
         }
     }
 
     /// Sends a 2xx to INVITE or UPDATE of the phone of `side` and updates target and session timer.
-    fn accept(&mut self, side: usize, m: &Message<'_>, key: &Key, sdp: &[u8], cx: &mut Context<'_>) {
+    pub(super) fn accept(&mut self, side: usize, m: &Message<'_>, key: &Key, sdp: &[u8], cx: &mut Context<'_>) {
         let source = self.sides[side].served.iter().find(|s| s.key == *key).map(|s| s.heard_from);
         let leg = &mut self.call.legs[side];
         if let Some(target) = m.contact_uri() {
@@ -420,13 +418,8 @@ impl CarriedCall {
         let cseq = m.cseq().0;
         let s = &mut self.sides[side];
         s.served.iter_mut().filter(|r| r.is_invite() && r.key.cseq == cseq).for_each(ServedRequest::acknowledged);
-        if s.late_offer == Some(cseq) {
-            s.late_offer = None;
-            if is_sdp(m) {
-                receive(&mut self.call.legs[side], m.body());
-                self.touch();
-                self.reflow(cx);
-            }
+        if let Some(late) = s.late_offer.take_if(|late| late.cseq == cseq) {
+            self.answered_late_offer(side, &late, m, cx);
         }
     }
 
@@ -458,7 +451,7 @@ impl CarriedCall {
         }
     }
 
-    fn reply(&mut self, side: usize, key: &Key, code: u16, cx: &mut Context<'_>) {
+    pub(super) fn reply(&mut self, side: usize, key: &Key, code: u16, cx: &mut Context<'_>) {
         self.respond(side, key, code, cx, |b, _| b);
     }
 

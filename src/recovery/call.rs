@@ -5,7 +5,7 @@ use super::plan::{self, Unpassable};
 use super::recoverability::Fate;
 use super::reinvite::{Tries, Verdict};
 use super::rng::Rng;
-use super::transaction::{AckedInvite, Client, Key, LIFE, ServedRequest, Tick};
+use super::transaction::{AckedInvite, Client, Key, LIFE, LateOffer, ServedRequest, Tick};
 use super::types::{Action, CallState, CallStatus, Outcome, Settings};
 use crate::calls::model::{Call, CallEvent, Flow, Leg, SessionTimer};
 use crate::config::Mode;
@@ -101,10 +101,29 @@ pub(super) struct Dialog {
     pub(super) own_offer: Option<Vec<u8>>,
     pub(super) refresh: Option<Time>,
     pub(super) expires: Option<Time>,
-    /// CSeq of the phone's INVITE without SDP, while the answer to our offer is due in ACK.
-    pub(super) late_offer: Option<u32>,
+    /// Our offer to the phone that asked for one, while its answer is due in the ACK.
+    pub(super) late_offer: Option<LateOffer>,
+    /// Our own re-INVITE passes on what the other phone has answered to such an offer. What that phone had been told
+    /// before.
+    pub(super) passing: Option<Vec<u8>>,
+    /// Number of completed exchanges of descriptions.
+    pub(super) exchanges: u64,
+    /// CSeq of our last INVITE that was accepted.
+    pub(super) settled: Option<u32>,
+    /// An offer of ours that was given up. The phone may have seen its version.
+    pub(super) spent: Option<Vec<u8>>,
+    /// Nobody answered our BYE.
+    pub(super) unheard: bool,
     /// The server's media address for each m-line at takeover. A disabled line may return on its old port.
     pub(super) anchors: Option<Vec<Option<Place>>>,
+}
+
+impl Dialog {
+    /// An exchange of descriptions was completed, so the phone knows the newest version.
+    pub(super) fn exchanged(&mut self) {
+        self.exchanges += 1;
+        self.spent = None;
+    }
 }
 
 /// One call.
@@ -193,6 +212,9 @@ impl CarriedCall {
         self.sides[side].own_offer = None;
         self.sides[side].retry = None;
         self.last_answer = cx.now;
+        if let Some(before) = self.sides[side].passing.take() {
+            self.passed_on_answer(side, verdict, before, cx);
+        }
         if matches!(verdict, Verdict::Gone | Verdict::Unreachable) {
             self.doubted(side, verdict, cx);
             if matches!(self.phase, Phase::Over(_)) || !self.is_lost(side) {
@@ -287,7 +309,8 @@ impl CarriedCall {
         // By then every retransmission of a phone has arrived: 32 s for a BYE, and as much for its response.
         self.phase = Phase::Over(cx.now + LIFE * 2);
         for side in &mut self.sides {
-            (side.retry, side.refresh, side.expires, side.own_offer, side.late_offer) = (None, None, None, None, None);
+            (side.retry, side.refresh, side.expires) = (None, None, None);
+            (side.own_offer, side.late_offer, side.passing) = (None, None, None);
         }
         if !std::mem::take(&mut self.flows).is_empty() {
             cx.actions.push_back(Action::Flows { call: self.call.id.clone(), flows: Vec::new() });
@@ -411,6 +434,8 @@ impl CarriedCall {
                 Tick::Expired => {
                     // RFC 3261 section 13.3.1.4: the dialog of a 2xx without ACK after 64*T1 is in doubt.
                     unacknowledged |= served.unacknowledged() && (200..300).contains(&served.code);
+                    // The answer to a late offer would have come in that ACK.
+                    self.sides[side].late_offer.take_if(|late| late.cseq == served.key.cseq);
                     continue;
                 }
             }

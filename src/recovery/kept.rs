@@ -45,7 +45,7 @@ impl CarriedCall {
             side.acked.clear();
             side.served.clear();
             (side.retry, side.refresh, side.expires) = (None, None, None);
-            (side.own_offer, side.late_offer) = (None, None);
+            (side.own_offer, side.late_offer, side.passing) = (None, None, None);
         }
         match self.phase {
             Phase::Kept(_) | Phase::Over(_) => {}

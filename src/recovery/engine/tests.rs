@@ -3,11 +3,13 @@
 
 mod former;
 mod gone;
+mod late;
 mod left_alone;
 mod modes;
 mod moves;
 mod offers;
 mod phone;
+mod resume;
 mod scenarios;
 mod world;
 
