@@ -1,6 +1,6 @@
 //! One call after a takeover: its two dialogs, their transactions, and the progress of its recovery.
 
-use super::audio::{AudioWatch, Doubt};
+use super::audio::{AudioWatch, Doubt, Probe};
 use super::plan::{self, Unpassable};
 use super::recoverability::Fate;
 use super::reinvite::{Tries, Verdict};
@@ -54,6 +54,8 @@ pub(super) enum Purpose {
     Own,
     /// Relays a request of the other phone, identified by its key.
     Relay(Key),
+    /// OPTIONS to a silent party of a kept call.
+    Probe,
     /// BYE or CANCEL, whose response does not matter.
     Last,
 }
@@ -112,6 +114,7 @@ pub(super) struct Dialog {
     pub(super) settled: Option<u32>,
     /// An offer of ours that was given up. The phone may have seen its version.
     pub(super) spent: Option<Vec<u8>>,
+    pub(super) probe: Probe,
     /// Nobody answered our BYE.
     pub(super) unheard: bool,
     /// The server's media address for each m-line at takeover. A disabled line may return on its old port.
@@ -136,9 +139,13 @@ pub(super) struct CarriedCall {
     pub(super) audio: AudioWatch,
     /// When the carried call is looked at next: first by its audio, then by asking.
     pub(super) look: Option<Time>,
+    /// When the operator's limit ends the call.
+    pub(super) bound: Option<Time>,
     started: Option<Time>,
     pub(super) last_answer: Time,
     accepted: u32,
+    /// The call is over, and a party has not answered its BYE yet. Why it is over.
+    pub(super) untold: Option<&'static str>,
     outcome: Option<Outcome>,
     dirty: bool,
 }
@@ -151,6 +158,7 @@ impl CarriedCall {
         };
         let side = |leg: &Leg| Dialog { anchors: plan::anchors(leg, &cx.settings.vips), ..Dialog::default() };
         let sides = call.legs.iter().map(|leg| side(leg)).collect();
+        let bound = cx.settings.max_carried.filter(|_| !call.emergency).map(|most| cx.now + most);
         Self {
             call,
             sides,
@@ -159,9 +167,11 @@ impl CarriedCall {
             unpassable,
             audio: AudioWatch::default(),
             look: None,
+            bound,
             started: None,
             last_answer: Time::ZERO,
             accepted: 0,
+            untold: None,
             outcome: None,
             dirty: false,
         }
@@ -256,6 +266,7 @@ impl CarriedCall {
         });
         let outcome = match refused {
             _ if (0..self.sides.len()).any(|side| self.is_lost(side)) => Outcome::Unreachable,
+            None if !self.is_heard(cx.settings) => Outcome::Refused { code: None, reason: self.deaf(cx.settings) },
             None => Outcome::Recovered,
             Some(0) => Outcome::Refused {
                 code: None,
@@ -293,7 +304,7 @@ impl CarriedCall {
         if matches!(self.phase, Phase::Over(_)) {
             return;
         }
-        self.close(outcome, reason, cx);
+        self.wind_up(outcome, cx);
         for (side, bye) in (0..self.sides.len()).zip(bye) {
             self.refuse_pending(side, cx);
             self.abandon(side, cx.now);
@@ -303,9 +314,16 @@ impl CarriedCall {
                 self.send_bye(side, reason, cx);
             }
         }
+        self.store_end(reason, cx);
     }
 
+    /// Ends the call without a word to anybody.
     pub(super) fn close(&mut self, outcome: Outcome, reason: &'static str, cx: &mut Context<'_>) {
+        self.wind_up(outcome, cx);
+        self.remove(reason, cx);
+    }
+
+    fn wind_up(&mut self, outcome: Outcome, cx: &mut Context<'_>) {
         // By then every retransmission of a phone has arrived: 32 s for a BYE, and as much for its response.
         self.phase = Phase::Over(cx.now + LIFE * 2);
         for side in &mut self.sides {
@@ -315,7 +333,6 @@ impl CarriedCall {
         if !std::mem::take(&mut self.flows).is_empty() {
             cx.actions.push_back(Action::Flows { call: self.call.id.clone(), flows: Vec::new() });
         }
-        cx.actions.push_back(Action::Store(CallEvent::Delete { id: self.call.id.clone(), reason }));
         self.dirty = false;
         self.report(outcome, cx);
     }
@@ -378,8 +395,11 @@ impl CarriedCall {
             clients.chain(served).chain(acked).chain(own).min().unwrap_or(Time::FAR)
         };
         let over = match self.phase {
-            Phase::Over(until) | Phase::Kept(until) => until,
-            _ => Time::FAR,
+            Phase::Over(until) => until,
+            Phase::Kept(until) if self.flows.is_empty() => until,
+            Phase::Kept(until) => self.bound.map_or(until, |bound| bound.min(until)),
+            Phase::Carrying => self.bound.unwrap_or(Time::FAR),
+            Phase::Waiting | Phase::Recovering => Time::FAR,
         };
         let stalls = self.started.map(|at| at + STALL).filter(|at| *at > now).unwrap_or(Time::FAR);
         let counts = if matches!(self.phase, Phase::Over(_)) { Time::FAR } else { self.next_count(now) };

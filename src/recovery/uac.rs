@@ -150,7 +150,9 @@ impl CarriedCall {
                 let answered = others.swap_remove(at);
                 match answered.purpose {
                     Purpose::Relay(key) => self.relay_answered(side, &key, code, Some(m), answered.offer, cx),
-                    Purpose::Own | Purpose::Last => {}
+                    Purpose::Probe => self.probed(side, code, cx),
+                    Purpose::Last => self.told(cx),
+                    Purpose::Own => {}
                 }
             }
         }
@@ -184,7 +186,7 @@ impl CarriedCall {
             Purpose::Relay(key) => {
                 self.relay_answered(side, &key, code, Some(m), before.map(|d| d.body.to_vec()), cx);
             }
-            Purpose::Last => {}
+            Purpose::Probe | Purpose::Last => {}
         }
     }
 
@@ -331,7 +333,11 @@ impl CarriedCall {
                     }
                     self.relay_answered(side, &key, 408, None, None, cx);
                 }
-                Purpose::Last => self.sides[side].unheard = matches!(self.phase, Phase::Over(_)),
+                Purpose::Last => {
+                    self.sides[side].unheard = matches!(self.phase, Phase::Over(_));
+                    self.told(cx);
+                }
+                Purpose::Probe => self.probed(side, 408, cx),
                 Purpose::Own => {}
             }
         }
@@ -352,7 +358,7 @@ impl CarriedCall {
                     Purpose::Relay(key) => {
                         self.relay_answered(side, &key, if alive { 487 } else { 408 }, None, None, cx);
                     }
-                    Purpose::Last => {}
+                    Purpose::Probe | Purpose::Last => {}
                 }
             }
         }

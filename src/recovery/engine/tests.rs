@@ -3,8 +3,11 @@
 
 mod former;
 mod gone;
+mod half_over;
+mod heard;
 mod late;
 mod left_alone;
+mod limits;
 mod modes;
 mod moves;
 mod offers;

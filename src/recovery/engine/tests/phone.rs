@@ -74,6 +74,8 @@ pub(super) struct Phone {
     pub(super) max_gap: u32,
     /// Packets arrive in order, so requests must name the newest Contact.
     pub(super) steady: bool,
+    /// Repeats its description in its answers.
+    pub(super) steady_sdp: bool,
     /// Hears and says nothing.
     pub(super) dead: bool,
     /// Offers that the phone may have missed, so that the version grows by more than one.
@@ -120,6 +122,7 @@ impl Phone {
             late_answer: None,
             max_gap: 0,
             steady: true,
+            steady_sdp: false,
             dead: false,
             missed: 0,
             late: None,
@@ -408,7 +411,9 @@ impl Phone {
                 }
                 let direction = if self.sdp_seen.contains("a=sendonly") { "recvonly" } else { "sendrecv" };
                 let version = Sdp::parse(self.sdp.as_bytes()).unwrap().origin().unwrap().version + 1;
-                self.sdp = sdp("ph", version, &self.addr.ip().to_string(), 4000, direction);
+                if !self.steady_sdp {
+                    self.sdp = sdp("ph", version, &self.addr.ip().to_string(), 4000, direction);
+                }
                 let body = if matches!(answer, Answer::Bare) { String::new() } else { self.sdp.clone() };
                 let timer = m
                     .header(Name::SessionExpires)
