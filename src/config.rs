@@ -6,6 +6,7 @@
 mod check;
 mod confidence;
 mod duration;
+mod ends;
 mod error;
 mod key;
 mod load;
@@ -16,6 +17,7 @@ mod schema;
 mod source;
 
 pub use confidence::MIN_CONFIDENCE;
+pub use ends::{DEFAULT_RTP_TIMEOUT, MIN_CARRIED, RTP_TIMEOUT_S};
 pub use error::{ConfigError, Problem};
 pub use key::KeyFault;
 pub use load::{Files, Loaded, load, load_with, parse, text_of};

@@ -133,7 +133,8 @@ impl Run {
         let json = serde_json::to_vec(call).unwrap();
         assert_eq!(serde_json::from_slice::<Call>(&json).unwrap(), *call, "a call is read as it was stored");
         for leg in &call.legs {
-            assert_eq!(leg.state, LegState::Confirmed);
+            // Of two parties, one may have hung up while the other does not know.
+            assert!(leg.state == LegState::Confirmed || (leg.state == LegState::Ended && call.legs.len() == 2));
             assert!(!leg.call_id.0.is_empty() && self.vips.contains(&leg.local_addr.ip()));
             assert!(
                 leg.partial

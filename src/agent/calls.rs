@@ -151,6 +151,10 @@ impl CallsSide {
                 ground: ground.clone(),
                 recovery_port: sip.recovery_port,
                 window: sip.window,
+                rtp_timeout: sip.rtp_timeout,
+                max_carried: Some(sip.max_carried).filter(|most| !most.is_zero()),
+                #[cfg(test)]
+                fault: None,
             },
             seed()?,
         );

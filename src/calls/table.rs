@@ -5,6 +5,8 @@ mod audio;
 mod bridged;
 mod crowd;
 mod given_up;
+mod half_over;
+mod record;
 mod replaced;
 mod settings;
 mod transferred;
@@ -12,7 +14,7 @@ mod transferred;
 pub use settings::TableSettings;
 
 use crate::calls::latching::Sources;
-use crate::calls::model::{Call, CallEvent, Direction, Leg, Pairing, SCHEMA};
+use crate::calls::model::{Call, CallEvent, Direction, Leg, Pairing};
 use crate::calls::pairing::{ANSWER_WINDOW, Pairer};
 use crate::calls::tracker::{Counters, Learning, LegEvent, LegId, Tracked, Tracker, TrackerSettings};
 use crate::pbx::ConnectedTo;
@@ -20,7 +22,6 @@ use crate::pbx::bridges::ServerReports;
 use crate::time::Time;
 use crate::wire::Packet;
 use rustc_hash::FxHashMap;
-use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -30,9 +31,6 @@ use transferred::Transfers;
 /// call for its own BYE, and evidence for the report of a server that reports its bridges. A B2BUA needs milliseconds
 /// for each, and a shorter wait would store and delete for nothing.
 const SETTLE: Duration = Duration::from_secs(1);
-/// Hexadecimal digits of SHA-256 in a call's id. 96 bits do not collide among any number of calls that fits into
-/// memory.
-const ID_DIGITS: usize = 24;
 
 /// Reason of a [`CallEvent::Delete`]: the single leg became part of a two-leg call.
 pub const PAIRED: &str = "paired with another leg";
@@ -86,6 +84,8 @@ pub struct Table {
     sources: Sources,
     /// Reports of the server itself.
     told: ServerReports,
+    /// Calls whose one party has hung up, by the leg of the other: their key, and why they are over.
+    half_over: FxHashMap<LegId, (u64, &'static str)>,
     /// Until when a leg without a partner may be half of a call whose other half was not learnt.
     crowded: Option<Time>,
     /// Legs that have left their call, until no transfer of theirs is under way any more.
@@ -125,6 +125,7 @@ impl Table {
             leg_events: VecDeque::new(),
             sources,
             told: ServerReports::default(),
+            half_over: FxHashMap::default(),
             crowded: None,
             transfers: Transfers::default(),
         }
@@ -254,6 +255,7 @@ impl Table {
         self.events.clear();
         self.sources.clear();
         self.told = ServerReports::default();
+        self.half_over.clear();
         self.crowded = None;
         self.transfers = Transfers::default();
     }
@@ -291,7 +293,8 @@ impl Table {
                 LegEvent::Changed(id) => {
                     self.sources.forget();
                     let call = self.members.get(&id).and_then(|m| m.call);
-                    if let Some(key) = call {
+                    // A call that is half over shows its newest state, too.
+                    if let Some(key) = call.or_else(|| self.half_over.get(&id).map(|(key, _)| *key)) {
                         self.queue_put(key);
                     }
                     // A new description may show the partner of a single leg.
@@ -377,6 +380,7 @@ impl Table {
     }
 
     fn ended(&mut self, id: LegId, reason: &'static str, now: Time) {
+        self.wholly_over(id);
         let Some(t) = self.tracker.get(id) else { return };
         let neighbours = self.pairer.remove_from_neighbours(id, t);
         if let Some(member) = self.members.remove(&id) {
@@ -396,7 +400,7 @@ impl Table {
                     {
                         self.events.push_back(Queued::Whole(Box::new(call)));
                     }
-                    self.drop_call(key, reason);
+                    self.over(key, id, &rest, reason);
                     for other in &rest {
                         self.release(*other, now);
                         self.tracker.confirm_doubt(*other, now);
@@ -431,6 +435,7 @@ impl Table {
     }
 
     fn make_call(&mut self, legs: &[LegId], pairing: Option<(Pairing, u8)>, now: Time) {
+        legs.iter().for_each(|leg| self.wholly_over(*leg));
         self.note_partners(legs, now);
         let key = self.next_call;
         self.next_call += 1;
@@ -458,40 +463,6 @@ impl Table {
         if let Some(slot) = self.calls.remove(&key) {
             self.events.push_back(Queued::Delete { id: slot.id, reason });
         }
-    }
-
-    fn call(&self, slot: &Slot) -> Option<Call> {
-        let legs: SmallVec<[&Tracked; 2]> = slot.legs.iter().filter_map(|id| self.tracker.get(*id)).collect();
-        if legs.is_empty() {
-            return None;
-        }
-        Some(Call {
-            schema: SCHEMA,
-            id: slot.id.clone(),
-            instance: self.settings.instance.clone(),
-            node: self.settings.node.clone(),
-            epoch: self.epoch,
-            confirmed_ms: legs.iter().map(|t| t.confirmed_ms).max().unwrap_or(0),
-            pairing: slot.pairing.map(|(how, _)| how),
-            confidence: slot.pairing.map(|(_, confidence)| confidence),
-            other_end: slot.other_end.clone(),
-            legs: legs.iter().map(|t| t.leg.clone()).collect(),
-            emergency: legs.iter().any(|t| t.emergency),
-        })
-    }
-
-    /// An id that is the same for the same dialogs on every node and at every time.
-    fn name(&self, legs: &[LegId]) -> String {
-        let mut hash = Sha256::new();
-        for t in legs.iter().filter_map(|id| self.tracker.get(*id)) {
-            for part in [&t.leg.call_id, &t.leg.local_tag, &t.leg.remote_tag] {
-                // The length prefix keeps the parts apart.
-                hash.update((part.0.len() as u64).to_be_bytes());
-                hash.update(&part.0);
-            }
-        }
-        let digit = |n: u8| char::from_digit(n.into(), 16).unwrap_or_default();
-        hash.finalize().iter().take(ID_DIGITS / 2).flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
     }
 }
 

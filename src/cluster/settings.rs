@@ -9,7 +9,7 @@ mod unlike;
 
 pub use unlike::{Change, Unlike};
 
-use crate::config::{Check, Config, Etcd, Instance, MIN_CONFIDENCE, Media, Sip, Timing};
+use crate::config::{Check, Config, DEFAULT_RTP_TIMEOUT, Etcd, Instance, MIN_CONFIDENCE, Media, Sip, Timing};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -155,6 +155,8 @@ fn calls(sip: &Sip) -> Named {
         plain_records: _,
         window,
         max_calls,
+        rtp_timeout,
+        max_carried,
         hep,
         ami,
         esl,
@@ -182,6 +184,12 @@ fn calls(sip: &Sip) -> Named {
     }
     if !advertised.is_empty() {
         all.insert("sip.advertised".to_owned(), list(advertised.iter().collect::<BTreeSet<_>>()));
+    }
+    if *rtp_timeout != DEFAULT_RTP_TIMEOUT {
+        all.insert("sip.rtp_timeout".to_owned(), show(*rtp_timeout));
+    }
+    if !max_carried.is_zero() {
+        all.insert("sip.max_carried".to_owned(), show(*max_carried));
     }
     all
 }

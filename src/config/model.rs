@@ -280,6 +280,12 @@ pub struct Sip {
     /// Most calls tracked at once; further calls are counted and not learnt.
     #[serde(default = "default_max_calls")]
     pub max_calls: usize,
+    /// Silence of a party that counts as the end of its audio.
+    #[serde(default = "super::ends::default_rtp_timeout", with = "super::duration")]
+    pub rtp_timeout: Duration,
+    /// Longest time that the agent carries a call after a takeover. Zero: as long as its parties talk.
+    #[serde(default, with = "super::duration")]
+    pub max_carried: Duration,
     /// Messages reported by the server itself; without them calls over TLS and WebSocket are not learnt.
     #[serde(default)]
     pub hep: Option<Hep>,

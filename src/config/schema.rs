@@ -143,6 +143,8 @@ const SIP: &[Key] = &[
     may("plain_records", Form::Choice(&["refuse", "accept"])),
     may("window", Form::Whole(0, 1_000_000)),
     may("max_calls", Form::Whole(0, 10_000_000)),
+    may("rtp_timeout", Form::Duration),
+    may("max_carried", Form::Duration),
     may("hep", Form::Table(HEP)),
     may("ami", Form::Table(AMI)),
     may("esl", Form::Table(ESL)),

@@ -6,8 +6,6 @@ use std::time::Duration;
 /// How often the packets of a watched call are counted. RTCP alone passes every 5 s or so (RFC 3550 section 6.2), and
 /// audio 50 times a second.
 pub(super) const EVERY: Duration = Duration::from_secs(5);
-/// Silence that counts as the end of a party's audio. Servers' own limits for that are 30 to 300 s.
-pub(super) const RTP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the relay forwarded of one party.
 #[derive(Clone, Copy, Debug)]
@@ -47,14 +45,14 @@ impl AudioWatch {
         self.heard.get(side).copied().flatten().map(|h| h.at)
     }
 
-    /// Whether this party's audio has stopped. False while that is not known.
-    pub(super) fn is_silent(&self, side: usize, now: Time) -> bool {
-        self.heard_at(side).is_some_and(|at| now >= at + RTP_TIMEOUT)
+    /// Whether this party's audio has stopped for `limit`. False while that is not known.
+    pub(super) fn is_silent(&self, side: usize, now: Time, limit: Duration) -> bool {
+        self.heard_at(side).is_some_and(|at| now >= at + limit)
     }
 
     /// Whether a party is heard.
-    pub(super) fn sounds(&self, now: Time) -> bool {
-        (0..2).any(|side| self.heard_at(side).is_some_and(|at| now < at + RTP_TIMEOUT))
+    pub(super) fn sounds(&self, now: Time, limit: Duration) -> bool {
+        (0..2).any(|side| self.heard_at(side).is_some_and(|at| now < at + limit))
     }
 }
 
@@ -73,4 +71,13 @@ impl Doubt {
             Self::Asked(at) | Self::Lost(at) => at,
         }
     }
+}
+
+/// The questions to a silent party of a kept call.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Probe {
+    /// When the last question was settled.
+    pub(super) settled: Option<Time>,
+    /// The last answer was a doubt.
+    pub(super) doubt: bool,
 }

@@ -1,7 +1,8 @@
 //! Carries a call on: phones' requests are answered here or relayed to the other phone. The smallest B2BUA that ends
 //! calls correctly.
 
-use super::call::{CarriedCall, Context, MAX_OTHERS, MAX_SERVED, Phase, Purpose};
+use super::call::{CarriedCall, MAX_OTHERS, MAX_SERVED, Phase, Purpose};
+use super::context::Context;
 use super::localize::Towards;
 use super::reinvite::Verdict;
 use super::request;
@@ -10,7 +11,7 @@ use super::uac::{is_sdp, leading_number, receive};
 use crate::calls::model::{Leg, Sdp as Description, SessionTimer};
 use crate::sip::build::{Builder, response_address};
 use crate::sip::message::{Message, Method, Name};
-use crate::sip::sdp::{Origin, Sdp, with_origin};
+use crate::sip::sdp::{Origin, Sdp, SdpError, with_origin};
 use crate::sip::uri;
 use crate::wire::Packet;
 
@@ -147,14 +148,7 @@ impl CarriedCall {
             return;
         }
         if m.body().is_empty() {
-            // The phone asks for an offer (section 14.2), so offer the session as it is.
-            match self.call.legs[side].sdp_sent.clone() {
-                Some(sent) => {
-                    self.sides[side].late_offer = Some(key.cseq);
-                    self.accept(side, m, key, &sent.body.0, cx);
-                }
-                None => self.reply(side, key, 488, cx),
-            }
+            self.asked_for_offer(side, m, key, cx);
         } else {
             self.offered(side, m, key, true, cx);
         }
@@ -199,7 +193,10 @@ impl CarriedCall {
         });
         if let (true, Some(sent)) = (same, leg.sdp_sent.clone()) {
             // RFC 3264 section 8: the same description, so this is a plain refresh.
-            return self.accept(side, m, key, &sent.body.0, cx);
+            let sent = self.fresh(side, sent.body.to_vec());
+            self.call.legs[side].sdp_sent = Some(Description { body: sent.as_slice().into() });
+            self.sides[side].exchanged();
+            return self.accept(side, m, key, &sent, cx);
         }
         let Some(other) = self.other(side) else { return self.reply(side, key, 488, cx) };
         let o = &self.sides[other];
@@ -216,12 +213,10 @@ impl CarriedCall {
         if self.sides[side].own_offer.is_some() || o.others.len() >= MAX_OTHERS {
             return self.reply(side, key, 491, cx);
         }
-        let from = (&*self.call.legs[side], self.sides[side].anchors.as_deref());
-        let partner = |line| self.pairs.partner(other, line);
-        let towards = Towards { leg: &self.call.legs[other], anchors: o.anchors.as_deref(), partner: &partner };
-        let Ok(offer) = towards.offer(from, m.body()) else {
+        let Ok(offer) = self.offer_towards(other, side, m.body()) else {
             return self.reply(side, key, 488, cx);
         };
+        let offer = self.fresh(other, offer);
         if invite {
             self.reply(side, key, 100, cx);
         }
@@ -240,6 +235,14 @@ impl CarriedCall {
         if !sent {
             self.reply(side, key, 500, cx);
         }
+    }
+
+    /// The offer to the phone of `to`, from the description `body` of the phone of `from`.
+    pub(super) fn offer_towards(&self, to: usize, from: usize, body: &[u8]) -> Result<Vec<u8>, SdpError> {
+        let partner = |line| self.pairs.partner(to, line);
+        let towards =
+            Towards { leg: &self.call.legs[to], anchors: self.sides[to].anchors.as_deref(), partner: &partner };
+        towards.offer((&*self.call.legs[from], self.sides[from].anchors.as_deref()), body)
     }
 
     /// INFO and MESSAGE are relayed unchanged.
@@ -297,8 +300,10 @@ impl CarriedCall {
                 let towards = Towards { leg: &self.call.legs[asker], anchors, partner: &partner };
                 match towards.answer(request.body(), asked.as_ref().map(|d| &*d.body.0), &answer) {
                     Ok(answer) => {
+                        let answer = self.fresh(asker, answer);
                         receive(&mut self.call.legs[asker], request.body());
                         self.call.legs[asker].sdp_sent = Some(Description { body: answer.as_slice().into() });
+                        self.sides[asker].exchanged();
                         self.accept(asker, &request, key, &answer, cx);
                         self.reflow(cx);
                     }
@@ -339,7 +344,7 @@ impl CarriedCall {
     }
 
     /// Offers a phone its old description again, after the relayed offer came to nothing.
-    fn restore(&mut self, side: usize, before: Option<Vec<u8>>, cx: &mut Context<'_>) {
+    pub(super) fn restore(&mut self, side: usize, before: Option<Vec<u8>>, cx: &mut Context<'_>) {
         let sent = self.call.legs[side].sdp_sent.as_ref().map(|d| d.body.to_vec()).unwrap_or_default();
         let origin = Sdp::parse(&sent).ok().and_then(|s| s.origin());
         let (Some(before), Some(origin)) = (before, origin) else { return };
@@ -348,13 +353,12 @@ impl CarriedCall {
             && self.sides[side].own_offer.is_none()
             && matches!(self.phase, Phase::Carrying)
         {
-            self.sides[side].tries = super::reinvite::Tries::default();
-            self.invite_own(side, offer, 1, cx);
+            self.offer_own(side, offer, cx);
         }
     }
 
     /// Sends a 2xx to INVITE or UPDATE of the phone of `side` and updates target and session timer.
-    fn accept(&mut self, side: usize, m: &Message<'_>, key: &Key, sdp: &[u8], cx: &mut Context<'_>) {
+    pub(super) fn accept(&mut self, side: usize, m: &Message<'_>, key: &Key, sdp: &[u8], cx: &mut Context<'_>) {
         let source = self.sides[side].served.iter().find(|s| s.key == *key).map(|s| s.heard_from);
         let leg = &mut self.call.legs[side];
         if let Some(target) = m.contact_uri() {
@@ -405,13 +409,8 @@ impl CarriedCall {
         let cseq = m.cseq().0;
         let s = &mut self.sides[side];
         s.served.iter_mut().filter(|r| r.is_invite() && r.key.cseq == cseq).for_each(ServedRequest::acknowledged);
-        if s.late_offer == Some(cseq) {
-            s.late_offer = None;
-            if is_sdp(m) {
-                receive(&mut self.call.legs[side], m.body());
-                self.touch();
-                self.reflow(cx);
-            }
+        if let Some(late) = s.late_offer.take_if(|late| late.cseq == cseq) {
+            self.answered_late_offer(side, &late, m, cx);
         }
     }
 
@@ -443,7 +442,7 @@ impl CarriedCall {
         }
     }
 
-    fn reply(&mut self, side: usize, key: &Key, code: u16, cx: &mut Context<'_>) {
+    pub(super) fn reply(&mut self, side: usize, key: &Key, code: u16, cx: &mut Context<'_>) {
         self.respond(side, key, code, cx, |b, _| b);
     }
 

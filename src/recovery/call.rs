@@ -1,31 +1,19 @@
 //! One call after a takeover: its two dialogs, their transactions, and the progress of its recovery.
 
-use super::audio::{AudioWatch, Doubt};
+use super::audio::{AudioWatch, Doubt, Probe};
+use super::context::Context;
 use super::plan::{self, Unpassable};
 use super::recoverability::Fate;
 use super::reinvite::{Tries, Verdict};
 use super::request;
-use super::rng::Rng;
 use super::streams::Pairs;
-use super::transaction::{AckedInvite, Client, Key, LIFE, ServedRequest, Tick};
-use super::types::{Action, CallState, CallStatus, Outcome, Settings};
+use super::transaction::{AckedInvite, Client, Key, LIFE, LateOffer, ServedRequest, Tick};
+use super::types::{Action, CallState, CallStatus, Outcome};
 use crate::calls::model::{Call, CallEvent, Flow, Leg, SessionTimer};
-use crate::config::Mode;
 use crate::sip::sdp::Place;
 use crate::time::Time;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::Duration;
-
-/// The engine's state lent to a call for one step.
-pub(super) struct Context<'e> {
-    pub(super) settings: &'e Settings,
-    pub(super) rng: &'e mut Rng,
-    pub(super) actions: &'e mut VecDeque<Action>,
-    pub(super) epoch: u64,
-    pub(super) mode: Mode,
-    pub(super) now: Time,
-}
 
 /// Time until an unsettled call stops blocking the queue. A time-out takes 32 s, and a window full of dead parties
 /// would delay the living ones. Three sendings of an INVITE fit in.
@@ -56,6 +44,8 @@ pub(super) enum Purpose {
     Own,
     /// Relays a request of the other phone, identified by its key.
     Relay(Key),
+    /// OPTIONS to a silent party of a kept call.
+    Probe,
     /// BYE or CANCEL, whose response does not matter.
     Last,
 }
@@ -103,10 +93,30 @@ pub(super) struct Dialog {
     pub(super) own_offer: Option<Vec<u8>>,
     pub(super) refresh: Option<Time>,
     pub(super) expires: Option<Time>,
-    /// CSeq of the phone's INVITE without SDP, while the answer to our offer is due in ACK.
-    pub(super) late_offer: Option<u32>,
+    /// Our offer to the phone that asked for one, while its answer is due in the ACK.
+    pub(super) late_offer: Option<LateOffer>,
+    /// Our own re-INVITE passes on what the other phone has answered to such an offer. What that phone had been told
+    /// before.
+    pub(super) passing: Option<Vec<u8>>,
+    /// Number of completed exchanges of descriptions.
+    pub(super) exchanges: u64,
+    /// CSeq of our last INVITE that was accepted.
+    pub(super) settled: Option<u32>,
+    /// An offer of ours that was given up. The phone may have seen its version.
+    pub(super) spent: Option<Vec<u8>>,
+    pub(super) probe: Probe,
+    /// Nobody answered our BYE.
+    pub(super) unheard: bool,
     /// The server's media address for each m-line at takeover. A disabled line may return on its old port.
     pub(super) anchors: Option<Vec<Option<Place>>>,
+}
+
+impl Dialog {
+    /// An exchange of descriptions was completed, so the phone knows the newest version.
+    pub(super) fn exchanged(&mut self) {
+        self.exchanges += 1;
+        self.spent = None;
+    }
 }
 
 /// One call.
@@ -121,9 +131,13 @@ pub(super) struct CarriedCall {
     pub(super) audio: AudioWatch,
     /// When the carried call is looked at next: first by its audio, then by asking.
     pub(super) look: Option<Time>,
+    /// When the operator's limit ends the call.
+    pub(super) bound: Option<Time>,
     started: Option<Time>,
     pub(super) last_answer: Time,
     accepted: u32,
+    /// The call is over, and a party has not answered its BYE yet. Why it is over.
+    pub(super) untold: Option<&'static str>,
     outcome: Option<Outcome>,
     dirty: bool,
 }
@@ -141,6 +155,7 @@ impl CarriedCall {
         };
         let side = |leg: &Leg| Dialog { anchors: plan::anchors(leg, &cx.settings.ground), ..Dialog::default() };
         let sides = call.legs.iter().map(|leg| side(leg)).collect();
+        let bound = cx.settings.max_carried.filter(|_| !call.emergency).map(|most| cx.now + most);
         Self {
             pairs: plan::pairs_of(&call),
             call,
@@ -150,9 +165,11 @@ impl CarriedCall {
             unpassable,
             audio: AudioWatch::default(),
             look: None,
+            bound,
             started: None,
             last_answer: Time::ZERO,
             accepted: 0,
+            untold: None,
             outcome: None,
             dirty: false,
         }
@@ -203,6 +220,9 @@ impl CarriedCall {
         self.sides[side].own_offer = None;
         self.sides[side].retry = None;
         self.last_answer = cx.now;
+        if let Some(before) = self.sides[side].passing.take() {
+            self.passed_on_answer(side, verdict, before, cx);
+        }
         if matches!(verdict, Verdict::Gone | Verdict::Unreachable) {
             self.doubted(side, verdict, cx);
             if matches!(self.phase, Phase::Over(_)) || !self.is_lost(side) {
@@ -244,6 +264,7 @@ impl CarriedCall {
         });
         let outcome = match refused {
             _ if (0..self.sides.len()).any(|side| self.is_lost(side)) => Outcome::Unreachable,
+            None if !self.is_heard(cx.settings) => Outcome::Refused { code: None, reason: self.deaf(cx.settings) },
             None => Outcome::Recovered,
             Some(0) => Outcome::Refused {
                 code: None,
@@ -281,7 +302,7 @@ impl CarriedCall {
         if matches!(self.phase, Phase::Over(_)) {
             return;
         }
-        self.close(outcome, reason, cx);
+        self.wind_up(outcome, cx);
         for (side, bye) in (0..self.sides.len()).zip(bye) {
             self.refuse_pending(side, cx);
             self.abandon(side, cx.now);
@@ -291,18 +312,25 @@ impl CarriedCall {
                 self.send_bye(side, reason, cx);
             }
         }
+        self.store_end(reason, cx);
     }
 
+    /// Ends the call without a word to anybody.
     pub(super) fn close(&mut self, outcome: Outcome, reason: &'static str, cx: &mut Context<'_>) {
+        self.wind_up(outcome, cx);
+        self.remove(reason, cx);
+    }
+
+    fn wind_up(&mut self, outcome: Outcome, cx: &mut Context<'_>) {
         // By then every retransmission of a phone has arrived: 32 s for a BYE, and as much for its response.
         self.phase = Phase::Over(cx.now + LIFE * 2);
         for side in &mut self.sides {
-            (side.retry, side.refresh, side.expires, side.own_offer, side.late_offer) = (None, None, None, None, None);
+            (side.retry, side.refresh, side.expires) = (None, None, None);
+            (side.own_offer, side.late_offer, side.passing) = (None, None, None);
         }
         if !std::mem::take(&mut self.flows).is_empty() {
             cx.actions.push_back(Action::Flows { call: self.call.id.clone(), flows: Vec::new() });
         }
-        cx.actions.push_back(Action::Store(CallEvent::Delete { id: self.call.id.clone(), reason }));
         self.dirty = false;
         self.report(outcome, cx);
     }
@@ -365,8 +393,11 @@ impl CarriedCall {
             clients.chain(served).chain(acked).chain(own).min().unwrap_or(Time::FAR)
         };
         let over = match self.phase {
-            Phase::Over(until) | Phase::Kept(until) => until,
-            _ => Time::FAR,
+            Phase::Over(until) => until,
+            Phase::Kept(until) if self.flows.is_empty() => until,
+            Phase::Kept(until) => self.bound.map_or(until, |bound| bound.min(until)),
+            Phase::Carrying => self.bound.unwrap_or(Time::FAR),
+            Phase::Waiting | Phase::Recovering => Time::FAR,
         };
         let stalls = self.started.map(|at| at + STALL).filter(|at| *at > now).unwrap_or(Time::FAR);
         let counts = if matches!(self.phase, Phase::Over(_)) { Time::FAR } else { self.next_count(now) };
@@ -421,6 +452,8 @@ impl CarriedCall {
                 Tick::Expired => {
                     // RFC 3261 section 13.3.1.4: the dialog of a 2xx without ACK after 64*T1 is in doubt.
                     unacknowledged |= served.unacknowledged() && (200..300).contains(&served.code);
+                    // The answer to a late offer would have come in that ACK.
+                    self.sides[side].late_offer.take_if(|late| late.cseq == served.key.cseq);
                     continue;
                 }
             }
@@ -446,15 +479,6 @@ impl CarriedCall {
             emergency: self.call.emergency,
             flows: self.flows.len(),
             outcome: self.outcome.clone(),
-        }
-    }
-}
-
-impl Context<'_> {
-    pub(super) fn send(&mut self, from: SocketAddr, to: SocketAddr, payload: Vec<u8>) {
-        // Last check before sending: the mode always decides.
-        if self.mode.signals() {
-            self.actions.push_back(Action::Send { from, to, payload });
         }
     }
 }

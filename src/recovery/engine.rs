@@ -4,7 +4,9 @@
 mod tests;
 
 use super::b2bua::phrase;
-use super::call::{CarriedCall, Context};
+use super::call::CarriedCall;
+use super::context::Context;
+use super::hung_up::is_half_over;
 use super::plan;
 use super::recoverability::{self, Fate};
 use super::request;
@@ -143,7 +145,8 @@ impl Engine {
         let Self { settings, rng, actions, epoch, mode, .. } = self;
         let mode = *mode;
         let carried = CarriedCall::new(call, &Context { settings, rng, actions, epoch: *epoch, mode, now });
-        let reinvited = mode.signals() && carried.fate() == Fate::Reinvited;
+        let half_over = is_half_over(&carried.call);
+        let reinvited = !half_over && mode.signals() && carried.fate() == Fate::Reinvited;
         if reinvited {
             if !carried.flows.is_empty() {
                 actions.push_back(Action::Flows { call: id, flows: carried.flows.clone() });
@@ -151,7 +154,9 @@ impl Engine {
             self.queue.push_back(key);
         }
         self.calls.insert(key, Box::new(carried));
-        if !reinvited {
+        if half_over {
+            self.with(key, now, CarriedCall::finish);
+        } else if !reinvited {
             self.with(key, now, CarriedCall::keep);
         }
     }
@@ -208,6 +213,8 @@ impl Engine {
         if !self.mode.signals() || kept {
             if m.is_request() && m.method() == Method::Bye {
                 self.with(key, now, |call, cx| call.hung_up_kept(side, cx));
+            } else if !m.is_request() && m.method() == Method::Options {
+                self.with(key, now, |call, cx| call.handle_response(side, &m, cx));
             }
             return true;
         }

@@ -5,25 +5,29 @@
 //! any signalling is over if no audio passed the relay for a minute, and nobody is on hold. Emergency calls are never
 //! ended by the agent, whatever the evidence.
 
-use super::audio::{Doubt, EVERY, RTP_TIMEOUT};
-use super::call::{CarriedCall, Context, Phase};
+use super::audio::{Doubt, EVERY};
+use super::call::{CarriedCall, Phase};
+use super::context::Context;
 use super::plan;
 use super::recoverability::{self, AudioRoute};
 use super::reinvite::Verdict;
+#[cfg(test)]
+use super::types::Fault;
 use super::types::{Action, Outcome};
 use crate::calls::model::{Flow, Leg};
+use crate::config::RTP_TIMEOUT_S;
 use crate::sip::sdp::{Direction, Media};
 use crate::time::Time;
 use std::time::Duration;
 
 /// Pause between the two questions to a party. Two counts fit in.
-const ASK_AGAIN: Duration = Duration::from_secs(11);
+pub(super) const ASK_AGAIN: Duration = Duration::from_secs(11);
 /// How often a carried call is looked at that nobody ends: both phones may be gone without a word.
 const LOOK: Duration = Duration::from_secs(15 * 60);
 
 // A count before a party's answer and one after it; and a silence is many counts long.
-const _: () = assert!(ASK_AGAIN.as_secs() > 2 * EVERY.as_secs() && RTP_TIMEOUT.as_secs() >= 10 * EVERY.as_secs());
-const _: () = assert!(LOOK.as_secs() > 2 * RTP_TIMEOUT.as_secs());
+const _: () = assert!(ASK_AGAIN.as_secs() > 2 * EVERY.as_secs() && RTP_TIMEOUT_S.0 >= 6 * EVERY.as_secs());
+const _: () = assert!(LOOK.as_secs() >= RTP_TIMEOUT_S.1 + 2 * EVERY.as_secs());
 
 impl CarriedCall {
     /// Begins to count the packets of this call.
@@ -42,7 +46,7 @@ impl CarriedCall {
     fn look(&mut self, cx: &mut Context<'_>) {
         let Some(at) = self.look.filter(|at| cx.now >= *at && self.phase == Phase::Carrying) else { return };
         self.watch(cx.now);
-        let told = self.flows.is_empty() || cx.now >= at + RTP_TIMEOUT;
+        let told = self.flows.is_empty() || cx.now >= at + cx.settings.rtp_timeout;
         // The first count only begins the watch.
         let sounds = (0..2).any(|side| self.audio.heard_at(side).is_some_and(|heard| heard > at + EVERY));
         if told || sounds {
@@ -78,18 +82,20 @@ impl CarriedCall {
     }
 
     /// Whether the silence of a party means nothing, because a side is on hold.
-    fn is_held(&self) -> bool {
+    pub(super) fn is_held(&self) -> bool {
         self.call.legs.iter().any(|leg| is_held(leg))
     }
 
     /// Decides what the silence of the parties means.
     fn weigh(&mut self, cx: &mut Context<'_>) {
-        let silent = |call: &Self, side: usize| call.audio.is_silent(side, cx.now);
+        let (now, limit) = (cx.now, cx.settings.rtp_timeout);
+        let silent = |call: &Self, side: usize| call.audio.is_silent(side, now, limit);
         match self.phase {
             Phase::Kept(_) if silent(self, 0) && silent(self, 1) && !self.is_held() && !self.call.emergency => {
                 let bye = self.reachable(cx);
                 self.end(Outcome::Gone, "no audio of either party", &bye, cx);
             }
+            Phase::Kept(_) => self.ask_silent(cx),
             Phase::Carrying => {
                 let gone = (0..self.sides.len())
                     .find(|side| matches!(self.sides[*side].doubt, Some(Doubt::Lost(_))) && silent(self, *side));
@@ -103,6 +109,12 @@ impl CarriedCall {
 
     /// A party did not know its dialog (481), or did not answer (408, or nothing at all). Once is a doubt.
     pub(super) fn doubted(&mut self, side: usize, verdict: Verdict, cx: &mut Context<'_>) {
+        #[cfg(test)]
+        match cx.settings.fault {
+            Some(Fault::DoubtIsEvidence) => return self.gone(side, verdict, cx),
+            Some(Fault::PathsDropped) => self.drop_paths(cx),
+            _ => {}
+        }
         let Some(doubt) = self.sides[side].doubt else {
             self.sides[side].doubt = Some(Doubt::Asked(cx.now));
             self.watch(cx.now);
@@ -116,6 +128,8 @@ impl CarriedCall {
             // The audio ran through the server and cannot pass now.
             (None, route) => route == AudioRoute::Server && self.flows.is_empty(),
         };
+        #[cfg(test)]
+        let stopped = stopped || cx.settings.lacks(Fault::AudioIgnored);
         // A party on hold is silent anyway. Only its own word counts then.
         let certain = stopped && (verdict == Verdict::Gone || !self.is_held());
         let since = doubt.since();
@@ -129,11 +143,21 @@ impl CarriedCall {
 
     /// The party is gone for certain. One that only does not answer may still hear a BYE.
     fn gone(&mut self, side: usize, verdict: Verdict, cx: &mut Context<'_>) {
-        if !self.call.emergency {
+        #[cfg(test)]
+        let lacks = cx.settings.lacks(Fault::EmergencyEnded);
+        #[cfg(not(test))]
+        let lacks = false;
+        if !self.call.emergency || lacks {
             let mut bye = [true, true];
             bye[side.min(1)] = verdict != Verdict::Gone;
             self.end(Outcome::Gone, "party gone", &bye, cx);
         }
+    }
+
+    #[cfg(test)]
+    fn drop_paths(&mut self, cx: &mut Context<'_>) {
+        self.flows.clear();
+        cx.actions.push_back(Action::Flows { call: self.call.id.clone(), flows: Vec::new() });
     }
 
     /// The party has spoken.

@@ -1,7 +1,8 @@
 //! A call without signalling of ours: the mode forbids it, or no correct request can be sent. The relay forwards its
 //! audio where it can, and the agent listens for its end.
 
-use super::call::{CarriedCall, Context, Phase};
+use super::call::{CarriedCall, Phase};
+use super::context::Context;
 use super::recoverability::Fate;
 use super::types::{Action, Outcome};
 use crate::calls::model::Leg;
@@ -46,10 +47,14 @@ impl CarriedCall {
             side.acked.clear();
             side.served.clear();
             (side.retry, side.refresh, side.expires) = (None, None, None);
-            (side.own_offer, side.late_offer) = (None, None);
+            (side.own_offer, side.late_offer, side.passing) = (None, None, None);
         }
         match self.phase {
-            Phase::Kept(_) | Phase::Over(_) => {}
+            Phase::Kept(_) | Phase::Over(_) => {
+                if let Some(reason) = self.untold {
+                    self.remove(reason, cx);
+                }
+            }
             Phase::Waiting if cx.mode.relays() => self.keep(cx),
             // The audio is already relayed, and the phones depend on it.
             Phase::Waiting | Phase::Recovering | Phase::Carrying => {
@@ -81,8 +86,18 @@ impl CarriedCall {
 
     /// Ends a call that was kept for too long.
     pub(super) fn outlived(&mut self, cx: &mut Context<'_>) {
+        let carried = match self.phase {
+            Phase::Carrying => Some([true; 2]),
+            // What nobody relays is not the agent's to end.
+            Phase::Kept(_) if !self.flows.is_empty() => Some(self.reachable(cx)),
+            _ => None,
+        };
+        if let Some(bye) = carried.filter(|_| self.bound.is_some_and(|at| cx.now >= at)) {
+            // The operator's own limit is evidence of the operator's wish.
+            self.end(Outcome::Gone, "longer than the operator allows", &bye, cx);
+        }
         if matches!(self.phase, Phase::Kept(until) if cx.now >= until) {
-            if self.call.emergency && self.audio.sounds(cx.now) {
+            if self.call.emergency && self.audio.sounds(cx.now, cx.settings.rtp_timeout) {
                 self.phase = Phase::Kept(cx.now + AT_MOST);
             } else {
                 self.close(Outcome::Gone, "relayed for longer than any call lasts", cx);

@@ -196,4 +196,24 @@ pub(super) struct AckedInvite {
     pub(super) success: Option<bool>,
     pub(super) ack: Vec<u8>,
     pub(super) until: Time,
+    /// What was offered, while no final response has come.
+    pub(super) given_up: Option<GivenUp>,
+}
+
+/// Our offer in the answer to a phone's INVITE without one.
+#[derive(Clone, Debug)]
+pub(super) struct LateOffer {
+    /// CSeq of the INVITE. The phone's answer comes in the ACK with this number.
+    pub(super) cseq: u32,
+    pub(super) offer: Vec<u8>,
+}
+
+/// The offer of an INVITE that was given up. The phone may still accept it.
+#[derive(Clone, Debug)]
+pub(super) struct GivenUp {
+    pub(super) offer: Vec<u8>,
+    /// It was our own, and not the other phone's.
+    pub(super) own: bool,
+    /// Number of exchanges completed in the dialog by then.
+    pub(super) exchanges: u64,
 }

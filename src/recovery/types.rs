@@ -21,6 +21,37 @@ pub struct Settings {
     pub recovery_port: u16,
     /// Most recoveries at one time, at least one.
     pub window: usize,
+    /// Silence that counts as the end of a party's audio.
+    pub rtp_timeout: Duration,
+    /// Longest time that a call is carried after a takeover. `None`: as long as its parties talk.
+    pub max_carried: Option<Duration>,
+    /// A disabled rule, to prove that the tests notice.
+    #[cfg(test)]
+    pub(crate) fault: Option<Fault>,
+}
+
+/// Rules that a test can disable.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The first doubt ends the call.
+    DoubtIsEvidence,
+    /// Audio is no sign of life.
+    AudioIgnored,
+    /// Emergency calls are ended like others.
+    EmergencyEnded,
+    /// A call whose audio cannot pass is called recovered.
+    DeafRecovered,
+    /// The relay's paths end with the first answer that is no 2xx.
+    PathsDropped,
+}
+
+impl Settings {
+    /// Whether this rule is disabled.
+    #[cfg(test)]
+    pub(crate) fn lacks(&self, fault: Fault) -> bool {
+        self.fault == Some(fault)
+    }
 }
 
 /// How a packet arrived.
@@ -92,7 +123,7 @@ pub enum Outcome {
     /// stopped. Or no audio passed the relay for a minute, and no signalling was possible.
     Gone,
     /// A party refused the re-INVITE and the call is carried on as it was, or (without a code) no re-INVITE was
-    /// possible.
+    /// possible, or the audio has no way.
     Refused {
         /// The SIP status, if a phone refused.
         code: Option<u16>,

@@ -1,8 +1,9 @@
 //! Our requests to a phone, and the effect of its responses on the dialog (RFC 3261 sections 12.2.1, 13.2.2.4 and
 //! 14.1).
 
-use super::call::{Cancel, CarriedCall, Context, MAX_ACKED, Outgoing, Phase, Purpose};
-use super::reinvite::{CSEQ_GAP, Step, Verdict};
+use super::call::{Cancel, CarriedCall, Outgoing, Phase, Purpose};
+use super::context::Context;
+use super::reinvite::{Step, Verdict};
 use super::request;
 use super::transaction::{AckedInvite, Client, Key, LIFE, ServedRequest, Tick};
 use crate::calls::model::{Leg, Sdp as Description, SessionTimer};
@@ -10,11 +11,10 @@ use crate::sip::build::Builder;
 use crate::sip::message::{Message, Method, Name};
 use crate::sip::sdp::Sdp;
 use crate::sip::uri;
-use crate::time::Time;
 use std::time::Duration;
 
 /// RFC 3261 section 8.1.1.5: upper limit of CSeq numbers.
-const CSEQ_LIMIT: u32 = 1 << 31;
+pub(super) const CSEQ_LIMIT: u32 = 1 << 31;
 /// Wait before a refresh or retry in a dialog busy with another INVITE.
 const BUSY: Duration = Duration::from_secs(2);
 
@@ -65,6 +65,7 @@ impl CarriedCall {
             return false;
         }
         let Some(cseq) = self.next_cseq(side, step) else { return false };
+        let offer = self.fresh(side, offer);
         let (leg, port) = (&self.call.legs[side], cx.settings.recovery_port);
         let (target, branch) = (request::target(leg), cx.rng.branch());
         let b = request::start(leg, &target, "INVITE", cseq, &branch, port, None);
@@ -109,25 +110,6 @@ impl CarriedCall {
         });
     }
 
-    /// Gives up on the pending INVITE. Its responses are still ACKed.
-    pub(super) fn abandon(&mut self, side: usize, now: Time) {
-        if let Some(o) = self.sides[side].invite.take() {
-            let Client { branch, cseq, target, .. } = o.client;
-            self.remember(
-                side,
-                AckedInvite { branch, cseq, target, success: None, ack: Vec::new(), until: now + LIFE },
-            );
-        }
-    }
-
-    fn remember(&mut self, side: usize, acked: AckedInvite) {
-        let list = &mut self.sides[side].acked;
-        if list.len() == MAX_ACKED {
-            list.pop_front();
-        }
-        list.push_back(acked);
-    }
-
     /// Cancels the pending INVITE, now or after its first provisional response (RFC 3261 section 9.1).
     pub(super) fn cancel_invite(&mut self, side: usize, cx: &mut Context<'_>) {
         let leg = &self.call.legs[side];
@@ -167,8 +149,11 @@ impl CarriedCall {
                 others[at].client.provisional(cx.now);
             } else {
                 let answered = others.swap_remove(at);
-                if let Purpose::Relay(key) = answered.purpose {
-                    self.relay_answered(side, &key, code, Some(m), answered.offer, cx);
+                match answered.purpose {
+                    Purpose::Relay(key) => self.relay_answered(side, &key, code, Some(m), answered.offer, cx),
+                    Purpose::Probe => self.probed(side, code, cx),
+                    Purpose::Last => self.told(cx),
+                    Purpose::Own => {}
                 }
             }
         }
@@ -188,6 +173,7 @@ impl CarriedCall {
         let before = self.call.legs[side].sdp_sent.clone();
         let success = code < 300;
         if success {
+            self.sides[side].settled = Some(o.client.cseq);
             self.take_answer(side, o.offer.as_deref(), m, cx.settings.recovery_port);
         }
         let ack = self.ack(side, success, o.client.cseq, &o.client, m, cx);
@@ -201,7 +187,7 @@ impl CarriedCall {
             Purpose::Relay(key) => {
                 self.relay_answered(side, &key, code, Some(m), before.map(|d| d.body.to_vec()), cx);
             }
-            Purpose::Last => {}
+            Purpose::Probe | Purpose::Last => {}
         }
     }
 
@@ -225,11 +211,12 @@ impl CarriedCall {
             success: Some(success),
             ack,
             until: cx.now + LIFE,
+            given_up: None,
         }
     }
 
     #[allow(clippy::too_many_arguments, reason = "each is a field of the one message that is built")]
-    fn build_ack(
+    pub(super) fn build_ack(
         &self,
         side: usize,
         success: bool,
@@ -250,54 +237,6 @@ impl CarriedCall {
         }
     }
 
-    /// Handles a final response to a settled INVITE: the ACK was lost, or the INVITE was given up before the response
-    /// came.
-    fn acknowledge_again(&mut self, side: usize, code: u16, branch: &[u8], m: &Message<'_>, cx: &mut Context<'_>) {
-        if code < 200 {
-            return;
-        }
-        let success = code < 300;
-        let Some(at) = self.sides[side].acked.iter().position(|a| a.branch.as_bytes() == branch) else {
-            if success {
-                self.acknowledge_former(side, branch, m, cx);
-            }
-            return;
-        };
-        if self.sides[side].acked[at].success.is_none() {
-            let AckedInvite { branch, cseq, target, .. } = self.sides[side].acked[at].clone();
-            let ack = self.build_ack(side, success, cseq, &branch, &target, m, cx);
-            let acked = &mut self.sides[side].acked[at];
-            (acked.ack, acked.success) = (ack, Some(success));
-        }
-        let (acked, leg) = (&self.sides[side].acked[at], &self.call.legs[side]);
-        if acked.success == Some(success) {
-            cx.send(leg.local_addr, leg.remote_addr, acked.ack.clone());
-        }
-    }
-
-    /// A 2xx to an INVITE that the former server sent in this dialog. Without an ACK the phone ends the session after 32 s
-    /// (RFC 3261 section 13.3.1.4), and takes no other INVITE until then.
-    fn acknowledge_former(&mut self, side: usize, branch: &[u8], m: &Message<'_>, cx: &mut Context<'_>) {
-        let (cseq, _) = m.cseq();
-        let last = self.call.legs[side].local_cseq.unwrap_or(0);
-        // The last numbers may not have been stored in time. Nobody else sends such a number.
-        if cseq > last.saturating_add(CSEQ_GAP) || cseq >= CSEQ_LIMIT || matches!(self.phase, Phase::Over(_)) {
-            return;
-        }
-        let leg = &mut self.call.legs[side];
-        leg.local_cseq = Some(last.max(cseq));
-        if let Some(target) = m.contact_uri() {
-            leg.remote_target = target.into();
-        }
-        self.touch();
-        let Ok(branch) = std::str::from_utf8(branch).map(str::to_owned) else { return };
-        let target = request::target(&self.call.legs[side]);
-        let ack = self.build_ack(side, true, cseq, &branch, &target, m, cx);
-        let leg = &self.call.legs[side];
-        cx.send(leg.local_addr, leg.remote_addr, ack.clone());
-        self.remember(side, AckedInvite { branch, cseq, target, success: Some(true), ack, until: cx.now + LIFE });
-    }
-
     /// Applies a 2xx to INVITE or UPDATE: target, descriptions, session timer.
     pub(super) fn take_answer(&mut self, side: usize, offer: Option<&[u8]>, m: &Message<'_>, port: u16) {
         let leg = &mut self.call.legs[side];
@@ -306,6 +245,7 @@ impl CarriedCall {
         }
         if let Some(offer) = offer {
             leg.sdp_sent = Some(Description { body: offer.into() });
+            self.sides[side].exchanged();
         }
         if is_sdp(m) {
             receive(leg, m.body());
@@ -382,13 +322,24 @@ impl CarriedCall {
                     cx.send(from, to, o.client.bytes.clone());
                     kept.push(o);
                 }
-                Tick::Expired => expired.push(o.purpose),
+                Tick::Expired => expired.push((o.purpose, o.offer)),
             }
         }
         self.sides[side].others = kept;
-        for purpose in expired {
-            if let Purpose::Relay(key) = purpose {
-                self.relay_answered(side, &key, 408, None, None, cx);
+        for (purpose, offer) in expired {
+            match purpose {
+                Purpose::Relay(key) => {
+                    if offer.is_some() {
+                        self.sides[side].spent = offer;
+                    }
+                    self.relay_answered(side, &key, 408, None, None, cx);
+                }
+                Purpose::Last => {
+                    self.sides[side].unheard = matches!(self.phase, Phase::Over(_));
+                    self.told(cx);
+                }
+                Purpose::Probe => self.probed(side, 408, cx),
+                Purpose::Own => {}
             }
         }
         let Some(invite) = &mut self.sides[side].invite else { return };
@@ -408,7 +359,7 @@ impl CarriedCall {
                     Purpose::Relay(key) => {
                         self.relay_answered(side, &key, if alive { 487 } else { 408 }, None, None, cx);
                     }
-                    Purpose::Last => {}
+                    Purpose::Probe | Purpose::Last => {}
                 }
             }
         }

@@ -170,7 +170,7 @@ fn writes(story: impl FnOnce(&mut dyn FnMut(&mut Lab))) -> usize {
 }
 
 #[test]
-fn an_ordinary_call_costs_at_most_four_writes() {
+fn an_ordinary_call_costs_at_most_six_writes() {
     let (i, o) = (Dialog::new("in", A, false, "1", "2"), Dialog::new("out", B, true, "1", "2"));
     let life = |refreshes: u32| {
         writes(|write| {
@@ -213,8 +213,9 @@ fn an_ordinary_call_costs_at_most_four_writes() {
             write(&mut lab);
         })
     };
-    // A put when both legs are up, perhaps one for the BYE, and the delete.
-    assert!(life(0) <= 3, "{}", life(0));
-    assert!(life(1) <= 4, "{}", life(1));
+    // A put when both legs are up, the delete, and between them at most one for the phone's BYE, one for its answer
+    // (the other party does not know yet), and one for the server's BYE. Collected for 20 ms they are one, or none.
+    assert!(life(0) <= 5, "{}", life(0));
+    assert!(life(1) <= 6, "{}", life(1));
     assert_eq!(life(9) - life(1), 8, "one more for each further refresh");
 }

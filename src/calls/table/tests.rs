@@ -1,6 +1,6 @@
 use super::script::{A, B, By, Dialog, Lab, Phone, Server, VIP, sdp_text, settings};
 use super::*;
-use crate::calls::model::LegState;
+use crate::calls::model::{LegState, SCHEMA};
 use proptest::prelude::*;
 
 fn pair() -> (Dialog, Dialog) {
@@ -53,11 +53,13 @@ fn bye_from_either_side_of_either_leg_ends_the_call() {
             let (first, other) = if second { (&o, &i) } else { (&i, &o) };
             lab.hung_up(first, by, 2);
             let events = lab.events();
-            assert!(
-                matches!(events.last(), Some(CallEvent::Delete { id: gone, reason: "BYE" }) if *gone == id),
-                "{events:?}"
-            );
-            lab.hung_up(other, Server, 2).wait_ms(60_000);
+            let over = |events: &[CallEvent]| matches!(events.last(), Some(CallEvent::Delete { id: gone, reason: "BYE" }) if *gone == id);
+            // While the other party may not know, a phone's hang-up stays in the store.
+            assert_eq!(over(&events), by == Server, "{events:?}");
+            lab.hung_up(other, Server, 2);
+            let events = lab.events();
+            assert!(if by == Server { events.is_empty() } else { over(&events) }, "{events:?}");
+            lab.wait_ms(60_000);
             assert_eq!(lab.events(), [], "the rest of the call is never told");
             assert_eq!(lab.table.legs().count(), 0);
             assert_eq!(lab.table.counters().unknown_dialog, 0);
@@ -73,10 +75,34 @@ fn a_leg_whose_partner_left_becomes_a_call_of_its_own_until_it_ends() {
     lab.events();
     lab.wait_ms(1001);
     let events = lab.events();
-    let [CallEvent::Put(call)] = events.as_slice() else { panic!("{events:?}") };
+    let [CallEvent::Delete { reason: "BYE", .. }, CallEvent::Put(call)] = events.as_slice() else {
+        panic!("{events:?}")
+    };
     assert_eq!((call.pairing, call.legs.len()), (None, 1));
     lab.hung_up(&i, Phone, 2);
     assert!(matches!(lab.events().as_slice(), [.., CallEvent::Delete { .. }]));
+}
+
+#[test]
+fn a_cancel_ends_only_the_copy_of_the_invite_that_it_names() {
+    for rings in [false, true] {
+        let mut lab = Lab::new();
+        let (i, _) = pair();
+        lab.invited(&i);
+        if rings {
+            lab.ringing(&i);
+        }
+        // A second copy came by another way, with a number of its own.
+        lab.see(i.request(Phone, "INVITE", 2, "", "offer"))
+            .see(i.request(Phone, "CANCEL", 2, "", ""))
+            .see(i.response(Server, 487, "INVITE", 2, "", ""));
+        if rings {
+            // Its phone may ring for longer than an unanswered INVITE waits.
+            lab.wait_ms(40_000);
+        }
+        lab.picked_up(&i).wait_ms(2000);
+        assert_eq!(lab.calls().len(), 1, "{rings}");
+    }
 }
 
 #[test]
@@ -364,7 +390,7 @@ fn an_adopted_call_goes_on_and_ends() {
         matches!(events.as_slice(), [CallEvent::Put(c)] if c.id == call.id && c.legs[0].remote_cseq == Some(2)),
         "{events:?}"
     );
-    next.hung_up(&o, Phone, 1);
+    next.hung_up(&o, Phone, 1).hung_up(&i, Server, 1);
     assert!(matches!(next.events().last(), Some(CallEvent::Delete { id, .. }) if *id == call.id));
 }
 

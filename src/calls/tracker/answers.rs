@@ -176,6 +176,10 @@ impl Tracked {
     fn provisional(&mut self, place: usize, h: &Input<'_>, code: u16) -> Effect {
         let m = h.m;
         self.offers.pending[place].ringing = true;
+        if self.offers.pending[place].initial {
+            // It was a copy, and not another try after a refusal.
+            self.life.ending = self.life.ending.filter(|(_, why)| *why != Ending::Replaced);
+        }
         let mut changed = false;
         if self.offers.pending[place].initial && m.to_tag().is_some() && self.is_inviting() {
             changed = self.bind(m, h.out, h.own);

@@ -282,6 +282,12 @@ impl Tracked {
         !self.proof.spoken
     }
 
+    /// Whether the phone has ended the leg itself: it sent BYE, the server accepted that, and sent none.
+    #[must_use]
+    pub fn hung_up(&self) -> bool {
+        self.leg.state == LegState::Ended && self.numbers.bye.is_none()
+    }
+
     /// Whether the server sent the first INVITE.
     pub(super) fn is_caller(&self) -> bool {
         self.leg.direction == Direction::Outbound

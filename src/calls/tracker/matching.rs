@@ -104,8 +104,9 @@ impl Tracker {
                 again = Some(slot);
                 break;
             }
-            // The same caller tried again (with credentials, say) and the refusal was not seen.
-            if t.is_inviting() && t.invite.cseq < cseq {
+            // The same caller tried again (with credentials, say) and the refusal was not seen, or this is another copy
+            // of the INVITE. A copy that rings goes on.
+            if t.leg.state == LegState::Calling && t.invite.cseq < cseq {
                 replaced.push(slot);
             }
         }
@@ -126,7 +127,10 @@ impl Tracker {
         }
         let clues = clues();
         for slot in replaced {
-            self.with(slot, h.at.now, |t| t.end("replaced by a new INVITE"));
+            self.with(slot, h.at.now, |t| {
+                t.life.ending.get_or_insert((h.at.now, Ending::Replaced));
+                Effect::None
+            });
         }
         if has_long_names(h) {
             self.counters.not_learnt += 1;

@@ -91,11 +91,17 @@ fn digests_stay_what_they_are() {
     let instance = &config(&text).instances[0];
     assert_eq!(digest_of_vips(&vips(instance)), 16_178_425_522_715_840_298);
     assert_eq!(describe(&config(&text)).digest("pbx"), 4_632_598_678_217_188_834);
-    for changed in ["media = 'external'", "min_confidence = 70", "advertised = ['203.0.113.10']"] {
+    for changed in ["min_confidence = 70", "advertised = ['203.0.113.10']"] {
         assert_ne!(with("ports = [5060]", changed).digest("pbx"), 4_632_598_678_217_188_834, "{changed}");
     }
     let default = "ports = [5060]\nmin_confidence = 80\nadvertised = []";
     assert_eq!(with("ports = [5060]", default).digest("pbx"), 4_632_598_678_217_188_834);
+    for other in ["media = 'external'", "rtp_timeout = '90s'", "max_carried = '2h'"] {
+        assert_ne!(with("ports = [5060]", other).digest("pbx"), 4_632_598_678_217_188_834, "{other}");
+    }
+    for default in ["media = 'relay'", "rtp_timeout = '60s'", "max_carried = '0s'"] {
+        assert_eq!(with("ports = [5060]", default).digest("pbx"), 4_632_598_678_217_188_834, "{default}");
+    }
 }
 
 #[test]

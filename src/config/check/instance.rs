@@ -1,6 +1,7 @@
 //! Rules for instances: their addresses, checks, SIP and hooks.
 
 use super::{Found, Source, address, name, show};
+use crate::config::ends::{MIN_CARRIED, RTP_TIMEOUT_S};
 use crate::config::model::{Check, Config, Instance, Process, Sip, SipOptions};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -302,6 +303,21 @@ fn records(sip: &Sip, at: &str, source: &Source<'_>, found: &mut Found) {
     }
 }
 
+/// When a carried call ends.
+fn ends(sip: &Sip, at: &str, source: &Source<'_>, found: &mut Found) {
+    let (least, most) = RTP_TIMEOUT_S;
+    if !(least..=most).contains(&sip.rtp_timeout.as_secs()) {
+        let message = format!("`rtp_timeout` of {} is outside of {least} s to {most} s", show(sip.rtp_timeout));
+        let help = "write \"60s\"; with less, lost packets of a quiet phone look like its end";
+        found.errors.push(source.problem(&format!("{at}.rtp_timeout"), message, help));
+    }
+    if !sip.max_carried.is_zero() && sip.max_carried < MIN_CARRIED {
+        let message = format!("`max_carried` of {} would end calls soon after each takeover", show(sip.max_carried));
+        let help = format!("write {:?} or more, or leave `max_carried` out", show(MIN_CARRIED));
+        found.errors.push(source.problem(&format!("{at}.max_carried"), message, help));
+    }
+}
+
 fn sip(sip: &Sip, at: &str, source: &Source<'_>, found: &mut Found) {
     records(sip, at, source, found);
     let (first, last) = sip.media_ports;
@@ -349,6 +365,7 @@ fn sip(sip: &Sip, at: &str, source: &Source<'_>, found: &mut Found) {
             found.errors.push(source.problem(&format!("{at}.{key}"), message, help));
         }
     }
+    ends(sip, at, source, found);
     if let Some(header) = &sip.pair_header {
         // A header name is a token (RFC 3261 section 25.1).
         let token = |b: u8| b.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&b);

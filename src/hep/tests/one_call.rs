@@ -1,7 +1,7 @@
 //! One call seen on the wire and reported by HEP stays one call, however late and shuffled the reports are.
 
 use super::encode;
-use crate::calls::model::{Call, CallEvent};
+use crate::calls::model::{Call, CallEvent, LegState};
 use crate::calls::table::script::{A, B, By, Dialog, Phone, Server, settings};
 use crate::calls::table::{Table, TableSettings};
 use crate::hep::Reorder;
@@ -150,6 +150,11 @@ fn a_report_fills_in_what_the_wire_lost() {
         leg.local_addr.set_ip("10.0.0.101".parse().unwrap());
         // A leg that is briefly a call of its own shows the BYE that ends it.
         leg.local_cseq = leg.local_cseq.filter(|n| *n < 7);
+        // So does a leg of a call whose other party has not been told yet.
+        if leg.state == LegState::Ended {
+            leg.state = LegState::Confirmed;
+            leg.remote_cseq = leg.remote_cseq.filter(|n| *n < 5);
+        }
         leg
     };
     for missed in 0..script().len() {

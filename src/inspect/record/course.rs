@@ -6,10 +6,9 @@ use crate::sip::message::{Message, Method, Name, Start};
 use crate::sip::uri;
 use crate::time::Time;
 
-/// The tracker's reasons for the end of a leg that was never up. Where the wire shows an answer, they are about another
-/// INVITE of the same caller, or about an answer that the file lacks.
-const NEVER_UP: [&str; 6] = [
-    "cancelled",
+/// The tracker's reasons for the end of a leg that was never up. Where the wire shows an answer, they are about an answer
+/// that the file lacks.
+const NEVER_UP: [&str; 5] = [
     "never answered",
     "refused or cancelled",
     "replaced by a new INVITE",

@@ -3,11 +3,16 @@
 
 mod former;
 mod gone;
+mod half_over;
+mod heard;
+mod late;
 mod left_alone;
+mod limits;
 mod modes;
 mod moves;
 mod offers;
 mod phone;
+mod resume;
 mod scenarios;
 mod unlike;
 mod world;

@@ -57,6 +57,8 @@ pub(in crate::calls::tracker) enum Ending {
     OtherBranch,
     /// The ACK of a refusal was seen, but the refusal was not.
     Refused,
+    /// The caller has sent another INVITE before an answer to this one was seen.
+    Replaced,
     /// A BYE came in, and the server did not accept it or its answer was not seen.
     PhoneBye,
     /// A response to a BYE of this number came in, but no such BYE of the server was seen.
@@ -75,6 +77,7 @@ impl Ending {
             Self::Cancelled => "cancelled",
             Self::OtherBranch => "another branch of the fork answered",
             Self::Refused => "refused or cancelled",
+            Self::Replaced => "replaced by a new INVITE",
             Self::PhoneBye => "the phone sent BYE, and silence since",
             Self::ByeAnswered(_) => "the phone answered a BYE that keepcall did not see, and silence since",
             Self::Refuted | Self::Doubted => "a party answered that the dialog does not exist",

@@ -5,16 +5,21 @@ use crate::recovery::engine::{Action, Engine, Origin};
 use crate::sip::Transport;
 use crate::time::Time;
 use crate::wire::Packet;
+use std::net::SocketAddr;
+
+fn accepted(addr: SocketAddr, to: SocketAddr, cseq: u32) -> String {
+    format!(
+        "SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP {to};branch=z9hG4bKold{cseq}\r\nFrom: <sip:alice@p>;tag=s2\r\n\
+         To: Bob <sip:bob@p>;tag=b\r\nCall-ID: b0@x\r\nCSeq: {cseq} INVITE\r\nContact: <sip:u@{addr};v=9>\r\n\
+         Content-Length: 0\r\n\r\n"
+    )
+}
 
 /// Phone 1's 200 to an INVITE of the former server, with this number.
 fn accepts(w: &mut World, cseq: u32, heard: Origin) -> Vec<String> {
     let addr = w.phones[1].addr;
     let to = if heard == Origin::Overheard { server() } else { agent() };
-    let ok = format!(
-        "SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP {to};branch=z9hG4bKold{cseq}\r\nFrom: <sip:alice@p>;tag=s2\r\n\
-         To: Bob <sip:bob@p>;tag=b\r\nCall-ID: b0@x\r\nCSeq: {cseq} INVITE\r\nContact: <sip:u@{addr};v=9>\r\n\
-         Content-Length: 0\r\n\r\n"
-    );
+    let ok = accepted(addr, to, cseq);
     let p = Packet { src: addr, dst: to, transport: Transport::Udp, payload: ok.as_bytes() };
     assert!(w.engine.handle_packet(&p, heard, w.now));
     let mut sent = Vec::new();
@@ -50,9 +55,20 @@ fn the_number_of_an_invite_that_was_not_stored_in_time_is_not_used_again() {
     w.secs(1);
     // A hundred numbers above the last one: the next is the first that the phone has not seen.
     let last = w.stored["call-00000"].legs[1].local_cseq.unwrap();
-    assert_eq!(accepts(&mut w, last + 99, Origin::Overheard).len(), 1);
     w.phones[1].peer_cseq = Some(last + 99);
     w.phones[1].steady = false;
+    let addr = w.phones[1].addr;
+    let ok = accepted(addr, server(), last + 99);
+    let p = Packet { src: addr, dst: server(), transport: Transport::Udp, payload: ok.as_bytes() };
+    // The phone itself does not know this INVITE.
+    w.phones[1].dead = true;
+    assert!(w.engine.handle_packet(&p, Origin::Overheard, w.now));
+    w.drain();
+    w.run(std::time::Duration::from_millis(100));
+    assert!(w.sent.iter().any(|(_, to, b)| *to == addr && b.starts_with(b"ACK ")));
+    w.phones[1].dead = false;
+    w.secs(2);
+    assert_eq!(w.phones[1].accepted, 2, "it is told what is stored, because nobody knows what it has accepted");
     w.ask(0, "BYE", "");
     w.secs(2);
     assert_eq!(w.phones[1].byes, 1);

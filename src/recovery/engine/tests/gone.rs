@@ -4,6 +4,7 @@ use super::Answer;
 use super::world::World;
 use crate::calls::model::{Call, SessionTimer};
 use crate::recovery::engine::{CallState, Engine, Outcome};
+use crate::recovery::types::Fault;
 use std::time::Duration;
 
 /// The phone has given the call up.
@@ -161,14 +162,14 @@ fn a_second_takeover_begins_without_doubts() {
 }
 
 /// The first rule, over calls of every class and phones of every temper: who is heard is not hung up, and keeps the
-/// audio. The oracle knows only what was sent and which paths were there.
-#[test]
-fn no_call_whose_parties_are_heard_gets_a_bye() {
+/// audio; and an emergency call is not hung up at all. The oracle knows only what was sent and which paths were there.
+fn rule_one(seed: u64, fault: Option<Fault>) -> Result<(), String> {
     let tempers = [
         Answer::Accept,
         Answer::Nothing,
         Answer::Ring,
         Answer::Bare,
+        Answer::Late(40),
         STRAY,
         Answer::Stray(404),
         Answer::Stray(408),
@@ -179,34 +180,58 @@ fn no_call_whose_parties_are_heard_gets_a_bye() {
         Answer::Stray(503),
         Answer::Stray(600),
     ];
-    for seed in 0..400 {
-        let mut w = World::new(seed, 5);
-        w.talks = [true; 2];
-        let mut r = crate::recovery::rng::Rng::new(seed ^ 0x9e37);
-        let mut below = |n: usize| usize::try_from(r.next()).unwrap() % n;
-        let mut call = if below(4) == 0 { w.proxied(0, below(2) == 0) } else { w.b2bua(0) };
-        match below(8) {
-            0 => call.legs[below(2)].partial = true,
-            1 => call.legs[below(2)].transport = crate::sip::Transport::Tls,
-            2 => drop(call.legs.pop()),
-            3 => {
-                let timer = SessionTimer { interval_s: 120, local_refreshes: below(2) == 0 };
-                w.phones[0].timer = Some(timer);
-                call.legs[0].session_timer = Some(timer);
-            }
-            4 => call.emergency = true,
-            _ => {}
+    let mut w = World::new(seed, 5);
+    let mut settings = super::world::settings(5);
+    settings.fault = fault;
+    w.engine = Engine::new(settings, seed);
+    w.talks = [true; 2];
+    let mut r = crate::recovery::rng::Rng::new(seed ^ 0x9e37);
+    let mut below = |n: usize| usize::try_from(r.next()).unwrap() % n;
+    let mut call = if below(4) == 0 { w.proxied(0, below(2) == 0) } else { w.b2bua(0) };
+    match below(8) {
+        0 => call.legs[below(2)].partial = true,
+        1 => call.legs[below(2)].transport = crate::sip::Transport::Tls,
+        2 => drop(call.legs.pop()),
+        3 => {
+            let timer = SessionTimer { interval_s: 120, local_refreshes: below(2) == 0 };
+            w.phones[0].timer = Some(timer);
+            call.legs[0].session_timer = Some(timer);
         }
-        for phone in &mut w.phones {
-            let temper = tempers[below(tempers.len())].clone();
-            phone.steady = false;
-            phone.answers.extend(vec![temper; below(60)]);
+        4 => {
+            call.emergency = true;
+            w.talks = [below(2) == 0, below(2) == 0];
         }
-        let armed = crate::recovery::recoverability::of(&call, &super::world::settings(5).ground).1.flows.len();
-        w.start(vec![call]);
-        w.secs(1800);
-        assert!(!w.sent.iter().any(|(_, _, bytes)| bytes.starts_with(b"BYE")), "seed {seed}");
-        assert_eq!(w.flows.get("call-00000").map_or(0, Vec::len), armed, "seed {seed}");
-        assert_eq!(w.stored.len(), 1, "seed {seed}: a living call is shown");
+        _ => {}
+    }
+    for phone in &mut w.phones {
+        let temper = tempers[below(tempers.len())].clone();
+        phone.steady = false;
+        phone.missed = 100;
+        phone.answers.extend(vec![temper; below(60)]);
+    }
+    let armed = crate::recovery::recoverability::of(&call, &super::world::settings(5).ground).1.flows.len();
+    w.start(vec![call]);
+    w.secs(1800);
+    if w.sent.iter().any(|(_, _, bytes)| bytes.starts_with(b"BYE")) {
+        return Err(format!("seed {seed}: BYE into a living call"));
+    }
+    if w.flows.get("call-00000").map_or(0, Vec::len) != armed {
+        return Err(format!("seed {seed}: the audio was taken away"));
+    }
+    if w.stored.len() != 1 {
+        return Err(format!("seed {seed}: a living call is not shown"));
+    }
+    Ok(())
+}
+
+#[test]
+fn no_call_whose_parties_are_heard_gets_a_bye() {
+    (0..400).for_each(|seed| rule_one(seed, None).unwrap());
+}
+
+#[test]
+fn an_engine_that_ends_living_calls_is_noticed() {
+    for fault in [Fault::DoubtIsEvidence, Fault::AudioIgnored, Fault::EmergencyEnded, Fault::PathsDropped] {
+        assert!((0..400).any(|seed| rule_one(seed, Some(fault)).is_err()), "{fault:?}");
     }
 }

@@ -15,7 +15,9 @@ pub(super) const PORT: u16 = 5070;
 pub(super) fn settings(window: usize) -> Settings {
     let vips = vec![VIP.parse().unwrap()];
     let ground = Ground::of(&vips);
-    Settings { instance: "sip".into(), node: "b".into(), vips, ground, recovery_port: PORT, window }
+    let rtp_timeout = Duration::from_secs(60);
+    let (instance, node) = ("sip".into(), "b".into());
+    Settings { instance, node, vips, ground, recovery_port: PORT, window, rtp_timeout, max_carried: None, fault: None }
 }
 
 pub(super) fn server() -> SocketAddr {
