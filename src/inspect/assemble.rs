@@ -187,8 +187,10 @@ fn call(
     let partial = main.is_partial();
     let since = answered.or(partial.then_some(started));
     let duration = since.filter(|_| matches!(state, State::Up | State::Ended)).map(|at| ended.unwrap_or(end).since(at));
-    // The final version of the whole call: the most legs, then the newest.
-    let kept = stored.iter().filter(|s| !s.merged).max_by_key(|s| (s.main, s.records.len(), s.up));
+    // The final version of the whole call: the most legs, then the newest. While the call is up, what is left of it
+    // counts: a pair of which one leg has ended is none.
+    let up = state == State::Up;
+    let kept = stored.iter().filter(|s| !s.merged).max_by_key(|s| (s.main, up && s.up, s.records.len(), s.up));
     let through_server = records.iter().any(|r| through(of(r)));
     let mut from = main.from.clone();
     let mut to = main.to.clone();

@@ -181,3 +181,13 @@ fn an_advertised_address_is_the_servers_own() {
         assert_eq!((received(0), received(1)), (Some(30), Some(30)), "the audio belongs to both legs");
     }
 }
+
+/// Nobody can re-INVITE a party that is gone: the other one is a call of one leg.
+#[test]
+fn a_leg_that_timed_out_leaves_a_single_leg() {
+    let r = report(include_bytes!("cases/one-leg-timed-out-call-told-as-recovered.pcap"));
+    let c = only(&r);
+    assert_eq!((c.state, c.pairing.clone()), (State::Up, None), "{c:#?}");
+    assert_eq!((c.recovery.audio, c.recovery.signalling), (Audio::No, Signalling::No), "{:?}", c.recovery);
+    assert!(c.recovery.flows.is_empty());
+}
