@@ -38,7 +38,7 @@ struct Node {
 impl Node {
     fn start(server: &EtcdServer, i: u8, log: &Log) -> Self {
         let (name, key) = (format!("n{i}"), server.dir.path().join("key"));
-        std::fs::write(&key, [7_u8; 32]).unwrap();
+        std::fs::write(&key, b"the key of this cluster, for tests").unwrap();
         let text = format!(
             "[node]\nname = '{name}'\naddress = '{}'\nkey_file = '{}'\n[timing]\nheartbeat = '100ms'\nhold = '{}s'\n\
              [etcd]\nendpoints = ['{}']\ntimeout = '5s'\nlease_ttl = '{}s'\n\
