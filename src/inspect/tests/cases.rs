@@ -187,7 +187,7 @@ fn an_advertised_address_is_the_servers_own() {
 fn a_leg_that_timed_out_leaves_a_single_leg() {
     let r = report(include_bytes!("cases/one-leg-timed-out-call-told-as-recovered.pcap"));
     let c = only(&r);
-    assert_eq!((c.state, c.pairing.clone()), (State::Up, None), "{c:#?}");
+    assert_eq!((c.state, c.pairing), (State::Up, None), "{c:#?}");
     assert_eq!((c.recovery.audio, c.recovery.signalling), (Audio::No, Signalling::No), "{:?}", c.recovery);
     assert!(c.recovery.flows.is_empty());
 }
