@@ -2,6 +2,7 @@
 
 pub(super) mod changes;
 pub(super) mod spread;
+pub(super) mod trouble;
 pub(super) mod watch;
 
 use super::endpoint::{Access, Endpoint, EndpointHealth};
@@ -18,6 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use trouble::{Needs, Troubles};
 use watch::WatchEvent;
 
 /// A handle on etcd; clones share the connections.
@@ -36,10 +38,8 @@ pub(super) struct Inner {
     lease_ttl: Duration,
     /// Index of the endpoint with the last answer.
     pub(super) current: AtomicUsize,
-    /// Why the last call failed, at any endpoint.
-    pub(super) trouble: Mutex<Option<String>>,
-    /// Why the last write was rejected, if etcd rejects all writes; reads continue meanwhile.
-    pub(super) full: Mutex<Option<String>>,
+    /// Why calls fail, at any endpoint.
+    pub(super) troubles: Mutex<Troubles>,
     /// Whether the endpoints are being probed.
     pub(super) probing: AtomicBool,
     /// The identity of this etcd.
@@ -75,8 +75,7 @@ impl Etcd {
             timeout: cfg.timeout,
             lease_ttl: cfg.lease_ttl,
             current: AtomicUsize::new(0),
-            trouble: Mutex::new(None),
-            full: Mutex::new(None),
+            troubles: Mutex::default(),
             probing: AtomicBool::new(false),
             identity: Mutex::new(Identity::new(cfg.endpoints.len())),
             settling: tokio::sync::Mutex::default(),
@@ -96,13 +95,11 @@ impl Etcd {
         self.0.endpoints.iter().map(Endpoint::health).collect()
     }
 
-    /// Why the last call failed, if it did: no member served it, etcd denied this node access, or etcd rejects writes.
-    /// Otherwise a member's alarm.
+    /// Why the last call failed, if it did, or why etcd refuses this node's reads or writes. Otherwise a member's alarm.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        let get = |m: &Mutex<Option<String>>| m.locked().clone();
         let alarm = || self.0.endpoints.iter().find_map(Endpoint::alarm);
-        get(&self.0.trouble).or_else(|| get(&self.0.full)).or_else(alarm)
+        self.0.troubles.locked().told().or_else(alarm)
     }
 
     /// Reads all keys with this prefix linearizably, with the revision of the read.
@@ -111,7 +108,7 @@ impl Etcd {
     /// See [`Etcd`]; a read is tried at every endpoint.
     pub async fn get_prefix(&self, prefix: &str) -> Result<(i64, Vec<KeyValue>), EtcdError> {
         // Not at two members at once: this may be the state of thousands of calls.
-        self.call(Spread::InTurn, |c| async move {
+        self.call(Needs::Read, Spread::InTurn, |c| async move {
             let mut c = c.kv_client().max_decoding_message_size(MAX_ANSWER);
             let mut r = c.get(prefix, Some(GetOptions::new().with_prefix())).await?;
             let revision = r.header().map_or(0, etcd_client::ResponseHeader::revision);
@@ -125,7 +122,7 @@ impl Etcd {
     /// # Errors
     /// See [`Etcd`].
     pub async fn get(&self, key: &str) -> Result<Option<KeyValue>, EtcdError> {
-        self.call(Spread::Hedged, |mut c| async move {
+        self.call(Needs::Read, Spread::Hedged, |mut c| async move {
             let mut r = c.get(key, None).await?;
             Ok((linear(r.header()), r.take_kvs().into_iter().next().map(key_value)))
         })
@@ -137,7 +134,7 @@ impl Etcd {
     /// # Errors
     /// See [`Etcd`]; not repeated after a time-out.
     pub async fn put(&self, key: &str, value: &[u8], lease: i64) -> Result<(), EtcdError> {
-        self.call(Spread::Once, |mut c| async move {
+        self.call(Needs::Write, Spread::Once, |mut c| async move {
             let r = c.put(key, value, Some(PutOptions::new().with_lease(lease))).await?;
             Ok((linear(r.header()), ()))
         })
@@ -149,7 +146,7 @@ impl Etcd {
     /// # Errors
     /// See [`Etcd`]; not repeated after a time-out.
     pub async fn delete(&self, key: &str) -> Result<(), EtcdError> {
-        self.call(Spread::Once, |mut c| async move {
+        self.call(Needs::Write, Spread::Once, |mut c| async move {
             let r = c.delete(key, None).await?;
             Ok((linear(r.header()), ()))
         })
@@ -161,7 +158,7 @@ impl Etcd {
     /// # Errors
     /// See [`Etcd`]; not repeated after a time-out.
     pub async fn txn(&self, compares: Vec<Compare>, then: Vec<Op>, or_else: Vec<Op>) -> Result<TxnReply, EtcdError> {
-        Ok(self.transact(Spread::Once, build(compares, then, or_else)).await?.0)
+        Ok(self.transact(Needs::Write, Spread::Once, build(compares, then, or_else)).await?.0)
     }
 
     /// As [`Etcd::txn`], for a transaction that invalidates its own conditions, so that a second copy changes nothing.
@@ -179,7 +176,7 @@ impl Etcd {
         then: Vec<Op>,
         or_else: Vec<Op>,
     ) -> Result<(TxnReply, bool), EtcdError> {
-        self.transact(Spread::Guarded, build(compares, then, or_else)).await
+        self.transact(Needs::Write, Spread::Guarded, build(compares, then, or_else)).await
     }
 
     /// Reads several keys and prefixes linearizably, at one revision.
@@ -189,12 +186,12 @@ impl Etcd {
     pub async fn read(&self, ops: Vec<Op>) -> Result<TxnReply, EtcdError> {
         let reads = ops.into_iter().filter(|o| matches!(o, Op::Get(_) | Op::GetPrefix(_)));
         let txn = Txn::new().and_then(reads.map(operation).collect::<Vec<_>>());
-        Ok(self.transact(Spread::Hedged, txn).await?.0)
+        Ok(self.transact(Needs::Read, Spread::Hedged, txn).await?.0)
     }
 
-    async fn transact(&self, spread: Spread, txn: Txn) -> Result<(TxnReply, bool), EtcdError> {
+    async fn transact(&self, needs: Needs, spread: Spread, txn: Txn) -> Result<(TxnReply, bool), EtcdError> {
         let txn = &txn;
-        self.call_counted(spread, |mut c| async move {
+        self.call_counted(needs, spread, |mut c| async move {
             let r = c.txn(txn.clone()).await?;
             let reads = r
                 .op_responses()
@@ -218,7 +215,7 @@ impl Etcd {
         // Whole seconds, rounded up: a shorter lease would break what the configuration check has proved.
         let ttl = i64::try_from(self.0.lease_ttl.as_millis().div_ceil(1000).max(1)).unwrap_or(i64::MAX);
         let sent = clock::now();
-        self.call(Spread::InTurn, |mut c| async move {
+        self.call(Needs::Lease, Spread::InTurn, |mut c| async move {
             let r = c.lease_grant(ttl, None).await?;
             let lease = Lease { id: r.id(), ttl: Duration::from_secs(u64::try_from(r.ttl()).unwrap_or(0)), sent };
             Ok((local(r.header()), lease))
@@ -233,7 +230,7 @@ impl Etcd {
     pub async fn keep_alive(&self, id: i64) -> Result<(), EtcdError> {
         // One stream per renewal: it costs one small extra frame, and no stream can die unseen.
         let gone = self
-            .call(Spread::Hedged, |mut c| async move {
+            .call(Needs::Lease, Spread::Hedged, |mut c| async move {
                 match c.lease_keep_alive(id).await {
                     // The library hides this header; probes check others.
                     Ok(_) => Ok((None, false)),
@@ -253,7 +250,7 @@ impl Etcd {
     /// See [`Etcd`].
     pub async fn revoke(&self, id: i64) -> Result<(), EtcdError> {
         let r = self
-            .call(Spread::InTurn, |mut c| async move {
+            .call(Needs::Lease, Spread::InTurn, |mut c| async move {
                 let r = c.lease_revoke(id).await?;
                 Ok((local(r.header()), ()))
             })
@@ -284,7 +281,8 @@ impl Etcd {
                 c.watch_client().max_decoding_message_size(MAX_ANSWER).watch(prefix, Some(options.clone())).await?;
             Ok((None, stream))
         };
-        let stream = self.call(Spread::InTurn, open).await?;
+        // etcd takes the stream at once, and says on it what it refuses.
+        let stream = self.call(Needs::Lease, Spread::InTurn, open).await?;
         Ok((stream, self.0.current.load(Ordering::Relaxed) % self.0.endpoints.len()))
     }
 

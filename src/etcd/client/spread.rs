@@ -1,6 +1,7 @@
 //! Chooses the members for a call: in order, the next at once after a failure, and a second one while the first is
 //! slow.
 
+use super::trouble::Needs;
 use super::{Etcd, Inner};
 use crate::etcd::error::{EtcdError, Failure, classify};
 use crate::etcd::identity::Header;
@@ -54,16 +55,21 @@ impl Tally {
 }
 
 impl Etcd {
-    pub(in crate::etcd) async fn call<T, F, Fut>(&self, spread: Spread, f: F) -> Result<T, EtcdError>
+    pub(in crate::etcd) async fn call<T, F, Fut>(&self, needs: Needs, spread: Spread, f: F) -> Result<T, EtcdError>
     where
         F: Fn(Client) -> Fut,
         Fut: Future<Output = Result<(Option<Header>, T), etcd_client::Error>>,
     {
-        Ok(self.call_counted(spread, f).await?.0)
+        Ok(self.call_counted(needs, spread, f).await?.0)
     }
 
     /// Returns the answer, and whether another copy of the call may still succeed.
-    pub(in crate::etcd) async fn call_counted<T, F, Fut>(&self, spread: Spread, f: F) -> Result<(T, bool), EtcdError>
+    pub(in crate::etcd) async fn call_counted<T, F, Fut>(
+        &self,
+        needs: Needs,
+        spread: Spread,
+        f: F,
+    ) -> Result<(T, bool), EtcdError>
     where
         F: Fn(Client) -> Fut,
         Fut: Future<Output = Result<(Option<Header>, T), etcd_client::Error>>,
@@ -71,19 +77,7 @@ impl Etcd {
         self.probe();
         self.0.settle().await;
         let result = self.spread(spread, f).await;
-        let trouble = match &result {
-            // These are answers to the request, not faults.
-            Ok(_) | Err(EtcdError::Refused { .. } | EtcdError::LeaseGone { .. } | EtcdError::Changed) => None,
-            Err(e) => Some(e.to_string()),
-        };
-        if matches!(spread, Spread::Once | Spread::Guarded) {
-            match &result {
-                Ok(_) => *self.0.full.locked() = None,
-                Err(EtcdError::Full { .. }) => self.0.full.locked().clone_from(&trouble),
-                Err(_) => {}
-            }
-        }
-        *self.0.trouble.locked() = trouble;
+        self.0.troubles.locked().outcome(needs, result.as_ref().err());
         result
     }
 
