@@ -6,6 +6,7 @@
 //! all of this (`obey.rs`).
 
 mod carry;
+mod early;
 mod follow;
 mod obey;
 mod orphans;
@@ -27,6 +28,7 @@ use crate::calls::store::{Store, StoreEvent, StoreHandle, StoreSettings};
 use crate::calls::sweep::{self, Sweep};
 use crate::calls::table::{Table, TableSettings};
 use crate::config::Mode;
+use crate::hep::intake::ReportedMessage;
 use crate::os::clock;
 use crate::recovery::engine::{Engine, Origin, Settings};
 use crate::recovery::handed_on::HandedOn;
@@ -36,6 +38,7 @@ use crate::time::Time;
 use crate::vip::rawudp::RawUdp;
 use crate::wire::Packet;
 use crate::wire::capture::Captured;
+use early::Early;
 use follow::LimitReports;
 pub(super) use orphans::LocalServer;
 use orphans::Orphans;
@@ -100,6 +103,8 @@ pub(super) struct CallsSide {
     /// Calls of this takeover that are not in the forecast yet.
     untold: Vec<Call>,
     sweep: Sweep,
+    /// What came while this node was not the master.
+    early: Early<tap::Input>,
     ears: Tap,
     sockets: RecoverySockets,
     raw: RawUdp,
@@ -196,6 +201,7 @@ impl CallsSide {
             mode: None,
             untold: Vec::new(),
             sweep: Sweep::default(),
+            early: Early::default(),
             ears,
             ground,
             sockets,
@@ -237,8 +243,15 @@ impl CallsSide {
     pub(super) async fn handle(&mut self, event: Event) {
         let now = clock::now();
         match event {
-            // Without the addresses this node ignores the server's traffic.
-            Event::Input(_) if self.role == Role::Backup => {}
+            // Without the addresses this node ignores the server's traffic, unless it is about to take the calls over.
+            Event::Input(input) if self.role == Role::Backup => {
+                if let tap::Input::Message(Captured { payload, .. })
+                | tap::Input::Reported(ReportedMessage { payload, .. }) = &input
+                {
+                    let bytes = payload.len();
+                    self.early.keep(input, bytes, now);
+                }
+            }
             Event::Input(first) => {
                 // One pass through the loop costs as much as several messages.
                 let (mut heard, mut n) = (Some(first), 0);
@@ -355,6 +368,9 @@ impl CallsSide {
         self.sweep_at = now + sweep::EVERY;
         let lost: Vec<Call> = self.stored.values().filter(|c| !(resumed && self.is_own(c))).cloned().collect();
         self.expect(lost, now);
+        for input in self.early.take(now) {
+            self.hear(input, now);
+        }
         // Audio first. The relay is nearly always armed already, so this seldom waits.
         let messages = self.decide();
         let armed = tokio::time::timeout(ARMED, self.relay.settled()).await.is_ok();

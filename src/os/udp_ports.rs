@@ -11,9 +11,18 @@ pub(crate) struct BoundUdp(Vec<SocketAddr>);
 impl BoundUdp {
     /// The present ones.
     ///
+    /// The kernel hands a long list out in pieces, and leaves a socket out when another one is closed between two pieces.
+    /// So this reads the list twice, and what either copy has counts as bound.
+    ///
     /// # Errors
     /// The kernel does not list them. Without a list nothing may count as free.
     pub(crate) fn now() -> io::Result<Self> {
+        let mut all = Self::listed()?;
+        all.extend(Self::listed()?);
+        Ok(Self(all))
+    }
+
+    fn listed() -> io::Result<Vec<SocketAddr>> {
         let mut all = parse(&fs::read_to_string("/proc/net/udp")?);
         match fs::read_to_string("/proc/net/udp6") {
             Ok(text) => all.extend(parse(&text)),
@@ -21,7 +30,7 @@ impl BoundUdp {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(e),
         }
-        Ok(Self(all))
+        Ok(all)
     }
 
     /// Whether a process receives what comes to this address. A socket that is bound to all addresses does; one of IPv6

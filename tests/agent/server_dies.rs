@@ -11,6 +11,11 @@ use std::time::Duration;
 /// An agent alone, as master.
 fn alone() -> Scene {
     let mut scene = Scene::new(&["a"]).unwrap();
+    becomes_master(&mut scene);
+    scene
+}
+
+fn becomes_master(scene: &mut Scene) {
     let agent = Agent::start(scene.host(0), &scene.setups[0]).unwrap();
     scene.agents.push(agent);
     wait::until("the agent to be master", SOON, || {
@@ -18,7 +23,6 @@ fn alone() -> Scene {
         if s["role"] == "master" && s["checks"][0]["state"] == "good" { Ok(()) } else { Err(s.to_string()) }
     })
     .unwrap();
-    scene
 }
 
 fn newest(agent: &Agent) -> serde_json::Value {
@@ -90,8 +94,7 @@ fn calls_whose_ports_are_still_there_are_not_touched_when_the_watched_process_en
     let pidfile = host.dir.join("wrapper.pid");
     std::fs::write(&pidfile, wrapper.pid().to_string()).unwrap();
     scene.setups[0].server_pidfile = Some(pidfile.clone());
-    let agent = Agent::start(&host, &scene.setups[0]).unwrap();
-    scene.agents.push(agent);
+    becomes_master(&mut scene);
     let calls = scene.calls(2, &[0]).unwrap();
     drop(wrapper);
     let next = host.spawn("wrapper", &["sleep", "600"]).unwrap();
