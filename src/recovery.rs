@@ -9,7 +9,7 @@ mod delayed;
 pub mod engine;
 mod evidence;
 pub mod handed_on;
-mod heard;
+pub mod heard;
 mod hung_up;
 mod kept;
 mod late;

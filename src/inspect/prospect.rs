@@ -3,6 +3,7 @@
 
 use super::report::{Audio, Recovery, Signalling};
 use crate::calls::model::Call;
+use crate::recovery::heard::Hearing;
 use crate::recovery::permitted::Ground;
 use crate::recovery::plan::{Paths, Unpassable};
 use crate::recovery::recoverability::{self, AudioRoute, Fate};
@@ -12,7 +13,9 @@ use crate::recovery::recoverability::{self, AudioRoute, Fate};
 pub(super) fn of_takeover(call: &Call, ground: &Ground, passed_by: bool) -> Recovery {
     let (fate, paths) = recoverability::of(call, ground);
     let signalling = if fate == Fate::Reinvited && !passed_by { Signalling::ReInvite } else { Signalling::No };
-    let (audio, of_audio) = audio(fate, &paths, recoverability::way(call, ground));
+    let carried = matches!(fate, Fate::Reinvited | Fate::Proxied);
+    let hearing = Hearing::of(call, &paths.flows, carried, ground);
+    let (audio, of_audio) = audio(fate, &paths, recoverability::way(call, ground), &hearing);
     let of_signalling = if passed_by {
         "the server is not in the dialog (no Record-Route): keepcall sends nothing, and the parties' requests go past \
          the server"
@@ -29,12 +32,13 @@ pub(super) fn of_takeover(call: &Call, ground: &Ground, passed_by: bool) -> Reco
 }
 
 /// What becomes of the audio.
-fn audio(fate: Fate, paths: &Paths, route: AudioRoute) -> (Audio, String) {
+fn audio(fate: Fate, paths: &Paths, route: AudioRoute, hearing: &Hearing) -> (Audio, String) {
     let flows = &paths.flows;
+    let relayed = *hearing == Hearing::BothWays && !flows.is_empty();
     // No audio of the call is left, or its path would be there too.
     let what = if flows.iter().all(|f| f.udptl) { "fax (T.38)" } else { "audio" };
     match (fate, route) {
-        (Fate::Proxied, AudioRoute::Server) if !flows.is_empty() => (
+        (Fate::Proxied, AudioRoute::Server) if relayed => (
             Audio::Relayed,
             format!("the relay forwards the {what} until a re-INVITE moves it to the new media server"),
         ),
@@ -54,8 +58,12 @@ fn audio(fate: Fate, paths: &Paths, route: AudioRoute) -> (Audio, String) {
             (Audio::Elsewhere, format!("the audio passes {at}, which is the address of neither a phone nor the server"))
         }
         (Fate::Silent(_), _) => (Audio::No, String::new()),
-        _ if !flows.is_empty() => (Audio::Relayed, format!("the relay forwards the {what}")),
+        _ if relayed => (Audio::Relayed, format!("the relay forwards the {what}")),
         _ if !paths.refused.is_empty() => (Audio::No, String::new()),
+        (_, AudioRoute::Server) if *hearing == Hearing::BothWays => (
+            Audio::Relayed,
+            "a party is on hold and names no address: the relay forwards the audio when it resumes".to_owned(),
+        ),
         (Fate::Reinvited | Fate::Proxied, _) => {
             (Audio::No, "the parties agreed on no audio that the relay could forward".to_owned())
         }

@@ -264,8 +264,10 @@ impl CarriedCall {
         });
         let outcome = match refused {
             _ if (0..self.sides.len()).any(|side| self.is_lost(side)) => Outcome::Unreachable,
-            None if !self.is_heard(cx.settings) => Outcome::Refused { code: None, reason: self.deaf(cx.settings) },
-            None => Outcome::Recovered,
+            None => match self.hearing(true, cx.settings).why_not() {
+                Some(why) => Outcome::Refused { code: None, reason: why.to_owned() },
+                None => Outcome::Recovered,
+            },
             Some(0) => Outcome::Refused {
                 code: None,
                 reason: "keepcall could not build an offer from the stored call".to_owned(),
@@ -294,7 +296,11 @@ impl CarriedCall {
         self.outcome = Some(outcome.clone());
         let answered_after = self.last_answer.since(self.started.unwrap_or(self.last_answer));
         let call = self.call.id.clone();
-        cx.actions.push_back(Action::Outcome { call, outcome, reinvited: self.accepted, answered_after });
+        let hearing = match self.phase {
+            Phase::Over(_) => None,
+            phase => Some(self.hearing(phase == Phase::Carrying, cx.settings)),
+        };
+        cx.actions.push_back(Action::Outcome { call, outcome, reinvited: self.accepted, answered_after, hearing });
     }
 
     /// Ends the call: sends BYE to each side set in `bye`, and removes the call from the store and the relay.

@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod tests;
 
+use super::hung_up::is_half_over;
 use super::permitted::Ground;
 use super::plan::Unpassable;
 use super::recoverability::{self, Fate};
@@ -11,6 +12,9 @@ use crate::calls::model::Call;
 use crate::config::Mode;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+/// Why nothing is kept of a call that is half over.
+pub(super) const HUNG_UP: &str = "a party has hung up already";
 
 /// Treatment of one call in a takeover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +40,14 @@ impl Deed {
             (Mode::Audio | Mode::Full, _) if audio => Self::Relay,
             _ => Self::Leave,
         }
+    }
+}
+
+impl Deed {
+    /// Whether somebody follows what the parties ask for: the agent, or the new server.
+    #[must_use]
+    pub const fn carries(self) -> bool {
+        matches!(self, Self::Reinvite | Self::HandOn)
     }
 }
 
@@ -80,6 +92,13 @@ impl Forecast {
             *self.reasons.entry(reason(mode, fate, deed)).or_default() += 1;
         }
     }
+
+    /// A call that is over, except that one party may not know it.
+    fn add_half_over(&mut self) {
+        self.total += 1;
+        self.left += 1;
+        *self.reasons.entry(HUNG_UP.to_owned()).or_default() += 1;
+    }
 }
 
 /// The reason why a call gets no re-INVITE. There are only a handful, which bounds the number of counters.
@@ -114,6 +133,9 @@ impl Forecasts {
     /// Adds one call to every forecast.
     pub fn add(&mut self, call: &Call, ground: &Ground) {
         let (fate, paths) = recoverability::of(call, ground);
+        if is_half_over(call) && fate != Fate::Proxied {
+            return self.all.iter_mut().for_each(|(_, forecast)| forecast.add_half_over());
+        }
         self.all.iter_mut().for_each(|(mode, forecast)| forecast.add(*mode, fate, !paths.flows.is_empty()));
     }
 

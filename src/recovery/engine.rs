@@ -6,6 +6,7 @@ mod tests;
 use super::b2bua::phrase;
 use super::call::CarriedCall;
 use super::context::Context;
+use super::heard::Hearing;
 use super::hung_up::is_half_over;
 use super::plan;
 use super::recoverability::{self, Fate};
@@ -107,23 +108,12 @@ impl Engine {
                 continue;
             }
             if !self.mode.relays() {
-                self.actions.push_back(Action::Outcome {
-                    call: call.id,
-                    outcome: Outcome::Left,
-                    reinvited: 0,
-                    answered_after: Duration::ZERO,
-                });
+                self.untouched(call, Outcome::Left, &[]);
                 continue;
             }
             if self.calls.len() >= MAX_CALLS || call.legs.is_empty() || call.legs.len() > 2 {
                 let reason = "more calls or legs than keepcall can carry".to_owned();
-                let outcome = Outcome::Refused { code: None, reason };
-                self.actions.push_back(Action::Outcome {
-                    call: call.id,
-                    outcome,
-                    reinvited: 0,
-                    answered_after: Duration::ZERO,
-                });
+                self.untouched(call, Outcome::Refused { code: None, reason }, &[]);
                 continue;
             }
             self.insert(call, now);
@@ -169,9 +159,15 @@ impl Engine {
         if !flows.is_empty() {
             self.actions.push_back(Action::Flows { call: id.clone(), flows: flows.clone() });
         }
-        self.actions.push_back(Action::HandOn { call: Box::new(call), flows });
-        let (outcome, answered_after) = (Outcome::Proxied, Duration::ZERO);
-        self.actions.push_back(Action::Outcome { call: id, outcome, reinvited: 0, answered_after });
+        self.actions.push_back(Action::HandOn { call: Box::new(call.clone()), flows: flows.clone() });
+        self.untouched(call, Outcome::Proxied, &flows);
+    }
+
+    /// The outcome of a call that the engine does not take.
+    fn untouched(&mut self, call: Call, outcome: Outcome, flows: &[Flow]) {
+        let hearing = Some(Hearing::of(&call, flows, outcome == Outcome::Proxied, &self.settings.ground));
+        let answered_after = Duration::ZERO;
+        self.actions.push_back(Action::Outcome { call: call.id, outcome, reinvited: 0, answered_after, hearing });
     }
 
     /// The packets that each relay path of a call has forwarded, as [`Action::Count`] asked.

@@ -1,10 +1,11 @@
 //! What the parties of a call would hear after a takeover now. `calls` says it before. Pure: the same decisions as the
 //! engine's, in an operator's terms.
 
-use super::deed::{Deed, reason};
+use super::deed::{Deed, HUNG_UP, reason};
+use super::heard::Hearing;
+use super::hung_up::is_half_over;
 use super::permitted::Ground;
-use super::plan::{Paths, Unpassable};
-use super::recoverability::{self, AudioRoute, Fate};
+use super::recoverability::{self, Fate};
 use crate::calls::model::Call;
 use crate::config::Mode;
 
@@ -19,6 +20,8 @@ pub enum Outlook {
     Lost(String),
     /// The legs may belong to strangers, so they are not connected. With the reason.
     Doubtful(String),
+    /// One party has hung up, and the takeover tells the other one.
+    Over,
 }
 
 impl Outlook {
@@ -26,33 +29,27 @@ impl Outlook {
     #[must_use]
     pub fn of(call: &Call, ground: &Ground, mode: Mode) -> Self {
         let (fate, paths) = recoverability::of(call, ground);
-        let restored = fate == Fate::Proxied && ground.external;
-        let route = recoverability::way(call, ground);
-        let relayed = mode.relays() && !paths.flows.is_empty();
-        let heard = match route {
-            AudioRoute::Direct => true,
-            // Of a B2BUA, the address is more likely the dead server's own than that of a host which lives on.
-            AudioRoute::Elsewhere(_) => fate == Fate::Proxied || ground.external,
-            AudioRoute::OneDirect { .. } => fate == Fate::Proxied,
-            AudioRoute::Server | AudioRoute::Unknown => restored || relayed,
-        };
+        if is_half_over(call) && fate != Fate::Proxied {
+            return Self::Over;
+        }
         let deed = Deed::of(mode, fate, !paths.flows.is_empty());
-        let carried = matches!(deed, Deed::Reinvite | Deed::HandOn);
+        let flows = if mode.relays() { paths.flows.as_slice() } else { &[] };
+        let hearing = Hearing::of(call, flows, deed.carries(), ground);
         let why = || match (fate, mode) {
             (_, Mode::Observe) => reason(mode, fate, deed),
             (Fate::Doubtful(doubtful), _) => doubtful.to_string(),
             (Fate::Silent(why), _) => why.to_string(),
             _ => reason(mode, fate, deed),
         };
-        let keys = paths.keys_lost.as_ref().filter(|_| relayed).map(ToString::to_string);
-        match (heard, carried) {
-            (true, true) => Self::Kept(keys),
-            (true, false) => Self::Audio(keys.into_iter().fold(why(), |why, keys| format!("{why}; {keys}"))),
-            (false, true) if mode.relays() => Self::Lost(unheard(&paths, route)),
-            (false, _) if matches!((fate, mode), (Fate::Doubtful(_), Mode::Audio | Mode::Full)) => {
+        let keys = paths.keys_lost.as_ref().filter(|_| !flows.is_empty()).map(ToString::to_string);
+        match (hearing.why_not(), deed.carries()) {
+            (None, true) => Self::Kept(keys),
+            (None, false) => Self::Audio(keys.into_iter().fold(why(), |why, keys| format!("{why}; {keys}"))),
+            (Some(unheard), true) if mode.relays() => Self::Lost(unheard.to_owned()),
+            (Some(_), _) if matches!((fate, mode), (Fate::Doubtful(_), Mode::Audio | Mode::Full)) => {
                 Self::Doubtful(why())
             }
-            (false, _) => Self::Lost(why()),
+            (Some(_), _) => Self::Lost(why()),
         }
     }
 
@@ -64,6 +61,7 @@ impl Outlook {
             Self::Audio(_) => "audio",
             Self::Lost(_) => "lost",
             Self::Doubtful(_) => "doubtful",
+            Self::Over => "over",
         }
     }
 
@@ -73,21 +71,8 @@ impl Outlook {
         match self {
             Self::Kept(without) => without,
             Self::Audio(why) | Self::Lost(why) | Self::Doubtful(why) => Some(why),
+            Self::Over => Some(HUNG_UP.to_owned()),
         }
-    }
-}
-
-/// Why nothing is heard of a call that is carried on.
-fn unheard(paths: &Paths, route: AudioRoute) -> String {
-    if let Some(why) = recoverability::refusal(paths) {
-        return why;
-    }
-    match route {
-        AudioRoute::Elsewhere(at) => Unpassable::NotOurs(at.ip()).to_string(),
-        AudioRoute::OneDirect { from, to, .. } => format!(
-            "one way only: {from} sends its audio straight to {to}, and the other party's audio needs the server"
-        ),
-        _ => "the relay cannot forward the audio".to_owned(),
     }
 }
 

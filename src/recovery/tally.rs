@@ -59,8 +59,11 @@ impl Tally {
     }
 
     fn add(&mut self, call: &Call, ground: &Ground, mode: Mode) {
-        self.total += 1;
-        match Outlook::of(call, ground, mode) {
+        let outlook = Outlook::of(call, ground, mode);
+        // A call that is over cannot be lost.
+        self.total += usize::from(outlook != Outlook::Over);
+        match outlook {
+            Outlook::Over => {}
             Outlook::Kept(_) => self.kept += 1,
             Outlook::Audio(_) => self.audio += 1,
             Outlook::Lost(why) => {

@@ -1,5 +1,6 @@
 //! Inputs and outputs of the recovery engine.
 
+use super::heard::Hearing;
 use super::permitted::Ground;
 use crate::calls::model::{Call, CallEvent, Flow};
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,8 @@ pub(crate) enum Fault {
     DeafRecovered,
     /// The relay's paths end with the first answer that is no 2xx.
     PathsDropped,
+    /// A media server at an address that nobody is known to have is believed to live on.
+    ForeignHeard,
 }
 
 impl Settings {
@@ -110,6 +113,8 @@ pub enum Action {
         reinvited: u32,
         /// Time from the first re-INVITE to the last final response.
         answered_after: Duration,
+        /// What the parties hear of each other now, if the call goes on.
+        hearing: Option<Hearing>,
     },
 }
 

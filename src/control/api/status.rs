@@ -332,7 +332,8 @@ pub struct CallRow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_relayed: Option<String>,
     /// What a takeover would leave of it: `kept`, `audio` (the parties hear each other, and nothing else works), `lost`
-    /// or `doubtful` (an uncertain pair). Empty from an agent of an older release, or while the mode is not known.
+    /// `doubtful` (an uncertain pair) or `over` (a party has hung up). Empty from an agent of an older release, or while
+    /// the mode is not known.
     #[serde(default)]
     pub takeover: String,
     /// Why it would not be kept, or what of a kept call would not work.

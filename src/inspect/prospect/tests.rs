@@ -85,3 +85,22 @@ fn one_phone_that_has_the_other_ones_address_is_told_so() {
     let told = "10.0.0.2:4002, which is the other phone's address: 10.0.0.1:5060 sends its audio there, and the other";
     assert!(r.why.contains(told) && !r.why.contains("neither"), "{}", r.why);
 }
+
+#[test]
+fn a_hold_that_hides_the_address_is_no_loss_and_a_video_is_no_audio() {
+    let ground = Ground::of(&["10.0.0.9".parse().unwrap()]);
+    let said = |text: &str| Some(Sdp { body: text.into() });
+    let (a, b) = (leg("i", false, "10.0.0.1:4000", "10.0.0.9:9000"), leg("o", true, "10.0.0.2:4002", "10.0.0.9:9002"));
+    let held = Leg { sdp_received: said("v=0\r\nc=IN IP4 0.0.0.0\r\nm=audio 4002 RTP/AVP 0\r\n"), ..b.clone() };
+    let r = of_takeover(&call(vec![a.clone(), held]), &ground, false);
+    assert!(r.audio == Audio::Relayed && r.flows.is_empty() && r.why.contains("on hold"), "{}", r.why);
+    // The audio of one phone would go to a port of SIP. The video passes.
+    let lines = |audio: u16, video: u16, ip: &str| {
+        format!("v=0\r\nc=IN IP4 {ip}\r\nm=audio {audio} RTP/AVP 0\r\nm=video {video} RTP/AVP 96\r\n")
+    };
+    let both = |leg: Leg, sent: &str, received: &str| Leg { sdp_sent: said(sent), sdp_received: said(received), ..leg };
+    let a = both(a, &lines(9000, 9100, "10.0.0.9"), &lines(4000, 4100, "10.0.0.1"));
+    let b = both(b, &lines(9002, 9102, "10.0.0.9"), &lines(5060, 4102, "10.0.0.2"));
+    let r = of_takeover(&call(vec![a, b]), &ground, false);
+    assert!(r.audio == Audio::No && !r.flows.is_empty() && r.why.contains("a part of the audio"), "{}", r.why);
+}

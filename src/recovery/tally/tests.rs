@@ -1,7 +1,8 @@
 use super::{MAX_REASONS, OTHERS, Tally};
-use crate::calls::model::{Call, Pairing};
+use crate::calls::model::{Call, LegState, Pairing};
 use crate::config::Mode;
 use crate::pbx::{ConnectedKind, ConnectedTo};
+use crate::recovery::deed::Forecasts;
 use crate::recovery::permitted::Ground;
 use crate::recovery::plan::tests::simple;
 use crate::sip::Transport;
@@ -67,4 +68,17 @@ fn the_reasons_are_bounded_and_the_counts_are_not() {
     assert_eq!(tally.reasons.len(), MAX_REASONS + 1);
     assert_eq!(tally.reasons.iter().map(|r| r.calls).sum::<usize>(), 1000);
     assert_eq!(tally.reasons.last().unwrap().why, OTHERS);
+}
+
+#[test]
+fn a_call_that_is_half_over_is_neither_kept_nor_lost() {
+    let mut over = good();
+    over.legs[0].state = LegState::Ended;
+    let calls = [good(), over];
+    let tally = Tally::of(calls.iter(), &ground(), Mode::Full);
+    assert_eq!((tally.total, tally.kept, tally.lost), (1, 1, 0));
+    let mut forecasts = Forecasts::from(Mode::Full);
+    calls.iter().for_each(|call| forecasts.add(call, &ground()));
+    let forecast = &forecasts.list()[0];
+    assert_eq!((forecast.total, forecast.reinvited, forecast.left), (2, 1, 1));
 }

@@ -4,6 +4,7 @@ use super::super::*;
 use super::phone::Phone;
 use crate::calls::model::{CallEvent, Flow};
 use crate::calls::model::{Direction, Pairing, SCHEMA};
+use crate::recovery::heard::Hearing;
 use crate::recovery::permitted::Ground;
 use crate::sip::Transport;
 use std::collections::BTreeMap;
@@ -35,6 +36,8 @@ pub(super) struct World {
     pub(super) stored: BTreeMap<String, Call>,
     pub(super) flows: BTreeMap<String, Vec<Flow>>,
     pub(super) outcomes: BTreeMap<String, Outcome>,
+    /// What the parties hear, as each outcome says.
+    pub(super) hearings: BTreeMap<String, Option<Hearing>>,
     /// Calls that the new server carries.
     pub(super) handed_on: Vec<String>,
     /// Which party of each call sends audio: the first, the second.
@@ -60,6 +63,7 @@ impl World {
             stored: BTreeMap::new(),
             flows: BTreeMap::new(),
             outcomes: BTreeMap::new(),
+            hearings: BTreeMap::new(),
             handed_on: Vec::new(),
             talks: [false; 2],
             packets: [0; 2],
@@ -177,7 +181,8 @@ impl World {
                     let counts: Vec<_> = flows.into_iter().zip(self.packets.into_iter().cycle()).collect();
                     self.engine.handle_counts(&call, &counts, self.now);
                 }
-                Action::Outcome { call, outcome, .. } => {
+                Action::Outcome { call, outcome, hearing, .. } => {
+                    self.hearings.insert(call.clone(), hearing);
                     assert_eq!(self.outcomes.insert(call, outcome), None, "one outcome for each call");
                 }
             }
