@@ -1,5 +1,6 @@
 //! Learns calls: messages -> legs -> calls -> etcd.
 
+pub mod custody;
 pub mod latching;
 pub mod mirror;
 pub mod model;

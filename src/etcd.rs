@@ -8,6 +8,7 @@ mod client;
 mod endpoint;
 mod error;
 mod identity;
+mod keys;
 mod probe;
 mod types;
 
@@ -16,4 +17,5 @@ pub use client::changes::Changes;
 pub use client::watch::WatchEvent;
 pub use endpoint::EndpointHealth;
 pub use error::EtcdError;
+pub use keys::Keys;
 pub use types::{Compare, KeyValue, Lease, Op, TxnReply};

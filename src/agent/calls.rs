@@ -22,10 +22,9 @@ use super::relay::Relay;
 use super::sockets::{Datagram, RecoverySockets};
 use super::takeover::Takeover;
 use super::tap::{self, Tap};
-use crate::calls::mirror::Stored;
+use crate::calls::custody::{Custody, LocalServer, Role};
 use crate::calls::model::Call;
 use crate::calls::store::{Store, StoreEvent, StoreHandle, StoreSettings};
-use crate::calls::sweep::{self, Sweep};
 use crate::calls::table::{Table, TableSettings};
 use crate::config::Mode;
 use crate::hep::intake::ReportedMessage;
@@ -39,9 +38,7 @@ use crate::vip::rawudp::RawUdp;
 use crate::wire::Packet;
 use crate::wire::capture::Captured;
 use early::Early;
-use follow::LimitReports;
-pub(super) use orphans::LocalServer;
-use orphans::Orphans;
+use follow::View;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -59,13 +56,6 @@ const LOSSES_EVERY: Duration = Duration::from_secs(1);
 /// Wire messages handled in one go: some tenths of a millisecond, so that no other event waits long.
 const HEARD: usize = 64;
 
-/// Whether this node holds the instance's addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
-    Backup,
-    Master,
-}
-
 /// An event for the calls of an instance.
 #[derive(Debug)]
 pub(super) enum Event {
@@ -82,18 +72,16 @@ pub(super) struct CallsSide {
     instance: String,
     /// Where the instance's audio may come from and go to.
     ground: Ground,
-    role: Role,
+    /// The calls in etcd, and who has each of them.
+    custody: Custody,
     table: Table,
     engine: Engine,
     store: StoreHandle,
     store_events: mpsc::Receiver<StoreEvent>,
-    /// The calls in etcd, by call id. On a standby: the calls that a takeover would recover.
-    stored: Stored,
     /// The relayed audio of calls that the server, a proxy, carries.
     handed_on: HandedOn,
     /// Calls whose packets the engine wants to know.
     uncounted: Vec<String>,
-    left_out: LimitReports,
     not_learnt: NotLearnt,
     losses_at: Time,
     lost: u64,
@@ -102,28 +90,15 @@ pub(super) struct CallsSide {
     mode: Option<Mode>,
     /// Calls of this takeover that are not in the forecast yet.
     untold: Vec<Call>,
-    sweep: Sweep,
     /// What came while this node was not the master.
     early: Early<tap::Input>,
     ears: Tap,
     sockets: RecoverySockets,
     raw: RawUdp,
-    /// When the master next looks for abandoned stored calls.
-    sweep_at: Time,
     relay: Arc<Relay>,
     takeover: Option<Takeover>,
-    epoch: u64,
     node: String,
-    /// Whether the first read of the stored calls is done.
-    synced: bool,
-    /// What the checks say of the local server.
-    server: LocalServer,
-    orphans: Orphans,
     history: history::Writer,
-    /// The local server's stored calls are neither adopted nor recovered yet; see [`CallsSide::settle_own`].
-    own_open: bool,
-    /// The relay's table is a predecessor's, which may have carried other calls than etcd holds now.
-    inherited: bool,
     turn: Turn,
 }
 
@@ -185,38 +160,28 @@ impl CallsSide {
         turn.licence.act(|| footing.connect(&relay, &store));
         Ok(Self {
             instance: instance.name.clone(),
-            role: Role::Backup,
+            custody: Custody::new(&node.name, sip.max_calls, setup.inherited || turn.number > 0),
             table,
             engine,
             store,
             store_events,
-            stored: Stored::new(sip.max_calls),
             handed_on: HandedOn::default(),
             uncounted: Vec::new(),
-            left_out: LimitReports::default(),
             not_learnt: NotLearnt::default(),
             losses_at: Time::ZERO,
             lost: 0,
             modes,
             mode: None,
             untold: Vec::new(),
-            sweep: Sweep::default(),
             early: Early::default(),
             ears,
             ground,
             sockets,
             raw,
-            sweep_at: Time::FAR,
             relay,
             takeover: None,
-            epoch: 0,
             node: node.name.clone(),
-            synced: false,
-            server: LocalServer::default(),
-            orphans: Orphans::default(),
             history: setup.history.clone(),
-            own_open: false,
-            inherited: setup.inherited || turn.number > 0,
             turn: turn.clone(),
         })
     }
@@ -226,8 +191,8 @@ impl CallsSide {
     /// # Errors
     /// An event source has ended, so no further event would come.
     pub(super) async fn next(&mut self) -> Result<Event, String> {
-        let deadlines = [self.engine.next_deadline(), self.table.next_deadline(), self.orphans.due()];
-        let deadline = deadlines.into_iter().flatten().fold(self.sweep_at, Time::min);
+        let deadlines = [self.engine.next_deadline(), self.table.next_deadline(), self.custody.next_deadline()];
+        let deadline = deadlines.into_iter().flatten().fold(Time::FAR, Time::min);
         Ok(tokio::select! {
             input = self.ears.next() => Event::Input(input),
             Some(datagram) = self.sockets.next() => Event::Received(datagram),
@@ -244,7 +209,7 @@ impl CallsSide {
         let now = clock::now();
         match event {
             // Without the addresses this node ignores the server's traffic, unless it is about to take the calls over.
-            Event::Input(input) if self.role == Role::Backup => {
+            Event::Input(input) if self.custody.role() == Role::Backup => {
                 if let tap::Input::Message(Captured { payload, .. })
                 | tap::Input::Reported(ReportedMessage { payload, .. }) = &input
                 {
@@ -262,21 +227,18 @@ impl CallsSide {
                 }
             }
             Event::Received(datagram) => {
-                if self.role == Role::Master && self.turn.begins(hash(&datagram.payload)) {
+                if self.custody.role() == Role::Master && self.turn.begins(hash(&datagram.payload)) {
                     self.turn.pulse.does(Activity::Recovery);
                     self.engine.handle_packet(&datagram.packet(), Origin::RecoveryPort, now);
                     self.turn.ends();
                 }
             }
-            Event::Stored(first) => self.follow(first).await,
+            Event::Stored(first) => self.follow(first, now),
             Event::Mode => self.obey(now),
             Event::Deadline => {
-                if self.sweep_at <= now {
-                    self.sweep_at = now + sweep::EVERY;
-                    self.sweep(now);
-                }
                 self.turn.pulse.does(Activity::Recovery);
-                self.recover_orphans(now);
+                self.custody.handle_timeout(&View { table: &self.table, engine: &self.engine }, now);
+                self.act(now);
                 self.engine.handle_timeout(now);
                 self.turn.pulse.does(Activity::Learning);
                 self.table.handle_timeout(now);
@@ -290,11 +252,12 @@ impl CallsSide {
             );
         }
         self.carry_out().await;
+        self.tell_forecast();
     }
 
     /// Dropped messages may have begun calls. After a loss a single leg may have a partner that the tracker never saw.
     fn look_for_losses(&mut self, now: Time) {
-        if self.role != Role::Master || now < self.losses_at {
+        if self.custody.role() != Role::Master || now < self.losses_at {
             return;
         }
         self.losses_at = now + LOSSES_EVERY;
@@ -355,19 +318,14 @@ impl CallsSide {
         waits: Option<(oneshot::Sender<()>, oneshot::Receiver<()>)>,
     ) {
         let now = clock::now();
-        self.role = Role::Master;
-        self.epoch = epoch;
-        self.own_open = resumed;
         self.table.clear();
         self.table.set_epoch(epoch);
         self.ears.ask_server(true);
         self.takeover = Some(takeover);
         // A run that was given up must not become the writer again.
         self.turn.licence.act(|| self.store.write_as(epoch));
-        self.sweep.clear();
-        self.sweep_at = now + sweep::EVERY;
-        let lost: Vec<Call> = self.stored.values().filter(|c| !(resumed && self.is_own(c))).cloned().collect();
-        self.expect(lost, now);
+        self.custody.take(epoch, resumed, now);
+        self.act(now);
         for input in self.early.take(now) {
             self.hear(input, now);
         }
@@ -386,17 +344,18 @@ impl CallsSide {
         if let Some(takeover) = &self.takeover {
             takeover.save();
         }
-        self.settle_own().await;
+        self.custody.settle_own(&View { table: &self.table, engine: &self.engine });
+        self.act(clock::now());
+        self.carry_out().await;
+        self.tell_forecast();
     }
 
     /// What the checks say of the local server.
     pub(super) async fn server_is(&mut self, server: LocalServer) {
-        let other_process = self.server.since_ms != server.since_ms;
-        self.server = server;
-        self.settle_own().await;
-        if other_process {
-            self.look_for_orphans(clock::now());
-        }
+        self.custody.handle_server(server, &View { table: &self.table, engine: &self.engine });
+        self.act(clock::now());
+        self.carry_out().await;
+        self.tell_forecast();
     }
 
     fn expect(&mut self, mut calls: Vec<Call>, now: Time) {
@@ -406,7 +365,7 @@ impl CallsSide {
             takeover.expect(calls.len());
         }
         self.untold.extend(calls.iter().cloned());
-        self.engine.start(calls, self.epoch, now);
+        self.engine.start(calls, self.custody.epoch(), now);
     }
 
     /// Brings all known calls into etcd before a planned handover drops the addresses.
@@ -420,9 +379,6 @@ impl CallsSide {
     /// Enters the standby role after the addresses are gone. The server is already off the wire. Arms the relay for
     /// every call that may come back here.
     pub(super) fn drop_role(&mut self) {
-        self.role = Role::Backup;
-        self.sweep_at = Time::FAR;
-        self.orphans = Orphans::default();
         self.untold.clear();
         self.engine.stop();
         self.handed_on.clear();
@@ -436,7 +392,8 @@ impl CallsSide {
         while self.engine.poll_action().is_some() {}
         while self.table.poll_event().is_some() {}
         self.store.stop_writing();
-        self.arm_all();
+        self.custody.drop_role();
+        self.act(clock::now());
     }
 
     /// Ends for a restart: stores only data that the next process on this host could not know.

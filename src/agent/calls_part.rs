@@ -1,12 +1,13 @@
 //! The agent's interface to an instance's calls. They run in a part that may fail, so every request has a time-out.
 
-use super::calls::{CallsSide, LocalServer};
+use super::calls::CallsSide;
 use super::calls_setup::Setup;
 use super::footing::Footing;
 #[cfg(feature = "faults")]
 use super::part::Activity;
 use super::part::{Beats, Parts, Turn, Work};
 use super::takeover::Takeover;
+use crate::calls::custody::LocalServer;
 use crate::control::api;
 use crate::pbx::driver::ServerStatus;
 use crate::sync::Locked as _;

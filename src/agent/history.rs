@@ -5,7 +5,7 @@
 
 use crate::cluster::Cluster;
 use crate::control::api::{HistoryEntry, Phase};
-use crate::etcd::{Etcd, EtcdError};
+use crate::etcd::{Etcd, EtcdError, Keys};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -20,10 +20,6 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Tries per entry. With [`RETRY`] they last a minute, far longer than an etcd election.
 const TRIES: usize = 60;
 
-pub(super) fn prefix(cluster: &str, instance: &str) -> String {
-    format!("/keepcall/{cluster}/instances/{instance}/history/")
-}
-
 // Twenty digits hold any u64, so the keys sort by epoch, and by time within one.
 fn key(prefix: &str, entry: &HistoryEntry) -> String {
     format!("{prefix}{:020}-{:020}", entry.epoch, entry.at_ms)
@@ -35,7 +31,7 @@ pub(super) struct Writer(mpsc::Sender<HistoryEntry>);
 
 impl Writer {
     pub(super) fn start(etcd: Etcd, cluster: &str, instance: &str) -> Self {
-        let prefix = prefix(cluster, instance);
+        let prefix = Keys::new(cluster).history(instance);
         let (tx, mut rx) = mpsc::channel::<HistoryEntry>(WAITING);
         tokio::spawn(async move {
             while let Some(entry) = rx.recv().await {
@@ -99,7 +95,7 @@ pub(super) async fn read(
     instance: &str,
     limit: usize,
 ) -> Result<Vec<HistoryEntry>, EtcdError> {
-    let (_, found) = etcd.get_prefix(&prefix(cluster, instance)).await?;
+    let (_, found) = etcd.get_prefix(&Keys::new(cluster).history(instance)).await?;
     let mut entries: Vec<HistoryEntry> = Vec::new();
     for kv in found {
         match serde_json::from_slice::<HistoryEntry>(&kv.value) {

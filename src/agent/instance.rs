@@ -5,13 +5,13 @@
 mod addresses;
 pub(super) mod starting;
 
-use super::calls::LocalServer;
 use super::calls_part::CallsPart;
 use super::history;
 use super::hooks::Hooks;
 use super::kernel_settings;
 use super::obstacles::Obstacles;
 use super::takeover::Takeover;
+use crate::calls::custody::LocalServer;
 use crate::cluster::{Cause, Cluster, Fitness, MasterChange};
 use crate::config;
 use crate::control::api;

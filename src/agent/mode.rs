@@ -7,7 +7,7 @@
 
 use crate::config::Mode;
 use crate::control::api::{ModeStatus, NodeMode};
-use crate::etcd::{Etcd, EtcdError, KeyValue, WatchEvent};
+use crate::etcd::{Etcd, EtcdError, KeyValue, Keys, WatchEvent};
 use crate::os::clock;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -117,16 +117,16 @@ impl Picture {
     }
 }
 
-/// The etcd keys of an instance.
-struct Keys {
+/// The etcd keys of an instance's modes.
+struct ModeKeys {
     set: String,
     nodes: String,
 }
 
-impl Keys {
+impl ModeKeys {
     fn new(cluster: &str, instance: &str) -> Self {
-        let set = format!("/keepcall/{cluster}/instances/{instance}/mode");
-        Self { nodes: format!("{set}s/"), set }
+        let keys = Keys::new(cluster);
+        Self { nodes: keys.modes(instance), set: keys.mode(instance) }
     }
 }
 
@@ -138,7 +138,7 @@ pub(super) fn follow(
     node: &str,
     configured: Mode,
 ) -> watch::Receiver<Picture> {
-    let keys = Keys::new(cluster, instance);
+    let keys = ModeKeys::new(cluster, instance);
     let (tell, picture) = watch::channel(Picture::new(configured));
     let (instance, node) = (instance.to_owned(), node.to_owned());
     tokio::spawn(async move {
@@ -164,7 +164,7 @@ pub(super) fn follow(
     picture
 }
 
-fn see(tell: &watch::Sender<Picture>, keys: &Keys, instance: &str, event: WatchEvent) {
+fn see(tell: &watch::Sender<Picture>, keys: &ModeKeys, instance: &str, event: WatchEvent) {
     let before = tell.borrow().clone();
     tell.send_modify(|picture| match event {
         WatchEvent::Snapshot { entries, .. } => {
@@ -199,7 +199,7 @@ fn see(tell: &watch::Sender<Picture>, keys: &Keys, instance: &str, event: WatchE
     }
 }
 
-fn see_key(picture: &mut Picture, keys: &Keys, kv: &KeyValue) {
+fn see_key(picture: &mut Picture, keys: &ModeKeys, kv: &KeyValue) {
     if kv.key == keys.set {
         picture.see_set(&kv.value);
     } else if let Some(node) = kv.key.strip_prefix(&keys.nodes) {
@@ -207,7 +207,7 @@ fn see_key(picture: &mut Picture, keys: &Keys, kv: &KeyValue) {
     }
 }
 
-async fn report(etcd: &Etcd, keys: &Keys, node: &str, mode: Mode) -> Result<(), EtcdError> {
+async fn report(etcd: &Etcd, keys: &ModeKeys, node: &str, mode: Mode) -> Result<(), EtcdError> {
     put(etcd, &format!("{}{node}", keys.nodes), node, mode).await
 }
 
@@ -224,7 +224,7 @@ pub(super) async fn set(
     by: &str,
     mode: Option<Mode>,
 ) -> Result<(), EtcdError> {
-    let keys = Keys::new(cluster, instance);
+    let keys = ModeKeys::new(cluster, instance);
     match mode {
         Some(mode) => put(etcd, &keys.set, by, mode).await,
         None => etcd.delete(&keys.set).await.map(drop),

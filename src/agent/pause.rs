@@ -1,8 +1,8 @@
 //! The pause of the whole cluster: one key in etcd. Every automatic change of master requires that the key is absent.
 
-use crate::cluster::record::{Keys, Paused, SCHEMA, encode};
+use crate::cluster::record::{Paused, SCHEMA, encode};
 use crate::control::api::{ApiError, ErrorKind, PauseState};
-use crate::etcd::{Etcd, EtcdError};
+use crate::etcd::{Etcd, EtcdError, Keys};
 use crate::os::clock;
 
 /// Length limit of the reason: it goes into one line of `status`.

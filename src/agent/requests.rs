@@ -20,8 +20,6 @@ use tokio::sync::{mpsc, oneshot};
 /// Time limit of a switchover, from etcd's commit until this node has dropped the addresses: the old master's hold,
 /// with a margin.
 const SETTLE: Duration = Duration::from_secs(5);
-/// How often the role is checked while a switchover settles.
-const LOOK: Duration = Duration::from_millis(5);
 /// How long a mode change waits: the time that running nodes need to report the new mode, with a margin.
 const OBEY: Duration = Duration::from_secs(2);
 /// Timeout for an instance's answer, which comes between two events. A slower instance is shown without its part.
@@ -341,16 +339,14 @@ impl Answers {
         let from = self.seen(&instance).and_then(|i| i.master);
         let epoch = self.cluster.switchover(&instance, to).await.map_err(|e| refusal(&e))?;
         // The switchover is committed. It is done when this node has dropped the addresses and knows its successor.
-        while started.elapsed() < SETTLE {
-            if let Some(now) = self.seen(&instance)
-                && now.epoch >= epoch
-                && now.role == Role::Backup
-                && let Some(master) = now.master
-            {
-                let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-                return Ok(api::Switchover { instance, from, to: master, epoch: now.epoch, took_ms });
-            }
-            tokio::time::sleep(LOOK).await;
+        let done = |status: cluster::ClusterStatus| {
+            let now = status.instances.into_iter().find(|i| i.name == instance)?;
+            let master = now.master.filter(|_| now.epoch >= epoch && now.role == Role::Backup)?;
+            Some((now.epoch, master))
+        };
+        if let Some((epoch, to)) = self.cluster.find_status(SETTLE, done).await {
+            let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            return Ok(api::Switchover { instance, from, to, epoch, took_ms });
         }
         Err(ApiError {
             message: format!(

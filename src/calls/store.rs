@@ -7,10 +7,10 @@ mod seal;
 mod value;
 mod write;
 
-pub use value::{BadValue, prefix};
+pub use value::BadValue;
 
 use crate::calls::model::{Call, CallEvent};
-use crate::etcd::Etcd;
+use crate::etcd::{Etcd, Keys};
 use crate::os::clock;
 use crate::sync::Locked as _;
 use crate::time::OnceAMinute;
@@ -187,7 +187,7 @@ impl Store {
         let (done, progress) = watch::channel(0);
         let (tell, events) = mpsc::channel(EVENTS);
         tokio::spawn(follow::run(etcd.clone(), Arc::clone(&state), Arc::clone(&coder), reread, bell.downgrade(), tell));
-        tokio::spawn(write::run(etcd, Arc::clone(&state), coder, value::writer_key(&cluster, &instance), rung, done));
+        tokio::spawn(write::run(etcd, Arc::clone(&state), coder, Keys::new(&cluster).writer(&instance), rung, done));
         (StoreHandle { state, bell, again, progress }, events)
     }
 }

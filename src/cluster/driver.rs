@@ -9,11 +9,11 @@ pub use enforcer::{Enforcer, NoEnforcer};
 use super::election::{Candidate, Inherited, MasterChange};
 use super::heartbeat::Codec;
 use super::lease;
-use super::record::{Keys, NodeEntry, SCHEMA};
+use super::record::{NodeEntry, SCHEMA};
 use super::settings::describe;
 use super::status::ClusterStatus;
 use crate::config::{Config, KeyFault};
-use crate::etcd::Etcd;
+use crate::etcd::{Etcd, Keys};
 use crate::os::{clock, priority};
 use crate::sync::Locked as _;
 use crate::time::Time;
@@ -220,6 +220,8 @@ struct Shared {
     news: Notify,
     holds: Holds,
     status: Mutex<ClusterStatus>,
+    /// Tells that there is a new status.
+    status_news: Notify,
     etcd: Etcd,
     commands: mpsc::Sender<Command>,
     rounds: AtomicU64,
@@ -315,6 +317,7 @@ impl ElectionResources {
             news: Notify::new(),
             holds: Holds::new(cfg.instances.iter().map(|i| i.name.as_str())),
             status: Mutex::default(),
+            status_news: Notify::new(),
             etcd,
             commands,
             rounds: AtomicU64::new(0),
@@ -399,6 +402,26 @@ impl Cluster {
         let mut s = self.0.status.locked().clone();
         s.etcd = self.0.etcd.health();
         s
+    }
+
+    /// What `found` makes of the first status that has it, the present one included; `None` if none has it in time.
+    pub async fn find_status<T>(
+        &self,
+        within: Duration,
+        found: impl Fn(ClusterStatus) -> Option<T> + Send,
+    ) -> Option<T> {
+        let look = async {
+            loop {
+                let mut news = std::pin::pin!(self.0.status_news.notified());
+                // From here on no news is missed.
+                news.as_mut().enable();
+                if let Some(found) = found(self.status()) {
+                    return found;
+                }
+                news.await;
+            }
+        };
+        tokio::time::timeout(within, look).await.ok()
     }
 
     /// Hands an instance over to `to`, or to the best candidate. Returns the new epoch once etcd has it. The addresses

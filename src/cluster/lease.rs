@@ -1,8 +1,8 @@
 //! Keeps this node's lease and the key bound to it.
 
 use super::election::LeaseState;
-use super::record::{Keys, NodeEntry, encode, read_node};
-use crate::etcd::{Changes, Compare, Etcd, EtcdError, Lease, Op};
+use super::record::{NodeEntry, encode, read_node};
+use crate::etcd::{Changes, Compare, Etcd, EtcdError, Keys, Lease, Op};
 use crate::os::clock;
 use std::sync::Arc;
 use std::time::Duration;

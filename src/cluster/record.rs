@@ -1,4 +1,4 @@
-//! Keys and values of the election in etcd. Values are JSON with a schema number. An unreadable value is never guessed.
+//! Values of the election in etcd (`etcd/keys.rs` has the keys). They are JSON with a schema number. An unreadable value is never guessed.
 
 use super::settings::Described;
 use serde::{Deserialize, Serialize};
@@ -184,61 +184,6 @@ pub struct View {
     pub rewritten: bool,
     /// The value of the pause key, if automatic changes of master are paused in the whole cluster.
     pub paused: Option<String>,
-}
-
-/// Builds the keys of one cluster.
-#[derive(Clone, Debug)]
-pub struct Keys {
-    root: String,
-}
-
-impl Keys {
-    /// Keys under `/keepcall/<cluster>/`.
-    #[must_use]
-    pub fn new(cluster: &str) -> Self {
-        Self { root: format!("/keepcall/{cluster}/") }
-    }
-    /// Key that pauses the cluster.
-    #[must_use]
-    pub fn paused(&self) -> String {
-        format!("{}paused", self.root)
-    }
-    /// Prefix of all node keys.
-    #[must_use]
-    pub fn nodes(&self) -> String {
-        format!("{}nodes/", self.root)
-    }
-    /// Key of one node.
-    #[must_use]
-    pub fn node(&self, name: &str) -> String {
-        format!("{}nodes/{name}", self.root)
-    }
-    /// Prefix of the keys that each node writes at registration.
-    #[must_use]
-    pub fn runs(&self) -> String {
-        format!("{}runs/", self.root)
-    }
-    /// Key that a node writes at each registration, in the same transaction as its node key and without a lease. It
-    /// proves a registration even after the node key is gone again.
-    #[must_use]
-    pub fn run(&self, name: &str) -> String {
-        format!("{}runs/{name}", self.root)
-    }
-    /// Key of an instance's record.
-    #[must_use]
-    pub fn record(&self, instance: &str) -> String {
-        format!("{}instances/{instance}/record", self.root)
-    }
-    /// Key of an instance's sign of life.
-    #[must_use]
-    pub fn alive(&self, instance: &str) -> String {
-        format!("{}instances/{instance}/alive", self.root)
-    }
-    /// Key of a node's ticket for an instance.
-    #[must_use]
-    pub fn ticket(&self, instance: &str, node: &str) -> String {
-        format!("{}instances/{instance}/tickets/{node}", self.root)
-    }
 }
 
 #[derive(Deserialize)]

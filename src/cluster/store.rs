@@ -1,8 +1,8 @@
 //! Turns an election's requests into etcd transactions, and the replies into views.
 
 use super::election::{Commit, Failure, Request};
-use super::record::{Keys, Recorded, View, encode, read_alive, read_record};
-use crate::etcd::{Compare, Etcd, EtcdError, Op, TxnReply};
+use super::record::{Recorded, View, encode, read_alive, read_record};
+use crate::etcd::{Compare, Etcd, EtcdError, Keys, Op, TxnReply};
 
 /// Executes a request. `Err` holds the error and what it means for the election.
 pub(super) async fn ask(

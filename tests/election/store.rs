@@ -1,8 +1,8 @@
 //! The store of calls on a real etcd: outages, compaction, late writes, encryption, and its lag.
 
 use keepcall::calls::model::{Call, CallEvent};
-use keepcall::calls::store::{FlushError, Store, StoreEvent, StoreHandle, StoreSettings, prefix};
-use keepcall::etcd::{Compare, Etcd, Op, WatchEvent};
+use keepcall::calls::store::{FlushError, Store, StoreEvent, StoreHandle, StoreSettings};
+use keepcall::etcd::{Compare, Etcd, Keys, Op, WatchEvent};
 use lab::loopback::{EtcdServer, LONG};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -89,7 +89,7 @@ impl Follower {
 }
 
 async fn epochs(etcd: &Etcd) -> BTreeMap<String, u64> {
-    let (_, all) = etcd.get_prefix(&prefix("c", "main")).await.unwrap();
+    let (_, all) = etcd.get_prefix(&Keys::new("c").calls("main")).await.unwrap();
     all.iter().map(|kv| serde_json::from_slice::<Call>(&kv.value).unwrap()).map(|c| (c.id, c.epoch)).collect()
 }
 
@@ -226,7 +226,7 @@ async fn only_the_named_writer_writes_and_late_writes_are_void() {
     // A write sent without a known result compares the revision of its naming.
     let late = |revision| {
         let op = Op::Put {
-            key: format!("{}a", prefix("c", "main")),
+            key: format!("{}a", Keys::new("c").calls("main")),
             value: serde_json::to_vec(&call("a", 0)).unwrap(),
             lease: 0,
         };
@@ -275,7 +275,7 @@ fn sealing() -> StoreSettings {
 }
 
 async fn value(etcd: &Etcd, id: &str) -> Vec<u8> {
-    etcd.get(&format!("{}{id}", prefix("c", "main"))).await.unwrap().unwrap().value
+    etcd.get(&format!("{}{id}", Keys::new("c").calls("main"))).await.unwrap().unwrap().value
 }
 
 /// The previous release writes plain calls by default, and reads both kinds.
@@ -346,7 +346,7 @@ async fn the_key_is_changed_node_by_node_without_losing_a_call() {
     last.knows(&all).await;
     assert_eq!((last.handle.status().bad_values, last.handle.status().outdated), (0, 0));
     // Somebody puts back a value under the former key: the status counts it, and the known call stands.
-    etcd.put(&format!("{}long", prefix("c", "main")), &old, 0).await.unwrap();
+    etcd.put(&format!("{}long", Keys::new("c").calls("main")), &old, 0).await.unwrap();
     last.until(|f| f.handle.status().foreign_refused == 1).await;
     last.handle.read_again();
     last.until(|f| f.synced == 2).await;
@@ -357,7 +357,7 @@ async fn the_key_is_changed_node_by_node_without_losing_a_call() {
 async fn who_writes_etcd_cannot_make_move_or_put_back_a_call() {
     let server = EtcdServer::start();
     let etcd = client(&server);
-    let key = |id: &str| format!("{}{id}", prefix("c", "main"));
+    let key = |id: &str| format!("{}{id}", Keys::new("c").calls("main"));
     let (master, _own) = Store::start(etcd.clone(), sealing());
     master.write_as(1);
     let mut backup = Follower::start(etcd.clone(), sealing());
@@ -394,7 +394,7 @@ async fn garbage_is_skipped_and_counted_and_left_where_it_is() {
     let etcd = client(&server);
     let mut master = Follower::start(etcd.clone(), settings());
     master.handle.write_as(1);
-    let junk = format!("{}junk", prefix("c", "main"));
+    let junk = format!("{}junk", Keys::new("c").calls("main"));
     server.must(&["put", &junk, "{not json"]);
     master.handle.apply(put("a", 1));
     master.until(|f| f.known.contains_key("a")).await;
@@ -427,7 +427,7 @@ async fn a_change_is_in_etcd_within_50_ms() {
     master.write_as(1);
     master.apply(put("first", 1));
     master.flush(LONG).await.unwrap();
-    let mut watch = etcd.watch(&prefix("c", "main"));
+    let mut watch = etcd.watch(&Keys::new("c").calls("main"));
     assert!(matches!(watch.recv().await, Some(WatchEvent::Snapshot { .. })));
     let begin = Instant::now();
     let watched = tokio::spawn(async move {

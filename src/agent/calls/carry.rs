@@ -1,7 +1,6 @@
 //! Carries out the decisions of tracker and engine.
 
-use super::CallsSide;
-use super::Role;
+use super::{CallsSide, Role};
 use crate::os::clock;
 use crate::recovery::engine::Action;
 use crate::recovery::media::kernel::Wish;
@@ -64,7 +63,7 @@ impl CallsSide {
                 Action::Send { from, to, payload } => messages.push((from, to, payload)),
                 Action::Store(event) => self.store.apply(event),
                 Action::Flows { call, flows } => {
-                    let emergency = self.stored.get(&call).is_some_and(|stored| stored.emergency);
+                    let emergency = self.custody.stored().get(&call).is_some_and(|stored| stored.emergency);
                     wishes.push(Wish { call, flows, emergency });
                 }
                 Action::HandOn { call, flows } => {
@@ -85,14 +84,14 @@ impl CallsSide {
         }
         while let Some(event) = self.table.poll_event() {
             if let Some((call, flows)) = self.handed_on.handle(&event, &self.ground) {
-                let emergency = self.stored.get(&call).is_some_and(|stored| stored.emergency);
+                let emergency = self.custody.stored().get(&call).is_some_and(|stored| stored.emergency);
                 wishes.push(Wish { call, flows, emergency });
             }
             self.store.apply(event);
         }
         self.relay.set(wishes);
-        self.ears.set_holds(self.role == Role::Master);
-        self.ears.sample(if self.role == Role::Master { self.table.wants_one_in() } else { None });
+        self.ears.set_holds(self.custody.role() == Role::Master);
+        self.ears.sample(if self.custody.role() == Role::Master { self.table.wants_one_in() } else { None });
         messages
     }
 

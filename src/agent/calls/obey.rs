@@ -3,8 +3,7 @@
 //! The fence is the same in every mode, because it belongs to the addresses and not to the calls. A host without the
 //! addresses never speaks from them, whatever happens to its calls.
 
-use super::{CallsSide, Role};
-use crate::config::Mode;
+use super::CallsSide;
 use crate::time::Time;
 use tracing::info;
 
@@ -15,20 +14,8 @@ impl CallsSide {
         let Some(mode) = mode.filter(|_| mode != self.mode) else { return };
         self.mode = Some(mode);
         self.engine.set_mode(mode, now);
-        if self.role == Role::Backup {
-            self.arm_all();
-        }
-        self.own_relay();
-    }
-
-    /// Takes over the relay's table once its right contents are known. A former process may have carried calls. Their
-    /// audio continues until then, and for as long as the mode relays no new audio.
-    pub(super) fn own_relay(&mut self) {
-        let waits = self.role == Role::Master && !self.mode.is_some_and(Mode::relays);
-        if self.inherited && self.synced && !waits {
-            self.inherited = false;
-            self.relay.refresh();
-        }
+        self.custody.handle_mode(mode.relays());
+        self.act(now);
     }
 
     /// Reports, in the log and in history, what this takeover does with its calls and what other modes would have done.

@@ -17,17 +17,17 @@ impl CallsSide {
     /// relayed audio.
     pub(in crate::agent) fn stored_phones(&self) -> Vec<SocketAddr> {
         let relays = self.mode.is_some_and(Mode::relays);
-        self.stored.values().filter(|_| relays).flat_map(call_view::phones).collect()
+        self.custody.stored().values().filter(|_| relays).flat_map(call_view::phones).collect()
     }
 
     pub(in crate::agent) async fn counts(&self) -> api::CallCounts {
         let with_us = |c: &&CallStatus| !matches!(c.state, CallState::Left | CallState::Over);
         let carried = self.engine.status().iter().filter(with_us).count();
         api::CallCounts {
-            stored: self.stored.len(),
+            stored: self.custody.stored().len(),
             tracked: self.table.ids().count(),
             carried,
-            takeover: self.mode.map(|mode| Tally::of(self.stored.values(), &self.ground, mode)),
+            takeover: self.mode.map(|mode| Tally::of(self.custody.stored().values(), &self.ground, mode)),
             store: {
                 let s = self.store.status();
                 api::StoreCounts {
@@ -43,7 +43,7 @@ impl CallsSide {
             media: self.table.media_counters(),
             hep: self.ears.hep_counts(),
             relay: Some(self.relay_counts().await),
-            learning: (self.role == Role::Master).then(|| self.table.learning()),
+            learning: (self.custody.role() == Role::Master).then(|| self.table.learning()),
         }
     }
 
@@ -51,7 +51,7 @@ impl CallsSide {
         let refused = |call: &&Call| plan::paths_of(call, &self.ground).is_ok_and(|paths| !paths.refused.is_empty());
         let packets = self.relay.refused().await;
         api::RelayCounts {
-            refused_calls: self.stored.values().filter(refused).count(),
+            refused_calls: self.custody.stored().values().filter(refused).count(),
             not_media: packets.payload,
             parts: packets.parts,
             this_host: packets.this_host,
@@ -67,6 +67,10 @@ impl CallsSide {
     pub(in crate::agent) fn rows(&self) -> Vec<api::CallRow> {
         let carried: BTreeMap<String, CallStatus> =
             self.engine.status().into_iter().map(|s| (s.call.clone(), s)).collect();
-        self.stored.values().map(|call| call_view::row(call, carried.get(&call.id), &self.ground, self.mode)).collect()
+        self.custody
+            .stored()
+            .values()
+            .map(|call| call_view::row(call, carried.get(&call.id), &self.ground, self.mode))
+            .collect()
     }
 }

@@ -1,4 +1,4 @@
-use super::{Keys, MAX_VALUE, Picture, see};
+use super::{MAX_VALUE, ModeKeys, Picture, see};
 use crate::config::Mode;
 use crate::etcd::{KeyValue, WatchEvent};
 use tokio::sync::watch;
@@ -13,12 +13,12 @@ fn value(mode: &str) -> String {
 
 struct Scene {
     tell: watch::Sender<Picture>,
-    keys: Keys,
+    keys: ModeKeys,
 }
 
 impl Scene {
     fn new(configured: Mode) -> Self {
-        Self { tell: watch::channel(Picture::new(configured)).0, keys: Keys::new("c", "sip") }
+        Self { tell: watch::channel(Picture::new(configured)).0, keys: ModeKeys::new("c", "sip") }
     }
 
     fn see(&self, event: WatchEvent) -> Option<Mode> {

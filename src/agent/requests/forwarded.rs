@@ -7,7 +7,7 @@
 
 use super::Answers;
 use crate::control::api::{ApiError, ErrorKind, Reply, Request};
-use crate::etcd::{Compare, Etcd, EtcdError, KeyValue, Op, WatchEvent};
+use crate::etcd::{Compare, Etcd, EtcdError, KeyValue, Keys, Op, WatchEvent};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tracing::{info, warn};
@@ -32,14 +32,6 @@ struct Wish {
     request: Request,
 }
 
-fn wishes(cluster: &str, instance: &str) -> String {
-    format!("/keepcall/{cluster}/instances/{instance}/wishes/")
-}
-
-fn answers(cluster: &str, instance: &str) -> String {
-    format!("/keepcall/{cluster}/instances/{instance}/answers/")
-}
-
 /// Asks the master of `instance`.
 pub(in crate::agent) async fn ask(
     etcd: &Etcd,
@@ -59,10 +51,10 @@ pub(in crate::agent) async fn ask(
     let id = format!("{me}-{nonce:016x}");
     let value = serde_json::to_vec(&Wish { schema: SCHEMA, from: me.to_owned(), request })
         .map_err(|e| failed(e.to_string()))?;
-    let answer_key = format!("{}{id}", answers(cluster, instance));
+    let answer_key = format!("{}{id}", Keys::new(cluster).answers(instance));
     let mut news = etcd.watch(&answer_key);
     let lease = etcd.grant().await.map_err(|e| failed(e.to_string()))?.id;
-    let put = etcd.put(&format!("{}{id}", wishes(cluster, instance)), &value, lease).await;
+    let put = etcd.put(&format!("{}{id}", Keys::new(cluster).wishes(instance)), &value, lease).await;
     let waited = async {
         while let Some(event) = news.recv().await {
             let found = match event {
@@ -90,7 +82,7 @@ pub(in crate::agent) async fn ask(
 
 /// Serves other nodes' requests while this node is master, one after the other. Ends with the process.
 pub(in crate::agent) async fn serve(etcd: Etcd, cluster: String, instance: String, local: Answers) {
-    let prefix = wishes(&cluster, &instance);
+    let prefix = Keys::new(&cluster).wishes(&instance);
     let mut news = etcd.watch(&prefix);
     while let Some(event) = news.recv().await {
         let found = match event {
@@ -103,7 +95,7 @@ pub(in crate::agent) async fn serve(etcd: Etcd, cluster: String, instance: Strin
             if !local.is_master(&instance) {
                 continue;
             }
-            let answer_key = format!("{}{id}", answers(&cluster, &instance));
+            let answer_key = format!("{}{id}", Keys::new(&cluster).answers(&instance));
             if let Err(e) = fulfil(&etcd, &instance, &kv, &answer_key, &local).await {
                 warn!(instance, "cannot answer the request of another node: {e}");
             }

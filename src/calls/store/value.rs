@@ -2,6 +2,7 @@
 
 use super::seal::{self, Sealer, Unsealable};
 use crate::calls::model::{Call, SCHEMA};
+use crate::etcd::Keys;
 use serde::{Deserialize, Serialize};
 
 /// Largest value read, in bytes: more than the largest call has, and less than etcd accepts.
@@ -76,17 +77,6 @@ pub(super) struct Trust {
     pub(super) accept_plain: bool,
 }
 
-/// Key prefix of an instance's calls, with a slash at the end.
-#[must_use]
-pub fn prefix(cluster: &str, instance: &str) -> String {
-    format!("/keepcall/{cluster}/instances/{instance}/calls/")
-}
-
-/// Key of the epoch that may write calls.
-pub(super) fn writer_key(cluster: &str, instance: &str) -> String {
-    format!("/keepcall/{cluster}/instances/{instance}/writer")
-}
-
 /// Encodes calls as values and decodes them.
 pub(super) struct Coder {
     pub(super) prefix: String,
@@ -100,7 +90,7 @@ pub(super) struct Coder {
 impl Coder {
     pub(super) fn new(cluster: &str, instance: &str, trust: &Trust) -> Self {
         Self {
-            prefix: prefix(cluster, instance),
+            prefix: Keys::new(cluster).calls(instance),
             instance: instance.to_owned(),
             sealer: Sealer::new(&trust.cluster_key, &trust.accepted_keys),
             encrypts: trust.encrypt,

@@ -11,11 +11,11 @@ use super::{ClusterEvent, Command, ForgetError, PARK_TIME, Shared, SwitchoverErr
 use crate::cluster::election::{Action, Election, Failure, Inherited, LeaseState, ReportedSettings, Settings};
 use crate::cluster::heartbeat::{Codec, MAX_DATAGRAM, Rejected};
 use crate::cluster::lease::Name;
-use crate::cluster::record::{Keys, Terms, View};
+use crate::cluster::record::{Terms, View};
 use crate::cluster::settings::{self, Unlike};
 use crate::cluster::stalls::{Kind, Stalls};
 use crate::config::Config;
-use crate::etcd::{Changes, EtcdError, WatchEvent};
+use crate::etcd::{Changes, EtcdError, Keys, WatchEvent};
 use crate::os::clock;
 use crate::time::Time;
 use std::cell::Cell;

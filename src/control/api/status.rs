@@ -331,7 +331,7 @@ pub struct CallRow {
     /// Why some of its audio would not be relayed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_relayed: Option<String>,
-    /// What a takeover would leave of it: `kept`, `audio` (the parties hear each other, and nothing else works), `lost`
+    /// What a takeover would leave of it: `kept`, `audio` (the parties hear each other, and nothing else works), `lost`,
     /// `doubtful` (an uncertain pair) or `over` (a party has hung up). Empty from an agent of an older release, or while
     /// the mode is not known.
     #[serde(default)]

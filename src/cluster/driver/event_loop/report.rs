@@ -125,7 +125,11 @@ impl EventLoop {
         // A reader may be preempted with the lock held. The status then waits for the next round; this thread never
         // waits.
         match self.shared.status.try_locked() {
-            Some(mut shared) => *shared = status,
+            Some(mut shared) => {
+                *shared = status;
+                drop(shared);
+                self.shared.status_news.notify_waiters();
+            }
             None => self.status_due = true,
         }
     }
