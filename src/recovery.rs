@@ -13,6 +13,7 @@ pub mod heard;
 mod hung_up;
 mod kept;
 mod late;
+mod listening;
 mod localize;
 pub mod media;
 pub mod orphaned;

@@ -3,7 +3,7 @@
 use crate::calls::model::{Call, Leg};
 use crate::config::Mode;
 use crate::control::api::{CallRow, LegRow};
-use crate::recovery::engine::{CallState, CallStatus};
+use crate::recovery::engine::{CallState, CallStatus, Counted};
 use crate::recovery::outlook::Outlook;
 use crate::recovery::permitted::Ground;
 use crate::recovery::recoverability;
@@ -28,6 +28,18 @@ pub(super) fn row(call: &Call, carried: Option<&CallStatus>, ground: &Ground, mo
         not_relayed: recoverability::refusal(&recoverability::of(call, ground).1),
         takeover: outlook.as_ref().map(|o| o.word().to_owned()).unwrap_or_default(),
         not_kept: outlook.and_then(Outlook::why),
+        silent: carried.and_then(|c| c.counted).and_then(|counted| silent(call, counted)),
+    }
+}
+
+/// Whose audio was missing when it was counted.
+fn silent(call: &Call, counted: Counted) -> Option<String> {
+    let party =
+        |side: usize| call.legs.get(side).map(|l| String::from_utf8_lossy(uri::uri_of(&l.remote.0)).into_owned());
+    match counted {
+        Counted::Neither => Some("no audio of either party".to_owned()),
+        Counted::Only(side) => Some(format!("no audio of {}", party(1_usize.checked_sub(side)?)?)),
+        Counted::Both | Counted::OnHold | Counted::NotOurs | Counted::Unknown => None,
     }
 }
 

@@ -6,7 +6,7 @@ use crate::config::Mode;
 use crate::control::api::HistoryEntry;
 use crate::os::clock;
 use crate::recovery::deed::{Forecast, Forecasts};
-use crate::recovery::engine::Outcome;
+use crate::recovery::engine::{Counted, Outcome};
 use crate::recovery::permitted::Ground;
 use crate::time::Time;
 
@@ -23,13 +23,15 @@ pub(super) struct Takeover {
     writer: Writer,
     /// Calls without an outcome yet.
     open: usize,
+    /// Recovered calls whose audio is still being counted.
+    listening: usize,
     /// What each mode does with these calls. The first calls create it.
     forecasts: Option<Forecasts>,
 }
 
 impl Takeover {
     pub(super) fn new(entry: HistoryEntry, writer: Writer) -> Self {
-        Self { entry, writer, open: 0, forecasts: None }
+        Self { entry, writer, open: 0, listening: 0, forecasts: None }
     }
 
     /// An event of a node that stays master in this epoch.
@@ -77,7 +79,10 @@ impl Takeover {
     pub(super) fn outcome(&mut self, outcome: &Outcome) {
         let calls = &mut self.entry.calls;
         match outcome {
-            Outcome::Recovered => calls.recovered += 1,
+            Outcome::Recovered => {
+                calls.recovered += 1;
+                self.listening += 1;
+            }
             Outcome::Gone | Outcome::HungUp => calls.gone += 1,
             Outcome::Refused { .. } => calls.refused += 1,
             Outcome::Unreachable => calls.unreachable += 1,
@@ -89,6 +94,21 @@ impl Takeover {
         self.open = self.open.saturating_sub(1);
         if self.open == 0 {
             self.mark("settled", clock::now());
+            self.save();
+        }
+    }
+
+    /// Enters what was counted of a recovered call. The record is written again once all are counted, not for each.
+    pub(super) fn listened(&mut self, counted: Counted) {
+        // A call of a takeover before this one.
+        let Some(rest) = self.listening.checked_sub(1) else { return };
+        self.listening = rest;
+        match counted {
+            Counted::Only(_) => self.entry.calls.one_way += 1,
+            Counted::Neither => self.entry.calls.silent += 1,
+            Counted::Both | Counted::OnHold | Counted::NotOurs | Counted::Unknown => {}
+        }
+        if rest == 0 && self.open == 0 {
             self.save();
         }
     }

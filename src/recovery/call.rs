@@ -2,13 +2,14 @@
 
 use super::audio::{AudioWatch, Doubt, Probe};
 use super::context::Context;
+use super::listening::Listening;
 use super::plan::{self, Unpassable};
 use super::recoverability::Fate;
 use super::reinvite::{Tries, Verdict};
 use super::request;
 use super::streams::Pairs;
 use super::transaction::{AckedInvite, Client, Key, LIFE, LateOffer, ServedRequest, Tick};
-use super::types::{Action, CallState, CallStatus, Outcome};
+use super::types::{Action, CallState, CallStatus, Counted, Outcome};
 use crate::calls::model::{Call, CallEvent, Flow, Leg, SessionTimer};
 use crate::sip::sdp::Place;
 use crate::time::Time;
@@ -129,6 +130,9 @@ pub(super) struct CarriedCall {
     /// Which m-lines of the two legs belong together. No line gets another partner while the call is carried.
     pub(super) pairs: Pairs,
     pub(super) audio: AudioWatch,
+    /// The counts of the first seconds, while they are taken.
+    pub(super) listening: Option<Listening>,
+    pub(super) counted: Option<Counted>,
     /// When the carried call is looked at next: first by its audio, then by asking.
     pub(super) look: Option<Time>,
     /// When the operator's limit ends the call.
@@ -164,6 +168,8 @@ impl CarriedCall {
             flows,
             unpassable,
             audio: AudioWatch::default(),
+            listening: None,
+            counted: None,
             look: None,
             bound,
             started: None,
@@ -274,7 +280,11 @@ impl CarriedCall {
             },
             Some(code) => Outcome::Refused { code: Some(code), reason: "a party refused the re-INVITE".to_owned() },
         };
+        let recovered = outcome == Outcome::Recovered;
         self.report(outcome, cx);
+        if recovered {
+            self.listen(cx);
+        }
     }
 
     /// Restarts a leg's session timer from its stored state.
@@ -339,6 +349,9 @@ impl CarriedCall {
         }
         self.dirty = false;
         self.report(outcome, cx);
+        if self.listening.is_some() {
+            self.listened(Counted::Unknown, cx);
+        }
     }
 
     /// Marks the stored state as changed. It is written at the end of the current packet or deadline.
@@ -364,9 +377,11 @@ impl CarriedCall {
             self.audio = AudioWatch::default();
             self.flows.clone_from(&flows);
             cx.actions.push_back(Action::Flows { call: self.call.id.clone(), flows });
-            if self.sides.iter().any(|s| s.doubt.is_some()) {
+            if self.listening.is_some() || self.sides.iter().any(|s| s.doubt.is_some()) {
                 self.watch(cx.now);
             }
+            self.listen_anew();
+            self.listened_in_vain(cx);
         }
     }
 
@@ -485,6 +500,7 @@ impl CarriedCall {
             emergency: self.call.emergency,
             flows: self.flows.len(),
             outcome: self.outcome.clone(),
+            counted: self.counted,
         }
     }
 }

@@ -12,7 +12,7 @@ use super::plan;
 use super::recoverability::{self, Fate};
 use super::request;
 use super::rng::Rng;
-pub use super::types::{Action, CallState, CallStatus, Origin, Outcome, Settings};
+pub use super::types::{Action, CallState, CallStatus, Counted, Origin, Outcome, Settings};
 use crate::calls::model::{Call, Flow};
 use crate::config::Mode;
 use crate::fnv::fnv1a;

@@ -60,9 +60,13 @@ impl CarriedCall {
     /// Asks for the counters if they are due.
     pub(super) fn count(&mut self, cx: &mut Context<'_>) {
         self.look(cx);
+        self.listened_in_vain(cx);
         if self.audio.next.is_some_and(|at| cx.now >= at) {
             let looks = self.look.is_some_and(|at| cx.now >= at);
-            let needed = looks || self.kept_until().is_some() || self.sides.iter().any(|s| s.doubt.is_some());
+            let needed = looks
+                || self.listening.is_some()
+                || self.kept_until().is_some()
+                || self.sides.iter().any(|s| s.doubt.is_some());
             self.audio.next = (needed && !self.flows.is_empty()).then(|| cx.now + EVERY);
             if self.audio.next.is_some() {
                 cx.actions.push_back(Action::Count { call: self.call.id.clone() });
@@ -78,6 +82,7 @@ impl CarriedCall {
             let packets = own.filter_map(|flow| counts.iter().find(|(f, _)| f == flow)).map(|(_, n)| n).sum();
             self.audio.count(side, packets, cx.now);
         }
+        self.count_audio(counts, cx);
         self.weigh(cx);
     }
 

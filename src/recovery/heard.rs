@@ -88,6 +88,12 @@ fn in_use<'a>(leg: &Leg, ends: &'a Ends<'a>, ground: &Ground) -> Vec<Stream<'a>>
     (0..ends.sent.media().len()).filter_map(|i| streams::stream(leg, ends, i, ground)).collect()
 }
 
+/// Where the phone of this leg sends its audio on the virtual addresses.
+pub(super) fn audio_at(leg: &Leg, ground: &Ground) -> Vec<SocketAddr> {
+    let Ok(ends) = plan::ends(leg) else { return Vec::new() };
+    in_use(leg, &ends, ground).iter().filter(|s| s.is_audio()).filter_map(Stream::anchor).collect()
+}
+
 /// Whether a party hides its address for a hold. When it resumes, its re-INVITE names the address.
 fn is_hidden(legs: &[Vec<Stream<'_>>]) -> bool {
     let hides = |s: &Stream<'_>| s.received.connection.is_some_and(|ip| ip.is_unspecified());

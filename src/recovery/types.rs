@@ -45,6 +45,8 @@ pub(crate) enum Fault {
     DeafRecovered,
     /// The relay's paths end with the first answer that is no 2xx.
     PathsDropped,
+    /// RTCP counts as audio.
+    RtcpIsAudio,
     /// A media server at an address that nobody is known to have is believed to live on.
     ForeignHeard,
 }
@@ -116,6 +118,32 @@ pub enum Action {
         /// What the parties hear of each other now, if the call goes on.
         hearing: Option<Hearing>,
     },
+    /// The first seconds of a recovered call are over. Exactly one follows each [`Outcome::Recovered`].
+    Listened {
+        /// [`Call::id`](crate::calls::model::Call::id).
+        call: String,
+        /// Whose audio the relay has counted.
+        counted: Counted,
+    },
+}
+
+/// Whose audio the relay has counted in the first seconds of a recovered call. No audio may be silence suppression, a
+/// muted microphone, or a path that is blocked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Counted {
+    /// Both parties'.
+    Both,
+    /// Only that of the party of this leg, 0 or 1.
+    Only(usize),
+    /// Nobody's.
+    Neither,
+    /// Not both, and a party is on hold.
+    OnHold,
+    /// The audio does not pass the relay.
+    NotOurs,
+    /// The counters could not be read, or the call has ended meanwhile.
+    Unknown,
 }
 
 /// Result of a call's recovery.
@@ -181,4 +209,7 @@ pub struct CallStatus {
     pub flows: usize,
     /// Result of the recovery, once it has ended.
     pub outcome: Option<Outcome>,
+    /// Whose audio the relay has counted in the first seconds, if it was recovered.
+    #[serde(default)]
+    pub counted: Option<Counted>,
 }

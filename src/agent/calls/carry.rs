@@ -80,6 +80,12 @@ impl CallsSide {
                         takeover.outcome(&outcome);
                     }
                 }
+                Action::Listened { call, counted } => {
+                    info!(instance = self.instance, call, ?counted, "audio counted");
+                    if let Some(takeover) = &mut self.takeover {
+                        takeover.listened(counted);
+                    }
+                }
             }
         }
         while let Some(event) = self.table.poll_event() {

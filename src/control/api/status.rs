@@ -339,6 +339,10 @@ pub struct CallRow {
     /// Why it would not be kept, or what of a kept call would not work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_kept: Option<String>,
+    /// Whose audio was missing when the relay counted it, in the first seconds after the takeover that recovered the
+    /// call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent: Option<String>,
 }
 
 /// A leg of a call in the table.
@@ -428,4 +432,8 @@ pub struct Outcomes {
     pub relayed: usize,
     /// Left alone: the mode was `observe`, or there was nothing to relay.
     pub left: usize,
+    /// Recovered calls of which the relay counted audio of one party only in the first seconds, and nobody was on hold.
+    pub one_way: usize,
+    /// Recovered calls of which it counted none, and nobody was on hold.
+    pub silent: usize,
 }

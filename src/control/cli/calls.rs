@@ -89,8 +89,11 @@ fn obstacles(calls: &[CallRow]) -> String {
         let told = those.filter_map(|c| Some((c, c.not_kept.as_ref()?)));
         told.map(|(c, why)| format!("  {}: {}\n", printable(&c.id), printable(why))).collect()
     };
+    let silent =
+        calls.iter().filter_map(|c| Some(format!("  {}: {}\n", printable(&c.id), printable(c.silent.as_ref()?))));
     under("lost at a takeover", of(&["lost", "doubtful"]))
         + &under("kept at a takeover, but", of(&["kept"]))
         + &under("not recovered at a takeover", lines.concat())
         + &under("not relayed at a takeover", audio.collect())
+        + &under("not heard in the first seconds after the takeover", silent.collect())
 }

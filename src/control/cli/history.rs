@@ -67,6 +67,12 @@ fn calls(entry: &HistoryEntry) -> String {
     }
     let known = c.recovered + c.gone + c.refused + c.unreachable + c.unpaired + c.proxied + c.relayed + c.left;
     let mut text = format!("{} of {} recovered", c.recovered, c.total);
+    let unheard = [(c.one_way, "with audio of one party only"), (c.silent, "without audio")];
+    let unheard: Vec<String> =
+        unheard.into_iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
+    if !unheard.is_empty() {
+        let _ = write!(text, " ({} in the first seconds)", unheard.join(", "));
+    }
     let others = [
         (c.gone, "gone"),
         (c.refused, "refused"),

@@ -196,10 +196,15 @@ fn history_shows_steps_after_the_first() {
         previous: Some("a".to_owned()),
         at_ms: 1_700_000_000_123,
         phases: vec![phase("detected", 5_000_000), phase("committed", 5_012_345)],
-        calls: Outcomes { total: 10, recovered: 9, gone: 1, ..Outcomes::default() },
+        calls: Outcomes { total: 10, recovered: 9, gone: 1, one_way: 2, silent: 1, ..Outcomes::default() },
         ..HistoryEntry::default()
     }]);
-    for part in ["a -> b", "2023-11-14T22:13:20.123Z", "committed +12.3 ms", "9 of 10 recovered, 1 gone"] {
+    for part in [
+        "a -> b",
+        "2023-11-14T22:13:20.123Z",
+        "committed +12.3 ms",
+        "9 of 10 recovered (2 with audio of one party only, 1 without audio in the first seconds), 1 gone",
+    ] {
         assert!(text.contains(part), "{part} in\n{text}");
     }
 }
@@ -227,6 +232,9 @@ fn calls_show_both_parties() {
     );
     let lost = CallRow { takeover: "lost".to_owned(), not_kept: Some("one leg".to_owned()), ..call.clone() };
     assert!(calls::render(&[lost]).contains("lost at a takeover:\n  : one leg"));
+    let silent = CallRow { silent: Some("no audio of sip:bob".to_owned()), ..call.clone() };
+    let text = calls::render(&[silent]);
+    assert!(text.contains("not heard in the first seconds after the takeover:\n  : no audio of sip:bob"), "{text}");
     let refused = CallRow { not_relayed: Some("the audio goes to a place of SIP".to_owned()), ..call.clone() };
     assert!(calls::render(&[refused]).contains("not relayed at a takeover:\n  : the audio goes to a place of SIP"));
     assert!(calls::render(std::slice::from_ref(&single)).contains("(sip:pbx)"));

@@ -8,6 +8,7 @@ mod heard;
 mod late;
 mod left_alone;
 mod limits;
+mod listening;
 mod modes;
 mod moves;
 mod offers;

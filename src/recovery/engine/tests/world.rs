@@ -42,8 +42,15 @@ pub(super) struct World {
     pub(super) handed_on: Vec<String>,
     /// Which party of each call sends audio: the first, the second.
     pub(super) talks: [bool; 2],
-    /// Packets of each party so far.
-    packets: [u64; 2],
+    /// RTCP passes, of both parties.
+    pub(super) rtcp: bool,
+    /// Packets so far: audio of each party, then RTCP.
+    packets: [u64; 3],
+    /// The relay's counters cannot be read.
+    pub(super) uncounted: bool,
+    pub(super) counts: usize,
+    /// What the relay has counted of each recovered call.
+    pub(super) listened: BTreeMap<String, Counted>,
     pub(super) rng: Rng,
     pub(super) loss: u64,
     pub(super) chaos: bool,
@@ -66,7 +73,11 @@ impl World {
             hearings: BTreeMap::new(),
             handed_on: Vec::new(),
             talks: [false; 2],
-            packets: [0; 2],
+            rtcp: false,
+            packets: [0; 3],
+            uncounted: false,
+            counts: 0,
+            listened: BTreeMap::new(),
             rng: Rng::new(seed ^ 0x5555),
             loss: 0,
             chaos: false,
@@ -174,12 +185,22 @@ impl World {
                     self.handed_on.push(call.id);
                 }
                 Action::Count { call } => {
-                    for (packets, talks) in self.packets.iter_mut().zip(self.talks) {
-                        *packets += u64::from(talks);
+                    let [a, b] = self.talks;
+                    for (packets, sent) in self.packets.iter_mut().zip([a, b, self.rtcp]) {
+                        *packets += u64::from(sent);
+                    }
+                    self.counts += 1;
+                    if self.uncounted {
+                        continue;
                     }
                     let flows = self.flows.get(&call).cloned().unwrap_or_default();
-                    let counts: Vec<_> = flows.into_iter().zip(self.packets.into_iter().cycle()).collect();
+                    let [a, b, rtcp] = self.packets;
+                    let counts: Vec<_> = flows.into_iter().zip([a, b, a + rtcp, b + rtcp]).collect();
                     self.engine.handle_counts(&call, &counts, self.now);
+                }
+                Action::Listened { call, counted } => {
+                    assert_eq!(self.outcomes.get(&call), Some(&Outcome::Recovered));
+                    assert_eq!(self.listened.insert(call, counted), None, "told once");
                 }
                 Action::Outcome { call, outcome, hearing, .. } => {
                     self.hearings.insert(call.clone(), hearing);
