@@ -3,6 +3,10 @@
 #
 #   scripts/demo.sh [--calls N] [--event power|kill-server|switchover|kill-agent|freeze-agent] [--heartbeat-ms MS] [--hold-ms MS]
 #                   [--keep-logs DIR] [--json-only]
+#   scripts/demo.sh --calls-of all
+#
+# With --calls-of all: one call of every class, behind Asterisk, Kamailio, and Kamailio with rtpengine. Prints what `keepcall
+# calls` said of each before its server lost power, and what its parties have afterwards.
 #
 # The hold is four heartbeats. On a machine that stalls for longer, set a longer hold, or the stall looks like a dead master.
 #

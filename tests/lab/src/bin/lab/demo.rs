@@ -1,5 +1,6 @@
 //! The demo: calls with audio lose their server, and continue.
 
+use crate::classes;
 use crate::comeback;
 use crate::event::Event;
 use crate::timeline::Timeline;
@@ -23,6 +24,9 @@ pub(crate) struct Args {
     /// Calls to set up (1 to 999)
     #[arg(long, default_value_t = 10)]
     calls: usize,
+    /// One call of every class, in place of many of one: what is said of each before the power cut, and what it has after
+    #[arg(long, value_enum, conflicts_with_all = ["calls", "event"])]
+    calls_of: Option<CallsOf>,
     /// What happens to the host that carries the calls
     #[arg(long, value_enum, default_value = "power")]
     event: Event,
@@ -46,6 +50,12 @@ pub(crate) struct Args {
     keepcall: Option<PathBuf>,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum CallsOf {
+    /// Every class
+    All,
+}
+
 /// Longest waits. They include a takeover over the slow path, in which a lease expires.
 const READY: Duration = Duration::from_secs(60);
 const TAKEOVER: Duration = Duration::from_secs(60);
@@ -61,6 +71,9 @@ struct Demo<'a> {
 }
 
 pub(crate) fn run(args: &Args) -> Result<bool> {
+    if args.calls_of == Some(CallsOf::All) {
+        return classes::run(args.json_only);
+    }
     // Far more than all waits together.
     end_after(Duration::from_secs(600) + Duration::from_millis(200) * u32::try_from(args.calls)?);
     let lan = Lan::new()?;

@@ -23,6 +23,7 @@ enum Command {
 }
 
 mod bench;
+mod classes;
 mod comeback;
 mod costs;
 mod demo;
