@@ -77,7 +77,10 @@ impl CarriedCall {
                 at
             };
             let own = self.relayed_audio(at).filter_map(|flow| counts.iter().find(|(f, _)| f == flow));
-            listening.count(side, own.map(|(_, packets)| packets).sum());
+            // A path that is not in the answer was not counted: that is another thing than no packet.
+            if let Some(packets) = own.map(|(_, packets)| *packets).reduce(|a, b| a + b) {
+                listening.count(side, packets);
+            }
         }
         if listening.heard == [true; 2] || cx.now >= listening.until {
             let counted = match listening.counted() {
