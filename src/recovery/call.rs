@@ -1,8 +1,7 @@
 //! One call after a takeover: its two dialogs, their transactions, and the progress of its recovery.
 
-use super::audio::{AudioWatch, Doubt, Probe};
+use super::audio::{AudioWatch, Doubt, Listening, Probe};
 use super::context::Context;
-use super::listening::Listening;
 use super::plan::{self, Unpassable};
 use super::recoverability::Fate;
 use super::reinvite::{Tries, Verdict};

@@ -1,7 +1,12 @@
-//! A call as `status` and `calls` show it.
+//! What is told of a call: its status, and what its parties hear.
 
 use super::call::{CarriedCall, Phase};
-use super::types::{CallState, CallStatus};
+use super::heard::Hearing;
+#[cfg(test)]
+use super::permitted::Ground;
+#[cfg(test)]
+use super::types::Fault;
+use super::types::{CallState, CallStatus, Settings};
 
 impl CarriedCall {
     pub(super) fn status(&self) -> CallStatus {
@@ -20,5 +25,19 @@ impl CarriedCall {
             outcome: self.outcome.clone(),
             counted: self.counted,
         }
+    }
+
+    /// What the parties hear now, with the relay paths in force.
+    pub(super) fn hearing(&self, carried: bool, settings: &Settings) -> Hearing {
+        #[cfg(test)]
+        if settings.lacks(Fault::DeafRecovered) {
+            return Hearing::BothWays;
+        }
+        #[cfg(test)]
+        if settings.lacks(Fault::ForeignHeard) {
+            let ground = Ground { external: true, ..settings.ground.clone() };
+            return Hearing::of(&self.call, &self.flows, carried, &ground);
+        }
+        Hearing::of(&self.call, &self.flows, carried, &settings.ground)
     }
 }
