@@ -25,6 +25,7 @@ pub mod recoverability;
 mod reinvite;
 mod request;
 mod rng;
+mod shown;
 mod streams;
 pub mod tally;
 mod transaction;

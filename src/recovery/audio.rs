@@ -1,5 +1,6 @@
 //! Whether the parties of a call are heard, from the relay's counters. Pure.
 
+use super::types::Counted;
 use crate::time::Time;
 use std::time::Duration;
 
@@ -80,4 +81,52 @@ pub(super) struct Probe {
     pub(super) settled: Option<Time>,
     /// The last answer was a doubt.
     pub(super) doubt: bool,
+}
+
+/// How long is listened after the first count: two more counts. Audio sends 50 packets a second, and comfort noise at
+/// least one in a few seconds where the codec has it.
+const FOR: Duration = Duration::from_secs(2 * EVERY.as_secs());
+
+/// The counts of a recovered call so far.
+#[derive(Clone, Debug)]
+pub(super) struct Listening {
+    pub(super) until: Time,
+    base: [Option<u64>; 2],
+    heard: [bool; 2],
+}
+
+/// The instant of the next counts. All calls have the same ones, so that a hundred are read in one request.
+fn next_round(now: Time) -> Time {
+    let every = u64::try_from(EVERY.as_nanos()).unwrap_or(u64::MAX);
+    Time::from_nanos((now.as_nanos() / every).saturating_add(1).saturating_mul(every))
+}
+
+impl Listening {
+    /// Begins with the next round of counts, at the instant returned.
+    pub(super) fn begin(now: Time) -> (Time, Self) {
+        let first = next_round(now);
+        (first, Self { until: first + FOR, base: [None; 2], heard: [false; 2] })
+    }
+
+    /// Begins with other paths, which have other counters.
+    pub(super) fn anew(&mut self) {
+        self.base = [None; 2];
+    }
+
+    pub(super) fn count(&mut self, side: usize, packets: u64) {
+        let (Some(base), Some(heard)) = (self.base.get_mut(side), self.heard.get_mut(side)) else { return };
+        // A renewed table counts from zero, so a smaller number is life as well.
+        *heard |= base.is_some_and(|base| base != packets);
+        *base = base.or(Some(packets));
+    }
+
+    pub(super) fn counted(&self) -> Counted {
+        match self.heard {
+            [true, true] => Counted::Both,
+            [true, false] => Counted::Only(0),
+            [false, true] => Counted::Only(1),
+            [false, false] if self.base.contains(&None) => Counted::Unknown,
+            [false, false] => Counted::Neither,
+        }
+    }
 }

@@ -1,15 +1,14 @@
 //! One call after a takeover: its two dialogs, their transactions, and the progress of its recovery.
 
-use super::audio::{AudioWatch, Doubt, Probe};
+use super::audio::{AudioWatch, Doubt, Listening, Probe};
 use super::context::Context;
-use super::listening::Listening;
 use super::plan::{self, Unpassable};
 use super::recoverability::Fate;
 use super::reinvite::{Tries, Verdict};
 use super::request;
 use super::streams::Pairs;
 use super::transaction::{AckedInvite, Client, Key, LIFE, LateOffer, ServedRequest, Tick};
-use super::types::{Action, CallState, CallStatus, Counted, Outcome};
+use super::types::{Action, Counted, Outcome};
 use crate::calls::model::{Call, CallEvent, Flow, Leg, SessionTimer};
 use crate::sip::sdp::Place;
 use crate::time::Time;
@@ -142,7 +141,7 @@ pub(super) struct CarriedCall {
     accepted: u32,
     /// The call is over, and a party has not answered its BYE yet. Why it is over.
     pub(super) untold: Option<&'static str>,
-    outcome: Option<Outcome>,
+    pub(super) outcome: Option<Outcome>,
     dirty: bool,
 }
 
@@ -483,24 +482,6 @@ impl CarriedCall {
         self.sides[side].served = kept;
         if unacknowledged && !matches!(self.phase, Phase::Over(_)) {
             self.ask(side, cx.now);
-        }
-    }
-
-    pub(super) fn status(&self) -> CallStatus {
-        CallStatus {
-            call: self.call.id.clone(),
-            state: match self.phase {
-                Phase::Waiting => CallState::Waiting,
-                Phase::Recovering => CallState::Recovering,
-                Phase::Carrying => CallState::Carried,
-                Phase::Kept(_) if self.flows.is_empty() => CallState::Left,
-                Phase::Kept(_) => CallState::Relayed,
-                Phase::Over(_) => CallState::Over,
-            },
-            emergency: self.call.emergency,
-            flows: self.flows.len(),
-            outcome: self.outcome.clone(),
-            counted: self.counted,
         }
     }
 }

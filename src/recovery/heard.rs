@@ -1,14 +1,10 @@
 //! Whether the parties of a call hear each other without the server. One decision, for what is said before a takeover
 //! (`outlook`) and for its outcome (`call`), so that the two cannot disagree. Pure.
 
-use super::call::CarriedCall;
 use super::permitted::Ground;
 use super::plan::{self, Unpassable};
 use super::recoverability::refusal;
 use super::streams::{self, Ends, Stream};
-#[cfg(test)]
-use super::types::Fault;
-use super::types::Settings;
 use crate::calls::model::{Call, Flow, Leg, Pairing};
 use std::net::{IpAddr, SocketAddr};
 
@@ -155,21 +151,5 @@ impl Around<'_> {
         } else {
             Way::Elsewhere(told)
         }
-    }
-}
-
-impl CarriedCall {
-    /// What the parties hear now, with the relay paths in force.
-    pub(super) fn hearing(&self, carried: bool, settings: &Settings) -> Hearing {
-        #[cfg(test)]
-        if settings.lacks(Fault::DeafRecovered) {
-            return Hearing::BothWays;
-        }
-        #[cfg(test)]
-        if settings.lacks(Fault::ForeignHeard) {
-            let ground = Ground { external: true, ..settings.ground.clone() };
-            return Hearing::of(&self.call, &self.flows, carried, &ground);
-        }
-        Hearing::of(&self.call, &self.flows, carried, &settings.ground)
     }
 }

@@ -45,6 +45,10 @@ pub(crate) enum Fault {
     DeafRecovered,
     /// The relay's paths end with the first answer that is no 2xx.
     PathsDropped,
+    /// A message belongs to a dialog by its Call-ID alone.
+    TagsIgnored,
+    /// A response belongs to our request whatever its branch.
+    BranchIgnored,
     /// RTCP counts as audio.
     RtcpIsAudio,
     /// A media server at an address that nobody is known to have is believed to live on.

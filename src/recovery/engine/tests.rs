@@ -17,6 +17,7 @@ mod random_calls;
 mod resume;
 mod said_before;
 mod scenarios;
+mod strangers;
 mod unlike;
 mod world;
 

@@ -80,11 +80,9 @@ fn change(call: &mut Call, r: &mut Rng) {
         }
         12 => call.legs[side].partial = true,
         13 => call.legs[side].transport = Transport::Tls,
-        14 => {
-            if call.legs.len() == 2 {
-                call.legs.remove(side);
-                call.pairing = None;
-            }
+        14 if call.legs.len() == 2 => {
+            call.legs.remove(side);
+            call.pairing = None;
         }
         15 => call.confidence = Some(65),
         16 => {

@@ -49,6 +49,8 @@ pub(super) struct World {
     /// The relay's counters cannot be read.
     pub(super) uncounted: bool,
     pub(super) counts: usize,
+    /// A host that has no part in any call. What is sent to it is lost.
+    pub(super) stranger: Option<SocketAddr>,
     /// What the relay has counted of each recovered call.
     pub(super) listened: BTreeMap<String, Counted>,
     pub(super) rng: Rng,
@@ -77,6 +79,7 @@ impl World {
             packets: [0; 3],
             uncounted: false,
             counts: 0,
+            stranger: None,
             listened: BTreeMap::new(),
             rng: Rng::new(seed ^ 0x5555),
             loss: 0,
@@ -160,6 +163,7 @@ impl World {
         self.most_busy = self.most_busy.max(self.engine.busy.len());
         while let Some(action) = self.engine.poll_action() {
             match action {
+                Action::Send { to, .. } if Some(to) == self.stranger => {}
                 Action::Send { from, to, payload } => {
                     // The capture sees our own packets as well. They must not change anything.
                     let p = Packet { src: from, dst: to, transport: Transport::Udp, payload: &payload };
