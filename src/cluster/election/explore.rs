@@ -40,8 +40,16 @@ fn number(name: &str, default: u32) -> u32 {
     std::env::var(name).ok().and_then(|s| s.parse().ok()).unwrap_or(default)
 }
 
+/// What a number of start states led to.
+struct Covered {
+    states: usize,
+    reached: Reached,
+    /// No start state led to more states than the limit.
+    whole: bool,
+}
+
 /// Explores from each start state, with the first node's clock slow and the others' fast, and the reverse.
-fn cover(stages: &[Stage], nodes: usize, faults: u8, ticks: u32) -> (usize, Reached) {
+fn cover(stages: &[Stage], nodes: usize, faults: u8, ticks: u32) -> Covered {
     let plan = Plan {
         faults: u8::try_from(number("KEEPCALL_EXPLORE_FAULTS", u32::from(faults))).unwrap(),
         ticks: number("KEEPCALL_EXPLORE_HORIZON", ticks),
@@ -49,7 +57,7 @@ fn cover(stages: &[Stage], nodes: usize, faults: u8, ticks: u32) -> (usize, Reac
         // About 3 kB each at the widest.
         limit: number("KEEPCALL_EXPLORE_LIMIT", 400_000) as usize,
     };
-    let (mut states, mut steps, mut reached) = (0, 0, Reached::default());
+    let (mut states, mut steps, mut reached, mut whole) = (0, 0, Reached::default(), true);
     for stage in stages {
         for slow_first in [true, false] {
             let start = stage.world(nodes, slow_first, None);
@@ -74,6 +82,7 @@ fn cover(stages: &[Stage], nodes: usize, faults: u8, ticks: u32) -> (usize, Reac
                 found.steps
             );
             states += found.states;
+            whole &= found.complete;
             steps += found.steps;
             reached.add(&found.reached, &Reached::default());
         }
@@ -82,31 +91,33 @@ fn cover(stages: &[Stage], nodes: usize, faults: u8, ticks: u32) -> (usize, Reac
         "{nodes} nodes, {} faults, {} ticks: {states} states, {steps} steps, {reached:?}",
         plan.faults, plan.ticks
     );
-    (states, reached)
+    Covered { states, reached, whole }
 }
 
-fn assert_not_vacuous((states, r): (usize, Reached), at_least: usize) {
-    assert!(states >= at_least, "only {states} states");
+fn assert_not_vacuous(Covered { states, reached: r, whole }: &Covered, at_least: usize) {
+    assert!(*states >= at_least, "only {states} states");
+    // A deeper run that ends at its limit of states may never come to the slow ways, which take the most ticks.
     assert!(
-        r.first > 0 && r.fast > 0 && r.slow > 0 && r.handover > 0 && r.resumed > 0 && r.restarted > 0,
+        !whole || (r.first > 0 && r.fast > 0 && r.slow > 0 && r.handover > 0 && r.resumed > 0 && r.restarted > 0),
         "not all is reached: {r:?}"
     );
 }
 
 #[test]
 fn two_nodes_with_any_one_fault() {
-    assert_not_vacuous(cover(&Stage::ALL, 2, 1, 8), 140_000);
+    assert_not_vacuous(&cover(&Stage::ALL, 2, 1, 8), 140_000);
 }
 
 #[test]
 fn three_nodes_with_any_one_fault() {
     // The space grows fastest where two nodes may return at any tick.
     let (wide, narrow): (Vec<Stage>, _) = Stage::ALL.into_iter().partition(|s| matches!(s, Stage::Solo | Stage::Alone));
-    let (mut states, mut reached) = cover(&narrow, 3, 1, 6);
-    let (more, r) = cover(&wide, 3, 1, 2);
-    states += more;
-    reached.add(&r, &Reached::default());
-    assert_not_vacuous((states, reached), 140_000);
+    let mut all = cover(&narrow, 3, 1, 6);
+    let more = cover(&wide, 3, 1, 2);
+    all.states += more.states;
+    all.reached.add(&more.reached, &Reached::default());
+    all.whole &= more.whole;
+    assert_not_vacuous(&all, 140_000);
 }
 
 /// Ticks until every node that knows of a deleted record has finished its wait, and a first election is over.
@@ -139,7 +150,7 @@ fn a_first_election_after_the_record_was_deleted() {
 /// Starts from states in which a right is just about to change hands.
 #[test]
 fn two_nodes_with_any_two_faults() {
-    let (states, r) = cover(&[Stage::Settled, Stage::Switchover, Stage::Silent], 2, 2, 3);
+    let Covered { states, reached: r, .. } = cover(&[Stage::Settled, Stage::Switchover, Stage::Silent], 2, 2, 3);
     assert!(
         states >= 150_000 && r.fast > 0 && r.handover > 0 && r.resumed > 0 && r.restarted > 0,
         "{states} states, {r:?}"

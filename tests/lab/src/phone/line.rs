@@ -302,6 +302,9 @@ impl Line {
     }
 
     fn hear_rtp(&mut self, packet: &[u8], from: SocketAddr) {
+        if matches!(self.me.manner.reinvite, Reaction::Deaf | Reaction::Gone) {
+            return;
+        }
         let agreed = self.dialog.as_ref().and_then(|d| d.sdp.as_ref()).and_then(|s| s.audio);
         // Audio may overtake the answer that names its source, and outlive the BYE by a moment.
         let Some(agreed) = agreed else { return };

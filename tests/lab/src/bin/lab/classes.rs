@@ -8,7 +8,7 @@ use lab::kamailio::Kamailio;
 use lab::lan::{Lan, VIP4, end_after};
 use lab::phone::{Command, Manner, Phase, Phone, Reaction};
 use lab::rtpengine::Rtpengine;
-use lab::wait;
+use lab::{unix_us, wait};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -136,12 +136,14 @@ impl Shown {
         Ok(())
     }
 
-    /// What each party has since the takeover.
+    /// What each party hears now, and what else it got since the takeover.
     fn seen(&self, since: u64) -> [Party; 2] {
+        // Whole seconds of the right tone are counted, and a busy machine may be late with one.
+        let lately = (unix_us() - 4_000_000).max(since + 1_000_000);
         self.phones().map(|phone| {
             let s = phone.state();
             Party {
-                hears: s.right.iter().filter(|&&t| t >= since + 1_000_000).count() >= 2,
+                hears: s.right.iter().any(|&t| t >= lately),
                 reinvited: s.reinvites.iter().any(|r| r.at >= since && r.code == 200),
                 bye: s.bye_received.is_some_and(|at| at >= since),
             }
@@ -175,7 +177,9 @@ fn act<S>(ground: &mut Ground<S>, classes: Vec<Class>) -> Result<Vec<Value>> {
         let (p1, p2) = (ground.lan.host("p1")?, ground.lan.host("p2")?);
         let shown = |(i, class): (usize, Class)| {
             let caller = Phone::new(p1, 0, i, server, class.caller)?;
-            let called = Phone::new(p2, 1, i, server, class.called)?;
+            // Until the takeover it answers as it should.
+            let plain = Manner { reinvite: Reaction::Accept, ..class.called };
+            let called = Phone::new(p2, 1, i, server, plain)?;
             Ok(Shown { class, caller, called, said: Value::Null })
         };
         classes.into_iter().enumerate().map(shown).collect::<Result<Vec<_>>>()?
@@ -185,6 +189,7 @@ fn act<S>(ground: &mut Ground<S>, classes: Vec<Class>) -> Result<Vec<Value>> {
     let rows: Value = serde_json::from_str(&ground.agents[ground.master].run(&["calls", "--json"])?)?;
     let rows = rows.get("calls").cloned().unwrap_or(rows);
     calls.iter_mut().try_for_each(|call| call.read(&rows))?;
+    calls.iter().try_for_each(|call| call.called.tell(Command::Behave(call.class.called)))?;
     let at = ground.cut_power()?;
     for call in calls.iter().filter(|call| call.class.on_hold) {
         wait::until("the held call's re-INVITE", SOON, || {
@@ -204,11 +209,10 @@ fn behind_asterisk() -> Result<Vec<Value>> {
     let start = |lan: &Lan, host: &_, _: &_| {
         let p2 = lan.host("p2")?.ip4;
         let emergency = of_a_server().iter().position(|c| c.dials == Some("112")).unwrap_or_default();
-        let number = 2000 + emergency;
         let extensions = format!(
             "\n[lab](+)\nexten => 600,1,Answer()\nexten => 600,2,Echo()\n\
-             exten => 112,1,Dial(PJSIP/p2/sip:{number}@{p2}:{},60)\n",
-            number + 10_000
+             exten => 112,1,Dial(PJSIP/p2/sip:112@{p2}:{},60)\n",
+            12_000 + emergency
         );
         let mut server = Asterisk::start_with(lan, host, Extra { extensions, ..Extra::default() })?;
         server.wait_ready()?;
