@@ -5,6 +5,7 @@ use super::esl::Esl;
 use super::{Dialect, Refusal};
 use crate::os::clock;
 use crate::pbx::bridges::Fact;
+use crate::pbx::former_calls::Request;
 use crate::sync::Locked as _;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -25,6 +26,8 @@ const PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// Facts that may wait. Beyond it the client stops reading, and the server's buffers hold the rest.
 const QUEUE: usize = 4096;
+/// Requests that may wait. Only one is unanswered at a time; one more may be late.
+const REQUESTS: usize = 4;
 /// Bytes per read.
 const CHUNK: usize = 64 * 1024;
 
@@ -83,6 +86,7 @@ pub struct ServerStatus {
 /// A maintained connection. It ends when this is dropped.
 pub struct Server {
     facts: mpsc::Receiver<Fact>,
+    requests: mpsc::Sender<Request>,
     status: Arc<Mutex<ServerStatus>>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -92,6 +96,7 @@ impl Server {
     #[must_use]
     pub fn start(login: Login) -> Self {
         let (sender, facts) = mpsc::channel(QUEUE);
+        let (requests, asked) = mpsc::channel(REQUESTS);
         let status = Arc::new(Mutex::new(ServerStatus {
             protocol: login.protocol().to_owned(),
             address: login.address().to_string(),
@@ -99,8 +104,8 @@ impl Server {
             since_ms: clock::unix_ms(),
             error: None,
         }));
-        let keeper = Keeper { login, facts: sender, status: Arc::clone(&status), reported: None };
-        Self { facts, status, task: tokio::spawn(keeper.run()) }
+        let keeper = Keeper { login, facts: sender, asked, status: Arc::clone(&status), reported: None };
+        Self { facts, requests, status, task: tokio::spawn(keeper.run()) }
     }
 
     /// The next report of the server. Cancel safe.
@@ -110,6 +115,11 @@ impl Server {
             // The task ends only together with this handle.
             None => std::future::pending().await,
         }
+    }
+
+    /// Asks about one channel, or hangs it up. Without a connection the request is dropped; who asks has a time-out.
+    pub fn request(&self, request: Request) {
+        let _ = self.requests.try_send(request);
     }
 
     /// Current state of the connection.
@@ -145,6 +155,7 @@ enum Failure {
 struct Keeper {
     login: Login,
     facts: mpsc::Sender<Fact>,
+    asked: mpsc::Receiver<Request>,
     status: Arc<Mutex<ServerStatus>>,
     /// Last logged failure, so that the same one is not logged repeatedly.
     reported: Option<String>,
@@ -185,6 +196,8 @@ impl Keeper {
         // Queries are small, and each waits for its answer.
         stream.set_nodelay(true).map_err(Failure::Connect)?;
         let mut buffer = vec![0; CHUNK];
+        // These were meant for channels of the former connection.
+        while self.asked.try_recv().is_ok() {}
         loop {
             #[cfg(feature = "faults")]
             crate::faults::point(self.login.protocol());
@@ -207,6 +220,7 @@ impl Keeper {
                     Err(e) => return Err(Failure::Broken(e)),
                 },
                 () = sleep_until(clock::tokio_at(dialect.next_deadline())) => dialect.handle_timeout(clock::now())?,
+                Some(request) = self.asked.recv() => dialect.request(request, clock::now()),
                 () = self.facts.closed() => return Err(Failure::Unwanted),
             }
         }
