@@ -95,6 +95,19 @@ impl Server {
     /// Starts to connect. Must be called in a tokio runtime.
     #[must_use]
     pub fn start(login: Login) -> Self {
+        Self::connect(
+            login,
+            ["the server reports bridges", "no bridge reports from the server; pairing calls by evidence"],
+        )
+    }
+
+    /// As [`Self::start`], for the server of a backup: to see which former calls it still has.
+    #[must_use]
+    pub fn look(login: Login) -> Self {
+        Self::connect(login, ["the server lists its calls", "the former calls of this backup's server are not known"])
+    }
+
+    fn connect(login: Login, words: [&'static str; 2]) -> Self {
         let (sender, facts) = mpsc::channel(QUEUE);
         let (requests, asked) = mpsc::channel(REQUESTS);
         let status = Arc::new(Mutex::new(ServerStatus {
@@ -104,7 +117,7 @@ impl Server {
             since_ms: clock::unix_ms(),
             error: None,
         }));
-        let keeper = Keeper { login, facts: sender, asked, status: Arc::clone(&status), reported: None };
+        let keeper = Keeper { login, facts: sender, asked, words, status: Arc::clone(&status), reported: None };
         Self { facts, requests, status, task: tokio::spawn(keeper.run()) }
     }
 
@@ -156,6 +169,8 @@ struct Keeper {
     login: Login,
     facts: mpsc::Sender<Fact>,
     asked: mpsc::Receiver<Request>,
+    /// For the log: what a connection brings, and what is missing without one.
+    words: [&'static str; 2],
     status: Arc<Mutex<ServerStatus>>,
     /// Last logged failure, so that the same one is not logged repeatedly.
     reported: Option<String>,
@@ -179,7 +194,7 @@ impl Keeper {
             }
             if self.reported.as_ref() != Some(&failure) {
                 let (protocol, address) = (self.login.protocol(), self.login.address());
-                warn!(protocol, %address, "no bridge reports from the server; pairing calls by evidence: {failure}");
+                warn!(protocol, %address, "{}: {failure}", self.words[1]);
                 self.reported = Some(failure);
             }
             sleep(pause).await;
@@ -210,7 +225,7 @@ impl Keeper {
             }
             if dialect.is_ready() && !self.set(true, None) {
                 let (protocol, address) = (self.login.protocol(), self.login.address());
-                info!(protocol, %address, "the server reports bridges");
+                info!(protocol, %address, "{}", self.words[0]);
                 self.reported = None;
             }
             tokio::select! {
