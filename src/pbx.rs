@@ -1,6 +1,7 @@
 //! Clients of the server itself. Its reports of channels and bridges pair legs exactly.
 //!
-//! [`ami`] is for Asterisk, [`esl`] for FreeSWITCH. Both are pure. [`driver`] has the socket.
+//! [`ami`] is for Asterisk, [`esl`] for FreeSWITCH. Both are pure, and so is [`former_calls`], which hangs up what a
+//! former master's server still believes in. [`driver`] has the socket.
 
 pub mod ami;
 mod blocks;
@@ -8,11 +9,13 @@ pub mod bridges;
 mod connected_to;
 pub mod driver;
 pub mod esl;
+pub mod former_calls;
 mod questions;
 
 pub use connected_to::{ConnectedKind, ConnectedTo};
 
 use crate::pbx::bridges::Fact;
+use crate::pbx::former_calls::Request;
 use crate::time::Time;
 
 /// Most channels that a client follows. Channels beyond it stay unknown.
@@ -53,6 +56,8 @@ pub trait Dialect: Send {
     fn handle_timeout(&mut self, now: Time) -> Result<(), Refusal>;
     /// When `handle_timeout` is due.
     fn next_deadline(&self) -> Time;
+    /// Asks about one channel, or hangs it up. The answer comes as a fact.
+    fn request(&mut self, request: Request, now: Time);
     /// The next bytes for the server.
     fn poll_send(&mut self) -> Option<Vec<u8>>;
     /// The next fact.

@@ -8,12 +8,14 @@
 mod carry;
 mod early;
 mod follow;
+mod former;
 mod obey;
 mod orphans;
 mod told;
 
 use super::calls_error::CallsError;
 use super::calls_setup::Setup;
+use super::footing::Footing;
 use super::history;
 use super::mode::Picture;
 use super::not_learnt::NotLearnt;
@@ -29,6 +31,7 @@ use crate::calls::table::{Table, TableSettings};
 use crate::config::Mode;
 use crate::hep::intake::ReportedMessage;
 use crate::os::clock;
+use crate::pbx::former_calls::FormerCalls;
 use crate::recovery::engine::{Engine, Origin, Settings};
 use crate::recovery::handed_on::HandedOn;
 use crate::recovery::media::kernel::KernelRelay;
@@ -39,6 +42,7 @@ use crate::wire::Packet;
 use crate::wire::capture::Captured;
 use early::Early;
 use follow::View;
+use former::Proof;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -74,6 +78,10 @@ pub(super) struct CallsSide {
     ground: Ground,
     /// The calls in etcd, and who has each of them.
     custody: Custody,
+    /// What the local server still believes in after the addresses have gone.
+    former: FormerCalls,
+    proof: Proof,
+    footing: Arc<Footing>,
     table: Table,
     engine: Engine,
     store: StoreHandle,
@@ -161,6 +169,9 @@ impl CallsSide {
         Ok(Self {
             instance: instance.name.clone(),
             custody: Custody::new(&node.name, sip.max_calls, setup.inherited || turn.number > 0),
+            former: FormerCalls::default(),
+            proof: Proof { cluster: setup.cluster.clone(), instance: instance.name.clone(), node: node.name.clone() },
+            footing: Arc::clone(footing),
             table,
             engine,
             store,
@@ -191,7 +202,12 @@ impl CallsSide {
     /// # Errors
     /// An event source has ended, so no further event would come.
     pub(super) async fn next(&mut self) -> Result<Event, String> {
-        let deadlines = [self.engine.next_deadline(), self.table.next_deadline(), self.custody.next_deadline()];
+        let deadlines = [
+            self.engine.next_deadline(),
+            self.table.next_deadline(),
+            self.custody.next_deadline(),
+            self.former.next_deadline(),
+        ];
         let deadline = deadlines.into_iter().flatten().fold(Time::FAR, Time::min);
         Ok(tokio::select! {
             input = self.ears.next() => Event::Input(input),
@@ -208,6 +224,9 @@ impl CallsSide {
     pub(super) async fn handle(&mut self, event: Event) {
         let now = clock::now();
         match event {
+            Event::Input(tap::Input::Fact(fact)) if self.custody.role() == Role::Backup => {
+                self.former.handle_fact(&fact, now);
+            }
             // Without the addresses this node ignores the server's traffic, unless it is about to take the calls over.
             Event::Input(input) if self.custody.role() == Role::Backup => {
                 if let tap::Input::Message(Captured { payload, .. })
@@ -242,8 +261,10 @@ impl CallsSide {
                 self.engine.handle_timeout(now);
                 self.turn.pulse.does(Activity::Learning);
                 self.table.handle_timeout(now);
+                self.former.handle_timeout(now);
             }
         }
+        self.settle_former().await;
         self.look_for_losses(now);
         if let Some(why) = self.not_learnt.news(self.table.counters(), now) {
             warn!(
@@ -318,6 +339,7 @@ impl CallsSide {
         waits: Option<(oneshot::Sender<()>, oneshot::Receiver<()>)>,
     ) {
         let now = clock::now();
+        self.former.handle_taken();
         self.table.clear();
         self.table.set_epoch(epoch);
         self.ears.ask_server(true);
@@ -379,6 +401,7 @@ impl CallsSide {
     /// Enters the standby role after the addresses are gone. The server is already off the wire. Arms the relay for
     /// every call that may come back here.
     pub(super) fn drop_role(&mut self) {
+        self.server_is_former(clock::now());
         self.untold.clear();
         self.engine.stop();
         self.handed_on.clear();

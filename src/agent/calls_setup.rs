@@ -4,6 +4,7 @@ use super::footing::Footing;
 use super::history;
 use super::mode::Picture;
 use super::takeover::Takeover;
+use crate::cluster::Cluster;
 use crate::config;
 use crate::etcd::Etcd;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ pub(super) struct Setup {
     pub(super) instance: config::Instance,
     pub(super) sip: config::Sip,
     pub(super) etcd: Etcd,
+    pub(super) cluster: Cluster,
     pub(super) modes: watch::Receiver<Picture>,
     pub(super) history: history::Writer,
     pub(super) footing: Arc<Footing>,

@@ -8,6 +8,7 @@ use crate::hep::listener::{HepOpenError, Listener, Sockets, own_addresses};
 use crate::os::clock;
 use crate::pbx::bridges::Fact;
 use crate::pbx::driver::{Login, Server, ServerStatus};
+use crate::pbx::former_calls::Request;
 use crate::time::Time;
 use crate::wire::capture::{Capture, CaptureCounters, CaptureError, Captured};
 use futures::FutureExt as _;
@@ -114,6 +115,23 @@ impl Tap {
     /// with the full state.
     pub(super) fn ask_server(&mut self, wanted: bool) {
         self.server = self.login.clone().filter(|_| wanted).map(Server::start);
+    }
+
+    /// Whether the server can be asked at all.
+    pub(super) const fn may_ask_server(&self) -> bool {
+        self.login.is_some()
+    }
+
+    /// Looks at the calls of a former master's server, with a new connection.
+    pub(super) fn look_at_server(&mut self) {
+        self.server = self.login.clone().map(Server::look);
+    }
+
+    /// Sends a request to the server, if there is a connection.
+    pub(super) fn request(&self, request: Request) {
+        if let Some(server) = &self.server {
+            server.request(request);
+        }
     }
 
     /// The state of the connection to the server; `None` while it is not queried.

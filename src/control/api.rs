@@ -15,6 +15,7 @@ use crate::health::CheckStatus;
 use crate::hep::intake::Counters as HepCounts;
 use crate::pbx::ConnectedTo;
 use crate::pbx::driver::ServerStatus;
+use crate::pbx::former_calls::Former;
 use crate::recovery::deed::Forecast;
 use crate::recovery::tally::Tally;
 use crate::wire::capture::CaptureCounters;

@@ -6,10 +6,13 @@
 //! no bridge shows what a channel is connected to, the client queries the channel's application. That costs the server
 //! less than an event for every step of every dial plan.
 
+mod former;
+
 use super::blocks::{Block, Inbox};
 use super::questions::{ANSWER, Questions};
 use super::{Dialect, MAX_CHANNELS, Refusal};
 use crate::pbx::bridges::{self, BridgeKind, Fact};
+use crate::pbx::former_calls::Request;
 use crate::time::Time;
 use md5::{Digest as _, Md5};
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -47,6 +50,10 @@ enum Ask {
     Dialog(String, String),
     /// The application of the channel with this Uniqueid and name.
     Runs(String, String),
+    /// The local tag of the channel with this Uniqueid and name.
+    Tag(String, String),
+    /// Hangs up the channel with this Uniqueid and name.
+    HangUp(String, String),
     Ping,
 }
 
@@ -110,6 +117,10 @@ impl Ami {
                 &[("Action", "Getvar"), ("Channel", name), ("Variable", call_id_of(name).unwrap_or_default())]
             }
             Ask::Runs(_, name) => &[("Action", "Status"), ("Channel", name)],
+            Ask::Tag(_, name) => {
+                &[("Action", "Getvar"), ("Channel", name), ("Variable", former::tag_of(name).unwrap_or_default())]
+            }
+            Ask::HangUp(_, name) => &[("Action", "Hangup"), ("Channel", name), ("Cause", former::NORMAL_CLEARING)],
             Ask::Ping => &[("Action", "Ping")],
         };
         self.send(action, ask.clone(), now);
@@ -184,6 +195,8 @@ impl Ami {
             },
             // A channel that is gone has its own event.
             Ask::Runs(..) => {}
+            Ask::Tag(channel, name) => self.tag(channel, name, b.get("Value").filter(|_| good)),
+            Ask::HangUp(channel, _) => self.hung_up(channel, good, &message()),
         }
         Ok(())
     }
@@ -432,6 +445,10 @@ impl Dialect for Ami {
         let looks = self.looks.first().map(|(at, _)| *at).filter(|_| self.stage == Stage::Ready);
         let heard = self.heard + silence;
         self.questions.deadline().into_iter().chain(looks).fold(heard, Time::min)
+    }
+
+    fn request(&mut self, request: Request, now: Time) {
+        self.ask_about(request, now);
     }
 
     fn poll_send(&mut self) -> Option<Vec<u8>> {

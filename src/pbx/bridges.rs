@@ -10,6 +10,7 @@ pub use topology::Place;
 
 use crate::pbx::ConnectedKind;
 use crate::pbx::ConnectedTo;
+use crate::pbx::former_calls::Answer;
 use topology::Topology;
 
 /// How a bridge joins its members.
@@ -91,6 +92,8 @@ pub enum Fact {
         /// The channel.
         channel: String,
     },
+    /// The answer to a request. It says nothing about bridges.
+    Answer(Answer),
 }
 
 /// What a leg in this application is connected to. `None` if the application only joins parties or ends at once,

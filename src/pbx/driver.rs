@@ -5,6 +5,7 @@ use super::esl::Esl;
 use super::{Dialect, Refusal};
 use crate::os::clock;
 use crate::pbx::bridges::Fact;
+use crate::pbx::former_calls::Request;
 use crate::sync::Locked as _;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -25,6 +26,8 @@ const PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// Facts that may wait. Beyond it the client stops reading, and the server's buffers hold the rest.
 const QUEUE: usize = 4096;
+/// Requests that may wait. Only one is unanswered at a time; one more may be late.
+const REQUESTS: usize = 4;
 /// Bytes per read.
 const CHUNK: usize = 64 * 1024;
 
@@ -83,6 +86,7 @@ pub struct ServerStatus {
 /// A maintained connection. It ends when this is dropped.
 pub struct Server {
     facts: mpsc::Receiver<Fact>,
+    requests: mpsc::Sender<Request>,
     status: Arc<Mutex<ServerStatus>>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -91,7 +95,21 @@ impl Server {
     /// Starts to connect. Must be called in a tokio runtime.
     #[must_use]
     pub fn start(login: Login) -> Self {
+        Self::connect(
+            login,
+            ["the server reports bridges", "no bridge reports from the server; pairing calls by evidence"],
+        )
+    }
+
+    /// As [`Self::start`], for the server of a backup: to see which former calls it still has.
+    #[must_use]
+    pub fn look(login: Login) -> Self {
+        Self::connect(login, ["the server lists its calls", "the former calls of this backup's server are not known"])
+    }
+
+    fn connect(login: Login, words: [&'static str; 2]) -> Self {
         let (sender, facts) = mpsc::channel(QUEUE);
+        let (requests, asked) = mpsc::channel(REQUESTS);
         let status = Arc::new(Mutex::new(ServerStatus {
             protocol: login.protocol().to_owned(),
             address: login.address().to_string(),
@@ -99,8 +117,8 @@ impl Server {
             since_ms: clock::unix_ms(),
             error: None,
         }));
-        let keeper = Keeper { login, facts: sender, status: Arc::clone(&status), reported: None };
-        Self { facts, status, task: tokio::spawn(keeper.run()) }
+        let keeper = Keeper { login, facts: sender, asked, words, status: Arc::clone(&status), reported: None };
+        Self { facts, requests, status, task: tokio::spawn(keeper.run()) }
     }
 
     /// The next report of the server. Cancel safe.
@@ -110,6 +128,11 @@ impl Server {
             // The task ends only together with this handle.
             None => std::future::pending().await,
         }
+    }
+
+    /// Asks about one channel, or hangs it up. Without a connection the request is dropped; who asks has a time-out.
+    pub fn request(&self, request: Request) {
+        let _ = self.requests.try_send(request);
     }
 
     /// Current state of the connection.
@@ -145,6 +168,9 @@ enum Failure {
 struct Keeper {
     login: Login,
     facts: mpsc::Sender<Fact>,
+    asked: mpsc::Receiver<Request>,
+    /// For the log: what a connection brings, and what is missing without one.
+    words: [&'static str; 2],
     status: Arc<Mutex<ServerStatus>>,
     /// Last logged failure, so that the same one is not logged repeatedly.
     reported: Option<String>,
@@ -168,7 +194,7 @@ impl Keeper {
             }
             if self.reported.as_ref() != Some(&failure) {
                 let (protocol, address) = (self.login.protocol(), self.login.address());
-                warn!(protocol, %address, "no bridge reports from the server; pairing calls by evidence: {failure}");
+                warn!(protocol, %address, "{}: {failure}", self.words[1]);
                 self.reported = Some(failure);
             }
             sleep(pause).await;
@@ -185,6 +211,8 @@ impl Keeper {
         // Queries are small, and each waits for its answer.
         stream.set_nodelay(true).map_err(Failure::Connect)?;
         let mut buffer = vec![0; CHUNK];
+        // These were meant for channels of the former connection.
+        while self.asked.try_recv().is_ok() {}
         loop {
             #[cfg(feature = "faults")]
             crate::faults::point(self.login.protocol());
@@ -197,7 +225,7 @@ impl Keeper {
             }
             if dialect.is_ready() && !self.set(true, None) {
                 let (protocol, address) = (self.login.protocol(), self.login.address());
-                info!(protocol, %address, "the server reports bridges");
+                info!(protocol, %address, "{}", self.words[0]);
                 self.reported = None;
             }
             tokio::select! {
@@ -207,6 +235,7 @@ impl Keeper {
                     Err(e) => return Err(Failure::Broken(e)),
                 },
                 () = sleep_until(clock::tokio_at(dialect.next_deadline())) => dialect.handle_timeout(clock::now())?,
+                Some(request) = self.asked.recv() => dialect.request(request, clock::now()),
                 () = self.facts.closed() => return Err(Failure::Unwanted),
             }
         }

@@ -11,6 +11,7 @@ use super::{Dialect, MAX_CHANNELS, Refusal};
 use crate::pbx::ConnectedKind;
 use crate::pbx::ConnectedTo;
 use crate::pbx::bridges::{self, BridgeKind, Fact};
+use crate::pbx::former_calls::{Answer, Request};
 use crate::time::Time;
 use serde::Deserialize;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -370,6 +371,14 @@ impl Dialect for Esl {
 
     fn next_deadline(&self) -> Time {
         self.questions.deadline().unwrap_or(self.heard + IDLE.min(ANSWER))
+    }
+
+    fn request(&mut self, request: Request, _now: Time) {
+        // Without a local tag no channel is hung up.
+        self.facts.push_back(Fact::Answer(match request {
+            Request::Tag { channel } => Answer::Tag { name: channel.clone(), channel, tag: None },
+            Request::HangUp { channel, .. } => Answer::Missing { channel },
+        }));
     }
 
     fn poll_send(&mut self) -> Option<Vec<u8>> {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests fail by panicking, as the tests do
 
 mod bad_start;
+mod former;
 mod hep;
 mod host;
 mod kernel;

@@ -13,6 +13,8 @@ impl CallsSide {
         let mode = self.modes.borrow_and_update().mode();
         let Some(mode) = mode.filter(|_| mode != self.mode) else { return };
         self.mode = Some(mode);
+        // The next confirmation looks at the new mode.
+        self.former.handle_confirmed(false, now);
         self.engine.set_mode(mode, now);
         self.custody.handle_mode(mode.relays());
         self.act(now);

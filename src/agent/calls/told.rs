@@ -42,6 +42,7 @@ impl CallsSide {
             capture: self.ears.capture_counts(),
             media: self.table.media_counters(),
             hep: self.ears.hep_counts(),
+            former: self.former.status(),
             relay: Some(self.relay_counts().await),
             learning: (self.custody.role() == Role::Master).then(|| self.table.learning()),
         }

@@ -158,6 +158,7 @@ impl Starting {
                     instance: it.clone(),
                     sip: sip.clone(),
                     etcd: self.etcd.clone(),
+                    cluster: self.cluster.clone(),
                     modes: modes.clone(),
                     history: history.clone(),
                     footing: Arc::new(footing),

@@ -1,8 +1,8 @@
 //! The state of an agent, its calls and its history, as sent to the command line.
 
 use super::{
-    CaptureCounters, CheckStatus, ConnectedTo, Difference, Forecast, HepCounts, Learning, MediaCounters, ModeStatus,
-    ServerStatus, Tally,
+    CaptureCounters, CheckStatus, ConnectedTo, Difference, Forecast, Former, HepCounts, Learning, MediaCounters,
+    ModeStatus, ServerStatus, Tally,
 };
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
@@ -200,6 +200,10 @@ pub struct CallCounts {
     /// HEP reports of the server; `None` if not configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hep: Option<HepCounts>,
+    /// What the server of this backup still believes in; `None` from an older agent, while it is not known, or on a
+    /// master.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former: Option<Former>,
     /// Traffic the audio relay does not forward; `None` from an older agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay: Option<RelayCounts>,

@@ -8,6 +8,7 @@ use crate::cluster::settings::Difference;
 use crate::control::api::{InstanceStatus, RelayCounts, Reply, Request, Status};
 use crate::health::CheckState;
 use crate::hep::intake::Counters as HepCounts;
+use crate::pbx::former_calls::Former;
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -49,6 +50,31 @@ pub(super) fn run(global: &Global, args: &StatusArgs) -> Result<(), u8> {
         }
         std::thread::sleep(EACH);
     }
+}
+
+/// What a server that lost its address still believes in, and what to do.
+fn former_words(instance: &str, former: &Former) -> String {
+    let mut text = String::new();
+    if former.left > 0 {
+        let _ = writeln!(
+            text,
+            "{instance}: the server of this backup still believes in {} channels of calls that have moved; if the \
+             number stays, end them at the server, or restart it",
+            former.left
+        );
+    }
+    if former.unknown > 0 {
+        let _ = writeln!(
+            text,
+            "{instance}: {} channels of the server of this backup may be of calls that have moved; the server does not \
+             tell their tags, so they are left alone",
+            former.unknown
+        );
+    }
+    if let Some(error) = &former.error {
+        let _ = writeln!(text, "{instance}: {}", printable(error));
+    }
+    text
 }
 
 pub(super) fn render(status: &Status) -> String {
@@ -121,6 +147,9 @@ pub(super) fn render(status: &Status) -> String {
         for cure in calls.cures() {
             let _ = writeln!(text, "  = {}", printable(cure));
         }
+    }
+    for (i, former) in status.instances.iter().filter_map(|i| Some((i, i.calls.former.as_ref()?))) {
+        text.push_str(&former_words(&i.name, former));
     }
     for part in status.parts.iter().filter(|p| p.restarts > 0 || p.state != "running") {
         let why = part.why.as_deref().map_or_else(|| "-".to_owned(), printable);

@@ -9,6 +9,7 @@ use crate::hep::intake::Counters as HepCounts;
 use crate::pbx::ConnectedKind;
 use crate::pbx::ConnectedTo;
 use crate::pbx::driver::ServerStatus;
+use crate::pbx::former_calls::Former;
 use crate::recovery::tally::{LostCalls, Tally};
 use crate::wire::capture::CaptureCounters;
 use crate::wire::path::PathCounters;
@@ -123,6 +124,7 @@ fn the_status_shows_master_nodes_checks_and_calls() {
                     path: PathCounters { forged: 83, ..PathCounters::default() },
                     ..CaptureCounters::default()
                 }),
+                former: Some(Former { left: 84, unknown: 85, error: Some("set `write = call\u{1b}".to_owned()) }),
                 media: MediaCounters { samples: 61, foreign: 62, doubtful: 63, believed: 64 },
                 store: StoreCounts { plain_refused: 31, foreign_refused: 32, outdated: 33, ..StoreCounts::default() },
                 hep: Some(HepCounts { received: 71, dropped: 72, ..HepCounts::default() }),
@@ -148,6 +150,9 @@ fn the_status_shows_master_nodes_checks_and_calls() {
         "alarm NOSPACE",
         "pbx: WARNING: the firewall chain .[2J inet f x",
         "etcd went back",
+        "still believes in 84 channels",
+        "85 channels",
+        "set `write = call.",
         "31 stored calls are refused, because they are not encrypted",
         "accept_key_files",
         "33 stored calls",

@@ -312,3 +312,53 @@ fn no_value_begins_a_line_of_its_own() {
     let text = &talk.asked[0].1;
     assert_eq!(text.matches("Action:").count() - text.matches("Channel: PJSIP/aAction:").count(), 1, "{text:?}");
 }
+
+fn request(talk: &mut Talk, request: Request) {
+    talk.ami.request(request, talk.now);
+    talk.collect();
+}
+
+#[test]
+fn a_former_call_is_hung_up_by_the_exact_name_that_told_its_tag() {
+    use crate::pbx::former_calls::Answer;
+    let mut talk = Talk::new();
+    talk.listed();
+    talk.channel("PJSIP/p1-00000001", "1.1", "one");
+    request(&mut talk, Request::Tag { channel: "1.1".into() });
+    talk.answer("CHANNEL(pjsip,local_tag)", "Response: Success|ID|Variable: x|Value: t1");
+    let name = "PJSIP/p1-00000001".to_owned();
+    let tag = Answer::Tag { channel: "1.1".into(), name: name.clone(), tag: Some(b"t1".to_vec()) };
+    assert_eq!(talk.facts.last(), Some(&Fact::Answer(tag)));
+
+    request(&mut talk, Request::HangUp { channel: "1.1".into(), name: "PJSIP/p1-00000002".into() });
+    assert_eq!(talk.facts.last(), Some(&Fact::Answer(Answer::Missing { channel: "1.1".into() })));
+    assert!(!talk.asked.iter().any(|(_, text)| text.contains("Hangup")), "{:?}", talk.asked);
+
+    let whole = "Action: Hangup\r\nChannel: PJSIP/p1-00000001\r\nCause: 16\r\n";
+    request(&mut talk, Request::HangUp { channel: "1.1".into(), name: name.clone() });
+    talk.answer(whole, "Response: Success|ID|Message: Channel Hungup");
+    assert_eq!(talk.facts.last(), Some(&Fact::Answer(Answer::Ending { channel: "1.1".into() })));
+    request(&mut talk, Request::HangUp { channel: "1.1".into(), name: name.clone() });
+    talk.answer(whole, "Response: Error|ID|Message: No such channel");
+    assert_eq!(talk.facts.last(), Some(&Fact::Answer(Answer::Missing { channel: "1.1".into() })));
+    request(&mut talk, Request::HangUp { channel: "1.1".into(), name });
+    talk.answer(whole, "Response: Error|ID|Message: Permission denied");
+    let Some(Fact::Answer(Answer::Denied { error })) = talk.facts.last() else { panic!("{:?}", talk.facts) };
+    assert!(error.contains("write = call"), "{error}");
+}
+
+#[test]
+fn a_tag_that_the_server_does_not_tell_is_unknown() {
+    use crate::pbx::former_calls::Answer;
+    let mut talk = Talk::new();
+    talk.listed();
+    talk.channel("SIP/p1-00000001", "1.1", "one");
+    talk.channel("PJSIP/p1-00000002", "1.2", "two");
+    let unknown = |talk: &Talk| matches!(talk.facts.last(), Some(Fact::Answer(Answer::Tag { tag: None, .. })));
+    request(&mut talk, Request::Tag { channel: "1.1".into() });
+    assert!(unknown(&talk), "{:?}", talk.facts);
+    talk.facts.clear();
+    request(&mut talk, Request::Tag { channel: "1.2".into() });
+    talk.answer("local_tag", "Response: Success|ID|Variable: x|Value: ");
+    assert!(unknown(&talk), "{:?}", talk.facts);
+}

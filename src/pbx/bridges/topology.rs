@@ -69,7 +69,7 @@ impl Topology {
         }
         // Collected both before and after the change: the dialogs that the channel leaves and those that it joins.
         let around: SmallVec<[Cow<'_, str>; 2]> = match fact {
-            Fact::Begin | Fact::Complete | Fact::Lost => return touched,
+            Fact::Begin | Fact::Complete | Fact::Lost | Fact::Answer(_) => return touched,
             Fact::Channel { channel, .. }
             | Fact::Dialog { channel, .. }
             | Fact::Enter { channel, .. }
@@ -96,7 +96,7 @@ impl Topology {
     /// Applies a fact. Returns whether anything changed.
     fn change(&mut self, fact: &Fact) -> bool {
         match fact {
-            Fact::Begin | Fact::Complete | Fact::Lost => false,
+            Fact::Begin | Fact::Complete | Fact::Lost | Fact::Answer(_) => false,
             Fact::Channel { channel, is_sip } => {
                 self.forget_dialog(channel);
                 let Some(c) = self.channel(channel) else { return false };

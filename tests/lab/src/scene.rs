@@ -1,7 +1,7 @@
 //! A whole cluster with calls, for tests that make something happen to the cluster.
 
 use super::agent::{Agent, INSTANCE, Setup, built_program, wait_armed};
-use super::asterisk::Asterisk;
+use super::asterisk::{Asterisk, Extra};
 use super::calls::{Calls, has_audio, is_reinvited};
 use super::etcd::Etcd;
 use super::lan::{Host, Lan, VIP4};
@@ -40,9 +40,15 @@ pub struct Scene {
 impl Scene {
     /// Starts etcd and a server on each of `hosts`, but no agent yet.
     pub fn new(hosts: &[&str]) -> Result<Self> {
+        Self::new_with(hosts, Extra::default)
+    }
+
+    /// As [`Self::new`], with more on each server.
+    pub fn new_with(hosts: &[&str], extra: impl Fn() -> Extra) -> Result<Self> {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let lan = Lan::new()?;
-        let mut servers = hosts.iter().map(|h| Asterisk::start(&lan, lan.host(h)?)).collect::<Result<Vec<_>>>()?;
+        let mut servers =
+            hosts.iter().map(|h| Asterisk::start_with(&lan, lan.host(h)?, extra())).collect::<Result<Vec<_>>>()?;
         let etcd = Etcd::start(&lan)?;
         for s in &mut servers {
             s.wait_ready()?;
