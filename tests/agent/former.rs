@@ -74,7 +74,7 @@ fn a_server_that_lost_the_address_forgets_its_calls_and_no_others() {
     scene.recovered(&calls, at).unwrap();
     assert_eq!(scene.armed().unwrap(), (old, new));
     assert!(scene.agents[old].instance().unwrap()["calls"]["former"].is_null());
-    scene.end(&calls, &[old, new]).unwrap();
+    scene.end(&calls, &[old, new, old]).unwrap();
 }
 
 #[test]
