@@ -11,11 +11,12 @@ pub mod driver;
 pub mod esl;
 pub mod former_calls;
 mod questions;
+pub mod request;
 
 pub use connected_to::{ConnectedKind, ConnectedTo};
 
 use crate::pbx::bridges::Fact;
-use crate::pbx::former_calls::Request;
+use crate::pbx::request::Request;
 use crate::time::Time;
 
 /// Most channels that a client follows. Channels beyond it stay unknown.

@@ -8,7 +8,7 @@ use crate::hep::listener::{HepOpenError, Listener, Sockets, own_addresses};
 use crate::os::clock;
 use crate::pbx::bridges::Fact;
 use crate::pbx::driver::{Login, Server, ServerStatus};
-use crate::pbx::former_calls::Request;
+use crate::pbx::request::Request;
 use crate::time::Time;
 use crate::wire::capture::{Capture, CaptureCounters, CaptureError, Captured};
 use futures::FutureExt as _;

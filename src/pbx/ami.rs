@@ -12,7 +12,7 @@ use super::blocks::{Block, Inbox};
 use super::questions::{ANSWER, Questions};
 use super::{Dialect, MAX_CHANNELS, Refusal};
 use crate::pbx::bridges::{self, BridgeKind, Fact};
-use crate::pbx::former_calls::Request;
+use crate::pbx::request::Request;
 use crate::time::Time;
 use md5::{Digest as _, Md5};
 use std::collections::{BTreeSet, HashMap, VecDeque};

@@ -10,7 +10,7 @@ pub use topology::Place;
 
 use crate::pbx::ConnectedKind;
 use crate::pbx::ConnectedTo;
-use crate::pbx::former_calls::Answer;
+use crate::pbx::request::Answer;
 use topology::Topology;
 
 /// How a bridge joins its members.

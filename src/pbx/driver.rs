@@ -5,7 +5,7 @@ use super::esl::Esl;
 use super::{Dialect, Refusal};
 use crate::os::clock;
 use crate::pbx::bridges::Fact;
-use crate::pbx::former_calls::Request;
+use crate::pbx::request::Request;
 use crate::sync::Locked as _;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;

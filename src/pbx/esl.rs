@@ -11,7 +11,7 @@ use super::{Dialect, MAX_CHANNELS, Refusal};
 use crate::pbx::ConnectedKind;
 use crate::pbx::ConnectedTo;
 use crate::pbx::bridges::{self, BridgeKind, Fact};
-use crate::pbx::former_calls::{Answer, Request};
+use crate::pbx::request::{Answer, Request};
 use crate::time::Time;
 use serde::Deserialize;
 use std::collections::{HashMap, HashSet, VecDeque};

@@ -6,6 +6,7 @@
 //! between two instances of one server has the same Call-ID on two channels, and the other one must live.
 
 use super::bridges::Fact;
+use super::request::{Answer, Request, is_safe};
 use crate::time::Time;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -28,54 +29,6 @@ const LONGEST_AGAIN: Duration = Duration::from_secs(30);
 const LIMIT: Duration = Duration::from_secs(600);
 /// How often the rest is counted after that.
 const COUNT: Duration = Duration::from_secs(300);
-/// Longest name of a channel. Asterisk's own limit is 80.
-const LONGEST_NAME: usize = 256;
-
-/// A question or an order about one channel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Request {
-    /// The local tag of the channel's dialog.
-    Tag {
-        /// The channel.
-        channel: String,
-    },
-    /// End the channel, if it still has this name.
-    HangUp {
-        /// The channel.
-        channel: String,
-        /// The name that it had when it told its tag. The name stays with the dialog if channels exchange their insides.
-        name: String,
-    },
-}
-
-/// The server's answer to a [`Request`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// The local tag; `None` if the server cannot tell it.
-    Tag {
-        /// The channel.
-        channel: String,
-        /// Its name at that moment.
-        name: String,
-        /// The tag.
-        tag: Option<Vec<u8>>,
-    },
-    /// The server ends the channel.
-    Ending {
-        /// The channel.
-        channel: String,
-    },
-    /// There is no such channel, or another one has the name now.
-    Missing {
-        /// The channel.
-        channel: String,
-    },
-    /// The login may not hang up. What to do.
-    Denied {
-        /// The error for the operator.
-        error: String,
-    },
-}
 
 /// What the former server still believes in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -386,13 +339,6 @@ impl FormerCalls {
         self.again_at = Some(now + if self.over { COUNT } else { self.pause });
         self.pause = (self.pause * 2).min(LONGEST_AGAIN);
     }
-}
-
-/// Whether a name may be sent. A control character could begin a header of its own, and Asterisk takes a name that
-/// begins with a slash as a pattern that fits many channels.
-pub(super) fn is_safe(name: &str) -> bool {
-    let strange = |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER;
-    !name.is_empty() && name.len() <= LONGEST_NAME && !name.starts_with('/') && !name.contains(strange)
 }
 
 #[cfg(test)]

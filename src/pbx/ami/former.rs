@@ -2,7 +2,7 @@
 
 use super::{Ami, Ask};
 use crate::pbx::bridges::Fact;
-use crate::pbx::former_calls::{Answer, Request, is_safe};
+use crate::pbx::request::{Answer, Request, is_safe};
 use crate::time::Time;
 
 /// Advice if hanging up is not permitted.

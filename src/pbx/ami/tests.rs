@@ -320,7 +320,7 @@ fn request(talk: &mut Talk, request: Request) {
 
 #[test]
 fn a_former_call_is_hung_up_by_the_exact_name_that_told_its_tag() {
-    use crate::pbx::former_calls::Answer;
+    use crate::pbx::request::Answer;
     let mut talk = Talk::new();
     talk.listed();
     talk.channel("PJSIP/p1-00000001", "1.1", "one");
@@ -349,7 +349,7 @@ fn a_former_call_is_hung_up_by_the_exact_name_that_told_its_tag() {
 
 #[test]
 fn a_tag_that_the_server_does_not_tell_is_unknown() {
-    use crate::pbx::former_calls::Answer;
+    use crate::pbx::request::Answer;
     let mut talk = Talk::new();
     talk.listed();
     talk.channel("SIP/p1-00000001", "1.1", "one");
